@@ -1,0 +1,56 @@
+"""Content hashes: what names a sentence, an image, an occurrence, and decides its shard.
+
+An id is the first 64 bits of BLAKE2b of the content, as 16 hexadecimal digits, so that the order of a
+source, its file name and the machine change nothing. What a newcomer gets wrong: an id is also a
+uniform random number. `part_of` takes its low digits (which shard), `within_fraction` its high ones
+(which sample), so the two do not select the same sentences.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+_BLOCK_BYTES = 1 << 20
+
+
+def digest(content: bytes) -> str:
+    """The 64-bit id of some bytes, 16 hexadecimal digits."""
+    return hashlib.blake2b(content, digest_size=8).hexdigest()
+
+
+def text_id(text: str) -> str:
+    """The id of a sentence: of its UTF-8 bytes."""
+    return digest(text.encode("utf-8"))
+
+
+def file_digest(path: Path) -> str:
+    """The 64-bit hash of a file's content, read in blocks."""
+    state = hashlib.blake2b(digest_size=8)
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            state.update(block)
+    return state.hexdigest()
+
+
+def folder_digest(folder: Path) -> str:
+    """The hash of a folder: relative names and contents of all its files, in order of name."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return combined(f"{path.relative_to(folder).as_posix()} {file_digest(path)}" for path in files)
+
+
+def combined(parts: Iterable[object]) -> str:
+    """One hash of several values in order, whatever characters they hold."""
+    return digest(json.dumps([str(part) for part in parts]).encode("utf-8"))
+
+
+def part_of(content_id: str, parts: int) -> int:
+    """The shard or batch, 0..parts-1, that an id belongs to."""
+    return int(content_id[8:], 16) % parts
+
+
+def within_fraction(content_id: str, fraction: float) -> bool:
+    """Whether an id belongs to a sample of `fraction` of all ids; smaller samples lie inside larger ones."""
+    return int(content_id[:8], 16) < fraction * 2**32

@@ -1,0 +1,47 @@
+"""Which layers there are, and which ones to look at.
+
+Layer i is the residual stream that enters block i: layer 0 is the input embeddings (for visual tokens:
+what enters block 0), layer L, the stream after the last block of L, is never used. What a newcomer gets
+wrong: Hugging Face's `hidden_states[-1]` is *after* the final norm, so it is not layer L.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from latentlens_dag.errors import UserError
+
+
+def auto_contextual_layers(depth: int) -> list[int]:
+    """The paper's choice of contextual layers for a model of `depth` blocks, continued to any depth.
+
+    1, 2, 4, 8, 16, then 24 (up to 40 blocks) or round(L/2) and round(3L/4) (above), round(7L/8) from 64
+    blocks on, and always L-2 and L-1 (arXiv 2602.00462, appendix B).
+    """
+    layers = {1, 2, 4, 8, 16, depth - 2, depth - 1}
+    if 24 < depth <= 40:
+        layers.add(24)
+    if depth > 40:
+        layers |= {round(depth / 2), round(3 * depth / 4)}
+    if depth >= 64:
+        layers.add(round(7 * depth / 8))
+    return sorted(layer for layer in layers if 1 <= layer < depth)
+
+
+def auto_visual_layers(depth: int) -> list[int]:
+    """The contextual layers of `auto_contextual_layers` and layer 0."""
+    return [0, *auto_contextual_layers(depth)]
+
+
+def check_layers(layers: Sequence[int], depth: int, model: str, place: str) -> None:
+    """Refuse layers that a model of `depth` blocks does not have.
+
+    Raises:
+        UserError: naming the layer, the model, what it has, and `place`, where the layers were written.
+    """
+    for layer in layers:
+        if not 0 <= layer < depth:
+            raise UserError(
+                f"Layer {layer} was asked for, but {model} has {depth} blocks: layers 0 (input embeddings) to "
+                f"{depth - 1} (what enters the last block). Correct `layers` in {place}."
+            )

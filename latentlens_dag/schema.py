@@ -1,0 +1,167 @@
+"""The columns of every table that leaves the house, written once.
+
+A table is described by an Arrow schema; writers cast to it and readers may rely on it. Ids are 64-bit
+hashes as 16 hexadecimal digits (`identity.py`), layers, ranks and indices are int32, boxes are
+float32 in pixels of the original image, and columns that do not apply to a row are null.
+
+What a newcomer gets wrong: `cosine` (LatentLens, EmbeddingLens) and `logit` (LogitLens) cannot be
+compared with each other, so there is no column called `score`.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+LATENTLENS, LOGITLENS, EMBEDDINGLENS = "latentlens", "logitlens", "embeddinglens"
+LENSES = (LATENTLENS, LOGITLENS, EMBEDDINGLENS)
+
+SENTENCES = pa.schema([("sentence_id", pa.string()), ("text", pa.string())])
+
+OCCURRENCES = pa.schema(
+    [
+        ("index", pa.string()),
+        ("key", pa.string()),  # hash of the token prefix that ends with this token
+        ("token_id", pa.int32()),
+        ("token_str", pa.string()),
+        ("word", pa.string()),  # the whole word around the token
+        ("char_start", pa.int32()),  # of the word in the sentence, in characters
+        ("char_end", pa.int32()),
+        ("position", pa.int32()),  # in real tokens (no specials, no padding), from 0
+        ("sentence_id", pa.string()),
+    ]
+)
+
+IMAGES = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("file_name", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("thumbnail", pa.binary()),  # WebP, at most 256 pixels a side
+    ]
+)
+
+REGIONS = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("region_id", pa.string()),
+        ("kind", pa.string()),  # object, background
+        ("name", pa.string()),
+        ("words", pa.list_(pa.string())),  # concrete: what one can see
+        ("abstract_words", pa.list_(pa.string())),
+        ("x0", pa.float32()),
+        ("y0", pa.float32()),
+        ("x1", pa.float32()),
+        ("y1", pa.float32()),
+        ("mask", pa.list_(pa.int32())),  # row-major run lengths, first the pixels outside; null: the box
+    ]
+)
+
+VISUAL_TOKENS = pa.schema(
+    [
+        ("study", pa.string()),
+        ("image_id", pa.string()),
+        ("token_index", pa.int32()),
+        ("view", pa.string()),  # global, tile, newline, unmapped
+        ("tile", pa.int32()),
+        ("row", pa.int32()),
+        ("col", pa.int32()),
+        ("x0", pa.float32()),
+        ("y0", pa.float32()),
+        ("x1", pa.float32()),
+        ("y1", pa.float32()),
+    ]
+)
+
+NEIGHBORS = pa.schema(
+    [
+        ("study", pa.string()),
+        ("image_id", pa.string()),
+        ("token_index", pa.int32()),
+        ("visual_layer", pa.int32()),
+        ("lens", pa.string()),
+        ("rank", pa.int32()),  # 1 = nearest
+        ("token_id", pa.int32()),
+        ("token_str", pa.string()),
+        ("word", pa.string()),  # LatentLens: the whole word; else the vocabulary token without blanks
+        ("contextual_layer", pa.int32()),
+        ("key", pa.string()),
+        ("sentence_id", pa.string()),
+        ("position", pa.int32()),
+        ("char_start", pa.int32()),
+        ("char_end", pa.int32()),
+        ("cosine", pa.float32()),
+        ("logit", pa.float32()),
+    ]
+)
+
+JUDGEMENTS = pa.schema(
+    [
+        ("study", pa.string()),
+        ("image_id", pa.string()),
+        ("token_index", pa.int32()),
+        ("visual_layer", pa.int32()),
+        ("lens", pa.string()),
+        ("judge", pa.string()),
+        ("verdict", pa.string()),  # concrete, abstract, global, none: the first that holds
+        ("words", pa.list_(pa.string())),  # the answers that earned it
+        ("patch_group", pa.string()),  # object, background
+        ("chance_verdict", pa.string()),  # the same answers against another image's patch
+    ]
+)
+
+INTERPRETABILITY = pa.schema(
+    [
+        ("study", pa.string()),
+        ("lens", pa.string()),
+        ("visual_layer", pa.int32()),
+        ("judge", pa.string()),
+        ("patch_group", pa.string()),  # all, object, background
+        ("tokens", pa.int32()),
+        ("concrete", pa.float64()),  # shares in 0..1
+        ("abstract", pa.float64()),
+        ("global", pa.float64()),
+        ("interpretable", pa.float64()),
+        ("low", pa.float64()),  # 95 % bootstrap over images, of interpretable
+        ("high", pa.float64()),
+        ("chance", pa.float64()),
+        ("excess", pa.float64()),
+        ("concrete_chance", pa.float64()),
+        ("concrete_low", pa.float64()),
+        ("concrete_high", pa.float64()),
+    ]
+)
+
+LAYER_ALIGNMENT = pa.schema(
+    [
+        ("study", pa.string()),
+        ("visual_layer", pa.int32()),
+        ("contextual_layer", pa.int32()),
+        ("neighbors", pa.int64()),
+        ("share", pa.float64()),  # of the visual layer's neighbors; a row sums to 1
+    ]
+)
+
+DIVERSITY = pa.schema(
+    [
+        ("study", pa.string()),
+        ("lens", pa.string()),
+        ("visual_layer", pa.int32()),
+        ("tokens", pa.int64()),
+        ("distinct_words", pa.float64()),  # mean over tokens: answers that match no nearer answer (words.py)
+    ]
+)
+
+TABLES = {
+    "neighbors": NEIGHBORS,
+    "visual_tokens": VISUAL_TOKENS,
+    "judgements": JUDGEMENTS,
+    "interpretability": INTERPRETABILITY,
+    "layer_alignment": LAYER_ALIGNMENT,
+    "diversity": DIVERSITY,
+    "sentences": SENTENCES,
+    "occurrences": OCCURRENCES,
+    "images": IMAGES,
+    "regions": REGIONS,
+}
+"""Every table by the name it has in SQL."""

@@ -1,0 +1,173 @@
+"""Tiny random models and projects, made in a second: for our tests and for your own.
+
+The models have random weights, a tokenizer trained on a few sentences, a processor and a chat template,
+and load like any model of their family. What a newcomer gets wrong: their answers mean nothing. They are
+for testing that code reads a model rightly, not that a model says something.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+SENTENCES = (
+    "A brown dog sleeps on the warm carpet near the door.",
+    "The dog runs over the green grass after a red ball.",
+    "Two cats watch the rain from a small window.",
+    "She put an apple and a pear into the basket.",
+    "The boat rests on the blue water of the quiet lake.",
+    "Snow covers the roof of the old house in winter.",
+    "A yellow bus waits in front of the school.",
+    "He reads a long book under the lamp every night.",
+)
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<image>{% else %}\n{{ part['text'] }}\n{% endif %}{% endfor %}{% endfor %}"
+)
+
+
+def tiny_tokenizer(sentences: tuple[str, ...] = SENTENCES, vocabulary: int = 400):  # type: ignore[no-untyped-def]
+    """A byte-level BPE tokenizer with <pad>, <bos>, <eos>, <image>; it puts <bos> first."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    specials = ["<pad>", "<bos>", "<eos>", "<image>"]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary, special_tokens=specials, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+    )
+    tokenizer.train_from_iterator(sentences, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 1)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        bos_token="<bos>",
+        eos_token="<eos>",
+        extra_special_tokens={"image_token": "<image>"},
+    )
+
+
+def tiny_llava(folder: Path, seed: int = 0, blocks: int = 3, width: int = 32, image_size: int = 48) -> Path:
+    """Write a random LLaVA-1.5 model: `blocks` blocks, (image_size / 16) squared visual tokens."""
+    import torch
+    from transformers import (
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        LlavaProcessor,
+    )
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    tokenizer = tiny_tokenizer()
+    text = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=blocks,
+        num_attention_heads=4,
+        max_position_embeddings=256,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    vision = CLIPVisionConfig(
+        hidden_size=24,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        image_size=image_size,
+        patch_size=16,
+    )
+    config = LlavaConfig(
+        vision_config=vision,
+        text_config=text,
+        image_token_index=3,
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="default",
+    )
+    torch.manual_seed(seed)
+    model = LlavaForConditionalGeneration(config).eval()
+    for parameter in model.parameters():  # the default weights are so small that all tokens look alike
+        torch.nn.init.normal_(parameter, std=0.2) if parameter.ndim > 1 else None
+    model.save_pretrained(folder)
+    image_processor = CLIPImageProcessorPil(
+        size={"shortest_edge": image_size}, crop_size={"height": image_size, "width": image_size}
+    )
+    LlavaProcessor(
+        image_processor=image_processor,
+        tokenizer=tokenizer,
+        patch_size=16,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=CHAT_TEMPLATE,
+        image_token="<image>",
+    ).save_pretrained(folder)
+    return folder
+
+
+TINY_STUDY = """\
+type: latentlens_dag.dag.components.Corpus
+attributes: {name: text, source: {lines: corpus.txt}, shards: SHARDS}
+---
+type: latentlens_dag.dag.components.ImageSet
+attributes: {name: pictures, source: {folder: pictures}, regions: {masks: regions.parquet}, batches: BATCHES}
+---
+type: latentlens_dag.dag.components.Index
+attributes: {name: words, language_model: {path: model}, corpus: text, layers: [1, 2], contexts_per_token: 5}
+---
+type: latentlens_dag.dag.components.Study
+attributes:
+  name: tiny
+  vlm: {path: model}
+  index: words
+  images: pictures
+  layers: [0, 1, 2]
+  top_k: 3
+  judge: {regions: {}}
+"""
+
+
+def tiny_project(folder: Path, shards: int = 2, batches: int = 2) -> Path:
+    """Write a project with one study named `tiny`: a random LLaVA, 8 sentences, 4 pictures with regions."""
+    here = folder / "assets" / "tiny"
+    tiny_llava(here / "model")
+    (folder / "workspace.yaml").write_text(
+        "load_from:\n  - python_module: {module_name: latentlens_dag.definitions, location_name: latentlens-dag}\n"
+    )
+    (here / "corpus.txt").write_text("\n".join(SENTENCES) + "\n", encoding="utf-8")
+    (here / "defs.yaml").write_text(TINY_STUDY.replace("SHARDS", str(shards)).replace("BATCHES", str(batches)))
+    _tiny_pictures(here)
+    return folder
+
+
+def _tiny_pictures(here: Path) -> None:
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from PIL import Image
+
+    random = np.random.default_rng(0)
+    (here / "pictures").mkdir(parents=True)
+    rows = []
+    for number in range(4):
+        name = f"picture_{number}.png"
+        Image.fromarray(random.integers(0, 256, (60, 48 + 12 * number, 3), dtype=np.uint8)).save(
+            here / "pictures" / name
+        )
+        common = {"file_name": name, "abstract_words": ["winter"], "mask": None}
+        whole = {"x0": 0.0, "y0": 0.0, "x1": 48.0 + 12 * number, "y1": 60.0}
+        part = {"x0": 4.0, "y0": 4.0, "x1": 40.0, "y1": 40.0}
+        rows.append(
+            {**common, **whole, "region_id": "0", "kind": "background", "name": "grass", "words": ["grass", "green"]}
+        )
+        rows.append({**common, **part, "region_id": "1", "kind": "object", "name": "dog", "words": ["dog", "brown"]})
+    floats = [(name, pa.float32()) for name in ("x0", "y0", "x1", "y1")]
+    strings = [(name, pa.string()) for name in ("file_name", "region_id", "kind", "name")]
+    lists = [
+        ("words", pa.list_(pa.string())),
+        ("abstract_words", pa.list_(pa.string())),
+        ("mask", pa.list_(pa.int32())),
+    ]
+    pq.write_table(pa.Table.from_pylist(rows, schema=pa.schema(strings + lists + floats)), here / "regions.parquet")

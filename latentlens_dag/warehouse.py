@@ -1,0 +1,167 @@
+"""Where every file of a home lies, and how a file comes to be there whole or not at all.
+
+Only paths and atomic writes belong here; no module outside this one spells a path of the warehouse.
+What a newcomer gets wrong: writing to the final path. Everything is written under a temporary name in
+the same folder, flushed to disk, and renamed: a reader, or a kill, never meets half a file.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Warehouse:
+    """The folder `warehouse/` of a home, as paths.
+
+    Partitions (shards, batches) are ints; layers are contextual or visual layer numbers.
+    """
+
+    root: Path
+
+    def sentences(self, corpus: str) -> Path:
+        """Parquet: every distinct sentence of the corpus (SENTENCES), in order of `sentence_id`."""
+        return self.root / "corpus" / corpus / "sentences.parquet"
+
+    def shard(self, corpus: str, shard: int) -> Path:
+        """Parquet: the sentences whose id falls into the shard (SENTENCES)."""
+        return self.root / "corpus" / corpus / f"shard_{shard:02d}.parquet"
+
+    def candidates(self, index: str, shard: int) -> Path:
+        """Parquet: what the shard offers to the selection (OCCURRENCES)."""
+        return self.root / "index" / index / "candidates" / f"shard_{shard:02d}.parquet"
+
+    def selection(self, index: str) -> Path:
+        """Parquet: `sentence_id`, `key` of every occurrence that is kept, over all shards."""
+        return self.root / "index" / index / "selection.parquet"
+
+    def occurrences(self, index: str, shard: int) -> Path:
+        """Parquet: the kept occurrences of the shard (OCCURRENCES), in order of `key`."""
+        return self.root / "index" / index / "occurrences" / f"shard_{shard:02d}.parquet"
+
+    def layer_table(self, index: str, layer: int) -> Path:
+        """Lance dataset: one row per occurrence, with its vector at this contextual layer."""
+        return self.root / "index" / index / f"layer_{layer:02d}.lance"
+
+    def fragments(self, index: str, layer: int, shard: int) -> Path:
+        """JSON: the Lance fragments that a shard contributes to a layer table."""
+        return self.root / "index" / index / "fragments" / f"layer_{layer:02d}" / f"shard_{shard:02d}.json"
+
+    def pictures(self, images: str, batch: int) -> Path:
+        """Parquet: the images of a batch (IMAGES)."""
+        return self.root / "images" / images / f"batch_{batch:02d}.parquet"
+
+    def regions(self, images: str, batch: int) -> Path:
+        """Parquet: the annotated regions of a batch's images (REGIONS)."""
+        return self.root / "images" / images / f"regions_{batch:02d}.parquet"
+
+    def study(self, study: str) -> Path:
+        """The folder of a study's results."""
+        return self.root / "study" / study
+
+    def visual(self, study: str, layer: int, batch: int) -> Path:
+        """Lance dataset: the states of a batch's visual tokens at one visual layer."""
+        return self.study(study) / "visual" / f"layer_{layer:02d}" / f"batch_{batch:02d}.lance"
+
+    def visual_tokens(self, study: str, batch: int) -> Path:
+        """Parquet: where each visual token of a batch lies in its image (VISUAL_TOKENS)."""
+        return self.study(study) / "visual_tokens" / f"batch_{batch:02d}.parquet"
+
+    def neighbors(self, study: str, lens: str, layer: int, batch: int) -> Path:
+        """Parquet: the answers of one lens at one visual layer (NEIGHBORS)."""
+        return self.study(study) / lens / f"layer_{layer:02d}" / f"batch_{batch:02d}.parquet"
+
+    def judgements(self, study: str, layer: int, batch: int) -> Path:
+        """Parquet: the verdicts on all lenses' answers at one visual layer (JUDGEMENTS)."""
+        return self.study(study) / "judgements" / f"layer_{layer:02d}" / f"batch_{batch:02d}.parquet"
+
+    def summary(self, study: str, table: str) -> Path:
+        """Parquet: a summary of the whole study: interpretability, layer_alignment."""
+        return self.study(study) / f"{table}.parquet"
+
+    def model_checks(self, study: str) -> Path:
+        """JSON: the self-checks of the study's model."""
+        return self.study(study) / "model_checks.json"
+
+    def observed(self, name: str) -> Path:
+        """JSON: sizes, times and hashes of a source's files when it was last looked at."""
+        return self.root / "observed" / f"{name}.json"
+
+    def catalog(self, study: str) -> Path:
+        """DuckDB file: the study's tables, materialized."""
+        return self.study(study) / "catalog.duckdb"
+
+
+@contextmanager
+def atomic_path(final: Path) -> Iterator[Path]:
+    """A temporary path beside `final`, which replaces `final` when the block ends without an error.
+
+    Both a file and a folder may be written there. The replaced content stays whole until the rename.
+    """
+    final.parent.mkdir(parents=True, exist_ok=True)
+    temporary = final.parent / f".{final.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp"
+    try:
+        yield temporary
+        _replace(temporary, final)
+    finally:
+        remove(temporary)
+
+
+def write_parquet(table: pa.Table, path: Path, schema: pa.Schema | None = None) -> None:
+    """Write a table atomically with the house's Parquet settings; same table, same bytes.
+
+    zstd, page index, row groups of 65,536 rows; cast to `schema` first where one is given.
+    """
+    import pyarrow.parquet as pq
+
+    if schema is not None:
+        table = table.select(schema.names).cast(schema)
+    with atomic_path(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd", write_page_index=True, row_group_size=65_536)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write a text file atomically, as UTF-8 with line feeds."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a folder; nothing happens where there is none."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _replace(temporary: Path, final: Path) -> None:
+    if temporary.is_dir():
+        # A folder cannot be renamed over another one: readers see the old, then a gap of one rename, then the new.
+        old = final.with_name(f".{final.name}.{uuid.uuid4().hex[:8]}.old")
+        if final.exists():
+            final.rename(old)
+        temporary.rename(final)
+        remove(old)
+    else:
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(final)
+    _sync_folder(final.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

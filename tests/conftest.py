@@ -1,0 +1,27 @@
+"""What several test modules share. Threads are few, so that tests may run side by side."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("LANCE_LOG", "error")
+os.environ.setdefault("POLARS_MAX_THREADS", "2")
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from latentlens_dag.testing import tiny_llava
+
+
+@pytest.fixture(scope="session")
+def llava_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_llava(tmp_path_factory.mktemp("tiny_llava"))
+
+
+@pytest.fixture(scope="session")
+def llava(llava_folder: Path) -> Iterator[object]:
+    from latentlens_dag.models import load_vlm
+
+    return load_vlm(llava_folder, device="cpu")
