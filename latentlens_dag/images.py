@@ -1,0 +1,119 @@
+"""From a folder of pictures to an image set: ids, sizes, thumbnails, batches.
+
+An image's id is the hash of its file's bytes and decides its batch, so names and order change nothing;
+two files with equal bytes are one image. What a newcomer gets wrong: the warehouse keeps thumbnails for
+people; a model is always shown the original file, which must stay where the source says.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import pyarrow as pa
+
+from latentlens_dag.errors import UserError
+from latentlens_dag.identity import digest, part_of
+from latentlens_dag.schema import IMAGES
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+THUMBNAIL_SIDE = 256
+
+
+class ImageFile(NamedTuple):
+    """One picture of a source, by the hash of its bytes."""
+
+    image_id: str
+    path: Path
+
+
+def list_images(folder: Path) -> list[ImageFile]:
+    """The pictures in a folder and below it, in order of id, equal ones once.
+
+    Raises:
+        UserError: where the folder is missing or holds no picture.
+    """
+    if not folder.is_dir():
+        raise UserError(
+            f"The image folder {folder} does not exist. Correct `source.folder` in the defs.yaml beside it."
+        )
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    if not files:
+        raise UserError(f"The image folder {folder} holds no picture ({', '.join(sorted(SUFFIXES))}).")
+    by_id: dict[str, ImageFile] = {}
+    for path in files:
+        image_id = digest(path.read_bytes())
+        by_id.setdefault(image_id, ImageFile(image_id, path))
+    return [by_id[image_id] for image_id in sorted(by_id)]
+
+
+def batch_of_images(folder: Path, batch: int, batches: int) -> list[ImageFile]:
+    """The pictures of one batch, in order of id."""
+    return [file for file in list_images(folder) if part_of(file.image_id, batches) == batch]
+
+
+def open_image(path: Path) -> Image:
+    """A picture as RGB, turned upright as its EXIF orientation says.
+
+    Raises:
+        UserError: where the file cannot be read as a picture.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(
+            f"{path} cannot be read as a picture ({error}): it is damaged, or no picture. Replace or remove it."
+        ) from error
+
+
+def image_table(files: list[ImageFile], folder: Path) -> pa.Table:
+    """The table of some pictures (IMAGES), with thumbnails; names are relative to the folder."""
+    rows = [_row(file, folder) for file in files]
+    return pa.Table.from_pylist(rows, schema=IMAGES)
+
+
+def files_of_table(images: pa.Table, folder: Path) -> list[ImageFile]:
+    """The original files of a table of pictures (IMAGES), which must still be what they were.
+
+    Raises:
+        UserError: where a file is gone or has other bytes.
+    """
+    rows = zip(images["image_id"].to_pylist(), images["file_name"].to_pylist(), strict=True)
+    files = [ImageFile(image_id, folder / name) for image_id, name in rows]
+    for file in files:
+        if not file.path.is_file() or digest(file.path.read_bytes()) != file.image_id:
+            raise UserError(f"{file.path} was changed or removed while the study was being built. Build again.")
+    return files
+
+
+def read_images(files: list[ImageFile]) -> Iterator[tuple[str, Image]]:
+    """Ids and pictures, one at a time."""
+    for file in files:
+        yield file.image_id, open_image(file.path)
+
+
+def _row(file: ImageFile, folder: Path) -> dict[str, object]:
+    image = open_image(file.path)
+    return {
+        "image_id": file.image_id,
+        "file_name": file.path.relative_to(folder).as_posix(),
+        "width": image.width,
+        "height": image.height,
+        "thumbnail": _thumbnail(image),
+    }
+
+
+def _thumbnail(image: Image) -> bytes:
+    small = image.copy()
+    small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    buffer = io.BytesIO()
+    small.save(buffer, "WEBP", quality=85, method=4)
+    return buffer.getvalue()
