@@ -1,0 +1,234 @@
+"""Layer tables and visual states on disk: Lance datasets, written in parts and committed at once.
+
+A layer table is made of fragments that shards write on their own, uncommitted and invisible; one commit
+then makes them the table's new version, so a reader sees all shards or none of them. What a newcomer
+gets wrong: Lance accepts zero and infinite vectors without a word. They are refused here, where they are
+written, because no search can use them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from latentlens_dag.errors import UserError
+from latentlens_dag.identity import combined, digest
+from latentlens_dag.search import Block
+from latentlens_dag.warehouse import atomic_path, write_text
+
+if TYPE_CHECKING:
+    import lance
+    from numpy.typing import NDArray
+
+_VERSION = "2.1"  # of Lance's file format; pinned, so that equal content stays equal bytes
+_WRITE_BYTES = 8 << 20
+_READ_ROWS = 4096
+
+
+def layer_schema(width: int) -> pa.Schema:
+    """The columns of a layer table: an occurrence with its unit vector and the length it had."""
+    return pa.schema(
+        [
+            ("key", pa.string()),
+            ("vector", pa.list_(pa.float16(), width)),
+            ("norm", pa.float32()),
+            ("token_id", pa.int32()),
+            ("token_str", pa.string()),
+            ("word", pa.string()),
+            ("char_start", pa.int32()),
+            ("char_end", pa.int32()),
+            ("position", pa.int32()),
+            ("sentence_id", pa.string()),
+        ]
+    )
+
+
+class Fragments(NamedTuple):
+    """What one shard contributes to one layer table."""
+
+    rows: int
+    width: int
+    content: str
+    """Hash of keys and vectors: equal content, equal hash, whatever Lance names its files."""
+
+
+def write_fragments(
+    table: Path, record: Path, occurrences: pa.Table, vectors: NDArray[np.float16], norms: NDArray[np.float32]
+) -> Fragments:
+    """Write a shard's rows as uncommitted fragments of `table`, and their description to `record`.
+
+    Args:
+        table: folder of the layer table; need not exist.
+        record: JSON file that `commit_fragments` reads.
+        occurrences: N rows, in order of key.
+        vectors: [N, d], unit length; may be a memory map.
+        norms: [N], the lengths before normalizing.
+
+    Raises:
+        ValueError: where a vector has no direction, naming its key.
+    """
+    from lance.fragment import write_fragments as write
+
+    check_directions(vectors, norms, occurrences["key"].to_pylist())
+    content = combined(
+        [digest(np.ascontiguousarray(vectors).tobytes()), digest(norms.tobytes()), _content(occurrences)]
+    )
+    written: list[object] = []
+    if len(occurrences):
+        schema = layer_schema(vectors.shape[1])
+        reader = pa.RecordBatchReader.from_batches(schema, _batches(occurrences, vectors, norms, schema))
+        table.parent.mkdir(parents=True, exist_ok=True)
+        fragments = write(reader, str(table), schema=schema, data_storage_version=_VERSION)
+        written = [fragment.to_json() for fragment in fragments]
+    facts = {"rows": len(occurrences), "content": content, "width": int(vectors.shape[1]), "fragments": written}
+    write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n", record)
+    return Fragments(len(occurrences), int(vectors.shape[1]), content)
+
+
+def commit_fragments(table: Path, records: list[Path], provenance: str) -> Fragments:
+    """Make the shards' fragments the new version of the layer table: one atomic commit.
+
+    Args:
+        table: folder of the layer table.
+        records: the shards' descriptions, in order of shard.
+        provenance: kept as the commit's message.
+    """
+    import lance
+
+    facts = [json.loads(record.read_text(encoding="utf-8")) for record in records]
+    rows = sum(fact["rows"] for fact in facts)
+    if not rows:
+        raise UserError(
+            f"The index beside {table.name} keeps no occurrence at all: is every sentence shorter than "
+            "`min_position` tokens? Add sentences or lower `min_position`."
+        )
+    described = [fragment for fact in facts for fragment in fact["fragments"]]
+    fragments = [
+        lance.FragmentMetadata.from_json(json.dumps({**fragment, "id": number}))
+        for number, fragment in enumerate(described)
+    ]
+    operation = lance.LanceOperation.Overwrite(layer_schema(facts[0]["width"]), fragments)
+    lance.LanceDataset.commit(str(table), operation, commit_message=provenance)
+    return Fragments(rows, facts[0]["width"], combined(fact["content"] for fact in facts))
+
+
+def blocks(table: Path, layer: int) -> Iterator[Block]:
+    """The rows of a layer table, 4,096 at a time, without holding more than two blocks."""
+    columns = ["key", "vector"]
+    scanner = _open(table).scanner(columns=columns, batch_size=_READ_ROWS, io_buffer_size=16 << 20, batch_readahead=1)
+    for batch in scanner.to_batches():
+        keys = np.array([int(key, 16) for key in batch["key"].to_pylist()], np.uint64)
+        yield Block(layer, keys, _matrix(batch["vector"]))
+
+
+def count_rows(table: Path) -> int:
+    """The number of rows of a Lance dataset."""
+    return int(_open(table).count_rows())
+
+
+def unit_problems(vectors: NDArray[np.float16]) -> list[str]:
+    """What is wrong with stored vectors [N, d], in words: those that are not of unit length within 5e-3."""
+    wrong = []
+    for start in range(0, len(vectors), _READ_ROWS):
+        length = np.linalg.norm(vectors[start : start + _READ_ROWS].astype(np.float32), axis=1)
+        wrong += [f"row {start + row} has length {length[row]}" for row in np.flatnonzero(~(np.abs(length - 1) < 5e-3))]
+    return wrong
+
+
+def write_states(path: Path, image_ids: list[str], token_index: NDArray[np.int32], states: NDArray[np.float32]) -> str:
+    """Write the states of a batch's visual tokens at one layer as a Lance dataset; give their content hash.
+
+    Args:
+        path: folder of the dataset; replaced whole.
+        image_ids: N ids.
+        token_index: [N], the number of the token in its image.
+        states: [N, d], the residual stream itself, not normalized.
+
+    Raises:
+        ValueError: where a state has no direction, naming image and token.
+    """
+    import lance
+
+    norms = np.linalg.norm(states.astype(np.float64), axis=1).astype(np.float32)
+    check_directions(states, norms, [f"{i} token {t}" for i, t in zip(image_ids, token_index, strict=True)])
+    columns = {
+        "image_id": pa.array(image_ids),
+        "token_index": pa.array(token_index, pa.int32()),
+        "state": _vectors(states),
+        "norm": pa.array(norms),
+    }
+    with atomic_path(path) as temporary:
+        lance.write_dataset(pa.table(columns), str(temporary), data_storage_version=_VERSION)
+    return combined([digest(np.ascontiguousarray(states).tobytes()), *image_ids])
+
+
+class States(NamedTuple):
+    """The visual tokens of a batch at one layer."""
+
+    image_ids: list[str]
+    token_index: NDArray[np.int32]  # [N]
+    states: NDArray[np.float32]  # [N, d]
+
+
+def read_states(path: Path) -> States:
+    """What `write_states` wrote."""
+    found = _open(path).to_table().combine_chunks()
+    states = _matrix(found["state"].combine_chunks())
+    return States(found["image_id"].to_pylist(), found["token_index"].to_numpy().astype(np.int32), states)
+
+
+def check_directions(vectors: NDArray[np.floating], norms: NDArray[np.float32], names: list[str]) -> None:
+    """Refuse vectors that no cosine can be taken of.
+
+    Raises:
+        ValueError: naming the first one that is zero, infinite or NaN.
+    """
+    for start in range(0, len(vectors), _READ_ROWS):
+        finite = np.isfinite(vectors[start : start + _READ_ROWS]).all(axis=1)
+        usable = finite & np.isfinite(norms[start : start + _READ_ROWS]) & (norms[start : start + _READ_ROWS] > 0)
+        if not usable.all():
+            row = start + int(np.flatnonzero(~usable)[0])
+            raise ValueError(
+                f"The state of {names[row]} is zero, infinite or NaN (length {norms[row]}), so it has no direction. "
+                "The model's weights are damaged, or its numbers overflow in this dtype: try float32."
+            )
+
+
+def _open(table: Path) -> lance.LanceDataset:
+    import lance
+
+    return lance.dataset(str(table))
+
+
+def _batches(
+    occurrences: pa.Table, vectors: NDArray[np.float16], norms: NDArray[np.float32], schema: pa.Schema
+) -> Iterator[pa.RecordBatch]:
+    rows = max(1, _WRITE_BYTES // (2 * vectors.shape[1]))
+    for start in range(0, len(occurrences), rows):
+        part = occurrences.slice(start, rows).combine_chunks()
+        columns = {name: part[name] for name in schema.names if name in part.schema.names}
+        columns["vector"] = _vectors(vectors[start : start + rows])
+        columns["norm"] = pa.array(norms[start : start + rows])
+        yield from pa.table([columns[name] for name in schema.names], schema=schema).to_batches()
+
+
+def _content(table: pa.Table) -> str:
+    """The hash of a table's values, however it is chunked."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table.combine_chunks())
+    return digest(sink.getvalue().to_pybytes())
+
+
+def _vectors(matrix: NDArray[np.floating]) -> pa.FixedSizeListArray:
+    return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(matrix).ravel()), matrix.shape[1])
+
+
+def _matrix(column: pa.FixedSizeListArray) -> NDArray:
+    width = column.type.list_size
+    return column.flatten().to_numpy(zero_copy_only=True).reshape(-1, width)

@@ -1,0 +1,121 @@
+import json
+from pathlib import Path
+
+import lancedb
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from latentlens_dag.errors import UserError
+from latentlens_dag.schema import OCCURRENCES
+from latentlens_dag.tables import (
+    blocks,
+    commit_fragments,
+    count_rows,
+    read_states,
+    unit_problems,
+    write_fragments,
+    write_states,
+)
+
+
+def _shard(seed: int, rows: int, width: int = 8) -> tuple[pa.Table, np.ndarray, np.ndarray]:
+    random = np.random.default_rng(seed)
+    states = random.standard_normal((rows, width))
+    norms = np.linalg.norm(states, axis=1)
+    keys = sorted(f"{int(k):016x}" for k in random.integers(0, 2**63, rows))
+    columns = {field.name: pa.nulls(rows, field.type) for field in OCCURRENCES}
+    table = pa.table({**columns, "key": keys}, schema=OCCURRENCES)
+    return table, (states / norms[:, None]).astype(np.float16), norms.astype(np.float32)
+
+
+def _rows(table: Path) -> dict[int, bytes]:
+    return {
+        int(key): vector.tobytes()
+        for block in blocks(table, 1)
+        for key, vector in zip(block.keys, block.vectors, strict=True)
+    }
+
+
+def test_a_table_has_all_shards_rows_and_nothing_before_the_commit(tmp_path: Path) -> None:
+    table = tmp_path / "layer_01.lance"
+    records, expected = [], {}
+    for number in range(3):
+        rows, vectors, norms = _shard(number, 5000 * number)  # the first shard is empty
+        records.append(tmp_path / f"{number}.json")
+        write_fragments(table, records[-1], rows, vectors, norms)
+        expected |= {int(k, 16): v.tobytes() for k, v in zip(rows["key"].to_pylist(), vectors, strict=True)}
+        assert not (table / "_versions").exists()
+    facts = commit_fragments(table, records, "a test")
+    assert facts.rows == count_rows(table) == len(expected)
+    assert _rows(table) == expected
+
+
+def test_a_shard_that_is_written_again_replaces_its_rows_in_the_next_version(tmp_path: Path) -> None:
+    table, records = tmp_path / "layer_01.lance", [tmp_path / "0.json", tmp_path / "1.json"]
+    for number, record in enumerate(records):
+        write_fragments(table, record, *_shard(number, 100))
+    before = commit_fragments(table, records, "first")
+    write_fragments(table, records[1], *_shard(7, 40))
+    after = commit_fragments(table, records, "second")
+    assert (before.rows, after.rows) == (200, 140)
+    assert set(_rows(table)) == {
+        int(k, 16) for seed, n in ((0, 100), (7, 40)) for k in _shard(seed, n)[0]["key"].to_pylist()
+    }
+
+
+def test_equal_content_has_an_equal_hash_and_other_content_another(tmp_path: Path) -> None:
+    facts = [
+        write_fragments(tmp_path / f"{i}.lance", tmp_path / f"{i}.json", *_shard(s, 50))
+        for i, s in enumerate((0, 0, 1))
+    ]
+    assert facts[0].content == facts[1].content != facts[2].content
+
+
+def test_lancedb_opens_and_searches_the_table(tmp_path: Path) -> None:
+    rows, vectors, norms = _shard(0, 300)
+    write_fragments(tmp_path / "layer_01.lance", tmp_path / "0.json", rows, vectors, norms)
+    commit_fragments(tmp_path / "layer_01.lance", [tmp_path / "0.json"], "a test")
+    found = lancedb.connect(tmp_path).open_table("layer_01").search(vectors[17]).metric("cosine").limit(1).to_list()
+    assert found[0]["key"] == rows["key"][17].as_py()
+
+
+@pytest.mark.parametrize("bad", [0.0, np.inf, np.nan])
+def test_vectors_without_direction_are_refused_by_name(tmp_path: Path, bad: float) -> None:
+    rows, vectors, norms = _shard(0, 20)
+    vectors[13] = bad
+    norms[13] = bad
+    with pytest.raises(ValueError, match=rows["key"][13].as_py()):
+        write_fragments(tmp_path / "layer_01.lance", tmp_path / "0.json", rows, vectors, norms)
+    assert not (tmp_path / "0.json").exists()
+
+
+def test_an_index_without_any_row_is_told(tmp_path: Path) -> None:
+    write_fragments(tmp_path / "layer_01.lance", tmp_path / "0.json", *_shard(0, 0))
+    with pytest.raises(UserError, match="keeps no occurrence"):
+        commit_fragments(tmp_path / "layer_01.lance", [tmp_path / "0.json"], "a test")
+
+
+def test_vectors_that_are_not_of_unit_length_are_found() -> None:
+    _, vectors, _ = _shard(0, 5000)
+    assert unit_problems(vectors) == []
+    vectors[4321] *= 1.1
+    assert [problem.split()[1] for problem in unit_problems(vectors)] == ["4321"]
+
+
+def test_states_are_read_as_they_were_written(tmp_path: Path) -> None:
+    states = np.random.default_rng(0).standard_normal((6, 8)).astype(np.float32) * 1e3
+    ids, index = ["a"] * 3 + ["b"] * 3, np.arange(6, dtype=np.int32) % 3
+    for _ in range(2):  # the second time over the first
+        write_states(tmp_path / "batch.lance", ids, index, states)
+    found = read_states(tmp_path / "batch.lance")
+    assert (found.image_ids, found.token_index.tolist()) == (ids, index.tolist())
+    assert (found.states == states).all()
+    with pytest.raises(ValueError, match="b token 1"):
+        write_states(tmp_path / "batch.lance", ids, index, np.where(np.arange(6)[:, None] == 4, 0, states))
+    assert (read_states(tmp_path / "batch.lance").states == states).all()
+
+
+def test_the_record_of_a_shard_is_plain_json(tmp_path: Path) -> None:
+    write_fragments(tmp_path / "layer_01.lance", tmp_path / "0.json", *_shard(0, 10))
+    assert json.loads((tmp_path / "0.json").read_text())["rows"] == 10
