@@ -1,0 +1,171 @@
+"""The three lenses: what a visual token's state says, by three kinds of candidates.
+
+| lens          | candidates                    | score                                            |
+|---------------|-------------------------------|--------------------------------------------------|
+| EmbeddingLens | vocabulary                    | cosine to the rows of the input embedding        |
+| LogitLens     | vocabulary                    | logit: unembedding of the final norm, soft-capped |
+| LatentLens    | (token in a sentence, layer)  | cosine to its state in a text-only pass          |
+
+(arXiv 2602.00462, section 3.1.) Each gives the k best, best first; equals go to the lower token id, or
+to the lower (contextual layer, key). What a newcomer gets wrong: cosines and logits are not comparable,
+and LatentLens may answer from any contextual layer, whatever the visual layer is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from latentlens_dag.occurrences import token_texts
+from latentlens_dag.schema import EMBEDDINGLENS, LATENTLENS, LOGITLENS, NEIGHBORS
+from latentlens_dag.search import Neighbors
+from latentlens_dag.states import LanguageModel
+from latentlens_dag.tables import States
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+_QUERIES_PER_PASS = 512
+
+
+class Vocabulary(NamedTuple):
+    """The k best vocabulary tokens of each of N states, best first; equal scores in order of token id."""
+
+    token_id: NDArray[np.int32]  # [N, k]
+    score: NDArray[np.float32]  # [N, k]
+
+
+def logit_lens(model: LanguageModel, states: NDArray[np.float32], k: int) -> Vocabulary:
+    """The tokens with the highest logits, were the model to stop at these states [N, d]."""
+    return _vocabulary_top_k(model, states, k, model.logits)
+
+
+def embedding_lens(model: LanguageModel, states: NDArray[np.float32], k: int) -> Vocabulary:
+    """The tokens whose input embeddings have the highest cosine to these states [N, d].
+
+    A row of the embedding without a direction (all zero, as padding rows may be) is never an answer.
+    """
+    import torch
+
+    rows = model.embedding.detach().float()
+    norms = rows.norm(dim=1, keepdim=True)
+    unit = torch.where(norms > 0, rows / norms, torch.zeros_like(rows))
+
+    def cosine(part: Tensor) -> Tensor:
+        found = torch.nn.functional.normalize(part.float(), dim=1) @ unit.T
+        return found.masked_fill(norms[:, 0] == 0, -torch.inf)
+
+    return _vocabulary_top_k(model, states, k, cosine)
+
+
+def top_k_lowest_index_first(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k highest scores of each row [N, V] and their columns; of equal scores the lower column is first.
+
+    `torch.topk` leaves open which of several equal scores it takes; here every column that reaches the
+    k-th score is sorted.
+    """
+    import torch
+
+    k = min(k, scores.shape[1])
+    floor = scores.topk(k, dim=1).values[:, -1:]
+    row, column = torch.nonzero(scores >= floor, as_tuple=True)  # in order of (row, column)
+    order = torch.sort(scores[row, column], descending=True, stable=True).indices
+    order = order[torch.sort(row[order], stable=True).indices]
+    first = torch.searchsorted(row, torch.arange(len(scores), device=row.device))
+    best = order[first[:, None] + torch.arange(k, device=row.device)]
+    return scores[row[best], column[best]], column[best]
+
+
+def vocabulary_table(
+    study: str, lens: str, layer: int, at: States, found: Vocabulary, model: LanguageModel
+) -> pa.Table:
+    """The answers of LogitLens or EmbeddingLens at one visual layer (NEIGHBORS), in order of token and rank."""
+    texts = token_texts(model.tokenizer, np.unique(found.token_id).tolist())
+    ids = found.token_id.ravel()
+    token_str = [texts[i] for i in ids.tolist()]
+    columns = {
+        **_common_columns(study, lens, layer, at, found.token_id.shape[1]),
+        "token_id": ids,
+        "token_str": token_str,
+        "word": [text.strip() for text in token_str],
+        ("logit" if lens == LOGITLENS else "cosine"): found.score.ravel(),
+    }
+    return _table(columns)
+
+
+class OccurrenceLookup:
+    """What an index knows of its occurrences, by key."""
+
+    def __init__(self, occurrences: pa.Table) -> None:
+        """Sort the rows (OCCURRENCES) of all shards by key."""
+        self._rows = occurrences.sort_by("key")
+        self._keys = np.array([int(key, 16) for key in self._rows["key"].to_pylist()], np.uint64)
+
+    def rows(self, keys: NDArray[np.uint64]) -> pa.Table:
+        """The occurrences of the given keys, in their order."""
+        where = np.searchsorted(self._keys, keys)
+        if len(keys) and not (self._keys[where.clip(max=len(self._keys) - 1)] == keys).all():
+            raise ValueError(
+                "A layer table holds a key that its index does not list: they were made by different builds."
+            )
+        return self._rows.take(pa.array(where))
+
+
+def latent_table(study: str, layer: int, at: States, found: Neighbors, occurrences: OccurrenceLookup) -> pa.Table:
+    """The answers of LatentLens at one visual layer (NEIGHBORS), in order of token and rank."""
+    rows = occurrences.rows(found.key.ravel())
+    same = ["token_id", "token_str", "word", "key", "sentence_id", "position", "char_start", "char_end"]
+    columns = {
+        **_common_columns(study, LATENTLENS, layer, at, found.key.shape[1]),
+        **{name: rows[name] for name in same},
+        "contextual_layer": found.contextual_layer.ravel(),
+        "cosine": found.cosine.ravel(),
+    }
+    return _table(columns)
+
+
+VOCABULARY_LENSES: Mapping[str, Callable[[LanguageModel, NDArray[np.float32], int], Vocabulary]] = {
+    LOGITLENS: logit_lens,
+    EMBEDDINGLENS: embedding_lens,
+}
+
+
+def _vocabulary_top_k(
+    model: LanguageModel, states: NDArray[np.float32], k: int, score: Callable[[Tensor], Tensor]
+) -> Vocabulary:
+    import torch
+
+    with torch.inference_mode():
+        found = [top_k_lowest_index_first(score(part).float(), k) for part in _parts(model, states)]
+        scores, ids = torch.cat([s for s, _ in found]), torch.cat([i for _, i in found])
+    return Vocabulary(ids.cpu().numpy().astype(np.int32), scores.cpu().numpy())
+
+
+def _parts(model: LanguageModel, states: NDArray[np.float32]) -> Iterator[Tensor]:
+    import torch
+
+    for start in range(0, len(states), _QUERIES_PER_PASS):
+        part = torch.from_numpy(states[start : start + _QUERIES_PER_PASS].copy())
+        yield part.to(model.embedding.device, model.embedding.dtype)
+
+
+def _common_columns(study: str, lens: str, layer: int, at: States, k: int) -> dict[str, object]:
+    tokens = len(at.image_ids)
+    return {
+        "study": [study] * (tokens * k),
+        "image_id": pa.array(at.image_ids).take(pa.array(np.repeat(np.arange(tokens), k))),
+        "token_index": np.repeat(at.token_index, k),
+        "visual_layer": np.full(tokens * k, layer, np.int32),
+        "lens": [lens] * (tokens * k),
+        "rank": np.tile(np.arange(1, k + 1, dtype=np.int32), tokens),
+    }
+
+
+def _table(columns: Mapping[str, object]) -> pa.Table:
+    rows = len(columns["rank"])  # type: ignore[arg-type]
+    arrays = [columns[field.name] if field.name in columns else pa.nulls(rows, field.type) for field in NEIGHBORS]
+    return pa.table(arrays, names=NEIGHBORS.names).cast(NEIGHBORS)

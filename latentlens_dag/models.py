@@ -1,0 +1,261 @@
+"""Loading a vision-language model, and reading the states of its visual tokens.
+
+What a newcomer gets wrong: `AutoModelForCausalLM` loads the text half of some VLMs without a word, so
+VLMs are loaded as image-text-to-text models only. No code that comes with a model is ever run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from latentlens_dag.errors import UserError
+from latentlens_dag.families import TokenMap, region_map
+from latentlens_dag.layers import check_layers
+from latentlens_dag.states import LanguageModel, captured
+
+if TYPE_CHECKING:
+    import polars as pl
+    import torch
+    from PIL.Image import Image
+    from torch import Tensor
+
+DEFAULT_PROMPT = "Describe this image in detail."
+_IMAGES_PER_PASS = 8
+
+
+@dataclass(frozen=True)
+class VisualStates:
+    """The visual tokens of some images, at some layers."""
+
+    states: dict[int, Tensor]
+    """Per layer: [N, d] float32 on the CPU, rows as in `tokens`."""
+    tokens: pl.DataFrame
+    """image_index, token_index, view, tile, row, col, x0, y0, x1, y1 (pixels of the original image)."""
+
+
+@dataclass(frozen=True)
+class Vlm:
+    """A vision-language model with its processor, ready to be read."""
+
+    name: str
+    model: Any
+    processor: Any
+    language_model: LanguageModel
+
+    @property
+    def depth(self) -> int:
+        """Number of blocks of the language model, L."""
+        return self.language_model.depth
+
+    def prompt_text(self, prompt: str | None = None) -> str:
+        """The whole text the model is given around one image, through its own chat template."""
+        content = [{"type": "image"}, {"type": "text", "text": prompt or DEFAULT_PROMPT}]
+        if not getattr(self.processor, "chat_template", None):
+            raise UserError(f"{self.name} has no chat template, so it is not known how to ask it about an image.")
+        text: str = self.processor.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+        )
+        return text
+
+    def inputs(self, images: Sequence[Image], prompt: str | None = None) -> Any:
+        """The model's inputs for some images, one sequence each, on its device."""
+        text = self.prompt_text(prompt)
+        bos = self.processor.tokenizer.bos_token
+        found = self.processor(
+            images=list(images),
+            text=[text] * len(images),
+            add_special_tokens=not (bos and text.startswith(bos)),  # the template may have written it already
+            padding=True,
+            return_tensors="pt",
+        )
+        return found.to(self.model.device)
+
+    def visual_states(self, images: Sequence[Image], layers: Sequence[int], prompt: str | None = None) -> VisualStates:
+        """The states of every visual token of the images, at the given layers.
+
+        Args:
+            images: any sizes.
+            layers: visual layers, each below `depth`.
+            prompt: the question asked about each image; the paper's by default.
+
+        Raises:
+            UserError: where a layer does not exist or the family's region map is not known.
+        """
+        import torch
+
+        check_layers(layers, self.depth, self.name, "the call of visual_states")
+        passes = [images[i : i + _IMAGES_PER_PASS] for i in range(0, len(images), _IMAGES_PER_PASS)]
+        found = [self._forward(part, layers, prompt) for part in passes]
+        states = {layer: torch.cat([part[layer] for part in found]) for layer in layers}
+        tokens = _token_table([self.token_map(image.width, image.height) for image in images])
+        for layer, rows in states.items():
+            if len(rows) != len(tokens):
+                raise ValueError(
+                    f"{self.name} has {len(rows)} visual tokens at layer {layer} for {len(images)} images, but its "
+                    f"region map has {len(tokens)}: the map does not fit this model or its processor."
+                )
+        return VisualStates(states, tokens)
+
+    def token_map(self, width: int, height: int) -> TokenMap:
+        """Where the visual tokens of an image of this size lie in it."""
+        return region_map(self.model.config.model_type, self.name)(self.processor, self.model.config, width, height)
+
+    def _forward(self, images: Sequence[Image], layers: Sequence[int], prompt: str | None) -> dict[int, Tensor]:
+        import torch
+
+        inputs = self.inputs(images, prompt)
+        with visual_mask(self.model, inputs["input_ids"]) as mask, torch.inference_mode():
+            keep = lambda states: states[mask()].float().cpu()  # noqa: E731
+            with captured(self.language_model.decoder, layers, keep) as states:
+                self.model(**inputs, use_cache=False, logits_to_keep=1)
+        return dict(states)
+
+
+def load_vlm(
+    source: str | Path, revision: str | None = None, device: str | None = None, dtype: str | None = None
+) -> Vlm:
+    """Load a VLM from a local folder or, with a revision, from the Hugging Face Hub.
+
+    Args:
+        source: a folder, or a Hub id.
+        revision: full commit, for a Hub id.
+        device: a torch device; CUDA where there is one, else the CPU.
+        dtype: a torch dtype's name; float32 on the CPU, the checkpoint's own elsewhere.
+
+    Raises:
+        UserError: where the folder is no VLM that transformers can load.
+    """
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    config = read_config(source)
+    if config is not None and "vision_config" not in config:
+        raise UserError(f"{source} is no vision-language model: its config.json has no `vision_config`.")
+    kwargs = {"revision": revision, "trust_remote_code": False}
+    try:
+        model = AutoModelForImageTextToText.from_pretrained(source, dtype=_dtype(device, dtype), **kwargs)
+        processor = AutoProcessor.from_pretrained(source, **kwargs)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{source} cannot be loaded as a vision-language model: {_first_line(error)}") from error
+    model = model.to(_device(device)).eval()
+    return Vlm(str(source), model, processor, language_model_of(str(source), model, processor.tokenizer))
+
+
+def load_language_model(
+    source: str | Path, revision: str | None = None, device: str | None = None, dtype: str | None = None
+) -> LanguageModel:
+    """Load a language model, or the language model inside a VLM; arguments and errors as `load_vlm`."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
+        if hasattr(config, "vision_config"):
+            return load_vlm(source, revision, device, dtype).language_model
+        model = AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype=_dtype(device, dtype))
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{source} cannot be loaded as a language model: {_first_line(error)}") from error
+    return language_model_of(str(source), model.to(_device(device)).eval(), tokenizer)
+
+
+def language_model_of(name: str, model: Any, tokenizer: Any) -> LanguageModel:
+    """The language model inside a loaded transformers model."""
+    return LanguageModel(
+        name=name,
+        decoder=model.get_decoder(),
+        embedding=model.get_input_embeddings().weight,
+        unembedding=model.get_output_embeddings(),
+        softcap=getattr(model.config.get_text_config(decoder=True), "final_logit_softcapping", None),
+        tokenizer=tokenizer,
+    )
+
+
+def read_config(source: str | Path) -> dict[str, Any] | None:
+    """The config.json of a local model folder; None for what is no folder (a Hub id).
+
+    Raises:
+        UserError: where the folder has none, or it is not JSON.
+    """
+    folder = Path(source)
+    if not folder.is_dir():
+        return None
+    path = folder / "config.json"
+    if not path.is_file():
+        raise UserError(f"{folder} is no model folder: it has no config.json.")
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is not JSON ({error}): the model folder is damaged.") from error
+    return found
+
+
+@contextmanager
+def visual_mask(model: Any, input_ids: Tensor) -> Iterator[Any]:
+    """A function that says, inside the forward pass, which positions are visual: bool [B, T].
+
+    The model's own placeholder mask is recorded where it makes one, for a processor's image token may be
+    another one; else the positions of the config's image token.
+    """
+    recorded: list[torch.Tensor] = []
+    owner = next((module for module in model.modules() if hasattr(module, "get_placeholder_mask")), None)
+    if owner is not None:
+        original = owner.get_placeholder_mask
+
+        def recording(*args: Any, **kwargs: Any) -> Any:
+            found = original(*args, **kwargs)
+            recorded.append(found[0] if isinstance(found, tuple) else found)
+            return found
+
+        owner.get_placeholder_mask = recording
+
+    def mask() -> torch.Tensor:
+        if not recorded:
+            return input_ids == model.config.image_token_id
+        found = recorded[-1]
+        return found[..., 0] if found.ndim == 3 else found
+
+    try:
+        yield mask
+    finally:
+        if owner is not None:
+            del owner.get_placeholder_mask
+
+
+def _token_table(maps: list[TokenMap]) -> pl.DataFrame:
+    import polars as pl
+
+    frames = [
+        pl.DataFrame(
+            {
+                "view": one.view,
+                "tile": one.tile,
+                "row": one.row,
+                "col": one.col,
+                **{name: one.boxes[:, i] for i, name in enumerate(("x0", "y0", "x1", "y1"))},
+            }
+        ).select(
+            pl.lit(number, pl.Int32).alias("image_index"),
+            pl.int_range(pl.len(), dtype=pl.Int32).alias("token_index"),
+            "*",
+        )
+        for number, one in enumerate(maps)
+    ]
+    return pl.concat(frames)
+
+
+def _device(device: str | None) -> str:
+    import torch
+
+    return device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _dtype(device: str | None, dtype: str | None) -> str:
+    return dtype or ("float32" if _device(device) == "cpu" else "auto")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

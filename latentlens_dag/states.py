@@ -1,0 +1,102 @@
+"""Reading the residual stream of a language model while it runs.
+
+State i is what enters block i; it is taken by a hook before the block, so that only the rows and layers
+that are wanted are kept. What a newcomer gets wrong: `output_hidden_states` is no substitute. Its last
+entry is after the final norm, and some models add visual features after it is recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """The language model of a VLM, or one that stands alone, taken apart into what the lenses need."""
+
+    name: str
+    """What a person wrote to name it: a folder or a Hub id."""
+    decoder: nn.Module
+    """The blocks: has `.layers` and `.norm`, and maps input ids to final hidden states."""
+    embedding: Tensor
+    """[V, d]: the rows of the input embedding."""
+    unembedding: nn.Module
+    """Maps [.., d] to logits [.., V]."""
+    softcap: float | None
+    """The model's final soft-cap of logits, where it has one."""
+    tokenizer: PreTrainedTokenizerBase
+
+    @property
+    def depth(self) -> int:
+        """Number of blocks, L."""
+        return len(self.decoder.layers)  # type: ignore[arg-type]
+
+    @property
+    def width(self) -> int:
+        """Width of the residual stream, d."""
+        return int(self.embedding.shape[1])
+
+    def logits(self, states: Tensor) -> Tensor:
+        """What the model would answer if it stopped at `states` [.., d]: [.., V] (the logit lens)."""
+        import torch
+
+        found: Tensor = self.unembedding(self.decoder.norm(states))  # type: ignore[operator]
+        return found if self.softcap is None else torch.tanh(found / self.softcap) * self.softcap
+
+
+@contextmanager
+def captured(
+    decoder: nn.Module, layers: Sequence[int], rows: Callable[[Tensor], Tensor]
+) -> Iterator[dict[int, Tensor]]:
+    """Collect the states that enter the given blocks during forward passes inside the block.
+
+    Args:
+        decoder: has `.layers` and `.norm`; layer L is what enters the norm.
+        layers: the layers wanted.
+        rows: takes the states [B, T, d] and gives what is kept of them.
+
+    Yields:
+        A dict that holds, after a forward pass, what was kept of each layer.
+    """
+    kept: dict[int, Tensor] = {}
+
+    def hook_of(layer: int) -> Callable[..., None]:
+        def hook(_module: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            kept[layer] = rows(args[0] if args else kwargs["hidden_states"])
+
+        return hook
+
+    entered = [*decoder.layers, decoder.norm]  # type: ignore[misc]
+    hooks = [entered[i].register_forward_pre_hook(hook_of(i), with_kwargs=True) for i in layers]
+    try:
+        yield kept
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def fingerprint(model: LanguageModel) -> str:
+    """What tells one language model from another: its decoder's and embedding's shapes and a sample of weights.
+
+    64 values of every tensor, rounded to bfloat16, so that the same weights in another dtype, or inside a
+    VLM that left them frozen, have the same fingerprint.
+    """
+    import torch
+
+    from latentlens_dag.identity import combined, digest
+
+    def sample(tensor: Tensor) -> str:
+        flat = tensor.detach().flatten()
+        where = torch.linspace(0, len(flat) - 1, min(64, len(flat))).long().to(flat.device)
+        return digest(flat[where].to(torch.bfloat16).view(torch.int16).cpu().numpy().tobytes())
+
+    weights = sorted((name, w) for name, w in model.decoder.named_parameters() if "embed_tokens" not in name)
+    parts = [f"{name} {tuple(w.shape)} {sample(w)}" for name, w in weights]
+    return combined([*parts, f"{tuple(model.embedding.shape)} {sample(model.embedding)}"])

@@ -1,0 +1,102 @@
+"""What one step of a study does: states in, answers out, on paths and tables.
+
+Here the stages' pieces meet: image ids with token maps, queries of all visual layers with the blocks of
+all contextual layers. What a newcomer gets wrong: the search reads every block once for the queries of
+*all* visual layers, so asking layer by layer would cost as many scans.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from latentlens_dag.lenses import VOCABULARY_LENSES, OccurrenceLookup, latent_table, vocabulary_table
+from latentlens_dag.schema import VISUAL_TOKENS
+from latentlens_dag.search import Block, Neighbors, cosine_top_k
+from latentlens_dag.states import LanguageModel
+from latentlens_dag.tables import States, blocks, count_rows, write_states
+
+if TYPE_CHECKING:
+    import polars as pl
+    from torch import Tensor
+
+
+class IndexFiles(NamedTuple):
+    """An index on disk."""
+
+    tables: Mapping[int, Path]
+    """Layer tables, by contextual layer."""
+    occurrences: list[Path]
+    """Parquet (OCCURRENCES), all shards."""
+
+
+class VisualFacts(NamedTuple):
+    """What was written of one layer's visual states."""
+
+    content: str
+    mean_norm: float
+    problems: list[str]
+
+
+def visual_token_table(study: str, image_ids: list[str], tokens: pl.DataFrame) -> pa.Table:
+    """The tokens of some images (`VisualStates.tokens`) as they are stored (VISUAL_TOKENS)."""
+    import polars as pl
+
+    ids = pl.Series("image_id", image_ids, dtype=pl.String)
+    named = tokens.with_columns(pl.lit(study).alias("study"), ids.gather(tokens["image_index"]).alias("image_id"))
+    return named.select(VISUAL_TOKENS.names).to_arrow().cast(VISUAL_TOKENS)
+
+
+def write_visual_layer(path: Path, tokens: pa.Table, states: Tensor) -> VisualFacts:
+    """Write the states [N, d] of the tokens (VISUAL_TOKENS, N rows) at one layer."""
+    array = states.numpy()
+    content = write_states(path, tokens["image_id"].to_pylist(), tokens["token_index"].to_numpy(), array)
+    written = count_rows(path)
+    problems = [] if written == len(tokens) else [f"{written} states were written for {len(tokens)} visual tokens"]
+    return VisualFacts(content, float(np.linalg.norm(array, axis=1).mean()) if len(array) else 0.0, problems)
+
+
+def latent_answers(
+    study: str,
+    states: Mapping[int, States],
+    index: IndexFiles,
+    k: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Iterator[tuple[int, pa.Table]]:
+    """LatentLens's answers for the states of several visual layers, from one scan of the index.
+
+    Yields:
+        (visual layer, NEIGHBORS) for each layer of `states`.
+    """
+    occurrences = OccurrenceLookup(pa.concat_tables([pq.read_table(file) for file in index.occurrences]))
+    queries = [at.states for at in states.values()]
+    found = cosine_top_k(np.concatenate(queries), _all_blocks(index, progress), k) if queries else None
+    start = 0
+    for layer, at in states.items():
+        assert found is not None
+        part = slice(start, start + len(at.states))
+        start = part.stop
+        mine = Neighbors(found.cosine[part], found.contextual_layer[part], found.key[part])
+        yield layer, latent_table(study, layer, at, mine, occurrences)
+
+
+def vocabulary_answers(
+    study: str, lens: str, states: Mapping[int, States], model: LanguageModel, k: int
+) -> Iterator[tuple[int, pa.Table]]:
+    """LogitLens's or EmbeddingLens's answers, as `latent_answers`."""
+    for layer, at in states.items():
+        yield layer, vocabulary_table(study, lens, layer, at, VOCABULARY_LENSES[lens](model, at.states, k), model)
+
+
+def _all_blocks(index: IndexFiles, progress: Callable[[int, int], None]) -> Iterator[Block]:
+    total, done = sum(count_rows(table) for table in index.tables.values()), 0
+    for layer, table in index.tables.items():
+        for block in blocks(table, layer):
+            yield block
+            done += len(block.keys)
+            progress(done, total)

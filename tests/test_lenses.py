@@ -1,0 +1,126 @@
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from latentlens_dag.identity import text_id
+from latentlens_dag.lenses import OccurrenceLookup, embedding_lens, logit_lens, top_k_lowest_index_first
+from latentlens_dag.model_checks import noise_image
+from latentlens_dag.models import Vlm
+from latentlens_dag.occurrences import candidates
+from latentlens_dag.schema import EMBEDDINGLENS, LOGITLENS, SENTENCES
+from latentlens_dag.states import captured
+from latentlens_dag.studies import IndexFiles, latent_answers, vocabulary_answers
+from latentlens_dag.tables import States, commit_fragments, write_fragments
+from latentlens_dag.testing import SENTENCES as TEXTS
+from latentlens_dag.warehouse import write_parquet
+
+
+def _states(llava: Vlm, layer: int = 1) -> States:
+    states = llava.visual_states([noise_image(60, 50)], [layer]).states[layer].numpy()
+    return States(["image"] * len(states), np.arange(len(states), dtype=np.int32), states)
+
+
+def test_logit_lens_after_the_last_block_gives_the_models_own_answer(llava: Vlm) -> None:
+    inputs = llava.inputs([noise_image(60, 50)])
+    with captured(llava.language_model.decoder, [llava.depth], lambda s: s) as states, torch.inference_mode():
+        own = llava.model(**inputs).logits[0]
+    found = logit_lens(llava.language_model, states[llava.depth][0].numpy(), 3)
+    values, ids = own.topk(3, dim=1)
+    assert (found.token_id == ids.numpy()).all()
+    assert np.allclose(found.score, values.numpy(), atol=1e-4)
+
+
+def test_logit_lens_uses_the_models_soft_cap(llava: Vlm) -> None:
+    from dataclasses import replace
+
+    capped = replace(llava.language_model, softcap=2.0)
+    states = _states(llava).states
+    plain, found = logit_lens(llava.language_model, states, 3), logit_lens(capped, states, 3)
+    assert np.allclose(found.score, 2 * np.tanh(plain.score / 2), atol=1e-5)
+
+
+def test_embedding_lens_ranks_by_cosine_to_the_input_embedding(llava: Vlm) -> None:
+    states = _states(llava)
+    found = embedding_lens(llava.language_model, states.states, 5)
+    embedding = llava.language_model.embedding.detach()
+    for row, state in enumerate(torch.from_numpy(states.states)):
+        cosine = torch.cosine_similarity(state[None], embedding, dim=1)
+        assert np.allclose(found.score[row], cosine.topk(5).values.numpy(), atol=1e-6)
+        assert np.allclose(cosine[found.token_id[row]].numpy(), found.score[row], atol=1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**31), width=st.integers(1, 30), k=st.integers(1, 8), levels=st.integers(1, 4))
+def test_of_equal_scores_the_lower_column_comes_first(seed: int, width: int, k: int, levels: int) -> None:
+    scores = torch.from_numpy(np.random.default_rng(seed).integers(0, levels, (6, width)).astype(np.float32))
+    values, columns = top_k_lowest_index_first(scores, k)
+    for row in range(6):
+        slow = sorted(range(width), key=lambda column: (-scores[row, column].item(), column))[:k]
+        assert columns[row].tolist() == slow
+        assert values[row].tolist() == scores[row, slow].tolist()
+
+
+@pytest.mark.parametrize(
+    ("lens", "filled", "empty"), [(LOGITLENS, "logit", "cosine"), (EMBEDDINGLENS, "cosine", "logit")]
+)
+def test_vocabulary_answers_have_rank_token_and_word(llava: Vlm, lens: str, filled: str, empty: str) -> None:
+    at = _states(llava)
+    ((layer, table),) = vocabulary_answers("s", lens, {1: at}, llava.language_model, 4)
+    rows = table.to_pylist()
+    assert (layer, len(rows)) == (1, 4 * len(at.image_ids))
+    assert [row["rank"] for row in rows[:4]] == [1, 2, 3, 4]
+    assert all(row[filled] is not None and row[empty] is None and row["sentence_id"] is None for row in rows)
+    assert all(row["word"] == row["token_str"].strip() for row in rows)
+
+
+def test_latent_lens_answers_are_the_nearest_text_states_of_any_layer(llava: Vlm, tmp_path: Path) -> None:
+    from latentlens_dag.encode import encode
+
+    model = llava.language_model
+    pairs = sorted((text_id(text), text) for text in TEXTS)
+    sentences = pa.table([[i for i, _ in pairs], [t for _, t in pairs]], schema=SENTENCES)
+    rows = candidates(model.tokenizer, sentences, "x", 3)
+    encoded = encode(model, rows, sentences, [1, 2], tmp_path)
+    write_parquet(rows, tmp_path / "occurrences.parquet")
+    tables = {}
+    for layer, found in encoded.items():
+        tables[layer] = tmp_path / f"layer_{layer:02d}.lance"
+        write_fragments(tables[layer], tmp_path / f"{layer}.json", rows, *found)
+        commit_fragments(tables[layer], [tmp_path / f"{layer}.json"], "a test")
+    at = {layer: _states(llava, layer) for layer in (0, 2)}
+    answers = dict(latent_answers("s", at, IndexFiles(tables, [tmp_path / "occurrences.parquet"]), 3))
+    assert set(answers) == {0, 2}
+    keys = rows["key"].to_pylist()
+    for layer, table in answers.items():
+        for row in table.to_pylist():
+            state = at[layer].states[row["token_index"]]
+            every = {
+                (key, c): float(
+                    vector.astype(np.float64)
+                    @ state
+                    / np.linalg.norm(vector.astype(np.float64))
+                    / np.linalg.norm(state)
+                )
+                for c, found in encoded.items()
+                for key, vector in zip(keys, found.vectors, strict=True)
+            }
+            best = sorted(every.values(), reverse=True)
+            assert abs(row["cosine"] - best[row["rank"] - 1]) < 1e-5
+            assert abs(every[row["key"], row["contextual_layer"]] - row["cosine"]) < 1e-5
+            text = dict(pairs)[row["sentence_id"]]
+            assert text[row["char_start"] : row["char_end"]] == row["word"]
+
+
+def test_a_key_that_the_index_does_not_list_is_refused() -> None:
+    from latentlens_dag.schema import OCCURRENCES
+
+    columns = {field.name: pa.nulls(2, field.type) for field in OCCURRENCES}
+    lookup = OccurrenceLookup(pa.table({**columns, "key": [f"{2:016x}", f"{9:016x}"]}, schema=OCCURRENCES))
+    assert lookup.rows(np.array([9, 2, 9], np.uint64))["key"].to_pylist() == [f"{k:016x}" for k in (9, 2, 9)]
+    with pytest.raises(ValueError, match="does not list"):
+        lookup.rows(np.array([5], np.uint64))

@@ -1,0 +1,108 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from latentlens_dag.errors import UserError
+from latentlens_dag.families import region_map
+from latentlens_dag.model_checks import check_model, noise_image
+from latentlens_dag.models import Vlm, load_language_model, load_vlm
+from latentlens_dag.states import captured, fingerprint
+from latentlens_dag.testing import tiny_llava
+
+SIZES = [(48, 48), (100, 60), (60, 100)]
+
+
+def test_visual_states_are_the_residual_stream_at_the_image_tokens(llava: Vlm) -> None:
+    images = [noise_image(*size) for size in SIZES]
+    seen = llava.visual_states(images, [0, 1, 2])
+    for number, image in enumerate(images):
+        inputs = llava.inputs([image])
+        with torch.inference_mode():
+            slow = llava.model(**inputs, output_hidden_states=True).hidden_states
+        here = (inputs["input_ids"][0] == llava.model.config.image_token_id).nonzero().ravel()
+        rows = (seen.tokens["image_index"] == number).to_numpy()
+        for layer in (0, 1, 2):
+            assert torch.allclose(seen.states[layer][rows], slow[layer][0, here], atol=1e-5)
+
+
+def test_the_last_entry_of_hidden_states_is_after_the_final_norm(llava: Vlm) -> None:
+    """Why states are taken by hooks: the stream after the last block is nowhere in `hidden_states`."""
+    inputs = llava.inputs([noise_image(48, 48)])
+    with captured(llava.language_model.decoder, [llava.depth], lambda s: s) as states, torch.inference_mode():
+        listed = llava.model(**inputs, output_hidden_states=True).hidden_states[-1]
+    assert not torch.allclose(listed, states[llava.depth], atol=1e-2)
+    assert torch.allclose(listed, llava.language_model.decoder.norm(states[llava.depth]), atol=1e-5)
+
+
+def test_an_image_token_sees_exactly_the_pixels_of_its_box(llava_folder: Path) -> None:
+    """Without attention in the vision tower a token sees its own patch only; painting a box must move that token."""
+    vlm = load_vlm(llava_folder, device="cpu")
+    for layer in vlm.model.model.vision_tower.encoder.layers:
+        torch.nn.init.zeros_(layer.self_attn.out_proj.weight)
+        torch.nn.init.zeros_(layer.self_attn.out_proj.bias)
+    for width, height in [(150, 100), (90, 140), (96, 96)]:
+        plain = noise_image(width, height)
+        seen = vlm.visual_states([plain], [0])
+        for token in range(len(seen.tokens)):
+            x0, y0, x1, y1 = seen.tokens.select("x0", "y0", "x1", "y1").row(token)
+            painted = np.array(plain)
+            inner = slice(round(y0 + 8), round(y1 - 8)), slice(round(x0 + 8), round(x1 - 8))
+            painted[inner] = 255 - painted[inner]
+            from PIL import Image
+
+            moved = (vlm.visual_states([Image.fromarray(painted)], [0]).states[0] - seen.states[0]).norm(dim=1)
+            assert int(moved.argmax()) == token
+            others = torch.cat([moved[:token], moved[token + 1 :]])
+            assert float(others.max()) < 1e-4 * float(moved[token])
+
+
+def test_every_check_of_the_model_passes_and_logits_are_reproduced(llava: Vlm) -> None:
+    facts = check_model(llava)
+    assert all(check.passed for check in facts.checks), facts.checks
+    assert {check.name: check.figure for check in facts.checks}["logits_reproduced"] < 1e-5
+    assert facts.prompt.count("<image>") == 1
+
+
+def test_a_check_fails_on_a_model_that_breaks_what_it_states(llava_folder: Path) -> None:
+    vlm = load_vlm(llava_folder, device="cpu")
+    original = vlm.language_model.decoder.norm.forward
+    vlm.language_model.decoder.norm.forward = lambda x: original(x) + torch.randn_like(x)
+    assert [check.name for check in check_model(vlm).checks if not check.passed] == ["logits_reproduced"]
+
+
+def test_a_model_that_looks_ahead_is_not_causal(llava_folder: Path) -> None:
+    vlm = load_vlm(llava_folder, device="cpu")
+    block = vlm.language_model.decoder.layers[0]
+    block.register_forward_hook(lambda module, args, output: output + output.mean(dim=1, keepdim=True))
+    assert "causality" in [check.name for check in check_model(vlm).checks if not check.passed]
+
+
+def test_a_layer_that_the_model_lacks_is_refused(llava: Vlm) -> None:
+    with pytest.raises(UserError, match="Layer 3 was asked for"):
+        llava.visual_states([noise_image(48, 48)], [3])
+
+
+def test_the_same_weights_have_the_same_fingerprint_in_another_dtype_and_other_weights_another(
+    llava_folder: Path, tmp_path: Path
+) -> None:
+    one = fingerprint(load_language_model(llava_folder, device="cpu"))
+    assert fingerprint(load_language_model(llava_folder, device="cpu", dtype="bfloat16")) == one
+    other = load_language_model(tiny_llava(tmp_path, seed=1), device="cpu")
+    assert fingerprint(other) != one
+
+
+def test_a_family_without_a_region_map_is_refused_not_guessed() -> None:
+    with pytest.raises(UserError, match="`mllama`.*cannot be mapped.*llava"):
+        region_map("mllama", "some model")
+
+
+@pytest.mark.parametrize(
+    ("config", "message"), [(None, "no config.json"), ("{", "is not JSON"), ("{}", "no `vision_config`")]
+)
+def test_a_folder_that_is_no_vlm_is_told(tmp_path: Path, config: str | None, message: str) -> None:
+    if config is not None:
+        (tmp_path / "config.json").write_text(config)
+    with pytest.raises(UserError, match=message):
+        load_vlm(tmp_path)
