@@ -1,0 +1,175 @@
+"""The command line. It reads arguments, calls the library, prints; nothing else.
+
+Exit codes: 0 done, 1 something failed while running, 2 a mistake of the user's, 130 interrupted. What a
+newcomer gets wrong: `--help` must be quick, so torch, dagster and duckdb are imported inside the
+commands that need them (together over 8 s).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from latentlens_dag.errors import UserError
+from latentlens_dag.home import find_home
+
+if TYPE_CHECKING:
+    from latentlens_dag.dag.driver import Ran
+
+home_option = click.option("--home", type=click.Path(path_type=Path), help="Folder of results and history.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+studies_argument = click.argument("studies", nargs=-1, metavar="[STUDY ...]")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="latentlens-dag")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error. May stand after the command too.")
+def cli(debug: bool) -> None:
+    """Say in plain language what every visual token of a vision-language model means at every layer."""
+
+
+@cli.command()
+@studies_argument
+@click.option("--select", "asset", help="Only this asset, or those that begin so, and what they are made from.")
+@click.option("--force", is_flag=True, help="Build what is selected even where it is up to date.")
+@home_option
+@json_option
+def build(studies: Sequence[str], asset: str | None, force: bool, home: Path | None, as_json: bool) -> None:
+    """Build what is missing or out of date, and nothing else."""
+    from latentlens_dag.dag.driver import build_lock, open_project
+
+    with open_project(find_home(home)) as project, build_lock(project.home), _progress_on_terminal():
+        selection = project.select(studies, asset)
+        project.observe(selection)
+        planned = len(project.plan(selection))
+        counter = _Counter(planned, quiet=as_json)
+        ran = project.build(selection, force, counter)
+    _print_facts([_ran_facts(one) for one in ran], as_json, lambda: _build_end(ran))
+
+
+@cli.command()
+@studies_argument
+@click.option("--select", "asset", help="Only this asset, or those that begin so, and what they are made from.")
+@home_option
+@json_option
+def plan(studies: Sequence[str], asset: str | None, home: Path | None, as_json: bool) -> None:
+    """Say what `build` would do, and why."""
+    from latentlens_dag.dag.driver import open_project
+
+    with open_project(find_home(home)) as project:
+        selection = project.select(studies, asset)
+        project.observe(selection)
+        needs = project.plan(selection)
+    facts = [{"asset": n.key.to_user_string(), "partition": n.partition, "reason": n.reason} for n in needs]
+    lines = [str(need) for need in needs] or ["Everything is up to date."]
+    _print_facts(facts, as_json, lambda: "\n".join(lines))
+
+
+@cli.command()
+@studies_argument
+@home_option
+@json_option
+def status(studies: Sequence[str], home: Path | None, as_json: bool) -> None:
+    """Say what is built, what is missing and what is out of date, step by step."""
+    from latentlens_dag.dag.driver import open_project
+
+    with open_project(find_home(home)) as project:
+        facts = project.status(project.select(studies))
+    width = max((len(fact["step"]) for fact in facts), default=0)
+    lines = [f"{'step':{width}}  {'built':>9}  {'missing':>7}  {'stale':>5}"]
+    for fact in facts:
+        built = f"{fact['built']}/{fact['parts']}"
+        lines.append(f"{fact['step']:{width}}  {built:>9}  {fact['missing']:>7}  {fact['stale']:>5}")
+    _print_facts(facts, as_json, lambda: "\n".join(lines))
+
+
+def main() -> None:
+    """Run the command line with the exit codes and messages that this module promises."""
+    debug = "--debug" in sys.argv[1:]
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # read when transformers is imported
+    os.environ.setdefault("LANCE_LOG", "error")
+    try:
+        cli.main(arguments, prog_name="latentlens-dag", standalone_mode=False)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        _leave("Interrupted. What was finished stays; run the same command again to go on.", 130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except UserError as error:
+        _leave(f"Error: {error}", 2, debug)
+    except BrokenPipeError:
+        sys.exit(1)
+    except Exception as error:
+        hint = "" if debug else "\nRun again with --debug to see where."
+        _leave(f"Error: {type(error).__name__}: {error}{hint}", 1, debug, getattr(error, "trace", ""))
+
+
+def _leave(message: str, code: int, debug: bool = False, trace: str = "") -> None:
+    if debug:
+        traceback.print_exc()
+        click.echo(trace, err=True)
+    click.echo(message, err=True)
+    sys.exit(code)
+
+
+def _print_facts(facts: Any, as_json: bool, text: Callable[[], str]) -> None:
+    click.echo(json.dumps(facts, indent=1, default=str) if as_json else text())
+
+
+def _build_end(ran: list[Ran]) -> str:
+    built = sum(len(one.needs) for one in ran)
+    return f"Built {built} parts in {sum(one.wall_s for one in ran):.1f} s." if built else "Everything is up to date."
+
+
+def _ran_facts(ran: Ran) -> dict[str, Any]:
+    needs = [{"asset": n.key.to_user_string(), "reason": n.reason} for n in ran.needs]
+    return {"partition": ran.partition, "built": needs, "steps": ran.steps, "wall_s": ran.wall_s}
+
+
+class _Counter:
+    """Tells on the terminal how far a build is, run by run."""
+
+    def __init__(self, planned: int, quiet: bool) -> None:
+        self._planned, self._done, self._quiet = planned, 0, quiet
+
+    def __call__(self, ran: Ran) -> None:
+        self._done += len(ran.needs)
+        if self._quiet:
+            return
+        part = f"[{ran.partition}]" if ran.partition else ""
+        share = f"{min(self._done, self._planned):>3}/{self._planned}"
+        for step, wall_s in ran.steps.items():
+            click.echo(f"{share}  {step.replace('__', '/')}{part}  {wall_s:.1f} s", err=True)
+
+
+class _ProgressHandler(logging.Handler):
+    """One line on the terminal, written over."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        sys.stderr.write(f"\r\x1b[2K  {record.getMessage()}\r")
+        sys.stderr.flush()
+
+
+class _progress_on_terminal:
+    """Show the progress of steps while they run, where stderr is a terminal."""
+
+    def __enter__(self) -> None:
+        from latentlens_dag.dag.reporting import PROGRESS_LOGGER
+
+        self._logger, self._handler = logging.getLogger(PROGRESS_LOGGER), _ProgressHandler()
+        if sys.stderr.isatty():
+            self._logger.addHandler(self._handler)
+            self._logger.setLevel(logging.INFO)
+            self._logger.propagate = False
+
+    def __exit__(self, *_: object) -> None:
+        self._logger.removeHandler(self._handler)

@@ -1,0 +1,51 @@
+"""Blocking asset checks: what must hold of every artifact before anything is built on it.
+
+A step gives its checks' results together with its own. Where one fails, `checked` reports it and then
+fails the step, so that the artifact counts as not built: Dagster's own blocking stops what follows in
+the same run only, and the next build would take the artifact for good.
+"""
+
+from collections.abc import Iterator
+
+import dagster as dg
+import pyarrow as pa
+
+
+def check_spec(name: str, key: dg.AssetKey) -> dg.AssetCheckSpec:
+    """A blocking check of an asset, whose result the asset's own step gives."""
+    return dg.AssetCheckSpec(name, asset=key, blocking=True)
+
+
+def verdict(name: str, key: dg.AssetKey, problems: list[str]) -> dg.AssetCheckResult:
+    """Passed where there are no problems; the first ten are shown."""
+    return dg.AssetCheckResult(
+        passed=not problems, check_name=name, asset_key=key, metadata={"problems": problems[:10]}
+    )
+
+
+def checked(result: dg.MaterializeResult) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
+    """The result itself where its checks passed; else their results, and a failure that names the problems."""
+    failed = [check for check in result.check_results or [] if not check.passed]
+    if not failed:
+        yield result
+        return
+    yield from result.check_results or []
+    problems = {check.check_name: check.metadata["problems"].value for check in failed}
+    raise dg.Failure(f"A blocking check of {failed[0].asset_key.to_user_string()} failed: {problems}")  # type: ignore[union-attr]
+
+
+def neighbor_problems(neighbors: pa.Table, tokens: int, top_k: int) -> list[str]:
+    """What is wrong with a table of answers: not `top_k` per visual token, or not sorted best first."""
+    import polars as pl
+
+    frame = pl.from_arrow(neighbors)
+    assert isinstance(frame, pl.DataFrame)
+    score = pl.coalesce("cosine", "logit")
+    seen = frame.group_by("image_id", "token_index", maintain_order=True).agg(
+        pl.len().alias("answers"),
+        (pl.col("rank") == pl.int_range(1, pl.len() + 1)).all().alias("ranked"),
+        (score.is_finite() & (score.diff().fill_null(0) <= 0)).all().alias("sorted"),
+    )
+    problems = [] if len(seen) == tokens else [f"{len(seen)} visual tokens have answers, of {tokens}"]
+    wrong = seen.filter((pl.col("answers") != top_k) | ~pl.col("ranked") | ~pl.col("sorted"))
+    return problems + [f"token {row['token_index']} of {row['image_id']}: {row}" for row in wrong.head(10).to_dicts()]

@@ -1,0 +1,289 @@
+"""The four things one declares in a defs.yaml: Corpus, ImageSet, Index, Study.
+
+A component says what its fields mean, checks their values, and hands over to the module that knows its
+assets. What a newcomer gets wrong: definitions load often and everywhere (UI, command line, editor), so
+nothing here reads weights, opens images or touches the network; a local config.json is all that is read.
+"""
+
+# `from __future__ import annotations` is left out: Dagster resolves these annotations itself.
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+import dagster as dg
+
+from latentlens_dag.dag.keys import MOST_PARTITIONS
+from latentlens_dag.errors import UserError
+from latentlens_dag.layers import auto_contextual_layers, auto_visual_layers, check_layers
+from latentlens_dag.models import DEFAULT_PROMPT, read_config
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+C = TypeVar("C", bound="Declared")
+Lens = Literal["latentlens", "logitlens", "embeddinglens"]
+LocalPath = Annotated[
+    Path, dg.Resolver(lambda context, value: context.resolve_source_relative_path(value), model_field_type=str)
+]
+"""A path of the YAML, relative to the file that it stands in."""
+
+
+class CorpusSource(dg.Model, dg.Resolvable):
+    """Where sentences come from."""
+
+    lines: LocalPath
+    """A text file, one sentence per line, UTF-8; `.gz` is unpacked. Relative to the defs.yaml."""
+
+
+class ImageSource(dg.Model, dg.Resolvable):
+    """Where pictures come from."""
+
+    folder: LocalPath
+    """A folder of pictures, searched below too. Relative to the defs.yaml."""
+
+
+class RegionSource(dg.Model, dg.Resolvable):
+    """Where annotated regions come from."""
+
+    masks: LocalPath
+    """A Parquet file: file_name, region_id, kind, name, words, abstract_words, x0, y0, x1, y1, mask."""
+
+
+class ModelSource(dg.Model, dg.Resolvable):
+    """A model: a local folder, or a Hub id with a full commit."""
+
+    path: LocalPath | None = None
+    hub: str | None = None
+    revision: str | None = None
+
+
+class RegionsJudge(dg.Model, dg.Resolvable):
+    """The judge that knows the image set's annotated regions; it has no settings."""
+
+
+class Judge(dg.Model, dg.Resolvable):
+    """Who judges the answers."""
+
+    regions: RegionsJudge | None = None
+
+
+class Declared(dg.Component, dg.Model, dg.Resolvable):
+    """What all components share: a unique name, and errors that say where they come from."""
+
+    name: str
+
+    def place(self, context: dg.ComponentLoadContext) -> str:
+        """Which component of which file, for a message."""
+        return f"{type(self).__name__} {self.name} in {folder_of(context) / 'defs.yaml'}"
+
+    def check_name(self, context: dg.ComponentLoadContext) -> None:
+        """Refuse names that are no names, and names used twice."""
+        if not _NAME.fullmatch(self.name):
+            raise UserError(
+                f"{self.name!r} is no name for {self.place(context)}: use lower-case letters, digits and underscores, "
+                "beginning with a letter."
+            )
+        same = [c for c in context.component_tree.get_all_components(of_type=type(self)) if c.name == self.name]
+        if len(same) > 1:
+            raise UserError(
+                f"{len(same)} {type(self).__name__} components are named {self.name!r}. Rename all but one."
+            )
+
+    def find(self, context: dg.ComponentLoadContext, kind: type[C], name: str, field: str) -> C:
+        """The component that a field names."""
+        found = {c.name: c for c in context.component_tree.get_all_components(of_type=kind)}
+        if name not in found:
+            raise UserError(
+                f"`{field}: {name}` of {self.place(context)} names no {kind.__name__}. There are: "
+                f"{', '.join(sorted(found)) or 'none'}."
+            )
+        return found[name]
+
+
+class Corpus(Declared):
+    """Sentences, in shards."""
+
+    source: CorpusSource
+    shards: int = 4
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """Its assets."""
+        from latentlens_dag.dag.corpus_assets import corpus_definitions
+
+        self.check_name(context)
+        check_count(self.shards, "shards", self.place(context))
+        existing(self.source.lines, "source.lines", self.place(context))
+        return corpus_definitions(self)
+
+
+class ImageSet(Declared):
+    """Pictures, in batches, with annotated regions where there are some."""
+
+    source: ImageSource
+    regions: RegionSource | None = None
+    batches: int = 1
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """Its assets."""
+        from latentlens_dag.dag.image_assets import image_definitions
+
+        self.check_name(context)
+        check_count(self.batches, "batches", self.place(context))
+        existing(self.source.folder, "source.folder", self.place(context))
+        if self.regions is not None:
+            existing(self.regions.masks, "regions.masks", self.place(context))
+        return image_definitions(self)
+
+
+class Index(Declared):
+    """One language model's contextual states of one corpus."""
+
+    language_model: ModelSource
+    corpus: str
+    layers: list[int] | Literal["auto"] = "auto"
+    contexts_per_token: int = 50
+    sampling: Literal["smallest_hash"] = "smallest_hash"
+    fraction: float = 1.0
+    min_position: int = 1
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """Its assets."""
+        from latentlens_dag.dag.index_assets import index_definitions
+
+        place = self.place(context)
+        self.check_name(context)
+        check_at_least(self.contexts_per_token, 1, "contexts_per_token", place)
+        check_at_least(self.min_position, 0, "min_position", place)
+        if not 0 < self.fraction <= 1:
+            raise UserError(f"`fraction: {self.fraction}` of {place} must be above 0 and at most 1.")
+        model_folder(self.language_model, "language_model", place)
+        return index_definitions(self, self.find(context, Corpus, self.corpus, "corpus"), self.contextual_layers(place))
+
+    @property
+    def model_folder(self) -> Path:
+        """The folder of its language model."""
+        return model_folder(self.language_model, "language_model", f"Index {self.name}")
+
+    def contextual_layers(self, place: str) -> list[int]:
+        """The layers asked for, or the automatic choice, checked against the model's config."""
+        source = model_folder(self.language_model, "language_model", place)
+        return chosen_layers(self.layers, source, auto_contextual_layers, place)
+
+
+class Study(Declared):
+    """One VLM read through one index on one image set."""
+
+    enabled: bool = True
+    vlm: ModelSource
+    index: str
+    images: str
+    layers: list[int] | Literal["auto"] = "auto"
+    lenses: Sequence[Lens] = ("latentlens", "logitlens", "embeddinglens")
+    top_k: int = 5
+    prompt: str = DEFAULT_PROMPT
+    unique: Literal["none"] = "none"
+    judge: Judge | Literal["none"] = "none"
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """Its assets; none where it is switched off."""
+        from latentlens_dag.dag.study_assets import StudyParts, study_definitions
+
+        place = self.place(context)
+        self.check_name(context)
+        check_at_least(self.top_k, 1, "top_k", place)
+        if not self.lenses or len(set(self.lenses)) < len(self.lenses):
+            raise UserError(f"`lenses: {self.lenses}` of {place} must name at least one lens, each once.")
+        if not self.enabled:
+            return dg.Definitions()
+        index = self.find(context, Index, self.index, "index")
+        images = self.find(context, ImageSet, self.images, "images")
+        vlm = model_folder(self.vlm, "vlm", place)
+        self._check_same_model(vlm, index, place)
+        if isinstance(self.judge, Judge) and (self.judge.regions is None or images.regions is None):
+            raise UserError(
+                f"`judge` of {place} judges by regions, but ImageSet {images.name} has none. Give it "
+                "`regions: {masks: FILE}`, or set `judge: none`."
+            )
+        parts = StudyParts(
+            study=self,
+            vlm=vlm,
+            index=index,
+            images=images,
+            visual_layers=chosen_layers(self.layers, vlm, auto_visual_layers, place),
+            contextual_layers=index.contextual_layers(f"Index {index.name}"),
+            shards=self.find(context, Corpus, index.corpus, "index").shards,
+        )
+        return study_definitions(parts)
+
+    def _check_same_model(self, vlm: Path, index: Index, place: str) -> None:
+        other = model_folder(index.language_model, "language_model", f"Index {index.name}")
+        mine, theirs = text_shape(vlm), text_shape(other)
+        if mine != theirs:
+            raise UserError(
+                f"{place} reads {vlm.name} through Index {index.name} of another model: {_shape_text(mine)} here, "
+                f"{_shape_text(theirs)} there ({other.name}). Name an index of this VLM's own language model."
+            )
+
+
+def folder_of(context: dg.ComponentLoadContext) -> Path:
+    """The folder of the defs.yaml that a component stands in."""
+    return context.path if context.path.is_dir() else context.path.parent
+
+
+def existing(path: Path, field: str, place: str) -> Path:
+    """A path of the YAML, which must exist."""
+    if not path.exists():
+        raise UserError(f"`{field}` of {place}: {path} does not exist. Paths are relative to the defs.yaml.")
+    return path
+
+
+def model_folder(source: ModelSource, field: str, place: str) -> Path:
+    """The folder of a model, which must have a config.json."""
+    if source.hub is not None:
+        raise UserError(
+            f"`{field}.hub: {source.hub}` of {place}: models of the Hub cannot be named yet. Download the model to a "
+            "folder and name that as `path`."
+        )
+    if source.path is None:
+        raise UserError(f"`{field}` of {place} must name a model folder: `{field}: {{path: FOLDER}}`.")
+    found = existing(source.path, f"{field}.path", place)
+    read_config(found)
+    return found
+
+
+def chosen_layers(layers: list[int] | str, source: Path, auto: Callable[[int], list[int]], place: str) -> list[int]:
+    """The layers of the YAML, in order, or the automatic choice."""
+    depth = text_shape(source)[0]
+    if isinstance(layers, str):
+        return auto(depth)
+    if not layers or len(set(layers)) < len(layers):
+        raise UserError(f"`layers: {layers}` of {place} must name at least one layer, each once.")
+    check_layers(layers, depth, source.name, place)
+    return sorted(layers)
+
+
+def check_count(count: int, field: str, place: str) -> None:
+    """Refuse a number of partitions that Dagster cannot keep track of."""
+    if not 1 <= count <= MOST_PARTITIONS:
+        raise UserError(f"`{field}: {count}` of {place} must be from 1 to {MOST_PARTITIONS}.")
+
+
+def check_at_least(value: int, least: int, field: str, place: str) -> None:
+    """Refuse a number that is too small."""
+    if value < least:
+        raise UserError(f"`{field}: {value}` of {place} must be at least {least}.")
+
+
+def text_shape(source: Path) -> tuple[int, int, int]:
+    """Blocks, width and vocabulary of a model's language model, from its config.json."""
+    config = read_config(source) or {}
+    text = config.get("text_config", config)
+    try:
+        return int(text["num_hidden_layers"]), int(text["hidden_size"]), int(text["vocab_size"])
+    except KeyError as error:
+        raise UserError(
+            f"{source / 'config.json'} does not say {error} of the language model: is it a language model's folder?"
+        ) from error
+
+
+def _shape_text(shape: tuple[int, int, int]) -> str:
+    return f"{shape[0]} blocks, width {shape[1]}, vocabulary {shape[2]}"

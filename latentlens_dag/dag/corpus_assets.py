@@ -1,0 +1,75 @@
+"""The assets of a corpus: its observed source, its distinct sentences, its shards."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from latentlens_dag import corpus as core
+from latentlens_dag.dag import keys
+from latentlens_dag.dag.reporting import written
+from latentlens_dag.dag.resources import WarehouseResource
+from latentlens_dag.dag.versions import SOURCE_PATH, observed_version, version_of
+
+if TYPE_CHECKING:
+    from latentlens_dag.dag.components import Corpus
+
+_SENTENCES, _SHARDS = 1, 1  # algorithms
+
+
+def corpus_definitions(corpus: "Corpus") -> dg.Definitions:
+    """source -> sentences -> shards[shard]."""
+    path = corpus.source.lines
+    source = observed(keys.corpus(corpus.name, "source"), path, f"corpus_{corpus.name}")
+    return dg.Definitions(assets=[source, _sentences(corpus, path), _shards(corpus)])
+
+
+def observed(key: dg.AssetKey, path: Path, group: str) -> dg.SourceAsset:
+    """A file or folder that others change: its data version is the hash of its content."""
+
+    @dg.observable_source_asset(
+        key=key,
+        group_name=group,
+        metadata={SOURCE_PATH: str(path)},
+        description=f"The source `{path.name}`, as it is now: its version is the hash of its content.",
+    )
+    def source(warehouse: WarehouseResource) -> dg.DataVersion:
+        return dg.DataVersion(observed_version(path, warehouse.paths.observed(".".join(key.path))))
+
+    return source
+
+
+def _sentences(corpus: "Corpus", path: Path) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=keys.corpus(corpus.name, "sentences"),
+        deps=[keys.corpus(corpus.name, "source")],
+        group_name=f"corpus_{corpus.name}",
+        kinds={"parquet"},
+        code_version=version_of(_SENTENCES),
+        description="The distinct sentences of the source, in order of their ids.",
+    )
+    def sentences(warehouse: WarehouseResource) -> dg.MaterializeResult:
+        out = warehouse.paths.sentences(corpus.name)
+        core.write_sentences(path, out)
+        return written(out)
+
+    return sentences
+
+
+def _shards(corpus: "Corpus") -> dg.AssetsDefinition:
+    @dg.asset(
+        key=keys.corpus(corpus.name, "shards"),
+        deps=[keys.corpus(corpus.name, "sentences")],
+        partitions_def=keys.partitions(corpus.shards),
+        group_name=f"corpus_{corpus.name}",
+        kinds={"parquet"},
+        code_version=version_of(_SHARDS, shards=corpus.shards),
+        description="The sentences whose ids fall into the shard.",
+    )
+    def shards(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> dg.MaterializeResult:
+        shard = int(context.partition_key)
+        out = warehouse.paths.shard(corpus.name, shard)
+        core.write_shard(warehouse.paths.sentences(corpus.name), shard, corpus.shards, out)
+        return written(out)
+
+    return shards

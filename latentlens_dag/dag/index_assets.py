@@ -1,0 +1,191 @@
+"""The assets of an index: candidates, selection, occurrences, contextual states, layer tables."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import dagster as dg
+import pyarrow.parquet as pq
+
+from latentlens_dag import occurrences as core
+from latentlens_dag.dag import keys
+from latentlens_dag.dag.checks import check_spec, checked, verdict
+from latentlens_dag.dag.corpus_assets import observed
+from latentlens_dag.dag.reporting import LoggedProgress, column_schema, result, written
+from latentlens_dag.dag.resources import WarehouseResource
+from latentlens_dag.dag.versions import version_of
+from latentlens_dag.schema import OCCURRENCES
+from latentlens_dag.warehouse import write_parquet
+
+if TYPE_CHECKING:
+    from latentlens_dag.dag.components import Corpus, Index
+
+_CANDIDATES, _SELECTION, _OCCURRENCES, _CONTEXTUAL, _TABLE = 1, 1, 1, 1, 1  # algorithms
+
+
+def index_definitions(index: "Index", corpus: "Corpus", layers: list[int]) -> dg.Definitions:
+    """candidates[shard] -> selection -> occurrences[shard] -> contextual/L..[shard] -> table/L.. ."""
+    source = observed(keys.index(index.name, "language_model"), index.model_folder, f"index_{index.name}")
+    steps = [_candidates(index, corpus), _selection(index, corpus), _occurrences(index, corpus)]
+    return dg.Definitions(assets=[source, *steps, _contextual(index, corpus, layers), _tables(index, corpus, layers)])
+
+
+def _candidates(index: "Index", corpus: "Corpus") -> dg.AssetsDefinition:
+    fields = {name: getattr(index, name) for name in ("contexts_per_token", "sampling", "fraction", "min_position")}
+
+    @dg.asset(
+        key=keys.index(index.name, "candidates"),
+        deps=[keys.corpus(corpus.name, "shards"), keys.index(index.name, "language_model")],
+        partitions_def=keys.partitions(corpus.shards),
+        group_name=f"index_{index.name}",
+        kinds={"transformers", "parquet"},
+        code_version=version_of(_CANDIDATES, **fields),
+        description="What a shard offers: its tokens' distinct prefixes, the smallest hashes of each token.",
+    )
+    def candidates(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> dg.MaterializeResult:
+        from transformers import AutoTokenizer
+
+        shard = int(context.partition_key)
+        tokenizer = AutoTokenizer.from_pretrained(index.model_folder)
+        sentences = pq.read_table(warehouse.paths.shard(corpus.name, shard))
+        found = core.candidates(
+            tokenizer, sentences, index.name, index.contexts_per_token, index.min_position, index.fraction
+        )
+        out = warehouse.paths.candidates(index.name, shard)
+        write_parquet(found, out, OCCURRENCES)
+        return written(out)
+
+    return candidates
+
+
+def _selection(index: "Index", corpus: "Corpus") -> dg.AssetsDefinition:
+    @dg.asset(
+        key=keys.index(index.name, "selection"),
+        deps=[keys.index(index.name, "candidates")],
+        group_name=f"index_{index.name}",
+        kinds={"polars", "parquet"},
+        code_version=version_of(_SELECTION, contexts_per_token=index.contexts_per_token, shards=corpus.shards),
+        description="The occurrences that the index keeps, over all shards.",
+    )
+    def selection(warehouse: WarehouseResource) -> dg.MaterializeResult:
+        files = [warehouse.paths.candidates(index.name, shard) for shard in range(corpus.shards)]
+        out = warehouse.paths.selection(index.name)
+        write_parquet(core.select(files, index.contexts_per_token), out)
+        return written(out)
+
+    return selection
+
+
+def _occurrences(index: "Index", corpus: "Corpus") -> dg.AssetsDefinition:
+    @dg.asset(
+        key=keys.index(index.name, "occurrences"),
+        deps=[keys.index(index.name, "candidates"), keys.index(index.name, "selection")],
+        partitions_def=keys.partitions(corpus.shards),
+        group_name=f"index_{index.name}",
+        kinds={"polars", "parquet"},
+        code_version=version_of(_OCCURRENCES),
+        description="The shard's occurrences that the selection kept, in order of key.",
+    )
+    def occurrences(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> dg.MaterializeResult:
+        shard = int(context.partition_key)
+        kept = core.kept_rows(warehouse.paths.candidates(index.name, shard), warehouse.paths.selection(index.name))
+        out = warehouse.paths.occurrences(index.name, shard)
+        write_parquet(kept, out, OCCURRENCES)
+        return written(out)
+
+    return occurrences
+
+
+def _contextual(index: "Index", corpus: "Corpus", layers: list[int]) -> dg.AssetsDefinition:
+    key_of = {layer: keys.contextual(index.name, layer) for layer in layers}
+    # The sentences' texts are read too, but their ids, which the occurrences hold, are the hashes of the texts.
+    deps = [keys.index(index.name, "occurrences"), keys.index(index.name, "language_model")]
+
+    @dg.multi_asset(
+        name=f"{index.name}_contextual",
+        specs=[
+            dg.AssetSpec(
+                key,
+                deps=deps,
+                skippable=True,
+                code_version=version_of(_CONTEXTUAL),
+                group_name=f"index_{index.name}",
+                kinds={"torch", "lance"},
+                description=f"The occurrences' states entering block {layer}; one forward pass for all layers.",
+            )
+            for layer, key in key_of.items()
+        ],
+        check_specs=[check_spec("finite_unit_vectors", key) for key in key_of.values()],
+        partitions_def=keys.partitions(corpus.shards),
+        can_subset=True,
+    )
+    def contextual(
+        context: dg.AssetExecutionContext, warehouse: WarehouseResource
+    ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
+        from latentlens_dag.encode import encode
+        from latentlens_dag.models import load_language_model
+        from latentlens_dag.tables import unit_problems, write_fragments
+
+        shard, paths = int(context.partition_key), warehouse.paths
+        wanted = {layer: key for layer, key in key_of.items() if key in context.selected_asset_keys}
+        model = load_language_model(index.model_folder)
+        rows = core.read_occurrences(paths.occurrences(index.name, shard))
+        sentences = pq.read_table(paths.shard(corpus.name, shard))
+        with tempfile.TemporaryDirectory(prefix="latentlens-") as scratch:
+            progress = LoggedProgress(context.log.info, "tokens")
+            encoded = encode(model, rows, sentences, list(wanted), Path(scratch), progress)
+            for layer, key in wanted.items():
+                record = paths.fragments(index.name, layer, shard)
+                facts = write_fragments(paths.layer_table(index.name, layer), record, rows, *encoded[layer])
+                problems = unit_problems(encoded[layer].vectors)
+                metadata = {"dagster/row_count": facts.rows, "width": model.width}
+                yield from checked(
+                    result(key, facts.content, metadata, [verdict("finite_unit_vectors", key, problems)])
+                )
+
+    return contextual
+
+
+def _tables(index: "Index", corpus: "Corpus", layers: list[int]) -> dg.AssetsDefinition:
+    key_of = {layer: keys.table(index.name, layer) for layer in layers}
+
+    @dg.multi_asset(
+        name=f"{index.name}_table",
+        specs=[
+            dg.AssetSpec(
+                key,
+                deps=[keys.contextual(index.name, layer)],
+                skippable=True,
+                code_version=version_of(_TABLE, shards=corpus.shards),
+                group_name=f"index_{index.name}",
+                kinds={"lancedb"},
+                description=f"The layer table of contextual layer {layer}: one row per occurrence, one atomic version.",
+            )
+            for layer, key in key_of.items()
+        ],
+        check_specs=[check_spec("row_count", key) for key in key_of.values()],
+        can_subset=True,
+    )
+    def table(
+        context: dg.AssetExecutionContext, warehouse: WarehouseResource
+    ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
+        from latentlens_dag import tables
+
+        paths = warehouse.paths
+        kept = pq.ParquetFile(paths.selection(index.name)).metadata.num_rows
+        for layer, key in key_of.items():
+            if key not in context.selected_asset_keys:
+                continue
+            records = [paths.fragments(index.name, layer, shard) for shard in range(corpus.shards)]
+            target = paths.layer_table(index.name, layer)
+            facts = tables.commit_fragments(target, records, f"run {context.run_id}")
+            rows = tables.count_rows(target)
+            problems = [] if rows == kept else [f"{rows} rows in the table, {kept} occurrences in the selection"]
+            metadata = {
+                "dagster/row_count": rows,
+                "dagster/column_schema": column_schema(tables.layer_schema(facts.width)),
+            }
+            yield from checked(result(key, facts.content, metadata, [verdict("row_count", key, problems)]))
+
+    return table

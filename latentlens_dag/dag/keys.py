@@ -1,0 +1,62 @@
+"""The names of all assets, in one place, and of their partitions.
+
+What a newcomer gets wrong: a layer is part of an asset's key, a shard or batch is a partition. A new
+layer is then a new asset, and a removed one makes what was computed from it stale; as partitions, both
+would go unnoticed.
+"""
+
+from __future__ import annotations
+
+import dagster as dg
+
+MOST_PARTITIONS = 96  # from 100 on, Dagster ignores the data versions of an edge's upstream partitions
+
+
+def partitions(count: int) -> dg.StaticPartitionsDefinition:
+    """`count` shards or batches: 00, 01, ..."""
+    return dg.StaticPartitionsDefinition([f"{number:02d}" for number in range(count)])
+
+
+def contextual_name(layer: int) -> str:
+    """L08: a contextual layer."""
+    return f"L{layer:02d}"
+
+
+def visual_name(layer: int) -> str:
+    """V08: a visual layer."""
+    return f"V{layer:02d}"
+
+
+def corpus(name: str, part: str) -> dg.AssetKey:
+    """corpus/<name>/source, sentences, shards."""
+    return dg.AssetKey(["corpus", name, part])
+
+
+def images(name: str, part: str) -> dg.AssetKey:
+    """images/<name>/source, pictures, regions_source, regions."""
+    return dg.AssetKey(["images", name, part])
+
+
+def index(name: str, part: str) -> dg.AssetKey:
+    """index/<name>/language_model, candidates, selection, occurrences."""
+    return dg.AssetKey(["index", name, part])
+
+
+def contextual(name: str, layer: int) -> dg.AssetKey:
+    """index/<name>/contextual/L08: the states of a shard's occurrences."""
+    return dg.AssetKey(["index", name, "contextual", contextual_name(layer)])
+
+
+def table(name: str, layer: int) -> dg.AssetKey:
+    """index/<name>/table/L08: the layer table, all shards."""
+    return dg.AssetKey(["index", name, "table", contextual_name(layer)])
+
+
+def study(name: str, part: str) -> dg.AssetKey:
+    """study/<name>/vlm, model_checks, visual_tokens, interpretability, layer_alignment, diversity, catalog."""
+    return dg.AssetKey(["study", name, part])
+
+
+def study_layer(name: str, part: str, layer: int) -> dg.AssetKey:
+    """study/<name>/<part>/V08; part is visual, judgements or a lens."""
+    return dg.AssetKey(["study", name, part, visual_name(layer)])

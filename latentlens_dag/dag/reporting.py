@@ -1,0 +1,94 @@
+"""What a step tells Dagster about what it wrote: data version, rows, columns, size, a preview.
+
+What a newcomer gets wrong: the data version is the hash of the content, so that a step that runs again
+and writes the same bytes leaves everything after it fresh.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from latentlens_dag.identity import file_digest
+
+PROGRESS_LOGGER = "latentlens_dag.progress"  # what a terminal listens to
+_PREVIEW_ROWS = 8
+
+
+def written(
+    path: Path,
+    key: dg.AssetKey | None = None,
+    checks: Iterable[dg.AssetCheckResult] = (),
+    **metadata: Any,
+) -> dg.MaterializeResult:
+    """The result of a step that wrote a Parquet file: version from its bytes, rows, columns and a preview."""
+    file = pq.ParquetFile(path)
+    head = file.read_row_group(0).slice(0, _PREVIEW_ROWS) if file.num_row_groups else file.schema_arrow.empty_table()
+    facts = {
+        "dagster/row_count": file.metadata.num_rows,
+        "dagster/column_schema": column_schema(file.schema_arrow),
+        "size_bytes": path.stat().st_size,
+        "preview": dg.MetadataValue.md(markdown_table(head)),
+    }
+    return result(key, file_digest(path), {**facts, **metadata}, checks)
+
+
+def result(
+    key: dg.AssetKey | None, version: str, metadata: Mapping[str, Any], checks: Iterable[dg.AssetCheckResult] = ()
+) -> dg.MaterializeResult:
+    """A result with an explicit data version."""
+    return dg.MaterializeResult(
+        asset_key=key, data_version=dg.DataVersion(version), metadata=dict(metadata), check_results=list(checks)
+    )
+
+
+def column_schema(schema: pa.Schema) -> dg.TableSchema:
+    """An Arrow schema as Dagster shows it."""
+    return dg.TableSchema(columns=[dg.TableColumn(field.name, str(field.type)) for field in schema])
+
+
+def markdown_table(table: pa.Table) -> str:
+    """Some rows as a Markdown table; text from data is escaped, pictures are shown."""
+    lines = ["| " + " | ".join(table.schema.names) + " |", "|" + "---|" * len(table.schema.names)]
+    lines += ["| " + " | ".join(_cell(value) for value in row.values()) + " |" for row in table.to_pylist()]
+    return "\n".join(lines)
+
+
+class LoggedProgress:
+    """Progress of long work in Dagster's log and for a terminal: done, rate, time left, at most every few seconds."""
+
+    def __init__(self, log: Callable[[str], None], what: str, every_s: float = 5.0) -> None:
+        """Start the clock."""
+        self._log, self._what, self._every_s = log, what, every_s
+        self._start = self._last = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Tell how far the work is, unless it was told just now."""
+        now = time.monotonic()
+        if now - self._last < self._every_s or not done:
+            return
+        self._last = now
+        rate = done / (now - self._start)
+        line = f"{done:,} of {total:,} {self._what}, {rate:,.0f}/s, {(total - done) / rate:.0f} s left"
+        self._log(line)
+        logging.getLogger(PROGRESS_LOGGER).info(line)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bytes):
+        return f'<img src="data:image/webp;base64,{base64.b64encode(value).decode()}" height="96"/>'
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        value = ", ".join(str(one) for one in value[:12])
+    text = html.escape(str(value) if value is not None else "").replace("|", "\\|").replace("\n", " ")
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,110 @@
+"""What Dagster knows to be missing or out of date, and why, in plain words.
+
+This module is the only one that touches Dagster's private API (`CachingStaleStatusResolver`), which is
+why pyproject.toml holds dagster below 1.14. What a newcomer gets wrong: the UI shows partitioned assets
+as fresh whatever happened upstream; the resolver asked partition by partition knows better.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import dagster as dg
+from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
+from dagster._core.definitions.data_version import (
+    DATA_VERSION_TAG,
+    CachingStaleStatusResolver,
+    StaleCause,
+    StaleCauseCategory,
+    StaleStatus,
+)
+from dagster._core.loader import LoadingContext
+
+from latentlens_dag.dag.versions import SOURCE_PATH, observed_version
+from latentlens_dag.warehouse import Warehouse
+
+NOT_BUILT = "not built yet"
+
+
+class Need(NamedTuple):
+    """One partition of one asset that is to be built, and why."""
+
+    key: dg.AssetKey
+    partition: str | None
+    reason: str
+
+    def __str__(self) -> str:
+        """`study/demo/judgements/V08[2]: not built yet`."""
+        return f"{label(self.key, self.partition)}: {self.reason}"
+
+
+def label(key: dg.AssetKey, partition: str | None) -> str:
+    """An asset's partition as people write it."""
+    return key.to_user_string() + (f"[{partition}]" if partition is not None else "")
+
+
+def observe_sources(
+    graph: AssetGraph, instance: dg.DagsterInstance, warehouse: Warehouse, keys: Sequence[dg.AssetKey]
+) -> list[dg.AssetKey]:
+    """Look at the sources among `keys` and tell Dagster of those that changed; give those."""
+    changed = []
+    for key in keys:
+        source = graph.get(key).metadata.get(SOURCE_PATH)
+        if source is None:
+            continue
+        path = Path(source.value if isinstance(source, dg.MetadataValue) else source)
+        version = observed_version(path, warehouse.observed(".".join(key.path)))
+        if version != _known_version(instance, key):
+            instance.report_runless_asset_event(dg.AssetObservation(key, tags={DATA_VERSION_TAG: version}))
+            changed.append(key)
+    return changed
+
+
+def find_needs(
+    graph: AssetGraph, instance: dg.DagsterInstance, targets: Sequence[tuple[dg.AssetKey, str | None]]
+) -> list[Need]:
+    """Which of the targets are missing or stale, as things are now, in their order."""
+    resolver = CachingStaleStatusResolver(instance, graph, _Context(instance))
+    found = (_need(resolver, key, partition) for key, partition in targets)
+    return [need for need in found if need is not None]
+
+
+def _need(resolver: CachingStaleStatusResolver, key: dg.AssetKey, partition: str | None) -> Need | None:
+    status = resolver.get_status(key, partition)
+    if status == StaleStatus.FRESH:
+        return None
+    if status == StaleStatus.MISSING:
+        return Need(key, partition, NOT_BUILT)
+    causes = resolver.get_stale_causes(key, partition)
+    return Need(key, partition, "; ".join(dict.fromkeys(_reason(cause) for cause in causes)))
+
+
+def _reason(cause: StaleCause) -> str:
+    if cause.category == StaleCauseCategory.CODE:
+        return "its settings in the YAML, or the algorithm, changed"
+    if cause.category == StaleCauseCategory.DEPENDENCIES:
+        return f"it {cause.reason.removeprefix('it ')}"
+    dependency = cause.dependency
+    return f"{label(dependency.asset_key, dependency.partition_key)} changed" if dependency else cause.reason
+
+
+def _known_version(instance: dg.DagsterInstance, key: dg.AssetKey) -> str | None:
+    record = instance.get_latest_data_version_record(key, is_source=True)
+    observation = record.event_log_entry.asset_observation if record else None
+    return observation.tags.get(DATA_VERSION_TAG) if observation else None
+
+
+class _Context(LoadingContext):
+    """What the resolver loads its records through."""
+
+    def __init__(self, instance: dg.DagsterInstance) -> None:
+        self._instance = instance
+        self._loaders: dict[Any, Any] = {}
+
+    @property
+    def instance(self) -> dg.DagsterInstance:
+        return self._instance
+
+    @property
+    def loaders(self) -> dict[Any, Any]:
+        return self._loaders

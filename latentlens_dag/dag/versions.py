@@ -1,0 +1,53 @@
+"""What decides whether an artifact is stale: code versions and the versions of observed sources.
+
+A step's code version is its algorithm's number and exactly the fields of the YAML that it reads.
+What a newcomer gets wrong: Dagster's run config does not count for staleness, so no parameter may come
+from there.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from latentlens_dag.identity import combined, digest, file_digest
+from latentlens_dag.warehouse import write_text
+
+SOURCE_PATH = "source_path"  # metadata of an observed source: what is hashed
+
+
+def version_of(algorithm: int, **fields: object) -> str:
+    """The code version of a step: raise `algorithm` when the same input would give other bytes."""
+    return (
+        f"{algorithm}-{digest(json.dumps(fields, sort_keys=True, default=str).encode())}" if fields else str(algorithm)
+    )
+
+
+def observed_version(path: Path, memory: Path) -> str:
+    """The content hash of a file or folder; files whose size and time are as before are not read again.
+
+    Args:
+        path: a file, or a folder whose files all count; where it does not exist, the version is "missing".
+        memory: JSON file that remembers sizes, times and hashes between calls.
+    """
+    known = _remembered(memory)
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path] if path.is_file() else []
+    now = {}
+    for file in files:
+        facts = file.stat()
+        state = [facts.st_size, facts.st_mtime_ns]
+        before = known.get(str(file), [None, None, ""])
+        now[str(file)] = [*state, before[2] if before[:2] == state else file_digest(file)]
+    if now != known:
+        write_text(json.dumps(now, indent=1, sort_keys=True), memory)
+    base = path if path.is_dir() else path.parent
+    names = [f"{file.relative_to(base).as_posix()} {now[str(file)][2]}" for file in files]
+    return combined(names) if files else "missing"
+
+
+def _remembered(memory: Path) -> dict[str, list]:
+    try:
+        found: dict[str, list] = json.loads(memory.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found
