@@ -1,0 +1,88 @@
+"""What the answers say about the layers: where they come from, and how many different words they are.
+
+`layer_alignment` is the paper's row-normalized heat map: the share of each contextual layer among the
+LatentLens answers at each visual layer. `diversity` counts the different words among a token's answers.
+
+What a newcomer gets wrong: five answers are often one word five times, from five neighboring layers or
+in five inflections. Only an answer that matches none nearer than itself counts as another word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import polars as pl
+import pyarrow as pa
+
+from latentlens_dag.schema import DIVERSITY, LATENTLENS, LAYER_ALIGNMENT, LENSES, NEIGHBORS
+from latentlens_dag.words import base_forms
+
+_LAYERS = ["study", "visual_layer", "contextual_layer"]
+_LENS = ["study", "lens", "visual_layer"]
+
+
+def layer_alignment(neighbors: pa.Table | Iterable[pa.Table]) -> pa.Table:
+    """The share of each contextual layer among the LatentLens answers of each visual layer.
+
+    Args:
+        neighbors: NEIGHBORS, in one table or in many (one at a time in memory); other lenses are ignored.
+
+    Returns:
+        LAYER_ALIGNMENT, ordered by study, visual layer, contextual layer; pairs without an answer have no row.
+    """
+    counts = _sum(_LAYERS, ["neighbors"], (_alignment_counts(table) for table in _tables(neighbors)))
+    of_layer = pl.col("neighbors").sum().over("study", "visual_layer")
+    shares = counts.with_columns(share=pl.col("neighbors") / of_layer).sort(_LAYERS)
+    return shares.select(LAYER_ALIGNMENT.names).to_arrow().cast(LAYER_ALIGNMENT)
+
+
+def diversity(neighbors: pa.Table | Iterable[pa.Table]) -> pa.Table:
+    """The mean number of different words among the answers of a token, per lens and visual layer.
+
+    Args:
+        neighbors: NEIGHBORS, in one table or in many (one at a time in memory); a token's answers must not be
+            spread over two tables.
+
+    Answers without a letter are no words.
+
+    Returns:
+        DIVERSITY, ordered by study, lens (as in LENSES), visual layer.
+    """
+    counts = _sum(_LENS, ["tokens", "words"], (_word_counts(table) for table in _tables(neighbors)))
+    means = counts.with_columns(distinct_words=pl.col("words") / pl.col("tokens"))
+    order = pl.col("lens").replace_strict(LENSES, range(len(LENSES)), default=len(LENSES), return_dtype=pl.Int8)
+    means = means.sort("study", order, "lens", "visual_layer")
+    return means.select(DIVERSITY.names).to_arrow().cast(DIVERSITY)
+
+
+def _alignment_counts(table: pa.Table) -> pl.DataFrame:
+    answers = pl.DataFrame(table.select([*_LAYERS, "lens"])).filter(pl.col("lens") == LATENTLENS)
+    return answers.group_by(_LAYERS).agg(neighbors=pl.len().cast(pl.Int64))
+
+
+def _word_counts(table: pa.Table) -> pl.DataFrame:
+    """Per lens and layer: tokens, and answers that match no nearer answer of their token."""
+    answers = pl.DataFrame(table.select([*_LENS, "image_id", "token_index", "rank", "word"]))
+    tokens = answers.select(*_LENS, "image_id", "token_index").unique(maintain_order=True).with_row_index("token")
+    answers = answers.join(tokens, on=[*_LENS, "image_id", "token_index"]).select("token", "rank", "word")
+    words = answers["word"].drop_nulls().unique().sort()
+    forms = pl.DataFrame({"word": words, "form": [sorted(base_forms(word)) for word in words]}, _FORMS)
+    matches = answers.join(forms.explode("form", empty_as_null=False), on="word")
+    nearest = matches.group_by("token", "form").agg(nearest=pl.col("rank").min())
+    repeats = matches.join(nearest, on=["token", "form"]).filter(pl.col("rank") > pl.col("nearest"))
+    new = matches.select("token", "rank").unique().join(repeats, on=["token", "rank"], how="anti")
+    counted = tokens.join(new.group_by("token").agg(words=pl.len()), on="token", how="left")
+    return counted.group_by(_LENS).agg(tokens=pl.len().cast(pl.Int64), words=pl.col("words").sum().cast(pl.Int64))
+
+
+_FORMS: dict[str, pl.DataType | type[pl.DataType]] = {"word": pl.String, "form": pl.List(pl.String)}
+
+
+def _sum(keys: list[str], counts: list[str], parts: Iterable[pl.DataFrame]) -> pl.DataFrame:
+    empty = pl.DataFrame(NEIGHBORS.empty_table()).select(keys)
+    frames = [empty.with_columns(pl.lit(0, pl.Int64).alias(name) for name in counts), *parts]
+    return pl.concat(frame.select(*keys, *counts) for frame in frames).group_by(keys).agg(pl.col(counts).sum())
+
+
+def _tables(neighbors: pa.Table | Iterable[pa.Table]) -> Iterable[pa.Table]:
+    return [neighbors] if isinstance(neighbors, pa.Table) else neighbors

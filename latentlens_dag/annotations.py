@@ -1,0 +1,220 @@
+"""Annotated regions of images: read with an image set, and measured against patches.
+
+A region is a mask (run-length coded) or, where it has none, a box, in pixels of the original image.
+The file that a user hands over is checked here, once, so that no later step meets a broken mask.
+
+What a newcomer gets wrong: a patch need not lie on whole pixels, nor inside the image. Processors resize
+and pad, so a patch's box has fractional edges, which weigh a pixel by the area they take of it, and may
+reach beyond the image, where no region is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from latentlens_dag.errors import UserError
+from latentlens_dag.schema import REGIONS
+
+OBJECT, BACKGROUND = "object", "background"
+KINDS = (OBJECT, BACKGROUND)
+_OPTIONAL = ("abstract_words", "mask")
+_FILE_SCHEMA = pa.schema([("file_name", pa.string()), *(field for field in REGIONS if field.name != "image_id")])
+
+
+class ImageEntry(NamedTuple):
+    """An image of the set, as the file names of annotations resolve to it; a plain tuple serves as well."""
+
+    image_id: str
+    width: int
+    height: int
+
+
+def encode_mask(mask: npt.NDArray[np.bool_]) -> list[int]:
+    """Run lengths of a bool[H, W] mask, row-major, alternating, first the pixels outside (0 if there are none)."""
+    flat = np.concatenate([[False], np.asarray(mask, bool).ravel()])
+    changes = np.flatnonzero(flat[1:] != flat[:-1])
+    return [int(run) for run in np.diff(changes, prepend=0, append=flat.size - 1)]
+
+
+def decode_mask(runs: Iterable[int], width: int, height: int) -> npt.NDArray[np.bool_]:
+    """The bool[height, width] mask of `encode_mask`.
+
+    Raises:
+        ValueError: if a run is negative or the runs do not add up to the image's pixels.
+    """
+    lengths = np.fromiter(runs, np.int64)
+    if (lengths < 0).any() or lengths.sum() != width * height:
+        raise ValueError(
+            f"the runs add up to {lengths.sum():,} pixels (least run: {lengths.min(initial=0)}), "
+            f"but the image has {width} x {height} = {width * height:,}"
+        )
+    return np.repeat(np.arange(lengths.size) % 2 == 1, lengths).reshape(height, width)
+
+
+def read_regions(path: Path, ids: Mapping[str, tuple[str, int, int]]) -> pa.Table:
+    """Read and check the regions of some images.
+
+    Args:
+        path: Parquet with file_name, region_id, kind, name, words, abstract_words, x0, y0, x1, y1, mask;
+            abstract_words and mask may be missing.
+        ids: file name to (image_id, width, height). Rows of other files are skipped, as `ids` usually holds
+            one batch of the set; `unmatched_files` tells which rows belong to no image at all.
+
+    Returns:
+        REGIONS, in order of image_id, region_id.
+
+    Raises:
+        UserError: naming file, row (from 1), column and value of the first thing that is wrong.
+    """
+    table = _read_columns(path)
+    rows = [
+        _checked(path, number, row, ids[row["file_name"]]) for number, row in _rows(table) if row["file_name"] in ids
+    ]
+    rows.sort(key=lambda row: (row["image_id"], row["region_id"]))
+    for one, other in pairwise(rows):
+        if (one["image_id"], one["region_id"]) == (other["image_id"], other["region_id"]):
+            raise UserError(
+                f"{path}: region_id {one['region_id']!r} comes twice for {other['file_name']!r}. "
+                "Within an image every region needs an id of its own."
+            )
+    return pa.Table.from_pylist(rows, schema=REGIONS)
+
+
+def unmatched_files(path: Path, file_names: Iterable[str]) -> list[str]:
+    """File names of the annotations, sorted, that are not among the image set's `file_names`: likely misspelled."""
+    return sorted(set(_read_columns(path).column("file_name").to_pylist()) - set(file_names))
+
+
+def patch_cover(regions: pa.Table, boxes: npt.NDArray[np.float32], width: int, height: int) -> npt.NDArray[np.float32]:
+    """How much of each patch shows each region.
+
+    Args:
+        regions: REGIONS of one image, R rows.
+        boxes: [T, 4] x0, y0, x1, y1 in pixels of the original image; may have fractional edges and may reach
+            beyond the image.
+        width: of the original image, in pixels.
+        height: of the original image, in pixels.
+
+    Returns:
+        [T, R], fractions in 0..1 of the patch's whole area, its part outside the image included.
+    """
+    covers = [box_cover(pixels, boxes) for pixels in region_pixels(regions, width, height)]
+    return np.stack(covers, axis=1) if covers else np.zeros((len(boxes), 0), np.float32)
+
+
+def object_cover(regions: pa.Table, boxes: npt.NDArray[np.float32], width: int, height: int) -> npt.NDArray[np.float32]:
+    """[T]: how much of each patch shows any object; pixels that several objects claim count once."""
+    union = np.zeros((height, width))
+    kinds = regions.column("kind").to_pylist()
+    for kind, pixels in zip(kinds, region_pixels(regions, width, height), strict=True):
+        if kind == OBJECT:
+            union = np.maximum(union, pixels)
+    return box_cover(union, boxes)
+
+
+def region_pixels(regions: pa.Table, width: int, height: int) -> Iterator[npt.NDArray[np.float64]]:
+    """[height, width] for each region: the fraction of each pixel that belongs to it."""
+    edges = np.stack([regions.column(name).to_numpy() for name in ("x0", "y0", "x1", "y1")], axis=1)
+    for mask, (x0, y0, x1, y1) in zip(regions.column("mask"), edges, strict=True):
+        if mask.is_valid:
+            yield decode_mask(mask.values.to_numpy(), width, height).astype(np.float64)
+        else:
+            yield np.outer(_overlap(y0, y1, height), _overlap(x0, x1, width))
+
+
+def box_cover(pixels: npt.NDArray[np.float64], boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """[T]: mean of `pixels` [H, W] over each box [T, 4], 0 outside the image and for a box without area."""
+    height, width = pixels.shape
+    integral = np.zeros((height + 1, width + 1))
+    integral[1:, 1:] = pixels.cumsum(0).cumsum(1)
+    x0, y0, x1, y1 = np.asarray(boxes, np.float64).reshape(-1, 4).T
+    total = _at(integral, x1, y1) - _at(integral, x0, y1) - _at(integral, x1, y0) + _at(integral, x0, y0)
+    area = (x1 - x0) * (y1 - y0)
+    return np.divide(total, area, out=np.zeros_like(total), where=area > 0).clip(0, 1).astype(np.float32)
+
+
+def _at(
+    integral: npt.NDArray[np.float64], x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """The integral image between its nodes. It is bilinear within a pixel, so this is exact, not smoothed."""
+    x, y = np.clip(x, 0, integral.shape[1] - 1), np.clip(y, 0, integral.shape[0] - 1)
+    column, row = np.floor(x).astype(int), np.floor(y).astype(int)
+    right, below = np.minimum(column + 1, integral.shape[1] - 1), np.minimum(row + 1, integral.shape[0] - 1)
+    u, v = x - column, y - row
+    above = integral[row, column] * (1 - u) + integral[row, right] * u
+    under = integral[below, column] * (1 - u) + integral[below, right] * u
+    return above * (1 - v) + under * v
+
+
+def _overlap(start: float, end: float, pixels: int) -> npt.NDArray[np.float64]:
+    """[pixels]: the length that each pixel [i, i + 1] shares with [start, end]."""
+    left = np.arange(pixels, dtype=np.float64)
+    shared: npt.NDArray[np.float64] = np.minimum(left + 1, end) - np.maximum(left, start)
+    return shared.clip(0, 1)
+
+
+def _read_columns(path: Path) -> pa.Table:
+    """The file's columns, cast to what REGIONS has; optional ones filled with nulls."""
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise UserError(f"{path} cannot be read as Parquet ({error}). Correct `regions: {{masks: ...}}`.") from error
+    missing = [name for name in _FILE_SCHEMA.names if name not in table.column_names and name not in _OPTIONAL]
+    if missing:
+        raise UserError(
+            f"{path} has no column {', '.join(missing)}; it has {', '.join(table.column_names)}. "
+            f"Regions need {', '.join(_FILE_SCHEMA.names)} ({' and '.join(_OPTIONAL)} may be left out)."
+        )
+    return pa.table([_cast(path, table, field) for field in _FILE_SCHEMA], schema=_FILE_SCHEMA)
+
+
+def _cast(path: Path, table: pa.Table, field: pa.Field) -> pa.ChunkedArray | pa.Array:
+    if field.name not in table.column_names:
+        return pa.nulls(len(table), field.type)
+    column = table.column(field.name)
+    try:
+        return column.cast(field.type)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise UserError(
+            f"{path}: column {field.name} has type {column.type}, which does not become {field.type} ({error})."
+        ) from error
+
+
+def _rows(table: pa.Table) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Row number from 1 and row, a few hundred at a time: a mask as Python integers takes much memory."""
+    number = 0
+    for batch in table.to_batches(max_chunksize=256):
+        for row in batch.to_pylist():
+            number += 1
+            yield number, row
+
+
+def _checked(path: Path, number: int, row: dict[str, Any], entry: tuple[str, int, int]) -> dict[str, Any]:
+    """The row with its image_id, if nothing is wrong with it."""
+    image_id, width, height = entry
+    place = f"{path}, row {number} ({row['file_name']}, region {row['region_id']!r})"
+    if row["region_id"] is None or row["name"] is None:
+        raise UserError(f"{place}: region_id and name must not be null. Give every region an id and a name.")
+    if row["kind"] not in KINDS:
+        raise UserError(f"{place}: kind is {row['kind']!r}, not one of {', '.join(KINDS)}.")
+    box = [row[name] for name in ("x0", "y0", "x1", "y1")]
+    if any(edge is None or not np.isfinite(edge) for edge in box) or box[0] >= box[2] or box[1] >= box[3]:
+        raise UserError(f"{place}: x0, y0, x1, y1 are {box}. A box needs x0 < x1 and y0 < y1, in pixels.")
+    try:
+        decode_mask(row["mask"] if row["mask"] is not None else [width * height], width, height)
+    except ValueError as error:
+        raise UserError(
+            f"{place}: mask is wrong: {error}. Runs are row-major over the original image, alternating, "
+            "and start with the pixels outside the region."
+        ) from error
+    words = {name: [word for word in row[name] or [] if word] for name in ("words", "abstract_words")}
+    return {**row, **words, "image_id": image_id}

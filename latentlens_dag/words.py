@@ -1,0 +1,119 @@
+"""When two words count as the same word: `apples` and `apple`, `Dog's` and `dog`, `running` and `run`.
+
+A word has one or more possible base forms, and two words match if they share one. Only inflection is
+undone (plural, possessive, -ing, -ed, a short list of irregular forms), never derivation: `cloudy` is
+not `cloud`, `flower` is not `flow`. The rules are ours and small, so that a verdict is the same on every
+machine and in every year; a dictionary library would bring megabytes of data that change with its version.
+
+What a newcomer gets wrong: a base form need not be a word. `houses` has the base forms `house` and
+`hous`, and that harms nobody, because no other word has `hous`. A rule is wrong only where it makes
+two *real* words meet (`news` and `new`, `caring` and `car`); such words are listed or ruled out below.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import cache, lru_cache
+
+# -ves is a closed class: as a rule it would make `caves` meet `cafe`.
+_F_PLURALS = "leaf loaf wolf calf half shelf self elf thief sheaf hoof scarf dwarf wharf knife wife life"
+_IRREGULAR_OF = """
+man: men | woman: women | child: children | person: people | foot: feet | tooth: teeth | goose: geese | mouse: mice
+louse: lice | ox: oxen | die: dice | cactus: cacti | fungus: fungi | run: ran | fly: flew flown | swim: swam swum
+sit: sat | stand: stood | eat: ate eaten | wear: worn | drive: drove driven | ride: rode ridden | hold: held
+sleep: slept | write: written | gray: grey greys | color: colour colours
+"""
+# Each looks like an inflected form of another word and is not one.
+_NOT_INFLECTED = """
+news lens does hers ours yours theirs besides shorts goods means mars
+evening earring herring outing bearing during wicked rugged hundred
+"""
+_SIBILANT_ES = ("ses", "xes", "zes", "ches", "shes")
+_VOWELS = "aeiouy"
+_SHORT_STEM = re.compile(r"[^aeiouy]*[aeiouy][^aeiouywx]")  # ends in one vowel and one consonant: car, bak, strip
+
+
+@cache
+def _irregular() -> dict[str, str]:
+    """Irregular form to base form."""
+    entries = (entry.split(": ") for entry in re.split(r" \| |\n", _IRREGULAR_OF.strip()))
+    plurals = {re.sub("fe?$", "ves", word): word for word in _F_PLURALS.split()}
+    return {**plurals, **{form: base for base, forms in entries for form in forms.split()}}
+
+
+@cache
+def _not_inflected() -> frozenset[str]:
+    return frozenset(_NOT_INFLECTED.split())
+
+
+@lru_cache(maxsize=1 << 20)
+def base_forms(word: str) -> frozenset[str]:
+    """Every form the word may be an inflection of, itself included; empty where the word has no letter.
+
+    The word is case-folded, what is not a letter is stripped at both ends, a possessive `'s` is dropped.
+    """
+    plain = plain_word(word)
+    if len(plain) < 4 or plain in _not_inflected():
+        forms = {plain}
+    else:
+        forms = {plain, *_singulars(plain), *_stems_of_ing(plain), *_stems_of_ed(plain)}
+    return frozenset({*forms, *(_irregular()[form] for form in forms if form in _irregular())} - {""})
+
+
+def plain_word(word: str) -> str:
+    """The word case-folded, without what is not a letter at both ends and without a possessive `'s`."""
+    folded = word.casefold().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
+    letters = [place for place, character in enumerate(folded) if character.isalpha()]
+    return folded[letters[0] : letters[-1] + 1].removesuffix("'s") if letters else ""
+
+
+def same_word(first: str, second: str) -> bool:
+    """Whether the two words share a base form."""
+    return not base_forms(first).isdisjoint(base_forms(second))
+
+
+def distinct(words: Iterable[str]) -> tuple[str, ...]:
+    """The words without repetition, each at its first place."""
+    return tuple(dict.fromkeys(words))
+
+
+def _singulars(word: str) -> Iterable[str]:
+    """Candidates for the singular; `-us` and `-is` words give non-words (`viru`), which match nothing."""
+    if word.endswith("men") and len(word) > 4:
+        yield word[:-2] + "an"
+    if not word.endswith("s") or word.endswith("ss"):
+        return
+    yield word[:-1]
+    if word.endswith("ies") and len(word) > 4:
+        yield word[:-3] + "y"
+    # With a stem of four letters (potato, hero), so that `toes` does not meet `to`.
+    if word.endswith(_SIBILANT_ES) or (word.endswith("oes") and len(word) > 5):
+        yield word[:-2]
+
+
+def _stems_of_ing(word: str) -> Iterable[str]:
+    return _stems(word[:-3]) if word.endswith("ing") else ()
+
+
+def _stems_of_ed(word: str) -> Iterable[str]:
+    if not word.endswith("ed") or word.endswith("eed"):
+        return ()
+    if word.endswith("ied"):
+        return (word[:-3] + "y", word[:-1])
+    return _stems(word[:-2])
+
+
+def _stems(stem: str) -> Iterable[str]:
+    """What `stem` + -ing or -ed may come from: bak -> bake, runn -> run, fall -> fall, eat -> eat."""
+    if len(stem) < 3 or not any(letter in _VOWELS for letter in stem):
+        return
+    # A short stem would have doubled its last letter (running), so it has lost an e: caring is never car.
+    if _SHORT_STEM.fullmatch(stem):
+        yield stem + "e"
+        return
+    doubled = stem[-1] == stem[-2] and stem[-1] not in _VOWELS
+    if doubled and len(stem) > 3 and stem[-1] not in "lsfz":
+        yield stem[:-1]
+    else:
+        yield from (stem, stem + "e")

@@ -1,0 +1,148 @@
+"""A small warehouse of two studies, written by hand: what the tests of queries, catalogs and reports read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from latentlens_dag.analyses import diversity, layer_alignment
+from latentlens_dag.identity import digest, text_id
+from latentlens_dag.judges import build_truth, judge_regions
+from latentlens_dag.schema import (
+    DIVERSITY,
+    IMAGES,
+    INTERPRETABILITY,
+    JUDGEMENTS,
+    LATENTLENS,
+    LAYER_ALIGNMENT,
+    LENSES,
+    NEIGHBORS,
+    OCCURRENCES,
+    REGIONS,
+    SENTENCES,
+    VISUAL_TOKENS,
+)
+from latentlens_dag.scores import interpretability
+from latentlens_dag.warehouse import Warehouse, write_parquet
+
+ANIMALS = ("dog", "cat", "owl", "fox")
+SENTENCES_OF = {word: f"A {word} is here." for word in (*ANIMALS, "grass", "tree")}
+LAYERS = (0, 8)
+SIDE, PATCH = 32, 16
+
+
+def image_id(animal: str) -> str:
+    return digest(animal.encode())
+
+
+def images(animals: tuple[str, ...]) -> pa.Table:
+    """One image per animal, 32 x 32 pixels."""
+    rows = [(image_id(animal), f"{animal}.png", SIDE, SIDE, b"thumbnail") for animal in animals]
+    return pa.Table.from_pylist([dict(zip(IMAGES.names, row, strict=True)) for row in rows], schema=IMAGES)
+
+
+def regions(animals: tuple[str, ...]) -> pa.Table:
+    """Grass on the whole of each image but its left upper quarter, where the animal is."""
+    rows = []
+    for animal in animals:
+        box = {"x0": 0, "y0": 0, "x1": PATCH, "y1": PATCH}
+        rows.append(region(image_id(animal), "1", "object", [animal, "animal"], ["farm"], **box))
+        mask = [piece for _ in range(PATCH) for piece in (PATCH, PATCH)] + [0, SIDE * (SIDE - PATCH)]
+        rows.append({**region(image_id(animal), "0", "background", ["grass"], ["outdoors"]), "mask": mask})
+    return pa.Table.from_pylist(rows, schema=REGIONS)
+
+
+def region(image: str, region_id: str, kind: str, words: list[str], abstract: list[str], **more: Any) -> dict[str, Any]:
+    """A row of REGIONS; the whole 32 x 32 image unless a box is given."""
+    whole = {"x0": 0, "y0": 0, "x1": SIDE, "y1": SIDE, "mask": None, **more}
+    row = {"image_id": image, "region_id": region_id, "kind": kind, "name": words[0]}
+    return {**row, "words": words, "abstract_words": abstract, **whole}
+
+
+def visual_tokens(study: str, animals: tuple[str, ...]) -> pa.Table:
+    """Four patches per image and a newline token without a box."""
+    rows: list[dict[str, Any]] = []
+    for animal in animals:
+        for token in range(5):
+            row, col = divmod(token, 2)
+            newline = token == 4
+            box = [None] * 4 if newline else [col * PATCH, row * PATCH, (col + 1) * PATCH, (row + 1) * PATCH]
+            values = (study, image_id(animal), token, "newline" if newline else "global", 0, row, col, *box)
+            rows.append(dict(zip(VISUAL_TOKENS.names, values, strict=True)))
+    return pa.Table.from_pylist(rows, schema=VISUAL_TOKENS)
+
+
+def answer(study: str, image: str, token: int, layer: int, lens: str, rank: int, word: str | None) -> dict[str, Any]:
+    """A row of NEIGHBORS; LatentLens answers come from the word's sentence."""
+    row = dict.fromkeys(NEIGHBORS.names)
+    row |= {"study": study, "image_id": image, "token_index": token, "visual_layer": layer, "lens": lens}
+    row |= {"rank": rank, "word": word, "token_str": word, "token_id": 7, "cosine": 1 - rank / 10}
+    if lens == LATENTLENS and word in SENTENCES_OF:
+        row |= {"contextual_layer": 2 * rank, "key": digest(word.encode()), "sentence_id": text_id(SENTENCES_OF[word])}
+        row |= {"position": 1, "char_start": 2, "char_end": 2 + len(word)}
+    return row
+
+
+def neighbors(study: str, animals: tuple[str, ...], lens: str, layer: int) -> pa.Table:
+    """LatentLens names the animal and the grass, LogitLens says grass everywhere, EmbeddingLens nothing right."""
+    rows = []
+    for animal in animals:
+        for token in range(5):
+            names = {"latentlens": (animal if token == 0 else "grass"), "logitlens": "grass"}
+            words = (names.get(lens, "tree"), "tree")
+            rows += [
+                answer(study, image_id(animal), token, layer, lens, rank, word)
+                for rank, word in enumerate(words, start=1)
+            ]
+    return pa.Table.from_pylist(rows, schema=NEIGHBORS)
+
+
+def write_study(warehouse: Warehouse, study: str, batches: tuple[tuple[str, ...], ...]) -> None:
+    """All tables of a study, one batch per tuple of animals."""
+    every = [animal for batch in batches for animal in batch]
+    truth = build_truth([regions(tuple(every))], [visual_tokens(study, tuple(every))], [images(tuple(every))])
+    judged, found = [], []
+    for number, batch in enumerate(batches):
+        write_parquet(visual_tokens(study, batch), warehouse.visual_tokens(study, number), VISUAL_TOKENS)
+        for layer in LAYERS:
+            tables = [neighbors(study, batch, lens, layer) for lens in LENSES]
+            for lens, table in zip(LENSES, tables, strict=True):
+                write_parquet(table, warehouse.neighbors(study, lens, layer, number), NEIGHBORS)
+            judged.append(judge_regions(pa.concat_tables(tables), truth))
+            found += tables
+            write_parquet(judged[-1], warehouse.judgements(study, layer, number), JUDGEMENTS)
+    for name, table, schema in (
+        ("interpretability", interpretability(judged), INTERPRETABILITY),
+        ("layer_alignment", layer_alignment(found), LAYER_ALIGNMENT),
+        ("diversity", diversity(found), DIVERSITY),
+    ):
+        write_parquet(table, warehouse.summary(study, name), schema)
+
+
+def write_shared(warehouse: Warehouse, images_name: str, corpus: str, batches: tuple[tuple[str, ...], ...]) -> None:
+    """An image set with its regions, a corpus, and an index of it."""
+    for number, batch in enumerate(batches):
+        write_parquet(images(batch), warehouse.pictures(images_name, number), IMAGES)
+        write_parquet(regions(batch), warehouse.regions(images_name, number), REGIONS)
+    texts = sorted(SENTENCES_OF.values(), key=text_id)
+    table = pa.table({"sentence_id": [text_id(text) for text in texts], "text": texts})
+    write_parquet(table, warehouse.sentences(corpus), SENTENCES)
+    rows = []
+    for word, text in SENTENCES_OF.items():
+        values = (f"{corpus}_index", digest(word.encode()), 7, word, word, 2, 2 + len(word), 1, text_id(text))
+        rows.append(dict(zip(OCCURRENCES.names, values, strict=True)))
+    write_parquet(pa.Table.from_pylist(rows, schema=OCCURRENCES), warehouse.occurrences(f"{corpus}_index", 0))
+
+
+def write_warehouse(root: Path) -> Warehouse:
+    """Study `one` (four images, two batches) and a study with an awkward name (one image)."""
+    warehouse = Warehouse(root)
+    write_shared(warehouse, "pictures", "corpus", (ANIMALS[:2], ANIMALS[2:]))
+    write_study(warehouse, "one", (ANIMALS[:2], ANIMALS[2:]))
+    write_study(warehouse, AWKWARD, (ANIMALS[:1],))
+    return warehouse
+
+
+AWKWARD = "it's [x] *two*"

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from latentlens_dag.annotations import (
+    decode_mask,
+    encode_mask,
+    object_cover,
+    patch_cover,
+    read_regions,
+    unmatched_files,
+)
+from latentlens_dag.errors import UserError
+from latentlens_dag.schema import REGIONS
+from tests.small_dataset import region
+
+WIDTH, HEIGHT = 6, 4
+IDS = {"a.png": ("id_a", WIDTH, HEIGHT), "b.png": ("id_b", 2, 2)}
+masks = arrays(bool, st.tuples(st.integers(1, 7), st.integers(1, 7)))
+
+
+@given(masks)
+def test_a_mask_survives_its_run_lengths(mask: npt.NDArray[np.bool_]) -> None:
+    runs = encode_mask(mask)
+    height, width = mask.shape
+    assert np.array_equal(decode_mask(runs, width, height), mask)
+    assert sum(runs) == mask.size and all(run > 0 for run in runs[1:])
+    assert runs[0] == (mask.size if not mask.any() else int(mask.argmax()))
+
+
+@pytest.mark.parametrize("runs", [[3], [2, 3], [5, -1], []])
+def test_runs_that_do_not_add_up_to_the_image_are_refused(runs: list[int]) -> None:
+    with pytest.raises(ValueError, match="2 x 2 = 4"):
+        decode_mask(runs, 2, 2)
+
+
+def slow_cover(pixels: npt.NDArray[np.bool_], box: tuple[float, float, float, float]) -> float:
+    """The definition, pixel by pixel: area of box and pixel, over the area of the box."""
+    x0, y0, x1, y1 = box
+    total = 0.0
+    for (row, col), inside in np.ndenumerate(pixels):
+        across = max(0.0, min(x1, col + 1) - max(x0, col))
+        down = max(0.0, min(y1, row + 1) - max(y0, row))
+        total += bool(inside) * across * down
+    return total / ((x1 - x0) * (y1 - y0))
+
+
+edges = st.floats(-3, 9, width=32)
+boxes_inside_and_out = st.tuples(edges, edges, st.floats(0.25, 8, width=32), st.floats(0.25, 8, width=32))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    arrays(bool, st.tuples(st.integers(1, 3), st.just(HEIGHT), st.just(WIDTH))),
+    st.lists(boxes_inside_and_out, max_size=4),
+)
+def test_patch_cover_is_what_counting_pixels_by_area_gives(
+    pixels: npt.NDArray[np.bool_], places: list[tuple[float, float, float, float]]
+) -> None:
+    boxes = np.array([(x, y, x + w, y + h) for x, y, w, h in places], np.float32).reshape(-1, 4)
+    rows = [{**region("i", str(n), "object", ["w"], []), "mask": encode_mask(mask)} for n, mask in enumerate(pixels)]
+    table = pa.Table.from_pylist(rows, schema=REGIONS)
+    expected = [[slow_cover(mask, tuple(map(float, box))) for mask in pixels] for box in boxes]
+    found = patch_cover(table, boxes, WIDTH, HEIGHT)
+    assert found.dtype == np.float32 and found.shape == (len(boxes), len(pixels))
+    assert np.allclose(found, np.reshape(expected, found.shape), atol=1e-5)
+    union = [slow_cover(pixels.any(axis=0), tuple(map(float, box))) for box in boxes]
+    assert np.allclose(object_cover(table, boxes, WIDTH, HEIGHT), union, atol=1e-5)
+
+
+def test_a_region_without_a_mask_is_its_box_even_with_fractional_edges() -> None:
+    box = region("i", "1", "object", ["w"], [], x0=1.5, y0=0.0, x1=3.0, y1=2.0)
+    table = pa.Table.from_pylist([box], schema=REGIONS)
+    whole = np.array([[0, 0, WIDTH, HEIGHT], [1, 0, 2, 1], [0, 0, 0, 0]], np.float32)
+    assert patch_cover(table, whole, WIDTH, HEIGHT)[:, 0].tolist() == [np.float32(3 / 24), 0.5, 0.0]
+
+
+def test_background_is_no_object_and_no_region_covers_nothing() -> None:
+    table = pa.Table.from_pylist([region("i", "1", "background", ["sky"], [])], schema=REGIONS)
+    boxes = np.array([[0, 0, 1, 1]], np.float32)
+    assert object_cover(table, boxes, WIDTH, HEIGHT).tolist() == [0.0]
+    assert patch_cover(REGIONS.empty_table(), boxes, WIDTH, HEIGHT).shape == (1, 0)
+
+
+def written(folder: Path, *rows: dict[str, Any], **changes: Any) -> Path:
+    """A regions file of some rows for a.png."""
+    base = region("", "1", "object", ["dog"], ["pet"], x1=2.0, y1=2.0)
+    del base["image_id"]
+    table = pa.Table.from_pylist([{"file_name": "a.png", **base, **row, **changes} for row in rows or ({},)])
+    pq.write_table(table, folder / "regions.parquet")
+    return folder / "regions.parquet"
+
+
+def test_regions_come_with_their_images_id_in_order_and_without_other_images(tmp_path: Path) -> None:
+    path = written(tmp_path, {"region_id": "2"}, {"file_name": "z.png"}, {"file_name": "b.png"}, {"region_id": "1"})
+    table = read_regions(path, IDS)
+    assert table.schema == REGIONS
+    found = list(zip(*(table.column(name).to_pylist() for name in ("image_id", "region_id")), strict=True))
+    assert found == [("id_a", "1"), ("id_a", "2"), ("id_b", "1")]
+    assert unmatched_files(path, IDS) == ["z.png"]
+
+
+def test_abstract_words_and_mask_may_be_missing_or_null(tmp_path: Path) -> None:
+    path = written(tmp_path, {"words": None})
+    pq.write_table(pq.read_table(path).drop_columns(["mask", "abstract_words"]), path)
+    row = read_regions(path, IDS).to_pylist()[0]
+    assert (row["words"], row["abstract_words"], row["mask"]) == ([], [], None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"kind": "thing"}, ["row 1", "a.png", "kind", "'thing'", "object, background"]),
+        ({"mask": [3, 4]}, ["row 1", "mask", "7 pixels", "6 x 4 = 24"]),
+        ({"x1": 0.0}, ["row 1", "x0 < x1"]),
+        ({"y0": float("nan")}, ["row 1", "nan"]),
+        ({"name": None}, ["row 1", "name must not be null"]),
+        ({"words": "dog"}, ["column words", "string"]),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_place(tmp_path: Path, changes: dict[str, Any], told: list[str]) -> None:
+    with pytest.raises(UserError) as caught:
+        read_regions(written(tmp_path, **changes), IDS)
+    assert all(piece in str(caught.value) for piece in [*told, "regions.parquet"])
+
+
+def test_a_missing_column_is_named(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    pq.write_table(pq.read_table(path).drop_columns(["kind"]), path)
+    with pytest.raises(UserError, match=r"no column kind; it has file_name"):
+        read_regions(path, IDS)
+
+
+def test_a_region_id_that_comes_twice_in_an_image_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"'1' comes twice for 'a.png'"):
+        read_regions(written(tmp_path, {}, {}), IDS)
+
+
+def test_a_file_that_is_missing_or_no_parquet_is_the_users_mistake(tmp_path: Path) -> None:
+    (tmp_path / "text.parquet").write_text("no")
+    for name in ("none.parquet", "text.parquet"):
+        with pytest.raises(UserError, match=name):
+            read_regions(tmp_path / name, IDS)

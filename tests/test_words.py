@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from latentlens_dag.words import base_forms, distinct, plain_word, same_word
+
+SAME = """apples:apple cherries:cherry cookies:cookie boxes:box buses:bus glasses:glass dishes:dish houses:house
+leaves:leaf leaves:leave wolves:wolf knives:knife lives:life gloves:glove tomatoes:tomato heroes:hero shoes:shoe
+women:woman firemen:fireman children:child feet:foot mice:mouse running:run making:make flying:fly falling:fall
+adding:add eating:eat playing:play snowing:snow visiting:visit striped:stripe dotted:dot painted:paint dried:dry
+tied:tie baked:bake ran:run flown:fly grey:gray colours:color taxis:taxi menus:menu Dog's:dog dogs':dog DOG:dog
+"dog",:dog dog’s:dogs running:runs"""
+DIFFERENT = """glass:glas grass:gras bus:bu news:new lens:len caring:car staring:star striped:strip rating:rat
+toes:to string:str thing:th red:r need:ne caves:cafe does:doe evening:even earring:ear cloudy:cloud flower:flow
+his:hi yes:ye wing:w king:k sun:son cat:car 3:4"""
+
+
+def pairs(text: str) -> list[tuple[str, ...]]:
+    return [tuple(pair.split(":")) for pair in text.split()]
+
+
+@pytest.mark.parametrize(("first", "second"), pairs(SAME))
+def test_inflections_of_one_word_match(first: str, second: str) -> None:
+    assert same_word(first, second) and same_word(second, first)
+
+
+@pytest.mark.parametrize(("first", "second"), pairs(DIFFERENT))
+def test_false_friends_do_not_match(first: str, second: str) -> None:
+    assert not same_word(first, second)
+
+
+@pytest.mark.parametrize("word", ["", "3", ",", "...", "'", "\N{RIGHT SINGLE QUOTATION MARK}", "_"])
+def test_what_has_no_letter_matches_nothing_not_even_itself(word: str) -> None:
+    assert base_forms(word) == frozenset()
+    assert not same_word(word, word)
+
+
+@given(st.text())
+def test_a_word_is_its_own_base_form_and_its_ends_are_letters(word: str) -> None:
+    plain = plain_word(word)
+    assert (plain in base_forms(word)) == bool(plain)
+    assert not plain or (plain[0].isalpha() and plain[-1].isalpha())
+
+
+def test_distinct_keeps_the_first_of_each() -> None:
+    assert distinct(["b", "a", "b", "c", "a"]) == ("b", "a", "c")
