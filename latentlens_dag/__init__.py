@@ -1,0 +1,32 @@
+"""LatentLens DAG: what every visual token of a vision-language model means at every layer, in plain language.
+
+The names below are the public interface. They are loaded when first used, so that `import
+latentlens_dag` imports neither torch nor dagster.
+"""
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from latentlens_dag.models import load_vlm
+    from latentlens_dag.queries import open_dataset
+
+__all__ = ["__version__", "load_vlm", "open_dataset"]
+
+_HOMES = {"load_vlm": "latentlens_dag.models", "open_dataset": "latentlens_dag.queries"}
+
+try:
+    __version__ = version("latentlens-dag")
+except PackageNotFoundError:  # a source tree that was never installed
+    __version__ = "0"
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

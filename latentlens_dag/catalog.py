@@ -1,0 +1,80 @@
+"""The catalog of a study: all its tables in one DuckDB file, sorted for look-ups by image and token.
+
+A browser asks for one image, one token or one sentence at a time, over tables of which the warehouse keeps
+hundreds of Parquet files; the catalog answers that in milliseconds. It holds what the study refers to: its
+own tables, its images and their regions, and the sentences and occurrences that its answers come from. What
+a newcomer gets wrong: it is a copy for reading fast, never the source; `build` writes it anew.
+"""
+
+from __future__ import annotations
+
+import glob
+from pathlib import Path
+
+from latentlens_dag.errors import UserError
+from latentlens_dag.schema import TABLES
+from latentlens_dag.views import create_views, existing, identifier, literal, sets_of, table_patterns, view_sql
+from latentlens_dag.warehouse import Warehouse, atomic_path
+
+_ORDER = {
+    "neighbors": "image_id, token_index, visual_layer, lens, rank",
+    "visual_tokens": "image_id, token_index",
+    "judgements": "image_id, token_index, visual_layer, lens, judge",
+    "interpretability": "lens, visual_layer, judge, patch_group",
+    "layer_alignment": "visual_layer, contextual_layer",
+    "diversity": "lens, visual_layer",
+    "images": "image_id",
+    "regions": "image_id, region_id",
+    "sentences": "sentence_id",
+    "occurrences": "key, index",
+}
+# What is shared with other studies is cut down to what this study's own tables, written before, refer to.
+_REFERRED = {
+    "images": "image_id IN (SELECT image_id FROM catalog.visual_tokens)",
+    "regions": "image_id IN (SELECT image_id FROM catalog.visual_tokens)",
+    "sentences": "sentence_id IN (SELECT sentence_id FROM catalog.neighbors)",
+    "occurrences": "key IN (SELECT key FROM catalog.neighbors)",
+}
+
+
+def write_catalog(warehouse: Warehouse, study: str, path: Path, *, index: str | None = None) -> None:
+    """Write the catalog of a study, atomically.
+
+    Args:
+        warehouse: where its tables lie.
+        study: its name.
+        path: the .duckdb file to write, usually `warehouse.catalog(study)`.
+        index: the index it was read through, where the warehouse has several with the same corpus; by default
+            the occurrences of every index that has the answers' keys.
+
+    Raises:
+        UserError: if the warehouse has nothing of that study.
+    """
+    import duckdb
+
+    views = _views(warehouse, study, index)
+    with atomic_path(path) as temporary, duckdb.connect() as connection:
+        for statement in create_views(views):
+            connection.execute(statement)
+        connection.execute(f"ATTACH {literal(str(temporary))} AS catalog")
+        for table, order in _ORDER.items():
+            where = f"WHERE {_REFERRED[table]}" if table in _REFERRED else ""
+            name = identifier(table)
+            connection.execute(f"CREATE TABLE catalog.{name} AS SELECT * FROM {name} {where} ORDER BY {order}")
+        connection.execute("DETACH catalog")
+
+
+def _views(warehouse: Warehouse, study: str, index: str | None) -> dict[str, str]:
+    root = warehouse.root
+    patterns = table_patterns(glob.escape(study), glob.escape(index) if index else "*")
+    files = {table: existing(root, patterns[table]) for table in TABLES}
+    if not files["visual_tokens"] and not files["neighbors"]:
+        known = sorted(folder.name for folder in warehouse.study("x").parent.glob("*") if folder.is_dir())
+        raise UserError(
+            f"{root} has no results of study {study!r}; it has {', '.join(known) or 'no study yet'}. "
+            "Build the study first, or correct its name."
+        )
+    return {
+        table: view_sql(table, [glob.escape(str(file)) for file in found], sets_of(root, found) > 1)
+        for table, found in files.items()
+    }

@@ -1,0 +1,243 @@
+"""Scenes with what each lens says on every patch, as one PNG.
+
+A row is a scene, a column a lens; every visual token with a box is labelled with its nearest answer, on a
+shade that tells the verdict. Boxes may be any list: no grid is assumed. What a newcomer gets wrong: the word
+is the *first* answer, the colour is the verdict on *all* of them, so a wrong word can stand on the colour
+of `concrete`: a farther answer earned it.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from latentlens_dag.errors import UserError
+from latentlens_dag.queries import Dataset
+from latentlens_dag.schema import LENSES
+from latentlens_dag.warehouse import atomic_path
+
+COLORS = {"concrete": (0, 114, 88), "abstract": (0, 92, 175), "global": (180, 95, 0), "none": (64, 64, 68)}
+"""After Okabe and Ito, safe for the color-blind; darkened until white text on each has contrast."""
+TITLES = {"latentlens": "LatentLens", "logitlens": "LogitLens", "embeddinglens": "EmbeddingLens"}
+_UNJUDGED = (120, 120, 120)
+_INK, _PAPER, _FAINT = (30, 30, 34), (255, 255, 255), (105, 105, 112)
+_MARGIN, _GAP, _LEAST_FONT = 28, 18, 11
+_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+_Color = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class LensView:
+    """What one lens says about one scene; both lists go with the scene's boxes."""
+
+    words: Sequence[str | None]
+    """The nearest answer of each token; null leaves the patch bare."""
+    verdicts: Sequence[str | None]
+    """concrete, abstract, global, none, or null where nothing was judged."""
+
+
+def draw_scenes(
+    images: Sequence[Image.Image],
+    boxes: Sequence[npt.NDArray[np.float32]],
+    lenses: Mapping[str, Sequence[LensView]],
+    path: Path,
+    *,
+    title: str,
+    patch_px: int = 64,
+) -> None:
+    """Draw scenes with the words of several lenses side by side, and write them as PNG, atomically.
+
+    Args:
+        images: the scenes, one row each.
+        boxes: per scene [T, 4] x0, y0, x1, y1 in pixels of the scene.
+        lenses: per lens, in the order of the columns, a view of every scene.
+        path: where to write.
+        title: the line above all, such as study and visual layer.
+        patch_px: scenes are resized until their median patch is so many pixels wide, room for a word.
+    """
+    columns = [
+        [_scene(image, box, view, patch_px) for image, box, view in zip(images, boxes, views, strict=True)]
+        for views in lenses.values()
+    ]
+    sheet = _sheet(columns, [TITLES.get(lens, lens) for lens in lenses], title)
+    with atomic_path(path) as temporary:
+        sheet.save(temporary, format="PNG", optimize=True)
+
+
+def from_thumbnails(dataset: Dataset) -> Callable[[str, str], Image.Image]:
+    """A loader for `study_picture` that needs no source: thumbnails, enlarged to the pictures' original size."""
+
+    def load(image_id: str, file_name: str) -> Image.Image:
+        query = "SELECT thumbnail, width, height FROM images WHERE image_id = $image_id"
+        ((thumbnail, width, height),) = dataset.sql(query, image_id=image_id).fetchall()
+        return Image.open(io.BytesIO(thumbnail)).convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+
+    return load
+
+
+def study_picture(
+    dataset: Dataset,
+    study: str,
+    load_image: Callable[[str, str], Image.Image],
+    path: Path,
+    *,
+    layer: int | None = None,
+    scenes: int = 2,
+    judge: str = "regions",
+) -> int:
+    """Draw typical scenes of a study: those whose LatentLens share is nearest to the median of all scenes.
+
+    Args:
+        dataset: where the study's tables are.
+        study: its name.
+        load_image: gives the picture of (image_id, file_name) in its original size.
+        path: the PNG to write.
+        layer: visual layer; by default the one in the middle, which favors no lens.
+        scenes: how many.
+        judge: whose verdicts color the words.
+
+    Returns:
+        The visual layer that was drawn.
+
+    Raises:
+        UserError: if the study has no answers at that layer.
+    """
+    layer = _middle_layer(dataset, study) if layer is None else layer
+    chosen = dataset.sql(_TYPICAL, study=study, layer=layer, judge=judge, scenes=scenes).fetchall()
+    if not chosen:
+        raise UserError(
+            f"Study {study!r} has no answers at visual layer {layer}. `latentlens-dag query studies` lists "
+            "studies and their layers."
+        )
+    images, boxes, lenses = [], [], dict[str, list[LensView]]()
+    for image_id, file_name in chosen:
+        images.append(load_image(image_id, file_name))
+        rows = dataset.sql(_ANSWERS, study=study, layer=layer, judge=judge, image_id=image_id).fetchall()
+        tokens = list(dict.fromkeys((row[0], *row[1:5]) for row in rows))
+        boxes.append(np.array([token[1:] for token in tokens], np.float32))
+        found = {(row[0], row[5]): (row[6], row[7]) for row in rows}
+        for lens in _lenses(dataset, study, layer):
+            answers = [found.get((token[0], lens), (None, None)) for token in tokens]
+            lenses.setdefault(lens, []).append(LensView([a[0] for a in answers], [a[1] for a in answers]))
+    draw_scenes(
+        images, boxes, lenses, path, title=f"{study}, visual layer {layer}: the nearest answer of every visual token"
+    )
+    return layer
+
+
+# Scenes by how far their share of concrete words is from the median scene's; without judgements by id.
+_TYPICAL = """
+WITH shares AS (
+    SELECT image_id, avg((verdict = 'concrete')::INTEGER) FILTER (lens = 'latentlens' AND judge = $judge) AS share
+    FROM neighbors LEFT JOIN judgements USING (study, image_id, token_index, visual_layer, lens)
+    WHERE study = $study AND visual_layer = CAST($layer AS INTEGER) AND rank = 1
+    GROUP BY image_id
+)
+SELECT image_id, coalesce(file_name, image_id)
+FROM shares LEFT JOIN images USING (image_id)
+ORDER BY abs(share - (SELECT median(share) FROM shares)) NULLS LAST, image_id
+LIMIT CAST($scenes AS INTEGER)
+"""
+# Of several views the whole picture is drawn: boxes of tiles and of the whole would lie upon each other.
+_ANSWERS = """
+SELECT token_index, x0, y0, x1, y1, lens, word, verdict
+FROM visual_tokens
+JOIN neighbors USING (study, image_id, token_index)
+LEFT JOIN (FROM judgements WHERE judge = $judge) USING (study, image_id, token_index, visual_layer, lens)
+WHERE study = $study AND visual_layer = CAST($layer AS INTEGER) AND image_id = $image_id AND rank = 1 AND x0 IS NOT NULL
+    AND view = (SELECT min(view) FROM visual_tokens WHERE study = $study AND image_id = $image_id AND x0 IS NOT NULL)
+ORDER BY token_index
+"""
+
+
+def _middle_layer(dataset: Dataset, study: str) -> int:
+    query = "SELECT DISTINCT visual_layer FROM neighbors WHERE study = $study ORDER BY visual_layer"
+    layers = [layer for (layer,) in dataset.sql(query, study=study).fetchall()]
+    if not layers:
+        raise UserError(f"Study {study!r} has no answers. `latentlens-dag query studies` lists what there is.")
+    return int(layers[len(layers) // 2])
+
+
+def _lenses(dataset: Dataset, study: str, layer: int) -> list[str]:
+    query = "SELECT DISTINCT lens FROM neighbors WHERE study = $study AND visual_layer = CAST($layer AS INTEGER)"
+    found = {lens for (lens,) in dataset.sql(query, study=study, layer=layer).fetchall()}
+    return [lens for lens in LENSES if lens in found] + sorted(found - set(LENSES))
+
+
+def _scene(image: Image.Image, boxes: npt.NDArray[np.float32], view: LensView, patch_px: int) -> Image.Image:
+    """The scene, enlarged, with a word on every patch."""
+    scale = patch_px / float(np.median(boxes[:, 2] - boxes[:, 0])) if len(boxes) else 1.0
+    scaled = np.asarray(boxes, np.float64).reshape(-1, 4) * scale
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    scene = image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    layer = Image.new("RGBA", size, (0, 0, 0, 0))
+    draw = ImageDraw.Draw(layer)
+    for box in scaled:
+        draw.rectangle([box[0], box[1], box[2] - 1, box[3] - 1], outline=(255, 255, 255, 56))
+    for box, word, verdict in zip(scaled, view.words, view.verdicts, strict=True):
+        if word:
+            _label(draw, (box[0], box[1], box[2], box[3]), word, COLORS.get(verdict or "", _UNJUDGED))
+    return Image.alpha_composite(scene.convert("RGBA"), layer).convert("RGB")
+
+
+def _label(draw: ImageDraw.ImageDraw, box: tuple[float, float, float, float], word: str, color: _Color) -> None:
+    """The word in the middle of the box on a rounded shade as wide as the box, however short the word."""
+    x0, y0, x1, y1 = box
+    text, font = _fitted(draw, word, x1 - x0 - 6, round((y1 - y0) * 0.25))
+    middle, half = (y0 + y1) / 2, (y1 - y0) * 0.19
+    draw.rounded_rectangle([x0 + 1.5, middle - half, x1 - 1.5, middle + half], radius=half / 2, fill=(*color, 222))
+    draw.text(((x0 + x1) / 2, middle), text, font=font, fill=_PAPER, anchor="mm")
+
+
+def _fitted(draw: ImageDraw.ImageDraw, word: str, width: float, size: int) -> tuple[str, _Font]:
+    """The word in the largest font up to `size` that fits, cut short where even the least does not."""
+    for points in range(max(size, _LEAST_FONT), _LEAST_FONT - 1, -1):
+        font = _font(points)
+        if draw.textlength(word, font=font) <= width:
+            return word, font
+    while len(word) > 1 and draw.textlength(word + "..", font=font) > width:
+        word = word[:-1]
+    return word + "..", font
+
+
+def _sheet(columns: list[list[Image.Image]], titles: list[str], title: str) -> Image.Image:
+    """The scenes in a grid below title, legend and column titles."""
+    widths = [max(scene.width for scene in column) for column in columns]
+    heights = [max(scenes[row].height for scenes in columns) for row in range(len(columns[0]))]
+    unit = max(18, sum(widths) // 70)
+    top = _MARGIN + round(unit * 4.6)
+    width = sum(widths) + _GAP * (len(widths) - 1) + 2 * _MARGIN
+    sheet = Image.new("RGB", (width, top + sum(heights) + _GAP * (len(heights) - 1) + _MARGIN), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    draw.text((_MARGIN, _MARGIN), title, font=_font(unit), fill=_INK, anchor="lt")
+    _legend(draw, _MARGIN + round(unit * 1.7), round(unit * 0.72))
+    left = _MARGIN
+    for name, scenes, column_width in zip(titles, columns, widths, strict=True):
+        draw.text((left, top - round(unit * 0.45)), name, font=_font(round(unit * 0.9)), fill=_INK, anchor="ls")
+        y = top
+        for scene, height in zip(scenes, heights, strict=True):
+            sheet.paste(scene, (left, y))
+            y += height + _GAP
+        left += column_width + _GAP
+    return sheet
+
+
+def _legend(draw: ImageDraw.ImageDraw, y: int, size: int) -> None:
+    x: float = _MARGIN
+    font = _font(size)
+    for verdict, color in COLORS.items():
+        draw.rounded_rectangle([x, y, x + size * 1.6, y + size], radius=size / 4, fill=color)
+        draw.text((x + size * 2, y + size / 2), verdict, font=font, fill=_INK, anchor="lm")
+        x += size * 3.4 + draw.textlength(verdict, font=font)
+    note = "word: first answer; color: verdict on all answers of that token"
+    draw.text((x, y + size / 2), note, font=font, fill=_FAINT, anchor="lm")
+
+
+def _font(size: int) -> _Font:
+    return ImageFont.load_default(size=size)

@@ -1,0 +1,245 @@
+"""Reading a dataset: its tables as SQL views and Polars frames, and the queries that come with it.
+
+`open_dataset` takes a warehouse, a home or a catalog and gives the same tables for each. The queries are
+files of `sql/`, each with a comment that gives its title, what it answers and its parameters.
+
+What a newcomer gets wrong: values are bound, never pasted. Write `WHERE word = $word` and pass `word=...`,
+then a quote in a word is a quote and nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import duckdb
+
+from latentlens_dag.catalog import write_catalog
+from latentlens_dag.errors import UserError
+from latentlens_dag.sandbox import first_line, mounted, one_select, open_file, open_folder
+from latentlens_dag.schema import TABLES
+from latentlens_dag.views import IDENTITY, existing, identifier, literal, sets_of, table_patterns, view_sql
+from latentlens_dag.warehouse import Warehouse
+
+if TYPE_CHECKING:
+    import polars as pl
+
+__all__ = ["Dataset", "NamedQuery", "Parameter", "Value", "open_dataset", "queries", "write_catalog"]
+
+Value = str | int | float | bool | None | list[str] | list[int]
+"""What can be bound to a parameter; numbers may come as text (from a command line), queries cast them."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of a named query; `default` None means null, which the queries read as "any"."""
+
+    name: str
+    description: str
+    required: bool
+    default: str | None
+
+
+@dataclass(frozen=True)
+class NamedQuery:
+    """A query that comes with the library."""
+
+    name: str
+    title: str
+    description: str
+    parameters: tuple[Parameter, ...]
+    sql: str
+    pivot: tuple[str, str] | None
+    """Column whose values become columns, and column that fills them; null for a query shown as it is."""
+
+
+class Dataset:
+    """The tables of a dataset, for reading. Safe to share between threads; every query has a cursor of its own."""
+
+    def __init__(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        files: Mapping[str, list[Path]],
+        spill: tempfile.TemporaryDirectory[str],
+    ) -> None:
+        """Take a locked connection, the files of tables that are nothing but files, and the folder to spill to."""
+        self._connection = connection
+        self._files = files
+        self._spill = spill  # removed with the dataset
+
+    @property
+    def tables(self) -> list[str]:
+        """The names of its tables, in alphabetical order."""
+        return sorted(row[0] for row in self.sql("SHOW TABLES").fetchall())
+
+    def sql(self, query: str, /, **params: Value) -> duckdb.DuckDBPyRelation:
+        """Run one reading statement; `$name` in it is bound to the parameter of that name.
+
+        Returns:
+            A relation: `.pl()`, `.df()`, `.fetchall()`.
+
+        Raises:
+            UserError: if it is not SQL, does more than read, touches a file, or names what does not exist.
+        """
+        cursor = self._connection.cursor()
+        try:
+            one_select(cursor, query)
+            return cursor.sql(query, params=params) if params else cursor.sql(query)
+        except duckdb.Error as error:
+            raise UserError(f"{first_line(error)} (in: {' '.join(query.split())[:200]})") from error
+
+    def scan(self, table: str) -> pl.LazyFrame:
+        """A table as a Polars LazyFrame; files are read where and as far as the query needs them.
+
+        Raises:
+            UserError: if there is no such table.
+        """
+        import polars as pl
+
+        if table not in self.tables:
+            raise UserError(f"There is no table {table!r}; there are {', '.join(self.tables)}.")
+        if self._files.get(table):
+            return pl.scan_parquet(self._files[table], glob=False)
+        # Typed as `Any` by duckdb: with lazy=True it gives a LazyFrame that pushes columns and filters down.
+        lazy: pl.LazyFrame = self.sql(f"FROM {identifier(table)}").pl(lazy=True)
+        return lazy
+
+    def named(self, name: str, /, **params: Value) -> duckdb.DuckDBPyRelation:
+        """Run a named query with its parameters, defaults where they are not given.
+
+        Raises:
+            UserError: if there is no such query, a parameter is unknown, or a required one is missing.
+        """
+        query = queries().get(name)
+        if query is None:
+            raise UserError(f"There is no query {name!r}; there are {', '.join(queries())}.")
+        values = _bound(query, params)
+        return self.sql(self._pivoted(query, values) if query.pivot else query.sql, **values)
+
+    def query(self, text: str, /, **params: Value) -> duckdb.DuckDBPyRelation:
+        """Run a named query or, where the text is no query's name, SQL: what the command line takes.
+
+        Raises:
+            UserError: as `named` and `sql`; for one word that is neither, naming the queries.
+        """
+        if text.strip() in queries():
+            return self.named(text.strip(), **params)
+        try:
+            return self.sql(text, **params)
+        except UserError as error:
+            if not re.fullmatch(r"\s*[\w-]+\s*", text):
+                raise
+            names = ", ".join(queries())
+            raise UserError(f"{text.strip()!r} is no query; there are {names}. Nor is it SQL: {error}") from error
+
+    def collect(self, text: str, /, **params: Value) -> pl.DataFrame:
+        """Run a named query or SQL to its end: what a command or a page shows.
+
+        A relation is lazy, so a value that does not fit (`layer="x"`) fails only when it is read, with an error of
+        DuckDB's. Here every mistake is told alike.
+
+        Raises:
+            UserError: as `query`, and for what goes wrong while the query runs.
+        """
+        try:
+            found: pl.DataFrame = self.query(text, **params).pl()
+        except duckdb.Error as error:
+            raise UserError(f"{first_line(error)} (in: {' '.join(text.split())[:200]})") from error
+        return found
+
+    def close(self) -> None:
+        """Close the connection; relations made from it are of no use afterwards."""
+        self._connection.close()
+        self._spill.cleanup()
+
+    def __enter__(self) -> Dataset:
+        """The dataset itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    def _pivoted(self, query: NamedQuery, values: Mapping[str, Value]) -> str:
+        """The query as a matrix. DuckDB finds the columns of a PIVOT itself, but not where values are bound."""
+        column, cell = map(identifier, query.pivot or ("", ""))
+        found = self.sql(f"SELECT DISTINCT {column} FROM ({query.sql}\n) ORDER BY 1", **values).fetchall()
+        if not found:
+            return query.sql
+        members = ", ".join(literal(value) if isinstance(value, str) else str(value) for (value,) in found)
+        return f"FROM (PIVOT ({query.sql}\n) ON {column} IN ({members}) USING first({cell})) ORDER BY ALL"
+
+
+def open_dataset(source: str | Path | Warehouse) -> Dataset:
+    """Open a dataset for reading.
+
+    Args:
+        source: a warehouse, a home (which has the folder `warehouse/`), or a catalog.duckdb file.
+
+    Raises:
+        UserError: if it is none of these.
+    """
+    path = source.root if isinstance(source, Warehouse) else Path(source)
+    spill = tempfile.TemporaryDirectory(prefix="latentlens-sql-", ignore_cleanup_errors=True)
+    if path.is_file():
+        return Dataset(open_file(path, Path(spill.name)), {}, spill)
+    root = path if isinstance(source, Warehouse) else _warehouse_root(path)
+    files = {table: existing(root, found) for table, found in table_patterns().items()}
+    several = {table for table in IDENTITY if sets_of(root, files[table]) > 1}
+    views = {
+        table: view_sql(table, [mounted(root, file) for file in files[table]], table in several) for table in TABLES
+    }
+    plain = {table: found for table, found in files.items() if table not in several}
+    return Dataset(open_folder(root, views, Path(spill.name)), plain, spill)
+
+
+def _warehouse_root(path: Path) -> Path:
+    if not path.is_dir():
+        raise UserError(f"There is no folder or file {path}. Give a warehouse, a home or a catalog.duckdb.")
+    root = path / "warehouse" if (path / "warehouse").is_dir() else path
+    parts = {Path(pattern).parts[0] for patterns in table_patterns().values() for pattern in patterns}
+    if root.name != "warehouse" and not any((root / part).is_dir() for part in parts):
+        raise UserError(
+            f"{path} is no dataset: it has neither warehouse/ nor any of {', '.join(sorted(parts))}. "
+            "Give a warehouse, a home (LATENTLENS_HOME) or a catalog.duckdb."
+        )
+    return root
+
+
+def _bound(query: NamedQuery, params: Mapping[str, Value]) -> dict[str, Value]:
+    known = {parameter.name: parameter for parameter in query.parameters}
+    if unknown := ", ".join(name for name in params if name not in known):
+        raise UserError(f"Query {query.name} has no parameter {unknown}; it has {', '.join(known) or 'none'}.")
+    missing = [parameter for name, parameter in known.items() if parameter.required and name not in params]
+    if missing:
+        needed = ", ".join(f"{parameter.name} ({parameter.description})" for parameter in missing)
+        raise UserError(f"Query {query.name} needs {needed}.")
+    return {name: params.get(name, parameter.default) for name, parameter in known.items()}
+
+
+@cache
+def queries() -> dict[str, NamedQuery]:
+    """The queries that come with the library, by name, in alphabetical order."""
+    files = sorted((Path(__file__).parent / "sql").glob("*.sql"))
+    return {file.stem: _parsed(file.stem, file.read_text(encoding="utf-8")) for file in files}
+
+
+def _parsed(name: str, text: str) -> NamedQuery:
+    """Read the leading comment: `-- title: ...`, `-- param lens = null: ...` (no `=`: required), `-- pivot: a b`."""
+    facts = dict(re.findall(r"^-- (title|description|pivot): (.*)$", text, re.MULTILINE))
+    found = re.findall(r"^-- param (\w+)(?: = (\S+))?: (.*)$", text, re.MULTILINE)
+    parameters = tuple(
+        Parameter(param, what, required=not default, default=None if default in ("", "null") else default)
+        for param, default, what in found
+    )
+    pivot = facts["pivot"].split() if "pivot" in facts else None
+    shape = (pivot[0], pivot[1]) if pivot else None
+    return NamedQuery(name, facts["title"], facts["description"], parameters, text.strip().rstrip(";"), shape)

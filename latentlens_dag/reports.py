@@ -1,0 +1,72 @@
+"""What a study shows, for people: a table for the terminal.
+
+The pictures are in `pictures.py`. Figures only, no winners: which lens is ahead is for the reader to see.
+What a newcomer gets wrong: `concrete` and `interpretable` are different shares of the same tokens, and each
+has a chance level of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from latentlens_dag.scores import GROUPS
+
+_MEASURES = {
+    "with a concrete word": ("concrete", "concrete_low", "concrete_high", "concrete_chance"),
+    "interpretable (a concrete, abstract or global word)": ("interpretable", "low", "high", "chance"),
+}
+_CELL = "{share:>5} {interval:>9} {chance:>6}"
+_GAP = "   "
+_CELL_WIDTH, _LABEL_WIDTH = 22, 20
+_Row = Mapping[str, Any]
+
+
+def interpretability_lines(table: pa.Table) -> str:
+    """The shares of INTERPRETABILITY as text of at most 100 columns: a block per study, judge and measure."""
+    rows = table.to_pylist()
+    if not rows:
+        return "No judgements yet: the study has no judge, or its judgements are not built.\n"
+    blocks = list(dict.fromkeys((row["study"], row["judge"]) for row in rows))
+    lines = [line for block in blocks for line in _block(block, [r for r in rows if (r["study"], r["judge"]) == block])]
+    return "\n".join([*lines, *_FOOT]) + "\n"
+
+
+_FOOT = (
+    "n: visual tokens. [..]: 95 % bootstrap interval over images. chance: the same answers judged",
+    "against a patch of the same group in another image. object: at least half covered by objects.",
+)
+
+
+def _block(block: tuple[str, str], rows: list[_Row]) -> Iterator[str]:
+    study, judge = block
+    tokens = {row["patch_group"]: row["tokens"] for row in reversed(rows)}
+    groups = [group for group in GROUPS if group in tokens]
+    for measure, columns in _MEASURES.items():
+        yield f"{study}, judge {judge}: % of visual tokens {measure}"
+        yield ""
+        titles = (f"{group}, n={tokens[group]:,}" for group in groups)
+        yield " " * _LABEL_WIDTH + "".join(f"{title:<{_CELL_WIDTH + len(_GAP)}}" for title in titles).rstrip()
+        heads = [_CELL.format(share="share", interval="95 %", chance="chance")] * len(groups)
+        yield f"{'lens':<14}{'layer':<{_LABEL_WIDTH - 14}}" + _GAP.join(heads)
+        yield from _lens_lines(rows, groups, columns)
+
+
+def _lens_lines(rows: list[_Row], groups: list[str], columns: tuple[str, ...]) -> Iterator[str]:
+    """One line per lens and layer, the lens named on its first; a blank line after each lens."""
+    cells = {(row["lens"], row["visual_layer"], row["patch_group"]): _cell(row, columns) for row in rows}
+    for lens in dict.fromkeys(row["lens"] for row in rows):
+        layers = dict.fromkeys(row["visual_layer"] for row in rows if row["lens"] == lens)
+        for number, layer in enumerate(layers):
+            line = _GAP.join(cells.get((lens, layer, group), " " * _CELL_WIDTH) for group in groups)
+            yield f"{lens if number == 0 else '':<14}{layer:>5} " + line.rstrip()
+        yield ""
+
+
+def _cell(row: _Row, columns: tuple[str, ...]) -> str:
+    share, low, high, chance = (row[column] for column in columns)
+    interval = "" if low is None else f"[{100 * low:.0f}-{100 * high:.0f}]"
+    by_chance = "-" if chance is None else f"{100 * chance:.1f}"
+    return _CELL.format(share=f"{100 * share:.1f}", interval=interval, chance=by_chance)

@@ -1,0 +1,133 @@
+"""DuckDB connections whose SQL can read one dataset and touch nothing else.
+
+DuckDB can allow a folder (`allowed_directories`), but only for reading *and writing*, and to refuse
+statements by their kind is not enough: in DuckDB 2.0 `WITH x AS (COPY ... TO ...) FROM x` is a SELECT, and
+`json_execute_serialized_sql` runs a COPY hidden in a string. So the folder is mounted as a file system of
+ours that cannot write, it is the only thing that is allowed, and the configuration is locked. A folder
+mounted so reads about as fast (1.8 M rows: 70 ms instead of 30 ms for a look-up).
+
+What a newcomer gets wrong: `one_select` is not the lock. It is there for clear messages.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import duckdb
+from fsspec import AbstractFileSystem  # type: ignore[import-untyped]
+
+from latentlens_dag.errors import UserError
+from latentlens_dag.views import create_views
+
+PROTOCOL = "warehouse"
+_MOUNT = f"{PROTOCOL}://"
+
+
+class ReadOnlyFolder(AbstractFileSystem):  # type: ignore[misc]
+    """The files below one folder as `warehouse://<relative path>`; opens for reading only."""
+
+    protocol = PROTOCOL
+    cachable = False
+
+    def __init__(self, root: Path) -> None:
+        """Mount the folder; links inside it may lead out of it, as in a cache of the Hub."""
+        super().__init__()
+        self._folder = Path(os.path.normpath(root.absolute()))
+
+    def open(self, path: str, mode: str = "rb", **_: Any) -> BinaryIO:
+        """Open a file; any mode but reading is refused."""
+        if mode not in ("r", "rb"):
+            raise PermissionError(f"{path} cannot be opened for writing: the dataset is read-only.")
+        return self._local(path).open("rb")
+
+    def glob(self, path: str, **_: Any) -> list[str]:
+        """The files that match, in order of their paths."""
+        pattern = self._local(path).relative_to(self._folder).as_posix()
+        return [_MOUNT + found.relative_to(self._folder).as_posix() for found in sorted(self._folder.glob(pattern))]
+
+    def info(self, path: str, **_: Any) -> dict[str, Any]:
+        """Name, size and kind of a file or folder."""
+        local = self._local(path)
+        kind = "directory" if local.is_dir() else "file"
+        return {"name": path, "size": local.stat().st_size, "type": kind, "mtime": local.stat().st_mtime}
+
+    def modified(self, path: str) -> datetime:
+        """When the file was last changed; DuckDB asks, so that it does not serve an old block from its cache."""
+        return datetime.fromtimestamp(self._local(path).stat().st_mtime, UTC)
+
+    def _local(self, path: str) -> Path:
+        """The path on disk; `..` must not lead out of the folder."""
+        local = Path(os.path.normpath(self._folder / str(path).removeprefix(_MOUNT).lstrip("/")))
+        if not local.is_relative_to(self._folder):
+            raise PermissionError(f"{path} lies outside the dataset.")
+        return local
+
+
+def mounted(root: Path, file: Path) -> str:
+    """How SQL names a file below the folder; what would be a pattern in the name is taken literally."""
+    return _MOUNT + glob.escape(file.relative_to(root).as_posix())
+
+
+def open_folder(root: Path, views: dict[str, str], spill: Path) -> duckdb.DuckDBPyConnection:
+    """An in-memory connection with views over the Parquet of a folder, locked.
+
+    Args:
+        root: the folder, seen by SQL as warehouse://.
+        views: name and SELECT of each view, over paths of warehouse://.
+        spill: a folder of the caller's for what does not fit into memory; SQL may read and write there.
+    """
+    connection = duckdb.connect()
+    connection.register_filesystem(ReadOnlyFolder(root))
+    connection.execute(f"SET allowed_directories = ['{_MOUNT}']")
+    for statement in create_views(views):
+        connection.execute(statement)
+    return _locked(connection, spill)
+
+
+def open_file(path: Path, spill: Path) -> duckdb.DuckDBPyConnection:
+    """A read-only connection to a .duckdb file, locked: its SQL reads that file and no other."""
+    try:
+        connection = duckdb.connect(str(path), read_only=True)
+    except duckdb.Error as error:
+        raise UserError(f"{path} cannot be opened as a DuckDB file: {first_line(error)}") from error
+    return _locked(connection, spill)
+
+
+def _locked(connection: duckdb.DuckDBPyConnection, spill: Path) -> duckdb.DuckDBPyConnection:
+    connection.execute(f"SET temp_directory = '{str(spill).replace(chr(39), chr(39) * 2)}'")
+    for setting in ("autoinstall_known_extensions", "autoload_known_extensions", "enable_external_access"):
+        connection.execute(f"SET {setting} = false")
+    connection.execute("SET lock_configuration = true")
+    return connection
+
+
+def one_select(cursor: duckdb.DuckDBPyConnection, query: str) -> None:
+    """Check that the text is one reading statement.
+
+    Raises:
+        UserError: if it is empty, several statements, or anything but a SELECT.
+        duckdb.Error: if it is not SQL.
+    """
+    statements = cursor.extract_statements(query)
+    if len(statements) != 1:
+        raise UserError(f"Give one statement at a time, not {len(statements)}: {query.strip()[:200]!r}.")
+    kind = statements[0].type.name
+    if kind == "MULTI":
+        raise UserError("Spell out the columns of a PIVOT, as in `PIVOT t ON visual_layer IN (0, 8) USING count(*)`.")
+    if kind != "SELECT":
+        raise UserError(
+            f"{kind} is not possible: datasets are read-only, and SQL can touch no file. Use SELECT, FROM, "
+            "DESCRIBE, SUMMARIZE or SHOW; save a result with `.pl().write_parquet(...)` or `query --format`."
+        )
+
+
+def first_line(error: Exception) -> str:
+    """The message of a DuckDB error in one line, without the picture of the query and the trace of our file system."""
+    message = str(error).strip()
+    if message.startswith("Traceback"):
+        return message.splitlines()[-1]
+    return message.split("\n\n")[0].replace("\n", " ")

@@ -1,0 +1,124 @@
+"""Which files of a warehouse make up which table, and the SQL of the views over them.
+
+Only the mapping belongs here: no connection, no query. Paths come from `Warehouse`, so that this module
+spells none. What a newcomer gets wrong: an image or a sentence may lie in two sets or corpora, so the views
+of images, regions and sentences drop repetitions where there is more than one, or every join would double.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from latentlens_dag.schema import LENSES, TABLES
+from latentlens_dag.warehouse import Warehouse
+
+IDENTITY = {"images": ["image_id"], "regions": ["image_id", "region_id"], "sentences": ["sentence_id"]}
+"""Tables whose rows may repeat across sets, and what tells two rows apart."""
+
+_ANY = "*"
+_SQL_TYPES = {
+    pa.string(): "VARCHAR",
+    pa.int32(): "INTEGER",
+    pa.int64(): "BIGINT",
+    pa.float32(): "FLOAT",
+    pa.float64(): "DOUBLE",
+    pa.binary(): "BLOB",
+    pa.list_(pa.string()): "VARCHAR[]",
+    pa.list_(pa.int32()): "INTEGER[]",
+}
+
+
+def table_patterns(study: str = _ANY, index: str = _ANY) -> dict[str, list[str]]:
+    """For each table, glob patterns of its Parquet files relative to the warehouse; `study`, `index` as patterns."""
+    house = Warehouse(Path())
+    paths = {
+        "neighbors": [house.neighbors(study, lens, 0, 0) for lens in LENSES],
+        "visual_tokens": [house.visual_tokens(study, 0)],
+        "judgements": [house.judgements(study, 0, 0)],
+        **{name: [house.summary(study, name)] for name in ("interpretability", "layer_alignment", "diversity")},
+        "sentences": [house.sentences(_ANY)],
+        "occurrences": [house.occurrences(index, 0)],
+        "images": [house.pictures(_ANY, 0)],
+        "regions": [house.regions(_ANY, 0)],
+    }
+    # The number of a layer, batch or shard ends a name: layer_00, batch_00.parquet. Study names stay as they are.
+    return {
+        table: [re.sub(r"(layer|batch|shard|regions)_00(?=/|\.parquet$)", r"\1_*", path.as_posix()) for path in paths]
+        for table, paths in paths.items()
+    }
+
+
+def existing(root: Path, patterns: Sequence[str]) -> list[Path]:
+    """The files below `root` that the patterns name and that their set still has, in order of their paths."""
+    found = {path for pattern in patterns for path in root.glob(pattern)}
+    shapes = {folder: _shape(folder) for folder in {root.joinpath(*path.relative_to(root).parts[:2]) for path in found}}
+    return sorted(
+        p for p in found if _is_part(p.relative_to(root), shapes[root.joinpath(*p.relative_to(root).parts[:2])])
+    )
+
+
+def _shape(folder: Path) -> dict[str, Any]:
+    path = folder / Warehouse(Path()).shape("", "").name
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _is_part(path: Path, shape: Mapping[str, Any]) -> bool:
+    """Whether a file belongs to a partition, layer and lens that its set still has; a set that says nothing has all."""
+    text = path.as_posix()
+    part = re.search(r"(?:batch|shard|regions)_(\d+)\.parquet$", text)
+    layer = re.search(r"/layer_(\d+)/", text)
+    lens = path.parts[2] if len(path.parts) > 2 and path.parts[2] in LENSES else None
+    return (
+        (part is None or int(part[1]) < shape.get("parts", math.inf))
+        and (layer is None or int(layer[1]) in shape.get("visual_layers", [int(layer[1])]))
+        and (lens is None or lens in shape.get("lenses", [lens]))
+    )
+
+
+def sets_of(root: Path, files: Sequence[Path]) -> int:
+    """How many corpora, image sets or studies the files come from."""
+    return len({file.relative_to(root).parts[:2] for file in files})
+
+
+def view_sql(table: str, sources: Sequence[str], several: bool = False) -> str:
+    """The SELECT of a table over Parquet.
+
+    Args:
+        table: a name of TABLES.
+        sources: files or glob patterns, each with at least one match; none gives an empty table.
+        several: whether rows may repeat, because more than one set is read (IDENTITY).
+    """
+    if not sources:
+        return empty_sql(TABLES[table])
+    rows = f"SELECT * FROM read_parquet([{', '.join(literal(source) for source in sources)}])"
+    if several and table in IDENTITY:
+        rows = f"SELECT DISTINCT ON ({', '.join(IDENTITY[table])}) * FROM ({rows})"
+    return rows
+
+
+def empty_sql(schema: pa.Schema) -> str:
+    """A SELECT with the columns of `schema` and no rows."""
+    columns = ", ".join(f"NULL::{_SQL_TYPES[field.type]} AS {identifier(field.name)}" for field in schema)
+    return f"SELECT {columns} WHERE false"
+
+
+def literal(text: str) -> str:
+    """The text as an SQL string, for the few places (paths, file lists) where nothing can be bound."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def identifier(name: str) -> str:
+    """The name as a quoted SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def create_views(tables: Mapping[str, str]) -> list[str]:
+    """The statements that create a view for each table name and SELECT."""
+    return [f"CREATE VIEW {identifier(name)} AS {select}" for name, select in tables.items()]

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from latentlens_dag.errors import UserError
+from latentlens_dag.pictures import COLORS, LensView, draw_scenes, study_picture
+from latentlens_dag.queries import open_dataset
+from latentlens_dag.reports import interpretability_lines
+from latentlens_dag.schema import INTERPRETABILITY
+from tests.small_dataset import ANIMALS, SIDE, image_id, write_warehouse
+
+ROW = {
+    "study": "demo", "lens": "latentlens", "visual_layer": 4, "judge": "regions", "patch_group": "object",
+    "tokens": 1234, "concrete": 0.912, "abstract": 0.01, "global": 0.02, "interpretable": 0.942, "low": 0.93,
+    "high": 0.95, "chance": 0.081, "excess": 0.9, "concrete_chance": 0.043, "concrete_low": 0.89, "concrete_high": 0.93,
+}  # fmt: skip
+GREEN = Image.new("RGB", (SIDE, SIDE), (20, 160, 20))
+QUARTERS = np.array([[0, 0, 16, 16], [16, 0, 32, 16], [0, 16, 16, 32], [16, 16, 32, 32]], np.float32)
+
+
+def lines(*rows: dict[str, object]) -> list[str]:
+    return interpretability_lines(pa.Table.from_pylist(list(rows), schema=INTERPRETABILITY)).splitlines()
+
+
+def test_a_line_has_share_interval_and_chance_for_both_measures() -> None:
+    text = lines(ROW)
+    told = [line.split() for line in text if line.startswith("latentlens")]
+    assert told == [["latentlens", "4", "91.2", "[89-93]", "4.3"], ["latentlens", "4", "94.2", "[93-95]", "8.1"]]
+    assert any("object, n=1,234" in line for line in text)
+    assert sum("judge regions: % of visual tokens" in line for line in text) == 2
+
+
+def test_the_widest_table_fits_100_columns_and_numbers_stand_in_columns() -> None:
+    full = {"concrete": 1.0, "concrete_low": 1.0, "concrete_high": 1.0, "concrete_chance": 1.0, "tokens": 99_999_999}
+    rows = [
+        {**ROW, **full, "lens": lens, "visual_layer": layer, "patch_group": group}
+        for lens in ("latentlens", "embeddinglens")
+        for layer in (0, 63)
+        for group in ("all", "object", "background")
+    ]
+    text = lines(*rows)
+    assert max(map(len, text)) <= 100
+    ends = {len(line) for line in text if "[100-100]" in line}
+    assert len(ends) == 1
+
+
+def test_missing_interval_chance_or_group_leaves_its_place_open() -> None:
+    missing = {**ROW, "concrete_low": None, "concrete_high": None, "concrete_chance": None, "low": None, "high": None}
+    text = [line.split() for line in lines({**missing, "chance": None}) if line.startswith("latentlens")]
+    assert text == [["latentlens", "4", "91.2", "-"], ["latentlens", "4", "94.2", "-"]]
+    assert "No judgements yet" in lines()[0]
+
+
+def labelled(tmp_path: Path, view: LensView, boxes: np.ndarray = QUARTERS) -> Image.Image:
+    draw_scenes([GREEN], [boxes], {"latentlens": [view]}, tmp_path / "a.png", title="t")
+    return Image.open(tmp_path / "a.png").convert("RGB")
+
+
+def close(pixel: object, color: tuple[int, int, int]) -> bool:
+    return bool(np.abs(np.subtract(pixel, color)).max() < 40)
+
+
+def test_each_patch_wears_the_color_of_its_verdict_and_a_word_less_one_stays_bare(tmp_path: Path) -> None:
+    picture = labelled(tmp_path, LensView(["dog", "the", None, "sky"], ["concrete", "none", "none", "global"]))
+    left, top = 28, picture.height - 28 - 128
+    for number, color in enumerate((COLORS["concrete"], COLORS["none"], (20, 160, 20), COLORS["global"])):
+        row, column = divmod(number, 2)
+        # Left in the shade, beside the word, at the patch's middle height.
+        assert close(picture.getpixel((left + 64 * column + 5, top + 64 * row + 32)), color)
+
+
+def test_boxes_may_be_any_list_and_words_of_any_length_or_script(tmp_path: Path) -> None:
+    odd = np.array([[-4, -4, 12.5, 9], [10, 3, 31, 29.5], [30, 30, 40, 40]], np.float32)
+    words = ["interpretability" * 5, "\N{SNOWMAN} 日本 <b>", ","]
+    assert labelled(tmp_path, LensView(words, [None, "global", "abstract"]), odd).width > 100
+    assert labelled(tmp_path, LensView([], []), np.zeros((0, 4), np.float32)).width >= SIDE
+
+
+def test_lenses_stand_side_by_side_and_scenes_below_each_other(tmp_path: Path) -> None:
+    view = LensView(["a"] * 4, ["none"] * 4)
+    sizes = {}
+    for lenses, scenes in ((1, 1), (3, 1), (3, 2)):
+        path = tmp_path / f"{lenses}{scenes}.png"
+        views = {f"lens {number}": [view] * scenes for number in range(lenses)}
+        draw_scenes([GREEN] * scenes, [QUARTERS] * scenes, views, path, title="t")
+        sizes[lenses, scenes] = Image.open(path).size
+    assert sizes[3, 1][0] - sizes[1, 1][0] == 2 * (128 + 18)
+    assert sizes[3, 2][1] - sizes[3, 1][1] == 128 + 18
+
+
+def test_the_same_scenes_give_the_same_bytes_and_nothing_half_written(tmp_path: Path) -> None:
+    view = LensView(["dog"] * 4, ["concrete"] * 4)
+    labelled(tmp_path, view)
+    first = (tmp_path / "a.png").read_bytes()
+    labelled(tmp_path, view)
+    assert (tmp_path / "a.png").read_bytes() == first and list(tmp_path.iterdir()) == [tmp_path / "a.png"]
+
+
+def test_a_studys_picture_shows_its_scenes_at_the_middle_layer(tmp_path: Path) -> None:
+    loaded: list[str] = []
+
+    def load(image_id: str, file_name: str) -> Image.Image:
+        loaded.append(file_name)
+        return GREEN
+
+    with open_dataset(write_warehouse(tmp_path / "warehouse")) as data:
+        assert study_picture(data, "one", load, tmp_path / "a.png") == 8
+        assert study_picture(data, "one", load, tmp_path / "b.png", layer=0, scenes=1) == 0
+        with pytest.raises(UserError, match="no answers at visual layer 7"):
+            study_picture(data, "one", load, tmp_path / "c.png", layer=7)
+        with pytest.raises(UserError, match="'none' has no answers"):
+            study_picture(data, "none", load, tmp_path / "c.png")
+    typical = [f"{animal}.png" for animal in sorted(ANIMALS, key=image_id)[:2]]  # all are equally near the median
+    assert loaded == [*typical, typical[0]]
+    width, height = Image.open(tmp_path / "a.png").size
+    assert (width, height - Image.open(tmp_path / "b.png").size[1]) == (2 * 28 + 3 * 128 + 2 * 18, 128 + 18)
