@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -22,7 +23,13 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.home import find_home
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from latentlens_dag.dag.driver import Ran
+    from latentlens_dag.queries import NamedQuery
+
+_ROWS_SHOWN = 60
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 
 home_option = click.option("--home", type=click.Path(path_type=Path), help="Folder of results and history.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -91,6 +98,51 @@ def status(studies: Sequence[str], home: Path | None, as_json: bool) -> None:
     _print_facts(facts, as_json, lambda: "\n".join(lines))
 
 
+@cli.command()
+@click.argument("query", required=False, metavar="[SQL_OR_NAME]")
+@click.option(
+    "--param", "params", multiple=True, metavar="NAME=VALUE", help="A parameter of the query; may be repeated."
+)
+@click.option("--format", "form", type=click.Choice(["table", "csv", "json", "parquet"]), default="table")
+@click.option(
+    "--output", type=click.Path(path_type=Path, dir_okay=False), help="A file to write instead of the terminal."
+)
+@home_option
+def query(query: str | None, params: Sequence[str], form: str, output: Path | None, home: Path | None) -> None:
+    """Run SQL, or a query by name, over all that is built; without one, list the queries."""
+    from latentlens_dag.queries import open_dataset, queries
+
+    if query is None:
+        click.echo("\n".join(_query_help(one) for one in queries().values()))
+        return
+    if form == "parquet" and output is None:
+        raise UserError("Parquet is no text: name a file with --output.")
+    with open_dataset(find_home(home).warehouse) as dataset:
+        _write_frame(dataset.collect(query, **_bound(params)), form, output)
+
+
+@cli.command()
+@click.argument("study")
+@click.option(
+    "--picture", type=click.Path(path_type=Path, dir_okay=False), help="A PNG of scenes with the words on them."
+)
+@click.option("--layer", type=int, help="The visual layer of the picture; by default the one in the middle.")
+@click.option("--scenes", type=click.IntRange(1), default=2, show_default=True, help="How many scenes the picture has.")
+@home_option
+def summary(study: str, picture: Path | None, layer: int | None, scenes: int, home: Path | None) -> None:
+    """Print a study's figures as a table, and draw its words on its pictures."""
+    from latentlens_dag.pictures import from_thumbnails, study_picture
+    from latentlens_dag.queries import open_dataset
+    from latentlens_dag.reports import interpretability_lines
+
+    with open_dataset(find_home(home).warehouse) as dataset:
+        found = dataset.sql("FROM interpretability WHERE study = $study", study=study).pl().to_arrow()
+        click.echo(interpretability_lines(found))
+        if picture is not None:
+            drawn = study_picture(dataset, study, from_thumbnails(dataset), picture, layer=layer, scenes=scenes)
+            click.echo(f"{picture}: {scenes} scenes with the nearest answer of every visual token at layer {drawn}.")
+
+
 def main() -> None:
     """Run the command line with the exit codes and messages that this module promises."""
     debug = "--debug" in sys.argv[1:]
@@ -123,6 +175,55 @@ def _leave(message: str, code: int, debug: bool = False, trace: str = "") -> Non
 
 def _print_facts(facts: Any, as_json: bool, text: Callable[[], str]) -> None:
     click.echo(json.dumps(facts, indent=1, default=str) if as_json else text())
+
+
+def _bound(params: Sequence[str]) -> dict[str, str]:
+    wrong = [param for param in params if "=" not in param]
+    if wrong:
+        raise UserError(f"`--param {wrong[0]}` must be NAME=VALUE.")
+    return dict(param.split("=", 1) for param in params)
+
+
+def _query_help(one: NamedQuery) -> str:
+    names = " ".join(f"--param {p.name}=..." if p.required else f"[--param {p.name}=...]" for p in one.parameters)
+    return f"{one.name} {names}\n    {one.description}"
+
+
+def _write_frame(frame: pl.DataFrame, form: str, output: Path | None) -> None:
+    if form == "parquet":
+        frame.write_parquet(output or "")
+        return
+    if form == "json":
+        text = frame.write_json()
+    elif form == "csv":
+        text = _flat(frame).write_csv()
+    else:
+        text = _table_text(frame)
+    if output is None:
+        click.echo(text.rstrip("\n"))
+    else:
+        output.write_text(text, encoding="utf-8")
+
+
+def _table_text(frame: pl.DataFrame) -> str:
+    """The first rows as a table; text from data must not drive the terminal."""
+    import polars as pl
+
+    shown = {"tbl_rows": _ROWS_SHOWN, "tbl_cols": -1, "fmt_str_lengths": 60, "fmt_table_cell_list_len": 12}
+    with pl.Config(**shown, tbl_hide_dataframe_shape=True):  # type: ignore[arg-type]
+        text = _CONTROL.sub("\ufffd", str(frame))
+    more = f", {_ROWS_SHOWN} shown; --format csv gives all" if len(frame) > _ROWS_SHOWN else ""
+    return f"{text}\n{len(frame):,} rows{more}"
+
+
+def _flat(frame: pl.DataFrame) -> pl.DataFrame:
+    """Lists as JSON text, bytes as their number, which CSV has no form for."""
+    import polars as pl
+    import polars.selectors as cs
+
+    lists = cs.by_dtype(pl.List)
+    joined = lists.map_elements(lambda one: json.dumps(list(one)), return_dtype=pl.String)
+    return frame.with_columns(joined, cs.binary().bin.size())
 
 
 def _build_end(ran: list[Ran]) -> str:

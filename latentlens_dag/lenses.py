@@ -141,8 +141,12 @@ def _vocabulary_top_k(
 
     with torch.inference_mode():
         found = [top_k_lowest_index_first(score(part).float(), k) for part in _parts(model, states)]
-        scores, ids = torch.cat([s for s, _ in found]), torch.cat([i for _, i in found])
-    return Vocabulary(ids.cpu().numpy().astype(np.int32), scores.cpu().numpy())
+    ids = [i.cpu().numpy().astype(np.int32) for _, i in found]
+    scores = [s.cpu().numpy() for s, _ in found]
+    nothing = np.empty((0, min(k, len(model.embedding))))
+    return Vocabulary(
+        np.concatenate([nothing.astype(np.int32), *ids]), np.concatenate([nothing.astype(np.float32), *scores])
+    )
 
 
 def _parts(model: LanguageModel, states: NDArray[np.float32]) -> Iterator[Tensor]:

@@ -79,7 +79,7 @@ class Vlm:
         """The states of every visual token of the images, at the given layers.
 
         Args:
-            images: any sizes.
+            images: any sizes; none give empty tables.
             layers: visual layers, each below `depth`.
             prompt: the question asked about each image; the paper's by default.
 
@@ -91,7 +91,8 @@ class Vlm:
         check_layers(layers, self.depth, self.name, "the call of visual_states")
         passes = [images[i : i + _IMAGES_PER_PASS] for i in range(0, len(images), _IMAGES_PER_PASS)]
         found = [self._forward(part, layers, prompt) for part in passes]
-        states = {layer: torch.cat([part[layer] for part in found]) for layer in layers}
+        none = torch.empty(0, self.language_model.width)
+        states = {layer: torch.cat([none, *(part[layer] for part in found)]) for layer in layers}
         tokens = _token_table([self.token_map(image.width, image.height) for image in images])
         for layer, rows in states.items():
             if len(rows) != len(tokens):
@@ -244,7 +245,9 @@ def _token_table(maps: list[TokenMap]) -> pl.DataFrame:
         )
         for number, one in enumerate(maps)
     ]
-    return pl.concat(frames)
+    empty = {"image_index": pl.Int32, "token_index": pl.Int32, "view": pl.String}
+    empty |= dict.fromkeys(("tile", "row", "col"), pl.Int32) | dict.fromkeys(("x0", "y0", "x1", "y1"), pl.Float32)
+    return pl.concat([pl.DataFrame(schema=empty), *frames])
 
 
 def _device(device: str | None) -> str:

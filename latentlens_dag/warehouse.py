@@ -7,6 +7,7 @@ the same folder, flushed to disk, and renamed: a reader, or a kill, never meets 
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import uuid
@@ -93,6 +94,13 @@ class Warehouse:
         """JSON: the self-checks of the study's model."""
         return self.study(study) / "model_checks.json"
 
+    def shape(self, kind: str, name: str) -> Path:
+        """JSON: the partitions, layers and lenses that a set now has; kind is images, index or study.
+
+        Files of partitions or layers that it no longer has may still lie beside it; readers leave them out.
+        """
+        return self.root / kind / name / "shape.json"
+
     def observed(self, name: str) -> Path:
         """JSON: sizes, times and hashes of a source's files when it was last looked at."""
         return self.root / "observed" / f"{name}.json"
@@ -134,6 +142,13 @@ def write_text(text: str, path: Path) -> None:
     """Write a text file atomically, as UTF-8 with line feeds."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(facts: object, path: Path) -> None:
+    """Write a JSON file atomically, keys in order; a file that says the same already is left as it is."""
+    text = json.dumps(facts, indent=1, sort_keys=True) + "\n"
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        write_text(text, path)
 
 
 def remove(path: Path) -> None:

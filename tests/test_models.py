@@ -94,7 +94,7 @@ def test_the_same_weights_have_the_same_fingerprint_in_another_dtype_and_other_w
 
 
 def test_a_family_without_a_region_map_is_refused_not_guessed() -> None:
-    with pytest.raises(UserError, match="`mllama`.*cannot be mapped.*llava"):
+    with pytest.raises(UserError, match=r"`mllama`.*cannot be mapped.*llava"):
         region_map("mllama", "some model")
 
 
@@ -106,3 +106,9 @@ def test_a_folder_that_is_no_vlm_is_told(tmp_path: Path, config: str | None, mes
         (tmp_path / "config.json").write_text(config)
     with pytest.raises(UserError, match=message):
         load_vlm(tmp_path)
+
+
+def test_no_images_give_empty_tables(llava: Vlm) -> None:
+    seen = llava.visual_states([], [0, 1])
+    assert {layer: tuple(states.shape) for layer, states in seen.states.items()} == {0: (0, 32), 1: (0, 32)}
+    assert seen.tokens.schema == llava.visual_states([noise_image(48, 48)], [0]).tokens.schema

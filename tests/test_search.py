@@ -121,9 +121,9 @@ def test_a_query_without_direction_is_refused(bad: float) -> None:
 
 def test_a_row_without_direction_a_wrong_width_and_a_wrong_k_are_refused() -> None:
     zero = Block(3, np.arange(2, dtype=np.uint64), np.zeros((2, 4), np.float16))
-    with np.errstate(invalid="ignore"), pytest.raises(ValueError, match="key 0{16} of contextual layer 3"):
+    with np.errstate(invalid="ignore"), pytest.raises(ValueError, match=r"key 0{16} of contextual layer 3"):
         cosine_top_k(np.ones((1, 4)), [zero], 1)
-    with pytest.raises(ValueError, match="Queries have width 5 but .* layer 1 has width 4"):
+    with pytest.raises(ValueError, match=r"Queries have width 5 but .* layer 1 has width 4"):
         cosine_top_k(np.ones((1, 5)), _corpus(0, 10, 4), 1)
     with pytest.raises(ValueError, match="k must be at least 1, got 0"):
         cosine_top_k(np.ones((1, 4)), _corpus(0, 10, 4), 0)

@@ -12,7 +12,7 @@ from latentlens_dag.dag.reporting import written
 from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.versions import version_of
 from latentlens_dag.schema import IMAGES, REGIONS
-from latentlens_dag.warehouse import write_parquet
+from latentlens_dag.warehouse import write_json, write_parquet
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,6 +46,7 @@ def _pictures(images: "ImageSet") -> dg.AssetsDefinition:
     )
     def pictures(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> dg.MaterializeResult:
         batch = int(context.partition_key)
+        write_json({"parts": images.batches}, warehouse.paths.shape("images", images.name))
         out = warehouse.paths.pictures(images.name, batch)
         write_parquet(core.image_table(core.batch_of_images(folder, batch, images.batches), folder), out, IMAGES)
         return written(out)

@@ -16,7 +16,7 @@ from latentlens_dag.dag.reporting import LoggedProgress, column_schema, result, 
 from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.versions import version_of
 from latentlens_dag.schema import OCCURRENCES
-from latentlens_dag.warehouse import write_parquet
+from latentlens_dag.warehouse import write_json, write_parquet
 
 if TYPE_CHECKING:
     from latentlens_dag.dag.components import Corpus, Index
@@ -89,6 +89,7 @@ def _occurrences(index: "Index", corpus: "Corpus") -> dg.AssetsDefinition:
     )
     def occurrences(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> dg.MaterializeResult:
         shard = int(context.partition_key)
+        write_json({"parts": corpus.shards}, warehouse.paths.shape("index", index.name))
         kept = core.kept_rows(warehouse.paths.candidates(index.name, shard), warehouse.paths.selection(index.name))
         out = warehouse.paths.occurrences(index.name, shard)
         write_parquet(kept, out, OCCURRENCES)

@@ -24,7 +24,7 @@ from latentlens_dag.schema import (
     NEIGHBORS,
     VISUAL_TOKENS,
 )
-from latentlens_dag.warehouse import Warehouse, write_parquet
+from latentlens_dag.warehouse import Warehouse, write_json, write_parquet
 
 if TYPE_CHECKING:
     from latentlens_dag.dag.components import ImageSet, Index, Study
@@ -139,6 +139,7 @@ def _visual(parts: StudyParts) -> dg.AssetsDefinition:
 
         batch, selected = int(context.partition_key), context.selected_asset_keys
         files = _picture_files(parts, warehouse.paths, batch)
+        _write_shape(parts, warehouse.paths)
         layers = [layer for layer, key in key_of.items() if key in selected]
         from latentlens_dag.images import read_images
 
@@ -324,14 +325,17 @@ def _catalog(parts: StudyParts) -> dg.AssetsDefinition:
         deps=deps,
         group_name=parts.group,
         kinds={"duckdb"},
-        code_version=version_of(_CATALOG, images=parts.images.name, batches=parts.images.batches),
+        code_version=version_of(
+            _CATALOG, images=parts.images.name, batches=parts.images.batches, index=parts.index.name
+        ),
         description="The study's tables in one DuckDB file.",
     )
     def catalog(warehouse: WarehouseResource) -> dg.MaterializeResult:
         from latentlens_dag.queries import write_catalog
 
         out = warehouse.paths.catalog(parts.name)
-        write_catalog(warehouse.paths, parts.name, out)
+        _write_shape(parts, warehouse.paths)
+        write_catalog(warehouse.paths, parts.name, out, index=parts.index.name)
         return dg.MaterializeResult(metadata={"size_bytes": out.stat().st_size})
 
     return catalog
@@ -368,6 +372,11 @@ def _layer_specs(
         )
         for layer, key in key_of.items()
     ]
+
+
+def _write_shape(parts: StudyParts, paths: Warehouse) -> None:
+    shape = {"parts": parts.images.batches, "visual_layers": parts.visual_layers, "lenses": sorted(parts.study.lenses)}
+    write_json(shape, paths.shape("study", parts.name))
 
 
 def _picture_files(parts: StudyParts, paths: Warehouse, batch: int) -> list:

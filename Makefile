@@ -1,0 +1,51 @@
+# make demo: environment, demo study, table and picture. make test: environment, all tests.
+# Everything lives in .venv/ and .latentlens/; `make clean` removes both.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+TORCH := torch==2.13.0
+
+.PHONY: demo test check dev soak bench clean help
+
+help:
+	@sed -n 's/^# //p' Makefile; grep -o '^[a-z]*: ' Makefile | tr -d ':' | tr '\n' ' '; echo
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; name one with make PYTHON=python3.12 ..."; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/latentlens-dag build demo
+	$(BIN)/latentlens-dag summary demo --picture demo.png
+	@echo
+	@echo 'Next:  DAGSTER_HOME="$$PWD/.latentlens/dagster" $(BIN)/dagster dev -w workspace.yaml   # the graph, its history and previews'
+	@echo '       $(BIN)/latentlens-dag query where_word --param word=dog                        # where a word lights up'
+	@echo '       $(BIN)/latentlens-dag query "FROM neighbors WHERE rank = 1 LIMIT 5"            # any SQL; README.md has more'
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/dg check yaml
+	$(BIN)/dg check defs
+
+dev: $(STAMP)
+	mkdir -p .latentlens/dagster
+	DAGSTER_HOME="$$PWD/.latentlens/dagster" $(BIN)/dagster dev -w workspace.yaml
+
+soak: $(STAMP)
+	$(BIN)/python -m pytest -m soak
+
+bench: $(STAMP)
+	$(BIN)/python -m tests.benchmarks
+
+clean:
+	rm -rf $(VENV) .latentlens demo.png

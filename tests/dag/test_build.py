@@ -1,0 +1,177 @@
+"""What a build runs, and what it leaves alone."""
+
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from .conftest import build, opened
+
+Copy = Callable[[Path], Path]
+
+
+def _edit(project: Path, old: str, new: str) -> None:
+    file = project / "assets" / "tiny" / "defs.yaml"
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+
+
+def _steps(ran: list[str]) -> set[str]:
+    """study/tiny/latentlens for study/tiny/latentlens/V01[00]."""
+    return {"/".join(label.split("[")[0].split("/")[:3]) for label in ran}
+
+
+def _files(warehouse: Path) -> dict[str, bytes]:
+    """Every Parquet and JSON file of a warehouse, but what was observed, by its name."""
+    files = [p for p in warehouse.rglob("*") if p.suffix in {".parquet"} and "observed" not in p.parts]
+    return {p.relative_to(warehouse).as_posix(): p.read_bytes() for p in files}
+
+
+def test_a_second_build_runs_nothing_and_plans_nothing(built_project: Path, copy_of: Copy) -> None:
+    project = copy_of(built_project)
+    assert build(project) == []
+    with opened(project) as one:
+        assert one.plan(one.select()) == []
+
+
+def test_the_plan_of_a_fresh_project_is_what_its_build_runs(fresh_project: Path, copy_of: Copy) -> None:
+    project = copy_of(fresh_project)
+    with opened(project) as one:
+        planned = sorted(f"{n.key.to_user_string()}[{n.partition}]" for n in one.plan(one.select()))
+        one.observe(one.select())
+        ran = one.build(one.select())
+    assert sorted(f"{n.key.to_user_string()}[{n.partition}]" for run in ran for n in run.needs) == planned
+
+
+def test_two_builds_of_one_yaml_write_the_same_bytes(built_project: Path, fresh_project: Path, copy_of: Copy) -> None:
+    project = copy_of(fresh_project)
+    build(project)
+    one, other = (_files(p / ".latentlens" / "warehouse") for p in (built_project, project))
+    assert len(one) > 30
+    assert {name: one[name] == other.get(name) for name in one} == dict.fromkeys(one, True)
+
+
+def test_a_corpus_in_another_order_runs_nothing_after_its_sentences(built_project: Path, copy_of: Copy) -> None:
+    project = copy_of(built_project)
+    corpus = project / "assets" / "tiny" / "corpus.txt"
+    lines = corpus.read_text().splitlines()
+    corpus.write_text("\n".join(random.Random(1).sample(lines, len(lines))))
+    assert build(project) == ["corpus/text/sentences"]
+
+
+def test_a_touched_source_a_comment_and_reordered_keys_run_nothing(built_project: Path, copy_of: Copy) -> None:
+    project = copy_of(built_project)
+    for file in (project / "assets").rglob("*"):
+        os.utime(file)
+    _edit(project, "  name: tiny\n  vlm: {path: model}\n", "  # a comment\n  vlm: {path: model}\n  name: tiny\n")
+    assert build(project) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "steps"),
+    [
+        (
+            "top_k: 3",
+            "top_k: 2",
+            {
+                "latentlens",
+                "logitlens",
+                "embeddinglens",
+                "judgements",
+                "interpretability",
+                "layer_alignment",
+                "diversity",
+                "catalog",
+            },
+        ),
+        ("  judge: {regions: {}}", "  judge: none", {"catalog"}),
+        ("prompt", "prompt", set()),
+    ],
+)
+def test_a_changed_field_runs_the_steps_that_read_it_and_what_follows(
+    built_project: Path, copy_of: Copy, old: str, new: str, steps: set[str]
+) -> None:
+    project = copy_of(built_project)
+    if old != new:
+        _edit(project, old, new)
+    assert _steps(build(project)) == {f"study/tiny/{step}" for step in steps}
+
+
+def test_another_prompt_that_comes_after_the_image_changes_no_state_and_nothing_after_it(
+    built_project: Path, copy_of: Copy
+) -> None:
+    project = copy_of(built_project)
+    _edit(project, "  top_k: 3", "  top_k: 3\n  prompt: What is this?")
+    assert _steps(build(project)) == {"study/tiny/visual", "study/tiny/visual_tokens", "study/tiny/model_checks"} | {
+        "study/tiny/catalog"
+    }
+
+
+def test_a_new_visual_layer_runs_that_layer_only(built_project: Path, copy_of: Copy) -> None:
+    project = copy_of(built_project)
+    _edit(project, "layers: [0, 1, 2]", "layers: [0, 2]")
+    without = build(project)
+    assert not any("V" in label for label in without)
+    _edit(project, "layers: [0, 2]", "layers: [0, 1, 2]")
+    again = build(project)
+    assert not any("V00" in label or "V02" in label for label in again)
+
+
+def test_a_new_sentence_changes_only_what_it_reaches(built_project: Path, copy_of: Copy) -> None:
+    project = copy_of(built_project)
+    corpus = project / "assets" / "tiny" / "corpus.txt"
+    corpus.write_text(corpus.read_text() + "A small bird sings in the old tree near the lake.\n")
+    ran = build(project)
+    assert len([label for label in ran if label.startswith("corpus/text/shards")]) == 2  # both are looked at again
+    assert len([label for label in ran if label.startswith("index/words/candidates")]) == 1  # one is another now
+    assert not _steps(ran) & {"study/tiny/visual", "study/tiny/logitlens", "study/tiny/embeddinglens"}
+
+
+def test_what_is_selected_is_built_with_what_it_is_made_from_and_nothing_else(
+    fresh_project: Path, copy_of: Copy
+) -> None:
+    project = copy_of(fresh_project)
+    with opened(project) as one:
+        selection = one.select(["tiny"], "study/tiny/logitlens/V01")
+        one.observe(selection)
+        ran = {n.key.to_user_string() for run in one.build(selection) for n in run.needs}
+    assert ran == {"images/pictures/pictures", "study/tiny/visual/V01", "study/tiny/logitlens/V01"}
+
+
+def test_force_runs_everything_once_and_writes_the_same_bytes(built_project: Path, copy_of: Copy) -> None:
+    project = copy_of(built_project)
+    before = _files(project / ".latentlens" / "warehouse")
+    ran = build(project, force=True)
+    assert len(ran) == len(set(ran)) > 50
+    assert _files(project / ".latentlens" / "warehouse") == before
+
+
+def test_a_blocking_check_that_fails_stops_the_build_and_the_next_one_tries_again(
+    fresh_project: Path, copy_of: Copy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from latentlens_dag.dag import study_assets
+    from latentlens_dag.dag.driver import BuildFailed
+
+    project = copy_of(fresh_project)
+    with monkeypatch.context() as patch:
+        patch.setattr(study_assets, "neighbor_problems", lambda *args: ["answers are not sorted"])
+        with pytest.raises(BuildFailed, match=r"sorted_neighbors.*answers are not sorted"):
+            build(project)
+    ran = build(project)
+    assert "study/tiny/embeddinglens/V00[00]" in ran
+    assert "corpus/text/sentences" not in ran
+    assert build(project) == []
+
+
+def test_a_second_build_of_the_same_home_is_refused(tmp_path: Path) -> None:
+    from latentlens_dag.dag.driver import build_lock
+    from latentlens_dag.errors import UserError
+    from latentlens_dag.home import Home
+
+    with build_lock(Home(tmp_path)), pytest.raises(UserError, match="Another build of"), build_lock(Home(tmp_path)):
+        pass
+    with build_lock(Home(tmp_path)):
+        pass

@@ -1,0 +1,123 @@
+"""Mistakes of the user's: one clear message, exit code 2, no traceback, nothing that is built is harmed."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from latentlens_dag.testing import tiny_llava
+
+Copy = Callable[[Path], Path]
+
+
+def _run(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from latentlens_dag.cli import main; main()", *arguments]
+    return subprocess.run(command, cwd=project, capture_output=True, text=True, env={**os.environ}, timeout=300)
+
+
+def _warehouse(project: Path) -> dict[str, bytes]:
+    root = project / ".latentlens" / "warehouse"
+    return {str(p): p.read_bytes() for p in root.rglob("*") if p.is_file() and "observed" not in p.parts}
+
+
+def _edited(old: str, new: str) -> Callable[[Path], None]:
+    def edit(here: Path) -> None:
+        text = (here / "defs.yaml").read_text()
+        assert old in text
+        (here / "defs.yaml").write_text(text.replace(old, new))
+
+    return edit
+
+
+def _another_model(here: Path) -> None:
+    tiny_llava(here / "other", blocks=4)
+    _edited("vlm: {path: model}", "vlm: {path: other}")(here)
+
+
+def _second_study(here: Path) -> None:
+    (here.parent / "again").mkdir()
+    study = (here / "defs.yaml").read_text().split("---")[-1].replace("path: model", "path: ../tiny/model")
+    (here.parent / "again" / "defs.yaml").write_text(study)
+
+
+MISTAKES = {
+    "unknown key": (_edited("top_k: 3", "top_kk: 3"), r"top_kk"),
+    "not a number": (_edited("top_k: 3", "top_k: many"), r"top_k"),
+    "top_k of zero": (_edited("top_k: 3", "top_k: 0"), r"`top_k: 0` of Study tiny .*at least 1"),
+    "no YAML": (_edited("attributes: {name: text,", "attributes: {name: text"), r"defs\.yaml"),
+    "missing corpus": (
+        _edited("corpus.txt", "corpse.txt"),
+        r"`source.lines` of Corpus text .*corpse\.txt does not exist",
+    ),
+    "missing folder": (_edited("folder: pictures", "folder: photos"), r"`source.folder` of ImageSet pictures"),
+    "missing regions": (_edited("regions.parquet", "region.parquet"), r"`regions.masks` of ImageSet pictures"),
+    "missing model": (
+        _edited("vlm: {path: model}", "vlm: {path: modell}"),
+        r"`vlm.path` of Study tiny .*modell does not",
+    ),
+    "unknown index": (_edited("index: words", "index: wordz"), r"`index: wordz` of Study tiny .* There are: words"),
+    "layer the model lacks": (
+        _edited("layers: [0, 1, 2]", "layers: [0, 9]"),
+        r"Layer 9 .* model has 3 blocks.*Study tiny",
+    ),
+    "contextual layer the model lacks": (_edited("layers: [1, 2], c", "layers: [1, 3], c"), r"Layer 3 .*Index words"),
+    "zero shards": (_edited("shards: 2", "shards: 0"), r"`shards: 0` of Corpus text .*from 1 to 96"),
+    "too many batches": (_edited("batches: 2", "batches: 100"), r"`batches: 100` of ImageSet pictures .*from 1 to 96"),
+    "two studies of one name": (_second_study, r"2 Study components are named 'tiny'"),
+    "a name that is none": (_edited("name: tiny", "name: Tiny Study"), r"'Tiny Study' is no name"),
+    "index of another model": (_another_model, r"through Index words of another model: 4 blocks.*3 blocks"),
+    "no such judge": (_edited("judge: {regions: {}}", "judge: {chat: {}}"), r"chat"),
+    "unreadable image": (
+        lambda here: (here / "pictures" / "picture_1.png").write_bytes(b"nothing"),
+        r"picture_1\.png cannot be read as a picture",
+    ),
+    "empty corpus": (lambda here: (here / "corpus.txt").write_text("\n\n"), r"corpus\.txt is empty"),
+    "not UTF-8": (lambda here: (here / "corpus.txt").write_bytes(b"caf\xe9\n"), r"line 1: byte 0xe9 .* is not UTF-8"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_message_with_exit_code_2_and_harms_nothing(
+    built_project: Path, copy_of: Copy, mistake: str
+) -> None:
+    make, message = MISTAKES[mistake]
+    project = copy_of(built_project)
+    before = _warehouse(project)
+    make(project / "assets" / "tiny")
+    run = _run(project, "build")
+    assert run.returncode == 2, run.stderr
+    assert "Traceback" not in run.stderr
+    assert pytest.importorskip("re").search(message, run.stderr.replace("\n", " ")), run.stderr
+    after = _warehouse(project)
+    assert {name: after.get(name) == content for name, content in before.items()} == dict.fromkeys(before, True)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["build", "nobody"], ["plan", "nobody"], ["build", "--select", "study/nobody"], ["bild"]]
+)
+def test_a_name_that_does_not_exist_is_answered_with_those_that_do(built_project: Path, arguments: list[str]) -> None:
+    run = _run(built_project, *arguments)
+    assert run.returncode == 2
+    assert "tiny" in run.stderr or "No such command" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_outside_a_project_the_message_says_where_to_go(tmp_path: Path) -> None:
+    run = _run(tmp_path, "build")
+    assert run.returncode == 2
+    assert "No workspace.yaml here or above" in run.stderr
+
+
+def test_facts_come_as_json_on_request(built_project: Path) -> None:
+    status = json.loads(_run(built_project, "status", "--json").stdout)
+    assert {"step": "study/tiny/visual", "parts": 8, "built": 8, "missing": 0, "stale": 0} in status
+    assert json.loads(_run(built_project, "plan", "--json").stdout) == []
+
+
+def test_another_home_is_another_history(built_project: Path, tmp_path: Path) -> None:
+    status = json.loads(_run(built_project, "status", "--json", "--home", str(tmp_path / "home")).stdout)
+    assert sum(step["built"] for step in status) == 0
