@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from latentlens_dag.dag.driver import Ran
-    from latentlens_dag.queries import NamedQuery
+    from latentlens_dag.queries import Dataset, NamedQuery
 
 _ROWS_SHOWN = 60
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
@@ -110,14 +110,14 @@ def status(studies: Sequence[str], home: Path | None, as_json: bool) -> None:
 @home_option
 def query(query: str | None, params: Sequence[str], form: str, output: Path | None, home: Path | None) -> None:
     """Run SQL, or a query by name, over all that is built; without one, list the queries."""
-    from latentlens_dag.queries import open_dataset, queries
+    from latentlens_dag.queries import queries
 
     if query is None:
         click.echo("\n".join(_query_help(one) for one in queries().values()))
         return
     if form == "parquet" and output is None:
         raise UserError("Parquet is no text: name a file with --output.")
-    with open_dataset(find_home(home).warehouse) as dataset:
+    with _dataset(home) as dataset:
         _write_frame(dataset.collect(query, **_bound(params)), form, output)
 
 
@@ -132,12 +132,17 @@ def query(query: str | None, params: Sequence[str], form: str, output: Path | No
 def summary(study: str, picture: Path | None, layer: int | None, scenes: int, home: Path | None) -> None:
     """Print a study's figures as a table, and draw its words on its pictures."""
     from latentlens_dag.pictures import from_thumbnails, study_picture
-    from latentlens_dag.queries import open_dataset
     from latentlens_dag.reports import interpretability_lines
 
-    with open_dataset(find_home(home).warehouse) as dataset:
-        found = dataset.sql("FROM interpretability WHERE study = $study", study=study).pl().to_arrow()
-        click.echo(interpretability_lines(found))
+    with _dataset(home) as dataset:
+        found = dataset.collect("FROM interpretability WHERE study = $study", study=study)
+        if found.is_empty():
+            known = dataset.collect("SELECT DISTINCT study FROM neighbors ORDER BY study")["study"].to_list()
+            raise UserError(
+                f"Study {study!r} has no figures here: it was not built, or has no judge. "
+                f"Built: {', '.join(known) or 'none'}."
+            )
+        click.echo(interpretability_lines(found.to_arrow()))
         if picture is not None:
             drawn = study_picture(dataset, study, from_thumbnails(dataset), picture, layer=layer, scenes=scenes)
             click.echo(f"{picture}: {scenes} scenes with the nearest answer of every visual token at layer {drawn}.")
@@ -175,6 +180,17 @@ def _leave(message: str, code: int, debug: bool = False, trace: str = "") -> Non
 
 def _print_facts(facts: Any, as_json: bool, text: Callable[[], str]) -> None:
     click.echo(json.dumps(facts, indent=1, default=str) if as_json else text())
+
+
+def _dataset(home: Path | None) -> Dataset:
+    from latentlens_dag.queries import open_dataset
+
+    found = find_home(home)
+    if not found.warehouse.root.is_dir():
+        raise UserError(
+            f"Nothing is built in {found.root} yet. Run `latentlens-dag build` first, or name another --home."
+        )
+    return open_dataset(found.warehouse)
 
 
 def _bound(params: Sequence[str]) -> dict[str, str]:

@@ -1,0 +1,91 @@
+"""The command line over a small dataset: what is printed, in which form, and with which exit code."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from .small_dataset import write_warehouse
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("home")
+    write_warehouse(folder / "warehouse")
+    return folder
+
+
+def _run(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from latentlens_dag.cli import main; main()", *arguments]
+    environment = {**os.environ, "LATENTLENS_HOME": str(home)}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+
+
+def test_without_a_query_the_queries_are_listed_with_their_parameters(home: Path) -> None:
+    run = _run(home, "query")
+    assert run.returncode == 0
+    assert "where_word --param word=..." in run.stdout
+    assert "interpretability" in run.stdout
+
+
+def test_a_named_query_takes_its_parameters(home: Path) -> None:
+    run = _run(home, "query", "where_word", "--param", "word=dog", "--format", "json")
+    rows = json.loads(run.stdout)
+    assert rows
+    assert all(row["patches"] >= 1 for row in rows)
+
+
+def test_the_forms_say_the_same(home: Path, tmp_path: Path) -> None:
+    query = "SELECT image_id, token_index, word FROM neighbors ORDER BY ALL LIMIT 7"
+    as_json = json.loads(_run(home, "query", query, "--format", "json").stdout)
+    csv = pl.read_csv(_run(home, "query", query, "--format", "csv").stdout.encode())
+    assert _run(home, "query", query, "--format", "parquet", "--output", str(tmp_path / "a.parquet")).returncode == 0
+    assert as_json == csv.to_dicts() == pl.read_parquet(tmp_path / "a.parquet").to_dicts()
+
+
+def test_lists_and_bytes_have_a_form_in_csv(home: Path) -> None:
+    run = _run(home, "query", "SELECT words FROM judgements WHERE len(words) > 0 LIMIT 1", "--format", "csv")
+    assert run.returncode == 0
+    assert run.stdout.splitlines()[1].startswith('"[')
+    assert _run(home, "query", "SELECT thumbnail FROM images LIMIT 1", "--format", "csv").stdout.splitlines()[1] == "9"
+
+
+def test_text_from_data_does_not_drive_the_terminal(home: Path) -> None:
+    run = _run(home, "query", "SELECT 'a' || chr(27) || '[31mred' AS word")
+    assert "\x1b" not in run.stdout
+    assert "\ufffd[31mred" in run.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["query", "wherever"], "where_word"),
+        (["query", "SELECT nothing FROM neighbors"], "nothing"),
+        (["query", "where_word"], "needs word"),
+        (["query", "where_word", "--param", "word"], "must be NAME=VALUE"),
+        (["query", "where_word", "--param", "word=dog", "--param", "layer=x"], "x"),
+        (["query", "COPY (SELECT 1) TO 'out.csv'"], "COPY"),
+        (["query", "SELECT 1", "--format", "parquet"], "--output"),
+        (["query", "SELECT 1", "--format", "yaml"], "yaml"),
+        (["summary", "nobody"], "nobody"),
+    ],
+)
+def test_a_wrong_call_is_one_message_with_exit_code_2(home: Path, arguments: list[str], message: str) -> None:
+    run = _run(home, *arguments)
+    assert run.returncode == 2, (run.stdout, run.stderr)
+    assert message in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_a_home_without_results_says_what_to_do(tmp_path: Path) -> None:
+    run = _run(tmp_path / "nowhere", "query", "studies")
+    assert run.returncode == 2
+    assert "Nothing is built in" in run.stderr
+
+
+def test_debug_shows_where(home: Path) -> None:
+    assert "Traceback" in _run(home, "query", "SELECT nothing", "--debug").stderr
