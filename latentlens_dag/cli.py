@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -225,7 +226,14 @@ def _table_text(frame: pl.DataFrame) -> str:
     """The first rows as a table; text from data must not drive the terminal."""
     import polars as pl
 
-    shown = {"tbl_rows": _ROWS_SHOWN, "tbl_cols": -1, "fmt_str_lengths": 60, "fmt_table_cell_list_len": 12}
+    width = shutil.get_terminal_size((200, 24)).columns
+    shown = {
+        "tbl_rows": _ROWS_SHOWN,
+        "tbl_cols": -1,
+        "fmt_str_lengths": 60,
+        "fmt_table_cell_list_len": 12,
+        "tbl_width_chars": width,
+    }
     with pl.Config(**shown, tbl_hide_dataframe_shape=True):  # type: ignore[arg-type]
         text = _CONTROL.sub("\ufffd", str(frame))
     more = f", {_ROWS_SHOWN} shown; --format csv gives all" if len(frame) > _ROWS_SHOWN else ""
