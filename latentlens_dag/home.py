@@ -19,6 +19,8 @@ _DAGSTER_YAML = """\
 # The Dagster instance of this home; written once, yours to change.
 telemetry:
   enabled: false
+nux:
+  enabled: false
 concurrency:
   pools:
     default_limit: 1

@@ -1,0 +1,123 @@
+"""`python -m latentlens_dag.demo`: how maintainers draw the demo world and train its model.
+
+A newcomer never needs this: the atlas, the scenes and the trained weights are shipped. Everything
+here can be interrupted and run again; it goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+DEFAULT_WORK = Path(".latentlens/demo-training")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; 0 when done, 1 when a gate failed or something is missing."""
+    from latentlens_dag.demo.training import GateFailed
+
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        figures = options.run(options)
+    except (GateFailed, FileNotFoundError) as problem:
+        sys.stderr.write(f"{problem}\n")
+        return 1
+    sys.stdout.write(json.dumps(figures, indent=2, sort_keys=True) + "\n")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m latentlens_dag.demo", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    atlas = commands.add_parser("atlas", help="render the sprites with a colour emoji font")
+    atlas.add_argument("--font", type=Path, help="file of Noto Color Emoji (default: where Debian puts it)")
+    atlas.set_defaults(run=_atlas)
+    scenes = commands.add_parser("scenes", help="draw the held-out scenes and their regions")
+    scenes.add_argument("--out", type=Path, help="folder (default: assets/demo of the checkout)")
+    scenes.set_defaults(run=_scenes)
+    stages = {"language": "stage 1", "vision": "stage 2", "connector": "stage 3 and the finished model"}
+    for name, what in stages.items():
+        stage = commands.add_parser(name, help=f"train {what}")
+        _add_training_options(stage)
+        stage.set_defaults(run=_stage, stage=name)
+    train = commands.add_parser("train", help="all three stages in order")
+    _add_training_options(train)
+    train.set_defaults(run=_train)
+    card = commands.add_parser("card", help="write the model's card from the stages' figures and the built study")
+    _add_training_options(card)
+    card.add_argument("--home", type=Path, help="home where the study `demo` is built (default: the one in force)")
+    card.set_defaults(run=_card)
+    return parser
+
+
+def _add_training_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--work", type=Path, default=DEFAULT_WORK, help="folder of all stages (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights, texts and scenes (default: %(default)s)")
+    parser.add_argument("--threads", type=int, help="CPU threads (default: all)")
+
+
+def _atlas(options: argparse.Namespace) -> dict[str, Any]:
+    from latentlens_dag.demo.atlas import DEBIAN_FONT, write_atlas
+    from latentlens_dag.demo.world import load_world, world_folder
+
+    path = world_folder() / "atlas.webp"
+    write_atlas(load_world(), path, options.font or DEBIAN_FONT)
+    return {"atlas": str(path), "size_bytes": path.stat().st_size}
+
+
+def _card(options: argparse.Namespace) -> dict[str, Any]:
+    from latentlens_dag.demo.card import write_card
+    from latentlens_dag.demo.training import read_figures
+    from latentlens_dag.demo.world import world_folder
+    from latentlens_dag.home import find_home
+
+    stages = {name: read_figures(options.work / name) for name in ("language", "vision", "connector")}
+    if missing := [name for name, figures in stages.items() if figures is None]:
+        raise FileNotFoundError(f"{options.work} has no figures of the stage {missing[0]}: train it first.")
+    demo = world_folder().parent
+    out = demo / "model" / "README.md"
+    found = {name: figures or {} for name, figures in stages.items()}
+    write_card(found, find_home(options.home).warehouse, options.work / "model_untrained", demo / "scenes", out)
+    return {"card": str(out)}
+
+
+def _scenes(options: argparse.Namespace) -> dict[str, Any]:
+    from latentlens_dag.demo.scenes import DEMO_SCENES, SceneSource, write_demo_scenes
+    from latentlens_dag.demo.world import world_folder
+
+    source = SceneSource.open()
+    folder = options.out or world_folder().parent
+    regions = write_demo_scenes(source.world, source.atlas, folder)
+    return {"folder": str(folder), "scenes": DEMO_SCENES, "regions": regions}
+
+
+def _stage(options: argparse.Namespace) -> dict[str, Any]:
+    import torch
+
+    from latentlens_dag.demo import stages
+    from latentlens_dag.demo.scenes import SceneSource
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    place = stages.Workplace(options.work, options.seed, SceneSource.open())
+    run = {"language": stages.run_language, "vision": stages.run_vision, "connector": stages.run_connector}[
+        options.stage
+    ]
+    return run(place)
+
+
+def _train(options: argparse.Namespace) -> dict[str, Any]:
+    return {
+        stage: _stage(argparse.Namespace(**vars(options), stage=stage)) for stage in ("language", "vision", "connector")
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

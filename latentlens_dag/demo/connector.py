@@ -1,0 +1,347 @@
+"""Stage 3 of the demo model: the connector, trained on captions of what is kept.
+
+Language model and vision encoder are frozen and stay as they are; only LLaVA's two-layer MLP
+learns. A step shows the model the visual tokens of whole scenes, or only some of them (a window,
+a random subset, a few patches of one region), and asks for the caption of exactly what is visible
+there. On captions of whole scenes alone one background token is enough for the caption and the
+rest carry nothing: background patches then read 84 % instead of 96 %. Patches are never read out
+one by one, since that would train on the very thing the lenses measure.
+
+All sequences of a step keep the same number of tokens, so nothing is padded on the left and an
+all-ones attention mask is right; captions are padded on the right, where causal attention never
+looks. Without a mask, transformers 5 takes jumps of the positions for packed sequences.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from latentlens_dag.demo.scenes import GRID, PATCHES, SceneSource, Truth, training_seed, truth_of, view_of
+from latentlens_dag.demo.training import load_checkpoint, save_checkpoint, warmup_cosine
+from latentlens_dag.demo.vision import normalize, patch_features
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from transformers import CLIPVisionModel, LlamaForCausalLM, PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+
+IGNORED = -100
+Kind = Literal["whole", "subset", "window", "region", "few"]
+
+
+@dataclass(frozen=True)
+class ConnectorTraining:
+    """Everything that decides the connector's weights, given the two frozen models."""
+
+    seed: int = 0
+    steps: int = 1400
+    scenes: int = 4000
+    """Distinct training scenes; their features are computed once and kept in bfloat16 (55 kB each)."""
+    learning_rate: float = 6e-3
+    warmup: int = 40
+    kinds: tuple[tuple[str, float], ...] = (
+        ("whole", 0.28),
+        ("subset", 0.14),
+        ("window", 0.18),
+        ("region", 0.30),
+        ("few", 0.10),
+    )
+    """What a step keeps, with its probability: everything; 12-100 random patches; a window of 2-7 by 2-7
+    patches; 1-4 patches that show one region; 1-8 random patches."""
+    small_steps: int = 250
+    """The first steps keep windows and few patches only: there the caption is about little."""
+    tokens: int = 1600
+    """About as many visual and text tokens a step: few kept patches make a larger batch."""
+
+
+class Features(NamedTuple):
+    """The frozen encoder's view of the training scenes."""
+
+    rows: Tensor
+    """bfloat16 [N, PATCHES, hidden]: the encoder's features, centered and scaled to RMS 1."""
+    truths: list[Truth]
+    mean: Tensor
+    """float32 [hidden]: what was subtracted."""
+    rms: float
+    """What was divided by."""
+
+
+class Batch(NamedTuple):
+    """One step's sequences: <bos>, the kept visual tokens, the prompt, a caption, <eos>, padding."""
+
+    features: Tensor
+    """[B, kept, hidden] as in `Features.rows`."""
+    token_ids: Tensor
+    """int64 [B, text]: prompt, caption, <eos>, padding."""
+    targets: Tensor
+    """int64 [B, text]: the caption's tokens and <eos>; IGNORED elsewhere."""
+
+
+def scene_features(
+    source: SceneSource, encoder: CLIPVisionModel, training: ConnectorTraining, batch: int = 20
+) -> Features:
+    """Draw the training scenes and encode them with the frozen encoder, as the shipped model will (bfloat16)."""
+    import torch
+
+    rows: list[Tensor] = []
+    truths: list[Truth] = []
+    for start in range(0, training.scenes, batch):
+        images = []
+        for index in range(start, min(start + batch, training.scenes)):
+            scene, composed = source(training_seed("connector", training.seed, index))
+            images.append(np.asarray(composed.image))
+            truths.append(truth_of(composed, scene))
+        with torch.inference_mode():
+            rows.append(patch_features(encoder, normalize(np.stack(images)).to(encoder.dtype)).bfloat16())
+    return _standardized(torch.cat(rows), truths)
+
+
+def new_connector(hidden: int, width: int, seed: int) -> nn.Module:
+    """LLaVA's MLP from `hidden` to `width`, for inputs and outputs of RMS 1."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    first, last = torch.nn.Linear(hidden, width), torch.nn.Linear(width, width)
+    for layer in (first, last):
+        torch.nn.init.normal_(layer.weight, std=layer.in_features**-0.5, generator=generator)
+        torch.nn.init.zeros_(layer.bias)
+    # GELU of a standard normal has RMS 0.65.
+    last.weight.data /= 0.65
+    return torch.nn.Sequential(first, torch.nn.GELU(), last)
+
+
+def fold(connector: nn.Module, features: Features, text_rms: float) -> dict[str, Tensor]:
+    """The connector's weights for raw features in and text-sized embeddings out, named as in LLaVA.
+
+    Training sees features (f - mean) / rms and multiplies the output by `text_rms`, so that Adam meets an
+    ordinary MLP; both are linear and go into the weights exactly.
+    """
+    first, last = _linear(connector, 0), _linear(connector, 2)
+    weight = first.weight.detach() / features.rms
+    return {
+        "linear_1.weight": weight,
+        "linear_1.bias": first.bias.detach() - weight @ features.mean,
+        "linear_2.weight": last.weight.detach() * text_rms,
+        "linear_2.bias": last.bias.detach() * text_rms,
+    }
+
+
+def kept_patches(
+    kind: Kind, truth: Truth, count: int, window: tuple[int, int], rng: random.Random
+) -> npt.NDArray[np.bool_]:
+    """The patches a sequence keeps: bool [PATCHES] with exactly `count` true (PATCHES for "whole").
+
+    "region" falls back on random patches when no region shows in `count` patches.
+    """
+    kept = np.zeros(PATCHES, bool)
+    if kind == "whole":
+        kept[:] = True
+    elif kind == "window":
+        height, width = window
+        top, left = rng.randint(0, GRID - height), rng.randint(0, GRID - width)
+        kept.reshape(GRID, GRID)[top : top + height, left : left + width] = True
+    else:
+        candidates = _region_patches(truth, count, rng) if kind == "region" else list(range(PATCHES))
+        kept[rng.sample(candidates, count)] = True
+    return kept
+
+
+def sample_batch(
+    source: SceneSource, features: Features, tokenizer: PreTrainedTokenizerBase, training: ConnectorTraining, step: int
+) -> Batch:
+    """The sequences of `step`: scenes, kept patches and captions are functions of the seed and the step."""
+    import torch
+
+    from latentlens_dag.demo.text import PROMPT, caption
+
+    rng = random.Random(training.seed * 1_000_003 + step)
+    kind, count, window = _draw_kind(training, step, rng)
+    prompt = tokenizer.encode(PROMPT, add_special_tokens=False)
+    rows, captions = [], []
+    for index in rng.sample(range(len(features.truths)), max(1, training.tokens // (count + 56))):
+        kept = kept_patches(kind, features.truths[index], count, window, rng)
+        rows.append(features.rows[index][torch.from_numpy(kept)])
+        text = caption(source.world, view_of(features.truths[index], kept), rng)
+        captions.append([*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id])
+    token_ids, targets = _padded(prompt, captions)
+    return Batch(torch.stack(rows), token_ids, targets)
+
+
+def caption_loss(language: LlamaForCausalLM, connector: nn.Module, batch: Batch, bos: int, text_rms: float) -> Tensor:
+    """Mean cross-entropy of the captions' tokens given the kept visual tokens and the prompt."""
+    import torch
+
+    embed = language.get_input_embeddings()
+    visual = connector(batch.features.float()) * text_rms
+    start = embed(torch.full((len(visual), 1), bos))
+    inputs = torch.cat([start, visual.to(start.dtype), embed(batch.token_ids)], dim=1)
+    ones = torch.ones(inputs.shape[:2], dtype=torch.int64)
+    states = language.model(inputs_embeds=inputs, attention_mask=ones, use_cache=False).last_hidden_state
+    # The state before a token predicts it: text token t sits at 1 + kept + t.
+    before = states[:, visual.shape[1] : -1]
+    asked = batch.targets != IGNORED
+    return torch.nn.functional.cross_entropy(language.lm_head(before[asked]).float(), batch.targets[asked])
+
+
+def train_connector(
+    source: SceneSource,
+    language: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    encoder: CLIPVisionModel,
+    out: Path,
+    training: ConnectorTraining = ConnectorTraining(),
+    checkpoint_s: float = 60.0,
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Train the connector between the frozen `language` and `encoder`, or go on from `out`'s checkpoint.
+
+    Gives LLaVA's connector weights and the figures of the training.
+    """
+    import torch
+
+    began = time.monotonic()
+    language, encoder = _frozen(language), _frozen(encoder)
+    features = scene_features(source, encoder, training)
+    text_rms = embedding_rms(language)
+    connector = new_connector(features.rows.shape[-1], language.config.hidden_size, training.seed)
+    optimizer = torch.optim.AdamW(
+        connector.parameters(), lr=training.learning_rate, betas=(0.9, 0.98), weight_decay=0.0
+    )
+    step, spent_s = _resume(out, training, connector, optimizer)
+    losses: list[float] = []
+    saved = time.monotonic()
+    while step < training.steps:
+        batch = sample_batch(source, features, tokenizer, training, step)
+        for group in optimizer.param_groups:
+            group["lr"] = training.learning_rate * warmup_cosine(step, training.steps, training.warmup)
+        loss = caption_loss(language, connector, batch, tokenizer.bos_token_id, text_rms)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(connector.parameters(), 1.0)
+        optimizer.step()
+        step += 1
+        losses = [*losses[-99:], loss.item()]
+        if step % 25 == 0 or step == training.steps:
+            log.info(
+                "connector step %d of %d: loss %.3f, %.0f s",
+                step,
+                training.steps,
+                np.mean(losses),
+                spent_s + time.monotonic() - began,
+            )
+        if time.monotonic() - saved > checkpoint_s or step == training.steps:
+            _save(out, training, connector, optimizer, step, spent_s + time.monotonic() - began)
+            saved = time.monotonic()
+    figures = asdict(training) | {
+        "loss": round(float(np.mean(losses)), 4) if losses else None,
+        "seconds": round(spent_s + time.monotonic() - began, 1),
+        "threads": torch.get_num_threads(),
+        "parameters": sum(weight.numel() for weight in connector.parameters()),
+    }
+    return fold(connector, features, text_rms), figures
+
+
+def untrained_connector(
+    source: SceneSource, language: LlamaForCausalLM, encoder: CLIPVisionModel, training: ConnectorTraining
+) -> dict[str, Tensor]:
+    """LLaVA's connector weights as they are before the first step: the control of every lens figure."""
+    from dataclasses import replace
+
+    features = scene_features(source, _frozen(encoder), replace(training, scenes=min(100, training.scenes)))
+    connector = new_connector(features.rows.shape[-1], language.config.hidden_size, training.seed)
+    return fold(connector, features, embedding_rms(language))
+
+
+def embedding_rms(language: LlamaForCausalLM) -> float:
+    """Root mean square of the entries of the text embeddings."""
+    return float(language.get_input_embeddings().weight.float().pow(2).mean().sqrt())
+
+
+def _standardized(rows: Tensor, truths: list[Truth]) -> Features:
+    import torch
+
+    sample = rows[:200].float().flatten(0, 1)
+    mean = sample.mean(dim=0)
+    rms = float((sample - mean).pow(2).mean().sqrt())
+    for part in rows.split(100):
+        part.copy_((part.float() - mean) / rms)
+    return Features(rows.to(torch.bfloat16), truths, mean, rms)
+
+
+def _region_patches(truth: Truth, count: int, rng: random.Random) -> list[int]:
+    """All patches of one random region that shows in at least `count`."""
+    regions, sizes = np.unique(truth.patch_regions, return_counts=True)
+    fitting = regions[sizes >= count].tolist()
+    if not fitting:
+        return list(range(PATCHES))
+    return np.flatnonzero(truth.patch_regions == rng.choice(fitting)).tolist()
+
+
+def _draw_kind(training: ConnectorTraining, step: int, rng: random.Random) -> tuple[Kind, int, tuple[int, int]]:
+    """What a step keeps: the kind, the number of patches and, for a window, its height and width."""
+    small = step < training.small_steps
+    drawn = {kind: share for kind, share in training.kinds if not (small and kind in ("whole", "subset"))}
+    kind: Kind = rng.choices(list(drawn), list(drawn.values()))[0]  # type: ignore[assignment]
+    window = (rng.randint(2, 7), rng.randint(2, 7))
+    counts = {
+        "whole": PATCHES,
+        "subset": rng.randint(12, 100),
+        "window": window[0] * window[1],
+        "region": rng.randint(1, 4),
+        "few": rng.randint(1, 8),
+    }
+    return kind, counts[kind], window
+
+
+def _linear(connector: nn.Module, position: int) -> nn.Linear:
+    layer: nn.Linear = connector.get_submodule(str(position))  # type: ignore[assignment]
+    return layer
+
+
+def _padded(prompt: list[int], captions: list[list[int]]) -> tuple[Tensor, Tensor]:
+    import torch
+
+    longest = max(map(len, captions))
+    token_ids = torch.zeros(len(captions), len(prompt) + longest, dtype=torch.int64)
+    targets = torch.full_like(token_ids, IGNORED)
+    for row, ids in enumerate(captions):
+        token_ids[row, : len(prompt) + len(ids)] = torch.tensor([*prompt, *ids])
+        targets[row, len(prompt) : len(prompt) + len(ids)] = torch.tensor(ids)
+    return token_ids, targets
+
+
+def _frozen(model: Any) -> Any:
+    """`model` in bfloat16, as it is shipped, without gradients of its own."""
+    import torch
+
+    return model.to(torch.bfloat16).eval().requires_grad_(False)
+
+
+def _resume(out: Path, training: ConnectorTraining, connector: nn.Module, optimizer: Any) -> tuple[int, float]:
+    """Load the checkpoint of `out`, if it has one: the step to go on with and the seconds spent so far."""
+    state = load_checkpoint(out)
+    if state is None:
+        return 0, 0.0
+    if state["training"] != asdict(training):
+        raise ValueError(
+            f"The checkpoint in {out} was trained with {state['training']}, not with {asdict(training)}: "
+            "remove the folder to start anew, or give the same settings to go on."
+        )
+    connector.load_state_dict(state["connector"])
+    optimizer.load_state_dict(state["optimizer"])
+    return state["step"], state["seconds"]
+
+
+def _save(
+    out: Path, training: ConnectorTraining, connector: nn.Module, optimizer: Any, step: int, seconds: float
+) -> None:
+    parts = {"connector": connector.state_dict(), "optimizer": optimizer.state_dict()}
+    save_checkpoint(out, parts | {"training": asdict(training), "step": step, "seconds": seconds})

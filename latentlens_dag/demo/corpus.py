@@ -1,0 +1,79 @@
+"""The corpus of the demo's index: distinct sentences of natural length, one per line.
+
+The index describes a patch by words in context, so every word that names a thing of the world
+stands in many different sentences here, and backgrounds as ordinary nouns most of all: with fewer
+than about thirty patterns for them "snow" and "carpet" were never read. Captions and prompts are
+not in it; the model's own task would only describe itself.
+"""
+
+from __future__ import annotations
+
+import gzip
+import random
+import re
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import repeat
+from pathlib import Path
+
+from latentlens_dag.demo.text import own_sentences
+from latentlens_dag.demo.text_grammar import Item, Sentences
+from latentlens_dag.demo.world import COLORS, World
+
+SENTENCES = 24_000
+PER_BACKGROUND = 5
+"""Sentences of a background in a round; an object gets two."""
+WORDS = re.compile(r"\w+")
+SHORTEST, LONGEST = 4, 16
+
+
+def corpus_sentences(world: World, seed: int = 0, count: int = SENTENCES) -> list[str]:
+    """`count` distinct sentences of 4 to 16 words in random order; the same seed gives the same list."""
+    rng = random.Random(seed)
+    found = dict.fromkeys(own_sentences())
+    for make in _rounds(Sentences(world), world, rng):
+        sentence = make()
+        if SHORTEST <= len(WORDS.findall(sentence)) <= LONGEST:
+            found[sentence] = None
+        if len(found) >= count:
+            break
+    sentences = list(found)
+    rng.shuffle(sentences)
+    return sentences
+
+
+def write_corpus(world: World, path: Path, seed: int = 0, count: int = SENTENCES) -> int:
+    """Write the corpus gzipped, the same bytes for the same seed, and return its number of sentences."""
+    sentences = corpus_sentences(world, seed, count)
+    text = "".join(f"{sentence}\n" for sentence in sentences)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(gzip.compress(text.encode("utf-8"), compresslevel=9, mtime=0))
+    partial.replace(path)
+    return len(sentences)
+
+
+def read_corpus(path: Path) -> list[str]:
+    """The sentences of a corpus file."""
+    return gzip.decompress(path.read_bytes()).decode("utf-8").splitlines()
+
+
+def _rounds(sentences: Sentences, world: World, rng: random.Random) -> Iterator[Callable[[], str]]:
+    """Makers of sentences, without end: in each round every thing and category has its turn."""
+    items: tuple[Item, ...] = (*world.objects, *world.backgrounds)
+    spoken = [(item, word) for item in items for word in item.synonyms]
+    while True:
+        for thing in world.objects:
+            yield from repeat(partial(sentences.about, thing, rng), 2)
+        for ground in world.backgrounds:
+            yield from repeat(partial(sentences.about, ground, rng), PER_BACKGROUND)
+        for category in dict.fromkeys(thing.category for thing in world.objects):
+            members = [thing for thing in world.objects if thing.category == category]
+            yield partial(sentences.of, "category", rng.choice(members), rng)
+        for item in items:
+            yield partial(sentences.of, "part", item, rng)
+        for item in rng.sample(items, len(items) // 3):
+            yield partial(sentences.of, "place", item, rng)
+        for item, word in rng.sample(spoken, len(spoken) // 4):
+            yield partial(sentences.about, item, rng, said=word)
+        yield from repeat(partial(sentences.color, rng), len(COLORS))

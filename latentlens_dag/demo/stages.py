@@ -1,0 +1,165 @@
+"""The stages of the demo model's training, in the order of the paper: language, vision, connector.
+
+Each works in a folder of its own below a work folder and ends with DONE.json, the figures the model
+card is written from: a stage that has it is not run again, a stage that was interrupted goes on from
+its checkpoint. A part that misses a gate stops the training, because everything after it would only
+be worse.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from latentlens_dag.demo.scenes import HELD_OUT_FROM, SceneSource, truth_of
+from latentlens_dag.demo.training import Gate, check_gates, read_figures, write_figures
+
+log = logging.getLogger(__name__)
+
+LANGUAGE_GATES = (Gate("caption_recall", 0.85), Gate("oracle_mean", 0.98))
+LAYERS = tuple(range(1, 8))
+"""The layers the oracle connector is read at: all but the embeddings and the last."""
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Where the stages of one training lie, and its seed."""
+
+    folder: Path
+    seed: int
+    source: SceneSource
+
+    @property
+    def language(self) -> Path:
+        """Folder of stage 1."""
+        return self.folder / "language"
+
+    @property
+    def vision(self) -> Path:
+        """Folder of stage 2; the encoder lies in its subfolder model."""
+        return self.folder / "vision"
+
+    @property
+    def connector(self) -> Path:
+        """Folder of stage 3's checkpoint and figures."""
+        return self.folder / "connector"
+
+    @property
+    def model(self) -> Path:
+        """Folder of the finished model."""
+        return self.folder / "model"
+
+    @property
+    def untrained(self) -> Path:
+        """Folder of the same model with an untrained connector."""
+        return self.folder / "model_untrained"
+
+
+def run_language(place: Workplace) -> dict[str, Any]:
+    """Stage 1: tokenizer and language model, gated on reading a text prefix and on the oracle connector."""
+    figures = read_figures(place.language)
+    if figures is None:
+        figures = _train_language(place)
+    check_gates("language", figures, LANGUAGE_GATES)
+    return figures
+
+
+def run_vision(place: Workplace) -> dict[str, Any]:
+    """Stage 2: the vision encoder, gated on the patches of held-out scenes."""
+    from latentlens_dag.demo.vision import GATES, VisionTraining, train_vision_encoder
+
+    figures = read_figures(place.vision)
+    if figures is None:
+        figures = train_vision_encoder(place.source, place.vision, VisionTraining(seed=place.seed))
+    check_gates("vision", figures, GATES)
+    return figures
+
+
+def run_connector(place: Workplace, held_out: int = 200) -> dict[str, Any]:
+    """Stage 3: the connector and the finished models, gated on captions of held-out scenes."""
+    from latentlens_dag.demo.assemble import GATES
+    from latentlens_dag.demo.connector import ConnectorTraining
+
+    figures = read_figures(place.connector)
+    if figures is None:
+        figures = _train_connector(place, ConnectorTraining(seed=place.seed), held_out)
+    check_gates("connector", figures, GATES)
+    return figures
+
+
+def _train_language(place: Workplace) -> dict[str, Any]:
+    import torch
+
+    from latentlens_dag.demo.language import load_language_model, train_language_model
+    from latentlens_dag.demo.oracle import score_captions
+
+    figures: dict[str, Any] = dict(train_language_model(place.source.world, place.language, place.seed))
+    model, tokenizer = load_language_model(place.language)
+    scores = score_captions(place.source.world, model, tokenizer)
+    figures |= {f"caption_{name}": value for name, value in asdict(scores).items()}
+    figures |= {
+        "oracle_mean": _oracle_mean(place, model, tokenizer),
+        "seed": place.seed,
+        "threads": torch.get_num_threads(),
+    }
+    figures["parameters"] = sum(weight.numel() for weight in model.parameters())
+    write_figures(place.language, figures)
+    return figures
+
+
+def _oracle_mean(place: Workplace, model: Any, tokenizer: Any, scenes: int = 24) -> float:
+    """Share of patches the lens reads when every visual token is the embedding of its true word."""
+    from latentlens_dag.demo.corpus import corpus_sentences
+    from latentlens_dag.demo.oracle import contexts_of, score_oracle
+
+    contexts = contexts_of(model, tokenizer, corpus_sentences(place.source.world), LAYERS)
+    words = [_patch_names(place.source, HELD_OUT_FROM + index) for index in range(scenes)]
+    return float(score_oracle(place.source.world, model, tokenizer, contexts, LAYERS, words).mean)
+
+
+def _patch_names(source: SceneSource, seed: int) -> list[str]:
+    """The name that is true of each patch of the scene of `seed`."""
+    scene, composed = source(seed)
+    return [scene.names[region] for region in truth_of(composed, scene).patch_regions]
+
+
+def _train_connector(place: Workplace, training: Any, held_out: int) -> dict[str, Any]:
+    from latentlens_dag.demo.assemble import caption_scores, save_model
+    from latentlens_dag.demo.connector import train_connector, untrained_connector
+
+    language, tokenizer, encoder = load_parts(place)
+    connector, figures = train_connector(place.source, language, tokenizer, encoder, place.connector, training)
+    save_model(language, tokenizer, encoder, connector, place.model)
+    save_model(
+        language, tokenizer, encoder, untrained_connector(place.source, language, encoder, training), place.untrained
+    )
+    started = time.monotonic()
+    scores, pairs = caption_scores(place.model, place.source, held_out)
+    for text, view in pairs[:5]:
+        log.info("held out: %s | shown: %s, %s, %s", text, [item.name for item in view.objects], view.upper, view.lower)
+    figures |= asdict(scores) | {"held_out_scenes": held_out, "evaluation_s": round(time.monotonic() - started, 1)}
+    write_figures(place.connector, figures)
+    return figures
+
+
+def load_parts(place: Workplace) -> tuple[Any, Any, Any]:
+    """The finished language model, its tokenizer and the finished vision encoder.
+
+    Raises:
+        FileNotFoundError: if a stage is not finished.
+    """
+    from transformers import CLIPVisionModel
+
+    from latentlens_dag.demo.language import load_language_model
+
+    for folder in (place.language, place.vision):
+        if read_figures(folder) is None:
+            raise FileNotFoundError(
+                f"{folder} has no DONE.json, so its stage is not finished: "
+                f"run python -m latentlens_dag.demo {folder.name} --work {place.folder} first."
+            )
+    language, tokenizer = load_language_model(place.language)
+    return language, tokenizer, CLIPVisionModel.from_pretrained(place.vision / "model")

@@ -1,0 +1,93 @@
+"""What all stages of the demo model's training share: schedule, checkpoints, figures, gates.
+
+A stage can be killed at any moment and go on where its last checkpoint was: files are written
+under a temporary name and renamed, and all randomness of a step is a function of (seed, step), so
+that no generator's state needs keeping and a resumed run ends with the weights of an
+uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+DONE = "DONE.json"
+"""Name of the file of figures; a stage whose folder has it is complete."""
+CHECKPOINT = "checkpoint.pt"
+
+
+class GateFailed(RuntimeError):
+    """A trained part is not good enough to build the next one on."""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A figure that must reach `least` before the next stage may start."""
+
+    figure: str
+    least: float
+
+
+def check_gates(stage: str, figures: Mapping[str, Any], gates: tuple[Gate, ...]) -> None:
+    """Stop when a figure of `stage` is below its gate.
+
+    Raises:
+        GateFailed: naming every figure that falls short.
+    """
+    short = [
+        f"{gate.figure} is {figures[gate.figure]:.3f}, gate {gate.least}"
+        for gate in gates
+        if figures[gate.figure] < gate.least
+    ]
+    if short:
+        raise GateFailed(f"Stage {stage} falls short: {'; '.join(short)}. Train it longer, or with another --seed.")
+
+
+def warmup_cosine(step: int, steps: int, warmup: int) -> float:
+    """Factor on the learning rate: linear to 1 over `warmup` steps, then half a cosine to 0.02."""
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = (step - warmup) / max(1, steps - warmup)
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def save_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
+    """Write `state` as the checkpoint of `folder`; a kill leaves the old one or the new one, never half of one."""
+    import torch
+
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / (CHECKPOINT + ".partial")
+    torch.save(dict(state), partial)
+    partial.replace(folder / CHECKPOINT)
+
+
+def load_checkpoint(folder: Path) -> dict[str, Any] | None:
+    """The checkpoint of `folder`, None if there is none."""
+    import torch
+
+    path = folder / CHECKPOINT
+    if not path.exists():
+        return None
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return state
+
+
+def write_figures(folder: Path, figures: Mapping[str, Any]) -> None:
+    """Write the figures of a completed stage to `folder`/DONE.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / (DONE + ".partial")
+    partial.write_text(json.dumps(dict(figures), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    partial.replace(folder / DONE)
+
+
+def read_figures(folder: Path) -> dict[str, Any] | None:
+    """The figures of the stage in `folder`, None if it is not complete."""
+    path = folder / DONE
+    if not path.exists():
+        return None
+    figures: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return figures

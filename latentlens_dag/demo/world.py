@@ -1,0 +1,158 @@
+"""The things of the demo world and the words that name them, read from two CSV files.
+
+A word is concrete for an item when a patch of the item shows what the word says: its name, a
+synonym, its category or one of its parts. Places ("farm" for a cow) are abstract: they are
+about the item, but not in the picture. Colours are in neither list, because a table written
+by hand was wrong for many sprites: `scenes` measures them from the pixels.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white", "gray")
+"""The basic colour words a region can measure as, in the order of their class index."""
+
+
+@dataclass(frozen=True)
+class WorldObject:
+    """One kind of object: a sprite of the atlas and the words for it."""
+
+    name: str
+    emoji: str
+    category: str
+    synonyms: tuple[str, ...]
+    parts: tuple[str, ...]
+    places: tuple[str, ...]
+
+    @property
+    def concrete_words(self) -> tuple[str, ...]:
+        """Name, synonyms, category and parts, without repetition."""
+        return _distinct((self.name, *self.synonyms, self.category, *self.parts))
+
+    @property
+    def abstract_words(self) -> tuple[str, ...]:
+        """Places, without those that are already concrete."""
+        return tuple(word for word in _distinct(self.places) if word not in self.concrete_words)
+
+
+@dataclass(frozen=True)
+class Background:
+    """One textured background, which fills the upper or the lower half of a scene."""
+
+    name: str
+    half: Literal["upper", "lower"]
+    synonyms: tuple[str, ...]
+    parts: tuple[str, ...]
+    places: tuple[str, ...]
+
+    @property
+    def concrete_words(self) -> tuple[str, ...]:
+        """Name, synonyms and parts, without repetition."""
+        return _distinct((self.name, *self.synonyms, *self.parts))
+
+    @property
+    def abstract_words(self) -> tuple[str, ...]:
+        """Places, without those that are already concrete."""
+        return tuple(word for word in _distinct(self.places) if word not in self.concrete_words)
+
+
+Item = TypeVar("Item", WorldObject, Background)
+
+
+@dataclass(frozen=True)
+class World:
+    """All objects and backgrounds, in the order of their CSV files."""
+
+    objects: tuple[WorldObject, ...]
+    backgrounds: tuple[Background, ...]
+
+    @property
+    def upper(self) -> tuple[Background, ...]:
+        """The backgrounds of the upper half."""
+        return tuple(item for item in self.backgrounds if item.half == "upper")
+
+    @property
+    def lower(self) -> tuple[Background, ...]:
+        """The backgrounds of the lower half."""
+        return tuple(item for item in self.backgrounds if item.half == "lower")
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Object names, then background names: the classes of the vision encoder's patch labels."""
+        return tuple(item.name for item in self.objects) + tuple(item.name for item in self.backgrounds)
+
+    def object(self, name: str) -> WorldObject:
+        """The object called `name`."""
+        return _named(self.objects, name, "objects.csv")
+
+    def background(self, name: str) -> Background:
+        """The background called `name`."""
+        return _named(self.backgrounds, name, "backgrounds.csv")
+
+
+def load_world(folder: Path | None = None) -> World:
+    """Read objects.csv and backgrounds.csv of `folder` (default: assets/demo/world of the checkout).
+
+    Raises:
+        FileNotFoundError: if the folder or one of the files is missing.
+        ValueError: if two items of the world share a name, or a background's half is neither upper nor lower.
+    """
+    folder = folder or world_folder()
+    objects = tuple(_object(row) for row in _rows(folder / "objects.csv"))
+    backgrounds = tuple(_background(row) for row in _rows(folder / "backgrounds.csv"))
+    world = World(objects, backgrounds)
+    names = world.class_names
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"{folder} names {', '.join(repeated)} more than once: every class needs a name of its own.")
+    return world
+
+
+def world_folder() -> Path:
+    """The folder assets/demo/world of the checkout this package lies in, or of the current folder."""
+    places = [Path(__file__).resolve().parents[2], Path.cwd()]
+    for place in places:
+        if (place / "assets/demo/world/objects.csv").exists():
+            return place / "assets/demo/world"
+    raise FileNotFoundError(
+        f"No assets/demo/world/objects.csv below {' or '.join(map(str, places))}. The demo world lies in a checkout, "
+        "not in the installed package: run from the root of a checkout, or pass the folder."
+    )
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing: is {path.parent} the folder of the demo world?")
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _object(row: dict[str, str]) -> WorldObject:
+    synonyms, parts, places = (_words(row[column]) for column in ("synonyms", "parts", "places"))
+    return WorldObject(row["name"], row["emoji"], row["category"], synonyms, parts, places)
+
+
+def _background(row: dict[str, str]) -> Background:
+    half = row["half"]
+    if half not in ("upper", "lower"):
+        raise ValueError(f"Background {row['name']} has half {half!r} in backgrounds.csv; it is upper or lower.")
+    synonyms, parts, places = (_words(row[column]) for column in ("synonyms", "parts", "places"))
+    return Background(row["name"], "upper" if half == "upper" else "lower", synonyms, parts, places)
+
+
+def _words(cell: str) -> tuple[str, ...]:
+    return tuple(word for word in cell.split(";") if word)
+
+
+def _distinct(words: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(words))
+
+
+def _named(items: tuple[Item, ...], name: str, file: str) -> Item:
+    for item in items:
+        if item.name == name:
+            return item
+    raise KeyError(f"The demo world has no {name!r} in {file}.")

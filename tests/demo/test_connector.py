@@ -1,0 +1,207 @@
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
+
+import latentlens_dag.demo.connector as stage
+from latentlens_dag.demo.assemble import QUESTION, captions_of, named_things, save_model, score_captions
+from latentlens_dag.demo.connector import (
+    IGNORED,
+    Batch,
+    ConnectorTraining,
+    caption_loss,
+    fold,
+    kept_patches,
+    new_connector,
+    sample_batch,
+    scene_features,
+    train_connector,
+)
+from latentlens_dag.demo.scenes import GRID, PATCHES, SceneSource, SeenObject, View, truth_of
+from latentlens_dag.demo.text import PROMPT
+from latentlens_dag.demo.vision import VisionShape, new_encoder, normalize, patch_features
+
+TINY = ConnectorTraining(steps=4, scenes=6, warmup=2, tokens=260)
+SHAPE = VisionShape(hidden=16, layers=1, heads=2, mlp=16)
+
+
+@pytest.fixture(scope="module")
+def source() -> SceneSource:
+    return SceneSource.open()
+
+
+@pytest.fixture(scope="module")
+def tokenizer(source: SceneSource) -> PreTrainedTokenizerFast:
+    """Words of the world as tokens, cut at spaces; <bos> first, like the demo's own."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    prompt = ["\n", "Describe", "this", "image", "in", "detail"]
+    words = [*source.world.class_names, "There", "is", "a", "the", "above", "and", ".", ",", *prompt]
+    vocabulary = {
+        word: index for index, word in enumerate(["<pad>", "<bos>", "<eos>", "<image>", "<unk>", *dict.fromkeys(words)])
+    }
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(" ", "removed"), pre_tokenizers.Punctuation()]
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 1)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>", unk_token="<unk>",
+        extra_special_tokens={"image_token": "<image>"},
+    )  # fmt: skip
+
+
+def tiny_language(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=512, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    return LlamaForCausalLM(config).eval()
+
+
+def tiny_parts(tokenizer: PreTrainedTokenizerFast) -> tuple[Any, Any]:
+    language = tiny_language(tokenizer)
+    return language, new_encoder(SHAPE).eval()
+
+
+@pytest.mark.parametrize(
+    ("kind", "count"), [("whole", PATCHES), ("subset", 40), ("window", 6), ("region", 3), ("few", 5)]
+)
+def test_as_many_patches_are_kept_as_asked(source: SceneSource, kind: Any, count: int) -> None:
+    scene, composed = source(3)
+    truth = truth_of(composed, scene)
+    for seed in range(20):
+        kept = kept_patches(kind, truth, count, (2, 3), random.Random(seed))
+        assert kept.sum() == count
+        if kind == "region":
+            assert len(set(truth.patch_regions[kept].tolist())) == 1
+        if kind == "window":
+            rows, columns = np.nonzero(kept.reshape(GRID, GRID))
+            assert (np.ptp(rows), np.ptp(columns)) == (1, 2)
+
+
+def test_the_folded_connector_takes_raw_features_and_gives_text_sized_embeddings(
+    source: SceneSource, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    _, encoder = tiny_parts(tokenizer)
+    features = scene_features(source, encoder, TINY)
+    connector = new_connector(16, 32, seed=0)
+    folded = fold(connector, features, text_rms=0.02)
+    raw = features.rows.float() * features.rms + features.mean
+    hidden = torch.nn.functional.gelu(raw @ folded["linear_1.weight"].T + folded["linear_1.bias"])
+    output = hidden @ folded["linear_2.weight"].T + folded["linear_2.bias"]
+    assert torch.allclose(output, connector(features.rows.float()) * 0.02, atol=1e-5)
+    assert 0.01 < output.pow(2).mean().sqrt() < 0.04
+
+
+def test_the_loss_is_that_of_the_caption_alone(tokenizer: PreTrainedTokenizerFast) -> None:
+    language = tiny_language(tokenizer)
+    connector = new_connector(16, 32, seed=0)
+    features = torch.randn(1, 5, 16)
+    text, asked = [7, 8, 9, 10, 2], [IGNORED, IGNORED, 9, 10, 2]
+    loss = caption_loss(language, connector, Batch(features, torch.tensor([text]), torch.tensor([asked])), 1, 0.02)
+    embed = language.get_input_embeddings()
+    inputs = torch.cat([embed(torch.tensor([[1]])), connector(features) * 0.02, embed(torch.tensor([text]))], dim=1)
+    chances = language(inputs_embeds=inputs).logits.log_softmax(-1)[0]
+    slow = -sum(chances[6 + at - 1, text[at]] for at in (2, 3, 4)) / 3
+    assert loss.item() == pytest.approx(slow.item(), rel=1e-5)
+
+
+def test_padding_on_the_right_changes_no_loss(tokenizer: PreTrainedTokenizerFast) -> None:
+    language, connector = tiny_language(tokenizer), new_connector(16, 32, seed=0)
+    features = torch.randn(1, 5, 16)
+    short = Batch(features, torch.tensor([[7, 8, 2]]), torch.tensor([[IGNORED, 8, 2]]))
+    padded = Batch(features, torch.tensor([[7, 8, 2, 0, 0]]), torch.tensor([[IGNORED, 8, 2, IGNORED, IGNORED]]))
+    losses = [caption_loss(language, connector, batch, 1, 0.02).item() for batch in (short, padded)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_a_batch_is_a_function_of_its_step(source: SceneSource, tokenizer: PreTrainedTokenizerFast) -> None:
+    _, encoder = tiny_parts(tokenizer)
+    features = scene_features(source, encoder, TINY)
+    prompt = tokenizer.encode(PROMPT, add_special_tokens=False)
+    for step in range(6):
+        batch, again = (sample_batch(source, features, tokenizer, TINY, step) for _ in range(2))
+        assert all(torch.equal(one, other) for one, other in zip(batch, again, strict=True))
+        assert batch.token_ids[:, : len(prompt)].tolist() == [prompt] * len(batch.token_ids)
+        asked = batch.targets != IGNORED
+        assert torch.equal(batch.targets[asked], batch.token_ids[asked])
+        assert not asked[:, : len(prompt)].any()
+        assert (batch.targets == tokenizer.eos_token_id).sum(dim=1).tolist() == [1] * len(batch.targets)
+
+
+def test_only_the_connector_learns_and_an_interrupted_training_ends_with_the_same_weights(
+    source: SceneSource, tokenizer: PreTrainedTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    language, encoder = tiny_parts(tokenizer)
+    before = {name: weight.to(torch.bfloat16).clone() for name, weight in language.state_dict().items()}
+    straight, _ = train_connector(source, language, tokenizer, encoder, tmp_path / "straight", TINY, checkpoint_s=1000)
+    sample = stage.sample_batch
+
+    def killed_at_step_two(*arguments: Any) -> Batch:
+        if arguments[-1] == 2:
+            raise KeyboardInterrupt
+        return sample(*arguments)
+
+    monkeypatch.setattr(stage, "sample_batch", killed_at_step_two)
+    with pytest.raises(KeyboardInterrupt):
+        train_connector(source, language, tokenizer, encoder, tmp_path / "killed", TINY, checkpoint_s=-1)
+    monkeypatch.undo()
+    resumed, figures = train_connector(
+        source, language, tokenizer, encoder, tmp_path / "killed", TINY, checkpoint_s=1000
+    )
+    assert all(torch.equal(straight[name], resumed[name]) for name in straight)
+    assert all(torch.equal(before[name], weight) for name, weight in language.state_dict().items())
+    assert figures["steps"] == 4
+
+
+def test_the_saved_model_loads_with_the_auto_classes_and_is_what_was_trained(
+    source: SceneSource, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    language, encoder = tiny_parts(tokenizer)
+    features = scene_features(source, encoder, TINY)
+    folded = fold(new_connector(16, 32, seed=0), features, text_rms=0.02)
+    save_model(language, tokenizer, encoder, folded, tmp_path)
+    model, processor = AutoModelForImageTextToText.from_pretrained(tmp_path), AutoProcessor.from_pretrained(tmp_path)
+    image = source(4)[1].image
+    talk = [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": QUESTION}]}]
+    inputs = processor.apply_chat_template(talk, tokenize=True, return_dict=True, return_tensors="pt")
+    expected = [1, *[3] * PATCHES, *tokenizer.encode(PROMPT, add_special_tokens=False)]
+    assert inputs["input_ids"][0].tolist() == expected
+    rendered = processor(text=processor.apply_chat_template(talk), images=image, return_tensors="pt")
+    assert rendered["input_ids"][0].tolist() == expected
+    assert torch.allclose(inputs["pixel_values"], normalize(np.asarray(image)[None]), atol=1e-5)
+    with torch.no_grad():
+        pixels = inputs["pixel_values"].to(model.dtype)
+        visual = model.model.get_image_features(pixels).pooler_output[0]
+        raw = patch_features(model.model.vision_tower, pixels)
+        assert torch.equal(visual, model.model.multi_modal_projector(raw)[0])
+    assert model.dtype == torch.bfloat16
+    assert len(captions_of(model, processor, [image] * 2)) == 2
+
+
+def test_captions_are_scored_by_the_names_in_them(source: SceneSource) -> None:
+    seen = tuple(SeenObject(name, "red", "small", "left", "top") for name in ("duck", "car"))
+    scores = score_captions(
+        source.world, [("There is a duck and an orange key above the sky.", View("sky", "sand", seen))]
+    )
+    assert scores.object_recall == 0.5
+    assert scores.object_precision == 0.5
+    assert scores.background_recall == 0.5
+
+
+def test_orange_is_a_color_before_a_noun_and_a_fruit_alone(source: SceneSource) -> None:
+    assert named_things(source.world, "An orange tiger on sand.") == {"tiger", "sand"}
+    assert named_things(source.world, "An orange orange on sand.") == {"orange", "sand"}
+    assert named_things(source.world, "A big orange and the sky.") == {"orange", "sky"}

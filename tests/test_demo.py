@@ -1,0 +1,100 @@
+"""The demo as it is shipped: its files fit each other, and its study says what its card says."""
+
+import gzip
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+import pyarrow.parquet as pq
+import pytest
+
+from latentlens_dag.home import Home
+
+ROOT = Path(__file__).parents[1]
+DEMO = ROOT / "assets" / "demo"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    """The demo study, built into a home of its own."""
+    from latentlens_dag.dag.driver import open_project
+
+    found = Home(tmp_path_factory.mktemp("demo_home"))
+    before = Path.cwd()
+    os.chdir(ROOT)
+    try:
+        with open_project(found) as project:
+            selection = project.select(["demo"])
+            project.observe(selection)
+            project.build(selection)
+            assert project.plan(selection) == []
+    finally:
+        os.chdir(before)
+    yield found
+
+
+def _concrete(home: Home, lens: str, group: str) -> dict[int, float]:
+    rows = pq.read_table(home.warehouse.summary("demo", "interpretability")).to_pylist()
+    return {r["visual_layer"]: r["concrete"] for r in rows if (r["lens"], r["patch_group"]) == (lens, group)}
+
+
+def test_every_model_check_passes(home: Home) -> None:
+    import json
+
+    facts = json.loads(home.warehouse.model_checks("demo").read_text())
+    assert {check["name"]: check["passed"] for check in facts["checks"]} == {
+        "causality": True,
+        "padding_invariance": True,
+        "logits_reproduced": True,
+        "visual_token_count": True,
+    }
+    assert facts["prompt"].replace("<image>", "") == "<bos>\nDescribe this image in detail.\n"
+
+
+def test_all_shipped_scenes_are_judged_on_every_patch(home: Home) -> None:
+    from latentlens_dag import open_dataset
+
+    with open_dataset(home.root) as data:
+        counted = data.sql("SELECT count(DISTINCT image_id), count(*) FROM visual_tokens").fetchall()
+        judged = data.sql("SELECT lens, visual_layer, count(*) FROM judgements GROUP BY ALL").fetchall()
+    assert counted == [(48, 48 * 144)]
+    assert len(judged) == 3 * 8
+    assert {tokens for _, _, tokens in judged} == {48 * 144}
+
+
+def test_an_untrained_connector_says_nothing(home: Home, tmp_path: Path) -> None:
+    """The control: what the lens reads was learned, and is not in the judge, the words or the index."""
+    import torch
+
+    from latentlens_dag.demo.card import untrained_shares
+    from latentlens_dag.models import load_vlm
+
+    vlm = load_vlm(DEMO / "model", device="cpu")
+    torch.manual_seed(0)
+    for module in vlm.model.model.multi_modal_projector.modules():
+        if isinstance(module, torch.nn.Linear):
+            torch.nn.init.normal_(module.weight, std=module.in_features**-0.5)
+            torch.nn.init.zeros_(module.bias)
+    vlm.model.save_pretrained(tmp_path)
+    vlm.processor.save_pretrained(tmp_path)
+    assert untrained_shares(home.warehouse, tmp_path, DEMO / "scenes")["object"] < 0.05
+
+
+def test_the_corpus_has_as_many_sentences_as_it_says_and_none_twice() -> None:
+    lines = gzip.decompress((DEMO / "corpus.txt.gz").read_bytes()).decode().splitlines()
+    assert len(set(lines)) == len(lines) >= 20_000
+
+
+def test_every_region_is_of_a_shipped_scene_and_they_cover_it() -> None:
+    regions = pl.read_parquet(DEMO / "regions.parquet")
+    assert set(regions["file_name"]) == {path.name for path in (DEMO / "scenes").iterdir()}
+    for _, rows in regions.group_by("file_name"):
+        shown = sum(sum(runs[1::2]) for runs in rows["mask"].to_list())
+        assert shown == 192 * 192
+
+
+def test_the_weights_are_safetensors_of_at_most_25_mb() -> None:
+    weights = [path for path in (DEMO / "model").iterdir() if path.stat().st_size > 1_000_000]
+    assert [path.suffix for path in weights] == [".safetensors"]
+    assert weights[0].stat().st_size <= 25e6
