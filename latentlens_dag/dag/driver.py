@@ -296,9 +296,9 @@ def _begins(key: dg.AssetKey, asset: str) -> bool:
 
 def _raise_failure(result: Any, partition: str | None) -> None:
     """Turn a failed run into one error: the user's, where it was the user's, else `BuildFailed`."""
-    for event in result.all_events:
-        error = event.step_failure_data.error if event.is_step_failure else None
-        what = f"{event.step_key}[{partition}]" if partition else event.step_key
+    for happened in result.all_events:
+        error = happened.step_failure_data.error if happened.is_step_failure else None
+        what = f"{happened.step_key}[{partition}]" if partition else happened.step_key
         while error is not None:
             if error.cls_name == UserError.__name__:
                 raise UserError(_message(error))
