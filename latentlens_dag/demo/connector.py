@@ -43,17 +43,17 @@ class ConnectorTraining:
     """Everything that decides the connector's weights, given the two frozen models."""
 
     seed: int = 0
-    steps: int = 1400
+    steps: int = 1800
     scenes: int = 4000
     """Distinct training scenes; their features are computed once and kept in bfloat16 (55 kB each)."""
     learning_rate: float = 6e-3
     warmup: int = 40
     kinds: tuple[tuple[str, float], ...] = (
-        ("whole", 0.28),
+        ("whole", 0.42),
         ("subset", 0.14),
-        ("window", 0.18),
-        ("region", 0.30),
-        ("few", 0.10),
+        ("window", 0.14),
+        ("region", 0.22),
+        ("few", 0.08),
     )
     """What a step keeps, with its probability: everything; 12-100 random patches; a window of 2-7 by 2-7
     patches; 1-4 patches that show one region; 1-8 random patches."""
