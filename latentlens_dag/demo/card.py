@@ -40,9 +40,25 @@ def write_card(
         table=shares_table(rows),
         control="\n".join(f"| {group} | {100 * share:.1f} |" for group, share in control.items()),
         diversity=_diversity(warehouse),
+        gates="\n".join(_gate_rows(stages)),
         **{stage: "\n".join(_facts(figures)) for stage, figures in stages.items()},
     )
     out.write_text(text, encoding="utf-8")
+
+
+def _gate_rows(stages: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Markdown: what every gate asks for, what was reached, and whether that is enough."""
+    from latentlens_dag.demo import assemble, vision
+    from latentlens_dag.demo.stages import LANGUAGE_GATES
+
+    gates = {"language": LANGUAGE_GATES, "vision": vision.GATES, "connector": assemble.GATES}
+    rows = ["| stage | figure | asked for | reached | |", "|---|---|---|---|---|"]
+    for stage, asked in gates.items():
+        for gate in asked:
+            value = stages[stage][gate.figure]
+            name, verdict = gate.figure.replace("_", " "), "passed" if value >= gate.least else "**missed**"
+            rows.append(f"| {stage} | {name} | {gate.least} | {value:.3f} | {verdict} |")
+    return rows
 
 
 def shares_table(rows: list[dict[str, Any]]) -> str:

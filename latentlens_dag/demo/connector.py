@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -215,38 +215,78 @@ def train_connector(
     optimizer = torch.optim.AdamW(
         connector.parameters(), lr=training.learning_rate, betas=(0.9, 0.98), weight_decay=0.0
     )
-    step, spent_s = _resume(out, training, connector, optimizer)
-    losses: list[float] = []
-    saved = time.monotonic()
-    while step < training.steps:
-        batch = sample_batch(source, features, tokenizer, training, step)
+    run = Run(out, asdict(training) | {"text_rms": text_rms, "features_rms": features.rms}, connector, optimizer)
+    spent_s, saved = run.resume(), time.monotonic()
+    while run.step < training.steps:
+        batch = sample_batch(source, features, tokenizer, training, run.step)
         for group in optimizer.param_groups:
-            group["lr"] = training.learning_rate * warmup_cosine(step, training.steps, training.warmup)
-        loss = caption_loss(language, connector, batch, tokenizer.bos_token_id, text_rms)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(connector.parameters(), 1.0)
-        optimizer.step()
-        step += 1
-        losses = [*losses[-99:], loss.item()]
-        if step % 25 == 0 or step == training.steps:
-            log.info(
-                "connector step %d of %d: loss %.3f, %.0f s",
-                step,
-                training.steps,
-                np.mean(losses),
-                spent_s + time.monotonic() - began,
-            )
-        if time.monotonic() - saved > checkpoint_s or step == training.steps:
-            _save(out, training, connector, optimizer, step, spent_s + time.monotonic() - began)
+            group["lr"] = training.learning_rate * warmup_cosine(run.step, training.steps, training.warmup)
+        run.learn(caption_loss(language, connector, batch, tokenizer.bos_token_id, text_rms))
+        run.seconds = spent_s + time.monotonic() - began
+        if run.step % 25 == 0:
+            log.info("connector step %d of %d: loss %.3f, %.0f s", run.step, training.steps, run.loss, run.seconds)
+        if time.monotonic() - saved > checkpoint_s or run.step == training.steps:
+            run.save()
             saved = time.monotonic()
     figures = asdict(training) | {
-        "loss": round(float(np.mean(losses)), 4) if losses else None,
-        "seconds": round(spent_s + time.monotonic() - began, 1),
+        "loss": round(run.loss, 4),
+        "seconds": round(run.seconds, 1),
         "threads": torch.get_num_threads(),
         "parameters": sum(weight.numel() for weight in connector.parameters()),
     }
     return fold(connector, features, text_rms), figures
+
+
+@dataclass
+class Run:
+    """A training under way: what changes from step to step, and how it is kept."""
+
+    out: Path
+    settings: dict[str, Any]
+    """What a checkpoint must have been made with, the frozen models' scales among it."""
+    connector: nn.Module
+    optimizer: Any
+    step: int = 0
+    seconds: float = 0.0
+    losses: list[float] = field(default_factory=list)
+    """Of the last 100 steps."""
+
+    @property
+    def loss(self) -> float:
+        """Mean loss of the last 100 steps."""
+        return float(np.mean(self.losses)) if self.losses else float("nan")
+
+    def learn(self, loss: Tensor) -> None:
+        """One step of the optimizer down `loss`."""
+        import torch
+
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.connector.parameters(), 1.0)
+        self.optimizer.step()
+        self.step += 1
+        self.losses = [*self.losses[-99:], loss.item()]
+
+    def save(self) -> None:
+        """Write the checkpoint."""
+        parts = {"connector": self.connector.state_dict(), "optimizer": self.optimizer.state_dict()}
+        progress = {"step": self.step, "seconds": self.seconds, "losses": self.losses}
+        save_checkpoint(self.out, parts | progress | {"settings": self.settings})
+
+    def resume(self) -> float:
+        """Go back to the checkpoint, if there is one; gives the seconds spent before."""
+        state = load_checkpoint(self.out)
+        if state is None:
+            return 0.0
+        if state["settings"] != self.settings:
+            raise ValueError(
+                f"The checkpoint in {self.out} was made with {state['settings']}, not with {self.settings}: "
+                "remove the folder to start anew, or give the same settings and frozen models to go on."
+            )
+        self.connector.load_state_dict(state["connector"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.seconds, self.losses = state["step"], state["seconds"], state["losses"]
+        return self.seconds
 
 
 def untrained_connector(
@@ -323,25 +363,3 @@ def _frozen(model: Any) -> Any:
     import torch
 
     return model.to(torch.bfloat16).eval().requires_grad_(False)
-
-
-def _resume(out: Path, training: ConnectorTraining, connector: nn.Module, optimizer: Any) -> tuple[int, float]:
-    """Load the checkpoint of `out`, if it has one: the step to go on with and the seconds spent so far."""
-    state = load_checkpoint(out)
-    if state is None:
-        return 0, 0.0
-    if state["training"] != asdict(training):
-        raise ValueError(
-            f"The checkpoint in {out} was trained with {state['training']}, not with {asdict(training)}: "
-            "remove the folder to start anew, or give the same settings to go on."
-        )
-    connector.load_state_dict(state["connector"])
-    optimizer.load_state_dict(state["optimizer"])
-    return state["step"], state["seconds"]
-
-
-def _save(
-    out: Path, training: ConnectorTraining, connector: nn.Module, optimizer: Any, step: int, seconds: float
-) -> None:
-    parts = {"connector": connector.state_dict(), "optimizer": optimizer.state_dict()}
-    save_checkpoint(out, parts | {"training": asdict(training), "step": step, "seconds": seconds})
