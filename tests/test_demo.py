@@ -49,7 +49,7 @@ def test_every_model_check_passes(home: Home) -> None:
         "logits_reproduced": True,
         "visual_token_count": True,
     }
-    assert facts["prompt"].replace("<image>", "") == "<bos>\nDescribe this image in detail.\n"
+    assert facts["prompt"] == "<image>\nDescribe this image in detail.\n"
 
 
 def test_all_shipped_scenes_are_judged_on_every_patch(home: Home) -> None:

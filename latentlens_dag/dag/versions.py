@@ -31,7 +31,8 @@ def observed_version(path: Path, memory: Path) -> str:
         memory: JSON file that remembers sizes, times and hashes between calls.
     """
     known = _remembered(memory)
-    below = (file for file in path.rglob("*") if file.is_file() and file.name != "README.md")  # a card changes no result
+    # A model's card changes no result.
+    below = (file for file in path.rglob("*") if file.is_file() and file.name != "README.md")
     files = sorted(below) if path.is_dir() else [path] if path.is_file() else []
     now = {}
     for file in files:

@@ -70,6 +70,8 @@ def save_model(
     model.model.vision_tower.load_state_dict(encoder.state_dict())
     model.model.multi_modal_projector.load_state_dict(connector)
     model.generation_config = _generation_config(tokenizer)
+    for config in (model.config, model.config.text_config, model.config.vision_config):
+        config._name_or_path = ""  # else the folders of the training machine are shipped
     model.to(torch.bfloat16).save_pretrained(out)
     new_processor(tokenizer).save_pretrained(out)
 
