@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TORCH := torch==2.13.0
 
-.PHONY: demo test check dev soak bench clean help
+.PHONY: demo test check dev clean help
 
 help:
 	@sed -n 's/^# //p' Makefile; grep -o '^[a-z]*: ' Makefile | tr -d ':' | tr '\n' ' '; echo
@@ -28,7 +28,7 @@ demo: $(STAMP)
 	@echo '       $(BIN)/latentlens-dag query "FROM neighbors WHERE rank = 1 LIMIT 5"            # any SQL; README.md has more'
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadscope
 
 check: $(STAMP)
 	$(BIN)/ruff check .
@@ -40,12 +40,6 @@ check: $(STAMP)
 dev: $(STAMP)
 	mkdir -p .latentlens/dagster
 	DAGSTER_HOME="$$PWD/.latentlens/dagster" $(BIN)/dagster dev -w workspace.yaml
-
-soak: $(STAMP)
-	$(BIN)/python -m pytest -m soak
-
-bench: $(STAMP)
-	$(BIN)/python -m tests.benchmarks
 
 clean:
 	rm -rf $(VENV) .latentlens demo.png
