@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from latentlens_dag.errors import UserError
 from latentlens_dag.identity import combined
-from latentlens_dag.models import Vlm, visual_mask
+from latentlens_dag.models import Vlm, load_language_model, visual_mask
 from latentlens_dag.states import LanguageModel, captured, fingerprint
 from latentlens_dag.warehouse import write_text
 
@@ -56,6 +57,25 @@ def check_model(vlm: Vlm, prompt: str | None = None) -> ModelFacts:
         visual_token_count(vlm, image, prompt),
     ]
     return ModelFacts(checks, vlm.prompt_text(prompt), fingerprint(vlm.language_model))
+
+
+def check_same_model(mine: str, folder: Path, study: str, index: str) -> None:
+    """Refuse an index that was made with other weights than the study's.
+
+    Args:
+        mine: fingerprint of the study's language model.
+        folder: where the index's language model lies.
+        study, index: what they are called, for the message.
+
+    Raises:
+        UserError: where the two differ; vectors of different models cannot be compared.
+    """
+    if fingerprint(load_language_model(folder)) != mine:
+        raise UserError(
+            f"{study} cannot be read through Index {index}: the language model in {folder} has other weights than the "
+            "study's own (perhaps it was fine-tuned with the connector), so their states cannot be compared. Name an "
+            "index whose `language_model` is this VLM."
+        )
 
 
 def write_checks(facts: ModelFacts, path: Path) -> str:

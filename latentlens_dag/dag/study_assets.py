@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from latentlens_dag.dag.components import ImageSet, Index, Study
 
 # Algorithms: raise one when the same input would give other bytes.
-_MODEL_CHECKS, _VISUAL, _LENS, _JUDGEMENTS, _INTERPRETABILITY, _ANALYSIS, _CATALOG = 1, 1, 1, 1, 1, 1, 1
+_MODEL_CHECKS, _VISUAL, _LENS, _JUDGEMENTS, _INTERPRETABILITY, _ANALYSIS, _CATALOG = 2, 1, 1, 1, 1, 1, 1
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def _model_checks(parts: StudyParts) -> dg.AssetsDefinition:
 
     @dg.asset(
         key=key,
-        deps=[parts.vlm_key],
+        deps=[parts.vlm_key, keys.index(parts.index.name, "language_model")],
         group_name=parts.group,
         kinds={"torch", "transformers"},
         code_version=version_of(_MODEL_CHECKS, prompt=parts.study.prompt),
@@ -93,10 +93,12 @@ def _model_checks(parts: StudyParts) -> dg.AssetsDefinition:
         description="Self-checks of the model: what the lenses rely on, measured on the model itself.",
     )
     def model_checks(warehouse: WarehouseResource) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
-        from latentlens_dag.model_checks import check_model, write_checks
+        from latentlens_dag.model_checks import check_model, check_same_model, write_checks
         from latentlens_dag.models import load_vlm
 
         found = check_model(load_vlm(parts.vlm), parts.study.prompt)
+        if parts.vlm.resolve() != parts.index.model_folder.resolve():
+            check_same_model(found.fingerprint, parts.index.model_folder, f"Study {parts.name}", parts.index.name)
         version = write_checks(found, warehouse.paths.model_checks(parts.name))
         problems = {check.name: [] if check.passed else [f"{check.meaning}: {check.figure}"] for check in found.checks}
         verdicts = [verdict(name, key, problem) for name, problem in problems.items()]
@@ -110,7 +112,8 @@ def _model_checks(parts: StudyParts) -> dg.AssetsDefinition:
 def _visual(parts: StudyParts) -> dg.AssetsDefinition:
     key_of = parts.layer_keys("visual")
     tokens_key = keys.study(parts.name, "visual_tokens")
-    deps = [keys.images(parts.images.name, "pictures"), parts.vlm_key]
+    # The model checks refuse an index of another model, so nothing is computed before them.
+    deps = [keys.images(parts.images.name, "pictures"), parts.vlm_key, keys.study(parts.name, "model_checks")]
     version = version_of(_VISUAL, prompt=parts.study.prompt)
 
     @dg.multi_asset(

@@ -38,6 +38,11 @@ def _another_model(here: Path) -> None:
     _edited("vlm: {path: model}", "vlm: {path: other}")(here)
 
 
+def _other_weights(here: Path) -> None:
+    tiny_llava(here / "other", seed=1)
+    _edited("vlm: {path: model}", "vlm: {path: other}")(here)
+
+
 def _second_study(here: Path) -> None:
     (here.parent / "again").mkdir()
     study = (here / "defs.yaml").read_text().split("---")[-1].replace("path: model", "path: ../tiny/model")
@@ -70,6 +75,7 @@ MISTAKES = {
     "two studies of one name": (_second_study, r"2 Study components are named 'tiny'"),
     "a name that is none": (_edited("name: tiny", "name: Tiny Study"), r"'Tiny Study' is no name"),
     "index of another model": (_another_model, r"through Index words of another model: 4 blocks.*3 blocks"),
+    "index of other weights": (_other_weights, r"Study tiny cannot be read through Index words: .*other weights"),
     "no such judge": (_edited("judge: {regions: {}}", "judge: {chat: {}}"), r"chat"),
     "unreadable image": (
         lambda here: (here / "pictures" / "picture_1.png").write_bytes(b"nothing"),
