@@ -126,7 +126,7 @@ def caption_scores(
     """
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    model = AutoModelForImageTextToText.from_pretrained(folder).eval()
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype="float32").eval()
     processor = AutoProcessor.from_pretrained(folder)
     drawn = [source(HELD_OUT_FROM + index) for index in range(scenes)]
     texts = captions_of(model, processor, [composed.image for _, composed in drawn])

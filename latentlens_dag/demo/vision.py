@@ -25,7 +25,14 @@ import numpy as np
 
 from latentlens_dag.demo.backdrops import PIXELS
 from latentlens_dag.demo.scenes import GRID, HELD_OUT_FROM, PATCH, PATCHES, SceneSource, training_seed, visible_patches
-from latentlens_dag.demo.training import Gate, load_checkpoint, save_checkpoint, warmup_cosine, write_figures
+from latentlens_dag.demo.training import (
+    Gate,
+    bfloat16_pays,
+    load_checkpoint,
+    save_checkpoint,
+    warmup_cosine,
+    write_figures,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -66,7 +73,6 @@ class VisionTraining:
     """Peak of the first cycle; later ones have two thirds of it."""
     warmup: int = 80
     weight_decay: float = 0.05
-    bfloat16: bool = True
     shape: VisionShape = VisionShape()
 
     @property
@@ -211,7 +217,7 @@ def train_step(
     pixels, labels, _ = labeled_scenes(source, seeds, bounds)
     for group in optimizer.param_groups:
         group["lr"] = training.rate(step)
-    with torch.autocast("cpu", torch.bfloat16, enabled=training.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16_pays()):
         logits = head(patch_features(encoder, pixels))
     loss = torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), labels.flatten())
     optimizer.zero_grad(set_to_none=True)
@@ -298,6 +304,7 @@ def _finish(
             "patches": GRID * GRID,
             "seconds": round(seconds, 1),
             "threads": torch.get_num_threads(),
+            "bfloat16": bfloat16_pays(),
         }
     )
     write_figures(out, figures)

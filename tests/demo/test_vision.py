@@ -30,7 +30,6 @@ TINY = VisionTraining(
     dense_steps=2,
     batch=2,
     warmup=2,
-    bfloat16=False,
     shape=VisionShape(hidden=16, layers=1, heads=2, mlp=16),
 )
 
