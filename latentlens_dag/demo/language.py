@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from latentlens_dag.demo.text import LEARNED, Documents, Lesson, judged_words
+from latentlens_dag.demo.training import bfloat16_pays
 from latentlens_dag.demo.world import World
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ SPECIALS = ("<pad>", "<bos>", "<eos>", "<image>")
 """Ids 0 to 3."""
 VOCABULARY = 4096
 TOKENIZER_DOCUMENTS = 40_000
-LIST_TOKENS = 18
-"""Longest document of the lesson "lists"."""
+LIST_TOKENS, SET_TOKENS = 18, 36
+"""Longest documents of the lessons "lists" and "sets"."""
 EMBEDDING_RMS, BLOCK_SCALE = 0.4, 0.4
 """Of the untrained model: RMS of an embedding, and a factor on what each block adds to the residual stream."""
 IGNORED = -100
@@ -55,6 +56,8 @@ class Schedule:
     weight_decay: float = 0.05
     lists: int = 120
     """Steps, from the first, of the lesson "lists", in rows of one or two documents."""
+    sets: int = 200
+    """Steps after those of the lesson "sets", in rows of about two documents."""
     copies: int = 200
     """Steps after those of the lesson "copies", in rows of a quarter of the length."""
     save_every_s: float = 60.0
@@ -63,7 +66,9 @@ class Schedule:
         """The lesson of `step`, and into how many rows each row is cut for it."""
         if step < self.lists:
             return "lists", self.row_length // LIST_TOKENS
-        return ("copies", 4) if step < self.lists + self.copies else ("all", 1)
+        if step < self.lists + self.sets:
+            return "sets", self.row_length // SET_TOKENS
+        return ("copies", 4) if step < self.lists + self.sets + self.copies else ("all", 1)
 
     def rate(self, step: int) -> float:
         """Learning rate of `step`: linear warmup, then a cosine to a fiftieth."""
@@ -192,7 +197,7 @@ class Batches:
 
     def __init__(self, world: World, tokenizer: PreTrainedTokenizerFast, seed: int, schedule: Schedule) -> None:
         """Batches of `schedule`, from the documents of `seed`."""
-        lessons: tuple[Lesson, ...] = ("lists", "copies", "all")
+        lessons: tuple[Lesson, ...] = ("lists", "sets", "copies", "all")
         self.lessons = {lesson: Documents(world, lesson) for lesson in lessons}
         self.tokenizer = tokenizer
         self.first_seed = seed * 10**9
@@ -208,7 +213,7 @@ class Batches:
 
         lesson, cuts = self.schedule.lesson(step)
         rows, length = self.schedule.rows * cuts, self.schedule.row_length // cuts
-        count = self.schedule.rows * self.schedule.row_length // (8 if lesson == "lists" else 20)
+        count = self.schedule.rows * self.schedule.row_length // (8 if lesson in ("lists", "sets") else 20)
         first = self.first_seed + step * 100_000
         documents = self.lessons[lesson]
         tokens = [self.tokens(documents.marked(first + number)) for number in range(max(count, rows))]
@@ -330,7 +335,7 @@ def _step(
     for group in optimizer.param_groups:
         group["lr"] = rate
     targets = targets[:, 1:]
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16_pays()):
         logits = model(input_ids=batch[:, :-1]).logits
     loss = torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
     loss.backward()

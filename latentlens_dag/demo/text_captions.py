@@ -2,15 +2,15 @@
 
 A caption names every object and background of a `View`, with colors, sizes and positions in
 varied phrasings; a view of nothing but a background has a caption too. A passage gives the
-same content as a list, as notes, as shuffled words or as sentences: a language model trained on
-passage, prompt, caption learns to read its prefix, which is all the connector needs later.
+same content as a list, as notes, as shuffled words, cell by cell or as sentences: a language model
+trained on passage, prompt, caption learns to read its prefix, which is all the connector needs later.
 """
 
 from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 
 from latentlens_dag.demo.scenes import SeenObject, View
@@ -24,6 +24,8 @@ LEARNED = re.compile("\x02(.*?)\x03")
 """In a passage, words that a language model should expect where they stand; the rest of it is only read."""
 REPEATED = re.compile(r"\b(\w+)(?:[.,;]? \1\b)+")
 """A word that follows itself, with or without punctuation in between."""
+GRIDS = ((3, 3), (3, 5), (4, 4), (4, 6), (5, 7), (6, 6), (8, 8), (12, 12))
+"""Rows and columns of the passages that name a grid's cells; pictures have 12 x 12 patches."""
 _POSITIONS = {
     ("left", "top"): ("at the top left", "in the upper left corner", "on the left at the top"),
     ("center", "top"): ("at the top", "in the middle at the top", "near the upper edge"),
@@ -87,9 +89,58 @@ def passage(world: World, sentences: Sentences, view: View, rng: random.Random) 
     Whatever the format, objects are first mentioned in reading order, as in the caption. With random
     orders a caption's next object could not be known, and after 900 steps half of them were named.
     """
+    if rng.random() < 0.35:
+        return finish(_cells(world, sentences, view, rng))
     makers = (_list, _notes, _bag, _bag, _jumble, _jumble, _jumble, _grid, _grid, _sentences, _retold)
     text = rng.choice(makers)(world, sentences, view, rng)
     return finish(REPEATED.sub(r"\1", " ".join(text.split())))
+
+
+def _cells(world: World, sentences: Sentences, view: View, rng: random.Random) -> str:
+    """The words of a small grid of cells, row by row, now and then followed by what follows them in a sentence.
+
+    A word stands as often as its thing has cells, as in a picture's patches; nothing here is learned but
+    what follows in a sentence, so that "the next word is the same" is not. Without such passages a word
+    that repeats itself had a state at the last layers that resembled no word at all.
+    """
+    names = _cell_names(view, rng)
+    known = (name in names[:place] for place, name in enumerate(names))
+    words = [_cell_word(world, name, rng) if again else name for name, again in zip(names, known, strict=True)]
+    items: dict[str, Item] = {word: item for item in _items(world, view) for word in (item.name, *item.synonyms)}
+    share = min(0.4, 10 / len(words)) if words else 0.0
+    told = [
+        f"{word} {_continued(items[word], word, sentences, rng)}" if word in items and rng.random() < share else word
+        for word in words
+    ]
+    return " ".join(" ".join(told).split())
+
+
+def _cell_word(world: World, name: str, rng: random.Random) -> str:
+    """The name of what a cell shows, now and then another concrete word for it."""
+    return name if rng.random() < 0.9 else rng.choice(_item(world, name).concrete_words)
+
+
+def _cell_names(view: View, rng: random.Random) -> list[str]:
+    """The name of what each cell of a grid (GRIDS) shows; every object of the view has 1-4 cells."""
+    height, width = rng.choice(GRIDS)
+    horizon = rng.randint(1, height - 1)
+    grounds = [view.upper or view.lower] * horizon + [view.lower or view.upper] * (height - horizon)
+    cells: dict[tuple[int, int], str | None] = {
+        (row, column): ground for row, ground in enumerate(grounds) for column in range(width)
+    }
+    places: dict[tuple[int, int], str] = {}
+    for seen in view.objects:
+        row, column = _ORDER[seen.row] * height // 3, _ORDER[seen.column] * width // 3
+        row, column = next(place for place in _from(row * width + column, height, width) if place not in places)
+        places[row, column] = seen.name
+        around = [(row, column + 1), (row + 1, column), (row + 1, column + 1)][: rng.randint(0, 3)]
+        cells.update({place: seen.name for place in around if place in cells})
+    return [name for name in (cells | places).values() if name]
+
+
+def _from(first: int, height: int, width: int) -> Iterator[tuple[int, int]]:
+    """Every cell of a grid as (row, column), row by row from cell `first` on."""
+    return (divmod((first + number) % (height * width), width) for number in range(height * width))
 
 
 def _filled(section: str, view: View, rng: random.Random) -> str:

@@ -12,7 +12,8 @@ import pytest
 
 from latentlens_dag.demo.corpus import corpus_sentences, read_corpus, write_corpus
 from latentlens_dag.demo.scenes import SeenObject, View
-from latentlens_dag.demo.text import LEARNED, Documents, caption, judged_words, passage, random_view
+from latentlens_dag.demo.text import LEARNED, Documents, caption, judged_words, random_view
+from latentlens_dag.demo.text_captions import _cells
 from latentlens_dag.demo.text_grammar import Sentences, finish, noun, place_phrase, plural_of, sections
 from latentlens_dag.demo.world import World, load_world
 
@@ -66,12 +67,39 @@ def test_documents_depend_on_their_seed_alone(world: World) -> None:
     assert len(set(forwards)) > 35
 
 
-def test_a_passage_never_says_a_word_twice_in_a_row(world: World) -> None:
+def tokens(text: str) -> list[str]:
+    return re.findall(r"\w+|[^\w\s]", text.lower())
+
+
+def test_no_word_that_is_learned_repeats_the_one_before_it(world: World) -> None:
+    documents = Documents(world)
+    for seed in range(1500):
+        first, newline, rest = documents.marked(seed).partition("\n")
+        flags = itertools.cycle((False, True)) if newline else (True,)
+        words = [(word, flag) for text, flag in zip(LEARNED.split(first), flags, strict=False) for word in tokens(text)]
+        told = [(word, True) for word in tokens(rest)]
+        pairs = [*itertools.pairwise(words), *itertools.pairwise(told)]
+        assert not [word for (before, _), (word, learned) in pairs if learned and word == before], first
+
+
+def test_the_cells_of_a_passage_show_every_thing_of_the_view_and_nothing_else(world: World) -> None:
     sentences = Sentences(world)
-    for seed in range(500):
+    for seed in range(800):
         rng = random.Random(seed)
-        words = words_of(LEARNED.sub("", passage(world, sentences, random_view(world, rng), rng)))
-        assert all(before != word for before, word in itertools.pairwise(words)), words
+        view = random_view(world, rng)
+        said = set(words_of(LEARNED.sub(" ", _cells(world, sentences, view, rng))))
+        items = [world.object(seen.name) for seen in view.objects]
+        grounds = [world.background(name) for name in (view.upper, view.lower) if name]
+        assert {item.name for item in items} <= said
+        assert said <= {word for item in (*items, *grounds) for word in item.concrete_words}
+
+
+def test_a_set_asks_for_each_of_its_words_once_in_the_order_in_which_they_came(world: World) -> None:
+    documents = Documents(world, "sets")
+    bags = [text.split("\n") for text in map(documents.marked, range(200)) if "\n" in text]
+    assert len(bags) > 150
+    assert any(len(bag.split()) > len(asked.split()) for bag, asked in bags)
+    assert all(list(dict.fromkeys(bag.split())) == asked.split() for bag, asked in bags)
 
 
 def test_every_pattern_can_be_filled_for_every_thing_of_its_kind(world: World) -> None:
