@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from latentlens_dag.errors import UserError
 from latentlens_dag.lenses import VOCABULARY_LENSES, OccurrenceLookup, latent_table, vocabulary_table
 from latentlens_dag.schema import VISUAL_TOKENS
 from latentlens_dag.search import Block, Neighbors, cosine_top_k
@@ -72,7 +73,16 @@ def latent_answers(
 
     Yields:
         (visual layer, NEIGHBORS) for each layer of `states`.
+
+    Raises:
+        UserError: where the index has fewer rows than k, so that there are no k answers.
     """
+    rows = sum(count_rows(table) for table in index.tables.values())
+    if rows < k:
+        raise UserError(
+            f"`top_k: {k}` of Study {study} asks for more answers than its index has rows ({rows}, over "
+            f"{len(index.tables)} contextual layers): ask for fewer, or give the index a larger corpus."
+        )
     occurrences = OccurrenceLookup(pa.concat_tables([pq.read_table(file) for file in index.occurrences]))
     queries = [at.states for at in states.values()]
     found = cosine_top_k(np.concatenate(queries), _all_blocks(index, progress), k) if queries else None

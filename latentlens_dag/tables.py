@@ -164,7 +164,7 @@ def write_states(path: Path, image_ids: list[str], token_index: NDArray[np.int32
     }
     with atomic_path(path) as temporary:
         lance.write_dataset(pa.table(columns), str(temporary), data_storage_version=_VERSION)
-    return combined([digest(np.ascontiguousarray(states).tobytes()), *image_ids])
+    return combined([digest(np.ascontiguousarray(states).tobytes()), token_index.tolist(), *image_ids])
 
 
 class States(NamedTuple):

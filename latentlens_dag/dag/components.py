@@ -198,6 +198,8 @@ class Study(Declared):
         images = self.find(context, ImageSet, self.images, "images")
         vlm = model_folder(self.vlm, "vlm", place)
         self._check_same_model(vlm, index, place)
+        if self.top_k > (vocabulary := text_shape(vlm)[2]):
+            raise UserError(f"`top_k: {self.top_k}` of {place} must be at most {vocabulary}, the model's vocabulary.")
         if isinstance(self.judge, Judge) and (self.judge.regions is None or images.regions is None):
             raise UserError(
                 f"`judge` of {place} judges by regions, but ImageSet {images.name} has none. Give it "

@@ -52,4 +52,4 @@ def _remembered(memory: Path) -> dict[str, list]:
         found: dict[str, list] = json.loads(memory.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found
+    return found if isinstance(found, dict) else {}

@@ -53,6 +53,8 @@ MISTAKES = {
     "unknown key": (_edited("top_k: 3", "top_kk: 3"), r"top_kk"),
     "not a number": (_edited("top_k: 3", "top_k: many"), r"top_k"),
     "top_k of zero": (_edited("top_k: 3", "top_k: 0"), r"`top_k: 0` of Study tiny .*at least 1"),
+    "top_k over the vocabulary": (_edited("top_k: 3", "top_k: 999999"), r"`top_k: 999999` of Study tiny .*at most \d+"),
+    "top_k over the index": (_edited("top_k: 3", "top_k: 250"), r"`top_k: 250` of Study tiny .* its index has rows"),
     "no YAML": (_edited("attributes: {name: text,", "attributes: {name: text"), r"defs\.yaml"),
     "missing corpus": (
         _edited("corpus.txt", "corpse.txt"),
