@@ -35,12 +35,6 @@ def file_digest(path: Path) -> str:
     return state.hexdigest()
 
 
-def folder_digest(folder: Path) -> str:
-    """The hash of a folder: relative names and contents of all its files, in order of name."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return combined(f"{path.relative_to(folder).as_posix()} {file_digest(path)}" for path in files)
-
-
 def combined(parts: Iterable[object]) -> str:
     """One hash of several values in order, whatever characters they hold."""
     return digest(json.dumps([str(part) for part in parts]).encode("utf-8"))

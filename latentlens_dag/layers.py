@@ -19,7 +19,7 @@ def auto_contextual_layers(depth: int) -> list[int]:
     blocks on, and always L-2 and L-1 (arXiv 2602.00462, appendix B).
     """
     layers = {1, 2, 4, 8, 16, depth - 2, depth - 1}
-    if 24 < depth <= 40:
+    if depth <= 40:
         layers.add(24)
     if depth > 40:
         layers |= {round(depth / 2), round(3 * depth / 4)}

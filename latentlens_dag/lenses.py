@@ -53,7 +53,7 @@ def embedding_lens(model: LanguageModel, states: NDArray[np.float32], k: int) ->
 
     rows = model.embedding.detach().float()
     norms = rows.norm(dim=1, keepdim=True)
-    unit = torch.where(norms > 0, rows / norms, torch.zeros_like(rows))
+    unit = rows / norms  # NaN where the norm is 0; masked below
 
     def cosine(part: Tensor) -> Tensor:
         found = torch.nn.functional.normalize(part.float(), dim=1) @ unit.T
@@ -108,7 +108,7 @@ class OccurrenceLookup:
     def rows(self, keys: NDArray[np.uint64]) -> pa.Table:
         """The occurrences of the given keys, in their order."""
         where = np.searchsorted(self._keys, keys)
-        if len(keys) and not (self._keys[where.clip(max=len(self._keys) - 1)] == keys).all():
+        if not (self._keys[where.clip(max=len(self._keys) - 1)] == keys).all():
             raise ValueError(
                 "A layer table holds a key that its index does not list: they were made by different builds."
             )

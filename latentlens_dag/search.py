@@ -106,11 +106,11 @@ def _floor(scores: Tensor, best: Neighbors, width: int) -> NDArray[np.float32]:
 
     k = best.cosine.shape[1]
     floor = best.cosine[:, -1]
-    if np.isneginf(floor).any() and len(scores) > k:
+    if np.isneginf(floor).any():
         # Nothing is known yet: the k-th best of the block's group maxima is a floor, for k rows reach it.
         maxima = _group_maxima(scores)
         if len(maxima) >= k:
-            floor = np.maximum(floor, torch.topk(maxima, k, dim=0).values[-1].numpy() - _slack(width))
+            floor = np.maximum(floor, torch.topk(maxima, k, dim=0).values[-1].numpy())
     return (floor - _slack(width)).astype(np.float32)
 
 

@@ -1,9 +1,11 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
 
 from latentlens_dag import encode as module
 from latentlens_dag.encode import encode
@@ -13,6 +15,7 @@ from latentlens_dag.models import Vlm
 from latentlens_dag.occurrences import candidates
 from latentlens_dag.schema import SENTENCES
 from latentlens_dag.testing import SENTENCES as TEXTS
+from latentlens_dag.testing import tiny_tokenizer
 
 
 def _sentences() -> pa.Table:
@@ -58,3 +61,50 @@ def test_nothing_to_encode_gives_empty_arrays(llava: Vlm, tmp_path: Path) -> Non
 def test_a_layer_that_the_model_lacks_is_refused(llava: Vlm, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="Layer 7"):
         encode(llava.language_model, _sentences(), _sentences(), [7], tmp_path)
+
+
+def test_only_what_is_needed_is_read_in_batches_of_at_most_so_many_tokens(
+    llava: Vlm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_TOKENS_PER_BATCH", 30)
+    model, sentences, shapes, told = llava.language_model, _sentences(), [], []
+    rows = candidates(model.tokenizer, sentences, "x", 3)
+    last = dict(zip(sentences["sentence_id"].to_pylist(), (9, 1, 2, 3, 9, 4, 5, 0), strict=True))  # no token of one
+    kept = [row["position"] <= last[row["sentence_id"]] for row in rows.to_pylist()]
+    rows = rows.filter(pa.array(kept))
+    longest: dict[str, int] = {}
+    for row in rows.to_pylist():
+        longest[row["sentence_id"]] = max(longest.get(row["sentence_id"], 0), row["position"] + 2)  # <bos> and itself
+    hook = model.decoder.register_forward_pre_hook(
+        lambda module, args, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    with hook:
+        encode(model, rows, sentences, [1], tmp_path, lambda done, total: told.append((done, total)))
+    assert sum(number for number, _ in shapes) == len(longest) < len(sentences)
+    assert [length for _, length in shapes] == sorted(length for _, length in shapes)
+    assert shapes[-1][1] == max(longest.values())
+    assert told[-1] == (sum(longest.values()), sum(longest.values()))
+    assert 1 < len(shapes) < len(longest)
+    assert all(number * length <= 30 for number, length in shapes)
+
+
+def test_positions_leave_out_whatever_specials_the_tokenizer_puts_first(llava: Vlm, tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer()
+    specials = [("<bos>", 1), ("<eos>", 2)]
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<bos> <eos> $A", special_tokens=specials)
+    model, sentences = replace(llava.language_model, tokenizer=tokenizer), _sentences()
+    rows = candidates(tokenizer, sentences, "x", 3)
+    found = encode(model, rows, sentences, [0], tmp_path)[0]
+    expected = model.embedding.detach()[rows["token_id"].to_pylist()]
+    assert np.allclose(found.norms[:, None] * found.vectors, expected.numpy(), atol=5e-3)
+
+
+def test_more_sentences_than_are_tokenized_at_once_are_all_encoded(llava: Vlm, tmp_path: Path) -> None:
+    model = llava.language_model
+    pairs = sorted((text_id(text), text) for text in (f"{number}" for number in range(1500)))
+    sentences = pa.table([[i for i, _ in pairs], [t for _, t in pairs]], schema=SENTENCES)
+    rows = candidates(model.tokenizer, sentences, "x", 2000, 0)
+    assert len(set(rows["sentence_id"].to_pylist())) > 1000
+    found = encode(model, rows, sentences, [0], tmp_path)[0]
+    expected = model.embedding.detach()[rows["token_id"].to_pylist()]
+    assert np.allclose(found.norms[:, None] * found.vectors, expected.numpy(), atol=5e-3)

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from latentlens_dag import lenses as module
 from latentlens_dag.identity import text_id
 from latentlens_dag.lenses import OccurrenceLookup, embedding_lens, logit_lens, top_k_lowest_index_first
 from latentlens_dag.model_checks import noise_image
@@ -36,8 +38,6 @@ def test_logit_lens_after_the_last_block_gives_the_models_own_answer(llava: Vlm)
 
 
 def test_logit_lens_uses_the_models_soft_cap(llava: Vlm) -> None:
-    from dataclasses import replace
-
     capped = replace(llava.language_model, softcap=2.0)
     states = _states(llava).states
     plain, found = logit_lens(llava.language_model, states, 3), logit_lens(capped, states, 3)
@@ -120,7 +120,36 @@ def test_a_key_that_the_index_does_not_list_is_refused() -> None:
     from latentlens_dag.schema import OCCURRENCES
 
     columns = {field.name: pa.nulls(2, field.type) for field in OCCURRENCES}
-    lookup = OccurrenceLookup(pa.table({**columns, "key": [f"{2:016x}", f"{9:016x}"]}, schema=OCCURRENCES))
+    lookup = OccurrenceLookup(pa.table({**columns, "key": [f"{9:016x}", f"{2:016x}"]}, schema=OCCURRENCES))
     assert lookup.rows(np.array([9, 2, 9], np.uint64))["key"].to_pylist() == [f"{k:016x}" for k in (9, 2, 9)]
-    with pytest.raises(ValueError, match="does not list"):
-        lookup.rows(np.array([5], np.uint64))
+    for key in (1, 5, 2**64 - 1):  # below, between and above those that there are
+        with pytest.raises(ValueError, match="does not list"):
+            lookup.rows(np.array([key], np.uint64))
+    assert len(lookup.rows(np.array([], np.uint64))) == 0
+
+
+def test_a_row_of_the_embedding_without_direction_is_never_an_answer(llava: Vlm) -> None:
+    embedding = llava.language_model.embedding.detach().clone()
+    embedding[[0, 7]] = 0
+    states = _states(llava).states
+    found = embedding_lens(replace(llava.language_model, embedding=embedding), states, len(embedding))
+    assert (found.token_id[:, -2:] == [0, 7]).all()
+    assert np.isneginf(found.score[:, -2:]).all()
+    assert np.isfinite(found.score[:, :-2]).all()
+
+
+def test_more_states_than_one_pass_takes_are_all_answered(llava: Vlm, monkeypatch: pytest.MonkeyPatch) -> None:
+    states = _states(llava).states
+    whole = logit_lens(llava.language_model, states, 3)
+    monkeypatch.setattr(module, "_QUERIES_PER_PASS", 4)
+    assert (logit_lens(llava.language_model, states, 3).token_id == whole.token_id).all()
+
+
+def test_answers_stand_by_image_token_and_rank(llava: Vlm) -> None:
+    at = States(["a", "a", "b"], np.array([5, 6, 5], np.int32), _states(llava).states[:3])
+    ((_, table),) = vocabulary_answers("s", LOGITLENS, {2: at}, llava.language_model, 2)
+    found = [(row["image_id"], row["token_index"], row["rank"]) for row in table.to_pylist()]
+    assert found == [(i, t, rank) for i, t in (("a", 5), ("a", 6), ("b", 5)) for rank in (1, 2)]
+    best = logit_lens(llava.language_model, at.states, 2)
+    assert table["token_id"].to_pylist() == best.token_id.ravel().tolist()
+    assert set(table["visual_layer"].to_pylist()) == {2}

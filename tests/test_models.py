@@ -1,4 +1,5 @@
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -6,7 +7,14 @@ import torch
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.families import region_map
-from latentlens_dag.model_checks import check_model, noise_image
+from latentlens_dag.model_checks import (
+    ModelCheck,
+    ModelFacts,
+    check_model,
+    noise_image,
+    visual_token_count,
+    write_checks,
+)
 from latentlens_dag.models import Vlm, load_language_model, load_vlm
 from latentlens_dag.states import captured, fingerprint
 from latentlens_dag.testing import tiny_llava
@@ -72,11 +80,11 @@ def test_a_check_fails_on_a_model_that_breaks_what_it_states(llava_folder: Path)
     assert [check.name for check in check_model(vlm).checks if not check.passed] == ["logits_reproduced"]
 
 
-def test_a_model_that_looks_ahead_is_not_causal(llava_folder: Path) -> None:
+def test_a_model_that_looks_ahead_and_at_padding_fails_both_checks(llava_folder: Path) -> None:
     vlm = load_vlm(llava_folder, device="cpu")
     block = vlm.language_model.decoder.layers[0]
     block.register_forward_hook(lambda module, args, output: output + output.mean(dim=1, keepdim=True))
-    assert "causality" in [check.name for check in check_model(vlm).checks if not check.passed]
+    assert [check.name for check in check_model(vlm).checks if not check.passed] == ["causality", "padding_invariance"]
 
 
 def test_a_layer_that_the_model_lacks_is_refused(llava: Vlm) -> None:
@@ -112,3 +120,55 @@ def test_no_images_give_empty_tables(llava: Vlm) -> None:
     seen = llava.visual_states([], [0, 1])
     assert {layer: tuple(states.shape) for layer, states in seen.states.items()} == {0: (0, 32), 1: (0, 32)}
     assert seen.tokens.schema == llava.visual_states([noise_image(48, 48)], [0]).tokens.schema
+
+
+def test_a_value_that_is_no_number_fails_the_checks(llava_folder: Path) -> None:
+    vlm = load_vlm(llava_folder, device="cpu")
+    vlm.language_model.decoder.norm.forward = lambda x: x * torch.nan
+    assert [check.name for check in check_model(vlm).checks if not check.passed] == ["logits_reproduced"]
+
+
+@pytest.mark.parametrize("less", [-1, 1])
+def test_a_map_with_more_or_fewer_boxes_than_the_model_has_tokens_fails_its_check(
+    llava: Vlm, monkeypatch: pytest.MonkeyPatch, less: int
+) -> None:
+    view = llava.token_map(150, 100).view
+    other = [*view, view[-1]] if less < 0 else view[:-1]
+    monkeypatch.setattr(type(llava), "token_map", lambda *args: SimpleNamespace(view=other))
+    check = visual_token_count(llava, noise_image(150, 100))
+    assert (check.passed, check.figure) == (False, less)
+
+
+def test_the_version_of_the_checks_is_that_of_their_verdicts_not_of_their_last_digits(tmp_path: Path) -> None:
+    def version(figure: float, passed: bool, prompt: str = "p", language_model: str = "f") -> str:
+        facts = ModelFacts([ModelCheck("causality", passed, figure, "meaning")], prompt, language_model)
+        return write_checks(facts, tmp_path / "checks.json")
+
+    assert version(1e-7, True) == version(2e-7, True)
+    changed = [version(0, True), version(0, False), version(0, True, prompt="q"), version(0, True, language_model="g")]
+    assert len(set(changed)) == 4
+
+
+def test_noise_is_the_same_at_every_call() -> None:
+    assert noise_image(7, 5).tobytes() == noise_image(7, 5).tobytes()
+
+
+@pytest.mark.parametrize("place", [0, -1])
+@pytest.mark.parametrize("name", ["embedding", "layers.2.mlp.down_proj.weight", "norm.weight"])
+def test_every_tensor_counts_in_the_fingerprint(llava_folder: Path, name: str, place: int) -> None:
+    model = load_language_model(llava_folder, device="cpu")
+    before = fingerprint(model)
+    tensor = model.embedding if name == "embedding" else model.decoder.get_parameter(name)
+    with torch.no_grad():
+        tensor.view(-1)[place] += 1
+    assert fingerprint(model) != before
+
+
+def test_what_runs_after_the_block_is_not_captured(llava: Vlm) -> None:
+    decoder, ids = llava.language_model.decoder, torch.tensor([[1, 5, 6]])
+    with captured(decoder, [1], lambda s: s) as states, torch.inference_mode():
+        decoder(input_ids=ids)
+        before = states[1]
+    with torch.inference_mode():
+        decoder(input_ids=ids)
+    assert states[1] is before

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latentlens_dag.identity import part_of, text_id
+from latentlens_dag.identity import digest, part_of, text_id
 from latentlens_dag.occurrences import candidates, kept_rows, prefix_keys, select, token_texts, tokenize, word_span
 from latentlens_dag.schema import OCCURRENCES, SENTENCES
 from latentlens_dag.testing import SENTENCES as TEXTS
@@ -106,6 +106,9 @@ def test_the_word_is_the_one_around_the_token_in_its_sentence(tmp_path: Path) ->
         ("naïve café", (6, 9), "café"),
         ("他看见狗了", (3, 4), "狗"),
         ("end.", (3, 4), "."),
+        ("end. Go", (0, 4), "end."),  # a token that is more than its word
+        ("go on ", (2, 6), "on"),
+        ("a dog’s tail", (2, 5), "dog’s"),
     ],
 )
 def test_whole_words_are_found_from_character_spans(text: str, token: tuple[int, int], word: str) -> None:
@@ -122,3 +125,18 @@ def test_a_piece_of_a_character_has_a_text_that_tells_it_from_others() -> None:
 
 def test_an_empty_shard_offers_nothing() -> None:
     assert candidates(TOKENIZER, _table([]), "x", 5).num_rows == 0
+
+
+def test_a_token_without_text_is_given_as_the_tokenizer_writes_it() -> None:
+    class Silent:
+        def decode(self, ids: list[int], **options: bool) -> str:
+            return "" if ids == [1] else "dog"
+
+        def convert_ids_to_tokens(self, token_id: int) -> str:
+            return f"<{token_id}>"
+
+    assert token_texts(Silent(), [1, 2]) == {1: "<1>", 2: "dog"}
+
+
+def test_a_key_is_the_hash_of_the_token_ids_up_to_and_with_its_own() -> None:
+    assert prefix_keys([1, 70_000]) == [digest(bytes([1, 0, 0, 0])), digest(bytes([1, 0, 0, 0, 0x70, 0x11, 1, 0]))]

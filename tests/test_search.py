@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from latentlens_dag import search
 from latentlens_dag.search import Block, Neighbors, cosine_top_k
 
 
@@ -127,3 +129,35 @@ def test_a_row_without_direction_a_wrong_width_and_a_wrong_k_are_refused() -> No
         cosine_top_k(np.ones((1, 5)), _corpus(0, 10, 4), 1)
     with pytest.raises(ValueError, match="k must be at least 1, got 0"):
         cosine_top_k(np.ones((1, 4)), _corpus(0, 10, 4), 0)
+
+
+def test_more_queries_and_candidates_than_one_step_takes_are_all_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "_QUERIES_PER_PRODUCT", 17)  # and 17 x 300 candidates, scored 4096 at a time
+    blocks = _corpus(0, 300, 16)
+    queries = np.random.default_rng(1).standard_normal((40, 16)).astype(np.float32)
+    assert _found(cosine_top_k(queries, blocks, 600)) == _slow_definition(queries, blocks, 600)
+
+
+def test_a_product_as_wrong_as_float32_allows_loses_no_neighbor(monkeypatch: pytest.MonkeyPatch) -> None:
+    random, width = np.random.default_rng(0), 256
+    allowed = width * 2.0**-24 / (1 - width * 2.0**-24)  # Higham, eq. 3.5; a product is seldom so wrong by itself
+    floor = search._floor
+
+    def spoiled(scores: torch.Tensor, best: Neighbors, width: int) -> np.ndarray:
+        scores += torch.from_numpy(random.choice([-allowed, allowed], scores.shape).astype(np.float32))
+        return floor(scores, best, width)
+
+    monkeypatch.setattr(search, "_floor", spoiled)
+    base = random.standard_normal((1, width))
+    rows = _unit_float16(base + 1e-3 * random.standard_normal((3000, width)))
+    blocks = [Block(1, np.arange(3000, dtype=np.uint64), rows)]
+    queries = (base + 1e-3 * random.standard_normal((6, width))).astype(np.float32)
+    assert _found(cosine_top_k(queries, _cut(blocks, 512, random), 5)) == _slow_definition(queries, blocks, 5)
+
+
+def test_few_rows_are_scored_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs, score = [], search._exact_cosine
+    monkeypatch.setattr(search, "_exact_cosine", lambda *args: pairs.append(len(args[2])) or score(*args))
+    queries = np.random.default_rng(1).standard_normal((50, 16)).astype(np.float32)
+    cosine_top_k(queries, _cut(_corpus(0, 4000, 16), 1000, np.random.default_rng(0)), 5)
+    assert sum(pairs) < 50 * 8000 / 50

@@ -1,11 +1,13 @@
 import json
 from pathlib import Path
 
+import lance
 import lancedb
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from latentlens_dag import tables
 from latentlens_dag.errors import UserError
 from latentlens_dag.schema import OCCURRENCES
 from latentlens_dag.tables import (
@@ -100,7 +102,8 @@ def test_vectors_that_are_not_of_unit_length_are_found() -> None:
     _, vectors, _ = _shard(0, 5000)
     assert unit_problems(vectors) == []
     vectors[4321] *= 1.1
-    assert [problem.split()[1] for problem in unit_problems(vectors)] == ["4321"]
+    vectors[4322] = np.nan
+    assert [problem.split()[1] for problem in unit_problems(vectors)] == ["4321", "4322"]
 
 
 def test_states_are_read_as_they_were_written(tmp_path: Path) -> None:
@@ -119,3 +122,46 @@ def test_states_are_read_as_they_were_written(tmp_path: Path) -> None:
 def test_the_record_of_a_shard_is_plain_json(tmp_path: Path) -> None:
     write_fragments(tmp_path / "layer_01.lance", tmp_path / "0.json", *_shard(0, 10))
     assert json.loads((tmp_path / "0.json").read_text())["rows"] == 10
+
+
+@pytest.mark.parametrize(("what", "bad"), [(1, np.inf), (1, np.nan), (2, 0.0), (2, np.inf), (2, np.nan)])
+def test_a_bad_vector_or_a_bad_length_is_enough_to_be_refused_wherever_it_is(
+    tmp_path: Path, what: int, bad: float
+) -> None:
+    shard = _shard(0, 5000)
+    shard[what][4321] = bad
+    with pytest.raises(ValueError, match=f"The state of {shard[0]['key'][4321].as_py()} is zero, infinite or NaN"):
+        write_fragments(tmp_path / "layer_01.lance", tmp_path / "0.json", *shard)
+
+
+def test_the_hash_of_a_shard_and_of_a_table_is_of_all_that_is_in_them(tmp_path: Path) -> None:
+    rows, vectors, norms = _shard(0, 50)
+    renamed = rows.set_column(rows.schema.get_field_index("word"), "word", pa.array(["other"] * 50))
+    changed = [(rows, vectors, norms), (rows, -vectors, norms), (rows, vectors, 2 * norms), (renamed, vectors, norms)]
+    records = [tmp_path / f"{number}.json" for number in range(4)]
+    shards = [write_fragments(tmp_path / "a.lance", r, *c) for r, c in zip(records, changed, strict=True)]
+    assert len({facts.content for facts in shards}) == 4
+    pairs = [[records[0], records[1]], [records[0], records[2]], [records[1], records[0]]]
+    assert len({commit_fragments(tmp_path / "a.lance", pair, "a test").content for pair in pairs}) == 3
+
+
+def test_a_shard_of_many_batches_is_read_as_it_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "_WRITE_BYTES", 100 * 2 * 8)  # of the 8 numbers of 100 rows
+    rows, vectors, norms = _shard(0, 350)
+    write_fragments(tmp_path / "layer_01.lance", tmp_path / "0.json", rows, vectors, norms)
+    commit_fragments(tmp_path / "layer_01.lance", [tmp_path / "0.json"], "a test")
+    found = lance.dataset(str(tmp_path / "layer_01.lance")).to_table()
+    assert found["key"].to_pylist() == rows["key"].to_pylist()
+    assert found["norm"].to_numpy().tolist() == norms.tolist()
+    assert np.concatenate([block.vectors for block in blocks(tmp_path / "layer_01.lance", 1)]).tobytes() == (
+        vectors.tobytes()
+    )
+
+
+def test_the_hash_of_states_is_of_the_states_and_their_images(tmp_path: Path) -> None:
+    states, index = np.ones((2, 4), np.float32), np.arange(2, dtype=np.int32)
+    hashes = [
+        write_states(tmp_path / "x", ids, index, s) for ids in (["a", "a"], ["a", "b"]) for s in (states, -states)
+    ]
+    assert len(set(hashes)) == 4
+    assert write_states(tmp_path / "x", ["a", "a"], index, states) == hashes[0]

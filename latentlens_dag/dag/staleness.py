@@ -83,7 +83,7 @@ def _reason(cause: StaleCause) -> str:
     if cause.category == StaleCauseCategory.CODE:
         return "its settings in the YAML, or the algorithm, changed"
     if cause.category == StaleCauseCategory.DEPENDENCIES:
-        return f"it {cause.reason.removeprefix('it ')}"
+        return f"it {cause.reason}"
     dependency = cause.dependency
     return f"{label(dependency.asset_key, dependency.partition_key)} changed" if dependency else cause.reason
 

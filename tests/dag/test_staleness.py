@@ -1,0 +1,130 @@
+"""What counts as changed, and the words in which it is told; on assets of a second instead of a whole study."""
+
+import os
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from latentlens_dag.dag.staleness import NOT_BUILT, find_needs, observe_sources
+from latentlens_dag.dag.versions import SOURCE_PATH, observed_version, version_of
+from latentlens_dag.warehouse import Warehouse
+
+SOURCE, MADE, NEXT = (dg.AssetKey(["here", name]) for name in ("source", "made", "next"))
+
+
+def _write(folder: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
+FILES = {"a.txt": "one", "sub/b.txt": "two"}
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ({}, True),
+        ({"README.md": "a card"}, True),
+        ({"a.txt": "One"}, False),  # as long as before
+        ({"c.txt": ""}, False),
+        ({"sub/c.txt": "two"}, False),
+    ],
+)
+def test_a_folders_version_is_that_of_its_files_names_and_contents(
+    tmp_path: Path, change: dict[str, str], same: bool
+) -> None:
+    folder, memory = tmp_path / "model", tmp_path / "memory.json"
+    _write(folder, FILES)
+    before = observed_version(folder, memory)
+    _write(folder, change)
+    for name in change:
+        os.utime(folder / name, ns=(0, 0))
+    assert (observed_version(folder, memory) == before) is same
+    assert (observed_version(folder, tmp_path / "no memory.json") == before) is same
+
+
+def test_a_file_that_is_renamed_or_removed_is_another_version_and_a_moved_folder_is_not(tmp_path: Path) -> None:
+    _write(tmp_path / "model", FILES)
+    versions = [observed_version(tmp_path / "model", tmp_path / "memory.json")]
+    (tmp_path / "model").rename(tmp_path / "moved")
+    assert observed_version(tmp_path / "model", tmp_path / "memory.json") == "missing"
+    assert observed_version(tmp_path / "moved", tmp_path / "memory.json") == versions[0]
+    for change in (lambda f: f.rename(f.with_name("c.txt")), lambda f: f.with_name("c.txt").unlink()):
+        change(tmp_path / "moved" / "a.txt")
+        versions.append(observed_version(tmp_path / "moved", tmp_path / "memory.json"))
+    assert len(set(versions)) == 3
+
+
+def test_a_file_as_large_and_as_old_as_before_is_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from latentlens_dag.dag import versions
+
+    file, memory, read = tmp_path / "corpus.txt", tmp_path / "memory.json", []
+    file.write_text("one")
+    before = observed_version(file, memory)
+    original = versions.file_digest
+    monkeypatch.setattr(versions, "file_digest", lambda path: read.append(path) or original(path))
+    assert observed_version(file, memory) == before
+    assert read == []
+    memory.write_text("{")  # half a file
+    assert observed_version(file, memory) == before
+    assert read == [file]
+
+
+def test_a_steps_version_is_its_algorithm_and_its_fields() -> None:
+    versions = [version_of(1), version_of(2), version_of(1, a=1), version_of(2, a=1), version_of(1, a=2)]
+    assert len(set(versions)) == len(versions)
+    assert version_of(1, a={"x": 1, "y": 2}, b=3) == version_of(1, b=3, a={"y": 2, "x": 1})
+
+
+def _graph(source: Path, made: str = "1", more: bool = False) -> tuple[dg.Definitions, list[dg.AssetsDefinition]]:
+    """source -> made -> next, and another source of `next` where asked for."""
+
+    @dg.observable_source_asset(key=SOURCE, metadata={SOURCE_PATH: str(source)})
+    def observed() -> dg.DataVersion:
+        raise AssertionError
+
+    @dg.asset(key=MADE, deps=[SOURCE], code_version=made)
+    def first() -> dg.MaterializeResult:
+        return dg.MaterializeResult(data_version=dg.DataVersion(source.read_text()))
+
+    other = dg.AssetSpec(["here", "other"])
+
+    @dg.asset(key=NEXT, deps=[MADE, other] if more else [MADE], code_version="1")
+    def second() -> None:
+        pass
+
+    return dg.Definitions(assets=[observed, first, second, other]), [first, second]
+
+
+def test_a_source_is_told_of_once_per_change_and_what_follows_is_told_why(tmp_path: Path) -> None:
+    source, house = tmp_path / "corpus.txt", Warehouse(tmp_path / "warehouse")
+    source.write_text("one")
+    defs, steps = _graph(source)
+    graph, targets = defs.resolve_asset_graph(), [(MADE, None), (NEXT, None)]
+    with dg.DagsterInstance.ephemeral() as instance:
+
+        def observe() -> list[dg.AssetKey]:
+            return observe_sources(graph, instance, house, [SOURCE, MADE])
+
+        def needs(defs: dg.Definitions = defs) -> list[str]:
+            return [str(need) for need in find_needs(defs.resolve_asset_graph(), instance, targets)]
+
+        assert (observe(), observe()) == ([SOURCE], [])
+        assert needs() == [f"here/made: {NOT_BUILT}", f"here/next: {NOT_BUILT}"]
+        assert dg.materialize(steps, instance=instance).success
+        assert needs() == []
+        source.write_text("two")
+        assert (observe(), observe()) == ([SOURCE], [])
+        assert needs()[0] == "here/made: here/source changed"
+        assert dg.materialize(steps[:1], instance=instance).success
+        assert needs() == ["here/next: here/made changed"]
+        assert dg.materialize(steps[1:], instance=instance).success
+        assert needs() == []
+        changed, _ = _graph(source, made="2")
+        assert needs(changed)[0] == "here/made: its settings in the YAML, or the algorithm, changed"
+        deps, _ = _graph(source, more=True)
+        assert needs(deps) == ["here/next: it has a new dependency on here/other"]

@@ -1,0 +1,36 @@
+"""Content hashes: what is on disk under a name today must have the same name tomorrow."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from latentlens_dag.identity import combined, digest, file_digest, part_of, text_id, within_fraction
+
+
+def test_ids_are_those_of_every_warehouse_that_was_ever_built() -> None:
+    assert digest(b"") == "e4a6a0577479b2b4"
+    assert text_id("Zwei Hündchen.") == hashlib.blake2b("Zwei Hündchen.".encode(), digest_size=8).hexdigest()
+
+
+@pytest.mark.parametrize("size", [0, 1, 2**20 - 1, 2**20, 2**20 + 1, 5 * 2**19])
+def test_the_hash_of_a_file_is_that_of_all_its_bytes(tmp_path: Path, size: int) -> None:
+    content = (b"0123456789" * (size // 10 + 1))[:size]
+    (tmp_path / "file").write_bytes(content)
+    assert file_digest(tmp_path / "file") == digest(content)
+
+
+def test_values_are_combined_with_their_borders_and_in_their_order() -> None:
+    lists = [["ab"], ["a", "b"], ["b", "a"], ["", "ab"], ["ab", ""], ["a,b"], ['a", "b'], [], [""]]
+    assert len({combined(parts) for parts in lists}) == len(lists)
+
+
+def test_a_shard_is_chosen_by_the_low_digits_and_a_sample_by_the_high_ones() -> None:
+    assert [part_of(i, 4) for i in ("0000000100000003", "0000000300000001")] == [3, 1]
+    assert [within_fraction(i, 0.5) for i in ("7fffffffffffffff", "8000000000000000")] == [True, False]
+
+
+def test_a_sample_is_everything_or_nothing_at_its_ends() -> None:
+    ends = ["0" * 16, "f" * 16]
+    assert [within_fraction(i, 1.0) for i in ends] == [True, True]
+    assert [within_fraction(i, 0.0) for i in ends] == [False, False]

@@ -1,0 +1,71 @@
+"""A file of the warehouse is there whole or not at all, and nothing lies beside it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from latentlens_dag.warehouse import atomic_path, remove, write_json, write_parquet
+
+
+def _file(path: Path, text: str) -> None:
+    path.write_text(text)
+
+
+def _folder(path: Path, text: str) -> None:
+    path.mkdir()
+    (path / "part").write_text(text)
+
+
+def _everything(folder: Path) -> dict[str, str]:
+    return {str(p.relative_to(folder)): p.read_text() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("write", [_file, _folder])
+def test_what_was_written_replaces_what_was_there_and_leaves_nothing_beside_it(
+    tmp_path: Path, write: Callable[[Path, str], None]
+) -> None:
+    for text in ("first", "second"):
+        with atomic_path(tmp_path / "new" / "thing") as temporary:
+            write(temporary, text)
+        assert list(_everything(tmp_path).values()) == [text]
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["thing"]
+
+
+@pytest.mark.parametrize("write", [_file, _folder])
+def test_an_error_in_the_middle_leaves_what_was_there(tmp_path: Path, write: Callable[[Path, str], None]) -> None:
+    with atomic_path(tmp_path / "thing") as temporary:
+        write(temporary, "whole")
+    before = _everything(tmp_path)
+    with pytest.raises(RuntimeError), atomic_path(tmp_path / "thing") as temporary:
+        write(temporary, "half")
+        raise RuntimeError
+    assert _everything(tmp_path) == before
+    assert [p.name for p in tmp_path.iterdir()] == ["thing"]
+
+
+def test_json_that_says_the_same_is_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "facts.json"
+    write_json({"b": 1, "a": 2}, path)
+    before = path.stat().st_ino
+    write_json({"a": 2, "b": 1}, path)
+    assert path.stat().st_ino == before
+    write_json({"a": 2, "b": 3}, path)
+    assert path.read_text() == '{\n "a": 2,\n "b": 3\n}\n'
+
+
+def test_removing_a_link_leaves_what_it_points_to(tmp_path: Path) -> None:
+    _folder(tmp_path / "folder", "kept")
+    (tmp_path / "link").symlink_to(tmp_path / "folder")
+    remove(tmp_path / "link")
+    remove(tmp_path / "nothing")
+    assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+    assert (tmp_path / "folder" / "part").read_text() == "kept"
+
+
+def test_a_table_is_written_in_the_order_and_types_of_its_schema(tmp_path: Path) -> None:
+    schema = pa.schema([("a", pa.int32()), ("b", pa.string())])
+    write_parquet(pa.table({"more": [0], "b": ["x"], "a": pa.array([1], pa.int64())}), tmp_path / "t.parquet", schema)
+    assert pq.read_table(tmp_path / "t.parquet").equals(pa.table({"a": [1], "b": ["x"]}, schema=schema))
