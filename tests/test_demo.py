@@ -63,11 +63,12 @@ def test_all_shipped_scenes_are_judged_on_every_patch(home: Home) -> None:
     assert {tokens for _, _, tokens in judged} == {48 * 144}
 
 
-def test_an_untrained_connector_says_nothing(home: Home, tmp_path: Path) -> None:
+def test_fresh_scenes_are_read_and_an_untrained_connector_says_nothing(tmp_path: Path) -> None:
     """The control: what the lens reads was learned, and is not in the judge, the words or the index."""
     import torch
 
-    from latentlens_dag.demo.card import untrained_shares
+    from latentlens_dag.demo.measure import FRESH, UNTRAINED, measure
+    from latentlens_dag.demo.scenes import SceneSource
     from latentlens_dag.models import load_vlm
 
     vlm = load_vlm(DEMO / "model", device="cpu")
@@ -76,9 +77,12 @@ def test_an_untrained_connector_says_nothing(home: Home, tmp_path: Path) -> None
         if isinstance(module, torch.nn.Linear):
             torch.nn.init.normal_(module.weight, std=module.in_features**-0.5)
             torch.nn.init.zeros_(module.bias)
-    vlm.model.save_pretrained(tmp_path)
-    vlm.processor.save_pretrained(tmp_path)
-    assert untrained_shares(home.warehouse, tmp_path, DEMO / "scenes")["object"] < 0.05
+    vlm.model.save_pretrained(tmp_path / "untrained")
+    vlm.processor.save_pretrained(tmp_path / "untrained")
+    found = measure(SceneSource.open(), DEMO / "model", tmp_path / "untrained", tmp_path / "project", scenes=8)
+    assert found[UNTRAINED]["latentlens"]["object"]["mean"] < 0.05
+    assert found[FRESH]["latentlens"]["object"]["mean"] > 0.5
+    assert found[FRESH]["latentlens"]["all"]["mean_excess"] > 0.5
 
 
 def test_the_corpus_has_as_many_sentences_as_it_says_and_none_twice() -> None:

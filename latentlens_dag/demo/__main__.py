@@ -50,6 +50,11 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="all three stages in order")
     _add_training_options(train)
     train.set_defaults(run=_train)
+    measure = commands.add_parser("measure", help="read fresh scenes with the finished model")
+    _add_training_options(measure)
+    measure.add_argument("--scenes", type=int, default=64, help="fresh scenes (default: %(default)s)")
+    measure.add_argument("--sentences", type=Path, help="real sentences for an index of their own, one per line")
+    measure.set_defaults(run=_measure)
     card = commands.add_parser("card", help="write the model's card from the stages' figures and the built study")
     _add_training_options(card)
     card.add_argument("--home", type=Path, help="home where the study `demo` is built (default: the one in force)")
@@ -75,16 +80,15 @@ def _atlas(options: argparse.Namespace) -> dict[str, Any]:
 def _card(options: argparse.Namespace) -> dict[str, Any]:
     from latentlens_dag.demo.card import write_card
     from latentlens_dag.demo.training import read_figures
-    from latentlens_dag.demo.world import world_folder
+    from latentlens_dag.demo.world import load_world, world_folder
     from latentlens_dag.home import find_home
 
-    stages = {name: read_figures(options.work / name) for name in ("language", "vision", "connector")}
+    stages = {name: read_figures(options.work / name) for name in ("language", "vision", "connector", "measure")}
     if missing := [name for name, figures in stages.items() if figures is None]:
         raise FileNotFoundError(f"{options.work} has no figures of the stage {missing[0]}: train it first.")
-    demo = world_folder().parent
-    out = demo / "model" / "README.md"
+    out = world_folder().parent / "model" / "README.md"
     found = {name: figures or {} for name, figures in stages.items()}
-    write_card(found, find_home(options.home).warehouse, options.work / "model_untrained", demo / "scenes", out)
+    write_card(load_world(), found, find_home(options.home).warehouse, out)
     return {"card": str(out)}
 
 
@@ -96,6 +100,20 @@ def _scenes(options: argparse.Namespace) -> dict[str, Any]:
     folder = options.out or world_folder().parent
     regions = write_demo_scenes(source.world, source.atlas, folder)
     return {"folder": str(folder), "scenes": DEMO_SCENES, "regions": regions}
+
+
+def _measure(options: argparse.Namespace) -> dict[str, Any]:
+    from latentlens_dag.demo.measure import measure
+    from latentlens_dag.demo.scenes import SceneSource
+    from latentlens_dag.demo.training import write_figures
+
+    work: Path = options.work
+    folder = work / "measure"
+    figures = measure(
+        SceneSource.open(), work / "model", work / "model_untrained", folder, options.scenes, options.sentences
+    )
+    write_figures(folder, figures)
+    return figures
 
 
 def _stage(options: argparse.Namespace) -> dict[str, Any]:

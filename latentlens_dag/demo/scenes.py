@@ -12,6 +12,7 @@ patch; the vision encoder's patch labels follow the same rule.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -38,6 +39,8 @@ STAGE_SEEDS = {"vision": 0, "connector": 4_000_000}
 """First scene seed of each stage of training; each has 4,000,000."""
 HELD_OUT_FROM = 8_000_000
 """First scene seed of the gates' scenes: no training reaches it."""
+FRESH_FROM = 8_500_000
+"""First scene seed of the scenes that the finished model is measured on: no training and no gate reaches it."""
 DEMO_SEED = 9_000_000
 """First scene seed the shipped pictures are chosen from."""
 DEMO_SCENES = 48
@@ -270,15 +273,20 @@ def demo_scenes(world: World, count: int = DEMO_SCENES, candidates: int = 60) ->
 
 
 def write_demo_scenes(world: World, atlas: Atlas, folder: Path, count: int = DEMO_SCENES) -> int:
+    """Write the shipped scenes, as `write_scenes`."""
+    return write_scenes(world, atlas, folder, demo_scenes(world, count))
+
+
+def write_scenes(world: World, atlas: Atlas, folder: Path, scenes: Sequence[Scene]) -> int:
     """Write `folder`/scenes/scene_000.webp ... (lossless) and `folder`/regions.parquet; gives the number of regions.
 
-    The same world gives the same bytes.
+    The same world and scenes give the same bytes.
     """
     import pyarrow.parquet as pq
 
     (folder / "scenes").mkdir(parents=True, exist_ok=True)
     regions: list[Region] = []
-    for index, scene in enumerate(demo_scenes(world, count)):
+    for index, scene in enumerate(scenes):
         composed = compose(world, atlas, scene)
         file_name = f"scene_{index:03d}.webp"
         composed.image.save(folder / "scenes" / file_name, format="WEBP", lossless=True, quality=75, method=3)

@@ -1,0 +1,130 @@
+"""What the lenses read on fresh scenes: the figures of a trained demo model, measured by the product itself.
+
+A project is written whose studies read the same fresh scenes through the model, through the model with its
+connector untrained, and, where real sentences are given, through an index of those alone; `build` builds it
+and the figures are read from its summaries. What a newcomer gets wrong: the shipped scenes were chosen to
+be good to look at, and these were not; figures that stand for the method come from these.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from latentlens_dag.demo.corpus import write_corpus
+from latentlens_dag.demo.scenes import FRESH_FROM, SceneSource, random_scene, write_scenes
+from latentlens_dag.demo.text import judged_words
+from latentlens_dag.demo.world import World
+from latentlens_dag.warehouse import Warehouse, write_text
+
+FRESH, UNTRAINED, REAL = "fresh", "fresh_untrained", "fresh_real_sentences"
+"""The studies."""
+_CORPUS = """\
+type: latentlens_dag.dag.components.Corpus
+attributes: {{name: {name}, source: {{lines: {file}}}, shards: 1}}
+---
+type: latentlens_dag.dag.components.Index
+attributes:
+  {{name: {name}, language_model: {{path: {model}}}, corpus: {name}, layers: {layers}, contexts_per_token: 10}}
+---
+"""
+_STUDY = """\
+type: latentlens_dag.dag.components.Study
+attributes:
+  {{name: {name}, vlm: {{path: {model}}}, index: {index}, images: scenes, layers: {layers}, judge: {{regions: {{}}}}}}
+---
+"""
+_IMAGES = """\
+type: latentlens_dag.dag.components.ImageSet
+attributes: {name: scenes, source: {folder: scenes}, regions: {masks: regions.parquet}}
+"""
+
+
+def measure(
+    source: SceneSource, model: Path, untrained: Path, folder: Path, scenes: int = 64, real: Path | None = None
+) -> dict[str, Any]:
+    """Build the studies of a model in the project `folder` and give their figures.
+
+    Args:
+        source: the world the scenes are drawn from.
+        model: folder of the trained model.
+        untrained: folder of the same model with an untrained connector.
+        folder: where the project is written; what is already built there and still true is not built again.
+        scenes: how many fresh scenes.
+        real: a text file of real sentences, one per line; those with a word of the world become a second index.
+    """
+    from latentlens_dag.dag.driver import build_lock, open_project
+    from latentlens_dag.home import Home
+
+    studies = write_project(source, model, untrained, folder, scenes, real)
+    with open_project(Home(folder / ".latentlens"), folder) as project, build_lock(project.home):
+        selection = project.select(studies)
+        project.observe(selection)
+        project.build(selection)
+    warehouse = Home(folder / ".latentlens").warehouse
+    return {"scenes": scenes} | {study: study_figures(warehouse, study) for study in studies}
+
+
+def write_project(
+    source: SceneSource, model: Path, untrained: Path, folder: Path, scenes: int, real: Path | None
+) -> list[str]:
+    """Write workspace.yaml and assets/fresh of the project; give the names of its studies."""
+    from latentlens_dag.models import read_config
+
+    here = folder / "assets" / "fresh"
+    drawn = [random_scene(source.world, FRESH_FROM + number) for number in range(scenes)]
+    write_scenes(source.world, source.atlas, here, drawn)
+    write_corpus(source.world, here / "corpus.txt.gz")
+    depth = (read_config(model) or {})["text_config"]["num_hidden_layers"]
+    index = {"model": model.resolve(), "layers": list(range(1, depth))}
+    text = _CORPUS.format(name="own", file="corpus.txt.gz", **index)
+    studies = {FRESH: (model, "own"), UNTRAINED: (untrained, "own")}
+    if real is not None:
+        lines = real.read_text(encoding="utf-8").splitlines()
+        write_text("\n".join(sentences_about(source.world, lines)) + "\n", here / "real.txt")
+        text += _CORPUS.format(name="real", file="real.txt", **index)
+        studies[REAL] = (model, "real")
+    for name, (vlm, corpus) in studies.items():
+        text += _STUDY.format(name=name, model=vlm.resolve(), index=corpus, layers=list(range(depth)))
+    write_text(text + _IMAGES, here / "defs.yaml")
+    write_text("load_from: []\n", folder / "workspace.yaml")
+    return list(studies)
+
+
+def sentences_about(world: World, lines: Iterable[str], longest: int = 20) -> list[str]:
+    """The distinct sentences of at most `longest` words that hold a word the judge may ask for."""
+    known = set(judged_words(world))
+    words = {line: re.findall(r"\w+", line.lower()) for line in dict.fromkeys(map(str.strip, lines))}
+    return [line for line, said in words.items() if len(said) <= longest and known.intersection(said)]
+
+
+def study_figures(warehouse: Warehouse, study: str) -> dict[str, Any]:
+    """Of each lens and patch group: shares of tokens with a concrete word, by layer and as the mean of layers 1 and up.
+
+    Gives {lens: {"distinct_words": .., group: {"concrete": [..], "chance": [..], "mean": .., "mean_chance": ..,
+    "mean_excess": ..}}}; lists are by visual layer from 0, shares in 0..1, distinct words are of the five answers.
+    """
+    import polars as pl
+
+    shares = pl.read_parquet(warehouse.summary(study, "interpretability")).sort("visual_layer")
+    words = pl.read_parquet(warehouse.summary(study, "diversity")).filter(pl.col("visual_layer") >= 1)
+    found: dict[str, Any] = {}
+    for (lens, group), rows in shares.group_by("lens", "patch_group", maintain_order=True):
+        of_lens = found.setdefault(str(lens), {})
+        of_lens[str(group)] = _group_figures(rows["concrete"].to_list(), rows["concrete_chance"].to_list())
+    for (lens,), rows in words.group_by("lens"):
+        found[str(lens)]["distinct_words"] = round(float(rows["distinct_words"].mean()), 3)  # type: ignore[arg-type]
+    return found
+
+
+def _group_figures(concrete: Sequence[float], chance: Sequence[float]) -> dict[str, Any]:
+    inner = list(zip(concrete, chance, strict=True))[1:]
+    means = {
+        "mean": sum(share for share, _ in inner) / len(inner),
+        "mean_chance": sum(by_chance for _, by_chance in inner) / len(inner),
+        "mean_excess": sum((share - by_chance) / (1 - by_chance) for share, by_chance in inner) / len(inner),
+    }
+    lists = {"concrete": [round(share, 4) for share in concrete], "chance": [round(share, 4) for share in chance]}
+    return lists | {name: round(value, 4) for name, value in means.items()}
