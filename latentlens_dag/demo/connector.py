@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from latentlens_dag.demo.scenes import GRID, PATCHES, SceneSource, Truth, training_seed, truth_of, view_of
-from latentlens_dag.demo.training import load_checkpoint, save_checkpoint, warmup_cosine
+from latentlens_dag.demo.training import bfloat16_pays, load_checkpoint, save_checkpoint, warmup_cosine
 from latentlens_dag.demo.vision import normalize, patch_features
 
 if TYPE_CHECKING:
@@ -43,9 +43,12 @@ class ConnectorTraining:
     """Everything that decides the connector's weights, given the two frozen models."""
 
     seed: int = 0
-    steps: int = 1800
-    scenes: int = 4000
+    steps: int = 2500
+    scenes: int = 5000
     """Distinct training scenes; their features are computed once and kept in bfloat16 (55 kB each)."""
+    output_scale: float = 8.0
+    """RMS of the untrained connector's output, in RMS of the text embeddings. Blocks add to a visual token what
+    they add to a word; where its own state is not much larger, the last layers no longer say what it is."""
     learning_rate: float = 6e-3
     warmup: int = 40
     kinds: tuple[tuple[str, float], ...] = (
@@ -89,7 +92,7 @@ class Batch(NamedTuple):
 def scene_features(
     source: SceneSource, encoder: CLIPVisionModel, training: ConnectorTraining, batch: int = 20
 ) -> Features:
-    """Draw the training scenes and encode them with the frozen encoder, as the shipped model will (bfloat16)."""
+    """Draw the training scenes and encode them with the frozen encoder, its weights as they are shipped."""
     import torch
 
     rows: list[Tensor] = []
@@ -119,10 +122,10 @@ def new_connector(hidden: int, width: int, seed: int) -> nn.Module:
     return torch.nn.Sequential(first, torch.nn.GELU(), last)
 
 
-def fold(connector: nn.Module, features: Features, text_rms: float) -> dict[str, Tensor]:
-    """The connector's weights for raw features in and text-sized embeddings out, named as in LLaVA.
+def fold(connector: nn.Module, features: Features, output_rms: float) -> dict[str, Tensor]:
+    """The connector's weights for raw features in and embeddings out, named as in LLaVA.
 
-    Training sees features (f - mean) / rms and multiplies the output by `text_rms`, so that Adam meets an
+    Training sees features (f - mean) / rms and multiplies the output by `output_rms`, so that Adam meets an
     ordinary MLP; both are linear and go into the weights exactly.
     """
     first, last = _linear(connector, 0), _linear(connector, 2)
@@ -130,8 +133,8 @@ def fold(connector: nn.Module, features: Features, text_rms: float) -> dict[str,
     return {
         "linear_1.weight": weight,
         "linear_1.bias": first.bias.detach() - weight @ features.mean,
-        "linear_2.weight": last.weight.detach() * text_rms,
-        "linear_2.bias": last.bias.detach() * text_rms,
+        "linear_2.weight": last.weight.detach() * output_rms,
+        "linear_2.bias": last.bias.detach() * output_rms,
     }
 
 
@@ -176,12 +179,12 @@ def sample_batch(
     return Batch(torch.stack(rows), token_ids, targets)
 
 
-def caption_loss(language: LlamaForCausalLM, connector: nn.Module, batch: Batch, bos: int, text_rms: float) -> Tensor:
+def caption_loss(language: LlamaForCausalLM, connector: nn.Module, batch: Batch, bos: int, output_rms: float) -> Tensor:
     """Mean cross-entropy of the captions' tokens given the kept visual tokens and the prompt."""
     import torch
 
     embed = language.get_input_embeddings()
-    visual = connector(batch.features.float()) * text_rms
+    visual = connector(batch.features.float()) * output_rms
     start = embed(torch.full((len(visual), 1), bos))
     inputs = torch.cat([start, visual.to(start.dtype), embed(batch.token_ids)], dim=1)
     ones = torch.ones(inputs.shape[:2], dtype=torch.int64)
@@ -210,18 +213,18 @@ def train_connector(
     began = time.monotonic()
     language, encoder = _frozen(language), _frozen(encoder)
     features = scene_features(source, encoder, training)
-    text_rms = embedding_rms(language)
+    output_rms = training.output_scale * embedding_rms(language)
     connector = new_connector(features.rows.shape[-1], language.config.hidden_size, training.seed)
     optimizer = torch.optim.AdamW(
         connector.parameters(), lr=training.learning_rate, betas=(0.9, 0.98), weight_decay=0.0
     )
-    run = Run(out, asdict(training) | {"text_rms": text_rms, "features_rms": features.rms}, connector, optimizer)
+    run = Run(out, asdict(training) | {"output_rms": output_rms, "features_rms": features.rms}, connector, optimizer)
     spent_s, saved = run.resume(), time.monotonic()
     while run.step < training.steps:
         batch = sample_batch(source, features, tokenizer, training, run.step)
         for group in optimizer.param_groups:
             group["lr"] = training.learning_rate * warmup_cosine(run.step, training.steps, training.warmup)
-        run.learn(caption_loss(language, connector, batch, tokenizer.bos_token_id, text_rms))
+        run.learn(caption_loss(language, connector, batch, tokenizer.bos_token_id, output_rms))
         run.seconds = spent_s + time.monotonic() - began
         if run.step % 25 == 0:
             log.info("connector step %d of %d: loss %.3f, %.0f s", run.step, training.steps, run.loss, run.seconds)
@@ -234,7 +237,7 @@ def train_connector(
         "threads": torch.get_num_threads(),
         "parameters": sum(weight.numel() for weight in connector.parameters()),
     }
-    return fold(connector, features, text_rms), figures
+    return fold(connector, features, output_rms), figures
 
 
 @dataclass
@@ -297,7 +300,7 @@ def untrained_connector(
 
     features = scene_features(source, _frozen(encoder), replace(training, scenes=min(100, training.scenes)))
     connector = new_connector(features.rows.shape[-1], language.config.hidden_size, training.seed)
-    return fold(connector, features, embedding_rms(language))
+    return fold(connector, features, training.output_scale * embedding_rms(language))
 
 
 def embedding_rms(language: LlamaForCausalLM) -> float:
@@ -359,7 +362,8 @@ def _padded(prompt: list[int], captions: list[list[int]]) -> tuple[Tensor, Tenso
 
 
 def _frozen(model: Any) -> Any:
-    """`model` in bfloat16, as it is shipped, without gradients of its own."""
+    """`model` with its weights rounded to bfloat16, as they are shipped, without gradients of its own."""
     import torch
 
-    return model.to(torch.bfloat16).eval().requires_grad_(False)
+    rounded = model.to(torch.bfloat16).eval().requires_grad_(False)
+    return rounded if bfloat16_pays() else rounded.float()

@@ -2,8 +2,9 @@
 
 Byte-level BPE with 4096 entries, in which every judged word is one token wherever it stands, so
 that no lens is favored by how words are cut. The model (hidden 256, 8 layers, untied embeddings,
-8.1 M parameters) sees 3 M tokens in 37 minutes on one busy core; bf16 autocast was 2.8 times
-faster than float32 there.
+8.1 M parameters) learns from 2.9 M tokens in 55 minutes on one busy core with AVX2, in float32.
+
+Muon in place of AdamW needed 0.6 as many steps for the same loss, and as many minutes.
 
 The documents of step k depend on the seed and k alone, so a run that was interrupted and resumed
 gives the same weights as one that was not, and no data set is kept.
@@ -45,7 +46,7 @@ IGNORED = -100
 class Schedule:
     """How long and how fast a language model is trained."""
 
-    steps: int = 1800
+    steps: int = 2000
     rows: int = 8
     """Sequences per step."""
     row_length: int = 256
@@ -54,11 +55,11 @@ class Schedule:
     warmup: int = 40
     """Steps."""
     weight_decay: float = 0.05
-    lists: int = 120
+    lists: int = 110
     """Steps, from the first, of the lesson "lists", in rows of one or two documents."""
     sets: int = 200
     """Steps after those of the lesson "sets", in rows of about two documents."""
-    copies: int = 200
+    copies: int = 130
     """Steps after those of the lesson "copies", in rows of a quarter of the length."""
     save_every_s: float = 60.0
 

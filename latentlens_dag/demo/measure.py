@@ -8,6 +8,7 @@ be good to look at, and these were not; figures that stand for the method come f
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -78,7 +79,7 @@ def write_project(
     write_scenes(source.world, source.atlas, here, drawn)
     write_corpus(source.world, here / "corpus.txt.gz")
     depth = (read_config(model) or {})["text_config"]["num_hidden_layers"]
-    index = {"model": model.resolve(), "layers": list(range(1, depth))}
+    index = {"model": _quoted(model), "layers": list(range(1, depth))}
     text = _CORPUS.format(name="own", file="corpus.txt.gz", **index)
     studies = {FRESH: (model, "own"), UNTRAINED: (untrained, "own")}
     if real is not None:
@@ -87,10 +88,15 @@ def write_project(
         text += _CORPUS.format(name="real", file="real.txt", **index)
         studies[REAL] = (model, "real")
     for name, (vlm, corpus) in studies.items():
-        text += _STUDY.format(name=name, model=vlm.resolve(), index=corpus, layers=list(range(depth)))
+        text += _STUDY.format(name=name, model=_quoted(vlm), index=corpus, layers=list(range(depth)))
     write_text(text + _IMAGES, here / "defs.yaml")
     write_text("load_from: []\n", folder / "workspace.yaml")
     return list(studies)
+
+
+def _quoted(folder: Path) -> str:
+    """An absolute path as YAML takes it, whatever characters it holds."""
+    return json.dumps(str(folder.resolve()))
 
 
 def sentences_about(world: World, lines: Iterable[str], longest: int = 20) -> list[str]:

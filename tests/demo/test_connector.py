@@ -91,13 +91,13 @@ def test_as_many_patches_are_kept_as_asked(source: SceneSource, kind: Any, count
             assert (np.ptp(rows), np.ptp(columns)) == (1, 2)
 
 
-def test_the_folded_connector_takes_raw_features_and_gives_text_sized_embeddings(
+def test_the_folded_connector_takes_raw_features_and_gives_embeddings_of_the_asked_size(
     source: SceneSource, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     _, encoder = tiny_parts(tokenizer)
     features = scene_features(source, encoder, TINY)
     connector = new_connector(16, 32, seed=0)
-    folded = fold(connector, features, text_rms=0.02)
+    folded = fold(connector, features, output_rms=0.02)
     raw = features.rows.float() * features.rms + features.mean
     hidden = torch.nn.functional.gelu(raw @ folded["linear_1.weight"].T + folded["linear_1.bias"])
     output = hidden @ folded["linear_2.weight"].T + folded["linear_2.bias"]
@@ -171,7 +171,7 @@ def test_the_saved_model_loads_with_the_auto_classes_and_is_what_was_trained(
 ) -> None:
     language, encoder = tiny_parts(tokenizer)
     features = scene_features(source, encoder, TINY)
-    folded = fold(new_connector(16, 32, seed=0), features, text_rms=0.02)
+    folded = fold(new_connector(16, 32, seed=0), features, output_rms=0.02)
     save_model(language, tokenizer, encoder, folded, tmp_path)
     model, processor = AutoModelForImageTextToText.from_pretrained(tmp_path), AutoProcessor.from_pretrained(tmp_path)
     image = source(4)[1].image
