@@ -12,7 +12,6 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import dagster as dg
@@ -233,12 +232,12 @@ class Project:
 
 
 @contextmanager
-def open_project(home: Home, folder: Path | None = None) -> Iterator[Project]:
-    """The project of a folder (by default the current one, or the nearest above it) on a home."""
+def open_project(home: Home) -> Iterator[Project]:
+    """The project of the current folder on a home."""
     from latentlens_dag.dag.loading import load_definitions
 
     home.prepare()
-    defs = load_definitions(folder, home)
+    defs = load_definitions(home=home)
     with dg.DagsterInstance.from_config(str(home.dagster)) as instance, _fewer_syncs(home):
         yield Project(defs, home, instance)
 

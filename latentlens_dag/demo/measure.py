@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from latentlens_dag.demo.corpus import write_corpus
 from latentlens_dag.demo.scenes import FRESH_FROM, SceneSource, random_scene, write_scenes
 from latentlens_dag.demo.text import judged_words
 from latentlens_dag.demo.world import World
+from latentlens_dag.home import Home
 from latentlens_dag.warehouse import Warehouse, write_text
 
 FRESH, UNTRAINED, REAL = "fresh", "fresh_untrained", "fresh_real_sentences"
@@ -55,17 +58,16 @@ def measure(
         folder: where the project is written; what is already built there and still true is not built again.
         scenes: how many fresh scenes.
         real: a text file of real sentences, one per line; those with a word of the world become a second index.
-    """
-    from latentlens_dag.dag.driver import build_lock, open_project
-    from latentlens_dag.home import Home
 
+    Raises:
+        CalledProcessError: where the build fails; it has said why on the standard error.
+    """
     studies = write_project(source, model, untrained, folder, scenes, real)
-    with open_project(Home(folder / ".latentlens"), folder) as project, build_lock(project.home):
-        selection = project.select(studies)
-        project.observe(selection)
-        project.build(selection)
-    warehouse = Home(folder / ".latentlens").warehouse
-    return {"scenes": scenes} | {study: study_figures(warehouse, study) for study in studies}
+    home = Home(folder.resolve() / ".latentlens")
+    # The command, as a user would run it: this module is core, and does not know the orchestrator.
+    command = [sys.executable, "-c", "from latentlens_dag.cli import main; main()", "build", *studies]
+    subprocess.run([*command, "--home", str(home.root), "--json"], cwd=folder, stdout=subprocess.DEVNULL, check=True)
+    return {"scenes": scenes} | {study: study_figures(home.warehouse, study) for study in studies}
 
 
 def write_project(

@@ -54,7 +54,6 @@ MISTAKES = {
     "not a number": (_edited("top_k: 3", "top_k: many"), r"top_k"),
     "top_k of zero": (_edited("top_k: 3", "top_k: 0"), r"`top_k: 0` of Study tiny .*at least 1"),
     "top_k over the vocabulary": (_edited("top_k: 3", "top_k: 999999"), r"`top_k: 999999` of Study tiny .*at most \d+"),
-    "top_k over the index": (_edited("top_k: 3", "top_k: 250"), r"`top_k: 250` of Study tiny .* its index has rows"),
     "no YAML": (_edited("attributes: {name: text,", "attributes: {name: text"), r"defs\.yaml"),
     "missing corpus": (
         _edited("corpus.txt", "corpse.txt"),
@@ -102,6 +101,15 @@ def test_a_mistake_is_one_message_with_exit_code_2_and_harms_nothing(
     assert pytest.importorskip("re").search(message, run.stderr.replace("\n", " ")), run.stderr
     after = _warehouse(project)
     assert {name: after.get(name) == content for name, content in before.items()} == dict.fromkeys(before, True)
+
+
+def test_more_answers_than_the_index_has_rows_are_refused(built_project: Path, copy_of: Copy) -> None:
+    """The other lenses have enough candidates, and are built."""
+    project = copy_of(built_project)
+    _edited("top_k: 3", "top_k: 250")(project / "assets" / "tiny")
+    run = _run(project, "build")
+    assert run.returncode == 2 and "Traceback" not in run.stderr
+    assert "`top_k: 250` of Study tiny asks for more answers than its index has rows" in run.stderr.replace("\n", " ")
 
 
 @pytest.mark.parametrize(
