@@ -51,19 +51,23 @@ def _parser() -> argparse.ArgumentParser:
     _add_training_options(train)
     train.set_defaults(run=_train)
     measure = commands.add_parser("measure", help="read fresh scenes with the finished model")
-    _add_training_options(measure)
+    _add_work_option(measure)
     measure.add_argument("--scenes", type=int, default=64, help="fresh scenes (default: %(default)s)")
     measure.add_argument("--sentences", type=Path, help="real sentences for an index of their own, one per line")
     measure.set_defaults(run=_measure)
     card = commands.add_parser("card", help="write the model's card from the stages' figures and the built study")
-    _add_training_options(card)
+    _add_work_option(card)
     card.add_argument("--home", type=Path, help="home where the study `demo` is built (default: the one in force)")
     card.set_defaults(run=_card)
     return parser
 
 
-def _add_training_options(parser: argparse.ArgumentParser) -> None:
+def _add_work_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--work", type=Path, default=DEFAULT_WORK, help="folder of all stages (default: %(default)s)")
+
+
+def _add_training_options(parser: argparse.ArgumentParser) -> None:
+    _add_work_option(parser)
     parser.add_argument("--seed", type=int, default=0, help="seed of weights, texts and scenes (default: %(default)s)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: all)")
 
@@ -85,7 +89,10 @@ def _card(options: argparse.Namespace) -> dict[str, Any]:
 
     stages = {name: read_figures(options.work / name) for name in ("language", "vision", "connector", "measure")}
     if missing := [name for name, figures in stages.items() if figures is None]:
-        raise FileNotFoundError(f"{options.work} has no figures of the stage {missing[0]}: train it first.")
+        raise FileNotFoundError(
+            f"{options.work} has no figures of {missing[0]}: run python -m latentlens_dag.demo {missing[0]} "
+            f"--work {options.work} first."
+        )
     out = world_folder().parent / "model" / "README.md"
     found = {name: figures or {} for name, figures in stages.items()}
     write_card(load_world(), found, find_home(options.home).warehouse, out)
