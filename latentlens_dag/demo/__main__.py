@@ -46,10 +46,14 @@ def _parser() -> argparse.ArgumentParser:
     for name, what in stages.items():
         stage = commands.add_parser(name, help=f"train {what}")
         _add_training_options(stage)
-        stage.set_defaults(run=_stage, stage=name)
+        if name == "connector":
+            stage.add_argument(
+                "--frozen", type=Path, help="work folder of the language model and the encoder (default: --work)"
+            )
+        stage.set_defaults(run=_stage, stage=name, frozen=None)
     train = commands.add_parser("train", help="all three stages in order")
     _add_training_options(train)
-    train.set_defaults(run=_train)
+    train.set_defaults(run=_train, frozen=None)
     measure = commands.add_parser("measure", help="read fresh scenes with the finished model")
     _add_work_option(measure)
     measure.add_argument("--scenes", type=int, default=64, help="fresh scenes (default: %(default)s)")
@@ -58,6 +62,9 @@ def _parser() -> argparse.ArgumentParser:
     card = commands.add_parser("card", help="write the model's card from the stages' figures and the built study")
     _add_work_option(card)
     card.add_argument("--home", type=Path, help="home where the study `demo` is built (default: the one in force)")
+    card.add_argument(
+        "--seeds", type=Path, nargs="+", default=[], help="work folders of other connectors, measured as well"
+    )
     card.set_defaults(run=_card)
     return parser
 
@@ -83,20 +90,27 @@ def _atlas(options: argparse.Namespace) -> dict[str, Any]:
 
 def _card(options: argparse.Namespace) -> dict[str, Any]:
     from latentlens_dag.demo.card import write_card
-    from latentlens_dag.demo.training import read_figures
     from latentlens_dag.demo.world import load_world, world_folder
     from latentlens_dag.home import find_home
 
-    stages = {name: read_figures(options.work / name) for name in ("language", "vision", "connector", "measure")}
-    if missing := [name for name, figures in stages.items() if figures is None]:
-        raise FileNotFoundError(
-            f"{options.work} has no figures of {missing[0]}: run python -m latentlens_dag.demo {missing[0]} "
-            f"--work {options.work} first."
-        )
+    figures = _figures_of(options.work, ("language", "vision", "connector", "measure"))
+    others = [_figures_of(work, ("connector", "measure")) for work in options.seeds]
     out = world_folder().parent / "model" / "README.md"
-    found = {name: figures or {} for name, figures in stages.items()}
-    write_card(load_world(), found, find_home(options.home).warehouse, out)
+    write_card(load_world(), figures, find_home(options.home).warehouse, out, others)
     return {"card": str(out)}
+
+
+def _figures_of(work: Path, stages: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The figures of `stages` in a work folder."""
+    from latentlens_dag.demo.training import read_figures
+
+    found = {name: read_figures(work / name) for name in stages}
+    if missing := [name for name, figures in found.items() if figures is None]:
+        raise FileNotFoundError(
+            f"{work} has no figures of {missing[0]}: "
+            f"run python -m latentlens_dag.demo {missing[0]} --work {work} first."
+        )
+    return {name: figures or {} for name, figures in found.items()}
 
 
 def _scenes(options: argparse.Namespace) -> dict[str, Any]:
@@ -131,7 +145,7 @@ def _stage(options: argparse.Namespace) -> dict[str, Any]:
 
     if options.threads:
         torch.set_num_threads(options.threads)
-    place = stages.Workplace(options.work, options.seed, SceneSource.open())
+    place = stages.Workplace(options.work, options.seed, SceneSource.open(), options.frozen)
     run = {"language": stages.run_language, "vision": stages.run_vision, "connector": stages.run_connector}[
         options.stage
     ]

@@ -7,7 +7,7 @@ seen but which were chosen; those of fresh scenes and of captions are of other s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,13 @@ STUDY = "demo"
 TEMPLATE = Path(__file__).with_name("card.md")
 
 
-def write_card(world: World, stages: Mapping[str, Mapping[str, Any]], warehouse: Warehouse, out: Path) -> None:
+def write_card(
+    world: World,
+    stages: Mapping[str, Mapping[str, Any]],
+    warehouse: Warehouse,
+    out: Path,
+    others: Sequence[Mapping[str, Mapping[str, Any]]] = (),
+) -> None:
     """Write the card.
 
     Args:
@@ -30,6 +36,7 @@ def write_card(world: World, stages: Mapping[str, Mapping[str, Any]], warehouse:
         stages: the figures of `language`, `vision`, `connector` and `measure` (their DONE.json).
         warehouse: where the study `demo` is built.
         out: the README.md to write.
+        others: `connector` and `measure` of connectors of other seeds between the same frozen models.
     """
     rows = pq.read_table(warehouse.summary(STUDY, "interpretability")).to_pylist()
     text = TEMPLATE.read_text(encoding="utf-8").format(
@@ -39,6 +46,7 @@ def write_card(world: World, stages: Mapping[str, Mapping[str, Any]], warehouse:
         scenes=stages["measure"]["scenes"],
         fresh=fresh_table(stages["measure"]),
         diversity=f"{stages['measure'][FRESH][LATENTLENS]['distinct_words']:.2f}",
+        seeds=seeds_table([stages, *others]),
         gates="\n".join(_gate_rows(stages)),
         **{stage: "\n".join(_facts(stages[stage])) for stage in ("language", "vision", "connector")},
     )
@@ -83,6 +91,34 @@ def fresh_table(figures: Mapping[str, Any]) -> str:
                 cells = [f"{100 * found[name]:.1f}" for name in ("mean", "mean_chance", "mean_excess")]
                 lines.append(f"| {text} | {lens} | {group} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def seeds_table(runs: Sequence[Mapping[str, Mapping[str, Any]]]) -> str:
+    """Markdown: a row per connector seed, the first being the shipped one, and the mean of all of them."""
+    rows = [_seed_figures(run) for run in runs]
+    names = [str(run["connector"]["seed"]) for run in runs]
+    names[0] += " (shipped)"
+    lines = ["| seed | " + " | ".join(rows[0]) + " |", "|---" * (len(rows[0]) + 1) + "|"]
+    lines += [
+        f"| {name} | " + " | ".join(map(_shown, row.values())) + " |" for name, row in zip(names, rows, strict=True)
+    ]
+    means = [sum(row[figure] for row in rows) / len(rows) for figure in rows[0]]
+    return "\n".join([*lines, f"| **mean of {len(rows)}** | " + " | ".join(map(_shown, means)) + " |"])
+
+
+def _seed_figures(run: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """The figures that seeds are compared by: % but for excess (0..1) and distinct words."""
+    captions, read = run["connector"], run["measure"][FRESH][LATENTLENS]
+    figures = {f"captions {name}": 100 * captions[f"object_{name}"] for name in ("recall", "precision")}
+    figures |= {group: 100 * read[group]["mean"] for group in ("object", "background", "all")}
+    figures |= {"excess": read["all"]["mean_excess"], "distinct words": read["distinct_words"]}
+    if REAL in run["measure"]:
+        figures["real sentences, all"] = 100 * run["measure"][REAL][LATENTLENS]["all"]["mean"]
+    return figures | {"untrained, object": 100 * run["measure"][UNTRAINED][LATENTLENS]["object"]["mean"]}
+
+
+def _shown(value: float) -> str:
+    return f"{value:.1f}" if value > 10 else f"{value:.2f}"
 
 
 _STUDIES = {

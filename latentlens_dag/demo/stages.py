@@ -9,6 +9,7 @@ be worse.
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,16 +32,18 @@ class Workplace:
     folder: Path
     seed: int
     source: SceneSource
+    frozen: Path | None = None
+    """Another work folder, whose language model and vision encoder a connector is trained between; None is this one."""
 
     @property
     def language(self) -> Path:
         """Folder of stage 1."""
-        return self.folder / "language"
+        return (self.frozen or self.folder) / "language"
 
     @property
     def vision(self) -> Path:
         """Folder of stage 2; the encoder lies in its subfolder model."""
-        return self.folder / "vision"
+        return (self.frozen or self.folder) / "vision"
 
     @property
     def connector(self) -> Path:
@@ -93,10 +96,11 @@ def run_connector(place: Workplace, held_out: int = 200) -> dict[str, Any]:
 def _train_language(place: Workplace) -> dict[str, Any]:
     import torch
 
-    from latentlens_dag.demo.language import load_language_model, train_language_model
+    from latentlens_dag.demo.language import Schedule, load_language_model, train_language_model
     from latentlens_dag.demo.oracle import score_captions
 
-    figures: dict[str, Any] = dict(train_language_model(place.source.world, place.language, place.seed))
+    schedule = Schedule(compiled=shutil.which("g++") is not None)
+    figures: dict[str, Any] = dict(train_language_model(place.source.world, place.language, place.seed, schedule))
     model, tokenizer = load_language_model(place.language)
     scores = score_captions(place.source.world, model, tokenizer)
     figures |= {f"caption_{name}": value for name, value in asdict(scores).items()}
@@ -159,7 +163,7 @@ def load_parts(place: Workplace) -> tuple[Any, Any, Any]:
         if read_figures(folder) is None:
             raise FileNotFoundError(
                 f"{folder} has no DONE.json, so its stage is not finished: "
-                f"run python -m latentlens_dag.demo {folder.name} --work {place.folder} first."
+                f"run python -m latentlens_dag.demo {folder.name} --work {folder.parent} first."
             )
     language, tokenizer = load_language_model(place.language)
     return language, tokenizer, CLIPVisionModel.from_pretrained(place.vision / "model")

@@ -51,7 +51,7 @@ def test_the_prompt_is_the_same_tokens_after_text_and_after_images(tokenizer) ->
 
 def test_packed_rows_hold_whole_documents() -> None:
     lengths = {1: 5, 2: 9, 3: 3, 4: 7, 5: 30, 6: 2}
-    documents = [[language.Token(number, True)] * length for number, length in lengths.items()]
+    documents = [[language.Token(number, 1.0)] * length for number, length in lengths.items()]
     packed = language.pack(documents, rows=2, length=12)
     for row in packed:
         assert len(row) <= 12
@@ -61,8 +61,10 @@ def test_packed_rows_hold_whole_documents() -> None:
 def test_passages_are_read_and_not_learned_but_for_marked_words(world: World, tokenizer) -> None:  # type: ignore[no-untyped-def]
     batches = language.Batches(world, tokenizer, seed=1, schedule=TINY)
     tokens = batches.tokens("Dog \x02ran home\x03 sky" + PROMPT + "A dog.")
-    learned = tokenizer.decode([token.id for token in tokens if token.learned], skip_special_tokens=True)
+    learned = tokenizer.decode([token.id for token in tokens if token.weight], skip_special_tokens=True)
     assert learned.split() == ["ran", "home", "Describe", "this", "image", "in", "detail.", "A", "dog."]
+    assert {token.weight for token in tokens[-4:-1]} == {TINY.caption_weight}
+    assert {token.weight for token in batches.tokens("A dog ran.")} == {1.0}
     whole = tokenizer("Dog ran home sky" + PROMPT + "A dog.")["input_ids"]
     assert [token.id for token in tokens] == [*whole, tokenizer.eos_token_id]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from latentlens_dag.demo.card import fresh_table
+from latentlens_dag.demo.card import fresh_table, seeds_table
 from latentlens_dag.demo.measure import FRESH, UNTRAINED, sentences_about, study_figures
 from latentlens_dag.demo.world import load_world
 from latentlens_dag.warehouse import Warehouse
@@ -43,3 +43,15 @@ def test_the_card_shows_the_control_with_one_lens_and_the_model_with_all() -> No
     assert table.count("| latentlens |") == 6
     assert table.count("| logitlens |") == 3
     assert "| the model | latentlens | object | 50.0 | 25.0 | 33.3 |" in table
+
+
+def test_the_mean_over_seeds_is_of_all_seeds() -> None:
+    def run(seed: int, share: float) -> dict[str, dict[str, object]]:
+        lens = {"distinct_words": 1 + share}
+        lens |= {group: {"mean": share, "mean_excess": share} for group in ("all", "object", "background")}  # type: ignore[dict-item]
+        captions = {"seed": seed, "object_recall": share, "object_precision": share}
+        return {"connector": captions, "measure": {study: {"latentlens": lens} for study in (FRESH, UNTRAINED)}}
+
+    lines = seeds_table([run(4, 0.5), run(0, 0.75), run(1, 1.0)]).splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:]] == ["| 4 (shipped)", "| 0", "| 1", "| **mean of 3**"]
+    assert lines[-1] == "| **mean of 3** | 75.0 | 75.0 | 75.0 | 75.0 | 75.0 | 0.75 | 1.75 | 75.0 |"
