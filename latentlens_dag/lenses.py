@@ -13,7 +13,7 @@ and LatentLens may answer from any contextual layer, whatever the visual layer i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from latentlens_dag.occurrences import token_texts
 from latentlens_dag.schema import EMBEDDINGLENS, LATENTLENS, LOGITLENS, NEIGHBORS
-from latentlens_dag.search import Neighbors
+from latentlens_dag.search import LabelsOf, Neighbors
 from latentlens_dag.states import LanguageModel
 from latentlens_dag.tables import States
 
@@ -39,13 +39,20 @@ class Vocabulary(NamedTuple):
     score: NDArray[np.float32]  # [N, k]
 
 
-def logit_lens(model: LanguageModel, states: NDArray[np.float32], k: int) -> Vocabulary:
-    """The tokens with the highest logits, were the model to stop at these states [N, d]."""
-    return _vocabulary_top_k(model, states, k, model.logits)
+def logit_lens(
+    model: LanguageModel, states: NDArray[np.float32], k: int, labels: NDArray[np.int64] | None = None
+) -> Vocabulary:
+    """The tokens with the highest logits, were the model to stop at these states [N, d].
+
+    With `labels` [V] of the tokens, only the best token of each label.
+    """
+    return _vocabulary_top_k(model, states, k, model.logits, labels)
 
 
-def embedding_lens(model: LanguageModel, states: NDArray[np.float32], k: int) -> Vocabulary:
-    """The tokens whose input embeddings have the highest cosine to these states [N, d].
+def embedding_lens(
+    model: LanguageModel, states: NDArray[np.float32], k: int, labels: NDArray[np.int64] | None = None
+) -> Vocabulary:
+    """The tokens whose input embeddings have the highest cosine to these states [N, d]; `labels` as in `logit_lens`.
 
     A row of the embedding without a direction (all zero, as padding rows may be) is never an answer.
     """
@@ -59,7 +66,7 @@ def embedding_lens(model: LanguageModel, states: NDArray[np.float32], k: int) ->
         found = torch.nn.functional.normalize(part.float(), dim=1) @ unit.T
         return found.masked_fill(norms[:, 0] == 0, -torch.inf)
 
-    return _vocabulary_top_k(model, states, k, cosine)
+    return _vocabulary_top_k(model, states, k, cosine, labels)
 
 
 def top_k_lowest_index_first(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -78,6 +85,34 @@ def top_k_lowest_index_first(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     first = torch.searchsorted(row, torch.arange(len(scores), device=row.device))
     best = order[first[:, None] + torch.arange(k, device=row.device)]
     return scores[row[best], column[best]], column[best]
+
+
+def top_k_of_distinct_labels(scores: Tensor, k: int, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """As `top_k_lowest_index_first`, but of the columns of one label [V] only the first; k is at most their number.
+
+    More than k are taken until they hold k labels: the order of columns is total, so no other could come before.
+    """
+    import torch
+
+    taken = k
+    while True:
+        taken = min(4 * taken, scores.shape[1])
+        values, columns = top_k_lowest_index_first(scores, taken)
+        found = labels[columns]
+        by_label, order = torch.sort(found, dim=1, stable=True)
+        again = torch.nn.functional.pad(by_label.diff(dim=1) == 0, (1, 0))
+        seen = torch.zeros_like(again).scatter(1, order, again)
+        if bool(((~seen).sum(1) >= k).all()):
+            first = torch.sort(seen.to(torch.int8), dim=1, stable=True).indices[:, :k]
+            return values.gather(1, first), columns.gather(1, first)
+        if taken == scores.shape[1]:
+            raise ValueError(f"There are not {k} different labels.")
+
+
+def word_labels(texts: Iterable[str | None]) -> NDArray[np.int64]:
+    """A number per text, the same for texts that are one word whatever their case and the spaces around it."""
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault((text or "").strip().lower(), len(numbers)) for text in texts], np.int64)
 
 
 def vocabulary_table(
@@ -105,14 +140,22 @@ class OccurrenceLookup:
         self._rows = occurrences.sort_by("key")
         self._keys = np.array([int(key, 16) for key in self._rows["key"].to_pylist()], np.uint64)
 
+    def labels_of(self, column: str) -> tuple[LabelsOf, int]:
+        """What numbers the word or the sentence_id of each key, and how many different ones there are."""
+        labels = word_labels(self._rows[column].to_pylist())
+        return lambda keys: labels[self._where(keys)], len(np.unique(labels))
+
     def rows(self, keys: NDArray[np.uint64]) -> pa.Table:
         """The occurrences of the given keys, in their order."""
+        return self._rows.take(pa.array(self._where(keys)))
+
+    def _where(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
         where = np.searchsorted(self._keys, keys)
         if not (self._keys[where.clip(max=len(self._keys) - 1)] == keys).all():
             raise ValueError(
                 "A layer table holds a key that its index does not list: they were made by different builds."
             )
-        return self._rows.take(pa.array(where))
+        return where
 
 
 def latent_table(study: str, layer: int, at: States, found: Neighbors, occurrences: OccurrenceLookup) -> pa.Table:
@@ -128,19 +171,30 @@ def latent_table(study: str, layer: int, at: States, found: Neighbors, occurrenc
     return _table(columns)
 
 
-VOCABULARY_LENSES: Mapping[str, Callable[[LanguageModel, NDArray[np.float32], int], Vocabulary]] = {
+VOCABULARY_LENSES: Mapping[
+    str, Callable[[LanguageModel, NDArray[np.float32], int, NDArray[np.int64] | None], Vocabulary]
+] = {
     LOGITLENS: logit_lens,
     EMBEDDINGLENS: embedding_lens,
 }
 
 
 def _vocabulary_top_k(
-    model: LanguageModel, states: NDArray[np.float32], k: int, score: Callable[[Tensor], Tensor]
+    model: LanguageModel,
+    states: NDArray[np.float32],
+    k: int,
+    score: Callable[[Tensor], Tensor],
+    labels: NDArray[np.int64] | None,
 ) -> Vocabulary:
     import torch
 
+    def best(scores: Tensor) -> tuple[Tensor, Tensor]:
+        if labels is None:
+            return top_k_lowest_index_first(scores, k)
+        return top_k_of_distinct_labels(scores, k, torch.from_numpy(labels).to(scores.device))
+
     with torch.inference_mode():
-        found = [top_k_lowest_index_first(score(part).float(), k) for part in _parts(model, states)]
+        found = [best(score(part).float()) for part in _parts(model, states)]
     ids = [i.cpu().numpy().astype(np.int32) for _, i in found]
     scores = [s.cpu().numpy() for s, _ in found]
     nothing = np.empty((0, min(k, len(model.embedding))))

@@ -10,13 +10,16 @@ The bound. The float32 dot product of unit vectors of width d is wrong by at mos
 u = 2^-24 (Higham, Accuracy and Stability of Numerical Algorithms, eq. 3.5, with |q| |x| = 1 by
 Cauchy-Schwarz); normalizing in float32 adds a few u. `_slack` takes twice that, so no neighbor is missed.
 
+With labels (the word or the sentence of a row) only the best row of each label is an answer. The k-th best
+label's row is then the floor, and no row below it can be the best of a label among the first k.
+
 What a newcomer gets wrong: stored vectors are float16 and so only nearly of unit length. Cosines are
 taken to what is stored, divided by its true length; ignoring that loses neighbors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _GROUP = 64  # rows whose best score is looked at first: a maximum over groups costs a tenth of a sort
+LabelsOf = Callable[["NDArray[np.uint64]"], "NDArray[np.int64]"]
+"""The label of each key, at least 0; rows of equal labels count once."""
 _QUERIES_PER_PRODUCT = 4096  # with blocks of 4,096 rows, a score buffer of 64 MiB
 
 
@@ -50,13 +55,16 @@ class Neighbors:
     key: NDArray[np.uint64]  # [Q, k]
 
 
-def cosine_top_k(queries: NDArray[np.floating], blocks: Iterable[Block], k: int) -> Neighbors:
+def cosine_top_k(
+    queries: NDArray[np.floating], blocks: Iterable[Block], k: int, labels_of: LabelsOf | None = None
+) -> Neighbors:
     """Find the k rows with the highest cosine to each query.
 
     Args:
         queries: [Q, d], any floating type; need not be normalized.
         blocks: the rows, in any order and cut in any way; keys are distinct within a contextual layer.
         k: answers per query.
+        labels_of: where given, of the rows of one label only the first is an answer.
 
     Raises:
         ValueError: if k < 1, a width differs, or a query or row has no direction (zero, infinite, NaN).
@@ -76,11 +84,17 @@ def cosine_top_k(queries: NDArray[np.floating], blocks: Iterable[Block], k: int)
             )
         for start in range(0, len(exact), _QUERIES_PER_PRODUCT):
             part = slice(start, start + _QUERIES_PER_PRODUCT)
-            _search_block(exact[part], coarse[part], block, _view(best, part))
+            _search_block(exact[part], coarse[part], block, _view(best, part), labels_of)
     return best
 
 
-def _search_block(exact: NDArray[np.float64], coarse: NDArray[np.float32], block: Block, best: Neighbors) -> None:
+def _search_block(
+    exact: NDArray[np.float64],
+    coarse: NDArray[np.float32],
+    block: Block,
+    best: Neighbors,
+    labels_of: LabelsOf | None,
+) -> None:
     """Put what is better in the block into `best`, in place."""
     import torch
 
@@ -93,22 +107,23 @@ def _search_block(exact: NDArray[np.float64], coarse: NDArray[np.float32], block
             "(zero, infinite or NaN): the table is damaged. Rebuild it."
         )
     scores = torch.from_numpy(rows) @ torch.from_numpy(coarse).T  # [B, Q]
-    floor = torch.from_numpy(_floor(scores, best, exact.shape[1]))
+    labels = None if labels_of is None else labels_of(block.keys)
+    floor = torch.from_numpy(_floor(scores, best, exact.shape[1], labels))
     query, row = _proposed(scores, floor)
     if len(query):
         cosine = _exact_cosine(exact, block.vectors, query, row)
-        _merge(best, query, cosine, block.contextual_layer, block.keys[row])
+        _merge(best, query, cosine, block.contextual_layer, block.keys[row], labels_of)
 
 
-def _floor(scores: Tensor, best: Neighbors, width: int) -> NDArray[np.float32]:
+def _floor(scores: Tensor, best: Neighbors, width: int, labels: NDArray[np.int64] | None) -> NDArray[np.float32]:
     """What a score must reach to be a candidate, per query: the k-th best known, less the bound."""
     import torch
 
     k = best.cosine.shape[1]
     floor = best.cosine[:, -1]
     if np.isneginf(floor).any():
-        # Nothing is known yet: the k-th best of the block's group maxima is a floor, for k rows reach it.
-        maxima = _group_maxima(scores)
+        # Nothing is known yet: the k-th best of the maxima by group or label is a floor, for k of them reach it.
+        maxima = _group_maxima(scores) if labels is None else _label_maxima(scores, labels)
         if len(maxima) >= k:
             floor = np.maximum(floor, torch.topk(maxima, k, dim=0).values[-1].numpy())
     return (floor - _slack(width)).astype(np.float32)
@@ -136,6 +151,15 @@ def _group_maxima(scores: Tensor) -> Tensor:
     return torch.cat([maxima, rest.amax(0, keepdim=True)]) if len(rest) else maxima
 
 
+def _label_maxima(scores: Tensor, labels: NDArray[np.int64]) -> Tensor:
+    """The highest score of every label: [labels, Q]."""
+    import torch
+
+    known, slot = np.unique(labels, return_inverse=True)
+    lowest = scores.new_full((len(known), scores.shape[1]), -torch.inf)
+    return lowest.scatter_reduce_(0, torch.from_numpy(slot)[:, None].expand_as(scores), scores, "amax")
+
+
 def _exact_cosine(
     exact: NDArray[np.float64], vectors: NDArray[np.float16], query: NDArray[np.int64], row: NDArray[np.int64]
 ) -> NDArray[np.float32]:
@@ -149,7 +173,12 @@ def _exact_cosine(
 
 
 def _merge(
-    best: Neighbors, query: NDArray[np.int64], cosine: NDArray[np.float32], layer: int, keys: NDArray[np.uint64]
+    best: Neighbors,
+    query: NDArray[np.int64],
+    cosine: NDArray[np.float32],
+    layer: int,
+    keys: NDArray[np.uint64],
+    labels_of: LabelsOf | None,
 ) -> None:
     touched, slot = np.unique(query, return_inverse=True)
     k = best.cosine.shape[1]
@@ -158,11 +187,25 @@ def _merge(
     all_layer = np.concatenate([best.contextual_layer[touched].ravel(), np.full(len(query), layer, np.int32)])
     all_key = np.concatenate([best.key[touched].ravel(), keys])
     order = np.lexsort((all_key, all_layer, -all_cosine, owner))
+    if labels_of is not None:
+        order = order[_first_of_label(owner[order], all_cosine[order], all_key[order], labels_of)]
     rank = np.arange(len(order)) - np.searchsorted(owner[order], owner[order])
     kept = order[rank < k]
     best.cosine[touched] = all_cosine[kept].reshape(-1, k)
     best.contextual_layer[touched] = all_layer[kept].reshape(-1, k)
     best.key[touched] = all_key[kept].reshape(-1, k)
+
+
+def _first_of_label(
+    owner: NDArray[np.int64], cosine: NDArray[np.float32], keys: NDArray[np.uint64], labels_of: LabelsOf
+) -> NDArray[np.int64]:
+    """Where each label of each owner comes first, in order; empty places (cosine -inf) all stay."""
+    filled = ~np.isneginf(cosine)
+    labels = -1 - np.arange(len(keys))
+    labels[filled] = labels_of(keys[filled])
+    order = np.lexsort((np.arange(len(keys)), labels, owner))
+    same = (np.diff(owner[order]) == 0) & (np.diff(labels[order]) == 0)
+    return np.sort(order[np.concatenate([[True], ~same])])
 
 
 def _slack(width: int) -> float:

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.lenses import VOCABULARY_LENSES, OccurrenceLookup, latent_table, vocabulary_table
+from latentlens_dag.lenses import VOCABULARY_LENSES, OccurrenceLookup, latent_table, vocabulary_table, word_labels
+from latentlens_dag.occurrences import token_texts
 from latentlens_dag.schema import VISUAL_TOKENS
 from latentlens_dag.search import Block, Neighbors, cosine_top_k
 from latentlens_dag.states import LanguageModel
@@ -25,6 +26,10 @@ from latentlens_dag.tables import States, blocks, count_rows, write_states
 if TYPE_CHECKING:
     import polars as pl
     from torch import Tensor
+
+
+Unique = Literal["none", "word", "sentence"]
+"""What the answers of a visual token must differ in."""
 
 
 class IndexFiles(NamedTuple):
@@ -68,14 +73,18 @@ def latent_answers(
     index: IndexFiles,
     k: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    unique: Unique = "none",
 ) -> Iterator[tuple[int, pa.Table]]:
     """LatentLens's answers for the states of several visual layers, from one scan of the index.
+
+    With `unique` "word" or "sentence", the k answers of a token are of different words (whatever their case) or
+    sentences, and each is the nearest of its own.
 
     Yields:
         (visual layer, NEIGHBORS) for each layer of `states`.
 
     Raises:
-        UserError: where the index has fewer rows than k, so that there are no k answers.
+        UserError: where the index has fewer rows, words or sentences than k, so that there are no k answers.
     """
     rows = sum(count_rows(table) for table in index.tables.values())
     if rows < k:
@@ -84,8 +93,16 @@ def latent_answers(
             f"{len(index.tables)} contextual layers): ask for fewer, or give the index a larger corpus."
         )
     occurrences = OccurrenceLookup(pa.concat_tables([pq.read_table(file) for file in index.occurrences]))
+    labels_of = None
+    if unique != "none":
+        labels_of, different = occurrences.labels_of({"word": "word", "sentence": "sentence_id"}[unique])
+        if different < k:
+            raise UserError(
+                f"`top_k: {k}` and `unique: {unique}` of Study {study} ask for more answers than its index has "
+                f"different {unique}s ({different}): ask for fewer, or give the index a larger corpus."
+            )
     queries = [at.states for at in states.values()]
-    found = cosine_top_k(np.concatenate(queries), _all_blocks(index, progress), k) if queries else None
+    found = cosine_top_k(np.concatenate(queries), _all_blocks(index, progress), k, labels_of) if queries else None
     start = 0
     for layer, at in states.items():
         assert found is not None
@@ -96,11 +113,24 @@ def latent_answers(
 
 
 def vocabulary_answers(
-    study: str, lens: str, states: Mapping[int, States], model: LanguageModel, k: int
+    study: str, lens: str, states: Mapping[int, States], model: LanguageModel, k: int, unique: Unique = "none"
 ) -> Iterator[tuple[int, pa.Table]]:
-    """LogitLens's or EmbeddingLens's answers, as `latent_answers`."""
+    """LogitLens's or EmbeddingLens's answers, as `latent_answers`; they come from no sentence.
+
+    Raises:
+        UserError: where the vocabulary has fewer different words than k.
+    """
+    labels = None
+    if unique == "word":
+        labels = word_labels(token_texts(model.tokenizer, range(len(model.embedding))).values())
+        if (different := len(np.unique(labels))) < k:
+            raise UserError(
+                f"`top_k: {k}` and `unique: word` of Study {study} ask for more answers than the vocabulary has "
+                f"different words ({different}): ask for fewer."
+            )
     for layer, at in states.items():
-        yield layer, vocabulary_table(study, lens, layer, at, VOCABULARY_LENSES[lens](model, at.states, k), model)
+        found = VOCABULARY_LENSES[lens](model, at.states, k, labels)
+        yield layer, vocabulary_table(study, lens, layer, at, found, model)
 
 
 def _all_blocks(index: IndexFiles, progress: Callable[[int, int], None]) -> Iterator[Block]:

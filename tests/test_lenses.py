@@ -1,5 +1,6 @@
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -9,13 +10,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latentlens_dag import lenses as module
+from latentlens_dag.encode import Encoded, encode
+from latentlens_dag.errors import UserError
 from latentlens_dag.identity import text_id
-from latentlens_dag.lenses import OccurrenceLookup, embedding_lens, logit_lens, top_k_lowest_index_first
+from latentlens_dag.lenses import (
+    OccurrenceLookup,
+    embedding_lens,
+    logit_lens,
+    top_k_lowest_index_first,
+    top_k_of_distinct_labels,
+    word_labels,
+)
 from latentlens_dag.model_checks import noise_image
 from latentlens_dag.models import Vlm
 from latentlens_dag.occurrences import candidates
 from latentlens_dag.schema import EMBEDDINGLENS, LOGITLENS, SENTENCES
-from latentlens_dag.states import captured
+from latentlens_dag.states import LanguageModel, captured
 from latentlens_dag.studies import IndexFiles, latent_answers, vocabulary_answers
 from latentlens_dag.tables import States, commit_fragments, write_fragments
 from latentlens_dag.testing import SENTENCES as TEXTS
@@ -65,6 +75,39 @@ def test_of_equal_scores_the_lower_column_comes_first(seed: int, width: int, k: 
         assert values[row].tolist() == scores[row, slow].tolist()
 
 
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**31), width=st.integers(1, 60), levels=st.integers(1, 9), different=st.integers(1, 9))
+def test_of_columns_with_one_label_only_the_first_is_taken(seed: int, width: int, levels: int, different: int) -> None:
+    random = np.random.default_rng(seed)
+    scores = random.integers(0, levels, (6, width)).astype(np.float32)
+    labels = random.integers(0, different, width)
+    k = int(random.integers(1, len(set(labels.tolist())) + 1))
+    _, columns = top_k_of_distinct_labels(torch.from_numpy(scores), k, torch.from_numpy(labels))
+    for row, found in zip(scores, columns.tolist(), strict=True):
+        in_order = sorted(range(width), key=lambda column: (-row[column], column))
+        first = {int(labels[column]): column for column in reversed(in_order)}
+        assert found == sorted(first.values(), key=in_order.index)[:k]
+    with pytest.raises(ValueError, match="not 10 different"):
+        top_k_of_distinct_labels(torch.from_numpy(scores), 10, torch.from_numpy(labels))
+
+
+def test_one_word_in_two_cases_and_with_a_space_has_one_label() -> None:
+    assert word_labels(["dog", " Dog", "cat", None, "", "DOG "]).tolist() == [0, 0, 1, 2, 2, 0]
+
+
+@pytest.mark.parametrize("lens", [LOGITLENS, EMBEDDINGLENS])
+def test_unique_answers_of_a_vocabulary_lens_are_different_words(llava: Vlm, lens: str) -> None:
+    states = {1: _states(llava)}
+    (_, plain), (_, unique) = (
+        next(iter(vocabulary_answers("s", lens, states, llava.language_model, 8, how)))  # type: ignore[arg-type]
+        for how in ("none", "word")
+    )
+    words = np.char.lower(np.array(unique["word"].to_pylist())).reshape(-1, 8)
+    assert all(len(set(row)) == 8 for row in words.tolist())
+    first = pa.compute.equal(plain["rank"], 1)
+    assert plain.filter(first) == unique.filter(first)
+
+
 @pytest.mark.parametrize(
     ("lens", "filled", "empty"), [(LOGITLENS, "logit", "cosine"), (EMBEDDINGLENS, "cosine", "logit")]
 )
@@ -78,22 +121,25 @@ def test_vocabulary_answers_have_rank_token_and_word(llava: Vlm, lens: str, fill
     assert all(row["word"] == row["token_str"].strip() for row in rows)
 
 
-def test_latent_lens_answers_are_the_nearest_text_states_of_any_layer(llava: Vlm, tmp_path: Path) -> None:
-    from latentlens_dag.encode import encode
-
-    model = llava.language_model
-    pairs = sorted((text_id(text), text) for text in TEXTS)
-    sentences = pa.table([[i for i, _ in pairs], [t for _, t in pairs]], schema=SENTENCES)
+def _index(model: LanguageModel, folder: Path) -> tuple[IndexFiles, dict[str, str], pa.Table, dict[int, Encoded]]:
+    """A small index in `folder`, its sentences by id, its occurrences and their vectors by layer."""
+    texts = {text_id(text): text for text in sorted(TEXTS, key=text_id)}
+    sentences = pa.table([list(texts), list(texts.values())], schema=SENTENCES)
     rows = candidates(model.tokenizer, sentences, "x", 3)
-    encoded = encode(model, rows, sentences, [1, 2], tmp_path)
-    write_parquet(rows, tmp_path / "occurrences.parquet")
+    encoded = encode(model, rows, sentences, [1, 2], folder)
+    write_parquet(rows, folder / "occurrences.parquet")
     tables = {}
     for layer, found in encoded.items():
-        tables[layer] = tmp_path / f"layer_{layer:02d}.lance"
-        write_fragments(tables[layer], tmp_path / f"{layer}.json", rows, *found)
-        commit_fragments(tables[layer], [tmp_path / f"{layer}.json"], "a test")
+        tables[layer] = folder / f"layer_{layer:02d}.lance"
+        write_fragments(tables[layer], folder / f"{layer}.json", rows, *found)
+        commit_fragments(tables[layer], [folder / f"{layer}.json"], "a test")
+    return IndexFiles(tables, [folder / "occurrences.parquet"]), texts, rows, encoded
+
+
+def test_latent_lens_answers_are_the_nearest_text_states_of_any_layer(llava: Vlm, tmp_path: Path) -> None:
+    index, texts, rows, encoded = _index(llava.language_model, tmp_path)
     at = {layer: _states(llava, layer) for layer in (0, 2)}
-    answers = dict(latent_answers("s", at, IndexFiles(tables, [tmp_path / "occurrences.parquet"]), 3))
+    answers = dict(latent_answers("s", at, index, 3))
     assert set(answers) == {0, 2}
     keys = rows["key"].to_pylist()
     for layer, table in answers.items():
@@ -112,8 +158,29 @@ def test_latent_lens_answers_are_the_nearest_text_states_of_any_layer(llava: Vlm
             best = sorted(every.values(), reverse=True)
             assert abs(row["cosine"] - best[row["rank"] - 1]) < 1e-5
             assert abs(every[row["key"], row["contextual_layer"]] - row["cosine"]) < 1e-5
-            text = dict(pairs)[row["sentence_id"]]
+            text = texts[row["sentence_id"]]
             assert text[row["char_start"] : row["char_end"]] == row["word"]
+
+
+@pytest.mark.parametrize(("unique", "column"), [("word", "word"), ("sentence", "sentence_id")])
+def test_unique_answers_differ_and_each_is_the_nearest_of_its_own(
+    llava: Vlm, tmp_path: Path, unique: Literal["word", "sentence"], column: str
+) -> None:
+    index, *_, rows, _ = _index(llava.language_model, tmp_path)
+    at = {1: _states(llava)}
+    every = 2 * rows.num_rows  # both contextual layers
+    (_, ordered) = next(iter(latent_answers("s", at, index, every)))
+    (_, found) = next(iter(latent_answers("s", at, index, 4, unique=unique)))
+    for token in range(len(at[1].states)):
+        all_answers = ordered.filter(pa.compute.equal(ordered["token_index"], token)).to_pylist()
+        first = {str(row[column]).lower(): row for row in reversed(all_answers)}
+        expected = sorted(first.values(), key=lambda row: row["rank"])[:4]
+        answers = found.filter(pa.compute.equal(found["token_index"], token)).to_pylist()
+        assert [row["rank"] for row in answers] == [1, 2, 3, 4]
+        same = ("key", "contextual_layer", "cosine")
+        assert [[row[name] for name in same] for row in answers] == [[row[name] for name in same] for row in expected]
+    with pytest.raises(UserError, match=f"more answers than its index has different {unique}s"):
+        next(iter(latent_answers("s", at, index, every, unique=unique)))
 
 
 def test_a_key_that_the_index_does_not_list_is_refused() -> None:

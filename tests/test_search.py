@@ -67,6 +67,28 @@ def test_any_cut_gives_the_answers_of_a_full_comparison(seed: int, rows: int, si
     assert [row[: len(expected)] for row, expected in zip(found, slow, strict=True)] == slow
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    rows=st.integers(1, 300),
+    size=st.integers(1, 300),
+    k=st.integers(1, 7),
+    labels=st.integers(1, 40),
+)
+def test_with_labels_the_answers_are_the_first_of_each_label(
+    seed: int, rows: int, size: int, k: int, labels: int
+) -> None:
+    blocks, random = _corpus(seed, rows, 8), np.random.default_rng(seed)
+    label_of = random.integers(0, labels, rows)
+    queries = random.standard_normal((5, 8)).astype(np.float32)
+    found = _found(cosine_top_k(queries, _cut(blocks, size, random), k, lambda keys: label_of[keys.astype(int)]))
+    for answers, everything in zip(found, _slow_definition(queries, blocks, 2 * rows), strict=True):
+        first = {int(label_of[key]): (cosine, layer, key) for cosine, layer, key in reversed(everything)}
+        expected = sorted(first.values(), key=lambda answer: (-answer[0], *answer[1:]))[:k]
+        assert answers[: len(expected)] == expected
+        assert all(cosine == -np.inf for cosine, _, _ in answers[len(expected) :])
+
+
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**31), size=st.integers(1, 40))
 def test_equal_cosines_go_to_the_lower_layer_then_key(seed: int, size: int) -> None:
@@ -143,9 +165,9 @@ def test_a_product_as_wrong_as_float32_allows_loses_no_neighbor(monkeypatch: pyt
     allowed = width * 2.0**-24 / (1 - width * 2.0**-24)  # Higham, eq. 3.5; a product is seldom so wrong by itself
     floor = search._floor
 
-    def spoiled(scores: torch.Tensor, best: Neighbors, width: int) -> np.ndarray:
+    def spoiled(scores: torch.Tensor, best: Neighbors, width: int, labels: None) -> np.ndarray:
         scores += torch.from_numpy(random.choice([-allowed, allowed], scores.shape).astype(np.float32))
-        return floor(scores, best, width)
+        return floor(scores, best, width, labels)
 
     monkeypatch.setattr(search, "_floor", spoiled)
     base = random.standard_normal((1, width))

@@ -180,7 +180,7 @@ class Study(Declared):
     lenses: Sequence[Lens] = ("latentlens", "logitlens", "embeddinglens")
     top_k: int = 5
     prompt: str = DEFAULT_PROMPT
-    unique: Literal["none"] = "none"
+    unique: Literal["none", "word", "sentence"] = "none"
     judge: Judge | Literal["none"] = "none"
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:

@@ -173,7 +173,7 @@ def _lens(parts: StudyParts, lens: str) -> dg.AssetsDefinition:
     else:
         shared = [parts.vlm_key]
     deps = {layer: [visual_key_of[layer], *shared] for layer in key_of}
-    version = version_of(_LENS, top_k=parts.study.top_k)
+    version = version_of(_LENS, top_k=parts.study.top_k, unique=parts.study.unique)
 
     @dg.multi_asset(
         name=f"{parts.name}_{lens}",
@@ -212,8 +212,10 @@ def _answers(
             {layer: paths.layer_table(parts.index.name, layer) for layer in parts.contextual_layers},
             [paths.occurrences(parts.index.name, shard) for shard in range(parts.shards)],
         )
-        return studies.latent_answers(parts.name, states, index, parts.study.top_k, LoggedProgress(log, "rows"))
-    return studies.vocabulary_answers(parts.name, lens, states, load_language_model(parts.vlm), parts.study.top_k)
+        progress = LoggedProgress(log, "rows")
+        return studies.latent_answers(parts.name, states, index, parts.study.top_k, progress, parts.study.unique)
+    model = load_language_model(parts.vlm)
+    return studies.vocabulary_answers(parts.name, lens, states, model, parts.study.top_k, parts.study.unique)
 
 
 def _judgements(parts: StudyParts) -> dg.AssetsDefinition:
