@@ -1,69 +1,189 @@
 """From a source of text to distinct sentences, and from those to shards.
 
-A sentence is a line without its outer blanks; empty lines are dropped and equal sentences counted once.
-Its id is the hash of its text and decides its shard. What a newcomer gets wrong: the order of the source
-is not kept. Everything is ordered by `sentence_id`, so a shuffled corpus gives the same bytes.
+A sentence is a line, or a cell of a column, without its outer blanks; empty ones are dropped and equal sentences
+counted once. Its id is the hash of its text and decides its shard. Sources are read as a stream, and what does
+not fit into memory is sorted on disk, by DuckDB. What a newcomer gets wrong: the order of the source is not kept.
+Everything is ordered by `sentence_id`, so a shuffled corpus gives the same bytes.
 """
 
 from __future__ import annotations
 
+import csv
 import gzip
 import io
-from collections.abc import Iterator
+import json
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 import pyarrow as pa
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.identity import part_of, text_id
 from latentlens_dag.schema import SENTENCES
-from latentlens_dag.warehouse import write_parquet
+from latentlens_dag.warehouse import parquet_rows
+
+LONGEST = 100_000
+"""Characters of the longest text that is taken for a sentence."""
+_BATCH = 65_536
+_SORT_MEMORY = "1GB"  # of DuckDB; beyond it, it sorts on disk
 
 
-def read_lines(path: Path) -> Iterator[str]:
-    """The sentences of a text file, one per line, in order; `.gz` is unpacked on the way.
+@dataclass(frozen=True)
+class TextSource:
+    """A file of texts."""
+
+    kind: Literal["lines", "csv", "jsonl", "parquet"]
+    path: Path
+    column: str | None = None
+    """Of csv, jsonl and parquet: the column that holds the text."""
+
+
+def read_texts(source: TextSource) -> Iterator[str]:
+    """The texts of a source in its order, without outer blanks and without empty ones; never all in memory.
+
+    `.gz` is unpacked on the way, but for Parquet.
 
     Raises:
-        UserError: where the file is missing, is not gzip though named so, or a line is not UTF-8.
+        UserError: where the file is missing, cannot be unpacked or parsed, a line is not UTF-8, the column is
+            missing, or a text has more than LONGEST characters.
     """
-    if not path.is_file():
-        raise UserError(f"The corpus file {path} does not exist. Correct `source.lines` in the defs.yaml beside it.")
-    with _open(path) as file:
-        try:
-            for number, line in enumerate(file, 1):
-                text = _decode(line, path, number).strip()
-                if text:
-                    yield text
-        except (gzip.BadGzipFile, EOFError) as error:
+    if not source.path.is_file():
+        raise UserError(f"The corpus file {source.path} does not exist. Correct `source` in the defs.yaml beside it.")
+    readers = {"lines": _read_lines, "csv": _read_csv, "jsonl": _read_jsonl, "parquet": _read_parquet}
+    try:
+        for place, text in readers[source.kind](source):
+            if len(text) > LONGEST:
+                raise UserError(
+                    f"{source.path}, {place}: {len(text):,} characters are no sentence (at most {LONGEST:,}). "
+                    "Write one sentence per line or row."
+                )
+            if text := text.strip():
+                yield text
+    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise UserError(
+            f"{source.path} cannot be unpacked ({error}): it is named .gz, but is damaged or not gzip. Make it again, "
+            "or name it without .gz if it is plain text."
+        ) from error
+
+
+def write_sentences(source: TextSource, out: Path) -> int:
+    """Write the distinct sentences of a source as Parquet (SENTENCES), in order of id; give their number.
+
+    Raises:
+        UserError: as `read_texts`, and where there is not one sentence.
+    """
+    with parquet_rows(out, SENTENCES) as rows:
+        for table in _sorted_by_id(read_texts(source), out.parent):
+            rows.write(table)
+        if not rows.written:
             raise UserError(
-                f"{path} cannot be unpacked ({error}): it is named .gz, but is damaged or not gzip. Make it again, or "
-                "name it .txt if it is plain text."
-            ) from error
+                f"The corpus {source.path} is empty: it has not one text. Write one sentence per line or row."
+            )
+    return rows.written
 
 
-def write_sentences(path: Path, out: Path) -> int:
-    """Write the distinct sentences of a text file as Parquet (SENTENCES), in order of id; give their number.
+def _sorted_by_id(texts: Iterable[str], folder: Path) -> Iterator[pa.Table]:
+    """Distinct texts with their ids (SENTENCES), in order of id; what memory does not hold is sorted in `folder`."""
+    import tempfile
 
-    Raises:
-        UserError: as `read_lines`, and where there is not one sentence.
-    """
-    sentences = {text_id(text): text for text in read_lines(path)}
-    if not sentences:
-        raise UserError(f"The corpus {path} is empty: it has not one line with text. Write one sentence per line.")
-    ids = sorted(sentences)
-    write_parquet(pa.table([ids, [sentences[i] for i in ids]], schema=SENTENCES), out)
-    return len(ids)
+    import duckdb
+
+    folder.mkdir(parents=True, exist_ok=True)
+    stream = iter(texts)
+    with tempfile.TemporaryDirectory(dir=folder) as spill, duckdb.connect() as connection:
+        connection.execute(f"SET memory_limit = '{_SORT_MEMORY}'")
+        connection.execute("SET temp_directory = $folder", {"folder": spill})
+        connection.execute("SET preserve_insertion_order = false")
+        connection.execute("SET threads = 1")  # each thread holds memory that it cannot put on disk
+        # DuckDB would wrap an error of the reader; a table of its own is filled batch by batch instead.
+        connection.execute("CREATE TABLE found (sentence_id VARCHAR, text VARCHAR)")
+        while part := list(islice(stream, _BATCH)):
+            connection.register("batch", pa.table([[text_id(text) for text in part], part], schema=SENTENCES))
+            connection.execute("INSERT INTO found SELECT * FROM batch")
+            connection.unregister("batch")
+        rows = connection.sql("SELECT DISTINCT sentence_id, text FROM found ORDER BY sentence_id")
+        for found in rows.to_arrow_reader(_BATCH):
+            yield pa.Table.from_batches([found]).cast(SENTENCES)
 
 
 def write_shard(sentences: Path, shard: int, shards: int, out: Path) -> int:
     """Write the sentences of one shard, in order of id; give their number."""
     import pyarrow.parquet as pq
 
-    table = pq.read_table(sentences)
-    mine = [part_of(sentence_id, shards) == shard for sentence_id in table["sentence_id"].to_pylist()]
-    write_parquet(table.filter(pa.array(mine, pa.bool_())), out, SENTENCES)
-    return sum(mine)
+    with parquet_rows(out, SENTENCES) as rows:
+        for batch in pq.ParquetFile(sentences).iter_batches():
+            mine = [part_of(sentence_id, shards) == shard for sentence_id in batch["sentence_id"].to_pylist()]
+            rows.write(pa.Table.from_batches([batch]).filter(pa.array(mine, pa.bool_())))
+    return rows.written
+
+
+def _read_lines(source: TextSource) -> Iterator[tuple[str, str]]:
+    with _open(source.path) as file:
+        for number, line in enumerate(file, 1):
+            yield f"line {number}", _decode(line, source.path, number)
+
+
+def _read_csv(source: TextSource) -> Iterator[tuple[str, str]]:
+    lines = (_decode(line, source.path, number) for number, line in enumerate(_open(source.path), 1))
+    csv.field_size_limit(max(csv.field_size_limit(), 16 * LONGEST))
+    rows = csv.DictReader(lines, strict=True)
+    try:
+        _check_column(source, rows.fieldnames or [])
+        for row in rows:
+            yield f"line {rows.line_num}", row[source.column or ""] or ""
+    except csv.Error as error:
+        raise UserError(
+            f"{source.path}, line {rows.line_num}: {error}. Is it CSV, with a header and fields in double quotes?"
+        ) from error
+
+
+def _read_jsonl(source: TextSource) -> Iterator[tuple[str, str]]:
+    for place, line in _read_lines(source):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{source.path}, {place}: not JSON ({error}). Write one object per line.") from error
+        _check_column(source, list(row) if isinstance(row, dict) else [], f", {place}")
+        yield place, _text(row[source.column], source, place)
+
+
+def _read_parquet(source: TextSource) -> Iterator[tuple[str, str]]:
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(source.path)
+    except pa.ArrowInvalid as error:
+        raise UserError(f"{source.path} is no Parquet file, or is damaged ({error}).") from error
+    _check_column(source, file.schema_arrow.names)
+    number = 0
+    for batch in file.iter_batches(columns=[source.column]):
+        for value in batch[0].to_pylist():
+            number += 1
+            yield f"row {number}", _text(value, source, f"row {number}")
+
+
+def _check_column(source: TextSource, columns: Iterable[str], place: str = "") -> None:
+    if source.column not in (known := list(columns)):
+        raise UserError(
+            f"{source.path}{place} has no column {source.column!r}; it has {', '.join(known) or 'none'}. Correct "
+            "`column` of the corpus's source."
+        )
+
+
+def _text(value: object, source: TextSource, place: str) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise UserError(
+            f"{source.path}, {place}: {source.column} is {value!r}, no text. Name the column that holds the text."
+        )
+    return value
 
 
 def _open(path: Path) -> IO[bytes]:

@@ -15,10 +15,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
+
+ROW_GROUP = 65_536
+"""Rows of a Parquet row group."""
 
 
 @dataclass(frozen=True)
@@ -128,14 +132,56 @@ def atomic_path(final: Path) -> Iterator[Path]:
 def write_parquet(table: pa.Table, path: Path, schema: pa.Schema | None = None) -> None:
     """Write a table atomically with the house's Parquet settings; same table, same bytes.
 
-    zstd, page index, row groups of 65,536 rows; cast to `schema` first where one is given.
+    zstd, page index, row groups of ROW_GROUP rows; cast to `schema` first where one is given.
     """
     import pyarrow.parquet as pq
 
     if schema is not None:
         table = table.select(schema.names).cast(schema)
     with atomic_path(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd", write_page_index=True, row_group_size=65_536)
+        pq.write_table(table, temporary, compression="zstd", write_page_index=True, row_group_size=ROW_GROUP)
+
+
+class ParquetRows:
+    """Rows on their way into a Parquet file; however they are cut into tables, the file has the same bytes."""
+
+    def __init__(self, writer: pq.ParquetWriter) -> None:
+        """Rows for `writer`."""
+        self.written = 0
+        self._writer = writer
+        self._waiting: list[pa.Table] = []
+
+    def write(self, table: pa.Table) -> None:
+        """Add the rows of `table`, which has the columns of the schema."""
+        schema = self._writer.schema
+        self._waiting.append(table.select(schema.names).cast(schema))
+        self.written += len(table)
+        while sum(map(len, self._waiting)) >= ROW_GROUP:
+            self._flush()
+
+    def finish(self) -> None:
+        """Write what is still waiting."""
+        while any(map(len, self._waiting)):
+            self._flush()
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+
+        rows = pa.concat_tables(self._waiting)
+        self._writer.write_table(rows.slice(0, ROW_GROUP).combine_chunks(), row_group_size=ROW_GROUP)
+        self._waiting = [rows.slice(ROW_GROUP)]
+
+
+@contextmanager
+def parquet_rows(path: Path, schema: pa.Schema) -> Iterator[ParquetRows]:
+    """As `write_parquet`, for rows that come table by table: the file is there when the block ends without an error."""
+    import pyarrow.parquet as pq
+
+    settings: dict[str, Any] = {"compression": "zstd", "write_page_index": True}
+    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema, **settings) as writer:
+        rows = ParquetRows(writer)
+        yield rows
+        rows.finish()
 
 
 def write_text(text: str, path: Path) -> None:

@@ -1,22 +1,29 @@
 import gzip
+import json
 import random
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from latentlens_dag.corpus import read_lines, write_sentences, write_shard
+from latentlens_dag import corpus
+from latentlens_dag.corpus import LONGEST, TextSource, read_texts, write_sentences, write_shard
 from latentlens_dag.errors import UserError
 from latentlens_dag.identity import part_of, text_id, within_fraction
 
 LINES = [f"Sentence number {number}." for number in range(200)]
 
 
+def plain(path: Path) -> TextSource:
+    return TextSource("lines", path)
+
+
 def test_the_order_of_the_source_and_repeated_lines_change_no_byte(tmp_path: Path) -> None:
     shuffled = random.Random(0).sample(LINES + LINES[:50], 250)
     for name, lines in (("a", LINES), ("b", shuffled)):
         (tmp_path / f"{name}.txt").write_text("\n".join(f"  {line} " for line in lines), encoding="utf-8")
-        write_sentences(tmp_path / f"{name}.txt", tmp_path / f"{name}.parquet")
+        write_sentences(plain(tmp_path / f"{name}.txt"), tmp_path / f"{name}.parquet")
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
     assert sorted(pq.read_table(tmp_path / "a.parquet")["text"].to_pylist()) == sorted(LINES)
 
@@ -24,7 +31,7 @@ def test_the_order_of_the_source_and_repeated_lines_change_no_byte(tmp_path: Pat
 @pytest.mark.parametrize("shards", [1, 3, 7])
 def test_every_sentence_is_in_exactly_one_shard(tmp_path: Path, shards: int) -> None:
     (tmp_path / "a.txt").write_text("\n".join(LINES), encoding="utf-8")
-    write_sentences(tmp_path / "a.txt", tmp_path / "all.parquet")
+    write_sentences(plain(tmp_path / "a.txt"), tmp_path / "all.parquet")
     texts = []
     for shard in range(shards):
         write_shard(tmp_path / "all.parquet", shard, shards, tmp_path / "shard.parquet")
@@ -43,12 +50,12 @@ def test_a_smaller_sample_lies_inside_a_larger_one_and_has_its_share() -> None:
 
 def test_gzip_is_unpacked(tmp_path: Path) -> None:
     (tmp_path / "a.txt.gz").write_bytes(gzip.compress("One.\nTwö.\n".encode()))
-    assert list(read_lines(tmp_path / "a.txt.gz")) == ["One.", "Twö."]
+    assert list(read_texts(plain(tmp_path / "a.txt.gz"))) == ["One.", "Twö."]
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_sentence(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfOne.\n")
-    assert list(read_lines(tmp_path / "a.txt")) == ["One."]
+    assert list(read_texts(plain(tmp_path / "a.txt"))) == ["One."]
 
 
 @pytest.mark.parametrize(
@@ -58,6 +65,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_sentence(tmp_path: Path) -> N
         (b"\n  \n", "a.txt", r"is empty"),
         (b"plain text", "a.txt.gz", r"cannot be unpacked"),
         (gzip.compress(b"Good.\n" * 999, mtime=0)[:-12], "a.txt.gz", r"cannot be unpacked"),
+        (b"Good.\n" + b"x" * (LONGEST + 1), "a.txt", r"line 2: 100,001 characters are no sentence"),
         (None, "a.txt", r"does not exist"),
     ],
 )
@@ -69,5 +77,66 @@ def test_a_wrong_source_is_told_and_harms_nothing(
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=message):
-        write_sentences(tmp_path / name, out)
+        write_sentences(plain(tmp_path / name), out)
     assert out.read_bytes() == b"what was there"
+
+
+ROWS = ["One, with a comma.", 'Two "quoted".', "Three\nlines.", "", "Vier äöü."]
+
+
+def _table(path: Path) -> None:
+    quoted = [text.replace('"', '""') for text in ROWS]
+    content = {
+        ".csv": "id,text\n" + "".join(f'{number},"{text}"\n' for number, text in enumerate(quoted)),
+        ".jsonl": "".join(json.dumps({"id": number, "text": text}) + "\n" for number, text in enumerate(ROWS)),
+    }
+    if path.suffix == ".parquet":
+        pq.write_table(pa.table({"id": range(len(ROWS)), "text": [*ROWS[:3], None, ROWS[4]]}), path)
+    elif path.suffix == ".gz":
+        path.write_bytes(gzip.compress(content[Path(path.stem).suffix].encode()))
+    else:
+        path.write_text(content[path.suffix], encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz", "a.jsonl", "a.jsonl.gz", "a.parquet"])
+def test_a_column_of_a_table_is_a_source(tmp_path: Path, name: str) -> None:
+    _table(tmp_path / name)
+    source = TextSource(name.split(".")[1], tmp_path / name, "text")  # type: ignore[arg-type]
+    assert list(read_texts(source)) == [text for text in ROWS if text]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet"])
+def test_a_column_that_is_not_there_is_told_with_those_that_are(tmp_path: Path, name: str) -> None:
+    _table(tmp_path / name)
+    with pytest.raises(UserError, match="no column 'sentence'; it has id, text"):
+        list(read_texts(TextSource(name.split(".")[1], tmp_path / name, "sentence")))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", b'text\n"never closed\n', r"line \d: unexpected end of data"),
+        ("a.csv", b"", r"no column 'text'; it has none"),
+        ("a.csv", b"text\nB\xe9d.\n", r"line 2: byte 0xe9 at column 2 is not UTF-8"),
+        ("a.jsonl", b'{"text": "a"}\n{"text": \n', r"line 2: not JSON"),
+        ("a.jsonl", b'{"text": 7}\n', r"line 1: text is 7, no text"),
+        ("a.jsonl", b"[1]\n", r"line 1 has no column 'text'"),
+        ("a.parquet", b"PAR1 no", r"is no Parquet file"),
+    ],
+)
+def test_a_wrong_table_is_told(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        list(read_texts(TextSource(name.split(".")[1], tmp_path / name, "text")))  # type: ignore[arg-type]
+
+
+def test_sentences_that_memory_does_not_hold_are_sorted_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "\n".join(f"{number % 450_000} {'word ' * 40}" for number in range(600_000))
+    (tmp_path / "a.txt").write_text(text, encoding="utf-8")
+    for name, memory in (("small", "100MB"), ("large", "1GB")):
+        monkeypatch.setattr(corpus, "_SORT_MEMORY", memory)
+        assert write_sentences(plain(tmp_path / "a.txt"), tmp_path / f"{name}.parquet") == 450_000
+    assert (tmp_path / "small.parquet").read_bytes() == (tmp_path / "large.parquet").read_bytes()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.txt", "large.parquet", "small.parquet"]

@@ -8,11 +8,13 @@ nothing here reads weights, opens images or touches the network; a local config.
 # `from __future__ import annotations` is left out: Dagster resolves these annotations itself.
 import re
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 import dagster as dg
 
+from latentlens_dag.corpus import TextSource
 from latentlens_dag.dag.keys import MOST_PARTITIONS
 from latentlens_dag.errors import UserError
 from latentlens_dag.layers import auto_contextual_layers, auto_visual_layers, check_layers
@@ -30,8 +32,59 @@ LocalPath = Annotated[
 class CorpusSource(dg.Model, dg.Resolvable):
     """Where sentences come from."""
 
-    lines: LocalPath
-    """A text file, one sentence per line, UTF-8; `.gz` is unpacked. Relative to the defs.yaml."""
+    lines: LocalPath | None = None
+    """A text file, one sentence per line, UTF-8; `.gz` is unpacked, here and below. Relative to the defs.yaml."""
+    csv: LocalPath | None = None
+    """A CSV file with a header; `column` names the texts."""
+    jsonl: LocalPath | None = None
+    """A file with one JSON object per line; `column` names the texts."""
+    parquet: LocalPath | None = None
+    """A Parquet file; `column` names the texts."""
+    package: str | None = None
+    """An installed Python package; `file` names a file of it. It is not imported."""
+    file: str | None = None
+    column: str | None = None
+
+    def text_source(self, place: str) -> TextSource:
+        """The file that is meant, or an error that says what is wrong at `place`."""
+        given = {kind: getattr(self, kind) for kind in (*_SUFFIXES, "package")}
+        given = {kind: value for kind, value in given.items() if value is not None}
+        if len(given) != 1:
+            raise UserError(
+                f"`source` of {place} must be exactly one of {', '.join((*_SUFFIXES, 'package'))}; it has "
+                f"{', '.join(given) or 'none of them'}."
+            )
+        ((kind, path),) = given.items()
+        if (kind == "package") != (self.file is not None):
+            raise UserError(f"`source` of {place}: `package` and `file`, a file inside of it, go together.")
+        if kind == "package":
+            path = self._package_file(place)
+            endings = path.name.removesuffix(".gz")
+            kind = next((kind for kind, suffix in _SUFFIXES.items() if endings.endswith(suffix)), "lines")
+        existing(path, f"source.{'file' if self.package else kind}", place)
+        if (kind == "lines") == (self.column is not None):
+            say = (
+                "has lines, no columns: leave `column` out" if self.column else "is a table: say its `column` of texts"
+            )
+            raise UserError(f"`source` of {place}: {path.name} {say}.")
+        return TextSource(kind, path, self.column)  # type: ignore[arg-type]
+
+    def _package_file(self, place: str) -> Path:
+        found = find_spec(self.package) if _PACKAGE.fullmatch(self.package or "") else None  # type: ignore[arg-type]
+        if found is None or not found.submodule_search_locations:
+            raise UserError(
+                f"`source.package: {self.package}` of {place} is no installed package: install it into this "
+                "environment."
+            )
+        folder = Path(next(iter(found.submodule_search_locations))).resolve()
+        path = (folder / str(self.file)).resolve()
+        if not path.is_relative_to(folder):
+            raise UserError(f"`source.file: {self.file}` of {place} is not inside the package {self.package}.")
+        return path
+
+
+_PACKAGE = re.compile(r"[A-Za-z_]\w*")  # no dots: to find a package within another one, that would be imported
+_SUFFIXES = {"lines": ".txt", "csv": ".csv", "jsonl": ".jsonl", "parquet": ".parquet"}
 
 
 class ImageSource(dg.Model, dg.Resolvable):
@@ -111,8 +164,7 @@ class Corpus(Declared):
 
         self.check_name(context)
         check_count(self.shards, "shards", self.place(context))
-        existing(self.source.lines, "source.lines", self.place(context))
-        return corpus_definitions(self)
+        return corpus_definitions(self, self.source.text_source(self.place(context)))
 
 
 class ImageSet(Declared):

@@ -17,11 +17,10 @@ if TYPE_CHECKING:
 _SENTENCES, _SHARDS = 1, 1  # algorithms
 
 
-def corpus_definitions(corpus: "Corpus") -> dg.Definitions:
+def corpus_definitions(corpus: "Corpus", source: core.TextSource) -> dg.Definitions:
     """source -> sentences -> shards[shard]."""
-    path = corpus.source.lines
-    source = observed(keys.corpus(corpus.name, "source"), path, f"corpus_{corpus.name}")
-    return dg.Definitions(assets=[source, _sentences(corpus, path), _shards(corpus)])
+    file = observed(keys.corpus(corpus.name, "source"), source.path, f"corpus_{corpus.name}")
+    return dg.Definitions(assets=[file, _sentences(corpus, source), _shards(corpus)])
 
 
 def observed(key: dg.AssetKey, path: Path, group: str) -> dg.SourceAsset:
@@ -39,18 +38,18 @@ def observed(key: dg.AssetKey, path: Path, group: str) -> dg.SourceAsset:
     return source
 
 
-def _sentences(corpus: "Corpus", path: Path) -> dg.AssetsDefinition:
+def _sentences(corpus: "Corpus", source: core.TextSource) -> dg.AssetsDefinition:
     @dg.asset(
         key=keys.corpus(corpus.name, "sentences"),
         deps=[keys.corpus(corpus.name, "source")],
         group_name=f"corpus_{corpus.name}",
         kinds={"parquet"},
-        code_version=version_of(_SENTENCES),
+        code_version=version_of(_SENTENCES, kind=source.kind, column=source.column),
         description="The distinct sentences of the source, in order of their ids.",
     )
     def sentences(warehouse: WarehouseResource) -> dg.MaterializeResult:
         out = warehouse.paths.sentences(corpus.name)
-        core.write_sentences(path, out)
+        core.write_sentences(source, out)
         return written(out)
 
     return sentences
