@@ -58,9 +58,9 @@ def test_all_shipped_scenes_are_judged_on_every_patch(home: Home) -> None:
     with open_dataset(home.root) as data:
         counted = data.sql("SELECT count(DISTINCT image_id), count(*) FROM visual_tokens").fetchall()
         judged = data.sql("SELECT lens, visual_layer, count(*) FROM judgements GROUP BY ALL").fetchall()
-    assert counted == [(48, 48 * 144)]
+    assert counted == [(64, 64 * 144)]
     assert len(judged) == 3 * 8
-    assert {tokens for _, _, tokens in judged} == {48 * 144}
+    assert {tokens for _, _, tokens in judged} == {64 * 144}
 
 
 def test_fresh_scenes_are_read_and_an_untrained_connector_says_nothing(tmp_path: Path) -> None:
@@ -83,6 +83,19 @@ def test_fresh_scenes_are_read_and_an_untrained_connector_says_nothing(tmp_path:
     assert found[UNTRAINED]["latentlens"]["object"]["mean"] < 0.05
     assert found[FRESH]["latentlens"]["object"]["mean"] > 0.5
     assert found[FRESH]["latentlens"]["all"]["mean_excess"] > 0.5
+
+
+def test_fresh_scenes_are_measured_with_the_settings_of_the_demo_study() -> None:
+    import yaml
+
+    from latentlens_dag.demo.measure import CONTEXTS_PER_TOKEN, UNIQUE
+
+    declared = {
+        part["type"].split(".")[-1]: part["attributes"]
+        for part in yaml.safe_load_all((DEMO / "defs.yaml").read_text(encoding="utf-8"))
+    }
+    assert declared["Index"]["contexts_per_token"] == CONTEXTS_PER_TOKEN
+    assert declared["Study"]["unique"] == UNIQUE
 
 
 def test_the_corpus_has_as_many_sentences_as_it_says_and_none_twice() -> None:

@@ -42,6 +42,8 @@ def _parser() -> argparse.ArgumentParser:
     scenes = commands.add_parser("scenes", help="draw the held-out scenes and their regions")
     scenes.add_argument("--out", type=Path, help="folder (default: assets/demo of the checkout)")
     scenes.set_defaults(run=_scenes)
+    corpus = commands.add_parser("corpus", help="write the sentences of the demo's index")
+    corpus.set_defaults(run=_corpus)
     stages = {"language": "stage 1", "vision": "stage 2", "connector": "stage 3 and the finished model"}
     for name, what in stages.items():
         stage = commands.add_parser(name, help=f"train {what}")
@@ -111,6 +113,14 @@ def _figures_of(work: Path, stages: Sequence[str]) -> dict[str, dict[str, Any]]:
             f"run python -m latentlens_dag.demo {missing[0]} --work {work} first."
         )
     return {name: figures or {} for name, figures in found.items()}
+
+
+def _corpus(options: argparse.Namespace) -> dict[str, Any]:
+    from latentlens_dag.demo.corpus import write_corpus
+    from latentlens_dag.demo.world import load_world, world_folder
+
+    path = world_folder().parent / "corpus.txt.gz"
+    return {"corpus": str(path), "sentences": write_corpus(load_world(), path)}
 
 
 def _scenes(options: argparse.Namespace) -> dict[str, Any]:

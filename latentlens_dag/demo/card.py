@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from latentlens_dag.demo.measure import FRESH, REAL, UNTRAINED
+from latentlens_dag.demo.scenes import DEMO_SCENES
 from latentlens_dag.demo.world import World
 from latentlens_dag.schema import LATENTLENS, LENSES
 from latentlens_dag.warehouse import Warehouse
@@ -43,6 +44,9 @@ def write_card(
         objects=len(world.objects),
         backgrounds=len(world.backgrounds),
         table=shares_table(rows),
+        shipped=DEMO_SCENES,
+        steps=stages["connector"]["steps"],
+        oracle=f"{100 * stages['language']['oracle_mean']:.1f}",
         scenes=stages["measure"]["scenes"],
         fresh=fresh_table(stages["measure"]),
         diversity=f"{stages['measure'][FRESH][LATENTLENS]['distinct_words']:.2f}",

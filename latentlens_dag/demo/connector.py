@@ -43,12 +43,13 @@ class ConnectorTraining:
     """Everything that decides the connector's weights, given the two frozen models."""
 
     seed: int = 0
-    steps: int = 2500
-    scenes: int = 5000
+    steps: int = 1600
+    scenes: int = 4000
     """Distinct training scenes; their features are computed once and kept in bfloat16 (55 kB each)."""
-    output_scale: float = 8.0
-    """RMS of the untrained connector's output, in RMS of the text embeddings. Blocks add to a visual token what
-    they add to a word; where its own state is not much larger, the last layers no longer say what it is."""
+    output_scale: float = 2.0
+    """RMS of the untrained connector's output, in RMS of the text embeddings; training makes it several times as
+    large. Blocks add to a visual token what they add to a word; where its own state is not much larger, the last
+    layers no longer say what it is."""
     learning_rate: float = 6e-3
     warmup: int = 40
     kinds: tuple[tuple[str, float], ...] = (

@@ -20,7 +20,7 @@ from latentlens_dag.demo.text import judged_words, own_sentences
 from latentlens_dag.demo.text_grammar import Item, Sentences, plural_of
 from latentlens_dag.demo.world import COLORS, World
 
-SENTENCES = 24_000
+SENTENCES = 28_000
 PER_BACKGROUND = 5
 """Sentences of a background in a round; an object gets two."""
 WORDS = re.compile(r"\w+")

@@ -25,19 +25,23 @@ from latentlens_dag.warehouse import Warehouse, write_text
 
 FRESH, UNTRAINED, REAL = "fresh", "fresh_untrained", "fresh_real_sentences"
 """The studies."""
+CONTEXTS_PER_TOKEN, UNIQUE = 3, "sentence"
+"""The demo study's own settings. Of many contexts of a word the nearest five all say that word, and of few the nearest
+five are one sentence at five layers: three contexts, and five answers from five sentences, give two words and more."""
 _CORPUS = """\
 type: latentlens_dag.dag.components.Corpus
 attributes: {{name: {name}, source: {{lines: {file}}}, shards: 1}}
 ---
 type: latentlens_dag.dag.components.Index
 attributes:
-  {{name: {name}, language_model: {{path: {model}}}, corpus: {name}, layers: {layers}, contexts_per_token: 10}}
+  {{name: {name}, language_model: {{path: {model}}}, corpus: {name}, layers: {layers}, contexts_per_token: {contexts}}}
 ---
 """
 _STUDY = """\
 type: latentlens_dag.dag.components.Study
 attributes:
-  {{name: {name}, vlm: {{path: {model}}}, index: {index}, images: scenes, layers: {layers}, judge: {{regions: {{}}}}}}
+  {{name: {name}, vlm: {{path: {model}}}, index: {index}, images: scenes, layers: {layers}, unique: {unique},
+    judge: {{regions: {{}}}}}}
 ---
 """
 _IMAGES = """\
@@ -81,7 +85,7 @@ def write_project(
     write_scenes(source.world, source.atlas, here, drawn)
     write_corpus(source.world, here / "corpus.txt.gz")
     depth = (read_config(model) or {})["text_config"]["num_hidden_layers"]
-    index = {"model": _quoted(model), "layers": list(range(1, depth))}
+    index = {"model": _quoted(model), "layers": list(range(1, depth)), "contexts": CONTEXTS_PER_TOKEN}
     text = _CORPUS.format(name="own", file="corpus.txt.gz", **index)
     studies = {FRESH: (model, "own"), UNTRAINED: (untrained, "own")}
     if real is not None:
@@ -90,7 +94,8 @@ def write_project(
         text += _CORPUS.format(name="real", file="real.txt", **index)
         studies[REAL] = (model, "real")
     for name, (vlm, corpus) in studies.items():
-        text += _STUDY.format(name=name, model=_quoted(vlm), index=corpus, layers=list(range(depth)))
+        layers = list(range(depth))
+        text += _STUDY.format(name=name, model=_quoted(vlm), index=corpus, layers=layers, unique=UNIQUE)
     write_text(text + _IMAGES, here / "defs.yaml")
     write_text("load_from: []\n", folder / "workspace.yaml")
     return list(studies)

@@ -43,7 +43,7 @@ FRESH_FROM = 8_500_000
 """First scene seed of the scenes that the finished model is measured on: no training and no gate reaches it."""
 DEMO_SEED = 9_000_000
 """First scene seed the shipped pictures are chosen from."""
-DEMO_SCENES = 48
+DEMO_SCENES = 64
 
 
 @dataclass(frozen=True)
@@ -192,11 +192,12 @@ def truth_of(composed: Composed, scene: Scene) -> Truth:
 def view_of(truth: Truth, kept: npt.NDArray[np.bool_] | None = None) -> View:
     """What is visible in the `kept` patches (bool [PATCHES]; None keeps all).
 
-    A region counts when it covers most of at least one kept patch.
+    A region counts when it covers most of at least one kept patch. Objects come in the order of their first
+    kept patches, row by row: the order in which a language model that reads the patches meets them.
     """
     regions = truth.patch_regions if kept is None else truth.patch_regions[kept]
-    visible = set(regions.tolist())
-    objects = tuple(item for region, item in enumerate(truth.objects, start=2) if region in visible)
+    visible = dict.fromkeys(regions.tolist())
+    objects = tuple(truth.objects[region - 2] for region in visible if region >= 2)
     return View(truth.upper if 0 in visible else None, truth.lower if 1 in visible else None, objects)
 
 

@@ -115,11 +115,15 @@ def _train_language(place: Workplace) -> dict[str, Any]:
 
 
 def _oracle_mean(place: Workplace, model: Any, tokenizer: Any, scenes: int = 24) -> float:
-    """Share of patches the lens reads when every visual token is the embedding of its true word."""
+    """Share of patches the lens reads when every visual token is the embedding of its true word.
+
+    Through as many contexts of a token as the demo's index has.
+    """
     from latentlens_dag.demo.corpus import corpus_sentences
+    from latentlens_dag.demo.measure import CONTEXTS_PER_TOKEN
     from latentlens_dag.demo.oracle import contexts_of, score_oracle
 
-    contexts = contexts_of(model, tokenizer, corpus_sentences(place.source.world), LAYERS)
+    contexts = contexts_of(model, tokenizer, corpus_sentences(place.source.world), LAYERS, CONTEXTS_PER_TOKEN)
     words = [_patch_names(place.source, HELD_OUT_FROM + index) for index in range(scenes)]
     return float(score_oracle(place.source.world, model, tokenizer, contexts, LAYERS, words).mean)
 

@@ -64,7 +64,7 @@ def random_seen(name: str, rng: random.Random) -> SeenObject:
 
 
 def caption(world: World, view: View, rng: random.Random) -> str:
-    """One to three sentences that name every object and background of `view`, objects row by row.
+    """One to three sentences that name every object and background of `view`, objects in the view's order.
 
     The phrasing is drawn from `rng`; names are those of the world, never synonyms.
     """
@@ -121,7 +121,7 @@ def _cell_word(world: World, name: str, rng: random.Random) -> str:
 
 
 def _cell_names(view: View, rng: random.Random) -> list[str]:
-    """The name of what each cell of a grid (GRIDS) shows; every object of the view has 1-4 cells."""
+    """The name of what each cell of a grid (GRIDS) shows; every object of the view has 1-9 cells."""
     height, width = rng.choice(GRIDS)
     horizon = rng.randint(1, height - 1)
     grounds = [view.upper or view.lower] * horizon + [view.lower or view.upper] * (height - horizon)
@@ -133,7 +133,8 @@ def _cell_names(view: View, rng: random.Random) -> list[str]:
         row, column = _ORDER[seen.row] * height // 3, _ORDER[seen.column] * width // 3
         row, column = next(place for place in _from(row * width + column, height, width) if place not in places)
         places[row, column] = seen.name
-        around = [(row, column + 1), (row + 1, column), (row + 1, column + 1)][: rng.randint(0, 3)]
+        tall, wide = (rng.randint(1, 3 if height > 5 else 2) for _ in range(2))
+        around = [(row + down, column + across) for down in range(tall) for across in range(wide)]
         cells.update({place: seen.name for place in around if place in cells})
     return [name for name in (cells | places).values() if name]
 
@@ -160,13 +161,14 @@ def _background(name: str | None, rng: random.Random) -> str:
     """ "the sky", "snow", "a wall"."""
     if name is None:
         return ""
-    return noun(name).definite if name in ("sky", "night", "sunset") or rng.random() < 0.5 else noun(name).bare
+    unique = name in ("sky", "night", "sunset", "aurora", "skyline")
+    return noun(name).definite if unique or rng.random() < 0.5 else noun(name).bare
 
 
 def _things(view: View, rng: random.Random) -> str:
     """All objects, joined; whether color, size and position are said is decided once per caption."""
     said = (rng.random() < 0.8, rng.random() < 0.4, rng.random() < 0.7)
-    return _joined([_thing(seen, said, rng) for seen in in_reading_order(view.objects)])
+    return _joined([_thing(seen, said, rng) for seen in view.objects])
 
 
 def _thing(seen: SeenObject, said: tuple[bool, bool, bool], rng: random.Random) -> str:

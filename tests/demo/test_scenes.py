@@ -134,12 +134,12 @@ def test_a_view_holds_what_covers_most_of_a_kept_patch(source: SceneSource) -> N
         assert seen == names
 
 
-def test_a_whole_view_says_where_an_object_is(source: SceneSource) -> None:
+def test_a_whole_view_says_where_an_object_is_in_the_order_in_which_patches_show_them(source: SceneSource) -> None:
     scene = Scene(
         1, "wall", "road", 96, (PlacedObject("apple", 0, 130, 50, False), PlacedObject("frog", 110, 2, 80, False))
     )
     view = view_of(truth_of(compose(source.world, source.atlas, scene), scene))
-    apple, frog = view.objects
+    frog, apple = view.objects
     assert (view.upper, view.lower) == ("wall", "road")
     assert (apple.color, apple.size, apple.column, apple.row) == ("red", "small", "left", "bottom")
     assert (frog.color, frog.size, frog.column, frog.row) == ("green", "large", "right", "top")
@@ -179,7 +179,7 @@ def test_every_background_has_a_texture(source: SceneSource) -> None:
         assert picture.shape == (PIXELS, PIXELS, 3)
         assert picture.std() > 1
     with pytest.raises(KeyError, match="No texture"):
-        backdrop("lava", np.random.default_rng(0))
+        backdrop("fog", np.random.default_rng(0))
 
 
 def test_no_training_meets_a_held_out_scene() -> None:
