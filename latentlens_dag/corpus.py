@@ -159,7 +159,7 @@ def _read_parquet(source: TextSource) -> Iterator[tuple[str, str]]:
     try:
         file = pq.ParquetFile(source.path)
     except pa.ArrowInvalid as error:
-        raise UserError(f"{source.path} is no Parquet file, or is damaged ({error}).") from error
+        raise UserError(f"{source.path} is no Parquet file, or is damaged ({error}). Write it again.") from error
     _check_column(source, file.schema_arrow.names)
     number = 0
     for batch in file.iter_batches(columns=[source.column]):

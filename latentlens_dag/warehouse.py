@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 ROW_GROUP = 65_536
 """Rows of a Parquet row group."""
+_PARQUET: dict[str, Any] = {"compression": "zstd", "write_page_index": True}
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ def write_parquet(table: pa.Table, path: Path, schema: pa.Schema | None = None) 
     if schema is not None:
         table = table.select(schema.names).cast(schema)
     with atomic_path(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd", write_page_index=True, row_group_size=ROW_GROUP)
+        pq.write_table(table, temporary, row_group_size=ROW_GROUP, **_PARQUET)
 
 
 class ParquetRows:
@@ -177,8 +178,7 @@ def parquet_rows(path: Path, schema: pa.Schema) -> Iterator[ParquetRows]:
     """As `write_parquet`, for rows that come table by table: the file is there when the block ends without an error."""
     import pyarrow.parquet as pq
 
-    settings: dict[str, Any] = {"compression": "zstd", "write_page_index": True}
-    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema, **settings) as writer:
+    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema, **_PARQUET) as writer:
         rows = ParquetRows(writer)
         yield rows
         rows.finish()

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from latentlens_dag import warehouse
 from latentlens_dag.warehouse import atomic_path, remove, write_json, write_parquet
 
 
@@ -69,3 +70,18 @@ def test_a_table_is_written_in_the_order_and_types_of_its_schema(tmp_path: Path)
     schema = pa.schema([("a", pa.int32()), ("b", pa.string())])
     write_parquet(pa.table({"more": [0], "b": ["x"], "a": pa.array([1], pa.int64())}), tmp_path / "t.parquet", schema)
     assert pq.read_table(tmp_path / "t.parquet").equals(pa.table({"a": [1], "b": ["x"]}, schema=schema))
+
+
+def test_rows_that_come_in_pieces_give_the_bytes_of_rows_that_come_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(warehouse, "ROW_GROUP", 10)
+    table = pa.table({"number": range(37), "text": [f"row {number}" for number in range(37)]})
+    for name, size in (("whole", 37), ("ones", 1), ("sevens", 7), ("tens", 10)):
+        with warehouse.parquet_rows(tmp_path / name, table.schema) as rows:
+            for start in range(0, 37, size):
+                rows.write(table.slice(start, size))
+        assert rows.written == 37
+    contents = {path.read_bytes() for path in tmp_path.iterdir()}
+    assert len(contents) == 1
+    assert pq.read_table(tmp_path / "ones").equals(table)
