@@ -69,6 +69,23 @@ def test_passages_are_read_and_not_learned_but_for_marked_words(world: World, to
     assert [token.id for token in tokens] == [*whole, tokenizer.eos_token_id]
 
 
+def test_the_loss_is_the_mean_of_the_learned_tokens_by_weight(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(language, "bfloat16_pays", lambda: False)
+    model = language.new_model(0)
+    ids = torch.randint(4, language.VOCABULARY, (2, 7), generator=torch.Generator().manual_seed(0))
+    weights = torch.tensor([[1.0, 0, 1, 2, 2, 0, 1], [1, 1, 0, 0, 2, 2, 2]])
+    with torch.no_grad():
+        predicted = torch.log_softmax(model(input_ids=ids).logits[:, :-1].float(), dim=-1)
+    lost = [
+        (-predicted[row, place, ids[row, place + 1]] * weights[row, place + 1], weights[row, place + 1])
+        for row in range(2)
+        for place in range(6)
+    ]
+    loss, learned = language._step(model, model.model, torch.optim.SGD(model.parameters()), (ids, weights), 0.0)
+    assert learned == 8
+    assert loss == pytest.approx(float(sum(part for part, _ in lost) / sum(weight for _, weight in lost)), rel=1e-5)
+
+
 def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
     world: World, tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # type: ignore[no-untyped-def]
