@@ -10,7 +10,7 @@ five were background. Then every second scene is sparse, with larger objects, as
 are. One cycle of the learning rate with a third of its steps so mixed was not enough: the patches of
 sprites of 80 pixels were right in 79 %, of 48 pixels in 90 %. More cycles, mixed from their start, bring most of it:
 94.6 % of object patches were right after the fourth, and no more after the fifth.
-Scenes are drawn as they are needed (5 ms each, a fifth of a step), so no scene is seen twice.
+Scenes are drawn as they are needed (12 ms each, over a quarter of a step), so no scene is seen twice.
 """
 
 from __future__ import annotations
