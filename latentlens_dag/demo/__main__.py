@@ -50,7 +50,9 @@ def _parser() -> argparse.ArgumentParser:
         _add_training_options(stage)
         if name == "connector":
             stage.add_argument(
-                "--frozen", type=Path, help="work folder of the language model and the encoder (default: --work)"
+                "--frozen",
+                type=Path,
+                help="whose language model and encoder: a work folder or a finished model (default: --work)",
             )
         stage.set_defaults(run=_stage, stage=name, frozen=None)
     train = commands.add_parser("train", help="all three stages in order")

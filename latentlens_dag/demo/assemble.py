@@ -76,6 +76,24 @@ def save_model(
     new_processor(tokenizer).save_pretrained(out)
 
 
+def parts_of(folder: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase, CLIPVisionModel]:
+    """Language model, tokenizer and vision encoder of a model that `save_model` wrote, in float32.
+
+    Its weights are the bfloat16 that were saved, and a connector is trained between just those: another one trained
+    here meets the same frozen models as the one in `folder` did.
+    """
+    import torch
+    from transformers import AutoTokenizer, CLIPVisionModel, LlamaForCausalLM, LlavaForConditionalGeneration
+
+    model = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    language = LlamaForCausalLM(model.config.text_config)
+    language.model.load_state_dict(model.model.language_model.state_dict())
+    language.lm_head.load_state_dict(model.lm_head.state_dict())
+    encoder = CLIPVisionModel(model.config.vision_config)
+    encoder.load_state_dict(model.model.vision_tower.state_dict())
+    return language.eval(), AutoTokenizer.from_pretrained(folder), encoder.eval()
+
+
 def new_processor(tokenizer: PreTrainedTokenizerBase) -> Any:
     """The processor for the demo's pictures: pixels as they are, 144 image tokens, the chat template."""
     # The class of Pillow: the default one needs torchvision. An encoder with a class token has one additional

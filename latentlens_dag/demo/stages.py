@@ -33,7 +33,10 @@ class Workplace:
     seed: int
     source: SceneSource
     frozen: Path | None = None
-    """Another work folder, whose language model and vision encoder a connector is trained between; None is this one."""
+    """Whose language model and vision encoder a connector is trained between: another work folder, or a finished model.
+
+    None is this folder.
+    """
 
     @property
     def language(self) -> Path:
@@ -154,15 +157,18 @@ def _train_connector(place: Workplace, training: Any, held_out: int) -> dict[str
 
 
 def load_parts(place: Workplace) -> tuple[Any, Any, Any]:
-    """The finished language model, its tokenizer and the finished vision encoder.
+    """The finished language model, its tokenizer and the finished vision encoder, of the stages or of a finished model.
 
     Raises:
         FileNotFoundError: if a stage is not finished.
     """
     from transformers import CLIPVisionModel
 
+    from latentlens_dag.demo.assemble import parts_of
     from latentlens_dag.demo.language import load_language_model
 
+    if place.frozen and (place.frozen / "model.safetensors").is_file():
+        return parts_of(place.frozen)
     for folder in (place.language, place.vision):
         if read_figures(folder) is None:
             raise FileNotFoundError(

@@ -28,6 +28,7 @@ from latentlens_dag.demo.connector import (
     train_connector,
 )
 from latentlens_dag.demo.scenes import GRID, PATCHES, SceneSource, SeenObject, View, truth_of
+from latentlens_dag.demo.stages import Workplace, load_parts
 from latentlens_dag.demo.text import PROMPT
 from latentlens_dag.demo.vision import VisionShape, new_encoder, normalize, patch_features
 
@@ -189,6 +190,25 @@ def test_the_saved_model_loads_with_the_auto_classes_and_is_what_was_trained(
         assert torch.equal(visual, model.model.multi_modal_projector(raw)[0])
     assert model.dtype == torch.bfloat16
     assert len(captions_of(model, processor, [image] * 2)) == 2
+
+
+def test_a_connector_trained_between_the_parts_of_a_saved_model_is_the_one_trained_between_the_parts_themselves(
+    source: SceneSource, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    language, encoder = tiny_parts(tokenizer)
+    features = scene_features(source, encoder, TINY)
+    folded = fold(new_connector(16, 32, seed=0), features, output_rms=0.02)
+    save_model(language, tokenizer, encoder, folded, tmp_path / "model")
+    parts = load_parts(Workplace(tmp_path / "other", 0, source, frozen=tmp_path / "model"))
+    language, encoder = tiny_parts(tokenizer)  # saving rounded nothing of these
+    here, _ = train_connector(source, language, tokenizer, encoder, tmp_path / "here", TINY)
+    again, _ = train_connector(source, parts[0], parts[1], parts[2], tmp_path / "again", TINY)
+    assert all(torch.equal(here[name], again[name]) for name in here)
+
+
+def test_a_work_folder_without_finished_stages_has_no_parts(source: SceneSource, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"language has no DONE\.json"):
+        load_parts(Workplace(tmp_path, 0, source))
 
 
 def test_captions_are_scored_by_the_names_in_them(source: SceneSource) -> None:
