@@ -50,6 +50,13 @@ class ConnectorTraining:
     """RMS of the untrained connector's output, in RMS of the text embeddings; training makes it several times as
     large. Blocks add to a visual token what they add to a word; where its own state is not much larger, the last
     layers no longer say what it is."""
+    fixed_size: bool = False
+    """Keep the mean size of each step's visual tokens at `output_scale`; the factor is folded into the last layer."""
+    whitening: float = 0.0
+    """Above 0, the features are decorrelated before they are learned from (this share of their mean variance is added
+    to each direction's): object names lie in directions with a hundredth of the largest variance."""
+    name_weight: float = 1.0
+    """What the token of an object's or background's name counts in the loss; every other token counts 1."""
     learning_rate: float = 6e-3
     warmup: int = 40
     kinds: tuple[tuple[str, float], ...] = (
@@ -71,12 +78,14 @@ class Features(NamedTuple):
     """The frozen encoder's view of the training scenes."""
 
     rows: Tensor
-    """bfloat16 [N, PATCHES, hidden]: the encoder's features, centered and scaled to RMS 1."""
+    """bfloat16 [N, PATCHES, hidden]: the encoder's features, centered, scaled to RMS 1, times `whitening`."""
     truths: list[Truth]
     mean: Tensor
     """float32 [hidden]: what was subtracted."""
     rms: float
     """What was divided by."""
+    whitening: Tensor
+    """float32 [hidden, hidden], symmetric; the identity where features stay as they are."""
 
 
 class Batch(NamedTuple):
@@ -88,6 +97,8 @@ class Batch(NamedTuple):
     """int64 [B, text]: prompt, caption, <eos>, padding."""
     targets: Tensor
     """int64 [B, text]: the caption's tokens and <eos>; IGNORED elsewhere."""
+    weights: Tensor
+    """float32 [B, text]: what each target counts in the loss."""
 
 
 def scene_features(
@@ -106,7 +117,7 @@ def scene_features(
             truths.append(truth_of(composed, scene))
         with torch.inference_mode():
             rows.append(patch_features(encoder, normalize(np.stack(images)).to(encoder.dtype)).bfloat16())
-    return _standardized(torch.cat(rows), truths)
+    return _standardized(torch.cat(rows), truths, training.whitening)
 
 
 def new_connector(hidden: int, width: int, seed: int) -> nn.Module:
@@ -126,11 +137,11 @@ def new_connector(hidden: int, width: int, seed: int) -> nn.Module:
 def fold(connector: nn.Module, features: Features, output_rms: float) -> dict[str, Tensor]:
     """The connector's weights for raw features in and embeddings out, named as in LLaVA.
 
-    Training sees features (f - mean) / rms and multiplies the output by `output_rms`, so that Adam meets an
+    Training sees features (f - mean) / rms @ whitening and multiplies the output by `output_rms`, so that Adam meets an
     ordinary MLP; both are linear and go into the weights exactly.
     """
     first, last = _linear(connector, 0), _linear(connector, 2)
-    weight = first.weight.detach() / features.rms
+    weight = first.weight.detach() @ features.whitening / features.rms
     return {
         "linear_1.weight": weight,
         "linear_1.bias": first.bias.detach() - weight @ features.mean,
@@ -177,15 +188,27 @@ def sample_batch(
         text = caption(source.world, view_of(features.truths[index], kept), rng)
         captions.append([*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id])
     token_ids, targets = _padded(prompt, captions)
-    return Batch(torch.stack(rows), token_ids, targets)
+    named = torch.isin(targets, torch.tensor(_name_tokens(source, tokenizer)))
+    return Batch(torch.stack(rows), token_ids, targets, torch.where(named, training.name_weight, 1.0))
 
 
-def caption_loss(language: LlamaForCausalLM, connector: nn.Module, batch: Batch, bos: int, output_rms: float) -> Tensor:
-    """Mean cross-entropy of the captions' tokens given the kept visual tokens and the prompt."""
+def caption_loss(
+    language: LlamaForCausalLM,
+    connector: nn.Module,
+    batch: Batch,
+    bos: int,
+    output_rms: float,
+    fixed_size: bool = False,
+) -> Tensor:
+    """Weighted mean cross-entropy of the captions' tokens given the kept visual tokens and the prompt.
+
+    With `fixed_size` the visual tokens of the batch have RMS `output_rms` together.
+    """
     import torch
 
     embed = language.get_input_embeddings()
-    visual = connector(batch.features.float()) * output_rms
+    visual = connector(batch.features.float())
+    visual = visual * (output_rms / _rms(visual) if fixed_size else output_rms)
     start = embed(torch.full((len(visual), 1), bos))
     inputs = torch.cat([start, visual.to(start.dtype), embed(batch.token_ids)], dim=1)
     ones = torch.ones(inputs.shape[:2], dtype=torch.int64)
@@ -193,7 +216,11 @@ def caption_loss(language: LlamaForCausalLM, connector: nn.Module, batch: Batch,
     # The state before a token predicts it: text token t sits at 1 + kept + t.
     before = states[:, visual.shape[1] : -1]
     asked = batch.targets != IGNORED
-    return torch.nn.functional.cross_entropy(language.lm_head(before[asked]).float(), batch.targets[asked])
+    losses = torch.nn.functional.cross_entropy(
+        language.lm_head(before[asked]).float(), batch.targets[asked], reduction="none"
+    )
+    weights = batch.weights[asked]
+    return (losses * weights).sum() / weights.sum()
 
 
 def train_connector(
@@ -225,7 +252,7 @@ def train_connector(
         batch = sample_batch(source, features, tokenizer, training, run.step)
         for group in optimizer.param_groups:
             group["lr"] = training.learning_rate * warmup_cosine(run.step, training.steps, training.warmup)
-        run.learn(caption_loss(language, connector, batch, tokenizer.bos_token_id, output_rms))
+        run.learn(caption_loss(language, connector, batch, tokenizer.bos_token_id, output_rms, training.fixed_size))
         run.seconds = spent_s + time.monotonic() - began
         if run.step % 25 == 0:
             log.info("connector step %d of %d: loss %.3f, %.0f s", run.step, training.steps, run.loss, run.seconds)
@@ -238,6 +265,9 @@ def train_connector(
         "threads": torch.get_num_threads(),
         "parameters": sum(weight.numel() for weight in connector.parameters()),
     }
+    if training.fixed_size:
+        with torch.inference_mode():
+            output_rms /= float(_rms(connector(features.rows[:200].float())))
     return fold(connector, features, output_rms), figures
 
 
@@ -309,15 +339,34 @@ def embedding_rms(language: LlamaForCausalLM) -> float:
     return float(language.get_input_embeddings().weight.float().pow(2).mean().sqrt())
 
 
-def _standardized(rows: Tensor, truths: list[Truth]) -> Features:
+def _standardized(rows: Tensor, truths: list[Truth], whitening: float) -> Features:
     import torch
 
     sample = rows[:200].float().flatten(0, 1)
     mean = sample.mean(dim=0)
-    rms = float((sample - mean).pow(2).mean().sqrt())
+    rms = float(_rms(sample - mean))
+    matrix = _whitening((sample - mean) / rms, whitening) if whitening else torch.eye(len(mean))
     for part in rows.split(100):
-        part.copy_((part.float() - mean) / rms)
-    return Features(rows.to(torch.bfloat16), truths, mean, rms)
+        part.copy_((part.float() - mean) / rms @ matrix)
+    return Features(rows.to(torch.bfloat16), truths, mean, rms, matrix)
+
+
+def _whitening(rows: Tensor, added: float) -> Tensor:
+    """The symmetric inverse root of the covariance of centered `rows` plus `added` times its mean variance."""
+    import torch
+
+    variances, directions = torch.linalg.eigh(rows.T @ rows / len(rows))
+    return directions @ torch.diag((variances + added * variances.mean()) ** -0.5) @ directions.T
+
+
+def _rms(values: Tensor) -> Tensor:
+    return values.pow(2).mean().sqrt()
+
+
+def _name_tokens(source: SceneSource, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The names of objects and backgrounds that are one token."""
+    ids = (tokenizer.encode(name, add_special_tokens=False) for name in source.world.class_names)
+    return [found[0] for found in ids if len(found) == 1]
 
 
 def _region_patches(truth: Truth, count: int, rng: random.Random) -> list[int]:

@@ -1,4 +1,5 @@
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from latentlens_dag.demo.connector import (
     Batch,
     ConnectorTraining,
     caption_loss,
+    embedding_rms,
     fold,
     kept_patches,
     new_connector,
@@ -32,6 +34,7 @@ from latentlens_dag.demo.stages import Workplace, load_parts
 from latentlens_dag.demo.text import PROMPT
 from latentlens_dag.demo.vision import VisionShape, new_encoder, normalize, patch_features
 
+ONES = torch.ones(1, 5)
 TINY = ConnectorTraining(steps=4, scenes=6, warmup=2, tokens=260)
 SHAPE = VisionShape(hidden=16, layers=1, heads=2, mlp=16)
 
@@ -92,18 +95,62 @@ def test_as_many_patches_are_kept_as_asked(source: SceneSource, kind: Any, count
             assert (np.ptp(rows), np.ptp(columns)) == (1, 2)
 
 
+@pytest.mark.parametrize("whitening", [0.0, 0.05])
 def test_the_folded_connector_takes_raw_features_and_gives_embeddings_of_the_asked_size(
+    source: SceneSource, tokenizer: PreTrainedTokenizerFast, whitening: float
+) -> None:
+    _, encoder = tiny_parts(tokenizer)
+    plain = scene_features(source, encoder, TINY)
+    features = scene_features(source, encoder, replace(TINY, whitening=whitening))
+    connector = new_connector(16, 32, seed=0)
+    folded = fold(connector, features, output_rms=0.02)
+    raw = plain.rows.float() * plain.rms + plain.mean
+    hidden = torch.nn.functional.gelu(raw @ folded["linear_1.weight"].T + folded["linear_1.bias"])
+    output = hidden @ folded["linear_2.weight"].T + folded["linear_2.bias"]
+    # The two sets of rows were rounded to bfloat16 each on its own.
+    assert torch.allclose(output, connector(features.rows.float()) * 0.02, atol=1e-5 if not whitening else 2e-3)
+    assert 0.01 < output.pow(2).mean().sqrt() < 0.04
+
+
+def test_whitened_features_have_equal_variance_in_every_direction_that_is_not_lost_in_what_is_added(
     source: SceneSource, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     _, encoder = tiny_parts(tokenizer)
+    rows = scene_features(source, encoder, replace(TINY, whitening=1e-6)).rows.float().flatten(0, 1)
+    covariance = rows.T @ rows / len(rows)
+    variances = torch.linalg.eigvalsh(covariance)
+    # CLIP's last layer has no mean: one direction of the features has no variance at all.
+    assert variances[-8:].min() > 0.95
+    assert variances.max() < 1.05
+
+
+def test_a_fixed_size_is_that_of_the_batch_however_large_the_connector_answers(
+    source: SceneSource, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    language, encoder = tiny_parts(tokenizer)
     features = scene_features(source, encoder, TINY)
-    connector = new_connector(16, 32, seed=0)
-    folded = fold(connector, features, output_rms=0.02)
+    batch, connector = sample_batch(source, features, tokenizer, TINY, 0), new_connector(16, 32, seed=0)
+    losses = []
+    for factor in (1.0, 7.0):
+        connector[2].weight.data *= factor  # type: ignore[index,union-attr,operator]
+        losses.append(caption_loss(language, connector, batch, 1, 0.02, fixed_size=True).item())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    fixed, _ = train_connector(source, language, tokenizer, encoder, tmp_path, replace(TINY, fixed_size=True))
     raw = features.rows.float() * features.rms + features.mean
-    hidden = torch.nn.functional.gelu(raw @ folded["linear_1.weight"].T + folded["linear_1.bias"])
-    output = hidden @ folded["linear_2.weight"].T + folded["linear_2.bias"]
-    assert torch.allclose(output, connector(features.rows.float()) * 0.02, atol=1e-5)
-    assert 0.01 < output.pow(2).mean().sqrt() < 0.04
+    hidden = torch.nn.functional.gelu(raw @ fixed["linear_1.weight"].T + fixed["linear_1.bias"])
+    output = hidden @ fixed["linear_2.weight"].T + fixed["linear_2.bias"]
+    asked = TINY.output_scale * embedding_rms(language)
+    assert output.pow(2).mean().sqrt().item() == pytest.approx(asked, rel=0.01)
+
+
+def test_names_count_as_much_as_asked(source: SceneSource, tokenizer: PreTrainedTokenizerFast) -> None:
+    _, encoder = tiny_parts(tokenizer)
+    features = scene_features(source, encoder, TINY)
+    batch = sample_batch(source, features, tokenizer, replace(TINY, name_weight=5.0), 0)
+    names = {tokenizer.convert_tokens_to_ids(name) for name in source.world.class_names}
+    expected = [[5.0 if token in names else 1.0 for token in row] for row in batch.targets.tolist()]
+    assert batch.weights.tolist() == expected
+    assert {1.0, 5.0} == {weight for row in expected for weight in row}
 
 
 def test_the_loss_is_that_of_the_caption_alone(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -111,19 +158,21 @@ def test_the_loss_is_that_of_the_caption_alone(tokenizer: PreTrainedTokenizerFas
     connector = new_connector(16, 32, seed=0)
     features = torch.randn(1, 5, 16)
     text, asked = [7, 8, 9, 10, 2], [IGNORED, IGNORED, 9, 10, 2]
-    loss = caption_loss(language, connector, Batch(features, torch.tensor([text]), torch.tensor([asked])), 1, 0.02)
+    weights = torch.tensor([[1.0, 1.0, 5.0, 1.0, 1.0]])
+    batch = Batch(features, torch.tensor([text]), torch.tensor([asked]), weights)
+    loss = caption_loss(language, connector, batch, 1, 0.02)
     embed = language.get_input_embeddings()
     inputs = torch.cat([embed(torch.tensor([[1]])), connector(features) * 0.02, embed(torch.tensor([text]))], dim=1)
     chances = language(inputs_embeds=inputs).logits.log_softmax(-1)[0]
-    slow = -sum(chances[6 + at - 1, text[at]] for at in (2, 3, 4)) / 3
+    slow = -sum(weight * chances[6 + at - 1, text[at]] for at, weight in ((2, 5), (3, 1), (4, 1))) / 7
     assert loss.item() == pytest.approx(slow.item(), rel=1e-5)
 
 
 def test_padding_on_the_right_changes_no_loss(tokenizer: PreTrainedTokenizerFast) -> None:
     language, connector = tiny_language(tokenizer), new_connector(16, 32, seed=0)
     features = torch.randn(1, 5, 16)
-    short = Batch(features, torch.tensor([[7, 8, 2]]), torch.tensor([[IGNORED, 8, 2]]))
-    padded = Batch(features, torch.tensor([[7, 8, 2, 0, 0]]), torch.tensor([[IGNORED, 8, 2, IGNORED, IGNORED]]))
+    short = Batch(features, torch.tensor([[7, 8, 2]]), torch.tensor([[IGNORED, 8, 2]]), ONES[:, :3])
+    padded = Batch(features, torch.tensor([[7, 8, 2, 0, 0]]), torch.tensor([[IGNORED, 8, 2, IGNORED, IGNORED]]), ONES)
     losses = [caption_loss(language, connector, batch, 1, 0.02).item() for batch in (short, padded)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
