@@ -173,7 +173,8 @@ def load_parts(place: Workplace) -> tuple[Any, Any, Any]:
         if read_figures(folder) is None:
             raise FileNotFoundError(
                 f"{folder} has no DONE.json, so its stage is not finished: "
-                f"run python -m latentlens_dag.demo {folder.name} --work {folder.parent} first."
+                f"run python -m latentlens_dag.demo {folder.name} --work {folder.parent} first, "
+                "or give --frozen the folder of a finished model (it holds model.safetensors)."
             )
     language, tokenizer = load_language_model(place.language)
     return language, tokenizer, CLIPVisionModel.from_pretrained(place.vision / "model")
