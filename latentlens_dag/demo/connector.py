@@ -48,13 +48,13 @@ class ConnectorTraining:
     """Distinct training scenes; their features are computed once and kept in bfloat16 (55 kB each)."""
     output_scale: float = 2.0
     """RMS of the untrained connector's output, in RMS of the text embeddings; training makes it several times as
-    large. Blocks add to a visual token what they add to a word; where its own state is not much larger, the last
-    layers no longer say what it is."""
+    large, unless `fixed_size`. Blocks add to a visual token what they add to a word; where its own state is not much
+    larger, the last layers no longer say what it is."""
     fixed_size: bool = False
     """Keep the mean size of each step's visual tokens at `output_scale`; the factor is folded into the last layer."""
     whitening: float = 0.0
-    """Above 0, the features are decorrelated before they are learned from (this share of their mean variance is added
-    to each direction's): object names lie in directions with a hundredth of the largest variance."""
+    """Above 0, the features are decorrelated before they are learned from (this is added to the variance of each
+    direction, 1 in the mean): as the encoder gives them, the smallest variance is a seven-hundredth of the largest."""
     name_weight: float = 1.0
     """What the token of an object's or background's name counts in the loss; every other token counts 1."""
     learning_rate: float = 6e-3
@@ -352,11 +352,11 @@ def _standardized(rows: Tensor, truths: list[Truth], whitening: float) -> Featur
 
 
 def _whitening(rows: Tensor, added: float) -> Tensor:
-    """The symmetric inverse root of the covariance of centered `rows` plus `added` times its mean variance."""
+    """The symmetric inverse root of the covariance of centered `rows` of RMS 1, `added` put on every variance."""
     import torch
 
     variances, directions = torch.linalg.eigh(rows.T @ rows / len(rows))
-    return directions @ torch.diag((variances + added * variances.mean()) ** -0.5) @ directions.T
+    return directions @ torch.diag((variances + added) ** -0.5) @ directions.T
 
 
 def _rms(values: Tensor) -> Tensor:
@@ -364,8 +364,8 @@ def _rms(values: Tensor) -> Tensor:
 
 
 def _name_tokens(source: SceneSource, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The names of objects and backgrounds that are one token."""
-    ids = (tokenizer.encode(name, add_special_tokens=False) for name in source.world.class_names)
+    """The names of objects and backgrounds that are one token, asked for all at once: this is done at every step."""
+    ids = tokenizer(list(source.world.class_names), add_special_tokens=False)["input_ids"]
     return [found[0] for found in ids if len(found) == 1]
 
 
