@@ -8,7 +8,7 @@ those of the sentence alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,6 +18,7 @@ import pyarrow as pa
 from latentlens_dag.layers import check_layers
 from latentlens_dag.occurrences import tokenize
 from latentlens_dag.states import LanguageModel, captured
+from latentlens_dag.tables import Stored, read_rows, stored_rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,6 +35,14 @@ class Encoded(NamedTuple):
 
     vectors: NDArray[np.float16]  # [N, d], unit length, a memory map
     norms: NDArray[np.float32]  # [N]
+
+
+class Reused(NamedTuple):
+    """What `encode_new` gives."""
+
+    encoded: dict[int, Encoded]
+    read: int
+    """Rows that a forward pass read; the others were in the tables already."""
 
 
 class _Sentence(NamedTuple):
@@ -72,6 +81,70 @@ def encode(
         _encode_batch(model, batch, found)
         done += sum(len(sentence.ids) for sentence in batch)
         progress(done, total)
+    return found
+
+
+def encode_new(
+    load: Callable[[], LanguageModel],
+    encoder: str,
+    occurrences: pa.Table,
+    sentences: pa.Table,
+    tables: Mapping[int, Path],
+    scratch: Path,
+    progress: Progress = lambda done, all_: None,
+) -> Reused:
+    """As `encode`, but what the layer tables hold of the same encoder is taken from there.
+
+    A state depends on the model and on its token prefix, whose hash is the key, so that neither another order of the
+    corpus nor another number of shards makes it new. Where nothing is new the model is not even loaded. A row that
+    one layer lacks is read for all layers that lack one, in one pass.
+
+    Args:
+        load: gives the model.
+        encoder: as in `tables.layer_schema`.
+        occurrences: as in `encode`.
+        sentences: as in `encode`.
+        tables: the layer table of each contextual layer, which need not exist.
+        scratch: as in `encode`.
+        progress: as in `encode`.
+    """
+    keys = occurrences["key"].combine_chunks()
+    stored = {layer: stored_rows(table, encoder, keys) for layer, table in tables.items()}
+    lacking = [layer for layer, found in stored.items() if len(found.places) < len(keys)]
+    new = np.zeros(len(keys), bool)
+    for layer in lacking:
+        known = np.zeros(len(keys), bool)
+        known[stored[layer].places] = True
+        new |= ~known
+    fresh: dict[int, Encoded] = {}
+    if lacking or not len(keys):
+        (scratch / "new").mkdir()
+        read = occurrences.filter(pa.array(new))
+        fresh = encode(load(), read, sentences, lacking or list(tables), scratch / "new", progress)
+    places = np.flatnonzero(new)
+    joined = {
+        layer: _joined(scratch / f"layer_{layer}.f16", len(keys), tables[layer], found, places, fresh.get(layer))
+        for layer, found in stored.items()
+    }
+    return Reused(joined, len(places))
+
+
+def _joined(
+    path: Path, rows: int, table: Path, stored: Stored, places: NDArray[np.int64], fresh: Encoded | None
+) -> Encoded:
+    """Stored rows and fresh ones, which count where both have a row, in the order of the occurrences."""
+    if fresh is not None and len(places) == rows:
+        return fresh
+    found: Encoded | None = None
+    start = 0
+    for vectors, norms in read_rows(table, stored.rows):
+        found = found or _empty(path, (rows, vectors.shape[1]))
+        part = stored.places[start : start + len(vectors)]
+        found.vectors[part], found.norms[part] = vectors, norms
+        start += len(vectors)
+    assert found is not None  # else every row is fresh
+    if fresh is not None:
+        found.vectors[places], found.norms[places] = fresh.vectors, fresh.norms
     return found
 
 

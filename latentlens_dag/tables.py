@@ -30,8 +30,14 @@ _WRITE_BYTES = 8 << 20
 _READ_ROWS = 4096
 
 
-def layer_schema(width: int) -> pa.Schema:
-    """The columns of a layer table: an occurrence with its unit vector and the length it had."""
+_ENCODER = b"encoder"  # in a layer table's schema: what its vectors were made by
+
+
+def layer_schema(width: int, encoder: str = "") -> pa.Schema:
+    """The columns of a layer table: an occurrence with its unit vector and the length it had.
+
+    `encoder` names what made the vectors (weights, algorithm); equal key and equal encoder: the same state.
+    """
     return pa.schema(
         [
             ("key", pa.string()),
@@ -44,7 +50,8 @@ def layer_schema(width: int) -> pa.Schema:
             ("char_end", pa.int32()),
             ("position", pa.int32()),
             ("sentence_id", pa.string()),
-        ]
+        ],
+        metadata={_ENCODER: encoder.encode()} if encoder else None,
     )
 
 
@@ -58,7 +65,12 @@ class Fragments(NamedTuple):
 
 
 def write_fragments(
-    table: Path, record: Path, occurrences: pa.Table, vectors: NDArray[np.float16], norms: NDArray[np.float32]
+    table: Path,
+    record: Path,
+    occurrences: pa.Table,
+    vectors: NDArray[np.float16],
+    norms: NDArray[np.float32],
+    encoder: str = "",
 ) -> Fragments:
     """Write a shard's rows as uncommitted fragments of `table`, and their description to `record`.
 
@@ -68,6 +80,7 @@ def write_fragments(
         occurrences: N rows, in order of key.
         vectors: [N, d], unit length; may be a memory map.
         norms: [N], the lengths before normalizing.
+        encoder: what made the vectors, as in `layer_schema`.
 
     Raises:
         ValueError: where a vector has no direction, naming its key.
@@ -85,7 +98,13 @@ def write_fragments(
         table.parent.mkdir(parents=True, exist_ok=True)
         fragments = write(reader, str(table), schema=schema, data_storage_version=_VERSION)
         written = [fragment.to_json() for fragment in fragments]
-    facts = {"rows": len(occurrences), "content": content, "width": int(vectors.shape[1]), "fragments": written}
+    facts = {
+        "rows": len(occurrences),
+        "content": content,
+        "width": int(vectors.shape[1]),
+        "encoder": encoder,
+        "fragments": written,
+    }
     write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n", record)
     return Fragments(len(occurrences), int(vectors.shape[1]), content)
 
@@ -112,9 +131,58 @@ def commit_fragments(table: Path, records: list[Path], provenance: str) -> Fragm
         lance.FragmentMetadata.from_json(json.dumps({**fragment, "id": number}))
         for number, fragment in enumerate(described)
     ]
-    operation = lance.LanceOperation.Overwrite(layer_schema(facts[0]["width"]), fragments)
+    encoders = {fact.get("encoder", "") for fact in facts if fact["rows"]}
+    if len(encoders) > 1:
+        raise ValueError(
+            f"The shards of {table.name} were encoded by different models or algorithms: was the model's folder "
+            "changed during a build? Build the index again."
+        )
+    operation = lance.LanceOperation.Overwrite(layer_schema(facts[0]["width"], encoders.pop()), fragments)
     lance.LanceDataset.commit(str(table), operation, commit_message=provenance)
     return Fragments(rows, facts[0]["width"], combined(fact["content"] for fact in facts))
+
+
+class Stored(NamedTuple):
+    """Rows that a layer table holds already."""
+
+    places: NDArray[np.int64]
+    """[M]: which of the keys that were asked for it holds, ascending."""
+    rows: NDArray[np.int64]
+    """[M]: where in the table."""
+
+
+def stored_rows(table: Path, encoder: str, keys: pa.Array) -> Stored:
+    """Which of `keys` the layer table holds with vectors of `encoder`; none where there is no table or another's."""
+    import pyarrow.compute as pc
+
+    places: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
+    rows: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
+    if encoder and _encoder_of(table) == encoder:
+        seen = 0
+        for batch in _open(table).scanner(columns=["key"], batch_size=1 << 16).to_batches():
+            place = pc.index_in(batch["key"], value_set=keys).fill_null(-1).to_numpy()
+            hit = np.flatnonzero(place >= 0)
+            places.append(place[hit].astype(np.int64))
+            rows.append(seen + hit)
+            seen += len(batch)
+    found = Stored(np.concatenate(places), np.concatenate(rows))
+    order = np.argsort(found.places)
+    return Stored(found.places[order], found.rows[order])
+
+
+def _encoder_of(table: Path) -> str | None:
+    """What made the vectors of a layer table; None where none was committed yet."""
+    if not (table / "_versions").is_dir():
+        return None
+    return ((_open(table).schema.metadata or {}).get(_ENCODER) or b"").decode()
+
+
+def read_rows(table: Path, rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.float16], NDArray[np.float32]]]:
+    """Vectors [n, d] and norms [n] of the given rows of a layer table, in their order, some thousands at a time."""
+    dataset = _open(table)
+    for start in range(0, len(rows), _READ_ROWS):
+        found = dataset.take(rows[start : start + _READ_ROWS].tolist(), columns=["vector", "norm"]).combine_chunks()
+        yield _matrix(found["vector"].combine_chunks()), found["norm"].to_numpy()
 
 
 def blocks(table: Path, layer: int) -> Iterator[Block]:

@@ -8,12 +8,13 @@ import torch
 from tokenizers.processors import TemplateProcessing
 
 from latentlens_dag import encode as module
-from latentlens_dag.encode import encode
+from latentlens_dag.encode import Encoded, encode, encode_new
 from latentlens_dag.errors import UserError
 from latentlens_dag.identity import text_id
 from latentlens_dag.models import Vlm
 from latentlens_dag.occurrences import candidates
 from latentlens_dag.schema import SENTENCES
+from latentlens_dag.tables import commit_fragments, write_fragments
 from latentlens_dag.testing import SENTENCES as TEXTS
 from latentlens_dag.testing import tiny_tokenizer
 
@@ -108,3 +109,76 @@ def test_more_sentences_than_are_tokenized_at_once_are_all_encoded(llava: Vlm, t
     found = encode(model, rows, sentences, [0], tmp_path)[0]
     expected = model.embedding.detach()[rows["token_id"].to_pylist()]
     assert np.allclose(found.norms[:, None] * found.vectors, expected.numpy(), atol=5e-3)
+
+
+def _stored(folder: Path, rows: pa.Table, encoded: Encoded, encoder: str = "model") -> Path:
+    """A committed layer table of these rows."""
+    table = folder / "stored.lance"
+    write_fragments(table, folder / "stored.json", rows, *encoded, encoder)
+    commit_fragments(table, [folder / "stored.json"], "test")
+    return table
+
+
+@pytest.mark.parametrize("held", [0, 1, 7, -1, None], ids=["none", "one", "some", "all but one", "all"])
+def test_rows_that_the_tables_hold_are_not_read_again(
+    llava: Vlm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: int | None
+) -> None:
+    model, sentences = llava.language_model, _sentences()
+    rows = candidates(model.tokenizer, sentences, "x", 3)
+    (tmp_path / "whole").mkdir()
+    whole = encode(model, rows, sentences, [1, 2], tmp_path / "whole")
+    mixed = np.random.default_rng(0).permutation(len(rows))
+    part = mixed[:held] if held is not None else mixed
+    tables = {1: tmp_path / "none.lance", 2: tmp_path / "none.lance"}
+    if len(part):
+        marked = Encoded(whole[1].vectors[part], whole[1].norms[part] + 1000)  # so that one sees whose they are
+        tables[1] = _stored(tmp_path, rows.take(pa.array(part)), marked)
+    read: list[int] = []
+    real = module.encode
+    monkeypatch.setattr(module, "encode", lambda model, new, *args: (read.append(len(new)), real(model, new, *args))[1])
+    (tmp_path / "scratch").mkdir()
+    only_first = {1: tables[1]}
+    found = encode_new(lambda: model, "model", rows, sentences, only_first, tmp_path / "scratch")
+    assert read == ([len(rows) - len(part)] if len(part) < len(rows) else [])
+    assert found.read == len(rows) - len(part)
+    stored = np.isin(np.arange(len(rows)), part)
+    assert np.allclose(found.encoded[1].norms, whole[1].norms + 1000 * stored, rtol=1e-3)
+    assert np.allclose(found.encoded[1].vectors, whole[1].vectors, atol=1e-3)
+
+
+def test_a_layer_without_a_table_is_read_and_the_others_are_not(
+    llava: Vlm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, sentences = llava.language_model, _sentences()
+    rows = candidates(model.tokenizer, sentences, "x", 3)
+    (tmp_path / "whole").mkdir()
+    whole = encode(model, rows, sentences, [1, 2], tmp_path / "whole")
+    tables = {1: _stored(tmp_path, rows, whole[1]), 2: tmp_path / "none.lance"}
+    layers: list[list[int]] = []
+    real = module.encode
+    monkeypatch.setattr(
+        module, "encode", lambda m, r, s, wanted, *args: (layers.append(wanted), real(m, r, s, wanted, *args))[1]
+    )
+    found = encode_new(lambda: model, "model", rows, sentences, tables, tmp_path)
+    assert layers == [[2]]
+    for layer in (1, 2):
+        assert np.array_equal(found.encoded[layer].vectors, whole[layer].vectors)
+
+
+def test_the_model_is_not_loaded_where_nothing_is_new_and_another_encoders_rows_are_not_taken(
+    llava: Vlm, tmp_path: Path
+) -> None:
+    model, sentences = llava.language_model, _sentences()
+    rows = candidates(model.tokenizer, sentences, "x", 3)
+    (tmp_path / "whole").mkdir()
+    tables = {1: _stored(tmp_path, rows, encode(model, rows, sentences, [1], tmp_path / "whole")[1])}
+
+    def load() -> None:
+        raise RuntimeError("loaded")
+
+    (tmp_path / "one").mkdir()
+    assert encode_new(load, "model", rows, sentences, tables, tmp_path / "one").read == 0
+    for encoder in ("another", ""):
+        (tmp_path / f"other{encoder}").mkdir()
+        with pytest.raises(RuntimeError, match="loaded"):
+            encode_new(load, encoder, rows, sentences, tables, tmp_path / f"other{encoder}")

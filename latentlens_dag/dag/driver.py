@@ -18,9 +18,11 @@ import dagster as dg
 from sqlalchemy import Engine, event
 
 from latentlens_dag.dag.staleness import NOT_BUILT, Need, find_needs, label, observe_sources
+from latentlens_dag.dag.versions import FORCED
 from latentlens_dag.errors import UserError
 from latentlens_dag.home import Home
 
+_FORCED_REASON = "forced"
 Target = tuple[dg.AssetKey, str | None]
 
 
@@ -161,7 +163,7 @@ class Project:
 
     def _needs(self, targets: list[Target], force: bool) -> list[Need]:
         if force:
-            return [Need(key, partition, "forced") for key, partition in targets]
+            return [Need(key, partition, _FORCED_REASON) for key, partition in targets]
         return find_needs(self.graph, self.instance, targets)
 
     def _following(self, key: dg.AssetKey, partition: str | None, planned: dict[Target, Need]) -> Need | None:
@@ -180,6 +182,7 @@ class Project:
                 instance=self.instance,
                 partition_key=partition,
                 raise_on_error=False,
+                tags={FORCED: "true"} if found[0].reason == _FORCED_REASON else None,
                 run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
             )
         if not result.success:

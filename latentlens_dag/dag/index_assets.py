@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +15,10 @@ from latentlens_dag.dag.checks import check_spec, checked, verdict
 from latentlens_dag.dag.corpus_assets import observed
 from latentlens_dag.dag.reporting import LoggedProgress, column_schema, result, written
 from latentlens_dag.dag.resources import WarehouseResource
-from latentlens_dag.dag.versions import version_of
+from latentlens_dag.dag.versions import FORCED, observed_version, version_of
+from latentlens_dag.identity import combined
 from latentlens_dag.schema import OCCURRENCES
-from latentlens_dag.warehouse import write_json, write_parquet
+from latentlens_dag.warehouse import Warehouse, write_json, write_parquet
 
 if TYPE_CHECKING:
     from latentlens_dag.dag.components import Corpus, Index
@@ -124,28 +126,37 @@ def _contextual(index: "Index", corpus: "Corpus", layers: list[int]) -> dg.Asset
     def contextual(
         context: dg.AssetExecutionContext, warehouse: WarehouseResource
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
-        from latentlens_dag.encode import encode
+        from latentlens_dag.encode import encode_new
         from latentlens_dag.models import load_language_model
         from latentlens_dag.tables import unit_problems, write_fragments
 
         shard, paths = int(context.partition_key), warehouse.paths
         wanted = {layer: key for layer, key in key_of.items() if key in context.selected_asset_keys}
-        model = load_language_model(index.model_folder)
+        encoder = _encoder(index, paths)
         rows = core.read_occurrences(paths.occurrences(index.name, shard))
         sentences = pq.read_table(paths.shard(corpus.name, shard))
         with tempfile.TemporaryDirectory(prefix="latentlens-") as scratch:
             progress = LoggedProgress(context.log.info, "tokens")
-            encoded = encode(model, rows, sentences, list(wanted), Path(scratch), progress)
+            tables = {layer: paths.layer_table(index.name, layer) for layer in wanted}
+            load = partial(load_language_model, index.model_folder)
+            known = "" if context.has_tag(FORCED) else encoder
+            encoded, read = encode_new(load, known, rows, sentences, tables, Path(scratch), progress)
             for layer, key in wanted.items():
                 record = paths.fragments(index.name, layer, shard)
-                facts = write_fragments(paths.layer_table(index.name, layer), record, rows, *encoded[layer])
+                facts = write_fragments(tables[layer], record, rows, *encoded[layer], encoder)
                 problems = unit_problems(encoded[layer].vectors)
-                metadata = {"dagster/row_count": facts.rows, "width": model.width}
+                metadata = {"dagster/row_count": facts.rows, "width": facts.width, "rows_encoded": read}
                 yield from checked(
                     result(key, facts.content, metadata, [verdict("finite_unit_vectors", key, problems)])
                 )
 
     return contextual
+
+
+def _encoder(index: "Index", paths: Warehouse) -> str:
+    """What the index's vectors are made by: the model's files and the algorithm."""
+    memory = paths.observed(".".join(keys.index(index.name, "language_model").path))
+    return combined([_CONTEXTUAL, observed_version(index.model_folder, memory)])
 
 
 def _tables(index: "Index", corpus: "Corpus", layers: list[int]) -> dg.AssetsDefinition:
