@@ -37,7 +37,7 @@ GATES = (Gate("object_recall", 0.88), Gate("object_precision", 0.83), Gate("back
 
 @dataclass(frozen=True)
 class CaptionScores:
-    """How well greedy captions of held-out scenes name what is visible."""
+    """How well captions of held-out scenes name what is visible."""
 
     object_recall: float
     object_precision: float
@@ -117,8 +117,10 @@ def new_processor(tokenizer: PreTrainedTokenizerBase) -> Any:
     )
 
 
-def captions_of(model: Any, processor: Any, images: list[Image.Image], batch: int = 16) -> list[str]:
-    """Greedy captions of `images`."""
+def captions_of(
+    model: Any, processor: Any, images: list[Image.Image], batch: int = 16, beams: int | None = None
+) -> list[str]:
+    """Captions of `images`, by the model's own generation settings, or with another number of beams (1: greedy)."""
     import torch
 
     talk = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": QUESTION}]}]
@@ -129,16 +131,16 @@ def captions_of(model: Any, processor: Any, images: list[Image.Image], batch: in
         inputs = processor(text=[prompt] * len(part), images=part, return_tensors="pt")
         inputs["pixel_values"] = inputs["pixel_values"].to(model.dtype)
         with torch.inference_mode():
-            answers = model.generate(**inputs, max_new_tokens=110, do_sample=False)
+            answers = model.generate(**inputs, **({} if beams is None else {"num_beams": beams}))
         answers = answers[:, inputs["input_ids"].shape[1] :]
         texts += [text.strip() for text in processor.batch_decode(answers, skip_special_tokens=True)]
     return texts
 
 
 def caption_scores(
-    folder: Path, source: SceneSource, scenes: int = 200
+    folder: Path, source: SceneSource, scenes: int = 200, beams: int | None = None
 ) -> tuple[CaptionScores, list[tuple[str, View]]]:
-    """Load the model of `folder` as anyone would and score its captions of held-out scenes.
+    """Load the model of `folder` as anyone would and score its captions of held-out scenes; `beams` as above.
 
     Also gives every caption with the view it should have described.
     """
@@ -147,7 +149,7 @@ def caption_scores(
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype="float32").eval()
     processor = AutoProcessor.from_pretrained(folder)
     drawn = [source(HELD_OUT_FROM + index) for index in range(scenes)]
-    texts = captions_of(model, processor, [composed.image for _, composed in drawn])
+    texts = captions_of(model, processor, [composed.image for _, composed in drawn], beams=beams)
     views = [view_of(truth_of(composed, scene)) for scene, composed in drawn]
     pairs = list(zip(texts, views, strict=True))
     return score_captions(source.world, pairs), pairs
@@ -190,4 +192,6 @@ def _generation_config(tokenizer: PreTrainedTokenizerBase) -> Any:
         pad_token_id=tokenizer.pad_token_id,
         max_new_tokens=110,
         do_sample=False,
+        num_beams=3,  # a greedy caption names a thing twice and leaves another out more often
+        length_penalty=2.0,
     )

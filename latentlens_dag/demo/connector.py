@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 IGNORED = -100
 Kind = Literal["whole", "subset", "window", "region", "few"]
+Shares = tuple[tuple[str, float], ...]
 
 
 @dataclass(frozen=True)
@@ -43,33 +44,33 @@ class ConnectorTraining:
     """Everything that decides the connector's weights, given the two frozen models."""
 
     seed: int = 0
-    steps: int = 1600
-    scenes: int = 4000
+    steps: int = 3200
+    scenes: int = 8000
     """Distinct training scenes; their features are computed once and kept in bfloat16 (55 kB each)."""
-    output_scale: float = 2.0
+    output_scale: float = 8.0
     """RMS of the untrained connector's output, in RMS of the text embeddings; training makes it several times as
     large, unless `fixed_size`. Blocks add to a visual token what they add to a word; where its own state is not much
     larger, the last layers no longer say what it is."""
-    fixed_size: bool = False
+    fixed_size: bool = True
     """Keep the mean size of each step's visual tokens at `output_scale`; the factor is folded into the last layer."""
-    whitening: float = 0.0
+    finished_scale: float = 6.5
+    """The mean size that the finished connector has instead, with `fixed_size`: large visual tokens are learned from
+    sooner, but the language model names fewer of the things it is shown in them."""
+    whitening: float = 0.05
     """Above 0, the features are decorrelated before they are learned from (this is added to the variance of each
     direction, 1 in the mean): as the encoder gives them, the smallest variance is a seven-hundredth of the largest."""
-    name_weight: float = 1.0
+    name_weight: float = 5.0
     """What the token of an object's or background's name counts in the loss; every other token counts 1."""
-    learning_rate: float = 6e-3
+    learning_rate: float = 1.2e-2
     warmup: int = 40
-    kinds: tuple[tuple[str, float], ...] = (
-        ("whole", 0.42),
-        ("subset", 0.14),
-        ("window", 0.14),
-        ("region", 0.22),
-        ("few", 0.08),
-    )
+    kinds: Shares = (("whole", 0.15), ("subset", 0.37), ("window", 0.14), ("region", 0.24), ("few", 0.10))
     """What a step keeps, with its probability: everything; 12-100 random patches; a window of 2-7 by 2-7
     patches; 1-4 patches that show one region; 1-8 random patches."""
     small_steps: int = 250
     """The first steps keep windows and few patches only: there the caption is about little."""
+    last_steps: int = 960
+    """So many steps at the end keep what `last_kinds` says: they learn to caption whole scenes."""
+    last_kinds: Shares = (("whole", 0.60), ("subset", 0.20), ("window", 0.05), ("region", 0.10), ("few", 0.05))
     tokens: int = 1600
     """About as many visual and text tokens a step: few kept patches make a larger batch."""
 
@@ -267,7 +268,8 @@ def train_connector(
     }
     if training.fixed_size:
         with torch.inference_mode():
-            output_rms /= float(_rms(connector(features.rows[:200].float())))
+            size = float(_rms(connector(features.rows[:200].float())))
+        output_rms = training.finished_scale * embedding_rms(language) / size
     return fold(connector, features, output_rms), figures
 
 
@@ -380,8 +382,9 @@ def _region_patches(truth: Truth, count: int, rng: random.Random) -> list[int]:
 
 def _draw_kind(training: ConnectorTraining, step: int, rng: random.Random) -> tuple[Kind, int, tuple[int, int]]:
     """What a step keeps: the kind, the number of patches and, for a window, its height and width."""
-    small = step < training.small_steps
-    drawn = {kind: share for kind, share in training.kinds if not (small and kind in ("whole", "subset"))}
+    small, last = step < training.small_steps, step >= training.steps - training.last_steps
+    shares = training.last_kinds if last else training.kinds
+    drawn = {kind: share for kind, share in shares if not (small and kind in ("whole", "subset"))}
     kind: Kind = rng.choices(list(drawn), list(drawn.values()))[0]  # type: ignore[assignment]
     window = (rng.randint(2, 7), rng.randint(2, 7))
     counts = {

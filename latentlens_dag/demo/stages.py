@@ -152,6 +152,8 @@ def _train_connector(place: Workplace, training: Any, held_out: int) -> dict[str
     for text, view in pairs[:5]:
         log.info("held out: %s | shown: %s, %s, %s", text, [item.name for item in view.objects], view.upper, view.lower)
     figures |= asdict(scores) | {"held_out_scenes": held_out, "evaluation_s": round(time.monotonic() - started, 1)}
+    greedy, _ = caption_scores(place.model, place.source, held_out, beams=1)
+    figures |= {f"greedy_{name}": value for name, value in asdict(greedy).items()}
     write_figures(place.connector, figures)
     return figures
 

@@ -35,7 +35,9 @@ from latentlens_dag.demo.text import PROMPT
 from latentlens_dag.demo.vision import VisionShape, new_encoder, normalize, patch_features
 
 ONES = torch.ones(1, 5)
-TINY = ConnectorTraining(steps=4, scenes=6, warmup=2, tokens=260)
+TINY = ConnectorTraining(
+    steps=4, scenes=6, warmup=2, tokens=260, last_steps=2, output_scale=2.0, finished_scale=3.0, whitening=0.0
+)
 SHAPE = VisionShape(hidden=16, layers=1, heads=2, mlp=16)
 
 
@@ -149,9 +151,9 @@ def test_a_fixed_size_is_that_of_the_batch_however_large_the_connector_answers(
         connector[2].weight.data *= factor  # type: ignore[index,union-attr,operator]
         losses.append(caption_loss(language, connector, batch, 1, 0.02, fixed_size=True).item())
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
-    fixed, _ = train_connector(source, language, tokenizer, encoder, tmp_path, replace(TINY, fixed_size=True))
+    fixed, _ = train_connector(source, language, tokenizer, encoder, tmp_path, TINY)
     raw = features.rows.float() * features.rms + features.mean
-    asked = TINY.output_scale * embedding_rms(language)
+    asked = 3.0 * embedding_rms(language)
     assert projected(fixed, raw).pow(2).mean().sqrt().item() == pytest.approx(asked, rel=0.01)
 
 
@@ -201,6 +203,18 @@ def test_a_batch_is_a_function_of_its_step(source: SceneSource, tokenizer: PreTr
         assert torch.equal(batch.targets[asked], batch.token_ids[asked])
         assert not asked[:, : len(prompt)].any()
         assert (batch.targets == tokenizer.eos_token_id).sum(dim=1).tolist() == [1] * len(batch.targets)
+
+
+def test_a_step_keeps_what_its_part_of_the_training_asks_for(
+    source: SceneSource, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    features = scene_features(source, tiny_parts(tokenizer)[1], TINY)
+    shares = {"kinds": (("whole", 0.3), ("window", 0.7)), "last_kinds": (("whole", 1.0),)}
+    training = replace(TINY, steps=90, small_steps=30, last_steps=20, **shares)  # type: ignore[arg-type]
+    kept = [sample_batch(source, features, tokenizer, training, step).features.shape[1] for step in range(90)]
+    assert all(count < PATCHES for count in kept[:30])
+    assert 5 < sum(count == PATCHES for count in kept[30:70]) < 20
+    assert kept[70:] == [PATCHES] * 20
 
 
 def test_only_the_connector_learns_and_an_interrupted_training_ends_with_the_same_weights(
