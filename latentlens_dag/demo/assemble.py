@@ -192,6 +192,6 @@ def _generation_config(tokenizer: PreTrainedTokenizerBase) -> Any:
         pad_token_id=tokenizer.pad_token_id,
         max_new_tokens=110,
         do_sample=False,
-        num_beams=3,  # a greedy caption names a thing twice and leaves another out more often
+        num_beams=5,  # a greedy caption names a thing twice and leaves another out more often
         length_penalty=2.0,
     )

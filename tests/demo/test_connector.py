@@ -262,6 +262,10 @@ def test_the_saved_model_loads_with_the_auto_classes_and_is_what_was_trained(
         assert torch.equal(visual, model.model.multi_modal_projector(raw)[0])
     assert model.dtype == torch.bfloat16
     assert len(captions_of(model, processor, [image] * 2)) == 2
+    assert (model.generation_config.num_beams, model.generation_config.length_penalty) == (5, 2.0)
+    greedy = model.generate(**inputs.to(model.dtype), num_beams=1)[0, inputs["input_ids"].shape[1] :]
+    text = processor.tokenizer.decode(greedy, skip_special_tokens=True).strip()
+    assert captions_of(model, processor, [image], beams=1) == [text] != captions_of(model, processor, [image])
 
 
 def test_a_connector_trained_between_the_parts_of_a_saved_model_is_the_one_trained_between_the_parts_themselves(
