@@ -1,45 +1,60 @@
 """Exact cosine nearest neighbors over layer tables too large for memory.
 
-Blocks of rows come from an iterable, so this module does not know where rows are kept. One pass serves
-any number of queries. The product of a block with all queries, in float32, only *proposes*: a row is a
-candidate where its score comes within an error bound of the k-th best answer so far. Candidates are
-scored again in float64, rounded to float32 and compared as (cosine, contextual layer, key), so that the
-answer depends neither on how rows were cut into blocks nor on how the product was computed.
+Blocks of rows come from an iterable, so this module does not know where rows are kept. One pass serves any number of
+queries. The product of a block with all queries (`coarse`) only *proposes*: a row is a candidate where its score comes
+within a proved error bound of the k-th best answer so far. Candidates are scored again in float32 and, where that does
+not decide, in float64, rounded to float32 and compared as (cosine, contextual layer, key), so that the answer depends
+neither on how rows were cut into blocks nor on how or where the product was computed.
 
-The bound. The float32 dot product of unit vectors of width d is wrong by at most d u / (1 - d u) with
-u = 2^-24 (Higham, Accuracy and Stability of Numerical Algorithms, eq. 3.5, with |q| |x| = 1 by
-Cauchy-Schwarz); normalizing in float32 adds a few u. `_slack` takes twice that, so no neighbor is missed.
+The float32 dot product of unit vectors of width d is wrong by at most d u / (1 - d u) with u = 2^-24 (Higham, Accuracy
+and Stability of Numerical Algorithms, eq. 3.5, with |q| |x| = 1 by Cauchy-Schwarz); normalizing in float32 adds a few
+u. `_slack` takes twice that.
 
-With labels (the word or the sentence of a row) only the best row of each label is an answer. The k-th best
-label's row is then the floor, and no row below it can be the best of a label among the first k.
+With labels (the word or the sentence of a row) only the best row of each label is an answer. The k-th best label's row
+is then the floor, and no row below it can be the best of a label among the first k.
 
-What a newcomer gets wrong: stored vectors are float16 and so only nearly of unit length. Cosines are
-taken to what is stored, divided by its true length; ignoring that loses neighbors.
+What a newcomer gets wrong: stored vectors are float16 and so only nearly of unit length. Cosines are taken to what is
+stored, divided by its true length; ignoring that loses neighbors.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
+
+from latentlens_dag.coarse import Arithmetic, Coarse, Rows, fastest, full_precision, loud_dimensions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-_GROUP = 64  # rows whose best score is looked at first: a maximum over groups costs a tenth of a sort
 LabelsOf = Callable[["NDArray[np.uint64]"], "NDArray[np.int64]"]
 """The label of each key, at least 0; rows of equal labels count once."""
-_QUERIES_PER_PRODUCT = 4096  # with blocks of 4,096 rows, a score buffer of 64 MiB
+_QUERIES_PER_PRODUCT = 1024  # with blocks of 4,096 rows, a buffer of 8 MiB of bfloat16
+_OPENING_ROWS = 1024  # compared in float32 while there are no k answers yet, so no floor
+_ELEMENTS = 1 << 20  # of candidates, scored at a time
+
+
+class Keys(Protocol):
+    """The keys of a block's rows; an array, or what makes one only for the rows that are asked for."""
+
+    def __len__(self) -> int:
+        """Their number, B."""
+        ...
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
+        """The keys of some rows."""
+        ...
 
 
 class Block(NamedTuple):
     """Some rows of a contextual layer."""
 
     contextual_layer: int
-    keys: NDArray[np.uint64]  # [B]
+    keys: Keys  # [B]
     vectors: NDArray[np.float16]  # [B, d]
 
 
@@ -56,7 +71,12 @@ class Neighbors:
 
 
 def cosine_top_k(
-    queries: NDArray[np.floating], blocks: Iterable[Block], k: int, labels_of: LabelsOf | None = None
+    queries: NDArray[np.floating],
+    blocks: Iterable[Block],
+    k: int,
+    labels_of: LabelsOf | None = None,
+    device: str = "cpu",
+    arithmetic: Arithmetic | None = None,
 ) -> Neighbors:
     """Find the k rows with the highest cosine to each query.
 
@@ -65,6 +85,8 @@ def cosine_top_k(
         blocks: the rows, in any order and cut in any way; keys are distinct within a contextual layer.
         k: answers per query.
         labels_of: where given, of the rows of one label only the first is an answer.
+        device: a torch device that does the products.
+        arithmetic: of the products; by default the one that a short measurement finds faster. The answer is the same.
 
     Raises:
         ValueError: if k < 1, a width differs, or a query or row has no direction (zero, infinite, NaN).
@@ -73,82 +95,160 @@ def cosine_top_k(
     """
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}.")
-    exact = _unit_float64(queries, "query")
-    best = _empty(len(exact), k)
-    coarse = exact.astype(np.float32)
-    for block in blocks:
-        if block.vectors.shape[1] != exact.shape[1]:
+    search = _Search(queries, k, labels_of, device, arithmetic or fastest(len(queries), device))
+    with full_precision():
+        for block in blocks:
+            search.block(block)
+    return search.best
+
+
+class _Search:
+    """The queries of a search, and the best answers to them so far."""
+
+    def __init__(
+        self, queries: NDArray[np.floating], k: int, labels_of: LabelsOf | None, device: str, arithmetic: Arithmetic
+    ) -> None:
+        import torch
+
+        self._queries = np.asarray(queries)
+        self._lengths = _lengths(self._queries, "query")
+        self._labels_of = labels_of
+        self._unit = torch.from_numpy(_unit_float32(self._queries, self._lengths)).to(device)
+        self.best = _empty(len(self._queries), k)
+        self._arithmetic: Arithmetic = arithmetic
+        self._layer: int | None = None
+        self._coarse: dict[Arithmetic, Coarse] = {}
+        self._failures, self._wait = 0, 0
+
+    def block(self, block: Block) -> None:
+        """Put what is better in the block into `best`, in place."""
+        import torch
+
+        width = self._queries.shape[1]
+        if block.vectors.shape[1] != width:
             raise ValueError(
-                f"Queries have width {exact.shape[1]} but the block of contextual layer {block.contextual_layer} has "
+                f"Queries have width {width} but the block of contextual layer {block.contextual_layer} has "
                 f"width {block.vectors.shape[1]}: were both made by the same language model?"
             )
-        for start in range(0, len(exact), _QUERIES_PER_PRODUCT):
-            part = slice(start, start + _QUERIES_PER_PRODUCT)
-            _search_block(exact[part], coarse[part], block, _view(best, part), labels_of)
-    return best
+        if not len(block.keys) or not len(self._queries):
+            return
+        vectors = torch.from_numpy(block.vectors).to(self._unit.device)
+        self._begin_layer(block.contextual_layer, vectors)
+        coarse = self._next_coarse()
+        rows = coarse.rows(vectors)
+        _check_directions(rows, block)
+        start = self._open(block, vectors, rows.norms)
+        if start == len(vectors):
+            return
+        for first in range(0, len(self._queries), _QUERIES_PER_PRODUCT):
+            part = slice(first, min(first + _QUERIES_PER_PRODUCT, len(self._queries)))
+            found = coarse.proposed(rows, start, part, self._floor(part))
+            if found is None:
+                coarse = self._after_failure()
+                rows = coarse.rows(vectors)
+                found = coarse.proposed(rows, start, part, self._floor(part))
+            assert found is not None  # float32 always proposes
+            self._decide(block, vectors, rows.norms, *found)
+        if coarse is self._coarse[self._arithmetic]:
+            self._failures = 0
+
+    def _begin_layer(self, layer: int, vectors: Tensor) -> None:
+        """Every contextual layer has outlier dimensions of its own."""
+        if layer != self._layer:
+            loud = loud_dimensions(vectors) if self._arithmetic == "bfloat16" else None
+            self._coarse, self._layer = {self._arithmetic: Coarse(self._unit, self._arithmetic, loud)}, layer
+            self._failures = self._wait = 0
+
+    def _next_coarse(self) -> Coarse:
+        """The product for the next block: as was asked for, but in float32 for a while after a failure."""
+        if self._wait:
+            self._wait -= 1
+            return self._coarse_in("float32")
+        return self._coarse_in(self._arithmetic)
+
+    def _after_failure(self) -> Coarse:
+        """float32, after a product proposed too much; after each failure in turn for twice as many blocks."""
+        self._wait = 2**self._failures
+        self._failures += 1
+        return self._coarse_in("float32")
+
+    def _coarse_in(self, arithmetic: Arithmetic) -> Coarse:
+        if arithmetic not in self._coarse:
+            self._coarse[arithmetic] = Coarse(self._unit, arithmetic)
+        return self._coarse[arithmetic]
+
+    def _floor(self, part: slice) -> Tensor:
+        import torch
+
+        return torch.from_numpy(self.best.cosine[part, -1].copy()).to(self._unit.device)
+
+    def _open(self, block: Block, vectors: Tensor, norms: Tensor) -> int:
+        """Compare some rows fully, until every query has k answers; give the first row that was not compared."""
+        start = 0
+        while start < len(vectors) and np.isneginf(self.best.cosine[:, -1]).any():
+            rows = slice(start, min(start + _OPENING_ROWS, len(vectors)))
+            for first in range(0, len(self._queries), _QUERIES_PER_PRODUCT):
+                self._compare(block, vectors, norms, rows, slice(first, first + _QUERIES_PER_PRODUCT))
+            start = rows.stop
+        return start
+
+    def _compare(self, block: Block, vectors: Tensor, norms: Tensor, rows: slice, part: slice) -> None:
+        """Compare some rows with some queries in float32: the k-th best row or label is a floor of its own."""
+        import torch
+
+        cosine = (vectors[rows].float() / norms[rows, None]) @ self._unit[part].T  # [rows, queries]
+        floor = self._floor(part)
+        k = self.best.cosine.shape[1]
+        best = cosine if self._labels_of is None else self._label_maxima(cosine, block, rows)
+        if len(best) >= k:
+            floor = torch.maximum(floor, best.topk(k, dim=0).values[-1])
+        row, query = torch.nonzero(cosine >= floor - _slack(self._queries.shape[1]), as_tuple=True)
+        self._decide(block, vectors, norms, query + part.start, row + rows.start)
+
+    def _label_maxima(self, cosine: Tensor, block: Block, rows: slice) -> Tensor:
+        assert self._labels_of is not None
+        return _label_maxima(cosine, self._labels_of(block.keys[np.arange(rows.start, rows.stop)]))
+
+    def _decide(self, block: Block, vectors: Tensor, norms: Tensor, query: Tensor, row: Tensor) -> None:
+        """Score the proposed pairs again, and keep those that are answers."""
+        close = self._close(vectors, norms, query, row)
+        queries, rows = query[close].cpu().numpy(), row[close].cpu().numpy()
+        if len(queries):
+            cosine = self._exact_cosine(block.vectors, queries, rows)
+            _merge(self.best, queries, cosine, block.contextual_layer, block.keys[rows], self._labels_of)
+
+    def _close(self, vectors: Tensor, norms: Tensor, query: Tensor, row: Tensor) -> Tensor:
+        """Which pairs reach the floor in float32, or miss it by no more than float32 is wrong by."""
+        import torch
+
+        floor = self._floor(slice(None)) - _slack(self._queries.shape[1])
+        found = [torch.zeros(0, dtype=torch.bool, device=query.device)]
+        for start in range(0, len(query), step := max(1, _ELEMENTS // self._queries.shape[1])):
+            q, r = query[start : start + step], row[start : start + step]
+            found.append((self._unit[q] * vectors[r].float()).sum(1) / norms[r] >= floor[q])
+        return torch.cat(found)
+
+    def _exact_cosine(
+        self, vectors: NDArray[np.float16], query: NDArray[np.int64], row: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """Cosines of pairs, in float64, rounded to float32; each depends on its own two vectors alone."""
+        cosine = np.empty(len(query), np.float32)
+        for start in range(0, len(query), step := max(1, _ELEMENTS // vectors.shape[1])):
+            part = slice(start, start + step)
+            x = vectors[row[part]].astype(np.float64)
+            unit = self._queries[query[part]].astype(np.float64) / self._lengths[query[part], None]
+            cosine[part] = (unit * x).sum(1) / np.sqrt((x * x).sum(1))
+        return cosine
 
 
-def _search_block(
-    exact: NDArray[np.float64],
-    coarse: NDArray[np.float32],
-    block: Block,
-    best: Neighbors,
-    labels_of: LabelsOf | None,
-) -> None:
-    """Put what is better in the block into `best`, in place."""
-    import torch
-
-    rows = block.vectors.astype(np.float32)
-    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    if not np.isfinite(rows).all():
-        bad = int(np.flatnonzero(~np.isfinite(rows).all(axis=1))[0])
+def _check_directions(rows: Rows, block: Block) -> None:
+    usable = rows.norms.isfinite() & (rows.norms > 0)
+    if not bool(usable.all()):
+        bad = int((~usable).nonzero()[0])
         raise ValueError(
-            f"The row with key {block.keys[bad]:016x} of contextual layer {block.contextual_layer} has no direction "
-            "(zero, infinite or NaN): the table is damaged. Rebuild it."
+            f"The row with key {int(block.keys[np.array([bad])][0]):016x} of contextual layer {block.contextual_layer} "
+            "has no direction (zero, infinite or NaN): the table is damaged. Rebuild it."
         )
-    scores = torch.from_numpy(rows) @ torch.from_numpy(coarse).T  # [B, Q]
-    labels = None if labels_of is None else labels_of(block.keys)
-    floor = torch.from_numpy(_floor(scores, best, exact.shape[1], labels))
-    query, row = _proposed(scores, floor)
-    if len(query):
-        cosine = _exact_cosine(exact, block.vectors, query, row)
-        _merge(best, query, cosine, block.contextual_layer, block.keys[row], labels_of)
-
-
-def _floor(scores: Tensor, best: Neighbors, width: int, labels: NDArray[np.int64] | None) -> NDArray[np.float32]:
-    """What a score must reach to be a candidate, per query: the k-th best known, less the bound."""
-    import torch
-
-    k = best.cosine.shape[1]
-    floor = best.cosine[:, -1]
-    if np.isneginf(floor).any():
-        # Nothing is known yet: the k-th best of the maxima by group or label is a floor, for k of them reach it.
-        maxima = _group_maxima(scores) if labels is None else _label_maxima(scores, labels)
-        if len(maxima) >= k:
-            floor = np.maximum(floor, torch.topk(maxima, k, dim=0).values[-1].numpy())
-    return (floor - _slack(width)).astype(np.float32)
-
-
-def _proposed(scores: Tensor, floor: Tensor) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Queries and rows of the scores that reach the floor: groups first, then the rows of the groups that do."""
-    import torch
-
-    groups, queries = torch.nonzero(_group_maxima(scores) >= floor, as_tuple=True)
-    rows = groups[:, None] * _GROUP + torch.arange(_GROUP)
-    inside = rows < len(scores)
-    hit = inside & (scores[rows.clamp_max(len(scores) - 1), queries[:, None]] >= floor[queries][:, None])
-    which, offset = torch.nonzero(hit, as_tuple=True)
-    return queries[which].numpy(), rows[which, offset].numpy()
-
-
-def _group_maxima(scores: Tensor) -> Tensor:
-    """The highest score of every 64 rows: [B / 64, Q]."""
-    import torch
-
-    whole = len(scores) // _GROUP * _GROUP
-    maxima = scores[:whole].unflatten(0, (-1, _GROUP)).amax(1) if whole else scores[:0]
-    rest = scores[whole:]
-    return torch.cat([maxima, rest.amax(0, keepdim=True)]) if len(rest) else maxima
 
 
 def _label_maxima(scores: Tensor, labels: NDArray[np.int64]) -> Tensor:
@@ -158,18 +258,6 @@ def _label_maxima(scores: Tensor, labels: NDArray[np.int64]) -> Tensor:
     known, slot = np.unique(labels, return_inverse=True)
     lowest = scores.new_full((len(known), scores.shape[1]), -torch.inf)
     return lowest.scatter_reduce_(0, torch.from_numpy(slot)[:, None].expand_as(scores), scores, "amax")
-
-
-def _exact_cosine(
-    exact: NDArray[np.float64], vectors: NDArray[np.float16], query: NDArray[np.int64], row: NDArray[np.int64]
-) -> NDArray[np.float32]:
-    """Cosines of pairs, in float64, rounded to float32; each depends on its own two vectors alone."""
-    cosine = np.empty(len(query), np.float32)
-    for start in range(0, len(query), 4096):
-        part = slice(start, start + 4096)
-        x = vectors[row[part]].astype(np.float64)
-        cosine[part] = (exact[query[part]] * x).sum(1) / np.sqrt((x * x).sum(1))
-    return cosine
 
 
 def _merge(
@@ -213,15 +301,25 @@ def _slack(width: int) -> float:
     return 2 * (width + 8) * unit / (1 - (width + 8) * unit)
 
 
-def _unit_float64(rows: NDArray[np.floating], what: str) -> NDArray[np.float64]:
-    rows = np.asarray(rows, dtype=np.float64)
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    bad = ~(np.isfinite(norms) & (norms > 0)).ravel()
+def _lengths(rows: NDArray[np.floating], what: str) -> NDArray[np.float64]:
+    """The lengths of vectors [N, d], in float64."""
+    lengths = np.empty(len(rows))
+    for start in range(0, len(rows), step := max(1, _ELEMENTS // rows.shape[1])):
+        lengths[start : start + step] = np.linalg.norm(rows[start : start + step].astype(np.float64), axis=1)
+    bad = ~(np.isfinite(lengths) & (lengths > 0))
     if bad.any():
         raise ValueError(
             f"The {what} at row {int(np.flatnonzero(bad)[0])} has no direction: it is zero, infinite or NaN."
         )
-    return rows / norms
+    return lengths
+
+
+def _unit_float32(rows: NDArray[np.floating], lengths: NDArray[np.float64]) -> NDArray[np.float32]:
+    unit = np.empty(rows.shape, np.float32)
+    for start in range(0, len(rows), step := max(1, _ELEMENTS // rows.shape[1])):
+        part = slice(start, start + step)
+        unit[part] = rows[part].astype(np.float64) / lengths[part, None]
+    return unit
 
 
 def _empty(queries: int, k: int) -> Neighbors:
@@ -231,7 +329,3 @@ def _empty(queries: int, k: int) -> Neighbors:
         np.full((queries, k), far, np.int32),
         np.full((queries, k), np.iinfo(np.uint64).max, np.uint64),
     )
-
-
-def _view(best: Neighbors, part: slice) -> Neighbors:
-    return Neighbors(best.cosine[part], best.contextual_layer[part], best.key[part])

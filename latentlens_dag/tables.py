@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _VERSION = "2.1"  # of Lance's file format; pinned, so that equal content stays equal bytes
 _WRITE_BYTES = 8 << 20
 _READ_ROWS = 4096
-
+_READ_BYTES = 16 << 20
 
 _ENCODER = b"encoder"  # in a layer table's schema: what its vectors were made by
 
@@ -185,13 +185,56 @@ def read_rows(table: Path, rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np
         yield _matrix(found["vector"].combine_chunks()), found["norm"].to_numpy()
 
 
-def blocks(table: Path, layer: int) -> Iterator[Block]:
-    """The rows of a layer table, 4,096 at a time, without holding more than two blocks."""
-    columns = ["key", "vector"]
-    scanner = _open(table).scanner(columns=columns, batch_size=_READ_ROWS, io_buffer_size=16 << 20, batch_readahead=1)
+class HexKeys:
+    """The keys of a block's rows as they are stored; numbers are made only of those that are asked for."""
+
+    def __init__(self, stored: pa.StringArray) -> None:
+        """Take keys of 16 hexadecimal digits."""
+        self._stored = stored
+
+    def __len__(self) -> int:
+        """Their number."""
+        return len(self._stored)
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
+        """The keys of some rows."""
+        return key_numbers(self._stored.take(pa.array(rows)))
+
+
+def key_numbers(keys: pa.StringArray) -> NDArray[np.uint64]:
+    """Ids of 16 hexadecimal digits as numbers: [N]."""
+    if not len(keys):
+        return np.empty(0, np.uint64)
+    stored = keys.cast(pa.binary(16))
+    digits = np.frombuffer(stored.buffers()[1], np.uint8).reshape(-1, 16)[stored.offset :][: len(keys)]
+    halves = _DIGIT[digits]
+    return (halves[:, ::2] << 4 | halves[:, 1::2]).view(">u8")[:, 0].astype(np.uint64)
+
+
+_DIGIT = np.zeros(256, np.uint8)
+_DIGIT[np.frombuffer(b"0123456789abcdef", np.uint8)] = np.arange(16)
+
+
+def blocks(table: Path, layer: int, word: str | None = None) -> Iterator[Block]:
+    """The rows of a layer table, at most 4,096 at a time, without holding more than two blocks.
+
+    With `word`, only the rows whose whole word this is, whatever its case.
+    """
+    dataset = _open(table)
+    width = dataset.schema.field("vector").type.list_size
+    scanner = dataset.scanner(
+        columns=["key", "vector"],
+        filter=None if word is None else f"lower(word) = {_literal(word.strip().lower())}",
+        batch_size=max(1024, min(_READ_ROWS, _READ_BYTES // (2 * width))),
+        io_buffer_size=_READ_BYTES,
+        batch_readahead=1,
+    )
     for batch in scanner.to_batches():
-        keys = np.array([int(key, 16) for key in batch["key"].to_pylist()], np.uint64)
-        yield Block(layer, keys, _matrix(batch["vector"]))
+        yield Block(layer, HexKeys(batch["key"]), _matrix(batch["vector"]))
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
 
 
 def count_rows(table: Path) -> int:

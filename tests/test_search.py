@@ -5,7 +5,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latentlens_dag import search
+from latentlens_dag.coarse import Arithmetic, Coarse, Rows, fastest, loud_dimensions
 from latentlens_dag.search import Block, Neighbors, cosine_top_k
+
+ARITHMETICS: list[Arithmetic] = ["bfloat16", "float32"]
+
+
+@pytest.fixture(autouse=True)
+def few_opening_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "_OPENING_ROWS", 8)  # so that small corpora reach the coarse product
 
 
 def _slow_definition(queries: np.ndarray, blocks: list[Block], k: int) -> list[list[tuple[float, int, int]]]:
@@ -57,12 +65,15 @@ def _cut(blocks: list[Block], size: int, order: np.random.Generator) -> list[Blo
     size=st.integers(1, 300),
     k=st.integers(1, 7),
     width=st.integers(2, 48),
+    arithmetic=st.sampled_from(ARITHMETICS),
 )
-def test_any_cut_gives_the_answers_of_a_full_comparison(seed: int, rows: int, size: int, k: int, width: int) -> None:
+def test_any_cut_gives_the_answers_of_a_full_comparison(
+    seed: int, rows: int, size: int, k: int, width: int, arithmetic: Arithmetic
+) -> None:
     blocks, random = _corpus(seed, rows, width), np.random.default_rng(seed)
     queries = random.standard_normal((5, width)).astype(np.float32)
     queries[0] = blocks[0].vectors[0]  # a query that is a row
-    found = _found(cosine_top_k(queries, _cut(blocks, size, random), k))
+    found = _found(cosine_top_k(queries, _cut(blocks, size, random), k, arithmetic=arithmetic))
     slow = _slow_definition(queries, blocks, k)
     assert [row[: len(expected)] for row, expected in zip(found, slow, strict=True)] == slow
 
@@ -74,14 +85,16 @@ def test_any_cut_gives_the_answers_of_a_full_comparison(seed: int, rows: int, si
     size=st.integers(1, 300),
     k=st.integers(1, 7),
     labels=st.integers(1, 40),
+    arithmetic=st.sampled_from(ARITHMETICS),
 )
 def test_with_labels_the_answers_are_the_first_of_each_label(
-    seed: int, rows: int, size: int, k: int, labels: int
+    seed: int, rows: int, size: int, k: int, labels: int, arithmetic: Arithmetic
 ) -> None:
     blocks, random = _corpus(seed, rows, 8), np.random.default_rng(seed)
     label_of = random.integers(0, labels, rows)
     queries = random.standard_normal((5, 8)).astype(np.float32)
-    found = _found(cosine_top_k(queries, _cut(blocks, size, random), k, lambda keys: label_of[keys.astype(int)]))
+    labels_of = lambda keys: label_of[keys.astype(int)]  # noqa: E731
+    found = _found(cosine_top_k(queries, _cut(blocks, size, random), k, labels_of, arithmetic=arithmetic))
     for answers, everything in zip(found, _slow_definition(queries, blocks, 2 * rows), strict=True):
         first = {int(label_of[key]): (cosine, layer, key) for cosine, layer, key in reversed(everything)}
         expected = sorted(first.values(), key=lambda answer: (-answer[0], *answer[1:]))[:k]
@@ -108,23 +121,128 @@ def test_the_length_of_a_query_does_not_matter(scale: float) -> None:
     assert (one.key == other.key).all()
 
 
-def test_rows_that_are_nearly_equal_are_told_apart() -> None:
+@pytest.mark.parametrize("arithmetic", ARITHMETICS)
+@pytest.mark.parametrize("apart", [1e-3, 0.0])
+def test_rows_that_are_nearly_equal_are_told_apart(arithmetic: Arithmetic, apart: float) -> None:
     random = np.random.default_rng(0)
     base = random.standard_normal((1, 64))
-    rows = _unit_float16(base + 1e-3 * random.standard_normal((5000, 64)))
+    rows = _unit_float16(base + apart * random.standard_normal((5000, 64)))
     blocks = [Block(1, np.arange(5000, dtype=np.uint64), rows)]
     queries = (base + 1e-3 * random.standard_normal((6, 64))).astype(np.float32)
-    assert _found(cosine_top_k(queries, _cut(blocks, 512, random), 5)) == _slow_definition(queries, blocks, 5)
+    found = cosine_top_k(queries, _cut(blocks, 512, random), 5, arithmetic=arithmetic)
+    assert _found(found) == _slow_definition(queries, blocks, 5)
 
 
-def test_outlier_dimensions_lose_no_neighbor() -> None:
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    width=st.integers(9, 96),
+    loudness=st.sampled_from([1.0, 40.0, 1000.0]),
+    lengths=st.sampled_from([0.0, 1.0, 4.0]),
+    arithmetic=st.sampled_from(ARITHMETICS),
+)
+def test_outlier_dimensions_and_rows_of_any_length_lose_no_neighbor(
+    seed: int, width: int, loudness: float, lengths: float, arithmetic: Arithmetic
+) -> None:
+    random = np.random.default_rng(seed)
+    blocks, loud = _adversarial(random, 700, width, loudness, lengths)
+    queries = (random.standard_normal((9, width)) * loud).astype(np.float32)
+    found = cosine_top_k(queries, _cut(blocks, 300, random), 5, arithmetic=arithmetic)
+    assert _found(found) == _slow_definition(queries, blocks, 5)
+
+
+def _adversarial(
+    random: np.random.Generator, rows: int, width: int, loudness: float, lengths: float
+) -> tuple[list[Block], np.ndarray]:
+    """Rows with three loud dimensions, of lengths over `lengths` powers of ten, half of them twice."""
+    loud = np.ones(width)
+    loud[random.permutation(width)[:3]] = loudness
+    vectors = random.standard_normal((rows, width)) * loud
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors *= 10 ** random.uniform(-lengths, lengths, (rows, 1))
+    vectors[rows // 2 :] = vectors[: rows - rows // 2][::-1] * random.choice([1, 1.001], (rows - rows // 2, 1))
+    return [Block(1, random.permutation(rows).astype(np.uint64), vectors.astype(np.float16))], loud
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    width=st.integers(9, 300),
+    loudness=st.sampled_from([1.0, 40.0, 1000.0]),
+    lengths=st.sampled_from([0.0, 4.0]),
+    arithmetic=st.sampled_from(ARITHMETICS),
+)
+def test_the_product_is_no_further_from_the_truth_than_its_bound(
+    seed: int, width: int, loudness: float, lengths: float, arithmetic: Arithmetic
+) -> None:
+    random = np.random.default_rng(seed)
+    (block,), loud = _adversarial(random, 200, width, loudness, lengths)
+    queries = random.standard_normal((8, width)) * loud
+    queries = (queries / np.linalg.norm(queries, axis=1, keepdims=True)).astype(np.float32)
+    queries[0] = block.vectors[0].astype(np.float32) / np.linalg.norm(block.vectors[0].astype(np.float32))
+    floor = random.uniform(-1, 1, 8).astype(np.float32)
+    vectors = torch.from_numpy(block.vectors)
+    coarse = Coarse(torch.from_numpy(queries), arithmetic, loud_dimensions(vectors))
+    rows = coarse.rows(vectors)
+    scores = coarse.scores(rows, 0, slice(0, 8), torch.from_numpy(floor)).double().numpy()
+    x, u = block.vectors.astype(np.float64), queries.astype(np.float64)
+    truth = x @ (u / np.linalg.norm(u, axis=1, keepdims=True)).T - np.linalg.norm(x, axis=1)[:, None] * floor
+    bound = coarse.bound(slice(0, 8), rows.norms[:, None], rows.quiet[:, None]).double().numpy()
+    rounding = np.abs(scores) * 2.0 ** (-8 if arithmetic == "bfloat16" else -24)
+    assert (np.abs(scores - truth) <= bound + rounding).all()
+
+
+def test_splitting_loud_dimensions_makes_the_bound_small() -> None:
     random = np.random.default_rng(0)
-    loud = np.ones(96)
-    loud[[3, 40, 71]] = 40.0
-    rows = _unit_float16(random.standard_normal((4000, 96)) * loud)
-    blocks = [Block(1, np.arange(4000, dtype=np.uint64), rows)]
-    queries = (random.standard_normal((16, 96)) * loud).astype(np.float32)
-    assert _found(cosine_top_k(queries, _cut(blocks, 777, random), 5)) == _slow_definition(queries, blocks, 5)
+    (block,), _ = _adversarial(random, 200, 384, 40.0, 0.0)
+    vectors = torch.from_numpy(block.vectors)
+    queries = vectors.float()[:8] / vectors.float()[:8].norm(dim=1, keepdim=True)
+    bounds = []
+    for loud in (None, loud_dimensions(vectors)):
+        coarse = Coarse(queries, "bfloat16", loud)
+        rows = coarse.rows(vectors)
+        bounds.append(float(coarse.bound(slice(0, 8), rows.norms[:, None], rows.quiet[:, None]).mean()))
+    assert bounds[1] < bounds[0] / 4
+
+
+def test_only_dimensions_that_hold_most_of_the_energy_are_loud() -> None:
+    random = np.random.default_rng(0)
+    assert loud_dimensions(torch.from_numpy(_adversarial(random, 200, 384, 1.0, 0.0)[0][0].vectors)) is None
+    (block,), loud = _adversarial(random, 200, 384, 40.0, 0.0)
+    found = loud_dimensions(torch.from_numpy(block.vectors))
+    assert found is not None
+    assert set(np.flatnonzero(loud > 1)) <= set(found.tolist())
+
+
+def test_where_bfloat16_tells_nothing_apart_float32_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[str] = []
+    scores = Coarse.scores
+    monkeypatch.setattr(Coarse, "scores", lambda self, *a: used.append(str(self._dtype)[6:]) or scores(self, *a))
+    random = np.random.default_rng(0)
+    rows = _unit_float16(random.standard_normal((1, 64)) + 1e-3 * random.standard_normal((5000, 64)))
+    blocks = [Block(1, np.arange(i, i + 500, dtype=np.uint64), rows[i : i + 500]) for i in range(0, 5000, 500)]
+    cosine_top_k(rows[:6].astype(np.float32), blocks, 5, arithmetic="bfloat16")
+    # A failure, one block in float32; a failure, two; a failure, three of the four that would follow.
+    again = ["bfloat16", "float32"]
+    assert used == [*again, "float32", *again, *["float32"] * 2, *again, *["float32"] * 4]
+
+
+def test_the_measured_choice_is_one_of_the_two_and_few_queries_take_float32() -> None:
+    assert fastest(1000, "cpu") in ARITHMETICS
+    assert fastest(1, "cpu") == "float32"
+
+
+def test_a_process_that_allows_lower_precision_loses_no_neighbor() -> None:
+    random = np.random.default_rng(0)
+    blocks = [Block(1, np.arange(900, dtype=np.uint64), _unit_float16(random.standard_normal((900, 512))))]
+    queries = random.standard_normal((20, 512)).astype(np.float32)
+    torch.set_float32_matmul_precision("medium")  # float32 products in bfloat16, where the processor can
+    try:
+        found = cosine_top_k(queries, blocks, 5, arithmetic="float32")
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert _found(found) == _slow_definition(queries, blocks, 5)
 
 
 def test_fewer_rows_than_k_leave_places_empty() -> None:
@@ -160,26 +278,42 @@ def test_more_queries_and_candidates_than_one_step_takes_are_all_answered(monkey
     assert _found(cosine_top_k(queries, blocks, 600)) == _slow_definition(queries, blocks, 600)
 
 
-def test_a_product_as_wrong_as_float32_allows_loses_no_neighbor(monkeypatch: pytest.MonkeyPatch) -> None:
-    random, width = np.random.default_rng(0), 256
-    allowed = width * 2.0**-24 / (1 - width * 2.0**-24)  # Higham, eq. 3.5; a product is seldom so wrong by itself
-    floor = search._floor
+@pytest.mark.parametrize("arithmetic", ARITHMETICS)
+def test_a_product_as_wrong_as_its_bound_allows_loses_no_neighbor(
+    monkeypatch: pytest.MonkeyPatch, arithmetic: Arithmetic
+) -> None:
+    random, begin, read = np.random.default_rng(0), Coarse.__init__, Coarse.rows
+    seen: dict[str, torch.Tensor] = {}
 
-    def spoiled(scores: torch.Tensor, best: Neighbors, width: int, labels: None) -> np.ndarray:
-        scores += torch.from_numpy(random.choice([-allowed, allowed], scores.shape).astype(np.float32))
-        return floor(scores, best, width, labels)
+    def beginning(self: Coarse, unit: torch.Tensor, *rest: object) -> None:
+        seen["unit"] = unit.double()
+        begin(self, unit, *rest)
 
-    monkeypatch.setattr(search, "_floor", spoiled)
-    base = random.standard_normal((1, width))
-    rows = _unit_float16(base + 1e-3 * random.standard_normal((3000, width)))
+    def reading(self: Coarse, vectors: torch.Tensor) -> object:
+        seen["rows"] = vectors.double()
+        return read(self, vectors)
+
+    def spoiled(self: Coarse, rows: Rows, start: int, queries: slice, floor: torch.Tensor) -> torch.Tensor:
+        """As far below the truth as is allowed: a product is seldom so wrong by itself."""
+        x = seen["rows"][start:]
+        truth = x @ seen["unit"][queries].T - x.norm(dim=1, keepdim=True) * floor
+        return truth - self.bound(queries, rows.norms[start:, None], rows.quiet[start:, None]) * (1 - 1e-6)
+
+    monkeypatch.setattr(Coarse, "__init__", beginning)
+    monkeypatch.setattr(Coarse, "rows", reading)
+    monkeypatch.setattr(Coarse, "scores", spoiled)
+    base = random.standard_normal((1, 256))
+    rows = _unit_float16(base + 1e-2 * random.standard_normal((3000, 256)))
     blocks = [Block(1, np.arange(3000, dtype=np.uint64), rows)]
-    queries = (base + 1e-3 * random.standard_normal((6, width))).astype(np.float32)
-    assert _found(cosine_top_k(queries, _cut(blocks, 512, random), 5)) == _slow_definition(queries, blocks, 5)
+    queries = (base + 1e-2 * random.standard_normal((6, 256))).astype(np.float32)
+    found = cosine_top_k(queries, _cut(blocks, 512, random), 5, arithmetic=arithmetic)
+    assert _found(found) == _slow_definition(queries, blocks, 5)
 
 
 def test_few_rows_are_scored_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    pairs, score = [], search._exact_cosine
-    monkeypatch.setattr(search, "_exact_cosine", lambda *args: pairs.append(len(args[2])) or score(*args))
+    monkeypatch.setattr(search, "_OPENING_ROWS", 200)
+    pairs, score = [], search._Search._exact_cosine
+    monkeypatch.setattr(search._Search, "_exact_cosine", lambda *args: pairs.append(len(args[2])) or score(*args))
     queries = np.random.default_rng(1).standard_normal((50, 16)).astype(np.float32)
     cosine_top_k(queries, _cut(_corpus(0, 4000, 16), 1000, np.random.default_rng(0)), 5)
     assert sum(pairs) < 50 * 8000 / 50

@@ -1,0 +1,264 @@
+"""The fast product that proposes which rows may be neighbors, and the bound that makes sure it misses none.
+
+A search knows, per query, the cosine that an answer must reach (the *floor* f: its k-th best so far). For a query of
+unit length u and a row x of length n the question is whether u x - f n >= 0. One matrix product answers it for a block
+of rows and all queries, in bfloat16 where the processor is fast at that: x and n stand in one matrix, u and -f in the
+other, n and f each as two numbers of the product's type, whose sum is nearly exact. What comes out is near zero where
+it matters, so rounding it costs nothing; only the rounding of u and x does, and that is bounded, not hoped for.
+
+The bound. Let e be the unit roundoff of the type (2^-8 for bfloat16, 2^-24 for float32), u' and x' the rounded
+vectors, K the columns of the product. By Cauchy-Schwarz
+    |u x - u' x'| <= |u - u'| |x'| + |u| |x - x'| <= (|u - u'| (1 + e) + |u| e) |x|
+where |u - u'| is computed, not estimated. Two parts of n and f leave 4 e^2 n; summing K products in float32, even with
+truncation, at most 5 K 2^-24 n; n itself is wrong by at most d 2^-24. Rounding is monotone, so after rounding to the
+type a row that counts reaches minus this bound, made larger by 2 e (`_Layout.slack`).
+
+Outlier dimensions. The states of language models have a few dimensions that hold most of the energy, so that all
+cosines are alike and the bound lets everything through. Where the 8 loudest dimensions hold more than half of the
+energy they are split into parts as n is, at 40 more columns; then only the rest of u and x counts in the bound.
+
+What a newcomer gets wrong: with more rows of the same cosine than the bound can tell apart, a coarse product proposes
+everything. Then float32 is used instead (`Coarse.proposed` gives None), which costs time and never an answer.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Arithmetic = Literal["bfloat16", "float32"]
+
+GROUP = 64
+"""Rows whose best score is looked at first: a maximum over groups costs a tenth of a sort."""
+_LOUD = 8  # dimensions that may be split off
+_PADDING = 16  # the product's columns are a multiple of this
+_FEW_QUERIES = 8  # below, a product is bound by reading the rows, and float32 saves a conversion
+_TOO_MANY = 1 / 4  # of all (group, query): where more are proposed, float32 is cheaper
+_ELEMENTS = 1 << 20  # converted at a time: 4 MiB of float32 stay in the cache
+
+
+class Rows(NamedTuple):
+    """A block of rows, ready for the product."""
+
+    matrix: Tensor
+    """[B, K], of the product's type."""
+    norms: Tensor
+    """[B] float32."""
+    quiet: Tensor
+    """[B] float32: the lengths without the loud dimensions."""
+
+
+class Coarse:
+    """The queries of a search in one arithmetic, and the buffers of its products."""
+
+    def __init__(self, unit: Tensor, arithmetic: Arithmetic, loud: Tensor | None = None) -> None:
+        """Take the queries [Q, d], float32 of unit length, and the dimensions to split off."""
+        import torch
+
+        self._dtype = getattr(torch, arithmetic)
+        self._loud = unit.new_zeros(0, dtype=torch.int64) if loud is None or arithmetic == "float32" else loud
+        self._width = unit.shape[1]
+        self._columns = -(-(self._width + 5 * len(self._loud) + 4) // _PADDING) * _PADDING
+        self._queries, self._slack = self._prepared(unit)
+        self._buffers: dict[str, Tensor] = {}
+
+    @property
+    def _unit_roundoff(self) -> float:
+        import torch
+
+        return torch.finfo(self._dtype).eps / 2
+
+    def _prepared(self, unit: Tensor) -> tuple[Tensor, Tensor]:
+        """The queries' matrix [Q, K], and the part of the bound that grows with a row's quiet length [Q]."""
+        import torch
+
+        matrix = torch.zeros(len(unit), self._columns, dtype=self._dtype, device=unit.device)
+        slack = torch.empty(len(unit), device=unit.device)
+        for part in _slices(len(unit), self._width):
+            matrix[part, : self._width] = unit[part]
+            high, middle, low = _parts(unit[part][:, self._loud], self._dtype, 3)
+            self._put_loud(matrix[part], [high, middle, middle, low, low])
+            quiet, wrong = unit[part].clone(), unit[part] - matrix[part, : self._width].float()
+            quiet[:, self._loud] = wrong[:, self._loud] = 0
+            e = self._unit_roundoff
+            slack[part] = wrong.norm(dim=1) * (1 + e) + quiet.norm(dim=1) * e
+        return matrix, slack
+
+    def rows(self, vectors: Tensor) -> Rows:
+        """A block [B, d] of rows; it lies in a buffer that the next block overwrites."""
+        import torch
+
+        matrix = self._buffer("rows", len(vectors), self._columns)
+        norms, quiet = (torch.empty(len(vectors), device=vectors.device) for _ in range(2))
+        for part in _slices(len(vectors), self._width):
+            x = vectors[part].to(torch.float32, copy=True)
+            matrix[part, : self._width] = x
+            norms[part] = quiet[part] = x.norm(dim=1)
+            if len(self._loud):
+                high, low = _parts(x[:, self._loud], self._dtype, 2)
+                self._put_loud(matrix[part], [low, high, low, high, low])
+                x[:, self._loud] = 0
+                quiet[part] = x.norm(dim=1)
+        high, low = _parts(norms, self._dtype, 2)
+        matrix[:, self._width + 5 * len(self._loud) :] = 0
+        for column, values in enumerate((high, high, low, low)):
+            matrix[:, self._floor_column + column] = values
+        return Rows(matrix, norms, quiet)
+
+    def proposed(self, rows: Rows, start: int, queries: slice, floor: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Pairs of query and row that may reach the floor; no other can.
+
+        Args:
+            rows: a block.
+            start: its first row that is looked at.
+            queries: which of the queries.
+            floor: [q] float32, all finite: the cosine that an answer must reach.
+
+        Returns:
+            Numbers of queries (of all) and rows (of the block), or None where it is quicker to use float32.
+        """
+        import torch
+
+        scores = self.scores(rows, start, queries, floor)
+        norms, quiet = rows.norms[start:], rows.quiet[start:]
+        least = -self.bound(queries, group_maxima(norms[:, None]), group_maxima(quiet[:, None]))
+        groups, query = torch.nonzero(group_maxima(scores) >= least, as_tuple=True)
+        if self._dtype != torch.float32 and len(groups) > _TOO_MANY * scores.numel() / GROUP:
+            return None
+        found = [self._opened(scores, queries, norms, quiet, groups[p], query[p]) for p in _slices(len(groups), GROUP)]
+        query, row = (torch.cat(part) for part in zip(*found, strict=True)) if found else (query, groups)
+        return query + queries.start, row + start
+
+    def _opened(
+        self, scores: Tensor, queries: slice, norms: Tensor, quiet: Tensor, groups: Tensor, query: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The rows of the groups that reach the floor less the bound for their own length."""
+        import torch
+
+        rows = groups[:, None] * GROUP + torch.arange(GROUP, device=groups.device)
+        inside = rows < len(scores)
+        rows = rows.clamp_max(len(scores) - 1)
+        bound = self._bound(self._slack[queries][query][:, None], norms[rows], quiet[rows])
+        hit = inside & (scores[rows, query[:, None]] >= -bound)
+        which, place = torch.nonzero(hit, as_tuple=True)
+        return query[which], rows[which, place]
+
+    def scores(self, rows: Rows, start: int, queries: slice, floor: Tensor) -> Tensor:
+        """About u x - f n, of rows from `start` on and some queries [B - start, q]; the next call overwrites it."""
+        import torch
+
+        self._put_floor(queries, floor)
+        matrix = rows.matrix[start:]
+        scores = self._buffer("scores", len(matrix), queries.stop - queries.start)
+        return torch.mm(matrix, self._queries[queries].T, out=scores)
+
+    def bound(self, queries: slice, norms: Tensor, quiet: Tensor) -> Tensor:
+        """How far `scores` are from the truth at most, where that is near zero, for rows of these lengths."""
+        return self._bound(self._slack[queries], norms, quiet)
+
+    def _bound(self, slack: Tensor, norms: Tensor, quiet: Tensor) -> Tensor:
+        e = self._unit_roundoff
+        sums = (5 * self._columns + self._width + 64) * 2.0**-24
+        return (slack * quiet + (8 * e * e + sums) * norms) * (1 + 2 * e)
+
+    @property
+    def _floor_column(self) -> int:
+        return self._width + 5 * len(self._loud)
+
+    def _put_floor(self, queries: slice, floor: Tensor) -> None:
+        high, low = _parts(-floor, self._dtype, 2)
+        for column, values in enumerate((high, low, high, low)):
+            self._queries[queries, self._floor_column + column] = values
+
+    def _put_loud(self, matrix: Tensor, parts: list[Tensor]) -> None:
+        if len(self._loud):
+            loud = matrix[:, self._width : self._floor_column].unflatten(1, (5, -1))
+            for number, values in enumerate(parts):
+                loud[:, number] = values
+
+    def _buffer(self, name: str, rows: int, columns: int) -> Tensor:
+        import torch
+
+        found = self._buffers.get(name)
+        if found is None or found.numel() < rows * columns:
+            found = torch.empty(rows * columns, dtype=self._dtype, device=self._queries.device)
+            self._buffers[name] = found
+        return found[: rows * columns].view(rows, columns)
+
+
+def loud_dimensions(vectors: Tensor) -> Tensor | None:
+    """The few dimensions that hold more than half of the energy of the rows [B, d]; None where there are none."""
+    energy = vectors[:1024].float().square().sum(0)
+    loudest = energy.topk(min(_LOUD, len(energy)))
+    return loudest.indices if loudest.values.sum() > energy.sum() / 2 else None
+
+
+def group_maxima(scores: Tensor) -> Tensor:
+    """The highest score of every 64 rows: [B / 64, Q]."""
+    import torch
+
+    whole = len(scores) // GROUP * GROUP
+    maxima = scores[:whole].unflatten(0, (-1, GROUP)).amax(1) if whole else scores[:0]
+    rest = scores[whole:]
+    return torch.cat([maxima, rest.amax(0, keepdim=True)]) if len(rest) else maxima
+
+
+def fastest(queries: int, device: str) -> Arithmetic:
+    """The arithmetic that a search of so many queries should use: measured once per process and device."""
+    import torch
+
+    return "bfloat16" if queries >= _FEW_QUERIES and _bfloat16_pays(device, torch.get_num_threads()) else "float32"
+
+
+@lru_cache
+def _bfloat16_pays(device: str, threads: int) -> bool:
+    """Whether a product in bfloat16 takes less than two thirds of one in float32; some processors emulate it."""
+    import torch
+
+    def seconds(dtype: torch.dtype) -> float:
+        rows, queries = (torch.ones(n, 512, dtype=dtype, device=device) for n in (256, 128))
+        return min(_timed(lambda: torch.mm(rows, queries.T).sum().item()) for _ in range(4))
+
+    return seconds(torch.bfloat16) < seconds(torch.float32) * 2 / 3
+
+
+def _timed(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Products in the arithmetic they say: without TensorFloat-32, bfloat16 inside of float32, or reduced sums."""
+    import torch
+
+    matmul, precision = torch.backends.cuda.matmul, torch.get_float32_matmul_precision()
+    reduced = matmul.allow_bf16_reduced_precision_reduction
+    torch.set_float32_matmul_precision("highest")
+    matmul.allow_bf16_reduced_precision_reduction = False
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
+        matmul.allow_bf16_reduced_precision_reduction = reduced
+
+
+def _parts(values: Tensor, dtype: object, count: int) -> list[Tensor]:
+    """float32 values as a sum of numbers of another type, largest first; each takes what the last ones left."""
+    parts = []
+    for _ in range(count):
+        parts.append(values.to(dtype))  # type: ignore[call-overload]
+        values = values - parts[-1].float()
+    return parts
+
+
+def _slices(rows: int, width: int) -> list[slice]:
+    step = max(1, _ELEMENTS // width)
+    return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
