@@ -23,11 +23,9 @@ everything. Then float32 is used instead (`Coarse.proposed` gives None), which c
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from latentlens_dag.arithmetic import bfloat16_pays
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -211,43 +209,7 @@ def group_maxima(scores: Tensor) -> Tensor:
 
 def fastest(queries: int, device: str) -> Arithmetic:
     """The arithmetic that a search of so many queries should use: measured once per process and device."""
-    import torch
-
-    return "bfloat16" if queries >= _FEW_QUERIES and _bfloat16_pays(device, torch.get_num_threads()) else "float32"
-
-
-@lru_cache
-def _bfloat16_pays(device: str, threads: int) -> bool:
-    """Whether a product in bfloat16 takes less than two thirds of one in float32; some processors emulate it."""
-    import torch
-
-    def seconds(dtype: torch.dtype) -> float:
-        rows, queries = (torch.ones(n, 512, dtype=dtype, device=device) for n in (256, 128))
-        return min(_timed(lambda: torch.mm(rows, queries.T).sum().item()) for _ in range(4))
-
-    return seconds(torch.bfloat16) < seconds(torch.float32) * 2 / 3
-
-
-def _timed(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
-@contextmanager
-def full_precision() -> Iterator[None]:
-    """Products in the arithmetic they say: without TensorFloat-32, bfloat16 inside of float32, or reduced sums."""
-    import torch
-
-    matmul, precision = torch.backends.cuda.matmul, torch.get_float32_matmul_precision()
-    reduced = matmul.allow_bf16_reduced_precision_reduction
-    torch.set_float32_matmul_precision("highest")
-    matmul.allow_bf16_reduced_precision_reduction = False
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(precision)
-        matmul.allow_bf16_reduced_precision_reduction = reduced
+    return "bfloat16" if queries >= _FEW_QUERIES and bfloat16_pays(device) else "float32"
 
 
 def _parts(values: Tensor, dtype: object, count: int) -> list[Tensor]:

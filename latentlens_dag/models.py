@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from latentlens_dag.arithmetic import bfloat16_pays
 from latentlens_dag.errors import UserError
 from latentlens_dag.families import TokenMap, region_map
 from latentlens_dag.layers import check_layers
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 DEFAULT_PROMPT = "Describe this image in detail."
 _IMAGES_PER_PASS = 8
+_LARGE_BYTES = 1 << 30  # of 16-bit weights: half a billion
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ def load_vlm(
         source: a folder, or a Hub id.
         revision: full commit, for a Hub id.
         device: a torch device; CUDA where there is one, else the CPU.
-        dtype: a torch dtype's name; float32 on the CPU, the checkpoint's own elsewhere.
+        dtype: a torch dtype's name; by default that of `chosen_dtype`.
 
     Raises:
         UserError: where the folder is no VLM that transformers can load.
@@ -138,7 +140,7 @@ def load_vlm(
         raise UserError(f"{source} is no vision-language model: its config.json has no `vision_config`.")
     kwargs = {"revision": revision, "trust_remote_code": False}
     try:
-        model = AutoModelForImageTextToText.from_pretrained(source, dtype=_dtype(device, dtype), **kwargs)
+        model = AutoModelForImageTextToText.from_pretrained(source, dtype=chosen_dtype(source, device, dtype), **kwargs)
         processor = AutoProcessor.from_pretrained(source, **kwargs)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{source} cannot be loaded as a vision-language model: {_first_line(error)}") from error
@@ -156,7 +158,9 @@ def load_language_model(
         config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
         if hasattr(config, "vision_config"):
             return load_vlm(source, revision, device, dtype).language_model
-        model = AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype=_dtype(device, dtype))
+        model = AutoModelForCausalLM.from_pretrained(
+            source, revision=revision, dtype=chosen_dtype(source, device, dtype)
+        )
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{source} cannot be loaded as a language model: {_first_line(error)}") from error
@@ -256,8 +260,26 @@ def _device(device: str | None) -> str:
     return device or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _dtype(device: str | None, dtype: str | None) -> str:
-    return dtype or ("float32" if _device(device) == "cpu" else "auto")
+def chosen_dtype(source: str | Path, device: str | None = None, dtype: str | None = None) -> str:
+    """The dtype that a model is loaded in: what was asked for, else what suits the device.
+
+    On a GPU the checkpoint's own ("auto"). On a CPU float32, whose figures do not depend on how batches are cut; but
+    bfloat16 for a large checkpoint that is stored in 16 bits, where the processor is measured to be faster at it.
+    """
+    if dtype is not None:
+        return dtype
+    if _device(device) != "cpu":
+        return "auto"
+    return "bfloat16" if _stored_in_16_bits(source) >= _LARGE_BYTES and bfloat16_pays() else "float32"
+
+
+def _stored_in_16_bits(source: str | Path) -> int:
+    """Bytes of a local checkpoint's weights, where its config says that they are of 16 bits; else 0."""
+    config = read_config(source) or {}
+    dtype = config.get("dtype") or config.get("torch_dtype") or (config.get("text_config") or {}).get("dtype")
+    if dtype not in ("bfloat16", "float16"):
+        return 0
+    return sum(file.stat().st_size for file in Path(source).glob("*.safetensors"))
 
 
 def _first_line(error: Exception) -> str:

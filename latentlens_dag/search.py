@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
-from latentlens_dag.coarse import Arithmetic, Coarse, Rows, fastest, full_precision, loud_dimensions
+from latentlens_dag.arithmetic import full_precision
+from latentlens_dag.coarse import Arithmetic, Coarse, Rows, fastest, loud_dimensions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -159,7 +159,7 @@ def stored_rows(table: Path, encoder: str, keys: pa.Array) -> Stored:
     rows: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
     if encoder and _encoder_of(table) == encoder:
         seen = 0
-        for batch in _open(table).scanner(columns=["key"], batch_size=1 << 16).to_batches():
+        for batch in open_table(table).scanner(columns=["key"], batch_size=1 << 16).to_batches():
             place = pc.index_in(batch["key"], value_set=keys).fill_null(-1).to_numpy()
             hit = np.flatnonzero(place >= 0)
             places.append(place[hit].astype(np.int64))
@@ -174,15 +174,15 @@ def _encoder_of(table: Path) -> str | None:
     """What made the vectors of a layer table; None where none was committed yet."""
     if not (table / "_versions").is_dir():
         return None
-    return ((_open(table).schema.metadata or {}).get(_ENCODER) or b"").decode()
+    return ((open_table(table).schema.metadata or {}).get(_ENCODER) or b"").decode()
 
 
 def read_rows(table: Path, rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.float16], NDArray[np.float32]]]:
     """Vectors [n, d] and norms [n] of the given rows of a layer table, in their order, some thousands at a time."""
-    dataset = _open(table)
+    dataset = open_table(table)
     for start in range(0, len(rows), _READ_ROWS):
         found = dataset.take(rows[start : start + _READ_ROWS].tolist(), columns=["vector", "norm"]).combine_chunks()
-        yield _matrix(found["vector"].combine_chunks()), found["norm"].to_numpy()
+        yield matrix_of(found["vector"].combine_chunks()), found["norm"].to_numpy()
 
 
 class HexKeys:
@@ -220,7 +220,7 @@ def blocks(table: Path, layer: int, word: str | None = None) -> Iterator[Block]:
 
     With `word`, only the rows whose whole word this is, whatever its case.
     """
-    dataset = _open(table)
+    dataset = open_table(table)
     width = dataset.schema.field("vector").type.list_size
     scanner = dataset.scanner(
         columns=["key", "vector"],
@@ -230,7 +230,7 @@ def blocks(table: Path, layer: int, word: str | None = None) -> Iterator[Block]:
         batch_readahead=1,
     )
     for batch in scanner.to_batches():
-        yield Block(layer, HexKeys(batch["key"]), _matrix(batch["vector"]))
+        yield Block(layer, HexKeys(batch["key"]), matrix_of(batch["vector"]))
 
 
 def _literal(text: str) -> str:
@@ -239,7 +239,7 @@ def _literal(text: str) -> str:
 
 def count_rows(table: Path) -> int:
     """The number of rows of a Lance dataset."""
-    return int(_open(table).count_rows())
+    return int(open_table(table).count_rows())
 
 
 def unit_problems(vectors: NDArray[np.float16]) -> list[str]:
@@ -288,8 +288,8 @@ class States(NamedTuple):
 
 def read_states(path: Path) -> States:
     """What `write_states` wrote."""
-    found = _open(path).to_table().combine_chunks()
-    states = _matrix(found["state"].combine_chunks())
+    found = open_table(path).to_table().combine_chunks()
+    states = matrix_of(found["state"].combine_chunks())
     return States(found["image_id"].to_pylist(), found["token_index"].to_numpy().astype(np.int32), states)
 
 
@@ -310,7 +310,8 @@ def check_directions(vectors: NDArray[np.floating], norms: NDArray[np.float32], 
             )
 
 
-def _open(table: Path) -> lance.LanceDataset:
+def open_table(table: Path) -> lance.LanceDataset:
+    """The newest version of a Lance dataset."""
     import lance
 
     return lance.dataset(str(table))
@@ -340,6 +341,7 @@ def _vectors(matrix: NDArray[np.floating]) -> pa.FixedSizeListArray:
     return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(matrix).ravel()), matrix.shape[1])
 
 
-def _matrix(column: pa.FixedSizeListArray) -> NDArray:
+def matrix_of(column: pa.FixedSizeListArray) -> NDArray:
+    """A column of vectors as a matrix [N, d], without a copy."""
     width = column.type.list_size
     return column.flatten().to_numpy(zero_copy_only=True).reshape(-1, width)

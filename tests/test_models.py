@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from latentlens_dag import models
 from latentlens_dag.errors import UserError
 from latentlens_dag.families import region_map
 from latentlens_dag.model_checks import (
@@ -15,10 +16,11 @@ from latentlens_dag.model_checks import (
     visual_token_count,
     write_checks,
 )
-from latentlens_dag.models import Vlm, load_language_model, load_vlm
+from latentlens_dag.models import Vlm, chosen_dtype, load_language_model, load_vlm
 from latentlens_dag.states import captured, fingerprint
 from latentlens_dag.testing import tiny_llava
 
+GIB = 1 << 30
 SIZES = [(48, 48), (100, 60), (60, 100)]
 
 
@@ -172,3 +174,24 @@ def test_what_runs_after_the_block_is_not_captured(llava: Vlm) -> None:
     with torch.inference_mode():
         decoder(input_ids=ids)
     assert states[1] is before
+
+
+@pytest.mark.parametrize(
+    ("stored", "size_bytes", "pays", "chosen"),
+    [
+        ("bfloat16", 2 * GIB, True, "bfloat16"),
+        ("bfloat16", 2 * GIB, False, "float32"),
+        ("bfloat16", GIB // 2, True, "float32"),
+        ("float32", 2 * GIB, True, "float32"),
+    ],
+)
+def test_a_cpu_takes_float32_but_for_large_16_bit_checkpoints_where_bfloat16_pays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stored: str, size_bytes: int, pays: bool, chosen: str
+) -> None:
+    (tmp_path / "config.json").write_text(f'{{"dtype": "{stored}"}}')
+    with (tmp_path / "model.safetensors").open("wb") as file:
+        file.truncate(size_bytes)
+    monkeypatch.setattr(models, "bfloat16_pays", lambda: pays)
+    assert chosen_dtype(tmp_path, "cpu") == chosen
+    assert chosen_dtype(tmp_path, "cpu", "float16") == "float16"
+    assert chosen_dtype(tmp_path, "cuda") == "auto"

@@ -154,9 +154,13 @@ def _contextual(index: "Index", corpus: "Corpus", layers: list[int]) -> dg.Asset
 
 
 def _encoder(index: "Index", paths: Warehouse) -> str:
-    """What the index's vectors are made by: the model's files and the algorithm."""
+    """What the index's vectors are made by: the model's files, the algorithm, and the dtype on this machine."""
+    from latentlens_dag.models import chosen_dtype
+
     memory = paths.observed(".".join(keys.index(index.name, "language_model").path))
-    return combined([_CONTEXTUAL, observed_version(index.model_folder, memory)])
+    dtype = chosen_dtype(index.model_folder)
+    parts = [_CONTEXTUAL, observed_version(index.model_folder, memory), *([] if dtype == "float32" else [dtype])]
+    return combined(parts)
 
 
 def _tables(index: "Index", corpus: "Corpus", layers: list[int]) -> dg.AssetsDefinition:

@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from latentlens_dag.arithmetic import bfloat16_pays
 from latentlens_dag.demo.scenes import GRID, PATCHES, SceneSource, Truth, training_seed, truth_of, view_of
-from latentlens_dag.demo.training import bfloat16_pays, load_checkpoint, save_checkpoint, warmup_cosine
+from latentlens_dag.demo.training import load_checkpoint, save_checkpoint, warmup_cosine
 from latentlens_dag.demo.vision import normalize, patch_features
 
 if TYPE_CHECKING:

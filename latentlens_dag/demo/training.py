@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -47,26 +45,6 @@ def check_gates(stage: str, figures: Mapping[str, Any], gates: tuple[Gate, ...])
     ]
     if short:
         raise GateFailed(f"Stage {stage} falls short: {'; '.join(short)}. Train it longer, or with another --seed.")
-
-
-@cache
-def bfloat16_pays() -> bool:
-    """Whether this CPU multiplies in bfloat16 faster than in float32, measured once on a block's product.
-
-    With avx512_bf16 or AMX a training step was 2.8 times faster; without them it took 20 times as long.
-    """
-    import torch
-
-    def seconds(dtype: torch.dtype) -> float:
-        rows, weight = torch.ones(512, 256, dtype=dtype), torch.ones(256, 640, dtype=dtype)
-        times = []
-        for _ in range(4):
-            started = time.perf_counter()
-            rows @ weight
-            times.append(time.perf_counter() - started)
-        return min(times)
-
-    return seconds(torch.bfloat16) < seconds(torch.float32)
 
 
 def warmup_cosine(step: int, steps: int, warmup: int) -> float:

@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from latentlens_dag.arithmetic import bfloat16_pays
 from latentlens_dag.demo.backdrops import PIXELS
 from latentlens_dag.demo.scenes import GRID, HELD_OUT_FROM, PATCH, PATCHES, SceneSource, training_seed, visible_patches
 from latentlens_dag.demo.training import (
     Gate,
-    bfloat16_pays,
     load_checkpoint,
     save_checkpoint,
     warmup_cosine,
