@@ -19,6 +19,7 @@ stored, divided by its true length; ignoring that loses neighbors.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -97,7 +98,8 @@ def cosine_top_k(
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}.")
     search = _Search(queries, k, labels_of, device, arithmetic or fastest(len(queries), device))
-    with full_precision():
+    with full_precision(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # it is only read
         for block in blocks:
             search.block(block)
     return search.best

@@ -1,0 +1,139 @@
+"""Approximate search for single, interactive queries: a Lance IVF_RQ index on a layer table, and what it is worth.
+
+The exact engine reads a whole table, which pays for the hundreds of visual tokens of an image and not for one of them.
+An index answers one query from a few of its partitions (`nprobes`). How many of the true k nearest it finds then is not
+known beforehand, so it is measured when the index is made, against the exact engine, and kept beside the table.
+
+What a newcomer gets wrong: recall is a property of these queries on this table. It is measured on states of the table
+with 15 % of noise; states of another kind may fare better or worse. Cosines are exact in any case: what is found is
+scored again from the stored vectors.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from latentlens_dag.search import Block, Neighbors, cosine_top_k
+from latentlens_dag.tables import HexKeys, blocks, matrix_of, open_table
+from latentlens_dag.warehouse import write_text
+
+if TYPE_CHECKING:
+    import lance
+    from numpy.typing import NDArray
+
+KIND = "IVF_RQ"
+MEASURED_K = 5
+WORTH_ROWS = 50_000
+"""From so many rows on, an index answers a single query sooner than a scan does."""
+_REFINE = 4  # times k candidates are compared by their stored vectors
+_NPROBES = (4, 8, 16, 32, 64, 128, 256)
+_QUERIES = 256
+_NOISE = 0.15
+
+
+@dataclass(frozen=True)
+class Approximate:
+    """An index on a layer table, as it was measured."""
+
+    version: int
+    """Of the table that it is of."""
+    partitions: int
+    recall: dict[int, float]
+    """Share of the true 5 nearest that are found, by nprobes."""
+    queries: int
+    """How many it was measured on."""
+
+    def nprobes_for(self, recall: float) -> int | None:
+        """The fewest partitions to look into that reached this recall; None where none did."""
+        return min((nprobes for nprobes, found in self.recall.items() if found >= recall), default=None)
+
+
+def build_approximate(table: Path) -> Approximate:
+    """Index a layer table, measure the index's recall, and write it beside the table.
+
+    The table gets a new version with the same rows. About a minute for half a million rows.
+    """
+    dataset = open_table(table)
+    partitions = max(1, min(4096, round(np.sqrt(dataset.count_rows()) / 2.7)))  # 256 for half a million rows
+    dataset.create_index("vector", KIND, name="vector_rq", metric="cosine", num_partitions=partitions, replace=True)
+    queries, indexed = _sampled(table), open_table(table)
+    truth = cosine_top_k(queries, blocks(table, 0), MEASURED_K)
+    recall = {
+        nprobes: _recall(truth, [_nearest(indexed, query, MEASURED_K, nprobes) for query in queries])
+        for nprobes in sorted({min(nprobes, partitions) for nprobes in _NPROBES})
+    }
+    found = Approximate(indexed.version, partitions, recall, len(queries))
+    write_text(json.dumps({"index": KIND, "k": MEASURED_K, **asdict(found)}, indent=1) + "\n", facts_path(table))
+    return found
+
+
+def read_approximate(table: Path) -> Approximate | None:
+    """What was measured of the table's index; None where it has none, or one of an older version."""
+    path = facts_path(table)
+    if not path.is_file():
+        return None
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    if facts["version"] != open_table(table).version:
+        return None
+    recall = {int(nprobes): share for nprobes, share in facts["recall"].items()}
+    return Approximate(facts["version"], facts["partitions"], recall, facts["queries"])
+
+
+def approximate_top_k(
+    queries: NDArray[np.floating], tables: Mapping[int, lance.LanceDataset], k: int, nprobes: Mapping[int, int]
+) -> Neighbors:
+    """The k nearest rows that the tables' indexes find for each query [Q, d], as `search.cosine_top_k` gives them.
+
+    Args:
+        queries: any floating type; need not be normalized.
+        tables: indexed layer tables, open, by contextual layer; kept open, they keep what they read of their index.
+        k: answers per query.
+        nprobes: how many partitions to look into, by contextual layer.
+    """
+    found = [
+        cosine_top_k(
+            query[None], [_nearest(table, query, k, nprobes[layer], layer) for layer, table in tables.items()], k
+        )
+        for query in queries
+    ]
+    return Neighbors(
+        *(np.concatenate([getattr(one, name) for one in found]) for name in ("cosine", "contextual_layer", "key"))
+    )
+
+
+def facts_path(table: Path) -> Path:
+    """JSON: what was measured of the index of a layer table."""
+    return table.with_suffix(".approximate.json")
+
+
+def _nearest(table: lance.LanceDataset, query: NDArray[np.floating], k: int, nprobes: int, layer: int = 0) -> Block:
+    """The rows that the index finds nearest."""
+    nearest = {"column": "vector", "q": query.astype(np.float32), "k": k, "nprobes": nprobes, "refine_factor": _REFINE}
+    scanner = table.scanner(columns=["key", "vector"], nearest=nearest, disable_scoring_autoprojection=True)
+    found = scanner.to_table().combine_chunks()
+    return Block(layer, HexKeys(found["key"].combine_chunks()), matrix_of(found["vector"].combine_chunks()))
+
+
+def _sampled(table: Path) -> NDArray[np.float32]:
+    """Queries like visual tokens: rows all over the table, with noise."""
+    dataset = open_table(table)
+    rows = np.linspace(0, dataset.count_rows() - 1, min(_QUERIES, dataset.count_rows())).astype(np.int64)
+    states = matrix_of(dataset.take(rows.tolist(), columns=["vector"])["vector"].combine_chunks()).astype(np.float32)
+    noise = np.random.default_rng(0).standard_normal(states.shape, np.float32)
+    found: NDArray[np.float32] = states + _NOISE * noise / np.linalg.norm(noise, axis=1, keepdims=True)
+    return found
+
+
+def _recall(truth: Neighbors, found: list[Block]) -> float:
+    every = np.arange(MEASURED_K)
+    hits = [
+        len(np.intersect1d(keys, block.keys[every[: len(block.keys)]]))
+        for keys, block in zip(truth.key, found, strict=True)
+    ]
+    return float(np.sum(hits) / truth.key.size)

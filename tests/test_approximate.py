@@ -1,0 +1,80 @@
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from latentlens_dag.approximate import Approximate, approximate_top_k, build_approximate, facts_path, read_approximate
+from latentlens_dag.schema import OCCURRENCES
+from latentlens_dag.search import cosine_top_k
+from latentlens_dag.tables import blocks, commit_fragments, open_table, write_fragments
+
+WIDTH = 32
+
+
+def _table(folder: Path, layer: int, rows: int = 3000) -> Path:
+    """A layer table of states in clusters, as those of tokens are."""
+    random = np.random.default_rng(layer)
+    states = random.standard_normal((100, WIDTH))[random.integers(0, 100, rows)]
+    states = states + 0.3 * random.standard_normal(states.shape)
+    norms = np.linalg.norm(states, axis=1)
+    keys = sorted(f"{int(key):016x}" for key in random.integers(0, 2**63, rows))
+    occurrences = pa.table({**{f.name: pa.nulls(rows, f.type) for f in OCCURRENCES}, "key": keys}, schema=OCCURRENCES)
+    table, record = folder / f"layer_{layer:02d}.lance", folder / f"{layer}.json"
+    write_fragments(table, record, occurrences, (states / norms[:, None]).astype(np.float16), norms.astype(np.float32))
+    commit_fragments(table, [record], "a test")
+    return table
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    folder = tmp_path_factory.mktemp("tables")
+    found = {layer: _table(folder, layer) for layer in (1, 2)}
+    for table in found.values():
+        build_approximate(table)
+    return found
+
+
+def test_the_recall_that_is_kept_is_that_of_a_search(tables: dict[int, Path]) -> None:
+    facts = read_approximate(tables[1])
+    assert facts is not None
+    indexed, rows = open_table(tables[1]), open_table(tables[1]).to_table(columns=["vector"])["vector"].combine_chunks()
+    states = rows.flatten().to_numpy().reshape(-1, WIDTH)[::12].astype(np.float32)
+    noise = np.random.default_rng(7).standard_normal(states.shape).astype(np.float32)
+    queries = states + 0.15 * noise / np.linalg.norm(noise, axis=1, keepdims=True)
+    truth = cosine_top_k(queries, blocks(tables[1], 1), 5)
+    for nprobes, recall in facts.recall.items():
+        found = approximate_top_k(queries, {1: indexed}, 5, {1: nprobes})
+        hits = sum(len(np.intersect1d(mine, theirs)) for mine, theirs in zip(truth.key, found.key, strict=True))
+        assert hits / truth.key.size == pytest.approx(recall, abs=0.04)
+    assert list(facts.recall) == sorted(facts.recall)
+    assert facts.recall[max(facts.recall)] > 0.97
+
+
+def test_what_is_found_has_the_cosines_and_the_order_of_the_exact_search(tables: dict[int, Path]) -> None:
+    queries = np.random.default_rng(1).standard_normal((6, WIDTH))
+    opened = {layer: open_table(table) for layer, table in tables.items()}
+    found = approximate_top_k(queries, opened, 5, dict.fromkeys(tables, 100))
+    exact = cosine_top_k(queries, (block for layer, table in tables.items() for block in blocks(table, layer)), 6000)
+    for query in range(6):
+        known = dict(
+            zip(zip(exact.contextual_layer[query], exact.key[query], strict=True), exact.cosine[query], strict=True)
+        )
+        answers = zip(found.contextual_layer[query], found.key[query], strict=True)
+        assert [known[answer] for answer in answers] == found.cosine[query].tolist()
+    assert (np.diff(found.cosine, axis=1) <= 0).all()
+
+
+def test_an_index_of_an_older_version_is_not_believed(tmp_path: Path) -> None:
+    table = _table(tmp_path, 1, 400)
+    assert read_approximate(table) is None
+    build_approximate(table)
+    assert read_approximate(table) is not None
+    commit_fragments(table, [tmp_path / "1.json"], "the same rows, without the index")
+    assert facts_path(table).is_file()
+    assert read_approximate(table) is None
+
+
+def test_the_fewest_partitions_that_reach_a_recall_are_looked_into() -> None:
+    facts = Approximate(version=1, partitions=64, recall={4: 0.9, 16: 0.99, 64: 0.998}, queries=256)
+    assert [facts.nprobes_for(recall) for recall in (0.5, 0.9, 0.95, 0.998, 0.999)] == [4, 4, 16, 64, None]
