@@ -8,6 +8,7 @@ those of the sentence alone.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -202,4 +203,18 @@ def _batches(sentences: list[_Sentence]) -> Iterator[list[_Sentence]]:
 def _empty(path: Path, shape: tuple[int, int]) -> Encoded:
     if not shape[0]:
         return Encoded(np.empty(shape, np.float16), np.empty(0, np.float32))
-    return Encoded(np.memmap(path, np.float16, "w+", shape=shape), np.empty(shape[0], np.float32))
+    _reserve(path, 2 * shape[0] * shape[1])
+    return Encoded(np.memmap(path, np.float16, "r+", shape=shape), np.empty(shape[0], np.float32))
+
+
+def _reserve(path: Path, size_bytes: int) -> None:
+    """Make a file whose space is there: a memory map of a file with holes kills the process where the disk is full.
+
+    Raises:
+        OSError: where there is not so much space.
+    """
+    with path.open("wb") as file:
+        if hasattr(os, "posix_fallocate"):  # not on macOS
+            os.posix_fallocate(file.fileno(), 0, size_bytes)
+        else:
+            file.truncate(size_bytes)
