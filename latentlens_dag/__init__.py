@@ -9,12 +9,17 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from latentlens_dag.index import ContextualIndex
     from latentlens_dag.models import load_vlm
     from latentlens_dag.queries import open_dataset
 
-__all__ = ["__version__", "load_vlm", "open_dataset"]
+__all__ = ["ContextualIndex", "__version__", "load_vlm", "open_dataset"]
 
-_HOMES = {"load_vlm": "latentlens_dag.models", "open_dataset": "latentlens_dag.queries"}
+_HOMES = {
+    "ContextualIndex": "latentlens_dag.index",
+    "load_vlm": "latentlens_dag.models",
+    "open_dataset": "latentlens_dag.queries",
+}
 
 try:
     __version__ = version("latentlens-dag")

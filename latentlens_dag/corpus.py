@@ -76,13 +76,24 @@ def write_sentences(source: TextSource, out: Path) -> int:
     Raises:
         UserError: as `read_texts`, and where there is not one sentence.
     """
+    return write_texts(
+        read_texts(source),
+        out,
+        f"The corpus {source.path} is empty: it has not one text. Write one sentence per line or row.",
+    )
+
+
+def write_texts(texts: Iterable[str], out: Path, if_empty: str) -> int:
+    """Write distinct texts as Parquet (SENTENCES), in order of id; give their number.
+
+    Raises:
+        UserError: saying `if_empty`, where there is not one.
+    """
     with parquet_rows(out, SENTENCES) as rows:
-        for table in _sorted_by_id(read_texts(source), out.parent):
+        for table in _sorted_by_id(texts, out.parent):
             rows.write(table)
         if not rows.written:
-            raise UserError(
-                f"The corpus {source.path} is empty: it has not one text. Write one sentence per line or row."
-            )
+            raise UserError(if_empty)
     return rows.written
 
 

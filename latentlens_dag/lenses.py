@@ -14,6 +14,7 @@ and LatentLens may answer from any contextual layer, whatever the visual layer i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -139,6 +140,27 @@ class OccurrenceLookup:
         """Sort the rows (OCCURRENCES) of all shards by key."""
         self._rows = occurrences.sort_by("key")
         self._keys = np.array([int(key, 16) for key in self._rows["key"].to_pylist()], np.uint64)
+
+    @classmethod
+    def of_files(cls, files: Iterable[Path]) -> OccurrenceLookup:
+        """The occurrences of all parts of an index (Parquet)."""
+        import pyarrow.parquet as pq
+
+        return cls(pa.concat_tables([pq.read_table(file) for file in files]))
+
+    def __len__(self) -> int:
+        """The number of occurrences."""
+        return len(self._keys)
+
+    def of_word(self, word: str) -> OccurrenceLookup:
+        """Only the occurrences whose whole word is this, whatever its case."""
+        wanted = word.strip().lower()
+        mine = [(other or "").strip().lower() == wanted for other in self._rows["word"].to_pylist()]
+        return OccurrenceLookup(self._rows.filter(pa.array(mine, pa.bool_())))
+
+    def spellings(self) -> list[str]:
+        """The different words, as they are written."""
+        return sorted(word for word in self._rows["word"].unique().to_pylist() if word is not None)
 
     def labels_of(self, column: str) -> tuple[LabelsOf, int]:
         """What numbers the word or the sentence_id of each key, and how many different ones there are."""

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from latentlens_dag.errors import UserError
+from latentlens_dag.index_folder import IndexFiles, all_blocks
 from latentlens_dag.lenses import VOCABULARY_LENSES, OccurrenceLookup, latent_table, vocabulary_table, word_labels
 from latentlens_dag.occurrences import token_texts
 from latentlens_dag.schema import VISUAL_TOKENS
-from latentlens_dag.search import Block, Neighbors, cosine_top_k
+from latentlens_dag.search import Neighbors, cosine_top_k
 from latentlens_dag.states import LanguageModel
-from latentlens_dag.tables import States, blocks, count_rows, write_states
+from latentlens_dag.tables import States, count_rows, write_states
 
 if TYPE_CHECKING:
     import polars as pl
@@ -30,15 +30,6 @@ if TYPE_CHECKING:
 
 Unique = Literal["none", "word", "sentence"]
 """What the answers of a visual token must differ in."""
-
-
-class IndexFiles(NamedTuple):
-    """An index on disk."""
-
-    tables: Mapping[int, Path]
-    """Layer tables, by contextual layer."""
-    occurrences: list[Path]
-    """Parquet (OCCURRENCES), all shards."""
 
 
 class VisualFacts(NamedTuple):
@@ -92,7 +83,7 @@ def latent_answers(
             f"`top_k: {k}` of Study {study} asks for more answers than its index has rows ({rows}, over "
             f"{len(index.tables)} contextual layers): ask for fewer, or give the index a larger corpus."
         )
-    occurrences = OccurrenceLookup(pa.concat_tables([pq.read_table(file) for file in index.occurrences]))
+    occurrences = OccurrenceLookup.of_files(index.occurrences)
     labels_of = None
     if unique != "none":
         labels_of, different = occurrences.labels_of({"word": "word", "sentence": "sentence_id"}[unique])
@@ -102,7 +93,7 @@ def latent_answers(
                 f"different {unique}s ({different}): ask for fewer, or give the index a larger corpus."
             )
     queries = [at.states for at in states.values()]
-    found = cosine_top_k(np.concatenate(queries), _all_blocks(index, progress), k, labels_of) if queries else None
+    found = cosine_top_k(np.concatenate(queries), all_blocks(index.tables, progress), k, labels_of) if queries else None
     start = 0
     for layer, at in states.items():
         assert found is not None
@@ -131,12 +122,3 @@ def vocabulary_answers(
     for layer, at in states.items():
         found = VOCABULARY_LENSES[lens](model, at.states, k, labels)
         yield layer, vocabulary_table(study, lens, layer, at, found, model)
-
-
-def _all_blocks(index: IndexFiles, progress: Callable[[int, int], None]) -> Iterator[Block]:
-    total, done = sum(count_rows(table) for table in index.tables.values()), 0
-    for layer, table in index.tables.items():
-        for block in blocks(table, layer):
-            yield block
-            done += len(block.keys)
-            progress(done, total)

@@ -9,7 +9,7 @@ written, because no search can use them.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -157,7 +157,7 @@ def stored_rows(table: Path, encoder: str, keys: pa.Array) -> Stored:
 
     places: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
     rows: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
-    if encoder and _encoder_of(table) == encoder:
+    if encoder and encoder_of(table) == encoder:
         seen = 0
         for batch in open_table(table).scanner(columns=["key"], batch_size=1 << 16).to_batches():
             place = pc.index_in(batch["key"], value_set=keys).fill_null(-1).to_numpy()
@@ -170,9 +170,10 @@ def stored_rows(table: Path, encoder: str, keys: pa.Array) -> Stored:
     return Stored(found.places[order], found.rows[order])
 
 
-def _encoder_of(table: Path) -> str | None:
-    """What made the vectors of a layer table; None where none was committed yet."""
-    if not (table / "_versions").is_dir():
+def encoder_of(table: Path) -> str | None:
+    """What made the vectors of a layer table; "" where it does not say, None where none was committed yet."""
+    versions = table / "_versions"
+    if not versions.is_dir() or not any(versions.iterdir()):
         return None
     return ((open_table(table).schema.metadata or {}).get(_ENCODER) or b"").decode()
 
@@ -215,31 +216,39 @@ _DIGIT = np.zeros(256, np.uint8)
 _DIGIT[np.frombuffer(b"0123456789abcdef", np.uint8)] = np.arange(16)
 
 
-def blocks(table: Path, layer: int, word: str | None = None) -> Iterator[Block]:
+def blocks(table: Path, layer: int, words: Sequence[str] | None = None) -> Iterator[Block]:
     """The rows of a layer table, at most 4,096 at a time, without holding more than two blocks.
 
-    With `word`, only the rows whose whole word this is, whatever its case.
+    With `words`, only the rows whose `word` is spelled as one of them.
     """
-    dataset = open_table(table)
-    width = dataset.schema.field("vector").type.list_size
-    scanner = dataset.scanner(
+    scanner = open_table(table).scanner(
         columns=["key", "vector"],
-        filter=None if word is None else f"lower(word) = {_literal(word.strip().lower())}",
-        batch_size=max(1024, min(_READ_ROWS, _READ_BYTES // (2 * width))),
+        filter=_spelled(words),
+        batch_size=max(1024, min(_READ_ROWS, _READ_BYTES // (2 * width_of(table)))),
         io_buffer_size=_READ_BYTES,
         batch_readahead=1,
     )
     for batch in scanner.to_batches():
-        yield Block(layer, HexKeys(batch["key"]), matrix_of(batch["vector"]))
+        if len(batch):
+            yield Block(layer, HexKeys(batch["key"]), matrix_of(batch["vector"]))
 
 
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+def count_rows(table: Path, words: Sequence[str] | None = None) -> int:
+    """The number of rows of a Lance dataset, or of those with such a `word`, as in `blocks`."""
+    return int(open_table(table).count_rows(filter=_spelled(words)))
 
 
-def count_rows(table: Path) -> int:
-    """The number of rows of a Lance dataset."""
-    return int(open_table(table).count_rows())
+def width_of(table: Path) -> int:
+    """The width of the vectors of a layer table."""
+    return int(open_table(table).schema.field("vector").type.list_size)
+
+
+def _spelled(words: Sequence[str] | None) -> str | None:
+    """The rows that are meant, as a filter of Lance's scanner."""
+    if words is None:
+        return None
+    quoted = ", ".join("'" + word.replace("'", "''") + "'" for word in words)
+    return f"word IN ({quoted})"
 
 
 def unit_problems(vectors: NDArray[np.float16]) -> list[str]:

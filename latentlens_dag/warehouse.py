@@ -43,6 +43,10 @@ class Warehouse:
         """Parquet: the sentences whose id falls into the shard (SENTENCES)."""
         return self.root / "corpus" / corpus / f"shard_{shard:02d}.parquet"
 
+    def index(self, index: str) -> IndexPaths:
+        """The folder of an index, as paths."""
+        return IndexPaths(self.root / "index" / index)
+
     def candidates(self, index: str, shard: int) -> Path:
         """Parquet: what the shard offers to the selection (OCCURRENCES)."""
         return self.root / "index" / index / "candidates" / f"shard_{shard:02d}.parquet"
@@ -53,11 +57,11 @@ class Warehouse:
 
     def occurrences(self, index: str, shard: int) -> Path:
         """Parquet: the kept occurrences of the shard (OCCURRENCES), in order of `key`."""
-        return self.root / "index" / index / "occurrences" / f"shard_{shard:02d}.parquet"
+        return self.index(index).occurrences(shard)
 
     def layer_table(self, index: str, layer: int) -> Path:
         """Lance dataset: one row per occurrence, with its vector at this contextual layer."""
-        return self.root / "index" / index / f"layer_{layer:02d}.lance"
+        return self.index(index).layer_table(layer)
 
     def fragments(self, index: str, layer: int, shard: int) -> Path:
         """JSON: the Lance fragments that a shard contributes to a layer table."""
@@ -113,6 +117,35 @@ class Warehouse:
     def catalog(self, study: str) -> Path:
         """DuckDB file: the study's tables, materialized."""
         return self.study(study) / "catalog.duckdb"
+
+
+@dataclass(frozen=True)
+class IndexPaths:
+    """The folder of an index, in a warehouse or alone, as paths."""
+
+    root: Path
+
+    @property
+    def shape(self) -> Path:
+        """JSON: what the index has; written last (`index_folder.py`)."""
+        return self.root / "shape.json"
+
+    @property
+    def own_sentences(self) -> Path:
+        """Parquet: the sentences (SENTENCES) of an index that stands alone."""
+        return self.root / "sentences.parquet"
+
+    def corpus_sentences(self, corpus: str) -> Path:
+        """Parquet: the sentences (SENTENCES) of an index that lies in a warehouse."""
+        return Warehouse(self.root.parent.parent).sentences(corpus)
+
+    def occurrences(self, part: int) -> Path:
+        """Parquet: the kept occurrences of a part (OCCURRENCES), in order of `key`."""
+        return self.root / "occurrences" / f"shard_{part:02d}.parquet"
+
+    def layer_table(self, layer: int) -> Path:
+        """Lance dataset: one row per occurrence, with its vector at this contextual layer."""
+        return self.root / f"layer_{layer:02d}.lance"
 
 
 @contextmanager

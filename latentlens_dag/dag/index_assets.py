@@ -17,6 +17,7 @@ from latentlens_dag.dag.reporting import LoggedProgress, column_schema, result, 
 from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.versions import FORCED, observed_version, version_of
 from latentlens_dag.identity import combined
+from latentlens_dag.index_folder import index_shape
 from latentlens_dag.schema import OCCURRENCES
 from latentlens_dag.warehouse import Warehouse, write_json, write_parquet
 
@@ -29,7 +30,7 @@ _CANDIDATES, _SELECTION, _OCCURRENCES, _CONTEXTUAL, _TABLE = 1, 1, 1, 1, 1  # al
 def index_definitions(index: "Index", corpus: "Corpus", layers: list[int]) -> dg.Definitions:
     """candidates[shard] -> selection -> occurrences[shard] -> contextual/L..[shard] -> table/L.. ."""
     source = observed(keys.index(index.name, "language_model"), index.model_folder, f"index_{index.name}")
-    steps = [_candidates(index, corpus), _selection(index, corpus), _occurrences(index, corpus)]
+    steps = [_candidates(index, corpus), _selection(index, corpus), _occurrences(index, corpus, layers)]
     return dg.Definitions(assets=[source, *steps, _contextual(index, corpus, layers), _tables(index, corpus, layers)])
 
 
@@ -79,19 +80,21 @@ def _selection(index: "Index", corpus: "Corpus") -> dg.AssetsDefinition:
     return selection
 
 
-def _occurrences(index: "Index", corpus: "Corpus") -> dg.AssetsDefinition:
+def _occurrences(index: "Index", corpus: "Corpus", layers: list[int]) -> dg.AssetsDefinition:
+    shape = index_shape(corpus.shards, layers, index.model_folder.name, corpus.name)
+
     @dg.asset(
         key=keys.index(index.name, "occurrences"),
         deps=[keys.index(index.name, "candidates"), keys.index(index.name, "selection")],
         partitions_def=keys.partitions(corpus.shards),
         group_name=f"index_{index.name}",
         kinds={"polars", "parquet"},
-        code_version=version_of(_OCCURRENCES),
+        code_version=version_of(_OCCURRENCES, shape=shape),
         description="The shard's occurrences that the selection kept, in order of key.",
     )
     def occurrences(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> dg.MaterializeResult:
         shard = int(context.partition_key)
-        write_json({"parts": corpus.shards}, warehouse.paths.shape("index", index.name))
+        write_json(shape, warehouse.paths.shape("index", index.name))
         kept = core.kept_rows(warehouse.paths.candidates(index.name, shard), warehouse.paths.selection(index.name))
         out = warehouse.paths.occurrences(index.name, shard)
         write_parquet(kept, out, OCCURRENCES)

@@ -205,10 +205,11 @@ def _answers(
     """The lens's answers, layer by layer."""
     from latentlens_dag import studies
     from latentlens_dag.dag.reporting import LoggedProgress
+    from latentlens_dag.index_folder import IndexFiles
     from latentlens_dag.models import load_language_model
 
     if lens == LATENTLENS:
-        index = studies.IndexFiles(
+        index = IndexFiles(
             {layer: paths.layer_table(parts.index.name, layer) for layer in parts.contextual_layers},
             [paths.occurrences(parts.index.name, shard) for shard in range(parts.shards)],
         )

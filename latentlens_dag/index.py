@@ -1,0 +1,290 @@
+"""The public index: contextual states of a corpus, to be asked what a state is like.
+
+`ContextualIndex.open` reads a folder, `build` makes one, `search` finds the occurrences whose states are
+nearest to yours, exactly. What a newcomer gets wrong: the states must come from the same language model and be
+the residual stream that enters a block (`layers.py`), not what comes after the final norm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from latentlens_dag.errors import UserError
+from latentlens_dag.index_folder import IndexFolder, all_blocks, read_index_folder
+from latentlens_dag.lenses import OccurrenceLookup
+from latentlens_dag.search import LabelsOf, Neighbors, cosine_top_k
+from latentlens_dag.tables import count_rows, width_of
+
+if TYPE_CHECKING:
+    import polars as pl
+    from numpy.typing import NDArray
+
+Progress = Callable[[int, int], None]
+"""Called with what is done and what there is."""
+_LABELS = {"word": "word", "sentence": "sentence_id"}
+
+
+@dataclass(frozen=True)
+class Found:
+    """The answers for each of Q queries, nearest first; equal cosines in order of (layer, key)."""
+
+    cosine: NDArray[np.float32]  # [Q, k], or [Q, layers * k] where the layers were not merged
+    contextual_layer: NDArray[np.int32]
+    key: NDArray[np.uint64]
+    rank: NDArray[np.int32]
+    """[k], or [layers * k]: the rank of each column, 1 = nearest, among all layers or within its own."""
+    index: ContextualIndex = field(repr=False)
+
+    def to_polars(self) -> pl.DataFrame:
+        """One row per answer, in order of query, and of layer where layers were not merged, and rank.
+
+        Returns:
+            query, rank, contextual_layer, cosine, key, token_id, token_str, word, char_start, char_end (of the word in
+            the sentence, in characters), position, sentence_id, sentence (its text).
+        """
+        import polars as pl
+
+        queries, answers = self.key.shape
+        rows: Any = pl.from_arrow(self.index.occurrences.rows(self.key.ravel()).drop_columns("index"))
+        frame: pl.DataFrame = rows.with_columns(
+            pl.Series("query", np.repeat(np.arange(queries, dtype=np.int32), answers)),
+            pl.Series("rank", np.tile(self.rank, queries)),
+            pl.Series("contextual_layer", self.contextual_layer.ravel()),
+            pl.Series("cosine", self.cosine.ravel()),
+        )
+        texts = self.index.sentences(frame["sentence_id"].unique()).rename({"text": "sentence"})
+        joined = frame.join(texts, on="sentence_id", how="left", maintain_order="left")
+        return joined.select("query", "rank", "contextual_layer", "cosine", "key", *_OF_OCCURRENCE, "sentence")
+
+
+_OF_OCCURRENCE = ("token_id", "token_str", "word", "char_start", "char_end", "position", "sentence_id")
+
+
+class ContextualIndex:
+    """One language model's states of one corpus, at some contextual layers, on disk."""
+
+    def __init__(self, folder: IndexFolder) -> None:
+        """Take a folder that was found whole; use `open` or `build`."""
+        self._folder = folder
+
+    @classmethod
+    def open(cls, path: str | Path) -> ContextualIndex:
+        """Open an index for reading: one that `build` or `latentlens-dag import-index` wrote, or a warehouse's.
+
+        Args:
+            path: its folder; in a home, warehouse/index/NAME. It is never written to.
+
+        Raises:
+            UserError: where there is no index, it is half-built or damaged, of a newer format, or its tables were made
+                by different models.
+        """
+        return cls(read_index_folder(Path(path)))
+
+    @classmethod
+    def build(
+        cls,
+        model: Any,
+        tokenizer: Any,
+        sentences: Iterable[str],
+        layers: Sequence[int] | None = None,
+        contexts_per_token: int = 50,
+        *,
+        path: str | Path,
+        min_position: int = 1,
+        fraction: float = 1.0,
+        progress: Progress = lambda done, total: None,
+    ) -> ContextualIndex:
+        """Read sentences with a language model and write their states as an index.
+
+        The same sentences give the same occurrences in any order. Where `path` holds an index of the same model, only
+        rows that it lacks are read by the model; the old index is replaced when the new one is whole, not before.
+
+        Args:
+            model: a transformers causal language model, a vision-language model (its language model is used), or what
+                `load_vlm` gives.
+            tokenizer: its fast tokenizer.
+            sentences: texts, in any order; outer blanks are dropped, empty and equal ones too. Any number.
+            layers: contextual layers; by default the paper's choice for the model's depth.
+            contexts_per_token: the most occurrences kept of each token.
+            path: folder of the index; made where it is missing.
+            min_position: the first position that is kept, in real tokens (no specials) from 0.
+            fraction: the part of the sentences that is used, chosen by their hashes.
+            progress: told (rows encoded, rows).
+
+        Raises:
+            UserError: where an argument is wrong, the tokenizer is not fast, the model has not the layers, no sentence
+                is long enough, `path` holds something else, or the disk is full or may not be written.
+        """
+        from latentlens_dag.index_build import Choice, build_index, taken_apart
+
+        choice = Choice(contexts_per_token, min_position, fraction)
+        build_index(taken_apart(model, tokenizer), sentences, layers, Path(path), choice, progress)
+        return cls.open(path)
+
+    @property
+    def path(self) -> Path:
+        """Its folder."""
+        return self._folder.path
+
+    @property
+    def layers(self) -> list[int]:
+        """The contextual layers that it has, ascending."""
+        return list(self._folder.files.tables)
+
+    @property
+    def language_model(self) -> str:
+        """What the language model is called that made its states."""
+        return self._folder.language_model
+
+    @cached_property
+    def width(self) -> int:
+        """The width of its vectors, d."""
+        return width_of(next(iter(self._folder.files.tables.values())))
+
+    @property
+    def rows(self) -> int:
+        """The number of its occurrences: the rows of every layer table."""
+        return self._folder.rows
+
+    @cached_property
+    def occurrences(self) -> OccurrenceLookup:
+        """What it knows of its occurrences, read into memory when first needed (about 150 bytes each)."""
+        return OccurrenceLookup.of_files(self._folder.files.occurrences)
+
+    def sentences(self, ids: Iterable[str]) -> pl.DataFrame:
+        """The texts of some sentences: sentence_id, text; only the parts of the file that hold them are read."""
+        import polars as pl
+
+        wanted = pl.lit(pl.Series(list(ids), dtype=pl.String)).implode()
+        found = pl.scan_parquet(self._folder.sentences, glob=False).filter(pl.col("sentence_id").is_in(wanted))
+        return found.select("sentence_id", "text").collect()
+
+    def __repr__(self) -> str:
+        """What it is, for people."""
+        return f"ContextualIndex({str(self.path)!r}, language_model={self.language_model!r}, layers={self.layers})"
+
+    def search(
+        self,
+        states: Any,
+        k: int = 5,
+        layers: Sequence[int] | None = None,
+        *,
+        unique: Literal["word", "sentence"] | None = None,
+        word: str | None = None,
+        merge: bool = True,
+        progress: Progress = lambda done, total: None,
+    ) -> Found:
+        """Find the k occurrences whose states have the highest cosine to each query; exact.
+
+        Args:
+            states: [Q, d], a tensor on any device or an array, of any floating type; need not be normalized.
+            k: answers per query.
+            layers: contextual layers to search; all by default.
+            unique: let the answers of a query be of different words (whatever their case) or sentences, each the
+                nearest of its own.
+            word: only occurrences whose whole word is this, whatever its case.
+            merge: the k best over all layers; where false, the k best of every layer, layer by layer, so that any of
+                the layers can be merged later: k * layers answers per query.
+            progress: told (rows read, rows).
+
+        Raises:
+            UserError: where the width is not the index's, it has not the layers or the word, or not k answers.
+            ValueError: where a query has no direction (zero, infinite, NaN).
+
+        Every row of the layers is compared; memory grows with Q (d + k), not with the index.
+        """
+        queries, chosen = self._queries(states), self._chosen(layers)
+        among = self.occurrences if word is None else self._of_word(word)
+        words = None if word is None else among.spellings()
+        labels_of = self._labels(among, unique, k)
+        groups = [chosen] if merge else [[layer] for layer in chosen]
+        self._check_k(k, groups, words)
+        total = sum(self._count(layer, words) for layer in chosen)
+        parts: list[Neighbors] = []
+        before = 0
+        for group in groups:
+            tables = {layer: self._folder.files.tables[layer] for layer in group}
+            told = lambda done, _, before=before: progress(before + done, total)  # noqa: E731
+            parts.append(cosine_top_k(queries, all_blocks(tables, told, words), k, labels_of))
+            before += sum(self._count(layer, words) for layer in group)
+        return self._joined(parts, k)
+
+    def _joined(self, parts: list[Neighbors], k: int) -> Found:
+        found = Found(
+            np.concatenate([part.cosine for part in parts], axis=1),
+            np.concatenate([part.contextual_layer for part in parts], axis=1),
+            np.concatenate([part.key for part in parts], axis=1),
+            np.tile(np.arange(1, k + 1, dtype=np.int32), len(parts)),
+            self,
+        )
+        if np.isneginf(found.cosine).any():  # only where layers differ in rows, and so in words or sentences
+            raise UserError(f"`k={k}` asks for more different answers than a layer of {self.path} has: ask for fewer.")
+        return found
+
+    def _queries(self, states: Any) -> NDArray[np.floating]:
+        if hasattr(states, "detach"):
+            states = states.detach().cpu().double().numpy()  # NumPy has no bfloat16
+        queries: NDArray[np.floating] = np.asarray(states)
+        if queries.ndim != 2 or queries.dtype.kind not in "fiu":
+            raise UserError(
+                f"`states` must be a matrix of numbers [queries, {self.width}], not {queries.dtype} of shape "
+                f"{queries.shape}. A single state is `state[None]`."
+            )
+        if queries.shape[1] != self.width:
+            raise UserError(
+                f"The states have width {queries.shape[1]}, the vectors of {self.path} have width {self.width}: were "
+                f"both made by the same language model ({self.language_model})?"
+            )
+        return queries
+
+    def _chosen(self, layers: Sequence[int] | None) -> list[int]:
+        wanted = self.layers if layers is None else [int(layer) for layer in layers]
+        lacking = [layer for layer in wanted if layer not in self.layers]
+        if lacking or not wanted:
+            raise UserError(
+                f"`layers={list(wanted)}`: the index in {self.path} "
+                f"{f'has no contextual layer {lacking[0]}' if lacking else 'must be searched at one layer at least'}; "
+                f"it has {', '.join(map(str, self.layers))}."
+            )
+        return sorted(set(wanted))
+
+    def _of_word(self, word: str) -> OccurrenceLookup:
+        among = self.occurrences.of_word(word)
+        if not len(among):
+            raise UserError(
+                f"No row of the index in {self.path} has the word {word!r}. A word is whole (`dogs` is not `dog`); the "
+                "corpus may not have it, or only where `min_position` leaves it out."
+            )
+        return among
+
+    def _labels(self, among: OccurrenceLookup, unique: str | None, k: int) -> LabelsOf | None:
+        if unique is None:
+            return None
+        if unique not in _LABELS:
+            raise UserError(f"`unique={unique!r}` must be None, 'word' or 'sentence'.")
+        labels_of, different = among.labels_of(_LABELS[unique])
+        if different < k:
+            raise UserError(
+                f"`k={k}` and `unique={unique!r}` ask for more answers than there are different {unique}s ({different}"
+                "): ask for fewer."
+            )
+        return labels_of
+
+    def _check_k(self, k: int, groups: list[list[int]], words: list[str] | None) -> None:
+        if k < 1:
+            raise UserError(f"`k` must be at least 1, not {k}.")
+        rows = min(sum(self._count(layer, words) for layer in group) for group in groups)
+        if rows < k:
+            raise UserError(
+                f"`k={k}` asks for more answers than there are rows ({rows}{'' if words is None else ' of this word'}, "
+                f"over {len(groups[0])} contextual layers): ask for fewer."
+            )
+
+    def _count(self, layer: int, words: list[str] | None) -> int:
+        return count_rows(self._folder.files.tables[layer], words)

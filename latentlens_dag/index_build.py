@@ -1,0 +1,201 @@
+"""Making an index that stands alone: sentences in, a folder out.
+
+The steps are those of a warehouse's index (candidates, selection, occurrences, states, layer tables), part by
+part, on one machine. What a newcomer gets wrong: a part is a share of the sentences by hash, so the number of
+parts depends on how many distinct sentences there are, not on their order.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.parquet as pq
+
+from latentlens_dag import occurrences as core
+from latentlens_dag.corpus import LONGEST, write_shard, write_texts
+from latentlens_dag.encode import encode_new
+from latentlens_dag.errors import UserError
+from latentlens_dag.identity import combined
+from latentlens_dag.index_folder import index_shape, new_index
+from latentlens_dag.layers import auto_contextual_layers, check_layers
+from latentlens_dag.models import Vlm, language_model_of
+from latentlens_dag.schema import OCCURRENCES
+from latentlens_dag.states import LanguageModel, fingerprint
+from latentlens_dag.tables import commit_fragments, write_fragments
+from latentlens_dag.warehouse import IndexPaths, write_json, write_parquet
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_ALGORITHM = 1  # raise when the same sentence and model would give other vectors
+_SENTENCES_PER_PART = 100_000  # whose candidates are held in memory together
+_REMEDY = "Name another folder."
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which occurrences of the sentences are kept (`occurrences.py`)."""
+
+    contexts_per_token: int
+    min_position: int
+    fraction: float
+
+    def __post_init__(self) -> None:
+        """Refuse values that keep nothing or mean nothing."""
+        if self.contexts_per_token < 1:
+            raise UserError(f"`contexts_per_token={self.contexts_per_token}` must be at least 1.")
+        if self.min_position < 0:
+            raise UserError(f"`min_position={self.min_position}` must be at least 0.")
+        if not 0 < self.fraction <= 1:
+            raise UserError(f"`fraction={self.fraction}` must be above 0 and at most 1.")
+
+
+def taken_apart(model: Any, tokenizer: Any) -> LanguageModel:
+    """The language model of what a user has loaded, with the tokenizer.
+
+    Raises:
+        UserError: where the tokenizer does not know offsets, or the model keeps its blocks where we do not look.
+    """
+    if not getattr(tokenizer, "is_fast", False):
+        raise UserError(
+            f"The tokenizer {type(tokenizer).__name__} is not a fast one, so it does not know which characters a token "
+            "stands for. Load it with `AutoTokenizer.from_pretrained(...)`, or convert it to a tokenizer.json."
+        )
+    model = model.model if isinstance(model, Vlm) else model
+    name = str(getattr(model, "name_or_path", "")) or type(model).__name__
+    try:
+        found = language_model_of(Path(name).name if Path(name).exists() else name, model, tokenizer)
+        blocks, norm = found.decoder.layers, found.decoder.norm
+    except AttributeError as error:
+        raise UserError(
+            f"{type(model).__name__} cannot be read: a transformers causal language model or vision-language model is "
+            f"needed whose decoder has `layers` and `norm` ({error})."
+        ) from error
+    assert blocks is not None and norm is not None
+    return found
+
+
+def build_index(
+    model: LanguageModel,
+    sentences: Iterable[str],
+    layers: Sequence[int] | None,
+    folder: Path,
+    choice: Choice,
+    progress: Progress,
+) -> None:
+    """Write the index; arguments and errors as `ContextualIndex.build`."""
+    chosen = _chosen_layers(model, layers)
+    with new_index(folder, _REMEDY) as new, _working_folder(new.root) as work:
+        found = write_texts(_checked(sentences), new.own_sentences, "There is not one sentence to make an index of.")
+        parts = -(-found // _SENTENCES_PER_PART)
+        rows = _write_occurrences(model, new, work, parts, choice)
+        _write_tables(model, chosen, new, IndexPaths(folder), work, rows, progress)
+        shape = index_shape(parts, chosen, model.name, rows=dict.fromkeys(chosen, sum(rows)))
+        write_json(shape, new.shape)
+
+
+def _chosen_layers(model: LanguageModel, layers: Sequence[int] | None) -> list[int]:
+    chosen = auto_contextual_layers(model.depth) if layers is None else [int(layer) for layer in layers]
+    check_layers(chosen, model.depth, model.name, "the call of build")
+    if not chosen:
+        raise UserError(f"`layers={layers}` names no layer. {model.name} has layers 0 to {model.depth - 1}.")
+    return sorted(set(chosen))
+
+
+@contextmanager
+def _working_folder(beside: Path) -> Iterator[Path]:
+    """A folder for what is not kept, on the disk of the index, where there is more room than in /tmp."""
+    with tempfile.TemporaryDirectory(dir=beside, prefix="work-", ignore_cleanup_errors=True) as work:
+        yield Path(work)
+
+
+def _checked(sentences: Iterable[str]) -> Iterator[str]:
+    if isinstance(sentences, str | bytes):
+        raise UserError("`sentences` is one text: give a list of sentences, or an iterator over them.")
+    for number, text in enumerate(sentences):
+        if not isinstance(text, str):
+            raise UserError(f"Sentence {number} (from 0) is {text!r:.80}, no text.")
+        if len(text) > LONGEST:
+            raise UserError(f"Sentence {number} (from 0) has {len(text):,} characters (at most {LONGEST:,}): split it.")
+        if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+            raise UserError(f"Sentence {number} (from 0) holds half a character (a surrogate): was it decoded wrongly?")
+        if text := text.strip():
+            yield text
+
+
+def _write_occurrences(model: LanguageModel, new: IndexPaths, work: Path, parts: int, choice: Choice) -> list[int]:
+    """Write each part's kept occurrences; give their numbers. Sentences of the parts stay in `work`."""
+    offered = [work / f"candidates_{part:02d}.parquet" for part in range(parts)]
+    for part, file in enumerate(offered):
+        write_shard(new.own_sentences, part, parts, _sentences_of(work, part))
+        write_parquet(_candidates(model, pq.read_table(_sentences_of(work, part)), choice), file, OCCURRENCES)
+    selection = work / "selection.parquet"
+    write_parquet(core.select(offered, choice.contexts_per_token), selection)
+    rows = []
+    for part, file in enumerate(offered):
+        kept = core.kept_rows(file, selection)
+        write_parquet(kept, new.occurrences(part), OCCURRENCES)
+        rows.append(len(kept))
+    if not sum(rows):
+        raise UserError(
+            f"No sentence has a token at position {choice.min_position} or later (`min_position`), so the index would "
+            "be empty: give longer sentences, or a lower `min_position`."
+        )
+    return rows
+
+
+def _candidates(model: LanguageModel, sentences: pa.Table, choice: Choice) -> pa.Table:
+    return core.candidates(
+        model.tokenizer, sentences, model.name, choice.contexts_per_token, choice.min_position, choice.fraction
+    )
+
+
+def _sentences_of(work: Path, part: int) -> Path:
+    return work / f"sentences_{part:02d}.parquet"
+
+
+def _write_tables(
+    model: LanguageModel,
+    layers: list[int],
+    new: IndexPaths,
+    old: IndexPaths,
+    work: Path,
+    rows: list[int],
+    progress: Progress,
+) -> None:
+    encoder = combined([_ALGORITHM, fingerprint(model), model.embedding.dtype])
+    records: Mapping[int, list[Path]] = {layer: [] for layer in layers}
+    for part in range(len(rows)):
+        done = sum(rows[:part])
+        kept, sentences = core.read_occurrences(new.occurrences(part)), pq.read_table(_sentences_of(work, part))
+        tables = {layer: old.layer_table(layer) for layer in layers}
+        tell = lambda read, all_, done=done, part=part: progress(done + rows[part] * read // all_, sum(rows))  # noqa: E731
+        with tempfile.TemporaryDirectory(dir=work) as scratch, _inference(model):
+            encoded = encode_new(lambda: model, encoder, kept, sentences, tables, Path(scratch), tell).encoded
+            for layer in layers:
+                record = work / f"layer_{layer:02d}_{part:02d}.json"
+                write_fragments(new.layer_table(layer), record, kept, *encoded[layer], encoder)
+                records[layer].append(record)
+            del encoded  # its memory maps lie in the folder that is deleted now
+        progress(done + rows[part], sum(rows))
+    for layer in layers:
+        commit_fragments(new.layer_table(layer), records[layer], "ContextualIndex.build")
+
+
+@contextmanager
+def _inference(model: LanguageModel) -> Iterator[None]:
+    """Without dropout; what the user had set is set again."""
+    was = {module: module.training for module in model.decoder.modules()}
+    model.decoder.eval()
+    try:
+        yield
+    finally:
+        for module, training in was.items():
+            module.training = training

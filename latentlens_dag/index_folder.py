@@ -1,0 +1,249 @@
+"""The folder of an index: what makes it whole, and how one comes to be there whole or not at all.
+
+An index is a layer table per contextual layer, its occurrences, its sentences, and `shape.json`, which
+says which of these count and is written last. In a warehouse the sentences are those of the corpus. What a
+newcomer gets wrong: a folder may hold more than its index (tables of layers that it had once, files of a
+build that goes on). Only what `shape.json` lists is read.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from latentlens_dag.errors import UserError
+from latentlens_dag.tables import blocks, count_rows, encoder_of
+from latentlens_dag.warehouse import IndexPaths, atomic_path
+
+if TYPE_CHECKING:
+    from latentlens_dag.search import Block
+
+FORMAT = 1
+"""Of an index's folder; raised where older versions of this package would misread it."""
+_DISK_ERRORS = {
+    getattr(errno, name)
+    for name in ("ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "ENOTDIR", "EEXIST", "EBUSY", "EFBIG")
+    if name in dir(errno)
+}
+_DISK_WORDS = re.compile(r"no space left|read-only file system|permission denied|quota exceeded", re.IGNORECASE)
+
+
+class IndexFiles(NamedTuple):
+    """An index on disk, as a search reads it."""
+
+    tables: Mapping[int, Path]
+    """Layer tables, by contextual layer."""
+    occurrences: list[Path]
+    """Parquet (OCCURRENCES), all shards."""
+
+
+@dataclass(frozen=True)
+class IndexFolder:
+    """A folder with a whole index."""
+
+    path: Path
+    language_model: str
+    encoder: str
+    files: IndexFiles
+    sentences: Path
+    """Parquet (SENTENCES)."""
+    rows: int
+    """Occurrences."""
+
+
+def index_shape(
+    parts: int,
+    layers: Sequence[int],
+    language_model: str,
+    corpus: str | None = None,
+    rows: Mapping[int, int] | None = None,
+) -> dict[str, Any]:
+    """What `shape.json` says of an index.
+
+    Args:
+        parts: files of occurrences.
+        layers: contextual layers.
+        language_model: what a person calls it.
+        corpus: of an index in a warehouse, whose sentences lie with the corpus.
+        rows: rows per layer, of an index that stands alone; in a warehouse every layer has all occurrences.
+    """
+    shape = {"format": FORMAT, "parts": parts, "layers": sorted(layers), "language_model": language_model}
+    if corpus is not None:
+        shape["corpus"] = corpus
+    if rows is not None:
+        shape["rows"] = {str(layer): number for layer, number in sorted(rows.items())}
+    return shape
+
+
+def read_index_folder(folder: Path) -> IndexFolder:
+    """Find the parts of an index.
+
+    Raises:
+        UserError: where there is no index, it is half-built or damaged, of a newer format, or its tables were made
+            by different models.
+    """
+    shape, paths = _read_shape(folder), IndexPaths(folder)
+    try:
+        layers, parts, rows = sorted(map(int, shape["layers"])), int(shape["parts"]), shape.get("rows")
+        corpus = None if shape.get("corpus") is None else _plain_name(shape["corpus"])
+        expected = None if rows is None else {int(layer): int(number) for layer, number in rows.items()}
+        language_model = str(shape["language_model"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{paths.shape} is damaged ({error!r}): build the index again.") from error
+    sentences = paths.own_sentences if corpus is None else paths.corpus_sentences(corpus)
+    files = IndexFiles({layer: paths.layer_table(layer) for layer in layers}, [*map(paths.occurrences, range(parts))])
+    kept = _check_whole(folder, files, sentences, expected)
+    return IndexFolder(folder, language_model, _one_encoder(folder, files.tables), files, sentences, kept)
+
+
+def all_blocks(
+    tables: Mapping[int, Path], progress: Callable[[int, int], None], words: Sequence[str] | None = None
+) -> Iterator[Block]:
+    """The rows of all layer tables, block by block; `words` as in `tables.blocks`. Tells the rows read of all."""
+    total, done = sum(count_rows(table, words) for table in tables.values()), 0
+    for layer, table in tables.items():
+        for block in blocks(table, layer, words):
+            yield block
+            done += len(block.keys)
+            progress(done, total)
+
+
+@contextmanager
+def new_index(folder: Path, remedy: str) -> Iterator[IndexPaths]:
+    """A folder to write an index into, which replaces `folder` when the block ends without an error.
+
+    Until then the old index stays as it is; a kill leaves it, and a hidden folder beside it.
+
+    Args:
+        folder: does not exist, is empty, or holds an index that stands alone.
+        remedy: ends the message where `folder` may not be replaced.
+
+    Raises:
+        UserError: where the folder holds something else, or cannot be written.
+    """
+    final = folder.resolve()
+    with disk_errors(folder):
+        _check_replaceable(final, remedy)
+        with atomic_path(final) as temporary:
+            temporary.mkdir()
+            yield IndexPaths(temporary)
+
+
+@contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """Tell errors of a disk that is full or may not be written as what they are.
+
+    Lance and DuckDB raise errors of their own, which carry the system's words but not its number.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if not _is_disk_error(error):
+            raise
+        text = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"The index in {folder} cannot be written ({text}). Free space on the disk, or name a folder "
+            "that may be written. An index that was there before is as it was."
+        ) from error
+
+
+def _is_disk_error(error: Exception) -> bool:
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in _DISK_ERRORS
+    return bool(_DISK_WORDS.search(str(error)))
+
+
+def _check_replaceable(folder: Path, remedy: str) -> None:
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    shape = _json_of(IndexPaths(folder).shape) if folder.is_dir() else None
+    if not isinstance(shape, dict) or "format" not in shape or "layers" not in shape:
+        raise UserError(f"{folder} exists and is no index, so it is not replaced. {remedy}")
+    if shape.get("corpus") is not None:
+        raise UserError(
+            f"{folder} belongs to a warehouse, where `latentlens-dag build` makes it; it is not replaced. {remedy}"
+        )
+
+
+def _read_shape(folder: Path) -> dict[str, Any]:
+    path = IndexPaths(folder).shape
+    if not path.is_file():
+        places = ("*", "index/*", "warehouse/index/*", ".latentlens/warehouse/index/*")
+        near = sorted(found.parent for place in places for found in folder.glob(f"{place}/shape.json"))
+        hint = f" Below it are: {', '.join(map(str, near[:5]))}." if near else ""
+        raise UserError(
+            f"There is no index in {folder}: {'it has no shape.json' if folder.is_dir() else 'no such folder'}. Give "
+            "the folder of an index: one that `ContextualIndex.build` or `latentlens-dag import-index` wrote, or "
+            f"warehouse/index/NAME of a home. A build that was interrupted leaves none: run it again.{hint}"
+        )
+    shape = _json_of(path)
+    if not isinstance(shape, dict):
+        raise UserError(f"{path} is damaged (no JSON object): build the index again.")
+    if "format" not in shape or "layers" not in shape:
+        raise UserError(
+            f"{path} is not of an index, or of one that an older version of this package built: run "
+            "`latentlens-dag build` again; what is built already stays."
+        )
+    if shape["format"] != FORMAT:
+        raise UserError(
+            f"The index in {folder} has format {shape['format']!r}, this version of latentlens-dag reads format "
+            f"{FORMAT}: update latentlens-dag."
+        )
+    return shape
+
+
+def _json_of(path: Path) -> object:
+    try:
+        found: object = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found
+
+
+def _plain_name(name: object) -> str:
+    if not isinstance(name, str) or Path(name).name != name:
+        raise ValueError(f"corpus: {name!r}")
+    return name
+
+
+def _check_whole(folder: Path, files: IndexFiles, sentences: Path, expected: Mapping[int, int] | None) -> int:
+    """Refuse an index that lacks something; give the number of its occurrences."""
+    import pyarrow.parquet as pq
+
+    missing = [path for path in (*files.occurrences, sentences) if not path.is_file()]
+    missing += [table for table in files.tables.values() if encoder_of(table) is None]
+    if missing or not files.tables:
+        raise UserError(
+            f"The index in {folder} is half-built: {missing[0] if missing else 'every layer'} is missing. Build it to "
+            "the end, or again."
+        )
+    kept = sum(pq.read_metadata(file).num_rows for file in files.occurrences)
+    for layer, table in files.tables.items():
+        rows, wanted = count_rows(table), kept if expected is None else expected.get(layer)
+        if rows != wanted:
+            raise UserError(
+                f"The index in {folder} is half-built: the table of contextual layer {layer} has {rows} rows, the "
+                f"index lists {wanted}. Build it to the end, or again."
+            )
+    return kept
+
+
+def _one_encoder(folder: Path, tables: Mapping[int, Path]) -> str:
+    encoders = {layer: encoder_of(table) or "" for layer, table in tables.items()}
+    first = next(iter(encoders))
+    for layer, encoder in encoders.items():
+        if encoder != encoders[first]:
+            raise UserError(
+                f"The index in {folder} mixes models: contextual layer {first} was made by {encoders[first] or '?'}, "
+                f"layer {layer} by {encoder or '?'}. Was a table copied in, or a build interrupted after the model "
+                "changed? Build the index again."
+            )
+    return encoders[first]
