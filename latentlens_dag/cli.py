@@ -16,7 +16,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -149,6 +149,53 @@ def summary(study: str, picture: Path | None, layer: int | None, scenes: int, ho
             click.echo(f"{picture}: {scenes} scenes with the nearest answer of every visual token at layer {drawn}.")
 
 
+@cli.command()
+@click.option("--study", "name", required=True, metavar="STUDY", help="Whose model and index are asked.")
+@click.option("--text", help="Ask with every token of this text, as the study's language model reads it.")
+@click.option("--image-id", help="Ask with a visual token of this image...")
+@click.option("--token", type=int, help="... this one, by its number in the image.")
+@click.option("--layer", type=int, help="The layer of the text or of the visual token; by default one in the middle.")
+@click.option("--contextual-layers", metavar="LAYERS", help="Only these layers of the index, as 1,2.")
+@click.option("-k", "--top-k", "k", type=int, default=5, show_default=True, help="Answers per token.")
+@click.option("--unique", type=click.Choice(["word", "sentence"]), help="What the answers of a token must differ in.")
+@click.option("--word", help="Only answers whose whole word is this, whatever its case.")
+@home_option
+@json_option
+def search(
+    name: str,
+    text: str | None,
+    image_id: str | None,
+    token: int | None,
+    layer: int | None,
+    contextual_layers: str | None,
+    k: int,
+    unique: Literal["word", "sentence"] | None,
+    word: str | None,
+    home: Path | None,
+    as_json: bool,
+) -> None:
+    """Ask a study's index what a text's tokens or a visual token are like."""
+    asked = (text is not None, image_id is not None, token is not None)
+    if asked not in {(True, False, False), (False, True, True)}:
+        raise UserError("Ask with `--text TEXT`, or with `--image-id ID --token NUMBER`: one of the two.")
+    from latentlens_dag.dag.loading import find_study
+    from latentlens_dag.index import ContextualIndex
+    from latentlens_dag.models import load_language_model
+    from latentlens_dag.questions import middle, text_question, visual_question
+
+    study, warehouse = find_study(name), find_home(home).warehouse
+    index = ContextualIndex.open(warehouse.index(study.index).root)
+    layers = _layer_numbers(contextual_layers)
+    if text is not None:
+        model = load_language_model(study.vlm_folder)
+        question = text_question(model, text, middle(index.layers) if layer is None else layer)
+    else:
+        question = visual_question(warehouse, name, image_id or "", token or 0, layer, middle(index.layers))
+    found = index.search(question.states, k, layers, unique=unique, word=word).to_polars()
+    rows = [{"token": question.tokens[row["query"]], "layer": question.layer, **row} for row in found.to_dicts()]
+    _print_facts(rows, as_json, lambda: _answer_lines(rows))
+
+
 def main() -> None:
     """Run the command line with the exit codes and messages that this module promises."""
     debug = "--debug" in sys.argv[1:]
@@ -199,6 +246,33 @@ def _bound(params: Sequence[str]) -> dict[str, str]:
     if wrong:
         raise UserError(f"`--param {wrong[0]}` must be NAME=VALUE.")
     return dict(param.split("=", 1) for param in params)
+
+
+def _layer_numbers(text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    if not re.fullmatch(r"\d+(,\d+)*", text):
+        raise UserError(f"`--contextual-layers {text}` must be numbers with commas, as 1,2.")
+    return [int(number) for number in text.split(",")]
+
+
+def _answer_lines(rows: list[dict[str, Any]]) -> str:
+    """Answers as a table; text from data must not drive the terminal."""
+    from latentlens_dag.questions import bracketed
+
+    room = max(40, shutil.get_terminal_size((160, 24)).columns - 42)
+    lines = [f"{'token':16}  {'rank':>4}  {'cosine':>6}  {'layer':>5}  sentence"]
+    for row in rows:
+        sentence = bracketed(row["sentence"], row["char_start"], row["char_end"], room)
+        name = _one_line(row["token"]) if row["rank"] == 1 else ""
+        lines.append(
+            f"{name:16}  {row['rank']:>4}  {row['cosine']:>6.3f}  {row['contextual_layer']:>5}  {_one_line(sentence)}"
+        )
+    return "\n".join(lines)
+
+
+def _one_line(text: str) -> str:
+    return _CONTROL.sub("\ufffd", text.replace("\n", " "))
 
 
 def _query_help(one: NamedQuery) -> str:

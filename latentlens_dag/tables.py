@@ -245,10 +245,12 @@ def width_of(table: Path) -> int:
 
 def _spelled(words: Sequence[str] | None) -> str | None:
     """The rows that are meant, as a filter of Lance's scanner."""
-    if words is None:
-        return None
-    quoted = ", ".join("'" + word.replace("'", "''") + "'" for word in words)
-    return f"word IN ({quoted})"
+    return None if words is None else _among("word", words)
+
+
+def _among(column: str, values: Sequence[str]) -> str:
+    quoted = ", ".join("'" + value.replace("'", "''") + "'" for value in values)
+    return f"{column} IN ({quoted})"
 
 
 def unit_problems(vectors: NDArray[np.float16]) -> list[str]:
@@ -295,9 +297,10 @@ class States(NamedTuple):
     states: NDArray[np.float32]  # [N, d]
 
 
-def read_states(path: Path) -> States:
-    """What `write_states` wrote."""
-    found = open_table(path).to_table().combine_chunks()
+def read_states(path: Path, image_id: str | None = None) -> States:
+    """What `write_states` wrote, or the states of one image of it."""
+    only = None if image_id is None else _among("image_id", [image_id])
+    found = open_table(path).to_table(filter=only).combine_chunks()
     states = matrix_of(found["state"].combine_chunks())
     return States(found["image_id"].to_pylist(), found["token_index"].to_numpy().astype(np.int32), states)
 

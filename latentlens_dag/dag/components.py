@@ -268,6 +268,11 @@ class Study(Declared):
         )
         return study_definitions(parts)
 
+    @property
+    def vlm_folder(self) -> Path:
+        """The folder of its model."""
+        return model_folder(self.vlm, "vlm", f"Study {self.name}")
+
     def _check_same_model(self, vlm: Path, index: Index, place: str) -> None:
         other = model_folder(index.language_model, "language_model", f"Index {index.name}")
         mine, theirs = text_shape(vlm), text_shape(other)

@@ -7,8 +7,11 @@ made on the spot, so that it can lie anywhere and nothing of it is ever imported
 import re
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import dagster as dg
 from dagster.components.core.component_tree import ComponentTree
@@ -16,6 +19,9 @@ from dagster.components.core.component_tree import ComponentTree
 from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.errors import UserError
 from latentlens_dag.home import Home, find_home, find_project
+
+if TYPE_CHECKING:
+    from latentlens_dag.dag.components import Study
 
 
 def load_definitions(project: Path | None = None, home: Home | None = None) -> dg.Definitions:
@@ -28,21 +34,44 @@ def load_definitions(project: Path | None = None, home: Home | None = None) -> d
     Raises:
         UserError: where there is no project, its `assets/` is missing, or a defs.yaml is wrong.
     """
+    warehouse = WarehouseResource(root=str((home or find_home()).warehouse.root))
+    tree = _tree(project)
+    with _told():
+        return dg.Definitions.merge(tree.build_defs(), dg.Definitions(resources={"warehouse": warehouse}))
+
+
+def find_study(name: str, project: Path | None = None) -> "Study":
+    """What a defs.yaml says of a study, without its assets; Dagster's history is not opened.
+
+    Raises:
+        UserError: where no study has the name, and as `load_definitions`.
+    """
+    from latentlens_dag.dag.components import Study
+
+    tree = _tree(project)
+    with _told():
+        studies = {study.name: study for study in tree.get_all_components(of_type=Study)}
+    if name not in studies:
+        raise UserError(f"There is no study {name!r}. There are: {', '.join(sorted(studies)) or 'none'}.")
+    return studies[name]
+
+
+def _tree(project: Path | None) -> ComponentTree:
     folder = project or find_project()
     if folder is None:
         raise UserError("No workspace.yaml here or above: run this inside a LatentLens project, such as a clone of it.")
     if not (folder / "assets").is_dir():
         raise UserError(f"{folder} has no folder `assets/`, where studies are declared (assets/NAME/defs.yaml).")
-    warehouse = WarehouseResource(root=str((home or find_home()).warehouse.root))
-    tree = ComponentTree.from_module(_as_module(folder / "assets"), project_root=folder)
-    return dg.Definitions.merge(_built(tree), dg.Definitions(resources={"warehouse": warehouse}))
+    return ComponentTree.from_module(_as_module(folder / "assets"), project_root=folder)
 
 
-def _built(tree: ComponentTree) -> dg.Definitions:
+@contextmanager
+def _told() -> Iterator[None]:
+    """Turn what Dagster raises for a wrong defs.yaml into the user's error."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", dg.BetaWarning)  # of Dagster's own code references
-            return tree.build_defs()
+            yield
     except Exception as error:
         raise _as_user_error(error) or error from error
 

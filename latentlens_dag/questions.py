@@ -1,0 +1,123 @@
+"""What one asks an index with: the states of a text's tokens, or of a visual token that a study has stored.
+
+What a newcomer gets wrong: a token's state depends on what comes before it, so " dog" in a sentence of yours is
+not " dog" alone, and its nearest occurrences are of like beginnings.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from latentlens_dag.errors import UserError
+from latentlens_dag.identity import part_of
+from latentlens_dag.layers import check_layers
+from latentlens_dag.occurrences import token_texts, tokenize
+from latentlens_dag.states import LanguageModel, captured
+from latentlens_dag.tables import read_states
+from latentlens_dag.warehouse import Warehouse
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_IMAGE_ID = re.compile(r"[0-9a-f]{16}")
+
+
+class Question(NamedTuple):
+    """Some tokens and their states at one layer."""
+
+    tokens: list[str]
+    """What each is called: a text's token, or the number of a visual token."""
+    layer: int
+    states: NDArray[np.float32]  # [tokens, d]
+
+
+def middle(layers: list[int]) -> int:
+    """The layer in the middle; of an even number, the upper of the two."""
+    return layers[len(layers) // 2]
+
+
+def text_question(model: LanguageModel, text: str, layer: int) -> Question:
+    """The states of every real token of a text, as the language model reads it alone.
+
+    Raises:
+        UserError: where the layer does not exist, or the text has no token.
+    """
+    import torch
+
+    check_layers([layer], model.depth, model.name, "the command (`--layer`)")
+    tokens = tokenize(model.tokenizer, [text])[0]
+    real = [place for place, special in enumerate(tokens.special) if not special]
+    if not real or not text.strip():
+        raise UserError("`--text` has no token: write a word or a sentence.")
+    ids = torch.tensor([tokens.ids], device=model.embedding.device)
+    keep = lambda states: states[0, real].float().cpu()  # noqa: E731
+    with captured(model.decoder, [layer], keep) as states, torch.inference_mode():
+        model.decoder(input_ids=ids, use_cache=False)
+    names = token_texts(model.tokenizer, {tokens.ids[place] for place in real})
+    return Question([names[tokens.ids[place]] for place in real], layer, states[layer].numpy())
+
+
+def visual_question(
+    warehouse: Warehouse, study: str, image_id: str, token: int, layer: int | None, near: int
+) -> Question:
+    """The stored state of one visual token.
+
+    Args:
+        warehouse: that holds the study's results.
+        study: its name.
+        image_id: of the table images.
+        token: its number in the image.
+        layer: a visual layer of the study; where it is None, `near` if the study has that, else its middle one.
+        near: a layer.
+
+    Raises:
+        UserError: where the study is not built, or has not the image, the token or the layer.
+    """
+    shape = _shape(warehouse.shape("study", study), study)
+    layers = sorted(shape["visual_layers"])
+    if layer is None:
+        layer = near if near in layers else middle(layers)
+    elif layer not in layers:
+        raise UserError(f"Study {study} has no visual layer {layer}; it has {', '.join(map(str, layers))}.")
+    states = None
+    if _IMAGE_ID.fullmatch(image_id):
+        batch = warehouse.visual(study, layer, part_of(image_id, shape["parts"]))
+        states = read_states(batch, image_id) if batch.is_dir() else None
+    if states is None or not len(states.token_index):
+        raise UserError(
+            f"Study {study} has no image {image_id!r} at visual layer {layer}: is it misspelled, or the study not "
+            'built to the end? `latentlens-dag query "SELECT image_id, file_name FROM images"` lists them.'
+        )
+    where = np.flatnonzero(states.token_index == token)
+    if not len(where):
+        raise UserError(
+            f"Image {image_id} has no visual token {token}; it has {states.token_index.min()} to "
+            f"{states.token_index.max()}."
+        )
+    return Question([str(token)], layer, states.states[where])
+
+
+def bracketed(sentence: str | None, start: int | None, end: int | None, width: int | None = None) -> str:
+    """The sentence with its word in brackets, or the sentence where it is not known which word; cut to `width`."""
+    if sentence is None:
+        return "(the corpus has it no more)"
+    if start is None or end is None:
+        return sentence if width is None or len(sentence) <= width else sentence[: width - 1] + "…"
+    before, word, after = sentence[:start], sentence[start:end], sentence[end:]
+    if width is not None and len(sentence) > width:
+        room = max(0, width - len(word)) // 2
+        before = before if len(before) <= room else "…" + before[len(before) - room :]
+        after = after if len(after) <= room else after[:room] + "…"
+    return f"{before}[{word}]{after}"
+
+
+def _shape(path: Path, study: str) -> dict[str, Any]:
+    if not path.is_file():
+        raise UserError(f"Study {study} is not built yet: run `latentlens-dag build {study}`.")
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found

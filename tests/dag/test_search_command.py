@@ -1,0 +1,127 @@
+"""`latentlens-dag search`: the same answers as the study has, for what a person asks with."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import torch
+
+from latentlens_dag import ContextualIndex
+from latentlens_dag.cli import _answer_lines, cli
+from latentlens_dag.errors import UserError
+from latentlens_dag.models import load_language_model
+
+
+@pytest.fixture
+def search(built_project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    monkeypatch.chdir(built_project)
+    monkeypatch.delenv("LATENTLENS_HOME", raising=False)
+
+    def run(*arguments: str) -> str:
+        cli.main(["search", "--study", "tiny", *arguments], standalone_mode=False)
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.fixture
+def neighbors(built_project: Path) -> pl.DataFrame:
+    folder = built_project / ".latentlens" / "warehouse" / "study" / "tiny" / "latentlens"
+    return pl.read_parquet(list(folder.glob("layer_*/*.parquet")))
+
+
+@pytest.mark.parametrize("layer", [0, 1, None])
+def test_a_visual_token_gets_the_answers_that_the_study_has(
+    search: Any, neighbors: pl.DataFrame, layer: int | None
+) -> None:
+    for image_id in sorted(set(neighbors["image_id"])):
+        where = [] if layer is None else ["--layer", str(layer)]
+        rows = json.loads(search("--image-id", image_id, "--token", "5", "-k", "3", "--json", *where))
+        mine = neighbors.filter(image_id=image_id, token_index=5, visual_layer=2 if layer is None else layer).sort(
+            "rank"
+        )
+        same = ["rank", "contextual_layer", "key", "word", "sentence_id", "char_start", "cosine"]
+        assert pl.DataFrame(rows)[same].equals(mine[same].cast({"cosine": pl.Float64}))
+        assert {row["layer"] for row in rows} == {2 if layer is None else layer}
+
+
+def test_every_token_of_a_text_is_asked_about_at_the_layer(search: Any, built_project: Path) -> None:
+    text = "A brown elephant"
+    rows = json.loads(search("--text", text, "--layer", "1", "-k", "2", "--json", "--contextual-layers", "2"))
+    model = load_language_model(built_project / "assets" / "tiny" / "model", device="cpu")
+    ids = model.tokenizer(text, return_tensors="pt")["input_ids"]
+    with torch.inference_mode():
+        states = model.decoder(input_ids=ids, output_hidden_states=True).hidden_states[1][0, 1:]  # without <bos>
+    index = ContextualIndex.open(built_project / ".latentlens" / "warehouse" / "index" / "words")
+    expected = index.search(states, k=2, layers=[2]).to_polars()
+    assert [row["key"] for row in rows] == expected["key"].to_list()
+    assert "".join(row["token"] for row in rows if row["rank"] == 1) == f" {text}"
+    assert len(rows) == 2 * len(states)
+
+
+def test_the_table_marks_the_word_in_its_sentence(search: Any) -> None:
+    lines = search("--text", "A brown dog", "--layer", "1", "--contextual-layers", "1", "-k", "1").splitlines()
+    assert lines[0].split() == ["token", "rank", "cosine", "layer", "sentence"]
+    assert lines[-1].split(maxsplit=4)[:4] == ["dog", "1", "1.000", "1"]
+    assert "A brown [dog] sleeps on the warm carpet near the door." in lines[-1]
+
+
+def test_answers_are_of_the_word_or_of_different_words(search: Any) -> None:
+    rows = json.loads(search("--text", "dog", "-k", "1", "--word", "CATS", "--json"))
+    assert {row["word"] for row in rows} == {"cats"}
+    words = [row["word"].lower() for row in json.loads(search("--text", "x", "-k", "9", "--unique", "word", "--json"))]
+    assert len(set(words[:9])) == 9
+
+
+def test_text_from_data_does_not_drive_the_terminal() -> None:
+    row = {"token": "\x1b[31m", "rank": 1, "cosine": 0.5, "contextual_layer": 2, "char_start": 4, "char_end": 7}
+    lines = _answer_lines([{**row, "sentence": "red\r\x1b[2J\nend"}]).splitlines()
+    assert len(lines) == 2
+    assert not any(character < " " or "\x7f" <= character < "\xa0" for character in lines[1])
+
+
+def test_a_long_sentence_is_cut_around_its_word() -> None:
+    row = {"token": "dog", "rank": 1, "cosine": 0.5, "contextual_layer": 2, "char_start": 5000, "char_end": 5003}
+    line = _answer_lines([{**row, "sentence": "a" * 5000 + "dog" + "b" * 5000}]).splitlines()[1]
+    assert "a[dog]b" in line
+    assert line.count("…") == 2
+    assert len(line) < 200
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["--text TEXT", "--image-id ID --token NUMBER"]),
+        (["--text", "a", "--image-id", "0123456789abcdef", "--token", "1"], ["one of the two"]),
+        (["--image-id", "0123456789abcdef"], ["one of the two"]),
+        (["--image-id", "0123456789abcdef", "--token", "1"], ["no image '0123456789abcdef'"]),
+        (["--image-id", "' OR true --", "--token", "1"], ["no image"]),
+        (["--image-id", "IMAGE", "--token", "9"], ["no visual token 9", "0 to 8"]),
+        (["--image-id", "IMAGE", "--token", "1", "--layer", "7"], ["no visual layer 7", "0, 1, 2"]),
+        (["--text", "a", "--layer", "7"], ["Layer 7"]),
+        (["--text", " "], ["no token"]),
+        (["--text", "a", "--contextual-layers", "5"], ["no contextual layer 5", "1, 2"]),
+        (["--text", "a", "--contextual-layers", "1;2"], ["with commas"]),
+        (["--text", "a", "--word", "zebra"], ["'zebra'"]),
+        (["--text", "a", "-k", "0"], ["at least 1"]),
+        (["--text", "a", "--study", "huge"], ["no study 'huge'", "tiny"]),
+        (["--text", "a", "--home", "nowhere"], ["no index in", "nowhere"]),
+    ],
+)
+def test_a_wrong_question_is_told(search: Any, neighbors: pl.DataFrame, arguments: list[str], words: list[str]) -> None:
+    image_id = neighbors["image_id"][0]
+    with pytest.raises(UserError) as error:
+        search(*[image_id if argument == "IMAGE" else argument for argument in arguments])
+    assert all(word in str(error.value) for word in words), error.value
+
+
+def test_an_image_of_a_study_that_is_not_built_is_told(search: Any, built_project: Path, tmp_path: Path) -> None:
+    house = tmp_path / "warehouse"
+    house.mkdir()
+    for kind in ("index", "corpus"):
+        (house / kind).symlink_to(built_project / ".latentlens" / "warehouse" / kind)
+    assert "dog" in search("--text", "a dog", "--home", str(tmp_path))
+    with pytest.raises(UserError, match="Study tiny is not built yet"):
+        search("--image-id", "0123456789abcdef", "--token", "1", "--home", str(tmp_path))
