@@ -196,6 +196,29 @@ def search(
     _print_facts(rows, as_json, lambda: _answer_lines(rows))
 
 
+@cli.command("import-index")
+@click.argument("source")
+@click.option("--output", type=click.Path(path_type=Path, file_okay=False), required=True, help="The new folder.")
+@click.option("--revision", help="Of a Hub repository: a commit, branch or tag.")
+@json_option
+def import_index(source: str, output: Path, revision: str | None, as_json: bool) -> None:
+    """Write an index of the reference library as a folder that can be searched.
+
+    SOURCE is its folder, with layer_N/embeddings_cache.pt, or a Hub id. Nothing that it holds is run.
+    """
+    from dataclasses import asdict
+
+    from latentlens_dag import reference
+
+    tell = (lambda done, total: click.echo(f"{done}/{total} layers", err=True)) if not as_json else lambda *_: None
+    found = reference.import_index(source, output, revision, tell)
+    text = (
+        f"{output}: {found.rows:,} occurrences of width {found.width} at layers {', '.join(map(str, found.layers))}; "
+        f"of {found.placed:,} the word's place in its sentence is certain. {found.repeated:,} repeated rows left out."
+    )
+    _print_facts({"path": str(output), **asdict(found)}, as_json, lambda: text)
+
+
 def main() -> None:
     """Run the command line with the exit codes and messages that this module promises."""
     debug = "--debug" in sys.argv[1:]

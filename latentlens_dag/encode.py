@@ -75,7 +75,7 @@ def encode(
     """
     check_layers(layers, model.depth, model.name, "the index")
     shape = (len(occurrences), model.width)
-    found = {layer: _empty(scratch / f"layer_{layer}.f16", shape) for layer in layers}
+    found = {layer: empty_encoded(scratch / f"layer_{layer}.f16", shape) for layer in layers}
     wanted = sorted(_needed(model, occurrences, sentences), key=lambda sentence: len(sentence.ids))
     total, done = sum(len(sentence.ids) for sentence in wanted), 0
     for batch in _batches(wanted):
@@ -139,7 +139,7 @@ def _joined(
     found: Encoded | None = None
     start = 0
     for vectors, norms in read_rows(table, stored.rows):
-        found = found or _empty(path, (rows, vectors.shape[1]))
+        found = found or empty_encoded(path, (rows, vectors.shape[1]))
         part = stored.places[start : start + len(vectors)]
         found.vectors[part], found.norms[part] = vectors, norms
         start += len(vectors)
@@ -200,7 +200,8 @@ def _batches(sentences: list[_Sentence]) -> Iterator[list[_Sentence]]:
         yield batch
 
 
-def _empty(path: Path, shape: tuple[int, int]) -> Encoded:
+def empty_encoded(path: Path, shape: tuple[int, int]) -> Encoded:
+    """Room for the vectors of N rows of width d, in a file whose space is reserved, and for their norms."""
     if not shape[0]:
         return Encoded(np.empty(shape, np.float16), np.empty(0, np.float32))
     _reserve(path, 2 * shape[0] * shape[1])

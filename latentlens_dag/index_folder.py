@@ -63,6 +63,7 @@ def index_shape(
     language_model: str,
     corpus: str | None = None,
     rows: Mapping[int, int] | None = None,
+    source: str | None = None,
 ) -> dict[str, Any]:
     """What `shape.json` says of an index.
 
@@ -71,6 +72,7 @@ def index_shape(
         layers: contextual layers.
         language_model: what a person calls it.
         corpus: of an index in a warehouse, whose sentences lie with the corpus.
+        source: what an index was imported from.
         rows: rows per layer, of an index that stands alone; in a warehouse every layer has all occurrences.
     """
     shape = {"format": FORMAT, "parts": parts, "layers": sorted(layers), "language_model": language_model}
@@ -78,6 +80,8 @@ def index_shape(
         shape["corpus"] = corpus
     if rows is not None:
         shape["rows"] = {str(layer): number for layer, number in sorted(rows.items())}
+    if source is not None:
+        shape["source"] = source
     return shape
 
 
