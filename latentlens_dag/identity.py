@@ -11,9 +11,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
+from importlib.metadata import version
 from pathlib import Path
 
 _BLOCK_BYTES = 1 << 20
+_DECIDING = ("latentlens-dag", "torch", "transformers", "pylance")
 
 
 def digest(content: bytes) -> str:
@@ -38,6 +40,12 @@ def file_digest(path: Path) -> str:
 def combined(parts: Iterable[object]) -> str:
     """One hash of several values in order, whatever characters they hold."""
     return digest(json.dumps([str(part) for part in parts]).encode("utf-8"))
+
+
+def provenance(**facts: object) -> str:
+    """Where something came from, as JSON: the facts, and the versions of the packages that decide its bytes."""
+    versions = {name: version(name) for name in _DECIDING}
+    return json.dumps({**facts, "versions": versions}, sort_keys=True)
 
 
 def part_of(content_id: str, parts: int) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -30,6 +31,7 @@ _WRITE_BYTES = 8 << 20
 _READ_ROWS = 4096
 _READ_BYTES = 16 << 20
 
+_MESSAGE = "__lance_commit_message"  # what Lance calls it among a transaction's properties
 _ENCODER = b"encoder"  # in a layer table's schema: what its vectors were made by
 
 
@@ -140,6 +142,36 @@ def commit_fragments(table: Path, records: list[Path], provenance: str) -> Fragm
     operation = lance.LanceOperation.Overwrite(layer_schema(facts[0]["width"], encoders.pop()), fragments)
     lance.LanceDataset.commit(str(table), operation, commit_message=provenance)
     return Fragments(rows, facts[0]["width"], combined(fact["content"] for fact in facts))
+
+
+def provenance_of(table: Path) -> str:
+    """What the newest commit of rows says of itself: the `provenance` that it was made with."""
+    dataset = open_table(table)
+    for transaction in dataset.get_transactions(dataset.version):
+        if message := (transaction.transaction_properties if transaction else {}).get(_MESSAGE):
+            return str(message)
+    return ""
+
+
+def tag(table: Path, name: str) -> int:
+    """Keep the newest version of a layer table, under this name, whatever `clean` removes; give its number.
+
+    A tag that exists is moved.
+    """
+    dataset = open_table(table)
+    move = dataset.tags.update if name in dataset.tags.list() else dataset.tags.create
+    move(name, dataset.version)
+    return int(dataset.version)
+
+
+def clean(table: Path, older_than: timedelta) -> int:
+    """Remove versions of a layer table that are older, and files that only they need; give the bytes freed.
+
+    The newest version stays, tagged ones stay, and fragments that were written but not committed stay: a build that is
+    running, or was interrupted, may commit them.
+    """
+    removed = open_table(table).cleanup_old_versions(older_than=older_than, error_if_tagged_old_versions=False)
+    return int(removed.bytes_removed)
 
 
 class Stored(NamedTuple):

@@ -1,4 +1,5 @@
 import json
+from datetime import timedelta
 from pathlib import Path
 
 import lance
@@ -12,9 +13,12 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.schema import OCCURRENCES
 from latentlens_dag.tables import (
     blocks,
+    clean,
     commit_fragments,
     count_rows,
+    provenance_of,
     read_states,
+    tag,
     unit_problems,
     write_fragments,
     write_states,
@@ -165,3 +169,42 @@ def test_the_hash_of_states_is_of_the_states_and_their_images(tmp_path: Path) ->
     ]
     assert len(set(hashes)) == 4
     assert write_states(tmp_path / "x", ["a", "a"], index, states) == hashes[0]
+
+
+def _version(table: Path, folder: Path, seed: int, provenance: str) -> set[int]:
+    """Commit one more version, of other rows; give its keys."""
+    rows, vectors, norms = _shard(seed, 50)
+    write_fragments(table, folder / "0.json", rows, vectors, norms)
+    commit_fragments(table, [folder / "0.json"], provenance)
+    return {int(key, 16) for key in rows["key"].to_pylist()}
+
+
+def test_clean_keeps_the_newest_and_tagged_versions_and_what_is_not_committed_yet(tmp_path: Path) -> None:
+    table = tmp_path / "layer_01.lance"
+    kept = _version(table, tmp_path, 0, "first")
+    assert tag(table, "v1") == 1
+    _version(table, tmp_path, 1, "second")
+    _version(table, tmp_path, 2, "third")
+    newest = _version(table, tmp_path, 3, "fourth")
+    rows, vectors, norms = _shard(4, 50)
+    write_fragments(table, tmp_path / "1.json", rows, vectors, norms)
+    assert clean(table, timedelta(days=1)) == 0
+    assert clean(table, timedelta(0)) > 2 * 50 * 8 * 2
+    assert [version["version"] for version in lance.dataset(str(table)).versions()] == [1, 4]
+    assert set(_rows(table)) == newest
+    old = lance.dataset(str(table), version="v1").to_table(columns=["key"])["key"].to_pylist()
+    assert {int(key, 16) for key in old} == kept
+    commit_fragments(table, [tmp_path / "1.json"], "the interrupted one")
+    assert count_rows(table) == 50
+    tag(table, "v1")
+    clean(table, timedelta(0))
+    assert [version["version"] for version in lance.dataset(str(table)).versions()] == [5]
+
+
+def test_a_table_says_what_it_was_made_by_even_after_it_was_indexed(tmp_path: Path) -> None:
+    table = tmp_path / "layer_01.lance"
+    _version(table, tmp_path, 0, "first")
+    _version(table, tmp_path, 1, "second")
+    tag(table, "release")
+    lance.dataset(str(table)).create_scalar_index("key", "BTREE")
+    assert provenance_of(table) == "second"

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from latentlens_dag.dag.corpus_assets import observed
 from latentlens_dag.dag.reporting import LoggedProgress, column_schema, result, written
 from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.versions import FORCED, observed_version, version_of
-from latentlens_dag.identity import combined
+from latentlens_dag.identity import combined, provenance
 from latentlens_dag.index_folder import index_shape
 from latentlens_dag.schema import OCCURRENCES
 from latentlens_dag.warehouse import Warehouse, write_json, write_parquet
@@ -24,6 +25,7 @@ from latentlens_dag.warehouse import Warehouse, write_json, write_parquet
 if TYPE_CHECKING:
     from latentlens_dag.dag.components import Corpus, Index
 
+_KEPT = timedelta(days=1)  # of replaced versions of a layer table: someone may be reading one
 _CANDIDATES, _SELECTION, _OCCURRENCES, _CONTEXTUAL, _TABLE = 1, 1, 1, 1, 1  # algorithms
 
 
@@ -190,6 +192,7 @@ def _tables(index: "Index", corpus: "Corpus", layers: list[int]) -> dg.AssetsDef
         context: dg.AssetExecutionContext, warehouse: WarehouseResource
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
         from latentlens_dag import tables
+        from latentlens_dag.approximate import WORTH_ROWS, build_approximate
 
         paths = warehouse.paths
         kept = pq.ParquetFile(paths.selection(index.name)).metadata.num_rows
@@ -198,12 +201,19 @@ def _tables(index: "Index", corpus: "Corpus", layers: list[int]) -> dg.AssetsDef
                 continue
             records = [paths.fragments(index.name, layer, shard) for shard in range(corpus.shards)]
             target = paths.layer_table(index.name, layer)
-            facts = tables.commit_fragments(target, records, f"run {context.run_id}")
+            facts = tables.commit_fragments(target, records, provenance(run=context.run_id, index=index.name))
             rows = tables.count_rows(target)
+            indexed: dict[str, object] = {}
+            if rows >= WORTH_ROWS:
+                context.log.info(f"Indexing the {rows:,} rows of layer {layer} for single queries.")
+                recall = build_approximate(target).recall
+                indexed = {"recall_at_5_by_nprobes": {str(nprobes): share for nprobes, share in recall.items()}}
+            tables.clean(target, _KEPT)
             problems = [] if rows == kept else [f"{rows} rows in the table, {kept} occurrences in the selection"]
             metadata = {
                 "dagster/row_count": rows,
                 "dagster/column_schema": column_schema(tables.layer_schema(facts.width)),
+                **indexed,
             }
             yield from checked(result(key, facts.content, metadata, [verdict("row_count", key, problems)]))
 
