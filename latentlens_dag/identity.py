@@ -13,6 +13,12 @@ import json
 from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
 
 _BLOCK_BYTES = 1 << 20
 _DECIDING = ("latentlens-dag", "torch", "transformers", "pylance")
@@ -56,3 +62,22 @@ def part_of(content_id: str, parts: int) -> int:
 def within_fraction(content_id: str, fraction: float) -> bool:
     """Whether an id belongs to a sample of `fraction` of all ids; smaller samples lie inside larger ones."""
     return int(content_id[:8], 16) < fraction * 2**32
+
+
+def to_numbers(ids: pa.Array | pa.ChunkedArray) -> NDArray[np.uint64]:
+    """Ids as numbers, which take a third of the memory and have the same order."""
+    import numpy as np
+
+    digits = "".join(ids.to_pylist())
+    return np.frombuffer(bytes.fromhex(digits), ">u8").astype(np.uint64)
+
+
+def to_ids(numbers: NDArray[np.uint64]) -> pa.Array:
+    """The ids (strings) that `to_numbers` made these numbers of."""
+    import numpy as np
+    import pyarrow as pa
+
+    digits = numbers.astype(">u8").tobytes().hex().encode("ascii")
+    ends = np.arange(0, len(digits) + 1, 16, dtype=np.int64)
+    parts = [None, pa.py_buffer(ends), pa.py_buffer(digits)]
+    return pa.Array.from_buffers(pa.large_string(), len(numbers), parts)

@@ -4,8 +4,11 @@ An occurrence is one token at one position of one sentence. Two sentences with t
 the same state there (the model is causal), so an occurrence is named by the hash of its token prefix,
 its `key`, and kept once; of every token the `contexts_per_token` occurrences with the smallest keys are
 kept. A hash is a uniform random number, so this is a uniform sample, and it is the same in any order of
-the corpus and any number of shards: each shard offers its own smallest (`candidates`), `select` takes
-the smallest of those, and the shard that owns a kept occurrence writes it (`kept_rows`).
+the corpus and any number of shards: each shard offers its own smallest (`candidates`), `write_selection`
+takes the smallest of those, and the shard that owns a kept occurrence writes it (`kept_rows`).
+
+Memory holds what a shard offers and some thousand sentences, never the tokens of a whole shard: rows are
+reduced to the smallest every so often, and what can no longer be among them is not even made a row.
 
 What a newcomer gets wrong: the word is not the token. "ele" of "elephant" is a token; its word is
 "elephant", found from the tokenizer's character offsets, never by searching for the text.
@@ -13,26 +16,40 @@ What a newcomer gets wrong: the word is not the token. "ele" of "elephant" is a 
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from latentlens_dag.identity import digest, within_fraction
+from latentlens_dag.errors import UserError
+from latentlens_dag.identity import to_ids, to_numbers, within_fraction
 from latentlens_dag.schema import OCCURRENCES
+from latentlens_dag.warehouse import parquet_rows
 
 if TYPE_CHECKING:
     import polars as pl
+    from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerBase
 
+SELECTION = pa.schema([("sentence_id", pa.string()), ("key", pa.string())])
+"""The columns of a selection."""
 _SENTENCES_PER_CALL = 1000
+_ROWS_WAITING = 1 << 18  # rows of a shard that wait, at least, until they are reduced
+_ROWS_MERGED = 1 << 16  # rows of each shard's candidates that are held while the smallest are taken
+_ROWS_JOINED = 1 << 20  # rows of the selection that are compared with a shard's candidates at once
 # Letters and digits with inner apostrophes and hyphens; scripts written without blanks (Thai, Chinese, Japanese)
 # have no such runs, so there a word is the token's own text.
 _UNSPACED = "\u0e00-\u0eff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _WORD = re.compile(rf"[^\W_{_UNSPACED}]+(?:['’-][^\W_{_UNSPACED}]+)*")
+
+_NO_LIMIT = np.iinfo(np.uint64).max
 
 
 class Tokens(NamedTuple):
@@ -44,24 +61,28 @@ class Tokens(NamedTuple):
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[Tokens]:
-    """Sentences with their specials (a beginning-of-sequence token, say), without padding."""
-    found = tokenizer(texts, return_offsets_mapping=True, return_special_tokens_mask=True)
-    rows = zip(found["input_ids"], found["offset_mapping"], found["special_tokens_mask"], strict=True)
-    return [Tokens(ids, spans, [bool(flag) for flag in special]) for ids, spans, special in rows]
+    """Sentences with their specials (a beginning-of-sequence token, say), without padding, whole.
+
+    Raises:
+        UserError: where the tokenizer is not a fast one.
+    """
+    if not getattr(tokenizer, "is_fast", False):
+        raise UserError(
+            f"The tokenizer of {tokenizer.name_or_path or 'the language model'} ({type(tokenizer).__name__}) is not a "
+            "fast one: it does not say which characters a token stands for, so its word cannot be found. Use a model "
+            "folder that has a tokenizer.json, as `AutoTokenizer.from_pretrained(...).save_pretrained(FOLDER)` writes "
+            "it for most models."
+        )
+    backend = tokenizer.backend_tokenizer  # called directly: the wrapper takes longer than the tokenizer itself
+    backend.no_truncation()
+    backend.no_padding()
+    found = backend.encode_batch(texts)
+    return [Tokens(one.ids, one.offsets, [bool(flag) for flag in one.special_tokens_mask]) for one in found]
 
 
 def word_span(text: str, start: int, end: int) -> tuple[int, int]:
     """The characters of the whole word around a token's characters; of the token itself where it is no word."""
-    while start < end and text[start].isspace():
-        start += 1
-    while end > start and text[end - 1].isspace():
-        end -= 1
-    for word in _WORD.finditer(text):
-        if word.start() <= start < word.end():
-            return word.start(), max(word.end(), end)
-        if word.start() > start:
-            break
-    return start, end
+    return _span_among(_words(text), text, start, end)
 
 
 def token_texts(tokenizer: PreTrainedTokenizerBase, ids: Iterable[int]) -> dict[int, str]:
@@ -73,9 +94,14 @@ def token_texts(tokenizer: PreTrainedTokenizerBase, ids: Iterable[int]) -> dict[
     return texts
 
 
+def read_sentences(shard_file: Path) -> Iterator[pa.RecordBatch]:
+    """The sentences of a shard (SENTENCES), some at a time."""
+    return pq.ParquetFile(shard_file).iter_batches(_SENTENCES_PER_CALL)
+
+
 def candidates(
     tokenizer: PreTrainedTokenizerBase,
-    sentences: pa.Table,
+    sentences: pa.Table | Iterable[pa.RecordBatch],
     index: str,
     contexts_per_token: int,
     min_position: int = 1,
@@ -85,7 +111,7 @@ def candidates(
 
     Args:
         tokenizer: a fast tokenizer (one that knows offsets).
-        sentences: of the shard (SENTENCES).
+        sentences: of the shard (SENTENCES), in any order; in batches they need never be in memory together.
         index: name of the index, written into every row.
         contexts_per_token: the most occurrences per token id.
         min_position: the first position that is offered, counted in real tokens from 0.
@@ -94,40 +120,44 @@ def candidates(
     Returns:
         OCCURRENCES, in order of key: one row per distinct prefix, at most `contexts_per_token` per token.
         Equal prefixes belong to the sentence with the smallest id.
+
+    Raises:
+        UserError: where the tokenizer is not a fast one.
     """
-    import polars as pl
-
-    rows: list[tuple[object, ...]] = []
-    for texts in _chunks(sentences, fraction):
-        for (sentence_id, text), tokens in zip(texts, tokenize(tokenizer, [t for _, t in texts]), strict=True):
-            rows.extend((*row, sentence_id) for row in _occurrences_of(text, tokens, min_position))
-    columns = ["key", "token_id", "word", "char_start", "char_end", "position", "sentence_id"]
-    types = {"token_id": pl.Int32, "char_start": pl.Int32, "char_end": pl.Int32, "position": pl.Int32}
-    frame = pl.DataFrame(rows, schema={c: types.get(c, pl.String) for c in columns}, orient="row")
-    frame = _smallest(frame, contexts_per_token)
-    texts_of = token_texts(tokenizer, frame["token_id"].unique().to_list())
-    named = frame.with_columns(
-        pl.lit(index).alias("index"),
-        pl.col("token_id").replace_strict(texts_of, return_dtype=pl.String).alias("token_str"),
-    )
-    return named.select(OCCURRENCES.names).to_arrow().cast(OCCURRENCES)
+    best = _Best(contexts_per_token)
+    for chunk in _chunks(sentences, fraction):
+        best.add(_rows(tokenizer, chunk, min_position, best.limits))
+    return _named(best.rows(), tokenizer, index)
 
 
-def select(candidate_files: list[Path], contexts_per_token: int) -> pa.Table:
-    """The occurrences that the index keeps, over all shards: `sentence_id`, `key`, in order of key."""
-    import polars as pl
+def write_selection(candidate_files: list[Path], contexts_per_token: int, out: Path) -> int:
+    """Write the occurrences that the index keeps (SELECTION), in order of key; give their number.
 
-    frames = [pl.read_parquet(file, columns=["key", "token_id", "sentence_id"]) for file in candidate_files]
-    kept = _smallest(pl.concat(frames), contexts_per_token).select("sentence_id", "key")
-    return kept.to_arrow().cast(pa.schema([("sentence_id", pa.string()), ("key", pa.string())]))
+    The files are in order of key themselves, so they are merged, and of each token as many are taken as it may have.
+    Memory holds some rows of each file and one number per token.
+    """
+    count = np.zeros(0, np.int64)
+    with parquet_rows(out, SELECTION) as rows:
+        for part in _merged(candidate_files):
+            found = _smallest(part, contexts_per_token)
+            tokens = found["token_id"].to_numpy()
+            count = _grown(count, tokens, 0)
+            found = found.filter(_rank_in_token() < contexts_per_token - count[tokens])
+            count += np.bincount(found["token_id"].to_numpy(), minlength=len(count))
+            rows.write(found.select(SELECTION.names).to_arrow())
+    return rows.written
 
 
 def kept_rows(candidate_file: Path, selection_file: Path) -> pa.Table:
     """The shard's candidates that the selection kept (OCCURRENCES), in order of key."""
     import polars as pl
 
-    offered, selection = pl.read_parquet(candidate_file), pl.read_parquet(selection_file)
-    return offered.join(selection, on=["key", "sentence_id"], how="semi").sort("key").to_arrow().cast(OCCURRENCES)
+    offered = pl.read_parquet(candidate_file)
+    names = offered.select("key", "sentence_id")
+    parts = pq.ParquetFile(selection_file).iter_batches(_ROWS_JOINED)
+    mine = [names.join(_frame(part), on=names.columns, how="semi") for part in parts]
+    kept = offered.join(pl.concat([names.clear(), *mine]), on=names.columns, how="semi")
+    return kept.sort("key").select(OCCURRENCES.names).to_arrow().cast(OCCURRENCES)
 
 
 def read_occurrences(path: Path) -> pa.Table:
@@ -137,33 +167,188 @@ def read_occurrences(path: Path) -> pa.Table:
 
 def prefix_keys(ids: list[int]) -> list[str]:
     """The key of every position: the hash of the token ids up to and with it (4 bytes each, little endian)."""
-    content = b"".join(token_id.to_bytes(4, "little") for token_id in ids)
-    return [digest(content[: 4 * (t + 1)]) for t in range(len(ids))]
+    return [key.hex() for key in _prefix_digests(ids)]
 
 
-def _occurrences_of(text: str, tokens: Tokens, min_position: int) -> Iterator[tuple[object, ...]]:
-    position = -1
-    for key, token_id, span, special in zip(prefix_keys(tokens.ids), *tokens, strict=True):
-        if special:
-            continue
-        position += 1
-        if position >= min_position:
-            start, end = word_span(text, *span)
-            yield key, token_id, text[start:end], start, end, position
+def _prefix_digests(ids: list[int]) -> Iterator[bytes]:
+    state = hashlib.blake2b(digest_size=8)  # as identity.digest, going on from one prefix to the next
+    for token_id in ids:
+        state.update(token_id.to_bytes(4, "little"))
+        yield state.digest()
 
 
-def _chunks(sentences: pa.Table, fraction: float) -> Iterator[list[tuple[str, str]]]:
-    for batch in sentences.to_batches(max_chunksize=_SENTENCES_PER_CALL):
-        pairs = zip(batch["sentence_id"].to_pylist(), batch["text"].to_pylist(), strict=True)
-        chosen = [(i, text) for i, text in pairs if within_fraction(i, fraction)]
-        if chosen:
-            yield chosen
+class _Chunk(NamedTuple):
+    """Some sentences."""
+
+    ids: list[str]
+    texts: list[str]
+
+
+def _chunks(sentences: pa.Table | Iterable[pa.RecordBatch], fraction: float) -> Iterator[_Chunk]:
+    batches = sentences.to_batches(_SENTENCES_PER_CALL) if isinstance(sentences, pa.Table) else sentences
+    for batch in batches:
+        for start in range(0, len(batch), _SENTENCES_PER_CALL):
+            part = batch.slice(start, _SENTENCES_PER_CALL)
+            pairs = zip(part["sentence_id"].to_pylist(), part["text"].to_pylist(), strict=True)
+            chosen = [pair for pair in pairs if within_fraction(pair[0], fraction)]
+            if chosen:
+                yield _Chunk(*map(list, zip(*chosen, strict=True)))
+
+
+def _rows(
+    tokenizer: PreTrainedTokenizerBase, chunk: _Chunk, min_position: int, limits: NDArray[np.uint64]
+) -> pl.DataFrame:
+    """The occurrences of some sentences, but those whose key is above the limit of their token."""
+    import polars as pl
+
+    found = tokenize(tokenizer, chunk.texts)
+    lengths = [len(tokens.ids) for tokens in found]
+    sentence = np.repeat(np.arange(len(found)), lengths)
+    token_id = np.fromiter(chain.from_iterable(tokens.ids for tokens in found), np.int32, len(sentence))
+    key = np.frombuffer(b"".join(chain.from_iterable(_prefix_digests(tokens.ids) for tokens in found)), ">u8")
+    real = ~np.fromiter(chain.from_iterable(tokens.special for tokens in found), np.bool_, len(sentence))
+    position = _counted(real, lengths)
+    below = key <= _grown(limits, token_id, _NO_LIMIT)[token_id]
+    wanted = np.flatnonzero(real & (position >= min_position) & below)
+    words = list(_words_around(chunk.texts, found, sentence[wanted].tolist(), wanted.tolist()))
+    return pl.DataFrame(
+        {
+            "key": key[wanted].astype(np.uint64),
+            "token_id": token_id[wanted],
+            "word": pl.Series([word for word, _, _ in words], dtype=pl.String),
+            "char_start": np.array([start for _, start, _ in words], np.int32),
+            "char_end": np.array([end for _, _, end in words], np.int32),
+            "position": position[wanted].astype(np.int32),
+            "sentence_id": to_numbers(pa.array(chunk.ids))[sentence[wanted]],
+        }
+    )
+
+
+def _counted(real: NDArray[np.bool_], lengths: Sequence[int]) -> NDArray[np.int64]:
+    """The position of every token in its sentence, in real tokens from 0."""
+    so_far = np.cumsum(real)
+    starts = np.cumsum([0, *lengths])[:-1]
+    before = np.concatenate([[0], so_far])[starts]
+    return so_far - 1 - np.repeat(before, lengths)
+
+
+def _words_around(
+    texts: list[str], found: list[Tokens], sentences: list[int], wanted: list[int]
+) -> Iterator[tuple[str, int, int]]:
+    """Word, start and end of the wanted tokens, counted over all sentences, of which `sentences` says whose each is."""
+    starts = np.cumsum([0, *(len(tokens.ids) for tokens in found)]).tolist()
+    last, words = -1, []
+    for number, place in zip(sentences, wanted, strict=True):
+        text = texts[number]
+        if number != last:
+            last, words = number, _words(text)
+        start, end = _span_among(words, text, *found[number].spans[place - starts[number]])
+        yield text[start:end], start, end
+
+
+def _words(text: str) -> list[tuple[int, int]]:
+    return [word.span() for word in _WORD.finditer(text)]
+
+
+def _span_among(words: list[tuple[int, int]], text: str, start: int, end: int) -> tuple[int, int]:
+    while start < end and text[start].isspace():
+        start += 1
+    while end > start and text[end - 1].isspace():
+        end -= 1
+    before = bisect_right(words, (start, len(text)))
+    if before and start < words[before - 1][1]:
+        return words[before - 1][0], max(words[before - 1][1], end)
+    return start, end
+
+
+class _Best:
+    """The smallest of the rows that were added, as `_smallest` of all of them together would give them."""
+
+    def __init__(self, contexts_per_token: int) -> None:
+        self.limits = np.zeros(0, np.uint64)
+        """By token id: the key above which a row cannot be among the smallest any more."""
+        self._contexts = contexts_per_token
+        self._waiting: list[pl.DataFrame] = []
+        self._count = self._most = 0
+
+    def add(self, rows: pl.DataFrame) -> None:
+        self._waiting.append(rows)
+        self._count += len(rows)
+        if self._count > max(_ROWS_WAITING, self._most):
+            self.rows()
+
+    def rows(self) -> pl.DataFrame:
+        import polars as pl
+
+        best = _smallest(pl.concat([_no_rows(), *self._waiting]), self._contexts)
+        self._waiting, self._count, self._most = [best], len(best), 2 * len(best)
+        full = best.filter(_rank_in_token() == self._contexts - 1)
+        tokens = full["token_id"].to_numpy()
+        self.limits = _grown(self.limits, tokens, _NO_LIMIT)
+        self.limits[tokens] = full["key"].to_numpy()
+        return best
+
+
+def _no_rows() -> pl.DataFrame:
+    import polars as pl
+
+    numbers = dict.fromkeys(("char_start", "char_end", "position"), pl.Int32)
+    kinds = {"key": pl.UInt64, "token_id": pl.Int32, "word": pl.String, **numbers, "sentence_id": pl.UInt64}
+    return pl.DataFrame(schema=kinds)
 
 
 def _smallest(rows: pl.DataFrame, contexts_per_token: int) -> pl.DataFrame:
-    """Distinct keys, each with its smallest sentence; of every token the smallest keys; in order of key."""
+    """Distinct keys, each with its smallest sentence; of every token the smallest keys; in order of key.
+
+    The smallest of some rows' smallest and others' are the smallest of all: rows may be reduced in any parts.
+    """
+    distinct = rows.sort("key", "sentence_id").unique("key", keep="first", maintain_order=True)
+    return distinct.filter(_rank_in_token() < contexts_per_token)
+
+
+def _rank_in_token() -> pl.Expr:
+    """How many rows of the same token come before."""
     import polars as pl
 
-    distinct = rows.sort("key", "sentence_id").unique("key", keep="first", maintain_order=True)
-    rank = pl.int_range(pl.len()).over("token_id")
-    return distinct.filter(rank < contexts_per_token)
+    return pl.int_range(pl.len()).over("token_id")
+
+
+def _named(rows: pl.DataFrame, tokenizer: PreTrainedTokenizerBase, index: str) -> pa.Table:
+    """Rows as they are written (OCCURRENCES): with the token's text, and ids as strings."""
+    import polars as pl
+
+    texts_of = token_texts(tokenizer, rows["token_id"].unique().to_list())
+    named = rows.with_columns(
+        pl.lit(index).alias("index"),
+        pl.col("token_id").replace_strict(texts_of, return_dtype=pl.String).alias("token_str"),
+    ).to_arrow()
+    for name in ("key", "sentence_id"):
+        named = named.set_column(named.column_names.index(name), name, to_ids(rows[name].to_numpy()))
+    return named.select(OCCURRENCES.names).cast(OCCURRENCES)
+
+
+def _merged(candidate_files: list[Path]) -> Iterator[pl.DataFrame]:
+    """The rows of files in order of key, by ranges of keys in ascending order; equal keys are in one range."""
+    import polars as pl
+
+    columns = ["key", "token_id", "sentence_id"]
+    files = [map(_frame, pq.ParquetFile(file).iter_batches(_ROWS_MERGED, columns=columns)) for file in candidate_files]
+    none = pl.DataFrame()
+    held = [next(file, none) for file in files]
+    while any(map(len, held)):
+        end = min(rows["key"][-1] for rows in held if len(rows))
+        yield pl.concat([rows.filter(pl.col("key") <= end) for rows in held if len(rows)])
+        held = [rows.filter(pl.col("key") > end) if len(rows) else rows for rows in held]
+        held = [rows if len(rows) else next(file, none) for rows, file in zip(held, files, strict=True)]
+
+
+def _frame(batch: pa.RecordBatch) -> pl.DataFrame:
+    import polars as pl
+
+    return pl.DataFrame(pl.from_arrow(batch))
+
+
+def _grown(values: NDArray, tokens: NDArray[np.int32], fill: int) -> NDArray:
+    """Values by token id, with `fill` for tokens that have none yet."""
+    missing = int(tokens.max(initial=-1)) + 1 - len(values)
+    return np.concatenate([values, np.full(missing, fill, values.dtype)]) if missing > 0 else values

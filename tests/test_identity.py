@@ -3,9 +3,19 @@
 import hashlib
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
-from latentlens_dag.identity import combined, digest, file_digest, part_of, text_id, within_fraction
+from latentlens_dag.identity import (
+    combined,
+    digest,
+    file_digest,
+    part_of,
+    text_id,
+    to_ids,
+    to_numbers,
+    within_fraction,
+)
 
 
 def test_ids_are_those_of_every_warehouse_that_was_ever_built() -> None:
@@ -34,3 +44,10 @@ def test_a_sample_is_everything_or_nothing_at_its_ends() -> None:
     ends = ["0" * 16, "f" * 16]
     assert [within_fraction(i, 1.0) for i in ends] == [True, True]
     assert [within_fraction(i, 0.0) for i in ends] == [False, False]
+
+
+@pytest.mark.parametrize("ids", [[], ["0" * 16], ["f" * 16, "0123456789abcdef", "0" * 16]])
+def test_ids_become_numbers_of_the_same_order_and_come_back(ids: list[str]) -> None:
+    numbers = to_numbers(pa.array(ids, pa.string()))
+    assert numbers.tolist() == [int(one, 16) for one in ids]
+    assert to_ids(numbers).to_pylist() == ids

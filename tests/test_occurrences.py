@@ -1,14 +1,26 @@
 import random
 from collections import defaultdict
+from itertools import pairwise
 from pathlib import Path
 
+import polars as pl
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from latentlens_dag import occurrences as module
+from latentlens_dag.errors import UserError
 from latentlens_dag.identity import digest, part_of, text_id
-from latentlens_dag.occurrences import candidates, kept_rows, prefix_keys, select, token_texts, tokenize, word_span
+from latentlens_dag.occurrences import (
+    candidates,
+    kept_rows,
+    prefix_keys,
+    token_texts,
+    tokenize,
+    word_span,
+    write_selection,
+)
 from latentlens_dag.schema import OCCURRENCES, SENTENCES
 from latentlens_dag.testing import SENTENCES as TEXTS
 from latentlens_dag.testing import tiny_tokenizer
@@ -30,7 +42,7 @@ def _kept(tmp_path: Path, texts: list[str], shards: int, cap: int, **options: fl
         file = tmp_path / f"{shards}_{shard}.parquet"
         write_parquet(candidates(TOKENIZER, _table(mine), "x", cap, **options), file, OCCURRENCES)
         files.append(file)
-    write_parquet(select(files, cap), tmp_path / "selection.parquet")
+    write_selection(files, cap, tmp_path / "selection.parquet")
     rows = [row for file in files for row in kept_rows(file, tmp_path / "selection.parquet").to_pylist()]
     return sorted(rows, key=lambda row: row["key"])
 
@@ -56,6 +68,84 @@ def _slow_definition(texts: list[str], cap: int, min_position: int = 1) -> set[t
 def test_the_kept_occurrences_are_those_of_the_slow_definition(tmp_path: Path, shards: int, cap: int) -> None:
     found = {(row["key"], row["sentence_id"]) for row in _kept(tmp_path, MANY, shards, cap)}
     assert found == _slow_definition(MANY, cap)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 100])
+@pytest.mark.parametrize("cap", [1, 3, 50])
+def test_nothing_depends_on_how_many_rows_are_held_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int, cap: int
+) -> None:
+    expected = _kept(tmp_path, MANY, 3, cap)
+    bytes_of = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    assert len(bytes_of) == 4
+    for name in ("_ROWS_WAITING", "_ROWS_MERGED", "_ROWS_JOINED", "_SENTENCES_PER_CALL"):
+        monkeypatch.setattr(module, name, rows)
+    assert _kept(tmp_path, MANY, 3, cap) == expected
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == bytes_of
+
+
+def test_sentences_that_come_in_batches_offer_what_they_offer_together() -> None:
+    table = _table(MANY)
+    batches = (batch for batch in table.to_batches(7))  # gone once read
+    assert candidates(TOKENIZER, batches, "x", 3).equals(candidates(TOKENIZER, table, "x", 3))
+
+
+def test_the_order_of_a_shards_sentences_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = candidates(TOKENIZER, _table(MANY), "x", 2)
+    monkeypatch.setattr(module, "_ROWS_WAITING", 1)
+    monkeypatch.setattr(module, "_SENTENCES_PER_CALL", 1)
+    assert candidates(TOKENIZER, _table(MANY)[::-1], "x", 2).equals(expected)
+
+
+def test_rows_that_can_no_longer_be_kept_are_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    real = module._rows
+    monkeypatch.setattr(module, "_rows", lambda *args: (made.append(len(found := real(*args))), found)[1])
+    monkeypatch.setattr(module, "_SENTENCES_PER_CALL", 8)
+    monkeypatch.setattr(module, "_ROWS_WAITING", 1)
+    candidates(TOKENIZER, _table(MANY), "x", 1)
+    assert sum(made[-3:]) < sum(made[:3]) / 4
+
+
+ROWS = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 3)), max_size=40)  # key, sentence
+
+
+@settings(deadline=None)
+@given(rows=ROWS, cuts=st.lists(st.integers(0, 40), max_size=4), cap=st.integers(1, 4))
+def test_the_smallest_of_the_smallest_of_parts_are_the_smallest_of_all(
+    rows: list[tuple[int, int]], cuts: list[int], cap: int
+) -> None:
+    names = {"key": pl.UInt64, "sentence_id": pl.UInt64, "token_id": pl.Int32}
+    frame = pl.DataFrame([(key, s, key % 3) for key, s in rows], schema=names, orient="row")  # a key has one token
+    ends = [0, *sorted(min(cut, len(rows)) for cut in cuts), len(rows)]
+    folded = frame.clear()
+    for start, end in pairwise(ends):
+        folded = module._smallest(pl.concat([folded, module._smallest(frame[start:end], cap)]), cap)
+    assert folded.equals(module._smallest(frame, cap))
+    owners: dict[int, int] = {}
+    for key, sentence in rows:
+        owners[key] = min(sentence, owners.get(key, sentence))
+    slow = [key for token in range(3) for key in sorted(key for key in owners if key % 3 == token)[:cap]]
+    assert folded.select("key", "sentence_id").rows() == [(key, owners[key]) for key in sorted(slow)]
+
+
+@pytest.mark.parametrize("asked", [{"truncation": True, "max_length": 5}, {"padding": "max_length", "max_length": 99}])
+def test_sentences_are_read_whole_and_alone_whatever_was_asked_of_the_tokenizer_before(asked: dict) -> None:
+    tokenizer = tiny_tokenizer()
+    whole = [(found.ids, found.spans) for found in tokenize(tokenizer, list(TEXTS))]
+    tokenizer(list(TEXTS), **asked)
+    assert [(found.ids, found.spans) for found in tokenize(tokenizer, list(TEXTS))] == whole
+    one = tiny_tokenizer()(list(TEXTS), return_offsets_mapping=True)
+    assert whole == list(zip(one["input_ids"], one["offset_mapping"], strict=True))
+    first = tokenize(tokenizer, list(TEXTS))[0]
+    assert first.special == [True, *[False] * (len(first.ids) - 1)]
+
+
+def test_a_tokenizer_that_knows_no_offsets_is_refused_with_a_way_out() -> None:
+    from transformers import ByT5Tokenizer
+
+    with pytest.raises(UserError, match=r"ByT5Tokenizer.* not a fast one.*tokenizer\.json"):
+        candidates(ByT5Tokenizer(), _table(["A dog."]), "x", 5)
 
 
 @settings(max_examples=10, deadline=None)
@@ -123,8 +213,10 @@ def test_a_piece_of_a_character_has_a_text_that_tells_it_from_others() -> None:
     assert not any("\ufffd" in text for text in texts.values())
 
 
-def test_an_empty_shard_offers_nothing() -> None:
+def test_an_empty_shard_offers_nothing_and_takes_nothing_from_the_others(tmp_path: Path) -> None:
     assert candidates(TOKENIZER, _table([]), "x", 5).num_rows == 0
+    assert _kept(tmp_path, MANY[:2], 40, 5) == _kept(tmp_path, MANY[:2], 1, 5)
+    assert _kept(tmp_path, [], 2, 5) == []
 
 
 def test_a_token_without_text_is_given_as_the_tokenizer_writes_it() -> None:

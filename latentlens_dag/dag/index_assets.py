@@ -53,7 +53,7 @@ def _candidates(index: "Index", corpus: "Corpus") -> dg.AssetsDefinition:
 
         shard = int(context.partition_key)
         tokenizer = AutoTokenizer.from_pretrained(index.model_folder)
-        sentences = pq.read_table(warehouse.paths.shard(corpus.name, shard))
+        sentences = core.read_sentences(warehouse.paths.shard(corpus.name, shard))
         found = core.candidates(
             tokenizer, sentences, index.name, index.contexts_per_token, index.min_position, index.fraction
         )
@@ -76,7 +76,7 @@ def _selection(index: "Index", corpus: "Corpus") -> dg.AssetsDefinition:
     def selection(warehouse: WarehouseResource) -> dg.MaterializeResult:
         files = [warehouse.paths.candidates(index.name, shard) for shard in range(corpus.shards)]
         out = warehouse.paths.selection(index.name)
-        write_parquet(core.select(files, index.contexts_per_token), out)
+        core.write_selection(files, index.contexts_per_token, out)
         return written(out)
 
     return selection
