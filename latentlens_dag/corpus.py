@@ -3,7 +3,8 @@
 A sentence is a line, or a cell of a column, without its outer blanks; empty ones are dropped and equal sentences
 counted once. Its id is the hash of its text and decides its shard. Sources are read as a stream, and what does
 not fit into memory is sorted on disk, by DuckDB. What a newcomer gets wrong: the order of the source is not kept.
-Everything is ordered by `sentence_id`, so a shuffled corpus gives the same bytes.
+Everything is ordered by `sentence_id`, so a shuffled corpus gives the same bytes; only `write_order`, for those who
+ask for it, says where a sentence came first.
 """
 
 from __future__ import annotations
@@ -17,15 +18,21 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, TYPE_CHECKING, Literal, NamedTuple
 
 import pyarrow as pa
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.identity import part_of, text_id
+from latentlens_dag.identity import part_of, text_id, to_numbers
 from latentlens_dag.schema import SENTENCES
 from latentlens_dag.warehouse import parquet_rows
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+ORDER = pa.schema([("sentence_id", pa.string()), ("first_place", pa.int64())])
+"""The columns of an order: `first_place` counts the source's texts from 0."""
 LONGEST = 100_000
 """Characters of the longest text that is taken for a sentence."""
 _BATCH = 65_536
@@ -89,36 +96,92 @@ def write_texts(texts: Iterable[str], out: Path, if_empty: str) -> int:
     Raises:
         UserError: saying `if_empty`, where there is not one.
     """
+    stream = iter(texts)
+    parts = (pa.table([_ids(part), part], SENTENCES) for part in iter(lambda: list(islice(stream, _BATCH)), []))
+    query = "SELECT DISTINCT sentence_id, text FROM found ORDER BY sentence_id"
     with parquet_rows(out, SENTENCES) as rows:
-        for table in _sorted_by_id(texts, out.parent):
+        for table in _sorted(parts, SENTENCES, query, out.parent):
             rows.write(table)
         if not rows.written:
             raise UserError(if_empty)
     return rows.written
 
 
-def _sorted_by_id(texts: Iterable[str], folder: Path) -> Iterator[pa.Table]:
-    """Distinct texts with their ids (SENTENCES), in order of id; what memory does not hold is sorted in `folder`."""
+def write_order(source: TextSource, out: Path) -> int:
+    """Write where each distinct sentence of a source first comes in it (ORDER), in order of id; give their number.
+
+    Raises:
+        UserError: as `read_texts`.
+    """
+    texts = enumerate(read_texts(source))
+    parts = (
+        pa.table([_ids(text for _, text in part), [place for place, _ in part]], ORDER)
+        for part in iter(lambda: list(islice(texts, _BATCH)), [])
+    )
+    query = "SELECT sentence_id, min(first_place) FROM found GROUP BY sentence_id ORDER BY sentence_id"
+    with parquet_rows(out, ORDER) as rows:
+        for table in _sorted(parts, ORDER, query, out.parent):
+            rows.write(table)
+    return rows.written
+
+
+class Order(NamedTuple):
+    """Where each sentence of a corpus first comes in its source; 16 bytes a sentence."""
+
+    ids: NDArray[np.uint64]
+    """Ascending."""
+    first_places: NDArray[np.int64]
+
+    def places_of(self, sentence_ids: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """The first place of each of these sentences."""
+        import numpy as np
+
+        found = np.searchsorted(self.ids, sentence_ids)
+        known = self.ids[np.minimum(found, len(self.ids) - 1)] == sentence_ids if len(self.ids) else found < 0
+        if not known.all():
+            missing = int(sentence_ids[~known][0])
+            raise ValueError(
+                f"The order of the corpus does not have sentence {missing:016x}: it was made of another state of the "
+                "source. Build the order and the shards again."
+            )
+        return self.first_places[found]
+
+
+def read_order(path: Path) -> Order:
+    """What `write_order` wrote."""
+    import numpy as np
+    import pyarrow.parquet as pq
+
+    parts = [(to_numbers(part[0]), part[1].to_numpy()) for part in pq.ParquetFile(path).iter_batches()]
+    ids, places = zip(*parts, strict=True) if parts else ((), ())
+    return Order(np.concatenate([np.empty(0, np.uint64), *ids]), np.concatenate([np.empty(0, np.int64), *places]))
+
+
+def _ids(texts: Iterable[str]) -> list[str]:
+    return [text_id(text) for text in texts]
+
+
+def _sorted(parts: Iterable[pa.Table], schema: pa.Schema, query: str, folder: Path) -> Iterator[pa.Table]:
+    """The answer to a query about `found`, the rows of all parts; what memory does not hold is sorted in `folder`."""
     import tempfile
 
     import duckdb
 
     folder.mkdir(parents=True, exist_ok=True)
-    stream = iter(texts)
     with tempfile.TemporaryDirectory(dir=folder) as spill, duckdb.connect() as connection:
         connection.execute(f"SET memory_limit = '{_SORT_MEMORY}'")
         connection.execute("SET temp_directory = $folder", {"folder": spill})
         connection.execute("SET preserve_insertion_order = false")
         connection.execute("SET threads = 1")  # each thread holds memory that it cannot put on disk
         # DuckDB would wrap an error of the reader; a table of its own is filled batch by batch instead.
-        connection.execute("CREATE TABLE found (sentence_id VARCHAR, text VARCHAR)")
-        while part := list(islice(stream, _BATCH)):
-            connection.register("batch", pa.table([[text_id(text) for text in part], part], schema=SENTENCES))
-            connection.execute("INSERT INTO found SELECT * FROM batch")
+        connection.register("nothing", schema.empty_table())
+        connection.execute("CREATE TABLE found AS FROM nothing")
+        for part in parts:
+            connection.register("batch", part)
+            connection.execute("INSERT INTO found FROM batch")
             connection.unregister("batch")
-        rows = connection.sql("SELECT DISTINCT sentence_id, text FROM found ORDER BY sentence_id")
-        for found in rows.to_arrow_reader(_BATCH):
-            yield pa.Table.from_batches([found]).cast(SENTENCES)
+        for found in connection.sql(query).to_arrow_reader(_BATCH):
+            yield pa.Table.from_batches([found]).rename_columns(schema.names).cast(schema)
 
 
 def write_shard(sentences: Path, shard: int, shards: int, out: Path) -> int:

@@ -135,9 +135,9 @@ def _write_occurrences(model: LanguageModel, new: IndexPaths, work: Path, parts:
     offered = [work / f"candidates_{part:02d}.parquet" for part in range(parts)]
     for part, file in enumerate(offered):
         write_shard(new.own_sentences, part, parts, _sentences_of(work, part))
-        write_parquet(_candidates(model, pq.read_table(_sentences_of(work, part)), choice), file, OCCURRENCES)
+        write_parquet(_candidates(model, core.read_sentences(_sentences_of(work, part)), choice), file)
     selection = work / "selection.parquet"
-    write_parquet(core.select(offered, choice.contexts_per_token), selection)
+    core.write_selection(offered, choice.contexts_per_token, selection)
     rows = []
     for part, file in enumerate(offered):
         kept = core.kept_rows(file, selection)
@@ -151,7 +151,7 @@ def _write_occurrences(model: LanguageModel, new: IndexPaths, work: Path, parts:
     return rows
 
 
-def _candidates(model: LanguageModel, sentences: pa.Table, choice: Choice) -> pa.Table:
+def _candidates(model: LanguageModel, sentences: Iterator[pa.RecordBatch], choice: Choice) -> pa.Table:
     return core.candidates(
         model.tokenizer, sentences, model.name, choice.contexts_per_token, choice.min_position, choice.fraction
     )

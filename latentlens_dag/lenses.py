@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from latentlens_dag.identity import to_numbers
 from latentlens_dag.occurrences import token_texts
 from latentlens_dag.schema import EMBEDDINGLENS, LATENTLENS, LOGITLENS, NEIGHBORS
 from latentlens_dag.search import LabelsOf, Neighbors
@@ -139,7 +140,7 @@ class OccurrenceLookup:
     def __init__(self, occurrences: pa.Table) -> None:
         """Sort the rows (OCCURRENCES) of all shards by key."""
         self._rows = occurrences.sort_by("key")
-        self._keys = np.array([int(key, 16) for key in self._rows["key"].to_pylist()], np.uint64)
+        self._keys = to_numbers(self._rows["key"])
 
     @classmethod
     def of_files(cls, files: Iterable[Path]) -> OccurrenceLookup:

@@ -5,7 +5,8 @@ the same state there (the model is causal), so an occurrence is named by the has
 its `key`, and kept once; of every token the `contexts_per_token` occurrences with the smallest keys are
 kept. A hash is a uniform random number, so this is a uniform sample, and it is the same in any order of
 the corpus and any number of shards: each shard offers its own smallest (`candidates`), `write_selection`
-takes the smallest of those, and the shard that owns a kept occurrence writes it (`kept_rows`).
+takes the smallest of those, and the shard that owns a kept occurrence writes it (`kept_rows`). Where the order
+of the source is given, the first occurrences of every token are kept in place of those with the smallest keys.
 
 Memory holds what a shard offers and some thousand sentences, never the tokens of a whole shard: rows are
 reduced to the smallest every so often, and what can no longer be among them is not even made a row.
@@ -28,6 +29,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from latentlens_dag.corpus import Order
 from latentlens_dag.errors import UserError
 from latentlens_dag.identity import to_ids, to_numbers, within_fraction
 from latentlens_dag.schema import OCCURRENCES
@@ -40,6 +42,9 @@ if TYPE_CHECKING:
 
 SELECTION = pa.schema([("sentence_id", pa.string()), ("key", pa.string())])
 """The columns of a selection."""
+IN_ORDER = OCCURRENCES.append(pa.field("first_place", pa.int64()))
+"""The columns of candidates of which the first are to be kept: with their sentence's first place in the source."""
+_PLACE = "first_place"
 _SENTENCES_PER_CALL = 1000
 _ROWS_WAITING = 1 << 18  # rows of a shard that wait, at least, until they are reduced
 _ROWS_MERGED = 1 << 16  # rows of each shard's candidates that are held while the smallest are taken
@@ -106,6 +111,7 @@ def candidates(
     contexts_per_token: int,
     min_position: int = 1,
     fraction: float = 1.0,
+    order: Order | None = None,
 ) -> pa.Table:
     """What one shard offers to the selection.
 
@@ -116,35 +122,41 @@ def candidates(
         contexts_per_token: the most occurrences per token id.
         min_position: the first position that is offered, counted in real tokens from 0.
         fraction: the part of the sentences that is used, chosen by their ids.
+        order: of the source, where the first occurrences are to be kept.
 
     Returns:
         OCCURRENCES, in order of key: one row per distinct prefix, at most `contexts_per_token` per token.
-        Equal prefixes belong to the sentence with the smallest id.
+        Equal prefixes belong to the sentence with the smallest id. With `order`: IN_ORDER, in that order,
+        and equal prefixes belong to the sentence that comes first.
 
     Raises:
         UserError: where the tokenizer is not a fast one.
     """
-    best = _Best(contexts_per_token)
+    best = _Best(contexts_per_token, order is not None)
     for chunk in _chunks(sentences, fraction):
-        best.add(_rows(tokenizer, chunk, min_position, best.limits))
+        best.add(_rows(tokenizer, chunk, min_position, best.limits, order))
     return _named(best.rows(), tokenizer, index)
 
 
 def write_selection(candidate_files: list[Path], contexts_per_token: int, out: Path) -> int:
-    """Write the occurrences that the index keeps (SELECTION), in order of key; give their number.
+    """Write the occurrences that the index keeps (SELECTION), in the order of the candidates; give their number.
 
-    The files are in order of key themselves, so they are merged, and of each token as many are taken as it may have.
-    Memory holds some rows of each file and one number per token.
+    The files are in order themselves, so they are merged, and of each token as many are taken as it may have. Memory
+    holds some rows of each file and one number per token; where the first are kept, the keys that are kept too.
     """
-    count = np.zeros(0, np.int64)
+    import polars as pl
+
+    count, seen = np.zeros(0, np.int64), pl.DataFrame(schema={"key": pl.String})
     with parquet_rows(out, SELECTION) as rows:
         for part in _merged(candidate_files):
-            found = _smallest(part, contexts_per_token)
+            found = _smallest(part.join(seen, on="key", how="anti"), contexts_per_token)
             tokens = found["token_id"].to_numpy()
             count = _grown(count, tokens, 0)
             found = found.filter(_rank_in_token() < contexts_per_token - count[tokens])
             count += np.bincount(found["token_id"].to_numpy(), minlength=len(count))
             rows.write(found.select(SELECTION.names).to_arrow())
+            if _PLACE in found.columns:  # else equal keys follow one another
+                seen = pl.concat([seen, found.select("key")])
     return rows.written
 
 
@@ -196,19 +208,25 @@ def _chunks(sentences: pa.Table | Iterable[pa.RecordBatch], fraction: float) -> 
 
 
 def _rows(
-    tokenizer: PreTrainedTokenizerBase, chunk: _Chunk, min_position: int, limits: NDArray[np.uint64]
+    tokenizer: PreTrainedTokenizerBase,
+    chunk: _Chunk,
+    min_position: int,
+    limits: NDArray[np.uint64],
+    order: Order | None,
 ) -> pl.DataFrame:
-    """The occurrences of some sentences, but those whose key is above the limit of their token."""
+    """The occurrences of some sentences, but those whose key or place is above the limit of their token."""
     import polars as pl
 
     found = tokenize(tokenizer, chunk.texts)
     lengths = [len(tokens.ids) for tokens in found]
     sentence = np.repeat(np.arange(len(found)), lengths)
+    sentence_id = to_numbers(pa.array(chunk.ids))
     token_id = np.fromiter(chain.from_iterable(tokens.ids for tokens in found), np.int32, len(sentence))
     key = np.frombuffer(b"".join(chain.from_iterable(_prefix_digests(tokens.ids) for tokens in found)), ">u8")
+    place = {} if order is None else {_PLACE: order.places_of(sentence_id).astype(np.uint64)[sentence]}
     real = ~np.fromiter(chain.from_iterable(tokens.special for tokens in found), np.bool_, len(sentence))
     position = _counted(real, lengths)
-    below = key <= _grown(limits, token_id, _NO_LIMIT)[token_id]
+    below = place.get(_PLACE, key) <= _grown(limits, token_id, _NO_LIMIT)[token_id]
     wanted = np.flatnonzero(real & (position >= min_position) & below)
     words = list(_words_around(chunk.texts, found, sentence[wanted].tolist(), wanted.tolist()))
     return pl.DataFrame(
@@ -219,7 +237,8 @@ def _rows(
             "char_start": np.array([start for _, start, _ in words], np.int32),
             "char_end": np.array([end for _, _, end in words], np.int32),
             "position": position[wanted].astype(np.int32),
-            "sentence_id": to_numbers(pa.array(chunk.ids))[sentence[wanted]],
+            "sentence_id": sentence_id[sentence[wanted]],
+            **{name: values[wanted] for name, values in place.items()},
         }
     )
 
@@ -264,11 +283,11 @@ def _span_among(words: list[tuple[int, int]], text: str, start: int, end: int) -
 class _Best:
     """The smallest of the rows that were added, as `_smallest` of all of them together would give them."""
 
-    def __init__(self, contexts_per_token: int) -> None:
+    def __init__(self, contexts_per_token: int, in_order: bool) -> None:
         self.limits = np.zeros(0, np.uint64)
-        """By token id: the key above which a row cannot be among the smallest any more."""
+        """By token id: the key, or the place, above which a row cannot be among the smallest any more."""
         self._contexts = contexts_per_token
-        self._waiting: list[pl.DataFrame] = []
+        self._waiting = [_no_rows(in_order)]
         self._count = self._most = 0
 
     def add(self, rows: pl.DataFrame) -> None:
@@ -280,30 +299,36 @@ class _Best:
     def rows(self) -> pl.DataFrame:
         import polars as pl
 
-        best = _smallest(pl.concat([_no_rows(), *self._waiting]), self._contexts)
+        best = _smallest(pl.concat(self._waiting), self._contexts)
         self._waiting, self._count, self._most = [best], len(best), 2 * len(best)
         full = best.filter(_rank_in_token() == self._contexts - 1)
         tokens = full["token_id"].to_numpy()
         self.limits = _grown(self.limits, tokens, _NO_LIMIT)
-        self.limits[tokens] = full["key"].to_numpy()
+        self.limits[tokens] = full[_ranking(full)[0]].to_numpy()
         return best
 
 
-def _no_rows() -> pl.DataFrame:
+def _no_rows(in_order: bool) -> pl.DataFrame:
     import polars as pl
 
     numbers = dict.fromkeys(("char_start", "char_end", "position"), pl.Int32)
     kinds = {"key": pl.UInt64, "token_id": pl.Int32, "word": pl.String, **numbers, "sentence_id": pl.UInt64}
-    return pl.DataFrame(schema=kinds)
+    return pl.DataFrame(schema=kinds | ({_PLACE: pl.UInt64} if in_order else {}))
 
 
 def _smallest(rows: pl.DataFrame, contexts_per_token: int) -> pl.DataFrame:
     """Distinct keys, each with its smallest sentence; of every token the smallest keys; in order of key.
 
+    Rows that have a first place: each key with its first sentence, of every token the first keys, in order of place.
     The smallest of some rows' smallest and others' are the smallest of all: rows may be reduced in any parts.
     """
-    distinct = rows.sort("key", "sentence_id").unique("key", keep="first", maintain_order=True)
+    distinct = rows.sort(_ranking(rows)).unique("key", keep="first", maintain_order=True)
     return distinct.filter(_rank_in_token() < contexts_per_token)
+
+
+def _ranking(rows: pl.DataFrame) -> list[str]:
+    """What rows are ordered by, to keep the smallest of them."""
+    return [_PLACE, "position"] if _PLACE in rows.columns else ["key", "sentence_id"]
 
 
 def _rank_in_token() -> pl.Expr:
@@ -314,7 +339,7 @@ def _rank_in_token() -> pl.Expr:
 
 
 def _named(rows: pl.DataFrame, tokenizer: PreTrainedTokenizerBase, index: str) -> pa.Table:
-    """Rows as they are written (OCCURRENCES): with the token's text, and ids as strings."""
+    """Rows as they are written (OCCURRENCES, IN_ORDER): with the token's text, and ids as strings."""
     import polars as pl
 
     texts_of = token_texts(tokenizer, rows["token_id"].unique().to_list())
@@ -324,22 +349,30 @@ def _named(rows: pl.DataFrame, tokenizer: PreTrainedTokenizerBase, index: str) -
     ).to_arrow()
     for name in ("key", "sentence_id"):
         named = named.set_column(named.column_names.index(name), name, to_ids(rows[name].to_numpy()))
-    return named.select(OCCURRENCES.names).cast(OCCURRENCES)
+    schema = IN_ORDER if _PLACE in rows.columns else OCCURRENCES
+    return named.select(schema.names).cast(schema)
 
 
 def _merged(candidate_files: list[Path]) -> Iterator[pl.DataFrame]:
-    """The rows of files in order of key, by ranges of keys in ascending order; equal keys are in one range."""
+    """The rows of all files, cut into ranges of keys, or of places, that follow one another."""
     import polars as pl
 
-    columns = ["key", "token_id", "sentence_id"]
-    files = [map(_frame, pq.ParquetFile(file).iter_batches(_ROWS_MERGED, columns=columns)) for file in candidate_files]
+    files = [_ranked_columns(file) for file in candidate_files]
     none = pl.DataFrame()
     held = [next(file, none) for file in files]
     while any(map(len, held)):
-        end = min(rows["key"][-1] for rows in held if len(rows))
-        yield pl.concat([rows.filter(pl.col("key") <= end) for rows in held if len(rows)])
-        held = [rows.filter(pl.col("key") > end) if len(rows) else rows for rows in held]
+        by = next(_ranking(rows)[0] for rows in held if len(rows))
+        end = min(rows[by][-1] for rows in held if len(rows))
+        yield pl.concat([rows.filter(pl.col(by) <= end) for rows in held if len(rows)])
+        held = [rows.filter(pl.col(by) > end) if len(rows) else rows for rows in held]
         held = [rows if len(rows) else next(file, none) for rows, file in zip(held, files, strict=True)]
+
+
+def _ranked_columns(candidate_file: Path) -> Iterator[pl.DataFrame]:
+    file = pq.ParquetFile(candidate_file)
+    wanted = ["key", "token_id", "sentence_id"]
+    wanted += ["position", _PLACE] if _PLACE in file.schema_arrow.names else []
+    return map(_frame, file.iter_batches(_ROWS_MERGED, columns=wanted))
 
 
 def _frame(batch: pa.RecordBatch) -> pl.DataFrame:

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.identity import combined, digest
+from latentlens_dag.identity import combined, digest, to_numbers
 from latentlens_dag.search import Block
 from latentlens_dag.warehouse import atomic_path, write_text
 
@@ -231,21 +231,7 @@ class HexKeys:
 
     def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
         """The keys of some rows."""
-        return key_numbers(self._stored.take(pa.array(rows)))
-
-
-def key_numbers(keys: pa.StringArray) -> NDArray[np.uint64]:
-    """Ids of 16 hexadecimal digits as numbers: [N]."""
-    if not len(keys):
-        return np.empty(0, np.uint64)
-    stored = keys.cast(pa.binary(16))
-    digits = np.frombuffer(stored.buffers()[1], np.uint8).reshape(-1, 16)[stored.offset :][: len(keys)]
-    halves = _DIGIT[digits]
-    return (halves[:, ::2] << 4 | halves[:, 1::2]).view(">u8")[:, 0].astype(np.uint64)
-
-
-_DIGIT = np.zeros(256, np.uint8)
-_DIGIT[np.frombuffer(b"0123456789abcdef", np.uint8)] = np.arange(16)
+        return to_numbers(self._stored.take(pa.array(rows)))
 
 
 def blocks(table: Path, layer: int, words: Sequence[str] | None = None) -> Iterator[Block]:

@@ -39,6 +39,10 @@ class Warehouse:
         """Parquet: every distinct sentence of the corpus (SENTENCES), in order of `sentence_id`."""
         return self.root / "corpus" / corpus / "sentences.parquet"
 
+    def order(self, corpus: str) -> Path:
+        """Parquet: where every distinct sentence first comes in the source (corpus.ORDER), in order of id."""
+        return self.root / "corpus" / corpus / "order.parquet"
+
     def shard(self, corpus: str, shard: int) -> Path:
         """Parquet: the sentences whose id falls into the shard (SENTENCES)."""
         return self.root / "corpus" / corpus / f"shard_{shard:02d}.parquet"
@@ -48,7 +52,7 @@ class Warehouse:
         return IndexPaths(self.root / "index" / index)
 
     def candidates(self, index: str, shard: int) -> Path:
-        """Parquet: what the shard offers to the selection (OCCURRENCES)."""
+        """Parquet: what the shard offers to the selection (OCCURRENCES or occurrences.IN_ORDER)."""
         return self.root / "index" / index / "candidates" / f"shard_{shard:02d}.parquet"
 
     def selection(self, index: str) -> Path:

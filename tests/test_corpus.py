@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from latentlens_dag import corpus
-from latentlens_dag.corpus import LONGEST, TextSource, read_texts, write_sentences, write_shard
+from latentlens_dag.corpus import LONGEST, TextSource, read_order, read_texts, write_order, write_sentences, write_shard
 from latentlens_dag.errors import UserError
 from latentlens_dag.identity import part_of, text_id, within_fraction
 
@@ -26,6 +26,19 @@ def test_the_order_of_the_source_and_repeated_lines_change_no_byte(tmp_path: Pat
         write_sentences(plain(tmp_path / f"{name}.txt"), tmp_path / f"{name}.parquet")
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
     assert sorted(pq.read_table(tmp_path / "a.parquet")["text"].to_pylist()) == sorted(LINES)
+
+
+def test_an_order_says_where_each_sentence_came_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(corpus, "_BATCH", 7)
+    lines = random.Random(0).sample(LINES + LINES[:50], 250)
+    (tmp_path / "a.txt").write_text("\n\n".join(f"  {line} " for line in lines), encoding="utf-8")  # empty lines too
+    assert write_order(plain(tmp_path / "a.txt"), tmp_path / "order.parquet") == len(LINES)
+    found = pq.read_table(tmp_path / "order.parquet")
+    ids = sorted(text_id(line) for line in LINES)
+    assert found["sentence_id"].to_pylist() == ids
+    expected = [next(place for place, line in enumerate(lines) if text_id(line) == i) for i in ids]
+    assert found["first_place"].to_pylist() == expected
+    assert read_order(tmp_path / "order.parquet").first_places.tolist() == expected
 
 
 @pytest.mark.parametrize("shards", [1, 3, 7])

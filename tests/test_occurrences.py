@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latentlens_dag import occurrences as module
+from latentlens_dag.corpus import Order, TextSource, read_order, write_order
 from latentlens_dag.errors import UserError
 from latentlens_dag.identity import digest, part_of, text_id
 from latentlens_dag.occurrences import (
@@ -35,12 +36,18 @@ def _table(texts: list[str]) -> pa.Table:
     return pa.table([[i for i, _ in rows], [t for _, t in rows]], schema=SENTENCES)
 
 
-def _kept(tmp_path: Path, texts: list[str], shards: int, cap: int, **options: float) -> list[dict]:
+def _order(tmp_path: Path, texts: list[str]) -> Order:
+    (tmp_path / "lines.txt").write_text("\n".join(texts), encoding="utf-8")
+    write_order(TextSource("lines", tmp_path / "lines.txt"), tmp_path / "order.parquet")
+    return read_order(tmp_path / "order.parquet")
+
+
+def _kept(tmp_path: Path, texts: list[str], shards: int, cap: int, **options: object) -> list[dict]:
     files = []
     for shard in range(shards):
         mine = [text for text in texts if part_of(text_id(text), shards) == shard]
         file = tmp_path / f"{shards}_{shard}.parquet"
-        write_parquet(candidates(TOKENIZER, _table(mine), "x", cap, **options), file, OCCURRENCES)
+        write_parquet(candidates(TOKENIZER, _table(mine), "x", cap, **options), file)
         files.append(file)
     write_selection(files, cap, tmp_path / "selection.parquet")
     rows = [row for file in files for row in kept_rows(file, tmp_path / "selection.parquet").to_pylist()]
@@ -70,18 +77,59 @@ def test_the_kept_occurrences_are_those_of_the_slow_definition(tmp_path: Path, s
     assert found == _slow_definition(MANY, cap)
 
 
-@pytest.mark.parametrize("rows", [1, 7, 100])
+def _first_definition(texts: list[str], cap: int) -> set[tuple[str, str]]:
+    """Going through the source: of every token the first `cap` prefixes that were not met before."""
+    seen: dict[str, str] = {}
+    count: dict[int, int] = defaultdict(int)
+    for text in texts:
+        (sentence,) = tokenize(TOKENIZER, [text])
+        for place, key in enumerate(prefix_keys(sentence.ids)):
+            token = sentence.ids[place]
+            if place > 1 and key not in seen and count[token] < cap:  # one special, at the beginning
+                seen[key] = text_id(text)
+                count[token] += 1
+    return set(seen.items())
+
+
+@pytest.mark.parametrize("shards", [1, 2, 5])
 @pytest.mark.parametrize("cap", [1, 3, 50])
-def test_nothing_depends_on_how_many_rows_are_held_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int, cap: int
+def test_with_an_order_the_kept_occurrences_are_the_first_of_the_source(tmp_path: Path, shards: int, cap: int) -> None:
+    source = random.Random(cap).sample(MANY, len(MANY)) + MANY[:9]  # some come again
+    rows = _kept(tmp_path, source, shards, cap, order=_order(tmp_path, source))
+    assert {(row["key"], row["sentence_id"]) for row in rows} == _first_definition(source, cap)
+    assert list(rows[0]) == OCCURRENCES.names
+
+
+@settings(max_examples=10, deadline=None)
+@given(order=st.randoms(use_true_random=False), shards=st.integers(2, 6), cap=st.integers(1, 4))
+def test_the_number_of_shards_does_not_change_which_are_first(
+    tmp_path_factory: pytest.TempPathFactory, order: random.Random, shards: int, cap: int
 ) -> None:
-    expected = _kept(tmp_path, MANY, 3, cap)
-    bytes_of = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
-    assert len(bytes_of) == 4
+    folder, texts = tmp_path_factory.mktemp("first"), order.sample(MANY, 30)
+    places = _order(folder, texts)
+    assert _kept(folder, texts, shards, cap, order=places) == _kept(folder, texts, 1, cap, order=places)
+
+
+def test_a_sentence_that_the_order_does_not_have_is_refused(tmp_path: Path) -> None:
+    for known in ([], MANY[:3], MANY[1:]):
+        with pytest.raises(ValueError, match=r"does not have sentence [0-9a-f]{16}"):
+            candidates(TOKENIZER, _table(MANY), "x", 5, order=_order(tmp_path, known))
+
+
+@pytest.mark.parametrize("in_order", [False, True])
+@pytest.mark.parametrize("rows", [1, 30])
+@pytest.mark.parametrize("cap", [1, 4])
+def test_nothing_depends_on_how_many_rows_are_held_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int, cap: int, in_order: bool
+) -> None:
+    options = {"order": _order(tmp_path, MANY)} if in_order else {}
+    expected = _kept(tmp_path, MANY, 3, cap, **options)
+    bytes_of = {file.name: file.read_bytes() for file in tmp_path.glob("*.parquet")}
+    assert len(bytes_of) == 4 + in_order
     for name in ("_ROWS_WAITING", "_ROWS_MERGED", "_ROWS_JOINED", "_SENTENCES_PER_CALL"):
         monkeypatch.setattr(module, name, rows)
-    assert _kept(tmp_path, MANY, 3, cap) == expected
-    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == bytes_of
+    assert _kept(tmp_path, MANY, 3, cap, **options) == expected
+    assert {file.name: file.read_bytes() for file in tmp_path.glob("*.parquet")} == bytes_of
 
 
 def test_sentences_that_come_in_batches_offer_what_they_offer_together() -> None:
@@ -90,11 +138,15 @@ def test_sentences_that_come_in_batches_offer_what_they_offer_together() -> None
     assert candidates(TOKENIZER, batches, "x", 3).equals(candidates(TOKENIZER, table, "x", 3))
 
 
-def test_the_order_of_a_shards_sentences_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = candidates(TOKENIZER, _table(MANY), "x", 2)
+@pytest.mark.parametrize("in_order", [False, True])
+def test_the_order_of_a_shards_sentences_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_order: bool
+) -> None:
+    order = _order(tmp_path, MANY) if in_order else None
+    expected = candidates(TOKENIZER, _table(MANY), "x", 2, order=order)
     monkeypatch.setattr(module, "_ROWS_WAITING", 1)
     monkeypatch.setattr(module, "_SENTENCES_PER_CALL", 1)
-    assert candidates(TOKENIZER, _table(MANY)[::-1], "x", 2).equals(expected)
+    assert candidates(TOKENIZER, _table(MANY)[::-1], "x", 2, order=order).equals(expected)
 
 
 def test_rows_that_can_no_longer_be_kept_are_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,6 +160,26 @@ def test_rows_that_can_no_longer_be_kept_are_not_made(monkeypatch: pytest.Monkey
 
 
 ROWS = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 3)), max_size=40)  # key, sentence
+
+
+@settings(deadline=None)
+@given(rows=ROWS, cuts=st.lists(st.integers(0, 40), max_size=4), cap=st.integers(1, 4))
+def test_the_first_of_the_first_of_parts_are_the_first_of_all(
+    rows: list[tuple[int, int]], cuts: list[int], cap: int
+) -> None:
+    names = {"key": pl.UInt64, "first_place": pl.UInt64, "position": pl.Int32, "token_id": pl.Int32}
+    numbered = [(key, place, position, key % 3) for position, (key, place) in enumerate(rows)]
+    frame = pl.DataFrame(numbered, schema=names, orient="row")
+    ends = [0, *sorted(min(cut, len(rows)) for cut in cuts), len(rows)]
+    folded = frame.clear()
+    for start, end in pairwise(ends):
+        folded = module._smallest(pl.concat([folded, module._smallest(frame[start:end], cap)]), cap)
+    assert folded.equals(module._smallest(frame, cap))
+    seen: dict[int, tuple] = {}
+    for row in sorted(numbered, key=lambda row: row[1:3]):
+        if row[0] not in seen and sum(row[3] == other[3] for other in seen.values()) < cap:
+            seen[row[0]] = row
+    assert folded.rows() == list(seen.values())
 
 
 @settings(deadline=None)

@@ -164,7 +164,9 @@ class Corpus(Declared):
 
         self.check_name(context)
         check_count(self.shards, "shards", self.place(context))
-        return corpus_definitions(self, self.source.text_source(self.place(context)))
+        indexes = context.component_tree.get_all_components(of_type=Index)
+        ordered = any(index.corpus == self.name and index.sampling == "first" for index in indexes)
+        return corpus_definitions(self, self.source.text_source(self.place(context)), ordered)
 
 
 class ImageSet(Declared):
@@ -193,7 +195,9 @@ class Index(Declared):
     corpus: str
     layers: list[int] | Literal["auto"] = "auto"
     contexts_per_token: int = 50
-    sampling: Literal["smallest_hash"] = "smallest_hash"
+    sampling: Literal["smallest_hash", "first"] = "smallest_hash"
+    """Which occurrences of a token are kept: a uniform sample that no order of the corpus changes, or the first ones
+    in the order of the source, as the authors' reference library does."""
     fraction: float = 1.0
     min_position: int = 1
 

@@ -1,4 +1,4 @@
-"""The assets of a corpus: its observed source, its distinct sentences, its shards."""
+"""The assets of a corpus: its observed source, its distinct sentences, its shards, and their order where one asks."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,13 +14,14 @@ from latentlens_dag.dag.versions import SOURCE_PATH, observed_version, version_o
 if TYPE_CHECKING:
     from latentlens_dag.dag.components import Corpus
 
-_SENTENCES, _SHARDS = 1, 1  # algorithms
+_SENTENCES, _SHARDS, _ORDER = 1, 1, 1  # algorithms
 
 
-def corpus_definitions(corpus: "Corpus", source: core.TextSource) -> dg.Definitions:
-    """source -> sentences -> shards[shard]."""
+def corpus_definitions(corpus: "Corpus", source: core.TextSource, ordered: bool) -> dg.Definitions:
+    """source -> sentences -> shards[shard]; where an index is to know the source's order, source -> order too."""
     file = observed(keys.corpus(corpus.name, "source"), source.path, f"corpus_{corpus.name}")
-    return dg.Definitions(assets=[file, _sentences(corpus, source), _shards(corpus)])
+    order = [_order(corpus, source)] if ordered else []
+    return dg.Definitions(assets=[file, _sentences(corpus, source), _shards(corpus), *order])
 
 
 def observed(key: dg.AssetKey, path: Path, group: str) -> dg.SourceAsset:
@@ -53,6 +54,23 @@ def _sentences(corpus: "Corpus", source: core.TextSource) -> dg.AssetsDefinition
         return written(out)
 
     return sentences
+
+
+def _order(corpus: "Corpus", source: core.TextSource) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=keys.corpus(corpus.name, "order"),
+        deps=[keys.corpus(corpus.name, "source")],
+        group_name=f"corpus_{corpus.name}",
+        kinds={"parquet"},
+        code_version=version_of(_ORDER, kind=source.kind, column=source.column),
+        description="Where each distinct sentence first comes in the source, for indexes with `sampling: first`.",
+    )
+    def order(warehouse: WarehouseResource) -> dg.MaterializeResult:
+        out = warehouse.paths.order(corpus.name)
+        core.write_order(source, out)
+        return written(out)
+
+    return order
 
 
 def _shards(corpus: "Corpus") -> dg.AssetsDefinition:

@@ -11,6 +11,7 @@ import dagster as dg
 import pyarrow.parquet as pq
 
 from latentlens_dag import occurrences as core
+from latentlens_dag.corpus import read_order
 from latentlens_dag.dag import keys
 from latentlens_dag.dag.checks import check_spec, checked, verdict
 from latentlens_dag.dag.corpus_assets import observed
@@ -38,27 +39,33 @@ def index_definitions(index: "Index", corpus: "Corpus", layers: list[int]) -> dg
 
 def _candidates(index: "Index", corpus: "Corpus") -> dg.AssetsDefinition:
     fields = {name: getattr(index, name) for name in ("contexts_per_token", "sampling", "fraction", "min_position")}
+    order = [keys.corpus(corpus.name, "order")] if index.sampling == "first" else []
 
     @dg.asset(
         key=keys.index(index.name, "candidates"),
-        deps=[keys.corpus(corpus.name, "shards"), keys.index(index.name, "language_model")],
+        deps=[keys.corpus(corpus.name, "shards"), keys.index(index.name, "language_model"), *order],
         partitions_def=keys.partitions(corpus.shards),
         group_name=f"index_{index.name}",
         kinds={"transformers", "parquet"},
         code_version=version_of(_CANDIDATES, **fields),
-        description="What a shard offers: its tokens' distinct prefixes, the smallest hashes of each token.",
+        description="What a shard offers: its tokens' distinct prefixes, of each token no more than may be kept.",
     )
     def candidates(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> dg.MaterializeResult:
         from transformers import AutoTokenizer
 
         shard = int(context.partition_key)
         tokenizer = AutoTokenizer.from_pretrained(index.model_folder)
-        sentences = core.read_sentences(warehouse.paths.shard(corpus.name, shard))
         found = core.candidates(
-            tokenizer, sentences, index.name, index.contexts_per_token, index.min_position, index.fraction
+            tokenizer,
+            core.read_sentences(warehouse.paths.shard(corpus.name, shard)),
+            index.name,
+            index.contexts_per_token,
+            index.min_position,
+            index.fraction,
+            read_order(warehouse.paths.order(corpus.name)) if order else None,
         )
         out = warehouse.paths.candidates(index.name, shard)
-        write_parquet(found, out, OCCURRENCES)
+        write_parquet(found, out)
         return written(out)
 
     return candidates

@@ -28,7 +28,7 @@ def visual_name(layer: int) -> str:
 
 
 def corpus(name: str, part: str) -> dg.AssetKey:
-    """corpus/<name>/source, sentences, shards."""
+    """corpus/<name>/source, sentences, shards, order."""
     return dg.AssetKey(["corpus", name, part])
 
 

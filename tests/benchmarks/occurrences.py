@@ -10,12 +10,13 @@ own, as in a build: distinct sentences, shards, candidates, selection, kept rows
 import argparse
 import gzip
 import multiprocessing
-import random
 import resource
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+import numpy as np
 
 from latentlens_dag import corpus, occurrences
 from latentlens_dag.schema import OCCURRENCES
@@ -28,12 +29,14 @@ def make_sentences(count: int, out: Path) -> None:
     """So many lines of 6 to 10 words, drawn with a fixed seed; the k-th most frequent word is drawn as 1/k."""
     with gzip.open(DEMO / "corpus.txt.gz", "rt", encoding="utf-8") as file:
         words = sorted({word for line in file for word in line.split()})
-    draw = random.Random(0)
-    draw.shuffle(words)
-    weights = [1 / rank for rank in range(1, len(words) + 1)]
+    draw = np.random.default_rng(0)
+    words = draw.permutation(np.array(words, object))
+    weights = 1 / np.arange(1, len(words) + 1)
     with out.open("w", encoding="utf-8") as file:
-        for _ in range(count):
-            file.write(" ".join(draw.choices(words, weights, k=draw.randint(6, 10))) + "\n")
+        for start in range(0, count, 10_000):
+            lengths = draw.integers(6, 11, min(10_000, count - start))
+            drawn = draw.choice(words, lengths.sum(), p=weights / weights.sum())
+            file.writelines(" ".join(part) + "\n" for part in np.split(drawn, np.cumsum(lengths)[:-1]))
 
 
 def offer(paths: Warehouse, shard: int, contexts_per_token: int) -> None:
@@ -84,7 +87,7 @@ def main() -> None:
             "selection": [(occurrences.write_selection, files, cap, out)],
             "kept rows": [(keep, paths, s) for s in shards],
         }
-        print(f"{asked.sentences:,} sentences, {asked.shards} shards, {cap} contexts per token")
+        print(f"{asked.sentences:,} sentences, {asked.shards} shards, {cap} contexts per token", flush=True)
         for name, calls in steps.items():
             seconds, peaks = zip(*(measured(*call) for call in calls), strict=True)
             rate = asked.sentences / sum(seconds)
