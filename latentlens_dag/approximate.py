@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from latentlens_dag.identity import to_numbers
 from latentlens_dag.search import Block, Neighbors, cosine_top_k
-from latentlens_dag.tables import HexKeys, blocks, matrix_of, open_table
+from latentlens_dag.tables import blocks, matrix_of, open_table
 from latentlens_dag.warehouse import write_text
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def _nearest(table: lance.LanceDataset, query: NDArray[np.floating], k: int, npr
     nearest = {"column": "vector", "q": query.astype(np.float32), "k": k, "nprobes": nprobes, "refine_factor": _REFINE}
     scanner = table.scanner(columns=["key", "vector"], nearest=nearest, disable_scoring_autoprojection=True)
     found = scanner.to_table().combine_chunks()
-    return Block(layer, HexKeys(found["key"].combine_chunks()), matrix_of(found["vector"].combine_chunks()))
+    return Block(layer, to_numbers(found["key"]), matrix_of(found["vector"].combine_chunks()))
 
 
 def _sampled(table: Path) -> NDArray[np.float32]:

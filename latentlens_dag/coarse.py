@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from latentlens_dag.arithmetic import bfloat16_pays
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 Arithmetic = Literal["bfloat16", "float32"]
@@ -95,14 +96,16 @@ class Coarse:
         matrix = self._buffer("rows", len(vectors), self._columns)
         norms, quiet = (torch.empty(len(vectors), device=vectors.device) for _ in range(2))
         for part in _slices(len(vectors), self._width):
-            x = vectors[part].to(torch.float32, copy=True)
+            x = self._buffer("float32", part.stop - part.start, self._width, torch.float32)
+            x.copy_(vectors[part])
             matrix[part, : self._width] = x
-            norms[part] = quiet[part] = x.norm(dim=1)
+            torch.linalg.vector_norm(x, dim=1, out=norms[part])
             if len(self._loud):
                 high, low = _parts(x[:, self._loud], self._dtype, 2)
                 self._put_loud(matrix[part], [low, high, low, high, low])
                 x[:, self._loud] = 0
-                quiet[part] = x.norm(dim=1)
+                torch.linalg.vector_norm(x, dim=1, out=quiet[part])
+        quiet = quiet if len(self._loud) else norms
         high, low = _parts(norms, self._dtype, 2)
         matrix[:, self._width + 5 * len(self._loud) :] = 0
         for column, values in enumerate((high, high, low, low)):
@@ -180,12 +183,13 @@ class Coarse:
             for number, values in enumerate(parts):
                 loud[:, number] = values
 
-    def _buffer(self, name: str, rows: int, columns: int) -> Tensor:
+    def _buffer(self, name: str, rows: int, columns: int, dtype: torch.dtype | None = None) -> Tensor:
+        """Memory that is kept from block to block: fresh pages cost more than what is done with them."""
         import torch
 
         found = self._buffers.get(name)
         if found is None or found.numel() < rows * columns:
-            found = torch.empty(rows * columns, dtype=self._dtype, device=self._queries.device)
+            found = torch.empty(rows * columns, dtype=dtype or self._dtype, device=self._queries.device)
             self._buffers[name] = found
         return found[: rows * columns].view(rows, columns)
 

@@ -37,7 +37,8 @@ LabelsOf = Callable[["NDArray[np.uint64]"], "NDArray[np.int64]"]
 """The label of each key, at least 0; rows of equal labels count once."""
 _QUERIES_PER_PRODUCT = 1024  # with blocks of 4,096 rows, a buffer of 8 MiB of bfloat16
 _OPENING_ROWS = 1024  # compared in float32 while there are no k answers yet, so no floor
-_ELEMENTS = 1 << 20  # of candidates, scored at a time
+_ELEMENTS = 1 << 18  # of candidates, scored at a time
+_MANY = 16  # candidates per query and block
 
 
 class Keys(Protocol):
@@ -214,8 +215,10 @@ class _Search:
 
     def _decide(self, block: Block, vectors: Tensor, norms: Tensor, query: Tensor, row: Tensor) -> None:
         """Score the proposed pairs again, and keep those that are answers."""
-        close = self._close(vectors, norms, query, row)
-        queries, rows = query[close].cpu().numpy(), row[close].cpu().numpy()
+        if len(query) > _MANY * len(self._queries):  # float32 is quicker where most of them will be no answers
+            close = self._close(vectors, norms, query, row)
+            query, row = query[close], row[close]
+        queries, rows = query.cpu().numpy(), row.cpu().numpy()
         if len(queries):
             cosine = self._exact_cosine(block.vectors, queries, rows)
             _merge(self.best, queries, cosine, block.contextual_layer, block.keys[rows], self._labels_of)

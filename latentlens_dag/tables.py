@@ -30,6 +30,8 @@ _VERSION = "2.1"  # of Lance's file format; pinned, so that equal content stays 
 _WRITE_BYTES = 8 << 20
 _READ_ROWS = 4096
 _READ_BYTES = 16 << 20
+_AHEAD_BYTES = 4 << 20  # what Lance may read ahead; 16 MiB is no faster
+_READ_KEYS = 1 << 17  # 1 MiB of numbers
 
 _MESSAGE = "__lance_commit_message"  # what Lance calls it among a transaction's properties
 _ENCODER = b"encoder"  # in a layer table's schema: what its vectors were made by
@@ -218,20 +220,34 @@ def read_rows(table: Path, rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np
         yield matrix_of(found["vector"].combine_chunks()), found["norm"].to_numpy()
 
 
-class HexKeys:
-    """The keys of a block's rows as they are stored; numbers are made only of those that are asked for."""
+class StoredKeys:
+    """The keys of a block's rows, read where they are asked for, many blocks' at a time."""
 
-    def __init__(self, stored: pa.StringArray) -> None:
-        """Take keys of 16 hexadecimal digits."""
-        self._stored = stored
+    def __init__(self, read: _KeyReader, start: int, rows: int) -> None:
+        """The keys of `rows` rows from row `start` of the table on."""
+        self._read, self._start, self._rows = read, start, rows
 
     def __len__(self) -> int:
         """Their number."""
-        return len(self._stored)
+        return self._rows
 
     def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
-        """The keys of some rows."""
-        return to_numbers(self._stored.take(pa.array(rows)))
+        """The keys of some rows of the block."""
+        return self._read(self._start, self._rows)[rows]
+
+
+class _KeyReader:
+    """Keys of a layer table as numbers. Beside the vectors in one scan they would cost more time and memory."""
+
+    def __init__(self, dataset: lance.LanceDataset) -> None:
+        self._dataset = dataset
+        self._first, self._keys = 0, np.empty(0, np.uint64)
+
+    def __call__(self, start: int, rows: int) -> NDArray[np.uint64]:
+        if not self._first <= start <= start + rows <= self._first + len(self._keys):
+            found = self._dataset.to_table(columns=["key"], offset=start, limit=max(rows, _READ_KEYS))
+            self._first, self._keys = start, to_numbers(found["key"])
+        return self._keys[start - self._first :][:rows]
 
 
 def blocks(table: Path, layer: int, words: Sequence[str] | None = None) -> Iterator[Block]:
@@ -239,16 +255,21 @@ def blocks(table: Path, layer: int, words: Sequence[str] | None = None) -> Itera
 
     With `words`, only the rows whose `word` is spelled as one of them.
     """
-    scanner = open_table(table).scanner(
-        columns=["key", "vector"],
+    dataset = open_table(table)
+    read_keys = _KeyReader(dataset)
+    scanner = dataset.scanner(
+        columns=["vector"] if words is None else ["key", "vector"],
         filter=_spelled(words),
         batch_size=max(1024, min(_READ_ROWS, _READ_BYTES // (2 * width_of(table)))),
-        io_buffer_size=_READ_BYTES,
+        io_buffer_size=_AHEAD_BYTES,
         batch_readahead=1,
     )
+    start = 0
     for batch in scanner.to_batches():
         if len(batch):
-            yield Block(layer, HexKeys(batch["key"]), matrix_of(batch["vector"]))
+            keys = StoredKeys(read_keys, start, len(batch)) if words is None else to_numbers(batch["key"])
+            yield Block(layer, keys, matrix_of(batch["vector"]))
+        start += len(batch)
 
 
 def count_rows(table: Path, words: Sequence[str] | None = None) -> int:
