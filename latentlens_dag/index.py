@@ -204,15 +204,16 @@ class ContextualIndex:
         words = None if word is None else among.spellings()
         labels_of = self._labels(among, unique, k)
         groups = [chosen] if merge else [[layer] for layer in chosen]
-        self._check_k(k, groups, words)
-        total = sum(self._count(layer, words) for layer in chosen)
+        counts = {layer: count_rows(self._folder.files.tables[layer], words) for layer in chosen}
+        self._check_k(k, [sum(counts[layer] for layer in group) for group in groups], len(groups[0]), words)
+        total = sum(counts.values())
         parts: list[Neighbors] = []
         before = 0
         for group in groups:
             tables = {layer: self._folder.files.tables[layer] for layer in group}
             told = lambda done, _, before=before: progress(before + done, total)  # noqa: E731
             parts.append(cosine_top_k(queries, all_blocks(tables, told, words), k, labels_of))
-            before += sum(self._count(layer, words) for layer in group)
+            before += sum(counts[layer] for layer in group)
         return self._joined(parts, k)
 
     def _joined(self, parts: list[Neighbors], k: int) -> Found:
@@ -276,15 +277,12 @@ class ContextualIndex:
             )
         return labels_of
 
-    def _check_k(self, k: int, groups: list[list[int]], words: list[str] | None) -> None:
+    def _check_k(self, k: int, rows: list[int], layers: int, words: list[str] | None) -> None:
         if k < 1:
             raise UserError(f"`k` must be at least 1, not {k}.")
-        rows = min(sum(self._count(layer, words) for layer in group) for group in groups)
-        if rows < k:
+        if (fewest := min(rows)) < k:
+            of_word = "" if words is None else " of this word"
             raise UserError(
-                f"`k={k}` asks for more answers than there are rows ({rows}{'' if words is None else ' of this word'}, "
-                f"over {len(groups[0])} contextual layers): ask for fewer."
+                f"`k={k}` asks for more answers than there are rows ({fewest}{of_word}, over {layers} contextual "
+                "layers): ask for fewer."
             )
-
-    def _count(self, layer: int, words: list[str] | None) -> int:
-        return count_rows(self._folder.files.tables[layer], words)

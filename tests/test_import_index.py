@@ -115,6 +115,7 @@ def test_words_and_their_places_are_those_of_the_tokenizer(source: Path, tmp_pat
         ("the dog and the dog", {4: "and", 5: "the"}, ("and", 8, 11)),  # without blanks, as SentencePiece writes them
         ("the dog", {1: " the", 2: " dog"}, ("the", 0, 3)),
         ("the dog", {1: "the", 3: "dog"}, ("the", 0, 3)),
+        ("a dog a big dog", {3: " a", 5: " dog"}, ("a", None, None)),  # no neighbors: `a dog` stands elsewhere
         ("the dog", {2: "\ufffd"}, ("\ufffd", None, None)),
         ("the  dog", {2: " "}, ("", None, None)),
         (" the dog ", {2: " dog"}, ("dog", 4, 7)),

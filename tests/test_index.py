@@ -4,6 +4,9 @@ import errno
 import json
 import random
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -280,15 +283,21 @@ def test_vectors_of_another_model_or_type_are_not_taken(
     assert found.language_model == "LlamaForCausalLM"
 
 
-def test_a_vlm_a_model_with_dropout_and_the_default_layers_will_do(
-    llava: Vlm, tmp_path: Path, states: np.ndarray
-) -> None:
-    llava.model.train()
-    try:
-        index = ContextualIndex.build(llava, llava.processor.tokenizer, SENTENCES, path=tmp_path / "x")
-        assert all(module.training for module in llava.model.modules())
-    finally:
-        llava.model.eval()
+def test_dropout_is_off_while_an_index_is_built(llava: Vlm, tmp_path: Path) -> None:
+    from transformers import LlamaForCausalLM
+
+    config = llava.model.config.text_config.to_dict() | {"attention_dropout": 0.9}
+    torch.manual_seed(1)
+    model = LlamaForCausalLM(type(llava.model.config.text_config)(**config))
+    given = (llava.processor.tokenizer, SENTENCES, [2], 5)
+    quiet = ContextualIndex.build(model.eval(), *given, path=tmp_path / "quiet")
+    dropping = ContextualIndex.build(model.train(), *given, path=tmp_path / "dropping")
+    assert _rows(quiet, [2]).equals(_rows(dropping, [2]))
+    assert all(module.training for module in model.modules())
+
+
+def test_a_vlm_and_the_default_layers_will_do(llava: Vlm, tmp_path: Path, states: np.ndarray) -> None:
+    index = ContextualIndex.build(llava, llava.processor.tokenizer, SENTENCES, path=tmp_path / "x")
     assert index.layers == [1, 2]
     assert index.search(states, k=2).key.shape == (6, 2)
 
@@ -406,6 +415,29 @@ def test_an_interrupted_build_leaves_the_old_index_or_none(
             assert set(ContextualIndex.open(tmp_path / "x").sentences([text_id(t) for t in SENTENCES])["text"]) == set(
                 SENTENCES
             )
+
+
+def test_a_killed_build_leaves_the_old_index_or_none(llava_folder: Path, tmp_path: Path) -> None:
+    code = """if True:
+        import os, signal, sys
+        from latentlens_dag import ContextualIndex, load_vlm
+        vlm = load_vlm(sys.argv[1], device="cpu")
+        def killed(done, total):
+            os.kill(os.getpid(), signal.SIGKILL)
+        for progress in (killed,) if sys.argv[3] == "first" else (lambda done, total: None, killed):
+            sentences = ["the dog sleeps"] if progress is not killed else ["the dog runs far away"]
+            ContextualIndex.build(vlm, vlm.processor.tokenizer, sentences, path=sys.argv[2], progress=progress)
+    """
+    for name in ("first", "second"):
+        path = tmp_path / name
+        run = subprocess.run([sys.executable, "-c", code, str(llava_folder), str(path), name], capture_output=True)
+        assert run.returncode == -signal.SIGKILL, run.stderr
+        if name == "first":
+            with pytest.raises(UserError, match="no such folder"):
+                ContextualIndex.open(path)
+        else:
+            found = ContextualIndex.open(path).search(np.ones((1, 32)), k=1, word="sleeps").to_polars()
+            assert found["sentence"].to_list() == ["the dog sleeps"]
 
 
 @pytest.fixture
