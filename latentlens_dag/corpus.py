@@ -23,6 +23,7 @@ from typing import IO, TYPE_CHECKING, Literal, NamedTuple
 import pyarrow as pa
 
 from latentlens_dag.errors import UserError
+from latentlens_dag.hub_datasets import HubColumn, column_values
 from latentlens_dag.identity import part_of, text_id, to_numbers
 from latentlens_dag.schema import SENTENCES
 from latentlens_dag.warehouse import parquet_rows
@@ -48,28 +49,45 @@ class TextSource:
     column: str | None = None
     """Of csv, jsonl and parquet: the column that holds the text."""
 
+    def __str__(self) -> str:
+        """What it is called in a message."""
+        return str(self.path)
 
-def read_texts(source: TextSource) -> Iterator[str]:
+
+Source = TextSource | HubColumn
+
+
+def read_texts(source: Source) -> Iterator[str]:
     """The texts of a source in its order, without outer blanks and without empty ones; never all in memory.
 
     `.gz` is unpacked on the way, but for Parquet.
 
     Raises:
         UserError: where the file is missing, cannot be unpacked or parsed, a line is not UTF-8, the column is
-            missing, or a text has more than LONGEST characters.
+            missing or holds something else than text, or a text has more than LONGEST characters; of the Hub, as
+            `column_values`.
     """
+    for place, text in _read_hub(source) if isinstance(source, HubColumn) else _read_file(source):
+        if len(text) > LONGEST:
+            raise UserError(
+                f"{source}, {place}: {len(text):,} characters are no sentence (at most {LONGEST:,}). "
+                "Write one sentence per line or row."
+            )
+        if text := text.strip():
+            yield text
+
+
+def _read_hub(source: HubColumn) -> Iterator[tuple[str, str]]:
+    for number, value in enumerate(column_values(source), 1):
+        yield f"row {number}", _text(value, source, f"row {number}")
+
+
+def _read_file(source: TextSource) -> Iterator[tuple[str, str]]:
     if not source.path.is_file():
         raise UserError(f"The corpus file {source.path} does not exist. Correct `source` in the defs.yaml beside it.")
     readers = {"lines": _read_lines, "csv": _read_csv, "jsonl": _read_jsonl, "parquet": _read_parquet}
     try:
-        for place, text in readers[source.kind](source):
-            if len(text) > LONGEST:
-                raise UserError(
-                    f"{source.path}, {place}: {len(text):,} characters are no sentence (at most {LONGEST:,}). "
-                    "Write one sentence per line or row."
-                )
-            if text := text.strip():
-                yield text
+        yield from readers[source.kind](source)
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise UserError(
             f"{source.path} cannot be unpacked ({error}): it is named .gz, but is damaged or not gzip. Make it again, "
@@ -77,17 +95,14 @@ def read_texts(source: TextSource) -> Iterator[str]:
         ) from error
 
 
-def write_sentences(source: TextSource, out: Path) -> int:
+def write_sentences(source: Source, out: Path) -> int:
     """Write the distinct sentences of a source as Parquet (SENTENCES), in order of id; give their number.
 
     Raises:
         UserError: as `read_texts`, and where there is not one sentence.
     """
-    return write_texts(
-        read_texts(source),
-        out,
-        f"The corpus {source.path} is empty: it has not one text. Write one sentence per line or row.",
-    )
+    empty = f"The corpus {source} is empty: it has not one text. Write one sentence per line or row."
+    return write_texts(read_texts(source), out, empty)
 
 
 def write_texts(texts: Iterable[str], out: Path, if_empty: str) -> int:
@@ -107,7 +122,7 @@ def write_texts(texts: Iterable[str], out: Path, if_empty: str) -> int:
     return rows.written
 
 
-def write_order(source: TextSource, out: Path) -> int:
+def write_order(source: Source, out: Path) -> int:
     """Write where each distinct sentence of a source first comes in it (ORDER), in order of id; give their number.
 
     Raises:
@@ -250,12 +265,12 @@ def _check_column(source: TextSource, columns: Iterable[str], place: str = "") -
         )
 
 
-def _text(value: object, source: TextSource, place: str) -> str:
+def _text(value: object, source: Source, place: str) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
         raise UserError(
-            f"{source.path}, {place}: {source.column} is {value!r}, no text. Name the column that holds the text."
+            f"{source}, {place}: {source.column} is {value!r:.80}, no text. Name the column that holds the text."
         )
     return value
 

@@ -45,4 +45,4 @@ def test_what_is_heavy_is_imported_late(statement: str) -> None:
     assert run.stdout.strip() == "set()"
 
 
-HEAVY = ("torch", "dagster", "transformers", "lance", "duckdb", "polars", "streamlit")
+HEAVY = ("torch", "dagster", "transformers", "lance", "duckdb", "polars", "streamlit", "datasets")
