@@ -14,9 +14,10 @@ from typing import Annotated, Literal, TypeVar
 
 import dagster as dg
 
-from latentlens_dag.corpus import TextSource
+from latentlens_dag.corpus import Source, TextSource
 from latentlens_dag.dag.keys import MOST_PARTITIONS
 from latentlens_dag.errors import UserError
+from latentlens_dag.hub_datasets import COMMIT, DATASET_ID, HubColumn
 from latentlens_dag.layers import auto_contextual_layers, auto_visual_layers, check_layers
 from latentlens_dag.models import DEFAULT_PROMPT, read_config
 
@@ -43,18 +44,42 @@ class CorpusSource(dg.Model, dg.Resolvable):
     package: str | None = None
     """An installed Python package; `file` names a file of it. It is not imported."""
     file: str | None = None
+    hub: str | None = None
+    """A dataset on the Hugging Face Hub, as user/dataset; `split`, `column` and `revision` say what of it is read."""
+    config: str | None = None
+    split: str | None = None
+    revision: str | None = None
+    """Of hub: the full commit, so that its content never changes."""
     column: str | None = None
 
-    def text_source(self, place: str) -> TextSource:
-        """The file that is meant, or an error that says what is wrong at `place`."""
-        given = {kind: getattr(self, kind) for kind in (*_SUFFIXES, "package")}
-        given = {kind: value for kind, value in given.items() if value is not None}
+    def text_source(self, place: str) -> Source:
+        """The file or dataset that is meant, or an error that says what is wrong at `place`; nothing is opened."""
+        given = [kind for kind in _KINDS if getattr(self, kind) is not None]
         if len(given) != 1:
             raise UserError(
-                f"`source` of {place} must be exactly one of {', '.join((*_SUFFIXES, 'package'))}; it has "
+                f"`source` of {place} must be exactly one of {', '.join(_KINDS)}; it has "
                 f"{', '.join(given) or 'none of them'}."
             )
-        ((kind, path),) = given.items()
+        alone = [field for field in ("config", "split", "revision") if getattr(self, field) is not None]
+        if self.hub is None and alone:
+            raise UserError(f"`source` of {place}: `{alone[0]}` belongs to a dataset of the Hub, which `hub` names.")
+        return self._file(given[0], place) if self.hub is None else self._hub_column(self.hub, place)
+
+    def _hub_column(self, dataset: str, place: str) -> HubColumn:
+        if self.file is not None:
+            raise UserError(f"`source` of {place}: `file` is a file inside a `package`, and not of the Hub.")
+        if not DATASET_ID.fullmatch(dataset):
+            raise UserError(f"`source.hub: {dataset}` of {place} is no dataset of the Hub: write it as user/dataset.")
+        if not self.split or not self.column or not self.revision:
+            raise UserError(
+                f"`source` of {place}: say `split`, `column` and `revision` of {dataset}, as in "
+                f"{{hub: {dataset}, split: train, column: text, revision: COMMIT}}."
+            )
+        revision = full_commit(self.revision, "source.revision", place)
+        return HubColumn(dataset, self.config, self.split, self.column, revision)
+
+    def _file(self, kind: str, place: str) -> TextSource:
+        path = getattr(self, kind)
         if (kind == "package") != (self.file is not None):
             raise UserError(f"`source` of {place}: `package` and `file`, a file inside of it, go together.")
         if kind == "package":
@@ -85,6 +110,7 @@ class CorpusSource(dg.Model, dg.Resolvable):
 
 _PACKAGE = re.compile(r"[A-Za-z_]\w*")  # no dots: to find a package within another one, that would be imported
 _SUFFIXES = {"lines": ".txt", "csv": ".csv", "jsonl": ".jsonl", "parquet": ".parquet"}
+_KINDS = (*_SUFFIXES, "package", "hub")
 
 
 class ImageSource(dg.Model, dg.Resolvable):
@@ -297,6 +323,16 @@ def existing(path: Path, field: str, place: str) -> Path:
     if not path.exists():
         raise UserError(f"`{field}` of {place}: {path} does not exist. Paths are relative to the defs.yaml.")
     return path
+
+
+def full_commit(revision: str, field: str, place: str) -> str:
+    """A revision of the YAML, which must name one commit for ever."""
+    if not COMMIT.fullmatch(revision):
+        raise UserError(
+            f"`{field}: {revision}` of {place} is no full commit. Branches and tags move, and short commits may become "
+            "ambiguous: write the 40 hexadecimal digits that the Hub shows under `History` of the files."
+        )
+    return revision
 
 
 def model_folder(source: ModelSource, field: str, place: str) -> Path:

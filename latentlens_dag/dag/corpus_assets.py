@@ -1,7 +1,8 @@
 """The assets of a corpus: its observed source, its distinct sentences, its shards, and their order where one asks."""
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -9,7 +10,8 @@ from latentlens_dag import corpus as core
 from latentlens_dag.dag import keys
 from latentlens_dag.dag.reporting import written
 from latentlens_dag.dag.resources import WarehouseResource
-from latentlens_dag.dag.versions import SOURCE_PATH, observed_version, version_of
+from latentlens_dag.dag.versions import SOURCE_PATH, SOURCE_VERSION, observed_version, version_of
+from latentlens_dag.identity import combined
 
 if TYPE_CHECKING:
     from latentlens_dag.dag.components import Corpus
@@ -17,11 +19,18 @@ if TYPE_CHECKING:
 _SENTENCES, _SHARDS, _ORDER = 1, 1, 1  # algorithms
 
 
-def corpus_definitions(corpus: "Corpus", source: core.TextSource, ordered: bool) -> dg.Definitions:
+def corpus_definitions(corpus: "Corpus", source: core.Source, ordered: bool) -> dg.Definitions:
     """source -> sentences -> shards[shard]; where an index is to know the source's order, source -> order too."""
-    file = observed(keys.corpus(corpus.name, "source"), source.path, f"corpus_{corpus.name}")
     order = [_order(corpus, source)] if ordered else []
-    return dg.Definitions(assets=[file, _sentences(corpus, source), _shards(corpus), *order])
+    return dg.Definitions(assets=[_source(corpus, source), _sentences(corpus, source), _shards(corpus), *order])
+
+
+def _source(corpus: "Corpus", source: core.Source) -> dg.SourceAsset:
+    key, group = keys.corpus(corpus.name, "source"), f"corpus_{corpus.name}"
+    if isinstance(source, core.TextSource):
+        return observed(key, source.path, group)
+    version = combined([source.dataset, source.config, source.split, source.revision])
+    return pinned(key, version, f"{source} at commit {source.revision}", group)
 
 
 def observed(key: dg.AssetKey, path: Path, group: str) -> dg.SourceAsset:
@@ -39,13 +48,28 @@ def observed(key: dg.AssetKey, path: Path, group: str) -> dg.SourceAsset:
     return source
 
 
-def _sentences(corpus: "Corpus", source: core.TextSource) -> dg.AssetsDefinition:
+def pinned(key: dg.AssetKey, version: str, what: str, group: str) -> dg.SourceAsset:
+    """What nobody can change, such as a commit: its data version is known without looking at it."""
+
+    @dg.observable_source_asset(
+        key=key,
+        group_name=group,
+        metadata={SOURCE_VERSION: version},
+        description=f"{what}. It never changes, so its version is the hash of its name.",
+    )
+    def source() -> dg.DataVersion:
+        return dg.DataVersion(version)
+
+    return source
+
+
+def _sentences(corpus: "Corpus", source: core.Source) -> dg.AssetsDefinition:
     @dg.asset(
         key=keys.corpus(corpus.name, "sentences"),
         deps=[keys.corpus(corpus.name, "source")],
         group_name=f"corpus_{corpus.name}",
         kinds={"parquet"},
-        code_version=version_of(_SENTENCES, kind=source.kind, column=source.column),
+        code_version=version_of(_SENTENCES, **_fields_read(source)),
         description="The distinct sentences of the source, in order of their ids.",
     )
     def sentences(warehouse: WarehouseResource) -> dg.MaterializeResult:
@@ -56,13 +80,13 @@ def _sentences(corpus: "Corpus", source: core.TextSource) -> dg.AssetsDefinition
     return sentences
 
 
-def _order(corpus: "Corpus", source: core.TextSource) -> dg.AssetsDefinition:
+def _order(corpus: "Corpus", source: core.Source) -> dg.AssetsDefinition:
     @dg.asset(
         key=keys.corpus(corpus.name, "order"),
         deps=[keys.corpus(corpus.name, "source")],
         group_name=f"corpus_{corpus.name}",
         kinds={"parquet"},
-        code_version=version_of(_ORDER, kind=source.kind, column=source.column),
+        code_version=version_of(_ORDER, **_fields_read(source)),
         description="Where each distinct sentence first comes in the source, for indexes with `sampling: first`.",
     )
     def order(warehouse: WarehouseResource) -> dg.MaterializeResult:
@@ -71,6 +95,13 @@ def _order(corpus: "Corpus", source: core.TextSource) -> dg.AssetsDefinition:
         return written(out)
 
     return order
+
+
+def _fields_read(source: core.Source) -> dict[str, Any]:
+    """What of the YAML decides the sentences; a file's name does not, its content has a version of its own."""
+    if isinstance(source, core.TextSource):
+        return {"kind": source.kind, "column": source.column}
+    return {"kind": "hub", **asdict(source)}
 
 
 def _shards(corpus: "Corpus") -> dg.AssetsDefinition:

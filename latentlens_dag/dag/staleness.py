@@ -5,7 +5,7 @@ why pyproject.toml holds dagster below 1.14. What a newcomer gets wrong: the UI 
 as fresh whatever happened upstream; the resolver asked partition by partition knows better.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from dagster._core.definitions.data_version import (
 )
 from dagster._core.loader import LoadingContext
 
-from latentlens_dag.dag.versions import SOURCE_PATH, observed_version
+from latentlens_dag.dag.versions import SOURCE_PATH, SOURCE_VERSION, observed_version
 from latentlens_dag.warehouse import Warehouse
 
 NOT_BUILT = "not built yet"
@@ -49,15 +49,19 @@ def observe_sources(
     """Look at the sources among `keys` and tell Dagster of those that changed; give those."""
     changed = []
     for key in keys:
-        source = graph.get(key).metadata.get(SOURCE_PATH)
-        if source is None:
-            continue
-        path = Path(source.value if isinstance(source, dg.MetadataValue) else source)
-        version = observed_version(path, warehouse.observed(".".join(key.path)))
-        if version != _known_version(instance, key):
+        version = _version_now(graph.get(key).metadata, warehouse.observed(".".join(key.path)))
+        if version is not None and version != _known_version(instance, key):
             instance.report_runless_asset_event(dg.AssetObservation(key, tags={DATA_VERSION_TAG: version}))
             changed.append(key)
     return changed
+
+
+def _version_now(metadata: Mapping[str, Any], memory: Path) -> str | None:
+    """The version of a source as it is now; None for what is no source."""
+    facts = {name: found.value if isinstance(found, dg.MetadataValue) else found for name, found in metadata.items()}
+    if SOURCE_PATH in facts:
+        return observed_version(Path(facts[SOURCE_PATH]), memory)
+    return facts.get(SOURCE_VERSION)
 
 
 def find_needs(

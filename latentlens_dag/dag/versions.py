@@ -14,6 +14,7 @@ from latentlens_dag.identity import combined, digest, file_digest
 from latentlens_dag.warehouse import write_text
 
 SOURCE_PATH = "source_path"  # metadata of an observed source: what is hashed
+SOURCE_VERSION = "source_version"  # or, of one that cannot change: its version
 FORCED = "latentlens/forced"  # tag of a run that is to take nothing from what was built before
 
 

@@ -8,6 +8,7 @@ import pytest
 from latentlens_dag.corpus import TextSource, read_texts
 from latentlens_dag.dag.components import CorpusSource
 from latentlens_dag.errors import UserError
+from latentlens_dag.hub_datasets import HubColumn
 
 
 @pytest.fixture(autouse=True)
@@ -36,10 +37,20 @@ def test_a_file_of_a_package_is_read_without_importing_it(
     assert "some_corpus" not in sys.modules
 
 
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+HUB = {"hub": "user/texts", "split": "train", "column": "said", "revision": COMMIT}
+
+
+@pytest.mark.parametrize("config", [None, "two"])
+def test_a_dataset_of_the_hub_is_named_with_all_that_decides_what_is_read(config: str | None) -> None:
+    source = CorpusSource(**HUB, config=config).text_source("Corpus c")  # type: ignore[arg-type]
+    assert source == HubColumn("user/texts", config, "train", "said", COMMIT)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({}, r"exactly one of lines, csv, jsonl, parquet, package; it has none"),
+        ({}, r"exactly one of lines, csv, jsonl, parquet, package, hub; it has none"),
         ({"lines": "a.txt", "csv": "a.csv"}, r"it has lines, csv"),
         ({"package": "some_corpus"}, r"`package` and `file`, a file inside of it, go together"),
         ({"lines": "a.txt", "file": "a"}, r"`package` and `file`"),
@@ -49,6 +60,25 @@ def test_a_file_of_a_package_is_read_without_importing_it(
         ({"package": "some_corpus", "file": "other.txt"}, r"`source.file` of Corpus c: .*other\.txt does not exist"),
         ({"package": "some_corpus", "file": "rows.jsonl"}, r"rows\.jsonl is a table: say its `column`"),
         ({"package": "some_corpus", "file": "sentences.txt", "column": "x"}, r"has lines, no columns"),
+        ({**HUB, "lines": "a.txt"}, r"it has lines, hub"),
+        ({**HUB, "file": "a"}, r"`file` is a file inside a `package`, and not of the Hub"),
+        ({"lines": "a.txt", "split": "train"}, r"`split` belongs to a dataset of the Hub, which `hub` names"),
+        (
+            {**HUB, "hub": "texts"},
+            r"`source.hub: texts` of Corpus c is no dataset of the Hub: write it as user/dataset",
+        ),
+        ({**HUB, "hub": "https://huggingface.co/datasets/user/texts"}, r"is no dataset of the Hub"),
+        ({**HUB, "hub": "../texts"}, r"is no dataset of the Hub"),
+        ({**HUB, "split": None}, r"say `split`, `column` and `revision` of user/texts"),
+        ({**HUB, "column": None}, r"say `split`, `column` and `revision` of user/texts"),
+        ({**HUB, "revision": None}, r"say `split`, `column` and `revision` of user/texts"),
+        (
+            {**HUB, "revision": "main"},
+            r"`source.revision: main` of Corpus c is no full commit\. Branches and tags move",
+        ),
+        ({**HUB, "revision": COMMIT[:12]}, r"`source.revision: 0123456789ab` of Corpus c is no full commit"),
+        ({**HUB, "revision": COMMIT + "0"}, r"is no full commit"),
+        ({**HUB, "revision": COMMIT.upper()}, r"is no full commit"),
         ({"csv": "missing.csv", "column": "x"}, r"`source.csv` of Corpus c: missing\.csv does not exist"),
     ],
 )

@@ -1,13 +1,19 @@
 """What counts as changed, and the words in which it is told; on assets of a second instead of a whole study."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.observe import observe
 
+from latentlens_dag.dag.components import Corpus, CorpusSource
+from latentlens_dag.dag.corpus_assets import corpus_definitions
+from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.staleness import NOT_BUILT, find_needs, observe_sources
-from latentlens_dag.dag.versions import SOURCE_PATH, observed_version, version_of
+from latentlens_dag.dag.versions import SOURCE_PATH, SOURCE_VERSION, observed_version, version_of
+from latentlens_dag.hub_datasets import HubColumn
 from latentlens_dag.warehouse import Warehouse
 
 SOURCE, MADE, NEXT = (dg.AssetKey(["here", name]) for name in ("source", "made", "next"))
@@ -128,3 +134,29 @@ def test_a_source_is_told_of_once_per_change_and_what_follows_is_told_why(tmp_pa
         assert needs(changed)[0] == "here/made: its settings in the YAML, or the algorithm, changed"
         deps, _ = _graph(source, more=True)
         assert needs(deps) == ["here/next: it has a new dependency on here/other"]
+
+
+def _hub_corpus(**fields: str) -> dg.Definitions:
+    commit = HubColumn("user/texts", None, "train", "text", "0" * 40)
+    corpus = corpus_definitions(Corpus(name="c", source=CorpusSource(), shards=1), replace(commit, **fields))
+    return dg.Definitions.merge(corpus, dg.Definitions(resources={"warehouse": WarehouseResource(root="never there")}))
+
+
+def test_a_commit_of_the_hub_has_one_version_for_the_driver_and_for_dagster(tmp_path: Path) -> None:
+    defs, key, house = _hub_corpus(), dg.AssetKey(["corpus", "c", "source"]), Warehouse(tmp_path / "warehouse")
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert observe([asset for asset in defs.assets or [] if isinstance(asset, dg.SourceAsset)], instance=instance)
+        assert observe_sources(defs.resolve_asset_graph(), instance, house, [key]) == []
+        changed = _hub_corpus(revision="1" * 40).resolve_asset_graph()
+        assert observe_sources(changed, instance, house, [key]) == [key]
+    assert not house.root.exists()
+
+
+def test_all_that_is_said_of_a_dataset_of_the_hub_is_in_a_version() -> None:
+    said = [{}, {"dataset": "user/more"}, {"config": "two"}, {"split": "test"}, {"revision": "1" * 40}]
+    graphs = [_hub_corpus(**fields).resolve_asset_graph() for fields in [*said, {"column": "other"}]]
+    source, sentences = (dg.AssetKey(["corpus", "c", name]) for name in ("source", "sentences"))
+    assert len({graph.get(sentences).code_version for graph in graphs}) == len(graphs)
+    observed = [str(graph.get(source).metadata[SOURCE_VERSION]) for graph in graphs]
+    assert len(set(observed)) == len(said)
+    assert observed[-1] == observed[0]  # another column of the same rows
