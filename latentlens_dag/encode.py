@@ -1,9 +1,9 @@
 """The text pass: the states of an index's occurrences, at all its layers, from one forward pass.
 
-Only sentences that hold a kept occurrence are read, each cut after the last one, in batches of similar
-length. States go to a memory map on disk, so memory holds one batch. What a newcomer gets wrong: batches
-are padded on the right by this module itself, whatever side the tokenizer would pad, so positions are
-those of the sentence alone.
+Only sentences that hold a kept occurrence are read, each cut after the last one (but not where the model is
+not causal: there what follows counts too), in batches of similar length. States go to a memory map on disk,
+so memory holds one batch. What a newcomer gets wrong: batches are padded on the right by this module itself,
+whatever side the tokenizer would pad, so positions are those of the sentence alone.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Reused(NamedTuple):
 
 
 class _Sentence(NamedTuple):
-    ids: list[int]  # cut after the last token that is needed
+    ids: list[int]  # cut after the last token that is needed, or whole
     rows: list[int]  # of the occurrences
     places: list[int]  # of the occurrences in `ids`
 
@@ -59,6 +59,7 @@ def encode(
     layers: Sequence[int],
     scratch: Path,
     progress: Progress = lambda done, all_: None,
+    whole: bool = False,
 ) -> dict[int, Encoded]:
     """Encode the occurrences of a shard.
 
@@ -69,6 +70,7 @@ def encode(
         layers: contextual layers.
         scratch: an existing folder for the memory maps; they live as long as it does.
         progress: told after every batch.
+        whole: read whole sentences, for a model that is not causal; its occurrences' keys must be of whole sentences.
 
     Raises:
         UserError: where a layer does not exist.
@@ -76,7 +78,7 @@ def encode(
     check_layers(layers, model.depth, model.name, "the index")
     shape = (len(occurrences), model.width)
     found = {layer: empty_encoded(scratch / f"layer_{layer}.f16", shape) for layer in layers}
-    wanted = sorted(_needed(model, occurrences, sentences), key=lambda sentence: len(sentence.ids))
+    wanted = sorted(_needed(model, occurrences, sentences, whole), key=lambda sentence: len(sentence.ids))
     total, done = sum(len(sentence.ids) for sentence in wanted), 0
     for batch in _batches(wanted):
         _encode_batch(model, batch, found)
@@ -93,12 +95,13 @@ def encode_new(
     tables: Mapping[int, Path],
     scratch: Path,
     progress: Progress = lambda done, all_: None,
+    whole: bool = False,
 ) -> Reused:
     """As `encode`, but what the layer tables hold of the same encoder is taken from there.
 
-    A state depends on the model and on its token prefix, whose hash is the key, so that neither another order of the
-    corpus nor another number of shards makes it new. Where nothing is new the model is not even loaded. A row that
-    one layer lacks is read for all layers that lack one, in one pass.
+    A state depends on the model and on its token prefix (or sentence), whose hash is the key, so that neither another
+    order of the corpus nor another number of shards makes it new. Where nothing is new the model is not even loaded. A
+    row that one layer lacks is read for all layers that lack one, in one pass.
 
     Args:
         load: gives the model.
@@ -108,6 +111,7 @@ def encode_new(
         tables: the layer table of each contextual layer, which need not exist.
         scratch: as in `encode`.
         progress: as in `encode`.
+        whole: as in `encode`.
     """
     keys = occurrences["key"].combine_chunks()
     stored = {layer: stored_rows(table, encoder, keys) for layer, table in tables.items()}
@@ -121,7 +125,7 @@ def encode_new(
     if lacking or not len(keys):
         (scratch / "new").mkdir()
         read = occurrences.filter(pa.array(new))
-        fresh = encode(load(), read, sentences, lacking or list(tables), scratch / "new", progress)
+        fresh = encode(load(), read, sentences, lacking or list(tables), scratch / "new", progress, whole)
     places = np.flatnonzero(new)
     joined = {
         layer: _joined(scratch / f"layer_{layer}.f16", len(keys), tables[layer], found, places, fresh.get(layer))
@@ -171,8 +175,8 @@ def _encode_batch(model: LanguageModel, batch: list[_Sentence], found: dict[int,
         found[layer].norms[rows] = norms[:, 0].numpy()
 
 
-def _needed(model: LanguageModel, occurrences: pa.Table, sentences: pa.Table) -> Iterator[_Sentence]:
-    """The sentences that hold an occurrence, tokenized and cut."""
+def _needed(model: LanguageModel, occurrences: pa.Table, sentences: pa.Table, whole: bool) -> Iterator[_Sentence]:
+    """The sentences that hold an occurrence, tokenized and, unless they are needed whole, cut."""
     wanted: dict[str, list[tuple[int, int]]] = {}
     pairs = zip(occurrences["sentence_id"].to_pylist(), occurrences["position"].to_pylist(), strict=True)
     for row, (sentence_id, position) in enumerate(pairs):
@@ -185,7 +189,9 @@ def _needed(model: LanguageModel, occurrences: pa.Table, sentences: pa.Table) ->
         for sentence_id, tokens in zip(part, tokenize(model.tokenizer, [texts[i] for i in part]), strict=True):
             real = [place for place, special in enumerate(tokens.special) if not special]
             places = [real[position] for position, _ in wanted[sentence_id]]
-            yield _Sentence(tokens.ids[: max(places) + 1], [row for _, row in wanted[sentence_id]], places)
+            yield _Sentence(
+                tokens.ids[: None if whole else max(places) + 1], [row for _, row in wanted[sentence_id]], places
+            )
 
 
 def _batches(sentences: list[_Sentence]) -> Iterator[list[_Sentence]]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from latentlens_dag.errors import UserError
 from latentlens_dag.identity import combined
 from latentlens_dag.models import Vlm, load_language_model, visual_mask
+from latentlens_dag.occurrences import Dedup
 from latentlens_dag.states import LanguageModel, captured, fingerprint
 from latentlens_dag.warehouse import write_text
 
@@ -75,6 +76,33 @@ def check_same_model(mine: str, folder: Path, study: str, index: str) -> None:
             f"{study} cannot be read through Index {index}: the language model in {folder} has other weights than the "
             "study's own (perhaps it was fine-tuned with the connector), so their states cannot be compared. Name an "
             "index whose `language_model` is this VLM."
+        )
+
+
+def check_text_pass(model: LanguageModel, dedup: Dedup, index: str) -> None:
+    """Refuse to make an index whose states would not be those that its keys say.
+
+    Args:
+        model: the index's language model.
+        dedup: of the index.
+        index: its name, for the message.
+
+    Raises:
+        UserError: where occurrences count as equal whose states are not, or states change with their batch.
+    """
+    padding = padding_invariance(model)
+    if not padding.passed:
+        raise UserError(
+            f"Index {index} cannot be made of {model.name}: text states change by {padding.figure:.2g} of the largest "
+            "value when their batch is padded, so the model does not leave out what its attention mask leaves out. "
+            "Name another `language_model`, or another `attn_implementation` in its config.json."
+        )
+    causal = causality(model) if dedup == "prefix" else None
+    if causal is not None and not causal.passed:
+        raise UserError(
+            f"Index {index} cannot be made with `dedup: prefix`: in {model.name} a later token changes the states of "
+            f"earlier ones by {causal.figure:.2g} of the largest value, so equal prefixes do not have equal states. "
+            f"Set `dedup: sentence` in Index {index}."
         )
 
 

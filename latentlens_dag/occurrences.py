@@ -7,6 +7,7 @@ kept. A hash is a uniform random number, so this is a uniform sample, and it is 
 the corpus and any number of shards: each shard offers its own smallest (`candidates`), `write_selection`
 takes the smallest of those, and the shard that owns a kept occurrence writes it (`kept_rows`). Where the order
 of the source is given, the first occurrences of every token are kept in place of those with the smallest keys.
+Where the model is not causal, a state depends on the whole sentence, and so must its key (`dedup`).
 
 Memory holds what a shard offers and some thousand sentences, never the tokens of a whole shard: rows are
 reduced to the smallest every so often, and what can no longer be among them is not even made a row.
@@ -20,10 +21,10 @@ from __future__ import annotations
 import hashlib
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -44,6 +45,8 @@ SELECTION = pa.schema([("sentence_id", pa.string()), ("key", pa.string())])
 """The columns of a selection."""
 IN_ORDER = OCCURRENCES.append(pa.field("first_place", pa.int64()))
 """The columns of candidates of which the first are to be kept: with their sentence's first place in the source."""
+Dedup = Literal["prefix", "sentence"]
+"""What two occurrences must share to have the same key, and so the same state: the prefix, or the whole sentence."""
 _PLACE = "first_place"
 _SENTENCES_PER_CALL = 1000
 _ROWS_WAITING = 1 << 18  # rows of a shard that wait, at least, until they are reduced
@@ -112,6 +115,7 @@ def candidates(
     min_position: int = 1,
     fraction: float = 1.0,
     order: Order | None = None,
+    dedup: Dedup = "prefix",
 ) -> pa.Table:
     """What one shard offers to the selection.
 
@@ -123,18 +127,20 @@ def candidates(
         min_position: the first position that is offered, counted in real tokens from 0.
         fraction: the part of the sentences that is used, chosen by their ids.
         order: of the source, where the first occurrences are to be kept.
+        dedup: what equal keys say; `sentence` where the model's text pass is not causal.
 
     Returns:
-        OCCURRENCES, in order of key: one row per distinct prefix, at most `contexts_per_token` per token.
-        Equal prefixes belong to the sentence with the smallest id. With `order`: IN_ORDER, in that order,
-        and equal prefixes belong to the sentence that comes first.
+        OCCURRENCES, in order of key: one row per distinct key, at most `contexts_per_token` per token.
+        Equal keys belong to the sentence with the smallest id. With `order`: IN_ORDER, in that order,
+        and equal keys belong to the sentence that comes first.
 
     Raises:
         UserError: where the tokenizer is not a fast one.
     """
     best = _Best(contexts_per_token, order is not None)
+    digests = {"prefix": _prefix_digests, "sentence": _sentence_digests}[dedup]
     for chunk in _chunks(sentences, fraction):
-        best.add(_rows(tokenizer, chunk, min_position, best.limits, order))
+        best.add(_rows(tokenizer, chunk, min_position, best.limits, order, digests))
     return _named(best.rows(), tokenizer, index)
 
 
@@ -182,10 +188,23 @@ def prefix_keys(ids: list[int]) -> list[str]:
     return [key.hex() for key in _prefix_digests(ids)]
 
 
+def sentence_keys(ids: list[int]) -> list[str]:
+    """As `prefix_keys`, of all token ids of the sentence and the token's place among them."""
+    return [key.hex() for key in _sentence_digests(ids)]
+
+
 def _prefix_digests(ids: list[int]) -> Iterator[bytes]:
     state = hashlib.blake2b(digest_size=8)  # as identity.digest, going on from one prefix to the next
     for token_id in ids:
         state.update(token_id.to_bytes(4, "little"))
+        yield state.digest()
+
+
+def _sentence_digests(ids: list[int]) -> Iterator[bytes]:
+    whole = hashlib.blake2b(b"".join(token_id.to_bytes(4, "little") for token_id in ids), digest_size=8)
+    for place in range(len(ids)):
+        state = whole.copy()
+        state.update(place.to_bytes(4, "little"))
         yield state.digest()
 
 
@@ -213,6 +232,7 @@ def _rows(
     min_position: int,
     limits: NDArray[np.uint64],
     order: Order | None,
+    digests: Callable[[list[int]], Iterator[bytes]],
 ) -> pl.DataFrame:
     """The occurrences of some sentences, but those whose key or place is above the limit of their token."""
     import polars as pl
@@ -222,7 +242,7 @@ def _rows(
     sentence = np.repeat(np.arange(len(found)), lengths)
     sentence_id = to_numbers(pa.array(chunk.ids))
     token_id = np.fromiter(chain.from_iterable(tokens.ids for tokens in found), np.int32, len(sentence))
-    key = np.frombuffer(b"".join(chain.from_iterable(_prefix_digests(tokens.ids) for tokens in found)), ">u8")
+    key = np.frombuffer(b"".join(chain.from_iterable(digests(tokens.ids) for tokens in found)), ">u8")
     place = {} if order is None else {_PLACE: order.places_of(sentence_id).astype(np.uint64)[sentence]}
     real = ~np.fromiter(chain.from_iterable(tokens.special for tokens in found), np.bool_, len(sentence))
     position = _counted(real, lengths)

@@ -7,6 +7,7 @@ for testing that code reads a model rightly, not that a model says something.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 SENTENCES = (
@@ -48,11 +49,23 @@ def tiny_tokenizer(sentences: tuple[str, ...] = SENTENCES, vocabulary: int = 400
     )
 
 
-def tiny_llava(folder: Path, seed: int = 0, blocks: int = 3, width: int = 32, image_size: int = 48) -> Path:
-    """Write a random LLaVA-1.5 model: `blocks` blocks, (image_size / 16) squared visual tokens."""
+def tiny_llava(
+    folder: Path,
+    seed: int = 0,
+    blocks: int = 3,
+    width: int = 32,
+    image_size: int = 48,
+    bidirectional: bool = False,
+) -> Path:
+    """Write a random LLaVA-1.5 model: `blocks` blocks, (image_size / 16) squared visual tokens.
+
+    Its language model is a Llama or, where it is to read text in both directions, a Gemma 3 with
+    `use_bidirectional_attention`.
+    """
     import torch
     from transformers import (
         CLIPVisionConfig,
+        Gemma3TextConfig,
         LlamaConfig,
         LlavaConfig,
         LlavaForConditionalGeneration,
@@ -61,7 +74,8 @@ def tiny_llava(folder: Path, seed: int = 0, blocks: int = 3, width: int = 32, im
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
     tokenizer = tiny_tokenizer()
-    text = LlamaConfig(
+    family = partial(Gemma3TextConfig, head_dim=8, use_bidirectional_attention=True) if bidirectional else LlamaConfig
+    text = family(
         vocab_size=len(tokenizer),
         hidden_size=width,
         intermediate_size=2 * width,

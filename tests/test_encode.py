@@ -11,12 +11,12 @@ from latentlens_dag import encode as module
 from latentlens_dag.encode import Encoded, encode, encode_new
 from latentlens_dag.errors import UserError
 from latentlens_dag.identity import text_id
-from latentlens_dag.models import Vlm
+from latentlens_dag.models import Vlm, load_vlm
 from latentlens_dag.occurrences import candidates
 from latentlens_dag.schema import SENTENCES
 from latentlens_dag.tables import commit_fragments, write_fragments
 from latentlens_dag.testing import SENTENCES as TEXTS
-from latentlens_dag.testing import tiny_tokenizer
+from latentlens_dag.testing import tiny_llava, tiny_tokenizer
 
 
 def _sentences() -> pa.Table:
@@ -182,3 +182,46 @@ def test_the_model_is_not_loaded_where_nothing_is_new_and_another_encoders_rows_
         (tmp_path / f"other{encoder}").mkdir()
         with pytest.raises(RuntimeError, match="loaded"):
             encode_new(load, encoder, rows, sentences, tables, tmp_path / f"other{encoder}")
+
+
+@pytest.fixture(scope="module")
+def bidirectional(tmp_path_factory: pytest.TempPathFactory) -> Vlm:
+    return load_vlm(tiny_llava(tmp_path_factory.mktemp("bidirectional"), bidirectional=True), device="cpu")
+
+
+def _largest_error(vlm: Vlm, rows: pa.Table, encoded: Encoded, layer: int) -> float:
+    """Of the states, against those of each sentence alone and whole, relative to their lengths."""
+    texts, worst = {text_id(text): text for text in TEXTS}, 0.0
+    model = vlm.language_model
+    for number, row in enumerate(rows.to_pylist()):
+        ids = model.tokenizer(texts[row["sentence_id"]], return_tensors="pt")["input_ids"]
+        with torch.inference_mode():
+            states = model.decoder(input_ids=ids, output_hidden_states=True).hidden_states[layer]
+        state = states[0, row["position"] + 1].numpy()
+        error = np.linalg.norm(encoded.vectors[number] * encoded.norms[number] - state) / np.linalg.norm(state)
+        worst = max(worst, float(error))
+    return worst
+
+
+@pytest.mark.parametrize("tokens_per_batch", [1, 2048])
+def test_where_a_model_looks_ahead_states_are_those_of_whole_sentences(
+    bidirectional: Vlm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokens_per_batch: int
+) -> None:
+    monkeypatch.setattr(module, "_TOKENS_PER_BATCH", tokens_per_batch)
+    model = bidirectional.language_model
+    rows = candidates(model.tokenizer, _sentences(), "x", 3, dedup="sentence")
+    rows = rows.filter(pa.array([row["position"] < 4 for row in rows.to_pylist()]))  # so that much would be cut off
+    (tmp_path / "cut").mkdir()
+    cut = encode(model, rows, _sentences(), [2], tmp_path / "cut")
+    assert _largest_error(bidirectional, rows, cut[2], 2) > 0.05  # the test can tell
+    whole = encode(model, rows, _sentences(), [1, 2], tmp_path, whole=True)
+    assert max(_largest_error(bidirectional, rows, whole[layer], layer) for layer in (1, 2)) < 2e-3
+
+
+def test_whole_sentences_are_read_for_new_rows_too(bidirectional: Vlm, tmp_path: Path) -> None:
+    model = bidirectional.language_model
+    rows = candidates(model.tokenizer, _sentences(), "x", 3, dedup="sentence")
+    rows = rows.filter(pa.array([row["position"] < 4 for row in rows.to_pylist()]))
+    none = {2: tmp_path / "none.lance"}
+    found = encode_new(lambda: model, "model", rows, _sentences(), none, tmp_path, whole=True)
+    assert _largest_error(bidirectional, rows, found.encoded[2], 2) < 2e-3

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +12,9 @@ from latentlens_dag.families import region_map
 from latentlens_dag.model_checks import (
     ModelCheck,
     ModelFacts,
+    causality,
     check_model,
+    check_text_pass,
     noise_image,
     visual_token_count,
     write_checks,
@@ -87,6 +90,26 @@ def test_a_model_that_looks_ahead_and_at_padding_fails_both_checks(llava_folder:
     block = vlm.language_model.decoder.layers[0]
     block.register_forward_hook(lambda module, args, output: output + output.mean(dim=1, keepdim=True))
     assert [check.name for check in check_model(vlm).checks if not check.passed] == ["causality", "padding_invariance"]
+
+
+def test_a_text_pass_that_looks_ahead_makes_an_index_of_whole_sentences_only(llava: Vlm, tmp_path: Path) -> None:
+    model = load_language_model(tiny_llava(tmp_path, bidirectional=True), device="cpu")
+    figure = causality(model).figure
+    assert figure > 0.01
+    message = rf"`dedup: prefix`.*{re.escape(model.name)}.* by {figure:.2g} of .*Set `dedup: sentence` in Index words"
+    with pytest.raises(UserError, match=message):
+        check_text_pass(model, "prefix", "words")
+    check_text_pass(model, "sentence", "words")
+    check_text_pass(llava.language_model, "prefix", "words")
+
+
+def test_a_text_pass_that_looks_at_padding_makes_no_index(llava_folder: Path) -> None:
+    model = load_language_model(llava_folder, device="cpu")
+    block = model.decoder.layers[0]
+    block.register_forward_hook(lambda module, args, output: output + output.mean(dim=1, keepdim=True))
+    for dedup in ("prefix", "sentence"):
+        with pytest.raises(UserError, match=r"Index words cannot be made of .* when their batch is padded"):
+            check_text_pass(model, dedup, "words")
 
 
 def test_a_layer_that_the_model_lacks_is_refused(llava: Vlm) -> None:

@@ -17,6 +17,7 @@ from latentlens_dag.occurrences import (
     candidates,
     kept_rows,
     prefix_keys,
+    sentence_keys,
     token_texts,
     tokenize,
     word_span,
@@ -304,3 +305,33 @@ def test_a_token_without_text_is_given_as_the_tokenizer_writes_it() -> None:
 
 def test_a_key_is_the_hash_of_the_token_ids_up_to_and_with_its_own() -> None:
     assert prefix_keys([1, 70_000]) == [digest(bytes([1, 0, 0, 0])), digest(bytes([1, 0, 0, 0, 0x70, 0x11, 1, 0]))]
+
+
+def test_the_key_of_a_sentence_is_the_hash_of_all_its_token_ids_and_the_place() -> None:
+    ids = b"".join(token_id.to_bytes(4, "little") for token_id in (1, 70_000))
+    assert sentence_keys([1, 70_000]) == [digest(ids + bytes(4)), digest(ids + bytes([1, 0, 0, 0]))]
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_with_whole_sentences_every_token_of_every_sentence_is_an_occurrence_of_its_own(
+    tmp_path: Path, shards: int
+) -> None:
+    rows = _kept(tmp_path, MANY, shards, 10_000, dedup="sentence")
+    slow = set()
+    for text in MANY:
+        (sentence,) = tokenize(TOKENIZER, [text])
+        slow |= {(key, text_id(text)) for key in sentence_keys(sentence.ids)[2:]}  # <bos> and the first token
+    assert {(row["key"], row["sentence_id"]) for row in rows} == slow
+    assert len(rows) == len(slow) > len(_kept(tmp_path, MANY, shards, 10_000))
+    few = _kept(tmp_path, MANY, shards, 2, dedup="sentence")
+    by_token: dict[int, list[str]] = defaultdict(list)
+    for row in rows:
+        by_token[row["token_id"]].append(row["key"])
+    assert [row["key"] for row in few] == sorted(key for keys in by_token.values() for key in sorted(keys)[:2])
+
+
+def test_sentences_of_the_same_tokens_count_once_whatever_their_blanks(tmp_path: Path) -> None:
+    texts = ["The dog runs", " The dog runs"]  # the tokenizer puts a blank first
+    assert tokenize(TOKENIZER, texts)[0].ids == tokenize(TOKENIZER, texts)[1].ids
+    rows = _kept(tmp_path, texts, 2, 10, dedup="sentence")
+    assert {row["sentence_id"] for row in rows} == {min(map(text_id, texts))}

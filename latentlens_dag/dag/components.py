@@ -226,6 +226,9 @@ class Index(Declared):
     in the order of the source, as the authors' reference library does."""
     fraction: float = 1.0
     min_position: int = 1
+    dedup: Literal["prefix", "sentence"] = "prefix"
+    """Which occurrences count as one: with equal beginnings, or, for models that read text in both directions, in
+    equal sentences."""
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Its assets."""

@@ -25,6 +25,7 @@ from latentlens_dag.warehouse import Warehouse, write_json, write_parquet
 
 if TYPE_CHECKING:
     from latentlens_dag.dag.components import Corpus, Index
+    from latentlens_dag.states import LanguageModel
 
 _KEPT = timedelta(days=1)  # of replaced versions of a layer table: someone may be reading one
 _CANDIDATES, _SELECTION, _OCCURRENCES, _CONTEXTUAL, _TABLE = 1, 1, 1, 1, 1  # algorithms
@@ -39,6 +40,7 @@ def index_definitions(index: "Index", corpus: "Corpus", layers: list[int]) -> dg
 
 def _candidates(index: "Index", corpus: "Corpus") -> dg.AssetsDefinition:
     fields = {name: getattr(index, name) for name in ("contexts_per_token", "sampling", "fraction", "min_position")}
+    fields |= _unless_prefix(index)
     order = [keys.corpus(corpus.name, "order")] if index.sampling == "first" else []
 
     @dg.asset(
@@ -63,6 +65,7 @@ def _candidates(index: "Index", corpus: "Corpus") -> dg.AssetsDefinition:
             index.min_position,
             index.fraction,
             read_order(warehouse.paths.order(corpus.name)) if order else None,
+            index.dedup,
         )
         out = warehouse.paths.candidates(index.name, shard)
         write_parquet(found, out)
@@ -124,7 +127,7 @@ def _contextual(index: "Index", corpus: "Corpus", layers: list[int]) -> dg.Asset
                 key,
                 deps=deps,
                 skippable=True,
-                code_version=version_of(_CONTEXTUAL),
+                code_version=version_of(_CONTEXTUAL, **_unless_prefix(index)),
                 group_name=f"index_{index.name}",
                 kinds={"torch", "lance"},
                 description=f"The occurrences' states entering block {layer}; one forward pass for all layers.",
@@ -139,7 +142,6 @@ def _contextual(index: "Index", corpus: "Corpus", layers: list[int]) -> dg.Asset
         context: dg.AssetExecutionContext, warehouse: WarehouseResource
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
         from latentlens_dag.encode import encode_new
-        from latentlens_dag.models import load_language_model
         from latentlens_dag.tables import unit_problems, write_fragments
 
         shard, paths = int(context.partition_key), warehouse.paths
@@ -150,9 +152,10 @@ def _contextual(index: "Index", corpus: "Corpus", layers: list[int]) -> dg.Asset
         with tempfile.TemporaryDirectory(prefix="latentlens-") as scratch:
             progress = LoggedProgress(context.log.info, "tokens")
             tables = {layer: paths.layer_table(index.name, layer) for layer in wanted}
-            load = partial(load_language_model, index.model_folder)
             known = "" if context.has_tag(FORCED) else encoder
-            encoded, read = encode_new(load, known, rows, sentences, tables, Path(scratch), progress)
+            whole = index.dedup == "sentence"
+            load = partial(_checked_model, index)
+            encoded, read = encode_new(load, known, rows, sentences, tables, Path(scratch), progress, whole)
             for layer, key in wanted.items():
                 record = paths.fragments(index.name, layer, shard)
                 facts = write_fragments(tables[layer], record, rows, *encoded[layer], encoder)
@@ -165,14 +168,29 @@ def _contextual(index: "Index", corpus: "Corpus", layers: list[int]) -> dg.Asset
     return contextual
 
 
+def _checked_model(index: "Index") -> "LanguageModel":
+    """The index's language model, once it is known that states of equal keys are equal."""
+    from latentlens_dag.model_checks import check_text_pass
+    from latentlens_dag.models import load_language_model
+
+    model = load_language_model(index.model_folder)
+    check_text_pass(model, index.dedup, index.name)
+    return model
+
+
+def _unless_prefix(index: "Index") -> dict[str, str]:
+    """The field `dedup` where it is not the default, so that versions of before it was there still hold."""
+    return {} if index.dedup == "prefix" else {"dedup": index.dedup}
+
+
 def _encoder(index: "Index", paths: Warehouse) -> str:
-    """What the index's vectors are made by: the model's files, the algorithm, and the dtype on this machine."""
+    """What the index's vectors are made by: the model's files, the algorithm, what of a sentence is read, the dtype."""
     from latentlens_dag.models import chosen_dtype
 
     memory = paths.observed(".".join(keys.index(index.name, "language_model").path))
     dtype = chosen_dtype(index.model_folder)
-    parts = [_CONTEXTUAL, observed_version(index.model_folder, memory), *([] if dtype == "float32" else [dtype])]
-    return combined(parts)
+    special = [*_unless_prefix(index).values(), *([] if dtype == "float32" else [dtype])]
+    return combined([_CONTEXTUAL, observed_version(index.model_folder, memory), *special])
 
 
 def _tables(index: "Index", corpus: "Corpus", layers: list[int]) -> dg.AssetsDefinition:

@@ -82,25 +82,35 @@ def _model_checks(parts: StudyParts) -> dg.AssetsDefinition:
     from latentlens_dag.model_checks import CHECKS
 
     key = keys.study(parts.name, "model_checks")
+    # An index of whole sentences does not need a causal model: the figure is told, but stops nothing.
+    not_needed = {"causality"} if parts.index.dedup == "sentence" else set()
+    fields = {"not_needed": sorted(not_needed)} if not_needed else {}
 
     @dg.asset(
         key=key,
         deps=[parts.vlm_key, keys.index(parts.index.name, "language_model")],
         group_name=parts.group,
         kinds={"torch", "transformers"},
-        code_version=version_of(_MODEL_CHECKS, prompt=parts.study.prompt),
+        code_version=version_of(_MODEL_CHECKS, prompt=parts.study.prompt, **fields),
         check_specs=[check_spec(name, key) for name in CHECKS],
         description="Self-checks of the model: what the lenses rely on, measured on the model itself.",
     )
     def model_checks(warehouse: WarehouseResource) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
-        from latentlens_dag.model_checks import check_model, check_same_model, write_checks
+        from latentlens_dag.model_checks import check_model, check_same_model, check_text_pass, write_checks
         from latentlens_dag.models import load_vlm
 
-        found = check_model(load_vlm(parts.vlm), parts.study.prompt)
+        vlm = load_vlm(parts.vlm)
+        check_text_pass(
+            vlm.language_model, parts.index.dedup, parts.index.name
+        )  # says what to do; a failed check cannot
+        found = check_model(vlm, parts.study.prompt)
         if parts.vlm.resolve() != parts.index.model_folder.resolve():
             check_same_model(found.fingerprint, parts.index.model_folder, f"Study {parts.name}", parts.index.name)
         version = write_checks(found, warehouse.paths.model_checks(parts.name))
-        problems = {check.name: [] if check.passed else [f"{check.meaning}: {check.figure}"] for check in found.checks}
+        problems = {
+            check.name: [] if check.passed or check.name in not_needed else [f"{check.meaning}: {check.figure}"]
+            for check in found.checks
+        }
         verdicts = [verdict(name, key, problem) for name, problem in problems.items()]
         figures = {check.name: check.figure for check in found.checks}
         facts = {**figures, "prompt": found.prompt, "language_model": found.fingerprint}
