@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -55,16 +56,25 @@ def keep(paths: Warehouse, shard: int) -> None:
     write_parquet(kept, paths.occurrences("bench", shard), OCCURRENCES)
 
 
-def measured(step: Callable[..., object], *arguments: object) -> tuple[float, float]:
-    """Seconds and peak GiB of a step in a fresh process; the peak counts Python and its imports."""
+class Cost(NamedTuple):
+    """What a step took in a process of its own, Python and imports counted."""
+
+    wall_s: float
+    cpu_s: float
+    peak_gib: float
+
+
+def measured(step: Callable[..., object], *arguments: object) -> Cost:
+    """Run a step in a fresh process."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_measure, (step, *arguments))
 
 
-def _measure(step: Callable[..., object], *arguments: object) -> tuple[float, float]:
+def _measure(step: Callable[..., object], *arguments: object) -> Cost:
     start = time.perf_counter()
     step(*arguments)
-    return time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return Cost(time.perf_counter() - start, used.ru_utime + used.ru_stime, used.ru_maxrss / 2**20)
 
 
 def main() -> None:
@@ -89,9 +99,13 @@ def main() -> None:
         }
         print(f"{asked.sentences:,} sentences, {asked.shards} shards, {cap} contexts per token", flush=True)
         for name, calls in steps.items():
-            seconds, peaks = zip(*(measured(*call) for call in calls), strict=True)
-            rate = asked.sentences / sum(seconds)
-            print(f"{name:12}{sum(seconds):8.1f} s{rate:12,.0f} sentences/s{max(peaks):8.2f} GiB at most", flush=True)
+            wall, cpu, peaks = zip(*(measured(*call) for call in calls), strict=True)
+            rate, alone = asked.sentences / sum(wall), asked.sentences / sum(cpu)
+            print(
+                f"{name:12}{sum(wall):8.1f} s{rate:10,.0f} sentences/s{sum(cpu):8.1f} s of one core ({alone:,.0f}/s)"
+                f"{max(peaks):7.2f} GiB at most",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":
