@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from latentlens_dag.errors import UserError
 from latentlens_dag.layers import check_layers
 from latentlens_dag.occurrences import tokenize
 from latentlens_dag.states import LanguageModel, captured
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-_TOKENS_PER_BATCH = 2048
+_TOKENS_PER_BATCH = {"cpu": 2048, "gpu": 16384}
 
 Progress = Callable[[int, int], None]
 """Called with the tokens done and the tokens there are."""
@@ -73,15 +74,14 @@ def encode(
         whole: read whole sentences, for a model that is not causal; its occurrences' keys must be of whole sentences.
 
     Raises:
-        UserError: where a layer does not exist.
+        UserError: where a layer does not exist, or the device's memory does not hold one sentence.
     """
     check_layers(layers, model.depth, model.name, "the index")
     shape = (len(occurrences), model.width)
     found = {layer: empty_encoded(scratch / f"layer_{layer}.f16", shape) for layer in layers}
     wanted = sorted(_needed(model, occurrences, sentences, whole), key=lambda sentence: len(sentence.ids))
     total, done = sum(len(sentence.ids) for sentence in wanted), 0
-    for batch in _batches(wanted):
-        _encode_batch(model, batch, found)
+    for batch in _encoded_batches(model, wanted, found):
         done += sum(len(sentence.ids) for sentence in batch)
         progress(done, total)
     return found
@@ -194,16 +194,43 @@ def _needed(model: LanguageModel, occurrences: pa.Table, sentences: pa.Table, wh
             )
 
 
-def _batches(sentences: list[_Sentence]) -> Iterator[list[_Sentence]]:
-    """Neighbors in length, at most so many tokens together, padding counted."""
-    batch: list[_Sentence] = []
-    for sentence in sentences:
-        if batch and (len(batch) + 1) * len(sentence.ids) > _TOKENS_PER_BATCH:
-            yield batch
-            batch = []
-        batch.append(sentence)
-    if batch:
+def _encoded_batches(
+    model: LanguageModel, sentences: list[_Sentence], found: dict[int, Encoded]
+) -> Iterator[list[_Sentence]]:
+    """Encode all sentences, neighbors in length together; give each batch once it is encoded.
+
+    Where the device's memory does not hold a batch, batches are half as large from there on.
+
+    Raises:
+        UserError: where it does not hold one sentence.
+    """
+    import torch
+
+    most = _TOKENS_PER_BATCH["cpu" if model.embedding.device.type == "cpu" else "gpu"]
+    start = 0
+    while start < len(sentences):
+        batch = sentences[start : _batch_end(sentences, start, most)]
+        try:
+            _encode_batch(model, batch, found)
+        except torch.OutOfMemoryError as error:
+            if len(batch) == 1:
+                raise UserError(
+                    f"{model.name} does not fit into the memory of {model.embedding.device} beside one sentence of "
+                    f"{len(batch[0].ids)} tokens. Free memory there, or load the model in a smaller dtype."
+                ) from error
+            most = max(len(batch[-1].ids), len(batch) * len(batch[-1].ids) // 2)
+            torch.cuda.empty_cache()
+            continue
         yield batch
+        start += len(batch)
+
+
+def _batch_end(sentences: list[_Sentence], start: int, most: int) -> int:
+    """Where a batch ends that begins at `start` and holds at most so many tokens, padding counted, or one sentence."""
+    end = start + 1
+    while end < len(sentences) and (end + 1 - start) * len(sentences[end].ids) <= most:
+        end += 1
+    return end
 
 
 def empty_encoded(path: Path, shape: tuple[int, int]) -> Encoded:

@@ -25,3 +25,11 @@ def llava(llava_folder: Path) -> Iterator[object]:
     from latentlens_dag.models import load_vlm
 
     return load_vlm(llava_folder, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def bidirectional(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
+    """A VLM whose language model reads text in both directions."""
+    from latentlens_dag.models import load_vlm
+
+    return load_vlm(tiny_llava(tmp_path_factory.mktemp("bidirectional"), bidirectional=True), device="cpu")

@@ -11,12 +11,12 @@ from latentlens_dag import encode as module
 from latentlens_dag.encode import Encoded, encode, encode_new
 from latentlens_dag.errors import UserError
 from latentlens_dag.identity import text_id
-from latentlens_dag.models import Vlm, load_vlm
+from latentlens_dag.models import Vlm
 from latentlens_dag.occurrences import candidates
 from latentlens_dag.schema import SENTENCES
 from latentlens_dag.tables import commit_fragments, write_fragments
 from latentlens_dag.testing import SENTENCES as TEXTS
-from latentlens_dag.testing import tiny_llava, tiny_tokenizer
+from latentlens_dag.testing import tiny_tokenizer
 
 
 def _sentences() -> pa.Table:
@@ -29,7 +29,7 @@ def _sentences() -> pa.Table:
 def test_states_are_those_of_each_sentence_alone(
     llava: Vlm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokens_per_batch: int, padding_side: str
 ) -> None:
-    monkeypatch.setattr(module, "_TOKENS_PER_BATCH", tokens_per_batch)
+    monkeypatch.setattr(module, "_TOKENS_PER_BATCH", {"cpu": tokens_per_batch})
     model, sentences = llava.language_model, _sentences()
     monkeypatch.setattr(model.tokenizer, "padding_side", padding_side)
     rows = candidates(model.tokenizer, sentences, "x", 3)
@@ -67,7 +67,7 @@ def test_a_layer_that_the_model_lacks_is_refused(llava: Vlm, tmp_path: Path) -> 
 def test_only_what_is_needed_is_read_in_batches_of_at_most_so_many_tokens(
     llava: Vlm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_TOKENS_PER_BATCH", 30)
+    monkeypatch.setattr(module, "_TOKENS_PER_BATCH", {"cpu": 30})
     model, sentences, shapes, told = llava.language_model, _sentences(), [], []
     rows = candidates(model.tokenizer, sentences, "x", 3)
     last = dict(zip(sentences["sentence_id"].to_pylist(), (9, 1, 2, 3, 9, 4, 5, 0), strict=True))  # no token of one
@@ -87,6 +87,44 @@ def test_only_what_is_needed_is_read_in_batches_of_at_most_so_many_tokens(
     assert told[-1] == (sum(longest.values()), sum(longest.values()))
     assert 1 < len(shapes) < len(longest)
     assert all(number * length <= 30 for number, length in shapes)
+
+
+@pytest.mark.parametrize("fits", [40, 20])
+def test_where_memory_does_not_hold_a_batch_the_next_ones_are_smaller_and_nothing_is_lost(
+    llava: Vlm, tmp_path: Path, fits: int
+) -> None:
+    model, sentences = llava.language_model, _sentences()
+    rows = candidates(model.tokenizer, sentences, "x", 3)
+    (tmp_path / "all").mkdir()
+    expected = encode(model, rows, sentences, [1, 2], tmp_path / "all")[2]
+    shapes: list[int] = []
+
+    def small_memory(_module: object, _args: object, kwargs: dict[str, torch.Tensor]) -> None:
+        shapes.append(kwargs["input_ids"].numel())
+        if shapes[-1] > fits:
+            raise torch.OutOfMemoryError("no memory left")
+
+    hook = model.decoder.register_forward_pre_hook(small_memory, with_kwargs=True)
+    try:
+        found = encode(model, rows, sentences, [1, 2], tmp_path)[2]
+    finally:
+        hook.remove()
+    failed = [size for size in shapes if size > fits]
+    assert 1 <= len(failed) <= 5
+    assert shapes[: len(failed)] == failed  # once it was too much, never again
+    assert np.allclose(found.vectors, expected.vectors, atol=1e-3)
+
+
+def test_a_memory_that_holds_not_one_sentence_is_said(
+    llava: Vlm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_memory(*_: object) -> None:
+        raise torch.OutOfMemoryError("no memory left")
+
+    monkeypatch.setattr(module, "_encode_batch", no_memory)
+    model, sentences = llava.language_model, _sentences()
+    with pytest.raises(UserError, match=r"does not fit into the memory of cpu beside one sentence of \d+ tokens"):
+        encode(model, candidates(model.tokenizer, sentences, "x", 3), sentences, [1], tmp_path)
 
 
 def test_positions_leave_out_whatever_specials_the_tokenizer_puts_first(llava: Vlm, tmp_path: Path) -> None:
@@ -184,11 +222,6 @@ def test_the_model_is_not_loaded_where_nothing_is_new_and_another_encoders_rows_
             encode_new(load, encoder, rows, sentences, tables, tmp_path / f"other{encoder}")
 
 
-@pytest.fixture(scope="module")
-def bidirectional(tmp_path_factory: pytest.TempPathFactory) -> Vlm:
-    return load_vlm(tiny_llava(tmp_path_factory.mktemp("bidirectional"), bidirectional=True), device="cpu")
-
-
 def _largest_error(vlm: Vlm, rows: pa.Table, encoded: Encoded, layer: int) -> float:
     """Of the states, against those of each sentence alone and whole, relative to their lengths."""
     texts, worst = {text_id(text): text for text in TEXTS}, 0.0
@@ -207,7 +240,7 @@ def _largest_error(vlm: Vlm, rows: pa.Table, encoded: Encoded, layer: int) -> fl
 def test_where_a_model_looks_ahead_states_are_those_of_whole_sentences(
     bidirectional: Vlm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokens_per_batch: int
 ) -> None:
-    monkeypatch.setattr(module, "_TOKENS_PER_BATCH", tokens_per_batch)
+    monkeypatch.setattr(module, "_TOKENS_PER_BATCH", {"cpu": tokens_per_batch})
     model = bidirectional.language_model
     rows = candidates(model.tokenizer, _sentences(), "x", 3, dedup="sentence")
     rows = rows.filter(pa.array([row["position"] < 4 for row in rows.to_pylist()]))  # so that much would be cut off
