@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from latentlens_dag import models
+from latentlens_dag import model_checks, models
 from latentlens_dag.errors import UserError
 from latentlens_dag.families import region_map
 from latentlens_dag.model_checks import (
@@ -16,6 +16,7 @@ from latentlens_dag.model_checks import (
     check_model,
     check_text_pass,
     noise_image,
+    padding_invariance,
     visual_token_count,
     write_checks,
 )
@@ -218,3 +219,13 @@ def test_a_cpu_takes_float32_but_for_large_16_bit_checkpoints_where_bfloat16_pay
     assert chosen_dtype(tmp_path, "cpu") == chosen
     assert chosen_dtype(tmp_path, "cpu", "float16") == "float16"
     assert chosen_dtype(tmp_path, "cuda") == "auto"
+
+
+def test_a_model_in_16_bits_may_differ_by_its_rounding_and_no_more(llava_folder: Path) -> None:
+    model = load_language_model(llava_folder, device="cpu", dtype="bfloat16")
+    check_text_pass(model, "prefix", "words")
+    rounded = padding_invariance(model)
+    assert rounded.passed
+    ones = torch.ones(4)
+    assert not model_checks._close(model, "x", ones, ones * 1.05, "").passed
+    assert not model_checks._close(load_language_model(llava_folder, device="cpu"), "x", ones, ones * 1.01, "").passed
