@@ -15,7 +15,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -84,6 +84,31 @@ def read_approximate(table: Path) -> Approximate | None:
         return None
     recall = {int(nprobes): share for nprobes, share in facts["recall"].items()}
     return Approximate(facts["version"], facts["partitions"], recall, facts["queries"])
+
+
+class Plan(NamedTuple):
+    """How to answer a query from the indexes of some layer tables."""
+
+    nprobes: dict[int, int]
+    """Partitions to look into, by contextual layer; none where the indexes would not do."""
+    says: str
+    """What that is worth, or why they would not do."""
+
+
+def planned(tables: Mapping[int, Path], recall: float) -> Plan:
+    """The least work that reached a recall on every one of the tables when their indexes were measured."""
+    nprobes, worth = {}, []
+    for layer, table in tables.items():
+        facts = read_approximate(table)
+        if facts is None:
+            return Plan({}, f"contextual layer {layer} has no index; tables of {WORTH_ROWS:,} rows and more have one")
+        found = facts.nprobes_for(recall)
+        if found is None:
+            most = max(facts.recall.values())
+            return Plan({}, f"a recall of {recall} was asked for, the index of layer {layer} reached {most:.4f}")
+        nprobes[layer] = found
+        worth.append(facts.recall[found])
+    return Plan(nprobes, f"{KIND}, nprobes {max(nprobes.values())}, measured recall@{MEASURED_K} {min(worth):.4f}")
 
 
 def approximate_top_k(

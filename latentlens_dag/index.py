@@ -15,18 +15,21 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from latentlens_dag.approximate import MEASURED_K, Plan, approximate_top_k, planned
 from latentlens_dag.errors import UserError
 from latentlens_dag.index_folder import IndexFolder, all_blocks, read_index_folder
 from latentlens_dag.lenses import OccurrenceLookup
 from latentlens_dag.search import LabelsOf, Neighbors, cosine_top_k
-from latentlens_dag.tables import count_rows, width_of
+from latentlens_dag.tables import count_rows, open_table, width_of
 
 if TYPE_CHECKING:
+    import lance
     import polars as pl
     from numpy.typing import NDArray
 
 Progress = Callable[[int, int], None]
 """Called with what is done and what there is."""
+_FEW_QUERIES = 32  # from there on one scan for all of them is quicker
 _LABELS = {"word": "word", "sentence": "sentence_id"}
 
 
@@ -39,6 +42,8 @@ class Found:
     key: NDArray[np.uint64]
     rank: NDArray[np.int32]
     """[k], or [layers * k]: the rank of each column, 1 = nearest, among all layers or within its own."""
+    method: str
+    """How they were found: "exact", or by which index at which measured recall, or why exactly after all."""
     index: ContextualIndex = field(repr=False)
 
     def to_polars(self) -> pl.DataFrame:
@@ -72,6 +77,7 @@ class ContextualIndex:
     def __init__(self, folder: IndexFolder) -> None:
         """Take a folder that was found whole; use `open` or `build`."""
         self._folder = folder
+        self._open_tables: dict[int, lance.LanceDataset] = {}
 
     @classmethod
     def open(cls, path: str | Path) -> ContextualIndex:
@@ -178,9 +184,11 @@ class ContextualIndex:
         unique: Literal["word", "sentence"] | None = None,
         word: str | None = None,
         merge: bool = True,
+        exact: bool = True,
+        recall: float = 0.999,
         progress: Progress = lambda done, total: None,
     ) -> Found:
-        """Find the k occurrences whose states have the highest cosine to each query; exact.
+        """Find the k occurrences whose states have the highest cosine to each query.
 
         Args:
             states: [Q, d], a tensor on any device or an array, of any floating type; need not be normalized.
@@ -191,13 +199,17 @@ class ContextualIndex:
             word: only occurrences whose whole word is this, whatever its case.
             merge: the k best over all layers; where false, the k best of every layer, layer by layer, so that any of
                 the layers can be merged later: k * layers answers per query.
-            progress: told (rows read, rows).
+            exact: compare every row. Where false, large tables are asked through their indexes, which answers single
+                queries in milliseconds; `Found.method` says what was done.
+            recall: where not exact, the share of the true nearest that the indexes must have found when they were
+                measured; with it grows the share of a table that is looked at. Where no index reached it: exact.
+            progress: told (rows read, rows), where exact.
 
         Raises:
             UserError: where the width is not the index's, it has not the layers or the word, or not k answers.
             ValueError: where a query has no direction (zero, infinite, NaN).
 
-        Every row of the layers is compared; memory grows with Q (d + k), not with the index.
+        Memory grows with Q (d + k), not with the index.
         """
         queries, chosen = self._queries(states), self._chosen(layers)
         among = self.occurrences if word is None else self._of_word(word)
@@ -206,6 +218,12 @@ class ContextualIndex:
         groups = [chosen] if merge else [[layer] for layer in chosen]
         counts = {layer: count_rows(self._folder.files.tables[layer], words) for layer in chosen}
         self._check_k(k, [sum(counts[layer] for layer in group) for group in groups], len(groups[0]), words)
+        method = "exact"
+        if not exact:
+            plan = self._plan(chosen, k, recall, len(queries), plain=merge and unique is None and word is None)
+            if plan.nprobes:
+                return self._joined([approximate_top_k(queries, self._opened(chosen), k, plan.nprobes)], k, plan.says)
+            method = f"exact: {plan.says}"
         total = sum(counts.values())
         parts: list[Neighbors] = []
         before = 0
@@ -214,14 +232,32 @@ class ContextualIndex:
             told = lambda done, _, before=before: progress(before + done, total)  # noqa: E731
             parts.append(cosine_top_k(queries, all_blocks(tables, told, words), k, labels_of))
             before += sum(counts[layer] for layer in group)
-        return self._joined(parts, k)
+        return self._joined(parts, k, method)
 
-    def _joined(self, parts: list[Neighbors], k: int) -> Found:
+    def _plan(self, layers: list[int], k: int, recall: float, queries: int, plain: bool) -> Plan:
+        """How to answer from indexes, or why not."""
+        if not 0 < recall <= 1:
+            raise UserError(f"`recall={recall}` must be above 0 and at most 1.")
+        if not plain:
+            return Plan({}, "`word`, `unique` and `merge=False` are answered exactly")
+        if k > MEASURED_K or queries > _FEW_QUERIES:
+            return Plan({}, f"indexes are for at most {MEASURED_K} answers to {_FEW_QUERIES} queries")
+        return planned({layer: self._folder.files.tables[layer] for layer in layers}, recall)
+
+    def _opened(self, layers: list[int]) -> dict[int, lance.LanceDataset]:
+        """Layer tables that stay open, and so keep what was read of their indexes."""
+        for layer in layers:
+            if layer not in self._open_tables:
+                self._open_tables[layer] = open_table(self._folder.files.tables[layer])
+        return {layer: self._open_tables[layer] for layer in layers}
+
+    def _joined(self, parts: list[Neighbors], k: int, method: str) -> Found:
         found = Found(
             np.concatenate([part.cosine for part in parts], axis=1),
             np.concatenate([part.contextual_layer for part in parts], axis=1),
             np.concatenate([part.key for part in parts], axis=1),
             np.tile(np.arange(1, k + 1, dtype=np.int32), len(parts)),
+            method,
             self,
         )
         if np.isneginf(found.cosine).any():  # only where layers differ in rows, and so in words or sentences

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 
+from latentlens_dag import approximate
 from latentlens_dag import occurrences as core
 from latentlens_dag.corpus import LONGEST, write_shard, write_texts
 from latentlens_dag.encode import encode_new
 from latentlens_dag.errors import UserError
-from latentlens_dag.identity import combined
+from latentlens_dag.identity import combined, provenance
 from latentlens_dag.index_folder import index_shape, new_index
 from latentlens_dag.layers import auto_contextual_layers, check_layers
 from latentlens_dag.models import Vlm, language_model_of
@@ -30,7 +31,7 @@ from latentlens_dag.tables import commit_fragments, write_fragments
 from latentlens_dag.warehouse import IndexPaths, write_json, write_parquet
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    pass
 
 _ALGORITHM = 1  # raise when the same sentence and model would give other vectors
 _SENTENCES_PER_PART = 100_000  # whose candidates are held in memory together
@@ -91,14 +92,28 @@ def build_index(
     progress: Progress,
 ) -> None:
     """Write the index; arguments and errors as `ContextualIndex.build`."""
-    chosen = _chosen_layers(model, layers)
+    chosen, dedup = _chosen_layers(model, layers), _dedup_for(model)
     with new_index(folder, _REMEDY) as new, _working_folder(new.root) as work:
         found = write_texts(_checked(sentences), new.own_sentences, "There is not one sentence to make an index of.")
         parts = -(-found // _SENTENCES_PER_PART)
-        rows = _write_occurrences(model, new, work, parts, choice)
-        _write_tables(model, chosen, new, IndexPaths(folder), work, rows, progress)
+        rows = _write_occurrences(model, new, work, parts, choice, dedup)
+        _write_tables(model, chosen, dedup, new, IndexPaths(folder), work, rows, progress)
         shape = index_shape(parts, chosen, model.name, rows=dict.fromkeys(chosen, sum(rows)))
         write_json(shape, new.shape)
+
+
+def _dedup_for(model: LanguageModel) -> core.Dedup:
+    """Whether equal prefixes have equal states in this model, which the model itself is asked.
+
+    Raises:
+        UserError: where its states change with the padding of their batch.
+    """
+    from latentlens_dag.model_checks import causality, check_text_pass
+
+    with _inference(model):
+        dedup: core.Dedup = "prefix" if causality(model).passed else "sentence"
+        check_text_pass(model, dedup, model.name)
+    return dedup
 
 
 def _chosen_layers(model: LanguageModel, layers: Sequence[int] | None) -> list[int]:
@@ -130,12 +145,17 @@ def _checked(sentences: Iterable[str]) -> Iterator[str]:
             yield text
 
 
-def _write_occurrences(model: LanguageModel, new: IndexPaths, work: Path, parts: int, choice: Choice) -> list[int]:
+def _write_occurrences(
+    model: LanguageModel, new: IndexPaths, work: Path, parts: int, choice: Choice, dedup: core.Dedup
+) -> list[int]:
     """Write each part's kept occurrences; give their numbers. Sentences of the parts stay in `work`."""
     offered = [work / f"candidates_{part:02d}.parquet" for part in range(parts)]
     for part, file in enumerate(offered):
         write_shard(new.own_sentences, part, parts, _sentences_of(work, part))
-        write_parquet(_candidates(model, core.read_sentences(_sentences_of(work, part)), choice), file)
+        sentences = core.read_sentences(_sentences_of(work, part))
+        kept, least, share = choice.contexts_per_token, choice.min_position, choice.fraction
+        found = core.candidates(model.tokenizer, sentences, model.name, kept, least, share, dedup=dedup)
+        write_parquet(found, file)
     selection = work / "selection.parquet"
     core.write_selection(offered, choice.contexts_per_token, selection)
     rows = []
@@ -151,12 +171,6 @@ def _write_occurrences(model: LanguageModel, new: IndexPaths, work: Path, parts:
     return rows
 
 
-def _candidates(model: LanguageModel, sentences: Iterator[pa.RecordBatch], choice: Choice) -> pa.Table:
-    return core.candidates(
-        model.tokenizer, sentences, model.name, choice.contexts_per_token, choice.min_position, choice.fraction
-    )
-
-
 def _sentences_of(work: Path, part: int) -> Path:
     return work / f"sentences_{part:02d}.parquet"
 
@@ -164,13 +178,15 @@ def _sentences_of(work: Path, part: int) -> Path:
 def _write_tables(
     model: LanguageModel,
     layers: list[int],
+    dedup: core.Dedup,
     new: IndexPaths,
     old: IndexPaths,
     work: Path,
     rows: list[int],
     progress: Progress,
 ) -> None:
-    encoder = combined([_ALGORITHM, fingerprint(model), model.embedding.dtype])
+    whole = dedup == "sentence"
+    encoder = combined([_ALGORITHM, fingerprint(model), model.embedding.dtype, *([dedup] if whole else [])])
     records: Mapping[int, list[Path]] = {layer: [] for layer in layers}
     for part in range(len(rows)):
         done = sum(rows[:part])
@@ -178,7 +194,7 @@ def _write_tables(
         tables = {layer: old.layer_table(layer) for layer in layers}
         tell = lambda read, all_, done=done, part=part: progress(done + rows[part] * read // all_, sum(rows))  # noqa: E731
         with tempfile.TemporaryDirectory(dir=work) as scratch, _inference(model):
-            encoded = encode_new(lambda: model, encoder, kept, sentences, tables, Path(scratch), tell).encoded
+            encoded = encode_new(lambda: model, encoder, kept, sentences, tables, Path(scratch), tell, whole).encoded
             for layer in layers:
                 record = work / f"layer_{layer:02d}_{part:02d}.json"
                 write_fragments(new.layer_table(layer), record, kept, *encoded[layer], encoder)
@@ -186,7 +202,9 @@ def _write_tables(
             del encoded  # its memory maps lie in the folder that is deleted now
         progress(done + rows[part], sum(rows))
     for layer in layers:
-        commit_fragments(new.layer_table(layer), records[layer], "ContextualIndex.build")
+        made = provenance(made_by="ContextualIndex.build", language_model=model.name)
+        if commit_fragments(new.layer_table(layer), records[layer], made).rows >= approximate.WORTH_ROWS:
+            approximate.build_approximate(new.layer_table(layer))
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import errno
 import json
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -15,7 +16,8 @@ import polars as pl
 import pytest
 import torch
 
-from latentlens_dag import ContextualIndex, encode, index_build
+from latentlens_dag import ContextualIndex, approximate, encode, index_build
+from latentlens_dag.approximate import Approximate
 from latentlens_dag.errors import UserError
 from latentlens_dag.identity import text_id
 from latentlens_dag.index_folder import new_index
@@ -197,6 +199,61 @@ def test_a_query_without_direction_is_refused(index: ContextualIndex, states: np
     states[3] = bad
     with pytest.raises(ValueError, match="row 3"):
         index.search(states)
+
+
+@pytest.fixture(scope="module")
+def indexed(llava: Vlm, tmp_path_factory: pytest.TempPathFactory) -> ContextualIndex:
+    """An index whose tables count as large."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(approximate, "WORTH_ROWS", 10)
+        return _build(llava, tmp_path_factory.mktemp("indexed") / "words", [*SENTENCES, *MORE])
+
+
+def test_an_index_is_asked_where_it_reached_the_recall_and_says_so(
+    indexed: ContextualIndex, states: np.ndarray
+) -> None:
+    found = indexed.search(states, k=3, exact=False, recall=0.5)
+    assert re.fullmatch(r"IVF_RQ, nprobes \d+, measured recall@5 [01]\.\d{4}", found.method)
+    exact = indexed.search(states, k=3)
+    assert exact.method == "exact"
+    assert len(np.intersect1d(found.key, exact.key)) > 0.7 * len(np.unique(exact.key))
+    assert (np.diff(found.cosine, axis=1) <= 0).all()
+
+
+def test_a_recall_that_no_index_reached_is_answered_exactly_and_said(
+    indexed: ContextualIndex, states: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poor = Approximate(version=1, partitions=1, recall={1: 0.9}, queries=9)
+    monkeypatch.setattr(approximate, "read_approximate", lambda _: poor)
+    found = indexed.search(states, exact=False, recall=0.95)
+    assert found.method == "exact: a recall of 0.95 was asked for, the index of layer 0 reached 0.9000"
+    assert (found.key == indexed.search(states).key).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        ({"unique": "word"}, "answered exactly"),
+        ({"word": "dog", "k": 1}, "answered exactly"),
+        ({"merge": False}, "answered exactly"),
+        ({"k": 6}, "at most 5 answers"),
+    ],
+)
+def test_what_an_index_cannot_answer_is_answered_exactly_and_said(
+    indexed: ContextualIndex, states: np.ndarray, arguments: dict[str, Any], why: str
+) -> None:
+    found = indexed.search(states, exact=False, **arguments)
+    assert found.method.startswith("exact: ")
+    assert why in found.method
+    assert (found.key == indexed.search(states, **arguments).key).all()
+
+
+def test_small_tables_have_no_index_and_an_impossible_recall_is_refused(
+    index: ContextualIndex, indexed: ContextualIndex, states: np.ndarray
+) -> None:
+    assert "has no index" in index.search(states, exact=False).method
+    with pytest.raises(UserError, match=r"`recall=1.5` must be above 0 and at most 1"):
+        indexed.search(states, exact=False, recall=1.5)
 
 
 def test_an_index_says_what_it_is(index: ContextualIndex, llava_folder: Path) -> None:
@@ -512,3 +569,18 @@ def test_an_index_in_a_warehouse_has_the_sentences_of_its_corpus(
         ContextualIndex.open(tmp_path / "home")
     with pytest.raises(UserError, match="belongs to a warehouse"):
         _build(llava, inside)
+
+
+def test_a_model_that_reads_in_both_directions_is_indexed_by_whole_sentences(
+    bidirectional: Vlm, tmp_path: Path
+) -> None:
+    built = _build(bidirectional, tmp_path / "words")
+    model, tokenizer = bidirectional.language_model, bidirectional.processor.tokenizer
+    texts = {text_id(text): text for text in SENTENCES}
+    rows = _rows(built, [1]).to_dicts()
+    assert len(rows) > 20
+    for row in rows:
+        ids = tokenizer(texts[row["sentence_id"]], return_tensors="pt")["input_ids"]
+        with torch.inference_mode():
+            state = model.decoder(input_ids=ids, output_hidden_states=True).hidden_states[1][0, row["position"] + 1]
+        assert np.allclose(row["vector"], (state / state.norm()).numpy(), atol=2e-3)
