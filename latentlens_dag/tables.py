@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 _VERSION = "2.1"  # of Lance's file format; pinned, so that equal content stays equal bytes
 _WRITE_BYTES = 8 << 20
 _READ_ROWS = 4096
-_READ_BYTES = 16 << 20
-_AHEAD_BYTES = 4 << 20  # what Lance may read ahead; 16 MiB is no faster
-_READ_KEYS = 1 << 17  # 1 MiB of numbers
+_READ_BYTES = 4 << 20  # a block: larger ones are no faster, and cost memory several times over
+_AHEAD_BYTES = 2 << 20  # what Lance may read ahead
+_READ_KEYS = 1 << 15
 
 _MESSAGE = "__lance_commit_message"  # what Lance calls it among a transaction's properties
 _ENCODER = b"encoder"  # in a layer table's schema: what its vectors were made by
@@ -260,7 +260,7 @@ def blocks(table: Path, layer: int, words: Sequence[str] | None = None) -> Itera
     scanner = dataset.scanner(
         columns=["vector"] if words is None else ["key", "vector"],
         filter=_spelled(words),
-        batch_size=max(1024, min(_READ_ROWS, _READ_BYTES // (2 * width_of(table)))),
+        batch_size=max(512, min(_READ_ROWS, _READ_BYTES // (2 * width_of(table)))),
         io_buffer_size=_AHEAD_BYTES,
         batch_readahead=1,
     )
