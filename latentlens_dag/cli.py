@@ -159,6 +159,7 @@ def summary(study: str, picture: Path | None, layer: int | None, scenes: int, ho
 @click.option("-k", "--top-k", "k", type=int, default=5, show_default=True, help="Answers per token.")
 @click.option("--unique", type=click.Choice(["word", "sentence"]), help="What the answers of a token must differ in.")
 @click.option("--word", help="Only answers whose whole word is this, whatever its case.")
+@click.option("--recall", type=float, help="Ask the tables' indexes where they reached this recall; else all rows are.")
 @home_option
 @json_option
 def search(
@@ -171,6 +172,7 @@ def search(
     k: int,
     unique: Literal["word", "sentence"] | None,
     word: str | None,
+    recall: float | None,
     home: Path | None,
     as_json: bool,
 ) -> None:
@@ -191,9 +193,11 @@ def search(
         question = text_question(model, text, middle(index.layers) if layer is None else layer)
     else:
         question = visual_question(warehouse, name, image_id or "", token or 0, layer, middle(index.layers))
-    found = index.search(question.states, k, layers, unique=unique, word=word).to_polars()
-    rows = [{"token": question.tokens[row["query"]], "layer": question.layer, **row} for row in found.to_dicts()]
-    _print_facts(rows, as_json, lambda: _answer_lines(rows))
+    how = {"exact": True} if recall is None else {"exact": False, "recall": recall}
+    found = index.search(question.states, k, layers, unique=unique, word=word, **how)
+    same = {"layer": question.layer, "method": found.method}
+    rows = [{"token": question.tokens[row["query"]], **same, **row} for row in found.to_polars().to_dicts()]
+    _print_facts(rows, as_json, lambda: _answer_lines(rows) + ("" if recall is None else f"\n{found.method}"))
 
 
 @cli.command("import-index")

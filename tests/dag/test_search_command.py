@@ -125,3 +125,12 @@ def test_an_image_of_a_study_that_is_not_built_is_told(search: Any, built_projec
     assert "dog" in search("--text", "a dog", "--home", str(tmp_path))
     with pytest.raises(UserError, match="Study tiny is not built yet"):
         search("--image-id", "0123456789abcdef", "--token", "1", "--home", str(tmp_path))
+
+
+def test_a_recall_is_asked_of_the_tables_indexes_and_the_answer_says_how_it_was_found(search: Any) -> None:
+    (first, *_) = json.loads(search("--text", "dog", "--json"))
+    assert first["method"] == "exact"
+    told = search("--text", "dog", "--recall", "0.9").splitlines()[-1]
+    assert told.startswith("exact: contextual layer 1 has no index")
+    with pytest.raises(UserError, match="`recall=2"):
+        search("--text", "dog", "--recall", "2")
