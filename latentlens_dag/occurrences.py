@@ -170,12 +170,12 @@ def kept_rows(candidate_file: Path, selection_file: Path) -> pa.Table:
     """The shard's candidates that the selection kept (OCCURRENCES), in order of key."""
     import polars as pl
 
-    offered = pl.read_parquet(candidate_file)
-    names = offered.select("key", "sentence_id")
+    columns = ["key", "sentence_id"]
+    offered = pl.read_parquet(candidate_file, columns=columns).with_row_index("place")
     parts = pq.ParquetFile(selection_file).iter_batches(_ROWS_JOINED)
-    mine = [names.join(_frame(part), on=names.columns, how="semi") for part in parts]
-    kept = offered.join(pl.concat([names.clear(), *mine]), on=names.columns, how="semi")
-    return kept.sort("key").select(OCCURRENCES.names).to_arrow().cast(OCCURRENCES)
+    mine = [offered.join(_frame(part), on=columns, how="semi") for part in parts]
+    places = pl.concat([offered.clear(), *mine]).sort("key")["place"].to_numpy()
+    return pq.read_table(candidate_file, columns=OCCURRENCES.names).take(places).cast(OCCURRENCES)
 
 
 def read_occurrences(path: Path) -> pa.Table:
