@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from latentlens_dag.best import Neighbors
 from latentlens_dag.identity import to_numbers
-from latentlens_dag.search import Block, Neighbors, cosine_top_k
+from latentlens_dag.search import Block, cosine_top_k
 from latentlens_dag.tables import blocks, matrix_of, open_table
 from latentlens_dag.warehouse import write_text
 
@@ -157,9 +158,6 @@ def _sampled(table: Path) -> NDArray[np.float32]:
 
 
 def _recall(truth: Neighbors, found: list[Block]) -> float:
-    every = np.arange(MEASURED_K)
-    hits = [
-        len(np.intersect1d(keys, block.keys[every[: len(block.keys)]]))
-        for keys, block in zip(truth.key, found, strict=True)
-    ]
+    keys = [block.keys[np.arange(len(block.vectors))] for block in found]
+    hits = [len(np.intersect1d(mine, theirs)) for mine, theirs in zip(truth.key, keys, strict=True)]
     return float(np.sum(hits) / truth.key.size)

@@ -107,9 +107,7 @@ class Coarse:
                 torch.linalg.vector_norm(x, dim=1, out=quiet[part])
         quiet = quiet if len(self._loud) else norms
         high, low = _parts(norms, self._dtype, 2)
-        matrix[:, self._width + 5 * len(self._loud) :] = 0
-        for column, values in enumerate((high, high, low, low)):
-            matrix[:, self._floor_column + column] = values
+        matrix[:, self._floor_column : self._floor_column + 4] = torch.stack((high, high, low, low), dim=1)
         return Rows(matrix, norms, quiet)
 
     def proposed(self, rows: Rows, start: int, queries: slice, floor: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -184,12 +182,15 @@ class Coarse:
                 loud[:, number] = values
 
     def _buffer(self, name: str, rows: int, columns: int, dtype: torch.dtype | None = None) -> Tensor:
-        """Memory that is kept from block to block: fresh pages cost more than what is done with them."""
+        """Memory that is kept from block to block: fresh pages cost more than what is done with them.
+
+        It is zero at first, and columns that only pad stay so: a block has as many columns as the one before.
+        """
         import torch
 
         found = self._buffers.get(name)
         if found is None or found.numel() < rows * columns:
-            found = torch.empty(rows * columns, dtype=dtype or self._dtype, device=self._queries.device)
+            found = torch.zeros(rows * columns, dtype=dtype or self._dtype, device=self._queries.device)
             self._buffers[name] = found
         return found[: rows * columns].view(rows, columns)
 

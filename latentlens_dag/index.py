@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from latentlens_dag.approximate import MEASURED_K, Plan, approximate_top_k, planned
+from latentlens_dag.best import LabelsOf, Neighbors
 from latentlens_dag.errors import UserError
 from latentlens_dag.index_folder import IndexFolder, all_blocks, read_index_folder
 from latentlens_dag.lenses import OccurrenceLookup
-from latentlens_dag.search import LabelsOf, Neighbors, cosine_top_k
+from latentlens_dag.search import cosine_top_k
 from latentlens_dag.tables import count_rows, open_table, width_of
 
 if TYPE_CHECKING:

@@ -114,7 +114,7 @@ def all_blocks(
     for layer, table in tables.items():
         for block in blocks(table, layer, words):
             yield block
-            done += len(block.keys)
+            done += len(block.vectors)
             progress(done, total)
 
 

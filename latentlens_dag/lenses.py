@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from latentlens_dag.best import LabelsOf, Neighbors
 from latentlens_dag.identity import to_numbers
 from latentlens_dag.occurrences import token_texts
 from latentlens_dag.schema import EMBEDDINGLENS, LATENTLENS, LOGITLENS, NEIGHBORS
-from latentlens_dag.search import LabelsOf, Neighbors
 from latentlens_dag.states import LanguageModel
 from latentlens_dag.tables import States
 

@@ -20,57 +20,34 @@ stored, divided by its true length; ignoring that loses neighbors.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from latentlens_dag.arithmetic import full_precision
+from latentlens_dag.best import Best, Keys, LabelsOf, Neighbors
 from latentlens_dag.coarse import Arithmetic, Coarse, Rows, fastest, loud_dimensions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-LabelsOf = Callable[["NDArray[np.uint64]"], "NDArray[np.int64]"]
-"""The label of each key, at least 0; rows of equal labels count once."""
 _QUERIES_PER_PRODUCT = 1024  # with blocks of 4,096 rows, a buffer of 8 MiB of bfloat16
-_OPENING_ROWS = 1024  # compared in float32 while there are no k answers yet, so no floor
+_OPENING_ROWS = 2048  # compared in float32 while there are no k answers yet, so no floor
 _ELEMENTS = 1 << 18  # of candidates, scored at a time
 _MANY = 16  # candidates per query and block
-
-
-class Keys(Protocol):
-    """The keys of a block's rows; an array, or what makes one only for the rows that are asked for."""
-
-    def __len__(self) -> int:
-        """Their number, B."""
-        ...
-
-    def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
-        """The keys of some rows."""
-        ...
 
 
 class Block(NamedTuple):
     """Some rows of a contextual layer."""
 
     contextual_layer: int
-    keys: Keys  # [B]
+    keys: Keys
+    """Of the block's rows, or of all rows of the table that it is of."""
     vectors: NDArray[np.float16]  # [B, d]
-
-
-@dataclass(frozen=True)
-class Neighbors:
-    """The nearest rows of each of Q queries, nearest first; equal cosines in order of (layer, key).
-
-    A query has as many answers as there are rows, at most k: where there are fewer, `cosine` is -inf.
-    """
-
-    cosine: NDArray[np.float32]  # [Q, k]
-    contextual_layer: NDArray[np.int32]  # [Q, k]
-    key: NDArray[np.uint64]  # [Q, k]
+    first: int = 0
+    """Where in `keys` the key of the block's first row stands."""
 
 
 def cosine_top_k(
@@ -103,7 +80,7 @@ def cosine_top_k(
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # it is only read
         for block in blocks:
             search.block(block)
-    return search.best
+    return search.best.neighbors()
 
 
 class _Search:
@@ -118,7 +95,7 @@ class _Search:
         self._lengths = _lengths(self._queries, "query")
         self._labels_of = labels_of
         self._unit = torch.from_numpy(_unit_float32(self._queries, self._lengths)).to(device)
-        self.best = _empty(len(self._queries), k)
+        self.best = Best(len(self._queries), k, labels_of)
         self._arithmetic: Arithmetic = arithmetic
         self._layer: int | None = None
         self._coarse: dict[Arithmetic, Coarse] = {}
@@ -134,7 +111,7 @@ class _Search:
                 f"Queries have width {width} but the block of contextual layer {block.contextual_layer} has "
                 f"width {block.vectors.shape[1]}: were both made by the same language model?"
             )
-        if not len(block.keys) or not len(self._queries):
+        if not len(block.vectors) or not len(self._queries):
             return
         vectors = torch.from_numpy(block.vectors).to(self._unit.device)
         self._begin_layer(block.contextual_layer, vectors)
@@ -211,7 +188,8 @@ class _Search:
 
     def _label_maxima(self, cosine: Tensor, block: Block, rows: slice) -> Tensor:
         assert self._labels_of is not None
-        return _label_maxima(cosine, self._labels_of(block.keys[np.arange(rows.start, rows.stop)]))
+        keys = block.keys[np.arange(block.first + rows.start, block.first + rows.stop)]
+        return _label_maxima(cosine, self._labels_of(keys))
 
     def _decide(self, block: Block, vectors: Tensor, norms: Tensor, query: Tensor, row: Tensor) -> None:
         """Score the proposed pairs again, and keep those that are answers."""
@@ -221,7 +199,7 @@ class _Search:
         queries, rows = query.cpu().numpy(), row.cpu().numpy()
         if len(queries):
             cosine = self._exact_cosine(block.vectors, queries, rows)
-            _merge(self.best, queries, cosine, block.contextual_layer, block.keys[rows], self._labels_of)
+            self.best.add(queries, cosine, block.contextual_layer, block.keys, block.first + rows)
 
     def _close(self, vectors: Tensor, norms: Tensor, query: Tensor, row: Tensor) -> Tensor:
         """Which pairs reach the floor in float32, or miss it by no more than float32 is wrong by."""
@@ -250,10 +228,10 @@ class _Search:
 def _check_directions(rows: Rows, block: Block) -> None:
     usable = rows.norms.isfinite() & (rows.norms > 0)
     if not bool(usable.all()):
-        bad = int((~usable).nonzero()[0])
+        bad = block.first + (~usable).nonzero()[0].cpu().numpy()
         raise ValueError(
-            f"The row with key {int(block.keys[np.array([bad])][0]):016x} of contextual layer {block.contextual_layer} "
-            "has no direction (zero, infinite or NaN): the table is damaged. Rebuild it."
+            f"The row with key {int(block.keys[bad][0]):016x} of contextual layer {block.contextual_layer} has no "
+            "direction (zero, infinite or NaN): the table is damaged. Rebuild it."
         )
 
 
@@ -264,42 +242,6 @@ def _label_maxima(scores: Tensor, labels: NDArray[np.int64]) -> Tensor:
     known, slot = np.unique(labels, return_inverse=True)
     lowest = scores.new_full((len(known), scores.shape[1]), -torch.inf)
     return lowest.scatter_reduce_(0, torch.from_numpy(slot)[:, None].expand_as(scores), scores, "amax")
-
-
-def _merge(
-    best: Neighbors,
-    query: NDArray[np.int64],
-    cosine: NDArray[np.float32],
-    layer: int,
-    keys: NDArray[np.uint64],
-    labels_of: LabelsOf | None,
-) -> None:
-    touched, slot = np.unique(query, return_inverse=True)
-    k = best.cosine.shape[1]
-    owner = np.concatenate([np.repeat(np.arange(len(touched)), k), slot])
-    all_cosine = np.concatenate([best.cosine[touched].ravel(), cosine])
-    all_layer = np.concatenate([best.contextual_layer[touched].ravel(), np.full(len(query), layer, np.int32)])
-    all_key = np.concatenate([best.key[touched].ravel(), keys])
-    order = np.lexsort((all_key, all_layer, -all_cosine, owner))
-    if labels_of is not None:
-        order = order[_first_of_label(owner[order], all_cosine[order], all_key[order], labels_of)]
-    rank = np.arange(len(order)) - np.searchsorted(owner[order], owner[order])
-    kept = order[rank < k]
-    best.cosine[touched] = all_cosine[kept].reshape(-1, k)
-    best.contextual_layer[touched] = all_layer[kept].reshape(-1, k)
-    best.key[touched] = all_key[kept].reshape(-1, k)
-
-
-def _first_of_label(
-    owner: NDArray[np.int64], cosine: NDArray[np.float32], keys: NDArray[np.uint64], labels_of: LabelsOf
-) -> NDArray[np.int64]:
-    """Where each label of each owner comes first, in order; empty places (cosine -inf) all stay."""
-    filled = ~np.isneginf(cosine)
-    labels = -1 - np.arange(len(keys))
-    labels[filled] = labels_of(keys[filled])
-    order = np.lexsort((np.arange(len(keys)), labels, owner))
-    same = (np.diff(owner[order]) == 0) & (np.diff(labels[order]) == 0)
-    return np.sort(order[np.concatenate([[True], ~same])])
 
 
 def _slack(width: int) -> float:
@@ -326,12 +268,3 @@ def _unit_float32(rows: NDArray[np.floating], lengths: NDArray[np.float64]) -> N
         part = slice(start, start + step)
         unit[part] = rows[part].astype(np.float64) / lengths[part, None]
     return unit
-
-
-def _empty(queries: int, k: int) -> Neighbors:
-    far = np.iinfo(np.int32).max
-    return Neighbors(
-        np.full((queries, k), -np.inf, np.float32),
-        np.full((queries, k), far, np.int32),
-        np.full((queries, k), np.iinfo(np.uint64).max, np.uint64),
-    )

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from latentlens_dag.best import Neighbors
 from latentlens_dag.errors import UserError
 from latentlens_dag.index_folder import IndexFiles, all_blocks
 from latentlens_dag.lenses import VOCABULARY_LENSES, OccurrenceLookup, latent_table, vocabulary_table, word_labels
 from latentlens_dag.occurrences import token_texts
 from latentlens_dag.schema import VISUAL_TOKENS
-from latentlens_dag.search import Neighbors, cosine_top_k
+from latentlens_dag.search import cosine_top_k
 from latentlens_dag.states import LanguageModel
 from latentlens_dag.tables import States, count_rows, write_states
 

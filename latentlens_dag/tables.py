@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.identity import combined, digest, to_numbers
+from latentlens_dag.mapped import flat_pages, mapped_rows
 from latentlens_dag.search import Block
 from latentlens_dag.warehouse import atomic_path, write_text
 
@@ -31,7 +32,6 @@ _WRITE_BYTES = 8 << 20
 _READ_ROWS = 4096
 _READ_BYTES = 4 << 20  # a block: larger ones are no faster, and cost memory several times over
 _AHEAD_BYTES = 2 << 20  # what Lance may read ahead
-_READ_KEYS = 1 << 15
 
 _MESSAGE = "__lance_commit_message"  # what Lance calls it among a transaction's properties
 _ENCODER = b"encoder"  # in a layer table's schema: what its vectors were made by
@@ -221,33 +221,20 @@ def read_rows(table: Path, rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np
 
 
 class StoredKeys:
-    """The keys of a block's rows, read where they are asked for, many blocks' at a time."""
-
-    def __init__(self, read: _KeyReader, start: int, rows: int) -> None:
-        """The keys of `rows` rows from row `start` of the table on."""
-        self._read, self._start, self._rows = read, start, rows
-
-    def __len__(self) -> int:
-        """Their number."""
-        return self._rows
-
-    def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
-        """The keys of some rows of the block."""
-        return self._read(self._start, self._rows)[rows]
-
-
-class _KeyReader:
-    """Keys of a layer table as numbers. Beside the vectors in one scan they would cost more time and memory."""
+    """The keys of a layer table's rows, read only for those that are asked for."""
 
     def __init__(self, dataset: lance.LanceDataset) -> None:
+        """The keys of an open table."""
         self._dataset = dataset
-        self._first, self._keys = 0, np.empty(0, np.uint64)
 
-    def __call__(self, start: int, rows: int) -> NDArray[np.uint64]:
-        if not self._first <= start <= start + rows <= self._first + len(self._keys):
-            found = self._dataset.to_table(columns=["key"], offset=start, limit=max(rows, _READ_KEYS))
-            self._first, self._keys = start, to_numbers(found["key"])
-        return self._keys[start - self._first :][:rows]
+    def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
+        """The keys of some rows."""
+        wanted, places = np.unique(rows, return_inverse=True)
+        found = [
+            to_numbers(self._dataset.take(wanted[start : start + _READ_ROWS].tolist(), columns=["key"])["key"])
+            for start in range(0, len(wanted), _READ_ROWS)
+        ]
+        return np.concatenate([np.empty(0, np.uint64), *found])[places]
 
 
 def blocks(table: Path, layer: int, words: Sequence[str] | None = None) -> Iterator[Block]:
@@ -255,21 +242,31 @@ def blocks(table: Path, layer: int, words: Sequence[str] | None = None) -> Itera
 
     With `words`, only the rows whose `word` is spelled as one of them.
     """
-    dataset = open_table(table)
-    read_keys = _KeyReader(dataset)
-    scanner = dataset.scanner(
-        columns=["vector"] if words is None else ["key", "vector"],
-        filter=_spelled(words),
-        batch_size=max(512, min(_READ_ROWS, _READ_BYTES // (2 * width_of(table)))),
-        io_buffer_size=_AHEAD_BYTES,
-        batch_readahead=1,
-    )
-    start = 0
-    for batch in scanner.to_batches():
+    dataset, width = open_table(table), width_of(table)
+    rows = max(512, min(_READ_ROWS, _READ_BYTES // (2 * width)))
+    pages = flat_pages(dataset, "vector") if words is None else None
+    parts = mapped_rows(pages, width, rows) if pages else None
+    yield from _scanned(dataset, layer, rows, words) if parts is None else _numbered(dataset, layer, parts)
+
+
+def _numbered(dataset: lance.LanceDataset, layer: int, parts: Iterator[NDArray[np.float16]]) -> Iterator[Block]:
+    """All rows of a table, in its order, as blocks."""
+    start, keys = 0, StoredKeys(dataset)
+    for vectors in parts:
+        yield Block(layer, keys, vectors, start)
+        start += len(vectors)
+
+
+def _scanned(dataset: lance.LanceDataset, layer: int, rows: int, words: Sequence[str] | None) -> Iterator[Block]:
+    """The rows that Lance's scanner gives, as blocks."""
+    columns, ahead = ["vector"] if words is None else ["key", "vector"], {"io_buffer_size": _AHEAD_BYTES}
+    batches = dataset.scanner(columns=columns, filter=_spelled(words), batch_size=rows, batch_readahead=1, **ahead)
+    if words is None:
+        yield from _numbered(dataset, layer, (matrix_of(batch["vector"]) for batch in batches.to_batches()))
+        return
+    for batch in batches.to_batches():
         if len(batch):
-            keys = StoredKeys(read_keys, start, len(batch)) if words is None else to_numbers(batch["key"])
-            yield Block(layer, keys, matrix_of(batch["vector"]))
-        start += len(batch)
+            yield Block(layer, to_numbers(batch["key"]), matrix_of(batch["vector"]))
 
 
 def count_rows(table: Path, words: Sequence[str] | None = None) -> int:

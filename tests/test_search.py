@@ -5,8 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latentlens_dag import search
+from latentlens_dag.best import Neighbors
 from latentlens_dag.coarse import Arithmetic, Coarse, Rows, fastest, loud_dimensions
-from latentlens_dag.search import Block, Neighbors, cosine_top_k
+from latentlens_dag.search import Block, cosine_top_k
 
 ARITHMETICS: list[Arithmetic] = ["bfloat16", "float32"]
 

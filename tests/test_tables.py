@@ -39,7 +39,7 @@ def _rows(table: Path) -> dict[int, bytes]:
     return {
         int(key): vector.tobytes()
         for block in blocks(table, 1)
-        for key, vector in zip(block.keys[np.arange(len(block.keys))], block.vectors, strict=True)
+        for key, vector in zip(block.keys[block.first + np.arange(len(block.vectors))], block.vectors, strict=True)
     }
 
 

@@ -57,7 +57,7 @@ def test_what_is_built_by_default_has_the_versions_that_it_had_before_there_was_
         "index/words/contextual/L01": "1",
         "index/words/contextual/L02": "1",
         "index/words/language_model": None,
-        "index/words/occurrences": "1",
+        "index/words/occurrences": "1-9beefad9053b9d05",
         "index/words/selection": "1-d947367065821f43",
         "index/words/table/L01": "1-9dfaca23e289698c",
         "index/words/table/L02": "1-9dfaca23e289698c",

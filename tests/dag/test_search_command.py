@@ -18,6 +18,7 @@ from latentlens_dag.models import load_language_model
 def search(built_project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
     monkeypatch.chdir(built_project)
     monkeypatch.delenv("LATENTLENS_HOME", raising=False)
+    monkeypatch.setenv("COLUMNS", "160")
 
     def run(*arguments: str) -> str:
         cli.main(["search", "--study", "tiny", *arguments], standalone_mode=False)

@@ -138,7 +138,7 @@ def test_a_source_is_told_of_once_per_change_and_what_follows_is_told_why(tmp_pa
 
 def _hub_corpus(**fields: str) -> dg.Definitions:
     commit = HubColumn("user/texts", None, "train", "text", "0" * 40)
-    corpus = corpus_definitions(Corpus(name="c", source=CorpusSource(), shards=1), replace(commit, **fields))
+    corpus = corpus_definitions(Corpus(name="c", source=CorpusSource(), shards=1), replace(commit, **fields), False)
     return dg.Definitions.merge(corpus, dg.Definitions(resources={"warehouse": WarehouseResource(root="never there")}))
 
 
