@@ -24,6 +24,13 @@ def bfloat16_pays(device: str = "cpu") -> bool:
     return seconds(torch.bfloat16) < seconds(torch.float32) * 2 / 3
 
 
+def default_device() -> str:
+    """CUDA where there is one, else the CPU."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 @contextmanager
 def full_precision() -> Iterator[None]:
     """Products in the arithmetic they say: without TensorFloat-32, bfloat16 inside of float32, or reduced sums."""

@@ -3,15 +3,15 @@
 A search knows, per query, the cosine that an answer must reach (the *floor* f: its k-th best so far). For a query of
 unit length u and a row x of length n the question is whether u x - f n >= 0. One matrix product answers it for a block
 of rows and all queries, in bfloat16 where the processor is fast at that: x and n stand in one matrix, u and -f in the
-other, n and f each as two numbers of the product's type, whose sum is nearly exact. What comes out is near zero where
-it matters, so rounding it costs nothing; only the rounding of u and x does, and that is bounded, not hoped for.
+other, n and f each as two numbers of the product's type, whose sum is nearly exact. What the product may be wrong by is
+added in it too, so a row is proposed where the sum is not negative. There rounding the sum costs nothing, for it keeps
+the sign; only the rounding of u and x counts, and that is bounded, not hoped for.
 
 The bound. Let e be the unit roundoff of the type (2^-8 for bfloat16, 2^-24 for float32), u' and x' the rounded
 vectors, K the columns of the product. By Cauchy-Schwarz
     |u x - u' x'| <= |u - u'| |x'| + |u| |x - x'| <= (|u - u'| (1 + e) + |u| e) |x|
 where |u - u'| is computed, not estimated. Two parts of n and f leave 4 e^2 n; summing K products in float32, even with
-truncation, at most 5 K 2^-24 n; n itself is wrong by at most d 2^-24. Rounding is monotone, so after rounding to the
-type a row that counts reaches minus this bound, made larger by 2 e (`_Layout.slack`).
+truncation, at most 5 K 2^-24 n; n itself is wrong by at most d 2^-24.
 
 Outlier dimensions. The states of language models have a few dimensions that hold most of the energy, so that all
 cosines are alike and the bound lets everything through. Where the 8 loudest dimensions hold more than half of the
@@ -63,8 +63,8 @@ class Coarse:
         self._dtype = getattr(torch, arithmetic)
         self._loud = unit.new_zeros(0, dtype=torch.int64) if loud is None or arithmetic == "float32" else loud
         self._width = unit.shape[1]
-        self._columns = -(-(self._width + 5 * len(self._loud) + 4) // _PADDING) * _PADDING
-        self._queries, self._slack = self._prepared(unit)
+        self._columns = -(-(self._width + 5 * len(self._loud) + 5) // _PADDING) * _PADDING
+        self._queries = self._prepared(unit)
         self._buffers: dict[str, Tensor] = {}
 
     @property
@@ -73,12 +73,11 @@ class Coarse:
 
         return torch.finfo(self._dtype).eps / 2
 
-    def _prepared(self, unit: Tensor) -> tuple[Tensor, Tensor]:
-        """The queries' matrix [Q, K], and the part of the bound that grows with a row's quiet length [Q]."""
+    def _prepared(self, unit: Tensor) -> Tensor:
+        """The queries' matrix [Q, K], but for the floors."""
         import torch
 
         matrix = torch.zeros(len(unit), self._columns, dtype=self._dtype, device=unit.device)
-        slack = torch.empty(len(unit), device=unit.device)
         for part in _slices(len(unit), self._width):
             matrix[part, : self._width] = unit[part]
             high, middle, low = _parts(unit[part][:, self._loud], self._dtype, 3)
@@ -86,8 +85,9 @@ class Coarse:
             quiet, wrong = unit[part].clone(), unit[part] - matrix[part, : self._width].float()
             quiet[:, self._loud] = wrong[:, self._loud] = 0
             e = self._unit_roundoff
-            slack[part] = wrong.norm(dim=1) * (1 + e) + quiet.norm(dim=1) * e
-        return matrix, slack
+            slack = wrong.norm(dim=1) * (1 + e) + quiet.norm(dim=1) * e
+            matrix[part, self._floor_column + 4] = self._rounded_up(slack)
+        return matrix
 
     def rows(self, vectors: Tensor) -> Rows:
         """A block [B, d] of rows; it lies in a buffer that the next block overwrites."""
@@ -107,7 +107,8 @@ class Coarse:
                 torch.linalg.vector_norm(x, dim=1, out=quiet[part])
         quiet = quiet if len(self._loud) else norms
         high, low = _parts(norms, self._dtype, 2)
-        matrix[:, self._floor_column : self._floor_column + 4] = torch.stack((high, high, low, low), dim=1)
+        tail = torch.stack((high, high, low, low, self._rounded_up(quiet)), dim=1)
+        matrix[:, self._floor_column : self._floor_column + 5] = tail
         return Rows(matrix, norms, quiet)
 
     def proposed(self, rows: Rows, start: int, queries: slice, floor: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -125,31 +126,18 @@ class Coarse:
         import torch
 
         scores = self.scores(rows, start, queries, floor)
-        norms, quiet = rows.norms[start:], rows.quiet[start:]
-        least = -self.bound(queries, group_maxima(norms[:, None]), group_maxima(quiet[:, None]))
-        groups, query = torch.nonzero(group_maxima(scores) >= least, as_tuple=True)
+        groups, query = torch.nonzero(group_maxima(_ordered(scores)) >= 0, as_tuple=True)
         if self._dtype != torch.float32 and len(groups) > _TOO_MANY * scores.numel() / GROUP:
             return None
-        found = [self._opened(scores, queries, norms, quiet, groups[p], query[p]) for p in _slices(len(groups), GROUP)]
+        found = [_opened(scores, groups[part], query[part]) for part in _slices(len(groups), GROUP)]
         query, row = (torch.cat(part) for part in zip(*found, strict=True)) if found else (query, groups)
         return query + queries.start, row + start
 
-    def _opened(
-        self, scores: Tensor, queries: slice, norms: Tensor, quiet: Tensor, groups: Tensor, query: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """The rows of the groups that reach the floor less the bound for their own length."""
-        import torch
-
-        rows = groups[:, None] * GROUP + torch.arange(GROUP, device=groups.device)
-        inside = rows < len(scores)
-        rows = rows.clamp_max(len(scores) - 1)
-        bound = self._bound(self._slack[queries][query][:, None], norms[rows], quiet[rows])
-        hit = inside & (scores[rows, query[:, None]] >= -bound)
-        which, place = torch.nonzero(hit, as_tuple=True)
-        return query[which], rows[which, place]
-
     def scores(self, rows: Rows, start: int, queries: slice, floor: Tensor) -> Tensor:
-        """About u x - f n, of rows from `start` on and some queries [B - start, q]; the next call overwrites it."""
+        """About u x - f n and the bound, of rows from `start` on and some queries [B - start, q].
+
+        Nowhere negative where u x - f n is not. The next call overwrites it.
+        """
         import torch
 
         self._put_floor(queries, floor)
@@ -158,20 +146,25 @@ class Coarse:
         return torch.mm(matrix, self._queries[queries].T, out=scores)
 
     def bound(self, queries: slice, norms: Tensor, quiet: Tensor) -> Tensor:
-        """How far `scores` are from the truth at most, where that is near zero, for rows of these lengths."""
-        return self._bound(self._slack[queries], norms, quiet)
+        """How much `scores` add: what they may be wrong by, for rows of these lengths."""
+        return self._queries[queries, self._floor_column + 4].float() * quiet + self._share_of_norm * norms
 
-    def _bound(self, slack: Tensor, norms: Tensor, quiet: Tensor) -> Tensor:
+    @property
+    def _share_of_norm(self) -> float:
+        """The part of the bound that grows with a row's whole length."""
         e = self._unit_roundoff
-        sums = (5 * self._columns + self._width + 64) * 2.0**-24
-        return (slack * quiet + (8 * e * e + sums) * norms) * (1 + 2 * e)
+        return (8 * e * e + (5 * self._columns + self._width + 64) * 2.0**-24) * (1 + 2 * e)
+
+    def _rounded_up(self, values: Tensor) -> Tensor:
+        """Numbers of the product's type that are no smaller."""
+        return (values * (1 + 2 * self._unit_roundoff)).to(self._dtype)
 
     @property
     def _floor_column(self) -> int:
         return self._width + 5 * len(self._loud)
 
     def _put_floor(self, queries: slice, floor: Tensor) -> None:
-        high, low = _parts(-floor, self._dtype, 2)
+        high, low = _parts(self._share_of_norm - floor, self._dtype, 2)
         for column, values in enumerate((high, low, high, low)):
             self._queries[queries, self._floor_column + column] = values
 
@@ -200,6 +193,24 @@ def loud_dimensions(vectors: Tensor) -> Tensor | None:
     energy = vectors[:1024].float().square().sum(0)
     loudest = energy.topk(min(_LOUD, len(energy)))
     return loudest.indices if loudest.values.sum() > energy.sum() / 2 else None
+
+
+def _ordered(scores: Tensor) -> Tensor:
+    """Integers that are negative where the scores are, and else in their order: quicker to compare than bfloat16."""
+    import torch
+
+    return scores.view(torch.int16 if scores.dtype == torch.bfloat16 else torch.int32)
+
+
+def _opened(scores: Tensor, groups: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows of the groups that are not negative, and their queries."""
+    import torch
+
+    rows = groups[:, None] * GROUP + torch.arange(GROUP, device=groups.device)
+    inside = rows < len(scores)
+    hit = inside & (scores[rows.clamp_max(len(scores) - 1), query[:, None]] >= 0)
+    which, place = torch.nonzero(hit, as_tuple=True)
+    return query[which], rows[which, place]
 
 
 def group_maxima(scores: Tensor) -> Tensor:

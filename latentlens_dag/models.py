@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from latentlens_dag.arithmetic import bfloat16_pays
+from latentlens_dag.arithmetic import bfloat16_pays, default_device
 from latentlens_dag.errors import UserError
 from latentlens_dag.families import TokenMap, region_map
 from latentlens_dag.layers import check_layers
@@ -144,7 +144,7 @@ def load_vlm(
         processor = AutoProcessor.from_pretrained(source, **kwargs)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{source} cannot be loaded as a vision-language model: {_first_line(error)}") from error
-    model = model.to(_device(device)).eval()
+    model = model.to(device or default_device()).eval()
     return Vlm(str(source), model, processor, language_model_of(str(source), model, processor.tokenizer))
 
 
@@ -164,7 +164,7 @@ def load_language_model(
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{source} cannot be loaded as a language model: {_first_line(error)}") from error
-    return language_model_of(str(source), model.to(_device(device)).eval(), tokenizer)
+    return language_model_of(str(source), model.to(device or default_device()).eval(), tokenizer)
 
 
 def language_model_of(name: str, model: Any, tokenizer: Any) -> LanguageModel:
@@ -254,12 +254,6 @@ def _token_table(maps: list[TokenMap]) -> pl.DataFrame:
     return pl.concat([pl.DataFrame(schema=empty), *frames])
 
 
-def _device(device: str | None) -> str:
-    import torch
-
-    return device or ("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def chosen_dtype(source: str | Path, device: str | None = None, dtype: str | None = None) -> str:
     """The dtype that a model is loaded in: what was asked for, else what suits the device.
 
@@ -268,7 +262,7 @@ def chosen_dtype(source: str | Path, device: str | None = None, dtype: str | Non
     """
     if dtype is not None:
         return dtype
-    if _device(device) != "cpu":
+    if (device or default_device()) != "cpu":
         return "auto"
     return "bfloat16" if _stored_in_16_bits(source) >= _LARGE_BYTES and bfloat16_pays() else "float32"
 

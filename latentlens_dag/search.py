@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from latentlens_dag.arithmetic import full_precision
+from latentlens_dag.arithmetic import default_device, full_precision
 from latentlens_dag.best import Best, Keys, LabelsOf, Neighbors
 from latentlens_dag.coarse import Arithmetic, Coarse, Rows, fastest, loud_dimensions
 
@@ -55,7 +55,7 @@ def cosine_top_k(
     blocks: Iterable[Block],
     k: int,
     labels_of: LabelsOf | None = None,
-    device: str = "cpu",
+    device: str | None = None,
     arithmetic: Arithmetic | None = None,
 ) -> Neighbors:
     """Find the k rows with the highest cosine to each query.
@@ -65,7 +65,7 @@ def cosine_top_k(
         blocks: the rows, in any order and cut in any way; keys are distinct within a contextual layer.
         k: answers per query.
         labels_of: where given, of the rows of one label only the first is an answer.
-        device: a torch device that does the products.
+        device: a torch device that does the products; CUDA where there is one, else the CPU.
         arithmetic: of the products; by default the one that a short measurement finds faster. The answer is the same.
 
     Raises:
@@ -75,7 +75,8 @@ def cosine_top_k(
     """
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}.")
-    search = _Search(queries, k, labels_of, device, arithmetic or fastest(len(queries), device))
+    where = device or default_device()
+    search = _Search(queries, k, labels_of, where, arithmetic or fastest(len(queries), where))
     with full_precision(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # it is only read
         for block in blocks:
@@ -219,9 +220,9 @@ class _Search:
         cosine = np.empty(len(query), np.float32)
         for start in range(0, len(query), step := max(1, _ELEMENTS // vectors.shape[1])):
             part = slice(start, start + step)
-            x = vectors[row[part]].astype(np.float64)
-            unit = self._queries[query[part]].astype(np.float64) / self._lengths[query[part], None]
-            cosine[part] = (unit * x).sum(1) / np.sqrt((x * x).sum(1))
+            x, q = vectors[row[part]].astype(np.float64), self._queries[query[part]].astype(np.float64)
+            lengths = self._lengths[query[part]] * np.sqrt(np.einsum("ij,ij->i", x, x))
+            cosine[part] = np.einsum("ij,ij->i", q, x) / lengths
         return cosine
 
 
@@ -241,7 +242,8 @@ def _label_maxima(scores: Tensor, labels: NDArray[np.int64]) -> Tensor:
 
     known, slot = np.unique(labels, return_inverse=True)
     lowest = scores.new_full((len(known), scores.shape[1]), -torch.inf)
-    return lowest.scatter_reduce_(0, torch.from_numpy(slot)[:, None].expand_as(scores), scores, "amax")
+    where = torch.from_numpy(slot).to(scores.device)[:, None].expand_as(scores)
+    return lowest.scatter_reduce_(0, where, scores, "amax")
 
 
 def _slack(width: int) -> float:

@@ -190,7 +190,8 @@ def test_the_product_is_no_further_from_the_truth_than_its_bound(
     truth = x @ (u / np.linalg.norm(u, axis=1, keepdims=True)).T - np.linalg.norm(x, axis=1)[:, None] * floor
     bound = coarse.bound(slice(0, 8), rows.norms[:, None], rows.quiet[:, None]).double().numpy()
     rounding = np.abs(scores) * 2.0 ** (-8 if arithmetic == "bfloat16" else -24)
-    assert (np.abs(scores - truth) <= bound + rounding).all()
+    assert (np.abs(scores - bound - truth) <= bound + rounding).all()
+    assert (scores[truth >= 0] >= 0).all()  # what counts is proposed
 
 
 def test_splitting_loud_dimensions_makes_the_bound_small() -> None:
@@ -298,7 +299,8 @@ def test_a_product_as_wrong_as_its_bound_allows_loses_no_neighbor(
         """As far below the truth as is allowed: a product is seldom so wrong by itself."""
         x = seen["rows"][start:]
         truth = x @ seen["unit"][queries].T - x.norm(dim=1, keepdim=True) * floor
-        return truth - self.bound(queries, rows.norms[start:, None], rows.quiet[start:, None]) * (1 - 1e-6)
+        bound = self.bound(queries, rows.norms[start:, None], rows.quiet[start:, None])
+        return (truth - bound * (1 - 1e-6) + bound).to(self._dtype)
 
     monkeypatch.setattr(Coarse, "__init__", beginning)
     monkeypatch.setattr(Coarse, "rows", reading)
