@@ -171,8 +171,24 @@ def _encode_batch(model: LanguageModel, batch: list[_Sentence], found: dict[int,
         model.decoder(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False)
     for layer, kept in states.items():
         norms = kept.norm(dim=1, keepdim=True)
+        _check_norms(model, layer, batch, norms[:, 0])
         found[layer].vectors[rows] = (kept / norms).numpy().astype(np.float16)
         found[layer].norms[rows] = norms[:, 0].numpy()
+
+
+def _check_norms(model: LanguageModel, layer: int, batch: list[_Sentence], norms: Tensor) -> None:
+    """Refuse states that no cosine can be taken of, naming the sentence that made the first one."""
+    usable = norms.isfinite() & (norms > 0)
+    if bool(usable.all()):
+        return
+    bad = int((~usable).nonzero()[0])
+    sentence, place = [(sentence, place) for sentence in batch for place in sentence.places][bad]
+    text = model.tokenizer.decode(sentence.ids)
+    raise ValueError(
+        f"The state of token {place} (from 0, specials counted) of {text!r:.300} at layer {layer} has length "
+        f"{float(norms[bad])}, so it has no direction. The weights of {model.name} are damaged, or its numbers "
+        "overflow in this dtype: try float32."
+    )
 
 
 def _needed(model: LanguageModel, occurrences: pa.Table, sentences: pa.Table, whole: bool) -> Iterator[_Sentence]:

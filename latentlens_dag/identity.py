@@ -34,13 +34,18 @@ def text_id(text: str) -> str:
     return digest(text.encode("utf-8"))
 
 
+def digest_of_parts(parts: Iterable[bytes | memoryview]) -> str:
+    """The id of some bytes that come in parts, and are never all in memory."""
+    state = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        state.update(part)
+    return state.hexdigest()
+
+
 def file_digest(path: Path) -> str:
     """The 64-bit hash of a file's content, read in blocks."""
-    state = hashlib.blake2b(digest_size=8)
     with path.open("rb") as file:
-        while block := file.read(_BLOCK_BYTES):
-            state.update(block)
-    return state.hexdigest()
+        return digest_of_parts(iter(lambda: file.read(_BLOCK_BYTES), b""))
 
 
 def combined(parts: Iterable[object]) -> str:

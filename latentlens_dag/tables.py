@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.identity import combined, digest, to_numbers
+from latentlens_dag.identity import combined, digest, digest_of_parts, to_numbers
 from latentlens_dag.mapped import flat_pages, mapped_rows
 from latentlens_dag.search import Block
 from latentlens_dag.warehouse import atomic_path, write_text
@@ -92,9 +92,7 @@ def write_fragments(
     from lance.fragment import write_fragments as write
 
     check_directions(vectors, norms, occurrences["key"].to_pylist())
-    content = combined(
-        [digest(np.ascontiguousarray(vectors).tobytes()), digest(norms.tobytes()), _content(occurrences)]
-    )
+    content = combined([_digest(vectors), digest(norms.tobytes()), _content(occurrences)])
     written: list[object] = []
     if len(occurrences):
         schema = layer_schema(vectors.shape[1])
@@ -322,7 +320,7 @@ def write_states(path: Path, image_ids: list[str], token_index: NDArray[np.int32
     }
     with atomic_path(path) as temporary:
         lance.write_dataset(pa.table(columns), str(temporary), data_storage_version=_VERSION)
-    return combined([digest(np.ascontiguousarray(states).tobytes()), token_index.tolist(), *image_ids])
+    return combined([_digest(states), token_index.tolist(), *image_ids])
 
 
 class States(NamedTuple):
@@ -375,6 +373,13 @@ def _batches(
         columns["vector"] = _vectors(vectors[start : start + rows])
         columns["norm"] = pa.array(norms[start : start + rows])
         yield from pa.table([columns[name] for name in schema.names], schema=schema).to_batches()
+
+
+def _digest(vectors: NDArray[np.floating]) -> str:
+    """The hash of a matrix's bytes, some thousand rows at a time: it may be a memory map larger than memory."""
+    return digest_of_parts(
+        vectors[start : start + _READ_ROWS].tobytes() for start in range(0, len(vectors), _READ_ROWS)
+    )
 
 
 def _content(table: pa.Table) -> str:

@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +12,12 @@ from latentlens_dag import encode as module
 from latentlens_dag.encode import Encoded, encode, encode_new
 from latentlens_dag.errors import UserError
 from latentlens_dag.identity import text_id
-from latentlens_dag.models import Vlm
+from latentlens_dag.models import Vlm, load_vlm
 from latentlens_dag.occurrences import candidates
 from latentlens_dag.schema import SENTENCES
 from latentlens_dag.tables import commit_fragments, write_fragments
 from latentlens_dag.testing import SENTENCES as TEXTS
-from latentlens_dag.testing import tiny_tokenizer
+from latentlens_dag.testing import tiny_llava, tiny_tokenizer
 
 
 def _sentences() -> pa.Table:
@@ -125,6 +126,23 @@ def test_a_memory_that_holds_not_one_sentence_is_said(
     model, sentences = llava.language_model, _sentences()
     with pytest.raises(UserError, match=r"does not fit into the memory of cpu beside one sentence of \d+ tokens"):
         encode(model, candidates(model.tokenizer, sentences, "x", 3), sentences, [1], tmp_path)
+
+
+@pytest.mark.parametrize("bad", [0.0, float("nan"), float("inf")])
+def test_a_state_without_direction_is_refused_with_the_sentence_that_made_it(tmp_path: Path, bad: float) -> None:
+    model = load_vlm(tiny_llava(tmp_path / "model"), device="cpu").language_model
+    sentences = _sentences()
+    rows = candidates(model.tokenizer, sentences, "x", 3)
+    wanted = rows.slice(3, 1)
+    texts = dict(zip(sentences["sentence_id"].to_pylist(), sentences["text"].to_pylist(), strict=True))
+    row = wanted.to_pylist()[0]
+    with torch.no_grad():
+        model.embedding[row["token_id"]] = bad
+    beginning = texts[row["sentence_id"]][: row["char_start"] + 1]
+    with pytest.raises(ValueError, match=re.escape(beginning)) as raised:
+        encode(model, wanted, sentences, [0], tmp_path)
+    assert f"token {row['position'] + 1} (from 0, specials counted)" in str(raised.value)
+    assert f"at layer 0 has length {bad}" in str(raised.value)
 
 
 def test_positions_leave_out_whatever_specials_the_tokenizer_puts_first(llava: Vlm, tmp_path: Path) -> None:
