@@ -39,7 +39,7 @@ _LOUD = 8  # dimensions that may be split off
 _PADDING = 16  # the product's columns are a multiple of this
 _FEW_QUERIES = 8  # below, a product is bound by reading the rows, and float32 saves a conversion
 _TOO_MANY = 1 / 4  # of all (group, query): where more are proposed, float32 is cheaper
-_ELEMENTS = 1 << 20  # converted at a time: 4 MiB of float32 stay in the cache
+_ELEMENTS = 1 << 18  # converted at a time: 1 MiB of float32 stays in the cache
 
 
 class Rows(NamedTuple):

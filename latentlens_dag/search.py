@@ -217,10 +217,13 @@ class _Search:
         self, vectors: NDArray[np.float16], query: NDArray[np.int64], row: NDArray[np.int64]
     ) -> NDArray[np.float32]:
         """Cosines of pairs, in float64, rounded to float32; each depends on its own two vectors alone."""
+        import torch
+
         cosine = np.empty(len(query), np.float32)
         for start in range(0, len(query), step := max(1, _ELEMENTS // vectors.shape[1])):
             part = slice(start, start + step)
-            x, q = vectors[row[part]].astype(np.float64), self._queries[query[part]].astype(np.float64)
+            x = torch.from_numpy(vectors[row[part]]).float().double().numpy()  # half of the time of NumPy's own way
+            q = self._queries[query[part]].astype(np.float64)
             lengths = self._lengths[query[part]] * np.sqrt(np.einsum("ij,ij->i", x, x))
             cosine[part] = np.einsum("ij,ij->i", q, x) / lengths
         return cosine

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 _VERSION = "2.1"  # of Lance's file format; pinned, so that equal content stays equal bytes
 _WRITE_BYTES = 8 << 20
 _READ_ROWS = 4096
-_READ_BYTES = 4 << 20  # a block: larger ones are no faster, and cost memory several times over
+_MAPPED_BYTES = 12 << 20  # a block that lies in a file
+_READ_BYTES = 4 << 20  # a block that is scanned: larger ones are no faster, and cost memory several times over
 _AHEAD_BYTES = 2 << 20  # what Lance may read ahead
 
 _MESSAGE = "__lance_commit_message"  # what Lance calls it among a transaction's properties
@@ -241,10 +242,13 @@ def blocks(table: Path, layer: int, words: Sequence[str] | None = None) -> Itera
     With `words`, only the rows whose `word` is spelled as one of them.
     """
     dataset, width = open_table(table), width_of(table)
-    rows = max(512, min(_READ_ROWS, _READ_BYTES // (2 * width)))
     pages = flat_pages(dataset, "vector") if words is None else None
-    parts = mapped_rows(pages, width, rows) if pages else None
-    yield from _scanned(dataset, layer, rows, words) if parts is None else _numbered(dataset, layer, parts)
+    if pages:
+        rows = max(512, min(_READ_ROWS, _MAPPED_BYTES // (2 * width)))
+        yield from _numbered(dataset, layer, mapped_rows(pages, width, rows))
+    else:
+        rows = max(512, min(_READ_ROWS, _READ_BYTES // (2 * width)))
+        yield from _scanned(dataset, layer, rows, words)
 
 
 def _numbered(dataset: lance.LanceDataset, layer: int, parts: Iterator[NDArray[np.float16]]) -> Iterator[Block]:
