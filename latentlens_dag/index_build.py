@@ -62,7 +62,7 @@ def taken_apart(model: Any, tokenizer: Any) -> LanguageModel:
     """The language model of what a user has loaded, with the tokenizer.
 
     Raises:
-        UserError: where the tokenizer does not know offsets, or the model keeps its blocks where we do not look.
+        UserError: where the tokenizer does not know offsets, or the model cannot be taken apart.
     """
     if not getattr(tokenizer, "is_fast", False):
         raise UserError(
@@ -71,16 +71,7 @@ def taken_apart(model: Any, tokenizer: Any) -> LanguageModel:
         )
     model = model.model if isinstance(model, Vlm) else model
     name = str(getattr(model, "name_or_path", "")) or type(model).__name__
-    try:
-        found = language_model_of(Path(name).name if Path(name).exists() else name, model, tokenizer)
-        blocks, norm = found.decoder.layers, found.decoder.norm
-    except AttributeError as error:
-        raise UserError(
-            f"{type(model).__name__} cannot be read: a transformers causal language model or vision-language model is "
-            f"needed whose decoder has `layers` and `norm` ({error})."
-        ) from error
-    assert blocks is not None and norm is not None
-    return found
+    return language_model_of(Path(name).name if Path(name).exists() else name, model, tokenizer)
 
 
 def build_index(

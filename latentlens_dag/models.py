@@ -17,7 +17,7 @@ from latentlens_dag.arithmetic import bfloat16_pays, default_device
 from latentlens_dag.errors import UserError
 from latentlens_dag.families import TokenMap, region_map
 from latentlens_dag.layers import check_layers
-from latentlens_dag.states import LanguageModel, captured
+from latentlens_dag.states import LanguageModel, blocks_of, captured, final_norm_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -168,15 +168,27 @@ def load_language_model(
 
 
 def language_model_of(name: str, model: Any, tokenizer: Any) -> LanguageModel:
-    """The language model inside a loaded transformers model."""
-    return LanguageModel(
-        name=name,
-        decoder=model.get_decoder(),
-        embedding=model.get_input_embeddings().weight,
-        unembedding=model.get_output_embeddings(),
-        softcap=getattr(model.config.get_text_config(decoder=True), "final_logit_softcapping", None),
-        tokenizer=tokenizer,
-    )
+    """The language model inside a loaded transformers model.
+
+    Raises:
+        UserError: where it is no language model, or calls its blocks or final norm what we do not know.
+    """
+    try:
+        decoder = model.get_decoder()
+        blocks_of(decoder), final_norm_of(decoder)
+        return LanguageModel(
+            name=name,
+            decoder=decoder,
+            embedding=model.get_input_embeddings().weight,
+            unembedding=model.get_output_embeddings(),
+            softcap=getattr(model.config.get_text_config(decoder=True), "final_logit_softcapping", None),
+            tokenizer=tokenizer,
+        )
+    except AttributeError as error:
+        raise UserError(
+            f"{name}, a {type(model).__name__}, cannot be read: a transformers causal language model or "
+            f"vision-language model is needed, with a stack of blocks and a norm after it ({error})."
+        ) from error
 
 
 def read_config(source: str | Path) -> dict[str, Any] | None:

@@ -24,7 +24,7 @@ class LanguageModel:
     name: str
     """What a person wrote to name it: a folder or a Hub id."""
     decoder: nn.Module
-    """The blocks: has `.layers` and `.norm`, and maps input ids to final hidden states."""
+    """The blocks and the final norm (`blocks_of`, `final_norm_of`); maps input ids to final hidden states."""
     embedding: Tensor
     """[V, d]: the rows of the input embedding."""
     unembedding: nn.Module
@@ -36,7 +36,7 @@ class LanguageModel:
     @property
     def depth(self) -> int:
         """Number of blocks, L."""
-        return len(self.decoder.layers)  # type: ignore[arg-type]
+        return len(blocks_of(self.decoder))
 
     @property
     def width(self) -> int:
@@ -47,8 +47,33 @@ class LanguageModel:
         """What the model would answer if it stopped at `states` [.., d]: [.., V] (the logit lens)."""
         import torch
 
-        found: Tensor = self.unembedding(self.decoder.norm(states))  # type: ignore[operator]
+        found: Tensor = self.unembedding(final_norm_of(self.decoder)(states))
         return found if self.softcap is None else torch.tanh(found / self.softcap) * self.softcap
+
+
+_BLOCKS = ("layers", "h", "blocks")
+_FINAL_NORMS = ("norm", "final_layernorm", "final_layer_norm", "ln_f", "norm_f")
+
+
+def blocks_of(decoder: nn.Module) -> nn.ModuleList:
+    """The blocks of a decoder, whatever its family calls them.
+
+    Raises:
+        AttributeError: where it calls them none of what we know.
+    """
+    return _part(decoder, _BLOCKS)  # type: ignore[return-value]
+
+
+def final_norm_of(decoder: nn.Module) -> nn.Module:
+    """What comes after the last block; errors as `blocks_of`."""
+    return _part(decoder, _FINAL_NORMS)
+
+
+def _part(decoder: nn.Module, names: Sequence[str]) -> nn.Module:
+    found = next((part for name in names if (part := getattr(decoder, name, None)) is not None), None)
+    if found is None:
+        raise AttributeError(f"{type(decoder).__name__} has none of {', '.join(names)}")
+    return found
 
 
 @contextmanager
@@ -58,7 +83,7 @@ def captured(
     """Collect the states that enter the given blocks during forward passes inside the block.
 
     Args:
-        decoder: has `.layers` and `.norm`; layer L is what enters the norm.
+        decoder: as in `LanguageModel`; layer L is what enters the final norm.
         layers: the layers wanted.
         rows: takes the states [B, T, d] and gives what is kept of them.
 
@@ -73,7 +98,7 @@ def captured(
 
         return hook
 
-    entered = [*decoder.layers, decoder.norm]  # type: ignore[misc]
+    entered = [*blocks_of(decoder), final_norm_of(decoder)]
     hooks = [entered[i].register_forward_pre_hook(hook_of(i), with_kwargs=True) for i in layers]
     try:
         yield kept

@@ -402,7 +402,7 @@ def test_a_tokenizer_without_offsets_and_a_model_without_blocks_are_refused(llav
 
     with pytest.raises(UserError, match="not a fast one"):
         ContextualIndex.build(llava.model, Slow(), SENTENCES, path=tmp_path / "x")
-    with pytest.raises(UserError, match="Linear cannot be read"):
+    with pytest.raises(UserError, match="Linear, a Linear, cannot be read"):
         ContextualIndex.build(torch.nn.Linear(1, 1), tiny_tokenizer(), SENTENCES, path=tmp_path / "x")
 
 
