@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.layers import check_layers
+from latentlens_dag.mapped import give_back
 from latentlens_dag.occurrences import tokenize
 from latentlens_dag.states import LanguageModel, captured
 from latentlens_dag.tables import Stored, read_rows, stored_rows
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+_BATCHES_HELD = 2  # before their vectors, which lie in files, are left to the system
 _TOKENS_PER_BATCH = {"cpu": 2048, "gpu": 16384}
 
 Progress = Callable[[int, int], None]
@@ -81,9 +83,12 @@ def encode(
     found = {layer: empty_encoded(scratch / f"layer_{layer}.f16", shape) for layer in layers}
     wanted = sorted(_needed(model, occurrences, sentences, whole), key=lambda sentence: len(sentence.ids))
     total, done = sum(len(sentence.ids) for sentence in wanted), 0
-    for batch in _encoded_batches(model, wanted, found):
+    for number, batch in enumerate(_encoded_batches(model, wanted, found)):
         done += sum(len(sentence.ids) for sentence in batch)
         progress(done, total)
+        if number % _BATCHES_HELD == 0:
+            for encoded in found.values():
+                give_back(encoded.vectors)
     return found
 
 
@@ -146,6 +151,7 @@ def _joined(
         found = found or empty_encoded(path, (rows, vectors.shape[1]))
         part = stored.places[start : start + len(vectors)]
         found.vectors[part], found.norms[part] = vectors, norms
+        give_back(found.vectors)
         start += len(vectors)
     assert found is not None  # else every row is fresh
     if fresh is not None:

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.identity import combined, digest, digest_of_parts, to_numbers
-from latentlens_dag.mapped import flat_pages, mapped_rows
+from latentlens_dag.mapped import flat_pages, give_back, mapped_rows
 from latentlens_dag.search import Block
 from latentlens_dag.warehouse import atomic_path, write_text
 
@@ -294,8 +294,8 @@ def _among(column: str, values: Sequence[str]) -> str:
 def unit_problems(vectors: NDArray[np.float16]) -> list[str]:
     """What is wrong with stored vectors [N, d], in words: those that are not of unit length within 5e-3."""
     wrong = []
-    for start in range(0, len(vectors), _READ_ROWS):
-        length = np.linalg.norm(vectors[start : start + _READ_ROWS].astype(np.float32), axis=1)
+    for start, part in _parts(vectors):
+        length = np.linalg.norm(part.astype(np.float32), axis=1)
         wrong += [f"row {start + row} has length {length[row]}" for row in np.flatnonzero(~(np.abs(length - 1) < 5e-3))]
     return wrong
 
@@ -349,8 +349,8 @@ def check_directions(vectors: NDArray[np.floating], norms: NDArray[np.float32], 
     Raises:
         ValueError: naming the first one that is zero, infinite or NaN.
     """
-    for start in range(0, len(vectors), _READ_ROWS):
-        finite = np.isfinite(vectors[start : start + _READ_ROWS]).all(axis=1)
+    for start, part in _parts(vectors):
+        finite = np.isfinite(part).all(axis=1)
         usable = finite & np.isfinite(norms[start : start + _READ_ROWS]) & (norms[start : start + _READ_ROWS] > 0)
         if not usable.all():
             row = start + int(np.flatnonzero(~usable)[0])
@@ -377,13 +377,19 @@ def _batches(
         columns["vector"] = _vectors(vectors[start : start + rows])
         columns["norm"] = pa.array(norms[start : start + rows])
         yield from pa.table([columns[name] for name in schema.names], schema=schema).to_batches()
+        give_back(vectors)
 
 
 def _digest(vectors: NDArray[np.floating]) -> str:
     """The hash of a matrix's bytes, some thousand rows at a time: it may be a memory map larger than memory."""
-    return digest_of_parts(
-        vectors[start : start + _READ_ROWS].tobytes() for start in range(0, len(vectors), _READ_ROWS)
-    )
+    return digest_of_parts(part.tobytes() for _, part in _parts(vectors))
+
+
+def _parts(vectors: NDArray[np.floating]) -> Iterator[tuple[int, NDArray[np.floating]]]:
+    """Some thousand rows at a time, each with its first row's number; pages of a memory map are not held."""
+    for start in range(0, len(vectors), _READ_ROWS):
+        yield start, vectors[start : start + _READ_ROWS]
+        give_back(vectors)
 
 
 def _content(table: pa.Table) -> str:
