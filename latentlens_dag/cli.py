@@ -186,7 +186,13 @@ def search(
     from latentlens_dag.questions import middle, text_question, visual_question
 
     study, warehouse = find_study(name), find_home(home).warehouse
-    index = ContextualIndex.open(warehouse.index(study.index).root)
+    folder = warehouse.index(study.index).root
+    if not folder.is_dir():
+        raise UserError(
+            f"Study {name} has no index here yet ({folder}): run `latentlens-dag build {name}` first, or name another "
+            "--home."
+        )
+    index = ContextualIndex.open(folder)
     layers = _layer_numbers(contextual_layers)
     if text is not None:
         model = load_language_model(study.vlm_folder)
@@ -197,12 +203,19 @@ def search(
     found = index.search(question.states, k, layers, unique=unique, word=word, **how)
     same = {"layer": question.layer, "method": found.method}
     rows = [{"token": question.tokens[row["query"]], **same, **row} for row in found.to_polars().to_dicts()]
-    _print_facts(rows, as_json, lambda: _answer_lines(rows) + ("" if recall is None else f"\n{found.method}"))
+    heading = f"The {'text' if text is not None else 'visual'} states at layer {question.layer} are nearest to:\n"
+    end = "" if recall is None else f"\n{found.method}"
+    _print_facts(rows, as_json, lambda: heading + _answer_lines(rows) + end)
 
 
 @cli.command("import-index")
 @click.argument("source")
-@click.option("--output", type=click.Path(path_type=Path, file_okay=False), required=True, help="The new folder.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    help="The folder to write; an index there is replaced.",
+)
 @click.option("--revision", help="Of a Hub repository: a commit, branch or tag.")
 @json_option
 def import_index(source: str, output: Path, revision: str | None, as_json: bool) -> None:

@@ -18,7 +18,8 @@ import numpy as np
 from latentlens_dag.approximate import MEASURED_K, Plan, approximate_top_k, planned
 from latentlens_dag.best import LabelsOf, Neighbors
 from latentlens_dag.errors import UserError
-from latentlens_dag.index_folder import IndexFolder, all_blocks, read_index_folder
+from latentlens_dag.index_folder import IndexFolder, all_blocks, read_index_folder, readable
+from latentlens_dag.layers import whole_numbers
 from latentlens_dag.lenses import OccurrenceLookup
 from latentlens_dag.search import cosine_top_k
 from latentlens_dag.tables import count_rows, open_table, width_of
@@ -51,8 +52,9 @@ class Found:
         """One row per answer, in order of query, and of layer where layers were not merged, and rank.
 
         Returns:
-            query, rank, contextual_layer, cosine, key, token_id, token_str, word, char_start, char_end (of the word in
-            the sentence, in characters), position, sentence_id, sentence (its text).
+            query, rank, word, sentence (its text), token_id, token_str, char_start, char_end (of the word in the
+            sentence, in characters), position, sentence_id, key, contextual_layer, cosine: what one wants to see stands
+            first and last, where Polars shows it.
         """
         import polars as pl
 
@@ -66,10 +68,10 @@ class Found:
         )
         texts = self.index.sentences(frame["sentence_id"].unique()).rename({"text": "sentence"})
         joined = frame.join(texts, on="sentence_id", how="left", maintain_order="left")
-        return joined.select("query", "rank", "contextual_layer", "cosine", "key", *_OF_OCCURRENCE, "sentence")
+        return joined.select("query", "rank", "word", "sentence", *_OF_OCCURRENCE, "key", "contextual_layer", "cosine")
 
 
-_OF_OCCURRENCE = ("token_id", "token_str", "word", "char_start", "char_end", "position", "sentence_id")
+_OF_OCCURRENCE = ("token_id", "token_str", "char_start", "char_end", "position", "sentence_id")
 
 
 class ContextualIndex:
@@ -213,6 +215,23 @@ class ContextualIndex:
         Memory grows with Q (d + k), not with the index.
         """
         queries, chosen = self._queries(states), self._chosen(layers)
+        if not isinstance(k, int) or k < 1:
+            raise UserError(f"`k` must be a whole number of at least 1, not {k!r}.")
+        with readable(self.path):
+            return self._search(queries, chosen, k, unique, word, merge, exact, recall, progress)
+
+    def _search(
+        self,
+        queries: NDArray[np.floating],
+        chosen: list[int],
+        k: int,
+        unique: str | None,
+        word: str | None,
+        merge: bool,
+        exact: bool,
+        recall: float,
+        progress: Progress,
+    ) -> Found:
         among = self.occurrences if word is None else self._of_word(word)
         words = None if word is None else among.spellings()
         labels_of = self._labels(among, unique, k)
@@ -282,7 +301,7 @@ class ContextualIndex:
         return queries
 
     def _chosen(self, layers: Sequence[int] | None) -> list[int]:
-        wanted = self.layers if layers is None else [int(layer) for layer in layers]
+        wanted = self.layers if layers is None else whole_numbers(layers, "layers")
         lacking = [layer for layer in wanted if layer not in self.layers]
         if lacking or not wanted:
             raise UserError(
@@ -315,8 +334,6 @@ class ContextualIndex:
         return labels_of
 
     def _check_k(self, k: int, rows: list[int], layers: int, words: list[str] | None) -> None:
-        if k < 1:
-            raise UserError(f"`k` must be at least 1, not {k}.")
         if (fewest := min(rows)) < k:
             of_word = "" if words is None else " of this word"
             raise UserError(

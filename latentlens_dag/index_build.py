@@ -23,7 +23,7 @@ from latentlens_dag.encode import encode_new
 from latentlens_dag.errors import UserError
 from latentlens_dag.identity import combined, provenance
 from latentlens_dag.index_folder import index_shape, new_index
-from latentlens_dag.layers import auto_contextual_layers, check_layers
+from latentlens_dag.layers import auto_contextual_layers, check_layers, whole_numbers
 from latentlens_dag.models import Vlm, language_model_of
 from latentlens_dag.schema import OCCURRENCES
 from latentlens_dag.states import LanguageModel, fingerprint
@@ -50,10 +50,10 @@ class Choice:
 
     def __post_init__(self) -> None:
         """Refuse values that keep nothing or mean nothing."""
-        if self.contexts_per_token < 1:
-            raise UserError(f"`contexts_per_token={self.contexts_per_token}` must be at least 1.")
-        if self.min_position < 0:
-            raise UserError(f"`min_position={self.min_position}` must be at least 0.")
+        for field, least in (("contexts_per_token", 1), ("min_position", 0)):
+            value = getattr(self, field)
+            if not isinstance(value, int) or value < least:
+                raise UserError(f"`{field}={value!r}` must be a whole number of at least {least}.")
         if not 0 < self.fraction <= 1:
             raise UserError(f"`fraction={self.fraction}` must be above 0 and at most 1.")
 
@@ -64,12 +64,17 @@ def taken_apart(model: Any, tokenizer: Any) -> LanguageModel:
     Raises:
         UserError: where the tokenizer does not know offsets, or the model cannot be taken apart.
     """
+    tokenizer = getattr(tokenizer, "tokenizer", tokenizer)  # a processor has one
     if not getattr(tokenizer, "is_fast", False):
         raise UserError(
             f"The tokenizer {type(tokenizer).__name__} is not a fast one, so it does not know which characters a token "
             "stands for. Load it with `AutoTokenizer.from_pretrained(...)`, or convert it to a tokenizer.json."
         )
     model = model.model if isinstance(model, Vlm) else model
+    if isinstance(model, str | Path):
+        raise UserError(
+            f"`model` is {str(model)!r}: load it first, with `load_vlm` or transformers, and give the model."
+        )
     name = str(getattr(model, "name_or_path", "")) or type(model).__name__
     return language_model_of(Path(name).name if Path(name).exists() else name, model, tokenizer)
 
@@ -108,7 +113,7 @@ def _dedup_for(model: LanguageModel) -> core.Dedup:
 
 
 def _chosen_layers(model: LanguageModel, layers: Sequence[int] | None) -> list[int]:
-    chosen = auto_contextual_layers(model.depth) if layers is None else [int(layer) for layer in layers]
+    chosen = auto_contextual_layers(model.depth) if layers is None else whole_numbers(layers, "layers")
     check_layers(chosen, model.depth, model.name, "the call of build")
     if not chosen:
         raise UserError(f"`layers={layers}` names no layer. {model.name} has layers 0 to {model.depth - 1}.")
@@ -156,8 +161,9 @@ def _write_occurrences(
         rows.append(len(kept))
     if not sum(rows):
         raise UserError(
-            f"No sentence has a token at position {choice.min_position} or later (`min_position`), so the index would "
-            "be empty: give longer sentences, or a lower `min_position`."
+            f"Of `fraction={choice.fraction}` of the sentences none has a token at position {choice.min_position} or "
+            "later (`min_position`), so the index would be empty: give more or longer sentences, or a lower "
+            "`min_position`."
         )
     return rows
 

@@ -31,6 +31,7 @@ _DISK_ERRORS = {
     for name in ("ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "ENOTDIR", "EEXIST", "EBUSY", "EFBIG")
     if name in dir(errno)
 }
+_REMAKE = "Build or import the index again."
 _DISK_WORDS = re.compile(r"no space left|read-only file system|permission denied|quota exceeded", re.IGNORECASE)
 
 
@@ -102,8 +103,9 @@ def read_index_folder(folder: Path) -> IndexFolder:
         raise UserError(f"{paths.shape} is damaged ({error!r}): build the index again.") from error
     sentences = paths.own_sentences if corpus is None else paths.corpus_sentences(corpus)
     files = IndexFiles({layer: paths.layer_table(layer) for layer in layers}, [*map(paths.occurrences, range(parts))])
-    kept = _check_whole(folder, files, sentences, expected)
-    return IndexFolder(folder, language_model, _one_encoder(folder, files.tables), files, sentences, kept)
+    with readable(folder):
+        kept = _check_whole(folder, files, sentences, expected)
+        return IndexFolder(folder, language_model, _one_encoder(folder, files.tables), files, sentences, kept)
 
 
 def all_blocks(
@@ -184,7 +186,7 @@ def _read_shape(folder: Path) -> dict[str, Any]:
         near = sorted(found.parent for place in places for found in folder.glob(f"{place}/shape.json"))
         hint = f" Below it are: {', '.join(map(str, near[:5]))}." if near else ""
         raise UserError(
-            f"There is no index in {folder}: {'it has no shape.json' if folder.is_dir() else 'no such folder'}. Give "
+            f"There is no index in {folder}: {_what_is(folder)}. Give "
             "the folder of an index: one that `ContextualIndex.build` or `latentlens-dag import-index` wrote, or "
             f"warehouse/index/NAME of a home. A build that was interrupted leaves none: run it again.{hint}"
         )
@@ -196,12 +198,20 @@ def _read_shape(folder: Path) -> dict[str, Any]:
             f"{path} is not of an index, or of one that an older version of this package built: run "
             "`latentlens-dag build` again; what is built already stays."
         )
+    if shape["format"] != FORMAT and not (isinstance(shape["format"], int) and shape["format"] > FORMAT):
+        raise UserError(f"{path} says format {shape['format']!r}, which no version of latentlens-dag wrote. {_REMAKE}")
     if shape["format"] != FORMAT:
         raise UserError(
             f"The index in {folder} has format {shape['format']!r}, this version of latentlens-dag reads format "
             f"{FORMAT}: update latentlens-dag."
         )
     return shape
+
+
+def _what_is(folder: Path) -> str:
+    if folder.is_dir():
+        return "it has no shape.json"
+    return "it is a file" if folder.exists() else "no such folder"
 
 
 def _json_of(path: Path) -> object:
@@ -222,12 +232,12 @@ def _check_whole(folder: Path, files: IndexFiles, sentences: Path, expected: Map
     """Refuse an index that lacks something; give the number of its occurrences."""
     import pyarrow.parquet as pq
 
+    mend = _mend(folder)
     missing = [path for path in (*files.occurrences, sentences) if not path.is_file()]
     missing += [table for table in files.tables.values() if encoder_of(table) is None]
     if missing or not files.tables:
         raise UserError(
-            f"The index in {folder} is half-built: {missing[0] if missing else 'every layer'} is missing. Build it to "
-            "the end, or again."
+            f"The index in {folder} is half-built: {missing[0] if missing else 'every layer'} is missing. {mend}"
         )
     kept = sum(pq.read_metadata(file).num_rows for file in files.occurrences)
     for layer, table in files.tables.items():
@@ -235,9 +245,36 @@ def _check_whole(folder: Path, files: IndexFiles, sentences: Path, expected: Map
         if rows != wanted:
             raise UserError(
                 f"The index in {folder} is half-built: the table of contextual layer {layer} has {rows} rows, the "
-                f"index lists {wanted}. Build it to the end, or again."
+                f"index lists {wanted}. {mend}"
             )
     return kept
+
+
+def _mend(folder: Path) -> str:
+    """What to do about an index that lacks something."""
+    if _read_shape(folder).get("corpus") is not None:
+        select = f"--select index/{folder.resolve().name}"
+        return f"If a build was interrupted, run `latentlens-dag build`; if files were lost, with `--force {select}`."
+    return _REMAKE
+
+
+@contextmanager
+def readable(folder: Path) -> Iterator[None]:
+    """Tell errors of damaged files as what they are.
+
+    Raises:
+        UserError: naming the index and what its reader said.
+    """
+    import polars as pl
+    import pyarrow as pa
+
+    try:
+        yield
+    except UserError:
+        raise
+    except (OSError, pa.ArrowInvalid, pl.exceptions.ComputeError, RuntimeError) as error:
+        text = " ".join(str(error).split())[:200]
+        raise UserError(f"The index in {folder} is damaged ({text}). {_mend(folder)}") from error
 
 
 def _one_encoder(folder: Path, tables: Mapping[int, Path]) -> str:

@@ -7,7 +7,7 @@ wrong: Hugging Face's `hidden_states[-1]` is *after* the final norm, so it is no
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from latentlens_dag.errors import UserError
 
@@ -31,6 +31,20 @@ def auto_contextual_layers(depth: int) -> list[int]:
 def auto_visual_layers(depth: int) -> list[int]:
     """The contextual layers of `auto_contextual_layers` and layer 0."""
     return [0, *auto_contextual_layers(depth)]
+
+
+def whole_numbers(values: object, field: str) -> list[int]:
+    """A list of whole numbers, as someone gave it.
+
+    Raises:
+        UserError: where it is none.
+    """
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        raise UserError(f"`{field}={values!r}` must be a list of numbers, such as [1, 2].")
+    found = list(values)
+    if not all(isinstance(value, int) or getattr(value, "dtype", None) is not None for value in found):
+        raise UserError(f"`{field}={found}` must be whole numbers.")
+    return [int(value) for value in found]
 
 
 def check_layers(layers: Sequence[int], depth: int, model: str, place: str) -> None:

@@ -7,6 +7,7 @@ VLMs are loaded as image-text-to-text models only. No code that comes with a mod
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 DEFAULT_PROMPT = "Describe this image in detail."
 _IMAGES_PER_PASS = 8
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _LARGE_BYTES = 1 << 30  # of 16-bit weights: half a billion
 
 
@@ -154,6 +156,7 @@ def load_language_model(
     """Load a language model, or the language model inside a VLM; arguments and errors as `load_vlm`."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+    read_config(source)  # says what is no model, before anything is asked of the Hub
     try:
         config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
         if hasattr(config, "vision_config"):
@@ -199,6 +202,8 @@ def read_config(source: str | Path) -> dict[str, Any] | None:
     """
     folder = Path(source)
     if not folder.is_dir():
+        if not _HUB_ID.fullmatch(str(source)):
+            raise UserError(f"{source} is no model: there is no such folder, and an id of the Hub is USER/NAME.")
         return None
     path = folder / "config.json"
     if not path.is_file():

@@ -9,6 +9,7 @@ written, because no search can use them.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -22,6 +23,8 @@ from latentlens_dag.identity import combined, digest, digest_of_parts, to_number
 from latentlens_dag.mapped import flat_pages, give_back, mapped_rows
 from latentlens_dag.search import Block
 from latentlens_dag.warehouse import atomic_path, write_text
+
+os.environ.setdefault("LANCE_LOG", "error")  # read when Lance is loaded; it warns of every table that it creates
 
 if TYPE_CHECKING:
     import lance

@@ -133,8 +133,8 @@ def test_every_answer_comes_with_its_sentence_and_the_place_of_its_word(
 ) -> None:
     frame = index.search(states, k=5).to_polars()
     assert frame.columns == [
-        *("query", "rank", "contextual_layer", "cosine", "key", "token_id", "token_str", "word"),
-        *("char_start", "char_end", "position", "sentence_id", "sentence"),
+        *("query", "rank", "word", "sentence", "token_id", "token_str", "char_start", "char_end", "position"),
+        *("sentence_id", "key", "contextual_layer", "cosine"),
     ]
     for row in frame.to_dicts():
         assert row["sentence"] in (*SENTENCES, *MORE)
@@ -177,7 +177,12 @@ def test_no_queries_have_no_answers(index: ContextualIndex) -> None:
         ((32,), {}, ["(32,)", "state[None]"]),
         ((2, 32), {"layers": [1, 7]}, ["contextual layer 7", "0, 1, 2"]),
         ((2, 32), {"layers": []}, ["one layer at least"]),
-        ((2, 32), {"k": 0}, ["`k` must be at least 1, not 0"]),
+        ((2, 32), {"k": 0}, ["`k` must be a whole number of at least 1, not 0"]),
+        ((2, 32), {"k": 2.5}, ["not 2.5"]),
+        ((2, 32), {"k": "5"}, ["not '5'"]),
+        ((2, 32), {"layers": 2}, ["`layers=2`", "a list"]),
+        ((2, 32), {"layers": "auto"}, ["`layers='auto'`", "a list"]),
+        ((2, 32), {"layers": [1.5]}, ["whole numbers"]),
         ((2, 32), {"k": 10_000}, ["`k=10000`", "rows"]),
         ((2, 32), {"k": 90, "unique": "word"}, ["different words"]),
         ((2, 32), {"k": 3, "merge": False, "word": "yellow"}, ["`k=3`", "rows (2 of this word"]),
@@ -584,3 +589,41 @@ def test_a_model_that_reads_in_both_directions_is_indexed_by_whole_sentences(
         with torch.inference_mode():
             state = model.decoder(input_ids=ids, output_hidden_states=True).hidden_states[1][0, row["position"] + 1]
         assert np.allclose(row["vector"], (state / state.norm()).numpy(), atol=2e-3)
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("damaged", ["layer_02.lance/data/*.lance", "occurrences/shard_00.parquet"])
+def test_a_damaged_file_is_told_and_how_to_mend_it(copy: Path, states: np.ndarray, damaged: str) -> None:
+    for file in copy.glob(damaged):
+        _cut(file)
+    with pytest.raises(UserError, match=r"is damaged .* Build or import the index again") as raised:
+        ContextualIndex.open(copy).search(states)
+    assert str(copy) in str(raised.value)
+
+
+def test_lost_data_of_a_table_is_told_even_after_it_was_opened(copy: Path, states: np.ndarray) -> None:
+    opened = ContextualIndex.open(copy)
+    for file in (copy / "layer_01.lance" / "data").iterdir():
+        file.unlink()
+    with pytest.raises(UserError, match="is damaged"):
+        opened.search(states)
+
+
+def test_a_file_and_an_unknown_format_are_no_index(copy: Path) -> None:
+    with pytest.raises(UserError, match="it is a file"):
+        ContextualIndex.open(copy / "shape.json")
+    _shape(copy, format=0)
+    with pytest.raises(UserError, match="format 0, which no version"):
+        ContextualIndex.open(copy)
+
+
+def test_a_processor_will_do_for_a_tokenizer_and_a_path_for_no_model(llava: Vlm, tmp_path: Path) -> None:
+    built = ContextualIndex.build(llava, llava.processor, SENTENCES, path=tmp_path / "x")
+    assert built.rows > 0
+    with pytest.raises(UserError, match="load it first"):
+        ContextualIndex.build("some/model", llava.processor.tokenizer, SENTENCES, path=tmp_path / "y")
+    with pytest.raises(UserError, match=r"contexts_per_token=2.5` must be a whole number"):
+        _build(llava, tmp_path / "y", contexts_per_token=2.5)

@@ -229,3 +229,9 @@ def test_a_model_in_16_bits_may_differ_by_its_rounding_and_no_more(llava_folder:
     ones = torch.ones(4)
     assert not model_checks._close(model, "x", ones, ones * 1.05, "").passed
     assert not model_checks._close(load_language_model(llava_folder, device="cpu"), "x", ones, ones * 1.01, "").passed
+
+
+def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub() -> None:
+    for load in (load_vlm, load_language_model):
+        with pytest.raises(UserError, match="nope is no model: there is no such folder"):
+            load("nope")

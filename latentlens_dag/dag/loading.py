@@ -11,10 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+import yaml
 from dagster.components.core.component_tree import ComponentTree
+from pydantic import ValidationError
 
 from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.errors import UserError
@@ -36,7 +38,7 @@ def load_definitions(project: Path | None = None, home: Home | None = None) -> d
     """
     warehouse = WarehouseResource(root=str((home or find_home()).warehouse.root))
     tree = _tree(project)
-    with _told():
+    with _told(tree):
         return dg.Definitions.merge(tree.build_defs(), dg.Definitions(resources={"warehouse": warehouse}))
 
 
@@ -49,7 +51,7 @@ def find_study(name: str, project: Path | None = None) -> "Study":
     from latentlens_dag.dag.components import Study
 
     tree = _tree(project)
-    with _told():
+    with _told(tree):
         studies = {study.name: study for study in tree.get_all_components(of_type=Study)}
     if name not in studies:
         raise UserError(f"There is no study {name!r}. There are: {', '.join(sorted(studies)) or 'none'}.")
@@ -66,22 +68,50 @@ def _tree(project: Path | None) -> ComponentTree:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _told(tree: ComponentTree) -> Iterator[None]:
     """Turn what Dagster raises for a wrong defs.yaml into the user's error."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", dg.BetaWarning)  # of Dagster's own code references
             yield
     except Exception as error:
-        raise _as_user_error(error) or error from error
+        raise _as_user_error(error, Path(tree.defs_module.__path__[0])) or error from error
 
 
-def _as_user_error(error: BaseException) -> UserError | None:
+def _wrong_values(error: ValidationError, folder: Path) -> str:
+    """What values do not fit the fields of a component, and which components of which files have them."""
+    told: dict[tuple[str, str], str] = {}
+    for one in error.errors():
+        field, placed, place = ".".join(map(str, one["loc"])).partition(" at ")
+        if placed:  # Dagster says where, and lists every type that the value might have had
+            field = ".".join(field.removeprefix("attributes.").split(".")[:1])
+        place = place or _holders(error.title, one, folder)
+        told.setdefault((field, place), f"`{field}: {one['input']}` of {place}: {one['msg']}.")
+    return " ".join(told.values())
+
+
+def _holders(component: str, error: Any, folder: Path) -> str:
+    """The components of this type that have the value that is wrong; Dagster does not say where it found it."""
+    found = []
+    for file in sorted(folder.rglob("defs.yaml")):
+        for document in yaml.safe_load_all(file.read_text(encoding="utf-8")):
+            value = document.get("attributes", {}) if isinstance(document, dict) else {}
+            name = value.get("name", "?") if isinstance(value, dict) else "?"
+            for part in error["loc"]:
+                value = value.get(part) if isinstance(value, dict) else None
+            if str(document.get("type", "")).endswith(f".{component}") and value == error["input"]:
+                found.append(f"{component} {name} in {file}")
+    return " and of ".join(found) or f"a component {component} below {folder}"
+
+
+def _as_user_error(error: BaseException, folder: Path) -> UserError | None:
     """What the user did wrong, found among the causes of what Dagster raised; None where it was not that."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, UserError):
             return cause
+        if isinstance(cause, ValidationError):
+            return UserError(_wrong_values(cause, folder))
         if type(cause).__name__ in _YAML_ERRORS:
             return UserError(_plain(str(cause)))
         cause = cause.__cause__ or cause.__context__

@@ -50,8 +50,19 @@ def _second_study(here: Path) -> None:
 
 
 MISTAKES = {
-    "unknown key": (_edited("top_k: 3", "top_kk: 3"), r"top_kk"),
-    "not a number": (_edited("top_k: 3", "top_k: many"), r"top_k"),
+    "unknown key": (_edited("top_k: 3", "top_kk: 3"), r"`top_kk: 3` of \S*defs\.yaml:\d+: Extra inputs"),
+    "not a number": (
+        _edited("top_k: 3", "top_k: many"),
+        r"`top_k: many` of Study tiny in \S*defs\.yaml: .*valid integer",
+    ),
+    "no such choice": (
+        _edited("contexts_per_token: 5", "contexts_per_token: 5, sampling: random"),
+        r"`sampling: random` of Index words in \S*defs\.yaml: .*'smallest_hash' or 'first'",
+    ),
+    "a number for a choice": (
+        _edited("contexts_per_token: 5", "contexts_per_token: 5, dedup: 3"),
+        r"`dedup: 3` of \S*defs\.yaml:\d+: .*'prefix' or 'sentence'",
+    ),
     "top_k of zero": (_edited("top_k: 3", "top_k: 0"), r"`top_k: 0` of Study tiny .*at least 1"),
     "top_k over the vocabulary": (_edited("top_k: 3", "top_k: 999999"), r"`top_k: 999999` of Study tiny .*at most \d+"),
     "no YAML": (_edited("attributes: {name: text,", "attributes: {name: text"), r"defs\.yaml"),

@@ -64,7 +64,8 @@ def test_every_token_of_a_text_is_asked_about_at_the_layer(search: Any, built_pr
 
 def test_the_table_marks_the_word_in_its_sentence(search: Any) -> None:
     lines = search("--text", "A brown dog", "--layer", "1", "--contextual-layers", "1", "-k", "1").splitlines()
-    assert lines[0].split() == ["token", "rank", "cosine", "layer", "sentence"]
+    assert lines[0] == "The text states at layer 1 are nearest to:"
+    assert lines[1].split() == ["token", "rank", "cosine", "layer", "sentence"]
     assert lines[-1].split(maxsplit=4)[:4] == ["dog", "1", "1.000", "1"]
     assert "A brown [dog] sleeps on the warm carpet near the door." in lines[-1]
 
@@ -108,7 +109,7 @@ def test_a_long_sentence_is_cut_around_its_word() -> None:
         (["--text", "a", "--word", "zebra"], ["'zebra'"]),
         (["--text", "a", "-k", "0"], ["at least 1"]),
         (["--text", "a", "--study", "huge"], ["no study 'huge'", "tiny"]),
-        (["--text", "a", "--home", "nowhere"], ["no index in", "nowhere"]),
+        (["--text", "a", "--home", "nowhere"], ["no index here yet", "nowhere", "latentlens-dag build tiny"]),
     ],
 )
 def test_a_wrong_question_is_told(search: Any, neighbors: pl.DataFrame, arguments: list[str], words: list[str]) -> None:
