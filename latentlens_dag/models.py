@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from latentlens_dag.arithmetic import bfloat16_pays, default_device
 from latentlens_dag.errors import UserError
-from latentlens_dag.families import TokenMap, region_map
+from latentlens_dag.families import WITHOUT_TEMPLATE, TokenMap, region_map
 from latentlens_dag.layers import check_layers
-from latentlens_dag.states import LanguageModel, blocks_of, captured, final_norm_of
+from latentlens_dag.states import LanguageModel, blocks_of, captured, final_norm_of, stopping
 
 if TYPE_CHECKING:
     import polars as pl
@@ -57,9 +57,17 @@ class Vlm:
         return self.language_model.depth
 
     def prompt_text(self, prompt: str | None = None) -> str:
-        """The whole text the model is given around one image, through its own chat template."""
+        """The whole text the model is given around one image, through its own chat template.
+
+        A family that is made without one (PaliGemma) is given its image token and then the prompt as it stands.
+
+        Raises:
+            UserError: where another family's processor has no chat template.
+        """
         content = [{"type": "image"}, {"type": "text", "text": prompt or DEFAULT_PROMPT}]
         if not getattr(self.processor, "chat_template", None):
+            if self.model.config.model_type in WITHOUT_TEMPLATE:
+                return f"{self.processor.image_token}{prompt or DEFAULT_PROMPT}"
             raise UserError(f"{self.name} has no chat template, so it is not known how to ask it about an image.")
         text: str = self.processor.apply_chat_template(
             [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
@@ -77,6 +85,7 @@ class Vlm:
             padding=True,
             return_tensors="pt",
         )
+        found.pop("labels", None)  # PaliGemma's processor makes them, for training
         return found.to(self.model.device)
 
     def visual_states(self, images: Sequence[Image], layers: Sequence[int], prompt: str | None = None) -> VisualStates:
@@ -93,32 +102,42 @@ class Vlm:
         import torch
 
         check_layers(layers, self.depth, self.name, "the call of visual_states")
-        passes = [images[i : i + _IMAGES_PER_PASS] for i in range(0, len(images), _IMAGES_PER_PASS)]
-        found = [self._forward(part, layers, prompt) for part in passes]
+        maps = [self.token_map(image.width, image.height) for image in images]
+        found = []
+        for i in range(0, len(images), _IMAGES_PER_PASS):
+            part = slice(i, i + _IMAGES_PER_PASS)
+            found.append(self._forward(images[part], layers, prompt, [len(one.view) for one in maps[part]]))
         none = torch.empty(0, self.language_model.width)
         states = {layer: torch.cat([none, *(part[layer] for part in found)]) for layer in layers}
-        tokens = _token_table([self.token_map(image.width, image.height) for image in images])
-        for layer, rows in states.items():
-            if len(rows) != len(tokens):
-                raise ValueError(
-                    f"{self.name} has {len(rows)} visual tokens at layer {layer} for {len(images)} images, but its "
-                    f"region map has {len(tokens)}: the map does not fit this model or its processor."
-                )
-        return VisualStates(states, tokens)
+        return VisualStates(states, _token_table(maps))
 
     def token_map(self, width: int, height: int) -> TokenMap:
         """Where the visual tokens of an image of this size lie in it."""
         return region_map(self.model.config.model_type, self.name)(self.processor, self.model.config, width, height)
 
-    def _forward(self, images: Sequence[Image], layers: Sequence[int], prompt: str | None) -> dict[int, Tensor]:
+    def _forward(
+        self, images: Sequence[Image], layers: Sequence[int], prompt: str | None, mapped: Sequence[int]
+    ) -> dict[int, Tensor]:
+        """Per layer, the states of the visual tokens, image after image: `mapped` of them per image."""
         import torch
 
         inputs = self.inputs(images, prompt)
         with visual_mask(self.model, inputs["input_ids"]) as mask, torch.inference_mode():
+            # Boolean indexing goes along the sequences one after the other, whatever side is padded.
             keep = lambda states: states[mask()].float().cpu()  # noqa: E731
-            with captured(self.language_model.decoder, layers, keep) as states:
+            decoder = self.language_model.decoder
+            with captured(decoder, layers, keep) as states, stopping(decoder, max(layers, default=0)):
                 self.model(**inputs, use_cache=False, logits_to_keep=1)
+            self._check_counts(mask().sum(dim=1).tolist(), images, mapped)
         return dict(states)
+
+    def _check_counts(self, seen: Sequence[int], images: Sequence[Image], mapped: Sequence[int]) -> None:
+        for image, tokens, boxes in zip(images, seen, mapped, strict=True):
+            if tokens != boxes:
+                raise ValueError(
+                    f"{self.name} has {tokens} visual tokens for an image of {image.width} x {image.height} pixels, "
+                    f"but its region map has {boxes}: the map does not fit this model or its processor."
+                )
 
 
 def load_vlm(
@@ -135,7 +154,7 @@ def load_vlm(
     Raises:
         UserError: where the folder is no VLM that transformers can load.
     """
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers import AutoModelForImageTextToText
 
     config = read_config(source)
     if config is not None and "vision_config" not in config:
@@ -143,11 +162,31 @@ def load_vlm(
     kwargs = {"revision": revision, "trust_remote_code": False}
     try:
         model = AutoModelForImageTextToText.from_pretrained(source, dtype=chosen_dtype(source, device, dtype), **kwargs)
-        processor = AutoProcessor.from_pretrained(source, **kwargs)
-    except (OSError, ValueError, KeyError) as error:
+        processor = _load_processor(source, kwargs)
+    except (OSError, ValueError, KeyError, ImportError) as error:
         raise UserError(f"{source} cannot be loaded as a vision-language model: {_first_line(error)}") from error
     model = model.to(device or default_device()).eval()
     return Vlm(str(source), model, processor, language_model_of(str(source), model, processor.tokenizer))
+
+
+def _load_processor(source: str | Path, kwargs: dict[str, Any]) -> Any:
+    """A model's processor; without the part for videos where that cannot be loaded, for it needs torchvision."""
+    from transformers import AutoConfig, AutoProcessor
+    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
+
+    try:
+        return AutoProcessor.from_pretrained(source, **kwargs)
+    except (ImportError, OSError, ValueError):
+        family = PROCESSOR_MAPPING[type(AutoConfig.from_pretrained(source, **kwargs))]
+        if "video_processor" not in family.get_attributes():
+            raise
+        return _for_images_only(family).from_pretrained(source, **kwargs)
+
+
+def _for_images_only(family: type) -> Any:
+    """The same processor class, that asks for an image processor and a tokenizer only."""
+    parts = classmethod(lambda cls: ["image_processor", "tokenizer"])
+    return type(family.__name__, (family,), {"get_attributes": parts, "__module__": family.__module__})
 
 
 def load_language_model(

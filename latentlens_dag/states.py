@@ -107,6 +107,30 @@ def captured(
             hook.remove()
 
 
+@contextmanager
+def stopping(decoder: nn.Module, layer: int) -> Iterator[None]:
+    """End a forward pass inside the block as soon as it reaches a layer, for what comes after is not wanted.
+
+    To be entered after `captured`, whose hooks then run first.
+    """
+
+    def hook(_module: object, _args: object) -> None:
+        raise _ReachedError
+
+    part = [*blocks_of(decoder), final_norm_of(decoder)][layer]
+    handle = part.register_forward_pre_hook(hook)
+    try:
+        yield
+    except _ReachedError:
+        pass
+    finally:
+        handle.remove()
+
+
+class _ReachedError(Exception):
+    """Not an error: the way out of a forward pass."""
+
+
 def fingerprint(model: LanguageModel) -> str:
     """What tells one language model from another: its decoder's and embedding's shapes and a sample of weights.
 

@@ -26,12 +26,25 @@ CHAT_TEMPLATE = (
 )
 
 
-def tiny_tokenizer(sentences: tuple[str, ...] = SENTENCES, vocabulary: int = 400):  # type: ignore[no-untyped-def]
-    """A byte-level BPE tokenizer with <pad>, <bos>, <eos>, <image>; it puts <bos> first."""
+def tiny_tokenizer(  # type: ignore[no-untyped-def]
+    sentences: tuple[str, ...] = SENTENCES,
+    vocabulary: int = 400,
+    image_tokens: dict[str, str] | None = None,
+    bos_first: bool = True,
+):
+    """A byte-level BPE tokenizer with <pad>, <bos>, <eos> and the tokens of images; it puts <bos> first.
+
+    Args:
+        sentences: trained on them.
+        vocabulary: how many tokens at most.
+        image_tokens: attribute of the tokenizer -> token; {"image_token": "<image>"} by default.
+        bos_first: False for families whose processor or template writes what comes first.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
-    specials = ["<pad>", "<bos>", "<eos>", "<image>"]
+    image_tokens = image_tokens or {"image_token": "<image>"}
+    specials = ["<pad>", "<bos>", "<eos>", *image_tokens.values()]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.decoder = decoders.ByteLevel()
@@ -39,13 +52,14 @@ def tiny_tokenizer(sentences: tuple[str, ...] = SENTENCES, vocabulary: int = 400
         vocab_size=vocabulary, special_tokens=specials, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
     )
     tokenizer.train_from_iterator(sentences, trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 1)])
+    if bos_first:
+        tokenizer.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 1)])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="<pad>",
         bos_token="<bos>",
         eos_token="<eos>",
-        extra_special_tokens={"image_token": "<image>"},
+        extra_special_tokens=image_tokens,
     )
 
 
@@ -118,6 +132,21 @@ def tiny_llava(
         chat_template=CHAT_TEMPLATE,
         image_token="<image>",
     ).save_pretrained(folder)
+    return folder
+
+
+def tiny_vlm(family: str, folder: Path, seed: int = 0) -> Path:
+    """Write a random model of a family of VLMs, by the `model_type` of its config: `tiny_vlms.BUILDERS`.
+
+    Raises:
+        UserError: where the family has no builder.
+    """
+    from latentlens_dag.errors import UserError
+    from latentlens_dag.tiny_vlms import BUILDERS
+
+    if family not in BUILDERS:
+        raise UserError(f"There is no tiny model of the family `{family}`; there is of {', '.join(sorted(BUILDERS))}.")
+    BUILDERS[family](folder, seed)
     return folder
 
 

@@ -4,6 +4,9 @@ A region map is a function from a model's processor and config and an image's si
 image's visual tokens, in their order in the sequence. What a newcomer gets wrong: a grid of sqrt(n)
 cells is a guess. Crops, tiles, newline tokens and padding make it wrong, so a family without a module
 here is refused, not guessed.
+
+A new family is one module with `region_map`, one line in `_MODULES`, and one builder in `tiny_vlms.py`, with which
+tests/test_families.py proves the map.
 """
 
 from __future__ import annotations
@@ -30,17 +33,34 @@ class TokenMap(NamedTuple):
 
 
 RegionMap = Callable[[Any, Any, int, int], TokenMap]
-"""(processor, config, width, height) -> where the tokens of an image of that size lie."""
+"""(processor, config, width, height) -> where the tokens of an image of that size lie.
 
-_MODULES = {"llava": "latentlens_dag.families.llava"}
+It computes from the processor's settings what the processor does to an image of that size, so that a map needs no
+pixels; how many tokens the model then has is compared with it at every pass.
+"""
+
+_MODULES = {
+    "llava": "latentlens_dag.families.llava",
+    "qwen2_5_vl": "latentlens_dag.families.qwen_vl",
+    "qwen2_vl": "latentlens_dag.families.qwen_vl",
+    "qwen3_vl": "latentlens_dag.families.qwen_vl",
+}
+_REFUSED = {"mllama": "its images enter by cross-attention, so there are no visual tokens in its sequence to read"}
+WITHOUT_TEMPLATE = frozenset({"paligemma"})
+"""Families that are made without a chat template: they are given the image token, then the prompt."""
 
 
 def region_map(model_type: str, name: str) -> RegionMap:
     """The region map of a family, by the `model_type` of its config.
 
     Raises:
-        UserError: where no map is known for the family.
+        UserError: where no map is known for the family, or there can be none.
     """
+    if model_type in _REFUSED:
+        raise UserError(
+            f"{name} is of the family `{model_type}` and cannot be read: {_REFUSED[model_type]}. Families that can: "
+            f"{', '.join(sorted(_MODULES))}."
+        )
     if model_type not in _MODULES:
         raise UserError(
             f"{name} is of the family `{model_type}`, whose visual tokens cannot be mapped to the image yet. Families "
