@@ -8,11 +8,14 @@ that this package reads the model wrongly, or that the model breaks an assumptio
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from latentlens_dag.errors import UserError
+from latentlens_dag.families import TokenMap
 from latentlens_dag.identity import combined
 from latentlens_dag.models import Vlm, load_language_model, visual_mask
 from latentlens_dag.occurrences import Dedup
@@ -20,11 +23,13 @@ from latentlens_dag.states import LanguageModel, captured, fingerprint
 from latentlens_dag.warehouse import write_text
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from PIL.Image import Image
     from torch import Tensor
 
 _TOLERANCE = 1e-3  # relative to the largest value; float32 models reach 1e-6
 _ROUNDINGS = 4  # that a model in 16 bits may differ by: 3 % in bfloat16
+_STILL = 1e-3  # of the painted token's change
 
 
 class ModelCheck(NamedTuple):
@@ -161,6 +166,103 @@ def visual_token_count(vlm: Vlm, image: Image, prompt: str | None = None) -> Mod
         vlm.model(**inputs, use_cache=False, logits_to_keep=1)
         difference = int(mask().sum()) - len(vlm.token_map(image.width, image.height).view)
     return ModelCheck("visual_token_count", difference == 0, float(difference), "visual tokens less mapped tokens")
+
+
+def localization(vlm: Vlm, image: Image, per_view: int | None = 8, prompt: str | None = None) -> ModelCheck:
+    """Whether a visual token sees the pixels of its box, and no token sees them whose box lies elsewhere.
+
+    Attention in the vision tower is switched off for the while, so that a token sees its own patches only. Then the
+    inner part of the box of one token after the other is painted: of its view, that token's state at layer 0 must
+    change most, and all tokens must stay as they are whose boxes the painted part does not touch.
+
+    Args:
+        vlm: as loaded; it is left as it was.
+        image: not square, and so large that a box is no less than 16 pixels wide: resizing blurs over cell borders.
+        per_view: how many tokens of each view are tried, evenly spread; None for all.
+        prompt: as in `Vlm.visual_states`.
+
+    Returns:
+        The share of the tokens tried that are localized; it passes when that is 1.
+    """
+    places = vlm.token_map(image.width, image.height)
+    parts = {token: _inner(places.boxes[token], image) for token in _spread(places.view, per_view)}
+    tried = {token: part for token, part in parts.items() if part is not None}
+    with _patches_alone(vlm.model):
+        before = vlm.visual_states([image], [0], prompt).states[0]
+
+        def moved(part: tuple[int, int, int, int]) -> NDArray:
+            after = vlm.visual_states([_inverted(image, part)], [0], prompt).states[0]
+            return (after - before).norm(dim=1).numpy()
+
+        localized = [_is_localized(places, token, part, moved(part)) for token, part in tried.items()]
+    share = sum(localized) / max(len(tried), 1)
+    return ModelCheck("localization", share == 1, share, "share of visual tokens that see exactly their box")
+
+
+def _spread(view: list[str], per_view: int | None) -> list[int]:
+    """Tokens of every view that shows pixels, evenly spread over it."""
+    import numpy as np
+
+    found = []
+    for name in sorted(set(view) - {"newline", "unmapped"}):
+        tokens = [token for token, of in enumerate(view) if of == name]
+        count = len(tokens) if per_view is None else min(per_view, len(tokens))
+        found += [tokens[round(place)] for place in np.linspace(0, len(tokens) - 1, count)]
+    return found
+
+
+def _inner(box: Any, image: Image) -> tuple[int, int, int, int] | None:
+    """The inner half of a box (x0, y0, x1, y1), as far as it lies in the image; None where it does not."""
+    x, y = (box[2] - box[0]) / 4, (box[3] - box[1]) / 4
+    x0, y0 = max(math.ceil(box[0] + x), 0), max(math.ceil(box[1] + y), 0)
+    x1, y1 = min(math.floor(box[2] - x), image.width), min(math.floor(box[3] - y), image.height)
+    return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
+
+
+def _inverted(image: Image, part: tuple[int, int, int, int]) -> Image:
+    from PIL import ImageChops
+
+    other = image.copy()
+    other.paste(ImageChops.invert(image.crop(part)), part[:2])
+    return other
+
+
+def _is_localized(places: TokenMap, token: int, painted: tuple[int, int, int, int], moved: NDArray) -> bool:
+    """Whether, of what the painted part `moved` [T], it moved this token most and none that it does not touch."""
+    import numpy as np
+
+    view, boxes = np.array(places.view), places.boxes
+    same = view == view[token]
+    touched = (boxes[:, 0] < painted[2]) & (boxes[:, 2] > painted[0])
+    touched &= (boxes[:, 1] < painted[3]) & (boxes[:, 3] > painted[1])
+    still = (same & ~touched) | np.isin(view, ["newline", "unmapped"])
+    most = moved[token] > 0 and moved[token] == moved[same].max()
+    return bool(most and (moved[still] <= _STILL * moved[token]).all())
+
+
+@contextmanager
+def _patches_alone(model: Any) -> Iterator[None]:
+    """Let the attention of the vision tower give nothing, so that no patch sees another."""
+    import torch
+
+    def nothing(_module: object, _args: object, output: Any) -> Any:
+        if isinstance(output, tuple):
+            return (torch.zeros_like(output[0]), *output[1:])
+        return torch.zeros_like(output)
+
+    tower = model.get_encoder(modality="image")
+    parts = [part for part in tower.modules() if type(part).__name__.endswith("Attention")]
+    if tower is model or not parts:
+        raise UserError(
+            f"The vision tower of a {type(model).__name__} was not found, or has no attention that we know: where its "
+            "visual tokens look cannot be checked."
+        )
+    hooks = [part.register_forward_hook(nothing) for part in parts]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _text_states(model: LanguageModel, ids: Sequence[list[int]], mask: Sequence[list[int]]) -> Tensor:

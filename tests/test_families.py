@@ -1,0 +1,183 @@
+"""Every family of VLMs: its states are those of the definition, and its tokens lie where the map says."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from latentlens_dag import families
+from latentlens_dag.errors import UserError
+from latentlens_dag.families import region_map
+from latentlens_dag.model_checks import check_model, localization, noise_image
+from latentlens_dag.models import Vlm, load_vlm
+from latentlens_dag.testing import tiny_vlm
+from latentlens_dag.tiny_vlms import BUILDERS
+
+SIZES = [(150, 100), (90, 140), (96, 96)]
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Vlm]:
+    made: dict[str, Vlm] = {}
+
+    def of(family: str) -> Vlm:
+        if family not in made:
+            made[family] = load_vlm(tiny_vlm(family, tmp_path_factory.mktemp(family)), device="cpu")
+        return made[family]
+
+    return of
+
+
+def _residual_stream(vlm: Vlm, image: Any) -> list[torch.Tensor]:
+    """The slow definition: what each block was given, at the positions of the image token."""
+    inputs = vlm.inputs([image])
+    with torch.inference_mode():
+        found = list(vlm.model(**inputs, output_hidden_states=True).hidden_states[:-1])
+    if vlm.model.config.model_type == "qwen3_vl":
+        found = _with_deepstack(vlm, inputs)
+    here = inputs["input_ids"][0] == vlm.model.config.image_token_id
+    return [layer[0, here] for layer in found]
+
+
+def _with_deepstack(vlm: Vlm, inputs: Any) -> list[torch.Tensor]:
+    """Qwen3-VL adds visual features after its first blocks: what a block gave, and that, is what the next is given."""
+    blocks, given = vlm.language_model.decoder.layers, []
+    hooks = [block.register_forward_hook(lambda module, args, output: given.append(output.clone())) for block in blocks]
+    with torch.inference_mode():
+        first = vlm.model(**inputs, output_hidden_states=True).hidden_states[0]
+        added = vlm.model.model.visual(inputs["pixel_values"], grid_thw=inputs["image_grid_thw"]).deepstack_features
+        here = inputs["input_ids"] == vlm.model.config.image_token_id
+        for output, features in zip(given, added, strict=False):
+            assert float(features.abs().max()) > 0.1
+            output[here] += features
+    for hook in hooks:
+        hook.remove()
+    return [first, *given[:-1]]
+
+
+@pytest.mark.parametrize("family", BUILDERS)
+def test_states_are_the_residual_stream_at_the_visual_tokens(tiny: Callable[[str], Vlm], family: str) -> None:
+    vlm = tiny(family)
+    for size in SIZES:
+        seen = vlm.visual_states([noise_image(*size)], [0, 1, 2])
+        slow = _residual_stream(vlm, noise_image(*size))
+        for layer in (0, 1, 2):
+            assert torch.allclose(seen.states[layer], slow[layer], atol=1e-5, rtol=1e-5)
+
+
+def test_the_hidden_states_that_qwen3_vl_lists_are_not_its_residual_stream(tiny: Callable[[str], Vlm]) -> None:
+    vlm, image = tiny("qwen3_vl"), noise_image(96, 96)
+    inputs = vlm.inputs([image])
+    with torch.inference_mode():
+        listed = vlm.model(**inputs, output_hidden_states=True).hidden_states
+    here = inputs["input_ids"][0] == vlm.model.config.image_token_id
+    seen = vlm.visual_states([image], [0, 1]).states
+    assert torch.allclose(seen[0], listed[0][0, here], atol=1e-5)
+    assert not torch.allclose(seen[1], listed[1][0, here], atol=1e-2)
+
+
+@pytest.mark.parametrize("family", BUILDERS)
+@pytest.mark.parametrize("size", SIZES)
+def test_every_token_sees_exactly_the_pixels_of_its_box(
+    tiny: Callable[[str], Vlm], family: str, size: tuple[int, int]
+) -> None:
+    check = localization(tiny(family), noise_image(*size), per_view=None)
+    assert (check.passed, check.figure) == (True, 1.0)
+
+
+@pytest.mark.parametrize("family", BUILDERS)
+def test_a_batch_of_images_has_the_states_of_each_alone_whatever_side_is_padded(
+    tiny: Callable[[str], Vlm], family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vlm = tiny(family)
+    images = [noise_image(*size) for size in [*SIZES, (200, 60)]]
+    alone = [vlm.visual_states([image], [0, 2]) for image in images]
+    for side in ("left", "right"):
+        monkeypatch.setattr(vlm.processor.tokenizer, "padding_side", side)
+        together = vlm.visual_states(images, [0, 2])
+        counts = [len(one.tokens) for one in alone]
+        assert together.tokens.group_by("image_index", maintain_order=True).len()["len"].to_list() == counts
+        for layer in (0, 2):
+            assert torch.allclose(
+                together.states[layer], torch.cat([one.states[layer] for one in alone]), atol=1e-5, rtol=1e-5
+            )
+
+
+@pytest.mark.parametrize("family", BUILDERS)
+def test_every_check_passes_and_logits_are_reproduced(tiny: Callable[[str], Vlm], family: str) -> None:
+    facts = check_model(tiny(family))
+    failed = {check.name for check in facts.checks if not check.passed}
+    assert failed == KNOWN_TO_FAIL.get(family, set())
+    assert {check.name: check.figure for check in facts.checks}["logits_reproduced"] < 1e-5
+
+
+KNOWN_TO_FAIL: dict[str, set[str]] = {}
+
+
+@pytest.mark.parametrize("family", BUILDERS)
+def test_boxes_have_an_area_but_for_tokens_without_pixels(tiny: Callable[[str], Vlm], family: str) -> None:
+    places = tiny(family).token_map(150, 100)
+    area = (places.boxes[:, 2] - places.boxes[:, 0]) * (places.boxes[:, 3] - places.boxes[:, 1])
+    assert ((area > 0) == ~np.isin(places.view, ["newline", "unmapped"])).all()
+
+
+def test_every_family_with_a_map_has_a_tiny_model_to_prove_it() -> None:
+    assert set(families._MODULES) == set(BUILDERS)
+
+
+@pytest.mark.parametrize("change", ["transposed", "shifted"])
+@pytest.mark.parametrize("family", ["llava", "qwen2_vl"])
+def test_a_wrong_map_is_found_out(
+    tiny: Callable[[str], Vlm], family: str, change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vlm = tiny(family)
+    true = vlm.token_map(150, 100)
+    wrong = {
+        "transposed": true._replace(boxes=true.boxes[np.argsort(true.col * 100 + true.row)]),
+        "shifted": true._replace(boxes=true.boxes + np.float32([12, 0, 12, 0])),
+    }[change]
+    monkeypatch.setattr(Vlm, "token_map", lambda self, width, height: wrong)
+    check = localization(vlm, noise_image(150, 100), per_view=None)
+    assert not check.passed
+    assert check.figure < 0.6
+
+
+def test_the_check_of_boxes_leaves_the_model_as_it_was(tiny: Callable[[str], Vlm]) -> None:
+    vlm, image = tiny("qwen2_vl"), noise_image(150, 100)
+    before = vlm.visual_states([image], [0]).states[0]
+    localization(vlm, image, per_view=1)
+    assert torch.equal(vlm.visual_states([image], [0]).states[0], before)
+
+
+def test_a_map_that_does_not_fit_the_model_is_told_with_the_image(
+    tiny: Callable[[str], Vlm], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vlm = tiny("qwen2_vl")
+    maps = {size: vlm.token_map(*size) for size in [(150, 100), (96, 96)]}
+    swapped = {(150, 100): maps[96, 96], (96, 96): maps[150, 100]}  # together they have as many as they should
+    monkeypatch.setattr(Vlm, "token_map", lambda self, width, height: swapped[width, height])
+    with pytest.raises(ValueError, match="8 visual tokens for an image of 150 x 100 pixels, but its region map has 9"):
+        vlm.visual_states([noise_image(150, 100), noise_image(96, 96)], [0])
+
+
+def test_a_forward_pass_ends_at_the_deepest_layer_that_is_wanted(tiny: Callable[[str], Vlm]) -> None:
+    vlm, ran = tiny("llava"), []
+    blocks = vlm.language_model.decoder.layers
+    hooks = [block.register_forward_hook(lambda *args, number=n: ran.append(number)) for n, block in enumerate(blocks)]
+    vlm.visual_states([noise_image(96, 96)], [1, 0])
+    for hook in hooks:
+        hook.remove()
+    assert ran == [0]
+
+
+def test_a_family_without_visual_tokens_is_refused_with_the_reason() -> None:
+    with pytest.raises(UserError, match=r"`mllama`.*cross-attention.*no visual tokens.*llava"):
+        region_map("mllama", "some model")
+
+
+def test_a_family_without_a_tiny_model_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"family `git`.*llava"):
+        tiny_vlm("git", tmp_path)
