@@ -79,7 +79,7 @@ class Vlm:
         text = self.prompt_text(prompt)
         bos = self.processor.tokenizer.bos_token
         found = self.processor(
-            images=list(images),
+            images=[[image] for image in images],  # one list per text, for some processors count them
             text=[text] * len(images),
             add_special_tokens=not (bos and text.startswith(bos)),  # the template may have written it already
             padding=True,

@@ -97,12 +97,145 @@ def _qwen3_vl(folder: Path, seed: int) -> None:
     _qwen("Qwen3VL", {**vision, "deepstack_visual_indexes": [0, 1]}, 16, folder, seed)
 
 
+_SIGLIP = {
+    "model_type": "siglip_vision_model",
+    "hidden_size": 24,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "vision_use_head": False,
+}
+
+
+def _paligemma(folder: Path, seed: int) -> None:
+    from transformers import PaliGemmaConfig, PaliGemmaForConditionalGeneration, PaliGemmaProcessor
+    from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
+
+    tokenizer = tiny_tokenizer(bos_first=False)
+    image_processor = SiglipImageProcessorPil(size={"height": 48, "width": 48}, image_seq_length=9)
+    processor = PaliGemmaProcessor(image_processor, tokenizer)  # adds tokens, so that it comes first
+    config = PaliGemmaConfig(
+        vision_config={**_SIGLIP, "image_size": 48, "patch_size": 16},
+        text_config={**_TEXT, "model_type": "gemma", "head_dim": 8, "vocab_size": len(tokenizer)},
+        image_token_index=tokenizer.image_token_id,
+        projection_dim=32,
+        hidden_size=32,
+        vocab_size=len(tokenizer),
+    )
+    save(PaliGemmaForConditionalGeneration, config, processor, folder, seed)
+
+
+def _gemma3(folder: Path, seed: int) -> None:
+    from transformers import Gemma3Config, Gemma3ForConditionalGeneration, Gemma3Processor
+    from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
+
+    tokens = {"image_token": "<image_soft_token>", "boi_token": "<start_of_image>", "eoi_token": "<end_of_image>"}
+    tokenizer = tiny_tokenizer(image_tokens=tokens)
+    config = Gemma3Config(
+        vision_config={**_SIGLIP, "image_size": 96, "patch_size": 16},
+        text_config={**_TEXT, "head_dim": 8, "vocab_size": len(tokenizer), "sliding_window_pattern": 2},
+        mm_tokens_per_image=9,
+        **{f"{name}_index": tokenizer.convert_tokens_to_ids(token) for name, token in tokens.items()},
+    )
+    processor = Gemma3Processor(
+        Gemma3ImageProcessorPil(size={"height": 96, "width": 96}),
+        tokenizer,
+        image_seq_length=9,
+        chat_template="{{ bos_token }}" + chat_template("<start_of_image>"),
+    )
+    save(Gemma3ForConditionalGeneration, config, processor, folder, seed)
+
+
+# Tiles of 40 pixels hold 3 patches of 12: as in the real ones, the last pixels of a tile are in no patch.
+_TILE = {"image_size": 40, "patch_size": 12}
+_PINPOINTS = [[40, 80], [80, 40], [80, 80], [120, 40], [40, 120]]
+
+
+def _llava_next(folder: Path, seed: int) -> None:
+    from transformers import LlavaNextConfig, LlavaNextForConditionalGeneration, LlavaNextProcessor
+    from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
+
+    tokenizer = tiny_tokenizer()
+    vision = {"hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4, **_TILE}
+    config = LlavaNextConfig(
+        vision_config={**vision, "model_type": "clip_vision_model"},
+        text_config={**_TEXT, "model_type": "llama", "vocab_size": len(tokenizer)},
+        image_token_index=tokenizer.image_token_id,
+        image_grid_pinpoints=_PINPOINTS,
+    )
+    image_processor = LlavaNextImageProcessorPil(
+        size={"shortest_edge": 40}, crop_size={"height": 40, "width": 40}, image_grid_pinpoints=_PINPOINTS
+    )
+    processor = LlavaNextProcessor(
+        image_processor,
+        tokenizer,
+        patch_size=12,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template="{{ bos_token }}" + chat_template("<image>"),
+    )
+    save(LlavaNextForConditionalGeneration, config, processor, folder, seed)
+
+
+def _llava_onevision(folder: Path, seed: int) -> None:
+    from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration, LlavaOnevisionProcessor
+    from transformers.models.llava_onevision.image_processing_pil_llava_onevision import (
+        LlavaOnevisionImageProcessorPil,
+    )
+
+    from latentlens_dag.models import _for_images_only
+
+    tokenizer = tiny_tokenizer(image_tokens={"image_token": "<image>", "video_token": "<video>"}, bos_first=False)
+    config = LlavaOnevisionConfig(
+        vision_config={**_SIGLIP, **_TILE},
+        text_config={**_TEXT, "model_type": "qwen2", "vocab_size": len(tokenizer)},
+        image_token_index=tokenizer.image_token_id,
+        video_token_index=tokenizer.video_token_id,
+        image_grid_pinpoints=_PINPOINTS,
+    )
+    processor = _for_images_only(LlavaOnevisionProcessor)(
+        LlavaOnevisionImageProcessorPil(size={"height": 40, "width": 40}, image_grid_pinpoints=_PINPOINTS),
+        tokenizer,
+        num_image_tokens=9,
+        vision_feature_select_strategy="full",
+        chat_template=chat_template("<image>"),
+    )
+    save(LlavaOnevisionForConditionalGeneration, config, processor, folder, seed)
+
+
+def _idefics3(folder: Path, seed: int) -> None:
+    from transformers import Idefics3Config, Idefics3ForConditionalGeneration, Idefics3Processor
+    from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
+
+    tiles = {f"tile_{r}_{c}": f"<row_{r}_col_{c}>" for r in range(1, 4) for c in range(1, 4)}
+    tokens = {"image_token": "<image>", "fake_token": "<fake_token_around_image>", "global_token": "<global-img>"}
+    tokenizer = tiny_tokenizer(image_tokens={**tokens, "end_token": "<end_of_utterance>", **tiles})
+    image_processor = Idefics3ImageProcessorPil(size={"longest_edge": 128}, max_image_size={"longest_edge": 64})
+    processor = Idefics3Processor(
+        image_processor, tokenizer, image_seq_len=4, chat_template="{{ bos_token }}" + chat_template("<image>")
+    )
+    vision = {key: value for key, value in _SIGLIP.items() if key not in ("model_type", "vision_use_head")}
+    config = Idefics3Config(
+        vision_config={**vision, "image_size": 64, "patch_size": 16},
+        text_config={**_TEXT, "model_type": "llama", "vocab_size": len(tokenizer)},
+        image_token_id=tokenizer.image_token_id,
+        scale_factor=2,
+        pad_token_id=0,
+    )
+    save(Idefics3ForConditionalGeneration, config, processor, folder, seed)
+
+
 def _llava(folder: Path, seed: int) -> None:
     tiny_llava(folder, seed)
 
 
 BUILDERS: dict[str, Callable[[Path, int], None]] = {
+    "gemma3": _gemma3,
+    "idefics3": _idefics3,
     "llava": _llava,
+    "llava_next": _llava_next,
+    "llava_onevision": _llava_onevision,
+    "paligemma": _paligemma,
     "qwen2_5_vl": _qwen2_5_vl,
     "qwen2_vl": _qwen2_vl,
     "qwen3_vl": _qwen3_vl,

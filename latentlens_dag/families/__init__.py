@@ -26,10 +26,11 @@ class TokenMap(NamedTuple):
     """Where the visual tokens of one image lie, in their order in the sequence."""
 
     view: list[str]  # global, tile, newline, unmapped
-    tile: NDArray[np.int32]  # [T]
-    row: NDArray[np.int32]  # [T]
+    tile: NDArray[np.int32]  # [T]: 0 for the global view, tiles from 1
+    row: NDArray[np.int32]  # [T]: in the grid of the whole view, across its tiles
     col: NDArray[np.int32]  # [T]
     boxes: NDArray[np.float32]  # [T, 4]: x0, y0, x1, y1 in pixels of the original image; may exceed it
+    # A newline has no pixels: its box is the right edge of its row, without width.
 
 
 RegionMap = Callable[[Any, Any, int, int], TokenMap]
@@ -40,7 +41,12 @@ pixels; how many tokens the model then has is compared with it at every pass.
 """
 
 _MODULES = {
+    "gemma3": "latentlens_dag.families.squashed",
+    "idefics3": "latentlens_dag.families.idefics3",
     "llava": "latentlens_dag.families.llava",
+    "llava_next": "latentlens_dag.families.llava_next",
+    "llava_onevision": "latentlens_dag.families.llava_next",
+    "paligemma": "latentlens_dag.families.squashed",
     "qwen2_5_vl": "latentlens_dag.families.qwen_vl",
     "qwen2_vl": "latentlens_dag.families.qwen_vl",
     "qwen3_vl": "latentlens_dag.families.qwen_vl",

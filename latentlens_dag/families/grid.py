@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from latentlens_dag.families import TokenMap
@@ -14,3 +16,26 @@ def grid_map(rows: int, columns: int, box: tuple[float, float, float, float], vi
     x, y = (x1 - x0) / columns, (y1 - y0) / rows
     boxes = np.stack([x0 + col * x, y0 + row * y, x0 + (col + 1) * x, y0 + (row + 1) * y], axis=1)
     return TokenMap([view] * rows * columns, np.zeros(rows * columns, np.int32), row, col, boxes.astype(np.float32))
+
+
+def joined(maps: Sequence[TokenMap]) -> TokenMap:
+    """The maps of parts of an image, one after the other."""
+    view = [name for one in maps for name in one.view]
+    tile, row, col, boxes = (np.concatenate(parts) for parts in list(zip(*maps, strict=True))[1:])
+    return TokenMap(view, tile, row, col, boxes)
+
+
+def tiled_map(rows: int, columns: int, cells: int, width: int, height: int) -> TokenMap:
+    """Tiles of `cells` x `cells` tokens, one after the other, then the whole image; that alone for one tile."""
+    everything = grid_map(cells, cells, (0, 0, width, height))
+    if rows * columns == 1:
+        return everything
+    x, y = width / columns, height / rows
+    tiles = []
+    for number in range(rows * columns):
+        row, column = divmod(number, columns)
+        one = grid_map(cells, cells, (column * x, row * y, (column + 1) * x, (row + 1) * y), "tile")
+        tiles.append(
+            one._replace(tile=one.tile + (number + 1), row=one.row + row * cells, col=one.col + column * cells)
+        )
+    return joined([*tiles, everything])
