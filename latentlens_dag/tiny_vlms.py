@@ -225,16 +225,131 @@ def _idefics3(folder: Path, seed: int) -> None:
     save(Idefics3ForConditionalGeneration, config, processor, folder, seed)
 
 
+def _glm4v(folder: Path, seed: int) -> None:
+    from transformers import Glm4vConfig, Glm4vForConditionalGeneration, Glm4vProcessor
+    from transformers.models.glm4v.image_processing_pil_glm4v import Glm4vImageProcessorPil
+
+    from latentlens_dag.models import _for_images_only
+
+    tokens = {"image_token": "<|image|>", "video_token": "<|video|>"}
+    ends = {
+        f"{kind}_{end}_token": f"<|{word}_of_{kind}|>" for kind in ("image", "video") for end, word in _ENDS.items()
+    }
+    tokenizer = tiny_tokenizer(image_tokens={**tokens, **ends}, bos_first=False)
+    rope = {"rope_type": "default", "mrope_section": [2, 1, 1], "partial_rotary_factor": 0.5}
+    vision = {"depth": 2, "hidden_size": 32, "intermediate_size": 64, "out_hidden_size": 32, "num_heads": 4}
+    config = Glm4vConfig(
+        text_config={
+            **_TEXT,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "vocab_size": len(tokenizer),
+            "rope_parameters": rope,
+        },
+        vision_config={**vision, "image_size": 56, "patch_size": 14},
+        **{f"{name}_id": tokenizer.convert_tokens_to_ids(token) for name, token in {**tokens, **ends}.items()},
+    )
+    image_processor = Glm4vImageProcessorPil(
+        patch_size=14, size={"shortest_edge": 2 * 4 * 28**2, "longest_edge": 2 * 12 * 28**2}
+    )
+    processor = _for_images_only(Glm4vProcessor)(
+        image_processor, tokenizer, chat_template=chat_template("<|begin_of_image|><|image|><|end_of_image|>")
+    )
+    save(Glm4vForConditionalGeneration, config, processor, folder, seed)
+
+
+_ENDS = {"start": "begin", "end": "end"}
+
+
+def _internvl(folder: Path, seed: int) -> None:
+    from transformers import InternVLConfig, InternVLForConditionalGeneration, InternVLProcessor
+    from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
+
+    from latentlens_dag.models import _for_images_only
+
+    tokens = {
+        "start_image_token": "<img>",
+        "end_image_token": "</img>",
+        "context_image_token": "<IMG_CONTEXT>",
+        "video_token": "<video>",
+    }
+    tokenizer = tiny_tokenizer(image_tokens=tokens, bos_first=False)
+    vision = {"hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = InternVLConfig(
+        vision_config={**vision, "image_size": [64, 64], "patch_size": [16, 16]},
+        text_config={**_TEXT, "model_type": "qwen2", "vocab_size": len(tokenizer)},
+        image_token_id=tokenizer.context_image_token_id,
+        image_seq_length=4,
+    )
+    processor = _for_images_only(InternVLProcessor)(
+        GotOcr2ImageProcessorPil(size={"height": 64, "width": 64}, crop_to_patches=True, max_patches=6),
+        tokenizer,
+        image_seq_length=4,
+        chat_template=chat_template("<IMG_CONTEXT>"),
+    )
+    save(InternVLForConditionalGeneration, config, processor, folder, seed)
+
+
+def _deepseek_vl(folder: Path, seed: int) -> None:
+    from transformers import DeepseekVLConfig, DeepseekVLForConditionalGeneration, DeepseekVLProcessor
+    from transformers.models.deepseek_vl.image_processing_pil_deepseek_vl import DeepseekVLImageProcessorPil
+
+    tokenizer = tiny_tokenizer()
+    config = DeepseekVLConfig(
+        vision_config={**_SIGLIP, "image_size": 64, "patch_size": 16},
+        text_config={**_TEXT, "model_type": "llama", "vocab_size": len(tokenizer)},
+        image_token_id=tokenizer.image_token_id,
+    )
+    processor = DeepseekVLProcessor(
+        DeepseekVLImageProcessorPil(size={"height": 64, "width": 64}),
+        tokenizer,
+        chat_template="{{ bos_token }}" + chat_template("<image>"),
+        num_image_tokens=16,
+    )
+    save(DeepseekVLForConditionalGeneration, config, processor, folder, seed)
+
+
+def _ovis2(folder: Path, seed: int) -> None:
+    from transformers import Ovis2Config, Ovis2ForConditionalGeneration, Ovis2Processor
+    from transformers.models.ovis2.image_processing_pil_ovis2 import Ovis2ImageProcessorPil
+
+    indicators = [f"<IMG_{name}>" for name in ("START", "GRID", "COL", "ROW", "END")]
+    tokens = {"image_token": "<image>", "atom_token": "<IMG_ATOM>"}
+    tokenizer = tiny_tokenizer(
+        image_tokens={**tokens, **{f"{name}_token": name for name in indicators}}, bos_first=False
+    )
+    vision = {"hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = Ovis2Config(
+        vision_config={**vision, "image_size": 64, "patch_size": 16, "hidden_stride": 2, "vocab_size": 64},
+        text_config={**_TEXT, "model_type": "qwen2", "vocab_size": len(tokenizer)},
+        image_token_id=tokenizer.convert_tokens_to_ids("<IMG_ATOM>"),
+        visual_indicator_token_ids=tokenizer.convert_tokens_to_ids(indicators),
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+    )
+    processor = Ovis2Processor(
+        Ovis2ImageProcessorPil(size={"height": 64, "width": 64}, crop_to_patches=True, max_patches=6),
+        tokenizer,
+        image_seq_length=4,
+        chat_template=chat_template("<image>"),
+    )
+    save(Ovis2ForConditionalGeneration, config, processor, folder, seed)
+
+
 def _llava(folder: Path, seed: int) -> None:
     tiny_llava(folder, seed)
 
 
 BUILDERS: dict[str, Callable[[Path, int], None]] = {
+    "deepseek_vl": _deepseek_vl,
     "gemma3": _gemma3,
+    "glm4v": _glm4v,
     "idefics3": _idefics3,
+    "internvl": _internvl,
     "llava": _llava,
     "llava_next": _llava_next,
     "llava_onevision": _llava_onevision,
+    "ovis2": _ovis2,
     "paligemma": _paligemma,
     "qwen2_5_vl": _qwen2_5_vl,
     "qwen2_vl": _qwen2_vl,

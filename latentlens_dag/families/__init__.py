@@ -41,11 +41,15 @@ pixels; how many tokens the model then has is compared with it at every pass.
 """
 
 _MODULES = {
+    "deepseek_vl": "latentlens_dag.families.deepseek_vl",
     "gemma3": "latentlens_dag.families.squashed",
+    "glm4v": "latentlens_dag.families.qwen_vl",
     "idefics3": "latentlens_dag.families.idefics3",
+    "internvl": "latentlens_dag.families.internvl",
     "llava": "latentlens_dag.families.llava",
     "llava_next": "latentlens_dag.families.llava_next",
     "llava_onevision": "latentlens_dag.families.llava_next",
+    "ovis2": "latentlens_dag.families.ovis2",
     "paligemma": "latentlens_dag.families.squashed",
     "qwen2_5_vl": "latentlens_dag.families.qwen_vl",
     "qwen2_vl": "latentlens_dag.families.qwen_vl",

@@ -25,17 +25,28 @@ def joined(maps: Sequence[TokenMap]) -> TokenMap:
     return TokenMap(view, tile, row, col, boxes)
 
 
-def tiled_map(rows: int, columns: int, cells: int, width: int, height: int) -> TokenMap:
-    """Tiles of `cells` x `cells` tokens, one after the other, then the whole image; that alone for one tile."""
-    everything = grid_map(cells, cells, (0, 0, width, height))
+def tiled_map(
+    shape: tuple[int, int], cells: int, seen: float, size: tuple[int, int], whole_first: bool = False
+) -> TokenMap:
+    """The tokens of an image that is squashed to whole tiles, and of the squashed whole.
+
+    Args:
+        shape: rows and columns of tiles; for (1, 1) there is the whole only.
+        cells: a tile, and the whole, has `cells` x `cells` tokens, row by row; tiles come one after the other.
+        seen: what share of a tile's side the cells cover: 1, or less where its last pixels are in none.
+        size: width and height of the image.
+        whole_first: whether the whole comes before the tiles, not after them.
+    """
+    (rows, columns), (width, height) = shape, size
+    everything = grid_map(cells, cells, (0, 0, width * seen, height * seen))
     if rows * columns == 1:
         return everything
     x, y = width / columns, height / rows
     tiles = []
     for number in range(rows * columns):
         row, column = divmod(number, columns)
-        one = grid_map(cells, cells, (column * x, row * y, (column + 1) * x, (row + 1) * y), "tile")
+        one = grid_map(cells, cells, (column * x, row * y, (column + seen) * x, (row + seen) * y), "tile")
         tiles.append(
             one._replace(tile=one.tile + (number + 1), row=one.row + row * cells, col=one.col + column * cells)
         )
-    return joined([*tiles, everything])
+    return joined([everything, *tiles] if whole_first else [*tiles, everything])

@@ -18,9 +18,10 @@ from latentlens_dag.families.grid import tiled_map
 def region_map(processor: Any, config: Any, width: int, height: int) -> TokenMap:
     """The boxes of an image's visual tokens: tile after tile, then the global view."""
     side = processor.image_processor.max_image_size["longest_edge"]
-    cells = side // config.vision_config.patch_size // config.scale_factor
-    rows, columns = _tiles(processor.image_processor, side, width, height)
-    return tiled_map(rows, columns, cells, width, height)
+    cell = config.vision_config.patch_size * config.scale_factor
+    cells = side // cell
+    shape = _tiles(processor.image_processor, side, width, height)
+    return tiled_map(shape, cells, cells * cell / side, (width, height))
 
 
 def _tiles(processor: Any, side: int, width: int, height: int) -> tuple[int, int]:
