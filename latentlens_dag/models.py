@@ -171,16 +171,29 @@ def load_vlm(
 
 def _load_processor(source: str | Path, kwargs: dict[str, Any]) -> Any:
     """A model's processor; without the part for videos where that cannot be loaded, for it needs torchvision."""
-    from transformers import AutoConfig, AutoProcessor
-    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
+    from transformers import AutoProcessor
 
     try:
         return AutoProcessor.from_pretrained(source, **kwargs)
     except (ImportError, OSError, ValueError):
-        family = PROCESSOR_MAPPING[type(AutoConfig.from_pretrained(source, **kwargs))]
-        if "video_processor" not in family.get_attributes():
+        family = _processor_class(source, kwargs)
+        if family is None or "video_processor" not in family.get_attributes():
             raise
         return _for_images_only(family).from_pretrained(source, **kwargs)
+
+
+def _processor_class(source: str | Path, kwargs: dict[str, Any]) -> Any:
+    """The class of a model's processor: what its files name, else what its family has; None where neither says."""
+    import transformers
+    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
+    from transformers.utils import cached_file
+
+    for name in ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json"):
+        path = cached_file(source, name, revision=kwargs["revision"], _raise_exceptions_for_missing_entries=False)
+        named = json.loads(Path(path).read_text(encoding="utf-8")).get("processor_class") if path else None
+        if named is not None:
+            return getattr(transformers, named, None)
+    return PROCESSOR_MAPPING.get(type(transformers.AutoConfig.from_pretrained(source, **kwargs)), None)
 
 
 def _for_images_only(family: type) -> Any:

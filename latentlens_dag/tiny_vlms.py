@@ -55,29 +55,28 @@ _QWEN_TOKENS = {
 _QWEN_IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
 
 
-def _qwen(name: str, vision: dict[str, Any], patch: int, folder: Path, seed: int) -> None:
+def _qwen(
+    name: str, vision: dict[str, Any], patch: int, folder: Path, seed: int, text: dict[str, Any] | None = None
+) -> None:
+    """Write a model of the family whose classes begin with `name`; `vision` and `text` are what is its own."""
     import transformers
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
     from latentlens_dag.models import _for_images_only
 
     tokenizer = tiny_tokenizer(image_tokens=_QWEN_TOKENS, bos_first=False)
-    text = {
-        **_TEXT,
-        "vocab_size": len(tokenizer),
-        "rope_parameters": {"rope_type": "default", "mrope_section": [2, 1, 1]},
-    }
-    if name == "Qwen3VL":
-        text["head_dim"] = 8
+    rope = {"rope_type": "default", "mrope_section": [2, 1, 1]}
+    config_text = {**_TEXT, "vocab_size": len(tokenizer), "rope_parameters": rope, **(text or {})}
     config = getattr(transformers, f"{name}Config")(
-        text_config=text,
+        text_config=config_text,
         vision_config={"depth": 2, "num_heads": 4, "patch_size": patch, **vision},
         **{f"{name}_id": tokenizer.convert_tokens_to_ids(token) for name, token in _QWEN_TOKENS.items()},
     )
     image_processor = Qwen2VLImageProcessorPil(
         patch_size=patch, size={"shortest_edge": 4 * (2 * patch) ** 2, "longest_edge": 12 * (2 * patch) ** 2}
     )
-    processor = _for_images_only(getattr(transformers, f"{name}Processor"))(
+    processor_name = f"{name}Processor" if hasattr(transformers, f"{name}Processor") else "Qwen3VLProcessor"
+    processor = _for_images_only(getattr(transformers, processor_name))(
         image_processor, tokenizer, chat_template=chat_template(_QWEN_IMAGE)
     )
     save(getattr(transformers, f"{name}ForConditionalGeneration"), config, processor, folder, seed)
@@ -92,9 +91,25 @@ def _qwen2_5_vl(folder: Path, seed: int) -> None:
     _qwen("Qwen2_5_VL", {**vision, "fullatt_block_indexes": [1]}, 14, folder, seed)
 
 
+_QWEN3_VISION = {"hidden_size": 32, "intermediate_size": 64, "out_hidden_size": 32, "num_position_embeddings": 64}
+
+
 def _qwen3_vl(folder: Path, seed: int) -> None:
-    vision = {"hidden_size": 32, "intermediate_size": 64, "out_hidden_size": 32, "num_position_embeddings": 64}
-    _qwen("Qwen3VL", {**vision, "deepstack_visual_indexes": [0, 1]}, 16, folder, seed)
+    _qwen("Qwen3VL", {**_QWEN3_VISION, "deepstack_visual_indexes": [0, 1]}, 16, folder, seed, {"head_dim": 8})
+
+
+def _qwen3_vl_moe(folder: Path, seed: int) -> None:
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "head_dim": 8}
+    _qwen("Qwen3VLMoe", {**_QWEN3_VISION, "deepstack_visual_indexes": [0, 1]}, 16, folder, seed, experts)
+
+
+def _qwen3_5(folder: Path, seed: int) -> None:
+    linear = {"linear_num_key_heads": 2, "linear_num_value_heads": 4}
+    linear |= {"linear_key_head_dim": 8, "linear_value_head_dim": 8}
+    rope = {"rope_type": "default", "mrope_section": [2, 1, 1], "partial_rotary_factor": 0.5}
+    layers = ["linear_attention", "linear_attention", "full_attention"]
+    text = {**linear, "layer_types": layers, "head_dim": 16, "rope_parameters": rope}
+    _qwen("Qwen3_5", _QWEN3_VISION, 16, folder, seed, text)
 
 
 _SIGLIP = {
@@ -225,9 +240,9 @@ def _idefics3(folder: Path, seed: int) -> None:
     save(Idefics3ForConditionalGeneration, config, processor, folder, seed)
 
 
-def _glm4v(folder: Path, seed: int) -> None:
-    from transformers import Glm4vConfig, Glm4vForConditionalGeneration, Glm4vProcessor
-    from transformers.models.glm4v.image_processing_pil_glm4v import Glm4vImageProcessorPil
+def _glm(name: str, image_processor_class: Any, folder: Path, seed: int) -> None:
+    """Write a model of the GLM family whose classes begin with `name`."""
+    import transformers
 
     from latentlens_dag.models import _for_images_only
 
@@ -238,7 +253,7 @@ def _glm4v(folder: Path, seed: int) -> None:
     tokenizer = tiny_tokenizer(image_tokens={**tokens, **ends}, bos_first=False)
     rope = {"rope_type": "default", "mrope_section": [2, 1, 1], "partial_rotary_factor": 0.5}
     vision = {"depth": 2, "hidden_size": 32, "intermediate_size": 64, "out_hidden_size": 32, "num_heads": 4}
-    config = Glm4vConfig(
+    config = getattr(transformers, f"{name}Config")(
         text_config={
             **_TEXT,
             "num_attention_heads": 2,
@@ -249,13 +264,25 @@ def _glm4v(folder: Path, seed: int) -> None:
         vision_config={**vision, "image_size": 56, "patch_size": 14},
         **{f"{name}_id": tokenizer.convert_tokens_to_ids(token) for name, token in {**tokens, **ends}.items()},
     )
-    image_processor = Glm4vImageProcessorPil(
+    image_processor = image_processor_class(
         patch_size=14, size={"shortest_edge": 2 * 4 * 28**2, "longest_edge": 2 * 12 * 28**2}
     )
-    processor = _for_images_only(Glm4vProcessor)(
+    processor = _for_images_only(getattr(transformers, f"{name}Processor"))(
         image_processor, tokenizer, chat_template=chat_template("<|begin_of_image|><|image|><|end_of_image|>")
     )
-    save(Glm4vForConditionalGeneration, config, processor, folder, seed)
+    save(getattr(transformers, f"{name}ForConditionalGeneration"), config, processor, folder, seed)
+
+
+def _glm4v(folder: Path, seed: int) -> None:
+    from transformers.models.glm4v.image_processing_pil_glm4v import Glm4vImageProcessorPil
+
+    _glm("Glm4v", Glm4vImageProcessorPil, folder, seed)
+
+
+def _glm46v(folder: Path, seed: int) -> None:
+    from transformers.models.glm46v.image_processing_pil_glm46v import Glm46VImageProcessorPil
+
+    _glm("Glm46V", Glm46VImageProcessorPil, folder, seed)
 
 
 _ENDS = {"start": "begin", "end": "end"}
@@ -288,6 +315,30 @@ def _internvl(folder: Path, seed: int) -> None:
         chat_template=chat_template("<IMG_CONTEXT>"),
     )
     save(InternVLForConditionalGeneration, config, processor, folder, seed)
+
+
+def _aya_vision(folder: Path, seed: int) -> None:
+    from transformers import AyaVisionConfig, AyaVisionForConditionalGeneration, AyaVisionProcessor
+    from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
+
+    tokens = {"image_token": "<image>", "patch_token": "<|IMG_PATCH|>", "tile_token": "TILE", "whole": "TILE_GLOBAL"}
+    ends = {"start_token": "<|START_OF_IMG|>", "end_token": "<|END_OF_IMG|>"}
+    tokenizer = tiny_tokenizer(image_tokens={**tokens, **ends})
+    config = AyaVisionConfig(
+        vision_config={**_SIGLIP, "image_size": 64, "patch_size": 16},
+        text_config={**_TEXT, "model_type": "cohere2", "vocab_size": len(tokenizer)},
+        image_token_index=tokenizer.convert_tokens_to_ids("<|IMG_PATCH|>"),
+        downsample_factor=2,
+    )
+    processor = AyaVisionProcessor(
+        GotOcr2ImageProcessorPil(size={"height": 64, "width": 64}, crop_to_patches=True, max_patches=6),
+        tokenizer,
+        patch_size=16,
+        img_size=64,
+        downsample_factor=2,
+        chat_template="{{ bos_token }}" + chat_template("<image>"),
+    )
+    save(AyaVisionForConditionalGeneration, config, processor, folder, seed)
 
 
 def _deepseek_vl(folder: Path, seed: int) -> None:
@@ -341,8 +392,10 @@ def _llava(folder: Path, seed: int) -> None:
 
 
 BUILDERS: dict[str, Callable[[Path, int], None]] = {
+    "aya_vision": _aya_vision,
     "deepseek_vl": _deepseek_vl,
     "gemma3": _gemma3,
+    "glm46v": _glm46v,
     "glm4v": _glm4v,
     "idefics3": _idefics3,
     "internvl": _internvl,
@@ -353,5 +406,7 @@ BUILDERS: dict[str, Callable[[Path, int], None]] = {
     "paligemma": _paligemma,
     "qwen2_5_vl": _qwen2_5_vl,
     "qwen2_vl": _qwen2_vl,
+    "qwen3_5": _qwen3_5,
     "qwen3_vl": _qwen3_vl,
+    "qwen3_vl_moe": _qwen3_vl_moe,
 }

@@ -39,7 +39,7 @@ def _residual_stream(vlm: Vlm, image: Any) -> list[torch.Tensor]:
     inputs = vlm.inputs([image])
     with torch.inference_mode():
         found = list(vlm.model(**inputs, output_hidden_states=True).hidden_states[:-1])
-    if vlm.model.config.model_type == "qwen3_vl":
+    if vlm.model.config.model_type in ("qwen3_vl", "qwen3_vl_moe"):
         found = _with_deepstack(vlm, inputs)
     here = inputs["input_ids"][0] == vlm.model.config.image_token_id
     return [layer[0, here] for layer in found]
@@ -177,9 +177,12 @@ def test_a_forward_pass_ends_at_the_deepest_layer_that_is_wanted(tiny: Callable[
     assert ran == [0]
 
 
-def test_a_family_without_visual_tokens_is_refused_with_the_reason() -> None:
-    with pytest.raises(UserError, match=r"`mllama`.*cross-attention.*no visual tokens.*llava"):
-        region_map("mllama", "some model")
+@pytest.mark.parametrize(
+    ("family", "reason"), [("mllama", "cross-attention, .*no visual tokens"), ("blip-2", "mixes the whole image")]
+)
+def test_a_family_whose_tokens_have_no_place_is_refused_with_the_reason(family: str, reason: str) -> None:
+    with pytest.raises(UserError, match=rf"`{family}`.*{reason}.*llava"):
+        region_map(family, "some model")
 
 
 def test_a_family_without_a_tiny_model_is_told(tmp_path: Path) -> None:

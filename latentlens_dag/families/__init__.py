@@ -41,8 +41,10 @@ pixels; how many tokens the model then has is compared with it at every pass.
 """
 
 _MODULES = {
+    "aya_vision": "latentlens_dag.families.internvl",
     "deepseek_vl": "latentlens_dag.families.deepseek_vl",
     "gemma3": "latentlens_dag.families.squashed",
+    "glm46v": "latentlens_dag.families.qwen_vl",
     "glm4v": "latentlens_dag.families.qwen_vl",
     "idefics3": "latentlens_dag.families.idefics3",
     "internvl": "latentlens_dag.families.internvl",
@@ -53,9 +55,13 @@ _MODULES = {
     "paligemma": "latentlens_dag.families.squashed",
     "qwen2_5_vl": "latentlens_dag.families.qwen_vl",
     "qwen2_vl": "latentlens_dag.families.qwen_vl",
+    "qwen3_5": "latentlens_dag.families.qwen_vl",
     "qwen3_vl": "latentlens_dag.families.qwen_vl",
+    "qwen3_vl_moe": "latentlens_dag.families.qwen_vl",
 }
-_REFUSED = {"mllama": "its images enter by cross-attention, so there are no visual tokens in its sequence to read"}
+_CROSS = "its images enter by cross-attention, so there are no visual tokens in its sequence to read"
+_MIXED = "its connector mixes the whole image into every visual token, so none has a place in it"
+_REFUSED = {"mllama": _CROSS, "idefics": _CROSS} | dict.fromkeys(("blip-2", "instructblip", "idefics2"), _MIXED)
 WITHOUT_TEMPLATE = frozenset({"paligemma"})
 """Families that are made without a chat template: they are given the image token, then the prompt."""
 

@@ -1,4 +1,4 @@
-"""InternVL 2.5 and 3: the image, squashed to as many tiles as fit its aspect, tile by tile; the thumbnail comes last.
+"""InternVL and Aya Vision: the image, squashed to as many tiles as fit its aspect; the thumbnail comes last.
 
 What a newcomer gets wrong: how many tiles there are follows the aspect, and an image that makes one tile has no
 thumbnail.
@@ -15,8 +15,9 @@ from latentlens_dag.families.grid import tiled_map
 def region_map(processor: Any, config: Any, width: int, height: int) -> TokenMap:
     """The boxes of an image's visual tokens: tile after tile, then the thumbnail."""
     side, patch = (_side(value) for value in (config.vision_config.image_size, config.vision_config.patch_size))
-    cells = int(side // patch * config.downsample_ratio)
-    seen = cells * patch / config.downsample_ratio / side
+    merged = patch * getattr(config, "downsample_factor", 0) or round(patch / config.downsample_ratio)
+    cells = side // patch * patch // merged
+    seen = cells * merged / side
     return tiled_map(_tiles(processor.image_processor, width, height), cells, seen, (width, height))
 
 
@@ -25,7 +26,7 @@ def _side(value: Any) -> int:
 
 
 def _tiles(processor: Any, width: int, height: int) -> tuple[int, int]:
-    """Rows and columns of tiles; InternVL's processor asks for tiles whatever the image processor's own default is."""
+    """Rows and columns of tiles; both processors ask for tiles whatever the image processor's own default is."""
     from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
 
     if processor.max_patches <= 1:

@@ -1,4 +1,4 @@
-"""Qwen2-VL, Qwen2.5-VL, Qwen3-VL and GLM-4V: the image is squashed to a grid of whole cells, one visual token each.
+"""Qwen2-VL to Qwen3.5, GLM-4V and 4.6V: the image is squashed to a grid of whole cells, one visual token each.
 
 What a newcomer gets wrong: the grid follows the image, so its shape differs from image to image. A token is
 `merge_size` x `merge_size` patches; `image_grid_thw` counts patches.
@@ -28,7 +28,7 @@ def _resized(processor: Any, model_type: str, cell: int, width: int, height: int
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
     least, most = processor.size["shortest_edge"], processor.size["longest_edge"]
-    if model_type == "glm4v":  # counts pixels of as many frames as are taken together
+    if model_type in ("glm4v", "glm46v"):  # counts pixels of as many frames as are taken together
         frames = processor.temporal_patch_size
         found: tuple[int, int] = glm_resize(frames, height, width, frames, cell, least, most)
     else:
