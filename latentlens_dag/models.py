@@ -39,7 +39,7 @@ class VisualStates:
     states: dict[int, Tensor]
     """Per layer: [N, d] float32 on the CPU, rows as in `tokens`."""
     tokens: pl.DataFrame
-    """image_index, token_index, view, tile, row, col, x0, y0, x1, y1 (pixels of the original image)."""
+    """image_index, token_index, view, tile, row, col, x0, y0, x1, y1 (pixels of the original image; null: none)."""
 
 
 @dataclass(frozen=True)
@@ -176,24 +176,39 @@ def _load_processor(source: str | Path, kwargs: dict[str, Any]) -> Any:
     try:
         return AutoProcessor.from_pretrained(source, **kwargs)
     except (ImportError, OSError, ValueError):
-        family = _processor_class(source, kwargs)
-        if family is None or "video_processor" not in family.get_attributes():
+        family = _class_for_images_only(_processor_name(source, kwargs))
+        if family is None:
             raise
-        return _for_images_only(family).from_pretrained(source, **kwargs)
+        return family.from_pretrained(source, **kwargs)
 
 
-def _processor_class(source: str | Path, kwargs: dict[str, Any]) -> Any:
+def _processor_name(source: str | Path, kwargs: dict[str, Any]) -> str | None:
     """The class of a model's processor: what its files name, else what its family has; None where neither says."""
-    import transformers
-    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
+    from transformers import AutoConfig
+    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
     from transformers.utils import cached_file
 
     for name in ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json"):
         path = cached_file(source, name, revision=kwargs["revision"], _raise_exceptions_for_missing_entries=False)
-        named = json.loads(Path(path).read_text(encoding="utf-8")).get("processor_class") if path else None
+        named: str | None = json.loads(Path(path).read_text("utf-8")).get("processor_class") if path else None
         if named is not None:
-            return getattr(transformers, named, None)
-    return PROCESSOR_MAPPING.get(type(transformers.AutoConfig.from_pretrained(source, **kwargs)), None)
+            return named
+    found: str | None = PROCESSOR_MAPPING_NAMES.get(AutoConfig.from_pretrained(source, **kwargs).model_type)
+    return found
+
+
+def _class_for_images_only(name: str | None) -> Any:
+    """A processor class that needs no torchvision, in place of one that may; None where there is none."""
+    import transformers
+
+    from latentlens_dag.families import pixtral
+
+    if name == "PixtralProcessor":
+        return pixtral.processor_class()
+    family = getattr(transformers, name or "", None)
+    if family is None or "video_processor" not in family.get_attributes():
+        return None
+    return _for_images_only(family)
 
 
 def _for_images_only(family: type) -> Any:
@@ -314,7 +329,8 @@ def _token_table(maps: list[TokenMap]) -> pl.DataFrame:
         ).select(
             pl.lit(number, pl.Int32).alias("image_index"),
             pl.int_range(pl.len(), dtype=pl.Int32).alias("token_index"),
-            "*",
+            pl.exclude(pl.Float32),
+            pl.col(pl.Float32).fill_nan(None),  # tokens without pixels
         )
         for number, one in enumerate(maps)
     ]

@@ -136,7 +136,7 @@ def tiny_llava(
 
 
 def tiny_vlm(family: str, folder: Path, seed: int = 0) -> Path:
-    """Write a random model of a family of VLMs, by the `model_type` of its config: `tiny_vlms.BUILDERS`.
+    """Write a random model of a family of VLMs, by its name in `tiny_vlms.BUILDERS` (its config's `model_type`).
 
     Raises:
         UserError: where the family has no builder.

@@ -360,6 +360,55 @@ def _deepseek_vl(folder: Path, seed: int) -> None:
     save(DeepseekVLForConditionalGeneration, config, processor, folder, seed)
 
 
+_PIXTRAL_TOKENS = {"image_token": "[IMG]", "image_break_token": "[IMG_BREAK]", "image_end_token": "[IMG_END]"}
+_PIXTRAL_VISION = {
+    "model_type": "pixtral",
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "head_dim": 16,
+    "image_size": 128,
+}
+
+
+def _pixtral(config_class: Any, model_class: Any, patch: int, merged: int, folder: Path, seed: int) -> None:
+    """Write a model whose vision tower is Pixtral's."""
+    from transformers.models.pixtral.image_processing_pil_pixtral import PixtralImageProcessorPil
+
+    from latentlens_dag.families.pixtral import processor_class
+
+    tokenizer = tiny_tokenizer(image_tokens=_PIXTRAL_TOKENS)
+    own = {"spatial_merge_size": merged} if merged > 1 else {"vision_feature_select_strategy": "full"}
+    config = config_class(
+        vision_config={**_PIXTRAL_VISION, "patch_size": patch},
+        text_config={**_TEXT, "model_type": "mistral", "head_dim": 8, "vocab_size": len(tokenizer)},
+        image_token_index=tokenizer.image_token_id,
+        vision_feature_layer=-1,
+        **own,
+    )
+    processor = processor_class()(
+        PixtralImageProcessorPil(size={"longest_edge": 128}, patch_size={"height": patch, "width": patch}),
+        tokenizer,
+        patch_size=patch,
+        spatial_merge_size=merged,
+        chat_template="{{ bos_token }}" + chat_template("[IMG]"),
+    )
+    save(model_class, config, processor, folder, seed)
+
+
+def _mistral3(folder: Path, seed: int) -> None:
+    from transformers import Mistral3Config, Mistral3ForConditionalGeneration
+
+    _pixtral(Mistral3Config, Mistral3ForConditionalGeneration, 14, 2, folder, seed)
+
+
+def _pixtral_llava(folder: Path, seed: int) -> None:
+    from transformers import LlavaConfig, LlavaForConditionalGeneration
+
+    _pixtral(LlavaConfig, LlavaForConditionalGeneration, 32, 1, folder, seed)
+
+
 def _ovis2(folder: Path, seed: int) -> None:
     from transformers import Ovis2Config, Ovis2ForConditionalGeneration, Ovis2Processor
     from transformers.models.ovis2.image_processing_pil_ovis2 import Ovis2ImageProcessorPil
@@ -402,8 +451,10 @@ BUILDERS: dict[str, Callable[[Path, int], None]] = {
     "llava": _llava,
     "llava_next": _llava_next,
     "llava_onevision": _llava_onevision,
+    "mistral3": _mistral3,
     "ovis2": _ovis2,
     "paligemma": _paligemma,
+    "pixtral": _pixtral_llava,  # of the family `llava`, with another vision tower
     "qwen2_5_vl": _qwen2_5_vl,
     "qwen2_vl": _qwen2_vl,
     "qwen3_5": _qwen3_5,

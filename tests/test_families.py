@@ -122,14 +122,19 @@ KNOWN_TO_FAIL = {"paligemma": {"causality", "padding_invariance"}}
 
 
 @pytest.mark.parametrize("family", BUILDERS)
-def test_boxes_have_an_area_but_for_tokens_without_pixels(tiny: Callable[[str], Vlm], family: str) -> None:
-    places = tiny(family).token_map(150, 100)
-    area = (places.boxes[:, 2] - places.boxes[:, 0]) * (places.boxes[:, 3] - places.boxes[:, 1])
-    assert ((area > 0) == ~np.isin(places.view, ["newline", "unmapped"])).all()
+def test_tokens_have_boxes_with_an_area_but_for_newlines_which_have_none(
+    tiny: Callable[[str], Vlm], family: str
+) -> None:
+    tokens = tiny(family).visual_states([noise_image(150, 100)], [0]).tokens
+    newlines = tokens.filter(view="newline")
+    assert (len(newlines) > 0) == (family in ("llava_next", "llava_onevision"))
+    assert newlines.select("x0", "y0", "x1", "y1").null_count().row(0) == (len(newlines),) * 4
+    others = tokens.filter(tokens["view"] != "newline")
+    assert ((others["x1"] > others["x0"]) & (others["y1"] > others["y0"])).to_list() == [True] * len(others)
 
 
 def test_every_family_with_a_map_has_a_tiny_model_to_prove_it() -> None:
-    assert set(families._MODULES) == set(BUILDERS)
+    assert set(families._MODULES) == set(BUILDERS) - {"pixtral"}  # which is of the family llava
 
 
 @pytest.mark.parametrize("change", ["transposed", "shifted"])
@@ -139,10 +144,10 @@ def test_a_wrong_map_is_found_out(
 ) -> None:
     vlm = tiny(family)
     true = vlm.token_map(150, 100)
-    wrong = {
-        "transposed": true._replace(boxes=true.boxes[np.argsort(true.col * 100 + true.row)]),
-        "shifted": true._replace(boxes=true.boxes + 0.4 * (true.boxes[:, 2] - true.boxes[:, 0]).max() * RIGHT),
-    }[change]
+    transposed = true.boxes.copy()
+    transposed[np.lexsort((true.col, true.row, true.view))] = true.boxes[np.lexsort((true.row, true.col, true.view))]
+    shifted = true.boxes + 0.4 * np.nanmax(true.boxes[:, 2] - true.boxes[:, 0]) * RIGHT
+    wrong = true._replace(boxes={"transposed": transposed, "shifted": shifted}[change])
     monkeypatch.setattr(Vlm, "token_map", lambda self, width, height: wrong)
     check = localization(vlm, noise_image(150, 100), per_view=None)
     assert not check.passed
@@ -197,8 +202,8 @@ def test_a_large_onevision_grid_is_interpolated_to_fewer_tokens_whose_boxes_cove
     after = vlm.token_map(150, 100)
     assert before.view.count("tile") == 24
     assert after.view.count("tile") == len(vlm.visual_states([noise_image(150, 100)], [0]).tokens) - 9 - 2 == 2 * 3
-    for end, side in ((0, "min"), (1, "min"), (2, "max"), (3, "max")):
-        one, other = (getattr(places.boxes[9:, end], side)() for places in (before, after))
+    for end, extreme in ((0, np.nanmin), (1, np.nanmin), (2, np.nanmax), (3, np.nanmax)):
+        one, other = (extreme(places.boxes[9:, end]) for places in (before, after))
         assert one == pytest.approx(other)
 
 

@@ -30,7 +30,7 @@ class TokenMap(NamedTuple):
     row: NDArray[np.int32]  # [T]: in the grid of the whole view, across its tiles
     col: NDArray[np.int32]  # [T]
     boxes: NDArray[np.float32]  # [T, 4]: x0, y0, x1, y1 in pixels of the original image; may exceed it
-    # A newline has no pixels: its box is the right edge of its row, without width.
+    # NaN for tokens without pixels: newline and unmapped.
 
 
 RegionMap = Callable[[Any, Any, int, int], TokenMap]
@@ -51,6 +51,7 @@ _MODULES = {
     "llava": "latentlens_dag.families.llava",
     "llava_next": "latentlens_dag.families.llava_next",
     "llava_onevision": "latentlens_dag.families.llava_next",
+    "mistral3": "latentlens_dag.families.pixtral",
     "ovis2": "latentlens_dag.families.ovis2",
     "paligemma": "latentlens_dag.families.squashed",
     "qwen2_5_vl": "latentlens_dag.families.qwen_vl",

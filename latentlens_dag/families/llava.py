@@ -1,7 +1,7 @@
 """LLaVA 1.5: the shortest edge is resized, the centre is cropped, and the crop is cut into g x g patches.
 
 What a newcomer gets wrong: the sides of an image that is not square are cropped away, so the boxes do not
-cover the whole picture.
+cover the whole picture. And Pixtral has LLaVA's format, but cuts images as Mistral 3 does.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.families import TokenMap
+from latentlens_dag.families import TokenMap, pixtral
 
 
 def region_map(processor: Any, config: Any, width: int, height: int) -> TokenMap:
     """The boxes of the g x g patches of an image of `width` x `height` pixels, row by row."""
+    if config.vision_config.model_type == "pixtral":
+        return pixtral.region_map(processor, config, width, height)
     left, top, crop_width, crop_height = _crop_box(processor.image_processor, width, height)
     patch = config.vision_config.patch_size
     side = config.vision_config.image_size

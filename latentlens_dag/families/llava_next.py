@@ -1,7 +1,7 @@
 """LLaVA-NeXT and LLaVA-OneVision: the squashed image, then its tiles at a higher resolution, row by row.
 
 The high-resolution image keeps its aspect: it is padded to the tiles, and rows or columns of cells that are padding
-only are left out ("unpadding"). After every row comes a newline token, which has no pixels: its box has no width.
+only are left out ("unpadding"). After every row comes a newline token, which has no pixels and so no box.
 What a newcomer gets wrong: the rows go across all tiles, and unpadding counts in whole cells.
 """
 
@@ -95,9 +95,9 @@ def _resampled(axis: _Axis, count: int) -> _Axis:
 def _row(number: int, x: _Axis, y: _Axis, tiles_across: int) -> TokenMap:
     """One row of cells and the newline after it."""
     columns = len(x.start)
-    x0, x1 = np.append(x.start, x.end[-1]), np.append(x.end, x.end[-1])
     tile = 1 + y.tile[number] * tiles_across + np.append(x.tile, x.tile[-1])  # 0 is the global view
-    boxes = np.stack([x0, np.full(columns + 1, y.start[number]), x1, np.full(columns + 1, y.end[number])], axis=1)
+    top, bottom = (np.full(columns, edge) for edge in (y.start[number], y.end[number]))
+    boxes = np.vstack([np.stack([x.start, top, x.end, bottom], axis=1), np.full(4, np.nan)])
     return TokenMap(
         ["tile"] * columns + ["newline"],
         tile.astype(np.int32),
