@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from latentlens_dag.arithmetic import bfloat16_pays, default_device
 from latentlens_dag.errors import UserError
-from latentlens_dag.families import WITHOUT_TEMPLATE, TokenMap, region_map
+from latentlens_dag.families import WITHOUT_TEMPLATE, TokenMap, own_processor_class, region_map
 from latentlens_dag.layers import check_layers
 from latentlens_dag.states import LanguageModel, blocks_of, captured, final_norm_of, stopping
 
@@ -201,10 +201,9 @@ def _class_for_images_only(name: str | None) -> Any:
     """A processor class that needs no torchvision, in place of one that may; None where there is none."""
     import transformers
 
-    from latentlens_dag.families import pixtral
-
-    if name == "PixtralProcessor":
-        return pixtral.processor_class()
+    own = own_processor_class(name)
+    if own is not None:
+        return own
     family = getattr(transformers, name or "", None)
     if family is None or "video_processor" not in family.get_attributes():
         return None

@@ -218,26 +218,43 @@ def _llava_onevision(folder: Path, seed: int) -> None:
     save(LlavaOnevisionForConditionalGeneration, config, processor, folder, seed)
 
 
-def _idefics3(folder: Path, seed: int) -> None:
-    from transformers import Idefics3Config, Idefics3ForConditionalGeneration, Idefics3Processor
-    from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
+def _idefics(name: str, image_processor_class: Any, processor_class: Any, folder: Path, seed: int) -> None:
+    """Write a model of the family whose classes begin with `name`, which cuts images as Idefics3 does."""
+    import transformers
 
     tiles = {f"tile_{r}_{c}": f"<row_{r}_col_{c}>" for r in range(1, 4) for c in range(1, 4)}
     tokens = {"image_token": "<image>", "fake_token": "<fake_token_around_image>", "global_token": "<global-img>"}
     tokenizer = tiny_tokenizer(image_tokens={**tokens, "end_token": "<end_of_utterance>", **tiles})
-    image_processor = Idefics3ImageProcessorPil(size={"longest_edge": 128}, max_image_size={"longest_edge": 64})
-    processor = Idefics3Processor(
-        image_processor, tokenizer, image_seq_len=4, chat_template="{{ bos_token }}" + chat_template("<image>")
+    processor = processor_class(
+        image_processor_class(size={"longest_edge": 128}, max_image_size={"longest_edge": 64}),
+        tokenizer,
+        image_seq_len=4,
+        chat_template="{{ bos_token }}" + chat_template("<image>"),
     )
     vision = {key: value for key, value in _SIGLIP.items() if key not in ("model_type", "vision_use_head")}
-    config = Idefics3Config(
+    config = getattr(transformers, f"{name}Config")(
         vision_config={**vision, "image_size": 64, "patch_size": 16},
         text_config={**_TEXT, "model_type": "llama", "vocab_size": len(tokenizer)},
         image_token_id=tokenizer.image_token_id,
         scale_factor=2,
         pad_token_id=0,
     )
-    save(Idefics3ForConditionalGeneration, config, processor, folder, seed)
+    save(getattr(transformers, f"{name}ForConditionalGeneration"), config, processor, folder, seed)
+
+
+def _idefics3(folder: Path, seed: int) -> None:
+    from transformers import Idefics3Processor
+    from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
+
+    _idefics("Idefics3", Idefics3ImageProcessorPil, Idefics3Processor, folder, seed)
+
+
+def _smolvlm(folder: Path, seed: int) -> None:
+    from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
+
+    from latentlens_dag.families.smolvlm import processor_class
+
+    _idefics("SmolVLM", SmolVLMImageProcessorPil, processor_class(), folder, seed)
 
 
 def _glm(name: str, image_processor_class: Any, folder: Path, seed: int) -> None:
@@ -460,4 +477,5 @@ BUILDERS: dict[str, Callable[[Path, int], None]] = {
     "qwen3_5": _qwen3_5,
     "qwen3_vl": _qwen3_vl,
     "qwen3_vl_moe": _qwen3_vl_moe,
+    "smolvlm": _smolvlm,
 }

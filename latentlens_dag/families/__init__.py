@@ -59,10 +59,15 @@ _MODULES = {
     "qwen3_5": "latentlens_dag.families.qwen_vl",
     "qwen3_vl": "latentlens_dag.families.qwen_vl",
     "qwen3_vl_moe": "latentlens_dag.families.qwen_vl",
+    "smolvlm": "latentlens_dag.families.smolvlm",
 }
 _CROSS = "its images enter by cross-attention, so there are no visual tokens in its sequence to read"
 _MIXED = "its connector mixes the whole image into every visual token, so none has a place in it"
 _REFUSED = {"mllama": _CROSS, "idefics": _CROSS} | dict.fromkeys(("blip-2", "instructblip", "idefics2"), _MIXED)
+_PROCESSORS = {
+    "PixtralProcessor": "latentlens_dag.families.pixtral",
+    "SmolVLMProcessor": "latentlens_dag.families.smolvlm",
+}
 WITHOUT_TEMPLATE = frozenset({"paligemma"})
 """Families that are made without a chat template: they are given the image token, then the prompt."""
 
@@ -85,3 +90,8 @@ def region_map(model_type: str, name: str) -> RegionMap:
         )
     found: RegionMap = import_module(_MODULES[model_type]).region_map
     return found
+
+
+def own_processor_class(name: str | None) -> Any:
+    """Our class in place of a processor of transformers that asks for packages which images do not need; or None."""
+    return import_module(_PROCESSORS[name]).processor_class() if name in _PROCESSORS else None
