@@ -15,6 +15,7 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.families import region_map
 from latentlens_dag.model_checks import check_model, localization, noise_image
 from latentlens_dag.models import Vlm, load_vlm
+from latentlens_dag.states import captured
 from latentlens_dag.testing import tiny_vlm
 from latentlens_dag.tiny_vlms import BUILDERS
 
@@ -237,3 +238,26 @@ def test_a_processor_without_a_part_for_videos_has_no_second_way_in(tmp_path: Pa
         (tmp_path / name).unlink(missing_ok=True)
     with pytest.raises(UserError, match="cannot be loaded as a vision-language model"):
         load_vlm(tmp_path, device="cpu")
+
+
+@pytest.mark.parametrize("family", ["llava_next", "llava_onevision"])
+def test_the_last_pixels_of_a_tile_are_in_no_box(tiny: Callable[[str], Vlm], family: str) -> None:
+    """Three patches of 12 pixels in a tile of 40; an image of 80 x 80 is four tiles as it stands."""
+    places = tiny(family).token_map(80, 80)
+    whole, first_row = places.boxes[:3], places.boxes[9:15]
+    assert whole[:, [0, 2]].tolist() == [[0, 24], [24, 48], [48, 72]]
+    assert first_row[:, [0, 2]].tolist() == [[0, 12], [12, 24], [24, 36], [40, 52], [52, 64], [64, 76]]
+    assert places.tile[9:16].tolist() == [1, 1, 1, 2, 2, 2, 2]
+
+
+@pytest.mark.parametrize("family", sorted(set(BUILDERS) - {"paligemma"}))
+def test_the_text_pass_of_the_language_model_alone_is_that_of_the_whole_model(
+    tiny: Callable[[str], Vlm], family: str
+) -> None:
+    vlm = tiny(family)
+    model, ids = vlm.language_model, torch.tensor([[40, 50, 60, 70, 80]])
+    with captured(model.decoder, [model.depth], lambda s: s) as states, torch.inference_mode():
+        model.decoder(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+        alone = model.logits(states[model.depth])
+        whole = vlm.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
+    assert torch.allclose(alone, whole, atol=1e-4, rtol=1e-4)
