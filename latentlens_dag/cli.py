@@ -195,7 +195,7 @@ def search(
     index = ContextualIndex.open(folder)
     layers = _layer_numbers(contextual_layers)
     if text is not None:
-        model = load_language_model(study.vlm_folder)
+        model = load_language_model(study.named_model)
         question = text_question(model, text, middle(index.layers) if layer is None else layer)
     else:
         question = visual_question(warehouse, name, image_id or "", token or 0, layer, middle(index.layers))

@@ -145,7 +145,7 @@ def _told(source: HubColumn) -> Iterator[None]:
             "the corpus's source; log in with `hf auth login` if the dataset is private or asks for access."
         ) from None
     except network as error:
-        status = _status(error)
+        status = http_status(error)
         what = f"the Hub answered with status {status}" if status else f"no answer ({type(error).__name__})"
         raise UserError(
             f"{source} cannot be read: {what}. Is there a network, does HF_HUB_OFFLINE forbid it, are HF_ENDPOINT and "
@@ -169,7 +169,7 @@ def _reason(error: Exception) -> str:
     return (text if len(text) <= _LONGEST_REASON else text[:_LONGEST_REASON] + " ...").removesuffix(".") + "."
 
 
-def _status(error: BaseException | None) -> int | None:
+def http_status(error: BaseException | None) -> int | None:
     """The HTTP status that an error, or one that caused it, is about."""
     while error is not None:
         response = getattr(error, "response", None)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.families import TokenMap
+from latentlens_dag.hub_models import HubModel
 from latentlens_dag.identity import combined
 from latentlens_dag.models import Vlm, load_language_model, visual_mask
 from latentlens_dag.occurrences import Dedup
@@ -66,20 +67,20 @@ def check_model(vlm: Vlm, prompt: str | None = None) -> ModelFacts:
     return ModelFacts(checks, vlm.prompt_text(prompt), fingerprint(vlm.language_model))
 
 
-def check_same_model(mine: str, folder: Path, study: str, index: str) -> None:
+def check_same_model(mine: str, other: Path | HubModel, study: str, index: str) -> None:
     """Refuse an index that was made with other weights than the study's.
 
     Args:
         mine: fingerprint of the study's language model.
-        folder: where the index's language model lies.
+        other: the index's language model.
         study, index: what they are called, for the message.
 
     Raises:
         UserError: where the two differ; vectors of different models cannot be compared.
     """
-    if fingerprint(load_language_model(folder)) != mine:
+    if fingerprint(load_language_model(other)) != mine:
         raise UserError(
-            f"{study} cannot be read through Index {index}: the language model in {folder} has other weights than the "
+            f"{study} cannot be read through Index {index}: the language model in {other} has other weights than the "
             "study's own (perhaps it was fine-tuned with the connector), so their states cannot be compared. Name an "
             "index whose `language_model` is this VLM."
         )

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from latentlens_dag.arithmetic import bfloat16_pays, default_device
 from latentlens_dag.errors import UserError
 from latentlens_dag.families import WITHOUT_TEMPLATE, TokenMap, own_processor_class, region_map
+from latentlens_dag.hub_models import HubModel, cached_config, local_model
 from latentlens_dag.layers import check_layers
 from latentlens_dag.states import LanguageModel, blocks_of, captured, final_norm_of, stopping
 
@@ -141,59 +142,61 @@ class Vlm:
 
 
 def load_vlm(
-    source: str | Path, revision: str | None = None, device: str | None = None, dtype: str | None = None
+    source: str | Path | HubModel, revision: str | None = None, device: str | None = None, dtype: str | None = None
 ) -> Vlm:
-    """Load a VLM from a local folder or, with a revision, from the Hugging Face Hub.
+    """Load a VLM from a local folder or from the Hugging Face Hub.
 
     Args:
-        source: a folder, or a Hub id.
-        revision: full commit, for a Hub id.
+        source: a folder, or user/name on the Hub.
+        revision: of a user/name: a full commit, or a branch or tag; its name tells the commit.
         device: a torch device; CUDA where there is one, else the CPU.
         dtype: a torch dtype's name; by default that of `chosen_dtype`.
 
     Raises:
-        UserError: where the folder is no VLM that transformers can load.
+        UserError: where it cannot be downloaded, or the folder is no VLM that transformers can load.
     """
     from transformers import AutoModelForImageTextToText
 
+    read_config(source)  # says what is no model, before anything is asked of the Hub
+    source, name = local_model(source, revision)
     config = read_config(source)
     if config is not None and "vision_config" not in config:
-        raise UserError(f"{source} is no vision-language model: its config.json has no `vision_config`.")
-    kwargs = {"revision": revision, "trust_remote_code": False}
+        raise UserError(f"{name} is no vision-language model: its config.json has no `vision_config`.")
+    kwargs = {"trust_remote_code": False}
     try:
         model = AutoModelForImageTextToText.from_pretrained(source, dtype=chosen_dtype(source, device, dtype), **kwargs)
-        processor = _load_processor(source, kwargs)
+        processor = _load_processor(source)
     except (OSError, ValueError, KeyError, ImportError) as error:
-        raise UserError(f"{source} cannot be loaded as a vision-language model: {_first_line(error)}") from error
+        raise UserError(f"{name} cannot be loaded as a vision-language model: {_first_line(error)}") from error
     model = model.to(device or default_device()).eval()
-    return Vlm(str(source), model, processor, language_model_of(str(source), model, processor.tokenizer))
+    return Vlm(name, model, processor, language_model_of(name, model, processor.tokenizer))
 
 
-def _load_processor(source: str | Path, kwargs: dict[str, Any]) -> Any:
+def _load_processor(source: str | Path) -> Any:
     """A model's processor; without the part for videos where that cannot be loaded, for it needs torchvision."""
     from transformers import AutoProcessor
 
     try:
-        return AutoProcessor.from_pretrained(source, **kwargs)
+        return AutoProcessor.from_pretrained(source, trust_remote_code=False)
     except (ImportError, OSError, ValueError):
-        family = _class_for_images_only(_processor_name(source, kwargs))
+        family = _class_for_images_only(_processor_name(source))
         if family is None:
             raise
-        return family.from_pretrained(source, **kwargs)
+        return family.from_pretrained(source, trust_remote_code=False)
 
 
-def _processor_name(source: str | Path, kwargs: dict[str, Any]) -> str | None:
+def _processor_name(source: str | Path) -> str | None:
     """The class of a model's processor: what its files name, else what its family has; None where neither says."""
     from transformers import AutoConfig
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
     from transformers.utils import cached_file
 
     for name in ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json"):
-        path = cached_file(source, name, revision=kwargs["revision"], _raise_exceptions_for_missing_entries=False)
+        path = cached_file(source, name, _raise_exceptions_for_missing_entries=False)
         named: str | None = json.loads(Path(path).read_text("utf-8")).get("processor_class") if path else None
         if named is not None:
             return named
-    found: str | None = PROCESSOR_MAPPING_NAMES.get(AutoConfig.from_pretrained(source, **kwargs).model_type)
+    found: str | None = PROCESSOR_MAPPING_NAMES.get(AutoConfig.from_pretrained(source, trust_remote_code=False).model_type)
     return found
 
 
@@ -217,23 +220,24 @@ def _for_images_only(family: type) -> Any:
 
 
 def load_language_model(
-    source: str | Path, revision: str | None = None, device: str | None = None, dtype: str | None = None
+    source: str | Path | HubModel, revision: str | None = None, device: str | None = None, dtype: str | None = None
 ) -> LanguageModel:
     """Load a language model, or the language model inside a VLM; arguments and errors as `load_vlm`."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     read_config(source)  # says what is no model, before anything is asked of the Hub
+    folder, name = local_model(source, revision)
     try:
-        config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         if hasattr(config, "vision_config"):
             return load_vlm(source, revision, device, dtype).language_model
         model = AutoModelForCausalLM.from_pretrained(
-            source, revision=revision, dtype=chosen_dtype(source, device, dtype)
+            folder, dtype=chosen_dtype(folder, device, dtype), trust_remote_code=False
         )
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{source} cannot be loaded as a language model: {_first_line(error)}") from error
-    return language_model_of(str(source), model.to(device or default_device()).eval(), tokenizer)
+        raise UserError(f"{name} cannot be loaded as a language model: {_first_line(error)}") from error
+    return language_model_of(name, model.to(device or default_device()).eval(), tokenizer)
 
 
 def language_model_of(name: str, model: Any, tokenizer: Any) -> LanguageModel:
@@ -260,12 +264,14 @@ def language_model_of(name: str, model: Any, tokenizer: Any) -> LanguageModel:
         ) from error
 
 
-def read_config(source: str | Path) -> dict[str, Any] | None:
-    """The config.json of a local model folder; None for what is no folder (a Hub id).
+def read_config(source: str | Path | HubModel) -> dict[str, Any] | None:
+    """The config.json of a model, as far as this machine has it; None for what is no folder, nor in the cache.
 
     Raises:
         UserError: where the folder has none, or it is not JSON.
     """
+    if isinstance(source, HubModel):
+        return cached_config(source)
     folder = Path(source)
     if not folder.is_dir():
         if not _HUB_ID.fullmatch(str(source)):

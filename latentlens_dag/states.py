@@ -22,7 +22,7 @@ class LanguageModel:
     """The language model of a VLM, or one that stands alone, taken apart into what the lenses need."""
 
     name: str
-    """What a person wrote to name it: a folder or a Hub id."""
+    """What a person wrote to name it: a folder, or user/name of the Hub with the commit, as user/name@commit."""
     decoder: nn.Module
     """The blocks and the final norm (`blocks_of`, `final_norm_of`); maps input ids to final hidden states."""
     embedding: Tensor

@@ -2,7 +2,8 @@
 
 A component says what its fields mean, checks their values, and hands over to the module that knows its
 assets. What a newcomer gets wrong: definitions load often and everywhere (UI, command line, editor), so
-nothing here reads weights, opens images or touches the network; a local config.json is all that is read.
+nothing here reads weights, opens images or touches the network; a local config.json is all that is read. What needs
+the config of a model that was not downloaded yet is checked when its steps run.
 """
 
 # `from __future__ import annotations` is left out: Dagster resolves these annotations itself.
@@ -18,6 +19,7 @@ from latentlens_dag.corpus import Source, TextSource
 from latentlens_dag.dag.keys import MOST_PARTITIONS
 from latentlens_dag.errors import UserError
 from latentlens_dag.hub_datasets import COMMIT, DATASET_ID, HubColumn
+from latentlens_dag.hub_models import MODEL_ID, HubModel
 from latentlens_dag.layers import auto_contextual_layers, auto_visual_layers, check_layers
 from latentlens_dag.models import DEFAULT_PROMPT, read_config
 
@@ -128,11 +130,36 @@ class RegionSource(dg.Model, dg.Resolvable):
 
 
 class ModelSource(dg.Model, dg.Resolvable):
-    """A model: a local folder, or a Hub id with a full commit."""
+    """A model: a local folder, or one of the Hub."""
 
     path: LocalPath | None = None
+    """Relative to the defs.yaml."""
     hub: str | None = None
+    """A model on the Hugging Face Hub, as user/name. It is downloaded when a step first needs it."""
     revision: str | None = None
+    """Of hub: the full commit, so that its content never changes."""
+
+    def named_model(self, field: str, place: str) -> Path | HubModel:
+        """The model that is meant, or an error that says what is wrong with `field` of `place`."""
+        if (self.path is None) == (self.hub is None):
+            raise UserError(
+                f"`{field}` of {place} must name one model: `{field}: {{path: FOLDER}}` or `{field}: {{hub: "
+                "USER/NAME, revision: COMMIT}`."
+            )
+        if self.hub is not None:
+            return self._hub_model(self.hub, field, place)
+        if self.revision is not None:
+            raise UserError(f"`{field}` of {place}: `revision` belongs to a model of the Hub, which `hub` names.")
+        found = existing(self.path, f"{field}.path", place)  # type: ignore[arg-type]
+        read_config(found)
+        return found
+
+    def _hub_model(self, repo: str, field: str, place: str) -> HubModel:
+        if not MODEL_ID.fullmatch(repo):
+            raise UserError(f"`{field}.hub: {repo}` of {place} is no model of the Hub: write it as user/name.")
+        if not self.revision:
+            raise UserError(f"`{field}` of {place}: say the `revision` of {repo}, {{hub: {repo}, revision: COMMIT}}.")
+        return HubModel(repo, full_commit(self.revision, f"{field}.revision", place))
 
 
 class RegionsJudge(dg.Model, dg.Resolvable):
@@ -240,17 +267,16 @@ class Index(Declared):
         check_at_least(self.min_position, 0, "min_position", place)
         if not 0 < self.fraction <= 1:
             raise UserError(f"`fraction: {self.fraction}` of {place} must be above 0 and at most 1.")
-        model_folder(self.language_model, "language_model", place)
         return index_definitions(self, self.find(context, Corpus, self.corpus, "corpus"), self.contextual_layers(place))
 
     @property
-    def model_folder(self) -> Path:
-        """The folder of its language model."""
-        return model_folder(self.language_model, "language_model", f"Index {self.name}")
+    def named_model(self) -> Path | HubModel:
+        """Its language model."""
+        return self.language_model.named_model("language_model", f"Index {self.name}")
 
     def contextual_layers(self, place: str) -> list[int]:
-        """The layers asked for, or the automatic choice, checked against the model's config."""
-        source = model_folder(self.language_model, "language_model", place)
+        """The layers asked for, or the automatic choice, checked against the model's config where it is here."""
+        source = self.language_model.named_model("language_model", place)
         return chosen_layers(self.layers, source, auto_contextual_layers, place)
 
 
@@ -281,10 +307,10 @@ class Study(Declared):
             return dg.Definitions()
         index = self.find(context, Index, self.index, "index")
         images = self.find(context, ImageSet, self.images, "images")
-        vlm = model_folder(self.vlm, "vlm", place)
+        vlm = self.vlm.named_model("vlm", place)
         self._check_same_model(vlm, index, place)
-        if self.top_k > (vocabulary := text_shape(vlm)[2]):
-            raise UserError(f"`top_k: {self.top_k}` of {place} must be at most {vocabulary}, the model's vocabulary.")
+        if (shape := text_shape(vlm)) is not None:
+            check_top_k(self.top_k, shape[2], place)
         if isinstance(self.judge, Judge) and (self.judge.regions is None or images.regions is None):
             raise UserError(
                 f"`judge` of {place} judges by regions, but ImageSet {images.name} has none. Give it "
@@ -302,14 +328,15 @@ class Study(Declared):
         return study_definitions(parts)
 
     @property
-    def vlm_folder(self) -> Path:
-        """The folder of its model."""
-        return model_folder(self.vlm, "vlm", f"Study {self.name}")
+    def named_model(self) -> Path | HubModel:
+        """Its VLM."""
+        return self.vlm.named_model("vlm", f"Study {self.name}")
 
-    def _check_same_model(self, vlm: Path, index: Index, place: str) -> None:
-        other = model_folder(index.language_model, "language_model", f"Index {index.name}")
+    def _check_same_model(self, vlm: Path | HubModel, index: Index, place: str) -> None:
+        """Refuse an index of a model of another shape; the step `model_checks` compares the weights."""
+        other = index.named_model
         mine, theirs = text_shape(vlm), text_shape(other)
-        if mine != theirs:
+        if mine is not None and theirs is not None and mine != theirs:
             raise UserError(
                 f"{place} reads {vlm.name} through Index {index.name} of another model: {_shape_text(mine)} here, "
                 f"{_shape_text(theirs)} there ({other.name}). Name an index of this VLM's own language model."
@@ -338,29 +365,35 @@ def full_commit(revision: str, field: str, place: str) -> str:
     return revision
 
 
-def model_folder(source: ModelSource, field: str, place: str) -> Path:
-    """The folder of a model, which must have a config.json."""
-    if source.hub is not None:
-        raise UserError(
-            f"`{field}.hub: {source.hub}` of {place}: models of the Hub cannot be named yet. Download the model to a "
-            "folder and name that as `path`."
-        )
-    if source.path is None:
-        raise UserError(f"`{field}` of {place} must name a model folder: `{field}: {{path: FOLDER}}`.")
-    found = existing(source.path, f"{field}.path", place)
-    read_config(found)
-    return found
-
-
-def chosen_layers(layers: list[int] | str, source: Path, auto: Callable[[int], list[int]], place: str) -> list[int]:
+def chosen_layers(
+    layers: list[int] | str, source: Path | HubModel, auto: Callable[[int], list[int]], place: str
+) -> list[int]:
     """The layers of the YAML, in order, or the automatic choice."""
-    depth = text_shape(source)[0]
+    shape = text_shape(source)
     if isinstance(layers, str):
-        return auto(depth)
+        if shape is None:
+            raise _not_downloaded(source, place)
+        return auto(shape[0])
     if not layers or len(set(layers)) < len(layers):
         raise UserError(f"`layers: {layers}` of {place} must name at least one layer, each once.")
+    depth = max(layers) + 1 if shape is None else shape[0]  # of an unknown model, only that none is negative
     check_layers(layers, depth, source.name, place)
     return sorted(layers)
+
+
+def _not_downloaded(source: Path | HubModel, place: str) -> UserError:
+    assert isinstance(source, HubModel)
+    return UserError(
+        f"`layers: auto` of {place} depends on how many blocks {source.repo} has, and its config.json was not "
+        f"downloaded yet. Write the layers, such as `layers: [1, 2, 4]`, or run "
+        f"`hf download {source.repo} config.json --revision {source.revision}` first."
+    )
+
+
+def check_top_k(top_k: int, vocabulary: int, place: str) -> None:
+    """Refuse more answers than the vocabulary has tokens."""
+    if top_k > vocabulary:
+        raise UserError(f"`top_k: {top_k}` of {place} must be at most {vocabulary}, the model's vocabulary.")
 
 
 def check_count(count: int, field: str, place: str) -> None:
@@ -375,15 +408,17 @@ def check_at_least(value: int, least: int, field: str, place: str) -> None:
         raise UserError(f"`{field}: {value}` of {place} must be at least {least}.")
 
 
-def text_shape(source: Path) -> tuple[int, int, int]:
-    """Blocks, width and vocabulary of a model's language model, from its config.json."""
-    config = read_config(source) or {}
+def text_shape(source: Path | HubModel) -> tuple[int, int, int] | None:
+    """Blocks, width and vocabulary of a model's language model, from its config.json; None where that is not here."""
+    config = read_config(source)
+    if config is None:
+        return None
     text = config.get("text_config", config)
     try:
         return int(text["num_hidden_layers"]), int(text["hidden_size"]), int(text["vocab_size"])
     except KeyError as error:
         raise UserError(
-            f"{source / 'config.json'} does not say {error} of the language model: is it a language model's folder?"
+            f"The config.json of {source} does not say {error} of the language model: is it a language model?"
         ) from error
 
 

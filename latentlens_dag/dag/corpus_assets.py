@@ -11,6 +11,7 @@ from latentlens_dag.dag import keys
 from latentlens_dag.dag.reporting import written
 from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.versions import SOURCE_PATH, SOURCE_VERSION, observed_version, version_of
+from latentlens_dag.hub_models import HubModel
 from latentlens_dag.identity import combined
 
 if TYPE_CHECKING:
@@ -46,6 +47,13 @@ def observed(key: dg.AssetKey, path: Path, group: str) -> dg.SourceAsset:
         return dg.DataVersion(observed_version(path, warehouse.paths.observed(".".join(key.path))))
 
     return source
+
+
+def model_source(key: dg.AssetKey, model: Path | HubModel, group: str) -> dg.SourceAsset:
+    """A model: its folder as it is now, or a commit of the Hub."""
+    if isinstance(model, Path):
+        return observed(key, model, group)
+    return pinned(key, model.version, f"{model.repo} of the Hub at commit {model.revision}", group)
 
 
 def pinned(key: dg.AssetKey, version: str, what: str, group: str) -> dg.SourceAsset:

@@ -14,10 +14,11 @@ from latentlens_dag import occurrences as core
 from latentlens_dag.corpus import read_order
 from latentlens_dag.dag import keys
 from latentlens_dag.dag.checks import check_spec, checked, verdict
-from latentlens_dag.dag.corpus_assets import observed
+from latentlens_dag.dag.corpus_assets import model_source
 from latentlens_dag.dag.reporting import LoggedProgress, column_schema, result, written
 from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.versions import FORCED, observed_version, version_of
+from latentlens_dag.hub_models import local_model
 from latentlens_dag.identity import combined, provenance
 from latentlens_dag.index_folder import index_shape
 from latentlens_dag.schema import OCCURRENCES
@@ -33,7 +34,7 @@ _CANDIDATES, _SELECTION, _OCCURRENCES, _CONTEXTUAL, _TABLE = 1, 1, 1, 1, 1  # al
 
 def index_definitions(index: "Index", corpus: "Corpus", layers: list[int]) -> dg.Definitions:
     """candidates[shard] -> selection -> occurrences[shard] -> contextual/L..[shard] -> table/L.. ."""
-    source = observed(keys.index(index.name, "language_model"), index.model_folder, f"index_{index.name}")
+    source = model_source(keys.index(index.name, "language_model"), index.named_model, f"index_{index.name}")
     steps = [_candidates(index, corpus), _selection(index, corpus), _occurrences(index, corpus, layers)]
     return dg.Definitions(assets=[source, *steps, _contextual(index, corpus, layers), _tables(index, corpus, layers)])
 
@@ -56,7 +57,7 @@ def _candidates(index: "Index", corpus: "Corpus") -> dg.AssetsDefinition:
         from transformers import AutoTokenizer
 
         shard = int(context.partition_key)
-        tokenizer = AutoTokenizer.from_pretrained(index.model_folder)
+        tokenizer = AutoTokenizer.from_pretrained(local_model(index.named_model).folder, trust_remote_code=False)
         found = core.candidates(
             tokenizer,
             core.read_sentences(warehouse.paths.shard(corpus.name, shard)),
@@ -93,7 +94,7 @@ def _selection(index: "Index", corpus: "Corpus") -> dg.AssetsDefinition:
 
 
 def _occurrences(index: "Index", corpus: "Corpus", layers: list[int]) -> dg.AssetsDefinition:
-    shape = index_shape(corpus.shards, layers, index.model_folder.name, corpus.name)
+    shape = index_shape(corpus.shards, layers, index.named_model.name, corpus.name)
 
     @dg.asset(
         key=keys.index(index.name, "occurrences"),
@@ -173,7 +174,7 @@ def _checked_model(index: "Index") -> "LanguageModel":
     from latentlens_dag.model_checks import check_text_pass
     from latentlens_dag.models import load_language_model
 
-    model = load_language_model(index.model_folder)
+    model = load_language_model(index.named_model)
     check_text_pass(model, index.dedup, index.name)
     return model
 
@@ -184,13 +185,14 @@ def _unless_prefix(index: "Index") -> dict[str, str]:
 
 
 def _encoder(index: "Index", paths: Warehouse) -> str:
-    """What the index's vectors are made by: the model's files, the algorithm, what of a sentence is read, the dtype."""
+    """What the index's vectors are made by: the model's files (or commit), the algorithm, what is read, the dtype."""
     from latentlens_dag.models import chosen_dtype
 
+    model, dtype = index.named_model, chosen_dtype(local_model(index.named_model).folder)
     memory = paths.observed(".".join(keys.index(index.name, "language_model").path))
-    dtype = chosen_dtype(index.model_folder)
+    version = observed_version(model, memory) if isinstance(model, Path) else model.version
     special = [*_unless_prefix(index).values(), *([] if dtype == "float32" else [dtype])]
-    return combined([_CONTEXTUAL, observed_version(index.model_folder, memory), *special])
+    return combined([_CONTEXTUAL, version, *special])
 
 
 def _tables(index: "Index", corpus: "Corpus", layers: list[int]) -> dg.AssetsDefinition:

@@ -11,10 +11,11 @@ import pyarrow.parquet as pq
 
 from latentlens_dag.dag import keys
 from latentlens_dag.dag.checks import check_spec, checked, neighbor_problems, verdict
-from latentlens_dag.dag.corpus_assets import observed
+from latentlens_dag.dag.corpus_assets import model_source
 from latentlens_dag.dag.reporting import result, written
 from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.versions import version_of
+from latentlens_dag.hub_models import HubModel
 from latentlens_dag.schema import (
     DIVERSITY,
     INTERPRETABILITY,
@@ -28,6 +29,7 @@ from latentlens_dag.warehouse import Warehouse, write_json, write_parquet
 
 if TYPE_CHECKING:
     from latentlens_dag.dag.components import ImageSet, Index, Study
+    from latentlens_dag.states import LanguageModel
 
 # Algorithms: raise one when the same input would give other bytes.
 _MODEL_CHECKS, _VISUAL, _LENS, _JUDGEMENTS, _INTERPRETABILITY, _ANALYSIS, _CATALOG = 2, 1, 1, 1, 1, 1, 1
@@ -38,7 +40,7 @@ class StudyParts:
     """A study with what it names, resolved and checked."""
 
     study: "Study"
-    vlm: Path
+    vlm: Path | HubModel
     index: "Index"
     images: "ImageSet"
     visual_layers: list[int]
@@ -71,7 +73,7 @@ class StudyParts:
 
 def study_definitions(parts: StudyParts) -> dg.Definitions:
     """visual -> lenses -> judgements -> summaries -> catalog."""
-    assets: list[Any] = [observed(parts.vlm_key, parts.vlm, parts.group), _model_checks(parts), _visual(parts)]
+    assets: list[Any] = [model_source(parts.vlm_key, parts.vlm, parts.group), _model_checks(parts), _visual(parts)]
     assets += [_lens(parts, lens) for lens in parts.study.lenses]
     if parts.study.judge != "none":
         assets += [_judgements(parts), _interpretability(parts)]
@@ -100,12 +102,13 @@ def _model_checks(parts: StudyParts) -> dg.AssetsDefinition:
         from latentlens_dag.models import load_vlm
 
         vlm = load_vlm(parts.vlm)
+        _check_fits(parts, vlm.language_model)
         check_text_pass(
             vlm.language_model, parts.index.dedup, parts.index.name
         )  # says what to do; a failed check cannot
         found = check_model(vlm, parts.study.prompt)
-        if parts.vlm.resolve() != parts.index.model_folder.resolve():
-            check_same_model(found.fingerprint, parts.index.model_folder, f"Study {parts.name}", parts.index.name)
+        if not _same(parts.vlm, parts.index.named_model):
+            check_same_model(found.fingerprint, parts.index.named_model, f"Study {parts.name}", parts.index.name)
         version = write_checks(found, warehouse.paths.model_checks(parts.name))
         problems = {
             check.name: [] if check.passed or check.name in not_needed else [f"{check.meaning}: {check.figure}"]
@@ -117,6 +120,20 @@ def _model_checks(parts: StudyParts) -> dg.AssetsDefinition:
         yield from checked(result(key, version, facts, verdicts))
 
     return model_checks
+
+
+def _check_fits(parts: StudyParts, model: "LanguageModel") -> None:
+    """What loading the definitions checks too, but only where the model's config is on this machine."""
+    from latentlens_dag.dag.components import check_top_k
+    from latentlens_dag.layers import check_layers
+
+    place = f"Study {parts.name}"
+    check_layers(parts.visual_layers, model.depth, parts.vlm.name, place)
+    check_top_k(parts.study.top_k, len(model.embedding), place)
+
+
+def _same(one: Path | HubModel, other: Path | HubModel) -> bool:
+    return one.samefile(other) if isinstance(one, Path) and isinstance(other, Path) else one == other
 
 
 def _visual(parts: StudyParts) -> dg.AssetsDefinition:
