@@ -1,9 +1,9 @@
 """A column of a dataset on the Hugging Face Hub, read as a stream from one commit.
 
-Opening a dataset with the library `datasets`, checking that what was opened is what was asked for, and telling
-what went wrong belong here; what a text must be is decided in `corpus.py`. What a newcomer gets wrong: a commit
-does not pin everything by itself. A dataset's card may name files elsewhere, and where the Hub cannot be reached the
-library takes whatever revision it once cached; both are refused here.
+Opening a dataset with the library `datasets`, checking that what was opened is what was asked for, and telling what
+went wrong belong here; what a text or a picture must be is decided in `corpus.py` and `originals.py`. What a newcomer
+gets wrong: a commit does not pin everything by itself. A dataset's card may name files elsewhere, and where the Hub
+cannot be reached the library takes whatever revision it once cached; both are refused here.
 """
 
 from __future__ import annotations
@@ -47,8 +47,12 @@ class HubColumn:
         return f"Dataset {self.dataset} of the Hub (config {self.config or 'default'}, split {self.split})"
 
 
-def column_values(source: HubColumn) -> Iterator[Any]:
+def column_values(source: HubColumn, batch: int = _BATCH) -> Iterator[Any]:
     """The values of the column in the order of the rows, never all in memory; of Parquet only this column is fetched.
+
+    Args:
+        source: which column.
+        batch: rows that are held at a time.
 
     Raises:
         UserError: where the package `datasets` is missing, the Hub cannot be reached or refuses, or the dataset, its
@@ -56,7 +60,7 @@ def column_values(source: HubColumn) -> Iterator[Any]:
     """
     _require_library(source)
     with _told(source):
-        for table in _rows(source).select_columns(source.column).with_format("arrow").iter(_BATCH):
+        for table in _rows(source).select_columns(source.column).with_format("arrow").iter(batch):
             yield from table[source.column].to_pylist()
 
 
@@ -92,7 +96,7 @@ def _builder(source: HubColumn) -> Any:
         builder = datasets.load_dataset_builder(path, source.config, revision=source.revision, cache_dir=empty)
     if builder.name not in _FORMATS:
         raise UserError(
-            f"{source} consists of {builder.name} files, from which no sentences are read. Take a dataset of "
+            f"{source} consists of {builder.name} files, from which no column is read. Take a dataset of "
             f"{', '.join(sorted(_FORMATS))} files, or write a column of it to one."
         )
     _check_pinned(source, builder.config.data_files or {})
@@ -119,8 +123,7 @@ def _peeked_columns(rows: Any) -> list[str]:
 def _check_column(source: HubColumn, columns: list[str]) -> None:
     if source.column not in columns:
         raise UserError(
-            f"{source} has no column {source.column!r}; it has {', '.join(columns)}. Correct `column` of the "
-            "corpus's source."
+            f"{source} has no column {source.column!r}; it has {', '.join(columns)}. Correct `column` of its source."
         )
 
 
@@ -142,7 +145,7 @@ def _told(source: HubColumn) -> Iterator[None]:
     except DatasetNotFoundError as error:
         raise UserError(
             f"{source} cannot be read at commit {source.revision}: {_reason(error)} Correct `hub` or `revision` of "
-            "the corpus's source; log in with `hf auth login` if the dataset is private or asks for access."
+            "its source; log in with `hf auth login` if the dataset is private or asks for access."
         ) from None
     except network as error:
         status = http_status(error)
@@ -154,11 +157,11 @@ def _told(source: HubColumn) -> Iterator[None]:
     except KeyError:  # CSV does not tell columns before
         raise UserError(
             f"{source} has files without the column {source.column!r}, which its first file has. Correct `column` of "
-            "the corpus's source, or name a `config` whose files are all alike."
+            "its source, or name a `config` whose files are all alike."
         ) from None
     except (ValueError, FileNotFoundError, YAMLError, BadGzipFile, EOFError, zlib.error) as error:
         raise UserError(
-            f"{source} cannot be read: {_reason(error)} Correct `config` or `split` of the corpus's source, or take "
+            f"{source} cannot be read: {_reason(error)} Correct `config` or `split` of its source, or take "
             "another dataset or commit if its files are damaged."
         ) from None
 

@@ -30,6 +30,8 @@ class ImageFile(NamedTuple):
 
     image_id: str
     path: Path
+    name: str | None = None
+    """What a table calls it; a file of a folder is called by its path."""
 
 
 def list_images(folder: Path) -> list[ImageFile]:
@@ -87,7 +89,11 @@ def files_of_table(images: pa.Table, folder: Path) -> list[ImageFile]:
         UserError: where a file is gone or has other bytes.
     """
     rows = zip(images["image_id"].to_pylist(), images["file_name"].to_pylist(), strict=True)
-    files = [ImageFile(image_id, folder / name) for image_id, name in rows]
+    return check_unchanged([ImageFile(image_id, folder / name) for image_id, name in rows])
+
+
+def check_unchanged(files: list[ImageFile]) -> list[ImageFile]:
+    """The files themselves; errors as `files_of_table`."""
     for file in files:
         if not file.path.is_file() or digest(file.path.read_bytes()) != file.image_id:
             raise UserError(f"{file.path} was changed or removed while the study was being built. Build again.")
@@ -101,14 +107,22 @@ def read_images(files: list[ImageFile]) -> Iterator[tuple[str, Image]]:
 
 
 def _row(file: ImageFile, folder: Path) -> dict[str, object]:
-    image = open_image(file.path)
+    image = _open_named(file)
     return {
         "image_id": file.image_id,
-        "file_name": file.path.relative_to(folder).as_posix(),
+        "file_name": file.name or file.path.relative_to(folder).as_posix(),
         "width": image.width,
         "height": image.height,
         "thumbnail": _thumbnail(image),
     }
+
+
+def _open_named(file: ImageFile) -> Image:
+    """The picture; an error about one of a table says what the table calls it."""
+    try:
+        return open_image(file.path)
+    except UserError as error:
+        raise error if file.name is None else UserError(f"Picture {file.name} of the source: {error}") from error
 
 
 def _thumbnail(image: Image) -> bytes:

@@ -71,6 +71,10 @@ class Warehouse:
         """JSON: the Lance fragments that a shard contributes to a layer table."""
         return self.root / "index" / index / "fragments" / f"layer_{layer:02d}" / f"shard_{shard:02d}.json"
 
+    def originals(self, images: str) -> Path:
+        """Folder: the pictures of a set whose source is a table, named by their ids, and names.parquet."""
+        return self.root / "images" / images / "originals"
+
     def pictures(self, images: str, batch: int) -> Path:
         """Parquet: the images of a batch (IMAGES)."""
         return self.root / "images" / images / f"batch_{batch:02d}.parquet"

@@ -22,6 +22,7 @@ from latentlens_dag.hub_datasets import COMMIT, DATASET_ID, HubColumn
 from latentlens_dag.hub_models import MODEL_ID, HubModel
 from latentlens_dag.layers import auto_contextual_layers, auto_visual_layers, check_layers
 from latentlens_dag.models import DEFAULT_PROMPT, read_config
+from latentlens_dag.originals import ImageColumn
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 C = TypeVar("C", bound="Declared")
@@ -70,15 +71,7 @@ class CorpusSource(dg.Model, dg.Resolvable):
     def _hub_column(self, dataset: str, place: str) -> HubColumn:
         if self.file is not None:
             raise UserError(f"`source` of {place}: `file` is a file inside a `package`, and not of the Hub.")
-        if not DATASET_ID.fullmatch(dataset):
-            raise UserError(f"`source.hub: {dataset}` of {place} is no dataset of the Hub: write it as user/dataset.")
-        if not self.split or not self.column or not self.revision:
-            raise UserError(
-                f"`source` of {place}: say `split`, `column` and `revision` of {dataset}, as in "
-                f"{{hub: {dataset}, split: train, column: text, revision: COMMIT}}."
-            )
-        revision = full_commit(self.revision, "source.revision", place)
-        return HubColumn(dataset, self.config, self.split, self.column, revision)
+        return hub_column(self, dataset, "text", place)
 
     def _file(self, kind: str, place: str) -> TextSource:
         path = getattr(self, kind)
@@ -118,8 +111,48 @@ _KINDS = (*_SUFFIXES, "package", "hub")
 class ImageSource(dg.Model, dg.Resolvable):
     """Where pictures come from."""
 
-    folder: LocalPath
-    """A folder of pictures, searched below too. Relative to the defs.yaml."""
+    folder: LocalPath | None = None
+    """A folder of pictures, searched below too. Relative to the defs.yaml, as here below."""
+    parquet: LocalPath | None = None
+    """A Parquet file; `column` names the pictures: bytes, or bytes and paths as the library `datasets` writes them."""
+    hub: str | None = None
+    """A dataset on the Hugging Face Hub, as user/dataset; `split`, `column` and `revision` say what of it is read."""
+    config: str | None = None
+    split: str | None = None
+    revision: str | None = None
+    """Of hub: the full commit, so that its content never changes."""
+    column: str | None = None
+    name: str | None = None
+    """Of parquet: the column of the pictures' names; else they have those of their paths, or the numbers of rows."""
+
+    def image_source(self, place: str) -> Path | ImageColumn | HubColumn:
+        """The folder, file or dataset that is meant, or an error that says what is wrong at `place`."""
+        given = [kind for kind in _IMAGE_FIELDS if getattr(self, kind) is not None]
+        if len(given) != 1:
+            raise UserError(
+                f"`source` of {place} must be exactly one of {', '.join(_IMAGE_FIELDS)}; it has "
+                f"{', '.join(given) or 'none of them'}."
+            )
+        others = [field for fields in _IMAGE_FIELDS.values() for field in fields]
+        for field in others:
+            if getattr(self, field) is not None and field not in _IMAGE_FIELDS[given[0]]:
+                raise UserError(f"`source` of {place}: `{field}` does not belong to `{given[0]}`. Leave it out.")
+        if self.hub is not None:
+            return hub_column(self, self.hub, "image", place)
+        path = existing(getattr(self, given[0]), f"source.{given[0]}", place)
+        if self.parquet is None:
+            return path
+        if not self.column:
+            raise UserError(f"`source` of {place}: {path.name} is a table: say its `column` of pictures.")
+        return ImageColumn(path, self.column, self.name)
+
+
+_IMAGE_FIELDS = {
+    "folder": (),
+    "parquet": ("column", "name"),
+    "hub": ("config", "split", "column", "revision"),
+}
+"""The kinds of sources of pictures, and what belongs to each."""
 
 
 class RegionSource(dg.Model, dg.Resolvable):
@@ -235,10 +268,10 @@ class ImageSet(Declared):
 
         self.check_name(context)
         check_count(self.batches, "batches", self.place(context))
-        existing(self.source.folder, "source.folder", self.place(context))
+        source = self.source.image_source(self.place(context))
         if self.regions is not None:
             existing(self.regions.masks, "regions.masks", self.place(context))
-        return image_definitions(self)
+        return image_definitions(self, source)
 
 
 class Index(Declared):
@@ -353,6 +386,19 @@ def existing(path: Path, field: str, place: str) -> Path:
     if not path.exists():
         raise UserError(f"`{field}` of {place}: {path} does not exist. Paths are relative to the defs.yaml.")
     return path
+
+
+def hub_column(source: CorpusSource | ImageSource, dataset: str, example: str, place: str) -> HubColumn:
+    """The column of a dataset of the Hub that a source names."""
+    if not DATASET_ID.fullmatch(dataset):
+        raise UserError(f"`source.hub: {dataset}` of {place} is no dataset of the Hub: write it as user/dataset.")
+    if not source.split or not source.column or not source.revision:
+        raise UserError(
+            f"`source` of {place}: say `split`, `column` and `revision` of {dataset}, as in "
+            f"{{hub: {dataset}, split: train, column: {example}, revision: COMMIT}}."
+        )
+    revision = full_commit(source.revision, "source.revision", place)
+    return HubColumn(dataset, source.config, source.split, source.column, revision)
 
 
 def full_commit(revision: str, field: str, place: str) -> str:

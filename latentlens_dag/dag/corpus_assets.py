@@ -11,6 +11,7 @@ from latentlens_dag.dag import keys
 from latentlens_dag.dag.reporting import written
 from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.versions import SOURCE_PATH, SOURCE_VERSION, observed_version, version_of
+from latentlens_dag.hub_datasets import HubColumn
 from latentlens_dag.hub_models import HubModel
 from latentlens_dag.identity import combined
 
@@ -30,8 +31,7 @@ def _source(corpus: "Corpus", source: core.Source) -> dg.SourceAsset:
     key, group = keys.corpus(corpus.name, "source"), f"corpus_{corpus.name}"
     if isinstance(source, core.TextSource):
         return observed(key, source.path, group)
-    version = combined([source.dataset, source.config, source.split, source.revision])
-    return pinned(key, version, f"{source} at commit {source.revision}", group)
+    return hub_column(key, source, group)
 
 
 def observed(key: dg.AssetKey, path: Path, group: str) -> dg.SourceAsset:
@@ -54,6 +54,12 @@ def model_source(key: dg.AssetKey, model: Path | HubModel, group: str) -> dg.Sou
     if isinstance(model, Path):
         return observed(key, model, group)
     return pinned(key, model.version, f"{model.repo} of the Hub at commit {model.revision}", group)
+
+
+def hub_column(key: dg.AssetKey, source: HubColumn, group: str) -> dg.SourceAsset:
+    """A split of a dataset of the Hub, at its commit."""
+    version = combined([source.dataset, source.config, source.split, source.revision])
+    return pinned(key, version, f"{source} at commit {source.revision}", group)
 
 
 def pinned(key: dg.AssetKey, version: str, what: str, group: str) -> dg.SourceAsset:

@@ -1,5 +1,10 @@
-"""The assets of an image set: its observed source, its pictures in batches, their annotated regions."""
+"""The assets of an image set: its source, its pictures in batches, their annotated regions.
 
+What a newcomer gets wrong: pictures of a table get files of their own (`originals`), those of a folder stay there.
+"""
+
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -7,37 +12,63 @@ import pyarrow.parquet as pq
 
 from latentlens_dag import images as core
 from latentlens_dag.dag import keys
-from latentlens_dag.dag.corpus_assets import observed
+from latentlens_dag.dag.corpus_assets import hub_column, observed
 from latentlens_dag.dag.reporting import written
 from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.versions import version_of
+from latentlens_dag.hub_datasets import HubColumn
+from latentlens_dag.originals import TableSource, batch_of_originals, check_names, write_originals
 from latentlens_dag.schema import IMAGES, REGIONS
 from latentlens_dag.warehouse import write_json, write_parquet
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from latentlens_dag.dag.components import ImageSet
 
-_PICTURES, _REGIONS = 1, 1  # algorithms
+_ORIGINALS, _PICTURES, _REGIONS = 1, 1, 1  # algorithms
+Source = Path | TableSource
 
 
-def image_definitions(images: "ImageSet") -> dg.Definitions:
-    """source -> pictures[batch]; regions_source -> regions[batch], where there are regions."""
+def image_definitions(images: "ImageSet", source: Source) -> dg.Definitions:
+    """source (-> originals) -> pictures[batch]; regions_source -> regions[batch], where there are regions."""
     group = f"images_{images.name}"
-    assets: list[Any] = [observed(keys.images(images.name, "source"), images.source.folder, group), _pictures(images)]
+    assets: list[Any] = [_source(images, source, group), _pictures(images, source)]
+    if not isinstance(source, Path):
+        assets.append(_originals(images, source))
     if images.regions is not None:
         file = images.regions.masks
-        assets += [observed(keys.images(images.name, "regions_source"), file, group), _regions(images, file)]
+        assets += [observed(keys.images(images.name, "regions_source"), file, group), _regions(images, source, file)]
     return dg.Definitions(assets=assets)
 
 
-def _pictures(images: "ImageSet") -> dg.AssetsDefinition:
-    folder = images.source.folder
+def _source(images: "ImageSet", source: Source, group: str) -> dg.SourceAsset:
+    key = keys.images(images.name, "source")
+    if isinstance(source, HubColumn):
+        return hub_column(key, source, group)
+    return observed(key, source if isinstance(source, Path) else source.path, group)
+
+
+def _originals(images: "ImageSet", source: TableSource) -> dg.AssetsDefinition:
+    # A file's name does not decide the pictures; its content has a version of its own.
+    fields = asdict(source) if isinstance(source, HubColumn) else {"column": source.column, "name": source.name}
 
     @dg.asset(
-        key=keys.images(images.name, "pictures"),
+        key=keys.images(images.name, "originals"),
         deps=[keys.images(images.name, "source")],
+        group_name=f"images_{images.name}",
+        kinds={"parquet"},
+        code_version=version_of(_ORIGINALS, **fields),
+        description="The distinct pictures of the source, as files named by their ids, and their names.",
+    )
+    def originals(warehouse: WarehouseResource) -> dg.MaterializeResult:
+        return written(write_originals(source, warehouse.paths.originals(images.name)))
+
+    return originals
+
+
+def _pictures(images: "ImageSet", source: Source) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=keys.images(images.name, "pictures"),
+        deps=[keys.images(images.name, "source" if isinstance(source, Path) else "originals")],
         partitions_def=keys.partitions(images.batches),
         group_name=f"images_{images.name}",
         kinds={"parquet"},
@@ -48,13 +79,18 @@ def _pictures(images: "ImageSet") -> dg.AssetsDefinition:
         batch = int(context.partition_key)
         write_json({"parts": images.batches}, warehouse.paths.shape("images", images.name))
         out = warehouse.paths.pictures(images.name, batch)
-        write_parquet(core.image_table(core.batch_of_images(folder, batch, images.batches), folder), out, IMAGES)
+        if isinstance(source, Path):
+            folder, files = source, core.batch_of_images(source, batch, images.batches)
+        else:
+            folder = warehouse.paths.originals(images.name)
+            files = batch_of_originals(folder, batch, images.batches)
+        write_parquet(core.image_table(files, folder), out, IMAGES)
         return written(out)
 
     return pictures
 
 
-def _regions(images: "ImageSet", file: "Path") -> dg.AssetsDefinition:
+def _regions(images: "ImageSet", source: Source, file: Path) -> dg.AssetsDefinition:
     @dg.asset(
         key=keys.images(images.name, "regions"),
         deps=[keys.images(images.name, "pictures"), keys.images(images.name, "regions_source")],
@@ -67,6 +103,8 @@ def _regions(images: "ImageSet", file: "Path") -> dg.AssetsDefinition:
     def regions(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> dg.MaterializeResult:
         from latentlens_dag.annotations import read_regions
 
+        if not isinstance(source, Path):
+            check_names(warehouse.paths.originals(images.name), source)
         batch = int(context.partition_key)
         pictures = pq.read_table(warehouse.paths.pictures(images.name, batch))
         ids = {row["file_name"]: (row["image_id"], row["width"], row["height"]) for row in pictures.to_pylist()}

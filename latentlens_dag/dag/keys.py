@@ -33,7 +33,7 @@ def corpus(name: str, part: str) -> dg.AssetKey:
 
 
 def images(name: str, part: str) -> dg.AssetKey:
-    """images/<name>/source, pictures, regions_source, regions."""
+    """images/<name>/source, originals, pictures, regions_source, regions."""
     return dg.AssetKey(["images", name, part])
 
 

@@ -414,8 +414,12 @@ def _write_shape(parts: StudyParts, paths: Warehouse) -> None:
 
 def _picture_files(parts: StudyParts, paths: Warehouse, batch: int) -> list:
     from latentlens_dag.images import files_of_table
+    from latentlens_dag.originals import originals_of_table
 
-    return files_of_table(pq.read_table(paths.pictures(parts.images.name, batch)), parts.images.source.folder)
+    pictures, folder = pq.read_table(paths.pictures(parts.images.name, batch)), parts.images.source.folder
+    if folder is None:
+        return originals_of_table(pictures, paths.originals(parts.images.name))
+    return files_of_table(pictures, folder)
 
 
 def _truth(parts: StudyParts, paths: Warehouse) -> Any:

@@ -1,0 +1,120 @@
+"""Pictures of a Parquet file and of the Hub through Dagster."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from latentlens_dag.errors import UserError
+from latentlens_dag.testing import tiny_project
+from tests.hub_server import COMMIT, HubServer, Repo
+
+CLI = "from latentlens_dag.cli import main\nos.chdir(sys.argv.pop(1))\nmain()"
+PARQUET = "{parquet: pictures.parquet, column: image}"
+HUB = f"{{hub: user/pictures, split: train, column: image, revision: {COMMIT}}}"
+
+
+def _declare(project: Path, source: str) -> None:
+    file = project / "assets" / "tiny" / "defs.yaml"
+    kept = file.with_suffix(".kept")
+    text = kept.read_text() if kept.exists() else file.read_text()
+    kept.write_text(text)
+    file.write_text(text.replace("{folder: pictures}", source))
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    project = tiny_project(tmp_path / "project", shards=1, batches=2)
+    here = project / "assets" / "tiny"
+    rows = [{"bytes": file.read_bytes(), "path": file.name} for file in (here / "pictures").iterdir()]
+    pq.write_table(pa.table({"image": rows}), here / "pictures.parquet")
+    return project
+
+
+def _run(hub: HubServer, project: Path, *arguments: str, code: int = 0) -> str:
+    run = hub.run(CLI, str(project), *arguments, home=project.parent / "hub_home")
+    assert run.returncode == code, run.stdout + run.stderr
+    return " ".join(run.stderr.split()) if code else run.stdout
+
+
+def _results(home: Path) -> dict[str, bytes]:
+    root = home / "warehouse"
+    files = [*(root / "images").rglob("*_0?.parquet"), *(root / "study").rglob("*.parquet")]
+    return {str(file.relative_to(root)): file.read_bytes() for file in files}
+
+
+def test_a_study_of_a_table_of_pictures_is_that_of_a_folder_with_the_same_files(project: Path) -> None:
+    hub, here = HubServer(), project / "assets" / "tiny"
+    hub.add(Repo("user/pictures", {"train.parquet": (here / "pictures.parquet").read_bytes()}))
+    homes = {"{folder: pictures}": project / "a", PARQUET: project / "b", HUB: project / "c"}
+    for source, home in homes.items():
+        _declare(project, source)
+        assert hub.asked("train.parquet") == 0
+        _run(hub, project, "build", "--home", str(home))
+    whole = _results(project / "a")
+    assert len(whole) > 15 and "images/pictures/batch_01.parquet" in whole
+    assert _results(project / "b") == whole
+    assert _results(project / "c") == whole
+    assert not (project / "a" / "warehouse" / "images" / "pictures" / "originals").exists()
+    read = hub.asked("train.parquet")
+    assert json.loads(_run(hub, project, "plan", "--json", "--home", str(project / "c"))) == []
+    assert hub.asked("train.parquet") == read > 0
+
+
+def test_another_picture_in_the_table_makes_its_batch_new_and_another_order_makes_nothing_new(project: Path) -> None:
+    hub, file = HubServer(), project / "assets" / "tiny" / "pictures.parquet"
+    _declare(project, PARQUET)
+    _run(hub, project, "build", "images/pictures")
+    rows = pq.read_table(file)["image"].to_pylist()
+    pq.write_table(pa.table({"image": rows[::-1]}), file)
+    before = _results(project / ".latentlens")
+    _run(hub, project, "build", "images/pictures")
+    assert _results(project / ".latentlens") == before
+    pq.write_table(pa.table({"image": rows[1:]}), file)
+    _run(hub, project, "build", "images/pictures")
+    after = _results(project / ".latentlens")
+    originals = project / ".latentlens" / "warehouse" / "images" / "pictures" / "originals"
+    assert len(list(originals.iterdir())) == 3 + 1
+    assert [after[name] == before[name] for name in sorted(after) if "/batch_" in name].count(False) == 1
+
+
+MISTAKES = {
+    "two sources": ("{folder: pictures, parquet: pictures.parquet}", "exactly one of folder, parquet, hub; it has fol"),
+    "none": ("{}", "exactly one of folder, parquet, hub; it has none of them"),
+    "no column": ("{parquet: pictures.parquet}", r"pictures\.parquet is a table: say its `column` of pictures"),
+    "a column of a folder": ("{folder: pictures, column: image}", "`column` does not belong to `folder`"),
+    "a split of a file": ("{parquet: pictures.parquet, column: a, split: b}", "`split` does not belong to `parquet`"),
+    "names of the Hub": (HUB.replace("{", "{name: a, "), "`name` does not belong to `hub`"),
+    "a branch": (HUB.replace(COMMIT, "main"), "`source.revision: main` of ImageSet pictures .* is no full commit"),
+    "no split": (HUB.replace("split: train, ", ""), r"say `split`, `column` and .* column: image, revision"),
+    "no name": (
+        HUB.replace("user/pictures", "pictures"),
+        "`source.hub: pictures` of ImageSet pictures .* user/dataset",
+    ),
+    "no file": (PARQUET.replace("pictures.p", "p.p"), r"`source.parquet` of ImageSet pictures .* does not exist"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_source_that_is_not_named_rightly_is_told_when_definitions_load(project: Path, mistake: str) -> None:
+    from latentlens_dag.dag.loading import load_definitions
+    from latentlens_dag.home import Home
+
+    source, message = MISTAKES[mistake]
+    _declare(project, source)
+    with pytest.raises(UserError, match=message):
+        load_definitions(project, Home(project / "home"))
+
+
+def test_a_mistake_in_the_table_ends_the_build_with_one_message(project: Path) -> None:
+    _declare(project, PARQUET.replace("image", "img"))
+    told = _run(HubServer(), project, "build", code=2)
+    assert "pictures.parquet has no column 'img'; it has image. Correct `column`" in told and "Traceback" not in told
+    rows = pq.read_table(project / "assets" / "tiny" / "pictures.parquet")["image"].to_pylist()
+    same = [{**row, "path": "picture_0.png"} for row in rows]
+    pq.write_table(pa.table({"image": same}), project / "assets" / "tiny" / "pictures.parquet")
+    _declare(project, PARQUET)
+    told = _run(HubServer(), project, "build", code=2)
+    assert "calls 4 of them picture_0.png" in told and "Traceback" not in told
