@@ -8,6 +8,8 @@ people; a model is always shown the original file, which must stay where the sou
 from __future__ import annotations
 
 import io
+import struct
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 THUMBNAIL_SIDE = 256
+# What Pillow's readers raise on damaged files.
+_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error)
 
 
 class ImageFile(NamedTuple):
@@ -60,19 +64,36 @@ def batch_of_images(folder: Path, batch: int, batches: int) -> list[ImageFile]:
 
 
 def open_image(path: Path) -> Image:
-    """A picture as RGB, turned upright as its EXIF orientation says.
+    """A picture as a person sees it, as RGB: upright, on white, the first frame.
+
+    It is turned as its EXIF orientation says; what is transparent is put on white; of an animation, or of a file of
+    several pages, the first one is taken; gray of 16 bits is scaled to 8 bits; CMYK and palettes are converted.
 
     Raises:
-        UserError: where the file cannot be read as a picture.
+        UserError: where the file cannot be opened or read as a picture, is too large (Pillow's own limit,
+            `Image.MAX_IMAGE_PIXELS`), or has no known range of brightness (32 bits per pixel).
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, ImageOps
 
     try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of tags and comments that are damaged, where the pixels are not
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                return _on_white(_in_8_bits(ImageOps.exif_transpose(image), path))
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise UserError(
-            f"{path} cannot be read as a picture ({error}): it is damaged, or no picture. Replace or remove it."
+            f"{path} has more than {Image.MAX_IMAGE_PIXELS:,} pixels, the most that are read: it may be damaged, or "
+            "made to fill the memory. Make it smaller (models scale it down anyway) or remove it."
+        ) from error
+    except _UNREADABLE as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise UserError(
+                f"{path} cannot be opened ({error.strerror}). Correct the name, or who may read it."
+            ) from error
+        raise UserError(
+            f"{path} cannot be read as a picture ({error}): it is damaged, cut short, or no picture. Replace or remove "
+            "it."
         ) from error
 
 
@@ -104,6 +125,33 @@ def read_images(files: list[ImageFile]) -> Iterator[tuple[str, Image]]:
     """Ids and pictures, one at a time."""
     for file in files:
         yield file.image_id, open_image(file.path)
+
+
+def _in_8_bits(image: Image, path: Path) -> Image:
+    """The picture with 8 bits per channel; Pillow's own conversion makes 16 bits white from 256 on."""
+    import numpy as np
+    from PIL import Image
+
+    if image.mode in ("I", "F"):
+        raise UserError(
+            f"{path} has 32 bits per pixel, and no file says which of its values is white. Save it with 8 or 16 bits."
+        )
+    if not image.mode.startswith("I;16"):
+        return image
+    values = np.asarray(image)
+    gray = (values >> 8).astype(np.uint8)
+    gray[values == image.info.get("transparency", -1)] = 255
+    return Image.fromarray(gray)
+
+
+def _on_white(image: Image) -> Image:
+    """The picture as RGB; colors that are hidden under transparency are not to come to light."""
+    from PIL import Image
+
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
 
 
 def _row(file: ImageFile, folder: Path) -> dict[str, object]:

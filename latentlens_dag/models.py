@@ -196,7 +196,9 @@ def _processor_name(source: str | Path) -> str | None:
         named: str | None = json.loads(Path(path).read_text("utf-8")).get("processor_class") if path else None
         if named is not None:
             return named
-    found: str | None = PROCESSOR_MAPPING_NAMES.get(AutoConfig.from_pretrained(source, trust_remote_code=False).model_type)
+    found: str | None = PROCESSOR_MAPPING_NAMES.get(
+        AutoConfig.from_pretrained(source, trust_remote_code=False).model_type
+    )
     return found
 
 

@@ -1,4 +1,7 @@
 import io
+import struct
+import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -64,3 +67,120 @@ def test_a_picture_that_changed_since_it_was_listed_is_refused(tmp_path: Path) -
     _save(tmp_path / "a.png", 1)
     with pytest.raises(UserError, match="changed or removed"):
         files_of_table(table, tmp_path)
+
+
+def _pixel(path: Path, x: int = 0, y: int = 0) -> tuple[int, ...]:
+    image = open_image(path)
+    assert image.mode == "RGB"
+    return image.getpixel((x, y))
+
+
+def test_one_pixel_is_a_picture(tmp_path: Path) -> None:
+    Image.new("RGB", (1, 1), (10, 20, 30)).save(tmp_path / "dot.png")
+    assert open_image(tmp_path / "dot.png").size == (1, 1)
+    assert _pixel(tmp_path / "dot.png") == (10, 20, 30)
+
+
+@pytest.mark.parametrize("side", [10_000, 20_000])  # of which Pillow would warn, and which it would refuse
+def test_a_picture_that_would_fill_the_memory_is_refused_unread(tmp_path: Path, side: int) -> None:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
+    bomb = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    (tmp_path / "bomb.png").write_bytes(bomb)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UserError, match=r"bomb\.png has more than 89,478,485 pixels.*Make it smaller"):
+            open_image(tmp_path / "bomb.png")
+
+
+@pytest.mark.parametrize("suffix", ["bmp", "gif", "jpg", "png", "tiff", "webp"])
+def test_a_file_that_is_cut_short_anywhere_is_told_or_still_whole(tmp_path: Path, suffix: str) -> None:
+    _save(tmp_path / f"whole.{suffix}", 0)
+    whole, pixels = (tmp_path / f"whole.{suffix}").read_bytes(), open_image(tmp_path / f"whole.{suffix}")
+    refused = 0
+    for end in range(0, len(whole), 37):
+        (tmp_path / f"cut.{suffix}").write_bytes(whole[:end])
+        try:
+            assert open_image(tmp_path / f"cut.{suffix}").tobytes() == pixels.tobytes()
+        except UserError as error:
+            refused += 1
+            assert f"cut.{suffix} cannot be read as a picture" in str(error)
+            assert "Replace or remove it." in str(error)
+    assert refused >= len(whole) // 37 // 2
+
+
+def test_cmyk_is_read_in_its_colors(tmp_path: Path) -> None:
+    Image.new("CMYK", (16, 16), (0, 255, 255, 0)).save(tmp_path / "red.jpg", quality=95)
+    red, green, blue = _pixel(tmp_path / "red.jpg")
+    assert red > 240
+    assert max(green, blue) < 15
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_what_is_transparent_is_put_on_white_and_hides_its_color(tmp_path: Path, mode: str) -> None:
+    image = Image.new("RGBA", (3, 1), (0, 0, 0, 0))
+    image.putpixel((1, 0), (0, 0, 0, 255))
+    image.putpixel((2, 0), (0, 0, 0, 128))
+    if mode == "P":
+        image = Image.new("P", (2, 1))  # color 0 is black, and transparent
+        image.putpalette([0, 0, 0, 0, 0, 0])
+        image.putpixel((1, 0), 1)
+        image.save(tmp_path / "glass.png", transparency=0)
+    else:
+        image.convert(mode).save(tmp_path / "glass.png")
+        assert _pixel(tmp_path / "glass.png", 2)[0] in range(126, 130)
+    assert _pixel(tmp_path / "glass.png", 0) == (255, 255, 255)
+    assert _pixel(tmp_path / "glass.png", 1) == (0, 0, 0)
+
+
+def test_a_palette_is_read_in_its_colors(tmp_path: Path) -> None:
+    image = Image.new("P", (1, 1), 1)
+    image.putpalette([9, 9, 9, 40, 50, 60])
+    image.save(tmp_path / "palette.png")
+    assert _pixel(tmp_path / "palette.png") == (40, 50, 60)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
+def test_gray_of_16_bits_keeps_its_shades(tmp_path: Path, suffix: str) -> None:
+    Image.fromarray(np.array([[0, 256, 0x8000, 0xFFFF]], np.uint16)).save(tmp_path / f"deep.{suffix}")
+    assert [_pixel(tmp_path / f"deep.{suffix}", x)[1] for x in range(4)] == [0, 1, 128, 255]
+
+
+def test_gray_of_16_bits_with_a_transparent_shade_is_put_on_white(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0, 0x8000]], np.uint16)).save(tmp_path / "deep.png", transparency=0)
+    assert [_pixel(tmp_path / "deep.png", x)[0] for x in range(2)] == [255, 128]
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+def test_32_bits_per_pixel_are_refused_for_white_is_not_known(tmp_path: Path, dtype: type) -> None:
+    Image.fromarray(np.array([[0, 1000]], dtype)).save(tmp_path / "heights.tiff")
+    with pytest.raises(UserError, match=r"heights\.tiff has 32 bits per pixel.*8 or 16 bits"):
+        open_image(tmp_path / "heights.tiff")
+
+
+@pytest.mark.parametrize("suffix", ["gif", "png", "webp", "tiff"])
+def test_of_several_frames_the_first_is_read(tmp_path: Path, suffix: str) -> None:
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue", "green")]
+    how = {"lossless": True} if suffix == "webp" else {}
+    frames[0].save(tmp_path / f"moving.{suffix}", save_all=True, append_images=frames[1:], **how)
+    assert _pixel(tmp_path / f"moving.{suffix}") == (255, 0, 0)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
+    upright = Image.fromarray(np.arange(24, dtype=np.uint8).reshape(4, 6) * 10).convert("RGB")
+    back = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # Pillow's numbers of the way from upright to how it is stored
+    stored = upright.transpose(Image.Transpose(back[orientation])) if orientation > 1 else upright
+    exif = stored.getexif()
+    exif[0x0112] = orientation
+    stored.save(tmp_path / "turned.png", exif=exif)
+    assert open_image(tmp_path / "turned.png").tobytes() == upright.tobytes()
+
+
+def test_a_file_that_cannot_be_opened_is_not_called_damaged(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"absent\.png cannot be opened \(No such file or directory\)"):
+        open_image(tmp_path / "absent.png")
+    with pytest.raises(UserError, match=r"cannot be opened \(Is a directory\)"):
+        open_image(tmp_path)

@@ -24,7 +24,7 @@ from latentlens_dag.warehouse import write_json, write_parquet
 if TYPE_CHECKING:
     from latentlens_dag.dag.components import ImageSet
 
-_ORIGINALS, _PICTURES, _REGIONS = 1, 1, 1  # algorithms
+_ORIGINALS, _PICTURES, _REGIONS = 1, 2, 1  # algorithms
 Source = Path | TableSource
 
 

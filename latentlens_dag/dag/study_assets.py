@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from latentlens_dag.states import LanguageModel
 
 # Algorithms: raise one when the same input would give other bytes.
-_MODEL_CHECKS, _VISUAL, _LENS, _JUDGEMENTS, _INTERPRETABILITY, _ANALYSIS, _CATALOG = 2, 1, 1, 1, 1, 1, 1
+_MODEL_CHECKS, _VISUAL, _LENS, _JUDGEMENTS, _INTERPRETABILITY, _ANALYSIS, _CATALOG = 2, 2, 1, 1, 1, 1, 1
 
 
 @dataclass(frozen=True)
