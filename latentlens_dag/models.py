@@ -113,8 +113,19 @@ class Vlm:
         return VisualStates(states, _token_table(maps))
 
     def token_map(self, width: int, height: int) -> TokenMap:
-        """Where the visual tokens of an image of this size lie in it."""
-        return region_map(self.model.config.model_type, self.name)(self.processor, self.model.config, width, height)
+        """Where the visual tokens of an image of this size lie in it.
+
+        Raises:
+            UserError: where the family's map is not known, or its processor takes no image of this shape.
+        """
+        family_map = region_map(self.model.config.model_type, self.name)
+        try:
+            return family_map(self.processor, self.model.config, width, height)
+        except (ValueError, IndexError, ZeroDivisionError) as error:
+            raise UserError(
+                f"{self.name} cannot be shown an image of {width} x {height} pixels ({error}): its processor takes "
+                "none that is so narrow or so small. Cut the image to a squarer shape, or leave it out."
+            ) from error
 
     def _forward(
         self, images: Sequence[Image], layers: Sequence[int], prompt: str | None, mapped: Sequence[int]

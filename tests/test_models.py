@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from latentlens_dag import model_checks, models
 from latentlens_dag.errors import UserError
@@ -22,7 +23,7 @@ from latentlens_dag.model_checks import (
 )
 from latentlens_dag.models import Vlm, chosen_dtype, load_language_model, load_vlm
 from latentlens_dag.states import captured, fingerprint
-from latentlens_dag.testing import tiny_llava
+from latentlens_dag.testing import tiny_llava, tiny_vlm
 
 GIB = 1 << 30
 SIZES = [(48, 48), (100, 60), (60, 100)]
@@ -235,3 +236,12 @@ def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub() -> None:
     for load in (load_vlm, load_language_model):
         with pytest.raises(UserError, match="nope is no model: there is no such folder"):
             load("nope")
+
+
+@pytest.mark.parametrize(("family", "size"), [("qwen2_vl", (5000, 20)), ("llava_next", (1, 40))])
+def test_an_image_that_is_too_narrow_for_the_processor_is_told(
+    tmp_path: Path, family: str, size: tuple[int, int]
+) -> None:
+    vlm = load_vlm(tiny_vlm(family, tmp_path), device="cpu")
+    with pytest.raises(UserError, match=rf"cannot be shown an image of {size[0]} x {size[1]} pixels.*squarer"):
+        vlm.visual_states([Image.new("RGB", size)], [0])
