@@ -1,0 +1,347 @@
+"""A model looked at before a study is declared: whether it can be read, how it sees an image, what it will cost.
+
+What a newcomer gets wrong: times and bytes are estimates from one image and one batch on this machine. A family
+whose number of visual tokens follows the image is to be asked with an image of the study's usual size.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from latentlens_dag.errors import UserError
+from latentlens_dag.families import TokenMap, region_map
+from latentlens_dag.layers import auto_contextual_layers, auto_visual_layers
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+
+    from latentlens_dag.model_checks import ModelCheck
+    from latentlens_dag.models import Vlm
+    from latentlens_dag.states import LanguageModel
+
+IMAGES = 1000
+"""What time and disk are estimated for."""
+_LOCALIZED_BYTES = 10**9  # of the whole model: up to these the place of the tokens is checked unasked
+_TEXTS, _TEXT_TOKENS = 16, 32
+_LEAST_BOX = 16  # pixels: what `localization` asks for
+_ROW_BYTES = 28  # of a stored state besides its numbers: image id, token index, norm
+
+
+class ModelSize(NamedTuple):
+    """What a model is, and what its language model takes."""
+
+    model_type: str
+    model_class: str
+    blocks: int
+    width: int
+    vocabulary: int
+    parameters: int
+    """Of the language model: its decoder, embedding and unembedding; what is shared counts once."""
+    bytes_in_memory: int
+    """Of these parameters."""
+    dtype: str
+    device: str
+
+
+class View(NamedTuple):
+    """One view of an image: the squashed whole, its tiles, or tokens whose place is not known."""
+
+    name: str
+    tokens: int
+    tiles: int
+    rows: int
+    columns: int
+
+
+class Layout(NamedTuple):
+    """How a model sees an image."""
+
+    width: int
+    height: int
+    tokens: int
+    views: list[View]
+    newlines: int
+    first_box: list[float]
+    """x0, y0, x1, y1 in pixels of the image."""
+    last_box: list[float]
+    covered: float
+    """The share of the image that lies in some box."""
+
+
+class Cost(NamedTuple):
+    """What was measured, and what follows from it for IMAGES images like this one."""
+
+    text_batch_s: float
+    text_tokens_per_s: float
+    image_s: float | None = None
+    images_s: float | None = None
+    images_bytes: int | None = None
+    """Of the visual states at the automatic layers."""
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """All that `inspect-model` tells."""
+
+    source: str
+    revision: str | None
+    size: ModelSize
+    layout: Layout | None
+    """None for a language model without vision."""
+    checks: list[ModelCheck]
+    not_checked: str | None
+    """Why the place of the visual tokens was not checked; None where it was, or there are none."""
+    cost: Cost
+    contextual_layers: list[int]
+    visual_layers: list[int]
+    defs: str
+    """A defs.yaml to begin with."""
+
+    def facts(self) -> dict[str, Any]:
+        """The same as plain values."""
+        plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        layout = self.layout and {**self.layout._asdict(), "views": [view._asdict() for view in self.layout.views]}
+        parts = {"size": self.size._asdict(), "layout": layout, "cost": self.cost._asdict()}
+        return plain | parts | {"checks": [check._asdict() for check in self.checks]}
+
+
+def inspect_model(
+    source: str | Path,
+    image: Image | None = None,
+    revision: str | None = None,
+    localize: bool | None = None,
+    picture: Path | None = None,
+) -> Inspection:
+    """Load a model, run its self-checks, and measure what it takes.
+
+    Args:
+        source: a folder, or a Hub id.
+        image: shown to the model; noise of 150 x 100 pixels by default.
+        revision: full commit, for a Hub id.
+        localize: whether the place of the visual tokens is checked, which takes some passes per view; by default for
+            models of up to 1 GB.
+        picture: a PNG to write: the image with its tokens.
+
+    Raises:
+        UserError: where there is no model, it cannot be read, or it cannot be shown the image.
+    """
+    from latentlens_dag.model_checks import causality, noise_image, padding_invariance
+    from latentlens_dag.models import load_language_model, load_vlm
+
+    config = _config(source, revision)
+    if "vision_config" in config:
+        region_map(config.get("model_type", "?"), str(source))  # refuses before the weights are loaded
+        return _inspect_vlm(load_vlm(source, revision), revision, image or noise_image(150, 100), localize, picture)
+    if image is not None or picture is not None or localize:
+        raise UserError(f"{source} is a language model without vision: it cannot be shown an image.")
+    model = load_language_model(source, revision)
+    size = _size(config.get("model_type", "?"), model.decoder, model)
+    checks = [causality(model), padding_invariance(model)]
+    return _inspection(str(source), revision, size, None, checks, None, _text_cost(model))
+
+
+def token_union(boxes: NDArray[np.float32], width: int, height: int) -> float:
+    """The share of an image that lies in at least one of the boxes [T, 4], exactly."""
+    clipped = np.clip(boxes.astype(np.float64), 0, [width, height, width, height])
+    x, y = (
+        np.unique(np.concatenate([[0, end], clipped[:, i], clipped[:, i + 2]])) for i, end in ((0, width), (1, height))
+    )
+    inside = np.zeros((len(y) - 1, len(x) - 1), bool)
+    for x0, y0, x1, y1 in clipped:
+        left, right = np.searchsorted(x, [x0, x1])
+        top, bottom = np.searchsorted(y, [y0, y1])
+        inside[top:bottom, left:right] = True
+    return float(np.diff(y) @ inside @ np.diff(x)) / (width * height)
+
+
+def layout_of(places: TokenMap, width: int, height: int) -> Layout:
+    """What a region map says of an image of `width` x `height` pixels, in short."""
+    view = np.array(places.view)
+    names = [name for name in dict.fromkeys(places.view) if name != "newline"]
+    ends = [[float(value) for value in places.boxes[token]] for token in (0, -1)]
+    return Layout(
+        width=width,
+        height=height,
+        tokens=len(view),
+        views=[_view(name, places, view == name) for name in names],
+        newlines=places.view.count("newline"),
+        first_box=ends[0],
+        last_box=ends[1],
+        covered=token_union(places.boxes, width, height),
+    )
+
+
+def _view(name: str, places: TokenMap, of_it: NDArray[np.bool_]) -> View:
+    rows, columns, tiles = (len(np.unique(numbers[of_it])) for numbers in (places.row, places.col, places.tile))
+    return View(name, int(of_it.sum()), tiles, rows, columns)
+
+
+def _config(source: str | Path, revision: str | None) -> dict[str, Any]:
+    """A model's config.json, of a folder or of the Hub."""
+    from latentlens_dag.models import read_config
+
+    found = read_config(source)
+    if found is not None:
+        return found
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", str(source)):
+        raise UserError(f"There is no folder {source}, and it is no Hub id (USER/NAME) either. Correct the path.")
+    from transformers import PreTrainedConfig
+
+    try:
+        config, _ = PreTrainedConfig.get_config_dict(source, revision=revision)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"There is no folder {source}, and no model of that name could be had from the Hub "
+            f"({str(error).strip().splitlines()[0]}). Correct the path, or the id and `--revision`."
+        ) from error
+    return dict(config)
+
+
+def _inspect_vlm(
+    vlm: Vlm, revision: str | None, image: Image, localize: bool | None, picture: Path | None
+) -> Inspection:
+    from latentlens_dag.model_checks import check_model
+    from latentlens_dag.token_picture import draw_tokens
+
+    places = vlm.token_map(image.width, image.height)
+    if picture is not None:
+        draw_tokens(image, places, picture)
+    checks, not_checked = check_model(vlm).checks, _not_localized(vlm, localize)
+    if not_checked is None:
+        checks = [*checks, _localization(vlm)]
+    size = _size(vlm.model.config.model_type, vlm.model, vlm.language_model)
+    layout = layout_of(places, image.width, image.height)
+    cost = _image_cost(vlm, image, len(places.view))
+    return _inspection(vlm.name, revision, size, layout, checks, not_checked, cost)
+
+
+def _not_localized(vlm: Vlm, localize: bool | None) -> str | None:
+    """Why `localization` is not run; None where it is."""
+    whole = sum(p.numel() * p.element_size() for p in vlm.model.parameters())
+    if localize is None and whole > _LOCALIZED_BYTES:
+        return f"the model takes {whole / 1e9:.1f} GB, and the check some passes per view: `--localize` runs it"
+    return "switched off" if localize is False else None
+
+
+def _localization(vlm: Vlm) -> ModelCheck:
+    """On noise that is so large that boxes are, as far as the family lets them grow."""
+    from latentlens_dag.model_checks import localization, noise_image
+
+    width, height = 150, 100
+    for _ in range(5):
+        boxes = vlm.token_map(width, height).boxes
+        sides = np.stack([boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]])
+        if sides[sides > 0].min() >= _LEAST_BOX:
+            break
+        width, height = 2 * width, 2 * height
+    return localization(vlm, noise_image(width, height))
+
+
+def _inspection(
+    source: str,
+    revision: str | None,
+    size: ModelSize,
+    layout: Layout | None,
+    checks: list[ModelCheck],
+    not_checked: str | None,
+    cost: Cost,
+) -> Inspection:
+    contextual, visual = auto_contextual_layers(size.blocks), auto_visual_layers(size.blocks)
+    causal = next(check.passed for check in checks if check.name == "causality")
+    defs = _defs(source, contextual, None if layout is None else visual, "prefix" if causal else "sentence")
+    return Inspection(source, revision, size, layout, checks, not_checked, cost, contextual, visual, defs)
+
+
+def _size(model_type: str, whole: Any, model: LanguageModel) -> ModelSize:
+    weights = [*model.decoder.parameters(), *model.unembedding.parameters(), model.embedding]
+    once = {id(weight): weight for weight in weights}.values()
+    return ModelSize(
+        model_type=model_type,
+        model_class=type(whole).__name__,
+        blocks=model.depth,
+        width=model.width,
+        vocabulary=len(model.embedding),
+        parameters=sum(weight.numel() for weight in once),
+        bytes_in_memory=sum(weight.numel() * weight.element_size() for weight in once),
+        dtype=str(model.embedding.dtype).removeprefix("torch."),
+        device=model.embedding.device.type,
+    )
+
+
+def _text_cost(model: LanguageModel) -> Cost:
+    """Of one batch of texts, to the deepest of the automatic layers, as an index reads them."""
+    import torch
+
+    from latentlens_dag.states import captured, stopping
+
+    ids = torch.arange(_TEXTS * _TEXT_TOKENS, device=model.embedding.device) % len(model.embedding)
+    deepest = max(auto_contextual_layers(model.depth), default=0)
+
+    def forward() -> None:
+        keep = lambda states: states.float().cpu()  # noqa: E731  (waits for the device)
+        with captured(model.decoder, [deepest], keep), torch.inference_mode(), stopping(model.decoder, deepest):
+            model.decoder(input_ids=ids.view(_TEXTS, _TEXT_TOKENS), use_cache=False)
+
+    seconds = _seconds(forward)
+    return Cost(seconds, len(ids) / seconds)
+
+
+def _image_cost(vlm: Vlm, image: Image, tokens: int) -> Cost:
+    layers = auto_visual_layers(vlm.depth)
+    seconds = _seconds(lambda: vlm.visual_states([image], layers))
+    row = vlm.language_model.width * 4 + _ROW_BYTES  # states are stored as float32
+    return _text_cost(vlm.language_model)._replace(
+        image_s=seconds, images_s=seconds * IMAGES, images_bytes=tokens * len(layers) * row * IMAGES
+    )
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    """Of the second time: the first warms up."""
+    work()
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def _defs(source: str, contextual: list[int], visual: list[int] | None, dedup: str) -> str:
+    """A defs.yaml with the model's place and its layers, in the form of the README."""
+    folder = Path(source).expanduser()
+    place = str(folder.resolve()) if folder.is_dir() else Path(source).name
+    note = "" if folder.is_dir() else f"  # download {source} to this folder first"
+    path = f"{{path: {json.dumps(place, ensure_ascii=False)}}}"
+    text = f"""\
+type: latentlens_dag.dag.components.Corpus
+attributes: {{name: my_text, source: {{lines: sentences.txt}}, shards: 8}}
+---
+type: latentlens_dag.dag.components.Index
+attributes:
+  name: my_index
+  language_model: {path}{note}
+  corpus: my_text
+  layers: {contextual}
+  dedup: {dedup}
+"""
+    if visual is None:
+        return text
+    return f"""\
+{text}---
+type: latentlens_dag.dag.components.ImageSet
+attributes: {{name: my_pictures, source: {{folder: pictures}}, batches: 4}}
+---
+type: latentlens_dag.dag.components.Study
+attributes:
+  name: my_study
+  vlm: {path}
+  index: my_index
+  images: my_pictures
+  layers: {visual}
+"""
