@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
-COLORS = {"global": (230, 159, 0), "tile": (0, 114, 178), "unmapped": (90, 90, 96)}
-"""After Okabe and Ito, safe for the color-blind."""
-_NEWLINE = (213, 94, 0)
+COLORS = {"global": (180, 95, 0), "tile": (0, 114, 178), "unmapped": (90, 90, 96)}
+"""After Okabe and Ito, safe for the color-blind; dark enough for white numbers."""
+_NEWLINE = (196, 30, 58)
 _INK, _PAPER = (30, 30, 34), (255, 255, 255)
 _LONGEST, _MARGIN, _LEAST_FONT, _LARGEST_FONT = 1200, 24, 9, 22
 
@@ -87,7 +87,7 @@ def _token(draw: Any, box: NDArray[np.float64], number: int, color: tuple[int, i
         return
     draw.rectangle([x0, y0, max(x1 - 1, x0), max(y1 - 1, y0)], outline=_PAPER, width=3)
     draw.rectangle([x0 + 1, y0 + 1, max(x1 - 2, x0 + 1), max(y1 - 2, y0 + 1)], outline=color, width=2)
-    size = int(min(_LARGEST_FONT, (y1 - y0) * 0.35))
+    size = int(min(_LARGEST_FONT, (y1 - y0) * 0.25))
     font = _font(max(size, _LEAST_FONT))
     wide = draw.textlength(str(number), font=font)
     if size < _LEAST_FONT or wide + 12 > x1 - x0:
@@ -103,6 +103,7 @@ def _title(draw: Any, view: str, places: TokenMap, owners: NDArray[np.str_], wid
     text += f", in {tiles} tiles" if view == "tile" else ""
     newlines = int((owners == "newline").sum())
     text += f"; {newlines} newlines (bars)" if view == "tile" and newlines else ""
+    text += "    pale: in none of them" if view != "unmapped" else ""
     size = next((s for s in range(22, 9, -1) if draw.textlength(text, font=_font(s)) < width), 9)
     draw.text((0, 18), text, font=_font(size), fill=COLORS.get(view, _INK), anchor="lm")
 
