@@ -166,6 +166,7 @@ def load_vlm(
     Raises:
         UserError: where it cannot be downloaded, or the folder is no VLM that transformers can load.
     """
+    from safetensors import SafetensorError
     from transformers import AutoModelForImageTextToText
 
     read_config(source)  # says what is no model, before anything is asked of the Hub
@@ -177,7 +178,7 @@ def load_vlm(
     try:
         model = AutoModelForImageTextToText.from_pretrained(source, dtype=chosen_dtype(source, device, dtype), **kwargs)
         processor = _load_processor(source)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         raise UserError(f"{name} cannot be loaded as a vision-language model: {_first_line(error)}") from error
     model = model.to(device or default_device()).eval()
     return Vlm(name, model, processor, language_model_of(name, model, processor.tokenizer))
@@ -236,6 +237,7 @@ def load_language_model(
     source: str | Path | HubModel, revision: str | None = None, device: str | None = None, dtype: str | None = None
 ) -> LanguageModel:
     """Load a language model, or the language model inside a VLM; arguments and errors as `load_vlm`."""
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     read_config(source)  # says what is no model, before anything is asked of the Hub
@@ -248,7 +250,7 @@ def load_language_model(
             folder, dtype=chosen_dtype(folder, device, dtype), trust_remote_code=False
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise UserError(f"{name} cannot be loaded as a language model: {_first_line(error)}") from error
     return language_model_of(name, model.to(device or default_device()).eval(), tokenizer)
 

@@ -1,4 +1,5 @@
 import re
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -245,3 +246,11 @@ def test_an_image_that_is_too_narrow_for_the_processor_is_told(
     vlm = load_vlm(tiny_vlm(family, tmp_path), device="cpu")
     with pytest.raises(UserError, match=rf"cannot be shown an image of {size[0]} x {size[1]} pixels.*squarer"):
         vlm.visual_states([Image.new("RGB", size)], [0])
+
+
+@pytest.mark.parametrize("load", [load_vlm, load_language_model])
+def test_weights_that_are_cut_short_are_the_users_error(tmp_path: Path, load: Callable[..., object]) -> None:
+    weights = tiny_llava(tmp_path) / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    with pytest.raises(UserError, match="cannot be loaded as a vision-language model"):
+        load(tmp_path, device="cpu")
