@@ -362,13 +362,15 @@ def _layout_rows(found: Inspection) -> list[tuple[str, str]]:
     if layout is None:
         return [("vision", "none: a language model, for indexes")]
     views = [
-        f"{view.name} {view.rows} x {view.columns}" + (f" in {view.tiles} tiles" if view.name == "tile" else "")
+        f"unmapped {view.tokens}"
+        if view.name == "unmapped"
+        else f"{view.name} {view.rows} x {view.columns}" + (f" in {view.tiles} tiles" if view.name == "tile" else "")
         for view in layout.views
     ]
-    boxes = [" ".join(f"{value:g}" for value in box) for box in (layout.first_box, layout.last_box)]
+    boxes = [" ".join(f"{value:g}" for value in box or []) or "unknown" for box in (layout.first_box, layout.last_box)]
     return [
         ("visual tokens", f"{layout.tokens} of an image of {layout.width} x {layout.height}, in this order:"),
-        ("", ", ".join(views) + (f", {layout.newlines} newlines after its rows" if layout.newlines else "")),
+        ("", ", ".join(views) + (f", {layout.newlines} newlines at the ends of rows" if layout.newlines else "")),
         ("", f"first box {boxes[0]}, last {boxes[1]} (x0 y0 x1 y1); {layout.covered:.1%} of the image covered"),
     ]
 

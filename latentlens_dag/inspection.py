@@ -70,9 +70,9 @@ class Layout(NamedTuple):
     tokens: int
     views: list[View]
     newlines: int
-    first_box: list[float]
-    """x0, y0, x1, y1 in pixels of the image."""
-    last_box: list[float]
+    first_box: list[float] | None
+    """Of the first token with pixels: x0, y0, x1, y1 in pixels of the image; None where no place is known."""
+    last_box: list[float] | None
     covered: float
     """The share of the image that lies in some box."""
 
@@ -151,6 +151,7 @@ def inspect_model(
 
 def token_union(boxes: NDArray[np.float32], width: int, height: int) -> float:
     """The share of an image that lies in at least one of the boxes [T, 4], exactly."""
+    boxes = boxes[np.isfinite(boxes).all(axis=1)]
     clipped = np.clip(boxes.astype(np.float64), 0, [width, height, width, height])
     x, y = (
         np.unique(np.concatenate([[0, end], clipped[:, i], clipped[:, i + 2]])) for i, end in ((0, width), (1, height))
@@ -167,7 +168,8 @@ def layout_of(places: TokenMap, width: int, height: int) -> Layout:
     """What a region map says of an image of `width` x `height` pixels, in short."""
     view = np.array(places.view)
     names = [name for name in dict.fromkeys(places.view) if name != "newline"]
-    ends = [[float(value) for value in places.boxes[token]] for token in (0, -1)]
+    known = [token for token, name in enumerate(places.view) if name not in ("newline", "unmapped")]
+    ends = [[float(value) for value in places.boxes[known[end]]] if known else None for end in (0, -1)]
     return Layout(
         width=width,
         height=height,

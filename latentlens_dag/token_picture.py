@@ -7,6 +7,7 @@ beyond the image, where a processor pads.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,8 @@ COLORS = {"global": (180, 95, 0), "tile": (0, 114, 178), "unmapped": (90, 90, 96
 """After Okabe and Ito, safe for the color-blind; dark enough for white numbers."""
 _NEWLINE = (196, 30, 58)
 _INK, _PAPER = (30, 30, 34), (255, 255, 255)
-_LONGEST, _MARGIN, _LEAST_FONT, _LARGEST_FONT = 1200, 24, 9, 22
+_SHORT, _LONG = 1200, 2400  # pixels of a panel's longer side: more than the first where boxes would be small
+_BOX, _MARGIN, _LEAST_FONT, _LARGEST_FONT = 40, 24, 9, 22
 
 
 def draw_tokens(image: Image, places: TokenMap, path: Path) -> None:
@@ -45,13 +47,14 @@ def _panel(image: Image, places: TokenMap, view: str) -> Image:
     from PIL import Image as Pillow
     from PIL import ImageDraw
 
-    owners = np.array(places.view)
-    # Newlines are written after the rows of tiles.
-    tokens = np.flatnonzero((owners == view) | ((owners == "newline") & (view == "tile")))
-    boxes = places.boxes[tokens].astype(np.float64)
-    left, top = np.floor(np.minimum(boxes[:, :2].min(axis=0), 0))
-    right, bottom = np.ceil(np.maximum(boxes[:, 2:].max(axis=0), image.size))
-    scale = _LONGEST / max(right - left, bottom - top)
+    owners, boxes = np.array(places.view), _with_bars(places)
+    # Newlines are written after the rows of tiles, or of the one view there is.
+    newlines = (owners == "newline") & (view == _with_newlines(places.view))
+    tokens = np.flatnonzero(((owners == view) | newlines) & (boxes[:, 3] > boxes[:, 1]))  # whose place is known
+    boxes = boxes[tokens]
+    left, top = np.floor(boxes[:, :2].min(axis=0, initial=0))
+    right, bottom = (np.ceil(boxes[:, 2 + i].max(initial=image.size[i])) for i in (0, 1))
+    scale = _scale(boxes, max(right - left, bottom - top))
     head = 40
     size = (round((right - left) * scale), round((bottom - top) * scale) + head)
     panel = Pillow.new("RGB", (size[0], size[1]), _PAPER)
@@ -64,6 +67,24 @@ def _panel(image: Image, places: TokenMap, view: str) -> Image:
         _token(draw, box, int(number), _NEWLINE if owners[number] == "newline" else COLORS.get(view, _INK))
     _title(draw, view, places, owners, size[0])
     return panel
+
+
+def _with_bars(places: TokenMap) -> NDArray[np.float64]:
+    """The boxes [T, 4]; a newline's is the right edge of the token before it, without width."""
+    boxes = places.boxes.astype(np.float64)
+    for token in np.flatnonzero(np.array(places.view) == "newline"):
+        boxes[token] = boxes[token - 1][[2, 1, 2, 3]]
+    return boxes
+
+
+def _with_newlines(view: list[str]) -> str:
+    """The view whose rows end with newlines."""
+    return next((before for before, name in pairwise(view) if name == "newline"), "")
+
+
+def _scale(boxes: NDArray[np.float64], extent: float) -> float:
+    side = float(np.median(boxes[:, 3] - boxes[:, 1])) if len(boxes) else extent
+    return min(max(_SHORT / extent, _BOX / side), _LONG / extent)
 
 
 def _faded(image: Image, boxes: NDArray[np.float64]) -> Image:
@@ -99,11 +120,11 @@ def _token(draw: Any, box: NDArray[np.float64], number: int, color: tuple[int, i
 def _title(draw: Any, view: str, places: TokenMap, owners: NDArray[np.str_], width: int) -> None:
     of_it = owners == view
     tiles, rows, columns = (len(np.unique(part[of_it])) for part in (places.tile, places.row, places.col))
-    text = f"{view}: {int(of_it.sum())} tokens, {rows} x {columns}"
+    text = f"{view}: {int(of_it.sum())} tokens" + (f", {rows} x {columns}" if view != "unmapped" else "")
     text += f", in {tiles} tiles" if view == "tile" else ""
     newlines = int((owners == "newline").sum())
-    text += f"; {newlines} newlines (bars)" if view == "tile" and newlines else ""
-    text += "    pale: in none of them" if view != "unmapped" else ""
+    text += f"; {newlines} newlines (bars)" if newlines and view == _with_newlines(places.view) else ""
+    text += "; pale: in none of them" if view != "unmapped" else ", whose place is not known"
     size = next((s for s in range(22, 9, -1) if draw.textlength(text, font=_font(s)) < width), 9)
     draw.text((0, 18), text, font=_font(size), fill=COLORS.get(view, _INK), anchor="lm")
 

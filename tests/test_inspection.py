@@ -22,7 +22,7 @@ from latentlens_dag.models import load_language_model, load_vlm
 from latentlens_dag.states import captured
 from latentlens_dag.tables import write_states
 from latentlens_dag.testing import tiny_project, tiny_vlm
-from latentlens_dag.token_picture import COLORS, draw_tokens
+from latentlens_dag.token_picture import _NEWLINE, COLORS, draw_tokens
 
 FAMILIES = ["llava", "qwen2_vl", "llava_next"]
 
@@ -65,7 +65,7 @@ def test_what_is_told_of_a_model_is_what_it_does(folders: Path, family: str) -> 
     assert found.layout.tokens == len(seen) == sum(view.tokens for view in found.layout.views) + found.layout.newlines
     for view in found.layout.views:
         assert view.rows * view.columns == view.tokens == (seen["view"] == view.name).sum()
-    boxes = seen.select("x0", "y0", "x1", "y1").rows()
+    boxes = seen.filter(seen["view"] != "newline").select("x0", "y0", "x1", "y1").rows()
     assert (tuple(found.layout.first_box), tuple(found.layout.last_box)) == (boxes[0], boxes[-1])
     assert [check.name for check in found.checks] == [*CHECKS, "localization"]
     assert all(check.passed for check in found.checks)
@@ -198,6 +198,17 @@ def test_the_picture_has_the_boxes_of_every_view_where_they_lie(folders: Path, t
     assert {COLORS["global"], COLORS["tile"]} <= colors
 
 
+@pytest.mark.parametrize("box", [[20, 0, 20, 10], [np.nan] * 4])
+def test_a_newline_is_a_bar_at_the_end_of_its_row(tmp_path: Path, box: list[float]) -> None:
+    zero = np.zeros(2, np.int32)
+    places = TokenMap(["tile", "newline"], zero, zero, np.int32([0, 1]), np.float32([[0, 0, 20, 10], box]))
+    draw_tokens(Image.new("RGB", (40, 10), "black"), places, tmp_path / "a")
+    row = np.asarray(Image.open(tmp_path / "a"))[24 + 40 + 150]
+    bar = np.flatnonzero((row == _NEWLINE).all(axis=-1)) - 24
+    assert len(bar) >= 5
+    assert (abs(bar - 20 * 1200 / 40) < 8).all()
+
+
 def test_a_box_is_drawn_around_its_pixels_and_what_none_holds_is_pale(tmp_path: Path) -> None:
     boxes = np.float32([[10, 0, 30, 20], [30, 0, 50, 20]])  # of 60 x 20
     zero = np.zeros(2, np.int32)
@@ -218,10 +229,21 @@ def test_a_box_is_drawn_around_its_pixels_and_what_none_holds_is_pale(tmp_path: 
     assert ((np.abs(found[:, None] - [10, 30, 50])).min(axis=1) < 0.3).all()
 
 
-def test_a_layout_of_unmapped_tokens_has_no_cover() -> None:
+@pytest.mark.parametrize("nowhere", [0, np.nan])
+def test_tokens_whose_place_is_not_known_have_no_boxes_and_cover_nothing(tmp_path: Path, nowhere: float) -> None:
     zero = np.zeros(3, np.int32)
-    layout = layout_of(TokenMap(["unmapped"] * 3, zero, zero, zero, np.zeros((3, 4), np.float32)), 10, 10)
-    assert (layout.tokens, layout.covered) == (3, 0)
+    places = TokenMap(["unmapped"] * 3, zero, zero, zero, np.full((3, 4), nowhere, np.float32))
+    layout = layout_of(places, 10, 10)
+    assert (layout.tokens, layout.covered, layout.first_box, layout.last_box) == (3, 0, None, None)
+    draw_tokens(Image.new("RGB", (10, 10)), places, tmp_path / "tokens.png")
+    assert Image.open(tmp_path / "tokens.png").size[0] > 1200
+
+
+@pytest.mark.parametrize("size", [(1, 1), (900, 9), (9, 900), (3000, 2000)])
+def test_every_shape_of_image_can_be_drawn(folders: Path, tmp_path: Path, size: tuple[int, int]) -> None:
+    places = load_vlm(folders / "llava_next", device="cpu").token_map(*size)
+    draw_tokens(Image.new("RGB", size), places, tmp_path / "tokens.png")
+    assert max(Image.open(tmp_path / "tokens.png").size) < 6000
 
 
 def _changed(folder: Path, to: Path, **config: object) -> Path:
