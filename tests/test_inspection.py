@@ -210,7 +210,7 @@ def test_a_newline_is_a_bar_at_the_end_of_its_row(tmp_path: Path, box: list[floa
 
 
 def test_a_box_is_drawn_around_its_pixels_and_what_none_holds_is_pale(tmp_path: Path) -> None:
-    boxes = np.float32([[10, 0, 30, 20], [30, 0, 50, 20]])  # of 60 x 20
+    boxes = np.float32([[10, 5, 30, 15], [30, 5, 50, 15]])  # of 60 x 20
     zero = np.zeros(2, np.int32)
     draw_tokens(
         Image.new("RGB", (60, 20), "black"),
@@ -222,11 +222,15 @@ def test_a_box_is_drawn_around_its_pixels_and_what_none_holds_is_pale(tmp_path: 
     at = lambda x, y: tuple(int(v) for v in pixels[round(top + y * scale), round(margin + x * scale)])  # noqa: E731
     assert at(20, 10) == at(40, 10) == (0, 0, 0)
     assert min(at(5, 10)) == min(at(55, 10)) > 150
-    colored = (pixels == COLORS["global"]).all(axis=-1)[round(top + 10 * scale)]
-    found = (np.flatnonzero(colored) - margin) / scale
-    for edge in (10, 30, 50):
-        assert np.abs(found - edge).min() < 0.2
-    assert ((np.abs(found[:, None] - [10, 30, 50])).min(axis=1) < 0.3).all()
+    colored = (pixels == COLORS["global"]).all(axis=-1)
+    for line, start, edges in (
+        (colored[round(top + 13 * scale)], margin, [10, 30, 50]),
+        (colored[:, round(margin + 25 * scale)][top:], 0, [5, 15]),
+    ):
+        found = (np.flatnonzero(line) - start) / scale
+        distance = np.abs(found[:, None] - edges)
+        assert distance.min(axis=0).max() < 0.2
+        assert distance.min(axis=1).max() < 0.3
 
 
 @pytest.mark.parametrize("nowhere", [0, np.nan])
