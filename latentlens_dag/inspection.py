@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.families import TokenMap, region_map
+from latentlens_dag.families import TokenMap, region_map, unmapped
 from latentlens_dag.layers import auto_contextual_layers, auto_visual_layers
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ def _inspect_vlm(
     from latentlens_dag.model_checks import check_model
     from latentlens_dag.token_picture import draw_tokens
 
-    places = vlm.token_map(image.width, image.height)
+    places = vlm.token_map(image.width, image.height) or unmapped(len(vlm.visual_states([image], [0]).tokens))
     if picture is not None:
         draw_tokens(image, places, picture)
     checks, not_checked = check_model(vlm).checks, _not_localized(vlm, localize)
@@ -228,6 +228,8 @@ def _inspect_vlm(
 
 def _not_localized(vlm: Vlm, localize: bool | None) -> str | None:
     """Why `localization` is not run; None where it is."""
+    if vlm.token_map(150, 100) is None:
+        return "its visual tokens are unmapped, so there is no map to prove"
     whole = sum(p.numel() * p.element_size() for p in vlm.model.parameters())
     if localize is None and whole > _LOCALIZED_BYTES:
         return f"the model takes {whole / 1e9:.1f} GB, and the check some passes per view: `--localize` runs it"
@@ -240,7 +242,9 @@ def _localization(vlm: Vlm) -> ModelCheck:
 
     width, height = 150, 100
     for _ in range(5):
-        boxes = vlm.token_map(width, height).boxes
+        places = vlm.token_map(width, height)
+        assert places is not None  # else `_not_localized` has said so
+        boxes = places.boxes
         sides = np.stack([boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]])
         if sides[sides > 0].min() >= _LEAST_BOX:
             break

@@ -159,13 +159,16 @@ def logits_reproduced(vlm: Vlm, image: Image, prompt: str | None = None) -> Mode
 
 
 def visual_token_count(vlm: Vlm, image: Image, prompt: str | None = None) -> ModelCheck:
-    """Whether the model has as many visual tokens as the region map has boxes."""
+    """Whether the model has as many visual tokens as the region map has boxes; any, where it has no region map."""
     import torch
 
     inputs = vlm.inputs([image], prompt)
     with visual_mask(vlm.model, inputs["input_ids"]) as mask, torch.inference_mode():
         vlm.model(**inputs, use_cache=False, logits_to_keep=1)
-        difference = int(mask().sum()) - len(vlm.token_map(image.width, image.height).view)
+        seen, places = int(mask().sum()), vlm.token_map(image.width, image.height)
+    if places is None:
+        return ModelCheck("visual_token_count", seen > 0, float(seen), "visual tokens, none of which is mapped")
+    difference = seen - len(places.view)
     return ModelCheck("visual_token_count", difference == 0, float(difference), "visual tokens less mapped tokens")
 
 
@@ -185,8 +188,16 @@ def localization(vlm: Vlm, image: Image, per_view: int | None = 8, prompt: str |
 
     Returns:
         The share of the tokens tried that are localized; it passes when that is 1.
+
+    Raises:
+        UserError: where the family has no region map, or its vision tower is not found.
     """
     places = vlm.token_map(image.width, image.height)
+    if places is None:
+        raise UserError(
+            f"{vlm.name} is of the family `{vlm.model.config.model_type}`, which has no region map that could be "
+            "checked: its visual tokens are unmapped."
+        )
     parts = {token: _inner(places.boxes[token], image) for token in _spread(places.view, per_view)}
     tried = {token: part for token, part in parts.items() if part is not None}
     with _patches_alone(vlm.model):

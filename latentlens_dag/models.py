@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from latentlens_dag.arithmetic import bfloat16_pays, default_device
 from latentlens_dag.errors import UserError
-from latentlens_dag.families import WITHOUT_TEMPLATE, TokenMap, own_processor_class, region_map
+from latentlens_dag.families import WITHOUT_TEMPLATE, TokenMap, own_processor_class, region_map, unmapped
 from latentlens_dag.hub_models import HubModel, cached_config, local_model
 from latentlens_dag.layers import check_layers
 from latentlens_dag.states import LanguageModel, blocks_of, captured, final_norm_of, stopping
@@ -40,7 +40,10 @@ class VisualStates:
     states: dict[int, Tensor]
     """Per layer: [N, d] float32 on the CPU, rows as in `tokens`."""
     tokens: pl.DataFrame
-    """image_index, token_index, view, tile, row, col, x0, y0, x1, y1 (pixels of the original image; null: none)."""
+    """image_index, token_index, view, tile, row, col, x0, y0, x1, y1 (pixels of the original image; null: none).
+
+    Of a family without a region map, the view is `unmapped`, and all after it is null.
+    """
 
 
 @dataclass(frozen=True)
@@ -98,29 +101,32 @@ class Vlm:
             prompt: the question asked about each image; the paper's by default.
 
         Raises:
-            UserError: where a layer does not exist or the family's region map is not known.
+            UserError: where a layer does not exist, or an image has no visual tokens.
         """
         import torch
 
         check_layers(layers, self.depth, self.name, "the call of visual_states")
-        maps = [self.token_map(image.width, image.height) for image in images]
-        found = []
+        known = [self.token_map(image.width, image.height) for image in images]
+        found: list[dict[int, Tensor]] = []
+        maps: list[TokenMap] = []
         for i in range(0, len(images), _IMAGES_PER_PASS):
             part = slice(i, i + _IMAGES_PER_PASS)
-            found.append(self._forward(images[part], layers, prompt, [len(one.view) for one in maps[part]]))
+            states, seen = self._forward(images[part], layers, prompt)
+            found.append(states)
+            maps += [self._fitting(*one) for one in zip(known[part], seen, images[part], strict=True)]
         none = torch.empty(0, self.language_model.width)
         states = {layer: torch.cat([none, *(part[layer] for part in found)]) for layer in layers}
         return VisualStates(states, _token_table(maps))
 
-    def token_map(self, width: int, height: int) -> TokenMap:
-        """Where the visual tokens of an image of this size lie in it.
+    def token_map(self, width: int, height: int) -> TokenMap | None:
+        """Where the visual tokens of an image of this size lie in it; None where that is not known of the family.
 
         Raises:
-            UserError: where the family's map is not known, or its processor takes no image of this shape.
+            UserError: where the family's processor takes no image of this shape.
         """
         family_map = region_map(self.model.config.model_type, self.name)
         try:
-            return family_map(self.processor, self.model.config, width, height)
+            return family_map(self.processor, self.model.config, width, height) if family_map else None
         except (ValueError, IndexError, ZeroDivisionError) as error:
             raise UserError(
                 f"{self.name} cannot be shown an image of {width} x {height} pixels ({error}): its processor takes "
@@ -128,9 +134,9 @@ class Vlm:
             ) from error
 
     def _forward(
-        self, images: Sequence[Image], layers: Sequence[int], prompt: str | None, mapped: Sequence[int]
-    ) -> dict[int, Tensor]:
-        """Per layer, the states of the visual tokens, image after image: `mapped` of them per image."""
+        self, images: Sequence[Image], layers: Sequence[int], prompt: str | None
+    ) -> tuple[dict[int, Tensor], list[int]]:
+        """Per layer, the states of the visual tokens, image after image; and how many each image has."""
         import torch
 
         inputs = self.inputs(images, prompt)
@@ -140,16 +146,22 @@ class Vlm:
             decoder = self.language_model.decoder
             with captured(decoder, layers, keep) as states, stopping(decoder, max(layers, default=0)):
                 self.model(**inputs, use_cache=False, logits_to_keep=1)
-            self._check_counts(mask().sum(dim=1).tolist(), images, mapped)
-        return dict(states)
+            return dict(states), mask().sum(dim=1).tolist()
 
-    def _check_counts(self, seen: Sequence[int], images: Sequence[Image], mapped: Sequence[int]) -> None:
-        for image, tokens, boxes in zip(images, seen, mapped, strict=True):
-            if tokens != boxes:
-                raise ValueError(
-                    f"{self.name} has {tokens} visual tokens for an image of {image.width} x {image.height} pixels, "
-                    f"but its region map has {boxes}: the map does not fit this model or its processor."
-                )
+    def _fitting(self, known: TokenMap | None, tokens: int, image: Image) -> TokenMap:
+        """The map of an image that has so many visual tokens: the family's, or that of unmapped tokens."""
+        size = f"an image of {image.width} x {image.height} pixels"
+        if tokens == 0:
+            raise UserError(
+                f"{self.name} has no visual tokens for {size}: images of the family `{self.model.config.model_type}` "
+                "may not enter its sequence, and then it cannot be read."
+            )
+        if known is not None and tokens != len(known.view):
+            raise ValueError(
+                f"{self.name} has {tokens} visual tokens for {size}, but its region map has {len(known.view)}: the map "
+                "does not fit this model or its processor."
+            )
+        return known or unmapped(tokens)
 
 
 def load_vlm(
@@ -323,7 +335,7 @@ def visual_mask(model: Any, input_ids: Tensor) -> Iterator[Any]:
 
     def mask() -> torch.Tensor:
         if not recorded:
-            return input_ids == model.config.image_token_id
+            return input_ids == _image_token_of(model)
         found = recorded[-1]
         return found[..., 0] if found.ndim == 3 else found
 
@@ -332,6 +344,16 @@ def visual_mask(model: Any, input_ids: Tensor) -> Iterator[Any]:
     finally:
         if owner is not None:
             del owner.get_placeholder_mask
+
+
+def _image_token_of(model: Any) -> int:
+    found: int | None = getattr(model.config, "image_token_id", getattr(model.config, "image_token_index", None))
+    if found is None:
+        raise UserError(
+            f"A {type(model).__name__} does not say which tokens of its sequence are visual: it has neither a "
+            "`get_placeholder_mask` nor an `image_token_id` in its config, so it cannot be read."
+        )
+    return found
 
 
 def _token_table(maps: list[TokenMap]) -> pl.DataFrame:
@@ -349,7 +371,8 @@ def _token_table(maps: list[TokenMap]) -> pl.DataFrame:
         ).select(
             pl.lit(number, pl.Int32).alias("image_index"),
             pl.int_range(pl.len(), dtype=pl.Int32).alias("token_index"),
-            pl.exclude(pl.Float32),
+            "view",
+            pl.col(pl.Int32).replace(-1, None),  # unmapped
             pl.col(pl.Float32).fill_nan(None),  # tokens without pixels
         )
         for number, one in enumerate(maps)

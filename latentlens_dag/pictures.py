@@ -106,7 +106,7 @@ def study_picture(
         The visual layer that was drawn.
 
     Raises:
-        UserError: if the study has no answers at that layer.
+        UserError: if the study has no answers at that layer, or its visual tokens have no place.
     """
     layer = _middle_layer(dataset, study) if layer is None else layer
     chosen = dataset.sql(_TYPICAL, study=study, layer=layer, judge=judge, scenes=scenes).fetchall()
@@ -120,6 +120,11 @@ def study_picture(
         images.append(load_image(image_id, file_name))
         rows = dataset.sql(_ANSWERS, study=study, layer=layer, judge=judge, image_id=image_id).fetchall()
         tokens = list(dict.fromkeys((row[0], *row[1:5]) for row in rows))
+        if not tokens:
+            raise UserError(
+                f"Study {study!r} cannot be drawn: no visual token of {file_name} has a place in it. Those of families "
+                "without a region map are `unmapped`; their answers are in the table neighbors."
+            )
         boxes.append(np.array([token[1:] for token in tokens], np.float32))
         found = {(row[0], row[5]): (row[6], row[7]) for row in rows}
         for lens in _lenses(dataset, study, layer):

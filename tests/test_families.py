@@ -1,6 +1,7 @@
 """Every family of VLMs: its states are those of the definition, and its tokens lie where the map says."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from latentlens_dag import families
+from latentlens_dag import families, models
 from latentlens_dag.errors import UserError
 from latentlens_dag.families import region_map
 from latentlens_dag.model_checks import check_model, localization, noise_image
@@ -189,6 +190,47 @@ def test_a_forward_pass_ends_at_the_deepest_layer_that_is_wanted(tiny: Callable[
 def test_a_family_whose_tokens_have_no_place_is_refused_with_the_reason(family: str, reason: str) -> None:
     with pytest.raises(UserError, match=rf"`{family}`.*{reason}.*llava"):
         region_map(family, "some model")
+
+
+@pytest.mark.parametrize("family", ["llava", "qwen2_vl", "llava_next", "idefics3"])
+def test_a_family_that_is_not_known_is_read_as_before_but_its_tokens_have_no_place(
+    tiny: Callable[[str], Vlm], family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vlm, images = tiny(family), [noise_image(*size) for size in SIZES * 4]
+    mapped = vlm.visual_states(images, [0, 2])
+    monkeypatch.delitem(families._MODULES, family)
+    seen = vlm.visual_states(images, [0, 2])
+    assert all(torch.equal(seen.states[layer], mapped.states[layer]) for layer in (0, 2))
+    number = ["image_index", "token_index"]
+    assert seen.tokens.select(number).equals(mapped.tokens.select(number))
+    assert set(seen.tokens["view"]) == {"unmapped"}
+    assert seen.tokens.schema == mapped.tokens.schema
+    nowhere = seen.tokens.drop(*number, "view")
+    assert nowhere.null_count().row(0) == (len(seen.tokens),) * 7
+
+
+def test_the_checks_of_a_family_that_is_not_known_count_its_tokens_and_do_not_look_for_their_places(
+    tiny: Callable[[str], Vlm], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vlm = tiny("qwen2_vl")
+    monkeypatch.delitem(families._MODULES, "qwen2_vl")
+    image = noise_image(150, 100)
+    figures = {check.name: (check.passed, check.figure) for check in check_model(vlm).checks}
+    assert figures["visual_token_count"] == (True, len(vlm.visual_states([image], [0]).tokens))
+    with pytest.raises(UserError, match="`qwen2_vl`, which has no region map that could be checked"):
+        localization(vlm, image)
+
+
+def test_a_model_of_which_it_is_not_known_which_tokens_are_visual_is_refused(
+    tiny: Callable[[str], Vlm], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vlm = tiny("llava")
+    monkeypatch.delitem(families._MODULES, "llava")
+    monkeypatch.setattr(models, "visual_mask", lambda model, ids: nullcontext(lambda: ids < 0))
+    with pytest.raises(UserError, match=r"no visual tokens for an image of 150 x 100 pixels: .*`llava`"):
+        vlm.visual_states([noise_image(150, 100)], [0])
+    with pytest.raises(UserError, match="does not say which tokens of its sequence are visual"):
+        models._image_token_of(SimpleNamespace(config=SimpleNamespace()))
 
 
 def test_a_family_without_a_tiny_model_is_told(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import dagster as dg
 from latentlens_dag.corpus import Source, TextSource
 from latentlens_dag.dag.keys import MOST_PARTITIONS
 from latentlens_dag.errors import UserError
+from latentlens_dag.families import is_mapped
 from latentlens_dag.hub_datasets import COMMIT, DATASET_ID, HubColumn
 from latentlens_dag.hub_models import MODEL_ID, HubModel
 from latentlens_dag.layers import auto_contextual_layers, auto_visual_layers, check_layers
@@ -344,11 +345,7 @@ class Study(Declared):
         self._check_same_model(vlm, index, place)
         if (shape := text_shape(vlm)) is not None:
             check_top_k(self.top_k, shape[2], place)
-        if isinstance(self.judge, Judge) and (self.judge.regions is None or images.regions is None):
-            raise UserError(
-                f"`judge` of {place} judges by regions, but ImageSet {images.name} has none. Give it "
-                "`regions: {masks: FILE}`, or set `judge: none`."
-            )
+        self._check_judge(images, vlm, place)
         parts = StudyParts(
             study=self,
             vlm=vlm,
@@ -364,6 +361,22 @@ class Study(Declared):
     def named_model(self) -> Path | HubModel:
         """Its VLM."""
         return self.vlm.named_model("vlm", f"Study {self.name}")
+
+    def _check_judge(self, images: ImageSet, vlm: Path | HubModel, place: str) -> None:
+        if not isinstance(self.judge, Judge):
+            return
+        if self.judge.regions is None or images.regions is None:
+            raise UserError(
+                f"`judge` of {place} judges by regions, but ImageSet {images.name} has none. Give it "
+                "`regions: {masks: FILE}`, or set `judge: none`."
+            )
+        config = read_config(vlm)
+        family = (config or {}).get("model_type", "of no name")
+        if config is not None and not is_mapped(family, vlm.name):
+            raise UserError(
+                f"`judge` of {place} judges by regions, but {vlm.name} is of the family `{family}`, of which it is not "
+                "known where in the image its visual tokens lie. They can be read, but not judged: set `judge: none`."
+            )
 
     def _check_same_model(self, vlm: Path | HubModel, index: Index, place: str) -> None:
         """Refuse an index of a model of another shape; the step `model_checks` compares the weights."""

@@ -2,8 +2,8 @@
 
 A region map is a function from a model's processor and config and an image's size to the boxes of the
 image's visual tokens, in their order in the sequence. What a newcomer gets wrong: a grid of sqrt(n)
-cells is a guess. Crops, tiles, newline tokens and padding make it wrong, so a family without a module
-here is refused, not guessed.
+cells is a guess. Crops, tiles, newline tokens and padding make it wrong, so the tokens of a family without
+a module here are read, but have no place: they are `unmapped`.
 
 A new family is one module with `region_map`, one line in `_MODULES`, and one builder in `tiny_vlms.py`, with which
 tests/test_families.py proves the map.
@@ -26,7 +26,7 @@ class TokenMap(NamedTuple):
     """Where the visual tokens of one image lie, in their order in the sequence."""
 
     view: list[str]  # global, tile, newline, unmapped
-    tile: NDArray[np.int32]  # [T]: 0 for the global view, tiles from 1
+    tile: NDArray[np.int32]  # [T]: 0 for the global view, tiles from 1; this, row and col are -1 where unmapped
     row: NDArray[np.int32]  # [T]: in the grid of the whole view, across its tiles
     col: NDArray[np.int32]  # [T]
     boxes: NDArray[np.float32]  # [T, 4]: x0, y0, x1, y1 in pixels of the original image; may exceed it
@@ -72,24 +72,38 @@ WITHOUT_TEMPLATE = frozenset({"paligemma"})
 """Families that are made without a chat template: they are given the image token, then the prompt."""
 
 
-def region_map(model_type: str, name: str) -> RegionMap:
-    """The region map of a family, by the `model_type` of its config.
+def is_mapped(model_type: str, name: str) -> bool:
+    """Whether it is known where the visual tokens of a family lie, by the `model_type` of its config.
+
+    Args:
+        model_type: of a VLM.
+        name: of the model, for the message.
 
     Raises:
-        UserError: where no map is known for the family, or there can be none.
+        UserError: where no visual token of the family can have a place.
     """
     if model_type in _REFUSED:
         raise UserError(
             f"{name} is of the family `{model_type}` and cannot be read: {_REFUSED[model_type]}. Families that can: "
             f"{', '.join(sorted(_MODULES))}."
         )
-    if model_type not in _MODULES:
-        raise UserError(
-            f"{name} is of the family `{model_type}`, whose visual tokens cannot be mapped to the image yet. Families "
-            f"that can: {', '.join(sorted(_MODULES))}."
-        )
+    return model_type in _MODULES
+
+
+def region_map(model_type: str, name: str) -> RegionMap | None:
+    """The region map of a family; None where none is known. Arguments and errors as `is_mapped`."""
+    if not is_mapped(model_type, name):
+        return None
     found: RegionMap = import_module(_MODULES[model_type]).region_map
     return found
+
+
+def unmapped(tokens: int) -> TokenMap:
+    """The visual tokens of an image of which nothing but their number is known."""
+    import numpy as np
+
+    nowhere = np.full(tokens, -1, np.int32)
+    return TokenMap(["unmapped"] * tokens, nowhere, nowhere, nowhere, np.full((tokens, 4), np.nan, np.float32))
 
 
 def own_processor_class(name: str | None) -> Any:
