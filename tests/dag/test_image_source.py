@@ -46,34 +46,44 @@ def _results(home: Path) -> dict[str, bytes]:
 
 
 def test_a_study_of_a_table_of_pictures_is_that_of_a_folder_with_the_same_files(project: Path) -> None:
-    hub, here = HubServer(), project / "assets" / "tiny"
-    hub.add(Repo("user/pictures", {"train.parquet": (here / "pictures.parquet").read_bytes()}))
-    homes = {"{folder: pictures}": project / "a", PARQUET: project / "b", HUB: project / "c"}
-    for source, home in homes.items():
-        _declare(project, source)
-        assert hub.asked("train.parquet") == 0
-        _run(hub, project, "build", "--home", str(home))
+    hub = HubServer()
+    _run(hub, project, "build", "--home", str(project / "a"))
+    _declare(project, PARQUET)
+    _run(hub, project, "build", "--home", str(project / "b"))
     whole = _results(project / "a")
     assert len(whole) > 15 and "images/pictures/batch_01.parquet" in whole
     assert _results(project / "b") == whole
-    assert _results(project / "c") == whole
     assert not (project / "a" / "warehouse" / "images" / "pictures" / "originals").exists()
-    read = hub.asked("train.parquet")
-    assert json.loads(_run(hub, project, "plan", "--json", "--home", str(project / "c"))) == []
-    assert hub.asked("train.parquet") == read > 0
+
+
+def test_pictures_of_the_hub_are_those_of_a_folder_and_are_read_once_and_not_before_they_are_built(
+    project: Path,
+) -> None:
+    hub, only = HubServer(), ["--select", "images/pictures"]
+    hub.add(Repo("user/pictures", {"train.parquet": (project / "assets" / "tiny" / "pictures.parquet").read_bytes()}))
+    _run(hub, project, "build", *only, "--home", str(project / "a"))
+    _declare(project, HUB)
+    _run(hub, project, "plan", *only, "--home", str(project / "c"))
+    assert not hub.requests
+    _run(hub, project, "build", *only, "--home", str(project / "c"))
+    assert len(_results(project / "a")) == 4
+    assert _results(project / "c") == _results(project / "a")
+    hub.down, asked = True, len(hub.requests)
+    assert json.loads(_run(hub, project, "plan", *only, "--json", "--home", str(project / "c"))) == []
+    assert len(hub.requests) == asked > 0
 
 
 def test_another_picture_in_the_table_makes_its_batch_new_and_another_order_makes_nothing_new(project: Path) -> None:
     hub, file = HubServer(), project / "assets" / "tiny" / "pictures.parquet"
     _declare(project, PARQUET)
-    _run(hub, project, "build", "images/pictures")
+    _run(hub, project, "build", "--select", "images/pictures")
     rows = pq.read_table(file)["image"].to_pylist()
     pq.write_table(pa.table({"image": rows[::-1]}), file)
     before = _results(project / ".latentlens")
-    _run(hub, project, "build", "images/pictures")
+    _run(hub, project, "build", "--select", "images/pictures")
     assert _results(project / ".latentlens") == before
     pq.write_table(pa.table({"image": rows[1:]}), file)
-    _run(hub, project, "build", "images/pictures")
+    _run(hub, project, "build", "--select", "images/pictures")
     after = _results(project / ".latentlens")
     originals = project / ".latentlens" / "warehouse" / "images" / "pictures" / "originals"
     assert len(list(originals.iterdir())) == 3 + 1
