@@ -165,7 +165,7 @@ def test_the_defs_yaml_is_one_that_a_project_loads_with_the_automatic_layers(fol
     shutil.copytree(project / "assets" / "tiny" / "pictures", here / "pictures")
     assert load_definitions(project, find_home(tmp_path / "home")) is not None
     study = find_study("my_study", project)
-    assert (study.vlm_folder, study.layers) == (folders / "llava", [0, 1, 2])
+    assert (study.named_model, study.layers) == (folders / "llava", [0, 1, 2])
 
 
 def test_a_model_that_reads_both_ways_gets_an_index_by_sentences(
