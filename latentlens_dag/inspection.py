@@ -7,7 +7,6 @@ whose number of visual tokens follows the image is to be asked with an image of 
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -194,8 +193,6 @@ def _config(source: str | Path, revision: str | None) -> dict[str, Any]:
     found = read_config(source)
     if found is not None:
         return found
-    if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", str(source)):
-        raise UserError(f"There is no folder {source}, and it is no Hub id (USER/NAME) either. Correct the path.")
     from transformers import PreTrainedConfig
 
     try:

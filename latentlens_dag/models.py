@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 DEFAULT_PROMPT = "Describe this image in detail."
 _IMAGES_PER_PASS = 8
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 _LARGE_BYTES = 1 << 30  # of 16-bit weights: half a billion
 
 
