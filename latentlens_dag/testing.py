@@ -172,10 +172,10 @@ attributes:
 """
 
 
-def tiny_project(folder: Path, shards: int = 2, batches: int = 2) -> Path:
-    """Write a project with one study named `tiny`: a random LLaVA, 8 sentences, 4 pictures with regions."""
+def tiny_project(folder: Path, shards: int = 2, batches: int = 2, family: str = "llava") -> Path:
+    """Write a project with one study named `tiny`: a random VLM, 8 sentences, 4 pictures with regions."""
     here = folder / "assets" / "tiny"
-    tiny_llava(here / "model")
+    tiny_vlm(family, here / "model")
     (folder / "workspace.yaml").write_text(
         "load_from:\n  - python_module: {module_name: latentlens_dag.definitions, location_name: latentlens-dag}\n"
     )

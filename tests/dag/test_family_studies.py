@@ -1,0 +1,54 @@
+"""Three families of VLMs, end to end; `make soak` has them all. And one whose region map is not known."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from latentlens_dag import families
+from latentlens_dag.errors import UserError
+from latentlens_dag.pictures import study_picture
+from latentlens_dag.queries import open_dataset
+from latentlens_dag.testing import tiny_project
+from tests.family_studies import check_answers, check_tables, study_of
+
+from .conftest import build
+
+
+@pytest.mark.parametrize("family", ["llava", "llava_next", "qwen2_vl"])
+def test_a_study_has_every_token_of_the_model_and_every_answer(family: str, tmp_path: Path) -> None:
+    check_tables(family, tmp_path)
+
+
+def test_a_study_of_a_family_that_is_not_known_has_answers_but_no_places_and_is_not_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(families._MODULES, "qwen2_vl")
+    project = tiny_project(tmp_path, family="qwen2_vl")
+    with pytest.raises(UserError, match=r"`judge` of Study tiny .*family `qwen2_vl`.*set `judge: none`"):
+        build(project)
+    assert not (project / ".latentlens" / "warehouse" / "study").exists()
+
+    file = project / "assets" / "tiny" / "defs.yaml"
+    file.write_text(file.read_text().replace("judge: {regions: {}}", "judge: none"))
+    ran = build(project)
+    assert "study/tiny/catalog" in ran
+    assert not [label for label in ran if "judgements" in label]
+    tokens = pl.read_parquet(study_of(project) / "visual_tokens" / "*.parquet")
+    assert tokens["view"].unique().to_list() == ["unmapped"]
+    assert tokens.drop("study", "image_id", "token_index", "view").null_count().row(0) == (len(tokens),) * 7
+    check_answers(study_of(project), tokens)
+    with (
+        open_dataset(project / ".latentlens") as dataset,
+        pytest.raises(UserError, match="cannot be drawn: no visual token of"),
+    ):
+        study_picture(dataset, "tiny", lambda *_: pytest.fail("no picture is needed"), tmp_path / "tiny.png")
+
+
+def test_a_family_whose_tokens_can_have_no_place_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    project = tiny_project(tmp_path)
+    config = project / "assets" / "tiny" / "model" / "config.json"
+    config.write_text(config.read_text().replace('"model_type": "llava"', '"model_type": "mllama"'))
+    with pytest.raises(UserError, match="family `mllama` and cannot be read: its images enter by cross-attention"):
+        build(project)
+    assert not list((project / ".latentlens" / "warehouse").iterdir())

@@ -1,0 +1,23 @@
+"""Every family of VLMs, end to end: `make soak`."""
+
+from pathlib import Path
+
+import pytest
+
+from latentlens_dag.errors import UserError
+from latentlens_dag.testing import tiny_project
+from latentlens_dag.tiny_vlms import BUILDERS
+from tests.dag.conftest import build
+from tests.family_studies import check_tables
+
+pytestmark = pytest.mark.soak
+
+
+@pytest.mark.parametrize("family", sorted(set(BUILDERS) - {"paligemma"}))
+def test_a_study_has_every_token_of_the_model_and_every_answer(family: str, tmp_path: Path) -> None:
+    check_tables(family, tmp_path)
+
+
+def test_paligemma_makes_no_index_for_its_text_states_change_with_their_batch(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"Index words cannot be made of .* when their batch is padded"):
+        build(tiny_project(tmp_path, family="paligemma"))
