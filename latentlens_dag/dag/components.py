@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import dagster as dg
 
@@ -473,12 +473,22 @@ def text_shape(source: Path | HubModel) -> tuple[int, int, int] | None:
     if config is None:
         return None
     text = config.get("text_config", config)
+    if "num_hidden_layers" not in text or "hidden_size" not in text or "vocab_size" not in text:
+        text = _with_defaults(text)
     try:
         return int(text["num_hidden_layers"]), int(text["hidden_size"]), int(text["vocab_size"])
     except KeyError as error:
         raise UserError(
             f"The config.json of {source} does not say {error} of the language model: is it a language model?"
         ) from error
+
+
+def _with_defaults(text: dict[str, Any]) -> dict[str, Any]:
+    """A language model's config with what it leaves out: a checkpoint may be silent on its family's defaults."""
+    from transformers import CONFIG_MAPPING  # a second, so only where it is needed
+
+    family = text.get("model_type")
+    return {**CONFIG_MAPPING[family]().to_dict(), **text} if family in CONFIG_MAPPING else text
 
 
 def _shape_text(shape: tuple[int, int, int]) -> str:

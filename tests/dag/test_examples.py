@@ -1,0 +1,83 @@
+"""The example studies in docs/examples load as they stand, with nothing but the models' config.json."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from .conftest import opened
+
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+VISION: dict[str, object] = {"vision_config": {}}
+# What config.json says of each in its own words; that of LLaVA-1.5 leaves out what is the default of a Llama.
+CONFIGS: dict[str, tuple[str, dict[str, object]]] = {
+    "qwen2_vl_7b": (
+        "Qwen2-VL-7B-Instruct",
+        {"model_type": "qwen2_vl", "num_hidden_layers": 28, "hidden_size": 3584, "vocab_size": 152064},
+    ),
+    "qwen2_5_vl_32b": (
+        "Qwen2.5-VL-32B-Instruct",
+        {"model_type": "qwen2_5_vl", "num_hidden_layers": 64, "hidden_size": 5120, "vocab_size": 152064},
+    ),
+    "llava_1_5_7b": (
+        "llava-1.5-7b-hf",
+        {"model_type": "llava", "text_config": {"model_type": "llama", "vocab_size": 32064}},
+    ),
+    "llava_next_34b": (
+        "llava-v1.6-34b-hf",
+        {
+            "model_type": "llava_next",
+            "text_config": {
+                "model_type": "llama",
+                "num_hidden_layers": 60,
+                "hidden_size": 7168,
+                "vocab_size": 64064,
+            },
+        },
+    ),
+}
+PAPER = {  # appendix B: the contextual layers of models of 28, 32, 60 and 64 blocks
+    "qwen2_vl_7b": [1, 2, 4, 8, 16, 24, 26, 27],
+    "qwen2_5_vl_32b": [1, 2, 4, 8, 16, 32, 48, 56, 62, 63],
+    "llava_1_5_7b": [1, 2, 4, 8, 16, 24, 30, 31],
+    "llava_next_34b": [1, 2, 4, 8, 16, 30, 45, 58, 59],
+}
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """All examples in one project, with a stand-in for the package of sentences and no weights at all."""
+    shutil.copytree(EXAMPLES, tmp_path / "assets")
+    (tmp_path / "workspace.yaml").write_text("load_from: []\n")
+    (tmp_path / "pictures").mkdir()
+    sentences = tmp_path / "site" / "latentlens" / "data" / "concepts.txt"
+    sentences.parent.mkdir(parents=True)
+    (sentences.parents[1] / "__init__.py").write_text("raise ImportError('never imported')")
+    sentences.write_text("A brown dog.\n")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    for folder, config in CONFIGS.values():
+        (tmp_path / "models" / folder).mkdir(parents=True)
+        (tmp_path / "models" / folder / "config.json").write_text(json.dumps({**VISION, **config}))
+    return tmp_path
+
+
+def test_every_example_loads_without_weights_and_asks_for_the_layers_of_the_paper(project: Path) -> None:
+    assert {path.parent.name for path in EXAMPLES.glob("*/defs.yaml")} == {"paper", *CONFIGS}
+    with opened(project) as one:
+        keys = {"/".join(key.path) for key in one.select()}
+    for name, layers in PAPER.items():
+        contextual = {key for key in keys if key.startswith(f"index/{name}_index/table/")}
+        visual = {key for key in keys if key.startswith(f"study/{name}/latentlens/")}
+        assert contextual == {f"index/{name}_index/table/L{layer:02d}" for layer in layers}
+        assert visual == {f"study/{name}/latentlens/V{layer:02d}" for layer in [0, *layers]}
+
+
+def test_a_study_that_is_switched_off_needs_no_model_and_has_no_assets(project: Path) -> None:
+    file = project / "assets" / "qwen2_vl_7b" / "defs.yaml"
+    index, study = file.read_text().split("---\n")
+    absent = study.replace("models/", "absent/").replace("  top_k: 5", "  top_k: 5\n  enabled: false")
+    file.write_text(f"{index}---\n{absent}")
+    with opened(project) as one:
+        studies = {key.path[1] for key in one.select() if key.path[0] == "study"}
+    assert studies == set(CONFIGS) - {"qwen2_vl_7b"}
