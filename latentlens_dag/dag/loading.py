@@ -78,13 +78,16 @@ def _told(tree: ComponentTree) -> Iterator[None]:
         raise _as_user_error(error, Path(tree.defs_module.__path__[0])) or error from error
 
 
+_FIELD = re.compile(r"[a-z][a-z0-9_]*")
+_NO_FIELDS = {"attributes", "str", "int", "float", "bool"}
+
+
 def _wrong_values(error: ValidationError, folder: Path) -> str:
     """What values do not fit the fields of a component, and which components of which files have them."""
     told: dict[tuple[str, str], str] = {}
     for one in error.errors():
-        field, placed, place = ".".join(map(str, one["loc"])).partition(" at ")
-        if placed:  # Dagster says where, and lists every type that the value might have had
-            field = ".".join(field.removeprefix("attributes.").split(".")[:1])
+        path, _, place = ".".join(map(str, one["loc"])).partition(" at ")  # where Dagster knows it
+        field = ".".join(part for part in path.split(".") if _FIELD.fullmatch(part) and part not in _NO_FIELDS)
         place = place or _holders(error.title, one, folder)
         told.setdefault((field, place), f"`{field}: {one['input']}` of {place}: {one['msg']}.")
     return " ".join(told.values())

@@ -88,7 +88,10 @@ MISTAKES = {
     "a name that is none": (_edited("name: tiny", "name: Tiny Study"), r"'Tiny Study' is no name"),
     "index of another model": (_another_model, r"through Index words of another model: 4 blocks.*3 blocks"),
     "index of other weights": (_other_weights, r"Study tiny cannot be read through Index words: .*other weights"),
-    "no such judge": (_edited("judge: {regions: {}}", "judge: {chat: {}}"), r"chat"),
+    "no such judge": (
+        _edited("judge: {regions: {}}", "judge: {chat: {}}"),
+        r"`judge\.chat: {}` of \S*defs\.yaml:\d+: Extra inputs",
+    ),
     "unreadable image": (
         lambda here: (here / "pictures" / "picture_1.png").write_bytes(b"nothing"),
         r"picture_1\.png cannot be read as a picture",
