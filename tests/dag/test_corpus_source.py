@@ -67,7 +67,7 @@ def test_a_dataset_of_the_hub_is_named_with_all_that_decides_what_is_read(config
             {**HUB, "hub": "texts"},
             r"`source.hub: texts` of Corpus c is no dataset of the Hub: write it as user/dataset",
         ),
-        ({**HUB, "hub": "https://huggingface.co/datasets/user/texts"}, r"is no dataset of the Hub"),
+        ({**HUB, "hub": "https://hub.example/datasets/user/texts"}, r"is no dataset of the Hub"),
         ({**HUB, "hub": "../texts"}, r"is no dataset of the Hub"),
         ({**HUB, "split": None}, r"say `split`, `column` and `revision` of user/texts"),
         ({**HUB, "column": None}, r"say `split`, `column` and `revision` of user/texts"),
