@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from latentlens_dag import inspection
+from latentlens_dag import families, inspection
 from latentlens_dag.cli import cli
 from latentlens_dag.errors import UserError
 from latentlens_dag.families import TokenMap
@@ -307,3 +307,14 @@ def test_a_text_batch_ends_at_the_deepest_automatic_layer(folders: Path) -> None
     with captured(model.decoder, [0, 1, 2], lambda states: ran.append(tuple(states.shape))):
         inspection._text_cost(model)
     assert ran == [(16, 32, 32)] * 6  # two passes, what enters the blocks 0, 1 and 2
+
+
+def test_a_family_without_a_map_is_told_with_tokens_that_have_no_place(
+    folders: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delitem(families._MODULES, "llava")
+    found = inspect_model(folders / "llava", picture=tmp_path / "tokens.png")
+    assert found.layout is not None
+    (view,) = found.layout.views
+    assert (view.name, view.tokens) == ("unmapped", 9)
+    assert (tmp_path / "tokens.png").is_file()
