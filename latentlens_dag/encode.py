@@ -67,7 +67,7 @@ def encode(
     """Encode the occurrences of a shard.
 
     Args:
-        model: in float32 on a CPU.
+        model: on any device and in any dtype; what is kept is normalized in float32.
         occurrences: N rows (OCCURRENCES) whose sentences are all in `sentences`.
         sentences: SENTENCES.
         layers: contextual layers.

@@ -2,9 +2,9 @@
 
 Blocks of rows come from an iterable, so this module does not know where rows are kept. One pass serves any number of
 queries. The product of a block with all queries (`coarse`) only *proposes*: a row is a candidate where its score comes
-within a proved error bound of the k-th best answer so far. Candidates are scored again in float32 and, where that does
-not decide, in float64, rounded to float32 and compared as (cosine, contextual layer, key), so that the answer depends
-neither on how rows were cut into blocks nor on how or where the product was computed.
+within a proved error bound of the k-th best answer so far. Candidates are scored again in float64 (where they are very
+many, only those that float32 does not rule out), rounded to float32 and compared as (cosine, contextual layer, key), so
+that the answer depends neither on how rows were cut into blocks nor on how or where the product was computed.
 
 The float32 dot product of unit vectors of width d is wrong by at most d u / (1 - d u) with u = 2^-24 (Higham, Accuracy
 and Stability of Numerical Algorithms, eq. 3.5, with |q| |x| = 1 by Cauchy-Schwarz); normalizing in float32 adds a few
