@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from latentlens_dag import ContextualIndex
-from latentlens_dag.cli import _answer_lines, cli
+from latentlens_dag.cli import cli
+from latentlens_dag.commands.asking import _answer_lines
 from latentlens_dag.errors import UserError
 from latentlens_dag.models import load_language_model
 

@@ -1,0 +1,222 @@
+"""The commands that ask what was found: query, summary, search."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from latentlens_dag.commands.common import CONTROL, home_option, json_option, one_line, print_facts
+from latentlens_dag.errors import UserError
+from latentlens_dag.home import find_home
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from latentlens_dag.queries import Dataset, NamedQuery
+
+_ROWS_SHOWN = 60
+
+
+@click.command()
+@click.argument("query", required=False, metavar="[SQL_OR_NAME]")
+@click.option(
+    "--param", "params", multiple=True, metavar="NAME=VALUE", help="A parameter of the query; may be repeated."
+)
+@click.option("--format", "form", type=click.Choice(["table", "csv", "json", "parquet"]), default="table")
+@click.option(
+    "--output", type=click.Path(path_type=Path, dir_okay=False), help="A file to write instead of the terminal."
+)
+@home_option
+def query(query: str | None, params: Sequence[str], form: str, output: Path | None, home: Path | None) -> None:
+    """Run SQL, or a query by name, over all that is built; without one, list the queries."""
+    from latentlens_dag.queries import queries
+
+    if query is None:
+        click.echo("\n".join(_query_help(one) for one in queries().values()))
+        return
+    if form == "parquet" and output is None:
+        raise UserError("Parquet is no text: name a file with --output.")
+    with _dataset(home) as dataset:
+        _write_frame(dataset.collect(query, **_bound(params)), form, output)
+
+
+@click.command()
+@click.argument("study")
+@click.option(
+    "--picture", type=click.Path(path_type=Path, dir_okay=False), help="A PNG of scenes with the words on them."
+)
+@click.option("--layer", type=int, help="The visual layer of the picture; by default the one in the middle.")
+@click.option("--scenes", type=click.IntRange(1), default=2, show_default=True, help="How many scenes the picture has.")
+@home_option
+def summary(study: str, picture: Path | None, layer: int | None, scenes: int, home: Path | None) -> None:
+    """Print a study's figures as a table, and draw its words on its pictures."""
+    from latentlens_dag.pictures import from_thumbnails, study_picture
+    from latentlens_dag.reports import interpretability_lines
+
+    with _dataset(home) as dataset:
+        found = dataset.collect("FROM interpretability WHERE study = $study", study=study)
+        if found.is_empty():
+            known = dataset.collect("SELECT DISTINCT study FROM neighbors ORDER BY study")["study"].to_list()
+            raise UserError(
+                f"Study {study!r} has no figures here: it was not built, or has no judge. "
+                f"Built: {', '.join(known) or 'none'}."
+            )
+        click.echo(interpretability_lines(found.to_arrow()))
+        if picture is not None:
+            drawn = study_picture(dataset, study, from_thumbnails(dataset), picture, layer=layer, scenes=scenes)
+            click.echo(f"{picture}: {scenes} scenes with the nearest answer of every visual token at layer {drawn}.")
+
+
+@click.command()
+@click.option("--study", "name", required=True, metavar="STUDY", help="Whose model and index are asked.")
+@click.option("--text", help="Ask with every token of this text, as the study's language model reads it.")
+@click.option("--image-id", help="Ask with a visual token of this image...")
+@click.option("--token", type=int, help="... this one, by its number in the image.")
+@click.option("--layer", type=int, help="The layer of the text or of the visual token; by default one in the middle.")
+@click.option("--contextual-layers", metavar="LAYERS", help="Only these layers of the index, as 1,2.")
+@click.option("-k", "--top-k", "k", type=int, default=5, show_default=True, help="Answers per token.")
+@click.option("--unique", type=click.Choice(["word", "sentence"]), help="What the answers of a token must differ in.")
+@click.option("--word", help="Only answers whose whole word is this, whatever its case.")
+@click.option("--recall", type=float, help="Ask the tables' indexes where they reached this recall; else all rows are.")
+@home_option
+@json_option
+def search(
+    name: str,
+    text: str | None,
+    image_id: str | None,
+    token: int | None,
+    layer: int | None,
+    contextual_layers: str | None,
+    k: int,
+    unique: Literal["word", "sentence"] | None,
+    word: str | None,
+    recall: float | None,
+    home: Path | None,
+    as_json: bool,
+) -> None:
+    """Ask a study's index what a text's tokens or a visual token are like."""
+    asked = (text is not None, image_id is not None, token is not None)
+    if asked not in {(True, False, False), (False, True, True)}:
+        raise UserError("Ask with `--text TEXT`, or with `--image-id ID --token NUMBER`: one of the two.")
+    from latentlens_dag.dag.loading import find_study
+    from latentlens_dag.index import ContextualIndex
+    from latentlens_dag.models import load_language_model
+    from latentlens_dag.questions import middle, text_question, visual_question
+
+    study, warehouse = find_study(name), find_home(home).warehouse
+    folder = warehouse.index(study.index).root
+    if not folder.is_dir():
+        raise UserError(
+            f"Study {name} has no index here yet ({folder}): run `latentlens-dag build {name}` first, or name another "
+            "--home."
+        )
+    index = ContextualIndex.open(folder)
+    layers = _layer_numbers(contextual_layers)
+    if text is not None:
+        model = load_language_model(study.named_model)
+        question = text_question(model, text, middle(index.layers) if layer is None else layer)
+    else:
+        question = visual_question(warehouse, name, image_id or "", token or 0, layer, middle(index.layers))
+    how = {"exact": True} if recall is None else {"exact": False, "recall": recall}
+    found = index.search(question.states, k, layers, unique=unique, word=word, **how)
+    same = {"layer": question.layer, "method": found.method}
+    rows = [{"token": question.tokens[row["query"]], **same, **row} for row in found.to_polars().to_dicts()]
+    heading = f"The {'text' if text is not None else 'visual'} states at layer {question.layer} are nearest to:\n"
+    end = "" if recall is None else f"\n{found.method}"
+    print_facts(rows, as_json, lambda: heading + _answer_lines(rows) + end)
+
+
+def _dataset(home: Path | None) -> Dataset:
+    from latentlens_dag.queries import open_dataset
+
+    found = find_home(home)
+    if not found.warehouse.root.is_dir():
+        raise UserError(
+            f"Nothing is built in {found.root} yet. Run `latentlens-dag build` first, or name another --home."
+        )
+    return open_dataset(found.warehouse)
+
+
+def _bound(params: Sequence[str]) -> dict[str, str]:
+    wrong = [param for param in params if "=" not in param]
+    if wrong:
+        raise UserError(f"`--param {wrong[0]}` must be NAME=VALUE.")
+    return dict(param.split("=", 1) for param in params)
+
+
+def _layer_numbers(text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    if not re.fullmatch(r"\d+(,\d+)*", text):
+        raise UserError(f"`--contextual-layers {text}` must be numbers with commas, as 1,2.")
+    return [int(number) for number in text.split(",")]
+
+
+def _answer_lines(rows: list[dict[str, Any]]) -> str:
+    """Answers as a table; text from data must not drive the terminal."""
+    from latentlens_dag.questions import bracketed
+
+    room = max(40, shutil.get_terminal_size((160, 24)).columns - 42)
+    lines = [f"{'token':16}  {'rank':>4}  {'cosine':>6}  {'layer':>5}  sentence"]
+    for row in rows:
+        sentence = bracketed(row["sentence"], row["char_start"], row["char_end"], room)
+        name = one_line(row["token"]) if row["rank"] == 1 else ""
+        lines.append(
+            f"{name:16}  {row['rank']:>4}  {row['cosine']:>6.3f}  {row['contextual_layer']:>5}  {one_line(sentence)}"
+        )
+    return "\n".join(lines)
+
+
+def _query_help(one: NamedQuery) -> str:
+    names = " ".join(f"--param {p.name}=..." if p.required else f"[--param {p.name}=...]" for p in one.parameters)
+    return f"{one.name} {names}\n    {one.description}"
+
+
+def _write_frame(frame: pl.DataFrame, form: str, output: Path | None) -> None:
+    if form == "parquet":
+        frame.write_parquet(output or "")
+        return
+    if form == "json":
+        text = frame.write_json()
+    elif form == "csv":
+        text = _flat(frame).write_csv()
+    else:
+        text = _table_text(frame)
+    if output is None:
+        click.echo(text.rstrip("\n"))
+    else:
+        output.write_text(text, encoding="utf-8")
+
+
+def _table_text(frame: pl.DataFrame) -> str:
+    """The first rows as a table; text from data must not drive the terminal."""
+    import polars as pl
+
+    width = shutil.get_terminal_size((200, 24)).columns
+    shown = {
+        "tbl_rows": _ROWS_SHOWN,
+        "tbl_cols": -1,
+        "fmt_str_lengths": 60,
+        "fmt_table_cell_list_len": 12,
+        "tbl_width_chars": width,
+    }
+    with pl.Config(**shown, tbl_hide_dataframe_shape=True):  # type: ignore[arg-type]
+        text = CONTROL.sub("\ufffd", str(frame))
+    more = f", {_ROWS_SHOWN} shown; --format csv gives all" if len(frame) > _ROWS_SHOWN else ""
+    return f"{text}\n{len(frame):,} rows{more}"
+
+
+def _flat(frame: pl.DataFrame) -> pl.DataFrame:
+    """Lists as JSON text, bytes as their number, which CSV has no form for."""
+    import polars as pl
+    import polars.selectors as cs
+
+    lists = cs.by_dtype(pl.List)
+    joined = lists.map_elements(lambda one: json.dumps(list(one)), return_dtype=pl.String)
+    return frame.with_columns(joined, cs.binary().bin.size())

@@ -1,0 +1,31 @@
+"""What the commands share: options, and printing facts as text or JSON.
+
+What a newcomer gets wrong: text from data may hold control characters, and must not drive the terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
+"""What drives a terminal, but for the line feed."""
+
+home_option = click.option("--home", type=click.Path(path_type=Path), help="Folder of results and history.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+studies_argument = click.argument("studies", nargs=-1, metavar="[STUDY ...]")
+
+
+def print_facts(facts: Any, as_json: bool, text: Callable[[], str]) -> None:
+    """Print the facts as JSON, or the text that says them."""
+    click.echo(json.dumps(facts, indent=1, default=str) if as_json else text())
+
+
+def one_line(text: str) -> str:
+    """Text from data as one line that drives nothing."""
+    return CONTROL.sub("\ufffd", text.replace("\n", " "))

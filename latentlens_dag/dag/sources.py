@@ -1,0 +1,216 @@
+"""What the fields of a defs.yaml may name: sources of sentences, of pictures and of regions, and models.
+
+What a newcomer gets wrong: a value is checked here, but nothing is opened or downloaded; only that a path exists.
+"""
+
+# `from __future__ import annotations` is left out: Dagster resolves these annotations itself.
+import re
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import dagster as dg
+
+from latentlens_dag.corpus import Source, TextSource
+from latentlens_dag.errors import UserError
+from latentlens_dag.hub_datasets import COMMIT, DATASET_ID, HubColumn
+from latentlens_dag.hub_models import MODEL_ID, HubModel
+from latentlens_dag.models import read_config
+from latentlens_dag.originals import ImageColumn
+
+LocalPath = Annotated[
+    Path, dg.Resolver(lambda context, value: context.resolve_source_relative_path(value), model_field_type=str)
+]
+"""A path of the YAML, relative to the file that it stands in."""
+
+
+class CorpusSource(dg.Model, dg.Resolvable):
+    """Where sentences come from."""
+
+    lines: LocalPath | None = None
+    """A text file, one sentence per line, UTF-8; `.gz` is unpacked, here and below. Relative to the defs.yaml."""
+    csv: LocalPath | None = None
+    """A CSV file with a header; `column` names the texts."""
+    jsonl: LocalPath | None = None
+    """A file with one JSON object per line; `column` names the texts."""
+    parquet: LocalPath | None = None
+    """A Parquet file; `column` names the texts."""
+    package: str | None = None
+    """An installed Python package; `file` names a file of it. It is not imported."""
+    file: str | None = None
+    hub: str | None = None
+    """A dataset on the Hugging Face Hub, as user/dataset; `split`, `column` and `revision` say what of it is read."""
+    config: str | None = None
+    split: str | None = None
+    revision: str | None = None
+    """Of hub: the full commit, so that its content never changes."""
+    column: str | None = None
+
+    def text_source(self, place: str) -> Source:
+        """The file or dataset that is meant, or an error that says what is wrong at `place`; nothing is opened."""
+        given = [kind for kind in _KINDS if getattr(self, kind) is not None]
+        if len(given) != 1:
+            raise UserError(
+                f"`source` of {place} must be exactly one of {', '.join(_KINDS)}; it has "
+                f"{', '.join(given) or 'none of them'}."
+            )
+        alone = [field for field in ("config", "split", "revision") if getattr(self, field) is not None]
+        if self.hub is None and alone:
+            raise UserError(f"`source` of {place}: `{alone[0]}` belongs to a dataset of the Hub, which `hub` names.")
+        return self._file(given[0], place) if self.hub is None else self._hub_column(self.hub, place)
+
+    def _hub_column(self, dataset: str, place: str) -> HubColumn:
+        if self.file is not None:
+            raise UserError(f"`source` of {place}: `file` is a file inside a `package`, and not of the Hub.")
+        return hub_column(self, dataset, "text", place)
+
+    def _file(self, kind: str, place: str) -> TextSource:
+        path = getattr(self, kind)
+        if (kind == "package") != (self.file is not None):
+            raise UserError(f"`source` of {place}: `package` and `file`, a file inside of it, go together.")
+        if kind == "package":
+            path = self._package_file(place)
+            endings = path.name.removesuffix(".gz")
+            kind = next((kind for kind, suffix in _SUFFIXES.items() if endings.endswith(suffix)), "lines")
+        existing(path, f"source.{'file' if self.package else kind}", place)
+        if (kind == "lines") == (self.column is not None):
+            say = (
+                "has lines, no columns: leave `column` out" if self.column else "is a table: say its `column` of texts"
+            )
+            raise UserError(f"`source` of {place}: {path.name} {say}.")
+        return TextSource(kind, path, self.column)  # type: ignore[arg-type]
+
+    def _package_file(self, place: str) -> Path:
+        found = find_spec(self.package) if _PACKAGE.fullmatch(self.package or "") else None  # type: ignore[arg-type]
+        if found is None or not found.submodule_search_locations:
+            raise UserError(
+                f"`source.package: {self.package}` of {place} is no installed package: install it into this "
+                "environment."
+            )
+        folder = Path(next(iter(found.submodule_search_locations))).resolve()
+        path = (folder / str(self.file)).resolve()
+        if not path.is_relative_to(folder):
+            raise UserError(f"`source.file: {self.file}` of {place} is not inside the package {self.package}.")
+        return path
+
+
+_PACKAGE = re.compile(r"[A-Za-z_]\w*")  # no dots: to find a package within another one, that would be imported
+_SUFFIXES = {"lines": ".txt", "csv": ".csv", "jsonl": ".jsonl", "parquet": ".parquet"}
+_KINDS = (*_SUFFIXES, "package", "hub")
+
+
+class ImageSource(dg.Model, dg.Resolvable):
+    """Where pictures come from."""
+
+    folder: LocalPath | None = None
+    """A folder of pictures, searched below too. Relative to the defs.yaml, as here below."""
+    parquet: LocalPath | None = None
+    """A Parquet file; `column` names the pictures: bytes, or bytes and paths as the library `datasets` writes them."""
+    hub: str | None = None
+    """A dataset on the Hugging Face Hub, as user/dataset; `split`, `column` and `revision` say what of it is read."""
+    config: str | None = None
+    split: str | None = None
+    revision: str | None = None
+    """Of hub: the full commit, so that its content never changes."""
+    column: str | None = None
+    name: str | None = None
+    """Of parquet: the column of the pictures' names; else they have those of their paths, or the numbers of rows."""
+
+    def image_source(self, place: str) -> Path | ImageColumn | HubColumn:
+        """The folder, file or dataset that is meant, or an error that says what is wrong at `place`."""
+        given = [kind for kind in _IMAGE_FIELDS if getattr(self, kind) is not None]
+        if len(given) != 1:
+            raise UserError(
+                f"`source` of {place} must be exactly one of {', '.join(_IMAGE_FIELDS)}; it has "
+                f"{', '.join(given) or 'none of them'}."
+            )
+        others = [field for fields in _IMAGE_FIELDS.values() for field in fields]
+        for field in others:
+            if getattr(self, field) is not None and field not in _IMAGE_FIELDS[given[0]]:
+                raise UserError(f"`source` of {place}: `{field}` does not belong to `{given[0]}`. Leave it out.")
+        if self.hub is not None:
+            return hub_column(self, self.hub, "image", place)
+        path = existing(getattr(self, given[0]), f"source.{given[0]}", place)
+        if self.parquet is None:
+            return path
+        if not self.column:
+            raise UserError(f"`source` of {place}: {path.name} is a table: say its `column` of pictures.")
+        return ImageColumn(path, self.column, self.name)
+
+
+_IMAGE_FIELDS = {
+    "folder": (),
+    "parquet": ("column", "name"),
+    "hub": ("config", "split", "column", "revision"),
+}
+"""The kinds of sources of pictures, and what belongs to each."""
+
+
+class RegionSource(dg.Model, dg.Resolvable):
+    """Where annotated regions come from."""
+
+    masks: LocalPath
+    """A Parquet file: file_name, region_id, kind, name, words, abstract_words, x0, y0, x1, y1, mask."""
+
+
+class ModelSource(dg.Model, dg.Resolvable):
+    """A model: a local folder, or one of the Hub."""
+
+    path: LocalPath | None = None
+    """Relative to the defs.yaml."""
+    hub: str | None = None
+    """A model on the Hugging Face Hub, as user/name. It is downloaded when a step first needs it."""
+    revision: str | None = None
+    """Of hub: the full commit, so that its content never changes."""
+
+    def named_model(self, field: str, place: str) -> Path | HubModel:
+        """The model that is meant, or an error that says what is wrong with `field` of `place`."""
+        if (self.path is None) == (self.hub is None):
+            raise UserError(
+                f"`{field}` of {place} must name one model: `{field}: {{path: FOLDER}}` or `{field}: {{hub: "
+                "USER/NAME, revision: COMMIT}`."
+            )
+        if self.hub is not None:
+            return self._hub_model(self.hub, field, place)
+        if self.revision is not None:
+            raise UserError(f"`{field}` of {place}: `revision` belongs to a model of the Hub, which `hub` names.")
+        found = existing(self.path, f"{field}.path", place)  # type: ignore[arg-type]
+        read_config(found)
+        return found
+
+    def _hub_model(self, repo: str, field: str, place: str) -> HubModel:
+        if not MODEL_ID.fullmatch(repo):
+            raise UserError(f"`{field}.hub: {repo}` of {place} is no model of the Hub: write it as user/name.")
+        if not self.revision:
+            raise UserError(f"`{field}` of {place}: say the `revision` of {repo}, {{hub: {repo}, revision: COMMIT}}.")
+        return HubModel(repo, full_commit(self.revision, f"{field}.revision", place))
+
+
+def existing(path: Path, field: str, place: str) -> Path:
+    """A path of the YAML, which must exist."""
+    if not path.exists():
+        raise UserError(f"`{field}` of {place}: {path} does not exist. Paths are relative to the defs.yaml.")
+    return path
+
+
+def hub_column(source: CorpusSource | ImageSource, dataset: str, example: str, place: str) -> HubColumn:
+    """The column of a dataset of the Hub that a source names."""
+    if not DATASET_ID.fullmatch(dataset):
+        raise UserError(f"`source.hub: {dataset}` of {place} is no dataset of the Hub: write it as user/dataset.")
+    if not source.split or not source.column or not source.revision:
+        raise UserError(
+            f"`source` of {place}: say `split`, `column` and `revision` of {dataset}, as in "
+            f"{{hub: {dataset}, split: train, column: {example}, revision: COMMIT}}."
+        )
+    revision = full_commit(source.revision, "source.revision", place)
+    return HubColumn(dataset, source.config, source.split, source.column, revision)
+
+
+def full_commit(revision: str, field: str, place: str) -> str:
+    """A revision of the YAML, which must name one commit for ever."""
+    if not COMMIT.fullmatch(revision):
+        raise UserError(
+            f"`{field}: {revision}` of {place} is no full commit. Branches and tags move, and short commits may become "
+            "ambiguous: write the 40 hexadecimal digits that the Hub shows under `History` of the files."
+        )
+    return revision
