@@ -1,9 +1,9 @@
 """The text pass: the states of an index's occurrences, at all its layers, from one forward pass.
 
 Only sentences that hold a kept occurrence are read, each cut after the last one (but not where the model is
-not causal: there what follows counts too), in batches of similar length. States go to a memory map on disk,
-so memory holds one batch. What a newcomer gets wrong: batches are padded on the right by this module itself,
-whatever side the tokenizer would pad, so positions are those of the sentence alone.
+not causal: there what follows counts too), in batches of similar length (`text_pass.py`). States go to a memory map
+on disk, so memory holds one batch. What a newcomer gets wrong: a sentence that was read before is not read again. Its
+rows are taken from the layer tables, by the hash of their prefixes.
 """
 
 from __future__ import annotations
@@ -16,19 +16,18 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from latentlens_dag.errors import UserError
 from latentlens_dag.layers import check_layers
 from latentlens_dag.mapped import give_back
 from latentlens_dag.occurrences import tokenize
 from latentlens_dag.states import LanguageModel, captured
 from latentlens_dag.tables import Stored, read_rows, stored_rows
+from latentlens_dag.text_pass import forward, in_batches, rows_at
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
 _BATCHES_HELD = 2  # before their vectors, which lie in files, are left to the system
-_TOKENS_PER_BATCH = {"cpu": 2048, "gpu": 16384}
 
 Progress = Callable[[int, int], None]
 """Called with the tokens done and the tokens there are."""
@@ -160,21 +159,10 @@ def _joined(
 
 
 def _encode_batch(model: LanguageModel, batch: list[_Sentence], found: dict[int, Encoded]) -> None:
-    import torch
-
-    longest = max(len(sentence.ids) for sentence in batch)
-    ids = torch.tensor([sentence.ids + [0] * (longest - len(sentence.ids)) for sentence in batch])
-    mask = torch.tensor([[1] * len(s.ids) + [0] * (longest - len(s.ids)) for s in batch])
-    which = torch.tensor([i for i, sentence in enumerate(batch) for _ in sentence.rows])
-    where = torch.tensor([place for sentence in batch for place in sentence.places])
     rows = np.array([row for sentence in batch for row in sentence.rows])
-
-    def keep(states: Tensor) -> Tensor:
-        return states[which.to(states.device), where.to(states.device)].float().cpu()
-
-    device = model.embedding.device
-    with captured(model.decoder, list(found), keep) as states, torch.inference_mode():
-        model.decoder(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False)
+    keep = rows_at(batch, [sentence.places for sentence in batch])
+    with captured(model.decoder, list(found), keep) as states:
+        forward(model, batch)
     for layer, kept in states.items():
         norms = kept.norm(dim=1, keepdim=True)
         _check_norms(model, layer, batch, norms[:, 0])
@@ -219,40 +207,8 @@ def _needed(model: LanguageModel, occurrences: pa.Table, sentences: pa.Table, wh
 def _encoded_batches(
     model: LanguageModel, sentences: list[_Sentence], found: dict[int, Encoded]
 ) -> Iterator[list[_Sentence]]:
-    """Encode all sentences, neighbors in length together; give each batch once it is encoded.
-
-    Where the device's memory does not hold a batch, batches are half as large from there on.
-
-    Raises:
-        UserError: where it does not hold one sentence.
-    """
-    import torch
-
-    most = _TOKENS_PER_BATCH["cpu" if model.embedding.device.type == "cpu" else "gpu"]
-    start = 0
-    while start < len(sentences):
-        batch = sentences[start : _batch_end(sentences, start, most)]
-        try:
-            _encode_batch(model, batch, found)
-        except torch.OutOfMemoryError as error:
-            if len(batch) == 1:
-                raise UserError(
-                    f"{model.name} does not fit into the memory of {model.embedding.device} beside one sentence of "
-                    f"{len(batch[0].ids)} tokens. Free memory there, or load the model in a smaller dtype."
-                ) from error
-            most = max(len(batch[-1].ids), len(batch) * len(batch[-1].ids) // 2)
-            torch.cuda.empty_cache()
-            continue
-        yield batch
-        start += len(batch)
-
-
-def _batch_end(sentences: list[_Sentence], start: int, most: int) -> int:
-    """Where a batch ends that begins at `start` and holds at most so many tokens, padding counted, or one sentence."""
-    end = start + 1
-    while end < len(sentences) and (end + 1 - start) * len(sentences[end].ids) <= most:
-        end += 1
-    return end
+    """Encode all sentences, neighbors in length together; give each batch once it is encoded."""
+    return in_batches(model, sentences, lambda batch: _encode_batch(model, batch, found))
 
 
 def empty_encoded(path: Path, shape: tuple[int, int]) -> Encoded:
