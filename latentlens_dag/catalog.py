@@ -2,8 +2,8 @@
 
 A browser asks for one image, one token or one sentence at a time, over tables of which the warehouse keeps
 hundreds of Parquet files; the catalog answers that in milliseconds. It holds what the study refers to: its
-own tables, its images and their regions, and the sentences and occurrences that its answers come from. What
-a newcomer gets wrong: it is a copy for reading fast, never the source; `build` writes it anew.
+own tables, its images and their regions (or its texts), and the sentences and occurrences that its answers come
+from. What a newcomer gets wrong: it is a copy for reading fast, never the source; `build` writes it anew.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ _ORDER = {
     "regions": "image_id, region_id",
     "sentences": "sentence_id",
     "occurrences": "key, index",
+    "text_tokens": "image_id, token_index",
+    "texts": "text_id",
 }
 # What is shared with other studies is cut down to what this study's own tables, written before, refer to.
 _REFERRED = {
@@ -34,6 +36,7 @@ _REFERRED = {
     "regions": "image_id IN (SELECT image_id FROM catalog.visual_tokens)",
     "sentences": "sentence_id IN (SELECT sentence_id FROM catalog.neighbors)",
     "occurrences": "key IN (SELECT key FROM catalog.neighbors)",
+    "texts": "text_id IN (SELECT image_id FROM catalog.text_tokens)",
 }
 
 

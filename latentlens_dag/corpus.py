@@ -1,4 +1,4 @@
-"""From a source of text to distinct sentences, and from those to shards.
+"""From a source of text to distinct sentences, and from those to shards; or to the batches of a text set.
 
 A sentence is a line, or a cell of a column, without its outer blanks; empty ones are dropped and equal sentences
 counted once. Its id is the hash of its text and decides its shard. Sources are read as a stream, and what does
@@ -25,7 +25,7 @@ import pyarrow as pa
 from latentlens_dag.errors import UserError
 from latentlens_dag.hub_datasets import HubColumn, column_values
 from latentlens_dag.identity import part_of, text_id, to_numbers
-from latentlens_dag.schema import SENTENCES
+from latentlens_dag.schema import SENTENCES, TEXTS
 from latentlens_dag.warehouse import parquet_rows
 
 if TYPE_CHECKING:
@@ -111,14 +111,36 @@ def write_texts(texts: Iterable[str], out: Path, if_empty: str) -> int:
     Raises:
         UserError: saying `if_empty`, where there is not one.
     """
-    stream = iter(texts)
-    parts = (pa.table([_ids(part), part], SENTENCES) for part in iter(lambda: list(islice(stream, _BATCH)), []))
-    query = "SELECT DISTINCT sentence_id, text FROM found ORDER BY sentence_id"
-    with parquet_rows(out, SENTENCES) as rows:
-        for table in _sorted(parts, SENTENCES, query, out.parent):
+    return _write_distinct(_unless_empty(texts, if_empty), out, SENTENCES)
+
+
+def write_batch(source: Source, batch: int, batches: int, out: Path) -> int:
+    """Write the distinct texts of a source whose ids fall into a batch (TEXTS), in order of id; give their number.
+
+    Raises:
+        UserError: as `read_texts`, and where the source, not the batch, has not one text.
+    """
+    texts = _unless_empty(read_texts(source), f"{source} is empty: it has not one text. Write one per line or row.")
+    return _write_distinct((text for text in texts if part_of(text_id(text), batches) == batch), out, TEXTS)
+
+
+def _unless_empty(texts: Iterable[str], if_empty: str) -> Iterator[str]:
+    found = False
+    for text in texts:
+        found = True
+        yield text
+    if not found:
+        raise UserError(if_empty)
+
+
+def _write_distinct(texts: Iterable[str], out: Path, schema: pa.Schema) -> int:
+    """Write distinct texts with their ids, the two columns of `schema`, in order of id; give their number."""
+    stream, name = iter(texts), schema.names[0]
+    parts = (pa.table([_ids(part), part], schema) for part in iter(lambda: list(islice(stream, _BATCH)), []))
+    query = f"SELECT DISTINCT {name}, text FROM found ORDER BY {name}"
+    with parquet_rows(out, schema) as rows:
+        for table in _sorted(parts, schema, query, out.parent):
             rows.write(table)
-        if not rows.written:
-            raise UserError(if_empty)
     return rows.written
 
 

@@ -62,7 +62,7 @@ VISUAL_TOKENS = pa.schema(
         ("study", pa.string()),
         ("image_id", pa.string()),
         ("token_index", pa.int32()),
-        ("view", pa.string()),  # global, tile, newline, unmapped
+        ("view", pa.string()),  # global, tile, newline, unmapped; of a study of texts: text
         ("tile", pa.int32()),
         ("row", pa.int32()),
         ("col", pa.int32()),
@@ -70,6 +70,22 @@ VISUAL_TOKENS = pa.schema(
         ("y0", pa.float32()),
         ("x1", pa.float32()),
         ("y1", pa.float32()),
+    ]
+)
+
+TEXTS = pa.schema([("text_id", pa.string()), ("text", pa.string())])
+
+TEXT_TOKENS = pa.schema(
+    [
+        ("study", pa.string()),
+        ("image_id", pa.string()),  # the text_id: a study of texts has texts where others have images
+        ("token_index", pa.int32()),
+        ("position", pa.int32()),  # as in OCCURRENCES
+        ("token_id", pa.int32()),
+        ("token_str", pa.string()),
+        ("word", pa.string()),  # the whole word around the token
+        ("char_start", pa.int32()),  # of the word in the text, in characters
+        ("char_end", pa.int32()),
     ]
 )
 
@@ -163,5 +179,7 @@ TABLES = {
     "occurrences": OCCURRENCES,
     "images": IMAGES,
     "regions": REGIONS,
+    "texts": TEXTS,
+    "text_tokens": TEXT_TOKENS,
 }
 """Every table by the name it has in SQL."""

@@ -1,8 +1,8 @@
 """Which files of a warehouse make up which table, and the SQL of the views over them.
 
 Only the mapping belongs here: no connection, no query. Paths come from `Warehouse`, so that this module
-spells none. What a newcomer gets wrong: an image or a sentence may lie in two sets or corpora, so the views
-of images, regions and sentences drop repetitions where there is more than one, or every join would double.
+spells none. What a newcomer gets wrong: an image, a text or a sentence may lie in two sets or corpora, so the
+views of images, regions, texts and sentences drop repetitions where there is more than one, or every join would double.
 """
 
 from __future__ import annotations
@@ -19,7 +19,12 @@ import pyarrow as pa
 from latentlens_dag.schema import LENSES, TABLES
 from latentlens_dag.warehouse import Warehouse
 
-IDENTITY = {"images": ["image_id"], "regions": ["image_id", "region_id"], "sentences": ["sentence_id"]}
+IDENTITY = {
+    "images": ["image_id"],
+    "regions": ["image_id", "region_id"],
+    "sentences": ["sentence_id"],
+    "texts": ["text_id"],
+}
 """Tables whose rows may repeat across sets, and what tells two rows apart."""
 
 _ANY = "*"
@@ -47,6 +52,8 @@ def table_patterns(study: str = _ANY, index: str = _ANY) -> dict[str, list[str]]
         "occurrences": [house.occurrences(index, 0)],
         "images": [house.pictures(_ANY, 0)],
         "regions": [house.regions(_ANY, 0)],
+        "texts": [house.texts(_ANY, 0)],
+        "text_tokens": [house.text_tokens(study, 0)],
     }
     # The number of a layer, batch or shard ends a name: layer_00, batch_00.parquet. Study names stay as they are.
     return {
@@ -79,11 +86,12 @@ def _is_part(path: Path, shape: Mapping[str, Any]) -> bool:
         (part is None or int(part[1]) < shape.get("parts", math.inf))
         and (layer is None or int(layer[1]) in shape.get("visual_layers", [int(layer[1])]))
         and (lens is None or lens in shape.get("lenses", [lens]))
+        and (path.parts[2] != "text_tokens" or not shape or shape.get("of") == "texts")
     )
 
 
 def sets_of(root: Path, files: Sequence[Path]) -> int:
-    """How many corpora, image sets or studies the files come from."""
+    """How many corpora, sets or studies the files come from."""
     return len({file.relative_to(root).parts[:2] for file in files})
 
 

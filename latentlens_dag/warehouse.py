@@ -83,6 +83,10 @@ class Warehouse:
         """Parquet: the annotated regions of a batch's images (REGIONS)."""
         return self.root / "images" / images / f"regions_{batch:02d}.parquet"
 
+    def texts(self, texts: str, batch: int) -> Path:
+        """Parquet: the texts of a batch (TEXTS), in order of `text_id`."""
+        return self.root / "texts" / texts / f"batch_{batch:02d}.parquet"
+
     def study(self, study: str) -> Path:
         """The folder of a study's results."""
         return self.root / "study" / study
@@ -94,6 +98,10 @@ class Warehouse:
     def visual_tokens(self, study: str, batch: int) -> Path:
         """Parquet: where each visual token of a batch lies in its image (VISUAL_TOKENS)."""
         return self.study(study) / "visual_tokens" / f"batch_{batch:02d}.parquet"
+
+    def text_tokens(self, study: str, batch: int) -> Path:
+        """Parquet: what each token of a batch's texts is (TEXT_TOKENS)."""
+        return self.study(study) / "text_tokens" / f"batch_{batch:02d}.parquet"
 
     def neighbors(self, study: str, lens: str, layer: int, batch: int) -> Path:
         """Parquet: the answers of one lens at one visual layer (NEIGHBORS)."""
@@ -112,7 +120,7 @@ class Warehouse:
         return self.study(study) / "model_checks.json"
 
     def shape(self, kind: str, name: str) -> Path:
-        """JSON: the partitions, layers and lenses that a set now has; kind is images, index or study.
+        """JSON: the partitions, layers and lenses that a set now has; kind is images, texts, index or study.
 
         Files of partitions or layers that it no longer has may still lie beside it; readers leave them out.
         """

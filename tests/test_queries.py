@@ -17,8 +17,8 @@ import pytest
 from latentlens_dag.errors import UserError
 from latentlens_dag.identity import text_id
 from latentlens_dag.queries import Dataset, open_dataset, queries, write_catalog
-from latentlens_dag.schema import IMAGES, LENSES, NEIGHBORS, TABLES
-from latentlens_dag.warehouse import Warehouse, write_parquet
+from latentlens_dag.schema import IMAGES, LENSES, NEIGHBORS, TABLES, TEXT_TOKENS
+from latentlens_dag.warehouse import Warehouse, write_json, write_parquet
 from tests.small_dataset import (
     ANIMALS,
     AWKWARD,
@@ -339,3 +339,16 @@ def test_a_process_that_reads_a_dataset_ends_silently_and_loads_neither_torch_no
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(("shape", "there"), [(None, 1), ({"of": "texts"}, 1), ({"lenses": ["latentlens"]}, 0)])
+def test_tokens_of_texts_are_those_of_a_study_that_still_reads_texts(
+    tmp_path: Path, shape: dict[str, Any] | None, there: int
+) -> None:
+    house = Warehouse(tmp_path / "warehouse")
+    rows = [dict(zip(TEXT_TOKENS.names, ("s", "0" * 16, 0, 0, 7, " dog", "dog", 0, 3), strict=True))]
+    write_parquet(pa.Table.from_pylist(rows, schema=TEXT_TOKENS), house.text_tokens("s", 0), TEXT_TOKENS)
+    if shape is not None:
+        write_json(shape, house.shape("study", "s"))
+    with open_dataset(house) as opened:
+        assert len(opened.sql("FROM text_tokens").fetchall()) == there
