@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _TOLERANCE = 1e-3  # relative to the largest value; float32 models reach 1e-6
 _ROUNDINGS = 4  # that a model in 16 bits may differ by: 3 % in bfloat16
 _STILL = 1e-3  # of the painted token's change
+_LOGITS_MEANING = "LogitLens after the last block against the logits"
 
 
 class ModelCheck(NamedTuple):
@@ -47,12 +48,14 @@ class ModelFacts(NamedTuple):
 
     checks: list[ModelCheck]
     prompt: str
-    """The whole text around the image, through the model's chat template."""
+    """The whole text around the image, through the model's chat template; empty where there is no image."""
     fingerprint: str
     """Of the language model (`states.fingerprint`)."""
 
 
 CHECKS = ("causality", "padding_invariance", "logits_reproduced", "visual_token_count")
+TEXT_CHECKS = CHECKS[:3]
+"""Those of a model that reads texts only."""
 
 
 def check_model(vlm: Vlm, prompt: str | None = None) -> ModelFacts:
@@ -65,6 +68,16 @@ def check_model(vlm: Vlm, prompt: str | None = None) -> ModelFacts:
         visual_token_count(vlm, image, prompt),
     ]
     return ModelFacts(checks, vlm.prompt_text(prompt), fingerprint(vlm.language_model))
+
+
+def check_language_model(model: Any, language_model: LanguageModel) -> ModelFacts:
+    """The checks of TEXT_CHECKS, in their order; `model` is the whole one (`models.Loaded`)."""
+    checks = [
+        causality(language_model),
+        padding_invariance(language_model),
+        text_logits_reproduced(model, language_model),
+    ]
+    return ModelFacts(checks, "", fingerprint(language_model))
 
 
 def check_same_model(mine: str, other: Path | HubModel, study: str, index: str) -> None:
@@ -82,7 +95,7 @@ def check_same_model(mine: str, other: Path | HubModel, study: str, index: str) 
         raise UserError(
             f"{study} cannot be read through Index {index}: the language model in {other} has other weights than the "
             "study's own (perhaps it was fine-tuned with the connector), so their states cannot be compared. Name an "
-            "index whose `language_model` is this VLM."
+            "index whose `language_model` is the study's own model."
         )
 
 
@@ -154,8 +167,19 @@ def logits_reproduced(vlm: Vlm, image: Image, prompt: str | None = None) -> Mode
     with captured(language_model.decoder, [language_model.depth], lambda s: s) as states, torch.inference_mode():
         own = vlm.model(**inputs, use_cache=False).logits
         ours = language_model.logits(states[language_model.depth])
-    meaning = "LogitLens after the last block against the logits"
-    return _close(language_model, "logits_reproduced", own.float(), ours.float(), meaning)
+    return _close(language_model, "logits_reproduced", own.float(), ours.float(), _LOGITS_MEANING)
+
+
+def text_logits_reproduced(model: Any, language_model: LanguageModel) -> ModelCheck:
+    """As `logits_reproduced`, on a few tokens of text."""
+    import torch
+
+    depth = language_model.depth
+    ids = torch.tensor([_some_ids(language_model, 8)], device=language_model.embedding.device)
+    with captured(language_model.decoder, [depth], lambda s: s) as states, torch.inference_mode():
+        own = model(input_ids=ids, use_cache=False).logits
+        ours = language_model.logits(states[depth])
+    return _close(language_model, "logits_reproduced", own.float(), ours.float(), _LOGITS_MEANING)
 
 
 def visual_token_count(vlm: Vlm, image: Image, prompt: str | None = None) -> ModelCheck:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from latentlens_dag.arithmetic import bfloat16_pays, default_device
 from latentlens_dag.errors import UserError
@@ -249,6 +249,21 @@ def load_language_model(
     source: str | Path | HubModel, revision: str | None = None, device: str | None = None, dtype: str | None = None
 ) -> LanguageModel:
     """Load a language model, or the language model inside a VLM; arguments and errors as `load_vlm`."""
+    return load_with_language_model(source, revision, device, dtype).language_model
+
+
+class Loaded(NamedTuple):
+    """A model, and the language model that is in it."""
+
+    model: Any
+    """Of transformers; gives the model's own logits."""
+    language_model: LanguageModel
+
+
+def load_with_language_model(
+    source: str | Path | HubModel, revision: str | None = None, device: str | None = None, dtype: str | None = None
+) -> Loaded:
+    """As `load_language_model`, and the whole model beside it."""
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -257,14 +272,16 @@ def load_language_model(
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         if hasattr(config, "vision_config"):
-            return load_vlm(source, revision, device, dtype).language_model
+            vlm = load_vlm(source, revision, device, dtype)
+            return Loaded(vlm.model, vlm.language_model)
         model = AutoModelForCausalLM.from_pretrained(
             folder, dtype=chosen_dtype(folder, device, dtype), trust_remote_code=False
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise UserError(f"{name} cannot be loaded as a language model: {_first_line(error)}") from error
-    return language_model_of(name, model.to(device or default_device()).eval(), tokenizer)
+    model = model.to(device or default_device()).eval()
+    return Loaded(model, language_model_of(name, model, tokenizer))
 
 
 def language_model_of(name: str, model: Any, tokenizer: Any) -> LanguageModel:

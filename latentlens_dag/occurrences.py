@@ -93,6 +93,13 @@ def word_span(text: str, start: int, end: int) -> tuple[int, int]:
     return _span_among(_words(text), text, start, end)
 
 
+def whole_words(text: str, spans: Iterable[tuple[int, int]]) -> list[tuple[str, int, int]]:
+    """The word around each token's characters, as `word_span` finds it, with its start and end."""
+    words = _words(text)
+    found = [_span_among(words, text, *span) for span in spans]
+    return [(text[start:end], start, end) for start, end in found]
+
+
 def token_texts(tokenizer: PreTrainedTokenizerBase, ids: Iterable[int]) -> dict[int, str]:
     """The text of each token; a piece of a character, which has none, is given as the tokenizer writes it."""
     texts = {}

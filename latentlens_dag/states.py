@@ -43,6 +43,13 @@ class LanguageModel:
         """Width of the residual stream, d."""
         return int(self.embedding.shape[1])
 
+    @property
+    def positions(self) -> int | None:
+        """How many tokens of one text it was made for, specials counted; None where its config sets no limit."""
+        config = self.decoder.config
+        limits = (getattr(config, name, None) for name in ("max_position_embeddings", "max_seq_len"))
+        return next((int(limit) for limit in limits if isinstance(limit, int)), None)
+
     def logits(self, states: Tensor) -> Tensor:
         """What the model would answer if it stopped at `states` [.., d]: [.., V] (the logit lens)."""
         import torch

@@ -19,7 +19,7 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.index_folder import IndexFiles, all_blocks
 from latentlens_dag.lenses import VOCABULARY_LENSES, OccurrenceLookup, latent_table, vocabulary_table, word_labels
 from latentlens_dag.occurrences import token_texts
-from latentlens_dag.schema import VISUAL_TOKENS
+from latentlens_dag.schema import TEXT_TOKENS, VISUAL_TOKENS
 from latentlens_dag.search import cosine_top_k
 from latentlens_dag.states import LanguageModel
 from latentlens_dag.tables import States, count_rows, write_states
@@ -48,6 +48,29 @@ def visual_token_table(study: str, image_ids: list[str], tokens: pl.DataFrame) -
     ids = pl.Series("image_id", image_ids, dtype=pl.String)
     named = tokens.with_columns(pl.lit(study).alias("study"), ids.gather(tokens["image_index"]).alias("image_id"))
     return named.select(VISUAL_TOKENS.names).to_arrow().cast(VISUAL_TOKENS)
+
+
+class TextTokens(NamedTuple):
+    """The tokens of some texts as they are stored."""
+
+    visual_tokens: pa.Table
+    """VISUAL_TOKENS: of the view `text`, and nowhere in an image."""
+    text_tokens: pa.Table
+    """TEXT_TOKENS: what each is in its text."""
+
+
+def text_token_tables(study: str, text_ids: list[str], tokens: pl.DataFrame) -> TextTokens:
+    """The tokens of some texts (`TextStates.tokens`), whose ids stand where others have those of images."""
+    import polars as pl
+
+    ids = pl.Series("image_id", text_ids, dtype=pl.String)
+    named = tokens.with_columns(pl.lit(study).alias("study"), ids.gather(tokens["text_index"]).alias("image_id"))
+    nowhere = [pl.lit(None).alias(name) for name in VISUAL_TOKENS.names[4:]]
+    placed = named.with_columns(pl.lit("text").alias("view"), *nowhere)
+    return TextTokens(
+        placed.select(VISUAL_TOKENS.names).to_arrow().cast(VISUAL_TOKENS),
+        named.select(TEXT_TOKENS.names).to_arrow().cast(TEXT_TOKENS),
+    )
 
 
 def write_visual_layer(path: Path, tokens: pa.Table, states: Tensor) -> VisualFacts:

@@ -37,8 +37,10 @@ FAMILIES: dict[str, dict[str, Any]] = {
 _HEADS = {"GPT2": "GPT2LMHeadModel"}
 
 
-def _tiny(family: str, tokenizer: Any) -> Any:
-    torch.manual_seed(0)
+def tiny_language_model(family: str, seed: int = 0) -> Any:
+    """A random causal language model of a family, for the vocabulary of `tiny_tokenizer`."""
+    tokenizer = tiny_tokenizer()
+    torch.manual_seed(seed)
     special = {"vocab_size": len(tokenizer), "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
     config = getattr(transformers, f"{family}Config")(**FAMILIES[family], **special)
     return getattr(transformers, _HEADS.get(family, f"{family}ForCausalLM"))(config).eval()
@@ -47,7 +49,7 @@ def _tiny(family: str, tokenizer: Any) -> Any:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_states_and_logits_are_those_of_the_definition(family: str) -> None:
     tokenizer = tiny_tokenizer()
-    model = _tiny(family, tokenizer)
+    model = tiny_language_model(family)
     taken = language_model_of(family, model, tokenizer)
     assert (taken.depth, taken.width) == (3, 32)
     ids = tokenizer(SENTENCES[0], return_tensors="pt")["input_ids"]
@@ -62,7 +64,7 @@ def test_states_and_logits_are_those_of_the_definition(family: str) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_index_holds_the_states_of_each_sentence_alone(family: str, tmp_path: Path) -> None:
     tokenizer = tiny_tokenizer()
-    model = _tiny(family, tokenizer)
+    model = tiny_language_model(family)
     index = ContextualIndex.build(model, tokenizer, SENTENCES, layers=[1, 2], path=tmp_path / "index")
     ids = tokenizer(SENTENCES[3], return_tensors="pt")["input_ids"]
     with torch.inference_mode():
@@ -73,7 +75,7 @@ def test_an_index_holds_the_states_of_each_sentence_alone(family: str, tmp_path:
 
 def test_a_family_is_loaded_from_its_folder_too(tmp_path: Path) -> None:
     tokenizer = tiny_tokenizer()
-    _tiny("GPT2", tokenizer).save_pretrained(tmp_path)
+    tiny_language_model("GPT2").save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     assert load_language_model(tmp_path, device="cpu").depth == 3
 
