@@ -81,6 +81,12 @@ def from_thumbnails(dataset: Dataset) -> Callable[[str, str], Image.Image]:
     return load
 
 
+def reads_texts(dataset: Dataset, study: str) -> bool:
+    """Whether a study reads texts, of which there are no pictures."""
+    query = "SELECT 1 FROM text_tokens WHERE study = $study LIMIT 1"
+    return bool(dataset.sql(query, study=study).fetchall())
+
+
 def study_picture(
     dataset: Dataset,
     study: str,
@@ -106,8 +112,10 @@ def study_picture(
         The visual layer that was drawn.
 
     Raises:
-        UserError: if the study has no answers at that layer, or its visual tokens have no place.
+        UserError: if the study reads texts, has no answers at that layer, or its visual tokens have no place.
     """
+    if reads_texts(dataset, study):
+        raise UserError(f"Study {study!r} cannot be drawn: it reads texts, which are no pictures.")
     layer = _middle_layer(dataset, study) if layer is None else layer
     chosen = dataset.sql(_TYPICAL, study=study, layer=layer, judge=judge, scenes=scenes).fetchall()
     if not chosen:

@@ -1,4 +1,4 @@
-"""What one asks an index with: the states of a text's tokens, or of a visual token that a study has stored.
+"""What one asks an index with: the states of a text's tokens, or of a token that a study has stored.
 
 What a newcomer gets wrong: a token's state depends on what comes before it, so " dog" in a sentence of yours is
 not " dog" alone, and its nearest occurrences are of like beginnings.
@@ -62,16 +62,16 @@ def text_question(model: LanguageModel, text: str, layer: int) -> Question:
     return Question([names[tokens.ids[place]] for place in real], layer, states[layer].numpy())
 
 
-def visual_question(
+def stored_question(
     warehouse: Warehouse, study: str, image_id: str, token: int, layer: int | None, near: int
 ) -> Question:
-    """The stored state of one visual token.
+    """The stored state of one visual token, or of one token of a text of a study of texts.
 
     Args:
         warehouse: that holds the study's results.
         study: its name.
-        image_id: of the table images.
-        token: its number in the image.
+        image_id: of the table images; of a study of texts, a text_id.
+        token: its number in the image or text.
         layer: a visual layer of the study; where it is None, `near` if the study has that, else its middle one.
         near: a layer.
 
@@ -84,22 +84,32 @@ def visual_question(
         layer = near if near in layers else middle(layers)
     elif layer not in layers:
         raise UserError(f"Study {study} has no visual layer {layer}; it has {', '.join(map(str, layers))}.")
-    states = None
-    if _IMAGE_ID.fullmatch(image_id):
-        batch = warehouse.visual(study, layer, part_of(image_id, shape["parts"]))
-        states = read_states(batch, image_id) if batch.is_dir() else None
+    states, of_texts = None, shape.get("of") == "texts"
+    batch = part_of(image_id, shape["parts"]) if _IMAGE_ID.fullmatch(image_id) else -1
+    if batch >= 0 and (path := warehouse.visual(study, layer, batch)).is_dir():
+        states = read_states(path, image_id)
+    what, table = ("text", "FROM texts") if of_texts else ("image", "SELECT image_id, file_name FROM images")
     if states is None or not len(states.token_index):
         raise UserError(
-            f"Study {study} has no image {image_id!r} at visual layer {layer}: is it misspelled, or the study not "
-            'built to the end? `latentlens-dag query "SELECT image_id, file_name FROM images"` lists them.'
+            f"Study {study} has no {what} {image_id!r} at visual layer {layer}: is it misspelled, or the study not "
+            f'built to the end? `latentlens-dag query "{table}"` lists them.'
         )
     where = np.flatnonzero(states.token_index == token)
     if not len(where):
+        kind = "token" if of_texts else "visual token"
         raise UserError(
-            f"Image {image_id} has no visual token {token}; it has {states.token_index.min()} to "
+            f"{what.capitalize()} {image_id} has no {kind} {token}; it has {states.token_index.min()} to "
             f"{states.token_index.max()}."
         )
-    return Question([str(token)], layer, states.states[where])
+    name = _token_str(warehouse.text_tokens(study, batch), image_id, token) if of_texts else str(token)
+    return Question([name], layer, states.states[where])
+
+
+def _token_str(text_tokens: Path, text_id: str, token: int) -> str:
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(text_tokens, filters=[("image_id", "=", text_id), ("token_index", "=", token)])
+    return str(rows["token_str"][0])
 
 
 def bracketed(sentence: str | None, start: int | None, end: int | None, width: int | None = None) -> str:

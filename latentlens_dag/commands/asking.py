@@ -56,11 +56,16 @@ def query(query: str | None, params: Sequence[str], form: str, output: Path | No
 @home_option
 def summary(study: str, picture: Path | None, layer: int | None, scenes: int, home: Path | None) -> None:
     """Print a study's figures as a table, and draw its words on its pictures."""
-    from latentlens_dag.pictures import from_thumbnails, study_picture
+    from latentlens_dag.pictures import from_thumbnails, reads_texts, study_picture
     from latentlens_dag.reports import interpretability_lines
 
     with _dataset(home) as dataset:
         found = dataset.collect("FROM interpretability WHERE study = $study", study=study)
+        if found.is_empty() and reads_texts(dataset, study):
+            raise UserError(
+                f"Study {study!r} reads texts: there is nothing to judge by, and no picture to draw. `latentlens-dag "
+                f"query text --param study={study}` shows its tokens, each with its neighbors."
+            )
         if found.is_empty():
             known = dataset.collect("SELECT DISTINCT study FROM neighbors ORDER BY study")["study"].to_list()
             raise UserError(
@@ -76,8 +81,8 @@ def summary(study: str, picture: Path | None, layer: int | None, scenes: int, ho
 @click.command()
 @click.option("--study", "name", required=True, metavar="STUDY", help="Whose model and index are asked.")
 @click.option("--text", help="Ask with every token of this text, as the study's language model reads it.")
-@click.option("--image-id", help="Ask with a visual token of this image...")
-@click.option("--token", type=int, help="... this one, by its number in the image.")
+@click.option("--image-id", help="Ask with a token of this image, or text, of the study...")
+@click.option("--token", type=int, help="... this one, by its number in it.")
 @click.option("--layer", type=int, help="The layer of the text or of the visual token; by default one in the middle.")
 @click.option("--contextual-layers", metavar="LAYERS", help="Only these layers of the index, as 1,2.")
 @click.option("-k", "--top-k", "k", type=int, default=5, show_default=True, help="Answers per token.")
@@ -100,14 +105,14 @@ def search(
     home: Path | None,
     as_json: bool,
 ) -> None:
-    """Ask a study's index what a text's tokens or a visual token are like."""
+    """Ask a study's index what a text's tokens, or a visual token, are like."""
     asked = (text is not None, image_id is not None, token is not None)
     if asked not in {(True, False, False), (False, True, True)}:
         raise UserError("Ask with `--text TEXT`, or with `--image-id ID --token NUMBER`: one of the two.")
     from latentlens_dag.dag.loading import find_study
     from latentlens_dag.index import ContextualIndex
     from latentlens_dag.models import load_language_model
-    from latentlens_dag.questions import middle, text_question, visual_question
+    from latentlens_dag.questions import middle, stored_question, text_question
 
     study, warehouse = find_study(name), find_home(home).warehouse
     folder = warehouse.index(study.index).root
@@ -122,12 +127,13 @@ def search(
         model = load_language_model(study.named_model)
         question = text_question(model, text, middle(index.layers) if layer is None else layer)
     else:
-        question = visual_question(warehouse, name, image_id or "", token or 0, layer, middle(index.layers))
+        question = stored_question(warehouse, name, image_id or "", token or 0, layer, middle(index.layers))
     how = {"exact": True} if recall is None else {"exact": False, "recall": recall}
     found = index.search(question.states, k, layers, unique=unique, word=word, **how)
     same = {"layer": question.layer, "method": found.method}
     rows = [{"token": question.tokens[row["query"]], **same, **row} for row in found.to_polars().to_dicts()]
-    heading = f"The {'text' if text is not None else 'visual'} states at layer {question.layer} are nearest to:\n"
+    of_texts = text is not None or study.texts is not None
+    heading = f"The {'text' if of_texts else 'visual'} states at layer {question.layer} are nearest to:\n"
     end = "" if recall is None else f"\n{found.method}"
     print_facts(rows, as_json, lambda: heading + _answer_lines(rows) + end)
 

@@ -1,4 +1,4 @@
-"""The four things one declares in a defs.yaml: Corpus, ImageSet, Index, Study.
+"""The five things one declares in a defs.yaml: Corpus, ImageSet, TextSet, Index, Study.
 
 A component says what its fields mean, checks their values, and hands over to the module that knows its
 assets. What a newcomer gets wrong: definitions load often and everywhere (UI, command line, editor), so
@@ -10,7 +10,7 @@ the config of a model that was not downloaded yet is checked when its steps run.
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import dagster as dg
 
@@ -20,7 +20,7 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.families import is_mapped
 from latentlens_dag.hub_models import HubModel
 from latentlens_dag.layers import auto_contextual_layers, auto_visual_layers, check_layers
-from latentlens_dag.models import DEFAULT_PROMPT, read_config
+from latentlens_dag.models import read_config
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 C = TypeVar("C", bound="Declared")
@@ -106,6 +106,21 @@ class ImageSet(Declared):
         return image_definitions(self, source)
 
 
+class TextSet(Declared):
+    """Texts, in batches: what a study of a language model reads."""
+
+    source: CorpusSource
+    batches: int = 1
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """Its assets."""
+        from latentlens_dag.dag.text_assets import text_definitions
+
+        self.check_name(context)
+        check_count(self.batches, "batches", self.place(context))
+        return text_definitions(self, self.source.text_source(self.place(context)))
+
+
 class Index(Declared):
     """One language model's contextual states of one corpus."""
 
@@ -145,23 +160,37 @@ class Index(Declared):
         return chosen_layers(self.layers, source, auto_contextual_layers, place)
 
 
+class Read(NamedTuple):
+    """What a study reads and with what, by the fields that say so."""
+
+    model_field: Literal["vlm", "language_model"]
+    model: Path | HubModel
+    set_field: Literal["images", "texts"]
+    set_name: str
+
+
 class Study(Declared):
-    """One VLM read through one index on one image set."""
+    """One model read through one index on one set: a VLM on images, or a language model on texts."""
 
     enabled: bool = True
-    vlm: ModelSource
+    vlm: ModelSource | None = None
+    images: str | None = None
+    language_model: ModelSource | None = None
+    """In place of `vlm` and `images`, with `texts`; of a VLM, its own language model."""
+    texts: str | None = None
     index: str
-    images: str
     layers: list[int] | Literal["auto"] = "auto"
     lenses: Sequence[Lens] = ("latentlens", "logitlens", "embeddinglens")
     top_k: int = 5
-    prompt: str = DEFAULT_PROMPT
+    prompt: str | None = None
+    """What the VLM is asked about every image; the paper's question by default."""
     unique: Literal["none", "word", "sentence"] = "none"
     judge: Judge | Literal["none"] = "none"
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Its assets; none where it is switched off."""
-        from latentlens_dag.dag.study_assets import StudyParts, study_definitions
+        from latentlens_dag.dag.study_assets import study_definitions
+        from latentlens_dag.dag.study_parts import StudyParts
 
         place = self.place(context)
         self.check_name(context)
@@ -170,19 +199,20 @@ class Study(Declared):
             raise UserError(f"`lenses: {self.lenses}` of {place} must name at least one lens, each once.")
         if not self.enabled:
             return dg.Definitions()
+        read = self.read(place)
         index = self.find(context, Index, self.index, "index")
-        images = self.find(context, ImageSet, self.images, "images")
-        vlm = self.vlm.named_model("vlm", place)
-        self._check_same_model(vlm, index, place)
-        if (shape := text_shape(vlm)) is not None:
+        kind: type[ImageSet | TextSet] = ImageSet if read.set_field == "images" else TextSet
+        material = self.find(context, kind, read.set_name, read.set_field)
+        self._check_same_model(read, index, place)
+        if (shape := text_shape(read.model)) is not None:
             check_top_k(self.top_k, shape[2], place)
-        self._check_judge(images, vlm, place)
+        self._check_judge(material, read.model, place)
         parts = StudyParts(
             study=self,
-            vlm=vlm,
+            model=read.model,
             index=index,
-            images=images,
-            visual_layers=chosen_layers(self.layers, vlm, auto_visual_layers, place),
+            material=material,
+            visual_layers=chosen_layers(self.layers, read.model, auto_visual_layers, place),
             contextual_layers=index.contextual_layers(f"Index {index.name}"),
             shards=self.find(context, Corpus, index.corpus, "index").shards,
         )
@@ -190,15 +220,40 @@ class Study(Declared):
 
     @property
     def named_model(self) -> Path | HubModel:
-        """Its VLM."""
-        return self.vlm.named_model("vlm", f"Study {self.name}")
+        """Its model."""
+        return self.read(f"Study {self.name}").model
 
-    def _check_judge(self, images: ImageSet, vlm: Path | HubModel, place: str) -> None:
+    def read(self, place: str) -> Read:
+        """What it reads and with what, or an error that says which fields go together."""
+        fields = ("vlm", "images", "language_model", "texts")
+        given = [field for field in fields if getattr(self, field) is not None]
+        if self.vlm is not None and self.images is not None and len(given) == 2:
+            return Read("vlm", self.vlm.named_model("vlm", place), "images", self.images)
+        if self.language_model is None or self.texts is None or len(given) != 2:
+            raise UserError(
+                f"{place} has {', '.join(f'`{field}`' for field in given) or 'no model'}, but a study needs either "
+                "`vlm` and `images`, a vision-language model on an image set, or `language_model` and `texts`, a "
+                "language model on a text set."
+            )
+        if self.prompt is not None:
+            raise UserError(
+                f"`prompt` of {place} is what a VLM is asked about an image; `texts` are read as they stand. Leave it "
+                "out."
+            )
+        model = self.language_model.named_model("language_model", place)
+        return Read("language_model", model, "texts", self.texts)
+
+    def _check_judge(self, material: ImageSet | TextSet, vlm: Path | HubModel, place: str) -> None:
         if not isinstance(self.judge, Judge):
             return
-        if self.judge.regions is None or images.regions is None:
+        if isinstance(material, TextSet):
             raise UserError(
-                f"`judge` of {place} judges by regions, but ImageSet {images.name} has none. Give it "
+                f"`judge` of {place} judges by annotated regions of images, and TextSet {material.name} has texts: "
+                "what their tokens mean is not annotated. Set `judge: none`, or leave it out."
+            )
+        if self.judge.regions is None or material.regions is None:
+            raise UserError(
+                f"`judge` of {place} judges by regions, but ImageSet {material.name} has none. Give it "
                 "`regions: {masks: FILE}`, or set `judge: none`."
             )
         config = read_config(vlm)
@@ -209,14 +264,14 @@ class Study(Declared):
                 "known where in the image its visual tokens lie. They can be read, but not judged: set `judge: none`."
             )
 
-    def _check_same_model(self, vlm: Path | HubModel, index: Index, place: str) -> None:
+    def _check_same_model(self, read: Read, index: Index, place: str) -> None:
         """Refuse an index of a model of another shape; the step `model_checks` compares the weights."""
-        other = index.named_model
-        mine, theirs = text_shape(vlm), text_shape(other)
+        mine, theirs = text_shape(read.model), text_shape(index.named_model)
         if mine is not None and theirs is not None and mine != theirs:
+            own = "VLM's own language model" if read.model_field == "vlm" else "language model"
             raise UserError(
-                f"{place} reads {vlm.name} through Index {index.name} of another model: {_shape_text(mine)} here, "
-                f"{_shape_text(theirs)} there ({other.name}). Name an index of this VLM's own language model."
+                f"{place} reads {read.model.name} through Index {index.name} of another model: {_shape_text(mine)} "
+                f"here, {_shape_text(theirs)} there ({index.named_model.name}). Name an index of this {own}."
             )
 
 

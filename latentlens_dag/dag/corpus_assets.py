@@ -24,11 +24,12 @@ _SENTENCES, _SHARDS, _ORDER = 1, 1, 1  # algorithms
 def corpus_definitions(corpus: "Corpus", source: core.Source, ordered: bool) -> dg.Definitions:
     """source -> sentences -> shards[shard]; where an index is to know the source's order, source -> order too."""
     order = [_order(corpus, source)] if ordered else []
-    return dg.Definitions(assets=[_source(corpus, source), _sentences(corpus, source), _shards(corpus), *order])
+    observed_source = text_source(keys.corpus(corpus.name, "source"), source, f"corpus_{corpus.name}")
+    return dg.Definitions(assets=[observed_source, _sentences(corpus, source), _shards(corpus), *order])
 
 
-def _source(corpus: "Corpus", source: core.Source) -> dg.SourceAsset:
-    key, group = keys.corpus(corpus.name, "source"), f"corpus_{corpus.name}"
+def text_source(key: dg.AssetKey, source: core.Source, group: str) -> dg.SourceAsset:
+    """A source of text: a file as it is now, or a commit of the Hub."""
     if isinstance(source, core.TextSource):
         return observed(key, source.path, group)
     return hub_column(key, source, group)
@@ -83,7 +84,7 @@ def _sentences(corpus: "Corpus", source: core.Source) -> dg.AssetsDefinition:
         deps=[keys.corpus(corpus.name, "source")],
         group_name=f"corpus_{corpus.name}",
         kinds={"parquet"},
-        code_version=version_of(_SENTENCES, **_fields_read(source)),
+        code_version=version_of(_SENTENCES, **fields_read(source)),
         description="The distinct sentences of the source, in order of their ids.",
     )
     def sentences(warehouse: WarehouseResource) -> dg.MaterializeResult:
@@ -100,7 +101,7 @@ def _order(corpus: "Corpus", source: core.Source) -> dg.AssetsDefinition:
         deps=[keys.corpus(corpus.name, "source")],
         group_name=f"corpus_{corpus.name}",
         kinds={"parquet"},
-        code_version=version_of(_ORDER, **_fields_read(source)),
+        code_version=version_of(_ORDER, **fields_read(source)),
         description="Where each distinct sentence first comes in the source, for indexes with `sampling: first`.",
     )
     def order(warehouse: WarehouseResource) -> dg.MaterializeResult:
@@ -111,8 +112,8 @@ def _order(corpus: "Corpus", source: core.Source) -> dg.AssetsDefinition:
     return order
 
 
-def _fields_read(source: core.Source) -> dict[str, Any]:
-    """What of the YAML decides the sentences; a file's name does not, its content has a version of its own."""
+def fields_read(source: core.Source) -> dict[str, Any]:
+    """What of the YAML decides the texts; a file's name does not, its content has a version of its own."""
     if isinstance(source, core.TextSource):
         return {"kind": source.kind, "column": source.column}
     return {"kind": "hub", **asdict(source)}

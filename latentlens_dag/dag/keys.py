@@ -37,6 +37,11 @@ def images(name: str, part: str) -> dg.AssetKey:
     return dg.AssetKey(["images", name, part])
 
 
+def texts(name: str, part: str) -> dg.AssetKey:
+    """texts/<name>/source, texts."""
+    return dg.AssetKey(["texts", name, part])
+
+
 def index(name: str, part: str) -> dg.AssetKey:
     """index/<name>/language_model, candidates, selection, occurrences."""
     return dg.AssetKey(["index", name, part])
@@ -53,7 +58,10 @@ def table(name: str, layer: int) -> dg.AssetKey:
 
 
 def study(name: str, part: str) -> dg.AssetKey:
-    """study/<name>/vlm, model_checks, visual_tokens, interpretability, layer_alignment, diversity, catalog."""
+    """study/<name>/vlm, model_checks, visual_tokens, interpretability, layer_alignment, diversity, catalog.
+
+    Of a study of texts: language_model in place of vlm, and text_tokens too.
+    """
     return dg.AssetKey(["study", name, part])
 
 

@@ -1,9 +1,8 @@
-"""The assets of a study: model checks, visual states, three lenses, judgements, summaries, catalog."""
+"""The assets of a study that follow its states: three lenses, judgements, summaries, catalog."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 import pyarrow as pa
@@ -12,10 +11,11 @@ import pyarrow.parquet as pq
 from latentlens_dag.dag import keys
 from latentlens_dag.dag.checks import check_spec, checked, neighbor_problems, verdict
 from latentlens_dag.dag.corpus_assets import model_source
-from latentlens_dag.dag.reporting import result, written
+from latentlens_dag.dag.reporting import written
 from latentlens_dag.dag.resources import WarehouseResource
+from latentlens_dag.dag.state_assets import model_checks, token_states
+from latentlens_dag.dag.study_parts import StudyParts, layer_specs, write_study_shape
 from latentlens_dag.dag.versions import version_of
-from latentlens_dag.hub_models import HubModel
 from latentlens_dag.schema import (
     DIVERSITY,
     INTERPRETABILITY,
@@ -23,174 +23,21 @@ from latentlens_dag.schema import (
     LATENTLENS,
     LAYER_ALIGNMENT,
     NEIGHBORS,
-    VISUAL_TOKENS,
 )
-from latentlens_dag.warehouse import Warehouse, write_json, write_parquet
-
-if TYPE_CHECKING:
-    from latentlens_dag.dag.components import ImageSet, Index, Study
-    from latentlens_dag.states import LanguageModel
+from latentlens_dag.warehouse import Warehouse, write_parquet
 
 # Algorithms: raise one when the same input would give other bytes.
-_MODEL_CHECKS, _VISUAL, _LENS, _JUDGEMENTS, _INTERPRETABILITY, _ANALYSIS, _CATALOG = 2, 2, 1, 1, 1, 1, 1
-
-
-@dataclass(frozen=True)
-class StudyParts:
-    """A study with what it names, resolved and checked."""
-
-    study: "Study"
-    vlm: Path | HubModel
-    index: "Index"
-    images: "ImageSet"
-    visual_layers: list[int]
-    contextual_layers: list[int]
-    shards: int
-
-    @property
-    def name(self) -> str:
-        """The study's name."""
-        return self.study.name
-
-    @property
-    def group(self) -> str:
-        """The group of its assets."""
-        return f"study_{self.study.name}"
-
-    @property
-    def vlm_key(self) -> dg.AssetKey:
-        """The observed source that is its model."""
-        return keys.study(self.name, "vlm")
-
-    def layer_keys(self, part: str) -> dict[int, dg.AssetKey]:
-        """The assets of one kind, by visual layer."""
-        return {layer: keys.study_layer(self.name, part, layer) for layer in self.visual_layers}
-
-    def all_batches(self) -> range:
-        """The numbers of its batches."""
-        return range(self.images.batches)
+_LENS, _JUDGEMENTS, _INTERPRETABILITY, _ANALYSIS, _CATALOG = 1, 1, 1, 1, 1
 
 
 def study_definitions(parts: StudyParts) -> dg.Definitions:
-    """visual -> lenses -> judgements -> summaries -> catalog."""
-    assets: list[Any] = [model_source(parts.vlm_key, parts.vlm, parts.group), _model_checks(parts), _visual(parts)]
+    """model checks -> states -> lenses -> judgements -> summaries -> catalog."""
+    source = model_source(parts.model_key, parts.model, parts.group)
+    assets: list[Any] = [source, model_checks(parts), token_states(parts)]
     assets += [_lens(parts, lens) for lens in parts.study.lenses]
     if parts.study.judge != "none":
         assets += [_judgements(parts), _interpretability(parts)]
     return dg.Definitions(assets=[*assets, *_analyses(parts), _catalog(parts)])
-
-
-def _model_checks(parts: StudyParts) -> dg.AssetsDefinition:
-    from latentlens_dag.model_checks import CHECKS
-
-    key = keys.study(parts.name, "model_checks")
-    # An index of whole sentences does not need a causal model: the figure is told, but stops nothing.
-    not_needed = {"causality"} if parts.index.dedup == "sentence" else set()
-    fields = {"not_needed": sorted(not_needed)} if not_needed else {}
-
-    @dg.asset(
-        key=key,
-        deps=[parts.vlm_key, keys.index(parts.index.name, "language_model")],
-        group_name=parts.group,
-        kinds={"torch", "transformers"},
-        code_version=version_of(_MODEL_CHECKS, prompt=parts.study.prompt, **fields),
-        check_specs=[check_spec(name, key) for name in CHECKS],
-        description="Self-checks of the model: what the lenses rely on, measured on the model itself.",
-    )
-    def model_checks(warehouse: WarehouseResource) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
-        from latentlens_dag.model_checks import check_model, check_same_model, check_text_pass, write_checks
-        from latentlens_dag.models import load_vlm
-
-        vlm = load_vlm(parts.vlm)
-        _check_fits(parts, vlm.language_model)
-        check_text_pass(
-            vlm.language_model, parts.index.dedup, parts.index.name
-        )  # says what to do; a failed check cannot
-        found = check_model(vlm, parts.study.prompt)
-        if not _same(parts.vlm, parts.index.named_model):
-            check_same_model(found.fingerprint, parts.index.named_model, f"Study {parts.name}", parts.index.name)
-        version = write_checks(found, warehouse.paths.model_checks(parts.name))
-        problems = {
-            check.name: [] if check.passed or check.name in not_needed else [f"{check.meaning}: {check.figure}"]
-            for check in found.checks
-        }
-        verdicts = [verdict(name, key, problem) for name, problem in problems.items()]
-        figures = {check.name: check.figure for check in found.checks}
-        facts = {**figures, "prompt": found.prompt, "language_model": found.fingerprint}
-        yield from checked(result(key, version, facts, verdicts))
-
-    return model_checks
-
-
-def _check_fits(parts: StudyParts, model: "LanguageModel") -> None:
-    """What loading the definitions checks too, but only where the model's config is on this machine."""
-    from latentlens_dag.dag.components import check_top_k
-    from latentlens_dag.layers import check_layers
-
-    place = f"Study {parts.name}"
-    check_layers(parts.visual_layers, model.depth, parts.vlm.name, place)
-    check_top_k(parts.study.top_k, len(model.embedding), place)
-
-
-def _same(one: Path | HubModel, other: Path | HubModel) -> bool:
-    return one.samefile(other) if isinstance(one, Path) and isinstance(other, Path) else one == other
-
-
-def _visual(parts: StudyParts) -> dg.AssetsDefinition:
-    key_of = parts.layer_keys("visual")
-    tokens_key = keys.study(parts.name, "visual_tokens")
-    # The model checks refuse an index of another model, so nothing is computed before them.
-    deps = [keys.images(parts.images.name, "pictures"), parts.vlm_key, keys.study(parts.name, "model_checks")]
-    version = version_of(_VISUAL, prompt=parts.study.prompt)
-
-    @dg.multi_asset(
-        name=f"{parts.name}_visual",
-        specs=[
-            *_layer_specs(parts, key_of, dict.fromkeys(key_of, deps), version, {"torch", "lance"}, _VISUAL_TEXT),
-            dg.AssetSpec(
-                tokens_key,
-                deps=deps,
-                skippable=True,
-                code_version=version,
-                group_name=parts.group,
-                kinds={"parquet"},
-                description="Where each visual token lies: view, tile, row, column, box in original pixels.",
-            ),
-        ],
-        check_specs=[check_spec("finite_states", key) for key in key_of.values()],
-        partitions_def=keys.partitions(parts.images.batches),
-        can_subset=True,
-    )
-    def visual(
-        context: dg.AssetExecutionContext, warehouse: WarehouseResource
-    ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
-        from latentlens_dag.models import load_vlm
-        from latentlens_dag.studies import visual_token_table, write_visual_layer
-
-        batch, selected = int(context.partition_key), context.selected_asset_keys
-        files = _picture_files(parts, warehouse.paths, batch)
-        _write_shape(parts, warehouse.paths)
-        layers = [layer for layer, key in key_of.items() if key in selected]
-        from latentlens_dag.images import read_images
-
-        images = list(read_images(files))
-        seen = load_vlm(parts.vlm).visual_states([image for _, image in images], layers, parts.study.prompt)
-        tokens = visual_token_table(parts.name, [image_id for image_id, _ in images], seen.tokens)
-        if tokens_key in selected:
-            out = warehouse.paths.visual_tokens(parts.name, batch)
-            write_parquet(tokens, out, VISUAL_TOKENS)
-            yield written(out, tokens_key)
-        for layer in layers:
-            out = warehouse.paths.visual(parts.name, layer, batch)
-            facts = write_visual_layer(out, tokens, seen.states[layer])
-            metadata = {"dagster/row_count": len(tokens), "mean_norm": facts.mean_norm}
-            yield from checked(
-                result(
-                    key_of[layer], facts.content, metadata, [verdict("finite_states", key_of[layer], facts.problems)]
-                )
-            )
-
-    return visual
 
 
 def _lens(parts: StudyParts, lens: str) -> dg.AssetsDefinition:
@@ -198,15 +45,15 @@ def _lens(parts: StudyParts, lens: str) -> dg.AssetsDefinition:
     if lens == LATENTLENS:
         shared = [keys.table(parts.index.name, layer) for layer in parts.contextual_layers]
     else:
-        shared = [parts.vlm_key]
+        shared = [parts.model_key]
     deps = {layer: [visual_key_of[layer], *shared] for layer in key_of}
     version = version_of(_LENS, top_k=parts.study.top_k, unique=parts.study.unique)
 
     @dg.multi_asset(
         name=f"{parts.name}_{lens}",
-        specs=_layer_specs(parts, key_of, deps, version, {"torch", "parquet"}, _LENS_TEXT[lens]),
+        specs=layer_specs(parts, key_of, deps, version, {"torch", "parquet"}, _LENS_TEXT[lens]),
         check_specs=[check_spec("sorted_neighbors", key) for key in key_of.values()],
-        partitions_def=keys.partitions(parts.images.batches),
+        partitions_def=keys.partitions(parts.batches),
         can_subset=True,
     )
     def neighbors(
@@ -242,7 +89,7 @@ def _answers(
         )
         progress = LoggedProgress(log, "rows")
         return studies.latent_answers(parts.name, states, index, parts.study.top_k, progress, parts.study.unique)
-    model = load_language_model(parts.vlm)
+    model = load_language_model(parts.model)
     return studies.vocabulary_answers(parts.name, lens, states, model, parts.study.top_k, parts.study.unique)
 
 
@@ -258,12 +105,12 @@ def _judgements(parts: StudyParts) -> dg.AssetsDefinition:
         )
     ]
     deps = {layer: [*(parts.layer_keys(lens)[layer] for lens in parts.study.lenses), *truth] for layer in key_of}
-    version = version_of(_JUDGEMENTS, lenses=parts.study.lenses, batches=parts.images.batches)
+    version = version_of(_JUDGEMENTS, lenses=parts.study.lenses, batches=parts.batches)
 
     @dg.multi_asset(
         name=f"{parts.name}_judgements",
-        specs=_layer_specs(parts, key_of, deps, version, {"parquet"}, _JUDGEMENTS_TEXT),
-        partitions_def=keys.partitions(parts.images.batches),
+        specs=layer_specs(parts, key_of, deps, version, {"parquet"}, _JUDGEMENTS_TEXT),
+        partitions_def=keys.partitions(parts.batches),
         can_subset=True,
     )
     def judgements(
@@ -287,7 +134,7 @@ def _interpretability(parts: StudyParts) -> dg.AssetsDefinition:
     def compute(paths: Warehouse) -> pa.Table:
         from latentlens_dag.scores import interpretability
 
-        files = [paths.judgements(parts.name, layer, b) for layer in parts.visual_layers for b in parts.all_batches()]
+        files = [paths.judgements(parts.name, layer, b) for layer in parts.visual_layers for b in range(parts.batches)]
         return interpretability(_each(files))
 
     deps = [*parts.layer_keys("judgements").values()]
@@ -297,7 +144,7 @@ def _interpretability(parts: StudyParts) -> dg.AssetsDefinition:
 
 def _analyses(parts: StudyParts) -> list[dg.AssetsDefinition]:
     def neighbors(paths: Warehouse, lenses: list[str]) -> Iterable[pa.Table]:
-        layers, batches = parts.visual_layers, parts.all_batches()
+        layers, batches = parts.visual_layers, range(parts.batches)
         return _each([paths.neighbors(parts.name, lens, v, b) for lens in lenses for v in layers for b in batches])
 
     def alignment(paths: Warehouse) -> pa.Table:
@@ -334,7 +181,7 @@ def _summary(
         deps=deps,
         group_name=parts.group,
         kinds={"polars", "parquet"},
-        code_version=f"{version}-{parts.images.batches}",
+        code_version=f"{version}-{parts.batches}",
         description=text,
     )
     def summary(warehouse: WarehouseResource) -> dg.MaterializeResult:
@@ -349,32 +196,31 @@ def _catalog(parts: StudyParts) -> dg.AssetsDefinition:
     judged = parts.study.judge != "none"
     names = ["diversity", *(["interpretability"] if judged else [])]
     names += ["layer_alignment"] if LATENTLENS in parts.study.lenses else []
-    deps = [keys.study(parts.name, name) for name in (*names, "visual_tokens", "model_checks")]
+    deps = [keys.study(parts.name, name) for name in (*names, *parts.token_tables, "model_checks")]
     deps += [key for lens in parts.study.lenses for key in parts.layer_keys(lens).values()]
     deps += list(parts.layer_keys("judgements").values()) if judged else []
+
+    material = {"texts" if parts.of_texts else "images": parts.material.name}
 
     @dg.asset(
         key=keys.study(parts.name, "catalog"),
         deps=deps,
         group_name=parts.group,
         kinds={"duckdb"},
-        code_version=version_of(
-            _CATALOG, images=parts.images.name, batches=parts.images.batches, index=parts.index.name
-        ),
+        code_version=version_of(_CATALOG, **material, batches=parts.batches, index=parts.index.name),
         description="The study's tables in one DuckDB file.",
     )
     def catalog(warehouse: WarehouseResource) -> dg.MaterializeResult:
         from latentlens_dag.queries import write_catalog
 
         out = warehouse.paths.catalog(parts.name)
-        _write_shape(parts, warehouse.paths)
+        write_study_shape(parts, warehouse.paths)
         write_catalog(warehouse.paths, parts.name, out, index=parts.index.name)
         return dg.MaterializeResult(metadata={"size_bytes": out.stat().st_size})
 
     return catalog
 
 
-_VISUAL_TEXT = "The states of the visual tokens entering block {layer}; one forward pass for all layers."
 _JUDGEMENTS_TEXT = (
     "For every visual token at layer {layer} and every lens: concrete, abstract, global or none, and chance."
 )
@@ -385,47 +231,10 @@ _LENS_TEXT = {
 }
 
 
-def _layer_specs(
-    parts: StudyParts,
-    key_of: Mapping[int, dg.AssetKey],
-    deps: Mapping[int, list],
-    version: str,
-    kinds: set[str],
-    text: str,
-) -> list[dg.AssetSpec]:
-    return [
-        dg.AssetSpec(
-            key,
-            deps=deps[layer],
-            skippable=True,
-            code_version=version,
-            group_name=parts.group,
-            kinds=kinds,
-            description=text.format(layer=layer),
-        )
-        for layer, key in key_of.items()
-    ]
-
-
-def _write_shape(parts: StudyParts, paths: Warehouse) -> None:
-    shape = {"parts": parts.images.batches, "visual_layers": parts.visual_layers, "lenses": sorted(parts.study.lenses)}
-    write_json(shape, paths.shape("study", parts.name))
-
-
-def _picture_files(parts: StudyParts, paths: Warehouse, batch: int) -> list:
-    from latentlens_dag.images import files_of_table
-    from latentlens_dag.originals import originals_of_table
-
-    pictures, folder = pq.read_table(paths.pictures(parts.images.name, batch)), parts.images.source.folder
-    if folder is None:
-        return originals_of_table(pictures, paths.originals(parts.images.name))
-    return files_of_table(pictures, folder)
-
-
 def _truth(parts: StudyParts, paths: Warehouse) -> Any:
     from latentlens_dag.judges import build_truth
 
-    batches = parts.all_batches()
+    batches = range(parts.batches)
     return build_truth(
         _each([paths.regions(parts.images.name, b) for b in batches]),
         _each([paths.visual_tokens(parts.name, b) for b in batches]),

@@ -1,7 +1,11 @@
 -- title: What there is
--- description: The studies of this dataset with their numbers of images, visual tokens and answers, their layers and lenses.
+-- description: The studies of this dataset with their numbers of images or texts, of their tokens and answers, their layers and lenses.
 WITH tokens AS (
-    SELECT study, count(DISTINCT image_id) AS images, count(*) AS visual_tokens
+    SELECT
+        study,
+        count(DISTINCT image_id) FILTER (view IS DISTINCT FROM 'text') AS images,
+        count(DISTINCT image_id) FILTER (view = 'text') AS texts,
+        count(*) AS visual_tokens
     FROM visual_tokens
     GROUP BY study
 ), answers AS (
@@ -13,7 +17,7 @@ WITH tokens AS (
     FROM neighbors
     GROUP BY study
 )
-SELECT study, images, visual_tokens, answers, visual_layers, lenses
+SELECT study, images, texts, visual_tokens, answers, visual_layers, lenses
 FROM tokens
 FULL JOIN answers USING (study)
 ORDER BY study

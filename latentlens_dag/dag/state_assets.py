@@ -1,0 +1,196 @@
+"""The assets of a study that run its model: self-checks, and the states of all tokens of images or texts."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import dagster as dg
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from latentlens_dag.dag import keys
+from latentlens_dag.dag.checks import check_spec, checked, verdict
+from latentlens_dag.dag.reporting import result, written
+from latentlens_dag.dag.resources import WarehouseResource
+from latentlens_dag.dag.study_parts import StudyParts, layer_specs, write_study_shape
+from latentlens_dag.dag.versions import version_of
+from latentlens_dag.hub_models import HubModel
+from latentlens_dag.schema import TABLES
+from latentlens_dag.warehouse import Warehouse, write_parquet
+
+if TYPE_CHECKING:
+    from latentlens_dag.model_checks import ModelFacts
+    from latentlens_dag.states import LanguageModel
+
+# Algorithms: raise one when the same input would give other bytes.
+_MODEL_CHECKS, _VISUAL, _TEXT_STATES = 2, 2, 1
+
+
+def model_checks(parts: StudyParts) -> dg.AssetsDefinition:
+    """Self-checks of the model, and the refusal of an index of another one."""
+    from latentlens_dag.model_checks import CHECKS, TEXT_CHECKS
+
+    key = keys.study(parts.name, "model_checks")
+    # An index of whole sentences does not need a causal model: the figure is told, but stops nothing.
+    not_needed = {"causality"} if parts.index.dedup == "sentence" else set()
+    fields: dict[str, object] = {} if parts.of_texts else {"prompt": parts.prompt}
+    fields |= {"not_needed": sorted(not_needed)} if not_needed else {}
+
+    @dg.asset(
+        key=key,
+        deps=[parts.model_key, keys.index(parts.index.name, "language_model")],
+        group_name=parts.group,
+        kinds={"torch", "transformers"},
+        code_version=version_of(_MODEL_CHECKS, **fields),
+        check_specs=[check_spec(name, key) for name in (TEXT_CHECKS if parts.of_texts else CHECKS)],
+        description="Self-checks of the model: what the lenses rely on, measured on the model itself.",
+    )
+    def model_checks(warehouse: WarehouseResource) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
+        from latentlens_dag.model_checks import check_same_model, write_checks
+
+        found = _model_facts(parts)
+        if not _same(parts.model, parts.index.named_model):
+            check_same_model(found.fingerprint, parts.index.named_model, f"Study {parts.name}", parts.index.name)
+        version = write_checks(found, warehouse.paths.model_checks(parts.name))
+        problems = {
+            check.name: [] if check.passed or check.name in not_needed else [f"{check.meaning}: {check.figure}"]
+            for check in found.checks
+        }
+        verdicts = [verdict(name, key, problem) for name, problem in problems.items()]
+        figures = {check.name: check.figure for check in found.checks}
+        facts = {**figures, "prompt": found.prompt, "language_model": found.fingerprint}
+        yield from checked(result(key, version, facts, verdicts))
+
+    return model_checks
+
+
+def _model_facts(parts: StudyParts) -> "ModelFacts":
+    """The checks of the study's model, once it is known that the study fits it."""
+    from latentlens_dag.model_checks import check_language_model, check_model
+    from latentlens_dag.models import load_vlm, load_with_language_model
+
+    if parts.of_texts:
+        loaded = load_with_language_model(parts.model)
+        _check_fits(parts, loaded.language_model)
+        return check_language_model(*loaded)
+    vlm = load_vlm(parts.model)
+    _check_fits(parts, vlm.language_model)
+    return check_model(vlm, parts.prompt)
+
+
+def _check_fits(parts: StudyParts, model: "LanguageModel") -> None:
+    """What loading the definitions checks too, where the model's config is here; and that the text pass is right."""
+    from latentlens_dag.dag.components import check_top_k
+    from latentlens_dag.layers import check_layers
+    from latentlens_dag.model_checks import check_text_pass
+
+    place = f"Study {parts.name}"
+    check_layers(parts.visual_layers, model.depth, parts.model.name, place)
+    check_top_k(parts.study.top_k, len(model.embedding), place)
+    check_text_pass(model, parts.index.dedup, parts.index.name)  # says what to do; a failed check cannot
+
+
+def _same(one: Path | HubModel, other: Path | HubModel) -> bool:
+    return one.samefile(other) if isinstance(one, Path) and isinstance(other, Path) else one == other
+
+
+def token_states(parts: StudyParts) -> dg.AssetsDefinition:
+    """The states of all visual tokens, or of all tokens of texts, and the tables of those tokens."""
+    key_of = parts.layer_keys("visual")
+    table_keys = {name: keys.study(parts.name, name) for name in parts.token_tables}
+    # The model checks refuse an index of another model, so nothing is computed before them.
+    deps = [parts.material_key, parts.model_key, keys.study(parts.name, "model_checks")]
+    version = version_of(_TEXT_STATES) if parts.of_texts else version_of(_VISUAL, prompt=parts.prompt)
+    text = _STATES_OF_TEXTS if parts.of_texts else _STATES
+
+    @dg.multi_asset(
+        name=f"{parts.name}_visual",
+        specs=[
+            *layer_specs(parts, key_of, dict.fromkeys(key_of, deps), version, {"torch", "lance"}, text),
+            *(_table_spec(parts, name, key, deps, version) for name, key in table_keys.items()),
+        ],
+        check_specs=[check_spec("finite_states", key) for key in key_of.values()],
+        partitions_def=keys.partitions(parts.batches),
+        can_subset=True,
+    )
+    def visual(
+        context: dg.AssetExecutionContext, warehouse: WarehouseResource
+    ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
+        from latentlens_dag.studies import write_visual_layer
+
+        batch, selected, paths = int(context.partition_key), context.selected_asset_keys, warehouse.paths
+        write_study_shape(parts, paths)
+        layers = [layer for layer, key in key_of.items() if key in selected]
+        seen = (_texts_read if parts.of_texts else _images_read)(parts, paths, batch, layers)
+        for name, key in table_keys.items():
+            if key in selected:
+                out = getattr(paths, name)(parts.name, batch)
+                write_parquet(seen.tables[name], out, TABLES[name])
+                yield written(out, key)
+        tokens = seen.tables["visual_tokens"]
+        for layer in layers:
+            facts = write_visual_layer(paths.visual(parts.name, layer, batch), tokens, seen.states[layer])
+            metadata = {"dagster/row_count": len(tokens), "mean_norm": facts.mean_norm}
+            verdicts = [verdict("finite_states", key_of[layer], facts.problems)]
+            yield from checked(result(key_of[layer], facts.content, metadata, verdicts))
+
+    return visual
+
+
+class _Read(NamedTuple):
+    """A batch's tokens, in the tables of `token_tables`, and their states by layer."""
+
+    tables: dict[str, pa.Table]
+    states: dict[int, Any]
+
+
+def _images_read(parts: StudyParts, paths: Warehouse, batch: int, layers: list[int]) -> _Read:
+    from latentlens_dag.images import read_images
+    from latentlens_dag.models import load_vlm
+    from latentlens_dag.studies import visual_token_table
+
+    images = list(read_images(_picture_files(parts, paths, batch)))
+    seen = load_vlm(parts.model).visual_states([image for _, image in images], layers, parts.prompt)
+    tokens = visual_token_table(parts.name, [image_id for image_id, _ in images], seen.tokens)
+    return _Read({"visual_tokens": tokens}, seen.states)
+
+
+def _texts_read(parts: StudyParts, paths: Warehouse, batch: int, layers: list[int]) -> _Read:
+    from latentlens_dag.models import load_language_model
+    from latentlens_dag.studies import text_token_tables
+    from latentlens_dag.texts import text_states
+
+    texts = pq.read_table(paths.texts(parts.material.name, batch))
+    seen = text_states(load_language_model(parts.model), texts["text"].to_pylist(), layers)
+    tokens = text_token_tables(parts.name, texts["text_id"].to_pylist(), seen.tokens)
+    return _Read(tokens._asdict(), seen.states)
+
+
+def _picture_files(parts: StudyParts, paths: Warehouse, batch: int) -> list:
+    from latentlens_dag.images import files_of_table
+    from latentlens_dag.originals import originals_of_table
+
+    pictures, folder = pq.read_table(paths.pictures(parts.images.name, batch)), parts.images.source.folder
+    if folder is None:
+        return originals_of_table(pictures, paths.originals(parts.images.name))
+    return files_of_table(pictures, folder)
+
+
+_STATES = "The states of the visual tokens entering block {layer}; one forward pass for all layers."
+_STATES_OF_TEXTS = "The states of the texts' tokens entering block {layer}; one forward pass for all layers."
+_TABLE_TEXT = {
+    "visual_tokens": "Where each visual token lies: view, tile, row, column, box in original pixels.",
+    "text_tokens": "What each token of the texts is: its position, its text, and the whole word around it.",
+}
+
+
+def _table_spec(parts: StudyParts, name: str, key: dg.AssetKey, deps: list[dg.AssetKey], version: str) -> dg.AssetSpec:
+    return dg.AssetSpec(
+        key,
+        deps=deps,
+        skippable=True,
+        code_version=version,
+        group_name=parts.group,
+        kinds={"parquet"},
+        description=_TABLE_TEXT[name],
+    )

@@ -1,0 +1,117 @@
+"""A study with what it names, and what all modules of its assets share.
+
+What a newcomer gets wrong: a study of texts has the assets, files and columns of one of images. Its texts stand where
+others have images (`image_id` holds the text's id), so what follows the states need not know which of the two it is.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from latentlens_dag.dag import keys
+from latentlens_dag.hub_models import HubModel
+from latentlens_dag.models import DEFAULT_PROMPT
+from latentlens_dag.warehouse import Warehouse, write_json
+
+if TYPE_CHECKING:
+    from latentlens_dag.dag.components import ImageSet, Index, Study, TextSet
+
+
+@dataclass(frozen=True)
+class StudyParts:
+    """A study with what it names, resolved and checked."""
+
+    study: "Study"
+    model: Path | HubModel
+    """Its VLM, or the language model of a study of texts."""
+    index: "Index"
+    material: "ImageSet | TextSet"
+    """What the model is shown."""
+    visual_layers: list[int]
+    contextual_layers: list[int]
+    shards: int
+
+    @property
+    def name(self) -> str:
+        """The study's name."""
+        return self.study.name
+
+    @property
+    def group(self) -> str:
+        """The group of its assets."""
+        return f"study_{self.study.name}"
+
+    @property
+    def of_texts(self) -> bool:
+        """Whether it reads texts, with a language model."""
+        return self.study.texts is not None
+
+    @property
+    def images(self) -> "ImageSet":
+        """The images of a study that is not of texts."""
+        from latentlens_dag.dag.components import ImageSet
+
+        assert isinstance(self.material, ImageSet)
+        return self.material
+
+    @property
+    def prompt(self) -> str:
+        """What its VLM is asked about every image."""
+        return DEFAULT_PROMPT if self.study.prompt is None else self.study.prompt
+
+    @property
+    def model_key(self) -> dg.AssetKey:
+        """The observed source that is its model."""
+        return keys.study(self.name, "language_model" if self.of_texts else "vlm")
+
+    @property
+    def material_key(self) -> dg.AssetKey:
+        """The asset that has its pictures or texts, batch by batch."""
+        name = self.material.name
+        return keys.texts(name, "texts") if self.of_texts else keys.images(name, "pictures")
+
+    @property
+    def token_tables(self) -> list[str]:
+        """The tables that say of every token where or what it is."""
+        return ["visual_tokens", "text_tokens"] if self.of_texts else ["visual_tokens"]
+
+    @property
+    def batches(self) -> int:
+        """How many batches it has."""
+        return self.material.batches
+
+    def layer_keys(self, part: str) -> dict[int, dg.AssetKey]:
+        """The assets of one kind, by visual layer."""
+        return {layer: keys.study_layer(self.name, part, layer) for layer in self.visual_layers}
+
+
+def layer_specs(
+    parts: StudyParts,
+    key_of: Mapping[int, dg.AssetKey],
+    deps: Mapping[int, list],
+    version: str,
+    kinds: set[str],
+    text: str,
+) -> list[dg.AssetSpec]:
+    """The assets of one step, a visual layer each."""
+    return [
+        dg.AssetSpec(
+            key,
+            deps=deps[layer],
+            skippable=True,
+            code_version=version,
+            group_name=parts.group,
+            kinds=kinds,
+            description=text.format(layer=layer),
+        )
+        for layer, key in key_of.items()
+    ]
+
+
+def write_study_shape(parts: StudyParts, paths: Warehouse) -> None:
+    """Say which batches, layers and lenses the study now has, and whether it is of texts."""
+    shape = {"parts": parts.batches, "visual_layers": parts.visual_layers, "lenses": sorted(parts.study.lenses)}
+    write_json({**shape, **({"of": "texts"} if parts.of_texts else {})}, paths.shape("study", parts.name))

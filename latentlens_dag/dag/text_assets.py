@@ -1,0 +1,49 @@
+"""The assets of a text set: its observed source, and its texts in batches.
+
+What a newcomer gets wrong: every batch reads the whole source and keeps what is its own, so of a dataset of the Hub,
+which is streamed from the network each time, take few batches.
+"""
+
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from latentlens_dag import corpus as core
+from latentlens_dag.dag import keys
+from latentlens_dag.dag.corpus_assets import fields_read, text_source
+from latentlens_dag.dag.reporting import written
+from latentlens_dag.dag.resources import WarehouseResource
+from latentlens_dag.dag.versions import version_of
+from latentlens_dag.warehouse import write_json
+
+if TYPE_CHECKING:
+    from latentlens_dag.dag.components import TextSet
+
+_TEXTS = 1  # algorithm
+
+
+def text_definitions(texts: "TextSet", source: core.Source) -> dg.Definitions:
+    """source -> texts[batch]."""
+    return dg.Definitions(
+        assets=[text_source(keys.texts(texts.name, "source"), source, f"texts_{texts.name}"), _texts(texts, source)]
+    )
+
+
+def _texts(texts: "TextSet", source: core.Source) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=keys.texts(texts.name, "texts"),
+        deps=[keys.texts(texts.name, "source")],
+        partitions_def=keys.partitions(texts.batches),
+        group_name=f"texts_{texts.name}",
+        kinds={"parquet"},
+        code_version=version_of(_TEXTS, batches=texts.batches, **fields_read(source)),
+        description="The distinct texts whose ids fall into the batch, in order of their ids.",
+    )
+    def batch_of_texts(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> dg.MaterializeResult:
+        batch = int(context.partition_key)
+        write_json({"parts": texts.batches}, warehouse.paths.shape("texts", texts.name))
+        out = warehouse.paths.texts(texts.name, batch)
+        core.write_batch(source, batch, texts.batches, out)
+        return written(out)
+
+    return batch_of_texts

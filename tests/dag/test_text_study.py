@@ -1,0 +1,319 @@
+"""A study of texts, end to end: a language model without vision, whose text tokens are described as visual ones are."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from latentlens_dag.cli import cli
+from latentlens_dag.dag.loading import find_study, load_definitions
+from latentlens_dag.errors import UserError
+from latentlens_dag.home import Home
+from latentlens_dag.identity import text_id
+from latentlens_dag.models import load_with_language_model
+from latentlens_dag.pictures import study_picture
+from latentlens_dag.queries import open_dataset
+from latentlens_dag.tables import read_states
+from latentlens_dag.testing import SENTENCES, tiny_llava, tiny_tokenizer
+from tests.family_studies import check_answers, study_of
+from tests.test_language_families import tiny_language_model
+
+from .conftest import build, opened
+
+Copy = Callable[[Path], Path]
+TEXTS = [*SENTENCES[:3], "An elephant sleeps near a boat.", "The dog reads."]
+DEFS = """\
+type: latentlens_dag.dag.components.Corpus
+attributes: {name: text, source: {lines: corpus.txt}, shards: 1}
+---
+type: latentlens_dag.dag.components.TextSet
+attributes: {name: sayings, source: {lines: texts.txt}, batches: 2}
+---
+type: latentlens_dag.dag.components.Index
+attributes: {name: words, language_model: {path: model}, corpus: text, layers: [1, 2]}
+---
+type: latentlens_dag.dag.components.Study
+attributes:
+  name: tiny
+  language_model: {path: model}
+  index: words
+  texts: sayings
+  layers: [0, 1, 2]
+  top_k: 3
+"""
+
+
+def _project(folder: Path, defs: str = DEFS) -> Path:
+    here = folder / "assets" / "tiny"
+    here.mkdir(parents=True)
+    (folder / "workspace.yaml").write_text("load_from: []\n")
+    (here / "defs.yaml").write_text(defs)
+    (here / "corpus.txt").write_text("\n".join(SENTENCES))
+    (here / "texts.txt").write_text("\n".join(TEXTS))
+    return folder
+
+
+def _save(folder: Path, seed: int = 0) -> None:
+    tiny_language_model("Llama", seed).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study of texts of a tiny Llama, built. Do not write to it: copy it."""
+    folder = _project(tmp_path_factory.mktemp("texts"))
+    _save(folder / "assets" / "tiny" / "model")
+    build(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tokens(project: Path) -> pl.DataFrame:
+    return pl.read_parquet(study_of(project) / "text_tokens" / "*.parquet").sort("image_id", "token_index")
+
+
+def _neighbors(project: Path, lens: str) -> pl.DataFrame:
+    return pl.read_parquet(study_of(project) / lens / "*" / "*.parquet")
+
+
+def _check_stored_states(project: Path, tokens: pl.DataFrame) -> None:
+    """Compare with one text at a time and `output_hidden_states`."""
+    model, language_model = load_with_language_model(project / "assets" / "tiny" / "model", device="cpu")
+    for text in TEXTS:
+        encoded = language_model.tokenizer(text, return_tensors="pt")
+        with torch.inference_mode():
+            inputs = {"input_ids": encoded["input_ids"], "output_hidden_states": True}
+            slow = model(**inputs).hidden_states
+        mine = tokens.filter(image_id=text_id(text))
+        assert mine["token_id"].to_list() == encoded["input_ids"][0, 1:].tolist()  # without <bos>
+        for layer in (0, 1, 2):
+            stored = [
+                read_states(batch, text_id(text))
+                for batch in (study_of(project) / "visual" / f"layer_{layer:02d}").glob("*.lance")
+            ]
+            (found,) = (one for one in stored if len(one.image_ids))
+            assert found.token_index.tolist() == mine["token_index"].to_list()
+            assert np.allclose(found.states, slow[layer][0, 1:].numpy(), atol=1e-5)
+
+
+def test_stored_states_are_those_of_each_text_alone(project: Path, tokens: pl.DataFrame) -> None:
+    assert set(tokens["image_id"]) == {text_id(text) for text in TEXTS}
+    _check_stored_states(project, tokens)
+
+
+def test_every_token_has_answers_through_every_lens_and_no_place_in_an_image(
+    project: Path, tokens: pl.DataFrame
+) -> None:
+    placed = pl.read_parquet(study_of(project) / "visual_tokens" / "*.parquet").sort("image_id", "token_index")
+    same = ["study", "image_id", "token_index"]
+    assert placed.select(same).equals(tokens.select(same))
+    assert placed["view"].unique().to_list() == ["text"]
+    assert placed.drop(*same, "view").null_count().row(0) == (len(placed),) * 7
+    check_answers(study_of(project), placed)
+
+
+def test_a_text_of_the_corpus_finds_itself_at_its_own_layer(project: Path, tokens: pl.DataFrame) -> None:
+    shared = {text_id(text): text for text in TEXTS if text in SENTENCES}
+    first = _neighbors(project, "latentlens").filter(pl.col("rank") == 1, pl.col("visual_layer") > 0)
+    own = tokens.select("image_id", "token_index", "position", "token_id", "char_end")
+    mine = first.join(own, on=["image_id", "token_index"], suffix="_own").filter(
+        pl.col("image_id").is_in(list(shared)), pl.col("position_own") >= 1
+    )
+    assert len(mine) == 2 * tokens.filter(pl.col("image_id").is_in(list(shared)), pl.col("position") >= 1).height > 40
+    assert np.allclose(mine["cosine"], 1, atol=1e-3)
+    for row in mine.to_dicts():
+        assert row["contextual_layer"] == row["visual_layer"]
+        same = ("position", "char_end", "token_id")
+        assert [row[name] for name in same] == [row[f"{name}_own"] for name in same]
+        other = next(text for text in SENTENCES if text_id(text) == row["sentence_id"])  # of the same beginning
+        assert other[: row["char_end"]] == shared[row["image_id"]][: row["char_end"]]
+
+
+def test_at_layer_0_embeddinglens_finds_every_token_itself(project: Path, tokens: pl.DataFrame) -> None:
+    first = _neighbors(project, "embeddinglens").filter(rank=1, visual_layer=0)
+    found = first.join(tokens, on=["image_id", "token_index"], suffix="_own")
+    assert len(found) == len(tokens)
+    assert found["token_id"].equals(found["token_id_own"].alias("token_id"))
+    assert np.allclose(found["cosine"], 1, atol=1e-5)
+
+
+def test_the_checks_are_those_of_a_language_model(project: Path) -> None:
+    facts = json.loads((study_of(project) / "model_checks.json").read_text())
+    assert [check["name"] for check in facts["checks"]] == ["causality", "padding_invariance", "logits_reproduced"]
+    assert all(check["passed"] for check in facts["checks"])
+    assert facts["prompt"] == ""
+
+
+@pytest.mark.parametrize("source", [".latentlens", ".latentlens/warehouse/study/tiny/catalog.duckdb"])
+def test_each_token_is_seen_with_its_neighbors_in_plain_words(project: Path, source: str) -> None:
+    text = TEXTS[3]
+    with open_dataset(project / source) as dataset:
+        assert dataset.collect("FROM texts")["text"].sort().to_list() == sorted(TEXTS)
+        rows = dataset.collect("text", text_id=text_id(text), layer=2)
+        every = dataset.collect("FROM neighbors WHERE lens = 'latentlens' AND visual_layer = 2")
+        assert "".join(rows["token"]) == f" {text}"
+        for row in rows.to_dicts():
+            mine = every.filter(image_id=text_id(text), token_index=row["token_index"]).sort("rank")
+            assert row["neighbors"] == ", ".join(mine["word"])
+            assert text_id(row["nearest_sentence"]) == mine["sentence_id"][0]
+        found = dataset.collect("word_in_texts", word="DOG", layer=1)
+        assert set(found["text"]) == {text for text in TEXTS if "dog" in text}
+        (told,) = dataset.collect("studies").to_dicts()
+        assert (told["images"], told["texts"]) == (0, len(TEXTS))
+
+
+def test_a_second_build_runs_nothing_and_texts_in_another_order_or_twice_run_nothing_after_them(
+    project: Path, copy_of: Copy
+) -> None:
+    copy = copy_of(project)
+    assert build(copy) == []
+    (copy / "assets" / "tiny" / "texts.txt").write_text("\n".join([*reversed(TEXTS), "", TEXTS[1]]))
+    assert build(copy) == ["texts/sayings/texts[00]", "texts/sayings/texts[01]"]
+    (copy / "assets" / "tiny" / "texts.txt").write_text("\n".join([*TEXTS, "One more."]))
+    with opened(copy) as one:
+        one.observe(one.select())
+        ran = [need for run in one.build(one.select(asset="study/tiny/visual")) for need in run.needs]
+    visual = {need.partition for need in ran if need.key.path[0] == "study"}
+    assert visual == {f"{int(text_id('One more.')[8:], 16) % 2:02d}"}
+
+
+def test_a_stored_token_is_asked_about_by_the_search_command(
+    project: Path, tokens: pl.DataFrame, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(project)
+    monkeypatch.delenv("LATENTLENS_HOME", raising=False)
+
+    def run(*arguments: str) -> str:
+        cli.main(["search", "--study", "tiny", *arguments], standalone_mode=False)
+        return capsys.readouterr().out
+
+    image_id, mine = text_id(TEXTS[4]), _neighbors(project, "latentlens")
+    asked = ("--image-id", image_id, "--token", "1", "--layer", "1", "-k", "3")
+    rows = json.loads(run(*asked, "--json"))
+    expected = mine.filter(image_id=image_id, token_index=1, visual_layer=1).sort("rank")
+    assert [row["key"] for row in rows] == expected["key"].to_list()
+    assert {row["token"] for row in rows} == set(tokens.filter(image_id=image_id, token_index=1)["token_str"])
+    assert run(*asked).startswith("The text states at layer 1 are nearest to:")
+    assert "dog" in run("--text", "a dog")
+    with pytest.raises(UserError, match=r"has no text '0123456789abcdef' .*FROM texts"):
+        run("--image-id", "0123456789abcdef", "--token", "1")
+    with pytest.raises(UserError, match=rf"Text {image_id} has no token 99; it has 0 to "):
+        run("--image-id", image_id, "--token", "99")
+
+
+def test_there_is_nothing_to_draw_and_summary_says_so(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
+    monkeypatch.delenv("LATENTLENS_HOME", raising=False)
+    with pytest.raises(UserError, match=r"'tiny' reads texts: .*no picture to draw.*query text --param study=tiny"):
+        cli.main(["summary", "tiny", "--picture", "never.png"], standalone_mode=False)
+    with (
+        open_dataset(project / ".latentlens") as dataset,
+        pytest.raises(UserError, match="cannot be drawn: it reads texts"),
+    ):
+        study_picture(dataset, "tiny", lambda *_: pytest.fail("no picture is needed"), project / "never.png")
+
+
+def test_an_index_of_other_weights_is_refused(project: Path, copy_of: Copy) -> None:
+    copy = copy_of(project)
+    _save(copy / "assets" / "tiny" / "other", seed=1)
+    _edit(copy, "  language_model: {path: model}", "  language_model: {path: other}")
+    with pytest.raises(UserError, match=r"Study tiny cannot be read through Index words: .*other weights"):
+        build(copy)
+
+
+def test_a_text_that_is_too_long_is_refused_by_its_name(project: Path, copy_of: Copy) -> None:
+    copy, text = copy_of(project), "a dog and " * 2000
+    (copy / "assets" / "tiny" / "texts.txt").write_text(text)
+    with pytest.raises(UserError, match=rf"The text {text_id(text.strip())} .*never cut"):
+        build(copy)
+
+
+def test_the_language_model_of_a_vlm_that_reads_both_ways_is_studied_through_an_index_of_sentences(
+    tmp_path: Path,
+) -> None:
+    defs = DEFS.replace("corpus: text, layers: [1, 2]", "corpus: text, layers: [1], dedup: sentence")
+    project = _project(tmp_path, defs.replace("batches: 2", "batches: 1"))
+    tiny_llava(project / "assets" / "tiny" / "model", bidirectional=True)
+    with opened(project) as one:
+        one.observe(one.select())
+        for asset in ("study/tiny/visual_tokens", "study/tiny/text_tokens", "study/tiny/latentlens"):
+            assert one.build(one.select(asset=asset))
+    found = pl.read_parquet(study_of(project) / "text_tokens" / "*.parquet").sort("image_id", "token_index")
+    _check_stored_states(project, found)
+    checks = json.loads((study_of(project) / "model_checks.json").read_text())["checks"]
+    assert [check["name"] for check in checks if not check["passed"]] == ["causality"]
+
+
+def _edit(project: Path, old: str, new: str) -> None:
+    file = project / "assets" / "tiny" / "defs.yaml"
+    assert file.read_text().count(old) == 1
+    file.write_text(file.read_text().replace(old, new))
+
+
+MODEL, TEXT = "  language_model: {path: model}\n", "  texts: sayings\n"
+TOGETHER = r"needs either `vlm` and `images`, .*or `language_model` and `texts`"
+MISTAKES = {
+    "a VLM on texts": (MODEL, "  vlm: {path: model}\n", rf"Study tiny in .*has `vlm`, `texts`, but .*{TOGETHER}"),
+    "a language model on images": (TEXT, "  images: sayings\n", rf"has `images`, `language_model`, but .*{TOGETHER}"),
+    "no model": (MODEL, "", rf"has `texts`, but .*{TOGETHER}"),
+    "no texts": (TEXT, "", rf"has `language_model`, but .*{TOGETHER}"),
+    "both models": (MODEL, f"{MODEL}  vlm: {{path: model}}\n", rf"has `vlm`, `language_model`, `texts`, .*{TOGETHER}"),
+    "nothing": (f"{MODEL}  index: words\n{TEXT}", "  index: words\n", rf"has no model, but .*{TOGETHER}"),
+    "a judge": ("  top_k: 3", "  judge: {regions: {}}", r"`judge` of Study tiny .*TextSet sayings has texts: .*none"),
+    "a prompt": ("  top_k: 3", "  prompt: Why?", r"`prompt` of Study tiny .*texts. are read as they stand"),
+    "unknown texts": (TEXT, "  texts: sayingz\n", r"`texts: sayingz` of Study tiny .*no TextSet\. There are: sayings"),
+    "no such model": (
+        MODEL,
+        "  language_model: {path: modell}\n",
+        r"`language_model.path` of Study tiny .*modell does",
+    ),
+    "no such file": ("lines: texts.txt", "lines: text.txt", r"`source.lines` of TextSet sayings .*text\.txt does not"),
+    "too many batches": ("batches: 2", "batches: 97", r"`batches: 97` of TextSet sayings .*from 1 to 96"),
+    "too deep a layer": ("[0, 1, 2]", "[0, 3]", r"Layer 3 .*has 3 blocks.*Study tiny"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_in_the_yaml_is_told_before_anything_runs(project: Path, tmp_path: Path, mistake: str) -> None:
+    copy = Path(shutil.copytree(project, tmp_path / "copy", ignore=shutil.ignore_patterns(".latentlens")))
+    old, new, message = MISTAKES[mistake]
+    _edit(copy, old, new)
+    with pytest.raises(UserError, match=message):
+        load_definitions(copy, Home(tmp_path / "home"))
+
+
+def test_a_wrong_pair_is_told_to_who_asks_for_the_studys_model_too(project: Path, tmp_path: Path) -> None:
+    assert find_study("tiny", project).named_model == project / "assets" / "tiny" / "model"
+    copy = Path(shutil.copytree(project, tmp_path / "copy", ignore=shutil.ignore_patterns(".latentlens")))
+    _edit(copy, TEXT, "")
+    with pytest.raises(UserError, match=TOGETHER):
+        _ = find_study("tiny", copy).named_model
+
+
+def test_a_study_of_images_has_the_versions_that_it_had_before_there_were_texts(fresh_project: Path) -> None:
+    with opened(fresh_project) as one:
+        found: dict[str, Any] = {
+            "/".join(key.path[2:]): one.graph.get(key).code_version
+            for key in one.select()
+            if key.path[0] == "study" and key.path[-1] not in ("V01", "V02")
+        }
+    assert found == {
+        "catalog": "1-21375aae76ee47e9",
+        "diversity": "1-2",
+        "embeddinglens/V00": "1-037f8689bdd5393e",
+        "interpretability": "1-2",
+        "judgements/V00": "1-fde575218ee7ab25",
+        "latentlens/V00": "1-037f8689bdd5393e",
+        "layer_alignment": "1-2",
+        "logitlens/V00": "1-037f8689bdd5393e",
+        "model_checks": "2-c4c57dd7f36739a6",
+        "visual/V00": "2-c4c57dd7f36739a6",
+        "visual_tokens": "2-c4c57dd7f36739a6",
+        "vlm": None,
+    }
