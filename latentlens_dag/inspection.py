@@ -133,8 +133,8 @@ def inspect_model(
     Raises:
         UserError: where there is no model, it cannot be read, or it cannot be shown the image.
     """
-    from latentlens_dag.model_checks import causality, noise_image, padding_invariance
-    from latentlens_dag.models import load_language_model, load_vlm
+    from latentlens_dag.model_checks import check_language_model, noise_image
+    from latentlens_dag.models import load_vlm, load_with_language_model
 
     config = _config(source, revision)
     if "vision_config" in config:
@@ -142,9 +142,9 @@ def inspect_model(
         return _inspect_vlm(load_vlm(source, revision), revision, image or noise_image(150, 100), localize, picture)
     if image is not None or picture is not None or localize:
         raise UserError(f"{source} is a language model without vision: it cannot be shown an image.")
-    model = load_language_model(source, revision)
+    loaded = load_with_language_model(source, revision)
+    model, checks = loaded.language_model, check_language_model(*loaded).checks
     size = _size(config.get("model_type", "?"), model.decoder, model)
-    checks = [causality(model), padding_invariance(model)]
     return _inspection(str(source), revision, size, None, checks, None, _text_cost(model))
 
 
@@ -260,7 +260,7 @@ def _inspection(
 ) -> Inspection:
     contextual, visual = auto_contextual_layers(size.blocks), auto_visual_layers(size.blocks)
     causal = next(check.passed for check in checks if check.name == "causality")
-    defs = _defs(source, contextual, None if layout is None else visual, "prefix" if causal else "sentence")
+    defs = _defs(source, contextual, visual, "prefix" if causal else "sentence", of_texts=layout is None)
     return Inspection(source, revision, size, layout, checks, not_checked, cost, contextual, visual, defs)
 
 
@@ -315,13 +315,14 @@ def _seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def _defs(source: str, contextual: list[int], visual: list[int] | None, dedup: str) -> str:
+def _defs(source: str, contextual: list[int], visual: list[int], dedup: str, of_texts: bool) -> str:
     """A defs.yaml with the model's place and its layers, in the form of the README."""
     folder = Path(source).expanduser()
     place = str(folder.resolve()) if folder.is_dir() else Path(source).name
     note = "" if folder.is_dir() else f"  # download {source} to this folder first"
     path = f"{{path: {json.dumps(place, ensure_ascii=False)}}}"
-    text = f"""\
+    what = _OF_TEXTS if of_texts else _OF_IMAGES
+    return f"""\
 type: latentlens_dag.dag.components.Corpus
 attributes: {{name: my_text, source: {{lines: sentences.txt}}, shards: 8}}
 ---
@@ -332,19 +333,38 @@ attributes:
   corpus: my_text
   layers: {contextual}
   dedup: {dedup}
-"""
-    if visual is None:
-        return text
-    return f"""\
-{text}---
-type: latentlens_dag.dag.components.ImageSet
-attributes: {{name: my_pictures, source: {{folder: pictures}}, batches: 4}}
+---
+{what.declared}
 ---
 type: latentlens_dag.dag.components.Study
 attributes:
   name: my_study
-  vlm: {path}
+  {what.model_field}: {path}
   index: my_index
-  images: my_pictures
+  {what.set_field}
   layers: {visual}
 """
+
+
+class _Set(NamedTuple):
+    """What a study reads, as it stands in a defs.yaml."""
+
+    declared: str
+    model_field: str
+    set_field: str
+
+
+_OF_IMAGES = _Set(
+    """\
+type: latentlens_dag.dag.components.ImageSet
+attributes: {name: my_pictures, source: {folder: pictures}, batches: 4}""",
+    "vlm",
+    "images: my_pictures",
+)
+_OF_TEXTS = _Set(
+    """\
+type: latentlens_dag.dag.components.TextSet
+attributes: {name: my_texts, source: {lines: texts.txt}, batches: 1}""",
+    "language_model",
+    "texts: my_texts",
+)

@@ -17,11 +17,11 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.families import TokenMap
 from latentlens_dag.inspection import inspect_model, layout_of, token_union
 from latentlens_dag.layers import auto_contextual_layers, auto_visual_layers
-from latentlens_dag.model_checks import CHECKS, ModelCheck, noise_image
+from latentlens_dag.model_checks import CHECKS, TEXT_CHECKS, ModelCheck, noise_image
 from latentlens_dag.models import load_language_model, load_vlm
 from latentlens_dag.states import captured
 from latentlens_dag.tables import write_states
-from latentlens_dag.testing import tiny_project, tiny_vlm
+from latentlens_dag.testing import SENTENCES, tiny_project, tiny_vlm
 from latentlens_dag.token_picture import _NEWLINE, COLORS, draw_tokens
 
 FAMILIES = ["llava", "qwen2_vl", "llava_next"]
@@ -133,12 +133,12 @@ def test_times_add_up_to_those_of_1000_images(folders: Path) -> None:
 def test_a_language_model_is_looked_at_without_an_image(language_model: Path) -> None:
     found = inspect_model(language_model)
     assert found.layout is None
-    assert [check.name for check in found.checks] == ["causality", "padding_invariance"]
-    assert "Study" not in found.defs
+    assert [check.name for check in found.checks] == list(TEXT_CHECKS)
+    assert all(check.passed for check in found.checks)
     assert found.cost.image_s is None
     text = _run(language_model)
     assert text.exit_code == 0
-    assert "a language model, for indexes" in text.output
+    assert "a language model, for indexes and studies of texts" in text.output
     with pytest.raises(UserError, match="without vision: it cannot be shown an image"):
         inspect_model(language_model, noise_image(9, 9))
 
@@ -166,6 +166,21 @@ def test_the_defs_yaml_is_one_that_a_project_loads_with_the_automatic_layers(fol
     assert load_definitions(project, find_home(tmp_path / "home")) is not None
     study = find_study("my_study", project)
     assert (study.named_model, study.layers) == (folders / "llava", [0, 1, 2])
+
+
+def test_the_defs_yaml_of_a_language_model_is_that_of_a_study_of_texts_and_builds(
+    language_model: Path, tmp_path: Path
+) -> None:
+    from tests.dag.conftest import build
+
+    here = tmp_path / "assets" / "mine"
+    here.mkdir(parents=True)
+    (tmp_path / "workspace.yaml").write_text("load_from: []\n")
+    (here / "defs.yaml").write_text(inspect_model(language_model).defs.replace("shards: 8", "shards: 1"))
+    (here / "sentences.txt").write_text("\n".join(SENTENCES))
+    (here / "texts.txt").write_text("A dog sleeps.\n")
+    ran = build(tmp_path)
+    assert {"study/my_study/text_tokens[00]", "study/my_study/latentlens/V02[00]", "study/my_study/catalog"} <= set(ran)
 
 
 def test_a_model_that_reads_both_ways_gets_an_index_by_sentences(

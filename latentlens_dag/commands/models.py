@@ -89,7 +89,7 @@ def _inspection_lines(found: Inspection, picture: Path | None) -> str:
 def _layout_rows(found: Inspection) -> list[tuple[str, str]]:
     layout = found.layout
     if layout is None:
-        return [("vision", "none: a language model, for indexes")]
+        return [("vision", "none: a language model, for indexes and studies of texts")]
     views = [
         f"unmapped {view.tokens}"
         if view.name == "unmapped"
