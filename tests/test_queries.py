@@ -17,7 +17,7 @@ import pytest
 from latentlens_dag.errors import UserError
 from latentlens_dag.identity import text_id
 from latentlens_dag.queries import Dataset, open_dataset, queries, write_catalog
-from latentlens_dag.schema import IMAGES, LENSES, NEIGHBORS, TABLES, TEXT_TOKENS
+from latentlens_dag.schema import IMAGES, LENSES, NEIGHBORS, TABLES, TEXT_TOKENS, TEXTS
 from latentlens_dag.warehouse import Warehouse, write_json, write_parquet
 from tests.small_dataset import (
     ANIMALS,
@@ -26,6 +26,7 @@ from tests.small_dataset import (
     image_id,
     images,
     neighbors,
+    visual_tokens,
     write_shared,
     write_study,
     write_warehouse,
@@ -339,6 +340,20 @@ def test_a_process_that_reads_a_dataset_ends_silently_and_loads_neither_torch_no
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_catalog_holds_the_texts_that_its_study_reads_and_no_others(tmp_path: Path) -> None:
+    house, ids = Warehouse(tmp_path / "warehouse"), ("0" * 16, "1" * 16)
+    for name, said in (("first", ids), ("second", ids[:1])):
+        write_parquet(pa.table([said, said], schema=TEXTS), house.texts(name, 0), TEXTS)
+    rows = [dict(zip(TEXT_TOKENS.names, ("s", ids[0], 0, 0, 7, " dog", "dog", 0, 3), strict=True))]
+    write_parquet(pa.Table.from_pylist(rows, schema=TEXT_TOKENS), house.text_tokens("s", 0), TEXT_TOKENS)
+    tokens = visual_tokens("s", ("dog",))
+    write_parquet(tokens, house.visual_tokens("s", 0), tokens.schema)
+    write_catalog(house, "s", tmp_path / "c.duckdb")
+    for source, there in ((house, ids), (tmp_path / "c.duckdb", ids[:1])):
+        with open_dataset(source) as opened:
+            assert [row[0] for row in opened.sql("FROM texts ORDER BY 1").fetchall()] == list(there)
 
 
 @pytest.mark.parametrize(("shape", "there"), [(None, 1), ({"of": "texts"}, 1), ({"lenses": ["latentlens"]}, 0)])
