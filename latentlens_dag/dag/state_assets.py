@@ -122,9 +122,10 @@ def token_states(parts: StudyParts) -> dg.AssetsDefinition:
         write_study_shape(parts, paths)
         layers = [layer for layer, key in key_of.items() if key in selected]
         seen = (_texts_read if parts.of_texts else _images_read)(parts, paths, batch, layers)
+        file_of = {"visual_tokens": paths.visual_tokens, "text_tokens": paths.text_tokens}
         for name, key in table_keys.items():
             if key in selected:
-                out = getattr(paths, name)(parts.name, batch)
+                out = file_of[name](parts.name, batch)
                 write_parquet(seen.tables[name], out, TABLES[name])
                 yield written(out, key)
         tokens = seen.tables["visual_tokens"]

@@ -12,7 +12,7 @@ SELECT
     text_tokens.word AS in_word,
     visual_layer AS layer,
     string_agg(neighbors.word, ', ' ORDER BY rank) AS neighbors,
-    arg_min(sentences.text, rank) AS nearest_sentence
+    any_value(sentences.text) FILTER (rank = 1) AS nearest_sentence
 FROM text_tokens
 JOIN neighbors USING (study, image_id, token_index)
 LEFT JOIN sentences USING (sentence_id)
