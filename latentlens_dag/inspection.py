@@ -134,10 +134,10 @@ def inspect_model(
         UserError: where there is no model, it cannot be read, or it cannot be shown the image.
     """
     from latentlens_dag.model_checks import check_language_model, noise_image
-    from latentlens_dag.models import load_vlm, load_with_language_model
+    from latentlens_dag.models import is_vlm, load_vlm, load_with_language_model
 
     config = _config(source, revision)
-    if "vision_config" in config:
+    if is_vlm(config):
         region_map(config.get("model_type", "?"), str(source))  # refuses before the weights are loaded
         return _inspect_vlm(load_vlm(source, revision), revision, image or noise_image(150, 100), localize, picture)
     if image is not None or picture is not None or localize:

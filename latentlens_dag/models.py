@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from latentlens_dag.arithmetic import bfloat16_pays, default_device
 from latentlens_dag.errors import UserError
-from latentlens_dag.families import WITHOUT_TEMPLATE, TokenMap, own_processor_class, region_map, unmapped
+from latentlens_dag.families import (
+    WITHOUT_TEMPLATE,
+    TokenMap,
+    check_packages,
+    own_processor_class,
+    region_map,
+    unmapped,
+)
 from latentlens_dag.hub_models import HubModel, cached_config, local_model
 from latentlens_dag.layers import check_layers
 from latentlens_dag.states import LanguageModel, blocks_of, captured, final_norm_of, stopping
@@ -184,8 +191,9 @@ def load_vlm(
     read_config(source)  # says what is no model, before anything is asked of the Hub
     source, name = local_model(source, revision)
     config = read_config(source)
-    if config is not None and "vision_config" not in config:
+    if config is not None and not is_vlm(config):
         raise UserError(f"{name} is no vision-language model: its config.json has no `vision_config`.")
+    check_packages((config or {}).get("model_type", ""), name)
     kwargs = {"trust_remote_code": False}
     try:
         model = AutoModelForImageTextToText.from_pretrained(source, dtype=chosen_dtype(source, device, dtype), **kwargs)
@@ -329,6 +337,11 @@ def read_config(source: str | Path | HubModel) -> dict[str, Any] | None:
     except json.JSONDecodeError as error:
         raise UserError(f"{path} is not JSON ({error}): the model folder is damaged.") from error
     return found
+
+
+def is_vlm(config: dict[str, Any]) -> bool:
+    """Whether a config.json is that of a vision-language model."""
+    return "vision_config" in config or "vit_config" in config  # as Molmo2's own checkpoints call it
 
 
 @contextmanager

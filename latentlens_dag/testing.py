@@ -139,13 +139,15 @@ def tiny_vlm(family: str, folder: Path, seed: int = 0) -> Path:
     """Write a random model of a family of VLMs, by its name in `tiny_vlms.BUILDERS` (its config's `model_type`).
 
     Raises:
-        UserError: where the family has no builder.
+        UserError: where the family has no builder, or its processor needs a package that cannot be imported.
     """
     from latentlens_dag.errors import UserError
+    from latentlens_dag.families import check_packages
     from latentlens_dag.tiny_vlms import BUILDERS
 
     if family not in BUILDERS:
         raise UserError(f"There is no tiny model of the family `{family}`; there is of {', '.join(sorted(BUILDERS))}.")
+    check_packages(family, f"A tiny model of {family}")
     BUILDERS[family](folder, seed)
     return folder
 

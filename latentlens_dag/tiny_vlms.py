@@ -453,6 +453,54 @@ def _ovis2(folder: Path, seed: int) -> None:
     save(Ovis2ForConditionalGeneration, config, processor, folder, seed)
 
 
+_MOLMO_TOKENS = {
+    "image_token": "<|image|>",
+    "video_token": "<|video|>",
+    "image_patch_token": "<im_patch>",
+    "image_col_token": "<im_col>",
+    "image_start_token": "<im_start>",
+    "image_end_token": "<im_end>",
+    "low_res_image_start_token": "<low_res_im_start>",
+    "low_res_image_token": "<im_low>",
+    "frame_start_token": "<frame_start>",
+    "frame_end_token": "<frame_end>",
+}
+
+
+def _molmo2(folder: Path, seed: int) -> None:
+    """Write a Molmo2. As in the real ones, odd numbers of patches leave halved tokens, and tokens straddle crops."""
+    from transformers import Molmo2Config, Molmo2ForConditionalGeneration, Molmo2Processor
+    from transformers.models.molmo2.image_processing_molmo2 import Molmo2ImageProcessor
+    from transformers.models.molmo2.video_processing_molmo2 import Molmo2VideoProcessor
+
+    tokenizer = tiny_tokenizer(image_tokens=_MOLMO_TOKENS, bos_first=False)  # the processor writes it
+    vision = {"hidden_size": 24, "num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 6}
+    tower = {"intermediate_size": 48, "num_hidden_layers": 2, "image_size": [98, 98], "patch_size": 14}
+    adapter = {"intermediate_size": 48, "text_hidden_size": 32, "vision_feature_layer": [1, 0]}
+    rope = {"rope_type": "default", "rope_theta": 10000.0}
+    ids = {name: tokenizer.convert_tokens_to_ids(token) for name, token in _MOLMO_TOKENS.items()}
+    config = Molmo2Config(
+        vision_config=vision | tower,
+        adapter_config=vision | adapter,
+        text_config={
+            **_TEXT,
+            "head_dim": 8,
+            "rope_parameters": rope,
+            "vocab_size": len(tokenizer),
+            "additional_vocab_size": 8,
+        },
+        image_patch_id=ids["image_patch_token"],
+        **{f"{name}_id": ids[name] for name in ids if name.endswith(("start_token", "end_token"))},
+    )
+    processor = Molmo2Processor(
+        Molmo2ImageProcessor(size={"height": 98, "width": 98}, overlap_margins=[2, 2], max_crops=6),
+        Molmo2VideoProcessor(),
+        tokenizer,
+        chat_template=chat_template("<|image|>"),
+    )
+    save(Molmo2ForConditionalGeneration, config, processor, folder, seed)
+
+
 def _llava(folder: Path, seed: int) -> None:
     tiny_llava(folder, seed)
 
@@ -469,6 +517,7 @@ BUILDERS: dict[str, Callable[[Path, int], None]] = {
     "llava_next": _llava_next,
     "llava_onevision": _llava_onevision,
     "mistral3": _mistral3,
+    "molmo2": _molmo2,  # needs torchvision
     "ovis2": _ovis2,
     "paligemma": _paligemma,
     "pixtral": _pixtral_llava,  # of the family `llava`, with another vision tower

@@ -52,6 +52,7 @@ _MODULES = {
     "llava_next": "latentlens_dag.families.llava_next",
     "llava_onevision": "latentlens_dag.families.llava_next",
     "mistral3": "latentlens_dag.families.pixtral",
+    "molmo2": "latentlens_dag.families.molmo2",
     "ovis2": "latentlens_dag.families.ovis2",
     "paligemma": "latentlens_dag.families.squashed",
     "qwen2_5_vl": "latentlens_dag.families.qwen_vl",
@@ -68,6 +69,7 @@ _PROCESSORS = {
     "PixtralProcessor": "latentlens_dag.families.pixtral",
     "SmolVLMProcessor": "latentlens_dag.families.smolvlm",
 }
+NEED_TORCHVISION = frozenset({"molmo2"})  # whose image processor in transformers has no form for Pillow
 WITHOUT_TEMPLATE = frozenset({"paligemma"})
 """Families that are made without a chat template: they are given the image token, then the prompt."""
 
@@ -91,11 +93,29 @@ def is_mapped(model_type: str, name: str) -> bool:
 
 
 def region_map(model_type: str, name: str) -> RegionMap | None:
-    """The region map of a family; None where none is known. Arguments and errors as `is_mapped`."""
+    """The region map of a family; None where none is known. Arguments, and errors, of `is_mapped`, `check_packages`."""
     if not is_mapped(model_type, name):
         return None
+    check_packages(model_type, name)
     found: RegionMap = import_module(_MODULES[model_type]).region_map
     return found
+
+
+def check_packages(model_type: str, name: str) -> None:
+    """Refuse a family that cannot be shown an image with the packages that are installed; arguments as `is_mapped`.
+
+    Raises:
+        UserError: where torchvision is needed and cannot be imported.
+    """
+    if model_type not in NEED_TORCHVISION:
+        return
+    try:
+        import_module("torchvision")
+    except (ImportError, OSError, RuntimeError) as error:  # RuntimeError: it is there, but made for another torch
+        raise UserError(
+            f"{name} is of the family `{model_type}`, whose image processor needs torchvision: pip install torchvision"
+            f", of the version that belongs to your torch. It cannot be imported here ({str(error).strip()})."
+        ) from error
 
 
 def unmapped(tokens: int) -> TokenMap:
