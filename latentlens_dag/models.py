@@ -20,6 +20,7 @@ from latentlens_dag.families import (
     WITHOUT_TEMPLATE,
     TokenMap,
     check_packages,
+    heed_files,
     own_processor_class,
     region_map,
     unmapped,
@@ -200,6 +201,7 @@ def load_vlm(
         processor = _load_processor(source)
     except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         raise UserError(f"{name} cannot be loaded as a vision-language model: {_first_line(error)}") from error
+    heed_files(model.config.model_type, processor)
     model = model.to(device or default_device()).eval()
     return Vlm(name, model, processor, language_model_of(name, model, processor.tokenizer))
 

@@ -252,13 +252,6 @@ def test_a_large_onevision_grid_is_interpolated_to_fewer_tokens_whose_boxes_cove
         assert one == pytest.approx(other)
 
 
-def test_pan_and_scan_is_refused(tmp_path: Path) -> None:
-    vlm = load_vlm(tiny_vlm("gemma3", tmp_path), device="cpu")
-    vlm.processor.image_processor.do_pan_and_scan = True
-    with pytest.raises(UserError, match="do_pan_and_scan"):
-        vlm.token_map(150, 100)
-
-
 def test_tiles_that_are_cropped_are_refused(tmp_path: Path) -> None:
     vlm = load_vlm(tiny_vlm("llava_next", tmp_path), device="cpu")
     vlm.processor.image_processor.crop_size = {"height": 36, "width": 36}

@@ -43,7 +43,7 @@ pixels; how many tokens the model then has is compared with it at every pass.
 _MODULES = {
     "aya_vision": "latentlens_dag.families.internvl",
     "deepseek_vl": "latentlens_dag.families.deepseek_vl",
-    "gemma3": "latentlens_dag.families.squashed",
+    "gemma3": "latentlens_dag.families.gemma3",
     "glm46v": "latentlens_dag.families.qwen_vl",
     "glm4v": "latentlens_dag.families.qwen_vl",
     "idefics3": "latentlens_dag.families.idefics3",
@@ -116,6 +116,12 @@ def check_packages(model_type: str, name: str) -> None:
             f"{name} is of the family `{model_type}`, whose image processor needs torchvision: pip install torchvision"
             f", of the version that belongs to your torch. It cannot be imported here ({str(error).strip()})."
         ) from error
+
+
+def heed_files(model_type: str, processor: Any) -> None:
+    """Let a processor do what its model's files say, where transformers has a default that wins over them."""
+    if model_type == "gemma3":
+        import_module(_MODULES[model_type]).heed_files(processor)
 
 
 def unmapped(tokens: int) -> TokenMap:
