@@ -9,6 +9,7 @@
 (arXiv 2602.00462, section 3.1.) Each gives the k best, best first; equals go to the lower token id, or
 to the lower (contextual layer, key). What a newcomer gets wrong: cosines and logits are not comparable,
 and LatentLens may answer from any contextual layer, whatever the visual layer is.
+And many models have more rows of vocabulary than their tokenizer has tokens: what no token has is never an answer.
 """
 
 from __future__ import annotations
@@ -211,7 +212,10 @@ def _vocabulary_top_k(
 ) -> Vocabulary:
     import torch
 
+    of_tokens = torch.tensor(sorted(set(model.tokenizer.get_vocab().values())), device=model.embedding.device)
+
     def best(scores: Tensor) -> tuple[Tensor, Tensor]:
+        scores = _masked(scores, of_tokens)
         if labels is None:
             return top_k_lowest_index_first(scores, k)
         return top_k_of_distinct_labels(scores, k, torch.from_numpy(labels).to(scores.device))
@@ -224,6 +228,15 @@ def _vocabulary_top_k(
     return Vocabulary(
         np.concatenate([nothing.astype(np.int32), *ids]), np.concatenate([nothing.astype(np.float32), *scores])
     )
+
+
+def _masked(scores: Tensor, ids: Tensor) -> Tensor:
+    """The scores [N, V], but of rows that no token has minus infinity; `ids` of the tokens may go beyond V."""
+    import torch
+
+    is_none = torch.ones(scores.shape[1], dtype=torch.bool, device=scores.device)
+    is_none[ids[ids < scores.shape[1]]] = False
+    return scores.masked_fill(is_none, -torch.inf)
 
 
 def _parts(model: LanguageModel, states: NDArray[np.float32]) -> Iterator[Tensor]:

@@ -20,6 +20,7 @@ from latentlens_dag.lenses import (
     logit_lens,
     top_k_lowest_index_first,
     top_k_of_distinct_labels,
+    vocabulary_table,
     word_labels,
 )
 from latentlens_dag.model_checks import noise_image
@@ -63,6 +64,24 @@ def test_embedding_lens_ranks_by_cosine_to_the_input_embedding(llava: Vlm) -> No
         cosine = torch.cosine_similarity(state[None], embedding, dim=1)
         assert np.allclose(found.score[row], cosine.topk(5).values.numpy(), atol=1e-6)
         assert np.allclose(cosine[found.token_id[row]].numpy(), found.score[row], atol=1e-6)
+
+
+def test_a_row_that_no_token_has_is_never_an_answer(llava: Vlm) -> None:
+    """Rows that would win everywhere, after the last token: the answers, and their texts, are those without them."""
+    model, at = llava.language_model, _states(llava)
+    embedding, unembedding = model.embedding.detach(), model.unembedding.weight.detach()
+    assert len(model.tokenizer) == len(embedding)
+    winning = torch.from_numpy(at.states)
+    head = torch.nn.Linear(unembedding.shape[1], len(unembedding) + 2 * len(winning), bias=False)
+    head.weight.data = torch.cat([unembedding, 1000 * winning, -1000 * winning])
+    padded = replace(model, embedding=torch.cat([embedding, winning]), unembedding=head)
+    for lens, name in ((logit_lens, LOGITLENS), (embedding_lens, EMBEDDINGLENS)):
+        for labels in (None, word_labels(map(str, range(len(padded.embedding) + len(winning))))):
+            found, plain = lens(padded, at.states, 3, labels), lens(model, at.states, 3, labels)
+            assert (found.token_id == plain.token_id).all()
+            assert np.allclose(found.score, plain.score, atol=1e-5)
+        table = vocabulary_table("study", name, 1, at, lens(padded, at.states, 3), padded)
+        assert table["word"].null_count == 0
 
 
 @settings(max_examples=60, deadline=None)
