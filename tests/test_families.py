@@ -19,6 +19,7 @@ from latentlens_dag.models import Vlm, load_vlm
 from latentlens_dag.states import captured
 from latentlens_dag.testing import tiny_vlm
 from latentlens_dag.tiny_vlms import BUILDERS
+from tests.packages import need_packages_of
 
 RIGHT = np.float32([1, 0, 1, 0])
 SIZES = [(150, 100), (90, 140), (96, 96)]
@@ -29,8 +30,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Vlm]:
     made: dict[str, Vlm] = {}
 
     def of(family: str) -> Vlm:
-        if family in families.NEED_TORCHVISION:
-            pytest.importorskip("torchvision", reason=f"{family} needs it", exc_type=(ImportError, RuntimeError))
+        need_packages_of(family)
         if family not in made:
             made[family] = load_vlm(tiny_vlm(family, tmp_path_factory.mktemp(family)), device="cpu")
         return made[family]

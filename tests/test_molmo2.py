@@ -17,10 +17,7 @@ from latentlens_dag.inspection import inspect_model
 from latentlens_dag.model_checks import noise_image
 from latentlens_dag.models import load_language_model, load_vlm
 from latentlens_dag.testing import tiny_vlm
-
-
-def _needs_torchvision() -> None:
-    pytest.importorskip("torchvision", reason="Molmo2's image processor needs it", exc_type=(ImportError, RuntimeError))
+from tests.packages import need_packages_of
 
 
 def _coordinates(width: int, height: int) -> torch.Tensor:
@@ -40,7 +37,7 @@ def _ends(coordinates: np.ndarray) -> tuple[float, float]:
 @pytest.mark.parametrize("size", [(150, 100), (90, 140), (378, 378), (1000, 400), (300, 112), (113, 900), (1500, 80)])
 def test_boxes_and_tiles_are_those_of_the_patches_that_a_token_pools(size: tuple[int, int], margins: list[int]) -> None:
     """The other settings are the real ones. Every patch that is pooled is in one token."""
-    _needs_torchvision()
+    need_packages_of("molmo2")
     from transformers.models.molmo2.image_processing_molmo2 import Molmo2ImageProcessor
 
     processor = Molmo2ImageProcessor(overlap_margins=margins)
@@ -56,7 +53,7 @@ def test_boxes_and_tiles_are_those_of_the_patches_that_a_token_pools(size: tuple
 
 
 def test_rows_and_columns_are_those_of_each_grid_and_tokens_at_the_rim_may_be_halved() -> None:
-    _needs_torchvision()
+    need_packages_of("molmo2")
     from transformers.models.molmo2.image_processing_molmo2 import Molmo2ImageProcessor
 
     places = molmo2.region_map(SimpleNamespace(image_processor=Molmo2ImageProcessor()), None, 540, 270)
@@ -72,7 +69,7 @@ def test_rows_and_columns_are_those_of_each_grid_and_tokens_at_the_rim_may_be_ha
 
 
 def test_separators_of_rows_are_no_visual_tokens(tmp_path: Path) -> None:
-    _needs_torchvision()
+    need_packages_of("molmo2")
     vlm = load_vlm(tiny_vlm("molmo2", tmp_path), device="cpu")
     inputs = vlm.inputs([noise_image(150, 100)])
     names = vlm.processor.tokenizer.convert_ids_to_tokens(inputs["input_ids"][0])
@@ -83,7 +80,7 @@ def test_separators_of_rows_are_no_visual_tokens(tmp_path: Path) -> None:
 
 def test_image_features_are_added_to_the_embedding_of_the_placeholder(tmp_path: Path) -> None:
     """So layer 0 is what enters the first block, not what the connector gives."""
-    _needs_torchvision()
+    need_packages_of("molmo2")
     vlm = load_vlm(tiny_vlm("molmo2", tmp_path), device="cpu")
     inputs = vlm.inputs([noise_image(96, 96)])
     with torch.inference_mode():
@@ -96,7 +93,7 @@ def test_image_features_are_added_to_the_embedding_of_the_placeholder(tmp_path: 
 
 def test_a_checkpoint_in_the_words_of_its_makers_is_read_without_their_code(tmp_path: Path) -> None:
     """They call the vision tower `vit_config`, use other names in it, and point to code that comes with the weights."""
-    _needs_torchvision()
+    need_packages_of("molmo2")
     before = load_vlm(tiny_vlm("molmo2", tmp_path), device="cpu").token_map(150, 100)
     config = json.loads((tmp_path / "config.json").read_text())
     tower, adapter = config.pop("vision_config"), config["adapter_config"]

@@ -9,6 +9,7 @@ import torch
 from latentlens_dag.model_checks import check_model, localization, noise_image
 from latentlens_dag.models import load_vlm
 from latentlens_dag.testing import tiny_vlm
+from tests.packages import need_torchvision
 
 VIDEO = {
     "glm46v": "Glm46VVideoProcessor",
@@ -26,7 +27,7 @@ VIDEO = {
 
 @pytest.mark.parametrize("family", VIDEO)
 def test_the_whole_processor_shows_a_model_the_same_as_that_for_images_only(family: str, tmp_path: Path) -> None:
-    pytest.importorskip("torchvision", reason="processors of videos need it", exc_type=(ImportError, RuntimeError))
+    need_torchvision("a processor of videos")
     for_images = load_vlm(tiny_vlm(family, tmp_path), device="cpu")
     path = tmp_path / "processor_config.json"
     config = json.loads(path.read_text())

@@ -9,12 +9,14 @@ from latentlens_dag.testing import tiny_project
 from latentlens_dag.tiny_vlms import BUILDERS
 from tests.dag.conftest import build
 from tests.family_studies import check_tables
+from tests.packages import need_packages_of
 
 pytestmark = pytest.mark.soak
 
 
 @pytest.mark.parametrize("family", sorted(set(BUILDERS) - {"paligemma"}))
 def test_a_study_has_every_token_of_the_model_and_every_answer(family: str, tmp_path: Path) -> None:
+    need_packages_of(family)
     check_tables(family, tmp_path)
 
 
