@@ -275,15 +275,14 @@ def load_with_language_model(
 ) -> Loaded:
     """As `load_language_model`, and the whole model beside it."""
     from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     read_config(source)  # says what is no model, before anything is asked of the Hub
     folder, name = local_model(source, revision)
+    if is_vlm(read_config(folder) or {}):
+        vlm = load_vlm(source, revision, device, dtype)
+        return Loaded(vlm.model, vlm.language_model)
     try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        if hasattr(config, "vision_config"):
-            vlm = load_vlm(source, revision, device, dtype)
-            return Loaded(vlm.model, vlm.language_model)
         model = AutoModelForCausalLM.from_pretrained(
             folder, dtype=chosen_dtype(folder, device, dtype), trust_remote_code=False
         )
