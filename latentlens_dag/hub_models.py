@@ -1,8 +1,8 @@
 """Models on the Hugging Face Hub: what names one, what of it is downloaded, and what a failure means.
 
 A model is downloaded as a whole into the standard cache and loaded from that folder, so that loading never asks the
-Hub. What a newcomer gets wrong: a repository holds more than a model. Pickled weights, code, adapters and copies of
-the weights in other formats are never downloaded.
+Hub. What a newcomer gets wrong: a repository holds more than a model. Pickled weights, adapters and copies of the
+weights in other formats are never downloaded, code only where the user has allowed it.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.hub_datasets import http_status
+from latentlens_dag.hub_datasets import COMMIT, http_status
 from latentlens_dag.identity import combined
 
 MODEL_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 """user/name."""
-_WANTED = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"]
+_SETTINGS = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"]
+_WEIGHTS, _CODE = "*.safetensors", "*.py"
+_INDEX = "model.safetensors.index.json"
 _UNWANTED = ["*/*.safetensors", "consolidated*.safetensors", "adapter_*"]
 
 
@@ -33,6 +35,8 @@ class HubModel:
     """user/name."""
     revision: str
     """The full commit."""
+    trust_remote_code: bool = False
+    """Whether the code that comes with it may be run."""
 
     @property
     def name(self) -> str:
@@ -42,7 +46,7 @@ class HubModel:
     @property
     def version(self) -> str:
         """What changes when it does: nobody can change a commit."""
-        return combined([self.repo, self.revision])
+        return combined([self.repo, self.revision, *(["trust_remote_code"] if self.trust_remote_code else [])])
 
     def __str__(self) -> str:
         """What it is called where the commit matters."""
@@ -57,24 +61,50 @@ class LocalModel(NamedTuple):
     """The folder as it was given, or user/name@commit."""
 
 
-def local_model(source: str | Path | HubModel, revision: str | None = None) -> LocalModel:
+def local_model(
+    source: str | Path | HubModel, revision: str | None = None, code: bool = False, weights: bool = True
+) -> LocalModel:
     """A model as a folder; one of the Hub is downloaded first, unless the cache holds all of it.
 
     Args:
         source: a folder, a model of the Hub, or its user/name.
         revision: of a user/name: a commit, branch or tag; `main` by default. The name tells the commit.
+        code: whether the code that comes with a user/name is downloaded too; of a model of the Hub, it says so.
+        weights: False where its configs and its tokenizer are enough.
 
     Raises:
         UserError: where it is neither a folder nor a name, the Hub refuses or cannot be reached, the revision is not
-            there, or the repository has no weights in safetensors.
+            there or, with code, no full commit, or the repository has no weights in safetensors.
     """
     if isinstance(source, HubModel):
-        return _downloaded(source.repo, source.revision)
+        return _downloaded(source.repo, source.revision, source.trust_remote_code or code, weights)
     if Path(source).is_dir():
         return LocalModel(Path(source), str(source))
     if isinstance(source, str) and MODEL_ID.fullmatch(source):
-        return _downloaded(source, revision or "main")
+        return _downloaded(source, revision or "main", code, weights)
     raise UserError(f"{source} is no model: there is no such folder, and models of the Hub are written as user/name.")
+
+
+def weight_bytes(model: HubModel) -> int:
+    """The size of a model's weights, which are not downloaded for it; errors as `local_model`."""
+    from huggingface_hub import snapshot_download
+
+    folder = local_model(model, weights=False).folder
+    if _holds_weights(folder):
+        return sum(file.stat().st_size for file in folder.glob(_WEIGHTS))
+    with _told(model.repo, model.revision):
+        files: Any = snapshot_download(
+            model.repo, revision=model.revision, allow_patterns=_WEIGHTS, ignore_patterns=_UNWANTED, dry_run=True
+        )
+    return sum(int(file.file_size) for file in files)
+
+
+def _holds_weights(folder: Path) -> bool:
+    """Whether all of a model's weights are here."""
+    if not (folder / _INDEX).is_file():
+        return (folder / "model.safetensors").is_file()
+    names = json.loads((folder / _INDEX).read_text(encoding="utf-8"))["weight_map"].values()
+    return all((folder / name).is_file() for name in names)
 
 
 def cached_config(model: HubModel) -> dict[str, Any] | None:
@@ -88,16 +118,23 @@ def cached_config(model: HubModel) -> dict[str, Any] | None:
     return config
 
 
-def _downloaded(repo: str, revision: str) -> LocalModel:
+def _downloaded(repo: str, revision: str, code: bool, weights: bool) -> LocalModel:
     from huggingface_hub import snapshot_download
 
+    if code and not COMMIT.fullmatch(revision):
+        raise UserError(
+            f"`trust_remote_code` with {repo} at {revision}: the code of a branch, a tag or a short commit may be "
+            "another one tomorrow. Give the full commit as the revision, the 40 hexadecimal digits that the Hub shows "
+            "under `History` of the files."
+        )
+    wanted = [*_SETTINGS, *([_WEIGHTS] if weights else []), *([_CODE] if code else [])]
     with _told(repo, revision):
         folder = Path(
-            snapshot_download(repo, revision=revision, allow_patterns=_WANTED, ignore_patterns=_UNWANTED)
+            snapshot_download(repo, revision=revision, allow_patterns=wanted, ignore_patterns=_UNWANTED)
         )  # its name is the commit
     if not (folder / "config.json").is_file():
         raise UserError(f"{repo} of the Hub is no model that transformers can load: it has no config.json.")
-    if not any((folder / name).is_file() for name in ("model.safetensors", "model.safetensors.index.json")):
+    if weights and not any((folder / name).is_file() for name in ("model.safetensors", _INDEX)):
         raise UserError(
             f"{repo} of the Hub has no model.safetensors at {revision}. Pickled weights are not read, for they can run "
             "code: take a commit with safetensors, or convert the model and name its folder."

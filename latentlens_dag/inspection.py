@@ -17,7 +17,9 @@ import numpy as np
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.families import TokenMap, region_map, unmapped
+from latentlens_dag.hub_models import local_model
 from latentlens_dag.layers import auto_contextual_layers, auto_visual_layers
+from latentlens_dag.remote_code import check_code, may_have_vision
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -119,16 +121,18 @@ def inspect_model(
     revision: str | None = None,
     localize: bool | None = None,
     picture: Path | None = None,
+    trust_remote_code: bool = False,
 ) -> Inspection:
     """Load a model, run its self-checks, and measure what it takes.
 
     Args:
         source: a folder, or a Hub id.
         image: shown to the model; noise of 150 x 100 pixels by default.
-        revision: full commit, for a Hub id.
+        revision: for a Hub id: a full commit, or a branch or tag.
         localize: whether the place of the visual tokens is checked, which takes some passes per view; by default for
             models of up to 1 GB.
         picture: a PNG to write: the image with its tokens.
+        trust_remote_code: as in `load_vlm`.
 
     Raises:
         UserError: where there is no model, it cannot be read, or it cannot be shown the image.
@@ -136,16 +140,18 @@ def inspect_model(
     from latentlens_dag.model_checks import check_language_model, noise_image
     from latentlens_dag.models import is_vlm, load_vlm, load_with_language_model
 
-    config = _config(source, revision)
-    if is_vlm(config):
-        region_map(config.get("model_type", "?"), str(source))  # refuses before the weights are loaded
-        return _inspect_vlm(load_vlm(source, revision), revision, image or noise_image(150, 100), localize, picture)
+    config, name = _config(source, revision, trust_remote_code)
+    told = _Told(revision, trust_remote_code)
+    if may_have_vision(config, trust_remote_code):
+        region_map(config.get("model_type", "?"), name)  # refuses before the weights are loaded
+        vlm = load_vlm(source, revision, trust_remote_code=trust_remote_code)
+        return _inspect_vlm(vlm, told, image or noise_image(150, 100), localize, picture)
     if image is not None or picture is not None or localize:
         raise UserError(f"{source} is a language model without vision: it cannot be shown an image.")
-    loaded = load_with_language_model(source, revision)
+    loaded = load_with_language_model(source, revision, trust_remote_code=trust_remote_code)
     model, checks = loaded.language_model, check_language_model(*loaded).checks
     size = _size(config.get("model_type", "?"), model.decoder, model)
-    return _inspection(str(source), revision, size, None, checks, None, _text_cost(model))
+    return _inspection(model.name, told, size, None, checks, None, _text_cost(model))
 
 
 def token_union(boxes: NDArray[np.float32], width: int, height: int) -> float:
@@ -186,28 +192,25 @@ def _view(name: str, places: TokenMap, of_it: NDArray[np.bool_]) -> View:
     return View(name, int(of_it.sum()), tiles, rows, columns)
 
 
-def _config(source: str | Path, revision: str | None) -> dict[str, Any]:
-    """A model's config.json, of a folder or of the Hub."""
+class _Told(NamedTuple):
+    """How the model was named, besides its name."""
+
+    revision: str | None
+    trust_remote_code: bool
+
+
+def _config(source: str | Path, revision: str | None, trusted: bool) -> tuple[dict[str, Any], str]:
+    """A model's config.json and its name; of the Hub, no weights are downloaded for it."""
     from latentlens_dag.models import read_config
 
-    found = read_config(source)
-    if found is not None:
-        return found
-    from transformers import PreTrainedConfig
-
-    try:
-        config, _ = PreTrainedConfig.get_config_dict(source, revision=revision)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"There is no folder {source}, and no model of that name could be had from the Hub "
-            f"({str(error).strip().splitlines()[0]}). Correct the path, or the id and `--revision`."
-        ) from error
-    return dict(config)
+    read_config(source)  # says what is no model, before anything is asked of the Hub
+    folder, name = local_model(source, revision, code=trusted, weights=False)
+    config = read_config(folder) or {}
+    check_code(config, folder, name, trusted)
+    return config, name
 
 
-def _inspect_vlm(
-    vlm: Vlm, revision: str | None, image: Image, localize: bool | None, picture: Path | None
-) -> Inspection:
+def _inspect_vlm(vlm: Vlm, told: _Told, image: Image, localize: bool | None, picture: Path | None) -> Inspection:
     from latentlens_dag.model_checks import check_model
     from latentlens_dag.token_picture import draw_tokens
 
@@ -220,7 +223,7 @@ def _inspect_vlm(
     size = _size(vlm.model.config.model_type, vlm.model, vlm.language_model)
     layout = layout_of(places, image.width, image.height)
     cost = _image_cost(vlm, image, len(places.view))
-    return _inspection(vlm.name, revision, size, layout, checks, not_checked, cost)
+    return _inspection(vlm.name, told, size, layout, checks, not_checked, cost)
 
 
 def _not_localized(vlm: Vlm, localize: bool | None) -> str | None:
@@ -251,7 +254,7 @@ def _localization(vlm: Vlm) -> ModelCheck:
 
 def _inspection(
     source: str,
-    revision: str | None,
+    told: _Told,
     size: ModelSize,
     layout: Layout | None,
     checks: list[ModelCheck],
@@ -260,8 +263,9 @@ def _inspection(
 ) -> Inspection:
     contextual, visual = auto_contextual_layers(size.blocks), auto_visual_layers(size.blocks)
     causal = next(check.passed for check in checks if check.name == "causality")
-    defs = _defs(source, contextual, visual, "prefix" if causal else "sentence", of_texts=layout is None)
-    return Inspection(source, revision, size, layout, checks, not_checked, cost, contextual, visual, defs)
+    model = _named(source, told.trust_remote_code)
+    defs = _defs(model, contextual, visual, "prefix" if causal else "sentence", of_texts=layout is None)
+    return Inspection(source, told.revision, size, layout, checks, not_checked, cost, contextual, visual, defs)
 
 
 def _size(model_type: str, whole: Any, model: LanguageModel) -> ModelSize:
@@ -315,12 +319,17 @@ def _seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def _defs(source: str, contextual: list[int], visual: list[int], dedup: str, of_texts: bool) -> str:
-    """A defs.yaml with the model's place and its layers, in the form of the README."""
-    folder = Path(source).expanduser()
-    place = str(folder.resolve()) if folder.is_dir() else Path(source).name
-    note = "" if folder.is_dir() else f"  # download {source} to this folder first"
-    path = f"{{path: {json.dumps(place, ensure_ascii=False)}}}"
+def _named(source: str, trusted: bool) -> str:
+    """A model as a defs.yaml names it: its folder, or its place on the Hub with the commit."""
+    folder = Path(source)
+    repo, _, commit = source.rpartition("@")
+    place = json.dumps(str(folder.resolve()), ensure_ascii=False)
+    what = f"path: {place}" if folder.is_dir() else f"hub: {repo}, revision: {commit}"
+    return f"{{{what}, trust_remote_code: true}}" if trusted else f"{{{what}}}"
+
+
+def _defs(model: str, contextual: list[int], visual: list[int], dedup: str, of_texts: bool) -> str:
+    """A defs.yaml with the model as it names one and its layers, in the form of the README."""
     what = _OF_TEXTS if of_texts else _OF_IMAGES
     return f"""\
 type: latentlens_dag.dag.components.Corpus
@@ -329,7 +338,7 @@ attributes: {{name: my_text, source: {{lines: sentences.txt}}, shards: 8}}
 type: latentlens_dag.dag.components.Index
 attributes:
   name: my_index
-  language_model: {path}{note}
+  language_model: {model}
   corpus: my_text
   layers: {contextual}
   dedup: {dedup}
@@ -339,7 +348,7 @@ attributes:
 type: latentlens_dag.dag.components.Study
 attributes:
   name: my_study
-  {what.model_field}: {path}
+  {what.model_field}: {model}
   index: my_index
   {what.set_field}
   layers: {visual}

@@ -1,7 +1,8 @@
 """Loading a vision-language model, and reading the states of its visual tokens.
 
 What a newcomer gets wrong: `AutoModelForCausalLM` loads the text half of some VLMs without a word, so
-VLMs are loaded as image-text-to-text models only. No code that comes with a model is ever run.
+VLMs are loaded as image-text-to-text models only. Code that comes with a model is run only if the user says so, and
+what that means is in `remote_code.py`.
 """
 
 from __future__ import annotations
@@ -16,17 +17,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from latentlens_dag.arithmetic import bfloat16_pays, default_device
 from latentlens_dag.errors import UserError
-from latentlens_dag.families import (
-    WITHOUT_TEMPLATE,
-    TokenMap,
-    check_packages,
-    heed_files,
-    own_processor_class,
-    region_map,
-    unmapped,
-)
-from latentlens_dag.hub_models import HubModel, cached_config, local_model
+from latentlens_dag.families import WITHOUT_TEMPLATE, TokenMap, check_packages, heed_files, region_map, unmapped
+from latentlens_dag.hub_models import HubModel, LocalModel, cached_config, local_model, weight_bytes
 from latentlens_dag.layers import check_layers
+from latentlens_dag.processors import load_processor
+from latentlens_dag.remote_code import check_code, check_whole, class_of_vlm, is_trusted, loading, may_have_vision
 from latentlens_dag.states import LanguageModel, blocks_of, captured, final_norm_of, stopping
 
 if TYPE_CHECKING:
@@ -62,6 +57,11 @@ class Vlm:
     model: Any
     processor: Any
     language_model: LanguageModel
+
+    def __repr__(self) -> str:
+        """One line: the modules, of which a model's own representation has hundreds of lines, are in `model`."""
+        model = f"{type(self.model).__name__}, {self.depth} blocks, width {self.language_model.width}"
+        return f"<Vlm {self.name}: {model}, {self.model.dtype} on {self.model.device}>"
 
     @property
     def depth(self) -> int:
@@ -109,10 +109,12 @@ class Vlm:
             prompt: the question asked about each image; the paper's by default.
 
         Raises:
+            TypeError: where `images` is not a list of PIL images.
             UserError: where a layer does not exist, or an image has no visual tokens.
         """
         import torch
 
+        _check_images(images)
         check_layers(layers, self.depth, self.name, "the call of visual_states")
         known = [self.token_map(image.width, image.height) for image in images]
         found: list[dict[int, Tensor]] = []
@@ -172,8 +174,25 @@ class Vlm:
         return known or unmapped(tokens)
 
 
+def _check_images(images: object) -> None:
+    from PIL.Image import Image
+
+    if not isinstance(images, Sequence) or isinstance(images, str):
+        raise TypeError(f"`images` is a {type(images).__name__}, but must be a list of PIL images: [image].")
+    for number, image in enumerate(images):
+        if not isinstance(image, Image):
+            raise TypeError(
+                f"`images[{number}]` is a {type(image).__name__}, but must be a PIL image, as "
+                "`PIL.Image.open(path)` or `latentlens_dag.images.open_image(path)` give."
+            )
+
+
 def load_vlm(
-    source: str | Path | HubModel, revision: str | None = None, device: str | None = None, dtype: str | None = None
+    source: str | Path | HubModel,
+    revision: str | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+    trust_remote_code: bool = False,
 ) -> Vlm:
     """Load a VLM from a local folder or from the Hugging Face Hub.
 
@@ -182,84 +201,51 @@ def load_vlm(
         revision: of a user/name: a full commit, or a branch or tag; its name tells the commit.
         device: a torch device; CUDA where there is one, else the CPU.
         dtype: a torch dtype's name; by default that of `chosen_dtype`.
+        trust_remote_code: run the code that comes with the model, with all your rights; of a user/name, `revision`
+            must then be a full commit.
 
     Raises:
-        UserError: where it cannot be downloaded, or the folder is no VLM that transformers can load.
+        UserError: where it cannot be downloaded, the folder is no VLM that transformers can load, or it needs code of
+            its own that is not allowed.
     """
-    from safetensors import SafetensorError
-    from transformers import AutoModelForImageTextToText
-
-    read_config(source)  # says what is no model, before anything is asked of the Hub
-    source, name = local_model(source, revision)
-    config = read_config(source)
-    if config is not None and not is_vlm(config):
+    trusted = trust_remote_code or is_trusted(source)
+    folder, name = _checked_folder(source, revision, trusted)
+    config = read_config(folder) or {}
+    if not may_have_vision(config, trusted):
         raise UserError(f"{name} is no vision-language model: its config.json has no `vision_config`.")
-    check_packages((config or {}).get("model_type", ""), name)
-    kwargs = {"trust_remote_code": False}
-    try:
-        model = AutoModelForImageTextToText.from_pretrained(source, dtype=chosen_dtype(source, device, dtype), **kwargs)
-        processor = _load_processor(source)
-    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
-        raise UserError(f"{name} cannot be loaded as a vision-language model: {_first_line(error)}") from error
+    check_packages(config.get("model_type", ""), name)
+    with loading(folder, name, "vision-language model", trusted):
+        model, read = class_of_vlm(config, trusted).from_pretrained(
+            folder,
+            dtype=chosen_dtype(folder, device, dtype),
+            trust_remote_code=trusted,
+            output_loading_info=True,
+        )
+        processor = load_processor(folder, trusted)
     heed_files(model.config.model_type, processor)
+    if trusted:
+        check_whole(model, read, name)
     model = model.to(device or default_device()).eval()
     return Vlm(name, model, processor, language_model_of(name, model, processor.tokenizer))
 
 
-def _load_processor(source: str | Path) -> Any:
-    """A model's processor; without the part for videos where that cannot be loaded, for it needs torchvision."""
-    from transformers import AutoProcessor
-
-    try:
-        return AutoProcessor.from_pretrained(source, trust_remote_code=False)
-    except (ImportError, OSError, ValueError):
-        family = _class_for_images_only(_processor_name(source))
-        if family is None:
-            raise
-        return family.from_pretrained(source, trust_remote_code=False)
-
-
-def _processor_name(source: str | Path) -> str | None:
-    """The class of a model's processor: what its files name, else what its family has; None where neither says."""
-    from transformers import AutoConfig
-    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
-    from transformers.utils import cached_file
-
-    for name in ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json"):
-        path = cached_file(source, name, _raise_exceptions_for_missing_entries=False)
-        named: str | None = json.loads(Path(path).read_text("utf-8")).get("processor_class") if path else None
-        if named is not None:
-            return named
-    found: str | None = PROCESSOR_MAPPING_NAMES.get(
-        AutoConfig.from_pretrained(source, trust_remote_code=False).model_type
-    )
-    return found
-
-
-def _class_for_images_only(name: str | None) -> Any:
-    """A processor class that needs no torchvision, in place of one that may; None where there is none."""
-    import transformers
-
-    own = own_processor_class(name)
-    if own is not None:
-        return own
-    family = getattr(transformers, name or "", None)
-    if family is None or "video_processor" not in family.get_attributes():
-        return None
-    return _for_images_only(family)
-
-
-def _for_images_only(family: type) -> Any:
-    """The same processor class, that asks for an image processor and a tokenizer only."""
-    parts = classmethod(lambda cls: ["image_processor", "tokenizer"])
-    return type(family.__name__, (family,), {"get_attributes": parts, "__module__": family.__module__})
+def _checked_folder(source: str | Path | HubModel, revision: str | None, trusted: bool) -> LocalModel:
+    """A model as a folder, whose code is not needed or allowed: what is refused is so before its weights come."""
+    read_config(source)  # says what is no model, before anything is asked of the Hub
+    small = local_model(source, revision, code=trusted, weights=False)
+    check_code(read_config(small.folder) or {}, *small, trusted)
+    return local_model(source, revision, code=trusted)
 
 
 def load_language_model(
-    source: str | Path | HubModel, revision: str | None = None, device: str | None = None, dtype: str | None = None
+    source: str | Path | HubModel,
+    revision: str | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+    trust_remote_code: bool = False,
 ) -> LanguageModel:
     """Load a language model, or the language model inside a VLM; arguments and errors as `load_vlm`."""
-    return load_with_language_model(source, revision, device, dtype).language_model
+    return load_with_language_model(source, revision, device, dtype, trust_remote_code).language_model
 
 
 class Loaded(NamedTuple):
@@ -271,26 +257,38 @@ class Loaded(NamedTuple):
 
 
 def load_with_language_model(
-    source: str | Path | HubModel, revision: str | None = None, device: str | None = None, dtype: str | None = None
+    source: str | Path | HubModel,
+    revision: str | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+    trust_remote_code: bool = False,
 ) -> Loaded:
     """As `load_language_model`, and the whole model beside it."""
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
-    read_config(source)  # says what is no model, before anything is asked of the Hub
-    folder, name = local_model(source, revision)
-    if is_vlm(read_config(folder) or {}):
-        vlm = load_vlm(source, revision, device, dtype)
+    trusted = trust_remote_code or is_trusted(source)
+    folder, name = _checked_folder(source, revision, trusted)
+    if may_have_vision(read_config(folder) or {}, trusted):
+        vlm = load_vlm(source, revision, device, dtype, trusted)
         return Loaded(vlm.model, vlm.language_model)
-    try:
+    with loading(folder, name, "language model", trusted):
         model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=chosen_dtype(folder, device, dtype), trust_remote_code=False
+            folder, dtype=chosen_dtype(folder, device, dtype), trust_remote_code=trusted
         )
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise UserError(f"{name} cannot be loaded as a language model: {_first_line(error)}") from error
+        tokenizer = load_tokenizer(folder, trusted)
     model = model.to(device or default_device()).eval()
     return Loaded(model, language_model_of(name, model, tokenizer))
+
+
+def load_tokenizer(source: str | Path | HubModel, trust_remote_code: bool = False) -> Any:
+    """A model's tokenizer; of the Hub, no weights are downloaded. Errors as `load_vlm`."""
+    from transformers import AutoTokenizer
+
+    trusted = trust_remote_code or is_trusted(source)
+    folder, name = local_model(source, code=trusted, weights=False)
+    check_code(read_config(folder) or {}, folder, name, trusted)
+    with loading(folder, name, "tokenizer", trusted):
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=trusted)
 
 
 def language_model_of(name: str, model: Any, tokenizer: Any) -> LanguageModel:
@@ -413,11 +411,12 @@ def _token_table(maps: list[TokenMap]) -> pl.DataFrame:
     return pl.concat([pl.DataFrame(schema=empty), *frames])
 
 
-def chosen_dtype(source: str | Path, device: str | None = None, dtype: str | None = None) -> str:
+def chosen_dtype(source: str | Path | HubModel, device: str | None = None, dtype: str | None = None) -> str:
     """The dtype that a model is loaded in: what was asked for, else what suits the device.
 
     On a GPU the checkpoint's own ("auto"). On a CPU float32, whose figures do not depend on how batches are cut; but
-    bfloat16 for a large checkpoint that is stored in 16 bits, where the processor is measured to be faster at it.
+    bfloat16 for a large checkpoint that is stored in 16 bits, where the processor is measured to be faster at it. Of a
+    model of the Hub only the config is downloaded for it.
     """
     if dtype is not None:
         return dtype
@@ -426,14 +425,12 @@ def chosen_dtype(source: str | Path, device: str | None = None, dtype: str | Non
     return "bfloat16" if _stored_in_16_bits(source) >= _LARGE_BYTES and bfloat16_pays() else "float32"
 
 
-def _stored_in_16_bits(source: str | Path) -> int:
-    """Bytes of a local checkpoint's weights, where its config says that they are of 16 bits; else 0."""
-    config = read_config(source) or {}
+def _stored_in_16_bits(source: str | Path | HubModel) -> int:
+    """Bytes of a checkpoint's weights, where its config says that they are of 16 bits; else 0."""
+    config = read_config(local_model(source, weights=False).folder) or {}
     dtype = config.get("dtype") or config.get("torch_dtype") or (config.get("text_config") or {}).get("dtype")
     if dtype not in ("bfloat16", "float16"):
         return 0
+    if isinstance(source, HubModel):
+        return weight_bytes(source)
     return sum(file.stat().st_size for file in Path(source).glob("*.safetensors"))
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -62,7 +62,7 @@ def _qwen(
     import transformers
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-    from latentlens_dag.models import _for_images_only
+    from latentlens_dag.processors import for_images_only
 
     tokenizer = tiny_tokenizer(image_tokens=_QWEN_TOKENS, bos_first=False)
     rope = {"rope_type": "default", "mrope_section": [2, 1, 1]}
@@ -76,7 +76,7 @@ def _qwen(
         patch_size=patch, size={"shortest_edge": 4 * (2 * patch) ** 2, "longest_edge": 12 * (2 * patch) ** 2}
     )
     processor_name = f"{name}Processor" if hasattr(transformers, f"{name}Processor") else "Qwen3VLProcessor"
-    processor = _for_images_only(getattr(transformers, processor_name))(
+    processor = for_images_only(getattr(transformers, processor_name))(
         image_processor, tokenizer, chat_template=chat_template(_QWEN_IMAGE)
     )
     save(getattr(transformers, f"{name}ForConditionalGeneration"), config, processor, folder, seed)
@@ -198,7 +198,7 @@ def _llava_onevision(folder: Path, seed: int) -> None:
         LlavaOnevisionImageProcessorPil,
     )
 
-    from latentlens_dag.models import _for_images_only
+    from latentlens_dag.processors import for_images_only
 
     tokenizer = tiny_tokenizer(image_tokens={"image_token": "<image>", "video_token": "<video>"}, bos_first=False)
     config = LlavaOnevisionConfig(
@@ -208,7 +208,7 @@ def _llava_onevision(folder: Path, seed: int) -> None:
         video_token_index=tokenizer.video_token_id,
         image_grid_pinpoints=_PINPOINTS,
     )
-    processor = _for_images_only(LlavaOnevisionProcessor)(
+    processor = for_images_only(LlavaOnevisionProcessor)(
         LlavaOnevisionImageProcessorPil(size={"height": 40, "width": 40}, image_grid_pinpoints=_PINPOINTS),
         tokenizer,
         num_image_tokens=9,
@@ -261,7 +261,7 @@ def _glm(name: str, image_processor_class: Any, folder: Path, seed: int) -> None
     """Write a model of the GLM family whose classes begin with `name`."""
     import transformers
 
-    from latentlens_dag.models import _for_images_only
+    from latentlens_dag.processors import for_images_only
 
     tokens = {"image_token": "<|image|>", "video_token": "<|video|>"}
     ends = {
@@ -284,7 +284,7 @@ def _glm(name: str, image_processor_class: Any, folder: Path, seed: int) -> None
     image_processor = image_processor_class(
         patch_size=14, size={"shortest_edge": 2 * 4 * 28**2, "longest_edge": 2 * 12 * 28**2}
     )
-    processor = _for_images_only(getattr(transformers, f"{name}Processor"))(
+    processor = for_images_only(getattr(transformers, f"{name}Processor"))(
         image_processor, tokenizer, chat_template=chat_template("<|begin_of_image|><|image|><|end_of_image|>")
     )
     save(getattr(transformers, f"{name}ForConditionalGeneration"), config, processor, folder, seed)
@@ -309,7 +309,7 @@ def _internvl(folder: Path, seed: int) -> None:
     from transformers import InternVLConfig, InternVLForConditionalGeneration, InternVLProcessor
     from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 
-    from latentlens_dag.models import _for_images_only
+    from latentlens_dag.processors import for_images_only
 
     tokens = {
         "start_image_token": "<img>",
@@ -325,7 +325,7 @@ def _internvl(folder: Path, seed: int) -> None:
         image_token_id=tokenizer.context_image_token_id,
         image_seq_length=4,
     )
-    processor = _for_images_only(InternVLProcessor)(
+    processor = for_images_only(InternVLProcessor)(
         GotOcr2ImageProcessorPil(size={"height": 64, "width": 64}, crop_to_patches=True, max_patches=6),
         tokenizer,
         image_seq_length=4,

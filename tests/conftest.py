@@ -1,8 +1,10 @@
 """What several test modules share. Threads are few, so that tests may run side by side."""
 
 import os
+import tempfile
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_MODULES_CACHE", tempfile.mkdtemp(prefix="latentlens-modules-"))  # copies of models' code
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("LANCE_LOG", "error")
 os.environ.setdefault("POLARS_MAX_THREADS", "2")

@@ -33,7 +33,10 @@ MISTAKES = {
     "only an adapter": (["user/adapter", COMMIT], r"user/adapter of the Hub has no model\.safetensors"),
     "no config": (["user/bare", COMMIT], r"user/bare of the Hub is no model .* no config\.json"),
     "not a name": (["user/-.-"], r"user/-\.- is no model: there is no such folder.*user/name"),
-    "code of its own": (["user/code", COMMIT], r"user/code@0123\w+ cannot be loaded as a vision-language model"),
+    "code of its own": (
+        ["user/code", COMMIT],
+        r"user/code@0123\w+ cannot be read without code that comes with it: modeling_own\.py",
+    ),
 }
 CLIENT = """
 import json, time
@@ -149,6 +152,32 @@ def test_a_download_that_broke_off_is_not_taken_for_the_model(vlm_files: dict[st
     assert "no answer" in str(_outcomes(hub, home, cases)["it"])
     hub.down = False
     assert isinstance(_outcomes(hub, home, cases)["it"], list)
+
+
+def test_a_dtype_is_chosen_by_the_weights_on_the_hub_without_downloading_them(
+    vlm_files: dict[str, bytes], tmp_path: Path
+) -> None:
+    hub, config = HubServer(), {**json.loads(vlm_files["config.json"]), "dtype": "bfloat16"}
+    index = {"weight_map": {"one": "model-1.safetensors", "two": "model-2.safetensors"}}
+    one = vlm_files["model.safetensors"]
+    weights, size = {"model-1.safetensors": one, "model-2.safetensors": one + b"x"}, 2 * len(one) + 1
+    files = {**UNWANTED, **weights, "config.json": json.dumps(config).encode()}
+    hub.add(Repo("user/parts", {**files, "model.safetensors.index.json": json.dumps(index).encode()}, "model"))
+    code = """
+from latentlens_dag import models
+from latentlens_dag.hub_models import HubModel, local_model, weight_bytes
+models.bfloat16_pays = lambda: True
+model, sizes = HubModel(*sys.argv[1:3]), []
+for models._LARGE_BYTES in (int(sys.argv[3]), int(sys.argv[3]) + 1):
+    sizes.append(models.chosen_dtype(model, "cpu"))
+print(*sizes)
+local_model(model)
+print(weight_bytes(model))
+"""
+    run = hub.run(code, "user/parts", COMMIT, str(size), home=tmp_path / "home")
+    assert run.stdout.split() == ["bfloat16", "float32", str(size)], run.stderr
+    requests = [request for request in hub.requests if "safetensors" in request and "index" not in request]
+    assert sum(request.startswith("GET") for request in requests) == 2  # of `local_model`
 
 
 @pytest.mark.parametrize("token", ["hf_secret", "hf_sécret"])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from latentlens_dag.commands.common import json_option, one_line, print_facts
+from latentlens_dag.errors import UserError
 
 if TYPE_CHECKING:
     from latentlens_dag.inspection import Inspection
@@ -52,20 +53,29 @@ def import_index(source: str, output: Path, revision: str | None, as_json: bool)
 @click.option(
     "--localize/--no-localize", default=None, help="Check where the tokens look; by default for models up to 1 GB."
 )
+@click.option("--trust-remote-code", is_flag=True, help="Run the code that comes with the model, with all your rights.")
 @json_option
 def inspect_model(
-    source: str, file: Path | None, picture: Path | None, revision: str | None, localize: bool | None, as_json: bool
+    source: str,
+    file: Path | None,
+    picture: Path | None,
+    revision: str | None,
+    localize: bool | None,
+    trust_remote_code: bool,
+    as_json: bool,
 ) -> None:
     """Say whether a model can be read, how it sees an image, and what a study of it will cost.
 
-    PATH_OR_ID is a model's folder, or a Hub id. No code that comes with it is run.
+    PATH_OR_ID is a model's folder, or a Hub id. No code that comes with it is run, unless you say so.
     """
     from latentlens_dag import inspection
     from latentlens_dag.images import open_image
 
     _without_progress_bars()
     image = None if file is None else open_image(file)
-    found = inspection.inspect_model(source, image, revision, localize, picture)
+    if picture is not None and not picture.absolute().parent.is_dir():
+        raise UserError(f"`--picture {picture}` cannot be written: there is no such folder.")
+    found = inspection.inspect_model(source, image, revision, localize, picture, trust_remote_code)
     print_facts(found.facts(), as_json, lambda: _inspection_lines(found, picture))
 
 

@@ -10,10 +10,11 @@ from latentlens_dag import corpus as core
 from latentlens_dag.dag import keys
 from latentlens_dag.dag.reporting import written
 from latentlens_dag.dag.resources import WarehouseResource
-from latentlens_dag.dag.versions import SOURCE_PATH, SOURCE_VERSION, observed_version, version_of
+from latentlens_dag.dag.versions import SOURCE_PATH, SOURCE_TRUSTED, SOURCE_VERSION, observed_version, version_of
 from latentlens_dag.hub_datasets import HubColumn
 from latentlens_dag.hub_models import HubModel
 from latentlens_dag.identity import combined
+from latentlens_dag.remote_code import is_trusted
 
 if TYPE_CHECKING:
     from latentlens_dag.dag.components import Corpus
@@ -41,7 +42,7 @@ def observed(key: dg.AssetKey, path: Path, group: str) -> dg.SourceAsset:
     @dg.observable_source_asset(
         key=key,
         group_name=group,
-        metadata={SOURCE_PATH: str(path)},
+        metadata={SOURCE_PATH: str(path), **({SOURCE_TRUSTED: True} if is_trusted(path) else {})},
         description=f"The source `{path.name}`, as it is now: its version is the hash of its content.",
     )
     def source(warehouse: WarehouseResource) -> dg.DataVersion:

@@ -18,7 +18,6 @@ from latentlens_dag.dag.corpus_assets import model_source
 from latentlens_dag.dag.reporting import LoggedProgress, column_schema, result, written
 from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.versions import FORCED, observed_version, version_of
-from latentlens_dag.hub_models import local_model
 from latentlens_dag.identity import combined, provenance
 from latentlens_dag.index_folder import index_shape
 from latentlens_dag.schema import OCCURRENCES
@@ -54,12 +53,11 @@ def _candidates(index: "Index", corpus: "Corpus") -> dg.AssetsDefinition:
         description="What a shard offers: its tokens' distinct prefixes, of each token no more than may be kept.",
     )
     def candidates(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> dg.MaterializeResult:
-        from transformers import AutoTokenizer
+        from latentlens_dag.models import load_tokenizer
 
         shard = int(context.partition_key)
-        tokenizer = AutoTokenizer.from_pretrained(local_model(index.named_model).folder, trust_remote_code=False)
         found = core.candidates(
-            tokenizer,
+            load_tokenizer(index.named_model),
             core.read_sentences(warehouse.paths.shard(corpus.name, shard)),
             index.name,
             index.contexts_per_token,
@@ -188,7 +186,7 @@ def _encoder(index: "Index", paths: Warehouse) -> str:
     """What the index's vectors are made by: the model's files (or commit), the algorithm, what is read, the dtype."""
     from latentlens_dag.models import chosen_dtype
 
-    model, dtype = index.named_model, chosen_dtype(local_model(index.named_model).folder)
+    model, dtype = index.named_model, chosen_dtype(index.named_model)
     memory = paths.observed(".".join(keys.index(index.name, "language_model").path))
     version = observed_version(model, memory) if isinstance(model, Path) else model.version
     special = [*_unless_prefix(index).values(), *([] if dtype == "float32" else [dtype])]

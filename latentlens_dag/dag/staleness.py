@@ -20,7 +20,8 @@ from dagster._core.definitions.data_version import (
 )
 from dagster._core.loader import LoadingContext
 
-from latentlens_dag.dag.versions import SOURCE_PATH, SOURCE_VERSION, observed_version
+from latentlens_dag.dag.versions import SOURCE_PATH, SOURCE_TRUSTED, SOURCE_VERSION, observed_version
+from latentlens_dag.remote_code import TrustedFolder
 from latentlens_dag.warehouse import Warehouse
 
 NOT_BUILT = "not built yet"
@@ -60,7 +61,8 @@ def _version_now(metadata: Mapping[str, Any], memory: Path) -> str | None:
     """The version of a source as it is now; None for what is no source."""
     facts = {name: found.value if isinstance(found, dg.MetadataValue) else found for name, found in metadata.items()}
     if SOURCE_PATH in facts:
-        return observed_version(Path(facts[SOURCE_PATH]), memory)
+        path = facts[SOURCE_PATH]
+        return observed_version(TrustedFolder(path) if facts.get(SOURCE_TRUSTED) else Path(path), memory)
     return facts.get(SOURCE_VERSION)
 
 

@@ -11,9 +11,11 @@ import json
 from pathlib import Path
 
 from latentlens_dag.identity import combined, digest, file_digest
+from latentlens_dag.remote_code import is_trusted
 from latentlens_dag.warehouse import write_text
 
 SOURCE_PATH = "source_path"  # metadata of an observed source: what is hashed
+SOURCE_TRUSTED = "source_trusted"  # there, where it is a model whose own code may be run
 SOURCE_VERSION = "source_version"  # or, of one that cannot change: its version
 FORCED = "latentlens/forced"  # tag of a run that is to take nothing from what was built before
 
@@ -29,7 +31,8 @@ def observed_version(path: Path, memory: Path) -> str:
     """The content hash of a file or folder; files whose size and time are as before are not read again.
 
     Args:
-        path: a file, or a folder whose files all count; where it does not exist, the version is "missing".
+        path: a file, or a folder whose files all count; where it does not exist, the version is "missing". That a
+            model's own code may be run counts too, for it may give other states.
         memory: JSON file that remembers sizes, times and hashes between calls.
     """
     known = _remembered(memory)
@@ -46,7 +49,7 @@ def observed_version(path: Path, memory: Path) -> str:
         write_text(json.dumps(now, indent=1, sort_keys=True), memory)
     base = path if path.is_dir() else path.parent
     names = [f"{file.relative_to(base).as_posix()} {now[str(file)][2]}" for file in files]
-    return combined(names) if files else "missing"
+    return combined([*names, *(["trust_remote_code"] if is_trusted(path) else [])]) if files else "missing"
 
 
 def _remembered(memory: Path) -> dict[str, list]:

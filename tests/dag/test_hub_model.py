@@ -76,6 +76,12 @@ def test_a_study_of_a_model_of_the_hub_is_that_of_its_folder_and_asks_the_hub_on
     assert len(hub.requests) == asked
 
 
+def test_the_candidates_of_an_index_need_no_weights(hub: HubServer, project: Path) -> None:
+    _declare(project, ("{path: model}", MODEL))
+    _run(hub, project, "build", "--select", "index/words/candidates")
+    assert hub.asked("tokenizer.json") and not hub.asked("/resolve/.*safetensors")
+
+
 LOADED = {
     "a revision that moves": (
         MODEL.replace(COMMIT, "main"),

@@ -1,0 +1,181 @@
+"""Code that comes with a model: who allows it, what of it would be run, and what is refused even then.
+
+Nothing of it is run unless the user writes `trust_remote_code` for this model. What a newcomer gets wrong: a commit
+pins only what lies in its repository. An `auto_map` may name a class of another repository, whose code anybody may
+change tomorrow; that is refused, and so are branches.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path, PosixPath
+from typing import Any
+
+from latentlens_dag.errors import UserError
+from latentlens_dag.hub_models import HubModel
+
+_CONFIGS = "*config.json"  # of the model, its processor and its tokenizer
+
+
+class TrustedFolder(PosixPath):
+    """A local folder with a model whose own code may be run; in all else the folder's path."""
+
+
+def is_trusted(source: object) -> bool:
+    """Whether the user has said of a model, where it was named, that its own code may be run."""
+    return isinstance(source, TrustedFolder) or (isinstance(source, HubModel) and source.trust_remote_code)
+
+
+def check_code(config: Mapping[str, Any], folder: Path, name: str, trusted: bool) -> None:
+    """Refuse a model whose code is needed but not allowed, or would come from elsewhere; nothing is run.
+
+    Args:
+        config: of its config.json.
+        folder: where its files are, of the weights none is needed.
+        name: of the model, for the message.
+        trusted: whether the user has allowed its code.
+
+    Raises:
+        UserError: see above.
+    """
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    needed = "auto_map" in config and config.get("model_type") not in CONFIG_MAPPING_NAMES
+    if needed or trusted:
+        _check_inside(folder, name)
+    if needed and not trusted:
+        raise not_allowed(folder, name)
+
+
+@contextmanager
+def loading(folder: Path, name: str, kind: str, trusted: bool) -> Iterator[None]:
+    """Tell the user why a model cannot be loaded as a `kind`, such as "language model"."""
+    from safetensors import SafetensorError
+    from torch import OutOfMemoryError
+
+    try:
+        yield
+    except (UserError, OutOfMemoryError):
+        raise
+    except Exception as error:
+        if not trusted and "trust_remote_code" in str(error) and _classes(folder):
+            raise not_allowed(folder, name) from error
+        if isinstance(error, (OSError, ValueError, KeyError, ImportError, SafetensorError)):
+            raise UserError(f"{name} cannot be loaded as a {kind}: {_first_line(error)}") from error
+        if not trusted:
+            raise
+        raise _failed(name, kind, error) from error
+
+
+def not_allowed(folder: Path, name: str) -> UserError:
+    """The error of a model that cannot be read without code of its own, which nobody has allowed."""
+    what = ", ".join(f"{file} ({', '.join(classes)})" for file, classes in _files(folder).items())
+    return UserError(
+        f"{name} cannot be read without code that comes with it: {what}. It would be run with all your rights, so it "
+        "is run only if you say so. Read it first; then write `trust_remote_code: true` beside the model's `path` or "
+        "`hub` in the defs.yaml, `--trust-remote-code` for inspect-model, `trust_remote_code=True` in Python."
+    )
+
+
+def _failed(name: str, kind: str, error: Exception) -> UserError:
+    from importlib.metadata import version
+
+    return UserError(
+        f"{name} cannot be loaded as a {kind}: its own code failed ({type(error).__name__}: {_first_line(error)}). "
+        f"Was it written for another transformers than {version('transformers')}, or does it need a package?"
+    )
+
+
+def class_of_vlm(config: Mapping[str, Any], trusted: bool) -> Any:
+    """The auto class that a VLM is loaded with: AutoModelForCausalLM only where its own code offers nothing else.
+
+    `AutoModelForCausalLM` has the text half of some families that transformers knows, and so is taken for none of
+    them; a class of the model's own code is believed if it uses all weights (`check_whole`).
+    """
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+    own = config.get("auto_map", {}) if trusted else {}
+    if "AutoModelForImageTextToText" in own or config.get("model_type") in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        return AutoModelForImageTextToText
+    return AutoModelForCausalLM if "AutoModelForCausalLM" in own else AutoModelForImageTextToText
+
+
+def check_whole(model: Any, read: Mapping[str, Any], name: str) -> None:
+    """Refuse a VLM of a class of its own that does not fit the checkpoint, which transformers only warns of.
+
+    Args:
+        model: as loaded.
+        read: what transformers tells of the loading: `missing_keys` and `unexpected_keys`.
+        name: of the model.
+
+    Raises:
+        UserError: where weights are not in the checkpoint, and so random; or, of a class for text, where weights of
+            the checkpoint are left over, for then it may be the text half.
+    """
+    if missing := sorted(read["missing_keys"]):
+        raise UserError(
+            f"{name} cannot be read: {len(missing)} weights of its class {type(model).__name__} are not in its "
+            f"checkpoint, such as {missing[0]}, and would be random. The code and the weights do not belong together."
+        )
+    if (left := sorted(read["unexpected_keys"])) and _is_for_text(model):
+        raise UserError(
+            f"{name} cannot be read: its class {type(model).__name__} leaves {len(left)} weights of its checkpoint "
+            f"unread, such as {left[0]}. It may be the text half of the model: `auto_map` must name the whole one, "
+            "best as AutoModelForImageTextToText."
+        )
+
+
+def _is_for_text(model: Any) -> bool:
+    return getattr(type(model), "_auto_class", None) == "AutoModelForCausalLM"
+
+
+def may_have_vision(config: Mapping[str, Any], trusted: bool) -> bool:
+    """Whether a model may be a VLM, by its config; one with code of its own may call its vision what it likes."""
+    own = config.get("auto_map", {}) if trusted else {}
+    return "vision_config" in config or "AutoProcessor" in own or "AutoModelForImageTextToText" in own
+
+
+def _check_inside(folder: Path, name: str) -> None:
+    """Refuse classes that another repository holds."""
+    for reference, _ in _classes(folder):
+        if "--" in reference:
+            raise UserError(
+                f"{name} takes its class {reference.split('--')[1]} from another repository of the Hub, "
+                f"{reference.split('--')[0]}, which no commit of its own pins: what would be run may change any day. "
+                "Such code is never run. Copy the model with that code into one folder, and name the folder."
+            )
+
+
+def _files(folder: Path) -> dict[str, list[str]]:
+    """The files of the model's own code that its configs name, and what is taken from each."""
+    found: dict[str, list[str]] = {}
+    for reference, role in _classes(folder):
+        classes = found.setdefault(f"{reference.rpartition('.')[0]}.py", [])
+        classes += [role] if role not in classes else []
+    return found
+
+
+def _classes(folder: Path) -> list[tuple[str, str]]:
+    """`module.Class` and the auto class that it stands for, of every `auto_map` in the model's configs."""
+    configs = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob(_CONFIGS))]
+    return [entry for config in configs for entry in _entries(config)]
+
+
+def _entries(config: Any) -> Iterator[tuple[str, str]]:
+    if not isinstance(config, dict):
+        return
+    found = config.get("auto_map", {})
+    # A tokenizer's may be a list: the slow class and the fast one, either of which may be null.
+    for role, references in found.items() if isinstance(found, dict) else [("AutoTokenizer", found)]:
+        for reference in references if isinstance(references, list) else [references]:
+            if isinstance(reference, str):
+                yield reference, role
+    for part in config.values():
+        yield from _entries(part)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
