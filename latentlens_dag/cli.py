@@ -15,6 +15,8 @@ import click
 
 from latentlens_dag.commands import asking, building, models
 from latentlens_dag.errors import UserError
+from latentlens_dag.home import find_home
+from latentlens_dag.machine import way_out
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -55,7 +57,8 @@ def main() -> None:
     except BrokenPipeError:
         sys.exit(1)
     except Exception as error:
-        hint = "" if debug else "\nRun again with --debug to see where."
+        told = way_out(error, find_home().root)
+        hint = f"\n{told}" if told else "" if debug else "\nRun again with --debug to see where."
         _leave(f"Error: {type(error).__name__}: {error}{hint}", 1, debug, getattr(error, "trace", ""))
 
 
