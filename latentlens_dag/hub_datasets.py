@@ -95,6 +95,12 @@ def _builder(source: HubColumn) -> Any:
     with TemporaryDirectory() as empty:  # a cache that has no other revision to fall back on
         builder = datasets.load_dataset_builder(path, source.config, revision=source.revision, cache_dir=empty)
     if builder.name not in _FORMATS:
+        if builder.name == "imagefolder":
+            raise UserError(
+                f"{source} consists of imagefolder files, plain pictures, which are not read one by one over the "
+                f"network. Download them, `hf download {source.dataset} --repo-type dataset --revision "
+                f"{source.revision} --local-dir FOLDER`, and name the folder: `source: {{folder: FOLDER}}`."
+            )
         raise UserError(
             f"{source} consists of {builder.name} files, from which no column is read. Take a dataset of "
             f"{', '.join(sorted(_FORMATS))} files, or write a column of it to one."

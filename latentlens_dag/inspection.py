@@ -138,7 +138,7 @@ def inspect_model(
         UserError: where there is no model, it cannot be read, or it cannot be shown the image.
     """
     from latentlens_dag.model_checks import check_language_model, noise_image
-    from latentlens_dag.models import is_vlm, load_vlm, load_with_language_model
+    from latentlens_dag.models import load_vlm, load_with_language_model
 
     config, name = _config(source, revision, trust_remote_code)
     told = _Told(revision, trust_remote_code)

@@ -18,9 +18,10 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.families import TokenMap
 from latentlens_dag.hub_models import HubModel
 from latentlens_dag.identity import combined
-from latentlens_dag.models import Vlm, load_language_model, visual_mask
+from latentlens_dag.models import Vlm, load_language_model
 from latentlens_dag.occurrences import Dedup
 from latentlens_dag.states import LanguageModel, captured, fingerprint
+from latentlens_dag.visual_mask import visual_mask
 from latentlens_dag.warehouse import write_text
 
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ def logits_reproduced(vlm: Vlm, image: Image, prompt: str | None = None) -> Mode
     language_model = vlm.language_model
     inputs = vlm.inputs([image], prompt)
     with captured(language_model.decoder, [language_model.depth], lambda s: s) as states, torch.inference_mode():
-        own = vlm.model(**inputs, use_cache=False).logits
+        own = vlm.run(inputs).logits
         ours = language_model.logits(states[language_model.depth])
     return _close(language_model, "logits_reproduced", own.float(), ours.float(), _LOGITS_MEANING)
 
@@ -188,7 +189,7 @@ def visual_token_count(vlm: Vlm, image: Image, prompt: str | None = None) -> Mod
 
     inputs = vlm.inputs([image], prompt)
     with visual_mask(vlm.model, inputs["input_ids"]) as mask, torch.inference_mode():
-        vlm.model(**inputs, use_cache=False, logits_to_keep=1)
+        vlm.run(inputs, logits_to_keep=1)
         seen, places = int(mask().sum()), vlm.token_map(image.width, image.height)
     if places is None:
         return ModelCheck("visual_token_count", seen > 0, float(seen), "visual tokens, none of which is mapped")

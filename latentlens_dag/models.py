@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,10 +22,10 @@ from latentlens_dag.layers import check_layers
 from latentlens_dag.processors import load_processor
 from latentlens_dag.remote_code import check_code, check_whole, class_of_vlm, is_trusted, loading, may_have_vision
 from latentlens_dag.states import LanguageModel, blocks_of, captured, final_norm_of, stopping
+from latentlens_dag.visual_mask import visual_mask
 
 if TYPE_CHECKING:
     import polars as pl
-    import torch
     from PIL.Image import Image
     from torch import Tensor
 
@@ -74,17 +73,44 @@ class Vlm:
         A family that is made without one (PaliGemma) is given its image token and then the prompt as it stands.
 
         Raises:
-            UserError: where another family's processor has no chat template.
+            UserError: where another family's processor has no chat template, or one that leaves the image out.
         """
-        content = [{"type": "image"}, {"type": "text", "text": prompt or DEFAULT_PROMPT}]
         if not getattr(self.processor, "chat_template", None):
             if self.model.config.model_type in WITHOUT_TEMPLATE:
                 return f"{self.processor.image_token}{prompt or DEFAULT_PROMPT}"
-            raise UserError(f"{self.name} has no chat template, so it is not known how to ask it about an image.")
-        text: str = self.processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
-        )
+            raise UserError(
+                f"{self.name} has no chat template, so it is not known how to ask it about an image. Put the one that "
+                "it was published with into its folder, as chat_template.jinja."
+            )
+        question = {"type": "text", "text": prompt or DEFAULT_PROMPT}
+        text, without = self._templated({"type": "image"}, question), self._templated(question)
+        if text == without:
+            raise UserError(
+                f"{self.name} would not see the image: its chat template leaves it out, and the prompt has no image "
+                "token. It may be the template of its language model: replace chat_template.jinja in its folder."
+            )
         return text
+
+    def _templated(self, *content: dict[str, str]) -> str:
+        messages = [{"role": "user", "content": list(content)}]
+        text: str = self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        return text
+
+    def run(self, inputs: Any, **options: Any) -> Any:
+        """The model's output for its inputs.
+
+        Raises:
+            UserError: where its processor wrote another number of image tokens than the model has features.
+        """
+        try:
+            return self.model(**inputs, use_cache=False, **options)
+        except ValueError as error:
+            if "image tokens do not match" not in str(error):
+                raise
+            raise UserError(
+                f"{self.name} and its processor do not belong together: {error}. Compare what they say of the patches "
+                "and the size of images in processor_config.json and config.json; both must be as they were published."
+            ) from error
 
     def inputs(self, images: Sequence[Image], prompt: str | None = None) -> Any:
         """The model's inputs for some images, one sequence each, on its device."""
@@ -119,14 +145,39 @@ class Vlm:
         known = [self.token_map(image.width, image.height) for image in images]
         found: list[dict[int, Tensor]] = []
         maps: list[TokenMap] = []
-        for i in range(0, len(images), _IMAGES_PER_PASS):
-            part = slice(i, i + _IMAGES_PER_PASS)
-            states, seen = self._forward(images[part], layers, prompt)
+        for part, states, seen in self._passes(images, layers, prompt):
             found.append(states)
             maps += [self._fitting(*one) for one in zip(known[part], seen, images[part], strict=True)]
         none = torch.empty(0, self.language_model.width)
         states = {layer: torch.cat([none, *(part[layer] for part in found)]) for layer in layers}
         return VisualStates(states, _token_table(maps))
+
+    def _passes(
+        self, images: Sequence[Image], layers: Sequence[int], prompt: str | None
+    ) -> Iterator[tuple[slice, dict[int, Tensor], list[int]]]:
+        """Which images, and as `_forward`; by half as many images where the device's memory does not hold them."""
+        import torch
+
+        start, most = 0, _IMAGES_PER_PASS
+        while start < len(images):
+            part = slice(start, start + most)
+            try:
+                states, seen = self._forward(images[part], layers, prompt)
+            except torch.OutOfMemoryError as error:
+                if most == 1:
+                    raise self._too_large(images[start]) from error
+                most //= 2
+                torch.cuda.empty_cache()
+                continue
+            yield part, states, seen
+            start += most
+
+    def _too_large(self, image: Image) -> UserError:
+        return UserError(
+            f"{self.name} does not fit into the memory of {self.model.device} beside one image of {image.width} x "
+            f"{image.height} pixels. Free memory there, make the image smaller if its family shows more tokens of "
+            "larger ones, take a smaller model, or leave the GPU aside with CUDA_VISIBLE_DEVICES= (empty)."
+        )
 
     def token_map(self, width: int, height: int) -> TokenMap | None:
         """Where the visual tokens of an image of this size lie in it; None where that is not known of the family.
@@ -155,7 +206,7 @@ class Vlm:
             keep = lambda states: states[mask()].float().cpu()  # noqa: E731
             decoder = self.language_model.decoder
             with captured(decoder, layers, keep) as states, stopping(decoder, max(layers, default=0)):
-                self.model(**inputs, use_cache=False, logits_to_keep=1)
+                self.run(inputs, logits_to_keep=1)
             return dict(states), mask().sum(dim=1).tolist()
 
     def _fitting(self, known: TokenMap | None, tokens: int, image: Image) -> TokenMap:
@@ -219,6 +270,7 @@ def load_vlm(
             folder,
             dtype=chosen_dtype(folder, device, dtype),
             trust_remote_code=trusted,
+            use_safetensors=True,  # pickled weights are not read
             output_loading_info=True,
         )
         processor = load_processor(folder, trusted)
@@ -273,7 +325,7 @@ def load_with_language_model(
         return Loaded(vlm.model, vlm.language_model)
     with loading(folder, name, "language model", trusted):
         model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=chosen_dtype(folder, device, dtype), trust_remote_code=trusted
+            folder, dtype=chosen_dtype(folder, device, dtype), trust_remote_code=trusted, use_safetensors=True
         )
         tokenizer = load_tokenizer(folder, trusted)
     model = model.to(device or default_device()).eval()
@@ -335,53 +387,6 @@ def read_config(source: str | Path | HubModel) -> dict[str, Any] | None:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise UserError(f"{path} is not JSON ({error}): the model folder is damaged.") from error
-    return found
-
-
-def is_vlm(config: dict[str, Any]) -> bool:
-    """Whether a config.json is that of a vision-language model."""
-    return "vision_config" in config or "vit_config" in config  # as Molmo2's own checkpoints call it
-
-
-@contextmanager
-def visual_mask(model: Any, input_ids: Tensor) -> Iterator[Any]:
-    """A function that says, inside the forward pass, which positions are visual: bool [B, T].
-
-    The model's own placeholder mask is recorded where it makes one, for a processor's image token may be
-    another one; else the positions of the config's image token.
-    """
-    recorded: list[torch.Tensor] = []
-    owner = next((module for module in model.modules() if hasattr(module, "get_placeholder_mask")), None)
-    if owner is not None:
-        original = owner.get_placeholder_mask
-
-        def recording(*args: Any, **kwargs: Any) -> Any:
-            found = original(*args, **kwargs)
-            recorded.append(found[0] if isinstance(found, tuple) else found)
-            return found
-
-        owner.get_placeholder_mask = recording
-
-    def mask() -> torch.Tensor:
-        if not recorded:
-            return input_ids == _image_token_of(model)
-        found = recorded[-1]
-        return found[..., 0] if found.ndim == 3 else found
-
-    try:
-        yield mask
-    finally:
-        if owner is not None:
-            del owner.get_placeholder_mask
-
-
-def _image_token_of(model: Any) -> int:
-    found: int | None = getattr(model.config, "image_token_id", getattr(model.config, "image_token_index", None))
-    if found is None:
-        raise UserError(
-            f"A {type(model).__name__} does not say which tokens of its sequence are visual: it has neither a "
-            "`get_placeholder_mask` nor an `image_token_id` in its config, so it cannot be read."
-        )
     return found
 
 

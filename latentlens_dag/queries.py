@@ -201,6 +201,11 @@ def open_dataset(source: str | Path | Warehouse) -> Dataset:
     return Dataset(open_folder(root, views, Path(spill.name)), plain, spill)
 
 
+def is_empty(warehouse: Warehouse) -> bool:
+    """Whether no table of a warehouse has a file yet."""
+    return not any(existing(warehouse.root, patterns) for patterns in table_patterns().values())
+
+
 def _warehouse_root(path: Path) -> Path:
     if not path.is_dir():
         raise UserError(f"There is no folder or file {path}. Give a warehouse, a home or a catalog.duckdb.")

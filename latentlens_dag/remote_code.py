@@ -135,7 +135,9 @@ def _is_for_text(model: Any) -> bool:
 def may_have_vision(config: Mapping[str, Any], trusted: bool) -> bool:
     """Whether a model may be a VLM, by its config; one with code of its own may call its vision what it likes."""
     own = config.get("auto_map", {}) if trusted else {}
-    return "vision_config" in config or "AutoProcessor" in own or "AutoModelForImageTextToText" in own
+    # "vit_config" is what Molmo2's own checkpoints call it.
+    named = "vision_config" in config or "vit_config" in config
+    return named or "AutoProcessor" in own or "AutoModelForImageTextToText" in own
 
 
 def _check_inside(folder: Path, name: str) -> None:

@@ -34,6 +34,29 @@ def interpretability_lines(table: pa.Table) -> str:
     return "\n".join([*lines, *_FOOT]) + "\n"
 
 
+def unjudged_lines(diversity: pa.Table, alignment: pa.Table) -> str:
+    """What a study without a judge shows, as text: DIVERSITY and LAYER_ALIGNMENT of one study, a row per layer."""
+    words = {(row["visual_layer"], row["lens"]): f"{row['distinct_words']:.2f}" for row in diversity.to_pylist()}
+    shares = {
+        (row["visual_layer"], f"L{row['contextual_layer']}"): f"{100 * row['share']:.1f}"
+        for row in alignment.to_pylist()
+    }
+    lines = ["different words among a token's answers (mean)", "", *_matrix(words), ""]
+    if shares:
+        lines += ["% of LatentLens's answers, by the contextual layer that they come from", "", *_matrix(shares), ""]
+    return "\n".join([*lines, "The study has no judge, so it is not known how many answers fit their patch."]) + "\n"
+
+
+def _matrix(cells: Mapping[tuple[int, str], str]) -> Iterator[str]:
+    """A row per visual layer, a column per name, in the order in which they come."""
+    names = list(dict.fromkeys(name for _, name in cells))
+    widths = [max(8, len(name) + 2) for name in names]
+    yield "layer" + "".join(f"{name:>{width}}" for name, width in zip(names, widths, strict=True))
+    for layer in sorted({layer for layer, _ in cells}):
+        row = (f"{cells.get((layer, name), '-'):>{width}}" for name, width in zip(names, widths, strict=True))
+        yield f"{layer:>5}" + "".join(row)
+
+
 _FOOT = (
     "n: visual tokens. [..]: 95 % bootstrap interval over images. chance: the same answers judged",
     "against a patch of the same group in another image. object: at least half covered by objects.",

@@ -33,6 +33,10 @@ class LanguageModel:
     """The model's final soft-cap of logits, where it has one."""
     tokenizer: PreTrainedTokenizerBase
 
+    def __repr__(self) -> str:
+        """One line: a module's own representation has a line per part."""
+        return f"<LanguageModel {self.name}: {type(self.decoder).__name__}, {self.depth} blocks, width {self.width}>"
+
     @property
     def depth(self) -> int:
         """Number of blocks, L."""

@@ -11,6 +11,8 @@ import pytest
 
 from .small_dataset import write_warehouse
 
+STUDY = "one"
+
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -85,6 +87,41 @@ def test_a_home_without_results_says_what_to_do(tmp_path: Path) -> None:
     run = _run(tmp_path / "nowhere", "query", "studies")
     assert run.returncode == 2
     assert "Nothing is built in" in run.stderr
+
+
+def test_a_home_in_which_nothing_is_built_yet_says_so(tmp_path: Path) -> None:
+    (tmp_path / "warehouse" / "observed").mkdir(parents=True)
+    for arguments in (["query", "FROM neighbors"], ["summary", "tiny"]):
+        run = _run(tmp_path, *arguments)
+        assert (run.returncode, run.stdout) == (2, "")
+        assert "Nothing is built in" in run.stderr
+
+
+@pytest.mark.parametrize("name", ["absent/a", "file/a", "folder"])
+def test_a_file_that_cannot_be_written_is_told(home: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text("a file, no folder")
+    (tmp_path / "folder").mkdir()
+    for form in ("csv", "parquet"):
+        run = _run(home, "query", "SELECT 1 AS a", "--format", form, "--output", str(tmp_path / name))
+        assert run.returncode == 2, run.stderr
+        assert "--output" in run.stderr and name in run.stderr and "Traceback" not in run.stderr
+
+
+def test_a_picture_that_cannot_be_written_is_told(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("a file, no folder")
+    run = _run(home, "summary", STUDY, "--picture", str(tmp_path / "file" / "a.png"))
+    assert run.returncode == 2, run.stderr
+    assert "`--picture " in run.stderr and "cannot be written" in run.stderr and "Traceback" not in run.stderr
+
+
+def test_a_study_without_a_judge_is_summed_up_by_its_answers(tmp_path: Path) -> None:
+    write_warehouse(tmp_path / "warehouse")
+    for file in (tmp_path / "warehouse").rglob("interpretability*"):
+        file.unlink()
+    run = _run(tmp_path, "summary", STUDY)
+    assert run.returncode == 0, run.stderr
+    assert "different words among a token's answers" in run.stdout and "contextual layer" in run.stdout
+    assert "no judge" in run.stdout
 
 
 def test_debug_shows_where(home: Path) -> None:

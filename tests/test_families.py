@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from latentlens_dag import families, models
+from latentlens_dag import families, models, visual_mask
 from latentlens_dag.errors import UserError
 from latentlens_dag.families import region_map
 from latentlens_dag.model_checks import check_model, localization, noise_image
@@ -232,7 +232,7 @@ def test_a_model_of_which_it_is_not_known_which_tokens_are_visual_is_refused(
     with pytest.raises(UserError, match=r"no visual tokens for an image of 150 x 100 pixels: .*`llava`"):
         vlm.visual_states([noise_image(150, 100)], [0])
     with pytest.raises(UserError, match="does not say which tokens of its sequence are visual"):
-        models._image_token_of(SimpleNamespace(config=SimpleNamespace()))
+        visual_mask._image_token_of(SimpleNamespace(config=SimpleNamespace()))
 
 
 def test_a_family_without_a_tiny_model_is_told(tmp_path: Path) -> None:

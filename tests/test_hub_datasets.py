@@ -92,7 +92,10 @@ MISTAKES = {
     "files of another dataset": ({"dataset": "user/elsewhere"}, r"Data files don't belong to user/elsewhere"),
     "files of a branch": ({"dataset": "user/moving"}, r"moving@main/a\.csv, which its commit 0123\w+ does not pin"),
     "files of this machine": ({"dataset": "user/here"}, r"Data files don't belong to user/here"),
-    "pictures": ({"dataset": "user/pictures"}, r"consists of imagefolder files, .*arrow, csv, json, parquet, text"),
+    "pictures": (
+        {"dataset": "user/pictures"},
+        rf"of imagefolder files, .*`hf download user/pictures --repo-type dataset --revision {COMMIT} .*folder",
+    ),
     "no data": ({"dataset": "user/bare"}, r"doesn't contain any data files"),
     "a card that is no YAML": ({"dataset": "user/card"}, r"while parsing a flow node"),
     "broken Parquet": ({"dataset": "user/broken_parquet"}, r"Parquet file size is 7 bytes"),

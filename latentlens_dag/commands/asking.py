@@ -6,12 +6,13 @@ import json
 import re
 import shutil
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from latentlens_dag.commands.common import CONTROL, home_option, json_option, one_line, print_facts
+from latentlens_dag.commands.common import CONTROL, home_option, json_option, one_line, print_facts, writing
 from latentlens_dag.errors import UserError
 from latentlens_dag.home import find_home
 
@@ -43,7 +44,9 @@ def query(query: str | None, params: Sequence[str], form: str, output: Path | No
     if form == "parquet" and output is None:
         raise UserError("Parquet is no text: name a file with --output.")
     with _dataset(home) as dataset:
-        _write_frame(dataset.collect(query, **_bound(params)), form, output)
+        frame = dataset.collect(query, **_bound(params))
+    with nullcontext() if output is None else writing("--output", output):
+        _write_frame(frame, form, output)
 
 
 @click.command()
@@ -56,26 +59,33 @@ def query(query: str | None, params: Sequence[str], form: str, output: Path | No
 @home_option
 def summary(study: str, picture: Path | None, layer: int | None, scenes: int, home: Path | None) -> None:
     """Print a study's figures as a table, and draw its words on its pictures."""
-    from latentlens_dag.pictures import from_thumbnails, reads_texts, study_picture
-    from latentlens_dag.reports import interpretability_lines
+    from latentlens_dag.pictures import from_thumbnails, study_picture
 
     with _dataset(home) as dataset:
-        found = dataset.collect("FROM interpretability WHERE study = $study", study=study)
-        if found.is_empty() and reads_texts(dataset, study):
-            raise UserError(
-                f"Study {study!r} reads texts: there is nothing to judge by, and no picture to draw. `latentlens-dag "
-                f"query text --param study={study}` shows its tokens, each with its neighbors."
-            )
-        if found.is_empty():
-            known = dataset.collect("SELECT DISTINCT study FROM neighbors ORDER BY study")["study"].to_list()
-            raise UserError(
-                f"Study {study!r} has no figures here: it was not built, or has no judge. "
-                f"Built: {', '.join(known) or 'none'}."
-            )
-        click.echo(interpretability_lines(found.to_arrow()))
+        click.echo(_figures(dataset, study))
         if picture is not None:
-            drawn = study_picture(dataset, study, from_thumbnails(dataset), picture, layer=layer, scenes=scenes)
+            with writing("--picture", picture):
+                drawn = study_picture(dataset, study, from_thumbnails(dataset), picture, layer=layer, scenes=scenes)
             click.echo(f"{picture}: {scenes} scenes with the nearest answer of every visual token at layer {drawn}.")
+
+
+def _figures(dataset: Dataset, study: str) -> str:
+    """A study's verdicts or, where nobody judged, what its answers say of themselves."""
+    from latentlens_dag.reports import interpretability_lines, unjudged_lines
+
+    tables = ("interpretability", "diversity", "layer_alignment")
+    judged, diversity, alignment = (
+        dataset.collect(f"FROM {table} WHERE study = $study", study=study).to_arrow() for table in tables
+    )
+    if len(judged):
+        return interpretability_lines(judged)
+    if len(diversity):
+        return unjudged_lines(diversity, alignment)
+    known = dataset.collect("SELECT DISTINCT study FROM neighbors ORDER BY study")["study"].to_list()
+    raise UserError(
+        f"Study {study!r} has no figures here: it was not built to its end. Built, at least in part: "
+        f"{', '.join(known) or 'none'}."
+    )
 
 
 @click.command()
@@ -139,10 +149,10 @@ def search(
 
 
 def _dataset(home: Path | None) -> Dataset:
-    from latentlens_dag.queries import open_dataset
+    from latentlens_dag.queries import is_empty, open_dataset
 
     found = find_home(home)
-    if not found.warehouse.root.is_dir():
+    if is_empty(found.warehouse):
         raise UserError(
             f"Nothing is built in {found.root} yet. Run `latentlens-dag build` first, or name another --home."
         )

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
+
+from latentlens_dag.errors import UserError
 
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 """What drives a terminal, but for the line feed."""
@@ -29,3 +32,15 @@ def print_facts(facts: Any, as_json: bool, text: Callable[[], str]) -> None:
 def one_line(text: str) -> str:
     """Text from data as one line that drives nothing."""
     return CONTROL.sub("\ufffd", text.replace("\n", " "))
+
+
+@contextmanager
+def writing(option: str, path: Path | None) -> Iterator[None]:
+    """Tell the user why the file of an option cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"`{option} {path}` cannot be written ({error.strerror or error}). Name a file in a folder that exists and "
+            "that you may write to, on a disk with room for it."
+        ) from error

@@ -115,10 +115,26 @@ def _as_user_error(error: BaseException, folder: Path) -> UserError | None:
             return cause
         if isinstance(cause, ValidationError):
             return UserError(_wrong_values(cause, folder))
+        if type(cause).__name__ == "DagsterUnresolvableSymbolError":
+            return UserError(_unknown_type(cause, folder))
         if type(cause).__name__ in _YAML_ERRORS:
             return UserError(_plain(str(cause)))
         cause = cause.__cause__ or cause.__context__
     return None
+
+
+def _unknown_type(error: BaseException, folder: Path) -> str:
+    """Which component of which file is of a type that does not exist; Dagster names neither."""
+    from latentlens_dag.dag import components
+
+    kinds = [one for one in vars(components).values() if isinstance(one, type) and issubclass(one, components.Declared)]
+    known = ", ".join(f"{one.__module__}.{one.__name__}" for one in kinds if one is not components.Declared)
+    for file in sorted(folder.rglob("defs.yaml")):
+        for document in yaml.safe_load_all(file.read_text(encoding="utf-8")):
+            kind = str(document.get("type", "")) if isinstance(document, dict) else ""
+            if kind and kind.rpartition(".")[2] in str(error) and kind not in known.split(", "):
+                return f"`type: {kind}` in {file} is no component. There are: {known}."
+    return f"A `type` below {folder} is no component ({error}). There are: {known}."
 
 
 # What Dagster raises for a defs.yaml that does not fit its component, or is no YAML at all.

@@ -15,6 +15,7 @@ from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.study_parts import StudyParts, layer_specs, write_study_shape
 from latentlens_dag.dag.versions import version_of
 from latentlens_dag.hub_models import HubModel
+from latentlens_dag.remote_code import is_trusted
 from latentlens_dag.schema import TABLES
 from latentlens_dag.warehouse import Warehouse, write_parquet
 
@@ -91,6 +92,8 @@ def _check_fits(parts: StudyParts, model: "LanguageModel") -> None:
 
 
 def _same(one: Path | HubModel, other: Path | HubModel) -> bool:
+    if is_trusted(one) != is_trusted(other):
+        return False
     return one.samefile(other) if isinstance(one, Path) and isinstance(other, Path) else one == other
 
 

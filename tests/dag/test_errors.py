@@ -1,5 +1,6 @@
 """Mistakes of the user's: one clear message, exit code 2, no traceback, nothing that is built is harmed."""
 
+import errno
 import json
 import os
 import subprocess
@@ -65,6 +66,15 @@ MISTAKES = {
     ),
     "top_k of zero": (_edited("top_k: 3", "top_k: 0"), r"`top_k: 0` of Study tiny .*at least 1"),
     "top_k over the vocabulary": (_edited("top_k: 3", "top_k: 999999"), r"`top_k: 999999` of Study tiny .*at most \d+"),
+    "no such component": (
+        _edited("components.Study", "components.Studdy"),
+        r"`type: latentlens_dag\.dag\.components\.Studdy` in \S*defs\.yaml is no component\. There are: "
+        r"latentlens_dag\.dag\.components\.Corpus, .*\.Study\.",
+    ),
+    "no such module": (
+        _edited("latentlens_dag.dag.components.Study", "latent_lens.Study"),
+        r"`type: latent_lens\.Study` in \S*defs\.yaml is no component\. There are: latentlens_dag",
+    ),
     "no YAML": (_edited("attributes: {name: text,", "attributes: {name: text"), r"defs\.yaml"),
     "missing corpus": (
         _edited("corpus.txt", "corpse.txt"),
@@ -115,6 +125,30 @@ def test_a_mistake_is_one_message_with_exit_code_2_and_harms_nothing(
     assert pytest.importorskip("re").search(message, run.stderr.replace("\n", " ")), run.stderr
     after = _warehouse(project)
     assert {name: after.get(name) == content for name, content in before.items()} == dict.fromkeys(before, True)
+
+
+def test_a_full_disk_ends_a_build_with_the_way_out_and_what_was_built_stays(
+    built_project: Path, copy_of: Copy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from latentlens_dag import cli
+    from latentlens_dag.dag import study_assets
+
+    def no_room(_: object, path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    project = copy_of(built_project)
+    before = _warehouse(project)
+    _edited("top_k: 3", "top_k: 2")(project / "assets" / "tiny")
+    monkeypatch.setattr(study_assets, "write_parquet", lambda table, path, *_: no_room(table, path))
+    monkeypatch.chdir(project)
+    monkeypatch.setattr(sys, "argv", ["latentlens-dag", "build"])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    told = capsys.readouterr().err
+    assert left.value.code == 1 and "Traceback" not in told
+    assert "A disk is full. Free are now " in told and str(project) in told and "TMPDIR" in told
+    assert "Error: tiny_" in told and "[00] failed: " in told  # which step
+    assert _warehouse(project) == before
 
 
 def test_more_answers_than_the_index_has_rows_are_refused(built_project: Path, copy_of: Copy) -> None:
