@@ -183,6 +183,23 @@ def test_the_defs_yaml_of_a_language_model_is_that_of_a_study_of_texts_and_build
     assert {"study/my_study/text_tokens[00]", "study/my_study/latentlens/V02[00]", "study/my_study/catalog"} <= set(ran)
 
 
+def test_the_defs_yaml_of_a_model_of_the_hub_loads_before_anything_of_it_is_downloaded(
+    folders: Path, tmp_path: Path
+) -> None:
+    from latentlens_dag.dag.loading import find_study, load_definitions
+    from latentlens_dag.home import find_home
+    from latentlens_dag.hub_models import HubModel
+
+    project, commit = tiny_project(tmp_path), "0123456789abcdef0123456789abcdef01234567"
+    here = project / "assets" / "tiny"
+    model = inspection._named(f"user/absent@{commit}", trusted=False)
+    (here / "defs.yaml").write_text(inspection._defs(model, [1, 2], [0, 1, 2], "prefix"))
+    (here / "sentences.txt").write_text("A dog.\n")
+    assert load_definitions(project, find_home(tmp_path / "home")) is not None
+    study = find_study("my_study", project)
+    assert (study.named_model, study.layers) == (HubModel("user/absent", commit), [0, 1, 2])
+
+
 def test_a_model_that_reads_both_ways_gets_an_index_by_sentences(
     folders: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

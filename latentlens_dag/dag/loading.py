@@ -129,10 +129,12 @@ def _unknown_type(error: BaseException, folder: Path) -> str:
 
     kinds = [one for one in vars(components).values() if isinstance(one, type) and issubclass(one, components.Declared)]
     known = ", ".join(f"{one.__module__}.{one.__name__}" for one in kinds if one is not components.Declared)
+    named = re.findall(r"[\w.]+", str(error))  # the class or the module that is not there
     for file in sorted(folder.rglob("defs.yaml")):
         for document in yaml.safe_load_all(file.read_text(encoding="utf-8")):
             kind = str(document.get("type", "")) if isinstance(document, dict) else ""
-            if kind and kind.rpartition(".")[2] in str(error) and kind not in known.split(", "):
+            wrong = kind.rpartition(".")[2] in named or kind.rpartition(".")[0] in named
+            if kind and wrong and kind not in known.split(", "):
                 return f"`type: {kind}` in {file} is no component. There are: {known}."
     return f"A `type` below {folder} is no component ({error}). There are: {known}."
 

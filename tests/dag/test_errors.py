@@ -147,7 +147,7 @@ def test_a_full_disk_ends_a_build_with_the_way_out_and_what_was_built_stays(
     told = capsys.readouterr().err
     assert left.value.code == 1 and "Traceback" not in told
     assert "A disk is full. Free are now " in told and str(project) in told and "TMPDIR" in told
-    assert "Error: tiny_" in told and "[00] failed: " in told  # which step
+    assert "[00] failed: [Errno 28] No space left on device" in told  # which step, and where
     assert _warehouse(project) == before
 
 
