@@ -115,7 +115,10 @@ def study_picture(
         UserError: if the study reads texts, has no answers at that layer, or its visual tokens have no place.
     """
     if reads_texts(dataset, study):
-        raise UserError(f"Study {study!r} cannot be drawn: it reads texts, which are no pictures.")
+        raise UserError(
+            f"Study {study!r} cannot be drawn: it reads texts, which are no pictures. `latentlens-dag query text "
+            f"--param study={study}` shows its tokens, each with its neighbors."
+        )
     layer = _middle_layer(dataset, study) if layer is None else layer
     chosen = dataset.sql(_TYPICAL, study=study, layer=layer, judge=judge, scenes=scenes).fetchall()
     if not chosen:

@@ -207,11 +207,14 @@ def test_a_stored_token_is_asked_about_by_the_search_command(
         run("--image-id", image_id, "--token", "99")
 
 
-def test_there_is_nothing_to_draw_and_summary_says_so(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_there_is_nothing_to_draw_and_summary_says_so_after_its_figures(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(project)
     monkeypatch.delenv("LATENTLENS_HOME", raising=False)
-    with pytest.raises(UserError, match=r"'tiny' reads texts: .*no picture to draw.*query text --param study=tiny"):
+    with pytest.raises(UserError, match=r"'tiny' cannot be drawn: it reads texts.*query text --param study=tiny"):
         cli.main(["summary", "tiny", "--picture", "never.png"], standalone_mode=False)
+    assert "latentlens" in capsys.readouterr().out
     with (
         open_dataset(project / ".latentlens") as dataset,
         pytest.raises(UserError, match="cannot be drawn: it reads texts"),
