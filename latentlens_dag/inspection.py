@@ -33,7 +33,6 @@ IMAGES = 1000
 """What time and disk are estimated for."""
 _LOCALIZED_BYTES = 10**9  # of the whole model: up to these the place of the tokens is checked unasked
 _TEXTS, _TEXT_TOKENS = 16, 32
-_LEAST_BOX = 16  # pixels: what `localization` asks for
 _ROW_BYTES = 28  # of a stored state besides its numbers: image id, token index, norm
 
 
@@ -217,9 +216,10 @@ def _inspect_vlm(vlm: Vlm, told: _Told, image: Image, localize: bool | None, pic
     places = vlm.token_map(image.width, image.height) or unmapped(len(vlm.visual_states([image], [0]).tokens))
     if picture is not None:
         draw_tokens(image, places, picture)
-    checks, not_checked = check_model(vlm).checks, _not_localized(vlm, localize)
-    if not_checked is None:
-        checks = [*checks, _localization(vlm)]
+    not_checked = _not_localized(vlm, localize)
+    checks = check_model(vlm, localize=not_checked is None).checks
+    not_checked = not_checked or next((check.not_checked for check in checks if check.not_checked), None)
+    checks = [check for check in checks if check.not_checked is None]
     size = _size(vlm.model.config.model_type, vlm.model, vlm.language_model)
     layout = layout_of(places, image.width, image.height)
     cost = _image_cost(vlm, image, len(places.view))
@@ -234,22 +234,6 @@ def _not_localized(vlm: Vlm, localize: bool | None) -> str | None:
     if localize is None and whole > _LOCALIZED_BYTES:
         return f"the model takes {whole / 1e9:.1f} GB, and the check some passes per view: `--localize` runs it"
     return "switched off" if localize is False else None
-
-
-def _localization(vlm: Vlm) -> ModelCheck:
-    """On noise that is so large that boxes are, as far as the family lets them grow."""
-    from latentlens_dag.model_checks import localization, noise_image
-
-    width, height = 150, 100
-    for _ in range(5):
-        places = vlm.token_map(width, height)
-        assert places is not None  # else `_not_localized` has said so
-        boxes = places.boxes
-        sides = np.stack([boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]])
-        if sides[sides > 0].min() >= _LEAST_BOX:
-            break
-        width, height = 2 * width, 2 * height
-    return localization(vlm, noise_image(width, height))
 
 
 def _inspection(

@@ -33,6 +33,8 @@ _TOLERANCE = 1e-3  # relative to the largest value; float32 models reach 1e-6
 _ROUNDINGS = 4  # that a model in 16 bits may differ by: 3 % in bfloat16
 _STILL = 1e-3  # of the painted token's change
 _LOGITS_MEANING = "LogitLens after the last block against the logits"
+_LEAST_BOX = 16  # pixels: what `localization` asks for
+_SIZES = [(150 << doubled, 100 << doubled) for doubled in range(5)]  # up to 2400 x 1600
 
 
 class ModelCheck(NamedTuple):
@@ -40,8 +42,15 @@ class ModelCheck(NamedTuple):
 
     name: str
     passed: bool
-    figure: float
+    figure: float | None
+    """None where it was not checked."""
     meaning: str
+    not_checked: str | None = None
+    """Why it could not be checked; then it has not passed."""
+
+
+class CannotBeCheckedError(UserError):
+    """Why a property of a model cannot be measured."""
 
 
 class ModelFacts(NamedTuple):
@@ -54,19 +63,26 @@ class ModelFacts(NamedTuple):
     """Of the language model (`states.fingerprint`)."""
 
 
-CHECKS = ("causality", "padding_invariance", "logits_reproduced", "visual_token_count")
+CHECKS = ("causality", "padding_invariance", "logits_reproduced", "visual_token_count", "localization")
 TEXT_CHECKS = CHECKS[:3]
 """Those of a model that reads texts only."""
 
 
-def check_model(vlm: Vlm, prompt: str | None = None) -> ModelFacts:
-    """All checks, in the order of CHECKS, on a picture of noise that is not square."""
+def check_model(vlm: Vlm, prompt: str | None = None, localize: bool = True) -> ModelFacts:
+    """All checks, in the order of CHECKS, on a picture of noise that is not square.
+
+    Args:
+        vlm: as loaded.
+        prompt: as in `Vlm.visual_states`.
+        localize: whether the last of them is run, which costs the most (`localization`).
+    """
     image = noise_image(150, 100)
     checks = [
         causality(vlm.language_model),
         padding_invariance(vlm.language_model),
         logits_reproduced(vlm, image, prompt),
         visual_token_count(vlm, image, prompt),
+        *([localization_if_possible(vlm, prompt)] if localize else []),
     ]
     return ModelFacts(checks, vlm.prompt_text(prompt), fingerprint(vlm.language_model))
 
@@ -128,11 +144,16 @@ def check_text_pass(model: LanguageModel, dedup: Dedup, index: str) -> None:
 
 
 def write_checks(facts: ModelFacts, path: Path) -> str:
-    """Write the facts as JSON; give their version, which leaves out the figures' last digits."""
+    """Write the facts as JSON; give their version, which leaves out the figures' last digits.
+
+    It leaves out `localization` too: where tokens lie changes none of the states that are computed after the checks,
+    and what does depend on it is not built where that check fails, for there it is a blocking one.
+    """
     checks = [check._asdict() for check in facts.checks]
     content = {"prompt": facts.prompt, "language_model": facts.fingerprint, "checks": checks}
     write_text(json.dumps(content, indent=1) + "\n", path)
-    return combined([facts.prompt, facts.fingerprint, *((check.name, check.passed) for check in facts.checks)])
+    of_states = [(check.name, check.passed) for check in facts.checks if check.name != "localization"]
+    return combined([facts.prompt, facts.fingerprint, *of_states])
 
 
 def noise_image(width: int, height: int) -> Image:
@@ -205,6 +226,10 @@ def localization(vlm: Vlm, image: Image, per_view: int | None = 8, prompt: str |
     change most, and all tokens must stay as they are whose boxes the painted part does not touch. Resizing blurs, so
     only the inner half is painted: a map that is off by less than a quarter of a box is not found out.
 
+    It costs one pass, and one for each token tried, through the vision tower and the connector; no block of the
+    language model runs. Tokens that see nothing of what was painted keep their states to the bit, whatever the dtype,
+    so bfloat16 is measured as strictly as float32.
+
     Args:
         vlm: as loaded; it is left as it was.
         image: not square, and so large that a box is no less than 16 pixels wide: resizing blurs over cell borders.
@@ -215,11 +240,11 @@ def localization(vlm: Vlm, image: Image, per_view: int | None = 8, prompt: str |
         The share of the tokens tried that are localized; it passes when that is 1.
 
     Raises:
-        UserError: where the family has no region map, or its vision tower is not found.
+        CannotBeCheckedError: where the family has no region map, or its vision tower is not found.
     """
     places = vlm.token_map(image.width, image.height)
     if places is None:
-        raise UserError(
+        raise CannotBeCheckedError(
             f"{vlm.name} is of the family `{vlm.model.config.model_type}`, which has no region map that could be "
             "checked: its visual tokens are unmapped."
         )
@@ -234,7 +259,38 @@ def localization(vlm: Vlm, image: Image, per_view: int | None = 8, prompt: str |
 
         localized = [_is_localized(places, token, part, moved(part)) for token, part in tried.items()]
     share = sum(localized) / max(len(tried), 1)
-    return ModelCheck("localization", share == 1, share, "share of visual tokens that see exactly their box")
+    return ModelCheck("localization", share == 1, share, _LOCALIZED)
+
+
+_LOCALIZED = "share of visual tokens that see exactly their box"
+
+
+def localization_if_possible(vlm: Vlm, prompt: str | None = None) -> ModelCheck:
+    """As `localization`, on a picture for it, with 8 tokens of each view; or why it cannot be checked."""
+    try:
+        return localization(vlm, _image_with_large_boxes(vlm), prompt=prompt)
+    except CannotBeCheckedError as error:
+        return ModelCheck("localization", False, None, _LOCALIZED, str(error))
+
+
+def _image_with_large_boxes(vlm: Vlm) -> Image:
+    """The smallest noise whose boxes are as large as `localization` asks for, or nearly as the family has them at all.
+
+    Where an image has a token for every so many pixels, a larger one has more tokens and no larger boxes.
+    """
+    narrowest = {size: _narrowest(vlm.token_map(*size)) for size in _SIZES}
+    enough = min(_LEAST_BOX, 0.9 * max(narrowest.values()))
+    return noise_image(*next(size for size in _SIZES if narrowest[size] >= enough))
+
+
+def _narrowest(places: TokenMap | None) -> float:
+    """The shortest side of a box, in pixels; 0 where none is known."""
+    import numpy as np
+
+    if places is None:
+        return 0.0
+    sides = np.stack([places.boxes[:, 2] - places.boxes[:, 0], places.boxes[:, 3] - places.boxes[:, 1]])
+    return float(sides[sides > 0].min(initial=np.inf)) if (sides > 0).any() else 0.0
 
 
 def _spread(view: list[str], per_view: int | None) -> list[int]:
@@ -291,7 +347,7 @@ def _patches_alone(model: Any) -> Iterator[None]:
     tower = model.get_encoder(modality="image")
     parts = [part for part in tower.modules() if type(part).__name__.endswith("Attention")]
     if tower is model or not parts:
-        raise UserError(
+        raise CannotBeCheckedError(
             f"The vision tower of a {type(model).__name__} was not found, or has no attention that we know: where its "
             "visual tokens look cannot be checked."
         )

@@ -48,6 +48,7 @@ def test_every_model_check_passes(home: Home) -> None:
         "padding_invariance": True,
         "logits_reproduced": True,
         "visual_token_count": True,
+        "localization": True,
     }
     assert facts["prompt"] == "<image>\nDescribe this image in detail.\n"
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from latentlens_dag import families, models, visual_mask
+from latentlens_dag import families, model_checks, models, visual_mask
 from latentlens_dag.errors import UserError
-from latentlens_dag.families import region_map
-from latentlens_dag.model_checks import check_model, localization, noise_image
+from latentlens_dag.families import TokenMap, region_map
+from latentlens_dag.model_checks import CHECKS, check_model, localization, localization_if_possible, noise_image
 from latentlens_dag.models import Vlm, load_vlm
 from latentlens_dag.states import captured
 from latentlens_dag.testing import tiny_vlm
@@ -158,6 +158,57 @@ def test_a_wrong_map_is_found_out(
     assert check.figure < 0.6
 
 
+def _one_column_on(true: TokenMap) -> np.ndarray:
+    """The boxes of a map in which every token of a row has its neighbor's."""
+    found = true.boxes.copy()
+    for view in set(true.view) - {"newline"}:
+        of_view = np.array(true.view) == view
+        for row in np.unique(true.row[of_view]):
+            tokens = np.flatnonzero(of_view & (true.row == row))
+            found[tokens] = true.boxes[np.roll(tokens[np.argsort(true.col[tokens])], 1)]
+    return found
+
+
+def _rows_for_columns(true: TokenMap) -> np.ndarray:
+    found = true.boxes.copy()
+    found[np.lexsort((true.col, true.row, true.view))] = true.boxes[np.lexsort((true.row, true.col, true.view))]
+    return found
+
+
+@pytest.mark.parametrize("family", BUILDERS)
+def test_in_bfloat16_too_a_right_map_passes_a_studys_check(tiny: Callable[[str], Vlm], family: str) -> None:
+    vlm = load_vlm(Path(tiny(family).name), device="cpu", dtype="bfloat16")
+    check = localization_if_possible(vlm)
+    assert (check.passed, check.figure) == (True, 1.0)
+
+
+@pytest.mark.parametrize("family", ["llava", "qwen2_vl", "gemma3", "llava_next", "idefics3", "pixtral", "ovis2"])
+def test_in_bfloat16_too_a_wrong_map_fails_a_studys_check(
+    tiny: Callable[[str], Vlm], family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vlm = load_vlm(Path(tiny(family).name), device="cpu", dtype="bfloat16")
+    true = Vlm.token_map
+    for wrong, most in ((_one_column_on, 0.01), (_rows_for_columns, 0.4)):
+        monkeypatch.setattr(Vlm, "token_map", lambda *a, of=wrong: (m := true(*a))._replace(boxes=of(m)))
+        found = localization_if_possible(vlm)
+        assert not found.passed
+        assert found.figure < most
+
+
+def test_the_picture_is_the_smallest_whose_boxes_are_large_enough(
+    tiny: Callable[[str], Vlm], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A grid of 24 columns over the whole, and one token for every 14 pixels, where no size is large enough."""
+
+    def shown(side_of: Callable[[int], float]) -> tuple[int, int]:
+        boxes = lambda w, h: np.float32([[0, 0, side_of(w), side_of(w)], [np.nan] * 4])  # noqa: E731
+        monkeypatch.setattr(Vlm, "token_map", lambda self, w, h: SimpleNamespace(boxes=boxes(w, h)))
+        return model_checks._image_with_large_boxes(tiny("llava")).size
+
+    assert shown(lambda width: width / 24) == (600, 400)
+    assert shown(lambda width: 14 * width / (width + 1)) == (150, 100)
+
+
 def test_the_check_of_boxes_leaves_the_model_as_it_was(tiny: Callable[[str], Vlm]) -> None:
     vlm, image = tiny("qwen2_vl"), noise_image(150, 100)
     before = vlm.visual_states([image], [0]).states[0]
@@ -217,10 +268,24 @@ def test_the_checks_of_a_family_that_is_not_known_count_its_tokens_and_do_not_lo
     vlm = tiny("qwen2_vl")
     monkeypatch.delitem(families._MODULES, "qwen2_vl")
     image = noise_image(150, 100)
-    figures = {check.name: (check.passed, check.figure) for check in check_model(vlm).checks}
-    assert figures["visual_token_count"] == (True, len(vlm.visual_states([image], [0]).tokens))
+    checks = {check.name: check for check in check_model(vlm).checks}
+    assert tuple(checks) == CHECKS
+    counted, placed = checks["visual_token_count"], checks["localization"]
+    assert (counted.passed, counted.figure) == (True, len(vlm.visual_states([image], [0]).tokens))
+    assert (placed.passed, placed.figure) == (False, None)
+    assert "`qwen2_vl`, which has no region map that could be checked" in str(placed.not_checked)
     with pytest.raises(UserError, match="`qwen2_vl`, which has no region map that could be checked"):
         localization(vlm, image)
+
+
+def test_a_vision_tower_without_an_attention_that_we_know_is_not_checked(
+    tiny: Callable[[str], Vlm], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vlm = tiny("llava")
+    monkeypatch.setattr(type(vlm.model), "get_encoder", lambda self, modality: torch.nn.Linear(2, 2))
+    check = localization_if_possible(vlm)
+    assert (check.passed, check.figure) == (False, None)
+    assert "has no attention that we know" in str(check.not_checked)
 
 
 def test_a_model_of_which_it_is_not_known_which_tokens_are_visual_is_refused(

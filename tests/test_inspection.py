@@ -67,7 +67,7 @@ def test_what_is_told_of_a_model_is_what_it_does(folders: Path, family: str) -> 
         assert view.rows * view.columns == view.tokens == (seen["view"] == view.name).sum()
     boxes = seen.filter(seen["view"] != "newline").select("x0", "y0", "x1", "y1").rows()
     assert (tuple(found.layout.first_box), tuple(found.layout.last_box)) == (boxes[0], boxes[-1])
-    assert [check.name for check in found.checks] == [*CHECKS, "localization"]
+    assert [check.name for check in found.checks] == [*CHECKS]
     assert all(check.passed for check in found.checks)
     assert found.not_checked is None
     assert found.contextual_layers == auto_contextual_layers(vlm.depth)
@@ -339,6 +339,17 @@ def test_a_text_batch_ends_at_the_deepest_automatic_layer(folders: Path) -> None
     with captured(model.decoder, [0, 1, 2], lambda states: ran.append(tuple(states.shape))):
         inspection._text_cost(model)
     assert ran == [(16, 32, 32)] * 6  # two passes, what enters the blocks 0, 1 and 2
+
+
+def test_a_vision_tower_that_is_not_known_is_told_and_the_rest_is_too(
+    folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import LlavaForConditionalGeneration
+
+    monkeypatch.setattr(LlavaForConditionalGeneration, "get_encoder", lambda self, modality: self)
+    run = _run(folders / "llava")
+    assert run.exit_code == 0
+    assert "not run: The vision tower of a LlavaForConditionalGeneration was not found" in run.output
 
 
 def test_a_family_without_a_map_is_told_with_tokens_that_have_no_place(

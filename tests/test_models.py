@@ -167,13 +167,16 @@ def test_a_map_with_more_or_fewer_boxes_than_the_model_has_tokens_fails_its_chec
 
 
 def test_the_version_of_the_checks_is_that_of_their_verdicts_not_of_their_last_digits(tmp_path: Path) -> None:
-    def version(figure: float, passed: bool, prompt: str = "p", language_model: str = "f") -> str:
-        facts = ModelFacts([ModelCheck("causality", passed, figure, "meaning")], prompt, language_model)
+    def version(figure: float, passed: bool, prompt: str = "p", language_model: str = "f", *more: ModelCheck) -> str:
+        facts = ModelFacts([ModelCheck("causality", passed, figure, "meaning"), *more], prompt, language_model)
         return write_checks(facts, tmp_path / "checks.json")
 
     assert version(1e-7, True) == version(2e-7, True)
     changed = [version(0, True), version(0, False), version(0, True, prompt="q"), version(0, True, language_model="g")]
     assert len(set(changed)) == 4
+    placed = [ModelCheck("localization", passed, None, "", "no map") for passed in (False, True)]
+    assert {version(0, True, "p", "f", one) for one in placed} == {version(0, True)}  # it changes no state
+    assert '"not_checked": "no map"' in (tmp_path / "checks.json").read_text()
 
 
 def test_noise_is_the_same_at_every_call() -> None:

@@ -11,25 +11,30 @@ import dagster as dg
 import pyarrow as pa
 
 
-def check_spec(name: str, key: dg.AssetKey) -> dg.AssetCheckSpec:
-    """A blocking check of an asset, whose result the asset's own step gives."""
-    return dg.AssetCheckSpec(name, asset=key, blocking=True)
+def check_spec(name: str, key: dg.AssetKey, blocking: bool = True) -> dg.AssetCheckSpec:
+    """A check of an asset, whose result the asset's own step gives."""
+    return dg.AssetCheckSpec(name, asset=key, blocking=blocking)
 
 
-def verdict(name: str, key: dg.AssetKey, problems: list[str]) -> dg.AssetCheckResult:
-    """Passed where there are no problems; the first ten are shown."""
+def verdict(name: str, key: dg.AssetKey, problems: list[str], blocking: bool = True) -> dg.AssetCheckResult:
+    """Passed where there are no problems; the first ten are shown. One that does not block only warns."""
     return dg.AssetCheckResult(
-        passed=not problems, check_name=name, asset_key=key, metadata={"problems": problems[:10]}
+        passed=not problems,
+        check_name=name,
+        asset_key=key,
+        metadata={"problems": problems[:10]},
+        severity=dg.AssetCheckSeverity.ERROR if blocking else dg.AssetCheckSeverity.WARN,
     )
 
 
 def checked(result: dg.MaterializeResult) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
-    """The result itself where its checks passed; else their results, and a failure that names the problems."""
-    failed = [check for check in result.check_results or [] if not check.passed]
+    """The result itself where no blocking check failed; else the checks' results, and a failure with the problems."""
+    results = result.check_results or []
+    failed = [check for check in results if not check.passed and check.severity == dg.AssetCheckSeverity.ERROR]
     if not failed:
         yield result
         return
-    yield from result.check_results or []
+    yield from results
     problems = {check.check_name: check.metadata["problems"].value for check in failed}
     raise dg.Failure(f"A blocking check of {failed[0].asset_key.to_user_string()} failed: {problems}")  # type: ignore[union-attr]
 

@@ -20,20 +20,22 @@ from latentlens_dag.schema import TABLES
 from latentlens_dag.warehouse import Warehouse, write_parquet
 
 if TYPE_CHECKING:
-    from latentlens_dag.model_checks import ModelFacts
+    from latentlens_dag.model_checks import ModelCheck, ModelFacts
     from latentlens_dag.states import LanguageModel
 
 # Algorithms: raise one when the same input would give other bytes.
-_MODEL_CHECKS, _VISUAL, _TEXT_STATES = 2, 2, 1
+_MODEL_CHECKS, _VISUAL, _TEXT_STATES = 3, 2, 1
 
 
 def model_checks(parts: StudyParts) -> dg.AssetsDefinition:
     """Self-checks of the model, and the refusal of an index of another one."""
     from latentlens_dag.model_checks import CHECKS, TEXT_CHECKS
 
-    key = keys.study(parts.name, "model_checks")
-    # An index of whole sentences does not need a causal model: the figure is told, but stops nothing.
+    key, checks = keys.study(parts.name, "model_checks"), TEXT_CHECKS if parts.of_texts else CHECKS
+    # An index of whole sentences does not need a causal model, nor a study without verdicts the tokens' places: such
+    # a check warns, but stops nothing.
     not_needed = {"causality"} if parts.index.dedup == "sentence" else set()
+    not_needed |= {"localization"} if parts.study.judge == "none" and not parts.of_texts else set()
     fields: dict[str, object] = {} if parts.of_texts else {"prompt": parts.prompt}
     fields |= {"not_needed": sorted(not_needed)} if not_needed else {}
 
@@ -43,7 +45,7 @@ def model_checks(parts: StudyParts) -> dg.AssetsDefinition:
         group_name=parts.group,
         kinds={"torch", "transformers"},
         code_version=version_of(_MODEL_CHECKS, **fields),
-        check_specs=[check_spec(name, key) for name in (TEXT_CHECKS if parts.of_texts else CHECKS)],
+        check_specs=[check_spec(name, key, name not in not_needed) for name in checks],
         description="Self-checks of the model: what the lenses rely on, measured on the model itself.",
     )
     def model_checks(warehouse: WarehouseResource) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
@@ -53,16 +55,27 @@ def model_checks(parts: StudyParts) -> dg.AssetsDefinition:
         if not _same(parts.model, parts.index.named_model):
             check_same_model(found.fingerprint, parts.index.named_model, f"Study {parts.name}", parts.index.name)
         version = write_checks(found, warehouse.paths.model_checks(parts.name))
-        problems = {
-            check.name: [] if check.passed or check.name in not_needed else [f"{check.meaning}: {check.figure}"]
-            for check in found.checks
-        }
-        verdicts = [verdict(name, key, problem) for name, problem in problems.items()]
-        figures = {check.name: check.figure for check in found.checks}
+        verdicts = [
+            verdict(check.name, key, _problems(check, parts), check.name not in not_needed) for check in found.checks
+        ]
+        figures = {check.name: _figure(check) for check in found.checks}
         facts = {**figures, "prompt": found.prompt, "language_model": found.fingerprint}
         yield from checked(result(key, version, facts, verdicts))
 
     return model_checks
+
+
+def _figure(check: "ModelCheck") -> float | str | None:
+    return f"not checked: {check.not_checked}" if check.not_checked else check.figure
+
+
+def _problems(check: "ModelCheck", parts: StudyParts) -> list[str]:
+    """What is wrong, and the way out where there is one."""
+    if check.passed:
+        return []
+    judged = check.name == "localization" and parts.study.judge != "none"
+    remedy = f" (verdicts by regions need it: set `judge: none` in Study {parts.name} to go without)" if judged else ""
+    return [f"{check.meaning}: {_figure(check)}{remedy}"]
 
 
 def _model_facts(parts: StudyParts) -> "ModelFacts":

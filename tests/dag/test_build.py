@@ -86,7 +86,7 @@ def test_a_touched_source_a_comment_and_reordered_keys_run_nothing(built_project
                 "catalog",
             },
         ),
-        ("  judge: {regions: {}}", "  judge: none", {"catalog"}),
+        ("  judge: {regions: {}}", "  judge: none", {"catalog", "model_checks"}),  # whose localization now only warns
     ],
 )
 def test_a_changed_field_runs_the_steps_that_read_it_and_what_follows(
@@ -210,6 +210,34 @@ def test_a_blocking_check_that_fails_stops_the_build_and_the_next_one_tries_agai
     assert "study/tiny/embeddinglens/V00[00]" in ran
     assert "corpus/text/sentences" not in ran
     assert build(project) == []
+
+
+@pytest.mark.parametrize(("share", "why"), [(0.75, None), (None, "its vision tower was not found")])
+def test_a_study_that_is_judged_by_regions_needs_tokens_that_lie_where_the_map_says(
+    fresh_project: Path, copy_of: Copy, monkeypatch: pytest.MonkeyPatch, share: float | None, why: str | None
+) -> None:
+    from latentlens_dag import model_checks
+    from latentlens_dag.dag.driver import BuildFailed
+
+    project = copy_of(fresh_project)
+    found = model_checks.ModelCheck("localization", False, share, "share of tokens", why)
+    told = rf"localization.*share of tokens: {share if why is None else f'not checked: {why}'} .*set `judge: none` in"
+    with monkeypatch.context() as patch:
+        patch.setattr(model_checks, "localization_if_possible", lambda *args: found)
+        with pytest.raises(BuildFailed, match=told):
+            build(project)
+        assert not list((project / ".latentlens" / "warehouse" / "study" / "tiny").rglob("*.lance"))
+        _edit(project, "  judge: {regions: {}}", "  judge: none")
+        assert "study/tiny/catalog" in build(project)
+
+
+def test_a_check_that_is_added_runs_the_checks_and_nothing_after_them(
+    built_project: Path, copy_of: Copy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from latentlens_dag.dag import study_assets
+
+    monkeypatch.setattr(study_assets, "_MODEL_CHECKS", study_assets._MODEL_CHECKS + 1)
+    assert build(copy_of(built_project)) == ["study/tiny/model_checks"]
 
 
 def test_a_second_build_of_the_same_home_is_refused(tmp_path: Path) -> None:

@@ -61,5 +61,5 @@ def test_what_is_built_by_default_has_the_versions_that_it_had_before_there_was_
         "index/words/selection": "1-d947367065821f43",
         "index/words/table/L01": "1-9dfaca23e289698c",
         "index/words/table/L02": "1-9dfaca23e289698c",
-        "study/tiny/model_checks": "2-c4c57dd7f36739a6",
+        "study/tiny/model_checks": "3-c4c57dd7f36739a6",
     }

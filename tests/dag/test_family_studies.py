@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import dagster as dg
 import polars as pl
 import pytest
 
@@ -12,7 +13,7 @@ from latentlens_dag.queries import open_dataset
 from latentlens_dag.testing import tiny_project
 from tests.family_studies import check_answers, check_tables, study_of
 
-from .conftest import build
+from .conftest import build, opened
 
 
 @pytest.mark.parametrize("family", ["llava", "llava_next", "qwen2_vl"])
@@ -33,6 +34,13 @@ def test_a_study_of_a_family_that_is_not_known_has_answers_but_no_places_and_is_
     file.write_text(file.read_text().replace("judge: {regions: {}}", "judge: none"))
     ran = build(project)
     assert "study/tiny/catalog" in ran
+    with opened(project) as one:
+        key = dg.AssetCheckKey(dg.AssetKey(["study", "tiny", "model_checks"]), "localization")
+        record = one.instance.event_log_storage.get_latest_asset_check_execution_by_key([key])[key]
+    told = record.event.dagster_event.asset_check_evaluation_data
+    assert (told.passed, told.blocking, told.severity) == (False, False, dg.AssetCheckSeverity.WARN)
+    assert "not checked" in str(told.metadata["problems"].value)
+    assert "no region map that could be checked" in str(told.metadata["problems"].value)
     assert not [label for label in ran if "judgements" in label]
     tokens = pl.read_parquet(study_of(project) / "visual_tokens" / "*.parquet")
     assert tokens["view"].unique().to_list() == ["unmapped"]
