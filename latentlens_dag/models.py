@@ -10,11 +10,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from latentlens_dag.arithmetic import bfloat16_pays, default_device
+from latentlens_dag.connector import connector_output
 from latentlens_dag.errors import UserError
 from latentlens_dag.families import WITHOUT_TEMPLATE, TokenMap, check_packages, heed_files, region_map, unmapped
 from latentlens_dag.hub_models import HubModel, LocalModel, cached_config, local_model, weight_bytes
@@ -46,6 +48,21 @@ class VisualStates:
 
     Of a family without a region map, the view is `unmapped`, and all after it is null.
     """
+    connector: Tensor | None = None
+    """What the connector gives for each token: [N, d] float32 on the CPU, rows as in `tokens`; None if not asked for.
+
+    It is the states of layer 0, but in models that add it to the embedding of their image token (Molmo).
+    """
+
+
+class _Pass(NamedTuple):
+    """What one forward pass gives."""
+
+    states: dict[int, Tensor]
+    """Per layer, of the visual tokens, image after image."""
+    tokens: list[int]
+    """How many each image has."""
+    connector: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -126,35 +143,40 @@ class Vlm:
         found.pop("labels", None)  # PaliGemma's processor makes them, for training
         return found.to(self.model.device)
 
-    def visual_states(self, images: Sequence[Image], layers: Sequence[int], prompt: str | None = None) -> VisualStates:
+    def visual_states(
+        self, images: Sequence[Image], layers: Sequence[int], prompt: str | None = None, connector: bool = False
+    ) -> VisualStates:
         """The states of every visual token of the images, at the given layers.
 
         Args:
             images: any sizes; none give empty tables.
             layers: visual layers, each below `depth`.
             prompt: the question asked about each image; the paper's by default.
+            connector: whether the connector's output is wanted too.
 
         Raises:
             TypeError: where `images` is not a list of PIL images.
-            UserError: where a layer does not exist, or an image has no visual tokens.
+            UserError: where a layer does not exist, an image has no visual tokens, or the connector's output is wanted
+                and cannot be told.
         """
         import torch
 
         _check_images(images)
         check_layers(layers, self.depth, self.name, "the call of visual_states")
         known = [self.token_map(image.width, image.height) for image in images]
-        found: list[dict[int, Tensor]] = []
+        found: list[_Pass] = []
         maps: list[TokenMap] = []
-        for part, states, seen in self._passes(images, layers, prompt):
-            found.append(states)
-            maps += [self._fitting(*one) for one in zip(known[part], seen, images[part], strict=True)]
+        for part, one in self._passes(images, layers, prompt, connector):
+            found.append(one)
+            maps += [self._fitting(*each) for each in zip(known[part], one.tokens, images[part], strict=True)]
         none = torch.empty(0, self.language_model.width)
-        states = {layer: torch.cat([none, *(part[layer] for part in found)]) for layer in layers}
-        return VisualStates(states, _token_table(maps))
+        states = {layer: torch.cat([none, *(one.states[layer] for one in found)]) for layer in layers}
+        outputs = [one.connector for one in found if one.connector is not None]
+        return VisualStates(states, _token_table(maps), torch.cat([none, *outputs]) if connector else None)
 
     def _passes(
-        self, images: Sequence[Image], layers: Sequence[int], prompt: str | None
-    ) -> Iterator[tuple[slice, dict[int, Tensor], list[int]]]:
+        self, images: Sequence[Image], layers: Sequence[int], prompt: str | None, connector: bool
+    ) -> Iterator[tuple[slice, _Pass]]:
         """Which images, and as `_forward`; by half as many images where the device's memory does not hold them."""
         import torch
 
@@ -162,14 +184,14 @@ class Vlm:
         while start < len(images):
             part = slice(start, start + most)
             try:
-                states, seen = self._forward(images[part], layers, prompt)
+                one = self._forward(images[part], layers, prompt, connector)
             except torch.OutOfMemoryError as error:
                 if most == 1:
                     raise self._too_large(images[start]) from error
                 most //= 2
                 torch.cuda.empty_cache()
                 continue
-            yield part, states, seen
+            yield part, one
             start += most
 
     def _too_large(self, image: Image) -> UserError:
@@ -194,20 +216,18 @@ class Vlm:
                 "none that is so narrow or so small. Cut the image to a squarer shape, or leave it out."
             ) from error
 
-    def _forward(
-        self, images: Sequence[Image], layers: Sequence[int], prompt: str | None
-    ) -> tuple[dict[int, Tensor], list[int]]:
-        """Per layer, the states of the visual tokens, image after image; and how many each image has."""
+    def _forward(self, images: Sequence[Image], layers: Sequence[int], prompt: str | None, connector: bool) -> _Pass:
         import torch
 
         inputs = self.inputs(images, prompt)
-        with visual_mask(self.model, inputs["input_ids"]) as mask, torch.inference_mode():
+        tap = connector_output(self.model, self.language_model.width) if connector else nullcontext()
+        with visual_mask(self.model, inputs["input_ids"]) as mask, tap as output, torch.inference_mode():
             # Boolean indexing goes along the sequences one after the other, whatever side is padded.
             keep = lambda states: states[mask()].float().cpu()  # noqa: E731
             decoder = self.language_model.decoder
             with captured(decoder, layers, keep) as states, stopping(decoder, max(layers, default=0)):
                 self.run(inputs, logits_to_keep=1)
-            return dict(states), mask().sum(dim=1).tolist()
+            return _Pass(dict(states), mask().sum(dim=1).tolist(), output(mask()) if output else None)
 
     def _fitting(self, known: TokenMap | None, tokens: int, image: Image) -> TokenMap:
         """The map of an image that has so many visual tokens: the family's, or that of unmapped tokens."""

@@ -95,6 +95,10 @@ class Warehouse:
         """Lance dataset: the states of a batch's visual tokens at one visual layer."""
         return self.study(study) / "visual" / f"layer_{layer:02d}" / f"batch_{batch:02d}.lance"
 
+    def connector(self, study: str, batch: int) -> Path:
+        """Lance dataset: the connector's output for a batch's visual tokens, with the columns of `visual`."""
+        return self.study(study) / "visual" / "connector" / f"batch_{batch:02d}.lance"
+
     def visual_tokens(self, study: str, batch: int) -> Path:
         """Parquet: where each visual token of a batch lies in its image (VISUAL_TOKENS)."""
         return self.study(study) / "visual_tokens" / f"batch_{batch:02d}.parquet"

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from latentlens_dag import families, model_checks, models, visual_mask
+from latentlens_dag.connector import connector_output
 from latentlens_dag.errors import UserError
 from latentlens_dag.families import TokenMap, region_map
 from latentlens_dag.model_checks import CHECKS, check_model, localization, localization_if_possible, noise_image
@@ -111,6 +112,66 @@ def test_a_batch_of_images_has_the_states_of_each_alone_whatever_side_is_padded(
             assert torch.allclose(
                 together.states[layer], torch.cat([one.states[layer] for one in alone]), atol=1e-5, rtol=1e-5
             )
+
+
+@pytest.mark.parametrize("family", BUILDERS)
+def test_the_connectors_output_is_layer_0_where_a_family_puts_it_there_as_it_is(
+    tiny: Callable[[str], Vlm], family: str
+) -> None:
+    images = [noise_image(*size) for size in [*SIZES, (200, 60)]]
+    seen = tiny(family).visual_states(images, [0], connector=True)
+    assert seen.connector is not None
+    assert (seen.connector.dtype, len(seen.connector)) == (torch.float32, len(seen.tokens))
+    assert torch.allclose(seen.connector, seen.states[0], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["llava_next", "idefics3"])
+def test_where_a_model_adds_it_to_an_embedding_the_connectors_output_is_what_was_added(
+    tiny: Callable[[str], Vlm], family: str
+) -> None:
+    vlm, images = tiny(family), [noise_image(*size) for size in SIZES * 4]
+    plain, ran = vlm.visual_states(images, [0]).states[0], []
+
+    def adding(_module: object, args: Any, kwargs: dict[str, Any]) -> Any:
+        ran.append(1)
+        return args, {**kwargs, "inputs_embeds": kwargs["inputs_embeds"] + 3}
+
+    with vlm.language_model.decoder.register_forward_pre_hook(adding, with_kwargs=True):
+        seen = vlm.visual_states(images, [0, 1], connector=True)
+    assert torch.allclose(seen.connector, plain, atol=1e-5)
+    assert torch.allclose(seen.states[0], plain + 3, atol=1e-5)
+    assert len(ran) == 2  # 12 images, 8 a pass: the layers' passes
+    assert vlm.visual_states(images[:1], [0]).connector is None
+    assert vlm.visual_states([], [], connector=True).connector.shape == (0, 32)
+
+
+def test_the_connectors_output_is_had_without_any_layer_and_leaves_the_model_as_it_was(
+    tiny: Callable[[str], Vlm],
+) -> None:
+    vlm, image = tiny("llava"), noise_image(96, 96)
+    before = {id(module): set(vars(module)) for module in vlm.model.modules()}
+    seen = vlm.visual_states([image], [], connector=True)
+    assert torch.allclose(seen.connector, vlm.visual_states([image], [0]).states[0], atol=1e-5)
+    assert {id(module): set(vars(module)) for module in vlm.model.modules()} == before
+
+
+@pytest.mark.parametrize(
+    ("features", "reason"),
+    [
+        (None, "neither hands image features to a `get_placeholder_mask` nor has"),
+        (torch.ones(3, 4), "3 rows of width 4, but 2 tokens of its sequences are visual, of width 4"),
+        ([torch.ones(2, 5)], "2 rows of width 5, but 2 tokens .*of width 4"),
+    ],
+)
+def test_a_connectors_output_that_cannot_be_told_is_refused_with_the_reason(features: Any, reason: str) -> None:
+    model = torch.nn.Linear(2, 2)
+    if features is not None:
+        model.get_image_features = lambda: SimpleNamespace(pooler_output=features)
+    with connector_output(model, 4) as output:
+        if features is not None:
+            model.get_image_features()
+        with pytest.raises(UserError, match=rf"connector's output of a Linear cannot be told: .*{reason}"):
+            output(torch.tensor([[True, False, True]]))
 
 
 @pytest.mark.parametrize("family", BUILDERS)

@@ -186,6 +186,9 @@ class Study(Declared):
     """What the VLM is asked about every image; the paper's question by default."""
     unique: Literal["none", "word", "sentence"] = "none"
     judge: Judge | Literal["none"] = "none"
+    connector: bool = False
+    """Whether the connector's output is stored too, which differs from layer 0 in models that add it to the embedding
+    of their image token."""
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Its assets; none where it is switched off."""

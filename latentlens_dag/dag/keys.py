@@ -65,6 +65,11 @@ def study(name: str, part: str) -> dg.AssetKey:
     return dg.AssetKey(["study", name, part])
 
 
+def connector(name: str) -> dg.AssetKey:
+    """study/<name>/visual/connector: what the connector gives for the visual tokens."""
+    return dg.AssetKey(["study", name, "visual", "connector"])
+
+
 def study_layer(name: str, part: str, layer: int) -> dg.AssetKey:
     """study/<name>/<part>/V08; part is visual, judgements or a lens."""
     return dg.AssetKey(["study", name, part, visual_name(layer)])

@@ -114,6 +114,8 @@ def token_states(parts: StudyParts) -> dg.AssetsDefinition:
     """The states of all visual tokens, or of all tokens of texts, and the tables of those tokens."""
     key_of = parts.layer_keys("visual")
     table_keys = {name: keys.study(parts.name, name) for name in parts.token_tables}
+    connector_key = keys.connector(parts.name)
+    connectors = [connector_key] if parts.study.connector else []
     # The model checks refuse an index of another model, so nothing is computed before them.
     deps = [parts.material_key, parts.model_key, keys.study(parts.name, "model_checks")]
     version = version_of(_TEXT_STATES) if parts.of_texts else version_of(_VISUAL, prompt=parts.prompt)
@@ -123,9 +125,10 @@ def token_states(parts: StudyParts) -> dg.AssetsDefinition:
         name=f"{parts.name}_visual",
         specs=[
             *layer_specs(parts, key_of, dict.fromkeys(key_of, deps), version, {"torch", "lance"}, text),
-            *(_table_spec(parts, name, key, deps, version) for name, key in table_keys.items()),
+            *(_spec(parts, key, deps, version, _CONNECTOR, {"torch", "lance"}) for key in connectors),
+            *(_spec(parts, key, deps, version, _TABLE_TEXT[name], {"parquet"}) for name, key in table_keys.items()),
         ],
-        check_specs=[check_spec("finite_states", key) for key in key_of.values()],
+        check_specs=[check_spec("finite_states", key) for key in (*key_of.values(), *connectors)],
         partitions_def=keys.partitions(parts.batches),
         can_subset=True,
     )
@@ -137,7 +140,10 @@ def token_states(parts: StudyParts) -> dg.AssetsDefinition:
         batch, selected, paths = int(context.partition_key), context.selected_asset_keys, warehouse.paths
         write_study_shape(parts, paths)
         layers = [layer for layer, key in key_of.items() if key in selected]
-        seen = (_texts_read if parts.of_texts else _images_read)(parts, paths, batch, layers)
+        if parts.of_texts:
+            seen = _texts_read(parts, paths, batch, layers)
+        else:
+            seen = _images_read(parts, paths, batch, layers, connector_key in selected)
         file_of = {"visual_tokens": paths.visual_tokens, "text_tokens": paths.text_tokens}
         for name, key in table_keys.items():
             if key in selected:
@@ -145,11 +151,13 @@ def token_states(parts: StudyParts) -> dg.AssetsDefinition:
                 write_parquet(seen.tables[name], out, TABLES[name])
                 yield written(out, key)
         tokens = seen.tables["visual_tokens"]
-        for layer in layers:
-            facts = write_visual_layer(paths.visual(parts.name, layer, batch), tokens, seen.states[layer])
+        wanted = [(key_of[layer], paths.visual(parts.name, layer, batch), seen.states[layer]) for layer in layers]
+        if seen.connector is not None:
+            wanted.append((connector_key, paths.connector(parts.name, batch), seen.connector))
+        for key, out, states in wanted:
+            facts = write_visual_layer(out, tokens, states)
             metadata = {"dagster/row_count": len(tokens), "mean_norm": facts.mean_norm}
-            verdicts = [verdict("finite_states", key_of[layer], facts.problems)]
-            yield from checked(result(key_of[layer], facts.content, metadata, verdicts))
+            yield from checked(result(key, facts.content, metadata, [verdict("finite_states", key, facts.problems)]))
 
     return visual
 
@@ -159,17 +167,19 @@ class _Read(NamedTuple):
 
     tables: dict[str, pa.Table]
     states: dict[int, Any]
+    connector: Any = None
+    """The connector's output, where it was asked for."""
 
 
-def _images_read(parts: StudyParts, paths: Warehouse, batch: int, layers: list[int]) -> _Read:
+def _images_read(parts: StudyParts, paths: Warehouse, batch: int, layers: list[int], connector: bool) -> _Read:
     from latentlens_dag.images import read_images
     from latentlens_dag.models import load_vlm
     from latentlens_dag.studies import visual_token_table
 
     images = list(read_images(_picture_files(parts, paths, batch)))
-    seen = load_vlm(parts.model).visual_states([image for _, image in images], layers, parts.prompt)
+    seen = load_vlm(parts.model).visual_states([image for _, image in images], layers, parts.prompt, connector)
     tokens = visual_token_table(parts.name, [image_id for image_id, _ in images], seen.tokens)
-    return _Read({"visual_tokens": tokens}, seen.states)
+    return _Read({"visual_tokens": tokens}, seen.states, seen.connector)
 
 
 def _texts_read(parts: StudyParts, paths: Warehouse, batch: int, layers: list[int]) -> _Read:
@@ -195,19 +205,22 @@ def _picture_files(parts: StudyParts, paths: Warehouse, batch: int) -> list:
 
 _STATES = "The states of the visual tokens entering block {layer}; one forward pass for all layers."
 _STATES_OF_TEXTS = "The states of the texts' tokens entering block {layer}; one forward pass for all layers."
+_CONNECTOR = "What the connector gives for the visual tokens; in most families that is layer 0."
 _TABLE_TEXT = {
     "visual_tokens": "Where each visual token lies: view, tile, row, column, box in original pixels.",
     "text_tokens": "What each token of the texts is: its position, its text, and the whole word around it.",
 }
 
 
-def _table_spec(parts: StudyParts, name: str, key: dg.AssetKey, deps: list[dg.AssetKey], version: str) -> dg.AssetSpec:
+def _spec(
+    parts: StudyParts, key: dg.AssetKey, deps: list[dg.AssetKey], version: str, text: str, kinds: set[str]
+) -> dg.AssetSpec:
     return dg.AssetSpec(
         key,
         deps=deps,
         skippable=True,
         code_version=version,
         group_name=parts.group,
-        kinds={"parquet"},
-        description=_TABLE_TEXT[name],
+        kinds=kinds,
+        description=text,
     )

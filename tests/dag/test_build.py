@@ -5,6 +5,7 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -115,6 +116,20 @@ def test_a_new_visual_layer_runs_that_layer_only(built_project: Path, copy_of: C
     _edit(project, "layers: [0, 2]", "layers: [0, 1, 2]")
     again = build(project)
     assert not any("V00" in label or "V02" in label for label in again)
+
+
+def test_the_connectors_output_is_an_asset_of_its_own_which_is_built_alone(built_project: Path, copy_of: Copy) -> None:
+    from latentlens_dag.tables import read_states
+
+    project = copy_of(built_project)
+    _edit(project, "  top_k: 3", "  top_k: 3\n  connector: true")
+    assert build(project) == [f"study/tiny/visual/connector[{batch:02d}]" for batch in range(2)]
+    visual = project / ".latentlens" / "warehouse" / "study" / "tiny" / "visual"
+    for batch in range(2):
+        at_0, connector = (read_states(visual / of / f"batch_{batch:02d}.lance") for of in ("layer_00", "connector"))
+        assert connector.image_ids == at_0.image_ids
+        assert (connector.token_index == at_0.token_index).all()
+        assert np.allclose(connector.states, at_0.states, atol=1e-5)
 
 
 def test_a_new_sentence_changes_only_what_it_reaches(built_project: Path, copy_of: Copy) -> None:
