@@ -77,12 +77,15 @@ def encode(
     Raises:
         UserError: where a layer does not exist, or the device's memory does not hold one sentence.
     """
+    from latentlens_dag.model_checks import padding_invariance
+
     check_layers(layers, model.depth, model.name, "the index")
     shape = (len(occurrences), model.width)
     found = {layer: empty_encoded(scratch / f"layer_{layer}.f16", shape) for layer in layers}
     wanted = sorted(_needed(model, occurrences, sentences, whole), key=lambda sentence: len(sentence.ids))
     total, done = sum(len(sentence.ids) for sentence in wanted), 0
-    for number, batch in enumerate(_encoded_batches(model, wanted, found)):
+    padded = not whole or padding_invariance(model).passed
+    for number, batch in enumerate(_encoded_batches(model, wanted, found, padded)):
         done += sum(len(sentence.ids) for sentence in batch)
         progress(done, total)
         if number % _BATCHES_HELD == 0:
@@ -205,10 +208,10 @@ def _needed(model: LanguageModel, occurrences: pa.Table, sentences: pa.Table, wh
 
 
 def _encoded_batches(
-    model: LanguageModel, sentences: list[_Sentence], found: dict[int, Encoded]
+    model: LanguageModel, sentences: list[_Sentence], found: dict[int, Encoded], padded: bool
 ) -> Iterator[list[_Sentence]]:
-    """Encode all sentences, neighbors in length together; give each batch once it is encoded."""
-    return in_batches(model, sentences, lambda batch: _encode_batch(model, batch, found))
+    """Encode all sentences, neighbors in length together (or of one length only); give each batch once it is encoded."""
+    return in_batches(model, sentences, lambda batch: _encode_batch(model, batch, found), padded)
 
 
 def empty_encoded(path: Path, shape: tuple[int, int]) -> Encoded:

@@ -127,13 +127,6 @@ def check_text_pass(model: LanguageModel, dedup: Dedup, index: str) -> None:
     Raises:
         UserError: where occurrences count as equal whose states are not, or states change with their batch.
     """
-    padding = padding_invariance(model)
-    if not padding.passed:
-        raise UserError(
-            f"Index {index} cannot be made of {model.name}: text states change by {padding.figure:.2g} of the largest "
-            "value when their batch is padded, so the model does not leave out what its attention mask leaves out. "
-            "Name another `language_model`, or another `attn_implementation` in its config.json."
-        )
     causal = causality(model) if dedup == "prefix" else None
     if causal is not None and not causal.passed:
         raise UserError(
@@ -141,6 +134,23 @@ def check_text_pass(model: LanguageModel, dedup: Dedup, index: str) -> None:
             f"earlier ones by {causal.figure:.2g} of the largest value, so equal prefixes do not have equal states. "
             f"Set `dedup: sentence` in Index {index}."
         )
+    padding = padding_invariance(model)
+    if padding.passed:
+        return
+    unpadded = _company_invariance(model)  # whole sentences are then read in batches that are not padded (`encode`)
+    if not (dedup == "sentence" and unpadded.passed):
+        remedy = f"Set `dedup: sentence` in Index {index}: no batch is padded then." if unpadded.passed else _NO_REMEDY
+        raise UserError(
+            f"Index {index} cannot be made of {model.name}: text states change by {padding.figure:.2g} of the largest "
+            "value when their batch is padded, so the model does not leave out what its attention mask leaves out. "
+            f"{remedy}"
+        )
+
+
+_NO_REMEDY = (
+    "They change with any other sentence in their batch, too. Name another `language_model`, or another "
+    "`attn_implementation` in its config.json."
+)
 
 
 def write_checks(facts: ModelFacts, path: Path) -> str:
@@ -173,11 +183,19 @@ def causality(model: LanguageModel) -> ModelCheck:
 
 
 def padding_invariance(model: LanguageModel) -> ModelCheck:
-    """Whether a text token's states are the same alone and in a padded batch."""
+    """Whether a text token's states are the same alone and in a padded batch, beside another sentence."""
     ids = _some_ids(model, 8)
     alone = _text_states(model, [ids[:5]], [[1] * 5])[:, 0]
-    padded = _text_states(model, [ids, ids[:5] + [0] * 3], [[1] * 8, [1] * 5 + [0] * 3])[:, 1, :5]
+    padded = _text_states(model, [ids[::-1], ids[:5] + [0] * 3], [[1] * 8, [1] * 5 + [0] * 3])[:, 1, :5]
     return _close(model, "padding_invariance", alone, padded, "change of text states when their batch is padded")
+
+
+def _company_invariance(model: LanguageModel) -> ModelCheck:
+    """Whether a text token's states are the same alone and beside another sentence of the same length."""
+    ids = _some_ids(model, 8)
+    alone = _text_states(model, [ids], [[1] * 8])[:, 0]
+    beside = _text_states(model, [ids[::-1], ids], [[1] * 8] * 2)[:, 1]
+    return _close(model, "company_invariance", alone, beside, "change of text states beside another sentence")
 
 
 def logits_reproduced(vlm: Vlm, image: Image, prompt: str | None = None) -> ModelCheck:

@@ -2,7 +2,8 @@
 
 Who reads texts (`encode.py` for indexes, `texts.py` for studies) says what is kept of a batch; how it is cut and
 padded is the same for all and belongs here. What a newcomer gets wrong: batches are padded on the right, whatever
-side the tokenizer would pad, so positions are those of the text alone.
+side the tokenizer would pad, so positions are those of the text alone. A model that reads in both directions may take
+padding for text (PaliGemma): its batches hold texts of one length, and nothing is padded.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ class Tokenized(Protocol):
 T = TypeVar("T", bound=Tokenized)
 
 
-def in_batches(model: LanguageModel, texts: list[T], read: Callable[[list[T]], None]) -> Iterator[list[T]]:
+def in_batches(
+    model: LanguageModel, texts: list[T], read: Callable[[list[T]], None], padded: bool = True
+) -> Iterator[list[T]]:
     """Read all texts, neighbors together; give each batch once it is read.
 
     Where the device's memory does not hold a batch, batches are half as large from there on.
@@ -39,6 +42,7 @@ def in_batches(model: LanguageModel, texts: list[T], read: Callable[[list[T]], N
         model: that reads them.
         texts: in order of their lengths.
         read: runs the model over a batch.
+        padded: whether a batch may hold texts of several lengths.
 
     Raises:
         UserError: where the device's memory does not hold one text.
@@ -48,7 +52,7 @@ def in_batches(model: LanguageModel, texts: list[T], read: Callable[[list[T]], N
     most = _TOKENS_PER_BATCH["cpu" if model.embedding.device.type == "cpu" else "gpu"]
     start = 0
     while start < len(texts):
-        batch = texts[start : _batch_end(texts, start, most)]
+        batch = texts[start : _batch_end(texts, start, most, padded)]
         try:
             read(batch)
         except torch.OutOfMemoryError as error:
@@ -89,9 +93,11 @@ def rows_at(batch: Sequence[Tokenized], places: Sequence[Sequence[int]]) -> Call
     return keep
 
 
-def _batch_end(texts: Sequence[Tokenized], start: int, most: int) -> int:
+def _batch_end(texts: Sequence[Tokenized], start: int, most: int, padded: bool) -> int:
     """Where a batch ends that begins at `start` and holds at most so many tokens, padding counted, or one text."""
     end = start + 1
     while end < len(texts) and (end + 1 - start) * len(texts[end].ids) <= most:
+        if not padded and len(texts[end].ids) > len(texts[start].ids):
+            break
         end += 1
     return end

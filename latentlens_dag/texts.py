@@ -53,6 +53,8 @@ def text_states(model: LanguageModel, texts: Sequence[str], layers: Sequence[int
     """
     import torch
 
+    from latentlens_dag.model_checks import padding_invariance
+
     check_layers(layers, model.depth, model.name, "the call of text_states")
     found = tokenize(model.tokenizer, list(texts))
     for text, tokens in zip(texts, found, strict=True):
@@ -60,7 +62,8 @@ def text_states(model: LanguageModel, texts: Sequence[str], layers: Sequence[int
     table = _token_table(model, texts, found)
     states = {layer: torch.empty(len(table), model.width) for layer in layers}
     wanted = sorted((text for text in _with_rows(found) if text.places), key=lambda text: len(text.ids))
-    for _ in in_batches(model, wanted if layers else [], lambda batch: _read(model, batch, states)):
+    padded = padding_invariance(model).passed
+    for _ in in_batches(model, wanted if layers else [], lambda batch: _read(model, batch, states), padded):
         pass
     return TextStates(states, table)
 

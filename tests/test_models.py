@@ -106,12 +106,21 @@ def test_a_text_pass_that_looks_ahead_makes_an_index_of_whole_sentences_only(lla
     check_text_pass(llava.language_model, "prefix", "words")
 
 
-def test_a_text_pass_that_looks_at_padding_makes_no_index(llava_folder: Path) -> None:
+def test_a_text_pass_that_looks_at_padding_makes_an_index_of_whole_sentences_only(llava_folder: Path) -> None:
+    ahead, length = (load_language_model(llava_folder, device="cpu") for _ in range(2))
+    ahead.decoder.layers[0].register_forward_hook(lambda *a: a[2] + a[2].mean(dim=1, keepdim=True))
+    length.decoder.layers[0].register_forward_hook(lambda *a: a[2] + a[2].shape[1])
+    for model, reason in ((ahead, "a later token changes"), (length, "change by .* when their batch is padded")):
+        with pytest.raises(UserError, match=rf"Index words cannot be made.*{reason}.*Set `dedup: sentence` in Index w"):
+            check_text_pass(model, "prefix", "words")
+        check_text_pass(model, "sentence", "words")
+
+
+def test_a_text_pass_that_looks_at_other_sentences_makes_no_index(llava_folder: Path) -> None:
     model = load_language_model(llava_folder, device="cpu")
-    block = model.decoder.layers[0]
-    block.register_forward_hook(lambda module, args, output: output + output.mean(dim=1, keepdim=True))
+    model.decoder.layers[0].register_forward_hook(lambda *a: a[2] + a[2].mean(dim=0, keepdim=True))
     for dedup in ("prefix", "sentence"):
-        with pytest.raises(UserError, match=r"Index words cannot be made of .* when their batch is padded"):
+        with pytest.raises(UserError, match=r"Index words cannot be made of .* padded.*with any other sentence"):
             check_text_pass(model, dedup, "words")
 
 

@@ -238,10 +238,10 @@ class Study(Declared):
                 "`vlm` and `images`, a vision-language model on an image set, or `language_model` and `texts`, a "
                 "language model on a text set."
             )
-        if self.prompt is not None:
+        if self.prompt is not None or self.connector:
             raise UserError(
-                f"`prompt` of {place} is what a VLM is asked about an image; `texts` are read as they stand. Leave it "
-                "out."
+                f"`{'connector' if self.prompt is None else 'prompt'}` of {place} is for a VLM that sees images; `texts` "
+                "are read as they stand. Leave it out."
             )
         model = self.language_model.named_model("language_model", place)
         return Read("language_model", model, "texts", self.texts)

@@ -32,9 +32,9 @@ def model_checks(parts: StudyParts) -> dg.AssetsDefinition:
     from latentlens_dag.model_checks import CHECKS, TEXT_CHECKS
 
     key, checks = keys.study(parts.name, "model_checks"), TEXT_CHECKS if parts.of_texts else CHECKS
-    # An index of whole sentences does not need a causal model, nor a study without verdicts the tokens' places: such
-    # a check warns, but stops nothing.
-    not_needed = {"causality"} if parts.index.dedup == "sentence" else set()
+    # An index of whole sentences needs no model that is causal or leaves out padding, nor a study without verdicts the
+    # tokens' places: such a check warns, but stops nothing.
+    not_needed = {"causality", "padding_invariance"} if parts.index.dedup == "sentence" else set()
     not_needed |= {"localization"} if parts.study.judge == "none" and not parts.of_texts else set()
     fields: dict[str, object] = {} if parts.of_texts else {"prompt": parts.prompt}
     fields |= {"not_needed": sorted(not_needed)} if not_needed else {}

@@ -128,7 +128,7 @@ def _bare(folder: Path, model: Any, tokenizer: Any, texts: list[str], contexts: 
 
     wanted = sorted(encode._needed(read, kept, sentences, False), key=lambda one: len(one.ids))
     encode._encode_batch = remember  # type: ignore[assignment]
-    sum(len(batch) for batch in encode._encoded_batches(read, wanted, {}))
+    sum(len(batch) for batch in encode._encoded_batches(read, wanted, {}, True))
 
     def forward() -> None:
         with torch.inference_mode():
