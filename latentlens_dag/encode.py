@@ -210,7 +210,7 @@ def _needed(model: LanguageModel, occurrences: pa.Table, sentences: pa.Table, wh
 def _encoded_batches(
     model: LanguageModel, sentences: list[_Sentence], found: dict[int, Encoded], padded: bool
 ) -> Iterator[list[_Sentence]]:
-    """Encode all sentences, neighbors in length together (or of one length only); give each batch once it is encoded."""
+    """Encode all sentences, neighbors in length (or of one length) together; give each batch once it is encoded."""
     return in_batches(model, sentences, lambda batch: _encode_batch(model, batch, found), padded)
 
 

@@ -240,8 +240,8 @@ class Study(Declared):
             )
         if self.prompt is not None or self.connector:
             raise UserError(
-                f"`{'connector' if self.prompt is None else 'prompt'}` of {place} is for a VLM that sees images; `texts` "
-                "are read as they stand. Leave it out."
+                f"`{'connector' if self.prompt is None else 'prompt'}` of {place} is for a VLM that sees images; "
+                "`texts` are read as they stand. Leave it out."
             )
         model = self.language_model.named_model("language_model", place)
         return Read("language_model", model, "texts", self.texts)

@@ -270,6 +270,7 @@ MISTAKES = {
     "nothing": (f"{MODEL}  index: words\n{TEXT}", "  index: words\n", rf"has no model, but .*{TOGETHER}"),
     "a judge": ("  top_k: 3", "  judge: {regions: {}}", r"`judge` of Study tiny .*TextSet sayings has texts: .*none"),
     "a prompt": ("  top_k: 3", "  prompt: Why?", r"`prompt` of Study tiny .*texts. are read as they stand"),
+    "a connector": ("  top_k: 3", "  connector: true", r"`connector` of Study tiny .*texts. are read as they stand"),
     "unknown texts": (TEXT, "  texts: sayingz\n", r"`texts: sayingz` of Study tiny .*no TextSet\. There are: sayings"),
     "no such model": (
         MODEL,
