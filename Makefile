@@ -26,7 +26,7 @@ demo: $(STAMP)
 	$(BIN)/latentlens-dag build demo
 	$(BIN)/latentlens-dag summary demo --picture demo.png
 	@echo
-	@echo 'Next:  DAGSTER_HOME="$$PWD/.latentlens/dagster" $(BIN)/dagster dev -w workspace.yaml   # the graph, its history and previews'
+	@echo 'Next:  make dev                                                                        # the graph, its history and previews'
 	@echo '       $(BIN)/latentlens-dag query where_word --param word=dog                        # where a word lights up'
 	@echo '       $(BIN)/latentlens-dag query "FROM neighbors WHERE rank = 1 LIMIT 5"            # any SQL; README.md has more'
 
