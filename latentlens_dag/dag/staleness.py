@@ -1,7 +1,7 @@
 """What Dagster knows to be missing or out of date, and why, in plain words.
 
-This module is the only one that touches Dagster's private API (`CachingStaleStatusResolver`), which is
-why pyproject.toml holds dagster below 1.14. What a newcomer gets wrong: the UI shows partitioned assets
+Dagster tells this by private API only (`CachingStaleStatusResolver`), which is why pyproject.toml holds
+dagster below 1.14. What a newcomer gets wrong: the UI shows partitioned assets
 as fresh whatever happened upstream; the resolver asked partition by partition knows better.
 """
 
@@ -14,12 +14,16 @@ from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from dagster._core.definitions.data_version import (
     DATA_VERSION_TAG,
     CachingStaleStatusResolver,
+    DataProvenance,
     StaleCause,
     StaleCauseCategory,
     StaleStatus,
 )
+from dagster._core.definitions.events import AssetKeyPartitionKey
 from dagster._core.loader import LoadingContext
+from dagster._core.storage.event_log.base import AssetRecord
 
+from latentlens_dag.dag.history import latest_by_partition
 from latentlens_dag.dag.versions import SOURCE_PATH, SOURCE_TRUSTED, SOURCE_VERSION, observed_version
 from latentlens_dag.remote_code import TrustedFolder
 from latentlens_dag.warehouse import Warehouse
@@ -70,7 +74,7 @@ def find_needs(
     graph: AssetGraph, instance: dg.DagsterInstance, targets: Sequence[tuple[dg.AssetKey, str | None]]
 ) -> list[Need]:
     """Which of the targets are missing or stale, as things are now, in their order."""
-    resolver = CachingStaleStatusResolver(instance, graph, _Context(instance))
+    resolver = _Resolver(instance, graph)
     found = (_need(resolver, key, partition) for key, partition in targets)
     return [need for need in found if need is not None]
 
@@ -98,6 +102,31 @@ def _known_version(instance: dg.DagsterInstance, key: dg.AssetKey) -> str | None
     record = instance.get_latest_data_version_record(key, is_source=True)
     observation = record.event_log_entry.asset_observation if record else None
     return observation.tags.get(DATA_VERSION_TAG) if observation else None
+
+
+class _Resolver(CachingStaleStatusResolver):
+    """As Dagster's, but for how it reads: all assets, and all partitions of one, at once."""
+
+    def __init__(self, instance: dg.DagsterInstance, graph: AssetGraph) -> None:
+        context = _Context(instance)
+        super().__init__(instance, graph, context)
+        AssetRecord.blocking_get_many(context, graph.materializable_asset_keys)
+        self._partitions: dict[dg.AssetKey, dict[str, dg.EventLogRecord]] = {}
+
+    def _get_latest_data_version_record(self, key: AssetKeyPartitionKey) -> dg.EventLogRecord | None:
+        if key.partition_key is None or not self.asset_graph.get(key.asset_key).is_materializable:
+            return super()._get_latest_data_version_record(key=key)
+        if key.asset_key not in self._partitions:
+            self._partitions[key.asset_key] = latest_by_partition(self._instance, key.asset_key)
+        return self._partitions[key.asset_key].get(key.partition_key)
+
+    def _is_dep_updated(self, provenance: DataProvenance, dep_key: AssetKeyPartitionKey) -> bool:
+        """Whether something was read that has another content now; where nothing is newer, without asking again."""
+        read = provenance.input_storage_ids.get(dep_key.asset_key)
+        last = self._get_latest_data_version_record(key=dep_key) if dep_key.partition_key is not None else None
+        if last is not None and read is not None and last.storage_id <= read:
+            return False
+        return super()._is_dep_updated(provenance, dep_key)
 
 
 class _Context(LoadingContext):
