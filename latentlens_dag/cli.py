@@ -1,8 +1,8 @@
 """The command line: its commands, exit codes and messages; the commands themselves are in `commands/`.
 
-Exit codes: 0 done, 1 something failed while running, 2 a mistake of the user's, 130 interrupted. What a
-newcomer gets wrong: `--help` must be quick, so torch, dagster and duckdb are imported inside the
-commands that need them (together over 8 s).
+Exit codes: 0 done, 1 something failed while running, 2 a mistake of the user's, 3 something is to be built
+(`plan --exit-code`), 130 interrupted (143 where by SIGTERM). What a newcomer gets wrong: `--help` must be
+quick, so torch, dagster and duckdb are imported inside the commands that need them (together over 8 s).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import traceback
 import click
 
 from latentlens_dag.commands import asking, building, models
-from latentlens_dag.errors import UserError
+from latentlens_dag.errors import GO_ON, Interrupted, UserError
 from latentlens_dag.home import find_home
 from latentlens_dag.machine import way_out
 
@@ -48,7 +48,9 @@ def main() -> None:
     try:
         cli.main(arguments, prog_name="latentlens-dag", standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):
-        _leave("Interrupted. What was finished stays; run the same command again to go on.", 130)
+        _leave(f"Interrupted. {GO_ON}", 130)
+    except Interrupted as error:
+        _leave(str(error), 128 + error.number, debug)
     except click.ClickException as error:
         error.show()
         sys.exit(2)
