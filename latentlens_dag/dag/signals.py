@@ -1,0 +1,52 @@
+"""SIGINT and SIGTERM during a build: noticed whoever handles them, so that none is lost.
+
+What a newcomer gets wrong: Dagster puts its own handlers in place while a run goes on, only notes a signal
+that comes between two steps, and forgets it when the run ends. Here every signal is also written to a pipe.
+"""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_STOPPING = (signal.SIGINT, signal.SIGTERM)
+
+
+class Signals:
+    """The signals that came since a build began."""
+
+    def __init__(self, pipe: int | None) -> None:
+        """Read them from a pipe that does not block; None hears of none."""
+        self._pipe = pipe
+        self._last: int | None = None
+
+    def last(self) -> int | None:
+        """The number of the last SIGINT or SIGTERM; None where none came."""
+        try:
+            came = os.read(self._pipe, 4096) if self._pipe is not None else b""
+        except BlockingIOError:
+            came = b""
+        self._last = next((number for number in reversed(came) if number in _STOPPING), self._last)
+        return self._last
+
+
+@contextmanager
+def noticed_signals() -> Iterator[Signals]:
+    """Let SIGINT and SIGTERM raise KeyboardInterrupt, and note them; in another than the main thread, do nothing."""
+    if threading.current_thread() is not threading.main_thread():
+        yield Signals(None)
+        return
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    os.set_blocking(writing, False)
+    handlers = {number: signal.signal(number, signal.default_int_handler) for number in _STOPPING}
+    before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    try:
+        yield Signals(reading)
+    finally:
+        signal.set_wakeup_fd(before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        os.close(reading)
+        os.close(writing)
