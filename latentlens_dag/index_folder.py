@@ -252,8 +252,9 @@ def _check_whole(folder: Path, files: IndexFiles, sentences: Path, expected: Map
 
 def _mend(folder: Path) -> str:
     """What to do about an index that lacks something."""
-    if _read_shape(folder).get("corpus") is not None:
-        select = f"--select index/{folder.resolve().name}"
+    corpus = _read_shape(folder).get("corpus")
+    if corpus is not None:
+        select = f"--select corpus/{corpus} --select index/{folder.resolve().name}"
         return f"If a build was interrupted, run `latentlens-dag build`; if files were lost, with `--force {select}`."
     return _REMAKE
 

@@ -1,75 +1,150 @@
-"""The commands that build and tell what is built: build, plan, status."""
+"""The commands that build and tell what is built: build, plan, status.
+
+What a newcomer gets wrong: what steps print is not the command's answer. With --json, stdout holds one JSON
+document and nothing else.
+"""
 
 from __future__ import annotations
 
-import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from latentlens_dag.commands.common import home_option, json_option, print_facts, studies_argument
+from latentlens_dag.commands.progress import Progress, duration, steps_noted
+from latentlens_dag.dag.watching import Watcher
+from latentlens_dag.errors import GO_ON, Interrupted
 from latentlens_dag.home import find_home
 
 if TYPE_CHECKING:
-    from latentlens_dag.dag.driver import Ran
+    from latentlens_dag.dag.driver import Project
+    from latentlens_dag.dag.estimate import StepWork
+    from latentlens_dag.dag.locking import Owner
+    from latentlens_dag.dag.runs import Ran
+    from latentlens_dag.dag.staleness import Need
+
+TO_BUILD = 3
+"""Exit code of `plan --exit-code` where something is to be built; no failure has it."""
+
+select_option = click.option(
+    "--select",
+    "names",
+    multiple=True,
+    metavar="NAME",
+    help="Only this, and what it is made from: an asset's key or the beginning of several (study/demo/judgements), or "
+    "parts of keys (judgements/V04, visual, L02), with [02] one partition. May be repeated.",
+)
+force_option = click.option(
+    "--force",
+    is_flag=True,
+    help="Build what is named even where it is up to date; what that is made from, only as needed.",
+)
 
 
 @click.command()
 @studies_argument
-@click.option("--select", "asset", help="Only this asset, or those that begin so, and what they are made from.")
-@click.option("--force", is_flag=True, help="Build what is selected even where it is up to date.")
+@select_option
+@force_option
+@click.option("--wait", is_flag=True, help="Wait for another build of the same home instead of refusing.")
 @home_option
 @json_option
-def build(studies: Sequence[str], asset: str | None, force: bool, home: Path | None, as_json: bool) -> None:
-    """Build what is missing or out of date, and nothing else."""
-    from latentlens_dag.dag.driver import build_lock, open_project
+def build(
+    studies: Sequence[str], names: Sequence[str], force: bool, wait: bool, home: Path | None, as_json: bool
+) -> None:
+    """Build what is missing or out of date, and nothing else.
 
-    with open_project(find_home(home)) as project, build_lock(project.home), _progress_on_terminal():
-        selection = project.select(studies, asset)
-        project.observe(selection)
-        planned = len(project.plan(selection))
-        counter = _Counter(planned, quiet=as_json)
-        ran = project.build(selection, force, counter)
-    print_facts([_ran_facts(one) for one in ran], as_json, lambda: _build_end(ran))
-
-
-@click.command()
-@studies_argument
-@click.option("--select", "asset", help="Only this asset, or those that begin so, and what they are made from.")
-@home_option
-@json_option
-def plan(studies: Sequence[str], asset: str | None, home: Path | None, as_json: bool) -> None:
-    """Say what `build` would do, and why."""
+    Exit codes: 0 done, 1 a step failed, 2 a mistake of yours, 130 interrupted.
+    """
     from latentlens_dag.dag.driver import open_project
+    from latentlens_dag.dag.locking import build_lock
 
-    with open_project(find_home(home)) as project:
-        selection = project.select(studies, asset)
-        project.observe(selection)
-        needs = project.plan(selection)
-    facts = [{"asset": n.key.to_user_string(), "partition": n.partition, "reason": n.reason} for n in needs]
-    lines = [str(need) for need in needs] or ["Everything is up to date."]
-    print_facts(facts, as_json, lambda: "\n".join(lines))
+    with _apart(as_json), open_project(find_home(home)) as project:
+        selection = project.select(studies, names)
+        with build_lock(project.home, wait, lambda text: click.echo(text, err=True)):
+            project.cancel_orphans()
+            project.observe(selection)
+            with _watcher(project, as_json) as watcher:
+                ran = project.build(selection, force, watcher)
+    facts = {"parts": sum(len(one.needs) for one in ran), "runs": [_ran_facts(one) for one in ran]}
+    print_facts(facts, as_json, lambda: _build_end(ran))
 
 
 @click.command()
 @studies_argument
+@select_option
+@force_option
+@click.option("--exit-code", is_flag=True, help=f"Exit with {TO_BUILD} where something is to be built, else with 0.")
 @home_option
 @json_option
-def status(studies: Sequence[str], home: Path | None, as_json: bool) -> None:
+def plan(
+    studies: Sequence[str],
+    names: Sequence[str],
+    force: bool,
+    exit_code: bool,
+    home: Path | None,
+    as_json: bool,
+) -> None:
+    """Say what `build` would do, why, and how much work it is."""
+    from latentlens_dag.dag.driver import open_project
+    from latentlens_dag.dag.locking import building
+
+    with _apart(as_json), open_project(find_home(home)) as project:
+        owner = building(project.home)
+        selection = project.select(studies, names)
+        project.observe(selection)
+        needs = project.plan(selection, force)
+        work = project.work(needs)
+    facts = {
+        "parts": [{"asset": n.key.to_user_string(), "partition": n.partition, "reason": n.reason} for n in needs],
+        "steps": [one._asdict() for one in work],
+        "building": _owner_facts(owner),
+    }
+    print_facts(facts, as_json, lambda: "\n".join([*_owner_lines(owner), *_plan_lines(needs, work)]))
+    if exit_code and needs:
+        sys.exit(TO_BUILD)
+
+
+@click.command()
+@studies_argument
+@select_option
+@home_option
+@json_option
+def status(studies: Sequence[str], names: Sequence[str], home: Path | None, as_json: bool) -> None:
     """Say what is built, what is missing and what is out of date, step by step."""
     from latentlens_dag.dag.driver import open_project
+    from latentlens_dag.dag.locking import building
 
-    with open_project(find_home(home)) as project:
-        facts = project.status(project.select(studies))
-    width = max((len(fact["step"]) for fact in facts), default=0)
-    lines = [f"{'step':{width}}  {'built':>9}  {'missing':>7}  {'stale':>5}"]
-    for fact in facts:
-        built = f"{fact['built']}/{fact['parts']}"
-        lines.append(f"{fact['step']:{width}}  {built:>9}  {fact['missing']:>7}  {fact['stale']:>5}")
-    print_facts(facts, as_json, lambda: "\n".join(lines))
+    with _apart(as_json), open_project(find_home(home)) as project:
+        owner = building(project.home)
+        steps = project.status(project.select(studies, names))
+    facts = {"steps": steps, "building": _owner_facts(owner)}
+    print_facts(facts, as_json, lambda: "\n".join([*_owner_lines(owner), *_status_lines(steps)]))
+
+
+@contextmanager
+def _watcher(project: Project, quiet: bool) -> Iterator[Watcher]:
+    """What tells of the build on stderr; where that is interrupted, the message says how far it was."""
+    if quiet:
+        yield Watcher()
+        return
+    step_of = {key: unit.name for unit in project.units for key in unit.keys}
+    progress = Progress(sys.stderr, step_of, project.speeds)
+    try:
+        with steps_noted(progress):
+            yield progress
+    except Interrupted as error:
+        where = f"Interrupted in {progress.step}, after {progress.done} of {progress.total} parts."
+        told = where if progress.step else str(error)
+        raise Interrupted(f"{told} {GO_ON}", error.number) from error
+
+
+def _apart(as_json: bool) -> Any:
+    """Where stdout is to be JSON, let what steps print go to stderr."""
+    return redirect_stdout(sys.stderr) if as_json else nullcontext()
 
 
 def _build_end(ran: list[Ran]) -> str:
@@ -82,41 +157,47 @@ def _ran_facts(ran: Ran) -> dict[str, Any]:
     return {"partition": ran.partition, "built": needs, "steps": ran.steps, "wall_s": ran.wall_s}
 
 
-class _Counter:
-    """Tells on the terminal how far a build is, run by run."""
-
-    def __init__(self, planned: int, quiet: bool) -> None:
-        self._planned, self._done, self._quiet = planned, 0, quiet
-
-    def __call__(self, ran: Ran) -> None:
-        self._done += len(ran.needs)
-        if self._quiet:
-            return
-        part = f"[{ran.partition}]" if ran.partition else ""
-        share = f"{min(self._done, self._planned):>3}/{self._planned}"
-        for step, wall_s in ran.steps.items():
-            click.echo(f"{share}  {step.replace('__', '/')}{part}  {wall_s:.1f} s", err=True)
+def _plan_lines(needs: list[Need], work: list[StepWork]) -> list[str]:
+    if not needs:
+        return ["Everything is up to date."]
+    width = max(len(one.step) for one in work)
+    lines = [*map(str, needs), "", f"{'step':{width}}  {'parts':>5}  {'time':>10}  {'rows':>12}  {'size':>9}"]
+    for one in work:
+        took = "unknown" if one.wall_s is None else duration(one.wall_s)
+        rows = "unknown" if one.rows is None else f"{one.rows:,}"
+        lines.append(f"{one.step:{width}}  {one.parts:>5}  {took:>10}  {rows:>12}  {_size(one.size_bytes):>9}")
+    return [*lines, f"{len(needs)} parts of {len(work)} steps, {_whole_time(work)}. {_AT_MOST}"]
 
 
-class _ProgressHandler(logging.Handler):
-    """One line on the terminal, written over."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        sys.stderr.write(f"\r\x1b[2K  {record.getMessage()}\r")
-        sys.stderr.flush()
+_AT_MOST = "At most: where a step writes the same content again, what follows it is not run."
 
 
-class _progress_on_terminal:
-    """Show the progress of steps while they run, where stderr is a terminal."""
+def _whole_time(work: list[StepWork]) -> str:
+    known = sum(one.wall_s for one in work if one.wall_s is not None)
+    unknown = sum(one.wall_s is None for one in work)
+    if unknown == len(work):
+        return "which never ran here, so that their time is unknown"
+    return f"about {duration(known)} by their last runs" + (f", without {unknown} that never ran" if unknown else "")
 
-    def __enter__(self) -> None:
-        from latentlens_dag.dag.reporting import PROGRESS_LOGGER
 
-        self._logger, self._handler = logging.getLogger(PROGRESS_LOGGER), _ProgressHandler()
-        if sys.stderr.isatty():
-            self._logger.addHandler(self._handler)
-            self._logger.setLevel(logging.INFO)
-            self._logger.propagate = False
+def _size(size_bytes: int | None) -> str:
+    if size_bytes is None:
+        return "unknown"
+    return f"{size_bytes / 1e6:,.1f} MB" if size_bytes < 1e9 else f"{size_bytes / 1e9:,.1f} GB"
 
-    def __exit__(self, *_: object) -> None:
-        self._logger.removeHandler(self._handler)
+
+def _status_lines(steps: list[dict[str, Any]]) -> list[str]:
+    width = max((len(fact["step"]) for fact in steps), default=0)
+    lines = [f"{'step':{width}}  {'built':>9}  {'missing':>7}  {'stale':>5}"]
+    for fact in steps:
+        built = f"{fact['built']}/{fact['parts']}"
+        lines.append(f"{fact['step']:{width}}  {built:>9}  {fact['missing']:>7}  {fact['stale']:>5}")
+    return lines
+
+
+def _owner_lines(owner: Owner | None) -> list[str]:
+    return [] if owner is None else [f"A build of this home is running ({owner}); what follows is as of now.", ""]
+
+
+def _owner_facts(owner: Owner | None) -> dict[str, Any] | None:
+    return None if owner is None else owner._asdict()

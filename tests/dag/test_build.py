@@ -195,7 +195,7 @@ def test_what_is_selected_is_built_with_what_it_is_made_from_and_nothing_else(
 ) -> None:
     project = copy_of(fresh_project)
     with opened(project) as one:
-        selection = one.select(["tiny"], "study/tiny/logitlens/V01")
+        selection = one.select(["tiny"], ["study/tiny/logitlens/V01"])
         one.observe(selection)
         ran = {n.key.to_user_string() for run in one.build(selection) for n in run.needs}
     chain = {"images/pictures/pictures", "study/tiny/model_checks", "study/tiny/visual/V01", "study/tiny/logitlens/V01"}
@@ -256,7 +256,7 @@ def test_a_check_that_is_added_runs_the_checks_and_nothing_after_them(
 
 
 def test_a_second_build_of_the_same_home_is_refused(tmp_path: Path) -> None:
-    from latentlens_dag.dag.driver import build_lock
+    from latentlens_dag.dag.locking import build_lock
     from latentlens_dag.errors import UserError
     from latentlens_dag.home import Home
 

@@ -178,10 +178,10 @@ def test_outside_a_project_the_message_says_where_to_go(tmp_path: Path) -> None:
 
 def test_facts_come_as_json_on_request(built_project: Path) -> None:
     status = json.loads(_run(built_project, "status", "--json").stdout)
-    assert {"step": "study/tiny/visual", "parts": 8, "built": 8, "missing": 0, "stale": 0} in status
-    assert json.loads(_run(built_project, "plan", "--json").stdout) == []
+    assert {"step": "study/tiny/visual", "parts": 8, "built": 8, "missing": 0, "stale": 0} in status["steps"]
+    assert json.loads(_run(built_project, "plan", "--json").stdout) == {"parts": [], "steps": [], "building": None}
 
 
 def test_another_home_is_another_history(built_project: Path, tmp_path: Path) -> None:
     status = json.loads(_run(built_project, "status", "--json", "--home", str(tmp_path / "home")).stdout)
-    assert sum(step["built"] for step in status) == 0
+    assert sum(step["built"] for step in status["steps"]) == 0

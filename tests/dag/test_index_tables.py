@@ -14,7 +14,7 @@ from .conftest import opened
 def _build_tables(project: Path) -> Path:
     """Build the layer table of contextual layer 1 again, whatever is there; give its folder."""
     with opened(project) as one:
-        selection = one.select([], "index/words/table/L01")
+        selection = one.select([], ["index/words/table/L01"])
         one.observe(selection)
         one.build(selection, force=True)
     return project / ".latentlens" / "warehouse" / "index" / "words" / "layer_01.lance"

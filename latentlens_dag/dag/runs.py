@@ -1,0 +1,192 @@
+"""One Dagster run of a build: in this process, told of as it goes, and ended in Dagster's history however it ends.
+
+What a newcomer gets wrong: a run is a record in Dagster's history, which nobody ends for a process that was
+killed. The next build does (`cancel_orphans`).
+"""
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import dagster as dg
+from dagster._core.errors import DagsterExecutionInterruptedError
+from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES, DagsterRun
+from dagster._core.utils import make_new_run_id
+
+from latentlens_dag.dag.staleness import Need
+from latentlens_dag.dag.versions import FORCED
+from latentlens_dag.dag.watching import Watcher
+from latentlens_dag.errors import UserError
+from latentlens_dag.home import Home, disk_error
+
+BUILD = "latentlens/build"  # tag of a build's runs: its process
+_OPEN = [*IN_PROGRESS_RUN_STATUSES, dg.DagsterRunStatus.NOT_STARTED]
+
+
+class Ran(NamedTuple):
+    """One Dagster run of a build."""
+
+    partition: str | None
+    needs: list[Need]
+    steps: dict[str, float]
+    """Wall time of each step, in seconds."""
+    wall_s: float
+
+
+class BuildFailed(Exception):
+    """A step failed for a reason that is not the user's; its message holds the error, `trace` the rest."""
+
+    def __init__(self, message: str, trace: str = "") -> None:
+        """Keep the trace apart, for --debug."""
+        super().__init__(message)
+        self.trace = trace
+
+
+@dataclass(frozen=True)
+class Runner:
+    """What a build runs its steps with."""
+
+    job: dg.JobDefinition
+    """The job of all assets."""
+    instance: dg.DagsterInstance
+    home: Home
+    names: Mapping[str, str]
+    """What people call a step, by what Dagster calls it."""
+
+    def run(self, needs: list[Need], watcher: Watcher, forced: bool) -> Ran:
+        """Build what is needed, all of one partition, in one Dagster run.
+
+        Args:
+            needs: what to build.
+            watcher: is told of the steps as they go.
+            forced: whether the steps are to take nothing from what was built before.
+
+        Raises:
+            UserError: where a step failed because of the user's input or of a disk that takes nothing more.
+            BuildFailed: where a step failed for another reason.
+            KeyboardInterrupt: where the run was interrupted; Dagster's history says so too.
+        """
+        start, run_id, partition = time.monotonic(), make_new_run_id(), needs[0].partition
+        listener = _Listener(self, run_id, partition, watcher)
+        self.instance.add_event_listener(run_id, listener)
+        with _quiet_dagster(), _ended(self.instance, run_id):
+            result = self.job.get_subset(asset_selection={need.key for need in needs}).execute_in_process(
+                instance=self.instance,
+                run_id=run_id,
+                partition_key=partition,
+                raise_on_error=False,
+                tags={BUILD: f"{os.getpid()}@{socket.gethostname()}"} | ({FORCED: "true"} if forced else {}),
+                run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+            )
+        if not result.success:
+            _raise_failure(result, listener.name, self.home)
+        return Ran(partition, needs, listener.steps, time.monotonic() - start)
+
+
+def cancel_orphans(instance: dg.DagsterInstance) -> list[str]:
+    """End the runs of builds that were killed, in Dagster's history; give their ids. Call it with the build lock held.
+
+    A run that was launched again from the UI has its parent's tags, but is not a build's.
+    """
+    going = instance.get_runs(dg.RunsFilter(statuses=_OPEN))
+    orphans = [run for run in going if BUILD in run.tags and run.parent_run_id is None]
+    for run in orphans:
+        instance.report_run_canceled(run, f"The build's process ({run.tags[BUILD]}) ended before this run did.")
+    return [run.run_id for run in orphans]
+
+
+class _Listener:
+    """Tells a watcher of what Dagster records of a run, in the field's names."""
+
+    def __init__(self, runner: Runner, run_id: str, partition: str | None, watcher: Watcher) -> None:
+        self.steps: dict[str, float] = {}
+        self._runner, self._run_id, self._watcher = runner, run_id, watcher
+        self._suffix = f"[{partition}]" if partition else ""
+
+    def name(self, op: str | None) -> str:
+        """study/demo/visual[00] for demo_visual."""
+        return f"{self._step(op)}{self._suffix}"
+
+    def _step(self, op: str | None) -> str:
+        return self._runner.names.get(str(op), str(op))
+
+    def __call__(self, entry: dg.EventLogEntry) -> None:
+        event = entry.dagster_event
+        if event is None:
+            return
+        if event.is_step_start:
+            self._watcher.started(self.name(event.step_key))
+        elif event.is_step_materialization and event.asset_key is not None:
+            self._watcher.built(event.asset_key, event.partition)
+        elif event.is_step_success:
+            wall_s = event.step_success_data.duration_ms / 1000
+            self.steps[self._step(event.step_key)] = wall_s
+            self._watcher.finished(self.name(event.step_key), wall_s)
+        elif event.is_step_failure and _is_interrupt(event.step_failure_data.error):
+            # Dagster then records the run as canceled instead of failed.
+            instance = self._runner.instance
+            instance.report_run_canceling(_run(instance, self._run_id))
+
+
+def _is_interrupt(error: Any) -> bool:
+    names = {KeyboardInterrupt.__name__, DagsterExecutionInterruptedError.__name__}
+    return error is not None and error.cls_name in names
+
+
+def _run(instance: dg.DagsterInstance, run_id: str) -> DagsterRun:
+    run = instance.get_run_by_id(run_id)
+    assert run is not None
+    return run
+
+
+@contextmanager
+def _ended(instance: dg.DagsterInstance, run_id: str) -> Iterator[None]:
+    """Leave no run open in Dagster's history, whatever is raised."""
+    try:
+        yield
+    finally:
+        run = instance.get_run_by_id(run_id)
+        if run is not None and run.status in _OPEN:
+            instance.report_run_canceled(run, "The build was stopped before this run ended.")
+
+
+def _raise_failure(result: Any, name: Callable[[str | None], str], home: Home) -> None:
+    """Turn a failed run into one error: an interrupt, the user's, where it was the user's, else `BuildFailed`."""
+    for happened in result.all_events:
+        error = happened.step_failure_data.error if happened.is_step_failure else None
+        if _is_interrupt(error):
+            raise KeyboardInterrupt
+        while error is not None:
+            if error.cls_name == UserError.__name__:
+                raise UserError(_message(error))
+            if error.cls_name == dg.Failure.__name__ or error.cause is None:
+                what = f"{name(happened.step_key)} failed"
+                told = disk_error(home, error.message, what)
+                raise told or BuildFailed(f"{what}: {_message(error)}", error.to_string())
+            error = error.cause
+    raise BuildFailed("A run failed before its first step; Dagster's UI says more.")
+
+
+def _message(error: Any) -> str:
+    """The text of a serialized error, without its class."""
+    text: str = error.message.strip()
+    for prefix in (f"{UserError.__module__}.{UserError.__name__}: ", "dagster_shared.error.", f"{error.cls_name}: "):
+        text = text.removeprefix(prefix)
+    return text
+
+
+@contextmanager
+def _quiet_dagster() -> Iterator[None]:
+    """Keep Dagster's own lines off the terminal; its log has them all."""
+    logger = logging.getLogger("dagster")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

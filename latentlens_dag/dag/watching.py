@@ -1,0 +1,31 @@
+"""What a build tells while it goes on. No Dagster here, so that the command line can import it at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+    from latentlens_dag.dag.segments import Target
+    from latentlens_dag.dag.staleness import Need
+
+
+class Watcher:
+    """Is told how a build goes on; this one says nothing."""
+
+    def planned(self, needs: Sequence[Need]) -> None:
+        """What may be run, before anything is."""
+
+    def started(self, step: str) -> None:
+        """A step begins: study/demo/visual[00]."""
+
+    def built(self, key: dg.AssetKey, partition: str | None) -> None:
+        """A partition of an asset is built."""
+
+    def finished(self, step: str, wall_s: float) -> None:
+        """A step has ended, after so many seconds."""
+
+    def settled(self, targets: Sequence[Target]) -> None:
+        """Nothing is left to do for these: they are built, or turned out to be up to date."""
