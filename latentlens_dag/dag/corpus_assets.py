@@ -25,7 +25,7 @@ _SENTENCES, _SHARDS, _ORDER = 1, 1, 1  # algorithms
 def corpus_definitions(corpus: "Corpus", source: core.Source, ordered: bool) -> dg.Definitions:
     """source -> sentences -> shards[shard]; where an index is to know the source's order, source -> order too."""
     order = [_order(corpus, source)] if ordered else []
-    observed_source = text_source(keys.corpus(corpus.name, "source"), source, f"corpus_{corpus.name}")
+    observed_source = text_source(keys.corpus(corpus.name, "source"), source, f"corpus/{corpus.name}")
     return dg.Definitions(assets=[observed_source, _sentences(corpus, source), _shards(corpus), *order])
 
 
@@ -43,6 +43,7 @@ def observed(key: dg.AssetKey, path: Path, group: str) -> dg.SourceAsset:
         key=key,
         group_name=group,
         metadata={SOURCE_PATH: str(path), **({SOURCE_TRUSTED: True} if is_trusted(path) else {})},
+        tags=_kind("file"),
         description=f"The source `{path.name}`, as it is now: its version is the hash of its content.",
     )
     def source(warehouse: WarehouseResource) -> dg.DataVersion:
@@ -71,6 +72,7 @@ def pinned(key: dg.AssetKey, version: str, what: str, group: str) -> dg.SourceAs
         key=key,
         group_name=group,
         metadata={SOURCE_VERSION: version},
+        tags=_kind("huggingface"),
         description=f"{what}. It never changes, so its version is the hash of its name.",
     )
     def source() -> dg.DataVersion:
@@ -79,11 +81,16 @@ def pinned(key: dg.AssetKey, version: str, what: str, group: str) -> dg.SourceAs
     return source
 
 
+def _kind(name: str) -> dict[str, str]:
+    """What the UI shows as a kind; sources do not take `kinds` as assets do."""
+    return {f"dagster/kind/{name}": ""}
+
+
 def _sentences(corpus: "Corpus", source: core.Source) -> dg.AssetsDefinition:
     @dg.asset(
         key=keys.corpus(corpus.name, "sentences"),
         deps=[keys.corpus(corpus.name, "source")],
-        group_name=f"corpus_{corpus.name}",
+        group_name=f"corpus/{corpus.name}",
         kinds={"parquet"},
         code_version=version_of(_SENTENCES, **fields_read(source)),
         description="The distinct sentences of the source, in order of their ids.",
@@ -100,7 +107,7 @@ def _order(corpus: "Corpus", source: core.Source) -> dg.AssetsDefinition:
     @dg.asset(
         key=keys.corpus(corpus.name, "order"),
         deps=[keys.corpus(corpus.name, "source")],
-        group_name=f"corpus_{corpus.name}",
+        group_name=f"corpus/{corpus.name}",
         kinds={"parquet"},
         code_version=version_of(_ORDER, **fields_read(source)),
         description="Where each distinct sentence first comes in the source, for indexes with `sampling: first`.",
@@ -125,7 +132,7 @@ def _shards(corpus: "Corpus") -> dg.AssetsDefinition:
         key=keys.corpus(corpus.name, "shards"),
         deps=[keys.corpus(corpus.name, "sentences")],
         partitions_def=keys.partitions(corpus.shards),
-        group_name=f"corpus_{corpus.name}",
+        group_name=f"corpus/{corpus.name}",
         kinds={"parquet"},
         code_version=version_of(_SHARDS, shards=corpus.shards),
         description="The sentences whose ids fall into the shard.",

@@ -30,7 +30,7 @@ Source = Path | TableSource
 
 def image_definitions(images: "ImageSet", source: Source) -> dg.Definitions:
     """source (-> originals) -> pictures[batch]; regions_source -> regions[batch], where there are regions."""
-    group = f"images_{images.name}"
+    group = f"images/{images.name}"
     assets: list[Any] = [_source(images, source, group), _pictures(images, source)]
     if not isinstance(source, Path):
         assets.append(_originals(images, source))
@@ -54,7 +54,7 @@ def _originals(images: "ImageSet", source: TableSource) -> dg.AssetsDefinition:
     @dg.asset(
         key=keys.images(images.name, "originals"),
         deps=[keys.images(images.name, "source")],
-        group_name=f"images_{images.name}",
+        group_name=f"images/{images.name}",
         kinds={"parquet"},
         code_version=version_of(_ORIGINALS, **fields),
         description="The distinct pictures of the source, as files named by their ids, and their names.",
@@ -70,7 +70,7 @@ def _pictures(images: "ImageSet", source: Source) -> dg.AssetsDefinition:
         key=keys.images(images.name, "pictures"),
         deps=[keys.images(images.name, "source" if isinstance(source, Path) else "originals")],
         partitions_def=keys.partitions(images.batches),
-        group_name=f"images_{images.name}",
+        group_name=f"images/{images.name}",
         kinds={"parquet"},
         code_version=version_of(_PICTURES, batches=images.batches),
         description="Ids, names, sizes and thumbnails of the pictures whose ids fall into the batch.",
@@ -95,7 +95,7 @@ def _regions(images: "ImageSet", source: Source, file: Path) -> dg.AssetsDefinit
         key=keys.images(images.name, "regions"),
         deps=[keys.images(images.name, "pictures"), keys.images(images.name, "regions_source")],
         partitions_def=keys.partitions(images.batches),
-        group_name=f"images_{images.name}",
+        group_name=f"images/{images.name}",
         kinds={"parquet"},
         code_version=version_of(_REGIONS),
         description="The annotated regions of the batch's pictures: what can be seen where, in words.",

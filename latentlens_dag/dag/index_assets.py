@@ -33,7 +33,7 @@ _CANDIDATES, _SELECTION, _OCCURRENCES, _CONTEXTUAL, _TABLE = 1, 1, 1, 1, 1  # al
 
 def index_definitions(index: "Index", corpus: "Corpus", layers: list[int]) -> dg.Definitions:
     """candidates[shard] -> selection -> occurrences[shard] -> contextual/L..[shard] -> table/L.. ."""
-    source = model_source(keys.index(index.name, "language_model"), index.named_model, f"index_{index.name}")
+    source = model_source(keys.index(index.name, "language_model"), index.named_model, f"index/{index.name}")
     steps = [_candidates(index, corpus), _selection(index, corpus), _occurrences(index, corpus, layers)]
     return dg.Definitions(assets=[source, *steps, _contextual(index, corpus, layers), _tables(index, corpus, layers)])
 
@@ -47,7 +47,7 @@ def _candidates(index: "Index", corpus: "Corpus") -> dg.AssetsDefinition:
         key=keys.index(index.name, "candidates"),
         deps=[keys.corpus(corpus.name, "shards"), keys.index(index.name, "language_model"), *order],
         partitions_def=keys.partitions(corpus.shards),
-        group_name=f"index_{index.name}",
+        group_name=f"index/{index.name}",
         kinds={"transformers", "parquet"},
         code_version=version_of(_CANDIDATES, **fields),
         description="What a shard offers: its tokens' distinct prefixes, of each token no more than may be kept.",
@@ -77,7 +77,7 @@ def _selection(index: "Index", corpus: "Corpus") -> dg.AssetsDefinition:
     @dg.asset(
         key=keys.index(index.name, "selection"),
         deps=[keys.index(index.name, "candidates")],
-        group_name=f"index_{index.name}",
+        group_name=f"index/{index.name}",
         kinds={"polars", "parquet"},
         code_version=version_of(_SELECTION, contexts_per_token=index.contexts_per_token, shards=corpus.shards),
         description="The occurrences that the index keeps, over all shards.",
@@ -98,7 +98,7 @@ def _occurrences(index: "Index", corpus: "Corpus", layers: list[int]) -> dg.Asse
         key=keys.index(index.name, "occurrences"),
         deps=[keys.index(index.name, "candidates"), keys.index(index.name, "selection")],
         partitions_def=keys.partitions(corpus.shards),
-        group_name=f"index_{index.name}",
+        group_name=f"index/{index.name}",
         kinds={"polars", "parquet"},
         code_version=version_of(_OCCURRENCES, shape=shape),
         description="The shard's occurrences that the selection kept, in order of key.",
@@ -127,7 +127,7 @@ def _contextual(index: "Index", corpus: "Corpus", layers: list[int]) -> dg.Asset
                 deps=deps,
                 skippable=True,
                 code_version=version_of(_CONTEXTUAL, **_unless_prefix(index)),
-                group_name=f"index_{index.name}",
+                group_name=f"index/{index.name}/contextual",
                 kinds={"torch", "lance"},
                 description=f"The occurrences' states entering block {layer}; one forward pass for all layers.",
             )
@@ -204,7 +204,7 @@ def _tables(index: "Index", corpus: "Corpus", layers: list[int]) -> dg.AssetsDef
                 deps=[keys.contextual(index.name, layer)],
                 skippable=True,
                 code_version=version_of(_TABLE, shards=corpus.shards),
-                group_name=f"index_{index.name}",
+                group_name=f"index/{index.name}/table",
                 kinds={"lancedb"},
                 description=f"The layer table of contextual layer {layer}: one row per occurrence, one atomic version.",
             )

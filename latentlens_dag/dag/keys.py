@@ -2,7 +2,8 @@
 
 What a newcomer gets wrong: a layer is part of an asset's key, a shard or batch is a partition. A new
 layer is then a new asset, and a removed one makes what was computed from it stale; as partitions, both
-would go unnoticed.
+would go unnoticed. The UI's groups are the folders of the keys (`study/demo/visual`): unfolding `study` shows the
+studies, unfolding a study its steps, unfolding a step its layers.
 """
 
 from __future__ import annotations

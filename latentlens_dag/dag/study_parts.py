@@ -41,8 +41,8 @@ class StudyParts:
 
     @property
     def group(self) -> str:
-        """The group of its assets."""
-        return f"study_{self.study.name}"
+        """The group of its assets; those of its layers have groups inside of it."""
+        return f"study/{self.study.name}"
 
     @property
     def of_texts(self) -> bool:
@@ -103,7 +103,7 @@ def layer_specs(
             deps=deps[layer],
             skippable=True,
             code_version=version,
-            group_name=parts.group,
+            group_name="/".join(key.path[:-1]),
             kinds=kinds,
             description=text.format(layer=layer),
         )

@@ -25,7 +25,7 @@ _TEXTS = 1  # algorithm
 def text_definitions(texts: "TextSet", source: core.Source) -> dg.Definitions:
     """source -> texts[batch]."""
     return dg.Definitions(
-        assets=[text_source(keys.texts(texts.name, "source"), source, f"texts_{texts.name}"), _texts(texts, source)]
+        assets=[text_source(keys.texts(texts.name, "source"), source, f"texts/{texts.name}"), _texts(texts, source)]
     )
 
 
@@ -34,7 +34,7 @@ def _texts(texts: "TextSet", source: core.Source) -> dg.AssetsDefinition:
         key=keys.texts(texts.name, "texts"),
         deps=[keys.texts(texts.name, "source")],
         partitions_def=keys.partitions(texts.batches),
-        group_name=f"texts_{texts.name}",
+        group_name=f"texts/{texts.name}",
         kinds={"parquet"},
         code_version=version_of(_TEXTS, batches=texts.batches, **fields_read(source)),
         description="The distinct texts whose ids fall into the batch, in order of their ids.",
