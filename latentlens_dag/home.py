@@ -30,6 +30,9 @@ concurrency:
   pools:
     default_limit: 1
     granularity: op
+  runs:
+    tag_concurrency_limits:
+      - {key: dagster/backfill, limit: 1}   # each run of a backfill loads its model: one at a time
 """
 
 
