@@ -36,10 +36,19 @@ def load_definitions(project: Path | None = None, home: Home | None = None) -> d
     Raises:
         UserError: where there is no project, its `assets/` is missing, or a defs.yaml is wrong.
     """
+    from latentlens_dag.dag.automation import build, build_when_needed
+
     warehouse = WarehouseResource(root=str((home or find_home()).warehouse.root))
+    # The steps of a run share a process: one of their own each would load torch, and the model, each time.
+    common = dg.Definitions(
+        resources={"warehouse": warehouse},
+        executor=dg.in_process_executor,
+        jobs=[build],
+        sensors=[build_when_needed],
+    )
     tree = _tree(project)
     with _told(tree):
-        return dg.Definitions.merge(tree.build_defs(), dg.Definitions(resources={"warehouse": warehouse}))
+        return dg.Definitions.merge(tree.build_defs(), common)
 
 
 def find_study(name: str, project: Path | None = None) -> "Study":

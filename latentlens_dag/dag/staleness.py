@@ -24,7 +24,15 @@ from dagster._core.loader import LoadingContext
 from dagster._core.storage.event_log.base import AssetRecord
 
 from latentlens_dag.dag.history import latest_by_partition
-from latentlens_dag.dag.versions import SOURCE_PATH, SOURCE_TRUSTED, SOURCE_VERSION, observed_version
+from latentlens_dag.dag.versions import (
+    SOURCE_PATH,
+    SOURCE_TRUSTED,
+    SOURCE_VERSION,
+    file_states,
+    observed_version,
+    remembered_version,
+)
+from latentlens_dag.identity import combined
 from latentlens_dag.remote_code import TrustedFolder
 from latentlens_dag.warehouse import Warehouse
 
@@ -61,13 +69,38 @@ def observe_sources(
     return changed
 
 
+def changed_sources(
+    graph: AssetGraph, instance: dg.DagsterInstance, warehouse: Warehouse, keys: Sequence[dg.AssetKey]
+) -> dict[dg.AssetKey, str]:
+    """The files and folders among `keys` that may differ from what Dagster knows, and how they look; none is read."""
+    changed = {}
+    for key in keys:
+        path = _source_path(_facts(graph.get(key).metadata))
+        if path is None:
+            continue
+        version = remembered_version(path, warehouse.observed(".".join(key.path)))
+        if version is None or version != _known_version(instance, key):
+            changed[key] = combined(f"{file} {state}" for file, state in file_states(path).items())
+    return changed
+
+
+def _facts(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: found.value if isinstance(found, dg.MetadataValue) else found for name, found in metadata.items()}
+
+
 def _version_now(metadata: Mapping[str, Any], memory: Path) -> str | None:
     """The version of a source as it is now; None for what is no source."""
-    facts = {name: found.value if isinstance(found, dg.MetadataValue) else found for name, found in metadata.items()}
-    if SOURCE_PATH in facts:
-        path = facts[SOURCE_PATH]
-        return observed_version(TrustedFolder(path) if facts.get(SOURCE_TRUSTED) else Path(path), memory)
-    return facts.get(SOURCE_VERSION)
+    facts = _facts(metadata)
+    path = _source_path(facts)
+    return facts.get(SOURCE_VERSION) if path is None else observed_version(path, memory)
+
+
+def _source_path(facts: Mapping[str, Any]) -> Path | None:
+    """The file or folder that a source is; None for one that is none."""
+    if SOURCE_PATH not in facts:
+        return None
+    path = Path(facts[SOURCE_PATH])
+    return TrustedFolder(path) if facts.get(SOURCE_TRUSTED) else path
 
 
 def find_needs(

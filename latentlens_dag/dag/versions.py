@@ -36,20 +36,35 @@ def observed_version(path: Path, memory: Path) -> str:
         memory: JSON file that remembers sizes, times and hashes between calls.
     """
     known = _remembered(memory)
-    # A model's card changes no result.
-    below = (file for file in path.rglob("*") if file.is_file() and file.name != "README.md")
-    files = sorted(below) if path.is_dir() else [path] if path.is_file() else []
     now = {}
-    for file in files:
-        facts = file.stat()
-        state = [facts.st_size, facts.st_mtime_ns]
+    for file, state in file_states(path).items():
         before = known.get(str(file), [None, None, ""])
         now[str(file)] = [*state, before[2] if before[:2] == state else file_digest(file)]
     if now != known:
         write_text(json.dumps(now, indent=1, sort_keys=True), memory)
+    return _version(path, now)
+
+
+def remembered_version(path: Path, memory: Path) -> str | None:
+    """What `observed_version` would give, where it need not read a file for that; else None."""
+    known, now = _remembered(memory), {str(file): state for file, state in file_states(path).items()}
+    if any(known.get(file, [])[:2] != state for file, state in now.items()):
+        return None
+    return _version(path, {file: known[file] for file in now})
+
+
+def file_states(path: Path) -> dict[Path, list[int]]:
+    """Size and time (nanoseconds) of a file, or of those of a folder that count, in order; none where it is missing."""
+    # A model's card changes no result.
+    below = (file for file in path.rglob("*") if file.is_file() and file.name != "README.md")
+    files = sorted(below) if path.is_dir() else [path] if path.is_file() else []
+    return {file: [(facts := file.stat()).st_size, facts.st_mtime_ns] for file in files}
+
+
+def _version(path: Path, now: dict[str, list]) -> str:
     base = path if path.is_dir() else path.parent
-    names = [f"{file.relative_to(base).as_posix()} {now[str(file)][2]}" for file in files]
-    return combined([*names, *(["trust_remote_code"] if is_trusted(path) else [])]) if files else "missing"
+    names = [f"{Path(file).relative_to(base).as_posix()} {facts[2]}" for file, facts in now.items()]
+    return combined([*names, *(["trust_remote_code"] if is_trusted(path) else [])]) if names else "missing"
 
 
 def _remembered(memory: Path) -> dict[str, list]:
