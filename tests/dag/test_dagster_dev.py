@@ -1,137 +1,151 @@
-"""The same graph from the UI: a real `dagster dev`, asked over its GraphQL, builds the whole study."""
+"""The same graph from the UI: a real `dagster dev`, asked over its GraphQL, builds, tries again, and automates.
 
-import json
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+One server for all tests here: it starts on a project that was never built, and its first backfill builds it.
+"""
+
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from latentlens_dag.testing import TINY_STUDY
+from latentlens_dag.testing import TINY_STUDY, tiny_project
+from tests.dagster_server import NODES, REPOSITORY, Server, asset_key, dagster_dev
 
 from .conftest import build, opened
 
-NODES = "{ assetNodes { assetKey { path } groupName kinds description isPartitioned isObservable opName } }"
-OBSERVE = """
-mutation ($executionParams: ExecutionParams!) { launchPipelineExecution(executionParams: $executionParams) {
-  __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message }
-  ... on PipelineNotFoundError { message } ... on RunConfigValidationInvalid { errors { message } } } }
+CHECKS = """
+query ($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode { assetChecksOrError {
+  ... on AssetChecks { checks { name blocking executionForLatestMaterialization { status evaluation {
+    success metadataEntries { label } } } } } } } } }
 """
-LAUNCH = """
-mutation ($params: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $params) {
-  __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }
+SENSOR = """
+query ($selector: SensorSelector!) { sensorOrError(sensorSelector: $selector) { ... on Sensor {
+  sensorState { status ticks(limit: 1) { status skipReason runIds error { message } } } } } }
 """
-STATUS = """
-query ($id: String!) { partitionBackfillOrError(backfillId: $id) {
-  __typename ... on PartitionBackfill { status error { message } } } }
+START_SENSOR = """
+mutation ($selector: SensorSelector!) { startSensor(sensorSelector: $selector) { __typename } }
+"""
+# The daemon looks at a backfill every 30 s, and no setting changes that. Python runs this file at the start of every
+# process of the server, and the daemon then looks every second.
+EVERY_SECOND = """
+import sys
+if "dagster._daemon" in sys.orig_argv:
+    import dagster._daemon.controller
+    dagster._daemon.controller.DEFAULT_DAEMON_INTERVAL_SECONDS = 1
 """
 
 
-class Server:
-    """A running `dagster dev`."""
-
-    def __init__(self, port: int) -> None:
-        self.port = port
-
-    def ask(self, query: str, **variables: Any) -> Any:
-        body = json.dumps({"query": query, "variables": variables}).encode()
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self.port}/graphql", body, {"Content-Type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            found = json.load(answer)
-        assert "errors" not in found, found["errors"]
-        return found["data"]
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server on a project of one shard and one batch: every run of the UI starts a process of its own."""
+    project, extra = tiny_project(tmp_path_factory.mktemp("served"), 1, 1), tmp_path_factory.mktemp("extra")
+    switched_off = TINY_STUDY.split("---\n")[-1].replace("name: tiny", "name: unused\n  enabled: false")
+    yaml = project / "assets" / "tiny" / "defs.yaml"
+    yaml.write_text(yaml.read_text() + "---\n" + switched_off)
+    (extra / "sitecustomize.py").write_text(EVERY_SECOND)
+    with dagster_dev(project, extra) as one:
+        yield one
 
 
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+@pytest.fixture(scope="module")
+def built(server: Server) -> tuple[Server, str]:
+    """The server, after a backfill of everything, and how that ended."""
+    with opened(server.project) as one:
+        one.observe(one.select())  # as the UI's "Observe sources" does
+    return server, server.backfill(
+        ["/".join(n["assetKey"]["path"]) for n in server.ask(NODES) if not n["isObservable"]]
+    )
 
 
-@contextmanager
-def dagster_dev(project: Path) -> Iterator[Server]:
-    """Start the server in a session of its own, wait until it answers, and end all of it afterwards."""
-    from latentlens_dag.home import Home
-
-    home = Home(project / ".latentlens")
-    home.prepare()
-    server = Server(_free_port())
-    command = [Path(sys.executable).with_name("dagster"), "dev", "-w", "workspace.yaml", "-h", "127.0.0.1"]
-    with (project / "dev.log").open("w") as log:
-        process = subprocess.Popen(
-            [*map(str, command), "-p", str(server.port)],
-            cwd=project,
-            env={**os.environ, "DAGSTER_HOME": str(home.dagster)},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            _wait(lambda: _answers(server), 120, lambda: (project / "dev.log").read_text()[-3000:])
-            yield server
-        finally:
-            os.killpg(process.pid, signal.SIGTERM)
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
+def _needs(project: Path) -> list[str]:
+    """What `build` would run."""
+    with opened(project) as one:
+        one.observe(one.select())
+        return [str(need.key.to_user_string()) for need in one.plan(one.select())]
 
 
-def _answers(server: Server) -> bool:
-    try:
-        return bool(server.ask(NODES)["assetNodes"])
-    except OSError:
-        return False
+def test_every_asset_has_a_group_a_description_and_kinds_and_a_study_that_is_off_has_no_assets(server: Server) -> None:
+    nodes = {"/".join(node["assetKey"]["path"]): node for node in server.ask(NODES)}
+    assert {"corpus/text/source", "index/words/table/L02", "study/tiny/latentlens/V01", "study/tiny/catalog"} <= set(
+        nodes
+    )
+    assert all(node["groupName"] != "default" and node["description"] and node["kinds"] for node in nodes.values())
+    assert not [key for key in nodes if key.startswith("study/unused")]
 
 
-def _wait(done: Callable[[], bool], limit_s: float, why: Callable[[], str]) -> None:
-    end = time.monotonic() + limit_s
-    while not done():
-        assert time.monotonic() < end, why()
-        time.sleep(0.5)
+def test_a_backfill_of_everything_succeeds_and_build_finds_nothing_left(built: tuple[Server, str]) -> None:
+    server, status = built
+    assert status == "COMPLETED_SUCCESS", server.log()
+    assert build(server.project) == []
 
 
-@pytest.fixture
-def small_project(fresh_project: Path, copy_of: Callable[[Path], Path]) -> Path:
-    """One shard, one batch: every run of the UI starts a process of its own."""
-    project = copy_of(fresh_project)
-    (project / "assets" / "tiny" / "defs.yaml").write_text(TINY_STUDY.replace("SHARDS", "1").replace("BATCHES", "1"))
-    return project
+def test_checks_are_shown_with_their_results(built: tuple[Server, str]) -> None:
+    server, _ = built
+    for key, names in {
+        "study/tiny/model_checks": {"causality", "final_norm"},
+        "index/words/contextual/L01": {"finite_unit_vectors"},
+        "index/words/table/L01": {"row_count"},
+        "study/tiny/visual/V00": {"finite_states"},
+        "study/tiny/latentlens/V01": {"sorted_neighbors"},
+    }.items():
+        checks = server.ask(CHECKS, key=asset_key(key))["assetChecksOrError"]["checks"]
+        assert names <= {check["name"] for check in checks}
+        for check in checks:
+            shown = check["executionForLatestMaterialization"]
+            assert check["blocking"] and shown["status"] == "SUCCEEDED" and shown["evaluation"]["success"]
+            assert [entry["label"] for entry in shown["evaluation"]["metadataEntries"]] == ["problems"]
 
 
-def test_the_ui_shows_the_graph_and_builds_it_and_build_finds_nothing_left(small_project: Path) -> None:
-    with dagster_dev(small_project) as server:
-        nodes = {"/".join(node["assetKey"]["path"]): node for node in server.ask(NODES)["assetNodes"]}
-        assert {
-            "corpus/text/source",
-            "index/words/table/L02",
-            "study/tiny/latentlens/V01",
-            "study/tiny/catalog",
-        } <= set(nodes)
-        assert all(node["groupName"] != "default" and node["description"] for node in nodes.values())
-        assert nodes["study/tiny/latentlens/V01"]["kinds"]
-        with opened(small_project) as one:
-            one.observe(one.select())  # as the UI's "Observe sources" does
-        assets = [{"path": node["assetKey"]["path"]} for node in nodes.values() if not node["isObservable"]]
-        launched = server.ask(LAUNCH, params={"assetSelection": assets, "allPartitions": True})[
-            "launchPartitionBackfill"
-        ]
-        assert launched["__typename"] == "LaunchBackfillSuccess", launched
+def test_a_selection_is_materialized_and_build_then_does_what_follows_from_it(built: tuple[Server, str]) -> None:
+    server, _ = built
+    corpus = server.project / "assets" / "tiny" / "corpus.txt"
+    corpus.write_text(corpus.read_text() + "The old boat sleeps near the school.\n")
+    with opened(server.project) as one:
+        one.observe(one.select())
+    run = server.materialize(["corpus/text/sentences"])
+    assert server.ended(run) == "SUCCESS", server.log()
+    assert server.steps(run) == {"corpus__text__sentences": "SUCCESS"}
+    ran = [label.split("[")[0] for label in build(server.project)]
+    assert "corpus/text/sentences" not in ran and "corpus/text/shards" in ran and "study/tiny/catalog" in ran
+    assert not [label for label in ran if label.startswith(("images/", "study/tiny/visual"))]
+    assert build(server.project) == []
 
-        def state() -> Any:
-            return server.ask(STATUS, id=launched["backfillId"])["partitionBackfillOrError"]
 
-        ended = {"COMPLETED_SUCCESS", "COMPLETED_FAILED", "FAILED", "CANCELED"}
-        _wait(lambda: state()["status"] in ended, 420, lambda: (small_project / "dev.log").read_text()[-3000:])
-        assert state()["status"] == "COMPLETED_SUCCESS", (small_project / "dev.log").read_text()[-3000:]
-    assert build(small_project) == []
+def test_a_retry_from_failure_runs_only_what_failed(built: tuple[Server, str]) -> None:
+    server, _ = built
+    file = server.project / "assets" / "tiny" / "regions.parquet"
+    whole = file.read_bytes()
+    file.write_bytes(b"cut short")
+    both = ["images/pictures/pictures", "images/pictures/regions"]
+    failed = server.materialize(both, "00")
+    assert server.ended(failed) == "FAILURE"
+    assert server.steps(failed) == {"images__pictures__pictures": "SUCCESS", "images__pictures__regions": "FAILURE"}
+    file.write_bytes(whole)
+    again = server.retry(failed)
+    assert server.ended(again) == "SUCCESS", server.log()
+    assert server.steps(again) == {"images__pictures__regions": "SUCCESS"}
+    assert build(server.project) == []
+
+
+def test_the_sensor_is_off_until_it_is_switched_on_and_then_builds_what_changed(built: tuple[Server, str]) -> None:
+    server, _ = built
+    selector = {**REPOSITORY, "sensorName": "build_when_needed"}
+
+    def state() -> Any:
+        return server.ask(SENSOR, selector=selector)["sensorState"]
+
+    def last_tick() -> Any:
+        return next(iter(state()["ticks"]), {"status": None, "skipReason": None})
+
+    assert state()["status"] == "STOPPED" and state()["ticks"] == []
+    corpus = server.project / "assets" / "tiny" / "corpus.txt"
+    corpus.write_text(corpus.read_text() + "A blue bus waits near the lake.\n")
+    assert server.ask(START_SENSOR, selector=selector)["__typename"] == "Sensor"
+    server.wait(lambda: bool(server.runs_of("build")))
+    (run,) = server.runs_of("build")
+    assert server.ended(run) == "SUCCESS", server.log()
+    assert _needs(server.project) == []
+    assert build(server.project) == []
+    server.wait(lambda: last_tick()["skipReason"] == "Everything is up to date.")
+    assert server.runs_of("build") == [run]
