@@ -95,7 +95,7 @@ class Server:
         """The runs of a job, the newest first."""
         return [run["runId"] for run in self.ask(RUNS, filter={"pipelineName": job})["results"]]
 
-    def wait(self, done: Callable[[], bool], limit_s: float = 600) -> None:
+    def wait(self, done: Callable[[], bool], limit_s: float = 1500) -> None:
         end = time.monotonic() + limit_s
         while not done():
             assert time.monotonic() < end, self.log()

@@ -1,20 +1,21 @@
-"""The build as a job of the UI, and a sensor that starts it when there is something to build.
+"""The build as a job of the UI, and a sensor that starts it when a source or a setting changed.
 
 What a newcomer gets wrong: there are no AutomationConditions on purpose. Seen with Dagster 1.13: `eager()` builds all
 that follows a step again even where it wrote the same bytes, and does not notice changed settings; a condition made
 of `data_version_changed()` and `code_version_changed()` stops at equal bytes, but notices neither what became stale
-before it was switched on nor a dependency that was taken away. The sensor asks `staleness.find_needs`, as `plan` does,
-and the job is `build`: both agree with the command line about what there is to do, and nothing else is run.
+before it was switched on nor a dependency that was taken away. The sensor only notices that something changed; what
+there is to do then finds the job, which is `latentlens-dag build`, and does nothing else.
 """
 
 # `from __future__ import annotations` is left out: Dagster resolves these annotations itself.
+from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
 from latentlens_dag.dag.resources import WarehouseResource
-from latentlens_dag.dag.staleness import Need, changed_sources, find_needs
+from latentlens_dag.dag.versions import SOURCE_PATH, file_states
 from latentlens_dag.errors import UserError
 from latentlens_dag.home import Home
 from latentlens_dag.identity import combined
@@ -24,7 +25,7 @@ _EVERY_S = 30
 
 @dg.op(description="Observe the sources, then build what is missing or out of date, and nothing else.")
 def build_what_is_needed(context: dg.OpExecutionContext, warehouse: WarehouseResource) -> None:
-    """What `latentlens-dag build` does, in one run; each of its steps is a run of its own, as there."""
+    """What `latentlens-dag build` does, in one run; its steps are in runs of their own, as there."""
     from latentlens_dag.dag.driver import Ran, build_lock, open_project
 
     def tell(ran: Ran) -> None:
@@ -50,23 +51,33 @@ def build() -> None:
     job_name=build.name,  # given the job itself, Dagster warns of its own beta parameter
     minimum_interval_seconds=_EVERY_S,
     default_status=dg.DefaultSensorStatus.STOPPED,
-    description="Looks whether a source changed or anything is missing or out of date, and then starts the job "
-    "`build`. Off until you switch it on. What failed is not tried again before something changes.",
+    description="Starts the job `build` when it is switched on, and then whenever a source or a setting changed. Off "
+    "until you switch it on. What failed is not tried again before something changes.",
 )
-def build_when_needed(context: dg.SensorEvaluationContext, warehouse: WarehouseResource) -> dg.SensorResult:
-    """One look; the cursor holds what was found when `build` was last started."""
+def build_when_something_changes(context: dg.SensorEvaluationContext, warehouse: WarehouseResource) -> dg.SensorResult:
+    """One look; the cursor holds how things were when `build` was last started."""
     assert context.repository_def is not None
-    graph, paths = context.repository_def.asset_graph, warehouse.paths
-    needs = find_needs(graph, context.instance, _targets(graph))
-    changed = changed_sources(graph, context.instance, paths, sorted(graph.observable_asset_keys))
-    found = _fingerprint(needs, changed)
-    if not found:
-        return dg.SensorResult(skip_reason="Everything is up to date.", cursor="")
-    if found == context.cursor:
-        return dg.SensorResult(skip_reason=f"`build` was started for this already, and did not end it: {_told(needs)}")
+    now = combined(_state(context.repository_def.asset_graph))
+    if now == context.cursor:
+        return dg.SensorResult(skip_reason="Nothing changed since `build` was last started.")
     if _is_building(_home(warehouse)):
-        return dg.SensorResult(skip_reason="A build is running.")
-    return dg.SensorResult(run_requests=[dg.RunRequest()], cursor=found)
+        return dg.SensorResult(skip_reason="Something changed, but a build is running: `build` is started after it.")
+    return dg.SensorResult(run_requests=[dg.RunRequest()], cursor=now)
+
+
+def _state(graph: AssetGraph) -> Iterator[str]:
+    """All that decides what is stale, as it is now: settings and dependencies, sizes and times of source files.
+
+    No file is read: a sensor has a minute, and only the build may take longer.
+    """
+    for key in sorted(graph.get_all_asset_keys()):
+        node = graph.get(key)
+        parts = node.partitions_def.get_partition_keys() if node.partitions_def else []
+        yield f"{key.to_user_string()} {node.code_version} {sorted(map(str, node.parent_keys))} {len(parts)}"
+        source = node.metadata.get(SOURCE_PATH)
+        if source is not None:
+            path = Path(str(source.value if isinstance(source, dg.MetadataValue) else source))
+            yield from (f"{file} {state}" for file, state in file_states(path).items())
 
 
 def _is_building(home: Home) -> bool:
@@ -78,27 +89,6 @@ def _is_building(home: Home) -> bool:
             return False
     except UserError:
         return True
-
-
-def _targets(graph: AssetGraph) -> list[tuple[dg.AssetKey, str | None]]:
-    """Every partition of every asset, in an order in which they can be built."""
-    whole: list[str | None] = [None]
-    found = []
-    for key in graph.toposorted_asset_keys:
-        if key in graph.materializable_asset_keys:
-            partitions = graph.get(key).partitions_def
-            found += [(key, one) for one in (partitions.get_partition_keys() if partitions else whole)]
-    return found
-
-
-def _fingerprint(needs: list[Need], changed: dict[dg.AssetKey, str]) -> str:
-    """What there is to do, in a word; empty where there is nothing."""
-    facts = [*map(str, needs), *(f"{key.to_user_string()} {state}" for key, state in changed.items())]
-    return combined(facts) if facts else ""
-
-
-def _told(needs: list[Need]) -> str:
-    return "; ".join(map(str, needs[:3])) + (f" and {len(needs) - 3} more" if len(needs) > 3 else "")
 
 
 def _home(warehouse: WarehouseResource) -> Home:

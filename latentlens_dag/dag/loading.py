@@ -36,7 +36,7 @@ def load_definitions(project: Path | None = None, home: Home | None = None) -> d
     Raises:
         UserError: where there is no project, its `assets/` is missing, or a defs.yaml is wrong.
     """
-    from latentlens_dag.dag.automation import build, build_when_needed
+    from latentlens_dag.dag.automation import build, build_when_something_changes
 
     warehouse = WarehouseResource(root=str((home or find_home()).warehouse.root))
     # The steps of a run share a process: one of their own each would load torch, and the model, each time.
@@ -44,7 +44,7 @@ def load_definitions(project: Path | None = None, home: Home | None = None) -> d
         resources={"warehouse": warehouse},
         executor=dg.in_process_executor,
         jobs=[build],
-        sensors=[build_when_needed],
+        sensors=[build_when_something_changes],
     )
     tree = _tree(project)
     with _told(tree):

@@ -42,15 +42,9 @@ def observed_version(path: Path, memory: Path) -> str:
         now[str(file)] = [*state, before[2] if before[:2] == state else file_digest(file)]
     if now != known:
         write_text(json.dumps(now, indent=1, sort_keys=True), memory)
-    return _version(path, now)
-
-
-def remembered_version(path: Path, memory: Path) -> str | None:
-    """What `observed_version` would give, where it need not read a file for that; else None."""
-    known, now = _remembered(memory), {str(file): state for file, state in file_states(path).items()}
-    if any(known.get(file, [])[:2] != state for file, state in now.items()):
-        return None
-    return _version(path, {file: known[file] for file in now})
+    base = path if path.is_dir() else path.parent
+    names = [f"{Path(file).relative_to(base).as_posix()} {facts[2]}" for file, facts in now.items()]
+    return combined([*names, *(["trust_remote_code"] if is_trusted(path) else [])]) if names else "missing"
 
 
 def file_states(path: Path) -> dict[Path, list[int]]:
@@ -59,12 +53,6 @@ def file_states(path: Path) -> dict[Path, list[int]]:
     below = (file for file in path.rglob("*") if file.is_file() and file.name != "README.md")
     files = sorted(below) if path.is_dir() else [path] if path.is_file() else []
     return {file: [(facts := file.stat()).st_size, facts.st_mtime_ns] for file in files}
-
-
-def _version(path: Path, now: dict[str, list]) -> str:
-    base = path if path.is_dir() else path.parent
-    names = [f"{Path(file).relative_to(base).as_posix()} {facts[2]}" for file, facts in now.items()]
-    return combined([*names, *(["trust_remote_code"] if is_trusted(path) else [])]) if names else "missing"
 
 
 def _remembered(memory: Path) -> dict[str, list]:
