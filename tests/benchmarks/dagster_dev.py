@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -78,15 +77,13 @@ def _loading(project: Path) -> dict[str, float]:
 
 def _start(project: Path) -> dict[str, float]:
     """Seconds until the server answers with all assets, on the clock and of the processor."""
-    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    start = time.perf_counter()
     with dagster_dev(project) as server:
-        answered = time.perf_counter() - start
+        answered, cpu = time.perf_counter() - start, server.cpu_s()
         assets = len(server.ask(NODES))
         again = time.perf_counter()
         server.ask(NODES)
         asked = time.perf_counter() - again
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return {
         "until_it_answers_s": answered,
         "cpu_s": cpu,
