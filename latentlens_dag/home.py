@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from latentlens_dag.errors import GO_ON, UserError
+from latentlens_dag.errors import UserError
 from latentlens_dag.warehouse import Warehouse
 
 _DAGSTER_YAML = """\
@@ -76,21 +74,17 @@ def find_home(given: str | Path | None = None) -> Home:
     return Home(Path(chosen).resolve() if chosen else (find_project() or Path.cwd()) / ".latentlens")
 
 
-_FULL = re.compile(r"no space left on device|disk is full|disk quota exceeded", re.IGNORECASE)
 _CLOSED_DATABASE = re.compile(r"readonly database|unable to open database file")
 _CLOSED_FILE = re.compile(r"permission denied|read-only file system", re.IGNORECASE)
 
 
-def disk_error(home: Home, text: str, what: str = "") -> UserError | None:
-    """What to tell of an error that says that the home takes nothing more; None where it says something else.
+def disk_error(home: Home, text: str) -> UserError | None:
+    """What to tell of an error that says that the home cannot be written; None where it says something else.
 
     Args:
         home: where it was to be written.
         text: the error's message, whichever library it is from.
-        what: what went wrong because of it, as `study/demo/visual[00] failed`.
     """
-    if _FULL.search(text):
-        return _full(home, what)
     if database := _CLOSED_DATABASE.search(text):
         return _closed(home, database[0])
     closed = _CLOSED_FILE.search(text)
@@ -99,7 +93,7 @@ def disk_error(home: Home, text: str, what: str = "") -> UserError | None:
 
 @contextmanager
 def told_of_disk(home: Home) -> Iterator[None]:
-    """Tell errors of a home that takes nothing more as what they are.
+    """Tell errors of a home that cannot be written as what they are.
 
     Raises:
         UserError: naming the place and what to do.
@@ -119,15 +113,4 @@ def _closed(home: Home, why: str) -> UserError:
     return UserError(
         f"The home {home.root} cannot be written ({why}). Name another one with --home or LATENTLENS_HOME, or make "
         "all its files yours to write."
-    )
-
-
-def _full(home: Home, what: str) -> UserError:
-    places = {str(home.root): "the home", tempfile.gettempdir(): "for temporary files"}
-    free = [
-        f"{place} ({role}) has {shutil.disk_usage(place).free / 1e6:,.0f} MB free" for place, role in places.items()
-    ]
-    return UserError(
-        f"{what + ': ' if what else ''}the disk is full. {'; '.join(free)}. Make room there, or name other places with "
-        f"--home and TMPDIR. {GO_ON}"
     )

@@ -8,15 +8,16 @@ there is to do then finds the job, which is `latentlens-dag build`, and does not
 """
 
 # `from __future__ import annotations` is left out: Dagster resolves these annotations itself.
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import dagster as dg
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
+from latentlens_dag.dag.locking import build_lock, building
 from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.versions import SOURCE_PATH, file_states
-from latentlens_dag.errors import UserError
+from latentlens_dag.dag.watching import Watcher
 from latentlens_dag.home import Home
 from latentlens_dag.identity import combined
 
@@ -26,16 +27,24 @@ _EVERY_S = 30
 @dg.op(description="Observe the sources, then build what is missing or out of date, and nothing else.")
 def build_what_is_needed(context: dg.OpExecutionContext, warehouse: WarehouseResource) -> None:
     """What `latentlens-dag build` does, in one run; its steps are in runs of their own, as there."""
-    from latentlens_dag.dag.driver import Ran, build_lock, open_project
-
-    def tell(ran: Ran) -> None:
-        context.log.info(f"Built in {ran.wall_s:.1f} s: " + "; ".join(map(str, ran.needs)))
+    from latentlens_dag.dag.driver import open_project
 
     with open_project(_home(warehouse)) as project, build_lock(project.home):
+        project.cancel_orphans()
         selection = project.select()
         project.observe(selection)
-        if not project.build(selection, tell=tell):
+        if not project.build(selection, watcher=_Logged(context.log.info)):
             context.log.info("Everything is up to date.")
+
+
+class _Logged(Watcher):
+    """Tells of finished steps in Dagster's log."""
+
+    def __init__(self, log: Callable[[str], None]) -> None:
+        self._log = log
+
+    def finished(self, name: str, wall_s: float) -> None:
+        self._log(f"Built {name} in {wall_s:.1f} s.")
 
 
 @dg.job(
@@ -60,7 +69,7 @@ def build_when_something_changes(context: dg.SensorEvaluationContext, warehouse:
     now = combined(_state(context.repository_def.asset_graph))
     if now == context.cursor:
         return dg.SensorResult(skip_reason="Nothing changed since `build` was last started.")
-    if _is_building(_home(warehouse)):
+    if building(_home(warehouse)) is not None:
         return dg.SensorResult(skip_reason="Something changed, but a build is running: `build` is started after it.")
     return dg.SensorResult(run_requests=[dg.RunRequest()], cursor=now)
 
@@ -78,17 +87,6 @@ def _state(graph: AssetGraph) -> Iterator[str]:
         if source is not None:
             path = Path(str(source.value if isinstance(source, dg.MetadataValue) else source))
             yield from (f"{file} {state}" for file, state in file_states(path).items())
-
-
-def _is_building(home: Home) -> bool:
-    """Whether someone holds the home for a build, here or on the command line."""
-    from latentlens_dag.dag.driver import build_lock
-
-    try:
-        with build_lock(home):
-            return False
-    except UserError:
-        return True
 
 
 def _home(warehouse: WarehouseResource) -> Home:

@@ -169,7 +169,7 @@ def open_project(home: Home) -> Iterator[Project]:
     """The project of the current folder on a home.
 
     Raises:
-        UserError: where there is no project, a defs.yaml is wrong, or the home cannot be written or is full.
+        UserError: where there is no project, a defs.yaml is wrong, or the home cannot be written.
     """
     from latentlens_dag.dag.loading import load_definitions
 

@@ -166,8 +166,7 @@ def _raise_failure(result: Any, name: Callable[[str | None], str], home: Home) -
                 raise UserError(_message(error))
             if error.cls_name == dg.Failure.__name__ or error.cause is None:
                 what = f"{name(happened.step_key)} failed"
-                told = disk_error(home, error.message, what)
-                raise told or BuildFailed(f"{what}: {_message(error)}", error.to_string())
+                raise disk_error(home, error.message) or BuildFailed(f"{what}: {_message(error)}", error.to_string())
             error = error.cause
     raise BuildFailed("A run failed before its first step; Dagster's UI says more.")
 

@@ -28,11 +28,8 @@ from latentlens_dag.dag.versions import (
     SOURCE_PATH,
     SOURCE_TRUSTED,
     SOURCE_VERSION,
-    file_states,
     observed_version,
-    remembered_version,
 )
-from latentlens_dag.identity import combined
 from latentlens_dag.remote_code import TrustedFolder
 from latentlens_dag.warehouse import Warehouse
 
@@ -66,21 +63,6 @@ def observe_sources(
         if version is not None and version != _known_version(instance, key):
             instance.report_runless_asset_event(dg.AssetObservation(key, tags={DATA_VERSION_TAG: version}))
             changed.append(key)
-    return changed
-
-
-def changed_sources(
-    graph: AssetGraph, instance: dg.DagsterInstance, warehouse: Warehouse, keys: Sequence[dg.AssetKey]
-) -> dict[dg.AssetKey, str]:
-    """The files and folders among `keys` that may differ from what Dagster knows, and how they look; none is read."""
-    changed = {}
-    for key in keys:
-        path = _source_path(_facts(graph.get(key).metadata))
-        if path is None:
-            continue
-        version = remembered_version(path, warehouse.observed(".".join(key.path)))
-        if version is None or version != _known_version(instance, key):
-            changed[key] = combined(f"{file} {state}" for file, state in file_states(path).items())
     return changed
 
 

@@ -147,7 +147,7 @@ def test_a_step_that_fails_is_an_error_of_its_own_name(home: Home) -> None:
         with pytest.raises(BuildFailed, match=r"^study/s/visual\[00\] failed: the step is to fail$"):
             project.build(project.select())
         say(home, "visual", "full")
-        with pytest.raises(UserError, match=r"study/s/visual\[00\] failed: the disk is full\. .*MB free.*Make room"):
+        with pytest.raises(BuildFailed, match=r"study/s/visual\[00\] failed: .*No space left on device"):
             project.build(project.select())
 
 
@@ -164,8 +164,8 @@ def test_a_home_that_takes_nothing_more_is_told_as_that(tmp_path: Path) -> None:
     inside, outside = (f"[Errno 13] Permission denied: '{place}'" for place in (home.root / "a", "/elsewhere/a"))
     assert disk_error(home, outside) is None
     assert "cannot be written (Permission denied)" in str(disk_error(home, inside))
-    with pytest.raises(UserError, match="the disk is full"), told_of_disk(home):
-        raise OSError("LanceError(IO): No space left on device (os error 28)")
+    with pytest.raises(UserError, match=r"cannot be written \(Read-only file system\)"), told_of_disk(home):
+        raise OSError(f"LanceError(IO): {home.root}/x: Read-only file system (os error 30)")
     with pytest.raises(ValueError, match="another thing"), told_of_disk(home):
         raise ValueError("another thing")
 
