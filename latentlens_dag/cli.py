@@ -13,7 +13,7 @@ import traceback
 
 import click
 
-from latentlens_dag.commands import asking, building, models
+from latentlens_dag.commands import asking, building, keeping, models
 from latentlens_dag.errors import GO_ON, Interrupted, UserError
 from latentlens_dag.home import find_home
 from latentlens_dag.machine import way_out
@@ -30,6 +30,9 @@ for command in (
     building.build,
     building.plan,
     building.status,
+    keeping.check,
+    keeping.clean,
+    keeping.diff,
     asking.query,
     asking.summary,
     asking.search,

@@ -26,7 +26,7 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.hub_datasets import HubColumn, column_values
 from latentlens_dag.identity import part_of, text_id, to_numbers
 from latentlens_dag.schema import SENTENCES, TEXTS
-from latentlens_dag.warehouse import parquet_rows
+from latentlens_dag.warehouse import parquet_rows, scratch_folder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -139,7 +139,7 @@ def _write_distinct(texts: Iterable[str], out: Path, schema: pa.Schema) -> int:
     parts = (pa.table([_ids(part), part], schema) for part in iter(lambda: list(islice(stream, _BATCH)), []))
     query = f"SELECT DISTINCT {name}, text FROM found ORDER BY {name}"
     with parquet_rows(out, schema) as rows:
-        for table in _sorted(parts, schema, query, out.parent):
+        for table in _sorted(parts, schema, query, out):
             rows.write(table)
     return rows.written
 
@@ -157,7 +157,7 @@ def write_order(source: Source, out: Path) -> int:
     )
     query = "SELECT sentence_id, min(first_place) FROM found GROUP BY sentence_id ORDER BY sentence_id"
     with parquet_rows(out, ORDER) as rows:
-        for table in _sorted(parts, ORDER, query, out.parent):
+        for table in _sorted(parts, ORDER, query, out):
             rows.write(table)
     return rows.written
 
@@ -198,16 +198,13 @@ def _ids(texts: Iterable[str]) -> list[str]:
     return [text_id(text) for text in texts]
 
 
-def _sorted(parts: Iterable[pa.Table], schema: pa.Schema, query: str, folder: Path) -> Iterator[pa.Table]:
-    """The answer to a query about `found`, the rows of all parts; what memory does not hold is sorted in `folder`."""
-    import tempfile
-
+def _sorted(parts: Iterable[pa.Table], schema: pa.Schema, query: str, beside: Path) -> Iterator[pa.Table]:
+    """The answer to a query about `found`, the rows of all parts; what memory does not hold is sorted on disk."""
     import duckdb
 
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as spill, duckdb.connect() as connection:
+    with scratch_folder(beside) as spill, duckdb.connect() as connection:
         connection.execute(f"SET memory_limit = '{_SORT_MEMORY}'")
-        connection.execute("SET temp_directory = $folder", {"folder": spill})
+        connection.execute("SET temp_directory = $folder", {"folder": str(spill)})
         connection.execute("SET preserve_insertion_order = false")
         connection.execute("SET threads = 1")  # each thread holds memory that it cannot put on disk
         # DuckDB would wrap an error of the reader; a table of its own is filled batch by batch instead.

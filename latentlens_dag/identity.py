@@ -55,8 +55,12 @@ def combined(parts: Iterable[object]) -> str:
 
 def provenance(**facts: object) -> str:
     """Where something came from, as JSON: the facts, and the versions of the packages that decide its bytes."""
-    versions = {name: version(name) for name in _DECIDING}
-    return json.dumps({**facts, "versions": versions}, sort_keys=True)
+    return json.dumps({**facts, "versions": package_versions()}, sort_keys=True)
+
+
+def package_versions() -> dict[str, str]:
+    """The versions of the packages that decide bytes."""
+    return {name: version(name) for name in _DECIDING}
 
 
 def part_of(content_id: str, parts: int) -> int:

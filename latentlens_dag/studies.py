@@ -26,7 +26,7 @@ from latentlens_dag.tables import States, count_rows, write_states
 
 if TYPE_CHECKING:
     import polars as pl
-    from torch import Tensor
+    from numpy.typing import NDArray
 
 
 Unique = Literal["none", "word", "sentence"]
@@ -73,13 +73,12 @@ def text_token_tables(study: str, text_ids: list[str], tokens: pl.DataFrame) -> 
     )
 
 
-def write_visual_layer(path: Path, tokens: pa.Table, states: Tensor) -> VisualFacts:
+def write_visual_layer(path: Path, tokens: pa.Table, states: NDArray[np.float32]) -> VisualFacts:
     """Write the states [N, d] of the tokens (VISUAL_TOKENS, N rows) at one layer."""
-    array = states.numpy()
-    content = write_states(path, tokens["image_id"].to_pylist(), tokens["token_index"].to_numpy(), array)
+    content = write_states(path, tokens["image_id"].to_pylist(), tokens["token_index"].to_numpy(), states)
     written = count_rows(path)
     problems = [] if written == len(tokens) else [f"{written} states were written for {len(tokens)} visual tokens"]
-    return VisualFacts(content, float(np.linalg.norm(array, axis=1).mean()) if len(array) else 0.0, problems)
+    return VisualFacts(content, float(np.linalg.norm(states, axis=1).mean()) if len(states) else 0.0, problems)
 
 
 def latent_answers(

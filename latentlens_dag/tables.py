@@ -22,7 +22,7 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.identity import combined, digest, digest_of_parts, to_numbers
 from latentlens_dag.mapped import flat_pages, give_back, mapped_rows
 from latentlens_dag.search import Block
-from latentlens_dag.warehouse import atomic_path, write_text
+from latentlens_dag.warehouse import atomic_path, remove, write_text
 
 os.environ.setdefault("LANCE_LOG", "error")  # read when Lance is loaded; it warns of every table that it creates
 
@@ -143,9 +143,66 @@ def commit_fragments(table: Path, records: list[Path], provenance: str) -> Fragm
             f"The shards of {table.name} were encoded by different models or algorithms: was the model's folder "
             "changed during a build? Build the index again."
         )
+    _forget_unreadable(table)
     operation = lance.LanceOperation.Overwrite(layer_schema(facts[0]["width"], encoders.pop()), fragments)
     lance.LanceDataset.commit(str(table), operation, commit_message=provenance)
     return Fragments(rows, facts[0]["width"], combined(fact["content"] for fact in facts))
+
+
+def is_readable(table: Path) -> bool:
+    """Whether the newest version of a Lance dataset can be opened; also where there is none yet."""
+    try:
+        return not _has_versions(table) or open_table(table) is not None
+    except (OSError, ValueError):
+        return False
+
+
+def _forget_unreadable(table: Path) -> None:
+    """Remove the versions of a table whose newest one is damaged; its fragments stay, a commit names them again."""
+    if not is_readable(table):
+        for part in ("_versions", "_transactions", "_indices"):
+            remove(table / part)
+
+
+def _has_versions(table: Path) -> bool:
+    versions = table / "_versions"
+    return versions.is_dir() and any(versions.iterdir())
+
+
+def fragment_files(table: Path, record: Path) -> list[Path]:
+    """The files of the fragments that `write_fragments` described in `record`."""
+    described = json.loads(record.read_text(encoding="utf-8"))["fragments"]
+    return [table / "data" / file["path"] for fragment in described for file in fragment["files"]]
+
+
+def files_of(table: Path, version: int | None = None) -> list[Path]:
+    """The files and folders that a version of a layer table, by default the newest, consists of.
+
+    Its manifest, fragments and indexes, with what was measured of these. (No row is ever deleted from a fragment.)
+    """
+    dataset = open_table(table, version)
+    fragments = [fragment.metadata for fragment in dataset.get_fragments()]
+    data = [table / "data" / file.path for fragment in fragments for file in fragment.files]
+    indexes = [table / "_indices" / index["uuid"] for index in dataset.list_indices()]
+    measured = [table.with_suffix(".approximate.json")] if indexes else []
+    return [_manifest_file(table, int(dataset.version)), *data, *indexes, *measured]
+
+
+def last_transaction(table: Path) -> list[Path]:
+    """The transaction that made the newest version, which says where the version came from (`provenance_of`)."""
+    transactions = (table / "_transactions").glob("*.txn")
+    return sorted(transactions, key=lambda file: int(file.name.partition("-")[0]))[-1:]
+
+
+def tagged_versions(table: Path) -> list[int]:
+    """The versions of a layer table that `tag` keeps."""
+    return sorted({int(tag["version"]) for tag in open_table(table).tags.list().values()})
+
+
+def _manifest_file(table: Path, version: int) -> Path:
+    """The file of a version; Lance counts their names down, and counted up before."""
+    names = [f"{2**64 - 1 - version}.manifest", f"{version}.manifest"]
+    return next(file for name in names if (file := table / "_versions" / name).is_file())
 
 
 def provenance_of(table: Path) -> str:
@@ -188,12 +245,15 @@ class Stored(NamedTuple):
 
 
 def stored_rows(table: Path, encoder: str, keys: pa.Array) -> Stored:
-    """Which of `keys` the layer table holds with vectors of `encoder`; none where there is no table or another's."""
+    """Which of `keys` the layer table holds with vectors of `encoder`.
+
+    None where there is no table, another's, or a damaged one.
+    """
     import pyarrow.compute as pc
 
     places: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
     rows: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
-    if encoder and encoder_of(table) == encoder:
+    if encoder and is_readable(table) and encoder_of(table) == encoder:
         seen = 0
         for batch in open_table(table).scanner(columns=["key"], batch_size=1 << 16).to_batches():
             place = pc.index_in(batch["key"], value_set=keys).fill_null(-1).to_numpy()
@@ -208,8 +268,7 @@ def stored_rows(table: Path, encoder: str, keys: pa.Array) -> Stored:
 
 def encoder_of(table: Path) -> str | None:
     """What made the vectors of a layer table; "" where it does not say, None where none was committed yet."""
-    versions = table / "_versions"
-    if not versions.is_dir() or not any(versions.iterdir()):
+    if not _has_versions(table):
         return None
     return ((open_table(table).schema.metadata or {}).get(_ENCODER) or b"").decode()
 
@@ -363,11 +422,11 @@ def check_directions(vectors: NDArray[np.floating], norms: NDArray[np.float32], 
             )
 
 
-def open_table(table: Path) -> lance.LanceDataset:
-    """The newest version of a Lance dataset."""
+def open_table(table: Path, version: int | None = None) -> lance.LanceDataset:
+    """A version of a Lance dataset, by default the newest."""
     import lance
 
-    return lance.dataset(str(table))
+    return lance.dataset(str(table), version=version)
 
 
 def _batches(

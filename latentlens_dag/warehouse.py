@@ -175,12 +175,31 @@ def atomic_path(final: Path) -> Iterator[Path]:
     Both a file and a folder may be written there. The replaced content stays whole until the rename.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
-    temporary = final.parent / f".{final.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp"
+    temporary = _temporary(final, "tmp")
     try:
         yield temporary
         _replace(temporary, final)
     finally:
         remove(temporary)
+
+
+@contextmanager
+def scratch_folder(beside: Path) -> Iterator[Path]:
+    """A temporary folder beside a file that is being made; on the home's disk, where there is room for large things.
+
+    What a kill leaves of it is known by its name, as of `atomic_path`.
+    """
+    folder = _temporary(beside, "tmp")
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        remove(folder)
+
+
+def _temporary(final: Path, kind: str) -> Path:
+    """A name beside `final` that says whose it is, so that it is known for garbage when the process is gone."""
+    return final.parent / f".{final.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.{kind}"
 
 
 def write_parquet(table: pa.Table, path: Path, schema: pa.Schema | None = None) -> None:
@@ -261,7 +280,7 @@ def remove(path: Path) -> None:
 def _replace(temporary: Path, final: Path) -> None:
     if temporary.is_dir():
         # A folder cannot be renamed over another one: readers see the old, then a gap of one rename, then the new.
-        old = final.with_name(f".{final.name}.{uuid.uuid4().hex[:8]}.old")
+        old = _temporary(final, "old")
         if final.exists():
             final.rename(old)
         temporary.rename(final)

@@ -44,3 +44,9 @@ def writing(option: str, path: Path | None) -> Iterator[None]:
             f"`{option} {path}` cannot be written ({error.strerror or error}). Name a file in a folder that exists and "
             "that you may write to, on a disk with room for it."
         ) from error
+
+
+def bytes_text(count: int) -> str:
+    """A size as people write it."""
+    unit, name = next(((10**e, n) for e, n in ((9, "GB"), (6, "MB"), (3, "kB")) if count >= 10**e), (1, "bytes"))
+    return f"{count / unit:.3g} {name}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from latentlens_dag.commands.common import json_option, one_line, print_facts
+from latentlens_dag.commands.common import bytes_text, json_option, one_line, print_facts
 from latentlens_dag.errors import UserError
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def _inspection_lines(found: Inspection, picture: Path | None) -> str:
     rows = [
         ("family", f"{size.model_type} ({size.model_class})"),
         ("language model", f"{size.blocks} blocks, width {size.width:,}, vocabulary {size.vocabulary:,}"),
-        ("", f"{size.parameters:,} parameters, {_bytes_text(size.bytes_in_memory)} as {size.dtype} on {size.device}"),
+        ("", f"{size.parameters:,} parameters, {bytes_text(size.bytes_in_memory)} as {size.dtype} on {size.device}"),
         *_layout_rows(found),
         *((check.name, f"{_verdict(check)}  {check.figure:.2g}  {check.meaning}") for check in found.checks),
         *([] if found.not_checked is None else [("localization", f"not run: {found.not_checked}")]),
@@ -120,18 +120,13 @@ def _cost_rows(found: Inspection) -> list[tuple[str, str]]:
         return []
     each = f"{cost.image_s:.2g} s an image"
     return [
-        ("images", f"{each}; 1,000 such: {cost.images_s / 60:.1f} min, {_bytes_text(cost.images_bytes)} of states"),
+        ("images", f"{each}; 1,000 such: {cost.images_s / 60:.1f} min, {bytes_text(cost.images_bytes)} of states"),
         ("", f"at {len(found.visual_layers)} layers"),
     ]
 
 
 def _verdict(check: ModelCheck) -> str:
     return "pass" if check.passed else "FAIL"
-
-
-def _bytes_text(count: int) -> str:
-    unit, name = next(((10**e, n) for e, n in ((9, "GB"), (6, "MB"), (3, "kB")) if count >= 10**e), (1, "bytes"))
-    return f"{count / unit:.3g} {name}"
 
 
 def _without_progress_bars() -> None:

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 import dagster as dg
 
-from latentlens_dag.dag.keys import MOST_PARTITIONS
+from latentlens_dag.dag.keys import MOST_PARTITIONS, SWITCHED_OFF
 from latentlens_dag.dag.sources import CorpusSource, ImageSource, ModelSource, RegionSource, existing
 from latentlens_dag.errors import UserError
 from latentlens_dag.families import is_mapped
@@ -201,7 +201,7 @@ class Study(Declared):
         if not self.lenses or len(set(self.lenses)) < len(self.lenses):
             raise UserError(f"`lenses: {self.lenses}` of {place} must name at least one lens, each once.")
         if not self.enabled:
-            return dg.Definitions()
+            return dg.Definitions(metadata={f"{SWITCHED_OFF}{self.name}": True})
         read = self.read(place)
         index = self.find(context, Index, self.index, "index")
         kind: type[ImageSet | TextSet] = ImageSet if read.set_field == "images" else TextSet

@@ -10,7 +10,7 @@ from latentlens_dag import corpus as core
 from latentlens_dag.dag import keys
 from latentlens_dag.dag.reporting import written
 from latentlens_dag.dag.resources import WarehouseResource
-from latentlens_dag.dag.versions import SOURCE_PATH, SOURCE_TRUSTED, SOURCE_VERSION, observed_version, version_of
+from latentlens_dag.dag.versions import SOURCE_PATH, SOURCE_TRUSTED, SOURCE_VERSION, observed_version, versioned
 from latentlens_dag.hub_datasets import HubColumn
 from latentlens_dag.hub_models import HubModel
 from latentlens_dag.identity import combined
@@ -92,7 +92,7 @@ def _sentences(corpus: "Corpus", source: core.Source) -> dg.AssetsDefinition:
         deps=[keys.corpus(corpus.name, "source")],
         group_name=f"corpus/{corpus.name}",
         kinds={"parquet"},
-        code_version=version_of(_SENTENCES, **fields_read(source)),
+        **versioned(_SENTENCES, **fields_read(source)),
         description="The distinct sentences of the source, in order of their ids.",
     )
     def sentences(warehouse: WarehouseResource) -> dg.MaterializeResult:
@@ -109,7 +109,7 @@ def _order(corpus: "Corpus", source: core.Source) -> dg.AssetsDefinition:
         deps=[keys.corpus(corpus.name, "source")],
         group_name=f"corpus/{corpus.name}",
         kinds={"parquet"},
-        code_version=version_of(_ORDER, **fields_read(source)),
+        **versioned(_ORDER, **fields_read(source)),
         description="Where each distinct sentence first comes in the source, for indexes with `sampling: first`.",
     )
     def order(warehouse: WarehouseResource) -> dg.MaterializeResult:
@@ -134,7 +134,7 @@ def _shards(corpus: "Corpus") -> dg.AssetsDefinition:
         partitions_def=keys.partitions(corpus.shards),
         group_name=f"corpus/{corpus.name}",
         kinds={"parquet"},
-        code_version=version_of(_SHARDS, shards=corpus.shards),
+        **versioned(_SHARDS, shards=corpus.shards),
         description="The sentences whose ids fall into the shard.",
     )
     def shards(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> dg.MaterializeResult:

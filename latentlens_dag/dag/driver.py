@@ -15,6 +15,7 @@ import dagster as dg
 
 from latentlens_dag.dag.estimate import StepWork, seconds_per_part, step_works
 from latentlens_dag.dag.history import quick_history
+from latentlens_dag.dag.keys import SWITCHED_OFF
 from latentlens_dag.dag.runs import BuildFailed, Ran, Runner, cancel_orphans
 from latentlens_dag.dag.segments import Target, each_partition, find_segments, find_units, reads_all
 from latentlens_dag.dag.selection import Selection, find_studies, select
@@ -23,6 +24,7 @@ from latentlens_dag.dag.staleness import NOT_BUILT, Need, find_needs, label, obs
 from latentlens_dag.dag.watching import Watcher
 from latentlens_dag.errors import GO_ON, Interrupted
 from latentlens_dag.home import Home, told_of_disk
+from latentlens_dag.manifest import Manifest
 
 _FORCED_REASON = "forced"
 _NOTHING: frozenset[Target] = frozenset()
@@ -35,6 +37,10 @@ class Project:
         """Take the asset graph apart into steps, in an order in which they can run."""
         self.home, self.instance = home, instance
         self.graph = defs.resolve_asset_graph()
+        self.manifest = Manifest(home.warehouse.root)
+        self.switched_off = {
+            f"study/{name.removeprefix(SWITCHED_OFF)}" for name in defs.metadata or {} if name.startswith(SWITCHED_OFF)
+        }
         self.units = find_units(self.graph)
         self.segments = find_segments(self.graph, self.units)
         names = {unit.op: unit.name for unit in self.units}
@@ -139,7 +145,8 @@ class Project:
 
     def _needs(self, targets: list[Target], forced: frozenset[Target]) -> list[Need]:
         """Which of the targets are missing, stale or forced, in their order."""
-        found = {(need.key, need.partition): need for need in find_needs(self.graph, self.instance, targets)}
+        needs = find_needs(self.graph, self.instance, self.manifest, targets)
+        found = {(need.key, need.partition): need for need in needs}
         found |= {target: Need(*target, _FORCED_REASON) for target in forced.intersection(targets)}
         return [found[target] for target in targets if target in found]
 

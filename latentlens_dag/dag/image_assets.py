@@ -15,7 +15,7 @@ from latentlens_dag.dag import keys
 from latentlens_dag.dag.corpus_assets import hub_column, observed
 from latentlens_dag.dag.reporting import written
 from latentlens_dag.dag.resources import WarehouseResource
-from latentlens_dag.dag.versions import version_of
+from latentlens_dag.dag.versions import versioned
 from latentlens_dag.hub_datasets import HubColumn
 from latentlens_dag.originals import TableSource, batch_of_originals, check_names, write_originals
 from latentlens_dag.schema import IMAGES, REGIONS
@@ -56,11 +56,12 @@ def _originals(images: "ImageSet", source: TableSource) -> dg.AssetsDefinition:
         deps=[keys.images(images.name, "source")],
         group_name=f"images/{images.name}",
         kinds={"parquet"},
-        code_version=version_of(_ORIGINALS, **fields),
+        **versioned(_ORIGINALS, **fields),
         description="The distinct pictures of the source, as files named by their ids, and their names.",
     )
     def originals(warehouse: WarehouseResource) -> dg.MaterializeResult:
-        return written(write_originals(source, warehouse.paths.originals(images.name)))
+        folder = warehouse.paths.originals(images.name)
+        return written(write_originals(source, folder), beside=[folder])
 
     return originals
 
@@ -72,7 +73,7 @@ def _pictures(images: "ImageSet", source: Source) -> dg.AssetsDefinition:
         partitions_def=keys.partitions(images.batches),
         group_name=f"images/{images.name}",
         kinds={"parquet"},
-        code_version=version_of(_PICTURES, batches=images.batches),
+        **versioned(_PICTURES, batches=images.batches),
         description="Ids, names, sizes and thumbnails of the pictures whose ids fall into the batch.",
     )
     def pictures(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> dg.MaterializeResult:
@@ -85,7 +86,7 @@ def _pictures(images: "ImageSet", source: Source) -> dg.AssetsDefinition:
             folder = warehouse.paths.originals(images.name)
             files = batch_of_originals(folder, batch, images.batches)
         write_parquet(core.image_table(files, folder), out, IMAGES)
-        return written(out)
+        return written(out, beside=[warehouse.paths.shape("images", images.name)])
 
     return pictures
 
@@ -97,7 +98,7 @@ def _regions(images: "ImageSet", source: Source, file: Path) -> dg.AssetsDefinit
         partitions_def=keys.partitions(images.batches),
         group_name=f"images/{images.name}",
         kinds={"parquet"},
-        code_version=version_of(_REGIONS),
+        **versioned(_REGIONS),
         description="The annotated regions of the batch's pictures: what can be seen where, in words.",
     )
     def regions(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> dg.MaterializeResult:

@@ -1,6 +1,5 @@
 """The assets of an index: candidates, selection, occurrences, contextual states, layer tables."""
 
-import tempfile
 from collections.abc import Iterator
 from datetime import timedelta
 from functools import partial
@@ -15,13 +14,15 @@ from latentlens_dag.corpus import read_order
 from latentlens_dag.dag import keys
 from latentlens_dag.dag.checks import check_spec, checked, verdict
 from latentlens_dag.dag.corpus_assets import model_source
+from latentlens_dag.dag.recording import manifest_of
 from latentlens_dag.dag.reporting import LoggedProgress, column_schema, result, written
 from latentlens_dag.dag.resources import WarehouseResource
-from latentlens_dag.dag.versions import FORCED, observed_version, version_of
+from latentlens_dag.dag.versions import FORCED, observed_version, versioned
 from latentlens_dag.identity import combined, provenance
 from latentlens_dag.index_folder import index_shape
+from latentlens_dag.manifest import FileFacts
 from latentlens_dag.schema import OCCURRENCES
-from latentlens_dag.warehouse import Warehouse, write_json, write_parquet
+from latentlens_dag.warehouse import Warehouse, scratch_folder, write_json, write_parquet
 
 if TYPE_CHECKING:
     from latentlens_dag.dag.components import Corpus, Index
@@ -49,7 +50,7 @@ def _candidates(index: "Index", corpus: "Corpus") -> dg.AssetsDefinition:
         partitions_def=keys.partitions(corpus.shards),
         group_name=f"index/{index.name}",
         kinds={"transformers", "parquet"},
-        code_version=version_of(_CANDIDATES, **fields),
+        **versioned(_CANDIDATES, **fields),
         description="What a shard offers: its tokens' distinct prefixes, of each token no more than may be kept.",
     )
     def candidates(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> dg.MaterializeResult:
@@ -79,7 +80,7 @@ def _selection(index: "Index", corpus: "Corpus") -> dg.AssetsDefinition:
         deps=[keys.index(index.name, "candidates")],
         group_name=f"index/{index.name}",
         kinds={"polars", "parquet"},
-        code_version=version_of(_SELECTION, contexts_per_token=index.contexts_per_token, shards=corpus.shards),
+        **versioned(_SELECTION, contexts_per_token=index.contexts_per_token, shards=corpus.shards),
         description="The occurrences that the index keeps, over all shards.",
     )
     def selection(warehouse: WarehouseResource) -> dg.MaterializeResult:
@@ -100,7 +101,7 @@ def _occurrences(index: "Index", corpus: "Corpus", layers: list[int]) -> dg.Asse
         partitions_def=keys.partitions(corpus.shards),
         group_name=f"index/{index.name}",
         kinds={"polars", "parquet"},
-        code_version=version_of(_OCCURRENCES, shape=shape),
+        **versioned(_OCCURRENCES, shape=shape),
         description="The shard's occurrences that the selection kept, in order of key.",
     )
     def occurrences(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> dg.MaterializeResult:
@@ -109,7 +110,7 @@ def _occurrences(index: "Index", corpus: "Corpus", layers: list[int]) -> dg.Asse
         kept = core.kept_rows(warehouse.paths.candidates(index.name, shard), warehouse.paths.selection(index.name))
         out = warehouse.paths.occurrences(index.name, shard)
         write_parquet(kept, out, OCCURRENCES)
-        return written(out)
+        return written(out, beside=[warehouse.paths.shape("index", index.name)])
 
     return occurrences
 
@@ -126,7 +127,7 @@ def _contextual(index: "Index", corpus: "Corpus", layers: list[int]) -> dg.Asset
                 key,
                 deps=deps,
                 skippable=True,
-                code_version=version_of(_CONTEXTUAL, **_unless_prefix(index)),
+                **versioned(_CONTEXTUAL, **_unless_prefix(index)),
                 group_name=f"index/{index.name}/contextual",
                 kinds={"torch", "lance"},
                 description=f"The occurrences' states entering block {layer}; one forward pass for all layers.",
@@ -141,28 +142,28 @@ def _contextual(index: "Index", corpus: "Corpus", layers: list[int]) -> dg.Asset
         context: dg.AssetExecutionContext, warehouse: WarehouseResource
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
         from latentlens_dag.encode import encode_new
-        from latentlens_dag.tables import unit_problems, write_fragments
+        from latentlens_dag.tables import fragment_files, unit_problems, write_fragments
 
         shard, paths = int(context.partition_key), warehouse.paths
         wanted = {layer: key for layer, key in key_of.items() if key in context.selected_asset_keys}
         encoder = _encoder(index, paths)
         rows = core.read_occurrences(paths.occurrences(index.name, shard))
         sentences = pq.read_table(paths.shard(corpus.name, shard))
-        with tempfile.TemporaryDirectory(prefix="latentlens-") as scratch:
+        with scratch_folder(paths.fragments(index.name, 0, shard)) as scratch:
             progress = LoggedProgress(context.log.info, "tokens")
             tables = {layer: paths.layer_table(index.name, layer) for layer in wanted}
             known = "" if context.has_tag(FORCED) else encoder
             whole = index.dedup == "sentence"
             load = partial(_checked_model, index)
-            encoded, read = encode_new(load, known, rows, sentences, tables, Path(scratch), progress, whole)
+            encoded, read = encode_new(load, known, rows, sentences, tables, scratch, progress, whole)
             for layer, key in wanted.items():
                 record = paths.fragments(index.name, layer, shard)
                 facts = write_fragments(tables[layer], record, rows, *encoded[layer], encoder)
                 problems = unit_problems(encoded[layer].vectors)
                 metadata = {"dagster/row_count": facts.rows, "width": facts.width, "rows_encoded": read}
-                yield from checked(
-                    result(key, facts.content, metadata, [verdict("finite_unit_vectors", key, problems)])
-                )
+                files = [record, *fragment_files(tables[layer], record)]
+                verdicts = [verdict("finite_unit_vectors", key, problems)]
+                yield from checked(result(key, facts.content, metadata, files, verdicts))
 
     return contextual
 
@@ -203,7 +204,7 @@ def _tables(index: "Index", corpus: "Corpus", layers: list[int]) -> dg.AssetsDef
                 key,
                 deps=[keys.contextual(index.name, layer)],
                 skippable=True,
-                code_version=version_of(_TABLE, shards=corpus.shards),
+                **versioned(_TABLE, shards=corpus.shards),
                 group_name=f"index/{index.name}/table",
                 kinds={"lancedb"},
                 description=f"The layer table of contextual layer {layer}: one row per occurrence, one atomic version.",
@@ -240,6 +241,16 @@ def _tables(index: "Index", corpus: "Corpus", layers: list[int]) -> dg.AssetsDef
                 "dagster/column_schema": column_schema(tables.layer_schema(facts.width)),
                 **indexed,
             }
-            yield from checked(result(key, facts.content, metadata, [verdict("row_count", key, problems)]))
+            files, known = tables.files_of(target), _recorded(context, index, corpus, layer)
+            yield from checked(
+                result(key, facts.content, metadata, files, [verdict("row_count", key, problems)], known)
+            )
 
     return table
+
+
+def _recorded(context: dg.AssetExecutionContext, index: "Index", corpus: "Corpus", layer: int) -> list[FileFacts]:
+    """The facts of a layer's fragments, which its shards recorded."""
+    manifest, asset = manifest_of(context), keys.contextual(index.name, layer).to_user_string()
+    records = [manifest.read(asset, name) for name in keys.partitions(corpus.shards).get_partition_keys()]
+    return [fact for record in records if record is not None for fact in record.files]

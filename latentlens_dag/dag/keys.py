@@ -12,6 +12,8 @@ import dagster as dg
 
 MOST_PARTITIONS = 96  # from 100 on, Dagster ignores the data versions of an edge's upstream partitions
 
+SWITCHED_OFF = "latentlens/switched_off/"  # metadata of the definitions: the studies that have no assets for now
+
 
 def partitions(count: int) -> dg.StaticPartitionsDefinition:
     """`count` shards or batches: 00, 01, ..."""

@@ -18,7 +18,9 @@ import dagster as dg
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from latentlens_dag.dag.recording import record
 from latentlens_dag.identity import file_digest
+from latentlens_dag.manifest import FileFacts
 
 PROGRESS_LOGGER = "latentlens_dag.progress"  # what a terminal listens to
 _PREVIEW_ROWS = 8
@@ -28,9 +30,13 @@ def written(
     path: Path,
     key: dg.AssetKey | None = None,
     checks: Iterable[dg.AssetCheckResult] = (),
+    beside: Iterable[Path] = (),
     **metadata: Any,
 ) -> dg.MaterializeResult:
-    """The result of a step that wrote a Parquet file: version from its bytes, rows, columns and a preview."""
+    """The result of a step that wrote a Parquet file: version from its bytes, rows, columns and a preview.
+
+    `beside`: other files that belong to it, or folders of them.
+    """
     file = pq.ParquetFile(path)
     head = file.read_row_group(0).slice(0, _PREVIEW_ROWS) if file.num_row_groups else file.schema_arrow.empty_table()
     facts = {
@@ -39,13 +45,19 @@ def written(
         "size_bytes": path.stat().st_size,
         "preview": dg.MetadataValue.md(markdown_table(head)),
     }
-    return result(key, file_digest(path), {**facts, **metadata}, checks)
+    return result(key, file_digest(path), {**facts, **metadata}, [path, *beside], checks)
 
 
 def result(
-    key: dg.AssetKey | None, version: str, metadata: Mapping[str, Any], checks: Iterable[dg.AssetCheckResult] = ()
+    key: dg.AssetKey | None,
+    version: str,
+    metadata: Mapping[str, Any],
+    files: Iterable[Path],
+    checks: Iterable[dg.AssetCheckResult] = (),
+    known: Iterable[FileFacts] = (),
 ) -> dg.MaterializeResult:
-    """A result with an explicit data version."""
+    """A result with an explicit data version, recorded in the manifest (`recording.record`)."""
+    record(key, version, files, metadata.get("dagster/row_count"), known)
     return dg.MaterializeResult(
         asset_key=key, data_version=dg.DataVersion(version), metadata=dict(metadata), check_results=list(checks)
     )

@@ -8,9 +8,10 @@ import logging
 import os
 import socket
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import dagster as dg
@@ -19,7 +20,7 @@ from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES, DagsterR
 from dagster._core.utils import make_new_run_id
 
 from latentlens_dag.dag.staleness import Need
-from latentlens_dag.dag.versions import FORCED
+from latentlens_dag.dag.versions import BUILD_ID, FORCED
 from latentlens_dag.dag.watching import Watcher
 from latentlens_dag.errors import UserError
 from latentlens_dag.home import Home, disk_error
@@ -57,6 +58,8 @@ class Runner:
     home: Home
     names: Mapping[str, str]
     """What people call a step, by what Dagster calls it."""
+    build_id: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
+    """What tells its runs from those of another build."""
 
     def run(self, needs: list[Need], watcher: Watcher, forced: bool) -> Ran:
         """Build what is needed, all of one partition, in one Dagster run.
@@ -80,12 +83,16 @@ class Runner:
                 run_id=run_id,
                 partition_key=partition,
                 raise_on_error=False,
-                tags={BUILD: f"{os.getpid()}@{socket.gethostname()}"} | ({FORCED: "true"} if forced else {}),
+                tags=self._tags(forced or any(need.damaged for need in needs)),
                 run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
             )
         if not result.success:
             _raise_failure(result, listener.name, self.home)
         return Ran(partition, needs, listener.steps, time.monotonic() - start)
+
+    def _tags(self, forced: bool) -> dict[str, str]:
+        owner = f"{os.getpid()}@{socket.gethostname()}"
+        return {BUILD: owner, BUILD_ID: self.build_id, **({FORCED: "true"} if forced else {})}
 
 
 def cancel_orphans(instance: dg.DagsterInstance) -> list[str]:

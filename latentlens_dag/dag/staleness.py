@@ -25,11 +25,14 @@ from dagster._core.storage.event_log.base import AssetRecord
 
 from latentlens_dag.dag.history import latest_by_partition
 from latentlens_dag.dag.versions import (
+    SETTINGS,
     SOURCE_PATH,
     SOURCE_TRUSTED,
     SOURCE_VERSION,
     observed_version,
+    settings_of,
 )
+from latentlens_dag.manifest import Manifest, Record, changed_settings, summarized
 from latentlens_dag.remote_code import TrustedFolder
 from latentlens_dag.warehouse import Warehouse
 
@@ -42,6 +45,13 @@ class Need(NamedTuple):
     key: dg.AssetKey
     partition: str | None
     reason: str
+    damaged: bool = False
+    """Whether what is there cannot be trusted, so that nothing may be taken from it."""
+
+    @property
+    def missing(self) -> bool:
+        """Whether it was never built."""
+        return self.reason == NOT_BUILT
 
     def __str__(self) -> str:
         """`study/demo/judgements/V08[2]: not built yet`."""
@@ -60,7 +70,7 @@ def observe_sources(
     changed = []
     for key in keys:
         version = _version_now(graph.get(key).metadata, warehouse.observed(".".join(key.path)))
-        if version is not None and version != _known_version(instance, key):
+        if version is not None and version != known_version(instance, key):
             instance.report_runless_asset_event(dg.AssetObservation(key, tags={DATA_VERSION_TAG: version}))
             changed.append(key)
     return changed
@@ -86,34 +96,67 @@ def _source_path(facts: Mapping[str, Any]) -> Path | None:
 
 
 def find_needs(
-    graph: AssetGraph, instance: dg.DagsterInstance, targets: Sequence[tuple[dg.AssetKey, str | None]]
+    graph: AssetGraph,
+    instance: dg.DagsterInstance,
+    manifest: Manifest,
+    targets: Sequence[tuple[dg.AssetKey, str | None]],
 ) -> list[Need]:
-    """Which of the targets are missing or stale, as things are now, in their order."""
+    """Which of the targets are missing, stale or damaged, as things are now, in their order."""
     resolver = _Resolver(instance, graph)
-    found = (_need(resolver, key, partition) for key, partition in targets)
+    found = (_need(resolver, graph, manifest, key, partition) for key, partition in targets)
     return [need for need in found if need is not None]
 
 
-def _need(resolver: CachingStaleStatusResolver, key: dg.AssetKey, partition: str | None) -> Need | None:
+def _need(
+    resolver: CachingStaleStatusResolver, graph: AssetGraph, manifest: Manifest, key: dg.AssetKey, partition: str | None
+) -> Need | None:
     status = resolver.get_status(key, partition)
-    if status == StaleStatus.FRESH:
-        return None
     if status == StaleStatus.MISSING:
         return Need(key, partition, NOT_BUILT)
+    metadata = graph.get(key).metadata
+    record = manifest.read(key.to_user_string(), partition)
+    if status == StaleStatus.FRESH:
+        if SETTINGS not in metadata:
+            return None  # no asset of this package: nothing is recorded of it
+        damage = _damage(manifest, record, resolver.get_current_data_version(key, partition).value)
+        return None if damage is None else Need(key, partition, damage, damaged=True)
+    before = record.settings if record else {}
+    changes = changed_settings(before, settings_of(metadata)) if record else []
     causes = resolver.get_stale_causes(key, partition)
-    return Need(key, partition, "; ".join(dict.fromkeys(_reason(cause) for cause in causes)))
+    return Need(key, partition, "; ".join(dict.fromkeys(_reason(cause, changes) for cause in causes)))
 
 
-def _reason(cause: StaleCause) -> str:
+def _damage(manifest: Manifest, record: Record | None, version: str) -> str | None:
+    """Why what Dagster takes for built cannot be trusted; only sizes are looked at here."""
+    if record is None:
+        return (
+            "nothing says what its files were: its record was deleted, or an earlier version of this package built it"
+        )
+    if record.damaged is not None:
+        return f"damaged: {record.damaged}"
+    if record.data_version != version:
+        return "its files are not those of the last finished run"
+    return summarized(manifest.problems(record))
+
+
+def _reason(cause: StaleCause, changes: list[str]) -> str:
     if cause.category == StaleCauseCategory.CODE:
-        return "its settings in the YAML, or the algorithm, changed"
+        return _code_reason(changes)
     if cause.category == StaleCauseCategory.DEPENDENCIES:
         return f"it {cause.reason}"
     dependency = cause.dependency
     return f"{label(dependency.asset_key, dependency.partition_key)} changed" if dependency else cause.reason
 
 
-def _known_version(instance: dg.DagsterInstance, key: dg.AssetKey) -> str | None:
+def _code_reason(changes: list[str]) -> str:
+    settings = [change for change in changes if not change.startswith("algorithm: ")]
+    if settings:
+        return ", ".join(settings)
+    return "this version of the package computes it otherwise" if changes else "its settings changed"
+
+
+def known_version(instance: dg.DagsterInstance, key: dg.AssetKey) -> str | None:
+    """The version of a source when it was last looked at."""
     record = instance.get_latest_data_version_record(key, is_source=True)
     observation = record.event_log_entry.asset_observation if record else None
     return observation.tags.get(DATA_VERSION_TAG) if observation else None

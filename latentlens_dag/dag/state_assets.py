@@ -1,6 +1,7 @@
 """The assets of a study that run its model: self-checks, and the states of all tokens of images or texts."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -10,10 +11,11 @@ import pyarrow.parquet as pq
 
 from latentlens_dag.dag import keys
 from latentlens_dag.dag.checks import check_spec, checked, verdict
+from latentlens_dag.dag.recording import may_take, warehouse_of
 from latentlens_dag.dag.reporting import result, written
 from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.study_parts import StudyParts, layer_specs, write_study_shape
-from latentlens_dag.dag.versions import version_of
+from latentlens_dag.dag.versions import FORCED, Versioned, versioned
 from latentlens_dag.hub_models import HubModel
 from latentlens_dag.remote_code import is_trusted
 from latentlens_dag.schema import TABLES
@@ -21,6 +23,7 @@ from latentlens_dag.warehouse import Warehouse, write_parquet
 
 if TYPE_CHECKING:
     from latentlens_dag.model_checks import ModelCheck, ModelFacts
+    from latentlens_dag.reuse import Layer, StoredStates
     from latentlens_dag.states import LanguageModel
 
 # Algorithms: raise one when the same input would give other bytes.
@@ -44,7 +47,7 @@ def model_checks(parts: StudyParts) -> dg.AssetsDefinition:
         deps=[parts.model_key, keys.index(parts.index.name, "language_model")],
         group_name=parts.group,
         kinds={"torch", "transformers"},
-        code_version=version_of(_MODEL_CHECKS, **fields),
+        **versioned(_MODEL_CHECKS, **fields),
         check_specs=[check_spec(name, key, name not in not_needed) for name in checks],
         description="Self-checks of the model: what the lenses rely on, measured on the model itself.",
     )
@@ -54,13 +57,14 @@ def model_checks(parts: StudyParts) -> dg.AssetsDefinition:
         found = _model_facts(parts)
         if not _same(parts.model, parts.index.named_model):
             check_same_model(found.fingerprint, parts.index.named_model, f"Study {parts.name}", parts.index.name)
-        version = write_checks(found, warehouse.paths.model_checks(parts.name))
+        out = warehouse.paths.model_checks(parts.name)
+        version = write_checks(found, out)
         verdicts = [
             verdict(check.name, key, _problems(check, parts), check.name not in not_needed) for check in found.checks
         ]
         figures = {check.name: _figure(check) for check in found.checks}
         facts = {**figures, "prompt": found.prompt, "language_model": found.fingerprint}
-        yield from checked(result(key, version, facts, verdicts))
+        yield from checked(result(key, version, facts, [out], verdicts))
 
     return model_checks
 
@@ -118,7 +122,7 @@ def token_states(parts: StudyParts) -> dg.AssetsDefinition:
     connectors = [connector_key] if parts.study.connector else []
     # The model checks refuse an index of another model, so nothing is computed before them.
     deps = [parts.material_key, parts.model_key, keys.study(parts.name, "model_checks")]
-    version = version_of(_TEXT_STATES) if parts.of_texts else version_of(_VISUAL, prompt=parts.prompt)
+    version = versioned(_TEXT_STATES) if parts.of_texts else versioned(_VISUAL, prompt=parts.prompt)
     text = _STATES_OF_TEXTS if parts.of_texts else _STATES
 
     @dg.multi_asset(
@@ -139,11 +143,13 @@ def token_states(parts: StudyParts) -> dg.AssetsDefinition:
 
         batch, selected, paths = int(context.partition_key), context.selected_asset_keys, warehouse.paths
         write_study_shape(parts, paths)
-        layers = [layer for layer, key in key_of.items() if key in selected]
+        wanted: dict[Layer, dg.AssetKey] = {layer: key for layer, key in key_of.items() if key in selected}
+        if connector_key in selected:
+            wanted["connector"] = connector_key
         if parts.of_texts:
-            seen = _texts_read(parts, paths, batch, layers)
+            seen = _texts_read(parts, paths, batch, wanted)
         else:
-            seen = _images_read(parts, paths, batch, layers, connector_key in selected)
+            seen = _images_read(parts, context, batch, wanted)
         file_of = {"visual_tokens": paths.visual_tokens, "text_tokens": paths.text_tokens}
         for name, key in table_keys.items():
             if key in selected:
@@ -151,13 +157,12 @@ def token_states(parts: StudyParts) -> dg.AssetsDefinition:
                 write_parquet(seen.tables[name], out, TABLES[name])
                 yield written(out, key)
         tokens = seen.tables["visual_tokens"]
-        wanted = [(key_of[layer], paths.visual(parts.name, layer, batch), seen.states[layer]) for layer in layers]
-        if seen.connector is not None:
-            wanted.append((connector_key, paths.connector(parts.name, batch), seen.connector))
-        for key, out, states in wanted:
-            facts = write_visual_layer(out, tokens, states)
-            metadata = {"dagster/row_count": len(tokens), "mean_norm": facts.mean_norm}
-            yield from checked(result(key, facts.content, metadata, [verdict("finite_states", key, facts.problems)]))
+        for layer, key in wanted.items():
+            out = _states_path(parts, paths, layer, batch)
+            facts = write_visual_layer(out, tokens, seen.states[layer])
+            metadata = {"dagster/row_count": len(tokens), "mean_norm": facts.mean_norm, "forwarded": seen.forwarded}
+            verdicts = [verdict("finite_states", key, facts.problems)]
+            yield from checked(result(key, facts.content, metadata, [out], verdicts))
 
     return visual
 
@@ -166,31 +171,62 @@ class _Read(NamedTuple):
     """A batch's tokens, in the tables of `token_tables`, and their states by layer."""
 
     tables: dict[str, pa.Table]
-    states: dict[int, Any]
-    connector: Any = None
-    """The connector's output, where it was asked for."""
+    states: "dict[Layer, Any]"
+    forwarded: int
+    """Images or texts that the model read."""
 
 
-def _images_read(parts: StudyParts, paths: Warehouse, batch: int, layers: list[int], connector: bool) -> _Read:
-    from latentlens_dag.images import read_images
+def _images_read(
+    parts: StudyParts, context: dg.AssetExecutionContext, batch: int, wanted: Mapping["Layer", dg.AssetKey]
+) -> _Read:
     from latentlens_dag.models import load_vlm
-    from latentlens_dag.studies import visual_token_table
+    from latentlens_dag.reuse import visual_states_of
 
-    images = list(read_images(_picture_files(parts, paths, batch)))
-    seen = load_vlm(parts.model).visual_states([image for _, image in images], layers, parts.prompt, connector)
-    tokens = visual_token_table(parts.name, [image_id for image_id, _ in images], seen.tokens)
-    return _Read({"visual_tokens": tokens}, seen.states, seen.connector)
+    paths = warehouse_of(context)
+    stored = _stored(parts, context, paths, batch, wanted)
+    files = _picture_files(parts, paths, batch)
+    load = partial(load_vlm, parts.model)
+    seen = visual_states_of(load, parts.name, files, list(wanted), parts.prompt, stored)
+    return _Read({"visual_tokens": seen.tokens}, seen.states, seen.forwarded)
 
 
-def _texts_read(parts: StudyParts, paths: Warehouse, batch: int, layers: list[int]) -> _Read:
+def _stored(
+    parts: StudyParts,
+    context: dg.AssetExecutionContext,
+    paths: Warehouse,
+    batch: int,
+    wanted: Mapping["Layer", dg.AssetKey],
+) -> "StoredStates":
+    """What of a batch was read before of the same model, prompt and algorithm, by the same versions of packages."""
+    from latentlens_dag.reuse import StoredStates
+
+    if context.has_tag(FORCED):
+        return StoredStates()
+    tokens = keys.study(parts.name, "visual_tokens")
+    layers = {
+        layer: _states_path(parts, paths, layer, batch)
+        for layer, key in wanted.items()
+        if may_take(context, key, parts.model_key)
+    }
+    return StoredStates.read(
+        paths.visual_tokens(parts.name, batch) if may_take(context, tokens, parts.model_key) else None, layers
+    )
+
+
+def _states_path(parts: StudyParts, paths: Warehouse, layer: "Layer", batch: int) -> Path:
+    return paths.connector(parts.name, batch) if layer == "connector" else paths.visual(parts.name, layer, batch)
+
+
+def _texts_read(parts: StudyParts, paths: Warehouse, batch: int, wanted: Mapping["Layer", dg.AssetKey]) -> _Read:
     from latentlens_dag.models import load_language_model
     from latentlens_dag.studies import text_token_tables
     from latentlens_dag.texts import text_states
 
     texts = pq.read_table(paths.texts(parts.material.name, batch))
+    layers = [layer for layer in wanted if layer != "connector"]
     seen = text_states(load_language_model(parts.model), texts["text"].to_pylist(), layers)
     tokens = text_token_tables(parts.name, texts["text_id"].to_pylist(), seen.tokens)
-    return _Read(tokens._asdict(), seen.states)
+    return _Read(tokens._asdict(), {layer: states.numpy() for layer, states in seen.states.items()}, len(texts))
 
 
 def _picture_files(parts: StudyParts, paths: Warehouse, batch: int) -> list:
@@ -213,13 +249,13 @@ _TABLE_TEXT = {
 
 
 def _spec(
-    parts: StudyParts, key: dg.AssetKey, deps: list[dg.AssetKey], version: str, text: str, kinds: set[str]
+    parts: StudyParts, key: dg.AssetKey, deps: list[dg.AssetKey], version: Versioned, text: str, kinds: set[str]
 ) -> dg.AssetSpec:
     return dg.AssetSpec(
         key,
         deps=deps,
         skippable=True,
-        code_version=version,
+        **version,
         group_name=parts.group,
         kinds=kinds,
         description=text,

@@ -11,11 +11,12 @@ import pyarrow.parquet as pq
 from latentlens_dag.dag import keys
 from latentlens_dag.dag.checks import check_spec, checked, neighbor_problems, verdict
 from latentlens_dag.dag.corpus_assets import model_source
-from latentlens_dag.dag.reporting import written
+from latentlens_dag.dag.reporting import result, written
 from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.state_assets import model_checks, token_states
 from latentlens_dag.dag.study_parts import StudyParts, layer_specs, write_study_shape
-from latentlens_dag.dag.versions import version_of
+from latentlens_dag.dag.versions import versioned
+from latentlens_dag.identity import file_digest
 from latentlens_dag.schema import (
     DIVERSITY,
     INTERPRETABILITY,
@@ -47,7 +48,7 @@ def _lens(parts: StudyParts, lens: str) -> dg.AssetsDefinition:
     else:
         shared = [parts.model_key]
     deps = {layer: [visual_key_of[layer], *shared] for layer in key_of}
-    version = version_of(_LENS, top_k=parts.study.top_k, unique=parts.study.unique)
+    version = versioned(_LENS, top_k=parts.study.top_k, unique=parts.study.unique)
 
     @dg.multi_asset(
         name=f"{parts.name}_{lens}",
@@ -105,7 +106,7 @@ def _judgements(parts: StudyParts) -> dg.AssetsDefinition:
         )
     ]
     deps = {layer: [*(parts.layer_keys(lens)[layer] for lens in parts.study.lenses), *truth] for layer in key_of}
-    version = version_of(_JUDGEMENTS, lenses=parts.study.lenses, batches=parts.batches)
+    version = versioned(_JUDGEMENTS, lenses=parts.study.lenses, batches=parts.batches)
 
     @dg.multi_asset(
         name=f"{parts.name}_judgements",
@@ -139,7 +140,7 @@ def _interpretability(parts: StudyParts) -> dg.AssetsDefinition:
 
     deps = [*parts.layer_keys("judgements").values()]
     text = "The share of visual tokens with a related word, by lens, layer and group, with interval and chance."
-    return _summary(parts, "interpretability", deps, compute, INTERPRETABILITY, version_of(_INTERPRETABILITY), text)
+    return _summary(parts, "interpretability", deps, compute, INTERPRETABILITY, _INTERPRETABILITY, text)
 
 
 def _analyses(parts: StudyParts) -> list[dg.AssetsDefinition]:
@@ -158,12 +159,11 @@ def _analyses(parts: StudyParts) -> list[dg.AssetsDefinition]:
         return diversity(neighbors(paths, list(parts.study.lenses)))
 
     deps = [key for lens in parts.study.lenses for key in parts.layer_keys(lens).values()]
-    version = version_of(_ANALYSIS)
-    found = [_summary(parts, "diversity", deps, distinct, DIVERSITY, version, "Distinct words among the answers.")]
+    found = [_summary(parts, "diversity", deps, distinct, DIVERSITY, _ANALYSIS, "Distinct words among the answers.")]
     if LATENTLENS in parts.study.lenses:
         deps = [*parts.layer_keys(LATENTLENS).values()]
         text = "From which contextual layers each visual layer's neighbors come."
-        found.append(_summary(parts, "layer_alignment", deps, alignment, LAYER_ALIGNMENT, version, text))
+        found.append(_summary(parts, "layer_alignment", deps, alignment, LAYER_ALIGNMENT, _ANALYSIS, text))
     return found
 
 
@@ -173,7 +173,7 @@ def _summary(
     deps: list[dg.AssetKey],
     compute: Callable[[Warehouse], pa.Table],
     schema: pa.Schema,
-    version: str,
+    algorithm: int,
     text: str,
 ) -> dg.AssetsDefinition:
     @dg.asset(
@@ -181,7 +181,7 @@ def _summary(
         deps=deps,
         group_name=parts.group,
         kinds={"polars", "parquet"},
-        code_version=f"{version}-{parts.batches}",
+        **versioned(algorithm, batches=parts.batches),
         description=text,
     )
     def summary(warehouse: WarehouseResource) -> dg.MaterializeResult:
@@ -207,7 +207,7 @@ def _catalog(parts: StudyParts) -> dg.AssetsDefinition:
         deps=deps,
         group_name=parts.group,
         kinds={"duckdb"},
-        code_version=version_of(_CATALOG, **material, batches=parts.batches, index=parts.index.name),
+        **versioned(_CATALOG, **material, batches=parts.batches, index=parts.index.name),
         description="The study's tables in one DuckDB file.",
     )
     def catalog(warehouse: WarehouseResource) -> dg.MaterializeResult:
@@ -216,7 +216,8 @@ def _catalog(parts: StudyParts) -> dg.AssetsDefinition:
         out = warehouse.paths.catalog(parts.name)
         write_study_shape(parts, warehouse.paths)
         write_catalog(warehouse.paths, parts.name, out, index=parts.index.name)
-        return dg.MaterializeResult(metadata={"size_bytes": out.stat().st_size})
+        files = [out, warehouse.paths.shape("study", parts.name)]
+        return result(None, file_digest(out), {"size_bytes": out.stat().st_size}, files)
 
     return catalog
 

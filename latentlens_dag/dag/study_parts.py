@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from latentlens_dag.dag import keys
+from latentlens_dag.dag.versions import Versioned
 from latentlens_dag.hub_models import HubModel
 from latentlens_dag.models import DEFAULT_PROMPT
 from latentlens_dag.warehouse import Warehouse, write_json
@@ -92,7 +93,7 @@ def layer_specs(
     parts: StudyParts,
     key_of: Mapping[int, dg.AssetKey],
     deps: Mapping[int, list],
-    version: str,
+    version: Versioned,
     kinds: set[str],
     text: str,
 ) -> list[dg.AssetSpec]:
@@ -102,7 +103,7 @@ def layer_specs(
             key,
             deps=deps[layer],
             skippable=True,
-            code_version=version,
+            **version,
             group_name="/".join(key.path[:-1]),
             kinds=kinds,
             description=text.format(layer=layer),

@@ -13,7 +13,7 @@ from latentlens_dag.dag import keys
 from latentlens_dag.dag.corpus_assets import fields_read, text_source
 from latentlens_dag.dag.reporting import written
 from latentlens_dag.dag.resources import WarehouseResource
-from latentlens_dag.dag.versions import version_of
+from latentlens_dag.dag.versions import versioned
 from latentlens_dag.warehouse import write_json
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def _texts(texts: "TextSet", source: core.Source) -> dg.AssetsDefinition:
         partitions_def=keys.partitions(texts.batches),
         group_name=f"texts/{texts.name}",
         kinds={"parquet"},
-        code_version=version_of(_TEXTS, batches=texts.batches, **fields_read(source)),
+        **versioned(_TEXTS, batches=texts.batches, **fields_read(source)),
         description="The distinct texts whose ids fall into the batch, in order of their ids.",
     )
     def batch_of_texts(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> dg.MaterializeResult:
@@ -44,6 +44,6 @@ def _texts(texts: "TextSet", source: core.Source) -> dg.AssetsDefinition:
         write_json({"parts": texts.batches}, warehouse.paths.shape("texts", texts.name))
         out = warehouse.paths.texts(texts.name, batch)
         core.write_batch(source, batch, texts.batches, out)
-        return written(out)
+        return written(out, beside=[warehouse.paths.shape("texts", texts.name)])
 
     return batch_of_texts

@@ -8,7 +8,9 @@ from there.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, TypedDict
 
 from latentlens_dag.identity import combined, digest, file_digest
 from latentlens_dag.remote_code import is_trusted
@@ -17,6 +19,8 @@ from latentlens_dag.warehouse import write_text
 SOURCE_PATH = "source_path"  # metadata of an observed source: what is hashed
 SOURCE_TRUSTED = "source_trusted"  # there, where it is a model whose own code may be run
 SOURCE_VERSION = "source_version"  # or, of one that cannot change: its version
+SETTINGS = "settings"  # metadata of a step: the algorithm's number and the fields of the YAML that it reads
+BUILD_ID = "latentlens/build_id"  # tag of the runs of one build
 FORCED = "latentlens/forced"  # tag of a run that is to take nothing from what was built before
 
 
@@ -25,6 +29,27 @@ def version_of(algorithm: int, **fields: object) -> str:
     return (
         f"{algorithm}-{digest(json.dumps(fields, sort_keys=True, default=str).encode())}" if fields else str(algorithm)
     )
+
+
+class Versioned(TypedDict):
+    """What an asset says of what decides its bytes besides its inputs."""
+
+    code_version: str
+    """As `version_of` gives it."""
+    metadata: dict[str, Any]
+    """The same in words, under SETTINGS."""
+
+
+def versioned(algorithm: int, **fields: object) -> Versioned:
+    """The version of a step, to be handed to its asset."""
+    settings = json.loads(json.dumps({"algorithm": algorithm, **fields}, sort_keys=True, default=str))
+    return {"code_version": version_of(algorithm, **fields), "metadata": {SETTINGS: settings}}
+
+
+def settings_of(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings in an asset's metadata, as `versioned` put them there."""
+    found = metadata.get(SETTINGS, {})
+    return dict(getattr(found, "value", found))
 
 
 def observed_version(path: Path, memory: Path) -> str:

@@ -14,6 +14,7 @@ from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.staleness import NOT_BUILT, find_needs, observe_sources
 from latentlens_dag.dag.versions import SOURCE_PATH, SOURCE_VERSION, observed_version, version_of
 from latentlens_dag.hub_datasets import HubColumn
+from latentlens_dag.manifest import Manifest
 from latentlens_dag.warehouse import Warehouse
 
 SOURCE, MADE, NEXT = (dg.AssetKey(["here", name]) for name in ("source", "made", "next"))
@@ -117,7 +118,9 @@ def test_a_source_is_told_of_once_per_change_and_what_follows_is_told_why(tmp_pa
             return observe_sources(graph, instance, house, [SOURCE, MADE])
 
         def needs(defs: dg.Definitions = defs) -> list[str]:
-            return [str(need) for need in find_needs(defs.resolve_asset_graph(), instance, targets)]
+            return [
+                str(need) for need in find_needs(defs.resolve_asset_graph(), instance, Manifest(house.root), targets)
+            ]
 
         assert (observe(), observe()) == ([SOURCE], [])
         assert needs() == [f"here/made: {NOT_BUILT}", f"here/next: {NOT_BUILT}"]

@@ -1,0 +1,129 @@
+"""What in a warehouse belongs to nothing: left by a kill, replaced by a newer result, or of what is declared no more.
+
+What a newcomer gets wrong: age says nothing here. A file is needed if the record of a live artifact lists it, or if a
+version of a layer table that somebody tagged needs it; all else is garbage, however new, and nothing else is.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from latentlens_dag.manifest import FileFacts, Manifest, Record
+from latentlens_dag.tables import files_of, last_transaction, tagged_versions
+from latentlens_dag.warehouse import remove
+
+_TEMPORARY = re.compile(r"\..+\.(\d+)\.[0-9a-f]{8}\.(?:tmp|old)")
+
+
+class Garbage(NamedTuple):
+    """One file that nothing needs."""
+
+    path: Path
+    size_bytes: int
+    """That removing it frees: 0 where another name of the same file stays."""
+    why: str
+    """interrupted, replaced, not declared."""
+
+
+def interrupted(warehouse: Path) -> list[Garbage]:
+    """What processes that are gone have left half-written."""
+    return [
+        Garbage(path, _size_below(path), "interrupted")
+        for path in sorted(warehouse.rglob(".*"))
+        if (found := _TEMPORARY.fullmatch(path.name)) and not _is_running(int(found[1]))
+    ]
+
+
+def garbage(manifest: Manifest, live: Callable[[Record], bool]) -> list[Garbage]:
+    """Every file of the warehouse that nothing needs, but for the records themselves.
+
+    Args:
+        manifest: of the warehouse.
+        live: whether an artifact is still declared.
+    """
+    records = list(manifest.records())
+    needed = {fact.path for record in records if live(record) for fact in record.files}
+    known = {fact.path for record in records for fact in [*record.files, *_earlier_files(record)]}
+    left = interrupted(manifest.warehouse)
+    skipped = {path for one in left for path in [one.path, *one.path.rglob("*")]}
+    tables = _needed_by_tables(manifest.warehouse, needed)
+    found = list(left)
+    for path in sorted(manifest.warehouse.rglob("*")):
+        if not path.is_file() or path in skipped or _TEMPORARY.fullmatch(path.name) or _is_ours(path, manifest):
+            continue
+        name = path.relative_to(manifest.warehouse).as_posix()
+        if name not in needed and path not in tables:
+            undeclared = name in known and not _replaced(name, records, live)
+            found.append(Garbage(path, _freed(path), "not declared" if undeclared else "replaced"))
+    return found
+
+
+def undeclared_records(manifest: Manifest, live: Callable[[Record], bool]) -> list[Record]:
+    """The records of artifacts that are declared no more."""
+    return [record for record in manifest.records() if not live(record)]
+
+
+def clean(manifest: Manifest, found: Iterable[Garbage], live: Callable[[Record], bool]) -> None:
+    """Remove garbage, and the records of what is gone; records of what stays forget what they replaced."""
+    for one in found:
+        remove(one.path)
+    for record in undeclared_records(manifest, live):
+        remove(manifest.path(record.asset, record.partition))
+    for record in manifest.records():
+        manifest.forget_earlier(record)
+    _remove_empty(manifest.warehouse)
+
+
+def _is_ours(path: Path, manifest: Manifest) -> bool:
+    """Whether a file is bookkeeping: records, and what sources looked like."""
+    return path.is_relative_to(manifest.root) or path.is_relative_to(manifest.warehouse / "observed")
+
+
+def _replaced(name: str, records: list[Record], live: Callable[[Record], bool]) -> bool:
+    """Whether a live artifact had this file once."""
+    return any(live(record) and any(fact.path == name for fact in _earlier_files(record)) for record in records)
+
+
+def _earlier_files(record: Record) -> Iterator[FileFacts]:
+    return (fact for earlier in record.earlier for fact in earlier.files)
+
+
+def _needed_by_tables(warehouse: Path, needed: set[str]) -> set[Path]:
+    """What layer tables need besides the files of their newest version: tags and their versions, Lance's own notes."""
+    found: set[Path] = set()
+    for name in {name.split(".lance/")[0] for name in needed if ".lance/_versions/" in name}:
+        table = warehouse / f"{name}.lance"
+        found |= {*(table / "_refs").rglob("*"), *(table / "_versions").glob("*.json"), *last_transaction(table)}
+        for version in tagged_versions(table):
+            found |= {one for file in files_of(table, version) for one in [file, *file.rglob("*")]}
+    return found
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # of another user
+    return True
+
+
+def _size_below(path: Path) -> int:
+    files = [one for one in path.rglob("*") if one.is_file()] if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files)
+
+
+def _freed(path: Path) -> int:
+    facts = path.stat()
+    return facts.st_size if facts.st_nlink == 1 else 0
+
+
+def _remove_empty(folder: Path) -> None:
+    for path in sorted(folder.rglob("*"), key=lambda one: -len(one.parts)):
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()

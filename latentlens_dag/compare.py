@@ -1,0 +1,87 @@
+"""How two sets of answers differ: of two versions of a study, of two studies on the same images, of two releases.
+
+What a newcomer gets wrong: answers are compared token by token, so the two must be of the same images and of models
+with equally many visual tokens; what only one of them has is counted, and not compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from latentlens_dag.schema import LATENTLENS
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_TOKEN = ["image_id", "token_index"]
+
+
+class Difference(NamedTuple):
+    """How the answers of one lens, or the verdicts, at one visual layer differ."""
+
+    part: str
+    """A lens, or judgements."""
+    visual_layer: int
+    tokens: int
+    """Visual tokens (for judgements: tokens under lenses) that both have."""
+    only_first: int
+    only_second: int
+    same: float | None
+    """Share of the tokens whose answers are the same, in order (or whose verdict is); null where there are none."""
+    same_nearest: float | None
+    """Share of the tokens whose first answer is the same; null for judgements."""
+    overlap: float | None
+    """Mean share of the answers that are among the other's answers; null for judgements."""
+
+
+def compare(
+    first: Mapping[tuple[str, int], Sequence[Path]], second: Mapping[tuple[str, int], Sequence[Path]]
+) -> list[Difference]:
+    """Compare two results, part by part and layer by layer (as `history.files_at` gives them).
+
+    Parts and layers that only one has are left out. Memory holds one part at one layer.
+    """
+    return [
+        (_compare_verdicts if part == "judgements" else _compare_answers)(
+            part, layer, first[part, layer], second[part, layer]
+        )
+        for part, layer in sorted(set(first) & set(second))
+    ]
+
+
+def _compare_answers(part: str, layer: int, first: Sequence[Path], second: Sequence[Path]) -> Difference:
+    import polars as pl
+
+    one, other = _answers(part, first), _answers(part, second)
+    both = one.join(other, on=_TOKEN, suffix="_other")
+    shared = pl.col("answers").list.set_intersection("answers_other").list.len()
+    longest = pl.max_horizontal(pl.col("answers").list.len(), pl.col("answers_other").list.len())
+    shares = both.select(
+        same=(pl.col("answers") == pl.col("answers_other")).mean(),
+        nearest=(pl.col("answers").list.first() == pl.col("answers_other").list.first()).mean(),
+        overlap=(shared / longest).mean(),
+    ).row(0)
+    return Difference(part, layer, len(both), len(one) - len(both), len(other) - len(both), *shares)
+
+
+def _answers(part: str, files: Sequence[Path]) -> pl.DataFrame:
+    """Per visual token its answers, nearest first, each as one text that says which it is."""
+    import polars as pl
+
+    # A word in its sentence at a contextual layer; or a token of the vocabulary.
+    names = ["contextual_layer", "token_id", "sentence_id", "position"] if part == LATENTLENS else ["token_id"]
+    answer = pl.concat_str([pl.col(name).cast(pl.String).fill_null("") for name in names], separator=" ")
+    rows = pl.scan_parquet(list(files), glob=False).sort("rank")
+    return rows.group_by(_TOKEN, maintain_order=True).agg(answer.alias("answers")).collect()
+
+
+def _compare_verdicts(part: str, layer: int, first: Sequence[Path], second: Sequence[Path]) -> Difference:
+    import polars as pl
+
+    keys = [*_TOKEN, "lens", "judge"]
+    one, other = (pl.read_parquet(list(files), columns=[*keys, "verdict"], glob=False) for files in (first, second))
+    both = one.join(other, on=keys, suffix="_other")
+    same = both.select((pl.col("verdict") == pl.col("verdict_other")).mean()).item()
+    return Difference(part, layer, len(both), len(one) - len(both), len(other) - len(both), same, None, None)

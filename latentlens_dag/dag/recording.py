@@ -1,0 +1,112 @@
+"""Recording what a step wrote in the warehouse's manifest, next to what Dagster is told.
+
+What a newcomer gets wrong: this happens while the step runs, before Dagster has its event. `staleness.py` takes an
+artifact as built only where the two agree.
+"""
+
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import dagster as dg
+
+from latentlens_dag.dag.staleness import known_version
+from latentlens_dag.dag.versions import BUILD_ID, settings_of
+from latentlens_dag.history import KEPT
+from latentlens_dag.identity import package_versions
+from latentlens_dag.manifest import FileFacts, Manifest, Origin, Record, label
+from latentlens_dag.warehouse import Warehouse
+
+
+def record(
+    key: dg.AssetKey | None,
+    data_version: str,
+    files: Iterable[Path],
+    rows: int | None = None,
+    known: Iterable[FileFacts] = (),
+) -> None:
+    """Record an artifact of the step that runs now.
+
+    Args:
+        key: the asset; that of the step, where it has only one.
+        data_version: as Dagster is told.
+        files: what it consists of; of a folder, all that is in it.
+        rows: of a table.
+        known: facts of files that were recorded before, which are not hashed again.
+    """
+    context = dg.AssetExecutionContext.get()
+    key = key or context.asset_key
+    spec = context.assets_def.specs_by_key[key]
+    manifest, now = manifest_of(context), datetime.now(UTC).isoformat(timespec="seconds")
+    manifest.write(
+        Record(
+            asset=key.to_user_string(),
+            partition=context.partition_key if context.has_partition_key else None,
+            data_version=data_version,
+            code_version=spec.code_version or "",
+            settings=settings_of(spec.metadata),
+            inputs=dict(_inputs(context, key, manifest)),
+            files=manifest.facts(files, known),
+            rows=rows,
+            run=context.run_id,
+            build=_build_of(context),
+            made=now,
+            since=Origin(_build_of(context), now),
+            packages=package_versions(),
+        ),
+        keep=key.path[0] == "study" and key.path[2] in KEPT,
+    )
+
+
+def may_take(context: dg.AssetExecutionContext, key: dg.AssetKey, model: dg.AssetKey) -> bool:
+    """Whether what is stored of an asset of this step is of the settings, model and packages of now, and whole."""
+    manifest = manifest_of(context)
+    found = manifest.read(key.to_user_string(), context.partition_key)
+    return (
+        found is not None
+        and found.damaged is None
+        and found.code_version == context.assets_def.specs_by_key[key].code_version
+        and found.inputs.get(model.to_user_string()) == known_version(context.instance, model)
+        and found.packages == package_versions()
+        and not manifest.problems(found)
+    )
+
+
+def warehouse_of(context: dg.AssetExecutionContext) -> Warehouse:
+    """The warehouse that a step writes to."""
+    paths: Warehouse = context.resources.original_resource_dict["warehouse"].paths
+    return paths
+
+
+def manifest_of(context: dg.AssetExecutionContext) -> Manifest:
+    """The manifest of the warehouse that a step writes to."""
+    return Manifest(warehouse_of(context).root)
+
+
+def _build_of(context: dg.AssetExecutionContext) -> str:
+    tags = context.run_tags
+    return tags.get(BUILD_ID) or tags.get("dagster/backfill") or context.run_id
+
+
+def _inputs(context: dg.AssetExecutionContext, key: dg.AssetKey, manifest: Manifest) -> Iterator[tuple[str, str]]:
+    """The artifacts that one was made from, with their versions."""
+    graph = context.job_def.asset_layer.asset_graph
+    for dep in sorted(graph.get(key).parent_keys):
+        source = known_version(context.instance, dep)
+        if source is not None:
+            yield dep.to_user_string(), source
+        for partition in _partitions_read(context, key, dep, graph.get(dep).partitions_def):
+            found = manifest.read(dep.to_user_string(), partition)
+            if found is not None:
+                yield label(dep.to_user_string(), partition), found.data_version
+
+
+def _partitions_read(
+    context: dg.AssetExecutionContext, key: dg.AssetKey, dep: dg.AssetKey, partitions: dg.PartitionsDefinition | None
+) -> list[str] | list[None]:
+    if partitions is None:
+        return [None]
+    mapping = context.job_def.asset_layer.asset_graph.get(key).partition_mappings.get(dep)
+    if not context.has_partition_key or isinstance(mapping, dg.AllPartitionMapping):
+        return list(partitions.get_partition_keys())
+    return [context.partition_key]

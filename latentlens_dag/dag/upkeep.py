@@ -1,0 +1,51 @@
+"""What `check` and `clean` ask of an open project: which files should be there, and which need not.
+
+What a newcomer gets wrong: a study that is switched off has no assets, and yet its results are not garbage.
+"""
+
+from collections.abc import Callable
+
+from latentlens_dag.cleaning import Garbage, clean, garbage, undeclared_records
+from latentlens_dag.dag.checking import Checked, check_artifacts
+from latentlens_dag.dag.driver import Project
+from latentlens_dag.dag.selection import Selection
+from latentlens_dag.manifest import Record
+
+
+def check_project(
+    project: Project,
+    selection: Selection,
+    deep: bool = False,
+    tell: Callable[[int, int], None] = lambda done, total: None,
+) -> Checked:
+    """Whether the selection's files are there as they were written (`checking.check_artifacts`)."""
+    targets = selection.among([target for unit in project.units for target in unit.targets()])
+    return check_artifacts(project.graph, project.instance, project.manifest, targets, deep, tell)
+
+
+def project_garbage(project: Project) -> tuple[list[Garbage], list[Record]]:
+    """What of the warehouse nothing needs, and the records of what is declared no more."""
+    live = _live(project)
+    return garbage(project.manifest, live), undeclared_records(project.manifest, live)
+
+
+def clean_project(project: Project, found: list[Garbage]) -> None:
+    """Remove garbage, and what the manifest says of it."""
+    clean(project.manifest, found, _live(project))
+
+
+def declared_sets(project: Project) -> set[str]:
+    """What has assets, or would have if it were switched on: corpus/demo_text, study/demo."""
+    return {"/".join(key.path[:2]) for unit in project.units for key in unit.keys} | project.switched_off
+
+
+def _live(project: Project) -> Callable[[Record], bool]:
+    """What says whether an artifact is declared."""
+    declared = {(key.to_user_string(), partition) for unit in project.units for key, partition in unit.targets()}
+
+    def live(record: Record) -> bool:
+        if "/".join(record.asset.split("/")[:2]) in project.switched_off:
+            return True
+        return (record.asset, record.partition) in declared
+
+    return live

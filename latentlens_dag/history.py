@@ -1,0 +1,93 @@
+"""Earlier results of a study: which there are, and where their files lie.
+
+A version of a study is what a build left of its answers and judgements; a build that changed none of them makes none.
+What a newcomer gets wrong: earlier results are kept until `latentlens-dag clean` only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from latentlens_dag.errors import UserError
+from latentlens_dag.manifest import FileFacts, Manifest, Origin, Record
+
+KEPT = ("latentlens", "logitlens", "embeddinglens", "judgements")
+"""The parts of a study whose earlier results are kept."""
+
+
+class Version(NamedTuple):
+    """One version of a study."""
+
+    number: int
+    """From 1, the oldest."""
+    build: str
+    made: str
+    """When its last changed artifact was written, in UTC."""
+    changed: list[str]
+    """The artifacts that it changed, as study/demo/latentlens/V04[00]."""
+
+
+class _State(NamedTuple):
+    since: Origin
+    files: list[FileFacts]
+
+
+def versions_of(manifest: Manifest, study: str) -> list[Version]:
+    """The versions of a study that are still known, oldest first; none where nothing was built."""
+    changed: dict[str, list[tuple[str, str]]] = {}
+    for record in _records(manifest, study):
+        for state in _states(record):
+            changed.setdefault(state.since.build, []).append((state.since.made, record.label))
+    builds = sorted(changed, key=lambda build: max(changed[build]))
+    return [
+        Version(number, build, max(changed[build])[0], sorted({label for _, label in changed[build]}))
+        for number, build in enumerate(builds, start=1)
+    ]
+
+
+def files_at(manifest: Manifest, study: str, number: int | None = None) -> Mapping[tuple[str, int], list[Path]]:
+    """The files of a version of a study, by default of what is there now.
+
+    Returns:
+        Per part (lens or judgements) and visual layer, the Parquet files of its batches.
+
+    Raises:
+        UserError: where nothing was built, there is no such version, or a file of it is gone.
+    """
+    versions = versions_of(manifest, study)
+    if not versions:
+        raise UserError(f"Nothing is built of study {study!r} here: run `latentlens-dag build {study}` first.")
+    chosen = versions[-1].number if number is None else number
+    if not 1 <= chosen <= len(versions):
+        raise UserError(f"Study {study} has no version {chosen}: it has 1 to {len(versions)} (`status --versions`).")
+    past = {version.build for version in versions[:chosen]}
+    found: dict[tuple[str, int], list[Path]] = {}
+    for record in _records(manifest, study):
+        state = next((state for state in _states(record) if state.since.build in past), None)
+        for fact in state.files if state else []:
+            _, _, part, layer = record.asset.split("/")
+            found.setdefault((part, int(layer[1:])), []).append(_where(manifest, fact, f"{study}@{chosen}"))
+    return found
+
+
+def _where(manifest: Manifest, fact: FileFacts, version: str) -> Path:
+    kept = manifest.kept(fact)
+    if not kept.is_file():
+        raise UserError(
+            f"A file of {version} is gone ({fact.path}): `clean` removed it, or the home's file system knows no links, "
+            "so that earlier results are not kept there."
+        )
+    return kept
+
+
+def _records(manifest: Manifest, study: str) -> Iterator[Record]:
+    for record in manifest.records(f"study/{study}"):
+        if record.asset.split("/")[2] in KEPT:
+            yield record
+
+
+def _states(record: Record) -> list[_State]:
+    """What an artifact was, the newest first."""
+    return [_State(record.since, record.files), *(_State(one.since, one.files) for one in record.earlier)]

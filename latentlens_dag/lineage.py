@@ -1,0 +1,71 @@
+"""Where an artifact came from: what it was made from, with which settings, when, by what.
+
+What a newcomer gets wrong: a record says what an artifact *was* made from. Where an input is another by now, the
+artifact is out of date, and the lineage says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from latentlens_dag.manifest import Manifest, Record
+
+
+class Ancestor(NamedTuple):
+    """One artifact of a lineage."""
+
+    label: str
+    """As index/demo/table/L04 or study/demo/visual/V04[00]; a source, as corpus/demo_text/source, has no record."""
+    depth: int
+    """Steps from the artifact that was asked for."""
+    version: str
+    """The data version that was used."""
+    record: Record | None
+    """What is there now."""
+    shown_before: bool
+    """Its own inputs were listed where it came first."""
+
+    @property
+    def is_other_now(self) -> bool:
+        """Whether what is there now is not what was used."""
+        return self.record is not None and self.record.data_version != self.version
+
+
+def lineage(manifest: Manifest, record: Record) -> Iterator[Ancestor]:
+    """An artifact and all that it was made from, each followed by its own inputs, in their order."""
+    seen: set[str] = set()
+
+    def walk(label: str, version: str, depth: int) -> Iterator[Ancestor]:
+        found = manifest.read(*parted(label))
+        yield Ancestor(label, depth, version, found, label in seen)
+        if label not in seen and found is not None:
+            seen.add(label)
+            for name, used in found.inputs.items():
+                yield from walk(name, used, depth + 1)
+
+    return walk(record.label, record.data_version, 0)
+
+
+def parted(label: str) -> tuple[str, str | None]:
+    """An artifact's key and partition: `study/demo/visual/V04[00]` is ("study/demo/visual/V04", "00")."""
+    key, _, partition = label.partition("[")
+    return key, partition.removesuffix("]") or None
+
+
+def lineage_text(found: Iterator[Ancestor], source: Callable[[str], str | None] = lambda label: None) -> str:
+    """A lineage as lines, indented by depth; `source` says where a source lies."""
+    return "\n".join(line for one in found for line in _lines(one, source))
+
+
+def _lines(one: Ancestor, source: Callable[[str], str | None]) -> Iterator[str]:
+    indent = "  " * one.depth
+    changed = f", now {one.record.data_version}: it changed since" if one.is_other_now and one.record else ""
+    yield f"{indent}{one.label}  version {one.version}{changed}{'  (see above)' if one.shown_before else ''}"
+    if one.record is not None and not one.shown_before:
+        packages = ", ".join(f"{name} {version}" for name, version in sorted(one.record.packages.items()))
+        settings = ", ".join(f"{name}: {value}" for name, value in sorted(one.record.settings.items()))
+        yield f"{indent}    made {one.record.made} by run {one.record.run} with {packages}"
+        yield f"{indent}    settings {settings}"
+    elif (where := source(one.label)) is not None:
+        yield f"{indent}    {where}"

@@ -1,0 +1,146 @@
+"""What `clean` removes, and what it leaves."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from latentlens_dag.dag.upkeep import check_project
+from latentlens_dag.manifest import Manifest
+from latentlens_dag.tables import open_table, tag
+
+from .conftest import build, opened
+from .test_repair import _tables
+
+Copy = Callable[[Path], Path]
+CLI = [sys.executable, "-c", "from latentlens_dag.cli import main; main()"]
+
+
+def _clean(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*CLI, "clean", *arguments], cwd=project, capture_output=True, text=True, check=False)
+
+
+def _edit(project: Path, old: str, new: str) -> None:
+    file = project / "assets" / "tiny" / "defs.yaml"
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+
+
+def _all_files(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_clean_removes_what_a_kill_has_left_and_nothing_of_what_was_built(built_project: Path, copy_of: Copy) -> None:
+    project = copy_of(built_project)
+    warehouse = project / ".latentlens" / "warehouse"
+    before, tables = _all_files(warehouse), _tables(warehouse)
+    left = [
+        warehouse / "study/tiny/.catalog.duckdb.999999999.0123abcd.tmp",
+        warehouse / "study/tiny/visual/layer_00/.batch_00.lance.999999999.0123abcd.old/data/part.lance",
+        warehouse / "index/words/layer_01.lance/data/0101.lance",
+    ]
+    running = warehouse / f"study/tiny/.catalog.duckdb.{os.getpid()}.0123abcd.tmp"
+    for path in [*left, running]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"12345")
+    dry = json.loads(_clean(project, "--dry-run", "--json").stdout)
+    earlier = sum(name.startswith("earlier/") for name in before)
+    assert (dry["removed"], dry["files"] - earlier, dry["size_bytes"]) == (False, 3, 15 + _size(warehouse / "earlier"))
+    assert all(path.exists() for path in left)
+    assert _clean(project).returncode == 0
+    kept = {name for name in before if not name.startswith("earlier/")}
+    assert _all_files(warehouse) == kept | {running.relative_to(warehouse).as_posix()}
+    assert _tables(warehouse) == tables
+    assert build(project) == []
+    assert "Nothing to remove." in _clean(project).stdout
+
+
+def _size(folder: Path) -> int:
+    """Of files that have no other name."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.stat().st_nlink == 1)
+
+
+def test_what_was_replaced_stays_until_clean_and_tagged_versions_of_tables_stay(
+    built_project: Path, copy_of: Copy
+) -> None:
+    project = copy_of(built_project)
+    warehouse = project / ".latentlens" / "warehouse"
+    table, answers = warehouse / "index/words/layer_01.lance", "study/tiny/latentlens/V01"
+    rows, manifest = open_table(table).to_table(), Manifest(warehouse)
+    tag(table, "paper")
+    old = manifest.read(answers, "00")
+    corpus = project / "assets" / "tiny" / "corpus.txt"
+    corpus.write_text("\n".join(corpus.read_text().splitlines()[:-2]) + "\n")
+    build(project)
+    found = manifest.read(answers, "00")
+    assert [earlier.data_version for earlier in found.earlier] == [old.data_version]
+    assert manifest.kept(old.files[0]).is_file()
+    said = _clean(project).stdout
+    assert "replaced" in said and "freed." in said
+    assert not (warehouse / "earlier").exists()
+    assert manifest.read(answers, "00").earlier == []
+    assert open_table(table, 1).to_table() == rows
+    assert build(project) == []
+
+
+def test_a_study_that_is_switched_off_keeps_its_results_and_one_that_is_declared_no_more_is_asked_for(
+    built_project: Path, copy_of: Copy
+) -> None:
+    project = copy_of(built_project)
+    warehouse = project / ".latentlens" / "warehouse"
+    before = {name for name in _all_files(warehouse) if not name.startswith("earlier/")}
+    _edit(project, "name: tiny", "name: tiny\n  enabled: false")
+    assert _clean(project).returncode == 0
+    assert _all_files(warehouse) == before
+    file = project / "assets" / "tiny" / "defs.yaml"
+    file.write_text(file.read_text().rsplit("---", 1)[0])
+    refused = _clean(project)
+    assert (refused.returncode, "study/tiny" in refused.stderr, "--yes" in refused.stderr) == (2, True, True)
+    assert _all_files(warehouse) == before
+    assert _clean(project, "--yes").returncode == 0
+    assert not (warehouse / "study").exists()
+    assert not (warehouse / "manifest" / "study").exists()
+    assert (warehouse / "index/words/selection.parquet").is_file()
+
+
+def test_a_layer_and_a_batch_that_are_declared_no_more_go_and_the_rest_stays_fresh(
+    built_project: Path, copy_of: Copy
+) -> None:
+    project = copy_of(built_project)
+    warehouse = project / ".latentlens" / "warehouse"
+    _edit(project, "layers: [0, 1, 2]", "layers: [0, 1]")
+    build(project)
+    assert (warehouse / "study/tiny/latentlens/layer_02").is_dir()
+    assert _clean(project).returncode == 0
+    assert not list((warehouse / "study").rglob("layer_02"))
+    with opened(project) as one:
+        assert one.plan(one.select()) == []
+        assert check_project(one, one.select(), deep=True).damaged == []
+
+
+def test_the_command_check_tells_what_is_damaged_with_exit_code_1(built_project: Path, copy_of: Copy) -> None:
+    project = copy_of(built_project)
+
+    def check(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*CLI, "check", *arguments], cwd=project, capture_output=True, text=True, check=False)
+
+    well = check("--deep")
+    assert (well.returncode, "All is well." in well.stdout) == (0, True)
+    (project / ".latentlens/warehouse/study/tiny/diversity.parquet").unlink()
+    found = check("tiny", "--json")
+    facts = json.loads(found.stdout)
+    assert found.returncode == 1
+    assert [(one["asset"], "is missing" in one["problem"]) for one in facts["damaged"]] == [
+        ("study/tiny/diversity", True)
+    ]
+    assert check("nothing").returncode == 2
+
+
+@pytest.fixture(autouse=True)
+def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LANCE_LOG", "error")

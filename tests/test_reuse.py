@@ -1,0 +1,91 @@
+"""Images that were read before are not shown to the model again."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from latentlens_dag.images import ImageFile
+from latentlens_dag.model_checks import noise_image
+from latentlens_dag.models import Vlm
+from latentlens_dag.reuse import Seen, StoredStates, visual_states_of
+from latentlens_dag.studies import write_visual_layer
+from latentlens_dag.tables import read_states
+
+SIZES = [(48, 48), (100, 60), (60, 100), (50, 70), (70, 50)]
+LAYERS = [0, 2]
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[ImageFile]:
+    found = []
+    for number, size in enumerate(SIZES):
+        path = tmp_path / f"{number}.png"
+        noise_image(*size).save(path)
+        found.append(ImageFile(f"{number:016x}", path))
+    return found
+
+
+def _seen(vlm: Vlm, files: list[ImageFile], stored: StoredStates, layers: list[int] = LAYERS) -> Seen:
+    return visual_states_of(lambda: vlm, "demo", files, layers, None, stored)
+
+
+def _stored(seen: Seen, folder: Path) -> StoredStates:
+    """As it comes back from the files of a batch."""
+    folder.mkdir()
+    pq.write_table(seen.tokens, folder / "tokens.parquet")
+    paths = {layer: folder / f"{layer}.lance" for layer in seen.states}
+    for layer, path in paths.items():
+        write_visual_layer(path, seen.tokens, seen.states[layer])
+    return StoredStates.read(folder / "tokens.parquet", paths)
+
+
+def _same(one: Seen, other: Seen) -> bool:
+    states = all(np.allclose(one.states[layer], other.states[layer], atol=1e-5) for layer in other.states)
+    return states and one.tokens.equals(other.tokens)
+
+
+def test_only_new_images_are_shown_and_the_batch_is_as_if_all_were(
+    llava: Vlm, files: list[ImageFile], tmp_path: Path
+) -> None:
+    whole = _seen(llava, files, StoredStates())
+    assert whole.forwarded == len(files)
+    stored = _stored(_seen(llava, [files[3], files[1]], StoredStates()), tmp_path / "stored")
+    found = _seen(llava, files, stored)
+    assert found.forwarded == 3
+    assert _same(found, whole)
+    again = _seen(llava, files, _stored(found, tmp_path / "again"))
+    assert again.forwarded == 0
+    assert _same(again, whole)
+
+
+def test_images_that_are_no_longer_wanted_are_left_out_without_the_model(
+    llava: Vlm, files: list[ImageFile], tmp_path: Path
+) -> None:
+    stored = _stored(_seen(llava, files, StoredStates()), tmp_path / "stored")
+
+    def load() -> Vlm:
+        raise AssertionError("the model was loaded")
+
+    found = visual_states_of(load, "demo", files[2:4], LAYERS, None, stored)
+    assert _same(found, _seen(llava, files[2:4], StoredStates()))
+
+
+def test_a_layer_that_is_not_stored_is_read_of_every_image(llava: Vlm, files: list[ImageFile], tmp_path: Path) -> None:
+    stored = _stored(_seen(llava, files, StoredStates()), tmp_path / "stored")
+    found = _seen(llava, files, stored, [0, 1])
+    assert found.forwarded == len(files)
+    assert _same(found, _seen(llava, files, StoredStates(), [0, 1]))
+
+
+def test_an_image_whose_states_do_not_fit_its_tokens_is_shown_again(
+    llava: Vlm, files: list[ImageFile], tmp_path: Path
+) -> None:
+    whole = _seen(llava, files, StoredStates())
+    stored = _stored(whole, tmp_path / "stored")
+    cut = read_states(tmp_path / "stored" / "2.lance")
+    short = type(cut)(cut.image_ids[1:], cut.token_index[1:], cut.states[1:])  # a row of the first image is lost
+    found = _seen(llava, files, StoredStates(stored.tokens, {**stored.states, 2: short}))
+    assert found.forwarded == 1
+    assert _same(found, whole)
