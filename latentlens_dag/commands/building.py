@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from latentlens_dag.commands.common import home_option, json_option, print_facts, studies_argument
+from latentlens_dag.commands.history import Told, lineage_option, lineage_told, versions_option, versions_told
 from latentlens_dag.commands.progress import Progress, duration, steps_noted
 from latentlens_dag.dag.watching import Watcher
 from latentlens_dag.errors import GO_ON, Interrupted
@@ -111,18 +112,30 @@ def plan(
 @click.command()
 @studies_argument
 @select_option
+@lineage_option
+@versions_option
 @home_option
 @json_option
-def status(studies: Sequence[str], names: Sequence[str], home: Path | None, as_json: bool) -> None:
+def status(
+    studies: Sequence[str], names: Sequence[str], lineage: str | None, versions: bool, home: Path | None, as_json: bool
+) -> None:
     """Say what is built, what is missing and what is out of date, step by step."""
     from latentlens_dag.dag.driver import open_project
     from latentlens_dag.dag.locking import building
 
     with _apart(as_json), open_project(find_home(home)) as project:
-        owner = building(project.home)
-        steps = project.status(project.select(studies, names))
+        if lineage is not None:
+            told = lineage_told(project, studies, lineage)
+        elif versions:
+            told = versions_told(project, studies)
+        else:
+            told = _status_told(building(project.home), project.status(project.select(studies, names)))
+    print_facts(told.facts, as_json, lambda: told.text)
+
+
+def _status_told(owner: Owner | None, steps: list[dict[str, Any]]) -> Told:
     facts = {"steps": steps, "building": _owner_facts(owner)}
-    print_facts(facts, as_json, lambda: "\n".join([*_owner_lines(owner), *_status_lines(steps)]))
+    return Told(facts, "\n".join([*_owner_lines(owner), *_status_lines(steps)]))
 
 
 @contextmanager

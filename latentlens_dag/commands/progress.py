@@ -17,9 +17,7 @@ from typing import TYPE_CHECKING, TextIO
 from latentlens_dag.dag.watching import Watcher
 
 if TYPE_CHECKING:
-    import dagster as dg
-
-    from latentlens_dag.dag.segments import Target
+    from latentlens_dag.dag.segments import Key, Target
     from latentlens_dag.dag.staleness import Need
 
 _BAR = 20  # characters
@@ -32,7 +30,7 @@ class Progress(Watcher):
     def __init__(
         self,
         stream: TextIO,
-        step_of: Mapping[dg.AssetKey, str],
+        step_of: Mapping[Key, str],
         speeds: Callable[[Sequence[Need]], Mapping[str, float]],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -73,7 +71,7 @@ class Progress(Watcher):
         self._last = self._clock()
         self._draw()
 
-    def built(self, key: dg.AssetKey, partition: str | None) -> None:
+    def built(self, key: Key, partition: str | None) -> None:
         """One more."""
         self._left.pop((key, partition), None)
         self._running += 1

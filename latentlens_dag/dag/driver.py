@@ -21,6 +21,7 @@ from latentlens_dag.dag.segments import Target, each_partition, find_segments, f
 from latentlens_dag.dag.selection import Selection, find_studies, select
 from latentlens_dag.dag.signals import Signals, noticed_signals
 from latentlens_dag.dag.staleness import NOT_BUILT, Need, find_needs, label, observe_sources
+from latentlens_dag.dag.versions import SOURCE_PATH, SOURCE_VERSION
 from latentlens_dag.dag.watching import Watcher
 from latentlens_dag.errors import GO_ON, Interrupted
 from latentlens_dag.home import Home, told_of_disk
@@ -53,6 +54,17 @@ class Project:
     def select(self, studies: Sequence[str] = (), names: Sequence[str] = ()) -> Selection:
         """What to build, with all that it is made from, as `selection.select`."""
         return select(self.graph, self.units, studies, names)
+
+    def source_places(self) -> dict[str, str]:
+        """Where each source lies, by its asset's name."""
+        return {key.to_user_string(): place for key in self.graph.get_all_asset_keys() if (place := self._place(key))}
+
+    def _place(self, key: dg.AssetKey) -> str | None:
+        node = self.graph.get(key)
+        path = node.metadata.get(SOURCE_PATH)
+        if path is not None:
+            return str(getattr(path, "value", path))
+        return node.description if SOURCE_VERSION in node.metadata else None
 
     def observe(self, selection: Selection) -> list[dg.AssetKey]:
         """Look at the selection's sources; give those that changed since they were last looked at."""

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import dagster as dg
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
+Key = dg.AssetKey
+"""For those who must not import dagster."""
 Target = tuple[dg.AssetKey, str | None]
 """One partition of one asset; None where it has no partitions."""
 

@@ -148,11 +148,14 @@ def _reason(cause: StaleCause, changes: list[str]) -> str:
     return f"{label(dependency.asset_key, dependency.partition_key)} changed" if dependency else cause.reason
 
 
+_UNTOLD = "its settings in the YAML, or the algorithm, changed"
+
+
 def _code_reason(changes: list[str]) -> str:
     settings = [change for change in changes if not change.startswith("algorithm: ")]
     if settings:
         return ", ".join(settings)
-    return "this version of the package computes it otherwise" if changes else "its settings changed"
+    return "this version of the package computes it otherwise" if changes else _UNTOLD
 
 
 def known_version(instance: dg.DagsterInstance, key: dg.AssetKey) -> str | None:
