@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 @click.option("--deep", is_flag=True, help="Read every file again and compare its hash; else only sizes are compared.")
 @home_option
 @json_option
-@click.pass_context
-def check(context: click.Context, studies: Sequence[str], deep: bool, home: Path | None, as_json: bool) -> None:
+def check(studies: Sequence[str], deep: bool, home: Path | None, as_json: bool) -> None:
     """Say whether everything that was built is still there as it was written.
 
     Exit code 1 where it is not; `build` makes again what is damaged.
@@ -39,7 +38,7 @@ def check(context: click.Context, studies: Sequence[str], deep: bool, home: Path
         found = check_project(project, project.select(studies), deep, _shown_progress(as_json))
     _print_facts_of_check(found, deep, as_json)
     if found.damaged:
-        context.exit(1)
+        sys.exit(1)
 
 
 @click.command()

@@ -249,9 +249,9 @@ def test_a_study_that_is_judged_by_regions_needs_tokens_that_lie_where_the_map_s
 def test_a_check_that_is_added_runs_the_checks_and_nothing_after_them(
     built_project: Path, copy_of: Copy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from latentlens_dag.dag import study_assets
+    from latentlens_dag.dag import state_assets
 
-    monkeypatch.setattr(study_assets, "_MODEL_CHECKS", study_assets._MODEL_CHECKS + 1)
+    monkeypatch.setattr(state_assets, "_MODEL_CHECKS", state_assets._MODEL_CHECKS + 1)
     assert build(copy_of(built_project)) == ["study/tiny/model_checks"]
 
 
