@@ -62,11 +62,13 @@ def build(
     """
     from latentlens_dag.dag.driver import open_project
     from latentlens_dag.dag.locking import build_lock
+    from latentlens_dag.dag.upkeep import remove_interrupted
 
     with _apart(as_json), open_project(find_home(home)) as project:
         selection = project.select(studies, names)
         with build_lock(project.home, wait, lambda text: click.echo(text, err=True)):
             project.cancel_orphans()
+            remove_interrupted(project)
             project.observe(selection)
             with _watcher(project, as_json) as watcher:
                 ran = project.build(selection, force, watcher)

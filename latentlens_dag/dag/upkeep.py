@@ -5,11 +5,12 @@ What a newcomer gets wrong: a study that is switched off has no assets, and yet 
 
 from collections.abc import Callable
 
-from latentlens_dag.cleaning import Garbage, clean, garbage, undeclared_records
+from latentlens_dag.cleaning import Garbage, clean, garbage, interrupted, undeclared_records
 from latentlens_dag.dag.checking import Checked, check_artifacts
 from latentlens_dag.dag.driver import Project
 from latentlens_dag.dag.selection import Selection
 from latentlens_dag.manifest import Record
+from latentlens_dag.warehouse import remove
 
 
 def check_project(
@@ -27,6 +28,12 @@ def project_garbage(project: Project) -> tuple[list[Garbage], list[Record]]:
     """What of the warehouse nothing needs, and the records of what is declared no more."""
     live = _live(project)
     return garbage(project.manifest, live), undeclared_records(project.manifest, live)
+
+
+def remove_interrupted(project: Project) -> None:
+    """Remove what processes that are gone have left half-written; nobody may be building."""
+    for one in interrupted(project.manifest.warehouse):
+        remove(one.path)
 
 
 def clean_project(project: Project, found: list[Garbage]) -> None:
