@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,12 +32,12 @@ def opened(project: Path, home: Path | None = None) -> Iterator[object]:
         os.chdir(before)
 
 
-def build(project: Path, home: Path | None = None, **options: object) -> list[str]:
-    """Build everything; give what was run, as `asset[partition]`."""
+def build(project: Path, home: Path | None = None, names: Sequence[str] = (), **options: object) -> list[str]:
+    """Build everything, or what is named; give what was run, as `asset[partition]`."""
     from latentlens_dag.dag.staleness import label
 
     with opened(project, home) as one:
-        selection = one.select()
+        selection = one.select(names=names)
         one.observe(selection)
         return [label(need.key, need.partition) for ran in one.build(selection, **options) for need in ran.needs]
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 
 from .conftest import build, opened
@@ -140,54 +139,6 @@ def test_a_new_sentence_changes_only_what_it_reaches(built_project: Path, copy_o
     assert len([label for label in ran if label.startswith("corpus/text/shards")]) == 2  # both are looked at again
     assert len([label for label in ran if label.startswith("index/words/candidates")]) == 1  # one is another now
     assert not _steps(ran) & {"study/tiny/visual", "study/tiny/logitlens", "study/tiny/embeddinglens"}
-
-
-@pytest.fixture
-def encoded_rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The number of rows of every pass of the language model over text."""
-    from latentlens_dag import encode as module
-
-    rows: list[int] = []
-    real = module.encode
-    monkeypatch.setattr(module, "encode", lambda model, new, *args: (rows.append(len(new)), real(model, new, *args))[1])
-    return rows
-
-
-def _index_rows(project: Path) -> set[tuple[str, str]]:
-    files = (project / ".latentlens" / "warehouse" / "index" / "words" / "occurrences").glob("*.parquet")
-    return {(row["key"], row["sentence_id"]) for file in files for row in pq.read_table(file).to_pylist()}
-
-
-def test_a_new_sentence_costs_a_pass_over_its_own_new_rows(
-    built_project: Path, copy_of: Copy, encoded_rows: list[int]
-) -> None:
-    project = copy_of(built_project)
-    before = {key for key, _ in _index_rows(project)}
-    corpus = project / "assets" / "tiny" / "corpus.txt"
-    corpus.write_text(corpus.read_text() + "A small bird sings in the old tree near the lake.\n")
-    build(project)
-    new = {key for key, _ in _index_rows(project)} - before
-    assert sum(encoded_rows) == len(new) > 0
-
-
-def test_another_number_of_shards_costs_no_pass(built_project: Path, copy_of: Copy, encoded_rows: list[int]) -> None:
-    project = copy_of(built_project)
-    _edit(project, "shards: 2", "shards: 3")
-    ran = build(project)
-    assert len([label for label in ran if label.startswith("index/words/contextual/L01")]) == 3
-    assert sum(encoded_rows) == 0
-
-
-def test_another_model_costs_a_pass_over_everything_and_so_does_force(
-    built_project: Path, copy_of: Copy, encoded_rows: list[int]
-) -> None:
-    project = copy_of(built_project)
-    build(project, force=True)
-    assert sum(encoded_rows) == len(_index_rows(project))
-    encoded_rows.clear()
-    (project / "assets" / "tiny" / "model" / "notes.txt").write_text("another content of the model's folder")
-    build(project)
-    assert sum(encoded_rows) == len(_index_rows(project))
 
 
 def test_what_is_selected_is_built_with_what_it_is_made_from_and_nothing_else(
