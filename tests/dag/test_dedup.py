@@ -24,7 +24,7 @@ def test_an_index_of_prefixes_is_refused_and_one_of_whole_sentences_carries_a_st
             opened(project) as one,
             pytest.raises(UserError, match=r"Index words .*`dedup: prefix`.*Set `dedup: sentence` in Index words"),
         ):
-            selection = one.select(asset=asset)
+            selection = one.select(names=[asset])
             one.observe(selection)
             one.build(selection)
     index = project / ".latentlens" / "warehouse" / "index" / "words"
@@ -49,7 +49,7 @@ def test_what_is_built_by_default_has_the_versions_that_it_had_before_there_was_
     with opened(fresh_project) as one:
         versions = {
             "/".join(key.path): one.graph.get(key).code_version
-            for key in one.select()
+            for key, _ in one.select().targets
             if key.path[0] == "index" or key.path[-1] == "model_checks"
         }
     assert versions == {

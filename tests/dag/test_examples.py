@@ -65,7 +65,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_every_example_loads_without_weights_and_asks_for_the_layers_of_the_paper(project: Path) -> None:
     assert {path.parent.name for path in EXAMPLES.glob("*/defs.yaml")} == {"paper", *CONFIGS}
     with opened(project) as one:
-        keys = {"/".join(key.path) for key in one.select()}
+        keys = {"/".join(key.path) for key, _ in one.select().targets}
     for name, layers in PAPER.items():
         contextual = {key for key in keys if key.startswith(f"index/{name}_index/table/")}
         visual = {key for key in keys if key.startswith(f"study/{name}/latentlens/")}
@@ -79,5 +79,5 @@ def test_a_study_that_is_switched_off_needs_no_model_and_has_no_assets(project: 
     absent = study.replace("models/", "absent/").replace("  top_k: 5", "  top_k: 5\n  enabled: false")
     file.write_text(f"{index}---\n{absent}")
     with opened(project) as one:
-        studies = {key.path[1] for key in one.select() if key.path[0] == "study"}
+        studies = {key.path[1] for key, _ in one.select().targets if key.path[0] == "study"}
     assert studies == set(CONFIGS) - {"qwen2_vl_7b"}

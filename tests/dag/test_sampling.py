@@ -14,7 +14,7 @@ def _build(project: Path) -> list[str]:
     from latentlens_dag.dag.staleness import label
 
     with opened(project) as one:
-        selection = one.select(asset="index/words/occurrences")
+        selection = one.select(names=["index/words/occurrences"])
         one.observe(selection)
         return [label(need.key, need.partition) for ran in one.build(selection) for need in ran.needs]
 
@@ -60,4 +60,4 @@ def test_a_corpus_has_an_order_only_where_an_index_asks_for_it(project: Path) ->
         if asked:
             _edit(project, "contexts_per_token: 5", "contexts_per_token: 5, sampling: first")
         with opened(project) as one:
-            assert (order in [list(key.path) for key in one.select()]) is asked
+            assert (order in [list(key.path) for key, _ in one.select().targets]) is asked

@@ -178,7 +178,7 @@ def test_a_second_build_runs_nothing_and_texts_in_another_order_or_twice_run_not
     (copy / "assets" / "tiny" / "texts.txt").write_text("\n".join([*TEXTS, "One more."]))
     with opened(copy) as one:
         one.observe(one.select())
-        ran = [need for run in one.build(one.select(asset="study/tiny/visual")) for need in run.needs]
+        ran = [need for run in one.build(one.select(names=["study/tiny/visual"])) for need in run.needs]
     visual = {need.partition for need in ran if need.key.path[0] == "study"}
     assert visual == {f"{int(text_id('One more.')[8:], 16) % 2:02d}"}
 
@@ -246,7 +246,7 @@ def test_the_language_model_of_a_vlm_that_reads_both_ways_is_studied_through_an_
     with opened(project) as one:
         one.observe(one.select())
         for asset in ("study/tiny/visual_tokens", "study/tiny/text_tokens", "study/tiny/latentlens"):
-            assert one.build(one.select(asset=asset))
+            assert one.build(one.select(names=[asset]))
     found = pl.read_parquet(study_of(project) / "text_tokens" / "*.parquet").sort("image_id", "token_index")
     _check_stored_states(project, found)
     checks = json.loads((study_of(project) / "model_checks.json").read_text())["checks"]
@@ -304,19 +304,19 @@ def test_a_study_of_images_has_the_versions_that_it_had_before_there_were_texts(
     with opened(fresh_project) as one:
         found: dict[str, Any] = {
             "/".join(key.path[2:]): one.graph.get(key).code_version
-            for key in one.select()
+            for key, _ in one.select().targets
             if key.path[0] == "study" and key.path[-1] not in ("V01", "V02")
         }
     assert found == {
-        "catalog": "1-21375aae76ee47e9",
-        "diversity": "1-2",
+        "catalog": "2-21375aae76ee47e9",
+        "diversity": "1-ee705ae998005e67",
         "embeddinglens/V00": "1-037f8689bdd5393e",
-        "interpretability": "1-2",
+        "interpretability": "1-ee705ae998005e67",
         "judgements/V00": "1-fde575218ee7ab25",
         "latentlens/V00": "1-037f8689bdd5393e",
-        "layer_alignment": "1-2",
+        "layer_alignment": "1-ee705ae998005e67",
         "logitlens/V00": "1-037f8689bdd5393e",
-        "model_checks": "2-c4c57dd7f36739a6",
+        "model_checks": "3-c4c57dd7f36739a6",
         "visual/V00": "2-c4c57dd7f36739a6",
         "visual_tokens": "2-c4c57dd7f36739a6",
         "vlm": None,
