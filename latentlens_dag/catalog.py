@@ -40,7 +40,9 @@ _REFERRED = {
 }
 
 
-def write_catalog(warehouse: Warehouse, study: str, path: Path, *, index: str | None = None) -> None:
+def write_catalog(
+    warehouse: Warehouse, study: str, path: Path, *, index: str | None = None, images: str | None = None
+) -> None:
     """Write the catalog of a study, atomically.
 
     Args:
@@ -49,13 +51,15 @@ def write_catalog(warehouse: Warehouse, study: str, path: Path, *, index: str | 
         path: the .duckdb file to write, usually `warehouse.catalog(study)`.
         index: the index it was read through, where the warehouse has several with the same corpus; by default
             the occurrences of every index that has the answers' keys.
+        images: the image set that it shows, where the same pictures have other names or regions in another one; by
+            default any that has them.
 
     Raises:
         UserError: if the warehouse has nothing of that study.
     """
     import duckdb
 
-    views = _views(warehouse, study, index)
+    views = _views(warehouse, study, index, images)
     with atomic_path(path) as temporary, duckdb.connect() as connection:
         for statement in create_views(views):
             connection.execute(statement)
@@ -67,9 +71,9 @@ def write_catalog(warehouse: Warehouse, study: str, path: Path, *, index: str | 
         connection.execute("DETACH catalog")
 
 
-def _views(warehouse: Warehouse, study: str, index: str | None) -> dict[str, str]:
+def _views(warehouse: Warehouse, study: str, index: str | None, images: str | None) -> dict[str, str]:
     root = warehouse.root
-    patterns = table_patterns(glob.escape(study), glob.escape(index) if index else "*")
+    patterns = table_patterns(glob.escape(study), *(glob.escape(name) if name else "*" for name in (index, images)))
     files = {table: existing(root, patterns[table]) for table in TABLES}
     if not files["visual_tokens"] and not files["neighbors"]:
         known = sorted(folder.name for folder in warehouse.study("x").parent.glob("*") if folder.is_dir())

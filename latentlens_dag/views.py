@@ -40,8 +40,8 @@ _SQL_TYPES = {
 }
 
 
-def table_patterns(study: str = _ANY, index: str = _ANY) -> dict[str, list[str]]:
-    """For each table, glob patterns of its Parquet files relative to the warehouse; `study`, `index` as patterns."""
+def table_patterns(study: str = _ANY, index: str = _ANY, images: str = _ANY) -> dict[str, list[str]]:
+    """For each table, glob patterns of its Parquet files relative to the warehouse; the arguments are patterns too."""
     house = Warehouse(Path())
     paths = {
         "neighbors": [house.neighbors(study, lens, 0, 0) for lens in LENSES],
@@ -50,8 +50,8 @@ def table_patterns(study: str = _ANY, index: str = _ANY) -> dict[str, list[str]]
         **{name: [house.summary(study, name)] for name in ("interpretability", "layer_alignment", "diversity")},
         "sentences": [house.sentences(_ANY)],
         "occurrences": [house.occurrences(index, 0)],
-        "images": [house.pictures(_ANY, 0)],
-        "regions": [house.regions(_ANY, 0)],
+        "images": [house.pictures(images, 0)],
+        "regions": [house.regions(images, 0)],
         "texts": [house.texts(_ANY, 0)],
         "text_tokens": [house.text_tokens(study, 0)],
     }

@@ -23,12 +23,13 @@ from latentlens_dag.schema import (
     JUDGEMENTS,
     LATENTLENS,
     LAYER_ALIGNMENT,
+    LENSES,
     NEIGHBORS,
 )
 from latentlens_dag.warehouse import Warehouse, write_parquet
 
 # Algorithms: raise one when the same input would give other bytes.
-_LENS, _JUDGEMENTS, _INTERPRETABILITY, _ANALYSIS, _CATALOG = 1, 1, 1, 1, 1
+_LENS, _JUDGEMENTS, _INTERPRETABILITY, _ANALYSIS, _CATALOG = 1, 1, 1, 1, 2
 
 
 def study_definitions(parts: StudyParts) -> dg.Definitions:
@@ -106,7 +107,8 @@ def _judgements(parts: StudyParts) -> dg.AssetsDefinition:
         )
     ]
     deps = {layer: [*(parts.layer_keys(lens)[layer] for lens in parts.study.lenses), *truth] for layer in key_of}
-    version = versioned(_JUDGEMENTS, lenses=parts.study.lenses, batches=parts.batches)
+    lenses = [lens for lens in LENSES if lens in parts.study.lenses]  # whatever their order in the YAML
+    version = versioned(_JUDGEMENTS, lenses=lenses, batches=parts.batches)
 
     @dg.multi_asset(
         name=f"{parts.name}_judgements",
@@ -199,7 +201,7 @@ def _catalog(parts: StudyParts) -> dg.AssetsDefinition:
     deps = [keys.study(parts.name, name) for name in (*names, *parts.token_tables, "model_checks")]
     deps += [key for lens in parts.study.lenses for key in parts.layer_keys(lens).values()]
     deps += list(parts.layer_keys("judgements").values()) if judged else []
-
+    deps += parts.material_keys  # names of pictures, and regions, may change where no answer does
     material = {"texts" if parts.of_texts else "images": parts.material.name}
 
     @dg.asset(
@@ -215,7 +217,7 @@ def _catalog(parts: StudyParts) -> dg.AssetsDefinition:
 
         out = warehouse.paths.catalog(parts.name)
         write_study_shape(parts, warehouse.paths)
-        write_catalog(warehouse.paths, parts.name, out, index=parts.index.name)
+        write_catalog(warehouse.paths, parts.name, out, index=parts.index.name, images=material.get("images"))
         files = [out, warehouse.paths.shape("study", parts.name)]
         return result(None, file_digest(out), {"size_bytes": out.stat().st_size}, files)
 

@@ -75,6 +75,12 @@ class StudyParts:
         return keys.texts(name, "texts") if self.of_texts else keys.images(name, "pictures")
 
     @property
+    def material_keys(self) -> list[dg.AssetKey]:
+        """All assets that say what was shown: that one, and the annotated regions where there are some."""
+        regions = not self.of_texts and self.images.regions is not None
+        return [self.material_key, *([keys.images(self.material.name, "regions")] if regions else [])]
+
+    @property
     def token_tables(self) -> list[str]:
         """The tables that say of every token where or what it is."""
         return ["visual_tokens", "text_tokens"] if self.of_texts else ["visual_tokens"]

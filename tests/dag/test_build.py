@@ -5,7 +5,10 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
+import duckdb
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from .conftest import build, opened
@@ -139,6 +142,19 @@ def test_a_new_sentence_changes_only_what_it_reaches(built_project: Path, copy_o
     assert len([label for label in ran if label.startswith("corpus/text/shards")]) == 2  # both are looked at again
     assert len([label for label in ran if label.startswith("index/words/candidates")]) == 1  # one is another now
     assert not _steps(ran) & {"study/tiny/visual", "study/tiny/logitlens", "study/tiny/embeddinglens"}
+
+
+def test_another_name_of_a_region_reaches_the_catalog_though_no_answer_changes(
+    built_project: Path, copy_of: Copy
+) -> None:
+    project = copy_of(built_project)
+    file = project / "assets" / "tiny" / "regions.parquet"
+    regions = pq.read_table(file)
+    names = pa.array([name.upper() for name in regions["name"].to_pylist()])
+    pq.write_table(regions.set_column(regions.schema.get_field_index("name"), "name", names), file)
+    assert _steps(build(project)) == {"images/pictures/regions", "study/tiny/judgements", "study/tiny/catalog"}
+    with duckdb.connect(str(project / ".latentlens/warehouse/study/tiny/catalog.duckdb"), read_only=True) as catalog:
+        assert catalog.sql("SELECT DISTINCT name FROM regions ORDER BY name").fetchall() == [("DOG",), ("GRASS",)]
 
 
 def test_what_is_selected_is_built_with_what_it_is_made_from_and_nothing_else(
