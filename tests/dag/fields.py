@@ -1,0 +1,363 @@
+"""Every field of every component, with changes to it and the assets whose definitions must then be others.
+
+An asset's definition is its code version, what it is made from, its partitions and, of a source, the version of its
+content. What follows by content alone is not named: a step whose input is read anew is stale by its data.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+COMMIT, OTHER_COMMIT = "a" * 40, "b" * 40
+TEXTS_OF_THE_HUB = {"hub": "user/texts", "config": "en", "split": "train", "column": "said", "revision": COMMIT}
+PICTURES_OF_THE_HUB = {**TEXTS_OF_THE_HUB, "column": "picture"}
+PICTURES = {"source": {"folder": "pictures"}, "regions": {"masks": "regions.parquet"}, "batches": 2}
+MODEL = {"path": "model"}
+
+IMAGES: dict[str, dict[str, Any]] = {
+    "Corpus text": {"source": {"lines": "corpus.txt"}, "shards": 2},
+    "Corpus again": {"source": {"lines": "corpus.txt"}, "shards": 2},
+    "ImageSet pictures": PICTURES,
+    "ImageSet more": PICTURES,
+    "ImageSet framed": {"source": {"parquet": "frames.parquet", "column": "front", "name": "title"}},
+    "Index words": {"language_model": MODEL, "corpus": "text", "layers": [1, 2], "contexts_per_token": 5},
+    "Index others": {"language_model": MODEL, "corpus": "again", "layers": [1]},
+    "Study tiny": {
+        "vlm": MODEL,
+        "index": "words",
+        "images": "pictures",
+        "layers": [0, 1, 2],
+        "top_k": 3,
+        "judge": {"regions": {}},
+    },
+}
+TEXTS: dict[str, dict[str, Any]] = {
+    "Corpus text": {"source": {"csv": "texts.csv", "column": "said"}, "shards": 1},
+    "Corpus packed": {"source": {"package": "latentlens_dag", "file": "demo/colors.txt"}},
+    "TextSet sayings": {"source": {"csv": "texts.csv", "column": "said"}, "batches": 2},
+    "TextSet more": {"source": {"csv": "texts.csv", "column": "said"}, "batches": 2},
+    "TextSet packed": {"source": {"package": "latentlens_dag", "file": "demo/colors.txt"}},
+    "Index words": {"language_model": MODEL, "corpus": "text", "layers": [1], "sampling": "first"},
+    "Study said": {"language_model": MODEL, "texts": "sayings", "index": "words", "layers": [0, 1], "top_k": 2},
+}
+ONLINE: dict[str, dict[str, Any]] = {
+    "Corpus web": {"source": TEXTS_OF_THE_HUB},
+    "TextSet web": {"source": TEXTS_OF_THE_HUB},
+    "ImageSet web": {"source": PICTURES_OF_THE_HUB},
+    "Index web": {"language_model": {"hub": "user/model", "revision": COMMIT}, "corpus": "web", "layers": [1]},
+    "Study web": {
+        "vlm": {"hub": "user/model", "revision": COMMIT},
+        "index": "web",
+        "images": "web",
+        "layers": [0],
+    },
+}
+BASES = {"images": IMAGES, "texts": TEXTS, "online": ONLINE}
+"""Projects by name: components with their fields. What is on the Hub is loaded and never built."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """An edit of a project, and what it must change."""
+
+    base: str
+    edits: dict[str, Any]
+    """Path of a field, as `Corpus text.shards`, -> its value; None takes it away. A path of a component renames it."""
+    changed: set[str] = field(default_factory=set)
+    """Patterns of the assets whose definitions are others, are new, or are gone. Each must match one."""
+    before: dict[str, Any] = field(default_factory=dict)
+    """Edits that come first, on both sides."""
+
+
+def _of_layers(study: str, *parts: str) -> set[str]:
+    return {f"study/{study}/{part}/V*" for part in parts}
+
+
+def _index(name: str, *parts: str) -> set[str]:
+    return {f"index/{name}/{part}" for part in parts}
+
+
+def _study(name: str, *parts: str) -> set[str]:
+    return {f"study/{name}/{part}" for part in parts}
+
+
+_LENSES = ("latentlens", "logitlens", "embeddinglens")
+_SEEN = {*_of_layers("tiny", "visual"), "study/tiny/visual_tokens"}
+_SAID = {*_of_layers("said", "visual"), *_study("said", "visual_tokens", "text_tokens")}
+_JUDGED = _of_layers("tiny", "judgements")
+_BY_BATCH = _SEEN | _JUDGED | _of_layers("tiny", *_LENSES)
+_SUMMARIES = _study("tiny", "interpretability", "layer_alignment", "diversity", "catalog")
+_SAID_BY_BATCH = _SAID | _of_layers("said", *_LENSES) | _study("said", "layer_alignment", "diversity", "catalog")
+_READS_INDEX = {"model_checks", "latentlens/V*", "catalog"}
+
+# Where a source of texts stands, what reads its fields, and what it is in those paths.
+_TEXTS_READ = {
+    "Corpus text": {"corpus/text/sentences", "corpus/text/order"},
+    "TextSet sayings": {"texts/sayings/texts"},
+}
+_WEB_READ = {"Corpus web": {"corpus/web/sentences"}, "TextSet web": {"texts/web/texts"}}
+
+
+def _source_of(owner: str) -> str:
+    kind, name = owner.split()
+    return {"Corpus": "corpus", "TextSet": "texts", "ImageSet": "images"}[kind] + f"/{name}/source"
+
+
+def _texts_from(source: dict[str, Any], content: bool = True, read: bool = True) -> list[Change]:
+    """A corpus and a text set that come from elsewhere: whether that is another content, and is read otherwise."""
+    return [
+        Change(
+            "texts",
+            {f"{owner}.source": source},
+            ({_source_of(owner)} if content else set()) | (fields if read else set()),
+        )
+        for owner, fields in _TEXTS_READ.items()
+    ]
+
+
+def _texts_of_the_hub(name: str, value: str | None, source: bool = True) -> list[Change]:
+    return [
+        Change("online", {f"{owner}.source.{name}": value}, fields | ({_source_of(owner)} if source else set()))
+        for owner, fields in _WEB_READ.items()
+    ]
+
+
+def _pictures_of_the_hub(name: str, value: str | None, source: bool = True) -> list[Change]:
+    changed = {"images/web/originals"} | ({"images/web/source"} if source else set())
+    return [Change("online", {f"ImageSet web.source.{name}": value}, changed)]
+
+
+CHANGES: dict[str, list[Change]] = {
+    "Corpus.name": [
+        Change(
+            "images",
+            {"Corpus text": "Corpus renamed", "Index words.corpus": "renamed"},
+            {"corpus/text/*", "corpus/renamed/*", *_index("words", "candidates", "occurrences")},
+        )
+    ],
+    "Corpus.source": [
+        Change(
+            "images",
+            {"Corpus text.source": {"csv": "texts.csv", "column": "said"}},
+            {"corpus/text/source", "corpus/text/sentences"},
+        )
+    ],
+    "Corpus.shards": [
+        Change(
+            "images",
+            {"Corpus text.shards": 3},
+            {
+                "corpus/text/shards",
+                *_index("words", "candidates", "selection", "occurrences", "contextual/*", "table/*"),
+            },
+        )
+    ],
+    "ImageSet.name": [
+        Change(
+            "images",
+            {"ImageSet pictures": "ImageSet renamed", "Study tiny.images": "renamed"},
+            {"images/pictures/*", "images/renamed/*", "study/tiny/catalog"} | _SEEN | _JUDGED,
+        )
+    ],
+    "ImageSet.source": [
+        Change(
+            "images",
+            {"ImageSet more.source": {"parquet": "frames.parquet", "column": "front", "name": "title"}},
+            {"images/more/source", "images/more/originals", "images/more/pictures"},
+        )
+    ],
+    "ImageSet.regions": [
+        Change("images", {"ImageSet more.regions": None}, {"images/more/regions*"}),
+        Change(
+            "images",
+            {"ImageSet pictures.regions": None},
+            {"images/pictures/regions*", "study/tiny/catalog"},
+            {"Study tiny.judge": "none"},
+        ),
+    ],
+    "ImageSet.batches": [
+        Change(
+            "images",
+            {"ImageSet pictures.batches": 3},
+            {"images/pictures/pictures", "images/pictures/regions"} | _BY_BATCH | _SUMMARIES,
+        )
+    ],
+    "TextSet.name": [
+        Change(
+            "texts",
+            {"TextSet sayings": "TextSet renamed", "Study said.texts": "renamed"},
+            {"texts/sayings/*", "texts/renamed/*", "study/said/catalog"} | _SAID,
+        )
+    ],
+    "TextSet.source": [
+        Change(
+            "texts",
+            {"TextSet sayings.source": {"lines": "corpus.txt"}},
+            {"texts/sayings/source", "texts/sayings/texts"},
+        )
+    ],
+    "TextSet.batches": [Change("texts", {"TextSet sayings.batches": 3}, {"texts/sayings/texts"} | _SAID_BY_BATCH)],
+    "Index.name": [
+        Change(
+            "images",
+            {"Index words": "Index renamed", "Study tiny.index": "renamed"},
+            {"index/words/*", "index/renamed/*"} | _study("tiny", *_READS_INDEX),
+        )
+    ],
+    "Index.language_model": [
+        # The folder's name is what `shape.json`, beside the occurrences, calls the model.
+        Change("images", {"Index words.language_model": {"path": "copied/model"}}),
+        Change("images", {"Index words.language_model": {"path": "copy"}}, {"index/words/occurrences"}),
+    ],
+    "Index.corpus": [Change("images", {"Index words.corpus": "again"}, _index("words", "candidates", "occurrences"))],
+    "Index.layers": [
+        Change(
+            "images",
+            {"Index words.layers": [1]},
+            _index("words", "occurrences", "contextual/L02", "table/L02") | _of_layers("tiny", "latentlens"),
+        ),
+        Change("images", {"Index words.layers": [2, 1]}),
+        Change("images", {"Index words.layers": "auto"}),  # of a model of three blocks
+    ],
+    "Index.contexts_per_token": [
+        Change("images", {"Index words.contexts_per_token": 2}, _index("words", "candidates", "selection"))
+    ],
+    "Index.sampling": [
+        Change("images", {"Index words.sampling": "first"}, {"index/words/candidates", "corpus/text/order"})
+    ],
+    "Index.fraction": [Change("images", {"Index words.fraction": 0.5}, {"index/words/candidates"})],
+    "Index.min_position": [Change("images", {"Index words.min_position": 2}, {"index/words/candidates"})],
+    "Index.dedup": [
+        Change(
+            "images",
+            {"Index words.dedup": "sentence"},
+            _index("words", "candidates", "contextual/*") | {"study/tiny/model_checks"},
+        )
+    ],
+    "Study.name": [Change("images", {"Study tiny": "Study renamed"}, {"study/tiny/*", "study/renamed/*"})],
+    "Study.enabled": [
+        Change("images", {"Study tiny.enabled": False}, {"study/tiny/*"}),
+        Change("images", {"Study tiny.enabled": True}),
+    ],
+    "Study.vlm": [
+        Change("images", {"Study tiny.vlm": {"path": "copy"}}),
+        Change("images", {"Study tiny.vlm": {"path": "noted"}}, {"study/tiny/vlm"}),
+    ],
+    "Study.images": [
+        Change("images", {"Study tiny.images": "more"}, {"study/tiny/catalog"} | _SEEN | _JUDGED),
+    ],
+    "Study.language_model": [
+        Change("texts", {"Study said.language_model": {"path": "copy"}}),
+        Change("texts", {"Study said.language_model": {"path": "noted"}}, {"study/said/language_model"}),
+    ],
+    "Study.texts": [Change("texts", {"Study said.texts": "more"}, {"study/said/catalog"} | _SAID)],
+    "Study.index": [Change("images", {"Study tiny.index": "others"}, _study("tiny", *_READS_INDEX))],
+    "Study.layers": [
+        Change("images", {"Study tiny.layers": [0, 2]}, {"study/tiny/*/V01"} | _SUMMARIES),
+        Change("images", {"Study tiny.layers": [2, 1, 0]}),
+        Change("images", {"Study tiny.layers": "auto"}),
+    ],
+    "Study.lenses": [
+        Change(
+            "images",
+            {"Study tiny.lenses": ["latentlens", "embeddinglens"]},
+            {"study/tiny/logitlens/*", *_JUDGED, *_study("tiny", "diversity", "catalog")},
+        ),
+        Change("images", {"Study tiny.lenses": ["logitlens", "embeddinglens", "latentlens"]}),
+    ],
+    "Study.top_k": [Change("images", {"Study tiny.top_k": 2}, _of_layers("tiny", *_LENSES))],
+    # The table of tokens comes from the pass that is asked the question, though no question is in it.
+    "Study.prompt": [Change("images", {"Study tiny.prompt": "What?"}, {"study/tiny/model_checks"} | _SEEN)],
+    "Study.unique": [Change("images", {"Study tiny.unique": "word"}, _of_layers("tiny", *_LENSES))],
+    "Study.judge": [
+        Change(
+            "images",
+            {"Study tiny.judge": "none"},
+            _JUDGED | _study("tiny", "interpretability", "model_checks", "catalog"),
+        )
+    ],
+    "Judge.regions": [
+        Change(
+            "images",
+            {"Study tiny.judge": {"regions": {}}},
+            _JUDGED | _study("tiny", "interpretability", "model_checks", "catalog"),
+            {"Study tiny.judge": "none"},
+        )
+    ],
+    "Study.connector": [Change("images", {"Study tiny.connector": True}, {"study/tiny/visual/connector"})],
+    "CorpusSource.lines": [
+        *_texts_from({"lines": "corpus.txt"}),
+        Change("images", {"Corpus text.source.lines": "copied/corpus.txt"}),
+        Change("images", {"Corpus text.source.lines": "HERE/corpus.txt"}),
+        Change("images", {"Corpus text.source.lines": "fewer.txt"}, {"corpus/text/source"}),
+    ],
+    "CorpusSource.csv": [
+        *_texts_from({"csv": "copied/texts.csv", "column": "said"}, content=False, read=False),
+        *_texts_from({"csv": "others.csv", "column": "said"}, read=False),
+    ],
+    "CorpusSource.jsonl": _texts_from({"jsonl": "texts.jsonl", "column": "said"}),
+    "CorpusSource.parquet": _texts_from({"parquet": "texts.parquet", "column": "said"}),
+    "CorpusSource.package": _texts_from({"package": "latentlens_dag", "file": "demo/colors.txt"}),
+    "CorpusSource.file": [
+        Change("texts", {"Corpus packed.source.file": "demo/copies.txt"}, {"corpus/packed/source"}),
+        Change("texts", {"TextSet packed.source.file": "demo/copies.txt"}, {"texts/packed/source"}),
+    ],
+    "CorpusSource.column": [
+        *_texts_from({"csv": "texts.csv", "column": "meant"}, content=False),
+        *_texts_of_the_hub("column", "meant", source=False),
+    ],
+    "CorpusSource.hub": _texts_of_the_hub("hub", "user/other"),
+    "CorpusSource.config": [*_texts_of_the_hub("config", "de"), *_texts_of_the_hub("config", None)],
+    "CorpusSource.split": _texts_of_the_hub("split", "test"),
+    "CorpusSource.revision": _texts_of_the_hub("revision", OTHER_COMMIT),
+    "ImageSource.folder": [
+        Change("images", {"ImageSet pictures.source.folder": "copied/pictures"}),
+        Change("images", {"ImageSet pictures.source.folder": "HERE/pictures"}),
+        Change("images", {"ImageSet pictures.source.folder": "named"}, {"images/pictures/source"}),
+    ],
+    "ImageSource.parquet": [
+        Change("images", {"ImageSet framed.source.parquet": "copied/frames.parquet"}),
+        Change("images", {"ImageSet framed.source.parquet": "fewer.parquet"}, {"images/framed/source"}),
+    ],
+    "ImageSource.column": [
+        Change("images", {"ImageSet framed.source.column": "back"}, {"images/framed/originals"}),
+        *_pictures_of_the_hub("column", "other", source=False),
+    ],
+    "ImageSource.name": [
+        Change("images", {"ImageSet framed.source.name": "subtitle"}, {"images/framed/originals"}),
+        Change("images", {"ImageSet framed.source.name": None}, {"images/framed/originals"}),
+    ],
+    "ImageSource.hub": _pictures_of_the_hub("hub", "user/other"),
+    "ImageSource.config": [*_pictures_of_the_hub("config", "de"), *_pictures_of_the_hub("config", None)],
+    "ImageSource.split": _pictures_of_the_hub("split", "test"),
+    "ImageSource.revision": _pictures_of_the_hub("revision", OTHER_COMMIT),
+    "RegionSource.masks": [
+        Change("images", {"ImageSet pictures.regions.masks": "copied/regions.parquet"}),
+        Change("images", {"ImageSet pictures.regions.masks": "other.parquet"}, {"images/pictures/regions_source"}),
+    ],
+    "ModelSource.path": [
+        Change(base, {f"{owner}.path": "HERE/model"})
+        for base, owner in (
+            ("images", "Index words.language_model"),
+            ("images", "Study tiny.vlm"),
+            ("texts", "Study said.language_model"),
+        )
+    ],
+    "ModelSource.hub": [
+        Change(
+            "online",
+            {"Index web.language_model.hub": "user/other"},
+            _index("web", "language_model", "occurrences"),
+        ),
+        Change("online", {"Study web.vlm.hub": "user/other"}, {"study/web/vlm"}),
+    ],
+    "ModelSource.revision": [
+        Change("online", {"Index web.language_model.revision": OTHER_COMMIT}, {"index/web/language_model"}),
+        Change("online", {"Study web.vlm.revision": OTHER_COMMIT}, {"study/web/vlm"}),
+    ],
+    "ModelSource.trust_remote_code": [
+        Change("images", {"Index others.language_model.trust_remote_code": True}, {"index/others/language_model"}),
+        Change("online", {"Study web.vlm.trust_remote_code": True}, {"study/web/vlm"}),
+        Change("online", {"Index web.language_model.trust_remote_code": True}, {"index/web/language_model"}),
+    ],
+}
+"""Component or source and field -> its changes."""
