@@ -86,6 +86,7 @@ def _is_part(path: Path, shape: Mapping[str, Any]) -> bool:
         (part is None or int(part[1]) < shape.get("parts", math.inf))
         and (layer is None or int(layer[1]) in shape.get("visual_layers", [int(layer[1])]))
         and (lens is None or lens in shape.get("lenses", [lens]))
+        and (not path.name.startswith("regions_") or shape.get("regions", True))
         and (path.parts[2] != "text_tokens" or not shape or shape.get("of") == "texts")
     )
 

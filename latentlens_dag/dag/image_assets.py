@@ -67,18 +67,21 @@ def _originals(images: "ImageSet", source: TableSource) -> dg.AssetsDefinition:
 
 
 def _pictures(images: "ImageSet", source: Source) -> dg.AssetsDefinition:
+    # Regions that a set had before may lie about; no reader is to count them.
+    without = {} if images.regions is not None else {"regions": False}
+
     @dg.asset(
         key=keys.images(images.name, "pictures"),
         deps=[keys.images(images.name, "source" if isinstance(source, Path) else "originals")],
         partitions_def=keys.partitions(images.batches),
         group_name=f"images/{images.name}",
         kinds={"parquet"},
-        **versioned(_PICTURES, batches=images.batches),
+        **versioned(_PICTURES, batches=images.batches, **without),
         description="Ids, names, sizes and thumbnails of the pictures whose ids fall into the batch.",
     )
     def pictures(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> dg.MaterializeResult:
         batch = int(context.partition_key)
-        write_json({"parts": images.batches}, warehouse.paths.shape("images", images.name))
+        write_json({"parts": images.batches, **without}, warehouse.paths.shape("images", images.name))
         out = warehouse.paths.pictures(images.name, batch)
         if isinstance(source, Path):
             folder, files = source, core.batch_of_images(source, batch, images.batches)

@@ -166,11 +166,11 @@ CHANGES: dict[str, list[Change]] = {
         )
     ],
     "ImageSet.regions": [
-        Change("images", {"ImageSet more.regions": None}, {"images/more/regions*"}),
+        Change("images", {"ImageSet more.regions": None}, {"images/more/regions*", "images/more/pictures"}),
         Change(
             "images",
             {"ImageSet pictures.regions": None},
-            {"images/pictures/regions*", "study/tiny/catalog"},
+            {"images/pictures/regions*", "images/pictures/pictures", "study/tiny/catalog"},
             {"Study tiny.judge": "none"},
         ),
     ],
