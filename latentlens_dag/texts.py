@@ -62,8 +62,9 @@ def text_states(model: LanguageModel, texts: Sequence[str], layers: Sequence[int
     table = _token_table(model, texts, found)
     states = {layer: torch.empty(len(table), model.width) for layer in layers}
     wanted = sorted((text for text in _with_rows(found) if text.places), key=lambda text: len(text.ids))
-    padded = padding_invariance(model).passed
-    for _ in in_batches(model, wanted if layers else [], lambda batch: _read(model, batch, states), padded):
+    wanted = wanted if layers else []
+    padded = len({len(text.ids) for text in wanted}) < 2 or padding_invariance(model).passed
+    for _ in in_batches(model, wanted, lambda batch: _read(model, batch, states), padded):
         pass
     return TextStates(states, table)
 
