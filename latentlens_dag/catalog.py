@@ -61,6 +61,7 @@ def write_catalog(
 
     views = _views(warehouse, study, index, images)
     with atomic_path(path) as temporary, duckdb.connect() as connection:
+        connection.execute("SET enable_progress_bar = false")  # it would be drawn over the build's own
         for statement in create_views(views):
             connection.execute(statement)
         connection.execute(f"ATTACH {literal(str(temporary))} AS catalog")
