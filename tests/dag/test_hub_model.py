@@ -42,7 +42,7 @@ def _run(hub: HubServer, project: Path, *arguments: str, code: int = 0, **enviro
 
 
 def _plan(hub: HubServer, project: Path) -> dict[str, str]:
-    found = json.loads(_run(hub, project, "plan", "--json", "--home", str(project / "hub")))
+    found = json.loads(_run(hub, project, "plan", "--json", "--home", str(project / "hub")))["parts"]
     return {step["asset"]: step["reason"] for step in found}
 
 

@@ -69,7 +69,7 @@ def test_pictures_of_the_hub_are_those_of_a_folder_and_are_read_once_and_not_bef
     assert len(_results(project / "a")) == 4
     assert _results(project / "c") == _results(project / "a")
     hub.down, asked = True, len(hub.requests)
-    assert json.loads(_run(hub, project, "plan", *only, "--json", "--home", str(project / "c"))) == []
+    assert json.loads(_run(hub, project, "plan", *only, "--json", "--home", str(project / "c")))["parts"] == []
     assert len(hub.requests) == asked > 0
 
 
