@@ -65,14 +65,18 @@ def files_at(manifest: Manifest, study: str, number: int | None = None) -> Mappi
     past = {version.build for version in versions[:chosen]}
     found: dict[tuple[str, int], list[Path]] = {}
     for record in _records(manifest, study):
-        state = next((state for state in _states(record) if state.since.build in past), None)
+        states = _states(record)
+        state = next((state for state in states if state.since.build in past), None)
         for fact in state.files if state else []:
             _, _, part, layer = record.asset.split("/")
-            found.setdefault((part, int(layer[1:])), []).append(_where(manifest, fact, f"{study}@{chosen}"))
+            # What is there now lies in its own place, whether or not a link keeps it as well.
+            now = manifest.warehouse / fact.path
+            file = now if state is states[0] else _kept(manifest, fact, f"{study}@{chosen}")
+            found.setdefault((part, int(layer[1:])), []).append(file)
     return found
 
 
-def _where(manifest: Manifest, fact: FileFacts, version: str) -> Path:
+def _kept(manifest: Manifest, fact: FileFacts, version: str) -> Path:
     kept = manifest.kept(fact)
     if not kept.is_file():
         raise UserError(

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from latentlens_dag.compare import compare
 from latentlens_dag.dag.upkeep import check_project
+from latentlens_dag.history import files_at
 from latentlens_dag.manifest import Manifest
 from latentlens_dag.tables import open_table, tag
 
@@ -84,6 +86,8 @@ def test_what_was_replaced_stays_until_clean_and_tagged_versions_of_tables_stay(
     assert "replaced" in said and "freed." in said
     assert not (warehouse / "earlier").exists()
     assert manifest.read(answers, "00").earlier == []
+    differences = compare(files_at(manifest, "tiny"), files_at(manifest, "tiny"))
+    assert differences and all(one.same == 1 for one in differences)  # what is there now can still be compared
     assert open_table(table, 1).to_table() == rows
     assert build(project) == []
 
