@@ -123,7 +123,8 @@ def _need(
     before = record.settings if record else {}
     changes = changed_settings(before, settings_of(metadata)) if record else []
     causes = resolver.get_stale_causes(key, partition)
-    return Need(key, partition, "; ".join(dict.fromkeys(_reason(cause, changes) for cause in causes)))
+    reason = "; ".join(dict.fromkeys(_reason(cause, changes) for cause in causes))
+    return Need(key, partition, reason, damaged=record is not None and record.damaged is not None)
 
 
 def _damage(manifest: Manifest, record: Record | None, version: str) -> str | None:

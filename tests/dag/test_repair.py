@@ -105,6 +105,24 @@ def test_damaged_states_are_not_taken_for_what_is_encoded_again(built_project: P
     assert _tables(warehouse) == before
 
 
+def test_what_is_damaged_and_out_of_date_at_once_is_made_from_nothing_that_is_damaged(
+    built_project: Path, copy_of: Copy
+) -> None:
+    project = copy_of(built_project)
+    _flip(sorted((project / ".latentlens/warehouse").glob("study/tiny/visual/layer_01/batch_00.lance/data/*"))[0])
+    with opened(project) as one:
+        check_project(one, one.select(), deep=True)
+    file = project / "assets" / "tiny" / "defs.yaml"
+    file.write_text(file.read_text().replace("top_k: 3", "top_k: 3\n  prompt: What is this?"))
+    with opened(project) as one:
+        needs = {str(need): need.damaged for need in one.plan(one.select())}
+        told = {need.reason for need in check_project(one, one.select()).damaged}
+    [stale] = [name for name in needs if name.startswith("study/tiny/visual/V01[00]: prompt: ")]
+    assert needs[stale]
+    assert not any(damaged for name, damaged in needs.items() if name != stale)
+    assert any("prompt: " in reason for reason in told)
+
+
 def test_a_warehouse_that_was_deleted_is_built_again_though_the_history_is_there(
     built_project: Path, copy_of: Copy
 ) -> None:
