@@ -12,10 +12,12 @@ What a newcomer gets wrong: `one_select` is not the lock. It is there for clear 
 from __future__ import annotations
 
 import glob
+import io
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from threading import get_ident
+from typing import Any
 
 import duckdb
 from fsspec import AbstractFileSystem  # type: ignore[import-untyped]
@@ -25,6 +27,50 @@ from latentlens_dag.views import create_views
 
 PROTOCOL = "warehouse"
 _MOUNT = f"{PROTOCOL}://"
+
+
+class SharedFile(io.RawIOBase):
+    """A file that several threads read through one handle, each with a place of its own.
+
+    DuckDB seeks and then reads, and lets other threads in between: with one place for all, a query over a file of
+    several row groups now and then got the bytes of another thread's place.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open a file for reading."""
+        self._file = path.open("rb", buffering=0)
+        self._places: dict[int, int] = {}
+
+    def readable(self) -> bool:
+        """It can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """It has places."""
+        return True
+
+    def tell(self) -> int:
+        """The place of this thread, in bytes from the beginning."""
+        return self._places.get(get_ident(), 0)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """Move this thread's place."""
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self.tell(), os.SEEK_END: os.fstat(self._file.fileno()).st_size}[whence]
+        self._places[get_ident()] = start + offset
+        return start + offset
+
+    def readinto(self, buffer: Any, /) -> int:
+        """Fill the buffer from this thread's place on; fewer bytes only at the end of the file."""
+        view, place, done = memoryview(buffer).cast("B"), self.tell(), 0
+        while done < len(view) and (part := os.preadv(self._file.fileno(), [view[done:]], place + done)):
+            done += part
+        self._places[get_ident()] = place + done
+        return done
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+        super().close()
 
 
 class ReadOnlyFolder(AbstractFileSystem):  # type: ignore[misc]
@@ -38,11 +84,11 @@ class ReadOnlyFolder(AbstractFileSystem):  # type: ignore[misc]
         super().__init__()
         self._folder = Path(os.path.normpath(root.absolute()))
 
-    def open(self, path: str, mode: str = "rb", **_: Any) -> BinaryIO:
+    def open(self, path: str, mode: str = "rb", **_: Any) -> SharedFile:
         """Open a file; any mode but reading is refused."""
         if mode not in ("r", "rb"):
             raise PermissionError(f"{path} cannot be opened for writing: the dataset is read-only.")
-        return self._local(path).open("rb")
+        return SharedFile(self._local(path))
 
     def glob(self, path: str, **_: Any) -> list[str]:
         """The files that match, in order of their paths."""
