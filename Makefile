@@ -1,5 +1,5 @@
 # make demo: environment, demo study, table and picture. make test: environment, all tests.
-# make soak: a study of every family of VLMs end to end, and a hundred killed builds.
+# make soak: a study of every family of VLMs end to end, a hundred killed builds, every field of the YAML both ways.
 # make bench: search, build and selection against their peers and limits (docs/benchmarks.md); an hour and a half, 6 GB of disk.
 # Everything lives in .venv/ and .latentlens/; `make clean` removes both.
 PYTHON ?= python3
