@@ -31,7 +31,7 @@ demo: $(STAMP)
 	@echo '       $(BIN)/latentlens-dag query "FROM neighbors WHERE rank = 1 LIMIT 5"            # any SQL; README.md has more'
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist loadscope
 
 soak: $(STAMP)
 	$(BIN)/python -m pytest -n 2 -m soak
