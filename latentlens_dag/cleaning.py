@@ -46,7 +46,9 @@ def garbage(manifest: Manifest, live: Callable[[Record], bool]) -> list[Garbage]
         live: whether an artifact is still declared.
     """
     records = list(manifest.records())
-    needed = {fact.path for record in records if live(record) for fact in record.files}
+    lasting = [fact for record in records if live(record) for fact in record.files]
+    needed = {fact.path for fact in lasting}
+    links = {manifest.kept(fact) for fact in lasting}  # by which they stay comparable once they are replaced
     known = {fact.path for record in records for fact in [*record.files, *_earlier_files(record)]}
     left = interrupted(manifest.warehouse)
     skipped = {path for one in left for path in [one.path, *one.path.rglob("*")]}
@@ -56,7 +58,7 @@ def garbage(manifest: Manifest, live: Callable[[Record], bool]) -> list[Garbage]
         if not path.is_file() or path in skipped or _TEMPORARY.fullmatch(path.name) or _is_ours(path, manifest):
             continue
         name = path.relative_to(manifest.warehouse).as_posix()
-        if name not in needed and path not in tables:
+        if name not in needed and path not in links and path not in tables:
             undeclared = name in known and not _replaced(name, records, live)
             found.append(Garbage(path, _freed(path), "not declared" if undeclared else "replaced"))
     return found

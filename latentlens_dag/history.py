@@ -1,12 +1,12 @@
 """Earlier results of a study: which there are, and where their files lie.
 
 A version of a study is what a build left of its answers and judgements; a build that changed none of them makes none.
-What a newcomer gets wrong: earlier results are kept until `latentlens-dag clean` only.
+What a newcomer gets wrong: earlier results are kept until `latentlens-dag clean` only; their numbers stay theirs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +27,8 @@ class Version(NamedTuple):
     """When its last changed artifact was written, in UTC."""
     changed: list[str]
     """The artifacts that it changed, as study/demo/latentlens/V04[00]."""
+    kept: bool
+    """Whether its files are all there, so that it can be compared."""
 
 
 class _State(NamedTuple):
@@ -35,14 +37,21 @@ class _State(NamedTuple):
 
 
 def versions_of(manifest: Manifest, study: str) -> list[Version]:
-    """The versions of a study that are still known, oldest first; none where nothing was built."""
+    """The versions of a study, oldest first; none where nothing was built."""
     changed: dict[str, list[tuple[str, str]]] = {}
-    for record in _records(manifest, study):
+    records = list(_records(manifest, study))
+    for record in records:
         for state in _states(record):
             changed.setdefault(state.since.build, []).append((state.since.made, record.label))
     builds = sorted(changed, key=lambda build: max(changed[build]))
     return [
-        Version(number, build, max(changed[build])[0], sorted({label for _, label in changed[build]}))
+        Version(
+            number,
+            build,
+            max(changed[build])[0],
+            sorted({label for _, label in changed[build]}),
+            all(file.is_file() for record in records for file in _files(manifest, record, set(builds[:number]))),
+        )
         for number, build in enumerate(builds, start=1)
     ]
 
@@ -65,25 +74,33 @@ def files_at(manifest: Manifest, study: str, number: int | None = None) -> Mappi
     past = {version.build for version in versions[:chosen]}
     found: dict[tuple[str, int], list[Path]] = {}
     for record in _records(manifest, study):
-        states = _states(record)
-        state = next((state for state in states if state.since.build in past), None)
-        for fact in state.files if state else []:
-            _, _, part, layer = record.asset.split("/")
-            # What is there now lies in its own place, whether or not a link keeps it as well.
-            now = manifest.warehouse / fact.path
-            file = now if state is states[0] else _kept(manifest, fact, f"{study}@{chosen}")
+        _, _, part, layer = record.asset.split("/")
+        for file in _files(manifest, record, past):
+            if number is not None and not file.is_file():
+                raise _gone(f"{study}@{chosen}", record)
             found.setdefault((part, int(layer[1:])), []).append(file)
     return found
 
 
-def _kept(manifest: Manifest, fact: FileFacts, version: str) -> Path:
-    kept = manifest.kept(fact)
-    if not kept.is_file():
-        raise UserError(
-            f"A file of {version} is gone ({fact.path}): `clean` removed it, or the home's file system knows no links, "
-            "so that earlier results are not kept there."
-        )
-    return kept
+def _files(manifest: Manifest, record: Record, builds: Collection[str]) -> list[Path]:
+    """What an artifact's files were after some builds; none where it was not there yet.
+
+    What is there now lies in its own place, whether or not a link keeps it as well.
+    """
+    now, *before = _states(record)
+    if now.since.build in builds:
+        return [manifest.warehouse / fact.path for fact in now.files]
+    state = next((state for state in before if state.since.build in builds), None)
+    if state is None:
+        return []
+    return [manifest.kept(fact) for fact in state.files or [FileFacts(record.label, 0, "removed")]]
+
+
+def _gone(version: str, record: Record) -> UserError:
+    return UserError(
+        f"A file of {version} is gone ({record.label}): `clean` removed it, or the home's file system knows no links, "
+        "so that earlier results are not kept there."
+    )
 
 
 def _records(manifest: Manifest, study: str) -> Iterator[Record]:

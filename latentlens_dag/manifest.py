@@ -47,6 +47,7 @@ class Earlier(NamedTuple):
     code_version: str
     settings: dict[str, Any]
     files: list[FileFacts]
+    """None where `clean` removed them."""
     run: str
     since: Origin
 
@@ -127,12 +128,12 @@ class Manifest:
         self._write(replace(record, damaged=damage))
 
     def forget_earlier(self, record: Record) -> None:
-        """Forget what a record replaced; the files are the caller's to remove."""
-        if record.earlier:
-            self._write(replace(record, earlier=[]))
+        """Forget the files of what a record replaced, the caller's to remove; that it was there stays told."""
+        if any(one.files for one in record.earlier):
+            self._write(replace(record, earlier=[one._replace(files=[]) for one in record.earlier]))
 
     def kept(self, fact: FileFacts) -> Path:
-        """Where a file that was kept lies, whatever replaced it; it need not be there (`clean` removes it)."""
+        """Where a file that was kept lies, whatever replaced it; of what was replaced, until `clean`."""
         return self.warehouse / "earlier" / f"{fact.digest}{Path(fact.path).suffix}"
 
     def _write(self, record: Record) -> None:

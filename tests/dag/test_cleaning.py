@@ -11,7 +11,8 @@ import pytest
 
 from latentlens_dag.compare import compare
 from latentlens_dag.dag.upkeep import check_project
-from latentlens_dag.history import files_at
+from latentlens_dag.errors import UserError
+from latentlens_dag.history import files_at, versions_of
 from latentlens_dag.manifest import Manifest
 from latentlens_dag.tables import open_table, tag
 
@@ -51,20 +52,13 @@ def test_clean_removes_what_a_kill_has_left_and_nothing_of_what_was_built(built_
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"12345")
     dry = json.loads(_clean(project, "--dry-run", "--json").stdout)
-    earlier = sum(name.startswith("earlier/") for name in before)
-    assert (dry["removed"], dry["files"] - earlier, dry["size_bytes"]) == (False, 3, 15 + _size(warehouse / "earlier"))
+    assert (dry["removed"], dry["files"], dry["size_bytes"]) == (False, 3, 15)
     assert all(path.exists() for path in left)
     assert _clean(project).returncode == 0
-    kept = {name for name in before if not name.startswith("earlier/")}
-    assert _all_files(warehouse) == kept | {running.relative_to(warehouse).as_posix()}
+    assert _all_files(warehouse) == before | {running.relative_to(warehouse).as_posix()}
     assert _tables(warehouse) == tables
     assert build(project) == []
     assert "Nothing to remove." in _clean(project).stdout
-
-
-def _size(folder: Path) -> int:
-    """Of files that have no other name."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.stat().st_nlink == 1)
 
 
 def test_what_was_replaced_stays_until_clean_and_tagged_versions_of_tables_stay(
@@ -84,12 +78,18 @@ def test_what_was_replaced_stays_until_clean_and_tagged_versions_of_tables_stay(
     assert manifest.kept(old.files[0]).is_file()
     said = _clean(project).stdout
     assert "replaced" in said and "freed." in said
-    assert not (warehouse / "earlier").exists()
-    assert manifest.read(answers, "00").earlier == []
+    assert not manifest.kept(old.files[0]).exists()
+    assert [(version.number, version.kept) for version in versions_of(manifest, "tiny")] == [(1, False), (2, True)]
+    with pytest.raises(UserError, match=r"A file of tiny@1 is gone \(study/tiny/.*\): `clean` removed it"):
+        files_at(manifest, "tiny", 1)
     differences = compare(files_at(manifest, "tiny"), files_at(manifest, "tiny"))
     assert differences and all(one.same == 1 for one in differences)  # what is there now can still be compared
     assert open_table(table, 1).to_table() == rows
     assert build(project) == []
+    _edit(project, "top_k: 3", "top_k: 2")  # what a build replaces after a clean can be compared, too
+    build(project)
+    lost = compare(files_at(manifest, "tiny", 2), files_at(manifest, "tiny"))
+    assert all(one.same == 0 for one in lost if one.part == "logitlens")
 
 
 def test_a_study_that_is_switched_off_keeps_its_results_and_one_that_is_declared_no_more_is_asked_for(
@@ -97,7 +97,7 @@ def test_a_study_that_is_switched_off_keeps_its_results_and_one_that_is_declared
 ) -> None:
     project = copy_of(built_project)
     warehouse = project / ".latentlens" / "warehouse"
-    before = {name for name in _all_files(warehouse) if not name.startswith("earlier/")}
+    before = _all_files(warehouse)
     _edit(project, "name: tiny", "name: tiny\n  enabled: false")
     assert _clean(project).returncode == 0
     assert _all_files(warehouse) == before
