@@ -15,22 +15,23 @@ import dagster as dg
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
 from latentlens_dag.dag.locking import build_lock, building
-from latentlens_dag.dag.resources import WarehouseResource
+from latentlens_dag.dag.resources import HomeResource
 from latentlens_dag.dag.versions import SOURCE_PATH, file_states
 from latentlens_dag.dag.watching import Watcher
-from latentlens_dag.home import Home
 from latentlens_dag.identity import combined
 
 _EVERY_S = 30
 
 
 @dg.op(description="Observe the sources, then build what is missing or out of date, and nothing else.")
-def build_what_is_needed(context: dg.OpExecutionContext, warehouse: WarehouseResource) -> None:
+def build_what_is_needed(context: dg.OpExecutionContext, home: HomeResource) -> None:
     """What `latentlens-dag build` does, in one run; its steps are in runs of their own, as there."""
     from latentlens_dag.dag.driver import open_project
+    from latentlens_dag.dag.upkeep import remove_interrupted
 
-    with open_project(_home(warehouse)) as project, build_lock(project.home):
+    with open_project(home.home) as project, build_lock(project.home, wait=True, tell=context.log.info):
         project.cancel_orphans()
+        remove_interrupted(project)
         selection = project.select()
         project.observe(selection)
         if not project.build(selection, watcher=_Logged(context.log.info)):
@@ -63,13 +64,13 @@ def build() -> None:
     description="Starts the job `build` when it is switched on, and then whenever a source or a setting changed. Off "
     "until you switch it on. What failed is not tried again before something changes.",
 )
-def build_when_something_changes(context: dg.SensorEvaluationContext, warehouse: WarehouseResource) -> dg.SensorResult:
+def build_when_something_changes(context: dg.SensorEvaluationContext, home: HomeResource) -> dg.SensorResult:
     """One look; the cursor holds how things were when `build` was last started."""
     assert context.repository_def is not None
     now = combined(_state(context.repository_def.asset_graph))
     if now == context.cursor:
         return dg.SensorResult(skip_reason="Nothing changed since `build` was last started.")
-    if building(_home(warehouse)) is not None:
+    if building(home.home) is not None:
         return dg.SensorResult(skip_reason="Something changed, but a build is running: `build` is started after it.")
     return dg.SensorResult(run_requests=[dg.RunRequest()], cursor=now)
 
@@ -87,7 +88,3 @@ def _state(graph: AssetGraph) -> Iterator[str]:
         if source is not None:
             path = Path(str(source.value if isinstance(source, dg.MetadataValue) else source))
             yield from (f"{file} {state}" for file, state in file_states(path).items())
-
-
-def _home(warehouse: WarehouseResource) -> Home:
-    return Home(Path(warehouse.root).parent)

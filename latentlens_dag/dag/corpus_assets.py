@@ -9,7 +9,7 @@ import dagster as dg
 from latentlens_dag import corpus as core
 from latentlens_dag.dag import keys
 from latentlens_dag.dag.reporting import written
-from latentlens_dag.dag.resources import WarehouseResource
+from latentlens_dag.dag.resources import HomeResource, WarehouseResource
 from latentlens_dag.dag.versions import SOURCE_PATH, SOURCE_TRUSTED, SOURCE_VERSION, observed_version, versioned
 from latentlens_dag.hub_datasets import HubColumn
 from latentlens_dag.hub_models import HubModel
@@ -46,8 +46,8 @@ def observed(key: dg.AssetKey, path: Path, group: str) -> dg.SourceAsset:
         tags=_kind("file"),
         description=f"The source `{path.name}`, as it is now: its version is the hash of its content.",
     )
-    def source(warehouse: WarehouseResource) -> dg.DataVersion:
-        return dg.DataVersion(observed_version(path, warehouse.paths.observed(".".join(key.path))))
+    def source(home: HomeResource) -> dg.DataVersion:
+        return dg.DataVersion(observed_version(path, home.home.warehouse.observed(".".join(key.path))))
 
     return source
 

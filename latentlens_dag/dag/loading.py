@@ -18,7 +18,7 @@ import yaml
 from dagster.components.core.component_tree import ComponentTree
 from pydantic import ValidationError
 
-from latentlens_dag.dag.resources import WarehouseResource
+from latentlens_dag.dag.resources import HomeResource, WarehouseResource
 from latentlens_dag.errors import UserError
 from latentlens_dag.home import Home, find_home, find_project
 
@@ -38,10 +38,11 @@ def load_definitions(project: Path | None = None, home: Home | None = None) -> d
     """
     from latentlens_dag.dag.automation import build, build_when_something_changes
 
-    warehouse = WarehouseResource(root=str((home or find_home()).warehouse.root))
+    home = home or find_home()
+    warehouse, place = WarehouseResource(root=str(home.warehouse.root)), HomeResource(root=str(home.root))
     # The steps of a run share a process: one of their own each would load torch, and the model, each time.
     common = dg.Definitions(
-        resources={"warehouse": warehouse},
+        resources={"warehouse": warehouse, "home": place},
         executor=dg.in_process_executor,
         jobs=[build],
         sensors=[build_when_something_changes],

@@ -1,7 +1,8 @@
-"""One build of a home at a time: the lock, and who holds it.
+"""One build of a home at a time, and no step of the UI beside it: the lock, and who holds it.
 
-The lock is the kernel's (flock), so that it dies with its owner, however that ends. What a newcomer gets
-wrong: the file `build.lock` stays when no build is running; what it says is only true while it is locked.
+The lock is the kernel's (flock), so that it dies with its owner, however that ends; a build holds it alone, steps that
+were started in Dagster's UI share it. What a newcomer gets wrong: the file `build.lock` stays when no build is running;
+what it says is only true while it is locked.
 """
 
 import fcntl
@@ -26,6 +27,7 @@ class Owner(NamedTuple):
     """The process that builds a home."""
 
     pid: int
+    """0 where nobody said."""
     host: str
     since: str
     """Local time, ISO 8601."""
@@ -33,7 +35,7 @@ class Owner(NamedTuple):
     def __str__(self) -> str:
         """process 4711 on HOST, since 2026-01-31 12:00:00."""
         return (
-            "its process is not known"
+            "one or more steps that were started in Dagster's UI, or a build that has just begun"
             if not self.pid
             else f"process {self.pid} on {self.host}, since {self.since.replace('T', ' ')}"
         )
@@ -45,11 +47,11 @@ def build_lock(home: Home, wait: bool = False, tell: Callable[[str], None] = lam
 
     Args:
         home: what is built.
-        wait: whether to wait for another build, as long as it takes.
+        wait: whether to wait for another build, or for steps of the UI, as long as it takes.
         tell: is told once for whom it waits.
 
     Raises:
-        UserError: where another build holds the home and `wait` is not asked for.
+        UserError: where somebody else holds the home and `wait` is not asked for.
     """
     with _open(home) as file:
         _acquire(file, home, wait, tell)
@@ -60,36 +62,50 @@ def build_lock(home: Home, wait: bool = False, tell: Callable[[str], None] = lam
             file.truncate(0)
 
 
+@contextmanager
+def step_lock(home: Home, tell: Callable[[str], None]) -> Iterator[None]:
+    """Hold the home for steps that no build started, together with others like them; wait for a build that is running.
+
+    Args:
+        home: what is written to.
+        tell: is told once for whom it waits.
+    """
+    with _open(home) as file:
+        told = False
+        while not _try(file, fcntl.LOCK_SH):
+            if not told:
+                tell(f"Waiting: {home.root} is being built ({_read(file)}).")
+            told = True
+            time.sleep(_ASK_EVERY_S)
+        yield
+
+
 def building(home: Home) -> Owner | None:
     """Who builds the home now; None where nobody does."""
     path = _path(home)
     if not path.is_file():
         return None
     with path.open() as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return _read(file)
-    return None
+        return None if _try(file, fcntl.LOCK_SH) else _read(file)
 
 
 def _acquire(file: IO[str], home: Home, wait: bool, tell: Callable[[str], None]) -> None:
     start, told = time.monotonic(), False
-    while not _try(file):
+    while not _try(file, fcntl.LOCK_EX):
         if time.monotonic() - start > _LOOK_S and not told:
             owner = _read(file)
             if not wait:
                 raise UserError(
-                    f"Another build of {home.root} is running ({owner}). Wait for it with --wait, or use another home."
+                    f"{home.root} is being built ({owner}). Wait for the end with --wait, or use another home."
                 )
-            tell(f"Waiting for the build of {home.root} that is running ({owner}).")
+            tell(f"Waiting: {home.root} is being built ({owner}).")
             told = True
         time.sleep(_ASK_EVERY_S)
 
 
-def _try(file: IO[str]) -> bool:
+def _try(file: IO[str], kind: int) -> bool:
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

@@ -96,15 +96,17 @@ class Runner:
 
 
 def cancel_orphans(instance: dg.DagsterInstance) -> list[str]:
-    """End the runs of builds that were killed, in Dagster's history; give their ids. Call it with the build lock held.
-
-    A run that was launched again from the UI has its parent's tags, but is not a build's.
-    """
+    """End the runs of builds that were killed, in Dagster's history; give their ids. Call it with the lock held."""
     going = instance.get_runs(dg.RunsFilter(statuses=_OPEN))
-    orphans = [run for run in going if BUILD in run.tags and run.parent_run_id is None]
+    orphans = [run for run in going if is_of_a_build(run)]
     for run in orphans:
         instance.report_run_canceled(run, f"The build's process ({run.tags[BUILD]}) ended before this run did.")
     return [run.run_id for run in orphans]
+
+
+def is_of_a_build(run: DagsterRun) -> bool:
+    """Whether a build started a run; one that the UI launched again has its parent's tags, but is not a build's."""
+    return BUILD in run.tags and run.parent_run_id is None
 
 
 class _Listener:

@@ -220,14 +220,3 @@ def test_a_check_that_is_added_runs_the_checks_and_nothing_after_them(
 
     monkeypatch.setattr(state_assets, "_MODEL_CHECKS", state_assets._MODEL_CHECKS + 1)
     assert build(copy_of(built_project)) == ["study/tiny/model_checks"]
-
-
-def test_a_second_build_of_the_same_home_is_refused(tmp_path: Path) -> None:
-    from latentlens_dag.dag.locking import build_lock
-    from latentlens_dag.errors import UserError
-    from latentlens_dag.home import Home
-
-    with build_lock(Home(tmp_path)), pytest.raises(UserError, match="Another build of"), build_lock(Home(tmp_path)):
-        pass
-    with build_lock(Home(tmp_path)):
-        pass

@@ -89,7 +89,7 @@ def test_a_stopped_build_says_how_far_it_was_leaves_nothing_open_and_goes_on(hom
     say(home, "judgements", "sleep")
     process = _start(home, "build", "--select", "judgements/V00")
     _asleep(home, process)
-    with pytest.raises(UserError, match=rf"Another build .*process {process.pid} on \S+, since 20"), build_lock(home):
+    with pytest.raises(UserError, match=rf"is being built .*process {process.pid} on \S+, since 20"), build_lock(home):
         pass
     process.send_signal(number)
     _, err = process.communicate(timeout=240)
@@ -110,7 +110,7 @@ def test_a_killed_builds_runs_are_ended_by_the_next_which_waits_where_asked_to(h
     say(home, "pictures", "1")
     second = _start(home, "build", "--select", "pictures", "--wait")
     assert second.stderr is not None
-    assert f"Waiting for the build of {home.root} that is running (process {first.pid} " in second.stderr.readline()
+    assert f"Waiting: {home.root} is being built (process {first.pid} " in second.stderr.readline()
     code, out, _ = _run(home, "status", "--json")
     assert (code, json.loads(out)["building"]["pid"]) == (0, first.pid)
     first.kill()
