@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from latentlens_dag.commands.common import bytes_text, home_option, json_option, print_facts, studies_argument
+from latentlens_dag.commands.common import (
+    bytes_text,
+    home_option,
+    json_option,
+    print_facts,
+    shown_progress,
+    studies_argument,
+)
 from latentlens_dag.errors import UserError
 from latentlens_dag.home import find_home
 
@@ -35,7 +42,7 @@ def check(studies: Sequence[str], deep: bool, home: Path | None, as_json: bool) 
     from latentlens_dag.dag.upkeep import check_project
 
     with open_project(find_home(home)) as project, build_lock(project.home):
-        found = check_project(project, project.select(studies), deep, _shown_progress(as_json))
+        found = check_project(project, project.select(studies), deep, shown_progress(as_json))
     _print_facts_of_check(found, deep, as_json)
     if found.damaged:
         sys.exit(1)
@@ -138,12 +145,3 @@ def _print_facts_of_check(found: Checked, deep: bool, as_json: bool) -> None:
     missing = f"; {found.not_built:,} are not built" if found.not_built else ""
     end = f"{len(found.damaged)} are damaged: `latentlens-dag build` makes them again." if damaged else "All is well."
     print_facts(facts, as_json, lambda: "\n".join([*map(str, found.damaged), f"{built}{missing}. {end}"]))
-
-
-def _shown_progress(quiet: bool):  # type: ignore[no-untyped-def]
-    """A line on the terminal, written over; nothing where nobody looks."""
-    if quiet or not sys.stderr.isatty():
-        return lambda done, total: None
-    return lambda done, total: click.echo(
-        f"\r\x1b[2K  {done / max(total, 1):.0%} of {bytes_text(total)}\r", nl=False, err=True
-    )
