@@ -21,6 +21,9 @@ MOST_EXPANSION = 1000
 """How many bytes a byte on disk may become; sorted tables of equal grids get near a hundred."""
 FREE_EXPANSION = 64 << 20
 """Bytes that a file may become in any case."""
+MOST_ROWS_PER_BYTE = 1000
+"""Of a file with a million rows or more: even grids of boxes, all alike, do not get there."""
+FREE_ROWS = 1_000_000
 MOST_GROUP_BYTES = 4 << 30
 """What a row group may become, in bytes; a reader may hold several at once."""
 _MAGIC = b"PAR1"
@@ -46,7 +49,7 @@ def parquet_problem(path: Path, file: ReleaseFile, schema: pa.Schema) -> str | N
         columns = footer.schema.to_arrow_schema()
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         return f"its footer cannot be read ({type(error).__name__})"
-    return _rows_problem(footer, file) or columns_problem(columns, schema) or _expansion_problem(footer, size)
+    return _rows_problem(footer, file, size) or columns_problem(columns, schema) or _expansion_problem(footer, size)
 
 
 def columns_problem(columns: pa.Schema, schema: pa.Schema) -> str | None:
@@ -81,10 +84,12 @@ def _tail_problem(path: Path, size: int) -> str | None:
     return f"its footer has {length:,} bytes" if length > MOST_FOOTER_BYTES else None
 
 
-def _rows_problem(footer: pq.FileMetaData, file: ReleaseFile) -> str | None:
+def _rows_problem(footer: pq.FileMetaData, file: ReleaseFile, size: int) -> str | None:
     groups = sum(footer.row_group(number).num_rows for number in range(footer.num_row_groups))
     if not groups == footer.num_rows == file.rows:
         return f"it has {footer.num_rows:,} rows ({groups:,} in its groups), and the manifest says {file.rows:,}"
+    if footer.num_rows > FREE_ROWS + MOST_ROWS_PER_BYTE * size:
+        return f"its {size:,} bytes would become {footer.num_rows:,} rows"
     return None
 
 
