@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from latentlens_dag.errors import UserError
 from latentlens_dag.hub_datasets import http_status
 
+_PASSING = {408, 429, 500, 502, 503, 504}
+
 
 @contextmanager
 def download_told(repo: str, revision: str, what: str) -> Iterator[None]:
@@ -72,6 +74,11 @@ def download_told(repo: str, revision: str, what: str) -> Iterator[None]:
 def _unreachable(repo: str, error: Exception) -> UserError:
     status = http_status(error)
     what = f"the Hub answered with status {status}" if status else f"no answer ({type(error).__name__})"
+    if status in _PASSING:
+        return UserError(
+            f"{repo} of the Hub cannot be downloaded: {what}. That mostly passes: try again in some minutes. What was "
+            "fetched stays."
+        )
     return UserError(
         f"{repo} of the Hub cannot be downloaded: {what}. Is there a network, does HF_HUB_OFFLINE forbid it, are "
         "HF_ENDPOINT and HF_TOKEN right where they are set? `hf download` can bring it into the cache before."

@@ -78,16 +78,13 @@ def pull_release(
         UserError: where the Hub refuses or cannot be reached, the release is refused, a file is not what the manifest
             says, there is no such table, or no room.
     """
-    with download_told(repo, revision or "main", "release"):
-        commit = _commit(repo, revision or "main")
+    revision = revision or "main"
+    with download_told(repo, revision, "release"):
+        commit = _commit(repo, revision)
         known = known_release(repo, commit)
-        if known is not None:
-            wanted = _wanted(known.manifest, tables)
-            if known.verified.issuperset(file.path for file in wanted):
-                if not known.complete:
-                    mark(repo, commit, known.folder, known.verified, complete=True)
-                return Pulled(repo, commit, known.folder, known.manifest, (*wanted,), ())
-        return _fetched(repo, commit, tables, known.verified if known else frozenset(), tell)
+        pulled = (known and _here(repo, commit, known, tables)) or _fetched(repo, commit, tables, known, tell)
+        keep_resolved(repo, revision, commit)
+    return pulled
 
 
 def pulled_release(repo: str, revision: str | None) -> ReleaseTables:
@@ -99,11 +96,13 @@ def pulled_release(repo: str, revision: str | None) -> ReleaseTables:
         UserError: as `pull_release`, and where it is an index.
     """
     name = f"{repo}@{revision}" if revision else repo
-    with download_told(repo, revision or "main", "release"):
-        commit = _commit(repo, revision or "main")
+    asked = revision or "main"
+    with download_told(repo, asked, "release"):
+        commit = _commit(repo, asked)
         known = known_release(repo, commit)
     if known is None or not known.complete or known.verified < known.marked:
         pulled = pull_release(repo, commit, _pulled_before(known) if known and known.complete else None)
+        keep_resolved(repo, asked, commit)
         return read_release(pulled.folder, name, {file.path for file in pulled.files})
     return read_release(known.folder, name, known.verified)
 
@@ -146,11 +145,21 @@ def _commit(repo: str, revision: str) -> str:
         if before := resolved_before(repo, revision):
             return before
         raise
-    keep_resolved(repo, revision, commit)
     return commit
 
 
-def _fetched(repo: str, commit: str, tables: Sequence[str] | None, verified: frozenset[str], tell: Told) -> Pulled:
+def _here(repo: str, commit: str, known: Known, tables: Sequence[str] | None) -> Pulled | None:
+    """What is asked for, where all of it was verified before."""
+    wanted = _wanted(known.manifest, tables)
+    if not known.verified.issuperset(file.path for file in wanted):
+        return None
+    if not known.complete:
+        mark(repo, commit, known.folder, known.verified, complete=True)
+    return Pulled(repo, commit, known.folder, known.manifest, (*wanted,), ())
+
+
+def _fetched(repo: str, commit: str, tables: Sequence[str] | None, known: Known | None, tell: Told) -> Pulled:
+    verified = known.verified if known else frozenset[str]()
     listing = _listing(repo, commit)
     path, manifest = _manifest(repo, commit, listing)
     folder, wanted = path.parent, _wanted(manifest, tables)

@@ -63,7 +63,9 @@ def resolved_before(repo: str, revision: str) -> str | None:
 
 
 def keep_resolved(repo: str, revision: str, commit: str) -> None:
-    """Keep which commit a branch or tag is."""
+    """Keep which commit a branch or tag is; a commit is itself."""
+    if revision == commit:
+        return
     known = _read(_place(repo) / _REFS)
     write_json({**known, revision: commit}, _place(repo) / _REFS)
 

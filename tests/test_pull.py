@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.hub_server import COMMIT, Fault, HubServer, Repo
+from tests.pull_faults import check_faults
 from tests.small_release import files_of, write_manifest, write_release
 
 TAG = "v1.0.0"
@@ -147,20 +148,11 @@ def test_a_table_whose_file_is_gone_is_fetched_again_and_tables_that_were_never_
     assert _fetched(hub) <= {"diversity.parquet"}
 
 
-@pytest.mark.parametrize("kind", ["flipped", "truncated", "reset", 500])
-@pytest.mark.parametrize("path", ["manifest.json", "diversity.parquet"])
+@pytest.mark.parametrize(("kind", "times"), [("flipped", 12), ("truncated", 1), ("reset", 12), (500, 12)])
 def test_a_pull_that_something_happened_to_ends_right_or_is_completed_by_the_next(
-    hub: HubServer, release: Path, tmp_path: Path, path: str, kind: Any
+    tmp_path: Path, kind: Any, times: int
 ) -> None:
-    hub.faults.append(Fault(kind, f"GET /datasets/.*/{path}", times=20))
-    told = _pull(hub, tmp_path / "home", "user/small", code=2)
-    assert "user/small of the Hub" in told and "Traceback" not in told
-    snapshot = tmp_path / "home" / "hub" / "datasets--user--small" / "snapshots" / COMMIT
-    assert not (snapshot / path).exists()
-    hub.faults.clear()
-
-    found = _pull(hub, tmp_path / "home", "user/small")
-    assert files_of(Path(found["folder"])) == files_of(release)
+    check_faults(tmp_path, kind, times, every=3)
 
 
 def test_a_byte_that_was_flipped_on_its_way_once_is_fetched_again_at_once(hub: HubServer, tmp_path: Path) -> None:
