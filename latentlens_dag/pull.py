@@ -100,11 +100,9 @@ def pulled_release(repo: str, revision: str | None) -> ReleaseTables:
     with download_told(repo, asked, "release"):
         commit = _commit(repo, asked)
         known = known_release(repo, commit)
-    if known is None or not known.complete or known.verified < known.marked:
-        pulled = pull_release(repo, commit, _pulled_before(known) if known and known.complete else None)
-        keep_resolved(repo, asked, commit)
-        return read_release(pulled.folder, name, {file.path for file in pulled.files})
-    return read_release(known.folder, name, known.verified)
+    pulled = pull_release(repo, commit, _pulled_before(known) if known and known.complete else None)
+    keep_resolved(repo, asked, commit)
+    return read_release(pulled.folder, name, {file.path for file in pulled.files})
 
 
 def _pulled_before(known: Known) -> list[str] | None:

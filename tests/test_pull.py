@@ -8,6 +8,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.hub_server import COMMIT, Fault, HubServer, Repo
@@ -155,11 +157,14 @@ def test_a_pull_that_something_happened_to_ends_right_or_is_completed_by_the_nex
     check_faults(tmp_path, kind, times, every=3)
 
 
-def test_a_byte_that_was_flipped_on_its_way_once_is_fetched_again_at_once(hub: HubServer, tmp_path: Path) -> None:
-    hub.faults.append(Fault("flipped", "GET /datasets/.*/diversity.parquet"))
+@pytest.mark.parametrize("path", ["diversity.parquet", "manifest.json", "README.md"])
+def test_a_byte_that_was_flipped_on_its_way_once_is_fetched_again_at_once(
+    hub: HubServer, release: Path, tmp_path: Path, path: str
+) -> None:
+    hub.faults.append(Fault("flipped", f"GET /datasets/.*/{path}"))
 
-    assert _pull(hub, tmp_path / "home", "user/small")["files"] > 20
-    assert hub.asked("GET .*/diversity.parquet") == 2
+    assert files_of(Path(_pull(hub, tmp_path / "home", "user/small")["folder"])) == files_of(release)
+    assert hub.asked(f"GET /datasets/.*/{path}") == 2
 
 
 def test_a_file_that_lay_damaged_in_the_cache_before_is_fetched_again(hub: HubServer, tmp_path: Path) -> None:
@@ -265,6 +270,21 @@ def test_a_release_that_could_not_be_opened_here_is_refused_before_its_tables_ar
 
     assert "it lacks the columns cosine" in _pull(hub, tmp_path / "home", "user/old", code=2)
     assert _fetched(hub) == {"manifest.json"}
+
+
+def test_a_file_that_its_author_made_to_do_harm_is_refused_and_never_opened(
+    hub: HubServer, release: Path, tmp_path: Path
+) -> None:
+    evil = Path(shutil.copytree(release, tmp_path / "evil"))
+    bomb = pa.table({"sentence_id": ["0" * 16], "text": ["a" * 100_000_000]})
+    pq.write_table(bomb, next((evil / "sentences").glob("*.parquet")), compression="zstd")
+    write_manifest(evil)
+    _with(hub, "user/evil", files_of(evil))
+
+    for _ in range(2):
+        assert re.search("bytes would become 100,0", _pull(hub, tmp_path / "home", "user/evil", code=2))
+    run = hub.run(OPEN, "user/evil", home=tmp_path / "home", HF_HUB_OFFLINE="1")
+    assert run.returncode == 1 and "UserError" in run.stderr
 
 
 def test_a_disk_without_room_is_told_before_anything_is_fetched(hub: HubServer, release: Path, tmp_path: Path) -> None:
