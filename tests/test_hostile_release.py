@@ -239,6 +239,7 @@ def test_script_in_a_sentence_comes_out_as_the_same_text_and_drives_no_terminal(
         assert found["text"].to_list() == [SCRIPT]
         assert SCRIPT in opened.scan("sentences").collect()["text"].to_list()
     asked = ["query", "SELECT text FROM sentences", "--data", str(evil)]
-    assert "\x1b" not in CliRunner().invoke(cli, asked).output
+    shown = CliRunner().invoke(cli, asked, color=True).output
+    assert "<script>" in shown and not {"\x07", "\x1b"} & {*shown}
     shown = CliRunner().invoke(cli, [*asked, "--format", "json"]).output
     assert {"text": SCRIPT} in json.loads(shown)
