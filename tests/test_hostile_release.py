@@ -25,7 +25,7 @@ from latentlens_dag.release_manifest import MANIFEST, file_sha256
 from latentlens_dag.schema import SENTENCES
 from tests.small_release import Tables, release_tables, write_manifest, write_release
 
-SCRIPT = "<script>fetch('//evil')</script><img src=x onerror=alert(1)> '; DROP TABLE neighbors; -- \x1b]0;title\x07"
+SCRIPT = "\x07\x1b[2J<script>fetch('//evil')</script><img src=x onerror=> '; DROP TABLE neighbors; -- \x1b]0;title\x07"
 ONE = "diversity.parquet"
 
 
