@@ -13,7 +13,7 @@ import traceback
 
 import click
 
-from latentlens_dag.commands import asking, building, keeping, models
+from latentlens_dag.commands import asking, building, comparing, keeping, models, pulling
 from latentlens_dag.errors import GO_ON, Interrupted, UserError
 from latentlens_dag.home import find_home
 from latentlens_dag.machine import way_out
@@ -32,10 +32,11 @@ for command in (
     building.status,
     keeping.check,
     keeping.clean,
-    keeping.diff,
+    comparing.diff,
     asking.query,
     asking.summary,
     asking.search,
+    pulling.pull,
     models.import_index,
     models.inspect_model,
 ):

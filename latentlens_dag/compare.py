@@ -43,15 +43,25 @@ def compare(
 
     Parts and layers that only one has are left out. Memory holds one part at one layer.
     """
+    import polars as pl
+
     return [
-        (_compare_verdicts if part == "judgements" else _compare_answers)(
-            part, layer, first[part, layer], second[part, layer]
+        compare_rows(
+            part,
+            layer,
+            pl.scan_parquet(list(first[part, layer]), glob=False),
+            pl.scan_parquet(list(second[part, layer]), glob=False),
         )
         for part, layer in sorted(set(first) & set(second))
     ]
 
 
-def _compare_answers(part: str, layer: int, first: Sequence[Path], second: Sequence[Path]) -> Difference:
+def compare_rows(part: str, layer: int, first: pl.LazyFrame, second: pl.LazyFrame) -> Difference:
+    """Compare two results of one part at one visual layer: rows of NEIGHBORS under one lens, or of JUDGEMENTS."""
+    return (_compare_verdicts if part == "judgements" else _compare_answers)(part, layer, first, second)
+
+
+def _compare_answers(part: str, layer: int, first: pl.LazyFrame, second: pl.LazyFrame) -> Difference:
     import polars as pl
 
     one, other = _answers(part, first), _answers(part, second)
@@ -66,22 +76,21 @@ def _compare_answers(part: str, layer: int, first: Sequence[Path], second: Seque
     return Difference(part, layer, len(both), len(one) - len(both), len(other) - len(both), *shares)
 
 
-def _answers(part: str, files: Sequence[Path]) -> pl.DataFrame:
+def _answers(part: str, rows: pl.LazyFrame) -> pl.DataFrame:
     """Per visual token its answers, nearest first, each as one text that says which it is."""
     import polars as pl
 
     # A word in its sentence at a contextual layer; or a token of the vocabulary.
     names = ["contextual_layer", "token_id", "sentence_id", "position"] if part == LATENTLENS else ["token_id"]
     answer = pl.concat_str([pl.col(name).cast(pl.String).fill_null("") for name in names], separator=" ")
-    rows = pl.scan_parquet(list(files), glob=False).sort("rank")
-    return rows.group_by(_TOKEN, maintain_order=True).agg(answer.alias("answers")).collect()
+    return rows.sort("rank").group_by(_TOKEN, maintain_order=True).agg(answer.alias("answers")).collect()
 
 
-def _compare_verdicts(part: str, layer: int, first: Sequence[Path], second: Sequence[Path]) -> Difference:
+def _compare_verdicts(part: str, layer: int, first: pl.LazyFrame, second: pl.LazyFrame) -> Difference:
     import polars as pl
 
     keys = [*_TOKEN, "lens", "judge"]
-    one, other = (pl.read_parquet(list(files), columns=[*keys, "verdict"], glob=False) for files in (first, second))
+    one, other = (rows.select(*keys, "verdict").collect() for rows in (first, second))
     both = one.join(other, on=keys, suffix="_other")
     same = both.select((pl.col("verdict") == pl.col("verdict_other")).mean()).item()
     return Difference(part, layer, len(both), len(one) - len(both), len(other) - len(both), same, None, None)

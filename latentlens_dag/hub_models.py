@@ -1,4 +1,4 @@
-"""Models on the Hugging Face Hub: what names one, what of it is downloaded, and what a failure means.
+"""Models on the Hugging Face Hub: what names one and what of it is downloaded.
 
 A model is downloaded as a whole into the standard cache and loaded from that folder, so that loading never asks the
 Hub. What a newcomer gets wrong: a repository holds more than a model. Pickled weights, adapters and copies of the
@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.hub_datasets import COMMIT, http_status
+from latentlens_dag.hub_datasets import COMMIT
+from latentlens_dag.hub_errors import download_told
 from latentlens_dag.identity import combined
 
 MODEL_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -92,7 +91,7 @@ def weight_bytes(model: HubModel) -> int:
     folder = local_model(model, weights=False).folder
     if _holds_weights(folder):
         return sum(file.stat().st_size for file in folder.glob(_WEIGHTS))
-    with _told(model.repo, model.revision):
+    with download_told(model.repo, model.revision, "model"):
         files: Any = snapshot_download(
             model.repo, revision=model.revision, allow_patterns=_WEIGHTS, ignore_patterns=_UNWANTED, dry_run=True
         )
@@ -128,7 +127,7 @@ def _downloaded(repo: str, revision: str, code: bool, weights: bool) -> LocalMod
             "under `History` of the files."
         )
     wanted = [*_SETTINGS, *([_WEIGHTS] if weights else []), *([_CODE] if code else [])]
-    with _told(repo, revision):
+    with download_told(repo, revision, "model"):
         folder = Path(
             snapshot_download(repo, revision=revision, allow_patterns=wanted, ignore_patterns=_UNWANTED)
         )  # its name is the commit
@@ -140,50 +139,3 @@ def _downloaded(repo: str, revision: str, code: bool, weights: bool) -> LocalMod
             "code: take a commit with safetensors, or convert the model and name its folder."
         )
     return LocalModel(folder, f"{repo}@{folder.name}")
-
-
-@contextmanager
-def _told(repo: str, revision: str) -> Iterator[None]:
-    """Tell the user what a failure of the download means.
-
-    Errors are told without their text and cause, and so nowhere logged: they may quote headers, and a header holds
-    the user's token.
-    """
-    import httpx2  # what huggingface_hub speaks HTTP with
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    try:
-        yield
-    except GatedRepoError:  # a RepositoryNotFoundError too
-        raise UserError(
-            f"{repo} of the Hub is gated: ask for access on its page, then log in with `hf auth login` or set HF_TOKEN."
-        ) from None
-    except RepositoryNotFoundError:
-        raise UserError(
-            f"There is no model {repo} on the Hub, nor a folder of this name here, or it is private. Correct the name; "
-            "log in with `hf auth login` if it is private."
-        ) from None
-    except RevisionNotFoundError:
-        raise UserError(
-            f"{repo} of the Hub has no revision {revision}. Take a commit that its page shows under `History`."
-        ) from None
-    except HFValidationError:
-        raise UserError(f"{repo} is no name of a model of the Hub: write it as user/name.") from None
-    except (httpx2.HTTPError, LocalEntryNotFoundError, ConnectionError, UnicodeEncodeError) as error:
-        status = http_status(error)  # UnicodeEncodeError: of a header
-        what = f"the Hub answered with status {status}" if status else f"no answer ({type(error).__name__})"
-        raise UserError(
-            f"{repo} of the Hub cannot be downloaded: {what}. Is there a network, does HF_HUB_OFFLINE forbid it, are "
-            "HF_ENDPOINT and HF_TOKEN right where they are set? `hf download` can bring it into the cache before."
-        ) from None
-    except OSError as error:
-        raise UserError(
-            f"{repo} of the Hub cannot be written to the cache ({error.strerror or type(error).__name__}): is the disk "
-            "full? HF_HOME names another place."
-        ) from None

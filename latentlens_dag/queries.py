@@ -1,6 +1,6 @@
 """Reading a dataset: its tables as SQL views and Polars frames, and the queries that come with it.
 
-`open_dataset` takes a warehouse, a home or a catalog and gives the same tables for each. The queries are
+`open_dataset` takes a warehouse, a home, a catalog or a release and gives the same tables for each. The queries are
 files of `sql/`, each with a comment that gives its title, what it answers and its parameters.
 
 What a newcomer gets wrong: values are bound, never pasted. Write `WHERE word = $word` and pass `word=...`,
@@ -22,6 +22,8 @@ import duckdb
 
 from latentlens_dag.catalog import write_catalog
 from latentlens_dag.errors import UserError
+from latentlens_dag.release_manifest import release_name
+from latentlens_dag.release_reading import ReleaseTables, is_release, read_release
 from latentlens_dag.sandbox import first_line, mounted, one_select, open_file, open_folder
 from latentlens_dag.schema import TABLES
 from latentlens_dag.views import IDENTITY, existing, identifier, literal, sets_of, table_patterns, view_sql
@@ -67,11 +69,15 @@ class Dataset:
         connection: duckdb.DuckDBPyConnection,
         files: Mapping[str, list[Path]],
         spill: tempfile.TemporaryDirectory[str],
+        release: ReleaseTables | None = None,
     ) -> None:
         """Take a locked connection, the files of tables that are nothing but files, and the folder to spill to."""
         self._connection = connection
         self._files = files
         self._spill = spill  # removed with the dataset
+        self._missing = {} if release is None else release.missing
+        self.release = None if release is None else release.manifest
+        """What a release says of itself; None for what is none."""
 
     @property
     def tables(self) -> list[str]:
@@ -92,7 +98,7 @@ class Dataset:
             one_select(cursor, query)
             return cursor.sql(query, params=params) if params else cursor.sql(query)
         except duckdb.Error as error:
-            raise UserError(f"{first_line(error)} (in: {' '.join(query.split())[:200]})") from error
+            raise UserError(self._told(error, query)) from error
 
     def scan(self, table: str) -> pl.LazyFrame:
         """A table as a Polars LazyFrame; files are read where and as far as the query needs them.
@@ -102,6 +108,8 @@ class Dataset:
         """
         import polars as pl
 
+        if table in self._missing:
+            raise UserError(self._missing[table])
         if table not in self.tables:
             raise UserError(f"There is no table {table!r}; there are {', '.join(self.tables)}.")
         if self._files.get(table):
@@ -150,7 +158,7 @@ class Dataset:
         try:
             found: pl.DataFrame = self.query(text, **params).pl()
         except duckdb.Error as error:
-            raise UserError(f"{first_line(error)} (in: {' '.join(text.split())[:200]})") from error
+            raise UserError(self._told(error, text)) from error
         return found
 
     def close(self) -> None:
@@ -168,6 +176,13 @@ class Dataset:
         """Close it."""
         self.close()
 
+    def _told(self, error: duckdb.Error, query: str) -> str:
+        """A mistake in a query; that a table is missing, where it is in the release and not here."""
+        asked = re.search(r"Table with name (\w+) does not exist", str(error))
+        if asked and (missing := self._missing.get(asked[1].lower())):
+            return missing
+        return f"{first_line(error)} (in: {' '.join(query.split())[:200]})"
+
     def _pivoted(self, query: NamedQuery, values: Mapping[str, Value]) -> str:
         """The query as a matrix. DuckDB finds the columns of a PIVOT itself, but not where values are bound."""
         column, cell = map(identifier, query.pivot or ("", ""))
@@ -182,12 +197,20 @@ def open_dataset(source: str | Path | Warehouse) -> Dataset:
     """Open a dataset for reading.
 
     Args:
-        source: a warehouse, a home (which has the folder `warehouse/`), or a catalog.duckdb file.
+        source: a warehouse, a home (which has the folder `warehouse/`), a catalog.duckdb file, the folder of a release,
+            or the name of one on the Hugging Face Hub, as `user/name` or `user/name@v1.0.0`. What of it is not here
+            yet is downloaded, unless some of its tables were pulled before: then these are opened.
 
     Raises:
-        UserError: if it is none of these.
+        UserError: if it is none of these, or a release is refused or cannot be downloaded.
     """
     path = source.root if isinstance(source, Warehouse) else Path(source)
+    if isinstance(source, str) and not path.exists() and (asked := release_name(source)):
+        from latentlens_dag.pull import pulled_release
+
+        return _open_release(pulled_release(*asked))
+    if not isinstance(source, Warehouse) and is_release(path):
+        return _open_release(read_release(path, "user/name"))
     spill = tempfile.TemporaryDirectory(prefix="latentlens-sql-", ignore_cleanup_errors=True)
     if path.is_file():
         return Dataset(open_file(path, Path(spill.name)), {}, spill)
@@ -201,6 +224,15 @@ def open_dataset(source: str | Path | Warehouse) -> Dataset:
     return Dataset(open_folder(root, views, Path(spill.name)), plain, spill)
 
 
+def _open_release(release: ReleaseTables) -> Dataset:
+    spill = tempfile.TemporaryDirectory(prefix="latentlens-sql-", ignore_cleanup_errors=True)
+    try:
+        connection = open_folder(release.folder, release.views, Path(spill.name), release.listed)
+    except duckdb.Error as error:
+        raise UserError(f"Release {release.manifest.name} cannot be read: {first_line(error)}") from error
+    return Dataset(connection, release.files, spill, release)
+
+
 def is_empty(warehouse: Warehouse) -> bool:
     """Whether no table of a warehouse has a file yet."""
     return not any(existing(warehouse.root, patterns) for patterns in table_patterns().values())
@@ -208,13 +240,13 @@ def is_empty(warehouse: Warehouse) -> bool:
 
 def _warehouse_root(path: Path) -> Path:
     if not path.is_dir():
-        raise UserError(f"There is no folder or file {path}. Give a warehouse, a home or a catalog.duckdb.")
+        raise UserError(f"There is no folder or file {path}. Give a warehouse, a home, a release or a catalog.duckdb.")
     root = path / "warehouse" if (path / "warehouse").is_dir() else path
     parts = {Path(pattern).parts[0] for patterns in table_patterns().values() for pattern in patterns}
     if root.name != "warehouse" and not any((root / part).is_dir() for part in parts):
         raise UserError(
             f"{path} is no dataset: it has neither warehouse/ nor any of {', '.join(sorted(parts))}. "
-            "Give a warehouse, a home (LATENTLENS_HOME) or a catalog.duckdb."
+            "Give a warehouse, a home (LATENTLENS_HOME), a release or a catalog.duckdb."
         )
     return root
 

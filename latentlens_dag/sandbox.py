@@ -11,9 +11,11 @@ What a newcomer gets wrong: `one_select` is not the lock. It is there for clear 
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import io
 import os
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import get_ident
@@ -79,10 +81,14 @@ class ReadOnlyFolder(AbstractFileSystem):  # type: ignore[misc]
     protocol = PROTOCOL
     cachable = False
 
-    def __init__(self, root: Path) -> None:
-        """Mount the folder; links inside it may lead out of it, as in a cache of the Hub."""
+    def __init__(self, root: Path, listed: Collection[str] | None = None) -> None:
+        """Mount the folder; links inside it may lead out of it, as in a cache of the Hub.
+
+        With `listed`, relative paths without anything that a pattern could mean, only these files are there.
+        """
         super().__init__()
         self._folder = Path(os.path.normpath(root.absolute()))
+        self._listed = None if listed is None else frozenset(listed)
 
     def open(self, path: str, mode: str = "rb", **_: Any) -> SharedFile:
         """Open a file; any mode but reading is refused."""
@@ -92,6 +98,10 @@ class ReadOnlyFolder(AbstractFileSystem):  # type: ignore[misc]
 
     def glob(self, path: str, **_: Any) -> list[str]:
         """The files that match, in order of their paths."""
+        if self._listed is not None:
+            wanted = path.removeprefix(_MOUNT)
+            one = wanted in self._listed
+            return [_MOUNT + file for file in ([wanted] if one else fnmatch.filter(sorted(self._listed), wanted))]
         pattern = self._local(path).relative_to(self._folder).as_posix()
         return [_MOUNT + found.relative_to(self._folder).as_posix() for found in sorted(self._folder.glob(pattern))]
 
@@ -110,6 +120,8 @@ class ReadOnlyFolder(AbstractFileSystem):  # type: ignore[misc]
         local = Path(os.path.normpath(self._folder / str(path).removeprefix(_MOUNT).lstrip("/")))
         if not local.is_relative_to(self._folder):
             raise PermissionError(f"{path} lies outside the dataset.")
+        if self._listed is not None and local.relative_to(self._folder).as_posix() not in self._listed:
+            raise PermissionError(f"{path} is no file of this release's tables.")
         return local
 
 
@@ -118,16 +130,19 @@ def mounted(root: Path, file: Path) -> str:
     return _MOUNT + glob.escape(file.relative_to(root).as_posix())
 
 
-def open_folder(root: Path, views: dict[str, str], spill: Path) -> duckdb.DuckDBPyConnection:
+def open_folder(
+    root: Path, views: Mapping[str, str], spill: Path, listed: Collection[str] | None = None
+) -> duckdb.DuckDBPyConnection:
     """An in-memory connection with views over the Parquet of a folder, locked.
 
     Args:
         root: the folder, seen by SQL as warehouse://.
         views: name and SELECT of each view, over paths of warehouse://.
         spill: a folder of the caller's for what does not fit into memory; SQL may read and write there.
+        listed: the files of the folder that SQL may read, relative to it; all of them by default.
     """
     connection = duckdb.connect()
-    connection.register_filesystem(ReadOnlyFolder(root))
+    connection.register_filesystem(ReadOnlyFolder(root, listed))
     connection.execute(f"SET allowed_directories = ['{_MOUNT}']")
     for statement in create_views(views):
         connection.execute(statement)

@@ -118,6 +118,11 @@ def empty_sql(schema: pa.Schema) -> str:
     return f"SELECT {columns} WHERE false"
 
 
+def sql_type(kind: pa.DataType) -> str:
+    """What SQL calls the type of a column of the schema."""
+    return _SQL_TYPES[kind]
+
+
 def literal(text: str) -> str:
     """The text as an SQL string, for the few places (paths, file lists) where nothing can be bound."""
     return "'" + text.replace("'", "''") + "'"

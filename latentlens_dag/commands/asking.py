@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from latentlens_dag.queries import Dataset, NamedQuery
 
 _ROWS_SHOWN = 60
+data_option = click.option(
+    "--data",
+    metavar="PATH_OR_ID",
+    help="Ask this instead of the home: a release's folder or its name on the Hub, as user/name@v1.0.0.",
+)
 
 
 @click.command()
@@ -33,9 +38,12 @@ _ROWS_SHOWN = 60
 @click.option(
     "--output", type=click.Path(path_type=Path, dir_okay=False), help="A file to write instead of the terminal."
 )
+@data_option
 @home_option
-def query(query: str | None, params: Sequence[str], form: str, output: Path | None, home: Path | None) -> None:
-    """Run SQL, or a query by name, over all that is built; without one, list the queries."""
+def query(
+    query: str | None, params: Sequence[str], form: str, output: Path | None, data: str | None, home: Path | None
+) -> None:
+    """Run SQL, or a query by name, over all that is built or over a release; without one, list the queries."""
     from latentlens_dag.queries import queries
 
     if query is None:
@@ -43,7 +51,7 @@ def query(query: str | None, params: Sequence[str], form: str, output: Path | No
         return
     if form == "parquet" and output is None:
         raise UserError("Parquet is no text: name a file with --output.")
-    with _dataset(home) as dataset:
+    with _dataset(home, data) as dataset:
         frame = dataset.collect(query, **_bound(params))
     with nullcontext() if output is None else writing("--output", output):
         _write_frame(frame, form, output)
@@ -56,12 +64,15 @@ def query(query: str | None, params: Sequence[str], form: str, output: Path | No
 )
 @click.option("--layer", type=int, help="The visual layer of the picture; by default the one in the middle.")
 @click.option("--scenes", type=click.IntRange(1), default=2, show_default=True, help="How many scenes the picture has.")
+@data_option
 @home_option
-def summary(study: str, picture: Path | None, layer: int | None, scenes: int, home: Path | None) -> None:
+def summary(
+    study: str, picture: Path | None, layer: int | None, scenes: int, data: str | None, home: Path | None
+) -> None:
     """Print a study's figures as a table, and draw its words on its pictures."""
     from latentlens_dag.pictures import from_thumbnails, study_picture
 
-    with _dataset(home) as dataset:
+    with _dataset(home, data) as dataset:
         click.echo(_figures(dataset, study))
         if picture is not None:
             with writing("--picture", picture):
@@ -148,9 +159,13 @@ def search(
     print_facts(rows, as_json, lambda: heading + _answer_lines(rows) + end)
 
 
-def _dataset(home: Path | None) -> Dataset:
+def _dataset(home: Path | None, data: str | None) -> Dataset:
     from latentlens_dag.queries import is_empty, open_dataset
 
+    if data is not None and home is not None:
+        raise UserError("`--data` and `--home` name two datasets: leave one out.")
+    if data is not None:
+        return open_dataset(data)
     found = find_home(home)
     if is_empty(found.warehouse):
         raise UserError(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,3 +51,12 @@ def bytes_text(count: int) -> str:
     """A size as people write it."""
     unit, name = next(((10**e, n) for e, n in ((9, "GB"), (6, "MB"), (3, "kB")) if count >= 10**e), (1, "bytes"))
     return f"{count / unit:.3g} {name}"
+
+
+def shown_progress(quiet: bool) -> Callable[[int, int], None]:
+    """A line on the terminal, written over, of the bytes done and the bytes in all; nothing where nobody looks."""
+    if quiet or not sys.stderr.isatty():
+        return lambda done, total: None
+    return lambda done, total: click.echo(
+        f"\r\x1b[2K  {done / max(total, 1):.0%} of {bytes_text(total)}\r", nl=False, err=True
+    )

@@ -1,4 +1,4 @@
-"""The commands on what was built as such: check, clean, diff."""
+"""The commands on what was built as such: check, clean."""
 
 from __future__ import annotations
 
@@ -10,13 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from latentlens_dag.commands.common import bytes_text, home_option, json_option, print_facts, studies_argument
+from latentlens_dag.commands.common import (
+    bytes_text,
+    home_option,
+    json_option,
+    print_facts,
+    shown_progress,
+    studies_argument,
+)
 from latentlens_dag.errors import UserError
 from latentlens_dag.home import find_home
 
 if TYPE_CHECKING:
     from latentlens_dag.cleaning import Garbage
-    from latentlens_dag.compare import Difference
     from latentlens_dag.dag.checking import Checked
 
 
@@ -35,7 +41,7 @@ def check(studies: Sequence[str], deep: bool, home: Path | None, as_json: bool) 
     from latentlens_dag.dag.upkeep import check_project
 
     with open_project(find_home(home)) as project, build_lock(project.home):
-        found = check_project(project, project.select(studies), deep, _shown_progress(as_json))
+        found = check_project(project, project.select(studies), deep, shown_progress(as_json))
     _print_facts_of_check(found, deep, as_json)
     if found.damaged:
         sys.exit(1)
@@ -68,48 +74,6 @@ def clean(dry_run: bool, yes: bool, home: Path | None, as_json: bool) -> None:
     print_facts({**facts, "sets_declared_no_more": sets, "garbage": items}, as_json, _print)
 
 
-@click.command()
-@click.argument("first", metavar="STUDY[@VERSION]")
-@click.argument("second", metavar="STUDY[@VERSION]")
-@click.option("--second-home", type=click.Path(path_type=Path), help="The home of the second study, if it has another.")
-@home_option
-@json_option
-def diff(first: str, second: str, second_home: Path | None, home: Path | None, as_json: bool) -> None:
-    """Say how the answers and verdicts of two studies, or of two versions of a study, differ, layer by layer.
-
-    `status --versions` lists versions; without one, what is there now is compared.
-    """
-    from latentlens_dag.compare import compare
-    from latentlens_dag.history import files_at
-    from latentlens_dag.manifest import Manifest
-
-    homes = [find_home(home), find_home(second_home or home)]
-    named = [_study_and_version(name) for name in (first, second)]
-    files = [files_at(Manifest(at.warehouse.root), *name) for at, name in zip(homes, named, strict=True)]
-    found = compare(*files)
-    if not found:
-        raise UserError(f"{first} and {second} have no lens at the same visual layer, so nothing can be compared.")
-    print_facts([one._asdict() for one in found], as_json, lambda: _difference_text(found))
-
-
-def _study_and_version(name: str) -> tuple[str, int | None]:
-    study, _, version = name.partition("@")
-    if version and not version.isdecimal():
-        raise UserError(f"{name}: a version is a number, as in {study}@1; `status {study} --versions` lists them.")
-    return study, int(version) if version else None
-
-
-def _difference_text(found: list[Difference]) -> str:
-    share = lambda value: f"{'':>7}" if value is None else f"{value:>7.1%}"  # noqa: E731
-    width = max(len(one.part) for one in found)
-    lines = [f"{'':{width}}  layer  {'tokens':>9}  {'same':>7}  {'nearest':>7}  {'overlap':>7}  only in one"]
-    for one in found:
-        alone = f"{one.only_first:,} / {one.only_second:,}" if one.only_first or one.only_second else ""
-        shares = "  ".join(share(value) for value in (one.same, one.same_nearest, one.overlap))
-        lines.append(f"{one.part:{width}}  {one.visual_layer:>5}  {one.tokens:>9,}  {shares}  {alone}".rstrip())
-    return "\n".join(lines)
-
-
 def _ask(sets: list[str]) -> None:
     said = f"No defs.yaml declares {', '.join(sets)} any more"
     if not sys.stdin.isatty():
@@ -138,12 +102,3 @@ def _print_facts_of_check(found: Checked, deep: bool, as_json: bool) -> None:
     missing = f"; {found.not_built:,} are not built" if found.not_built else ""
     end = f"{len(found.damaged)} are damaged: `latentlens-dag build` makes them again." if damaged else "All is well."
     print_facts(facts, as_json, lambda: "\n".join([*map(str, found.damaged), f"{built}{missing}. {end}"]))
-
-
-def _shown_progress(quiet: bool):  # type: ignore[no-untyped-def]
-    """A line on the terminal, written over; nothing where nobody looks."""
-    if quiet or not sys.stderr.isatty():
-        return lambda done, total: None
-    return lambda done, total: click.echo(
-        f"\r\x1b[2K  {done / max(total, 1):.0%} of {bytes_text(total)}\r", nl=False, err=True
-    )

@@ -1,0 +1,108 @@
+"""The command that compares: diff, of two studies, two versions of a study, or two releases."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from latentlens_dag.commands.common import home_option, json_option, print_facts
+from latentlens_dag.errors import UserError
+from latentlens_dag.home import find_home
+
+if TYPE_CHECKING:
+    from latentlens_dag.compare import Difference
+    from latentlens_dag.release_diff import ReleaseDifference
+
+_IDS_SHOWN = 5
+
+
+@click.command()
+@click.argument("first", metavar="STUDY[@VERSION]|RELEASE")
+@click.argument("second", metavar="STUDY[@VERSION]|RELEASE")
+@click.option("--second-home", type=click.Path(path_type=Path), help="The home of the second study, if it has another.")
+@home_option
+@json_option
+def diff(first: str, second: str, second_home: Path | None, home: Path | None, as_json: bool) -> None:
+    """Say how the answers and verdicts of two studies, versions of a study, or releases differ, layer by layer.
+
+    `status --versions` lists versions; without one, what is there now is compared. A release is a folder (./release),
+    or its name on the Hub (user/name@v1.0.0); a home may stand in place of one of them.
+    """
+    if _is_place(first) != _is_place(second):
+        raise UserError(f"{first} and {second}: a study and a release cannot be compared; name two of a kind.")
+    if _is_place(first):
+        _diff_releases(first, second, as_json)
+        return
+    from latentlens_dag.compare import compare
+    from latentlens_dag.history import files_at
+    from latentlens_dag.manifest import Manifest
+
+    homes = [find_home(home), find_home(second_home or home)]
+    named = [_study_and_version(name) for name in (first, second)]
+    files = [files_at(Manifest(at.warehouse.root), *name) for at, name in zip(homes, named, strict=True)]
+    found = compare(*files)
+    if not found:
+        raise UserError(f"{first} and {second} have no lens at the same visual layer, so nothing can be compared.")
+    print_facts([one._asdict() for one in found], as_json, lambda: _difference_text(found))
+
+
+def _study_and_version(name: str) -> tuple[str, int | None]:
+    study, _, version = name.partition("@")
+    if version and not version.isdecimal():
+        raise UserError(f"{name}: a version is a number, as in {study}@1; `status {study} --versions` lists them.")
+    return study, int(version) if version else None
+
+
+def _difference_text(found: list[Difference]) -> str:
+    share = lambda value: f"{'':>7}" if value is None else f"{value:>7.1%}"  # noqa: E731
+    width = max(len(one.part) for one in found)
+    lines = [f"{'':{width}}  layer  {'tokens':>9}  {'same':>7}  {'nearest':>7}  {'overlap':>7}  only in one"]
+    for one in found:
+        alone = f"{one.only_first:,} / {one.only_second:,}" if one.only_first or one.only_second else ""
+        shares = "  ".join(share(value) for value in (one.same, one.same_nearest, one.overlap))
+        lines.append(f"{one.part:{width}}  {one.visual_layer:>5}  {one.tokens:>9,}  {shares}  {alone}".rstrip())
+    return "\n".join(lines)
+
+
+def _is_place(name: str) -> bool:
+    """Whether it names a folder or a release of the Hub: no study has a `/` in its name."""
+    return "/" in name or re.fullmatch(r"\.+", name) is not None
+
+
+def _diff_releases(first: str, second: str, as_json: bool) -> None:
+    from latentlens_dag.queries import open_dataset
+    from latentlens_dag.release_diff import compare_releases
+
+    with open_dataset(first) as one, open_dataset(second) as other:
+        found = compare_releases(one, other)
+    print_facts(found.facts(), as_json, lambda: _release_text(found))
+
+
+def _release_text(found: ReleaseDifference) -> str:
+    parts = [_tables_text(found), _ids_text("images or texts", found.images_removed, found.images_added)]
+    parts.append(_ids_text("studies", found.studies_removed, found.studies_added))
+    for study, differences in found.studies.items():
+        parts.append(f"\nStudy {study}\n{_difference_text(differences)}")
+    if not found.studies:
+        parts.append("No study of the two has answers of one lens at the same visual layer.")
+    return "\n".join(part for part in parts if part)
+
+
+def _tables_text(found: ReleaseDifference) -> str:
+    changed = [one for one in found.tables if not one.same]
+    lines = [f"{one.table:16}  {one.rows_first:>13,} -> {one.rows_second:>13,} rows" for one in changed]
+    same = ", ".join(one.table for one in found.tables if one.same)
+    unread = [f"Not compared, for one of the two lacks them here: {', '.join(found.not_compared)}."]
+    return "\n".join([*lines, f"The same rows: {same or 'none'}.", *(unread if found.not_compared else [])])
+
+
+def _ids_text(what: str, removed: tuple[str, ...], added: tuple[str, ...]) -> str:
+    told = []
+    for ids, where in ((removed, "first"), (added, "second")):
+        more = ", ..." if len(ids) > _IDS_SHOWN else ""
+        if ids:
+            told.append(f"{len(ids):,} {what} only in the {where}: {', '.join(ids[:_IDS_SHOWN])}{more}")
+    return "\n".join(told)

@@ -1,0 +1,77 @@
+"""The command that fetches what others published: pull."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from latentlens_dag.commands.common import bytes_text, json_option, print_facts, shown_progress, writing
+from latentlens_dag.errors import UserError
+
+if TYPE_CHECKING:
+    from latentlens_dag.pull import Pulled
+
+
+@click.command()
+@click.argument("release", metavar="USER/NAME[@REVISION]")
+@click.option("--revision", help="A commit, branch or tag; `main` by default.")
+@click.option("--tables", metavar="NAMES", help="Only these tables, as neighbors,sentences; by default everything.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="A folder that gets a copy; a release there is replaced.",
+)
+@json_option
+def pull(release: str, revision: str | None, tables: str | None, output: Path | None, as_json: bool) -> None:
+    """Download a release from the Hugging Face Hub into its cache, and check every byte of it.
+
+    What is there already is not fetched again. `query --data` and `open_dataset` open it by the same name.
+    """
+    from latentlens_dag.pull import copy_release, pull_release
+
+    repo, asked = _named(release, revision)
+    wanted = None if tables is None else [name.strip() for name in tables.split(",")]
+    pulled = pull_release(repo, asked, wanted, shown_progress(as_json))
+    if output is not None:
+        with writing("--output", output):
+            copy_release(pulled, output)
+    print_facts(_facts(pulled, output), as_json, lambda: _text(pulled, output))
+
+
+def _named(release: str, revision: str | None) -> tuple[str, str | None]:
+    from latentlens_dag.release_manifest import release_name
+
+    found = release_name(release)
+    if found is None:
+        raise UserError(f"{release!r} is no release of the Hub: write it as user/name or user/name@v1.0.0.")
+    if revision and found[1] and revision != found[1]:
+        raise UserError(f"{release} and `--revision {revision}` name two revisions: leave one out.")
+    return found[0], revision or found[1]
+
+
+def _facts(pulled: Pulled, output: Path | None) -> dict[str, Any]:
+    return {
+        "release": pulled.repo,
+        "commit": pulled.commit,
+        "kind": pulled.manifest.kind,
+        "folder": str(output or pulled.folder),
+        "files": len(pulled.files),
+        "size_bytes": sum(file.size for file in pulled.files),
+        "fetched_files": len(pulled.fetched),
+        "fetched_bytes": sum(file.size for file in pulled.fetched),
+        "tables": {name: pulled.manifest.tables[name].rows for name in _tables(pulled)},
+    }
+
+
+def _tables(pulled: Pulled) -> list[str]:
+    return sorted({file.table for file in pulled.files if file.table})
+
+
+def _text(pulled: Pulled, output: Path | None) -> str:
+    size, fetched = (sum(file.size for file in files) for files in (pulled.files, pulled.fetched))
+    news = f"{len(pulled.fetched):,} of them fetched ({bytes_text(fetched)})" if pulled.fetched else "all here before"
+    rows = [f"  {name:16} {pulled.manifest.tables[name].rows:>13,} rows" for name in _tables(pulled)]
+    first = f"{pulled.repo} at {pulled.commit}: {len(pulled.files):,} files ({bytes_text(size)}), {news}; all verified."
+    return "\n".join([first, *rows, str(output or pulled.folder)])

@@ -1,0 +1,85 @@
+"""What a failure of a download from the Hugging Face Hub means, told to the user.
+
+What a newcomer gets wrong: errors of the client may quote headers, and a header holds the user's token. So they are
+told without their text and cause, and are nowhere logged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from latentlens_dag.errors import UserError
+from latentlens_dag.hub_datasets import http_status
+
+_PASSING = {408, 429, 500, 502, 503, 504}
+
+
+@contextmanager
+def download_told(repo: str, revision: str, what: str) -> Iterator[None]:
+    """Tell the user what a failure of the download means.
+
+    Args:
+        repo: user/name.
+        revision: commit, branch or tag.
+        what: what is looked for: a model, a release.
+
+    Raises:
+        UserError: in place of what the client raises.
+    """
+    import httpx2  # what huggingface_hub speaks HTTP with
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        yield
+    except GatedRepoError:  # a RepositoryNotFoundError too
+        raise UserError(
+            f"{repo} of the Hub is gated: ask for access on its page, then log in with `hf auth login` or set HF_TOKEN."
+        ) from None
+    except RepositoryNotFoundError:
+        raise UserError(
+            f"There is no {what} {repo} on the Hub, nor a folder of this name here, or it is private. Correct the "
+            "name; log in with `hf auth login` if it is private."
+        ) from None
+    except RevisionNotFoundError:
+        raise UserError(
+            f"{repo} of the Hub has no revision {revision}. Take a commit that its page shows under `History`."
+        ) from None
+    except HFValidationError:
+        raise UserError(f"{repo} is no name of a {what} of the Hub: write it as user/name.") from None
+    except LocalEntryNotFoundError as error:  # an EntryNotFoundError too
+        raise _unreachable(repo, error) from None
+    except EntryNotFoundError:
+        raise UserError(
+            f"{repo} of the Hub lacks a file that it lists at {revision}: it is not whole. Take another revision."
+        ) from None
+    except (httpx2.HTTPError, ConnectionError, UnicodeEncodeError) as error:  # UnicodeEncodeError: of a header
+        raise _unreachable(repo, error) from None
+    except OSError as error:
+        if error.errno is None:  # the client's own, of an answer that is not whole
+            raise _unreachable(repo, error) from None
+        raise UserError(
+            f"{repo} of the Hub cannot be written to the cache ({error.strerror or type(error).__name__}): is the disk "
+            "full? HF_HOME names another place."
+        ) from None
+
+
+def _unreachable(repo: str, error: Exception) -> UserError:
+    status = http_status(error)
+    what = f"the Hub answered with status {status}" if status else f"no answer ({type(error).__name__})"
+    if status in _PASSING:
+        return UserError(
+            f"{repo} of the Hub cannot be downloaded: {what}. That mostly passes: try again in some minutes. What was "
+            "fetched stays."
+        )
+    return UserError(
+        f"{repo} of the Hub cannot be downloaded: {what}. Is there a network, does HF_HUB_OFFLINE forbid it, are "
+        "HF_ENDPOINT and HF_TOKEN right where they are set? `hf download` can bring it into the cache before."
+    )

@@ -1,0 +1,125 @@
+"""How two releases differ: tables, images, and the answers of each study, layer by layer.
+
+What a newcomer gets wrong: equal numbers of rows are not equal rows. Tables are compared by what is in them, in any
+order, so that a release that was only staged in other parts is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from latentlens_dag.compare import Difference, compare_rows
+from latentlens_dag.schema import TABLES
+from latentlens_dag.views import identifier
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from latentlens_dag.queries import Dataset
+
+_OF_STUDIES = ("neighbors", "judgements")
+
+
+class TableDifference(NamedTuple):
+    """How one table differs."""
+
+    table: str
+    rows_first: int
+    rows_second: int
+    same: bool
+    """Whether both have the same rows, in any order."""
+
+
+@dataclass(frozen=True)
+class ReleaseDifference:
+    """How two releases differ."""
+
+    tables: tuple[TableDifference, ...]
+    not_compared: tuple[str, ...]
+    """Tables that one of the two has, and not here."""
+    images_added: tuple[str, ...]
+    """Ids of images and texts that only the second has."""
+    images_removed: tuple[str, ...]
+    studies_added: tuple[str, ...]
+    studies_removed: tuple[str, ...]
+    studies: Mapping[str, list[Difference]]
+    """Per study of both, its answers under each lens, and its verdicts, at each visual layer that both have."""
+
+    def facts(self) -> dict[str, Any]:
+        """As JSON."""
+        studies = {study: [one._asdict() for one in found] for study, found in self.studies.items()}
+        return {**asdict(self), "tables": [one._asdict() for one in self.tables], "studies": studies}
+
+
+def compare_releases(first: Dataset, second: Dataset) -> ReleaseDifference:
+    """Compare two opened releases, or homes.
+
+    Memory holds the answers under one lens at one visual layer of one study; a table that was not pulled is left out.
+
+    Raises:
+        UserError: where a file cannot be read.
+    """
+    both = [table for table in TABLES if table in first.tables and table in second.tables]
+    images = [_values(data, "image_id", ("images", "visual_tokens", "text_tokens")) for data in (first, second)]
+    studies = [_values(data, "study", ("neighbors", "visual_tokens", "text_tokens")) for data in (first, second)]
+    shared = sorted(studies[0] & studies[1])
+    found = {study: _differences(study, first, second, both) for study in shared}
+    return ReleaseDifference(
+        tuple(_table_difference(table, first, second) for table in both),
+        tuple(table for table in TABLES if table not in both),
+        _only(images[1], images[0]),
+        _only(images[0], images[1]),
+        _only(studies[1], studies[0]),
+        _only(studies[0], studies[1]),
+        {study: differences for study, differences in found.items() if differences},
+    )
+
+
+def _only(some: set[str], others: set[str]) -> tuple[str, ...]:
+    return tuple(sorted(some - others))
+
+
+def _values(data: Dataset, column: str, tables: tuple[str, ...]) -> set[str]:
+    """The values of a column in those of the tables that are here."""
+    found = (data.collect(f"SELECT DISTINCT {column} FROM {table}") for table in tables if table in data.tables)
+    return {value for frame in found for value in frame[column].to_list()}
+
+
+def _table_difference(table: str, first: Dataset, second: Dataset) -> TableDifference:
+    (rows, content), (rows_second, content_second) = (_content(data, table) for data in (first, second))
+    return TableDifference(table, rows, rows_second, (rows, content) == (rows_second, content_second))
+
+
+def _content(data: Dataset, table: str) -> tuple[int, str]:
+    """The number of rows of a table, and the sum of their hashes: the same for equal rows in any order."""
+    row = ", ".join(identifier(name) for name in TABLES[table].names)
+    query = f"SELECT count(*) AS rows, sum(hash({row}))::VARCHAR AS content FROM {identifier(table)}"
+    return data.collect(query).row(0)  # type: ignore[return-value]
+
+
+def _differences(study: str, first: Dataset, second: Dataset, tables: list[str]) -> list[Difference]:
+    """The differences of a study; part by part, and layer by layer."""
+    found = []
+    for table in _OF_STUDIES:
+        if table in tables:
+            parts = [_parts(data, table, study) for data in (first, second)]
+            for part, layer in sorted(parts[0] & parts[1]):
+                rows = (_rows(data, table, study, part, layer) for data in (first, second))
+                found.append(compare_rows(part, layer, *rows))
+    return found
+
+
+def _parts(data: Dataset, table: str, study: str) -> set[tuple[str, int]]:
+    """Lens (or judgements) and visual layer of what a study has in a table."""
+    part = "lens" if table == "neighbors" else f"'{table}'"
+    query = f"SELECT DISTINCT {part} AS part, visual_layer FROM {table} WHERE study = $study"
+    return {(str(name), int(layer)) for name, layer in data.collect(query, study=study).rows()}
+
+
+def _rows(data: Dataset, table: str, study: str, part: str, layer: int) -> pl.LazyFrame:
+    import polars as pl
+
+    rows = data.scan(table).filter(pl.col("study") == study, pl.col("visual_layer") == layer)
+    return rows if table == "judgements" else rows.filter(pl.col("lens") == part)

@@ -1,0 +1,93 @@
+"""What of a pulled release was looked at, so that it opens again without reading 10 GB and without asking the Hub.
+
+The marks lie in the cache of the Hub's client, among the things of libraries (`HF_HOME/assets`). What a newcomer gets
+wrong: a mark is worth nothing by itself. It holds for a file of the same size and time of change, at the same commit.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from latentlens_dag.release_manifest import MANIFEST, ReleaseManifest, read_manifest
+from latentlens_dag.warehouse import write_json
+
+_REFS = "revisions.json"
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is here of a release at one commit."""
+
+    folder: Path
+    """The client's snapshot."""
+    manifest: ReleaseManifest
+    verified: frozenset[str]
+    """The paths that were looked at and are as they were then."""
+    marked: frozenset[str]
+    """The paths that were looked at, with those that have changed since, or are gone."""
+    complete: bool
+    """Whether the last pull came to its end."""
+
+
+def known_release(repo: str, commit: str) -> Known | None:
+    """What is here of a release; None where not even its manifest was verified, or has changed since."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(repo, MANIFEST, revision=commit, repo_type="dataset")
+    marks = _read(_place(repo) / f"{commit}.json")
+    files = marks.get("files", {})
+    if not isinstance(found, str) or not isinstance(files, dict):
+        return None
+    folder = Path(found).parent
+    verified = frozenset(path for path, state in files.items() if state == _state(folder / path))
+    if MANIFEST not in verified:
+        return None
+    manifest = read_manifest(folder / MANIFEST)
+    return Known(folder, manifest, verified, frozenset(files), marks.get("complete") is True)
+
+
+def mark(repo: str, commit: str, folder: Path, verified: Collection[str], complete: bool) -> None:
+    """Keep that these files of a snapshot were looked at, and were right."""
+    states = {path: _state(folder / path) for path in verified}
+    write_json({"files": states, "complete": complete}, _place(repo) / f"{commit}.json")
+
+
+def resolved_before(repo: str, revision: str) -> str | None:
+    """The commit that a branch or tag was when the Hub was last asked."""
+    commit = _read(_place(repo) / _REFS).get(revision)
+    return commit if isinstance(commit, str) else None
+
+
+def keep_resolved(repo: str, revision: str, commit: str) -> None:
+    """Keep which commit a branch or tag is; a commit is itself."""
+    if revision == commit:
+        return
+    known = _read(_place(repo) / _REFS)
+    write_json({**known, revision: commit}, _place(repo) / _REFS)
+
+
+def _place(repo: str) -> Path:
+    from huggingface_hub import cached_assets_path
+
+    return cached_assets_path("latentlens-dag", namespace="releases", subfolder=repo)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
+def _state(path: Path) -> list[int] | None:
+    """Size and time of the last change of a file, in bytes and nanoseconds."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return [found.st_size, found.st_mtime_ns]

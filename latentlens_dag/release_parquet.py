@@ -1,0 +1,111 @@
+"""Whether a Parquet file of a release may be read: its footer is looked at before anything reads the data.
+
+What a newcomer gets wrong: equal hashes prove only that a file is the one that the release's author meant. A file that
+was meant to do harm has the right hash too.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from latentlens_dag.release_manifest import ReleaseFile
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
+
+MOST_FOOTER_BYTES = 64 << 20
+MOST_EXPANSION = 1000
+"""How many bytes a byte on disk may become; sorted tables of equal grids get near a hundred."""
+FREE_EXPANSION = 64 << 20
+"""Bytes that a file may become in any case."""
+MOST_ROWS_PER_BYTE = 1000
+"""Of a file with a million rows or more: even grids of boxes, all alike, do not get there."""
+FREE_ROWS = 1_000_000
+MOST_GROUP_BYTES = 4 << 30
+"""What a row group may become, in bytes; a reader may hold several at once."""
+_MAGIC = b"PAR1"
+
+
+def parquet_problem(path: Path, file: ReleaseFile, schema: pa.Schema) -> str | None:
+    """Why a file must not be read, None where it may.
+
+    Args:
+        path: where it lies.
+        file: what the manifest says of it.
+        schema: the columns that it must have, in this order and of these types.
+    """
+    import pyarrow.parquet as pq
+
+    size = path.stat().st_size
+    if size != file.size:
+        return f"it has {size:,} bytes, and the manifest says {file.size:,}"
+    if problem := _tail_problem(path, size):
+        return problem
+    try:
+        footer = pq.read_metadata(path)
+        columns = footer.schema.to_arrow_schema()
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        return f"its footer cannot be read ({type(error).__name__})"
+    return _rows_problem(footer, file, size) or columns_problem(columns, schema) or _expansion_problem(footer, size)
+
+
+def columns_problem(columns: pa.Schema, schema: pa.Schema) -> str | None:
+    """Why columns are not those of a schema, None where they are."""
+    if problem := names_problem(columns.names, schema):
+        return problem
+    wrong = [name for name in schema.names if columns.field(name).type != schema.field(name).type]
+    if wrong:
+        return f"its column {wrong[0]} is {columns.field(wrong[0]).type}, not {schema.field(wrong[0]).type}"
+    return None
+
+
+def names_problem(names: list[str] | tuple[str, ...], schema: pa.Schema) -> str | None:
+    """Why names are not those of the columns of a schema, None where they are."""
+    if missing := [name for name in schema.names if name not in names]:
+        return f"it lacks the columns {', '.join(missing)}"
+    if list(names) != schema.names:
+        return f"its columns are not {', '.join(schema.names)} in this order"
+    return None
+
+
+def _tail_problem(path: Path, size: int) -> str | None:
+    """What is wrong with the last bytes, which say how long the footer is."""
+    if size < 12:
+        return "it is no Parquet"
+    with path.open("rb") as opened:
+        opened.seek(-8, 2)
+        tail = opened.read(8)
+    length = int.from_bytes(tail[:4], "little")
+    if tail[4:] != _MAGIC or length > size - 12:
+        return "it is no Parquet"
+    return f"its footer has {length:,} bytes" if length > MOST_FOOTER_BYTES else None
+
+
+def _rows_problem(footer: pq.FileMetaData, file: ReleaseFile, size: int) -> str | None:
+    groups = sum(footer.row_group(number).num_rows for number in range(footer.num_row_groups))
+    if not groups == footer.num_rows == file.rows:
+        return f"it has {footer.num_rows:,} rows ({groups:,} in its groups), and the manifest says {file.rows:,}"
+    if footer.num_rows > FREE_ROWS + MOST_ROWS_PER_BYTE * size:
+        return f"its {size:,} bytes would become {footer.num_rows:,} rows"
+    return None
+
+
+def _expansion_problem(footer: pq.FileMetaData, size: int) -> str | None:
+    """What speaks for a bomb: few bytes that become very many."""
+    groups = [_chunk_bytes(footer, number) for number in range(footer.num_row_groups)]
+    if any(chunk < 0 for group in groups for chunk in group):
+        return "it claims columns of less than no bytes"
+    if (largest := max(map(sum, groups), default=0)) > MOST_GROUP_BYTES:
+        return f"a group of its rows becomes {largest:,} bytes, and {MOST_GROUP_BYTES:,} are the most"
+    total = sum(map(sum, groups))
+    if total > FREE_EXPANSION + MOST_EXPANSION * size:
+        return f"its {size:,} bytes would become {total:,}"
+    return None
+
+
+def _chunk_bytes(footer: pq.FileMetaData, group: int) -> list[int]:
+    columns = footer.row_group(group)
+    return [columns.column(number).total_uncompressed_size for number in range(columns.num_columns)]

@@ -1,0 +1,188 @@
+"""A release's tables as SQL views, those of an older release as if it had been made today.
+
+Which files make up which table, and what an older schema lacks, belong here; downloading is `pull.py`'s. What a
+newcomer gets wrong: a release may come from a stranger. Everything it says is checked before its data is read, and SQL
+sees the files of its manifest and no others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from latentlens_dag.errors import UserError
+from latentlens_dag.release_manifest import MANIFEST, ReleaseFile, ReleaseManifest, read_manifest
+from latentlens_dag.release_parquet import names_problem, parquet_problem
+from latentlens_dag.sandbox import mounted
+from latentlens_dag.schema import TABLES
+from latentlens_dag.views import empty_sql, identifier, sql_type, view_sql
+
+IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+"""What a picture is in a release, so that the library `datasets` shows it; opened again, it is its bytes."""
+
+
+class Migration(NamedTuple):
+    """From one schema version to the next."""
+
+    before: Mapping[str, pa.Schema]
+    """The tables whose columns were others, as they were."""
+    selects: Mapping[str, str]
+    """Per table a SELECT over `{older}` that gives the next version's columns."""
+
+
+MIGRATIONS: dict[int, Migration] = {}
+"""By the version that they start from: one for every version before `release_manifest.SCHEMA_VERSION`."""
+
+
+@dataclass(frozen=True)
+class ReleaseTables:
+    """A release on this machine, ready to be read."""
+
+    folder: Path
+    manifest: ReleaseManifest
+    views: Mapping[str, str]
+    """Per table its SELECT."""
+    files: Mapping[str, list[Path]]
+    """Of the tables that are their files as they are."""
+    missing: Mapping[str, str]
+    """Tables whose files are not all here, with what to do about it."""
+
+    @property
+    def listed(self) -> frozenset[str]:
+        """The paths that SQL may read."""
+        return frozenset(file.path for file in self.manifest.of(self.views))
+
+
+def is_release(folder: Path) -> bool:
+    """Whether a folder has a release's manifest."""
+    return (folder / MANIFEST).is_file()
+
+
+def schemas_at(version: int) -> dict[str, pa.Schema]:
+    """The tables as they lay in releases of a schema version."""
+    images = TABLES["images"]
+    thumbnail = images.get_field_index("thumbnail")
+    today = {**TABLES, "images": images.set(thumbnail, pa.field("thumbnail", IMAGE))}
+    return reduce(lambda schemas, step: {**schemas, **MIGRATIONS[step].before}, reversed(_steps(version)), today)
+
+
+def read_release(folder: Path, name: str, verified: Collection[str] | None = None) -> ReleaseTables:
+    """The tables of a release's folder; some may not be here.
+
+    Args:
+        folder: has the manifest.json.
+        name: what to call it in `latentlens-dag pull`.
+        verified: the paths of the files that were looked at before, and are here; by default none was, so every
+            file that is here is looked at, but for its hash.
+
+    Raises:
+        UserError: where the manifest is refused or not of tables, columns are not those of its schema version, or a
+            file is not what the manifest says.
+    """
+    manifest = read_manifest(folder / MANIFEST)
+    check_tables(manifest)
+    here = {file.path for file in manifest.files if _is_here(folder, file, verified)}
+    tables = {name: manifest.of([name]) for name in TABLES}
+    missing = {
+        table: _missing(table, name, sum(file.path in here for file in files), len(files))
+        for table, files in tables.items()
+        if any(file.path not in here for file in files)
+    }
+    present = {table: files for table, files in tables.items() if table not in missing}
+    if verified is None:
+        check_files(folder, manifest, (file for files in present.values() for file in files))
+    return _tables(folder, manifest, present, missing)
+
+
+def check_tables(manifest: ReleaseManifest) -> None:
+    """Refuse a release whose tables could not be opened here, before any of them is fetched or read.
+
+    Raises:
+        UserError: where it is of another kind, or its columns are not those of its schema version.
+    """
+    if manifest.kind != "tables":
+        raise UserError(
+            f"Release {manifest.name} is an {manifest.kind}, not tables: open it with `ContextualIndex.open`."
+        )
+    schemas = schemas_at(manifest.schema_version)
+    for name, table in manifest.tables.items():
+        problem = names_problem(table.columns, schemas[name]) if name in schemas else "no release has such a table"
+        if problem:
+            raise UserError(
+                f"Release {manifest.name} is refused: table {name} of schema version {manifest.schema_version}: "
+                f"{problem}. It was not made by this package, or was changed since."
+            )
+
+
+def check_files(folder: Path, manifest: ReleaseManifest, files: Iterable[ReleaseFile]) -> None:
+    """Refuse files whose size, footer, rows or columns are not what the manifest and the schema say.
+
+    Raises:
+        UserError: naming the first such file.
+    """
+    schemas = schemas_at(manifest.schema_version)
+    for file in files:
+        if file.table in schemas and (problem := parquet_problem(folder / file.path, file, schemas[file.table])):
+            raise UserError(
+                f"Release {manifest.name} is refused: {file.path}: {problem}. Pull or stage it again; if it stays so, "
+                "do not use it."
+            )
+
+
+def _steps(version: int) -> list[int]:
+    return sorted(step for step in MIGRATIONS if step >= version)
+
+
+def _is_here(folder: Path, file: ReleaseFile, verified: Collection[str] | None) -> bool:
+    if verified is not None:
+        return file.path in verified
+    path = folder / file.path
+    if not path.is_file():
+        return False
+    # In a cache of the Hub, files are links to ../../blobs.
+    real, inside = path.resolve(), (folder.resolve(), folder.resolve().parent.parent / "blobs")
+    if not any(real.is_relative_to(place) for place in inside):
+        raise UserError(f"{path} is a link out of the release: nothing of it is read. Pull or stage it again.")
+    return True
+
+
+def _missing(table: str, name: str, here: int, files: int) -> str:
+    part = f" ({here:,} of its {files:,} files are here)" if here else ""
+    return f"Table {table} was not pulled{part}: `latentlens-dag pull {name} --tables {table}` fetches it."
+
+
+def _tables(
+    folder: Path, manifest: ReleaseManifest, present: Mapping[str, list[ReleaseFile]], missing: Mapping[str, str]
+) -> ReleaseTables:
+    paths = {table: [folder / file.path for file in files] for table, files in present.items()}
+    views = {table: _view(folder, table, found, manifest.schema_version) for table, found in paths.items()}
+    schemas = schemas_at(manifest.schema_version)
+    changed = {table for step in _steps(manifest.schema_version) for table in MIGRATIONS[step].selects}
+    plain = {
+        table: found
+        for table, found in paths.items()
+        if found and table not in changed and schemas[table].equals(TABLES[table])
+    }
+    return ReleaseTables(folder, manifest, views, plain, missing)
+
+
+def _view(folder: Path, table: str, files: list[Path], version: int) -> str:
+    """The SELECT of a table with today's columns."""
+    if not files:
+        return empty_sql(TABLES[table])
+    rows = view_sql(table, [mounted(folder, file) for file in files])
+    for step in _steps(version):
+        rows = MIGRATIONS[step].selects.get(table, "{older}").replace("{older}", f"({rows})")
+    columns = [_column(table, field) for field in TABLES[table]]
+    return f"SELECT {', '.join(columns)} FROM ({rows})"
+
+
+def _column(table: str, field: pa.Field) -> str:
+    name = identifier(field.name)
+    value = f"struct_extract({name}, 'bytes')" if (table, field.name) == ("images", "thumbnail") else name
+    return f"CAST({value} AS {sql_type(field.type)}) AS {name}"

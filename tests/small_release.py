@@ -1,0 +1,106 @@
+"""A small release of the tables of `small_dataset.py`: what the tests of pulling and reading releases read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from latentlens_dag.analyses import diversity, layer_alignment
+from latentlens_dag.identity import text_id
+from latentlens_dag.judges import build_truth, judge_regions
+from latentlens_dag.release_manifest import manifest_of, manifest_text
+from latentlens_dag.release_reading import schemas_at
+from latentlens_dag.schema import LENSES, TABLES
+from latentlens_dag.scores import interpretability
+from latentlens_dag.warehouse import write_parquet
+from tests.small_dataset import ANIMALS, LAYERS, SENTENCES_OF, image_id, images, neighbors, regions, visual_tokens
+
+STUDIES = {"one": ANIMALS, "two": ANIMALS[:1]}
+Tables = dict[str, pa.Table]
+"""Per path without .parquet."""
+
+
+def release_tables(studies: dict[str, tuple[str, ...]] = STUDIES) -> Tables:
+    """The tables of a release, a part per image, per path."""
+    animals = sorted({animal for names in studies.values() for animal in names})
+    found: Tables = {}
+    for animal in animals:
+        part = image_id(animal)
+        found[f"images/{part}"] = as_released(images((animal,)))
+        found[f"regions/{part}"] = regions((animal,))
+    summaries: dict[str, list[pa.Table]] = {"interpretability": [], "layer_alignment": [], "diversity": []}
+    for study, names in studies.items():
+        own = tables_of_study(study, names)
+        for name, table in own.items():
+            found |= {f"{name}/{study}/{part}": rows for part, rows in by_image(table).items()}
+        summaries["interpretability"].append(interpretability([own["judgements"]]))
+        summaries["layer_alignment"].append(layer_alignment([own["neighbors"]]))
+        summaries["diversity"].append(diversity([own["neighbors"]]))
+    for text in SENTENCES_OF.values():
+        row = {"sentence_id": text_id(text), "text": text}
+        found[f"sentences/{text_id(text)[:2]}"] = pa.Table.from_pylist([row], schema=TABLES["sentences"])
+    return found | {name: pa.concat_tables(tables) for name, tables in summaries.items()}
+
+
+def tables_of_study(study: str, animals: tuple[str, ...]) -> Tables:
+    """The tables of all images of a study, by their names."""
+    layers = [neighbors(study, animals, lens, layer) for layer in LAYERS for lens in LENSES]
+    answers, tokens = pa.concat_tables(layers), visual_tokens(study, animals)
+    truth = build_truth([regions(animals)], [tokens], [images(animals)])
+    return {"neighbors": answers, "judgements": judge_regions(answers, truth), "visual_tokens": tokens}
+
+
+def by_image(table: pa.Table) -> Tables:
+    """A table's rows by the ids of their images, in the order of a release."""
+    order = [(name, "ascending") for name in ORDER if name in table.column_names]
+    ids = table["image_id"].unique().to_pylist()
+    return {one: table.filter(pc.equal(table["image_id"], one)).sort_by(order) for one in ids}
+
+
+ORDER = ("visual_layer", "lens", "token_index", "rank")
+
+
+def as_released(table: pa.Table) -> pa.Table:
+    """Images with their thumbnails as pictures of the library `datasets`."""
+    schema = schemas_at(1)["images"]
+    pictures = [{"bytes": one, "path": None} for one in table["thumbnail"].to_pylist()]
+    return table.drop("thumbnail").append_column(schema.field("thumbnail"), pa.array(pictures, schema[-1].type))
+
+
+def write_release(
+    folder: Path,
+    change: Callable[[Tables], object] | None = None,
+    version: int = 1,
+    tables: Tables | None = None,
+) -> Path:
+    """Write a release; `change` may change its tables before."""
+    found = release_tables() if tables is None else tables
+    if change:
+        change(found)
+    schemas = schemas_at(version)
+    for path, table in found.items():
+        name = path.partition("/")[0]
+        schema = schemas[name] if table.schema.names == schemas[name].names else table.schema
+        write_parquet(table, folder / f"{path}.parquet", schema)
+    (folder / "queries").mkdir(exist_ok=True)
+    (folder / "queries" / "words.sql").write_text("FROM neighbors\n", encoding="utf-8")
+    (folder / "README.md").write_text("# A small release\n", encoding="utf-8")
+    write_manifest(folder)
+    return folder
+
+
+def write_manifest(folder: Path) -> None:
+    """Write the manifest anew, as the author of the files would."""
+    studies: dict[str, dict[str, Any]] = {name: {"kind": "images"} for name in STUDIES}
+    text = manifest_text(manifest_of(folder, "tables", "small", studies, "0.1.0"))
+    (folder / "manifest.json").write_text(text, encoding="utf-8")
+
+
+def files_of(folder: Path, leaving: Iterable[str] = ()) -> dict[str, bytes]:
+    """A folder as the files of a repository."""
+    found = {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    return {path: content for path, content in found.items() if path not in set(leaving)}

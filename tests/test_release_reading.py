@@ -1,0 +1,246 @@
+"""A release opened from its folder: the same tables as in a home, of any schema version, whole or in part."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from click.testing import CliRunner
+
+from latentlens_dag import release_manifest, release_reading
+from latentlens_dag.cli import cli
+from latentlens_dag.errors import UserError
+from latentlens_dag.queries import Dataset, open_dataset, queries
+from latentlens_dag.release_reading import Migration, schemas_at
+from latentlens_dag.sandbox import ReadOnlyFolder
+from latentlens_dag.schema import TABLES
+from latentlens_dag.warehouse import Warehouse
+from tests.small_dataset import ANIMALS, image_id, write_shared, write_study
+from tests.small_release import Tables, release_tables, write_manifest, write_release
+
+PARAMETERS = {
+    "frequent_neighbors": {"study": "one"},
+    "interpretability": {"study": "one"},
+    "layer_alignment": {"study": "one"},
+    "studies": {},
+    "text": {"study": "one", "text_id": "x"},
+    "token": {"study": "one", "image_id": image_id("dog"), "token_index": "0"},
+    "where_word": {"word": "dog"},
+    "word_in_texts": {"word": "dog"},
+}
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_release(tmp_path_factory.mktemp("releases") / "small")
+
+
+@pytest.fixture
+def copied(release: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(release, tmp_path / "copied"))
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
+    """The same studies as the release's, in a home."""
+    warehouse = Warehouse(tmp_path_factory.mktemp("home") / "warehouse")
+    write_shared(warehouse, "pictures", "corpus", (ANIMALS[:2], ANIMALS[2:]))
+    write_study(warehouse, "one", (ANIMALS,))
+    write_study(warehouse, "two", (ANIMALS[:1],))
+    return warehouse
+
+
+def _rows(dataset: Dataset, table: str) -> list[str]:
+    return sorted(map(str, dataset.sql(f"FROM {table}").fetchall()))
+
+
+def test_a_release_has_the_tables_of_the_home_that_it_was_made_of(release: Path, home: Warehouse) -> None:
+    with open_dataset(release) as opened, open_dataset(home) as built:
+        assert opened.tables == built.tables == sorted(TABLES)
+        for table in {*TABLES} - {"occurrences"}:  # of an index
+            assert _rows(opened, table) == _rows(built, table), table
+            assert opened.scan(table).collect_schema() == built.scan(table).collect_schema()
+        assert not _rows(opened, "occurrences")
+
+
+def test_a_picture_of_a_release_is_its_bytes(release: Path) -> None:
+    with open_dataset(release) as opened:
+        assert opened.sql("SELECT typeof(thumbnail), thumbnail FROM images LIMIT 1").fetchall() == [
+            ("BLOB", b"thumbnail")
+        ]
+        assert opened.scan("images").collect()["thumbnail"].to_list() == [b"thumbnail"] * 4
+
+
+@pytest.mark.parametrize("name", queries())
+def test_every_named_query_answers_as_over_a_home(release: Path, home: Warehouse, name: str) -> None:
+    with open_dataset(release) as opened, open_dataset(home) as built:
+        asked = PARAMETERS[name]
+        assert opened.collect(name, **asked).equals(built.collect(name, **asked))
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "FROM read_text('warehouse://manifest.json')",
+        "FROM read_text('warehouse://README.md')",
+        "FROM read_parquet('warehouse://hidden.parquet')",
+        "FROM read_parquet('warehouse://h*.parquet')",
+        "FROM read_parquet('warehouse://neighbors/../hidden.parquet')",
+        "FROM read_text('{folder}/README.md')",
+        "FROM read_text('/etc/hostname')",
+    ],
+)
+def test_sql_reads_no_file_but_those_of_the_tables(copied: Path, query: str) -> None:
+    shutil.copy(copied / "diversity.parquet", copied / "hidden.parquet")  # not in the manifest
+    with open_dataset(copied) as opened:
+        try:
+            assert opened.collect(query.replace("{folder}", str(copied))).is_empty()  # as where there is no file
+        except UserError as error:
+            assert re.search("No files found|disabled by configuration", str(error))
+        seen = {path.removeprefix("warehouse://") for (path,) in opened.sql("FROM glob('warehouse://**')").fetchall()}
+    files = {file.relative_to(copied).as_posix() for file in copied.rglob("*.parquet")}
+    assert seen == files - {"hidden.parquet"} and len(seen) > 20
+
+
+def test_a_file_that_is_not_listed_cannot_be_opened(copied: Path) -> None:
+    mounted = ReadOnlyFolder(copied, {"diversity.parquet"})
+
+    assert mounted.open("warehouse://diversity.parquet").readable()
+    for path in ("warehouse://README.md", "warehouse://regions/../README.md", "warehouse://../x", "warehouse://"):
+        with pytest.raises(PermissionError):
+            mounted.open(path)
+        with pytest.raises(PermissionError):
+            mounted.info(path)
+
+
+def test_what_was_added_to_a_folder_later_is_not_in_its_tables(copied: Path) -> None:
+    source = next((copied / "neighbors" / "one").glob("*.parquet"))
+    shutil.copy(source, source.with_name("more.parquet"))
+
+    with open_dataset(copied) as opened:
+        assert opened.sql("SELECT count(*) FROM neighbors").fetchall() == [(300,)]
+
+
+def test_a_table_that_was_not_pulled_says_how_to_pull_it(copied: Path) -> None:
+    shutil.rmtree(copied / "sentences")
+
+    with open_dataset(copied) as opened:
+        assert "sentences" not in opened.tables
+        told = r"Table sentences was not pulled: `latentlens-dag pull \S+ --tables sentences` fetches it"
+        for ask in (opened.sql, opened.collect):
+            with pytest.raises(UserError, match=told):
+                ask("SELECT text FROM Sentences")
+        with pytest.raises(UserError, match=told):
+            opened.scan("sentences")
+        with pytest.raises(UserError, match=told):
+            opened.named("token", **PARAMETERS["token"])
+        assert opened.collect("where_word", word="dog").height
+        with pytest.raises(UserError, match="sentencez does not exist"):
+            opened.sql("FROM sentencez")
+
+
+def test_a_table_of_which_files_are_missing_is_not_read_in_part(copied: Path) -> None:
+    next((copied / "neighbors" / "one").glob("*.parquet")).unlink()
+
+    with open_dataset(copied) as opened, pytest.raises(UserError, match=r"\(4 of its 5 files are here\)"):
+        opened.sql("FROM neighbors")
+
+
+def test_the_command_line_asks_a_release_by_its_folder(release: Path, tmp_path: Path) -> None:
+    def run(*arguments: str) -> str:
+        result = CliRunner().invoke(cli, arguments, catch_exceptions=False)
+        return result.output
+
+    shown = run("query", "SELECT count(*) AS n FROM neighbors", "--data", str(release), "--format", "csv")
+    assert shown.split() == ["n", "300"]
+    assert "latentlens" in run("summary", "one", "--data", str(release))
+    with pytest.raises(UserError, match="name two datasets"):
+        run("query", "studies", "--data", str(release), "--home", str(tmp_path))
+    with pytest.raises(UserError, match="Study 'three' has no figures here"):
+        run("summary", "three", "--data", str(release))
+
+
+def _older(tables: Tables) -> None:
+    """As a version without the columns `word` and `share` would have made it; `share` was counted in percent."""
+    for path, table in tables.items():
+        if path.startswith("neighbors/"):
+            tables[path] = table.drop("word")
+        if path == "layer_alignment":
+            percent = pa.array([100 * share for share in table["share"].to_pylist()])
+            tables[path] = table.drop("share").append_column("percent", percent)
+
+
+def _without(schema: pa.Schema, name: str) -> pa.Schema:
+    return schema.remove(schema.get_field_index(name))
+
+
+@pytest.fixture
+def second_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if today's schema were the second version, after an artificial first one."""
+    shares = _without(TABLES["layer_alignment"], "share").append(pa.field("percent", pa.float64()))
+    before = {"neighbors": _without(TABLES["neighbors"], "word"), "layer_alignment": shares}
+    selects = {
+        "neighbors": "SELECT *, trim(token_str) AS word FROM {older}",
+        "layer_alignment": "SELECT * EXCLUDE (percent), percent / 100 AS share FROM {older}",
+    }
+    monkeypatch.setitem(release_reading.MIGRATIONS, 1, Migration(before, selects))
+    monkeypatch.setattr(release_manifest, "SCHEMA_VERSION", 2)
+
+
+def _set_version(folder: Path, version: int) -> None:
+    manifest = folder / "manifest.json"
+    text = manifest.read_text(encoding="utf-8")
+    manifest.write_text(text.replace('"schema_version": 2', f'"schema_version": {version}'), encoding="utf-8")
+
+
+@pytest.mark.usefixtures("second_version")
+def test_an_older_release_opens_as_if_it_had_been_made_today(release: Path, tmp_path: Path) -> None:
+    older = write_release(tmp_path / "older", _older, version=1)
+    _set_version(older, 1)
+    assert older.joinpath("manifest.json").read_text(encoding="utf-8").count('"word"') == 0
+    today = Path(shutil.copytree(release, tmp_path / "today"))
+    write_manifest(today)
+
+    with open_dataset(older) as migrated, open_dataset(today) as opened:
+        for table in TABLES:
+            assert migrated.sql(f"DESCRIBE {table}").fetchall() == opened.sql(f"DESCRIBE {table}").fetchall()
+        assert _rows(migrated, "neighbors") == _rows(opened, "neighbors")
+        assert migrated.scan("neighbors").collect().columns == TABLES["neighbors"].names
+        shares = "SELECT round(share, 9) FROM layer_alignment ORDER BY ALL"
+        assert migrated.sql(shares).fetchall() == opened.sql(shares).fetchall() != []
+        assert migrated.collect("where_word", word="dog").equals(opened.collect("where_word", word="dog"))
+
+
+@pytest.mark.usefixtures("second_version")
+def test_an_older_release_with_the_columns_of_a_newer_one_is_refused(release: Path, tmp_path: Path) -> None:
+    mixed = Path(shutil.copytree(release, tmp_path / "mixed"))
+    write_manifest(mixed)
+    _set_version(mixed, 1)
+
+    with pytest.raises(UserError, match="of schema version 1: it lacks the columns percent"):
+        open_dataset(mixed)
+
+
+def test_every_version_before_todays_has_its_migration() -> None:
+    assert sorted(release_reading.MIGRATIONS) == list(range(1, release_manifest.SCHEMA_VERSION))
+    assert {name: schema.names for name, schema in schemas_at(1).items()} == {
+        name: schema.names for name, schema in TABLES.items()
+    }
+
+
+def test_a_release_of_an_index_says_what_opens_it(copied: Path) -> None:
+    manifest = copied / "manifest.json"
+    text = manifest.read_text(encoding="utf-8").replace('"kind": "tables"', '"kind": "index"')
+    manifest.write_text(text, encoding="utf-8")
+
+    with pytest.raises(UserError, match=r"is an index, not tables: open it with `ContextualIndex\.open`"):
+        open_dataset(copied)
+
+
+def test_a_release_of_the_same_tables_is_the_same_bytes(release: Path, tmp_path: Path) -> None:
+    again = write_release(tmp_path / "again", tables=release_tables())
+
+    assert (again / "manifest.json").read_bytes() == (release / "manifest.json").read_bytes()
