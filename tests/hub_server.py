@@ -1,14 +1,14 @@
 """A Hugging Face Hub of our own on loopback, and clients that can reach nothing else.
 
-`HubServer` serves repositories given as {path: bytes}, each at one commit, and speaks what the real clients
-(huggingface_hub, datasets) ask for when they read. `HubServer.run` runs Python code as such a client: where the
+`HubServer` serves repositories given as {path: bytes} (`hub_repo.py`), and speaks what the real clients
+(huggingface_hub, datasets) ask for when they read and write (`hub_protocol.py`); this module is the network of it, with
+what goes wrong there (`Fault`). `HubServer.run` runs Python code as such a client: where the
 machine lets us, in a network namespace that has only this server in it; everywhere under a hook that refuses, and
 tells, whatever else is looked up or connected to. What a newcomer gets wrong: HF_ENDPOINT and its like are read when
 the client is imported, so code that talks to this server must run in a process of its own.
 """
 
 import functools
-import hashlib
 import json
 import os
 import re
@@ -16,49 +16,39 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Literal, NamedTuple
-from urllib.parse import parse_qs, unquote, urlsplit
+from typing import Literal
+from urllib.parse import unquote, urlsplit
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-Kind = Literal["dataset", "model"]
+from tests.hub_protocol import Answer, Asked, answer_of
+from tests.hub_repo import COMMIT, Repo, blob_id
 
-
-@dataclass(frozen=True)
-class Repo:
-    """A repository at its only commit, which is also what its refs name."""
-
-    name: str
-    files: Mapping[str, bytes]
-    kind: Kind = "dataset"
-    commit: str = COMMIT
-    gated: bool = False
-    refs: tuple[str, ...] = ("main",)
-
-    def entries(self, folder: str, recursive: bool) -> list[dict[str, object]]:
-        """Files and folders below a folder, as the Hub lists them."""
-        below = [path for path in sorted(self.files) if path.startswith(f"{folder}/" if folder else "")]
-        parents = {str(parent) for path in below for parent in Path(path).parents} - {".", folder}
-        deep = [self.entry(path) for path in sorted({*below, *parents} - set(Path(folder).parents))]
-        depth = len(Path(folder).parts) + 1
-        return [one for one in deep if recursive or len(Path(str(one["path"])).parts) == depth]
-
-    def entry(self, path: str) -> dict[str, object]:
-        if path in self.files:
-            return {"type": "file", "path": path, "size": len(self.files[path]), "oid": blob_id(self.files[path])}
-        return {"type": "directory", "path": path, "size": 0, "oid": blob_id(path.encode())}
+__all__ = ["COMMIT", "Fault", "HubServer", "Repo", "blob_id", "can_be_alone"]
 
 
-class Answer(NamedTuple):
-    """What is sent back."""
+@dataclass
+class Fault:
+    """What goes wrong with the N-th request that matches a pattern, and with those that follow it, if so told."""
 
-    status: int
-    body: bytes = b""
-    headers: Mapping[str, str] = {}
+    kind: int | Literal["reset", "lost", "truncated", "flipped", "flipped_sent"]
+    """A status; `reset`: the connection is closed before the request has an effect; `lost`: after it, without an
+    answer; `truncated`: half the answer's body; `flipped`: a byte of the answer's body, `flipped_sent`: the request's."""
+    pattern: str = ""
+    """Regular expression of `METHOD /path?query`."""
+    at: int = 1
+    times: int = 1
+    headers: Mapping[str, str] = field(default_factory=dict)
+    seen: int = 0
+
+    def strikes(self, request: str) -> bool:
+        if not re.search(self.pattern, request):
+            return False
+        self.seen += 1
+        return self.at <= self.seen < self.at + self.times
 
 
 @dataclass
@@ -72,12 +62,25 @@ class HubServer:
     """The values of the Authorization headers that came."""
     sent_bytes: int = 0
     """The length of all bodies sent."""
+    received_bytes: int = 0
+    """The length of all bodies received."""
     failing: dict[str, int] = field(default_factory=dict)
     """Regular expression of paths -> the status that they are answered with, and with the token that came."""
     down: bool = False
     """Whether nobody listens."""
+    faults: list[Fault] = field(default_factory=list)
+    meanwhile: dict[str, Callable[[], object]] = field(default_factory=dict)
+    """Regular expression of `METHOD /path?query` -> what somebody else does before the first such request; once."""
     page: int = 1000
     """Entries of a page of a listing."""
+    user: str = "user"
+    """Whose token it is, and so the names that may be written to."""
+    part_bytes: int = 1_000_000
+    """Larger files are sent in parts of so many bytes."""
+    least_large: int = 1000
+    """Of what is created here: files of so many bytes or more are large."""
+    parts: dict[tuple[str, int], bytes] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def add(self, repo: Repo) -> Repo:
         self.repos[repo.kind, repo.name] = repo
@@ -136,54 +139,16 @@ class HubServer:
         """The answer to a request; this is all of the Hub there is."""
         self.requests.append(f"{method} {unquote(urlsplit(url).path)}")
         self.tokens |= {headers["Authorization"]} if "Authorization" in headers else set()
-        asked = Asked.parse(url, headers, body)
+        self.received_bytes += len(body)
+        for pattern in [pattern for pattern in self.meanwhile if re.search(pattern, f"{method} {url}")]:
+            self.meanwhile.pop(pattern)()
         if failing := [status for pattern, status in self.failing.items() if re.search(pattern, url)]:
             return Answer(failing[0], f"No, {headers.get('Authorization')}.".encode())
-        if asked is None:
-            return _refusal(404, "")
-        repo = self.repos.get((asked.kind, asked.name))
-        if repo is None:  # the Hub does not say whether it is private
-            return _refusal(404 if "Authorization" in headers else 401, "RepoNotFound")
-        if asked.revision not in (repo.commit, *repo.refs):
-            return _refusal(404, "RevisionNotFound")
-        if repo.gated and asked.what not in ("", "revision"):
-            return _refusal(403, "GatedRepo")
-        answers = {"resolve": _content, "tree": self._listing, "paths-info": _paths, "refs": _refs}
-        return answers.get(asked.what, _info)(repo, asked)
+        return answer_of(self, urlsplit(url).path, Asked.parse(url, headers, body), headers, body)
 
-    def _listing(self, repo: Repo, asked: "Asked") -> Answer:
-        recursive, start = asked.query.get("recursive", "").lower() == "true", int(asked.query.get("cursor", 0))
-        entries, end = repo.entries(asked.inside, recursive), start + self.page
-        if asked.inside and not entries:
-            return _refusal(404, "EntryNotFound")
-        following = f'<{asked.url}?recursive={recursive}&cursor={end}>; rel="next"'
-        return _json(entries[start:end], {"Link": following} if end < len(entries) else {})
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A request, taken apart: /api/datasets/NAME/WHAT/REVISION/INSIDE or /datasets/NAME/resolve/REVISION/INSIDE."""
-
-    kind: str
-    name: str
-    what: str
-    revision: str
-    inside: str
-    url: str
-    query: Mapping[str, str]
-    headers: Mapping[str, str]
-    body: bytes
-
-    @classmethod
-    def parse(cls, url: str, headers: Mapping[str, str], body: bytes) -> "Asked | None":
-        path, query = urlsplit(url).path, {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
-        api = re.fullmatch(r"/api/(dataset|model)s/([^/]+/[^/]+)(?:/([a-z-]+))?(?:/([^/]+))?(?:/(.+))?", path)
-        file = re.fullmatch(r"/(?:(dataset)s/)?([^/]+/[^/]+)/(resolve)/([^/]+)/(.+)", path)
-        if not (found := api or file):
-            return None
-        kind, name, what, revision, inside = (unquote(part or "") for part in found.groups())
-        url = f"http://{headers['Host']}{path}"
-        return cls(kind or "model", name, what, revision or "main", inside, url, query, headers, body)
+    def fault(self, method: str, url: str) -> Fault | None:
+        """What goes wrong with this request."""
+        return next((fault for fault in self.faults if fault.strikes(f"{method} {url}")), None)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -192,63 +157,61 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
 
     def _answer(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        status, content, headers = self.hub.answer(self.command, self.path, self.headers, body)
+        body = self._body()
+        with self.hub.lock:
+            fault = self.hub.fault(self.command, self.path)
+            kind = fault.kind if fault else None
+            if kind == "reset" or (fault and isinstance(kind, int)):
+                self.hub.requests.append(f"{self.command} {unquote(urlsplit(self.path).path)}")
+                answer = self._refused(fault) if kind != "reset" else None
+            else:
+                sent = _flipped(body) if kind == "flipped_sent" else body
+                answer = self.hub.answer(self.command, self.path, self.headers, sent)
+        if answer is None or kind == "lost":
+            self.close_connection = True
+            return
+        self._send(answer, kind)
+
+    def _refused(self, fault: Fault) -> Answer:
+        """A refusal that quotes the token, as a careless server may."""
+        quoted = f"No, {self.headers.get('Authorization')}."
+        code = {"X-Error-Message": "Invalid credentials in Authorization header"} if fault.kind == 401 else {}
+        return Answer(int(fault.kind), json.dumps({"error": quoted}).encode(), {**code, **fault.headers})
+
+    def _send(self, answer: Answer, kind: object) -> None:
+        status, content, headers = answer
         self.send_response(status)
         for name, value in {"Content-Length": str(len(content)), **headers}.items():
             self.send_header(name, value)
         self.end_headers()
-        if self.command != "HEAD":
-            self.hub.sent_bytes += len(content)
-            self.wfile.write(content)
+        if self.command == "HEAD":
+            return
+        if kind == "truncated":
+            content, self.close_connection = content[: len(content) // 2], True
+        self.hub.sent_bytes += len(content)
+        self.wfile.write(_flipped(content) if kind == "flipped" else content)
 
-    do_GET = do_HEAD = do_POST = _answer
+    def _body(self) -> bytes:
+        """What came with the request, in one piece or in chunks."""
+        if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        chunks = []
+        while size := int(self.rfile.readline(), 16):
+            chunks.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(chunks)
+
+    do_GET = do_HEAD = do_POST = do_PUT = _answer
 
     def log_message(self, *_: object) -> None:
         pass
 
 
-def blob_id(content: bytes) -> str:
-    """What git calls the content."""
-    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-
-
-def _content(repo: Repo, asked: Asked) -> Answer:
-    if asked.inside not in repo.files:
-        return _refusal(404, "EntryNotFound", {"X-Repo-Commit": repo.commit})
-    content = repo.files[asked.inside]
-    headers = {"X-Repo-Commit": repo.commit, "ETag": f'"{blob_id(content)}"', "Accept-Ranges": "bytes"}
-    found = re.fullmatch(r"bytes=(\d+)-(\d*)", asked.headers.get("Range", ""))
-    if not found:
-        return Answer(200, content, headers)
-    start, end = int(found[1]), min(int(found[2] or len(content)) + 1, len(content))
-    if start >= len(content):
-        return Answer(416, b"", {**headers, "Content-Range": f"bytes */{len(content)}"})
-    return Answer(206, content[start:end], {**headers, "Content-Range": f"bytes {start}-{end - 1}/{len(content)}"})
-
-
-def _paths(repo: Repo, asked: Asked) -> Answer:
-    known = {str(path) for file in repo.files for path in (file, *Path(file).parents)}
-    return _json([repo.entry(path) for path in parse_qs(asked.body.decode())["paths"] if path in known])
-
-
-def _info(repo: Repo, _: Asked) -> Answer:
-    siblings = [{"rfilename": path} for path in sorted(repo.files)]
-    facts = {"private": False, "gated": "auto" if repo.gated else False, "downloads": 0, "likes": 0, "tags": []}
-    return _json({"id": repo.name, "sha": repo.commit, "siblings": siblings, **facts})
-
-
-def _refs(repo: Repo, _: Asked) -> Answer:
-    branches = [{"name": name, "ref": f"refs/heads/{name}", "targetCommit": repo.commit} for name in repo.refs]
-    return _json({"branches": branches, "tags": [], "converts": [], "pullRequests": []})
-
-
-def _json(content: object, headers: Mapping[str, str] = {}) -> Answer:
-    return Answer(200, json.dumps(content).encode(), {"Content-Type": "application/json", **headers})
-
-
-def _refusal(status: int, code: str, headers: Mapping[str, str] = {}) -> Answer:
-    return Answer(status, b"", {"X-Error-Code": code, "X-Error-Message": code, **headers} if code else headers)
+def _flipped(content: bytes) -> bytes:
+    """The content with a bit of its middle byte changed."""
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :] if content else content
 
 
 _ALONE = ["unshare", "--map-root-user", "--net"]
