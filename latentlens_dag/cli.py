@@ -13,7 +13,7 @@ import traceback
 
 import click
 
-from latentlens_dag.commands import asking, building, keeping, models
+from latentlens_dag.commands import asking, building, keeping, models, publishing
 from latentlens_dag.errors import GO_ON, Interrupted, UserError
 from latentlens_dag.home import find_home
 from latentlens_dag.machine import way_out
@@ -38,6 +38,7 @@ for command in (
     asking.search,
     models.import_index,
     models.inspect_model,
+    publishing.publish,
 ):
     cli.add_command(command)
 

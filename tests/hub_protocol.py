@@ -87,7 +87,7 @@ def answer_of(hub: Hub, path: str, asked: Asked | None, headers: Mapping[str, st
     """The answer to a request; this is all of the Hub there is."""
     known = "Authorization" in headers
     if path in _GENERAL:
-        return _GENERAL[path](hub, headers, body) if known else refusal(401, "")
+        return _GENERAL[path](hub, headers, body) if known or path == _CARD else refusal(401, "")
     if asked is None:
         return refusal(404, "")
     repo = hub.repos.get((asked.kind, asked.name))
@@ -341,8 +341,9 @@ def _card(_: Hub, __: Mapping[str, str], body: bytes) -> Answer:
     return as_json({"errors": [], "warnings": []})
 
 
+_CARD = "/api/validate-yaml"
 _GENERAL: dict[str, Callable[[Any, Mapping[str, str], bytes], Answer]] = {
     "/api/repos/create": _create,
     "/api/whoami-v2": _who,
-    "/api/validate-yaml": _card,
+    _CARD: _card,
 }

@@ -36,7 +36,7 @@ class Fault:
 
     kind: int | Literal["reset", "lost", "truncated", "flipped", "flipped_sent"]
     """A status; `reset`: the connection is closed before the request has an effect; `lost`: after it, without an
-    answer; `truncated`: half the answer's body; `flipped`: a byte of the answer's body, `flipped_sent`: the request's."""
+    answer; `truncated`: half its body; `flipped`: a byte of the answer's body; `flipped_sent`: of the request's."""
     pattern: str = ""
     """Regular expression of `METHOD /path?query`."""
     at: int = 1
