@@ -7,7 +7,6 @@ whole or not at all.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.hub_calls import TRIES, HubFailure, ask_hub
+from latentlens_dag.hub_calls import HubFailure, ask_hub
 from latentlens_dag.hub_datasets import DATASET_ID
 from latentlens_dag.publication import (
     KIND,
@@ -33,6 +32,7 @@ from latentlens_dag.publication import (
     staged_release,
 )
 from latentlens_dag.release_manifest import MANIFEST
+from latentlens_dag.release_tag import require_free_tag, require_tag_name, set_tag
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 _COMMITS = 3  # tries
 _SENT_TOGETHER = 64  # files, between two lines of progress
 _PULLS = 5  # the newest ones, among which ours may be
-_TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _UNCHANGED = "Nothing on main was changed; run again to go on."
 _UNKNOWN = "A commit is made whole or not at all; run again to see whether it was, and to go on."
 
@@ -57,7 +56,7 @@ class Publication:
     commit: str
     """That holds the release."""
     committed: bool
-    """False where the repository held the release before."""
+    """False where the repository, or a pull request, held the release before."""
     pull_request: str | None
     """`refs/pr/1`; None where the commit is on main."""
     tag: str | None
@@ -68,6 +67,8 @@ class _Made(NamedTuple):
 
     commit: str
     pull_request: str | None = None
+    new: bool = True
+    """False where an earlier publication made it."""
 
 
 @dataclass(frozen=True)
@@ -145,8 +146,8 @@ def publish(
     made = _put(job, tree, plan)
     if tag:
         with _failing(repo_id, f"Main holds the release, without the tag {tag}; run again to set it."):
-            _set_tag(repo_id, tag, made.commit)
-    return Publication(plan, made.commit, not plan.empty, made.pull_request, tag)
+            set_tag(repo_id, tag, made.commit)
+    return Publication(plan, made.commit, made.new, made.pull_request, tag)
 
 
 def _require_names(repo_id: str, tag: str | None) -> None:
@@ -159,8 +160,8 @@ def _require_names(repo_id: str, tag: str | None) -> None:
         repo_id = ""
     if not DATASET_ID.fullmatch(repo_id):
         raise UserError("The repository's name is none that the Hub takes: write it as user/name.")
-    if tag is not None and (not _TAG.fullmatch(tag) or tag == MAIN or re.fullmatch(r"[0-9a-f]{7,40}", tag)):
-        raise UserError(f"`--tag {tag}` cannot be a tag: take letters, digits, `.`, `_` and `-`, such as v1.0.0.")
+    if tag is not None:
+        require_tag_name(tag)
 
 
 def _require_token() -> None:
@@ -203,7 +204,7 @@ def _planned(staged: Staged, repo_id: str, tree: Tree, tag: str | None, private:
     ours = earlier_files(staged, repo_id, tree)
     plan = compared(staged, repo_id, tree, ours)
     if tag and tree.commit:
-        _require_free(tag, repo_id, tree.commit if plan.empty else None)
+        require_free_tag(tag, repo_id, tree.commit if plan.empty else None)
     return ours, plan
 
 
@@ -234,7 +235,7 @@ def _put(job: _Job, tree: Tree, plan: Plan) -> _Made:
     """Bring the release there, by one commit; the commit, after reading again what it holds."""
     if plan.empty:
         assert tree.commit is not None  # or everything were to be added
-        return _Made(tree.commit)
+        return _Made(tree.commit, new=False)
     return _propose(job, tree, plan) if job.create_pr else _commit_to_main(job, tree, plan)
 
 
@@ -258,10 +259,10 @@ def _commit_to_main(job: _Job, tree: Tree, plan: Plan) -> _Made:
 
 def _propose(job: _Job, tree: Tree, plan: Plan) -> _Made:
     """Bring the release into a pull request, unless an earlier try did; a second one is never made."""
-    for _ in range(_COMMITS):
+    for tried in range(_COMMITS):
         with _failing(job.repo_id, _UNCHANGED):
             if found := _proposed(job):
-                return found
+                return found._replace(new=tried > 0)
             made = _commit(job, plan, _sent(job, plan))
             now = _read_again(job, made)
         left = job.left(now)
@@ -311,26 +312,27 @@ def _send(api: Any, job: _Job, adds: Sequence[CommitOperationAdd]) -> None:
     """Send the large files among these."""
     how: dict[str, Any] = {"repo_type": KIND, "revision": MAIN, "create_pr": job.create_pr, "free_memory": False}
     how["gitignore_content"] = ""  # or the repository's .gitignore would leave files out
-    ask_hub(partial(api.preupload_lfs_files, job.repo_id, adds, **how), f"Sending files to {job.repo_id}", tries=2)
+    ask_hub(partial(api.preupload_lfs_files, job.repo_id, adds, **how), f"Sending files to {job.repo_id}", tries=1)
 
 
 def _require_good_card(job: _Job, plan: Plan) -> None:
     """Let the Hub look at the card before anything is sent."""
     from huggingface_hub import DatasetCard
+    from yaml import YAMLError
 
     if "README.md" not in {file.path for file in plan.changed}:
         return
-    text = (job.staged.folder / "README.md").read_text(encoding="utf-8")
+    card = job.staged.folder / "README.md"
+    wrong = f"The Hub does not take the card, {card}: its YAML, between the lines `---`, is wrong"
     try:
-        card = DatasetCard(text, ignore_metadata_errors=True)
-        ask_hub(partial(card.validate, repo_type=KIND), "Checking the card")
+        check = partial(DatasetCard(card.read_text(encoding="utf-8")).validate, repo_type=KIND)
+        ask_hub(check, "Checking the card")
+    except (YAMLError, ValueError) as error:
+        raise UserError(f"{wrong} ({' '.join(str(error).split())}). {_UNCHANGED}") from None
     except HubFailure as failure:
         if failure.status != 400:
             raise
-        raise UserError(
-            f"The Hub does not take the card, README.md of {job.staged.folder}: the YAML between its lines `---` is "
-            f"wrong. {_UNCHANGED}"
-        ) from None
+        raise UserError(f"{wrong}. {_UNCHANGED}") from None
 
 
 def _commit(job: _Job, plan: Plan, adds: Sequence[CommitOperationAdd]) -> _Made | None:
@@ -374,35 +376,3 @@ def _proposed(job: _Job) -> _Made | None:
         if tree.commit and MANIFEST in tree.files and job.left(tree).empty:
             return _Made(tree.commit, pull.ref)
     return None
-
-
-def _require_free(tag: str, repo_id: str, commit: str | None) -> bool:
-    """Whether a tag is still to be set; refused where it names another commit than this one, if there is one yet."""
-    from huggingface_hub import HfApi
-
-    refs = ask_hub(partial(HfApi().list_repo_refs, repo_id, repo_type=KIND), f"Reading the tags of {repo_id}")
-    there = next((one.target_commit for one in refs.tags if one.name == tag), None)
-    if there is not None and there != commit:
-        raise UserError(
-            f"{repo_id} of the Hub has a tag {tag}, which names another commit ({there}). A tag is never moved: take "
-            "a new one."
-        )
-    return there is None
-
-
-def _set_tag(repo_id: str, tag: str, commit: str) -> None:
-    """Let a tag name a commit; what is there decides, whatever the answer."""
-    from huggingface_hub import HfApi
-
-    call = partial(HfApi().create_tag, repo_id, tag=tag, revision=commit, repo_type=KIND)
-    for _ in range(TRIES):
-        if not _require_free(tag, repo_id, commit):
-            return
-        try:
-            ask_hub(call, f"Setting the tag {tag} of {repo_id}", tries=1)
-        except HubFailure as failure:
-            if not (failure.passing or failure.status == 409):
-                raise
-            failed = failure
-            time.sleep(2 if failure.wait is None else failure.wait)
-    raise failed

@@ -18,8 +18,8 @@ def content(seed: int, size: int) -> bytes:
 FILES = {
     "README.md": CARD.encode(),
     "queries/words.sql": b"SELECT 1",
-    "parts/a.bin": content(1, 5000),
-    "parts/b.bin": content(2, 3000),
+    "parts/a.bin": content(1, 50_000),
+    "parts/b.bin": content(2, 30_000),
     "parts/small.bin": content(3, 300),
 }
 

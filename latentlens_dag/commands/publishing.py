@@ -119,8 +119,9 @@ def _listed(what: str, items: list[str]) -> list[str]:
 
 def _end(done: Publication) -> str:
     where = f"{done.plan.repo_id}@{done.tag or done.pull_request or done.commit}"
+    made = "" if done.committed else ", made before"
+    if done.pull_request:
+        return f"{where}: a pull request holds the release (commit {done.commit}{made}); main is as it was."
     if not done.committed:
         return f"{where}: main holds this release already, at {done.commit}; no commit was made."
-    if done.pull_request:
-        return f"{where}: a pull request holds the release (commit {done.commit}); main is as it was."
     return f"{where}: main holds the release (commit {done.commit}), which was read again and compared."
