@@ -38,7 +38,7 @@ class Fault:
     """A status; `reset`: the connection is closed before the request has an effect; `lost`: after it, without an
     answer; `truncated`: half its body; `flipped`: a byte of the answer's body; `flipped_sent`: of the request's."""
     pattern: str = ""
-    """Regular expression of `METHOD /path?query`."""
+    """Regular expression of `METHOD /path?query`; where the path names no repository, a space and the body follow."""
     at: int = 1
     times: int = 1
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -148,9 +148,9 @@ class HubServer:
             return Answer(failing[0], f"No, {headers.get('Authorization')}.".encode())
         return answer_of(self, urlsplit(url).path, Asked.parse(url, headers, body), headers, body)
 
-    def fault(self, method: str, url: str) -> Fault | None:
+    def fault(self, request: str) -> Fault | None:
         """What goes wrong with this request."""
-        return next((fault for fault in self.faults if fault.strikes(f"{method} {url}")), None)
+        return next((fault for fault in self.faults if fault.strikes(request)), None)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -161,7 +161,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         body = self._body()
         with self.hub.lock:
-            fault = self.hub.fault(self.command, self.path)
+            named = "" if f"/{self.hub.user}/" in self.path else f" {body.decode(errors='replace')}"
+            fault = self.hub.fault(f"{self.command} {self.path}{named}")
             kind = fault.kind if fault else None
             if kind == "reset" or (fault and isinstance(kind, int)):
                 self.hub.requests.append(f"{self.command} {unquote(urlsplit(self.path).path)}")

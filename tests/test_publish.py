@@ -12,44 +12,15 @@ import pytest
 from latentlens_dag.errors import UserError
 from latentlens_dag.publication import staged_release
 from tests.hub_server import Fault, HubServer, Repo
-from tests.staged_release import FILES, LEAST_LARGE, content, held, stage
+from tests.publications import FILES, LEAST_LARGE, TOKEN, content, held, published, stage
 
-TOKEN = "hf_secret"
 COMMAND = """
 import time
 time.sleep = lambda seconds: None
 from latentlens_dag.cli import main
 main()
 """
-# Several publications by one process, each of a folder to user/NAME.
-SEVERAL = """
-import json, time
-waits = []
-time.sleep = waits.append
-from pathlib import Path
-from latentlens_dag.errors import UserError
-from latentlens_dag.publish import PublicationFailed, publish
-
-def outcome(folder, name, how):
-    waits.clear()
-    try:
-        done = publish(Path(folder), f"user/{name}", **how)
-        facts = {"error": None, "commit": done.commit, "committed": done.committed, "pull": done.pull_request}
-    except (UserError, PublicationFailed) as error:
-        facts = {"error": type(error).__name__, "message": str(error)}
-    return {**facts, "waits": list(waits)}
-
-print(json.dumps([outcome(*one) for one in json.loads(sys.argv[1])]))
-"""
 GITATTRIBUTES = {".gitattributes": b"*.bin filter=lfs\n"}
-
-
-def _published(hub: HubServer, home: Path, *cases: tuple[Path, str, dict[str, Any]]) -> list[dict[str, Any]]:
-    arguments = json.dumps([(str(folder), name, how) for folder, name, how in cases])
-    run = hub.run(SEVERAL, arguments, home=home, HF_TOKEN=TOKEN)
-    assert run.returncode == 0, run.stderr
-    assert TOKEN not in run.stdout + run.stderr
-    return json.loads(run.stdout)
 
 
 def _command(hub: HubServer, folder: Path, *options: str, code: int = 0, **environment: str) -> CompletedProcess[str]:
@@ -87,7 +58,7 @@ def test_a_release_is_there_whole_after_one_commit_and_again_unchanged_makes_non
 def test_of_a_change_only_what_changed_travels_and_what_somebody_else_put_there_stays(folder: Path) -> None:
     hub = HubServer()
     repo = hub.add(_repo("name", {**GITATTRIBUTES, "README.md": b"# As the Hub made it"}))
-    _published(hub, folder.parent / "home", (folder, "name", {}))
+    published(hub, folder.parent / "home", [(folder, "name", {})])
     repo.commit_files({"discussion.md": b"Not ours."})
     files = {**FILES, "parts/a.bin": content(9, 50_000), "moved/b.bin": FILES["parts/b.bin"]}
     del files["parts/b.bin"], files["parts/small.bin"]
@@ -116,7 +87,7 @@ def test_a_tag_that_names_another_commit_is_refused_before_anything_is_sent(fold
 def test_a_pull_request_holds_the_release_main_stays_and_no_second_one_is_made(folder: Path) -> None:
     hub = HubServer(faults=[Fault("lost", "POST .*/commit/")])
     repo = hub.add(_repo("name"))
-    first, again = _published(hub, folder.parent / "home", *[(folder, "name", {"create_pr": True})] * 2)
+    first, again = published(hub, folder.parent / "home", [(folder, "name", {"create_pr": True})] * 2)
     assert (first["error"], first["pull"], again["pull"]) == (None, "refs/pr/1", "refs/pr/1")
     assert (first["committed"], again["committed"]) == (True, False)
     assert list(repo.pulls) == ["refs/pr/1"] and dict(repo.main.files) == GITATTRIBUTES
@@ -127,7 +98,7 @@ def test_private_is_private_before_anything_is_sent(folder: Path) -> None:
     hub = HubServer()
     public = hub.add(_repo("public"))
     how = {"private": True}
-    new, there = _published(hub, folder.parent / "home", (folder, "new", how), (folder, "public", how))
+    new, there = published(hub, folder.parent / "home", [(folder, "new", how), (folder, "public", how)])
     assert new["error"] is None and hub.repos["dataset", "user/new"].private
     assert there["error"] == "UserError" and "is public" in there["message"] and len(public.history) == 1
 
@@ -155,7 +126,7 @@ def passing(tmp_path_factory: pytest.TempPathFactory) -> tuple[HubServer, dict[s
     hub, folder = HubServer(faults=list(PASSING.values())), stage(at / "staged")
     for name in PASSING:
         hub.add(_repo(name))
-    outcomes = _published(hub, at / "home", *[(folder, name, {"tag": "v1"}) for name in PASSING])
+    outcomes = published(hub, at / "home", [(folder, name, {"tag": "v1"}) for name in PASSING])
     return hub, dict(zip(PASSING, outcomes, strict=True)), folder
 
 
@@ -192,7 +163,7 @@ def test_somebody_elses_commit_meanwhile_is_built_upon_but_no_release_is_put_ove
         r"POST .*user/beside/commit/": _somebody(beside, {"notes.md": b"Theirs."}),
         r"POST .*user/over/commit/": _somebody(over, theirs),
     }
-    first, second = _published(hub, tmp_path / "home", (folder, "beside", {}), (folder, "over", {}))
+    first, second = published(hub, tmp_path / "home", [(folder, "beside", {}), (folder, "over", {})])
     assert first["error"] is None
     assert dict(beside.main.files) == {**GITATTRIBUTES, "notes.md": b"Theirs.", **held(folder)}
     assert second["error"] == "UserError" and "Somebody else published to user/over" in second["message"]
@@ -229,7 +200,7 @@ def refused(tmp_path_factory: pytest.TempPathFactory) -> tuple[HubServer, dict[s
     hub.add(_repo("foreign", {"manifest.json": b'{"format": "of a web page"}'}))
     folders = {"card": card, "licence": licence, "changing": changing}
     names = [name.removeprefix("user/") for _, name in hub.repos]
-    outcomes = _published(hub, at / "home", *[(folders.get(name, folder), name, {}) for name in names])
+    outcomes = published(hub, at / "home", [(folders.get(name, folder), name, {}) for name in names])
     return hub, dict(zip(names, outcomes, strict=True))
 
 
