@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 
+from latentlens_dag.cli import cli
 from latentlens_dag.errors import UserError
+from latentlens_dag.home import Home
 from latentlens_dag.publication import staged_release
+from latentlens_dag.publish import publish
 from tests.hub_server import Fault, HubServer, Repo
 from tests.publications import FILES, LEAST_LARGE, TOKEN, content, held, published, stage
 
@@ -279,6 +282,40 @@ def test_a_damaged_folder_is_refused(folder: Path, damage: Callable[[Path], None
     damage(folder / "parts" / "a.bin")
     with pytest.raises(UserError, match=rf"is damaged, and is not published: {message}"):
         staged_release(folder)
+
+
+@pytest.mark.parametrize(
+    ("repo_id", "how", "message"),
+    [
+        ("name", {}, "write it as user/name"),
+        ("user/a--b", {}, "write it as user/name"),
+        ("user/name", {"tag": "main"}, "cannot be a tag"),
+        ("user/name", {"tag": "0123abc"}, "cannot be a tag"),
+        ("user/name", {"tag": "v1", "create_pr": True}, "merge the pull request first"),
+    ],
+)
+def test_names_that_the_hub_would_not_take_are_refused(
+    folder: Path, repo_id: str, how: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        publish(folder, repo_id, **how)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["demo2"], r"no staged release 'demo2' in .*There are: demo\."),
+        (["{home}/warehouse/release/demo"], r"say which repository it goes to with --repo-id"),
+        (["demo", "--repo-id", "user/name"], r"needs a token"),
+    ],
+)
+def test_a_release_is_named_as_in_the_home_or_is_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    stage(Home(tmp_path).warehouse.release("demo"))
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    with pytest.raises(UserError, match=message):
+        cli.main(["publish", *(one.format(home=tmp_path) for one in arguments), "--home", str(tmp_path)])
 
 
 def test_a_damaged_folder_or_a_missing_token_is_told_before_the_hub_is_asked(folder: Path) -> None:
