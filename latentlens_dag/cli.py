@@ -13,7 +13,7 @@ import traceback
 
 import click
 
-from latentlens_dag.commands import asking, building, comparing, keeping, models, pulling
+from latentlens_dag.commands import asking, building, comparing, keeping, models, publishing, pulling
 from latentlens_dag.errors import GO_ON, Interrupted, UserError
 from latentlens_dag.home import find_home
 from latentlens_dag.machine import way_out
@@ -39,6 +39,7 @@ for command in (
     pulling.pull,
     models.import_index,
     models.inspect_model,
+    publishing.publish,
 ):
     cli.add_command(command)
 

@@ -123,6 +123,10 @@ class Warehouse:
         """JSON: the self-checks of the study's model."""
         return self.study(study) / "model_checks.json"
 
+    def release(self, release: str) -> Path:
+        """The folder of a staged release: its files as they go to the Hub, with manifest.json."""
+        return self.root / "release" / release
+
     def shape(self, kind: str, name: str) -> Path:
         """JSON: the partitions, layers and lenses that a set now has; kind is images, texts, index or study.
 

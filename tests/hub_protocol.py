@@ -87,7 +87,7 @@ def answer_of(hub: Hub, path: str, asked: Asked | None, headers: Mapping[str, st
     """The answer to a request; this is all of the Hub there is."""
     known = "Authorization" in headers
     if path in _GENERAL:
-        return _GENERAL[path](hub, headers, body) if known else refusal(401, "")
+        return _GENERAL[path](hub, headers, body) if known or path == _CARD else refusal(401, "")
     if asked is None:
         return refusal(404, "")
     repo = hub.repos.get((asked.kind, asked.name))
@@ -212,7 +212,10 @@ def _preupload(_: Hub, repo: Repo, commit: str, asked: Asked) -> Answer:
 
 def _commit(_: Hub, repo: Repo, head: str, asked: Asked) -> Answer:
     """One commit on what is the newest, or nothing at all."""
-    lines = [json.loads(line) for line in asked.body.splitlines()]
+    try:
+        lines = [json.loads(line) for line in asked.body.splitlines()]
+    except ValueError:
+        return refusal(400, "BadRequest")
     header = next(line["value"] for line in lines if line["key"] == "header")
     if header.get("parentCommit", head) != head:
         return refusal(412, "PreconditionFailed", message="A commit has happened since. Please refresh and try again.")
@@ -220,7 +223,7 @@ def _commit(_: Hub, repo: Repo, head: str, asked: Asked) -> Answer:
     for line in lines:
         path = line["value"].get("path")
         if line["key"] == "file":
-            changes[path] = base64.b64decode(line["value"]["content"], validate=True)
+            changes[path] = base64.b64decode(line["value"]["content"])
         elif line["key"] == "lfsFile":
             if line["value"]["oid"] not in repo.objects:
                 return refusal(400, "BadRequest", message=f"LFS pointer of {path} points to a file that is not there")
@@ -335,14 +338,16 @@ def _card(_: Hub, __: Mapping[str, str], body: bytes) -> Answer:
     if found is None:
         return as_json({"errors": [], "warnings": [{"message": "empty or missing yaml metadata in repo card"}]})
     try:
-        yaml.safe_load(found[1])
+        facts = yaml.safe_load(found[1])
     except yaml.YAMLError as error:
         return as_json({"errors": [{"message": str(error)}], "warnings": []}, status=400)
-    return as_json({"errors": [], "warnings": []})
+    wrong = [{"message": '"license" must be a string'}] if not isinstance(facts.get("license", ""), str) else []
+    return as_json({"errors": wrong, "warnings": []}, status=400 if wrong else 200)
 
 
+_CARD = "/api/validate-yaml"
 _GENERAL: dict[str, Callable[[Any, Mapping[str, str], bytes], Answer]] = {
     "/api/repos/create": _create,
     "/api/whoami-v2": _who,
-    "/api/validate-yaml": _card,
+    _CARD: _card,
 }

@@ -36,12 +36,14 @@ class Fault:
 
     kind: int | Literal["reset", "lost", "truncated", "flipped", "flipped_sent"]
     """A status; `reset`: the connection is closed before the request has an effect; `lost`: after it, without an
-    answer; `truncated`: half the answer's body; `flipped`: a byte of the answer's body, `flipped_sent`: the request's."""
+    answer; `truncated`: half its body; `flipped`: a byte of the answer's body; `flipped_sent`: of the request's."""
     pattern: str = ""
-    """Regular expression of `METHOD /path?query`."""
+    """Regular expression of `METHOD /path?query`; where the path names no repository, a space and the body follow."""
     at: int = 1
     times: int = 1
     headers: Mapping[str, str] = field(default_factory=dict)
+    after: bytes = b""
+    """What the flipped byte comes after; by default, it is the one in the middle."""
     seen: int = 0
 
     def strikes(self, request: str) -> bool:
@@ -146,9 +148,9 @@ class HubServer:
             return Answer(failing[0], f"No, {headers.get('Authorization')}.".encode())
         return answer_of(self, urlsplit(url).path, Asked.parse(url, headers, body), headers, body)
 
-    def fault(self, method: str, url: str) -> Fault | None:
+    def fault(self, request: str) -> Fault | None:
         """What goes wrong with this request."""
-        return next((fault for fault in self.faults if fault.strikes(f"{method} {url}")), None)
+        return next((fault for fault in self.faults if fault.strikes(request)), None)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -159,18 +161,19 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         body = self._body()
         with self.hub.lock:
-            fault = self.hub.fault(self.command, self.path)
+            named = "" if f"/{self.hub.user}/" in self.path else f" {body.decode(errors='replace')}"
+            fault = self.hub.fault(f"{self.command} {self.path}{named}")
             kind = fault.kind if fault else None
             if kind == "reset" or (fault and isinstance(kind, int)):
                 self.hub.requests.append(f"{self.command} {unquote(urlsplit(self.path).path)}")
                 answer = self._refused(fault) if kind != "reset" else None
             else:
-                sent = _flipped(body) if kind == "flipped_sent" else body
+                sent = _flipped(body, fault.after) if fault and kind == "flipped_sent" else body
                 answer = self.hub.answer(self.command, self.path, self.headers, sent)
         if answer is None or kind == "lost":
             self.close_connection = True
             return
-        self._send(answer, kind)
+        self._send(answer, fault)
 
     def _refused(self, fault: Fault) -> Answer:
         """A refusal that quotes the token, as a careless server may."""
@@ -178,7 +181,8 @@ class _Handler(BaseHTTPRequestHandler):
         code = {"X-Error-Message": "Invalid credentials in Authorization header"} if fault.kind == 401 else {}
         return Answer(int(fault.kind), json.dumps({"error": quoted}).encode(), {**code, **fault.headers})
 
-    def _send(self, answer: Answer, kind: object) -> None:
+    def _send(self, answer: Answer, fault: Fault | None) -> None:
+        kind = fault.kind if fault else None
         status, content, headers = answer
         self.send_response(status)
         for name, value in {"Content-Length": str(len(content)), **headers}.items():
@@ -189,7 +193,7 @@ class _Handler(BaseHTTPRequestHandler):
         if kind == "truncated":
             content, self.close_connection = content[: len(content) // 2], True
         self.hub.sent_bytes += len(content)
-        self.wfile.write(_flipped(content) if kind == "flipped" else content)
+        self.wfile.write(_flipped(content, fault.after) if fault and kind == "flipped" else content)
 
     def _body(self) -> bytes:
         """What came with the request, in one piece or in chunks."""
@@ -208,10 +212,10 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
-def _flipped(content: bytes) -> bytes:
-    """The content with a bit of its middle byte changed."""
-    middle = len(content) // 2
-    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :] if content else content
+def _flipped(content: bytes, after: bytes) -> bytes:
+    """The content with a bit of one byte changed."""
+    at = content.find(after) + len(after) if after in content and after else len(content) // 2
+    return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :] if content else content
 
 
 _ALONE = ["unshare", "--map-root-user", "--net"]

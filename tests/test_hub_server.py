@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.hub_repo import CREATED, sha256
 from tests.hub_server import COMMIT, HubServer, Repo, blob_id, can_be_alone
 
 FILES = {
@@ -74,6 +75,82 @@ def test_the_client_reads_a_repository_as_it_was_given(tmp_path: Path, kind: str
     }
     assert hub.asked(rf"^GET /api/{kind}s/user/name/tree/{COMMIT}$") > 3  # pages
     assert hub.asked(rf"^HEAD /(datasets/)?user/name/resolve/{COMMIT}/no$") == 1
+
+
+WRITER = """
+import json
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, errors, hf_hub_download
+api, of = HfApi(), {"repo_type": "dataset"}
+url = api.create_repo("user/new", private=True, exist_ok=True, **of)
+first = api.create_commit("user/new", [CommitOperationAdd("a/large", b"1" * 5000), CommitOperationAdd("small", b"2")],
+                          commit_message="first", **of)
+api.create_tag("user/new", tag="v1", revision=first.oid, **of)
+change = [CommitOperationAdd("a/large", b"3" * 2000), CommitOperationDelete("small")]
+second = api.create_commit("user/new", change, commit_message="second", parent_commit=first.oid, **of)
+proposed = api.create_commit("user/new", [CommitOperationAdd("b", b"4")], commit_message="pr", create_pr=True, **of)
+
+def failure(ask):
+    try:
+        return ask()
+    except Exception as error:
+        return [type(error).__name__, error.response.status_code]
+
+def tree(revision):
+    found = api.list_repo_tree("user/new", recursive=True, revision=revision, **of)
+    return {one.path: one.lfs.sha256 if one.lfs else one.blob_id for one in found if hasattr(one, "blob_id")}
+
+def part(revision):
+    return open(hf_hub_download("user/new", "a/large", revision=revision, **of)).read()[:3]
+
+refs = api.list_repo_refs("user/new", include_pull_requests=True, **of)
+stale = lambda: api.create_commit("user/new", [CommitOperationAdd("c", b"5")], commit_message="c",
+                                  parent_commit=first.oid, **of)
+print(json.dumps({
+    "who": api.whoami()["name"],
+    "private": api.repo_info("user/new", **of).private,
+    "trees": [tree("v1"), tree("main"), tree(proposed.pr_revision)],
+    "parts": [part("v1"), part("main")],
+    "refs": [[(one.name, one.target_commit) for one in kind] for kind in (refs.tags, refs.branches)],
+    "pulls": [one.ref for one in refs.pull_requests],
+    "commits": [one.title for one in api.list_repo_commits("user/new", **of)],
+    "oids": [first.oid, second.oid],
+    "failures": [
+        failure(stale),
+        failure(lambda: api.create_tag("user/new", tag="v1", **of)),
+        failure(lambda: api.create_repo("other/new", **of)),
+        failure(lambda: api.repo_info("user/new", token=False, **of)),
+    ],
+}))
+"""
+
+
+def test_the_client_writes_commits_that_later_ones_leave_as_they_are(tmp_path: Path) -> None:
+    hub = HubServer(page=1, part_bytes=3000)
+    run = hub.run(WRITER, home=tmp_path / "home", HF_TOKEN="hf_secret")
+    assert run.returncode == 0, run.stderr
+    found = json.loads(run.stdout)
+    first, second = found["oids"]
+    one, two, attributes = sha256(b"1" * 5000), sha256(b"3" * 2000), blob_id(CREATED[".gitattributes"])
+    assert found == {
+        "who": "user",
+        "private": True,
+        "trees": [
+            {".gitattributes": attributes, "a/large": one, "small": blob_id(b"2")},
+            {".gitattributes": attributes, "a/large": two},
+            {".gitattributes": attributes, "a/large": two, "b": blob_id(b"4")},
+        ],
+        "parts": ["111", "333"],
+        "refs": [[["v1", first]], [["main", second]]],
+        "pulls": ["refs/pr/1"],
+        "commits": ["second", "first", "initial commit"],
+        "oids": [first, second],
+        "failures": [
+            ["HfHubHTTPError", 412],
+            ["HfHubHTTPError", 409],
+            ["HfHubHTTPError", 403],
+            ["RepositoryNotFoundError", 401],
+        ],
+    }
 
 
 @pytest.mark.parametrize("code", ["socket.create_connection(('127.0.0.1', 9))", "socket.getaddrinfo('else.where', 80)"])

@@ -1,0 +1,378 @@
+"""Publishing a release to the Hugging Face Hub: sent ahead, put on main by one commit, read again, tagged.
+
+What a newcomer gets wrong: an answer that does not come says nothing about what happened. After a commit whose answer
+was lost, what main holds decides: if it is the release, the commit was made; if not, it was not, for a commit is made
+whole or not at all.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence, Set
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from latentlens_dag.errors import UserError
+from latentlens_dag.hub_calls import HubFailure, ask_hub
+from latentlens_dag.hub_datasets import DATASET_ID
+from latentlens_dag.publication import (
+    KIND,
+    MAIN,
+    Plan,
+    Staged,
+    Tell,
+    Tree,
+    compared,
+    earlier_files,
+    read_tree,
+    staged_release,
+)
+from latentlens_dag.release_manifest import MANIFEST
+from latentlens_dag.release_tag import require_free_tag, require_tag_name, set_tag
+
+if TYPE_CHECKING:
+    from huggingface_hub import CommitOperationAdd
+
+_COMMITS = 3  # tries
+_SENT_TOGETHER = 64  # files, between two lines of progress
+_PULLS = 5  # the newest ones, among which ours may be
+_UNCHANGED = "Nothing on main was changed; run again to go on."
+_UNKNOWN = "A commit is made whole or not at all; run again to see whether it was, and to go on."
+
+
+class PublicationFailed(Exception):
+    """A publication came to no end, by no mistake of the user's; the message says what main holds and what to do."""
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What was done."""
+
+    plan: Plan
+    commit: str
+    """That holds the release."""
+    committed: bool
+    """False where the repository, or a pull request, held the release before."""
+    pull_request: str | None
+    """`refs/pr/1`; None where the commit is on main."""
+    tag: str | None
+
+
+class _Made(NamedTuple):
+    """A commit that holds the release."""
+
+    commit: str
+    pull_request: str | None = None
+    new: bool = True
+    """False where an earlier publication made it."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What the steps of a publication share."""
+
+    staged: Staged
+    repo_id: str
+    ours: Set[str]
+    """The files of main that may be replaced or deleted."""
+    create_pr: bool
+    tell: Tell
+
+    def left(self, tree: Tree) -> Plan:
+        """What is still to be changed."""
+        return compared(self.staged, self.repo_id, tree, self.ours | self.staged.files.keys())
+
+
+def plan_publication(
+    folder: Path, repo_id: str, *, tag: str | None = None, private: bool = False, tell: Tell = lambda _: None
+) -> Plan:
+    """What `publish` would change; nothing is sent.
+
+    Args:
+        folder: the release.
+        repo_id: user/name; it need not exist.
+        tag: as of `publish`.
+        private: as of `publish`.
+        tell: takes lines of progress.
+
+    Raises:
+        UserError: as `publish`, as far as it can be known before.
+        PublicationFailed: where the Hub fails.
+    """
+    _require_names(repo_id, tag)
+    staged = staged_release(folder, tell)
+    with _failing(repo_id, _UNCHANGED):
+        return _planned(staged, repo_id, read_tree(repo_id), tag, private)[1]
+
+
+def publish(
+    folder: Path,
+    repo_id: str,
+    *,
+    tag: str | None = None,
+    create_pr: bool = False,
+    private: bool = False,
+    tell: Tell = lambda _: None,
+) -> Publication:
+    """Put a release on the Hub by one commit, or do nothing where it is there; may be run again after any failure.
+
+    Args:
+        folder: the release; it is compared with its manifest before anything is sent.
+        repo_id: user/name; it is created where it does not exist.
+        tag: names the commit of main that holds the release, for ever.
+        create_pr: propose the commit as a pull request, and leave main as it is.
+        private: create the repository as a private one; one that exists must be private.
+        tell: takes lines of progress.
+
+    Raises:
+        UserError: where the folder is damaged, the repository holds what is no release or another one, is public
+            though `private` is asked for, the tag names another commit, the token is missing or may not write, or
+            somebody else published meanwhile.
+        PublicationFailed: where the Hub, or the way to it, fails.
+    """
+    _require_names(repo_id, tag)
+    if tag and create_pr:
+        raise UserError("A tag names what main holds: merge the pull request first, then publish again with --tag.")
+    _require_token()
+    staged = staged_release(folder, tell)
+    with _failing(repo_id, _UNCHANGED):
+        ours, plan, tree = _begun(staged, repo_id, tag, private, tell)
+    job = _Job(staged, repo_id, ours, create_pr, tell)
+    tell(_told(plan))
+    made = _put(job, tree, plan)
+    if tag:
+        with _failing(repo_id, f"Main holds the release, without the tag {tag}; run again to set it."):
+            set_tag(repo_id, tag, made.commit)
+    return Publication(plan, made.commit, made.new, made.pull_request, tag)
+
+
+def _require_names(repo_id: str, tag: str | None) -> None:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError:
+        repo_id = ""
+    if not DATASET_ID.fullmatch(repo_id):
+        raise UserError("The repository's name is none that the Hub takes: write it as user/name.")
+    if tag is not None:
+        require_tag_name(tag)
+
+
+def _require_token() -> None:
+    from huggingface_hub import get_token
+
+    if get_token() is None:
+        raise UserError(
+            "Publishing needs a token of the Hub that may write: log in with `hf auth login`, or set HF_TOKEN."
+        )
+
+
+@contextmanager
+def _failing(repo_id: str, state: str) -> Iterator[None]:
+    """Tell a failure of the Hub with what it left behind."""
+    try:
+        yield
+    except HubFailure as failure:
+        told = failure
+    else:
+        return
+    if told.status == 401:
+        raise UserError(
+            f"The Hub does not take your token (status 401; {repo_id}): it is wrong or has expired. Log in again with "
+            f"`hf auth login`, or set HF_TOKEN. {state}"
+        )
+    if told.status == 403:
+        raise UserError(
+            f"Your token may not write to {repo_id} (status 403): take a name of your own or of an organization that "
+            f"you may write to, and a token with the right to write. {state}"
+        )
+    raise PublicationFailed(f"{told} {state}")
+
+
+def _planned(staged: Staged, repo_id: str, tree: Tree, tag: str | None, private: bool) -> tuple[Set[str], Plan]:
+    """Which files are ours, and what is to change; refused before anything is sent."""
+    if private and tree.commit and not tree.private:
+        raise UserError(
+            f"{repo_id} of the Hub exists and is public: make it private in its settings first, or leave out --private."
+        )
+    ours = earlier_files(staged, repo_id, tree)
+    plan = compared(staged, repo_id, tree, ours)
+    if tag and tree.commit:
+        require_free_tag(tag, repo_id, tree.commit if plan.empty else None)
+    return ours, plan
+
+
+def _begun(staged: Staged, repo_id: str, tag: str | None, private: bool, tell: Tell) -> tuple[Set[str], Plan, Tree]:
+    """The same, with the repository there."""
+    from huggingface_hub import HfApi
+
+    tree = read_tree(repo_id)
+    if tree.commit is None:
+        tell(f"Creating {repo_id}")
+        visible = True if private else None  # None: as the namespace has it
+        make = partial(HfApi().create_repo, repo_id, repo_type=KIND, private=visible, exist_ok=True)
+        ask_hub(make, f"Creating {repo_id}")
+        tree = read_tree(repo_id)
+        if tree.commit is None:
+            raise HubFailure(f"Creating {repo_id}", None, "it is not there yet", passing=True)
+    return (*_planned(staged, repo_id, tree, tag, private), tree)
+
+
+def _told(plan: Plan) -> str:
+    if plan.empty:
+        return f"{plan.repo_id} holds the release already"
+    counts = f"{len(plan.adds):,} to add, {len(plan.replacements):,} to replace, {len(plan.deletions):,} to delete"
+    return f"{plan.repo_id}: {counts}, {len(plan.unchanged):,} unchanged; {plan.upload_bytes:,} bytes to send"
+
+
+def _put(job: _Job, tree: Tree, plan: Plan) -> _Made:
+    """Bring the release there, by one commit; the commit, after reading again what it holds."""
+    if plan.empty:
+        assert tree.commit is not None  # or everything were to be added
+        return _Made(tree.commit, new=False)
+    return _propose(job, tree, plan) if job.create_pr else _commit_to_main(job, tree, plan)
+
+
+def _commit_to_main(job: _Job, tree: Tree, plan: Plan) -> _Made:
+    state = _UNCHANGED
+    for _ in range(_COMMITS):
+        with _failing(job.repo_id, state):
+            made = _commit(job, plan, _sent(job, plan))
+        with _failing(job.repo_id, _UNKNOWN):
+            now = _read_again(job, made)
+        left = job.left(now)
+        if left.empty and now.commit is not None:
+            return _Made(now.commit)
+        if made is not None:
+            state = f"Main of {job.repo_id} is not what was sent; run again to put it right."
+        elif now.commit != plan.parent:
+            _require_same_release(job, tree, now)
+        tree, plan = now, left
+    raise PublicationFailed(f"{job.repo_id} took no commit in {_COMMITS} tries. {state}")
+
+
+def _propose(job: _Job, tree: Tree, plan: Plan) -> _Made:
+    """Bring the release into a pull request, unless an earlier try did; a second one is never made."""
+    for tried in range(_COMMITS):
+        with _failing(job.repo_id, _UNCHANGED):
+            if found := _proposed(job):
+                return found._replace(new=tried > 0)
+            made = _commit(job, plan, _sent(job, plan))
+            now = _read_again(job, made)
+        left = job.left(now)
+        if made is not None and not left.empty:
+            told = f"{made.pull_request} of {job.repo_id} is not what was sent: close it, then run again."
+            raise PublicationFailed(f"{told} {_UNCHANGED}")
+        if made is not None or left.empty:
+            return made or _Made(now.commit or "")
+        if now.commit != plan.parent:
+            _require_same_release(job, tree, now)
+        tree, plan = now, left
+    raise PublicationFailed(f"{job.repo_id} took no commit in {_COMMITS} tries. {_UNCHANGED}")
+
+
+def _read_again(job: _Job, made: _Made | None) -> Tree:
+    job.tell(f"Reading again what {job.repo_id} holds")
+    return read_tree(job.repo_id, made.commit if made else MAIN)
+
+
+def _require_same_release(job: _Job, before: Tree, now: Tree) -> None:
+    """Refuse to go on where somebody else published between our look and our commit."""
+    if before.files.get(MANIFEST) != now.files.get(MANIFEST):
+        raise UserError(
+            f"Somebody else published to {job.repo_id} meanwhile (main is at {now.commit}), and this release was not "
+            "put over it. Look at what is there; run again if yours is to replace it."
+        )
+
+
+def _sent(job: _Job, plan: Plan) -> list[CommitOperationAdd]:
+    """The files that change, the large ones sent ahead; what the Hub has already does not travel."""
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    _require_good_card(job, plan)
+    adds = [CommitOperationAdd(file.path, job.staged.folder / file.path) for file in plan.changed]
+    waiting, done = iter(adds), 0
+    while batch := list(islice(waiting, _SENT_TOGETHER)):
+        _send(HfApi(), job, batch)
+        done += len(batch)
+        job.tell(f"Sent {done:,} of {len(adds):,} files")
+    for add in adds:
+        if add.upload_info.sha256.hex() != job.staged.files[add.path_in_repo].sha256:
+            raise UserError(f"{add.path_in_repo} of {job.staged.folder} was changed while it was sent. {_UNCHANGED}")
+    return adds
+
+
+def _send(api: Any, job: _Job, adds: Sequence[CommitOperationAdd]) -> None:
+    """Send the large files among these."""
+    how: dict[str, Any] = {"repo_type": KIND, "revision": MAIN, "create_pr": job.create_pr, "free_memory": False}
+    how["gitignore_content"] = ""  # or the repository's .gitignore would leave files out
+    ask_hub(partial(api.preupload_lfs_files, job.repo_id, adds, **how), f"Sending files to {job.repo_id}", tries=1)
+
+
+def _require_good_card(job: _Job, plan: Plan) -> None:
+    """Let the Hub look at the card before anything is sent."""
+    from huggingface_hub import DatasetCard
+    from yaml import YAMLError
+
+    if "README.md" not in {file.path for file in plan.changed}:
+        return
+    card = job.staged.folder / "README.md"
+    wrong = f"The Hub does not take the card, {card}: its YAML, between the lines `---`, is wrong"
+    try:
+        check = partial(DatasetCard(card.read_text(encoding="utf-8")).validate, repo_type=KIND)
+        ask_hub(check, "Checking the card")
+    except (YAMLError, ValueError) as error:
+        raise UserError(f"{wrong} ({' '.join(str(error).split())}). {_UNCHANGED}") from None
+    except HubFailure as failure:
+        if failure.status != 400:
+            raise
+        raise UserError(f"{wrong}. {_UNCHANGED}") from None
+
+
+def _commit(job: _Job, plan: Plan, adds: Sequence[CommitOperationAdd]) -> _Made | None:
+    """Make the commit on the parent that the plan was made for; None where it was not made, or nobody knows."""
+    from huggingface_hub import CommitOperationDelete, HfApi
+
+    manifest = job.staged.manifest
+    operations: list[Any] = [*adds, *(CommitOperationDelete(path, is_folder=False) for path in plan.deletions)]
+    job.tell(f"Making one commit of {len(operations):,} changes")
+    call = partial(
+        HfApi().create_commit,
+        job.repo_id,
+        operations,
+        commit_message=f"Publish {manifest.name}",
+        commit_description=f"By latentlens-dag {manifest.package_version}.",
+        repo_type=KIND,
+        revision=MAIN,
+        create_pr=job.create_pr,
+        parent_commit=plan.parent,
+    )
+    try:
+        made = ask_hub(call, f"The commit to {job.repo_id}", tries=1)
+    except HubFailure as failure:
+        if not (failure.passing or failure.status == 412):
+            raise
+        job.tell(str(failure))
+        time.sleep(2 if failure.wait is None else failure.wait)
+        return None
+    return _Made(made.oid, made.pr_revision)
+
+
+def _proposed(job: _Job) -> _Made | None:
+    """The newest pull request that holds the release, made by an earlier try."""
+    from huggingface_hub import HfApi
+
+    call = partial(HfApi().list_repo_refs, job.repo_id, repo_type=KIND, include_pull_requests=True)
+    pulls = ask_hub(call, f"Reading the pull requests of {job.repo_id}").pull_requests or []
+    newest = sorted(pulls, key=lambda pull: int(pull.ref.rpartition("/")[2]), reverse=True)
+    for pull in newest[:_PULLS]:
+        tree = read_tree(job.repo_id, pull.target_commit)
+        if tree.commit and MANIFEST in tree.files and job.left(tree).empty:
+            return _Made(tree.commit, pull.ref)
+    return None

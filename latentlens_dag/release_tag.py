@@ -1,0 +1,70 @@
+"""Tags of published releases: a name that a commit of main has for ever.
+
+What a newcomer gets wrong: the client's `exist_ok` keeps a tag that names another commit and says nothing. Here a tag
+is looked up before and after, and is never moved.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from functools import partial
+
+from latentlens_dag.errors import UserError
+from latentlens_dag.hub_calls import TRIES, HubFailure, ask_hub
+from latentlens_dag.publication import KIND, MAIN
+
+_TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_COMMIT = re.compile(r"[0-9a-f]{7,40}")
+
+
+def require_tag_name(tag: str) -> None:
+    """Refuse what cannot be a tag, or would be taken for a branch or a commit.
+
+    Raises:
+        UserError: where it is so.
+    """
+    if not _TAG.fullmatch(tag) or tag == MAIN or _COMMIT.fullmatch(tag):
+        raise UserError(f"`--tag {tag!a}` cannot be a tag: take letters, digits, `.`, `_` and `-`, such as v1.0.0.")
+
+
+def require_free_tag(tag: str, repo_id: str, commit: str | None) -> bool:
+    """Whether a tag is still to be set.
+
+    Args:
+        tag: its name.
+        repo_id: user/name.
+        commit: what it is to name; None for a commit that is not made yet.
+
+    Raises:
+        UserError: where it names another commit.
+        HubFailure: where the Hub fails.
+    """
+    from huggingface_hub import HfApi
+
+    refs = ask_hub(partial(HfApi().list_repo_refs, repo_id, repo_type=KIND), f"Reading the tags of {repo_id}")
+    there = next((one.target_commit for one in refs.tags if one.name == tag), None)
+    if there is not None and there != commit:
+        raise UserError(
+            f"{repo_id} of the Hub has a tag {tag}, which names another commit ({there}). A tag is never moved: take "
+            "a new one."
+        )
+    return there is None
+
+
+def set_tag(repo_id: str, tag: str, commit: str) -> None:
+    """Let a tag name a commit; what is there decides, whatever the answer. Errors as `require_free_tag`."""
+    from huggingface_hub import HfApi
+
+    call = partial(HfApi().create_tag, repo_id, tag=tag, revision=commit, repo_type=KIND)
+    for _ in range(TRIES):
+        if not require_free_tag(tag, repo_id, commit):
+            return
+        try:
+            ask_hub(call, f"Setting the tag {tag} of {repo_id}", tries=1)
+        except HubFailure as failure:
+            if not (failure.passing or failure.status == 409):
+                raise
+            failed = failure
+            time.sleep(2 if failure.wait is None else failure.wait)
+    raise failed
