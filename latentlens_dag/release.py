@@ -92,11 +92,11 @@ def stage_tables(
     with atomic_path(final) as folder:
         folder.mkdir()
         with opened_catalogs(warehouse, names, final) as connection:
-            write_tables(connection, folder, names, corpora, thumbnails=thumbnails, sentences=sentences)
+            shown = write_tables(connection, folder, names, corpora, thumbnails=thumbnails, sentences=sentences)
         examples = _write_examples(warehouse, folder, names) if thumbnails else []
         rows = footers(folder)
         _write_queries(folder, set(rows))
-        facts = {study.name: _provenance(warehouse, study) for study in studies}
+        facts = {study.name: _provenance(warehouse, study, shown[study.name]) for study in studies}
         write_text(tables_card(folder, about, facts, rows, examples), folder / "README.md")
         return write_manifest(folder, "tables", about.name, facts)
 
@@ -160,7 +160,7 @@ def _small_webp(picture: Image.Image) -> bytes:
     return content
 
 
-def _provenance(warehouse: Warehouse, study: ReleasedStudy) -> dict[str, Any]:
+def _provenance(warehouse: Warehouse, study: ReleasedStudy, shown: int) -> dict[str, Any]:
     """Where a study comes from: what was declared, and what the warehouse recorded of it."""
     made = list(Manifest(warehouse.root).records(f"study/{study.name}"))
     weights = {record.inputs[study.model] for record in made if study.model in record.inputs}
@@ -172,7 +172,8 @@ def _provenance(warehouse: Warehouse, study: ReleasedStudy) -> dict[str, Any]:
         "sentences": rows_of([warehouse.sentences(study.corpus)]),
         "occurrences": rows_of(occurrence_files(warehouse, study.index)),
     }
-    return {**declared, "model": model, "index": {**declared["index"], **read}, "versions": versions}
+    index, images = {**declared["index"], **read}, {**declared["images"], "count": shown}
+    return {**declared, "model": model, "index": index, "images": images, "versions": versions}
 
 
 def occurrence_files(warehouse: Warehouse, index: str) -> list[Path]:
@@ -196,3 +197,13 @@ def checked_name(repo_id: str, place: str) -> str:
             "`.`, `_` and `-`."
         )
     return repo_id
+
+
+def checked_license(license: str, place: str) -> str:
+    """A licence as the Hub names them, or an error that says what is wrong with it at `place`."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]{0,63}", license):
+        raise UserError(
+            f"`license: {license}` of {place} is no licence as the Hub names them: apache-2.0, cc-by-4.0, other, ... "
+            "What is to be said in words about pictures or texts goes into `image_license` and `text_license`."
+        )
+    return license

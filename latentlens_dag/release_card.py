@@ -184,7 +184,7 @@ def _made(study: str, facts: Facts) -> str:
     model, shown = facts["model"], facts["images"]
     lines = [
         f"model: {_model(model)}",
-        f"{facts['kind']}: {shown['count']:,} of `{shown['name']}`",
+        f"{facts['kind']}: {shown['count']:,} of `{shown['name']}`, from {escaped(shown['source'])}",
         *([f"prompt: {escaped(facts['prompt'])}"] if facts.get("prompt") else []),
         f"visual layers: {_numbers(facts['visual_layers'])}",
         f"lenses: {', '.join(_TITLES[lens] for lens in LENSES if lens in facts['lenses'])}, "
@@ -200,7 +200,7 @@ def _made(study: str, facts: Facts) -> str:
 def _index_lines(index: Facts) -> list[str]:
     return [
         f"`{index['name']}`: states of {_model(index['model'])}",
-        f"corpus: {index['sentences']:,} sentences of `{index['corpus']}`",
+        f"corpus: {index['sentences']:,} sentences of `{index['corpus']}`, from {escaped(index['source'])}",
         f"contextual layers: {_numbers(index['contextual_layers'])}",
         f"occurrences: {index['occurrences']:,}; at most {index['contexts_per_token']} of each token, chosen by "
         f"`{index['sampling']}`, from position {index['min_position']} on, of {index['fraction']:g} of the sentences, "

@@ -103,8 +103,8 @@ def write_tables(
     *,
     thumbnails: bool,
     sentences: Sentences,
-) -> None:
-    """Write all tables of a release of results into a folder.
+) -> dict[str, int]:
+    """Write all tables of a release of results into a folder; give the number of images, or texts, of each study.
 
     Args:
         connection: as `opened_catalogs` gives it.
@@ -129,6 +129,7 @@ def write_tables(
         _write(connection, folder / f"{table}.parquet", table, f"FROM ({rows}) ORDER BY {_ORDER[table]}")
     if sentences != "none":
         _write_sentences(connection, folder, catalogs, corpora, every=sentences == "all")
+    return {study: _shown(connection, catalog) for study, catalog in zip(studies, catalogs, strict=True)}
 
 
 def parts_of(ids: Sequence[str]) -> list[Part]:
@@ -146,6 +147,11 @@ def _by_digits(digits: int) -> list[Part]:
 def _ids(connection: duckdb.DuckDBPyConnection, table: str, column: str, catalogs: Sequence[str]) -> list[str]:
     rows = " UNION ".join(f"SELECT {column} FROM {catalog}.{table}" for catalog in catalogs)
     return [one for (one,) in connection.sql(f"FROM ({rows}) ORDER BY 1").fetchall()]
+
+
+def _shown(connection: duckdb.DuckDBPyConnection, catalog: str) -> int:
+    ((count,),) = connection.sql(f"SELECT count(DISTINCT image_id) FROM {catalog}.visual_tokens").fetchall()
+    return int(count)
 
 
 def _is_of_texts(connection: duckdb.DuckDBPyConnection, catalog: str) -> bool:
