@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from PIL import Image
 
@@ -15,6 +16,7 @@ from latentlens_dag.catalog import write_catalog
 from latentlens_dag.identity import digest, text_id
 from latentlens_dag.index_folder import index_shape
 from latentlens_dag.release import About, ReleasedStudy, stage_tables
+from latentlens_dag.release_index import ReleasedIndex, stage_index
 from latentlens_dag.release_manifest import ReleaseManifest
 from latentlens_dag.schema import (
     DIVERSITY,
@@ -32,11 +34,12 @@ from latentlens_dag.schema import (
     VISUAL_TOKENS,
 )
 from latentlens_dag.scores import interpretability
+from latentlens_dag.tables import commit_fragments, write_fragments
 from latentlens_dag.warehouse import Warehouse, write_json, write_parquet
 
 WORDS = ("dog", "cat", "owl", "fox", "tree", "grass", "moon", "lake")
 TEXTS = sorted((f"A {word} is near a {other}." for word in WORDS for other in WORDS), key=text_id)
-LAYERS, SIDE, GRID, TOP_K = (0, 4), 64, 6, 5
+LAYERS, SIDE, GRID, TOP_K, WIDTH = (0, 4), 64, 6, 5, 32
 ABOUT = About("small", "user/small", "A small release", "apache-2.0", "drawn for these tests", "written for them")
 INDEX = {
     "name": "words",
@@ -189,3 +192,31 @@ def stage(warehouse: Warehouse, *studies: str, about: About = ABOUT, **options: 
 def contents(folder: Path) -> dict[str, bytes]:
     """What a folder holds, by path."""
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def write_index(warehouse: Warehouse, name: str = "words", layers: Sequence[int] = (1, 2), rows: int = 200) -> None:
+    """An index with tables of random unit vectors, as a build leaves it, in two shards."""
+    keys = sorted(digest(f"key {number}".encode()) for number in range(rows))
+    for shard in range(2):
+        mine = keys[shard::2]
+        values = [
+            (name, key, 7, WORDS[n % 8], WORDS[n % 8], 2, 5, 1, text_id(TEXTS[n % 30])) for n, key in enumerate(mine)
+        ]
+        table = pa.Table.from_pylist([dict(zip(OCCURRENCES.names, one, strict=True)) for one in values], OCCURRENCES)
+        write_parquet(table, warehouse.occurrences(name, shard), OCCURRENCES)
+        for layer in layers:
+            vectors = np.random.default_rng((layer, shard)).standard_normal((len(mine), WIDTH)).astype(np.float32)
+            norms = np.linalg.norm(vectors, axis=1)
+            unit = (vectors / norms[:, None]).astype(np.float16)
+            record = warehouse.fragments(name, layer, shard)
+            write_fragments(warehouse.layer_table(name, layer), record, table, unit, norms, "these tests")
+    for layer in layers:
+        records = [warehouse.fragments(name, layer, shard) for shard in range(2)]
+        commit_fragments(warehouse.layer_table(name, layer), records, "made for these tests")
+    write_json(index_shape(2, layers, "model", "text"), warehouse.shape("index", name))
+
+
+def stage_words(warehouse: Warehouse, about: About = ABOUT, **options: Any) -> ReleaseManifest:
+    """Stage a release of the index `words`."""
+    index = ReleasedIndex("words", "text", INDEX, "index/words/language_model")
+    return stage_index(warehouse, about, index, **options)
