@@ -57,7 +57,7 @@ def ask_hub(call: Callable[[], T], what: str, tries: int = TRIES) -> T:
         try:
             with _limits():
                 return call()
-        except _failures() as error:
+        except Exception as error:  # a damaged answer may break the client anywhere
             if isinstance(error, OSError) and error.filename is not None:
                 raise  # of a file here
             failure = _failure(error, what)
@@ -69,14 +69,6 @@ def ask_hub(call: Callable[[], T], what: str, tries: int = TRIES) -> T:
 
 class _AskedTooMuch(Exception):
     """The Hub asks to wait longer than anybody wants to."""
-
-
-def _failures() -> tuple[type[Exception], ...]:
-    """What the client raises; a damaged answer may break it anywhere."""
-    import httpx2  # what huggingface_hub speaks HTTP with
-
-    network = (httpx2.HTTPError, httpx2.InvalidURL, OSError, _AskedTooMuch, RuntimeError)
-    return (*network, ValueError, LookupError, TypeError, AttributeError)
 
 
 def _failure(error: BaseException, what: str) -> HubFailure:

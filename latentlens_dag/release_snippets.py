@@ -7,7 +7,7 @@ snapshot, which `snapshot_download` brings once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 
 def table_snippets(repo_id: str, tables: set[str]) -> list[str]:
@@ -50,11 +50,7 @@ def _block(name: str, title: str, code: str, repo_id: str) -> str:
 
 
 def _pull(repo_id: str) -> str:
-    lines: Iterable[str] = (
-        f"latentlens-dag pull {repo_id}        # all of it, every file's hash checked",
-        f"latentlens-dag browse {repo_id}      # look at it",
-    )
-    return "\n".join(["On a command line:\n\n```bash", *lines, "```"])
+    return f"On a command line, with every file's hash checked:\n\n```bash\nlatentlens-dag pull {repo_id}\n```"
 
 
 _DATASETS = """\

@@ -123,6 +123,10 @@ class Warehouse:
         """JSON: the self-checks of the study's model."""
         return self.study(study) / "model_checks.json"
 
+    def release(self, release: str) -> Path:
+        """The folder of a staged release: its files as they go to the Hub, with manifest.json."""
+        return self.root / "release" / release
+
     def shape(self, kind: str, name: str) -> Path:
         """JSON: the partitions, layers and lenses that a set now has; kind is images, texts, index or study.
 
@@ -137,10 +141,6 @@ class Warehouse:
     def catalog(self, study: str) -> Path:
         """DuckDB file: the study's tables, materialized."""
         return self.study(study) / "catalog.duckdb"
-
-    def release(self, release: str) -> Path:
-        """Folder: a staged release, as it is published (`release.py`)."""
-        return self.root / "release" / release
 
 
 @dataclass(frozen=True)
