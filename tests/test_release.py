@@ -13,13 +13,20 @@ from latentlens_dag.release_manifest import MANIFEST, manifest_text, read_manife
 from latentlens_dag.release_tables import RELEASED_IMAGES
 from latentlens_dag.warehouse import Warehouse
 
-from .released import ABOUT, GRID, LAYERS, TEXTS, contents, image_id, stage, write_study, write_warehouse
+from .released import ABOUT, GRID, LAYERS, TEXTS, contents, image_id, stage, write_shared, write_study, write_warehouse
 
 
 @pytest.fixture(scope="module")
 def warehouse(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
     """Of three images; releases are staged into it, nothing else is changed."""
     return write_warehouse(tmp_path_factory.mktemp("released") / "warehouse")
+
+
+@pytest.fixture(scope="module")
+def staged(warehouse: Warehouse) -> Path:
+    """A release of it, which stays as it is."""
+    stage(warehouse, about=replace(ABOUT, name="staged"))
+    return warehouse.release("staged")
 
 
 def _folder(warehouse: Warehouse) -> Path:
@@ -45,23 +52,28 @@ def test_the_manifest_tells_every_file_and_is_what_was_returned(warehouse: Wareh
     assert made.tables["neighbors"].rows == 3 * GRID * GRID * len(LAYERS) * 3 * 5
 
 
-def test_no_file_says_where_it_was_made(warehouse: Warehouse) -> None:
-    stage(warehouse)
-    for path, content in contents(_folder(warehouse)).items():
+def test_no_file_says_where_it_was_made(warehouse: Warehouse, staged: Path) -> None:
+    for path, content in contents(staged).items():
         assert str(warehouse.root).encode() not in content, path
         assert warehouse.root.parent.name.encode() not in content, path
 
 
 @pytest.mark.parametrize("table", sorted(release_tables._ORDER.keys() - {"texts", "text_tokens"}))
-def test_a_release_has_the_rows_of_the_warehouse_in_order(warehouse: Warehouse, table: str) -> None:
-    stage(warehouse)
+def test_a_release_has_the_rows_of_the_warehouse_in_order(warehouse: Warehouse, staged: Path, table: str) -> None:
     order = release_tables._ORDER[table]
-    files = sorted(_folder(warehouse).glob(f"{table}/**/*.parquet")) or [_folder(warehouse) / f"{table}.parquet"]
+    files = sorted(staged.glob(f"{table}/**/*.parquet")) or [staged / f"{table}.parquet"]
     found = pl.concat([pl.DataFrame(pq.read_table(file)) for file in files])
     if table == "images":
         found = found.with_columns(pl.col("thumbnail").struct.field("bytes").alias("thumbnail"))
     with open_dataset(warehouse) as data:
         assert found.equals(pl.DataFrame(data.sql(f"FROM {table} ORDER BY {order}").to_arrow_table()))
+
+
+def test_answers_lie_in_order_of_layer_lens_token_and_rank(staged: Path) -> None:
+    for file in staged.glob("neighbors/one/*.parquet"):
+        found = pl.read_parquet(file).select("image_id", "visual_layer", "lens", "token_index", "rank").rows()
+        assert found == sorted(found)
+        assert len(found) == GRID * GRID * len(LAYERS) * 3 * 5
 
 
 def test_rows_of_one_image_are_files_of_their_own_while_there_are_few(
@@ -115,28 +127,34 @@ def test_without_leave_no_picture_goes_out(warehouse: Warehouse) -> None:
         assert pq.read_table(file)["file_name"].null_count == 0
 
 
-def test_an_example_is_small_and_of_the_first_image(warehouse: Warehouse) -> None:
-    stage(warehouse)
-    example = _folder(warehouse) / "examples" / "one.webp"
-    assert 1000 < example.stat().st_size <= 60_000
+def test_an_example_is_small_and_of_the_image_with_the_lowest_id(staged: Path, tmp_path: Path) -> None:
+    example = (staged / "examples" / "one.webp").read_bytes()
+    assert 1000 < len(example) <= 60_000
+    for number in range(3):
+        alone = Warehouse(tmp_path / str(number))
+        write_shared(alone, [[number]])
+        write_study(alone, "one", [[number]])
+        stage(alone)
+        same = (_folder(alone) / "examples" / "one.webp").read_bytes() == example
+        assert same == (image_id(number) == min(map(image_id, range(3))))
 
 
-def test_the_library_datasets_knows_the_pictures(warehouse: Warehouse) -> None:
+def test_the_library_datasets_knows_the_pictures(staged: Path) -> None:
     import datasets
 
     kinds = {field.name: datasets.Value(str(field.type)) for field in RELEASED_IMAGES if field.name != "thumbnail"}
     features = datasets.Features({**kinds, "thumbnail": datasets.Image()})
     assert features.arrow_schema.equals(RELEASED_IMAGES, check_metadata=True)
-    stage(warehouse)
-    for file in _folder(warehouse).glob("images/*.parquet"):
+    for file in staged.glob("images/*.parquet"):
         assert pq.read_schema(file).metadata == RELEASED_IMAGES.metadata
 
 
 def test_two_studies_share_their_images(tmp_path: Path) -> None:
     warehouse = write_warehouse(tmp_path / "two", images=2, batches=1)
     write_study(warehouse, "other", [[1]])
-    made = stage(warehouse, "one", "other")
+    made = stage(warehouse, "one", "other", sentences="cited")
     assert made.tables["images"].rows == 2
+    assert made.tables["sentences"].rows == 9
     assert made.tables["regions"].rows == 2
     assert [f.path for f in made.of({"neighbors"})].count(f"neighbors/other/{image_id(1)}.parquet") == 1
     assert made.tables["visual_tokens"].rows == 3 * GRID * GRID
@@ -144,9 +162,8 @@ def test_two_studies_share_their_images(tmp_path: Path) -> None:
     assert summary["study"].unique().sort().to_list() == ["one", "other"]
 
 
-def test_named_queries_go_along_where_their_tables_do(tmp_path: Path, warehouse: Warehouse) -> None:
-    stage(warehouse)
-    judged = {file.stem for file in (_folder(warehouse) / "queries").iterdir()}
+def test_named_queries_go_along_where_their_tables_do(tmp_path: Path, staged: Path) -> None:
+    judged = {file.stem for file in (staged / "queries").iterdir()}
     assert judged >= {"token", "where_word", "interpretability"}
     assert not judged & {"text", "word_in_texts"}
     other = write_warehouse(tmp_path / "unjudged", images=1, batches=1, judged=False)
@@ -166,7 +183,7 @@ def test_a_release_that_fails_leaves_the_one_before(warehouse: Warehouse, monkey
     with pytest.raises(RuntimeError):
         stage(warehouse, sentences="none")
     assert contents(_folder(warehouse)) == before
-    assert [path.name for path in _folder(warehouse).parent.iterdir()] == ["small"]
+    assert {path.name for path in _folder(warehouse).parent.iterdir()} <= {"small", "staged"}
 
 
 def test_a_study_that_is_not_built_is_told(warehouse: Warehouse) -> None:

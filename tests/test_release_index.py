@@ -9,7 +9,7 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
-from latentlens_dag.approximate import build_approximate
+from latentlens_dag import approximate
 from latentlens_dag.errors import UserError
 from latentlens_dag.identity import text_id
 from latentlens_dag.index import ContextualIndex
@@ -32,7 +32,9 @@ def warehouse(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
     warehouse = Warehouse(tmp_path_factory.mktemp("indexed") / "warehouse")
     write_shared(warehouse, [[0]])
     write_index(warehouse, layers=(1, 2, 3), rows=ROWS)
-    build_approximate(warehouse.layer_table("words", 3))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(approximate, "_QUERIES", 16)
+        approximate.build_approximate(warehouse.layer_table("words", 3))
     return warehouse
 
 
@@ -154,6 +156,7 @@ def test_a_search_over_the_network_reads_its_own_layer_and_answers_as_here(
     others = [other for other in (1, 2, 3) if other != layer]
     assert hub.asked(f"layer_0{layer}.lance/data/") and not any(hub.asked(f"layer_0{other}") for other in others)
     assert hub.asked(r"^GET .*\.parquet$") == 3  # occurrences in two parts, sentences
+    assert hub.asked(f"layer_0{layer}.lance") == hub.asked(f"/{COMMIT}/layer_0{layer}.*lance")
     assert hub.tokens == {"Bearer hf_secret"}
 
 
