@@ -166,7 +166,8 @@ class ContextualIndex:
     @cached_property
     def width(self) -> int:
         """The width of its vectors, d."""
-        return width_of(next(iter(self._tables.values())))
+        with self._folder.reading():
+            return width_of(next(iter(self._tables.values())))
 
     @property
     def rows(self) -> int:
@@ -227,10 +228,10 @@ class ContextualIndex:
         Memory grows with Q (d + k), not with the index.
         """
         chosen = self._chosen(layers)
-        queries = self._queries(states, width_of(self._tables[chosen[0]]))
         if not isinstance(k, int) or k < 1:
             raise UserError(f"`k` must be a whole number of at least 1, not {k!r}.")
         with self._folder.reading():
+            queries = self._queries(states, width_of(self._tables[chosen[0]]))
             return self._search(queries, chosen, k, unique, word, merge, exact, recall, progress)
 
     def _search(

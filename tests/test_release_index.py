@@ -193,6 +193,15 @@ def test_what_is_not_there_is_told(hub: HubServer, tmp_path: Path) -> None:
         ContextualIndex.open("hf://models/a/b")
 
 
+def test_a_layer_table_that_cannot_be_read_is_told_without_the_token(hub: HubServer, tmp_path: Path) -> None:
+    hub.failing = {r"layer_02\.lance": 403}
+    code = REFUSED.replace("index.occurrences", "index.search(np.ones((1, index.width)), layers=[2]).key")
+    done = hub.run("import numpy as np\n" + code, ADDRESS, home=tmp_path / "home", HF_TOKEN="hf_secret")
+    assert f"A layer table of {ADDRESS} cannot be read" in done.stdout
+    assert "latentlens-dag pull user/small" in done.stdout
+    assert "hf_secret" not in done.stdout + done.stderr
+
+
 def test_a_release_of_results_is_no_index(tmp_path: Path) -> None:
     warehouse = write_warehouse(tmp_path / "warehouse", images=1, batches=1)
     stage(warehouse, thumbnails=False)

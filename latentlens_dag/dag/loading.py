@@ -151,6 +151,7 @@ def _unknown_type(error: BaseException, folder: Path) -> str:
     from latentlens_dag.dag import components
 
     kinds = [one for one in vars(components).values() if isinstance(one, type) and issubclass(one, components.Declared)]
+    kinds.sort(key=lambda one: one.__module__ != components.__name__)  # those of other modules last
     known = ", ".join(f"{components.__name__}.{one.__name__}" for one in kinds if one is not components.Declared)
     named = re.findall(r"[\w.]+", str(error))  # the class or the module that is not there
     for file in sorted(folder.rglob("defs.yaml")):
