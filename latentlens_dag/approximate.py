@@ -22,7 +22,7 @@ import numpy as np
 from latentlens_dag.best import Neighbors
 from latentlens_dag.identity import to_numbers
 from latentlens_dag.search import Block, cosine_top_k
-from latentlens_dag.tables import blocks, matrix_of, open_table
+from latentlens_dag.tables import Table, blocks, matrix_of, open_table
 from latentlens_dag.warehouse import write_text
 
 if TYPE_CHECKING:
@@ -77,10 +77,10 @@ def build_approximate(table: Path) -> Approximate:
     return found
 
 
-def read_approximate(table: Path) -> Approximate | None:
+def read_approximate(table: Table) -> Approximate | None:
     """What was measured of the table's index; None where it has none, or one of an older version."""
-    path = facts_path(table)
-    if not path.is_file():
+    path = facts_path(table) if isinstance(table, Path) else table.facts_file
+    if path is None or not path.is_file():
         return None
     facts = json.loads(path.read_text(encoding="utf-8"))
     if facts["version"] != open_table(table).version:
@@ -98,7 +98,7 @@ class Plan(NamedTuple):
     """What that is worth, or why they would not do."""
 
 
-def planned(tables: Mapping[int, Path], recall: float) -> Plan:
+def planned(tables: Mapping[int, Table], recall: float) -> Plan:
     """The least work that reached a recall on every one of the tables when their indexes were measured."""
     nprobes, worth = {}, []
     for layer, table in tables.items():

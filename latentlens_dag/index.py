@@ -7,7 +7,7 @@ the residual stream that enters a block (`layers.py`), not what comes after the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,16 +18,18 @@ import numpy as np
 from latentlens_dag.approximate import MEASURED_K, Plan, approximate_top_k, planned
 from latentlens_dag.best import LabelsOf, Neighbors
 from latentlens_dag.errors import UserError
-from latentlens_dag.index_folder import IndexFolder, all_blocks, read_index_folder, readable
+from latentlens_dag.index_folder import IndexFolder, all_blocks, read_index_folder
 from latentlens_dag.layers import whole_numbers
 from latentlens_dag.lenses import OccurrenceLookup
 from latentlens_dag.search import cosine_top_k
-from latentlens_dag.tables import count_rows, open_table, width_of
+from latentlens_dag.tables import Table, count_rows, open_table, width_of
 
 if TYPE_CHECKING:
     import lance
     import polars as pl
     from numpy.typing import NDArray
+
+    from latentlens_dag.remote_index import RemoteIndex
 
 Progress = Callable[[int, int], None]
 """Called with what is done and what there is."""
@@ -77,22 +79,28 @@ _OF_OCCURRENCE = ("token_id", "token_str", "char_start", "char_end", "position",
 class ContextualIndex:
     """One language model's states of one corpus, at some contextual layers, on disk."""
 
-    def __init__(self, folder: IndexFolder) -> None:
-        """Take a folder that was found whole; use `open` or `build`."""
+    def __init__(self, folder: IndexFolder | RemoteIndex) -> None:
+        """Take an index that was found whole; use `open` or `build`."""
         self._folder = folder
         self._open_tables: dict[int, lance.LanceDataset] = {}
 
     @classmethod
     def open(cls, path: str | Path) -> ContextualIndex:
-        """Open an index for reading: one that `build` or `latentlens-dag import-index` wrote, or a warehouse's.
+        """Open an index for reading: one that `build` or `latentlens-dag import-index` wrote, a warehouse's, a release.
 
         Args:
-            path: its folder; in a home, warehouse/index/NAME. It is never written to.
+            path: its folder; in a home, warehouse/index/NAME. It is never written to. Or the address of a release on
+                the Hub, hf://datasets/user/name, with @REVISION after it if you like: then only what a search needs
+                is read, over the network.
 
         Raises:
-            UserError: where there is no index, it is half-built or damaged, of a newer format, or its tables were made
-                by different models.
+            UserError: where there is no index, it is half-built or damaged, of a newer format, its tables were made by
+                different models, or the Hub cannot be reached.
         """
+        if isinstance(path, str) and "://" in path:
+            from latentlens_dag.remote_index import open_remote_index
+
+            return cls(open_remote_index(str(path)))
         return cls(read_index_folder(Path(path)))
 
     @classmethod
@@ -137,14 +145,18 @@ class ContextualIndex:
         return cls.open(path)
 
     @property
-    def path(self) -> Path:
-        """Its folder."""
+    def path(self) -> Path | str:
+        """Its folder, or its address on the Hub."""
         return self._folder.path
+
+    @property
+    def _tables(self) -> Mapping[int, Table]:
+        return self._folder.tables
 
     @property
     def layers(self) -> list[int]:
         """The contextual layers that it has, ascending."""
-        return list(self._folder.files.tables)
+        return list(self._tables)
 
     @property
     def language_model(self) -> str:
@@ -154,7 +166,8 @@ class ContextualIndex:
     @cached_property
     def width(self) -> int:
         """The width of its vectors, d."""
-        return width_of(next(iter(self._folder.files.tables.values())))
+        with self._folder.reading():
+            return width_of(next(iter(self._tables.values())))
 
     @property
     def rows(self) -> int:
@@ -164,7 +177,7 @@ class ContextualIndex:
     @cached_property
     def occurrences(self) -> OccurrenceLookup:
         """What it knows of its occurrences, read into memory when first needed (about 150 bytes each)."""
-        return OccurrenceLookup.of_files(self._folder.files.occurrences)
+        return OccurrenceLookup.of_files(self._folder.occurrence_files)
 
     def sentences(self, ids: Iterable[str]) -> pl.DataFrame:
         """The texts of some sentences: sentence_id, text; only the parts of the file that hold them are read."""
@@ -214,10 +227,11 @@ class ContextualIndex:
 
         Memory grows with Q (d + k), not with the index.
         """
-        queries, chosen = self._queries(states), self._chosen(layers)
+        chosen = self._chosen(layers)
         if not isinstance(k, int) or k < 1:
             raise UserError(f"`k` must be a whole number of at least 1, not {k!r}.")
-        with readable(self.path):
+        with self._folder.reading():
+            queries = self._queries(states, width_of(self._tables[chosen[0]]))
             return self._search(queries, chosen, k, unique, word, merge, exact, recall, progress)
 
     def _search(
@@ -236,7 +250,7 @@ class ContextualIndex:
         words = None if word is None else among.spellings()
         labels_of = self._labels(among, unique, k)
         groups = [chosen] if merge else [[layer] for layer in chosen]
-        counts = {layer: count_rows(self._folder.files.tables[layer], words) for layer in chosen}
+        counts = {layer: count_rows(self._tables[layer], words) for layer in chosen}
         self._check_k(k, [sum(counts[layer] for layer in group) for group in groups], len(groups[0]), words)
         method = "exact"
         if not exact:
@@ -248,7 +262,7 @@ class ContextualIndex:
         parts: list[Neighbors] = []
         before = 0
         for group in groups:
-            tables = {layer: self._folder.files.tables[layer] for layer in group}
+            tables = {layer: self._tables[layer] for layer in group}
             told = lambda done, _, before=before: progress(before + done, total)  # noqa: E731
             parts.append(cosine_top_k(queries, all_blocks(tables, told, words), k, labels_of))
             before += sum(counts[layer] for layer in group)
@@ -262,13 +276,13 @@ class ContextualIndex:
             return Plan({}, "`word`, `unique` and `merge=False` are answered exactly")
         if k > MEASURED_K or queries > _FEW_QUERIES:
             return Plan({}, f"indexes are for at most {MEASURED_K} answers to {_FEW_QUERIES} queries")
-        return planned({layer: self._folder.files.tables[layer] for layer in layers}, recall)
+        return planned({layer: self._tables[layer] for layer in layers}, recall)
 
     def _opened(self, layers: list[int]) -> dict[int, lance.LanceDataset]:
         """Layer tables that stay open, and so keep what was read of their indexes."""
         for layer in layers:
             if layer not in self._open_tables:
-                self._open_tables[layer] = open_table(self._folder.files.tables[layer])
+                self._open_tables[layer] = open_table(self._tables[layer])
         return {layer: self._open_tables[layer] for layer in layers}
 
     def _joined(self, parts: list[Neighbors], k: int, method: str) -> Found:
@@ -284,18 +298,18 @@ class ContextualIndex:
             raise UserError(f"`k={k}` asks for more different answers than a layer of {self.path} has: ask for fewer.")
         return found
 
-    def _queries(self, states: Any) -> NDArray[np.floating]:
+    def _queries(self, states: Any, width: int) -> NDArray[np.floating]:
         if hasattr(states, "detach"):
             states = states.detach().cpu().double().numpy()  # NumPy has no bfloat16
         queries: NDArray[np.floating] = np.asarray(states)
         if queries.ndim != 2 or queries.dtype.kind not in "fiu":
             raise UserError(
-                f"`states` must be a matrix of numbers [queries, {self.width}], not {queries.dtype} of shape "
+                f"`states` must be a matrix of numbers [queries, {width}], not {queries.dtype} of shape "
                 f"{queries.shape}. A single state is `state[None]`."
             )
-        if queries.shape[1] != self.width:
+        if queries.shape[1] != width:
             raise UserError(
-                f"The states have width {queries.shape[1]}, the vectors of {self.path} have width {self.width}: were "
+                f"The states have width {queries.shape[1]}, the vectors of {self.path} have width {width}: were "
                 f"both made by the same language model ({self.language_model})?"
             )
         return queries

@@ -12,13 +12,13 @@ import errno
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.tables import blocks, count_rows, encoder_of
+from latentlens_dag.tables import Table, blocks, count_rows, encoder_of
 from latentlens_dag.warehouse import IndexPaths, atomic_path
 
 if TYPE_CHECKING:
@@ -57,6 +57,20 @@ class IndexFolder:
     rows: int
     """Occurrences."""
 
+    @property
+    def tables(self) -> Mapping[int, Path]:
+        """Layer tables, by contextual layer."""
+        return self.files.tables
+
+    @property
+    def occurrence_files(self) -> list[Path]:
+        """Parquet (OCCURRENCES), all parts."""
+        return self.files.occurrences
+
+    def reading(self) -> AbstractContextManager[None]:
+        """Tell errors of damaged files as what they are (`readable`)."""
+        return readable(self.path)
+
 
 def index_shape(
     parts: int,
@@ -86,6 +100,33 @@ def index_shape(
     return shape
 
 
+class Shape(NamedTuple):
+    """What `shape.json` says."""
+
+    layers: list[int]
+    parts: int
+    """Files of occurrences."""
+    language_model: str
+    corpus: str | None
+    rows: dict[int, int] | None
+
+
+def read_shape(folder: Path) -> Shape:
+    """What an index says of itself.
+
+    Raises:
+        UserError: where there is no index, it is damaged, or of a newer format.
+    """
+    shape = _read_shape(folder)
+    try:
+        layers, parts, rows = sorted(map(int, shape["layers"])), int(shape["parts"]), shape.get("rows")
+        corpus = None if shape.get("corpus") is None else _plain_name(shape["corpus"])
+        expected = None if rows is None else {int(layer): int(number) for layer, number in rows.items()}
+        return Shape(layers, parts, str(shape["language_model"]), corpus, expected)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{IndexPaths(folder).shape} is damaged ({error!r}): build the index again.") from error
+
+
 def read_index_folder(folder: Path) -> IndexFolder:
     """Find the parts of an index.
 
@@ -93,23 +134,17 @@ def read_index_folder(folder: Path) -> IndexFolder:
         UserError: where there is no index, it is half-built or damaged, of a newer format, or its tables were made
             by different models.
     """
-    shape, paths = _read_shape(folder), IndexPaths(folder)
-    try:
-        layers, parts, rows = sorted(map(int, shape["layers"])), int(shape["parts"]), shape.get("rows")
-        corpus = None if shape.get("corpus") is None else _plain_name(shape["corpus"])
-        expected = None if rows is None else {int(layer): int(number) for layer, number in rows.items()}
-        language_model = str(shape["language_model"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{paths.shape} is damaged ({error!r}): build the index again.") from error
-    sentences = paths.own_sentences if corpus is None else paths.corpus_sentences(corpus)
-    files = IndexFiles({layer: paths.layer_table(layer) for layer in layers}, [*map(paths.occurrences, range(parts))])
+    shape, paths = read_shape(folder), IndexPaths(folder)
+    sentences = paths.own_sentences if shape.corpus is None else paths.corpus_sentences(shape.corpus)
+    tables = {layer: paths.layer_table(layer) for layer in shape.layers}
+    files = IndexFiles(tables, [*map(paths.occurrences, range(shape.parts))])
     with readable(folder):
-        kept = _check_whole(folder, files, sentences, expected)
-        return IndexFolder(folder, language_model, _one_encoder(folder, files.tables), files, sentences, kept)
+        kept = _check_whole(folder, files, sentences, shape.rows)
+        return IndexFolder(folder, shape.language_model, _one_encoder(folder, tables), files, sentences, kept)
 
 
 def all_blocks(
-    tables: Mapping[int, Path], progress: Callable[[int, int], None], words: Sequence[str] | None = None
+    tables: Mapping[int, Table], progress: Callable[[int, int], None], words: Sequence[str] | None = None
 ) -> Iterator[Block]:
     """The rows of all layer tables, block by block; `words` as in `tables.blocks`. Tells the rows read of all."""
     total, done = sum(count_rows(table, words) for table in tables.values()), 0

@@ -42,22 +42,20 @@ class LensView:
     """concrete, abstract, global, none, or null where nothing was judged."""
 
 
-def draw_scenes(
+def drawn_scenes(
     images: Sequence[Image.Image],
     boxes: Sequence[npt.NDArray[np.float32]],
     lenses: Mapping[str, Sequence[LensView]],
-    path: Path,
     *,
     title: str,
     patch_px: int = 64,
-) -> None:
-    """Draw scenes with the words of several lenses side by side, and write them as PNG, atomically.
+) -> Image.Image:
+    """Draw scenes with the words of several lenses side by side.
 
     Args:
         images: the scenes, one row each.
         boxes: per scene [T, 4] x0, y0, x1, y1 in pixels of the scene.
         lenses: per lens, in the order of the columns, a view of every scene.
-        path: where to write.
         title: the line above all, such as study and visual layer.
         patch_px: scenes are resized until their median patch is so many pixels wide, room for a word.
     """
@@ -65,9 +63,7 @@ def draw_scenes(
         [_scene(image, box, view, patch_px) for image, box, view in zip(images, boxes, views, strict=True)]
         for views in lenses.values()
     ]
-    sheet = _sheet(columns, [TITLES.get(lens, lens) for lens in lenses], title)
-    with atomic_path(path) as temporary:
-        sheet.save(temporary, format="PNG", optimize=True)
+    return _sheet(columns, [TITLES.get(lens, lens) for lens in lenses], title)
 
 
 def from_thumbnails(dataset: Dataset) -> Callable[[str, str], Image.Image]:
@@ -97,19 +93,36 @@ def study_picture(
     scenes: int = 2,
     judge: str = "regions",
 ) -> int:
+    """Draw typical scenes of a study as `drawn_study`, and write them as PNG, atomically; give the visual layer."""
+    sheet, drawn = drawn_study(dataset, study, load_image, layer=layer, scenes=scenes, judge=judge)
+    with atomic_path(path) as temporary:
+        sheet.save(temporary, format="PNG", optimize=True)
+    return drawn
+
+
+def drawn_study(
+    dataset: Dataset,
+    study: str,
+    load_image: Callable[[str, str], Image.Image],
+    *,
+    layer: int | None = None,
+    scenes: int = 2,
+    judge: str = "regions",
+    only: Sequence[str] | None = None,
+) -> tuple[Image.Image, int]:
     """Draw typical scenes of a study: those whose LatentLens share is nearest to the median of all scenes.
 
     Args:
         dataset: where the study's tables are.
         study: its name.
         load_image: gives the picture of (image_id, file_name) in its original size.
-        path: the PNG to write.
         layer: visual layer; by default the one in the middle, which favors no lens.
         scenes: how many.
         judge: whose verdicts color the words.
+        only: ids of the images to choose from; all by default.
 
     Returns:
-        The visual layer that was drawn.
+        The picture, and the visual layer that was drawn.
 
     Raises:
         UserError: if the study reads texts, has no answers at that layer, or its visual tokens have no place.
@@ -120,7 +133,8 @@ def study_picture(
             f"--param study={study}` shows its tokens, each with its neighbors."
         )
     layer = _middle_layer(dataset, study) if layer is None else layer
-    chosen = dataset.sql(_TYPICAL, study=study, layer=layer, judge=judge, scenes=scenes).fetchall()
+    among = None if only is None else list(only)
+    chosen = dataset.sql(_TYPICAL, study=study, layer=layer, judge=judge, scenes=scenes, only=among).fetchall()
     if not chosen:
         raise UserError(
             f"Study {study!r} has no answers at visual layer {layer}. `latentlens-dag query studies` lists "
@@ -141,10 +155,8 @@ def study_picture(
         for lens in _lenses(dataset, study, layer):
             answers = [found.get((token[0], lens), (None, None)) for token in tokens]
             lenses.setdefault(lens, []).append(LensView([a[0] for a in answers], [a[1] for a in answers]))
-    draw_scenes(
-        images, boxes, lenses, path, title=f"{study}, visual layer {layer}: the nearest answer of every visual token"
-    )
-    return layer
+    title = f"{study}, visual layer {layer}: the nearest answer of every visual token"
+    return drawn_scenes(images, boxes, lenses, title=title), layer
 
 
 # Scenes by how far their share of concrete words is from the median scene's; without judgements by id.
@@ -153,6 +165,7 @@ WITH shares AS (
     SELECT image_id, avg((verdict = 'concrete')::INTEGER) FILTER (lens = 'latentlens' AND judge = $judge) AS share
     FROM neighbors LEFT JOIN judgements USING (study, image_id, token_index, visual_layer, lens)
     WHERE study = $study AND visual_layer = CAST($layer AS INTEGER) AND rank = 1
+        AND ($only IS NULL OR list_contains($only, image_id))
     GROUP BY image_id
 )
 SELECT image_id, coalesce(file_name, image_id)

@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +29,22 @@ os.environ.setdefault("LANCE_LOG", "error")  # read when Lance is loaded; it war
 if TYPE_CHECKING:
     import lance
     from numpy.typing import NDArray
+
+
+class Opened(Protocol):
+    """A Lance dataset that lies elsewhere than on this disk, and is open."""
+
+    @property
+    def opened(self) -> lance.LanceDataset:
+        """It."""
+
+    @property
+    def facts_file(self) -> Path | None:
+        """JSON: what was measured of its index (`approximate.py`); None where it has none."""
+
+
+Table = Path | Opened
+"""A layer table to be read: its folder, or one that is open (`remote_index.py`)."""
 
 _VERSION = "2.1"  # of Lance's file format; pinned, so that equal content stays equal bytes
 _WRITE_BYTES = 8 << 20
@@ -298,7 +314,7 @@ class StoredKeys:
         return np.concatenate([np.empty(0, np.uint64), *found])[places]
 
 
-def blocks(table: Path, layer: int, words: Sequence[str] | None = None) -> Iterator[Block]:
+def blocks(table: Table, layer: int, words: Sequence[str] | None = None) -> Iterator[Block]:
     """The rows of a layer table, at most 4,096 at a time, without holding more than two blocks.
 
     With `words`, only the rows whose `word` is spelled as one of them.
@@ -333,12 +349,12 @@ def _scanned(dataset: lance.LanceDataset, layer: int, rows: int, words: Sequence
             yield Block(layer, to_numbers(batch["key"]), matrix_of(batch["vector"]))
 
 
-def count_rows(table: Path, words: Sequence[str] | None = None) -> int:
+def count_rows(table: Table, words: Sequence[str] | None = None) -> int:
     """The number of rows of a Lance dataset, or of those with such a `word`, as in `blocks`."""
     return int(open_table(table).count_rows(filter=_spelled(words)))
 
 
-def width_of(table: Path) -> int:
+def width_of(table: Table) -> int:
     """The width of the vectors of a layer table."""
     return int(open_table(table).schema.field("vector").type.list_size)
 
@@ -422,8 +438,10 @@ def check_directions(vectors: NDArray[np.floating], norms: NDArray[np.float32], 
             )
 
 
-def open_table(table: Path, version: int | None = None) -> lance.LanceDataset:
-    """A version of a Lance dataset, by default the newest."""
+def open_table(table: Table, version: int | None = None) -> lance.LanceDataset:
+    """A version of a Lance dataset, by default the newest; of one that is open, that one."""
+    if not isinstance(table, Path):
+        return table.opened
     import lance
 
     return lance.dataset(str(table), version=version)

@@ -2,7 +2,7 @@
 
 import gzip
 import os
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
@@ -15,23 +15,27 @@ ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "assets" / "demo"
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
-    """The demo study, built into a home of its own."""
+def _build(home: Home, studies: Sequence[str], names: Sequence[str] = ()) -> None:
     from latentlens_dag.dag.driver import open_project
 
-    found = Home(tmp_path_factory.mktemp("demo_home"))
     before = Path.cwd()
     os.chdir(ROOT)
     try:
-        with open_project(found) as project:
-            selection = project.select(["demo"])
+        with open_project(home) as project:
+            selection = project.select(studies, names)
             project.observe(selection)
             project.build(selection)
             assert project.plan(selection) == []
     finally:
         os.chdir(before)
-    yield found
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """The demo study, built into a home of its own."""
+    found = Home(tmp_path_factory.mktemp("demo_home"))
+    _build(found, ["demo"])
+    return found
 
 
 def _concrete(home: Home, lens: str, group: str) -> dict[int, float]:
@@ -62,6 +66,19 @@ def test_all_shipped_scenes_are_judged_on_every_patch(home: Home) -> None:
     assert counted == [(64, 64 * 144)]
     assert len(judged) == 3 * 8
     assert {tokens for _, _, tokens in judged} == {64 * 144}
+
+
+def test_the_demo_release_is_small_and_an_image_more_would_upload_at_most_twice_its_own_data(home: Home) -> None:
+    _build(home, [], ["release/demo_release"])
+    folder = home.warehouse.release("demo_release")
+    sizes = {path: path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+    assert sum(sizes.values()) <= 15_000_000
+    assert sizes[folder / "examples" / "demo.webp"] <= 60_000
+    images = [path.stem for path in (folder / "images").iterdir()]
+    own = [sum(size for path, size in sizes.items() if path.stem == image) for image in images]
+    of_all = ("README.md", "manifest.json", "interpretability.parquet", "layer_alignment.parquet", "diversity.parquet")
+    assert len(images) == 64
+    assert min(own) >= sum(sizes[folder / name] for name in of_all)
 
 
 def test_fresh_scenes_are_read_and_an_untrained_connector_says_nothing(tmp_path: Path) -> None:

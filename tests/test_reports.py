@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.pictures import COLORS, LensView, draw_scenes, study_picture
+from latentlens_dag.pictures import COLORS, LensView, drawn_scenes, study_picture
 from latentlens_dag.queries import open_dataset
 from latentlens_dag.reports import interpretability_lines
 from latentlens_dag.schema import INTERPRETABILITY
@@ -57,7 +57,7 @@ def test_missing_interval_chance_or_group_leaves_its_place_open() -> None:
 
 
 def labelled(tmp_path: Path, view: LensView, boxes: np.ndarray = QUARTERS) -> Image.Image:
-    draw_scenes([GREEN], [boxes], {"latentlens": [view]}, tmp_path / "a.png", title="t")
+    drawn_scenes([GREEN], [boxes], {"latentlens": [view]}, title="t").save(tmp_path / "a.png")
     return Image.open(tmp_path / "a.png").convert("RGB")
 
 
@@ -87,7 +87,7 @@ def test_lenses_stand_side_by_side_and_scenes_below_each_other(tmp_path: Path) -
     for lenses, scenes in ((1, 1), (3, 1), (3, 2)):
         path = tmp_path / f"{lenses}{scenes}.png"
         views = {f"lens {number}": [view] * scenes for number in range(lenses)}
-        draw_scenes([GREEN] * scenes, [QUARTERS] * scenes, views, path, title="t")
+        drawn_scenes([GREEN] * scenes, [QUARTERS] * scenes, views, title="t").save(path)
         sizes[lenses, scenes] = Image.open(path).size
     assert sizes[3, 1][0] - sizes[1, 1][0] == 2 * (128 + 18)
     assert sizes[3, 2][1] - sizes[3, 1][1] == 128 + 18

@@ -1,4 +1,4 @@
-"""The five things one declares in a defs.yaml: Corpus, ImageSet, TextSet, Index, Study.
+"""What one declares in a defs.yaml: Corpus, ImageSet, TextSet, Index, Study, and Release (`release_component.py`).
 
 A component says what its fields mean, checks their values, and hands over to the module that knows its
 assets. What a newcomer gets wrong: definitions load often and everywhere (UI, command line, editor), so
@@ -7,14 +7,15 @@ the config of a model that was not downloaded yet is checked when its steps run.
 """
 
 # `from __future__ import annotations` is left out: Dagster resolves these annotations itself.
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import dagster as dg
 
-from latentlens_dag.dag.keys import MOST_PARTITIONS, SWITCHED_OFF
+from latentlens_dag.dag.declared import Declared, check_at_least, check_count
+from latentlens_dag.dag.keys import SWITCHED_OFF
+from latentlens_dag.dag.release_component import Release
 from latentlens_dag.dag.sources import CorpusSource, ImageSource, ModelSource, RegionSource, existing
 from latentlens_dag.errors import UserError
 from latentlens_dag.families import is_mapped
@@ -22,8 +23,11 @@ from latentlens_dag.hub_models import HubModel
 from latentlens_dag.layers import auto_contextual_layers, auto_visual_layers, check_layers
 from latentlens_dag.models import read_config
 
-_NAME = re.compile(r"[a-z][a-z0-9_]*")
-C = TypeVar("C", bound="Declared")
+if TYPE_CHECKING:
+    from latentlens_dag.dag.study_parts import StudyParts
+
+__all__ = ["Corpus", "Declared", "ImageSet", "Index", "Release", "Study", "TextSet"]
+
 Lens = Literal["latentlens", "logitlens", "embeddinglens"]
 
 
@@ -35,39 +39,6 @@ class Judge(dg.Model, dg.Resolvable):
     """Who judges the answers."""
 
     regions: RegionsJudge | None = None
-
-
-class Declared(dg.Component, dg.Model, dg.Resolvable):
-    """What all components share: a unique name, and errors that say where they come from."""
-
-    name: str
-
-    def place(self, context: dg.ComponentLoadContext) -> str:
-        """Which component of which file, for a message."""
-        return f"{type(self).__name__} {self.name} in {folder_of(context) / 'defs.yaml'}"
-
-    def check_name(self, context: dg.ComponentLoadContext) -> None:
-        """Refuse names that are no names, and names used twice."""
-        if not _NAME.fullmatch(self.name):
-            raise UserError(
-                f"{self.name!r} is no name for {self.place(context)}: use lower-case letters, digits and underscores, "
-                "beginning with a letter."
-            )
-        same = [c for c in context.component_tree.get_all_components(of_type=type(self)) if c.name == self.name]
-        if len(same) > 1:
-            raise UserError(
-                f"{len(same)} {type(self).__name__} components are named {self.name!r}. Rename all but one."
-            )
-
-    def find(self, context: dg.ComponentLoadContext, kind: type[C], name: str, field: str) -> C:
-        """The component that a field names."""
-        found = {c.name: c for c in context.component_tree.get_all_components(of_type=kind)}
-        if name not in found:
-            raise UserError(
-                f"`{field}: {name}` of {self.place(context)} names no {kind.__name__}. There are: "
-                f"{', '.join(sorted(found)) or 'none'}."
-            )
-        return found[name]
 
 
 class Corpus(Declared):
@@ -193,7 +164,6 @@ class Study(Declared):
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Its assets; none where it is switched off."""
         from latentlens_dag.dag.study_assets import study_definitions
-        from latentlens_dag.dag.study_parts import StudyParts
 
         place = self.place(context)
         self.check_name(context)
@@ -201,7 +171,14 @@ class Study(Declared):
         if not self.lenses or len(set(self.lenses)) < len(self.lenses):
             raise UserError(f"`lenses: {self.lenses}` of {place} must name at least one lens, each once.")
         if not self.enabled:
-            return dg.Definitions(metadata={f"{SWITCHED_OFF}{self.name}": True})
+            return dg.Definitions(metadata={f"{SWITCHED_OFF}study/{self.name}": True})
+        return study_definitions(self.parts(context))
+
+    def parts(self, context: dg.ComponentLoadContext) -> "StudyParts":
+        """What it names, found and checked."""
+        from latentlens_dag.dag.study_parts import StudyParts
+
+        place = self.place(context)
         read = self.read(place)
         index = self.find(context, Index, self.index, "index")
         kind: type[ImageSet | TextSet] = ImageSet if read.set_field == "images" else TextSet
@@ -210,7 +187,7 @@ class Study(Declared):
         if (shape := text_shape(read.model)) is not None:
             check_top_k(self.top_k, shape[2], place)
         self._check_judge(material, read.model, place)
-        parts = StudyParts(
+        return StudyParts(
             study=self,
             model=read.model,
             index=index,
@@ -219,7 +196,6 @@ class Study(Declared):
             contextual_layers=index.contextual_layers(f"Index {index.name}"),
             shards=self.find(context, Corpus, index.corpus, "index").shards,
         )
-        return study_definitions(parts)
 
     @property
     def named_model(self) -> Path | HubModel:
@@ -278,11 +254,6 @@ class Study(Declared):
             )
 
 
-def folder_of(context: dg.ComponentLoadContext) -> Path:
-    """The folder of the defs.yaml that a component stands in."""
-    return context.path if context.path.is_dir() else context.path.parent
-
-
 def chosen_layers(
     layers: list[int] | str, source: Path | HubModel, auto: Callable[[int], list[int]], place: str
 ) -> list[int]:
@@ -312,18 +283,6 @@ def check_top_k(top_k: int, vocabulary: int, place: str) -> None:
     """Refuse more answers than the vocabulary has tokens."""
     if top_k > vocabulary:
         raise UserError(f"`top_k: {top_k}` of {place} must be at most {vocabulary}, the model's vocabulary.")
-
-
-def check_count(count: int, field: str, place: str) -> None:
-    """Refuse a number of partitions that Dagster cannot keep track of."""
-    if not 1 <= count <= MOST_PARTITIONS:
-        raise UserError(f"`{field}: {count}` of {place} must be from 1 to {MOST_PARTITIONS}.")
-
-
-def check_at_least(value: int, least: int, field: str, place: str) -> None:
-    """Refuse a number that is too small."""
-    if value < least:
-        raise UserError(f"`{field}: {value}` of {place} must be at least {least}.")
 
 
 def text_shape(source: Path | HubModel) -> tuple[int, int, int] | None:

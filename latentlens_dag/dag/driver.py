@@ -40,7 +40,7 @@ class Project:
         self.graph = defs.resolve_asset_graph()
         self.manifest = Manifest(home.warehouse.root)
         self.switched_off = {
-            f"study/{name.removeprefix(SWITCHED_OFF)}" for name in defs.metadata or {} if name.startswith(SWITCHED_OFF)
+            name.removeprefix(SWITCHED_OFF) for name in defs.metadata or {} if name.startswith(SWITCHED_OFF)
         }
         self.units = find_units(self.graph)
         self.segments = find_segments(self.graph, self.units)

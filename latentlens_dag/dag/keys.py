@@ -12,7 +12,8 @@ import dagster as dg
 
 MOST_PARTITIONS = 96  # from 100 on, Dagster ignores the data versions of an edge's upstream partitions
 
-SWITCHED_OFF = "latentlens/switched_off/"  # metadata of the definitions: the studies that have no assets for now
+SWITCHED_OFF = "latentlens/switched_off/"  # metadata of the definitions: what has no assets for now, as study/demo
+ASKED_FOR = "latentlens/asked_for"  # metadata of an asset that no build makes: only who asks for it by hand, in the UI
 
 
 def partitions(count: int) -> dg.StaticPartitionsDefinition:
@@ -76,3 +77,8 @@ def connector(name: str) -> dg.AssetKey:
 def study_layer(name: str, part: str, layer: int) -> dg.AssetKey:
     """study/<name>/<part>/V08; part is visual, judgements or a lens."""
     return dg.AssetKey(["study", name, part, visual_name(layer)])
+
+
+def release(name: str, part: str) -> dg.AssetKey:
+    """release/<name>/dataset, published."""
+    return dg.AssetKey(["release", name, part])

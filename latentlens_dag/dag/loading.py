@@ -18,12 +18,13 @@ import yaml
 from dagster.components.core.component_tree import ComponentTree
 from pydantic import ValidationError
 
+from latentlens_dag.dag.declared import C
 from latentlens_dag.dag.resources import HomeResource, WarehouseResource
 from latentlens_dag.errors import UserError
 from latentlens_dag.home import Home, find_home, find_project
 
 if TYPE_CHECKING:
-    from latentlens_dag.dag.components import Study
+    from latentlens_dag.dag.components import Release, Study
 
 
 def load_definitions(project: Path | None = None, home: Home | None = None) -> dg.Definitions:
@@ -60,12 +61,25 @@ def find_study(name: str, project: Path | None = None) -> "Study":
     """
     from latentlens_dag.dag.components import Study
 
+    return _found(Study, name, project)
+
+
+def find_release(name: str, project: Path | None = None) -> "Release":
+    """What a defs.yaml says of a release, as `find_study`: its `repo_id`; its folder is `Warehouse.release(name)`."""
+    from latentlens_dag.dag.components import Release
+
+    return _found(Release, name, project)
+
+
+def _found(kind: type[C], name: str, project: Path | None) -> C:
+    """The component of a kind that has the name."""
     tree = _tree(project)
     with _told(tree):
-        studies = {study.name: study for study in tree.get_all_components(of_type=Study)}
-    if name not in studies:
-        raise UserError(f"There is no study {name!r}. There are: {', '.join(sorted(studies)) or 'none'}.")
-    return studies[name]
+        known = {one.name: one for one in tree.get_all_components(of_type=kind)}
+    if name not in known:
+        what = kind.__name__.lower()
+        raise UserError(f"There is no {what} {name!r}. There are: {', '.join(sorted(known)) or 'none'}.")
+    return known[name]
 
 
 def _tree(project: Path | None) -> ComponentTree:
@@ -138,7 +152,8 @@ def _unknown_type(error: BaseException, folder: Path) -> str:
     from latentlens_dag.dag import components
 
     kinds = [one for one in vars(components).values() if isinstance(one, type) and issubclass(one, components.Declared)]
-    known = ", ".join(f"{one.__module__}.{one.__name__}" for one in kinds if one is not components.Declared)
+    kinds.sort(key=lambda one: one.__module__ != components.__name__)  # those of other modules last
+    known = ", ".join(f"{components.__name__}.{one.__name__}" for one in kinds if one is not components.Declared)
     named = re.findall(r"[\w.]+", str(error))  # the class or the module that is not there
     for file in sorted(folder.rglob("defs.yaml")):
         for document in yaml.safe_load_all(file.read_text(encoding="utf-8")):

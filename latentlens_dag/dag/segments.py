@@ -10,6 +10,8 @@ from typing import NamedTuple
 import dagster as dg
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
+from latentlens_dag.dag.keys import ASKED_FOR
+
 Key = dg.AssetKey
 """For those who must not import dagster."""
 Target = tuple[dg.AssetKey, str | None]
@@ -48,10 +50,12 @@ def each_partition(partitions: list[str] | None) -> list[str | None]:
 
 
 def find_units(graph: AssetGraph) -> list[Unit]:
-    """The steps of a graph, in an order in which they can run."""
+    """The steps of a graph that a build makes, in an order in which they can run."""
     order = {key: place for place, key in enumerate(graph.toposorted_asset_keys)}
     by_step: dict[int, list[dg.AssetKey]] = {}
     for key in graph.materializable_asset_keys:
+        if ASKED_FOR in graph.get(key).metadata:
+            continue
         by_step.setdefault(id(graph.get(key).assets_def), []).append(key)
     steps = sorted((sorted(keys, key=order.__getitem__) for keys in by_step.values()), key=lambda ks: order[ks[-1]])
     return [_unit(graph, keys) for keys in steps]

@@ -51,7 +51,20 @@ ONLINE: dict[str, dict[str, Any]] = {
         "layers": [0],
     },
 }
-BASES = {"images": IMAGES, "texts": TEXTS, "online": ONLINE}
+RELEASED: dict[str, dict[str, Any]] = {
+    **IMAGES,
+    "Study second": {
+        "vlm": MODEL,
+        "index": "words",
+        "images": "pictures",
+        "layers": [0],
+        "lenses": ["embeddinglens"],
+        "top_k": 1,
+    },
+    "Release out": {"studies": ["tiny"], "repo_id": "user/out", "license": "mit"},
+    "Release words": {"index": "words", "repo_id": "user/words", "license": "mit"},
+}
+BASES = {"images": IMAGES, "texts": TEXTS, "online": ONLINE, "released": RELEASED}
 """Projects by name: components with their fields. What is on the Hub is loaded and never built."""
 
 
@@ -124,6 +137,15 @@ def _texts_of_the_hub(name: str, value: str | None, source: bool = True) -> list
 def _pictures_of_the_hub(name: str, value: str | None, source: bool = True) -> list[Change]:
     changed = {"images/web/originals"} | ({"images/web/source"} if source else set())
     return [Change("online", {f"ImageSet web.source.{name}": value}, changed)]
+
+
+_OUT, _WORDS = {"release/out/dataset"}, {"release/words/dataset"}
+
+
+def _release(field: str, value: object, before: object = None, changed: set[str] = _OUT) -> Change:
+    """A field of the release of results, which had another value or none before."""
+    path = f"Release out.{field}"
+    return Change("released", {path: value}, changed, {} if before is None else {path: before})
 
 
 CHANGES: dict[str, list[Change]] = {
@@ -219,7 +241,12 @@ CHANGES: dict[str, list[Change]] = {
         Change("images", {"Index words.layers": "auto"}),  # of a model of three blocks
     ],
     "Index.contexts_per_token": [
-        Change("images", {"Index words.contexts_per_token": 2}, _index("words", "candidates", "selection"))
+        Change("images", {"Index words.contexts_per_token": 2}, _index("words", "candidates", "selection")),
+        Change(
+            "released",
+            {"Index words.contexts_per_token": 2},
+            _index("words", "candidates", "selection") | _OUT | _WORDS,
+        ),
     ],
     "Index.sampling": [
         Change("images", {"Index words.sampling": "first"}, {"index/words/candidates", "corpus/text/order"})
@@ -237,6 +264,7 @@ CHANGES: dict[str, list[Change]] = {
     "Study.enabled": [
         Change("images", {"Study tiny.enabled": False}, {"study/tiny/*"}),
         Change("images", {"Study tiny.enabled": True}),
+        Change("released", {"Study tiny.enabled": False}, {"study/tiny/*", "release/out/*"}),
     ],
     "Study.vlm": [
         Change("images", {"Study tiny.vlm": {"path": "copy"}}),
@@ -266,8 +294,14 @@ CHANGES: dict[str, list[Change]] = {
     ],
     "Study.top_k": [Change("images", {"Study tiny.top_k": 2}, _of_layers("tiny", *_LENSES))],
     # The table of tokens comes from the pass that is asked the question, though no question is in it.
-    "Study.prompt": [Change("images", {"Study tiny.prompt": "What?"}, {"study/tiny/model_checks"} | _SEEN)],
-    "Study.unique": [Change("images", {"Study tiny.unique": "word"}, _of_layers("tiny", *_LENSES))],
+    "Study.prompt": [
+        Change("images", {"Study tiny.prompt": "What?"}, {"study/tiny/model_checks"} | _SEEN),
+        Change("released", {"Study tiny.prompt": "What?"}, {"study/tiny/model_checks"} | _SEEN | _OUT),
+    ],
+    "Study.unique": [
+        Change("images", {"Study tiny.unique": "word"}, _of_layers("tiny", *_LENSES)),
+        Change("released", {"Study second.unique": "word"}, _of_layers("second", "embeddinglens")),
+    ],
     "Study.judge": [
         Change(
             "images",
@@ -284,6 +318,32 @@ CHANGES: dict[str, list[Change]] = {
         )
     ],
     "Study.connector": [Change("images", {"Study tiny.connector": True}, {"study/tiny/visual/connector"})],
+    "Release.name": [
+        Change("released", {"Release out": "Release renamed"}, {"release/out/*", "release/renamed/*"}),
+    ],
+    "Release.studies": [
+        _release("studies", ["tiny", "second"]),
+    ],
+    "Release.index": [
+        Change("released", {"Release words.index": "others"}, _WORDS),
+    ],
+    "Release.repo_id": [_release("repo_id", "user/other", changed={"release/out/*"})],
+    "Release.title": [_release("title", "Another"), _release("title", "Out", changed=set())],
+    "Release.description": [_release("description", "What it is.")],
+    "Release.license": [_release("license", "cc-by-4.0")],
+    "Release.image_license": [_release("image_license", "drawn here")],
+    "Release.images": [
+        Change("released", {"Release out.images": "none"}),  # as it is without a licence
+        Change("released", {"Release out.images": "none"}, _OUT, {"Release out.image_license": "drawn here"}),
+        Change("released", {"Release out.images": "thumbnails"}, before={"Release out.image_license": "drawn here"}),
+    ],
+    "Release.text_license": [_release("text_license", "written here")],
+    "Release.sentences": [
+        _release("sentences", "cited"),
+        _release("sentences", "all", changed=set()),
+        Change("released", {"Release words.sentences": "cited"}, _WORDS),
+    ],
+    "Release.vectors": [Change("released", {"Release words.vectors": True}, _WORDS)],
     "CorpusSource.lines": [
         *_texts_from({"lines": "corpus.txt"}),
         Change("images", {"Corpus text.source.lines": "copied/corpus.txt"}),

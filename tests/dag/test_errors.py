@@ -69,7 +69,7 @@ MISTAKES = {
     "no such component": (
         _edited("components.Study", "components.Studdy"),
         r"`type: latentlens_dag\.dag\.components\.Studdy` in \S*defs\.yaml is no component\. There are: "
-        r"latentlens_dag\.dag\.components\.Corpus, .*\.Study\.",
+        r"latentlens_dag\.dag\.components\.Corpus, .*\.Study, latentlens_dag\.dag\.components\.Release\.",
     ),
     "no such module": (
         _edited("latentlens_dag.dag.components.Study", "latent_lens.Study"),

@@ -19,6 +19,7 @@ from latentlens_dag.identity import text_id
 from latentlens_dag.models import load_with_language_model
 from latentlens_dag.pictures import study_picture
 from latentlens_dag.queries import open_dataset
+from latentlens_dag.release_manifest import MANIFEST, read_manifest
 from latentlens_dag.tables import read_states
 from latentlens_dag.testing import SENTENCES, tiny_llava, tiny_tokenizer
 from tests.family_studies import check_answers, study_of
@@ -321,3 +322,29 @@ def test_a_study_of_images_has_the_versions_that_it_had_before_there_were_texts(
         "visual_tokens": "2-c4c57dd7f36739a6",
         "vlm": None,
     }
+
+
+RELEASE = """\
+---
+type: latentlens_dag.dag.components.Release
+attributes: {name: said, studies: [tiny], repo_id: user/said, license: mit, text_license: mit}
+"""
+
+
+def test_a_study_of_texts_is_released_with_its_texts_and_without_images(project: Path, copy_of: Copy) -> None:
+    copied = copy_of(project)
+    file = copied / "assets" / "tiny" / "defs.yaml"
+    file.write_text(file.read_text() + RELEASE)
+    assert build(copied) == ["release/said/dataset"]
+    folder = copied / ".latentlens" / "warehouse" / "release" / "said"
+    made = read_manifest(folder / MANIFEST)
+    assert set(made.tables) == {
+        *("neighbors", "visual_tokens", "text_tokens", "texts", "sentences", "layer_alignment", "diversity")
+    }
+    assert sorted(pl.read_parquet(folder / "texts" / "*.parquet")["text"]) == sorted(TEXTS)
+    names = {f"{text_id(text)}.parquet" for text in TEXTS}
+    assert {path.name for path in (folder / "text_tokens" / "tiny").iterdir()} == names
+    assert (folder / "queries" / "word_in_texts.sql").is_file()
+    assert made.studies["tiny"]["images"] == {"name": "sayings", "source": "texts.txt", "count": len(TEXTS)}
+    card = (folder / "README.md").read_text()
+    assert "- texts: 5 of `sayings`" in card and "- prompt" not in card and "- pictures" not in card

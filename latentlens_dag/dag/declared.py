@@ -1,0 +1,68 @@
+"""What all components share: a unique name, errors that say where they come from, and simple checks of values.
+
+What a newcomer gets wrong: a component finds others by their names when its assets are made, not before; only then
+have all files been read.
+"""
+
+# `from __future__ import annotations` is left out: Dagster resolves these annotations itself.
+import re
+from pathlib import Path
+from typing import TypeVar
+
+import dagster as dg
+
+from latentlens_dag.dag.keys import MOST_PARTITIONS
+from latentlens_dag.errors import UserError
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+C = TypeVar("C", bound="Declared")
+
+
+class Declared(dg.Component, dg.Model, dg.Resolvable):
+    """What all components share: a unique name, and errors that say where they come from."""
+
+    name: str
+
+    def place(self, context: dg.ComponentLoadContext) -> str:
+        """Which component of which file, for a message."""
+        return f"{type(self).__name__} {self.name} in {folder_of(context) / 'defs.yaml'}"
+
+    def check_name(self, context: dg.ComponentLoadContext) -> None:
+        """Refuse names that are no names, and names used twice."""
+        if not _NAME.fullmatch(self.name):
+            raise UserError(
+                f"{self.name!r} is no name for {self.place(context)}: use lower-case letters, digits and underscores, "
+                "beginning with a letter."
+            )
+        same = [c for c in context.component_tree.get_all_components(of_type=type(self)) if c.name == self.name]
+        if len(same) > 1:
+            raise UserError(
+                f"{len(same)} {type(self).__name__} components are named {self.name!r}. Rename all but one."
+            )
+
+    def find(self, context: dg.ComponentLoadContext, kind: type[C], name: str, field: str) -> C:
+        """The component that a field names."""
+        found = {c.name: c for c in context.component_tree.get_all_components(of_type=kind)}
+        if name not in found:
+            raise UserError(
+                f"`{field}: {name}` of {self.place(context)} names no {kind.__name__}. There are: "
+                f"{', '.join(sorted(found)) or 'none'}."
+            )
+        return found[name]
+
+
+def folder_of(context: dg.ComponentLoadContext) -> Path:
+    """The folder of the defs.yaml that a component stands in."""
+    return context.path if context.path.is_dir() else context.path.parent
+
+
+def check_count(count: int, field: str, place: str) -> None:
+    """Refuse a number of partitions that Dagster cannot keep track of."""
+    if not 1 <= count <= MOST_PARTITIONS:
+        raise UserError(f"`{field}: {count}` of {place} must be from 1 to {MOST_PARTITIONS}.")
+
+
+def check_at_least(value: int, least: int, field: str, place: str) -> None:
+    """Refuse a number that is too small."""
+    if value < least:
+        raise UserError(f"`{field}: {value}` of {place} must be at least {least}.")

@@ -1,0 +1,198 @@
+"""The assets of a release: the staged dataset, and what sends it to the Hub when somebody asks for that.
+
+What a newcomer gets wrong: `published` is no part of any build, plan, job or schedule (`keys.ASKED_FOR`). It can be
+materialized in the UI only, and does nothing there unless the repository's name is typed into its run config.
+"""
+
+# `from __future__ import annotations` is left out: Dagster resolves these annotations itself.
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from latentlens_dag.dag import keys
+from latentlens_dag.dag.reporting import result
+from latentlens_dag.dag.resources import WarehouseResource
+from latentlens_dag.dag.versions import Versioned, versioned
+from latentlens_dag.errors import UserError
+from latentlens_dag.hub_datasets import HubColumn
+from latentlens_dag.hub_models import HubModel
+from latentlens_dag.identity import file_digest
+from latentlens_dag.release import ReleasedStudy, stage_tables
+from latentlens_dag.release_index import ReleasedIndex, stage_index
+from latentlens_dag.release_manifest import MANIFEST, ReleaseManifest
+from latentlens_dag.schema import LENSES
+from latentlens_dag.warehouse import Warehouse
+
+if TYPE_CHECKING:
+    from latentlens_dag.dag.components import Corpus, Index
+    from latentlens_dag.dag.release_component import Release
+    from latentlens_dag.dag.study_parts import StudyParts
+
+_TABLES, _INDEX, _PUBLISHED = 1, 1, 1  # algorithms
+
+
+@dataclass(frozen=True)
+class IndexParts:
+    """An index with what it names."""
+
+    index: "Index"
+    corpus: "Corpus"
+    contextual_layers: list[int]
+
+
+class Confirmation(dg.Config):
+    """What must be typed in before anything is sent to the Hub."""
+
+    confirm: str = ""
+    """The release's repo_id, user/name."""
+
+
+def tables_release(release: "Release", studies: Sequence["StudyParts"], corpora: Sequence["Corpus"]) -> dg.Definitions:
+    """catalogs of the studies -> dataset -> published."""
+    parts = [
+        IndexParts(study.index, corpus, study.contextual_layers) for study, corpus in zip(studies, corpora, strict=True)
+    ]
+    released = [
+        ReleasedStudy(study.name, index.corpus.name, index.index.name, _declared(study, index), _label(study.model_key))
+        for study, index in zip(studies, parts, strict=True)
+    ]
+    deps = [key for study in studies for key in (keys.study(study.name, "catalog"), study.model_key)]
+    deps += [keys.index(index.index.name, "selection") for index in parts]  # how many occurrences there are
+    deps += [keys.corpus(corpus.name, "sentences") for corpus in corpora]
+    settings = {"thumbnails": release.thumbnails, "sentences": release.sentences}
+
+    def stage(paths: Warehouse) -> ReleaseManifest:
+        return stage_tables(paths, release.about, released, thumbnails=release.thumbnails, sentences=release.sentences)
+
+    declared = {study.name: study.declared for study in released}
+    version = versioned(_TABLES, **asdict(release.about), **settings, studies=declared)
+    return _definitions(release, list(dict.fromkeys(deps)), version, stage)
+
+
+def index_release(release: "Release", parts: IndexParts) -> dg.Definitions:
+    """layer tables, occurrences and sentences -> dataset -> published."""
+    name = parts.index.name
+    model = keys.index(name, "language_model")
+    deps = [keys.table(name, layer) for layer in parts.contextual_layers]
+    deps += [keys.index(name, "occurrences"), keys.corpus(parts.corpus.name, "sentences"), model]
+    released = ReleasedIndex(name, parts.corpus.name, declared_index(parts), _label(model))
+    settings: dict[str, Any] = {"sentences": release.sentences, "vectors": release.vectors}
+
+    def stage(paths: Warehouse) -> ReleaseManifest:
+        every = release.sentences == "all"
+        return stage_index(paths, release.about, released, every_sentence=every, vectors=release.vectors)
+
+    version = versioned(_INDEX, **asdict(release.about), **settings, index=released.declared)
+    return _definitions(release, deps, version, stage)
+
+
+def _definitions(
+    release: "Release", deps: list[dg.AssetKey], version: Versioned, stage: Callable[[Warehouse], ReleaseManifest]
+) -> dg.Definitions:
+    group = f"release/{release.name}"
+
+    @dg.asset(
+        key=keys.release(release.name, "dataset"),
+        deps=deps,
+        group_name=group,
+        kinds={"parquet", "huggingface"},
+        **version,
+        description=f"The dataset repository {release.repo_id} as a folder: tables, card, manifest. Nothing is sent.",
+    )
+    def dataset(warehouse: WarehouseResource) -> dg.MaterializeResult:
+        made, folder = stage(warehouse.paths), warehouse.paths.release(release.name)
+        facts = {
+            "dagster/row_count": sum(table.rows for table in made.tables.values()),
+            "size_bytes": sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
+            "files": len(made.files) + 1,
+            "rows": {name: table.rows for name, table in made.tables.items()},
+            "card": dg.MetadataValue.md((folder / "README.md").read_text(encoding="utf-8")),
+        }
+        return result(None, file_digest(folder / MANIFEST), facts, [folder])
+
+    published = versioned(_PUBLISHED, repo_id=release.repo_id)
+
+    @dg.asset(
+        key=keys.release(release.name, "published"),
+        deps=[dataset],
+        group_name=group,
+        kinds={"huggingface"},
+        code_version=published["code_version"],
+        metadata={**published["metadata"], keys.ASKED_FOR: True},
+        description=f"The dataset on the Hub, as {release.repo_id}. It is sent only where somebody materializes this "
+        f"asset with the run config `confirm: {release.repo_id}`; no build does.",
+    )
+    def on_the_hub(config: Confirmation, warehouse: WarehouseResource) -> dg.MaterializeResult:
+        _require_confirmation(config.confirm, release)
+        from latentlens_dag.publish import publish
+
+        sent = publish(warehouse.paths.release(release.name), release.repo_id)
+        where = dg.MetadataValue.url(f"https://huggingface.co/datasets/{release.repo_id}")
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(sent.commit), metadata={"commit": sent.commit, "repository": where}
+        )
+
+    return dg.Definitions(assets=[dataset, on_the_hub])
+
+
+def _require_confirmation(confirm: str, release: "Release") -> None:
+    if confirm != release.repo_id:
+        typed = f"`confirm: {confirm}`" if confirm else "No `confirm`"
+        raise UserError(
+            f"{typed} was given, so nothing was sent. Publishing is for all to see: to send release {release.name} to "
+            f"the Hub, type `confirm: {release.repo_id}` into the run config, or run `latentlens-dag publish "
+            f"{release.name}`."
+        )
+
+
+def _label(key: dg.AssetKey) -> str:
+    return key.to_user_string()
+
+
+def _declared(study: "StudyParts", index: IndexParts) -> dict[str, Any]:
+    """What the YAML says of where a study comes from, as the manifest of a release has it."""
+    fields = study.study
+    shown = {"name": study.material.name, "source": _source_of(study.material)}
+    return {
+        "kind": "texts" if study.of_texts else "images",
+        "model": _named(study.model),
+        "prompt": None if study.of_texts else study.prompt,
+        "visual_layers": study.visual_layers,
+        "lenses": [lens for lens in LENSES if lens in fields.lenses],
+        "top_k": fields.top_k,
+        "unique": fields.unique,
+        "judge": "none" if fields.judge == "none" else "regions",
+        "images": shown,
+        "index": declared_index(index),
+    }
+
+
+def declared_index(parts: IndexParts) -> dict[str, Any]:
+    """What the YAML says of where an index comes from."""
+    index = parts.index
+    fields = ("name", "corpus", "contexts_per_token", "sampling", "fraction", "min_position", "dedup")
+    return {
+        **{field: getattr(index, field) for field in fields},
+        "model": _named(index.named_model),
+        "contextual_layers": parts.contextual_layers,
+        "source": _source_of(parts.corpus),
+    }
+
+
+def _named(model: Path | HubModel) -> dict[str, Any]:
+    """A model without the machine that it lies on."""
+    if isinstance(model, HubModel):
+        return {"name": model.repo, "revision": model.revision}
+    return {"name": model.name, "revision": None}
+
+
+def _source_of(material: Any) -> str:
+    """Where sentences, texts or pictures come from: user/dataset@commit, or the last part of a path."""
+    source = material.source
+    found = source.image_source("") if hasattr(source, "image_source") else source.text_source("")
+    if isinstance(found, HubColumn):
+        return f"{found.dataset}@{found.revision}"
+    return str(getattr(found, "path", found).name)

@@ -1,0 +1,109 @@
+"""The component Release: one published dataset, of the results of some studies or of one index.
+
+What a newcomer gets wrong: declaring a release publishes nothing. A build stages its folder, and only
+`latentlens-dag publish`, or the asset `published` with the repository's name typed in, sends it to the Hub.
+"""
+
+# `from __future__ import annotations` is left out: Dagster resolves these annotations itself.
+from collections.abc import Iterator
+from typing import Literal
+
+import dagster as dg
+
+from latentlens_dag.dag.declared import Declared
+from latentlens_dag.dag.keys import SWITCHED_OFF
+from latentlens_dag.errors import UserError
+from latentlens_dag.release import About, checked_license, checked_name
+
+
+class Release(Declared):
+    """One dataset repository of the Hub, staged in the warehouse: the tables of studies, or an index."""
+
+    studies: list[str] | None = None
+    """Whose results go out."""
+    index: str | None = None
+    """In place of studies: an index goes out, for others to search."""
+    repo_id: str
+    """user/name on the Hub."""
+    title: str | None = None
+    description: str | None = None
+    """Paragraphs for the card, as plain text."""
+    license: str
+    """Of the tables, as the Hub names licences: apache-2.0, cc-by-4.0, other."""
+    images: Literal["thumbnails", "none"] | None = None
+    """Whether pictures go out as thumbnails; by default where `image_license` says under which terms."""
+    image_license: str | None = None
+    """Of the pictures, in words. Without it none go out."""
+    text_license: str | None = None
+    """Of the sentences and texts, in words."""
+    sentences: Literal["all", "cited", "none"] = "all"
+    """Of the corpora, of the answers only, or none."""
+    vectors: bool = False
+    """Of an index: whether its vectors go out as Parquet too, which about doubles its size."""
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """Its assets; none where a study of it is switched off."""
+        from latentlens_dag.dag.components import Corpus, Index, Study
+        from latentlens_dag.dag.release_assets import IndexParts, index_release, tables_release
+
+        place = self.place(context)
+        self.check_name(context)
+        self._check(place)
+        if self.index is not None:
+            index = self.find(context, Index, self.index, "index")
+            corpus = self.find(context, Corpus, index.corpus, "index")
+            return index_release(self, IndexParts(index, corpus, index.contextual_layers(f"Index {index.name}")))
+        studies = [self.find(context, Study, name, "studies") for name in self.studies or []]
+        if not all(study.enabled for study in studies):
+            return dg.Definitions(metadata={f"{SWITCHED_OFF}release/{self.name}": True})
+        corpora = [
+            self.find(context, Corpus, self.find(context, Index, study.index, "index").corpus, "index")
+            for study in studies
+        ]
+        return tables_release(self, [study.parts(context) for study in studies], corpora)
+
+    @property
+    def about(self) -> About:
+        """What it is called, and its terms."""
+        return About(
+            name=self.name,
+            repo_id=self.repo_id,
+            title=self.title or self.name.replace("_", " ").capitalize(),
+            license=self.license,
+            image_license=self.image_license,
+            text_license=self.text_license,
+            description=self.description,
+        )
+
+    @property
+    def thumbnails(self) -> bool:
+        """Whether pictures go out."""
+        return self.images == "thumbnails" if self.images else self.image_license is not None
+
+    def _check(self, place: str) -> None:
+        """Refuse values that cannot be."""
+        if (self.studies is None) == (self.index is None) or self.studies == []:
+            raise UserError(
+                f"{place} must say what goes out: `studies: [NAME, ...]`, the results of some studies, or "
+                "`index: NAME`, and not both."
+            )
+        if len(set(self.studies or [])) < len(self.studies or []):
+            raise UserError(f"`studies: {self.studies}` of {place} must name each study once.")
+        checked_name(self.repo_id, place)
+        checked_license(self.license, place)
+        for problem in self._unfitting():
+            raise UserError(f"{place}: {problem}")
+
+    def _unfitting(self) -> Iterator[str]:
+        """Fields that do not go together."""
+        if self.images == "thumbnails" and self.image_license is None:
+            yield (
+                "`images: thumbnails` sends pictures out, so say under which terms: `image_license: TEXT`. Leave "
+                "`images` out, or set it to none, to send none."
+            )
+        if self.index is None and self.vectors:
+            yield "`vectors` belongs to a release of an `index`; results have none. Leave it out."
+        if self.index is not None and (self.images is not None or self.image_license is not None):
+            yield "`images` and `image_license` belong to a release of `studies`; an index has no pictures."
+        if self.index is not None and self.sentences == "none":
+            yield "`sentences: none` cannot be with `index`: its answers are words in sentences. Say all or cited."

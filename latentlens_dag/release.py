@@ -1,0 +1,209 @@
+"""Staging a release: a folder that is a dataset repository of the Hub, made of what the warehouse holds.
+
+Which studies, what of them goes out and what the folder then says of itself belong here; the tables are written in
+`release_tables.py`, the card in `release_card.py`. What a newcomer gets wrong: the folder is a function of its
+content. No time, no host, no path and no run is in any file, so that staging again gives the same bytes, and only
+what changed is uploaded.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from latentlens_dag.errors import UserError
+from latentlens_dag.identity import package_versions
+from latentlens_dag.manifest import Manifest
+from latentlens_dag.release_manifest import MANIFEST, ReleaseManifest, manifest_of, manifest_text
+from latentlens_dag.release_tables import Sentences, footers, opened_catalogs, write_tables
+from latentlens_dag.schema import TABLES
+from latentlens_dag.warehouse import Warehouse, atomic_path, write_text
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+_EXAMPLE_BYTES = 60_000
+_EXAMPLE_WIDTHS = (1200, 1000, 800, 600, 400)
+_EXAMPLE_QUALITIES = (80, 65, 50)
+
+
+@dataclass(frozen=True)
+class About:
+    """What a release is called and under which terms it goes out; all of it is shown on its card."""
+
+    name: str
+    repo_id: str
+    """user/name on the Hub."""
+    title: str
+    license: str
+    """Of the tables, as the Hub names licences."""
+    image_license: str | None = None
+    """Of the pictures, in words."""
+    text_license: str | None = None
+    """Of the sentences and texts, in words."""
+    description: str | None = None
+
+
+@dataclass(frozen=True)
+class ReleasedStudy:
+    """A study that goes out."""
+
+    name: str
+    corpus: str
+    """Whose sentences its answers come from."""
+    index: str
+    declared: Mapping[str, Any]
+    """What its YAML says of where it comes from, as the manifest of a release has it."""
+    model: str
+    """The asset that is its model: study/demo/vlm."""
+
+
+def stage_tables(
+    warehouse: Warehouse,
+    about: About,
+    studies: Sequence[ReleasedStudy],
+    *,
+    thumbnails: bool = False,
+    sentences: Sentences = "all",
+) -> ReleaseManifest:
+    """Stage a release of results: `warehouse.release(about.name)` is replaced whole, or stays as it was.
+
+    Args:
+        warehouse: where the studies were built.
+        about: what it is called.
+        studies: what goes out, at least one.
+        thumbnails: whether pictures go out, and an example of each study for the card.
+        sentences: which sentences go out.
+
+    Raises:
+        UserError: where a study is not built to its end.
+    """
+    from latentlens_dag.release_card import tables_card
+
+    final = warehouse.release(about.name)
+    names = [study.name for study in studies]
+    corpora = [warehouse.sentences(study.corpus) for study in studies]
+    with atomic_path(final) as folder:
+        folder.mkdir()
+        with opened_catalogs(warehouse, names, final) as connection:
+            shown = write_tables(connection, folder, names, corpora, thumbnails=thumbnails, sentences=sentences)
+        examples = _write_examples(warehouse, folder, names) if thumbnails else []
+        rows = footers(folder)
+        _write_queries(folder, set(rows))
+        facts = {study.name: _provenance(warehouse, study, shown[study.name]) for study in studies}
+        write_text(tables_card(folder, about, facts, rows, examples), folder / "README.md")
+        return write_manifest(folder, "tables", about.name, facts)
+
+
+def write_manifest(folder: Path, kind: Any, name: str, studies: Mapping[str, Mapping[str, Any]]) -> ReleaseManifest:
+    """Write the manifest of a folder that is otherwise as it is to be."""
+    made = manifest_of(folder, kind, name, studies, package_versions()["latentlens-dag"])
+    write_text(manifest_text(made), folder / MANIFEST)
+    return made
+
+
+def _write_queries(folder: Path, tables: set[str]) -> None:
+    """The package's queries whose tables the release has."""
+    for file in sorted((Path(__file__).parent / "sql").glob("*.sql")):
+        named = set(re.findall(r"\b(?:FROM|JOIN)\s+(\w+)", file.read_text(encoding="utf-8"))) & set(TABLES)
+        if named <= tables:
+            (folder / "queries").mkdir(exist_ok=True)
+            shutil.copyfile(file, folder / "queries" / file.name)
+
+
+def _write_examples(warehouse: Warehouse, folder: Path, studies: Sequence[str]) -> list[str]:
+    """A small picture of each study that has places in pictures, for the card; gives the studies."""
+    found = []
+    for study in studies:
+        picture = _example(warehouse, study)
+        if picture is not None:
+            path = folder / "examples" / f"{study}.webp"
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(picture)
+            found.append(study)
+    return found
+
+
+def _example(warehouse: Warehouse, study: str) -> bytes | None:
+    """The first picture by id with the words on it: chosen by nobody, and the same when others are added."""
+    from latentlens_dag.pictures import drawn_study, from_thumbnails
+    from latentlens_dag.queries import open_dataset
+
+    placed = "SELECT min(image_id) FROM visual_tokens WHERE x0 IS NOT NULL"
+    with open_dataset(warehouse.catalog(study)) as dataset:
+        ((first,),) = dataset.sql(placed).fetchall()
+        if first is None:
+            return None
+        return _small_webp(drawn_study(dataset, study, from_thumbnails(dataset), only=[first])[0])
+
+
+def _small_webp(picture: Image.Image) -> bytes:
+    """A picture as WebP of at most _EXAMPLE_BYTES, as large and good as that allows."""
+    from PIL import Image
+
+    content = b""
+    for width in _EXAMPLE_WIDTHS:
+        small = picture.copy()
+        small.thumbnail((width, 10 * width), Image.Resampling.LANCZOS)
+        for quality in _EXAMPLE_QUALITIES:
+            buffer = io.BytesIO()
+            small.save(buffer, "WEBP", quality=quality)
+            content = buffer.getvalue()
+            if len(content) <= _EXAMPLE_BYTES:
+                return content
+    return content
+
+
+def _provenance(warehouse: Warehouse, study: ReleasedStudy, shown: int) -> dict[str, Any]:
+    """Where a study comes from: what was declared, and what the warehouse recorded of it."""
+    made = list(Manifest(warehouse.root).records(f"study/{study.name}"))
+    weights = {record.inputs[study.model] for record in made if study.model in record.inputs}
+    found = {(name, version) for record in made for name, version in record.packages.items()}
+    versions = {name: ", ".join(sorted(v for n, v in found if n == name)) for name, _ in found}
+    declared = study.declared
+    model = {**declared["model"], "weights": min(weights, default=None)}
+    read = {
+        "sentences": rows_of([warehouse.sentences(study.corpus)]),
+        "occurrences": rows_of(occurrence_files(warehouse, study.index)),
+    }
+    index, images = {**declared["index"], **read}, {**declared["images"], "count": shown}
+    return {**declared, "model": model, "index": index, "images": images, "versions": versions}
+
+
+def occurrence_files(warehouse: Warehouse, index: str) -> list[Path]:
+    """The Parquet files (OCCURRENCES) that an index of a warehouse now has."""
+    shape = json.loads(warehouse.shape("index", index).read_text(encoding="utf-8"))
+    return [warehouse.occurrences(index, part) for part in range(shape["parts"])]
+
+
+def rows_of(files: Sequence[Path]) -> int:
+    """How many rows some Parquet files have together."""
+    import pyarrow.parquet as pq
+
+    return sum(pq.read_metadata(file).num_rows for file in files)
+
+
+def checked_name(repo_id: str, place: str) -> str:
+    """A user/name of the Hub, or an error that says what is wrong with it at `place`."""
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", repo_id):
+        raise UserError(
+            f"`repo_id: {repo_id}` of {place} is no dataset of the Hub: write it as user/name, of letters, digits, "
+            "`.`, `_` and `-`."
+        )
+    return repo_id
+
+
+def checked_license(license: str, place: str) -> str:
+    """A licence as the Hub names them, or an error that says what is wrong with it at `place`."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]{0,63}", license):
+        raise UserError(
+            f"`license: {license}` of {place} is no licence as the Hub names them: apache-2.0, cc-by-4.0, other, ... "
+            "What is to be said in words about pictures or texts goes into `image_license` and `text_license`."
+        )
+    return license

@@ -1,0 +1,304 @@
+"""The card of a release of results: README.md, made of its tables and of where they come from.
+
+All that is said is read from what goes out, so that a card cannot promise what its files do not hold. What a newcomer
+gets wrong: names, prompts and licences are text of somebody's, and Markdown is HTML. Whatever is not a word of this
+module goes through `escaped`. The snippets lie in `release_snippets.py`, and the tests run every one of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from latentlens_dag.release_columns import COLUMNS, TABLE_TITLES
+from latentlens_dag.release_snippets import index_snippets, table_snippets
+from latentlens_dag.release_tables import RELEASED_IMAGES
+from latentlens_dag.schema import LENSES, TABLES
+
+if TYPE_CHECKING:
+    from latentlens_dag.release import About
+
+Facts = Mapping[str, Any]
+_TITLES = {"latentlens": "LatentLens", "logitlens": "LogitLens", "embeddinglens": "EmbeddingLens"}
+_MEASURES = (
+    ("interpretable", ("interpretable", "low", "high", "chance"), "a concrete, abstract or global word"),
+    ("concrete", ("concrete", "concrete_low", "concrete_high", "concrete_chance"), "a word for what is there"),
+)
+_SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
+_LARGER = ((10**8, "10M<n<100M"), (10**9, "100M<n<1B"), (10**12, "1B<n<10B"))
+_TAGS = ["latentlens", "interpretability", "vision-language-models", "latentlens-dag"]
+
+
+def tables_card(
+    folder: Path, about: About, studies: Mapping[str, Facts], rows: Mapping[str, int], examples: Sequence[str]
+) -> str:
+    """The card of a release of results.
+
+    Args:
+        folder: the release, whose summaries are read.
+        about: what it is called, and its terms.
+        studies: where each study comes from, as the manifest has it.
+        rows: of each table.
+        examples: the studies that have a picture in `examples/`.
+    """
+    parts = [
+        _front_matter(folder, about, rows),
+        f"# {escaped(about.title)}",
+        _INTRODUCTION,
+        *_description(about),
+        *(f"![{study}: what each lens says of every patch](examples/{study}.webp)\n\n{_PICTURE}" for study in examples),
+        "## Results",
+        *(_results(folder, study) for study in studies),
+        "## How it was made",
+        _MADE,
+        *(_made(study, facts) for study, facts in studies.items()),
+        "## Use it",
+        *table_snippets(about.repo_id, set(rows)),
+        "## Tables",
+        *(_columns(table, rows[table]) for table in TABLES if table in rows),
+        *_ending(about, set(rows), _LIMITS),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def index_card(folder: Path, about: About, facts: Facts, rows: Mapping[str, int]) -> str:
+    """The card of a release of an index.
+
+    Args:
+        folder: the release.
+        about: what it is called, and its terms.
+        facts: where the index comes from.
+        rows: of each table.
+    """
+    parts = [
+        _front_matter(folder, about, rows),
+        f"# {escaped(about.title)}",
+        _INDEX_INTRODUCTION,
+        *_description(about),
+        "## How it was made",
+        _bullets(_index_lines(facts)),
+        "## Use it",
+        *index_snippets(about.repo_id, facts["contextual_layers"], (folder / "vectors").is_dir()),
+        "## Tables",
+        *(_columns(table, rows[table]) for table in TABLES if table in rows),
+        *_ending(about, set(rows), _INDEX_LIMITS),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def escaped(text: object) -> str:
+    """Text of somebody's as Markdown and HTML that say just that, in one line."""
+    line = " ".join(str(text).split())
+    return re.sub(r"[^\w\s,;'()/ -]|(?<!\w)_|_(?!\w)", lambda found: f"&#{ord(found[0])};", line)
+
+
+def _front_matter(folder: Path, about: About, rows: Mapping[str, int]) -> str:
+    import yaml
+
+    files = {table: _pattern(folder, table) for table in TABLES if table in rows}
+    files |= {path.stem: f"vectors/{path.name}" for path in sorted(folder.glob("vectors/*.parquet"))}
+    first = "neighbors" if "neighbors" in files else next(iter(files))
+    configs = [
+        {"config_name": table, "data_files": pattern, **({"default": True} if table == first else {})}
+        for table, pattern in files.items()
+    ]
+    largest = max(rows.values(), default=0)
+    size = next(name for most, name in (*_SIZES, *_LARGER, (10**99, "n>1T")) if largest < most)
+    facts = {
+        "license": about.license,
+        "pretty_name": " ".join(about.title.split()),
+        "tags": _TAGS,
+        "size_categories": [size],
+        "configs": configs,
+    }
+    return f"---\n{yaml.safe_dump(facts, sort_keys=False, allow_unicode=True)}---"
+
+
+def _pattern(folder: Path, table: str) -> str:
+    """What names all files of a table: they lie in one file, in a folder, or in one folder per study."""
+    patterns = (f"{table}.parquet", f"{table}/*.parquet", f"{table}/*/*.parquet")
+    return next(pattern for pattern in patterns if any(folder.glob(pattern)))
+
+
+def _description(about: About) -> list[str]:
+    return [escaped(part) for part in re.split(r"\n\s*\n", about.description or "") if part.strip()]
+
+
+def _results(folder: Path, study: str) -> str:
+    """A study's verdicts or, where nobody judged, what its answers say of themselves."""
+    judged = _rows(folder, "interpretability", study)
+    lines = list(_verdicts(judged)) if judged else list(_unjudged(folder, study))
+    return "\n\n".join([f"### {study}", *lines])
+
+
+def _rows(folder: Path, table: str, study: str) -> list[Facts]:
+    import pyarrow.parquet as pq
+
+    path = folder / f"{table}.parquet"
+    found: list[Facts] = pq.read_table(path, filters=[("study", "=", study)]).to_pylist() if path.is_file() else []
+    return found
+
+
+def _verdicts(rows: list[Facts]) -> Iterator[str]:
+    every = [row for row in rows if row["patch_group"] == "all"]
+    for judge in dict.fromkeys(row["judge"] for row in every):
+        mine = [row for row in every if row["judge"] == judge]
+        for name, columns, meaning in _MEASURES:
+            tokens = max(row["tokens"] for row in mine)
+            yield f"**{name}**: % of {tokens:,} visual tokens with {meaning}, by judge `{judge}`"
+            yield _matrix({(row["visual_layer"], row["lens"]): _share(row, columns) for row in mine}, _TITLES)
+    yield (
+        "In brackets the 95 % bootstrap interval over images, after it what chance gives: the same answers judged "
+        "against a patch of the same group in another image. By patch group: table `interpretability`."
+    )
+
+
+def _share(row: Facts, columns: tuple[str, ...]) -> str:
+    share, low, high, chance = (row[column] for column in columns)
+    interval = "" if low is None else f" [{100 * low:.1f}, {100 * high:.1f}]"
+    return f"{100 * share:.1f}{interval}" + ("" if chance is None else f", chance {100 * chance:.1f}")
+
+
+def _unjudged(folder: Path, study: str) -> Iterator[str]:
+    words = _rows(folder, "diversity", study)
+    yield "Nobody judged the answers, so it is not known how many fit. Different words among a token's answers (mean):"
+    yield _matrix({(row["visual_layer"], row["lens"]): f"{row['distinct_words']:.2f}" for row in words}, _TITLES)
+    if alignment := _rows(folder, "layer_alignment", study):
+        yield "% of LatentLens's answers, by the contextual layer that they come from:"
+        layers = sorted({row["contextual_layer"] for row in alignment})
+        cells = {(row["visual_layer"], str(row["contextual_layer"])): f"{100 * row['share']:.1f}" for row in alignment}
+        yield _matrix(cells, {str(layer): f"layer {layer}" for layer in layers})
+
+
+def _matrix(cells: Mapping[tuple[int, str], str], titles: Mapping[str, str]) -> str:
+    """A Markdown table: a row per visual layer, a column per name."""
+    names = [name for name in titles if any(name == column for _, column in cells)]
+    lines = ["visual layer", *(titles[name] for name in names)], ["---:"] * (len(names) + 1)
+    body = [[str(layer), *(cells.get((layer, name), "") for name in names)] for layer in sorted({a for a, _ in cells})]
+    return "\n".join("| " + " | ".join(line) + " |" for line in [*lines, *body])
+
+
+def _made(study: str, facts: Facts) -> str:
+    model, shown = facts["model"], facts["images"]
+    lines = [
+        f"model: {_model(model)}",
+        f"{facts['kind']}: {shown['count']:,} of `{shown['name']}`, from {escaped(shown['source'])}",
+        *([f"prompt: {escaped(facts['prompt'])}"] if facts.get("prompt") else []),
+        f"visual layers: {_numbers(facts['visual_layers'])}",
+        f"lenses: {', '.join(_TITLES[lens] for lens in LENSES if lens in facts['lenses'])}, "
+        f"{facts['top_k']} answers each" + ("" if facts["unique"] == "none" else f", of different {facts['unique']}s"),
+        f"judge: {escaped(facts['judge'])}",
+    ]
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(facts["versions"].items()))
+    made_with = [f"versions: {escaped(versions)}"] if versions else []
+    index = [f"index {line}" for line in _index_lines(facts["index"])]
+    return f"**{study}**\n\n" + _bullets([*lines, *index, *made_with])
+
+
+def _index_lines(index: Facts) -> list[str]:
+    return [
+        f"`{index['name']}`: states of {_model(index['model'])}",
+        f"corpus: {index['sentences']:,} sentences of `{index['corpus']}`, from {escaped(index['source'])}",
+        f"contextual layers: {_numbers(index['contextual_layers'])}",
+        f"occurrences: {index['occurrences']:,}; at most {index['contexts_per_token']} of each token, chosen by "
+        f"`{index['sampling']}`, from position {index['min_position']} on, of {index['fraction']:g} of the sentences, "
+        f"each {index['dedup']} once",
+    ]
+
+
+def _model(model: Facts) -> str:
+    pinned = f", revision {model['revision']}" if model.get("revision") else ""
+    weights = f", files {model['weights']}" if model.get("weights") else ""
+    return f"{escaped(model['name'])}{pinned}{weights}"
+
+
+def _numbers(numbers: Iterable[int]) -> str:
+    return ", ".join(map(str, numbers))
+
+
+def _bullets(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _columns(table: str, rows: int) -> str:
+    schema = RELEASED_IMAGES if table == "images" else TABLES[table]
+    head = ["| column | type | what it holds |", "|---|---|---|"]
+    lines = [f"| `{field.name}` | {_type(field)} | {COLUMNS[field.name]} |" for field in schema]
+    return f"### {table}\n\n{rows:,} rows: {TABLE_TITLES[table]}.\n\n" + "\n".join([*head, *lines])
+
+
+def _type(field: Any) -> str:
+    if field.name == "thumbnail":
+        return "image"
+    return f"list of {field.type.value_type}" if hasattr(field.type, "value_type") else str(field.type)
+
+
+def _ending(about: About, tables: set[str], limits: str) -> list[str]:
+    return ["## Licence", _licence(about, tables), "## Citation", CITATION, "## Limits", limits]
+
+
+def _licence(about: About, tables: set[str]) -> str:
+    lines = [f"tables: {escaped(about.license)}"]
+    if "images" in tables:
+        none = "not stated, so none is included"
+        lines.append(f"pictures: {escaped(about.image_license) if about.image_license else none}")
+    if tables & {"sentences", "texts"}:
+        unsaid = "as of where they come from, see above"
+        lines.append(f"sentences and texts: {escaped(about.text_license) if about.text_license else unsaid}")
+    return _bullets(lines)
+
+
+_INTRODUCTION = (
+    "A vision-language model turns an image into visual tokens, vectors that its language model reads like words. This "
+    "dataset says in plain language what every visual token is like at every layer: the words in their sentences whose "
+    "states are nearest to it (LatentLens), and, to compare, what the model's own vocabulary says (LogitLens, "
+    "EmbeddingLens). It was made by LatentLens DAG after the paper "
+    "[LatentLens](https://arxiv.org/abs/2602.00462). No model is needed to use it."
+)
+_INDEX_INTRODUCTION = (
+    "The contextual states of a text corpus in a language model: what LatentLens compares visual tokens with. Each "
+    "contextual layer is a Lance table with a unit vector per occurrence of a token in a sentence. Ask it with any "
+    "state of the same language model what that state is like; only what a search needs is read. It was made by "
+    "LatentLens DAG after the paper [LatentLens](https://arxiv.org/abs/2602.00462)."
+)
+_PICTURE = "The image with the lowest id, chosen by nobody: nearest answers on the patches, colors by verdict."
+_MADE = (
+    "Every visual token's state that enters a block was compared with the states of all kept occurrences at all "
+    "contextual layers, exactly; equal cosines are in order of (contextual layer, key)."
+)
+_LIMITS = _bullets(
+    [
+        "An answer says what a state is near to, not what the model uses it for.",
+        "`cosine` and `logit` are different quantities, and no lens's numbers can be compared with another's.",
+        "Answers can only be words of the corpus; another corpus gives other words.",
+        "Judging by annotated regions knows what was annotated: an answer that is right and unannotated counts as "
+        "none. Read every share beside its chance.",
+        "Forward passes vary with batch and machine: cosines that differ by less than 1e-3 may change places.",
+    ]
+)
+_INDEX_LIMITS = _bullets(
+    [
+        "States must come from the same language model, at the input of a block; others give numbers without meaning.",
+        "Answers can only be words of the corpus.",
+        "Vectors are of unit length in float16; `norm` holds the length that they had.",
+    ]
+)
+CITATION = """```bibtex
+@article{krojer2026latentlens,
+  title  = {LatentLens: Revealing Highly Interpretable Visual Tokens in LLMs},
+  author = {Krojer, Benno and others},
+  year   = {2026},
+  eprint = {2602.00462},
+  archivePrefix = {arXiv},
+  note   = {ICML 2026}
+}
+@software{latentlens_dag,
+  title   = {LatentLens DAG},
+  author  = {{The LatentLens DAG maintainers}},
+  version = {0.1.0},
+  license = {Apache-2.0}
+}
+```"""
+"""The paper, and this software as CITATION.cff has it."""

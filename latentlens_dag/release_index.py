@@ -1,0 +1,170 @@
+"""Staging a release of an index: its layer tables as they are, its occurrences and sentences, and a card.
+
+The folder is that of an index that stands alone (`index_folder.py`), so that `ContextualIndex.open` reads it where it
+was staged or pulled to, and over the network without pulling it (`remote_index.py`). What a newcomer gets wrong: Lance
+names its files by random numbers and notes when, and by which run, a table was committed. Tables are therefore linked
+or copied file by file at their newest version: staging again gives the same bytes as long as the index was not built
+again, and what was encoded anew, and nothing else, gets other files. An index that is deleted and built again has
+tables of equal rows in other bytes; its Parquet, `shape.json`, card and all names of tables are the same then too.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from latentlens_dag.index_folder import index_shape, read_index_folder
+from latentlens_dag.manifest import Manifest
+from latentlens_dag.release import About, occurrence_files, rows_of, write_manifest
+from latentlens_dag.release_manifest import ReleaseManifest
+from latentlens_dag.release_tables import footers
+from latentlens_dag.schema import SENTENCES
+from latentlens_dag.tables import count_rows, files_of, last_transaction, open_table, width_of
+from latentlens_dag.views import literal
+from latentlens_dag.warehouse import IndexPaths, Warehouse, atomic_path, parquet_part, write_json, write_text
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_GROUP_BYTES = 32 << 20  # of vectors in a row group of Parquet
+
+
+@dataclass(frozen=True)
+class ReleasedIndex:
+    """An index that goes out."""
+
+    name: str
+    corpus: str
+    declared: Mapping[str, Any]
+    """What its YAML says of where it comes from, as the manifest of a release has it."""
+    model: str
+    """The asset that is its language model: index/demo_index/language_model."""
+
+
+def stage_index(
+    warehouse: Warehouse, about: About, index: ReleasedIndex, *, every_sentence: bool = True, vectors: bool = False
+) -> ReleaseManifest:
+    """Stage a release of an index: `warehouse.release(about.name)` is replaced whole, or stays as it was.
+
+    Args:
+        warehouse: where the index was built.
+        about: what it is called.
+        index: what goes out.
+        every_sentence: whether all sentences of the corpus go out, or only those of the occurrences.
+        vectors: whether the vectors go out as Parquet too: key, vector, norm of each layer, not compressed, in chunks
+            that their content decides, so that the Hub stores what changed.
+
+    Raises:
+        UserError: where the index is not whole.
+    """
+    from latentlens_dag.release_card import index_card
+
+    source = read_index_folder(warehouse.index(index.name).root)
+    occurrences = occurrence_files(warehouse, index.name)
+    with atomic_path(warehouse.release(about.name)) as folder:
+        folder.mkdir()
+        target = IndexPaths(folder)
+        for table in source.files.tables.values():
+            _link(_table_files(table), table.parent, folder)
+        _link(occurrences, warehouse.index(index.name).root, folder)
+        _write_sentences(source.sentences, occurrences, target.own_sentences, every_sentence)
+        rows = {layer: count_rows(table) for layer, table in source.files.tables.items()}
+        write_json(index_shape(len(occurrences), list(rows), source.language_model, rows=rows), target.shape)
+        for layer, table in source.files.tables.items() if vectors else ():
+            _write_vectors(table, folder / "vectors" / f"{target.layer_table(layer).stem}.parquet")
+        facts = _provenance(warehouse, index, occurrences)
+        write_text(index_card(folder, about, facts, footers(folder)), folder / "README.md")
+        return write_manifest(folder, "index", about.name, {index.name: facts})
+
+
+def _table_files(table: Path) -> Iterator[Path]:
+    """The files that the newest version of a layer table consists of, and what was measured of its index."""
+    for path in [*files_of(table), *last_transaction(table)]:
+        yield from (one for one in sorted(path.rglob("*")) if one.is_file()) if path.is_dir() else [path]
+
+
+def _link(files: Iterator[Path] | Sequence[Path], root: Path, folder: Path) -> None:
+    """Files below `root` in the same places below `folder`: by another name, which costs no bytes, where that can be.
+
+    Nobody writes into a file of the warehouse; what is built anew is a new file.
+    """
+    for file in files:
+        target = folder / file.relative_to(root)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(file, target)
+        except OSError:
+            shutil.copyfile(file, target)
+
+
+def _write_sentences(sentences: Path, occurrences: Sequence[Path], path: Path, every: bool) -> None:
+    if every:
+        _link([sentences], sentences.parent, path.parent)
+        return
+    import duckdb
+
+    files = ", ".join(literal(str(file)) for file in occurrences)
+    query = (
+        f"SELECT sentence_id, text FROM read_parquet({literal(str(sentences))}) WHERE sentence_id IN "
+        f"(SELECT sentence_id FROM read_parquet([{files}])) ORDER BY sentence_id"
+    )
+    with duckdb.connect() as connection, parquet_part(path, SENTENCES) as rows:
+        connection.execute("SET enable_progress_bar = false")
+        for batch in connection.sql(query).to_arrow_reader(1 << 14):
+            rows.write(_as_table(batch))
+
+
+def _write_vectors(table: Path, path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    path.parent.mkdir(exist_ok=True)
+    rows = max(1, _GROUP_BYTES // (2 * width_of(table)))
+    batches = open_table(table).scanner(columns=["key", "vector", "norm"], batch_size=rows).to_batches()
+    chunked = {"compression": "none", "use_content_defined_chunking": True, "write_page_index": True}
+    writer = None
+    for part in _of_rows(batches, rows):
+        if writer is None:
+            writer = pq.ParquetWriter(path, part.schema.remove_metadata(), **chunked)
+        writer.write_table(part.replace_schema_metadata(None), row_group_size=rows)
+    if writer is not None:
+        writer.close()
+
+
+def _of_rows(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
+    """The rows of the batches, `rows` at a time, however they came."""
+    import pyarrow as pa
+
+    waiting: list[pa.RecordBatch] = []
+    for batch in batches:
+        waiting.append(batch)
+        while sum(one.num_rows for one in waiting) >= rows:
+            table = pa.Table.from_batches(waiting)
+            yield table.slice(0, rows).combine_chunks()
+            waiting = table.slice(rows).combine_chunks().to_batches()
+    if any(one.num_rows for one in waiting):
+        yield pa.Table.from_batches(waiting).combine_chunks()
+
+
+def _as_table(batch: pa.RecordBatch) -> pa.Table:
+    import pyarrow as pa
+
+    return pa.Table.from_batches([batch])
+
+
+def _provenance(warehouse: Warehouse, index: ReleasedIndex, occurrences: Sequence[Path]) -> dict[str, Any]:
+    """Where an index comes from: what was declared, and what the warehouse recorded of it."""
+    made = list(Manifest(warehouse.root).records(f"index/{index.name}"))
+    weights = {record.inputs[index.model] for record in made if index.model in record.inputs}
+    model = {**index.declared["model"], "weights": min(weights, default=None)}
+    sentences = rows_of([warehouse.sentences(index.corpus)])
+    return {
+        **index.declared,
+        "kind": "index",
+        "model": model,
+        "sentences": sentences,
+        "occurrences": rows_of(occurrences),
+    }

@@ -1,0 +1,240 @@
+"""The tables of a release of results: what the catalogs of its studies hold, cut into files by image.
+
+A file's bytes are a function of its rows alone: sorted, with the house's Parquet settings, of one image (while they
+are few). So one image more is a few files more, and everything else stays as it was. What a newcomer gets wrong: the
+rows come from the catalogs, which are sorted by image, one part at a time; nothing of the size of a release is ever
+in memory, and DuckDB spills what does not fit.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import pyarrow as pa
+
+from latentlens_dag.errors import UserError
+from latentlens_dag.schema import IMAGES, TABLES
+from latentlens_dag.views import identifier, literal
+from latentlens_dag.warehouse import Warehouse, parquet_part, scratch_folder
+
+if TYPE_CHECKING:
+    import duckdb
+
+Sentences = Literal["all", "cited", "none"]
+"""Which sentences go out: of the corpora, so that another image changes none; those of the answers; or none."""
+OWN_FILES = 1024
+"""Up to so many images each has files of its own; of more, those with the same first two digits share them."""
+_MANY_SENTENCES = 1 << 20  # from there on they lie in 256 files, not 16
+_MEMORY = "1GB"
+_BATCH = 1 << 14  # rows that are handed over at a time
+_ORDER = {
+    "neighbors": "image_id, visual_layer, lens, token_index, rank",
+    "judgements": "image_id, visual_layer, lens, token_index, judge",
+    "visual_tokens": "image_id, token_index",
+    "text_tokens": "image_id, token_index",
+    "images": "image_id",
+    "regions": "image_id, region_id",
+    "texts": "text_id",
+    "interpretability": "study, judge, lens, visual_layer, patch_group",
+    "layer_alignment": "study, visual_layer, contextual_layer",
+    "diversity": "study, lens, visual_layer",
+}
+"""In which order the rows lie in a file; total, so that equal rows are equal bytes."""
+_OF_STUDIES = ("neighbors", "judgements", "visual_tokens", "text_tokens")
+_SHARED = {"images": "image_id", "regions": "image_id", "texts": "text_id"}
+SUMMARIES = ("interpretability", "layer_alignment", "diversity")
+
+
+def _image_schema() -> pa.Schema:
+    """IMAGES with thumbnails as the library `datasets` knows pictures, which it decodes and the viewer shows."""
+    picture = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    fields = [pa.field("thumbnail", picture) if field.name == "thumbnail" else field for field in IMAGES]
+    kinds = {
+        field.name: {"_type": "Image"} if field.name == "thumbnail" else {"dtype": str(field.type), "_type": "Value"}
+        for field in fields
+    }
+    return pa.schema(fields, metadata={"huggingface": json.dumps({"info": {"features": kinds}})})
+
+
+RELEASED_IMAGES = _image_schema()
+
+
+class Part(NamedTuple):
+    """The ids that share a file."""
+
+    name: str
+    first: str
+    last: str
+
+
+@contextmanager
+def opened_catalogs(warehouse: Warehouse, studies: Sequence[str], beside: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection that has the catalogs of the studies as s0, s1, ...; it spills into a folder beside `beside`.
+
+    Raises:
+        UserError: where a study has no catalog.
+    """
+    import duckdb
+
+    with scratch_folder(beside) as scratch, duckdb.connect() as connection:
+        connection.execute(f"SET temp_directory = {literal(str(scratch))}")
+        connection.execute(f"SET memory_limit = '{_MEMORY}'")
+        connection.execute("SET enable_progress_bar = false")
+        for number, study in enumerate(studies):
+            catalog = warehouse.catalog(study)
+            if not catalog.is_file():
+                raise UserError(
+                    f"Study {study} is not built to its end, so it cannot be released ({catalog} is missing): run "
+                    f"`latentlens-dag build {study}` first."
+                )
+            connection.execute(f"ATTACH {literal(str(catalog))} AS s{number} (READ_ONLY)")
+        yield connection
+
+
+def write_tables(
+    connection: duckdb.DuckDBPyConnection,
+    folder: Path,
+    studies: Sequence[str],
+    corpora: Sequence[Path],
+    *,
+    thumbnails: bool,
+    sentences: Sentences,
+) -> dict[str, int]:
+    """Write all tables of a release of results into a folder; give the number of images, or texts, of each study.
+
+    Args:
+        connection: as `opened_catalogs` gives it.
+        folder: the release that is being made.
+        studies: their names; where two have the same image under two names, it has that of the first.
+        corpora: Parquet of their sentences (SENTENCES), in order of id.
+        thumbnails: whether pictures go out.
+        sentences: which sentences go out.
+    """
+    catalogs = [f"s{number}" for number in range(len(studies))]
+    for column, tables in (("image_id", ("images", "regions")), ("text_id", ("texts",))):
+        parts = parts_of(_ids(connection, tables[0], column, catalogs))
+        for part in parts:
+            for table in tables:
+                _write_shared(connection, folder, table, catalogs, part, thumbnails)
+        for catalog, study in zip(catalogs, studies, strict=True):
+            mine = parts if _is_of_texts(connection, catalog) == (column == "text_id") else []
+            for part in mine:
+                _write_study(connection, folder, catalog, study, part)
+    for table in SUMMARIES:
+        rows = " UNION ALL ".join(f"SELECT * FROM {catalog}.{table}" for catalog in catalogs)
+        _write(connection, folder / f"{table}.parquet", table, f"FROM ({rows}) ORDER BY {_ORDER[table]}")
+    if sentences != "none":
+        _write_sentences(connection, folder, catalogs, corpora, every=sentences == "all")
+    return {study: _shown(connection, catalog) for study, catalog in zip(studies, catalogs, strict=True)}
+
+
+def parts_of(ids: Sequence[str]) -> list[Part]:
+    """Which ids share files: none do while they are few, else those that begin with the same two digits."""
+    if len(ids) <= OWN_FILES:
+        return [Part(one, one, one) for one in ids]
+    return _by_digits(2)
+
+
+def _by_digits(digits: int) -> list[Part]:
+    names = [f"{number:0{digits}x}" for number in range(16**digits)]
+    return [Part(name, name.ljust(16, "0"), name.ljust(16, "f")) for name in names]
+
+
+def _ids(connection: duckdb.DuckDBPyConnection, table: str, column: str, catalogs: Sequence[str]) -> list[str]:
+    rows = " UNION ".join(f"SELECT {column} FROM {catalog}.{table}" for catalog in catalogs)
+    return [one for (one,) in connection.sql(f"FROM ({rows}) ORDER BY 1").fetchall()]
+
+
+def _shown(connection: duckdb.DuckDBPyConnection, catalog: str) -> int:
+    ((count,),) = connection.sql(f"SELECT count(DISTINCT image_id) FROM {catalog}.visual_tokens").fetchall()
+    return int(count)
+
+
+def _is_of_texts(connection: duckdb.DuckDBPyConnection, catalog: str) -> bool:
+    return bool(connection.sql(f"FROM {catalog}.text_tokens LIMIT 1").fetchall())
+
+
+def _write_study(connection: duckdb.DuckDBPyConnection, folder: Path, catalog: str, study: str, part: Part) -> None:
+    for table in _OF_STUDIES:
+        query = f"FROM {catalog}.{table} WHERE image_id BETWEEN $first AND $last ORDER BY {_ORDER[table]}"
+        _write(connection, folder / table / study / f"{part.name}.parquet", table, query, part)
+
+
+def _write_shared(
+    connection: duckdb.DuckDBPyConnection,
+    folder: Path,
+    table: str,
+    catalogs: Sequence[str],
+    part: Part,
+    thumbnails: bool,
+) -> None:
+    """What several studies may have, once: of each image what the first study says that has something of it."""
+    column = _SHARED[table]
+    every = " UNION ALL ".join(
+        f"SELECT {place} AS place, * FROM {catalog}.{table} WHERE {column} BETWEEN $first AND $last"
+        for place, catalog in enumerate(catalogs)
+    )
+    query = f"FROM ({every}) QUALIFY place = min(place) OVER (PARTITION BY {column}) ORDER BY {_ORDER[table]}"
+    _write(connection, folder / table / f"{part.name}.parquet", table, query, part, thumbnails)
+
+
+def _write_sentences(
+    connection: duckdb.DuckDBPyConnection, folder: Path, catalogs: Sequence[str], corpora: Sequence[Path], every: bool
+) -> None:
+    files = ", ".join(literal(str(file)) for file in dict.fromkeys(corpora))
+    cited = " UNION ALL ".join(f"SELECT sentence_id, text FROM {catalog}.sentences" for catalog in catalogs)
+    rows = f"SELECT * FROM read_parquet([{files}])" if every else cited
+    ((count,),) = connection.sql(f"SELECT count(*) FROM ({rows})").fetchall()
+    for part in _by_digits(1 if count <= _MANY_SENTENCES else 2):
+        query = (
+            f"FROM (SELECT DISTINCT sentence_id, text FROM ({rows}) WHERE sentence_id BETWEEN $first AND $last) "
+            "ORDER BY sentence_id"
+        )
+        _write(connection, folder / "sentences" / f"{part.name}.parquet", "sentences", query, part)
+
+
+def _write(
+    connection: duckdb.DuckDBPyConnection,
+    path: Path,
+    table: str,
+    query: str,
+    part: Part | None = None,
+    thumbnails: bool = True,
+) -> None:
+    """Write the rows of a query as a table's file; none where there are no rows."""
+    schema = RELEASED_IMAGES if table == "images" else TABLES[table]
+    columns = ", ".join(_column(name, table, thumbnails) for name in schema.names)
+    bound = {"first": part.first, "last": part.last} if part else {}
+    batches = iter(connection.sql(f"SELECT {columns} {query}", params=bound).to_arrow_reader(_BATCH))
+    first = next((batch for batch in batches if batch.num_rows), None)
+    if first is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with parquet_part(path, schema) as rows:
+            rows.write(pa.Table.from_batches([first]))
+            for batch in batches:
+                rows.write(pa.Table.from_batches([batch]))
+
+
+def _column(name: str, table: str, thumbnails: bool) -> str:
+    if (table, name) != ("images", "thumbnail"):
+        return identifier(name)
+    picture = "struct_pack(bytes := thumbnail, path := NULL::VARCHAR)"
+    return f"{picture if thumbnails else 'NULL::STRUCT(bytes BLOB, path VARCHAR)'} AS thumbnail"
+
+
+def footers(folder: Path) -> Mapping[str, int]:
+    """The rows of each table of a release that is being made, by the footers of its files."""
+    import pyarrow.parquet as pq
+
+    from latentlens_dag.release_manifest import table_of
+
+    found: dict[str, int] = {}
+    for path in sorted(folder.rglob("*.parquet")):
+        table = table_of(path.relative_to(folder).as_posix())
+        if table is not None:
+            found[table] = found.get(table, 0) + pq.read_metadata(path).num_rows
+    return found

@@ -1,0 +1,204 @@
+"""An index that lies on the Hub, read from there: `ContextualIndex.open("hf://datasets/user/name@v1.0.0")`.
+
+What is small, and asked for whole (occurrences, sentences), is downloaded into the Hub's cache when it is first needed
+and compared with the release's manifest. Layer tables are read by Lance in ranges: of a search only the layers that it
+asks, and with their indexes only some of these. What a newcomer gets wrong: a branch moves while one reads. The commit
+is looked up once, when the index is opened, and everything is read at that commit.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from latentlens_dag.errors import UserError
+from latentlens_dag.hub_calls import HubFailure, ask_hub
+from latentlens_dag.index_folder import Shape, read_shape
+from latentlens_dag.release_manifest import MANIFEST, ReleaseManifest, file_sha256, read_manifest
+from latentlens_dag.warehouse import IndexPaths
+
+if TYPE_CHECKING:
+    import lance
+
+_URI = re.compile(r"hf://datasets/(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[\w./-]+))?/?")
+
+
+@dataclass(frozen=True)
+class HubRepo:
+    """A dataset repository at one commit."""
+
+    name: str
+    """user/name."""
+    commit: str
+
+    def download(self, path: str) -> Path:
+        """A file of it, from the cache where it is there."""
+        from huggingface_hub import hf_hub_download
+
+        def call() -> str:
+            found: str = hf_hub_download(self.name, path, repo_type="dataset", revision=self.commit)
+            return found
+
+        return Path(_asked(call, f"Reading {path} of {self.name}"))
+
+
+@dataclass(frozen=True)
+class RemoteTable:
+    """A layer table on the Hub."""
+
+    repo: HubRepo
+    path: str
+    """layer_08.lance."""
+    facts: str | None
+    """Where it lies what was measured of its index; None where it has none."""
+
+    @property
+    def name(self) -> str:
+        """What a message calls it."""
+        return f"{self.repo.name}/{self.path}"
+
+    @cached_property
+    def opened(self) -> lance.LanceDataset:
+        """The table; it stays open, so that what was read of it is not read again."""
+        import lance
+        from huggingface_hub import get_token
+
+        token = get_token()
+        options = {"revision": self.repo.commit, **({"token": token} if token else {})}
+        return lance.dataset(f"hf://datasets/{self.repo.name}/{self.path}", storage_options=options)
+
+    @cached_property
+    def facts_file(self) -> Path | None:
+        """What was measured of its index, as a file."""
+        return None if self.facts is None else self.repo.download(self.facts)
+
+
+@dataclass(frozen=True)
+class RemoteIndex:
+    """An index on the Hub, as a search reads it (`index_folder.IndexFolder`)."""
+
+    path: str
+    """Its address."""
+    repo: HubRepo
+    manifest: ReleaseManifest = field(repr=False)
+    shape: Shape
+
+    @property
+    def language_model(self) -> str:
+        """What its language model is called."""
+        return self.shape.language_model
+
+    @property
+    def rows(self) -> int:
+        """Occurrences."""
+        return max((self.shape.rows or {}).values(), default=0)
+
+    @cached_property
+    def tables(self) -> Mapping[int, RemoteTable]:
+        """Layer tables, by contextual layer."""
+        known = {file.path for file in self.manifest.files}
+        return {layer: self._table(IndexPaths(Path()).layer_table(layer), known) for layer in self.shape.layers}
+
+    @cached_property
+    def occurrence_files(self) -> list[Path]:
+        """Parquet (OCCURRENCES), all parts."""
+        paths = IndexPaths(Path())
+        return [self._checked(paths.occurrences(part).as_posix()) for part in range(self.shape.parts)]
+
+    @cached_property
+    def sentences(self) -> Path:
+        """Parquet (SENTENCES)."""
+        return self._checked(IndexPaths(Path()).own_sentences.as_posix())
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Tell what goes wrong while tables are read; without what the client said, which may quote a token.
+
+        Raises:
+            UserError: where the Hub cannot be reached, refuses, or sends what is damaged.
+        """
+        try:
+            yield
+        except (OSError, ValueError, RuntimeError) as error:
+            if not _is_of_lance(error):
+                raise
+            raise UserError(
+                f"A layer table of {self.path} cannot be read ({type(error).__name__}). Is there a network, is the "
+                "repository still there, and are HF_ENDPOINT and HF_TOKEN right where they are set? `latentlens-dag "
+                f"pull {self.repo.name}` brings all of it here, every file checked."
+            ) from None
+
+    def _table(self, path: Path, known: set[str]) -> RemoteTable:
+        facts = path.with_suffix(".approximate.json").as_posix()
+        return RemoteTable(self.repo, path.as_posix(), facts if facts in known else None)
+
+    def _checked(self, path: str) -> Path:
+        return checked_file(self.repo, self.manifest, path)
+
+
+def open_remote_index(address: str) -> RemoteIndex:
+    """Find the parts of an index on the Hub: only its manifest and `shape.json` are read.
+
+    Args:
+        address: hf://datasets/user/name, and @revision (a tag, branch or commit) after it.
+
+    Raises:
+        UserError: where the address is none of a dataset, there is none or no such revision, it is no release of an
+            index, one of a newer version, or the Hub cannot be reached.
+    """
+    found = _URI.fullmatch(address)
+    if found is None:
+        raise UserError(
+            f"{address} is no address of an index: write hf://datasets/user/name, with @REVISION after it if you like."
+        )
+    repo = HubRepo(found["repo"], _commit(found["repo"], found["revision"]))
+    manifest = read_manifest(repo.download(MANIFEST))
+    if manifest.kind != "index":
+        raise UserError(
+            f"{address} is a release of results, not of an index: open it with `open_dataset({repo.name!r})`."
+        )
+    shape = read_shape(checked_file(repo, manifest, IndexPaths(Path()).shape.as_posix()).parent)
+    return RemoteIndex(address, repo, manifest, shape)
+
+
+def checked_file(repo: HubRepo, manifest: ReleaseManifest, path: str) -> Path:
+    """A file of a release, downloaded and compared with the manifest."""
+    told = next((file for file in manifest.files if file.path == path), None)
+    if told is None:
+        raise UserError(f"The release {repo.name} lacks {path}, so it cannot be searched: was it published whole?")
+    file = repo.download(path)
+    if file.stat().st_size != told.size or file_sha256(file) != told.sha256:
+        raise UserError(
+            f"{path} of {repo.name} is not what its manifest says: it was damaged on its way, or changed. Remove "
+            f"{file} and try again; if it stays so, do not use the release."
+        )
+    return file
+
+
+def _commit(repo: str, revision: str | None) -> str:
+    from huggingface_hub import HfApi
+
+    def call() -> str:
+        return str(HfApi().repo_info(repo, repo_type="dataset", revision=revision).sha)
+
+    return _asked(call, f"Reading {repo}{f' at {revision}' if revision else ''}")
+
+
+def _asked(call: Callable[[], str], what: str) -> str:
+    try:
+        return ask_hub(call, what)
+    except HubFailure as failure:
+        raise UserError(
+            f"{failure} Is the name right, is there such a revision, is there a network, and are HF_ENDPOINT and "
+            "HF_TOKEN right where they are set? Of a private dataset, log in with `hf auth login`."
+        ) from None
+
+
+def _is_of_lance(error: BaseException) -> bool:
+    """Whether Lance, which raises errors of all kinds, could not read what it was asked for."""
+    return not isinstance(error, UserError) and ("lance" in str(error).lower() or isinstance(error, OSError))
