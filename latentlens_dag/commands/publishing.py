@@ -76,7 +76,7 @@ def _declared(release: str, named: bool) -> str:
     """The repository that a release's component declares."""
     if not named:
         raise UserError(f"{release} is a folder: say which repository it goes to with --repo-id USER/NAME.")
-    from latentlens_dag.dag.loading import find_release  # type: ignore[attr-defined]
+    from latentlens_dag.dag.loading import find_release
 
     declared: str | None = find_release(release).repo_id
     if declared is None:
