@@ -143,8 +143,9 @@ class Project:
         for segment in self.segments:
             for partition in each_partition(segment.partitions):
                 targets = [target for target in segment.targets(partition) if target in planned]
-                yield from self._build_partition(targets, forced, watcher)
-                watcher.settled(targets)
+                if targets:
+                    yield from self._build_partition(targets, forced, watcher)
+                    watcher.settled(targets)
 
     def _build_partition(self, targets: list[Target], forced: frozenset[Target], watcher: Watcher) -> Iterator[Ran]:
         """Run what is needed, then what is stale because of that, until nothing is."""
