@@ -1,5 +1,6 @@
 # make demo: environment, demo study, table and picture. make test: environment, all tests.
-# make soak: a study of every family of VLMs end to end, a hundred killed builds, every field of the YAML both ways.
+# make soak: a study of every family of VLMs end to end, a hundred killed builds, every field of the YAML both ways, every
+#            fault at every request of a publication and a download; two to three hours.
 # make bench: search, build and selection against their peers and limits (docs/benchmarks.md); an hour and a half, 6 GB of disk.
 # Everything lives in .venv/ and .latentlens/; `make clean` removes both.
 PYTHON ?= python3
@@ -30,8 +31,11 @@ demo: $(STAMP)
 	@echo '       $(BIN)/latentlens-dag query where_word --param word=dog                        # where a word lights up'
 	@echo '       $(BIN)/latentlens-dag query "FROM neighbors WHERE rank = 1 LIMIT 5"            # any SQL; README.md has more'
 
+# Tests write, and wait for, many small files: they lie in memory where there is much of it.
+ROOMY := $(shell test "$$(df --output=avail -k /dev/shm 2>/dev/null | tail -1)" -gt 8000000 2>/dev/null && echo TMPDIR=/dev/shm)
+
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadscope
+	$(ROOMY) $(BIN)/python -m pytest -n 2 --dist loadscope
 
 soak: $(STAMP)
 	$(BIN)/python -m pytest -n 2 -m soak

@@ -8,6 +8,7 @@ os.environ.setdefault("HF_MODULES_CACHE", tempfile.mkdtemp(prefix="latentlens-mo
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("LANCE_LOG", "error")
 os.environ.setdefault("POLARS_MAX_THREADS", "2")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait must not take a processor from the others
 
 from collections.abc import Iterator
 from pathlib import Path
