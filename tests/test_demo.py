@@ -81,6 +81,7 @@ def test_the_demo_release_is_small_and_an_image_more_would_upload_at_most_twice_
     assert min(own) >= sum(sizes[folder / name] for name in of_all)
 
 
+@pytest.mark.soak
 def test_fresh_scenes_are_read_and_an_untrained_connector_says_nothing(tmp_path: Path) -> None:
     """The control: what the lens reads was learned, and is not in the judge, the words or the index."""
     import torch
