@@ -56,6 +56,9 @@ class Library:
         self.ask = lru_cache(_REMEMBERED)(self._ask)
         self.facts = lru_cache(1)(self._facts)
         self.pictures = lru_cache(_REMEMBERED)(self._pictures)
+        self.regions = lru_cache(_REMEMBERED)(self._regions)
+        self.texts = lru_cache(_REMEMBERED)(self._texts)
+        self.token_texts = lru_cache(_REMEMBERED)(self._token_texts)
 
     def dataset(self, study: str) -> Dataset:
         """Where the study is read."""
@@ -85,10 +88,34 @@ class Library:
         rows = self.dataset(study).collect(sql, image_ids=list(image_ids)).iter_rows()
         return {row[0]: Picture(row[0], row[1] or row[0], row[2], row[3], data_uri(row[4])) for row in rows}
 
+    def _regions(self, study: str, image_id: str) -> list[dict[str, Any]]:
+        """The annotated regions of an image, rows of REGIONS."""
+        return self.dataset(study).collect("FROM regions WHERE image_id = $image_id", image_id=image_id).to_dicts()
+
+    def _texts(self, study: str, text_ids: tuple[str, ...]) -> dict[str, str]:
+        """The texts with these ids, by id."""
+        sql = "SELECT text_id, text FROM texts WHERE list_contains($text_ids, text_id)"
+        return dict(self.dataset(study).collect(sql, text_ids=list(text_ids)).iter_rows())
+
+    def _token_texts(self, study: str, text_id: str) -> dict[int, str]:
+        """What each token of a text is in it, by token_index."""
+        sql = "SELECT token_index, token_str FROM text_tokens WHERE study = $study AND image_id = $text_id"
+        return dict(self.dataset(study).collect(sql, study=study, text_id=text_id).iter_rows())
+
     def close(self) -> None:
         """Close every dataset."""
         for dataset in (self.whole, *self.catalogs.values()):
             dataset.close()
+
+
+def similarity_steps(library: Library, study: str, lens: str, layer: int) -> tuple[float, ...]:
+    """Round similarities between the least and the greatest of the nearest answers of a lens and layer."""
+    found = library.ask(study, "find_images", lens=lens, layer=layer)["mean_similarity"].drop_nulls().to_list()
+    if not found:
+        return ()
+    step = 1.0 if max(found) > 1 else 0.05
+    low, high = int(min(found) / step) - 4, int(max(found) / step) + 6
+    return tuple(round(number * step, 2) for number in range(max(low, 0), high))
 
 
 class Picture(NamedTuple):

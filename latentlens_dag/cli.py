@@ -13,7 +13,7 @@ import traceback
 
 import click
 
-from latentlens_dag.commands import asking, building, keeping, models
+from latentlens_dag.commands import asking, browsing, building, keeping, models
 from latentlens_dag.errors import GO_ON, Interrupted, UserError
 from latentlens_dag.home import find_home
 from latentlens_dag.machine import way_out
@@ -36,6 +36,7 @@ for command in (
     asking.query,
     asking.summary,
     asking.search,
+    browsing.browse,
     models.import_index,
     models.inspect_model,
 ):
