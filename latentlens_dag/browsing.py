@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from latentlens_dag.errors import UserError
+from latentlens_dag.manifest import Manifest
 from latentlens_dag.queries import Dataset, Value, open_dataset
 from latentlens_dag.warehouse import Warehouse
 
@@ -304,3 +305,22 @@ def _facts_of(row: Mapping[str, Any]) -> StudyFacts:
     lenses = sorted(row["lenses"] or [], key=lambda lens: _ORDER.index(lens) if lens in _ORDER else len(_ORDER))
     images, texts, tokens, answers = (row[name] or 0 for name in ("images", "texts", "visual_tokens", "answers"))
     return StudyFacts(row["study"], images, texts, tokens, answers, tuple(row["visual_layers"] or ()), tuple(lenses))
+
+
+def provenance(source: str | Path, study: str) -> pl.DataFrame:
+    """What the manifest of a home says of how a study was made: one row per step, the last run of it.
+
+    Empty where the source carries no manifest.
+    """
+    import polars as pl
+
+    path = Path(source)
+    root = path / "warehouse" if (path / "warehouse").is_dir() else path
+    steps: dict[str, dict[str, str]] = {}
+    for record in sorted(Manifest(root).records() if path.is_dir() else (), key=lambda one: one.made):
+        if record.asset.startswith(f"study/{study}/"):
+            settings = ", ".join(f"{name}: {value}" for name, value in record.settings.items())
+            packages = ", ".join(f"{name} {version}" for name, version in record.packages.items())
+            step = record.asset.removeprefix(f"study/{study}/")
+            steps[step] = {"step": step, "made": record.made, "settings": settings, "packages": packages}
+    return pl.DataFrame(list(steps.values())).sort("step") if steps else pl.DataFrame()

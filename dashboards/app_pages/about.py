@@ -1,3 +1,59 @@
-import streamlit as st
+"""About: what this dataset is, how it was made, how to cite and to load it."""
 
-st.write("Not written yet.")
+from __future__ import annotations
+
+import polars as pl
+import streamlit as st
+from parts.names import lens_name
+from parts.opened import library
+
+from latentlens_dag import __version__
+from latentlens_dag.browsing import Library, provenance
+
+CITE = """@article{latentlens,
+  title = {LatentLens},
+  eprint = {2602.00462},
+  archivePrefix = {arXiv}
+}"""
+
+
+def about_page(data: Library) -> None:
+    """Everything in one column."""
+    st.header("What is here")
+    facts = data.facts().values()
+    rows = [
+        {
+            "study": one.name,
+            "images": one.images or one.texts,
+            "tokens": one.visual_tokens,
+            "answers": one.answers,
+            "visual layers": ", ".join(map(str, one.visual_layers)),
+            "lenses": ", ".join(map(lens_name, one.lenses)),
+            "read from": "catalog" if one.name in data.catalogs else "Parquet",
+        }
+        for one in facts
+    ]
+    st.dataframe(rows, hide_index=True)
+    st.header("How it was made")
+    for study in data.facts():
+        made = provenance(data.source, study)
+        if made.is_empty():
+            st.caption("This source carries no record of how it was made.")
+        else:
+            st.dataframe(made, hide_index=True, height=260)
+    st.header("How to load it")
+    st.code(
+        f"from latentlens_dag import open_dataset\n\ndata = open_dataset({data.source!r})\ndata.sql(\"FROM neighbors WHERE word = 'dog'\").pl()",
+        language="python",
+    )
+    st.header("Its tables")
+    columns = data.whole.collect(
+        "SELECT table_name AS table, string_agg(column_name, ', ' ORDER BY column_index) AS columns FROM duckdb_columns() WHERE NOT internal GROUP BY table_name ORDER BY table_name"
+    )
+    st.dataframe(columns.with_columns(pl.col("columns")), hide_index=True)
+    st.header("How to cite it")
+    st.code(CITE, language="bibtex")
+    st.caption(f"latentlens-dag {__version__}, Apache-2.0. Pictures and texts keep the licences of their sources.")
+
+
+about_page(library())

@@ -89,9 +89,11 @@ def gallery(data: Library, study: StudyFacts) -> None:
 
 
 @st.fragment
-def image_view(data: Library, study: StudyFacts, image: str) -> None:
+def image_view(data: Library, study: StudyFacts, image: str, title: str) -> None:
     """One image: the toolbar, the picture, the neighbors of the chosen patch, the strip."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+        if st.button("← All texts" if study.of_texts else "← All images", on_click=_leave):
+            st.rerun()
         lens, layer = lens_and_layer(study)
         overlay = address.choice(
             "Overlay",
@@ -115,7 +117,8 @@ def image_view(data: Library, study: StudyFacts, image: str) -> None:
         st.warning("This study has no visual tokens of such an image. Go back to all images.")
         return
     token = _chosen(rows, view.tokens if view else ())
-    left, right = st.columns([1.05, 1], gap="medium")
+    st.html(f"<h1>{cards.safe(title, 80)}</h1>")
+    left, right = st.columns([0.82, 1], gap="medium")
     with left:
         draw_grid(data, study, image, rows, view.tokens if view else (), overlay, token, typed, (lens, layer))
     answers = data.ask(study.name, "token", image_id=image, token_index=token).to_dicts()
@@ -129,12 +132,23 @@ def image_view(data: Library, study: StudyFacts, image: str) -> None:
     )
 
 
+def _leave() -> None:
+    address.go(image=None, token=None, view=None)
+
+
 def _chosen(rows: list[dict[str, Any]], shown: tuple[int, ...]) -> int:
     wanted = address.number_here("token")
     known = {row["token_index"] for row in rows}
     if wanted in known and wanted is not None:
         return wanted
-    return shown[len(shown) // 2 + 1 if len(shown) > 3 else 0] if shown else rows[0]["token_index"]
+    placed = [row for row in rows if row["token_index"] in set(shown)]
+    return _central(placed)["token_index"] if placed else rows[0]["token_index"]
+
+
+def _central(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The patch in the middle of the others."""
+    across, down = (sum(row[a] + row[b] for row in rows) / len(rows) for a, b in (("x0", "x1"), ("y0", "y1")))
+    return min(rows, key=lambda row: abs(row["x0"] + row["x1"] - across) + abs(row["y0"] + row["y1"] - down))
 
 
 def draw_grid(
@@ -203,10 +217,4 @@ if study is not None:
     else:
         pictures = data.pictures(study.name, (image,))
         title = pictures[image].file_name if image in pictures else image
-        with st.container(horizontal=True, vertical_alignment="center"):
-            st.button(
-                "← All texts" if study.of_texts else "← All images",
-                on_click=lambda: address.go(image=None, token=None, view=None),
-            )
-            st.html(f"<h1>{cards.safe(title, 80)}</h1>")
-        image_view(data, study, image)
+        image_view(data, study, image, title)

@@ -27,7 +27,7 @@ def number_here(name: str) -> int | None:
 
 def go(**changes: object) -> None:
     """Change the address; None takes a name out of it."""
-    merged = {**st.query_params.to_dict(), **{name: value for name, value in changes.items()}}
+    merged = {**st.query_params.to_dict(), **changes}
     after = {name: str(value) for name, value in merged.items() if value not in (None, "")}
     if after != st.query_params.to_dict():
         st.query_params.from_dict(after)

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from parts.patch_grid import VERDICT_COLORS, layer_color, similarity_text
-
 from latentlens_dag.browsing import clipped, marked
+from parts.patch_grid import VERDICT_COLORS, layer_color, similarity_text
 
 Row = Mapping[str, Any]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 
 import streamlit as st
-from parts.address import choice, here
 
 from latentlens_dag.browsing import Library, StudyFacts, open_library, stamp
+from parts.address import choice, here
 
 SOURCE = "LATENTLENS_BROWSE"
 """The variable by which `latentlens-dag browse` says what to open."""
@@ -34,8 +34,8 @@ def chosen_study(data: Library) -> StudyFacts | None:
     facts = data.facts()
     if not facts:
         st.info(
-            f"Nothing to see in {data.source} yet: no study has tokens or answers. Build one with `latentlens-dag build`, "
-            "and reload this page."
+            f"Nothing to see in {data.source} yet: no study has tokens or answers. "
+            "Build one with `latentlens-dag build`, and reload this page."
         )
         return None
     if (wanted := here("study")) and wanted not in facts:

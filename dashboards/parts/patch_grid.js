@@ -65,7 +65,7 @@ function words(svg, patches) {
 function board(state, send) {
   const { data } = state;
   const frame = make("div", { class: "frame" });
-  frame.style.setProperty("--most", `${Math.min(34, (30 * data.width) / data.height)}rem`);
+  frame.style.setProperty("--most", `${Math.min(36, (27.5 * data.width) / data.height)}rem`);
   const node = make("div", { class: "board", tabindex: "0", role: "application", "aria-roledescription": "patch grid", "aria-label": data.label });
   const svg = make("svg", { viewBox: `0 0 ${data.width} ${data.height}`, "aria-hidden": "true" });
   if (data.picture) svg.append(make("image", { href: data.picture, width: data.width, height: data.height, preserveAspectRatio: "none" }));

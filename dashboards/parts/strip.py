@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import streamlit as st
-from parts.names import lens_name
-from parts.patch_grid import VERDICT_COLORS, similarity_text
 
 from latentlens_dag.browsing import clipped
+from parts.names import lens_name
+from parts.patch_grid import VERDICT_COLORS, similarity_text
 
 _FOLDER = Path(__file__).parent
 _component = st.components.v2.component(
