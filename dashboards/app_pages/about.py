@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import polars as pl
 import streamlit as st
 from parts.names import lens_name
 from parts.opened import library
@@ -10,8 +9,15 @@ from parts.opened import library
 from latentlens_dag import __version__
 from latentlens_dag.browsing import Library, provenance
 
+LOAD = """from latentlens_dag import open_dataset
+
+data = open_dataset({source!r})
+data.sql("FROM neighbors WHERE word = 'dog'").pl()
+data.scan("neighbors")                                   # a Polars LazyFrame"""
+TABLES = """SELECT table_name AS table, string_agg(column_name, ', ' ORDER BY column_index) AS columns
+FROM duckdb_columns() WHERE NOT internal GROUP BY table_name ORDER BY table_name"""
 CITE = """@article{latentlens,
-  title = {LatentLens},
+  title = {LatentLens: Revealing Highly Interpretable Visual Tokens in LLMs},
   eprint = {2602.00462},
   archivePrefix = {arXiv}
 }"""
@@ -42,15 +48,9 @@ def about_page(data: Library) -> None:
         else:
             st.dataframe(made, hide_index=True, height=260)
     st.header("How to load it")
-    st.code(
-        f"from latentlens_dag import open_dataset\n\ndata = open_dataset({data.source!r})\ndata.sql(\"FROM neighbors WHERE word = 'dog'\").pl()",
-        language="python",
-    )
+    st.code(LOAD.format(source=data.source), language="python")
     st.header("Its tables")
-    columns = data.whole.collect(
-        "SELECT table_name AS table, string_agg(column_name, ', ' ORDER BY column_index) AS columns FROM duckdb_columns() WHERE NOT internal GROUP BY table_name ORDER BY table_name"
-    )
-    st.dataframe(columns.with_columns(pl.col("columns")), hide_index=True)
+    st.dataframe(data.whole.collect(TABLES), hide_index=True)
     st.header("How to cite it")
     st.code(CITE, language="bibtex")
     st.caption(f"latentlens-dag {__version__}, Apache-2.0. Pictures and texts keep the licences of their sources.")

@@ -15,7 +15,12 @@ from latentlens_dag.queries import queries
 
 OWN = "my own SQL"
 SECONDS, ROWS = 10.0, 10_000
-BEGIN = "SELECT word, count(*) AS patches\nFROM neighbors\nWHERE lens = 'latentlens' AND rank = 1\nGROUP BY word\nORDER BY patches DESC\nLIMIT 20"
+BEGIN = """SELECT word, count(*) AS patches
+FROM neighbors
+WHERE lens = 'latentlens' AND rank = 1
+GROUP BY word
+ORDER BY patches DESC
+LIMIT 20"""
 
 
 def sql_page(data: Library) -> None:

@@ -26,8 +26,8 @@ def lines(
     y_title: str,
     **more: Any,
 ) -> None:
-    """Curves over an ordered x, one color per value of `color`; `more`: band (two columns), chance (a column), format."""
-    form = more.get("format", ",")
+    """Curves over an ordered x, a color per value of `color`; `more`: band (two columns), chance (a column), format."""
+    form = more.get("format", ",d")
     names = [name for name in COLORS if name in frame[color].unique().to_list()]
     scale = {"domain": names, "range": [COLORS[name] for name in names]} if names else {}
     hue = {"field": color, "type": "nominal", "scale": scale, "legend": {"title": None, "orient": "top"}}
@@ -39,7 +39,13 @@ def lines(
     ]
     if band := more.get("band"):
         ends = {"y": {**up, "field": band[0]}, "y2": {"field": band[1]}}
-        layers.insert(0, {"mark": {"type": "area", "opacity": 0.2}, "encoding": {"x": across, "color": hue, **ends}})
+        layers.insert(
+            0,
+            {
+                "mark": {"type": "area", "opacity": 0.2},
+                "encoding": {"x": across, "color": {**hue, "legend": None}, **ends},
+            },
+        )
     if chance := more.get("chance"):
         low = {"x": across, "y": {**up, "field": chance}, "color": hue}
         layers.append({"mark": {"type": "line", "strokeDash": [4, 4], "opacity": 0.8}, "encoding": low})

@@ -42,7 +42,9 @@ def browse(source: str | None, port: int | None, no_open: bool, home: Path | Non
     chosen = port or _free_port()
     if not _is_free(chosen):
         raise UserError(f"Port {chosen} of {HOST} is taken: name another one with --port, or none.")
-    server = subprocess.Popen(_command(chosen), env={**os.environ, "LATENTLENS_BROWSE": _absolute(opened)})
+    environment = {**os.environ, "LATENTLENS_BROWSE": _absolute(opened)}
+    # What Streamlit greets with is not for our users; what goes wrong comes on stderr.
+    server = subprocess.Popen(_command(chosen), env=environment, stdout=subprocess.DEVNULL)
     _until_it_ends(server, chosen, no_open)
 
 
