@@ -58,6 +58,7 @@ class Library:
         self.facts = lru_cache(1)(self._facts)
         self.pictures = lru_cache(_REMEMBERED)(self._pictures)
         self.regions = lru_cache(_REMEMBERED)(self._regions)
+        self.contextual_layers = lru_cache(_REMEMBERED)(self._contextual_layers)
         self.texts = lru_cache(_REMEMBERED)(self._texts)
         self.token_texts = lru_cache(_REMEMBERED)(self._token_texts)
 
@@ -92,6 +93,11 @@ class Library:
     def _regions(self, study: str, image_id: str) -> list[dict[str, Any]]:
         """The annotated regions of an image, rows of REGIONS."""
         return self.dataset(study).collect("FROM regions WHERE image_id = $image_id", image_id=image_id).to_dicts()
+
+    def _contextual_layers(self, study: str) -> tuple[int, ...]:
+        """The contextual layers that answers of the study come from, in order."""
+        sql = "SELECT DISTINCT contextual_layer FROM layer_alignment WHERE study = $study ORDER BY 1"
+        return tuple(self.dataset(study).collect(sql, study=study)["contextual_layer"].drop_nulls().to_list())
 
     def _texts(self, study: str, text_ids: tuple[str, ...]) -> dict[str, str]:
         """The texts with these ids, by id."""

@@ -38,7 +38,7 @@ def lens_and_layer(study: StudyFacts) -> tuple[str, int]:
 
 def gallery(data: Library, study: StudyFacts) -> None:
     """The images that have patches of a kind."""
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         lens, layer = lens_and_layer(study)
         typed = address.words("Words found", "word", placeholder="dog, cat", width=190)
         verdict = address.choice("Judged", "verdict", VERDICTS, "any", wide=True, width=130)
@@ -91,7 +91,7 @@ def gallery(data: Library, study: StudyFacts) -> None:
 @st.fragment
 def image_view(data: Library, study: StudyFacts, image: str, title: str) -> None:
     """One image: the toolbar, the picture, the neighbors of the chosen patch, the strip."""
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         if st.button("← All texts" if study.of_texts else "← All images", on_click=_leave):
             st.rerun()
         lens, layer = lens_and_layer(study)
@@ -164,9 +164,9 @@ def draw_grid(
 ) -> None:
     """The picture with its patches; clicks and arrow keys choose one."""
     picture = data.pictures(study.name, (image,)).get(image) or _blank(image, rows)
-    more: dict[str, Any] = {}
+    more: dict[str, Any] = {"layers": data.contextual_layers(study.name)}
     if study.of_texts:
-        more = {"labels": data.token_texts(study.name, image), "flowing": True}
+        more |= {"labels": data.token_texts(study.name, image), "flowing": True}
     if overlay == "spotlight" and (words := wanted_words(typed)):
         found = data.ask(study.name, "where_words", words=words, lens=at[0], layer=at[1])
         hits = found.filter(found["image_id"] == image)["token_indices"].to_list()
@@ -204,7 +204,7 @@ def draw_neighbors(
         truth = cards.truth_html(regions_at(data.regions(study.name, image), box, size.width if size else 1))
     here = [one for one in answers if one["lens"] == at[0] and one["visual_layer"] == at[1]]
     once = list({one["rank"]: one for one in here}.values())
-    layers = sorted({one["contextual_layer"] for one in answers if one["contextual_layer"] is not None})
+    layers = data.contextual_layers(study.name) or patch_grid.contextual_layers(answers)
     st.html(f'<p class="ll-facts">{head}{"<br>" + truth if truth else ""}</p>{cards.neighbors_html(once, layers)}')
 
 

@@ -39,7 +39,8 @@ def lines(
     ]
     if band := more.get("band"):
         ends = {"y": {**up, "field": band[0]}, "y2": {"field": band[1]}}
-        layers.insert(
+        area = {"x": across, "color": {**hue, "legend": None}, **ends}
+        layers.insert(0, {"mark": {"type": "area", "opacity": 0.2}, "encoding": area})
             0,
             {
                 "mark": {"type": "area", "opacity": 0.2},

@@ -28,7 +28,7 @@ VERDICT_COLORS = {"concrete": "#009e73", "abstract": "#56b4e9", "global": "#e69f
 """Of Okabe and Ito's palette, which people with any color vision tell apart."""
 SEQUENTIAL = ("#440154", "#3b528b", "#21918c", "#5ec962", "#fde725")
 ORDINAL = ("#eff3ff", "#08306b")
-_ALPHA = {"similarity": 0.62, "layer": 0.66, "judgement": 0.6}
+_ALPHA = {"similarity": 0.55, "layer": 0.6, "judgement": 0.45}
 _FOLDER = Path(__file__).parent
 
 _component = st.components.v2.component(
@@ -70,9 +70,9 @@ def grid_data(
         overlay: one of OVERLAYS.
         selected: the token that is chosen.
         label: what a screen reader says of the whole.
-        more: `hits` (indices, for the spotlight), `labels` (text of tokens without a box), `flowing`.
+        more: `hits` (indices, for the spotlight), `layers` (all contextual ones), `labels` (text of tokens without a box), `flowing`.
     """
-    paint = painter(overlay, rows, more.get("hits", frozenset()))
+    paint = painter(overlay, rows, more.get("hits", frozenset()), more.get("layers", ()))
     labels: Mapping[int, str] = more.get("labels", {})
     inside = set(shown)
     patches = [_patch(row, paint) for row in rows if row["token_index"] in inside]
@@ -86,7 +86,7 @@ def grid_data(
         "apart": apart,
         "words": overlay == "words",
         "flowing": bool(more.get("flowing")),
-        "legend": legend(overlay, rows, more.get("spotlight", ""), len(more.get("hits", ()))),
+        "legend": legend(overlay, rows, more.get("spotlight", ""), len(more.get("hits", ())), more.get("layers", ())),
     }
     version = blake2b(repr(content).encode(), digest_size=8).hexdigest()
     return {**content, "version": version, "selected": selected}
@@ -113,13 +113,15 @@ def similarity_text(row: Row) -> str:
     return "" if row["logit"] is None else f"logit {row['logit']:.1f}"
 
 
-def painter(overlay: str, rows: Sequence[Row], hits: frozenset[int]) -> Callable[[Row], tuple[str, bool]]:
+def painter(
+    overlay: str, rows: Sequence[Row], hits: frozenset[int], known: Sequence[int]
+) -> Callable[[Row], tuple[str, bool]]:
     """The function that gives a token its color, and whether it is a hit of the spotlight."""
     if overlay == "similarity":
         low, high = similarity_range(rows)
         return lambda row: (_faded(ramp(SEQUENTIAL, _share(_similarity(row), low, high)), overlay), False)
     if overlay == "layer":
-        layers = contextual_layers(rows)
+        layers = known or contextual_layers(rows)
         return lambda row: (_faded(layer_color(row["contextual_layer"], layers), overlay), False)
     if overlay == "judgement":
         return lambda row: (_faded(VERDICT_COLORS.get(row["verdict"] or "", ""), overlay), False)
@@ -128,7 +130,7 @@ def painter(overlay: str, rows: Sequence[Row], hits: frozenset[int]) -> Callable
     return lambda row: ("", False)
 
 
-def legend(overlay: str, rows: Sequence[Row], word: str, hits: int) -> dict[str, Any]:
+def legend(overlay: str, rows: Sequence[Row], word: str, hits: int, known: Sequence[int]) -> dict[str, Any]:
     """What the colors mean."""
     if overlay == "similarity":
         low, high = similarity_range(rows)
@@ -140,7 +142,7 @@ def legend(overlay: str, rows: Sequence[Row], word: str, hits: int) -> dict[str,
             "high": f"{high:.2f}",
         }
     if overlay == "layer":
-        layers = contextual_layers(rows)
+        layers = (known or contextual_layers(rows)) if contextual_layers(rows) else []
         if not layers:
             return {"title": "Answers of this lens come from no contextual layer."}
         return {"title": "Layer of the nearest answer", "entries": [(layer_color(n, layers), str(n)) for n in layers]}

@@ -53,10 +53,11 @@ def chromium() -> Iterator[Any]:
         browser.close()
 
 
-@pytest.fixture(params=[1280, 390])
+@pytest.fixture
 def page(chromium: Any, address: str, request: pytest.FixtureRequest) -> Iterator[Page]:
     """A page that fails the test on a dialog, or a request that leaves the machine."""
-    context = chromium.new_context(viewport={"width": request.param, "height": 844})
+    width = getattr(request, "param", 1280)
+    context = chromium.new_context(viewport={"width": width, "height": 844})
     page, wrong = context.new_page(), []
     page.on("dialog", lambda dialog: (wrong.append(dialog.message), dialog.dismiss()))
     page.on("request", lambda one: None if one.url.startswith((address, "data:", "blob:")) else wrong.append(one.url))
@@ -65,6 +66,7 @@ def page(chromium: Any, address: str, request: pytest.FixtureRequest) -> Iterato
     context.close()
 
 
+@pytest.mark.parametrize("page", [1280, 390], indirect=True)
 def test_a_patch_is_clicked_the_arrows_move_on_the_address_follows_and_back_goes_back(page: Page, address: str) -> None:
     page.goto(f"{address}/?study=one")
     page.get_by_role("button", name="dog.png").click()
