@@ -15,7 +15,7 @@ data = open_dataset({source!r})
 data.sql("FROM neighbors WHERE word = 'dog'").pl()
 data.scan("neighbors")                                   # a Polars LazyFrame"""
 TABLES = """SELECT table_name AS table, string_agg(column_name, ', ' ORDER BY column_index) AS columns
-FROM duckdb_columns() WHERE NOT internal GROUP BY table_name ORDER BY table_name"""
+FROM duckdb_columns() WHERE NOT internal AND database_name = 'memory' GROUP BY table_name ORDER BY table_name"""
 CITE = """@article{latentlens,
   title = {LatentLens: Revealing Highly Interpretable Visual Tokens in LLMs},
   eprint = {2602.00462},

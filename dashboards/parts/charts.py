@@ -41,12 +41,6 @@ def lines(
         ends = {"y": {**up, "field": band[0]}, "y2": {"field": band[1]}}
         area = {"x": across, "color": {**hue, "legend": None}, **ends}
         layers.insert(0, {"mark": {"type": "area", "opacity": 0.2}, "encoding": area})
-            0,
-            {
-                "mark": {"type": "area", "opacity": 0.2},
-                "encoding": {"x": across, "color": {**hue, "legend": None}, **ends},
-            },
-        )
     if chance := more.get("chance"):
         low = {"x": across, "y": {**up, "field": chance}, "color": hue}
         layers.append({"mark": {"type": "line", "strokeDash": [4, 4], "opacity": 0.8}, "encoding": low})

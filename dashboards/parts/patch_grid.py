@@ -70,7 +70,8 @@ def grid_data(
         overlay: one of OVERLAYS.
         selected: the token that is chosen.
         label: what a screen reader says of the whole.
-        more: `hits` (indices, for the spotlight), `layers` (all contextual ones), `labels` (text of tokens without a box), `flowing`.
+        more: `hits` (indices, for the spotlight), `layers` (all contextual ones), `labels` (text of tokens without a
+            box), `flowing`.
     """
     paint = painter(overlay, rows, more.get("hits", frozenset()), more.get("layers", ()))
     labels: Mapping[int, str] = more.get("labels", {})
