@@ -51,6 +51,7 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	MYPYPATH=dashboards $(BIN)/mypy --explicit-package-bases dashboards
 	$(BIN)/dg check yaml
 	$(BIN)/dg check defs
 

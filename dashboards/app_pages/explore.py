@@ -30,10 +30,12 @@ def lens_and_layer(study: StudyFacts) -> tuple[str, int]:
     lens = address.choice("Lens", "lens", study.lenses, study.lenses[0], shown=lens_name)
     middle = study.visual_layers[len(study.visual_layers) // 2]
     many = len(study.visual_layers) > 12
-    layer = address.choice(
-        "Visual layer", "layer", study.visual_layers, middle, wide=many, **({"width": 120} if many else {})
-    )
+    layer = address.choice("Visual layer", "layer", study.visual_layers, middle, wide=many, **_width(many))
     return lens, layer
+
+
+def _width(many: bool) -> dict[str, Any]:
+    return {"width": 120} if many else {}
 
 
 def gallery(data: Library, study: StudyFacts) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import polars as pl
 import streamlit as st
 from parts import address
@@ -52,7 +54,7 @@ def curves(shares: pl.DataFrame, measure: str) -> None:
         pl.col("lens").map_elements(lens_name, return_dtype=pl.String),
     )
     st.markdown(f"**Share of visual tokens that are {measure}**, with 95 % intervals over images; dashed: chance")
-    more = {"band": ("low", "high"), "chance": "chance", "format": ".0%"}
+    more: dict[str, Any] = {"band": ("low", "high"), "chance": "chance", "format": ".0%"}
     lines(shown, "visual_layer", "share", "lens", x_title="Visual layer", y_title="Visual tokens", **more)
 
 

@@ -37,7 +37,7 @@ def words_page(data: Library, study: StudyFacts) -> None:
     found = data.ask(study.name, "where_words", words=words, lens=lens, layer=None if layer == "any" else layer)
     at = "any layer" if layer == "any" else f"layer {layer}"
     st.markdown(
-        f"{counted(found['patches'].sum(), 'patch', 'patches')} of {counted(len(found), 'image')} "
+        f"{counted(int(found['patches'].sum()), 'patch', 'patches')} of {counted(len(found), 'image')} "
         f"at {at} by {lens_name(lens)}, most patches first"
     )
     small_multiples(data, study, found.head(MOST), lens, layer)
