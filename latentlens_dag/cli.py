@@ -13,7 +13,7 @@ import traceback
 
 import click
 
-from latentlens_dag.commands import asking, building, comparing, keeping, models, publishing, pulling
+from latentlens_dag.commands import asking, browsing, building, comparing, keeping, models, publishing, pulling
 from latentlens_dag.errors import GO_ON, Interrupted, UserError
 from latentlens_dag.home import find_home
 from latentlens_dag.machine import way_out
@@ -37,6 +37,7 @@ for command in (
     asking.summary,
     asking.search,
     pulling.pull,
+    browsing.browse,
     models.import_index,
     models.inspect_model,
     publishing.publish,

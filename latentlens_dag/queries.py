@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from threading import Timer
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -93,7 +94,7 @@ class Dataset:
         Raises:
             UserError: if it is not SQL, does more than read, touches a file, or names what does not exist.
         """
-        cursor = self._connection.cursor()
+        cursor = self._cursor()
         try:
             one_select(cursor, query)
             return cursor.sql(query, params=params) if params else cursor.sql(query)
@@ -161,6 +162,39 @@ class Dataset:
             raise UserError(self._told(error, text)) from error
         return found
 
+    def collect_within(self, text: str, seconds: float, rows: int, /, **params: Value) -> pl.DataFrame:
+        """As `collect`, for SQL of people who did not write this program: stopped in time, and cut.
+
+        Args:
+            text: a named query or SQL.
+            seconds: after how long it is stopped.
+            rows: the most rows to give; one more is read than is shown by who wants to say that there are more.
+            params: what is bound.
+
+        Raises:
+            UserError: as `collect`, and where it was stopped.
+        """
+        limited = _OneCursor(self._connection.cursor(), self._files, self._spill)
+        timer = Timer(seconds, limited.stop)
+        timer.start()
+        try:
+            found: pl.DataFrame = limited.query(text, **params).limit(rows).pl()
+        except (duckdb.Error, UserError) as error:
+            if limited.stopped:
+                raise UserError(
+                    f"The query was stopped after {seconds:g} s. Narrow it down: one image, one layer, one lens, or a "
+                    "condition on a join."
+                ) from error
+            if isinstance(error, UserError):
+                raise
+            raise UserError(f"{first_line(error)} (in: {' '.join(text.split())[:200]})") from error
+        finally:
+            timer.cancel()
+        return found
+
+    def _cursor(self) -> duckdb.DuckDBPyConnection:
+        return self._connection.cursor()
+
     def close(self) -> None:
         """Close the connection; relations made from it are of no use afterwards."""
         self._connection.close()
@@ -191,6 +225,20 @@ class Dataset:
             return query.sql
         members = ", ".join(literal(value) if isinstance(value, str) else str(value) for (value,) in found)
         return f"FROM (PIVOT ({query.sql}\n) ON {column} IN ({members}) USING first({cell})) ORDER BY ALL"
+
+
+class _OneCursor(Dataset):
+    """A dataset whose queries all run on one cursor, so that they can be stopped without stopping anybody else's."""
+
+    stopped = False
+
+    def stop(self) -> None:
+        """End the query that runs; those that follow fail."""
+        self.stopped = True
+        self._connection.interrupt()
+
+    def _cursor(self) -> duckdb.DuckDBPyConnection:
+        return self._connection
 
 
 def open_dataset(source: str | Path | Warehouse) -> Dataset:

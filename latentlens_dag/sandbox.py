@@ -25,7 +25,7 @@ import duckdb
 from fsspec import AbstractFileSystem  # type: ignore[import-untyped]
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.views import create_views
+from latentlens_dag.views import create_views, identifier, literal
 
 PROTOCOL = "warehouse"
 _MOUNT = f"{PROTOCOL}://"
@@ -150,10 +150,20 @@ def open_folder(
 
 
 def open_file(path: Path, spill: Path) -> duckdb.DuckDBPyConnection:
-    """A read-only connection to a .duckdb file, locked: its SQL reads that file and no other."""
+    """A read-only connection to a .duckdb file, locked: its SQL reads that file and no other.
+
+    It is attached to a database of its own: `duckdb.connect(path)` gives all connections of a process to one path the
+    same database, locked by the first of them, and with the old content after the file was replaced. Views give the
+    tables their names, since cursors do not inherit USE.
+    """
+    connection = duckdb.connect()
     try:
-        connection = duckdb.connect(str(path), read_only=True)
+        connection.execute(f"ATTACH {literal(str(path))} AS dataset (READ_ONLY)")
+        found = connection.sql("SELECT table_name FROM duckdb_tables() WHERE database_name = 'dataset'").fetchall()
+        for statement in create_views({name: f"FROM dataset.{identifier(name)}" for (name,) in found}):
+            connection.execute(statement)
     except duckdb.Error as error:
+        connection.close()
         raise UserError(f"{path} cannot be opened as a DuckDB file: {first_line(error)}") from error
     return _locked(connection, spill)
 

@@ -22,14 +22,18 @@ from tests.small_dataset import ANIMALS, image_id, write_shared, write_study
 from tests.small_release import Tables, release_tables, write_manifest, write_release
 
 PARAMETERS = {
+    "find_images": {"layer": "8", "words": "dog", "verdict": "concrete"},
     "frequent_neighbors": {"study": "one"},
     "interpretability": {"study": "one"},
     "layer_alignment": {"study": "one"},
+    "patches": {"image_id": image_id("dog"), "layer": "8"},
     "studies": {},
     "text": {"study": "one", "text_id": "x"},
     "token": {"study": "one", "image_id": image_id("dog"), "token_index": "0"},
     "where_word": {"word": "dog"},
+    "where_words": {"words": "dog, tree"},
     "word_in_texts": {"word": "dog"},
+    "words_by_layer": {"words": "dog, tree"},
 }
 
 

@@ -5,9 +5,10 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import duckdb
 import pytest
 
-from latentlens_dag.sandbox import ReadOnlyFolder, SharedFile
+from latentlens_dag.sandbox import ReadOnlyFolder, SharedFile, open_file
 
 CONTENT = bytes(range(256)) * 64
 
@@ -47,3 +48,15 @@ def test_the_mounted_folder_opens_such_files(path: Path) -> None:
     with ReadOnlyFolder(path.parent).open("warehouse://table.parquet") as file:
         assert isinstance(file, SharedFile)
         assert file.read() == CONTENT
+
+
+def test_a_file_that_was_replaced_is_opened_anew_while_the_old_one_is_still_read(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.duckdb"
+    opened = []
+    for number in (1, 2):
+        fresh = tmp_path / f"fresh_{number}.duckdb"
+        with duckdb.connect(str(fresh)) as connection:
+            connection.execute(f"CREATE TABLE t AS SELECT {number} AS n")
+        fresh.replace(path)
+        opened.append(open_file(path, tmp_path / f"spill_{number}"))
+    assert [connection.cursor().sql("FROM t").fetchall() for connection in opened] == [[(1,)], [(2,)]]

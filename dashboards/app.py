@@ -1,0 +1,30 @@
+"""The browser: which pages there are, and what they have in common. Started by `latentlens-dag browse`.
+
+Streamlit puts this folder first on the path, so pages import `parts`. Pages only query and draw.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import streamlit as st
+
+from latentlens_dag.errors import UserError
+
+HERE = Path(__file__).parent
+PAGES = {"explore": "Explore", "words": "Words", "layers": "Layers", "sql": "SQL", "about": "About"}
+
+st.set_page_config("LatentLens", page_icon=str(HERE / "parts" / "favicon.svg"), layout="wide")
+st.html(HERE / "parts" / "style.css")
+page = st.navigation(
+    [
+        st.Page(HERE / "app_pages" / f"{name}.py", title=title, url_path=name, default=name == "explore")
+        for name, title in PAGES.items()
+    ],
+    position="top",
+)
+try:
+    page.run()
+except UserError as error:
+    st.error(str(error).replace("`", "'"))
+    st.caption("If files were moved or a build is running, reload this page when it is done.")

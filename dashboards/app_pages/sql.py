@@ -1,0 +1,113 @@
+"""SQL: named queries with their parameters, or one's own; reading only, stopped in time."""
+
+from __future__ import annotations
+
+import io
+
+import polars as pl
+import streamlit as st
+from parts import address
+from parts.opened import library
+
+from latentlens_dag.browsing import Library
+from latentlens_dag.errors import UserError
+from latentlens_dag.queries import queries
+
+OWN = "my own SQL"
+SECONDS, ROWS = 10.0, 10_000
+BEGIN = """SELECT word, count(*) AS patches
+FROM neighbors
+WHERE lens = 'latentlens' AND rank = 1
+GROUP BY word
+ORDER BY patches DESC
+LIMIT 20"""
+
+
+def sql_page(data: Library) -> None:
+    """Choose a query, give its parameters, look at what it finds."""
+    known = queries()
+    name = address.choice("Query", "query", (OWN, *known), OWN, wide=True)
+    values: dict[str, str] = {}
+    with st.form("sql", border=False):
+        if name == OWN:
+            key = "sql-text"
+            st.session_state.setdefault(key, address.here("sql", BEGIN))
+            text = st.text_area("SQL", key=key, height=160, help="One SELECT; see About for the tables.")
+        else:
+            text = name
+            st.markdown(known[name].description)
+            with st.container(horizontal=True):
+                for parameter in known[name].parameters:
+                    start = address.here(f"p_{parameter.name}", parameter.default or "") or ""
+                    values[parameter.name] = st.text_input(
+                        parameter.name,
+                        value=start,
+                        help=parameter.description,
+                        key=f"sql-{name}-{parameter.name}",
+                        width=200,
+                    )
+        asked = st.form_submit_button("Run", type="primary")
+    if name != OWN:
+        with st.expander("Its SQL"):
+            st.code(known[name].sql, language="sql")
+    if asked:
+        given = {f"p_{key}": value for key, value in values.items()}
+        address.go(**given, sql=text if name == OWN else None)
+    if asked or address.here("sql") or (name != OWN and not any(p.required for p in known[name].parameters)):
+        show(data, text, {key: value for key, value in values.items() if value})
+
+
+def show(data: Library, text: str, values: dict[str, str]) -> None:
+    """Run it and draw what it finds."""
+    try:
+        found = data.whole.collect_within(text, SECONDS, ROWS + 1, **values)
+    except UserError as error:
+        st.error(str(error).replace("`", "'"))
+        return
+    cut = len(found) > ROWS
+    found = found.head(ROWS)
+    st.caption(f"The first {ROWS:,} rows; there are more." if cut else f"{len(found):,} rows")
+    table, chart = st.tabs(["Table", "Chart"])
+    plain = found.select(column for column in found.columns if found[column].dtype != pl.Binary)
+    table.dataframe(plain, hide_index=True)
+    with chart:
+        draw(plain)
+    with st.container(horizontal=True):
+        st.download_button(
+            "CSV", lambda: _flat(plain).write_csv().encode(), "latentlens.csv", "text/csv", on_click="ignore"
+        )
+        st.download_button("Parquet", lambda: _parquet(found), "latentlens.parquet", on_click="ignore")
+
+
+def draw(found: pl.DataFrame) -> None:
+    """Bars of the first number by the first other column."""
+    numbers = [name for name, kind in found.schema.items() if kind.is_numeric()]
+    others = [
+        name for name, kind in found.schema.items() if kind == pl.String or (kind.is_integer() and name != numbers[-1])
+    ]
+    if not numbers or not others or found.is_empty():
+        st.caption("A chart needs a column of numbers and another column.")
+        return
+    with st.container(horizontal=True):
+        x = st.selectbox("Across", others, key="chart-x", width=200)
+        y = st.selectbox("Up", numbers, index=len(numbers) - 1, key="chart-y", width=200)
+    values = [{"x": row[x], "y": row[y]} for row in found.head(500).iter_rows(named=True)]
+    across = {"field": "x", "type": "nominal", "sort": None, "title": None}
+    encoding = {"x": across, "y": {"field": "y", "type": "quantitative", "title": None}}
+    spec = {"data": {"values": values}, "mark": {"type": "bar", "tooltip": True}, "encoding": encoding, "height": 300}
+    st.vega_lite_chart(spec=spec, alt="Bars of the chosen columns")
+
+
+def _flat(found: pl.DataFrame) -> pl.DataFrame:
+    """CSV knows no lists: they become text."""
+    nested = [name for name, kind in found.schema.items() if kind.is_nested()]
+    return found.with_columns(pl.Series(name, [str(value) for value in found[name].to_list()]) for name in nested)
+
+
+def _parquet(found: pl.DataFrame) -> bytes:
+    file = io.BytesIO()
+    found.write_parquet(file)
+    return file.getvalue()
+
+
+sql_page(library())

@@ -1,0 +1,88 @@
+"""Words: where does a word, or any of several, light up, over images, layers and lenses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import streamlit as st
+from parts import address, small_pictures
+from parts.charts import lines
+from parts.names import counted, lens_name
+from parts.opened import chosen_study, library
+
+from latentlens_dag.browsing import Library, Picture, StudyFacts, wanted_words
+
+MOST = 24
+EXPLORE = Path(__file__).parent / "explore.py"
+
+
+def words_page(data: Library, study: StudyFacts) -> None:
+    """Ask for words and draw what was found."""
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+        typed = address.words("Words", "word", placeholder="dog, cat", width=260)
+        lens = address.choice("Lens", "lens", study.lenses, study.lenses[0], shown=lens_name)
+        layer = address.choice("Visual layer", "layer", ("any", *study.visual_layers), "any", wide=True, width=120)
+    words = wanted_words(typed)
+    if words is None:
+        frequent(data, study)
+        return
+    by_layer = data.ask(study.name, "words_by_layer", words=words)
+    if by_layer.is_empty():
+        st.info(
+            "No visual token of this study has such a word among its answers. Whole words are compared, in any case."
+        )
+        return
+    found = data.ask(study.name, "where_words", words=words, lens=lens, layer=None if layer == "any" else layer)
+    at = "any layer" if layer == "any" else f"layer {layer}"
+    st.markdown(
+        f"{counted(int(found['patches'].sum()), 'patch', 'patches')} of {counted(len(found), 'image')} "
+        f"at {at} by {lens_name(lens)}, most patches first"
+    )
+    small_multiples(data, study, found.head(MOST), lens, layer)
+    st.markdown("**Layer by layer**: patches with the word among their answers")
+    shown = by_layer.with_columns(pl.col("lens").replace_strict({x: lens_name(x) for x in study.lenses}, default=None))
+    lines(shown, "visual_layer", "patches", "lens", facet="word", x_title="Visual layer", y_title="Patches")
+
+
+def frequent(data: Library, study: StudyFacts) -> None:
+    """Words to begin with."""
+    top = data.ask(study.name, "frequent_neighbors", lens=study.lenses[0], top=2)
+    names = top.group_by("word").agg(pl.col("tokens").sum()).sort(["tokens", "word"], descending=[True, False])["word"]
+    picked = st.pills("Frequent words of this study", [name for name in names.head(24) if name], key="frequent")
+    if picked:
+        address.go(word=picked)
+        st.rerun()
+
+
+def small_multiples(data: Library, study: StudyFacts, found: pl.DataFrame, lens: str, layer: Any) -> None:
+    """The images where it lights up, all but the hits darkened; a click opens one."""
+    rows = found.to_dicts()
+    ids = tuple(row["image_id"] for row in rows)
+    pictures = data.pictures(study.name, ids)
+    texts = data.texts(study.name, ids) if study.of_texts else {}
+    tiles = [
+        small_pictures.tile(
+            pictures.get(row["image_id"]) or Picture(row["image_id"], row["image_id"], 1, 1, ""),
+            counted(row["patches"], "patch", "patches") + f", best rank {row['best_rank']}",
+            row["boxes"] or [],
+            texts.get(row["image_id"]),
+        )
+        for row in rows
+    ]
+
+    def opened(image: str) -> None:
+        st.session_state["words-opened"] = {"image": image, "lens": lens, "overlay": "spotlight"}
+
+    small_pictures.small_pictures(tiles, "where", opened)
+    if to := st.session_state.pop("words-opened", None):
+        kept = {name: address.here(name) for name in ("study", "word")}
+        at = {} if layer == "any" else {"layer": str(layer)}
+        st.switch_page(EXPLORE, query_params={**{k: v for k, v in kept.items() if v}, **to, **at})
+
+
+data = library()
+study = chosen_study(data)
+if study is not None:
+    words_page(data, study)

@@ -1,0 +1,1 @@
+"""What the pages share: the address, the components, text made safe, figures."""

@@ -1,0 +1,91 @@
+"""HTML of what is said of a token. Every text from data passes through `safe` or `html.escape` here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from latentlens_dag.browsing import clipped, marked
+from parts.patch_grid import VERDICT_COLORS, layer_color, similarity_text
+
+Row = Mapping[str, Any]
+
+
+def safe(text: str | None, most: int = 80) -> str:
+    """Text from data for HTML: readable, shortened, escaped, and unable to turn what stands beside it."""
+    return f'<bdi dir="auto">{escape(clipped(text, most))}</bdi>'
+
+
+def neighbors_html(answers: Sequence[Row], layers: Sequence[int]) -> str:
+    """The answers of one token at one lens and layer, nearest first.
+
+    Args:
+        answers: rows of `token.sql`, in order of rank.
+        layers: the contextual layers that the study has, for the color of the chips.
+    """
+    if not answers:
+        return '<p class="ll-muted">No answers of this lens at this layer.</p>'
+    best = max(_number(row) for row in answers)
+    return f'<ol class="ll-neighbors">{"".join(_neighbor(row, layers, best) for row in answers)}</ol>'
+
+
+def _neighbor(row: Row, layers: Sequence[int], best: float) -> str:
+    # Cosines are shares of 1; logits have no such measure, so their bars are shares of the best.
+    number = _number(row)
+    share = number if row["cosine"] is not None else number / best if best > 0 else 0.0
+    bar = (
+        f'<span class="ll-bar" aria-hidden="true"><span style="width:{100 * min(max(share, 0), 1):.0f}%"></span></span>'
+    )
+    earned = ' <span title="earned the verdict" aria-label="earned the verdict">✓</span>' if row["earned"] else ""
+    return (
+        f'<li><div class="ll-top"><span class="ll-rank">{row["rank"]}</span>'
+        f'<span class="ll-word">{safe(row["word"] or row["token_str"])}{earned}</span>'
+        f'{bar}<span class="ll-number">{similarity_text(row)}</span>{_chip(row["contextual_layer"], layers)}</div>'
+        f"{_sentence(row)}</li>"
+    )
+
+
+def _number(row: Row) -> float:
+    return float(row["cosine"] if row["cosine"] is not None else row["logit"] or 0.0)
+
+
+def _chip(layer: int | None, layers: Sequence[int]) -> str:
+    if layer is None:
+        return ""
+    color = layer_color(layer, layers or [layer])
+    ink = "#ffffff" if _dark(color) else "#101418"
+    return f'<span class="ll-chip" style="background:{color};color:{ink}" title="contextual layer">layer {layer}</span>'
+
+
+def _dark(color: str) -> bool:
+    red, green, blue = (int(color[at : at + 2], 16) for at in (1, 3, 5))
+    return 0.299 * red + 0.587 * green + 0.114 * blue < 140
+
+
+def _sentence(row: Row) -> str:
+    if row["sentence"] is None:
+        return ""
+    cut = marked(row["sentence"], row["char_start"], row["char_end"])
+    word = f"<mark>{escape(cut.word)}</mark>" if cut.word else ""
+    return f'<p class="ll-sentence" dir="auto">{escape(cut.before)}{word}{escape(cut.after)}</p>'
+
+
+def verdict_html(verdict: str | None) -> str:
+    """A verdict with its color."""
+    if not verdict:
+        return ""
+    color = VERDICT_COLORS.get(verdict, "#b9b9b9")
+    dot = f'<span class="ll-dot" style="background:{color}"></span>'
+    return f'<span class="ll-verdict">{dot}judged {escape(verdict)}</span>'
+
+
+def truth_html(regions: Sequence[Row]) -> str:
+    """What is annotated where a patch lies."""
+    if not regions:
+        return ""
+    parts = []
+    for region in regions[:4]:
+        words = ", ".join(clipped(word, 40) for word in region["words"][:8])
+        parts.append(f"<b>{safe(region['name'], 40)}</b> <span class='ll-muted'>({escape(words)})</span>")
+    return f"Really there: {'; '.join(parts)}"

@@ -1,0 +1,45 @@
+"""The library that the browser was started with, opened once for all sessions."""
+
+from __future__ import annotations
+
+import os
+
+import streamlit as st
+
+from latentlens_dag.browsing import Library, StudyFacts, open_library, stamp
+from parts.address import choice, here
+
+SOURCE = "LATENTLENS_BROWSE"
+"""The variable by which `latentlens-dag browse` says what to open."""
+
+
+@st.cache_resource(show_spinner="Opening …", max_entries=2)
+def _opened(source: str, made: tuple[tuple[str, int, int], ...]) -> Library:
+    return open_library(source)
+
+
+@st.cache_data(show_spinner=False, ttl=5)
+def _stamp_of(source: str) -> tuple[tuple[str, int, int], ...]:
+    return stamp(source)
+
+
+def library() -> Library:
+    """The library; opened anew when a build has changed its files."""
+    source = os.environ.get(SOURCE) or ".latentlens"
+    return _opened(source, _stamp_of(source))
+
+
+def chosen_study(data: Library) -> StudyFacts | None:
+    """The study that the address names, else the first; asks where there are several; None where there is none."""
+    facts = data.facts()
+    if not facts:
+        st.info(
+            f"Nothing to see in {data.source} yet: no study has tokens or answers. "
+            "Build one with `latentlens-dag build`, and reload this page."
+        )
+        return None
+    if (wanted := here("study")) and wanted not in facts:
+        st.warning(f"There is no study {wanted!r} here; this is {next(iter(facts))!r}.")
+    if len(facts) == 1:
+        return next(iter(facts.values()))
+    return facts[choice("Study", "study", list(facts), next(iter(facts)), wide=True, width=260)]

@@ -1,0 +1,55 @@
+"""One visual token through all layers and lenses, in one strip; a click goes to the lens and layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from latentlens_dag.browsing import clipped
+from parts.names import lens_name
+from parts.patch_grid import VERDICT_COLORS, similarity_text
+
+_FOLDER = Path(__file__).parent
+_component = st.components.v2.component(
+    "latentlens_strip",
+    html='<div class="strip"></div>',
+    css=(_FOLDER / "strip.css").read_text(encoding="utf-8"),
+    js=(_FOLDER / "strip.js").read_text(encoding="utf-8"),
+)
+
+
+def strip(data: dict[str, Any], key: str, opened: Callable[[str, int], None]) -> None:
+    """Draw it; `opened` is called with the lens and the visual layer that a person chooses."""
+
+    def changed() -> None:
+        place = st.session_state[key].opened
+        if isinstance(place, list | tuple) and len(place) == 2:
+            opened(str(place[0]), int(place[1]))
+
+    _component(key=key, data=data, on_opened_change=changed)
+
+
+def strip_data(
+    answers: Sequence[Mapping[str, Any]], lenses: Sequence[str], layers: Sequence[int], lens: str, layer: int
+) -> dict[str, Any]:
+    """What the component draws, of the answers of one token (`token.sql`)."""
+    first = {(row["lens"], row["visual_layer"]): row for row in answers if row["rank"] == 1}
+    rows = [
+        {"name": lens_name(one), "entries": [_entry(first.get((one, at)), one, at, (lens, layer)) for at in layers]}
+        for one in lenses
+    ]
+    return {"layers": list(layers), "rows": rows}
+
+
+def _entry(row: Mapping[str, Any] | None, lens: str, layer: int, current: tuple[str, int]) -> dict[str, Any] | None:
+    if row is None:
+        return None
+    word, said = clipped(row["word"] or row["token_str"], 40), similarity_text(row).removeprefix("logit ")
+    title = f"{lens_name(lens)}, layer {layer}: {word}, {similarity_text(row)}"
+    title += f", judged {row['verdict']}" if row["verdict"] else ""
+    color = VERDICT_COLORS.get(row["verdict"] or "", "")
+    place = {"lens": lens, "layer": layer, "current": (lens, layer) == current}
+    return {**place, "word": word, "said": said, "title": title, "color": color}

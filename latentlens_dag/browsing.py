@@ -1,0 +1,332 @@
+"""What the pages of the browser ask: a library of studies, and what to draw of an image, a token or a word.
+
+Pages only query and draw; whatever can be tested without a page is here or in `sql/`. What a newcomer gets
+wrong: text from data is not made safe here. `visible` and `clipped` make it readable; it is the drawing that
+must treat it as text (`textContent`, `html.escape`).
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from latentlens_dag.errors import UserError
+from latentlens_dag.manifest import Manifest
+from latentlens_dag.queries import Dataset, Value, open_dataset
+from latentlens_dag.warehouse import Warehouse
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_REMEMBERED = 400
+
+
+@dataclass(frozen=True)
+class StudyFacts:
+    """What a study has."""
+
+    name: str
+    images: int
+    texts: int
+    visual_tokens: int
+    answers: int
+    visual_layers: tuple[int, ...]
+    lenses: tuple[str, ...]
+    """In the order in which people name them: LatentLens first."""
+
+    @property
+    def of_texts(self) -> bool:
+        """Whether what it describes is texts."""
+        return self.texts > 0 and self.images == 0
+
+
+class Library:
+    """The studies of a source, each read where reading is fastest; answers are remembered."""
+
+    def __init__(self, source: str, whole: Dataset, catalogs: Mapping[str, Dataset]) -> None:
+        """Take the dataset of everything, and that of each study which has a catalog of its own."""
+        self.source = source
+        self.whole = whole
+        self.catalogs = dict(catalogs)
+        self.ask = lru_cache(_REMEMBERED)(self._ask)
+        self.facts = lru_cache(1)(self._facts)
+        self.pictures = lru_cache(_REMEMBERED)(self._pictures)
+        self.regions = lru_cache(_REMEMBERED)(self._regions)
+        self.contextual_layers = lru_cache(_REMEMBERED)(self._contextual_layers)
+        self.texts = lru_cache(_REMEMBERED)(self._texts)
+        self.token_texts = lru_cache(_REMEMBERED)(self._token_texts)
+
+    def dataset(self, study: str) -> Dataset:
+        """Where the study is read."""
+        return self.catalogs.get(study, self.whole)
+
+    def _ask(self, study: str, query: str, /, **params: Value) -> pl.DataFrame:
+        """A named query about one study; hashable parameters only, since answers are remembered."""
+        return self.dataset(study).collect(query, study=study, **params)
+
+    def _facts(self) -> dict[str, StudyFacts]:
+        """The studies that have tokens or answers, by name."""
+        found: dict[str, StudyFacts] = {}
+        for dataset in (*self.catalogs.values(), *self._others()):
+            for row in dataset.collect("studies").iter_rows(named=True):
+                found.setdefault(row["study"], _facts_of(row))
+        return dict(sorted(found.items()))
+
+    def _others(self) -> list[Dataset]:
+        names = {name for (name,) in self.whole.sql("SELECT DISTINCT study FROM visual_tokens").fetchall()}
+        return [self.whole] if names - set(self.catalogs) else []
+
+    def _pictures(self, study: str, image_ids: tuple[str, ...]) -> dict[str, Picture]:
+        """The pictures with these ids that the study has, by id."""
+        sql = (
+            "SELECT image_id, file_name, width, height, thumbnail FROM images WHERE list_contains($image_ids, image_id)"
+        )
+        rows = self.dataset(study).collect(sql, image_ids=list(image_ids)).iter_rows()
+        return {row[0]: Picture(row[0], row[1] or row[0], row[2], row[3], data_uri(row[4])) for row in rows}
+
+    def _regions(self, study: str, image_id: str) -> list[dict[str, Any]]:
+        """The annotated regions of an image, rows of REGIONS."""
+        return self.dataset(study).collect("FROM regions WHERE image_id = $image_id", image_id=image_id).to_dicts()
+
+    def _contextual_layers(self, study: str) -> tuple[int, ...]:
+        """The contextual layers that answers of the study come from, in order."""
+        sql = "SELECT DISTINCT contextual_layer FROM layer_alignment WHERE study = $study ORDER BY 1"
+        return tuple(self.dataset(study).collect(sql, study=study)["contextual_layer"].drop_nulls().to_list())
+
+    def _texts(self, study: str, text_ids: tuple[str, ...]) -> dict[str, str]:
+        """The texts with these ids, by id."""
+        sql = "SELECT text_id, text FROM texts WHERE list_contains($text_ids, text_id)"
+        return dict(self.dataset(study).collect(sql, text_ids=list(text_ids)).iter_rows())
+
+    def _token_texts(self, study: str, text_id: str) -> dict[int, str]:
+        """What each token of a text is in it, by token_index."""
+        sql = "SELECT token_index, token_str FROM text_tokens WHERE study = $study AND image_id = $text_id"
+        return dict(self.dataset(study).collect(sql, study=study, text_id=text_id).iter_rows())
+
+    def close(self) -> None:
+        """Close every dataset."""
+        for dataset in (self.whole, *self.catalogs.values()):
+            dataset.close()
+
+
+def similarity_steps(library: Library, study: str, lens: str, layer: int) -> tuple[float, ...]:
+    """Round similarities between the least and the greatest of the nearest answers of a lens and layer."""
+    found = library.ask(study, "find_images", lens=lens, layer=layer)["mean_similarity"].drop_nulls().to_list()
+    if not found:
+        return ()
+    step = 1.0 if max(found) > 1 else 0.05
+    low, high = int(min(found) / step) - 4, int(max(found) / step) + 6
+    return tuple(round(number * step, 2) for number in range(max(low, 0), high))
+
+
+class Picture(NamedTuple):
+    """An image as a page shows it."""
+
+    image_id: str
+    file_name: str
+    width: int
+    """Of the original, in pixels, as are all boxes."""
+    height: int
+    source: str
+    """The thumbnail as a data URI; empty where there is none."""
+
+
+def open_library(source: str | Path) -> Library:
+    """Open what `open_dataset` opens, with the catalogs of a home's studies where they are built.
+
+    Raises:
+        UserError: if there is nothing to read.
+    """
+    whole = open_dataset(source)
+    path = Path(source)
+    root = path / "warehouse" if (path / "warehouse").is_dir() else path
+    catalogs: dict[str, Dataset] = {}
+    for file in sorted(Warehouse(root).catalog("x").parent.parent.glob("*/" + Warehouse(root).catalog("x").name)):
+        try:
+            catalogs[file.parent.name] = open_dataset(file)
+        except UserError:  # being replaced, or cut short: the views over Parquet say the same, more slowly
+            continue
+    return Library(str(source), whole, catalogs)
+
+
+def stamp(source: str | Path) -> tuple[tuple[str, int, int], ...]:
+    """What changes when a build writes: path, size and time in ns of what would be opened."""
+    path = Path(source)
+    root = path / "warehouse" if (path / "warehouse").is_dir() else path
+    files = [path] if path.is_file() else [*root.glob("study/*/*"), *root.glob("manifest.json")]
+    found = []
+    for file in sorted(files):
+        try:
+            facts = file.stat()
+        except OSError:
+            continue
+        found.append((str(file), facts.st_size, facts.st_mtime_ns))
+    return tuple(found)
+
+
+class View(NamedTuple):
+    """Tokens whose boxes can be drawn on one picture without hiding each other."""
+
+    name: str
+    tokens: tuple[int, ...]
+
+
+def views_of(tokens: Sequence[Mapping[str, Any]]) -> list[View]:
+    """The views of an image's tokens: as the model names them, cut by tile where the tiles of one lie on each other.
+
+    Args:
+        tokens: rows with view, tile, token_index and box; those without a box belong to no view.
+    """
+    placed: dict[str, dict[int, list[Mapping[str, Any]]]] = {}
+    for token in tokens:
+        if token["x0"] is not None:
+            placed.setdefault(token["view"], {}).setdefault(token["tile"] or 0, []).append(token)
+    views = []
+    for name, tiles in placed.items():
+        if _overlap([_bounds(rows) for rows in tiles.values()]):
+            views += [View(f"{name} {tile}", _indices(rows)) for tile, rows in tiles.items()]
+        else:
+            views.append(View(name, _indices([row for rows in tiles.values() for row in rows])))
+    return views
+
+
+def _indices(rows: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
+    return tuple(row["token_index"] for row in rows)
+
+
+def _bounds(rows: Sequence[Mapping[str, Any]]) -> tuple[float, float, float, float]:
+    left, top = (min(row[side] for row in rows) for side in ("x0", "y0"))
+    right, bottom = (max(row[side] for row in rows) for side in ("x1", "y1"))
+    return left, top, right, bottom
+
+
+def _overlap(boxes: Sequence[tuple[float, float, float, float]]) -> bool:
+    """Whether two boxes share more than a seam (a tenth of the smaller side)."""
+    for number, (ax0, ay0, ax1, ay1) in enumerate(boxes):
+        for bx0, by0, bx1, by1 in boxes[number + 1 :]:
+            seam = min(ax1 - ax0, ay1 - ay0, bx1 - bx0, by1 - by0) / 10
+            if min(ax1, bx1) - max(ax0, bx0) > seam and min(ay1, by1) - max(ay0, by0) > seam:
+                return True
+    return False
+
+
+class Marked(NamedTuple):
+    """A sentence, cut at its word."""
+
+    before: str
+    word: str
+    after: str
+
+
+def marked(sentence: str, start: int | None, end: int | None, around: int = 160) -> Marked:
+    """The sentence cut at characters `start` and `end`, and shortened to `around` characters on each side.
+
+    A span that does not lie in the sentence marks nothing.
+    """
+    if start is None or end is None or not 0 <= start < end <= len(sentence):
+        return Marked(clipped(sentence, 2 * around), "", "")
+    before, after = sentence[:start], sentence[end:]
+    head = "…" + before[-around:] if len(before) > around else before
+    tail = after[:around] + "…" if len(after) > around else after
+    return Marked(visible(head), clipped(sentence[start:end], around), visible(tail))
+
+
+def visible(text: str) -> str:
+    """The text with a sign in place of each character that would steer the reader's screen.
+
+    Control characters have pictures of their own; marks that turn the direction of writing become U+FFFD.
+    """
+    return _CONTROL.sub(lambda found: chr(0x2400 + ord(found[0])) if ord(found[0]) < 0x20 else "\ufffd", text)
+
+
+def clipped(text: str | None, most: int) -> str:
+    """The text as `visible` gives it, with an ellipsis where it has more than `most` characters."""
+    shown = text or ""
+    return visible(shown if len(shown) <= most else shown[: most - 1] + "…")
+
+
+def wanted_words(text: str) -> str | None:
+    """What a person typed as the `words` of a query: lower case, one comma between two; None for nothing."""
+    words = [" ".join(word.split()).lower() for word in text.split(",")]
+    return ",".join(dict.fromkeys(word for word in words if word)) or None
+
+
+def regions_at(regions: Sequence[Mapping[str, Any]], box: Sequence[float], width: int) -> list[Mapping[str, Any]]:
+    """The regions of which a box has a pixel, those that cover most of it first; objects before backgrounds.
+
+    Args:
+        regions: rows of REGIONS of one image.
+        box: x0, y0, x1, y1 in pixels of the original.
+        width: of the original, in pixels, by which masks are unrolled.
+    """
+    shares = [(_covered(region, box, width), region) for region in regions]
+    return [
+        region
+        for share, region in sorted(shares, key=lambda pair: (pair[1]["kind"] != "object", -pair[0]))
+        if share > 0
+    ]
+
+
+def _covered(region: Mapping[str, Any], box: Sequence[float], width: int) -> float:
+    x0, y0, x1, y1 = box
+    if not region["mask"]:
+        across = min(x1, region["x1"]) - max(x0, region["x0"])
+        return max(across, 0) * max(min(y1, region["y1"]) - max(y0, region["y0"]), 0)
+    place, inside, covered = 0, False, 0
+    for length in region["mask"]:
+        if inside:
+            covered += _run_in_box(place, length, box, width)
+        place, inside = place + length, not inside
+    return covered
+
+
+def _run_in_box(start: int, length: int, box: Sequence[float], width: int) -> int:
+    """How many pixels of a run of a mask, which may span several rows, lie in the box (by their centers)."""
+    x0, y0, x1, y1 = box
+    count = 0
+    for row in range(max(start // width, int(y0)), min((start + length - 1) // width, int(y1)) + 1):
+        if y0 <= row + 0.5 < y1:
+            low, high = max(start - row * width, 0), min(start + length - row * width, width)
+            count += max(0, round(min(high, x1)) - round(max(low, x0)))
+    return count
+
+
+def data_uri(picture: bytes | None) -> str:
+    """The bytes of a picture as an address that needs no request; empty for what is no picture."""
+    kinds = {b"RIFF": "webp", b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg"}
+    kind = next((name for start, name in kinds.items() if (picture or b"").startswith(start)), None)
+    return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}" if picture and kind else ""
+
+
+_ORDER = ("latentlens", "embeddinglens", "logitlens")
+
+
+def _facts_of(row: Mapping[str, Any]) -> StudyFacts:
+    lenses = sorted(row["lenses"] or [], key=lambda lens: _ORDER.index(lens) if lens in _ORDER else len(_ORDER))
+    images, texts, tokens, answers = (row[name] or 0 for name in ("images", "texts", "visual_tokens", "answers"))
+    return StudyFacts(row["study"], images, texts, tokens, answers, tuple(row["visual_layers"] or ()), tuple(lenses))
+
+
+def provenance(source: str | Path, study: str) -> pl.DataFrame:
+    """What the manifest of a home says of how a study was made: one row per step, the last run of it.
+
+    Empty where the source carries no manifest.
+    """
+    import polars as pl
+
+    path = Path(source)
+    root = path / "warehouse" if (path / "warehouse").is_dir() else path
+    steps: dict[str, dict[str, str]] = {}
+    for record in sorted(Manifest(root).records() if path.is_dir() else (), key=lambda one: one.made):
+        if record.asset.startswith(f"study/{study}/"):
+            settings = ", ".join(f"{name}: {value}" for name, value in record.settings.items())
+            packages = ", ".join(f"{name} {version}" for name, version in record.packages.items())
+            step = record.asset.removeprefix(f"study/{study}/")
+            steps[step] = {"step": step, "made": record.made, "settings": settings, "packages": packages}
+    return pl.DataFrame(list(steps.values())).sort("step") if steps else pl.DataFrame()

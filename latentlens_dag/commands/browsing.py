@@ -1,0 +1,129 @@
+"""The command that opens the browser: it checks what to open, starts Streamlit on loopback and waits for it.
+
+What a newcomer gets wrong: Streamlit is a program of its own that reads our pages, so it is started, not imported; and
+whatever is wrong with the source is told here, before any page is shown.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import webbrowser
+from pathlib import Path
+
+import click
+
+from latentlens_dag.commands.common import home_option
+from latentlens_dag.errors import UserError
+from latentlens_dag.home import find_home
+
+HOST = "127.0.0.1"
+_PORT = 8501
+_PATIENCE_S = 60
+
+
+@click.command()
+@click.argument("source", required=False, metavar="[PATH | USER/NAME@TAG]")
+@click.option("--port", type=click.IntRange(1, 65535), help=f"Port of the server; by default {_PORT} or the next free.")
+@click.option("--no-open", is_flag=True, help="Print the address, and open no browser.")
+@home_option
+def browse(source: str | None, port: int | None, no_open: bool, home: Path | None) -> None:
+    """Look at a study or a release in the browser: a home, a warehouse, a catalog.duckdb or a dataset."""
+    from latentlens_dag.browsing import open_library
+
+    opened = source or str(find_home(home).root)
+    if source is None and not Path(opened).is_dir():
+        raise UserError(f"There is nothing at {opened} yet. Build a study first (`make demo`), or name what to open.")
+    open_library(opened).close()
+    chosen = port or _free_port()
+    if not _is_free(chosen):
+        raise UserError(f"Port {chosen} of {HOST} is taken: name another one with --port, or none.")
+    environment = {**os.environ, "LATENTLENS_BROWSE": _absolute(opened)}
+    # What Streamlit greets with is not for our users; what goes wrong comes on stderr.
+    server = subprocess.Popen(_command(chosen), env=environment, stdout=subprocess.DEVNULL)
+    _until_it_ends(server, chosen, no_open)
+
+
+def pages() -> Path:
+    """The folder with the browser's pages: in the package where it was installed, beside it in the source tree.
+
+    Raises:
+        UserError: if it is in neither place.
+    """
+    package = Path(__file__).parents[1]
+    found = next((f for f in (package / "dashboards", package.parent / "dashboards") if (f / "app.py").is_file()), None)
+    if found is None:
+        raise UserError(f"The pages of the browser are missing from {package}: install latentlens-dag again.")
+    return found
+
+
+def _command(port: int) -> list[str]:
+    options = {
+        "server.port": port,
+        "server.address": HOST,
+        "server.headless": "true",
+        "server.fileWatcherType": "none",
+        "browser.gatherUsageStats": "false",
+    }
+    app = str(pages() / "app.py")
+    return [sys.executable, "-m", "streamlit", "run", app, *(f"--{name}={value}" for name, value in options.items())]
+
+
+def _absolute(source: str) -> str:
+    return str(Path(source).resolve()) if Path(source).exists() else source
+
+
+def _free_port() -> int:
+    return next((port for port in range(_PORT, _PORT + 100) if _is_free(port)), 0) or _any_port()
+
+
+def _any_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+        return True
+
+
+def _until_it_ends(server: subprocess.Popen[bytes], port: int, no_open: bool) -> None:
+    """Say where it is, open it, and end it with this command."""
+    former = signal.signal(signal.SIGTERM, lambda *_: server.terminate())
+    address = f"http://{HOST}:{port}"
+    try:
+        if _answers(server, port):
+            click.echo(f"{address}   (Ctrl-C ends it)")
+            if not no_open:
+                webbrowser.open(address)
+        code = server.wait()
+    except KeyboardInterrupt:
+        code = 0
+    finally:
+        signal.signal(signal.SIGTERM, former)
+        if server.poll() is None:
+            server.terminate()
+            server.wait()
+    if code > 0:
+        raise RuntimeError(f"Streamlit ended with code {code}; what it printed above says why.")
+
+
+def _answers(server: subprocess.Popen[bytes], port: int) -> bool:
+    """Wait until the server takes connections, or has ended."""
+    end = time.monotonic() + _PATIENCE_S
+    while server.poll() is None and time.monotonic() < end:
+        with socket.socket() as probe:
+            if probe.connect_ex((HOST, port)) == 0:
+                return True
+        time.sleep(0.1)
+    return False

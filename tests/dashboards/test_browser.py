@@ -1,0 +1,96 @@
+"""The browser in a real Chromium: what a person clicks, types and goes back to. Skipped where there is no Chromium."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.small_dataset import image_id
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+CHROMIUM = shutil.which("chromium")
+pytest.importorskip("playwright", reason="playwright is not installed: pip install '.[dev]'")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium: apt-get install chromium")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+FLAGS += ["--disable-component-update", "--disable-sync"]
+MAIN = "from latentlens_dag.cli import main; main()"
+
+
+@pytest.fixture(scope="module")
+def address(home: Path) -> Iterator[str]:
+    """A running `latentlens-dag browse`; ended as Ctrl-C ends it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-c", MAIN, "browse", str(home), "--port", str(port), "--no-open"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ}) as server:
+        assert server.stdout is not None
+        assert f":{port}" in server.stdout.readline()
+        yield f"http://127.0.0.1:{port}"
+        server.send_signal(signal.SIGINT)
+        assert server.wait(timeout=20) == 0
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium: Any, address: str, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """A page that fails the test on a dialog, or a request that leaves the machine."""
+    width = getattr(request, "param", 1280)
+    context = chromium.new_context(viewport={"width": width, "height": 844})
+    page, wrong = context.new_page(), []
+    page.on("dialog", lambda dialog: (wrong.append(dialog.message), dialog.dismiss()))
+    page.on("request", lambda one: None if one.url.startswith((address, "data:", "blob:")) else wrong.append(one.url))
+    yield page
+    assert not wrong
+    context.close()
+
+
+@pytest.mark.parametrize("page", [1280, 390], indirect=True)
+def test_a_patch_is_clicked_the_arrows_move_on_the_address_follows_and_back_goes_back(page: Page, address: str) -> None:
+    page.goto(f"{address}/?study=one")
+    page.get_by_role("button", name="dog.png").click()
+    page.locator("rect[data-id='0']").click()
+    page.wait_for_url(re.compile("token=0"))
+    page.get_by_text("Token 0", exact=False).first.wait_for()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_url(re.compile("token=1"))
+    page.get_by_text("Token 1", exact=False).first.wait_for()
+    page.go_back()
+    page.get_by_text("Token 0", exact=False).first.wait_for()
+    page.reload()
+    page.get_by_text("Token 0", exact=False).first.wait_for()
+    assert page.locator("img[src='x']").count() == 0
+    assert page.locator("mark", has_text="onerror").count() == 1
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_a_word_is_typed_and_its_pictures_open_with_the_spotlight(page: Page, address: str) -> None:
+    page.goto(f"{address}/words?study=one")
+    field = page.get_by_label("Words", exact=True)
+    field.fill("fox")
+    field.press("Enter")
+    page.get_by_role("button", name="fox.png").click()
+    page.wait_for_url(re.compile(f"image={image_id('fox')}"))
+    page.locator("rect.hit").first.wait_for()
+    assert page.locator("rect.hit").count() == 1

@@ -1,0 +1,137 @@
+"""What the pages ask, and how text and boxes are made ready to draw."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from latentlens_dag.browsing import (
+    clipped,
+    marked,
+    open_library,
+    regions_at,
+    views_of,
+    visible,
+    wanted_words,
+)
+from latentlens_dag.catalog import write_catalog
+from latentlens_dag.commands.browsing import browse, pages
+from latentlens_dag.errors import UserError
+from latentlens_dag.queries import open_dataset
+from tests.small_dataset import AWKWARD, SIDE, image_id, region, write_warehouse
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("home")
+    house = write_warehouse(root / "warehouse")
+    write_catalog(house, "one", house.catalog("one"))
+    return root
+
+
+def test_a_study_with_a_catalog_is_read_from_it_and_answers_as_the_files_do(home: Path) -> None:
+    library = open_library(home)
+    assert set(library.catalogs) == {"one"} and set(library.facts()) == {"one", AWKWARD}
+    asked: dict[str, Any] = {"image_id": image_id("dog"), "layer": 8, "study": "one"}
+    found = library.ask("one", "patches", image_id=image_id("dog"), layer=8)
+    assert found.equals(library.whole.collect("patches", **asked))
+    assert found["word"].to_list() == ["dog", *["grass"] * 4]
+    assert found["verdict"][0] == "concrete" and found["x0"].to_list()[-1] is None
+
+
+def test_a_catalog_that_cannot_be_read_leaves_its_study_to_the_files(home: Path, tmp_path: Path) -> None:
+    house = write_warehouse(tmp_path / "warehouse")
+    house.catalog("one").write_bytes(b"cut short")
+    assert not open_library(tmp_path).catalogs
+    assert open_library(tmp_path).facts() == open_library(home).facts()
+
+
+def test_images_are_found_by_word_verdict_and_similarity_most_patches_first(home: Path) -> None:
+    library = open_library(home)
+    ask = lambda **asked: library.ask("one", "find_images", layer=8, **asked).select("image_id", "patches").rows()  # noqa: E731
+    assert ask(words="Dog , cat") == [(image_id("cat"), 1), (image_id("dog"), 1)]
+    assert [patches for _, patches in ask(verdict="concrete")] == [4, 4, 4, 4]
+    assert ask(similarity=0.95) == []
+
+
+def test_the_boxes_of_a_word_are_those_of_its_patches(home: Path) -> None:
+    found = open_library(home).ask("one", "where_words", words="dog", layer=8).to_dicts()
+    assert [(row["image_id"], row["token_indices"], row["boxes"]) for row in found] == [
+        (image_id("dog"), [0], [[0.0, 0.0, 16.0, 16.0]])
+    ]
+
+
+def test_a_sentence_is_cut_at_its_characters_and_a_wrong_span_marks_nothing() -> None:
+    assert marked("Ein 🐕 bellt.", 4, 5) == ("Ein ", "🐕", " bellt.")
+    assert marked("short", 3, 99) == ("short", "", "")
+    long = marked("a" * 1000 + "word" + "b" * 1000, 1000, 1004)
+    assert long.word == "word" and len(long.before) == len(long.after) == 161
+
+
+def test_what_would_steer_the_screen_is_shown_as_a_sign() -> None:
+    assert visible("a\x07b\n\u202ec\x7f") == "a␇b␊\ufffdc\ufffd"
+    assert visible("שלום 👩‍👩‍👧 é") == "שלום 👩‍👩‍👧 é"
+    assert clipped("x" * 10_000, 40) == "x" * 39 + "…" and clipped(None, 5) == ""
+
+
+def test_words_are_read_as_people_type_them() -> None:
+    assert wanted_words(" Dog,, cat ,dog") == "dog,cat"
+    assert wanted_words(" , ") is None
+
+
+def _token(index: int, view: str, tile: int, box: tuple[float, ...] | None) -> dict[str, Any]:
+    sides = dict(zip(("x0", "y0", "x1", "y1"), box or [None] * 4, strict=True))
+    return {"token_index": index, "view": view, "tile": tile, **sides}
+
+
+def test_tiles_side_by_side_are_one_view_and_tiles_on_each_other_are_several() -> None:
+    whole, gap = _token(0, "global", 0, (0, 0, 20, 10)), _token(9, "newline", 0, None)
+    beside = [_token(1, "tile", 0, (0, 0, 10, 10)), _token(2, "tile", 1, (10, 0, 20, 10))]
+    assert views_of([whole, *beside, gap]) == [("global", (0,)), ("tile", (1, 2))]
+    over = [_token(1, "tile", 0, (0, 0, 14, 10)), _token(2, "tile", 1, (6, 0, 20, 10))]
+    assert views_of([whole, *over]) == [("global", (0,)), ("tile 0", (1,)), ("tile 1", (2,))]
+    assert views_of([gap]) == []
+
+
+def test_a_region_is_under_a_patch_where_a_pixel_of_its_mask_is() -> None:
+    draw = random.Random(3)
+    for _ in range(60):
+        inside = [draw.random() < 0.04 for _ in range(SIDE * SIDE)]
+        mask, last = [0], False
+        for pixel in inside:
+            mask, last = ([*mask, 1], pixel) if pixel != last else ([*mask[:-1], mask[-1] + 1], last)
+        x0, y0 = draw.randrange(28), draw.randrange(28)
+        box = (x0, y0, x0 + draw.randrange(1, 5), y0 + draw.randrange(1, 5))
+        covered = any(inside[row * SIDE + col] for row in range(box[1], box[3]) for col in range(box[0], box[2]))
+        found = regions_at([region("i", "r", "object", ["w"], [], mask=mask)], box, SIDE)
+        assert bool(found) == covered
+
+
+def test_objects_come_before_backgrounds_and_what_covers_more_before_what_covers_less() -> None:
+    ground = region("i", "0", "background", ["grass"], [])
+    small, large = (
+        region("i", name, "object", [name], [], x0=0, y0=0, x1=side, y1=side) for name, side in (("a", 2), ("b", 9))
+    )
+    assert [one["name"] for one in regions_at([ground, small, large], (0, 0, 16, 16), SIDE)] == ["b", "a", "grass"]
+
+
+def test_a_query_that_runs_away_is_stopped_and_others_go_on(home: Path) -> None:
+    dataset = open_dataset(home)
+    with pytest.raises(UserError, match=r"stopped after 0.3 s"):
+        dataset.collect_within(
+            "SELECT count(*) FROM range(10000000) a, range(10000000) b WHERE hash(a.range, b.range) = 1", 0.3, 10
+        )
+    assert dataset.collect_within("FROM range(1000)", 5, 7).height == 7
+    assert dataset.collect_within("studies", 5, 7)["study"].to_list() == [AWKWARD, "one"]
+    with pytest.raises(UserError, match="read-only"):
+        dataset.collect_within("CREATE TABLE x AS SELECT 1", 5, 7)
+
+
+def test_what_cannot_be_opened_is_told_before_a_server_starts(tmp_path: Path) -> None:
+    for arguments in ([str(tmp_path / "nowhere"), "--no-open"], ["--home", str(tmp_path / "no"), "--no-open"]):
+        assert isinstance(CliRunner().invoke(browse, arguments).exception, UserError)
+    assert (pages() / "app.py").is_file()
