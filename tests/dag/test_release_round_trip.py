@@ -21,6 +21,11 @@ from huggingface_hub.cli.hf import main
 sys.argv[0] = 'hf'
 main()
 """
+BROWSED = """
+from latentlens_dag.browsing import open_library
+library = open_library(sys.argv[1])
+print(library.ask("tiny", "find_images", layer=1).height, *library.facts())
+"""
 ANSWERS = "SELECT count(*) AS answers, max(rank) AS k, bool_and(text IS NOT NULL OR lens <> 'latentlens') AS told FROM "
 JOINED = "neighbors LEFT JOIN sentences USING (sentence_id)"
 
@@ -104,3 +109,7 @@ def test_what_the_hubs_own_command_downloads_opens_too(hub: HubServer, tmp_path:
     with open_dataset(folder) as data:
         assert data.sql("SELECT max(rank) FROM neighbors").fetchall() == [(2,)]
         assert data.named("studies").fetchall()
+
+
+def test_the_browser_opens_a_release_by_its_name(hub: HubServer, tmp_path: Path) -> None:
+    assert _reader(hub, tmp_path, "user/out@v1.1.0", code=BROWSED).split() == ["4", "tiny"]
