@@ -1,7 +1,7 @@
 # make demo: environment, demo study, table and picture. make test: environment, all tests.
 # make browse: the results, in your browser.
 # make soak: a study of every family of VLMs end to end, a hundred killed builds, every field of the YAML both ways, every
-#            fault at every request of a publication and a download; two to three hours.
+#            fault at every request of a publication and a download; it takes hours.
 # make bench: search, build and selection against their peers and limits (docs/benchmarks.md); an hour and a half, 6 GB of disk.
 # Everything lives in .venv/ and .latentlens/; `make clean` removes both.
 PYTHON ?= python3

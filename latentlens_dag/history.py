@@ -93,7 +93,8 @@ def _files(manifest: Manifest, record: Record, builds: Collection[str]) -> list[
     state = next((state for state in before if state.since.build in builds), None)
     if state is None:
         return []
-    return [manifest.kept(fact) for fact in state.files or [FileFacts(record.label, 0, "removed")]]
+    gone = [FileFacts(record.label, 0, "removed")]  # what `clean` removed is told as a file that is not there
+    return [manifest.kept(fact) for fact in state.files or gone]
 
 
 def _gone(version: str, record: Record) -> UserError:

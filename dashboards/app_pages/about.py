@@ -8,6 +8,7 @@ from parts.opened import library
 
 from latentlens_dag import __version__
 from latentlens_dag.browsing import Library, provenance
+from latentlens_dag.release_card import CITATION
 
 LOAD = """from latentlens_dag import open_dataset
 
@@ -16,11 +17,6 @@ data.sql("FROM neighbors WHERE word = 'dog'").pl()
 data.scan("neighbors")                                   # a Polars LazyFrame"""
 TABLES = """SELECT table_name AS table, string_agg(column_name, ', ' ORDER BY column_index) AS columns
 FROM duckdb_columns() WHERE NOT internal AND database_name = 'memory' GROUP BY table_name ORDER BY table_name"""
-CITE = """@article{latentlens,
-  title = {LatentLens: Revealing Highly Interpretable Visual Tokens in LLMs},
-  eprint = {2602.00462},
-  archivePrefix = {arXiv}
-}"""
 
 
 def about_page(data: Library) -> None:
@@ -52,7 +48,7 @@ def about_page(data: Library) -> None:
     st.header("Its tables")
     st.dataframe(data.whole.collect(TABLES), hide_index=True)
     st.header("How to cite it")
-    st.code(CITE, language="bibtex")
+    st.markdown(CITATION)
     st.caption(f"latentlens-dag {__version__}, Apache-2.0. Pictures and texts keep the licences of their sources.")
 
 

@@ -127,10 +127,12 @@ def _definitions(
     )
     def on_the_hub(config: Confirmation, warehouse: WarehouseResource) -> dg.MaterializeResult:
         _require_confirmation(config.confirm, release)
+        from huggingface_hub import constants
+
         from latentlens_dag.publish import publish
 
         sent = publish(warehouse.paths.release(release.name), release.repo_id)
-        where = dg.MetadataValue.url(f"https://huggingface.co/datasets/{release.repo_id}")
+        where = dg.MetadataValue.url(f"{constants.ENDPOINT}/datasets/{release.repo_id}")
         return dg.MaterializeResult(
             data_version=dg.DataVersion(sent.commit), metadata={"commit": sent.commit, "repository": where}
         )
