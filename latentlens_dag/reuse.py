@@ -1,8 +1,8 @@
 """The states of a batch's visual tokens, where only images that are new are shown to the model.
 
-What a newcomer gets wrong: whether what is stored may be taken (same model, prompt, algorithm) is not known here; who
-calls must know it. A state that was stored came from a pass over other images beside it, and differs from that of
-another pass by rounding.
+What a newcomer gets wrong: of what decides whether what is stored may be taken, only the dtype is known here; who
+calls must know the rest (same model, prompt, algorithm). A state that was stored came from a pass over other images
+beside it, and differs from that of another pass by rounding.
 """
 
 from __future__ import annotations
@@ -52,11 +52,12 @@ class StoredStates:
     states: Mapping[Layer, States] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, tokens: Path | None, layers: Mapping[Layer, Path]) -> StoredStates:
-        """What lies in these files; nothing where there is no table of tokens."""
+    def read(cls, tokens: Path | None, layers: Mapping[Layer, Path], dtype: str = "float32") -> StoredStates:
+        """What lies in these files and was computed in `dtype`; nothing where there is no table of tokens."""
         if tokens is None:
             return cls()
-        return cls(pq.read_table(tokens), {layer: read_states(path) for layer, path in layers.items()})
+        found = {layer: read_states(path) for layer, path in layers.items()}
+        return cls(pq.read_table(tokens), {layer: states for layer, states in found.items() if states.dtype == dtype})
 
     def images(self, layers: Sequence[Layer]) -> set[str]:
         """The images whose tokens have states at all of the layers."""

@@ -31,14 +31,14 @@ def _seen(vlm: Vlm, files: list[ImageFile], stored: StoredStates, layers: list[i
     return visual_states_of(lambda: vlm, "demo", files, layers, None, stored)
 
 
-def _stored(seen: Seen, folder: Path) -> StoredStates:
-    """As it comes back from the files of a batch."""
+def _stored(seen: Seen, folder: Path, dtype: str = "float32") -> StoredStates:
+    """As it comes back from the files of a batch, on a machine that computes in `dtype`."""
     folder.mkdir()
     pq.write_table(seen.tokens, folder / "tokens.parquet")
     paths = {layer: folder / f"{layer}.lance" for layer in seen.states}
     for layer, path in paths.items():
         write_visual_layer(path, seen.tokens, seen.states[layer])
-    return StoredStates.read(folder / "tokens.parquet", paths)
+    return StoredStates.read(folder / "tokens.parquet", paths, dtype)
 
 
 def _same(one: Seen, other: Seen) -> bool:
@@ -77,6 +77,13 @@ def test_a_layer_that_is_not_stored_is_read_of_every_image(llava: Vlm, files: li
     found = _seen(llava, files, stored, [0, 1])
     assert found.forwarded == len(files)
     assert _same(found, _seen(llava, files, StoredStates(), [0, 1]))
+
+
+def test_states_of_another_dtype_are_not_mixed_with_those_of_this_machine(
+    llava: Vlm, files: list[ImageFile], tmp_path: Path
+) -> None:
+    stored = _stored(_seen(llava, files[:2], StoredStates()), tmp_path / "stored", "bfloat16")
+    assert _seen(llava, files, stored).forwarded == len(files)
 
 
 def test_an_image_whose_states_do_not_fit_its_tokens_is_shown_again(

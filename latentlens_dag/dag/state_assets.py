@@ -139,8 +139,10 @@ def token_states(parts: StudyParts) -> dg.AssetsDefinition:
     def visual(
         context: dg.AssetExecutionContext, warehouse: WarehouseResource
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
+        from latentlens_dag.models import chosen_dtype
         from latentlens_dag.studies import write_visual_layer
 
+        dtype = chosen_dtype(parts.model)
         batch, selected, paths = int(context.partition_key), context.selected_asset_keys, warehouse.paths
         write_study_shape(parts, paths)
         wanted: dict[Layer, dg.AssetKey] = {layer: key for layer, key in key_of.items() if key in selected}
@@ -149,7 +151,7 @@ def token_states(parts: StudyParts) -> dg.AssetsDefinition:
         if parts.of_texts:
             seen = _texts_read(parts, paths, batch, wanted)
         else:
-            seen = _images_read(parts, context, batch, wanted)
+            seen = _images_read(parts, context, batch, wanted, dtype)
         file_of = {"visual_tokens": paths.visual_tokens, "text_tokens": paths.text_tokens}
         for name, key in table_keys.items():
             if key in selected:
@@ -159,7 +161,7 @@ def token_states(parts: StudyParts) -> dg.AssetsDefinition:
         tokens = seen.tables["visual_tokens"]
         for layer, key in wanted.items():
             out = _states_path(parts, paths, layer, batch)
-            facts = write_visual_layer(out, tokens, seen.states[layer])
+            facts = write_visual_layer(out, tokens, seen.states[layer], dtype)
             metadata = {"dagster/row_count": len(tokens), "mean_norm": facts.mean_norm, "forwarded": seen.forwarded}
             verdicts = [verdict("finite_states", key, facts.problems)]
             yield from checked(result(key, facts.content, metadata, [out], verdicts))
@@ -177,13 +179,17 @@ class _Read(NamedTuple):
 
 
 def _images_read(
-    parts: StudyParts, context: dg.AssetExecutionContext, batch: int, wanted: Mapping["Layer", dg.AssetKey]
+    parts: StudyParts,
+    context: dg.AssetExecutionContext,
+    batch: int,
+    wanted: Mapping["Layer", dg.AssetKey],
+    dtype: str,
 ) -> _Read:
     from latentlens_dag.models import load_vlm
     from latentlens_dag.reuse import visual_states_of
 
     paths = warehouse_of(context)
-    stored = _stored(parts, context, paths, batch, wanted)
+    stored = _stored(parts, context, paths, batch, wanted, dtype)
     files = _picture_files(parts, paths, batch)
     load = partial(load_vlm, parts.model)
     seen = visual_states_of(load, parts.name, files, list(wanted), parts.prompt, stored)
@@ -196,8 +202,9 @@ def _stored(
     paths: Warehouse,
     batch: int,
     wanted: Mapping["Layer", dg.AssetKey],
+    dtype: str,
 ) -> "StoredStates":
-    """What of a batch was read before of the same model, prompt and algorithm, by the same versions of packages."""
+    """What of a batch was read before with the same model, prompt, algorithm and dtype, by the same packages."""
     from latentlens_dag.reuse import StoredStates
 
     if context.has_tag(FORCED):
@@ -208,9 +215,8 @@ def _stored(
         for layer, key in wanted.items()
         if may_take(context, key, parts.model_key)
     }
-    return StoredStates.read(
-        paths.visual_tokens(parts.name, batch) if may_take(context, tokens, parts.model_key) else None, layers
-    )
+    known = paths.visual_tokens(parts.name, batch) if may_take(context, tokens, parts.model_key) else None
+    return StoredStates.read(known, layers, dtype)
 
 
 def _states_path(parts: StudyParts, paths: Warehouse, layer: "Layer", batch: int) -> Path:
