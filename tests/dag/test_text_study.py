@@ -329,7 +329,7 @@ def test_a_study_of_images_has_the_versions_that_it_had_before_there_were_texts(
             if key.path[0] == "study" and key.path[-1] not in ("V01", "V02")
         }
     assert found == {
-        "catalog": "2-21375aae76ee47e9",
+        "catalog": "3-21375aae76ee47e9",
         "diversity": "1-ee705ae998005e67",
         "embeddinglens/V00": "1-037f8689bdd5393e",
         "interpretability": "1-ee705ae998005e67",
