@@ -127,7 +127,7 @@ def painter(
     if overlay == "judgement":
         return lambda row: (_faded(VERDICT_COLORS.get(row["verdict"] or "", ""), overlay), False)
     if overlay == "spotlight" and hits:
-        return lambda row: ("", True) if row["token_index"] in hits else ("rgba(8,10,14,.8)", False)
+        return lambda row: ("", True) if row["token_index"] in hits else ("#080a0ecc", False)
     return lambda row: ("", False)
 
 
