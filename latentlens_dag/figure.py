@@ -22,11 +22,23 @@ _TALLEST = 1700
 """Of the picture; with legend, neighbors and caption a page of A4 holds it."""
 _INK, _FAINT, _LINE, _PLATE = "#16191d", "#565d66", "#b6bcc4", "#101418"
 _TEXT, _SMALL = 28, 25  # 8 and 7 points
-_LEGIBLE, _LEAST, _LARGEST = 21, 14, 34  # of words on patches: 6, 4 and 9.6 points
 _LEADING, _BOLD = 1.14, 1.1  # between lines; how much wider bold letters are
 _FONTS = "Helvetica, Arial, 'Liberation Sans', 'DejaVu Sans', 'Noto Sans', 'Noto Color Emoji', sans-serif"
 
 Box = tuple[float, float, float, float]
+
+
+class Letters(NamedTuple):
+    """The sizes of words on cells."""
+
+    legible: float
+    """From which on a word is in one line."""
+    least: float
+    """Below which it is cut."""
+    largest: float
+
+
+_LETTERS = Letters(legible=21, least=14, largest=34)  # 6, 4 and 9.6 points
 
 
 class Cell(NamedTuple):
@@ -217,20 +229,20 @@ def _worded(cell: Cell) -> Iterator[str]:
         yield _text((x0 + x1) / 2, y, line, size, anchor="middle", weight=600, fill="#ffffff")
 
 
-def word_lines(word: str, width: float, height: float) -> tuple[float, list[str]]:
+def word_lines(word: str, width: float, height: float, letters: Letters = _LETTERS) -> tuple[float, list[str]]:
     """The size and the lines of a word in a cell: one line where that is legible, else up to three; else it is cut."""
     found = []
     for count in (1, 2, 3):
         lines = broken(word, count)
         widest = max(map(text_width, lines))
-        size = min(width * 0.94 / (widest * _BOLD + 0.4), height * 0.95 / (len(lines) * _LEADING), _LARGEST)
+        size = min(width * 0.94 / (widest * _BOLD + 0.4), height * 0.95 / (len(lines) * _LEADING), letters.largest)
         found.append((size, lines))
-        if size >= _LEGIBLE or len(lines) < count:
+        if size >= letters.legible or len(lines) < count:
             break
     size, lines = max(found, key=lambda pair: pair[0])
-    if size >= _LEAST:
+    if size >= letters.least:
         return size, lines
-    size = min(float(_LEAST), height * 0.8)
+    size = min(letters.least, height * 0.8)
     return size, [fitted(word, (width * 0.94 / size - 0.4) / _BOLD)]
 
 

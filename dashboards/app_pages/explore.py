@@ -23,6 +23,7 @@ from latentlens_dag.browsing import (
 )
 
 PER_PAGE = 24
+MANY_LAYERS, MANY_VIEWS = 12, 4  # from then on a list, not buttons
 VERDICTS = ("any", "concrete", "abstract", "global", "none")
 
 
@@ -30,7 +31,7 @@ def lens_and_layer(study: StudyFacts) -> tuple[str, int]:
     """Ask for the lens and the visual layer."""
     lens = address.choice("Lens", "lens", study.lenses, study.lenses[0], shown=lens_name)
     middle = study.visual_layers[len(study.visual_layers) // 2]
-    many = len(study.visual_layers) > 12
+    many = len(study.visual_layers) > MANY_LAYERS
     layer = address.choice("Visual layer", "layer", study.visual_layers, middle, wide=many, **_width(many))
     return lens, layer
 
@@ -68,7 +69,7 @@ def gallery(data: Library, study: StudyFacts) -> None:
                 "Page", "page", range(1, pages + 1), 1, wide=True, width=90, label_visibility="collapsed"
             )
     if found.is_empty():
-        st.info("No patch fits. Take a filter away, or try another layer or lens.")
+        st.info("Nothing fits. Take a filter away, or try another layer or lens.")
         return
     rows = found[(page - 1) * PER_PAGE : page * PER_PAGE].to_dicts()
     ids = tuple(row["image_id"] for row in rows)
@@ -76,10 +77,10 @@ def gallery(data: Library, study: StudyFacts) -> None:
     pictures = data.pictures(study.name, ids)
     tiles = []
     for row in rows:
-        picture = pictures.get(row["image_id"]) or Picture(
-            row["image_id"], row["file_name"] or row["image_id"], 1, 1, ""
-        )
-        count = f"{row['patches']} of {row['tokens']} patches, most often" if filtered else "mostly"
+        name = "" if study.of_texts else row["file_name"] or row["image_id"]
+        picture = pictures.get(row["image_id"]) or Picture(row["image_id"], name, 1, 1, "")
+        what = "tokens" if study.of_texts else "patches"
+        count = f"{row['patches']} of {row['tokens']} {what}, most often" if filtered else "mostly"
         tiles.append(
             small_pictures.tile(picture, f"{count} {row['frequent_word'] or '–'}", text=texts.get(row["image_id"]))
         )
@@ -94,7 +95,7 @@ def gallery(data: Library, study: StudyFacts) -> None:
 @st.fragment
 def image_view(data: Library, study: StudyFacts, image: str) -> None:
     """One image: the toolbar, the picture, the neighbors of the chosen patch, the strip."""
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="toolbar"):
         if st.button("← All texts" if study.of_texts else "← All images", on_click=_leave):
             st.rerun()
         lens, layer = lens_and_layer(study)
@@ -103,7 +104,7 @@ def image_view(data: Library, study: StudyFacts, image: str) -> None:
             "overlay",
             patch_grid.OVERLAYS,
             "none",
-            shown=patch_grid.OVERLAY_NAMES.__getitem__,
+            shown=lambda name: "Text" if name == "none" and study.of_texts else patch_grid.OVERLAY_NAMES[name],
             wide=True,
             width=170,
         )
@@ -111,7 +112,9 @@ def image_view(data: Library, study: StudyFacts, image: str) -> None:
         views = views_of(rows)
         view = views[0] if views else None
         if len(views) > 1:
-            name = address.choice("View", "view", [one.name for one in views], views[0].name)
+            names = [one.name for one in views]
+            many = len(names) > MANY_VIEWS
+            name = address.choice("View", "view", names, names[0], wide=many, **_width(many))
             view = next(one for one in views if one.name == name)
         typed = ""
         if overlay == "spotlight":
@@ -123,16 +126,18 @@ def image_view(data: Library, study: StudyFacts, image: str) -> None:
         return
     token = _chosen(rows, view.tokens if view else ())
     shown = Shown(study, image, lens, layer, overlay, typed, rows, view, len(views), token)
-    st.html(f"<h1>{cards.safe(shown.picture(data).file_name, 80)}</h1>")
+    st.html(f"<h1>{cards.safe(shown.title(data), 80)}</h1>")
     answers = data.ask(study.name, "token", image_id=image, token_index=token).to_dicts()
     here = [one for one in answers if one["lens"] == lens and one["visual_layer"] == layer]
     nearest = list({one["rank"]: one for one in here}.values())
-    left, right = st.columns([0.82, 1], gap="medium")
-    with left:
-        patch_grid.patch_grid(shown.drawn(data), "grid", lambda index: address.go(token=index))
+    drawn = shown.drawn(data)
+    left, right = st.columns([1.4 if drawn["large"] else 0.82, 1], gap="medium")
+    with left, st.container(key="seen"):
+        patch_grid.patch_grid(drawn, "grid", lambda index: address.go(token=index))
     with right:
         draw_neighbors(data, shown, nearest)
-    st.markdown("**The same patch through all layers and lenses**")
+    what = "token" if study.of_texts else "patch"
+    st.markdown(f"**The same {what} through all layers and lenses**")
     strip(
         strip_data(answers, study.lenses, study.visual_layers, lens, layer),
         "strip",
@@ -163,7 +168,9 @@ def _central(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def draw_neighbors(data: Library, shown: Shown, nearest: list[dict[str, Any]]) -> None:
     """What the lens says of the patch, and what is really there."""
     study, row = shown.study.name, shown.row
-    head = f"<b>Token {shown.token}</b> · {cards.safe(shown.place())} · {lens_name(shown.lens)}, layer {shown.layer}"
+    head = (
+        f"<b>Token {shown.token}</b> · {cards.safe(shown.place(data))} · {lens_name(shown.lens)}, layer {shown.layer}"
+    )
     if verdict := cards.verdict_html(row["verdict"]):
         head += f" · {verdict}"
     truth = ""

@@ -40,7 +40,7 @@ def _neighbor(row: Row, layers: Sequence[int], best: float) -> str:
     earned = ' <span title="earned the verdict" aria-label="earned the verdict">✓</span>' if row["earned"] else ""
     return (
         f'<li><div class="ll-top"><span class="ll-rank">{row["rank"]}</span>'
-        f'<span class="ll-word">{safe(row["word"] or row["token_str"])}{earned}</span>'
+        f'<span class="ll-word">{safe((row["word"] or row["token_str"] or "").strip() or "–")}{earned}</span>'
         f'{bar}<span class="ll-number">{similarity_text(row)}</span>{_chip(row["contextual_layer"], layers)}</div>'
         f"{_sentence(row)}</li>"
     )

@@ -45,7 +45,7 @@ def figure_of(data: Library, shown: Shown, answers: Sequence[Row], *, words: boo
         caption=caption(data, shown, words),
         words=words,
         chosen=cells.get(shown.token) if neighbors else None,
-        heading=f"Token {shown.token}, {shown.place()}" if neighbors else "",
+        heading=f"Token {shown.token}, {shown.place(data)}" if neighbors else "",
         answers=[_answer(row) for row in answers] if neighbors else [],
     )
 
@@ -58,7 +58,7 @@ def caption(data: Library, shown: Shown, words: bool) -> list[str]:
     apart = 0 if study.of_texts else sum(row["x0"] is None for row in shown.rows)
     parts = [
         f"Study {study.name}",
-        "" if study.of_texts else shown.picture(data).file_name,
+        shown.title(data)[:80],
         f"view {shown.view.name}" if shown.view and shown.views > 1 else "",
         f"{lens_name(shown.lens)}, {'layer' if study.of_texts else 'visual layer'} {shown.layer}",
         f"model: {model}" if model else "",

@@ -59,10 +59,19 @@ class Shown:
             found = data.ask(study.name, "where_words", words=words, lens=self.lens, layer=self.layer)
             hits = found.filter(found["image_id"] == self.image)["token_indices"].to_list()
             more |= {"hits": frozenset(hits[0] if hits else ()), "spotlight": self.typed}
-        label = f"Patches of {clipped(picture.file_name, 60)}; the arrow keys move from patch to patch"
+        what = "Tokens" if study.of_texts else "Patches"
+        label = f"{what} of {clipped(self.title(data), 60)}; the arrow keys move among them"
         return grid_data(picture, self.rows, self.tokens, self.overlay, self.token, label, **more)
 
-    def place(self) -> str:
-        """Where the chosen token lies, in words."""
+    def title(self, data: Library) -> str:
+        """The file's name, or how the text begins."""
+        if self.study.of_texts:
+            return data.texts(self.study.name, (self.image,)).get(self.image, self.image)
+        return self.picture(data).file_name
+
+    def place(self, data: Library) -> str:
+        """Where the chosen token lies, in words; of a text, what it is."""
         row = self.row
+        if self.study.of_texts:
+            return "“" + data.token_texts(self.study.name, self.image).get(self.token, "").strip() + "”"
         return f"row {row['row'] + 1}, column {row['col'] + 1}" if row["x0"] is not None else str(row["view"])

@@ -16,7 +16,7 @@ _component = st.components.v2.component(
     "latentlens_small_pictures",
     html='<div class="tiles"></div>',
     css=(_FOLDER / "small_pictures.css").read_text(encoding="utf-8"),
-    js=(_FOLDER / "small_pictures.js").read_text(encoding="utf-8"),
+    js="".join((_FOLDER / name).read_text(encoding="utf-8") for name in ("keys.js", "small_pictures.js")),
 )
 
 

@@ -44,5 +44,6 @@ export default function ({ data, parentElement, setTriggerValue }) {
     table.append(line);
   }
   root.replaceChildren(table);
+  moveAmong(root, root.querySelector("button[aria-current='true']"));
   if (focused >= 0) root.querySelectorAll("button")[focused]?.focus({ preventScroll: true });
 }

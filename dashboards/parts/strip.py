@@ -17,7 +17,7 @@ _component = st.components.v2.component(
     "latentlens_strip",
     html='<div class="strip"></div>',
     css=(_FOLDER / "strip.css").read_text(encoding="utf-8"),
-    js=(_FOLDER / "strip.js").read_text(encoding="utf-8"),
+    js="".join((_FOLDER / name).read_text(encoding="utf-8") for name in ("keys.js", "strip.js")),
 )
 
 
