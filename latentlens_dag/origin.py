@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from latentlens_dag.release_manifest import release_name
 from latentlens_dag.warehouse import Warehouse
 
 _CARD_BYTES = 1 << 20
+_LONGEST = 300  # characters of a fact
 _LICENCE = "## Licence"
 _TERMS = {"tables": "tables", "pictures": "pictures", "sentences and texts": "texts"}
 
@@ -59,8 +60,12 @@ def declared(source: str | Path, dataset: Dataset, study: str) -> Mapping[str, A
     root = root_of(source)
     if root is None:
         return {}
-    released = [record.settings["studies"][study] for record in _releases(root, study)]
-    return {**_recorded(root, study), **(released[-1] if released else {})}
+    found = _recorded(root, study)
+    for record in _releases(root, study):  # what was declared for the last one counts
+        said = record.settings["studies"][study]
+        parts = {name: {**found.get(name, {}), **_known(said[name])} for name in ("model", "index") if name in said}
+        found = {**found, **said, **parts}
+    return found
 
 
 def model_of(facts: Mapping[str, Any]) -> str | None:
@@ -70,6 +75,67 @@ def model_of(facts: Mapping[str, Any]) -> str | None:
         return None
     revision = model.get("revision")
     return f"{model['name']}@{str(revision)[:12]}" if revision else str(model["name"])
+
+
+def told(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What `declared` knows as lines to read: what it is about, and what is known of it."""
+    index, shown = _within(facts, "index"), _within(facts, "images")
+    kind = "Texts" if facts.get("kind") == "texts" else "Images"
+    lines = [
+        ("Model", _model_line(facts)),
+        ("Prompt", facts.get("prompt")),
+        (kind, _joined(_count(shown.get("count")), shown.get("name"), _from(shown))),
+        ("Visual layers", _listed(facts.get("visual_layers"))),
+        ("Answers", _joined(facts.get("top_k"), _different(facts.get("unique")))),
+        ("Judge", facts.get("judge")),
+        ("Index", _joined(index.get("name"), f"selection {index['version']}" if index.get("version") else None)),
+        ("Model of the index", _model_line(index)),
+        ("Contextual layers", _listed(index.get("contextual_layers"))),
+        ("Corpus", _joined(_count(index.get("sentences"), "sentences"), index.get("corpus"), _from(index))),
+        ("Occurrences", _joined(_count(index.get("occurrences")), _sampled(index))),
+        ("Versions", _listed(f"{name} {version}" for name, version in sorted(_within(facts, "versions").items()))),
+    ]
+    return [(name, str(value)[:_LONGEST]) for name, value in lines if value not in (None, "")]
+
+
+def _known(facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in facts.items() if value is not None}
+
+
+def _within(facts: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = facts.get(name)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _model_line(facts: Mapping[str, Any]) -> str:
+    model = _within(facts, "model")
+    pinned = f"revision {model['revision']}" if model.get("revision") else None
+    return _joined(model.get("name"), pinned, f"files {model['weights']}" if model.get("weights") else None)
+
+
+def _joined(*parts: object) -> str:
+    return ", ".join(str(part) for part in parts if part not in (None, ""))
+
+
+def _listed(values: object) -> str:
+    return ", ".join(map(str, values)) if isinstance(values, Iterable) and not isinstance(values, str) else ""
+
+
+def _count(number: object, what: str = "") -> str | None:
+    return f"{number:,} {what}".strip() if isinstance(number, int) else None
+
+
+def _from(facts: Mapping[str, Any]) -> str | None:
+    return f"from {facts['source']}" if facts.get("source") else None
+
+
+def _different(unique: object) -> str | None:
+    return f"of different {unique}s" if unique in ("word", "sentence") else None
+
+
+def _sampled(index: Mapping[str, Any]) -> str | None:
+    most = index.get("contexts_per_token")
+    return f"at most {most} of each token, by {index.get('sampling')}" if most else None
 
 
 def terms(source: str | Path, dataset: Dataset) -> list[Terms]:
@@ -118,16 +184,25 @@ def _recorded(root: Path, study: str) -> dict[str, Any]:
     """What a warehouse recorded of a study's model and index."""
     warehouse, manifest = Warehouse(root), Manifest(root)
     catalog = manifest.read(f"study/{study}/catalog", None)
-    index = catalog.settings.get("index") if catalog else None
+    facts: dict[str, Any] = {"versions": catalog.packages} if catalog else {}
     observed = [warehouse.observed(f"study.{study}.{kind}") for kind in ("vlm", "language_model")]
-    files = next((_json(path) for path in observed if path.is_file()), {})
-    shape = _json(warehouse.shape("index", index)) if isinstance(index, str) else {}
-    name = Path(next(iter(files))).parent.name if files else None
-    facts: dict[str, Any] = {"model": {"name": name}} if name else {}
-    if index:
+    if files := next((_json(path) for path in observed if path.is_file()), {}):
+        facts["model"] = {"name": Path(next(iter(files))).parent.name, "weights": _weights(manifest, study)}
+    if catalog and (index := catalog.settings.get("index")):
+        shape = _json(warehouse.shape("index", index))
+        selection = manifest.read(f"index/{index}/selection", None)
         facts["index"] = {"name": index, "model": {"name": shape.get("language_model")}, "corpus": shape.get("corpus")}
-        facts["index"]["contextual_layers"] = shape.get("layers")
+        facts["index"] |= {"contextual_layers": shape.get("layers"), "version": selection and selection.data_version}
     return facts
+
+
+def _weights(manifest: Manifest, study: str) -> str | None:
+    """The hash of the model's files that the study was made with."""
+    for record in manifest.records(f"study/{study}/visual_tokens"):
+        found = (record.inputs.get(f"study/{study}/{kind}") for kind in ("vlm", "language_model"))
+        if weights := next((one for one in found if one), None):
+            return weights
+    return None
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -89,3 +89,9 @@ def truth_html(regions: Sequence[Row]) -> str:
         words = ", ".join(clipped(word, 40) for word in region["words"][:8])
         parts.append(f"<b>{safe(region['name'], 40)}</b> <span class='ll-muted'>({escape(words)})</span>")
     return f"Really there: {'; '.join(parts)}"
+
+
+def facts_html(lines: Sequence[tuple[str, str]]) -> str:
+    """What is known of something: names, and what each of them is."""
+    pairs = (f"<dt>{escape(name)}</dt><dd>{safe(value, 300)}</dd>" for name, value in lines)
+    return f'<dl class="ll-known">{"".join(pairs)}</dl>'
