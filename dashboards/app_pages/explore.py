@@ -93,8 +93,9 @@ def gallery(data: Library, study: StudyFacts) -> None:
 
 
 @st.fragment
-def image_view(data: Library, study: StudyFacts, image: str) -> None:
+def image_view(study: StudyFacts, image: str) -> None:
     """One image: the toolbar, the picture, the neighbors of the chosen patch, the strip."""
+    data = library()  # asked for again with every click, so that a page that stays open reads what was built since
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="toolbar"):
         if st.button("← All texts" if study.of_texts else "← All images", on_click=_leave):
             st.rerun()
@@ -143,7 +144,7 @@ def image_view(data: Library, study: StudyFacts, image: str) -> None:
         "strip",
         lambda to_lens, to_layer: address.go(lens=to_lens, layer=to_layer),
     )
-    export_if_asked(data, shown, nearest)
+    export_if_asked(shown, nearest)
 
 
 def _leave() -> None:
@@ -189,4 +190,4 @@ if study is not None:
     if image is None:
         gallery(data, study)
     else:
-        image_view(data, study, image)
+        image_view(study, image)

@@ -12,12 +12,12 @@ from pathlib import Path
 import polars as pl
 import streamlit as st
 
-from latentlens_dag.browsing import Library
 from latentlens_dag.export import file_stem
 from latentlens_dag.figure import WIDTH_MM, figure_svg
 from parts import address
 from parts.downloads import download_buttons
 from parts.figures import caption, figure_of
+from parts.opened import library
 from parts.shown import Row, Shown
 
 _DOTS_PER_INCH = 300
@@ -35,14 +35,15 @@ def export_button() -> None:
     st.button("Export", on_click=lambda: address.go(export="yes"), help="This picture and its tables, as files")
 
 
-def export_if_asked(data: Library, shown: Shown, answers: Sequence[Row]) -> None:
+def export_if_asked(shown: Shown, answers: Sequence[Row]) -> None:
     """The export, where the address says that it is open."""
     if address.here("export"):
         dialog = st.dialog("Export", width="medium", on_dismiss=lambda: address.go(export=None))
-        dialog(_export)(data, shown, answers)
+        dialog(_export)(shown, answers)
 
 
-def _export(data: Library, shown: Shown, answers: Sequence[Row]) -> None:
+def _export(shown: Shown, answers: Sequence[Row]) -> None:
+    data = library()
     with st.container(horizontal=True, gap="small"):
         words = address.switch("Words", "figure_words")
         neighbors = address.switch("Neighbors of the chosen token", "figure_neighbors")

@@ -151,7 +151,7 @@ function measured(data) {
 }
 
 export default function (component) {
-  const { data, parentElement, setTriggerValue } = component;
+  const { data: [data], parentElement, setTriggerValue } = component;
   const root = parentElement.querySelector(".grid");
   const state = (root.state ??= { waiting: null });
   state.trigger = setTriggerValue;

@@ -55,7 +55,7 @@ def patch_grid(data: dict[str, Any], key: str, picked: Callable[[int], None]) ->
         if isinstance(token, int):
             picked(token)
 
-    _component(key=key, data=data, on_picked_change=changed)
+    _component(key=key, data=[data], on_picked_change=changed)  # a list, as in small_pictures.py
 
 
 def grid_data(

@@ -46,7 +46,7 @@ function tile(item, open) {
   return button;
 }
 
-export default function ({ data, parentElement, setTriggerValue }) {
+export default function ({ data: [data], parentElement, setTriggerValue }) {
   const root = parentElement.querySelector(".tiles");
   root.trigger = setTriggerValue;
   if (root.version === data.version) return;

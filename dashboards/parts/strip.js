@@ -21,7 +21,7 @@ function answer(entry, open) {
   return button;
 }
 
-export default function ({ data, parentElement, setTriggerValue }) {
+export default function ({ data: [data], parentElement, setTriggerValue }) {
   const root = parentElement.querySelector(".strip");
   root.trigger = setTriggerValue;
   const text = JSON.stringify(data);

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from html import escape
 from pathlib import Path
@@ -103,3 +106,18 @@ def test_about_a_release_of_the_hub_says_its_repository_and_the_lines_of_its_car
     assert any("open_dataset('user/small@v1.0.0')" in one for one in code)
     assert any('load_dataset("user/small", split="train")' in one for one in code)
     assert [tab.label for tab in shown.tabs][:3] == ["LatentLens DAG", "datasets", "datasets, streaming"]
+
+
+def test_the_first_page_needs_no_pandas(home: Path) -> None:
+    """Its import takes half a second and 40 MB; Streamlit looks for its types in whatever is in a dict."""
+    code = (
+        "import sys; from streamlit.testing.v1 import AppTest\n"
+        f"app = AppTest.from_file({str(APP)!r}, default_timeout=30)\n"
+        f"for image in ('', {image_id('dog')!r}):\n    app.query_params['image'] = image\n    app.run()\n"
+        "    told = any('same patch' in one.value for one in app.markdown)\n"
+        "    print(bool(app.exception), 'pandas' in sys.modules, told)"
+    )
+    paths = f"{APP.parent}{os.pathsep}{APP.parents[1]}"
+    environment = {**os.environ, "LATENTLENS_BROWSE": str(home), "PYTHONPATH": paths}
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert run.stdout.splitlines() == ["False False False", "False False True"]
