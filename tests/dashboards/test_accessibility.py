@@ -126,3 +126,28 @@ def test_nothing_moves_where_a_person_asks_for_that(chromium: Any, address: str)
     )
     page.close()
     assert moving == 0
+
+
+@pytest.mark.parametrize("page", [390], indirect=True)
+def test_on_a_phone_a_click_is_answered_in_sight_and_the_picture_stays_beside_what_is_read(
+    page: Page, address: str
+) -> None:
+    page.goto(f"{address}/?study=one&{DOG}")
+    page.locator("rect[data-id='1']").click()
+    page.get_by_text("Token 1", exact=False).first.wait_for()
+
+    def ends(selector: str) -> list[float]:
+        box = page.locator(selector).first.bounding_box()
+        assert box
+        return [box["y"], box["y"] + box["height"]]
+
+    for selector in (".said", ".board svg", ".ll-facts"):
+        top, bottom = ends(selector)
+        assert top > 50 and bottom < 844
+    assert ends(".ll-neighbors li")[0] < 800
+    page.set_viewport_size({"width": 390, "height": 620})
+    page.mouse.move(195, 600)
+    page.mouse.wheel(0, 270)
+    page.wait_for_function("document.querySelector('.stMain').scrollTop > 260")
+    top, bottom = ends(".board svg")
+    assert top > 50 and bottom < 500
