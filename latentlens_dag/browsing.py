@@ -23,7 +23,7 @@ from latentlens_dag.warehouse import Warehouse
 if TYPE_CHECKING:
     import polars as pl
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _REMEMBERED = 400
 
 
@@ -224,17 +224,21 @@ class Marked(NamedTuple):
     after: str
 
 
-def marked(sentence: str, start: int | None, end: int | None, around: int = 160) -> Marked:
-    """The sentence cut at characters `start` and `end`, and shortened to `around` characters on each side.
-
-    A span that does not lie in the sentence marks nothing.
-    """
+def cut(sentence: str, start: int | None, end: int | None) -> Marked:
+    """The sentence cut at characters `start` and `end`; a span that does not lie in it marks nothing."""
     if start is None or end is None or not 0 <= start < end <= len(sentence):
+        return Marked(sentence, "", "")
+    return Marked(sentence[:start], sentence[start:end], sentence[end:])
+
+
+def marked(sentence: str, start: int | None, end: int | None, around: int = 160) -> Marked:
+    """The sentence as `cut` cuts it, as `visible` gives it, and shortened to `around` characters on each side."""
+    before, word, after = cut(sentence, start, end)
+    if not word:
         return Marked(clipped(sentence, 2 * around), "", "")
-    before, after = sentence[:start], sentence[end:]
     head = "…" + before[-around:] if len(before) > around else before
     tail = after[:around] + "…" if len(after) > around else after
-    return Marked(visible(head), clipped(sentence[start:end], around), visible(tail))
+    return Marked(visible(head), clipped(word, around), visible(tail))
 
 
 def visible(text: str) -> str:
@@ -242,7 +246,7 @@ def visible(text: str) -> str:
 
     Control characters have pictures of their own; marks that turn the direction of writing become U+FFFD.
     """
-    return _CONTROL.sub(lambda found: chr(0x2400 + ord(found[0])) if ord(found[0]) < 0x20 else "\ufffd", text)
+    return CONTROL.sub(lambda found: chr(0x2400 + ord(found[0])) if ord(found[0]) < 0x20 else "\ufffd", text)
 
 
 def clipped(text: str | None, most: int) -> str:

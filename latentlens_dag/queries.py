@@ -79,6 +79,8 @@ class Dataset:
         self._missing = {} if release is None else release.missing
         self.release = None if release is None else release.manifest
         """What a release says of itself; None for what is none."""
+        self.folder = None if release is None else release.folder
+        """Where a release lies."""
 
     @property
     def tables(self) -> list[str]:
