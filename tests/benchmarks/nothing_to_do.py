@@ -36,13 +36,13 @@ def main() -> None:
     parser.add_argument("study", nargs="*", default=["demo"])
     parser.add_argument("--runs", type=int, default=5)
     asked = parser.parse_args()
-    print("start-up: processor  wall    the rest: processor  wall")
+    sys.stdout.write("start-up: processor  wall    the rest: processor  wall\n")
     for _ in range(asked.runs):
         command = [sys.executable, "-c", _TIMED, str(time.time()), *asked.study]
         out = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
         if out[0] != "Everything is up to date.":
             sys.exit(f"There was something to do: {out[0]}. Build first.")
-        print("          {:9.2f} {:5.2f}             {:9.2f} {:5.2f}".format(*map(float, out[1].split())))
+        sys.stdout.write("          {:9.2f} {:5.2f}             {:9.2f} {:5.2f}\n".format(*map(float, out[1].split())))
 
 
 if __name__ == "__main__":
