@@ -18,6 +18,7 @@ PAGES = {
     "words": "Words",
     "layers": "Layers",
     "compare": "Compare",
+    "ask": "Ask",
     "sql": "SQL",
     "about": "About",
 }

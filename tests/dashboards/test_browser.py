@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import signal
@@ -30,13 +29,13 @@ MAIN = "from latentlens_dag.cli import main; main()"
 
 
 @contextmanager
-def served(*arguments: str) -> Iterator[str]:
-    """A running `latentlens-dag browse`; ended as Ctrl-C ends it."""
+def served(*arguments: str, cwd: Path | None = None) -> Iterator[str]:
+    """A running `latentlens-dag browse`, started in a folder; ended as Ctrl-C ends it."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-c", MAIN, "browse", *arguments, "--port", str(port), "--no-open"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ}) as server:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=cwd) as server:
         assert server.stdout is not None
         assert f":{port}" in server.stdout.readline()
         yield f"http://127.0.0.1:{port}"
