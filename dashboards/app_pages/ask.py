@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from latentlens_dag.states import LanguageModel
 
 EXPLORE = Path(__file__).parent / "explore.py"
-WAYS = {"sentences": "Sentences like it", "patches": "Patches like it"}
 COUNTS = (25, 50, 100)
 ANSWERS = (5, 10, 20)
 UNIQUE_OF: dict[str, Literal["word", "sentence"] | None] = {"nothing": None, "word": "word", "sentence": "sentence"}
@@ -37,7 +36,8 @@ def ask_page(data: Library, study: StudyFacts) -> None:
     """Ask for a text and what is wanted of it."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         text = address.words("Text", "text", placeholder="a red ball", width=420, max_chars=LONGEST_TEXT)
-        way = address.choice("Show", "show", tuple(WAYS), "sentences", shown=WAYS.__getitem__)
+        ways = {"sentences": "Sentences like it", "patches": f"{'Tokens' if study.of_texts else 'Patches'} like it"}
+        way = address.choice("Show", "show", tuple(ways), "sentences", shown=ways.__getitem__)
     text = text.strip()[:LONGEST_TEXT]
     try:
         warehouse = warehouse_of(data.source)
@@ -137,7 +137,7 @@ def how_patches(files: Mapping[int, Sequence[Path]], layer: int) -> Which:
     """Ask for the visual layer, and for how many patches."""
     near = min(files, key=lambda number: (abs(number - layer), number))
     wanted = address.choice("Visual layer", "states", (*files, "any"), near, wide=True, width=110)
-    count = address.choice("Patches", "count", COUNTS, COUNTS[1], wide=True, width=90)
+    count = address.choice("Most", "count", COUNTS, COUNTS[1], wide=True, width=90)
     return Which(count, tuple((one, tuple(paths)) for one, paths in files.items() if wanted in (one, "any")))
 
 

@@ -130,8 +130,8 @@ def by_layer(books: Shelf, one: Side, other: Side, top: int, image: str | None) 
         return
     same = (one.of, one.lens) == (other.of, other.lens)
     what = f"A at layer {one.layer} with B at every layer" if same else "both sides at the same layer"
-    where = "this image" if image else "a sample of the images"
-    st.markdown(f"**Layer by layer**: mean disagreement of {where}, {what}")
+    where = "here" if image else "in a sample"
+    st.markdown(f"**Layer by layer**: mean disagreement {where}, {what}")
     lines(
         curve.with_columns(sides=pl.lit("A and B")),
         "layer",
@@ -151,7 +151,7 @@ def image_view(books: Shelf, one: Side, other: Side, image: str) -> None:
     ]
     token, other_token = chosen_tokens(books, one, other, image, *rows)
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        st.button("← All images", on_click=_leave)
+        st.button("← All texts" if one.of.facts.of_texts else "← All images", on_click=_leave)
         overlay = address.choice(
             "Overlay", "overlay", OVERLAYS, "disagreement", shown=NAMES.__getitem__, wide=True, width=170
         )
@@ -284,7 +284,7 @@ def most_apart(one: Drawn) -> None:
     """The patches on which the two disagree most; among equal ones those of which A is surest."""
     rows = {row["token_index"]: row for row in one.rows}
     ranked = sorted(one.apart, key=lambda token: (-one.apart[token].disagreement, -_sure(rows[token]), token))
-    st.markdown("**Where they disagree most** in this image: words of A alone ≠ words of B alone")
+    st.markdown("**Where they disagree most** here: words of A alone ≠ words of B alone")
     tiles = []
     for token in ranked[:MOST_PATCHES]:
         apart = one.apart[token]

@@ -78,6 +78,23 @@ def test_an_image_that_only_one_side_has_is_told(app: AppTest) -> None:  # noqa:
     assert any("1 image," in one.value for one in app.markdown)
 
 
+def test_a_side_that_is_not_built_yet_is_told(
+    app: AppTest,  # noqa: F811
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    house = Warehouse(Path(shutil.copytree(home, tmp_path / "half")) / "warehouse")
+    house.catalog("one").unlink()
+    for batch in (0, 1):
+        house.neighbors("one", "logitlens", 8, batch).unlink()
+    monkeypatch.setenv("LATENTLENS_BROWSE", str(tmp_path / "half"))
+    _opened(app, "compare", **{**IMAGE, "image": ""})
+    assert any("No patch has answers on both sides" in one.value for one in app.info)
+    shown = _html(_opened(app, "compare", **IMAGE, token="0"))
+    assert "Nothing is compared on this patch" in shown and "No answers of this lens at this layer" in shown
+
+
 @pytest.fixture(scope="module")
 def address(home: Path, halves: Path) -> Iterator[str]:
     """A running `latentlens-dag browse HOME --with OTHER`."""
