@@ -49,7 +49,7 @@ def compare_page(books: Shelf) -> None:
     try:
         left, right = st.columns(2, gap="medium")
         with left:
-            one = chosen_side(books, "A", "", next(iter(books.studies)), 0)
+            one = chosen_side(books, "A", "1", next(iter(books.studies)), 0)
         with right:
             other = chosen_side(books, "B", "2", one.of.label, 1)
         shared = books.shared_images(one.of, other.of)
@@ -107,7 +107,7 @@ def gallery(books: Shelf, one: Side, other: Side) -> None:
         )
         for row in rows
     ]
-    small_pictures.small_pictures(tiles, "apart", lambda chosen: address.go(image=chosen, token=None, token2=None))
+    small_pictures.small_pictures(tiles, "apart", lambda chosen: address.go(image=chosen, token1=None, token2=None))
     by_layer(books, one, other, top, None)
     st.caption(MEASURE)
 
@@ -156,9 +156,9 @@ def image_view(books: Shelf, one: Side, other: Side, image: str) -> None:
             "Overlay", "overlay", OVERLAYS, "disagreement", shown=NAMES.__getitem__, wide=True, width=170
         )
         top = answers_compared(books, one, other)
-        shown = [chosen_view(rows[0], token, "A", ""), chosen_view(rows[1], other_token, "B", "2")]
+        shown = [chosen_view(rows[0], token, "A", "1"), chosen_view(rows[1], other_token, "B", "2")]
     sides = [
-        Drawn(one, "A", "", rows[0], token, books.patches(one, other, image, top)),
+        Drawn(one, "A", "1", rows[0], token, books.patches(one, other, image, top)),
         Drawn(other, "B", "2", rows[1], other_token, books.patches(other, one, image, top)),
     ]
     picture = pictures_of(one, other, (image,)).get(image) or _blank(image, rows[0])
@@ -176,7 +176,7 @@ def image_view(books: Shelf, one: Side, other: Side, image: str) -> None:
 
 
 def _leave() -> None:
-    address.go(image=None, token=None, token2=None, view=None, view2=None)
+    address.go(image=None, token1=None, token2=None, view1=None, view2=None)
 
 
 def chosen_tokens(
@@ -184,7 +184,7 @@ def chosen_tokens(
 ) -> tuple[int | None, int | None]:
     """The tokens that the address names; where it names that of one side only, the linked one of the other side."""
     known = [{row["token_index"] for row in side} for side in (rows, others)]
-    named = [address.number_here(name) for name in ("token", "token2")]
+    named = [address.number_here(name) for name in ("token1", "token2")]
     token, other_token = (number if number in tokens else None for number, tokens in zip(named, known, strict=True))
     if token is None and other_token is None:
         token = _central(rows)
@@ -220,7 +220,7 @@ def draw_side(drawn: Drawn, picture: Picture, shown: tuple[int, ...], overlay: s
     grid = patch_grid.grid_data(picture, drawn.rows, shown, plain, drawn.token, label, **more)
     if overlay == "disagreement":
         grid = with_disagreement(grid, drawn.apart)
-    theirs = "" if drawn.suffix else "2"
+    theirs = {"1": "2", "2": "1"}[drawn.suffix]
     others = {f"token{theirs}": None, f"view{theirs}": None}  # the other side follows
     patch_grid.patch_grid(
         grid, f"grid-{drawn.letter}", lambda index: address.go(**{f"token{drawn.suffix}": index, **others})
@@ -291,7 +291,7 @@ def most_apart(one: Drawn) -> None:
         text = " ≠ ".join(_few(words) for words in (apart.only_here, apart.only_there))
         picture = Picture(str(token), _place(rows[token]), 1, 1, "")
         tiles.append(small_pictures.tile(picture, f"{percent(apart.disagreement)} apart", text=text))
-    go = lambda token: address.go(token=token, token2=None, view=None, view2=None)  # noqa: E731
+    go = lambda token: address.go(token1=token, token2=None, view1=None, view2=None)  # noqa: E731
     small_pictures.small_pictures(tiles, "patches", go, "8rem")
 
 

@@ -38,21 +38,21 @@ def halves(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-IMAGE = {"study": "one", "image": image_id("dog"), "layer": "8", "layer2": "8", "lens2": "logitlens"}
+IMAGE = {"study1": "one", "image": image_id("dog"), "layer1": "8", "layer2": "8", "lens2": "logitlens"}
 
 
 def test_the_images_are_ranked_by_how_far_apart_the_two_sides_are(app: AppTest) -> None:  # noqa: F811
     for lens, share in (("logitlens", 100), ("latentlens", 0)):
-        _opened(app, "compare", study="one", lens2=lens, layer="0", layer2="8")
+        _opened(app, "compare", study1="one", lens2=lens, layer1="0", layer2="8")
         told = " ".join(one.value for one in app.markdown)
         assert f"4 images, mean disagreement **{share} %** over 20 patches" in told
 
 
 def test_both_sides_say_what_they_find_and_how_far_apart_they_are(app: AppTest) -> None:  # noqa: F811
-    shown = _html(_opened(app, "compare", **IMAGE, token="0"))
+    shown = _html(_opened(app, "compare", **IMAGE, token1="0"))
     assert "<b>100 % apart</b> on this patch. No word in common." in shown
     assert "A: token 0" in shown and "B: token 0" in shown and "LogitLens, layer 8" in shown
-    shown = _html(_opened(app, "compare", **{**IMAGE, "lens2": "latentlens", "layer2": "0"}, token="0"))
+    shown = _html(_opened(app, "compare", **{**IMAGE, "lens2": "latentlens", "layer2": "0"}, token1="0"))
     assert "<b>0 % apart</b> on this patch. Both say" in shown
     assert escape(MARKED.lower()) in shown and "<img" not in shown and "\u202e" not in shown and "شجرة" in shown
 
@@ -64,16 +64,16 @@ def test_the_patch_of_the_other_side_is_the_linked_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("LATENTLENS_BROWSE_WITH", str(halves))
-    labels = {"study": f"{home.name}: one", "study2": "halves: one"}
-    shown = _html(_opened(app, "compare", **{**IMAGE, **labels}, token="3"))
+    labels = {"study1": f"{home.name}: one", "study2": "halves: one"}
+    shown = _html(_opened(app, "compare", **{**IMAGE, **labels}, token1="3"))
     assert "A: token 3" in shown and "B: token 1" in shown
-    app.query_params.pop("token")
+    app.query_params.pop("token1")
     shown = _html(_opened(app, "compare", token2="0"))
     assert "A: token 2" in shown and "B: token 0" in shown
 
 
 def test_an_image_that_only_one_side_has_is_told(app: AppTest) -> None:  # noqa: F811
-    _opened(app, "compare", study="one", study2=AWKWARD, image=image_id("cat"))
+    _opened(app, "compare", study1="one", study2=AWKWARD, image=image_id("cat"))
     assert any("no such image" in one.value for one in app.warning)
     assert any("1 image," in one.value for one in app.markdown)
 
@@ -91,7 +91,7 @@ def test_a_side_that_is_not_built_yet_is_told(
     monkeypatch.setenv("LATENTLENS_BROWSE", str(tmp_path / "half"))
     _opened(app, "compare", **{**IMAGE, "image": ""})
     assert any("No patch has answers on both sides" in one.value for one in app.info)
-    shown = _html(_opened(app, "compare", **IMAGE, token="0"))
+    shown = _html(_opened(app, "compare", **IMAGE, token1="0"))
     assert "Nothing is compared on this patch" in shown and "No answers of this lens at this layer" in shown
 
 
@@ -111,7 +111,7 @@ def _chosen(page: Page, side: str) -> tuple[float, ...]:  # noqa: F811
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium: apt-get install chromium")
 @pytest.mark.parametrize("page", [1280, 390], indirect=True)
 def test_a_click_on_either_side_chooses_the_patch_of_both(page: Page, address: str, home: Path) -> None:  # noqa: F811
-    page.goto(f"{address}/compare?study={home.name}%3A+one&study2=halves%3A+one&lens2=logitlens&layer=8&layer2=8")
+    page.goto(f"{address}/compare?study1={home.name}%3A+one&study2=halves%3A+one&lens2=logitlens&layer1=8&layer2=8")
     page.get_by_role("button", name="dog.png").click()
     page.locator("[aria-label^='Side A'] rect[data-id='3']").click()
     page.get_by_text("B: token 1").wait_for()
