@@ -8,11 +8,20 @@ from __future__ import annotations
 from pathlib import Path
 
 import streamlit as st
+from parts.names import plain
 
 from latentlens_dag.errors import UserError
 
 HERE = Path(__file__).parent
-PAGES = {"explore": "Explore", "words": "Words", "layers": "Layers", "sql": "SQL", "about": "About"}
+PAGES = {
+    "explore": "Explore",
+    "words": "Words",
+    "layers": "Layers",
+    "compare": "Compare",
+    "ask": "Ask",
+    "sql": "SQL",
+    "about": "About",
+}
 
 st.set_page_config("LatentLens", page_icon=str(HERE / "parts" / "favicon.svg"), layout="wide")
 st.html(HERE / "parts" / "style.css")
@@ -26,5 +35,5 @@ page = st.navigation(
 try:
     page.run()
 except UserError as error:
-    st.error(str(error).replace("`", "'"))
+    st.error(plain(str(error)))
     st.caption("If files were moved or a build is running, reload this page when it is done.")

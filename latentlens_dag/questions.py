@@ -53,7 +53,7 @@ def text_question(model: LanguageModel, text: str, layer: int) -> Question:
     tokens = tokenize(model.tokenizer, [text])[0]
     real = [place for place, special in enumerate(tokens.special) if not special]
     if not real or not text.strip():
-        raise UserError("`--text` has no token: write a word or a sentence.")
+        raise UserError("The text has no token: write a word or a sentence.")
     ids = torch.tensor([tokens.ids], device=model.embedding.device)
     keep = lambda states: states[0, real].float().cpu()  # noqa: E731
     with captured(model.decoder, [layer], keep) as states, torch.inference_mode():
@@ -78,7 +78,7 @@ def stored_question(
     Raises:
         UserError: where the study is not built, or has not the image, the token or the layer.
     """
-    shape = _shape(warehouse.shape("study", study), study)
+    shape = study_shape(warehouse, study)
     layers = sorted(shape["visual_layers"])
     if layer is None:
         layer = near if near in layers else middle(layers)
@@ -126,7 +126,13 @@ def bracketed(sentence: str | None, start: int | None, end: int | None, width: i
     return f"{before}[{word}]{after}"
 
 
-def _shape(path: Path, study: str) -> dict[str, Any]:
+def study_shape(warehouse: Warehouse, study: str) -> dict[str, Any]:
+    """What a study's `shape.json` says: parts, visual_layers, lenses, and `of`: texts for a study of texts.
+
+    Raises:
+        UserError: where the study is not built.
+    """
+    path = warehouse.shape("study", study)
     if not path.is_file():
         raise UserError(f"Study {study} is not built yet: run `latentlens-dag build {study}`.")
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

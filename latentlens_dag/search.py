@@ -45,7 +45,7 @@ class Block(NamedTuple):
     contextual_layer: int
     keys: Keys
     """Of the block's rows, or of all rows of the table that it is of."""
-    vectors: NDArray[np.float16]  # [B, d]
+    vectors: NDArray[np.float16] | NDArray[np.float32]  # [B, d]
     first: int = 0
     """Where in `keys` the key of the block's first row stands."""
 
@@ -214,7 +214,7 @@ class _Search:
         return torch.cat(found)
 
     def _exact_cosine(
-        self, vectors: NDArray[np.float16], query: NDArray[np.int64], row: NDArray[np.int64]
+        self, vectors: NDArray[np.float16] | NDArray[np.float32], query: NDArray[np.int64], row: NDArray[np.int64]
     ) -> NDArray[np.float32]:
         """Cosines of pairs, in float64, rounded to float32; each depends on its own two vectors alone."""
         import torch

@@ -135,3 +135,9 @@ def test_what_cannot_be_opened_is_told_before_a_server_starts(tmp_path: Path) ->
     for arguments in ([str(tmp_path / "nowhere"), "--no-open"], ["--home", str(tmp_path / "no"), "--no-open"]):
         assert isinstance(CliRunner().invoke(browse, arguments).exception, UserError)
     assert (pages() / "app.py").is_file()
+
+
+@pytest.mark.parametrize(("other", "told"), [(".", "opened already"), ("nowhere", "no folder or file")])
+def test_the_source_to_compare_with_is_another_one_that_can_be_opened(home: Path, other: str, told: str) -> None:
+    error = CliRunner().invoke(browse, [str(home), "--with", str(home / other), "--no-open"]).exception
+    assert isinstance(error, UserError) and told in str(error)

@@ -242,7 +242,7 @@ def test_studies_lists_what_there_is(warehouse: Warehouse) -> None:
 
 
 def test_mistakes_with_named_queries_name_the_right_ones(dataset: Dataset) -> None:
-    with pytest.raises(UserError, match=r"no query 'where'; there are find_images.*where_word"):
+    with pytest.raises(UserError, match=r"no query 'where'; there are answer_words.*where_word"):
         dataset.named("where")
     with pytest.raises(UserError, match=r"needs word \(the word, in any case\)"):
         dataset.named("where_word")

@@ -22,6 +22,8 @@ from tests.small_dataset import ANIMALS, image_id, write_shared, write_study
 from tests.small_release import Tables, release_tables, write_manifest, write_release
 
 PARAMETERS = {
+    "answer_words": {"layer": "8"},
+    "disagreement": {"layer": "0", "other_layer": "8", "images": image_id("dog"), "top": "1"},
     "find_images": {"layer": "8", "words": "dog", "verdict": "concrete"},
     "frequent_neighbors": {"study": "one"},
     "image_answers": {"image_id": image_id("dog"), "layer": "8"},

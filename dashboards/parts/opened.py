@@ -8,12 +8,15 @@ import streamlit as st
 
 from latentlens_dag.browsing import Library, StudyFacts, open_library, stamp
 from parts.address import choice, here
+from parts.names import plain
 
 SOURCE = "LATENTLENS_BROWSE"
 """The variable by which `latentlens-dag browse` says what to open."""
+OTHER = "LATENTLENS_BROWSE_WITH"
+"""The variable that names another source, to compare with."""
 
 
-@st.cache_resource(show_spinner="Opening …", max_entries=2)
+@st.cache_resource(show_spinner="Opening …", max_entries=4)
 def _opened(source: str, made: tuple[tuple[str, int, int], ...]) -> Library:
     return open_library(source)
 
@@ -29,6 +32,12 @@ def library() -> Library:
     return _opened(source, _stamp_of(source))
 
 
+def other_library() -> Library | None:
+    """The library to compare with; None where the browser was started without one."""
+    source = os.environ.get(OTHER)
+    return _opened(source, _stamp_of(source)) if source else None
+
+
 def chosen_study(data: Library) -> StudyFacts | None:
     """The study that the address names, else the first; asks where there are several; None where there is none."""
     facts = data.facts()
@@ -39,7 +48,7 @@ def chosen_study(data: Library) -> StudyFacts | None:
         )
         return None
     if (wanted := here("study")) and wanted not in facts:
-        st.warning(f"There is no study {wanted!r} here; this is {next(iter(facts))!r}.")
+        st.warning(plain(f"There is no study {wanted!r} here; this is {next(iter(facts))!r}."))
     if len(facts) == 1:
         return next(iter(facts.values()))
     return facts[choice("Study", "study", list(facts), next(iter(facts)), wide=True, width=260)]

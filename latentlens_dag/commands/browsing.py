@@ -28,23 +28,28 @@ _PATIENCE_S = 60
 
 @click.command()
 @click.argument("source", required=False, metavar="[PATH | USER/NAME@TAG]")
+@click.option("--with", "other", metavar="PATH | USER/NAME@TAG", help="Another source, to compare with.")
 @click.option("--port", type=click.IntRange(1, 65535), help=f"Port of the server; by default {_PORT} or the next free.")
 @click.option("--no-open", is_flag=True, help="Print the address, and open no browser.")
 @home_option
-def browse(source: str | None, port: int | None, no_open: bool, home: Path | None) -> None:
+def browse(source: str | None, other: str | None, port: int | None, no_open: bool, home: Path | None) -> None:
     """Look at a study or a release in the browser: a home, a warehouse, a catalog.duckdb or a dataset."""
     from latentlens_dag.browsing import open_library
 
     opened = source or str(find_home(home).root)
     if source is None and not Path(opened).is_dir():
         raise UserError(f"There is nothing at {opened} yet. Build a study first (`make demo`), or name what to open.")
-    open_library(opened).close()
+    sources = [_absolute(one) for one in (opened, other) if one]
+    if len(set(sources)) < len(sources):
+        raise UserError(f"`--with {other}` names what is opened already: name another home or release.")
+    for one in sources:
+        open_library(one).close()
     chosen = port or _free_port()
     if not _is_free(chosen):
         raise UserError(f"Port {chosen} of {HOST} is taken: name another one with --port, or none.")
-    environment = {**os.environ, "LATENTLENS_BROWSE": _absolute(opened)}
+    named = dict(zip(("LATENTLENS_BROWSE", "LATENTLENS_BROWSE_WITH"), [*sources, ""], strict=False))
     # What Streamlit greets with is not for our users; what goes wrong comes on stderr.
-    server = subprocess.Popen(_command(chosen), env=environment, stdout=subprocess.DEVNULL)
+    server = subprocess.Popen(_command(chosen), env={**os.environ, **named}, stdout=subprocess.DEVNULL)
     _until_it_ends(server, chosen, no_open)
 
 

@@ -1,7 +1,8 @@
-"""The commands on a model or an index that no study declares: inspect-model, import-index."""
+"""The commands on a model or an index: inspect-model, import-index, and model-of, which the browser asks."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,6 +78,17 @@ def inspect_model(
         raise UserError(f"`--picture {picture}` cannot be written: there is no such folder.")
     found = inspection.inspect_model(source, image, revision, localize, picture, trust_remote_code)
     print_facts(found.facts(), as_json, lambda: _inspection_lines(found, picture))
+
+
+@click.command("model-of", hidden=True)
+@click.argument("study")
+def model_of(study: str) -> None:
+    """Print which model and which index a study of this project has, as JSON."""
+    from latentlens_dag.asked import study_facts
+    from latentlens_dag.dag.loading import find_study
+
+    found = find_study(study)
+    click.echo(json.dumps(study_facts(found.named_model, found.index)))
 
 
 def _inspection_lines(found: Inspection, picture: Path | None) -> str:

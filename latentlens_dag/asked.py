@@ -1,0 +1,155 @@
+"""What a page asks with text: a study's language model and its index, found, and answers that are remembered.
+
+Which model and which index a study has is written in its project's defs.yaml, which Dagster reads. A server of pages
+does not import Dagster, so `named_study` asks a process of its own, once (two seconds). What a newcomer gets wrong: a
+model is read by hooks on its blocks, so two threads must not run it at the same time; `Asked` lets them wait.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from functools import lru_cache
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from latentlens_dag.errors import UserError
+from latentlens_dag.hub_models import HubModel
+from latentlens_dag.questions import Question, text_question
+from latentlens_dag.release_reading import is_release
+from latentlens_dag.remote_code import TrustedFolder
+from latentlens_dag.reverse import Hits, nearest_tokens
+from latentlens_dag.warehouse import Warehouse
+
+if TYPE_CHECKING:
+    from latentlens_dag.index import ContextualIndex
+    from latentlens_dag.states import LanguageModel
+
+Unique = Literal["word", "sentence"] | None
+LONGEST_TEXT = 400
+"""Characters; a page is for phrases and sentences."""
+_REMEMBERED = 64
+_PATIENCE_S = 120
+_MAIN = "from latentlens_dag.cli import main; main()"
+
+
+class NamedStudy(NamedTuple):
+    """What a project's defs.yaml says of a study."""
+
+    model: Path | HubModel
+    index_name: str
+
+
+class Answers(NamedTuple):
+    """The occurrences that a token is like."""
+
+    rows: list[dict[str, Any]]
+    """As `index.Found.to_polars` gives them, nearest first."""
+    method: str
+    """How they were found."""
+
+
+def study_facts(model: Path | HubModel, index: str) -> dict[str, Any]:
+    """A study's model and index as JSON can hold them; `study_of` reads them."""
+    if isinstance(model, HubModel):
+        named = {"hub": model.repo, "revision": model.revision, "trust_remote_code": model.trust_remote_code}
+    else:
+        named = {"path": str(model), "trust_remote_code": isinstance(model, TrustedFolder)}
+    return {"index": index, "model": named}
+
+
+def study_of(facts: dict[str, Any]) -> NamedStudy:
+    """What `study_facts` was made of."""
+    model = facts["model"]
+    if "hub" in model:
+        return NamedStudy(HubModel(model["hub"], model["revision"], model["trust_remote_code"]), facts["index"])
+    path = TrustedFolder(model["path"]) if model["trust_remote_code"] else Path(model["path"])
+    return NamedStudy(path, facts["index"])
+
+
+def named_study(study: str) -> NamedStudy:
+    """The model and the index of a study of the project that the current folder is in.
+
+    Raises:
+        UserError: where there is no project, it has no such study, or its defs.yaml is wrong.
+    """
+    command = [sys.executable, "-c", _MAIN, "model-of", "--", study]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE_S, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise UserError(f"The project's definitions were not read within {_PATIENCE_S} s.") from error
+    if done.returncode:
+        raise UserError(done.stderr.strip().removeprefix("Error: ") or "The project's definitions cannot be read.")
+    return study_of(json.loads(done.stdout))
+
+
+def warehouse_of(source: str) -> Warehouse:
+    """The warehouse of a home, which alone has indexes and states.
+
+    Raises:
+        UserError: of anything else.
+    """
+    path = Path(source)
+    root = path / "warehouse" if (path / "warehouse").is_dir() else path
+    if not root.is_dir() or is_release(root):
+        raise UserError(
+            f"{source} is no home: it has answers, but neither the index nor the states that a text is compared with. "
+            "Run `latentlens-dag browse` inside the project that built the study, without naming a release or catalog."
+        )
+    return Warehouse(root)
+
+
+class Asked:
+    """A language model with an index of its states, for one study; answers are remembered."""
+
+    def __init__(self, model: LanguageModel, index: ContextualIndex) -> None:
+        """Take both, opened."""
+        self.model = model
+        self.index = index
+        self._running = Lock()
+        self.question = lru_cache(_REMEMBERED)(self._question)
+        self.answers = lru_cache(_REMEMBERED)(self._answers)
+        self.nearest = lru_cache(_REMEMBERED)(self._nearest)
+
+    def _question(self, text: str, layer: int) -> Question:
+        """The states of a text's tokens at a layer; errors as `text_question`."""
+        with self._running:
+            return text_question(self.model, text[:LONGEST_TEXT], layer)
+
+    def _answers(
+        self, text: str, layer: int, token: int, k: int, layers: tuple[int, ...] | None, unique: Unique
+    ) -> Answers:
+        """What the token of that number is like, at some contextual layers or all; `unique` as of `search`."""
+        state = self.question(text, layer).states[token]
+        found = self.index.search(state[None], k, layers, unique=unique, exact=False)
+        return Answers(found.to_polars().to_dicts(), found.method)
+
+    def _nearest(
+        self, text: str, layer: int, token: int, k: int, files: tuple[tuple[int, tuple[Path, ...]], ...]
+    ) -> Hits:
+        """The visual tokens, of some layers' files, that the token of that number is nearest to."""
+        return nearest_tokens(self.question(text, layer).states[token], dict(files), k)
+
+
+def open_index(warehouse: Warehouse, study: str, index: str) -> ContextualIndex:
+    """A study's index.
+
+    Raises:
+        UserError: where it is not built, half-built or damaged.
+    """
+    from latentlens_dag.index import ContextualIndex
+
+    folder = warehouse.index(index).root
+    if not folder.is_dir():
+        raise UserError(f"Study {study} has no index here yet ({folder}): run `latentlens-dag build {study}` first.")
+    return ContextualIndex.open(folder)
+
+
+def built_at(warehouse: Warehouse, study: str, index: str) -> tuple[int, ...]:
+    """What changes when a build writes the study's states or its index: times in ns."""
+    paths = warehouse.index(index)
+    layers = warehouse.visual(study, 0, 0).parent.parent
+    files = [paths.shape, *sorted(paths.occurrences(0).parent.glob("*")), *sorted(layers.glob("*"))]
+    return tuple(file.stat().st_mtime_ns for file in files if file.exists())

@@ -1,0 +1,176 @@
+"""Reverse search: which visual tokens of a study are nearest to a state, such as that of a word in a phrase.
+
+The stored states are streamed file by file, some megabytes at a time, through the exact search of `search.py`, which
+keeps the k best; a study larger than memory is no obstacle. Equal cosines come in order of (visual layer, image id,
+token), however the study is cut into batches.
+
+What a newcomer gets wrong: both are residual streams of one language model, so they can be compared, but need not be of
+the same layer. A visual token is often nearest to text at a deeper layer than its own (the paper's layer alignment).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from latentlens_dag.errors import UserError
+from latentlens_dag.questions import study_shape
+from latentlens_dag.search import Block, cosine_top_k
+from latentlens_dag.tables import matrix_of, open_table
+from latentlens_dag.warehouse import Warehouse
+
+if TYPE_CHECKING:
+    import lance
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+    from latentlens_dag.queries import Dataset
+
+_READ_BYTES = 16 << 20  # of states, at a time
+_LEAST_ROWS = 256
+_TOKEN_BITS = 32  # of a key: the token; above them the image's place among all ids
+
+
+_PLACES = """
+SELECT image_id, token_index, x0, y0, x1, y1
+FROM visual_tokens
+WHERE study = $study AND x0 IS NOT NULL AND list_contains($images, image_id)
+"""
+
+
+class Hit(NamedTuple):
+    """A visual token and how near it is."""
+
+    visual_layer: int
+    image_id: str
+    token_index: int
+    cosine: float
+
+
+class Hits(NamedTuple):
+    """The nearest visual tokens."""
+
+    hits: list[Hit]
+    """Nearest first; equal cosines in order of (visual layer, image id, token)."""
+    compared: int
+    """Tokens that were looked at; a token counts at every layer."""
+
+
+def stored_states(warehouse: Warehouse, study: str) -> dict[int, list[Path]]:
+    """The files of a study's visual states that are here, by visual layer.
+
+    Raises:
+        UserError: where the study is not built, or no state of it is here.
+    """
+    shape = study_shape(warehouse, study)
+    files = {
+        layer: [path for batch in range(shape["parts"]) if (path := warehouse.visual(study, layer, batch)).is_dir()]
+        for layer in sorted(shape["visual_layers"])
+    }
+    found = {layer: paths for layer, paths in files.items() if paths}
+    if not found:
+        raise UserError(
+            f"Study {study} has no stored states here ({warehouse.study(study)}): run `latentlens-dag build {study}`."
+        )
+    return found
+
+
+def nearest_tokens(state: NDArray[np.floating], files: Mapping[int, Sequence[Path]], k: int) -> Hits:
+    """Find the k visual tokens with the highest cosine to a state.
+
+    Args:
+        state: [d], any floating type; need not be normalized.
+        files: what `tables.write_states` wrote, by visual layer.
+        k: hits; a token may be one at several layers. Fewer, where there are fewer tokens.
+
+    Raises:
+        UserError: where the states are of another width, or a file cannot be read.
+        ValueError: where k < 1, or a state has no direction.
+    """
+    with _readable(files):
+        _check_width(state, files)
+        images = sorted({image for paths in files.values() for path in paths for image in _image_ids(path)})
+        number = {image: place for place, image in enumerate(images)}
+        seen: list[int] = []
+        found = cosine_top_k(state[None], _blocks(files, number, seen), k)
+    hits = [
+        Hit(int(layer), images[int(key) >> _TOKEN_BITS], int(key) & ((1 << _TOKEN_BITS) - 1), float(cosine))
+        for cosine, layer, key in zip(found.cosine[0], found.contextual_layer[0], found.key[0], strict=True)
+        if np.isfinite(cosine)
+    ]
+    return Hits(hits, sum(seen))
+
+
+def boxes_of(dataset: Dataset, study: str, hits: Sequence[Hit]) -> dict[tuple[str, int], list[float]]:
+    """Where hits lie in their images, by image id and token: x0, y0, x1, y1; those without a place are left out."""
+    rows = dataset.collect(_PLACES, study=study, images=list({hit.image_id for hit in hits})).iter_rows()
+    places = {(image, token): box for image, token, *box in rows}
+    wanted = ((hit.image_id, hit.token_index) for hit in hits)
+    return {place: places[place] for place in wanted if place in places}
+
+
+def _blocks(files: Mapping[int, Sequence[Path]], number: Mapping[str, int], seen: list[int]) -> Iterator[Block]:
+    """All states as the search reads them, with the visual layer where it has a contextual one; counts them."""
+    for layer, paths in files.items():
+        for path in paths:
+            for batch in _batches(path):
+                places = [number[image] << _TOKEN_BITS for image in batch["image_id"].to_pylist()]
+                tokens = batch["token_index"].to_numpy().astype(np.uint64)
+                seen.append(len(tokens))
+                yield Block(layer, np.array(places, np.uint64) | tokens, matrix_of(batch["state"].combine_chunks()))
+
+
+def _batches(path: Path) -> Iterator[pa.Table]:
+    """Rows by their numbers: a scan reads the file's one page of states whole (1.1 GB for 700 MB), and takes longer."""
+    dataset = _opened(path)
+    step, total = max(_LEAST_ROWS, _READ_BYTES // (4 * _width(dataset))), dataset.count_rows()
+    for start in range(0, total, step):
+        rows = list(range(start, min(start + step, total)))
+        yield dataset.take(rows, columns=["image_id", "token_index", "state"]).combine_chunks()
+
+
+def _image_ids(path: Path) -> list[str]:
+    found: list[str] = _opened(path).to_table(columns=["image_id"])["image_id"].unique().to_pylist()
+    return found
+
+
+def _check_width(state: NDArray[np.floating], files: Mapping[int, Sequence[Path]]) -> None:
+    path = next(path for paths in files.values() for path in paths)
+    if (width := _width(_opened(path))) != len(state):
+        raise UserError(
+            f"The state has width {len(state)}, the visual states in {path} have width {width}: were both made by the "
+            "same language model?"
+        )
+
+
+def _width(dataset: lance.LanceDataset) -> int:
+    return int(dataset.schema.field("state").type.list_size)
+
+
+def _opened(path: Path) -> lance.LanceDataset:
+    try:
+        return open_table(path)
+    except (OSError, ValueError) as error:  # which of them, depends on what is missing
+        raise _unreadable(path, error) from error
+
+
+@contextmanager
+def _readable(files: Mapping[int, Sequence[Path]]) -> Iterator[None]:
+    """Tell errors of files that vanished or are damaged as what they are."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (OSError, RuntimeError, pa.ArrowInvalid) as error:
+        raise _unreadable(next(path for paths in files.values() for path in paths).parent.parent, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    return UserError(
+        f"The visual states in {path} cannot be read ({' '.join(str(error).split())[:200]}). If a build is running, "
+        "try again when it is done; else run `latentlens-dag build`."
+    )

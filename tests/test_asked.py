@@ -1,0 +1,114 @@
+"""What a page asks with text: the study's model is found, and read by one thread at a time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from latentlens_dag import ContextualIndex, load_vlm
+from latentlens_dag.asked import Asked, built_at, named_study, open_index, study_facts, study_of, warehouse_of
+from latentlens_dag.errors import UserError
+from latentlens_dag.hub_models import HubModel
+from latentlens_dag.questions import Question
+from latentlens_dag.remote_code import TrustedFolder, is_trusted
+from latentlens_dag.testing import SENTENCES, tiny_project
+from latentlens_dag.warehouse import Warehouse, write_json
+from tests.released import stage
+from tests.released import write_warehouse as write_released
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project that declares study `tiny`, with its index."""
+    folder = tiny_project(tmp_path_factory.mktemp("project"))
+    vlm = load_vlm(folder / "assets" / "tiny" / "model", device="cpu")
+    index = Warehouse(folder / ".latentlens" / "warehouse").index("words").root
+    ContextualIndex.build(vlm, vlm.processor.tokenizer, SENTENCES, [1, 2], path=index)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def asked(project: Path) -> Asked:
+    model = load_vlm(project / "assets" / "tiny" / "model", device="cpu").language_model
+    return Asked(model, open_index(Warehouse(project / ".latentlens" / "warehouse"), "tiny", "words"))
+
+
+def test_the_projects_definitions_say_which_model_and_index_a_study_has(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project / "assets")
+    assert named_study("tiny") == (project / "assets" / "tiny" / "model", "words")
+    with pytest.raises(UserError, match=r"^There is no study '--help'. There are: tiny.$"):
+        named_study("--help")
+    monkeypatch.chdir(project.parent)
+    with pytest.raises(UserError, match=r"^No workspace\.yaml here or above"):
+        named_study("tiny")
+
+
+@pytest.mark.parametrize(
+    "model", [HubModel("u/n", "a" * 40), HubModel("u/n", "a" * 40, True), Path("/m"), TrustedFolder("/m")]
+)
+def test_a_model_keeps_its_place_its_commit_and_whether_its_code_may_be_run(model: Path | HubModel) -> None:
+    found = study_of(study_facts(model, "words"))
+    assert found == (model, "words") and is_trusted(found.model) == is_trusted(model)
+
+
+def test_a_word_of_a_sentence_of_the_corpus_is_nearest_to_itself(asked: Asked) -> None:
+    text = SENTENCES[0]
+    tokens = asked.question(text, 1).tokens
+    place = tokens.index(" dog")
+    found = asked.answers(text, 1, place, 3, (1,), None)
+    assert (found.rows[0]["sentence"], found.rows[0]["word"]) == (text, "dog")
+    assert found.rows[0]["cosine"] == pytest.approx(1, abs=1e-5) and found.method.startswith("exact")
+    different = [row["word"] for row in asked.answers(text, 1, place, 5, None, "word").rows]
+    assert len({word.lower() for word in different}) == 5
+
+
+def test_a_text_is_cut_where_it_is_longer_than_a_page_asks(asked: Asked) -> None:
+    assert asked.question("dog " * 10_000, 1).tokens == asked.question(("dog " * 10_000)[:400], 1).tokens
+
+
+def test_two_threads_do_not_read_with_the_model_at_the_same_time(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    inside: list[int] = []
+    most: list[int] = []
+
+    def slow(*_: Any) -> Question:
+        inside.append(1)
+        most.append(len(inside))
+        time.sleep(0.05)
+        inside.pop()
+        return Question([], 0, np.empty((0, 1), np.float32))
+
+    monkeypatch.setattr("latentlens_dag.asked.text_question", slow)
+    threads = [threading.Thread(target=asked.question, args=(f"text {number}", 1)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1] * 4
+
+
+def test_only_a_home_can_be_asked_with_text(project: Path, tmp_path: Path) -> None:
+    home = project / ".latentlens"
+    assert warehouse_of(str(home)) == warehouse_of(str(home / "warehouse")) == Warehouse(home / "warehouse")
+    released = write_released(tmp_path / "warehouse")
+    stage(released)
+    for source in (released.release("small"), released.catalog("one"), "user/name@v1"):
+        with pytest.raises(UserError, match=r"is no home.*latentlens-dag browse"):
+            warehouse_of(str(source))
+    with pytest.raises(UserError, match=r"Study one has no index here yet.*latentlens-dag build one"):
+        open_index(released, "one", "words2")
+
+
+def test_what_is_remembered_is_forgotten_when_a_build_writes(project: Path, tmp_path: Path) -> None:
+    house = Warehouse(tmp_path)
+    before = built_at(house, "s", "words")
+    write_json({"layers": [1]}, house.index("words").shape)
+    with_index = built_at(house, "s", "words")
+    house.visual("s", 4, 0).mkdir(parents=True)
+    assert len({before, with_index, built_at(house, "s", "words")}) == 3
