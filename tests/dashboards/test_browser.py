@@ -65,6 +65,7 @@ def page(chromium: Any, address: str, request: pytest.FixtureRequest) -> Iterato
     """A page that fails the test on a dialog, or a request that leaves the machine."""
     width = getattr(request, "param", 1280)
     context = chromium.new_context(viewport={"width": width, "height": 844})
+    context.set_default_timeout(60_000)
     page, wrong = context.new_page(), []
     page.on("dialog", lambda dialog: (wrong.append(dialog.message), dialog.dismiss()))
     page.on("request", lambda one: None if one.url.startswith((address, "data:", "blob:")) else wrong.append(one.url))

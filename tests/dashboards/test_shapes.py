@@ -120,6 +120,7 @@ def test_a_text_is_read_token_by_token_and_exported(page: Page, address: str) ->
     page.get_by_role("button", name="A brown dog sleeps").wait_for()
     page.goto(f"{address}/?study=texts&image={text}&token=5")
     page.get_by_text("“<b>the</b>”", exact=False).wait_for()
+    page.locator(".grid button[data-id='5']").wait_for()
     tokens = page.locator(".grid button span").all_text_contents()
     assert tokens == [visible(f" {piece}") for piece in TEXT[1].split(" ")]
     page.get_by_role("button", name="Export", exact=True).click()
