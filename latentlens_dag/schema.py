@@ -126,6 +126,16 @@ JUDGEMENTS = pa.schema(
     ]
 )
 
+HUMAN_JUDGEMENTS = pa.schema(
+    [
+        *JUDGEMENTS,
+        ("person", pa.string()),
+        ("made", pa.string()),  # UTC, ISO 8601
+        ("answers", pa.list_(pa.string())),  # what was shown: the words, nearest first
+    ]
+)
+"""What people said (`human.py`); of a home only, and no build makes it."""
+
 INTERPRETABILITY = pa.schema(
     [
         ("study", pa.string()),

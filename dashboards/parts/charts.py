@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import polars as pl
@@ -70,3 +71,29 @@ def heat_map(frame: pl.DataFrame, x: str, y: str, value: str, *, x_title: str, y
     ]
     spec = {"data": {"values": _plain(frame)}, "encoding": {"x": across, "y": down}, "layer": layer, "height": 290}
     st.vega_lite_chart(spec=spec, alt=title)
+
+
+def count_table(counts: Sequence[Sequence[int]], names: Sequence[str], x_title: str, y_title: str) -> None:
+    """A square table of counts; the darker, the more."""
+    rows = [
+        {"x": column, "y": row, "count": count}
+        for row, line in zip(names, counts, strict=True)
+        for column, count in zip(names, line, strict=True)
+    ]
+    axis = {"type": "nominal", "sort": list(names)}
+    across = {**axis, "field": "x", "title": x_title, "axis": {"labelAngle": 0, "orient": "top"}}
+    down = {**axis, "field": "y", "title": y_title}
+    most = max((count for line in counts for count in line), default=0)
+    hue = {"field": "count", "type": "quantitative", "scale": {"scheme": "blues", "domainMin": 0}, "legend": None}
+    ink = {"condition": {"test": f"datum.count > {0.6 * most}", "value": "white"}, "value": "#1b1f24"}
+    tip = [
+        {"field": "y", "type": "nominal", "title": y_title},
+        {"field": "x", "type": "nominal", "title": x_title},
+        {"field": "count", "type": "quantitative"},
+    ]
+    layer = [
+        {"mark": "rect", "encoding": {"color": hue, "tooltip": tip}},
+        {"mark": "text", "encoding": {"text": {"field": "count", "type": "quantitative"}, "color": ink}},
+    ]
+    spec = {"data": {"values": rows}, "encoding": {"x": across, "y": down}, "layer": layer, "height": 230}
+    st.vega_lite_chart(spec=spec, alt=f"How often {y_title} and {x_title} gave each verdict")

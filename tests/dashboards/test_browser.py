@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import signal
@@ -101,3 +102,23 @@ def test_a_word_is_typed_and_its_pictures_open_with_the_spotlight(page: Page, ad
     page.wait_for_url(re.compile(f"image={image_id('fox')}"))
     page.locator("rect.hit").first.wait_for()
     assert page.locator("rect.hit").count() == 1
+
+
+def test_patches_are_judged_by_keys_and_a_digit_in_a_field_judges_nothing(page: Page, address: str, home: Path) -> None:
+    page.goto(f"{address}/judge?study=one")
+    field = page.get_by_label("Your initials")
+    field.fill("k1")
+    field.press("Enter")
+    page.locator(".st-key-none-1").wait_for()
+    field.press("1")
+    field.press("Backspace")
+    page.locator(".ll-window").first.click()
+    for number, key in enumerate("142", start=2):
+        page.keyboard.press(key)
+        page.locator(f".st-key-none-{number}").wait_for()
+    page.keyboard.press("Backspace")
+    page.locator(".st-key-undo-3").wait_for()
+    page.go_back()
+    page.locator(".st-key-none-4").wait_for()
+    lines = (home / "judging" / "one" / "k1.jsonl").read_text().splitlines()
+    assert [json.loads(line)["verdict"] for line in lines] == ["concrete", "none", "abstract"]
