@@ -27,6 +27,9 @@ IDENTITY = {
 }
 """Tables whose rows may repeat across sets, and what tells two rows apart."""
 
+SUMMARIES = ("interpretability", "layer_alignment", "diversity", "state_statistics")
+"""Tables of which a whole study has one file."""
+
 _ANY = "*"
 _ALIGNMENT, _INTERPRETABILITY = (
     Warehouse(Path()).summary("", name) for name in ("layer_alignment", "interpretability")
@@ -50,7 +53,7 @@ def table_patterns(study: str = _ANY, index: str = _ANY, images: str = _ANY) -> 
         "neighbors": [house.neighbors(study, lens, 0, 0) for lens in LENSES],
         "visual_tokens": [house.visual_tokens(study, 0)],
         "judgements": [house.judgements(study, 0, 0)],
-        **{name: [house.summary(study, name)] for name in ("interpretability", "layer_alignment", "diversity")},
+        **{name: [house.summary(study, name)] for name in SUMMARIES},
         "sentences": [house.sentences(_ANY)],
         "occurrences": [house.occurrences(index, 0)],
         "images": [house.pictures(images, 0)],
