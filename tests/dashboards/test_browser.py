@@ -122,3 +122,17 @@ def test_patches_are_judged_by_keys_and_a_digit_in_a_field_judges_nothing(page: 
     page.locator(".st-key-none-4").wait_for()
     lines = (home / "judging" / "one" / "k1.jsonl").read_text().splitlines()
     assert [json.loads(line)["verdict"] for line in lines] == ["concrete", "none", "abstract"]
+
+
+def test_a_click_on_a_cell_shows_examples_that_open_in_explore_and_back_comes_back(page: Page, address: str) -> None:
+    page.goto(f"{address}/layers?study=one&show=contextual+layers")
+    page.locator(".mark-rect path").last.wait_for(state="attached")
+    cells = page.locator("path[fill='transparent'][aria-label*='Contextual layer: 4; Visual layer: 8']")
+    cells.click(force=True)
+    page.wait_for_url(re.compile("at_layer=8&at_context=4"))
+    page.get_by_text("answers from contextual layer 4").wait_for()
+    page.locator(".tiles button").first.click()
+    page.wait_for_url(re.compile("image=[0-9a-f]{16}&token="))
+    page.locator(".board").wait_for()
+    page.go_back()
+    page.get_by_text("answers from contextual layer 4").wait_for()
