@@ -120,7 +120,9 @@ def test_a_new_visual_layer_runs_that_layer_only(built_project: Path, copy_of: C
     assert not any("V00" in label or "V02" in label for label in again)
 
 
-def test_the_connectors_output_is_an_asset_of_its_own_and_only_its_statistics_follow(built_project: Path, copy_of: Copy) -> None:
+def test_the_connectors_output_is_an_asset_of_its_own_and_only_its_statistics_follow(
+    built_project: Path, copy_of: Copy
+) -> None:
     from latentlens_dag.tables import read_states
 
     project = copy_of(built_project)
