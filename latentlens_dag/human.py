@@ -205,7 +205,9 @@ def _patches_in_order(patches: Mapping[str, Sequence[int]], seed: int, stratum: 
     lens, layer = stratum
 
     def tokens_of(image: str) -> Iterator[int]:
-        yield from sorted(patches[image], key=lambda token: combined([seed, *stratum, image, token]))
+        left = sorted(patches[image])
+        while left:  # one hash for each that is drawn: to order all of them would take a second
+            yield left.pop(int(combined([seed, *stratum, image, len(left)]), 16) % len(left))
 
     images = sorted(patches, key=lambda image: combined([seed, *stratum, image]))
     waiting = {image: tokens_of(image) for image in images}

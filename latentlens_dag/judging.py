@@ -23,14 +23,15 @@ FROM visual_tokens
 WHERE study = $study AND x0 IS NOT NULL
 GROUP BY image_id"""
 _BOX = "SELECT x0, y0, x1, y1 FROM visual_tokens WHERE study = $study AND image_id = $image AND token_index = $token"
-_ANSWERS = """
+_WANTED = """
 WITH wanted AS (
     SELECT
         unnest($image_id) AS image_id,
         CAST(unnest($token_index) AS INTEGER) AS token_index,
         CAST(unnest($visual_layer) AS INTEGER) AS visual_layer,
         unnest($lens) AS lens
-)
+)"""
+_ANSWERS = f"""{_WANTED}
 SELECT
     image_id,
     token_index,
@@ -41,7 +42,11 @@ FROM neighbors
 JOIN wanted USING (image_id, token_index, visual_layer, lens)
 WHERE study = $study
 GROUP BY ALL"""
-_VERDICTS = "SELECT image_id, token_index, visual_layer, lens, judge, verdict FROM judgements WHERE study = $study"
+_VERDICTS = f"""{_WANTED}
+SELECT image_id, token_index, visual_layer, lens, judge, verdict
+FROM judgements
+JOIN wanted USING (image_id, token_index, visual_layer, lens)
+WHERE study = $study"""
 
 
 def patches_of(library: Library, study: str) -> dict[str, list[int]]:
@@ -80,9 +85,10 @@ def ratings(library: Library, study: str, judgements: Sequence[HumanJudgement]) 
     if people.is_empty():
         return Ratings(pl.DataFrame(schema=dict.fromkeys(RATINGS, pl.String)), 0)
     dataset, items = library.dataset(study), people.select(_ITEM).unique()
-    now = dataset.collect(_ANSWERS, study=study, **{name: items[name].to_list() for name in _ITEM})
+    asked = {name: items[name].to_list() for name in _ITEM}
+    now = dataset.collect(_ANSWERS, study=study, **asked)
     current = people.join(now, on=[*_ITEM, "answers"])
     by_people = current.rename({"person": "rater"}).select(RATINGS)
-    machine = dataset.collect(_VERDICTS, study=study).join(current.select(_ITEM).unique(), on=_ITEM)
+    machine = dataset.collect(_VERDICTS, study=study, **asked).join(current.select(_ITEM).unique(), on=_ITEM)
     by_machine = machine.with_columns(pl.format("{} (machine)", "judge").alias("rater")).select(RATINGS)
     return Ratings(pl.concat([by_people, by_machine]), len(people) - len(current))

@@ -21,7 +21,7 @@ WITH nearest AS (
     WHERE lens = $lens
         AND visual_layer = CAST($layer AS INTEGER)
         AND ($study IS NULL OR study = $study)
-        AND ($contextual_layer IS NULL OR contextual_layer = CAST($contextual_layer AS INTEGER))
+        AND if($contextual_layer IS NULL, rank = 1, contextual_layer = CAST($contextual_layer AS INTEGER))
     GROUP BY study, image_id, token_index
 ), judged AS (
     SELECT study, image_id, token_index, arg_min(verdict, judge) AS verdict, arg_min(patch_group, judge) AS patch_group
