@@ -41,9 +41,9 @@ def _figure(picture: Picture, shown: tuple[float, float, float, float], box: Seq
     across, down = x1 - x0, y1 - y0
     image = _place(-x0 / across, -y0 / down, picture.width / across, picture.height / down)
     outline = _place((box[0] - x0) / across, (box[1] - y0) / down, (box[2] - box[0]) / across, (box[3] - box[1]) / down)
-    drawn = f'<img src="{escape(picture.source)}" alt="" style="{image}">' if picture.source else ""
     label = f"{caption}, a patch outlined"
-    window = f'<div class="ll-window" role="img" aria-label="{label}" style="aspect-ratio:{across:.2f}/{down:.2f}">'
+    drawn = f'<img src="{escape(picture.source)}" alt="{label}" style="{image}">' if picture.source else ""
+    window = f'<div class="ll-window" style="aspect-ratio:{across:.2f}/{down:.2f}">'
     return (
         f'<figure>{window}{drawn}<span class="ll-outline" style="{outline}"></span></div>'
         f"<figcaption>{caption}</figcaption></figure>"
