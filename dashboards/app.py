@@ -19,6 +19,7 @@ PAGES = {
     "layers": "Layers",
     "compare": "Compare",
     "ask": "Ask",
+    "judge": "Judge",
     "sql": "SQL",
     "about": "About",
 }

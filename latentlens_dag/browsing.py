@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from latentlens_dag.errors import UserError
+from latentlens_dag.human import judging_folder
 from latentlens_dag.manifest import Manifest
 from latentlens_dag.queries import Dataset, Value, open_dataset
 from latentlens_dag.warehouse import Warehouse
@@ -160,7 +161,9 @@ def stamp(source: str | Path) -> tuple[tuple[str, int, int], ...]:
     path = Path(source)
     root = path / "warehouse" if (path / "warehouse").is_dir() else path
     files = [path] if path.is_file() else [*root.glob("study/*/*"), *root.glob("manifest.json")]
-    found = []
+    people = judging_folder(path)
+    # Which files there are: what comes into one is seen at once.
+    found = [(str(file), 0, 0) for file in (people.files() if people else ())]
     for file in sorted(files):
         try:
             facts = file.stat()

@@ -23,6 +23,7 @@ _ORDER = {
     "interpretability": "lens, visual_layer, judge, patch_group",
     "layer_alignment": "visual_layer, contextual_layer",
     "diversity": "lens, visual_layer",
+    "state_statistics": "source, layer",
     "images": "image_id",
     "regions": "image_id, region_id",
     "sentences": "sentence_id",

@@ -23,11 +23,12 @@ import duckdb
 
 from latentlens_dag.catalog import write_catalog
 from latentlens_dag.errors import UserError
+from latentlens_dag.human import FOLDER, judging_folder
 from latentlens_dag.release_manifest import release_name
 from latentlens_dag.release_reading import ReleaseTables, is_release, read_release
 from latentlens_dag.sandbox import first_line, mounted, one_select, open_file, open_folder
 from latentlens_dag.schema import TABLES
-from latentlens_dag.views import IDENTITY, existing, identifier, literal, sets_of, table_patterns, view_sql
+from latentlens_dag.views import IDENTITY, existing, human_view, identifier, literal, sets_of, table_patterns, view_sql
 from latentlens_dag.warehouse import Warehouse
 
 if TYPE_CHECKING:
@@ -265,13 +266,17 @@ def open_dataset(source: str | Path | Warehouse) -> Dataset:
     if path.is_file():
         return Dataset(open_file(path, Path(spill.name)), {}, spill)
     root = path if isinstance(source, Warehouse) else _warehouse_root(path)
+    people = judging_folder(path)
     files = {table: existing(root, found) for table, found in table_patterns().items()}
     several = {table for table in IDENTITY if sets_of(root, files[table]) > 1}
     views = {
         table: view_sql(table, [mounted(root, file) for file in files[table]], table in several) for table in TABLES
     }
     plain = {table: found for table, found in files.items() if table not in several}
-    return Dataset(open_folder(root, views, Path(spill.name)), plain, spill)
+    if people is None:
+        return Dataset(open_folder(root, views, Path(spill.name)), plain, spill)
+    views["human_judgements"] = human_view([mounted(people.root, file, FOLDER) for file in people.files()])
+    return Dataset(open_folder(root, views, Path(spill.name), beside={FOLDER: people.root}), plain, spill)
 
 
 def _open_release(release: ReleaseTables) -> Dataset:

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.schema import IMAGES, TABLES
-from latentlens_dag.views import identifier, literal
+from latentlens_dag.views import SUMMARIES, identifier, literal
 from latentlens_dag.warehouse import Warehouse, parquet_part, scratch_folder
 
 if TYPE_CHECKING:
@@ -42,11 +42,11 @@ _ORDER = {
     "interpretability": "study, judge, lens, visual_layer, patch_group",
     "layer_alignment": "study, visual_layer, contextual_layer",
     "diversity": "study, lens, visual_layer",
+    "state_statistics": "study, source, layer",
 }
 """In which order the rows lie in a file; total, so that equal rows are equal bytes."""
 _OF_STUDIES = ("neighbors", "judgements", "visual_tokens", "text_tokens")
 _SHARED = {"images": "image_id", "regions": "image_id", "texts": "text_id"}
-SUMMARIES = ("interpretability", "layer_alignment", "diversity")
 
 
 def _image_schema() -> pa.Schema:

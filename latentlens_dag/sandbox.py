@@ -28,7 +28,6 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.views import create_views, identifier, literal
 
 PROTOCOL = "warehouse"
-_MOUNT = f"{PROTOCOL}://"
 
 
 class SharedFile(io.RawIOBase):
@@ -78,15 +77,16 @@ class SharedFile(io.RawIOBase):
 class ReadOnlyFolder(AbstractFileSystem):  # type: ignore[misc]
     """The files below one folder as `warehouse://<relative path>`; opens for reading only."""
 
-    protocol = PROTOCOL
     cachable = False
 
-    def __init__(self, root: Path, listed: Collection[str] | None = None) -> None:
+    def __init__(self, root: Path, listed: Collection[str] | None = None, protocol: str = PROTOCOL) -> None:
         """Mount the folder; links inside it may lead out of it, as in a cache of the Hub.
 
         With `listed`, relative paths without anything that a pattern could mean, only these files are there.
         """
         super().__init__()
+        self.protocol = protocol
+        self._mount = f"{protocol}://"
         self._folder = Path(os.path.normpath(root.absolute()))
         self._listed = None if listed is None else frozenset(listed)
 
@@ -99,11 +99,13 @@ class ReadOnlyFolder(AbstractFileSystem):  # type: ignore[misc]
     def glob(self, path: str, **_: Any) -> list[str]:
         """The files that match, in order of their paths."""
         if self._listed is not None:
-            wanted = path.removeprefix(_MOUNT)
+            wanted = path.removeprefix(self._mount)
             one = wanted in self._listed
-            return [_MOUNT + file for file in ([wanted] if one else fnmatch.filter(sorted(self._listed), wanted))]
+            return [self._mount + file for file in ([wanted] if one else fnmatch.filter(sorted(self._listed), wanted))]
         pattern = self._local(path).relative_to(self._folder).as_posix()
-        return [_MOUNT + found.relative_to(self._folder).as_posix() for found in sorted(self._folder.glob(pattern))]
+        return [
+            self._mount + found.relative_to(self._folder).as_posix() for found in sorted(self._folder.glob(pattern))
+        ]
 
     def info(self, path: str, **_: Any) -> dict[str, Any]:
         """Name, size and kind of a file or folder."""
@@ -117,7 +119,7 @@ class ReadOnlyFolder(AbstractFileSystem):  # type: ignore[misc]
 
     def _local(self, path: str) -> Path:
         """The path on disk; `..` must not lead out of the folder."""
-        local = Path(os.path.normpath(self._folder / str(path).removeprefix(_MOUNT).lstrip("/")))
+        local = Path(os.path.normpath(self._folder / str(path).removeprefix(self._mount).lstrip("/")))
         if not local.is_relative_to(self._folder):
             raise PermissionError(f"{path} lies outside the dataset.")
         if self._listed is not None and local.relative_to(self._folder).as_posix() not in self._listed:
@@ -125,13 +127,17 @@ class ReadOnlyFolder(AbstractFileSystem):  # type: ignore[misc]
         return local
 
 
-def mounted(root: Path, file: Path) -> str:
+def mounted(root: Path, file: Path, protocol: str = PROTOCOL) -> str:
     """How SQL names a file below the folder; what would be a pattern in the name is taken literally."""
-    return _MOUNT + glob.escape(file.relative_to(root).as_posix())
+    return f"{protocol}://" + glob.escape(file.relative_to(root).as_posix())
 
 
 def open_folder(
-    root: Path, views: Mapping[str, str], spill: Path, listed: Collection[str] | None = None
+    root: Path,
+    views: Mapping[str, str],
+    spill: Path,
+    listed: Collection[str] | None = None,
+    beside: Mapping[str, Path] | None = None,
 ) -> duckdb.DuckDBPyConnection:
     """An in-memory connection with views over the Parquet of a folder, locked.
 
@@ -140,10 +146,14 @@ def open_folder(
         views: name and SELECT of each view, over paths of warehouse://.
         spill: a folder of the caller's for what does not fit into memory; SQL may read and write there.
         listed: the files of the folder that SQL may read, relative to it; all of them by default.
+        beside: more folders that it may read, by what stands before :// in their paths.
     """
     connection = duckdb.connect()
-    connection.register_filesystem(ReadOnlyFolder(root, listed))
-    connection.execute(f"SET allowed_directories = ['{_MOUNT}']")
+    folders = {PROTOCOL: ReadOnlyFolder(root, listed)}
+    folders |= {protocol: ReadOnlyFolder(folder, None, protocol) for protocol, folder in (beside or {}).items()}
+    for folder in folders.values():
+        connection.register_filesystem(folder)
+    connection.execute(f"SET allowed_directories = [{', '.join(literal(f'{name}://') for name in folders)}]")
     for statement in create_views(views):
         connection.execute(statement)
     return _locked(connection, spill)

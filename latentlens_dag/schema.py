@@ -126,6 +126,16 @@ JUDGEMENTS = pa.schema(
     ]
 )
 
+HUMAN_JUDGEMENTS = pa.schema(
+    [
+        *JUDGEMENTS,
+        ("person", pa.string()),
+        ("made", pa.string()),  # UTC, ISO 8601
+        ("answers", pa.list_(pa.string())),  # what was shown: the words, nearest first
+    ]
+)
+"""What people said (`human.py`); of a home only, and no build makes it."""
+
 INTERPRETABILITY = pa.schema(
     [
         ("study", pa.string()),
@@ -168,6 +178,21 @@ DIVERSITY = pa.schema(
     ]
 )
 
+STATE_STATISTICS = pa.schema(
+    [
+        ("study", pa.string()),
+        ("source", pa.string()),  # visual, connector: of the study; contextual: of its index
+        ("layer", pa.int32()),  # visual or contextual; null for the connector
+        ("states", pa.int64()),
+        ("norm_mean", pa.float64()),
+        ("norm_low", pa.float64()),  # quantiles 5 %, 50 %, 95 %
+        ("norm_median", pa.float64()),
+        ("norm_high", pa.float64()),
+        ("cosine_to_previous", pa.float64()),  # mean over tokens, with the study's layer before; null for the first
+        ("cosine_to_first", pa.float64()),  # with the study's first layer
+    ]
+)
+
 TABLES = {
     "neighbors": NEIGHBORS,
     "visual_tokens": VISUAL_TOKENS,
@@ -175,6 +200,7 @@ TABLES = {
     "interpretability": INTERPRETABILITY,
     "layer_alignment": LAYER_ALIGNMENT,
     "diversity": DIVERSITY,
+    "state_statistics": STATE_STATISTICS,
     "sentences": SENTENCES,
     "occurrences": OCCURRENCES,
     "images": IMAGES,

@@ -64,13 +64,13 @@ def bootstrap_interval(hits: npt.NDArray[np.int64], tokens: npt.NDArray[np.int64
         return Interval(None, None)
     both = np.stack([hits, tokens], axis=1).astype(np.float64)
     # Sums of integers below 2**53 are exact in float64, so threads and block sizes cannot change a bit.
-    sums = np.concatenate([weights @ both for weights in _weights(len(tokens))])
+    sums = np.concatenate([weights @ both for weights in resampled_images(len(tokens))])
     low, high = np.quantile(sums[:, 0] / sums[:, 1], [0.025, 0.975])
     return Interval(float(low), float(high))
 
 
 @lru_cache(maxsize=4)
-def _weights(images: int) -> tuple[npt.NDArray[np.uint16], ...]:
+def resampled_images(images: int) -> tuple[npt.NDArray[np.uint16], ...]:
     """How often each image is drawn: RESAMPLES rows of `images` columns, in blocks; 2 bytes per weight."""
     generator = np.random.default_rng(SEED)
     draws = (np.bincount(generator.integers(images, size=images), minlength=images) for _ in range(RESAMPLES))

@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from latentlens_dag.schema import LENSES, TABLES
+from latentlens_dag.schema import HUMAN_JUDGEMENTS, LENSES, TABLES
 from latentlens_dag.warehouse import Warehouse
 
 IDENTITY = {
@@ -26,6 +26,9 @@ IDENTITY = {
     "texts": ["text_id"],
 }
 """Tables whose rows may repeat across sets, and what tells two rows apart."""
+
+SUMMARIES = ("interpretability", "layer_alignment", "diversity", "state_statistics")
+"""Tables of which a whole study has one file."""
 
 _ANY = "*"
 _ALIGNMENT, _INTERPRETABILITY = (
@@ -50,7 +53,7 @@ def table_patterns(study: str = _ANY, index: str = _ANY, images: str = _ANY) -> 
         "neighbors": [house.neighbors(study, lens, 0, 0) for lens in LENSES],
         "visual_tokens": [house.visual_tokens(study, 0)],
         "judgements": [house.judgements(study, 0, 0)],
-        **{name: [house.summary(study, name)] for name in ("interpretability", "layer_alignment", "diversity")},
+        **{name: [house.summary(study, name)] for name in SUMMARIES},
         "sentences": [house.sentences(_ANY)],
         "occurrences": [house.occurrences(index, 0)],
         "images": [house.pictures(images, 0)],
@@ -119,6 +122,36 @@ def view_sql(table: str, sources: Sequence[str], several: bool = False) -> str:
     if several and table in IDENTITY:
         rows = f"SELECT DISTINCT ON ({', '.join(IDENTITY[table])}) * FROM ({rows})"
     return rows
+
+
+def human_view(files: Sequence[str]) -> str:
+    """The SELECT of what people judged, over their files of JSON lines: the last that each said of an item.
+
+    The columns of JUDGEMENTS, of which a person gives no words and no chance; then who, when, and of which answers.
+    """
+    if not files:
+        return empty_sql(HUMAN_JUDGEMENTS)
+    given = ("study", "image_id", "token_index", "visual_layer", "lens", "verdict", "person", "made", "answers")
+    kinds = ", ".join(f"{name}: '{_SQL_TYPES[HUMAN_JUDGEMENTS.field(name).type]}'" for name in given)
+    columns = ", ".join(identifier(name) if name in given else _NOT_GIVEN[name] for name in HUMAN_JUDGEMENTS.names)
+    lines = (
+        f"SELECT *, row_number() OVER () AS line FROM read_json([{', '.join(map(literal, files))}], "
+        f"format = 'newline_delimited', ignore_errors = true, columns = {{{kinds}}})"
+    )
+    last = (
+        f"SELECT * FROM ({lines}) WHERE verdict IS NOT NULL "
+        "QUALIFY row_number() OVER (PARTITION BY person, study, image_id, token_index, visual_layer, lens "
+        "ORDER BY line DESC) = 1"
+    )
+    return f"SELECT {columns} FROM ({last}) WHERE verdict <> 'skipped'"
+
+
+_NOT_GIVEN = {
+    "judge": "'human' AS judge",
+    "words": "NULL::VARCHAR[] AS words",
+    "patch_group": "NULL::VARCHAR AS patch_group",
+    "chance_verdict": "NULL::VARCHAR AS chance_verdict",
+}
 
 
 def empty_sql(schema: pa.Schema) -> str:

@@ -116,7 +116,7 @@ class Warehouse:
         return self.study(study) / "judgements" / f"layer_{layer:02d}" / f"batch_{batch:02d}.parquet"
 
     def summary(self, study: str, table: str) -> Path:
-        """Parquet: a summary of the whole study: interpretability, layer_alignment."""
+        """Parquet: a summary of the whole study (`views.SUMMARIES`)."""
         return self.study(study) / f"{table}.parquet"
 
     def model_checks(self, study: str) -> Path:

@@ -31,11 +31,13 @@ from latentlens_dag.schema import (
     OCCURRENCES,
     REGIONS,
     SENTENCES,
+    STATE_STATISTICS,
     VISUAL_TOKENS,
 )
 from latentlens_dag.scores import interpretability
 from latentlens_dag.tables import commit_fragments, write_fragments
 from latentlens_dag.warehouse import Warehouse, write_json, write_parquet
+from tests.small_dataset import state_statistics
 
 WORDS = ("dog", "cat", "owl", "fox", "tree", "grass", "moon", "lake")
 TEXTS = sorted((f"A {word} is near a {other}." for word in WORDS for other in WORDS), key=text_id)
@@ -156,6 +158,7 @@ def write_study(warehouse: Warehouse, study: str, batches: Sequence[Sequence[int
     latent = [table for table in found if table["lens"][0].as_py() == LATENTLENS]
     write_parquet(layer_alignment(latent), warehouse.summary(study, "layer_alignment"), LAYER_ALIGNMENT)
     write_parquet(diversity(found), warehouse.summary(study, "diversity"), DIVERSITY)
+    write_parquet(state_statistics(study), warehouse.summary(study, "state_statistics"), STATE_STATISTICS)
     if judged:
         write_parquet(interpretability(verdicts), warehouse.summary(study, "interpretability"), INTERPRETABILITY)
     write_catalog(warehouse, study, warehouse.catalog(study))

@@ -22,6 +22,7 @@ from latentlens_dag.schema import (
     OCCURRENCES,
     REGIONS,
     SENTENCES,
+    STATE_STATISTICS,
     VISUAL_TOKENS,
 )
 from latentlens_dag.scores import interpretability
@@ -99,6 +100,18 @@ def neighbors(study: str, animals: tuple[str, ...], lens: str, layer: int) -> pa
     return pa.Table.from_pylist(rows, schema=NEIGHBORS)
 
 
+def state_statistics(study: str) -> pa.Table:
+    """States that grow from layer to layer, and turn; those of the index's text tokens are longer."""
+    values = [(source, layer) for source, layers in (("visual", LAYERS), ("contextual", (2, 4))) for layer in layers]
+    rows = []
+    for source, layer in values:
+        norm = (10.0 if source == "visual" else 20.0) + layer
+        drift = (None if layer == LAYERS[0] else 0.8, 1 - layer / 20) if source == "visual" else (None, None)
+        row = (study, source, layer, 20, norm, norm / 2, norm, 2 * norm, *drift)
+        rows.append(dict(zip(STATE_STATISTICS.names, row, strict=True)))
+    return pa.Table.from_pylist(rows, schema=STATE_STATISTICS)
+
+
 def write_study(warehouse: Warehouse, study: str, batches: tuple[tuple[str, ...], ...]) -> None:
     """All tables of a study, one batch per tuple of animals."""
     every = [animal for batch in batches for animal in batch]
@@ -117,6 +130,7 @@ def write_study(warehouse: Warehouse, study: str, batches: tuple[tuple[str, ...]
         ("interpretability", interpretability(judged), INTERPRETABILITY),
         ("layer_alignment", layer_alignment(found), LAYER_ALIGNMENT),
         ("diversity", diversity(found), DIVERSITY),
+        ("state_statistics", state_statistics(study), STATE_STATISTICS),
     ):
         write_parquet(table, warehouse.summary(study, name), schema)
 

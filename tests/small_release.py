@@ -17,7 +17,17 @@ from latentlens_dag.release_reading import schemas_at
 from latentlens_dag.schema import LENSES, TABLES
 from latentlens_dag.scores import interpretability
 from latentlens_dag.warehouse import write_parquet
-from tests.small_dataset import ANIMALS, LAYERS, SENTENCES_OF, image_id, images, neighbors, regions, visual_tokens
+from tests.small_dataset import (
+    ANIMALS,
+    LAYERS,
+    SENTENCES_OF,
+    image_id,
+    images,
+    neighbors,
+    regions,
+    state_statistics,
+    visual_tokens,
+)
 
 STUDIES = {"one": ANIMALS, "two": ANIMALS[:1]}
 Tables = dict[str, pa.Table]
@@ -33,6 +43,7 @@ def release_tables(studies: dict[str, tuple[str, ...]] = STUDIES) -> Tables:
         found[f"images/{part}"] = as_released(images((animal,)))
         found[f"regions/{part}"] = regions((animal,))
     summaries: dict[str, list[pa.Table]] = {"interpretability": [], "layer_alignment": [], "diversity": []}
+    summaries["state_statistics"] = [state_statistics(study) for study in studies]
     for study, names in studies.items():
         own = tables_of_study(study, names)
         for name, table in own.items():

@@ -1,4 +1,4 @@
-"""Layers: how much is interpretable at which visual layer, and from which contextual layers the answers come."""
+"""Layers: how much is interpretable at each, where the answers come from, and what the states are like."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 import polars as pl
 import streamlit as st
 from parts import address
-from parts.charts import heat_map, lines
+from parts.charts import heat_map, histograms, lines
+from parts.examples import examples, pick
 from parts.names import lens_name
 from parts.opened import chosen_study, library
 
@@ -15,31 +16,43 @@ from latentlens_dag.browsing import Library, StudyFacts
 
 GROUPS = ("all", "object", "background")
 MEASURES = ("interpretable", "concrete")
+SHOWN = ("interpretability", "contextual layers", "norms and drift", "similarity")
+SOURCES = {"visual": "visual tokens", "contextual": "text tokens of the index"}
+SOURCE_COLORS = {"visual tokens": "#0072b2", "text tokens of the index": "#cc79a7"}
+DRIFT_COLORS = {"the layer before": "#56b4e9", "the first layer": "#d55e00"}
 
 
 def layers_page(data: Library, study: StudyFacts) -> None:
-    """Draw the summaries of a study."""
-    dataset = data.dataset(study.name)
-    shares = dataset.collect("FROM interpretability WHERE study = $study ORDER BY lens, visual_layer", study=study.name)
+    """One kind of summary of a study, and examples of the point that was clicked."""
+    what = address.choice("Show", "show", SHOWN, SHOWN[0], shown=str.capitalize)
+    group = "all"
+    if what == SHOWN[0]:
+        group = interpretability(data, study)
+    elif what == SHOWN[1]:
+        contextual_layers(data, study)
+    elif what == SHOWN[2]:
+        states(data, study)
+    else:
+        similarity(data, study)
+    examples(data, study, group)
+
+
+def interpretability(data: Library, study: StudyFacts) -> str:
+    """The curves of all lenses, with their intervals and chance; gives the group of patches that is shown."""
+    sql = "FROM interpretability WHERE study = $study ORDER BY lens, visual_layer"
+    shares = data.dataset(study.name).collect(sql, study=study.name)
     if shares.is_empty():
         st.info("This study has no judgements, so nothing says how much of it is interpretable.")
-    else:
-        with st.container(horizontal=True, vertical_alignment="bottom"):
-            group = address.choice("Patches", "group", GROUPS, "all")
-            measure = address.choice("Measure", "measure", MEASURES, "interpretable")
-        curves(shares.filter(pl.col("patch_group") == group), measure)
-    alignment = dataset.collect("FROM layer_alignment WHERE study = $study", study=study.name)
-    if not alignment.is_empty():
-        st.markdown(
-            "**Where LatentLens's answers come from**: share of each visual layer's answers; a row sums to 100 %"
-        )
-        shown = alignment.select("visual_layer", "contextual_layer", "share")
-        names = {"x_title": "Contextual layer", "y_title": "Visual layer", "title": "Share of answers"}
-        heat_map(shown, "contextual_layer", "visual_layer", "share", **names)
+        return "all"
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        group = address.choice("Patches", "group", GROUPS, "all")
+        measure = address.choice("Measure", "measure", MEASURES, "interpretable")
+    curves(shares.filter(pl.col("patch_group") == group), study, measure)
+    return group
 
 
-def curves(shares: pl.DataFrame, measure: str) -> None:
-    """The curves of all lenses, with their intervals and chance."""
+def curves(shares: pl.DataFrame, study: StudyFacts, measure: str) -> None:
+    """One curve for each lens."""
     ends = {
         "interpretable": ("low", "high", "chance"),
         "concrete": ("concrete_low", "concrete_high", "concrete_chance"),
@@ -53,9 +66,100 @@ def curves(shares: pl.DataFrame, measure: str) -> None:
         pl.col(chance).alias("chance"),
         pl.col("lens").map_elements(lens_name, return_dtype=pl.String),
     )
+    by_name = {lens_name(lens): lens for lens in study.lenses}
+
+    def picked(point: dict[str, Any]) -> None:
+        pick(lens=by_name.get(point["lens"]), layer=point["visual_layer"])
+
     st.markdown(f"**Share of visual tokens that are {measure}**, with 95 % intervals over images; dashed: chance")
     more: dict[str, Any] = {"band": ("low", "high"), "chance": "chance", "format": ".0%"}
+    more |= {"key": "curves", "picked": picked}
     lines(shown, "visual_layer", "share", "lens", x_title="Visual layer", y_title="Visual tokens", **more)
+
+
+def contextual_layers(data: Library, study: StudyFacts) -> None:
+    """From which contextual layers the answers of each visual layer come, and all answers together."""
+    sql = "FROM layer_alignment WHERE study = $study ORDER BY visual_layer, contextual_layer"
+    alignment = data.dataset(study.name).collect(sql, study=study.name)
+    if alignment.is_empty():
+        st.info("This study has no answers of LatentLens, so none comes from a contextual layer.")
+        return
+    together = alignment.group_by("contextual_layer").agg(pl.col("neighbors").sum()).sort("contextual_layer")
+    together = together.select("contextual_layer", share=pl.col("neighbors") / pl.col("neighbors").sum())
+    every = together.with_columns(visual_layer=pl.lit("all"))
+    shown = alignment.select("contextual_layer", "share", pl.col("visual_layer").cast(pl.String))
+    st.markdown("**Where LatentLens's answers come from**: share of each visual layer's answers; a row sums to 100 %")
+
+    def picked(point: dict[str, Any]) -> None:
+        if point["visual_layer"] != "all":
+            pick(lens="latentlens", layer=point["visual_layer"], context=point["contextual_layer"])
+
+    names = {"x_title": "Contextual layer", "y_title": "Visual layer", "title": "Share of answers"}
+    order = [*map(str, study.visual_layers), "all"]
+    more: dict[str, Any] = {"key": "alignment", "picked": picked, "order": order}
+    heat_map(
+        pl.concat([shown, every.select(shown.columns)]), "contextual_layer", "visual_layer", "share", **names, **more
+    )
+
+
+def states(data: Library, study: StudyFacts) -> None:
+    """How long the states are, and how far they turn from layer to layer."""
+    dataset = data.dataset(study.name)
+    sql = "FROM state_statistics WHERE study = $study ORDER BY source, layer"
+    found = dataset.collect(sql, study=study.name) if "state_statistics" in dataset.tables else pl.DataFrame()
+    if found.is_empty():
+        st.info(
+            "Nothing here says how long the states are: this was made by an older version, or is not built yet. "
+            "In a home that has the states, `latentlens-dag build` sums them up."
+        )
+        return
+    layered = found.filter(pl.col("source") != "connector").with_columns(
+        pl.col("source").replace_strict(SOURCES, default=None), pl.col("layer").cast(pl.Int32)
+    )
+
+    def picked(point: dict[str, Any]) -> None:
+        if point.get("source", SOURCES["visual"]) == SOURCES["visual"]:
+            pick(layer=point["layer"])
+
+    left, right = st.columns(2, gap="medium")
+    with left:
+        st.markdown("**Norm of the states**: mean, and the band of 5 to 95 % of the tokens")
+        more: dict[str, Any] = {"band": ("norm_low", "norm_high"), "format": "~s", "colors": SOURCE_COLORS}
+        more |= {"scale": {"type": "log", "nice": False}, "key": "norms", "picked": picked}
+        lines(layered, "layer", "norm_mean", "source", x_title="Layer", y_title="Norm", **more)
+    with right:
+        st.markdown("**Drift**: mean cosine of a visual token's state with its own state at another layer")
+        more = {"format": ".2f", "colors": DRIFT_COLORS, "key": "drift", "picked": picked}
+        lines(drift(found), "layer", "cosine", "with", x_title="Visual layer", y_title="Cosine", **more)
+    for row in found.filter(pl.col("source") == "connector").iter_rows(named=True):
+        st.caption(
+            f"What the connector gives has a mean norm of {row['norm_mean']:.3g}, and a mean cosine of "
+            f"{row['cosine_to_first']:.2f} with layer {study.visual_layers[0]}."
+        )
+
+
+def drift(found: pl.DataFrame) -> pl.DataFrame:
+    """The two cosines of each visual layer, one below the other."""
+    names = {"cosine_to_previous": "the layer before", "cosine_to_first": "the first layer"}
+    visual = found.filter(pl.col("source") == "visual").select("layer", *names)
+    long = visual.unpivot(list(names), index="layer", variable_name="with", value_name="cosine")
+    return long.with_columns(pl.col("with").replace(names)).drop_nulls("cosine")
+
+
+def similarity(data: Library, study: StudyFacts) -> None:
+    """Histograms of the nearest answers' similarity, layer by layer."""
+    lens = address.choice("Lens", "lens", study.lenses, study.lenses[0], shown=lens_name)
+    found = data.ask(study.name, "similarity_histogram", lens=lens)
+    if found.is_empty():
+        st.info("This lens has no answers here.")
+        return
+    name = "Logit" if lens == "logitlens" else "Cosine"
+    st.markdown(f"**{name} of the nearest answer**: share of each visual layer's tokens")
+
+    def picked(point: dict[str, Any]) -> None:
+        pick(lens=lens, layer=point["visual_layer"], low=point["low"], high=point["high"])
+
+    histograms(found, "visual_layer", x_title=name, facet_title="Visual layer", key=f"histograms-{lens}", picked=picked)
 
 
 data = library()

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import io
-
 import polars as pl
 import streamlit as st
 from parts import address
+from parts.downloads import download_buttons
 from parts.opened import library
 
 from latentlens_dag.browsing import Library
@@ -72,11 +71,7 @@ def show(data: Library, text: str, values: dict[str, str]) -> None:
     table.dataframe(plain, hide_index=True)
     with chart:
         draw(plain)
-    with st.container(horizontal=True):
-        st.download_button(
-            "CSV", lambda: _flat(plain).write_csv().encode(), "latentlens.csv", "text/csv", on_click="ignore"
-        )
-        st.download_button("Parquet", lambda: _parquet(found), "latentlens.parquet", on_click="ignore")
+    download_buttons(found, "latentlens")
 
 
 def draw(found: pl.DataFrame) -> None:
@@ -96,18 +91,6 @@ def draw(found: pl.DataFrame) -> None:
     encoding = {"x": across, "y": {"field": "y", "type": "quantitative", "title": None}}
     spec = {"data": {"values": values}, "mark": {"type": "bar", "tooltip": True}, "encoding": encoding, "height": 300}
     st.vega_lite_chart(spec=spec, alt="Bars of the chosen columns")
-
-
-def _flat(found: pl.DataFrame) -> pl.DataFrame:
-    """CSV knows no lists: they become text."""
-    nested = [name for name, kind in found.schema.items() if kind.is_nested()]
-    return found.with_columns(pl.Series(name, [str(value) for value in found[name].to_list()]) for name in nested)
-
-
-def _parquet(found: pl.DataFrame) -> bytes:
-    file = io.BytesIO()
-    found.write_parquet(file)
-    return file.getvalue()
 
 
 sql_page(library())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,12 @@ from parts.charts import lines
 from parts.names import counted, lens_name
 from parts.opened import chosen_study, library
 
-from latentlens_dag.browsing import Library, Picture, StudyFacts, wanted_words
+from latentlens_dag.browsing import Library, Picture, StudyFacts, clipped, wanted_words
 
 MOST = 24
+MOST_CURVES = 12
+MOST_CATEGORIES = 1000
+NO_CATEGORY = "–"
 EXPLORE = Path(__file__).parent / "explore.py"
 
 
@@ -22,12 +26,16 @@ def words_page(data: Library, study: StudyFacts) -> None:
     """Ask for words and draw what was found."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         typed = address.words("Words", "word", placeholder="dog, cat", width=260)
+        category = chosen_category(data, study)
         lens = address.choice("Lens", "lens", study.lenses, study.lenses[0], shown=lens_name)
         layer = address.choice("Visual layer", "layer", ("any", *study.visual_layers), "any", wide=True, width=120)
-    words = wanted_words(typed)
+    words = wanted_words(",".join([typed, *category]))
     if words is None:
         frequent(data, study)
         return
+    if category:
+        names = ", ".join(clipped(word, 40) for word in category)
+        st.html(f'<p class="ll-muted">Looking for {escape(names)}.</p>')
     by_layer = data.ask(study.name, "words_by_layer", words=words)
     if by_layer.is_empty():
         st.info(
@@ -40,9 +48,41 @@ def words_page(data: Library, study: StudyFacts) -> None:
         f"{counted(int(found['patches'].sum()), 'patch', 'patches')} of {counted(len(found), 'image')} "
         f"at {at} by {lens_name(lens)}, most patches first"
     )
-    small_multiples(data, study, found.head(MOST), lens, layer)
-    st.markdown("**Layer by layer**: patches with the word among their answers")
-    shown = by_layer.with_columns(pl.col("lens").replace_strict({x: lens_name(x) for x in study.lenses}, default=None))
+    small_multiples(data, study, found.head(MOST), lens, layer, words)
+    curves(study, by_layer)
+
+
+def chosen_category(data: Library, study: StudyFacts) -> tuple[str, ...]:
+    """The words of the category that a person chooses; asks only where annotated regions know of any."""
+    if "regions" not in data.dataset(study.name).tables:  # of a release of which they were not pulled
+        return ()
+    rows = data.ask(study.name, "categories").head(MOST_CATEGORIES).to_dicts()
+    known = {f"{row['of']}:{row['category']}": row for row in rows}
+    if not known:
+        return ()
+
+    def shown(option: str) -> str:
+        if option not in known:
+            return option
+        row = known[option]
+        return f"{clipped(row['category'], 30)}: {row['size']} {'names' if row['of'] == 'shared' else 'words'}"
+
+    options = (NO_CATEGORY, *known)
+    chosen = address.choice("Category", "category", options, NO_CATEGORY, shown=shown, wide=True, width=210)
+    if chosen == NO_CATEGORY:
+        return ()
+    own = [known[chosen]["category"]] if known[chosen]["of"] == "shared" else []
+    return tuple(dict.fromkeys(word for word in [*own, *known[chosen]["words"]] if "," not in word))
+
+
+def curves(study: StudyFacts, by_layer: pl.DataFrame) -> None:
+    """The words layer by layer; of many those with the most patches."""
+    counts = by_layer.group_by("word").agg(pl.col("patches").sum()).sort(["patches", "word"], descending=[True, False])
+    kept = counts.head(MOST_CURVES)["word"].to_list()
+    of = f"; the {MOST_CURVES} of {len(counts)} words that have most" if len(counts) > MOST_CURVES else ""
+    st.markdown(f"**Layer by layer**: patches with the word among their answers{of}")
+    names = {lens: lens_name(lens) for lens in study.lenses}
+    shown = by_layer.filter(pl.col("word").is_in(kept)).with_columns(pl.col("lens").replace_strict(names, default=None))
     lines(shown, "visual_layer", "patches", "lens", facet="word", x_title="Visual layer", y_title="Patches")
 
 
@@ -56,7 +96,7 @@ def frequent(data: Library, study: StudyFacts) -> None:
         st.rerun()
 
 
-def small_multiples(data: Library, study: StudyFacts, found: pl.DataFrame, lens: str, layer: Any) -> None:
+def small_multiples(data: Library, study: StudyFacts, found: pl.DataFrame, lens: str, layer: Any, words: str) -> None:
     """The images where it lights up, all but the hits darkened; a click opens one."""
     rows = found.to_dicts()
     ids = tuple(row["image_id"] for row in rows)
@@ -77,9 +117,9 @@ def small_multiples(data: Library, study: StudyFacts, found: pl.DataFrame, lens:
 
     small_pictures.small_pictures(tiles, "where", opened)
     if to := st.session_state.pop("words-opened", None):
-        kept = {name: address.here(name) for name in ("study", "word")}
+        # The way back leads over an address of this page with the new parameters: with its own, too, it shows the same.
         at = {} if layer == "any" else {"layer": str(layer)}
-        st.switch_page(EXPLORE, query_params={**{k: v for k, v in kept.items() if v}, **to, **at})
+        st.switch_page(EXPLORE, query_params={**st.query_params.to_dict(), "word": words, **to, **at})
 
 
 data = library()

@@ -87,3 +87,17 @@ def switch(label: str, name: str, default: bool = True, **more: Any) -> bool:
         go(**{name: None if on == default else "yes" if on else "no"})
 
     return st.toggle(label, key=key, on_change=changed, **more)
+
+
+def several(label: str, name: str, options: Sequence[T], **more: Any) -> list[T]:
+    """Any of some options that the address holds, with commas between them; all where it names none."""
+    wanted = set((here(name) or "").split(","))
+    key = f"several-{name}"
+    current = [option for option in options if str(option) in wanted]
+    st.session_state[key] = current
+
+    def changed() -> None:
+        go(**{name: ",".join(str(option) for option in options if option in st.session_state[key])})
+
+    st.pills(label, options, selection_mode="multi", key=key, on_change=changed, **more)
+    return current or list(options)

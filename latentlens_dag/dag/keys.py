@@ -62,7 +62,7 @@ def table(name: str, layer: int) -> dg.AssetKey:
 
 
 def study(name: str, part: str) -> dg.AssetKey:
-    """study/<name>/vlm, model_checks, visual_tokens, interpretability, layer_alignment, diversity, catalog.
+    """study/<name>/vlm, model_checks, visual_tokens, catalog, and a summary, such as interpretability.
 
     Of a study of texts: language_model in place of vlm, and text_tokens too.
     """

@@ -25,11 +25,12 @@ from latentlens_dag.schema import (
     LAYER_ALIGNMENT,
     LENSES,
     NEIGHBORS,
+    STATE_STATISTICS,
 )
 from latentlens_dag.warehouse import Warehouse, write_parquet
 
 # Algorithms: raise one when the same input would give other bytes.
-_LENS, _JUDGEMENTS, _INTERPRETABILITY, _ANALYSIS, _CATALOG = 1, 1, 1, 1, 3
+_LENS, _JUDGEMENTS, _INTERPRETABILITY, _ANALYSIS, _STATES, _CATALOG = 1, 1, 1, 1, 1, 4
 
 
 def study_definitions(parts: StudyParts) -> dg.Definitions:
@@ -166,7 +167,29 @@ def _analyses(parts: StudyParts) -> list[dg.AssetsDefinition]:
         deps = [*parts.layer_keys(LATENTLENS).values()]
         text = "From which contextual layers each visual layer's neighbors come."
         found.append(_summary(parts, "layer_alignment", deps, alignment, LAYER_ALIGNMENT, _ANALYSIS, text))
-    return found
+    return [*found, _state_statistics(parts)]
+
+
+def _state_statistics(parts: StudyParts) -> dg.AssetsDefinition:
+    contextual = parts.contextual_layers if LATENTLENS in parts.study.lenses else []
+
+    def compute(paths: Warehouse) -> pa.Table:
+        from latentlens_dag.state_statistics import StateFiles, state_statistics
+
+        batches = [
+            StateFiles(
+                {layer: paths.visual(parts.name, layer, batch) for layer in parts.visual_layers},
+                paths.connector(parts.name, batch) if parts.study.connector else None,
+            )
+            for batch in range(parts.batches)
+        ]
+        tables = {layer: paths.layer_table(parts.index.name, layer) for layer in contextual}
+        return state_statistics(parts.name, batches, tables)
+
+    deps = [*parts.layer_keys("visual").values(), *([keys.connector(parts.name)] if parts.study.connector else [])]
+    deps += [keys.table(parts.index.name, layer) for layer in contextual]
+    text = "How long the states of each layer are, and how far a token's state turns from layer to layer."
+    return _summary(parts, "state_statistics", deps, compute, STATE_STATISTICS, _STATES, text)
 
 
 def _summary(
@@ -196,7 +219,7 @@ def _summary(
 
 def _catalog(parts: StudyParts) -> dg.AssetsDefinition:
     judged = parts.study.judge != "none"
-    names = ["diversity", *(["interpretability"] if judged else [])]
+    names = ["diversity", "state_statistics", *(["interpretability"] if judged else [])]
     names += ["layer_alignment"] if LATENTLENS in parts.study.lenses else []
     deps = [keys.study(parts.name, name) for name in (*names, *parts.token_tables, "model_checks")]
     deps += [key for lens in parts.study.lenses for key in parts.layer_keys(lens).values()]

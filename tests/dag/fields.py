@@ -98,9 +98,11 @@ _SEEN = {*_of_layers("tiny", "visual"), "study/tiny/visual_tokens"}
 _SAID = {*_of_layers("said", "visual"), *_study("said", "visual_tokens", "text_tokens")}
 _JUDGED = _of_layers("tiny", "judgements")
 _BY_BATCH = _SEEN | _JUDGED | _of_layers("tiny", *_LENSES)
-_SUMMARIES = _study("tiny", "interpretability", "layer_alignment", "diversity", "catalog")
-_SAID_BY_BATCH = _SAID | _of_layers("said", *_LENSES) | _study("said", "layer_alignment", "diversity", "catalog")
-_READS_INDEX = {"model_checks", "latentlens/V*", "catalog"}
+_SUMMARIES = _study("tiny", "interpretability", "layer_alignment", "diversity", "state_statistics", "catalog")
+_SAID_BY_BATCH = (
+    _SAID | _of_layers("said", *_LENSES) | _study("said", "layer_alignment", "diversity", "state_statistics", "catalog")
+)
+_READS_INDEX = {"model_checks", "latentlens/V*", "state_statistics", "catalog"}
 
 # Where a source of texts stands, what reads its fields, and what it is in those paths.
 _TEXTS_READ = {
@@ -235,7 +237,9 @@ CHANGES: dict[str, list[Change]] = {
         Change(
             "images",
             {"Index words.layers": [1]},
-            _index("words", "occurrences", "contextual/L02", "table/L02") | _of_layers("tiny", "latentlens"),
+            _index("words", "occurrences", "contextual/L02", "table/L02")
+            | _of_layers("tiny", "latentlens")
+            | {"study/tiny/state_statistics"},
         ),
         Change("images", {"Index words.layers": [2, 1]}),
         Change("images", {"Index words.layers": "auto"}),  # of a model of three blocks
@@ -317,7 +321,9 @@ CHANGES: dict[str, list[Change]] = {
             {"Study tiny.judge": "none"},
         )
     ],
-    "Study.connector": [Change("images", {"Study tiny.connector": True}, {"study/tiny/visual/connector"})],
+    "Study.connector": [
+        Change("images", {"Study tiny.connector": True}, _study("tiny", "visual/connector", "state_statistics"))
+    ],
     "Release.name": [
         Change("released", {"Release out": "Release renamed"}, {"release/out/*", "release/renamed/*"}),
     ],

@@ -120,12 +120,15 @@ def test_a_new_visual_layer_runs_that_layer_only(built_project: Path, copy_of: C
     assert not any("V00" in label or "V02" in label for label in again)
 
 
-def test_the_connectors_output_is_an_asset_of_its_own_which_is_built_alone(built_project: Path, copy_of: Copy) -> None:
+def test_the_connectors_output_is_an_asset_of_its_own_and_only_its_statistics_follow(
+    built_project: Path, copy_of: Copy
+) -> None:
     from latentlens_dag.tables import read_states
 
     project = copy_of(built_project)
     _edit(project, "  top_k: 3", "  top_k: 3\n  connector: true")
-    assert build(project) == [f"study/tiny/visual/connector[{batch:02d}]" for batch in range(2)]
+    follows = ["study/tiny/state_statistics", "study/tiny/catalog"]
+    assert build(project) == [*(f"study/tiny/visual/connector[{batch:02d}]" for batch in range(2)), *follows]
     visual = project / ".latentlens" / "warehouse" / "study" / "tiny" / "visual"
     for batch in range(2):
         at_0, connector = (read_states(visual / of / f"batch_{batch:02d}.lance") for of in ("layer_00", "connector"))

@@ -48,7 +48,8 @@ def test_clean_removes_what_a_kill_has_left_and_nothing_of_what_was_built(built_
         warehouse / "index/words/layer_01.lance/data/0101.lance",
     ]
     running = warehouse / f"study/tiny/.catalog.duckdb.{os.getpid()}.0123abcd.tmp"
-    for path in [*left, running]:
+    judged = project / ".latentlens/judging/tiny/ab.jsonl"
+    for path in [*left, running, judged]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"12345")
     dry = json.loads(_clean(project, "--dry-run", "--json").stdout)
@@ -57,6 +58,7 @@ def test_clean_removes_what_a_kill_has_left_and_nothing_of_what_was_built(built_
     assert _clean(project).returncode == 0
     assert _all_files(warehouse) == before | {running.relative_to(warehouse).as_posix()}
     assert _tables(warehouse) == tables
+    assert judged.read_bytes() == b"12345"  # what people said can be made by no build
     assert build(project) == []
     assert "Nothing to remove." in _clean(project).stdout
 

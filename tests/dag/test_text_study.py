@@ -329,7 +329,7 @@ def test_a_study_of_images_has_the_versions_that_it_had_before_there_were_texts(
             if key.path[0] == "study" and key.path[-1] not in ("V01", "V02")
         }
     assert found == {
-        "catalog": "3-21375aae76ee47e9",
+        "catalog": "4-21375aae76ee47e9",
         "diversity": "1-ee705ae998005e67",
         "embeddinglens/V00": "1-037f8689bdd5393e",
         "interpretability": "1-ee705ae998005e67",
@@ -338,6 +338,7 @@ def test_a_study_of_images_has_the_versions_that_it_had_before_there_were_texts(
         "layer_alignment": "1-ee705ae998005e67",
         "logitlens/V00": "1-037f8689bdd5393e",
         "model_checks": "3-c4c57dd7f36739a6",
+        "state_statistics": "1-ee705ae998005e67",
         "visual/V00": "2-c4c57dd7f36739a6",
         "visual_tokens": "2-c4c57dd7f36739a6",
         "vlm": None,
@@ -359,7 +360,16 @@ def test_a_study_of_texts_is_released_with_its_texts_and_without_images(project:
     folder = copied / ".latentlens" / "warehouse" / "release" / "said"
     made = read_manifest(folder / MANIFEST)
     assert set(made.tables) == {
-        *("neighbors", "visual_tokens", "text_tokens", "texts", "sentences", "layer_alignment", "diversity")
+        *(
+            "neighbors",
+            "visual_tokens",
+            "text_tokens",
+            "texts",
+            "sentences",
+            "layer_alignment",
+            "diversity",
+            "state_statistics",
+        )
     }
     assert sorted(pl.read_parquet(folder / "texts" / "*.parquet")["text"]) == sorted(TEXTS)
     names = {f"{text_id(text)}.parquet" for text in TEXTS}

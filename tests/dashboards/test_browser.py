@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import signal
@@ -102,3 +103,37 @@ def test_a_word_is_typed_and_its_pictures_open_with_the_spotlight(page: Page, ad
     page.wait_for_url(re.compile(f"image={image_id('fox')}"))
     page.locator("rect.hit").first.wait_for()
     assert page.locator("rect.hit").count() == 1
+
+
+def test_patches_are_judged_by_keys_and_a_digit_in_a_field_judges_nothing(page: Page, address: str, home: Path) -> None:
+    page.goto(f"{address}/judge?study=one")
+    field = page.get_by_label("Your initials")
+    field.fill("k1")
+    field.press("Enter")
+    page.locator(".st-key-none-1").wait_for()
+    field.press("1")
+    field.press("Backspace")
+    page.locator(".ll-window").first.click()
+    for number, key in enumerate("142", start=2):
+        page.keyboard.press(key)
+        page.locator(f".st-key-none-{number}").wait_for()
+    page.keyboard.press("Backspace")
+    page.locator(".st-key-undo-3").wait_for()
+    page.go_back()
+    page.locator(".st-key-none-4").wait_for()
+    lines = (home / "judging" / "one" / "k1.jsonl").read_text().splitlines()
+    assert [json.loads(line)["verdict"] for line in lines] == ["concrete", "none", "abstract"]
+
+
+def test_a_click_on_a_cell_shows_examples_that_open_in_explore_and_back_comes_back(page: Page, address: str) -> None:
+    page.goto(f"{address}/layers?study=one&show=contextual+layers")
+    page.locator(".mark-rect path").last.wait_for(state="attached")
+    cells = page.locator("path[fill='transparent'][aria-label*='Contextual layer: 4; Visual layer: 8']")
+    cells.click(force=True)
+    page.wait_for_url(re.compile("at_layer=8&at_context=4"))
+    page.get_by_text("answers from contextual layer 4").wait_for()
+    page.locator(".tiles button").first.click()
+    page.wait_for_url(re.compile("image=[0-9a-f]{16}&token="))
+    page.locator(".board").wait_for()
+    page.go_back()
+    page.get_by_text("answers from contextual layer 4").wait_for()

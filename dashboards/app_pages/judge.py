@@ -1,0 +1,159 @@
+"""Judge: people say, without knowing whose answers they see, whether these fit; and how far all judges agree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import streamlit as st
+from parts import address
+from parts.agreed import agreement_view, summary
+from parts.downloads import download_buttons
+from parts.judging import MEANINGS, Store, choose_verdict, go_to, words_html
+from parts.names import counted, lens_name
+from parts.opened import chosen_study, library
+from parts.outlined import outlined_html
+
+from latentlens_dag.browsing import Library, Picture, StudyFacts
+from latentlens_dag.human import SKIPPED, HumanJudgement, Item, draw_sample, judgement_table, latest, person_name
+from latentlens_dag.judging import answers_of, box_of, patches_of, ratings
+
+STYLE = Path(__file__).parents[1] / "parts" / "judging.css"
+EVERY = "all, mixed"
+COUNTS = (20, 50, 100, 200)
+SHOWN = ("words", "words and sentences")
+
+
+class Sample(NamedTuple):
+    """What is drawn for people to judge, and how it is shown."""
+
+    lenses: tuple[str, ...]
+    layers: tuple[int, ...]
+    size: int
+    seed: int
+    sentences: bool
+
+
+def judge_page(data: Library, study: StudyFacts) -> None:
+    """Judging, or what came of it."""
+    store = Store(data.source)
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        what = address.choice("Show", "show", ("judging", "agreement"), "judging", shown=str.capitalize)
+        typed = address.words("Your initials", "person", placeholder="ab", width=150) if what == "judging" else ""
+    store.notice()
+    if what == "agreement":
+        agreement_page(data, store, study)
+        return
+    person = person_name(typed) if typed.strip() else None
+    # Closed while a person judges: on a telephone there is room for the patch and the verdicts only.
+    with st.expander("Which patches", expanded=person is None):
+        sample = chosen_sample(study)
+    if person is None:
+        explain()
+    else:
+        # Another person, or another sample, begins at its own beginning.
+        begun = (study.name, person, sample)
+        if st.session_state.setdefault("judging-of", begun) != begun:
+            st.session_state["judging-of"] = begun
+            address.go(item=None)
+        items = sampled(data, id(data), study.name, *sample[:4])
+        judging(data, store, study, person, items, sample.sentences)
+
+
+def chosen_sample(study: StudyFacts) -> Sample:
+    """Ask what is drawn."""
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        lens = address.choice("Lens", "lens", (EVERY, *study.lenses), EVERY, shown=lens_name, wide=True, width=150)
+        count = address.choice("How many", "count", COUNTS, COUNTS[0], wide=True, width=90)
+        read = SHOWN[0] if lens == EVERY else SHOWN[1]
+        shown = address.choice("To read", "read", SHOWN, read, wide=True, width=190)
+        address.words("Seed", "seed", placeholder="0", width=90)
+    layers = address.several("Visual layers (none chosen: all)", "layers", study.visual_layers)
+    lenses = study.lenses if lens == EVERY else (lens,)
+    return Sample(lenses, tuple(layers), count, address.number_here("seed") or 0, shown == SHOWN[1])
+
+
+def explain() -> None:
+    """What a person is asked to do."""
+    st.markdown("Give your initials to begin. For every patch that is outlined, say which of these comes first:")
+    st.markdown("\n".join(f"{key}. **{name.capitalize()}**: {text}" for key, (name, text) in enumerate(_meanings(), 1)))
+    st.markdown(
+        "The words come from all lenses and layers chosen above, equally many from each, in an order that the seed "
+        "gives: the same for everyone, so that several people can judge the same. Nothing says which lens or layer "
+        "they are from; sentences would, since only LatentLens has them."
+    )
+
+
+def _meanings() -> list[tuple[str, str]]:
+    return [(str(name), text) for name, text in MEANINGS.items()]
+
+
+@st.cache_data(max_entries=20, show_spinner=False)
+def sampled(
+    _data: Library, opened: int, study: str, lenses: tuple[str, ...], layers: tuple[int, ...], count: int, seed: int
+) -> list[Item]:
+    """The sample; remembered as long as the library is the one that was `opened`."""
+    return draw_sample(patches_of(_data, study), lenses, layers, count, seed)
+
+
+def judging(data: Library, store: Store, study: StudyFacts, person: str, items: list[Item], sentences: bool) -> None:
+    """One item of the sample, or that it is done."""
+    if not items:
+        st.info("This study has no patches with a place in an image, so there is nothing to judge.")
+        return
+    mine = [one for one in store.read(study.name).judgements if one.person == person]
+    said = {one.item: one.verdict for one in mine}
+    left = [number for number, item in enumerate(items, start=1) if item not in said]
+    number = address.number_here("item") or (left[0] if left else len(items) + 1)
+    judged = sum(said.get(item, SKIPPED) != SKIPPED for item in items)
+    if not 1 <= number <= len(items):
+        done(items, said, left, mine)
+        return
+    st.progress(judged / len(items), f"Item {number} of {len(items)}; {judged} judged by {person}")
+    item = items[number - 1]
+    answers = answers_of(data, study.name, item)
+    pictures = data.pictures(study.name, (item.image_id,))
+    box = box_of(data, study.name, item)
+    picture = pictures.get(item.image_id) or Picture(item.image_id, "", int(box[2]) + 1, int(box[3]) + 1, "")
+    left_half, right_half = st.columns([1, 1], gap="medium")
+    with left_half:
+        st.html(outlined_html(picture, box))
+    with right_half:
+        st.html(words_html(answers, sentences) if answers else '<p class="ll-muted">No answers were built here.</p>')
+        words = [row["word"] for row in answers]
+        choose_verdict(store, study.name, person, item, number, said.get(item), (words, sentences))
+
+
+def done(items: list[Item], said: Mapping[Item, str], left: list[int], mine: list[HumanJudgement]) -> None:
+    """The end of the sample, and what of it was left out."""
+    skipped = [number for number, item in enumerate(items, start=1) if said.get(item) == SKIPPED]
+    judged = len(items) - len(left) - len(skipped)
+    st.success(f"{judged} of {counted(len(items), 'item')} judged. Thank you!")
+    with st.container(horizontal=True):
+        st.button("Back", key="back", shortcut="Backspace", on_click=go_to, args=(len(items),))
+        for name, numbers in (("not judged yet", left), ("skipped", skipped)):
+            if numbers:
+                st.button(f"To the first of {len(numbers)} {name}", key=name, on_click=go_to, args=(numbers[0],))
+        st.button("Agreement", key="agreement", on_click=lambda: address.go(show="agreement", item=None))
+    download_buttons(judgement_table(latest(mine)), "my_judgements", "All my judgements")
+
+
+def agreement_page(data: Library, store: Store, study: StudyFacts) -> None:
+    """How far judges agree."""
+    kept = store.read(study.name)
+    found = ratings(data, study.name, kept.judgements)
+    summary(found.rows, found.of_other_answers, kept.unreadable)
+    if not found.rows.is_empty():
+        agreement_view(found.rows)
+        download_buttons(found.rows, "judgements", "Judgements")
+
+
+data = library()
+study = chosen_study(data)
+if study is not None:
+    st.html(STYLE)
+    if study.of_texts:
+        st.info("This study is of texts. Judging needs pictures.")
+    else:
+        judge_page(data, study)

@@ -1,0 +1,85 @@
+"""How far judges agree, drawn: a table of pairs, and the two judges' verdicts against each other."""
+
+from __future__ import annotations
+
+import polars as pl
+import streamlit as st
+
+from latentlens_dag.agreement import Agreement, agreements
+from latentlens_dag.scores import ALL
+from parts import address
+from parts.charts import count_table
+from parts.downloads import download_buttons
+from parts.names import counted, lens_name
+
+COUNTS = ("four verdicts", "interpretable or none")
+
+
+def agreement_view(ratings: pl.DataFrame) -> None:
+    """Everything that the judgements of several judges say of their agreement."""
+    how = address.choice("Compare by", "compare", COUNTS, COUNTS[0])
+    found = agreements(ratings, two_categories=how == COUNTS[1])
+    pairs = list(dict.fromkeys(f"{one.one} – {one.other}" for one in found))
+    if not pairs:
+        st.info("No item was judged by two judges yet. Give others the address of this page: the sample is the same.")
+        return
+    table = agreement_table(found)
+    st.markdown("**Every two judges**: Cohen's κ with its 95 % interval (bootstrap over images)")
+    st.dataframe(table.filter(pl.col("lens") == ALL).drop("lens"), hide_index=True, column_config=_FORMATS)
+    pair = address.choice("Judges", "pair", pairs, pairs[0], wide=True, width=300) if len(pairs) > 1 else pairs[0]
+    chosen = [one for one in found if f"{one.one} – {one.other}" == pair]
+    left, right = st.columns([1, 1], gap="medium")
+    with left:
+        st.markdown("**Who said what**")
+        count_table(chosen[0].table, chosen[0].categories, chosen[0].other, chosen[0].one)
+    with right:
+        st.markdown("**Lens by lens**")
+        mine = agreement_table(chosen[1:]).drop("one", "other").with_columns(_named("lens"))
+        st.dataframe(mine, hide_index=True, column_config=_FORMATS)
+    download_buttons(table, "agreement", "Agreement")
+
+
+def agreement_table(found: list[Agreement]) -> pl.DataFrame:
+    """The pairs as a table; percentages in 0..100."""
+    rows = [
+        {
+            "one": one.one,
+            "other": one.other,
+            "lens": one.lens,
+            "common": one.common,
+            "images": one.images,
+            "percent": 100 * one.agreement,
+            "kappa": one.kappa,
+            "low": one.interval.low,
+            "high": one.interval.high,
+        }
+        for one in found
+    ]
+    kinds = {"kappa": pl.Float64, "low": pl.Float64, "high": pl.Float64}
+    return pl.DataFrame(rows, schema_overrides=kinds)
+
+
+def _named(column: str) -> pl.Expr:
+    return pl.col(column).map_elements(lens_name, return_dtype=pl.String)
+
+
+def summary(ratings: pl.DataFrame, left_out: int, unreadable: int) -> None:
+    """How much was judged, and what of it does not count."""
+    people = ratings.filter(~pl.col("rater").str.ends_with(" (machine)"))
+    st.markdown(
+        f"{counted(people['rater'].n_unique(), 'person', 'people')} gave {counted(len(people), 'judgement')} "
+        "of this study's answers."
+    )
+    if left_out:
+        st.caption(f"{counted(left_out, 'judgement')} of answers that a build has replaced are left out.")
+    if unreadable:
+        st.caption(f"{counted(unreadable, 'line')} in the files of judgements cannot be read.")
+
+
+_FORMATS = {
+    "common": st.column_config.NumberColumn("in common"),
+    "percent": st.column_config.NumberColumn("agreement", format="%.1f %%"),
+    "kappa": st.column_config.NumberColumn("κ", format="%.2f"),
+    "low": st.column_config.NumberColumn("95 % from", format="%.2f"),
+    "high": st.column_config.NumberColumn("to", format="%.2f"),
+}

@@ -1,0 +1,83 @@
+"""Examples of what a point of a chart stands for: small pictures that open in Explore."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from latentlens_dag.browsing import Library, Picture, StudyFacts, clipped
+from parts import address, small_pictures
+from parts.names import lens_name
+from parts.patch_grid import similarity_text
+
+MOST = 24
+EXPLORE = Path(__file__).parents[1] / "app_pages" / "explore.py"
+FIELDS = ("lens", "layer", "context", "low", "high")
+"""What the address says of a point: all that is not said is any."""
+
+
+def pick(**point: object) -> None:
+    """Go to a point: examples of it are shown."""
+    address.go(**{f"at_{name}": point.get(name) for name in FIELDS})
+
+
+def examples(data: Library, study: StudyFacts, patch_group: str = "all") -> None:
+    """Patches of the point that the address names; nothing where it names none."""
+    at = {name: address.here(f"at_{name}") for name in FIELDS}
+    lens, layer = at["lens"] or study.lenses[0], address.number_here("at_layer")
+    if layer not in study.visual_layers or lens not in study.lenses:
+        st.caption("Click a point, a cell or a bar to see examples of it.")
+        return
+    asked = {
+        "contextual_layer": address.number_here("at_context"),
+        "low": _number(at["low"]),
+        "high": _number(at["high"]),
+    }
+    group = None if patch_group == "all" else patch_group
+    rows = data.ask(study.name, "examples", lens=lens, layer=layer, top=MOST, patch_group=group, **asked).to_dicts()
+    if not rows:
+        st.info(f"{_said(lens, layer, asked)} has no example.")
+        return
+    st.markdown(f"**{_said(lens, layer, asked)}**, {len(rows)} patches drawn by chance, one of each image in turn")
+    _pictures(data, study, rows, lens, layer)
+
+
+def _said(lens: str, layer: int, asked: dict[str, Any]) -> str:
+    text = f"{lens_name(lens)} at visual layer {layer}"
+    if asked["contextual_layer"] is not None:
+        text += f", answers from contextual layer {asked['contextual_layer']}"
+    if asked["low"] is not None and asked["high"] is not None:
+        text += f", nearest answer from {asked['low']:g} to {asked['high']:g}"
+    return text
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return float(text) if text else None
+    except ValueError:
+        return None
+
+
+def _pictures(data: Library, study: StudyFacts, rows: list[dict[str, Any]], lens: str, layer: int) -> None:
+    ids = tuple(row["image_id"] for row in rows)
+    pictures = data.pictures(study.name, ids)
+    texts = data.texts(study.name, ids) if study.of_texts else {}
+    tiles = []
+    for row in rows:
+        picture = pictures.get(row["image_id"]) or Picture(row["image_id"], row["image_id"], 1, 1, "")
+        note = f"{clipped(row['word'], 40) or '–'}, {similarity_text(row)}"
+        note += f", {row['verdict']}" if row["verdict"] else ""
+        boxes = None if row["x0"] is None else [[row[side] for side in ("x0", "y0", "x1", "y1")]]
+        tile = small_pictures.tile(picture, note, boxes, texts.get(row["image_id"]))
+        tiles.append({**tile, "id": f"{row['image_id']} {row['token_index']}"})
+
+    def opened(tile: str) -> None:
+        image, token = tile.split(" ")
+        st.session_state["example-opened"] = {"image": image, "token": token, "lens": lens, "layer": str(layer)}
+
+    small_pictures.small_pictures(tiles, "examples", opened)
+    if to := st.session_state.pop("example-opened", None):
+        # The way back leads over an address of this page with the new parameters: with its own, too, it shows the same.
+        st.switch_page(EXPLORE, query_params={**st.query_params.to_dict(), **to})

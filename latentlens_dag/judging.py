@@ -1,0 +1,94 @@
+"""What the page Judge asks of a library: patches to draw from, where one lies, and how far all judges agree.
+
+Of a study's judgements by people (`human.py`) only those count whose answers are still the study's: what was said of
+others says nothing about these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from latentlens_dag.agreement import RATINGS
+from latentlens_dag.browsing import Library
+from latentlens_dag.human import HumanJudgement, Item, judgement_table, latest
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_ITEM = list(Item._fields)
+_PATCHES = """
+SELECT image_id, list(token_index ORDER BY token_index)
+FROM visual_tokens
+WHERE study = $study AND x0 IS NOT NULL
+GROUP BY image_id"""
+_BOX = "SELECT x0, y0, x1, y1 FROM visual_tokens WHERE study = $study AND image_id = $image AND token_index = $token"
+_WANTED = """
+WITH wanted AS (
+    SELECT
+        unnest($image_id) AS image_id,
+        CAST(unnest($token_index) AS INTEGER) AS token_index,
+        CAST(unnest($visual_layer) AS INTEGER) AS visual_layer,
+        unnest($lens) AS lens
+)"""
+_ANSWERS = f"""{_WANTED}
+SELECT
+    image_id,
+    token_index,
+    visual_layer,
+    lens,
+    list(coalesce(nullif(word, ''), token_str, '') ORDER BY rank) AS answers
+FROM neighbors
+JOIN wanted USING (image_id, token_index, visual_layer, lens)
+WHERE study = $study
+GROUP BY ALL"""
+_VERDICTS = f"""{_WANTED}
+SELECT image_id, token_index, visual_layer, lens, judge, verdict
+FROM judgements
+JOIN wanted USING (image_id, token_index, visual_layer, lens)
+WHERE study = $study"""
+
+
+def patches_of(library: Library, study: str) -> dict[str, list[int]]:
+    """The tokens of every image of a study that have a place in it."""
+    return dict(library.dataset(study).collect(_PATCHES, study=study).iter_rows())
+
+
+def box_of(library: Library, study: str, item: Item) -> tuple[float, float, float, float]:
+    """Where the patch of an item lies, in pixels of the original."""
+    found = library.dataset(study).collect(_BOX, study=study, image=item.image_id, token=item.token_index)
+    x0, y0, x1, y1 = found.row(0)
+    return x0, y0, x1, y1
+
+
+def answers_of(library: Library, study: str, item: Item) -> list[dict[str, Any]]:
+    """The answers that are judged, nearest first: rows of `token.sql`, with a word for each."""
+    asked = {"image_id": item.image_id, "token_index": item.token_index, "layer": item.visual_layer}
+    rows = library.ask(study, "token", **asked, lens=item.lens).to_dicts()
+    return list({row["rank"]: {**row, "word": row["word"] or row["token_str"] or ""} for row in rows}.values())
+
+
+class Ratings(NamedTuple):
+    """What all judges said of the items that people judged."""
+
+    rows: pl.DataFrame
+    """RATINGS, a row per judge and item."""
+    of_other_answers: int
+    """Judgements by people that were left out, since their items have other answers now, or none."""
+
+
+def ratings(library: Library, study: str, judgements: Sequence[HumanJudgement]) -> Ratings:
+    """The last judgements of people, and those of the study's own judges on the same items."""
+    import polars as pl
+
+    people = judgement_table(latest(judgements))
+    if people.is_empty():
+        return Ratings(pl.DataFrame(schema=dict.fromkeys(RATINGS, pl.String)), 0)
+    dataset, items = library.dataset(study), people.select(_ITEM).unique()
+    asked = {name: items[name].to_list() for name in _ITEM}
+    now = dataset.collect(_ANSWERS, study=study, **asked)
+    current = people.join(now, on=[*_ITEM, "answers"])
+    by_people = current.rename({"person": "rater"}).select(RATINGS)
+    machine = dataset.collect(_VERDICTS, study=study, **asked).join(current.select(_ITEM).unique(), on=_ITEM)
+    by_machine = machine.with_columns(pl.format("{} (machine)", "judge").alias("rater")).select(RATINGS)
+    return Ratings(pl.concat([by_people, by_machine]), len(people) - len(current))

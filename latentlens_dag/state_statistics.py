@@ -1,0 +1,145 @@
+"""What the states themselves are like, layer by layer: how long they are, and how far they turn on their way.
+
+`norm_*` are lengths of the residual stream, of visual tokens and of the index's text tokens. *Drift* is the cosine of a
+token's state with its own state at the layer before, and at the first layer: near 1 a layer changes little.
+
+What a newcomer gets wrong: the mean length is often that of a few tokens with states a hundred times as long as others
+(attention sinks), so quantiles stand beside it. Nothing but lengths is ever held of all tokens: states are read some
+thousand rows at a time, from all layers in step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from latentlens_dag.schema import STATE_STATISTICS
+from latentlens_dag.tables import count_rows, matrix_of, open_table
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+VISUAL, CONNECTOR, CONTEXTUAL = "visual", "connector", "contextual"
+_QUANTILES = (0.05, 0.5, 0.95)
+_ROWS = 2048
+
+
+class StateFiles(NamedTuple):
+    """The states of one batch of visual tokens, as Lance datasets with the same tokens in the same order."""
+
+    visual: Mapping[int, Path]
+    """By visual layer."""
+    connector: Path | None
+    """What the connector gave, where that was stored."""
+
+
+def state_statistics(study: str, batches: Iterable[StateFiles], contextual: Mapping[int, Path]) -> pa.Table:
+    """Lengths and drift of a study's states.
+
+    Args:
+        study: its name.
+        batches: of its visual tokens.
+        contextual: the index's layer tables, by contextual layer.
+
+    Returns:
+        STATE_STATISTICS: visual layers in order, the connector, contextual layers in order.
+
+    Raises:
+        ValueError: where the layers of a batch are not of the same tokens.
+    """
+    visual: dict[int, _Sums] = {}
+    connector = _Sums()
+    for batch in batches:
+        _check_same_tokens(batch)
+        for start in range(0, count_rows(next(iter(batch.visual.values()))), _ROWS):
+            _add(batch, range(start, start + _ROWS), visual, connector)
+    rows = [_row(study, VISUAL, layer, sums) for layer, sums in sorted(visual.items())]
+    rows += [_row(study, CONNECTOR, None, connector)] if connector.norms else []
+    rows += [_row(study, CONTEXTUAL, layer, _Sums([_norms(table)])) for layer, table in sorted(contextual.items())]
+    return pa.Table.from_pylist([row for row in rows if row["states"]], schema=STATE_STATISTICS)
+
+
+@dataclass
+class _Sums:
+    """What is known of one layer."""
+
+    norms: list[NDArray[np.float32]] = field(default_factory=list)
+    to_previous: list[float] = field(default_factory=list)
+    """Sums of cosines, some thousand tokens each."""
+    to_first: list[float] = field(default_factory=list)
+
+
+class _Part(NamedTuple):
+    states: NDArray[np.float64]
+    norms: NDArray[np.float32]
+
+
+def _add(batch: StateFiles, rows: range, visual: dict[int, _Sums], connector: _Sums) -> None:
+    """Count some tokens at every layer; three layers of them are in memory."""
+    first: _Part | None = None
+    previous: _Part | None = None
+    for layer, table in sorted(batch.visual.items()):
+        part, sums = _read(table, rows), visual.setdefault(layer, _Sums())
+        first = first or part
+        sums.norms.append(part.norms)
+        sums.to_first.append(_cosines(part, first))
+        if previous is not None:
+            sums.to_previous.append(_cosines(part, previous))
+        previous = part
+    if batch.connector is not None and first is not None:
+        part = _read(batch.connector, rows)
+        connector.norms.append(part.norms)
+        connector.to_first.append(_cosines(part, first))
+
+
+def _read(table: Path, rows: range) -> _Part:
+    dataset = open_table(table)
+    wanted = list(range(rows.start, min(rows.stop, dataset.count_rows())))
+    found = dataset.take(wanted, columns=["state", "norm"]).combine_chunks()
+    states = matrix_of(found["state"].combine_chunks()).astype(np.float64)
+    return _Part(states, found["norm"].to_numpy())
+
+
+def _cosines(one: _Part, other: _Part) -> float:
+    """The sum of the cosines of each token's two states; no state that is stored has length 0."""
+    products = np.einsum("nd,nd->n", one.states, other.states)
+    lengths = np.linalg.norm(one.states, axis=1) * np.linalg.norm(other.states, axis=1)
+    return float((products / lengths).sum())
+
+
+def _row(study: str, source: str, layer: int | None, sums: _Sums) -> dict[str, object]:
+    norms = np.concatenate(sums.norms).astype(np.float64)
+    low, median, high = np.quantile(norms, _QUANTILES) if len(norms) else (None, None, None)
+    return {
+        "study": study,
+        "source": source,
+        "layer": layer,
+        "states": len(norms),
+        "norm_mean": norms.mean() if len(norms) else None,
+        "norm_low": low,
+        "norm_median": median,
+        "norm_high": high,
+        "cosine_to_previous": sum(sums.to_previous) / len(norms) if sums.to_previous else None,
+        "cosine_to_first": sum(sums.to_first) / len(norms) if sums.to_first else None,
+    }
+
+
+def _check_same_tokens(batch: StateFiles) -> None:
+    tables = [*batch.visual.values(), *([] if batch.connector is None else [batch.connector])]
+    tokens = [open_table(table).to_table(columns=["image_id", "token_index"]).combine_chunks() for table in tables]
+    for table, found in zip(tables, tokens, strict=True):
+        if not found.equals(tokens[0]):
+            raise ValueError(
+                f"{table} is not of the tokens that {tables[0]} is of: were files changed by hand? Build the states "
+                "again with `latentlens-dag build --force --select visual`."
+            )
+
+
+def _norms(table: Path) -> NDArray[np.float32]:
+    norms: NDArray[np.float32] = open_table(table).to_table(columns=["norm"])["norm"].to_numpy()
+    return norms

@@ -1,0 +1,59 @@
+"""The page Layers, run without a browser."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from tests.dashboards.test_pages import APP, _opened, app
+
+__all__ = ["app"]  # a fixture
+VIEWS = ("interpretability", "contextual layers", "norms and drift", "similarity")
+
+
+def _texts(app: AppTest) -> str:
+    return " ".join(one.value for kind in (app.markdown, app.caption, app.info) for one in kind)
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_every_view_has_its_charts_and_says_that_a_click_gives_examples(app: AppTest, view: str) -> None:
+    shown = _opened(app, "layers", study="one", show=view)
+    assert len(shown.get("vega_lite_chart")) == (2 if view == "norms and drift" else 1)
+    assert "Click a point, a cell or a bar" in _texts(shown)
+
+
+@pytest.mark.parametrize(
+    ("point", "said"),
+    [
+        ({"at_layer": "8"}, "LatentLens at visual layer 8"),
+        ({"at_layer": "0", "at_lens": "logitlens"}, "LogitLens at visual layer 0"),
+        ({"at_layer": "8", "at_context": "2"}, "answers from contextual layer 2"),
+        ({"at_layer": "8", "at_low": "0.8", "at_high": "0.95"}, "nearest answer from 0.8 to 0.95"),
+    ],
+)
+def test_a_point_that_the_address_names_has_examples(app: AppTest, point: dict[str, str], said: str) -> None:
+    shown = _opened(app, "layers", study="one", **point)
+    assert said in _texts(shown) and "patches drawn by chance" in _texts(shown)
+
+
+@pytest.mark.parametrize(
+    "point", [{"at_layer": "5"}, {"at_layer": "8", "at_lens": "x"}, {"at_layer": "-1"}, {"at_layer": "8 OR 1=1"}]
+)
+def test_a_point_that_is_not_there_has_none_and_breaks_nothing(app: AppTest, point: dict[str, str]) -> None:
+    assert "Click a point" in _texts(_opened(app, "layers", study="one", **point))
+    far = _opened(app, "layers", study="one", at_layer="8", at_lens="latentlens", at_low="nan", at_high="x")
+    assert not far.error
+
+
+def test_states_that_nobody_summed_up_are_told(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    older = tmp_path / "home"
+    shutil.copytree(home, older)
+    for file in ("state_statistics.parquet", "catalog.duckdb"):
+        (older / "warehouse" / "study" / "one" / file).unlink()
+    monkeypatch.setenv("LATENTLENS_BROWSE", str(older))
+    monkeypatch.syspath_prepend(str(APP.parent))
+    shown = _opened(AppTest.from_file(str(APP), default_timeout=30), "layers", study="one", show="norms and drift")
+    assert "latentlens-dag build" in shown.info[0].value and not shown.get("vega_lite_chart")
