@@ -23,9 +23,10 @@ import duckdb
 
 from latentlens_dag.catalog import write_catalog
 from latentlens_dag.errors import UserError
+from latentlens_dag.local_catalog import made_catalog
 from latentlens_dag.release_manifest import release_name
 from latentlens_dag.release_reading import ReleaseTables, is_release, read_release
-from latentlens_dag.sandbox import first_line, mounted, one_select, open_file, open_folder
+from latentlens_dag.sandbox import NO_LIMITS, Limits, first_line, mounted, one_select, open_file, open_folder
 from latentlens_dag.schema import TABLES
 from latentlens_dag.views import IDENTITY, existing, identifier, literal, sets_of, table_patterns, view_sql
 from latentlens_dag.warehouse import Warehouse
@@ -79,6 +80,8 @@ class Dataset:
         self._missing = {} if release is None else release.missing
         self.release = None if release is None else release.manifest
         """What a release says of itself; None for what is none."""
+        self.release_tables = release
+        """A release as it lies on this machine; None for what is none."""
 
     @property
     def tables(self) -> list[str]:
@@ -241,13 +244,14 @@ class _OneCursor(Dataset):
         return self._connection
 
 
-def open_dataset(source: str | Path | Warehouse) -> Dataset:
+def open_dataset(source: str | Path | Warehouse, limits: Limits = NO_LIMITS) -> Dataset:
     """Open a dataset for reading.
 
     Args:
         source: a warehouse, a home (which has the folder `warehouse/`), a catalog.duckdb file, the folder of a release,
             or the name of one on the Hugging Face Hub, as `user/name` or `user/name@v1.0.0`. What of it is not here
             yet is downloaded, unless some of its tables were pulled before: then these are opened.
+        limits: what its queries may take together.
 
     Raises:
         UserError: if it is none of these, or a release is refused or cannot be downloaded.
@@ -256,12 +260,12 @@ def open_dataset(source: str | Path | Warehouse) -> Dataset:
     if isinstance(source, str) and not path.exists() and (asked := release_name(source)):
         from latentlens_dag.pull import pulled_release
 
-        return _open_release(pulled_release(*asked))
+        return _open_release(pulled_release(*asked), limits)
     if not isinstance(source, Warehouse) and is_release(path):
-        return _open_release(read_release(path, "user/name"))
+        return _open_release(read_release(path, "user/name"), limits)
     spill = tempfile.TemporaryDirectory(prefix="latentlens-sql-", ignore_cleanup_errors=True)
     if path.is_file():
-        return Dataset(open_file(path, Path(spill.name)), {}, spill)
+        return Dataset(open_file(path, Path(spill.name), limits), {}, spill)
     root = path if isinstance(source, Warehouse) else _warehouse_root(path)
     files = {table: existing(root, found) for table, found in table_patterns().items()}
     several = {table for table in IDENTITY if sets_of(root, files[table]) > 1}
@@ -269,13 +273,16 @@ def open_dataset(source: str | Path | Warehouse) -> Dataset:
         table: view_sql(table, [mounted(root, file) for file in files[table]], table in several) for table in TABLES
     }
     plain = {table: found for table, found in files.items() if table not in several}
-    return Dataset(open_folder(root, views, Path(spill.name)), plain, spill)
+    return Dataset(open_folder(root, views, Path(spill.name), limits=limits), plain, spill)
 
 
-def _open_release(release: ReleaseTables) -> Dataset:
+def _open_release(release: ReleaseTables, limits: Limits) -> Dataset:
+    """Through its catalog where one was made on this machine."""
     spill = tempfile.TemporaryDirectory(prefix="latentlens-sql-", ignore_cleanup_errors=True)
+    if catalog := made_catalog(release):
+        return Dataset(open_file(catalog, Path(spill.name), limits), release.files, spill, release)
     try:
-        connection = open_folder(release.folder, release.views, Path(spill.name), release.listed)
+        connection = open_folder(release.folder, release.views, Path(spill.name), release.listed, limits)
     except duckdb.Error as error:
         raise UserError(f"Release {release.manifest.name} cannot be read: {first_line(error)}") from error
     return Dataset(connection, release.files, spill, release)

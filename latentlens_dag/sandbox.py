@@ -16,6 +16,7 @@ import glob
 import io
 import os
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import get_ident
@@ -29,6 +30,20 @@ from latentlens_dag.views import create_views, identifier, literal
 
 PROTOCOL = "warehouse"
 _MOUNT = f"{PROTOCOL}://"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the queries of one connection may take together; None is DuckDB's own choice."""
+
+    memory_mb: int | None = None
+    """Of 10^6 bytes; values that one function makes (`repeat`) are not counted."""
+    threads: int | None = None
+    spill: bool = True
+    """Whether what does not fit into memory goes to disk, or is an error."""
+
+
+NO_LIMITS = Limits()
 
 
 class SharedFile(io.RawIOBase):
@@ -131,7 +146,11 @@ def mounted(root: Path, file: Path) -> str:
 
 
 def open_folder(
-    root: Path, views: Mapping[str, str], spill: Path, listed: Collection[str] | None = None
+    root: Path,
+    views: Mapping[str, str],
+    spill: Path,
+    listed: Collection[str] | None = None,
+    limits: Limits = NO_LIMITS,
 ) -> duckdb.DuckDBPyConnection:
     """An in-memory connection with views over the Parquet of a folder, locked.
 
@@ -140,16 +159,17 @@ def open_folder(
         views: name and SELECT of each view, over paths of warehouse://.
         spill: a folder of the caller's for what does not fit into memory; SQL may read and write there.
         listed: the files of the folder that SQL may read, relative to it; all of them by default.
+        limits: what its queries may take.
     """
     connection = duckdb.connect()
     connection.register_filesystem(ReadOnlyFolder(root, listed))
     connection.execute(f"SET allowed_directories = ['{_MOUNT}']")
     for statement in create_views(views):
         connection.execute(statement)
-    return _locked(connection, spill)
+    return _locked(connection, spill, limits)
 
 
-def open_file(path: Path, spill: Path) -> duckdb.DuckDBPyConnection:
+def open_file(path: Path, spill: Path, limits: Limits = NO_LIMITS) -> duckdb.DuckDBPyConnection:
     """A read-only connection to a .duckdb file, locked: its SQL reads that file and no other.
 
     It is attached to a database of its own: `duckdb.connect(path)` gives all connections of a process to one path the
@@ -165,11 +185,15 @@ def open_file(path: Path, spill: Path) -> duckdb.DuckDBPyConnection:
     except duckdb.Error as error:
         connection.close()
         raise UserError(f"{path} cannot be opened as a DuckDB file: {first_line(error)}") from error
-    return _locked(connection, spill)
+    return _locked(connection, spill, limits)
 
 
-def _locked(connection: duckdb.DuckDBPyConnection, spill: Path) -> duckdb.DuckDBPyConnection:
-    connection.execute(f"SET temp_directory = '{str(spill).replace(chr(39), chr(39) * 2)}'")
+def _locked(connection: duckdb.DuckDBPyConnection, spill: Path, limits: Limits) -> duckdb.DuckDBPyConnection:
+    connection.execute(f"SET temp_directory = {literal(str(spill) if limits.spill else '')}")
+    if limits.memory_mb is not None:
+        connection.execute(f"SET memory_limit = '{limits.memory_mb}MB'")
+    if limits.threads is not None:
+        connection.execute(f"SET threads = {limits.threads}")
     for setting in ("autoinstall_known_extensions", "autoload_known_extensions", "enable_external_access"):
         connection.execute(f"SET {setting} = false")
     connection.execute("SET lock_configuration = true")

@@ -223,6 +223,11 @@ def test_frequent_neighbors_ranks_the_words_of_each_image(dataset: Dataset) -> N
     assert [(row["place"], row["word"], row["tokens"]) for row in found] == [(1, "tree", 10), (2, "grass", 8)]
 
 
+def test_frequent_words_counts_the_answers_of_all_images(dataset: Dataset) -> None:
+    found = rows(dataset.named("frequent_words", study="one", layer=8, top=3))
+    assert [(row["word"], row["answers"]) for row in found] == [("tree", 20), ("grass", 16), ("cat", 1)]
+
+
 def test_token_tells_answers_with_sentence_and_verdict(dataset: Dataset) -> None:
     place = {"image_id": image_id("owl"), "token_index": 0, "study": "one"}
     found = rows(dataset.named("token", **place, lens="latentlens", layer=0))

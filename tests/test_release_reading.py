@@ -24,6 +24,7 @@ from tests.small_release import Tables, release_tables, write_manifest, write_re
 PARAMETERS = {
     "find_images": {"layer": "8", "words": "dog", "verdict": "concrete"},
     "frequent_neighbors": {"study": "one"},
+    "frequent_words": {"study": "one", "layer": "8"},
     "interpretability": {"study": "one"},
     "layer_alignment": {"study": "one"},
     "patches": {"image_id": image_id("dog"), "layer": "8"},

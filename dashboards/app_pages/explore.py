@@ -91,8 +91,9 @@ def gallery(data: Library, study: StudyFacts) -> None:
 
 
 @st.fragment
-def image_view(data: Library, study: StudyFacts, image: str, title: str) -> None:
+def image_view(study: StudyFacts, image: str, title: str) -> None:
     """One image: the toolbar, the picture, the neighbors of the chosen patch, the strip."""
+    data = library()  # asked for again with every click, so that a page that stays open reads what was built since
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         if st.button("← All texts" if study.of_texts else "← All images", on_click=_leave):
             st.rerun()
@@ -219,4 +220,4 @@ if study is not None:
     else:
         pictures = data.pictures(study.name, (image,))
         title = pictures[image].file_name if image in pictures else image
-        image_view(data, study, image, title)
+        image_view(study, image, title)

@@ -48,9 +48,8 @@ def words_page(data: Library, study: StudyFacts) -> None:
 
 def frequent(data: Library, study: StudyFacts) -> None:
     """Words to begin with."""
-    top = data.ask(study.name, "frequent_neighbors", lens=study.lenses[0], top=2)
-    names = top.group_by("word").agg(pl.col("tokens").sum()).sort(["tokens", "word"], descending=[True, False])["word"]
-    picked = st.pills("Frequent words of this study", [name for name in names.head(24) if name], key="frequent")
+    names = data.ask(study.name, "frequent_words", lens=study.lenses[0])["word"].to_list()
+    picked = st.pills("Frequent words of this study", names, key="frequent")
     if picked:
         address.go(word=picked)
         st.rerun()

@@ -14,12 +14,12 @@ SOURCE = "LATENTLENS_BROWSE"
 
 
 @st.cache_resource(show_spinner="Opening …", max_entries=2)
-def _opened(source: str, made: tuple[tuple[str, int, int], ...]) -> Library:
+def _opened(source: str, made: str) -> Library:
     return open_library(source)
 
 
 @st.cache_data(show_spinner=False, ttl=5)
-def _stamp_of(source: str) -> tuple[tuple[str, int, int], ...]:
+def _stamp_of(source: str) -> str:
     return stamp(source)
 
 

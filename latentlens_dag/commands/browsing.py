@@ -1,7 +1,8 @@
 """The command that opens the browser: it checks what to open, starts Streamlit on loopback and waits for it.
 
 What a newcomer gets wrong: Streamlit is a program of its own that reads our pages, so it is started, not imported; and
-whatever is wrong with the source is told here, before any page is shown.
+whatever is wrong with the source is told here, before any page is shown. While this process waits, it makes the catalog
+of a release that has none yet.
 """
 
 from __future__ import annotations
@@ -34,18 +35,21 @@ _PATIENCE_S = 60
 def browse(source: str | None, port: int | None, no_open: bool, home: Path | None) -> None:
     """Look at a study or a release in the browser: a home, a warehouse, a catalog.duckdb or a dataset."""
     from latentlens_dag.browsing import open_library
+    from latentlens_dag.local_catalog import made_in_background
 
     opened = source or str(find_home(home).root)
     if source is None and not Path(opened).is_dir():
         raise UserError(f"There is nothing at {opened} yet. Build a study first (`make demo`), or name what to open.")
-    open_library(opened).close()
+    library = open_library(opened)
+    library.close()
     chosen = port or _free_port()
     if not _is_free(chosen):
         raise UserError(f"Port {chosen} of {HOST} is taken: name another one with --port, or none.")
     environment = {**os.environ, "LATENTLENS_BROWSE": _absolute(opened)}
     # What Streamlit greets with is not for our users; what goes wrong comes on stderr.
     server = subprocess.Popen(_command(chosen), env=environment, stdout=subprocess.DEVNULL)
-    _until_it_ends(server, chosen, no_open)
+    with made_in_background(library.whole.release_tables):
+        _until_it_ends(server, chosen, no_open)
 
 
 def pages() -> Path:

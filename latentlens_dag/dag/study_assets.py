@@ -29,7 +29,7 @@ from latentlens_dag.schema import (
 from latentlens_dag.warehouse import Warehouse, write_parquet
 
 # Algorithms: raise one when the same input would give other bytes.
-_LENS, _JUDGEMENTS, _INTERPRETABILITY, _ANALYSIS, _CATALOG = 1, 1, 1, 1, 2
+_LENS, _JUDGEMENTS, _INTERPRETABILITY, _ANALYSIS, _CATALOG = 1, 1, 1, 1, 3
 
 
 def study_definitions(parts: StudyParts) -> dg.Definitions:

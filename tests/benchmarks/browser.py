@@ -3,10 +3,10 @@
     python -m tests.benchmarks.browser [--home HOME | --large] [--folder .latentlens/bench/browser] [--clicks 60]
 
 By default it opens the home of this folder (`make demo`); `--home` names another one, or anything else that
-`latentlens-dag browse` opens, and `--large` a release of the paper's size, which is written into FOLDER once (minutes, 2 GB).
-Server and Chromium share two cores. All times are taken inside the page: from the browser's own time of the click, key
-or navigation until what was asked for is in the document. Every word is asked for once, so none is remembered; `memory` is
-the largest sum of resident memory over the server's processes.
+`latentlens-dag browse` opens, and `--large` a release of the paper's size, which is written into FOLDER once (minutes,
+2 GB). Server and Chromium share two cores. All times are taken inside the page: from the browser's own time of the
+click, key or navigation until what was asked for is in the document. Every word is asked for once, so none is
+remembered; `memory` is the largest sum of resident memory over the server's processes.
 """
 
 from __future__ import annotations
@@ -112,8 +112,8 @@ def _chosen(source: str) -> tuple[list[dict[str, Any]], list[str]]:
         study = max(studies, key=lambda row: row["answers"])
         sql = "SELECT DISTINCT image_id FROM visual_tokens WHERE study = $study ORDER BY 1"
         images = dataset.collect(sql, study=study["study"])["image_id"].to_list()
-        sql = "SELECT lower(word) AS word FROM neighbors WHERE study = $study AND lens = 'latentlens' GROUP BY 1 ORDER BY count(*) DESC, 1"
-        known = [w for w in dataset.collect(sql, study=study["study"])["word"].to_list() if re.fullmatch(r"\w+", w)]
+        frequent = dataset.collect("frequent_words", study=study["study"], top=10**6)["word"].to_list()
+        known = [word for word in frequent if re.fullmatch(r"\w+", word)]
     places = [
         {"study": study["study"], "image": draw.choice(images), "layer": layer, "lens": draw.choice(study["lenses"])}
         for layer in draw.choices(study["visual_layers"], k=PLACES)

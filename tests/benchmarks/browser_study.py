@@ -1,9 +1,10 @@
 """A study of the paper's size, of random answers, and its release: what the browser's benchmark reads.
 
-300 images of 24 x 24 patches, 9 visual layers, 3 lenses and 5 answers: 23.3 million rows of `neighbors`. Words are drawn by
-Zipf's law out of 10,000; every image has objects, and a third of the answers name the object that is there, so that
-words, verdicts and pictures hang together as in a real study. What a newcomer gets wrong: nothing is written to look
-like a release. The warehouse is written as steps write it, and judged, summed up, catalogued and staged by the package.
+300 images of 24 x 24 patches, 9 visual layers, 3 lenses and 5 answers: 23.3 million rows of `neighbors`. Words are
+drawn by Zipf's law out of 10,000; every image has objects, and a third of the answers name the object that is there, so
+that words, verdicts and pictures hang together as in a real study. What a newcomer gets wrong: nothing is written to
+look like a release. The warehouse is written as steps write it, and judged, summed up, catalogued and staged by the
+package.
 """
 
 from __future__ import annotations
@@ -183,9 +184,10 @@ class Photo:
         """Ellipses at random, and words that stand in the corpus."""
         random = np.random.default_rng((2, number))
         y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
+        centers, radii = random.random((OBJECTS, 2)), random.uniform(0.08, 0.25, (OBJECTS, 2))
         masks = [
-            ((x - WIDTH * cx) / (WIDTH * rx)) ** 2 + ((y - HEIGHT * cy) / (HEIGHT * ry)) ** 2 < 1
-            for cx, cy, rx, ry in zip(*random.random((2, OBJECTS)), *random.uniform(0.08, 0.25, (2, OBJECTS)), strict=True)
+            ((x / WIDTH - cx) / rx) ** 2 + ((y / HEIGHT - cy) / ry) ** 2 < 1
+            for (cx, cy), (rx, ry) in zip(centers, radii, strict=True)
         ]
         known = np.flatnonzero(corpus.occurrences[2])
         return cls(number, np.stack(masks), random.choice(known[:2000], OBJECTS + 1, replace=False))
