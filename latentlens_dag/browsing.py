@@ -70,6 +70,12 @@ class Library:
         self.texts = lru_cache(_REMEMBERED)(self._texts)
         self.token_texts = lru_cache(_REMEMBERED)(self._token_texts)
 
+    @property
+    def place(self) -> str:
+        """What `open_dataset` opens as this machine has it now: of a release of the Hub, its folder."""
+        release = self.whole.release_tables
+        return self.source if release is None else str(release.folder)
+
     def dataset(self, study: str) -> Dataset:
         """Where the study is read."""
         return self.catalogs.get(study, self.whole)

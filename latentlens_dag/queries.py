@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from threading import Timer
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -70,10 +69,10 @@ class Dataset:
         self,
         connection: duckdb.DuckDBPyConnection,
         files: Mapping[str, list[Path]],
-        spill: tempfile.TemporaryDirectory[str],
+        spill: tempfile.TemporaryDirectory[str] | None,
         release: ReleaseTables | None = None,
     ) -> None:
-        """Take a locked connection, the files of tables that are nothing but files, and the folder to spill to."""
+        """Take a locked connection, the files of tables that are nothing but files, and where it spills to."""
         self._connection = connection
         self._files = files
         self._spill = spill  # removed with the dataset
@@ -97,7 +96,7 @@ class Dataset:
         Raises:
             UserError: if it is not SQL, does more than read, touches a file, or names what does not exist.
         """
-        cursor = self._cursor()
+        cursor = self._connection.cursor()
         try:
             one_select(cursor, query)
             return cursor.sql(query, params=params) if params else cursor.sql(query)
@@ -165,43 +164,11 @@ class Dataset:
             raise UserError(self._told(error, text)) from error
         return found
 
-    def collect_within(self, text: str, seconds: float, rows: int, /, **params: Value) -> pl.DataFrame:
-        """As `collect`, for SQL of people who did not write this program: stopped in time, and cut.
-
-        Args:
-            text: a named query or SQL.
-            seconds: after how long it is stopped.
-            rows: the most rows to give; one more is read than is shown by who wants to say that there are more.
-            params: what is bound.
-
-        Raises:
-            UserError: as `collect`, and where it was stopped.
-        """
-        limited = _OneCursor(self._connection.cursor(), self._files, self._spill)
-        timer = Timer(seconds, limited.stop)
-        timer.start()
-        try:
-            found: pl.DataFrame = limited.query(text, **params).limit(rows).pl()
-        except (duckdb.Error, UserError) as error:
-            if limited.stopped:
-                raise UserError(
-                    f"The query was stopped after {seconds:g} s. Narrow it down: one image, one layer, one lens, or a "
-                    "condition on a join."
-                ) from error
-            if isinstance(error, UserError):
-                raise
-            raise UserError(f"{first_line(error)} (in: {' '.join(text.split())[:200]})") from error
-        finally:
-            timer.cancel()
-        return found
-
-    def _cursor(self) -> duckdb.DuckDBPyConnection:
-        return self._connection.cursor()
-
     def close(self) -> None:
         """Close the connection; relations made from it are of no use afterwards."""
         self._connection.close()
-        self._spill.cleanup()
+        if self._spill is not None:
+            self._spill.cleanup()
 
     def __enter__(self) -> Dataset:
         """The dataset itself."""
@@ -230,20 +197,6 @@ class Dataset:
         return f"FROM (PIVOT ({query.sql}\n) ON {column} IN ({members}) USING first({cell})) ORDER BY ALL"
 
 
-class _OneCursor(Dataset):
-    """A dataset whose queries all run on one cursor, so that they can be stopped without stopping anybody else's."""
-
-    stopped = False
-
-    def stop(self) -> None:
-        """End the query that runs; those that follow fail."""
-        self.stopped = True
-        self._connection.interrupt()
-
-    def _cursor(self) -> duckdb.DuckDBPyConnection:
-        return self._connection
-
-
 def open_dataset(source: str | Path | Warehouse, limits: Limits = NO_LIMITS) -> Dataset:
     """Open a dataset for reading.
 
@@ -263,9 +216,9 @@ def open_dataset(source: str | Path | Warehouse, limits: Limits = NO_LIMITS) -> 
         return _open_release(pulled_release(*asked), limits)
     if not isinstance(source, Warehouse) and is_release(path):
         return _open_release(read_release(path, "user/name"), limits)
-    spill = tempfile.TemporaryDirectory(prefix="latentlens-sql-", ignore_cleanup_errors=True)
+    spill = _spill_folder(limits)
     if path.is_file():
-        return Dataset(open_file(path, Path(spill.name), limits), {}, spill)
+        return Dataset(open_file(path, _place(spill), limits), {}, spill)
     root = path if isinstance(source, Warehouse) else _warehouse_root(path)
     files = {table: existing(root, found) for table, found in table_patterns().items()}
     several = {table for table in IDENTITY if sets_of(root, files[table]) > 1}
@@ -273,19 +226,31 @@ def open_dataset(source: str | Path | Warehouse, limits: Limits = NO_LIMITS) -> 
         table: view_sql(table, [mounted(root, file) for file in files[table]], table in several) for table in TABLES
     }
     plain = {table: found for table, found in files.items() if table not in several}
-    return Dataset(open_folder(root, views, Path(spill.name), limits=limits), plain, spill)
+    listed = {file.relative_to(root).as_posix() for found in files.values() for file in found}
+    return Dataset(open_folder(root, views, _place(spill), listed, limits), plain, spill)
 
 
 def _open_release(release: ReleaseTables, limits: Limits) -> Dataset:
     """Through its catalog where one was made on this machine."""
-    spill = tempfile.TemporaryDirectory(prefix="latentlens-sql-", ignore_cleanup_errors=True)
+    spill = _spill_folder(limits)
     if catalog := made_catalog(release):
-        return Dataset(open_file(catalog, Path(spill.name), limits), release.files, spill, release)
+        return Dataset(open_file(catalog, _place(spill), limits), release.files, spill, release)
     try:
-        connection = open_folder(release.folder, release.views, Path(spill.name), release.listed, limits)
+        connection = open_folder(release.folder, release.views, _place(spill), release.listed, limits)
     except duckdb.Error as error:
         raise UserError(f"Release {release.manifest.name} cannot be read: {first_line(error)}") from error
     return Dataset(connection, release.files, spill, release)
+
+
+def _spill_folder(limits: Limits) -> tempfile.TemporaryDirectory[str] | None:
+    """A folder for what does not fit into memory, where it may be spilled."""
+    if not limits.spill:
+        return None
+    return tempfile.TemporaryDirectory(prefix="latentlens-sql-", ignore_cleanup_errors=True)
+
+
+def _place(folder: tempfile.TemporaryDirectory[str] | None) -> Path | None:
+    return None if folder is None else Path(folder.name)
 
 
 def is_empty(warehouse: Warehouse) -> bool:

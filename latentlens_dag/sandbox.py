@@ -99,11 +99,13 @@ class ReadOnlyFolder(AbstractFileSystem):  # type: ignore[misc]
     def __init__(self, root: Path, listed: Collection[str] | None = None) -> None:
         """Mount the folder; links inside it may lead out of it, as in a cache of the Hub.
 
-        With `listed`, relative paths without anything that a pattern could mean, only these files are there.
+        With `listed`, relative paths, only these files are there.
         """
         super().__init__()
         self._folder = Path(os.path.normpath(root.absolute()))
-        self._listed = None if listed is None else frozenset(listed)
+        # By the names that SQL has for them (`mounted`): to try a thousand files as patterns takes seconds.
+        self._listed = None if listed is None else {glob.escape(file): file for file in listed}
+        self._allowed = None if listed is None else frozenset(listed)
 
     def open(self, path: str, mode: str = "rb", **_: Any) -> SharedFile:
         """Open a file; any mode but reading is refused."""
@@ -115,8 +117,8 @@ class ReadOnlyFolder(AbstractFileSystem):  # type: ignore[misc]
         """The files that match, in order of their paths."""
         if self._listed is not None:
             wanted = path.removeprefix(_MOUNT)
-            one = wanted in self._listed
-            return [_MOUNT + file for file in ([wanted] if one else fnmatch.filter(sorted(self._listed), wanted))]
+            one = self._listed.get(wanted)
+            return [_MOUNT + file for file in ([one] if one else fnmatch.filter(sorted(self._listed.values()), wanted))]
         pattern = self._local(path).relative_to(self._folder).as_posix()
         return [_MOUNT + found.relative_to(self._folder).as_posix() for found in sorted(self._folder.glob(pattern))]
 
@@ -135,8 +137,8 @@ class ReadOnlyFolder(AbstractFileSystem):  # type: ignore[misc]
         local = Path(os.path.normpath(self._folder / str(path).removeprefix(_MOUNT).lstrip("/")))
         if not local.is_relative_to(self._folder):
             raise PermissionError(f"{path} lies outside the dataset.")
-        if self._listed is not None and local.relative_to(self._folder).as_posix() not in self._listed:
-            raise PermissionError(f"{path} is no file of this release's tables.")
+        if self._allowed is not None and local.relative_to(self._folder).as_posix() not in self._allowed:
+            raise PermissionError(f"{path} is no file of this dataset's tables.")
         return local
 
 
@@ -148,7 +150,7 @@ def mounted(root: Path, file: Path) -> str:
 def open_folder(
     root: Path,
     views: Mapping[str, str],
-    spill: Path,
+    spill: Path | None,
     listed: Collection[str] | None = None,
     limits: Limits = NO_LIMITS,
 ) -> duckdb.DuckDBPyConnection:
@@ -157,7 +159,8 @@ def open_folder(
     Args:
         root: the folder, seen by SQL as warehouse://.
         views: name and SELECT of each view, over paths of warehouse://.
-        spill: a folder of the caller's for what does not fit into memory; SQL may read and write there.
+        spill: a folder of the caller's for what does not fit into memory, which is an error without one; SQL may read
+            and write there.
         listed: the files of the folder that SQL may read, relative to it; all of them by default.
         limits: what its queries may take.
     """
@@ -169,7 +172,7 @@ def open_folder(
     return _locked(connection, spill, limits)
 
 
-def open_file(path: Path, spill: Path, limits: Limits = NO_LIMITS) -> duckdb.DuckDBPyConnection:
+def open_file(path: Path, spill: Path | None, limits: Limits = NO_LIMITS) -> duckdb.DuckDBPyConnection:
     """A read-only connection to a .duckdb file, locked: its SQL reads that file and no other.
 
     It is attached to a database of its own: `duckdb.connect(path)` gives all connections of a process to one path the
@@ -188,8 +191,8 @@ def open_file(path: Path, spill: Path, limits: Limits = NO_LIMITS) -> duckdb.Duc
     return _locked(connection, spill, limits)
 
 
-def _locked(connection: duckdb.DuckDBPyConnection, spill: Path, limits: Limits) -> duckdb.DuckDBPyConnection:
-    connection.execute(f"SET temp_directory = {literal(str(spill) if limits.spill else '')}")
+def _locked(connection: duckdb.DuckDBPyConnection, spill: Path | None, limits: Limits) -> duckdb.DuckDBPyConnection:
+    connection.execute(f"SET temp_directory = {literal(str(spill or ''))}")
     if limits.memory_mb is not None:
         connection.execute(f"SET memory_limit = '{limits.memory_mb}MB'")
     if limits.threads is not None:
@@ -210,7 +213,10 @@ def one_select(cursor: duckdb.DuckDBPyConnection, query: str) -> None:
     statements = cursor.extract_statements(query)
     if len(statements) != 1:
         raise UserError(f"Give one statement at a time, not {len(statements)}: {query.strip()[:200]!r}.")
-    kind = statements[0].type.name
+    try:
+        kind = statements[0].type.name
+    except ValueError:  # a kind that DuckDB's own list for Python lacks, like UPDATE EXTENSIONS
+        kind = "This"
     if kind == "MULTI":
         raise UserError("Spell out the columns of a PIVOT, as in `PIVOT t ON visual_layer IN (0, 8) USING count(*)`.")
     if kind != "SELECT":

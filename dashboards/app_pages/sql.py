@@ -7,7 +7,7 @@ import io
 import polars as pl
 import streamlit as st
 from parts import address
-from parts.opened import library
+from parts.opened import confined, library
 
 from latentlens_dag.browsing import Library
 from latentlens_dag.errors import UserError
@@ -60,7 +60,7 @@ def sql_page(data: Library) -> None:
 def show(data: Library, text: str, values: dict[str, str]) -> None:
     """Run it and draw what it finds."""
     try:
-        found = data.whole.collect_within(text, SECONDS, ROWS + 1, **values)
+        found = confined().collect(data, text, SECONDS, ROWS + 1, **values)
     except UserError as error:
         st.error(str(error).replace("`", "'"))
         return

@@ -28,12 +28,6 @@ def words_page(data: Library, study: StudyFacts) -> None:
     if words is None:
         frequent(data, study)
         return
-    by_layer = data.ask(study.name, "words_by_layer", words=words)
-    if by_layer.is_empty():
-        st.info(
-            "No visual token of this study has such a word among its answers. Whole words are compared, in any case."
-        )
-        return
     found = data.ask(study.name, "where_words", words=words, lens=lens, layer=None if layer == "any" else layer)
     at = "any layer" if layer == "any" else f"layer {layer}"
     st.markdown(
@@ -41,6 +35,12 @@ def words_page(data: Library, study: StudyFacts) -> None:
         f"at {at} by {lens_name(lens)}, most patches first"
     )
     small_multiples(data, study, found.head(MOST), lens, layer)
+    by_layer = data.ask(study.name, "words_by_layer", words=words)  # of all lenses, so the pictures do not wait for it
+    if by_layer.is_empty():
+        st.info(
+            "No visual token of this study has such a word among its answers. Whole words are compared, in any case."
+        )
+        return
     st.markdown("**Layer by layer**: patches with the word among their answers")
     shown = by_layer.with_columns(pl.col("lens").replace_strict({x: lens_name(x) for x in study.lenses}, default=None))
     lines(shown, "visual_layer", "patches", "lens", facet="word", x_title="Visual layer", y_title="Patches")

@@ -7,6 +7,7 @@ import os
 import streamlit as st
 
 from latentlens_dag.browsing import Library, StudyFacts, open_library, stamp
+from latentlens_dag.confined import Confined
 from parts.address import choice, here
 
 SOURCE = "LATENTLENS_BROWSE"
@@ -21,6 +22,12 @@ def _opened(source: str, made: str) -> Library:
 @st.cache_data(show_spinner=False, ttl=5)
 def _stamp_of(source: str) -> str:
     return stamp(source)
+
+
+@st.cache_resource(show_spinner=False)
+def confined() -> Confined:
+    """What runs the SQL of people, for all sessions."""
+    return Confined()
 
 
 def library() -> Library:
