@@ -8,8 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import streamlit as st
-
-from latentlens_dag.errors import UserError
+from parts.told import told
 
 HERE = Path(__file__).parent
 PAGES = {"explore": "Explore", "words": "Words", "layers": "Layers", "sql": "SQL", "about": "About"}
@@ -23,8 +22,5 @@ page = st.navigation(
     ],
     position="top",
 )
-try:
+with told():
     page.run()
-except UserError as error:
-    st.error(str(error).replace("`", "'"))
-    st.caption("If files were moved or a build is running, reload this page when it is done.")

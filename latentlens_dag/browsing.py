@@ -93,7 +93,7 @@ class Library:
         return dict(sorted(found.items()))
 
     def _others(self) -> list[Dataset]:
-        names = {name for (name,) in self.whole.sql("SELECT DISTINCT study FROM visual_tokens").fetchall()}
+        names = set(self.whole.collect("SELECT DISTINCT study FROM visual_tokens")["study"])
         return [self.whole] if names - set(self.catalogs) else []
 
     def _pictures(self, study: str, image_ids: tuple[str, ...]) -> dict[str, Picture]:

@@ -181,11 +181,14 @@ class Dataset:
         self.close()
 
     def _told(self, error: duckdb.Error, query: str) -> str:
-        """A mistake in a query; that a table is missing, where it is in the release and not here."""
+        """A mistake in a query; that a table is in the release and not here; that a file is no longer here."""
+        if gone := re.search(r"No such file or directory: '(.*)'", str(error)):
+            return f"{gone[1]} is gone since this was opened: it was moved, or a build replaces it. Open this anew."
         asked = re.search(r"Table with name (\w+) does not exist", str(error))
         if asked and (missing := self._missing.get(asked[1].lower())):
             return missing
-        return f"{first_line(error)} (in: {' '.join(query.split())[:200]})"
+        code = " ".join(line.strip() for line in query.splitlines() if not line.startswith("--"))
+        return f"{first_line(error)} (in: {' '.join(code.split())[:200]})"
 
     def _pivoted(self, query: NamedQuery, values: Mapping[str, Value]) -> str:
         """The query as a matrix. DuckDB finds the columns of a PIVOT itself, but not where values are bound."""

@@ -370,6 +370,18 @@ def test_a_table_rewritten_while_it_is_open_is_read_anew(tmp_path: Path) -> None
     opened.close()
 
 
+def test_a_file_that_is_gone_is_named_and_read_again_when_it_is_back(tmp_path: Path) -> None:
+    warehouse = write_warehouse(tmp_path / "warehouse")
+    path = warehouse.neighbors("one", "latentlens", 8, 1)
+    with open_dataset(warehouse) as opened:
+        before = opened.collect("where_word", word="owl")
+        path.rename(tmp_path / "elsewhere")
+        with pytest.raises(UserError, match=rf"{path} is gone since this was opened"):
+            opened.collect("where_word", word="owl")
+        (tmp_path / "elsewhere").rename(path)
+        assert opened.collect("where_word", word="owl").equals(before)
+
+
 def test_threads_share_a_dataset(dataset: Dataset) -> None:
     found: list[int] = []
 

@@ -9,6 +9,7 @@ from parts import address, cards, patch_grid, small_pictures
 from parts.names import counted, lens_name
 from parts.opened import chosen_study, library
 from parts.strip import strip, strip_data
+from parts.told import told
 
 from latentlens_dag.browsing import (
     Library,
@@ -91,6 +92,7 @@ def gallery(data: Library, study: StudyFacts) -> None:
 
 
 @st.fragment
+@told()
 def image_view(study: StudyFacts, image: str, title: str) -> None:
     """One image: the toolbar, the picture, the neighbors of the chosen patch, the strip."""
     data = library()  # asked for again with every click, so that a page that stays open reads what was built since

@@ -11,9 +11,10 @@ from parts.opened import confined, library
 
 from latentlens_dag.browsing import Library
 from latentlens_dag.errors import UserError
-from latentlens_dag.queries import queries
+from latentlens_dag.queries import NamedQuery, queries
 
 OWN = "my own SQL"
+SHAPES = ("table", "chart")
 SECONDS, ROWS = 10.0, 10_000
 BEGIN = """SELECT word, count(*) AS patches
 FROM neighbors
@@ -27,25 +28,8 @@ def sql_page(data: Library) -> None:
     """Choose a query, give its parameters, look at what it finds."""
     known = queries()
     name = address.choice("Query", "query", (OWN, *known), OWN, wide=True)
-    values: dict[str, str] = {}
     with st.form("sql", border=False):
-        if name == OWN:
-            key = "sql-text"
-            st.session_state.setdefault(key, address.here("sql", BEGIN))
-            text = st.text_area("SQL", key=key, height=160, help="One SELECT; see About for the tables.")
-        else:
-            text = name
-            st.markdown(known[name].description)
-            with st.container(horizontal=True):
-                for parameter in known[name].parameters:
-                    start = address.here(f"p_{parameter.name}", parameter.default or "") or ""
-                    values[parameter.name] = st.text_input(
-                        parameter.name,
-                        value=start,
-                        help=parameter.description,
-                        key=f"sql-{name}-{parameter.name}",
-                        width=200,
-                    )
+        text, values = (_own(), {}) if name == OWN else (name, _parameters(known[name]))
         asked = st.form_submit_button("Run", type="primary")
     if name != OWN:
         with st.expander("Its SQL"):
@@ -53,8 +37,27 @@ def sql_page(data: Library) -> None:
     if asked:
         given = {f"p_{key}": value for key, value in values.items()}
         address.go(**given, sql=text if name == OWN else None)
-    if asked or address.here("sql") or (name != OWN and not any(p.required for p in known[name].parameters)):
+        st.rerun()  # the fields are those of the address, so they are drawn anew
+    needed = [parameter.name for parameter in known[name].parameters if parameter.required] if name != OWN else []
+    if address.here("sql") if name == OWN else all(values[parameter] for parameter in needed):
         show(data, text, {key: value for key, value in values.items() if value})
+
+
+def _own() -> str:
+    """The text as the address has it, or as a person has changed it since."""
+    said = address.here("sql", BEGIN) or BEGIN
+    return st.text_area("SQL", said, key=f"sql-{said}", height=160, help="One SELECT; see About for the tables.")
+
+
+def _parameters(query: NamedQuery) -> dict[str, str]:
+    st.markdown(query.description)
+    values = {}
+    with st.container(horizontal=True):
+        for one in query.parameters:
+            said = address.here(f"p_{one.name}", one.default or "") or ""
+            key = f"sql-{query.name}-{one.name}-{said}"
+            values[one.name] = st.text_input(one.name, said, help=one.description, key=key, width=200)
+    return values
 
 
 def show(data: Library, text: str, values: dict[str, str]) -> None:
@@ -67,10 +70,10 @@ def show(data: Library, text: str, values: dict[str, str]) -> None:
     cut = len(found) > ROWS
     found = found.head(ROWS)
     st.caption(f"The first {ROWS:,} rows; there are more." if cut else f"{len(found):,} rows")
-    table, chart = st.tabs(["Table", "Chart"])
     plain = found.select(column for column in found.columns if found[column].dtype != pl.Binary)
-    table.dataframe(plain, hide_index=True)
-    with chart:
+    if address.choice("Show", "show", SHAPES, "table", shown=str.capitalize, label_visibility="collapsed") == "table":
+        st.dataframe(plain, hide_index=True)
+    else:
         draw(plain)
     with st.container(horizontal=True):
         st.download_button(
@@ -80,7 +83,7 @@ def show(data: Library, text: str, values: dict[str, str]) -> None:
 
 
 def draw(found: pl.DataFrame) -> None:
-    """Bars of the first number by the first other column."""
+    """Bars of a column of numbers by another column; at first the last of numbers by the first of others."""
     numbers = [name for name, kind in found.schema.items() if kind.is_numeric()]
     others = [
         name for name, kind in found.schema.items() if kind == pl.String or (kind.is_integer() and name != numbers[-1])
@@ -89,13 +92,13 @@ def draw(found: pl.DataFrame) -> None:
         st.caption("A chart needs a column of numbers and another column.")
         return
     with st.container(horizontal=True):
-        x = st.selectbox("Across", others, key="chart-x", width=200)
-        y = st.selectbox("Up", numbers, index=len(numbers) - 1, key="chart-y", width=200)
+        x = address.choice("Across", "x", others, others[0], wide=True, width=200)
+        y = address.choice("Up", "y", numbers, numbers[-1], wide=True, width=200)
     values = [{"x": row[x], "y": row[y]} for row in found.head(500).iter_rows(named=True)]
     across = {"field": "x", "type": "nominal", "sort": None, "title": None}
     encoding = {"x": across, "y": {"field": "y", "type": "quantitative", "title": None}}
     spec = {"data": {"values": values}, "mark": {"type": "bar", "tooltip": True}, "encoding": encoding, "height": 300}
-    st.vega_lite_chart(spec=spec, alt="Bars of the chosen columns")
+    st.vega_lite_chart(spec=spec, alt=f"Bars of {y} by {x}")
 
 
 def _flat(found: pl.DataFrame) -> pl.DataFrame:

@@ -19,7 +19,7 @@ def _opened(source: str, made: str) -> Library:
     return open_library(source)
 
 
-@st.cache_data(show_spinner=False, ttl=5)
+@st.cache_data(show_spinner=False, ttl=2)
 def _stamp_of(source: str) -> str:
     return stamp(source)
 
@@ -37,7 +37,10 @@ def library() -> Library:
 
 
 def chosen_study(data: Library) -> StudyFacts | None:
-    """The study that the address names, else the first; asks where there are several; None where there is none."""
+    """The study that the address names, else the first; asks where there are several.
+
+    None where there is none with answers, which is told.
+    """
     facts = data.facts()
     if not facts:
         st.info(
@@ -47,6 +50,10 @@ def chosen_study(data: Library) -> StudyFacts | None:
         return None
     if (wanted := here("study")) and wanted not in facts:
         st.warning(f"There is no study {wanted!r} here; this is {next(iter(facts))!r}.")
-    if len(facts) == 1:
-        return next(iter(facts.values()))
-    return facts[choice("Study", "study", list(facts), next(iter(facts)), wide=True, width=260)]
+    name = next(iter(facts))
+    if len(facts) > 1:
+        name = choice("Study", "study", list(facts), name, wide=True, width=260)
+    if facts[name].answers:
+        return facts[name]
+    st.info(f"Study {name!r} has no answers yet. Reload this page when its build has come to its first lens.")
+    return None

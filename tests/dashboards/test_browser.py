@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import signal
@@ -10,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,19 +28,26 @@ FLAGS += ["--disable-component-update", "--disable-sync"]
 MAIN = "from latentlens_dag.cli import main; main()"
 
 
-@pytest.fixture(scope="module")
-def address(home: Path) -> Iterator[str]:
-    """A running `latentlens-dag browse`; ended as Ctrl-C ends it."""
+@contextmanager
+def served(*arguments: str, cwd: Path | None = None) -> Iterator[str]:
+    """A running `latentlens-dag browse`, started in a folder; ended as Ctrl-C ends it."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-c", MAIN, "browse", str(home), "--port", str(port), "--no-open"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ}) as server:
+    command = [sys.executable, "-c", MAIN, "browse", *arguments, "--port", str(port), "--no-open"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=cwd) as server:
         assert server.stdout is not None
         assert f":{port}" in server.stdout.readline()
         yield f"http://127.0.0.1:{port}"
         server.send_signal(signal.SIGINT)
         assert server.wait(timeout=20) == 0
+
+
+@pytest.fixture(scope="module")
+def address(home: Path) -> Iterator[str]:
+    """The home, served."""
+    with served(str(home)) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
