@@ -36,8 +36,11 @@ demo: $(STAMP)
 # Tests write, and wait for, many small files: they lie in memory where there is much of it.
 ROOMY := $(shell test "$$(df --output=avail -k /dev/shm 2>/dev/null | tail -1)" -gt 8000000 2>/dev/null && echo TMPDIR=/dev/shm)
 
+# Many tests wait for what they started, so that three of them keep two cores busy.
+WORKERS ?= 3
+
 test: $(STAMP)
-	$(ROOMY) $(BIN)/python -m pytest -n 2 --dist loadscope
+	$(ROOMY) $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope
 
 soak: $(STAMP)
 	$(BIN)/python -m pytest -n 2 -m soak

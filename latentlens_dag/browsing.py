@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 MEMORY_MB = 700
 """What all queries of a library may take together, whatever the machine has; more of it is spilled to disk."""
 _LEAST_MB = 150
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _REMEMBERED = 400
 
 
@@ -73,12 +73,16 @@ class Library:
     @property
     def place(self) -> str:
         """What `open_dataset` opens as this machine has it now: of a release of the Hub, its folder."""
-        release = self.whole.release_tables
-        return self.source if release is None else str(release.folder)
+        return str(self.whole.folder or self.source)
 
     def dataset(self, study: str) -> Dataset:
         """Where the study is read."""
         return self.catalogs.get(study, self.whole)
+
+    def read_from(self, study: str) -> str:
+        """What the study is read from: a catalog or Parquet."""
+        found = self.dataset(study).sql("FROM duckdb_databases() WHERE database_name = 'dataset'").fetchall()
+        return "catalog" if found else "Parquet"
 
     def _ask(self, study: str, query: str, /, **params: Value) -> pl.DataFrame:
         """A named query about one study; hashable parameters only, since answers are remembered."""
@@ -245,17 +249,21 @@ class Marked(NamedTuple):
     after: str
 
 
-def marked(sentence: str, start: int | None, end: int | None, around: int = 160) -> Marked:
-    """The sentence cut at characters `start` and `end`, and shortened to `around` characters on each side.
-
-    A span that does not lie in the sentence marks nothing.
-    """
+def cut(sentence: str, start: int | None, end: int | None) -> Marked:
+    """The sentence cut at characters `start` and `end`; a span that does not lie in it marks nothing."""
     if start is None or end is None or not 0 <= start < end <= len(sentence):
+        return Marked(sentence, "", "")
+    return Marked(sentence[:start], sentence[start:end], sentence[end:])
+
+
+def marked(sentence: str, start: int | None, end: int | None, around: int = 160) -> Marked:
+    """The sentence as `cut` cuts it, as `visible` gives it, and shortened to `around` characters on each side."""
+    before, word, after = cut(sentence, start, end)
+    if not word:
         return Marked(clipped(sentence, 2 * around), "", "")
-    before, after = sentence[:start], sentence[end:]
     head = "…" + before[-around:] if len(before) > around else before
     tail = after[:around] + "…" if len(after) > around else after
-    return Marked(visible(head), clipped(sentence[start:end], around), visible(tail))
+    return Marked(visible(head), clipped(word, around), visible(tail))
 
 
 def visible(text: str) -> str:
@@ -263,7 +271,7 @@ def visible(text: str) -> str:
 
     Control characters have pictures of their own; marks that turn the direction of writing become U+FFFD.
     """
-    return _CONTROL.sub(lambda found: chr(0x2400 + ord(found[0])) if ord(found[0]) < 0x20 else "\ufffd", text)
+    return CONTROL.sub(lambda found: chr(0x2400 + ord(found[0])) if ord(found[0]) < 0x20 else "\ufffd", text)
 
 
 def clipped(text: str | None, most: int) -> str:

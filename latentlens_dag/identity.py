@@ -11,8 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _BLOCK_BYTES = 1 << 20
-_DECIDING = ("latentlens-dag", "torch", "transformers", "pylance")
+_DECIDING = ("latentlens-dag", "torch", "transformers", "pylance", "pillow")
+_RESIZING = "torchvision"
+"""Where it is installed, transformers resizes images by it instead of Pillow."""
 
 
 def digest(content: bytes) -> str:
@@ -62,7 +65,10 @@ def provenance(**facts: object) -> str:
 @cache
 def package_versions() -> dict[str, str]:
     """The versions of the packages that decide bytes; looked up once, for it takes 15 ms."""
-    return {name: version(name) for name in _DECIDING}
+    found = {name: version(name) for name in _DECIDING}
+    with suppress(PackageNotFoundError):
+        found[_RESIZING] = version(_RESIZING)
+    return found
 
 
 def part_of(content_id: str, parts: int) -> int:

@@ -54,8 +54,22 @@ def parted(label: str) -> tuple[str, str | None]:
 
 
 def lineage_text(found: Iterator[Ancestor], source: Callable[[str], str | None] = lambda label: None) -> str:
-    """A lineage as lines, indented by depth; `source` says where a source lies."""
-    return "\n".join(line for one in found for line in _lines(one, source))
+    """A lineage as lines, indented by depth; `source` says where a source lies.
+
+    Packages are named once, and again only where an artifact was made with others.
+    """
+    lines: list[str] = []
+    packages = ""
+    for one in found:
+        lines += _lines(one, source)
+        if one.record is not None and not one.shown_before and (of := _packages(one.record)) != packages:
+            lines.append(f"{'  ' * one.depth}    with {of}")
+            packages = of
+    return "\n".join(lines)
+
+
+def _packages(record: Record) -> str:
+    return ", ".join(f"{name} {version}" for name, version in sorted(record.packages.items()))
 
 
 def _lines(one: Ancestor, source: Callable[[str], str | None]) -> Iterator[str]:
@@ -63,9 +77,7 @@ def _lines(one: Ancestor, source: Callable[[str], str | None]) -> Iterator[str]:
     changed = f", now {one.record.data_version}: it changed since" if one.is_other_now and one.record else ""
     yield f"{indent}{one.label}  version {one.version}{changed}{'  (see above)' if one.shown_before else ''}"
     if one.record is not None and not one.shown_before:
-        packages = ", ".join(f"{name} {version}" for name, version in sorted(one.record.packages.items()))
         settings = ", ".join(f"{name}: {value}" for name, value in sorted(one.record.settings.items()))
-        yield f"{indent}    made {one.record.made} by run {one.record.run} with {packages}"
-        yield f"{indent}    settings {settings}"
+        yield f"{indent}    made {one.record.made} by run {one.record.run.split('-')[0]}; {settings}"
     elif (where := source(one.label)) is not None:
         yield f"{indent}    {where}"

@@ -81,6 +81,8 @@ class Dataset:
         """What a release says of itself; None for what is none."""
         self.release_tables = release
         """A release as it lies on this machine; None for what is none."""
+        self.folder = None if release is None else release.folder
+        """Where a release lies."""
 
     @property
     def tables(self) -> list[str]:

@@ -1,8 +1,8 @@
-"""The states of a batch's visual tokens, where only images that are new are shown to the model.
+"""The states of a batch's tokens, where only images (or texts) that are new are shown to the model.
 
-What a newcomer gets wrong: whether what is stored may be taken (same model, prompt, algorithm) is not known here; who
-calls must know it. A state that was stored came from a pass over other images beside it, and differs from that of
-another pass by rounding.
+What a newcomer gets wrong: of what decides whether what is stored may be taken, only the dtype is known here; who
+calls must know the rest (same model, prompt, algorithm). A state that was stored came from a pass over other images
+beside it, and differs from that of another pass by rounding.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from latentlens_dag.images import ImageFile, read_images
-from latentlens_dag.studies import visual_token_table
+from latentlens_dag.studies import text_token_tables, visual_token_table
 from latentlens_dag.tables import States, read_states
 
 if TYPE_CHECKING:
@@ -26,44 +26,49 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from latentlens_dag.models import VisualStates, Vlm
+    from latentlens_dag.states import LanguageModel
 
 
 Layer = int | Literal["connector"]
 """A visual layer, or the connector's output."""
+TOKENS = "visual_tokens"
 
 
 class Seen(NamedTuple):
-    """The visual tokens of a batch, with their states."""
+    """The tokens of a batch, with their states."""
 
-    tokens: pa.Table
-    """VISUAL_TOKENS, N rows, image after image."""
+    tables: dict[str, pa.Table]
+    """VISUAL_TOKENS as "visual_tokens", and whatever else has N rows, image after image (or text after text)."""
     states: dict[Layer, NDArray[np.float32]]
     """Per layer [N, d]."""
     forwarded: int
-    """Images that the model was shown."""
+    """Images or texts that the model was shown."""
 
 
 @dataclass(frozen=True)
 class StoredStates:
     """What of a batch was stored before and may be taken."""
 
-    tokens: pa.Table | None = None
-    """VISUAL_TOKENS."""
+    tables: Mapping[str, pa.Table] = field(default_factory=dict)
+    """As in `Seen`; none, where nothing may be taken."""
     states: Mapping[Layer, States] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, tokens: Path | None, layers: Mapping[Layer, Path]) -> StoredStates:
-        """What lies in these files; nothing where there is no table of tokens."""
-        if tokens is None:
-            return cls()
-        return cls(pq.read_table(tokens), {layer: read_states(path) for layer, path in layers.items()})
+    def read(cls, tables: Mapping[str, Path], layers: Mapping[Layer, Path], dtype: str = "float32") -> StoredStates:
+        """What lies in these files and was computed in `dtype`."""
+        states = {layer: read_states(path) for layer, path in layers.items()} if tables else {}
+        return cls(
+            {name: pq.read_table(path) for name, path in tables.items()},
+            {layer: found for layer, found in states.items() if found.dtype == dtype},
+        )
 
     def images(self, layers: Sequence[Layer]) -> set[str]:
-        """The images whose tokens have states at all of the layers."""
-        if self.tokens is None or not set(layers) <= set(self.states):
+        """The images (or texts) whose tokens have states at all of the layers."""
+        if TOKENS not in self.tables or not set(layers) <= set(self.states):
             return set()
-        counts = Counter(self.tokens["image_id"].to_pylist())
-        known = [Counter(self.states[layer].image_ids) for layer in layers]
+        counts = Counter(self.tables[TOKENS]["image_id"].to_pylist())
+        known = [Counter(table["image_id"].to_pylist()) for table in self.tables.values()]
+        known += [Counter(self.states[layer].image_ids) for layer in layers]
         return {image for image, tokens in counts.items() if all(one.get(image) == tokens for one in known)}
 
 
@@ -85,20 +90,35 @@ def visual_states_of(
         prompt: as in `Vlm.visual_states`.
         stored: what may be taken.
     """
-    known = stored.images(layers)
-    new = [file for file in files if file.image_id not in known]
-    order = {file.image_id: place for place, file in enumerate(files)}
-    tokens, states = _stored_rows(stored, known & set(order), layers)
-    if new or not files:
-        images = [image for _, image in read_images(list(new))]
+
+    def shown(new: list[int]) -> Seen:
+        some = [files[number] for number in new]
+        images = [image for _, image in read_images(some)]
         numbers = [layer for layer in layers if layer != "connector"]
         seen = load().visual_states(images, numbers, prompt, "connector" in layers)
-        tokens.append(visual_token_table(study, [file.image_id for file in new], seen.tokens))
-        for layer in layers:
-            states[layer].append(_states_of(seen, layer).numpy())
-    found = pa.concat_tables(tokens)
-    rows = np.argsort([order[image] for image in found["image_id"].to_pylist()], kind="stable")
-    return Seen(found.take(rows), {layer: np.concatenate(states[layer])[rows] for layer in layers}, len(new))
+        tokens = visual_token_table(study, [file.image_id for file in some], seen.tokens)
+        return Seen({TOKENS: tokens}, {layer: _states_of(seen, layer).numpy() for layer in layers}, len(some))
+
+    return _with_new([file.image_id for file in files], layers, stored, shown)
+
+
+def text_states_of(
+    load: Callable[[], LanguageModel],
+    study: str,
+    texts: Mapping[str, str],
+    layers: Sequence[int],
+    stored: StoredStates,
+) -> Seen:
+    """Tokens (in two tables, as `text_token_tables` has them) and states of a batch's texts, by id; as above."""
+    from latentlens_dag.texts import text_states
+
+    def shown(new: list[int]) -> Seen:
+        some = [list(texts.items())[number] for number in new]
+        seen = text_states(load(), [text for _, text in some], layers)
+        tables = text_token_tables(study, [one for one, _ in some], seen.tokens)
+        return Seen(tables._asdict(), {layer: seen.states[layer].numpy() for layer in layers}, len(some))
+
+    return _with_new(list(texts), layers, stored, shown)
 
 
 def _states_of(seen: VisualStates, layer: Layer) -> Tensor:
@@ -108,14 +128,26 @@ def _states_of(seen: VisualStates, layer: Layer) -> Tensor:
     return seen.connector
 
 
-def _stored_rows(
-    stored: StoredStates, images: set[str], layers: Sequence[Layer]
-) -> tuple[list[pa.Table], dict[Layer, list[NDArray[np.float32]]]]:
-    """Tokens and states of some stored images: a list of one part, or of none."""
-    if not images or stored.tokens is None:
-        return [], {layer: [] for layer in layers}
-    mask = np.isin(stored.tokens["image_id"].to_pylist(), list(images))
-    states = {layer: stored.states[layer] for layer in layers}
-    return [stored.tokens.filter(pa.array(mask))], {
-        layer: [at.states[np.isin(at.image_ids, list(images))]] for layer, at in states.items()
+def _with_new(
+    ids: Sequence[str], layers: Sequence[Layer], stored: StoredStates, shown: Callable[[list[int]], Seen]
+) -> Seen:
+    """What is stored of some ids, and what `shown` gives for the places of the others, in the order of the ids."""
+    known = stored.images(layers)
+    new = [number for number, one in enumerate(ids) if one not in known]
+    parts = [_rows_of(stored, known & set(ids), layers)] if known & set(ids) else []
+    parts += [shown(new)] if new or not parts else []
+    order = {one: place for place, one in enumerate(ids)}
+    tables = {name: pa.concat_tables([part.tables[name] for part in parts]) for name in parts[0].tables}
+    rows = np.argsort([order[one] for one in tables[TOKENS]["image_id"].to_pylist()], kind="stable")
+    states = {layer: np.concatenate([part.states[layer] for part in parts])[rows] for layer in layers}
+    return Seen({name: table.take(rows) for name, table in tables.items()}, states, len(new))
+
+
+def _rows_of(stored: StoredStates, ids: set[str], layers: Sequence[Layer]) -> Seen:
+    """The stored tokens and states of some ids."""
+    tables = {
+        name: table.filter(pa.array(np.isin(table["image_id"].to_pylist(), list(ids))))
+        for name, table in stored.tables.items()
     }
+    states = {layer: stored.states[layer] for layer in layers}
+    return Seen(tables, {layer: at.states[np.isin(at.image_ids, list(ids))] for layer, at in states.items()}, 0)

@@ -73,9 +73,11 @@ def text_token_tables(study: str, text_ids: list[str], tokens: pl.DataFrame) -> 
     )
 
 
-def write_visual_layer(path: Path, tokens: pa.Table, states: NDArray[np.float32]) -> VisualFacts:
-    """Write the states [N, d] of the tokens (VISUAL_TOKENS, N rows) at one layer."""
-    content = write_states(path, tokens["image_id"].to_pylist(), tokens["token_index"].to_numpy(), states)
+def write_visual_layer(
+    path: Path, tokens: pa.Table, states: NDArray[np.float32], dtype: str = "float32"
+) -> VisualFacts:
+    """Write the states [N, d] of the tokens (VISUAL_TOKENS, N rows) at one layer, computed in `dtype`."""
+    content = write_states(path, tokens["image_id"].to_pylist(), tokens["token_index"].to_numpy(), states, dtype)
     written = count_rows(path)
     problems = [] if written == len(tokens) else [f"{written} states were written for {len(tokens)} visual tokens"]
     return VisualFacts(content, float(np.linalg.norm(states, axis=1).mean()) if len(states) else 0.0, problems)

@@ -54,6 +54,7 @@ _READ_BYTES = 4 << 20  # a block that is scanned: larger ones are no faster, and
 _AHEAD_BYTES = 2 << 20  # what Lance may read ahead
 
 _MESSAGE = "__lance_commit_message"  # what Lance calls it among a transaction's properties
+_DTYPE = b"dtype"  # in the schema of stored states: in which the model computed them
 _ENCODER = b"encoder"  # in a layer table's schema: what its vectors were made by
 
 
@@ -378,7 +379,13 @@ def unit_problems(vectors: NDArray[np.float16]) -> list[str]:
     return wrong
 
 
-def write_states(path: Path, image_ids: list[str], token_index: NDArray[np.int32], states: NDArray[np.float32]) -> str:
+def write_states(
+    path: Path,
+    image_ids: list[str],
+    token_index: NDArray[np.int32],
+    states: NDArray[np.float32],
+    dtype: str = "float32",
+) -> str:
     """Write the states of a batch's visual tokens at one layer as a Lance dataset; give their content hash.
 
     Args:
@@ -386,6 +393,7 @@ def write_states(path: Path, image_ids: list[str], token_index: NDArray[np.int32
         image_ids: N ids.
         token_index: [N], the number of the token in its image.
         states: [N, d], the residual stream itself, not normalized.
+        dtype: in which the model computed them (`models.chosen_dtype`).
 
     Raises:
         ValueError: where a state has no direction, naming image and token.
@@ -401,7 +409,8 @@ def write_states(path: Path, image_ids: list[str], token_index: NDArray[np.int32
         "norm": pa.array(norms),
     }
     with atomic_path(path) as temporary:
-        lance.write_dataset(pa.table(columns), str(temporary), data_storage_version=_VERSION)
+        table = pa.table(columns).replace_schema_metadata({_DTYPE: dtype.encode()})
+        lance.write_dataset(table, str(temporary), data_storage_version=_VERSION)
     return combined([_digest(states), token_index.tolist(), *image_ids])
 
 
@@ -411,14 +420,17 @@ class States(NamedTuple):
     image_ids: list[str]
     token_index: NDArray[np.int32]  # [N]
     states: NDArray[np.float32]  # [N, d]
+    dtype: str = ""
+    """In which the model computed them; empty where nothing says it."""
 
 
 def read_states(path: Path, image_id: str | None = None) -> States:
     """What `write_states` wrote, or the states of one image of it."""
     only = None if image_id is None else _among("image_id", [image_id])
-    found = open_table(path).to_table(filter=only).combine_chunks()
-    states = matrix_of(found["state"].combine_chunks())
-    return States(found["image_id"].to_pylist(), found["token_index"].to_numpy().astype(np.int32), states)
+    table = open_table(path)
+    found = table.to_table(filter=only).combine_chunks()
+    states, dtype = matrix_of(found["state"].combine_chunks()), (table.schema.metadata or {}).get(_DTYPE, b"").decode()
+    return States(found["image_id"].to_pylist(), found["token_index"].to_numpy().astype(np.int32), states, dtype)
 
 
 def check_directions(vectors: NDArray[np.floating], norms: NDArray[np.float32], names: list[str]) -> None:

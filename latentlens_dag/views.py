@@ -28,6 +28,9 @@ IDENTITY = {
 """Tables whose rows may repeat across sets, and what tells two rows apart."""
 
 _ANY = "*"
+_ALIGNMENT, _INTERPRETABILITY = (
+    Warehouse(Path()).summary("", name) for name in ("layer_alignment", "interpretability")
+)
 _SQL_TYPES = {
     pa.string(): "VARCHAR",
     pa.int32(): "INTEGER",
@@ -86,9 +89,15 @@ def _is_part(path: Path, shape: Mapping[str, Any]) -> bool:
         (part is None or int(part[1]) < shape.get("parts", math.inf))
         and (layer is None or int(layer[1]) in shape.get("visual_layers", [int(layer[1])]))
         and (lens is None or lens in shape.get("lenses", [lens]))
+        and (not _is_of_judges(path) or shape.get("judged", True))
+        and (path.name != _ALIGNMENT.name or "latentlens" in shape.get("lenses", LENSES))
         and (not path.name.startswith("regions_") or shape.get("regions", True))
         and (path.parts[2] != "text_tokens" or not shape or shape.get("of") == "texts")
     )
+
+
+def _is_of_judges(path: Path) -> bool:
+    return path.parts[2] == "judgements" or path.name == _INTERPRETABILITY.name
 
 
 def sets_of(root: Path, files: Sequence[Path]) -> int:

@@ -1,6 +1,7 @@
 """What several test modules share. Threads are few, so that tests may run side by side."""
 
 import os
+import signal
 import tempfile
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -16,6 +17,9 @@ from pathlib import Path
 import pytest
 
 from latentlens_dag.testing import tiny_llava
+
+# A shell that starts tests in the background has them ignore Ctrl-C, which what they start would inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

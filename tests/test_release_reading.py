@@ -25,6 +25,7 @@ PARAMETERS = {
     "find_images": {"layer": "8", "words": "dog", "verdict": "concrete"},
     "frequent_neighbors": {"study": "one"},
     "frequent_words": {"study": "one", "layer": "8"},
+    "image_answers": {"image_id": image_id("dog"), "layer": "8"},
     "interpretability": {"study": "one"},
     "layer_alignment": {"study": "one"},
     "patches": {"image_id": image_id("dog"), "layer": "8"},

@@ -9,7 +9,7 @@ import pytest
 from latentlens_dag.images import ImageFile
 from latentlens_dag.model_checks import noise_image
 from latentlens_dag.models import Vlm
-from latentlens_dag.reuse import Seen, StoredStates, visual_states_of
+from latentlens_dag.reuse import TOKENS, Seen, StoredStates, visual_states_of
 from latentlens_dag.studies import write_visual_layer
 from latentlens_dag.tables import read_states
 
@@ -31,19 +31,19 @@ def _seen(vlm: Vlm, files: list[ImageFile], stored: StoredStates, layers: list[i
     return visual_states_of(lambda: vlm, "demo", files, layers, None, stored)
 
 
-def _stored(seen: Seen, folder: Path) -> StoredStates:
-    """As it comes back from the files of a batch."""
+def _stored(seen: Seen, folder: Path, dtype: str = "float32") -> StoredStates:
+    """As it comes back from the files of a batch, on a machine that computes in `dtype`."""
     folder.mkdir()
-    pq.write_table(seen.tokens, folder / "tokens.parquet")
+    pq.write_table(seen.tables[TOKENS], folder / "tokens.parquet")
     paths = {layer: folder / f"{layer}.lance" for layer in seen.states}
     for layer, path in paths.items():
-        write_visual_layer(path, seen.tokens, seen.states[layer])
-    return StoredStates.read(folder / "tokens.parquet", paths)
+        write_visual_layer(path, seen.tables[TOKENS], seen.states[layer])
+    return StoredStates.read({TOKENS: folder / "tokens.parquet"}, paths, dtype)
 
 
 def _same(one: Seen, other: Seen) -> bool:
     states = all(np.allclose(one.states[layer], other.states[layer], atol=1e-5) for layer in other.states)
-    return states and one.tokens.equals(other.tokens)
+    return states and one.tables[TOKENS].equals(other.tables[TOKENS])
 
 
 def test_only_new_images_are_shown_and_the_batch_is_as_if_all_were(
@@ -79,13 +79,22 @@ def test_a_layer_that_is_not_stored_is_read_of_every_image(llava: Vlm, files: li
     assert _same(found, _seen(llava, files, StoredStates(), [0, 1]))
 
 
+def test_states_of_another_dtype_are_not_mixed_with_those_of_this_machine(
+    llava: Vlm, files: list[ImageFile], tmp_path: Path
+) -> None:
+    stored = _stored(_seen(llava, files[:2], StoredStates()), tmp_path / "stored", "bfloat16")
+    assert _seen(llava, files, stored).forwarded == len(files)
+
+
 def test_an_image_whose_states_do_not_fit_its_tokens_is_shown_again(
     llava: Vlm, files: list[ImageFile], tmp_path: Path
 ) -> None:
     whole = _seen(llava, files, StoredStates())
     stored = _stored(whole, tmp_path / "stored")
     cut = read_states(tmp_path / "stored" / "2.lance")
-    short = type(cut)(cut.image_ids[1:], cut.token_index[1:], cut.states[1:])  # a row of the first image is lost
-    found = _seen(llava, files, StoredStates(stored.tokens, {**stored.states, 2: short}))
+    short = type(cut)(
+        cut.image_ids[1:], cut.token_index[1:], cut.states[1:], cut.dtype
+    )  # a row of the first image is lost
+    found = _seen(llava, files, StoredStates(stored.tables, {**stored.states, 2: short}))
     assert found.forwarded == 1
     assert _same(found, whole)

@@ -1,55 +1,105 @@
-"""About: what this dataset is, how it was made, how to cite and to load it."""
+"""About: what this dataset is, under which terms, how it was made, how to cite and to load it."""
 
 from __future__ import annotations
 
 import streamlit as st
+from parts.cards import facts_html
 from parts.names import lens_name
 from parts.opened import library
 
 from latentlens_dag import __version__
 from latentlens_dag.browsing import Library, provenance
+from latentlens_dag.origin import Terms, declared, terms, told
 from latentlens_dag.release_card import CITATION
+from latentlens_dag.release_snippets import snippets_of, table_snippets
 
 LOAD = """from latentlens_dag import open_dataset
 
 data = open_dataset({source!r})
 data.sql("FROM neighbors WHERE word = 'dog'").pl()
 data.scan("neighbors")                                   # a Polars LazyFrame"""
+SNIPPETS = {"latentlens_dag": "LatentLens DAG", "datasets": "datasets", "streaming": "datasets, streaming"}
+SNIPPETS |= {"polars": "Polars", "duckdb": "DuckDB", "pandas": "pandas"}
 TABLES = """SELECT table_name AS table, string_agg(column_name, ', ' ORDER BY column_index) AS columns
 FROM duckdb_columns() WHERE NOT internal AND database_name = 'memory' GROUP BY table_name ORDER BY table_name"""
 
 
 def about_page(data: Library) -> None:
     """Everything in one column."""
+    said = terms(data.source, data.whole)
     st.header("What is here")
-    facts = data.facts().values()
-    rows = [
-        {
-            "study": one.name,
-            "images": one.images or one.texts,
-            "tokens": one.visual_tokens,
-            "answers": one.answers,
-            "visual layers": ", ".join(map(str, one.visual_layers)),
-            "lenses": ", ".join(map(lens_name, one.lenses)),
-            "read from": "catalog" if one.name in data.catalogs else "Parquet",
-        }
-        for one in facts
-    ]
-    st.dataframe(rows, hide_index=True)
-    st.header("How it was made")
+    what_is_here(data)
+    st.header("Licence")
+    for one in said:
+        st.html(facts_html(terms_lines(one)))
+    if not said:
+        st.caption("No release of it is declared, so no terms are; pictures and texts keep those of their sources.")
+    st.header("Where it comes from")
     for study in data.facts():
-        made = provenance(data.source, study)
-        if made.is_empty():
-            st.caption("This source carries no record of how it was made.")
-        else:
-            st.dataframe(made, hide_index=True, height=260)
+        origin(data, study)
     st.header("How to load it")
-    st.code(LOAD.format(source=data.source), language="python")
+    how_to_load(data, said)
     st.header("Its tables")
     st.dataframe(data.whole.collect(TABLES), hide_index=True)
     st.header("How to cite it")
     st.markdown(CITATION)
-    st.caption(f"latentlens-dag {__version__}, Apache-2.0. Pictures and texts keep the licences of their sources.")
+    st.caption(f"Shown by latentlens-dag {__version__}, Apache-2.0.")
+
+
+def what_is_here(data: Library) -> None:
+    """A row for each study."""
+    rows = [
+        {
+            "study": one.name,
+            "images or texts": one.images or one.texts,
+            "tokens": one.visual_tokens,
+            "answers": one.answers,
+            "visual layers": ", ".join(map(str, one.visual_layers)),
+            "lenses": ", ".join(map(lens_name, one.lenses)),
+            "read from": data.read_from(one.name),
+        }
+        for one in data.facts().values()
+    ]
+    st.dataframe(rows, hide_index=True)
+
+
+def terms_lines(said: Terms) -> list[tuple[str, str]]:
+    """The terms of a release, each with what it is about."""
+    unknown = "not stated in what is here; the card of the release says it"
+    lines = [
+        ("Release", f"{said.release}{f', made by latentlens-dag {said.package}' if said.package else ''}"),
+        ("Repository", f"{said.repo}{f' at commit {said.commit}' if said.commit else ''}" if said.repo else ""),
+        ("Tables", said.tables or unknown),
+        ("Pictures", said.pictures or unknown),
+        ("Sentences and texts", said.texts or unknown),
+    ]
+    return [line for line in lines if line[1]]
+
+
+def origin(data: Library, study: str) -> None:
+    """Where a study comes from, and how each step of it was made."""
+    facts = told(declared(data.source, data.dataset(study), study))
+    made = provenance(data.source, study)
+    if facts:
+        st.html(facts_html([("Study", study), *facts]))
+    if not made.is_empty():
+        with st.expander(f"Every step of {study}: when, with which settings and packages"):
+            st.dataframe(made, hide_index=True, height=260)
+    if not facts and made.is_empty():
+        st.caption("This source carries no record of how it was made.")
+
+
+def how_to_load(data: Library, said: list[Terms]) -> None:
+    """A release by its name, in every library; anything else by its path."""
+    if data.whole.release is None or not said or not said[0].repo:
+        st.code(LOAD.format(source=data.source), language="python")
+        return
+    st.code(f"latentlens-dag pull {data.source}", language="bash")
+    code = snippets_of("\n".join(table_snippets(said[0].repo, set(data.whole.release.tables))))
+    known = [name for name in SNIPPETS if name in code]
+    for tab, name in zip(st.tabs([SNIPPETS[name] for name in known]), known, strict=True):
+        own = LOAD.format(source=data.source) if name == "latentlens_dag" else code[name]
+        tab.code(own, language="python")
 
 
 about_page(library())

@@ -6,8 +6,10 @@ from typing import Any
 
 import streamlit as st
 from parts import address, cards, patch_grid, small_pictures
+from parts.exporting import export_button, export_if_asked
 from parts.names import counted, lens_name
 from parts.opened import chosen_study, library
+from parts.shown import Shown
 from parts.strip import strip, strip_data
 from parts.told import told
 
@@ -15,7 +17,6 @@ from latentlens_dag.browsing import (
     Library,
     Picture,
     StudyFacts,
-    clipped,
     regions_at,
     similarity_steps,
     views_of,
@@ -23,6 +24,7 @@ from latentlens_dag.browsing import (
 )
 
 PER_PAGE = 24
+MANY_LAYERS, MANY_VIEWS = 12, 4  # from then on a list, not buttons
 VERDICTS = ("any", "concrete", "abstract", "global", "none")
 
 
@@ -30,7 +32,7 @@ def lens_and_layer(study: StudyFacts) -> tuple[str, int]:
     """Ask for the lens and the visual layer."""
     lens = address.choice("Lens", "lens", study.lenses, study.lenses[0], shown=lens_name)
     middle = study.visual_layers[len(study.visual_layers) // 2]
-    many = len(study.visual_layers) > 12
+    many = len(study.visual_layers) > MANY_LAYERS
     layer = address.choice("Visual layer", "layer", study.visual_layers, middle, wide=many, **_width(many))
     return lens, layer
 
@@ -68,7 +70,7 @@ def gallery(data: Library, study: StudyFacts) -> None:
                 "Page", "page", range(1, pages + 1), 1, wide=True, width=90, label_visibility="collapsed"
             )
     if found.is_empty():
-        st.info("No patch fits. Take a filter away, or try another layer or lens.")
+        st.info("Nothing fits. Take a filter away, or try another layer or lens.")
         return
     rows = found[(page - 1) * PER_PAGE : page * PER_PAGE].to_dicts()
     ids = tuple(row["image_id"] for row in rows)
@@ -76,10 +78,10 @@ def gallery(data: Library, study: StudyFacts) -> None:
     pictures = data.pictures(study.name, ids)
     tiles = []
     for row in rows:
-        picture = pictures.get(row["image_id"]) or Picture(
-            row["image_id"], row["file_name"] or row["image_id"], 1, 1, ""
-        )
-        count = f"{row['patches']} of {row['tokens']} patches, most often" if filtered else "mostly"
+        name = "" if study.of_texts else row["file_name"] or row["image_id"]
+        picture = pictures.get(row["image_id"]) or Picture(row["image_id"], name, 1, 1, "")
+        what = "tokens" if study.of_texts else "patches"
+        count = f"{row['patches']} of {row['tokens']} {what}, most often" if filtered else "mostly"
         tiles.append(
             small_pictures.tile(picture, f"{count} {row['frequent_word'] or '–'}", text=texts.get(row["image_id"]))
         )
@@ -93,10 +95,10 @@ def gallery(data: Library, study: StudyFacts) -> None:
 
 @st.fragment
 @told()
-def image_view(study: StudyFacts, image: str, title: str) -> None:
+def image_view(study: StudyFacts, image: str) -> None:
     """One image: the toolbar, the picture, the neighbors of the chosen patch, the strip."""
     data = library()  # asked for again with every click, so that a page that stays open reads what was built since
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="toolbar"):
         if st.button("← All texts" if study.of_texts else "← All images", on_click=_leave):
             st.rerun()
         lens, layer = lens_and_layer(study)
@@ -105,7 +107,7 @@ def image_view(study: StudyFacts, image: str, title: str) -> None:
             "overlay",
             patch_grid.OVERLAYS,
             "none",
-            shown=patch_grid.OVERLAY_NAMES.__getitem__,
+            shown=lambda name: "Text" if name == "none" and study.of_texts else patch_grid.OVERLAY_NAMES[name],
             wide=True,
             width=170,
         )
@@ -113,28 +115,38 @@ def image_view(study: StudyFacts, image: str, title: str) -> None:
         views = views_of(rows)
         view = views[0] if views else None
         if len(views) > 1:
-            name = address.choice("View", "view", [one.name for one in views], views[0].name)
+            names = [one.name for one in views]
+            many = len(names) > MANY_VIEWS
+            name = address.choice("View", "view", names, names[0], wide=many, **_width(many))
             view = next(one for one in views if one.name == name)
         typed = ""
         if overlay == "spotlight":
             typed = address.words("Word", "word", placeholder="dog, cat", width=170)
+        if rows:
+            export_button()
     if not rows:
         st.warning("This study has no visual tokens of such an image. Go back to all images.")
         return
     token = _chosen(rows, view.tokens if view else ())
-    st.html(f"<h1>{cards.safe(title, 80)}</h1>")
-    left, right = st.columns([0.82, 1], gap="medium")
-    with left:
-        draw_grid(data, study, image, rows, view.tokens if view else (), overlay, token, typed, (lens, layer))
+    shown = Shown(study, image, lens, layer, overlay, typed, rows, view, len(views), token)
+    st.html(f"<h1>{cards.safe(shown.title(data), 80)}</h1>")
     answers = data.ask(study.name, "token", image_id=image, token_index=token).to_dicts()
+    here = [one for one in answers if one["lens"] == lens and one["visual_layer"] == layer]
+    nearest = list({one["rank"]: one for one in here}.values())
+    drawn = shown.drawn(data)
+    left, right = st.columns([1.4 if drawn["large"] else 0.82, 1], gap="medium")
+    with left, st.container(key="seen"):
+        patch_grid.patch_grid(drawn, "grid", lambda index: address.go(token=index))
     with right:
-        draw_neighbors(data, study, image, answers, rows, token, (lens, layer))
-    st.markdown("**The same patch through all layers and lenses**")
+        draw_neighbors(data, shown, nearest)
+    what = "token" if study.of_texts else "patch"
+    st.markdown(f"**The same {what} through all layers and lenses**")
     strip(
         strip_data(answers, study.lenses, study.visual_layers, lens, layer),
         "strip",
         lambda to_lens, to_layer: address.go(lens=to_lens, layer=to_layer),
     )
+    export_if_asked(shown, nearest)
 
 
 def _leave() -> None:
@@ -156,61 +168,21 @@ def _central(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return min(rows, key=lambda row: abs(row["x0"] + row["x1"] - across) + abs(row["y0"] + row["y1"] - down))
 
 
-def draw_grid(
-    data: Library,
-    study: StudyFacts,
-    image: str,
-    rows: list[dict[str, Any]],
-    shown: tuple[int, ...],
-    overlay: str,
-    token: int,
-    typed: str,
-    at: tuple[str, int],
-) -> None:
-    """The picture with its patches; clicks and arrow keys choose one."""
-    picture = data.pictures(study.name, (image,)).get(image) or _blank(image, rows)
-    more: dict[str, Any] = {"layers": data.contextual_layers(study.name)}
-    if study.of_texts:
-        more |= {"labels": data.token_texts(study.name, image), "flowing": True}
-    if overlay == "spotlight" and (words := wanted_words(typed)):
-        found = data.ask(study.name, "where_words", words=words, lens=at[0], layer=at[1])
-        hits = found.filter(found["image_id"] == image)["token_indices"].to_list()
-        more |= {"hits": frozenset(hits[0] if hits else ()), "spotlight": typed}
-    label = f"Patches of {clipped(picture.file_name, 60)}; the arrow keys move from patch to patch"
-    drawn = patch_grid.grid_data(picture, rows, shown, overlay, token, label, **more)
-    patch_grid.patch_grid(drawn, "grid", lambda index: address.go(token=index))
-
-
-def _blank(image: str, rows: list[dict[str, Any]]) -> Picture:
-    """A picture without pixels, where the study's image set has gone."""
-    size = [max((row[side] or 0 for row in rows), default=1) or 1 for side in ("x1", "y1")]
-    return Picture(image, image, int(size[0]), int(size[1]), "")
-
-
-def draw_neighbors(
-    data: Library,
-    study: StudyFacts,
-    image: str,
-    answers: list[dict[str, Any]],
-    rows: list[dict[str, Any]],
-    token: int,
-    at: tuple[str, int],
-) -> None:
+def draw_neighbors(data: Library, shown: Shown, nearest: list[dict[str, Any]]) -> None:
     """What the lens says of the patch, and what is really there."""
-    row = next(one for one in rows if one["token_index"] == token)
-    place = f"row {row['row'] + 1}, column {row['col'] + 1}" if row["x0"] is not None else str(row["view"])
-    head = f"<b>Token {token}</b> · {cards.safe(place)} · {lens_name(at[0])}, layer {at[1]}"
+    study, row = shown.study.name, shown.row
+    head = (
+        f"<b>Token {shown.token}</b> · {cards.safe(shown.place(data))} · {lens_name(shown.lens)}, layer {shown.layer}"
+    )
     if verdict := cards.verdict_html(row["verdict"]):
         head += f" · {verdict}"
     truth = ""
     if row["x0"] is not None:
         box = [row[side] for side in ("x0", "y0", "x1", "y1")]
-        size = data.pictures(study.name, (image,)).get(image)
-        truth = cards.truth_html(regions_at(data.regions(study.name, image), box, size.width if size else 1))
-    here = [one for one in answers if one["lens"] == at[0] and one["visual_layer"] == at[1]]
-    once = list({one["rank"]: one for one in here}.values())
-    layers = data.contextual_layers(study.name) or patch_grid.contextual_layers(answers)
-    st.html(f'<p class="ll-facts">{head}{"<br>" + truth if truth else ""}</p>{cards.neighbors_html(once, layers)}')
+        regions = data.regions(study, shown.image)
+        truth = cards.truth_html(regions_at(regions, box, shown.picture(data).width))
+    layers = data.contextual_layers(study) or patch_grid.contextual_layers(nearest)
+    st.html(f'<p class="ll-facts">{head}{"<br>" + truth if truth else ""}</p>{cards.neighbors_html(nearest, layers)}')
 
 
 data = library()
@@ -220,6 +192,4 @@ if study is not None:
     if image is None:
         gallery(data, study)
     else:
-        pictures = data.pictures(study.name, (image,))
-        title = pictures[image].file_name if image in pictures else image
-        image_view(study, image, title)
+        image_view(study, image)

@@ -75,3 +75,15 @@ def words(label: str, name: str, *, placeholder: str, **more: Any) -> str:
         go(**{name: st.session_state[key].strip()})
 
     return st.text_input(label, key=key, on_change=changed, placeholder=placeholder, **more) or ""
+
+
+def switch(label: str, name: str, default: bool = True, **more: Any) -> bool:
+    """A switch that the address holds, as `yes` or `no` where it is not as by default."""
+    key = f"switch-{name}"
+    st.session_state[key] = here(name, "yes" if default else "no") == "yes"
+
+    def changed() -> None:
+        on = st.session_state[key]
+        go(**{name: None if on == default else "yes" if on else "no"})
+
+    return st.toggle(label, key=key, on_change=changed, **more)

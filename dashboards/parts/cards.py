@@ -40,7 +40,7 @@ def _neighbor(row: Row, layers: Sequence[int], best: float) -> str:
     earned = ' <span title="earned the verdict" aria-label="earned the verdict">✓</span>' if row["earned"] else ""
     return (
         f'<li><div class="ll-top"><span class="ll-rank">{row["rank"]}</span>'
-        f'<span class="ll-word">{safe(row["word"] or row["token_str"])}{earned}</span>'
+        f'<span class="ll-word">{safe((row["word"] or row["token_str"] or "").strip() or "–")}{earned}</span>'
         f'{bar}<span class="ll-number">{similarity_text(row)}</span>{_chip(row["contextual_layer"], layers)}</div>'
         f"{_sentence(row)}</li>"
     )
@@ -89,3 +89,9 @@ def truth_html(regions: Sequence[Row]) -> str:
         words = ", ".join(clipped(word, 40) for word in region["words"][:8])
         parts.append(f"<b>{safe(region['name'], 40)}</b> <span class='ll-muted'>({escape(words)})</span>")
     return f"Really there: {'; '.join(parts)}"
+
+
+def facts_html(lines: Sequence[tuple[str, str]]) -> str:
+    """What is known of something: names, and what each of them is."""
+    pairs = (f"<dt>{escape(name)}</dt><dd>{safe(value, 300)}</dd>" for name, value in lines)
+    return f'<dl class="ll-known">{"".join(pairs)}</dl>'

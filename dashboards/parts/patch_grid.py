@@ -14,6 +14,7 @@ from typing import Any
 import streamlit as st
 
 from latentlens_dag.browsing import Picture, clipped
+from latentlens_dag.figure import Box, Letters, extent, word_lines
 
 OVERLAYS = ("none", "words", "similarity", "layer", "judgement", "spotlight")
 OVERLAY_NAMES = {
@@ -28,6 +29,11 @@ VERDICT_COLORS = {"concrete": "#009e73", "abstract": "#56b4e9", "global": "#e69f
 """Of Okabe and Ito's palette, which people with any color vision tell apart."""
 SEQUENTIAL = ("#440154", "#3b528b", "#21918c", "#5ec962", "#fde725")
 ORDINAL = ("#eff3ff", "#08306b")
+_HIGHEST, _HIGHEST_LARGE = 27.5, 44.0
+"""Rem: of a picture beside its neighbors, with the strip still in sight; and where many small patches need room."""
+_SMALL_PATCHES = 14  # in a row or column
+_SHOWN_PX = 500  # about how wide a picture is on the screen
+_LEGIBLE, _LEAST, _LARGEST = 9.0, 5.5, 14.0  # of words on patches, in such pixels
 _ALPHA = {"similarity": 0.55, "layer": 0.6, "judgement": 0.45}
 _FOLDER = Path(__file__).parent
 
@@ -35,7 +41,7 @@ _component = st.components.v2.component(
     "latentlens_patch_grid",
     html='<div class="grid"></div>',
     css=(_FOLDER / "patch_grid.css").read_text(encoding="utf-8"),
-    js=(_FOLDER / "patch_grid.js").read_text(encoding="utf-8"),
+    js="".join((_FOLDER / name).read_text(encoding="utf-8") for name in ("keys.js", "patch_grid.js")),
 )
 
 Row = Mapping[str, Any]
@@ -49,7 +55,7 @@ def patch_grid(data: dict[str, Any], key: str, picked: Callable[[int], None]) ->
         if isinstance(token, int):
             picked(token)
 
-    _component(key=key, data=data, on_picked_change=changed)
+    _component(key=key, data=[data], on_picked_change=changed)  # a list, as in small_pictures.py
 
 
 def grid_data(
@@ -78,14 +84,22 @@ def grid_data(
     inside = set(shown)
     patches = [_patch(row, paint) for row in rows if row["token_index"] in inside]
     apart = [{**_patch(row, paint), "label": _label(row, labels)} for row in rows if row["x0"] is None]
+    frame = extent(picture.width, picture.height, [patch["box"] for patch in patches])
+    large = _is_large(overlay, patches, frame)
+    if overlay == "words":
+        patches = [{**patch, "set": _set(patch, frame)} for patch in patches]
     content: dict[str, Any] = {
         "picture": picture.source,
         "width": picture.width,
         "height": picture.height,
+        "frame": frame,
+        "highest": _HIGHEST_LARGE if large or frame[3] - frame[1] > 1.6 * (frame[2] - frame[0]) else _HIGHEST,
+        "large": large,
         "label": label,
         "patches": patches,
         "apart": apart,
         "words": overlay == "words",
+        "dimmed": bool(more.get("hits")),
         "flowing": bool(more.get("flowing")),
         "legend": legend(overlay, rows, more.get("spotlight", ""), len(more.get("hits", ())), more.get("layers", ())),
     }
@@ -100,6 +114,26 @@ def _patch(row: Row, paint: Callable[[Row], tuple[str, bool]]) -> dict[str, Any]
     said = similarity_text(row)
     place = {"row": row["row"], "col": row["col"]} if box else {"row": None, "col": None}
     return {"id": row["token_index"], "box": box, **place, "word": word, "said": said, "fill": fill, "hit": hit}
+
+
+def _is_large(overlay: str, patches: Sequence[Row], frame: Box) -> bool:
+    """Whether the picture needs more room than its neighbors: for the words of many patches."""
+    if overlay != "words" or not patches:
+        return False
+    x0, y0, x1, y1 = patches[0]["box"]
+    return max((frame[2] - frame[0]) / (x1 - x0), (frame[3] - frame[1]) / (y1 - y0)) > _SMALL_PATCHES
+
+
+def _set(patch: Mapping[str, Any], frame: Box) -> dict[str, Any] | None:
+    """How the word of a patch is set on it, in pixels of the original."""
+    if not patch["word"]:
+        return None
+    scale = _SHOWN_PX / (frame[2] - frame[0])
+    x0, y0, x1, y1 = patch["box"]
+    high = (y1 - y0) * scale
+    letters = Letters(_LEGIBLE, _LEAST, min(_LARGEST, max(_LEGIBLE, high * 0.4)))  # short words do not shout
+    size, lines = word_lines(patch["word"], (x1 - x0) * scale, high, letters)
+    return {"size": round(size / scale, 2), "lines": lines}
 
 
 def _label(row: Row, labels: Mapping[int, str]) -> str:
@@ -127,7 +161,7 @@ def painter(
     if overlay == "judgement":
         return lambda row: (_faded(VERDICT_COLORS.get(row["verdict"] or "", ""), overlay), False)
     if overlay == "spotlight" and hits:
-        return lambda row: ("", True) if row["token_index"] in hits else ("rgba(8,10,14,.8)", False)
+        return lambda row: ("", True) if row["token_index"] in hits else ("#080a0ecc", False)
     return lambda row: ("", False)
 
 
@@ -152,14 +186,13 @@ def legend(overlay: str, rows: Sequence[Row], word: str, hits: int, known: Seque
         title = "The answers name what is there" if found else "This study has no judgements."
         return {"title": title, "entries": [(VERDICT_COLORS[verdict], verdict) for verdict in found]}
     if overlay == "spotlight":
-        text = (
-            f"{hits} patches have {clipped(word, 40)!r} among their answers" if word else "Type a word to find it here."
-        )
+        text = f"{hits} have {clipped(word, 40)!r} among their answers" if word else "Type a word to find it here."
         return {"title": text}
+    what = "patch" if any(row["x0"] is not None for row in rows) else "token"
     return {
-        "title": "The nearest word of every patch"
+        "title": f"The nearest word of every {what}"
         if overlay == "words"
-        else "Click a patch, or move with the arrow keys"
+        else f"Click a {what}, or move with the arrow keys"
     }
 
 

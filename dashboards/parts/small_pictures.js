@@ -23,7 +23,7 @@ function spotlight(svg, item) {
 function tile(item, open) {
   const button = document.createElement("button");
   button.type = "button";
-  button.setAttribute("aria-label", `${item.title}. ${item.note}`);
+  button.setAttribute("aria-label", `${item.title || item.text}. ${item.note}`);
   if (item.text === null) {
     const svg = drawn("svg", { viewBox: `0 0 ${item.width} ${item.height}`, "aria-hidden": "true" });
     if (item.picture) svg.append(drawn("image", { href: item.picture, width: item.width, height: item.height, preserveAspectRatio: "none" }));
@@ -37,7 +37,7 @@ function tile(item, open) {
   const note = document.createElement("div");
   note.className = "note";
   const title = document.createElement("b");
-  title.dir = "auto"; title.textContent = item.title;
+  title.dir = "auto"; title.textContent = item.title; title.hidden = !item.title;
   const more = document.createElement("span");
   more.dir = "auto"; more.textContent = item.note;
   note.append(title, more);
@@ -46,11 +46,12 @@ function tile(item, open) {
   return button;
 }
 
-export default function ({ data, parentElement, setTriggerValue }) {
+export default function ({ data: [data], parentElement, setTriggerValue }) {
   const root = parentElement.querySelector(".tiles");
   root.trigger = setTriggerValue;
   if (root.version === data.version) return;
   root.version = data.version;
   root.style.setProperty("--least", data.least);
   root.replaceChildren(...data.items.map((item) => tile(item, (id) => root.trigger("opened", id))));
+  moveAmong(root, null);
 }

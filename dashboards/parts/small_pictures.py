@@ -16,7 +16,7 @@ _component = st.components.v2.component(
     "latentlens_small_pictures",
     html='<div class="tiles"></div>',
     css=(_FOLDER / "small_pictures.css").read_text(encoding="utf-8"),
-    js=(_FOLDER / "small_pictures.js").read_text(encoding="utf-8"),
+    js="".join((_FOLDER / name).read_text(encoding="utf-8") for name in ("keys.js", "small_pictures.js")),
 )
 
 
@@ -45,4 +45,5 @@ def small_pictures(items: list[dict[str, Any]], key: str, opened: Callable[[str]
             opened(image)
 
     version = blake2b(repr(items).encode(), digest_size=8).hexdigest()
-    _component(key=key, data={"items": items, "version": version, "least": least}, on_opened_change=changed)
+    # In a list: what is in a dict, Streamlit compares with pandas' types, whose import takes half a second and 40 MB.
+    _component(key=key, data=[{"items": items, "version": version, "least": least}], on_opened_change=changed)

@@ -21,7 +21,7 @@ function answer(entry, open) {
   return button;
 }
 
-export default function ({ data, parentElement, setTriggerValue }) {
+export default function ({ data: [data], parentElement, setTriggerValue }) {
   const root = parentElement.querySelector(".strip");
   root.trigger = setTriggerValue;
   const text = JSON.stringify(data);
@@ -44,5 +44,6 @@ export default function ({ data, parentElement, setTriggerValue }) {
     table.append(line);
   }
   root.replaceChildren(table);
+  moveAmong(root, root.querySelector("button[aria-current='true']"));
   if (focused >= 0) root.querySelectorAll("button")[focused]?.focus({ preventScroll: true });
 }

@@ -17,7 +17,7 @@ _component = st.components.v2.component(
     "latentlens_strip",
     html='<div class="strip"></div>',
     css=(_FOLDER / "strip.css").read_text(encoding="utf-8"),
-    js=(_FOLDER / "strip.js").read_text(encoding="utf-8"),
+    js="".join((_FOLDER / name).read_text(encoding="utf-8") for name in ("keys.js", "strip.js")),
 )
 
 
@@ -29,7 +29,7 @@ def strip(data: dict[str, Any], key: str, opened: Callable[[str, int], None]) ->
         if isinstance(place, list | tuple) and len(place) == 2:
             opened(str(place[0]), int(place[1]))
 
-    _component(key=key, data=data, on_opened_change=changed)
+    _component(key=key, data=[data], on_opened_change=changed)  # a list, as in small_pictures.py
 
 
 def strip_data(

@@ -74,7 +74,8 @@ def _command(port: int) -> list[str]:
         "browser.gatherUsageStats": "false",
     }
     app = str(pages() / "app.py")
-    return [sys.executable, "-m", "streamlit", "run", app, *(f"--{name}={value}" for name, value in options.items())]
+    serve = [sys.executable, "-m", "latentlens_dag.commands.serving", "run", app]
+    return [*serve, *(f"--{name}={value}" for name, value in options.items())]
 
 
 def _absolute(source: str) -> str:

@@ -6,11 +6,12 @@ document and nothing else.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -147,14 +148,27 @@ def _watcher(project: Project, quiet: bool) -> Iterator[Watcher]:
         yield Watcher()
         return
     step_of = {key: unit.name for unit in project.units for key in unit.keys}
-    progress = Progress(sys.stderr, step_of, project.speeds)
+    with _own_stderr() as stream:
+        progress = Progress(stream, step_of, project.speeds)
+        try:
+            with steps_noted(progress):
+                yield progress
+        except Interrupted as error:
+            where = f"Interrupted in {progress.step}, after {progress.done} of {progress.total} parts."
+            told = where if progress.step else str(error)
+            raise Interrupted(f"{told} {GO_ON}", error.number) from error
+
+
+@contextmanager
+def _own_stderr() -> Iterator[TextIO]:
+    """The stderr of now. While a step runs, Dagster captures what is written there, and may lose the end of it."""
     try:
-        with steps_noted(progress):
-            yield progress
-    except Interrupted as error:
-        where = f"Interrupted in {progress.step}, after {progress.done} of {progress.total} parts."
-        told = where if progress.step else str(error)
-        raise Interrupted(f"{told} {GO_ON}", error.number) from error
+        copy = os.dup(sys.stderr.fileno())
+    except (OSError, ValueError):  # no file: a notebook, or a test
+        yield sys.stderr
+        return
+    with os.fdopen(copy, "w", encoding=sys.stderr.encoding, errors=sys.stderr.errors) as stream:
+        yield stream
 
 
 def _apart(as_json: bool) -> Any:

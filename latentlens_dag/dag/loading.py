@@ -113,8 +113,15 @@ def _wrong_values(error: ValidationError, folder: Path) -> str:
         path, _, place = ".".join(map(str, one["loc"])).partition(" at ")  # where Dagster knows it
         field = ".".join(part for part in path.split(".") if _FIELD.fullmatch(part) and part not in _NO_FIELDS)
         place = place or _holders(error.title, one, folder)
-        told.setdefault((field, place), f"`{field}: {one['input']}` of {place}: {one['msg']}.")
+        told.setdefault((field, place), f"`{field}: {one['input']}` of {place}: {one['msg']}.{_unquoted(one)}")
     return " ".join(told.values())
+
+
+def _unquoted(error: Any) -> str:
+    """The remedy for a text that YAML takes for something else."""
+    if error["type"] != "string_type" or not isinstance(error["input"], bool | int | float):
+        return ""
+    return " YAML reads yes, no, on and off as booleans and digits as numbers: put the text in quotes."
 
 
 def _holders(component: str, error: Any, folder: Path) -> str:

@@ -3,10 +3,9 @@
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import dagster as dg
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from latentlens_dag.dag import keys
@@ -23,7 +22,7 @@ from latentlens_dag.warehouse import Warehouse, write_parquet
 
 if TYPE_CHECKING:
     from latentlens_dag.model_checks import ModelCheck, ModelFacts
-    from latentlens_dag.reuse import Layer, StoredStates
+    from latentlens_dag.reuse import Layer, Seen, StoredStates
     from latentlens_dag.states import LanguageModel
 
 # Algorithms: raise one when the same input would give other bytes.
@@ -139,27 +138,26 @@ def token_states(parts: StudyParts) -> dg.AssetsDefinition:
     def visual(
         context: dg.AssetExecutionContext, warehouse: WarehouseResource
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
+        from latentlens_dag.models import chosen_dtype
         from latentlens_dag.studies import write_visual_layer
 
+        dtype = chosen_dtype(parts.model)
         batch, selected, paths = int(context.partition_key), context.selected_asset_keys, warehouse.paths
         write_study_shape(parts, paths)
         wanted: dict[Layer, dg.AssetKey] = {layer: key for layer, key in key_of.items() if key in selected}
         if connector_key in selected:
             wanted["connector"] = connector_key
-        if parts.of_texts:
-            seen = _texts_read(parts, paths, batch, wanted)
-        else:
-            seen = _images_read(parts, context, batch, wanted)
-        file_of = {"visual_tokens": paths.visual_tokens, "text_tokens": paths.text_tokens}
+        read = _texts_read if parts.of_texts else _images_read
+        seen = read(parts, context, batch, wanted, dtype)
         for name, key in table_keys.items():
             if key in selected:
-                out = file_of[name](parts.name, batch)
+                out = _tokens_path(name, parts, paths, batch)
                 write_parquet(seen.tables[name], out, TABLES[name])
                 yield written(out, key)
         tokens = seen.tables["visual_tokens"]
         for layer, key in wanted.items():
             out = _states_path(parts, paths, layer, batch)
-            facts = write_visual_layer(out, tokens, seen.states[layer])
+            facts = write_visual_layer(out, tokens, seen.states[layer], dtype)
             metadata = {"dagster/row_count": len(tokens), "mean_norm": facts.mean_norm, "forwarded": seen.forwarded}
             verdicts = [verdict("finite_states", key, facts.problems)]
             yield from checked(result(key, facts.content, metadata, [out], verdicts))
@@ -167,27 +165,39 @@ def token_states(parts: StudyParts) -> dg.AssetsDefinition:
     return visual
 
 
-class _Read(NamedTuple):
-    """A batch's tokens, in the tables of `token_tables`, and their states by layer."""
-
-    tables: dict[str, pa.Table]
-    states: "dict[Layer, Any]"
-    forwarded: int
-    """Images or texts that the model read."""
-
-
 def _images_read(
-    parts: StudyParts, context: dg.AssetExecutionContext, batch: int, wanted: Mapping["Layer", dg.AssetKey]
-) -> _Read:
+    parts: StudyParts,
+    context: dg.AssetExecutionContext,
+    batch: int,
+    wanted: Mapping["Layer", dg.AssetKey],
+    dtype: str,
+) -> "Seen":
     from latentlens_dag.models import load_vlm
     from latentlens_dag.reuse import visual_states_of
 
     paths = warehouse_of(context)
-    stored = _stored(parts, context, paths, batch, wanted)
+    stored = _stored(parts, context, paths, batch, wanted, dtype)
     files = _picture_files(parts, paths, batch)
     load = partial(load_vlm, parts.model)
-    seen = visual_states_of(load, parts.name, files, list(wanted), parts.prompt, stored)
-    return _Read({"visual_tokens": seen.tokens}, seen.states, seen.forwarded)
+    return visual_states_of(load, parts.name, files, list(wanted), parts.prompt, stored)
+
+
+def _texts_read(
+    parts: StudyParts,
+    context: dg.AssetExecutionContext,
+    batch: int,
+    wanted: Mapping["Layer", dg.AssetKey],
+    dtype: str,
+) -> "Seen":
+    from latentlens_dag.models import load_language_model
+    from latentlens_dag.reuse import text_states_of
+
+    paths = warehouse_of(context)
+    stored = _stored(parts, context, paths, batch, wanted, dtype)
+    texts = pq.read_table(paths.texts(parts.material.name, batch))
+    by_id = dict(zip(texts["text_id"].to_pylist(), texts["text"].to_pylist(), strict=True))
+    layers = [layer for layer in wanted if layer != "connector"]
+    return text_states_of(partial(load_language_model, parts.model), parts.name, by_id, layers, stored)
 
 
 def _stored(
@@ -196,37 +206,30 @@ def _stored(
     paths: Warehouse,
     batch: int,
     wanted: Mapping["Layer", dg.AssetKey],
+    dtype: str,
 ) -> "StoredStates":
-    """What of a batch was read before of the same model, prompt and algorithm, by the same versions of packages."""
+    """What of a batch was read before with the same model, prompt, algorithm and dtype, by the same packages."""
     from latentlens_dag.reuse import StoredStates
 
     if context.has_tag(FORCED):
         return StoredStates()
-    tokens = keys.study(parts.name, "visual_tokens")
     layers = {
         layer: _states_path(parts, paths, layer, batch)
         for layer, key in wanted.items()
         if may_take(context, key, parts.model_key)
     }
-    return StoredStates.read(
-        paths.visual_tokens(parts.name, batch) if may_take(context, tokens, parts.model_key) else None, layers
-    )
+    tables = {name: _tokens_path(name, parts, paths, batch) for name in parts.token_tables}
+    whole = all(may_take(context, keys.study(parts.name, name), parts.model_key) for name in tables)
+    return StoredStates.read(tables if whole else {}, layers, dtype)
+
+
+def _tokens_path(name: str, parts: StudyParts, paths: Warehouse, batch: int) -> Path:
+    of = {"visual_tokens": paths.visual_tokens, "text_tokens": paths.text_tokens}
+    return of[name](parts.name, batch)
 
 
 def _states_path(parts: StudyParts, paths: Warehouse, layer: "Layer", batch: int) -> Path:
     return paths.connector(parts.name, batch) if layer == "connector" else paths.visual(parts.name, layer, batch)
-
-
-def _texts_read(parts: StudyParts, paths: Warehouse, batch: int, wanted: Mapping["Layer", dg.AssetKey]) -> _Read:
-    from latentlens_dag.models import load_language_model
-    from latentlens_dag.studies import text_token_tables
-    from latentlens_dag.texts import text_states
-
-    texts = pq.read_table(paths.texts(parts.material.name, batch))
-    layers = [layer for layer in wanted if layer != "connector"]
-    seen = text_states(load_language_model(parts.model), texts["text"].to_pylist(), layers)
-    tokens = text_token_tables(parts.name, texts["text_id"].to_pylist(), seen.tokens)
-    return _Read(tokens._asdict(), {layer: states.numpy() for layer, states in seen.states.items()}, len(texts))
 
 
 def _picture_files(parts: StudyParts, paths: Warehouse, batch: int) -> list:

@@ -119,6 +119,7 @@ def layer_specs(
 
 
 def write_study_shape(parts: StudyParts, paths: Warehouse) -> None:
-    """Say which batches, layers and lenses the study now has, and whether it is of texts."""
+    """Say which batches, layers and lenses the study now has, whether it is judged, and whether it is of texts."""
     shape = {"parts": parts.batches, "visual_layers": parts.visual_layers, "lenses": sorted(parts.study.lenses)}
+    shape |= {"judged": parts.study.judge != "none"}
     write_json({**shape, **({"of": "texts"} if parts.of_texts else {})}, paths.shape("study", parts.name))

@@ -56,6 +56,10 @@ MISTAKES = {
         _edited("top_k: 3", "top_k: many"),
         r"`top_k: many` of Study tiny in \S*defs\.yaml: .*valid integer",
     ),
+    "a boolean of YAML for a name": (
+        _edited("{name: text,", "{name: off,"),
+        r"`name: False` of \S*defs\.yaml:\d+: .*valid string\. YAML reads yes, no, on and off as booleans .* quotes",
+    ),
     "no such choice": (
         _edited("contexts_per_token: 5", "contexts_per_token: 5, sampling: random"),
         r"`sampling: random` of Index words in \S*defs\.yaml: .*'smallest_hash' or 'first'",

@@ -9,6 +9,8 @@ from latentlens_dag.testing import tiny_llava, tiny_project
 from tests.hub_server import COMMIT, HubServer, Repo
 from tests.test_hub_models import UNWANTED, files_of
 
+from .conftest import build
+
 CLI = "from latentlens_dag.cli import main\nos.chdir(sys.argv.pop(1))\nmain()"
 OTHER = "f" * 40
 MODEL = f"{{hub: user/vlm, revision: {COMMIT}}}"
@@ -54,8 +56,7 @@ def _answers(project: Path, home: str) -> dict[str, bytes]:
 def test_a_study_of_a_model_of_the_hub_is_that_of_its_folder_and_asks_the_hub_only_once(
     hub: HubServer, project: Path
 ) -> None:
-    _run(hub, project, "build", "--home", str(project / "local"))
-    assert not hub.requests
+    build(project, project / "local")
     _declare(project, ("{path: model}", MODEL))
     _run(hub, project, "plan")
     assert not hub.requests

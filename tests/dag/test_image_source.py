@@ -11,6 +11,8 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.testing import tiny_project
 from tests.hub_server import COMMIT, HubServer, Repo
 
+from .conftest import build
+
 CLI = "from latentlens_dag.cli import main\nos.chdir(sys.argv.pop(1))\nmain()"
 PARQUET = "{parquet: pictures.parquet, column: image}"
 HUB = f"{{hub: user/pictures, split: train, column: image, revision: {COMMIT}}}"
@@ -46,10 +48,10 @@ def _results(home: Path) -> dict[str, bytes]:
 
 
 def test_a_study_of_a_table_of_pictures_is_that_of_a_folder_with_the_same_files(project: Path) -> None:
-    hub, only = HubServer(), ["--select", "images", "--select", "study/tiny/logitlens"]
-    _run(hub, project, "build", *only, "--home", str(project / "a"))
+    only = ["images", "study/tiny/logitlens"]
+    build(project, project / "a", only)
     _declare(project, PARQUET)
-    _run(hub, project, "build", *only, "--home", str(project / "b"))
+    build(project, project / "b", only)
     whole = _results(project / "a")
     assert len(whole) == 10 and "images/pictures/batch_01.parquet" in whole
     assert _results(project / "b") == whole

@@ -27,7 +27,7 @@ def test_a_table_says_which_run_and_which_versions_made_it(
     said = json.loads(tables.provenance_of(table))
     assert said["index"] == "words"
     assert len(said["run"]) == 36
-    assert set(said["versions"]) == {"latentlens-dag", "torch", "transformers", "pylance"}
+    assert set(said["versions"]) - {"torchvision"} == {"latentlens-dag", "torch", "transformers", "pylance", "pillow"}
     assert approximate.read_approximate(table) is None  # a small table needs none
 
 

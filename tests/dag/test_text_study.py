@@ -22,6 +22,7 @@ from latentlens_dag.queries import open_dataset
 from latentlens_dag.release_manifest import MANIFEST, read_manifest
 from latentlens_dag.tables import read_states
 from latentlens_dag.testing import SENTENCES, tiny_llava, tiny_tokenizer
+from latentlens_dag.texts import TextStates, text_states
 from tests.family_studies import check_answers, study_of
 from tests.test_language_families import tiny_language_model
 
@@ -29,6 +30,7 @@ from .conftest import build, opened
 
 Copy = Callable[[Path], Path]
 TEXTS = [*SENTENCES[:3], "An elephant sleeps near a boat.", "The dog reads."]
+ORDER = ["image_id", "token_index"]
 DEFS = """\
 type: latentlens_dag.dag.components.Corpus
 attributes: {name: text, source: {lines: corpus.txt}, shards: 1}
@@ -184,6 +186,24 @@ def test_a_second_build_runs_nothing_and_texts_in_another_order_or_twice_run_not
     assert visual == {f"{int(text_id('One more.')[8:], 16) % 2:02d}"}
 
 
+def test_a_text_that_is_added_is_the_only_one_read_and_all_are_as_if_read_at_once(
+    project: Path, copy_of: Copy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed, read = copy_of(project), []
+
+    def counted(model: Any, texts: list[str], layers: list[int]) -> TextStates:
+        read.extend(texts)
+        return text_states(model, texts, layers)
+
+    monkeypatch.setattr("latentlens_dag.texts.text_states", counted)
+    new = "A small boat waits for the elephant."
+    (changed / "assets/tiny/texts.txt").write_text("\n".join([new, *TEXTS[1:]]))
+    build(changed)
+    assert read == [new]
+    monkeypatch.setattr(f"{__name__}.TEXTS", [new, *TEXTS[1:]])
+    _check_stored_states(changed, pl.read_parquet(study_of(changed) / "text_tokens" / "*.parquet").sort(ORDER))
+
+
 def test_a_stored_token_is_asked_about_by_the_search_command(
     project: Path, tokens: pl.DataFrame, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -309,7 +329,7 @@ def test_a_study_of_images_has_the_versions_that_it_had_before_there_were_texts(
             if key.path[0] == "study" and key.path[-1] not in ("V01", "V02")
         }
     assert found == {
-        "catalog": "2-21375aae76ee47e9",
+        "catalog": "3-21375aae76ee47e9",
         "diversity": "1-ee705ae998005e67",
         "embeddinglens/V00": "1-037f8689bdd5393e",
         "interpretability": "1-ee705ae998005e67",

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from latentlens_dag.release_reading import read_release
 from tests.dashboards.conftest import HOSTILE, MARKED
+from tests.released import ABOUT, stage, write_warehouse
 from tests.small_dataset import image_id
 
 APP = Path(__file__).parents[2] / "dashboards" / "app.py"
@@ -71,3 +77,47 @@ def test_sql_runs_and_what_it_may_not_do_is_one_message(app: AppTest) -> None:
     app.text_area[0].set_value("COPY images TO '/tmp/x.csv'")
     app.button[0].click().run()
     assert "read-only" in app.error[0].value and not app.exception
+
+
+def test_about_says_licence_origin_and_how_to_load_a_release(
+    app: AppTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = write_warehouse(tmp_path / "warehouse", images=1, batches=1)
+    stage(house, about=replace(ABOUT, image_license="<b>mine</b>"))
+    monkeypatch.setenv("LATENTLENS_BROWSE", str(house.release("small")))
+    shown = _html(_opened(app, "about"))
+    assert "&lt;b&gt;mine&lt;/b&gt;" in shown and "<b>mine" not in shown and "apache-2.0" in shown
+    assert "What is this?" in shown and "64 sentences" in shown
+    assert any("open_dataset" in code.value and str(house.release("small")) in code.value for code in app.code)
+
+
+def test_about_a_release_of_the_hub_says_its_repository_and_the_lines_of_its_card(
+    app: AppTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = write_warehouse(tmp_path / "warehouse", images=1, batches=1)
+    stage(house)
+    folder = house.release("small").rename(tmp_path / ("c" * 40))
+    monkeypatch.setattr("latentlens_dag.pull.pulled_release", lambda repo, revision: read_release(folder, repo))
+    monkeypatch.setenv("LATENTLENS_BROWSE", "user/small@v1.0.0")
+    shown = _opened(app, "about")
+    assert f"user/small at commit {'c' * 40}" in _html(shown)
+    code = [one.value for one in shown.code]
+    assert code[0] == "latentlens-dag pull user/small@v1.0.0"
+    assert any("open_dataset('user/small@v1.0.0')" in one for one in code)
+    assert any('load_dataset("user/small", split="train")' in one for one in code)
+    assert [tab.label for tab in shown.tabs][:3] == ["LatentLens DAG", "datasets", "datasets, streaming"]
+
+
+def test_the_first_page_needs_no_pandas(home: Path) -> None:
+    """Its import takes half a second and 40 MB; Streamlit looks for its types in whatever is in a dict."""
+    code = (
+        "import sys; from streamlit.testing.v1 import AppTest\n"
+        f"app = AppTest.from_file({str(APP)!r}, default_timeout=30)\n"
+        f"for image in ('', {image_id('dog')!r}):\n    app.query_params['image'] = image\n    app.run()\n"
+        "    told = any('same patch' in one.value for one in app.markdown)\n"
+        "    print(bool(app.exception), 'pandas' in sys.modules, told)"
+    )
+    paths = f"{APP.parent}{os.pathsep}{APP.parents[1]}"
+    environment = {**os.environ, "LATENTLENS_BROWSE": str(home), "PYTHONPATH": paths}
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert run.stdout.splitlines() == ["False False False", "False False True"]
