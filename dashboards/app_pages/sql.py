@@ -30,23 +30,27 @@ def sql_page(data: Library) -> None:
     name = address.choice("Query", "query", (OWN, *known), OWN, wide=True)
     with st.form("sql", border=False):
         text, values = (_own(), {}) if name == OWN else (name, _parameters(known[name]))
-        asked = st.form_submit_button("Run", type="primary")
+        st.form_submit_button("Run", type="primary", on_click=_asked, args=[None if name == OWN else known[name]])
     if name != OWN:
         with st.expander("Its SQL"):
             st.code(known[name].sql, language="sql")
-    if asked:
-        given = {f"p_{key}": value for key, value in values.items()}
-        address.go(**given, sql=text if name == OWN else None)
-        st.rerun()  # the fields are those of the address, so they are drawn anew
     needed = [parameter.name for parameter in known[name].parameters if parameter.required] if name != OWN else []
     if address.here("sql") if name == OWN else all(values[parameter] for parameter in needed):
         show(data, text, {key: value for key, value in values.items() if value})
 
 
+def _asked(query: NamedQuery | None) -> None:
+    """Put what is typed into the address, which is what is run."""
+    if query is None:
+        address.go(sql=st.session_state["sql-text"])
+    else:
+        address.go(**{f"p_{one.name}": st.session_state[f"sql-{query.name}-{one.name}"] for one in query.parameters})
+
+
 def _own() -> str:
-    """The text as the address has it, or as a person has changed it since."""
-    said = address.here("sql", BEGIN) or BEGIN
-    return st.text_area("SQL", said, key=f"sql-{said}", height=160, help="One SELECT; see About for the tables.")
+    key = "sql-text"
+    _as_in_address(key, address.here("sql", BEGIN) or BEGIN)
+    return st.text_area("SQL", key=key, height=160, help="One SELECT; see About for the tables.")
 
 
 def _parameters(query: NamedQuery) -> dict[str, str]:
@@ -54,10 +58,16 @@ def _parameters(query: NamedQuery) -> dict[str, str]:
     values = {}
     with st.container(horizontal=True):
         for one in query.parameters:
-            said = address.here(f"p_{one.name}", one.default or "") or ""
-            key = f"sql-{query.name}-{one.name}-{said}"
-            values[one.name] = st.text_input(one.name, said, help=one.description, key=key, width=200)
+            key = f"sql-{query.name}-{one.name}"
+            _as_in_address(key, address.here(f"p_{one.name}", one.default) or "")
+            values[one.name] = st.text_input(one.name, help=one.description, key=key, width=200)
     return values
+
+
+def _as_in_address(key: str, said: str) -> None:
+    """Write into a field what the address says, where it says something new: what is typed and not run yet stays."""
+    if key not in st.session_state or st.session_state.get(f"{key}-in-address") != said:
+        st.session_state[key] = st.session_state[f"{key}-in-address"] = said
 
 
 def show(data: Library, text: str, values: dict[str, str]) -> None:
