@@ -8,9 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import streamlit as st
-from parts.names import plain
-
-from latentlens_dag.errors import UserError
+from parts.told import told
 
 HERE = Path(__file__).parent
 PAGES = {
@@ -33,8 +31,5 @@ page = st.navigation(
     ],
     position="top",
 )
-try:
+with told():
     page.run()
-except UserError as error:
-    st.error(plain(str(error)))
-    st.caption("If files were moved or a build is running, reload this page when it is done.")

@@ -17,13 +17,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.human import judging_folder
+from latentlens_dag.identity import combined
+from latentlens_dag.local_catalog import made_catalogs
 from latentlens_dag.manifest import Manifest
 from latentlens_dag.queries import Dataset, Value, open_dataset
+from latentlens_dag.release_manifest import MANIFEST
+from latentlens_dag.release_reading import is_release
+from latentlens_dag.sandbox import Limits
 from latentlens_dag.warehouse import Warehouse
 
 if TYPE_CHECKING:
     import polars as pl
 
+MEMORY_MB = 700
+"""What all queries of a library may take together, whatever the machine has; more of it is spilled to disk."""
+_LEAST_MB = 150
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _REMEMBERED = 400
 
@@ -63,9 +71,19 @@ class Library:
         self.texts = lru_cache(_REMEMBERED)(self._texts)
         self.token_texts = lru_cache(_REMEMBERED)(self._token_texts)
 
+    @property
+    def place(self) -> str:
+        """What `open_dataset` opens as this machine has it now: of a release of the Hub, its folder."""
+        return str(self.whole.folder or self.source)
+
     def dataset(self, study: str) -> Dataset:
         """Where the study is read."""
         return self.catalogs.get(study, self.whole)
+
+    def read_from(self, study: str) -> str:
+        """What the study is read from: a catalog or Parquet."""
+        found = self.dataset(study).sql("FROM duckdb_databases() WHERE database_name = 'dataset'").fetchall()
+        return "catalog" if found else "Parquet"
 
     def _ask(self, study: str, query: str, /, **params: Value) -> pl.DataFrame:
         """A named query about one study; hashable parameters only, since answers are remembered."""
@@ -80,7 +98,7 @@ class Library:
         return dict(sorted(found.items()))
 
     def _others(self) -> list[Dataset]:
-        names = {name for (name,) in self.whole.sql("SELECT DISTINCT study FROM visual_tokens").fetchall()}
+        names = set(self.whole.collect("SELECT DISTINCT study FROM visual_tokens")["study"])
         return [self.whole] if names - set(self.catalogs) else []
 
     def _pictures(self, study: str, image_ids: tuple[str, ...]) -> dict[str, Picture]:
@@ -144,33 +162,40 @@ def open_library(source: str | Path) -> Library:
     Raises:
         UserError: if there is nothing to read.
     """
-    whole = open_dataset(source)
     path = Path(source)
     root = path / "warehouse" if (path / "warehouse").is_dir() else path
+    files = sorted(Warehouse(root).catalog("x").parent.parent.glob("*/" + Warehouse(root).catalog("x").name))
+    limits = Limits(max(MEMORY_MB // (1 + len(files)), _LEAST_MB))
+    whole = open_dataset(source, limits)
     catalogs: dict[str, Dataset] = {}
-    for file in sorted(Warehouse(root).catalog("x").parent.parent.glob("*/" + Warehouse(root).catalog("x").name)):
+    for file in files:
         try:
-            catalogs[file.parent.name] = open_dataset(file)
+            catalogs[file.parent.name] = open_dataset(file, limits)
         except UserError:  # being replaced, or cut short: the views over Parquet say the same, more slowly
             continue
     return Library(str(source), whole, catalogs)
 
 
-def stamp(source: str | Path) -> tuple[tuple[str, int, int], ...]:
-    """What changes when a build writes: path, size and time in ns of what would be opened."""
+def stamp(source: str | Path) -> str:
+    """What changes when a build writes, or the catalog of a release is made: a hash of paths, sizes and times."""
     path = Path(source)
     root = path / "warehouse" if (path / "warehouse").is_dir() else path
-    files = [path] if path.is_file() else [*root.glob("study/*/*"), *root.glob("manifest.json")]
     people = judging_folder(path)
     # Which files there are: what comes into one is seen at once.
     found = [(str(file), 0, 0) for file in (people.files() if people else ())]
+    if path.is_file():
+        files = [path]
+    elif is_release(path) or not path.exists():
+        files = [path / MANIFEST, *made_catalogs()]
+    else:
+        files = [*root.glob("*/*/[!.]*.*"), *root.glob("study/**/[!.]*.parquet")]
     for file in sorted(files):
         try:
             facts = file.stat()
         except OSError:
             continue
         found.append((str(file), facts.st_size, facts.st_mtime_ns))
-    return tuple(found)
+    return combined(found)
 
 
 class View(NamedTuple):

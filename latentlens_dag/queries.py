@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from threading import Timer
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -24,9 +23,10 @@ import duckdb
 from latentlens_dag.catalog import write_catalog
 from latentlens_dag.errors import UserError
 from latentlens_dag.human import FOLDER, judging_folder
+from latentlens_dag.local_catalog import made_catalog
 from latentlens_dag.release_manifest import release_name
 from latentlens_dag.release_reading import ReleaseTables, is_release, read_release
-from latentlens_dag.sandbox import first_line, mounted, one_select, open_file, open_folder
+from latentlens_dag.sandbox import NO_LIMITS, Limits, first_line, mounted, one_select, open_file, open_folder
 from latentlens_dag.schema import TABLES
 from latentlens_dag.views import IDENTITY, existing, human_view, identifier, literal, sets_of, table_patterns, view_sql
 from latentlens_dag.warehouse import Warehouse
@@ -70,16 +70,18 @@ class Dataset:
         self,
         connection: duckdb.DuckDBPyConnection,
         files: Mapping[str, list[Path]],
-        spill: tempfile.TemporaryDirectory[str],
+        spill: tempfile.TemporaryDirectory[str] | None,
         release: ReleaseTables | None = None,
     ) -> None:
-        """Take a locked connection, the files of tables that are nothing but files, and the folder to spill to."""
+        """Take a locked connection, the files of tables that are nothing but files, and where it spills to."""
         self._connection = connection
         self._files = files
         self._spill = spill  # removed with the dataset
         self._missing = {} if release is None else release.missing
         self.release = None if release is None else release.manifest
         """What a release says of itself; None for what is none."""
+        self.release_tables = release
+        """A release as it lies on this machine; None for what is none."""
         self.folder = None if release is None else release.folder
         """Where a release lies."""
 
@@ -97,7 +99,7 @@ class Dataset:
         Raises:
             UserError: if it is not SQL, does more than read, touches a file, or names what does not exist.
         """
-        cursor = self._cursor()
+        cursor = self._connection.cursor()
         try:
             one_select(cursor, query)
             return cursor.sql(query, params=params) if params else cursor.sql(query)
@@ -165,43 +167,11 @@ class Dataset:
             raise UserError(self._told(error, text)) from error
         return found
 
-    def collect_within(self, text: str, seconds: float, rows: int, /, **params: Value) -> pl.DataFrame:
-        """As `collect`, for SQL of people who did not write this program: stopped in time, and cut.
-
-        Args:
-            text: a named query or SQL.
-            seconds: after how long it is stopped.
-            rows: the most rows to give; one more is read than is shown by who wants to say that there are more.
-            params: what is bound.
-
-        Raises:
-            UserError: as `collect`, and where it was stopped.
-        """
-        limited = _OneCursor(self._connection.cursor(), self._files, self._spill)
-        timer = Timer(seconds, limited.stop)
-        timer.start()
-        try:
-            found: pl.DataFrame = limited.query(text, **params).limit(rows).pl()
-        except (duckdb.Error, UserError) as error:
-            if limited.stopped:
-                raise UserError(
-                    f"The query was stopped after {seconds:g} s. Narrow it down: one image, one layer, one lens, or a "
-                    "condition on a join."
-                ) from error
-            if isinstance(error, UserError):
-                raise
-            raise UserError(f"{first_line(error)} (in: {' '.join(text.split())[:200]})") from error
-        finally:
-            timer.cancel()
-        return found
-
-    def _cursor(self) -> duckdb.DuckDBPyConnection:
-        return self._connection.cursor()
-
     def close(self) -> None:
         """Close the connection; relations made from it are of no use afterwards."""
         self._connection.close()
-        self._spill.cleanup()
+        if self._spill is not None:
+            self._spill.cleanup()
 
     def __enter__(self) -> Dataset:
         """The dataset itself."""
@@ -214,11 +184,14 @@ class Dataset:
         self.close()
 
     def _told(self, error: duckdb.Error, query: str) -> str:
-        """A mistake in a query; that a table is missing, where it is in the release and not here."""
+        """A mistake in a query; that a table is in the release and not here; that a file is no longer here."""
+        if gone := re.search(r"No such file or directory: '(.*)'", str(error)):
+            return f"{gone[1]} is gone since this was opened: it was moved, or a build replaces it. Open this anew."
         asked = re.search(r"Table with name (\w+) does not exist", str(error))
         if asked and (missing := self._missing.get(asked[1].lower())):
             return missing
-        return f"{first_line(error)} (in: {' '.join(query.split())[:200]})"
+        code = " ".join(line.strip() for line in query.splitlines() if not line.startswith("--"))
+        return f"{first_line(error)} (in: {' '.join(code.split())[:200]})"
 
     def _pivoted(self, query: NamedQuery, values: Mapping[str, Value]) -> str:
         """The query as a matrix. DuckDB finds the columns of a PIVOT itself, but not where values are bound."""
@@ -230,27 +203,14 @@ class Dataset:
         return f"FROM (PIVOT ({query.sql}\n) ON {column} IN ({members}) USING first({cell})) ORDER BY ALL"
 
 
-class _OneCursor(Dataset):
-    """A dataset whose queries all run on one cursor, so that they can be stopped without stopping anybody else's."""
-
-    stopped = False
-
-    def stop(self) -> None:
-        """End the query that runs; those that follow fail."""
-        self.stopped = True
-        self._connection.interrupt()
-
-    def _cursor(self) -> duckdb.DuckDBPyConnection:
-        return self._connection
-
-
-def open_dataset(source: str | Path | Warehouse) -> Dataset:
+def open_dataset(source: str | Path | Warehouse, limits: Limits = NO_LIMITS) -> Dataset:
     """Open a dataset for reading.
 
     Args:
         source: a warehouse, a home (which has the folder `warehouse/`), a catalog.duckdb file, the folder of a release,
             or the name of one on the Hugging Face Hub, as `user/name` or `user/name@v1.0.0`. What of it is not here
             yet is downloaded, unless some of its tables were pulled before: then these are opened.
+        limits: what its queries may take together.
 
     Raises:
         UserError: if it is none of these, or a release is refused or cannot be downloaded.
@@ -259,12 +219,12 @@ def open_dataset(source: str | Path | Warehouse) -> Dataset:
     if isinstance(source, str) and not path.exists() and (asked := release_name(source)):
         from latentlens_dag.pull import pulled_release
 
-        return _open_release(pulled_release(*asked))
+        return _open_release(pulled_release(*asked), limits)
     if not isinstance(source, Warehouse) and is_release(path):
-        return _open_release(read_release(path, "user/name"))
-    spill = tempfile.TemporaryDirectory(prefix="latentlens-sql-", ignore_cleanup_errors=True)
+        return _open_release(read_release(path, "user/name"), limits)
+    spill = _spill_folder(limits)
     if path.is_file():
-        return Dataset(open_file(path, Path(spill.name)), {}, spill)
+        return Dataset(open_file(path, _place(spill), limits), {}, spill)
     root = path if isinstance(source, Warehouse) else _warehouse_root(path)
     people = judging_folder(path)
     files = {table: existing(root, found) for table, found in table_patterns().items()}
@@ -273,19 +233,34 @@ def open_dataset(source: str | Path | Warehouse) -> Dataset:
         table: view_sql(table, [mounted(root, file) for file in files[table]], table in several) for table in TABLES
     }
     plain = {table: found for table, found in files.items() if table not in several}
-    if people is None:
-        return Dataset(open_folder(root, views, Path(spill.name)), plain, spill)
-    views["human_judgements"] = human_view([mounted(people.root, file, FOLDER) for file in people.files()])
-    return Dataset(open_folder(root, views, Path(spill.name), beside={FOLDER: people.root}), plain, spill)
+    listed = {file.relative_to(root).as_posix() for found in files.values() for file in found}
+    beside = {} if people is None else {FOLDER: people.root}
+    if people is not None:
+        views["human_judgements"] = human_view([mounted(people.root, file, FOLDER) for file in people.files()])
+    return Dataset(open_folder(root, views, _place(spill), listed, limits, beside), plain, spill)
 
 
-def _open_release(release: ReleaseTables) -> Dataset:
-    spill = tempfile.TemporaryDirectory(prefix="latentlens-sql-", ignore_cleanup_errors=True)
+def _open_release(release: ReleaseTables, limits: Limits) -> Dataset:
+    """Through its catalog where one was made on this machine."""
+    spill = _spill_folder(limits)
+    if catalog := made_catalog(release):
+        return Dataset(open_file(catalog, _place(spill), limits), release.files, spill, release)
     try:
-        connection = open_folder(release.folder, release.views, Path(spill.name), release.listed)
+        connection = open_folder(release.folder, release.views, _place(spill), release.listed, limits)
     except duckdb.Error as error:
         raise UserError(f"Release {release.manifest.name} cannot be read: {first_line(error)}") from error
     return Dataset(connection, release.files, spill, release)
+
+
+def _spill_folder(limits: Limits) -> tempfile.TemporaryDirectory[str] | None:
+    """A folder for what does not fit into memory, where it may be spilled."""
+    if not limits.spill:
+        return None
+    return tempfile.TemporaryDirectory(prefix="latentlens-sql-", ignore_cleanup_errors=True)
+
+
+def _place(folder: tempfile.TemporaryDirectory[str] | None) -> Path | None:
+    return None if folder is None else Path(folder.name)
 
 
 def is_empty(warehouse: Warehouse) -> bool:

@@ -16,6 +16,7 @@ import glob
 import io
 import os
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import get_ident
@@ -28,6 +29,20 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.views import create_views, identifier, literal
 
 PROTOCOL = "warehouse"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the queries of one connection may take together; None is DuckDB's own choice."""
+
+    memory_mb: int | None = None
+    """Of 10^6 bytes; values that one function makes (`repeat`) are not counted."""
+    threads: int | None = None
+    spill: bool = True
+    """Whether what does not fit into memory goes to disk, or is an error."""
+
+
+NO_LIMITS = Limits()
 
 
 class SharedFile(io.RawIOBase):
@@ -82,13 +97,15 @@ class ReadOnlyFolder(AbstractFileSystem):  # type: ignore[misc]
     def __init__(self, root: Path, listed: Collection[str] | None = None, protocol: str = PROTOCOL) -> None:
         """Mount the folder; links inside it may lead out of it, as in a cache of the Hub.
 
-        With `listed`, relative paths without anything that a pattern could mean, only these files are there.
+        With `listed`, relative paths, only these files are there.
         """
         super().__init__()
         self.protocol = protocol
         self._mount = f"{protocol}://"
         self._folder = Path(os.path.normpath(root.absolute()))
-        self._listed = None if listed is None else frozenset(listed)
+        # By the names that SQL has for them (`mounted`): to try a thousand files as patterns takes seconds.
+        self._listed = None if listed is None else {glob.escape(file): file for file in listed}
+        self._allowed = None if listed is None else frozenset(listed)
 
     def open(self, path: str, mode: str = "rb", **_: Any) -> SharedFile:
         """Open a file; any mode but reading is refused."""
@@ -100,8 +117,9 @@ class ReadOnlyFolder(AbstractFileSystem):  # type: ignore[misc]
         """The files that match, in order of their paths."""
         if self._listed is not None:
             wanted = path.removeprefix(self._mount)
-            one = wanted in self._listed
-            return [self._mount + file for file in ([wanted] if one else fnmatch.filter(sorted(self._listed), wanted))]
+            one = self._listed.get(wanted)
+            known = [one] if one else fnmatch.filter(sorted(self._listed.values()), wanted)
+            return [self._mount + file for file in known]
         pattern = self._local(path).relative_to(self._folder).as_posix()
         return [
             self._mount + found.relative_to(self._folder).as_posix() for found in sorted(self._folder.glob(pattern))
@@ -122,8 +140,8 @@ class ReadOnlyFolder(AbstractFileSystem):  # type: ignore[misc]
         local = Path(os.path.normpath(self._folder / str(path).removeprefix(self._mount).lstrip("/")))
         if not local.is_relative_to(self._folder):
             raise PermissionError(f"{path} lies outside the dataset.")
-        if self._listed is not None and local.relative_to(self._folder).as_posix() not in self._listed:
-            raise PermissionError(f"{path} is no file of this release's tables.")
+        if self._allowed is not None and local.relative_to(self._folder).as_posix() not in self._allowed:
+            raise PermissionError(f"{path} is no file of this dataset's tables.")
         return local
 
 
@@ -135,8 +153,9 @@ def mounted(root: Path, file: Path, protocol: str = PROTOCOL) -> str:
 def open_folder(
     root: Path,
     views: Mapping[str, str],
-    spill: Path,
+    spill: Path | None,
     listed: Collection[str] | None = None,
+    limits: Limits = NO_LIMITS,
     beside: Mapping[str, Path] | None = None,
 ) -> duckdb.DuckDBPyConnection:
     """An in-memory connection with views over the Parquet of a folder, locked.
@@ -144,8 +163,10 @@ def open_folder(
     Args:
         root: the folder, seen by SQL as warehouse://.
         views: name and SELECT of each view, over paths of warehouse://.
-        spill: a folder of the caller's for what does not fit into memory; SQL may read and write there.
+        spill: a folder of the caller's for what does not fit into memory, which is an error without one; SQL may read
+            and write there.
         listed: the files of the folder that SQL may read, relative to it; all of them by default.
+        limits: what its queries may take.
         beside: more folders that it may read, by what stands before :// in their paths.
     """
     connection = duckdb.connect()
@@ -156,10 +177,10 @@ def open_folder(
     connection.execute(f"SET allowed_directories = [{', '.join(literal(f'{name}://') for name in folders)}]")
     for statement in create_views(views):
         connection.execute(statement)
-    return _locked(connection, spill)
+    return _locked(connection, spill, limits)
 
 
-def open_file(path: Path, spill: Path) -> duckdb.DuckDBPyConnection:
+def open_file(path: Path, spill: Path | None, limits: Limits = NO_LIMITS) -> duckdb.DuckDBPyConnection:
     """A read-only connection to a .duckdb file, locked: its SQL reads that file and no other.
 
     It is attached to a database of its own: `duckdb.connect(path)` gives all connections of a process to one path the
@@ -175,11 +196,15 @@ def open_file(path: Path, spill: Path) -> duckdb.DuckDBPyConnection:
     except duckdb.Error as error:
         connection.close()
         raise UserError(f"{path} cannot be opened as a DuckDB file: {first_line(error)}") from error
-    return _locked(connection, spill)
+    return _locked(connection, spill, limits)
 
 
-def _locked(connection: duckdb.DuckDBPyConnection, spill: Path) -> duckdb.DuckDBPyConnection:
-    connection.execute(f"SET temp_directory = '{str(spill).replace(chr(39), chr(39) * 2)}'")
+def _locked(connection: duckdb.DuckDBPyConnection, spill: Path | None, limits: Limits) -> duckdb.DuckDBPyConnection:
+    connection.execute(f"SET temp_directory = {literal(str(spill or ''))}")
+    if limits.memory_mb is not None:
+        connection.execute(f"SET memory_limit = '{limits.memory_mb}MB'")
+    if limits.threads is not None:
+        connection.execute(f"SET threads = {limits.threads}")
     for setting in ("autoinstall_known_extensions", "autoload_known_extensions", "enable_external_access"):
         connection.execute(f"SET {setting} = false")
     connection.execute("SET lock_configuration = true")
@@ -196,7 +221,10 @@ def one_select(cursor: duckdb.DuckDBPyConnection, query: str) -> None:
     statements = cursor.extract_statements(query)
     if len(statements) != 1:
         raise UserError(f"Give one statement at a time, not {len(statements)}: {query.strip()[:200]!r}.")
-    kind = statements[0].type.name
+    try:
+        kind = statements[0].type.name
+    except ValueError:  # a kind that DuckDB's own list for Python lacks, like UPDATE EXTENSIONS
+        kind = "This"
     if kind == "MULTI":
         raise UserError("Spell out the columns of a PIVOT, as in `PIVOT t ON visual_layer IN (0, 8) USING count(*)`.")
     if kind != "SELECT":

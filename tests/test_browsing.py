@@ -21,7 +21,6 @@ from latentlens_dag.browsing import (
 from latentlens_dag.catalog import write_catalog
 from latentlens_dag.commands.browsing import browse, pages
 from latentlens_dag.errors import UserError
-from latentlens_dag.queries import open_dataset
 from tests.small_dataset import AWKWARD, SIDE, image_id, region, write_warehouse
 
 
@@ -117,18 +116,6 @@ def test_objects_come_before_backgrounds_and_what_covers_more_before_what_covers
         region("i", name, "object", [name], [], x0=0, y0=0, x1=side, y1=side) for name, side in (("a", 2), ("b", 9))
     )
     assert [one["name"] for one in regions_at([ground, small, large], (0, 0, 16, 16), SIDE)] == ["b", "a", "grass"]
-
-
-def test_a_query_that_runs_away_is_stopped_and_others_go_on(home: Path) -> None:
-    dataset = open_dataset(home)
-    with pytest.raises(UserError, match=r"stopped after 0.3 s"):
-        dataset.collect_within(
-            "SELECT count(*) FROM range(10000000) a, range(10000000) b WHERE hash(a.range, b.range) = 1", 0.3, 10
-        )
-    assert dataset.collect_within("FROM range(1000)", 5, 7).height == 7
-    assert dataset.collect_within("studies", 5, 7)["study"].to_list() == [AWKWARD, "one"]
-    with pytest.raises(UserError, match="read-only"):
-        dataset.collect_within("CREATE TABLE x AS SELECT 1", 5, 7)
 
 
 def test_what_cannot_be_opened_is_told_before_a_server_starts(tmp_path: Path) -> None:

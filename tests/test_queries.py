@@ -129,6 +129,43 @@ REFUSED = {
     "FROM read_text('warehouse://../../secret.txt')": "outside the dataset|Permission",
     "FROM read_text('warehouse://study/../../../secret.txt')": "outside the dataset|Permission",
     "FROM glob('/etc/*')": "Permission",
+    "FROM glob('**')": "Permission",
+    "FROM read_csv('{file}')": "Permission",
+    "FROM read_json('{file}')": "Permission",
+    "FROM read_blob('{file}')": "Permission",
+    "FROM sniff_csv('{file}')": "Permission",
+    "FROM '{table}'": "Permission",
+    "FROM read_parquet('{table}')": "Permission",
+    "FROM parquet_metadata('{table}')": "Permission",
+    "FROM query_table('{table}')": "Permission",
+    "FROM query('COPY (SELECT 1) TO ''{nested}''')": "single SELECT",
+    "FROM read_duckdb('{outside}')": "Permission",
+    "FROM 'https://example.com/x.parquet'": "Permission",
+    "FROM read_csv('http://127.0.0.1:9/x.csv')": "Permission",
+    "FROM read_parquet('s3://bucket/x.parquet')": "Permission",
+    "FROM read_parquet('hf://datasets/user/name/x.parquet')": "Permission",
+    "SELECT getenv('HOME')": "getenv does not exist",
+    "FROM duckdb_secrets()": "Permission",
+    "COPY images FROM '{file}'": "read-only",
+    "INSERT INTO images SELECT * FROM images": "read-only",
+    "UPDATE images SET width = 1": "read-only",
+    "DELETE FROM images": "read-only",
+    "DROP VIEW images": "read-only",
+    "CREATE OR REPLACE VIEW images AS SELECT 1": "read-only",
+    "CREATE TEMP TABLE x AS SELECT 1": "read-only",
+    "CREATE MACRO x() AS 1": "read-only",
+    "CREATE SECRET x (TYPE s3)": "read-only",
+    "PRAGMA database_list": "read-only",
+    "CALL pragma_version()": "read-only",
+    "RESET memory_limit": "read-only",
+    "SET memory_limit = '9GB'": "read-only",
+    "USE memory": "read-only",
+    "DETACH memory": "read-only",
+    "IMPORT DATABASE '{outside}'": "read-only",
+    "UPDATE EXTENSIONS": "read-only",
+    "FORCE INSTALL httpfs": "read-only",
+    "FROM enable_profiling()": "locked",
+    "ATTACH ':memory:' AS x": "read-only",
     "ATTACH '{outside}'": "read-only",
     "ATTACH '{inside}'": "read-only",
     "FROM enable_logging('QueryLog', storage = 'file', storage_path = '{inside}')": "locked",
@@ -147,13 +184,23 @@ REFUSED = {
 def test_sql_cannot_write_nor_read_anything_but_the_dataset(dataset: Dataset, warehouse: Warehouse, query: str) -> None:
     home = warehouse.root.parent
     (home / "secret.txt").write_text("secret")
+    write_parquet(images(ANIMALS[:1]), home / "secret.parquet", IMAGES)
     places = {"inside": warehouse.root / "x.csv", "outside": home / "x.csv", "file": home / "secret.txt"}
+    places["table"] = home / "secret.parquet"
     quoted = {name: str(path).replace("'", "''") for name, path in places.items()}
     text = query.format(**quoted, nested=quoted["inside"].replace("'", "''"))
     before = sorted(home.rglob("*"))
     with pytest.raises((UserError, duckdb.Error), match=REFUSED[query]):
         dataset.sql(text).fetchall()
     assert sorted(home.rglob("*")) == before
+
+
+def test_of_a_warehouse_sql_sees_the_files_of_its_tables_and_no_others(warehouse: Warehouse) -> None:
+    write_json({"path": "/home"}, warehouse.observed("pictures"))
+    with open_dataset(warehouse) as opened:
+        seen = {path.removeprefix("warehouse://") for (path,) in opened.sql("FROM glob('warehouse://**')").fetchall()}
+        assert opened.sql("FROM read_text('warehouse://observed/*')").fetchall() == []  # as where there is no file
+    assert seen == {path.relative_to(warehouse.root).as_posix() for path in warehouse.root.rglob("*.parquet")}
 
 
 @pytest.mark.parametrize("mode", ["w", "wb", "ab", "r+b", "xb"])
@@ -221,6 +268,11 @@ def test_layer_alignment_has_a_column_per_contextual_layer(dataset: Dataset) -> 
 def test_frequent_neighbors_ranks_the_words_of_each_image(dataset: Dataset) -> None:
     found = rows(dataset.named("frequent_neighbors", study="one", image_id=image_id("dog"), top=2))
     assert [(row["place"], row["word"], row["tokens"]) for row in found] == [(1, "tree", 10), (2, "grass", 8)]
+
+
+def test_frequent_words_counts_the_answers_of_all_images(dataset: Dataset) -> None:
+    found = rows(dataset.named("frequent_words", study="one", layer=8, top=3))
+    assert [(row["word"], row["answers"]) for row in found] == [("tree", 20), ("grass", 16), ("cat", 1)]
 
 
 def test_token_tells_answers_with_sentence_and_verdict(dataset: Dataset) -> None:
@@ -316,6 +368,18 @@ def test_a_table_rewritten_while_it_is_open_is_read_anew(tmp_path: Path) -> None
             opened = open_dataset(warehouse)
         assert [word for (word,) in opened.sql("SELECT word FROM neighbors ORDER BY word").fetchall()] == list(words)
     opened.close()
+
+
+def test_a_file_that_is_gone_is_named_and_read_again_when_it_is_back(tmp_path: Path) -> None:
+    warehouse = write_warehouse(tmp_path / "warehouse")
+    path = warehouse.neighbors("one", "latentlens", 8, 1)
+    with open_dataset(warehouse) as opened:
+        before = opened.collect("where_word", word="owl")
+        path.rename(tmp_path / "elsewhere")
+        with pytest.raises(UserError, match=rf"{path} is gone since this was opened"):
+            opened.collect("where_word", word="owl")
+        (tmp_path / "elsewhere").rename(path)
+        assert opened.collect("where_word", word="owl").equals(before)
 
 
 def test_threads_share_a_dataset(dataset: Dataset) -> None:

@@ -28,6 +28,7 @@ PARAMETERS = {
     "examples": {"layer": "8", "contextual_layer": "2", "patch_group": "object"},
     "find_images": {"layer": "8", "words": "dog", "verdict": "concrete"},
     "frequent_neighbors": {"study": "one"},
+    "frequent_words": {"study": "one", "layer": "8"},
     "image_answers": {"image_id": image_id("dog"), "layer": "8"},
     "interpretability": {"study": "one"},
     "layer_alignment": {"study": "one"},

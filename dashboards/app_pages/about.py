@@ -56,7 +56,7 @@ def what_is_here(data: Library) -> None:
             "answers": one.answers,
             "visual layers": ", ".join(map(str, one.visual_layers)),
             "lenses": ", ".join(map(lens_name, one.lenses)),
-            "read from": "catalog" if one.name in data.catalogs else "Parquet",
+            "read from": data.read_from(one.name),
         }
         for one in data.facts().values()
     ]

@@ -11,6 +11,7 @@ from parts.names import counted, lens_name
 from parts.opened import chosen_study, library
 from parts.shown import Shown
 from parts.strip import strip, strip_data
+from parts.told import told
 
 from latentlens_dag.browsing import (
     Library,
@@ -93,6 +94,7 @@ def gallery(data: Library, study: StudyFacts) -> None:
 
 
 @st.fragment
+@told()
 def image_view(study: StudyFacts, image: str) -> None:
     """One image: the toolbar, the picture, the neighbors of the chosen patch, the strip."""
     data = library()  # asked for again with every click, so that a page that stays open reads what was built since

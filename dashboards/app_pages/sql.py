@@ -6,13 +6,15 @@ import polars as pl
 import streamlit as st
 from parts import address
 from parts.downloads import download_buttons
-from parts.opened import library
+from parts.names import plain
+from parts.opened import confined, library
 
 from latentlens_dag.browsing import Library
 from latentlens_dag.errors import UserError
-from latentlens_dag.queries import queries
+from latentlens_dag.queries import NamedQuery, queries
 
 OWN = "my own SQL"
+SHAPES = ("table", "chart")
 SECONDS, ROWS = 10.0, 10_000
 BEGIN = """SELECT word, count(*) AS patches
 FROM neighbors
@@ -26,56 +28,68 @@ def sql_page(data: Library) -> None:
     """Choose a query, give its parameters, look at what it finds."""
     known = queries()
     name = address.choice("Query", "query", (OWN, *known), OWN, wide=True)
-    values: dict[str, str] = {}
     with st.form("sql", border=False):
-        if name == OWN:
-            key = "sql-text"
-            st.session_state.setdefault(key, address.here("sql", BEGIN))
-            text = st.text_area("SQL", key=key, height=160, help="One SELECT; see About for the tables.")
-        else:
-            text = name
-            st.markdown(known[name].description)
-            with st.container(horizontal=True):
-                for parameter in known[name].parameters:
-                    start = address.here(f"p_{parameter.name}", parameter.default or "") or ""
-                    values[parameter.name] = st.text_input(
-                        parameter.name,
-                        value=start,
-                        help=parameter.description,
-                        key=f"sql-{name}-{parameter.name}",
-                        width=200,
-                    )
-        asked = st.form_submit_button("Run", type="primary")
+        text, values = (_own(), {}) if name == OWN else (name, _parameters(known[name]))
+        st.form_submit_button("Run", type="primary", on_click=_asked, args=[None if name == OWN else known[name]])
     if name != OWN:
         with st.expander("Its SQL"):
             st.code(known[name].sql, language="sql")
-    if asked:
-        given = {f"p_{key}": value for key, value in values.items()}
-        address.go(**given, sql=text if name == OWN else None)
-    if asked or address.here("sql") or (name != OWN and not any(p.required for p in known[name].parameters)):
+    needed = [parameter.name for parameter in known[name].parameters if parameter.required] if name != OWN else []
+    if address.here("sql") if name == OWN else all(values[parameter] for parameter in needed):
         show(data, text, {key: value for key, value in values.items() if value})
+
+
+def _asked(query: NamedQuery | None) -> None:
+    """Put what is typed into the address, which is what is run."""
+    if query is None:
+        address.go(sql=st.session_state["sql-text"])
+    else:
+        address.go(**{f"p_{one.name}": st.session_state[f"sql-{query.name}-{one.name}"] for one in query.parameters})
+
+
+def _own() -> str:
+    key = "sql-text"
+    _as_in_address(key, address.here("sql", BEGIN) or BEGIN)
+    return st.text_area("SQL", key=key, height=160, help="One SELECT; see About for the tables.")
+
+
+def _parameters(query: NamedQuery) -> dict[str, str]:
+    st.markdown(query.description)
+    values = {}
+    with st.container(horizontal=True):
+        for one in query.parameters:
+            key = f"sql-{query.name}-{one.name}"
+            _as_in_address(key, address.here(f"p_{one.name}", one.default) or "")
+            values[one.name] = st.text_input(one.name, help=one.description, key=key, width=200)
+    return values
+
+
+def _as_in_address(key: str, said: str) -> None:
+    """Write into a field what the address says, where it says something new: what is typed and not run yet stays."""
+    if key not in st.session_state or st.session_state.get(f"{key}-in-address") != said:
+        st.session_state[key] = st.session_state[f"{key}-in-address"] = said
 
 
 def show(data: Library, text: str, values: dict[str, str]) -> None:
     """Run it and draw what it finds."""
     try:
-        found = data.whole.collect_within(text, SECONDS, ROWS + 1, **values)
+        found = confined().collect(data, text, SECONDS, ROWS + 1, **values)
     except UserError as error:
-        st.error(str(error).replace("`", "'"))
+        st.error(plain(str(error)))
         return
     cut = len(found) > ROWS
     found = found.head(ROWS)
     st.caption(f"The first {ROWS:,} rows; there are more." if cut else f"{len(found):,} rows")
-    table, chart = st.tabs(["Table", "Chart"])
-    plain = found.select(column for column in found.columns if found[column].dtype != pl.Binary)
-    table.dataframe(plain, hide_index=True)
-    with chart:
-        draw(plain)
+    shown = found.select(column for column in found.columns if found[column].dtype != pl.Binary)
+    if address.choice("Show", "show", SHAPES, "table", shown=str.capitalize, label_visibility="collapsed") == "table":
+        st.dataframe(shown, hide_index=True)
+    else:
+        draw(shown)
     download_buttons(found, "latentlens")
 
 
 def draw(found: pl.DataFrame) -> None:
-    """Bars of the first number by the first other column."""
+    """Bars of a column of numbers by another column; at first the last of numbers by the first of others."""
     numbers = [name for name, kind in found.schema.items() if kind.is_numeric()]
     others = [
         name for name, kind in found.schema.items() if kind == pl.String or (kind.is_integer() and name != numbers[-1])
@@ -84,13 +98,13 @@ def draw(found: pl.DataFrame) -> None:
         st.caption("A chart needs a column of numbers and another column.")
         return
     with st.container(horizontal=True):
-        x = st.selectbox("Across", others, key="chart-x", width=200)
-        y = st.selectbox("Up", numbers, index=len(numbers) - 1, key="chart-y", width=200)
+        x = address.choice("Across", "x", others, others[0], wide=True, width=200)
+        y = address.choice("Up", "y", numbers, numbers[-1], wide=True, width=200)
     values = [{"x": row[x], "y": row[y]} for row in found.head(500).iter_rows(named=True)]
     across = {"field": "x", "type": "nominal", "sort": None, "title": None}
     encoding = {"x": across, "y": {"field": "y", "type": "quantitative", "title": None}}
     spec = {"data": {"values": values}, "mark": {"type": "bar", "tooltip": True}, "encoding": encoding, "height": 300}
-    st.vega_lite_chart(spec=spec, alt="Bars of the chosen columns")
+    st.vega_lite_chart(spec=spec, alt=f"Bars of {y} by {x}")
 
 
 sql_page(library())

@@ -36,12 +36,6 @@ def words_page(data: Library, study: StudyFacts) -> None:
     if category:
         names = ", ".join(clipped(word, 40) for word in category)
         st.html(f'<p class="ll-muted">Looking for {escape(names)}.</p>')
-    by_layer = data.ask(study.name, "words_by_layer", words=words)
-    if by_layer.is_empty():
-        st.info(
-            "No visual token of this study has such a word among its answers. Whole words are compared, in any case."
-        )
-        return
     found = data.ask(study.name, "where_words", words=words, lens=lens, layer=None if layer == "any" else layer)
     at = "any layer" if layer == "any" else f"layer {layer}"
     st.markdown(
@@ -49,6 +43,12 @@ def words_page(data: Library, study: StudyFacts) -> None:
         f"at {at} by {lens_name(lens)}, most patches first"
     )
     small_multiples(data, study, found.head(MOST), lens, layer, words)
+    by_layer = data.ask(study.name, "words_by_layer", words=words)  # of all lenses, so the pictures do not wait for it
+    if by_layer.is_empty():
+        st.info(
+            "No visual token of this study has such a word among its answers. Whole words are compared, in any case."
+        )
+        return
     curves(study, by_layer)
 
 
@@ -88,9 +88,8 @@ def curves(study: StudyFacts, by_layer: pl.DataFrame) -> None:
 
 def frequent(data: Library, study: StudyFacts) -> None:
     """Words to begin with."""
-    top = data.ask(study.name, "frequent_neighbors", lens=study.lenses[0], top=2)
-    names = top.group_by("word").agg(pl.col("tokens").sum()).sort(["tokens", "word"], descending=[True, False])["word"]
-    picked = st.pills("Frequent words of this study", [name for name in names.head(24) if name], key="frequent")
+    names = data.ask(study.name, "frequent_words", lens=study.lenses[0])["word"].to_list()
+    picked = st.pills("Frequent words of this study", names, key="frequent")
     if picked:
         address.go(word=picked)
         st.rerun()

@@ -7,6 +7,7 @@ import os
 import streamlit as st
 
 from latentlens_dag.browsing import Library, StudyFacts, open_library, stamp
+from latentlens_dag.confined import Confined
 from parts.address import choice, here
 from parts.names import plain
 
@@ -17,13 +18,19 @@ OTHER = "LATENTLENS_BROWSE_WITH"
 
 
 @st.cache_resource(show_spinner="Opening …", max_entries=4)
-def _opened(source: str, made: tuple[tuple[str, int, int], ...]) -> Library:
+def _opened(source: str, made: str) -> Library:
     return open_library(source)
 
 
-@st.cache_data(show_spinner=False, ttl=5)
-def _stamp_of(source: str) -> tuple[tuple[str, int, int], ...]:
+@st.cache_data(show_spinner=False, ttl=2)
+def _stamp_of(source: str) -> str:
     return stamp(source)
+
+
+@st.cache_resource(show_spinner=False)
+def confined() -> Confined:
+    """What runs the SQL of people, for all sessions."""
+    return Confined()
 
 
 def library() -> Library:
@@ -39,7 +46,10 @@ def other_library() -> Library | None:
 
 
 def chosen_study(data: Library) -> StudyFacts | None:
-    """The study that the address names, else the first; asks where there are several; None where there is none."""
+    """The study that the address names, else the first; asks where there are several.
+
+    None where there is none with answers, which is told.
+    """
     facts = data.facts()
     if not facts:
         st.info(
@@ -49,6 +59,10 @@ def chosen_study(data: Library) -> StudyFacts | None:
         return None
     if (wanted := here("study")) and wanted not in facts:
         st.warning(plain(f"There is no study {wanted!r} here; this is {next(iter(facts))!r}."))
-    if len(facts) == 1:
-        return next(iter(facts.values()))
-    return facts[choice("Study", "study", list(facts), next(iter(facts)), wide=True, width=260)]
+    name = next(iter(facts))
+    if len(facts) > 1:
+        name = choice("Study", "study", list(facts), name, wide=True, width=260)
+    if facts[name].answers:
+        return facts[name]
+    st.info(plain(f"Study {name!r} has no answers yet. Reload this page when its build has come to its first lens."))
+    return None

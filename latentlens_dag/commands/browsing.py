@@ -1,7 +1,8 @@
 """The command that opens the browser: it checks what to open, starts Streamlit on loopback and waits for it.
 
 What a newcomer gets wrong: Streamlit is a program of its own that reads our pages, so it is started, not imported; and
-whatever is wrong with the source is told here, before any page is shown.
+whatever is wrong with the source is told here, before any page is shown. While this process waits, it makes the catalog
+of a release that has none yet.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import time
 import webbrowser
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
@@ -35,6 +37,7 @@ _PATIENCE_S = 60
 def browse(source: str | None, other: str | None, port: int | None, no_open: bool, home: Path | None) -> None:
     """Look at a study or a release in the browser: a home, a warehouse, a catalog.duckdb or a dataset."""
     from latentlens_dag.browsing import open_library
+    from latentlens_dag.local_catalog import made_in_background
 
     opened = source or str(find_home(home).root)
     if source is None and not Path(opened).is_dir():
@@ -42,15 +45,19 @@ def browse(source: str | None, other: str | None, port: int | None, no_open: boo
     sources = [_absolute(one) for one in (opened, other) if one]
     if len(set(sources)) < len(sources):
         raise UserError(f"`--with {other}` names what is opened already: name another home or release.")
-    for one in sources:
-        open_library(one).close()
+    libraries = [open_library(one) for one in sources]
+    for library in libraries:
+        library.close()
     chosen = port or _free_port()
     if not _is_free(chosen):
         raise UserError(f"Port {chosen} of {HOST} is taken: name another one with --port, or none.")
     named = dict(zip(("LATENTLENS_BROWSE", "LATENTLENS_BROWSE_WITH"), [*sources, ""], strict=False))
     # What Streamlit greets with is not for our users; what goes wrong comes on stderr.
     server = subprocess.Popen(_command(chosen), env={**os.environ, **named}, stdout=subprocess.DEVNULL)
-    _until_it_ends(server, chosen, no_open)
+    with ExitStack() as making:
+        for library in libraries:
+            making.enter_context(made_in_background(library.whole.release_tables))
+        _until_it_ends(server, chosen, no_open)
 
 
 def pages() -> Path:

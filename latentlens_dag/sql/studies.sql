@@ -8,16 +8,26 @@ WITH tokens AS (
         count(*) AS visual_tokens
     FROM visual_tokens
     GROUP BY study
-), answers AS (
+), layers AS (
+    -- Every token that has answers has one of rank 1.
+    SELECT study, lens, visual_layer
+    FROM neighbors
+    WHERE rank = 1
+    GROUP BY study, lens, visual_layer
+), kinds AS (
     SELECT
         study,
-        count(*) AS answers,
         list_sort(list(DISTINCT visual_layer)) AS visual_layers,
         list_sort(list(DISTINCT lens)) AS lenses
+    FROM layers
+    GROUP BY study
+), answers AS (
+    SELECT study, count(*) AS answers
     FROM neighbors
     GROUP BY study
 )
 SELECT study, images, texts, visual_tokens, answers, visual_layers, lenses
 FROM tokens
 FULL JOIN answers USING (study)
+LEFT JOIN kinds USING (study)
 ORDER BY study

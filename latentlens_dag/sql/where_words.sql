@@ -5,7 +5,7 @@
 -- param layer = null: only this visual layer
 -- param study = null: only this study
 WITH hits AS (
-    SELECT study, image_id, token_index, count(DISTINCT visual_layer) AS layers, min(rank) AS best_rank
+    SELECT study, image_id, token_index, min(rank) AS best_rank
     FROM neighbors
     WHERE list_contains(list_transform(string_split(lower($words), ','), lambda w: trim(w)), lower(word))
         AND lens = $lens
@@ -21,7 +21,6 @@ SELECT
     any_value(images.height) AS height,
     count(*) AS patches,
     min(best_rank) AS best_rank,
-    max(layers) AS layers,
     list(token_index ORDER BY token_index) AS token_indices,
     list([x0, y0, x1, y1] ORDER BY token_index) FILTER (x0 IS NOT NULL) AS boxes
 FROM hits

@@ -39,8 +39,10 @@ def served(*arguments: str, cwd: Path | None = None) -> Iterator[str]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=cwd) as server:
         assert server.stdout is not None
         assert f":{port}" in server.stdout.readline()
-        yield f"http://127.0.0.1:{port}"
-        server.send_signal(signal.SIGINT)
+        try:
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.send_signal(signal.SIGINT)
         assert server.wait(timeout=20) == 0
 
 

@@ -1,0 +1,225 @@
+"""How long the browser takes, in a real Chromium: until its first view, from a click to the neighbors, for a word.
+
+    python -m tests.benchmarks.browser [--home HOME | --large] [--folder .latentlens/bench/browser] [--clicks 60]
+
+By default it opens the home of this folder (`make demo`); `--home` names another one, or anything else that
+`latentlens-dag browse` opens, and `--large` a release of the paper's size, which is written into FOLDER once (minutes,
+2 GB). Server and Chromium share two cores. All times are taken inside the page: from the browser's own time of the
+click, key or navigation until what was asked for is in the document. Every word is asked for once, so none is
+remembered; `memory` is the largest sum of resident memory over the server's processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from latentlens_dag.queries import open_dataset
+from tests.benchmarks.browser_study import written
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+CORES = 2
+FIRST_VIEWS, PLACES, WORDS = 5, 10, 8
+BARS = {"first_view": 3000, "click_median": 250, "click_p95": 500, "word_search_worst": 1000, "memory_mb": 1500}
+"""In ms, and MB of 10^6 bytes."""
+_MAIN = "from latentlens_dag.cli import main; main()"
+_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+# When each of CONDITIONS first holds: in ms from the event EVENT, or from the navigation where there is none.
+_WATCH = """([event, conditions]) => {
+  const holds = conditions.map((text) => new Function("return " + text));
+  window.watched = new Promise((resolve, reject) => {
+    const found = conditions.map(() => null);
+    let start = event ? null : 0;
+    setTimeout(() => reject(`Waited for a minute: ${conditions}`), 60000);
+    if (event) addEventListener(event, (one) => { start = one.timeStamp; }, { capture: true, once: true });
+    const look = () => {
+      const now = performance.now() - start;
+      if (start !== null) holds.forEach((one, at) => { if (!found[at] && one()) found[at] = now; });
+      if (found.every(Boolean)) resolve(found); else requestAnimationFrame(look);
+    };
+    look();
+  });
+}"""
+_PICTURES = """[...document.querySelectorAll("*")].some((one) => one.shadowRoot?.querySelector(".tiles button svg"))"""
+_CURVES = """document.querySelector("[data-testid='stVegaLiteChart'] :is(canvas, svg)")"""
+_DONE = "[data-test-script-state='notRunning']"
+
+
+def main() -> None:
+    """Open the server and Chromium, and print what was measured beside its bar."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--home", default=".latentlens")
+    parser.add_argument("--large", action="store_true")
+    parser.add_argument("--folder", type=Path, default=Path(".latentlens/bench/browser"))
+    parser.add_argument("--clicks", type=int, default=60)
+    given = parser.parse_args()
+    source = str(written(given.folder) if given.large else given.home)
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
+    load = os.getloadavg()[0]
+    found = {"source": source, "load": [load], **measured(source, given.clicks)}
+    found["load"].append(os.getloadavg()[0])
+    sys.stdout.write(json.dumps(found, indent=1) + "\n")
+    for name, bar in BARS.items():
+        sys.stdout.write(f"{name:20} {found[name]:8.0f}  bar {bar}  {'ok' if found[name] < bar else 'MISSED'}\n")
+
+
+def measured(source: str, clicks: int) -> dict[str, Any]:
+    """All that is measured of one source, in ms and MB."""
+    from playwright.sync_api import sync_playwright
+
+    places, words = _chosen(source)
+    with _served(source) as (address, process, start_ms), sync_playwright() as play:
+        chromium = play.chromium.launch(executable_path=shutil.which("chromium"), args=_FLAGS)
+        with _memory(process) as peak:
+            first = [_first_view(chromium, address) for _ in range(1 + FIRST_VIEWS)]
+            page = chromium.new_context(viewport={"width": 1280, "height": 900}).new_page()
+            clicked = [ms for place in places for ms in _clicks(page, address, place, -(-clicks // len(places)))]
+            searched = {word: _search(page, address, places[0], word) for word in words}
+        chromium.close()
+    return {
+        "server_start": start_ms,
+        "first_view_cold": first[0],
+        "first_view": statistics.median(first[1:]),
+        "first_view_worst": max(first[1:]),
+        "clicks": len(clicked),
+        "click_median": statistics.median(clicked),
+        "click_p95": statistics.quantiles(clicked, n=20)[-1],
+        "click_worst": max(clicked),
+        "words": searched,
+        "word_search_median": statistics.median(pictures for pictures, _ in searched.values()),
+        "word_search_worst": max(pictures for pictures, _ in searched.values()),
+        "word_page_worst": max(curves for _, curves in searched.values()),
+        "memory_mb": peak[0] / 1e6,
+    }
+
+
+def _chosen(source: str) -> tuple[list[dict[str, Any]], list[str]]:
+    """Images, layers and lenses to click on; words from the most frequent to the rarest."""
+    draw = random.Random(0)
+    with open_dataset(source) as dataset:
+        studies = [row for row in dataset.collect("studies").to_dicts() if row["images"]]
+        study = max(studies, key=lambda row: row["answers"])
+        sql = "SELECT DISTINCT image_id FROM visual_tokens WHERE study = $study ORDER BY 1"
+        images = dataset.collect(sql, study=study["study"])["image_id"].to_list()
+        frequent = dataset.collect("frequent_words", study=study["study"], top=10**6)["word"].to_list()
+        known = [word for word in frequent if re.fullmatch(r"\w+", word)]
+    places = [
+        {"study": study["study"], "image": draw.choice(images), "layer": layer, "lens": draw.choice(study["lenses"])}
+        for layer in draw.choices(study["visual_layers"], k=PLACES)
+    ]
+    steps = [round((len(known) - 1) ** (step / (WORDS - 1))) for step in range(WORDS)]
+    return places, list(dict.fromkeys(known[step - 1 if step == 1 else step] for step in steps))
+
+
+@contextmanager
+def _served(source: str) -> Iterator[tuple[str, subprocess.Popen[str], float]]:
+    """A running `latentlens-dag browse`: its address, its process, and the ms until it said so."""
+    start = time.perf_counter()
+    command = [sys.executable, "-c", _MAIN, "browse", source, "--no-open"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        address = process.stdout.readline().split()[0]
+        try:
+            yield address, process, 1000 * (time.perf_counter() - start)
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(timeout=30)
+
+
+@contextmanager
+def _memory(process: subprocess.Popen[str]) -> Iterator[list[float]]:
+    """The largest resident memory of a process and its descendants, in bytes, looked at 20 times a second."""
+    peak, ended = [0.0], threading.Event()
+
+    def look() -> None:
+        while not ended.wait(0.05):
+            peak[0] = max(peak[0], sum(_resident(pid) for pid in _tree(process.pid)))
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    yield peak
+    ended.set()
+    thread.join()
+
+
+def _tree(pid: int) -> list[int]:
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return []
+    return [pid, *(one for child in children for one in _tree(int(child)))]
+
+
+def _resident(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
+def _first_view(chromium: Browser, address: str) -> float:
+    """From navigation to the gallery, in a browser that has nothing in its cache."""
+    context = chromium.new_context(viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    page.set_default_timeout(120_000)
+    page.goto(address, wait_until="commit")
+    (found,) = _watched(page, None, [_PICTURES])
+    context.close()
+    return found
+
+
+def _clicks(page: Page, address: str, place: dict[str, Any], count: int) -> list[float]:
+    """Clicks on different patches of one image at one layer and lens."""
+    query = "&".join(f"{name}={value}" for name, value in place.items())
+    page.goto(f"{address}/?{query}")
+    page.locator("rect.patch").first.wait_for()
+    page.locator(".ll-neighbors").wait_for()
+    ids = page.locator("rect.patch").evaluate_all("(all) => all.map((one) => Number(one.dataset.id))")
+    found = []
+    for token in random.Random(str(place)).sample(ids, count):
+        page.wait_for_timeout(400)
+        if page.get_by_text(f"Token {token}", exact=True).count():
+            continue
+        said = f"""[...document.querySelectorAll(".ll-facts b")].some((one) => one.textContent === "Token {token}")"""
+        box = page.locator(f"rect.patch[data-id='{token}']")
+        box.scroll_into_view_if_needed()
+        found += _watched(page, "click", [f"{said} && document.querySelector('.ll-neighbors li')"], box.click)
+    return found
+
+
+def _search(page: Page, address: str, place: dict[str, Any], word: str) -> list[float]:
+    """A word typed on the page Words: when its pictures are drawn, and when its curves are."""
+    page.goto(f"{address}/words?study={place['study']}&lens=latentlens")
+    field = page.get_by_label("Words", exact=True)
+    field.wait_for()
+    page.wait_for_selector(_DONE)
+    page.wait_for_timeout(500)
+    field.fill(word)
+    return _watched(page, "keydown", [_PICTURES, _CURVES], lambda: field.press("Enter"))
+
+
+def _watched(page: Page, event: str | None, conditions: list[str], act: Any = None) -> list[float]:
+    page.evaluate(_WATCH, [event, conditions])
+    if act:
+        act()
+    return list(page.evaluate("window.watched"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""A home that changes under an open page, in a real Chromium: from nothing to a built study, and files that go."""
+
+# ruff: noqa: F401, F811 (fixtures are imported, and named by the tests)
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from latentlens_dag.catalog import write_catalog
+from latentlens_dag.schema import NEIGHBORS, VISUAL_TOKENS
+from latentlens_dag.warehouse import Warehouse, write_parquet
+from tests.dashboards.test_browser import chromium, page, pytestmark, served
+from tests.dashboards.test_sessions import settled
+from tests.small_dataset import ANIMALS, image_id, neighbors, visual_tokens, write_shared, write_study
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+PAGES = ("", "words", "layers", "sql", "about")
+DOG = f"?image={image_id('dog')}&token=0"
+
+
+@pytest.fixture(scope="module")
+def warehouse(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
+    """Of a home in which nothing was built."""
+    root = tmp_path_factory.mktemp("home") / "warehouse"
+    root.mkdir()
+    return Warehouse(root)
+
+
+@pytest.fixture(scope="module")
+def address(warehouse: Warehouse) -> Iterator[str]:
+    with served(str(warehouse.root.parent)) as running:
+        yield running
+
+
+def _until(page: Page, url: str, text: str) -> None:
+    """Open a page again and again until it says something: it looks for changed files every other second."""
+    for _ in range(20):
+        page.goto(url)
+        if settled(page).get_by_text(text).count():
+            return
+        page.wait_for_timeout(300)
+    raise AssertionError(page.get_by_test_id("stMain").inner_text())
+
+
+def _opens(page: Page, address: str, path: str) -> str:
+    """The text of a page that has told no more than one thing, and shows no trace."""
+    page.goto(f"{address}/{path}")
+    page.get_by_test_id("stMain").locator("*").first.wait_for()
+    assert settled(page).get_by_test_id("stException").count() == 0, path
+    assert page.get_by_test_id("stAlert").count() <= 1, path
+    return page.get_by_test_id("stMain").inner_text()
+
+
+def test_a_study_is_shown_as_far_as_it_is_built_and_a_file_that_goes_is_told_until_it_is_back(
+    page: Page, address: str, warehouse: Warehouse, tmp_path: Path
+) -> None:
+    for path in PAGES:
+        text = _opens(page, address, path)
+        assert ("Nothing to see" in text) == (path in ("", "words", "layers")), path
+
+    write_shared(warehouse, "pictures", "corpus", (ANIMALS[:2], ANIMALS[2:]))
+    write_parquet(visual_tokens("one", ANIMALS[:2]), warehouse.visual_tokens("one", 0), VISUAL_TOKENS)
+    _until(page, address, "has no answers yet")
+    assert all(_opens(page, address, path) for path in (*PAGES, DOG))
+
+    table = warehouse.neighbors("one", "latentlens", 8, 0)
+    write_parquet(neighbors("one", ANIMALS[:2], "latentlens", 8), table, NEIGHBORS)
+    _until(page, address, "2 images")  # no judgements, one lens, one layer, no catalog
+    assert all(_opens(page, address, path) for path in (*PAGES, "words?word=dog", f"{DOG}&overlay=judgement"))
+    assert "A dog is here." in _opens(page, address, DOG)
+
+    table.rename(tmp_path / "elsewhere")
+    page.locator("rect[data-id='1']").click()
+    page.get_by_test_id("stAlert").or_(page.get_by_text("No answers")).first.wait_for()
+    assert settled(page).get_by_test_id("stException").count() == 0 and page.get_by_test_id("stAlert").count() <= 1
+    assert page.get_by_text("Traceback").count() == 0
+    _until(page, address, "has no answers yet")
+    (tmp_path / "elsewhere").rename(table)
+    _until(page, f"{address}/{DOG}", "A dog is here.")
+
+    write_study(warehouse, "one", (ANIMALS[:2], ANIMALS[2:]))
+    write_catalog(warehouse, "one", warehouse.catalog("one"))
+    page.locator("rect[data-id='2']").click()  # on the page that stayed open
+    page.get_by_text("Token 2", exact=True).wait_for()
+    _until(page, address, "4 images")
+    _until(page, f"{address}/layers", "Share of visual tokens")
+    warehouse.catalog("one").unlink()
+    _until(page, address, "4 images")
+
+
+def test_a_home_that_was_moved_is_one_message_and_is_shown_when_it_is_back(
+    page: Page, address: str, warehouse: Warehouse
+) -> None:
+    kept = warehouse.root.with_name("kept")
+    warehouse.root.rename(kept)
+    _until(page, address, "is no dataset")
+    assert page.get_by_test_id("stAlert").count() == 1 and page.get_by_test_id("stException").count() == 0
+    kept.rename(warehouse.root)
+    page.wait_for_timeout(2100)
+    page.goto(address)
+    assert settled(page).get_by_test_id("stAlert").count() == 0

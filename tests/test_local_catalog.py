@@ -1,0 +1,113 @@
+"""The catalog of a release: made once, beside nothing of anybody's, and read in place of its files."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from latentlens_dag import local_catalog
+from latentlens_dag.browsing import open_library, stamp
+from latentlens_dag.local_catalog import CatalogMaker, made_catalogs, made_in_background, remove_unused
+from latentlens_dag.queries import open_dataset, queries
+from latentlens_dag.release_reading import ReleaseTables, read_release
+from latentlens_dag.schema import TABLES
+from tests.small_release import write_release
+from tests.test_release_reading import PARAMETERS
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_release(tmp_path_factory.mktemp("releases") / "small")
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where catalogs go."""
+    monkeypatch.setattr(local_catalog, "_folder", lambda: tmp_path)
+    return tmp_path
+
+
+def _release(folder: Path) -> ReleaseTables:
+    return read_release(folder, "user/small")
+
+
+def _make(folder: Path) -> None:
+    with CatalogMaker(_release(folder)) as maker:
+        maker.make()
+
+
+def test_a_release_is_read_from_its_catalog_and_answers_as_its_files_do(folder: Path, cache: Path) -> None:
+    before = sorted(folder.rglob("*"))
+    with open_dataset(folder) as files:
+        found = {name: files.collect(name, **PARAMETERS[name]) for name in queries()}
+        tables = {table: files.sql(f"FROM {table}").types for table in TABLES}
+        everything = {table: sorted(map(repr, files.sql(f"FROM {table}").fetchall())) for table in TABLES}
+    _make(folder)
+    assert sorted(folder.rglob("*")) == before and len(made_catalogs()) == 1
+    with open_dataset(folder) as opened:
+        assert not opened.sql("FROM duckdb_views() WHERE sql LIKE '%read_parquet%'").fetchall()
+        assert all(opened.collect(name, **PARAMETERS[name]).equals(found[name]) for name in queries())
+        assert {table: opened.sql(f"FROM {table}").types for table in TABLES} == tables
+        assert {table: sorted(map(repr, opened.sql(f"FROM {table}").fetchall())) for table in TABLES} == everything
+        assert opened.release is not None and opened.release.name == "small"
+        assert opened.scan("neighbors").collect().height == 300
+
+
+def test_a_catalog_is_of_one_content_and_another_release_has_none(folder: Path, cache: Path, tmp_path: Path) -> None:
+    _make(folder)
+    other = write_release(tmp_path / "other", lambda tables: tables.pop("diversity"))
+    assert local_catalog.made_catalog(_release(folder)) == made_catalogs()[0]
+    assert local_catalog.made_catalog(_release(other)) is None
+
+
+def test_while_a_browser_runs_the_catalog_is_made_and_an_open_page_gets_to_know_of_it(
+    folder: Path, cache: Path
+) -> None:
+    stamps = [stamp(folder)]
+    with made_in_background(open_library(folder).whole.release_tables) as thread:
+        assert thread is not None
+        thread.join(timeout=60)
+    stamps += [stamp(folder), stamp(folder)]
+    assert stamps[0] != stamps[1] == stamps[2] and len(made_catalogs()) == 1
+    with made_in_background(_release(folder)) as again:
+        assert again is None
+    open_library(folder).close()
+    assert stamp(folder) == stamps[2]  # that it was used is no change
+
+
+def test_a_browser_that_ends_stops_the_making_and_leaves_nothing(folder: Path, cache: Path) -> None:
+    with CatalogMaker(_release(folder)) as maker:
+        maker.stop()
+        with pytest.raises(duckdb.InterruptException):
+            maker.make()
+    with made_in_background(_release(folder)):
+        pass
+    assert all(path in made_catalogs() for path in cache.iterdir())
+
+
+def test_what_nobody_has_used_for_a_month_goes_and_what_a_kill_has_left(cache: Path) -> None:
+    old, used, left = cache / "old.duckdb", cache / "used.duckdb", cache / ".x.duckdb.999999999.0123abcd.tmp"
+    month_ago = time.time() - 31 * 86_400
+    for path in (old, used, left):
+        path.write_bytes(b"x")
+    os.utime(old, (month_ago, month_ago))
+    os.utime(used, (time.time(), month_ago))
+    remove_unused()
+    assert sorted(cache.iterdir()) == [used]
+
+
+def test_a_disk_without_room_leaves_the_browser_as_it_was(
+    folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(maker: CatalogMaker) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(CatalogMaker, "make", full)
+    with made_in_background(_release(folder)) as thread:
+        assert thread is not None
+        thread.join(timeout=60)
+    assert "No space left" in caplog.text and open_dataset(folder).collect("studies").height == 2
