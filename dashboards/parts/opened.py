@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 import streamlit as st
@@ -14,8 +15,9 @@ SOURCE = "LATENTLENS_BROWSE"
 """The variable by which `latentlens-dag browse` says what to open."""
 
 
-@st.cache_resource(show_spinner="Opening …", max_entries=2)
+@st.cache_resource(show_spinner="Opening …", max_entries=1)
 def _opened(source: str, made: str) -> Library:
+    gc.collect()  # a library that nobody has any more holds hundreds of megabytes
     return open_library(source)
 
 
