@@ -29,7 +29,7 @@ from latentlens_dag.warehouse import Warehouse
 if TYPE_CHECKING:
     import polars as pl
 
-MEMORY_MB = 700
+MEMORY_MB = 500
 """What all queries of a library may take together, whatever the machine has; more of it is spilled to disk."""
 _LEAST_MB = 150
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")

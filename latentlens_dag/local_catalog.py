@@ -12,14 +12,14 @@ named after what is in it. So it is never out of date, and may be deleted at any
 from __future__ import annotations
 
 import hashlib
-import logging
+import json
 import os
+import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Thread, get_native_id
-from types import TracebackType
 
 import duckdb
 
@@ -50,87 +50,70 @@ def made_catalog(release: ReleaseTables) -> Path | None:
     return path
 
 
-class CatalogMaker:
-    """Makes the catalog of a release; `stop` ends it from another thread, and leaves nothing behind."""
-
-    def __init__(self, release: ReleaseTables) -> None:
-        """Take the release; nothing is made yet."""
-        self._release = release
-        self._stopped = False
-        self._connection = duckdb.connect()
-
-    def make(self) -> None:
-        """Make the catalog, atomically, and remove those that nobody has used for a month.
-
-        Raises:
-            duckdb.Error: if a file cannot be read or written, or it was stopped.
-            OSError: if there is no room for it.
-        """
-        remove_unused()
-        path = _catalog_of(self._release)
-        with scratch_folder(path) as scratch, atomic_path(path) as temporary:
-            self._prepare(scratch)
-            self._connection.execute(f"ATTACH {literal(str(temporary))} AS catalog")
-            for table in map(identifier, self._release.views):
-                if self._stopped:
-                    raise duckdb.InterruptException("Stopped.")
-                self._connection.execute(f"CREATE TABLE catalog.{table} AS FROM {table}")
-            self._connection.execute("DETACH catalog")
-
-    def _prepare(self, scratch: Path) -> None:
-        """Rows keep the order of a release, by image, layer and lens, as one thread reads them."""
-        settings = {"memory_limit": _MEMORY, "threads": 1, "temp_directory": str(scratch)}
-        for name, value in {**settings, "enable_external_file_cache": False, "enable_progress_bar": False}.items():
-            self._connection.execute(f"SET {name} = {literal(value) if isinstance(value, str) else value}")
-        self._connection.register_filesystem(ReadOnlyFolder(self._release.folder, self._release.listed))
-        for statement in create_views(self._release.views):
-            self._connection.execute(statement)
-
-    def stop(self) -> None:
-        """End `make`."""
-        self._stopped = True
-        self._connection.interrupt()
-
-    def __enter__(self) -> CatalogMaker:
-        """The maker itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close its connection."""
-        self._connection.close()
-
-
 @contextmanager
-def made_in_background(release: ReleaseTables | None) -> Iterator[Thread | None]:
+def made_in_background(release: ReleaseTables | None) -> Iterator[subprocess.Popen[str] | None]:
     """Make the catalog of a release while the block runs, unless there is one, or nothing to make one of.
 
-    What goes wrong is no more than a browser that stays slow, so it is logged and nothing else.
+    A process of its own does it, since what DuckDB has taken for it is never given back. What goes wrong is told on
+    stderr and nothing else: the browser only stays slow.
     """
     if release is None or made_catalog(release) is not None:
         yield None
         return
-    with CatalogMaker(release) as maker:
-        thread = Thread(target=_make_quietly, args=[maker], daemon=True)
-        thread.start()
+    facts = {"folder": str(release.folder), "listed": sorted(release.listed), "views": dict(release.views)}
+    with subprocess.Popen(
+        [sys.executable, "-m", __name__, str(_catalog_of(release))],
+        stdin=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # Ctrl-C ends it by `kill` below
+    ) as process:
+        assert process.stdin is not None
+        process.stdin.write(json.dumps(facts))
+        process.stdin.close()
         try:
-            yield thread
+            yield process
         finally:
-            while thread.is_alive():  # an interrupt between two statements has no effect
-                maker.stop()
-                thread.join(0.1)
+            process.kill()
+            process.wait()
+            remove_unused()
 
 
-def _make_quietly(maker: CatalogMaker) -> None:
-    if hasattr(os, "setpriority"):  # of Linux, where a thread has a priority of its own; it must not slow the pages
-        os.setpriority(os.PRIO_PROCESS, get_native_id(), 19)
+def make_catalog(path: Path, folder: str, listed: Collection[str], views: Mapping[str, str]) -> None:
+    """Make the catalog of a release, atomically.
+
+    Rows keep the order of a release, by image, layer and lens, as one thread reads them.
+
+    Args:
+        path: where it goes.
+        folder: the release.
+        listed: the files of its tables.
+        views: per table its SELECT.
+
+    Raises:
+        duckdb.Error: if a file cannot be read or written.
+        OSError: if there is no room for it.
+    """
+    with scratch_folder(path) as scratch, atomic_path(path) as temporary, duckdb.connect() as connection:
+        settings = {"memory_limit": _MEMORY, "threads": 1, "temp_directory": str(scratch)}
+        for name, value in {**settings, "enable_external_file_cache": False, "enable_progress_bar": False}.items():
+            connection.execute(f"SET {name} = {literal(value) if isinstance(value, str) else value}")
+        connection.register_filesystem(ReadOnlyFolder(Path(folder), listed))
+        connection.execute(f"ATTACH {literal(str(temporary))} AS catalog")
+        for statement in create_views(views):
+            connection.execute(statement)
+        for table in map(identifier, views):
+            connection.execute(f"CREATE TABLE catalog.{table} AS FROM {table}")
+        connection.execute("DETACH catalog")
+
+
+def main() -> None:
+    """Make the catalog of the release that the standard input tells of, at the path that is given."""
+    if hasattr(os, "nice"):
+        os.nice(19)
     try:
-        maker.make()
-    except duckdb.InterruptException:
-        return
+        make_catalog(Path(sys.argv[1]), **json.load(sys.stdin))
     except (duckdb.Error, OSError) as error:
-        logging.getLogger(__name__).warning("No catalog was made, so look-ups stay slow: %s", first_line(error))
+        sys.exit(f"No catalog was made, so look-ups stay slow: {first_line(error)}")
 
 
 def remove_unused() -> None:
@@ -151,3 +134,7 @@ def _folder() -> Path:
     from huggingface_hub import cached_assets_path
 
     return cached_assets_path("latentlens-dag", namespace="catalogs")
+
+
+if __name__ == "__main__":
+    main()

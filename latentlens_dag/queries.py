@@ -72,14 +72,19 @@ class Dataset:
         files: Mapping[str, list[Path]],
         spill: tempfile.TemporaryDirectory[str] | None,
         release: ReleaseTables | None = None,
+        in_catalog: bool = False,
     ) -> None:
-        """Take a locked connection, the files of tables that are nothing but files, and where it spills to."""
+        """Take a locked connection, the files of tables that are nothing but files, and where it spills to.
+
+        Of a release also what it is, and whether the connection reads its catalog instead of its files.
+        """
         self._connection = connection
         self._files = files
         self._spill = spill  # removed with the dataset
         self._missing = {} if release is None else release.missing
         self.release = None if release is None else release.manifest
         """What a release says of itself; None for what is none."""
+        self._of_image = None if release is None or in_catalog else release.of_image
         self.release_tables = release
         """A release as it lies on this machine; None for what is none."""
         self.folder = None if release is None else release.folder
@@ -99,7 +104,11 @@ class Dataset:
         Raises:
             UserError: if it is not SQL, does more than read, touches a file, or names what does not exist.
         """
-        cursor = self._connection.cursor()
+        return self._run(self._connection.cursor(), query, params)
+
+    def _run(
+        self, cursor: duckdb.DuckDBPyConnection, query: str, params: Mapping[str, Value]
+    ) -> duckdb.DuckDBPyRelation:
         try:
             one_select(cursor, query)
             return cursor.sql(query, params=params) if params else cursor.sql(query)
@@ -134,7 +143,16 @@ class Dataset:
         if query is None:
             raise UserError(f"There is no query {name!r}; there are {', '.join(queries())}.")
         values = _bound(query, params)
-        return self.sql(self._pivoted(query, values) if query.pivot else query.sql, **values)
+        text = self._pivoted(query, values) if query.pivot else query.sql
+        return self._run(self._cursor_of(values.get("image_id")), text, values)
+
+    def _cursor_of(self, image_id: Value) -> duckdb.DuckDBPyConnection:
+        """A cursor for a named query about one image: of a release, which has a file per image, it opens no other."""
+        cursor = self._connection.cursor()
+        if isinstance(image_id, str) and self._of_image is not None:
+            for table, select in self._of_image(image_id).items():
+                cursor.execute(f"CREATE TEMP VIEW {identifier(table)} AS {select}")
+        return cursor
 
     def query(self, text: str, /, **params: Value) -> duckdb.DuckDBPyRelation:
         """Run a named query or, where the text is no query's name, SQL: what the command line takes.
@@ -244,7 +262,7 @@ def _open_release(release: ReleaseTables, limits: Limits) -> Dataset:
     """Through its catalog where one was made on this machine."""
     spill = _spill_folder(limits)
     if catalog := made_catalog(release):
-        return Dataset(open_file(catalog, _place(spill), limits), release.files, spill, release)
+        return Dataset(open_file(catalog, _place(spill), limits), release.files, spill, release, in_catalog=True)
     try:
         connection = open_folder(release.folder, release.views, _place(spill), release.listed, limits)
     except duckdb.Error as error:

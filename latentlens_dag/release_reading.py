@@ -7,6 +7,7 @@ sees the files of its manifest and no others.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import reduce
@@ -24,6 +25,11 @@ from latentlens_dag.views import empty_sql, identifier, sql_type, view_sql
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 """What a picture is in a release, so that the library `datasets` shows it; opened again, it is its bytes."""
+
+
+BY_IMAGE = {"neighbors", "visual_tokens", "judgements", "regions", "text_tokens"}
+"""Tables of which a release has a file for each image (or text), or for those that begin with the same digits."""
+_PART = re.compile(r"[0-9a-f]{2}|[0-9a-f]{16}")
 
 
 class Migration(NamedTuple):
@@ -51,6 +57,19 @@ class ReleaseTables:
     """Of the tables that are their files as they are."""
     missing: Mapping[str, str]
     """Tables whose files are not all here, with what to do about it."""
+
+    def of_image(self, image_id: str) -> dict[str, str]:
+        """The SELECTs of the tables that are cut by image, over the files that an image's rows lie in.
+
+        Files are named after their image, or after its first digits; a table whose files are not has no such SELECT.
+        """
+        found = {}
+        for table in BY_IMAGE & self.views.keys():
+            files = [self.folder / file.path for file in self.manifest.of([table])]
+            if all(_PART.fullmatch(file.stem) for file in files):
+                own = [file for file in files if image_id.startswith(file.stem)]
+                found[table] = _view(self.folder, table, own, self.manifest.schema_version)
+        return found
 
     @property
     def listed(self) -> frozenset[str]:

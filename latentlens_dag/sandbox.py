@@ -105,7 +105,8 @@ class ReadOnlyFolder(AbstractFileSystem):  # type: ignore[misc]
         self._folder = Path(os.path.normpath(root.absolute()))
         # By the names that SQL has for them (`mounted`): to try a thousand files as patterns takes seconds.
         self._listed = None if listed is None else {glob.escape(file): file for file in listed}
-        self._allowed = None if listed is None else frozenset(listed)
+        inside = [file for file in listed or () if os.path.normpath(file) == file and file[0] not in "/."]
+        self._places = {file: self._folder / file for file in inside}
 
     def open(self, path: str, mode: str = "rb", **_: Any) -> SharedFile:
         """Open a file; any mode but reading is refused."""
@@ -137,10 +138,12 @@ class ReadOnlyFolder(AbstractFileSystem):  # type: ignore[misc]
 
     def _local(self, path: str) -> Path:
         """The path on disk; `..` must not lead out of the folder."""
+        if known := self._places.get(str(path).removeprefix(self._mount)):
+            return known
         local = Path(os.path.normpath(self._folder / str(path).removeprefix(self._mount).lstrip("/")))
         if not local.is_relative_to(self._folder):
             raise PermissionError(f"{path} lies outside the dataset.")
-        if self._allowed is not None and local.relative_to(self._folder).as_posix() not in self._allowed:
+        if self._listed is not None and local.relative_to(self._folder).as_posix() not in self._places:
             raise PermissionError(f"{path} is no file of this dataset's tables.")
         return local
 

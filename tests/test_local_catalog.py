@@ -6,12 +6,11 @@ import os
 import time
 from pathlib import Path
 
-import duckdb
 import pytest
 
 from latentlens_dag import local_catalog
 from latentlens_dag.browsing import open_library, stamp
-from latentlens_dag.local_catalog import CatalogMaker, made_catalogs, made_in_background, remove_unused
+from latentlens_dag.local_catalog import made_catalog, made_catalogs, made_in_background, make_catalog, remove_unused
 from latentlens_dag.queries import open_dataset, queries
 from latentlens_dag.release_reading import ReleaseTables, read_release
 from latentlens_dag.schema import TABLES
@@ -36,8 +35,8 @@ def _release(folder: Path) -> ReleaseTables:
 
 
 def _make(folder: Path) -> None:
-    with CatalogMaker(_release(folder)) as maker:
-        maker.make()
+    release = _release(folder)
+    make_catalog(local_catalog._catalog_of(release), str(folder), release.listed, release.views)
 
 
 def test_a_release_is_read_from_its_catalog_and_answers_as_its_files_do(folder: Path, cache: Path) -> None:
@@ -60,17 +59,16 @@ def test_a_release_is_read_from_its_catalog_and_answers_as_its_files_do(folder: 
 def test_a_catalog_is_of_one_content_and_another_release_has_none(folder: Path, cache: Path, tmp_path: Path) -> None:
     _make(folder)
     other = write_release(tmp_path / "other", lambda tables: tables.pop("diversity"))
-    assert local_catalog.made_catalog(_release(folder)) == made_catalogs()[0]
-    assert local_catalog.made_catalog(_release(other)) is None
+    assert made_catalog(_release(folder)) == made_catalogs()[0]
+    assert made_catalog(_release(other)) is None
 
 
 def test_while_a_browser_runs_the_catalog_is_made_and_an_open_page_gets_to_know_of_it(
     folder: Path, cache: Path
 ) -> None:
     stamps = [stamp(folder)]
-    with made_in_background(open_library(folder).whole.release_tables) as thread:
-        assert thread is not None
-        thread.join(timeout=60)
+    with made_in_background(open_library(folder).whole.release_tables) as process:
+        assert process is not None and process.wait(timeout=60) == 0
     stamps += [stamp(folder), stamp(folder)]
     assert stamps[0] != stamps[1] == stamps[2] and len(made_catalogs()) == 1
     with made_in_background(_release(folder)) as again:
@@ -80,13 +78,10 @@ def test_while_a_browser_runs_the_catalog_is_made_and_an_open_page_gets_to_know_
 
 
 def test_a_browser_that_ends_stops_the_making_and_leaves_nothing(folder: Path, cache: Path) -> None:
-    with CatalogMaker(_release(folder)) as maker:
-        maker.stop()
-        with pytest.raises(duckdb.InterruptException):
-            maker.make()
-    with made_in_background(_release(folder)):
-        pass
-    assert all(path in made_catalogs() for path in cache.iterdir())
+    with made_in_background(_release(folder)) as process:
+        (cache / f".x.duckdb.{process and process.pid}.0123abcd.tmp").touch()
+    assert process is not None and process.returncode < 0
+    assert not list(cache.iterdir())
 
 
 def test_what_nobody_has_used_for_a_month_goes_and_what_a_kill_has_left(cache: Path) -> None:
@@ -100,14 +95,13 @@ def test_what_nobody_has_used_for_a_month_goes_and_what_a_kill_has_left(cache: P
     assert sorted(cache.iterdir()) == [used]
 
 
-def test_a_disk_without_room_leaves_the_browser_as_it_was(
-    folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_what_goes_wrong_is_told_and_leaves_the_browser_as_it_was(
+    folder: Path, cache: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    def full(maker: CatalogMaker) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(CatalogMaker, "make", full)
-    with made_in_background(_release(folder)) as thread:
-        assert thread is not None
-        thread.join(timeout=60)
-    assert "No space left" in caplog.text and open_dataset(folder).collect("studies").height == 2
+    release = _release(folder)
+    views = {**release.views, "images": "SELECT error('no room')"}
+    with made_in_background(ReleaseTables(folder, release.manifest, views, {}, {})) as process:
+        assert process is not None and process.wait(timeout=60) == 1
+    told = capfd.readouterr().err.splitlines()
+    assert len(told) == 1 and told[0].startswith("No catalog was made, so look-ups stay slow")
+    assert not list(cache.iterdir()) and open_dataset(folder).collect("studies").height == 2

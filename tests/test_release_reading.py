@@ -92,6 +92,33 @@ def test_every_named_query_answers_as_over_a_home(release: Path, home: Warehouse
         assert opened.collect(name, **asked).equals(built.collect(name, **asked))
 
 
+ABOUT_AN_IMAGE = sorted(name for name, query in queries().items() if "image_id" in {p.name for p in query.parameters})
+
+
+@pytest.mark.parametrize("stem", ["{}", "{:.2}", "part_{}"], ids=["an image a file", "digits", "names of its own"])
+def test_a_query_about_an_image_opens_no_file_of_another_one(
+    home: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stem: str
+) -> None:
+    named = {animal: stem.format(image_id(animal)) for animal in ANIMALS}
+    tables = {
+        re.sub("/[0-9a-f]{16}$", lambda found: "/" + stem.format(found[0][1:]), path): table
+        for path, table in release_tables().items()
+    }
+    folder, seen, local = write_release(tmp_path / "small", tables=tables), set(), ReadOnlyFolder._local
+
+    def looked_for(mounted: ReadOnlyFolder, path: str) -> Path:
+        seen.add(Path(path).stem if "neighbors" in path else "")
+        return local(mounted, path)
+
+    monkeypatch.setattr(ReadOnlyFolder, "_local", looked_for)
+    with open_dataset(folder) as release, open_dataset(home) as built:
+        seen.clear()
+        for name in ABOUT_AN_IMAGE:
+            asked = {**PARAMETERS[name], "image_id": image_id("dog")}
+            assert release.collect(name, **asked).equals(built.collect(name, **asked)), name
+    assert seen - {""} == (set(named.values()) if stem.startswith("part") else {named["dog"]})
+
+
 @pytest.mark.parametrize(
     "query",
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 import streamlit as st
@@ -17,8 +18,15 @@ OTHER = "LATENTLENS_BROWSE_WITH"
 """The variable that names another source, to compare with."""
 
 
-@st.cache_resource(show_spinner="Opening …", max_entries=4)
+@st.cache_resource(show_spinner="Opening …", max_entries=1)
 def _opened(source: str, made: str) -> Library:
+    gc.collect()  # a library that nobody has any more holds hundreds of megabytes
+    return open_library(source)
+
+
+@st.cache_resource(show_spinner="Opening …", max_entries=1)
+def _other_opened(source: str, made: str) -> Library:
+    gc.collect()
     return open_library(source)
 
 
@@ -42,7 +50,7 @@ def library() -> Library:
 def other_library() -> Library | None:
     """The library to compare with; None where the browser was started without one."""
     source = os.environ.get(OTHER)
-    return _opened(source, _stamp_of(source)) if source else None
+    return _other_opened(source, _stamp_of(source)) if source else None
 
 
 def chosen_study(data: Library) -> StudyFacts | None:

@@ -6,7 +6,8 @@ By default it opens the home of this folder (`make demo`); `--home` names anothe
 `latentlens-dag browse` opens, and `--large` a release of the paper's size, which is written into FOLDER once (minutes,
 2 GB). Server and Chromium share two cores. All times are taken inside the page: from the browser's own time of the
 click, key or navigation until what was asked for is in the document. Every word is asked for once, so none is
-remembered; `memory` is the largest sum of resident memory over the server's processes.
+remembered; `memory` is the largest sum of resident memory over the server's processes. A release is opened as for the
+first time, so everything is measured while its catalog is being made, too, and again when it is there.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +61,11 @@ _WATCH = """([event, conditions]) => {
 }"""
 _PICTURES = """[...document.querySelectorAll("*")].some((one) => one.shadowRoot?.querySelector(".tiles button svg"))"""
 _CURVES = """document.querySelector("[data-testid='stVegaLiteChart'] :is(canvas, svg)")"""
+_ENDLESS = "WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL SELECT 1 - n FROM r) SELECT count(*) FROM r"
+_HUGE = (
+    "SELECT len(repeat('x', 1500000000))",
+    "SELECT max(n) FROM (SELECT row_number() OVER (ORDER BY hash(range)) AS n FROM range(1000000000))",
+)
 _DONE = "[data-test-script-state='notRunning']"
 
 
@@ -84,16 +92,33 @@ def measured(source: str, clicks: int) -> dict[str, Any]:
     from playwright.sync_api import sync_playwright
 
     places, words = _chosen(source)
-    with _served(source) as (address, process, start_ms), sync_playwright() as play:
+    with (
+        tempfile.TemporaryDirectory() as cache,
+        _served(source, cache) as (address, process, start_ms),
+        sync_playwright() as play,
+        _memory(process) as memory,
+    ):
         chromium = play.chromium.launch(executable_path=shutil.which("chromium"), args=_FLAGS)
-        with _memory(process) as peak:
-            first = [_first_view(chromium, address) for _ in range(1 + FIRST_VIEWS)]
-            page = chromium.new_context(viewport={"width": 1280, "height": 900}).new_page()
-            clicked = [ms for place in places for ms in _clicks(page, address, place, -(-clicks // len(places)))]
-            searched = {word: _search(page, address, places[0], word) for word in words}
+        found: dict[str, Any] = {"server_start": start_ms}
+        if Path(source, "manifest.json").is_file():
+            found["before_its_catalog"] = _looked(chromium, address, places[:3], words[1::3], 9)
+            found["catalog_s"] = _until_made(Path(cache))
+        found |= _looked(chromium, address, places, words, clicks)
+        found |= _beside_runaway(chromium, address, places[0])
         chromium.close()
+    return {**found, "memory_mb": memory.most / 1e6, "memory_parts_mb": [part / 1e6 for part in memory.parts]}
+
+
+def _looked(
+    chromium: Browser, address: str, places: list[dict[str, Any]], words: list[str], clicks: int
+) -> dict[str, Any]:
+    """First views, clicks and words."""
+    first = [_first_view(chromium, address) for _ in range(1 + FIRST_VIEWS)]
+    page = _new_page(chromium)
+    clicked = [ms for place in places for ms in _clicks(page, address, place, -(-clicks // len(places)))]
+    searched = {word: _search(page, address, places[0], word) for word in words}
+    page.context.close()
     return {
-        "server_start": start_ms,
         "first_view_cold": first[0],
         "first_view": statistics.median(first[1:]),
         "first_view_worst": max(first[1:]),
@@ -105,8 +130,35 @@ def measured(source: str, clicks: int) -> dict[str, Any]:
         "word_search_median": statistics.median(pictures for pictures, _ in searched.values()),
         "word_search_worst": max(pictures for pictures, _ in searched.values()),
         "word_page_worst": max(curves for _, curves in searched.values()),
-        "memory_mb": peak[0] / 1e6,
     }
+
+
+def _beside_runaway(chromium: Browser, address: str, place: dict[str, Any]) -> dict[str, float]:
+    """Clicks of one person while another one's SQL runs away: first in time, then in memory."""
+    page, other = _new_page(chromium), _new_page(chromium)
+    _clicks(page, address, place, 1)
+    other.goto(f"{address}/sql?sql={_ENDLESS}")
+    other.wait_for_selector("[data-test-script-state='running']")
+    clicked = _clicks(page, address, place, 8)
+    other.get_by_text("The query was stopped after").wait_for()
+    for sql in _HUGE:
+        other.goto(f"{address}/sql?sql={sql}")
+        other.get_by_text("The query was stopped").wait_for()
+    return {"click_beside_runaway_median": statistics.median(clicked), "click_beside_runaway_worst": max(clicked)}
+
+
+def _new_page(chromium: Browser) -> Page:
+    page = chromium.new_context(viewport={"width": 1280, "height": 900}).new_page()
+    page.set_default_timeout(120_000)
+    return page
+
+
+def _until_made(cache: Path) -> float:
+    """Wait for the catalog of a release; the seconds that making it took."""
+    while not (made := list(cache.rglob("*.duckdb"))):
+        time.sleep(0.2)
+    time.sleep(3)  # within which an open page looks for it
+    return made[0].stat().st_mtime - cache.stat().st_ctime
 
 
 def _chosen(source: str) -> tuple[list[dict[str, Any]], list[str]]:
@@ -128,11 +180,12 @@ def _chosen(source: str) -> tuple[list[dict[str, Any]], list[str]]:
 
 
 @contextmanager
-def _served(source: str) -> Iterator[tuple[str, subprocess.Popen[str], float]]:
+def _served(source: str, cache: str) -> Iterator[tuple[str, subprocess.Popen[str], float]]:
     """A running `latentlens-dag browse`: its address, its process, and the ms until it said so."""
     start = time.perf_counter()
     command = [sys.executable, "-c", _MAIN, "browse", source, "--no-open"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    environment = {**os.environ, "HF_HOME": cache}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout is not None
         address = process.stdout.readline().split()[0]
         try:
@@ -142,18 +195,29 @@ def _served(source: str) -> Iterator[tuple[str, subprocess.Popen[str], float]]:
             process.wait(timeout=30)
 
 
+@dataclass
+class Memory:
+    """The largest resident memory of a process with its descendants, in bytes."""
+
+    most: int = 0
+    parts: tuple[int, ...] = ()
+    """Of each process when it was largest, the command first, then the server."""
+
+
 @contextmanager
-def _memory(process: subprocess.Popen[str]) -> Iterator[list[float]]:
-    """The largest resident memory of a process and its descendants, in bytes, looked at 20 times a second."""
-    peak, ended = [0.0], threading.Event()
+def _memory(process: subprocess.Popen[str]) -> Iterator[Memory]:
+    """Look 20 times a second."""
+    found, ended = Memory(), threading.Event()
 
     def look() -> None:
         while not ended.wait(0.05):
-            peak[0] = max(peak[0], sum(_resident(pid) for pid in _tree(process.pid)))
+            parts = tuple(_resident(pid) for pid in _tree(process.pid))
+            if sum(parts) > found.most:
+                found.most, found.parts = sum(parts), parts
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()
-    yield peak
+    yield found
     ended.set()
     thread.join()
 
@@ -175,12 +239,10 @@ def _resident(pid: int) -> int:
 
 def _first_view(chromium: Browser, address: str) -> float:
     """From navigation to the gallery, in a browser that has nothing in its cache."""
-    context = chromium.new_context(viewport={"width": 1280, "height": 900})
-    page = context.new_page()
-    page.set_default_timeout(120_000)
+    page = _new_page(chromium)
     page.goto(address, wait_until="commit")
     (found,) = _watched(page, None, [_PICTURES])
-    context.close()
+    page.context.close()
     return found
 
 
