@@ -20,9 +20,10 @@ from latentlens_dag.human import judging_folder
 from latentlens_dag.identity import combined
 from latentlens_dag.local_catalog import made_catalogs
 from latentlens_dag.manifest import Manifest
-from latentlens_dag.queries import Dataset, Value, open_dataset
+from latentlens_dag.queries import Dataset, open_dataset
 from latentlens_dag.release_manifest import MANIFEST
 from latentlens_dag.release_reading import is_release
+from latentlens_dag.remembered import Remembered
 from latentlens_dag.sandbox import Limits
 from latentlens_dag.warehouse import Warehouse
 
@@ -33,7 +34,8 @@ MEMORY_MB = 500
 """What all queries of a library may take together, whatever the machine has; more of it is spilled to disk."""
 _LEAST_MB = 150
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-_REMEMBERED = 400
+_REMEMBERED_BYTES = 60_000_000
+_REMEMBERED = 50  # images, or pages of them
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Library:
         self.source = source
         self.whole = whole
         self.catalogs = dict(catalogs)
-        self.ask = lru_cache(_REMEMBERED)(self._ask)
+        self._answers = Remembered(_REMEMBERED_BYTES)
         self.facts = lru_cache(1)(self._facts)
         self.pictures = lru_cache(_REMEMBERED)(self._pictures)
         self.regions = lru_cache(_REMEMBERED)(self._regions)
@@ -85,9 +87,10 @@ class Library:
         found = self.dataset(study).sql("FROM duckdb_databases() WHERE database_name = 'dataset'").fetchall()
         return "catalog" if found else "Parquet"
 
-    def _ask(self, study: str, query: str, /, **params: Value) -> pl.DataFrame:
+    def ask(self, study: str, query: str, /, **params: Any) -> pl.DataFrame:
         """A named query about one study; hashable parameters only, since answers are remembered."""
-        return self.dataset(study).collect(query, study=study, **params)
+        key = (study, query, *sorted(params.items()))
+        return self._answers.get(key, lambda: self.dataset(study).collect(query, study=study, **params))
 
     def _facts(self) -> dict[str, StudyFacts]:
         """The studies that have tokens or answers, by name."""
@@ -98,6 +101,8 @@ class Library:
         return dict(sorted(found.items()))
 
     def _others(self) -> list[Dataset]:
+        if not self.catalogs:
+            return [self.whole]
         names = set(self.whole.collect("SELECT DISTINCT study FROM visual_tokens")["study"])
         return [self.whole] if names - set(self.catalogs) else []
 
@@ -136,7 +141,8 @@ class Library:
 
 def similarity_steps(library: Library, study: str, lens: str, layer: int) -> tuple[float, ...]:
     """Round similarities between the least and the greatest of the nearest answers of a lens and layer."""
-    found = library.ask(study, "find_images", lens=lens, layer=layer)["mean_similarity"].drop_nulls().to_list()
+    asked = {"lens": lens, "layer": layer, "words": None, "verdict": None, "similarity": None}  # as of a whole gallery
+    found = library.ask(study, "find_images", **asked)["mean_similarity"].drop_nulls().to_list()
     if not found:
         return ()
     step = 1.0 if max(found) > 1 else 0.05

@@ -105,7 +105,13 @@ def read_release(folder: Path, name: str, verified: Collection[str] | None = Non
     """
     manifest = read_manifest(folder / MANIFEST)
     check_tables(manifest)
-    here = {file.path for file in manifest.files if _is_here(folder, file, verified)}
+    # In a cache of the Hub, files are links to ../../blobs.
+    places = (folder.resolve(), folder.resolve().parent.parent / "blobs")
+    here = {
+        file.path
+        for file in manifest.files
+        if (_is_here(folder, file, places) if verified is None else file.path in verified)
+    }
     tables = {name: manifest.of([name]) for name in TABLES}
     missing = {
         table: _missing(table, name, sum(file.path in here for file in files), len(files))
@@ -157,15 +163,13 @@ def _steps(version: int) -> list[int]:
     return sorted(step for step in MIGRATIONS if step >= version)
 
 
-def _is_here(folder: Path, file: ReleaseFile, verified: Collection[str] | None) -> bool:
-    if verified is not None:
-        return file.path in verified
+def _is_here(folder: Path, file: ReleaseFile, places: Iterable[Path]) -> bool:
+    """Whether a file is there; one that is a link must lead to one of the places."""
     path = folder / file.path
     if not path.is_file():
         return False
-    # In a cache of the Hub, files are links to ../../blobs.
-    real, inside = path.resolve(), (folder.resolve(), folder.resolve().parent.parent / "blobs")
-    if not any(real.is_relative_to(place) for place in inside):
+    real = path.resolve()
+    if not any(real.is_relative_to(place) for place in places):
         raise UserError(f"{path} is a link out of the release: nothing of it is read. Pull or stage it again.")
     return True
 

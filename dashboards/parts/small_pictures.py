@@ -31,7 +31,7 @@ def tile(
         "height": picture.height,
         "title": clipped(picture.file_name, 60),
         "note": clipped(note, 120),
-        "boxes": boxes,
+        "boxes": None if boxes is None else [[round(side, 1) for side in box] for box in boxes],
         "text": None if text is None else clipped(text, 240),
     }
 
