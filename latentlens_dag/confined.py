@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
     from latentlens_dag.browsing import Library
 
-QUERY_MB = 300
+QUERY_MB = 250
 """What DuckDB may hold for a query, of 10^6 bytes; nothing is spilled to disk."""
 _MOST_MB = 500  # that the process may take for a query, with what DuckDB does not count
 _ANSWER_MB = 50
 _STARTING_S = 60.0
 _NARROW = "Narrow it down: one image, one layer, one lens, or a condition on a join."
-_READY, _TABLE, _WRONG = b"R", b"T", b"W"
+_READY, _TABLE, _WRONG, _FULL = b"R", b"T", b"W", b"F"
 
 
 class Confined:
@@ -95,8 +95,9 @@ class Confined:
             raise UserError(said.decode())
         if kind == _TABLE:
             return pl.read_ipc_stream(said)
-        self.close()
-        raise UserError(f"The query was stopped after {seconds:g} s. {_NARROW}" if kind == _STOPPED else _ENDED)
+        self.close()  # also where memory was not enough: what it has taken is never given back, and the next lacks it
+        stopped = f"The query was stopped after {seconds:g} s. {_NARROW}"
+        raise UserError({_STOPPED: stopped, _FULL: _TOO_MUCH}.get(kind, _ENDED))
 
     def close(self) -> None:
         """End the process."""
@@ -145,6 +146,7 @@ def main() -> None:
     except UserError as error:
         _send(answers, _WRONG, str(error).encode())
         return
+    _answered(dataset, "SHOW TABLES", 1, {})  # takes what every query takes: libraries, threads
     _limit_memory()
     _send(answers, _READY, b"")
     asked: SimpleQueue[str] = SimpleQueue()
@@ -173,7 +175,7 @@ def _answered(dataset: Dataset, text: str, rows: int, params: dict[str, Value]) 
             stream.write_table(found)
         return _TABLE, sink.getvalue().to_pybytes()
     except (duckdb.OutOfMemoryException, MemoryError, pa.ArrowMemoryError):
-        return _WRONG, _TOO_MUCH.encode()
+        return _FULL, b""
     except UserError as error:
         return _WRONG, str(error).encode()
     except duckdb.Error as error:

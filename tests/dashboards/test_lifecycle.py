@@ -4,25 +4,23 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from latentlens_dag.catalog import write_catalog
-from latentlens_dag.schema import NEIGHBORS, VISUAL_TOKENS
-from latentlens_dag.warehouse import Warehouse, write_parquet
+from latentlens_dag.warehouse import Warehouse
 from tests.dashboards.test_browser import chromium, page, pytestmark, served
+from tests.dashboards.test_half_built import STAGES
 from tests.dashboards.test_sessions import settled
-from tests.small_dataset import ANIMALS, image_id, neighbors, visual_tokens, write_shared, write_study
+from tests.small_dataset import ANIMALS, image_id, write_study
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-PAGES = ("", "words", "layers", "sql", "about")
-DOG = f"?image={image_id('dog')}&token=0"
+DOG = f"?study=one&image={image_id('dog')}&token=0"
 
 
 @pytest.fixture(scope="module")
@@ -49,38 +47,28 @@ def _until(page: Page, url: str, text: str) -> None:
     raise AssertionError(page.get_by_test_id("stMain").inner_text())
 
 
-def _opens(page: Page, address: str, path: str) -> str:
-    """The text of a page that has told no more than one thing, and shows no trace."""
-    page.goto(f"{address}/{path}")
-    page.get_by_test_id("stMain").locator("*").first.wait_for()
-    assert settled(page).get_by_test_id("stException").count() == 0, path
-    assert page.get_by_test_id("stAlert").count() <= 1, path
-    return page.get_by_test_id("stMain").inner_text()
+def _is_calm(page: Page) -> bool:
+    """Whether no more than one thing is told, and no trace shown."""
+    settled(page)
+    traces = page.get_by_test_id("stException").count() + page.get_by_text("Traceback").count()
+    return traces == 0 and page.get_by_test_id("stAlert").count() <= 1
 
 
 def test_a_study_is_shown_as_far_as_it_is_built_and_a_file_that_goes_is_told_until_it_is_back(
     page: Page, address: str, warehouse: Warehouse, tmp_path: Path
 ) -> None:
-    for path in PAGES:
-        text = _opens(page, address, path)
-        assert ("Nothing to see" in text) == (path in ("", "words", "layers")), path
-
-    write_shared(warehouse, "pictures", "corpus", (ANIMALS[:2], ANIMALS[2:]))
-    write_parquet(visual_tokens("one", ANIMALS[:2]), warehouse.visual_tokens("one", 0), VISUAL_TOKENS)
-    _until(page, address, "has no answers yet")
-    assert all(_opens(page, address, path) for path in (*PAGES, DOG))
+    _until(page, address, "Nothing to see")
+    for stage, text in (("tokens", "has no answers yet"), ("one layer", "2 images")):
+        STAGES[stage](warehouse)
+        _until(page, address, text)
+        assert _is_calm(page)
 
     table = warehouse.neighbors("one", "latentlens", 8, 0)
-    write_parquet(neighbors("one", ANIMALS[:2], "latentlens", 8), table, NEIGHBORS)
-    _until(page, address, "2 images")  # no judgements, one lens, one layer, no catalog
-    assert all(_opens(page, address, path) for path in (*PAGES, "words?word=dog", f"{DOG}&overlay=judgement"))
-    assert "A dog is here." in _opens(page, address, DOG)
-
+    _until(page, f"{address}/{DOG}", "A dog is here.")
     table.rename(tmp_path / "elsewhere")
     page.locator("rect[data-id='1']").click()
     page.get_by_test_id("stAlert").or_(page.get_by_text("No answers")).first.wait_for()
-    assert settled(page).get_by_test_id("stException").count() == 0 and page.get_by_test_id("stAlert").count() <= 1
-    assert page.get_by_text("Traceback").count() == 0
+    assert _is_calm(page)
     _until(page, address, "has no answers yet")
     (tmp_path / "elsewhere").rename(table)
     _until(page, f"{address}/{DOG}", "A dog is here.")
@@ -89,9 +77,6 @@ def test_a_study_is_shown_as_far_as_it_is_built_and_a_file_that_goes_is_told_unt
     write_catalog(warehouse, "one", warehouse.catalog("one"))
     page.locator("rect[data-id='2']").click()  # on the page that stayed open
     page.get_by_text("Token 2", exact=True).wait_for()
-    _until(page, address, "4 images")
-    _until(page, f"{address}/layers", "Share of visual tokens")
-    warehouse.catalog("one").unlink()
     _until(page, address, "4 images")
 
 
