@@ -32,10 +32,10 @@ IMAGES: dict[str, dict[str, Any]] = {
 }
 TEXTS: dict[str, dict[str, Any]] = {
     "Corpus text": {"source": {"csv": "texts.csv", "column": "said"}, "shards": 1},
-    "Corpus packed": {"source": {"package": "latentlens_dag", "file": "demo/colors.txt"}},
+    "Corpus packed": {"source": {"package": "latentlens_dag", "file": "demo/captions.txt"}},
     "TextSet sayings": {"source": {"csv": "texts.csv", "column": "said"}, "batches": 2},
     "TextSet more": {"source": {"csv": "texts.csv", "column": "said"}, "batches": 2},
-    "TextSet packed": {"source": {"package": "latentlens_dag", "file": "demo/colors.txt"}},
+    "TextSet packed": {"source": {"package": "latentlens_dag", "file": "demo/captions.txt"}},
     "Index words": {"language_model": MODEL, "corpus": "text", "layers": [1], "sampling": "first"},
     "Study said": {"language_model": MODEL, "texts": "sayings", "index": "words", "layers": [0, 1], "top_k": 2},
 }
@@ -362,7 +362,7 @@ CHANGES: dict[str, list[Change]] = {
     ],
     "CorpusSource.jsonl": _texts_from({"jsonl": "texts.jsonl", "column": "said"}),
     "CorpusSource.parquet": _texts_from({"parquet": "texts.parquet", "column": "said"}),
-    "CorpusSource.package": _texts_from({"package": "latentlens_dag", "file": "demo/colors.txt"}),
+    "CorpusSource.package": _texts_from({"package": "latentlens_dag", "file": "demo/captions.txt"}),
     "CorpusSource.file": [
         Change("texts", {"Corpus packed.source.file": "demo/copies.txt"}, {"corpus/packed/source"}),
         Change("texts", {"TextSet packed.source.file": "demo/copies.txt"}, {"texts/packed/source"}),
