@@ -6,8 +6,9 @@ By default it opens the home of this folder (`make demo`); `--home` names anothe
 `latentlens-dag browse` opens, and `--large` a release of the paper's size, which is written into FOLDER once (minutes,
 2 GB). Server and Chromium share two cores. All times are taken inside the page: from the browser's own time of the
 click, key or navigation until what was asked for is in the document. Every word is asked for once, so none is
-remembered; `memory` is the largest sum of resident memory over the server's processes. A release is opened as for the
-first time, so everything is measured while its catalog is being made, too, and again when it is there.
+remembered; `memory` is the largest sum of resident memory over the server's processes, `cpu` the processor's time of
+all of them, which other work on the machine changes little. A release is opened as for the first time, so everything is
+measured while its catalog is being made, too, and again when it is there.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from latentlens_dag.queries import open_dataset
 from tests.benchmarks.browser_study import written
@@ -66,6 +67,7 @@ _HUGE = (
     "SELECT len(repeat('x', 1500000000))",
     "SELECT max(n) FROM (SELECT row_number() OVER (ORDER BY hash(range)) AS n FROM range(1000000000))",
 )
+_PAUSE_MS = 400
 _DONE = "[data-test-script-state='notRunning']"
 
 
@@ -94,55 +96,58 @@ def measured(source: str, clicks: int) -> dict[str, Any]:
     places, words = _chosen(source)
     with (
         tempfile.TemporaryDirectory() as cache,
-        _served(source, cache) as (address, process, start_ms),
+        _served(source, cache) as server,
         sync_playwright() as play,
-        _memory(process) as memory,
+        _memory(server.process) as memory,
     ):
         chromium = play.chromium.launch(executable_path=shutil.which("chromium"), args=_FLAGS)
-        found: dict[str, Any] = {"server_start": start_ms}
+        found: dict[str, Any] = {"server_start": server.start_ms}
         if Path(source, "manifest.json").is_file():
-            found["before_its_catalog"] = _looked(chromium, address, places[:3], words[1::3], 9)
+            found["before_its_catalog"] = _looked(chromium, server, places[:3], words[1::3], 9)
             found["catalog_s"] = _until_made(Path(cache))
-        found |= _looked(chromium, address, places, words, clicks)
-        found |= _beside_runaway(chromium, address, places[0])
+        found |= _looked(chromium, server, places, words, clicks)
+        found |= _beside_runaway(chromium, server, places[0])
         chromium.close()
     return {**found, "memory_mb": memory.most / 1e6, "memory_parts_mb": [part / 1e6 for part in memory.parts]}
 
 
 def _looked(
-    chromium: Browser, address: str, places: list[dict[str, Any]], words: list[str], clicks: int
+    chromium: Browser, server: Server, places: list[dict[str, Any]], words: list[str], clicks: int
 ) -> dict[str, Any]:
     """First views, clicks and words."""
-    first = [_first_view(chromium, address) for _ in range(1 + FIRST_VIEWS)]
+    first = [_first_view(chromium, server) for _ in range(1 + FIRST_VIEWS)]
     page = _new_page(chromium)
-    clicked = [ms for place in places for ms in _clicks(page, address, place, -(-clicks // len(places)))]
-    searched = {word: _search(page, address, places[0], word) for word in words}
+    clicked = [one for place in places for one in _clicks(page, server, place, -(-clicks // len(places)))]
+    searched = {word: _search(page, server, places[0], word) for word in words}
     page.context.close()
+    click_ms, word_ms = [one.ms[0] for one in clicked], [one.ms[0] for one in searched.values()]
     return {
         "first_view_cold": first[0],
         "first_view": statistics.median(first[1:]),
         "first_view_worst": max(first[1:]),
         "clicks": len(clicked),
-        "click_median": statistics.median(clicked),
-        "click_p95": statistics.quantiles(clicked, n=20)[-1],
-        "click_worst": max(clicked),
-        "words": searched,
-        "word_search_median": statistics.median(pictures for pictures, _ in searched.values()),
-        "word_search_worst": max(pictures for pictures, _ in searched.values()),
-        "word_page_worst": max(curves for _, curves in searched.values()),
+        "click_median": statistics.median(click_ms),
+        "click_p95": statistics.quantiles(click_ms, n=20)[-1],
+        "click_worst": max(click_ms),
+        "click_cpu": statistics.median(one.cpu_ms for one in clicked),
+        "words": {word: [*one.ms, one.cpu_ms] for word, one in searched.items()},
+        "word_search_median": statistics.median(word_ms),
+        "word_search_worst": max(word_ms),
+        "word_page_worst": max(one.ms[1] for one in searched.values()),
+        "word_cpu_worst": max(one.cpu_ms for one in searched.values()),
     }
 
 
-def _beside_runaway(chromium: Browser, address: str, place: dict[str, Any]) -> dict[str, float]:
+def _beside_runaway(chromium: Browser, server: Server, place: dict[str, Any]) -> dict[str, float]:
     """Clicks of one person while another one's SQL runs away: first in time, then in memory."""
     page, other = _new_page(chromium), _new_page(chromium)
-    _clicks(page, address, place, 1)
-    other.goto(f"{address}/sql?sql={_ENDLESS}")
+    _clicks(page, server, place, 1)
+    other.goto(f"{server.address}/sql?sql={_ENDLESS}")
     other.wait_for_selector("[data-test-script-state='running']")
-    clicked = _clicks(page, address, place, 8)
+    clicked = [one.ms[0] for one in _clicks(page, server, place, 8)]
     other.get_by_text("The query was stopped after").wait_for()
     for sql in _HUGE:
-        other.goto(f"{address}/sql?sql={sql}")
+        other.goto(f"{server.address}/sql?sql={sql}")
         other.get_by_text("The query was stopped").wait_for()
     return {"click_beside_runaway_median": statistics.median(clicked), "click_beside_runaway_worst": max(clicked)}
 
@@ -179,9 +184,27 @@ def _chosen(source: str) -> tuple[list[dict[str, Any]], list[str]]:
     return places, list(dict.fromkeys(known[step - 1 if step == 1 else step] for step in steps))
 
 
+@dataclass(frozen=True)
+class Server:
+    """A running `latentlens-dag browse`."""
+
+    address: str
+    process: subprocess.Popen[str]
+    start_ms: float
+    """Until it said so."""
+
+    def cpu_ms(self) -> float:
+        """The processor's time that its processes have taken so far."""
+        ticks = 0
+        for pid in _tree(self.process.pid):
+            with suppress(OSError):  # it has ended
+                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+                ticks += int(fields[11]) + int(fields[12])
+        return 1000 * ticks / os.sysconf("SC_CLK_TCK")
+
+
 @contextmanager
-def _served(source: str, cache: str) -> Iterator[tuple[str, subprocess.Popen[str], float]]:
-    """A running `latentlens-dag browse`: its address, its process, and the ms until it said so."""
+def _served(source: str, cache: str) -> Iterator[Server]:
     start = time.perf_counter()
     command = [sys.executable, "-c", _MAIN, "browse", source, "--no-open"]
     environment = {**os.environ, "HF_HOME": cache}
@@ -189,7 +212,7 @@ def _served(source: str, cache: str) -> Iterator[tuple[str, subprocess.Popen[str
         assert process.stdout is not None
         address = process.stdout.readline().split()[0]
         try:
-            yield address, process, 1000 * (time.perf_counter() - start)
+            yield Server(address, process, 1000 * (time.perf_counter() - start))
         finally:
             process.send_signal(signal.SIGINT)
             process.wait(timeout=30)
@@ -237,50 +260,63 @@ def _resident(pid: int) -> int:
         return 0
 
 
-def _first_view(chromium: Browser, address: str) -> float:
+class Cost(NamedTuple):
+    """What one thing that a person does takes."""
+
+    ms: list[float]
+    """Until what was asked for is there; of several things in their order."""
+    cpu_ms: float
+    """Of the server, with what it does right after."""
+
+
+def _first_view(chromium: Browser, server: Server) -> float:
     """From navigation to the gallery, in a browser that has nothing in its cache."""
     page = _new_page(chromium)
-    page.goto(address, wait_until="commit")
-    (found,) = _watched(page, None, [_PICTURES])
+    page.goto(server.address, wait_until="commit")
+    (found,) = _watched(page, server, None, [_PICTURES]).ms
     page.context.close()
     return found
 
 
-def _clicks(page: Page, address: str, place: dict[str, Any], count: int) -> list[float]:
+def _clicks(page: Page, server: Server, place: dict[str, Any], count: int) -> list[Cost]:
     """Clicks on different patches of one image at one layer and lens."""
     query = "&".join(f"{name}={value}" for name, value in place.items())
-    page.goto(f"{address}/?{query}")
+    page.goto(f"{server.address}/?{query}")
     page.locator("rect.patch").first.wait_for()
     page.locator(".ll-neighbors").wait_for()
+    page.wait_for_timeout(_PAUSE_MS)
     ids = page.locator("rect.patch").evaluate_all("(all) => all.map((one) => Number(one.dataset.id))")
     found = []
     for token in random.Random(str(place)).sample(ids, count):
-        page.wait_for_timeout(400)
         if page.get_by_text(f"Token {token}", exact=True).count():
             continue
         said = f"""[...document.querySelectorAll(".ll-facts b")].some((one) => one.textContent === "Token {token}")"""
         box = page.locator(f"rect.patch[data-id='{token}']")
         box.scroll_into_view_if_needed()
-        found += _watched(page, "click", [f"{said} && document.querySelector('.ll-neighbors li')"], box.click)
+        shown = [f"{said} && document.querySelector('.ll-neighbors li')"]
+        found.append(_watched(page, server, "click", shown, box.click))
     return found
 
 
-def _search(page: Page, address: str, place: dict[str, Any], word: str) -> list[float]:
+def _search(page: Page, server: Server, place: dict[str, Any], word: str) -> Cost:
     """A word typed on the page Words: when its pictures are drawn, and when its curves are."""
-    page.goto(f"{address}/words?study={place['study']}&lens=latentlens")
+    page.goto(f"{server.address}/words?study={place['study']}&lens=latentlens")
     field = page.get_by_label("Words", exact=True)
     field.wait_for()
     page.wait_for_selector(_DONE)
-    page.wait_for_timeout(500)
+    page.wait_for_timeout(_PAUSE_MS)
     field.fill(word)
-    return _watched(page, "keydown", [_PICTURES, _CURVES], lambda: field.press("Enter"))
+    return _watched(page, server, "keydown", [_PICTURES, _CURVES], lambda: field.press("Enter"))
 
 
-def _watched(page: Page, event: str | None, conditions: list[str], act: Any = None) -> list[float]:
+def _watched(page: Page, server: Server, event: str | None, conditions: list[str], act: Any = None) -> Cost:
     page.evaluate(_WATCH, [event, conditions])
+    before = server.cpu_ms()
     if act:
         act()
-    return list(page.evaluate("window.watched"))
+    found = list(page.evaluate("window.watched"))
+    page.wait_for_timeout(_PAUSE_MS)
+    return Cost(found, server.cpu_ms() - before)
 
 
 if __name__ == "__main__":
