@@ -54,6 +54,7 @@ bench: $(STAMP)
 	PYTHONPATH="$$PWD:$$PWD/$(VENV)/bench" LANCE_LOG=error $(BIN)/python -m tests.benchmarks.build .latentlens/bench
 	PYTHONPATH="$$PWD:$$PWD/$(VENV)/bench" LANCE_LOG=error $(BIN)/python -m tests.benchmarks.ingest .latentlens/bench
 	$(BIN)/python -m tests.benchmarks.occurrences
+	$(BIN)/python -m tests.benchmarks.browser --large
 
 check: $(STAMP)
 	$(BIN)/ruff check .
