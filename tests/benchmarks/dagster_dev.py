@@ -59,7 +59,8 @@ def many_studies(project: Path, studies: int, enabled: int) -> Path:
     (project / "assets" / "demo").mkdir()
     for file in DEMO.iterdir():
         (project / "assets" / "demo" / file.name).symlink_to(file)
-    study = (DEMO / "defs.yaml").read_text().split("---\n")[-1]
+    declared = (DEMO / "defs.yaml").read_text().split("---\n")
+    study = next(one for one in declared if "components.Study\n" in one)
     for number in range(2, studies + 1):
         folder = project / "assets" / f"study_{number:02d}"
         folder.mkdir()
