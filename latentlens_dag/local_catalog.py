@@ -23,7 +23,6 @@ from pathlib import Path
 
 import duckdb
 
-from latentlens_dag.cleaning import interrupted
 from latentlens_dag.release_manifest import MANIFEST
 from latentlens_dag.release_reading import ReleaseTables
 from latentlens_dag.sandbox import ReadOnlyFolder, first_line
@@ -118,6 +117,8 @@ def main() -> None:
 
 def remove_unused() -> None:
     """Remove the catalogs that nobody has used for a month, and what a kill has left of one."""
+    from latentlens_dag.cleaning import interrupted  # 0.1 s, which every first view would wait for
+
     unused = [path for path in made_catalogs() if time.time() - path.stat().st_atime > _UNUSED_S]
     for path in [*unused, *(left.path for left in interrupted(_folder()))]:
         remove(path)

@@ -103,9 +103,9 @@ def measured(source: str, clicks: int) -> dict[str, Any]:
         chromium = play.chromium.launch(executable_path=shutil.which("chromium"), args=_FLAGS)
         found: dict[str, Any] = {"server_start": server.start_ms}
         if Path(source, "manifest.json").is_file():
-            found["before_its_catalog"] = _looked(chromium, server, places[:3], words[1::3], 9)
+            found["before_its_catalog"] = _looked(chromium, server, places[:3], words[WORDS:], 9)
             found["catalog_s"] = _until_made(Path(cache))
-        found |= _looked(chromium, server, places, words, clicks)
+        found |= _looked(chromium, server, places, words[:WORDS], clicks)
         found |= _beside_runaway(chromium, server, places[0])
         chromium.close()
     return {**found, "memory_mb": memory.most / 1e6, "memory_parts_mb": [part / 1e6 for part in memory.parts]}
@@ -167,7 +167,7 @@ def _until_made(cache: Path) -> float:
 
 
 def _chosen(source: str) -> tuple[list[dict[str, Any]], list[str]]:
-    """Images, layers and lenses to click on; words from the most frequent to the rarest."""
+    """Images, layers and lenses to click on; WORDS words from frequent to rare, and then three others."""
     draw = random.Random(0)
     with open_dataset(source) as dataset:
         studies = [row for row in dataset.collect("studies").to_dicts() if row["images"]]
@@ -181,7 +181,8 @@ def _chosen(source: str) -> tuple[list[dict[str, Any]], list[str]]:
         for layer in draw.choices(study["visual_layers"], k=PLACES)
     ]
     steps = [round((len(known) - 1) ** (step / (WORDS - 1))) for step in range(WORDS)]
-    return places, list(dict.fromkeys(known[step - 1 if step == 1 else step] for step in steps))
+    words = list(dict.fromkeys(known[step - 1 if step == 1 else step] for step in steps))
+    return places, [*words, *(word for word in known[2::97] if word not in words)][: WORDS + 3]
 
 
 @dataclass(frozen=True)
@@ -246,10 +247,11 @@ def _memory(process: subprocess.Popen[str]) -> Iterator[Memory]:
 
 
 def _tree(pid: int) -> list[int]:
-    try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except OSError:
-        return []
+    """A process and its descendants; a child is its thread's that started it."""
+    children: list[str] = []
+    for thread in Path(f"/proc/{pid}/task").glob("*"):
+        with suppress(OSError):  # it has ended
+            children += (thread / "children").read_text().split()
     return [pid, *(one for child in children for one in _tree(int(child)))]
 
 
