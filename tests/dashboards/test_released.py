@@ -30,8 +30,6 @@ def look(page, address):
     page.locator("rect[data-id='0']").click()
     page.get_by_text("Token 0", exact=True).wait_for()
     said = page.locator(".ll-neighbors").inner_text()
-    page.goto(f"{address}/sql?sql=SELECT count(*) AS n FROM neighbors")
-    page.get_by_text("1 rows").wait_for()
     page.goto(f"{address}/about")
     page.get_by_test_id("stCode").get_by_text(name).first.wait_for()
     return said
