@@ -6,7 +6,9 @@ its catalog takes 15 ms. Making that takes half a minute of one core and 1.6 tim
 browses makes it, in the background; `open_dataset` reads it where it is.
 
 What a newcomer gets wrong: it lies among the assets of the Hub's cache (`HF_HOME/assets`), never in the release, and is
-named after what is in it. So it is never out of date, and may be deleted at any time.
+named after the files that it was made of, as they lie there: a copy of the release has a catalog of its own, since who
+opens a plain folder compares no hashes, and nothing that was changed in it may be taken for the release. So it is
+never out of date, and may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import duckdb
@@ -29,7 +31,7 @@ from latentlens_dag.sandbox import ReadOnlyFolder, first_line
 from latentlens_dag.views import create_views, identifier, literal
 from latentlens_dag.warehouse import atomic_path, remove, scratch_folder
 
-_FORMAT = 1
+_FORMAT = 2
 """Raise it when the same release would give another catalog."""
 _MEMORY = "300MB"
 _UNUSED_S = 30 * 86_400
@@ -67,8 +69,9 @@ def made_in_background(release: ReleaseTables | None) -> Iterator[subprocess.Pop
         start_new_session=True,  # Ctrl-C ends it by `kill` below
     ) as process:
         assert process.stdin is not None
-        process.stdin.write(json.dumps(facts))
-        process.stdin.close()
+        with suppress(BrokenPipeError):  # it has ended already, and said why
+            process.stdin.write(json.dumps(facts))
+            process.stdin.close()
         try:
             yield process
         finally:
@@ -125,10 +128,19 @@ def remove_unused() -> None:
 
 
 def _catalog_of(release: ReleaseTables) -> Path:
-    """Where it lies: the manifest names the hash of every file; some tables may not have been pulled."""
+    """Where it lies: by the manifest, the folder, its files' sizes and times, and which tables were pulled."""
     made_of = hashlib.sha256((release.folder / MANIFEST).read_bytes())
-    made_of.update(repr((_FORMAT, duckdb.__version__, sorted(release.views))).encode())
+    files = [(file, facts.st_size, facts.st_mtime_ns) for file, facts in _facts(release)]
+    place = str(release.folder.resolve())
+    made_of.update(repr((_FORMAT, duckdb.__version__, sorted(release.views), place, files)).encode())
     return _folder() / f"{made_of.hexdigest()[:32]}.duckdb"
+
+
+def _facts(release: ReleaseTables) -> Iterator[tuple[str, os.stat_result]]:
+    """The files of its tables that are here, with sizes and times."""
+    for file in sorted(release.listed):
+        with suppress(FileNotFoundError):
+            yield file, (release.folder / file).stat()
 
 
 def _folder() -> Path:

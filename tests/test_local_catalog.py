@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -61,6 +62,18 @@ def test_a_catalog_is_of_one_content_and_another_release_has_none(folder: Path, 
     other = write_release(tmp_path / "other", lambda tables: tables.pop("diversity"))
     assert made_catalog(_release(folder)) == made_catalogs()[0]
     assert made_catalog(_release(other)) is None
+
+
+def test_a_folder_in_which_something_was_changed_takes_no_catalog_and_gives_none_to_the_release(
+    folder: Path, cache: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    _make(copy)
+    assert made_catalog(_release(copy)) is not None
+    assert made_catalog(_release(folder)) is None  # by the same manifest, and yet of files that nobody compared with it
+    changed = min(copy.rglob("*.parquet"))
+    os.utime(changed, ns=(0, changed.stat().st_mtime_ns + 1))
+    assert made_catalog(_release(copy)) is None
 
 
 def test_while_a_browser_runs_the_catalog_is_made_and_an_open_page_gets_to_know_of_it(
