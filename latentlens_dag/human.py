@@ -10,7 +10,6 @@ its answers, and `judging.py` leaves out those that are answers no more.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import unicodedata
@@ -114,6 +113,8 @@ class JudgingFolder:
             UserError: as `path`.
             OSError: where it cannot be written.
         """
+        import fcntl  # not on Windows, where datasets can be read all the same
+
         path = self.path(judgement.study, judgement.person)
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+b") as file:
