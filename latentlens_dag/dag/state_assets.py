@@ -147,8 +147,9 @@ def token_states(parts: StudyParts) -> dg.AssetsDefinition:
         wanted: dict[Layer, dg.AssetKey] = {layer: key for layer, key in key_of.items() if key in selected}
         if connector_key in selected:
             wanted["connector"] = connector_key
+        stored = _stored(parts, context, batch, wanted, dtype)
         read = _texts_read if parts.of_texts else _images_read
-        seen = read(parts, context, batch, wanted, dtype)
+        seen = read(parts, paths, batch, list(wanted), stored)
         for name, key in table_keys.items():
             if key in selected:
                 out = _tokens_path(name, parts, paths, batch)
@@ -166,44 +167,30 @@ def token_states(parts: StudyParts) -> dg.AssetsDefinition:
 
 
 def _images_read(
-    parts: StudyParts,
-    context: dg.AssetExecutionContext,
-    batch: int,
-    wanted: Mapping["Layer", dg.AssetKey],
-    dtype: str,
+    parts: StudyParts, paths: Warehouse, batch: int, layers: list["Layer"], stored: "StoredStates"
 ) -> "Seen":
     from latentlens_dag.models import load_vlm
     from latentlens_dag.reuse import visual_states_of
 
-    paths = warehouse_of(context)
-    stored = _stored(parts, context, paths, batch, wanted, dtype)
     files = _picture_files(parts, paths, batch)
-    load = partial(load_vlm, parts.model)
-    return visual_states_of(load, parts.name, files, list(wanted), parts.prompt, stored)
+    return visual_states_of(partial(load_vlm, parts.model), parts.name, files, layers, parts.prompt, stored)
 
 
 def _texts_read(
-    parts: StudyParts,
-    context: dg.AssetExecutionContext,
-    batch: int,
-    wanted: Mapping["Layer", dg.AssetKey],
-    dtype: str,
+    parts: StudyParts, paths: Warehouse, batch: int, layers: list["Layer"], stored: "StoredStates"
 ) -> "Seen":
     from latentlens_dag.models import load_language_model
     from latentlens_dag.reuse import text_states_of
 
-    paths = warehouse_of(context)
-    stored = _stored(parts, context, paths, batch, wanted, dtype)
     texts = pq.read_table(paths.texts(parts.material.name, batch))
     by_id = dict(zip(texts["text_id"].to_pylist(), texts["text"].to_pylist(), strict=True))
-    layers = [layer for layer in wanted if layer != "connector"]
-    return text_states_of(partial(load_language_model, parts.model), parts.name, by_id, layers, stored)
+    numbers = [layer for layer in layers if layer != "connector"]
+    return text_states_of(partial(load_language_model, parts.model), parts.name, by_id, numbers, stored)
 
 
 def _stored(
     parts: StudyParts,
     context: dg.AssetExecutionContext,
-    paths: Warehouse,
     batch: int,
     wanted: Mapping["Layer", dg.AssetKey],
     dtype: str,
@@ -213,6 +200,7 @@ def _stored(
 
     if context.has_tag(FORCED):
         return StoredStates()
+    paths = warehouse_of(context)
     layers = {
         layer: _states_path(parts, paths, layer, batch)
         for layer, key in wanted.items()
