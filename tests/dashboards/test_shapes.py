@@ -111,7 +111,7 @@ def test_tokens_without_a_place_are_reached_by_keys_and_clicks(page: Page, addre
     page.goto(f"{address}/?study=tiles&image={image_id('wide.png')}")
     page.get_by_text("6 tokens without a place").click()
     page.get_by_role("button", name=re.compile("^newline")).first.click()
-    page.get_by_text("newline", exact=False).first.wait_for()
+    page.wait_for_url(re.compile(r"study=tiles.*[?&]token=\d+"))
 
 
 def test_a_text_is_read_token_by_token_and_exported(page: Page, address: str) -> None:
