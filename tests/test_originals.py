@@ -171,7 +171,8 @@ def outcome(number, column):
     except UserError as error:
         return str(error)
 
-print(json.dumps([outcome(number, column) for number, column in enumerate(json.loads(sys.argv[1]))]))
+print(json.dumps([outcome(number, column) for number, column in enumerate(json.loads(sys.argv[1]))]), flush=True)
+os._exit(0)  # Arrow's threads, where the interpreter ends as they do, now and then abort it (apache/arrow#34314)
 """
 
 
