@@ -40,7 +40,7 @@ ROOMY := $(shell test "$$(df --output=avail -k /dev/shm 2>/dev/null | tail -1)" 
 WORKERS ?= 3
 
 test: $(STAMP)
-	$(ROOMY) $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope
+	$(ROOMY) $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
 soak: $(STAMP)
 	$(BIN)/python -m pytest -n 2 -m soak

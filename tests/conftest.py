@@ -21,6 +21,13 @@ from latentlens_dag.testing import tiny_llava
 # A shell that starts tests in the background has them ignore Ctrl-C, which what they start would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+_LONGEST = {"test_kills", "test_demo", "test_dagster_dev", "test_hub_model"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Modules that take minutes come first: the last of them would be waited for while all other workers are idle."""
+    items.sort(key=lambda item: item.path.stem not in _LONGEST)
+
 
 @pytest.fixture(scope="session")
 def llava_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
