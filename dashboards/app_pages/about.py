@@ -33,7 +33,9 @@ def about_page(data: Library) -> None:
     for one in said:
         st.html(facts_html(terms_lines(one)))
     if not said:
-        st.caption("No release of it is declared, so no terms are; pictures and texts keep those of their sources.")
+        st.caption(
+            "No release of it was built here, so no terms are told; pictures and texts keep those of their sources."
+        )
     st.header("Where it comes from")
     for study in data.facts():
         origin(data, study)

@@ -7,8 +7,8 @@ from typing import Any
 import polars as pl
 import streamlit as st
 from parts import address
-from parts.charts import heat_map, histograms, lines
-from parts.examples import examples, pick
+from parts.charts import DRIFT_COLORS, SOURCE_COLORS, heat_map, histograms, lines
+from parts.examples import examples, pick, point_here
 from parts.names import lens_name
 from parts.opened import chosen_study, library
 
@@ -18,8 +18,6 @@ GROUPS = ("all", "object", "background")
 MEASURES = ("interpretable", "concrete")
 SHOWN = ("interpretability", "contextual layers", "norms and drift", "similarity")
 SOURCES = {"visual": "visual tokens", "contextual": "text tokens of the index"}
-SOURCE_COLORS = {"visual tokens": "#0072b2", "text tokens of the index": "#cc79a7"}
-DRIFT_COLORS = {"the layer before": "#56b4e9", "the first layer": "#d55e00"}
 
 
 def layers_page(data: Library, study: StudyFacts) -> None:
@@ -73,6 +71,9 @@ def curves(shares: pl.DataFrame, study: StudyFacts, measure: str) -> None:
 
     st.markdown(f"**Share of visual tokens that are {measure}**, with 95 % intervals over images; dashed: chance")
     more: dict[str, Any] = {"band": ("low", "high"), "chance": "chance", "format": ".0%"}
+    at = point_here()
+    if at.keys() == {"lens", "layer"}:
+        more["chosen"] = {"visual_layer": at["layer"], "lens": lens_name(at["lens"])}
     more |= {"key": "curves", "picked": picked}
     lines(shown, "visual_layer", "share", "lens", x_title="Visual layer", y_title="Visual tokens", **more)
 
@@ -97,6 +98,9 @@ def contextual_layers(data: Library, study: StudyFacts) -> None:
     names = {"x_title": "Contextual layer", "y_title": "Visual layer", "title": "Share of answers"}
     order = [*map(str, study.visual_layers), "all"]
     more: dict[str, Any] = {"key": "alignment", "picked": picked, "order": order}
+    at = point_here()
+    if at.keys() == {"lens", "layer", "context"}:
+        more["chosen"] = {"visual_layer": str(at["layer"]), "contextual_layer": at["context"]}
     heat_map(
         pl.concat([shown, every.select(shown.columns)]), "contextual_layer", "visual_layer", "share", **names, **more
     )
@@ -121,15 +125,17 @@ def states(data: Library, study: StudyFacts) -> None:
         if point.get("source", SOURCES["visual"]) == SOURCES["visual"]:
             pick(layer=point["layer"])
 
+    at = point_here()
+    chosen = {"layer": at["layer"]} if at.keys() == {"layer"} else None
     left, right = st.columns(2, gap="medium")
     with left:
         st.markdown("**Norm of the states**: mean, and the band of 5 to 95 % of the tokens")
         more: dict[str, Any] = {"band": ("norm_low", "norm_high"), "format": "~s", "colors": SOURCE_COLORS}
-        more |= {"scale": {"type": "log", "nice": False}, "key": "norms", "picked": picked}
+        more |= {"scale": {"type": "log", "nice": False}, "key": "norms", "picked": picked, "chosen": chosen}
         lines(layered, "layer", "norm_mean", "source", x_title="Layer", y_title="Norm", **more)
     with right:
         st.markdown("**Drift**: mean cosine of a visual token's state with its own state at another layer")
-        more = {"format": ".2f", "colors": DRIFT_COLORS, "key": "drift", "picked": picked}
+        more = {"format": ".2f", "colors": DRIFT_COLORS, "key": "drift", "picked": picked, "chosen": chosen}
         lines(drift(found), "layer", "cosine", "with", x_title="Visual layer", y_title="Cosine", **more)
     for row in found.filter(pl.col("source") == "connector").iter_rows(named=True):
         st.caption(
@@ -159,7 +165,12 @@ def similarity(data: Library, study: StudyFacts) -> None:
     def picked(point: dict[str, Any]) -> None:
         pick(lens=lens, layer=point["visual_layer"], low=point["low"], high=point["high"])
 
-    histograms(found, "visual_layer", x_title=name, facet_title="Visual layer", key=f"histograms-{lens}", picked=picked)
+    at = point_here()
+    chosen = None
+    if at.get("lens") == lens and "low" in at:
+        chosen = {"visual_layer": at.get("layer"), "low": at["low"], "high": at.get("high")}
+    more: dict[str, Any] = {"key": f"histograms-{lens}", "picked": picked, "chosen": chosen}
+    histograms(found, "visual_layer", x_title=name, facet_title="Visual layer", **more)
 
 
 data = library()

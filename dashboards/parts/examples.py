@@ -23,18 +23,22 @@ def pick(**point: object) -> None:
     address.go(**{f"at_{name}": point.get(name) for name in FIELDS})
 
 
+def point_here() -> dict[str, Any]:
+    """What the address says of the point whose examples are shown, without what it does not say."""
+    at = {name: address.here(f"at_{name}") for name in FIELDS}
+    numbers = {"layer": address.number_here("at_layer"), "context": address.number_here("at_context")}
+    ends = {"low": _number(at["low"]), "high": _number(at["high"])}
+    return {name: value for name, value in {**at, **numbers, **ends}.items() if value is not None}
+
+
 def examples(data: Library, study: StudyFacts, patch_group: str = "all") -> None:
     """Patches of the point that the address names; nothing where it names none."""
-    at = {name: address.here(f"at_{name}") for name in FIELDS}
-    lens, layer = at["lens"] or study.lenses[0], address.number_here("at_layer")
+    at = point_here()
+    lens, layer = at.get("lens") or study.lenses[0], at.get("layer")
     if layer not in study.visual_layers or lens not in study.lenses:
         st.caption("Click a point, a cell or a bar to see examples of it.")
         return
-    asked = {
-        "contextual_layer": address.number_here("at_context"),
-        "low": _number(at["low"]),
-        "high": _number(at["high"]),
-    }
+    asked = {"contextual_layer": at.get("context"), "low": at.get("low"), "high": at.get("high")}
     group = None if patch_group == "all" else patch_group
     rows = data.ask(study.name, "examples", lens=lens, layer=layer, top=MOST, patch_group=group, **asked).to_dicts()
     if not rows:

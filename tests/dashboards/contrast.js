@@ -1,5 +1,5 @@
 // Every visible text of a page, shadow roots too, with its contrast (WCAG 2.2) against what lies behind it.
-// Words on pictures are left out (they have an outline), and what is disabled, as WCAG does.
+// Words on pictures are left out (they have an outline), numbers on marks, and what is disabled, as WCAG does.
 (() => {
   const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
   const rgba = (color) => {
@@ -35,9 +35,13 @@
     return (high + 0.05) / (low + 0.05);
   }
 
+  // Of a chart: what names its axes, colors and parts.
+  const isOfChart = (one) => one.matches("text") && one.closest("[data-testid='stVegaLiteChart']") && !one.closest(".role-mark");
+
   function isSeen(element) {
     const box = element.getBoundingClientRect();
-    if (box.width < 2 || box.height < 2 || element.closest("svg, canvas, [aria-disabled='true'], [disabled]")) return false;
+    if (box.width < 2 || box.height < 2 || element.closest("canvas, [aria-disabled='true'], [disabled]")) return false;
+    if (element.closest("svg") && !isOfChart(element)) return false;
     return chain(element).every((node) => {
       const style = getComputedStyle(node);
       return style.visibility !== "hidden" && style.display !== "none" && Number(style.opacity) > 0.05;
@@ -63,7 +67,7 @@
   function add(element, text, style) {
     const size = parseFloat(style.fontSize);
     const large = size >= 24 || (size >= 18.66 && Number(style.fontWeight) >= 700);
-    found.push({ text: text.trim().slice(0, 60), contrast: measure(element, style.color), needed: large ? 3 : 4.5, where: element.className?.toString().slice(0, 40) });
+    found.push({ text: text.trim().slice(0, 60), contrast: measure(element, element.matches("text") ? style.fill : style.color), needed: large ? 3 : 4.5, where: element.className?.toString().slice(0, 40) });
   }
   look(document.body);
   return found;

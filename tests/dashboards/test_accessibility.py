@@ -29,6 +29,8 @@ SEEN = {
     "layers": ("layers?study=one", "Share of visual tokens"),
     "examples": ("layers?study=one&at_layer=8", "drawn by chance"),
     "norms": ("layers?study=one&show=norms+and+drift", "Norm of the states"),
+    "alignment": ("layers?study=one&show=contextual+layers", "answers come from"),
+    "similarity": ("layers?study=one&show=similarity", "of the nearest answer"),
     "before_judging": ("judge?study=one", "Give your initials"),
     "judging": ("judge?study=one&person=ab", "Item 1 of 20"),
     "judged": ("judge?study=one&person=ab&item=99", "items judged"),

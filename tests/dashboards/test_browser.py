@@ -134,6 +134,11 @@ def test_a_click_on_a_cell_shows_examples_that_open_in_explore_and_back_comes_ba
     cells.click(force=True)
     page.wait_for_url(re.compile("at_layer=8&at_context=4"))
     page.get_by_text("answers from contextual layer 4").wait_for()
+    page.reload()  # the address alone tells which cell it is
+    page.locator("path[stroke='#1b1f24'][aria-label*='Contextual layer: 4; Visual layer: 8']").wait_for(
+        state="attached"
+    )
+    assert page.locator("path[stroke='#1b1f24']").count() == 1
     page.locator(".tiles button").first.click()
     page.wait_for_url(re.compile("image=[0-9a-f]{16}&token="))
     page.locator(".board").wait_for()

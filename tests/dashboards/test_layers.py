@@ -9,9 +9,27 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from tests.dashboards.test_pages import APP, _opened, app
+from tests.small_dataset import LAYERS
 
 __all__ = ["app"]  # a fixture
 VIEWS = ("interpretability", "contextual layers", "norms and drift", "similarity")
+
+
+def _light(color: str) -> float:
+    """The relative luminance of a color (WCAG 2.2)."""
+    shares = [int(color[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    red, green, blue = (share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4 for share in shares)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize("paper", ["#ffffff", "#14171b"])
+def test_curves_stand_out_from_the_paper_of_light_and_dark(paper: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(APP.parent))
+    from parts.charts import COLORS, DRIFT_COLORS, SOURCE_COLORS
+
+    for color in {**COLORS, **DRIFT_COLORS, **SOURCE_COLORS}.values():
+        low, high = sorted((_light(color), _light(paper)))
+        assert (high + 0.05) / (low + 0.05) >= 3, color
 
 
 def _texts(app: AppTest) -> str:
@@ -21,7 +39,7 @@ def _texts(app: AppTest) -> str:
 @pytest.mark.parametrize("view", VIEWS)
 def test_every_view_has_its_charts_and_says_that_a_click_gives_examples(app: AppTest, view: str) -> None:
     shown = _opened(app, "layers", study="one", show=view)
-    assert len(shown.get("vega_lite_chart")) == (2 if view == "norms and drift" else 1)
+    assert len(shown.get("vega_lite_chart")) == {"norms and drift": 2, "similarity": len(LAYERS)}.get(view, 1)
     assert "Click a point, a cell or a bar" in _texts(shown)
 
 
