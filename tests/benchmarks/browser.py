@@ -106,6 +106,7 @@ def measured(source: str, clicks: int) -> dict[str, Any]:
             found["before_its_catalog"] = _looked(chromium, server, places[:3], words[WORDS:], 9)
             found["catalog_s"] = _until_made(Path(cache))
         found |= _looked(chromium, server, places, words[:WORDS], clicks)
+        found |= _compared(chromium, server, places)
         found |= _beside_runaway(chromium, server, places[0])
         chromium.close()
     return {**found, "memory_mb": memory.most / 1e6, "memory_parts_mb": [part / 1e6 for part in memory.parts]}
@@ -136,6 +137,17 @@ def _looked(
         "word_page_worst": max(one.ms[1] for one in searched.values()),
         "word_cpu_worst": max(one.cpu_ms for one in searched.values()),
     }
+
+
+def _compared(chromium: Browser, server: Server, places: list[dict[str, Any]]) -> dict[str, Any]:
+    """From navigation to the ranked gallery of two lenses at a layer that nobody has asked for yet."""
+    shown = {}
+    for layer, study in {place["layer"]: place["study"] for place in places}.items():
+        page = _new_page(chromium)
+        page.goto(f"{server.address}/compare?study1={study}&layer1={layer}&layer2={layer}", wait_until="commit")
+        (shown[layer],) = _watched(page, server, None, [_PICTURES]).ms
+        page.context.close()
+    return {"compare": shown, "compare_median": statistics.median(shown.values()), "compare_worst": max(shown.values())}
 
 
 def _beside_runaway(chromium: Browser, server: Server, place: dict[str, Any]) -> dict[str, float]:
