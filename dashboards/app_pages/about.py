@@ -20,8 +20,8 @@ data.sql("FROM neighbors WHERE word = 'dog'").pl()
 data.scan("neighbors")                                   # a Polars LazyFrame"""
 SNIPPETS = {"latentlens_dag": "LatentLens DAG", "datasets": "datasets", "streaming": "datasets, streaming"}
 SNIPPETS |= {"polars": "Polars", "duckdb": "DuckDB", "pandas": "pandas"}
-TABLES = """SELECT table_name AS table, string_agg(column_name, ', ' ORDER BY column_index) AS columns
-FROM duckdb_columns() WHERE NOT internal AND database_name = 'memory' GROUP BY table_name ORDER BY table_name"""
+TABLES = """SELECT table_name AS table, column_name AS column, data_type AS type
+FROM duckdb_columns() WHERE NOT internal AND database_name = 'memory' ORDER BY table_name, column_index"""
 
 
 def about_page(data: Library) -> None:

@@ -51,7 +51,10 @@ def compare_page(books: Shelf) -> None:
         with left:
             one = chosen_side(books, "A", "1", next(iter(books.studies)), 0)
         with right:
-            other = chosen_side(books, "B", "2", one.of.label, 1)
+            elsewhere = [label for label, of in books.studies.items() if of.library is not one.of.library]
+            alike = [label for label in elsewhere if books.studies[label].facts.name == one.of.facts.name]
+            study = (alike or elsewhere or [one.of.label])[0]
+            other = chosen_side(books, "B", "2", study, 0 if elsewhere else 1)
         shared = books.shared_images(one.of, other.of)
         image = address.here("image")
         if not shared:
@@ -94,7 +97,14 @@ def gallery(books: Shelf, one: Side, other: Side) -> None:
         st.markdown(f"{counted(len(found), kind)}, mean disagreement **{percent(mean)}** over {patches:,} patches")
         if pages > 1:
             page = address.choice(
-                "Page", "page", range(1, pages + 1), 1, wide=True, width=90, label_visibility="collapsed"
+                "Page",
+                "page",
+                range(1, pages + 1),
+                1,
+                shown=lambda number: f"page {number} of {pages}",
+                wide=True,
+                width=140,
+                label_visibility="collapsed",
             )
     rows = found[(page - 1) * PER_PAGE : page * PER_PAGE].to_dicts()
     ids = tuple(row["image_id"] for row in rows)
@@ -283,7 +293,11 @@ def _words(words: list[str]) -> str:
 def most_apart(one: Drawn) -> None:
     """The patches on which the two disagree most; among equal ones those of which A is surest."""
     rows = {row["token_index"]: row for row in one.rows}
-    ranked = sorted(one.apart, key=lambda token: (-one.apart[token].disagreement, -_sure(rows[token]), token))
+    differing = [token for token, apart in one.apart.items() if apart.disagreement]
+    if not differing:
+        st.markdown("Both say the same words on every patch that is compared.")
+        return
+    ranked = sorted(differing, key=lambda token: (-one.apart[token].disagreement, -_sure(rows[token]), token))
     st.markdown("**Where they disagree most** here: words of A alone ≠ words of B alone")
     tiles = []
     for token in ranked[:MOST_PATCHES]:

@@ -9,7 +9,7 @@ from parts import address, cards, patch_grid, small_pictures
 from parts.exporting import export_button, export_if_asked
 from parts.names import counted, lens_name
 from parts.opened import chosen_study, library
-from parts.shown import Shown
+from parts.shown import Shown, hits_of
 from parts.strip import strip, strip_data
 from parts.told import told
 
@@ -67,7 +67,14 @@ def gallery(data: Library, study: StudyFacts) -> None:
         st.markdown(f"{counted(len(found), kind)}{' with such patches' if filtered else ''}{tail}")
         if pages > 1:
             page = address.choice(
-                "Page", "page", range(1, pages + 1), 1, wide=True, width=90, label_visibility="collapsed"
+                "Page",
+                "page",
+                range(1, pages + 1),
+                1,
+                shown=lambda number: f"page {number} of {pages}",
+                wide=True,
+                width=140,
+                label_visibility="collapsed",
             )
     if found.is_empty():
         st.info("Nothing fits. Take a filter away, or try another layer or lens.")
@@ -88,7 +95,7 @@ def gallery(data: Library, study: StudyFacts) -> None:
 
     def opened(image: str) -> None:
         overlay = "spotlight" if wanted_words(typed) else None
-        address.go(image=image, token=None, page=None, overlay=overlay, view=None)
+        address.go(image=image, token=None, overlay=overlay, view=None)
 
     small_pictures.small_pictures(tiles, "gallery", opened)
 
@@ -127,7 +134,8 @@ def image_view(study: StudyFacts, image: str) -> None:
     if not rows:
         st.warning("This study has no visual tokens of such an image. Go back to all images.")
         return
-    token = _chosen(rows, view.tokens if view else ())
+    hits = hits_of(data, study.name, image, lens, layer, typed) if overlay == "spotlight" else frozenset()
+    token = _chosen(rows, view.tokens if view else (), hits)
     shown = Shown(study, image, lens, layer, overlay, typed, rows, view, len(views), token)
     st.html(f"<h1>{cards.safe(shown.title(data), 80)}</h1>")
     answers = data.ask(study.name, "token", image_id=image, token_index=token).to_dicts()
@@ -153,11 +161,17 @@ def _leave() -> None:
     address.go(image=None, token=None, view=None)
 
 
-def _chosen(rows: list[dict[str, Any]], shown: tuple[int, ...]) -> int:
+def _chosen(rows: list[dict[str, Any]], shown: tuple[int, ...], hits: frozenset[int]) -> int:
+    """The token that the address names, else the surest hit of the spotlight, else the middle."""
     wanted = address.number_here("token")
     known = {row["token_index"] for row in rows}
     if wanted in known and wanted is not None:
         return wanted
+    lit = [row for row in rows if row["token_index"] in hits]
+    if lit:
+        return max(lit, key=lambda row: row["cosine"] if row["cosine"] is not None else row["logit"] or 0)[
+            "token_index"
+        ]
     placed = [row for row in rows if row["token_index"] in set(shown)]
     return _central(placed)["token_index"] if placed else rows[0]["token_index"]
 

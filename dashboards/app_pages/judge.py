@@ -11,11 +11,12 @@ from parts import address
 from parts.agreed import agreement_view, summary
 from parts.downloads import download_buttons
 from parts.judging import MEANINGS, Store, choose_verdict, go_to, words_html
-from parts.names import counted, lens_name
+from parts.names import counted, lens_name, plain
 from parts.opened import chosen_study, library
 from parts.outlined import outlined_html
 
 from latentlens_dag.browsing import Library, Picture, StudyFacts
+from latentlens_dag.errors import UserError
 from latentlens_dag.human import SKIPPED, HumanJudgement, Item, draw_sample, judgement_table, latest, person_name
 from latentlens_dag.judging import answers_of, box_of, patches_of, ratings
 
@@ -45,7 +46,11 @@ def judge_page(data: Library, study: StudyFacts) -> None:
     if what == "agreement":
         agreement_page(data, store, study)
         return
-    person = person_name(typed) if typed.strip() else None
+    try:
+        person = person_name(typed) if typed.strip() else None
+    except UserError as error:
+        st.error(plain(str(error)))
+        return
     # Closed while a person judges: on a telephone there is room for the patch and the verdicts only.
     with st.expander("Which patches", expanded=person is None):
         sample = chosen_sample(study)
@@ -81,7 +86,8 @@ def explain() -> None:
     st.markdown(
         "The words come from all lenses and layers chosen above, equally many from each, in an order that the seed "
         "gives: the same for everyone, so that several people can judge the same. Nothing says which lens or layer "
-        "they are from; sentences would, since only LatentLens has them."
+        "they are from; sentences would, since only LatentLens has them. The words may still "
+        "give a hint: those of LatentLens are whole, those of the other lenses are tokens."
     )
 
 

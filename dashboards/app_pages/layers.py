@@ -8,21 +8,26 @@ import polars as pl
 import streamlit as st
 from parts import address
 from parts.charts import DRIFT_COLORS, SOURCE_COLORS, heat_map, histograms, lines
-from parts.examples import examples, pick, point_here
+from parts.examples import POINT, examples, pick, point_here
 from parts.names import lens_name
 from parts.opened import chosen_study, library
 
 from latentlens_dag.browsing import Library, StudyFacts
 
 GROUPS = ("all", "object", "background")
-MEASURES = ("interpretable", "concrete")
+MEANINGS = {
+    "interpretable": "Interpretable: one of the answers names what lies in the patch (concrete), what goes with it "
+    "(abstract), or what is elsewhere in the image (global).",
+    "concrete": "Concrete: one of the answers names what lies in the patch.",
+}
+MEASURES = tuple(MEANINGS)
 SHOWN = ("interpretability", "contextual layers", "norms and drift", "similarity")
 SOURCES = {"visual": "visual tokens", "contextual": "text tokens of the index"}
 
 
 def layers_page(data: Library, study: StudyFacts) -> None:
     """One kind of summary of a study, and examples of the point that was clicked."""
-    what = address.choice("Show", "show", SHOWN, SHOWN[0], shown=str.capitalize)
+    what = address.choice("Show", "show", SHOWN, SHOWN[0], shown=str.capitalize, leaves=POINT)
     group = "all"
     if what == SHOWN[0]:
         group = interpretability(data, study)
@@ -70,6 +75,7 @@ def curves(shares: pl.DataFrame, study: StudyFacts, measure: str) -> None:
         pick(lens=by_name.get(point["lens"]), layer=point["visual_layer"])
 
     st.markdown(f"**Share of visual tokens that are {measure}**, with 95 % intervals over images; dashed: chance")
+    st.caption(f"{MEANINGS[measure]} Chance: the same answers against a patch of the same group in another image.")
     more: dict[str, Any] = {"band": ("low", "high"), "chance": "chance", "format": ".0%"}
     at = point_here()
     if at.keys() == {"lens", "layer"}:
@@ -122,8 +128,8 @@ def states(data: Library, study: StudyFacts) -> None:
     )
 
     def picked(point: dict[str, Any]) -> None:
-        if point.get("source", SOURCES["visual"]) == SOURCES["visual"]:
-            pick(layer=point["layer"])
+        of_tokens = point.get("source", SOURCES["visual"]) == SOURCES["visual"]
+        pick(layer=point["layer"] if of_tokens else None)  # the index's text has no pictures
 
     at = point_here()
     chosen = {"layer": at["layer"]} if at.keys() == {"layer"} else None

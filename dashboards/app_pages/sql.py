@@ -16,6 +16,7 @@ from latentlens_dag.queries import NamedQuery, queries
 OWN = "my own SQL"
 SHAPES = ("table", "chart")
 SECONDS, ROWS = 10.0, 10_000
+MOST_BARS = 500
 BEGIN = """SELECT word, count(*) AS patches
 FROM neighbors
 WHERE lens = 'latentlens' AND rank = 1
@@ -73,7 +74,8 @@ def _as_in_address(key: str, said: str) -> None:
 def show(data: Library, text: str, values: dict[str, str]) -> None:
     """Run it and draw what it finds."""
     try:
-        found = confined().collect(data, text, SECONDS, ROWS + 1, **values)
+        with st.spinner(f"Running, for at most {SECONDS:g} s …"):
+            found = confined().collect(data, text, SECONDS, ROWS + 1, **values)
     except UserError as error:
         st.error(plain(str(error)))
         return
@@ -85,11 +87,18 @@ def show(data: Library, text: str, values: dict[str, str]) -> None:
         st.dataframe(shown, hide_index=True)
     else:
         draw(shown)
-    download_buttons(found, "latentlens")
+    download_buttons(found, "latentlens", f"First {ROWS:,} rows" if cut else "")
+
+
+def _telling(found: pl.DataFrame, names: list[str]) -> str:
+    """The column to begin with: the visual layer, or the first that tells rows apart."""
+    if "visual_layer" in names:
+        return "visual_layer"
+    return next((name for name in names if found[name].n_unique() > 1), names[0])
 
 
 def draw(found: pl.DataFrame) -> None:
-    """Bars of a column of numbers by another column; at first the last of numbers by the first of others."""
+    """Bars of a column of numbers by another column: the mean, where several rows have the same."""
     numbers = [name for name, kind in found.schema.items() if kind.is_numeric()]
     others = [
         name for name, kind in found.schema.items() if kind == pl.String or (kind.is_integer() and name != numbers[-1])
@@ -98,9 +107,15 @@ def draw(found: pl.DataFrame) -> None:
         st.caption("A chart needs a column of numbers and another column.")
         return
     with st.container(horizontal=True):
-        x = address.choice("Across", "x", others, others[0], wide=True, width=200)
-        y = address.choice("Up", "y", numbers, numbers[-1], wide=True, width=200)
-    values = [{"x": row[x], "y": row[y]} for row in found.head(500).iter_rows(named=True)]
+        x = address.choice("Across", "x", others, _telling(found, others), wide=True, width=200)
+        heights = [name for name in numbers if name != x]
+        y = address.choice("Up", "y", heights, heights[-1], wide=True, width=200)
+    means = found.group_by(x, maintain_order=True).agg(pl.col(y).mean(), pl.len().alias("rows"))
+    if len(means) < len(found):
+        st.caption(f"Mean {y} of all rows with the same {x}.")
+    if len(means) > MOST_BARS:
+        st.caption(f"The first {MOST_BARS} of {len(means):,}.")
+    values = [dict(zip(("x", "y", "rows"), row, strict=True)) for row in means.head(MOST_BARS).iter_rows()]
     across = {"field": "x", "type": "nominal", "sort": None, "title": None}
     encoding = {"x": across, "y": {"field": "y", "type": "quantitative", "title": None}}
     spec = {"data": {"values": values}, "mark": {"type": "bar", "tooltip": True}, "encoding": encoding, "height": 300}

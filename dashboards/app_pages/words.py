@@ -38,11 +38,14 @@ def words_page(data: Library, study: StudyFacts) -> None:
         st.html(f'<p class="ll-muted">Looking for {escape(names)}.</p>')
     found = data.ask(study.name, "where_words", words=words, lens=lens, layer=None if layer == "any" else layer)
     at = "any layer" if layer == "any" else f"layer {layer}"
-    st.markdown(
-        f"{counted(int(found['patches'].sum()), 'patch', 'patches')} of {counted(len(found), 'image')} "
-        f"at {at} by {lens_name(lens)}, most patches first"
-    )
-    small_multiples(data, study, found.head(MOST), lens, layer, words)
+    if found.is_empty():
+        st.markdown(f"No patch at {at} by {lens_name(lens)}.")
+    else:
+        st.markdown(
+            f"{counted(int(found['patches'].sum()), 'patch', 'patches')} of {counted(len(found), 'image')} "
+            f"at {at} by {lens_name(lens)}, most patches first"
+        )
+        small_multiples(data, study, found.head(MOST), lens, layer, words)
     by_layer = data.ask(study.name, "words_by_layer", words=words)  # of all lenses, so the pictures do not wait for it
     if by_layer.is_empty():
         st.info(

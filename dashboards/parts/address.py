@@ -41,9 +41,10 @@ def choice(
     *,
     shown: Callable[[T], str] = str,
     wide: bool = False,
+    leaves: Sequence[str] = (),
     **more: Any,
 ) -> T:
-    """A choice that the address holds: buttons, or with `wide` a list to drop down.
+    """A choice that the address holds: buttons, or with `wide` a list to drop down; a change takes `leaves` out of it.
 
     An address that names no option gives the default.
     """
@@ -55,7 +56,7 @@ def choice(
 
     def changed() -> None:
         chosen = st.session_state[key]
-        go(**{name: None if chosen == default else chosen})
+        go(**{name: None if chosen == default else chosen, **dict.fromkeys(leaves)})
 
     if wide:
         chosen = st.selectbox(label, options, format_func=shown, key=key, on_change=changed, **more)

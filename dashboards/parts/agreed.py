@@ -24,7 +24,9 @@ def agreement_view(ratings: pl.DataFrame) -> None:
         st.info("No item was judged by two judges yet. Give others the address of this page: the sample is the same.")
         return
     table = agreement_table(found)
-    st.markdown("**Every two judges**: Cohen's κ with its 95 % interval (bootstrap over images)")
+    st.markdown(
+        "**Every two judges**: Cohen's κ with its 95 % interval (bootstrap over images, of which a few are too few)"
+    )
     st.dataframe(table.filter(pl.col("lens") == ALL).drop("lens"), hide_index=True, column_config=_FORMATS)
     pair = address.choice("Judges", "pair", pairs, pairs[0], wide=True, width=300) if len(pairs) > 1 else pairs[0]
     chosen = [one for one in found if f"{one.one} – {one.other}" == pair]

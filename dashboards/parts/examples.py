@@ -18,6 +18,10 @@ FIELDS = ("lens", "layer", "context", "low", "high")
 """What the address says of a point: all that is not said is any."""
 
 
+POINT = tuple(f"at_{name}" for name in FIELDS)
+"""The same, as the address has them."""
+
+
 def pick(**point: object) -> None:
     """Go to a point: examples of it are shown."""
     address.go(**{f"at_{name}": point.get(name) for name in FIELDS})
@@ -35,16 +39,17 @@ def examples(data: Library, study: StudyFacts, patch_group: str = "all") -> None
     """Patches of the point that the address names; nothing where it names none."""
     at = point_here()
     lens, layer = at.get("lens") or study.lenses[0], at.get("layer")
-    if layer not in study.visual_layers or lens not in study.lenses:
+    if layer not in study.visual_layers or lens not in study.lenses:  # also where a point of the index was clicked
         st.caption("Click a point, a cell or a bar to see examples of it.")
         return
     asked = {"contextual_layer": at.get("context"), "low": at.get("low"), "high": at.get("high")}
     group = None if patch_group == "all" else patch_group
     rows = data.ask(study.name, "examples", lens=lens, layer=layer, top=MOST, patch_group=group, **asked).to_dicts()
+    kind = f"{group} patches" if group else "patches"
     if not rows:
-        st.info(f"{_said(lens, layer, asked)} has no example.")
+        st.info(f"{_said(lens, layer, asked)} has no example among {kind}.")
         return
-    st.markdown(f"**{_said(lens, layer, asked)}**, {len(rows)} patches drawn by chance, one of each image in turn")
+    st.markdown(f"**{_said(lens, layer, asked)}**, {len(rows)} {kind} drawn by chance, one of each image in turn")
     _pictures(data, study, rows, lens, layer)
 
 

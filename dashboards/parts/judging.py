@@ -32,6 +32,14 @@ MEANINGS: dict[Verdict, str] = {
 }
 """Of METHOD's judge; the first that holds for any of the words."""
 _SESSION = "judged-here"
+_leave_field = st.components.v2.component(
+    "latentlens_leave_field",
+    js="""export default function () {
+  const field = document.activeElement;
+  if (field && field.closest(".st-key-words-person")) field.blur();
+}""",
+)
+"""Whoever gives initials by Enter is still in their field, where the keys of the verdicts would be letters."""
 
 
 class Store:
@@ -110,6 +118,8 @@ def choose_verdict(
         said: what the person said of it before.
         shown: the words of its answers, and whether their sentences were shown.
     """
+
+    _leave_field(key=f"leave-field-{person}")
 
     def choose(verdict: Verdict) -> None:
         # While the next item is being drawn, the keys of this one still work: they must judge neither of the two.

@@ -12,6 +12,16 @@ from parts.patch_grid import grid_data
 Row = Mapping[str, Any]
 
 
+def hits_of(data: Library, study: str, image: str, lens: str, layer: int, typed: str) -> frozenset[int]:
+    """The tokens of an image that have one of the typed words among their answers."""
+    words = wanted_words(typed)
+    if words is None:
+        return frozenset()
+    found = data.ask(study, "where_words", words=words, lens=lens, layer=layer)
+    hits = found.filter(found["image_id"] == image)["token_indices"].to_list()
+    return frozenset(hits[0] if hits else ())
+
+
 @dataclass(frozen=True)
 class Shown:
     """One image as the address says that it is looked at."""
@@ -55,10 +65,9 @@ class Shown:
         more: dict[str, Any] = {"layers": data.contextual_layers(study.name)}
         if study.of_texts:
             more |= {"labels": data.token_texts(study.name, self.image), "flowing": True}
-        if self.overlay == "spotlight" and (words := wanted_words(self.typed)):
-            found = data.ask(study.name, "where_words", words=words, lens=self.lens, layer=self.layer)
-            hits = found.filter(found["image_id"] == self.image)["token_indices"].to_list()
-            more |= {"hits": frozenset(hits[0] if hits else ()), "spotlight": self.typed}
+        if self.overlay == "spotlight" and wanted_words(self.typed):
+            hits = hits_of(data, study.name, self.image, self.lens, self.layer, self.typed)
+            more |= {"hits": hits, "spotlight": self.typed}
         what = "Tokens" if study.of_texts else "Patches"
         label = f"{what} of {clipped(self.title(data), 60)}; the arrow keys move among them"
         return grid_data(picture, self.rows, self.tokens, self.overlay, self.token, label, **more)

@@ -113,10 +113,13 @@ def test_patches_are_judged_by_keys_and_a_digit_in_a_field_judges_nothing(page: 
     field.fill("k1")
     field.press("Enter")
     page.locator(".st-key-none-1").wait_for()
+    page.wait_for_function("document.activeElement === document.body")  # nobody has to leave the field
+    page.keyboard.press("1")
+    page.locator(".st-key-none-2").wait_for()
     field.press("1")
     field.press("Backspace")
     page.locator(".ll-window").first.click()
-    for number, key in enumerate("142", start=2):
+    for number, key in enumerate("42", start=3):
         page.keyboard.press(key)
         page.locator(f".st-key-none-{number}").wait_for()
     page.keyboard.press("Backspace")

@@ -54,6 +54,7 @@ def test_both_sides_say_what_they_find_and_how_far_apart_they_are(app: AppTest) 
     assert "A: token 0" in shown and "B: token 0" in shown and "LogitLens, layer 8" in shown
     shown = _html(_opened(app, "compare", **{**IMAGE, "lens2": "latentlens", "layer2": "0"}, token1="0"))
     assert "<b>0 % apart</b> on this patch. Both say" in shown
+    assert any("Both say the same words on every patch" in one.value for one in app.markdown)
     assert escape(MARKED.lower()) in shown and "<img" not in shown and "\u202e" not in shown and "شجرة" in shown
 
 
@@ -64,6 +65,9 @@ def test_the_patch_of_the_other_side_is_the_linked_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("LATENTLENS_BROWSE_WITH", str(halves))
+    _opened(app, "compare")
+    begun = {one.label: one.value for one in app.selectbox}
+    assert begun["Study B"] == begun["Study A"].replace(f"{home.name}: ", "halves: ") != begun["Study A"]
     labels = {"study1": f"{home.name}: one", "study2": "halves: one"}
     shown = _html(_opened(app, "compare", **{**IMAGE, **labels}, token1="3"))
     assert "A: token 3" in shown and "B: token 1" in shown

@@ -57,6 +57,12 @@ def test_a_point_that_the_address_names_has_examples(app: AppTest, point: dict[s
     assert said in _texts(shown) and "patches drawn by chance" in _texts(shown)
 
 
+def test_another_chart_has_no_examples_of_the_point_that_was_clicked_before(app: AppTest) -> None:
+    shown = _opened(app, "layers", study="one", at_layer="8")
+    next(one for one in shown.button_group if one.label == "Show").set_value("similarity").run()
+    assert "Click a point" in _texts(shown) and "at_layer" not in shown.query_params
+
+
 @pytest.mark.parametrize(
     "point", [{"at_layer": "5"}, {"at_layer": "8", "at_lens": "x"}, {"at_layer": "-1"}, {"at_layer": "8 OR 1=1"}]
 )

@@ -13,7 +13,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from latentlens_dag.release_reading import read_release
-from tests.dashboards.conftest import HOSTILE, MARKED
+from tests.dashboards.conftest import HOSTILE, LONG, MARKED
 from tests.released import ABOUT, stage, write_warehouse
 from tests.small_dataset import image_id
 
@@ -64,6 +64,20 @@ def test_the_address_says_what_is_seen_and_a_choice_changes_it(app: AppTest) -> 
     next(button for button in app.button_group if button.label == "Lens").set_value("latentlens").run()
     assert "LatentLens, layer 0" in _html(app)
     assert app.query_params.get("lens") in (None, [])  # the first is the default, and needs no word
+
+
+def test_an_image_with_a_spotlight_opens_on_a_patch_that_has_the_word(app: AppTest) -> None:
+    place = {"study": "one", "image": image_id("fox"), "lens": "latentlens", "layer": "8"}
+    assert "<b>Token 0</b>" in _html(_opened(app, **place))
+    assert "<b>Token 1</b>" in _html(_opened(app, overlay="spotlight", word=LONG))  # the first one on grass
+    assert "<b>Token 2</b>" in _html(_opened(app, token="2"))
+
+
+def test_a_chart_of_sql_begins_with_what_tells_rows_apart_and_has_means(app: AppTest) -> None:
+    sql = "SELECT study, lens, rank FROM neighbors WHERE study = 'one'"
+    _opened(app, "sql", sql=sql, show="chart")
+    assert {one.label: one.value for one in app.selectbox}.items() >= {"Across": "lens", "Up": "rank"}.items()
+    assert any(one.value == "Mean rank of all rows with the same lens." for one in app.caption)
 
 
 def test_an_address_that_names_nothing_there_is_told_and_breaks_nothing(app: AppTest) -> None:
