@@ -128,7 +128,8 @@ def image_view(study: StudyFacts, image: str) -> None:
             view = next(one for one in views if one.name == name)
         typed = ""
         if overlay == "spotlight":
-            typed = address.words("Word", "word", placeholder="dog, cat", width=170)
+            name = "lit" if address.here("lit") else "word"  # of a category, by which the gallery is not filtered
+            typed = address.words("Word", name, placeholder="dog, cat", width=170)
         if rows:
             export_button()
     if not rows:
@@ -158,7 +159,7 @@ def image_view(study: StudyFacts, image: str) -> None:
 
 
 def _leave() -> None:
-    address.go(image=None, token=None, view=None)
+    address.go(image=None, token=None, view=None, lit=None)
 
 
 def _chosen(rows: list[dict[str, Any]], shown: tuple[int, ...], hits: frozenset[int]) -> int:

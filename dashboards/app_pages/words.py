@@ -45,7 +45,8 @@ def words_page(data: Library, study: StudyFacts) -> None:
             f"{counted(int(found['patches'].sum()), 'patch', 'patches')} of {counted(len(found), 'image')} "
             f"at {at} by {lens_name(lens)}, most patches first"
         )
-        small_multiples(data, study, found.head(MOST), lens, layer, words)
+        lit = {"lit" if category else "word": words}
+        small_multiples(data, study, found.head(MOST), lens, layer, lit)
     by_layer = data.ask(study.name, "words_by_layer", words=words)  # of all lenses, so the pictures do not wait for it
     if by_layer.is_empty():
         st.info(
@@ -98,8 +99,10 @@ def frequent(data: Library, study: StudyFacts) -> None:
         st.rerun()
 
 
-def small_multiples(data: Library, study: StudyFacts, found: pl.DataFrame, lens: str, layer: Any, words: str) -> None:
-    """The images where it lights up, all but the hits darkened; a click opens one."""
+def small_multiples(
+    data: Library, study: StudyFacts, found: pl.DataFrame, lens: str, layer: Any, lit: dict[str, str]
+) -> None:
+    """The images where it lights up, all but the hits darkened; a click opens one, which `lit` tells the words of."""
     rows = found.to_dicts()
     ids = tuple(row["image_id"] for row in rows)
     pictures = data.pictures(study.name, ids)
@@ -121,7 +124,7 @@ def small_multiples(data: Library, study: StudyFacts, found: pl.DataFrame, lens:
     if to := st.session_state.pop("words-opened", None):
         # The way back leads over an address of this page with the new parameters: with its own, too, it shows the same.
         at = {} if layer == "any" else {"layer": str(layer)}
-        st.switch_page(EXPLORE, query_params={**st.query_params.to_dict(), "word": words, **to, **at})
+        st.switch_page(EXPLORE, query_params={**st.query_params.to_dict(), **lit, **to, **at})
 
 
 data = library()

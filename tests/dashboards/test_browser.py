@@ -107,6 +107,15 @@ def test_a_word_is_typed_and_its_pictures_open_with_the_spotlight(page: Page, ad
     assert page.locator("rect.hit").count() == 1
 
 
+def test_the_way_back_from_a_picture_of_a_category_shows_the_category_as_it_was(page: Page, address: str) -> None:
+    page.goto(f"{address}/words?study=one&category=shared:animal")
+    page.get_by_role("button", name="fox.png").click()
+    page.locator("rect.hit").first.wait_for()
+    page.go_back()
+    page.get_by_text("Looking for animal").wait_for()
+    assert page.get_by_label("Words", exact=True).input_value() == ""
+
+
 def test_patches_are_judged_by_keys_and_a_digit_in_a_field_judges_nothing(page: Page, address: str, home: Path) -> None:
     page.goto(f"{address}/judge?study=one")
     field = page.get_by_label("Your initials")
