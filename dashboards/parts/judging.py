@@ -34,7 +34,9 @@ MEANINGS: dict[Verdict, str] = {
 _SESSION = "judged-here"
 _leave_field = st.components.v2.component(
     "latentlens_leave_field",
-    js="""export default function () {
+    js="""export default function ({ parentElement }) {
+  if (parentElement.hasLeft) return; // once: whoever goes back into the field stays there
+  parentElement.hasLeft = true;
   const field = document.activeElement;
   if (field && field.closest(".st-key-words-person")) field.blur();
 }""",
