@@ -92,20 +92,9 @@ def gallery(books: Shelf, one: Side, other: Side) -> None:
     patches, kind = int(found["patches"].sum()), "text" if one.of.facts.of_texts else "image"
     mean = float((found["disagreement"] * found["patches"]).sum()) / patches
     pages = -(-len(found) // PER_PAGE)
-    page = min(address.number_here("page") or 1, pages)
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(f"{counted(len(found), kind)}, mean disagreement **{percent(mean)}** over {patches:,} patches")
-        if pages > 1:
-            page = address.choice(
-                "Page",
-                "page",
-                range(1, pages + 1),
-                1,
-                shown=lambda number: f"page {number} of {pages}",
-                wide=True,
-                width=140,
-                label_visibility="collapsed",
-            )
+        page = address.page(pages)
     rows = found[(page - 1) * PER_PAGE : page * PER_PAGE].to_dicts()
     ids = tuple(row["image_id"] for row in rows)
     pictures, texts = pictures_of(one, other, ids), texts_of(one, ids)

@@ -61,21 +61,10 @@ def gallery(data: Library, study: StudyFacts) -> None:
     filtered = bool(wanted_words(typed)) or verdict != "any" or least != "any"
     kind = "text" if study.of_texts else "image"
     pages = max(1, -(-len(found) // PER_PAGE))
-    page = min(address.number_here("page") or 1, pages)
     with st.container(horizontal=True, vertical_alignment="center"):
         tail = ", most patches first" if filtered else ""
         st.markdown(f"{counted(len(found), kind)}{' with such patches' if filtered else ''}{tail}")
-        if pages > 1:
-            page = address.choice(
-                "Page",
-                "page",
-                range(1, pages + 1),
-                1,
-                shown=lambda number: f"page {number} of {pages}",
-                wide=True,
-                width=140,
-                label_visibility="collapsed",
-            )
+        page = address.page(pages)
     if found.is_empty():
         st.info("Nothing fits. Take a filter away, or try another layer or lens.")
         return

@@ -82,6 +82,15 @@ def choice(
     return current if chosen is None else chosen
 
 
+def page(pages: int) -> int:
+    """Which page of a gallery is shown, from 1; asks where there are several."""
+    if pages == 1:
+        return 1
+    names = {number: f"page {number} of {pages}" for number in range(1, pages + 1)}
+    how: dict[str, Any] = {"wide": True, "width": 140, "label_visibility": "collapsed"}
+    return choice("Page", "page", tuple(names), 1, shown=names.__getitem__, **how)
+
+
 def words(label: str, name: str, *, placeholder: str, **more: Any) -> str:
     """A field of text that the address holds."""
     key = f"words-{name}"
