@@ -31,7 +31,5 @@ page = st.navigation(
     ],
     position="top",
 )
-st.session_state["page-is-new"] = page.url_path != st.session_state.get("page-before", page.url_path)
-st.session_state["page-before"] = page.url_path
 with told():
     page.run()

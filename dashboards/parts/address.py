@@ -12,15 +12,6 @@ from typing import Any, TypeVar
 import streamlit as st
 
 T = TypeVar("T")
-_say = st.components.v2.component(
-    "latentlens_say",
-    js="""export default function ({ data }) {
-  const url = new URL(location.href);
-  if (url.searchParams.has(data.name)) return;
-  url.searchParams.set(data.name, data.value);
-  history.replaceState(history.state, "", url);
-}""",
-)
 
 
 def here(name: str, default: str | None = None) -> str | None:
@@ -42,11 +33,6 @@ def go(**changes: object) -> None:
         st.query_params.from_dict(after)
 
 
-def say(name: str, value: str) -> None:
-    """Have the address say what is shown though it does not say it yet, without a step of the back button."""
-    _say(key=f"say-{name}", data={"name": name, "value": value})
-
-
 def choice(
     label: str,
     name: str,
@@ -56,12 +42,11 @@ def choice(
     shown: Callable[[T], str] = str,
     wide: bool = False,
     leaves: Sequence[str] = (),
-    named: bool = False,
     **more: Any,
 ) -> T:
     """A choice that the address holds: buttons, or with `wide` a list to drop down; a change takes `leaves` out of it.
 
-    An address that names no option gives the default, which is not put into it unless it has to be `named`.
+    An address that names no option gives the default.
     """
     texts = [str(option) for option in options]
     text = here(name, str(default))
@@ -71,7 +56,7 @@ def choice(
 
     def changed() -> None:
         chosen = st.session_state[key]
-        go(**{name: None if chosen == default and not named else chosen, **dict.fromkeys(leaves)})
+        go(**{name: None if chosen == default else chosen, **dict.fromkeys(leaves)})
 
     if wide:
         chosen = st.selectbox(label, options, format_func=shown, key=key, on_change=changed, **more)

@@ -9,7 +9,7 @@ import streamlit as st
 
 from latentlens_dag.browsing import Library, StudyFacts, open_library, stamp
 from latentlens_dag.confined import Confined
-from parts.address import choice, here, say
+from parts.address import choice, here
 from parts.names import plain
 
 SOURCE = "LATENTLENS_BROWSE"
@@ -54,7 +54,7 @@ def other_library() -> Library | None:
 
 
 def chosen_study(data: Library) -> StudyFacts | None:
-    """The study that the address names, else that of the page one comes from, else the first; asks where it can.
+    """The study that the address names, else the first; asks where there are several.
 
     None where there is none with answers, which is told.
     """
@@ -65,17 +65,11 @@ def chosen_study(data: Library) -> StudyFacts | None:
             "Build one with `latentlens-dag build`, and reload this page."
         )
         return None
-    first, wanted = next(iter(facts)), here("study")
-    # Links to pages name no study. On one page the address alone counts, so that the back button goes back.
-    before = st.session_state.get("study-before") if st.session_state.get("page-is-new") else None
-    name: str = before if before in facts else first
-    if wanted and wanted not in facts:
-        st.warning(plain(f"There is no study {wanted!r} here; this is {name!r}."))
+    if (wanted := here("study")) and wanted not in facts:
+        st.warning(plain(f"There is no study {wanted!r} here; this is {next(iter(facts))!r}."))
+    name = next(iter(facts))
     if len(facts) > 1:
-        name = choice("Study", "study", list(facts), name, wide=True, width=260, named=True)
-        if not wanted and name != first:
-            say("study", name)
-    st.session_state["study-before"] = name
+        name = choice("Study", "study", list(facts), name, wide=True, width=260)
     if facts[name].answers:
         return facts[name]
     st.info(plain(f"Study {name!r} has no answers yet. Reload this page when its build has come to its first lens."))

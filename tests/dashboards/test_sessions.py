@@ -196,23 +196,3 @@ def test_what_sql_may_not_is_one_message_and_back_shows_the_query_before(page: P
     page.go_back()
     page.get_by_text("1 rows").wait_for()
     assert page.get_by_label("SQL", exact=True).input_value() == "SELECT 41 + 1 AS answer"
-
-
-SHOWN_STUDY = "document.querySelector('.st-key-choice-study input')?.value === 'one'"
-
-
-def test_a_link_to_another_page_keeps_the_study_and_back_goes_back(page: Page, address: str) -> None:
-    page.goto(f"{address}/?study=one")
-    page.get_by_role("button", name="dog.png").wait_for()
-    for title, path in (("Words", "words"), ("Layers", "layers")):
-        page.get_by_role("link", name=title).click()
-        page.wait_for_url(re.compile(f"/{path}.*study=one"))
-        page.wait_for_function(SHOWN_STUDY)
-    page.get_by_text("concrete", exact=True).first.click()
-    page.wait_for_url(re.compile("study=one.*measure=concrete"))
-    for _ in range(2):
-        page.go_back()
-    page.wait_for_url(re.compile("/words.*study=one"))
-    page.go_back()
-    page.wait_for_url(re.compile(r"/\?study=one$"))
-    page.get_by_role("button", name="dog.png").wait_for()
