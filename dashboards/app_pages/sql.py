@@ -5,6 +5,7 @@ from __future__ import annotations
 import polars as pl
 import streamlit as st
 from parts import address
+from parts.charts import bars
 from parts.downloads import download_buttons
 from parts.names import plain
 from parts.opened import confined, library
@@ -116,10 +117,7 @@ def draw(found: pl.DataFrame) -> None:
     if len(means) > MOST_BARS:
         st.caption(f"The first {MOST_BARS} of {len(means):,}.")
     values = [dict(zip(("x", "y", "rows"), row, strict=True)) for row in means.head(MOST_BARS).iter_rows()]
-    across = {"field": "x", "type": "nominal", "sort": None, "title": None}
-    encoding = {"x": across, "y": {"field": "y", "type": "quantitative", "title": None}}
-    spec = {"data": {"values": values}, "mark": {"type": "bar", "tooltip": True}, "encoding": encoding, "height": 300}
-    st.vega_lite_chart(spec=spec, alt=f"Bars of {y} by {x}")
+    bars(values, f"Bars of {y} by {x}")
 
 
 sql_page(library())

@@ -232,3 +232,11 @@ def count_table(counts: Sequence[Sequence[int]], names: Sequence[str], x_title: 
     ]
     spec = {"data": {"values": rows}, "encoding": {"x": across, "y": down}, "layer": layer, "height": 230}
     _draw(spec, f"How often {y_title} and {x_title} gave each verdict")
+
+
+def bars(values: list[dict[str, Any]], alt: str) -> None:
+    """A bar of height y for each x, in their order."""
+    across = {"field": "x", "type": "nominal", "sort": None, "title": None}
+    encoding = {"x": across, "y": {"field": "y", "type": "quantitative", "title": None}}
+    mark = {"type": "bar", "tooltip": True, "color": COLORS["LatentLens"]}
+    _draw({"data": {"values": values}, "mark": mark, "encoding": encoding, "height": 300}, alt)

@@ -36,6 +36,7 @@ SEEN = {
     "judged": ("judge?study=one&person=ab&item=99", "items judged"),
     "no_agreement": ("judge?study=one&show=agreement", "judgements of this study"),
     "sql": ("sql?query=patches", "Its SQL"),
+    "sql_chart": ("sql?sql=SELECT lens, rank FROM neighbors&show=chart", "Mean rank"),
     "own_sql": ("sql?sql=SELECT 1 AS one", "1 rows"),
     "about": ("about", "How to cite it"),
     "nothing": ("?study=nothing&image=x", "no visual tokens"),
