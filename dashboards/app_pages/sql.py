@@ -111,12 +111,12 @@ def draw(found: pl.DataFrame) -> None:
         x = address.choice("Across", "x", others, _telling(found, others), wide=True, width=200)
         heights = [name for name in numbers if name != x]
         y = address.choice("Up", "y", heights, heights[-1], wide=True, width=200)
-    means = found.group_by(x, maintain_order=True).agg(pl.col(y).mean(), pl.len().alias("rows"))
+    means = found.group_by(x, maintain_order=True).agg(pl.col(y).mean())
     if len(means) < len(found):
         st.caption(f"Mean {y} of all rows with the same {x}.")
     if len(means) > MOST_BARS:
         st.caption(f"The first {MOST_BARS} of {len(means):,}.")
-    values = [dict(zip(("x", "y", "rows"), row, strict=True)) for row in means.head(MOST_BARS).iter_rows()]
+    values = [dict(zip(("x", "y"), row, strict=True)) for row in means.head(MOST_BARS).iter_rows()]
     bars(values, f"Bars of {y} by {x}")
 
 

@@ -124,7 +124,10 @@ def small_multiples(
     if to := st.session_state.pop("words-opened", None):
         # The way back leads over an address of this page with the new parameters: with its own, too, it shows the same.
         at = {} if layer == "any" else {"layer": str(layer)}
-        st.switch_page(EXPLORE, query_params={**st.query_params.to_dict(), **lit, **to, **at})
+        here = {
+            name: value for name, value in st.query_params.to_dict().items() if name != "lit"
+        }  # of a picture before
+        st.switch_page(EXPLORE, query_params={**here, **lit, **to, **at})
 
 
 data = library()
