@@ -21,13 +21,14 @@ from latentlens_dag import occurrences as core
 from latentlens_dag.corpus import LONGEST, write_shard, write_texts
 from latentlens_dag.encode import encode_new
 from latentlens_dag.errors import UserError
+from latentlens_dag.fingerprints import SCHEME, fingerprint
 from latentlens_dag.identity import combined, provenance
 from latentlens_dag.index_folder import index_shape, new_index
 from latentlens_dag.layers import auto_contextual_layers, check_layers, whole_numbers
 from latentlens_dag.models import Vlm, language_model_of
 from latentlens_dag.schema import OCCURRENCES
-from latentlens_dag.states import LanguageModel, fingerprint
-from latentlens_dag.tables import commit_fragments, write_fragments
+from latentlens_dag.states import LanguageModel
+from latentlens_dag.tables import commit_fragments, encoder_of, write_fragments
 from latentlens_dag.warehouse import IndexPaths, write_json, write_parquet
 
 if TYPE_CHECKING:
@@ -183,7 +184,7 @@ def _write_tables(
     progress: Progress,
 ) -> None:
     whole = dedup == "sentence"
-    encoder = combined([_ALGORITHM, fingerprint(model), model.embedding.dtype, *([dedup] if whole else [])])
+    encoder = _encoder(model, dedup, [old.layer_table(layer) for layer in layers])
     records: Mapping[int, list[Path]] = {layer: [] for layer in layers}
     for part in range(len(rows)):
         done = sum(rows[:part])
@@ -202,6 +203,22 @@ def _write_tables(
         made = provenance(made_by="ContextualIndex.build", language_model=model.name)
         if commit_fragments(new.layer_table(layer), records[layer], made).rows >= approximate.WORTH_ROWS:
             approximate.build_approximate(new.layer_table(layer))
+
+
+def _encoder(model: LanguageModel, dedup: core.Dedup, tables: list[Path]) -> str:
+    """What the vectors are made by: that of an older fingerprint's scheme where a table of this model has it."""
+    rest = [model.embedding.dtype, *([dedup] if dedup == "sentence" else [])]
+    stored = {encoder_of(table) for table in tables} - {None}
+    if stored and (older := _older_fingerprint(model)) and (found := combined([_ALGORITHM, older, *rest])) in stored:
+        return found
+    return combined([_ALGORITHM, fingerprint(model, SCHEME), *rest])
+
+
+def _older_fingerprint(model: LanguageModel) -> str | None:
+    try:
+        return fingerprint(model, 1)
+    except IndexError:  # no table can have it
+        return None
 
 
 @contextmanager

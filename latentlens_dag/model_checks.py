@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.families import TokenMap
+from latentlens_dag.fingerprints import WeightSample, fingerprint_like, weight_sample
 from latentlens_dag.hub_models import HubModel
 from latentlens_dag.identity import combined
 from latentlens_dag.models import Vlm, load_language_model
 from latentlens_dag.occurrences import Dedup
-from latentlens_dag.states import LanguageModel, captured, fingerprint
+from latentlens_dag.states import LanguageModel, captured
 from latentlens_dag.visual_mask import visual_mask
 from latentlens_dag.warehouse import write_text
 
@@ -34,6 +35,7 @@ _ROUNDINGS = 4  # that a model in 16 bits may differ by: 3 % in bfloat16
 _STILL = 1e-3  # of the painted token's change
 _LOGITS_MEANING = "LogitLens after the last block against the logits"
 _LEAST_BOX = 16  # pixels: what `localization` asks for
+_NAMED = 3  # tensors that a message names
 _SIZES = [(150 << doubled, 100 << doubled) for doubled in range(5)]  # up to 2400 x 1600
 
 
@@ -60,7 +62,9 @@ class ModelFacts(NamedTuple):
     prompt: str
     """The whole text around the image, through the model's chat template; empty where there is no image."""
     fingerprint: str
-    """Of the language model (`states.fingerprint`)."""
+    """Of the language model (`fingerprints.py`)."""
+    weights: WeightSample
+    """Of the language model."""
 
 
 CHECKS = ("causality", "padding_invariance", "logits_reproduced", "visual_token_count", "localization")
@@ -68,13 +72,14 @@ TEXT_CHECKS = CHECKS[:3]
 """Those of a model that reads texts only."""
 
 
-def check_model(vlm: Vlm, prompt: str | None = None, localize: bool = True) -> ModelFacts:
+def check_model(vlm: Vlm, prompt: str | None = None, localize: bool = True, stored: str | None = None) -> ModelFacts:
     """All checks, in the order of CHECKS, on a picture of noise that is not square.
 
     Args:
         vlm: as loaded.
         prompt: as in `Vlm.visual_states`.
         localize: whether the last of them is run, which costs the most (`localization`).
+        stored: the fingerprint that was written before, whose scheme is then used.
     """
     image = noise_image(150, 100)
     checks = [
@@ -84,36 +89,47 @@ def check_model(vlm: Vlm, prompt: str | None = None, localize: bool = True) -> M
         visual_token_count(vlm, image, prompt),
         *([localization_if_possible(vlm, prompt)] if localize else []),
     ]
-    return ModelFacts(checks, vlm.prompt_text(prompt), fingerprint(vlm.language_model))
+    return _facts(checks, vlm.prompt_text(prompt), vlm.language_model, stored)
 
 
-def check_language_model(model: Any, language_model: LanguageModel) -> ModelFacts:
-    """The checks of TEXT_CHECKS, in their order; `model` is the whole one (`models.Loaded`)."""
+def check_language_model(model: Any, language_model: LanguageModel, stored: str | None = None) -> ModelFacts:
+    """The checks of TEXT_CHECKS, in their order; `model` is the whole one (`models.Loaded`), `stored` as above."""
     checks = [
         causality(language_model),
         padding_invariance(language_model),
         text_logits_reproduced(model, language_model),
     ]
-    return ModelFacts(checks, "", fingerprint(language_model))
+    return _facts(checks, "", language_model, stored)
 
 
-def check_same_model(mine: str, other: Path | HubModel, study: str, index: str) -> None:
+def _facts(checks: list[ModelCheck], prompt: str, model: LanguageModel, stored: str | None) -> ModelFacts:
+    return ModelFacts(checks, prompt, fingerprint_like(model, stored), weight_sample(model))
+
+
+def check_same_model(mine: WeightSample, other: Path | HubModel, study: str, index: str) -> None:
     """Refuse an index that was made with other weights than the study's.
 
     Args:
-        mine: fingerprint of the study's language model.
+        mine: of the study's language model.
         other: the index's language model.
         study, index: what they are called, for the message.
 
     Raises:
-        UserError: where the two differ; vectors of different models cannot be compared.
+        UserError: where the two differ, naming tensors; vectors of different models cannot be compared. An embedding
+            with more rows, for an image token, is no other model.
     """
-    if fingerprint(load_language_model(other)) != mine:
+    different = mine.differences(weight_sample(load_language_model(other)))
+    if different:
         raise UserError(
             f"{study} cannot be read through Index {index}: the language model in {other} has other weights than the "
-            "study's own (perhaps it was fine-tuned with the connector), so their states cannot be compared. Name an "
-            "index whose `language_model` is the study's own model."
+            f"study's own in {len(different)} of {len(mine.tensors) + 1} tensors ({_some(different)}); perhaps it was "
+            "fine-tuned with the connector. Their states cannot be compared. Name an index whose `language_model` is "
+            "the study's own model."
         )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
 
 
 def check_text_pass(model: LanguageModel, dedup: Dedup, index: str) -> None:
@@ -151,6 +167,15 @@ _NO_REMEDY = (
     "They change with any other sentence in their batch, too. Name another `language_model`, or another "
     "`attn_implementation` in its config.json."
 )
+
+
+def stored_fingerprint(path: Path) -> str | None:
+    """The fingerprint in a file that `write_checks` wrote; None where there is none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))["language_model"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return found if isinstance(found, str) else None
 
 
 def write_checks(facts: ModelFacts, path: Path) -> str:

@@ -140,23 +140,3 @@ def stopping(decoder: nn.Module, layer: int) -> Iterator[None]:
 
 class _ReachedError(Exception):
     """Not an error: the way out of a forward pass."""
-
-
-def fingerprint(model: LanguageModel) -> str:
-    """What tells one language model from another: its decoder's and embedding's shapes and a sample of weights.
-
-    64 values of every tensor, rounded to bfloat16, so that the same weights in another dtype, or inside a
-    VLM that left them frozen, have the same fingerprint.
-    """
-    import torch
-
-    from latentlens_dag.identity import combined, digest
-
-    def sample(tensor: Tensor) -> str:
-        flat = tensor.detach().flatten()
-        where = torch.linspace(0, len(flat) - 1, min(64, len(flat))).long().to(flat.device)
-        return digest(flat[where].to(torch.bfloat16).view(torch.int16).cpu().numpy().tobytes())
-
-    weights = sorted((name, w) for name, w in model.decoder.named_parameters() if "embed_tokens" not in name)
-    parts = [f"{name} {tuple(w.shape)} {sample(w)}" for name, w in weights]
-    return combined([*parts, f"{tuple(model.embedding.shape)} {sample(model.embedding)}"])

@@ -43,7 +43,7 @@ import json, time
 time.sleep = lambda seconds: None  # between retries
 from latentlens_dag.errors import UserError
 from latentlens_dag.models import load_language_model, load_vlm
-from latentlens_dag.states import fingerprint
+from latentlens_dag.fingerprints import fingerprint
 
 def outcome(arguments):
     try:
@@ -109,7 +109,7 @@ def outcomes(hub: HubServer, tmp_path_factory: pytest.TempPathFactory) -> dict[s
 def test_a_model_of_the_hub_is_that_of_its_files_and_its_name_tells_the_commit(
     outcomes: dict[str, list | str], tmp_path: Path, how: str
 ) -> None:
-    from latentlens_dag.states import fingerprint
+    from latentlens_dag.fingerprints import fingerprint
 
     name = f"user/vlm@{COMMIT}"
     here = fingerprint(load_vlm(tiny_llava(tmp_path), device="cpu").language_model)

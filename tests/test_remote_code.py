@@ -11,10 +11,10 @@ from click.testing import CliRunner
 
 from latentlens_dag.cli import cli
 from latentlens_dag.errors import UserError
+from latentlens_dag.fingerprints import fingerprint
 from latentlens_dag.inspection import inspect_model
 from latentlens_dag.models import load_language_model, load_tokenizer, load_vlm
 from latentlens_dag.remote_code import TrustedFolder
-from latentlens_dag.states import fingerprint
 from latentlens_dag.testing import tiny_llava
 from tests.hub_server import COMMIT, HubServer, Repo
 from tests.remote_vlm import remote_vlm

@@ -244,9 +244,12 @@ class Study(Declared):
             )
 
     def _check_same_model(self, read: Read, index: Index, place: str) -> None:
-        """Refuse an index of a model of another shape; the step `model_checks` compares the weights."""
+        """Refuse an index of a model of another shape; the step `model_checks` compares the weights.
+
+        Vocabularies may differ: a VLM's embedding has rows for its image token.
+        """
         mine, theirs = text_shape(read.model), text_shape(index.named_model)
-        if mine is not None and theirs is not None and mine != theirs:
+        if mine is not None and theirs is not None and mine[:2] != theirs[:2]:
             own = "VLM's own language model" if read.model_field == "vlm" else "language model"
             raise UserError(
                 f"{place} reads {read.model.name} through Index {index.name} of another model: {_shape_text(mine)} "

@@ -51,12 +51,12 @@ def model_checks(parts: StudyParts) -> dg.AssetsDefinition:
         description="Self-checks of the model: what the lenses rely on, measured on the model itself.",
     )
     def model_checks(warehouse: WarehouseResource) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
-        from latentlens_dag.model_checks import check_same_model, write_checks
+        from latentlens_dag.model_checks import check_same_model, stored_fingerprint, write_checks
 
-        found = _model_facts(parts)
-        if not _same(parts.model, parts.index.named_model):
-            check_same_model(found.fingerprint, parts.index.named_model, f"Study {parts.name}", parts.index.name)
         out = warehouse.paths.model_checks(parts.name)
+        found = _model_facts(parts, stored_fingerprint(out))
+        if not _same(parts.model, parts.index.named_model):
+            check_same_model(found.weights, parts.index.named_model, f"Study {parts.name}", parts.index.name)
         version = write_checks(found, out)
         verdicts = [
             verdict(check.name, key, _problems(check, parts), check.name not in not_needed) for check in found.checks
@@ -81,7 +81,7 @@ def _problems(check: "ModelCheck", parts: StudyParts) -> list[str]:
     return [f"{check.meaning}: {_figure(check)}{remedy}"]
 
 
-def _model_facts(parts: StudyParts) -> "ModelFacts":
+def _model_facts(parts: StudyParts, stored: str | None) -> "ModelFacts":
     """The checks of the study's model, once it is known that the study fits it."""
     from latentlens_dag.model_checks import check_language_model, check_model
     from latentlens_dag.models import load_vlm, load_with_language_model
@@ -89,10 +89,10 @@ def _model_facts(parts: StudyParts) -> "ModelFacts":
     if parts.of_texts:
         loaded = load_with_language_model(parts.model)
         _check_fits(parts, loaded.language_model)
-        return check_language_model(*loaded)
+        return check_language_model(*loaded, stored)
     vlm = load_vlm(parts.model)
     _check_fits(parts, vlm.language_model)
-    return check_model(vlm, parts.prompt)
+    return check_model(vlm, parts.prompt, stored=stored)
 
 
 def _check_fits(parts: StudyParts, model: "LanguageModel") -> None:
