@@ -18,11 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from latentlens_dag.best import Neighbors
 from latentlens_dag.identity import to_numbers
 from latentlens_dag.search import Block, cosine_top_k
-from latentlens_dag.tables import Table, blocks, matrix_of, open_table
+from latentlens_dag.tables import Table, blocks, matrix_of, open_table, sink_norm_of
 from latentlens_dag.warehouse import write_text
 
 if TYPE_CHECKING:
@@ -142,17 +144,38 @@ def facts_path(table: Path) -> Path:
 
 
 def _nearest(table: lance.LanceDataset, query: NDArray[np.floating], k: int, nprobes: int, layer: int = 0) -> Block:
-    """The rows that the index finds nearest."""
-    nearest = {"column": "vector", "q": query.astype(np.float32), "k": k, "nprobes": nprobes, "refine_factor": _REFINE}
-    scanner = table.scanner(columns=["key", "vector"], nearest=nearest, disable_scoring_autoprojection=True)
-    found = scanner.to_table().combine_chunks()
+    """The rows that the index finds nearest, but for attention sinks."""
+    found = _from_index(table, query, k, nprobes)
+    limit = sink_norm_of(table)
+    if limit is not None:
+        answers = found.filter(pc.field("norm") <= pa.scalar(limit, pa.float32()))
+        enough = len(answers) == len(found)
+        # Only queries that are sinks themselves find any; a filter before the search reads all norms.
+        found = answers if enough else _from_index(table, query, k, nprobes, f"norm <= {limit!r}")
+    found = found.combine_chunks()
     return Block(layer, to_numbers(found["key"]), matrix_of(found["vector"].combine_chunks()))
+
+
+def _from_index(
+    table: lance.LanceDataset, query: NDArray[np.floating], k: int, nprobes: int, only: str | None = None
+) -> pa.Table:
+    nearest = {"column": "vector", "q": query.astype(np.float32), "k": k, "nprobes": nprobes, "refine_factor": _REFINE}
+    scanner = table.scanner(
+        columns=["key", "vector", "norm"],
+        nearest=nearest,
+        filter=only,
+        prefilter=only is not None,
+        disable_scoring_autoprojection=True,
+    )
+    return scanner.to_table()
 
 
 def _sampled(table: lance.LanceDataset) -> tuple[NDArray[np.float32], NDArray[np.uint64]]:
     """Queries like visual tokens: rows all over the table, with noise; and the keys of these rows."""
     rows = np.linspace(0, table.count_rows() - 1, min(_QUERIES, table.count_rows())).astype(np.int64)
-    found = table.take(rows.tolist(), columns=["key", "vector"])
+    found = table.take(rows.tolist(), columns=["key", "vector", "norm"])
+    if (limit := sink_norm_of(table)) is not None:
+        found = found.filter(pc.field("norm") <= pa.scalar(limit, pa.float32()))
     states = matrix_of(found["vector"].combine_chunks()).astype(np.float32)
     noise = np.random.default_rng(0).standard_normal(states.shape, np.float32)
     return states + _NOISE * noise / np.linalg.norm(noise, axis=1, keepdims=True), to_numbers(found["key"])

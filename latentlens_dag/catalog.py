@@ -26,6 +26,7 @@ _ORDER = {
     "layer_alignment": "visual_layer, contextual_layer",
     "diversity": "lens, visual_layer",
     "state_statistics": "source, layer",
+    "sinks": "image_id, visual_layer, token_index",
     "images": "image_id",
     "regions": "image_id, region_id",
     "sentences": "sentence_id",

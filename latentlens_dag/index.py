@@ -18,11 +18,13 @@ import numpy as np
 from latentlens_dag.approximate import MEASURED_K, Plan, approximate_top_k, planned
 from latentlens_dag.best import LabelsOf, Neighbors
 from latentlens_dag.errors import UserError
+from latentlens_dag.identity import text_id
 from latentlens_dag.index_folder import IndexFolder, all_blocks, read_index_folder
 from latentlens_dag.layers import whole_numbers
 from latentlens_dag.lenses import OccurrenceLookup
 from latentlens_dag.search import cosine_top_k
-from latentlens_dag.tables import Table, count_rows, open_table, width_of
+from latentlens_dag.tables import OwnRows, Table, count_answers, count_sinks, open_table, width_of
+from latentlens_dag.texts import TextStates
 
 if TYPE_CHECKING:
     import lance
@@ -115,12 +117,14 @@ class ContextualIndex:
         path: str | Path,
         min_position: int = 1,
         fraction: float = 1.0,
+        sinks: Literal["exclude", "include"] = "exclude",
         progress: Progress = lambda done, total: None,
     ) -> ContextualIndex:
         """Read sentences with a language model and write their states as an index.
 
         The same sentences give the same occurrences in any order. Where `path` holds an index of the same model, only
-        rows that it lacks are read by the model; the old index is replaced when the new one is whole, not before.
+        rows that it lacks are read by the model; the old index is replaced when the new one is whole, not before. A
+        sentence of more tokens than the model has positions is read up to there, and named in a warning.
 
         Args:
             model: a transformers causal language model, a vision-language model (its language model is used), or what
@@ -132,6 +136,8 @@ class ContextualIndex:
             path: folder of the index; made where it is missing.
             min_position: the first position that is kept, in real tokens (no specials) from 0.
             fraction: the part of the sentences that is used, chosen by their hashes.
+            sinks: whether attention sinks, rows whose norm is an outlier of their layer (`sinks.py`), are left out of
+                answers. They are stored in any case.
             progress: told (rows encoded, rows).
 
         Raises:
@@ -140,7 +146,7 @@ class ContextualIndex:
         """
         from latentlens_dag.index_build import Choice, build_index, taken_apart
 
-        choice = Choice(contexts_per_token, min_position, fraction)
+        choice = Choice(contexts_per_token, min_position, fraction, sinks)
         build_index(taken_apart(model, tokenizer), sentences, layers, Path(path), choice, progress)
         return cls.open(path)
 
@@ -175,6 +181,12 @@ class ContextualIndex:
         return self._folder.rows
 
     @cached_property
+    def sink_counts(self) -> dict[int, int]:
+        """Of each contextual layer, how many rows are attention sinks and so no answers by default."""
+        with self._folder.reading():
+            return {layer: count_sinks(table) for layer, table in self._tables.items()}
+
+    @cached_property
     def occurrences(self) -> OccurrenceLookup:
         """What it knows of its occurrences, read into memory when first needed (about 150 bytes each)."""
         return OccurrenceLookup.of_files(self._folder.occurrence_files)
@@ -202,12 +214,16 @@ class ContextualIndex:
         merge: bool = True,
         exact: bool = True,
         recall: float = 0.999,
+        texts: Sequence[str | None] | None = None,
+        own_sentence: bool = False,
+        sinks: bool = False,
         progress: Progress = lambda done, total: None,
     ) -> Found:
         """Find the k occurrences whose states have the highest cosine to each query.
 
         Args:
-            states: [Q, d], a tensor on any device or an array, of any floating type; need not be normalized.
+            states: [Q, d], a tensor on any device or an array, of any floating type; need not be normalized. Or what
+                `LanguageModel.text_states` gives for one layer: its tokens are the queries, in order.
             k: answers per query.
             layers: contextual layers to search; all by default.
             unique: let the answers of a query be of different words (whatever their case) or sentences, each the
@@ -219,6 +235,11 @@ class ContextualIndex:
                 queries in milliseconds; `Found.method` says what was done.
             recall: where not exact, the share of the true nearest that the indexes must have found when they were
                 measured; with it grows the share of a table that is looked at. Where no index reached it: exact.
+            texts: [Q], the text that each query was taken from, None of those from no text; known of `text_states`.
+            own_sentence: whether a query may be answered from its own text, where that is a sentence of the index. Its
+                own state would be the nearest, with cosine 1.
+            sinks: whether attention sinks are answers (`sinks.py`): rows with outlying norms, which are left out
+                where the index was made to leave them out (`sink_counts`).
             progress: told (rows read, rows), where exact.
 
         Raises:
@@ -230,9 +251,21 @@ class ContextualIndex:
         chosen = self._chosen(layers)
         if not isinstance(k, int) or k < 1:
             raise UserError(f"`k` must be a whole number of at least 1, not {k!r}.")
+        if isinstance(states, TextStates):
+            states, texts = states.only_layer(), states.texts_of_tokens() if texts is None else texts
         with self._folder.reading():
             queries = self._queries(states, width_of(self._tables[chosen[0]]))
-            return self._search(queries, chosen, k, unique, word, merge, exact, recall, progress)
+            own = None if own_sentence else self._own_rows(texts, len(queries))
+            return self._search(queries, chosen, k, unique, word, merge, exact, recall, own, sinks, progress)
+
+    def _own_rows(self, texts: Sequence[str | None] | None, queries: int) -> OwnRows | None:
+        if texts is None:
+            return None
+        if len(texts) != queries:
+            raise UserError(f"`texts` names {len(texts)} texts, but there are {queries} queries: give one for each.")
+        ids = [None if text is None else text_id(text.strip()) for text in texts]
+        own = self.occurrences.own_rows(ids)
+        return own if len(own.keys) else None
 
     def _search(
         self,
@@ -244,17 +277,25 @@ class ContextualIndex:
         merge: bool,
         exact: bool,
         recall: float,
+        own: OwnRows | None,
+        sinks: bool,
         progress: Progress,
     ) -> Found:
         among = self.occurrences if word is None else self._of_word(word)
         words = None if word is None else among.spellings()
         labels_of = self._labels(among, unique, k)
         groups = [chosen] if merge else [[layer] for layer in chosen]
-        counts = {layer: count_rows(self._tables[layer], words) for layer in chosen}
+        counts = {layer: count_answers(self._tables[layer], words, sinks) for layer in chosen}
         self._check_k(k, [sum(counts[layer] for layer in group) for group in groups], len(groups[0]), words)
         method = "exact"
         if not exact:
-            plan = self._plan(chosen, k, recall, len(queries), plain=merge and unique is None and word is None)
+            plan = self._plan(
+                chosen,
+                k,
+                recall,
+                len(queries),
+                plain=merge and unique is None and word is None and own is None and not sinks,
+            )
             if plan.nprobes:
                 return self._joined([approximate_top_k(queries, self._opened(chosen), k, plan.nprobes)], k, plan.says)
             method = f"exact: {plan.says}"
@@ -264,7 +305,7 @@ class ContextualIndex:
         for group in groups:
             tables = {layer: self._tables[layer] for layer in group}
             told = lambda done, _, before=before: progress(before + done, total)  # noqa: E731
-            parts.append(cosine_top_k(queries, all_blocks(tables, told, words), k, labels_of))
+            parts.append(cosine_top_k(queries, all_blocks(tables, told, words, own, sinks), k, labels_of))
             before += sum(counts[layer] for layer in group)
         return self._joined(parts, k, method)
 
@@ -273,7 +314,7 @@ class ContextualIndex:
         if not 0 < recall <= 1:
             raise UserError(f"`recall={recall}` must be above 0 and at most 1.")
         if not plain:
-            return Plan({}, "`word`, `unique` and `merge=False` are answered exactly")
+            return Plan({}, "`word`, `unique`, `merge=False`, `sinks` and own sentences are answered exactly")
         if k > MEASURED_K or queries > _FEW_QUERIES:
             return Plan({}, f"indexes are for at most {MEASURED_K} answers to {_FEW_QUERIES} queries")
         return planned({layer: self._tables[layer] for layer in layers}, recall)
@@ -294,7 +335,7 @@ class ContextualIndex:
             method,
             self,
         )
-        if np.isneginf(found.cosine).any():  # only where layers differ in rows, and so in words or sentences
+        if np.isneginf(found.cosine).any():  # where layers differ in rows, or a query's own sentence is left out
             raise UserError(f"`k={k}` asks for more different answers than a layer of {self.path} has: ask for fewer.")
         return found
 

@@ -8,11 +8,12 @@ parts depends on how many distinct sentences there are, not on their order.
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 import pyarrow.parquet as pq
 
@@ -31,9 +32,6 @@ from latentlens_dag.states import LanguageModel
 from latentlens_dag.tables import commit_fragments, encoder_of, write_fragments
 from latentlens_dag.warehouse import IndexPaths, write_json, write_parquet
 
-if TYPE_CHECKING:
-    pass
-
 _ALGORITHM = 1  # raise when the same sentence and model would give other vectors
 _SENTENCES_PER_PART = 100_000  # whose candidates are held in memory together
 _REMEDY = "Name another folder."
@@ -48,6 +46,7 @@ class Choice:
     contexts_per_token: int
     min_position: int
     fraction: float
+    sinks: Literal["exclude", "include"] = "exclude"
 
     def __post_init__(self) -> None:
         """Refuse values that keep nothing or mean nothing."""
@@ -57,6 +56,8 @@ class Choice:
                 raise UserError(f"`{field}={value!r}` must be a whole number of at least {least}.")
         if not 0 < self.fraction <= 1:
             raise UserError(f"`fraction={self.fraction}` must be above 0 and at most 1.")
+        if self.sinks not in ("exclude", "include"):
+            raise UserError(f"`sinks={self.sinks!r}` must be 'exclude' or 'include'.")
 
 
 def taken_apart(model: Any, tokenizer: Any) -> LanguageModel:
@@ -94,7 +95,7 @@ def build_index(
         found = write_texts(_checked(sentences), new.own_sentences, "There is not one sentence to make an index of.")
         parts = -(-found // _SENTENCES_PER_PART)
         rows = _write_occurrences(model, new, work, parts, choice, dedup)
-        _write_tables(model, chosen, dedup, new, IndexPaths(folder), work, rows, progress)
+        _write_tables(model, chosen, dedup, new, IndexPaths(folder), work, rows, progress, choice.sinks)
         shape = index_shape(parts, chosen, model.name, rows=dict.fromkeys(chosen, sum(rows)))
         write_json(shape, new.shape)
 
@@ -147,12 +148,16 @@ def _write_occurrences(
 ) -> list[int]:
     """Write each part's kept occurrences; give their numbers. Sentences of the parts stay in `work`."""
     offered = [work / f"candidates_{part:02d}.parquet" for part in range(parts)]
+    long: list[core.LongSentence] = []
     for part, file in enumerate(offered):
         write_shard(new.own_sentences, part, parts, _sentences_of(work, part))
         sentences = core.read_sentences(_sentences_of(work, part))
         kept, least, share = choice.contexts_per_token, choice.min_position, choice.fraction
-        found = core.candidates(model.tokenizer, sentences, model.name, kept, least, share, dedup=dedup)
+        how = {"dedup": dedup, "positions": model.positions, "report_long": long.append}
+        found = core.candidates(model.tokenizer, sentences, model.name, kept, least, share, **how)
         write_parquet(found, file)
+    if long:
+        warnings.warn(core.long_sentences_text(long, model.name, model.positions, dedup), stacklevel=4)
     selection = work / "selection.parquet"
     core.write_selection(offered, choice.contexts_per_token, selection)
     rows = []
@@ -182,6 +187,7 @@ def _write_tables(
     work: Path,
     rows: list[int],
     progress: Progress,
+    sinks: Literal["exclude", "include"],
 ) -> None:
     whole = dedup == "sentence"
     encoder = _encoder(model, dedup, [old.layer_table(layer) for layer in layers])
@@ -201,7 +207,7 @@ def _write_tables(
         progress(done + rows[part], sum(rows))
     for layer in layers:
         made = provenance(made_by="ContextualIndex.build", language_model=model.name)
-        if commit_fragments(new.layer_table(layer), records[layer], made).rows >= approximate.WORTH_ROWS:
+        if commit_fragments(new.layer_table(layer), records[layer], made, sinks).rows >= approximate.WORTH_ROWS:
             approximate.build_approximate(new.layer_table(layer))
 
 

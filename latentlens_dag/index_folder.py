@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.tables import Table, blocks, count_rows, encoder_of
+from latentlens_dag.tables import OwnRows, Table, blocks, count_answers, count_rows, encoder_of
 from latentlens_dag.warehouse import IndexPaths, atomic_path
 
 if TYPE_CHECKING:
@@ -144,12 +144,20 @@ def read_index_folder(folder: Path) -> IndexFolder:
 
 
 def all_blocks(
-    tables: Mapping[int, Table], progress: Callable[[int, int], None], words: Sequence[str] | None = None
+    tables: Mapping[int, Table],
+    progress: Callable[[int, int], None],
+    words: Sequence[str] | None = None,
+    own: OwnRows | None = None,
+    sinks: bool = False,
 ) -> Iterator[Block]:
-    """The rows of all layer tables, block by block; `words` as in `tables.blocks`. Tells the rows read of all."""
-    total, done = sum(count_rows(table, words) for table in tables.values()), 0
+    """The rows of all layer tables, block by block; arguments as of `tables.blocks`. Tells the rows read of all."""
+    rows = {
+        layer: count_rows(table) if words is None else count_answers(table, words, sinks)
+        for layer, table in tables.items()
+    }
+    total, done = sum(rows.values()), 0
     for layer, table in tables.items():
-        for block in blocks(table, layer, words):
+        for block in blocks(table, layer, words, own, sinks):
             yield block
             done += len(block.vectors)
             progress(done, total)

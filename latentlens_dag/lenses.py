@@ -14,7 +14,7 @@ And many models have more rows of vocabulary than their tokenizer has tokens: wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -26,7 +26,7 @@ from latentlens_dag.identity import to_numbers
 from latentlens_dag.occurrences import token_texts
 from latentlens_dag.schema import EMBEDDINGLENS, LATENTLENS, LOGITLENS, NEIGHBORS
 from latentlens_dag.states import LanguageModel
-from latentlens_dag.tables import States
+from latentlens_dag.tables import OwnRows, States
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -159,6 +159,20 @@ class OccurrenceLookup:
         wanted = word.strip().lower()
         mine = [(other or "").strip().lower() == wanted for other in self._rows["word"].to_pylist()]
         return OccurrenceLookup(self._rows.filter(pa.array(mine, pa.bool_())))
+
+    def own_rows(self, sentence_ids: Sequence[str | None]) -> OwnRows:
+        """The keys of the sentences that queries were taken from; None of a query that is of none."""
+        import pyarrow.compute as pc
+
+        queries: dict[str, list[int]] = {}
+        for query, sentence_id in enumerate(sentence_ids):
+            if sentence_id is not None:
+                queries.setdefault(sentence_id, []).append(query)
+        column = self._rows["sentence_id"]
+        rows = np.flatnonzero(pc.is_in(column, value_set=pa.array(list(queries), pa.string())).to_numpy())
+        of_row = [queries[sentence_id] for sentence_id in column.take(pa.array(rows)).to_pylist()]
+        keys = np.repeat(self._keys[rows], [len(numbers) for numbers in of_row])
+        return OwnRows(keys, np.array([number for numbers in of_row for number in numbers], np.int64))
 
     def spellings(self) -> list[str]:
         """The different words, as they are written."""

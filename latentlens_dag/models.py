@@ -23,7 +23,7 @@ from latentlens_dag.hub_models import HubModel, LocalModel, cached_config, local
 from latentlens_dag.layers import check_layers
 from latentlens_dag.processors import load_processor
 from latentlens_dag.remote_code import check_code, check_whole, class_of_vlm, is_trusted, loading, may_have_vision
-from latentlens_dag.states import LanguageModel, blocks_of, captured, final_norm_of, stopping
+from latentlens_dag.states import LanguageModel, blocks_of, captured, final_norm_of, positions_of, stopping
 from latentlens_dag.visual_mask import visual_mask
 
 if TYPE_CHECKING:
@@ -361,6 +361,18 @@ def load_tokenizer(source: str | Path | HubModel, trust_remote_code: bool = Fals
     check_code(read_config(folder) or {}, folder, name, trusted)
     with loading(folder, name, "tokenizer", trusted):
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=trusted)
+
+
+def position_limit(source: str | Path | HubModel) -> int | None:
+    """How many tokens of one text a language model was made for, by its config; as `LanguageModel.positions`."""
+    from transformers import AutoConfig
+
+    trusted = is_trusted(source)
+    folder, name = local_model(source, code=trusted, weights=False)
+    check_code(read_config(folder) or {}, folder, name, trusted)
+    with loading(folder, name, "language model", trusted):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=trusted)
+    return positions_of(config.get_text_config(decoder=True))
 
 
 def language_model_of(name: str, model: Any, tokenizer: Any) -> LanguageModel:

@@ -49,6 +49,7 @@ Dedup = Literal["prefix", "sentence"]
 """What two occurrences must share to have the same key, and so the same state: the prefix, or the whole sentence."""
 _PLACE = "first_place"
 _SENTENCES_PER_CALL = 1000
+_NAMED, _HEAD = 3, 60  # sentences that a message names, and characters of each
 _ROWS_WAITING = 1 << 18  # rows of a shard that wait, at least, until they are reduced
 _ROWS_MERGED = 1 << 16  # rows of each shard's candidates that are held while the smallest are taken
 _ROWS_JOINED = 1 << 20  # rows of the selection that are compared with a shard's candidates at once
@@ -61,11 +62,35 @@ _NO_LIMIT = np.iinfo(np.uint64).max
 
 
 class Tokens(NamedTuple):
-    """One sentence as its model reads it: ids, and for each the span in the text and whether it is special."""
+    """One sentence as its model reads it: ids, and for each the span in the text and whether it is special.
+
+    A special token that the sentence spells out ("<eos>", or those of a chat template) is special too.
+    """
 
     ids: list[int]
     spans: list[tuple[int, int]]
     special: list[bool]
+
+
+class LongSentence(NamedTuple):
+    """A sentence of more tokens than its model has positions."""
+
+    sentence_id: str
+    text: str
+    """Its beginning."""
+    tokens: int
+    """Specials counted."""
+
+
+def long_sentences_text(sentences: Sequence[LongSentence], model: str, positions: int | None, dedup: Dedup) -> str:
+    """What to say of sentences that are too long, naming the first few."""
+    some = "; ".join(f"{one.text!r}... ({one.sentence_id}, {one.tokens:,} tokens)" for one in sentences[:_NAMED])
+    more = f"; and {len(sentences) - _NAMED:,} more" if len(sentences) > _NAMED else ""
+    done = "left out" if dedup == "sentence" else "read up to there, and what follows is left out"
+    return (
+        f"Sentences with more tokens than the {positions:,} positions of {model}: {len(sentences):,}. They are {done}: "
+        f"{some}{more}. To keep all of them, divide them into shorter ones."
+    )
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[Tokens]:
@@ -84,8 +109,18 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[Token
     backend = tokenizer.backend_tokenizer  # called directly: the wrapper takes longer than the tokenizer itself
     backend.no_truncation()
     backend.no_padding()
-    found = backend.encode_batch(texts)
-    return [Tokens(one.ids, one.offsets, [bool(flag) for flag in one.special_tokens_mask]) for one in found]
+    special = _special_ids(tokenizer)
+    # The mask of the library tells only of the specials that it adds itself.
+    return [
+        Tokens(one.ids, one.offsets, [token_id in special for token_id in one.ids])
+        for one in backend.encode_batch(texts)
+    ]
+
+
+def _special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """What a tokenizer calls special: its beginning, end, padding, image tokens and those of its chat template."""
+    added = tokenizer.added_tokens_decoder.items()
+    return {*tokenizer.all_special_ids, *(token_id for token_id, token in added if token.special)}
 
 
 def word_span(text: str, start: int, end: int) -> tuple[int, int]:
@@ -123,6 +158,8 @@ def candidates(
     fraction: float = 1.0,
     order: Order | None = None,
     dedup: Dedup = "prefix",
+    positions: int | None = None,
+    report_long: Callable[[LongSentence], None] = lambda sentence: None,
 ) -> pa.Table:
     """What one shard offers to the selection.
 
@@ -135,6 +172,9 @@ def candidates(
         fraction: the part of the sentences that is used, chosen by their ids.
         order: of the source, where the first occurrences are to be kept.
         dedup: what equal keys say; `sentence` where the model's text pass is not causal.
+        positions: how many tokens of one text the model was made for, specials counted. Of a longer sentence the tokens
+            beyond them are not offered; with `dedup` "sentence", whose states depend on all of it, none is.
+        report_long: told of every longer sentence.
 
     Returns:
         OCCURRENCES, in order of key: one row per distinct key, at most `contexts_per_token` per token.
@@ -147,7 +187,9 @@ def candidates(
     best = _Best(contexts_per_token, order is not None)
     digests = {"prefix": _prefix_digests, "sentence": _sentence_digests}[dedup]
     for chunk in _chunks(sentences, fraction):
-        best.add(_rows(tokenizer, chunk, min_position, best.limits, order, digests))
+        found = tokenize(tokenizer, chunk.texts)
+        readable = _readable(chunk, found, dedup, positions, report_long)
+        best.add(_rows(chunk, found, readable, min_position, best.limits, order, digests))
     return _named(best.rows(), tokenizer, index)
 
 
@@ -233,18 +275,37 @@ def _chunks(sentences: pa.Table | Iterable[pa.RecordBatch], fraction: float) -> 
                 yield _Chunk(*map(list, zip(*chosen, strict=True)))
 
 
-def _rows(
-    tokenizer: PreTrainedTokenizerBase,
+def _readable(
     chunk: _Chunk,
+    found: list[Tokens],
+    dedup: Dedup,
+    positions: int | None,
+    report_long: Callable[[LongSentence], None],
+) -> NDArray[np.bool_]:
+    """Which tokens of some sentences, one sentence's after the other's, the model was made to read."""
+    parts = [np.ones(0, np.bool_)]
+    for sentence_id, text, tokens in zip(chunk.ids, chunk.texts, found, strict=True):
+        length = len(tokens.ids)
+        is_long = positions is not None and length > positions
+        if is_long:
+            report_long(LongSentence(sentence_id, text[:_HEAD], length))
+        first = 0 if is_long and dedup == "sentence" else positions if is_long else length
+        parts.append(np.arange(length) < first)
+    return np.concatenate(parts)
+
+
+def _rows(
+    chunk: _Chunk,
+    found: list[Tokens],
+    readable: NDArray[np.bool_],
     min_position: int,
     limits: NDArray[np.uint64],
     order: Order | None,
     digests: Callable[[list[int]], Iterator[bytes]],
 ) -> pl.DataFrame:
-    """The occurrences of some sentences, but those whose key or place is above the limit of their token."""
+    """The readable occurrences of some sentences, but those whose key or place is above the limit of their token."""
     import polars as pl
 
-    found = tokenize(tokenizer, chunk.texts)
     lengths = [len(tokens.ids) for tokens in found]
     sentence = np.repeat(np.arange(len(found)), lengths)
     sentence_id = to_numbers(pa.array(chunk.ids))
@@ -254,7 +315,7 @@ def _rows(
     real = ~np.fromiter(chain.from_iterable(tokens.special for tokens in found), np.bool_, len(sentence))
     position = _counted(real, lengths)
     below = place.get(_PLACE, key) <= _grown(limits, token_id, _NO_LIMIT)[token_id]
-    wanted = np.flatnonzero(real & (position >= min_position) & below)
+    wanted = np.flatnonzero(real & readable & (position >= min_position) & below)
     words = list(_words_around(chunk.texts, found, sentence[wanted].tolist(), wanted.tolist()))
     return pl.DataFrame(
         {

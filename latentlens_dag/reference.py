@@ -151,7 +151,8 @@ class _Writer:
             encoded = _unit(read.embeddings, order, file, Path(scratch))
             write_fragments(new.layer_table(layer), record, table, *encoded, self.encoder)
             del encoded
-        commit_fragments(new.layer_table(layer), [record], "latentlens-dag import-index")
+        made_by = "latentlens-dag import-index"
+        commit_fragments(new.layer_table(layer), [record], made_by, "include")  # it stays what its makers made it
 
     def occurrences(self, index: str) -> pa.Table:
         """All that were met (OCCURRENCES), in order of key."""

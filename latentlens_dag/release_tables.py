@@ -43,6 +43,7 @@ _ORDER = {
     "layer_alignment": "study, visual_layer, contextual_layer",
     "diversity": "study, lens, visual_layer",
     "state_statistics": "study, source, layer",
+    "sinks": "study, image_id, visual_layer, token_index",
 }
 """In which order the rows lie in a file; total, so that equal rows are equal bytes."""
 _OF_STUDIES = ("neighbors", "judgements", "visual_tokens", "text_tokens")

@@ -142,7 +142,7 @@ INTERPRETABILITY = pa.schema(
         ("lens", pa.string()),
         ("visual_layer", pa.int32()),
         ("judge", pa.string()),
-        ("patch_group", pa.string()),  # all, object, background
+        ("patch_group", pa.string()),  # all, object, background: without sinks, which are a group of their own
         ("tokens", pa.int32()),
         ("concrete", pa.float64()),  # shares in 0..1
         ("abstract", pa.float64()),
@@ -193,6 +193,17 @@ STATE_STATISTICS = pa.schema(
     ]
 )
 
+SINKS = pa.schema(
+    [
+        ("study", pa.string()),
+        ("image_id", pa.string()),
+        ("token_index", pa.int32()),
+        ("visual_layer", pa.int32()),
+        ("norm", pa.float32()),
+        ("sink_norm", pa.float32()),  # above which a state of this layer of the study is a sink (sinks.py)
+    ]
+)
+
 TABLES = {
     "neighbors": NEIGHBORS,
     "visual_tokens": VISUAL_TOKENS,
@@ -201,6 +212,7 @@ TABLES = {
     "layer_alignment": LAYER_ALIGNMENT,
     "diversity": DIVERSITY,
     "state_statistics": STATE_STATISTICS,
+    "sinks": SINKS,
     "sentences": SENTENCES,
     "occurrences": OCCURRENCES,
     "images": IMAGES,

@@ -21,10 +21,13 @@ import polars as pl
 import pyarrow as pa
 
 from latentlens_dag.annotations import BACKGROUND, OBJECT
-from latentlens_dag.schema import INTERPRETABILITY, LENSES
+from latentlens_dag.schema import INTERPRETABILITY, LENSES, SINKS
 
 ALL = "all"
-GROUPS = (ALL, OBJECT, BACKGROUND)
+SINK = "sink"
+"""Tokens that are attention sinks (`sinks.py`), which are in no other group."""
+GROUPS = (ALL, OBJECT, BACKGROUND, SINK)
+_TOKEN = ["study", "image_id", "token_index", "visual_layer"]
 RESAMPLES = 1_000
 SEED = 20_260_202
 _ROW = ["study", "lens", "visual_layer", "judge", "patch_group"]
@@ -38,17 +41,23 @@ class Interval(NamedTuple):
     high: float | None
 
 
-def interpretability(judgements: pa.Table | Iterable[pa.Table]) -> pa.Table:
+def interpretability(judgements: pa.Table | Iterable[pa.Table], sinks: pa.Table | None = None) -> pa.Table:
     """The table of shares with their intervals and chance.
 
     Args:
         judgements: JUDGEMENTS, in one table or in many (files of batches and layers, one at a time in memory).
+        sinks: SINKS; their tokens make a group of their own and count in no other.
 
     Returns:
         INTERPRETABILITY, ordered by study, lens (as in LENSES), visual layer, judge, patch group (all first).
     """
-    counts = _counts(judgements)
-    everything = counts.with_columns(patch_group=pl.lit(ALL)).group_by(*_ROW, "image_id").agg(pl.col(_COUNTS).sum())
+    counts = _counts(judgements, SINKS.empty_table() if sinks is None else sinks)
+    everything = (
+        counts.filter(pl.col("patch_group") != SINK)
+        .with_columns(patch_group=pl.lit(ALL))
+        .group_by(*_ROW, "image_id")
+        .agg(pl.col(_COUNTS).sum())
+    )
     counts = pl.concat([counts, everything.select(counts.columns)]).sort(*_ROW, "image_id")
     rows = [_row(dict(zip(_ROW, key, strict=True)), part) for key, part in counts.group_by(_ROW, maintain_order=True)]
     rows.sort(key=_place)
@@ -78,13 +87,20 @@ def resampled_images(images: int) -> tuple[npt.NDArray[np.uint16], ...]:
     return tuple(np.stack(rows[start : start + 100]) for start in range(0, RESAMPLES, 100))
 
 
-def _counts(judgements: pa.Table | Iterable[pa.Table]) -> pl.DataFrame:
+def _counts(judgements: pa.Table | Iterable[pa.Table], sinks: pa.Table) -> pl.DataFrame:
     """Per row and image: how many tokens, and how many of them with each verdict."""
     tables = [judgements] if isinstance(judgements, pa.Table) else judgements
     empty = pl.DataFrame(INTERPRETABILITY.empty_table()).select(_ROW).with_columns(image_id=pl.lit(""))
     parts = [_count(empty.with_columns(verdict=pl.lit(""), chance_verdict=pl.lit("")))]
-    parts += [_count(pl.DataFrame(table)) for table in tables]
+    of_sinks = pl.DataFrame(sinks).select(*_TOKEN, sink_group=pl.lit(SINK))
+    parts += [_count(_with_sinks(pl.DataFrame(table), of_sinks)) for table in tables]
     return pl.concat(parts).group_by(*_ROW, "image_id").agg(pl.col(_COUNTS).sum())
+
+
+def _with_sinks(judgements: pl.DataFrame, sinks: pl.DataFrame) -> pl.DataFrame:
+    """The judgements with sinks in their own group."""
+    joined = judgements.join(sinks, on=_TOKEN, how="left")
+    return joined.with_columns(patch_group=pl.coalesce("sink_group", "patch_group"))
 
 
 def _count(judgements: pl.DataFrame) -> pl.DataFrame:

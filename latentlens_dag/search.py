@@ -10,6 +10,9 @@ The float32 dot product of unit vectors of width d is wrong by at most d u / (1 
 and Stability of Numerical Algorithms, eq. 3.5, with |q| |x| = 1 by Cauchy-Schwarz); normalizing in float32 adds a few
 u. `_slack` takes twice that.
 
+Rows may be excluded, for all queries (attention sinks) or for some (the sentence that a query was taken from). They are
+proposed like others and then dropped, so they never count towards a floor.
+
 With labels (the word or the sentence of a row) only the best row of each label is an answer. The k-th best label's row
 is then the floor, and no row below it can be the best of a label among the first k.
 
@@ -39,6 +42,18 @@ _ELEMENTS = 1 << 18  # of candidates, scored at a time
 _MANY = 16  # candidates per query and block
 
 
+class Excluded(NamedTuple):
+    """Rows of a block that are no answers: [n] pairs of a row and the query that may not have it."""
+
+    rows: NDArray[np.int64]
+    """From the block's first row."""
+    queries: NDArray[np.int64]
+    """Numbers of queries, or EVERY_QUERY."""
+
+
+EVERY_QUERY = -1
+
+
 class Block(NamedTuple):
     """Some rows of a contextual layer."""
 
@@ -48,6 +63,7 @@ class Block(NamedTuple):
     vectors: NDArray[np.float16] | NDArray[np.float32]  # [B, d]
     first: int = 0
     """Where in `keys` the key of the block's first row stands."""
+    excluded: Excluded | None = None
 
 
 def cosine_top_k(
@@ -179,6 +195,7 @@ class _Search:
         import torch
 
         cosine = (vectors[rows].float() / norms[rows, None]) @ self._unit[part].T  # [rows, queries]
+        _mask(cosine, block.excluded, rows.start, part.start)
         floor = self._floor(part)
         k = self.best.cosine.shape[1]
         best = cosine if self._labels_of is None else self._label_maxima(cosine, block, rows)
@@ -197,7 +214,7 @@ class _Search:
         if len(query) > _MANY * len(self._queries):  # float32 is quicker where most of them will be no answers
             close = self._close(vectors, norms, query, row)
             query, row = query[close], row[close]
-        queries, rows = query.cpu().numpy(), row.cpu().numpy()
+        queries, rows = _allowed(block, query.cpu().numpy(), row.cpu().numpy())
         if len(queries):
             cosine = self._exact_cosine(block.vectors, queries, rows)
             self.best.add(queries, cosine, block.contextual_layer, block.keys, block.first + rows)
@@ -227,6 +244,35 @@ class _Search:
             lengths = self._lengths[query[part]] * np.sqrt(np.einsum("ij,ij->i", x, x))
             cosine[part] = np.einsum("ij,ij->i", q, x) / lengths
         return cosine
+
+
+def _mask(cosine: Tensor, excluded: Excluded | None, first_row: int, first_query: int) -> None:
+    """Put excluded pairs of some rows and queries, [rows, queries], below all others, in place."""
+    import torch
+
+    if excluded is None:
+        return
+    rows, queries = excluded.rows - first_row, excluded.queries - first_query
+    inside = (rows >= 0) & (rows < cosine.shape[0])
+    everyone = excluded.queries == EVERY_QUERY
+    cosine[torch.from_numpy(rows[inside & everyone]).to(cosine.device)] = -torch.inf
+    own = inside & ~everyone & (queries >= 0) & (queries < cosine.shape[1])
+    where = [torch.from_numpy(numbers[own]).to(cosine.device) for numbers in (rows, queries)]
+    cosine[where[0], where[1]] = -torch.inf
+
+
+def _allowed(
+    block: Block, query: NDArray[np.int64], row: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The pairs that are not excluded."""
+    if block.excluded is None:
+        return query, row
+    rows, of_query = block.excluded
+    for_all = np.zeros(len(block.vectors), bool)
+    for_all[rows[of_query == EVERY_QUERY]] = True
+    own = np.isin(query * len(block.vectors) + row, of_query * len(block.vectors) + rows)
+    stays = ~(for_all[row] | own)
+    return query[stays], row[stays]
 
 
 def _check_directions(rows: Rows, block: Block) -> None:

@@ -10,7 +10,7 @@ thousand rows at a time, from all layers in step.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from latentlens_dag.schema import STATE_STATISTICS
+from latentlens_dag.schema import SINKS, STATE_STATISTICS
+from latentlens_dag.sinks import sink_norm
 from latentlens_dag.tables import count_rows, matrix_of, open_table
 
 if TYPE_CHECKING:
@@ -62,6 +63,35 @@ def state_statistics(study: str, batches: Iterable[StateFiles], contextual: Mapp
     rows += [_row(study, CONNECTOR, None, connector)] if connector.norms else []
     rows += [_row(study, CONTEXTUAL, layer, _Sums([_norms(table)])) for layer, table in sorted(contextual.items())]
     return pa.Table.from_pylist([row for row in rows if row["states"]], schema=STATE_STATISTICS)
+
+
+def sink_tokens(study: str, visual: Mapping[int, Sequence[Path]]) -> pa.Table:
+    """The tokens of a study whose states are attention sinks (`sinks.py`).
+
+    Args:
+        study: its name.
+        visual: its stored states, all batches, by visual layer. The norms of one layer are in memory at a time.
+
+    Returns:
+        SINKS, in order of image, layer and token. The limit of a layer is taken from all tokens of the study there.
+    """
+    found = [_layer_sinks(study, layer, files) for layer, files in sorted(visual.items())]
+    order = [(name, "ascending") for name in ("image_id", "visual_layer", "token_index")]
+    return pa.concat_tables([SINKS.empty_table(), *found]).sort_by(order)
+
+
+def _layer_sinks(study: str, layer: int, files: Sequence[Path]) -> pa.Table:
+    import pyarrow.compute as pc
+
+    limit = np.float32(sink_norm(np.concatenate([np.empty(0, np.float32), *map(_norms, files)])))
+    columns = ["image_id", "token_index", "norm"]
+    above = pc.field("norm") > pa.scalar(limit, pa.float32())
+    rows = pa.concat_tables([open_table(file).to_table(columns=columns).filter(above) for file in files])
+    same = {"study": study, "visual_layer": layer, "sink_norm": limit}
+    values = {name: pa.repeat(pa.scalar(value), len(rows)) for name, value in same.items()}
+    return pa.table(
+        [values.get(name, rows[name] if name in columns else None) for name in SINKS.names], SINKS.names
+    ).cast(SINKS)
 
 
 @dataclass

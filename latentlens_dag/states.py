@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedTokenizerBase
 
+    from latentlens_dag.texts import TextStates
+
 
 @dataclass(frozen=True)
 class LanguageModel:
@@ -50,9 +52,26 @@ class LanguageModel:
     @property
     def positions(self) -> int | None:
         """How many tokens of one text it was made for, specials counted; None where its config sets no limit."""
-        config = self.decoder.config
-        limits = (getattr(config, name, None) for name in ("max_position_embeddings", "max_seq_len"))
-        return next((int(limit) for limit in limits if isinstance(limit, int)), None)
+        return positions_of(self.decoder.config)
+
+    def text_states(self, texts: Sequence[str], layers: Sequence[int]) -> TextStates:
+        """The states of every token of the texts, each read whole and alone, to ask an index with.
+
+        Args:
+            texts: as they stand, without a chat template; the tokenizer's own specials are added.
+            layers: each from 0 (the input embeddings) to `depth` - 1.
+
+        Returns:
+            `states`: per layer [N, d] float32 on the CPU; `tokens`: what each of the N tokens is (Polars). Special
+            tokens have no state.
+
+        Raises:
+            UserError: where a layer does not exist, a text has more tokens than the model has positions, or the
+                device's memory does not hold one text.
+        """
+        from latentlens_dag.texts import text_states
+
+        return text_states(self, texts, layers)
 
     def logits(self, states: Tensor) -> Tensor:
         """What the model would answer if it stopped at `states` [.., d]: [.., V] (the logit lens)."""
@@ -60,6 +79,12 @@ class LanguageModel:
 
         found: Tensor = self.unembedding(final_norm_of(self.decoder)(states))
         return found if self.softcap is None else torch.tanh(found / self.softcap) * self.softcap
+
+
+def positions_of(config: Any) -> int | None:
+    """`LanguageModel.positions`, from the config of a language model."""
+    limits = (getattr(config, name, None) for name in ("max_position_embeddings", "max_seq_len"))
+    return next((int(limit) for limit in limits if isinstance(limit, int)), None)
 
 
 _BLOCKS = ("layers", "h", "blocks")

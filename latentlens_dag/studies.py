@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from latentlens_dag.best import Neighbors
+from latentlens_dag.best import LabelsOf, Neighbors
 from latentlens_dag.errors import UserError
 from latentlens_dag.index_folder import IndexFiles, all_blocks
 from latentlens_dag.lenses import VOCABULARY_LENSES, OccurrenceLookup, latent_table, vocabulary_table, word_labels
@@ -22,7 +22,7 @@ from latentlens_dag.occurrences import token_texts
 from latentlens_dag.schema import TEXT_TOKENS, VISUAL_TOKENS
 from latentlens_dag.search import cosine_top_k
 from latentlens_dag.states import LanguageModel
-from latentlens_dag.tables import States, count_rows, write_states
+from latentlens_dag.tables import States, count_answers, count_rows, write_states
 
 if TYPE_CHECKING:
     import polars as pl
@@ -90,11 +90,13 @@ def latent_answers(
     k: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
     unique: Unique = "none",
+    of_texts: bool = False,
 ) -> Iterator[tuple[int, pa.Table]]:
     """LatentLens's answers for the states of several visual layers, from one scan of the index.
 
     With `unique` "word" or "sentence", the k answers of a token are of different words (whatever their case) or
-    sentences, and each is the nearest of its own.
+    sentences, and each is the nearest of its own. Attention sinks are no answers (`sinks.py`). Where the states are
+    `of_texts`, nor is a text's own sentence, which the index may hold.
 
     Yields:
         (visual layer, NEIGHBORS) for each layer of `states`.
@@ -102,7 +104,7 @@ def latent_answers(
     Raises:
         UserError: where the index has fewer rows, words or sentences than k, so that there are no k answers.
     """
-    rows = sum(count_rows(table) for table in index.tables.values())
+    rows = sum(count_answers(table) for table in index.tables.values())
     if rows < k:
         raise UserError(
             f"`top_k: {k}` of Study {study} asks for more answers than its index has rows ({rows}, over "
@@ -117,8 +119,11 @@ def latent_answers(
                 f"`top_k: {k}` and `unique: {unique}` of Study {study} ask for more answers than its index has "
                 f"different {unique}s ({different}): ask for fewer, or give the index a larger corpus."
             )
-    queries = [at.states for at in states.values()]
-    found = cosine_top_k(np.concatenate(queries), all_blocks(index.tables, progress), k, labels_of) if queries else None
+    found = (
+        _nearest(study, states, index.tables, occurrences if of_texts else None, k, labels_of, progress)
+        if states
+        else None
+    )
     start = 0
     for layer, at in states.items():
         assert found is not None
@@ -126,6 +131,29 @@ def latent_answers(
         start = part.stop
         mine = Neighbors(found.cosine[part], found.contextual_layer[part], found.key[part])
         yield layer, latent_table(study, layer, at, mine, occurrences)
+
+
+def _nearest(
+    study: str,
+    states: Mapping[int, States],
+    tables: Mapping[int, Path],
+    own_sentences: OccurrenceLookup | None,
+    k: int,
+    labels_of: LabelsOf | None,
+    progress: Callable[[int, int], None],
+) -> Neighbors:
+    """The answers for the states of all layers, one layer's after the other's."""
+    queries = np.concatenate([at.states for at in states.values()])
+    own = None
+    if own_sentences is not None:  # a text is named by the hash that a sentence is named by
+        own = own_sentences.own_rows([text_id for at in states.values() for text_id in at.image_ids])
+    found = cosine_top_k(queries, all_blocks(tables, progress, own=own), k, labels_of)
+    if np.isneginf(found.cosine).any():
+        raise UserError(
+            f"`top_k: {k}` of Study {study} asks for more answers than its index has for some text, whose own sentence "
+            "is no answer: ask for fewer, or give the index a larger corpus."
+        )
+    return found
 
 
 def vocabulary_answers(

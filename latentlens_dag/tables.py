@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +21,8 @@ import pyarrow as pa
 from latentlens_dag.errors import UserError
 from latentlens_dag.identity import combined, digest, digest_of_parts, to_numbers
 from latentlens_dag.mapped import flat_pages, give_back, mapped_rows
-from latentlens_dag.search import Block
+from latentlens_dag.search import EVERY_QUERY, Block, Excluded
+from latentlens_dag.sinks import sink_norm
 from latentlens_dag.warehouse import atomic_path, remove, write_text
 
 os.environ.setdefault("LANCE_LOG", "error")  # read when Lance is loaded; it warns of every table that it creates
@@ -56,13 +57,17 @@ _AHEAD_BYTES = 2 << 20  # what Lance may read ahead
 _MESSAGE = "__lance_commit_message"  # what Lance calls it among a transaction's properties
 _DTYPE = b"dtype"  # in the schema of stored states: in which the model computed them
 _ENCODER = b"encoder"  # in a layer table's schema: what its vectors were made by
+_SINK_NORM = b"sink_norm"  # there: the norm above which a row is an attention sink, and no answer
 
 
-def layer_schema(width: int, encoder: str = "") -> pa.Schema:
+def layer_schema(width: int, encoder: str = "", sink_norm: float | None = None) -> pa.Schema:
     """The columns of a layer table: an occurrence with its unit vector and the length it had.
 
-    `encoder` names what made the vectors (weights, algorithm); equal key and equal encoder: the same state.
+    `encoder` names what made the vectors (weights, algorithm); equal key and equal encoder: the same state. Rows whose
+    norm is above `sink_norm` are attention sinks (`sinks.py`), which a search leaves out.
     """
+    metadata = {_ENCODER: encoder.encode()} if encoder else {}
+    metadata |= {} if sink_norm is None else {_SINK_NORM: repr(sink_norm).encode()}
     return pa.schema(
         [
             ("key", pa.string()),
@@ -76,7 +81,7 @@ def layer_schema(width: int, encoder: str = "") -> pa.Schema:
             ("position", pa.int32()),
             ("sentence_id", pa.string()),
         ],
-        metadata={_ENCODER: encoder.encode()} if encoder else None,
+        metadata=metadata or None,
     )
 
 
@@ -87,6 +92,8 @@ class Fragments(NamedTuple):
     width: int
     content: str
     """Hash of keys and vectors: equal content, equal hash, whatever Lance names its files."""
+    sinks: int = 0
+    """Rows of a committed table that are attention sinks, and no answers."""
 
 
 def write_fragments(
@@ -132,13 +139,16 @@ def write_fragments(
     return Fragments(len(occurrences), int(vectors.shape[1]), content)
 
 
-def commit_fragments(table: Path, records: list[Path], provenance: str) -> Fragments:
+def commit_fragments(
+    table: Path, records: list[Path], provenance: str, sinks: Literal["exclude", "include"] = "exclude"
+) -> Fragments:
     """Make the shards' fragments the new version of the layer table: one atomic commit.
 
     Args:
         table: folder of the layer table.
         records: the shards' descriptions, in order of shard.
         provenance: kept as the commit's message.
+        sinks: whether rows with outlying norms (`sinks.py`) are left out of answers. They are stored in any case.
     """
     import lance
 
@@ -161,9 +171,21 @@ def commit_fragments(table: Path, records: list[Path], provenance: str) -> Fragm
             "changed during a build? Build the index again."
         )
     _forget_unreadable(table)
-    operation = lance.LanceOperation.Overwrite(layer_schema(facts[0]["width"], encoders.pop()), fragments)
-    lance.LanceDataset.commit(str(table), operation, commit_message=provenance)
-    return Fragments(rows, facts[0]["width"], combined(fact["content"] for fact in facts))
+    norms = _fragment_norms([file for record in records for file in fragment_files(table, record)])
+    limit = sink_norm(norms)
+    found = int((norms > limit).sum()) if sinks == "exclude" else 0
+    schema = layer_schema(facts[0]["width"], encoders.pop(), limit if found else None)
+    lance.LanceDataset.commit(str(table), lance.LanceOperation.Overwrite(schema, fragments), commit_message=provenance)
+    content = combined(fact["content"] for fact in facts)
+    return Fragments(rows, facts[0]["width"], combined([content, limit]) if found else content, found)
+
+
+def _fragment_norms(files: list[Path]) -> NDArray[np.float32]:
+    """The norms in fragments' files, committed or not."""
+    from lance.file import LanceFileReader
+
+    found = [LanceFileReader(str(file), columns=["norm"]).read_all().to_table()["norm"].to_numpy() for file in files]
+    return np.concatenate([np.empty(0, np.float32), *found])
 
 
 def is_readable(table: Path) -> bool:
@@ -315,44 +337,125 @@ class StoredKeys:
         return np.concatenate([np.empty(0, np.uint64), *found])[places]
 
 
-def blocks(table: Table, layer: int, words: Sequence[str] | None = None) -> Iterator[Block]:
+class OwnRows(NamedTuple):
+    """Rows that are no answers to the query whose own sentence they are of: [n] pairs of a key and a query."""
+
+    keys: NDArray[np.uint64]
+    queries: NDArray[np.int64]
+
+
+def blocks(
+    table: Table,
+    layer: int,
+    words: Sequence[str] | None = None,
+    own: OwnRows | None = None,
+    sinks: bool = False,
+) -> Iterator[Block]:
     """The rows of a layer table, at most 4,096 at a time, without holding more than two blocks.
 
-    With `words`, only the rows whose `word` is spelled as one of them.
+    Args:
+        table: to be read.
+        layer: what the blocks are called.
+        words: only the rows whose `word` is spelled as one of them.
+        own: rows that are excluded for some queries.
+        sinks: whether attention sinks are answers; else they are excluded, where the table says which they are.
     """
     dataset, width = open_table(table), width_of(table)
     pages = flat_pages(dataset, "vector") if words is None else None
+    if words is not None:
+        rows = max(512, min(_READ_ROWS, _READ_BYTES // (2 * width)))
+        yield from _spelled_blocks(dataset, layer, rows, words, own, sinks)
+        return
+    excluded = _excluded_rows(dataset, own, sinks)
     if pages:
         rows = max(512, min(_READ_ROWS, _MAPPED_BYTES // (2 * width)))
-        yield from _numbered(dataset, layer, mapped_rows(pages, width, rows))
+        yield from _numbered(dataset, layer, mapped_rows(pages, width, rows), excluded)
     else:
         rows = max(512, min(_READ_ROWS, _READ_BYTES // (2 * width)))
-        yield from _scanned(dataset, layer, rows, words)
+        batches = _scan(dataset, ["vector"], rows)
+        yield from _numbered(dataset, layer, (matrix_of(batch["vector"]) for batch in batches), excluded)
 
 
-def _numbered(dataset: lance.LanceDataset, layer: int, parts: Iterator[NDArray[np.float16]]) -> Iterator[Block]:
-    """All rows of a table, in its order, as blocks."""
+def _numbered(
+    dataset: lance.LanceDataset, layer: int, parts: Iterator[NDArray[np.float16]], excluded: Excluded
+) -> Iterator[Block]:
+    """All rows of a table, in its order, as blocks; `excluded` rows are counted in the table, ascending."""
     start, keys = 0, StoredKeys(dataset)
     for vectors in parts:
-        yield Block(layer, keys, vectors, start)
+        here = slice(*np.searchsorted(excluded.rows, [start, start + len(vectors)]))
+        some = Excluded(excluded.rows[here] - start, excluded.queries[here]) if here.stop > here.start else None
+        yield Block(layer, keys, vectors, start, some)
         start += len(vectors)
 
 
-def _scanned(dataset: lance.LanceDataset, layer: int, rows: int, words: Sequence[str] | None) -> Iterator[Block]:
-    """The rows that Lance's scanner gives, as blocks."""
-    columns, ahead = ["vector"] if words is None else ["key", "vector"], {"io_buffer_size": _AHEAD_BYTES}
-    batches = dataset.scanner(columns=columns, filter=_spelled(words), batch_size=rows, batch_readahead=1, **ahead)
-    if words is None:
-        yield from _numbered(dataset, layer, (matrix_of(batch["vector"]) for batch in batches.to_batches()))
-        return
-    for batch in batches.to_batches():
+def _spelled_blocks(
+    dataset: lance.LanceDataset, layer: int, rows: int, words: Sequence[str], own: OwnRows | None, sinks: bool
+) -> Iterator[Block]:
+    """The rows with some words, as blocks with keys of their own."""
+    for batch in _scan(dataset, ["key", "vector"], rows, _answers_filter(dataset, words, sinks)):
         if len(batch):
-            yield Block(layer, to_numbers(batch["key"]), matrix_of(batch["vector"]))
+            keys = to_numbers(batch["key"])
+            yield Block(layer, keys, matrix_of(batch["vector"]), excluded=_own_pairs(keys, own))
 
 
-def count_rows(table: Table, words: Sequence[str] | None = None) -> int:
-    """The number of rows of a Lance dataset, or of those with such a `word`, as in `blocks`."""
-    return int(open_table(table).count_rows(filter=_spelled(words)))
+def _scan(
+    dataset: lance.LanceDataset, columns: list[str], rows: int, only: str | None = None
+) -> Iterator[pa.RecordBatch]:
+    ahead = {"io_buffer_size": _AHEAD_BYTES}
+    scanner = dataset.scanner(columns=columns, filter=only, batch_size=rows, batch_readahead=1, **ahead)
+    return scanner.to_batches()
+
+
+def _excluded_rows(dataset: lance.LanceDataset, own: OwnRows | None, sinks: bool) -> Excluded:
+    """The rows of a whole table that are no answers, ascending."""
+    found = [Excluded(np.empty(0, np.int64), np.empty(0, np.int64))]
+    limit = None if sinks else sink_norm_of(dataset)
+    columns = [*(["norm"] if limit is not None else []), *(["key"] if own is not None and len(own.keys) else [])]
+    start = 0
+    for batch in _scan(dataset, columns, 1 << 16) if columns else ():
+        if limit is not None:
+            rows = np.flatnonzero(batch["norm"].to_numpy() > np.float32(limit))
+            found.append(Excluded(start + rows, np.full(len(rows), EVERY_QUERY)))
+        if "key" in columns and (pairs := _own_pairs(to_numbers(batch["key"]), own)) is not None:
+            found.append(Excluded(start + pairs.rows, pairs.queries))
+        start += len(batch)
+    rows, queries = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    order = np.argsort(rows, kind="stable")
+    return Excluded(rows[order], queries[order])
+
+
+def _own_pairs(keys: NDArray[np.uint64], own: OwnRows | None) -> Excluded | None:
+    """Which of some rows are of a query's own sentence."""
+    if own is None or not len(own.keys):
+        return None
+    order = np.argsort(keys)
+    place = order[np.searchsorted(keys, own.keys, sorter=order).clip(max=len(keys) - 1)]
+    here = keys[place] == own.keys
+    return Excluded(place[here], own.queries[here]) if here.any() else None
+
+
+def sink_norm_of(dataset: lance.LanceDataset) -> float | None:
+    """The norm above which a layer table's rows are attention sinks; None where it has none, or keeps them."""
+    found = (dataset.schema.metadata or {}).get(_SINK_NORM)
+    return None if found is None else float(found)
+
+
+def count_sinks(table: Table) -> int:
+    """The number of a layer table's rows that are attention sinks, and no answers."""
+    dataset = open_table(table)
+    limit = sink_norm_of(dataset)
+    return 0 if limit is None else int(dataset.count_rows(filter=f"norm > {limit!r}"))
+
+
+def count_rows(table: Table) -> int:
+    """The number of rows of a Lance dataset."""
+    return int(open_table(table).count_rows())
+
+
+def count_answers(table: Table, words: Sequence[str] | None = None, sinks: bool = False) -> int:
+    """The number of a layer table's rows that may be answers; arguments as of `blocks`."""
+    dataset = open_table(table)
+    return int(dataset.count_rows(filter=_answers_filter(dataset, words, sinks)))
 
 
 def width_of(table: Table) -> int:
@@ -360,9 +463,12 @@ def width_of(table: Table) -> int:
     return int(open_table(table).schema.field("vector").type.list_size)
 
 
-def _spelled(words: Sequence[str] | None) -> str | None:
-    """The rows that are meant, as a filter of Lance's scanner."""
-    return None if words is None else _among("word", words)
+def _answers_filter(dataset: lance.LanceDataset, words: Sequence[str] | None, sinks: bool) -> str | None:
+    """The rows that may be answers, as a filter of Lance's scanner."""
+    limit = None if sinks else sink_norm_of(dataset)
+    parts = [] if words is None else [_among("word", words)]
+    parts += [] if limit is None else [f"norm <= {limit!r}"]
+    return " AND ".join(parts) or None
 
 
 def _among(column: str, values: Sequence[str]) -> str:

@@ -31,6 +31,25 @@ class TextStates(NamedTuple):
 
     Text after text, each from its first token to its last; specials are left out.
     """
+    texts: Sequence[str] = ()
+    """As they were given."""
+
+    def texts_of_tokens(self) -> list[str]:
+        """The text of each row."""
+        return [self.texts[number] for number in self.tokens["text_index"].to_list()]
+
+    def only_layer(self) -> Tensor:
+        """The states [N, d] where there are those of one layer.
+
+        Raises:
+            UserError: where there are several, or none.
+        """
+        if len(self.states) != 1:
+            raise UserError(
+                f"These text states are of the layers {list(self.states)}: ask an index with those of one, as "
+                "`model.text_states(texts, [8])` gives them."
+            )
+        return next(iter(self.states.values()))
 
 
 class _Text(NamedTuple):
@@ -66,7 +85,7 @@ def text_states(model: LanguageModel, texts: Sequence[str], layers: Sequence[int
     padded = len({len(text.ids) for text in wanted}) < 2 or padding_invariance(model).passed
     for _ in in_batches(model, wanted, lambda batch: _read(model, batch, states), padded):
         pass
-    return TextStates(states, table)
+    return TextStates(states, table, list(texts))
 
 
 def _read(model: LanguageModel, batch: list[_Text], states: dict[int, Tensor]) -> None:

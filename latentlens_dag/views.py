@@ -27,7 +27,7 @@ IDENTITY = {
 }
 """Tables whose rows may repeat across sets, and what tells two rows apart."""
 
-SUMMARIES = ("interpretability", "layer_alignment", "diversity", "state_statistics")
+SUMMARIES = ("interpretability", "layer_alignment", "diversity", "state_statistics", "sinks")
 """Tables of which a whole study has one file."""
 
 _ANY = "*"

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from latentlens_dag import search
 from latentlens_dag.best import Neighbors
 from latentlens_dag.coarse import Arithmetic, Coarse, Rows, fastest, loud_dimensions
-from latentlens_dag.search import Block, cosine_top_k
+from latentlens_dag.search import EVERY_QUERY, Block, Excluded, cosine_top_k
 
 ARITHMETICS: list[Arithmetic] = ["bfloat16", "float32"]
 
@@ -77,6 +77,56 @@ def test_any_cut_gives_the_answers_of_a_full_comparison(
     found = _found(cosine_top_k(queries, _cut(blocks, size, random), k, arithmetic=arithmetic))
     slow = _slow_definition(queries, blocks, k)
     assert [row[: len(expected)] for row, expected in zip(found, slow, strict=True)] == slow
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    rows=st.integers(1, 300),
+    size=st.integers(1, 300),
+    k=st.integers(1, 7),
+    labels=st.one_of(st.none(), st.integers(1, 40)),
+    share=st.sampled_from([0.02, 0.3, 0.9]),
+    arithmetic=st.sampled_from(ARITHMETICS),
+)
+def test_excluded_rows_are_no_answers_and_hide_none(
+    seed: int, rows: int, size: int, k: int, labels: int | None, share: float, arithmetic: Arithmetic
+) -> None:
+    blocks, random = _corpus(seed, rows, 8), np.random.default_rng(seed)
+    queries = random.standard_normal((5, 8)).astype(np.float32)
+    queries[:3] = blocks[0].vectors[random.integers(0, rows, 3)]  # whose own rows are excluded among others
+    no_answer = {block.contextual_layer: random.random((5, rows)) < share / 2 for block in blocks}
+    for block in blocks:
+        no_answer[block.contextual_layer] |= random.random(rows) < share / 2  # for every query
+        cosine = queries @ block.vectors.astype(np.float32).T
+        np.put_along_axis(no_answer[block.contextual_layer], cosine.argmax(1)[:, None], True, axis=1)
+
+    label_of = random.integers(0, labels or 1, rows)
+    labels_of = None if labels is None else (lambda keys: label_of[keys.astype(int)])
+    cut = []
+    for block in blocks:
+        pairs = no_answer[block.contextual_layer]
+        for i in range(0, rows, size):
+            here = pairs[:, i : i + size]
+            for_all = here.all(0)
+            query, row = np.nonzero(here & ~for_all)
+            excluded = Excluded(
+                np.concatenate([np.flatnonzero(for_all), row]),
+                np.concatenate([np.full(for_all.sum(), EVERY_QUERY), query]),
+            )
+            cut.append(
+                Block(block.contextual_layer, block.keys[i : i + size], block.vectors[i : i + size], 0, excluded)
+            )
+    found = _found(
+        cosine_top_k(queries, [cut[i] for i in random.permutation(len(cut))], k, labels_of, None, arithmetic)
+    )
+    place = {int(key): row for row, key in enumerate(blocks[0].keys)}
+    for query, everything in enumerate(_slow_definition(queries, blocks, 2 * rows)):
+        allowed = [one for one in everything if not no_answer[one[1]][query, place[one[2]]]]
+        first = {int(label_of[one[2]]) if labels else one: one for one in reversed(allowed)}
+        expected = sorted(first.values(), key=lambda answer: (-answer[0], *answer[1:]))[:k]
+        assert found[query][: len(expected)] == expected
+        assert all(cosine == -np.inf for cosine, _, _ in found[query][len(expected) :])
 
 
 @settings(max_examples=40, deadline=None)

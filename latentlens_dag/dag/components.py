@@ -107,6 +107,8 @@ class Index(Declared):
     dedup: Literal["prefix", "sentence"] = "prefix"
     """Which occurrences count as one: with equal beginnings, or, for models that read text in both directions, in
     equal sentences."""
+    sinks: Literal["exclude", "include"] = "exclude"
+    """Whether attention sinks, rows whose norm is an outlier of their layer, are left out of answers."""
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Its assets."""

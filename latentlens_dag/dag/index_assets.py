@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from latentlens_dag.states import LanguageModel
 
 _KEPT = timedelta(days=1)  # of replaced versions of a layer table: someone may be reading one
-_CANDIDATES, _SELECTION, _OCCURRENCES, _CONTEXTUAL, _TABLE = 1, 1, 1, 1, 1  # algorithms
+_CANDIDATES, _SELECTION, _OCCURRENCES, _CONTEXTUAL, _TABLE = 2, 1, 1, 1, 2  # algorithms
 
 
 def index_definitions(index: "Index", corpus: "Corpus", layers: list[int]) -> dg.Definitions:
@@ -54,9 +54,10 @@ def _candidates(index: "Index", corpus: "Corpus") -> dg.AssetsDefinition:
         description="What a shard offers: its tokens' distinct prefixes, of each token no more than may be kept.",
     )
     def candidates(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> dg.MaterializeResult:
-        from latentlens_dag.models import load_tokenizer
+        from latentlens_dag.models import load_tokenizer, position_limit
 
-        shard = int(context.partition_key)
+        shard, positions = int(context.partition_key), position_limit(index.named_model)
+        long: list[core.LongSentence] = []
         found = core.candidates(
             load_tokenizer(index.named_model),
             core.read_sentences(warehouse.paths.shard(corpus.name, shard)),
@@ -66,10 +67,14 @@ def _candidates(index: "Index", corpus: "Corpus") -> dg.AssetsDefinition:
             index.fraction,
             read_order(warehouse.paths.order(corpus.name)) if order else None,
             index.dedup,
+            positions,
+            long.append,
         )
+        if long:
+            context.log.warning(core.long_sentences_text(long, index.named_model.name, positions, index.dedup))
         out = warehouse.paths.candidates(index.name, shard)
         write_parquet(found, out)
-        return written(out)
+        return written(out, long_sentences=len(long))
 
     return candidates
 
@@ -196,6 +201,7 @@ def _encoder(index: "Index", paths: Warehouse) -> str:
 
 def _tables(index: "Index", corpus: "Corpus", layers: list[int]) -> dg.AssetsDefinition:
     key_of = {layer: keys.table(index.name, layer) for layer in layers}
+    version = versioned(_TABLE, shards=corpus.shards, **({} if index.sinks == "exclude" else {"sinks": index.sinks}))
 
     @dg.multi_asset(
         name=f"{index.name}_table",
@@ -204,7 +210,7 @@ def _tables(index: "Index", corpus: "Corpus", layers: list[int]) -> dg.AssetsDef
                 key,
                 deps=[keys.contextual(index.name, layer)],
                 skippable=True,
-                **versioned(_TABLE, shards=corpus.shards),
+                **version,
                 group_name=f"index/{index.name}/table",
                 kinds={"lancedb"},
                 description=f"The layer table of contextual layer {layer}: one row per occurrence, one atomic version.",
@@ -227,7 +233,12 @@ def _tables(index: "Index", corpus: "Corpus", layers: list[int]) -> dg.AssetsDef
                 continue
             records = [paths.fragments(index.name, layer, shard) for shard in range(corpus.shards)]
             target = paths.layer_table(index.name, layer)
-            facts = tables.commit_fragments(target, records, provenance(run=context.run_id, index=index.name))
+            made = provenance(run=context.run_id, index=index.name)
+            facts = tables.commit_fragments(target, records, made, index.sinks)
+            if facts.sinks:
+                context.log.info(
+                    f"{facts.sinks:,} of the {facts.rows:,} rows of layer {layer} are attention sinks, and no answers."
+                )
             rows = tables.count_rows(target)
             indexed: dict[str, object] = {}
             if rows >= WORTH_ROWS:
@@ -238,6 +249,7 @@ def _tables(index: "Index", corpus: "Corpus", layers: list[int]) -> dg.AssetsDef
             problems = [] if rows == kept else [f"{rows} rows in the table, {kept} occurrences in the selection"]
             metadata = {
                 "dagster/row_count": rows,
+                "sinks": facts.sinks,
                 "dagster/column_schema": column_schema(tables.layer_schema(facts.width)),
                 **indexed,
             }

@@ -25,12 +25,13 @@ from latentlens_dag.schema import (
     LAYER_ALIGNMENT,
     LENSES,
     NEIGHBORS,
+    SINKS,
     STATE_STATISTICS,
 )
 from latentlens_dag.warehouse import Warehouse, write_parquet
 
 # Algorithms: raise one when the same input would give other bytes.
-_LENS, _JUDGEMENTS, _INTERPRETABILITY, _ANALYSIS, _STATES, _CATALOG = 1, 1, 1, 1, 1, 4
+_LENS, _JUDGEMENTS, _INTERPRETABILITY, _ANALYSIS, _STATES, _SINKS, _CATALOG = 1, 1, 1, 1, 1, 1, 4
 
 
 def study_definitions(parts: StudyParts) -> dg.Definitions:
@@ -50,7 +51,9 @@ def _lens(parts: StudyParts, lens: str) -> dg.AssetsDefinition:
     else:
         shared = [parts.model_key]
     deps = {layer: [visual_key_of[layer], *shared] for layer in key_of}
-    version = versioned(_LENS, top_k=parts.study.top_k, unique=parts.study.unique)
+    fields: dict[str, object] = {"top_k": parts.study.top_k, "unique": parts.study.unique}
+    fields |= {"own_sentence": "excluded"} if parts.of_texts and lens == LATENTLENS else {}
+    version = versioned(_LENS, **fields)
 
     @dg.multi_asset(
         name=f"{parts.name}_{lens}",
@@ -91,7 +94,8 @@ def _answers(
             [paths.occurrences(parts.index.name, shard) for shard in range(parts.shards)],
         )
         progress = LoggedProgress(log, "rows")
-        return studies.latent_answers(parts.name, states, index, parts.study.top_k, progress, parts.study.unique)
+        how = (parts.study.top_k, progress, parts.study.unique, parts.of_texts)
+        return studies.latent_answers(parts.name, states, index, *how)
     model = load_language_model(parts.model)
     return studies.vocabulary_answers(parts.name, lens, states, model, parts.study.top_k, parts.study.unique)
 
@@ -139,9 +143,9 @@ def _interpretability(parts: StudyParts) -> dg.AssetsDefinition:
         from latentlens_dag.scores import interpretability
 
         files = [paths.judgements(parts.name, layer, b) for layer in parts.visual_layers for b in range(parts.batches)]
-        return interpretability(_each(files))
+        return interpretability(_each(files), pq.read_table(paths.summary(parts.name, "sinks")))
 
-    deps = [*parts.layer_keys("judgements").values()]
+    deps = [*parts.layer_keys("judgements").values(), keys.study(parts.name, "sinks")]
     text = "The share of visual tokens with a related word, by lens, layer and group, with interval and chance."
     return _summary(parts, "interpretability", deps, compute, INTERPRETABILITY, _INTERPRETABILITY, text)
 
@@ -167,7 +171,20 @@ def _analyses(parts: StudyParts) -> list[dg.AssetsDefinition]:
         deps = [*parts.layer_keys(LATENTLENS).values()]
         text = "From which contextual layers each visual layer's neighbors come."
         found.append(_summary(parts, "layer_alignment", deps, alignment, LAYER_ALIGNMENT, _ANALYSIS, text))
-    return [*found, _state_statistics(parts)]
+    return [*found, _state_statistics(parts), _sinks(parts)]
+
+
+def _sinks(parts: StudyParts) -> dg.AssetsDefinition:
+    def compute(paths: Warehouse) -> pa.Table:
+        from latentlens_dag.state_statistics import sink_tokens
+
+        batches = range(parts.batches)
+        files = {layer: [paths.visual(parts.name, layer, batch) for batch in batches] for layer in parts.visual_layers}
+        return sink_tokens(parts.name, files)
+
+    deps = [*parts.layer_keys("visual").values()]
+    text = "The tokens whose states are attention sinks: outlying norms, which say nothing and are judged apart."
+    return _summary(parts, "sinks", deps, compute, SINKS, _SINKS, text)
 
 
 def _state_statistics(parts: StudyParts) -> dg.AssetsDefinition:
@@ -219,7 +236,7 @@ def _summary(
 
 def _catalog(parts: StudyParts) -> dg.AssetsDefinition:
     judged = parts.study.judge != "none"
-    names = ["diversity", "state_statistics", *(["interpretability"] if judged else [])]
+    names = ["diversity", "state_statistics", "sinks", *(["interpretability"] if judged else [])]
     names += ["layer_alignment"] if LATENTLENS in parts.study.lenses else []
     deps = [keys.study(parts.name, name) for name in (*names, *parts.token_tables, "model_checks")]
     deps += [key for lens in parts.study.lenses for key in parts.layer_keys(lens).values()]

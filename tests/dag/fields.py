@@ -98,9 +98,11 @@ _SEEN = {*_of_layers("tiny", "visual"), "study/tiny/visual_tokens"}
 _SAID = {*_of_layers("said", "visual"), *_study("said", "visual_tokens", "text_tokens")}
 _JUDGED = _of_layers("tiny", "judgements")
 _BY_BATCH = _SEEN | _JUDGED | _of_layers("tiny", *_LENSES)
-_SUMMARIES = _study("tiny", "interpretability", "layer_alignment", "diversity", "state_statistics", "catalog")
+_SUMMARIES = _study("tiny", "interpretability", "layer_alignment", "diversity", "state_statistics", "sinks", "catalog")
 _SAID_BY_BATCH = (
-    _SAID | _of_layers("said", *_LENSES) | _study("said", "layer_alignment", "diversity", "state_statistics", "catalog")
+    _SAID
+    | _of_layers("said", *_LENSES)
+    | _study("said", "layer_alignment", "diversity", "state_statistics", "sinks", "catalog")
 )
 _READS_INDEX = {"model_checks", "latentlens/V*", "state_statistics", "catalog"}
 
@@ -264,6 +266,7 @@ CHANGES: dict[str, list[Change]] = {
             _index("words", "candidates", "contextual/*") | {"study/tiny/model_checks"},
         )
     ],
+    "Index.sinks": [Change("images", {"Index words.sinks": "include"}, _index("words", "table/*"))],
     "Study.name": [Change("images", {"Study tiny": "Study renamed"}, {"study/tiny/*", "study/renamed/*"})],
     "Study.enabled": [
         Change("images", {"Study tiny.enabled": False}, {"study/tiny/*"}),

@@ -86,6 +86,7 @@ def test_a_touched_source_a_comment_and_reordered_keys_run_nothing(built_project
                 "interpretability",
                 "layer_alignment",
                 "diversity",
+                "sinks",
                 "catalog",
             },
         ),
