@@ -121,9 +121,13 @@ class Asked:
     def _answers(
         self, text: str, layer: int, token: int, k: int, layers: tuple[int, ...] | None, unique: Unique
     ) -> Answers:
-        """What the token of that number is like, at some contextual layers or all; `unique` as of `search`."""
-        state = self.question(text, layer).states[token]
-        found = self.index.search(state[None], k, layers, unique=unique, exact=False)
+        """What the token of that number is like, at some contextual layers or all; `unique` as of `search`.
+
+        The text itself, where it is a sentence of the index, is no answer.
+        """
+        question = self.question(text, layer)
+        how: dict[str, Any] = {"unique": unique, "exact": False, "sentence_ids": [question.sentence_id]}
+        found = self.index.search(question.states[token][None], k, layers, **how)
         return Answers(found.to_polars().to_dicts(), found.method)
 
     def _nearest(

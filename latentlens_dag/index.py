@@ -18,7 +18,6 @@ import numpy as np
 from latentlens_dag.approximate import MEASURED_K, Plan, approximate_top_k, planned
 from latentlens_dag.best import LabelsOf, Neighbors
 from latentlens_dag.errors import UserError
-from latentlens_dag.identity import text_id
 from latentlens_dag.index_folder import IndexFolder, all_blocks, read_index_folder
 from latentlens_dag.layers import whole_numbers
 from latentlens_dag.lenses import OccurrenceLookup
@@ -214,7 +213,7 @@ class ContextualIndex:
         merge: bool = True,
         exact: bool = True,
         recall: float = 0.999,
-        texts: Sequence[str | None] | None = None,
+        sentence_ids: Sequence[str | None] | None = None,
         own_sentence: bool = False,
         sinks: bool = False,
         progress: Progress = lambda done, total: None,
@@ -235,7 +234,8 @@ class ContextualIndex:
                 queries in milliseconds; `Found.method` says what was done.
             recall: where not exact, the share of the true nearest that the indexes must have found when they were
                 measured; with it grows the share of a table that is looked at. Where no index reached it: exact.
-            texts: [Q], the text that each query was taken from, None of those from no text; known of `text_states`.
+            sentence_ids: [Q], the id of the text that each query was taken from (`identity.text_id`), None for those
+                from no text. Of what `text_states` gives they are known.
             own_sentence: whether a query may be answered from its own text, where that is a sentence of the index. Its
                 own state would be the nearest, with cosine 1.
             sinks: whether attention sinks are answers (`sinks.py`): rows with outlying norms, which are left out
@@ -252,19 +252,21 @@ class ContextualIndex:
         if not isinstance(k, int) or k < 1:
             raise UserError(f"`k` must be a whole number of at least 1, not {k!r}.")
         if isinstance(states, TextStates):
-            states, texts = states.only_layer(), states.texts_of_tokens() if texts is None else texts
+            sentence_ids = states.sentence_ids() if sentence_ids is None else sentence_ids
+            states = states.only_layer()
         with self._folder.reading():
             queries = self._queries(states, width_of(self._tables[chosen[0]]))
-            own = None if own_sentence else self._own_rows(texts, len(queries))
+            own = None if own_sentence else self._own_rows(sentence_ids, len(queries))
             return self._search(queries, chosen, k, unique, word, merge, exact, recall, own, sinks, progress)
 
-    def _own_rows(self, texts: Sequence[str | None] | None, queries: int) -> OwnRows | None:
-        if texts is None:
+    def _own_rows(self, sentence_ids: Sequence[str | None] | None, queries: int) -> OwnRows | None:
+        if sentence_ids is None:
             return None
-        if len(texts) != queries:
-            raise UserError(f"`texts` names {len(texts)} texts, but there are {queries} queries: give one for each.")
-        ids = [None if text is None else text_id(text.strip()) for text in texts]
-        own = self.occurrences.own_rows(ids)
+        if len(sentence_ids) != queries:
+            raise UserError(
+                f"`sentence_ids` names {len(sentence_ids)} texts, but there are {queries} queries: give one for each."
+            )
+        own = self.occurrences.own_rows(sentence_ids)
         return own if len(own.keys) else None
 
     def _search(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.identity import part_of
+from latentlens_dag.identity import part_of, text_id
 from latentlens_dag.layers import check_layers
 from latentlens_dag.occurrences import token_texts, tokenize
 from latentlens_dag.states import LanguageModel, captured
@@ -34,6 +34,8 @@ class Question(NamedTuple):
     """What each is called: a text's token, or the number of a visual token."""
     layer: int
     states: NDArray[np.float32]  # [tokens, d]
+    sentence_id: str | None = None
+    """Of the text that the tokens are of, as a sentence of a corpus has it; None of visual tokens."""
 
 
 def middle(layers: list[int]) -> int:
@@ -59,7 +61,7 @@ def text_question(model: LanguageModel, text: str, layer: int) -> Question:
     with captured(model.decoder, [layer], keep) as states, torch.inference_mode():
         model.decoder(input_ids=ids, use_cache=False)
     names = token_texts(model.tokenizer, {tokens.ids[place] for place in real})
-    return Question([names[tokens.ids[place]] for place in real], layer, states[layer].numpy())
+    return Question([names[tokens.ids[place]] for place in real], layer, states[layer].numpy(), text_id(text.strip()))
 
 
 def stored_question(
@@ -101,8 +103,10 @@ def stored_question(
             f"{what.capitalize()} {image_id} has no {kind} {token}; it has {states.token_index.min()} to "
             f"{states.token_index.max()}."
         )
-    name = _token_str(warehouse.text_tokens(study, batch), image_id, token) if of_texts else str(token)
-    return Question([name], layer, states.states[where])
+    if not of_texts:
+        return Question([str(token)], layer, states.states[where])
+    name = _token_str(warehouse.text_tokens(study, batch), image_id, token)
+    return Question([name], layer, states.states[where], image_id)
 
 
 def _token_str(text_tokens: Path, text_id: str, token: int) -> str:

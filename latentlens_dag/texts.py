@@ -31,12 +31,12 @@ class TextStates(NamedTuple):
 
     Text after text, each from its first token to its last; specials are left out.
     """
-    texts: Sequence[str] = ()
-    """As they were given."""
+    text_ids: Sequence[str] = ()
+    """Of the texts, by `text_index`; the same as a corpus has for an equal sentence."""
 
-    def texts_of_tokens(self) -> list[str]:
-        """The text of each row."""
-        return [self.texts[number] for number in self.tokens["text_index"].to_list()]
+    def sentence_ids(self) -> list[str]:
+        """The id of the text of each row."""
+        return [self.text_ids[number] for number in self.tokens["text_index"].to_list()]
 
     def only_layer(self) -> Tensor:
         """The states [N, d] where there are those of one layer.
@@ -85,7 +85,7 @@ def text_states(model: LanguageModel, texts: Sequence[str], layers: Sequence[int
     padded = len({len(text.ids) for text in wanted}) < 2 or padding_invariance(model).passed
     for _ in in_batches(model, wanted, lambda batch: _read(model, batch, states), padded):
         pass
-    return TextStates(states, table, list(texts))
+    return TextStates(states, table, [text_id(text.strip()) for text in texts])
 
 
 def _read(model: LanguageModel, batch: list[_Text], states: dict[int, Tensor]) -> None:

@@ -31,6 +31,7 @@ from latentlens_dag.schema import (
     OCCURRENCES,
     REGIONS,
     SENTENCES,
+    SINKS,
     STATE_STATISTICS,
     VISUAL_TOKENS,
 )
@@ -159,6 +160,10 @@ def write_study(warehouse: Warehouse, study: str, batches: Sequence[Sequence[int
     write_parquet(layer_alignment(latent), warehouse.summary(study, "layer_alignment"), LAYER_ALIGNMENT)
     write_parquet(diversity(found), warehouse.summary(study, "diversity"), DIVERSITY)
     write_parquet(state_statistics(study), warehouse.summary(study, "state_statistics"), STATE_STATISTICS)
+    first = {"study": study, "token_index": 0, "visual_layer": LAYERS[-1], "norm": 900.0, "sink_norm": 300.0}
+    ids = sorted(image_id(number) for batch in batches for number in batch)
+    found_sinks = pa.Table.from_pylist([{**first, "image_id": one} for one in ids], schema=SINKS)
+    write_parquet(found_sinks, warehouse.summary(study, "sinks"), SINKS)
     if judged:
         write_parquet(interpretability(verdicts), warehouse.summary(study, "interpretability"), INTERPRETABILITY)
     write_catalog(warehouse, study, warehouse.catalog(study))

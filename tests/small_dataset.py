@@ -22,6 +22,7 @@ from latentlens_dag.schema import (
     OCCURRENCES,
     REGIONS,
     SENTENCES,
+    SINKS,
     STATE_STATISTICS,
     VISUAL_TOKENS,
 )
@@ -112,6 +113,12 @@ def state_statistics(study: str) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=STATE_STATISTICS)
 
 
+def sinks(study: str, animals: tuple[str, ...]) -> pa.Table:
+    """SINKS: the first token of every picture, at the last layer."""
+    rows = [(study, one, 0, LAYERS[-1], 900.0, 300.0) for one in sorted(map(image_id, animals))]
+    return pa.Table.from_pylist([dict(zip(SINKS.names, row, strict=True)) for row in rows], schema=SINKS)
+
+
 def write_study(warehouse: Warehouse, study: str, batches: tuple[tuple[str, ...], ...]) -> None:
     """All tables of a study, one batch per tuple of animals."""
     every = [animal for batch in batches for animal in batch]
@@ -131,6 +138,7 @@ def write_study(warehouse: Warehouse, study: str, batches: tuple[tuple[str, ...]
         ("layer_alignment", layer_alignment(found), LAYER_ALIGNMENT),
         ("diversity", diversity(found), DIVERSITY),
         ("state_statistics", state_statistics(study), STATE_STATISTICS),
+        ("sinks", sinks(study, tuple(every)), SINKS),
     ):
         write_parquet(table, warehouse.summary(study, name), schema)
 

@@ -25,6 +25,7 @@ from tests.small_dataset import (
     images,
     neighbors,
     regions,
+    sinks,
     state_statistics,
     visual_tokens,
 )
@@ -44,6 +45,7 @@ def release_tables(studies: dict[str, tuple[str, ...]] = STUDIES) -> Tables:
         found[f"regions/{part}"] = regions((animal,))
     summaries: dict[str, list[pa.Table]] = {"interpretability": [], "layer_alignment": [], "diversity": []}
     summaries["state_statistics"] = [state_statistics(study) for study in studies]
+    summaries["sinks"] = [sinks(study, names) for study, names in studies.items()]
     for study, names in studies.items():
         own = tables_of_study(study, names)
         for name, table in own.items():

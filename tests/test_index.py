@@ -16,7 +16,7 @@ import polars as pl
 import pytest
 import torch
 
-from latentlens_dag import ContextualIndex, approximate, encode, index_build
+from latentlens_dag import ContextualIndex, approximate, encode, index_build, load_language_model
 from latentlens_dag.approximate import Approximate
 from latentlens_dag.errors import UserError
 from latentlens_dag.identity import text_id
@@ -151,6 +151,65 @@ def test_a_state_finds_itself(index: ContextualIndex, llava: Vlm) -> None:
     assert (frame["cosine"] > 0.999).all()
     assert frame["position"].to_list() == [2, 3, 4]
     assert set(frame["sentence"]) == {SENTENCES[0]}
+
+
+def test_a_text_asks_with_every_token_and_is_not_answered_from_itself(
+    index: ContextualIndex, llava_folder: Path
+) -> None:
+    model = load_language_model(llava_folder, device="cpu")
+    texts = [SENTENCES[0], "An elephant sleeps.", f" {MORE[0]} "]
+    seen = model.text_states(texts, [2])
+    rows, found = _rows(index, [1, 2]), index.search(seen, k=4, layers=[1, 2]).to_polars()
+    for query, (text, state) in enumerate(zip(seen.tokens["text_index"], seen.states[2].numpy(), strict=True)):
+        others = rows.filter(pl.col("sentence_id") != text_id(texts[text].strip()))
+        assert _found(found, query) == [(layer, key) for _, layer, key in _slow(others, state, 4)]
+    states = seen.states[2]
+    with_itself = index.search(seen, k=4, layers=[1, 2], own_sentence=True)
+    assert with_itself.key.tolist() == index.search(states, k=4, layers=[1, 2]).key.tolist()
+    ids = [text_id(texts[number].strip()) for number in seen.tokens["text_index"]]
+    assert index.search(states, k=4, layers=[1, 2], sentence_ids=ids).to_polars().equals(found)
+    assert index.search(seen, k=4, layers=[1, 2], exact=False).to_polars().equals(found)
+    assert "different words" not in str(found) and set(found["query"]) == set(range(len(states)))
+
+
+def test_a_wrong_question_of_texts_is_told(index: ContextualIndex, llava_folder: Path) -> None:
+    seen = load_language_model(llava_folder, device="cpu").text_states(["A dog."], [1, 2])
+    with pytest.raises(UserError, match=r"of the layers \[1, 2\]: ask an index with those of one"):
+        index.search(seen)
+    with pytest.raises(UserError, match=r"names 1 texts, but there are \d+ queries"):
+        index.search(seen.states[1], sentence_ids=["0" * 16])
+
+
+def test_a_sentence_beyond_the_models_positions_is_read_up_to_there_and_named(llava: Vlm, tmp_path: Path) -> None:
+    long = "dog " * 300
+    with pytest.warns(
+        UserWarning, match=rf"than the 256 positions of .*: 1\. They are read up to .*{text_id(long.strip())}"
+    ):
+        found = _build(llava, tmp_path / "x", [*SENTENCES, long], contexts_per_token=400)
+    positions = found.occurrences.rows(
+        np.unique(_rows(found, [1])["key"].cast(pl.String).map_elements(lambda k: int(k, 16), pl.UInt64).to_numpy())
+    )
+    assert max(positions["position"].to_pylist()) == 254  # <bos> takes the first of 256
+
+
+def test_sinks_are_counted_and_may_be_included(llava: Vlm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from latentlens_dag import tables
+
+    monkeypatch.setattr(tables, "sink_norm", lambda norms: float(np.sort(norms)[-4]))  # the three longest rows
+    found = _build(llava, tmp_path / "without")
+    assert found.sink_counts == {0: 3, 1: 3, 2: 3}
+    every = _rows(found, [1])
+    longest = every.sort("norm", descending=True).head(3)
+    state = np.array(longest["vector"][0].to_list())
+    (nearest, *_) = found.search(state[None], k=1, layers=[1], sinks=True).to_polars().to_dicts()
+    assert nearest["key"] == longest["key"][0]
+    answers = found.search(state[None], k=every.height - 3, layers=[1]).to_polars()
+    assert not set(answers["key"]) & set(longest["key"])
+    with pytest.raises(UserError, match="asks for more answers than there are rows"):
+        found.search(state[None], k=every.height - 2, layers=[1])
+    assert _build(llava, tmp_path / "with", sinks="include").sink_counts == {0: 0, 1: 0, 2: 0}
+    with pytest.raises(UserError, match=r"`sinks='x'` must be 'exclude' or 'include'"):
+        _build(llava, tmp_path / "wrong", sinks="x")
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])

@@ -335,3 +335,45 @@ def test_sentences_of_the_same_tokens_count_once_whatever_their_blanks(tmp_path:
     assert tokenize(TOKENIZER, texts)[0].ids == tokenize(TOKENIZER, texts)[1].ids
     rows = _kept(tmp_path, texts, 2, 10, dedup="sentence")
     assert {row["sentence_id"] for row in rows} == {min(map(text_id, texts))}
+
+
+def _slow_special(text: str) -> list[bool]:
+    """Which tokens are special, by their names."""
+    ids = TOKENIZER(text)["input_ids"]
+    return [TOKENIZER.convert_ids_to_tokens(token_id) in ("<pad>", "<bos>", "<eos>", "<image>") for token_id in ids]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.sampled_from(["The dog", "<eos>", " sleeps", "<pad>", "<image>", " eos ", "<bos>", "< pad >"]), min_size=1
+    )
+)
+def test_special_tokens_that_a_sentence_spells_out_are_special_and_never_offered(parts: list[str]) -> None:
+    text = "".join(parts)
+    (tokens,) = tokenize(TOKENIZER, [text])
+    assert tokens.special == _slow_special(text)
+    rows = candidates(TOKENIZER, _table([text]), "x", 50, 0).to_pylist()
+    real = [token_id for token_id, special in zip(tokens.ids, tokens.special, strict=True) if not special]
+    assert {row["token_id"] for row in rows} == set(real)
+    assert all(real[row["position"]] == row["token_id"] for row in rows)  # positions count without specials
+
+
+@pytest.mark.parametrize("positions", [4, 7, 50])
+@pytest.mark.parametrize("dedup", ["prefix", "sentence"])
+def test_what_lies_beyond_the_models_positions_is_not_offered_and_the_sentence_is_reported(
+    dedup: str, positions: int
+) -> None:
+    long = []
+    rows = candidates(TOKENIZER, _table(TEXTS), "x", 50, dedup=dedup, positions=positions, report_long=long.append)
+    everything = candidates(TOKENIZER, _table(TEXTS), "x", 50, dedup=dedup)
+    lengths = {text_id(text): len(tokens.ids) for text, tokens in zip(TEXTS, tokenize(TOKENIZER, TEXTS), strict=True)}
+    too_long = {sentence for sentence, length in lengths.items() if length > positions}
+    assert {(one.sentence_id, one.tokens) for one in long} == {(one, lengths[one]) for one in too_long}
+    whole = dedup == "sentence"
+    # <bos> comes first, so the token at position 3 is the fifth that the model reads
+    stays = [
+        r["position"] + 1 < (0 if whole and r["sentence_id"] in too_long else positions) for r in everything.to_pylist()
+    ]
+    assert rows.equals(everything.filter(pa.array(stays)))
+    assert not too_long or str(positions) in module.long_sentences_text(long, "some model", positions, dedup)

@@ -85,7 +85,7 @@ def test_what_was_pulled_opens_without_a_request_at_its_commit_and_without_a_net
     hub: HubServer, tmp_path: Path
 ) -> None:
     opened = _open(hub, tmp_path / "home", f"user/small@{TAG}")
-    assert opened[1:] == [[[300]], "small"] and len(opened[0]) == 13
+    assert opened[1:] == [[[300]], "small"] and len(opened[0]) == 14
 
     hub.requests.clear()
     assert _open(hub, tmp_path / "home", f"user/small@{COMMIT}") == opened

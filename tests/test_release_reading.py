@@ -34,6 +34,7 @@ PARAMETERS = {
     "layer_alignment": {"study": "one"},
     "patches": {"image_id": image_id("dog"), "layer": "8"},
     "similarity_histogram": {"study": "one"},
+    "sinks": {"study": "one"},
     "studies": {},
     "text": {"study": "one", "text_id": "x"},
     "token": {"study": "one", "image_id": image_id("dog"), "token_index": "0"},

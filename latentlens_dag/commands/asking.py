@@ -109,6 +109,7 @@ def _figures(dataset: Dataset, study: str) -> str:
 @click.option("-k", "--top-k", "k", type=int, default=5, show_default=True, help="Answers per token.")
 @click.option("--unique", type=click.Choice(["word", "sentence"]), help="What the answers of a token must differ in.")
 @click.option("--word", help="Only answers whose whole word is this, whatever its case.")
+@click.option("--own-sentence", is_flag=True, help="Answer from the text itself, too, where the index holds it.")
 @click.option("--recall", type=float, help="Ask the tables' indexes where they reached this recall; else all rows are.")
 @home_option
 @json_option
@@ -122,6 +123,7 @@ def search(
     k: int,
     unique: Literal["word", "sentence"] | None,
     word: str | None,
+    own_sentence: bool,
     recall: float | None,
     home: Path | None,
     as_json: bool,
@@ -149,7 +151,8 @@ def search(
         question = text_question(model, text, middle(index.layers) if layer is None else layer)
     else:
         question = stored_question(warehouse, name, image_id or "", token or 0, layer, middle(index.layers))
-    how = {"exact": True} if recall is None else {"exact": False, "recall": recall}
+    how: dict[str, Any] = {"exact": True} if recall is None else {"exact": False, "recall": recall}
+    how |= {"sentence_ids": [question.sentence_id] * len(question.tokens), "own_sentence": own_sentence}
     found = index.search(question.states, k, layers, unique=unique, word=word, **how)
     same = {"layer": question.layer, "method": found.method}
     rows = [{"token": question.tokens[row["query"]], **same, **row} for row in found.to_polars().to_dicts()]

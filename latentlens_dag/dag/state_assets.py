@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from latentlens_dag.states import LanguageModel
 
 # Algorithms: raise one when the same input would give other bytes.
-_MODEL_CHECKS, _VISUAL, _TEXT_STATES = 3, 2, 1
+_MODEL_CHECKS, _VISUAL, _TEXT_STATES = 3, 2, 2
 
 
 def model_checks(parts: StudyParts) -> dg.AssetsDefinition:

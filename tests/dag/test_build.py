@@ -86,7 +86,6 @@ def test_a_touched_source_a_comment_and_reordered_keys_run_nothing(built_project
                 "interpretability",
                 "layer_alignment",
                 "diversity",
-                "sinks",
                 "catalog",
             },
         ),

@@ -13,6 +13,7 @@ from latentlens_dag.cli import cli
 from latentlens_dag.commands.asking import _answer_lines
 from latentlens_dag.errors import UserError
 from latentlens_dag.models import load_language_model
+from latentlens_dag.testing import SENTENCES
 
 
 @pytest.fixture
@@ -61,6 +62,12 @@ def test_every_token_of_a_text_is_asked_about_at_the_layer(search: Any, built_pr
     assert [row["key"] for row in rows] == expected["key"].to_list()
     assert "".join(row["token"] for row in rows if row["rank"] == 1) == f" {text}"
     assert len(rows) == 2 * len(states)
+
+
+def test_a_text_of_the_corpus_is_answered_from_itself_only_where_that_is_asked_for(search: Any) -> None:
+    question = ("--text", SENTENCES[0], "--layer", "1", "-k", "3", "--json")
+    assert SENTENCES[0] not in {row["sentence"] for row in json.loads(search(*question))}
+    assert SENTENCES[0] in {row["sentence"] for row in json.loads(search(*question, "--own-sentence"))}
 
 
 def test_the_table_marks_the_word_in_its_sentence(search: Any) -> None:

@@ -11,6 +11,8 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from latentlens_dag.cli import cli
 from latentlens_dag.dag.loading import find_study, load_definitions
@@ -257,6 +259,39 @@ def test_an_index_of_other_weights_is_refused(project: Path, copy_of: Copy) -> N
     _edit(copy, "  language_model: {path: model}", "  language_model: {path: other}")
     with pytest.raises(UserError, match=r"Study tiny cannot be read through Index words: .*other weights"):
         build(copy)
+
+
+def test_an_index_with_other_weights_in_one_block_is_refused_and_the_tensors_are_named(
+    project: Path, copy_of: Copy
+) -> None:
+    copy = copy_of(project)
+    here = copy / "assets" / "tiny"
+    shutil.copytree(here / "model", here / "other")
+    weights = load_file(here / "other" / "model.safetensors")
+    name = "model.layers.1.mlp.up_proj.weight"
+    save_file({**weights, name: weights[name] * 1.5}, here / "other" / "model.safetensors", metadata={"format": "pt"})
+    _edit(copy, "  language_model: {path: model}", "  language_model: {path: other}")
+    with pytest.raises(UserError, match=r"own in 1 of \d+ tensors \(layers\.1\.mlp\.up_proj\.weight\); perhaps"):
+        build(copy)
+
+
+def test_a_model_whose_embedding_has_rows_more_reads_the_index_of_the_smaller(project: Path, copy_of: Copy) -> None:
+    copy = copy_of(project)
+    here = copy / "assets" / "tiny"
+    larger = AutoModelForCausalLM.from_pretrained(here / "model")
+    larger.resize_token_embeddings(larger.get_input_embeddings().num_embeddings + 64)
+    larger.save_pretrained(here / "larger")
+    tiny_tokenizer().save_pretrained(here / "larger")
+    _edit(copy, "  language_model: {path: model}", "  language_model: {path: larger}")
+    assert "study/tiny/catalog" in build(copy)
+
+
+def test_special_tokens_that_a_text_spells_out_have_no_state(project: Path, copy_of: Copy) -> None:
+    copy = copy_of(project)
+    (copy / "assets" / "tiny" / "texts.txt").write_text("The dog <eos> sleeps <pad>.")
+    build(copy)
+    tokens = pl.read_parquet(study_of(copy) / "text_tokens" / "*.parquet").sort("token_index")
+    assert "".join(tokens["token_str"]).split() == ["The", "dog", "sleeps", "."]
 
 
 def test_a_text_that_is_too_long_is_refused_by_its_name(project: Path, copy_of: Copy) -> None:
