@@ -153,7 +153,7 @@ def _write_occurrences(
         write_shard(new.own_sentences, part, parts, _sentences_of(work, part))
         sentences = core.read_sentences(_sentences_of(work, part))
         kept, least, share = choice.contexts_per_token, choice.min_position, choice.fraction
-        how = {"dedup": dedup, "positions": model.positions, "report_long": long.append}
+        how: dict[str, Any] = {"dedup": dedup, "positions": model.positions, "report_long": long.append}
         found = core.candidates(model.tokenizer, sentences, model.name, kept, least, share, **how)
         write_parquet(found, file)
     if long:

@@ -285,12 +285,11 @@ def _readable(
     """Which tokens of some sentences, one sentence's after the other's, the model was made to read."""
     parts = [np.ones(0, np.bool_)]
     for sentence_id, text, tokens in zip(chunk.ids, chunk.texts, found, strict=True):
-        length = len(tokens.ids)
-        is_long = positions is not None and length > positions
-        if is_long:
+        readable = length = len(tokens.ids)
+        if positions is not None and length > positions:
             report_long(LongSentence(sentence_id, text[:_HEAD], length))
-        first = 0 if is_long and dedup == "sentence" else positions if is_long else length
-        parts.append(np.arange(length) < first)
+            readable = 0 if dedup == "sentence" else positions
+        parts.append(np.arange(length) < readable)
     return np.concatenate(parts)
 
 
