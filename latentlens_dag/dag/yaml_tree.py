@@ -20,7 +20,6 @@ from dagster.components.core.decl import (
     ComponentDecl,
     ComponentRootDecl,
     DefsFolderDecl,
-    YamlFileDecl,
     build_component_decl_from_yaml_file,
 )
 from dagster.components.core.defs_module import ComponentPath, ComponentRootLoc, find_defs_or_component_yaml
@@ -39,10 +38,10 @@ class YamlTree(ComponentTree):
             UserError: where a defs.yaml names code that is not this package's.
         """
         place = ComponentPath.from_path(self.defs_module_path)
-        if self.state_tracker.get_cache_data(place).component_decl is None:
+        declared = self.state_tracker.get_cache_data(place).component_decl
+        if declared is None:
             declared = _declared(self.decl_load_context.for_component_loc(place), above=())
             self.state_tracker.set_cache_data(place, component_decl=declared)
-        declared = self.state_tracker.get_cache_data(place).component_decl
         return ComponentRootDecl(context=self.decl_load_context, loc=ComponentRootLoc(), decls=[declared])
 
 
@@ -57,7 +56,7 @@ def component_types() -> tuple[str, ...]:
     return tuple(f"{components.__name__}.{kind.__name__}" for kind in kinds)
 
 
-def _declared(context: ComponentDeclLoadContext, above: tuple[Path, ...]) -> YamlFileDecl | DefsFolderDecl:
+def _declared(context: ComponentDeclLoadContext, above: tuple[Path, ...]) -> ComponentDecl:
     """What a folder declares: the components of its own defs.yaml or, where it has none, those of the folders in it."""
     file = find_defs_or_component_yaml(context.path)
     if file is not None:
