@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.identity import file_digest
-from latentlens_dag.images import open_image
+from latentlens_dag.images import FORMATS, open_image
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -70,7 +70,7 @@ def _png(picture: bytes) -> bytes | None:
 
     buffer = io.BytesIO()
     try:
-        with Image.open(io.BytesIO(picture)) as image:
+        with Image.open(io.BytesIO(picture), formats=FORMATS) as image:
             image.convert("RGB").save(buffer, "PNG")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None

@@ -7,6 +7,7 @@ people; a model is always shown the original file, which must stay where the sou
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import warnings
@@ -23,7 +24,18 @@ from latentlens_dag.schema import IMAGES
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+_SUFFIXES = {
+    "BMP": (".bmp",),
+    "GIF": (".gif",),
+    "JPEG": (".jpeg", ".jpg"),
+    "PNG": (".png",),
+    "TIFF": (".tif", ".tiff"),
+    "WEBP": (".webp",),
+}
+FORMATS = tuple(_SUFFIXES)
+"""What every `Image.open` of this package names as its `formats`. Left to itself, Pillow goes by a file's content and
+knows some forty formats: a PostScript file called .png would have it start Ghostscript."""
+SUFFIXES = {suffix for suffixes in _SUFFIXES.values() for suffix in suffixes}
 THUMBNAIL_SIDE = 256
 # What Pillow's readers raise on damaged files.
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error)
@@ -70,8 +82,8 @@ def open_image(path: Path) -> Image:
     several pages, the first one is taken; gray of 16 bits is scaled to 8 bits; CMYK and palettes are converted.
 
     Raises:
-        UserError: where the file cannot be opened or read as a picture, is too large (Pillow's own limit,
-            `Image.MAX_IMAGE_PIXELS`), or has no known range of brightness (32 bits per pixel).
+        UserError: where the file cannot be opened or read as a picture, is of no format of FORMATS, is too large
+            (Pillow's own limit, `Image.MAX_IMAGE_PIXELS`), or has no known range of brightness (32 bits per pixel).
     """
     from PIL import Image, ImageOps
 
@@ -79,7 +91,7 @@ def open_image(path: Path) -> Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of tags and comments that are damaged, where the pixels are not
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with Image.open(path, formats=FORMATS) as image:
                 return _on_white(_in_8_bits(ImageOps.exif_transpose(image), path))
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise UserError(
@@ -87,14 +99,7 @@ def open_image(path: Path) -> Image:
             "made to fill the memory. Make it smaller (models scale it down anyway) or remove it."
         ) from error
     except _UNREADABLE as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise UserError(
-                f"{path} cannot be opened ({error.strerror}). Correct the name, or who may read it."
-            ) from error
-        raise UserError(
-            f"{path} cannot be read as a picture ({error}): it is damaged, cut short, or no picture. Replace or remove "
-            "it."
-        ) from error
+        raise _unreadable(path, error) from error
 
 
 def image_table(files: list[ImageFile], folder: Path) -> pa.Table:
@@ -125,6 +130,38 @@ def read_images(files: list[ImageFile]) -> Iterator[tuple[str, Image]]:
     """Ids and pictures, one at a time."""
     for file in files:
         yield file.image_id, open_image(file.path)
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    """What is wrong with a file that Pillow did not read, and the way out."""
+    from PIL import UnidentifiedImageError
+
+    if isinstance(error, OSError) and error.errno is not None:
+        return UserError(f"{path} cannot be opened ({error.strerror}). Correct the name, or who may read it.")
+    kind = _other_format(path) if isinstance(error, UnidentifiedImageError) else None
+    if kind is not None:
+        return UserError(
+            f"{path} cannot be read as a picture: by its content it is of the format {kind}, and only "
+            f"{', '.join(FORMATS)} are read, whatever a file is called. Convert it to PNG or remove it."
+        )
+    return UserError(
+        f"{path} cannot be read as a picture ({error}): it is damaged, cut short, or no picture of the formats "
+        f"{', '.join(FORMATS)}. Replace or remove it."
+    )
+
+
+def _other_format(path: Path) -> str | None:
+    """Which format outside FORMATS a file begins like; of Pillow's formats only the signatures are used."""
+    from PIL import Image
+
+    with path.open("rb") as file:
+        start = file.read(16)  # what Pillow gives to them
+    Image.init()
+    for kind, (_, accepts) in Image.OPEN.items():
+        with contextlib.suppress(IndexError, struct.error):  # of files that are shorter than a signature
+            if kind not in FORMATS and accepts is not None and accepts(start):
+                return kind
+    return None
 
 
 def _in_8_bits(image: Image, path: Path) -> Image:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from latentlens_dag.errors import UserError
+from latentlens_dag.images import FORMATS
 from latentlens_dag.queries import Dataset
 from latentlens_dag.schema import LENSES
 from latentlens_dag.warehouse import atomic_path
@@ -72,7 +73,14 @@ def from_thumbnails(dataset: Dataset) -> Callable[[str, str], Image.Image]:
     def load(image_id: str, file_name: str) -> Image.Image:
         query = "SELECT thumbnail, width, height FROM images WHERE image_id = $image_id"
         ((thumbnail, width, height),) = dataset.sql(query, image_id=image_id).fetchall()
-        return Image.open(io.BytesIO(thumbnail)).convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+        try:
+            picture = Image.open(io.BytesIO(thumbnail), formats=FORMATS).convert("RGB")
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise UserError(
+                f"The thumbnail of {file_name} (image_id {image_id}) cannot be read as a picture: the table `images` "
+                "is damaged. Build the study, or pull its release, again."
+            ) from error
+        return picture.resize((width, height), Image.Resampling.LANCZOS)
 
     return load
 

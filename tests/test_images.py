@@ -1,4 +1,6 @@
+import ast
 import io
+import os
 import struct
 import warnings
 import zlib
@@ -9,7 +11,15 @@ import pytest
 from PIL import Image
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.images import batch_of_images, files_of_table, image_table, list_images, open_image
+from latentlens_dag.images import (
+    FORMATS,
+    SUFFIXES,
+    batch_of_images,
+    files_of_table,
+    image_table,
+    list_images,
+    open_image,
+)
 
 
 def _save(path: Path, seed: int, size: tuple[int, int] = (40, 30)) -> None:
@@ -184,3 +194,122 @@ def test_a_file_that_cannot_be_opened_is_not_called_damaged(tmp_path: Path) -> N
         open_image(tmp_path / "absent.png")
     with pytest.raises(UserError, match=r"cannot be opened \(Is a directory\)"):
         open_image(tmp_path)
+
+
+def test_a_picture_that_is_postscript_starts_no_other_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mark, ghostscript = tmp_path / "ran", tmp_path / "bin" / "gs"
+    ghostscript.parent.mkdir()
+    ghostscript.write_text(f"#!/bin/sh\necho x > {mark}\nexit 1\n")
+    ghostscript.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{ghostscript.parent}{os.pathsep}{os.environ['PATH']}")
+    page = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
+    (tmp_path / "page.png").write_bytes(page)
+    with pytest.raises(UserError, match=r"page\.png cannot be .* of the format EPS, .* Convert it to PNG or remove it"):
+        open_image(tmp_path / "page.png")
+    assert not mark.exists()
+
+
+Image.init()
+MODES = ("RGB", "RGBA", "L", "P", "1", "I;16", "F")
+
+
+def _written_as(kind: str) -> bytes | None:
+    """A picture in one of Pillow's formats, in the first mode that it takes; None where it takes none.
+
+    Not saved as a file: SPIDER would register that file's suffix as its own.
+    """
+    for mode in MODES:
+        image = Image.new("RGB", (16, 16), "red").convert(mode) if mode != "I;16" else Image.new(mode, (16, 16))
+        file = io.BytesIO()
+        try:
+            image.save(file, kind)
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        return file.getvalue()
+    return None
+
+
+WRITTEN = {kind: content for kind in sorted(Image.SAVE) if (content := _written_as(kind)) is not None}
+
+
+@pytest.mark.parametrize("kind", sorted(set(WRITTEN) - set(FORMATS) - {"MPO"}))  # MPO: a JPEG with more behind it
+def test_a_format_that_no_suffix_stands_for_is_refused_whole_or_damaged(tmp_path: Path, kind: str) -> None:
+    whole = WRITTEN[kind]
+    for content in (whole, whole[: len(whole) // 2], whole[:40] + bytes(200), whole[:9]):
+        (tmp_path / "other.png").write_bytes(content)
+        with pytest.raises(UserError, match=r"other\.png cannot be read as a picture.*BMP, GIF, JPEG, PNG, TIFF, WEBP"):
+            open_image(tmp_path / "other.png")
+
+
+@pytest.mark.parametrize("kind", sorted({"AVIF", "BLP", "DDS", "EPS", "ICNS", "ICO", "JPEG2000"} & set(WRITTEN)))
+def test_a_format_that_is_not_read_is_named(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "other.png").write_bytes(WRITTEN[kind])
+    with pytest.raises(UserError, match=rf"of the format {kind}, and only .* Convert it to PNG or remove it\."):
+        open_image(tmp_path / "other.png")
+
+
+def test_the_formats_are_those_of_the_suffixes() -> None:
+    assert {Image.registered_extensions()[suffix] for suffix in SUFFIXES} == set(FORMATS)
+
+
+@pytest.mark.parametrize("kind", [*FORMATS, "MPO"])
+@pytest.mark.parametrize("suffix", sorted(SUFFIXES))
+def test_a_picture_is_read_by_its_content_whatever_it_is_called(tmp_path: Path, kind: str, suffix: str) -> None:
+    pictures = [Image.new("RGB", (16, 16), color) for color in ("red", "blue")]
+    more = {"save_all": True, "append_images": pictures[1:]} if kind == "MPO" else {}
+    pictures[0].save(tmp_path / f"red{suffix}", kind, **more)
+    red, green, blue = _pixel(tmp_path / f"red{suffix}")
+    assert red > 240 and max(green, blue) < 15
+
+
+REPOSITORY = Path(__file__).parents[1]
+SOURCES = [
+    file
+    for folder in ("latentlens_dag", "dashboards", "tests/benchmarks")
+    for file in (REPOSITORY / folder).rglob("*.py")
+]
+
+
+def _opened_pictures(source: str) -> list[tuple[int, str | None]]:
+    """Line and `formats` of every call of `PIL.Image.open`, by whatever name the module or the function goes."""
+    tree = ast.parse(source)
+    modules, functions = {"PIL.Image"}, set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module in ("PIL", "PIL.Image"):
+            for alias in node.names:
+                called = alias.asname or alias.name
+                if (node.module, alias.name) == ("PIL", "Image"):
+                    modules.add(called)
+                elif (node.module, alias.name) == ("PIL.Image", "open"):
+                    functions.add(called)
+        elif isinstance(node, ast.Import):
+            modules |= {alias.asname for alias in node.names if alias.name == "PIL.Image" and alias.asname}
+    calls = functions | {f"{module}.open" for module in modules}
+    return [
+        (node.lineno, next((ast.unparse(word.value) for word in node.keywords if word.arg == "formats"), None))
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in calls
+    ]
+
+
+def test_every_call_that_opens_a_picture_names_the_formats() -> None:
+    opened = [
+        (str(file.relative_to(REPOSITORY)), *one) for file in SOURCES for one in _opened_pictures(file.read_text())
+    ]
+    assert {file for file, _, _ in opened} >= {f"latentlens_dag/{name}.py" for name in ("images", "export", "pictures")}
+    assert [one for one in opened if one[2] not in ("FORMATS", "images.FORMATS")] == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from PIL import Image\nImage.open(a)",
+        "from PIL import Image as Pillow\nPillow.open(a)",
+        "import PIL.Image\nPIL.Image.open(a)",
+        "import PIL.Image as P\nP.open(a)",
+        "from PIL.Image import open as o\no(a)",
+    ],
+)
+def test_a_call_is_found_by_any_name(source: str) -> None:
+    assert _opened_pictures(source) == [(2, None)]
+    assert _opened_pictures(source.replace("(a)", "(a, formats=FORMATS)")) == [(2, "FORMATS")]

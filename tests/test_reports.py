@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.pictures import COLORS, LensView, drawn_scenes, study_picture
+from latentlens_dag.pictures import COLORS, LensView, drawn_scenes, from_thumbnails, study_picture
 from latentlens_dag.queries import open_dataset
 from latentlens_dag.reports import interpretability_lines
 from latentlens_dag.schema import INTERPRETABILITY
@@ -119,3 +119,16 @@ def test_a_studys_picture_shows_its_scenes_at_the_middle_layer(tmp_path: Path) -
     assert loaded == [*typical, typical[0]]
     width, height = Image.open(tmp_path / "a.png").size
     assert (width, height - Image.open(tmp_path / "b.png").size[1]) == (2 * 28 + 3 * 128 + 2 * 18, 128 + 18)
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"])
+def test_a_damaged_thumbnail_is_named(content: bytes) -> None:
+    class Damaged:
+        def sql(self, query: str, image_id: str) -> Damaged:
+            return self
+
+        def fetchall(self) -> list[tuple[bytes, int, int]]:
+            return [(content, 9, 9)]
+
+    with pytest.raises(UserError, match=r"thumbnail of a/b\.png \(image_id 0123\) cannot be read"):
+        from_thumbnails(Damaged())("0123", "a/b.png")  # type: ignore[arg-type]

@@ -1,11 +1,10 @@
 """Loading a project's definitions: every defs.yaml in its folder `assets/`.
 
-What a newcomer gets wrong: `assets/` is data, not a Python package. It is given to Dagster as a module
-made on the spot, so that it can lie anywhere and nothing of it is ever imported.
+Note: `assets/` is data, not a Python package. Dagster wants a module, and gets one made on the spot that cannot be
+imported from; what is read there are the defs.yaml files alone (`yaml_tree.py`).
 """
 
 import re
-import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import yaml
-from dagster.components.core.component_tree import ComponentTree
 from pydantic import ValidationError
 
 from latentlens_dag.dag.declared import C
 from latentlens_dag.dag.resources import HomeResource, WarehouseResource
+from latentlens_dag.dag.yaml_tree import YamlTree
 from latentlens_dag.errors import UserError
 from latentlens_dag.home import Home, find_home, find_project
 
@@ -82,17 +81,17 @@ def _found(kind: type[C], name: str, project: Path | None) -> C:
     return known[name]
 
 
-def _tree(project: Path | None) -> ComponentTree:
+def _tree(project: Path | None) -> YamlTree:
     folder = project or find_project()
     if folder is None:
         raise UserError("No workspace.yaml here or above: run this inside a LatentLens project, such as a clone of it.")
     if not (folder / "assets").is_dir():
         raise UserError(f"{folder} has no folder `assets/`, where studies are declared (assets/NAME/defs.yaml).")
-    return ComponentTree.from_module(_as_module(folder / "assets"), project_root=folder)
+    return YamlTree(defs_module=_as_module(folder / "assets"), project_root=folder)
 
 
 @contextmanager
-def _told(tree: ComponentTree) -> Iterator[None]:
+def _told(tree: YamlTree) -> Iterator[None]:
     """Turn what Dagster raises for a wrong defs.yaml into the user's error."""
     try:
         with warnings.catch_warnings():
@@ -146,29 +145,10 @@ def _as_user_error(error: BaseException, folder: Path) -> UserError | None:
             return cause
         if isinstance(cause, ValidationError):
             return UserError(_wrong_values(cause, folder))
-        if type(cause).__name__ == "DagsterUnresolvableSymbolError":
-            return UserError(_unknown_type(cause, folder))
         if type(cause).__name__ in _YAML_ERRORS:
             return UserError(_plain(str(cause)))
         cause = cause.__cause__ or cause.__context__
     return None
-
-
-def _unknown_type(error: BaseException, folder: Path) -> str:
-    """Which component of which file is of a type that does not exist; Dagster names neither."""
-    from latentlens_dag.dag import components
-
-    kinds = [one for one in vars(components).values() if isinstance(one, type) and issubclass(one, components.Declared)]
-    kinds.sort(key=lambda one: one.__module__ != components.__name__)  # those of other modules last
-    known = ", ".join(f"{components.__name__}.{one.__name__}" for one in kinds if one is not components.Declared)
-    named = re.findall(r"[\w.]+", str(error))  # the class or the module that is not there
-    for file in sorted(folder.rglob("defs.yaml")):
-        for document in yaml.safe_load_all(file.read_text(encoding="utf-8")):
-            kind = str(document.get("type", "")) if isinstance(document, dict) else ""
-            wrong = kind.rpartition(".")[2] in named or kind.rpartition(".")[0] in named
-            if kind and wrong and kind not in known.split(", "):
-                return f"`type: {kind}` in {file} is no component. There are: {known}."
-    return f"A `type` below {folder} is no component ({error}). There are: {known}."
 
 
 # What Dagster raises for a defs.yaml that does not fit its component, or is no YAML at all.
@@ -181,9 +161,8 @@ def _plain(text: str) -> str:
 
 
 def _as_module(folder: Path) -> ModuleType:
-    name = f"latentlens_assets_{abs(hash(str(folder))):x}"
-    module = ModuleType(name)
+    """A module that stands for a folder and is in no list of modules, so that nothing in the folder has a name."""
+    module = ModuleType("latentlens_assets")
     module.__file__ = None
     module.__path__ = [str(folder)]
-    sys.modules[name] = module
     return module

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from latentlens_dag.demo.world import World, WorldObject, world_folder
+from latentlens_dag.images import FORMATS
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFont
@@ -42,7 +43,7 @@ def load_atlas(world: World, path: Path | None = None) -> Atlas:
     from PIL import Image
 
     path = path or world_folder() / "atlas.webp"
-    picture = Image.open(path).convert("RGBA")
+    picture = Image.open(path, formats=FORMATS).convert("RGBA")
     if picture.size != _atlas_size(world):
         raise ValueError(
             f"{path} is {picture.size[0]} x {picture.size[1]} pixels, but {len(world.objects)} objects need "

@@ -1,0 +1,109 @@
+"""The tree of a project's components, made of its defs.yaml files alone.
+
+Dagster's own tree imports every .py file of a folder that has no defs.yaml, and what a `type` or a
+`template_vars_module` names. Below `assets/` lie models with code of their own, which must not run before
+`trust_remote_code: true` says so. So this tree finds the components itself and refuses names of other code; how they
+are loaded, located in error messages and linked to their files stays Dagster's.
+
+Note: Dagster's modules below are private API. pyproject.toml allows 1.13 only; tests/dag/test_consent.py loads
+definitions in every way beside files that leave a mark when they run.
+"""
+
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from dagster.components.core.component_tree import ComponentTree
+from dagster.components.core.context import ComponentDeclLoadContext
+from dagster.components.core.decl import (
+    ComponentDecl,
+    ComponentRootDecl,
+    DefsFolderDecl,
+    build_component_decl_from_yaml_file,
+)
+from dagster.components.core.defs_module import ComponentPath, ComponentRootLoc, find_defs_or_component_yaml
+from dagster_shared.yaml_utils import parse_yamls_with_source_position
+
+from latentlens_dag.errors import UserError
+
+
+class YamlTree(ComponentTree):
+    """Dagster's tree, but what is no defs.yaml is no component, and nothing below the folder is imported."""
+
+    def find_root_decl(self) -> ComponentRootDecl:
+        """All declarations below the folder, found once.
+
+        Raises:
+            UserError: where a defs.yaml names code that is not this package's.
+        """
+        place = ComponentPath.from_path(self.defs_module_path)
+        declared = self.state_tracker.get_cache_data(place).component_decl
+        if declared is None:
+            declared = _declared(self.decl_load_context.for_component_loc(place), above=())
+            self.state_tracker.set_cache_data(place, component_decl=declared)
+        return ComponentRootDecl(context=self.decl_load_context, loc=ComponentRootLoc(), decls=[declared])
+
+
+@cache
+def component_types() -> tuple[str, ...]:
+    """What may stand as `type` in a defs.yaml."""
+    from latentlens_dag.dag import components  # late, since its modules load with the first definitions only
+
+    kinds = [kind for kind in vars(components).values() if isinstance(kind, type) and kind is not components.Declared]
+    kinds = [kind for kind in kinds if issubclass(kind, components.Declared)]
+    kinds.sort(key=lambda kind: kind.__module__ != components.__name__)  # those of other modules last
+    return tuple(f"{components.__name__}.{kind.__name__}" for kind in kinds)
+
+
+def _declared(context: ComponentDeclLoadContext, above: tuple[Path, ...]) -> ComponentDecl:
+    """What a folder declares: the components of its own defs.yaml or, where it has none, those of the folders in it."""
+    file = find_defs_or_component_yaml(context.path)
+    if file is not None:
+        _check_code(file)
+        return build_component_decl_from_yaml_file(context, file)
+    return DefsFolderDecl(
+        context=context,
+        loc=ComponentPath.from_path(context.path),
+        children=_children(context, above),
+        source_tree=None,
+        component_file_model=None,
+    )
+
+
+def _children(context: ComponentDeclLoadContext, above: tuple[Path, ...]) -> Mapping[Path, ComponentDecl]:
+    """The folders in a folder that declare something, in order of their names."""
+    above = (*above, context.path.resolve())
+    found: dict[Path, ComponentDecl] = {}
+    for folder in _folders(context.path):
+        if folder.resolve() in above:
+            continue  # a link that leads back up, around which one could walk forever
+        declared = _declared(context.for_component_loc(ComponentPath.from_path(folder)), above)
+        if any(declared.iterate_child_component_decls()):
+            found[folder] = declared
+    return found
+
+
+def _folders(folder: Path) -> Iterator[Path]:
+    """The folders in a folder, by name, without those that Dagster leaves out too: hidden ones and Python's caches."""
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and not path.name.startswith(".") and path.name != "__pycache__":
+            yield path
+
+
+def _check_code(file: Path) -> None:
+    """Refuse a defs.yaml for which Dagster would import code that is not this package's."""
+    for tree in parse_yamls_with_source_position(file.read_text(encoding="utf-8"), str(file)):
+        if isinstance(tree.value, Mapping):  # anything else is refused where it is read
+            _check_document(tree.value, file)
+
+
+def _check_document(document: Mapping[str, Any], file: Path) -> None:
+    if "template_vars_module" in document:
+        raise UserError(
+            f"`template_vars_module: {document['template_vars_module']}` in {file} names Python code, and no code is "
+            "run when a defs.yaml is read. Write the values themselves and remove the line."
+        )
+    kind = document.get("type")
+    if isinstance(kind, str) and kind not in component_types():
+        raise UserError(f"`type: {kind}` in {file} is no component. There are: {', '.join(component_types())}.")
