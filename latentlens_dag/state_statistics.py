@@ -86,7 +86,8 @@ def _layer_sinks(study: str, layer: int, files: Sequence[Path]) -> pa.Table:
     limit = np.float32(sink_norm(np.concatenate([np.empty(0, np.float32), *map(_norms, files)])))
     columns = ["image_id", "token_index", "norm"]
     above = pc.field("norm") > pa.scalar(limit, pa.float32())
-    rows = pa.concat_tables([open_table(file).to_table(columns=columns).filter(above) for file in files])
+    parts = [open_table(file).to_table(columns=columns).filter(above) for file in files]
+    rows = pa.concat_tables(parts, promote_options="permissive")  # a batch without images has ids of no type
     same = {"study": study, "visual_layer": layer, "sink_norm": limit}
     values = {name: pa.repeat(pa.scalar(value), len(rows)) for name, value in same.items()}
     return pa.table(

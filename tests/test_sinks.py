@@ -151,6 +151,8 @@ def test_the_sinks_of_a_study_are_found_over_all_its_batches(tmp_path: Path) -> 
         states[3 * batch] *= 1000
         files.append(tmp_path / f"batch_{batch:02d}.lance")
         write_states(files[-1], [f"image{batch}"] * 40, np.arange(40, dtype=np.int32), states)
+    files.append(tmp_path / "batch_02.lance")  # a batch without images
+    write_states(files[-1], [], np.empty(0, np.int32), np.empty((0, 6), np.float32))
     quiet = tmp_path / "quiet.lance"
     write_states(quiet, ["image0"] * 40, np.arange(40, dtype=np.int32), np.ones((40, 6), np.float32))
     found = sink_tokens("s", {4: files, 0: [quiet]})
