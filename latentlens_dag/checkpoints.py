@@ -444,7 +444,7 @@ def _lies_inside(model: Any, key: str) -> bool:
     """
     prefix = getattr(model, "base_model_prefix", "")
     innermost = max(_modules(model, key), _modules(model, f"{prefix}.{key}"), key=len)[-1]
-    decoder = model.get_decoder() if hasattr(model, "get_decoder") else model
+    decoder = model.get_decoder()
     return innermost is not model and (innermost is decoder or all(part is not decoder for part in innermost.modules()))
 
 

@@ -170,7 +170,7 @@ def test_a_config_of_fewer_blocks_is_refused_of_a_language_model_too(llama_copy:
     [
         "mtp.layers.0.mlp.up_proj.weight",
         "model.nextn_predict.fc.weight",
-        "model.layers.0.self_attn.rotary_emb.inv_freq",
+        "model.layers.0.self_attn.rotary_pos_emb.inv_freq",
         "position_ids",
     ],
 )
@@ -198,6 +198,13 @@ def test_a_part_that_the_model_lacks_is_left_unread_with_a_warning(llava_copy: P
     _save({**_weights(llava_copy), "audio_tower.layers.0.weight": torch.ones(4)}, llava_copy)
     with pytest.warns(UserWarning, match=r"1 weight \(audio_tower\.layers\.0\.weight\) of its checkpoint left unread"):
         load_vlm(llava_copy, device="cpu")
+
+
+def test_a_head_beside_a_model_that_is_its_own_decoder_is_left_unread_with_a_warning(llama_copy: Path) -> None:
+    model = LlamaForCausalLM.from_pretrained(llama_copy).model
+    assert model.get_decoder() is model
+    with pytest.warns(UserWarning, match=r"score\.weight"):
+        check_loaded(model, {"missing_keys": set(), "unexpected_keys": {"score.weight"}, "mismatched_keys": set()}, "m")
 
 
 @pytest.mark.parametrize("twice", [False, True])
