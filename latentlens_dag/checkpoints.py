@@ -4,8 +4,8 @@ transformers draws missing weights at random, leaves what it does not know unrea
 for what a config does not say; all of it with a table in the log at most. Here such a checkpoint is refused, with the
 names of the weights and the way out:
 
-- before anything is read (`check_files`, `check_size`): no safetensors, a pointer of Git LFS in place of a file, a file
-  that is cut or damaged, a missing shard, two sets of weights, a config of a model far larger than the weights;
+- before anything is read (`stored_weights`, `check_size`): no safetensors, a pointer of Git LFS in place of a file, a
+  file that is cut or damaged, a missing shard, two sets of weights, a config of a model far larger than the weights;
 - after loading (`check_loaded`): weights that are missing or have another shape than the config says, and weights that
   the model leaves unread though they belong to its language model, vision tower or connector;
 - with the tokenizer (`check_tokenizer`): tokens that have no row in the embedding.
@@ -13,14 +13,15 @@ names of the weights and the way out:
 Left unread without a word: what transformers lists itself (`_keys_to_ignore_on_load_unexpected`), layers that predict
 several tokens at once (`mtp`, `nextn`), the pooling head of a vision tower, and tables that were once stored
 (`inv_freq`, `position_ids`). Other parts that a model lacks, such as an audio tower or a value head, are left unread
-with a warning: they change no state. A checkpoint that is quantized holds more tensors than a model has parameters, so
-it is not compared by size, and what it holds besides is no reason to refuse it.
+with a warning: the model that transformers defines has all it needs. A quantized checkpoint holds other numbers than
+the model's parameters, so it is not compared by size, and what it holds besides is no reason to refuse it.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -70,7 +71,7 @@ def load_checkpoint(auto: Any, folder: Path, name: str, trusted: bool, dtype: st
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(folder, trust_remote_code=trusted)
-    stored = check_files(folder, name, auto.__name__)
+    stored = stored_weights(folder, name, auto.__name__)
     check_size(auto, config, stored, folder, name, trusted)
     with _without_report(name):
         model, read = auto.from_pretrained(
@@ -85,7 +86,7 @@ def load_checkpoint(auto: Any, folder: Path, name: str, trusted: bool, dtype: st
     return model
 
 
-def check_files(folder: Path, name: str, auto: str) -> dict[str, int]:
+def stored_weights(folder: Path, name: str, auto: str) -> dict[str, int]:
     """The weights in a model's files, by name: how many numbers each has, as the headers say; none is read.
 
     Args:
@@ -141,7 +142,7 @@ def check_size(auto: Any, config: Any, stored: Mapping[str, int], folder: Path, 
     Args:
         auto: the class that the model is loaded with.
         config: of transformers.
-        stored: as `check_files` gives.
+        stored: as `stored_weights` gives.
         folder: of the model.
         name: of the model, for messages.
         trusted: whether code that comes with it may be run.
@@ -195,7 +196,7 @@ def check_loaded(model: Any, read: Mapping[str, Any], name: str) -> None:
     if left and not _is_quantized(model):
         warnings.warn(
             f"{name}: {_weights(left)} of its checkpoint left unread, for its class {type(model).__name__} has no such "
-            "parts; its states do not depend on them.",
+            "parts.",
             stacklevel=3,
         )
 
@@ -296,14 +297,12 @@ def _is_pointer(file: Path) -> bool:
 
 def _header(file: Path) -> dict[str, int]:
     """How many numbers each weight in a file has; nothing but its header is read."""
-    import math
-
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(file, framework="np") as opened:
             return {key: math.prod(opened.get_slice(key).get_shape()) for key in opened.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+    except SafetensorError as error:
         size, whole = file.stat().st_size, _whole_size(file) or 0
         state = f"is cut off: {size:,} of {whole:,} bytes are here" if size < whole else "is cut off or damaged"
         raise UserError(
@@ -395,8 +394,8 @@ def _cause(model: Any, missing: list[str], shapes: bool, left: list[str]) -> str
     """Why weights are missing or wrongly shaped, and the way out."""
     if (prefix := _common_prefix(model, left)) is not None and missing:
         return (
-            f"Their names begin with `{prefix}`, which a wrapper for training puts before them. Take it off, in each "
-            "of the files:\n"
+            f"Names in the checkpoint begin with `{prefix}`, which a wrapper for training puts before them. Take it "
+            "off, in each of the files:\n"
             "  from safetensors.torch import load_file, save_file\n"
             f'  save_file({{key.removeprefix("{prefix}"): weight for key, weight in load_file(file).items()}}, file, '
             'metadata={"format": "pt"})'
