@@ -20,7 +20,7 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.families import TokenMap
 from latentlens_dag.inspection import inspect_model, layout_of, token_union
 from latentlens_dag.layers import auto_contextual_layers, auto_visual_layers
-from latentlens_dag.model_checks import CHECKS, TEXT_CHECKS, ModelCheck, noise_image
+from latentlens_dag.model_checks import CHECKS, TEXT_CHECKS, ModelCheck, failures, noise_image
 from latentlens_dag.models import load_language_model, load_vlm
 from latentlens_dag.states import captured
 from latentlens_dag.tables import write_states
@@ -228,6 +228,12 @@ def test_a_failed_check_is_printed_and_ends_with_1(
         assert [check["passed"] for check in facts["checks"] if check["name"] == name] == [False]
     else:
         assert re.search(rf"^{name} +FAIL  0\.5  meaning$", run.stdout, re.MULTILINE)
+
+
+def test_what_was_not_checked_has_not_failed(language_model: Path) -> None:
+    model = load_language_model(language_model, device="cpu")
+    checks = [ModelCheck("localization", False, None, "", why) for why in ("no map", None)]
+    assert failures(checks[:1], model) == [] and failures(checks[1:], model) == ["localization"]
 
 
 def test_a_failed_check_of_a_language_model_ends_with_1(language_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
