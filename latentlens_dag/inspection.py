@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from latentlens_dag.model_checks import ModelCheck
     from latentlens_dag.models import Vlm
+    from latentlens_dag.occurrences import Dedup
     from latentlens_dag.states import LanguageModel
 
 IMAGES = 1000
@@ -98,9 +99,13 @@ class Inspection:
     layout: Layout | None
     """None for a language model without vision."""
     checks: list[ModelCheck]
+    failed: list[str]
+    """The checks that failed, but for those that an index with `dedup: sentence` does without."""
     not_checked: str | None
     """Why the place of the visual tokens was not checked; None where it was, or there are none."""
     cost: Cost
+    dedup: Dedup
+    """What the index of such a model needs."""
     contextual_layers: list[int]
     visual_layers: list[int]
     defs: str
@@ -150,7 +155,7 @@ def inspect_model(
     loaded = load_with_language_model(source, revision, trust_remote_code=trust_remote_code)
     model, checks = loaded.language_model, check_language_model(*loaded).checks
     size = _size(config.get("model_type", "?"), model.decoder, model)
-    return _inspection(model.name, told, size, None, checks, None, _text_cost(model))
+    return _inspection(model, told, size, None, checks, None, _text_cost(model))
 
 
 def token_union(boxes: NDArray[np.float32], width: int, height: int) -> float:
@@ -223,7 +228,7 @@ def _inspect_vlm(vlm: Vlm, told: _Told, image: Image, localize: bool | None, pic
     size = _size(vlm.model.config.model_type, vlm.model, vlm.language_model)
     layout = layout_of(places, image.width, image.height)
     cost = _image_cost(vlm, image, len(places.view))
-    return _inspection(vlm.name, told, size, layout, checks, not_checked, cost)
+    return _inspection(vlm.language_model, told, size, layout, checks, not_checked, cost)
 
 
 def _not_localized(vlm: Vlm, localize: bool | None) -> str | None:
@@ -237,7 +242,7 @@ def _not_localized(vlm: Vlm, localize: bool | None) -> str | None:
 
 
 def _inspection(
-    source: str,
+    language_model: LanguageModel,
     told: _Told,
     size: ModelSize,
     layout: Layout | None,
@@ -245,11 +250,26 @@ def _inspection(
     not_checked: str | None,
     cost: Cost,
 ) -> Inspection:
+    from latentlens_dag.model_checks import failures
+
     contextual, visual = auto_contextual_layers(size.blocks), auto_visual_layers(size.blocks)
-    causal = next(check.passed for check in checks if check.name == "causality")
-    model = _named(source, told.trust_remote_code)
-    defs = _defs(model, contextual, visual, "prefix" if causal else "sentence", of_texts=layout is None)
-    return Inspection(source, told.revision, size, layout, checks, not_checked, cost, contextual, visual, defs)
+    by_prefix = all(check.passed for check in checks if check.name in ("causality", "padding_invariance"))
+    dedup: Dedup = "prefix" if by_prefix else "sentence"
+    defs = _defs(_named(language_model.name, told.trust_remote_code), contextual, visual, dedup, layout is None)
+    return Inspection(
+        source=language_model.name,
+        revision=told.revision,
+        size=size,
+        layout=layout,
+        checks=checks,
+        failed=failures(checks, language_model),
+        not_checked=not_checked,
+        cost=cost,
+        dedup=dedup,
+        contextual_layers=contextual,
+        visual_layers=visual,
+        defs=defs,
+    )
 
 
 def _size(model_type: str, whole: Any, model: LanguageModel) -> ModelSize:

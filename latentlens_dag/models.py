@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from latentlens_dag.arithmetic import bfloat16_pays, default_device
+from latentlens_dag.checkpoints import check_pointers, check_tokenizer, conversion_of_gguf, load_checkpoint
 from latentlens_dag.connector import connector_output
 from latentlens_dag.errors import UserError
 from latentlens_dag.families import WITHOUT_TEMPLATE, TokenMap, check_packages, heed_files, region_map, unmapped
 from latentlens_dag.hub_models import HubModel, LocalModel, cached_config, local_model, weight_bytes
 from latentlens_dag.layers import check_layers
 from latentlens_dag.processors import load_processor
-from latentlens_dag.remote_code import check_code, check_whole, class_of_vlm, is_trusted, loading, may_have_vision
+from latentlens_dag.remote_code import check_code, class_of_vlm, is_trusted, loading, may_have_vision
 from latentlens_dag.states import LanguageModel, blocks_of, captured, final_norm_of, positions_of, stopping
 from latentlens_dag.visual_mask import visual_mask
 
@@ -277,28 +278,28 @@ def load_vlm(
 
     Raises:
         UserError: where it cannot be downloaded, the folder is no VLM that transformers can load, or it needs code of
-            its own that is not allowed.
+            its own that is not allowed, or its checkpoint is refused (`checkpoints`).
     """
     trusted = trust_remote_code or is_trusted(source)
     folder, name = _checked_folder(source, revision, trusted)
     config = read_config(folder) or {}
     if not may_have_vision(config, trusted):
-        raise UserError(f"{name} is no vision-language model: its config.json has no `vision_config`.")
+        raise UserError(
+            f"{name} is no vision-language model: its config.json has no `vision_config`. A language model is loaded "
+            "by `load_language_model` in Python, and named as `language_model` (not `vlm`) in the defs.yaml of a study "
+            "of texts."
+        )
     check_packages(config.get("model_type", ""), name)
     with loading(folder, name, "vision-language model", trusted):
-        model, read = class_of_vlm(config, trusted).from_pretrained(
-            folder,
-            dtype=chosen_dtype(folder, device, dtype),
-            trust_remote_code=trusted,
-            use_safetensors=True,  # pickled weights are not read
-            output_loading_info=True,
+        model = load_checkpoint(
+            class_of_vlm(config, trusted), folder, name, trusted, chosen_dtype(folder, device, dtype)
         )
         processor = load_processor(folder, trusted)
     heed_files(model.config.model_type, processor)
-    if trusted:
-        check_whole(model, read, name)
     model = model.to(device or default_device()).eval()
-    return Vlm(name, model, processor, language_model_of(name, model, processor.tokenizer))
+    language_model = language_model_of(name, model, processor.tokenizer)
+    check_tokenizer(language_model)
+    return Vlm(name, model, processor, language_model)
 
 
 def _checked_folder(source: str | Path | HubModel, revision: str | None, trusted: bool) -> LocalModel:
@@ -344,12 +345,12 @@ def load_with_language_model(
         vlm = load_vlm(source, revision, device, dtype, trusted)
         return Loaded(vlm.model, vlm.language_model)
     with loading(folder, name, "language model", trusted):
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=chosen_dtype(folder, device, dtype), trust_remote_code=trusted, use_safetensors=True
-        )
+        model = load_checkpoint(AutoModelForCausalLM, folder, name, trusted, chosen_dtype(folder, device, dtype))
         tokenizer = load_tokenizer(folder, trusted)
     model = model.to(device or default_device()).eval()
-    return Loaded(model, language_model_of(name, model, tokenizer))
+    language_model = language_model_of(name, model, tokenizer)
+    check_tokenizer(language_model)
+    return Loaded(model, language_model)
 
 
 def load_tokenizer(source: str | Path | HubModel, trust_remote_code: bool = False) -> Any:
@@ -359,6 +360,7 @@ def load_tokenizer(source: str | Path | HubModel, trust_remote_code: bool = Fals
     trusted = trust_remote_code or is_trusted(source)
     folder, name = local_model(source, code=trusted, weights=False)
     check_code(read_config(folder) or {}, folder, name, trusted)
+    check_pointers(folder, name)
     with loading(folder, name, "tokenizer", trusted):
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=trusted)
 
@@ -403,21 +405,25 @@ def read_config(source: str | Path | HubModel) -> dict[str, Any] | None:
     """The config.json of a model, as far as this machine has it; None for what is no folder, nor in the cache.
 
     Raises:
-        UserError: where the folder has none, or it is not JSON.
+        UserError: where the folder has none, or it is not JSON; with the way out where it is another format of models.
     """
     if isinstance(source, HubModel):
         return cached_config(source)
     folder = Path(source)
     if not folder.is_dir():
+        if folder.is_file():
+            raise UserError(f"{folder} is a file, but a model is a folder. {conversion_of_gguf(folder) or ''}".strip())
         if not _HUB_ID.fullmatch(str(source)):
             raise UserError(f"{source} is no model: there is no such folder, and an id of the Hub is USER/NAME.")
         return None
     path = folder / "config.json"
     if not path.is_file():
-        raise UserError(f"{folder} is no model folder: it has no config.json.")
+        more = conversion_of_gguf(folder)
+        raise UserError(f"{folder} is no model folder: it has no config.json.{f' {more}' if more else ''}")
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
+        check_pointers(folder, str(folder))
         raise UserError(f"{path} is not JSON ({error}): the model folder is damaged.") from error
     return found
 

@@ -92,7 +92,8 @@ def class_of_vlm(config: Mapping[str, Any], trusted: bool) -> Any:
     """The auto class that a VLM is loaded with: AutoModelForCausalLM only where its own code offers nothing else.
 
     `AutoModelForCausalLM` has the text half of some families that transformers knows, and so is taken for none of
-    them; a class of the model's own code is believed if it uses all weights (`check_whole`).
+    them; a class of the model's own code is believed if it uses all weights
+    (`checkpoints.check_loaded`).
     """
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
@@ -101,35 +102,6 @@ def class_of_vlm(config: Mapping[str, Any], trusted: bool) -> Any:
     if "AutoModelForImageTextToText" in own or config.get("model_type") in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
         return AutoModelForImageTextToText
     return AutoModelForCausalLM if "AutoModelForCausalLM" in own else AutoModelForImageTextToText
-
-
-def check_whole(model: Any, read: Mapping[str, Any], name: str) -> None:
-    """Refuse a VLM of a class of its own that does not fit the checkpoint, which transformers only warns of.
-
-    Args:
-        model: as loaded.
-        read: what transformers tells of the loading: `missing_keys` and `unexpected_keys`.
-        name: of the model.
-
-    Raises:
-        UserError: where weights are not in the checkpoint, and so random; or, of a class for text, where weights of
-            the checkpoint are left over, for then it may be the text half.
-    """
-    if missing := sorted(read["missing_keys"]):
-        raise UserError(
-            f"{name} cannot be read: {len(missing)} weights of its class {type(model).__name__} are not in its "
-            f"checkpoint, such as {missing[0]}, and would be random. The code and the weights do not belong together."
-        )
-    if (left := sorted(read["unexpected_keys"])) and _is_for_text(model):
-        raise UserError(
-            f"{name} cannot be read: its class {type(model).__name__} leaves {len(left)} weights of its checkpoint "
-            f"unread, such as {left[0]}. It may be the text half of the model: `auto_map` must name the whole one, "
-            "best as AutoModelForImageTextToText."
-        )
-
-
-def _is_for_text(model: Any) -> bool:
-    return getattr(type(model), "_auto_class", None) == "AutoModelForCausalLM"
 
 
 def may_have_vision(config: Mapping[str, Any], trusted: bool) -> bool:

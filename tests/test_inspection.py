@@ -1,13 +1,16 @@
 """Looking at a model: what is told is what the model does, and what cannot be read is refused with the reason."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
@@ -17,7 +20,7 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.families import TokenMap
 from latentlens_dag.inspection import inspect_model, layout_of, token_union
 from latentlens_dag.layers import auto_contextual_layers, auto_visual_layers
-from latentlens_dag.model_checks import CHECKS, TEXT_CHECKS, ModelCheck, noise_image
+from latentlens_dag.model_checks import CHECKS, TEXT_CHECKS, ModelCheck, failures, noise_image
 from latentlens_dag.models import load_language_model, load_vlm
 from latentlens_dag.states import captured
 from latentlens_dag.tables import write_states
@@ -207,6 +210,79 @@ def test_a_model_that_reads_both_ways_gets_an_index_by_sentences(
     failed = ModelCheck("causality", False, 1.0, "")
     monkeypatch.setattr("latentlens_dag.model_checks.causality", lambda model: failed)
     assert "dedup: sentence" in inspect_model(folders / "llava", localize=False).defs
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+@pytest.mark.parametrize("name", ["logits_reproduced", "visual_token_count", "localization"])
+def test_a_failed_check_is_printed_and_ends_with_1(
+    folders: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], name: str
+) -> None:
+    failed = ModelCheck(name, False, 0.5, "meaning")
+    monkeypatch.setattr(f"latentlens_dag.model_checks.{name}", lambda *_, **__: failed)
+    run = _run(folders / "llava", *options)
+    assert run.exit_code == 1
+    assert f"llava fails {name}: " in run.stderr
+    if options:
+        facts = json.loads(run.stdout)
+        assert facts["failed"] == [name] and facts["dedup"] == "prefix"
+        assert [check["passed"] for check in facts["checks"] if check["name"] == name] == [False]
+    else:
+        assert re.search(rf"^{name} +FAIL  0\.5  meaning$", run.stdout, re.MULTILINE)
+
+
+def test_what_was_not_checked_has_not_failed(language_model: Path) -> None:
+    model = load_language_model(language_model, device="cpu")
+    checks = [ModelCheck("localization", False, None, "", why) for why in ("no map", None)]
+    assert failures(checks[:1], model) == [] and failures(checks[1:], model) == ["localization"]
+
+
+def test_a_failed_check_of_a_language_model_ends_with_1(language_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = ModelCheck("logits_reproduced", False, 0.5, "meaning")
+    monkeypatch.setattr("latentlens_dag.model_checks.text_logits_reproduced", lambda *_: failed)
+    assert _run(language_model, "--json").exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("looks", "needed"),
+    [("ahead", {"causality", "padding_invariance"}), ("at the length", {"padding_invariance"})],
+)
+def test_a_text_pass_that_an_index_of_whole_sentences_can_read_is_no_failure(
+    folders: Path, monkeypatch: pytest.MonkeyPatch, looks: str, needed: set[str]
+) -> None:
+    def change(states: torch.Tensor) -> torch.Tensor:
+        return states + (states.mean(dim=1, keepdim=True) if looks == "ahead" else states.shape[1])
+
+    run = _run_with(change, folders / "llava", monkeypatch)
+    assert run.exit_code == 0, run.output
+    for name in needed:
+        assert re.search(rf"^{name} +needs `dedup: sentence`", run.stdout, re.MULTILINE)
+    assert "  dedup: sentence\n" in run.stdout
+
+
+def test_a_text_pass_that_looks_at_other_sentences_fails(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = _run_with(lambda s: s + s.mean(dim=0, keepdim=True), folders / "llava", monkeypatch)
+    assert run.exit_code == 1
+    assert re.search(r"^padding_invariance +FAIL", run.stdout, re.MULTILINE)
+
+
+def _run_with(change: Callable[[torch.Tensor], torch.Tensor], folder: Path, monkeypatch: pytest.MonkeyPatch) -> Result:
+    """Inspect a model whose first block gives other states."""
+    from latentlens_dag import models
+
+    def load(*arguments: object, **options: object) -> models.Vlm:
+        vlm = load_vlm(*arguments, **options)
+        vlm.language_model.decoder.layers[0].register_forward_hook(lambda *a: change(a[2]))
+        return vlm
+
+    monkeypatch.setattr(models, "load_vlm", load)
+    return _run(folder, "--no-localize")
+
+
+def test_a_paligemma_is_inspected_with_an_index_of_whole_sentences(tmp_path: Path) -> None:
+    found = inspect_model(tiny_vlm("paligemma", tmp_path), localize=False)
+    assert {check.name for check in found.checks if not check.passed} == {"causality", "padding_invariance"}
+    assert (found.failed, found.dedup) == ([], "sentence")
+    assert "  dedup: sentence\n" in found.defs
 
 
 def test_json_and_text_tell_the_same(folders: Path) -> None:

@@ -56,8 +56,8 @@ FAULTS = {
         _set("processor_config.json", patch_size=8),
         r"and its processor do not belong together: .*tokens: \d+, features: \d+.*processor_config\.json",
     ),
-    "only pickled weights": (_pickle, r"cannot be loaded as a vision-language model: .*model\.safetensors"),
-    "no weights": (_without("*.safetensors"), r"cannot be loaded as a vision-language model: .*safetensors"),
+    "only pickled weights": (_pickle, r"Its weights are pickles \(pytorch_model\.bin\), .*convert them once"),
+    "no weights": (_without("*.safetensors"), r"has no model\.safetensors and no .*Finish the download"),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,7 +68,8 @@ def inspect_model(
 ) -> None:
     """Say whether a model can be read, how it sees an image, and what a study of it will cost.
 
-    PATH_OR_ID is a model's folder, or a Hub id. No code that comes with it is run, unless you say so.
+    PATH_OR_ID is a model's folder, or a Hub id. No code that comes with it is run, unless you say so. The exit code is
+    1 where one of its self-checks fails.
     """
     from latentlens_dag import inspection
     from latentlens_dag.images import open_image
@@ -78,6 +80,15 @@ def inspect_model(
         raise UserError(f"`--picture {picture}` cannot be written: there is no such folder.")
     found = inspection.inspect_model(source, image, revision, localize, picture, trust_remote_code)
     print_facts(found.facts(), as_json, lambda: _inspection_lines(found, picture))
+    if found.failed:
+        click.echo(f"{found.source} fails {', '.join(found.failed)}: {_FAILED}", err=True)
+        sys.exit(1)
+
+
+_FAILED = (
+    "it is read wrongly, or breaks what the lenses rely on, so what a study of it says would be wrong. Are its "
+    "config.json and its weights the ones that were published together?"
+)
 
 
 @click.command("model-of", hidden=True)
@@ -98,7 +109,7 @@ def _inspection_lines(found: Inspection, picture: Path | None) -> str:
         ("language model", f"{size.blocks} blocks, width {size.width:,}, vocabulary {size.vocabulary:,}"),
         ("", f"{size.parameters:,} parameters, {bytes_text(size.bytes_in_memory)} as {size.dtype} on {size.device}"),
         *_layout_rows(found),
-        *((check.name, f"{_verdict(check)}  {check.figure:.2g}  {check.meaning}") for check in found.checks),
+        *((check.name, f"{_verdict(check, found)}  {check.figure:.2g}  {check.meaning}") for check in found.checks),
         *([] if found.not_checked is None else [("localization", f"not run: {found.not_checked}")]),
         ("text", f"{cost.text_batch_s:.2g} s a batch, {cost.text_tokens_per_s:,.0f} tokens a second"),
         *_cost_rows(found),
@@ -137,8 +148,8 @@ def _cost_rows(found: Inspection) -> list[tuple[str, str]]:
     ]
 
 
-def _verdict(check: ModelCheck) -> str:
-    return "pass" if check.passed else "FAIL"
+def _verdict(check: ModelCheck, found: Inspection) -> str:
+    return "pass" if check.passed else "FAIL" if check.name in found.failed else "needs `dedup: sentence`"
 
 
 def _without_progress_bars() -> None:
