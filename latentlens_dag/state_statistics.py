@@ -10,7 +10,7 @@ thousand rows at a time, from all layers in step.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -81,18 +81,26 @@ def sink_tokens(study: str, visual: Mapping[int, Sequence[Path]]) -> pa.Table:
 
 
 def _layer_sinks(study: str, layer: int, files: Sequence[Path]) -> pa.Table:
-    import pyarrow.compute as pc
-
-    limit = np.float32(sink_norm(np.concatenate([np.empty(0, np.float32), *map(_norms, files)])))
+    norms = np.concatenate([np.empty(0, np.float32), *map(_norms, files)])
+    limit = np.float32(sink_norm(norms, lambda least: _states_above(files, least)))
+    if np.isinf(limit):
+        return SINKS.empty_table()
     columns = ["image_id", "token_index", "norm"]
-    above = pc.field("norm") > pa.scalar(limit, pa.float32())
-    parts = [open_table(file).to_table(columns=columns).filter(above) for file in files]
+    parts = [open_table(file).to_table(columns=columns, filter=f"norm > {float(limit)!r}") for file in files]
     rows = pa.concat_tables(parts, promote_options="permissive")  # a batch without images has ids of no type
     same = {"study": study, "visual_layer": layer, "sink_norm": limit}
     values = {name: pa.repeat(pa.scalar(value), len(rows)) for name, value in same.items()}
-    return pa.table(
-        [values.get(name, rows[name] if name in columns else None) for name in SINKS.names], SINKS.names
-    ).cast(SINKS)
+    found = [values[name] if name in values else rows[name] for name in SINKS.names]
+    return pa.table(found, SINKS.names).cast(SINKS)
+
+
+def _states_above(files: Sequence[Path], norm: float) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Norms and states whose norm is above a limit, some thousands at a time."""
+    for file in files:
+        scanner = open_table(file).scanner(["state", "norm"], filter=f"norm > {norm!r}", batch_size=_ROWS)
+        for batch in scanner.to_batches():
+            if len(batch):
+                yield batch["norm"].to_numpy(), matrix_of(batch["state"])
 
 
 @dataclass

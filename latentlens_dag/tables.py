@@ -171,21 +171,36 @@ def commit_fragments(
             "changed during a build? Build the index again."
         )
     _forget_unreadable(table)
-    norms = _fragment_norms([file for record in records for file in fragment_files(table, record)])
-    limit = sink_norm(norms)
-    found = int((norms > limit).sum()) if sinks == "exclude" else 0
+    files = [file for record in records for file in fragment_files(table, record)]
+    norms = np.concatenate([_fragment_norms(file) for file in files])
+    limit = sink_norm(norms, lambda least: _rows_above(files, least)) if sinks == "exclude" else np.inf
+    found = int((norms > limit).sum())
     schema = layer_schema(facts[0]["width"], encoders.pop(), limit if found else None)
     lance.LanceDataset.commit(str(table), lance.LanceOperation.Overwrite(schema, fragments), commit_message=provenance)
     content = combined(fact["content"] for fact in facts)
     return Fragments(rows, facts[0]["width"], combined([content, limit]) if found else content, found)
 
 
-def _fragment_norms(files: list[Path]) -> NDArray[np.float32]:
-    """The norms in fragments' files, committed or not."""
+def _fragment_norms(file: Path) -> NDArray[np.float32]:
+    """The norms in a fragment's file, committed or not."""
     from lance.file import LanceFileReader
 
-    found = [LanceFileReader(str(file), columns=["norm"]).read_all().to_table()["norm"].to_numpy() for file in files]
-    return np.concatenate([np.empty(0, np.float32), *found])
+    norms: NDArray[np.float32] = LanceFileReader(str(file), columns=["norm"]).read_all().to_table()["norm"].to_numpy()
+    return norms
+
+
+def _rows_above(files: list[Path], norm: float) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float16]]]:
+    """Norms and vectors of the rows of fragments' files whose norm is above a limit, some thousands at a time."""
+    from lance.file import LanceFileReader
+
+    for file in files:
+        norms = _fragment_norms(file)
+        rows = np.flatnonzero(norms > np.float32(norm))
+        reader = LanceFileReader(str(file), columns=["vector"])
+        for start in range(0, len(rows), _READ_ROWS):
+            some = rows[start : start + _READ_ROWS]
+            found = reader.take_rows(some.tolist()).to_table().combine_chunks()
+            yield norms[some], matrix_of(found["vector"].combine_chunks())
 
 
 def is_readable(table: Path) -> bool:

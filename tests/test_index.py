@@ -195,7 +195,9 @@ def test_a_sentence_beyond_the_models_positions_is_read_up_to_there_and_named(ll
 def test_sinks_are_counted_and_may_be_included(llava: Vlm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from latentlens_dag import tables
 
-    monkeypatch.setattr(tables, "sink_norm", lambda norms: float(np.sort(norms)[-4]))  # the three longest rows
+    monkeypatch.setattr(
+        tables, "sink_norm", lambda norms, rows_above: float(np.sort(norms)[-4])
+    )  # the three longest rows
     found = _build(llava, tmp_path / "without")
     assert found.sink_counts == {0: 3, 1: 3, 2: 3}
     every = _rows(found, [1])

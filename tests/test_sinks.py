@@ -15,7 +15,7 @@ from latentlens_dag.index_folder import all_blocks
 from latentlens_dag.schema import JUDGEMENTS, OCCURRENCES, SINKS
 from latentlens_dag.scores import interpretability
 from latentlens_dag.search import cosine_top_k
-from latentlens_dag.sinks import sink_norm
+from latentlens_dag.sinks import outlier_norm, sink_norm
 from latentlens_dag.state_statistics import sink_tokens
 from latentlens_dag.tables import (
     OwnRows,
@@ -31,20 +31,30 @@ from latentlens_dag.tables import (
 SINKS_EVERY = 50
 
 
+def _sinks(norms: np.ndarray, unit: np.ndarray, parts: int = 1) -> float:
+    """The limit of states of these norms and directions, whose rows come in parts."""
+
+    def rows_above(limit: float) -> list[tuple[np.ndarray, np.ndarray]]:
+        rows = np.flatnonzero(norms > np.float32(limit))
+        return [(norms[some], unit[some] * norms[some, None]) for some in np.array_split(rows, parts)]
+
+    return sink_norm(norms, rows_above)
+
+
 @given(st.lists(st.floats(0.5, 2.0, width=32), min_size=5, max_size=200), st.floats(7, 1e6, width=32))
-def test_a_norm_far_above_all_others_is_a_sink_and_norms_within_three_times_the_median_are_none(
+def test_an_outlier_is_beyond_three_medians_and_ten_deviations_and_a_norm_far_above_all_others_is_one(
     norms: list[float], far: float
 ) -> None:
     usual = np.array(norms, np.float32)
-    limit = sink_norm(usual)
-    assert (usual > limit).sum() == (usual > max(3 * np.median(usual), limit)).sum()
-    assert not (usual[usual <= 3 * np.median(usual)] > limit).any()
+    median = np.median(usual)
+    slow = max(3 * median, median + 10 * np.median(abs(usual - median)))
+    assert outlier_norm(usual) == pytest.approx(slow, rel=1e-6)
     with_sink = np.append(np.repeat(usual, 20), np.float32(20 * far))
-    assert with_sink[-1] > sink_norm(with_sink)
+    assert with_sink[-1] > outlier_norm(with_sink)
 
 
 @pytest.mark.parametrize(
-    ("norms", "sinks"),
+    ("norms", "outliers"),
     [
         ([], 0),
         ([5.0], 0),
@@ -54,9 +64,28 @@ def test_a_norm_far_above_all_others_is_a_sink_and_norms_within_three_times_the_
         ([*range(1, 100), 299], 0),
     ],
 )
-def test_a_sink_is_ten_deviations_and_three_medians_off(norms: list[float], sinks: int) -> None:
+def test_an_outlier_is_ten_deviations_and_three_medians_off(norms: list[float], outliers: int) -> None:
     found = np.array(norms, np.float32)
-    assert (found > sink_norm(found)).sum() == sinks
+    assert (found > outlier_norm(found)).sum() == outliers
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+@pytest.mark.parametrize("width", [8, 64])
+def test_long_states_are_sinks_only_where_they_share_a_direction(width: int, parts: int) -> None:
+    random = np.random.default_rng(width)
+    unit = random.standard_normal((1000, width))
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    norms = random.uniform(9, 11, 1000).astype(np.float32)
+    loud, sinks = np.arange(0, 40), np.arange(40, 60)
+    norms[loud] = 45  # long, and each of its own meaning
+    assert _sinks(norms, unit, parts) == np.inf
+    norms[sinks] = 5000
+    unit[sinks] = unit[0] + random.standard_normal((20, width)) / 100
+    limit = _sinks(norms, unit, parts)
+    assert np.flatnonzero(norms > limit).tolist() == sinks.tolist()
+    norms[loud] = 10
+    limit = _sinks(norms, unit, parts)
+    assert limit == outlier_norm(norms) and np.flatnonzero(norms > limit).tolist() == sinks.tolist()
 
 
 def _table(folder: Path, rows: int, sinks: str = "exclude", shards: int = 2, width: int = 8) -> Path:
@@ -148,7 +177,7 @@ def test_the_sinks_of_a_study_are_found_over_all_its_batches(tmp_path: Path) -> 
     files = []
     for batch in range(2):
         states = random.standard_normal((40, 6)).astype(np.float32)
-        states[3 * batch] *= 1000
+        states[3 * batch] = 1000 * np.arange(1, 7) + states[3 * batch]
         files.append(tmp_path / f"batch_{batch:02d}.lance")
         write_states(files[-1], [f"image{batch}"] * 40, np.arange(40, dtype=np.int32), states)
     files.append(tmp_path / "batch_02.lance")  # a batch without images
