@@ -21,9 +21,10 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.families import WITHOUT_TEMPLATE, TokenMap, check_packages, heed_files, region_map, unmapped
 from latentlens_dag.hub_models import HubModel, LocalModel, cached_config, local_model, weight_bytes
 from latentlens_dag.layers import check_layers
+from latentlens_dag.logit_rule import logit_rule
 from latentlens_dag.processors import load_processor
 from latentlens_dag.remote_code import check_code, check_whole, class_of_vlm, is_trusted, loading, may_have_vision
-from latentlens_dag.states import LanguageModel, blocks_of, captured, final_norm_of, stopping
+from latentlens_dag.states import LanguageModel, blocks_of, captured, decoder_of, final_norm_of, stopping
 from latentlens_dag.visual_mask import visual_mask
 
 if TYPE_CHECKING:
@@ -370,14 +371,16 @@ def language_model_of(name: str, model: Any, tokenizer: Any) -> LanguageModel:
         UserError: where it is no language model, or calls its blocks or final norm what we do not know.
     """
     try:
-        decoder = model.get_decoder()
+        decoder = decoder_of(model)
         blocks_of(decoder), final_norm_of(decoder)
+        rule = logit_rule(model)
         return LanguageModel(
             name=name,
             decoder=decoder,
             embedding=model.get_input_embeddings().weight,
             unembedding=model.get_output_embeddings(),
-            softcap=getattr(model.config.get_text_config(decoder=True), "final_logit_softcapping", None),
+            logit_scale=rule.scale,
+            softcap=rule.softcap,
             tokenizer=tokenizer,
         )
     except AttributeError as error:
