@@ -22,7 +22,7 @@ from latentlens_dag.families import WITHOUT_TEMPLATE, TokenMap, check_packages, 
 from latentlens_dag.hub_models import HubModel, LocalModel, cached_config, local_model, weight_bytes
 from latentlens_dag.layers import check_layers
 from latentlens_dag.logit_rule import logit_rule
-from latentlens_dag.processors import load_processor
+from latentlens_dag.processors import can_pad, load_processor
 from latentlens_dag.remote_code import check_code, check_whole, class_of_vlm, is_trusted, loading, may_have_vision
 from latentlens_dag.states import LanguageModel, blocks_of, captured, decoder_of, final_norm_of, stopping
 from latentlens_dag.visual_mask import visual_mask
@@ -131,18 +131,34 @@ class Vlm:
             ) from error
 
     def inputs(self, images: Sequence[Image], prompt: str | None = None) -> Any:
-        """The model's inputs for some images, one sequence each, on its device."""
+        """The model's inputs for some images, one sequence each, on its device.
+
+        Raises:
+            UserError: where sequences of several lengths are to be padded and no token can pad them.
+        """
         text = self.prompt_text(prompt)
-        bos = self.processor.tokenizer.bos_token
-        found = self.processor(
-            images=[[image] for image in images],  # one list per text, for some processors count them
-            text=[text] * len(images),
-            add_special_tokens=not (bos and text.startswith(bos)),  # the template may have written it already
-            padding=True,
-            return_tensors="pt",
-        )
+        bos, pads = self.processor.tokenizer.bos_token, can_pad(self.processor.tokenizer)
+        try:
+            found = self.processor(
+                images=[[image] for image in images],  # one list per text, for some processors count them
+                text=[text] * len(images),
+                add_special_tokens=not (bos and text.startswith(bos)),  # the template may have written it already
+                padding=pads,
+                return_tensors="pt",
+            )
+        except ValueError as error:
+            if pads or len(images) == 1:
+                raise
+            raise self._cannot_pad(len(images)) from error
         found.pop("labels", None)  # PaliGemma's processor makes them, for training
         return found.to(self.model.device)
+
+    def _cannot_pad(self, images: int) -> UserError:
+        return UserError(
+            f"{self.name} cannot read {images} images together whose prompts are of different lengths: its tokenizer "
+            "has no padding token, nor another special token that could stand for it. Add a `pad_token` to "
+            "tokenizer_config.json in its folder."
+        )
 
     def visual_states(
         self, images: Sequence[Image], layers: Sequence[int], prompt: str | None = None, connector: bool = False
