@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _MULTIPLIERS = ("logit_scale", "lm_head_multiplier", "output_multiplier")
 _DIVISORS = ("logits_scaling", "logits_mup_width_multiplier")
 _MULTIPLIED_BY_DIVISORS = ("hyperclovax",)  # families whose logits are multiplied by what others divide by
-_SOFTCAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
+_SOFTCAPS = ("final_logit_softcapping", "logits_soft_cap")
 
 
 class LogitRule(NamedTuple):
@@ -41,8 +41,8 @@ def logit_rule(model: Any) -> LogitRule:
         return [float(number) for number in found if isinstance(number, int | float) and number]
 
     divisor = math.prod(numbers(_DIVISORS))
-    if "dim_model_base" in named:  # MiniCPM, whose config states the divisor as two widths
-        divisor *= config.hidden_size / config.dim_model_base
+    for width in numbers(("dim_model_base",)):  # MiniCPM, whose config states the divisor as two widths
+        divisor *= config.hidden_size / width
     if config.model_type in _MULTIPLIED_BY_DIVISORS:
         divisor = 1 / divisor
     return LogitRule(math.prod(numbers(_MULTIPLIERS)) / divisor, next(iter(numbers(_SOFTCAPS)), None))

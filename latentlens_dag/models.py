@@ -399,7 +399,7 @@ def language_model_of(name: str, model: Any, tokenizer: Any) -> LanguageModel:
             softcap=rule.softcap,
             tokenizer=tokenizer,
         )
-    except AttributeError as error:
+    except (AttributeError, NotImplementedError) as error:  # the latter where transformers does not find the embedding
         raise UserError(
             f"{name}, a {type(model).__name__}, cannot be read: a transformers causal language model or "
             f"vision-language model is needed, with a stack of blocks and a norm after it ({error})."

@@ -99,7 +99,7 @@ def _is_plain(module: nn.Module) -> TypeGuard[nn.Linear]:
 _BLOCKS = ("layers", "h", "blocks")
 _FINAL_NORMS = (
     *("norm", "final_layernorm", "final_layer_norm", "ln_f", "norm_f", "final_norm"),
-    *("embedding_norm", "layer_norm", "layernorm", "ln_out"),  # LFM2, XGLM, CTRL, RWKV
+    *("embedding_norm", "layer_norm", "layernorm"),  # LFM2, XGLM, CTRL
 )
 
 
@@ -109,9 +109,8 @@ def decoder_of(model: Any) -> nn.Module:
     The text half of a Llama 4 gives itself for its decoder, that of a BLIP-2 a whole language model.
     """
     found: nn.Module = model.get_decoder()
-    inside = getattr(found, "get_decoder", lambda: found)(), getattr(found, "model", None)
-    parts = (part for part in (found, *inside) if any(hasattr(part, name) for name in _BLOCKS))
-    return next(parts, found)
+    inside: list[nn.Module] = [found, getattr(found, "get_decoder", lambda: found)(), getattr(found, "model", found)]
+    return next((part for part in inside if any(hasattr(part, name) for name in _BLOCKS)), found)
 
 
 def blocks_of(decoder: nn.Module) -> nn.ModuleList:

@@ -40,8 +40,18 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "Cohere2": {**_GROUPED, "logit_scale": 0.0625, "sliding_window": 4},
     "Olmo2": _GROUPED,
     "Lfm2": {**_GROUPED, "layer_types": ["conv", "full_attention", "conv"]},
+    "Llama4Text": {**_GROUPED, "head_dim": 8, "num_local_experts": 2, "intermediate_size_mlp": 64},
+    "XGLM": {"d_model": 32, "num_layers": 3, "attention_heads": 4, "ffn_dim": 64},
+    "CTRL": {**_GPT, "dff": 64},
+    "RecurrentGemma": {**_COMMON, "intermediate_size": 64, "lru_width": 32, "logits_soft_cap": 30.0},
 }
-_HEADS = {"GPT2": "GPT2LMHeadModel", "Gemma3Text": "Gemma3ForCausalLM"}
+_HEADS = {
+    "GPT2": "GPT2LMHeadModel",
+    "Gemma3Text": "Gemma3ForCausalLM",
+    "InklingText": "InklingForCausalLM",
+    "Llama4Text": "Llama4ForCausalLM",
+    "CTRL": "CTRLLMHeadModel",
+}
 
 
 def tiny_language_model(family: str, seed: int = 0) -> Any:

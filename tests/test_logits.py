@@ -27,6 +27,8 @@ from latentlens_dag.testing import SENTENCES, tiny_tokenizer
 from tests.test_language_families import FAMILIES, tiny_language_model, with_large_weights
 
 _GROUPED = FAMILIES["Olmo2"]
+_TOKENS = {"vocab_size": 400, "bos_token_id": 1, "eos_token_id": 2}
+_MAMBA = {"mamba_d_ssm": 64, "mamba_n_heads": 8, "mamba_d_head": 8, "mamba_n_groups": 1, "mamba_d_state": 16}
 _RULES: dict[str, tuple[dict[str, Any], float, float | None]] = {
     "Granite": ({"logits_scaling": 8.0}, 1 / 8, None),
     "GraniteMoe": ({"logits_scaling": 16.0, "num_local_experts": 2, "num_experts_per_tok": 1}, 1 / 16, None),
@@ -35,6 +37,15 @@ _RULES: dict[str, tuple[dict[str, Any], float, float | None]] = {
     "HyperCLOVAX": ({"logits_scaling": 8.0, "head_dim": 8}, 8.0, None),  # multiplies by what Granite divides by
     "Gemma2": ({"final_logit_softcapping": 30.0, "head_dim": 8}, 1.0, 30.0),
     "Gemma3Text": ({"final_logit_softcapping": 30.0, "head_dim": 8}, 1.0, 30.0),
+    "FalconH1": ({"lm_head_multiplier": 0.5, **_MAMBA}, 0.5, None),
+    "InklingText": ({"logits_mup_width_multiplier": 4.0, "head_dim": 8}, 1 / 4, None),
+    "RecurrentGemma": ({"logits_soft_cap": 2.0, "lru_width": 32}, 1.0, 2.0),
+    "MiniCPM3": (
+        {"dim_model_base": 8, "q_lora_rank": 16, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8}
+        | {"v_head_dim": 8, "num_key_value_heads": 4},
+        1 / 4,
+        None,
+    ),
     "Llama": ({}, 1.0, None),
 }
 
@@ -114,6 +125,24 @@ def test_a_scale_counts_only_where_the_class_that_makes_the_logits_applies_it(
     assert text_logits_reproduced(outer, taken).passed
 
 
+class _OwnCode(transformers.LlamaForCausalLM):
+    """As MiniCPM's own code: states are divided by the ratio of two widths on their way to the unembedding."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        found = super().forward(*args, **kwargs)
+        found.logits = found.logits / (self.config.hidden_size / self.config.dim_model_base)
+        return found
+
+
+def test_a_divisor_that_a_config_states_as_two_widths_is_known() -> None:
+    config = tiny_language_model("Llama").config
+    config.dim_model_base = 8
+    model = with_large_weights(_OwnCode(config).eval())
+    taken = language_model_of("own", model, tiny_tokenizer())
+    assert taken.logit_scale == 1 / 4
+    assert text_logits_reproduced(model, taken).passed
+
+
 class _Wrapper(nn.Module):
     """A model that leaves the logits to another one, which is inside it, as BLIP-2 does."""
 
@@ -139,11 +168,17 @@ def test_a_model_that_wraps_a_language_model_has_its_scale_and_its_blocks(monkey
 
 
 def test_a_scale_comes_before_the_soft_cap() -> None:
-    taken = language_model_of("llama", with_large_weights(tiny_language_model("Llama")), tiny_tokenizer())
-    states = torch.randn(20, 32)
+    """As in a Muse Glimmer, a VLM that applies both itself."""
+    text = {**_GROUPED, "head_dim": 8, **_TOKENS, "output_multiplier": 0.5, "final_logit_softcapping": 1.0}
+    vision = {"hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4}
+    config = transformers.MuseGlimmerConfig(text_config=text, vision_config=vision, out_hidden_size=24)
+    model = with_large_weights(transformers.MuseGlimmerForConditionalGeneration(config).eval())
+    taken = language_model_of("muse", model, tiny_tokenizer())
+    assert (taken.logit_scale, taken.softcap) == (0.5, 1.0)
+    states, own = _last_states_and_logits(model, taken)
     with torch.inference_mode():
-        expected = 2 * torch.tanh(taken.logits(states) * 0.25 / 2)
-        assert _difference(expected, replace(taken, logit_scale=0.25, softcap=2.0).logits(states)) < 1e-6
+        assert _difference(own, taken.logits(states)) < 1e-5
+        assert _difference(own, 0.5 * replace(taken, logit_scale=1.0).logits(states)) > 0.05  # the test can tell
 
 
 class _Cut(transformers.LlamaForCausalLM):
