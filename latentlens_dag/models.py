@@ -395,9 +395,9 @@ def language_model_of(name: str, model: Any, tokenizer: Any) -> LanguageModel:
             decoder=decoder,
             embedding=model.get_input_embeddings().weight,
             unembedding=model.get_output_embeddings(),
-            logit_scale=rule.scale,
             softcap=rule.softcap,
             tokenizer=tokenizer,
+            logit_scale=rule.scale,
         )
     except (AttributeError, NotImplementedError) as error:  # the latter where transformers does not find the embedding
         raise UserError(

@@ -31,11 +31,11 @@ class LanguageModel:
     """[V, d]: the rows of the input embedding."""
     unembedding: nn.Module
     """Maps [.., d] to logits [.., V]."""
-    logit_scale: float
-    """What the unembedding's products are multiplied by; 1 in most families."""
     softcap: float | None
     """The model's final soft-cap of logits, where it has one, after the scale."""
     tokenizer: PreTrainedTokenizerBase
+    logit_scale: float = 1.0
+    """What the unembedding's products are multiplied by."""
 
     def __repr__(self) -> str:
         """One line: a module's own representation has a line per part."""
