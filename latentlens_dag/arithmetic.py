@@ -9,7 +9,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from functools import cache
+from itertools import chain
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+_BYTES_AT_ONCE = 64 << 20  # of a matrix's rows in float32
 
 
 @cache
@@ -45,6 +53,27 @@ def full_precision() -> Iterator[None]:
     finally:
         torch.set_float32_matmul_precision(precision)
         matmul.allow_bf16_reduced_precision_reduction = reduced
+
+
+def float32_rows(matrix: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Which rows of a matrix [V, d], and these rows in float32, some at a time, so that no second copy of it is needed.
+
+    A matrix that is float32 already comes whole: a product with part of it may differ in its last bits.
+    """
+    import torch
+
+    at_once = len(matrix) if matrix.dtype == torch.float32 else _BYTES_AT_ONCE // (4 * matrix.shape[1])
+    for start in range(0, len(matrix), max(at_once, 1)):
+        part = slice(start, start + max(at_once, 1))
+        yield part, matrix[part].float()
+
+
+def in_float32(module: nn.Module) -> nn.Module:
+    """The module itself where all its weights are float32; else a copy of it in float32."""
+    import torch
+
+    weights = (weight for weight in chain(module.parameters(), module.buffers()) if weight.is_floating_point())
+    return module if all(weight.dtype == torch.float32 for weight in weights) else deepcopy(module).float()
 
 
 def _timed(work: Callable[[], object]) -> float:

@@ -1,15 +1,16 @@
 """The three lenses: what a visual token's state says, by three kinds of candidates.
 
-| lens          | candidates                    | score                                            |
-|---------------|-------------------------------|--------------------------------------------------|
-| EmbeddingLens | vocabulary                    | cosine to the rows of the input embedding        |
-| LogitLens     | vocabulary                    | logit: unembedding of the final norm, soft-capped |
-| LatentLens    | (token in a sentence, layer)  | cosine to its state in a text-only pass          |
+| lens          | candidates                    | score                                                        |
+|---------------|-------------------------------|--------------------------------------------------------------|
+| EmbeddingLens | vocabulary                    | cosine to the rows of the input embedding                    |
+| LogitLens     | vocabulary                    | logit: unembedding of the final norm, scaled and soft-capped |
+| LatentLens    | (token in a sentence, layer)  | cosine to its state in a text-only pass                      |
 
 (arXiv 2602.00462, section 3.1.) Each gives the k best, best first; equals go to the lower token id, or
 to the lower (contextual layer, key). What a newcomer gets wrong: cosines and logits are not comparable,
 and LatentLens may answer from any contextual layer, whatever the visual layer is.
 And many models have more rows of vocabulary than their tokenizer has tokens: what no token has is never an answer.
+Scores are computed in float32, whatever the checkpoint's dtype: in bfloat16, many tokens would share one logit.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from latentlens_dag.arithmetic import float32_rows, full_precision
 from latentlens_dag.best import LabelsOf, Neighbors
 from latentlens_dag.identity import to_numbers
 from latentlens_dag.occurrences import token_texts
@@ -59,17 +61,21 @@ def embedding_lens(
 
     A row of the embedding without a direction (all zero, as padding rows may be) is never an answer.
     """
+    return _vocabulary_top_k(model, states, k, lambda part: _cosines(part, model.embedding.detach()), labels)
+
+
+def _cosines(states: Tensor, embedding: Tensor) -> Tensor:
+    """The cosines of states [N, d] to the rows of an embedding [V, d], in float32; minus infinity to a row of zeros."""
     import torch
 
-    rows = model.embedding.detach().float()
-    norms = rows.norm(dim=1, keepdim=True)
-    unit = rows / norms  # NaN where the norm is 0; masked below
-
-    def cosine(part: Tensor) -> Tensor:
-        found = torch.nn.functional.normalize(part.float(), dim=1) @ unit.T
-        return found.masked_fill(norms[:, 0] == 0, -torch.inf)
-
-    return _vocabulary_top_k(model, states, k, cosine, labels)
+    unit = torch.nn.functional.normalize(states, dim=1)
+    found = states.new_empty(len(states), len(embedding))
+    with full_precision():
+        for part, rows in float32_rows(embedding):
+            norms = rows.norm(dim=1, keepdim=True)
+            products = unit @ (rows / norms).T  # NaN where the norm is 0
+            found[:, part] = products.masked_fill(norms[:, 0] == 0, -torch.inf)
+    return found
 
 
 def top_k_lowest_index_first(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -235,7 +241,7 @@ def _vocabulary_top_k(
         return top_k_of_distinct_labels(scores, k, torch.from_numpy(labels).to(scores.device))
 
     with torch.inference_mode():
-        found = [best(score(part).float()) for part in _parts(model, states)]
+        found = [best(score(part)) for part in _parts(model, states)]
     ids = [i.cpu().numpy().astype(np.int32) for _, i in found]
     scores = [s.cpu().numpy() for s, _ in found]
     nothing = np.empty((0, min(k, len(model.embedding))))
@@ -258,7 +264,7 @@ def _parts(model: LanguageModel, states: NDArray[np.float32]) -> Iterator[Tensor
 
     for start in range(0, len(states), _QUERIES_PER_PASS):
         part = torch.from_numpy(states[start : start + _QUERIES_PER_PASS].copy())
-        yield part.to(model.embedding.device, model.embedding.dtype)
+        yield part.to(model.embedding.device, torch.float32)
 
 
 def _common_columns(study: str, lens: str, layer: int, at: States, k: int) -> dict[str, object]:

@@ -22,9 +22,18 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.families import WITHOUT_TEMPLATE, TokenMap, check_packages, heed_files, region_map, unmapped
 from latentlens_dag.hub_models import HubModel, LocalModel, cached_config, local_model, weight_bytes
 from latentlens_dag.layers import check_layers
-from latentlens_dag.processors import load_processor
+from latentlens_dag.logit_rule import logit_rule
+from latentlens_dag.processors import can_pad, load_processor
 from latentlens_dag.remote_code import check_code, class_of_vlm, is_trusted, loading, may_have_vision
-from latentlens_dag.states import LanguageModel, blocks_of, captured, final_norm_of, positions_of, stopping
+from latentlens_dag.states import (
+    LanguageModel,
+    blocks_of,
+    captured,
+    decoder_of,
+    final_norm_of,
+    positions_of,
+    stopping,
+)
 from latentlens_dag.visual_mask import visual_mask
 
 if TYPE_CHECKING:
@@ -131,18 +140,34 @@ class Vlm:
             ) from error
 
     def inputs(self, images: Sequence[Image], prompt: str | None = None) -> Any:
-        """The model's inputs for some images, one sequence each, on its device."""
+        """The model's inputs for some images, one sequence each, on its device.
+
+        Raises:
+            UserError: where sequences of several lengths are to be padded and no token can pad them.
+        """
         text = self.prompt_text(prompt)
-        bos = self.processor.tokenizer.bos_token
-        found = self.processor(
-            images=[[image] for image in images],  # one list per text, for some processors count them
-            text=[text] * len(images),
-            add_special_tokens=not (bos and text.startswith(bos)),  # the template may have written it already
-            padding=True,
-            return_tensors="pt",
-        )
+        bos, pads = self.processor.tokenizer.bos_token, can_pad(self.processor.tokenizer)
+        try:
+            found = self.processor(
+                images=[[image] for image in images],  # one list per text, for some processors count them
+                text=[text] * len(images),
+                add_special_tokens=not (bos and text.startswith(bos)),  # the template may have written it already
+                padding=pads,
+                return_tensors="pt",
+            )
+        except ValueError as error:
+            if pads or len(images) == 1:
+                raise
+            raise self._cannot_pad(len(images)) from error
         found.pop("labels", None)  # PaliGemma's processor makes them, for training
         return found.to(self.model.device)
+
+    def _cannot_pad(self, images: int) -> UserError:
+        return UserError(
+            f"{self.name} cannot read {images} images together whose prompts are of different lengths: its tokenizer "
+            "has no padding token, nor another special token that could stand for it. Add a `pad_token` to "
+            "tokenizer_config.json in its folder."
+        )
 
     def visual_states(
         self, images: Sequence[Image], layers: Sequence[int], prompt: str | None = None, connector: bool = False
@@ -384,17 +409,19 @@ def language_model_of(name: str, model: Any, tokenizer: Any) -> LanguageModel:
         UserError: where it is no language model, or calls its blocks or final norm what we do not know.
     """
     try:
-        decoder = model.get_decoder()
+        decoder = decoder_of(model)
         blocks_of(decoder), final_norm_of(decoder)
+        rule = logit_rule(model)
         return LanguageModel(
             name=name,
             decoder=decoder,
             embedding=model.get_input_embeddings().weight,
             unembedding=model.get_output_embeddings(),
-            softcap=getattr(model.config.get_text_config(decoder=True), "final_logit_softcapping", None),
+            softcap=rule.softcap,
             tokenizer=tokenizer,
+            logit_scale=rule.scale,
         )
-    except AttributeError as error:
+    except (AttributeError, NotImplementedError) as error:  # the latter where transformers does not find the embedding
         raise UserError(
             f"{name}, a {type(model).__name__}, cannot be read: a transformers causal language model or "
             f"vision-language model is needed, with a stack of blocks and a norm after it ({error})."

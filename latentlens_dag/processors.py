@@ -26,6 +26,16 @@ def load_processor(source: Path, trusted: bool) -> Any:
         return family.from_pretrained(source, trust_remote_code=trusted)
 
 
+def can_pad(tokenizer: Any) -> bool:
+    """Whether a tokenizer has a token to pad with; where it lacks one, another of its special tokens becomes it.
+
+    Which one makes no difference: the attention mask leaves padding out, whatever token it is.
+    """
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.bos_token or tokenizer.unk_token
+    return tokenizer.pad_token is not None
+
+
 def _processor_name(source: Path, trusted: bool) -> str | None:
     """The class of a model's processor: what its files name, else what its family has; None where neither says."""
     from transformers import AutoConfig

@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+from latentlens_dag.arithmetic import float32_rows, full_precision, in_float32
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -32,8 +34,10 @@ class LanguageModel:
     unembedding: nn.Module
     """Maps [.., d] to logits [.., V]."""
     softcap: float | None
-    """The model's final soft-cap of logits, where it has one."""
+    """The model's final soft-cap of logits, where it has one, after the scale."""
     tokenizer: PreTrainedTokenizerBase
+    logit_scale: float = 1.0
+    """What the unembedding's products are multiplied by."""
 
     def __repr__(self) -> str:
         """One line: a module's own representation has a line per part."""
@@ -74,10 +78,16 @@ class LanguageModel:
         return text_states(self, texts, layers)
 
     def logits(self, states: Tensor) -> Tensor:
-        """What the model would answer if it stopped at `states` [.., d]: [.., V] (the logit lens)."""
+        """What the model would answer if it stopped at `states` [.., d]: float32 [.., V] (the logit lens).
+
+        All of it is computed in float32, whatever the dtype of the weights and the states: in bfloat16, logits are so
+        coarse that many rows have equal ones among their first five.
+        """
         import torch
 
-        found: Tensor = self.unembedding(final_norm_of(self.decoder)(states))
+        with full_precision():
+            found = _unembedded(self.unembedding, in_float32(final_norm_of(self.decoder))(states.float()))
+        found = found if self.logit_scale == 1 else found * self.logit_scale
         return found if self.softcap is None else torch.tanh(found / self.softcap) * self.softcap
 
 
@@ -87,8 +97,45 @@ def positions_of(config: Any) -> int | None:
     return next((int(limit) for limit in limits if isinstance(limit, int)), None)
 
 
+def _unembedded(unembedding: nn.Module, states: Tensor) -> Tensor:
+    """The products of an unembedding with states [.., d], in float32, without a second copy of its weights.
+
+    A copy is made only of what is not plainly linear.
+    """
+    import torch
+
+    if not _is_plain(unembedding) or unembedding.weight.dtype == torch.float32:
+        found: Tensor = in_float32(unembedding)(states)
+        return found
+    found = states.new_empty(*states.shape[:-1], len(unembedding.weight))
+    for part, rows in float32_rows(unembedding.weight):
+        bias = None if unembedding.bias is None else unembedding.bias[part].float()
+        found[..., part] = torch.nn.functional.linear(states, rows, bias)
+    return found
+
+
+def _is_plain(module: nn.Module) -> TypeGuard[nn.Linear]:
+    """Whether a module gives the product with its weights and nothing else."""
+    from torch.nn import Linear
+
+    return isinstance(module, Linear) and type(module).forward is Linear.forward and "forward" not in vars(module)
+
+
 _BLOCKS = ("layers", "h", "blocks")
-_FINAL_NORMS = ("norm", "final_layernorm", "final_layer_norm", "ln_f", "norm_f")
+_FINAL_NORMS = (
+    *("norm", "final_layernorm", "final_layer_norm", "ln_f", "norm_f", "final_norm"),
+    *("embedding_norm", "layer_norm", "layernorm"),  # LFM2, XGLM, CTRL
+)
+
+
+def decoder_of(model: Any) -> nn.Module:
+    """The part of a transformers model that has the blocks: its `get_decoder()`, or what that wraps in turn.
+
+    The text half of a Llama 4 gives itself for its decoder, that of a BLIP-2 a whole language model.
+    """
+    found: nn.Module = model.get_decoder()
+    inside: list[nn.Module] = [found, getattr(found, "get_decoder", lambda: found)(), getattr(found, "model", found)]
+    return next((part for part in inside if any(hasattr(part, name) for name in _BLOCKS)), found)
 
 
 def blocks_of(decoder: nn.Module) -> nn.ModuleList:

@@ -17,6 +17,7 @@ from latentlens_dag.testing import SENTENCES, tiny_tokenizer
 
 _COMMON = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
 _MLP = {**_COMMON, "intermediate_size": 64}
+_GROUPED = {**_MLP, "num_key_value_heads": 2}
 _GPT = {"n_embd": 32, "n_layer": 3, "n_head": 4}
 FAMILIES: dict[str, dict[str, Any]] = {
     "Llama": {**_MLP, "num_key_value_heads": 2},
@@ -33,8 +34,24 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "Mpt": {"d_model": 32, "n_layers": 3, "n_heads": 4},
     "StableLm": {**_MLP, "num_key_value_heads": 4},
     "Mixtral": {**_MLP, "num_key_value_heads": 2, "num_local_experts": 2},
+    "Gemma3Text": {**_GROUPED, "head_dim": 8, "sliding_window": 4, "final_logit_softcapping": 30.0},
+    "Qwen3Moe": {**_GROUPED, "head_dim": 8, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
+    "Granite": {**_GROUPED, "logits_scaling": 8.0, "embedding_multiplier": 12.0, "residual_multiplier": 0.22},
+    "Cohere2": {**_GROUPED, "logit_scale": 0.0625, "sliding_window": 4},
+    "Olmo2": _GROUPED,
+    "Lfm2": {**_GROUPED, "layer_types": ["conv", "full_attention", "conv"]},
+    "Llama4Text": {**_GROUPED, "head_dim": 8, "num_local_experts": 2, "intermediate_size_mlp": 64},
+    "XGLM": {"d_model": 32, "num_layers": 3, "attention_heads": 4, "ffn_dim": 64},
+    "CTRL": {**_GPT, "dff": 64},
+    "RecurrentGemma": {**_COMMON, "intermediate_size": 64, "lru_width": 32, "logits_soft_cap": 30.0},
 }
-_HEADS = {"GPT2": "GPT2LMHeadModel"}
+_HEADS = {
+    "GPT2": "GPT2LMHeadModel",
+    "Gemma3Text": "Gemma3ForCausalLM",
+    "InklingText": "InklingForCausalLM",
+    "Llama4Text": "Llama4ForCausalLM",
+    "CTRL": "CTRLLMHeadModel",
+}
 
 
 def tiny_language_model(family: str, seed: int = 0) -> Any:
@@ -44,6 +61,14 @@ def tiny_language_model(family: str, seed: int = 0) -> Any:
     special = {"vocab_size": len(tokenizer), "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
     config = getattr(transformers, f"{family}Config")(**FAMILIES[family], **special)
     return getattr(transformers, _HEADS.get(family, f"{family}ForCausalLM"))(config).eval()
+
+
+def with_large_weights(model: Any) -> Any:
+    """The model, its weights so large that tokens, biases, norms, scales and soft-caps make a difference."""
+    torch.manual_seed(1)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, *((0, 0.3) if parameter.ndim > 1 else (0.5, 0.3)))
+    return model
 
 
 @pytest.mark.parametrize("family", FAMILIES)

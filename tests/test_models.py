@@ -1,3 +1,4 @@
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -251,3 +252,41 @@ def test_weights_that_are_cut_short_are_the_users_error(tmp_path: Path, load: Ca
     weights.write_bytes(weights.read_bytes()[:5000])
     with pytest.raises(UserError, match=r"model\.safetensors is cut off or damaged .*Download or copy it again"):
         load(tmp_path, device="cpu")
+
+
+def _without(folder: Path, *tokens: str) -> Path:
+    """A model's folder, once its tokenizer has lost some special tokens."""
+    path = folder / "tokenizer_config.json"
+    left = {name: value for name, value in json.loads(path.read_text()).items() if name not in tokens}
+    path.write_text(json.dumps(left))
+    return folder
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_images_whose_prompts_differ_in_length_are_read_together_without_a_padding_token(
+    tmp_path: Path, side: str
+) -> None:
+    vlm = load_vlm(_without(tiny_vlm("llava_next", tmp_path), "pad_token"), device="cpu")
+    vlm.processor.tokenizer.padding_side = side
+    assert vlm.processor.tokenizer.pad_token is None
+    images = [noise_image(40, 80), noise_image(80, 80), noise_image(40, 40)]
+    inputs = vlm.inputs(images)
+    assert len(set(inputs["attention_mask"].sum(dim=1).tolist())) > 1  # some are padded
+    together, alone = (vlm.visual_states(images, [0, 1, 2]), [vlm.visual_states([one], [0, 1, 2]) for one in images])
+    assert together.tokens["view"].to_list() == [view for one in alone for view in one.tokens["view"]]
+    for layer in (0, 1, 2):
+        assert torch.allclose(together.states[layer], torch.cat([one.states[layer] for one in alone]), atol=1e-5)
+
+
+def test_without_any_token_to_pad_with_only_prompts_of_one_length_are_read_together(tmp_path: Path) -> None:
+    specials = ["pad_token", "eos_token", "bos_token", "unk_token"]
+    vlm = load_vlm(_without(tiny_vlm("llava_next", tmp_path), *specials), device="cpu")
+    same = vlm.visual_states([noise_image(80, 80)] * 2, [1])
+    assert torch.allclose(*same.states[1].chunk(2), atol=1e-6)
+    with pytest.raises(UserError, match=r"cannot read 2 images together .*no padding token.*Add a `pad_token` to tok"):
+        vlm.visual_states([noise_image(40, 80), noise_image(80, 80)], [1])
+
+
+def test_a_padding_token_of_the_tokenizers_own_is_left_as_it_is(llava: Vlm) -> None:
+    llava.inputs([noise_image(60, 50)])
+    assert llava.processor.tokenizer.pad_token == "<pad>"

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -13,11 +14,13 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.identity import part_of, text_id
 from latentlens_dag.model_checks import TEXT_CHECKS, check_language_model
 from latentlens_dag.models import Vlm, language_model_of
+from latentlens_dag.occurrences import candidates, prefix_keys
+from latentlens_dag.schema import SENTENCES as SENTENCE_ROWS
 from latentlens_dag.states import LanguageModel
 from latentlens_dag.studies import text_token_tables
 from latentlens_dag.testing import SENTENCES, tiny_tokenizer
 from latentlens_dag.texts import TextStates, text_states
-from tests.test_language_families import tiny_language_model
+from tests.test_language_families import tiny_language_model, with_large_weights
 
 TEXTS = ["Dogs.", *SENTENCES[:4], "The naïve café-owner's 2 dogs — 犬 — sleep, and sleep, and sleep on the old boat."]
 LAYERS = [0, 1, 2]
@@ -41,8 +44,11 @@ def _check_states(model: LanguageModel, own: Any, found: TextStates, texts: list
     assert {len(states) for states in found.states.values()} == {start}
 
 
+_READ = ["Llama", "GPT2", "OPT", "Bloom", "Gemma2", "Gemma3Text", "Qwen3Moe", "Granite", "Cohere2", "Olmo2", "Lfm2"]
+
+
 @pytest.mark.parametrize("tokens_per_batch", [1, 50, 2048])
-@pytest.mark.parametrize("family", ["Llama", "GPT2", "OPT", "Bloom", "Gemma2"])
+@pytest.mark.parametrize("family", _READ)
 def test_states_of_a_family_are_those_of_each_text_alone(
     family: str, tokens_per_batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -50,6 +56,32 @@ def test_states_of_a_family_are_those_of_each_text_alone(
     own, tokenizer = tiny_language_model(family), tiny_tokenizer()
     model = language_model_of(family, own, tokenizer)
     _check_states(model, own, text_states(model, TEXTS, LAYERS), TEXTS)
+
+
+@pytest.mark.parametrize("tokens_per_batch", [1, 2048])
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("lacks", [["pad"], ["bos"], ["pad", "bos", "eos"]], ids="+".join)
+def test_a_tokenizer_may_lack_special_tokens(
+    lacks: list[str], side: str, tokens_per_batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those of GPT-2 (no padding) and of Qwen (nothing comes first)."""
+    monkeypatch.setattr(text_pass, "_TOKENS_PER_BATCH", {"cpu": tokens_per_batch})
+    own, tokenizer = with_large_weights(tiny_language_model("Llama")), tiny_tokenizer(bos_first="bos" not in lacks)
+    tokenizer.padding_side = side
+    for name in lacks:
+        setattr(tokenizer, f"{name}_token", None)
+    model = language_model_of("llama", own, tokenizer)
+    found = text_states(model, TEXTS, LAYERS)
+    _check_states(model, own, found, TEXTS)
+    first = found.tokens.filter(position=0)
+    assert first["text_index"].to_list() == list(range(len(TEXTS)))  # each begins at its first real token
+    assert [text[row["char_start"] : row["char_end"]] for text, row in zip(TEXTS, first.to_dicts(), strict=True)] == (
+        first["word"].to_list()
+    )
+    sentences = sorted((text_id(text), text) for text in TEXTS)
+    rows = candidates(tokenizer, pa.table(list(zip(*sentences, strict=True)), schema=SENTENCE_ROWS), "x", 9, 0)
+    keys = {key for text in TEXTS for key in prefix_keys(tokenizer(text)["input_ids"])}
+    assert set(rows["key"].to_pylist()) == (keys - {prefix_keys([1])[0]} if "bos" not in lacks else keys)
 
 
 @pytest.mark.parametrize("name", ["llava", "bidirectional"])
