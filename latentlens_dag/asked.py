@@ -16,10 +16,9 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.hub_models import HubModel
+from latentlens_dag.model_ref import ModelRef
 from latentlens_dag.questions import Question, text_question
 from latentlens_dag.release_reading import is_release
-from latentlens_dag.remote_code import TrustedFolder
 from latentlens_dag.reverse import Hits, nearest_tokens
 from latentlens_dag.warehouse import Warehouse
 
@@ -38,7 +37,7 @@ _MAIN = "from latentlens_dag.cli import main; main()"
 class NamedStudy(NamedTuple):
     """What a project's defs.yaml says of a study."""
 
-    model: Path | HubModel
+    model: ModelRef
     index_name: str
 
 
@@ -49,24 +48,6 @@ class Answers(NamedTuple):
     """As `index.Found.to_polars` gives them, nearest first."""
     method: str
     """How they were found."""
-
-
-def study_facts(model: Path | HubModel, index: str) -> dict[str, Any]:
-    """A study's model and index as JSON can hold them; `study_of` reads them."""
-    if isinstance(model, HubModel):
-        named = {"hub": model.repo, "revision": model.revision, "trust_remote_code": model.trust_remote_code}
-    else:
-        named = {"path": str(model), "trust_remote_code": isinstance(model, TrustedFolder)}
-    return {"index": index, "model": named}
-
-
-def study_of(facts: dict[str, Any]) -> NamedStudy:
-    """What `study_facts` was made of."""
-    model = facts["model"]
-    if "hub" in model:
-        return NamedStudy(HubModel(model["hub"], model["revision"], model["trust_remote_code"]), facts["index"])
-    path = TrustedFolder(model["path"]) if model["trust_remote_code"] else Path(model["path"])
-    return NamedStudy(path, facts["index"])
 
 
 def named_study(study: str) -> NamedStudy:
@@ -82,7 +63,8 @@ def named_study(study: str) -> NamedStudy:
         raise UserError(f"The project's definitions were not read within {_PATIENCE_S} s.") from error
     if done.returncode:
         raise UserError(done.stderr.strip().removeprefix("Error: ") or "The project's definitions cannot be read.")
-    return study_of(json.loads(done.stdout))
+    found = json.loads(done.stdout)
+    return NamedStudy(ModelRef.from_json(found["model"]), found["index"])
 
 
 def warehouse_of(source: str) -> Warehouse:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.families import TokenMap
-from latentlens_dag.hub_models import HubModel
 from latentlens_dag.identity import combined
+from latentlens_dag.model_ref import ModelRef
 from latentlens_dag.models import Vlm, load_language_model
 from latentlens_dag.occurrences import Dedup
 from latentlens_dag.states import LanguageModel, captured, fingerprint
@@ -97,7 +97,7 @@ def check_language_model(model: Any, language_model: LanguageModel) -> ModelFact
     return ModelFacts(checks, "", fingerprint(language_model))
 
 
-def check_same_model(mine: str, other: Path | HubModel, study: str, index: str) -> None:
+def check_same_model(mine: str, other: ModelRef, study: str, index: str) -> None:
     """Refuse an index that was made with other weights than the study's.
 
     Args:

@@ -10,22 +10,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path, PosixPath
+from pathlib import Path
 from typing import Any
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.hub_models import HubModel
 
 _CONFIGS = "*config.json"  # of the model, its processor and its tokenizer
-
-
-class TrustedFolder(PosixPath):
-    """A local folder with a model whose own code may be run; in all else the folder's path."""
-
-
-def is_trusted(source: object) -> bool:
-    """Whether the user has said of a model, where it was named, that its own code may be run."""
-    return isinstance(source, TrustedFolder) or (isinstance(source, HubModel) and source.trust_remote_code)
 
 
 def check_code(config: Mapping[str, Any], folder: Path, name: str, trusted: bool) -> None:

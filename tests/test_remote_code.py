@@ -12,8 +12,8 @@ from click.testing import CliRunner
 from latentlens_dag.cli import cli
 from latentlens_dag.errors import UserError
 from latentlens_dag.inspection import inspect_model
+from latentlens_dag.model_ref import ModelRef
 from latentlens_dag.models import load_language_model, load_tokenizer, load_vlm
-from latentlens_dag.remote_code import TrustedFolder
 from latentlens_dag.states import fingerprint
 from latentlens_dag.testing import tiny_llava
 from tests.hub_server import COMMIT, HubServer, Repo
@@ -65,7 +65,7 @@ def test_with_the_users_word_a_model_is_read_as_its_weights_are(tmp_path: Path, 
 
 
 def test_a_folder_that_a_defs_yaml_trusts_is_loaded_without_another_word(tmp_path: Path, marker: Path) -> None:
-    folder = TrustedFolder(remote_vlm(tmp_path / "model", marker))
+    folder = ModelRef(path=remote_vlm(tmp_path / "model", marker), trust_remote_code=True)
     found = load_language_model(folder, device="cpu")
     assert fingerprint(found) == fingerprint(load_vlm(folder, device="cpu").language_model)
     assert len(load_tokenizer(folder)) == len(found.tokenizer)
@@ -162,6 +162,7 @@ CLIENT = """
 import json
 from latentlens_dag.errors import UserError
 from latentlens_dag.inspection import inspect_model
+from latentlens_dag.model_ref import ModelRef
 from latentlens_dag.models import load_language_model, load_vlm
 
 def outcome(load, name, revision, trusted):

@@ -84,11 +84,10 @@ def inspect_model(
 @click.argument("study")
 def model_of(study: str) -> None:
     """Print which model and which index a study of this project has, as JSON."""
-    from latentlens_dag.asked import study_facts
     from latentlens_dag.dag.loading import find_study
 
     found = find_study(study)
-    click.echo(json.dumps(study_facts(found.named_model, found.index)))
+    click.echo(json.dumps({"model": found.named_model.to_json(), "index": found.index}))
 
 
 def _inspection_lines(found: Inspection, picture: Path | None) -> str:

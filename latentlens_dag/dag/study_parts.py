@@ -6,14 +6,13 @@ others have images (`image_id` holds the text's id), so what follows the states 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from latentlens_dag.dag import keys
 from latentlens_dag.dag.versions import Versioned
-from latentlens_dag.hub_models import HubModel
+from latentlens_dag.model_ref import ModelRef
 from latentlens_dag.models import DEFAULT_PROMPT
 from latentlens_dag.warehouse import Warehouse, write_json
 
@@ -26,7 +25,7 @@ class StudyParts:
     """A study with what it names, resolved and checked."""
 
     study: "Study"
-    model: Path | HubModel
+    model: ModelRef
     """Its VLM, or the language model of a study of texts."""
     index: "Index"
     material: "ImageSet | TextSet"
