@@ -1,22 +1,17 @@
-"""What a page asks with text: a study's language model and its index, found, and answers that are remembered.
+"""What a page asks with text of a study's language model and its index; answers are remembered.
 
-Which model and which index a study has is written in its project's defs.yaml, which Dagster reads. A server of pages
-does not import Dagster, so `named_study` asks a process of its own, once (two seconds). What a newcomer gets wrong: a
-model is read by hooks on its blocks, so two threads must not run it at the same time; `Asked` lets them wait.
+What a newcomer gets wrong: a model is read by hooks on its blocks, so two threads must not run it at the same time;
+`Asked` lets them wait.
 """
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.model_ref import ModelRef
 from latentlens_dag.questions import Question, text_question
 from latentlens_dag.release_reading import is_release
 from latentlens_dag.reverse import Hits, nearest_tokens
@@ -30,15 +25,6 @@ Unique = Literal["word", "sentence"] | None
 LONGEST_TEXT = 400
 """Characters; a page is for phrases and sentences."""
 _REMEMBERED = 64
-_PATIENCE_S = 120
-_MAIN = "from latentlens_dag.cli import main; main()"
-
-
-class NamedStudy(NamedTuple):
-    """What a project's defs.yaml says of a study."""
-
-    model: ModelRef
-    index_name: str
 
 
 class Answers(NamedTuple):
@@ -48,23 +34,6 @@ class Answers(NamedTuple):
     """As `index.Found.to_polars` gives them, nearest first."""
     method: str
     """How they were found."""
-
-
-def named_study(study: str) -> NamedStudy:
-    """The model and the index of a study of the project that the current folder is in.
-
-    Raises:
-        UserError: where there is no project, it has no such study, or its defs.yaml is wrong.
-    """
-    command = [sys.executable, "-c", _MAIN, "model-of", "--", study]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE_S, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise UserError(f"The project's definitions were not read within {_PATIENCE_S} s.") from error
-    if done.returncode:
-        raise UserError(done.stderr.strip().removeprefix("Error: ") or "The project's definitions cannot be read.")
-    found = json.loads(done.stdout)
-    return NamedStudy(ModelRef.from_json(found["model"]), found["index"])
 
 
 def warehouse_of(source: str) -> Warehouse:

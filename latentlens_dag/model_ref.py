@@ -79,6 +79,8 @@ class ModelRef:
         """
         path, repo, revision = (_text(facts, field) for field in ("path", "hub", "revision"))
         trusted = facts.get("trust_remote_code", False)
+        if repo is not None and not MODEL_ID.fullmatch(repo):
+            raise ValueError(f"`hub: {repo!r}` is no user/name.")
         if not isinstance(trusted, bool):
             raise ValueError(f"`trust_remote_code: {trusted!r}` is neither true nor false.")
         return cls(None if path is None else Path(path), repo, revision, trusted)

@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 
 from latentlens_dag import ContextualIndex, load_vlm
-from latentlens_dag.asked import Asked, built_at, named_study, open_index, warehouse_of
+from latentlens_dag.asked import Asked, built_at, open_index, warehouse_of
 from latentlens_dag.errors import UserError
-from latentlens_dag.model_ref import ModelRef
 from latentlens_dag.questions import Question
 from latentlens_dag.testing import SENTENCES, tiny_project
 from latentlens_dag.warehouse import Warehouse, write_json
@@ -35,18 +34,6 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def asked(project: Path) -> Asked:
     model = load_vlm(project / "assets" / "tiny" / "model", device="cpu").language_model
     return Asked(model, open_index(Warehouse(project / ".latentlens" / "warehouse"), "tiny", "words"))
-
-
-def test_the_projects_definitions_say_which_model_and_index_a_study_has(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(project / "assets")
-    assert named_study("tiny") == (ModelRef(path=project / "assets" / "tiny" / "model"), "words")
-    with pytest.raises(UserError, match=r"^There is no study '--help'. There are: tiny.$"):
-        named_study("--help")
-    monkeypatch.chdir(project.parent)
-    with pytest.raises(UserError, match=r"^No workspace\.yaml here or above"):
-        named_study("tiny")
 
 
 def test_a_word_of_a_sentence_of_the_corpus_is_nearest_to_itself(asked: Asked) -> None:

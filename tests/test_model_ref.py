@@ -42,6 +42,7 @@ def test_a_model_is_the_same_after_it_was_written_as_json(ref: ModelRef) -> None
         {"path": "/m", "hub": "u/m"},
         {"path": "/m", "revision": COMMIT},
         {"path": 3},
+        {"hub": "../m"},
         {"path": "/m", "trust_remote_code": "false"},
         {"path": "/m", "trust_remote_code": 1},
     ],

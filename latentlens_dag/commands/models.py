@@ -1,8 +1,7 @@
-"""The commands on a model or an index: inspect-model, import-index, and model-of, which the browser asks."""
+"""The commands on a model or an index: inspect-model and import-index."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,16 +77,6 @@ def inspect_model(
         raise UserError(f"`--picture {picture}` cannot be written: there is no such folder.")
     found = inspection.inspect_model(source, image, revision, localize, picture, trust_remote_code)
     print_facts(found.facts(), as_json, lambda: _inspection_lines(found, picture))
-
-
-@click.command("model-of", hidden=True)
-@click.argument("study")
-def model_of(study: str) -> None:
-    """Print which model and which index a study of this project has, as JSON."""
-    from latentlens_dag.dag.loading import find_study
-
-    found = find_study(study)
-    click.echo(json.dumps({"model": found.named_model.to_json(), "index": found.index}))
 
 
 def _inspection_lines(found: Inspection, picture: Path | None) -> str:
