@@ -17,7 +17,7 @@ from latentlens_dag.model_ref import ModelRef
 from latentlens_dag.warehouse import write_text
 
 SOURCE_PATH = "source_path"  # metadata of an observed source: the file or folder that is hashed
-SOURCE_MODEL = "source_model"  # or the model whose folder is
+SOURCE_MODEL = "source_model"  # there, where the folder is a model's: the model
 SOURCE_VERSION = "source_version"  # or, of one that cannot change: its version
 SETTINGS = "settings"  # metadata of a step: the algorithm's number and the fields of the YAML that it reads
 BUILD_ID = "latentlens/build_id"  # tag of the runs of one build
@@ -64,10 +64,8 @@ def version_now(metadata: Mapping[str, Any], memory: Path) -> str | None:
 
 def states_now(metadata: Mapping[str, Any]) -> dict[Path, list[int]]:
     """The files of an observed source as `file_states` gives them; none for what is no source, or of the Hub."""
-    if (model := _fact(metadata, SOURCE_MODEL)) is not None:
-        return file_states(Path(model["path"]))
     path = _fact(metadata, SOURCE_PATH)
-    return {} if path is None else file_states(Path(path), hidden=True)
+    return {} if path is None else file_states(Path(path), hidden=SOURCE_MODEL not in metadata)
 
 
 def _fact(metadata: Mapping[str, Any], name: str) -> Any:
