@@ -71,7 +71,7 @@ def test_a_model_outside_of_the_project_stays_where_it_is_when_the_home_moves(
 ) -> None:
     (tmp_path / "models").mkdir()
     _write(house, ModelRef(path=tmp_path / "models"))
-    (tmp_path / "far" / "away").mkdir(parents=True)
+    (tmp_path / "far" / "away" / "models").mkdir(parents=True)  # lies there as `models` lay beside the project
     moved = Path(shutil.move(project, tmp_path / "far" / "away"))
     found = study_source(Warehouse(moved / ".latentlens" / "warehouse"), "s")
     assert found.model.path == tmp_path / "models"

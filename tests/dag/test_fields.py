@@ -26,7 +26,7 @@ import yaml
 
 from latentlens_dag.dag import components, sources
 from latentlens_dag.dag.loading import load_definitions
-from latentlens_dag.dag.staleness import _version_now
+from latentlens_dag.dag.versions import version_now
 from latentlens_dag.home import Home
 from latentlens_dag.tables import open_table
 from latentlens_dag.testing import SENTENCES
@@ -133,7 +133,7 @@ def _definitions(project: Path, memory: Path) -> dict[str, Definition]:
     for key in graph.get_all_asset_keys():
         node = graph.get(key)
         partitions = node.partitions_def.get_partition_keys() if node.partitions_def else ()
-        source = _version_now(node.metadata, memory / f"{'.'.join(key.path)}.json")
+        source = version_now(node.metadata, memory / f"{'.'.join(key.path)}.json")
         parents = frozenset(parent.to_user_string() for parent in node.parent_keys)
         found[key.to_user_string()] = Definition(node.code_version, parents, tuple(partitions), source)
     return found
