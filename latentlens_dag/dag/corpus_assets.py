@@ -37,7 +37,7 @@ def text_source(key: dg.AssetKey, source: core.Source, group: str) -> dg.SourceA
 
 def observed(key: dg.AssetKey, path: Path, group: str, model: ModelRef | None = None) -> dg.SourceAsset:
     """A file or folder that others change: its data version is the hash of its content; of a model, of its files."""
-    what = {SOURCE_PATH: str(path), **({} if model is None else {SOURCE_MODEL: model.to_json()})}
+    what: dict[str, Any] = {SOURCE_PATH: str(path), **({} if model is None else {SOURCE_MODEL: model.to_json()})}
 
     @dg.observable_source_asset(
         key=key,
