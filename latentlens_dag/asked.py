@@ -1,25 +1,19 @@
-"""What a page asks with text: a study's language model and its index, found, and answers that are remembered.
+"""What a page asks with text of a study's language model and its index; answers are remembered.
 
-Which model and which index a study has is written in its project's defs.yaml, which Dagster reads. A server of pages
-does not import Dagster, so `named_study` asks a process of its own, once (two seconds). What a newcomer gets wrong: a
-model is read by hooks on its blocks, so two threads must not run it at the same time; `Asked` lets them wait.
+What a newcomer gets wrong: a model is read by hooks on its blocks, so two threads must not run it at the same time;
+`Asked` lets them wait.
 """
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.hub_models import HubModel
 from latentlens_dag.questions import Question, text_question
 from latentlens_dag.release_reading import is_release
-from latentlens_dag.remote_code import TrustedFolder
 from latentlens_dag.reverse import Hits, nearest_tokens
 from latentlens_dag.warehouse import Warehouse
 
@@ -31,15 +25,6 @@ Unique = Literal["word", "sentence"] | None
 LONGEST_TEXT = 400
 """Characters; a page is for phrases and sentences."""
 _REMEMBERED = 64
-_PATIENCE_S = 120
-_MAIN = "from latentlens_dag.cli import main; main()"
-
-
-class NamedStudy(NamedTuple):
-    """What a project's defs.yaml says of a study."""
-
-    model: Path | HubModel
-    index_name: str
 
 
 class Answers(NamedTuple):
@@ -49,40 +34,6 @@ class Answers(NamedTuple):
     """As `index.Found.to_polars` gives them, nearest first."""
     method: str
     """How they were found."""
-
-
-def study_facts(model: Path | HubModel, index: str) -> dict[str, Any]:
-    """A study's model and index as JSON can hold them; `study_of` reads them."""
-    if isinstance(model, HubModel):
-        named = {"hub": model.repo, "revision": model.revision, "trust_remote_code": model.trust_remote_code}
-    else:
-        named = {"path": str(model), "trust_remote_code": isinstance(model, TrustedFolder)}
-    return {"index": index, "model": named}
-
-
-def study_of(facts: dict[str, Any]) -> NamedStudy:
-    """What `study_facts` was made of."""
-    model = facts["model"]
-    if "hub" in model:
-        return NamedStudy(HubModel(model["hub"], model["revision"], model["trust_remote_code"]), facts["index"])
-    path = TrustedFolder(model["path"]) if model["trust_remote_code"] else Path(model["path"])
-    return NamedStudy(path, facts["index"])
-
-
-def named_study(study: str) -> NamedStudy:
-    """The model and the index of a study of the project that the current folder is in.
-
-    Raises:
-        UserError: where there is no project, it has no such study, or its defs.yaml is wrong.
-    """
-    command = [sys.executable, "-c", _MAIN, "model-of", "--", study]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE_S, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise UserError(f"The project's definitions were not read within {_PATIENCE_S} s.") from error
-    if done.returncode:
-        raise UserError(done.stderr.strip().removeprefix("Error: ") or "The project's definitions cannot be read.")
-    return study_of(json.loads(done.stdout))
 
 
 def warehouse_of(source: str) -> Warehouse:

@@ -40,7 +40,6 @@ for command in (
     browsing.browse,
     models.import_index,
     models.inspect_model,
-    models.model_of,
     publishing.publish,
 ):
     cli.add_command(command)

@@ -1,4 +1,4 @@
-"""Models on the Hugging Face Hub: what names one and what of it is downloaded.
+"""Models on the Hugging Face Hub: what of one is downloaded.
 
 A model is downloaded as a whole into the standard cache and loaded from that folder, so that loading never asks the
 Hub. What a newcomer gets wrong: a repository holds more than a model. Pickled weights, adapters and copies of the
@@ -8,48 +8,18 @@ weights in other formats are never downloaded, code only where the user has allo
 from __future__ import annotations
 
 import json
-import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.hub_datasets import COMMIT
 from latentlens_dag.hub_errors import download_told
-from latentlens_dag.identity import combined
+from latentlens_dag.model_ref import ModelRef, no_model
 
-MODEL_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-"""user/name."""
 _SETTINGS = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"]
 _WEIGHTS, _CODE = "*.safetensors", "*.py"
 _INDEX = "model.safetensors.index.json"
 _UNWANTED = ["*/*.safetensors", "consolidated*.safetensors", "adapter_*"]
-
-
-@dataclass(frozen=True)
-class HubModel:
-    """A model on the Hub, at one commit."""
-
-    repo: str
-    """user/name."""
-    revision: str
-    """The full commit."""
-    trust_remote_code: bool = False
-    """Whether the code that comes with it may be run."""
-
-    @property
-    def name(self) -> str:
-        """What a person calls it."""
-        return self.repo
-
-    @property
-    def version(self) -> str:
-        """What changes when it does: nobody can change a commit."""
-        return combined([self.repo, self.revision, *(["trust_remote_code"] if self.trust_remote_code else [])])
-
-    def __str__(self) -> str:
-        """What it is called where the commit matters."""
-        return f"{self.repo}@{self.revision}"
 
 
 class LocalModel(NamedTuple):
@@ -60,38 +30,33 @@ class LocalModel(NamedTuple):
     """The folder as it was given, or user/name@commit."""
 
 
-def local_model(
-    source: str | Path | HubModel, revision: str | None = None, code: bool = False, weights: bool = True
-) -> LocalModel:
+def local_model(model: ModelRef, weights: bool = True) -> LocalModel:
     """A model as a folder; one of the Hub is downloaded first, unless the cache holds all of it.
 
     Args:
-        source: a folder, a model of the Hub, or its user/name.
-        revision: of a user/name: a commit, branch or tag; `main` by default. The name tells the commit.
-        code: whether the code that comes with a user/name is downloaded too; of a model of the Hub, it says so.
+        model: of the Hub, its code is downloaded too where it may be run; the name tells the commit.
         weights: False where its configs and its tokenizer are enough.
 
     Raises:
-        UserError: where it is neither a folder nor a name, the Hub refuses or cannot be reached, the revision is not
-            there or, with code, no full commit, or the repository has no weights in safetensors.
+        UserError: where the folder is not there, the Hub refuses or cannot be reached, the revision is not there or,
+            where its code may be run, no full commit, or the repository has no weights in safetensors.
     """
-    if isinstance(source, HubModel):
-        return _downloaded(source.repo, source.revision, source.trust_remote_code or code, weights)
-    if Path(source).is_dir():
-        return LocalModel(Path(source), str(source))
-    if isinstance(source, str) and MODEL_ID.fullmatch(source):
-        return _downloaded(source, revision or "main", code, weights)
-    raise UserError(f"{source} is no model: there is no such folder, and models of the Hub are written as user/name.")
+    if model.repo is not None:
+        return _downloaded(model.repo, model.revision or "main", model.trust_remote_code, weights)
+    if model.path is None or not model.path.is_dir():
+        raise no_model(model)
+    return LocalModel(model.path, str(model))
 
 
-def weight_bytes(model: HubModel) -> int:
+def weight_bytes(model: ModelRef) -> int:
     """The size of a model's weights, which are not downloaded for it; errors as `local_model`."""
     from huggingface_hub import snapshot_download
 
+    assert model.repo is not None
     folder = local_model(model, weights=False).folder
     if _holds_weights(folder):
         return sum(file.stat().st_size for file in folder.glob(_WEIGHTS))
-    with download_told(model.repo, model.revision, "model"):
+    with download_told(model.repo, model.revision or "main", "model"):
         files: Any = snapshot_download(
             model.repo, revision=model.revision, allow_patterns=_WEIGHTS, ignore_patterns=_UNWANTED, dry_run=True
         )
@@ -106,10 +71,11 @@ def _holds_weights(folder: Path) -> bool:
     return all((folder / name).is_file() for name in names)
 
 
-def cached_config(model: HubModel) -> dict[str, Any] | None:
+def cached_config(model: ModelRef) -> dict[str, Any] | None:
     """The config.json of a model of the Hub, where it was downloaded before; the Hub is not asked."""
     from huggingface_hub import try_to_load_from_cache
 
+    assert model.repo is not None
     found = try_to_load_from_cache(model.repo, "config.json", revision=model.revision)
     if not isinstance(found, str):
         return None

@@ -19,6 +19,7 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.families import TokenMap, region_map, unmapped
 from latentlens_dag.hub_models import local_model
 from latentlens_dag.layers import auto_contextual_layers, auto_visual_layers
+from latentlens_dag.model_ref import ModelRef, model_ref
 from latentlens_dag.remote_code import check_code, may_have_vision
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ class Inspection:
 
 
 def inspect_model(
-    source: str | Path,
+    source: str | Path | ModelRef,
     image: Image | None = None,
     revision: str | None = None,
     localize: bool | None = None,
@@ -130,7 +131,7 @@ def inspect_model(
     """Load a model, run its self-checks, and measure what it takes.
 
     Args:
-        source: a folder, or a Hub id.
+        source: a folder, a Hub id, or a `ModelRef`.
         image: shown to the model; noise of 150 x 100 pixels by default.
         revision: for a Hub id: a full commit, or a branch or tag.
         localize: whether the place of the visual tokens is checked, which takes some passes per view; by default for
@@ -144,18 +145,18 @@ def inspect_model(
     from latentlens_dag.model_checks import check_language_model, noise_image
     from latentlens_dag.models import load_vlm, load_with_language_model
 
-    config, name = _config(source, revision, trust_remote_code)
-    told = _Told(revision, trust_remote_code)
-    if may_have_vision(config, trust_remote_code):
+    ref = model_ref(source, revision, trust_remote_code)
+    config, name = _config(ref)
+    if may_have_vision(config, ref.trust_remote_code):
         region_map(config.get("model_type", "?"), name)  # refuses before the weights are loaded
-        vlm = load_vlm(source, revision, trust_remote_code=trust_remote_code)
-        return _inspect_vlm(vlm, told, image or noise_image(150, 100), localize, picture)
+        vlm = load_vlm(ref)
+        return _inspect_vlm(vlm, ref, image or noise_image(150, 100), localize, picture)
     if image is not None or picture is not None or localize:
         raise UserError(f"{source} is a language model without vision: it cannot be shown an image.")
-    loaded = load_with_language_model(source, revision, trust_remote_code=trust_remote_code)
+    loaded = load_with_language_model(ref)
     model, checks = loaded.language_model, check_language_model(*loaded).checks
     size = _size(config.get("model_type", "?"), model.decoder, model)
-    return _inspection(model, told, size, None, checks, None, _text_cost(model))
+    return _inspection(model, ref, size, None, checks, None, _text_cost(model))
 
 
 def token_union(boxes: NDArray[np.float32], width: int, height: int) -> float:
@@ -196,25 +197,17 @@ def _view(name: str, places: TokenMap, of_it: NDArray[np.bool_]) -> View:
     return View(name, int(of_it.sum()), tiles, rows, columns)
 
 
-class _Told(NamedTuple):
-    """How the model was named, besides its name."""
-
-    revision: str | None
-    trust_remote_code: bool
-
-
-def _config(source: str | Path, revision: str | None, trusted: bool) -> tuple[dict[str, Any], str]:
+def _config(model: ModelRef) -> tuple[dict[str, Any], str]:
     """A model's config.json and its name; of the Hub, no weights are downloaded for it."""
     from latentlens_dag.models import read_config
 
-    read_config(source)  # says what is no model, before anything is asked of the Hub
-    folder, name = local_model(source, revision, code=trusted, weights=False)
+    folder, name = local_model(model, weights=False)
     config = read_config(folder) or {}
-    check_code(config, folder, name, trusted)
+    check_code(config, folder, name, model.trust_remote_code)
     return config, name
 
 
-def _inspect_vlm(vlm: Vlm, told: _Told, image: Image, localize: bool | None, picture: Path | None) -> Inspection:
+def _inspect_vlm(vlm: Vlm, ref: ModelRef, image: Image, localize: bool | None, picture: Path | None) -> Inspection:
     from latentlens_dag.model_checks import check_model
     from latentlens_dag.token_picture import draw_tokens
 
@@ -228,7 +221,7 @@ def _inspect_vlm(vlm: Vlm, told: _Told, image: Image, localize: bool | None, pic
     size = _size(vlm.model.config.model_type, vlm.model, vlm.language_model)
     layout = layout_of(places, image.width, image.height)
     cost = _image_cost(vlm, image, len(places.view))
-    return _inspection(vlm.language_model, told, size, layout, checks, not_checked, cost)
+    return _inspection(vlm.language_model, ref, size, layout, checks, not_checked, cost)
 
 
 def _not_localized(vlm: Vlm, localize: bool | None) -> str | None:
@@ -243,7 +236,7 @@ def _not_localized(vlm: Vlm, localize: bool | None) -> str | None:
 
 def _inspection(
     language_model: LanguageModel,
-    told: _Told,
+    ref: ModelRef,
     size: ModelSize,
     layout: Layout | None,
     checks: list[ModelCheck],
@@ -255,10 +248,10 @@ def _inspection(
     contextual, visual = auto_contextual_layers(size.blocks), auto_visual_layers(size.blocks)
     by_prefix = all(check.passed for check in checks if check.name in ("causality", "padding_invariance"))
     dedup: Dedup = "prefix" if by_prefix else "sentence"
-    defs = _defs(_named(language_model.name, told.trust_remote_code), contextual, visual, dedup, layout is None)
+    defs = _defs(_named(language_model.name, ref.trust_remote_code), contextual, visual, dedup, layout is None)
     return Inspection(
         source=language_model.name,
-        revision=told.revision,
+        revision=ref.revision,
         size=size,
         layout=layout,
         checks=checks,

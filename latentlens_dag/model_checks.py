@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from latentlens_dag.errors import UserError
 from latentlens_dag.families import TokenMap
 from latentlens_dag.fingerprints import WeightSample, fingerprint_like, weight_sample
-from latentlens_dag.hub_models import HubModel
 from latentlens_dag.identity import combined
+from latentlens_dag.model_ref import ModelRef
 from latentlens_dag.models import Vlm, load_language_model
 from latentlens_dag.occurrences import Dedup
 from latentlens_dag.states import LanguageModel, captured
@@ -106,7 +106,7 @@ def _facts(checks: list[ModelCheck], prompt: str, model: LanguageModel, stored: 
     return ModelFacts(checks, prompt, fingerprint_like(model, stored), weight_sample(model))
 
 
-def check_same_model(mine: WeightSample, other: Path | HubModel, study: str, index: str) -> None:
+def check_same_model(mine: WeightSample, other: ModelRef, study: str, index: str) -> None:
     """Refuse an index that was made with other weights than the study's.
 
     Args:

@@ -8,7 +8,6 @@ what that means is in `remote_code.py`.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -20,11 +19,12 @@ from latentlens_dag.checkpoints import check_pointers, check_tokenizer, conversi
 from latentlens_dag.connector import connector_output
 from latentlens_dag.errors import UserError
 from latentlens_dag.families import WITHOUT_TEMPLATE, TokenMap, check_packages, heed_files, region_map, unmapped
-from latentlens_dag.hub_models import HubModel, LocalModel, cached_config, local_model, weight_bytes
+from latentlens_dag.hub_models import LocalModel, cached_config, local_model, weight_bytes
 from latentlens_dag.layers import check_layers
 from latentlens_dag.logit_rule import logit_rule
+from latentlens_dag.model_ref import ModelRef, model_ref, no_model
 from latentlens_dag.processors import can_pad, load_processor
-from latentlens_dag.remote_code import check_code, class_of_vlm, is_trusted, loading, may_have_vision
+from latentlens_dag.remote_code import check_code, class_of_vlm, loading, may_have_vision
 from latentlens_dag.states import (
     LanguageModel,
     blocks_of,
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 
 DEFAULT_PROMPT = "Describe this image in detail."
 _IMAGES_PER_PASS = 8
-_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 _LARGE_BYTES = 1 << 30  # of 16-bit weights: half a billion
 
 
@@ -285,7 +284,7 @@ def _check_images(images: object) -> None:
 
 
 def load_vlm(
-    source: str | Path | HubModel,
+    source: str | Path | ModelRef,
     revision: str | None = None,
     device: str | None = None,
     dtype: str | None = None,
@@ -294,7 +293,7 @@ def load_vlm(
     """Load a VLM from a local folder or from the Hugging Face Hub.
 
     Args:
-        source: a folder, or user/name on the Hub.
+        source: a folder, user/name on the Hub, or both as a `ModelRef`.
         revision: of a user/name: a full commit, or a branch or tag; its name tells the commit.
         device: a torch device; CUDA where there is one, else the CPU.
         dtype: a torch dtype's name; by default that of `chosen_dtype`.
@@ -305,8 +304,9 @@ def load_vlm(
         UserError: where it cannot be downloaded, the folder is no VLM that transformers can load, or it needs code of
             its own that is not allowed, or its checkpoint is refused (`checkpoints`).
     """
-    trusted = trust_remote_code or is_trusted(source)
-    folder, name = _checked_folder(source, revision, trusted)
+    ref = model_ref(source, revision, trust_remote_code)
+    trusted = ref.trust_remote_code
+    folder, name = _checked_folder(ref)
     config = read_config(folder) or {}
     if not may_have_vision(config, trusted):
         raise UserError(
@@ -327,16 +327,15 @@ def load_vlm(
     return Vlm(name, model, processor, language_model)
 
 
-def _checked_folder(source: str | Path | HubModel, revision: str | None, trusted: bool) -> LocalModel:
+def _checked_folder(model: ModelRef) -> LocalModel:
     """A model as a folder, whose code is not needed or allowed: what is refused is so before its weights come."""
-    read_config(source)  # says what is no model, before anything is asked of the Hub
-    small = local_model(source, revision, code=trusted, weights=False)
-    check_code(read_config(small.folder) or {}, *small, trusted)
-    return local_model(source, revision, code=trusted)
+    small = local_model(model, weights=False)
+    check_code(read_config(small.folder) or {}, *small, model.trust_remote_code)
+    return local_model(model)
 
 
 def load_language_model(
-    source: str | Path | HubModel,
+    source: str | Path | ModelRef,
     revision: str | None = None,
     device: str | None = None,
     dtype: str | None = None,
@@ -355,7 +354,7 @@ class Loaded(NamedTuple):
 
 
 def load_with_language_model(
-    source: str | Path | HubModel,
+    source: str | Path | ModelRef,
     revision: str | None = None,
     device: str | None = None,
     dtype: str | None = None,
@@ -364,10 +363,11 @@ def load_with_language_model(
     """As `load_language_model`, and the whole model beside it."""
     from transformers import AutoModelForCausalLM
 
-    trusted = trust_remote_code or is_trusted(source)
-    folder, name = _checked_folder(source, revision, trusted)
+    ref = model_ref(source, revision, trust_remote_code)
+    trusted = ref.trust_remote_code
+    folder, name = _checked_folder(ref)
     if may_have_vision(read_config(folder) or {}, trusted):
-        vlm = load_vlm(source, revision, device, dtype, trusted)
+        vlm = load_vlm(ref, None, device, dtype)
         return Loaded(vlm.model, vlm.language_model)
     with loading(folder, name, "language model", trusted):
         model = load_checkpoint(AutoModelForCausalLM, folder, name, trusted, chosen_dtype(folder, device, dtype))
@@ -378,27 +378,28 @@ def load_with_language_model(
     return Loaded(model, language_model)
 
 
-def load_tokenizer(source: str | Path | HubModel, trust_remote_code: bool = False) -> Any:
-    """A model's tokenizer; of the Hub, no weights are downloaded. Errors as `load_vlm`."""
+def load_tokenizer(source: str | Path | ModelRef, trust_remote_code: bool = False, revision: str | None = None) -> Any:
+    """A model's tokenizer; of the Hub, no weights are downloaded. Arguments and errors as `load_vlm`."""
     from transformers import AutoTokenizer
 
-    trusted = trust_remote_code or is_trusted(source)
-    folder, name = local_model(source, code=trusted, weights=False)
+    ref = model_ref(source, revision, trust_remote_code)
+    trusted = ref.trust_remote_code
+    folder, name = local_model(ref, weights=False)
     check_code(read_config(folder) or {}, folder, name, trusted)
     check_pointers(folder, name)
     with loading(folder, name, "tokenizer", trusted):
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=trusted)
 
 
-def position_limit(source: str | Path | HubModel) -> int | None:
+def position_limit(source: str | Path | ModelRef) -> int | None:
     """How many tokens of one text a language model was made for, by its config; as `LanguageModel.positions`."""
     from transformers import AutoConfig
 
-    trusted = is_trusted(source)
-    folder, name = local_model(source, code=trusted, weights=False)
-    check_code(read_config(folder) or {}, folder, name, trusted)
-    with loading(folder, name, "language model", trusted):
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=trusted)
+    ref = model_ref(source)
+    folder, name = local_model(ref, weights=False)
+    check_code(read_config(folder) or {}, folder, name, ref.trust_remote_code)
+    with loading(folder, name, "language model", ref.trust_remote_code):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=ref.trust_remote_code)
     return positions_of(config.get_text_config(decoder=True))
 
 
@@ -428,29 +429,24 @@ def language_model_of(name: str, model: Any, tokenizer: Any) -> LanguageModel:
         ) from error
 
 
-def read_config(source: str | Path | HubModel) -> dict[str, Any] | None:
-    """The config.json of a model, as far as this machine has it; None for what is no folder, nor in the cache.
+def read_config(source: Path | ModelRef) -> dict[str, Any] | None:
+    """The config.json of a model, as far as this machine has it; None for one of the Hub that is not in the cache.
 
     Raises:
         UserError: where the folder has none, or it is not JSON; with the way out where it is another format of models.
     """
-    if isinstance(source, HubModel):
-        return cached_config(source)
-    folder = Path(source)
-    if not folder.is_dir():
-        if folder.is_file():
-            raise UserError(f"{folder} is a file, but a model is a folder. {conversion_of_gguf(folder) or ''}".strip())
-        if not _HUB_ID.fullmatch(str(source)):
-            raise UserError(f"{source} is no model: there is no such folder, and an id of the Hub is USER/NAME.")
-        return None
-    path = folder / "config.json"
+    if isinstance(source, ModelRef):
+        return cached_config(source) if source.path is None else read_config(source.path)
+    if not source.is_dir():
+        raise no_model(source)
+    path = source / "config.json"
     if not path.is_file():
-        more = conversion_of_gguf(folder)
-        raise UserError(f"{folder} is no model folder: it has no config.json.{f' {more}' if more else ''}")
+        more = conversion_of_gguf(source)
+        raise UserError(f"{source} is no model folder: it has no config.json.{f' {more}' if more else ''}")
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        check_pointers(folder, str(folder))
+        check_pointers(source, str(source))
         raise UserError(f"{path} is not JSON ({error}): the model folder is damaged.") from error
     return found
 
@@ -481,7 +477,7 @@ def _token_table(maps: list[TokenMap]) -> pl.DataFrame:
     return pl.concat([pl.DataFrame(schema=empty), *frames])
 
 
-def chosen_dtype(source: str | Path | HubModel, device: str | None = None, dtype: str | None = None) -> str:
+def chosen_dtype(source: str | Path | ModelRef, device: str | None = None, dtype: str | None = None) -> str:
     """The dtype that a model is loaded in: what was asked for, else what suits the device.
 
     On a GPU the checkpoint's own ("auto"). On a CPU float32, whose figures do not depend on how batches are cut; but
@@ -495,12 +491,14 @@ def chosen_dtype(source: str | Path | HubModel, device: str | None = None, dtype
     return "bfloat16" if _stored_in_16_bits(source) >= _LARGE_BYTES and bfloat16_pays() else "float32"
 
 
-def _stored_in_16_bits(source: str | Path | HubModel) -> int:
+def _stored_in_16_bits(source: str | Path | ModelRef) -> int:
     """Bytes of a checkpoint's weights, where its config says that they are of 16 bits; else 0."""
-    config = read_config(local_model(source, weights=False).folder) or {}
+    model = model_ref(source)
+    folder = local_model(model, weights=False).folder
+    config = read_config(folder) or {}
     dtype = config.get("dtype") or config.get("torch_dtype") or (config.get("text_config") or {}).get("dtype")
     if dtype not in ("bfloat16", "float16"):
         return 0
-    if isinstance(source, HubModel):
-        return weight_bytes(source)
-    return sum(file.stat().st_size for file in Path(source).glob("*.safetensors"))
+    if model.repo is not None:
+        return weight_bytes(model)
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))

@@ -9,23 +9,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path, PosixPath
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from threading import RLock
 from typing import Any
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.hub_models import HubModel
+from latentlens_dag.identity import combined, file_digest
 
 _CONFIGS = "*config.json"  # of the model, its processor and its tokenizer
-
-
-class TrustedFolder(PosixPath):
-    """A local folder with a model whose own code may be run; in all else the folder's path."""
-
-
-def is_trusted(source: object) -> bool:
-    """Whether the user has said of a model, where it was named, that its own code may be run."""
-    return isinstance(source, TrustedFolder) or (isinstance(source, HubModel) and source.trust_remote_code)
+_LOADING = RLock()
+_REGISTERED: dict[tuple[str, int], dict[Any, Any]] = {}  # by code and registry; as transformers', of the process
 
 
 def check_code(config: Mapping[str, Any], folder: Path, name: str, trusted: bool) -> None:
@@ -51,12 +45,16 @@ def check_code(config: Mapping[str, Any], folder: Path, name: str, trusted: bool
 
 @contextmanager
 def loading(folder: Path, name: str, kind: str, trusted: bool) -> Iterator[None]:
-    """Tell the user why a model cannot be loaded as a `kind`, such as "language model"."""
+    """Tell the user why a model cannot be loaded as a `kind`, such as "language model".
+
+    One model is loaded at a time: transformers keeps its classes, and the default dtype, for the whole process.
+    """
     from safetensors import SafetensorError
     from torch import OutOfMemoryError
 
     try:
-        yield
+        with _LOADING, _own_classes(folder) if trusted else nullcontext():
+            yield
     except (UserError, OutOfMemoryError):
         raise
     except Exception as error:
@@ -67,6 +65,48 @@ def loading(folder: Path, name: str, kind: str, trusted: bool) -> Iterator[None]
         if not trusted:
             raise
         raise _failed(name, kind, error) from error
+
+
+@contextmanager
+def _own_classes(folder: Path) -> Iterator[None]:
+    """Let a model's own code register its classes at transformers' auto classes, and take them out again afterwards.
+
+    Such code often says `AutoConfig.register("own", OwnConfig)`. Any later model with `"model_type": "own"` would then
+    be answered with those classes, one with other code too, and whether its code is allowed or not. Code is run once
+    per process, so its classes are put back when the same code is loaded again.
+    """
+    code = combined(file_digest(file) for file in sorted(folder.rglob("*.py")))
+    before = [dict(registry) for registry in _registries()]
+    for number, registry in enumerate(_registries()):
+        registry.update(_REGISTERED.get((code, number), {}))
+    try:
+        yield
+    finally:
+        for number, (registry, others) in enumerate(zip(_registries(), before, strict=True)):
+            mine = {key: value for key, value in registry.items() if others.get(key) is not value}
+            _REGISTERED.setdefault((code, number), {}).update(mine)
+            registry.clear()
+            registry.update(others)
+
+
+def _registries() -> list[dict[Any, Any]]:
+    """What code has registered at transformers' auto classes, by name or class of config; private, hence tested."""
+    from transformers.models.auto import (
+        configuration_auto,
+        feature_extraction_auto,
+        image_processing_auto,
+        modeling_auto,
+        processing_auto,
+        tokenization_auto,
+        video_processing_auto,
+    )
+
+    modules = [configuration_auto, feature_extraction_auto, image_processing_auto, modeling_auto, processing_auto]
+    modules += [tokenization_auto, video_processing_auto]
+    values = [value for module in modules for value in vars(module).values()]
+    found = [value._extra_content for value in values if isinstance(getattr(value, "_extra_content", None), dict)]
+    found += [tokenization_auto.REGISTERED_TOKENIZER_CLASSES, tokenization_auto.REGISTERED_FAST_ALIASES]
+    return list({id(registry): registry for registry in found}.values())
 
 
 def not_allowed(folder: Path, name: str) -> UserError:

@@ -11,11 +11,9 @@ import numpy as np
 import pytest
 
 from latentlens_dag import ContextualIndex, load_vlm
-from latentlens_dag.asked import Asked, built_at, named_study, open_index, study_facts, study_of, warehouse_of
+from latentlens_dag.asked import Asked, built_at, open_index, warehouse_of
 from latentlens_dag.errors import UserError
-from latentlens_dag.hub_models import HubModel
 from latentlens_dag.questions import Question
-from latentlens_dag.remote_code import TrustedFolder, is_trusted
 from latentlens_dag.testing import SENTENCES, tiny_project
 from latentlens_dag.warehouse import Warehouse, write_json
 from tests.released import stage
@@ -36,26 +34,6 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def asked(project: Path) -> Asked:
     model = load_vlm(project / "assets" / "tiny" / "model", device="cpu").language_model
     return Asked(model, open_index(Warehouse(project / ".latentlens" / "warehouse"), "tiny", "words"))
-
-
-def test_the_projects_definitions_say_which_model_and_index_a_study_has(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(project / "assets")
-    assert named_study("tiny") == (project / "assets" / "tiny" / "model", "words")
-    with pytest.raises(UserError, match=r"^There is no study '--help'. There are: tiny.$"):
-        named_study("--help")
-    monkeypatch.chdir(project.parent)
-    with pytest.raises(UserError, match=r"^No workspace\.yaml here or above"):
-        named_study("tiny")
-
-
-@pytest.mark.parametrize(
-    "model", [HubModel("u/n", "a" * 40), HubModel("u/n", "a" * 40, True), Path("/m"), TrustedFolder("/m")]
-)
-def test_a_model_keeps_its_place_its_commit_and_whether_its_code_may_be_run(model: Path | HubModel) -> None:
-    found = study_of(study_facts(model, "words"))
-    assert found == (model, "words") and is_trusted(found.model) == is_trusted(model)
 
 
 def test_a_word_of_a_sentence_of_the_corpus_is_nearest_to_itself(asked: Asked) -> None:

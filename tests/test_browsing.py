@@ -128,3 +128,18 @@ def test_what_cannot_be_opened_is_told_before_a_server_starts(tmp_path: Path) ->
 def test_the_source_to_compare_with_is_another_one_that_can_be_opened(home: Path, other: str, told: str) -> None:
     error = CliRunner().invoke(browse, [str(home), "--with", str(home / other), "--no-open"]).exception
     assert isinstance(error, UserError) and told in str(error)
+
+
+@pytest.mark.parametrize("flags", [[], ["--trust-remote-code"]])
+def test_consent_to_run_a_models_code_is_given_to_browse_and_not_inherited(
+    home: Path, monkeypatch: pytest.MonkeyPatch, flags: list[str]
+) -> None:
+    from latentlens_dag.commands import browsing
+
+    handed: list[dict[str, str]] = []
+    monkeypatch.setenv("LATENTLENS_BROWSE_TRUST", "1")
+    monkeypatch.setattr(browsing.subprocess, "Popen", lambda command, env, stdout: handed.append(env))
+    monkeypatch.setattr(browsing, "_until_it_ends", lambda *_: None)
+    run = CliRunner().invoke(browse, [str(home), "--no-open", *flags])
+    assert run.exit_code == 0, run.output
+    assert [one["LATENTLENS_BROWSE_TRUST"] for one in handed] == ["1" if flags else ""]

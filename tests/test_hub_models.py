@@ -8,6 +8,7 @@ import pytest
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.hub_models import local_model
+from latentlens_dag.model_ref import ModelRef, model_ref
 from latentlens_dag.models import load_vlm
 from latentlens_dag.testing import tiny_llava
 from tests.hub_server import COMMIT, HubServer, Repo
@@ -165,9 +166,10 @@ def test_a_dtype_is_chosen_by_the_weights_on_the_hub_without_downloading_them(
     hub.add(Repo("user/parts", {**files, "model.safetensors.index.json": json.dumps(index).encode()}, "model"))
     code = """
 from latentlens_dag import models
-from latentlens_dag.hub_models import HubModel, local_model, weight_bytes
+from latentlens_dag.hub_models import local_model, weight_bytes
+from latentlens_dag.model_ref import ModelRef
 models.bfloat16_pays = lambda: True
-model, sizes = HubModel(*sys.argv[1:3]), []
+model, sizes = ModelRef(None, *sys.argv[1:3]), []
 for models._LARGE_BYTES in (int(sys.argv[3]), int(sys.argv[3]) + 1):
     sizes.append(models.chosen_dtype(model, "cpu"))
 print(*sizes)
@@ -194,4 +196,6 @@ def test_a_token_is_sent_to_the_hub_and_told_to_nobody(vlm_files: dict[str, byte
 def test_what_is_neither_a_folder_nor_a_name_is_told(tmp_path: Path) -> None:
     for source in (tmp_path / "absent", str(tmp_path / "absent"), "gpt2", "a/b/c", Path("user/name")):
         with pytest.raises(UserError, match=r"is no model: there is no such folder"):
-            local_model(source)
+            model_ref(source)
+    with pytest.raises(UserError, match=r"is no model: there is no such folder"):
+        local_model(ModelRef(path=tmp_path / "absent"))

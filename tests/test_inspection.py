@@ -168,7 +168,7 @@ def test_the_defs_yaml_is_one_that_a_project_loads_with_the_automatic_layers(fol
     shutil.copytree(project / "assets" / "tiny" / "pictures", here / "pictures")
     assert load_definitions(project, find_home(tmp_path / "home")) is not None
     study = find_study("my_study", project)
-    assert (study.named_model, study.layers) == (folders / "llava", [0, 1, 2])
+    assert (study.named_model.path, study.layers) == (folders / "llava", [0, 1, 2])
 
 
 def test_the_defs_yaml_of_a_language_model_is_that_of_a_study_of_texts_and_builds(
@@ -191,7 +191,7 @@ def test_the_defs_yaml_of_a_model_of_the_hub_loads_before_anything_of_it_is_down
 ) -> None:
     from latentlens_dag.dag.loading import find_study, load_definitions
     from latentlens_dag.home import find_home
-    from latentlens_dag.hub_models import HubModel
+    from latentlens_dag.model_ref import ModelRef
 
     project, commit = tiny_project(tmp_path), "0123456789abcdef0123456789abcdef01234567"
     here = project / "assets" / "tiny"
@@ -200,7 +200,7 @@ def test_the_defs_yaml_of_a_model_of_the_hub_loads_before_anything_of_it_is_down
     (here / "sentences.txt").write_text("A dog.\n")
     assert load_definitions(project, find_home(tmp_path / "home")) is not None
     study = find_study("my_study", project)
-    assert (study.named_model, study.layers) == (HubModel("user/absent", commit), [0, 1, 2])
+    assert (study.named_model, study.layers) == (ModelRef(repo="user/absent", revision=commit), [0, 1, 2])
 
 
 def test_a_model_that_reads_both_ways_gets_an_index_by_sentences(

@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import torch
@@ -13,8 +14,8 @@ from latentlens_dag.cli import cli
 from latentlens_dag.errors import UserError
 from latentlens_dag.fingerprints import fingerprint
 from latentlens_dag.inspection import inspect_model
+from latentlens_dag.model_ref import ModelRef
 from latentlens_dag.models import load_language_model, load_tokenizer, load_vlm
-from latentlens_dag.remote_code import TrustedFolder
 from latentlens_dag.testing import tiny_llava
 from tests.hub_server import COMMIT, HubServer, Repo
 from tests.remote_vlm import remote_vlm
@@ -43,11 +44,107 @@ def test_without_the_users_word_a_model_is_refused_with_what_it_would_run_and_no
     assert not marker.exists()
 
 
-def test_a_model_that_was_allowed_once_is_refused_again_without_the_word(tmp_path: Path, marker: Path) -> None:
+@pytest.mark.parametrize("named", [str, Path, lambda folder: ModelRef(path=folder)])
+@pytest.mark.parametrize("load", [load_vlm, load_language_model, load_tokenizer, inspect_model])
+def test_an_untrusted_request_after_a_trusted_load_of_the_same_folder_is_refused(
+    tmp_path: Path, marker: Path, load: object, named: object
+) -> None:
     folder = remote_vlm(tmp_path / "model", marker)
-    load_vlm(folder, device="cpu", trust_remote_code=True)
-    with pytest.raises(UserError, match="cannot be read without code"):
-        load_vlm(folder, device="cpu")
+    load(named(folder), trust_remote_code=True)
+    for again in (load_vlm, load_language_model, load_tokenizer, inspect_model):
+        with pytest.raises(UserError, match="cannot be read without code"):
+            again(named(folder))
+
+
+_REGISTERS = """
+from transformers import AutoConfig, AutoModelForImageTextToText
+
+
+class OwnVlm(OwnVlm):
+    def __init__(self, config):
+        AutoConfig.for_model("own_vlm")  # fails where the class is not registered
+        super().__init__(config)
+
+
+AutoConfig.register("own_vlm", OwnConfig)
+AutoModelForImageTextToText.register(OwnConfig, OwnVlm)
+"""
+
+
+@pytest.fixture
+def registering(tmp_path: Path, marker: Path) -> Path:
+    folder = remote_vlm(tmp_path / "model", marker)
+    (folder / "modeling_own.py").write_text((folder / "modeling_own.py").read_text() + _REGISTERS)
+    return folder
+
+
+def test_classes_that_trusted_code_registered_answer_no_untrusted_request(registering: Path, tmp_path: Path) -> None:
+    from transformers import AutoConfig
+
+    plain = Path(shutil.copytree(registering, tmp_path / "plain"))  # of the same family, by its name alone
+    _change(plain, lambda config: config.pop("auto_map"))
+    load_vlm(registering, device="cpu", trust_remote_code=True)
+    for load in (load_vlm, load_language_model):
+        with pytest.raises(UserError, match=r"plain cannot be loaded as a .* model: .* model type `own_vlm`"):
+            load(plain, device="cpu")
+        with pytest.raises(UserError, match="cannot be read without code"):
+            load(registering, device="cpu")
+    with pytest.raises(ValueError, match="own_vlm"):
+        AutoConfig.from_pretrained(plain)
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        AutoConfig.from_pretrained(registering, trust_remote_code=False)
+
+
+def test_code_that_registers_its_classes_is_loaded_a_second_time_and_does_not_mix_with_other_code(
+    registering: Path, tmp_path: Path, marker: Path
+) -> None:
+    other = remote_vlm(tmp_path / "other", marker)
+    with (other / "modeling_own.py").open("a") as file:
+        file.write("\n\nOF = 'other'\n")
+    for folder, of in ((registering, None), (other, "other"), (registering, None)):
+        model = load_vlm(folder, device="cpu", trust_remote_code=True).model
+        assert getattr(sys.modules[type(model).__module__], "OF", None) == of
+
+
+def test_a_tokenizer_that_trusted_code_registered_is_found_by_no_untrusted_request(tmp_path: Path) -> None:
+    from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
+
+    folder = tiny_llava(tmp_path / "model")
+    (folder / "tokenization_own.py").write_text(_TOKENIZER)
+    own = {"tokenizer_class": "OwnTokenizer", "auto_map": {"AutoTokenizer": [None, "tokenization_own.OwnTokenizer"]}}
+    _change(folder, lambda config: config.update(own), "tokenizer_config.json")
+    for _ in range(2):
+        assert type(load_tokenizer(folder, trust_remote_code=True)).__name__ == "OwnTokenizer"
+        assert tokenizer_class_from_name("OwnTokenizer") is None
+    assert type(load_tokenizer(tiny_llava(tmp_path / "plain"))).__name__ != "OwnTokenizer"
+
+
+_TOKENIZER = """
+from transformers import AutoTokenizer, LlavaConfig, PreTrainedTokenizerFast
+
+class OwnTokenizer(PreTrainedTokenizerFast):
+    pass
+
+AutoTokenizer.register(LlavaConfig, fast_tokenizer_class=OwnTokenizer, exist_ok=True)
+"""
+
+
+def test_an_untrusted_load_waits_for_a_trusted_one_in_another_thread(tmp_path: Path) -> None:
+    from latentlens_dag.remote_code import loading
+
+    order: list[str] = []
+
+    def untrusted() -> None:
+        with loading(tmp_path, "other", "language model", trusted=False):
+            order.append("untrusted")
+
+    with loading(tmp_path, "own", "language model", trusted=True):
+        thread = Thread(target=untrusted)
+        thread.start()
+        thread.join(0.2)
+        order.append("trusted")
+    thread.join()
+    assert order == ["trusted", "untrusted"]
 
 
 @pytest.mark.parametrize("role", ["AutoModelForImageTextToText", "AutoModelForCausalLM"])
@@ -65,7 +162,7 @@ def test_with_the_users_word_a_model_is_read_as_its_weights_are(tmp_path: Path, 
 
 
 def test_a_folder_that_a_defs_yaml_trusts_is_loaded_without_another_word(tmp_path: Path, marker: Path) -> None:
-    folder = TrustedFolder(remote_vlm(tmp_path / "model", marker))
+    folder = ModelRef(path=remote_vlm(tmp_path / "model", marker), trust_remote_code=True)
     found = load_language_model(folder, device="cpu")
     assert fingerprint(found) == fingerprint(load_vlm(folder, device="cpu").language_model)
     assert len(load_tokenizer(folder)) == len(found.tokenizer)
@@ -164,6 +261,7 @@ CLIENT = """
 import json
 from latentlens_dag.errors import UserError
 from latentlens_dag.inspection import inspect_model
+from latentlens_dag.model_ref import ModelRef
 from latentlens_dag.models import load_language_model, load_vlm
 
 def outcome(load, name, revision, trusted):

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import streamlit as st
 from parts import address, cards, small_pictures
 from parts.names import counted, plain
-from parts.opened import chosen_study, library
+from parts.opened import chosen_study, library, may_run_code
 
-from latentlens_dag.asked import LONGEST_TEXT, Asked, NamedStudy, built_at, named_study, open_index, warehouse_of
+from latentlens_dag.asked import LONGEST_TEXT, Asked, built_at, open_index, warehouse_of
 from latentlens_dag.browsing import Library, Picture, StudyFacts, clipped, visible
 from latentlens_dag.errors import UserError
+from latentlens_dag.model_ref import ModelRef
 from latentlens_dag.questions import middle
 from latentlens_dag.reverse import Hit, Hits, boxes_of, stored_states
+from latentlens_dag.study_source import StudySource, study_source
 from latentlens_dag.warehouse import Warehouse
 
 if TYPE_CHECKING:
@@ -63,29 +65,25 @@ def ask_page(data: Library, study: StudyFacts) -> None:
 
 
 def opened(data: Library, study: str) -> Asked:
-    """The study's model and index; found and loaded once per server."""
-    named, warehouse = _named(study), warehouse_of(data.source)
-    made = built_at(warehouse, study, named.index_name)
-    return _asked((str(warehouse.root), study, made), warehouse, named, _model(str(named.model), named))
-
-
-@st.cache_resource(show_spinner="Reading the project's definitions …", max_entries=8)
-def _named(study: str) -> NamedStudy:
-    return named_study(study)
+    """The study's model and index, loaded once per server, as long as the home says the same of them."""
+    warehouse = warehouse_of(data.source)
+    source = study_source(warehouse, study, may_run_code())
+    made = built_at(warehouse, study, source.index_name)
+    return _asked(source, str(warehouse.root), study, made, _model(source.model))
 
 
 @st.cache_resource(show_spinner="Loading the language model …", max_entries=1)
-def _model(name: str, _named: NamedStudy) -> LanguageModel:
+def _model(model: ModelRef) -> LanguageModel:
+    """The model, by all that names it: one whose code may not be run is another."""
     from latentlens_dag.models import load_language_model
 
-    return load_language_model(_named.model)
+    return load_language_model(model)
 
 
 @st.cache_resource(show_spinner="Opening the index …", max_entries=2)
-def _asked(
-    which: tuple[str, str, tuple[int, ...]], _warehouse: Warehouse, _named: NamedStudy, _model: LanguageModel
-) -> Asked:
-    return Asked(_model, open_index(_warehouse, which[1], _named.index_name))
+def _asked(source: StudySource, warehouse: str, study: str, made: tuple[int, ...], _model: LanguageModel) -> Asked:
+    """The answers of a model and an index, until a build writes either."""
+    return Asked(_model, open_index(Warehouse(Path(warehouse)), study, source.index_name))
 
 
 def chosen_token(tokens: Sequence[str]) -> int:

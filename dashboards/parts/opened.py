@@ -16,6 +16,8 @@ SOURCE = "LATENTLENS_BROWSE"
 """The variable by which `latentlens-dag browse` says what to open."""
 OTHER = "LATENTLENS_BROWSE_WITH"
 """The variable that names another source, to compare with."""
+TRUST = "LATENTLENS_BROWSE_TRUST"
+"""The variable that is 1 where whoever started the browser allows the code that comes with models."""
 
 
 @st.cache_resource(show_spinner="Opening …", max_entries=1)
@@ -45,6 +47,11 @@ def library() -> Library:
     """The library; opened anew when a build has changed its files."""
     source = os.environ.get(SOURCE) or ".latentlens"
     return _opened(source, _stamp_of(source))
+
+
+def may_run_code() -> bool:
+    """Whether the code that comes with a study's model may be run."""
+    return os.environ.get(TRUST) == "1"
 
 
 def other_library() -> Library | None:

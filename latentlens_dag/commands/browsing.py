@@ -33,8 +33,16 @@ _PATIENCE_S = 60
 @click.option("--with", "other", metavar="PATH | USER/NAME@TAG", help="Another source, to compare with.")
 @click.option("--port", type=click.IntRange(1, 65535), help=f"Port of the server; by default {_PORT} or the next free.")
 @click.option("--no-open", is_flag=True, help="Print the address, and open no browser.")
+@click.option(
+    "--trust-remote-code",
+    "trusted",
+    is_flag=True,
+    help="Let Ask run the code that comes with a study's model, with all your rights, where the study was built so.",
+)
 @home_option
-def browse(source: str | None, other: str | None, port: int | None, no_open: bool, home: Path | None) -> None:
+def browse(
+    source: str | None, other: str | None, port: int | None, no_open: bool, trusted: bool, home: Path | None
+) -> None:
     """Look at a study or a release in the browser: a home, a warehouse, a catalog.duckdb or a dataset."""
     from latentlens_dag.browsing import open_library
     from latentlens_dag.local_catalog import made_in_background
@@ -52,6 +60,7 @@ def browse(source: str | None, other: str | None, port: int | None, no_open: boo
     if not _is_free(chosen):
         raise UserError(f"Port {chosen} of {HOST} is taken: name another one with --port, or none.")
     named = dict(zip(("LATENTLENS_BROWSE", "LATENTLENS_BROWSE_WITH"), [*sources, ""], strict=False))
+    named["LATENTLENS_BROWSE_TRUST"] = "1" if trusted else ""  # nothing inherited: consent is given here
     # What Streamlit greets with is not for our users; what goes wrong comes on stderr.
     server = subprocess.Popen(_command(chosen), env={**os.environ, **named}, stdout=subprocess.DEVNULL)
     with ExitStack() as making:

@@ -1,8 +1,7 @@
-"""The commands on a model or an index: inspect-model, import-index, and model-of, which the browser asks."""
+"""The commands on a model or an index: inspect-model and import-index."""
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -89,17 +88,6 @@ _FAILED = (
     "it is read wrongly, or breaks what the lenses rely on, so what a study of it says would be wrong. Are its "
     "config.json and its weights the ones that were published together?"
 )
-
-
-@click.command("model-of", hidden=True)
-@click.argument("study")
-def model_of(study: str) -> None:
-    """Print which model and which index a study of this project has, as JSON."""
-    from latentlens_dag.asked import study_facts
-    from latentlens_dag.dag.loading import find_study
-
-    found = find_study(study)
-    click.echo(json.dumps(study_facts(found.named_model, found.index)))
 
 
 def _inspection_lines(found: Inspection, picture: Path | None) -> str:

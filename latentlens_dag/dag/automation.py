@@ -9,14 +9,13 @@ there is to do then finds the job, which is `latentlens-dag build`, and does not
 
 # `from __future__ import annotations` is left out: Dagster resolves these annotations itself.
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import dagster as dg
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
 from latentlens_dag.dag.locking import build_lock, building
 from latentlens_dag.dag.resources import HomeResource
-from latentlens_dag.dag.versions import SOURCE_PATH, file_states
+from latentlens_dag.dag.versions import states_now
 from latentlens_dag.dag.watching import Watcher
 from latentlens_dag.identity import combined
 
@@ -84,7 +83,4 @@ def _state(graph: AssetGraph) -> Iterator[str]:
         node = graph.get(key)
         parts = node.partitions_def.get_partition_keys() if node.partitions_def else []
         yield f"{key.to_user_string()} {node.code_version} {sorted(map(str, node.parent_keys))} {len(parts)}"
-        source = node.metadata.get(SOURCE_PATH)
-        if source is not None:
-            path = Path(str(source.value if isinstance(source, dg.MetadataValue) else source))
-            yield from (f"{file} {state}" for file, state in file_states(path).items())
+        yield from (f"{file} {state}" for file, state in states_now(node.metadata).items())

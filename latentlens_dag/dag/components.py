@@ -8,7 +8,6 @@ the config of a model that was not downloaded yet is checked when its steps run.
 
 # `from __future__ import annotations` is left out: Dagster resolves these annotations itself.
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import dagster as dg
@@ -19,8 +18,8 @@ from latentlens_dag.dag.release_component import Release
 from latentlens_dag.dag.sources import CorpusSource, ImageSource, ModelSource, RegionSource, existing
 from latentlens_dag.errors import UserError
 from latentlens_dag.families import is_mapped
-from latentlens_dag.hub_models import HubModel
 from latentlens_dag.layers import auto_contextual_layers, auto_visual_layers, check_layers
+from latentlens_dag.model_ref import ModelRef
 from latentlens_dag.models import read_config
 
 if TYPE_CHECKING:
@@ -123,7 +122,7 @@ class Index(Declared):
         return index_definitions(self, self.find(context, Corpus, self.corpus, "corpus"), self.contextual_layers(place))
 
     @property
-    def named_model(self) -> Path | HubModel:
+    def named_model(self) -> ModelRef:
         """Its language model."""
         return self.language_model.named_model("language_model", f"Index {self.name}")
 
@@ -137,7 +136,7 @@ class Read(NamedTuple):
     """What a study reads and with what, by the fields that say so."""
 
     model_field: Literal["vlm", "language_model"]
-    model: Path | HubModel
+    model: ModelRef
     set_field: Literal["images", "texts"]
     set_name: str
 
@@ -200,7 +199,7 @@ class Study(Declared):
         )
 
     @property
-    def named_model(self) -> Path | HubModel:
+    def named_model(self) -> ModelRef:
         """Its model."""
         return self.read(f"Study {self.name}").model
 
@@ -224,7 +223,7 @@ class Study(Declared):
         model = self.language_model.named_model("language_model", place)
         return Read("language_model", model, "texts", self.texts)
 
-    def _check_judge(self, material: ImageSet | TextSet, vlm: Path | HubModel, place: str) -> None:
+    def _check_judge(self, material: ImageSet | TextSet, vlm: ModelRef, place: str) -> None:
         if not isinstance(self.judge, Judge):
             return
         if isinstance(material, TextSet):
@@ -259,9 +258,7 @@ class Study(Declared):
             )
 
 
-def chosen_layers(
-    layers: list[int] | str, source: Path | HubModel, auto: Callable[[int], list[int]], place: str
-) -> list[int]:
+def chosen_layers(layers: list[int] | str, source: ModelRef, auto: Callable[[int], list[int]], place: str) -> list[int]:
     """The layers of the YAML, in order, or the automatic choice."""
     shape = text_shape(source)
     if isinstance(layers, str):
@@ -275,8 +272,7 @@ def chosen_layers(
     return sorted(layers)
 
 
-def _not_downloaded(source: Path | HubModel, place: str) -> UserError:
-    assert isinstance(source, HubModel)
+def _not_downloaded(source: ModelRef, place: str) -> UserError:
     return UserError(
         f"`layers: auto` of {place} depends on how many blocks {source.repo} has, and its config.json was not "
         f"downloaded yet. Write the layers, such as `layers: [1, 2, 4]`, or run "
@@ -290,7 +286,7 @@ def check_top_k(top_k: int, vocabulary: int, place: str) -> None:
         raise UserError(f"`top_k: {top_k}` of {place} must be at most {vocabulary}, the model's vocabulary.")
 
 
-def text_shape(source: Path | HubModel) -> tuple[int, int, int] | None:
+def text_shape(source: ModelRef) -> tuple[int, int, int] | None:
     """Blocks, width and vocabulary of a model's language model, from its config.json; None where that is not here."""
     config = read_config(source)
     if config is None:

@@ -10,11 +10,10 @@ from latentlens_dag import corpus as core
 from latentlens_dag.dag import keys
 from latentlens_dag.dag.reporting import written
 from latentlens_dag.dag.resources import HomeResource, WarehouseResource
-from latentlens_dag.dag.versions import SOURCE_PATH, SOURCE_TRUSTED, SOURCE_VERSION, observed_version, versioned
+from latentlens_dag.dag.versions import SOURCE_MODEL, SOURCE_PATH, SOURCE_VERSION, version_now, versioned
 from latentlens_dag.hub_datasets import HubColumn
-from latentlens_dag.hub_models import HubModel
 from latentlens_dag.identity import combined
-from latentlens_dag.remote_code import is_trusted
+from latentlens_dag.model_ref import ModelRef
 
 if TYPE_CHECKING:
     from latentlens_dag.dag.components import Corpus
@@ -36,26 +35,29 @@ def text_source(key: dg.AssetKey, source: core.Source, group: str) -> dg.SourceA
     return hub_column(key, source, group)
 
 
-def observed(key: dg.AssetKey, path: Path, group: str) -> dg.SourceAsset:
-    """A file or folder that others change: its data version is the hash of its content."""
+def observed(key: dg.AssetKey, path: Path, group: str, model: ModelRef | None = None) -> dg.SourceAsset:
+    """A file or folder that others change: its data version is the hash of its content; of a model, of its files."""
+    what: dict[str, Any] = {SOURCE_PATH: str(path), **({} if model is None else {SOURCE_MODEL: model.to_json()})}
 
     @dg.observable_source_asset(
         key=key,
         group_name=group,
-        metadata={SOURCE_PATH: str(path), **({SOURCE_TRUSTED: True} if is_trusted(path) else {})},
+        metadata=what,
         tags=_kind("file"),
         description=f"The source `{path.name}`, as it is now: its version is the hash of its content.",
     )
     def source(home: HomeResource) -> dg.DataVersion:
-        return dg.DataVersion(observed_version(path, home.home.warehouse.observed(".".join(key.path))))
+        version = version_now(what, home.home.warehouse.observed(".".join(key.path)))
+        assert version is not None
+        return dg.DataVersion(version)
 
     return source
 
 
-def model_source(key: dg.AssetKey, model: Path | HubModel, group: str) -> dg.SourceAsset:
+def model_source(key: dg.AssetKey, model: ModelRef, group: str) -> dg.SourceAsset:
     """A model: its folder as it is now, or a commit of the Hub."""
-    if isinstance(model, Path):
-        return observed(key, model, group)
+    if model.path is not None:
+        return observed(key, model.path, group, model)
     return pinned(key, model.version, f"{model.repo} of the Hub at commit {model.revision}", group)
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -194,7 +193,7 @@ def _encoder(index: "Index", paths: Warehouse) -> str:
 
     model, dtype = index.named_model, chosen_dtype(index.named_model)
     memory = paths.observed(".".join(keys.index(index.name, "language_model").path))
-    version = observed_version(model, memory) if isinstance(model, Path) else model.version
+    version = observed_version(model, memory)
     special = [*_unless_prefix(index).values(), *([] if dtype == "float32" else [dtype])]
     return combined([_CONTEXTUAL, version, *special])
 

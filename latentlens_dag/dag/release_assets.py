@@ -7,7 +7,6 @@ materialized in the UI only, and does nothing there unless the repository's name
 # `from __future__ import annotations` is left out: Dagster resolves these annotations itself.
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -18,8 +17,8 @@ from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.versions import Versioned, versioned
 from latentlens_dag.errors import UserError
 from latentlens_dag.hub_datasets import HubColumn
-from latentlens_dag.hub_models import HubModel
 from latentlens_dag.identity import file_digest
+from latentlens_dag.model_ref import ModelRef
 from latentlens_dag.release import ReleasedStudy, stage_tables
 from latentlens_dag.release_index import ReleasedIndex, stage_index
 from latentlens_dag.release_manifest import MANIFEST, ReleaseManifest
@@ -184,11 +183,9 @@ def declared_index(parts: IndexParts) -> dict[str, Any]:
     }
 
 
-def _named(model: Path | HubModel) -> dict[str, Any]:
+def _named(model: ModelRef) -> dict[str, Any]:
     """A model without the machine that it lies on."""
-    if isinstance(model, HubModel):
-        return {"name": model.repo, "revision": model.revision}
-    return {"name": model.name, "revision": None}
+    return {"name": model.name, "revision": model.revision}
 
 
 def _source_of(material: Any) -> str:

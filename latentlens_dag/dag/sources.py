@@ -14,10 +14,9 @@ import dagster as dg
 from latentlens_dag.corpus import Source, TextSource
 from latentlens_dag.errors import UserError
 from latentlens_dag.hub_datasets import COMMIT, DATASET_ID, HubColumn
-from latentlens_dag.hub_models import MODEL_ID, HubModel
+from latentlens_dag.model_ref import MODEL_ID, ModelRef
 from latentlens_dag.models import read_config
 from latentlens_dag.originals import ImageColumn
-from latentlens_dag.remote_code import TrustedFolder
 
 LocalPath = Annotated[
     Path, dg.Resolver(lambda context, value: context.resolve_source_relative_path(value), model_field_type=str)
@@ -167,7 +166,7 @@ class ModelSource(dg.Model, dg.Resolvable):
     """Run the code that comes with the model, with all rights of who builds. Without it a model that needs its own
     code is refused, and nothing of it is run."""
 
-    def named_model(self, field: str, place: str) -> Path | HubModel:
+    def named_model(self, field: str, place: str) -> ModelRef:
         """The model that is meant, or an error that says what is wrong with `field` of `place`."""
         if (self.path is None) == (self.hub is None):
             raise UserError(
@@ -180,14 +179,15 @@ class ModelSource(dg.Model, dg.Resolvable):
             raise UserError(f"`{field}` of {place}: `revision` belongs to a model of the Hub, which `hub` names.")
         found = existing(self.path, f"{field}.path", place)  # type: ignore[arg-type]
         read_config(found)
-        return TrustedFolder(found) if self.trust_remote_code else found
+        return ModelRef(path=found, trust_remote_code=self.trust_remote_code)
 
-    def _hub_model(self, repo: str, field: str, place: str) -> HubModel:
+    def _hub_model(self, repo: str, field: str, place: str) -> ModelRef:
         if not MODEL_ID.fullmatch(repo):
             raise UserError(f"`{field}.hub: {repo}` of {place} is no model of the Hub: write it as user/name.")
         if not self.revision:
             raise UserError(f"`{field}` of {place}: say the `revision` of {repo}, {{hub: {repo}, revision: COMMIT}}.")
-        return HubModel(repo, full_commit(self.revision, f"{field}.revision", place), self.trust_remote_code)
+        commit = full_commit(self.revision, f"{field}.revision", place)
+        return ModelRef(repo=repo, revision=commit, trust_remote_code=self.trust_remote_code)
 
 
 def existing(path: Path, field: str, place: str) -> Path:

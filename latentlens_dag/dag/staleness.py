@@ -5,8 +5,7 @@ dagster below 1.14. What a newcomer gets wrong: the UI shows partitioned assets
 as fresh whatever happened upstream; the resolver asked partition by partition knows better.
 """
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import dagster as dg
@@ -24,16 +23,8 @@ from dagster._core.loader import LoadingContext
 from dagster._core.storage.event_log.base import AssetRecord
 
 from latentlens_dag.dag.history import latest_by_partition
-from latentlens_dag.dag.versions import (
-    SETTINGS,
-    SOURCE_PATH,
-    SOURCE_TRUSTED,
-    SOURCE_VERSION,
-    observed_version,
-    settings_of,
-)
+from latentlens_dag.dag.versions import SETTINGS, settings_of, version_now
 from latentlens_dag.manifest import Manifest, Record, changed_settings, summarized
-from latentlens_dag.remote_code import TrustedFolder
 from latentlens_dag.warehouse import Warehouse
 
 NOT_BUILT = "not built yet"
@@ -69,30 +60,11 @@ def observe_sources(
     """Look at the sources among `keys` and tell Dagster of those that changed; give those."""
     changed = []
     for key in keys:
-        version = _version_now(graph.get(key).metadata, warehouse.observed(".".join(key.path)))
+        version = version_now(graph.get(key).metadata, warehouse.observed(".".join(key.path)))
         if version is not None and version != known_version(instance, key):
             instance.report_runless_asset_event(dg.AssetObservation(key, tags={DATA_VERSION_TAG: version}))
             changed.append(key)
     return changed
-
-
-def _facts(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: found.value if isinstance(found, dg.MetadataValue) else found for name, found in metadata.items()}
-
-
-def _version_now(metadata: Mapping[str, Any], memory: Path) -> str | None:
-    """The version of a source as it is now; None for what is no source."""
-    facts = _facts(metadata)
-    path = _source_path(facts)
-    return facts.get(SOURCE_VERSION) if path is None else observed_version(path, memory)
-
-
-def _source_path(facts: Mapping[str, Any]) -> Path | None:
-    """The file or folder that a source is; None for one that is none."""
-    if SOURCE_PATH not in facts:
-        return None
-    path = Path(facts[SOURCE_PATH])
-    return TrustedFolder(path) if facts.get(SOURCE_TRUSTED) else path
 
 
 def find_needs(

@@ -15,8 +15,7 @@ from latentlens_dag.dag.reporting import result, written
 from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.study_parts import StudyParts, layer_specs, write_study_shape
 from latentlens_dag.dag.versions import FORCED, Versioned, versioned
-from latentlens_dag.hub_models import HubModel
-from latentlens_dag.remote_code import is_trusted
+from latentlens_dag.model_ref import ModelRef
 from latentlens_dag.schema import TABLES
 from latentlens_dag.warehouse import Warehouse, write_parquet
 
@@ -107,10 +106,10 @@ def _check_fits(parts: StudyParts, model: "LanguageModel") -> None:
     check_text_pass(model, parts.index.dedup, parts.index.name)  # says what to do; a failed check cannot
 
 
-def _same(one: Path | HubModel, other: Path | HubModel) -> bool:
-    if is_trusted(one) != is_trusted(other):
-        return False
-    return one.samefile(other) if isinstance(one, Path) and isinstance(other, Path) else one == other
+def _same(one: ModelRef, other: ModelRef) -> bool:
+    if one.path is None or other.path is None:
+        return one == other
+    return one.trust_remote_code == other.trust_remote_code and one.path.samefile(other.path)
 
 
 def token_states(parts: StudyParts) -> dg.AssetsDefinition:

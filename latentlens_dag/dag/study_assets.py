@@ -28,6 +28,7 @@ from latentlens_dag.schema import (
     SINKS,
     STATE_STATISTICS,
 )
+from latentlens_dag.study_source import StudySource
 from latentlens_dag.warehouse import Warehouse, write_parquet
 
 # Algorithms: raise one when the same input would give other bytes.
@@ -256,7 +257,7 @@ def _catalog(parts: StudyParts) -> dg.AssetsDefinition:
         from latentlens_dag.queries import write_catalog
 
         out = warehouse.paths.catalog(parts.name)
-        write_study_shape(parts, warehouse.paths)
+        write_study_shape(parts, warehouse.paths, StudySource(parts.model, parts.index.name))
         write_catalog(warehouse.paths, parts.name, out, index=parts.index.name, images=material.get("images"))
         files = [out, warehouse.paths.shape("study", parts.name)]
         return result(None, file_digest(out), {"size_bytes": out.stat().st_size}, files)

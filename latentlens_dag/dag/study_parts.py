@@ -6,15 +6,15 @@ others have images (`image_id` holds the text's id), so what follows the states 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from latentlens_dag.dag import keys
 from latentlens_dag.dag.versions import Versioned
-from latentlens_dag.hub_models import HubModel
+from latentlens_dag.model_ref import ModelRef
 from latentlens_dag.models import DEFAULT_PROMPT
+from latentlens_dag.study_source import StudySource, source_facts, written_facts
 from latentlens_dag.warehouse import Warehouse, write_json
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class StudyParts:
     """A study with what it names, resolved and checked."""
 
     study: "Study"
-    model: Path | HubModel
+    model: ModelRef
     """Its VLM, or the language model of a study of texts."""
     index: "Index"
     material: "ImageSet | TextSet"
@@ -118,8 +118,14 @@ def layer_specs(
     ]
 
 
-def write_study_shape(parts: StudyParts, paths: Warehouse) -> None:
-    """Say which batches, layers and lenses the study now has, whether it is judged, and whether it is of texts."""
+def write_study_shape(parts: StudyParts, paths: Warehouse, source: StudySource | None = None) -> None:
+    """Say which batches, layers and lenses the study now has, whether it is judged, and whether it is of texts.
+
+    And, by the last of its steps, what it was made with: an earlier step keeps what is said of that, for the file is
+    among those that the last step recorded.
+    """
+    path = paths.shape("study", parts.name)
     shape = {"parts": parts.batches, "visual_layers": parts.visual_layers, "lenses": sorted(parts.study.lenses)}
     shape |= {"judged": parts.study.judge != "none"}
-    write_json({**shape, **({"of": "texts"} if parts.of_texts else {})}, paths.shape("study", parts.name))
+    shape |= written_facts(path) if source is None else source_facts(source, paths)
+    write_json({**shape, **({"of": "texts"} if parts.of_texts else {})}, path)

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from latentlens_dag.identity import combined, digest, file_digest
-from latentlens_dag.remote_code import is_trusted
+from latentlens_dag.model_ref import ModelRef
 from latentlens_dag.warehouse import write_text
 
-SOURCE_PATH = "source_path"  # metadata of an observed source: what is hashed
-SOURCE_TRUSTED = "source_trusted"  # there, where it is a model whose own code may be run
+SOURCE_PATH = "source_path"  # metadata of an observed source: the file or folder that is hashed
+SOURCE_MODEL = "source_model"  # there, where the folder is a model's: the model
 SOURCE_VERSION = "source_version"  # or, of one that cannot change: its version
 SETTINGS = "settings"  # metadata of a step: the algorithm's number and the fields of the YAML that it reads
 BUILD_ID = "latentlens/build_id"  # tag of the runs of one build
@@ -52,32 +52,73 @@ def settings_of(metadata: Mapping[str, Any]) -> dict[str, Any]:
     return dict(getattr(found, "value", found))
 
 
-def observed_version(path: Path, memory: Path) -> str:
+def version_now(metadata: Mapping[str, Any], memory: Path) -> str | None:
+    """The version of an observed source as it is now, by its asset's metadata; None for what is no source."""
+    if (model := _fact(metadata, SOURCE_MODEL)) is not None:
+        return observed_version(ModelRef.from_json(model), memory)
+    if (path := _fact(metadata, SOURCE_PATH)) is not None:
+        return observed_version(Path(path), memory, hidden=True)
+    version: str | None = _fact(metadata, SOURCE_VERSION)
+    return version
+
+
+def states_now(metadata: Mapping[str, Any]) -> dict[Path, list[int]]:
+    """The files of an observed source as `file_states` gives them; none for what is no source, or of the Hub."""
+    path = _fact(metadata, SOURCE_PATH)
+    return {} if path is None else file_states(Path(path), hidden=SOURCE_MODEL not in metadata)
+
+
+def _fact(metadata: Mapping[str, Any], name: str) -> Any:
+    found = metadata.get(name)
+    return getattr(found, "value", found)
+
+
+def observed_version(source: Path | ModelRef, memory: Path, hidden: bool = False) -> str:
     """The content hash of a file or folder; files whose size and time are as before are not read again.
 
     Args:
-        path: a file, or a folder whose files all count; where it does not exist, the version is "missing". That a
-            model's own code may be run counts too, for it may give other states.
+        source: a file, a folder, or a model; where it does not exist, the version is "missing". A commit of the Hub
+            is not looked at. That a model's own code may be run counts too, for it may give other states.
         memory: JSON file that remembers sizes, times and hashes between calls.
+        hidden: as of `file_states`.
     """
+    if isinstance(source, Path):
+        names, marks = _names_and_hashes(source, memory, hidden), []
+    elif source.path is None:
+        return source.version
+    else:
+        names, marks = _names_and_hashes(source.path, memory, hidden), source.version_marks
+    return combined([*names, *marks]) if names else "missing"
+
+
+def _names_and_hashes(path: Path, memory: Path, hidden: bool) -> list[str]:
     known = _remembered(memory)
     now = {}
-    for file, state in file_states(path).items():
+    for file, state in file_states(path, hidden).items():
         before = known.get(str(file), [None, None, ""])
         now[str(file)] = [*state, before[2] if before[:2] == state else file_digest(file)]
     if now != known:
         write_text(json.dumps(now, indent=1, sort_keys=True), memory)
     base = path if path.is_dir() else path.parent
-    names = [f"{Path(file).relative_to(base).as_posix()} {facts[2]}" for file, facts in now.items()]
-    return combined([*names, *(["trust_remote_code"] if is_trusted(path) else [])]) if names else "missing"
+    return [f"{Path(file).relative_to(base).as_posix()} {facts[2]}" for file, facts in now.items()]
 
 
-def file_states(path: Path) -> dict[Path, list[int]]:
-    """Size and time (nanoseconds) of a file, or of those of a folder that count, in order; none where it is missing."""
-    # A model's card changes no result.
+def file_states(path: Path, hidden: bool = False) -> dict[Path, list[int]]:
+    """Size and time (nanoseconds) of a file, or of those of a folder that count, in order; none where it is missing.
+
+    Args:
+        path: a file, or a folder of which all files count but its README.md: a model's card changes no result.
+        hidden: whether what lies in a folder under a name that begins with a dot counts too. No loader of models reads
+            it: `.git/`, the `.cache/` of a download, `.DS_Store`. A folder of pictures is searched there.
+    """
     below = (file for file in path.rglob("*") if file.is_file() and file.name != "README.md")
-    files = sorted(below) if path.is_dir() else [path] if path.is_file() else []
+    counted = (file for file in below if hidden or not _is_hidden(file.relative_to(path)))
+    files = sorted(counted) if path.is_dir() else [path] if path.is_file() else []
     return {file: [(facts := file.stat()).st_size, facts.st_mtime_ns] for file in files}
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 def _remembered(memory: Path) -> dict[str, list]:

@@ -3,13 +3,14 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.hub_models import HubModel
+from latentlens_dag.model_ref import ModelRef
 from tests.dag.conftest import build, opened
 from tests.dag.test_hub_model import _run
 from tests.hub_server import COMMIT, HubServer, Repo
@@ -50,8 +51,8 @@ def test_a_folders_code_is_run_only_where_the_yaml_allows_it(project: Path, mark
 
 
 def test_that_code_may_be_run_is_part_of_a_models_version(project: Path) -> None:
-    build_version = lambda trusted: HubModel("user/own", COMMIT, trusted).version  # noqa: E731
-    assert HubModel("user/own", COMMIT).version == build_version(False) != build_version(True)
+    of = ModelRef(repo="user/own", revision=COMMIT)
+    assert of.version == replace(of, trust_remote_code=False).version != replace(of, trust_remote_code=True).version
 
 
 def test_a_model_of_the_hub_with_code_is_read_at_its_commit(project: Path, marker: Path) -> None:

@@ -18,6 +18,7 @@ from tests.dag.conftest import built_project, fresh_project  # noqa: F401  (fixt
 from tests.dashboards.test_browser import CHROMIUM, chromium, page, served  # noqa: F401
 from tests.dashboards.test_pages import APP, _html, _opened
 from tests.released import stage, write_warehouse
+from tests.remote_vlm import remote_vlm
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -45,7 +46,7 @@ def _said(app: AppTest) -> str:
 
 
 def test_nothing_is_loaded_before_a_text_is_typed(app: AppTest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("latentlens_dag.asked.named_study", lambda study: pytest.fail("asked"))
+    monkeypatch.setattr("latentlens_dag.study_source.study_source", lambda *_: pytest.fail("asked"))
     assert "Type a phrase" in _said(_opened(app, "ask"))
 
 
@@ -89,6 +90,47 @@ def test_what_is_not_here_is_told_with_the_way_out(
     shutil.rmtree(home / "warehouse" / missing)
     monkeypatch.setenv("LATENTLENS_BROWSE", str(home))
     assert told.replace("-", "\\-") in _said(_opened(app, "ask", text=TEXT, show="patches"))
+
+
+@pytest.fixture
+def home(built_project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:  # noqa: F811
+    """A copy of the home, as somebody else may have sent it: outside of its project."""
+    home = Path(shutil.copytree(built_project / ".latentlens", tmp_path / "home"))
+    monkeypatch.setenv("LATENTLENS_BROWSE", str(home))
+    return home
+
+
+def _say(home: Path, **model: object) -> None:
+    """Let the home say that study `tiny` was built with a model."""
+    path = Warehouse(home / "warehouse").shape("study", "tiny")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "model": model}))
+
+
+def test_a_models_code_is_run_only_where_who_browses_says_so_and_never_answers_an_untrusted_request(
+    app: AppTest, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marker = tmp_path / "code_was_run"
+    folder = remote_vlm(tmp_path / "model", marker)
+    _say(home, path=str(folder), trust_remote_code=True)
+    assert "browse \\-\\-trust\\-remote\\-code" in _said(_opened(app, "ask", text=TEXT))
+    _say(home, path=str(folder))
+    monkeypatch.setenv("LATENTLENS_BROWSE_TRUST", "1")
+    assert "cannot be read without code" in _said(_opened(app, "ask", text=TEXT))
+    assert not marker.exists()
+    _say(home, path=str(folder), trust_remote_code=True)
+    assert "of the text, at layer" in _html(_opened(app, "ask", text=TEXT)) and marker.exists()
+    _say(home, path=str(folder))  # the same folder, of which a trusted model is in the server's cache
+    told = _opened(app, "ask", text=TEXT)
+    assert "cannot be read without code" in _said(told) and "of the text, at layer" not in _html(told)
+    _say(home, path=str(folder), trust_remote_code=True)
+    monkeypatch.setenv("LATENTLENS_BROWSE_TRUST", "")
+    assert "browse \\-\\-trust\\-remote\\-code" in _said(_opened(app, "ask", text=TEXT))
+
+
+def test_a_home_of_version_0_1_can_be_asked(app: AppTest, home: Path) -> None:
+    path = Warehouse(home / "warehouse").shape("study", "tiny")
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k not in ("model", "index")}))
+    assert "of the text, at layer" in _html(_opened(app, "ask", text=TEXT))
 
 
 def test_a_release_cannot_be_asked_and_says_what_can(
