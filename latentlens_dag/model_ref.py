@@ -118,12 +118,12 @@ def _found(source: str | Path, revision: str | None) -> ModelRef:
     raise no_model(source)
 
 
-def no_model(source: str | Path) -> UserError:
+def no_model(source: str | Path | ModelRef) -> UserError:
     """The error of what is neither a folder nor a name of the Hub."""
     from latentlens_dag.checkpoints import conversion_of_gguf
 
-    if Path(source).is_file():
-        more = conversion_of_gguf(Path(source)) or ""
+    if (file := Path(str(source))).is_file():
+        more = conversion_of_gguf(file) or ""
         return UserError(f"{source} is a file, but a model is a folder. {more}".strip())
     return UserError(f"{source} is no model: there is no such folder, and models of the Hub are written as user/name.")
 

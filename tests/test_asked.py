@@ -36,12 +36,13 @@ def asked(project: Path) -> Asked:
     return Asked(model, open_index(Warehouse(project / ".latentlens" / "warehouse"), "tiny", "words"))
 
 
-def test_a_word_of_a_sentence_of_the_corpus_is_nearest_to_itself(asked: Asked) -> None:
-    text = SENTENCES[0]
+def test_a_word_is_nearest_to_itself_in_a_sentence_of_the_same_beginning_but_not_in_its_own(asked: Asked) -> None:
+    whole, text = SENTENCES[0], SENTENCES[0].removesuffix(".")
     tokens = asked.question(text, 1).tokens
     place = tokens.index(" dog")
     found = asked.answers(text, 1, place, 3, (1,), None)
-    assert (found.rows[0]["sentence"], found.rows[0]["word"]) == (text, "dog")
+    assert (found.rows[0]["sentence"], found.rows[0]["word"]) == (whole, "dog")
+    assert whole not in {row["sentence"] for row in asked.answers(whole, 1, place, 3, (1,), None).rows}
     assert found.rows[0]["cosine"] == pytest.approx(1, abs=1e-5) and found.method.startswith("exact")
     different = [row["word"] for row in asked.answers(text, 1, place, 5, None, "word").rows]
     assert len({word.lower() for word in different}) == 5

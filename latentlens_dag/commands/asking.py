@@ -72,6 +72,8 @@ def summary(
     """Print a study's figures as a table, and draw its words on its pictures."""
     from latentlens_dag.pictures import from_thumbnails, study_picture
 
+    if picture is not None and not picture.absolute().parent.is_dir():
+        raise UserError(f"`--picture {picture}` cannot be written: there is no such folder.")
     with _dataset(home, data) as dataset:
         click.echo(_figures(dataset, study))
         if picture is not None:
