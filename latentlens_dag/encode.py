@@ -19,7 +19,7 @@ import pyarrow as pa
 from latentlens_dag.layers import check_layers
 from latentlens_dag.mapped import give_back
 from latentlens_dag.occurrences import tokenize
-from latentlens_dag.states import LanguageModel, captured
+from latentlens_dag.states import LanguageModel, captured, stopping
 from latentlens_dag.tables import Stored, read_rows, stored_rows
 from latentlens_dag.text_pass import forward, in_batches, rows_at
 
@@ -164,7 +164,7 @@ def _joined(
 def _encode_batch(model: LanguageModel, batch: list[_Sentence], found: dict[int, Encoded]) -> None:
     rows = np.array([row for sentence in batch for row in sentence.rows])
     keep = rows_at(batch, [sentence.places for sentence in batch])
-    with captured(model.decoder, list(found), keep) as states:
+    with captured(model.decoder, list(found), keep) as states, stopping(model.decoder, max(found)):
         forward(model, batch)
     for layer, kept in states.items():
         norms = kept.norm(dim=1, keepdim=True)
