@@ -1,6 +1,7 @@
 """The example studies in docs/examples load as they stand, with nothing but the models' config.json."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -37,6 +38,7 @@ CONFIGS: dict[str, tuple[str, dict[str, object]]] = {
         },
     ),
 }
+SMOLLM2 = {"model_type": "llama", "num_hidden_layers": 30, "hidden_size": 576, "vocab_size": 49152}
 PAPER = {  # appendix B: the contextual layers of models of 28, 32, 60 and 64 blocks
     "qwen2_vl_7b": [1, 2, 4, 8, 16, 24, 26, 27],
     "qwen2_5_vl_32b": [1, 2, 4, 8, 16, 32, 48, 56, 62, 63],
@@ -56,14 +58,16 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (sentences.parents[1] / "__init__.py").write_text("raise ImportError('never imported')")
     sentences.write_text("A brown dog.\n")
     monkeypatch.syspath_prepend(tmp_path / "site")
-    for folder, config in CONFIGS.values():
+    configs = [(folder, {**VISION, **config}) for folder, config in CONFIGS.values()]
+    for folder, config in [*configs, ("SmolLM2-135M-Instruct", SMOLLM2)]:
         (tmp_path / "models" / folder).mkdir(parents=True)
-        (tmp_path / "models" / folder / "config.json").write_text(json.dumps({**VISION, **config}))
+        (tmp_path / "models" / folder / "config.json").write_text(json.dumps(config))
+    (tmp_path / "assets" / "smollm2" / "sentences.txt").write_text("We sat on the river bank.\n")
     return tmp_path
 
 
 def test_every_example_loads_without_weights_and_asks_for_the_layers_of_the_paper(project: Path) -> None:
-    assert {path.parent.name for path in EXAMPLES.glob("*/defs.yaml")} == {"paper", *CONFIGS}
+    assert {path.parent.name for path in EXAMPLES.glob("*/defs.yaml")} == {"paper", "smollm2", *CONFIGS}
     with opened(project) as one:
         keys = {"/".join(key.path) for key, _ in one.select().targets}
     for name, layers in PAPER.items():
@@ -80,4 +84,13 @@ def test_a_study_that_is_switched_off_needs_no_model_and_has_no_assets(project: 
     file.write_text(f"{index}---\n{absent}")
     with opened(project) as one:
         studies = {key.path[1] for key, _ in one.select().targets if key.path[0] == "study"}
-    assert studies == set(CONFIGS) - {"qwen2_vl_7b"}
+    assert studies == {"smollm2", *CONFIGS} - {"qwen2_vl_7b"}
+
+
+def test_the_words_of_the_smollm2_example_are_in_two_of_its_texts_or_three_and_in_its_query() -> None:
+    folder = EXAMPLES / "smollm2"
+    words, texts = ((folder / name).read_text().splitlines() for name in ("words.txt", "texts.txt"))
+    found = {word: [text for text in texts if word in re.findall(r"\w+", text)] for word in words}
+    assert {len(of_word) for of_word in found.values()} == {2, 3}
+    assert sorted(text for of_word in found.values() for text in of_word) == sorted(texts)
+    assert set(words) <= set(re.findall(r"'(\w+)'", (folder / "answers.sql").read_text()))
