@@ -1,0 +1,149 @@
+"""A real checkpoint is read as its own library reads it: SmolLM2-135M-Instruct, at every depth."""
+
+import json
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from torch import Tensor
+from transformers import AutoTokenizer
+
+from latentlens_dag.cli import cli
+from latentlens_dag.lenses import embedding_lens, logit_lens
+from latentlens_dag.model_checks import TEXT_CHECKS, check_language_model
+from latentlens_dag.models import Loaded, load_language_model
+from latentlens_dag.occurrences import tokenize
+from latentlens_dag.sinks import sink_norm
+from latentlens_dag.states import LanguageModel, captured
+from latentlens_dag.texts import TextStates, text_states
+from tests.real.senses import texts_and_corpus
+
+TEXTS = [*texts_and_corpus()[0][::5], "The naïve café owner said: “I'll pay 1,250 €!” 猫が眠る。"]
+EXACT = 1e-5
+"""Of a state's length: by how much another order of the same sums may change it."""
+
+
+@pytest.fixture(scope="module")
+def states(model: LanguageModel) -> TextStates:
+    return text_states(model, TEXTS, range(model.depth))
+
+
+@pytest.fixture(scope="module")
+def slow(loaded: Loaded) -> list[Any]:
+    return [_slow(loaded, text) for text in TEXTS]
+
+
+def _slow(loaded: Loaded, text: str) -> Any:
+    """One text alone, through the whole model, as transformers describes it."""
+    inputs = loaded.language_model.tokenizer(text, return_tensors="pt")
+    with torch.inference_mode():
+        return loaded.model(**inputs, output_hidden_states=True, use_cache=False)
+
+
+def _error(one: Tensor, other: Tensor) -> float:
+    """The largest difference of two rows, in lengths of the row."""
+    return float(((one - other).norm(dim=-1) / other.norm(dim=-1)).max())
+
+
+def test_inspect_model_passes(smollm2_folder: Path) -> None:
+    found = CliRunner().invoke(cli, ["inspect-model", str(smollm2_folder), "--json"])
+    assert found.exit_code == 0, found.output
+    facts = json.loads(found.stdout)
+    assert [(check["name"], check["passed"]) for check in facts["checks"]] == [(name, True) for name in TEXT_CHECKS]
+    size = {name: facts["size"][name] for name in ("model_type", "blocks", "width", "vocabulary", "parameters")}
+    assert size == {"model_type": "llama", "blocks": 30, "width": 576, "vocabulary": 49_152, "parameters": 134_515_008}
+
+
+def test_all_self_checks_pass_by_a_wide_margin(loaded: Loaded) -> None:
+    checks = check_language_model(*loaded).checks
+    assert [check.name for check in checks] == list(TEXT_CHECKS)
+    for check in checks:
+        assert check.passed and check.figure is not None and check.figure < 1e-5, check
+
+
+def test_states_of_texts_read_together_are_those_of_each_text_alone(
+    model: LanguageModel, states: TextStates, slow: list[Any]
+) -> None:
+    for layer in range(model.depth):
+        alone = torch.cat([one.hidden_states[layer][0] for one in slow])
+        assert _error(states.states[layer], alone) < EXACT, layer
+
+
+def test_the_last_layer_is_what_the_last_block_gives_before_the_final_norm(loaded: Loaded) -> None:
+    given: list[Tensor] = []
+    last = loaded.model.model.layers[-1].register_forward_hook(lambda _module, _args, output: given.append(output))
+    try:
+        with captured(loaded.language_model.decoder, [30], lambda states: states.clone()) as mine:
+            normed = _slow(loaded, TEXTS[0]).hidden_states[-1]
+    finally:
+        last.remove()
+    assert torch.equal(mine[30], given[0])
+    assert _error(mine[30], normed) > 0.1  # the last entry of `hidden_states` is after the norm
+
+
+def test_logitlens_after_the_last_block_names_what_the_model_would_say_next(
+    model: LanguageModel, loaded: Loaded
+) -> None:
+    for text in TEXTS:
+        with captured(model.decoder, [model.depth], lambda states: states.clone()) as mine:
+            own = _slow(loaded, text).logits[0].topk(5)
+        found = logit_lens(model, mine[model.depth][0].numpy(), k=5)
+        assert np.array_equal(found.token_id, own.indices)
+        assert np.allclose(found.score, own.values, rtol=1e-4)
+
+
+def test_embeddinglens_finds_every_token_itself_at_layer_0(model: LanguageModel, states: TextStates) -> None:
+    found = embedding_lens(model, states.states[0].numpy(), k=1)
+    assert found.token_id[:, 0].tolist() == states.tokens["token_id"].to_list()
+
+
+def test_the_tokens_of_a_text_are_its_own_characters_in_order(states: TextStates) -> None:
+    for number, text in enumerate(TEXTS):
+        mine = states.tokens.filter(text_index=number)
+        assert "".join(mine["token_str"].head(8)) == text[: len("".join(mine["token_str"].head(8)))]
+        for word, start, end in mine.select("word", "char_start", "char_end").rows():
+            assert text[start:end] == word
+        ends = mine["char_end"].to_list()
+        assert all(before <= after for before, after in pairwise(ends)) and ends[-1] == len(text)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_the_side_on_which_the_tokenizer_pads_changes_nothing(
+    side: str, smollm2_folder: Path, model: LanguageModel, states: TextStates
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(smollm2_folder, padding_side=side)
+    found = text_states(replace(model, tokenizer=tokenizer), TEXTS, [1, 29])
+    assert found.tokens.equals(states.tokens)
+    for layer in (1, 29):
+        assert torch.equal(found.states[layer], states.states[layer])
+
+
+def test_in_bfloat16_a_state_keeps_its_direction_at_every_layer(smollm2_folder: Path, states: TextStates) -> None:
+    half = load_language_model(smollm2_folder, device="cpu", dtype="bfloat16")
+    found = text_states(half, TEXTS, range(half.depth))
+    for layer, exact in states.states.items():
+        cosines = torch.cosine_similarity(found.states[layer], exact)
+        assert cosines.min() > 0.99 and cosines.mean() > 0.9995, (layer, cosines.min(), cosines.mean())
+
+
+def test_a_text_through_the_chat_template_is_tokenized_as_the_template_says(model: LanguageModel) -> None:
+    talk = [{"role": "user", "content": TEXTS[0]}]
+    template = model.tokenizer.apply_chat_template
+    (found,) = tokenize(model.tokenizer, [template(talk, tokenize=False, add_generation_prompt=True)])
+    assert found.ids == template(talk, add_generation_prompt=True)["input_ids"]
+    begin, end = model.tokenizer.convert_tokens_to_ids(["<|im_start|>", "<|im_end|>"])
+    assert (found.ids.count(begin), found.ids.count(end), found.ids[0]) == (3, 2, begin)
+
+
+@pytest.mark.parametrize("layer", [16, 24, 29])
+def test_the_first_tokens_and_no_others_are_sinks_in_the_later_half(states: TextStates, layer: int) -> None:
+    rows = states.states[layer].numpy()
+    norms = np.linalg.norm(rows, axis=1)
+    limit = sink_norm(norms, lambda least: [(norms[norms > least], rows[norms > least])])
+    first = states.tokens["position"].to_numpy() == 0
+    assert np.array_equal(norms > limit, first)
