@@ -19,6 +19,7 @@ the model's parameters, so it is not compared by size, and what it holds besides
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import math
@@ -73,6 +74,7 @@ def load_checkpoint(auto: Any, folder: Path, name: str, trusted: bool, dtype: st
     config = AutoConfig.from_pretrained(folder, trust_remote_code=trusted)
     stored = stored_weights(folder, name, auto.__name__)
     check_size(auto, config, stored, folder, name, trusted)
+    gc.collect()  # frames of the first imports may hold the model before this one: two were in memory, now and then
     with _without_report(name):
         model, read = auto.from_pretrained(
             folder,

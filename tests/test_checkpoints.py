@@ -1,10 +1,12 @@
 """Checkpoints whose weights would not be those of the model: each is refused with the names and the way out."""
 
+import gc
 import json
 import logging
 import re
 import shutil
 import warnings
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -500,3 +502,25 @@ def test_a_language_model_in_place_of_a_vlm_is_told_with_the_way_out(llama_copy:
         UserError, match=r"no `vision_config`.*by `load_language_model` in Python.*`language_model` \(no"
     ):
         load_vlm(llama_copy)
+
+
+def test_a_model_that_only_a_cycle_still_holds_is_freed_before_the_next_is_read(
+    language_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load_checkpoint(AutoModelForCausalLM, language_folder, "one", False, "float32")
+    model.itself, held, alive = model, weakref.ref(model), []
+    gc.disable()
+    try:
+        del model
+        assert held() is not None
+        read = AutoModelForCausalLM.from_pretrained
+
+        def watched(*arguments: Any, **options: Any) -> Any:
+            alive.append(held() is not None)
+            return read(*arguments, **options)
+
+        monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", watched)
+        load_checkpoint(AutoModelForCausalLM, language_folder, "two", False, "float32")
+    finally:
+        gc.enable()
+    assert alive == [False]
