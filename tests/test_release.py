@@ -97,9 +97,8 @@ def test_one_image_more_uploads_at_most_twice_its_own_data(tmp_path: Path) -> No
     changed = {path for path in new if new[path] != old.get(path)}
     assert old.keys() == new.keys() - own
     assert len(own) == 5
-    assert changed - own <= {"README.md", MANIFEST, "interpretability.parquet", "layer_alignment.parquet"} | {
-        "diversity.parquet"
-    }
+    summaries = {f"{table}.parquet" for table in ("interpretability", "layer_alignment", "diversity", "sinks")}
+    assert changed - own <= {"README.md", MANIFEST} | summaries
     assert sum(len(new[path]) for path in changed) <= 2 * sum(len(new[path]) for path in own)
 
 

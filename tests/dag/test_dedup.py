@@ -53,13 +53,13 @@ def test_what_is_built_by_default_has_the_versions_that_it_had_before_there_was_
             if key.path[0] == "index" or key.path[-1] == "model_checks"
         }
     assert versions == {
-        "index/words/candidates": "1-ec1d15fb08ec77cf",
+        "index/words/candidates": "2-ec1d15fb08ec77cf",
         "index/words/contextual/L01": "1",
         "index/words/contextual/L02": "1",
         "index/words/language_model": None,
         "index/words/occurrences": "1-9beefad9053b9d05",
         "index/words/selection": "1-d947367065821f43",
-        "index/words/table/L01": "1-9dfaca23e289698c",
-        "index/words/table/L02": "1-9dfaca23e289698c",
+        "index/words/table/L01": "2-9dfaca23e289698c",
+        "index/words/table/L02": "2-9dfaca23e289698c",
         "study/tiny/model_checks": "3-c4c57dd7f36739a6",
     }

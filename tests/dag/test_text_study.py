@@ -19,6 +19,7 @@ from latentlens_dag.dag.loading import find_study, load_definitions
 from latentlens_dag.errors import UserError
 from latentlens_dag.home import Home
 from latentlens_dag.identity import text_id
+from latentlens_dag.model_ref import ModelRef
 from latentlens_dag.models import load_with_language_model
 from latentlens_dag.pictures import study_picture
 from latentlens_dag.queries import open_dataset
@@ -357,7 +358,7 @@ def test_a_mistake_in_the_yaml_is_told_before_anything_runs(project: Path, tmp_p
 
 
 def test_a_wrong_pair_is_told_to_who_asks_for_the_studys_model_too(project: Path, tmp_path: Path) -> None:
-    assert find_study("tiny", project).named_model == project / "assets" / "tiny" / "model"
+    assert find_study("tiny", project).named_model == ModelRef(path=project / "assets" / "tiny" / "model")
     copy = Path(shutil.copytree(project, tmp_path / "copy", ignore=shutil.ignore_patterns(".latentlens")))
     _edit(copy, TEXT, "")
     with pytest.raises(UserError, match=TOGETHER):
