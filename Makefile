@@ -1,6 +1,6 @@
 # make demo: environment, demo study, table and picture. make test: environment, all tests.
 # make browse: the results, in your browser.
-# make soak: a study of every family of VLMs end to end, a hundred killed builds, every field of the YAML both ways, every
+# make soak [PART=kills|families|fields|hub|models]: a study of every family of VLMs end to end, a hundred killed builds, every field of the YAML both ways, every
 #            fault at every request of a publication and a download; it takes hours.
 # make bench: search, build and selection against their peers and limits (docs/benchmarks.md); an hour and a half, 6 GB of disk.
 # Everything lives in .venv/ and .latentlens/; `make clean` removes both.
@@ -42,8 +42,15 @@ WORKERS ?= 3
 test: $(STAMP)
 	$(ROOMY) $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
+SOAK_kills := tests/soak/test_kills.py
+SOAK_families := tests/soak/test_family_studies.py tests/test_families.py
+SOAK_fields := tests/dag
+SOAK_hub := tests/soak/test_hub_faults.py tests/soak/test_pull_faults.py
+SOAK_models := tests/real
+
 soak: $(STAMP)
-	$(BIN)/python -m pytest -n 2 -m soak
+	$(if $(PART),$(if $(SOAK_$(PART)),,$(error There is no part $(PART): kills, families, fields, hub, models)))
+	$(BIN)/python -m pytest -n 2 -m soak $(SOAK_$(PART))
 
 # The peers come without what they depend on: all of that is in the environment already.
 bench: $(STAMP)

@@ -126,13 +126,14 @@ def conversion_of_gguf(place: Path, auto: str = "AutoModelForCausalLM") -> str |
     files = [place] if place.suffix == ".gguf" and place.is_file() else sorted(place.glob("*.gguf"))
     if not files:
         return None
-    load = f'from_pretrained("{folder}", gguf_file="{files[0].name}").save_pretrained("{folder}-safetensors")'
+    source, save = f'"{folder}", gguf_file="{files[0].name}"', f'save_pretrained("{folder}-safetensors")'
     return (
         f"Its weights are a GGUF file ({_some([file.name for file in files])}), which is not read here. Convert it "
         "once, with the packages gguf and accelerate, and name the new folder:\n"
-        f"  from transformers import {auto}, AutoTokenizer\n"
-        f"  {auto}.{load}\n"
-        f"  AutoTokenizer.{load}"
+        f"  from transformers import {auto}, AutoTokenizer, GgufConfig\n"
+        f"  whole = GgufConfig(dequantize=True)\n"
+        f"  {auto}.from_pretrained({source}, quantization_config=whole).{save}\n"
+        f"  AutoTokenizer.from_pretrained({source}).{save}"
     )
 
 

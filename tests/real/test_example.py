@@ -1,10 +1,16 @@
-"""The example study of a real language model, within what it may take."""
+"""The example study of a real language model, within what it may take; and a real GGUF file, converted as is said."""
 
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from latentlens_dag import load_language_model
+from latentlens_dag.errors import UserError
+from latentlens_dag.fingerprints import fingerprint
+from tests.real_models import SMOLLM2
 
 pytestmark = pytest.mark.soak
 
@@ -16,3 +22,15 @@ def test_the_example_study_of_smollm2_stays_within_150_cpu_seconds_and_its_memor
     found = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
     assert found.returncode == 0, found.stdout + found.stderr
     assert "water jug at the mountain [spring]" in found.stdout
+
+
+def test_a_real_gguf_file_is_converted_by_the_lines_that_refuse_it(smollm2_folder: Path, tmp_path: Path) -> None:
+    file = SMOLLM2.download(tmp_path)
+    with pytest.raises(UserError, match="Its weights are a GGUF file") as refused:
+        load_language_model(file)
+    lines = [line.strip() for line in str(refused.value).splitlines() if line.startswith("  ")]
+    default = torch.get_default_dtype()
+    exec("\n".join(lines), {})
+    assert torch.get_default_dtype() == default
+    made = load_language_model(f"{file.parent}-safetensors", device="cpu", dtype="float32")
+    assert fingerprint(made) == fingerprint(load_language_model(smollm2_folder, device="cpu"))
