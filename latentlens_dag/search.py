@@ -224,11 +224,12 @@ class _Search:
         import torch
 
         floor = self._floor(slice(None)) - _slack(self._queries.shape[1])
-        found = [torch.zeros(0, dtype=torch.bool, device=query.device)]
+        # One tensor for all: a list of small ones lies between the large ones, whose memory then is not used again.
+        found = torch.empty(len(query), dtype=torch.bool, device=query.device)
         for start in range(0, len(query), step := max(1, _ELEMENTS // self._queries.shape[1])):
             q, r = query[start : start + step], row[start : start + step]
-            found.append((self._unit[q] * vectors[r].float()).sum(1) / norms[r] >= floor[q])
-        return torch.cat(found)
+            found[start : start + step] = (self._unit[q] * vectors[r].float()).sum(1) / norms[r] >= floor[q]
+        return found
 
     def _exact_cosine(
         self, vectors: NDArray[np.float16] | NDArray[np.float32], query: NDArray[np.int64], row: NDArray[np.int64]

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -370,3 +373,28 @@ def test_few_rows_are_scored_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     queries = np.random.default_rng(1).standard_normal((50, 16)).astype(np.float32)
     cosine_top_k(queries, _cut(_corpus(0, 4000, 16), 1000, np.random.default_rng(0)), 5)
     assert sum(pairs) < 50 * 8000 / 50
+
+
+_MANY_PAIRS = """
+import resource
+import numpy as np
+import torch
+from latentlens_dag.search import _Search
+
+random = np.random.default_rng(0)
+search = _Search(random.standard_normal((1800, 576), np.float32), 5, None, "cpu", "float32")
+search.best.cosine[:] = 0.5
+vectors = torch.from_numpy(random.standard_normal((4096, 576), np.float32).astype(np.float16))
+norms = vectors.float().norm(dim=1)
+query, row = (torch.from_numpy(random.integers(0, most, 700_000)) for most in (1800, 4096))
+search._close(vectors, norms, query[:1000], row[:1000])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+search._close(vectors, norms, query, row)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_comparing_many_proposed_pairs_in_float32_takes_no_memory_to_speak_of() -> None:
+    """In a process of its own, for that of this one may have been larger before."""
+    found = subprocess.run([sys.executable, "-c", _MANY_PAIRS], capture_output=True, text=True, check=True)
+    assert int(found.stdout) < 100 << 10  # KiB: a list of small tensors between large ones took 1.3 GB
