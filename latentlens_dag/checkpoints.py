@@ -74,7 +74,7 @@ def load_checkpoint(auto: Any, folder: Path, name: str, trusted: bool, dtype: st
     config = AutoConfig.from_pretrained(folder, trust_remote_code=trusted)
     stored = stored_weights(folder, name, auto.__name__)
     check_size(auto, config, stored, folder, name, trusted)
-    gc.collect()  # frames of the first imports may hold the model before this one: two were in memory, now and then
+    gc.collect()  # the model before this one may be held by a cycle: a build's first one was, beside its second
     with _without_report(name):
         model, read = auto.from_pretrained(
             folder,
