@@ -8,12 +8,16 @@ have cosine .9999, so they would be each other's best answers.
 
 A state is a sink of its layer where
 
-- its norm is an outlier: above the median by more than 10 median absolute deviations, and above 3 times the median
-  (where nearly all norms are equal, as after a connector that normalizes, the first would find tiny differences), and
-- it shares its direction with the others of such a norm: the mean of their unit vectors is at least .9 long. Long
-  states that point in different directions are words that mean something (in the demo's layer 1 "candle", "shoe" and
-  "octopus": .75; the sinks of SmolLM2: .98 and more). Where they do not share one, limits of twice, four times, ... the
-  norm are tried, since sinks may be far above other long states.
+- its norm is an outlier: above the median by more than 10 median absolute deviations, and above twice the median (where
+  nearly all norms are equal, as after a connector that normalizes, the first would find tiny differences), and
+- the states of such a norm share one direction: the mean of their unit vectors is at least .95 long. Long states that
+  point in different directions are words that mean something (in the demo's layer 1 "candle", "shoe" and "octopus":
+  .75; the sinks of SmolLM2: .98 and more). Where they do not share one, limits of twice, four times, ... the norm are
+  tried, since sinks may be far above other long states.
+
+Fewer than 10 such states may be of one word in like sentences, so they are sinks only above 5 times the median. Note: a
+limit of the norm cannot tell a long word among many sinks from them, nor does it find tokens on their way to a sink, of
+like direction and usual length.
 """
 
 from __future__ import annotations
@@ -29,8 +33,9 @@ if TYPE_CHECKING:
     Rows = tuple[NDArray[np.float32], NDArray[np.floating]]
 
 _DEVIATIONS = 10
-_TIMES_MEDIAN = 3
-_SHARED = 0.9
+_TIMES_MEDIAN, _TIMES_MEDIAN_IF_FEW = 2, 5
+_MANY = 10  # states that share a direction
+_SHARED = 0.95
 
 
 def sink_norm(norms: NDArray[np.float32], rows_above: Callable[[float], Iterable[Rows]]) -> float:
@@ -41,7 +46,8 @@ def sink_norm(norms: NDArray[np.float32], rows_above: Callable[[float], Iterable
         rows_above: gives the norms [n] and the states [n, d], of any length, whose norm is above a limit, in parts.
     """
     lowest = outlier_norm(norms)
-    limits = _limits(lowest, float(norms.max(initial=0)))
+    sure = _TIMES_MEDIAN_IF_FEW * float(np.median(norms)) if len(norms) else np.inf
+    limits = _limits(lowest, max(sure, lowest), float(norms.max(initial=0)))
     count, total = np.zeros(len(limits)), None
     for part, states in rows_above(lowest) if limits else ():
         unit = states.astype(np.float64)
@@ -49,10 +55,11 @@ def sink_norm(norms: NDArray[np.float32], rows_above: Callable[[float], Iterable
         above = part[None] > np.array(limits, np.float32)[:, None]
         total = above @ unit + (0 if total is None else total)
         count += above.sum(1)
-    if total is None:
-        return float("inf")
-    shared = np.linalg.norm(total, axis=1) / np.maximum(count, 1)
-    return next((limit for limit, length in zip(limits, shared, strict=True) if length >= _SHARED), float("inf"))
+    for limit, states_above, sum_of_units in zip(limits, count, () if total is None else total, strict=True):
+        shared = float(np.linalg.norm(sum_of_units)) / states_above
+        if shared >= _SHARED and (states_above >= _MANY or limit >= np.float32(sure)):
+            return limit
+    return float("inf")
 
 
 def outlier_norm(norms: NDArray[np.float32]) -> float:
@@ -64,10 +71,10 @@ def outlier_norm(norms: NDArray[np.float32]) -> float:
     return float(np.float32(max(median + _DEVIATIONS * deviation, _TIMES_MEDIAN * median)))
 
 
-def _limits(lowest: float, highest: float) -> list[float]:
-    """`lowest` and its doubles, as far as some norm is above."""
-    found = []
+def _limits(lowest: float, sure: float, highest: float) -> list[float]:
+    """The limits to try, ascending: `lowest` and its doubles, and `sure`; only those that some norm is above."""
+    found = {float(np.float32(sure))}
     while lowest < highest:
-        found.append(lowest)
+        found.add(lowest)
         lowest *= 2
-    return found
+    return sorted(limit for limit in found if limit < highest)
