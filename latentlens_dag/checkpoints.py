@@ -8,6 +8,7 @@ names of the weights and the way out:
   file that is cut or damaged, a missing shard, two sets of weights, a config of a model far larger than the weights;
 - after loading (`check_loaded`): weights that are missing or have another shape than the config says, and weights that
   the model leaves unread though they belong to its language model, vision tower or connector;
+- and weights that are no numbers (`check_finite`);
 - with the tokenizer (`check_tokenizer`): tokens that have no row in the embedding.
 
 Left unread without a word: what transformers lists itself (`_keys_to_ignore_on_load_unexpected`), layers that predict
@@ -85,6 +86,7 @@ def load_checkpoint(auto: Any, folder: Path, name: str, trusted: bool, dtype: st
             output_loading_info=True,
         )
     check_loaded(model, read, name)
+    check_finite(model, name)
     return model
 
 
@@ -201,6 +203,23 @@ def check_loaded(model: Any, read: Mapping[str, Any], name: str) -> None:
             f"{name}: {_weights(left)} of its checkpoint left unread, for its class {type(model).__name__} has no such "
             "parts.",
             stacklevel=3,
+        )
+
+
+def check_finite(model: Any, name: str) -> None:
+    """Refuse weights that are not numbers; one pass over them.
+
+    Raises:
+        UserError: where a weight is NaN or infinite, naming the tensors.
+    """
+    import torch
+
+    floating = (pair for pair in model.named_parameters() if pair[1].is_floating_point() and pair[1].numel())
+    if bad := [key for key, weight in floating if not all(map(torch.isfinite, torch.aminmax(weight.detach())))]:
+        raise UserError(
+            f"{name} cannot be read: {_weights(bad)} hold values that are not finite numbers (NaN or infinite). The "
+            "training diverged, a conversion overflowed, or the file is damaged: take another checkpoint, or copy it "
+            "again."
         )
 
 

@@ -1,8 +1,9 @@
 """What tells one language model from another: a sample of its weights.
 
 A fingerprint is one hash of the whole sample; `WeightSample` keeps it tensor by tensor, so that a comparison can say
-which tensors differ. Values are rounded to bfloat16, so that the same weights in another dtype, or inside a VLM that
-left them frozen, give the same sample.
+which tensors differ. Values are rounded to bfloat16, so that the same weights in bfloat16, or inside a VLM that left
+them frozen, give the same sample. (Weights rounded to float16 first may come out otherwise: rounding twice is not
+rounding once.)
 
 The positions that are read have changed once. A fingerprint says which scheme it was made by, and one that was stored
 is compared by its own scheme, so what was built before stays up to date:

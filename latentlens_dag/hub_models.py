@@ -93,10 +93,15 @@ def _downloaded(repo: str, revision: str, code: bool, weights: bool) -> LocalMod
             "under `History` of the files."
         )
     wanted = [*_SETTINGS, *([_WEIGHTS] if weights else []), *([_CODE] if code else [])]
-    with download_told(repo, revision, "model"):
-        folder = Path(
-            snapshot_download(repo, revision=revision, allow_patterns=wanted, ignore_patterns=_UNWANTED)
-        )  # its name is the commit
+    try:
+        with download_told(repo, revision, "model"):
+            folder = Path(
+                snapshot_download(repo, revision=revision, allow_patterns=wanted, ignore_patterns=_UNWANTED)
+            )  # its name is the commit
+    except UserError as error:
+        if not Path(repo).parent.is_dir():
+            raise
+        raise UserError(f"There is no folder {repo} here: correct the path if you meant one. {error}") from error
     if not (folder / "config.json").is_file():
         raise UserError(f"{repo} of the Hub is no model that transformers can load: it has no config.json.")
     if weights and not any((folder / name).is_file() for name in ("model.safetensors", _INDEX)):

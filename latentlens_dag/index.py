@@ -126,8 +126,8 @@ class ContextualIndex:
         sentence of more tokens than the model has positions is read up to there, and named in a warning.
 
         Args:
-            model: a transformers causal language model, a vision-language model (its language model is used), or what
-                `load_vlm` gives.
+            model: what `load_language_model` or `load_vlm` gives, or a causal language model or vision-language model
+                of transformers; of a VLM, its language model is used.
             tokenizer: its fast tokenizer.
             sentences: texts, in any order; outer blanks are dropped, empty and equal ones too. Any number.
             layers: contextual layers; by default the paper's choice for the model's depth.

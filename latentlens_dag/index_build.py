@@ -11,7 +11,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -72,10 +72,13 @@ def taken_apart(model: Any, tokenizer: Any) -> LanguageModel:
             f"The tokenizer {type(tokenizer).__name__} is not a fast one, so it does not know which characters a token "
             "stands for. Load it with `AutoTokenizer.from_pretrained(...)`, or convert it to a tokenizer.json."
         )
+    if isinstance(model, LanguageModel):
+        return replace(model, tokenizer=tokenizer)
     model = model.model if isinstance(model, Vlm) else model
     if isinstance(model, str | Path):
         raise UserError(
-            f"`model` is {str(model)!r}: load it first, with `load_vlm` or transformers, and give the model."
+            f"`model` is {str(model)!r}: load it first, with `load_language_model`, `load_vlm` or "
+            "transformers, and give the model."
         )
     name = str(getattr(model, "name_or_path", "")) or type(model).__name__
     return language_model_of(Path(name).name if Path(name).exists() else name, model, tokenizer)

@@ -152,7 +152,10 @@ def inspect_model(
         vlm = load_vlm(ref)
         return _inspect_vlm(vlm, ref, image or noise_image(150, 100), localize, picture)
     if image is not None or picture is not None or localize:
-        raise UserError(f"{source} is a language model without vision: it cannot be shown an image.")
+        raise UserError(
+            f"{source} is a language model without vision: it cannot be shown an image. Leave "
+            "`--image`, `--picture` and `--localize` out."
+        )
     loaded = load_with_language_model(ref)
     model, checks = loaded.language_model, check_language_model(*loaded).checks
     size = _size(config.get("model_type", "?"), model.decoder, model)

@@ -144,13 +144,14 @@ def check_text_pass(model: LanguageModel, dedup: Dedup, index: str) -> None:
         UserError: where occurrences count as equal whose states are not, or states change with their batch.
     """
     causal = causality(model) if dedup == "prefix" else None
+    padding = padding_invariance(model)
+    _check_numbers(model, [padding, *([causal] if causal else [])])
     if causal is not None and not causal.passed:
         raise UserError(
             f"Index {index} cannot be made with `dedup: prefix`: in {model.name} a later token changes the states of "
             f"earlier ones by {causal.figure:.2g} of the largest value, so equal prefixes do not have equal states. "
             f"Set `dedup: sentence` in Index {index}."
         )
-    padding = padding_invariance(model)
     if padding.passed:
         return
     unpadded = _company_invariance(model)  # whole sentences are then read in batches that are not padded (`encode`)
@@ -163,6 +164,14 @@ def check_text_pass(model: LanguageModel, dedup: Dedup, index: str) -> None:
         )
 
 
+def _check_numbers(model: LanguageModel, checks: Sequence[ModelCheck]) -> None:
+    if any(check.figure is not None and not math.isfinite(check.figure) for check in checks):
+        raise UserError(
+            f"{model.name} gives states that are not finite numbers: they overflow in {model.embedding.dtype}. Load "
+            "the model in another dtype, float32 if need be."
+        )
+
+
 def failures(checks: Sequence[ModelCheck], model: LanguageModel) -> list[str]:
     """The names of the checks that failed without a remedy.
 
@@ -170,7 +179,8 @@ def failures(checks: Sequence[ModelCheck], model: LanguageModel) -> list[str]:
     `dedup: sentence` can be made all the same (`check_text_pass`).
     """
     failed = [check.name for check in checks if not check.passed and check.not_checked is None]
-    of_text = {"causality", "padding_invariance"}.intersection(failed)
+    numbers = {check.name for check in checks if check.figure is not None and math.isfinite(check.figure)}
+    of_text = {"causality", "padding_invariance"}.intersection(failed) & numbers
     if of_text and ("padding_invariance" not in of_text or _company_invariance(model).passed):
         return [name for name in failed if name not in of_text]
     return failed

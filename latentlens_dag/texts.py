@@ -67,13 +67,15 @@ def text_states(model: LanguageModel, texts: Sequence[str], layers: Sequence[int
         layers: each below `depth`; with none the model is not run.
 
     Raises:
-        UserError: where a layer does not exist, a text has more tokens than the model has positions, or the device's
-            memory does not hold one text.
+        UserError: where `texts` is one text, a layer does not exist, a text has more tokens than the model has
+            positions, or the device's memory does not hold one text.
     """
     import torch
 
     from latentlens_dag.model_checks import padding_invariance
 
+    if isinstance(texts, str | bytes):
+        raise UserError(f"`texts` is one text, {texts[:40]!r}: give a list of texts, [text].")
     check_layers(layers, model.depth, model.name, "the call of text_states")
     found = tokenize(model.tokenizer, list(texts))
     for text, tokens in zip(texts, found, strict=True):

@@ -524,3 +524,13 @@ def test_a_model_that_only_a_cycle_still_holds_is_freed_before_the_next_is_read(
     finally:
         gc.enable()
     assert alive == [False]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("key", ["model.layers.1.mlp.up_proj.weight", "model.norm.weight", "model.embed_tokens.weight"])
+def test_weights_that_are_no_numbers_are_refused_by_name(llama_copy: Path, key: str, value: float) -> None:
+    weights = load_file(llama_copy / "model.safetensors")
+    weights[key].view(-1)[-1] = value
+    save_file(weights, llama_copy / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match=rf"1 weight \({re.escape(key)}\) hold.*not finite numbers"):
+        load_language_model(llama_copy, device="cpu")

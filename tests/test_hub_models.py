@@ -9,7 +9,7 @@ import pytest
 from latentlens_dag.errors import UserError
 from latentlens_dag.hub_models import local_model
 from latentlens_dag.model_ref import ModelRef, model_ref
-from latentlens_dag.models import load_vlm
+from latentlens_dag.models import load_language_model, load_vlm
 from latentlens_dag.testing import tiny_llava
 from tests.hub_server import COMMIT, HubServer, Repo
 
@@ -191,6 +191,17 @@ def test_a_token_is_sent_to_the_hub_and_told_to_nobody(vlm_files: dict[str, byte
     assert run.stdout.count("UserError: ") == 3, run.stdout + run.stderr
     assert token not in run.stdout + run.stderr and "cret" not in run.stdout + run.stderr
     assert hub.tokens == ({f"Bearer {token}"} if token.isascii() else set())
+
+
+def test_a_path_of_two_parts_that_is_not_there_is_not_only_blamed_on_the_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "models").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"There is no folder models/absent here: correct the path.*of the Hub cannot"):
+        load_language_model("models/absent")
+    with pytest.raises(UserError, match=r"^absent/absent of the Hub cannot"):
+        load_language_model("absent/absent")
 
 
 def test_what_is_neither_a_folder_nor_a_name_is_told(tmp_path: Path) -> None:

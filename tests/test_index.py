@@ -172,10 +172,19 @@ def test_a_text_asks_with_every_token_and_is_not_answered_from_itself(
     assert "different words" not in str(found) and set(found["query"]) == set(range(len(states)))
 
 
+def test_a_language_model_as_it_is_loaded_makes_an_index(llava: Vlm, llava_folder: Path, tmp_path: Path) -> None:
+    model = load_language_model(llava_folder, device="cpu")
+    found = ContextualIndex.build(model, model.tokenizer, SENTENCES, [1], path=tmp_path / "x")
+    same = _build(llava, tmp_path / "y", SENTENCES, layers=[1], contexts_per_token=50)
+    assert _rows(found, [1]).drop("sentence_id").equals(_rows(same, [1]).drop("sentence_id"))
+
+
 def test_a_wrong_question_of_texts_is_told(index: ContextualIndex, llava_folder: Path) -> None:
     seen = load_language_model(llava_folder, device="cpu").text_states(["A dog."], [1, 2])
     with pytest.raises(UserError, match=r"of the layers \[1, 2\]: ask an index with those of one"):
         index.search(seen)
+    with pytest.raises(UserError, match=r"`texts` is one text, 'A dog.': give a list"):
+        load_language_model(llava_folder, device="cpu").text_states("A dog.", [1])
     with pytest.raises(UserError, match=r"names 1 texts, but there are \d+ queries"):
         index.search(seen.states[1], sentence_ids=["0" * 16])
 

@@ -19,6 +19,7 @@ from latentlens_dag.model_checks import (
     causality,
     check_model,
     check_text_pass,
+    failures,
     noise_image,
     padding_invariance,
     visual_token_count,
@@ -290,3 +291,12 @@ def test_without_any_token_to_pad_with_only_prompts_of_one_length_are_read_toget
 def test_a_padding_token_of_the_tokenizers_own_is_left_as_it_is(llava: Vlm) -> None:
     llava.inputs([noise_image(60, 50)])
     assert llava.processor.tokenizer.pad_token == "<pad>"
+
+
+def test_states_that_overflow_are_told_as_such_and_need_no_other_dedup(llava_folder: Path) -> None:
+    model = load_language_model(llava_folder, device="cpu")
+    model.decoder.layers[0].register_forward_hook(lambda _module, _args, states: states * float("inf"))
+    for dedup in ("prefix", "sentence"):
+        with pytest.raises(UserError, match=r"not finite numbers: they overflow in torch\.float32"):
+            check_text_pass(model, dedup, "words")
+    assert "padding_invariance" in failures([padding_invariance(model)], model)
