@@ -1,6 +1,7 @@
 """No code without consent: nothing below assets/ runs when definitions load, whoever loads them."""
 
 import base64
+import contextlib
 import os
 import re
 import subprocess
@@ -276,6 +277,26 @@ def test_variables_of_the_environment_stand_for_their_values(project: Path, monk
     with pytest.raises(UserError) as refused:
         load_definitions(project, Home(project / "home"))
     assert "{{ env.LATENTLENS_TEST_A }}.txt does not exist" in str(refused.value)
+
+
+@pytest.mark.parametrize("field", ["name", "lines", "group_name", "description", "metadata", "tags", "key", "target"])
+def test_what_dagster_makes_of_a_text_is_not_evaluated_again(
+    project: Path, field: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dagster reads a text in quotes of Python as what these hold, and puts in what a variable holds."""
+    monkeypatch.setenv("LATENTLENS_TEST_A", _template(project))
+    quoted = f'"{_template(project)}"'.replace("{{", r"\x7b{").replace("}}", r"\x7d}")
+    for text in (quoted, "{{ env.LATENTLENS_TEST_A }}"):
+        document = yaml.safe_load(_HEAD + _BODY)
+        below = {"name": document["attributes"], "lines": document["attributes"]["source"]}
+        post = {"target": "*", "attributes": {}}
+        where = below.get(field, post if field == "target" else post["attributes"])
+        where[field] = {"a": text} if field in ("metadata", "tags") else text
+        document["post_processing"] = {"assets": [post]}
+        (project / "assets" / "text" / "defs.yaml").write_text(yaml.safe_dump(document))
+        with contextlib.suppress(Exception):  # most fields cannot be such a text
+            _keys(project)
+        assert _ran(project) == []
 
 
 def test_a_variable_that_is_not_set_is_an_error_and_not_the_text_none(project: Path) -> None:
