@@ -2,14 +2,17 @@
 
 Dagster's own tree imports every .py file of a folder that has no defs.yaml, and what a `type` or a
 `template_vars_module` names. Below `assets/` lie models with code of their own, which must not run before
-`trust_remote_code: true` says so. So this tree finds the components itself and refuses names of other code; how they
-are loaded, located in error messages and linked to their files stays Dagster's.
+`trust_remote_code: true` says so. So this tree finds the components itself and refuses names of other code, and the
+templates that Dagster would evaluate as code; how components are loaded, located in error messages and linked to their
+files stays Dagster's.
 
 Note: Dagster's modules below are private API. pyproject.toml allows 1.13 only; tests/dag/test_consent.py loads
 definitions in every way beside files that leave a mark when they run.
 """
 
-from collections.abc import Iterator, Mapping
+import os
+import re
+from collections.abc import Iterator, Mapping, Set
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,7 @@ from dagster.components.core.decl import (
 )
 from dagster.components.core.defs_module import ComponentPath, ComponentRootLoc, find_defs_or_component_yaml
 from dagster_shared.yaml_utils import parse_yamls_with_source_position
+from yaml import YAMLError
 
 from latentlens_dag.errors import UserError
 
@@ -35,7 +39,7 @@ class YamlTree(ComponentTree):
         """All declarations below the folder, found once.
 
         Raises:
-            UserError: where a defs.yaml names code that is not this package's.
+            UserError: where a defs.yaml names or holds code that is not this package's, or cannot be read.
         """
         place = ComponentPath.from_path(self.defs_module_path)
         declared = self.state_tracker.get_cache_data(place).component_decl
@@ -92,13 +96,78 @@ def _folders(folder: Path) -> Iterator[Path]:
 
 
 def _check_code(file: Path) -> None:
-    """Refuse a defs.yaml for which Dagster would import code that is not this package's."""
-    for tree in parse_yamls_with_source_position(file.read_text(encoding="utf-8"), str(file)):
-        if isinstance(tree.value, Mapping):  # anything else is refused where it is read
-            _check_document(tree.value, file)
+    """Refuse a defs.yaml for which Dagster would run code that is not this package's."""
+    for document in _documents(file):
+        _check_texts(document, (), file)
+        if isinstance(document, Mapping):  # anything else is refused where it is read
+            _check_names(document, file)
 
 
-def _check_document(document: Mapping[str, Any], file: Path) -> None:
+def _documents(file: Path) -> list[Any]:
+    """The documents of a defs.yaml, parsed as Dagster will parse them."""
+    if not file.is_file():
+        raise UserError(f"{file} is no file, and a file of this name is where components are declared. Rename it.")
+    try:
+        text = file.read_text(encoding="utf-8")
+        documents = [tree.value for tree in parse_yamls_with_source_position(text, str(file))]
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"{file}, line {line}: byte 0x{error.object[error.start]:02x} is not UTF-8. Save the file as UTF-8."
+        ) from error
+    except (YAMLError, ValueError, TypeError, AttributeError, RecursionError) as error:  # of keys, tags, and depth too
+        raise UserError(
+            f"{file} is not valid YAML: {error}. Correct it there; a text that begins with a brace needs quotes."
+        ) from error
+    if all(document is None for document in documents):
+        raise UserError(f"{file} declares nothing. Write a component (`type:` and `attributes:`), or remove the file.")
+    return documents
+
+
+def _check_texts(value: Any, field: tuple[str, ...], file: Path) -> None:
+    """Refuse templates, which Dagster evaluates as Python in no sandbox, wherever they stand in a document."""
+    if isinstance(value, Mapping):
+        for key, below in value.items():
+            _check_text(key, (*field, str(key)), file, values=False)
+            _check_texts(below, (*field, str(key)), file)
+    elif isinstance(value, list | tuple | Set):
+        for number, below in enumerate(value):
+            _check_texts(below, (*field, str(number)), file)
+    else:
+        _check_text(value, field, file, values=True)
+
+
+_VARIABLE = r"\{\{ env\.((?!__)[A-Za-z_][A-Za-z0-9_]*) \}\}"  # `__` begins the attributes that any object of Python has
+_NO_CODE = re.compile(rf"(?:{_VARIABLE}|(?!\{{[{{%#]).)*", re.DOTALL)
+
+
+def _check_text(value: Any, field: tuple[str, ...], file: Path, values: bool) -> None:
+    """Refuse a text that is a template of more than variables of the environment; a key is not even of these."""
+    place = f"`{_shortened('.'.join(field))}` in {file}"
+    if isinstance(value, bytes):  # which would become a text, and a template, only after this check
+        raise UserError(f"{place} holds binary data (`!!binary`). Write it as text.")
+    if not isinstance(value, str):
+        return
+    variables = re.findall(_VARIABLE, value)
+    if not _NO_CODE.fullmatch(value) or (variables and not values):
+        raise UserError(
+            f"{place}: `{_shortened(value)}` is a template, which would be run as code, and no code is run when a "
+            "defs.yaml is read. Write the value itself; a variable of the environment, in a value alone, is "
+            "`{{ env.NAME }}`."
+        )
+    for name in variables:
+        if name not in os.environ:
+            raise UserError(f"{place}: the environment has no variable {name}. Set it, or write the value itself.")
+
+
+def _shortened(text: str) -> str:
+    """A text on one line of at most 80 characters."""
+    text = " ".join(text.split())
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _check_names(document: Mapping[str, Any], file: Path) -> None:
+    """Refuse what names a module or a class that is not this package's."""
     if "template_vars_module" in document:
         raise UserError(
             f"`template_vars_module: {document['template_vars_module']}` in {file} names Python code, and no code is "

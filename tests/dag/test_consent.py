@@ -1,5 +1,7 @@
 """No code without consent: nothing below assets/ runs when definitions load, whoever loads them."""
 
+import base64
+import contextlib
 import os
 import re
 import subprocess
@@ -8,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import yaml
 from dagster.components.core.component_tree import ComponentTree
 
 from latentlens_dag.dag.components import Corpus
@@ -158,6 +161,179 @@ def test_a_module_of_template_variables_is_refused_before_it_is_imported(
         load_definitions(project, Home(project / "home"))
     assert f"`template_vars_module: {module}` in {file}" in str(refused.value)
     assert _ran(project) == []
+
+
+def _template(project: Path) -> str:
+    """A template that leaves a mark when Dagster evaluates it."""
+    return f"{{{{ env.__init__.__globals__.os.popen('echo template >> {project}/ran; echo q').read().strip() }}}}"
+
+
+_HEAD = "type: latentlens_dag.dag.components.Corpus\n"
+_BODY = "attributes: {name: text, source: {lines: sentences.txt}}\n"
+TEMPLATES = {  # the text of a defs.yaml, and the field that is named
+    "a name": (f'{_HEAD}attributes: {{name: "T", source: {{lines: sentences.txt}}}}\n', "attributes.name"),
+    "a nested value": (f'{_HEAD}attributes: {{name: text, source: {{lines: "T"}}}}\n', "attributes.source.lines"),
+    "a list": (f'{_HEAD}attributes: {{name: text, source: {{lines: [a, [b, "T"]]}}}}\n', "attributes.source.lines.1.1"),
+    "a set": (f'{_HEAD}attributes: {{name: text, source: {{lines: !!set {{"T"}}}}}}\n', "attributes.source.lines.0.0"),
+    "a key": (f'{_HEAD}attributes: {{name: text, "T": 1}}\n', "attributes.T"),
+    "a block": (f"{_HEAD}attributes:\n  source: {{lines: s}}\n  name: |\n    a\n    T\n", "attributes.name"),
+    "a folded block": (f"{_HEAD}attributes:\n  source: {{lines: s}}\n  name: >-\n    T\n", "attributes.name"),
+    "escapes": (f'{_HEAD}attributes: {{source: {{lines: s}}, name: "\\x7b%T%}}"}}\n', "attributes.name"),
+    "an alias": (f'{_HEAD}requirements: {{env: [&t "T"]}}\nattributes: {{name: *t}}\n', "requirements.env.0"),
+    "requirements": (f'{_HEAD}{_BODY}requirements: {{env: ["T"]}}\n', "requirements.env.0"),
+    "post_processing": (
+        f'{_HEAD}{_BODY}post_processing: {{assets: [{{target: "*", attributes: {{group_name: "T"}}}}]}}\n',
+        "post_processing.assets.0.attributes.group_name",
+    ),
+    "a later document": (f'{_HEAD}{_BODY}---\n{_HEAD}attributes: {{name: "T"}}\n', "attributes.name"),
+    "after a variable": (f'{_HEAD}attributes: {{name: "{{{{ env.HOME }}}}T"}}\n', "attributes.name"),
+    "no component": ('- "T"\n', "0"),
+}
+
+
+@pytest.mark.parametrize("place", TEMPLATES)
+def test_a_template_is_refused_before_it_is_evaluated_wherever_it_stands(project: Path, place: str) -> None:
+    text, field = TEMPLATES[place]
+    template, file = _template(project), project / "assets" / "text" / "defs.yaml"
+    file.write_text(text.replace("T", template))
+    with pytest.raises(UserError, match="would be run as code") as refused:
+        load_definitions(project, Home(project / "home"))
+    told = str(refused.value)
+    assert f" in {file}: `" in told and "Write the value itself" in told and "`{{ env.NAME }}`" in told
+    assert told.startswith(f"`{field}" if "T" not in field else "`attributes.{{ env.__init__.")
+    assert _ran(project) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{{ 1 }}",
+        "{% set a = 1 %}",
+        "{# nothing #}",
+        "{{ env.HOME.__class__ }}",
+        "{{ env('HOME') }}",
+        "{{ env.__class__ }}",
+        "{{ env.HOME | upper }}",
+        "{{- env.HOME -}}",
+        "{{{ env.HOME }}}",
+        "{{ env.HOME }}{{",
+        "{{ env.H\u00d6ME }}",
+    ],
+)
+def test_only_variables_of_the_environment_are_no_code(project: Path, text: str) -> None:
+    file = project / "assets" / "text" / "defs.yaml"
+    file.write_text(yaml.safe_dump({"type": _HEAD.split()[1], "attributes": {"name": text}}))
+    with pytest.raises(UserError, match="would be run as code") as refused:
+        load_definitions(project, Home(project / "home"))
+    assert f"`attributes.name` in {file}: `{text}` is a template" in str(refused.value)
+
+
+def test_a_long_template_is_named_by_its_first_80_characters(project: Path) -> None:
+    file = project / "assets" / "text" / "defs.yaml"
+    file.write_text(f"{_HEAD}attributes: {{name: '{{{{ {'1' * 500} }}}}'}}\n")
+    with pytest.raises(UserError) as refused:
+        load_definitions(project, Home(project / "home"))
+    assert f"`{{{{ {'1' * 74}...` is a template" in str(refused.value)
+
+
+@pytest.mark.parametrize("place", ["a nested value", "post_processing"])
+def test_the_command_line_refuses_a_template_with_exit_code_2(project: Path, place: str) -> None:
+    file = project / "assets" / "text" / "defs.yaml"
+    file.write_text(TEMPLATES[place][0].replace("T", _template(project)))
+    run = _run(project, *COMMANDS["latentlens-dag plan"])
+    assert run.returncode == 2 and "Traceback" not in run.stderr
+    assert "would be run as code" in " ".join(run.stderr.split())
+    assert _ran(project) == []
+
+
+@pytest.mark.parametrize("kind", ["helper.Thing", "assets.text.helper.Thing"])
+def test_binary_data_is_refused_since_it_would_become_text_unchecked(
+    project: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(project))
+    monkeypatch.syspath_prepend(str(project / "assets" / "text"))
+    _add_stray(project, "text/helper.py")
+    file = project / "assets" / "text" / "defs.yaml"
+    binary = base64.b64encode(_template(project).encode()).decode()
+    for field, text in (
+        ("type", f"type: !!binary {base64.b64encode(kind.encode()).decode()}\n{_BODY}"),
+        ("attributes.name", f"{_HEAD}attributes: {{name: !!binary {binary}, source: {{lines: sentences.txt}}}}\n"),
+    ):
+        file.write_text(text)
+        with pytest.raises(UserError, match="binary data") as refused:
+            load_definitions(project, Home(project / "home"))
+        assert str(refused.value).startswith(f"`{field}` in {file} ")
+        assert _ran(project) == []
+
+
+def test_variables_of_the_environment_stand_for_their_values(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LATENTLENS_TEST_A", "from")
+    monkeypatch.setenv("LATENTLENS_TEST_B2", "{{ env.LATENTLENS_TEST_A }}")  # a value is no template
+    file = project / "assets" / "text" / "defs.yaml"
+    name = "{{ env.LATENTLENS_TEST_A }}_the_{{ env.LATENTLENS_TEST_A }}"
+    file.write_text(f"{_HEAD}attributes: {{name: '{name}', source: {{lines: 'sentences.txt'}}}}\n")
+    assert "corpus/from_the_from/sentences" in _keys(project)
+    file.write_text(_HEAD + "attributes: {name: text, source: {lines: '{{ env.LATENTLENS_TEST_B2 }}.txt'}}\n")
+    with pytest.raises(UserError) as refused:
+        load_definitions(project, Home(project / "home"))
+    assert "{{ env.LATENTLENS_TEST_A }}.txt does not exist" in str(refused.value)
+
+
+@pytest.mark.parametrize("field", ["name", "lines", "group_name", "description", "metadata", "tags", "key", "target"])
+def test_what_dagster_makes_of_a_text_is_not_evaluated_again(
+    project: Path, field: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dagster reads a text in quotes of Python as what these hold, and puts in what a variable holds."""
+    monkeypatch.setenv("LATENTLENS_TEST_A", _template(project))
+    quoted = f'"{_template(project)}"'.replace("{{", r"\x7b{").replace("}}", r"\x7d}")
+    for text in (quoted, "{{ env.LATENTLENS_TEST_A }}"):
+        document = yaml.safe_load(_HEAD + _BODY)
+        below = {"name": document["attributes"], "lines": document["attributes"]["source"]}
+        post = {"target": "*", "attributes": {}}
+        where = below.get(field, post if field == "target" else post["attributes"])
+        where[field] = {"a": text} if field in ("metadata", "tags") else text
+        document["post_processing"] = {"assets": [post]}
+        (project / "assets" / "text" / "defs.yaml").write_text(yaml.safe_dump(document))
+        with contextlib.suppress(Exception):  # most fields cannot be such a text
+            _keys(project)
+        assert _ran(project) == []
+
+
+def test_a_variable_that_is_not_set_is_an_error_and_not_the_text_none(project: Path) -> None:
+    file = project / "assets" / "text" / "defs.yaml"
+    file.write_text(_HEAD + "attributes: {name: 'a_{{ env.LATENTLENS_UNSET }}', source: {lines: sentences.txt}}\n")
+    with pytest.raises(UserError, match="the environment has no variable LATENTLENS_UNSET") as refused:
+        load_definitions(project, Home(project / "home"))
+    assert str(refused.value).startswith(f"`attributes.name` in {file}: ")
+
+
+UNREADABLE = {
+    "empty": (b"", "declares nothing. Write a component"),
+    "comments alone": (b"# nothing\n# yet\n", "declares nothing. Write a component"),
+    "an empty document": (b"---\n", "declares nothing. Write a component"),
+    "not UTF-8": (b"# one\n# caf\xe9\n", ", line 2: byte 0xe9 is not UTF-8. Save the file as UTF-8."),
+    "NUL bytes": (b"type: a\x00b\n", "is not valid YAML: "),
+    "an unknown alias": (b"type: *nothing\n", "is not valid YAML: "),
+    "a variable without quotes": (b"type: {{ env.HOME }}\n", "is not valid YAML: .* a brace needs quotes"),
+    "a tag that Dagster cannot read": (b"type: !!omap [a: b]\n", "is not valid YAML: "),
+    "a value that its tag does not fit": (b"type: !!int a\n", "is not valid YAML: "),
+    "lists too deep": (b"type: " + b"[" * 9999, "is not valid YAML: "),
+    "a folder": (None, "is no file, .* Rename it"),
+}
+
+
+@pytest.mark.parametrize("case", UNREADABLE)
+def test_a_defs_yaml_that_cannot_be_read_is_named(project: Path, case: str) -> None:
+    content, message = UNREADABLE[case]
+    file = project / "assets" / "text" / "defs.yaml"
+    file.unlink()
+    if content is None:
+        file.mkdir()
+    else:
+        file.write_bytes(content)
+    with pytest.raises(UserError, match=message) as refused:
+        load_definitions(project, Home(project / "home"))
+    assert str(refused.value).startswith(str(file))
 
 
 def _tree(kind: type[ComponentTree], project: Path) -> ComponentTree:
