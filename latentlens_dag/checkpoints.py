@@ -13,9 +13,9 @@ names of the weights and the way out:
 
 Left unread without a word: what transformers lists itself (`_keys_to_ignore_on_load_unexpected`), layers that predict
 several tokens at once (`mtp`, `nextn`), the pooling head of a vision tower, and tables that were once stored
-(`inv_freq`, `position_ids`). Other parts that a model lacks, such as an audio tower or a value head, are left unread
-with a warning: the model that transformers defines has all it needs. A quantized checkpoint holds other numbers than
-the model's parameters, so it is not compared by size, and what it holds besides is no reason to refuse it.
+(`inv_freq`, `position_ids`, `masked_bias`). Other parts that a model lacks, such as an audio tower or a value head, are
+left unread with a warning: the model that transformers defines has all it needs. A quantized checkpoint holds other
+numbers than the model's parameters, so it is not compared by size, and what it holds besides is no reason to refuse it.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _NAMED = 3  # weights that a message names
 _SEVERAL_TOKENS = re.compile(r"(^|\.)(mtp|nextn)")
 _SEVERAL_TOKENS_LAYER = re.compile(r"(.*\.\d+\.)(eh_proj|enorm|hnorm|shared_head)\.")
 _POOLING = re.compile(r"(^|\.)(vision_tower|vision_model|visual)\.(vision_model\.)?head\.")
-_TABLE = re.compile(r"(^|\.)(inv_freq|position_ids)$")
+_TABLE = re.compile(r"(^|\.)(inv_freq|position_ids|masked_bias|(cos|sin)_cached)$")
 
 _BEYOND_THE_EMBEDDING = {"gemma3_text": {"<image_soft_token>"}}
 """Special tokens without a row, by `model_type`: the 1B and 270M of Gemma 3 have the tokenizer of its VLMs."""
@@ -263,13 +263,13 @@ def _weight_files(folder: Path, name: str, auto: str) -> list[Path]:
 
 def _shards(index: Path, name: str) -> list[Path]:
     try:
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        return [index.parent / file for file in names]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{name} cannot be read: {index.name} does not say which file holds which weights "
             f"({type(error).__name__}: {error}). Download or copy it again."
         ) from error
-    return [index.parent / file for file in sorted(names)]
 
 
 def _no_weights(folder: Path, name: str, auto: str) -> UserError:
@@ -400,7 +400,8 @@ def _disagreement(
 ) -> str:
     """What is wrong with the weights of a model, and the likely cause."""
     wrong = [
-        f"{_weights(missing)} of its class {type(model).__name__} are not in its checkpoint, and would be random"
+        f"{_weights(missing)} of its class {type(model).__name__} {'are' if len(missing) > 1 else 'is'} not in its "
+        "checkpoint, and would be random"
         if missing
         else "",
         f"{len(shapes)} {_plural(shapes)} another shape than its config.json says "
@@ -461,10 +462,12 @@ def _left_over(unexpected: Collection[str]) -> list[str]:
 def _lies_inside(model: Any, key: str) -> bool:
     """Whether a weight that a model does not know lies in a part that it has, such as its decoder or vision tower.
 
-    The whole model, and what holds both the decoder and the vision tower, are no such parts.
+    The whole model, and what holds both the decoder and the vision tower, are no such parts. A name may lack that of
+    the base model (`layers.3.` for `model.layers.3.`); it is taken for such a one only if it leads into the base model.
     """
     prefix = getattr(model, "base_model_prefix", "")
-    innermost = max(_modules(model, key), _modules(model, f"{prefix}.{key}"), key=len)[-1]
+    base, from_base = _modules(model, f"{prefix}."), _modules(model, f"{prefix}.{key}")
+    innermost = max(_modules(model, key), from_base if len(from_base) > len(base) else [model], key=len)[-1]
     decoder = model.get_decoder()
     return innermost is not model and (innermost is decoder or all(part is not decoder for part in innermost.modules()))
 

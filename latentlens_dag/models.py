@@ -407,10 +407,12 @@ def language_model_of(name: str, model: Any, tokenizer: Any) -> LanguageModel:
     """The language model inside a loaded transformers model.
 
     Raises:
-        UserError: where it is no language model, or calls its blocks or final norm what we do not know.
+        UserError: where it is no language model, calls its blocks or final norm what we do not know, or its embedding
+            or unembedding is not as wide as its residual stream.
     """
     try:
         decoder = decoder_of(model)
+        _check_widths(name, model, decoder)
         blocks_of(decoder), final_norm_of(decoder)
         rule = logit_rule(model)
         return LanguageModel(
@@ -427,6 +429,20 @@ def language_model_of(name: str, model: Any, tokenizer: Any) -> LanguageModel:
             f"{name}, a {type(model).__name__}, cannot be read: a transformers causal language model or "
             f"vision-language model is needed, with a stack of blocks and a norm after it ({error})."
         ) from error
+
+
+def _check_widths(name: str, model: Any, decoder: Any) -> None:
+    """Refuse a model with a projection between its embedding or unembedding and its residual stream."""
+    embedding = model.get_input_embeddings().weight.shape[1]
+    stream = getattr(decoder.config.get_text_config(decoder=True), "hidden_size", embedding)
+    unembedding = getattr(model.get_output_embeddings(), "in_features", stream)
+    if embedding != stream or unembedding != stream:
+        raise UserError(
+            f"{name}, a {type(model).__name__}, cannot be read: its embedding is {embedding} wide and its unembedding "
+            f"{unembedding}, but its residual stream {stream} (`word_embed_proj_dim` and `hidden_size` of an OPT), "
+            "with projections between them. The lenses compare states with rows of the embedding, so all three must "
+            "be of one width. Take another model of the family: of OPT, all but the one of 350 million parameters."
+        )
 
 
 def read_config(source: Path | ModelRef) -> dict[str, Any] | None:

@@ -18,6 +18,7 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.identity import combined, file_digest
 
 _CONFIGS = "*config.json"  # of the model, its processor and its tokenizer
+_VOCABULARIES = ("tokenizer.json", "tekken.json", "vocab.*", "*.model", "*.tiktoken")  # each may be all there is
 _LOADING = RLock()
 _REGISTERED: dict[tuple[str, int], dict[Any, Any]] = {}  # by code and registry; as transformers', of the process
 
@@ -55,16 +56,16 @@ def loading(folder: Path, name: str, kind: str, trusted: bool) -> Iterator[None]
     try:
         with _LOADING, _own_classes(folder) if trusted else nullcontext():
             yield
-    except (UserError, OutOfMemoryError):
+    except (UserError, OutOfMemoryError, MemoryError):
         raise
     except Exception as error:
         if not trusted and "trust_remote_code" in str(error) and _classes(folder):
             raise not_allowed(folder, name) from error
-        if isinstance(error, (OSError, ValueError, KeyError, ImportError, SafetensorError)):
-            raise UserError(f"{name} cannot be loaded as a {kind}: {_first_line(error)}") from error
-        if not trusted:
-            raise
-        raise _failed(name, kind, error) from error
+        if _lacks_tokenizer(folder, kind, error):
+            raise _no_tokenizer(name, kind) from error
+        if trusted and not isinstance(error, (OSError, ValueError, KeyError, ImportError, SafetensorError)):
+            raise _failed(name, kind, error) from error
+        raise _not_as_published(name, kind, error) from error
 
 
 @contextmanager
@@ -125,6 +126,28 @@ def _failed(name: str, kind: str, error: Exception) -> UserError:
     return UserError(
         f"{name} cannot be loaded as a {kind}: its own code failed ({type(error).__name__}: {_first_line(error)}). "
         f"Was it written for another transformers than {version('transformers')}, or does it need a package?"
+    )
+
+
+def _not_as_published(name: str, kind: str, error: Exception) -> UserError:
+    """The error of a model that transformers cannot load, whatever it raises for it."""
+    return UserError(
+        f"{name} cannot be loaded as a {kind}: {type(error).__name__}: {_first_line(error).removesuffix('.')}. Compare "
+        "config.json and the files of the tokenizer and the processor with those that it was published with."
+    )
+
+
+def _lacks_tokenizer(folder: Path, kind: str, error: Exception) -> bool:
+    """Whether loading failed at the tokenizer for want of files; some tokenizers, of bytes, need none."""
+    of_tokenizer = kind == "tokenizer" or "tokenizer" in str(error)
+    return of_tokenizer and not any(file for pattern in _VOCABULARIES for file in folder.glob(pattern))
+
+
+def _no_tokenizer(name: str, kind: str) -> UserError:
+    return UserError(
+        f"{name} cannot be loaded as a {kind}: its folder has no tokenizer files (tokenizer.json; or tokenizer.model, "
+        "vocab.txt, or vocab.json with merges.txt). Copy those that it was published with into the folder, "
+        "tokenizer_config.json too."
     )
 
 
@@ -192,4 +215,6 @@ def _entries(config: Any) -> Iterator[tuple[str, str]]:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    """The first line of an exception's message, and the next as well where the first only announces it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no message"]
+    return " ".join(lines[: 2 if lines[0].endswith(":") else 1])

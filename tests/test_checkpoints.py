@@ -98,8 +98,9 @@ def test_a_part_that_is_missing_is_named(
     llava_copy: Path, load: Callable[..., object], part: str, number: int, named: str
 ) -> None:
     _save({key: weight for key, weight in _weights(llava_copy).items() if not re.search(part, key)}, llava_copy)
-    message = rf"model cannot be read: {number} weights? .*{re.escape(named)}.* not in its checkpoint, and would be ran"
-    with pytest.raises(UserError, match=message):
+    verb = "are" if number > 1 else "is"
+    found = rf"{number} weights? .*{re.escape(named)}.* {verb} not in its checkpoint, and would be ran"
+    with pytest.raises(UserError, match=f"model cannot be read: {found}"):
         load(llava_copy, device="cpu")
 
 
@@ -175,6 +176,8 @@ def test_a_config_of_fewer_blocks_is_refused_of_a_language_model_too(llama_copy:
         "model.nextn_predict.fc.weight",
         "model.layers.0.self_attn.rotary_pos_emb.inv_freq",
         "position_ids",
+        "model.layers.1.self_attn.masked_bias",
+        "model.layers.1.self_attn.rotary_emb.cos_cached",
     ],
 )
 def test_what_is_known_to_be_of_no_use_is_left_unread_without_a_word(llama_copy: Path, key: str) -> None:
@@ -201,6 +204,22 @@ def test_a_part_that_the_model_lacks_is_left_unread_with_a_warning(llava_copy: P
     _save({**_weights(llava_copy), "audio_tower.layers.0.weight": torch.ones(4)}, llava_copy)
     with pytest.warns(UserWarning, match=r"1 weight \(audio_tower\.layers\.0\.weight\) of its checkpoint left unread"):
         load_vlm(llava_copy, device="cpu")
+
+
+@pytest.mark.parametrize("key", ["score.weight", "v_head.summary.weight", "audio_tower.layers.0.weight"])
+def test_a_part_that_a_language_model_lacks_is_left_unread_with_a_warning(llama_copy: Path, key: str) -> None:
+    _save({**_weights(llama_copy), key: torch.ones(4)}, llama_copy)
+    with pytest.warns(UserWarning, match=rf"1 weight \({re.escape(key)}\) of its checkpoint left unread"):
+        load_language_model(llama_copy, device="cpu")
+
+
+@pytest.mark.parametrize("key", ["layers.3.mlp.up_proj.weight", "norm.bias", "model.norm.bias", "lm_head.bias"])
+def test_a_weight_of_the_decoder_is_not_left_unread_with_the_base_models_name_or_without(
+    llama_copy: Path, key: str
+) -> None:
+    _save({**_weights(llama_copy), key: torch.ones(4)}, llama_copy)
+    with pytest.raises(UserError, match=rf"1 weight \({re.escape(key)}\) of its checkpoint would be left unread"):
+        load_language_model(llama_copy, device="cpu")
 
 
 def test_a_head_beside_a_model_that_is_its_own_decoder_is_left_unread_with_a_warning(llama_copy: Path) -> None:
@@ -348,7 +367,14 @@ def test_shards_that_are_missing_are_named(llama_copy: Path) -> None:
         load_language_model(llama_copy, device="cpu")
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"metadata": {}}', '{"weight_map": ["a"]}'])
+ODD_MAPS = [
+    '{"weight_map": {"a": 3}}',
+    '{"weight_map": {"a": 3, "b": "model.safetensors"}}',
+    '{"weight_map": {"a": []}}',
+]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"metadata": {}}', '{"weight_map": ["a"]}', *ODD_MAPS])
 def test_an_index_that_cannot_be_read_is_told(llama_copy: Path, content: str) -> None:
     _shard(llama_copy)
     (llama_copy / "model.safetensors.index.json").write_text(content)

@@ -3,6 +3,7 @@
 import errno
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,11 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
+from latentlens_dag.cli import main
 from latentlens_dag.errors import UserError
 from latentlens_dag.inspection import inspect_model
 from latentlens_dag.machine import way_out
-from latentlens_dag.models import Vlm
-from latentlens_dag.testing import CHAT_TEMPLATE
+from latentlens_dag.models import Vlm, language_model_of, load_language_model, load_tokenizer, load_vlm
+from latentlens_dag.testing import CHAT_TEMPLATE, tiny_tokenizer
+from tests.test_language_families import tiny_language_model
 
 IMAGE = Image.new("RGB", (40, 30), "red")
 
@@ -68,6 +71,102 @@ def test_a_model_that_cannot_be_asked_about_an_image_is_told(llava_folder: Path,
     change(folder)
     with pytest.raises(UserError, match=message):
         inspect_model(folder, localize=False)
+
+
+@pytest.fixture(scope="module")
+def llama_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("llama")
+    tiny_language_model("Llama").save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def _write(name: str, text: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).write_text(text) and None
+
+
+_LOADED_AS = r"^\S+/model cannot be loaded as a "
+_COMPARE = (
+    r"\. Compare config\.json and the files of the tokenizer and the processor with those that it was published wi"
+)
+_NO_TOKENIZER = r"its folder has no tokenizer files \(tokenizer\.json; .*Copy those that it was published with"
+_LLAMA_FAULTS = {
+    "a width that is no multiple of the heads": (
+        _set("config.json", hidden_size=4096, num_attention_heads=9),
+        r"language model: StrictDataclassClassV\w+: .*'validate_architecture': ValueError: .*4096.*heads \(9\)",
+    ),
+    "no width": (_set("config.json", hidden_size=None), r"language model: Strict\w+: .*'hidden_size': .*got NoneType"),
+    "a width of words": (
+        _set("config.json", hidden_size="32"),
+        r"language model: Strict\w+: .*'hidden_size': .*got str",
+    ),
+    "no heads": (_set("config.json", num_attention_heads=0), r"language model: ZeroDivisionError: "),
+    "a negative size": (_set("config.json", vocab_size=-1), r"language model: RuntimeError: .*negative dimension"),
+    "a config within": (_set("config.json", text_config={"hidden_size": 32}), r"language model: AttributeError: "),
+    "an unknown rope": (
+        _set("config.json", rope_parameters={"rope_type": "nonsense", "rope_theta": 1e4}),
+        r"language model: KeyError: 'nonsense'",
+    ),
+    "a tokenizer's config that is a list": (_write("tokenizer_config.json", "[]"), r"tokenizer: AttributeError: "),
+    "a tokenizer that is a list": (_write("tokenizer.json", "[]"), r"tokenizer: TypeError: "),
+}
+
+
+@pytest.mark.parametrize("fault", _LLAMA_FAULTS)
+def test_what_transformers_raises_for_a_damaged_file_is_told_in_one_line_with_its_type_and_what_to_compare(
+    llama_folder: Path, tmp_path: Path, fault: str
+) -> None:
+    change, message = _LLAMA_FAULTS[fault]
+    folder = Path(shutil.copytree(llama_folder, tmp_path / "model"))
+    change(folder)
+    with pytest.raises(UserError, match=f"{_LOADED_AS}{message}.*{_COMPARE}") as raised:
+        load_language_model(folder, device="cpu")
+    assert "\n" not in str(raised.value) and type(raised.value.__cause__).__name__ in str(raised.value)
+
+
+def test_inspect_model_ends_with_2_for_a_file_that_transformers_cannot_read(
+    llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(llama_folder, tmp_path / "model"))
+    _set("config.json", num_attention_heads=9)(folder)
+    for debug in (False, True):
+        monkeypatch.setattr(sys, "argv", ["latentlens-dag", "inspect-model", str(folder), *(["--debug"] * debug)])
+        with pytest.raises(SystemExit) as left:
+            main()
+        text = capsys.readouterr().err
+        assert left.value.code == 2 and "model cannot be loaded as a language model: Strict" in text
+        assert ("validate_architecture\n" in text) == debug  # a frame of the traceback
+
+
+@pytest.mark.parametrize("load", [load_language_model, load_tokenizer])
+def test_a_folder_without_tokenizer_files_is_told(
+    llama_folder: Path, tmp_path: Path, load: Callable[..., object]
+) -> None:
+    folder = Path(shutil.copytree(llama_folder, tmp_path / "model"))
+    _without("tokenizer.json")(folder)
+    for _ in range(2):  # with the tokenizer's config alone, and without any
+        with pytest.raises(UserError, match=f"{_LOADED_AS}tokenizer: {_NO_TOKENIZER}"):
+            load(folder)
+        (folder / "tokenizer_config.json").unlink(missing_ok=True)
+
+
+def test_a_vlm_without_tokenizer_files_is_told(llava_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(llava_folder, tmp_path / "model"))
+    _without("tokenizer*")(folder)
+    with pytest.raises(UserError, match=f"{_LOADED_AS}vision-language model: {_NO_TOKENIZER}"):
+        load_vlm(folder, device="cpu")
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_decoder_with_projections_beside_its_embedding_is_refused_with_the_widths(before: bool) -> None:
+    from transformers import OPTConfig, OPTForCausalLM
+
+    tokenizer = tiny_tokenizer()
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "ffn_dim": 64}
+    config = OPTConfig(vocab_size=len(tokenizer), word_embed_proj_dim=16, do_layer_norm_before=before, **shape)
+    message = r"embedding is 16 wide and its unembedding 16, but its residual stream 32 .*compare states with rows of"
+    with pytest.raises(UserError, match=message):
+        language_model_of("opt", OPTForCausalLM(config), tokenizer)
 
 
 @pytest.mark.parametrize(
