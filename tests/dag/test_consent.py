@@ -165,7 +165,7 @@ def test_a_module_of_template_variables_is_refused_before_it_is_imported(
 
 def _template(project: Path) -> str:
     """A template that leaves a mark when Dagster evaluates it."""
-    return f"{{{{ env.__init__.__globals__.os.popen('echo template >> {project}/ran; echo q').read().strip() }}}}"
+    return f"{{{{ env.__call__.__globals__.os.popen('echo template >> {project}/ran; echo q').read().strip() }}}}"
 
 
 _HEAD = "type: latentlens_dag.dag.components.Corpus\n"
@@ -200,7 +200,7 @@ def test_a_template_is_refused_before_it_is_evaluated_wherever_it_stands(project
         load_definitions(project, Home(project / "home"))
     told = str(refused.value)
     assert f" in {file}: `" in told and "Write the value itself" in told and "`{{ env.NAME }}`" in told
-    assert told.startswith(f"`{field}" if "T" not in field else "`attributes.{{ env.__init__.")
+    assert told.startswith(f"`{field}" if "T" not in field else "`attributes.{{ env.__call__.")
     assert _ran(project) == []
 
 
