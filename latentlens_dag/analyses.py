@@ -15,7 +15,7 @@ import polars as pl
 import pyarrow as pa
 
 from latentlens_dag.schema import DIVERSITY, LATENTLENS, LAYER_ALIGNMENT, LENSES, NEIGHBORS
-from latentlens_dag.words import base_forms
+from latentlens_dag.text.inflection import base_forms
 
 _LAYERS = ["study", "visual_layer", "contextual_layer"]
 _LENS = ["study", "lens", "visual_layer"]

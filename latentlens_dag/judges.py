@@ -3,7 +3,7 @@
 A patch shows the regions that cover at least half of it or, where none does, the one that covers most.
 Their `words` are *concrete*, their `abstract_words` *abstract*, the concrete words of the image's other
 regions *global*. The verdict on a visual token's answers is the first of concrete, abstract, global, none
-that any of them earns; `words` are the answers that earned it. Words match as `words.py` says.
+that any of them earns; `words` are the answers that earned it. Words match as `text/inflection.py` says.
 
 *Chance* judges the same answers against a patch of the same group (object or background) in another image.
 What a newcomer gets wrong: the truth is of the whole image set, even where one batch is judged. The chance
@@ -25,7 +25,7 @@ import pyarrow as pa
 from latentlens_dag.annotations import BACKGROUND, OBJECT, object_cover, patch_cover
 from latentlens_dag.identity import digest
 from latentlens_dag.schema import JUDGEMENTS
-from latentlens_dag.words import base_forms, distinct
+from latentlens_dag.text.inflection import base_forms, distinct
 
 CONCRETE, ABSTRACT, GLOBAL, NONE = "concrete", "abstract", "global", "none"
 VERDICTS = (CONCRETE, ABSTRACT, GLOBAL, NONE)

@@ -174,7 +174,7 @@ DIVERSITY = pa.schema(
         ("lens", pa.string()),
         ("visual_layer", pa.int32()),
         ("tokens", pa.int64()),
-        ("distinct_words", pa.float64()),  # mean over tokens: answers that match no nearer answer (words.py)
+        ("distinct_words", pa.float64()),  # mean over tokens: answers that match no nearer answer (text/inflection.py)
     ]
 )
 

@@ -7,8 +7,7 @@ import polars as pl
 from latentlens_dag.images import list_images, read_images
 from latentlens_dag.models import load_vlm
 from latentlens_dag.testing import tiny_project
-
-from .dag.conftest import build
+from tests.dag.conftest import build
 
 LAYERS, LENSES, TOP_K = 3, 3, 3  # of testing.TINY_STUDY
 BOX = ["x0", "y0", "x1", "y1"]

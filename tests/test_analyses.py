@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from latentlens_dag.analyses import diversity, layer_alignment
 from latentlens_dag.schema import DIVERSITY, LAYER_ALIGNMENT, NEIGHBORS
-from latentlens_dag.words import same_word
+from latentlens_dag.text.inflection import same_word
 from tests.small_dataset import answer
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from .small_dataset import write_warehouse
+from tests.small_dataset import write_warehouse
 
 STUDY = "one"
 

@@ -12,8 +12,18 @@ from latentlens_dag.queries import open_dataset
 from latentlens_dag.release_manifest import MANIFEST, manifest_text, read_manifest
 from latentlens_dag.release_tables import RELEASED_IMAGES
 from latentlens_dag.warehouse import Warehouse
-
-from .released import ABOUT, GRID, LAYERS, TEXTS, contents, image_id, stage, write_shared, write_study, write_warehouse
+from tests.released import (
+    ABOUT,
+    GRID,
+    LAYERS,
+    TEXTS,
+    contents,
+    image_id,
+    stage,
+    write_shared,
+    write_study,
+    write_warehouse,
+)
 
 
 @pytest.fixture(scope="module")

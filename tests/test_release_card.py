@@ -13,9 +13,8 @@ from latentlens_dag.release_card import CITATION, escaped
 from latentlens_dag.release_columns import COLUMNS, TABLE_TITLES
 from latentlens_dag.release_snippets import snippets_of
 from latentlens_dag.schema import TABLES
-
-from .hub_server import HubServer, Repo
-from .released import ABOUT, DECLARED, contents, stage, write_warehouse
+from tests.hub_server import HubServer, Repo
+from tests.released import ABOUT, DECLARED, contents, stage, write_warehouse
 
 ROOT = Path(__file__).parents[1]
 

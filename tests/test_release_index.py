@@ -16,10 +16,9 @@ from latentlens_dag.index import ContextualIndex
 from latentlens_dag.release_snippets import snippets_of
 from latentlens_dag.tables import commit_fragments, open_table
 from latentlens_dag.warehouse import Warehouse
-
-from .hub_server import COMMIT, HubServer, Repo
-from .released import ABOUT, TEXTS, WIDTH, contents, stage, stage_words, write_index, write_shared, write_warehouse
-from .test_release_card import QUIET, RUN_ALL, front_matter
+from tests.hub_server import COMMIT, HubServer, Repo
+from tests.released import ABOUT, TEXTS, WIDTH, contents, stage, stage_words, write_index, write_shared, write_warehouse
+from tests.test_release_card import QUIET, RUN_ALL, front_matter
 
 QUERIES = np.random.default_rng(0).standard_normal((2, WIDTH)).astype(np.float32)
 ROWS = 1200

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from .conftest import build, opened
+from tests.dag.conftest import build, opened
 
 Copy = Callable[[Path], Path]
 

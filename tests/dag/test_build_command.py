@@ -14,8 +14,7 @@ import pytest
 from latentlens_dag.dag.locking import build_lock, building
 from latentlens_dag.errors import UserError
 from latentlens_dag.home import Home, disk_error, told_of_disk
-
-from .small_graph import opened, say, small_project
+from tests.dag.small_graph import opened, say, small_project
 
 ROOT = Path(__file__).parents[2]
 EVERY = 3 + 9 + 6 + 1 + 2

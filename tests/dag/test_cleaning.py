@@ -15,9 +15,8 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.history import files_at, versions_of
 from latentlens_dag.manifest import Manifest
 from latentlens_dag.tables import open_table, tag
-
-from .conftest import build, opened
-from .test_repair import _tables
+from tests.dag.conftest import build, opened
+from tests.dag.test_repair import _tables
 
 Copy = Callable[[Path], Path]
 CLI = [sys.executable, "-c", "from latentlens_dag.cli import main; main()"]

@@ -19,8 +19,7 @@ from latentlens_dag.identity import part_of, text_id
 from latentlens_dag.images import list_images
 from latentlens_dag.tables import files_of, open_table, read_states
 from latentlens_dag.testing import SENTENCES, TINY_STUDY, tiny_project
-
-from .conftest import build
+from tests.dag.conftest import build
 
 Copy = Callable[[Path], Path]
 STATES = ["visual_tokens", *(f"study/tiny/visual/V{layer:02d}" for layer in (0, 2))]

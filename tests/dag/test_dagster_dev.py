@@ -11,9 +11,8 @@ import pytest
 
 from latentlens_dag.model_checks import CHECKS
 from latentlens_dag.testing import TINY_STUDY, tiny_project
+from tests.dag.conftest import build, opened
 from tests.dagster_server import NODES, REPOSITORY, Server, asset_key, dagster_dev
-
-from .conftest import build, opened
 
 SHOWN_CHECKS = """
 query ($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode { assetChecksOrError {

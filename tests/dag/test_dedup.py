@@ -8,8 +8,7 @@ import pytest
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.testing import tiny_llava
-
-from .conftest import build, opened
+from tests.dag.conftest import build, opened
 
 
 def test_an_index_of_prefixes_is_refused_and_one_of_whole_sentences_carries_a_study(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import opened
+from tests.dag.conftest import opened
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 VISION: dict[str, object] = {"vision_config": {}}

@@ -14,9 +14,8 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.pictures import study_picture
 from latentlens_dag.queries import open_dataset
 from latentlens_dag.testing import tiny_project
+from tests.dag.conftest import build, opened
 from tests.family_studies import check_answers, check_tables, study_of
-
-from .conftest import build, opened
 
 
 def test_a_study_has_every_token_of_the_model_and_every_answer(tmp_path: Path) -> None:

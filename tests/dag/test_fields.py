@@ -30,9 +30,8 @@ from latentlens_dag.dag.versions import version_now
 from latentlens_dag.home import Home
 from latentlens_dag.tables import open_table
 from latentlens_dag.testing import SENTENCES
-
-from .conftest import build
-from .fields import BASES, CHANGES, Change
+from tests.dag.conftest import build
+from tests.dag.fields import BASES, CHANGES, Change
 
 Components = dict[str, dict[str, Any]]
 Copy = Callable[[Path], Path]

@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from .conftest import build
+from tests.dag.conftest import build
 
 Copy = Callable[[Path], Path]
 CLI = [sys.executable, "-c", "from latentlens_dag.cli import main; main()"]

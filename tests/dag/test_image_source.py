@@ -9,9 +9,8 @@ import pytest
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.testing import tiny_project
+from tests.dag.conftest import build
 from tests.hub_server import COMMIT, HubServer, Repo
-
-from .conftest import build
 
 CLI = "from latentlens_dag.cli import main\nos.chdir(sys.argv.pop(1))\nmain()"
 PARQUET = "{parquet: pictures.parquet, column: image}"

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from latentlens_dag import approximate, tables
-
-from .conftest import opened
+from tests.dag.conftest import opened
 
 
 def _build_tables(project: Path) -> Path:

@@ -8,8 +8,7 @@ import polars as pl
 import pytest
 
 from latentlens_dag.testing import TINY_STUDY
-
-from .conftest import build
+from tests.dag.conftest import build
 
 KEYS = ["image_id", "token_index", "visual_layer", "lens", "rank"]
 

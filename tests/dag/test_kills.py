@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from .kills import check_kills
+from tests.dag.kills import check_kills
 
 
 def test_five_kills_lose_nothing_repeat_nothing_and_leave_nothing(tmp_path: Path) -> None:

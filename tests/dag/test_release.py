@@ -18,8 +18,7 @@ from latentlens_dag.identity import file_digest
 from latentlens_dag.index import ContextualIndex
 from latentlens_dag.manifest import Manifest
 from latentlens_dag.release_manifest import MANIFEST, read_manifest
-
-from .conftest import build, opened
+from tests.dag.conftest import build, opened
 
 Copy = Callable[[Path], Path]
 OUT = "{name: out, studies: [tiny], repo_id: user/out, license: mit}"

@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 from latentlens_dag import open_dataset
+from tests.dag.conftest import build
+from tests.dag.test_release import OUT, _declare
 from tests.hub_server import HubServer
-
-from .conftest import build
-from .test_release import OUT, _declare
 
 Copy = Callable[[Path], Path]
 CLI = "from latentlens_dag.cli import main\nos.chdir(sys.argv.pop(1))\nmain()"

@@ -11,8 +11,7 @@ import pytest
 from latentlens_dag.dag.staleness import Need
 from latentlens_dag.dag.upkeep import check_project
 from latentlens_dag.tables import open_table
-
-from .conftest import build, opened
+from tests.dag.conftest import build, opened
 
 Copy = Callable[[Path], Path]
 # One file of every kind that a build writes.

@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from .conftest import opened
+from tests.dag.conftest import opened
 
 
 def _build(project: Path) -> list[str]:

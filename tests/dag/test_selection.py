@@ -10,9 +10,19 @@ from latentlens_dag.dag.segments import find_units
 from latentlens_dag.dag.selection import select
 from latentlens_dag.dag.staleness import label
 from latentlens_dag.errors import UserError
-
-from .small_graph import JUDGED, PICTURES, SOURCE, SUMMARY, TABLE, TOKENS, VISUAL, opened, say, small_definitions
-from .small_graph import small_project as made
+from tests.dag.small_graph import (
+    JUDGED,
+    PICTURES,
+    SOURCE,
+    SUMMARY,
+    TABLE,
+    TOKENS,
+    VISUAL,
+    opened,
+    say,
+    small_definitions,
+)
+from tests.dag.small_graph import small_project as made
 
 GRAPH = small_definitions(Path("nowhere")).resolve_asset_graph()
 UNITS = find_units(GRAPH)

@@ -27,10 +27,9 @@ from latentlens_dag.release_manifest import MANIFEST, read_manifest
 from latentlens_dag.tables import read_states
 from latentlens_dag.testing import SENTENCES, tiny_llava, tiny_tokenizer
 from latentlens_dag.texts import TextStates, text_states
+from tests.dag.conftest import build, opened
 from tests.family_studies import check_answers, study_of
 from tests.test_language_families import tiny_language_model
-
-from .conftest import build, opened
 
 Copy = Callable[[Path], Path]
 TEXTS = [*SENTENCES[:3], "An elephant sleeps near a boat.", "The dog reads."]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latentlens_dag.words import base_forms, distinct, plain_word, same_word
+from latentlens_dag.text.inflection import base_forms, distinct, plain_word, same_word
 
 SAME = """apples:apple cherries:cherry cookies:cookie boxes:box buses:bus glasses:glass dishes:dish houses:house
 leaves:leaf leaves:leave wolves:wolf knives:knife lives:life gloves:glove tomatoes:tomato heroes:hero shoes:shoe
