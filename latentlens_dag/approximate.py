@@ -22,10 +22,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from latentlens_dag.best import Neighbors
-from latentlens_dag.identity import to_numbers
 from latentlens_dag.search import Block, cosine_top_k
+from latentlens_dag.storage.hashing import to_numbers
+from latentlens_dag.storage.warehouse import write_text
 from latentlens_dag.tables import Table, blocks, matrix_of, open_table, sink_norm_of
-from latentlens_dag.warehouse import write_text
 
 if TYPE_CHECKING:
     import lance

@@ -15,7 +15,7 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.questions import Question, text_question
 from latentlens_dag.release_reading import is_release
 from latentlens_dag.reverse import Hits, nearest_tokens
-from latentlens_dag.warehouse import Warehouse
+from latentlens_dag.storage.warehouse import Warehouse
 
 if TYPE_CHECKING:
     from latentlens_dag.index import ContextualIndex

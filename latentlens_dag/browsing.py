@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.human import judging_folder
-from latentlens_dag.identity import combined
 from latentlens_dag.local_catalog import made_catalogs
-from latentlens_dag.manifest import Manifest
 from latentlens_dag.queries import Dataset, open_dataset
 from latentlens_dag.release_manifest import MANIFEST
 from latentlens_dag.release_reading import is_release
 from latentlens_dag.remembered import Remembered
 from latentlens_dag.sandbox import Limits
-from latentlens_dag.warehouse import Warehouse
+from latentlens_dag.storage.hashing import combined
+from latentlens_dag.storage.records import Manifest
+from latentlens_dag.storage.warehouse import Warehouse
 
 if TYPE_CHECKING:
     import polars as pl

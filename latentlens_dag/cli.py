@@ -15,8 +15,8 @@ import click
 
 from latentlens_dag.commands import asking, browsing, building, comparing, keeping, models, publishing, pulling
 from latentlens_dag.errors import GO_ON, Interrupted, UserError
-from latentlens_dag.home import find_home
-from latentlens_dag.machine import way_out
+from latentlens_dag.storage.full_disk import way_out
+from latentlens_dag.storage.home import find_home
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

@@ -39,7 +39,7 @@ class Difference(NamedTuple):
 def compare(
     first: Mapping[tuple[str, int], Sequence[Path]], second: Mapping[tuple[str, int], Sequence[Path]]
 ) -> list[Difference]:
-    """Compare two results, part by part and layer by layer (as `history.files_at` gives them).
+    """Compare two results, part by part and layer by layer (as `study_versions.files_at` gives them).
 
     Parts and layers that only one has are left out. Memory holds one part at one layer.
     """

@@ -24,9 +24,9 @@ import pyarrow as pa
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.hub_datasets import HubColumn, column_values
-from latentlens_dag.identity import part_of, text_id, to_numbers
 from latentlens_dag.schema import SENTENCES, TEXTS
-from latentlens_dag.warehouse import parquet_rows, scratch_folder
+from latentlens_dag.storage.hashing import part_of, text_id, to_numbers
+from latentlens_dag.storage.warehouse import parquet_rows, scratch_folder
 
 if TYPE_CHECKING:
     import numpy as np

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from latentlens_dag.identity import combined, digest
+from latentlens_dag.storage.hashing import combined, digest
 
 if TYPE_CHECKING:
     from torch import Tensor

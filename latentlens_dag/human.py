@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.identity import combined
+from latentlens_dag.storage.hashing import combined
 
 if TYPE_CHECKING:
     import polars as pl

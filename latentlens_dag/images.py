@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import pyarrow as pa
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.identity import digest, part_of
 from latentlens_dag.schema import IMAGES
+from latentlens_dag.storage.hashing import digest, part_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image

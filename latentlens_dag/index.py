@@ -234,7 +234,7 @@ class ContextualIndex:
                 queries in milliseconds; `Found.method` says what was done.
             recall: where not exact, the share of the true nearest that the indexes must have found when they were
                 measured; with it grows the share of a table that is looked at. Where no index reached it: exact.
-            sentence_ids: [Q], the id of the text that each query was taken from (`identity.text_id`), None for those
+            sentence_ids: [Q], the id of the text that each query was taken from (`hashing.text_id`), None for those
                 from no text. Of what `text_states` gives they are known.
             own_sentence: whether a query may be answered from its own text, where that is a sentence of the index. Its
                 own state would be the nearest, with cosine 1.

@@ -23,14 +23,14 @@ from latentlens_dag.corpus import LONGEST, write_shard, write_texts
 from latentlens_dag.encode import encode_new
 from latentlens_dag.errors import UserError
 from latentlens_dag.fingerprints import SCHEME, fingerprint
-from latentlens_dag.identity import combined, provenance
 from latentlens_dag.index_folder import index_shape, new_index
 from latentlens_dag.layers import auto_contextual_layers, check_layers, whole_numbers
 from latentlens_dag.models import Vlm, language_model_of
 from latentlens_dag.schema import OCCURRENCES
 from latentlens_dag.states import LanguageModel
+from latentlens_dag.storage.hashing import combined, provenance
+from latentlens_dag.storage.warehouse import IndexPaths, write_json, write_parquet
 from latentlens_dag.tables import commit_fragments, encoder_of, write_fragments
-from latentlens_dag.warehouse import IndexPaths, write_json, write_parquet
 
 _ALGORITHM = 1  # raise when the same sentence and model would give other vectors
 _SENTENCES_PER_PART = 100_000  # whose candidates are held in memory together

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from latentlens_dag.errors import UserError
+from latentlens_dag.storage.warehouse import IndexPaths, atomic_path
 from latentlens_dag.tables import OwnRows, Table, blocks, count_answers, count_rows, encoder_of
-from latentlens_dag.warehouse import IndexPaths, atomic_path
 
 if TYPE_CHECKING:
     from latentlens_dag.search import Block

@@ -23,8 +23,8 @@ import polars as pl
 import pyarrow as pa
 
 from latentlens_dag.annotations import BACKGROUND, OBJECT, object_cover, patch_cover
-from latentlens_dag.identity import digest
 from latentlens_dag.schema import JUDGEMENTS
+from latentlens_dag.storage.hashing import digest
 from latentlens_dag.text.inflection import base_forms, distinct
 
 CONCRETE, ABSTRACT, GLOBAL, NONE = "concrete", "abstract", "global", "none"

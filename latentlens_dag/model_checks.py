@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from latentlens_dag.errors import UserError
 from latentlens_dag.families import TokenMap
 from latentlens_dag.fingerprints import WeightSample, fingerprint_like, weight_sample
-from latentlens_dag.identity import combined
 from latentlens_dag.model_ref import ModelRef
 from latentlens_dag.models import Vlm, load_language_model
 from latentlens_dag.occurrences import Dedup
 from latentlens_dag.states import LanguageModel, captured
+from latentlens_dag.storage.hashing import combined
+from latentlens_dag.storage.warehouse import write_text
 from latentlens_dag.visual_mask import visual_mask
-from latentlens_dag.warehouse import write_text
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from latentlens_dag.hub_datasets import COMMIT
-from latentlens_dag.manifest import Manifest, Record
 from latentlens_dag.queries import Dataset
 from latentlens_dag.release_manifest import release_name
-from latentlens_dag.warehouse import Warehouse
+from latentlens_dag.storage.records import Manifest, Record
+from latentlens_dag.storage.warehouse import Warehouse
 
 _CARD_BYTES = 1 << 20
 _LONGEST = 300  # characters of a fact

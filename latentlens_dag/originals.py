@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.hub_datasets import HubColumn, column_values
-from latentlens_dag.identity import digest, part_of
 from latentlens_dag.images import ImageFile, check_unchanged
-from latentlens_dag.warehouse import atomic_path, write_parquet
+from latentlens_dag.storage.hashing import digest, part_of
+from latentlens_dag.storage.warehouse import atomic_path, write_parquet
 
 NAMES = pa.schema([("image_id", pa.string()), ("file_name", pa.string())])
 _NAMES_FILE = "names.parquet"

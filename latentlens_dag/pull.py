@@ -31,7 +31,7 @@ from latentlens_dag.release_manifest import (
 )
 from latentlens_dag.release_marks import Known, keep_resolved, known_release, mark, resolved_before
 from latentlens_dag.release_reading import ReleaseTables, check_files, check_tables, is_release, read_release
-from latentlens_dag.warehouse import atomic_path
+from latentlens_dag.storage.warehouse import atomic_path
 
 if TYPE_CHECKING:
     from huggingface_hub import RepoFile

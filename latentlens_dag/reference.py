@@ -27,12 +27,12 @@ import pyarrow as pa
 from latentlens_dag.corpus import write_texts
 from latentlens_dag.encode import Encoded, empty_encoded
 from latentlens_dag.errors import UserError
-from latentlens_dag.identity import combined, text_id
 from latentlens_dag.index_folder import index_shape, new_index
 from latentlens_dag.occurrences import word_span
 from latentlens_dag.schema import OCCURRENCES
+from latentlens_dag.storage.hashing import combined, text_id
+from latentlens_dag.storage.warehouse import IndexPaths, write_json, write_parquet
 from latentlens_dag.tables import commit_fragments, write_fragments
-from latentlens_dag.warehouse import IndexPaths, write_json, write_parquet
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

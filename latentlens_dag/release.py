@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.identity import package_versions
-from latentlens_dag.manifest import Manifest
 from latentlens_dag.release_manifest import MANIFEST, ReleaseManifest, manifest_of, manifest_text
 from latentlens_dag.release_tables import Sentences, footers, opened_catalogs, write_tables
 from latentlens_dag.schema import TABLES
-from latentlens_dag.warehouse import Warehouse, atomic_path, write_text
+from latentlens_dag.storage.hashing import package_versions
+from latentlens_dag.storage.records import Manifest
+from latentlens_dag.storage.warehouse import Warehouse, atomic_path, write_text
 
 if TYPE_CHECKING:
     from PIL import Image

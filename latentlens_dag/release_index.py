@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latentlens_dag.index_folder import index_shape, read_index_folder
-from latentlens_dag.manifest import Manifest
 from latentlens_dag.release import About, occurrence_files, rows_of, write_manifest
 from latentlens_dag.release_manifest import ReleaseManifest
 from latentlens_dag.release_tables import footers
 from latentlens_dag.schema import SENTENCES
+from latentlens_dag.storage.records import Manifest
+from latentlens_dag.storage.warehouse import IndexPaths, Warehouse, atomic_path, parquet_part, write_json, write_text
 from latentlens_dag.tables import count_rows, files_of, last_transaction, open_table, width_of
 from latentlens_dag.views import literal
-from latentlens_dag.warehouse import IndexPaths, Warehouse, atomic_path, parquet_part, write_json, write_text
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -15,7 +15,7 @@ from threading import RLock
 from typing import Any
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.identity import combined, file_digest
+from latentlens_dag.storage.hashing import combined, file_digest
 
 _CONFIGS = "*config.json"  # of the model, its processor and its tokenizer
 _VOCABULARIES = ("tokenizer.json", "tekken.json", "vocab.*", "*.model", "*.tiktoken")  # each may be all there is

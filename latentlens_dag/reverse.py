@@ -20,8 +20,8 @@ import numpy as np
 from latentlens_dag.errors import UserError
 from latentlens_dag.questions import study_shape
 from latentlens_dag.search import Block, cosine_top_k
+from latentlens_dag.storage.warehouse import Warehouse
 from latentlens_dag.tables import matrix_of, open_table
-from latentlens_dag.warehouse import Warehouse
 
 if TYPE_CHECKING:
     import lance

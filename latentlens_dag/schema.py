@@ -1,7 +1,7 @@
 """The columns of every table that leaves the house, written once.
 
 A table is described by an Arrow schema; writers cast to it and readers may rely on it. Ids are 64-bit
-hashes as 16 hexadecimal digits (`identity.py`), layers, ranks and indices are int32, boxes are
+hashes as 16 hexadecimal digits (`storage/hashing.py`), layers, ranks and indices are int32, boxes are
 float32 in pixels of the original image, and columns that do not apply to a row are null.
 
 What a newcomer gets wrong: `cosine` (LatentLens, EmbeddingLens) and `logit` (LogitLens) cannot be

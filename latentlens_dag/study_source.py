@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.home import find_project
-from latentlens_dag.manifest import Manifest
 from latentlens_dag.model_ref import ModelRef
 from latentlens_dag.questions import study_shape
-from latentlens_dag.warehouse import Warehouse
+from latentlens_dag.storage.home import find_project
+from latentlens_dag.storage.records import Manifest
+from latentlens_dag.storage.warehouse import Warehouse
 
 _FIELDS = ("index", "model", "model_in_project")  # of `shape.json`
 

@@ -19,11 +19,11 @@ import numpy as np
 import pyarrow as pa
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.identity import combined, digest, digest_of_parts, to_numbers
 from latentlens_dag.mapped import flat_pages, give_back, mapped_rows
 from latentlens_dag.search import EVERY_QUERY, Block, Excluded
 from latentlens_dag.sinks import sink_norm
-from latentlens_dag.warehouse import atomic_path, remove, write_text
+from latentlens_dag.storage.hashing import combined, digest, digest_of_parts, to_numbers
+from latentlens_dag.storage.warehouse import atomic_path, remove, write_text
 
 os.environ.setdefault("LANCE_LOG", "error")  # read when Lance is loaded; it warns of every table that it creates
 

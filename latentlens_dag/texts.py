@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.identity import text_id
 from latentlens_dag.layers import check_layers
 from latentlens_dag.occurrences import Tokens, token_texts, tokenize, whole_words
 from latentlens_dag.states import LanguageModel, captured, stopping
+from latentlens_dag.storage.hashing import text_id
 from latentlens_dag.text_pass import forward, in_batches, rows_at
 
 if TYPE_CHECKING:

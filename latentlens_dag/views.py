@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from latentlens_dag.schema import HUMAN_JUDGEMENTS, LENSES, TABLES
-from latentlens_dag.warehouse import Warehouse
+from latentlens_dag.storage.warehouse import Warehouse
 
 IDENTITY = {
     "images": ["image_id"],

@@ -134,7 +134,7 @@ def dagster_dev(project: Path, *on_path: Path) -> Iterator[Server]:
         project: its folder; its home is `.latentlens/` in it.
         on_path: folders that Python looks into first.
     """
-    from latentlens_dag.home import Home
+    from latentlens_dag.storage.home import Home
 
     home = Home(project / ".latentlens")
     home.prepare()

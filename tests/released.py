@@ -13,7 +13,6 @@ from PIL import Image
 
 from latentlens_dag.analyses import diversity, layer_alignment
 from latentlens_dag.catalog import write_catalog
-from latentlens_dag.identity import digest, text_id
 from latentlens_dag.index_folder import index_shape
 from latentlens_dag.release import About, ReleasedStudy, stage_tables
 from latentlens_dag.release_index import ReleasedIndex, stage_index
@@ -36,8 +35,9 @@ from latentlens_dag.schema import (
     VISUAL_TOKENS,
 )
 from latentlens_dag.scores import interpretability
+from latentlens_dag.storage.hashing import digest, text_id
+from latentlens_dag.storage.warehouse import Warehouse, write_json, write_parquet
 from latentlens_dag.tables import commit_fragments, write_fragments
-from latentlens_dag.warehouse import Warehouse, write_json, write_parquet
 from tests.small_dataset import state_statistics
 
 WORDS = ("dog", "cat", "owl", "fox", "tree", "grass", "moon", "lake")

@@ -8,7 +8,6 @@ from typing import Any
 import pyarrow as pa
 
 from latentlens_dag.analyses import diversity, layer_alignment
-from latentlens_dag.identity import digest, text_id
 from latentlens_dag.judges import build_truth, judge_regions
 from latentlens_dag.schema import (
     DIVERSITY,
@@ -27,7 +26,8 @@ from latentlens_dag.schema import (
     VISUAL_TOKENS,
 )
 from latentlens_dag.scores import interpretability
-from latentlens_dag.warehouse import Warehouse, write_parquet
+from latentlens_dag.storage.hashing import digest, text_id
+from latentlens_dag.storage.warehouse import Warehouse, write_parquet
 
 ANIMALS = ("dog", "cat", "owl", "fox")
 SENTENCES_OF = {word: f"A {word} is here." for word in (*ANIMALS, "grass", "tree")}

@@ -9,7 +9,7 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
-from latentlens_dag.home import Home
+from latentlens_dag.storage.home import Home
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "assets" / "demo"

@@ -15,7 +15,7 @@ from latentlens_dag.catalog import write_catalog
 from latentlens_dag.disagreement import Shelf, Shelved, Side
 from latentlens_dag.queries import Dataset
 from latentlens_dag.schema import NEIGHBORS, TEXT_TOKENS, VISUAL_TOKENS
-from latentlens_dag.warehouse import Warehouse, write_parquet
+from latentlens_dag.storage.warehouse import Warehouse, write_parquet
 from tests import released, small_dataset
 from tests.small_dataset import image_id
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from latentlens_dag.export import figure_picture, file_stem, original_of
-from latentlens_dag.identity import digest
+from latentlens_dag.storage.hashing import digest
 
 
 def _picture(side: int, form: str) -> bytes:

@@ -26,7 +26,7 @@ from latentlens_dag.human import (
 from latentlens_dag.judging import answers_of, box_of, patches_of, ratings
 from latentlens_dag.queries import open_dataset
 from latentlens_dag.schema import HUMAN_JUDGEMENTS, NEIGHBORS
-from latentlens_dag.warehouse import write_parquet
+from latentlens_dag.storage.warehouse import write_parquet
 from tests.small_dataset import image_id, write_warehouse
 
 PATCHES = {image: list(range(6)) for image in ("a", "b", "c")}

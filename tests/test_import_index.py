@@ -13,9 +13,9 @@ import torch
 from latentlens_dag import ContextualIndex, reference
 from latentlens_dag.cli import cli
 from latentlens_dag.errors import UserError
-from latentlens_dag.identity import text_id
 from latentlens_dag.occurrences import tokenize, word_span
 from latentlens_dag.reference import import_index
+from latentlens_dag.storage.hashing import text_id
 from latentlens_dag.testing import SENTENCES, tiny_tokenizer
 
 WIDTH = 16

@@ -19,9 +19,9 @@ import torch
 from latentlens_dag import ContextualIndex, approximate, encode, index_build, load_language_model
 from latentlens_dag.approximate import Approximate
 from latentlens_dag.errors import UserError
-from latentlens_dag.identity import text_id
 from latentlens_dag.index_folder import new_index
 from latentlens_dag.models import Vlm
+from latentlens_dag.storage.hashing import text_id
 from latentlens_dag.testing import SENTENCES, tiny_tokenizer
 
 MORE = ("The old dog sleeps.", "A DOG runs after the dog's ball.", "Snow covers the school.")

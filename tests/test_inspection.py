@@ -158,7 +158,7 @@ def test_the_place_of_tokens_is_checked_unasked_only_for_small_models(
 
 def test_the_defs_yaml_is_one_that_a_project_loads_with_the_automatic_layers(folders: Path, tmp_path: Path) -> None:
     from latentlens_dag.dag.loading import find_study, load_definitions
-    from latentlens_dag.home import find_home
+    from latentlens_dag.storage.home import find_home
 
     project = tiny_project(tmp_path)
     here = project / "assets" / "mine"
@@ -190,8 +190,8 @@ def test_the_defs_yaml_of_a_model_of_the_hub_loads_before_anything_of_it_is_down
     folders: Path, tmp_path: Path
 ) -> None:
     from latentlens_dag.dag.loading import find_study, load_definitions
-    from latentlens_dag.home import find_home
     from latentlens_dag.model_ref import ModelRef
+    from latentlens_dag.storage.home import find_home
 
     project, commit = tiny_project(tmp_path), "0123456789abcdef0123456789abcdef01234567"
     here = project / "assets" / "tiny"

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from latentlens_dag import lenses as module
 from latentlens_dag.encode import Encoded, encode
 from latentlens_dag.errors import UserError
-from latentlens_dag.identity import text_id
 from latentlens_dag.index_folder import IndexFiles
 from latentlens_dag.lenses import (
     OccurrenceLookup,
@@ -28,10 +27,11 @@ from latentlens_dag.models import Vlm
 from latentlens_dag.occurrences import candidates
 from latentlens_dag.schema import EMBEDDINGLENS, LOGITLENS, SENTENCES
 from latentlens_dag.states import LanguageModel, captured
+from latentlens_dag.storage.hashing import text_id
+from latentlens_dag.storage.warehouse import write_parquet
 from latentlens_dag.studies import latent_answers, vocabulary_answers
 from latentlens_dag.tables import States, commit_fragments, write_fragments
 from latentlens_dag.testing import SENTENCES as TEXTS
-from latentlens_dag.warehouse import write_parquet
 
 
 def _states(llava: Vlm, layer: int = 1) -> States:

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from latentlens_dag import occurrences as module
 from latentlens_dag.corpus import Order, TextSource, read_order, write_order
 from latentlens_dag.errors import UserError
-from latentlens_dag.identity import digest, part_of, text_id
 from latentlens_dag.occurrences import (
     candidates,
     kept_rows,
@@ -24,9 +23,10 @@ from latentlens_dag.occurrences import (
     write_selection,
 )
 from latentlens_dag.schema import OCCURRENCES, SENTENCES
+from latentlens_dag.storage.hashing import digest, part_of, text_id
+from latentlens_dag.storage.warehouse import write_parquet
 from latentlens_dag.testing import SENTENCES as TEXTS
 from latentlens_dag.testing import tiny_tokenizer
-from latentlens_dag.warehouse import write_parquet
 
 TOKENIZER = tiny_tokenizer()
 MANY = [f"{a} {b}" for a in TEXTS for b in TEXTS] + [f"The dog {text.lower()}" for text in TEXTS]

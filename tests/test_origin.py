@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from latentlens_dag.manifest import Manifest, Origin, Record
 from latentlens_dag.origin import Terms, declared, model_of, terms, told
 from latentlens_dag.queries import Dataset, open_dataset
-from latentlens_dag.warehouse import Warehouse, write_json
+from latentlens_dag.storage.records import Manifest, Origin, Record
+from latentlens_dag.storage.warehouse import Warehouse, write_json
 from tests.released import ABOUT, DECLARED, INDEX, stage, write_warehouse
 
 AWKWARD = replace(ABOUT, image_license="<b>CC-BY 4.0</b> & others_", text_license=None)

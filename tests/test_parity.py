@@ -20,8 +20,8 @@ from latentlens_dag.models import language_model_of
 from latentlens_dag.occurrences import candidates, kept_rows, read_sentences, write_selection
 from latentlens_dag.search import Block, cosine_top_k
 from latentlens_dag.states import LanguageModel
+from latentlens_dag.storage.warehouse import write_parquet
 from latentlens_dag.testing import SENTENCES, tiny_tokenizer
-from latentlens_dag.warehouse import write_parquet
 
 reference = pytest.importorskip("latentlens.extract", reason="the package `latentlens` is not installed")
 

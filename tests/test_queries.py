@@ -15,10 +15,10 @@ import pyarrow as pa
 import pytest
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.identity import text_id
 from latentlens_dag.queries import Dataset, open_dataset, queries, write_catalog
 from latentlens_dag.schema import IMAGES, LENSES, NEIGHBORS, TABLES, TEXT_TOKENS, TEXTS
-from latentlens_dag.warehouse import Warehouse, write_json, write_parquet
+from latentlens_dag.storage.hashing import text_id
+from latentlens_dag.storage.warehouse import Warehouse, write_json, write_parquet
 from tests.small_dataset import (
     ANIMALS,
     AWKWARD,

@@ -7,11 +7,11 @@ import pytest
 
 from latentlens_dag import release_card, release_tables
 from latentlens_dag.errors import UserError
-from latentlens_dag.identity import text_id
 from latentlens_dag.queries import open_dataset
 from latentlens_dag.release_manifest import MANIFEST, manifest_text, read_manifest
 from latentlens_dag.release_tables import RELEASED_IMAGES
-from latentlens_dag.warehouse import Warehouse
+from latentlens_dag.storage.hashing import text_id
+from latentlens_dag.storage.warehouse import Warehouse
 from tests.released import (
     ABOUT,
     GRID,

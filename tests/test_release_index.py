@@ -11,11 +11,11 @@ import pytest
 
 from latentlens_dag import approximate
 from latentlens_dag.errors import UserError
-from latentlens_dag.identity import text_id
 from latentlens_dag.index import ContextualIndex
 from latentlens_dag.release_snippets import snippets_of
+from latentlens_dag.storage.hashing import text_id
+from latentlens_dag.storage.warehouse import Warehouse
 from latentlens_dag.tables import commit_fragments, open_table
-from latentlens_dag.warehouse import Warehouse
 from tests.hub_server import COMMIT, HubServer, Repo
 from tests.released import ABOUT, TEXTS, WIDTH, contents, stage, stage_words, write_index, write_shared, write_warehouse
 from tests.test_release_card import QUIET, RUN_ALL, front_matter

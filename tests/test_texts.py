@@ -11,12 +11,12 @@ import torch
 from latentlens_dag import text_pass
 from latentlens_dag.corpus import TextSource, write_batch
 from latentlens_dag.errors import UserError
-from latentlens_dag.identity import part_of, text_id
 from latentlens_dag.model_checks import TEXT_CHECKS, check_language_model
 from latentlens_dag.models import Vlm, language_model_of
 from latentlens_dag.occurrences import candidates, prefix_keys
 from latentlens_dag.schema import SENTENCES as SENTENCE_ROWS
 from latentlens_dag.states import LanguageModel
+from latentlens_dag.storage.hashing import part_of, text_id
 from latentlens_dag.studies import text_token_tables
 from latentlens_dag.testing import SENTENCES, tiny_tokenizer
 from latentlens_dag.texts import TextStates, text_states

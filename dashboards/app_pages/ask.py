@@ -17,8 +17,8 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.model_ref import ModelRef
 from latentlens_dag.questions import middle
 from latentlens_dag.reverse import Hit, Hits, boxes_of, stored_states
+from latentlens_dag.storage.warehouse import Warehouse
 from latentlens_dag.study_source import StudySource, study_source
-from latentlens_dag.warehouse import Warehouse
 
 if TYPE_CHECKING:
     from latentlens_dag.states import LanguageModel

@@ -14,7 +14,7 @@ import click
 
 from latentlens_dag.commands.common import CONTROL, home_option, json_option, one_line, print_facts, writing
 from latentlens_dag.errors import UserError
-from latentlens_dag.home import find_home
+from latentlens_dag.storage.home import find_home
 
 if TYPE_CHECKING:
     import polars as pl

@@ -21,7 +21,7 @@ import click
 
 from latentlens_dag.commands.common import home_option
 from latentlens_dag.errors import UserError
-from latentlens_dag.home import find_home
+from latentlens_dag.storage.home import find_home
 
 HOST = "127.0.0.1"
 _PORT = 8501

@@ -20,7 +20,7 @@ from latentlens_dag.commands.history import Told, lineage_option, lineage_told, 
 from latentlens_dag.commands.progress import Progress, duration, steps_noted
 from latentlens_dag.dag.watching import Watcher
 from latentlens_dag.errors import GO_ON, Interrupted
-from latentlens_dag.home import find_home
+from latentlens_dag.storage.home import find_home
 
 if TYPE_CHECKING:
     from latentlens_dag.dag.driver import Project

@@ -10,7 +10,7 @@ import click
 
 from latentlens_dag.commands.common import home_option, json_option, print_facts
 from latentlens_dag.errors import UserError
-from latentlens_dag.home import find_home
+from latentlens_dag.storage.home import find_home
 
 if TYPE_CHECKING:
     from latentlens_dag.compare import Difference
@@ -37,8 +37,8 @@ def diff(first: str, second: str, second_home: Path | None, home: Path | None, a
         _diff_releases(first, second, as_json)
         return
     from latentlens_dag.compare import compare
-    from latentlens_dag.history import files_at
-    from latentlens_dag.manifest import Manifest
+    from latentlens_dag.storage.records import Manifest
+    from latentlens_dag.storage.study_versions import files_at
 
     homes = [find_home(home), find_home(second_home or home)]
     named = [_study_and_version(name) for name in (first, second)]

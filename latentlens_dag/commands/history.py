@@ -11,8 +11,8 @@ from latentlens_dag.errors import UserError
 
 if TYPE_CHECKING:
     from latentlens_dag.dag.driver import Project
-    from latentlens_dag.history import Version
-    from latentlens_dag.lineage import Ancestor
+    from latentlens_dag.storage.lineage import Ancestor
+    from latentlens_dag.storage.study_versions import Version
 
 
 class Told(NamedTuple):
@@ -25,7 +25,7 @@ class Told(NamedTuple):
 
 def lineage_told(project: Project, studies: Sequence[str], name: str) -> Told:
     """What the artifacts of a name were made from."""
-    from latentlens_dag.lineage import lineage, lineage_text
+    from latentlens_dag.storage.lineage import lineage, lineage_text
 
     asked = sorted(project.select(studies, [name]).asked, key=lambda target: (target[0], target[1] or ""))
     records = [project.manifest.read(key.to_user_string(), partition) for key, partition in asked]
@@ -39,7 +39,7 @@ def lineage_told(project: Project, studies: Sequence[str], name: str) -> Told:
 
 def versions_told(project: Project, studies: Sequence[str]) -> Told:
     """The versions of studies, of all that are declared where none is named."""
-    from latentlens_dag.history import versions_of
+    from latentlens_dag.storage.study_versions import versions_of
 
     project.select(studies)  # refuses names that are none
     found = {study: versions_of(project.manifest, study) for study in studies or project.studies()}

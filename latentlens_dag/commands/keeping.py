@@ -19,7 +19,7 @@ from latentlens_dag.commands.common import (
     studies_argument,
 )
 from latentlens_dag.errors import UserError
-from latentlens_dag.home import find_home
+from latentlens_dag.storage.home import find_home
 
 if TYPE_CHECKING:
     from latentlens_dag.cleaning import Garbage

@@ -12,7 +12,7 @@ import click
 
 from latentlens_dag.commands.common import bytes_text, home_option, json_option, print_facts
 from latentlens_dag.errors import UserError
-from latentlens_dag.home import Home, find_home
+from latentlens_dag.storage.home import Home, find_home
 
 if TYPE_CHECKING:
     from latentlens_dag.publication import Plan

@@ -17,7 +17,7 @@ from latentlens_dag.dag.locking import build_lock, building
 from latentlens_dag.dag.resources import HomeResource
 from latentlens_dag.dag.versions import states_now
 from latentlens_dag.dag.watching import Watcher
-from latentlens_dag.identity import combined
+from latentlens_dag.storage.hashing import combined
 
 _EVERY_S = 30
 

@@ -11,7 +11,7 @@ import dagster as dg
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
 from latentlens_dag.dag.staleness import Need, find_needs
-from latentlens_dag.manifest import Manifest, Problem, Record, summarized
+from latentlens_dag.storage.records import Manifest, Problem, Record, summarized
 
 
 class Checked(NamedTuple):

@@ -24,8 +24,8 @@ from latentlens_dag.dag.staleness import NOT_BUILT, Need, find_needs, label, obs
 from latentlens_dag.dag.versions import SOURCE_PATH, SOURCE_VERSION
 from latentlens_dag.dag.watching import Watcher
 from latentlens_dag.errors import GO_ON, Interrupted
-from latentlens_dag.home import Home, told_of_disk
-from latentlens_dag.manifest import Manifest
+from latentlens_dag.storage.home import Home, told_of_disk
+from latentlens_dag.storage.records import Manifest
 
 _FORCED_REASON = "forced"
 _NOTHING: frozenset[Target] = frozenset()

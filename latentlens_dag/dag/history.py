@@ -17,7 +17,7 @@ from dagster._core.storage.runs.sqlite import sqlite_run_storage
 from sqlalchemy import Engine, event
 from sqlalchemy.pool import QueuePool
 
-from latentlens_dag.home import Home
+from latentlens_dag.storage.home import Home
 
 _SHARED = ("/index.db", "/runs.db")  # by all runs
 

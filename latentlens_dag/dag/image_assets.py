@@ -19,7 +19,7 @@ from latentlens_dag.dag.versions import versioned
 from latentlens_dag.hub_datasets import HubColumn
 from latentlens_dag.originals import TableSource, batch_of_originals, check_names, write_originals
 from latentlens_dag.schema import IMAGES, REGIONS
-from latentlens_dag.warehouse import write_json, write_parquet
+from latentlens_dag.storage.warehouse import write_json, write_parquet
 
 if TYPE_CHECKING:
     from latentlens_dag.dag.components import ImageSet

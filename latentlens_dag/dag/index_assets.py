@@ -17,11 +17,11 @@ from latentlens_dag.dag.recording import manifest_of
 from latentlens_dag.dag.reporting import LoggedProgress, column_schema, result, written
 from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.versions import FORCED, observed_version, versioned
-from latentlens_dag.identity import combined, provenance
 from latentlens_dag.index_folder import index_shape
-from latentlens_dag.manifest import FileFacts
 from latentlens_dag.schema import OCCURRENCES
-from latentlens_dag.warehouse import Warehouse, scratch_folder, write_json, write_parquet
+from latentlens_dag.storage.hashing import combined, provenance
+from latentlens_dag.storage.records import FileFacts
+from latentlens_dag.storage.warehouse import Warehouse, scratch_folder, write_json, write_parquet
 
 if TYPE_CHECKING:
     from latentlens_dag.dag.components import Corpus, Index

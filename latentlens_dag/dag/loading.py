@@ -20,7 +20,7 @@ from latentlens_dag.dag.declared import C
 from latentlens_dag.dag.resources import HomeResource, WarehouseResource
 from latentlens_dag.dag.yaml_tree import YamlTree
 from latentlens_dag.errors import UserError
-from latentlens_dag.home import Home, find_home, find_project
+from latentlens_dag.storage.home import Home, find_home, find_project
 
 if TYPE_CHECKING:
     from latentlens_dag.dag.components import Release, Study

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.home import Home
+from latentlens_dag.storage.home import Home
 
 _ASK_EVERY_S = 0.2
 _LOOK_S = 0.6  # someone who only looks whether a build is running holds the lock for a moment

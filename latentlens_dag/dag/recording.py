@@ -12,10 +12,10 @@ import dagster as dg
 
 from latentlens_dag.dag.staleness import known_version
 from latentlens_dag.dag.versions import BUILD_ID, settings_of
-from latentlens_dag.history import KEPT
-from latentlens_dag.identity import package_versions
-from latentlens_dag.manifest import FileFacts, Manifest, Origin, Record, label
-from latentlens_dag.warehouse import Warehouse
+from latentlens_dag.storage.hashing import package_versions
+from latentlens_dag.storage.records import FileFacts, Manifest, Origin, Record, label
+from latentlens_dag.storage.study_versions import KEPT
+from latentlens_dag.storage.warehouse import Warehouse
 
 
 def record(

@@ -17,13 +17,13 @@ from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.versions import Versioned, versioned
 from latentlens_dag.errors import UserError
 from latentlens_dag.hub_datasets import HubColumn
-from latentlens_dag.identity import file_digest
 from latentlens_dag.model_ref import ModelRef
 from latentlens_dag.release import ReleasedStudy, stage_tables
 from latentlens_dag.release_index import ReleasedIndex, stage_index
 from latentlens_dag.release_manifest import MANIFEST, ReleaseManifest
 from latentlens_dag.schema import LENSES
-from latentlens_dag.warehouse import Warehouse
+from latentlens_dag.storage.hashing import file_digest
+from latentlens_dag.storage.warehouse import Warehouse
 
 if TYPE_CHECKING:
     from latentlens_dag.dag.components import Corpus, Index

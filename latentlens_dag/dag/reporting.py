@@ -19,8 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from latentlens_dag.dag.recording import record
-from latentlens_dag.identity import file_digest
-from latentlens_dag.manifest import FileFacts
+from latentlens_dag.storage.hashing import file_digest
+from latentlens_dag.storage.records import FileFacts
 
 PROGRESS_LOGGER = "latentlens_dag.progress"  # what a terminal listens to
 _PREVIEW_ROWS = 8

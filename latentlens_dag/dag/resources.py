@@ -12,8 +12,8 @@ import dagster as dg
 
 from latentlens_dag.dag.locking import step_lock
 from latentlens_dag.dag.runs import is_of_a_build
-from latentlens_dag.home import Home
-from latentlens_dag.warehouse import Warehouse
+from latentlens_dag.storage.home import Home
+from latentlens_dag.storage.warehouse import Warehouse
 
 
 class HomeResource(dg.ConfigurableResource):

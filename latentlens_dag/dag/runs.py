@@ -23,7 +23,7 @@ from latentlens_dag.dag.staleness import Need
 from latentlens_dag.dag.versions import BUILD_ID, FORCED
 from latentlens_dag.dag.watching import Watcher
 from latentlens_dag.errors import UserError
-from latentlens_dag.home import Home, disk_error
+from latentlens_dag.storage.home import Home, disk_error
 
 BUILD = "latentlens/build"  # tag of a build's runs: its process
 _OPEN = [*IN_PROGRESS_RUN_STATUSES, dg.DagsterRunStatus.NOT_STARTED]

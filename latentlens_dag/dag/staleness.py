@@ -24,8 +24,8 @@ from dagster._core.storage.event_log.base import AssetRecord
 
 from latentlens_dag.dag.history import latest_by_partition
 from latentlens_dag.dag.versions import SETTINGS, settings_of, version_now
-from latentlens_dag.manifest import Manifest, Record, changed_settings, summarized
-from latentlens_dag.warehouse import Warehouse
+from latentlens_dag.storage.records import Manifest, Record, changed_settings, summarized
+from latentlens_dag.storage.warehouse import Warehouse
 
 NOT_BUILT = "not built yet"
 

@@ -17,7 +17,7 @@ from latentlens_dag.dag.study_parts import StudyParts, layer_specs, write_study_
 from latentlens_dag.dag.versions import FORCED, Versioned, versioned
 from latentlens_dag.model_ref import ModelRef
 from latentlens_dag.schema import TABLES
-from latentlens_dag.warehouse import Warehouse, write_parquet
+from latentlens_dag.storage.warehouse import Warehouse, write_parquet
 
 if TYPE_CHECKING:
     from latentlens_dag.model_checks import ModelCheck, ModelFacts

@@ -16,7 +16,6 @@ from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.state_assets import model_checks, token_states
 from latentlens_dag.dag.study_parts import StudyParts, layer_specs, write_study_shape
 from latentlens_dag.dag.versions import versioned
-from latentlens_dag.identity import file_digest
 from latentlens_dag.schema import (
     DIVERSITY,
     INTERPRETABILITY,
@@ -28,8 +27,9 @@ from latentlens_dag.schema import (
     SINKS,
     STATE_STATISTICS,
 )
+from latentlens_dag.storage.hashing import file_digest
+from latentlens_dag.storage.warehouse import Warehouse, write_parquet
 from latentlens_dag.study_source import StudySource
-from latentlens_dag.warehouse import Warehouse, write_parquet
 
 # Algorithms: raise one when the same input would give other bytes.
 _LENS, _JUDGEMENTS, _INTERPRETABILITY, _ANALYSIS, _STATES, _SINKS, _CATALOG = 1, 1, 1, 1, 1, 1, 4

@@ -14,7 +14,7 @@ from latentlens_dag.dag.corpus_assets import fields_read, text_source
 from latentlens_dag.dag.reporting import written
 from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.versions import versioned
-from latentlens_dag.warehouse import write_json
+from latentlens_dag.storage.warehouse import write_json
 
 if TYPE_CHECKING:
     from latentlens_dag.dag.components import TextSet

@@ -9,8 +9,8 @@ from latentlens_dag.cleaning import Garbage, clean, garbage, interrupted, undecl
 from latentlens_dag.dag.checking import Checked, check_artifacts
 from latentlens_dag.dag.driver import Project
 from latentlens_dag.dag.selection import Selection
-from latentlens_dag.manifest import Record
-from latentlens_dag.warehouse import remove
+from latentlens_dag.storage.records import Record
+from latentlens_dag.storage.warehouse import remove
 
 
 def check_project(

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
-from latentlens_dag.identity import combined, digest, file_digest
 from latentlens_dag.model_ref import ModelRef
-from latentlens_dag.warehouse import write_text
+from latentlens_dag.storage.hashing import combined, digest, file_digest
+from latentlens_dag.storage.warehouse import write_text
 
 SOURCE_PATH = "source_path"  # metadata of an observed source: the file or folder that is hashed
 SOURCE_MODEL = "source_model"  # there, where the folder is a model's: the model

@@ -95,7 +95,7 @@ def _atlas(options: argparse.Namespace) -> dict[str, Any]:
 def _card(options: argparse.Namespace) -> dict[str, Any]:
     from latentlens_dag.demo.card import write_card
     from latentlens_dag.demo.world import load_world, world_folder
-    from latentlens_dag.home import find_home
+    from latentlens_dag.storage.home import find_home
 
     figures = _figures_of(options.work, ("language", "vision", "connector", "measure"))
     others = [_figures_of(work, ("connector", "measure")) for work in options.seeds]

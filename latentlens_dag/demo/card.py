@@ -17,7 +17,7 @@ from latentlens_dag.demo.measure import FRESH, REAL, UNTRAINED
 from latentlens_dag.demo.scenes import DEMO_SCENES
 from latentlens_dag.demo.world import World
 from latentlens_dag.schema import LATENTLENS, LENSES
-from latentlens_dag.warehouse import Warehouse
+from latentlens_dag.storage.warehouse import Warehouse
 
 STUDY = "demo"
 TEMPLATE = Path(__file__).with_name("card.md")

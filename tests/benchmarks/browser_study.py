@@ -23,13 +23,13 @@ import pyarrow as pa
 from latentlens_dag.analyses import diversity, layer_alignment
 from latentlens_dag.annotations import encode_mask
 from latentlens_dag.catalog import write_catalog
-from latentlens_dag.identity import digest, text_id
 from latentlens_dag.index_folder import index_shape
 from latentlens_dag.judges import build_truth, judge_regions
 from latentlens_dag.release import About, ReleasedStudy, stage_tables
 from latentlens_dag.schema import IMAGES, LATENTLENS, LENSES, LOGITLENS, NEIGHBORS, OCCURRENCES, REGIONS, SENTENCES
 from latentlens_dag.scores import interpretability
-from latentlens_dag.warehouse import Warehouse, write_json, write_parquet
+from latentlens_dag.storage.hashing import digest, text_id
+from latentlens_dag.storage.warehouse import Warehouse, write_json, write_parquet
 
 STUDY, CORPUS, INDEX, PICTURES, RELEASE = "large", "phrases", "phrases_index", "photos", "large"
 VISUAL_LAYERS = (0, 1, 2, 4, 8, 16, 24, 30, 31)

@@ -64,8 +64,8 @@ def _occurrences(rows: int) -> Any:
     """Rows as a corpus has them: ids are hashes, words repeat."""
     import pyarrow as pa
 
-    from latentlens_dag.identity import digest
     from latentlens_dag.schema import OCCURRENCES
+    from latentlens_dag.storage.hashing import digest
 
     random = np.random.default_rng(0)
     token = random.zipf(1.3, rows).clip(max=30_000).astype(np.int32)

@@ -21,7 +21,7 @@ import numpy as np
 
 from latentlens_dag import corpus, occurrences
 from latentlens_dag.schema import OCCURRENCES
-from latentlens_dag.warehouse import Warehouse, write_parquet
+from latentlens_dag.storage.warehouse import Warehouse, write_parquet
 
 DEMO = Path(__file__).parents[2] / "assets" / "demo"
 

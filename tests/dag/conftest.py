@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from latentlens_dag.home import Home
+from latentlens_dag.storage.home import Home
 from latentlens_dag.testing import tiny_project
 
 

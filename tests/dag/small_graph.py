@@ -10,7 +10,7 @@ from pathlib import Path
 import dagster as dg
 
 from latentlens_dag.dag.versions import SOURCE_PATH
-from latentlens_dag.home import Home
+from latentlens_dag.storage.home import Home
 
 BATCHES = dg.StaticPartitionsDefinition(["00", "01", "02"])
 PICTURES, TOKENS = dg.AssetKey(["images", "pics", "pictures"]), dg.AssetKey(["study", "s", "visual_tokens"])

@@ -10,7 +10,7 @@ from latentlens_dag.dag.automation import build_when_something_changes
 from latentlens_dag.dag.loading import load_definitions
 from latentlens_dag.dag.locking import build_lock
 from latentlens_dag.dag.resources import HomeResource
-from latentlens_dag.home import Home
+from latentlens_dag.storage.home import Home
 
 
 @pytest.fixture

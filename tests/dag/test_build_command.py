@@ -13,7 +13,7 @@ import pytest
 
 from latentlens_dag.dag.locking import build_lock, building
 from latentlens_dag.errors import UserError
-from latentlens_dag.home import Home, disk_error, told_of_disk
+from latentlens_dag.storage.home import Home, disk_error, told_of_disk
 from tests.dag.small_graph import opened, say, small_project
 
 ROOT = Path(__file__).parents[2]

@@ -17,7 +17,7 @@ from latentlens_dag.dag.components import Corpus
 from latentlens_dag.dag.loading import load_definitions
 from latentlens_dag.dag.yaml_tree import YamlTree, component_types
 from latentlens_dag.errors import UserError
-from latentlens_dag.home import Home
+from latentlens_dag.storage.home import Home
 
 REPOSITORY = Path(__file__).parents[2]
 CORPUS = "type: latentlens_dag.dag.components.Corpus\nattributes: {name: NAME, source: {lines: sentences.txt}}\n"

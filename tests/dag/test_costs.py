@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from latentlens_dag.identity import part_of, text_id
 from latentlens_dag.images import list_images
+from latentlens_dag.storage.hashing import part_of, text_id
 from latentlens_dag.tables import files_of, open_table, read_states
 from latentlens_dag.testing import SENTENCES, TINY_STUDY, tiny_project
 from tests.dag.conftest import build

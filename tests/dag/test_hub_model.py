@@ -99,7 +99,7 @@ LOADED = {
 def test_a_model_that_is_not_named_rightly_is_told_when_definitions_load(project: Path, mistake: str) -> None:
     from latentlens_dag.dag.loading import load_definitions
     from latentlens_dag.errors import UserError
-    from latentlens_dag.home import Home
+    from latentlens_dag.storage.home import Home
 
     model, message = LOADED[mistake]
     _declare(project, ("language_model: {path: model}", f"language_model: {model}"))

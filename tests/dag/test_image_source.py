@@ -111,7 +111,7 @@ MISTAKES = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_source_that_is_not_named_rightly_is_told_when_definitions_load(project: Path, mistake: str) -> None:
     from latentlens_dag.dag.loading import load_definitions
-    from latentlens_dag.home import Home
+    from latentlens_dag.storage.home import Home
 
     source, message = MISTAKES[mistake]
     _declare(project, source)

@@ -13,7 +13,7 @@ from latentlens_dag import corpus
 from latentlens_dag.dag import locking
 from latentlens_dag.dag.locking import build_lock
 from latentlens_dag.errors import UserError
-from latentlens_dag.home import Home
+from latentlens_dag.storage.home import Home
 from tests.dag.conftest import opened
 
 Copy = Callable[[Path], Path]

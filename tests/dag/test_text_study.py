@@ -17,13 +17,13 @@ from transformers import AutoModelForCausalLM
 from latentlens_dag.cli import cli
 from latentlens_dag.dag.loading import find_study, load_definitions
 from latentlens_dag.errors import UserError
-from latentlens_dag.home import Home
-from latentlens_dag.identity import text_id
 from latentlens_dag.model_ref import ModelRef
 from latentlens_dag.models import load_with_language_model
 from latentlens_dag.pictures import study_picture
 from latentlens_dag.queries import open_dataset
 from latentlens_dag.release_manifest import MANIFEST, read_manifest
+from latentlens_dag.storage.hashing import text_id
+from latentlens_dag.storage.home import Home
 from latentlens_dag.tables import read_states
 from latentlens_dag.testing import SENTENCES, tiny_llava, tiny_tokenizer
 from latentlens_dag.texts import TextStates, text_states

@@ -18,9 +18,9 @@ from PIL import Image, ImageDraw
 
 from latentlens_dag.catalog import write_catalog
 from latentlens_dag.families import TokenMap, gemma3, idefics3, llava_next, qwen_vl, unmapped
-from latentlens_dag.identity import digest, text_id
 from latentlens_dag.schema import IMAGES, LENSES, NEIGHBORS, SENTENCES, TEXT_TOKENS, TEXTS, VISUAL_TOKENS
-from latentlens_dag.warehouse import Warehouse, write_json, write_parquet
+from latentlens_dag.storage.hashing import digest, text_id
+from latentlens_dag.storage.warehouse import Warehouse, write_json, write_parquet
 
 WORDS = ("dog", "bookshelf", "sky", "grass", "electroencephalography", "شجرة", "👩‍👩‍👧", "lake", "red", "a", "")
 TEXT = (

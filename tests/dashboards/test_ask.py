@@ -13,7 +13,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from latentlens_dag.cli import cli
-from latentlens_dag.warehouse import Warehouse
+from latentlens_dag.storage.warehouse import Warehouse
 from tests.dag.conftest import built_project, fresh_project  # noqa: F401  (fixtures)
 from tests.dashboards.test_browser import CHROMIUM, chromium, page, served  # noqa: F401
 from tests.dashboards.test_pages import APP, _html, _opened

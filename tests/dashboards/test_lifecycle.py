@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from latentlens_dag.catalog import write_catalog
-from latentlens_dag.warehouse import Warehouse
+from latentlens_dag.storage.warehouse import Warehouse
 from tests.dashboards.test_browser import chromium, page, pytestmark, served
 from tests.dashboards.test_half_built import STAGES
 from tests.dashboards.test_sessions import settled

@@ -8,7 +8,7 @@ import pytest
 from latentlens_dag.demo.card import fresh_table, seeds_table
 from latentlens_dag.demo.measure import FRESH, UNTRAINED, sentences_about, study_figures
 from latentlens_dag.demo.world import load_world
-from latentlens_dag.warehouse import Warehouse
+from latentlens_dag.storage.warehouse import Warehouse
 
 
 @pytest.fixture

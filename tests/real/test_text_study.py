@@ -5,7 +5,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from latentlens_dag.identity import text_id
+from latentlens_dag.storage.hashing import text_id
 from tests.dag.conftest import build
 from tests.real.senses import sentences_by_sense, texts_and_corpus
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from latentlens_dag.manifest import Manifest, Record
+from latentlens_dag.storage.records import Manifest, Record
 
 
 class Ancestor(NamedTuple):

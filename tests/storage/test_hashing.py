@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from latentlens_dag.identity import (
+from latentlens_dag.storage.hashing import (
     combined,
     digest,
     file_digest,

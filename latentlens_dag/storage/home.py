@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.warehouse import Warehouse
+from latentlens_dag.storage.warehouse import Warehouse
 
 _DAGSTER_YAML = """\
 # The Dagster instance of this home; written once, yours to change.

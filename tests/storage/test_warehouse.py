@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from latentlens_dag import warehouse
-from latentlens_dag.warehouse import atomic_path, remove, write_json, write_parquet
+from latentlens_dag.storage import warehouse
+from latentlens_dag.storage.warehouse import atomic_path, remove, write_json, write_parquet
 
 
 def _file(path: Path, text: str) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from latentlens_dag.manifest import FileFacts, Manifest, Origin, Record, changed_settings
+from latentlens_dag.storage.records import FileFacts, Manifest, Origin, Record, changed_settings
 
 
 @pytest.fixture

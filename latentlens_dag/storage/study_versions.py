@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.manifest import FileFacts, Manifest, Origin, Record
+from latentlens_dag.storage.records import FileFacts, Manifest, Origin, Record
 
 KEPT = ("latentlens", "logitlens", "embeddinglens", "judgements")
 """The parts of a study whose earlier results are kept."""
