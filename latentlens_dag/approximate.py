@@ -21,8 +21,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from latentlens_dag.best import Neighbors
-from latentlens_dag.search import Block, cosine_top_k
+from latentlens_dag.search.exact import Block, cosine_top_k
+from latentlens_dag.search.top_k import Neighbors
 from latentlens_dag.storage.hashing import to_numbers
 from latentlens_dag.storage.warehouse import write_text
 from latentlens_dag.tables import Table, blocks, matrix_of, open_table, sink_norm_of
@@ -119,7 +119,7 @@ def planned(tables: Mapping[int, Table], recall: float) -> Plan:
 def approximate_top_k(
     queries: NDArray[np.floating], tables: Mapping[int, lance.LanceDataset], k: int, nprobes: Mapping[int, int]
 ) -> Neighbors:
-    """The k nearest rows that the tables' indexes find for each query [Q, d], as `search.cosine_top_k` gives them.
+    """The k nearest rows that the tables' indexes find for each query [Q, d], as `exact.cosine_top_k` gives them.
 
     Args:
         queries: any floating type; need not be normalized.

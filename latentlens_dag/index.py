@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from latentlens_dag.approximate import MEASURED_K, Plan, approximate_top_k, planned
-from latentlens_dag.best import LabelsOf, Neighbors
 from latentlens_dag.errors import UserError
 from latentlens_dag.index_folder import IndexFolder, all_blocks, read_index_folder
 from latentlens_dag.layers import whole_numbers
 from latentlens_dag.lenses import OccurrenceLookup
-from latentlens_dag.search import cosine_top_k
+from latentlens_dag.search.exact import cosine_top_k
+from latentlens_dag.search.top_k import LabelsOf, Neighbors
 from latentlens_dag.tables import OwnRows, Table, count_answers, count_sinks, open_table, width_of
 from latentlens_dag.texts import TextStates
 
@@ -135,8 +135,8 @@ class ContextualIndex:
             path: folder of the index; made where it is missing.
             min_position: the first position that is kept, in real tokens (no specials) from 0.
             fraction: the part of the sentences that is used, chosen by their hashes.
-            sinks: whether attention sinks, rows whose norm is an outlier of their layer (`sinks.py`), are left out of
-                answers. They are stored in any case.
+            sinks: whether attention sinks, rows whose norm is an outlier of their layer (`search/sinks.py`), are left
+                out of answers. They are stored in any case.
             progress: told (rows encoded, rows).
 
         Raises:
@@ -238,7 +238,7 @@ class ContextualIndex:
                 from no text. Of what `text_states` gives they are known.
             own_sentence: whether a query may be answered from its own text, where that is a sentence of the index. Its
                 own state would be the nearest, with cosine 1.
-            sinks: whether attention sinks are answers (`sinks.py`): rows with outlying norms, which are left out
+            sinks: whether attention sinks are answers (`search/sinks.py`): rows with outlying norms, which are left out
                 where the index was made to leave them out (`sink_counts`).
             progress: told (rows read, rows), where exact.
 

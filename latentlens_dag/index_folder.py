@@ -22,7 +22,7 @@ from latentlens_dag.storage.warehouse import IndexPaths, atomic_path
 from latentlens_dag.tables import OwnRows, Table, blocks, count_answers, count_rows, encoder_of
 
 if TYPE_CHECKING:
-    from latentlens_dag.search import Block
+    from latentlens_dag.search.exact import Block
 
 FORMAT = 1
 """Of an index's folder; raised where older versions of this package would misread it."""

@@ -1,8 +1,8 @@
 """Reverse search: which visual tokens of a study are nearest to a state, such as that of a word in a phrase.
 
-The stored states are streamed file by file, some megabytes at a time, through the exact search of `search.py`, which
-keeps the k best; a study larger than memory is no obstacle. Equal cosines come in order of (visual layer, image id,
-token), however the study is cut into batches.
+The stored states are streamed file by file, some megabytes at a time, through the exact search of `search/exact.py`,
+which keeps the k best; a study larger than memory is no obstacle. Equal cosines come in order of (visual layer, image
+id, token), however the study is cut into batches.
 
 What a newcomer gets wrong: both are residual streams of one language model, so they can be compared, but need not be of
 the same layer. A visual token is often nearest to text at a deeper layer than its own (the paper's layer alignment).
@@ -19,7 +19,7 @@ import numpy as np
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.questions import study_shape
-from latentlens_dag.search import Block, cosine_top_k
+from latentlens_dag.search.exact import Block, cosine_top_k
 from latentlens_dag.storage.warehouse import Warehouse
 from latentlens_dag.tables import matrix_of, open_table
 

@@ -200,7 +200,7 @@ SINKS = pa.schema(
         ("token_index", pa.int32()),
         ("visual_layer", pa.int32()),
         ("norm", pa.float32()),
-        ("sink_norm", pa.float32()),  # above which a state of this layer of the study is a sink (sinks.py)
+        ("sink_norm", pa.float32()),  # above which a state of this layer of the study is a sink (search/sinks.py)
     ]
 )
 

@@ -25,7 +25,7 @@ from latentlens_dag.schema import INTERPRETABILITY, LENSES, SINKS
 
 ALL = "all"
 SINK = "sink"
-"""Tokens that are attention sinks (`sinks.py`), which are in no other group."""
+"""Tokens that are attention sinks (`search/sinks.py`), which are in no other group."""
 GROUPS = (ALL, OBJECT, BACKGROUND, SINK)
 _TOKEN = ["study", "image_id", "token_index", "visual_layer"]
 RESAMPLES = 1_000

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from latentlens_dag.schema import SINKS, STATE_STATISTICS
-from latentlens_dag.sinks import sink_norm
+from latentlens_dag.search.sinks import sink_norm
 from latentlens_dag.tables import count_rows, matrix_of, open_table
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def state_statistics(study: str, batches: Iterable[StateFiles], contextual: Mapp
 
 
 def sink_tokens(study: str, visual: Mapping[int, Sequence[Path]]) -> pa.Table:
-    """The tokens of a study whose states are attention sinks (`sinks.py`).
+    """The tokens of a study whose states are attention sinks (`search/sinks.py`).
 
     Args:
         study: its name.

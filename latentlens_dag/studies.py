@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from latentlens_dag.best import LabelsOf, Neighbors
 from latentlens_dag.errors import UserError
 from latentlens_dag.index_folder import IndexFiles, all_blocks
 from latentlens_dag.lenses import VOCABULARY_LENSES, OccurrenceLookup, latent_table, vocabulary_table, word_labels
 from latentlens_dag.occurrences import token_texts
 from latentlens_dag.schema import TEXT_TOKENS, VISUAL_TOKENS
-from latentlens_dag.search import cosine_top_k
+from latentlens_dag.search.exact import cosine_top_k
+from latentlens_dag.search.top_k import LabelsOf, Neighbors
 from latentlens_dag.states import LanguageModel
 from latentlens_dag.tables import States, count_answers, count_rows, write_states
 
@@ -95,8 +95,8 @@ def latent_answers(
     """LatentLens's answers for the states of several visual layers, from one scan of the index.
 
     With `unique` "word" or "sentence", the k answers of a token are of different words (whatever their case) or
-    sentences, and each is the nearest of its own. Attention sinks are no answers (`sinks.py`). Where the states are
-    `of_texts`, nor is a text's own sentence, which the index may hold.
+    sentences, and each is the nearest of its own. Attention sinks are no answers (`search/sinks.py`). Where the states
+    are `of_texts`, nor is a text's own sentence, which the index may hold.
 
     Yields:
         (visual layer, NEIGHBORS) for each layer of `states`.

@@ -20,8 +20,8 @@ import pyarrow as pa
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.mapped import flat_pages, give_back, mapped_rows
-from latentlens_dag.search import EVERY_QUERY, Block, Excluded
-from latentlens_dag.sinks import sink_norm
+from latentlens_dag.search.exact import EVERY_QUERY, Block, Excluded
+from latentlens_dag.search.sinks import sink_norm
 from latentlens_dag.storage.hashing import combined, digest, digest_of_parts, to_numbers
 from latentlens_dag.storage.warehouse import atomic_path, remove, write_text
 
@@ -64,7 +64,7 @@ def layer_schema(width: int, encoder: str = "", sink_norm: float | None = None) 
     """The columns of a layer table: an occurrence with its unit vector and the length it had.
 
     `encoder` names what made the vectors (weights, algorithm); equal key and equal encoder: the same state. Rows whose
-    norm is above `sink_norm` are attention sinks (`sinks.py`), which a search leaves out.
+    norm is above `sink_norm` are attention sinks (`search/sinks.py`), which a search leaves out.
     """
     metadata = {_ENCODER: encoder.encode()} if encoder else {}
     metadata |= {} if sink_norm is None else {_SINK_NORM: repr(sink_norm).encode()}
@@ -148,7 +148,8 @@ def commit_fragments(
         table: folder of the layer table.
         records: the shards' descriptions, in order of shard.
         provenance: kept as the commit's message.
-        sinks: whether rows with outlying norms (`sinks.py`) are left out of answers. They are stored in any case.
+        sinks: whether rows with outlying norms (`search/sinks.py`) are left out of answers. They are stored in any
+            case.
     """
     import lance
 

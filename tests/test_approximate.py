@@ -6,7 +6,7 @@ import pytest
 
 from latentlens_dag.approximate import Approximate, approximate_top_k, build_approximate, facts_path, read_approximate
 from latentlens_dag.schema import OCCURRENCES
-from latentlens_dag.search import cosine_top_k
+from latentlens_dag.search.exact import cosine_top_k
 from latentlens_dag.tables import blocks, commit_fragments, open_table, write_fragments
 
 WIDTH = 32

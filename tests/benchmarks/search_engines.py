@@ -35,9 +35,9 @@ Prepared = tuple[Callable[[], Any], Callable[[Any], np.ndarray] | None, str]
 
 
 def _ours(table: Path, queries: np.ndarray, k: int) -> Prepared:
-    import latentlens_dag.search  # noqa: F401
-    from latentlens_dag.coarse import fastest
-    from latentlens_dag.search import cosine_top_k
+    import latentlens_dag.search.exact  # noqa: F401
+    from latentlens_dag.search.exact import cosine_top_k
+    from latentlens_dag.search.prefilter import fastest
     from latentlens_dag.tables import blocks
 
     chosen = fastest(len(queries), "cpu")
@@ -73,7 +73,7 @@ def _limit(table: Path, queries: np.ndarray, k: int) -> Prepared:
     """The product alone, in the arithmetic and the blocks of ours."""
     import torch
 
-    from latentlens_dag.coarse import fastest
+    from latentlens_dag.search.prefilter import fastest
     from latentlens_dag.tables import count_rows
 
     width = queries.shape[1]

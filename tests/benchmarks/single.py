@@ -21,7 +21,7 @@ from tests.benchmarks.states import noisy, real_table
 def main() -> None:
     """Index the table, ask it, and write single.json."""
     from latentlens_dag.approximate import approximate_top_k, build_approximate, read_approximate
-    from latentlens_dag.search import cosine_top_k
+    from latentlens_dag.search.exact import cosine_top_k
     from latentlens_dag.tables import blocks, open_table
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])

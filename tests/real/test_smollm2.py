@@ -18,7 +18,7 @@ from latentlens_dag.lenses import embedding_lens, logit_lens
 from latentlens_dag.model_checks import TEXT_CHECKS, check_language_model
 from latentlens_dag.models import Loaded, load_language_model
 from latentlens_dag.occurrences import tokenize
-from latentlens_dag.sinks import sink_norm
+from latentlens_dag.search.sinks import sink_norm
 from latentlens_dag.states import LanguageModel, captured
 from latentlens_dag.texts import TextStates, text_states
 from tests.real.senses import texts_and_corpus

@@ -19,7 +19,7 @@ _SEARCH = """
 import json, resource, sys
 from pathlib import Path
 import numpy as np
-from latentlens_dag.search import cosine_top_k
+from latentlens_dag.search.exact import cosine_top_k
 from latentlens_dag.tables import blocks
 
 def data_bytes():

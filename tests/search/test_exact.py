@@ -7,17 +7,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latentlens_dag import search
-from latentlens_dag.best import Neighbors
-from latentlens_dag.coarse import Arithmetic, Coarse, Rows, fastest, loud_dimensions
-from latentlens_dag.search import EVERY_QUERY, Block, Excluded, cosine_top_k
+from latentlens_dag.search import exact
+from latentlens_dag.search.exact import EVERY_QUERY, Block, Excluded, cosine_top_k
+from latentlens_dag.search.prefilter import Arithmetic, Coarse, Rows, fastest, loud_dimensions
+from latentlens_dag.search.top_k import Neighbors
 
 ARITHMETICS: list[Arithmetic] = ["bfloat16", "float32"]
 
 
 @pytest.fixture(autouse=True)
 def few_opening_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search, "_OPENING_ROWS", 8)  # so that small corpora reach the coarse product
+    monkeypatch.setattr(exact, "_OPENING_ROWS", 8)  # so that small corpora reach the coarse product
 
 
 def _slow_definition(queries: np.ndarray, blocks: list[Block], k: int) -> list[list[tuple[float, int, int]]]:
@@ -327,7 +327,7 @@ def test_a_row_without_direction_a_wrong_width_and_a_wrong_k_are_refused() -> No
 
 
 def test_more_queries_and_candidates_than_one_step_takes_are_all_answered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search, "_QUERIES_PER_PRODUCT", 17)  # and 17 x 300 candidates, scored 4096 at a time
+    monkeypatch.setattr(exact, "_QUERIES_PER_PRODUCT", 17)  # and 17 x 300 candidates, scored 4096 at a time
     blocks = _corpus(0, 300, 16)
     queries = np.random.default_rng(1).standard_normal((40, 16)).astype(np.float32)
     assert _found(cosine_top_k(queries, blocks, 600)) == _slow_definition(queries, blocks, 600)
@@ -367,9 +367,9 @@ def test_a_product_as_wrong_as_its_bound_allows_loses_no_neighbor(
 
 
 def test_few_rows_are_scored_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search, "_OPENING_ROWS", 200)
-    pairs, score = [], search._Search._exact_cosine
-    monkeypatch.setattr(search._Search, "_exact_cosine", lambda *args: pairs.append(len(args[2])) or score(*args))
+    monkeypatch.setattr(exact, "_OPENING_ROWS", 200)
+    pairs, score = [], exact._Search._exact_cosine
+    monkeypatch.setattr(exact._Search, "_exact_cosine", lambda *args: pairs.append(len(args[2])) or score(*args))
     queries = np.random.default_rng(1).standard_normal((50, 16)).astype(np.float32)
     cosine_top_k(queries, _cut(_corpus(0, 4000, 16), 1000, np.random.default_rng(0)), 5)
     assert sum(pairs) < 50 * 8000 / 50
@@ -379,7 +379,7 @@ _MANY_PAIRS = """
 import resource
 import numpy as np
 import torch
-from latentlens_dag.search import _Search
+from latentlens_dag.search.exact import _Search
 
 random = np.random.default_rng(0)
 search = _Search(random.standard_normal((1800, 576), np.float32), 5, None, "cpu", "float32")

@@ -14,8 +14,8 @@ from latentlens_dag.approximate import approximate_top_k, build_approximate
 from latentlens_dag.index_folder import all_blocks
 from latentlens_dag.schema import JUDGEMENTS, OCCURRENCES, SINKS
 from latentlens_dag.scores import interpretability
-from latentlens_dag.search import cosine_top_k
-from latentlens_dag.sinks import outlier_norm, sink_norm
+from latentlens_dag.search.exact import cosine_top_k
+from latentlens_dag.search.sinks import outlier_norm, sink_norm
 from latentlens_dag.state_statistics import sink_tokens
 from latentlens_dag.tables import (
     OwnRows,
