@@ -23,7 +23,7 @@ from typing import IO, TYPE_CHECKING, Literal, NamedTuple
 import pyarrow as pa
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.hub_datasets import HubColumn, column_values
+from latentlens_dag.hub.datasets import HubColumn, column_values
 from latentlens_dag.schema import SENTENCES, TEXTS
 from latentlens_dag.storage.hashing import part_of, text_id, to_numbers
 from latentlens_dag.storage.warehouse import parquet_rows, scratch_folder

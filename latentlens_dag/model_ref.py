@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.hub_datasets import COMMIT
+from latentlens_dag.hub.datasets import COMMIT
 from latentlens_dag.storage.hashing import combined
 
 MODEL_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from latentlens_dag.hub_datasets import COMMIT
+from latentlens_dag.hub.datasets import COMMIT
 from latentlens_dag.queries import Dataset
 from latentlens_dag.release_manifest import release_name
 from latentlens_dag.storage.records import Manifest, Record

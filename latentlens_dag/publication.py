@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.hub_calls import HubFailure, ask_hub
+from latentlens_dag.hub.client import HubFailure, ask_hub
 from latentlens_dag.release_manifest import (
     MANIFEST,
     MOST_MANIFEST_BYTES,

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.hub_calls import HubFailure, ask_hub
-from latentlens_dag.hub_datasets import DATASET_ID
+from latentlens_dag.hub.client import HubFailure, ask_hub
+from latentlens_dag.hub.datasets import DATASET_ID
 from latentlens_dag.publication import (
     KIND,
     MAIN,

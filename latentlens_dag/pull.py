@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.hub_datasets import COMMIT
-from latentlens_dag.hub_errors import download_told
+from latentlens_dag.hub.datasets import COMMIT
+from latentlens_dag.hub.errors import download_told
 from latentlens_dag.release_manifest import (
     MANIFEST,
     MOST_FILES,

@@ -11,7 +11,7 @@ import time
 from functools import partial
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.hub_calls import TRIES, HubFailure, ask_hub
+from latentlens_dag.hub.client import TRIES, HubFailure, ask_hub
 from latentlens_dag.publication import KIND, MAIN
 
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")

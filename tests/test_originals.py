@@ -162,7 +162,7 @@ import json, time
 from pathlib import Path
 time.sleep = lambda seconds: None  # between retries
 from latentlens_dag.errors import UserError
-from latentlens_dag.hub_datasets import HubColumn
+from latentlens_dag.hub.datasets import HubColumn
 from latentlens_dag.originals import write_originals
 
 def outcome(number, column):

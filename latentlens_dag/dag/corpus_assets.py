@@ -11,7 +11,7 @@ from latentlens_dag.dag import keys
 from latentlens_dag.dag.reporting import written
 from latentlens_dag.dag.resources import HomeResource, WarehouseResource
 from latentlens_dag.dag.versions import SOURCE_MODEL, SOURCE_PATH, SOURCE_VERSION, version_now, versioned
-from latentlens_dag.hub_datasets import HubColumn
+from latentlens_dag.hub.datasets import HubColumn
 from latentlens_dag.model_ref import ModelRef
 from latentlens_dag.storage.hashing import combined
 

@@ -16,7 +16,7 @@ from latentlens_dag.dag.corpus_assets import hub_column, observed
 from latentlens_dag.dag.reporting import written
 from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.versions import versioned
-from latentlens_dag.hub_datasets import HubColumn
+from latentlens_dag.hub.datasets import HubColumn
 from latentlens_dag.originals import TableSource, batch_of_originals, check_names, write_originals
 from latentlens_dag.schema import IMAGES, REGIONS
 from latentlens_dag.storage.warehouse import write_json, write_parquet

@@ -13,7 +13,7 @@ import dagster as dg
 
 from latentlens_dag.corpus import Source, TextSource
 from latentlens_dag.errors import UserError
-from latentlens_dag.hub_datasets import COMMIT, DATASET_ID, HubColumn
+from latentlens_dag.hub.datasets import COMMIT, DATASET_ID, HubColumn
 from latentlens_dag.model_ref import MODEL_ID, ModelRef
 from latentlens_dag.models import read_config
 from latentlens_dag.originals import ImageColumn

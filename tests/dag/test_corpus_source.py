@@ -8,7 +8,7 @@ import pytest
 from latentlens_dag.corpus import TextSource, read_texts
 from latentlens_dag.dag.components import CorpusSource
 from latentlens_dag.errors import UserError
-from latentlens_dag.hub_datasets import HubColumn
+from latentlens_dag.hub.datasets import HubColumn
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from latentlens_dag.dag.corpus_assets import corpus_definitions
 from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.staleness import NOT_BUILT, find_needs, observe_sources
 from latentlens_dag.dag.versions import SOURCE_PATH, SOURCE_VERSION, observed_version, version_of
-from latentlens_dag.hub_datasets import HubColumn
+from latentlens_dag.hub.datasets import HubColumn
 from latentlens_dag.storage.records import Manifest
 from latentlens_dag.storage.warehouse import Warehouse
 

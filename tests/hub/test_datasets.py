@@ -14,7 +14,7 @@ import pytest
 
 from latentlens_dag.corpus import read_texts
 from latentlens_dag.errors import UserError
-from latentlens_dag.hub_datasets import HubColumn
+from latentlens_dag.hub.datasets import HubColumn
 from tests.hub_server import COMMIT, HubServer, Repo
 
 TEXTS = ["One, with a comma.", 'Two "quoted".', "None", "NA", "Vier äöü.", "7"]
@@ -111,7 +111,7 @@ import json, time
 time.sleep = lambda seconds: None  # between retries
 from latentlens_dag.corpus import read_texts
 from latentlens_dag.errors import UserError
-from latentlens_dag.hub_datasets import HubColumn
+from latentlens_dag.hub.datasets import HubColumn
 
 def outcome(column):
     try:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.hub_datasets import http_status
+from latentlens_dag.hub.datasets import http_status
 
 _PASSING = {408, 429, 500, 502, 503, 504}
 
