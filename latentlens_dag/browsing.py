@@ -22,7 +22,7 @@ from latentlens_dag.queries import Dataset, open_dataset
 from latentlens_dag.release_manifest import MANIFEST
 from latentlens_dag.release_reading import is_release
 from latentlens_dag.remembered import Remembered
-from latentlens_dag.sandbox import Limits
+from latentlens_dag.sql.sandbox import Limits
 from latentlens_dag.storage.hashing import combined
 from latentlens_dag.storage.records import Manifest
 from latentlens_dag.storage.warehouse import Warehouse

@@ -4,7 +4,7 @@ The limits of DuckDB do not hold for a value that one function makes: under 400 
 took 3 GB and half a minute, since no interrupt is heard before it is done. A process can be limited by the system, and
 killed. It gives way to the pages, too: it has one thread, of low priority.
 
-What a newcomer gets wrong: this keeps SQL from taking the machine; what it can read is decided in `sandbox.py`.
+What a newcomer gets wrong: this keeps SQL from taking the machine; what it can read is decided in `sql/sandbox.py`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.queries import Dataset, Value, open_dataset
-from latentlens_dag.sandbox import Limits, first_line
+from latentlens_dag.sql.sandbox import Limits, first_line
 
 if TYPE_CHECKING:
     import polars as pl

@@ -27,9 +27,9 @@ import duckdb
 
 from latentlens_dag.release_manifest import MANIFEST
 from latentlens_dag.release_reading import ReleaseTables
-from latentlens_dag.sandbox import ReadOnlyFolder, first_line
+from latentlens_dag.sql.sandbox import ReadOnlyFolder, first_line
+from latentlens_dag.sql.views import create_views, identifier, literal
 from latentlens_dag.storage.warehouse import atomic_path, remove, scratch_folder
-from latentlens_dag.views import create_views, identifier, literal
 
 _FORMAT = 2
 """Raise it when the same release would give another catalog."""

@@ -26,10 +26,19 @@ from latentlens_dag.human import FOLDER, judging_folder
 from latentlens_dag.local_catalog import made_catalog
 from latentlens_dag.release_manifest import release_name
 from latentlens_dag.release_reading import ReleaseTables, is_release, read_release
-from latentlens_dag.sandbox import NO_LIMITS, Limits, first_line, mounted, one_select, open_file, open_folder
 from latentlens_dag.schema import TABLES
+from latentlens_dag.sql.sandbox import NO_LIMITS, Limits, first_line, mounted, one_select, open_file, open_folder
+from latentlens_dag.sql.views import (
+    IDENTITY,
+    existing,
+    human_view,
+    identifier,
+    literal,
+    sets_of,
+    table_patterns,
+    view_sql,
+)
 from latentlens_dag.storage.warehouse import Warehouse
-from latentlens_dag.views import IDENTITY, existing, human_view, identifier, literal, sets_of, table_patterns, view_sql
 
 if TYPE_CHECKING:
     import polars as pl

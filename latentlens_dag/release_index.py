@@ -22,10 +22,10 @@ from latentlens_dag.release import About, occurrence_files, rows_of, write_manif
 from latentlens_dag.release_manifest import ReleaseManifest
 from latentlens_dag.release_tables import footers
 from latentlens_dag.schema import SENTENCES
+from latentlens_dag.sql.views import literal
 from latentlens_dag.storage.records import Manifest
 from latentlens_dag.storage.warehouse import IndexPaths, Warehouse, atomic_path, parquet_part, write_json, write_text
 from latentlens_dag.tables import count_rows, files_of, last_transaction, open_table, width_of
-from latentlens_dag.views import literal
 
 if TYPE_CHECKING:
     import pyarrow as pa

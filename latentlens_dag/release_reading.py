@@ -19,9 +19,9 @@ import pyarrow as pa
 from latentlens_dag.errors import UserError
 from latentlens_dag.release_manifest import MANIFEST, ReleaseFile, ReleaseManifest, read_manifest
 from latentlens_dag.release_parquet import names_problem, parquet_problem
-from latentlens_dag.sandbox import mounted
 from latentlens_dag.schema import TABLES
-from latentlens_dag.views import empty_sql, identifier, sql_type, view_sql
+from latentlens_dag.sql.sandbox import mounted
+from latentlens_dag.sql.views import empty_sql, identifier, sql_type, view_sql
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 """What a picture is in a release, so that the library `datasets` shows it; opened again, it is its bytes."""

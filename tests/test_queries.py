@@ -205,7 +205,7 @@ def test_of_a_warehouse_sql_sees_the_files_of_its_tables_and_no_others(warehouse
 
 @pytest.mark.parametrize("mode", ["w", "wb", "ab", "r+b", "xb"])
 def test_the_mounted_folder_itself_opens_nothing_for_writing(tmp_path: Path, mode: str) -> None:
-    from latentlens_dag.sandbox import ReadOnlyFolder
+    from latentlens_dag.sql.sandbox import ReadOnlyFolder
 
     (tmp_path / "a").write_text("a")
     with pytest.raises(PermissionError, match="read-only"):

@@ -15,8 +15,8 @@ from latentlens_dag.cli import cli
 from latentlens_dag.errors import UserError
 from latentlens_dag.queries import Dataset, open_dataset, queries
 from latentlens_dag.release_reading import Migration, schemas_at
-from latentlens_dag.sandbox import ReadOnlyFolder
 from latentlens_dag.schema import TABLES
+from latentlens_dag.sql.sandbox import ReadOnlyFolder
 from latentlens_dag.storage.warehouse import Warehouse
 from tests.small_dataset import ANIMALS, image_id, write_shared, write_study
 from tests.small_release import Tables, release_tables, write_manifest, write_release

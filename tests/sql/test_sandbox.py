@@ -8,7 +8,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from latentlens_dag.sandbox import ReadOnlyFolder, SharedFile, open_file
+from latentlens_dag.sql.sandbox import ReadOnlyFolder, SharedFile, open_file
 
 CONTENT = bytes(range(256)) * 64
 

@@ -1,0 +1,1 @@
+"""DuckDB: which files are a table, and what a query may read."""
