@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.images import FORMATS, open_image
+from latentlens_dag.inputs.images import FORMATS, open_image
 from latentlens_dag.storage.hashing import file_digest
 
 if TYPE_CHECKING:

@@ -19,11 +19,11 @@ import pyarrow.parquet as pq
 
 from latentlens_dag import approximate
 from latentlens_dag import occurrences as core
-from latentlens_dag.corpus import LONGEST, write_shard, write_texts
 from latentlens_dag.encode import encode_new
 from latentlens_dag.errors import UserError
 from latentlens_dag.fingerprints import SCHEME, fingerprint
 from latentlens_dag.index_folder import index_shape, new_index
+from latentlens_dag.inputs.texts import LONGEST, write_shard, write_texts
 from latentlens_dag.layers import auto_contextual_layers, check_layers, whole_numbers
 from latentlens_dag.models import Vlm, language_model_of
 from latentlens_dag.schema import OCCURRENCES

@@ -22,7 +22,7 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from latentlens_dag.annotations import BACKGROUND, OBJECT, object_cover, patch_cover
+from latentlens_dag.inputs.regions import BACKGROUND, OBJECT, object_cover, patch_cover
 from latentlens_dag.schema import JUDGEMENTS
 from latentlens_dag.storage.hashing import digest
 from latentlens_dag.text.inflection import base_forms, distinct

@@ -279,7 +279,7 @@ def _check_images(images: object) -> None:
         if not isinstance(image, Image):
             raise TypeError(
                 f"`images[{number}]` is a {type(image).__name__}, but must be a PIL image, as "
-                "`PIL.Image.open(path)` or `latentlens_dag.images.open_image(path)` give."
+                "`PIL.Image.open(path)` or `latentlens_dag.inputs.images.open_image(path)` give."
             )
 
 

@@ -30,8 +30,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from latentlens_dag.corpus import Order
 from latentlens_dag.errors import UserError
+from latentlens_dag.inputs.texts import Order
 from latentlens_dag.schema import OCCURRENCES
 from latentlens_dag.storage.hashing import to_ids, to_numbers, within_fraction
 from latentlens_dag.storage.warehouse import parquet_rows

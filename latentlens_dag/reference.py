@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from latentlens_dag.corpus import write_texts
 from latentlens_dag.encode import Encoded, empty_encoded
 from latentlens_dag.errors import UserError
 from latentlens_dag.index_folder import index_shape, new_index
+from latentlens_dag.inputs.texts import write_texts
 from latentlens_dag.occurrences import word_span
 from latentlens_dag.schema import OCCURRENCES
 from latentlens_dag.storage.hashing import combined, text_id

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from latentlens_dag.annotations import BACKGROUND, OBJECT
+from latentlens_dag.inputs.regions import BACKGROUND, OBJECT
 from latentlens_dag.schema import INTERPRETABILITY, LENSES, SINKS
 
 ALL = "all"

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latentlens_dag import occurrences as module
-from latentlens_dag.corpus import Order, TextSource, read_order, write_order
 from latentlens_dag.errors import UserError
+from latentlens_dag.inputs.texts import Order, TextSource, read_order, write_order
 from latentlens_dag.occurrences import (
     candidates,
     kept_rows,

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from latentlens_dag.images import ImageFile
+from latentlens_dag.inputs.images import ImageFile
 from latentlens_dag.model_checks import noise_image
 from latentlens_dag.models import Vlm
 from latentlens_dag.reuse import TOKENS, Seen, StoredStates, visual_states_of

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from latentlens_dag import text_pass
-from latentlens_dag.corpus import TextSource, write_batch
 from latentlens_dag.errors import UserError
+from latentlens_dag.inputs.texts import TextSource, write_batch
 from latentlens_dag.model_checks import TEXT_CHECKS, check_language_model
 from latentlens_dag.models import Vlm, language_model_of
 from latentlens_dag.occurrences import candidates, prefix_keys

@@ -71,7 +71,7 @@ def inspect_model(
     1 where one of its self-checks fails.
     """
     from latentlens_dag import inspection
-    from latentlens_dag.images import open_image
+    from latentlens_dag.inputs.images import open_image
 
     _without_progress_bars()
     image = None if file is None else open_image(file)

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import pyarrow.parquet as pq
 
-from latentlens_dag import images as core
 from latentlens_dag.dag import keys
 from latentlens_dag.dag.corpus_assets import hub_column, observed
 from latentlens_dag.dag.reporting import written
 from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.versions import versioned
 from latentlens_dag.hub.datasets import HubColumn
-from latentlens_dag.originals import TableSource, batch_of_originals, check_names, write_originals
+from latentlens_dag.inputs import images as core
+from latentlens_dag.inputs.image_tables import TableSource, batch_of_originals, check_names, write_originals
 from latentlens_dag.schema import IMAGES, REGIONS
 from latentlens_dag.storage.warehouse import write_json, write_parquet
 
@@ -105,7 +105,7 @@ def _regions(images: "ImageSet", source: Source, file: Path) -> dg.AssetsDefinit
         description="The annotated regions of the batch's pictures: what can be seen where, in words.",
     )
     def regions(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> dg.MaterializeResult:
-        from latentlens_dag.annotations import read_regions
+        from latentlens_dag.inputs.regions import read_regions
 
         if not isinstance(source, Path):
             check_names(warehouse.paths.originals(images.name), source)

@@ -9,7 +9,6 @@ import dagster as dg
 import pyarrow.parquet as pq
 
 from latentlens_dag import occurrences as core
-from latentlens_dag.corpus import read_order
 from latentlens_dag.dag import keys
 from latentlens_dag.dag.checks import check_spec, checked, verdict
 from latentlens_dag.dag.corpus_assets import model_source
@@ -18,6 +17,7 @@ from latentlens_dag.dag.reporting import LoggedProgress, column_schema, result, 
 from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.versions import FORCED, observed_version, versioned
 from latentlens_dag.index_folder import index_shape
+from latentlens_dag.inputs.texts import read_order
 from latentlens_dag.schema import OCCURRENCES
 from latentlens_dag.storage.hashing import combined, provenance
 from latentlens_dag.storage.records import FileFacts

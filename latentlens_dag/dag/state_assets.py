@@ -220,8 +220,8 @@ def _states_path(parts: StudyParts, paths: Warehouse, layer: "Layer", batch: int
 
 
 def _picture_files(parts: StudyParts, paths: Warehouse, batch: int) -> list:
-    from latentlens_dag.images import files_of_table
-    from latentlens_dag.originals import originals_of_table
+    from latentlens_dag.inputs.image_tables import originals_of_table
+    from latentlens_dag.inputs.images import files_of_table
 
     pictures, folder = pq.read_table(paths.pictures(parts.images.name, batch)), parts.images.source.folder
     if folder is None:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from latentlens_dag import corpus as core
 from latentlens_dag.dag import keys
 from latentlens_dag.dag.corpus_assets import fields_read, text_source
 from latentlens_dag.dag.reporting import written
 from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.versions import versioned
+from latentlens_dag.inputs import texts as core
 from latentlens_dag.storage.warehouse import write_json
 
 if TYPE_CHECKING:

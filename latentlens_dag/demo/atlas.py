@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from latentlens_dag.demo.world import World, WorldObject, world_folder
-from latentlens_dag.images import FORMATS
+from latentlens_dag.inputs.images import FORMATS
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFont

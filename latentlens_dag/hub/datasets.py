@@ -1,9 +1,9 @@
 """A column of a dataset on the Hugging Face Hub, read as a stream from one commit.
 
 Opening a dataset with the library `datasets`, checking that what was opened is what was asked for, and telling what
-went wrong belong here; what a text or a picture must be is decided in `corpus.py` and `originals.py`. What a newcomer
-gets wrong: a commit does not pin everything by itself. A dataset's card may name files elsewhere, and where the Hub
-cannot be reached the library takes whatever revision it once cached; both are refused here.
+went wrong belong here; what a text or a picture must be is decided in `inputs/texts.py` and `inputs/image_tables.py`.
+What a newcomer gets wrong: a commit does not pin everything by itself. A dataset's card may name files elsewhere, and
+where the Hub cannot be reached the library takes whatever revision it once cached; both are refused here.
 """
 
 from __future__ import annotations

@@ -21,9 +21,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from latentlens_dag.analyses import diversity, layer_alignment
-from latentlens_dag.annotations import encode_mask
 from latentlens_dag.catalog import write_catalog
 from latentlens_dag.index_folder import index_shape
+from latentlens_dag.inputs.regions import encode_mask
 from latentlens_dag.judges import build_truth, judge_regions
 from latentlens_dag.release import About, ReleasedStudy, stage_tables
 from latentlens_dag.schema import IMAGES, LATENTLENS, LENSES, LOGITLENS, NEIGHBORS, OCCURRENCES, REGIONS, SENTENCES

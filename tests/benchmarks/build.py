@@ -156,7 +156,7 @@ def _selected(folder: Path, model: Any, tokenizer: Any, texts: list[str], contex
     import pyarrow.parquet as pq
 
     from latentlens_dag import occurrences
-    from latentlens_dag.corpus import TextSource, read_order, write_order, write_sentences
+    from latentlens_dag.inputs.texts import TextSource, read_order, write_order, write_sentences
     from latentlens_dag.models import language_model_of
 
     work = Path(tempfile.mkdtemp(dir=folder))

@@ -19,7 +19,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from latentlens_dag import corpus, occurrences
+from latentlens_dag import occurrences
+from latentlens_dag.inputs import texts
 from latentlens_dag.schema import OCCURRENCES
 from latentlens_dag.storage.warehouse import Warehouse, write_parquet
 
@@ -91,8 +92,8 @@ def main() -> None:
         files = [paths.candidates("bench", shard) for shard in shards]
         whole, out = paths.sentences("text"), paths.selection("bench")
         steps = {
-            "sentences": [(corpus.write_sentences, corpus.TextSource("lines", lines), whole)],
-            "shards": [(corpus.write_shard, whole, s, asked.shards, paths.shard("text", s)) for s in shards],
+            "sentences": [(texts.write_sentences, texts.TextSource("lines", lines), whole)],
+            "shards": [(texts.write_shard, whole, s, asked.shards, paths.shard("text", s)) for s in shards],
             "candidates": [(offer, paths, s, cap) for s in shards],
             "selection": [(occurrences.write_selection, files, cap, out)],
             "kept rows": [(keep, paths, s) for s in shards],

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from latentlens_dag.corpus import TextSource, write_sentences
+from latentlens_dag.inputs.texts import TextSource, write_sentences
 from latentlens_dag.occurrences import candidates, tokenize
 from latentlens_dag.schema import OCCURRENCES, SENTENCES
 from latentlens_dag.storage.hashing import digest

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from latentlens_dag.corpus import TextSource, read_texts
 from latentlens_dag.dag.components import CorpusSource
 from latentlens_dag.errors import UserError
 from latentlens_dag.hub.datasets import HubColumn
+from latentlens_dag.inputs.texts import TextSource, read_texts
 
 
 @pytest.fixture(autouse=True)

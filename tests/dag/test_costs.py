@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from latentlens_dag.images import list_images
+from latentlens_dag.inputs.images import list_images
 from latentlens_dag.storage.hashing import part_of, text_id
 from latentlens_dag.tables import files_of, open_table, read_states
 from latentlens_dag.testing import SENTENCES, TINY_STUDY, tiny_project

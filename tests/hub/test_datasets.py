@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from latentlens_dag.corpus import read_texts
 from latentlens_dag.errors import UserError
 from latentlens_dag.hub.datasets import HubColumn
+from latentlens_dag.inputs.texts import read_texts
 from tests.hub_server import COMMIT, HubServer, Repo
 
 TEXTS = ["One, with a comma.", 'Two "quoted".', "None", "NA", "Vier äöü.", "7"]
@@ -109,7 +109,7 @@ MISTAKES = {
 CLIENT = """
 import json, time
 time.sleep = lambda seconds: None  # between retries
-from latentlens_dag.corpus import read_texts
+from latentlens_dag.inputs.texts import read_texts
 from latentlens_dag.errors import UserError
 from latentlens_dag.hub.datasets import HubColumn
 

@@ -13,8 +13,7 @@ import pytest
 from PIL import Image
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.images import batch_of_images, image_table, list_images
-from latentlens_dag.originals import (
+from latentlens_dag.inputs.image_tables import (
     ImageColumn,
     batch_of_originals,
     check_names,
@@ -22,6 +21,7 @@ from latentlens_dag.originals import (
     read_originals,
     write_originals,
 )
+from latentlens_dag.inputs.images import batch_of_images, image_table, list_images
 from tests.hub_server import COMMIT, HubServer, Repo
 
 
@@ -163,7 +163,7 @@ from pathlib import Path
 time.sleep = lambda seconds: None  # between retries
 from latentlens_dag.errors import UserError
 from latentlens_dag.hub.datasets import HubColumn
-from latentlens_dag.originals import write_originals
+from latentlens_dag.inputs.image_tables import write_originals
 
 def outcome(number, column):
     try:

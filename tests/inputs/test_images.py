@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.images import (
+from latentlens_dag.inputs.images import (
     FORMATS,
     SUFFIXES,
     batch_of_images,
@@ -262,7 +262,7 @@ def test_a_picture_is_read_by_its_content_whatever_it_is_called(tmp_path: Path, 
     assert red > 240 and max(green, blue) < 15
 
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 SOURCES = [
     file
     for folder in ("latentlens_dag", "dashboards", "tests/benchmarks")
@@ -296,7 +296,9 @@ def test_every_call_that_opens_a_picture_names_the_formats() -> None:
     opened = [
         (str(file.relative_to(REPOSITORY)), *one) for file in SOURCES for one in _opened_pictures(file.read_text())
     ]
-    assert {file for file, _, _ in opened} >= {f"latentlens_dag/{name}.py" for name in ("images", "export", "pictures")}
+    assert {file for file, _, _ in opened} >= {
+        f"latentlens_dag/{name}.py" for name in ("inputs/images", "export", "pictures")
+    }
     assert [one for one in opened if one[2] not in ("FORMATS", "images.FORMATS")] == []
 
 

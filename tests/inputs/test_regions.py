@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from latentlens_dag.annotations import (
+from latentlens_dag.errors import UserError
+from latentlens_dag.inputs.regions import (
     decode_mask,
     encode_mask,
     object_cover,
@@ -20,7 +21,6 @@ from latentlens_dag.annotations import (
     read_regions,
     unmatched_files,
 )
-from latentlens_dag.errors import UserError
 from latentlens_dag.schema import REGIONS
 from tests.small_dataset import region
 

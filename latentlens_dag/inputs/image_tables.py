@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.hub.datasets import HubColumn, column_values
-from latentlens_dag.images import ImageFile, check_unchanged
+from latentlens_dag.inputs.images import ImageFile, check_unchanged
 from latentlens_dag.storage.hashing import digest, part_of
 from latentlens_dag.storage.warehouse import atomic_path, write_parquet
 

@@ -7,9 +7,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from latentlens_dag import corpus
-from latentlens_dag.corpus import LONGEST, TextSource, read_order, read_texts, write_order, write_sentences, write_shard
 from latentlens_dag.errors import UserError
+from latentlens_dag.inputs import texts as corpus
+from latentlens_dag.inputs.texts import (
+    LONGEST,
+    TextSource,
+    read_order,
+    read_texts,
+    write_order,
+    write_sentences,
+    write_shard,
+)
 from latentlens_dag.storage.hashing import part_of, text_id, within_fraction
 
 LINES = [f"Sentence number {number}." for number in range(200)]

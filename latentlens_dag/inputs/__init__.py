@@ -1,0 +1,1 @@
+"""What a study reads: texts, images and their annotated regions."""
