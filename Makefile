@@ -43,7 +43,7 @@ test: $(STAMP)
 	$(ROOMY) $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
 SOAK_kills := tests/soak/test_kills.py
-SOAK_families := tests/soak/test_family_studies.py tests/test_families.py
+SOAK_families := tests/soak/test_family_studies.py tests/models/families/test_families.py
 SOAK_fields := tests/dag
 SOAK_hub := tests/soak/test_hub_faults.py tests/soak/test_pull_faults.py
 SOAK_models := tests/real

@@ -19,7 +19,7 @@ from latentlens_dag.storage.warehouse import Warehouse
 
 if TYPE_CHECKING:
     from latentlens_dag.index import ContextualIndex
-    from latentlens_dag.states import LanguageModel
+    from latentlens_dag.models.language_model import LanguageModel
 
 Unique = Literal["word", "sentence"] | None
 LONGEST_TEXT = 400

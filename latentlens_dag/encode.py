@@ -1,9 +1,9 @@
 """The text pass: the states of an index's occurrences, at all its layers, from one forward pass.
 
 Only sentences that hold a kept occurrence are read, each cut after the last one (but not where the model is
-not causal: there what follows counts too), in batches of similar length (`text_pass.py`). States go to a memory map
-on disk, so memory holds one batch. What a newcomer gets wrong: a sentence that was read before is not read again. Its
-rows are taken from the layer tables, by the hash of their prefixes.
+not causal: there what follows counts too), in batches of similar length (`models/text_batches.py`). States go to a
+memory map on disk, so memory holds one batch. What a newcomer gets wrong: a sentence that was read before is not read
+again. Its rows are taken from the layer tables, by the hash of their prefixes.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from latentlens_dag.layers import check_layers
 from latentlens_dag.mapped import give_back
+from latentlens_dag.models.language_model import LanguageModel, captured, stopping
+from latentlens_dag.models.layers import check_layers
+from latentlens_dag.models.text_batches import forward, in_batches, rows_at
 from latentlens_dag.occurrences import tokenize
-from latentlens_dag.states import LanguageModel, captured, stopping
 from latentlens_dag.tables import Stored, read_rows, stored_rows
-from latentlens_dag.text_pass import forward, in_batches, rows_at
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -77,7 +77,7 @@ def encode(
     Raises:
         UserError: where a layer does not exist, or the device's memory does not hold one sentence.
     """
-    from latentlens_dag.model_checks import padding_invariance
+    from latentlens_dag.models.self_checks import padding_invariance
 
     check_layers(layers, model.depth, model.name, "the index")
     shape = (len(occurrences), model.width)

@@ -2,7 +2,7 @@
 
 `ContextualIndex.open` reads a folder, `build` makes one, `search` finds the occurrences whose states are
 nearest to yours, exactly. What a newcomer gets wrong: the states must come from the same language model and be
-the residual stream that enters a block (`layers.py`), not what comes after the final norm.
+the residual stream that enters a block (`models/layers.py`), not what comes after the final norm.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import numpy as np
 from latentlens_dag.approximate import MEASURED_K, Plan, approximate_top_k, planned
 from latentlens_dag.errors import UserError
 from latentlens_dag.index_folder import IndexFolder, all_blocks, read_index_folder
-from latentlens_dag.layers import whole_numbers
 from latentlens_dag.lenses import OccurrenceLookup
+from latentlens_dag.models.layers import whole_numbers
+from latentlens_dag.models.text_states import TextStates
 from latentlens_dag.search.exact import cosine_top_k
 from latentlens_dag.search.top_k import LabelsOf, Neighbors
 from latentlens_dag.tables import OwnRows, Table, count_answers, count_sinks, open_table, width_of
-from latentlens_dag.texts import TextStates
 
 if TYPE_CHECKING:
     import lance

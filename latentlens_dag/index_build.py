@@ -21,13 +21,13 @@ from latentlens_dag import approximate
 from latentlens_dag import occurrences as core
 from latentlens_dag.encode import encode_new
 from latentlens_dag.errors import UserError
-from latentlens_dag.fingerprints import SCHEME, fingerprint
 from latentlens_dag.index_folder import index_shape, new_index
 from latentlens_dag.inputs.texts import LONGEST, write_shard, write_texts
-from latentlens_dag.layers import auto_contextual_layers, check_layers, whole_numbers
-from latentlens_dag.models import Vlm, language_model_of
+from latentlens_dag.models.fingerprints import SCHEME, fingerprint
+from latentlens_dag.models.language_model import LanguageModel
+from latentlens_dag.models.layers import auto_contextual_layers, check_layers, whole_numbers
+from latentlens_dag.models.loading import Vlm, language_model_of
 from latentlens_dag.schema import OCCURRENCES
-from latentlens_dag.states import LanguageModel
 from latentlens_dag.storage.hashing import combined, provenance
 from latentlens_dag.storage.warehouse import IndexPaths, write_json, write_parquet
 from latentlens_dag.tables import commit_fragments, encoder_of, write_fragments
@@ -109,7 +109,7 @@ def _dedup_for(model: LanguageModel) -> core.Dedup:
     Raises:
         UserError: where its states change with the padding of their batch.
     """
-    from latentlens_dag.model_checks import causality, check_text_pass
+    from latentlens_dag.models.self_checks import causality, check_text_pass
 
     with _inference(model):
         dedup: core.Dedup = "prefix" if causality(model).passed else "sentence"

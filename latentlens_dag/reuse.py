@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from latentlens_dag.models import VisualStates, Vlm
-    from latentlens_dag.states import LanguageModel
+    from latentlens_dag.models.language_model import LanguageModel
+    from latentlens_dag.models.loading import VisualStates, Vlm
 
 
 Layer = int | Literal["connector"]
@@ -110,7 +110,7 @@ def text_states_of(
     stored: StoredStates,
 ) -> Seen:
     """Tokens (in two tables, as `text_token_tables` has them) and states of a batch's texts, by id; as above."""
-    from latentlens_dag.texts import text_states
+    from latentlens_dag.models.text_states import text_states
 
     def shown(new: list[int]) -> Seen:
         some = [list(texts.items())[number] for number in new]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.model_ref import ModelRef
+from latentlens_dag.models.model_ref import ModelRef
 from latentlens_dag.questions import study_shape
 from latentlens_dag.storage.home import find_project
 from latentlens_dag.storage.records import Manifest

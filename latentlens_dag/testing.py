@@ -142,7 +142,7 @@ def tiny_vlm(family: str, folder: Path, seed: int = 0) -> Path:
         UserError: where the family has no builder, or its processor needs a package that cannot be imported.
     """
     from latentlens_dag.errors import UserError
-    from latentlens_dag.families import check_packages
+    from latentlens_dag.models.families.registry import check_packages
     from latentlens_dag.tiny_vlms import BUILDERS
 
     if family not in BUILDERS:

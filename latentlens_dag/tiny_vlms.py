@@ -62,7 +62,7 @@ def _qwen(
     import transformers
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-    from latentlens_dag.processors import for_images_only
+    from latentlens_dag.models.processors import for_images_only
 
     tokenizer = tiny_tokenizer(image_tokens=_QWEN_TOKENS, bos_first=False)
     rope = {"rope_type": "default", "mrope_section": [2, 1, 1]}
@@ -198,7 +198,7 @@ def _llava_onevision(folder: Path, seed: int) -> None:
         LlavaOnevisionImageProcessorPil,
     )
 
-    from latentlens_dag.processors import for_images_only
+    from latentlens_dag.models.processors import for_images_only
 
     tokenizer = tiny_tokenizer(image_tokens={"image_token": "<image>", "video_token": "<video>"}, bos_first=False)
     config = LlavaOnevisionConfig(
@@ -252,7 +252,7 @@ def _idefics3(folder: Path, seed: int) -> None:
 def _smolvlm(folder: Path, seed: int) -> None:
     from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
-    from latentlens_dag.families.smolvlm import processor_class
+    from latentlens_dag.models.families.smolvlm import processor_class
 
     _idefics("SmolVLM", SmolVLMImageProcessorPil, processor_class(), folder, seed)
 
@@ -261,7 +261,7 @@ def _glm(name: str, image_processor_class: Any, folder: Path, seed: int) -> None
     """Write a model of the GLM family whose classes begin with `name`."""
     import transformers
 
-    from latentlens_dag.processors import for_images_only
+    from latentlens_dag.models.processors import for_images_only
 
     tokens = {"image_token": "<|image|>", "video_token": "<|video|>"}
     ends = {
@@ -309,7 +309,7 @@ def _internvl(folder: Path, seed: int) -> None:
     from transformers import InternVLConfig, InternVLForConditionalGeneration, InternVLProcessor
     from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 
-    from latentlens_dag.processors import for_images_only
+    from latentlens_dag.models.processors import for_images_only
 
     tokens = {
         "start_image_token": "<img>",
@@ -393,7 +393,7 @@ def _pixtral(config_class: Any, model_class: Any, patch: int, merged: int, folde
     """Write a model whose vision tower is Pixtral's."""
     from transformers.models.pixtral.image_processing_pil_pixtral import PixtralImageProcessorPil
 
-    from latentlens_dag.families.pixtral import processor_class
+    from latentlens_dag.models.families.pixtral import processor_class
 
     tokenizer = tiny_tokenizer(image_tokens=_PIXTRAL_TOKENS)
     own = {"spatial_merge_size": merged} if merged > 1 else {"vision_feature_select_strategy": "full"}

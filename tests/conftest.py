@@ -36,7 +36,7 @@ def llava_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def llava(llava_folder: Path) -> Iterator[object]:
-    from latentlens_dag.models import load_vlm
+    from latentlens_dag.models.loading import load_vlm
 
     return load_vlm(llava_folder, device="cpu")
 
@@ -44,6 +44,6 @@ def llava(llava_folder: Path) -> Iterator[object]:
 @pytest.fixture(scope="session")
 def bidirectional(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
     """A VLM whose language model reads text in both directions."""
-    from latentlens_dag.models import load_vlm
+    from latentlens_dag.models.loading import load_vlm
 
     return load_vlm(tiny_llava(tmp_path_factory.mktemp("bidirectional"), bidirectional=True), device="cpu")

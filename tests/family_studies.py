@@ -5,7 +5,7 @@ from pathlib import Path
 import polars as pl
 
 from latentlens_dag.inputs.images import list_images, read_images
-from latentlens_dag.models import load_vlm
+from latentlens_dag.models.loading import load_vlm
 from latentlens_dag.testing import tiny_project
 from tests.dag.conftest import build
 

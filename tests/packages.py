@@ -2,7 +2,7 @@
 
 import pytest
 
-from latentlens_dag.families import NEED_TORCHVISION
+from latentlens_dag.models.families.registry import NEED_TORCHVISION
 
 
 def need_torchvision(what: str) -> None:

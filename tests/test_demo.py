@@ -88,7 +88,7 @@ def test_fresh_scenes_are_read_and_an_untrained_connector_says_nothing(tmp_path:
 
     from latentlens_dag.demo.measure import FRESH, UNTRAINED, measure
     from latentlens_dag.demo.scenes import SceneSource
-    from latentlens_dag.models import load_vlm
+    from latentlens_dag.models.loading import load_vlm
 
     vlm = load_vlm(DEMO / "model", device="cpu")
     torch.manual_seed(0)

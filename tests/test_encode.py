@@ -9,10 +9,10 @@ import torch
 from tokenizers.processors import TemplateProcessing
 
 from latentlens_dag import encode as module
-from latentlens_dag import text_pass
 from latentlens_dag.encode import Encoded, encode, encode_new
 from latentlens_dag.errors import UserError
-from latentlens_dag.models import Vlm, load_vlm
+from latentlens_dag.models import text_batches
+from latentlens_dag.models.loading import Vlm, load_vlm
 from latentlens_dag.occurrences import candidates
 from latentlens_dag.schema import SENTENCES
 from latentlens_dag.storage.hashing import text_id
@@ -31,7 +31,7 @@ def _sentences() -> pa.Table:
 def test_states_are_those_of_each_sentence_alone(
     llava: Vlm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokens_per_batch: int, padding_side: str
 ) -> None:
-    monkeypatch.setattr(text_pass, "_TOKENS_PER_BATCH", {"cpu": tokens_per_batch})
+    monkeypatch.setattr(text_batches, "_TOKENS_PER_BATCH", {"cpu": tokens_per_batch})
     model, sentences = llava.language_model, _sentences()
     monkeypatch.setattr(model.tokenizer, "padding_side", padding_side)
     rows = candidates(model.tokenizer, sentences, "x", 3)
@@ -69,7 +69,7 @@ def test_a_layer_that_the_model_lacks_is_refused(llava: Vlm, tmp_path: Path) -> 
 def test_only_what_is_needed_is_read_in_batches_of_at_most_so_many_tokens(
     llava: Vlm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(text_pass, "_TOKENS_PER_BATCH", {"cpu": 30})
+    monkeypatch.setattr(text_batches, "_TOKENS_PER_BATCH", {"cpu": 30})
     model, sentences, shapes, told = llava.language_model, _sentences(), [], []
     rows = candidates(model.tokenizer, sentences, "x", 3)
     last = dict(zip(sentences["sentence_id"].to_pylist(), (9, 1, 2, 3, 9, 4, 5, 0), strict=True))  # no token of one
@@ -259,7 +259,7 @@ def _largest_error(vlm: Vlm, rows: pa.Table, encoded: Encoded, layer: int) -> fl
 def test_where_a_model_looks_ahead_states_are_those_of_whole_sentences(
     bidirectional: Vlm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokens_per_batch: int
 ) -> None:
-    monkeypatch.setattr(text_pass, "_TOKENS_PER_BATCH", {"cpu": tokens_per_batch})
+    monkeypatch.setattr(text_batches, "_TOKENS_PER_BATCH", {"cpu": tokens_per_batch})
     model = bidirectional.language_model
     rows = candidates(model.tokenizer, _sentences(), "x", 3, dedup="sentence")
     rows = rows.filter(pa.array([row["position"] < 4 for row in rows.to_pylist()]))  # so that much would be cut off

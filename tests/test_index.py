@@ -20,7 +20,7 @@ from latentlens_dag import ContextualIndex, approximate, encode, index_build, lo
 from latentlens_dag.approximate import Approximate
 from latentlens_dag.errors import UserError
 from latentlens_dag.index_folder import new_index
-from latentlens_dag.models import Vlm
+from latentlens_dag.models.loading import Vlm
 from latentlens_dag.storage.hashing import text_id
 from latentlens_dag.testing import SENTENCES, tiny_tokenizer
 

@@ -22,11 +22,11 @@ from latentlens_dag.lenses import (
     vocabulary_table,
     word_labels,
 )
-from latentlens_dag.model_checks import noise_image
-from latentlens_dag.models import Vlm
+from latentlens_dag.models.language_model import LanguageModel, captured
+from latentlens_dag.models.loading import Vlm
+from latentlens_dag.models.self_checks import noise_image
 from latentlens_dag.occurrences import candidates
 from latentlens_dag.schema import EMBEDDINGLENS, LOGITLENS, SENTENCES
-from latentlens_dag.states import LanguageModel, captured
 from latentlens_dag.storage.hashing import text_id
 from latentlens_dag.storage.warehouse import write_parquet
 from latentlens_dag.studies import latent_answers, vocabulary_answers

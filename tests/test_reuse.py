@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from latentlens_dag.inputs.images import ImageFile
-from latentlens_dag.model_checks import noise_image
-from latentlens_dag.models import Vlm
+from latentlens_dag.models.loading import Vlm
+from latentlens_dag.models.self_checks import noise_image
 from latentlens_dag.reuse import TOKENS, Seen, StoredStates, visual_states_of
 from latentlens_dag.studies import write_visual_layer
 from latentlens_dag.tables import read_states

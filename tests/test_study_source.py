@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.model_ref import ModelRef
+from latentlens_dag.models.model_ref import ModelRef
 from latentlens_dag.storage.records import Manifest, Origin, Record
 from latentlens_dag.storage.warehouse import Warehouse, write_json
 from latentlens_dag.study_source import StudySource, source_facts, study_source, written_facts

@@ -14,14 +14,14 @@ from parts.opened import chosen_study, library, may_run_code
 from latentlens_dag.asked import LONGEST_TEXT, Asked, built_at, open_index, warehouse_of
 from latentlens_dag.browsing import Library, Picture, StudyFacts, clipped, visible
 from latentlens_dag.errors import UserError
-from latentlens_dag.model_ref import ModelRef
+from latentlens_dag.models.model_ref import ModelRef
 from latentlens_dag.questions import middle
 from latentlens_dag.reverse import Hit, Hits, boxes_of, stored_states
 from latentlens_dag.storage.warehouse import Warehouse
 from latentlens_dag.study_source import StudySource, study_source
 
 if TYPE_CHECKING:
-    from latentlens_dag.states import LanguageModel
+    from latentlens_dag.models.language_model import LanguageModel
 
 EXPLORE = Path(__file__).parent / "explore.py"
 COUNTS = (25, 50, 100)
@@ -75,7 +75,7 @@ def opened(data: Library, study: str) -> Asked:
 @st.cache_resource(show_spinner="Loading the language model …", max_entries=1)
 def _model(model: ModelRef) -> LanguageModel:
     """The model, by all that names it: one whose code may not be run is another."""
-    from latentlens_dag.models import load_language_model
+    from latentlens_dag.models.loading import load_language_model
 
     return load_language_model(model)
 

@@ -136,7 +136,7 @@ def search(
         raise UserError("Ask with `--text TEXT`, or with `--image-id ID --token NUMBER`: one of the two.")
     from latentlens_dag.dag.loading import find_study
     from latentlens_dag.index import ContextualIndex
-    from latentlens_dag.models import load_language_model
+    from latentlens_dag.models.loading import load_language_model
     from latentlens_dag.questions import middle, stored_question, text_question
 
     study, warehouse = find_study(name), find_home(home).warehouse

@@ -12,8 +12,8 @@ from latentlens_dag.commands.common import bytes_text, json_option, one_line, pr
 from latentlens_dag.errors import UserError
 
 if TYPE_CHECKING:
-    from latentlens_dag.inspection import Inspection
-    from latentlens_dag.model_checks import ModelCheck
+    from latentlens_dag.models.inspection import Inspection
+    from latentlens_dag.models.self_checks import ModelCheck
 
 
 @click.command("import-index")
@@ -70,8 +70,8 @@ def inspect_model(
     PATH_OR_ID is a model's folder, or a Hub id. No code that comes with it is run, unless you say so. The exit code is
     1 where one of its self-checks fails.
     """
-    from latentlens_dag import inspection
     from latentlens_dag.inputs.images import open_image
+    from latentlens_dag.models import inspection
 
     _without_progress_bars()
     image = None if file is None else open_image(file)

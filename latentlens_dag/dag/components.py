@@ -17,10 +17,10 @@ from latentlens_dag.dag.keys import SWITCHED_OFF
 from latentlens_dag.dag.release_component import Release
 from latentlens_dag.dag.sources import CorpusSource, ImageSource, ModelSource, RegionSource, existing
 from latentlens_dag.errors import UserError
-from latentlens_dag.families import is_mapped
-from latentlens_dag.layers import auto_contextual_layers, auto_visual_layers, check_layers
-from latentlens_dag.model_ref import ModelRef
-from latentlens_dag.models import read_config
+from latentlens_dag.models.families.registry import is_mapped
+from latentlens_dag.models.layers import auto_contextual_layers, auto_visual_layers, check_layers
+from latentlens_dag.models.loading import read_config
+from latentlens_dag.models.model_ref import ModelRef
 
 if TYPE_CHECKING:
     from latentlens_dag.dag.study_parts import StudyParts

@@ -12,7 +12,7 @@ from latentlens_dag.dag.resources import HomeResource, WarehouseResource
 from latentlens_dag.dag.versions import SOURCE_MODEL, SOURCE_PATH, SOURCE_VERSION, version_now, versioned
 from latentlens_dag.hub.datasets import HubColumn
 from latentlens_dag.inputs import texts as core
-from latentlens_dag.model_ref import ModelRef
+from latentlens_dag.models.model_ref import ModelRef
 from latentlens_dag.storage.hashing import combined
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from latentlens_dag.storage.warehouse import Warehouse, scratch_folder, write_js
 
 if TYPE_CHECKING:
     from latentlens_dag.dag.components import Corpus, Index
-    from latentlens_dag.states import LanguageModel
+    from latentlens_dag.models.language_model import LanguageModel
 
 _KEPT = timedelta(days=1)  # of replaced versions of a layer table: someone may be reading one
 _CANDIDATES, _SELECTION, _OCCURRENCES, _CONTEXTUAL, _TABLE = 2, 1, 1, 1, 2  # algorithms
@@ -53,7 +53,7 @@ def _candidates(index: "Index", corpus: "Corpus") -> dg.AssetsDefinition:
         description="What a shard offers: its tokens' distinct prefixes, of each token no more than may be kept.",
     )
     def candidates(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> dg.MaterializeResult:
-        from latentlens_dag.models import load_tokenizer, position_limit
+        from latentlens_dag.models.loading import load_tokenizer, position_limit
 
         shard, positions = int(context.partition_key), position_limit(index.named_model)
         long: list[core.LongSentence] = []
@@ -174,8 +174,8 @@ def _contextual(index: "Index", corpus: "Corpus", layers: list[int]) -> dg.Asset
 
 def _checked_model(index: "Index") -> "LanguageModel":
     """The index's language model, once it is known that states of equal keys are equal."""
-    from latentlens_dag.model_checks import check_text_pass
-    from latentlens_dag.models import load_language_model
+    from latentlens_dag.models.loading import load_language_model
+    from latentlens_dag.models.self_checks import check_text_pass
 
     model = load_language_model(index.named_model)
     check_text_pass(model, index.dedup, index.name)
@@ -189,7 +189,7 @@ def _unless_prefix(index: "Index") -> dict[str, str]:
 
 def _encoder(index: "Index", paths: Warehouse) -> str:
     """What the index's vectors are made by: the model's files (or commit), the algorithm, what is read, the dtype."""
-    from latentlens_dag.models import chosen_dtype
+    from latentlens_dag.models.loading import chosen_dtype
 
     model, dtype = index.named_model, chosen_dtype(index.named_model)
     memory = paths.observed(".".join(keys.index(index.name, "language_model").path))

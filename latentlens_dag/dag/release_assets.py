@@ -17,7 +17,7 @@ from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.versions import Versioned, versioned
 from latentlens_dag.errors import UserError
 from latentlens_dag.hub.datasets import HubColumn
-from latentlens_dag.model_ref import ModelRef
+from latentlens_dag.models.model_ref import ModelRef
 from latentlens_dag.release import ReleasedStudy, stage_tables
 from latentlens_dag.release_index import ReleasedIndex, stage_index
 from latentlens_dag.release_manifest import MANIFEST, ReleaseManifest

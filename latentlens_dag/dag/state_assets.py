@@ -15,14 +15,14 @@ from latentlens_dag.dag.reporting import result, written
 from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.study_parts import StudyParts, layer_specs, write_study_shape
 from latentlens_dag.dag.versions import FORCED, Versioned, versioned
-from latentlens_dag.model_ref import ModelRef
+from latentlens_dag.models.model_ref import ModelRef
 from latentlens_dag.schema import TABLES
 from latentlens_dag.storage.warehouse import Warehouse, write_parquet
 
 if TYPE_CHECKING:
-    from latentlens_dag.model_checks import ModelCheck, ModelFacts
+    from latentlens_dag.models.language_model import LanguageModel
+    from latentlens_dag.models.self_checks import ModelCheck, ModelFacts
     from latentlens_dag.reuse import Layer, Seen, StoredStates
-    from latentlens_dag.states import LanguageModel
 
 # Algorithms: raise one when the same input would give other bytes.
 _MODEL_CHECKS, _VISUAL, _TEXT_STATES = 3, 2, 2
@@ -30,7 +30,7 @@ _MODEL_CHECKS, _VISUAL, _TEXT_STATES = 3, 2, 2
 
 def model_checks(parts: StudyParts) -> dg.AssetsDefinition:
     """Self-checks of the model, and the refusal of an index of another one."""
-    from latentlens_dag.model_checks import CHECKS, TEXT_CHECKS
+    from latentlens_dag.models.self_checks import CHECKS, TEXT_CHECKS
 
     key, checks = keys.study(parts.name, "model_checks"), TEXT_CHECKS if parts.of_texts else CHECKS
     # An index of whole sentences needs no model that is causal or leaves out padding, nor a study without verdicts the
@@ -50,7 +50,7 @@ def model_checks(parts: StudyParts) -> dg.AssetsDefinition:
         description="Self-checks of the model: what the lenses rely on, measured on the model itself.",
     )
     def model_checks(warehouse: WarehouseResource) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
-        from latentlens_dag.model_checks import check_same_model, stored_fingerprint, write_checks
+        from latentlens_dag.models.self_checks import check_same_model, stored_fingerprint, write_checks
 
         out = warehouse.paths.model_checks(parts.name)
         found = _model_facts(parts, stored_fingerprint(out))
@@ -82,8 +82,8 @@ def _problems(check: "ModelCheck", parts: StudyParts) -> list[str]:
 
 def _model_facts(parts: StudyParts, stored: str | None) -> "ModelFacts":
     """The checks of the study's model, once it is known that the study fits it."""
-    from latentlens_dag.model_checks import check_language_model, check_model
-    from latentlens_dag.models import load_vlm, load_with_language_model
+    from latentlens_dag.models.loading import load_vlm, load_with_language_model
+    from latentlens_dag.models.self_checks import check_language_model, check_model
 
     if parts.of_texts:
         loaded = load_with_language_model(parts.model)
@@ -97,8 +97,8 @@ def _model_facts(parts: StudyParts, stored: str | None) -> "ModelFacts":
 def _check_fits(parts: StudyParts, model: "LanguageModel") -> None:
     """What loading the definitions checks too, where the model's config is here; and that the text pass is right."""
     from latentlens_dag.dag.components import check_top_k
-    from latentlens_dag.layers import check_layers
-    from latentlens_dag.model_checks import check_text_pass
+    from latentlens_dag.models.layers import check_layers
+    from latentlens_dag.models.self_checks import check_text_pass
 
     place = f"Study {parts.name}"
     check_layers(parts.visual_layers, model.depth, parts.model.name, place)
@@ -137,7 +137,7 @@ def token_states(parts: StudyParts) -> dg.AssetsDefinition:
     def visual(
         context: dg.AssetExecutionContext, warehouse: WarehouseResource
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
-        from latentlens_dag.models import chosen_dtype
+        from latentlens_dag.models.loading import chosen_dtype
         from latentlens_dag.studies import write_visual_layer
 
         dtype = chosen_dtype(parts.model)
@@ -168,7 +168,7 @@ def token_states(parts: StudyParts) -> dg.AssetsDefinition:
 def _images_read(
     parts: StudyParts, paths: Warehouse, batch: int, layers: list["Layer"], stored: "StoredStates"
 ) -> "Seen":
-    from latentlens_dag.models import load_vlm
+    from latentlens_dag.models.loading import load_vlm
     from latentlens_dag.reuse import visual_states_of
 
     files = _picture_files(parts, paths, batch)
@@ -178,7 +178,7 @@ def _images_read(
 def _texts_read(
     parts: StudyParts, paths: Warehouse, batch: int, layers: list["Layer"], stored: "StoredStates"
 ) -> "Seen":
-    from latentlens_dag.models import load_language_model
+    from latentlens_dag.models.loading import load_language_model
     from latentlens_dag.reuse import text_states_of
 
     texts = pq.read_table(paths.texts(parts.material.name, batch))

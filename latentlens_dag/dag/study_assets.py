@@ -87,7 +87,7 @@ def _answers(
     from latentlens_dag import studies
     from latentlens_dag.dag.reporting import LoggedProgress
     from latentlens_dag.index_folder import IndexFiles
-    from latentlens_dag.models import load_language_model
+    from latentlens_dag.models.loading import load_language_model
 
     if lens == LATENTLENS:
         index = IndexFiles(

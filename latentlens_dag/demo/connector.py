@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from latentlens_dag.arithmetic import bfloat16_pays
 from latentlens_dag.demo.scenes import GRID, PATCHES, SceneSource, Truth, training_seed, truth_of, view_of
 from latentlens_dag.demo.training import load_checkpoint, save_checkpoint, warmup_cosine
 from latentlens_dag.demo.vision import normalize, patch_features
+from latentlens_dag.device import bfloat16_pays
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from latentlens_dag.arithmetic import bfloat16_pays
 from latentlens_dag.demo.text import LEARNED, Documents, Lesson, judged_words
 from latentlens_dag.demo.world import World
+from latentlens_dag.device import bfloat16_pays
 
 if TYPE_CHECKING:
     import torch

@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from latentlens_dag.arithmetic import bfloat16_pays
 from latentlens_dag.demo.backdrops import PIXELS
 from latentlens_dag.demo.scenes import GRID, HELD_OUT_FROM, PATCH, PATCHES, SceneSource, training_seed, visible_patches
 from latentlens_dag.demo.training import (
@@ -33,6 +32,7 @@ from latentlens_dag.demo.training import (
     warmup_cosine,
     write_figures,
 )
+from latentlens_dag.device import bfloat16_pays
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from latentlens_dag.arithmetic import default_device, full_precision
+from latentlens_dag.device import default_device, full_precision
 from latentlens_dag.search.prefilter import Arithmetic, Coarse, Rows, fastest, loud_dimensions
 from latentlens_dag.search.top_k import Best, Keys, LabelsOf, Neighbors
 

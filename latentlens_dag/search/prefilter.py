@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from latentlens_dag.arithmetic import bfloat16_pays
+from latentlens_dag.device import bfloat16_pays
 
 if TYPE_CHECKING:
     import torch

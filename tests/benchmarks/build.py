@@ -157,7 +157,7 @@ def _selected(folder: Path, model: Any, tokenizer: Any, texts: list[str], contex
 
     from latentlens_dag import occurrences
     from latentlens_dag.inputs.texts import TextSource, read_order, write_order, write_sentences
-    from latentlens_dag.models import language_model_of
+    from latentlens_dag.models.loading import language_model_of
 
     work = Path(tempfile.mkdtemp(dir=folder))
     (work / "lines.txt").write_text("\n".join(texts), encoding="utf-8")

@@ -201,14 +201,14 @@ def test_a_blocking_check_that_fails_stops_the_build_and_the_next_one_tries_agai
 def test_a_study_that_is_judged_by_regions_needs_tokens_that_lie_where_the_map_says(
     fresh_project: Path, copy_of: Copy, monkeypatch: pytest.MonkeyPatch, share: float | None, why: str | None
 ) -> None:
-    from latentlens_dag import model_checks
     from latentlens_dag.dag.driver import BuildFailed
+    from latentlens_dag.models import self_checks
 
     project = copy_of(fresh_project)
-    found = model_checks.ModelCheck("localization", False, share, "share of tokens", why)
+    found = self_checks.ModelCheck("localization", False, share, "share of tokens", why)
     told = rf"localization.*share of tokens: {share if why is None else f'not checked: {why}'} .*set `judge: none` in"
     with monkeypatch.context() as patch:
-        patch.setattr(model_checks, "localization_if_possible", lambda *args: found)
+        patch.setattr(self_checks, "localization_if_possible", lambda *args: found)
         with pytest.raises(BuildFailed, match=told):
             build(project)
         assert not list((project / ".latentlens" / "warehouse" / "study" / "tiny").rglob("*.lance"))

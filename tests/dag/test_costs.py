@@ -79,7 +79,7 @@ def _count_rows(monkeypatch: pytest.MonkeyPatch, found: Forwarded) -> None:
 def _count_images(monkeypatch: pytest.MonkeyPatch, found: Forwarded) -> None:
     """Count what `Vlm.visual_states` is given, by the ids of the files that were opened right before."""
     from latentlens_dag import reuse
-    from latentlens_dag.models import Vlm
+    from latentlens_dag.models.loading import Vlm
 
     opened: list[str] = []
     real_read, real_states = reuse.read_images, Vlm.visual_states

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from latentlens_dag.model_checks import CHECKS
+from latentlens_dag.models.self_checks import CHECKS
 from latentlens_dag.testing import TINY_STUDY, tiny_project
 from tests.dag.conftest import build, opened
 from tests.dagster_server import NODES, REPOSITORY, Server, asset_key, dagster_dev

@@ -9,8 +9,8 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from latentlens_dag import families
 from latentlens_dag.errors import UserError
+from latentlens_dag.models.families import registry
 from latentlens_dag.pictures import study_picture
 from latentlens_dag.queries import open_dataset
 from latentlens_dag.testing import tiny_project
@@ -25,7 +25,7 @@ def test_a_study_has_every_token_of_the_model_and_every_answer(tmp_path: Path) -
 def test_a_study_of_a_family_that_is_not_known_has_answers_but_no_places_and_is_not_judged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(families._MODULES, "qwen2_vl")
+    monkeypatch.delitem(registry._MODULES, "qwen2_vl")
     project = tiny_project(tmp_path, family="qwen2_vl")
     with pytest.raises(UserError, match=r"`judge` of Study tiny .*family `qwen2_vl`.*set `judge: none`"):
         build(project)

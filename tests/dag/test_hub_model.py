@@ -8,7 +8,7 @@ import pytest
 from latentlens_dag.testing import tiny_llava, tiny_project
 from tests.dag.conftest import build
 from tests.hub_server import COMMIT, HubServer, Repo
-from tests.test_hub_models import UNWANTED, files_of
+from tests.models.test_hub_models import UNWANTED, files_of
 
 CLI = "from latentlens_dag.cli import main\nos.chdir(sys.argv.pop(1))\nmain()"
 OTHER = "f" * 40

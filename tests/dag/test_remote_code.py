@@ -10,12 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.model_ref import ModelRef
+from latentlens_dag.models.model_ref import ModelRef
 from tests.dag.conftest import build, opened
 from tests.dag.test_hub_model import _run
 from tests.hub_server import COMMIT, HubServer, Repo
+from tests.models.test_hub_models import files_of
 from tests.remote_vlm import remote_vlm
-from tests.test_hub_models import files_of
 
 
 @pytest.fixture

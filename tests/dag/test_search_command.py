@@ -12,7 +12,7 @@ from latentlens_dag import ContextualIndex
 from latentlens_dag.cli import cli
 from latentlens_dag.commands.asking import _answer_lines
 from latentlens_dag.errors import UserError
-from latentlens_dag.models import load_language_model
+from latentlens_dag.models.loading import load_language_model
 from latentlens_dag.testing import SENTENCES
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from latentlens_dag.model_ref import ModelRef
+from latentlens_dag.models.model_ref import ModelRef
 from latentlens_dag.storage.records import Manifest
 from latentlens_dag.storage.warehouse import Warehouse
 from latentlens_dag.study_source import study_source

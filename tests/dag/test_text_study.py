@@ -17,8 +17,9 @@ from transformers import AutoModelForCausalLM
 from latentlens_dag.cli import cli
 from latentlens_dag.dag.loading import find_study, load_definitions
 from latentlens_dag.errors import UserError
-from latentlens_dag.model_ref import ModelRef
-from latentlens_dag.models import load_with_language_model
+from latentlens_dag.models.loading import load_with_language_model
+from latentlens_dag.models.model_ref import ModelRef
+from latentlens_dag.models.text_states import TextStates, text_states
 from latentlens_dag.pictures import study_picture
 from latentlens_dag.queries import open_dataset
 from latentlens_dag.release_manifest import MANIFEST, read_manifest
@@ -26,10 +27,9 @@ from latentlens_dag.storage.hashing import text_id
 from latentlens_dag.storage.home import Home
 from latentlens_dag.tables import read_states
 from latentlens_dag.testing import SENTENCES, tiny_llava, tiny_tokenizer
-from latentlens_dag.texts import TextStates, text_states
 from tests.dag.conftest import build, opened
 from tests.family_studies import check_answers, study_of
-from tests.test_language_families import tiny_language_model
+from tests.models.test_language_families import tiny_language_model
 
 Copy = Callable[[Path], Path]
 TEXTS = [*SENTENCES[:3], "An elephant sleeps near a boat.", "The dog reads."]
@@ -205,7 +205,7 @@ def test_a_text_that_is_added_is_the_only_one_read_and_all_are_as_if_read_at_onc
         read.extend(texts)
         return text_states(model, texts, layers)
 
-    monkeypatch.setattr("latentlens_dag.texts.text_states", counted)
+    monkeypatch.setattr("latentlens_dag.models.text_states.text_states", counted)
     new = "A small boat waits for the elephant."
     (changed / "assets/tiny/texts.txt").write_text("\n".join([new, *TEXTS[1:]]))
     build(changed)

@@ -17,7 +17,8 @@ import pyarrow as pa
 from PIL import Image, ImageDraw
 
 from latentlens_dag.catalog import write_catalog
-from latentlens_dag.families import TokenMap, gemma3, idefics3, llava_next, qwen_vl, unmapped
+from latentlens_dag.models.families import gemma3, idefics3, llava_next, qwen_vl
+from latentlens_dag.models.families.registry import TokenMap, unmapped
 from latentlens_dag.schema import IMAGES, LENSES, NEIGHBORS, SENTENCES, TEXT_TOKENS, TEXTS, VISUAL_TOKENS
 from latentlens_dag.storage.hashing import digest, text_id
 from latentlens_dag.storage.warehouse import Warehouse, write_json, write_parquet

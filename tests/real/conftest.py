@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from latentlens_dag.models import Loaded, load_with_language_model
-from latentlens_dag.states import LanguageModel
+from latentlens_dag.models.language_model import LanguageModel
+from latentlens_dag.models.loading import Loaded, load_with_language_model
 from tests.downloads import UnavailableError
 from tests.real_models import smollm2
 

@@ -1,0 +1,1 @@
+"""Language models and vision-language models: loading, reading and checking them."""

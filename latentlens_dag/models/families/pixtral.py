@@ -1,0 +1,76 @@
+"""Mistral 3 and Pixtral: the image is squashed to whole cells, with an [IMG_BREAK] after each row.
+
+The breaks are tokens of the text, not visual ones. What a newcomer gets wrong: transformers' own processor cannot be
+imported without torchvision, though it needs none of it; so the tokens that stand for an image are written here too.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from latentlens_dag.models.families.grid import grid_map
+from latentlens_dag.models.families.registry import TokenMap
+
+
+def region_map(processor: Any, config: Any, width: int, height: int) -> TokenMap:
+    """The boxes of the visual tokens of an image of `width` x `height` pixels, row by row."""
+    from transformers.models.pixtral.image_processing_pil_pixtral import get_resize_output_image_size
+
+    cell = processor.patch_size * processor.spatial_merge_size
+    shape = np.broadcast_to(np.uint8(0), (3, height, width))  # only its shape is looked at
+    side = processor.image_processor.size["longest_edge"]
+    resized_height, resized_width = get_resize_output_image_size(shape, side, cell, "channels_first")
+    return grid_map(resized_height // cell, resized_width // cell, (0, 0, width, height))
+
+
+def processor_class() -> Any:
+    """transformers' PixtralProcessor as far as images and text go, for where it cannot be imported."""
+    from transformers.processing_utils import ProcessorMixin
+
+    class PixtralProcessor(ProcessorMixin):  # type: ignore[misc]
+        def __init__(  # type: ignore[no-untyped-def]
+            self,
+            image_processor=None,
+            tokenizer=None,
+            patch_size: int = 16,
+            spatial_merge_size: int = 1,
+            chat_template: str | None = None,
+            image_token: str = "[IMG]",
+            image_break_token: str = "[IMG_BREAK]",
+            image_end_token: str = "[IMG_END]",
+            **kwargs,
+        ) -> None:
+            super().__init__(image_processor, tokenizer, chat_template=chat_template)
+            self.patch_size, self.spatial_merge_size = patch_size, spatial_merge_size
+            self.image_token, self.image_break_token, self.image_end_token = (
+                image_token,
+                image_break_token,
+                image_end_token,
+            )
+            self.image_token_id, self.image_break_token_id, self.image_end_token_id = tokenizer.convert_tokens_to_ids(
+                [image_token, image_break_token, image_end_token]
+            )
+
+        @property
+        def image_token_ids(self) -> list[int]:
+            return [self.image_token_id, self.image_break_token_id, self.image_end_token_id]
+
+        @property
+        def model_input_names(self) -> list[str]:
+            own = self.tokenizer.model_input_names + self.image_processor.model_input_names
+            return [*own, "image_sizes"]
+
+        def _process_images(self, images: Any, **kwargs: Any) -> Any:
+            return super()._process_images(
+                images, **{**kwargs, "patch_size": self.patch_size * self.spatial_merge_size}
+            )
+
+        def replace_image_token(self, image_inputs: Any, image_idx: int, **kwargs: Any) -> str:
+            cell = self.patch_size * self.spatial_merge_size
+            height, width = (int(side) // cell for side in image_inputs["image_sizes"][image_idx])
+            rows = [self.image_token * width] * height
+            return self.image_break_token.join(rows) + self.image_end_token
+
+    return PixtralProcessor

@@ -1,0 +1,36 @@
+"""Qwen2-VL to Qwen3.5, GLM-4V and 4.6V: the image is squashed to a grid of whole cells, one visual token each.
+
+What a newcomer gets wrong: the grid follows the image, so its shape differs from image to image. A token is
+`merge_size` x `merge_size` patches; `image_grid_thw` counts patches.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from latentlens_dag.models.families.grid import grid_map
+from latentlens_dag.models.families.registry import TokenMap
+
+
+def region_map(processor: Any, config: Any, width: int, height: int) -> TokenMap:
+    """The boxes of the visual tokens of an image of `width` x `height` pixels, row by row."""
+    image_processor = processor.image_processor
+    cell = image_processor.patch_size * image_processor.merge_size
+    if image_processor.do_resize:
+        resized_height, resized_width = _resized(image_processor, config.model_type, cell, width, height)
+        return grid_map(resized_height // cell, resized_width // cell, (0, 0, width, height))
+    return grid_map(height // cell, width // cell, (0, 0, width, height))
+
+
+def _resized(processor: Any, model_type: str, cell: int, width: int, height: int) -> tuple[int, int]:
+    """Height and width, in whole cells."""
+    from transformers.models.glm4v.image_processing_pil_glm4v import smart_resize as glm_resize
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+
+    least, most = processor.size["shortest_edge"], processor.size["longest_edge"]
+    if model_type in ("glm4v", "glm46v"):  # counts pixels of as many frames as are taken together
+        frames = processor.temporal_patch_size
+        found: tuple[int, int] = glm_resize(frames, height, width, frames, cell, least, most)
+    else:
+        found = smart_resize(height, width, cell, least, most)
+    return found

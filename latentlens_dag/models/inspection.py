@@ -1,0 +1,379 @@
+"""A model looked at before a study is declared: whether it can be read, how it sees an image, what it will cost.
+
+What a newcomer gets wrong: times and bytes are estimates from one image and one batch on this machine. A family
+whose number of visual tokens follows the image is to be asked with an image of the study's usual size.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from latentlens_dag.errors import UserError
+from latentlens_dag.models.families.registry import TokenMap, region_map, unmapped
+from latentlens_dag.models.hub_models import local_model
+from latentlens_dag.models.layers import auto_contextual_layers, auto_visual_layers
+from latentlens_dag.models.model_ref import ModelRef, model_ref
+from latentlens_dag.models.remote_code import check_code, may_have_vision
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+
+    from latentlens_dag.models.language_model import LanguageModel
+    from latentlens_dag.models.loading import Vlm
+    from latentlens_dag.models.self_checks import ModelCheck
+    from latentlens_dag.occurrences import Dedup
+
+IMAGES = 1000
+"""What time and disk are estimated for."""
+_LOCALIZED_BYTES = 10**9  # of the whole model: up to these the place of the tokens is checked unasked
+_TEXTS, _TEXT_TOKENS = 16, 32
+_ROW_BYTES = 28  # of a stored state besides its numbers: image id, token index, norm
+
+
+class ModelSize(NamedTuple):
+    """What a model is, and what its language model takes."""
+
+    model_type: str
+    model_class: str
+    blocks: int
+    width: int
+    vocabulary: int
+    parameters: int
+    """Of the language model: its decoder, embedding and unembedding; what is shared counts once."""
+    bytes_in_memory: int
+    """Of these parameters."""
+    dtype: str
+    device: str
+
+
+class View(NamedTuple):
+    """One view of an image: the squashed whole, its tiles, or tokens whose place is not known."""
+
+    name: str
+    tokens: int
+    tiles: int
+    rows: int
+    columns: int
+
+
+class Layout(NamedTuple):
+    """How a model sees an image."""
+
+    width: int
+    height: int
+    tokens: int
+    views: list[View]
+    newlines: int
+    first_box: list[float] | None
+    """Of the first token with pixels: x0, y0, x1, y1 in pixels of the image; None where no place is known."""
+    last_box: list[float] | None
+    covered: float
+    """The share of the image that lies in some box."""
+
+
+class Cost(NamedTuple):
+    """What was measured, and what follows from it for IMAGES images like this one."""
+
+    text_batch_s: float
+    text_tokens_per_s: float
+    image_s: float | None = None
+    images_s: float | None = None
+    images_bytes: int | None = None
+    """Of the visual states at the automatic layers."""
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """All that `inspect-model` tells."""
+
+    source: str
+    revision: str | None
+    size: ModelSize
+    layout: Layout | None
+    """None for a language model without vision."""
+    checks: list[ModelCheck]
+    failed: list[str]
+    """The checks that failed, but for those that an index with `dedup: sentence` does without."""
+    not_checked: str | None
+    """Why the place of the visual tokens was not checked; None where it was, or there are none."""
+    cost: Cost
+    dedup: Dedup
+    """What the index of such a model needs."""
+    contextual_layers: list[int]
+    visual_layers: list[int]
+    defs: str
+    """A defs.yaml to begin with."""
+
+    def facts(self) -> dict[str, Any]:
+        """The same as plain values."""
+        plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        layout = self.layout and {**self.layout._asdict(), "views": [view._asdict() for view in self.layout.views]}
+        parts = {"size": self.size._asdict(), "layout": layout, "cost": self.cost._asdict()}
+        return plain | parts | {"checks": [check._asdict() for check in self.checks]}
+
+
+def inspect_model(
+    source: str | Path | ModelRef,
+    image: Image | None = None,
+    revision: str | None = None,
+    localize: bool | None = None,
+    picture: Path | None = None,
+    trust_remote_code: bool = False,
+) -> Inspection:
+    """Load a model, run its self-checks, and measure what it takes.
+
+    Args:
+        source: a folder, a Hub id, or a `ModelRef`.
+        image: shown to the model; noise of 150 x 100 pixels by default.
+        revision: for a Hub id: a full commit, or a branch or tag.
+        localize: whether the place of the visual tokens is checked, which takes some passes per view; by default for
+            models of up to 1 GB.
+        picture: a PNG to write: the image with its tokens.
+        trust_remote_code: as in `load_vlm`.
+
+    Raises:
+        UserError: where there is no model, it cannot be read, or it cannot be shown the image.
+    """
+    from latentlens_dag.models.loading import load_vlm, load_with_language_model
+    from latentlens_dag.models.self_checks import check_language_model, noise_image
+
+    ref = model_ref(source, revision, trust_remote_code)
+    config, name = _config(ref)
+    if may_have_vision(config, ref.trust_remote_code):
+        region_map(config.get("model_type", "?"), name)  # refuses before the weights are loaded
+        vlm = load_vlm(ref)
+        return _inspect_vlm(vlm, ref, image or noise_image(150, 100), localize, picture)
+    if image is not None or picture is not None or localize:
+        raise UserError(
+            f"{source} is a language model without vision: it cannot be shown an image. Leave "
+            "`--image`, `--picture` and `--localize` out."
+        )
+    loaded = load_with_language_model(ref)
+    model, checks = loaded.language_model, check_language_model(*loaded).checks
+    size = _size(config.get("model_type", "?"), model.decoder, model)
+    return _inspection(model, ref, size, None, checks, None, _text_cost(model))
+
+
+def token_union(boxes: NDArray[np.float32], width: int, height: int) -> float:
+    """The share of an image that lies in at least one of the boxes [T, 4], exactly."""
+    boxes = boxes[np.isfinite(boxes).all(axis=1)]
+    clipped = np.clip(boxes.astype(np.float64), 0, [width, height, width, height])
+    x, y = (
+        np.unique(np.concatenate([[0, end], clipped[:, i], clipped[:, i + 2]])) for i, end in ((0, width), (1, height))
+    )
+    inside = np.zeros((len(y) - 1, len(x) - 1), bool)
+    for x0, y0, x1, y1 in clipped:
+        left, right = np.searchsorted(x, [x0, x1])
+        top, bottom = np.searchsorted(y, [y0, y1])
+        inside[top:bottom, left:right] = True
+    return float(np.diff(y) @ inside @ np.diff(x)) / (width * height)
+
+
+def layout_of(places: TokenMap, width: int, height: int) -> Layout:
+    """What a region map says of an image of `width` x `height` pixels, in short."""
+    view = np.array(places.view)
+    names = [name for name in dict.fromkeys(places.view) if name != "newline"]
+    known = [token for token, name in enumerate(places.view) if name not in ("newline", "unmapped")]
+    ends = [[float(value) for value in places.boxes[known[end]]] if known else None for end in (0, -1)]
+    return Layout(
+        width=width,
+        height=height,
+        tokens=len(view),
+        views=[_view(name, places, view == name) for name in names],
+        newlines=places.view.count("newline"),
+        first_box=ends[0],
+        last_box=ends[1],
+        covered=token_union(places.boxes, width, height),
+    )
+
+
+def _view(name: str, places: TokenMap, of_it: NDArray[np.bool_]) -> View:
+    rows, columns, tiles = (len(np.unique(numbers[of_it])) for numbers in (places.row, places.col, places.tile))
+    return View(name, int(of_it.sum()), tiles, rows, columns)
+
+
+def _config(model: ModelRef) -> tuple[dict[str, Any], str]:
+    """A model's config.json and its name; of the Hub, no weights are downloaded for it."""
+    from latentlens_dag.models.loading import read_config
+
+    folder, name = local_model(model, weights=False)
+    config = read_config(folder) or {}
+    check_code(config, folder, name, model.trust_remote_code)
+    return config, name
+
+
+def _inspect_vlm(vlm: Vlm, ref: ModelRef, image: Image, localize: bool | None, picture: Path | None) -> Inspection:
+    from latentlens_dag.models.self_checks import check_model
+    from latentlens_dag.models.token_map_image import draw_tokens
+
+    places = vlm.token_map(image.width, image.height) or unmapped(len(vlm.visual_states([image], [0]).tokens))
+    if picture is not None:
+        draw_tokens(image, places, picture)
+    not_checked = _not_localized(vlm, localize)
+    checks = check_model(vlm, localize=not_checked is None).checks
+    not_checked = not_checked or next((check.not_checked for check in checks if check.not_checked), None)
+    checks = [check for check in checks if check.not_checked is None]
+    size = _size(vlm.model.config.model_type, vlm.model, vlm.language_model)
+    layout = layout_of(places, image.width, image.height)
+    cost = _image_cost(vlm, image, len(places.view))
+    return _inspection(vlm.language_model, ref, size, layout, checks, not_checked, cost)
+
+
+def _not_localized(vlm: Vlm, localize: bool | None) -> str | None:
+    """Why `localization` is not run; None where it is."""
+    if vlm.token_map(150, 100) is None:
+        return "its visual tokens are unmapped, so there is no map to prove"
+    whole = sum(p.numel() * p.element_size() for p in vlm.model.parameters())
+    if localize is None and whole > _LOCALIZED_BYTES:
+        return f"the model takes {whole / 1e9:.1f} GB, and the check some passes per view: `--localize` runs it"
+    return "switched off" if localize is False else None
+
+
+def _inspection(
+    language_model: LanguageModel,
+    ref: ModelRef,
+    size: ModelSize,
+    layout: Layout | None,
+    checks: list[ModelCheck],
+    not_checked: str | None,
+    cost: Cost,
+) -> Inspection:
+    from latentlens_dag.models.self_checks import failures
+
+    contextual, visual = auto_contextual_layers(size.blocks), auto_visual_layers(size.blocks)
+    by_prefix = all(check.passed for check in checks if check.name in ("causality", "padding_invariance"))
+    dedup: Dedup = "prefix" if by_prefix else "sentence"
+    defs = _defs(_named(language_model.name, ref.trust_remote_code), contextual, visual, dedup, layout is None)
+    return Inspection(
+        source=language_model.name,
+        revision=ref.revision,
+        size=size,
+        layout=layout,
+        checks=checks,
+        failed=failures(checks, language_model),
+        not_checked=not_checked,
+        cost=cost,
+        dedup=dedup,
+        contextual_layers=contextual,
+        visual_layers=visual,
+        defs=defs,
+    )
+
+
+def _size(model_type: str, whole: Any, model: LanguageModel) -> ModelSize:
+    weights = [*model.decoder.parameters(), *model.unembedding.parameters(), model.embedding]
+    once = {id(weight): weight for weight in weights}.values()
+    return ModelSize(
+        model_type=model_type,
+        model_class=type(whole).__name__,
+        blocks=model.depth,
+        width=model.width,
+        vocabulary=len(model.embedding),
+        parameters=sum(weight.numel() for weight in once),
+        bytes_in_memory=sum(weight.numel() * weight.element_size() for weight in once),
+        dtype=str(model.embedding.dtype).removeprefix("torch."),
+        device=model.embedding.device.type,
+    )
+
+
+def _text_cost(model: LanguageModel) -> Cost:
+    """Of one batch of texts, to the deepest of the automatic layers, as an index reads them."""
+    import torch
+
+    from latentlens_dag.models.language_model import captured, stopping
+
+    ids = torch.arange(_TEXTS * _TEXT_TOKENS, device=model.embedding.device) % len(model.embedding)
+    deepest = max(auto_contextual_layers(model.depth), default=0)
+
+    def forward() -> None:
+        keep = lambda states: states.float().cpu()  # noqa: E731  (waits for the device)
+        with captured(model.decoder, [deepest], keep), torch.inference_mode(), stopping(model.decoder, deepest):
+            model.decoder(input_ids=ids.view(_TEXTS, _TEXT_TOKENS), use_cache=False)
+
+    seconds = _seconds(forward)
+    return Cost(seconds, len(ids) / seconds)
+
+
+def _image_cost(vlm: Vlm, image: Image, tokens: int) -> Cost:
+    layers = auto_visual_layers(vlm.depth)
+    seconds = _seconds(lambda: vlm.visual_states([image], layers))
+    row = vlm.language_model.width * 4 + _ROW_BYTES  # states are stored as float32
+    return _text_cost(vlm.language_model)._replace(
+        image_s=seconds, images_s=seconds * IMAGES, images_bytes=tokens * len(layers) * row * IMAGES
+    )
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    """Of the second time: the first warms up."""
+    work()
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def _named(source: str, trusted: bool) -> str:
+    """A model as a defs.yaml names it: its folder, or its place on the Hub with the commit."""
+    folder = Path(source)
+    repo, _, commit = source.rpartition("@")
+    place = json.dumps(str(folder.resolve()), ensure_ascii=False)
+    what = f"path: {place}" if folder.is_dir() else f"hub: {repo}, revision: {commit}"
+    return f"{{{what}, trust_remote_code: true}}" if trusted else f"{{{what}}}"
+
+
+def _defs(model: str, contextual: list[int], visual: list[int], dedup: str, of_texts: bool) -> str:
+    """A defs.yaml with the model as it names one and its layers, in the form of the README."""
+    what = _OF_TEXTS if of_texts else _OF_IMAGES
+    return f"""\
+type: latentlens_dag.dag.components.Corpus
+attributes: {{name: my_text, source: {{lines: sentences.txt}}, shards: 8}}
+---
+type: latentlens_dag.dag.components.Index
+attributes:
+  name: my_index
+  language_model: {model}
+  corpus: my_text
+  layers: {contextual}
+  dedup: {dedup}
+---
+{what.declared}
+---
+type: latentlens_dag.dag.components.Study
+attributes:
+  name: my_study
+  {what.model_field}: {model}
+  index: my_index
+  {what.set_field}
+  layers: {visual}
+"""
+
+
+class _Set(NamedTuple):
+    """What a study reads, as it stands in a defs.yaml."""
+
+    declared: str
+    model_field: str
+    set_field: str
+
+
+_OF_IMAGES = _Set(
+    """\
+type: latentlens_dag.dag.components.ImageSet
+attributes: {name: my_pictures, source: {folder: pictures}, batches: 4}""",
+    "vlm",
+    "images: my_pictures",
+)
+_OF_TEXTS = _Set(
+    """\
+type: latentlens_dag.dag.components.TextSet
+attributes: {name: my_texts, source: {lines: texts.txt}, batches: 1}""",
+    "language_model",
+    "texts: my_texts",
+)

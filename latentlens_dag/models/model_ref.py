@@ -1,0 +1,135 @@
+"""Which model is meant: a folder or a repository of the Hub, its commit, and whether its own code may be run.
+
+Trust is part of what names a model, so that whatever is stored under the name, such as a loaded model in a cache,
+never answers a request that does not allow the model's code. Note: a plain path is never trusted.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from latentlens_dag.errors import UserError
+from latentlens_dag.hub.datasets import COMMIT
+from latentlens_dag.storage.hashing import combined
+
+MODEL_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+"""user/name."""
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """A model by its place; equal where all of it is, trust too.
+
+    Raises:
+        ValueError: where it has not exactly one of `path` and `repo`, or a folder has a revision.
+    """
+
+    path: Path | None = None
+    """A local folder."""
+    repo: str | None = None
+    """A model on the Hub, as user/name."""
+    revision: str | None = None
+    """Of `repo`: a commit, branch or tag; None for `main`. A step's version needs the full commit."""
+    trust_remote_code: bool = False
+    """Whether the code that comes with the model may be run."""
+
+    def __post_init__(self) -> None:
+        """Refuse what names no model, or two."""
+        if (self.path is None) == (self.repo is None):
+            raise ValueError(f"A model is either a path or a repo of the Hub, got {self.path!r} and {self.repo!r}.")
+        if self.path is not None and self.revision is not None:
+            raise ValueError(f"The folder {self.path} has no revisions, got {self.revision!r}.")
+
+    @property
+    def name(self) -> str:
+        """The folder's name, or user/name."""
+        return self.repo or Path(self.path or "").name
+
+    @property
+    def version(self) -> str:
+        """What names the content of a model of the Hub: nobody can change a commit.
+
+        Raises:
+            ValueError: of a folder, whose files must be read for it, and where `revision` is no full commit.
+        """
+        if self.repo is None or not COMMIT.fullmatch(self.revision or ""):
+            raise ValueError(f"{self} is not pinned by a commit of the Hub.")
+        return combined([self.repo, self.revision, *self.version_marks])
+
+    @property
+    def version_marks(self) -> list[str]:
+        """What counts for a version besides the model's files: its code, where it may be run, may give other states."""
+        return ["trust_remote_code"] if self.trust_remote_code else []
+
+    def to_json(self) -> dict[str, Any]:
+        """The model as JSON holds it, by the fields of a defs.yaml."""
+        if self.path is not None:
+            return {"path": str(self.path), "trust_remote_code": self.trust_remote_code}
+        return {"hub": self.repo, "revision": self.revision, "trust_remote_code": self.trust_remote_code}
+
+    @classmethod
+    def from_json(cls, facts: dict[str, Any]) -> ModelRef:
+        """The model that `to_json` wrote.
+
+        Raises:
+            ValueError: where it is not of that form. Only a literal true is trust.
+        """
+        path, repo, revision = (_text(facts, field) for field in ("path", "hub", "revision"))
+        trusted = facts.get("trust_remote_code", False)
+        if repo is not None and not MODEL_ID.fullmatch(repo):
+            raise ValueError(f"`hub: {repo!r}` is no user/name.")
+        if not isinstance(trusted, bool):
+            raise ValueError(f"`trust_remote_code: {trusted!r}` is neither true nor false.")
+        return cls(None if path is None else Path(path), repo, revision, trusted)
+
+    def __str__(self) -> str:
+        """The path, or user/name@revision."""
+        return str(self.path or (self.repo if self.revision is None else f"{self.repo}@{self.revision}"))
+
+
+def model_ref(source: str | Path | ModelRef, revision: str | None = None, trust_remote_code: bool = False) -> ModelRef:
+    """The model that a caller names.
+
+    Args:
+        source: a folder, user/name on the Hub, or a model already named.
+        revision: of a user/name: a commit, branch or tag.
+        trust_remote_code: whether the code that comes with the model may be run; a `ModelRef` may say so itself.
+
+    Raises:
+        UserError: where it is neither a folder nor a name of the Hub, or has a revision that it cannot have.
+    """
+    found = source if isinstance(source, ModelRef) else _found(source, revision)
+    if revision not in (None, found.revision):
+        raise UserError(
+            f"`revision` {revision} of {found}: "
+            + ("a folder has no revisions. Leave it out." if found.path else "it names another one. Leave one out.")
+        )
+    return replace(found, trust_remote_code=found.trust_remote_code or trust_remote_code)
+
+
+def _found(source: str | Path, revision: str | None) -> ModelRef:
+    if Path(source).is_dir():
+        return ModelRef(path=Path(source))
+    if isinstance(source, str) and MODEL_ID.fullmatch(source):
+        return ModelRef(repo=source, revision=revision)
+    raise no_model(source)
+
+
+def no_model(source: str | Path | ModelRef) -> UserError:
+    """The error of what is neither a folder nor a name of the Hub."""
+    from latentlens_dag.models.checkpoints import conversion_of_gguf
+
+    if (file := Path(str(source))).is_file():
+        more = conversion_of_gguf(file) or ""
+        return UserError(f"{source} is a file, but a model is a folder. {more}".strip())
+    return UserError(f"{source} is no model: there is no such folder, and models of the Hub are written as user/name.")
+
+
+def _text(facts: dict[str, Any], field: str) -> str | None:
+    value = facts.get(field)
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"`{field}: {value!r}` is no text.")
+    return value

@@ -1,0 +1,150 @@
+"""An image with the grid of its visual tokens drawn on it, one panel per view.
+
+Views lie upon each other in the image, so each has a panel of its own and a color. What a newcomer gets wrong: what
+is pale was shown to the model in no token of that view (crops, unpadding, a tile's last pixels); a grid may also go
+beyond the image, where a processor pads.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from latentlens_dag.models.families.registry import TokenMap
+from latentlens_dag.storage.warehouse import atomic_path
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+
+COLORS = {"global": (180, 95, 0), "tile": (0, 114, 178), "unmapped": (90, 90, 96)}
+"""After Okabe and Ito, safe for the color-blind; dark enough for white numbers."""
+_NEWLINE = (196, 30, 58)
+_INK, _PAPER = (30, 30, 34), (255, 255, 255)
+_SHORT, _LONG = 1200, 2400  # pixels of a panel's longer side: more than the first where boxes would be small
+_BOX, _MARGIN, _LEAST_FONT, _LARGEST_FONT = 40, 24, 9, 22
+
+
+def draw_tokens(image: Image, places: TokenMap, path: Path) -> None:
+    """Write a PNG, atomically: per view the image with its tokens' boxes, and their numbers where they fit.
+
+    Args:
+        image: as it was shown to the model.
+        places: its region map.
+        path: where to write.
+    """
+    views = [name for name in dict.fromkeys(places.view) if name != "newline"]
+    panels = [_panel(image.convert("RGB"), places, view) for view in views]
+    with atomic_path(path) as temporary:
+        _together(panels).save(temporary, "PNG")
+
+
+def _panel(image: Image, places: TokenMap, view: str) -> Image:
+    """The image, enlarged, with one view's tokens and a line of text above."""
+    from PIL import Image as Pillow
+    from PIL import ImageDraw
+
+    owners, boxes = np.array(places.view), _with_bars(places)
+    # Newlines are written after the rows of tiles, or of the one view there is.
+    newlines = (owners == "newline") & (view == _with_newlines(places.view))
+    tokens = np.flatnonzero(((owners == view) | newlines) & (boxes[:, 3] > boxes[:, 1]))  # whose place is known
+    boxes = boxes[tokens]
+    left, top = np.floor(boxes[:, :2].min(axis=0, initial=0))
+    right, bottom = (np.ceil(boxes[:, 2 + i].max(initial=image.size[i])) for i in (0, 1))
+    scale = _scale(boxes, max(right - left, bottom - top))
+    head = 40
+    size = (round((right - left) * scale), round((bottom - top) * scale) + head)
+    panel = Pillow.new("RGB", (size[0], size[1]), _PAPER)
+    shown = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+    corner = (round(-left * scale), round(-top * scale) + head)
+    panel.paste(_faded(shown, boxes * scale), corner)
+    draw = ImageDraw.Draw(panel)
+    drawn = boxes * scale + [*corner, *corner]
+    for number, box in zip(tokens, drawn, strict=True):
+        _token(draw, box, int(number), _NEWLINE if owners[number] == "newline" else COLORS.get(view, _INK))
+    _title(draw, view, places, owners, size[0])
+    return panel
+
+
+def _with_bars(places: TokenMap) -> NDArray[np.float64]:
+    """The boxes [T, 4]; a newline's is the right edge of the token before it, without width."""
+    boxes = places.boxes.astype(np.float64)
+    for token in np.flatnonzero(np.array(places.view) == "newline"):
+        boxes[token] = boxes[token - 1][[2, 1, 2, 3]]
+    return boxes
+
+
+def _with_newlines(view: list[str]) -> str:
+    """The view whose rows end with newlines."""
+    return next((before for before, name in pairwise(view) if name == "newline"), "")
+
+
+def _scale(boxes: NDArray[np.float64], extent: float) -> float:
+    side = float(np.median(boxes[:, 3] - boxes[:, 1])) if len(boxes) else extent
+    return min(max(_SHORT / extent, _BOX / side), _LONG / extent)
+
+
+def _faded(image: Image, boxes: NDArray[np.float64]) -> Image:
+    """The image, pale where no box lies."""
+    from PIL import Image as Pillow
+    from PIL import ImageDraw
+
+    seen = Pillow.new("L", image.size, 0)
+    draw = ImageDraw.Draw(seen)
+    for x0, y0, x1, y1 in boxes:
+        if x1 > x0:
+            draw.rectangle([x0, y0, x1, y1], fill=255)
+    return Pillow.composite(image, Pillow.blend(image, Pillow.new("RGB", image.size, _PAPER), 0.7), seen)
+
+
+def _token(draw: Any, box: NDArray[np.float64], number: int, color: tuple[int, int, int]) -> None:
+    """A box and its number on a shade of its color; a newline, which has no width, as a bar."""
+    x0, y0, x1, y1 = (float(value) for value in box)
+    if x1 - x0 < 1:
+        draw.rectangle([x0 - 6, y0 + 2, x0 - 1, y1 - 2], fill=color)
+        return
+    draw.rectangle([x0, y0, max(x1 - 1, x0), max(y1 - 1, y0)], outline=_PAPER, width=3)
+    draw.rectangle([x0 + 1, y0 + 1, max(x1 - 2, x0 + 1), max(y1 - 2, y0 + 1)], outline=color, width=2)
+    size = int(min(_LARGEST_FONT, (y1 - y0) * 0.25))
+    font = _font(max(size, _LEAST_FONT))
+    wide = draw.textlength(str(number), font=font)
+    if size < _LEAST_FONT or wide + 12 > x1 - x0:
+        return
+    draw.rounded_rectangle([x0 + 2, y0 + 2, x0 + wide + 10, y0 + size * 1.35 + 3], radius=3, fill=color)
+    draw.text((x0 + wide / 2 + 6, y0 + size * 0.675 + 2.5), str(number), font=font, fill=_PAPER, anchor="mm")
+
+
+def _title(draw: Any, view: str, places: TokenMap, owners: NDArray[np.str_], width: int) -> None:
+    of_it = owners == view
+    tiles, rows, columns = (len(np.unique(part[of_it])) for part in (places.tile, places.row, places.col))
+    text = f"{view}: {int(of_it.sum())} tokens" + (f", {rows} x {columns}" if view != "unmapped" else "")
+    text += f", in {tiles} tiles" if view == "tile" else ""
+    newlines = int((owners == "newline").sum())
+    text += f"; {newlines} newlines (bars)" if newlines and view == _with_newlines(places.view) else ""
+    text += "; pale: in none of them" if view != "unmapped" else ", whose place is not known"
+    size = next((s for s in range(22, 9, -1) if draw.textlength(text, font=_font(s)) < width), 9)
+    draw.text((0, 18), text, font=_font(size), fill=COLORS.get(view, _INK), anchor="lm")
+
+
+def _together(panels: list[Image]) -> Image:
+    """Panels below each other where they are wide, else side by side."""
+    from PIL import Image as Pillow
+
+    below = panels[0].width >= panels[0].height
+    along = sum(p.height if below else p.width for p in panels) + _MARGIN * (len(panels) + 1)
+    across = max(p.width if below else p.height for p in panels) + 2 * _MARGIN
+    sheet = Pillow.new("RGB", (across, along) if below else (along, across), _PAPER)
+    place = _MARGIN
+    for panel in panels:
+        sheet.paste(panel, (_MARGIN, place) if below else (place, _MARGIN))
+        place += (panel.height if below else panel.width) + _MARGIN
+    return sheet
+
+
+def _font(size: int) -> Any:
+    from PIL import ImageFont
+
+    return ImageFont.load_default(size=size)

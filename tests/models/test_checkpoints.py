@@ -1,0 +1,562 @@
+"""Checkpoints whose weights would not be those of the model: each is refused with the names and the way out."""
+
+import gc
+import json
+import logging
+import re
+import shutil
+import warnings
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, LlamaConfig, LlamaForCausalLM
+
+from latentlens_dag.errors import UserError
+from latentlens_dag.models import checkpoints
+from latentlens_dag.models.checkpoints import check_loaded, check_size, load_checkpoint
+from latentlens_dag.models.loading import load_language_model, load_tokenizer, load_vlm
+from latentlens_dag.models.self_checks import noise_image
+from latentlens_dag.testing import tiny_tokenizer, tiny_vlm
+from tests.models.test_language_families import tiny_language_model
+
+Weights = dict[str, torch.Tensor]
+
+
+@pytest.fixture(scope="module")
+def language_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama whose head is the embedding."""
+    folder, tokenizer = tmp_path_factory.mktemp("llama"), tiny_tokenizer()
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4}
+    torch.manual_seed(0)
+    LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), tie_word_embeddings=True, **shape)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def llava_copy(llava_folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(llava_folder, tmp_path / "model"))
+
+
+@pytest.fixture
+def llama_copy(language_folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(language_folder, tmp_path / "model"))
+
+
+def _weights(folder: Path) -> Weights:
+    return load_file(folder / "model.safetensors")
+
+
+def _save(weights: Weights, folder: Path) -> None:
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def _set(folder: Path, **values: object) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def _run_the_code_of(message: str, **names: object) -> None:
+    """Run the indented lines of a message, as a user would."""
+    exec("\n".join(line.strip() for line in message.splitlines() if line.startswith("  ")), dict(names))
+
+
+CAUSAL, OF_IMAGES = AutoModelForCausalLM, AutoModelForImageTextToText
+
+
+@pytest.mark.parametrize("family", ["llava", "qwen3_vl_moe", "gemma3", "Llama", "GPT2", "Mixtral", "OPT"])
+def test_a_model_without_any_one_of_its_weights_is_refused(tmp_path: Path, family: str) -> None:
+    if family[0].isupper():
+        tiny_language_model(family).save_pretrained(tmp_path)
+    else:
+        tiny_vlm(family, tmp_path)
+    auto, whole = CAUSAL if family[0].isupper() else OF_IMAGES, _weights(tmp_path)
+    load_checkpoint(auto, tmp_path, "tiny", False, "float32")
+    for absent in whole:
+        _save({key: weight for key, weight in whole.items() if key != absent}, tmp_path)
+        with pytest.raises(UserError, match=r"^tiny cannot be read: .*\. (Was the d|Was it s|The config)"):
+            load_checkpoint(auto, tmp_path, "tiny", False, "float32")
+
+
+@pytest.mark.parametrize(
+    ("part", "number", "named"),
+    [
+        (r"language_model.*layers\.1\.", 9, "model.language_model.layers.1.input_layernorm.weight"),
+        (r"vision_tower.*layers\.0\.", 16, "model.vision_tower.encoder.layers.0.layer_norm1.bias"),
+        (r"multi_modal_projector", 4, "model.multi_modal_projector.linear_1.bias"),
+        (r"layers\.1\.", 25, "model.vision_tower.encoder.layers.1.layer_norm1.bias"),
+        (r"lm_head", 1, "lm_head.weight"),
+    ],
+)
+@pytest.mark.parametrize("load", [load_vlm, load_language_model])
+def test_a_part_that_is_missing_is_named(
+    llava_copy: Path, load: Callable[..., object], part: str, number: int, named: str
+) -> None:
+    _save({key: weight for key, weight in _weights(llava_copy).items() if not re.search(part, key)}, llava_copy)
+    verb = "are" if number > 1 else "is"
+    found = rf"{number} weights? .*{re.escape(named)}.* {verb} not in its checkpoint, and would be ran"
+    with pytest.raises(UserError, match=f"model cannot be read: {found}"):
+        load(llava_copy, device="cpu")
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod."])
+@pytest.mark.parametrize("load", [load_vlm, load_language_model])
+def test_a_prefix_is_named_and_the_code_of_the_message_takes_it_off(
+    llava_copy: Path, load: Callable[..., object], prefix: str
+) -> None:
+    _save({f"{prefix}{key}": weight for key, weight in _weights(llava_copy).items()}, llava_copy)
+    with pytest.raises(
+        UserError, match=rf"73 weights .*; 73 weights .* left unread\. .* begin with `{prefix}`"
+    ) as told:
+        load(llava_copy, device="cpu")
+    _run_the_code_of(str(told.value), file=llava_copy / "model.safetensors")
+    load(llava_copy, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("key", "named"),
+    [
+        ("language_model.model.layers.2.mlp.up_proj.weight", "model.language_model.layers.2.mlp.up_proj.weight"),
+        ("language_model.model.embed_tokens.weight", "model.language_model.embed_tokens.weight"),
+        ("vision_tower.embeddings.patch_embedding.weight", "model.vision_tower.embeddings.patch_embedding.weight"),
+        ("multi_modal_projector.linear_2.weight", "model.multi_modal_projector.linear_2.weight"),
+    ],
+)
+def test_a_weight_of_another_shape_is_told_with_both(llava_copy: Path, key: str, named: str) -> None:
+    weights = _weights(llava_copy)
+    wanted = list(weights[key].shape)
+    weights[key] = weights[key][1:].contiguous()
+    _save(weights, llava_copy)
+    found = [wanted[0] - 1, *wanted[1:]]
+    message = f"1 weight has another shape than its config.json says ({named} is {found}, not {wanted})"
+    with pytest.raises(UserError, match=re.escape(message)):
+        load_vlm(llava_copy, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("weight", "like"),
+    [
+        ("language_model.model.layers.1.self_attn.q_proj.bias", "language_model.model.layers.1.input_layernorm.weight"),
+        ("language_model.model.embed_positions.weight", "language_model.model.embed_tokens.weight"),
+        ("vision_tower.encoder.layers.0.ls1", "vision_tower.encoder.layers.0.layer_norm1.weight"),
+        ("multi_modal_projector.linear_3.weight", "multi_modal_projector.linear_2.weight"),
+        ("language_model.lm_head.bias", "language_model.model.norm.weight"),
+    ],
+)
+def test_weights_of_a_part_that_the_model_has_are_not_left_unread(llava_copy: Path, weight: str, like: str) -> None:
+    weights = _weights(llava_copy)
+    _save({**weights, weight: weights[like].clone()}, llava_copy)
+    with pytest.raises(UserError, match=r"1 weight \(.*would be left unread, though .* parts that its class Llava"):
+        load_vlm(llava_copy, device="cpu")
+
+
+@pytest.mark.parametrize("part", ["text_config", "vision_config"])
+def test_a_config_of_fewer_blocks_than_the_weights_have_is_refused(llava_copy: Path, part: str) -> None:
+    config = json.loads((llava_copy / "config.json").read_text())
+    _set(llava_copy, **{part: config[part] | {"num_hidden_layers": 1}})
+    with pytest.raises(UserError, match=r"\d+ weights \(.*layers\.1\..*would be left unread"):
+        load_vlm(llava_copy, device="cpu")
+
+
+def test_a_config_of_fewer_blocks_is_refused_of_a_language_model_too(llama_copy: Path) -> None:
+    _set(llama_copy, num_hidden_layers=2)
+    with pytest.raises(UserError, match=r"9 weights \(model\.layers\.2\..*would be left unread"):
+        load_language_model(llama_copy, device="cpu")
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "mtp.layers.0.mlp.up_proj.weight",
+        "model.nextn_predict.fc.weight",
+        "model.layers.0.self_attn.rotary_pos_emb.inv_freq",
+        "position_ids",
+        "model.layers.1.self_attn.masked_bias",
+        "model.layers.1.self_attn.rotary_emb.cos_cached",
+    ],
+)
+def test_what_is_known_to_be_of_no_use_is_left_unread_without_a_word(llama_copy: Path, key: str) -> None:
+    expected = load_language_model(llama_copy, device="cpu")
+    _save({**_weights(llama_copy), key: torch.ones(4)}, llama_copy)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        found = load_language_model(llama_copy, device="cpu")
+    for one, other in zip(found.decoder.parameters(), expected.decoder.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_layer_that_predicts_several_tokens_is_left_unread_and_another_is_not(llama_copy: Path) -> None:
+    weights = _weights(llama_copy)
+    more = {key.replace("layers.2.", "layers.3."): w.clone() for key, w in weights.items() if "layers.2." in key}
+    _save({**weights, **more}, llama_copy)
+    with pytest.raises(UserError, match=r"9 weights \(model\.layers\.3\."):
+        load_language_model(llama_copy, device="cpu")
+    _save({**weights, **more, "model.layers.3.eh_proj.weight": torch.ones(2)}, llama_copy)
+    load_language_model(llama_copy, device="cpu")
+
+
+def test_a_part_that_the_model_lacks_is_left_unread_with_a_warning(llava_copy: Path) -> None:
+    _save({**_weights(llava_copy), "audio_tower.layers.0.weight": torch.ones(4)}, llava_copy)
+    with pytest.warns(UserWarning, match=r"1 weight \(audio_tower\.layers\.0\.weight\) of its checkpoint left unread"):
+        load_vlm(llava_copy, device="cpu")
+
+
+@pytest.mark.parametrize("key", ["score.weight", "v_head.summary.weight", "audio_tower.layers.0.weight"])
+def test_a_part_that_a_language_model_lacks_is_left_unread_with_a_warning(llama_copy: Path, key: str) -> None:
+    _save({**_weights(llama_copy), key: torch.ones(4)}, llama_copy)
+    with pytest.warns(UserWarning, match=rf"1 weight \({re.escape(key)}\) of its checkpoint left unread"):
+        load_language_model(llama_copy, device="cpu")
+
+
+@pytest.mark.parametrize("key", ["layers.3.mlp.up_proj.weight", "norm.bias", "model.norm.bias", "lm_head.bias"])
+def test_a_weight_of_the_decoder_is_not_left_unread_with_the_base_models_name_or_without(
+    llama_copy: Path, key: str
+) -> None:
+    _save({**_weights(llama_copy), key: torch.ones(4)}, llama_copy)
+    with pytest.raises(UserError, match=rf"1 weight \({re.escape(key)}\) of its checkpoint would be left unread"):
+        load_language_model(llama_copy, device="cpu")
+
+
+def test_a_head_beside_a_model_that_is_its_own_decoder_is_left_unread_with_a_warning(llama_copy: Path) -> None:
+    model = LlamaForCausalLM.from_pretrained(llama_copy).model
+    assert model.get_decoder() is model
+    with pytest.warns(UserWarning, match=r"score\.weight"):
+        check_loaded(model, {"missing_keys": set(), "unexpected_keys": {"score.weight"}, "mismatched_keys": set()}, "m")
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_a_head_that_shares_the_embedding_need_not_be_stored_and_may_be(llama_copy: Path, twice: bool) -> None:
+    weights = _weights(llama_copy)
+    assert "lm_head.weight" not in weights
+    if twice:
+        _save({**weights, "lm_head.weight": weights["model.embed_tokens.weight"].clone()}, llama_copy)
+    model = load_language_model(llama_copy, device="cpu")
+    assert torch.equal(model.unembedding.weight, weights["model.embed_tokens.weight"])
+    _set(llama_copy, tie_word_embeddings=False)
+    if not twice:
+        with pytest.raises(UserError, match=r"1 weight \(lm_head\.weight\).*`tie_word_embeddings: true`"):
+            load_language_model(llama_copy, device="cpu")
+
+
+def _with_pooling_head(folder: Path) -> None:
+    """A LLaVA with SigLIP, whose tower has a head that no visual token goes through."""
+    from transformers import LlavaConfig, LlavaForConditionalGeneration, SiglipVisionConfig
+
+    config = json.loads((folder / "config.json").read_text())
+    shape = {"hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    vision = SiglipVisionConfig(image_size=48, patch_size=16, vision_use_head=True, **shape)
+    text = LlamaConfig(**config["text_config"])
+    torch.manual_seed(0)
+    model = LlavaForConditionalGeneration(
+        LlavaConfig(
+            vision_config=vision,
+            text_config=text,
+            image_token_index=3,
+            vision_feature_layer=-1,
+            vision_feature_select_strategy="full",
+        )
+    )
+    model.save_pretrained(folder)
+    processor = json.loads((folder / "processor_config.json").read_text())
+    processor |= {"vision_feature_select_strategy": "full", "num_additional_image_tokens": 0}
+    (folder / "processor_config.json").write_text(json.dumps(processor))
+
+
+def test_a_pooling_head_may_be_missing_or_left_over_for_the_states_are_the_same(llava_copy: Path) -> None:
+    _with_pooling_head(llava_copy)
+    whole, image = _weights(llava_copy), [noise_image(48, 48)]
+    expected = load_vlm(llava_copy, device="cpu").visual_states(image, [0, 2]).states
+    assert any(".head." in key for key in whole)
+    _save({key: weight for key, weight in whole.items() if ".head." not in key}, llava_copy)
+    missing = load_vlm(llava_copy, device="cpu").visual_states(image, [0, 2]).states
+    _save(whole, llava_copy)
+    config = json.loads((llava_copy / "config.json").read_text())
+    _set(llava_copy, vision_config=config["vision_config"] | {"vision_use_head": False})
+    left = load_vlm(llava_copy, device="cpu").visual_states(image, [0, 2]).states
+    for layer in (0, 2):
+        assert torch.equal(missing[layer], expected[layer]) and torch.equal(left[layer], expected[layer])
+
+
+def test_what_a_quantized_checkpoint_holds_besides_is_no_reason_to_refuse_it(
+    llama_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "_FREE", 0)
+    model = LlamaForCausalLM.from_pretrained(llama_copy)
+    scales = {"model.layers.0.self_attn.k_proj.k_scale"}
+    read: dict[str, Any] = {"missing_keys": set(), "unexpected_keys": scales, "mismatched_keys": set()}
+    with pytest.raises(UserError, match="k_scale"):
+        check_loaded(model, read, "tiny")
+    model.config.quantization_config = {"quant_method": "fp8"}
+    check_loaded(model, read, "tiny")
+    check_size(CAUSAL, model.config, {"one": 1}, llama_copy, "tiny", False)
+
+
+def test_transformers_own_table_is_not_printed_beside_the_message(llava_copy: Path) -> None:
+    messages: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger("transformers").addHandler(handler)
+    whole = _weights(llava_copy)
+    _save({key: weight for key, weight in whole.items() if "layers.1." not in key}, llava_copy)
+    try:
+        with pytest.raises(UserError):
+            load_vlm(llava_copy, device="cpu")
+        assert not [message for message in messages if "LOAD REPORT" in message]
+        AutoModelForImageTextToText.from_pretrained(llava_copy)
+        assert [message for message in messages if "LOAD REPORT" in message]
+    finally:
+        logging.getLogger("transformers").removeHandler(handler)
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:" + 64 * "0" + "\nsize 123456\n"
+LOADS = [load_vlm, load_language_model, load_tokenizer]
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json", "tokenizer.model"])
+@pytest.mark.parametrize("load", LOADS)
+def test_a_pointer_of_git_lfs_is_told_with_the_command_that_fetches_the_file(
+    llava_copy: Path, load: Callable[..., object], name: str
+) -> None:
+    (llava_copy / name).write_text(POINTER)
+    with pytest.raises(UserError, match=rf"{re.escape(name)} is a pointer of Git LFS.*`git lfs pull` in .*model\.$"):
+        load(llava_copy)
+
+
+@pytest.mark.parametrize("cut", [0, 7, 8, 500, 40_000, -1])
+def test_a_file_that_is_cut_off_is_told_with_its_sizes(llama_copy: Path, cut: int) -> None:
+    file = llama_copy / "model.safetensors"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:cut])
+    message = (
+        f"is cut off: {len(whole[:cut]):,} of {len(whole):,} bytes" if cut in (40_000, -1) else "is cut off or dam"
+    )
+    with pytest.raises(UserError, match=rf"model\.safetensors {message}.*Download or copy it again"):
+        load_language_model(llama_copy, device="cpu")
+
+
+def test_a_damaged_header_is_told(llama_copy: Path) -> None:
+    file = llama_copy / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[20:30] = b"}" * 10
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=r"model\.safetensors is cut off or damaged \("):
+        load_language_model(llama_copy, device="cpu")
+
+
+def _shard(folder: Path) -> list[Path]:
+    AutoModelForCausalLM.from_pretrained(folder).save_pretrained(folder, max_shard_size="60KB")
+    (folder / "model.safetensors").unlink()  # which transformers leaves beside the shards
+    return sorted(folder.glob("model-*.safetensors"))
+
+
+def test_shards_that_are_missing_are_named(llama_copy: Path) -> None:
+    shards = _shard(llama_copy)
+    assert len(shards) > 2
+    load_language_model(llama_copy, device="cpu")
+    for shard in shards[1:]:
+        shard.unlink()
+    message = (
+        rf"{len(shards) - 1} of its {len(shards)} weight files are missing, {shards[1].name}.* which model\.safeten"
+    )
+    with pytest.raises(UserError, match=message):
+        load_language_model(llama_copy, device="cpu")
+
+
+ODD_MAPS = [
+    '{"weight_map": {"a": 3}}',
+    '{"weight_map": {"a": 3, "b": "model.safetensors"}}',
+    '{"weight_map": {"a": []}}',
+]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"metadata": {}}', '{"weight_map": ["a"]}', *ODD_MAPS])
+def test_an_index_that_cannot_be_read_is_told(llama_copy: Path, content: str) -> None:
+    _shard(llama_copy)
+    (llama_copy / "model.safetensors.index.json").write_text(content)
+    with pytest.raises(UserError, match=r"model\.safetensors\.index\.json does not say which file holds which weights"):
+        load_language_model(llama_copy, device="cpu")
+
+
+def test_shards_without_an_index_are_told(llama_copy: Path) -> None:
+    _shard(llama_copy)
+    (llama_copy / "model.safetensors.index.json").unlink()
+    with pytest.raises(UserError, match=r"It has model-00001-of-.*copy the index that belongs to these shards"):
+        load_language_model(llama_copy, device="cpu")
+
+
+@pytest.mark.parametrize("index", [True, False])
+def test_two_sets_of_weights_are_refused(llama_copy: Path, language_folder: Path, index: bool) -> None:
+    _shard(llama_copy)
+    shutil.copy(language_folder / "model.safetensors", llama_copy)
+    if not index:
+        (llama_copy / "model.safetensors.index.json").unlink()
+    with pytest.raises(UserError, match=r"two sets of weights: model\.safetensors, and model-00001-of-.*Move the set"):
+        load_language_model(llama_copy, device="cpu")
+
+
+@pytest.mark.parametrize("other", ["model.fp16.safetensors", "consolidated.safetensors", "pytorch_model.bin"])
+def test_files_that_are_not_read_are_no_second_set(llama_copy: Path, other: str) -> None:
+    (llama_copy / other).write_bytes(b"not read")
+    load_language_model(llama_copy, device="cpu")
+
+
+def _pickle_of_transformers(folder: Path) -> None:
+    torch.save(_weights(folder), folder / "pytorch_model.bin")
+
+
+def _pickle_of_another(folder: Path) -> None:
+    torch.save(_weights(folder), folder / "weights.pt")
+
+
+@pytest.mark.parametrize("pickle", [_pickle_of_transformers, _pickle_of_another])
+@pytest.mark.parametrize("load", [load_vlm, load_language_model])
+def test_pickles_are_not_read_and_the_code_of_the_message_converts_them(
+    llava_copy: Path, load: Callable[..., Any], pickle: Callable[[Path], None]
+) -> None:
+    whole = _weights(llava_copy)
+    pickle(llava_copy)
+    (llava_copy / "model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"Its weights are pickles \(\S+\), which are not read: .*any code") as told:
+        load(llava_copy, device="cpu")
+    _run_the_code_of(str(told.value))
+    load(llava_copy, device="cpu")
+    assert all(torch.equal(weight, whole[key]) for key, weight in _weights(llava_copy).items())
+
+
+@pytest.mark.parametrize("name", ["last.ckpt", "model.pth", "weights.pkl", "flax.bin"])
+def test_every_kind_of_pickle_is_told(llama_copy: Path, name: str) -> None:
+    (llama_copy / "model.safetensors").rename(llama_copy / name)
+    with pytest.raises(UserError, match=rf"pickles \({re.escape(name)}\), which are not read"):
+        load_language_model(llama_copy, device="cpu")
+
+
+@pytest.mark.parametrize("config", [True, False])
+def test_a_gguf_is_told_with_the_lines_that_convert_it(llama_copy: Path, config: bool) -> None:
+    file = llama_copy / "tiny-Q8_0.gguf"
+    file.write_bytes(b"GGUF")
+    (llama_copy / "model.safetensors").unlink()
+    if not config:
+        (llama_copy / "config.json").unlink()
+    for place in (llama_copy, file):
+        with pytest.raises(UserError, match=r"a GGUF file \(tiny-Q8_0\.gguf\), which is not read here") as told:
+            load_language_model(place, device="cpu")
+        lines = [line.strip() for line in str(told.value).splitlines() if line.startswith("  ")]
+        assert f'AutoModelForCausalLM.from_pretrained("{llama_copy}", gguf_file="{file.name}", ' in lines[2]
+        compile("\n".join(lines), "message", "exec")
+
+
+@pytest.mark.parametrize("load", [load_vlm, load_language_model])
+def test_a_config_without_text_config_is_refused_before_memory_is_taken(
+    llava_copy: Path, monkeypatch: pytest.MonkeyPatch, load: Callable[..., object]
+) -> None:
+    config = json.loads((llava_copy / "config.json").read_text())
+    del config["text_config"]
+    (llava_copy / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr(OF_IMAGES, "from_pretrained", lambda *_, **__: pytest.fail("memory was taken"))
+    message = (
+        r"of a LlavaForConditionalGeneration with [67],\d\d\d,\d\d\d,\d\d\d parameters, but its weight files hold \d"
+    )
+    with pytest.raises(UserError, match=rf"{message}.*no `text_config`"):
+        load(llava_copy, device="cpu")
+
+
+def test_a_model_may_have_half_as_many_parameters_more_than_are_stored(
+    llama_copy: Path,
+) -> None:
+    model = LlamaForCausalLM.from_pretrained(llama_copy)
+    once = sum(parameter.numel() for parameter in {id(p): p for p in model.parameters()}.values())
+    least = -(-once * 2 // 3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoints, "_FREE", 0)
+        check_size(CAUSAL, model.config, {"all": least}, llama_copy, "tiny", False)
+        with pytest.raises(UserError, match=rf"LlamaForCausalLM with {once:,} parameters.*hold {least - 1:,} \(all\)"):
+            check_size(CAUSAL, model.config, {"all": least - 1}, llama_copy, "tiny", False)
+    check_size(CAUSAL, model.config, {"all": 1}, llama_copy, "tiny", False)  # so small that the keys tell more
+
+
+def test_a_tokenizer_that_is_larger_than_the_embedding_is_refused(llama_copy: Path) -> None:
+    rows = len(load_language_model(llama_copy, device="cpu").embedding)
+    tokenizer = load_tokenizer(llama_copy)
+    tokenizer.add_tokens(["<picture>"], special_tokens=True)
+    tokenizer.save_pretrained(llama_copy)
+    message = rf"has {rows} rows, but the tokenizer goes up to token {rows}; without a row: <picture>\. .*of a VLM"
+    with pytest.raises(UserError, match=message):
+        load_language_model(llama_copy, device="cpu")
+
+
+def test_the_tokenizer_of_another_model_is_refused_for_a_vlm_too(llava_copy: Path) -> None:
+    rows = len(load_vlm(llava_copy, device="cpu").language_model.embedding)
+    tokenizer = load_tokenizer(llava_copy)
+    tokenizer.add_tokens([f"word{number}" for number in range(50)])
+    tokenizer.save_pretrained(llava_copy)
+    with pytest.raises(
+        UserError, match=rf"has {rows} rows, .* token {rows + 49}; without .*: word0, word1, word2 and 47"
+    ):
+        load_vlm(llava_copy, device="cpu")
+
+
+def test_the_small_gemma_3_has_the_tokenizer_of_its_vlms(tmp_path: Path) -> None:
+    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_tokens(["<image_soft_token>"], special_tokens=True)
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = Gemma3TextConfig(vocab_size=len(tokenizer) - 1, head_dim=8, num_key_value_heads=2, **shape)
+    Gemma3ForCausalLM(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    load_language_model(tmp_path, device="cpu")
+    tokenizer.add_tokens(["<another>"], special_tokens=True)
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"without a row: <another>\."):
+        load_language_model(tmp_path, device="cpu")
+
+
+def test_a_token_for_what_is_unknown_that_the_tokenizers_class_adds_is_no_reason_to_refuse_it(tmp_path: Path) -> None:
+    vlm = load_vlm(tiny_vlm("qwen3_5", tmp_path), device="cpu")
+    model = vlm.language_model
+    assert model.tokenizer.unk_token_id == len(model.embedding)
+    assert model.tokenizer.unk_token_id not in model.tokenizer("Öl und \x07 \u2603")["input_ids"]
+
+
+def test_a_language_model_in_place_of_a_vlm_is_told_with_the_way_out(llama_copy: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"no `vision_config`.*by `load_language_model` in Python.*`language_model` \(no"
+    ):
+        load_vlm(llama_copy)
+
+
+def test_a_model_that_only_a_cycle_still_holds_is_freed_before_the_next_is_read(
+    language_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load_checkpoint(AutoModelForCausalLM, language_folder, "one", False, "float32")
+    model.itself, held, alive = model, weakref.ref(model), []
+    gc.disable()
+    try:
+        del model
+        assert held() is not None
+        read = AutoModelForCausalLM.from_pretrained
+
+        def watched(*arguments: Any, **options: Any) -> Any:
+            alive.append(held() is not None)
+            return read(*arguments, **options)
+
+        monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", watched)
+        load_checkpoint(AutoModelForCausalLM, language_folder, "two", False, "float32")
+    finally:
+        gc.enable()
+    assert alive == [False]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("key", ["model.layers.1.mlp.up_proj.weight", "model.norm.weight", "model.embed_tokens.weight"])
+def test_weights_that_are_no_numbers_are_refused_by_name(llama_copy: Path, key: str, value: float) -> None:
+    weights = load_file(llama_copy / "model.safetensors")
+    weights[key].view(-1)[-1] = value
+    save_file(weights, llama_copy / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match=rf"1 weight \({re.escape(key)}\) hold.*not finite numbers"):
+        load_language_model(llama_copy, device="cpu")
