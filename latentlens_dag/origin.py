@@ -160,7 +160,7 @@ def _of_record(record: Record) -> Terms:
 
 
 def _terms_of_card(folder: Path) -> dict[str, str]:
-    """The terms on the card of a release, which `release_card.py` wrote; none where it was not pulled."""
+    """The terms on the card of a release, which `publish/card.py` wrote; none where it was not pulled."""
     try:
         with (folder / "README.md").open("rb") as file:
             text = file.read(_CARD_BYTES).decode("utf-8", "replace")

@@ -64,7 +64,7 @@ waits = []
 time.sleep = waits.append
 from pathlib import Path
 from latentlens_dag.errors import UserError
-from latentlens_dag.publish import PublicationFailed, publish
+from latentlens_dag.publish.publish import PublicationFailed, publish
 
 def outcome(folder, name, how):
     waits.clear()

@@ -14,8 +14,8 @@ from PIL import Image
 from latentlens_dag.analyses import diversity, layer_alignment
 from latentlens_dag.catalog import write_catalog
 from latentlens_dag.index_folder import index_shape
-from latentlens_dag.release import About, ReleasedStudy, stage_tables
-from latentlens_dag.release_index import ReleasedIndex, stage_index
+from latentlens_dag.publish.stage_index import ReleasedIndex, stage_index
+from latentlens_dag.publish.stage_results import About, ReleasedStudy, stage_tables
 from latentlens_dag.release_manifest import ReleaseManifest
 from latentlens_dag.schema import (
     DIVERSITY,

@@ -10,8 +10,8 @@ from parts.opened import library
 from latentlens_dag import __version__
 from latentlens_dag.browsing import Library, provenance
 from latentlens_dag.origin import Terms, declared, terms, told
-from latentlens_dag.release_card import CITATION
-from latentlens_dag.release_snippets import snippets_of, table_snippets
+from latentlens_dag.publish.card import CITATION
+from latentlens_dag.publish.snippets import snippets_of, table_snippets
 
 LOAD = """from latentlens_dag import open_dataset
 

@@ -15,8 +15,8 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.storage.home import Home, find_home
 
 if TYPE_CHECKING:
-    from latentlens_dag.publication import Plan
-    from latentlens_dag.publish import Publication
+    from latentlens_dag.publish.plan import Plan
+    from latentlens_dag.publish.publish import Publication
 
 _SHOWN = 20  # paths of a kind
 
@@ -45,7 +45,7 @@ def publish(
     RELEASE is the name of one that was built, or a folder with a manifest.json. What the Hub has already does not
     travel; run it again after any failure. Exit codes: 0 done, 1 the Hub failed, 2 a mistake of yours.
     """
-    from latentlens_dag import publish as publishing
+    from latentlens_dag.publish import publish as publishing
 
     folder, named = _staged(find_home(home), release)
     repo = repo_id or _declared(release, named)

@@ -18,8 +18,8 @@ from latentlens_dag.dag.versions import Versioned, versioned
 from latentlens_dag.errors import UserError
 from latentlens_dag.hub.datasets import HubColumn
 from latentlens_dag.models.model_ref import ModelRef
-from latentlens_dag.release import ReleasedStudy, stage_tables
-from latentlens_dag.release_index import ReleasedIndex, stage_index
+from latentlens_dag.publish.stage_index import ReleasedIndex, stage_index
+from latentlens_dag.publish.stage_results import ReleasedStudy, stage_tables
 from latentlens_dag.release_manifest import MANIFEST, ReleaseManifest
 from latentlens_dag.schema import LENSES
 from latentlens_dag.storage.hashing import file_digest
@@ -128,7 +128,7 @@ def _definitions(
         _require_confirmation(config.confirm, release)
         from huggingface_hub import constants
 
-        from latentlens_dag.publish import publish
+        from latentlens_dag.publish.publish import publish
 
         sent = publish(warehouse.paths.release(release.name), release.repo_id)
         where = dg.MetadataValue.url(f"{constants.ENDPOINT}/datasets/{release.repo_id}")

@@ -13,7 +13,7 @@ import dagster as dg
 from latentlens_dag.dag.declared import Declared
 from latentlens_dag.dag.keys import SWITCHED_OFF
 from latentlens_dag.errors import UserError
-from latentlens_dag.release import About, checked_license, checked_name
+from latentlens_dag.publish.stage_results import About, checked_license, checked_name
 
 
 class Release(Declared):

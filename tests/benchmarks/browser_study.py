@@ -25,7 +25,7 @@ from latentlens_dag.catalog import write_catalog
 from latentlens_dag.index_folder import index_shape
 from latentlens_dag.inputs.regions import encode_mask
 from latentlens_dag.judges import build_truth, judge_regions
-from latentlens_dag.release import About, ReleasedStudy, stage_tables
+from latentlens_dag.publish.stage_results import About, ReleasedStudy, stage_tables
 from latentlens_dag.schema import IMAGES, LATENTLENS, LENSES, LOGITLENS, NEIGHBORS, OCCURRENCES, REGIONS, SENTENCES
 from latentlens_dag.scores import interpretability
 from latentlens_dag.storage.hashing import digest, text_id

@@ -138,7 +138,7 @@ def test_publishing_in_the_ui_needs_the_name_of_the_repository(released: Path, m
         sent.append((folder, repo_id))
         return SimpleNamespace(commit="c" * 40)
 
-    monkeypatch.setitem(sys.modules, "latentlens_dag.publish", SimpleNamespace(publish=publish))
+    monkeypatch.setitem(sys.modules, "latentlens_dag.publish.publish", SimpleNamespace(publish=publish))
     for wrong in (None, "user/other"):
         failed = _publish(released, wrong)
         assert not failed.success

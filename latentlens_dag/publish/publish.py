@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from latentlens_dag.errors import UserError
 from latentlens_dag.hub.client import HubFailure, ask_hub
 from latentlens_dag.hub.datasets import DATASET_ID
-from latentlens_dag.publication import (
+from latentlens_dag.publish.plan import (
     KIND,
     MAIN,
     Plan,
@@ -31,8 +31,8 @@ from latentlens_dag.publication import (
     read_tree,
     staged_release,
 )
+from latentlens_dag.publish.tags import require_free_tag, require_tag_name, set_tag
 from latentlens_dag.release_manifest import MANIFEST
-from latentlens_dag.release_tag import require_free_tag, require_tag_name, set_tag
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd

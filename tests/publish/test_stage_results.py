@@ -5,11 +5,11 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
-from latentlens_dag import release_card, release_tables
 from latentlens_dag.errors import UserError
+from latentlens_dag.publish import card, tables
+from latentlens_dag.publish.tables import RELEASED_IMAGES
 from latentlens_dag.queries import open_dataset
 from latentlens_dag.release_manifest import MANIFEST, manifest_text, read_manifest
-from latentlens_dag.release_tables import RELEASED_IMAGES
 from latentlens_dag.storage.hashing import text_id
 from latentlens_dag.storage.warehouse import Warehouse
 from tests.released import (
@@ -68,9 +68,9 @@ def test_no_file_says_where_it_was_made(warehouse: Warehouse, staged: Path) -> N
         assert warehouse.root.parent.name.encode() not in content, path
 
 
-@pytest.mark.parametrize("table", sorted(release_tables._ORDER.keys() - {"texts", "text_tokens"}))
+@pytest.mark.parametrize("table", sorted(tables._ORDER.keys() - {"texts", "text_tokens"}))
 def test_a_release_has_the_rows_of_the_warehouse_in_order(warehouse: Warehouse, staged: Path, table: str) -> None:
-    order = release_tables._ORDER[table]
+    order = tables._ORDER[table]
     files = sorted(staged.glob(f"{table}/**/*.parquet")) or [staged / f"{table}.parquet"]
     found = pl.concat([pl.DataFrame(pq.read_table(file)) for file in files])
     if table == "images":
@@ -92,7 +92,7 @@ def test_rows_of_one_image_are_files_of_their_own_while_there_are_few(
     names = {f"{image_id(number)}.parquet" for number in range(3)}
     few, every = stage(warehouse), {"neighbors", "judgements", "visual_tokens", "images", "regions"}
     assert {(f.table, f.path.rpartition("/")[2]) for f in few.of(every)} == {(t, name) for t in every for name in names}
-    monkeypatch.setattr(release_tables, "OWN_FILES", 2)
+    monkeypatch.setattr(tables, "OWN_FILES", 2)
     many = stage(warehouse)
     assert {f.path.rpartition("/")[2] for f in many.of(every)} == {f"{name[:2]}.parquet" for name in names}
     assert many.tables == few.tables
@@ -188,7 +188,7 @@ def test_a_release_that_fails_leaves_the_one_before(warehouse: Warehouse, monkey
     def fail(*_: object) -> str:
         raise RuntimeError("no card")
 
-    monkeypatch.setattr(release_card, "tables_card", fail)
+    monkeypatch.setattr(card, "tables_card", fail)
     with pytest.raises(RuntimeError):
         stage(warehouse, sentences="none")
     assert contents(_folder(warehouse)) == before

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latentlens_dag.index_folder import index_shape, read_index_folder
-from latentlens_dag.release import About, occurrence_files, rows_of, write_manifest
+from latentlens_dag.publish.stage_results import About, occurrence_files, rows_of, write_manifest
+from latentlens_dag.publish.tables import footers
 from latentlens_dag.release_manifest import ReleaseManifest
-from latentlens_dag.release_tables import footers
 from latentlens_dag.schema import SENTENCES
 from latentlens_dag.sql.views import literal
 from latentlens_dag.storage.records import Manifest
@@ -61,7 +61,7 @@ def stage_index(
     Raises:
         UserError: where the index is not whole.
     """
-    from latentlens_dag.release_card import index_card
+    from latentlens_dag.publish.card import index_card
 
     source = read_index_folder(warehouse.index(index.name).root)
     occurrences = occurrence_files(warehouse, index.name)

@@ -12,7 +12,7 @@ from functools import partial
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.hub.client import TRIES, HubFailure, ask_hub
-from latentlens_dag.publication import KIND, MAIN
+from latentlens_dag.publish.plan import KIND, MAIN
 
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _COMMIT = re.compile(r"[0-9a-f]{7,40}")

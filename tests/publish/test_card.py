@@ -9,14 +9,14 @@ import polars as pl
 import pytest
 import yaml
 
-from latentlens_dag.release_card import CITATION, escaped
-from latentlens_dag.release_columns import COLUMNS, TABLE_TITLES
-from latentlens_dag.release_snippets import snippets_of
+from latentlens_dag.publish.card import CITATION, escaped
+from latentlens_dag.publish.data_dictionary import COLUMNS, TABLE_TITLES
+from latentlens_dag.publish.snippets import snippets_of
 from latentlens_dag.schema import TABLES
 from tests.hub_server import HubServer, Repo
 from tests.released import ABOUT, DECLARED, contents, stage, write_warehouse
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

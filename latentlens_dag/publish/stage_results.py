@@ -1,7 +1,7 @@
 """Staging a release: a folder that is a dataset repository of the Hub, made of what the warehouse holds.
 
 Which studies, what of them goes out and what the folder then says of itself belong here; the tables are written in
-`release_tables.py`, the card in `release_card.py`. What a newcomer gets wrong: the folder is a function of its
+`tables.py`, the card in `card.py`. What a newcomer gets wrong: the folder is a function of its
 content. No time, no host, no path and no run is in any file, so that staging again gives the same bytes, and only
 what changed is uploaded.
 """
@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latentlens_dag.errors import UserError
+from latentlens_dag.publish.tables import Sentences, footers, opened_catalogs, write_tables
 from latentlens_dag.release_manifest import MANIFEST, ReleaseManifest, manifest_of, manifest_text
-from latentlens_dag.release_tables import Sentences, footers, opened_catalogs, write_tables
 from latentlens_dag.schema import TABLES
 from latentlens_dag.storage.hashing import package_versions
 from latentlens_dag.storage.records import Manifest
@@ -84,7 +84,7 @@ def stage_tables(
     Raises:
         UserError: where a study is not built to its end.
     """
-    from latentlens_dag.release_card import tables_card
+    from latentlens_dag.publish.card import tables_card
 
     final = warehouse.release(about.name)
     names = [study.name for study in studies]
@@ -110,7 +110,7 @@ def write_manifest(folder: Path, kind: Any, name: str, studies: Mapping[str, Map
 
 def _write_queries(folder: Path, tables: set[str]) -> None:
     """The package's queries whose tables the release has."""
-    for file in sorted((Path(__file__).parent / "sql").glob("*.sql")):
+    for file in sorted((Path(__file__).parents[1] / "sql").glob("*.sql")):
         named = set(re.findall(r"\b(?:FROM|JOIN)\s+(\w+)", file.read_text(encoding="utf-8"))) & set(TABLES)
         if named <= tables:
             (folder / "queries").mkdir(exist_ok=True)

@@ -2,7 +2,7 @@
 
 All that is said is read from what goes out, so that a card cannot promise what its files do not hold. What a newcomer
 gets wrong: names, prompts and licences are text of somebody's, and Markdown is HTML. Whatever is not a word of this
-module goes through `escaped`. The snippets lie in `release_snippets.py`, and the tests run every one of them.
+module goes through `escaped`. The snippets lie in `snippets.py`, and the tests run every one of them.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from latentlens_dag.release_columns import COLUMNS, TABLE_TITLES
-from latentlens_dag.release_snippets import index_snippets, table_snippets
-from latentlens_dag.release_tables import RELEASED_IMAGES
+from latentlens_dag.publish.data_dictionary import COLUMNS, TABLE_TITLES
+from latentlens_dag.publish.snippets import index_snippets, table_snippets
+from latentlens_dag.publish.tables import RELEASED_IMAGES
 from latentlens_dag.schema import LENSES, TABLES
 
 if TYPE_CHECKING:
-    from latentlens_dag.release import About
+    from latentlens_dag.publish.stage_results import About
 
 Facts = Mapping[str, Any]
 _TITLES = {"latentlens": "LatentLens", "logitlens": "LogitLens", "embeddinglens": "EmbeddingLens"}

@@ -11,8 +11,8 @@ import pytest
 
 from latentlens_dag.cli import cli
 from latentlens_dag.errors import UserError
-from latentlens_dag.publication import staged_release
-from latentlens_dag.publish import publish
+from latentlens_dag.publish.plan import staged_release
+from latentlens_dag.publish.publish import publish
 from latentlens_dag.storage.home import Home
 from tests.hub_server import Fault, HubServer, Repo
 from tests.publications import FILES, LEAST_LARGE, TOKEN, content, held, published, stage
