@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.questions import Question, text_question
-from latentlens_dag.release_reading import is_release
+from latentlens_dag.release.reader import is_release
 from latentlens_dag.reverse import Hits, nearest_tokens
 from latentlens_dag.storage.warehouse import Warehouse
 

@@ -19,8 +19,8 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.human import judging_folder
 from latentlens_dag.local_catalog import made_catalogs
 from latentlens_dag.queries import Dataset, open_dataset
-from latentlens_dag.release_manifest import MANIFEST
-from latentlens_dag.release_reading import is_release
+from latentlens_dag.release.manifest import MANIFEST
+from latentlens_dag.release.reader import is_release
 from latentlens_dag.remembered import Remembered
 from latentlens_dag.sql.sandbox import Limits
 from latentlens_dag.storage.hashing import combined

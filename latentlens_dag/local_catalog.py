@@ -25,8 +25,8 @@ from pathlib import Path
 
 import duckdb
 
-from latentlens_dag.release_manifest import MANIFEST
-from latentlens_dag.release_reading import ReleaseTables
+from latentlens_dag.release.manifest import MANIFEST
+from latentlens_dag.release.reader import ReleaseTables
 from latentlens_dag.sql.sandbox import ReadOnlyFolder, first_line
 from latentlens_dag.sql.views import create_views, identifier, literal
 from latentlens_dag.storage.warehouse import atomic_path, remove, scratch_folder

@@ -24,8 +24,8 @@ from latentlens_dag.catalog import write_catalog
 from latentlens_dag.errors import UserError
 from latentlens_dag.human import FOLDER, judging_folder
 from latentlens_dag.local_catalog import made_catalog
-from latentlens_dag.release_manifest import release_name
-from latentlens_dag.release_reading import ReleaseTables, is_release, read_release
+from latentlens_dag.release.manifest import release_name
+from latentlens_dag.release.reader import ReleaseTables, is_release, read_release
 from latentlens_dag.schema import TABLES
 from latentlens_dag.sql.sandbox import NO_LIMITS, Limits, first_line, mounted, one_select, open_file, open_folder
 from latentlens_dag.sql.views import (
@@ -244,7 +244,7 @@ def open_dataset(source: str | Path | Warehouse, limits: Limits = NO_LIMITS) -> 
     """
     path = source.root if isinstance(source, Warehouse) else Path(source)
     if isinstance(source, str) and not path.exists() and (asked := release_name(source)):
-        from latentlens_dag.pull import pulled_release
+        from latentlens_dag.release.pull import pulled_release
 
         return _open_release(pulled_release(*asked), limits)
     if not isinstance(source, Warehouse) and is_release(path):

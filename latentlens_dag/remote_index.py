@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from latentlens_dag.errors import UserError
 from latentlens_dag.hub.client import HubFailure, ask_hub
 from latentlens_dag.index_folder import Shape, read_shape
-from latentlens_dag.release_manifest import MANIFEST, ReleaseManifest, file_sha256, read_manifest
+from latentlens_dag.release.manifest import MANIFEST, ReleaseManifest, file_sha256, read_manifest
 from latentlens_dag.storage.warehouse import IndexPaths
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from latentlens_dag.release_manifest import MANIFEST, manifest_of, manifest_text
+from latentlens_dag.release.manifest import MANIFEST, manifest_of, manifest_text
 from tests.hub_server import HubServer
 
 TOKEN = "hf_secret"

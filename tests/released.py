@@ -16,7 +16,7 @@ from latentlens_dag.catalog import write_catalog
 from latentlens_dag.index_folder import index_shape
 from latentlens_dag.publish.stage_index import ReleasedIndex, stage_index
 from latentlens_dag.publish.stage_results import About, ReleasedStudy, stage_tables
-from latentlens_dag.release_manifest import ReleaseManifest
+from latentlens_dag.release.manifest import ReleaseManifest
 from latentlens_dag.schema import (
     DIVERSITY,
     IMAGES,

@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 
 from latentlens_dag.analyses import diversity, layer_alignment
 from latentlens_dag.judges import build_truth, judge_regions
-from latentlens_dag.release_manifest import manifest_of, manifest_text
-from latentlens_dag.release_reading import schemas_at
+from latentlens_dag.release.manifest import manifest_of, manifest_text
+from latentlens_dag.release.reader import schemas_at
 from latentlens_dag.schema import LENSES, TABLES
 from latentlens_dag.scores import interpretability
 from latentlens_dag.storage.hashing import text_id

@@ -13,10 +13,10 @@ from latentlens_dag import local_catalog
 from latentlens_dag.browsing import open_library, stamp
 from latentlens_dag.local_catalog import made_catalog, made_catalogs, made_in_background, make_catalog, remove_unused
 from latentlens_dag.queries import open_dataset, queries
-from latentlens_dag.release_reading import ReleaseTables, read_release
+from latentlens_dag.release.reader import ReleaseTables, read_release
 from latentlens_dag.schema import TABLES
+from tests.release.test_reader import PARAMETERS
 from tests.small_release import write_release
-from tests.test_release_reading import PARAMETERS
 
 
 @pytest.fixture(scope="module")

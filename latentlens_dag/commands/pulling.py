@@ -11,7 +11,7 @@ from latentlens_dag.commands.common import bytes_text, json_option, print_facts,
 from latentlens_dag.errors import UserError
 
 if TYPE_CHECKING:
-    from latentlens_dag.pull import Pulled
+    from latentlens_dag.release.pull import Pulled
 
 
 @click.command()
@@ -29,7 +29,7 @@ def pull(release: str, revision: str | None, tables: str | None, output: Path | 
 
     What is there already is not fetched again. `query --data` and `open_dataset` open it by the same name.
     """
-    from latentlens_dag.pull import copy_release, pull_release
+    from latentlens_dag.release.pull import copy_release, pull_release
 
     repo, asked = _named(release, revision)
     wanted = None if tables is None else [name.strip() for name in tables.split(",")]
@@ -41,7 +41,7 @@ def pull(release: str, revision: str | None, tables: str | None, output: Path | 
 
 
 def _named(release: str, revision: str | None) -> tuple[str, str | None]:
-    from latentlens_dag.release_manifest import release_name
+    from latentlens_dag.release.manifest import release_name
 
     found = release_name(release)
     if found is None:

@@ -20,7 +20,7 @@ from latentlens_dag.hub.datasets import HubColumn
 from latentlens_dag.models.model_ref import ModelRef
 from latentlens_dag.publish.stage_index import ReleasedIndex, stage_index
 from latentlens_dag.publish.stage_results import ReleasedStudy, stage_tables
-from latentlens_dag.release_manifest import MANIFEST, ReleaseManifest
+from latentlens_dag.release.manifest import MANIFEST, ReleaseManifest
 from latentlens_dag.schema import LENSES
 from latentlens_dag.storage.hashing import file_digest
 from latentlens_dag.storage.warehouse import Warehouse

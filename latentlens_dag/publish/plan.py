@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.hub.client import HubFailure, ask_hub
-from latentlens_dag.release_manifest import (
+from latentlens_dag.release.manifest import (
     MANIFEST,
     MOST_MANIFEST_BYTES,
     ReleaseFile,

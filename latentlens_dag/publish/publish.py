@@ -32,7 +32,7 @@ from latentlens_dag.publish.plan import (
     staged_release,
 )
 from latentlens_dag.publish.tags import require_free_tag, require_tag_name, set_tag
-from latentlens_dag.release_manifest import MANIFEST
+from latentlens_dag.release.manifest import MANIFEST
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from latentlens_dag.index_folder import index_shape, read_index_folder
 from latentlens_dag.publish.stage_results import About, occurrence_files, rows_of, write_manifest
 from latentlens_dag.publish.tables import footers
-from latentlens_dag.release_manifest import ReleaseManifest
+from latentlens_dag.release.manifest import ReleaseManifest
 from latentlens_dag.schema import SENTENCES
 from latentlens_dag.sql.views import literal
 from latentlens_dag.storage.records import Manifest

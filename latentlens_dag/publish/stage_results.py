@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.publish.tables import Sentences, footers, opened_catalogs, write_tables
-from latentlens_dag.release_manifest import MANIFEST, ReleaseManifest, manifest_of, manifest_text
+from latentlens_dag.release.manifest import MANIFEST, ReleaseManifest, manifest_of, manifest_text
 from latentlens_dag.schema import TABLES
 from latentlens_dag.storage.hashing import package_versions
 from latentlens_dag.storage.records import Manifest

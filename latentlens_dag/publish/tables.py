@@ -231,7 +231,7 @@ def footers(folder: Path) -> Mapping[str, int]:
     """The rows of each table of a release that is being made, by the footers of its files."""
     import pyarrow.parquet as pq
 
-    from latentlens_dag.release_manifest import table_of
+    from latentlens_dag.release.manifest import table_of
 
     found: dict[str, int] = {}
     for path in sorted(folder.rglob("*.parquet")):

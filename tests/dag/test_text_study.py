@@ -22,7 +22,7 @@ from latentlens_dag.models.model_ref import ModelRef
 from latentlens_dag.models.text_states import TextStates, text_states
 from latentlens_dag.pictures import study_picture
 from latentlens_dag.queries import open_dataset
-from latentlens_dag.release_manifest import MANIFEST, read_manifest
+from latentlens_dag.release.manifest import MANIFEST, read_manifest
 from latentlens_dag.storage.hashing import text_id
 from latentlens_dag.storage.home import Home
 from latentlens_dag.tables import read_states

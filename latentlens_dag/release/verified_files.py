@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from latentlens_dag.release_manifest import MANIFEST, ReleaseManifest, read_manifest
+from latentlens_dag.release.manifest import MANIFEST, ReleaseManifest, read_manifest
 from latentlens_dag.storage.warehouse import write_json
 
 _REFS = "revisions.json"

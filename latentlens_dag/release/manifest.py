@@ -1,7 +1,7 @@
 """What a release says of itself: `manifest.json`, with every file's size, hash and rows.
 
 Reading it, writing it and refusing what cannot be right belong here; whether the files are as it says is decided where
-they are read (`release_reading.py`, `pull.py`). What a newcomer gets wrong: a manifest comes from a stranger. Nothing
+they are read (`reader.py`, `pull.py`). What a newcomer gets wrong: a manifest comes from a stranger. Nothing
 of it may be used, least of all a path, before `read_manifest` has looked at all of it.
 """
 
@@ -20,7 +20,7 @@ from latentlens_dag.schema import TABLES
 
 FORMAT = "latentlens-release"
 SCHEMA_VERSION = 1
-"""Of the tables' columns and the layout of files; an older one is migrated when it is read (`release_reading.py`)."""
+"""Of the tables' columns and the layout of files; an older one is migrated when it is read (`reader.py`)."""
 MANIFEST = "manifest.json"
 
 MOST_FILES = 100_000

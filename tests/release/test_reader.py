@@ -10,11 +10,12 @@ import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
-from latentlens_dag import release_manifest, release_reading
 from latentlens_dag.cli import cli
 from latentlens_dag.errors import UserError
 from latentlens_dag.queries import Dataset, open_dataset, queries
-from latentlens_dag.release_reading import Migration, schemas_at
+from latentlens_dag.release import manifest as release_manifest
+from latentlens_dag.release import reader
+from latentlens_dag.release.reader import Migration, schemas_at
 from latentlens_dag.schema import TABLES
 from latentlens_dag.sql.sandbox import ReadOnlyFolder
 from latentlens_dag.storage.warehouse import Warehouse
@@ -225,7 +226,7 @@ def second_version(monkeypatch: pytest.MonkeyPatch) -> None:
         "neighbors": "SELECT *, trim(token_str) AS word FROM {older}",
         "layer_alignment": "SELECT * EXCLUDE (percent), percent / 100 AS share FROM {older}",
     }
-    monkeypatch.setitem(release_reading.MIGRATIONS, 1, Migration(before, selects))
+    monkeypatch.setitem(reader.MIGRATIONS, 1, Migration(before, selects))
     monkeypatch.setattr(release_manifest, "SCHEMA_VERSION", 2)
 
 
@@ -264,7 +265,7 @@ def test_an_older_release_with_the_columns_of_a_newer_one_is_refused(release: Pa
 
 
 def test_every_version_before_todays_has_its_migration() -> None:
-    assert sorted(release_reading.MIGRATIONS) == list(range(1, release_manifest.SCHEMA_VERSION))
+    assert sorted(reader.MIGRATIONS) == list(range(1, release_manifest.SCHEMA_VERSION))
     assert {name: schema.names for name, schema in schemas_at(1).items()} == {
         name: schema.names for name, schema in TABLES.items()
     }

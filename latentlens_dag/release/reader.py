@@ -17,8 +17,8 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.release_manifest import MANIFEST, ReleaseFile, ReleaseManifest, read_manifest
-from latentlens_dag.release_parquet import names_problem, parquet_problem
+from latentlens_dag.release.manifest import MANIFEST, ReleaseFile, ReleaseManifest, read_manifest
+from latentlens_dag.release.parquet_checks import names_problem, parquet_problem
 from latentlens_dag.schema import TABLES
 from latentlens_dag.sql.sandbox import mounted
 from latentlens_dag.sql.views import empty_sql, identifier, sql_type, view_sql
@@ -42,7 +42,7 @@ class Migration(NamedTuple):
 
 
 MIGRATIONS: dict[int, Migration] = {}
-"""By the version that they start from: one for every version before `release_manifest.SCHEMA_VERSION`."""
+"""By the version that they start from: one for every version before `manifest.SCHEMA_VERSION`."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from latentlens_dag.release_manifest import ReleaseFile
+from latentlens_dag.release.manifest import ReleaseFile
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq

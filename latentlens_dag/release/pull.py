@@ -1,6 +1,6 @@
 """Downloading a release from the Hugging Face Hub, and taking nothing that is not what its manifest says.
 
-A release lies in the standard cache of the Hub's client, one commit of it; `release_marks.py` keeps what of it was
+A release lies in the standard cache of the Hub's client, one commit of it; `verified_files.py` keeps what of it was
 verified. What a newcomer gets wrong: the client checks sizes, not content, and takes what lies in its cache as it is.
 So every file's hash is compared here, and one that is wrong is thrown out of the cache.
 """
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from latentlens_dag.errors import UserError
 from latentlens_dag.hub.datasets import COMMIT
 from latentlens_dag.hub.errors import download_told
-from latentlens_dag.release_manifest import (
+from latentlens_dag.release.manifest import (
     MANIFEST,
     MOST_FILES,
     MOST_MANIFEST_BYTES,
@@ -29,8 +29,8 @@ from latentlens_dag.release_manifest import (
     file_sha256,
     read_manifest,
 )
-from latentlens_dag.release_marks import Known, keep_resolved, known_release, mark, resolved_before
-from latentlens_dag.release_reading import ReleaseTables, check_files, check_tables, is_release, read_release
+from latentlens_dag.release.reader import ReleaseTables, check_files, check_tables, is_release, read_release
+from latentlens_dag.release.verified_files import Known, keep_resolved, known_release, mark, resolved_before
 from latentlens_dag.storage.warehouse import atomic_path
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.release_manifest import (
+from latentlens_dag.release.manifest import (
     MOST_FILE_BYTES,
     MOST_FILES,
     MOST_MANIFEST_BYTES,

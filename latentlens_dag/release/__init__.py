@@ -1,0 +1,1 @@
+"""What a release is, and taking one from the Hub."""
