@@ -18,7 +18,7 @@ from latentlens_dag.reverse import Hits, nearest_tokens
 from latentlens_dag.storage.warehouse import Warehouse
 
 if TYPE_CHECKING:
-    from latentlens_dag.index import ContextualIndex
+    from latentlens_dag.index.contextual_index import ContextualIndex
     from latentlens_dag.models.language_model import LanguageModel
 
 Unique = Literal["word", "sentence"] | None
@@ -31,7 +31,7 @@ class Answers(NamedTuple):
     """The occurrences that a token is like."""
 
     rows: list[dict[str, Any]]
-    """As `index.Found.to_polars` gives them, nearest first."""
+    """As `contextual_index.Found.to_polars` gives them, nearest first."""
     method: str
     """How they were found."""
 
@@ -94,7 +94,7 @@ def open_index(warehouse: Warehouse, study: str, index: str) -> ContextualIndex:
     Raises:
         UserError: where it is not built, half-built or damaged.
     """
-    from latentlens_dag.index import ContextualIndex
+    from latentlens_dag.index.contextual_index import ContextualIndex
 
     folder = warehouse.index(index).root
     if not folder.is_dir():

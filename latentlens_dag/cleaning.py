@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from latentlens_dag.index.layer_tables import files_of, last_transaction, tagged_versions
 from latentlens_dag.storage.records import FileFacts, Manifest, Record
 from latentlens_dag.storage.warehouse import remove
-from latentlens_dag.tables import files_of, last_transaction, tagged_versions
 
 _TEMPORARY = re.compile(r"\..+\.(\d+)\.[0-9a-f]{8}\.(?:tmp|old)")
 

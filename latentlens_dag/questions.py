@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from latentlens_dag.errors import UserError
+from latentlens_dag.index.layer_tables import read_states
+from latentlens_dag.index.occurrences import token_texts, tokenize
 from latentlens_dag.models.language_model import LanguageModel, captured
 from latentlens_dag.models.layers import check_layers
-from latentlens_dag.occurrences import token_texts, tokenize
 from latentlens_dag.storage.hashing import part_of, text_id
 from latentlens_dag.storage.warehouse import Warehouse
-from latentlens_dag.tables import read_states
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

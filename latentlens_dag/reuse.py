@@ -17,9 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from latentlens_dag.index.layer_tables import States, read_states
 from latentlens_dag.inputs.images import ImageFile, read_images
 from latentlens_dag.studies import text_token_tables, visual_token_table
-from latentlens_dag.tables import States, read_states
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from latentlens_dag.errors import UserError
+from latentlens_dag.index.layer_tables import matrix_of, open_table
 from latentlens_dag.questions import study_shape
 from latentlens_dag.search.exact import Block, cosine_top_k
 from latentlens_dag.storage.warehouse import Warehouse
-from latentlens_dag.tables import matrix_of, open_table
 
 if TYPE_CHECKING:
     import lance
@@ -84,7 +84,7 @@ def nearest_tokens(state: NDArray[np.floating], files: Mapping[int, Sequence[Pat
 
     Args:
         state: [d], any floating type; need not be normalized.
-        files: what `tables.write_states` wrote, by visual layer.
+        files: what `layer_tables.write_states` wrote, by visual layer.
         k: hits; a token may be one at several layers. Fewer, where there are fewer tokens.
 
     Raises:

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from latentlens_dag.index.layer_tables import count_rows, matrix_of, open_table
 from latentlens_dag.schema import SINKS, STATE_STATISTICS
 from latentlens_dag.search.sinks import sink_norm
-from latentlens_dag.tables import count_rows, matrix_of, open_table
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

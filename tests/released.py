@@ -13,7 +13,8 @@ from PIL import Image
 
 from latentlens_dag.analyses import diversity, layer_alignment
 from latentlens_dag.catalog import write_catalog
-from latentlens_dag.index_folder import index_shape
+from latentlens_dag.index.folder import index_shape
+from latentlens_dag.index.layer_tables import commit_fragments, write_fragments
 from latentlens_dag.publish.stage_index import ReleasedIndex, stage_index
 from latentlens_dag.publish.stage_results import About, ReleasedStudy, stage_tables
 from latentlens_dag.release.manifest import ReleaseManifest
@@ -37,7 +38,6 @@ from latentlens_dag.schema import (
 from latentlens_dag.scores import interpretability
 from latentlens_dag.storage.hashing import digest, text_id
 from latentlens_dag.storage.warehouse import Warehouse, write_json, write_parquet
-from latentlens_dag.tables import commit_fragments, write_fragments
 from tests.small_dataset import state_statistics
 
 WORDS = ("dog", "cat", "owl", "fox", "tree", "grass", "moon", "lake")

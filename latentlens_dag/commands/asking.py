@@ -135,7 +135,7 @@ def search(
     if asked not in {(True, False, False), (False, True, True)}:
         raise UserError("Ask with `--text TEXT`, or with `--image-id ID --token NUMBER`: one of the two.")
     from latentlens_dag.dag.loading import find_study
-    from latentlens_dag.index import ContextualIndex
+    from latentlens_dag.index.contextual_index import ContextualIndex
     from latentlens_dag.models.loading import load_language_model
     from latentlens_dag.questions import middle, stored_question, text_question
 

@@ -33,10 +33,10 @@ def import_index(source: str, output: Path, revision: str | None, as_json: bool)
     """
     from dataclasses import asdict
 
-    from latentlens_dag import reference
+    from latentlens_dag.index import reference_import
 
     tell = (lambda done, total: click.echo(f"{done}/{total} layers", err=True)) if not as_json else lambda *_: None
-    found = reference.import_index(source, output, revision, tell)
+    found = reference_import.import_index(source, output, revision, tell)
     text = (
         f"{output}: {found.rows:,} occurrences of width {found.width} at layers {', '.join(map(str, found.layers))}; "
         f"of {found.placed:,} the word's place in its sentence is certain. {found.repeated:,} repeated rows left out."

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import pyarrow.parquet as pq
 
-from latentlens_dag import occurrences as core
 from latentlens_dag.dag import keys
 from latentlens_dag.dag.checks import check_spec, checked, verdict
 from latentlens_dag.dag.corpus_assets import model_source
@@ -16,7 +15,8 @@ from latentlens_dag.dag.recording import manifest_of
 from latentlens_dag.dag.reporting import LoggedProgress, column_schema, result, written
 from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.versions import FORCED, observed_version, versioned
-from latentlens_dag.index_folder import index_shape
+from latentlens_dag.index import occurrences as core
+from latentlens_dag.index.folder import index_shape
 from latentlens_dag.inputs.texts import read_order
 from latentlens_dag.schema import OCCURRENCES
 from latentlens_dag.storage.hashing import combined, provenance
@@ -145,8 +145,8 @@ def _contextual(index: "Index", corpus: "Corpus", layers: list[int]) -> dg.Asset
     def contextual(
         context: dg.AssetExecutionContext, warehouse: WarehouseResource
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
-        from latentlens_dag.encode import encode_new
-        from latentlens_dag.tables import fragment_files, unit_problems, write_fragments
+        from latentlens_dag.index.encode import encode_new
+        from latentlens_dag.index.layer_tables import fragment_files, unit_problems, write_fragments
 
         shard, paths = int(context.partition_key), warehouse.paths
         wanted = {layer: key for layer, key in key_of.items() if key in context.selected_asset_keys}
@@ -222,8 +222,8 @@ def _tables(index: "Index", corpus: "Corpus", layers: list[int]) -> dg.AssetsDef
     def table(
         context: dg.AssetExecutionContext, warehouse: WarehouseResource
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
-        from latentlens_dag import tables
-        from latentlens_dag.approximate import WORTH_ROWS, build_approximate
+        from latentlens_dag.index import layer_tables as tables
+        from latentlens_dag.index.approximate import WORTH_ROWS, build_approximate
 
         paths = warehouse.paths
         kept = pq.ParquetFile(paths.selection(index.name)).metadata.num_rows

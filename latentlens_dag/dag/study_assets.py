@@ -66,7 +66,7 @@ def _lens(parts: StudyParts, lens: str) -> dg.AssetsDefinition:
     def neighbors(
         context: dg.AssetExecutionContext, warehouse: WarehouseResource
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
-        from latentlens_dag.tables import read_states
+        from latentlens_dag.index.layer_tables import read_states
 
         batch, paths = int(context.partition_key), warehouse.paths
         layers = [layer for layer, key in key_of.items() if key in context.selected_asset_keys]
@@ -86,7 +86,7 @@ def _answers(
     """The lens's answers, layer by layer."""
     from latentlens_dag import studies
     from latentlens_dag.dag.reporting import LoggedProgress
-    from latentlens_dag.index_folder import IndexFiles
+    from latentlens_dag.index.folder import IndexFiles
     from latentlens_dag.models.loading import load_language_model
 
     if lens == LATENTLENS:

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
+    from latentlens_dag.index.occurrences import Dedup
     from latentlens_dag.models.language_model import LanguageModel
     from latentlens_dag.models.loading import Vlm
     from latentlens_dag.models.self_checks import ModelCheck
-    from latentlens_dag.occurrences import Dedup
 
 IMAGES = 1000
 """What time and disk are estimated for."""

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from latentlens_dag.errors import UserError
+from latentlens_dag.index.occurrences import Dedup
 from latentlens_dag.models.families.registry import TokenMap
 from latentlens_dag.models.fingerprints import WeightSample, fingerprint_like, weight_sample
 from latentlens_dag.models.language_model import LanguageModel, captured
 from latentlens_dag.models.loading import Vlm, load_language_model
 from latentlens_dag.models.model_ref import ModelRef
 from latentlens_dag.models.placeholder_mask import visual_mask
-from latentlens_dag.occurrences import Dedup
 from latentlens_dag.storage.hashing import combined
 from latentlens_dag.storage.warehouse import write_text
 

@@ -1,9 +1,9 @@
 """Texts on their way through a language model: batches of like length, padded, as large as memory allows.
 
-Who reads texts (`encode.py` for indexes, `text_states.py` for studies) says what is kept of a batch; how it is cut and
-padded is the same for all and belongs here. What a newcomer gets wrong: batches are padded on the right, whatever
-side the tokenizer would pad, so positions are those of the text alone. A model that reads in both directions may take
-padding for text (PaliGemma): its batches hold texts of one length, and nothing is padded.
+Who reads texts (`index/encode.py` for indexes, `text_states.py` for studies) says what is kept of a batch; how it is
+cut and padded is the same for all and belongs here. What a newcomer gets wrong: batches are padded on the right,
+whatever side the tokenizer would pad, so positions are those of the text alone. A model that reads in both directions
+may take padding for text (PaliGemma): its batches hold texts of one length, and nothing is padded.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Staging a release of an index: its layer tables as they are, its occurrences and sentences, and a card.
 
-The folder is that of an index that stands alone (`index_folder.py`), so that `ContextualIndex.open` reads it where it
-was staged or pulled to, and over the network without pulling it (`remote_index.py`). What a newcomer gets wrong: Lance
+The folder is that of an index that stands alone (`index/folder.py`), so that `ContextualIndex.open` reads it where it
+was staged or pulled to, and over the network without pulling it (`index/remote.py`). What a newcomer gets wrong: Lance
 names its files by random numbers and notes when, and by which run, a table was committed. Tables are therefore linked
 or copied file by file at their newest version: staging again gives the same bytes as long as the index was not built
 again, and what was encoded anew, and nothing else, gets other files. An index that is deleted and built again has
@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from latentlens_dag.index_folder import index_shape, read_index_folder
+from latentlens_dag.index.folder import index_shape, read_index_folder
+from latentlens_dag.index.layer_tables import count_rows, files_of, last_transaction, open_table, width_of
 from latentlens_dag.publish.stage_results import About, occurrence_files, rows_of, write_manifest
 from latentlens_dag.publish.tables import footers
 from latentlens_dag.release.manifest import ReleaseManifest
@@ -25,7 +26,6 @@ from latentlens_dag.schema import SENTENCES
 from latentlens_dag.sql.views import literal
 from latentlens_dag.storage.records import Manifest
 from latentlens_dag.storage.warehouse import IndexPaths, Warehouse, atomic_path, parquet_part, write_json, write_text
-from latentlens_dag.tables import count_rows, files_of, last_transaction, open_table, width_of
 
 if TYPE_CHECKING:
     import pyarrow as pa

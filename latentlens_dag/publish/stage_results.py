@@ -1,7 +1,7 @@
 """Staging a release: a folder that is a dataset repository of the Hub, made of what the warehouse holds.
 
 Which studies, what of them goes out and what the folder then says of itself belong here; the tables are written in
-`tables.py`, the card in `card.py`. What a newcomer gets wrong: the folder is a function of its
+`index/layer_tables.py`, the card in `card.py`. What a newcomer gets wrong: the folder is a function of its
 content. No time, no host, no path and no run is in any file, so that staging again gives the same bytes, and only
 what changed is uploaded.
 """

@@ -151,7 +151,7 @@ class IndexPaths:
 
     @property
     def shape(self) -> Path:
-        """JSON: what the index has; written last (`index_folder.py`)."""
+        """JSON: what the index has; written last (`index/folder.py`)."""
         return self.root / "shape.json"
 
     @property

@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from latentlens_dag.analyses import diversity, layer_alignment
 from latentlens_dag.catalog import write_catalog
-from latentlens_dag.index_folder import index_shape
+from latentlens_dag.index.folder import index_shape
 from latentlens_dag.inputs.regions import encode_mask
 from latentlens_dag.judges import build_truth, judge_regions
 from latentlens_dag.publish.stage_results import About, ReleasedStudy, stage_tables

@@ -92,8 +92,8 @@ def _model() -> tuple[Any, Any]:
 
 def _ours(folder: Path, model: Any, tokenizer: Any, texts: list[str], contexts: int) -> str:
     """Sentences, candidates, selection, states, tables on disk."""
-    from latentlens_dag.encode import encode
-    from latentlens_dag.tables import commit_fragments, write_fragments
+    from latentlens_dag.index.encode import encode
+    from latentlens_dag.index.layer_tables import commit_fragments, write_fragments
 
     work, read, kept, sentences = _selected(folder, model, tokenizer, texts, contexts)
     found = encode(read, kept, sentences, LAYERS, work)
@@ -106,7 +106,7 @@ def _ours(folder: Path, model: Any, tokenizer: Any, texts: list[str], contexts: 
 
 def _encoding(folder: Path, model: Any, tokenizer: Any, texts: list[str], contexts: int) -> str:
     """The states alone, timed inside, after the rows were selected."""
-    from latentlens_dag.encode import encode
+    from latentlens_dag.index.encode import encode
 
     work, read, kept, sentences = _selected(folder, model, tokenizer, texts, contexts)
     seconds, _, _ = measured(lambda: encode(read, kept, sentences, LAYERS, work), repeats=1)
@@ -117,7 +117,7 @@ def _bare(folder: Path, model: Any, tokenizer: Any, texts: list[str], contexts: 
     """The model alone over the same batches, timed inside."""
     import torch
 
-    from latentlens_dag import encode
+    from latentlens_dag.index import encode
 
     _, read, kept, sentences = _selected(folder, model, tokenizer, texts, contexts)
     batches: list[torch.Tensor] = []
@@ -155,7 +155,7 @@ def _selected(folder: Path, model: Any, tokenizer: Any, texts: list[str], contex
 
     import pyarrow.parquet as pq
 
-    from latentlens_dag import occurrences
+    from latentlens_dag.index import occurrences
     from latentlens_dag.inputs.texts import TextSource, read_order, write_order, write_sentences
     from latentlens_dag.models.loading import language_model_of
 

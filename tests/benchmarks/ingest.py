@@ -87,7 +87,7 @@ def _occurrences(rows: int) -> Any:
 
 
 def _ours(target: Path, vectors: np.ndarray) -> Any:
-    from latentlens_dag.tables import commit_fragments, write_fragments
+    from latentlens_dag.index.layer_tables import commit_fragments, write_fragments
 
     occurrences, norms = _occurrences(len(vectors)), np.ones(len(vectors), np.float32)
     table, record = target / "layer_01.lance", target / "record.json"

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from latentlens_dag import occurrences
+from latentlens_dag.index import occurrences
 from latentlens_dag.inputs import texts
 from latentlens_dag.schema import OCCURRENCES
 from latentlens_dag.storage.warehouse import Warehouse, write_parquet

@@ -36,9 +36,9 @@ Prepared = tuple[Callable[[], Any], Callable[[Any], np.ndarray] | None, str]
 
 def _ours(table: Path, queries: np.ndarray, k: int) -> Prepared:
     import latentlens_dag.search.exact  # noqa: F401
+    from latentlens_dag.index.layer_tables import blocks
     from latentlens_dag.search.exact import cosine_top_k
     from latentlens_dag.search.prefilter import fastest
-    from latentlens_dag.tables import blocks
 
     chosen = fastest(len(queries), "cpu")
     cosine_top_k(queries, itertools.islice(blocks(table, 1), 2), k)
@@ -73,8 +73,8 @@ def _limit(table: Path, queries: np.ndarray, k: int) -> Prepared:
     """The product alone, in the arithmetic and the blocks of ours."""
     import torch
 
+    from latentlens_dag.index.layer_tables import count_rows
     from latentlens_dag.search.prefilter import fastest
-    from latentlens_dag.tables import count_rows
 
     width = queries.shape[1]
     dtype = getattr(torch, fastest(len(queries), "cpu"))

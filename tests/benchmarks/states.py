@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from latentlens_dag.index.layer_tables import commit_fragments, write_fragments
+from latentlens_dag.index.occurrences import candidates, tokenize
 from latentlens_dag.inputs.texts import TextSource, write_sentences
-from latentlens_dag.occurrences import candidates, tokenize
 from latentlens_dag.schema import OCCURRENCES, SENTENCES
 from latentlens_dag.storage.hashing import digest
-from latentlens_dag.tables import commit_fragments, write_fragments
 
 _LAYER, _CONTEXTS = 4, 50
 

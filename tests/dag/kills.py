@@ -12,8 +12,8 @@ from pathlib import Path
 
 import dagster as dg
 
+from latentlens_dag.index.layer_tables import open_table
 from latentlens_dag.storage.home import Home
-from latentlens_dag.tables import open_table
 from latentlens_dag.testing import tiny_project
 
 _BUILD = [sys.executable, "-c", "from latentlens_dag.cli import main; main()", "build"]

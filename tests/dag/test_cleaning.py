@@ -12,9 +12,9 @@ import pytest
 from latentlens_dag.compare import compare
 from latentlens_dag.dag.upkeep import check_project
 from latentlens_dag.errors import UserError
+from latentlens_dag.index.layer_tables import open_table, tag
 from latentlens_dag.storage.records import Manifest
 from latentlens_dag.storage.study_versions import files_at, versions_of
-from latentlens_dag.tables import open_table, tag
 from tests.dag.conftest import build, opened
 from tests.dag.test_repair import _tables
 

@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from latentlens_dag.index.layer_tables import files_of, open_table, read_states
 from latentlens_dag.inputs.images import list_images
 from latentlens_dag.storage.hashing import part_of, text_id
-from latentlens_dag.tables import files_of, open_table, read_states
 from latentlens_dag.testing import SENTENCES, TINY_STUDY, tiny_project
 from tests.dag.conftest import build
 
@@ -64,7 +64,7 @@ def forwarded(monkeypatch: pytest.MonkeyPatch) -> Forwarded:
 
 
 def _count_rows(monkeypatch: pytest.MonkeyPatch, found: Forwarded) -> None:
-    from latentlens_dag import encode as module
+    from latentlens_dag.index import encode as module
 
     real = module.encode
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from latentlens_dag import approximate, tables
+from latentlens_dag.index import approximate, layer_tables
 from tests.dag.conftest import opened
 
 
@@ -23,7 +23,7 @@ def test_a_table_says_which_run_and_which_versions_made_it(
     built_project: Path, copy_of: Callable[[Path], Path]
 ) -> None:
     table = _build_tables(copy_of(built_project))
-    said = json.loads(tables.provenance_of(table))
+    said = json.loads(layer_tables.provenance_of(table))
     assert said["index"] == "words"
     assert len(said["run"]) == 36
     assert set(said["versions"]) - {"torchvision"} == {"latentlens-dag", "torch", "transformers", "pylance", "pillow"}
@@ -38,4 +38,4 @@ def test_a_large_table_is_indexed_for_single_queries_with_its_recall(
     facts = approximate.read_approximate(table)
     assert facts is not None
     assert max(facts.recall.values()) > 0.9
-    assert json.loads(tables.provenance_of(table))["index"] == "words"
+    assert json.loads(layer_tables.provenance_of(table))["index"] == "words"

@@ -13,7 +13,7 @@ import pytest
 from latentlens_dag.dag.loading import find_release, load_definitions
 from latentlens_dag.dag.upkeep import check_project, clean_project, project_garbage
 from latentlens_dag.errors import UserError
-from latentlens_dag.index import ContextualIndex
+from latentlens_dag.index.contextual_index import ContextualIndex
 from latentlens_dag.release.manifest import MANIFEST, read_manifest
 from latentlens_dag.storage.hashing import file_digest
 from latentlens_dag.storage.home import Home

@@ -10,7 +10,7 @@ import pytest
 
 from latentlens_dag.dag.staleness import Need
 from latentlens_dag.dag.upkeep import check_project
-from latentlens_dag.tables import open_table
+from latentlens_dag.index.layer_tables import open_table
 from tests.dag.conftest import build, opened
 
 Copy = Callable[[Path], Path]

@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM
 from latentlens_dag.cli import cli
 from latentlens_dag.dag.loading import find_study, load_definitions
 from latentlens_dag.errors import UserError
+from latentlens_dag.index.layer_tables import read_states
 from latentlens_dag.models.loading import load_with_language_model
 from latentlens_dag.models.model_ref import ModelRef
 from latentlens_dag.models.text_states import TextStates, text_states
@@ -25,7 +26,6 @@ from latentlens_dag.queries import open_dataset
 from latentlens_dag.release.manifest import MANIFEST, read_manifest
 from latentlens_dag.storage.hashing import text_id
 from latentlens_dag.storage.home import Home
-from latentlens_dag.tables import read_states
 from latentlens_dag.testing import SENTENCES, tiny_llava, tiny_tokenizer
 from tests.dag.conftest import build, opened
 from tests.family_studies import check_answers, study_of

@@ -16,6 +16,7 @@ from PIL import Image
 
 from latentlens_dag.cli import cli
 from latentlens_dag.errors import UserError
+from latentlens_dag.index.layer_tables import write_states
 from latentlens_dag.models import inspection
 from latentlens_dag.models.families import registry
 from latentlens_dag.models.families.registry import TokenMap
@@ -25,7 +26,6 @@ from latentlens_dag.models.layers import auto_contextual_layers, auto_visual_lay
 from latentlens_dag.models.loading import load_language_model, load_vlm
 from latentlens_dag.models.self_checks import CHECKS, TEXT_CHECKS, ModelCheck, failures, noise_image
 from latentlens_dag.models.token_map_image import _NEWLINE, COLORS, draw_tokens
-from latentlens_dag.tables import write_states
 from latentlens_dag.testing import SENTENCES, tiny_project, tiny_vlm
 
 FAMILIES = ["llava", "qwen2_vl", "llava_next"]

@@ -9,13 +9,13 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
-from latentlens_dag import approximate
 from latentlens_dag.errors import UserError
-from latentlens_dag.index import ContextualIndex
+from latentlens_dag.index import approximate
+from latentlens_dag.index.contextual_index import ContextualIndex
+from latentlens_dag.index.layer_tables import commit_fragments, open_table
 from latentlens_dag.publish.snippets import snippets_of
 from latentlens_dag.storage.hashing import text_id
 from latentlens_dag.storage.warehouse import Warehouse
-from latentlens_dag.tables import commit_fragments, open_table
 from tests.hub_server import COMMIT, HubServer, Repo
 from tests.publish.test_card import QUIET, RUN_ALL, front_matter
 from tests.released import ABOUT, TEXTS, WIDTH, contents, stage, stage_words, write_index, write_shared, write_warehouse

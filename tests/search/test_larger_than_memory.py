@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from latentlens_dag.index.layer_tables import commit_fragments, write_fragments
 from latentlens_dag.schema import OCCURRENCES
-from latentlens_dag.tables import commit_fragments, write_fragments
 
 WIDTH, ROWS, SHARDS = 2048, 160_000, 8
 
@@ -20,7 +20,7 @@ import json, resource, sys
 from pathlib import Path
 import numpy as np
 from latentlens_dag.search.exact import cosine_top_k
-from latentlens_dag.tables import blocks
+from latentlens_dag.index.layer_tables import blocks
 
 def data_bytes():
     lines = Path("/proc/self/status").read_text().splitlines()

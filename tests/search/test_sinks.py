@@ -9,15 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latentlens_dag import approximate
-from latentlens_dag.approximate import approximate_top_k, build_approximate
-from latentlens_dag.index_folder import all_blocks
-from latentlens_dag.schema import JUDGEMENTS, OCCURRENCES, SINKS
-from latentlens_dag.scores import interpretability
-from latentlens_dag.search.exact import cosine_top_k
-from latentlens_dag.search.sinks import outlier_norm, sink_norm
-from latentlens_dag.state_statistics import sink_tokens
-from latentlens_dag.tables import (
+from latentlens_dag.index import approximate
+from latentlens_dag.index.approximate import approximate_top_k, build_approximate
+from latentlens_dag.index.folder import all_blocks
+from latentlens_dag.index.layer_tables import (
     OwnRows,
     commit_fragments,
     count_answers,
@@ -27,6 +22,11 @@ from latentlens_dag.tables import (
     write_fragments,
     write_states,
 )
+from latentlens_dag.schema import JUDGEMENTS, OCCURRENCES, SINKS
+from latentlens_dag.scores import interpretability
+from latentlens_dag.search.exact import cosine_top_k
+from latentlens_dag.search.sinks import outlier_norm, sink_norm
+from latentlens_dag.state_statistics import sink_tokens
 
 SINKS_EVERY = 50
 

@@ -15,22 +15,22 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from latentlens_dag.approximate import MEASURED_K, Plan, approximate_top_k, planned
 from latentlens_dag.errors import UserError
-from latentlens_dag.index_folder import IndexFolder, all_blocks, read_index_folder
+from latentlens_dag.index.approximate import MEASURED_K, Plan, approximate_top_k, planned
+from latentlens_dag.index.folder import IndexFolder, all_blocks, read_index_folder
+from latentlens_dag.index.layer_tables import OwnRows, Table, count_answers, count_sinks, open_table, width_of
 from latentlens_dag.lenses import OccurrenceLookup
 from latentlens_dag.models.layers import whole_numbers
 from latentlens_dag.models.text_states import TextStates
 from latentlens_dag.search.exact import cosine_top_k
 from latentlens_dag.search.top_k import LabelsOf, Neighbors
-from latentlens_dag.tables import OwnRows, Table, count_answers, count_sinks, open_table, width_of
 
 if TYPE_CHECKING:
     import lance
     import polars as pl
     from numpy.typing import NDArray
 
-    from latentlens_dag.remote_index import RemoteIndex
+    from latentlens_dag.index.remote import RemoteIndex
 
 Progress = Callable[[int, int], None]
 """Called with what is done and what there is."""
@@ -99,7 +99,7 @@ class ContextualIndex:
                 different models, or the Hub cannot be reached.
         """
         if isinstance(path, str) and "://" in path:
-            from latentlens_dag.remote_index import open_remote_index
+            from latentlens_dag.index.remote import open_remote_index
 
             return cls(open_remote_index(str(path)))
         return cls(read_index_folder(Path(path)))
@@ -143,7 +143,7 @@ class ContextualIndex:
             UserError: where an argument is wrong, the tokenizer is not fast, the model has not the layers, no sentence
                 is long enough, `path` holds something else, or the disk is full or may not be written.
         """
-        from latentlens_dag.index_build import Choice, build_index, taken_apart
+        from latentlens_dag.index.build import Choice, build_index, taken_apart
 
         choice = Choice(contexts_per_token, min_position, fraction, sinks)
         build_index(taken_apart(model, tokenizer), sentences, layers, Path(path), choice, progress)

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.mapped import flat_pages, give_back, mapped_rows
+from latentlens_dag.index.memory_map import flat_pages, give_back, mapped_rows
 from latentlens_dag.search.exact import EVERY_QUERY, Block, Excluded
 from latentlens_dag.search.sinks import sink_norm
 from latentlens_dag.storage.hashing import combined, digest, digest_of_parts, to_numbers
@@ -45,7 +45,7 @@ class Opened(Protocol):
 
 
 Table = Path | Opened
-"""A layer table to be read: its folder, or one that is open (`remote_index.py`)."""
+"""A layer table to be read: its folder, or one that is open (`remote.py`)."""
 
 _VERSION = "2.1"  # of Lance's file format; pinned, so that equal content stays equal bytes
 _WRITE_BYTES = 8 << 20

@@ -8,15 +8,15 @@ import pytest
 import torch
 from tokenizers.processors import TemplateProcessing
 
-from latentlens_dag import encode as module
-from latentlens_dag.encode import Encoded, encode, encode_new
 from latentlens_dag.errors import UserError
+from latentlens_dag.index import encode as module
+from latentlens_dag.index.encode import Encoded, encode, encode_new
+from latentlens_dag.index.layer_tables import commit_fragments, write_fragments
+from latentlens_dag.index.occurrences import candidates
 from latentlens_dag.models import text_batches
 from latentlens_dag.models.loading import Vlm, load_vlm
-from latentlens_dag.occurrences import candidates
 from latentlens_dag.schema import SENTENCES
 from latentlens_dag.storage.hashing import text_id
-from latentlens_dag.tables import commit_fragments, write_fragments
 from latentlens_dag.testing import SENTENCES as TEXTS
 from latentlens_dag.testing import tiny_llava, tiny_tokenizer
 

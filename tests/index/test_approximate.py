@@ -4,10 +4,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from latentlens_dag.approximate import Approximate, approximate_top_k, build_approximate, facts_path, read_approximate
+from latentlens_dag.index.approximate import (
+    Approximate,
+    approximate_top_k,
+    build_approximate,
+    facts_path,
+    read_approximate,
+)
+from latentlens_dag.index.layer_tables import blocks, commit_fragments, open_table, write_fragments
 from latentlens_dag.schema import OCCURRENCES
 from latentlens_dag.search.exact import cosine_top_k
-from latentlens_dag.tables import blocks, commit_fragments, open_table, write_fragments
 
 WIDTH = 32
 

@@ -21,11 +21,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from latentlens_dag.index.layer_tables import Table, blocks, matrix_of, open_table, sink_norm_of
 from latentlens_dag.search.exact import Block, cosine_top_k
 from latentlens_dag.search.top_k import Neighbors
 from latentlens_dag.storage.hashing import to_numbers
 from latentlens_dag.storage.warehouse import write_text
-from latentlens_dag.tables import Table, blocks, matrix_of, open_table, sink_norm_of
 
 if TYPE_CHECKING:
     import lance

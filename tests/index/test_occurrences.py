@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latentlens_dag import occurrences as module
 from latentlens_dag.errors import UserError
-from latentlens_dag.inputs.texts import Order, TextSource, read_order, write_order
-from latentlens_dag.occurrences import (
+from latentlens_dag.index import occurrences as module
+from latentlens_dag.index.occurrences import (
     candidates,
     kept_rows,
     prefix_keys,
@@ -22,6 +21,7 @@ from latentlens_dag.occurrences import (
     word_span,
     write_selection,
 )
+from latentlens_dag.inputs.texts import Order, TextSource, read_order, write_order
 from latentlens_dag.schema import OCCURRENCES, SENTENCES
 from latentlens_dag.storage.hashing import digest, part_of, text_id
 from latentlens_dag.storage.warehouse import write_parquet

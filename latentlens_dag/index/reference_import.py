@@ -24,15 +24,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from latentlens_dag.encode import Encoded, empty_encoded
 from latentlens_dag.errors import UserError
-from latentlens_dag.index_folder import index_shape, new_index
+from latentlens_dag.index.encode import Encoded, empty_encoded
+from latentlens_dag.index.folder import index_shape, new_index
+from latentlens_dag.index.layer_tables import commit_fragments, write_fragments
+from latentlens_dag.index.occurrences import word_span
 from latentlens_dag.inputs.texts import write_texts
-from latentlens_dag.occurrences import word_span
 from latentlens_dag.schema import OCCURRENCES
 from latentlens_dag.storage.hashing import combined, text_id
 from latentlens_dag.storage.warehouse import IndexPaths, write_json, write_parquet
-from latentlens_dag.tables import commit_fragments, write_fragments
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

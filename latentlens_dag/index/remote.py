@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.hub.client import HubFailure, ask_hub
-from latentlens_dag.index_folder import Shape, read_shape
+from latentlens_dag.index.folder import Shape, read_shape
 from latentlens_dag.release.manifest import MANIFEST, ReleaseManifest, file_sha256, read_manifest
 from latentlens_dag.storage.warehouse import IndexPaths
 
@@ -80,7 +80,7 @@ class RemoteTable:
 
 @dataclass(frozen=True)
 class RemoteIndex:
-    """An index on the Hub, as a search reads it (`index_folder.IndexFolder`)."""
+    """An index on the Hub, as a search reads it (`folder.IndexFolder`)."""
 
     path: str
     """Its address."""

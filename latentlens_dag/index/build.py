@@ -17,11 +17,12 @@ from typing import Any, Literal
 
 import pyarrow.parquet as pq
 
-from latentlens_dag import approximate
-from latentlens_dag import occurrences as core
-from latentlens_dag.encode import encode_new
 from latentlens_dag.errors import UserError
-from latentlens_dag.index_folder import index_shape, new_index
+from latentlens_dag.index import approximate
+from latentlens_dag.index import occurrences as core
+from latentlens_dag.index.encode import encode_new
+from latentlens_dag.index.folder import index_shape, new_index
+from latentlens_dag.index.layer_tables import commit_fragments, encoder_of, write_fragments
 from latentlens_dag.inputs.texts import LONGEST, write_shard, write_texts
 from latentlens_dag.models.fingerprints import SCHEME, fingerprint
 from latentlens_dag.models.language_model import LanguageModel
@@ -30,7 +31,6 @@ from latentlens_dag.models.loading import Vlm, language_model_of
 from latentlens_dag.schema import OCCURRENCES
 from latentlens_dag.storage.hashing import combined, provenance
 from latentlens_dag.storage.warehouse import IndexPaths, write_json, write_parquet
-from latentlens_dag.tables import commit_fragments, encoder_of, write_fragments
 
 _ALGORITHM = 1  # raise when the same sentence and model would give other vectors
 _SENTENCES_PER_PART = 100_000  # whose candidates are held in memory together

@@ -14,11 +14,11 @@ import pyarrow as pa
 import pytest
 import torch
 
-from latentlens_dag.encode import encode
+from latentlens_dag.index.encode import encode
+from latentlens_dag.index.occurrences import candidates, kept_rows, read_sentences, write_selection
 from latentlens_dag.inputs.texts import TextSource, read_order, write_order, write_sentences, write_shard
 from latentlens_dag.models.language_model import LanguageModel
 from latentlens_dag.models.loading import language_model_of
-from latentlens_dag.occurrences import candidates, kept_rows, read_sentences, write_selection
 from latentlens_dag.search.exact import Block, cosine_top_k
 from latentlens_dag.storage.warehouse import write_parquet
 from latentlens_dag.testing import SENTENCES, tiny_tokenizer

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from latentlens_dag.errors import UserError
+from latentlens_dag.index.layer_tables import OwnRows, Table, blocks, count_answers, count_rows, encoder_of
 from latentlens_dag.storage.warehouse import IndexPaths, atomic_path
-from latentlens_dag.tables import OwnRows, Table, blocks, count_answers, count_rows, encoder_of
 
 if TYPE_CHECKING:
     from latentlens_dag.search.exact import Block
@@ -150,7 +150,8 @@ def all_blocks(
     own: OwnRows | None = None,
     sinks: bool = False,
 ) -> Iterator[Block]:
-    """The rows of all layer tables, block by block; arguments as of `tables.blocks`. Tells the rows read of all."""
+    """The rows of all layer tables, block by block; arguments as of `layer_tables.blocks`. Tells the rows read of
+    all."""
     rows = {
         layer: count_rows(table) if words is None else count_answers(table, words, sinks)
         for layer, table in tables.items()

@@ -6,10 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from latentlens_dag import mapped, tables
-from latentlens_dag.mapped import flat_pages, mapped_rows
+from latentlens_dag.index import layer_tables, memory_map
+from latentlens_dag.index.layer_tables import blocks, commit_fragments, open_table, write_fragments
+from latentlens_dag.index.memory_map import flat_pages, mapped_rows
 from latentlens_dag.schema import OCCURRENCES
-from latentlens_dag.tables import blocks, commit_fragments, open_table, write_fragments
 
 WIDTH = 384
 
@@ -53,7 +53,7 @@ def test_blocks_are_the_same_mapped_and_scanned_with_their_keys(table: Path, mon
         return np.concatenate([b.vectors for b in found]).tobytes(), keys
 
     one = read()
-    monkeypatch.setattr(tables, "flat_pages", lambda *_: None)
+    monkeypatch.setattr(layer_tables, "flat_pages", lambda *_: None)
     assert read() == one
     assert one[1] == [*range(0, 60_000, 2), *range(1, 100_002, 2)]
 
@@ -70,13 +70,13 @@ def test_a_table_that_is_not_flat_is_left_to_the_scanner(table: Path, tmp_path: 
 
 
 def test_pages_whose_rows_are_not_lances_are_not_believed(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = mapped._fragment_pages
+    real = memory_map._fragment_pages
 
-    def shifted(*arguments: object) -> list[mapped.Page] | None:
+    def shifted(*arguments: object) -> list[memory_map.Page] | None:
         pages = real(*arguments)  # type: ignore[arg-type]
         return pages and [page._replace(position=page.position + 2 * WIDTH) for page in pages]
 
-    monkeypatch.setattr(mapped, "_fragment_pages", shifted)
+    monkeypatch.setattr(memory_map, "_fragment_pages", shifted)
     assert flat_pages(open_table(table), "vector") is None
 
 

@@ -16,10 +16,11 @@ import polars as pl
 import pytest
 import torch
 
-from latentlens_dag import ContextualIndex, approximate, encode, index_build, load_language_model
-from latentlens_dag.approximate import Approximate
+from latentlens_dag import ContextualIndex, load_language_model
 from latentlens_dag.errors import UserError
-from latentlens_dag.index_folder import new_index
+from latentlens_dag.index import approximate, build, encode
+from latentlens_dag.index.approximate import Approximate
+from latentlens_dag.index.folder import new_index
 from latentlens_dag.models.loading import Vlm
 from latentlens_dag.storage.hashing import text_id
 from latentlens_dag.testing import SENTENCES, tiny_tokenizer
@@ -202,10 +203,10 @@ def test_a_sentence_beyond_the_models_positions_is_read_up_to_there_and_named(ll
 
 
 def test_sinks_are_counted_and_may_be_included(llava: Vlm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from latentlens_dag import tables
+    from latentlens_dag.index import layer_tables
 
     monkeypatch.setattr(
-        tables, "sink_norm", lambda norms, rows_above: float(np.sort(norms)[-4])
+        layer_tables, "sink_norm", lambda norms, rows_above: float(np.sort(norms)[-4])
     )  # the three longest rows
     found = _build(llava, tmp_path / "without")
     assert found.sink_counts == {0: 3, 1: 3, 2: 3}
@@ -357,7 +358,7 @@ def _bytes(path: Path) -> dict[str, bytes]:
 def test_the_order_of_the_sentences_changes_no_byte(
     llava: Vlm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, per_part: int
 ) -> None:
-    monkeypatch.setattr(index_build, "_SENTENCES_PER_PART", per_part)
+    monkeypatch.setattr(build, "_SENTENCES_PER_PART", per_part)
     mixed = [*SENTENCES, *MORE, *SENTENCES[:3], "", "  "]
     random.Random(0).shuffle(mixed)
     first = _build(llava, tmp_path / "a", [*SENTENCES, *MORE])
@@ -370,7 +371,7 @@ def test_the_order_of_the_sentences_changes_no_byte(
 def test_the_number_of_parts_changes_no_answer(
     llava: Vlm, tmp_path: Path, index: ContextualIndex, states: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(index_build, "_SENTENCES_PER_PART", 2)
+    monkeypatch.setattr(build, "_SENTENCES_PER_PART", 2)
     other = _build(llava, tmp_path / "x", [*SENTENCES, *MORE])
     assert (other.search(states).key == index.search(states).key).all()
 
@@ -435,7 +436,7 @@ def test_a_vlm_and_the_default_layers_will_do(llava: Vlm, tmp_path: Path, states
 
 
 def test_progress_counts_the_rows_to_the_whole(llava: Vlm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index_build, "_SENTENCES_PER_PART", 3)
+    monkeypatch.setattr(build, "_SENTENCES_PER_PART", 3)
     told: list[tuple[int, int]] = []
     index = _build(llava, tmp_path / "x", progress=lambda done, total: told.append((done, total)))
     assert told == sorted(told)
@@ -491,7 +492,7 @@ def test_a_disk_that_cannot_be_written_is_told_and_the_old_index_stays(
     def full(*_: object) -> None:
         raise OSError(number, "the disk's own words")
 
-    monkeypatch.setattr(index_build, "write_fragments", full)
+    monkeypatch.setattr(build, "write_fragments", full)
     with pytest.raises(UserError, match="the disk's own words"):
         _build(llava, tmp_path / "x", MORE)
     assert _bytes(tmp_path / "x") == before
@@ -529,14 +530,14 @@ def test_an_interrupted_build_leaves_the_old_index_or_none(
     llava: Vlm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     for before in (None, _bytes):
-        real = getattr(index_build, step)
+        real = getattr(build, step)
 
         def interrupted(*given: object, real: Any = real) -> None:
             real(*given)
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr(index_build, step, interrupted)
+            patch.setattr(build, step, interrupted)
             with pytest.raises(KeyboardInterrupt):
                 _build(llava, tmp_path / "x", MORE)
         if before is None:

@@ -8,10 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from latentlens_dag import tables
 from latentlens_dag.errors import UserError
-from latentlens_dag.schema import OCCURRENCES
-from latentlens_dag.tables import (
+from latentlens_dag.index import layer_tables
+from latentlens_dag.index.layer_tables import (
     blocks,
     clean,
     commit_fragments,
@@ -23,6 +22,7 @@ from latentlens_dag.tables import (
     write_fragments,
     write_states,
 )
+from latentlens_dag.schema import OCCURRENCES
 
 
 def _shard(seed: int, rows: int, width: int = 8) -> tuple[pa.Table, np.ndarray, np.ndarray]:
@@ -150,7 +150,7 @@ def test_the_hash_of_a_shard_and_of_a_table_is_of_all_that_is_in_them(tmp_path: 
 
 
 def test_a_shard_of_many_batches_is_read_as_it_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "_WRITE_BYTES", 100 * 2 * 8)  # of the 8 numbers of 100 rows
+    monkeypatch.setattr(layer_tables, "_WRITE_BYTES", 100 * 2 * 8)  # of the 8 numbers of 100 rows
     rows, vectors, norms = _shard(0, 350)
     write_fragments(tmp_path / "layer_01.lance", tmp_path / "0.json", rows, vectors, norms)
     commit_fragments(tmp_path / "layer_01.lance", [tmp_path / "0.json"], "a test")

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from latentlens_dag.mapped import give_back
+from latentlens_dag.index.layer_tables import Stored, read_rows, stored_rows
+from latentlens_dag.index.memory_map import give_back
+from latentlens_dag.index.occurrences import tokenize
 from latentlens_dag.models.language_model import LanguageModel, captured, stopping
 from latentlens_dag.models.layers import check_layers
 from latentlens_dag.models.text_batches import forward, in_batches, rows_at
-from latentlens_dag.occurrences import tokenize
-from latentlens_dag.tables import Stored, read_rows, stored_rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -112,7 +112,7 @@ def encode_new(
 
     Args:
         load: gives the model.
-        encoder: as in `tables.layer_schema`.
+        encoder: as in `layer_tables.layer_schema`.
         occurrences: as in `encode`.
         sentences: as in `encode`.
         tables: the layer table of each contextual layer, which need not exist.

@@ -10,11 +10,12 @@ import polars as pl
 import pytest
 import torch
 
-from latentlens_dag import ContextualIndex, reference
+from latentlens_dag import ContextualIndex
 from latentlens_dag.cli import cli
 from latentlens_dag.errors import UserError
-from latentlens_dag.occurrences import tokenize, word_span
-from latentlens_dag.reference import import_index
+from latentlens_dag.index import reference_import
+from latentlens_dag.index.occurrences import tokenize, word_span
+from latentlens_dag.index.reference_import import import_index
 from latentlens_dag.storage.hashing import text_id
 from latentlens_dag.testing import SENTENCES, tiny_tokenizer
 
@@ -288,7 +289,9 @@ def test_a_hub_id_is_downloaded_and_remembered_with_its_commit(
     source.rename(tmp_path / commit)
     asked: list[tuple[str, str | None]] = []
     monkeypatch.setattr(
-        reference, "download", lambda repo_id, revision: (asked.append((repo_id, revision)), tmp_path / commit)[1]
+        reference_import,
+        "download",
+        lambda repo_id, revision: (asked.append((repo_id, revision)), tmp_path / commit)[1],
     )
     import_index("someone/an-index", tmp_path / "ours", "v1")
     assert asked == [("someone/an-index", "v1")]

@@ -1,0 +1,1 @@
+"""The contextual index: building, opening and searching it."""
