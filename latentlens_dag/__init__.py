@@ -9,9 +9,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from latentlens_dag.dataset.dataset import open_dataset
     from latentlens_dag.index.contextual_index import ContextualIndex
     from latentlens_dag.models.loading import load_language_model, load_vlm
-    from latentlens_dag.queries import open_dataset
 
 __all__ = ["ContextualIndex", "__version__", "load_language_model", "load_vlm", "open_dataset"]
 
@@ -19,7 +19,7 @@ _HOMES = {
     "ContextualIndex": "latentlens_dag.index.contextual_index",
     "load_language_model": "latentlens_dag.models.loading",
     "load_vlm": "latentlens_dag.models.loading",
-    "open_dataset": "latentlens_dag.queries",
+    "open_dataset": "latentlens_dag.dataset.dataset",
 }
 
 try:

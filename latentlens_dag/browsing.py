@@ -1,6 +1,6 @@
 """What the pages of the browser ask: a library of studies, and what to draw of an image, a token or a word.
 
-Pages only query and draw; whatever can be tested without a page is here or in `sql/`. What a newcomer gets
+Pages only query and draw; whatever can be tested without a page is here or in `dataset/queries/`. What a newcomer gets
 wrong: text from data is not made safe here. `visible` and `clipped` make it readable; it is the drawing that
 must treat it as text (`textContent`, `html.escape`).
 """
@@ -15,10 +15,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from latentlens_dag.dataset.dataset import Dataset, open_dataset
+from latentlens_dag.dataset.human_judgements import judging_folder
+from latentlens_dag.dataset.release_catalog import made_catalogs
 from latentlens_dag.errors import UserError
-from latentlens_dag.human import judging_folder
-from latentlens_dag.local_catalog import made_catalogs
-from latentlens_dag.queries import Dataset, open_dataset
 from latentlens_dag.release.manifest import MANIFEST
 from latentlens_dag.release.reader import is_release
 from latentlens_dag.remembered import Remembered

@@ -1,7 +1,7 @@
 """What the page Judge asks of a library: patches to draw from, where one lies, and how far all judges agree.
 
-Of a study's judgements by people (`human.py`) only those count whose answers are still the study's: what was said of
-others says nothing about these.
+Of a study's judgements by people (`dataset/human_judgements.py`) only those count whose answers are still the study's:
+what was said of others says nothing about these.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from latentlens_dag.agreement import RATINGS
 from latentlens_dag.browsing import Library
-from latentlens_dag.human import HumanJudgement, Item, judgement_table, latest
+from latentlens_dag.dataset.human_judgements import HumanJudgement, Item, judgement_table, latest
 
 if TYPE_CHECKING:
     import polars as pl

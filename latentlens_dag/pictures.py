@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from latentlens_dag.dataset.dataset import Dataset
 from latentlens_dag.errors import UserError
 from latentlens_dag.inputs.images import FORMATS
-from latentlens_dag.queries import Dataset
 from latentlens_dag.schema import LENSES
 from latentlens_dag.storage.warehouse import atomic_path
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-    from latentlens_dag.queries import Dataset
+    from latentlens_dag.dataset.dataset import Dataset
 
 _READ_BYTES = 16 << 20  # of states, at a time
 _LEAST_ROWS = 256

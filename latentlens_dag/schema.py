@@ -134,7 +134,7 @@ HUMAN_JUDGEMENTS = pa.schema(
         ("answers", pa.list_(pa.string())),  # what was shown: the words, nearest first
     ]
 )
-"""What people said (`human.py`); of a home only, and no build makes it."""
+"""What people said (`dataset/human_judgements.py`); of a home only, and no build makes it."""
 
 INTERPRETABILITY = pa.schema(
     [

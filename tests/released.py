@@ -12,7 +12,7 @@ import pyarrow as pa
 from PIL import Image
 
 from latentlens_dag.analyses import diversity, layer_alignment
-from latentlens_dag.catalog import write_catalog
+from latentlens_dag.dataset.study_catalog import write_catalog
 from latentlens_dag.index.folder import index_shape
 from latentlens_dag.index.layer_tables import commit_fragments, write_fragments
 from latentlens_dag.publish.stage_index import ReleasedIndex, stage_index

@@ -18,8 +18,8 @@ from latentlens_dag.browsing import (
     visible,
     wanted_words,
 )
-from latentlens_dag.catalog import write_catalog
 from latentlens_dag.commands.browsing import browse, pages
+from latentlens_dag.dataset.study_catalog import write_catalog
 from latentlens_dag.errors import UserError
 from tests.small_dataset import AWKWARD, SIDE, image_id, region, write_warehouse
 

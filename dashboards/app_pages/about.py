@@ -9,7 +9,7 @@ from parts.opened import library
 
 from latentlens_dag import __version__
 from latentlens_dag.browsing import Library, provenance
-from latentlens_dag.origin import Terms, declared, terms, told
+from latentlens_dag.dataset.provenance import Terms, declared, terms, told
 from latentlens_dag.publish.card import CITATION
 from latentlens_dag.publish.snippets import snippets_of, table_snippets
 

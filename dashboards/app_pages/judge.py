@@ -16,8 +16,16 @@ from parts.opened import chosen_study, library
 from parts.outlined import outlined_html
 
 from latentlens_dag.browsing import Library, Picture, StudyFacts
+from latentlens_dag.dataset.human_judgements import (
+    SKIPPED,
+    HumanJudgement,
+    Item,
+    draw_sample,
+    judgement_table,
+    latest,
+    person_name,
+)
 from latentlens_dag.errors import UserError
-from latentlens_dag.human import SKIPPED, HumanJudgement, Item, draw_sample, judgement_table, latest, person_name
 from latentlens_dag.judging import answers_of, box_of, patches_of, ratings
 
 STYLE = Path(__file__).parents[1] / "parts" / "judging.css"

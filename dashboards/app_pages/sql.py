@@ -11,8 +11,8 @@ from parts.names import plain
 from parts.opened import confined, library
 
 from latentlens_dag.browsing import Library
+from latentlens_dag.dataset.dataset import NamedQuery, queries
 from latentlens_dag.errors import UserError
-from latentlens_dag.queries import NamedQuery, queries
 
 OWN = "my own SQL"
 SHAPES = ("table", "chart")

@@ -10,7 +10,7 @@ from typing import Any
 import streamlit as st
 
 from latentlens_dag.browsing import marked
-from latentlens_dag.human import (
+from latentlens_dag.dataset.human_judgements import (
     SKIPPED,
     HumanJudgement,
     Item,

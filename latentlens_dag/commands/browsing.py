@@ -45,7 +45,7 @@ def browse(
 ) -> None:
     """Look at a study or a release in the browser: a home, a warehouse, a catalog.duckdb or a dataset."""
     from latentlens_dag.browsing import open_library
-    from latentlens_dag.local_catalog import made_in_background
+    from latentlens_dag.dataset.release_catalog import made_in_background
 
     opened = source or str(find_home(home).root)
     if source is None and not Path(opened).is_dir():

@@ -13,8 +13,8 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.storage.home import find_home
 
 if TYPE_CHECKING:
-    from latentlens_dag.compare import Difference
-    from latentlens_dag.release_diff import ReleaseDifference
+    from latentlens_dag.dataset.comparison import Difference
+    from latentlens_dag.dataset.release_comparison import ReleaseDifference
 
 _IDS_SHOWN = 5
 
@@ -36,7 +36,7 @@ def diff(first: str, second: str, second_home: Path | None, home: Path | None, a
     if _is_place(first):
         _diff_releases(first, second, as_json)
         return
-    from latentlens_dag.compare import compare
+    from latentlens_dag.dataset.comparison import compare
     from latentlens_dag.storage.records import Manifest
     from latentlens_dag.storage.study_versions import files_at
 
@@ -73,8 +73,8 @@ def _is_place(name: str) -> bool:
 
 
 def _diff_releases(first: str, second: str, as_json: bool) -> None:
-    from latentlens_dag.queries import open_dataset
-    from latentlens_dag.release_diff import compare_releases
+    from latentlens_dag.dataset.dataset import open_dataset
+    from latentlens_dag.dataset.release_comparison import compare_releases
 
     with open_dataset(first) as one, open_dataset(second) as other:
         found = compare_releases(one, other)

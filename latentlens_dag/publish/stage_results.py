@@ -110,7 +110,7 @@ def write_manifest(folder: Path, kind: Any, name: str, studies: Mapping[str, Map
 
 def _write_queries(folder: Path, tables: set[str]) -> None:
     """The package's queries whose tables the release has."""
-    for file in sorted((Path(__file__).parents[1] / "sql").glob("*.sql")):
+    for file in sorted((Path(__file__).parents[1] / "dataset" / "queries").glob("*.sql")):
         named = set(re.findall(r"\b(?:FROM|JOIN)\s+(\w+)", file.read_text(encoding="utf-8"))) & set(TABLES)
         if named <= tables:
             (folder / "queries").mkdir(exist_ok=True)
@@ -132,8 +132,8 @@ def _write_examples(warehouse: Warehouse, folder: Path, studies: Sequence[str]) 
 
 def _example(warehouse: Warehouse, study: str) -> bytes | None:
     """The first picture by id with the words on it: chosen by nobody, and the same when others are added."""
+    from latentlens_dag.dataset.dataset import open_dataset
     from latentlens_dag.pictures import drawn_study, from_thumbnails
-    from latentlens_dag.queries import open_dataset
 
     placed = "SELECT min(image_id) FROM visual_tokens WHERE x0 IS NOT NULL"
     with open_dataset(warehouse.catalog(study)) as dataset:

@@ -3,7 +3,7 @@
 The project is the folder with `workspace.yaml` at or above the current one; the home is
 LATENTLENS_HOME, or `.latentlens/` in the project, or in the current folder where there is no project.
 What a newcomer gets wrong: the home holds results and history, never sources. It can be deleted, and
-`build` makes it again, but for what people judged (`judging/`, see human.py).
+`build` makes it again, but for what people judged (`judging/`, see dataset/human_judgements.py).
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from latentlens_dag.queries import open_dataset
+from latentlens_dag.dataset.dataset import open_dataset
 from tests.benchmarks.browser_study import written
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from latentlens_dag.analyses import diversity, layer_alignment
-from latentlens_dag.catalog import write_catalog
+from latentlens_dag.dataset.study_catalog import write_catalog
 from latentlens_dag.index.folder import index_shape
 from latentlens_dag.inputs.regions import encode_mask
 from latentlens_dag.judges import build_truth, judge_regions

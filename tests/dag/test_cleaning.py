@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from latentlens_dag.compare import compare
 from latentlens_dag.dag.upkeep import check_project
+from latentlens_dag.dataset.comparison import compare
 from latentlens_dag.errors import UserError
 from latentlens_dag.index.layer_tables import open_table, tag
 from latentlens_dag.storage.records import Manifest

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from latentlens_dag.catalog import write_catalog
+from latentlens_dag.dataset.study_catalog import write_catalog
 from latentlens_dag.schema import IMAGES, NEIGHBORS, SENTENCES
 from latentlens_dag.storage.hashing import text_id
 from latentlens_dag.storage.warehouse import write_parquet

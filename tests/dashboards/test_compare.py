@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from latentlens_dag.catalog import write_catalog
+from latentlens_dag.dataset.study_catalog import write_catalog
 from latentlens_dag.schema import VISUAL_TOKENS
 from latentlens_dag.storage.warehouse import Warehouse, write_parquet
 from tests.dashboards.conftest import MARKED

@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from latentlens_dag.queries import open_dataset
+from latentlens_dag.dataset.dataset import open_dataset
 from tests.dashboards.conftest import HOSTILE, LONG, MARKED
 from tests.dashboards.test_browser import address, chromium, page, pytestmark
 from tests.small_dataset import image_id

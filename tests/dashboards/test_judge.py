@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from latentlens_dag.human import HumanJudgement, JudgingFolder
+from latentlens_dag.dataset.human_judgements import HumanJudgement, JudgingFolder
 from latentlens_dag.judging import answers_of
 from tests.dashboards.test_pages import APP, _html, _opened
 from tests.small_dataset import LAYERS, image_id

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from latentlens_dag.catalog import write_catalog
+from latentlens_dag.dataset.study_catalog import write_catalog
 from latentlens_dag.storage.warehouse import Warehouse
 from tests.dashboards.test_browser import chromium, page, pytestmark, served
 from tests.dashboards.test_half_built import STAGES

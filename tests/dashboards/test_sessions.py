@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 import pytest
 
-from latentlens_dag.queries import open_dataset
+from latentlens_dag.dataset.dataset import open_dataset
 from tests.dashboards.test_browser import address, chromium, page, pytestmark
 from tests.dashboards.test_export import downloaded
 from tests.small_dataset import image_id

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import pytest
 
 from latentlens_dag.browsing import views_of, visible
-from latentlens_dag.queries import open_dataset
+from latentlens_dag.dataset.dataset import open_dataset
 from latentlens_dag.storage.hashing import text_id
 from tests.dashboards.shaped_home import SIZES, TEXT, image_id, write_shaped_home
 from tests.dashboards.test_browser import address, chromium, page, pytestmark

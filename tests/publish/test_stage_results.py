@@ -5,10 +5,10 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
+from latentlens_dag.dataset.dataset import open_dataset
 from latentlens_dag.errors import UserError
 from latentlens_dag.publish import card, tables
 from latentlens_dag.publish.tables import RELEASED_IMAGES
-from latentlens_dag.queries import open_dataset
 from latentlens_dag.release.manifest import MANIFEST, manifest_text, read_manifest
 from latentlens_dag.storage.hashing import text_id
 from latentlens_dag.storage.warehouse import Warehouse

@@ -19,8 +19,8 @@ import pytest
 from click.testing import CliRunner
 
 from latentlens_dag.cli import cli
+from latentlens_dag.dataset.dataset import open_dataset
 from latentlens_dag.errors import UserError
-from latentlens_dag.queries import open_dataset
 from latentlens_dag.release.manifest import MANIFEST, file_sha256
 from latentlens_dag.schema import SENTENCES
 from tests.small_release import Tables, release_tables, write_manifest, write_release

@@ -11,8 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from latentlens_dag.cli import cli
+from latentlens_dag.dataset.dataset import Dataset, open_dataset, queries
 from latentlens_dag.errors import UserError
-from latentlens_dag.queries import Dataset, open_dataset, queries
 from latentlens_dag.release import manifest as release_manifest
 from latentlens_dag.release import reader
 from latentlens_dag.release.reader import Migration, schemas_at

@@ -12,8 +12,8 @@ import polars as pl
 import pytest
 
 from latentlens_dag.browsing import open_library, stamp
-from latentlens_dag.errors import UserError
-from latentlens_dag.human import (
+from latentlens_dag.dataset.dataset import open_dataset
+from latentlens_dag.dataset.human_judgements import (
     HumanJudgement,
     Item,
     JudgingFolder,
@@ -23,8 +23,8 @@ from latentlens_dag.human import (
     latest,
     person_name,
 )
+from latentlens_dag.errors import UserError
 from latentlens_dag.judging import answers_of, box_of, patches_of, ratings
-from latentlens_dag.queries import open_dataset
 from latentlens_dag.schema import HUMAN_JUDGEMENTS, NEIGHBORS
 from latentlens_dag.storage.warehouse import write_parquet
 from tests.small_dataset import image_id, write_warehouse

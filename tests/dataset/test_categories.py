@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from latentlens_dag.queries import open_dataset
+from latentlens_dag.dataset.dataset import open_dataset
 from latentlens_dag.schema import REGIONS
 from latentlens_dag.storage.warehouse import Warehouse, write_parquet
 from tests.small_dataset import AWKWARD, image_id, region, write_warehouse

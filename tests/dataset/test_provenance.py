@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from latentlens_dag.origin import Terms, declared, model_of, terms, told
-from latentlens_dag.queries import Dataset, open_dataset
+from latentlens_dag.dataset.dataset import Dataset, open_dataset
+from latentlens_dag.dataset.provenance import Terms, declared, model_of, terms, told
 from latentlens_dag.storage.records import Manifest, Origin, Record
 from latentlens_dag.storage.warehouse import Warehouse, write_json
 from tests.released import ABOUT, DECLARED, INDEX, stage, write_warehouse

@@ -14,8 +14,8 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
+from latentlens_dag.dataset.dataset import Dataset, open_dataset, queries, write_catalog
 from latentlens_dag.errors import UserError
-from latentlens_dag.queries import Dataset, open_dataset, queries, write_catalog
 from latentlens_dag.schema import IMAGES, LENSES, NEIGHBORS, TABLES, TEXT_TOKENS, TEXTS
 from latentlens_dag.storage.hashing import text_id
 from latentlens_dag.storage.warehouse import Warehouse, write_json, write_parquet
@@ -398,11 +398,11 @@ def test_threads_share_a_dataset(dataset: Dataset) -> None:
 
 def test_a_process_that_reads_a_dataset_ends_silently_and_loads_neither_torch_nor_dagster(warehouse: Warehouse) -> None:
     code = (
-        "import sys\nfrom latentlens_dag.queries import open_dataset\n"
+        "import sys\nfrom latentlens_dag.dataset.dataset import open_dataset\n"
         f"data = open_dataset({str(warehouse.root)!r})\nassert data.sql('FROM neighbors').pl().height == 300\n"
         "assert not {'torch', 'dagster', 'streamlit'} & set(sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 

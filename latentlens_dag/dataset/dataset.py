@@ -1,7 +1,7 @@
 """Reading a dataset: its tables as SQL views and Polars frames, and the queries that come with it.
 
 `open_dataset` takes a warehouse, a home, a catalog or a release and gives the same tables for each. The queries are
-files of `sql/`, each with a comment that gives its title, what it answers and its parameters.
+files of `queries/`, each with a comment that gives its title, what it answers and its parameters.
 
 What a newcomer gets wrong: values are bound, never pasted. Write `WHERE word = $word` and pass `word=...`,
 then a quote in a word is a quote and nothing else.
@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
-from latentlens_dag.catalog import write_catalog
+from latentlens_dag.dataset.human_judgements import FOLDER, judging_folder
+from latentlens_dag.dataset.release_catalog import made_catalog
+from latentlens_dag.dataset.study_catalog import write_catalog
 from latentlens_dag.errors import UserError
-from latentlens_dag.human import FOLDER, judging_folder
-from latentlens_dag.local_catalog import made_catalog
 from latentlens_dag.release.manifest import release_name
 from latentlens_dag.release.reader import ReleaseTables, is_release, read_release
 from latentlens_dag.schema import TABLES
@@ -322,7 +322,7 @@ def _bound(query: NamedQuery, params: Mapping[str, Value]) -> dict[str, Value]:
 @cache
 def queries() -> dict[str, NamedQuery]:
     """The queries that come with the library, by name, in alphabetical order."""
-    files = sorted((Path(__file__).parent / "sql").glob("*.sql"))
+    files = sorted((Path(__file__).parent / "queries").glob("*.sql"))
     return {file.stem: _parsed(file.stem, file.read_text(encoding="utf-8")) for file in files}
 
 

@@ -12,9 +12,9 @@ import pytest
 from click.testing import CliRunner
 
 from latentlens_dag.cli import cli
+from latentlens_dag.dataset.dataset import open_dataset
+from latentlens_dag.dataset.release_comparison import ReleaseDifference, compare_releases
 from latentlens_dag.errors import UserError
-from latentlens_dag.queries import open_dataset
-from latentlens_dag.release_diff import ReleaseDifference, compare_releases
 from latentlens_dag.schema import TABLES
 from tests.small_dataset import ANIMALS, LAYERS, image_id
 from tests.small_release import Tables, release_tables, write_release

@@ -9,10 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from latentlens_dag import local_catalog
 from latentlens_dag.browsing import open_library, stamp
-from latentlens_dag.local_catalog import made_catalog, made_catalogs, made_in_background, make_catalog, remove_unused
-from latentlens_dag.queries import open_dataset, queries
+from latentlens_dag.dataset import release_catalog
+from latentlens_dag.dataset.dataset import open_dataset, queries
+from latentlens_dag.dataset.release_catalog import (
+    made_catalog,
+    made_catalogs,
+    made_in_background,
+    make_catalog,
+    remove_unused,
+)
 from latentlens_dag.release.reader import ReleaseTables, read_release
 from latentlens_dag.schema import TABLES
 from tests.release.test_reader import PARAMETERS
@@ -27,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where catalogs go."""
-    monkeypatch.setattr(local_catalog, "_folder", lambda: tmp_path)
+    monkeypatch.setattr(release_catalog, "_folder", lambda: tmp_path)
     return tmp_path
 
 
@@ -37,7 +43,7 @@ def _release(folder: Path) -> ReleaseTables:
 
 def _make(folder: Path) -> None:
     release = _release(folder)
-    make_catalog(local_catalog._catalog_of(release), str(folder), release.listed, release.views)
+    make_catalog(release_catalog._catalog_of(release), str(folder), release.listed, release.views)
 
 
 def test_a_release_is_read_from_its_catalog_and_answers_as_its_files_do(folder: Path, cache: Path) -> None:

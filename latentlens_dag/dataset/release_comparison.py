@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from latentlens_dag.compare import Difference, compare_rows
+from latentlens_dag.dataset.comparison import Difference, compare_rows
 from latentlens_dag.schema import TABLES
 from latentlens_dag.sql.views import identifier
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from latentlens_dag.queries import Dataset
+    from latentlens_dag.dataset.dataset import Dataset
 
 _OF_STUDIES = ("neighbors", "judgements")
 

@@ -1,0 +1,1 @@
+"""The tables of a home or a release, opened with SQL."""
