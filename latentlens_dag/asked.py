@@ -12,10 +12,10 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.questions import Question, text_question
 from latentlens_dag.release.reader import is_release
 from latentlens_dag.reverse import Hits, nearest_tokens
 from latentlens_dag.storage.warehouse import Warehouse
+from latentlens_dag.study.query_states import Question, text_question
 
 if TYPE_CHECKING:
     from latentlens_dag.index.contextual_index import ContextualIndex

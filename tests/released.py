@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from latentlens_dag.analyses import diversity, layer_alignment
 from latentlens_dag.dataset.study_catalog import write_catalog
 from latentlens_dag.index.folder import index_shape
 from latentlens_dag.index.layer_tables import commit_fragments, write_fragments
@@ -35,9 +34,10 @@ from latentlens_dag.schema import (
     STATE_STATISTICS,
     VISUAL_TOKENS,
 )
-from latentlens_dag.scores import interpretability
 from latentlens_dag.storage.hashing import digest, text_id
 from latentlens_dag.storage.warehouse import Warehouse, write_json, write_parquet
+from latentlens_dag.study.answer_statistics import diversity, layer_alignment
+from latentlens_dag.study.interpretability import interpretability
 from tests.small_dataset import state_statistics
 
 WORDS = ("dog", "cat", "owl", "fox", "tree", "grass", "moon", "lake")

@@ -7,8 +7,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from latentlens_dag.analyses import diversity, layer_alignment
-from latentlens_dag.judges import build_truth, judge_regions
 from latentlens_dag.schema import (
     DIVERSITY,
     IMAGES,
@@ -25,9 +23,11 @@ from latentlens_dag.schema import (
     STATE_STATISTICS,
     VISUAL_TOKENS,
 )
-from latentlens_dag.scores import interpretability
 from latentlens_dag.storage.hashing import digest, text_id
 from latentlens_dag.storage.warehouse import Warehouse, write_parquet
+from latentlens_dag.study.answer_statistics import diversity, layer_alignment
+from latentlens_dag.study.interpretability import interpretability
+from latentlens_dag.study.regions_judge import build_truth, judge_regions
 
 ANIMALS = ("dog", "cat", "owl", "fox")
 SENTENCES_OF = {word: f"A {word} is here." for word in (*ANIMALS, "grass", "tree")}

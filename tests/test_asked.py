@@ -13,8 +13,8 @@ import pytest
 from latentlens_dag import ContextualIndex, load_vlm
 from latentlens_dag.asked import Asked, built_at, open_index, warehouse_of
 from latentlens_dag.errors import UserError
-from latentlens_dag.questions import Question
 from latentlens_dag.storage.warehouse import Warehouse, write_json
+from latentlens_dag.study.query_states import Question
 from latentlens_dag.testing import SENTENCES, tiny_project
 from tests.released import stage
 from tests.released import write_warehouse as write_released

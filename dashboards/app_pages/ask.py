@@ -15,10 +15,10 @@ from latentlens_dag.asked import LONGEST_TEXT, Asked, built_at, open_index, ware
 from latentlens_dag.browsing import Library, Picture, StudyFacts, clipped, visible
 from latentlens_dag.errors import UserError
 from latentlens_dag.models.model_ref import ModelRef
-from latentlens_dag.questions import middle
 from latentlens_dag.reverse import Hit, Hits, boxes_of, stored_states
 from latentlens_dag.storage.warehouse import Warehouse
-from latentlens_dag.study_source import StudySource, study_source
+from latentlens_dag.study.query_states import middle
+from latentlens_dag.study.source import StudySource, study_source
 
 if TYPE_CHECKING:
     from latentlens_dag.models.language_model import LanguageModel

@@ -5,8 +5,8 @@ from __future__ import annotations
 import polars as pl
 import streamlit as st
 
-from latentlens_dag.agreement import Agreement, agreements
-from latentlens_dag.scores import ALL
+from latentlens_dag.study.agreement import Agreement, agreements
+from latentlens_dag.study.interpretability import ALL
 from parts import address
 from parts.charts import count_table
 from parts.downloads import download_buttons

@@ -84,7 +84,7 @@ def summary(
 
 def _figures(dataset: Dataset, study: str) -> str:
     """A study's verdicts or, where nobody judged, what its answers say of themselves."""
-    from latentlens_dag.reports import interpretability_lines, unjudged_lines
+    from latentlens_dag.study.report import interpretability_lines, unjudged_lines
 
     tables = ("interpretability", "diversity", "layer_alignment")
     judged, diversity, alignment = (
@@ -137,7 +137,7 @@ def search(
     from latentlens_dag.dag.loading import find_study
     from latentlens_dag.index.contextual_index import ContextualIndex
     from latentlens_dag.models.loading import load_language_model
-    from latentlens_dag.questions import middle, stored_question, text_question
+    from latentlens_dag.study.query_states import middle, stored_question, text_question
 
     study, warehouse = find_study(name), find_home(home).warehouse
     folder = warehouse.index(study.index).root
@@ -196,7 +196,7 @@ def _layer_numbers(text: str | None) -> list[int] | None:
 
 def _answer_lines(rows: list[dict[str, Any]]) -> str:
     """Answers as a table; text from data must not drive the terminal."""
-    from latentlens_dag.questions import bracketed
+    from latentlens_dag.study.query_states import bracketed
 
     room = max(40, shutil.get_terminal_size((160, 24)).columns - 42)
     lines = [f"{'token':16}  {'rank':>4}  {'cosine':>6}  {'layer':>5}  sentence"]

@@ -22,7 +22,7 @@ from latentlens_dag.storage.warehouse import Warehouse, write_parquet
 if TYPE_CHECKING:
     from latentlens_dag.models.language_model import LanguageModel
     from latentlens_dag.models.self_checks import ModelCheck, ModelFacts
-    from latentlens_dag.reuse import Layer, Seen, StoredStates
+    from latentlens_dag.study.stored_states import Layer, Seen, StoredStates
 
 # Algorithms: raise one when the same input would give other bytes.
 _MODEL_CHECKS, _VISUAL, _TEXT_STATES = 3, 2, 2
@@ -138,7 +138,7 @@ def token_states(parts: StudyParts) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, warehouse: WarehouseResource
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
         from latentlens_dag.models.loading import chosen_dtype
-        from latentlens_dag.studies import write_visual_layer
+        from latentlens_dag.study.answers import write_visual_layer
 
         dtype = chosen_dtype(parts.model)
         batch, selected, paths = int(context.partition_key), context.selected_asset_keys, warehouse.paths
@@ -169,7 +169,7 @@ def _images_read(
     parts: StudyParts, paths: Warehouse, batch: int, layers: list["Layer"], stored: "StoredStates"
 ) -> "Seen":
     from latentlens_dag.models.loading import load_vlm
-    from latentlens_dag.reuse import visual_states_of
+    from latentlens_dag.study.stored_states import visual_states_of
 
     files = _picture_files(parts, paths, batch)
     return visual_states_of(partial(load_vlm, parts.model), parts.name, files, layers, parts.prompt, stored)
@@ -179,7 +179,7 @@ def _texts_read(
     parts: StudyParts, paths: Warehouse, batch: int, layers: list["Layer"], stored: "StoredStates"
 ) -> "Seen":
     from latentlens_dag.models.loading import load_language_model
-    from latentlens_dag.reuse import text_states_of
+    from latentlens_dag.study.stored_states import text_states_of
 
     texts = pq.read_table(paths.texts(parts.material.name, batch))
     by_id = dict(zip(texts["text_id"].to_pylist(), texts["text"].to_pylist(), strict=True))
@@ -195,7 +195,7 @@ def _stored(
     dtype: str,
 ) -> "StoredStates":
     """What of a batch was read before with the same model, prompt, algorithm and dtype, by the same packages."""
-    from latentlens_dag.reuse import StoredStates
+    from latentlens_dag.study.stored_states import StoredStates
 
     if context.has_tag(FORCED):
         return StoredStates()

@@ -29,7 +29,7 @@ from latentlens_dag.schema import (
 )
 from latentlens_dag.storage.hashing import file_digest
 from latentlens_dag.storage.warehouse import Warehouse, write_parquet
-from latentlens_dag.study_source import StudySource
+from latentlens_dag.study.source import StudySource
 
 # Algorithms: raise one when the same input would give other bytes.
 _LENS, _JUDGEMENTS, _INTERPRETABILITY, _ANALYSIS, _STATES, _SINKS, _CATALOG = 1, 1, 1, 1, 1, 1, 4
@@ -84,10 +84,10 @@ def _answers(
     parts: StudyParts, lens: str, paths: Warehouse, states: Mapping[int, Any], log: Callable[[str], None]
 ) -> Iterator[tuple[int, pa.Table]]:
     """The lens's answers, layer by layer."""
-    from latentlens_dag import studies
     from latentlens_dag.dag.reporting import LoggedProgress
     from latentlens_dag.index.folder import IndexFiles
     from latentlens_dag.models.loading import load_language_model
+    from latentlens_dag.study import answers
 
     if lens == LATENTLENS:
         index = IndexFiles(
@@ -96,9 +96,9 @@ def _answers(
         )
         progress = LoggedProgress(log, "rows")
         how = (parts.study.top_k, progress, parts.study.unique, parts.of_texts)
-        return studies.latent_answers(parts.name, states, index, *how)
+        return answers.latent_answers(parts.name, states, index, *how)
     model = load_language_model(parts.model)
-    return studies.vocabulary_answers(parts.name, lens, states, model, parts.study.top_k, parts.study.unique)
+    return answers.vocabulary_answers(parts.name, lens, states, model, parts.study.top_k, parts.study.unique)
 
 
 def _judgements(parts: StudyParts) -> dg.AssetsDefinition:
@@ -125,7 +125,7 @@ def _judgements(parts: StudyParts) -> dg.AssetsDefinition:
     def judgements(
         context: dg.AssetExecutionContext, warehouse: WarehouseResource
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
-        from latentlens_dag.judges import judge_regions
+        from latentlens_dag.study.regions_judge import judge_regions
 
         batch, paths = int(context.partition_key), warehouse.paths
         truth = _truth(parts, paths)
@@ -141,7 +141,7 @@ def _judgements(parts: StudyParts) -> dg.AssetsDefinition:
 
 def _interpretability(parts: StudyParts) -> dg.AssetsDefinition:
     def compute(paths: Warehouse) -> pa.Table:
-        from latentlens_dag.scores import interpretability
+        from latentlens_dag.study.interpretability import interpretability
 
         files = [paths.judgements(parts.name, layer, b) for layer in parts.visual_layers for b in range(parts.batches)]
         return interpretability(_each(files), pq.read_table(paths.summary(parts.name, "sinks")))
@@ -157,12 +157,12 @@ def _analyses(parts: StudyParts) -> list[dg.AssetsDefinition]:
         return _each([paths.neighbors(parts.name, lens, v, b) for lens in lenses for v in layers for b in batches])
 
     def alignment(paths: Warehouse) -> pa.Table:
-        from latentlens_dag.analyses import layer_alignment
+        from latentlens_dag.study.answer_statistics import layer_alignment
 
         return layer_alignment(neighbors(paths, [LATENTLENS]))
 
     def distinct(paths: Warehouse) -> pa.Table:
-        from latentlens_dag.analyses import diversity
+        from latentlens_dag.study.answer_statistics import diversity
 
         return diversity(neighbors(paths, list(parts.study.lenses)))
 
@@ -177,7 +177,7 @@ def _analyses(parts: StudyParts) -> list[dg.AssetsDefinition]:
 
 def _sinks(parts: StudyParts) -> dg.AssetsDefinition:
     def compute(paths: Warehouse) -> pa.Table:
-        from latentlens_dag.state_statistics import sink_tokens
+        from latentlens_dag.study.state_statistics import sink_tokens
 
         batches = range(parts.batches)
         files = {layer: [paths.visual(parts.name, layer, batch) for batch in batches] for layer in parts.visual_layers}
@@ -192,7 +192,7 @@ def _state_statistics(parts: StudyParts) -> dg.AssetsDefinition:
     contextual = parts.contextual_layers if LATENTLENS in parts.study.lenses else []
 
     def compute(paths: Warehouse) -> pa.Table:
-        from latentlens_dag.state_statistics import StateFiles, state_statistics
+        from latentlens_dag.study.state_statistics import StateFiles, state_statistics
 
         batches = [
             StateFiles(
@@ -276,7 +276,7 @@ _LENS_TEXT = {
 
 
 def _truth(parts: StudyParts, paths: Warehouse) -> Any:
-    from latentlens_dag.judges import build_truth
+    from latentlens_dag.study.regions_judge import build_truth
 
     batches = range(parts.batches)
     return build_truth(

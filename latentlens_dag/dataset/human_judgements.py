@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 FOLDER = "judging"
 SKIPPED = "skipped"
 Verdict = Literal["concrete", "abstract", "global", "none", "skipped"]
-"""As of other judges (`judges.py`), the first that holds; `skipped` takes an earlier one back."""
+"""As of other judges (`study/regions_judge.py`), the first that holds; `skipped` takes an earlier one back."""
 _PERSON = re.compile(r"[\w-]{1,32}")
 
 

@@ -20,16 +20,16 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from latentlens_dag.analyses import diversity, layer_alignment
 from latentlens_dag.dataset.study_catalog import write_catalog
 from latentlens_dag.index.folder import index_shape
 from latentlens_dag.inputs.regions import encode_mask
-from latentlens_dag.judges import build_truth, judge_regions
 from latentlens_dag.publish.stage_results import About, ReleasedStudy, stage_tables
 from latentlens_dag.schema import IMAGES, LATENTLENS, LENSES, LOGITLENS, NEIGHBORS, OCCURRENCES, REGIONS, SENTENCES
-from latentlens_dag.scores import interpretability
 from latentlens_dag.storage.hashing import digest, text_id
 from latentlens_dag.storage.warehouse import Warehouse, write_json, write_parquet
+from latentlens_dag.study.answer_statistics import diversity, layer_alignment
+from latentlens_dag.study.interpretability import interpretability
+from latentlens_dag.study.regions_judge import build_truth, judge_regions
 
 STUDY, CORPUS, INDEX, PICTURES, RELEASE = "large", "phrases", "phrases_index", "photos", "large"
 VISUAL_LAYERS = (0, 1, 2, 4, 8, 16, 24, 30, 31)

@@ -78,11 +78,11 @@ def _count_rows(monkeypatch: pytest.MonkeyPatch, found: Forwarded) -> None:
 
 def _count_images(monkeypatch: pytest.MonkeyPatch, found: Forwarded) -> None:
     """Count what `Vlm.visual_states` is given, by the ids of the files that were opened right before."""
-    from latentlens_dag import reuse
     from latentlens_dag.models.loading import Vlm
+    from latentlens_dag.study import stored_states
 
     opened: list[str] = []
-    real_read, real_states = reuse.read_images, Vlm.visual_states
+    real_read, real_states = stored_states.read_images, Vlm.visual_states
 
     def read(files: Any) -> Any:
         opened[:] = [file.image_id for file in files]
@@ -96,7 +96,7 @@ def _count_images(monkeypatch: pytest.MonkeyPatch, found: Forwarded) -> None:
             opened.clear()
         return real_states(vlm, images, layers, *rest)
 
-    monkeypatch.setattr(reuse, "read_images", read)
+    monkeypatch.setattr(stored_states, "read_images", read)
     monkeypatch.setattr(Vlm, "visual_states", states)
 
 

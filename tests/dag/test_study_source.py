@@ -10,7 +10,7 @@ import pytest
 from latentlens_dag.models.model_ref import ModelRef
 from latentlens_dag.storage.records import Manifest
 from latentlens_dag.storage.warehouse import Warehouse
-from latentlens_dag.study_source import study_source
+from latentlens_dag.study.source import study_source
 from tests.dag.conftest import build, opened
 
 STATES = [f"study/tiny/visual/V{layer:02d}[{batch:02d}]" for layer in range(3) for batch in range(2)]

@@ -46,7 +46,7 @@ def _said(app: AppTest) -> str:
 
 
 def test_nothing_is_loaded_before_a_text_is_typed(app: AppTest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("latentlens_dag.study_source.study_source", lambda *_: pytest.fail("asked"))
+    monkeypatch.setattr("latentlens_dag.study.source.study_source", lambda *_: pytest.fail("asked"))
     assert "Type a phrase" in _said(_opened(app, "ask"))
 
 

@@ -23,10 +23,10 @@ from latentlens_dag.index.layer_tables import (
     write_states,
 )
 from latentlens_dag.schema import JUDGEMENTS, OCCURRENCES, SINKS
-from latentlens_dag.scores import interpretability
 from latentlens_dag.search.exact import cosine_top_k
 from latentlens_dag.search.sinks import outlier_norm, sink_norm
-from latentlens_dag.state_statistics import sink_tokens
+from latentlens_dag.study.interpretability import interpretability
+from latentlens_dag.study.state_statistics import sink_tokens
 
 SINKS_EVERY = 50
 

@@ -9,13 +9,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latentlens_dag import lenses as module
 from latentlens_dag.errors import UserError
 from latentlens_dag.index.encode import Encoded, encode
 from latentlens_dag.index.folder import IndexFiles
 from latentlens_dag.index.layer_tables import States, commit_fragments, write_fragments
 from latentlens_dag.index.occurrences import candidates
-from latentlens_dag.lenses import (
+from latentlens_dag.models.language_model import LanguageModel, captured
+from latentlens_dag.models.loading import Vlm
+from latentlens_dag.models.self_checks import noise_image
+from latentlens_dag.schema import EMBEDDINGLENS, LOGITLENS, SENTENCES
+from latentlens_dag.storage.hashing import text_id
+from latentlens_dag.storage.warehouse import write_parquet
+from latentlens_dag.study import lenses as module
+from latentlens_dag.study.answers import latent_answers, vocabulary_answers
+from latentlens_dag.study.lenses import (
     OccurrenceLookup,
     embedding_lens,
     logit_lens,
@@ -24,13 +31,6 @@ from latentlens_dag.lenses import (
     vocabulary_table,
     word_labels,
 )
-from latentlens_dag.models.language_model import LanguageModel, captured
-from latentlens_dag.models.loading import Vlm
-from latentlens_dag.models.self_checks import noise_image
-from latentlens_dag.schema import EMBEDDINGLENS, LOGITLENS, SENTENCES
-from latentlens_dag.storage.hashing import text_id
-from latentlens_dag.storage.warehouse import write_parquet
-from latentlens_dag.studies import latent_answers, vocabulary_answers
 from latentlens_dag.testing import SENTENCES as TEXTS
 
 

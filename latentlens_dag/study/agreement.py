@@ -5,7 +5,8 @@ Kappa is agreement beyond what two judges would reach by chance if each kept the
 scales", Educational and Psychological Measurement 20(1), 1960, p. 40).
 
 What a newcomer gets wrong: judgements on the patches of one image are not independent, so the interval is a bootstrap
-over *images*, as everywhere here (`scores.py`); and high agreement may be low kappa where nearly all is one category.
+over *images*, as everywhere here (`interpretability.py`); and high agreement may be low kappa where nearly all is one
+category.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from latentlens_dag.judges import NONE, VERDICTS
-from latentlens_dag.scores import ALL, Interval, resampled_images
+from latentlens_dag.study.interpretability import ALL, Interval, resampled_images
+from latentlens_dag.study.regions_judge import NONE, VERDICTS
 
 INTERPRETABLE = "interpretable"
 _ITEM = ["image_id", "token_index", "visual_layer", "lens"]

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from latentlens_dag import state_statistics as module
 from latentlens_dag.index.layer_tables import write_states
 from latentlens_dag.schema import STATE_STATISTICS
-from latentlens_dag.state_statistics import StateFiles, state_statistics
+from latentlens_dag.study import state_statistics as module
+from latentlens_dag.study.state_statistics import StateFiles, state_statistics
 from tests.released import write_index
 from tests.released import write_warehouse as write_released
 

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from latentlens_dag.index.layer_tables import States, read_states
 from latentlens_dag.inputs.images import ImageFile, read_images
-from latentlens_dag.studies import text_token_tables, visual_token_table
+from latentlens_dag.study.answers import text_token_tables, visual_token_table
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from latentlens_dag.scores import GROUPS
+from latentlens_dag.study.interpretability import GROUPS
 
 _MEASURES = {
     "with a concrete word": ("concrete", "concrete_low", "concrete_high", "concrete_chance"),

@@ -11,7 +11,7 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.models.model_ref import ModelRef
 from latentlens_dag.storage.records import Manifest, Origin, Record
 from latentlens_dag.storage.warehouse import Warehouse, write_json
-from latentlens_dag.study_source import StudySource, source_facts, study_source, written_facts
+from latentlens_dag.study.source import StudySource, source_facts, study_source, written_facts
 
 COMMIT = "0123456789" * 4
 AGAIN = r"Run `latentlens-dag build s --force --select study/s/catalog` in its project\.$"

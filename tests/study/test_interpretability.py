@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latentlens_dag.judges import VERDICTS
 from latentlens_dag.schema import INTERPRETABILITY, JUDGEMENTS
-from latentlens_dag.scores import RESAMPLES, SEED, bootstrap_interval, excess, interpretability
+from latentlens_dag.study.interpretability import RESAMPLES, SEED, bootstrap_interval, excess, interpretability
+from latentlens_dag.study.regions_judge import VERDICTS
 
 
 def judged(image: str, token: int, verdict: str, chance: str | None = "none", group: str = "object") -> dict[str, Any]:

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latentlens_dag.agreement import Agreement, agreements, cohen_kappa, kappa_interval
-from latentlens_dag.judges import VERDICTS
-from latentlens_dag.scores import SEED, Interval
+from latentlens_dag.study.agreement import Agreement, agreements, cohen_kappa, kappa_interval
+from latentlens_dag.study.interpretability import SEED, Interval
+from latentlens_dag.study.regions_judge import VERDICTS
 
 Verdicts = list[tuple[int, str, str]]
 """Per item: number of the image, and what each of two judges said."""
