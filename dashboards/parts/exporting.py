@@ -12,8 +12,8 @@ from pathlib import Path
 import polars as pl
 import streamlit as st
 
-from latentlens_dag.export import file_stem
-from latentlens_dag.figure import WIDTH_MM, figure_svg
+from latentlens_dag.figures.source_image import file_stem
+from latentlens_dag.figures.svg_figure import WIDTH_MM, figure_svg
 from parts import address
 from parts.downloads import download_buttons
 from parts.figures import caption, figure_of

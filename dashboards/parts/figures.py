@@ -8,8 +8,8 @@ from typing import Any
 
 from latentlens_dag.browsing import Library, cut
 from latentlens_dag.dataset.provenance import declared, model_of, root_of
-from latentlens_dag.export import figure_picture
-from latentlens_dag.figure import Answer, Cell, Figure, Key, flow_width, flowed
+from latentlens_dag.figures.source_image import figure_picture
+from latentlens_dag.figures.svg_figure import Answer, Cell, Figure, Key, flow_width, flowed
 from parts.names import counted, lens_name
 from parts.patch_grid import similarity_text
 from parts.shown import Row, Shown

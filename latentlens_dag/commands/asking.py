@@ -70,7 +70,7 @@ def summary(
     study: str, picture: Path | None, layer: int | None, scenes: int, data: str | None, home: Path | None
 ) -> None:
     """Print a study's figures as a table, and draw its words on its pictures."""
-    from latentlens_dag.pictures import from_thumbnails, study_picture
+    from latentlens_dag.figures.contact_sheet import from_thumbnails, study_picture
 
     if picture is not None and not picture.absolute().parent.is_dir():
         raise UserError(f"`--picture {picture}` cannot be written: there is no such folder.")

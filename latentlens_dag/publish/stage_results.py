@@ -133,7 +133,7 @@ def _write_examples(warehouse: Warehouse, folder: Path, studies: Sequence[str]) 
 def _example(warehouse: Warehouse, study: str) -> bytes | None:
     """The first picture by id with the words on it: chosen by nobody, and the same when others are added."""
     from latentlens_dag.dataset.dataset import open_dataset
-    from latentlens_dag.pictures import drawn_study, from_thumbnails
+    from latentlens_dag.figures.contact_sheet import drawn_study, from_thumbnails
 
     placed = "SELECT min(image_id) FROM visual_tokens WHERE x0 IS NOT NULL"
     with open_dataset(warehouse.catalog(study)) as dataset:

@@ -1,6 +1,6 @@
 """What a study shows, for people: a table for the terminal.
 
-The pictures are in `pictures.py`. Figures only, no winners: which lens is ahead is for the reader to see.
+The pictures are in `figures/contact_sheet.py`. Figures only, no winners: which lens is ahead is for the reader to see.
 What a newcomer gets wrong: `concrete` and `interpretable` are different shares of the same tokens, and each
 has a chance level of its own.
 """

@@ -11,8 +11,8 @@ import pytest
 
 from latentlens_dag.dataset.dataset import open_dataset
 from latentlens_dag.errors import UserError
+from latentlens_dag.figures.contact_sheet import study_picture
 from latentlens_dag.models.families import registry
-from latentlens_dag.pictures import study_picture
 from latentlens_dag.testing import tiny_project
 from tests.dag.conftest import build, opened
 from tests.family_studies import check_answers, check_tables, study_of

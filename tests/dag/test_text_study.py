@@ -18,11 +18,11 @@ from latentlens_dag.cli import cli
 from latentlens_dag.dag.loading import find_study, load_definitions
 from latentlens_dag.dataset.dataset import open_dataset
 from latentlens_dag.errors import UserError
+from latentlens_dag.figures.contact_sheet import study_picture
 from latentlens_dag.index.layer_tables import read_states
 from latentlens_dag.models.loading import load_with_language_model
 from latentlens_dag.models.model_ref import ModelRef
 from latentlens_dag.models.text_states import TextStates, text_states
-from latentlens_dag.pictures import study_picture
 from latentlens_dag.release.manifest import MANIFEST, read_manifest
 from latentlens_dag.storage.hashing import text_id
 from latentlens_dag.storage.home import Home

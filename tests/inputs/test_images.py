@@ -297,7 +297,7 @@ def test_every_call_that_opens_a_picture_names_the_formats() -> None:
         (str(file.relative_to(REPOSITORY)), *one) for file in SOURCES for one in _opened_pictures(file.read_text())
     ]
     assert {file for file, _, _ in opened} >= {
-        f"latentlens_dag/{name}.py" for name in ("inputs/images", "export", "pictures")
+        f"latentlens_dag/{name}.py" for name in ("inputs/images", "figures/source_image", "figures/contact_sheet")
     }
     assert [one for one in opened if one[2] not in ("FORMATS", "images.FORMATS")] == []
 

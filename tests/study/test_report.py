@@ -9,7 +9,7 @@ from PIL import Image
 
 from latentlens_dag.dataset.dataset import open_dataset
 from latentlens_dag.errors import UserError
-from latentlens_dag.pictures import COLORS, LensView, drawn_scenes, from_thumbnails, study_picture
+from latentlens_dag.figures.contact_sheet import COLORS, LensView, drawn_scenes, from_thumbnails, study_picture
 from latentlens_dag.schema import INTERPRETABILITY
 from latentlens_dag.study.report import interpretability_lines
 from tests.small_dataset import ANIMALS, SIDE, image_id, write_warehouse

@@ -12,8 +12,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from latentlens_dag.browsing import cut
-from latentlens_dag.figure import Answer, Cell, Figure, Key, figure_svg, flow_width, flowed, word_lines
-from latentlens_dag.typesetting import around, broken, fitted, text_width
+from latentlens_dag.figures.svg_figure import Answer, Cell, Figure, Key, figure_svg, flow_width, flowed, word_lines
+from latentlens_dag.figures.text_layout import around, broken, fitted, text_width
 
 GOLDEN = Path(__file__).parent / "golden" / "figure.svg"
 HOSTILE = "<img src=x onerror=alert(1)>&\x07\x00\u202e\ud800\uffff]]>"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from latentlens_dag.browsing import Marked
-from latentlens_dag.typesetting import around, broken, drawable, fitted, reads_right_to_left, text_width
+from latentlens_dag.figures.text_layout import around, broken, drawable, fitted, reads_right_to_left, text_width
 
 WIDTH_MM = 170
 _UNITS = 10  # of the drawing, per mm

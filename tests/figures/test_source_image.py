@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from latentlens_dag.export import figure_picture, file_stem, original_of
+from latentlens_dag.figures.source_image import figure_picture, file_stem, original_of
 from latentlens_dag.storage.hashing import digest
 
 
