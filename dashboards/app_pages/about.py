@@ -8,7 +8,7 @@ from parts.names import lens_name
 from parts.opened import library
 
 from latentlens_dag import __version__
-from latentlens_dag.browsing import Library, provenance
+from latentlens_dag.browse.library import Library, provenance
 from latentlens_dag.dataset.provenance import Terms, declared, terms, told
 from latentlens_dag.publish.card import CITATION
 from latentlens_dag.publish.snippets import snippets_of, table_snippets

@@ -11,11 +11,11 @@ from parts import address, cards, small_pictures
 from parts.names import counted, plain
 from parts.opened import chosen_study, library, may_run_code
 
-from latentlens_dag.asked import LONGEST_TEXT, Asked, built_at, open_index, warehouse_of
-from latentlens_dag.browsing import Library, Picture, StudyFacts, clipped, visible
+from latentlens_dag.browse.library import Library, Picture, StudyFacts, clipped, visible
+from latentlens_dag.browse.reverse_search import Hit, Hits, boxes_of, stored_states
+from latentlens_dag.browse.text_search import LONGEST_TEXT, Asked, built_at, open_index, warehouse_of
 from latentlens_dag.errors import UserError
 from latentlens_dag.models.model_ref import ModelRef
-from latentlens_dag.reverse import Hit, Hits, boxes_of, stored_states
 from latentlens_dag.storage.warehouse import Warehouse
 from latentlens_dag.study.query_states import middle
 from latentlens_dag.study.source import StudySource, study_source

@@ -13,8 +13,8 @@ from parts.names import counted, lens_name, percent, plain
 from parts.opened import library
 from parts.sides import chosen_side, chosen_view, shelf, with_disagreement
 
-from latentlens_dag.browsing import Picture, clipped, regions_at
-from latentlens_dag.disagreement import Apart, Shelf, Side
+from latentlens_dag.browse.disagreement import Apart, Shelf, Side
+from latentlens_dag.browse.library import Picture, clipped, regions_at
 from latentlens_dag.errors import UserError
 
 PER_PAGE = 24

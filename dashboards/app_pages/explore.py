@@ -13,7 +13,7 @@ from parts.shown import Shown, hits_of
 from parts.strip import strip, strip_data
 from parts.told import told
 
-from latentlens_dag.browsing import (
+from latentlens_dag.browse.library import (
     Library,
     Picture,
     StudyFacts,

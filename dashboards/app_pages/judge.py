@@ -15,7 +15,8 @@ from parts.names import counted, lens_name, plain
 from parts.opened import chosen_study, library
 from parts.outlined import outlined_html
 
-from latentlens_dag.browsing import Library, Picture, StudyFacts
+from latentlens_dag.browse.judging import answers_of, box_of, patches_of, ratings
+from latentlens_dag.browse.library import Library, Picture, StudyFacts
 from latentlens_dag.dataset.human_judgements import (
     SKIPPED,
     HumanJudgement,
@@ -26,7 +27,6 @@ from latentlens_dag.dataset.human_judgements import (
     person_name,
 )
 from latentlens_dag.errors import UserError
-from latentlens_dag.judging import answers_of, box_of, patches_of, ratings
 
 STYLE = Path(__file__).parents[1] / "parts" / "judging.css"
 EVERY = "all, mixed"

@@ -12,7 +12,7 @@ from parts.examples import POINT, examples, pick, point_here
 from parts.names import lens_name
 from parts.opened import chosen_study, library
 
-from latentlens_dag.browsing import Library, StudyFacts
+from latentlens_dag.browse.library import Library, StudyFacts
 
 GROUPS = ("all", "object", "background")
 MEANINGS = {

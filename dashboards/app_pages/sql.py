@@ -10,7 +10,7 @@ from parts.downloads import download_buttons
 from parts.names import plain
 from parts.opened import confined, library
 
-from latentlens_dag.browsing import Library
+from latentlens_dag.browse.library import Library
 from latentlens_dag.dataset.dataset import NamedQuery, queries
 from latentlens_dag.errors import UserError
 

@@ -13,7 +13,7 @@ from parts.charts import lines
 from parts.names import counted, lens_name
 from parts.opened import chosen_study, library
 
-from latentlens_dag.browsing import Library, Picture, StudyFacts, clipped, wanted_words
+from latentlens_dag.browse.library import Library, Picture, StudyFacts, clipped, wanted_words
 
 MOST = 24
 MOST_CURVES = 12

@@ -7,7 +7,7 @@ from typing import Any
 
 import streamlit as st
 
-from latentlens_dag.browsing import Library, Picture, StudyFacts, clipped
+from latentlens_dag.browse.library import Library, Picture, StudyFacts, clipped
 from parts import address, small_pictures
 from parts.names import lens_name
 from parts.patch_grid import similarity_text

@@ -6,7 +6,7 @@ import base64
 from collections.abc import Sequence
 from typing import Any
 
-from latentlens_dag.browsing import Library, cut
+from latentlens_dag.browse.library import Library, cut
 from latentlens_dag.dataset.provenance import declared, model_of, root_of
 from latentlens_dag.figures.source_image import figure_picture
 from latentlens_dag.figures.svg_figure import Answer, Cell, Figure, Key, flow_width, flowed

@@ -9,7 +9,7 @@ from typing import Any
 
 import streamlit as st
 
-from latentlens_dag.browsing import marked
+from latentlens_dag.browse.library import marked
 from latentlens_dag.dataset.human_judgements import (
     SKIPPED,
     HumanJudgement,

@@ -7,8 +7,8 @@ import os
 
 import streamlit as st
 
-from latentlens_dag.browsing import Library, StudyFacts, open_library, stamp
-from latentlens_dag.confined import Confined
+from latentlens_dag.browse.library import Library, StudyFacts, open_library, stamp
+from latentlens_dag.browse.sql_worker import Confined
 from parts.address import choice, here
 from parts.names import plain
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from latentlens_dag.browsing import Picture
+from latentlens_dag.browse.library import Picture
 
 AROUND = 3
 """Patches a side of what is shown around one: the box that the paper's judge saw."""

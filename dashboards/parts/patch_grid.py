@@ -13,7 +13,7 @@ from typing import Any
 
 import streamlit as st
 
-from latentlens_dag.browsing import Picture, clipped
+from latentlens_dag.browse.library import Picture, clipped
 from latentlens_dag.figures.svg_figure import Box, Letters, extent, word_lines
 
 OVERLAYS = ("none", "words", "similarity", "layer", "judgement", "spotlight")

@@ -8,8 +8,8 @@ from typing import Any
 
 import streamlit as st
 
-from latentlens_dag.browsing import Library, View, views_of
-from latentlens_dag.disagreement import Apart, Shelf, Side
+from latentlens_dag.browse.disagreement import Apart, Shelf, Side
+from latentlens_dag.browse.library import Library, View, views_of
 from parts import address
 from parts.names import lens_name, percent
 from parts.opened import library, other_library

@@ -8,7 +8,7 @@ from typing import Any
 
 import streamlit as st
 
-from latentlens_dag.browsing import clipped
+from latentlens_dag.browse.library import clipped
 from parts.names import lens_name
 from parts.patch_grid import VERDICT_COLORS, similarity_text
 

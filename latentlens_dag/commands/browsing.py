@@ -44,7 +44,7 @@ def browse(
     source: str | None, other: str | None, port: int | None, no_open: bool, trusted: bool, home: Path | None
 ) -> None:
     """Look at a study or a release in the browser: a home, a warehouse, a catalog.duckdb or a dataset."""
-    from latentlens_dag.browsing import open_library
+    from latentlens_dag.browse.library import open_library
     from latentlens_dag.dataset.release_catalog import made_in_background
 
     opened = source or str(find_home(home).root)

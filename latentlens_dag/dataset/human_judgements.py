@@ -5,7 +5,7 @@ that builds manage, for no build could make it again. A judgement is one more li
 of several on one item the last counts, so that going back and choosing again is one more line, too.
 
 What a newcomer gets wrong: a judgement is of the answers that were shown. A build may replace them, so every line has
-its answers, and `judging.py` leaves out those that are answers no more.
+its answers, and `browse/judging.py` leaves out those that are answers no more.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from latentlens_dag.browsing import Marked
+from latentlens_dag.browse.library import Marked
 from latentlens_dag.figures.text_layout import around, broken, drawable, fitted, reads_right_to_left, text_width
 
 WIDTH_MM = 170

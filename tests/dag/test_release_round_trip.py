@@ -21,7 +21,7 @@ sys.argv[0] = 'hf'
 main()
 """
 BROWSED = """
-from latentlens_dag.browsing import open_library
+from latentlens_dag.browse.library import open_library
 library = open_library(sys.argv[1])
 print(library.ask("tiny", "find_images", layer=1).height, *library.facts())
 """

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from latentlens_dag.browse.judging import answers_of
 from latentlens_dag.dataset.human_judgements import HumanJudgement, JudgingFolder
-from latentlens_dag.judging import answers_of
 from tests.dashboards.test_pages import APP, _html, _opened
 from tests.small_dataset import LAYERS, image_id
 
@@ -119,7 +119,7 @@ def test_two_people_see_the_same_items_and_their_agreement(own: Path) -> None:
 
 
 def test_the_words_that_were_shown_are_kept_with_the_judgement(own: Path) -> None:
-    from latentlens_dag.browsing import open_library
+    from latentlens_dag.browse.library import open_library
 
     _press(_judge(person="ab", lens="latentlens", layers="8"), "None")
     (kept,) = _kept(own)

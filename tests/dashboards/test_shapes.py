@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from latentlens_dag.browsing import views_of, visible
+from latentlens_dag.browse.library import views_of, visible
 from latentlens_dag.dataset.dataset import open_dataset
 from latentlens_dag.storage.hashing import text_id
 from tests.dashboards.shaped_home import SIZES, TEXT, image_id, write_shaped_home

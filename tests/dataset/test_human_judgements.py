@@ -11,7 +11,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from latentlens_dag.browsing import open_library, stamp
+from latentlens_dag.browse.judging import answers_of, box_of, patches_of, ratings
+from latentlens_dag.browse.library import open_library, stamp
 from latentlens_dag.dataset.dataset import open_dataset
 from latentlens_dag.dataset.human_judgements import (
     HumanJudgement,
@@ -24,7 +25,6 @@ from latentlens_dag.dataset.human_judgements import (
     person_name,
 )
 from latentlens_dag.errors import UserError
-from latentlens_dag.judging import answers_of, box_of, patches_of, ratings
 from latentlens_dag.schema import HUMAN_JUDGEMENTS, NEIGHBORS
 from latentlens_dag.storage.warehouse import write_parquet
 from tests.small_dataset import image_id, write_warehouse

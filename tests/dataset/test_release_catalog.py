@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from latentlens_dag.browsing import open_library, stamp
+from latentlens_dag.browse.library import open_library, stamp
 from latentlens_dag.dataset import release_catalog
 from latentlens_dag.dataset.dataset import open_dataset, queries
 from latentlens_dag.dataset.release_catalog import (

@@ -11,7 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
-from latentlens_dag.browsing import cut
+from latentlens_dag.browse.library import cut
 from latentlens_dag.figures.svg_figure import Answer, Cell, Figure, Key, figure_svg, flow_width, flowed, word_lines
 from latentlens_dag.figures.text_layout import around, broken, fitted, text_width
 

@@ -26,7 +26,7 @@ from latentlens_dag.sql.sandbox import Limits, first_line
 if TYPE_CHECKING:
     import polars as pl
 
-    from latentlens_dag.browsing import Library
+    from latentlens_dag.browse.library import Library
 
 QUERY_MB = 250
 """What DuckDB may hold for a query, of 10^6 bytes; nothing is spilled to disk."""

@@ -24,7 +24,7 @@ from latentlens_dag.dataset.dataset import Value, queries
 if TYPE_CHECKING:
     import polars as pl
 
-    from latentlens_dag.browsing import Library, StudyFacts
+    from latentlens_dag.browse.library import Library, StudyFacts
 
 _REMEMBERED = 64
 _SAMPLE = 16

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import latentlens_dag.reverse as reverse
+import latentlens_dag.browse.reverse_search as reverse
+from latentlens_dag.browse.reverse_search import Hit, boxes_of, nearest_tokens, stored_states
 from latentlens_dag.dataset.dataset import open_dataset
 from latentlens_dag.errors import UserError
 from latentlens_dag.index.layer_tables import write_states
-from latentlens_dag.reverse import Hit, boxes_of, nearest_tokens, stored_states
 from latentlens_dag.storage.hashing import digest
 from latentlens_dag.storage.warehouse import Warehouse, write_json
 from tests.small_dataset import image_id, write_warehouse

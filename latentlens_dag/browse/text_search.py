@@ -11,9 +11,9 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from latentlens_dag.browse.reverse_search import Hits, nearest_tokens
 from latentlens_dag.errors import UserError
 from latentlens_dag.release.reader import is_release
-from latentlens_dag.reverse import Hits, nearest_tokens
 from latentlens_dag.storage.warehouse import Warehouse
 from latentlens_dag.study.query_states import Question, text_question
 

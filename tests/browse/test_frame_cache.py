@@ -3,7 +3,7 @@
 import polars as pl
 import pytest
 
-from latentlens_dag.remembered import Remembered
+from latentlens_dag.browse.frame_cache import Remembered
 
 
 def _kilobyte(number: int) -> pl.DataFrame:

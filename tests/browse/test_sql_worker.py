@@ -12,8 +12,8 @@ from threading import Thread
 
 import pytest
 
-from latentlens_dag.browsing import Library, open_library
-from latentlens_dag.confined import Confined
+from latentlens_dag.browse.library import Library, open_library
+from latentlens_dag.browse.sql_worker import Confined
 from latentlens_dag.errors import UserError
 from tests.small_dataset import AWKWARD, image_id, write_warehouse
 

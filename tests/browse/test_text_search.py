@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from latentlens_dag import ContextualIndex, load_vlm
-from latentlens_dag.asked import Asked, built_at, open_index, warehouse_of
+from latentlens_dag.browse.text_search import Asked, built_at, open_index, warehouse_of
 from latentlens_dag.errors import UserError
 from latentlens_dag.storage.warehouse import Warehouse, write_json
 from latentlens_dag.study.query_states import Question
@@ -63,7 +63,7 @@ def test_two_threads_do_not_read_with_the_model_at_the_same_time(asked: Asked, m
         inside.pop()
         return Question([], 0, np.empty((0, 1), np.float32))
 
-    monkeypatch.setattr("latentlens_dag.asked.text_question", slow)
+    monkeypatch.setattr("latentlens_dag.browse.text_search.text_question", slow)
     threads = [threading.Thread(target=asked.question, args=(f"text {number}", 1)) for number in range(4)]
     for thread in threads:
         thread.start()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from latentlens_dag.browsing import (
+from latentlens_dag.browse.library import (
     clipped,
     marked,
     open_library,

@@ -10,10 +10,10 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from latentlens_dag.browsing import Library, StudyFacts, open_library
+from latentlens_dag.browse.disagreement import Shelf, Shelved, Side
+from latentlens_dag.browse.library import Library, StudyFacts, open_library
 from latentlens_dag.dataset.dataset import Dataset
 from latentlens_dag.dataset.study_catalog import write_catalog
-from latentlens_dag.disagreement import Shelf, Shelved, Side
 from latentlens_dag.schema import NEIGHBORS, TEXT_TOKENS, VISUAL_TOKENS
 from latentlens_dag.storage.warehouse import Warehouse, write_parquet
 from tests import released, small_dataset

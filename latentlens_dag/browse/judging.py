@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from latentlens_dag.browsing import Library
+from latentlens_dag.browse.library import Library
 from latentlens_dag.dataset.human_judgements import HumanJudgement, Item, judgement_table, latest
 from latentlens_dag.study.agreement import RATINGS
 

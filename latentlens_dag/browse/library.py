@@ -15,13 +15,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from latentlens_dag.browse.frame_cache import Remembered
 from latentlens_dag.dataset.dataset import Dataset, open_dataset
 from latentlens_dag.dataset.human_judgements import judging_folder
 from latentlens_dag.dataset.release_catalog import made_catalogs
 from latentlens_dag.errors import UserError
 from latentlens_dag.release.manifest import MANIFEST
 from latentlens_dag.release.reader import is_release
-from latentlens_dag.remembered import Remembered
 from latentlens_dag.sql.sandbox import Limits
 from latentlens_dag.storage.hashing import combined
 from latentlens_dag.storage.records import Manifest
