@@ -6,7 +6,7 @@ import pytest
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.testing import tiny_project
-from latentlens_dag.tiny_vlms import BUILDERS
+from latentlens_dag.testing.families import BUILDERS
 from tests.dag.conftest import build
 from tests.family_studies import check_tables
 from tests.packages import need_packages_of

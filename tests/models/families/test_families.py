@@ -21,7 +21,7 @@ from latentlens_dag.models.language_model import captured
 from latentlens_dag.models.loading import Vlm, load_vlm
 from latentlens_dag.models.self_checks import CHECKS, check_model, localization, localization_if_possible, noise_image
 from latentlens_dag.testing import SENTENCES, tiny_vlm
-from latentlens_dag.tiny_vlms import BUILDERS
+from latentlens_dag.testing.families import BUILDERS
 from tests.packages import need_packages_of
 
 RIGHT = np.float32([1, 0, 1, 0])

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from latentlens_dag.testing import tiny_llava, tiny_tokenizer
+from latentlens_dag.testing.projects import tiny_llava, tiny_tokenizer
 
 _TEXT = {
     "hidden_size": 32,

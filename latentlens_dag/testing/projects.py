@@ -136,14 +136,14 @@ def tiny_llava(
 
 
 def tiny_vlm(family: str, folder: Path, seed: int = 0) -> Path:
-    """Write a random model of a family of VLMs, by its name in `tiny_vlms.BUILDERS` (its config's `model_type`).
+    """Write a random model of a family of VLMs, by its name in `families.BUILDERS` (its config's `model_type`).
 
     Raises:
         UserError: where the family has no builder, or its processor needs a package that cannot be imported.
     """
     from latentlens_dag.errors import UserError
     from latentlens_dag.models.families.registry import check_packages
-    from latentlens_dag.tiny_vlms import BUILDERS
+    from latentlens_dag.testing.families import BUILDERS
 
     if family not in BUILDERS:
         raise UserError(f"There is no tiny model of the family `{family}`; there is of {', '.join(sorted(BUILDERS))}.")
