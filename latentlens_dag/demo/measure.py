@@ -69,7 +69,7 @@ def measure(
     studies = write_project(source, model, untrained, folder, scenes, real)
     home = Home(folder.resolve() / ".latentlens")
     # The command, as a user would run it: this module is core, and does not know the orchestrator.
-    command = [sys.executable, "-c", "from latentlens_dag.cli import main; main()", "build", *studies]
+    command = [sys.executable, "-c", "from latentlens_dag.cli.main import main; main()", "build", *studies]
     subprocess.run([*command, "--home", str(home.root), "--json"], cwd=folder, stdout=subprocess.DEVNULL, check=True)
     return {"scenes": scenes} | {study: study_figures(home.warehouse, study) for study in studies}
 

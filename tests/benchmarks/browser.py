@@ -42,7 +42,7 @@ CORES = 2
 FIRST_VIEWS, PLACES, WORDS = 5, 10, 8
 BARS = {"first_view": 3000, "click_median": 250, "click_p95": 500, "word_search_worst": 1000, "memory_mb": 1500}
 """In ms, and MB of 10^6 bytes."""
-_MAIN = "from latentlens_dag.cli import main; main()"
+_MAIN = "from latentlens_dag.cli.main import main; main()"
 _FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 # When each of CONDITIONS first holds: in ms from the event EVENT, or from the navigation where there is none.
 _WATCH = """([event, conditions]) => {

@@ -23,7 +23,7 @@ def timed(*arguments, **named):
     return found
 
 loading.load_definitions = timed
-from latentlens_dag.cli import cli
+from latentlens_dag.cli.main import cli
 cli(["build", *sys.argv[2:]], standalone_mode=False)
 [(processor, wall)] = marks
 print(processor, wall - float(sys.argv[1]), time.process_time() - processor, time.time() - wall)

@@ -25,7 +25,7 @@ from tests.real_sentences import chosen_sentences, write_lines
 REPOSITORY = Path(__file__).parents[2]
 EXAMPLE = REPOSITORY / "docs" / "examples" / "smollm2"
 CPU_SECONDS = 150
-_COMMAND = [sys.executable, "-c", "from latentlens_dag.cli import main; main()"]
+_COMMAND = [sys.executable, "-c", "from latentlens_dag.cli.main import main; main()"]
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from latentlens_dag.browse.library import (
     visible,
     wanted_words,
 )
-from latentlens_dag.commands.browsing import browse, pages
+from latentlens_dag.cli.browse import browse, pages
 from latentlens_dag.dataset.study_catalog import write_catalog
 from latentlens_dag.errors import UserError
 from tests.small_dataset import AWKWARD, SIDE, image_id, region, write_warehouse
@@ -134,7 +134,7 @@ def test_the_source_to_compare_with_is_another_one_that_can_be_opened(home: Path
 def test_consent_to_run_a_models_code_is_given_to_browse_and_not_inherited(
     home: Path, monkeypatch: pytest.MonkeyPatch, flags: list[str]
 ) -> None:
-    from latentlens_dag.commands import browsing
+    from latentlens_dag.cli import browse as browsing
 
     handed: list[dict[str, str]] = []
     monkeypatch.setenv("LATENTLENS_BROWSE_TRUST", "1")

@@ -16,7 +16,7 @@ from latentlens_dag.index.layer_tables import open_table
 from latentlens_dag.storage.home import Home
 from latentlens_dag.testing import tiny_project
 
-_BUILD = [sys.executable, "-c", "from latentlens_dag.cli import main; main()", "build"]
+_BUILD = [sys.executable, "-c", "from latentlens_dag.cli.main import main; main()", "build"]
 _CLEAN = [*_BUILD[:-1], "clean"]
 
 

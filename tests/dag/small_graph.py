@@ -118,7 +118,7 @@ def opened(home: Home) -> Iterator[object]:
 
 def main() -> None:
     """The command line on the graph in the home that the environment names."""
-    from latentlens_dag import cli
+    from latentlens_dag.cli import main as cli
     from latentlens_dag.dag import loading
 
     loading.load_definitions = lambda home: small_definitions(home.root)

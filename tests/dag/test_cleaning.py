@@ -19,7 +19,7 @@ from tests.dag.conftest import build, opened
 from tests.dag.test_repair import _tables
 
 Copy = Callable[[Path], Path]
-CLI = [sys.executable, "-c", "from latentlens_dag.cli import main; main()"]
+CLI = [sys.executable, "-c", "from latentlens_dag.cli.main import main; main()"]
 
 
 def _clean(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -96,7 +96,7 @@ def test_a_python_file_below_assets_is_not_run_and_changes_no_definition(
 
 
 COMMANDS = {
-    "latentlens-dag plan": ("-c", "from latentlens_dag.cli import main; main()", "plan"),
+    "latentlens-dag plan": ("-c", "from latentlens_dag.cli.main import main; main()", "plan"),
     "dagster definitions validate": ("-m", "dagster", "definitions", "validate", "-w", "workspace.yaml"),
     "dg check yaml": ("-m", "dagster_dg_cli.cli", "check", "yaml"),
     "dg check defs": ("-m", "dagster_dg_cli.cli", "check", "defs"),

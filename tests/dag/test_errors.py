@@ -16,7 +16,7 @@ Copy = Callable[[Path], Path]
 
 
 def _run(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from latentlens_dag.cli import main; main()", *arguments]
+    command = [sys.executable, "-c", "from latentlens_dag.cli.main import main; main()", *arguments]
     return subprocess.run(command, cwd=project, capture_output=True, text=True, env={**os.environ}, timeout=300)
 
 
@@ -134,7 +134,7 @@ def test_a_mistake_is_one_message_with_exit_code_2_and_harms_nothing(
 def test_a_full_disk_ends_a_build_with_the_way_out_and_what_was_built_stays(
     built_project: Path, copy_of: Copy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from latentlens_dag import cli
+    from latentlens_dag.cli import main
     from latentlens_dag.dag import study_assets
 
     def no_room(_: object, path: Path) -> None:
@@ -147,7 +147,7 @@ def test_a_full_disk_ends_a_build_with_the_way_out_and_what_was_built_stays(
     monkeypatch.chdir(project)
     monkeypatch.setattr(sys, "argv", ["latentlens-dag", "build"])
     with pytest.raises(SystemExit) as left:
-        cli.main()
+        main.main()
     told = capsys.readouterr().err
     assert left.value.code == 1 and "Traceback" not in told
     assert "A disk is full. Free are now " in told and str(project) in told and "TMPDIR" in told

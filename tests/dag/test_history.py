@@ -13,7 +13,7 @@ import pytest
 from tests.dag.conftest import build
 
 Copy = Callable[[Path], Path]
-CLI = [sys.executable, "-c", "from latentlens_dag.cli import main; main()"]
+CLI = [sys.executable, "-c", "from latentlens_dag.cli.main import main; main()"]
 ANSWER = ["contextual_layer", "token_id", "sentence_id", "position"]
 
 

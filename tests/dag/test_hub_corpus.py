@@ -18,7 +18,7 @@ attributes:
   source: {hub: user/texts, split: train, column: said, revision: REVISION}
   shards: 2
 """
-CLI = "from latentlens_dag.cli import main\nos.chdir(sys.argv.pop(1))\nmain()"
+CLI = "from latentlens_dag.cli.main import main\nos.chdir(sys.argv.pop(1))\nmain()"
 OTHER = "f" * 40
 
 

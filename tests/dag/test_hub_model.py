@@ -10,7 +10,7 @@ from tests.dag.conftest import build
 from tests.hub_server import COMMIT, HubServer, Repo
 from tests.models.test_hub_models import UNWANTED, files_of
 
-CLI = "from latentlens_dag.cli import main\nos.chdir(sys.argv.pop(1))\nmain()"
+CLI = "from latentlens_dag.cli.main import main\nos.chdir(sys.argv.pop(1))\nmain()"
 OTHER = "f" * 40
 MODEL = f"{{hub: user/vlm, revision: {COMMIT}}}"
 

@@ -12,7 +12,7 @@ from latentlens_dag.testing import tiny_project
 from tests.dag.conftest import build
 from tests.hub_server import COMMIT, HubServer, Repo
 
-CLI = "from latentlens_dag.cli import main\nos.chdir(sys.argv.pop(1))\nmain()"
+CLI = "from latentlens_dag.cli.main import main\nos.chdir(sys.argv.pop(1))\nmain()"
 PARQUET = "{parquet: pictures.parquet, column: image}"
 HUB = f"{{hub: user/pictures, split: train, column: image, revision: {COMMIT}}}"
 

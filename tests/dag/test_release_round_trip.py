@@ -12,7 +12,7 @@ from tests.dag.test_release import OUT, _declare
 from tests.hub_server import HubServer
 
 Copy = Callable[[Path], Path]
-CLI = "from latentlens_dag.cli import main\nos.chdir(sys.argv.pop(1))\nmain()"
+CLI = "from latentlens_dag.cli.main import main\nos.chdir(sys.argv.pop(1))\nmain()"
 # The command asks PyPI for a newer version of itself, unless it is told not to.
 HF = """
 os.environ['HF_HUB_DISABLE_UPDATE_CHECK'] = '1'

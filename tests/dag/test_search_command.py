@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from latentlens_dag import ContextualIndex
-from latentlens_dag.cli import cli
-from latentlens_dag.commands.asking import _answer_lines
+from latentlens_dag.cli.main import cli
+from latentlens_dag.cli.query import _answer_lines
 from latentlens_dag.errors import UserError
 from latentlens_dag.models.loading import load_language_model
 from latentlens_dag.testing import SENTENCES

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from latentlens_dag.cli import cli
+from latentlens_dag.cli.main import cli
 from latentlens_dag.dag.loading import find_study, load_definitions
 from latentlens_dag.dataset.dataset import open_dataset
 from latentlens_dag.errors import UserError

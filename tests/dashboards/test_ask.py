@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from latentlens_dag.cli import cli
+from latentlens_dag.cli.main import cli
 from latentlens_dag.storage.warehouse import Warehouse
 from tests.dag.conftest import built_project, fresh_project  # noqa: F401  (fixtures)
 from tests.dashboards.test_browser import CHROMIUM, chromium, page, served  # noqa: F401

@@ -26,7 +26,7 @@ pytest.importorskip("playwright", reason="playwright is not installed: pip insta
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium: apt-get install chromium")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 FLAGS += ["--disable-component-update", "--disable-sync"]
-MAIN = "from latentlens_dag.cli import main; main()"
+MAIN = "from latentlens_dag.cli.main import main; main()"
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from tests.small_release import files_of, write_release
 
 ROOT = Path(__file__).parents[2]
 NAME = "user/small@v1.0.0"
-CLI = "from latentlens_dag.cli import main; main()"
+CLI = "from latentlens_dag.cli.main import main; main()"
 # A person's whole visit, where nothing but the Hub of the test and their own machine can be reached.
 VISIT = """
 root, name = sys.argv[1:]

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
-from latentlens_dag.cli import cli
+from latentlens_dag.cli.main import cli
 from latentlens_dag.dataset.dataset import open_dataset
 from latentlens_dag.dataset.release_comparison import ReleaseDifference, compare_releases
 from latentlens_dag.errors import UserError

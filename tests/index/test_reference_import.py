@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from latentlens_dag import ContextualIndex
-from latentlens_dag.cli import cli
+from latentlens_dag.cli.main import cli
 from latentlens_dag.errors import UserError
 from latentlens_dag.index import reference_import
 from latentlens_dag.index.occurrences import tokenize, word_span

@@ -14,7 +14,7 @@ import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from latentlens_dag.cli import cli
+from latentlens_dag.cli.main import cli
 from latentlens_dag.errors import UserError
 from latentlens_dag.index.layer_tables import write_states
 from latentlens_dag.models import inspection
@@ -400,7 +400,7 @@ def test_a_broken_image_is_refused(folders: Path, tmp_path: Path) -> None:
 
 def test_a_users_mistake_is_one_message_with_exit_code_2(folders: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"GIF89a")
-    command = [sys.executable, "-c", "from latentlens_dag.cli import main; main()", "inspect-model"]
+    command = [sys.executable, "-c", "from latentlens_dag.cli.main import main; main()", "inspect-model"]
     for arguments, message in (
         (["nowhere"], "nowhere is no model: there is no such folder"),
         ([str(folders / "llava"), "--image", str(tmp_path / "broken.png")], "Replace or remove it."),

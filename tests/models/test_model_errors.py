@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from latentlens_dag.cli import main
+from latentlens_dag.cli.main import main
 from latentlens_dag.errors import UserError
 from latentlens_dag.models.inspection import inspect_model
 from latentlens_dag.models.loading import Vlm, language_model_of, load_language_model, load_tokenizer, load_vlm

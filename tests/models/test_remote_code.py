@@ -10,7 +10,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from latentlens_dag.cli import cli
+from latentlens_dag.cli.main import cli
 from latentlens_dag.errors import UserError
 from latentlens_dag.models.fingerprints import fingerprint
 from latentlens_dag.models.inspection import inspect_model

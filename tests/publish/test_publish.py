@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from latentlens_dag.cli import cli
+from latentlens_dag.cli.main import cli
 from latentlens_dag.errors import UserError
 from latentlens_dag.publish.plan import staged_release
 from latentlens_dag.publish.publish import publish
@@ -20,7 +20,7 @@ from tests.publications import FILES, LEAST_LARGE, TOKEN, content, held, publish
 COMMAND = """
 import time
 time.sleep = lambda seconds: None
-from latentlens_dag.cli import main
+from latentlens_dag.cli.main import main
 main()
 """
 GITATTRIBUTES = {".gitattributes": b"*.bin filter=lfs\n"}

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from latentlens_dag.cli import cli
+from latentlens_dag.cli.main import cli
 from latentlens_dag.index.occurrences import tokenize
 from latentlens_dag.models.language_model import LanguageModel, captured
 from latentlens_dag.models.loading import Loaded, load_language_model

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from latentlens_dag.cli import cli
+from latentlens_dag.cli.main import cli
 from latentlens_dag.dataset.dataset import open_dataset
 from latentlens_dag.errors import UserError
 from latentlens_dag.release.manifest import MANIFEST, file_sha256

@@ -20,7 +20,7 @@ TAG = "v1.0.0"
 CLI = """
 import time
 time.sleep = lambda seconds: None  # between retries
-from latentlens_dag.cli import main
+from latentlens_dag.cli.main import main
 main()
 """
 OPEN = """
@@ -215,7 +215,7 @@ MISTAKES = {
 def test_a_mistake_is_told_in_one_message(hub: HubServer, release: Path, tmp_path: Path) -> None:
     hub.add(Repo("user/gated", files_of(release), gated=True))
     _with(hub, "user/plain", files_of(release, ["manifest.json"]))
-    code = "import json\nfrom click.testing import CliRunner\nfrom latentlens_dag.cli import cli\n"
+    code = "import json\nfrom click.testing import CliRunner\nfrom latentlens_dag.cli.main import cli\n"
     code += "found = [CliRunner().invoke(cli, ['pull', *one]).exception for one in json.loads(sys.argv[1])]\n"
     code += "print(json.dumps([[type(one).__name__, str(one)] for one in found]))"
     run = hub.run(code, json.dumps([asked for asked, _ in MISTAKES.values()]), home=tmp_path / "home")

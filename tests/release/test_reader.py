@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
-from latentlens_dag.cli import cli
+from latentlens_dag.cli.main import cli
 from latentlens_dag.dataset.dataset import Dataset, open_dataset, queries
 from latentlens_dag.errors import UserError
 from latentlens_dag.release import manifest as release_manifest

@@ -146,7 +146,7 @@ def test_a_torchvision_of_another_torch_is_told(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_inspect_model_exits_with_2_and_one_message_without_torchvision(bare: Path) -> None:
-    command = f"{BLOCK}from latentlens_dag.cli import main; main()"
+    command = f"{BLOCK}from latentlens_dag.cli.main import main; main()"
     run = subprocess.run(
         [sys.executable, "-c", command, "inspect-model", str(bare)], capture_output=True, text=True, timeout=120
     )

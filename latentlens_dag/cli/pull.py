@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from latentlens_dag.commands.common import bytes_text, json_option, print_facts, shown_progress, writing
+from latentlens_dag.cli.output import bytes_text, json_option, print_facts, shown_progress, writing
 from latentlens_dag.errors import UserError
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import click
 
-from latentlens_dag.commands.common import home_option
+from latentlens_dag.cli.output import home_option
 from latentlens_dag.errors import UserError
 from latentlens_dag.storage.home import find_home
 
@@ -91,7 +91,7 @@ def _command(port: int) -> list[str]:
         "browser.gatherUsageStats": "false",
     }
     app = str(pages() / "app.py")
-    serve = [sys.executable, "-m", "latentlens_dag.commands.serving", "run", app]
+    serve = [sys.executable, "-m", "latentlens_dag.cli.streamlit_server", "run", app]
     return [*serve, *(f"--{name}={value}" for name, value in options.items())]
 
 

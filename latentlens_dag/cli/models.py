@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from latentlens_dag.commands.common import bytes_text, json_option, one_line, print_facts
+from latentlens_dag.cli.output import bytes_text, json_option, one_line, print_facts
 from latentlens_dag.errors import UserError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from latentlens_dag.commands.common import home_option, json_option, print_facts
+from latentlens_dag.cli.output import home_option, json_option, print_facts
 from latentlens_dag.errors import UserError
 from latentlens_dag.storage.home import find_home
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from latentlens_dag.commands.common import home_option, json_option, print_facts, studies_argument
-from latentlens_dag.commands.history import Told, lineage_option, lineage_told, versions_option, versions_told
-from latentlens_dag.commands.progress import Progress, duration, steps_noted
+from latentlens_dag.cli.history import Told, lineage_option, lineage_told, versions_option, versions_told
+from latentlens_dag.cli.output import home_option, json_option, print_facts, studies_argument
+from latentlens_dag.cli.progress import Progress, duration, steps_noted
 from latentlens_dag.dag.watching import Watcher
 from latentlens_dag.errors import GO_ON, Interrupted
 from latentlens_dag.storage.home import find_home

@@ -1,6 +1,6 @@
 """The process that serves the pages: Streamlit, with what the pages need loaded before anybody looks.
 
-Started as `python -m latentlens_dag.commands.serving run APP ...`. Streamlit loads an app's modules when the first
+Started as `python -m latentlens_dag.cli.streamlit_server run APP ...`. Streamlit loads an app's modules when the first
 person comes, who would wait for duckdb, pyarrow and polars (0.4 s). What a newcomer gets wrong: they are not loaded in
 a thread beside Streamlit's own start, since two threads that import the same modules may meet one that is half loaded.
 """

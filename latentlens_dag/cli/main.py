@@ -1,4 +1,4 @@
-"""The command line: its commands, exit codes and messages; the commands themselves are in `commands/`.
+"""The command line: its commands, exit codes and messages; the commands themselves are in the modules beside it.
 
 Exit codes: 0 done, 1 something failed while running, 2 a mistake of the user's, 3 something is to be built
 (`plan --exit-code`), 130 interrupted (143 where by SIGTERM). What a newcomer gets wrong: `--help` must be
@@ -13,7 +13,7 @@ import traceback
 
 import click
 
-from latentlens_dag.commands import asking, browsing, building, comparing, keeping, models, publishing, pulling
+from latentlens_dag.cli import browse, build, diff, maintenance, models, publish, pull, query
 from latentlens_dag.errors import GO_ON, Interrupted, UserError
 from latentlens_dag.storage.full_disk import way_out
 from latentlens_dag.storage.home import find_home
@@ -27,20 +27,20 @@ def cli(debug: bool) -> None:
 
 
 for command in (
-    building.build,
-    building.plan,
-    building.status,
-    keeping.check,
-    keeping.clean,
-    comparing.diff,
-    asking.query,
-    asking.summary,
-    asking.search,
-    pulling.pull,
-    browsing.browse,
+    build.build,
+    build.plan,
+    build.status,
+    maintenance.check,
+    maintenance.clean,
+    diff.diff,
+    query.query,
+    query.summary,
+    query.search,
+    pull.pull,
+    browse.browse,
     models.import_index,
     models.inspect_model,
-    publishing.publish,
+    publish.publish,
 ):
     cli.add_command(command)
 

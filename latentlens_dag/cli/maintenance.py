@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from latentlens_dag.commands.common import (
+from latentlens_dag.cli.output import (
     bytes_text,
     home_option,
     json_option,

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pytest
 
-from latentlens_dag.commands.progress import Progress, duration
+from latentlens_dag.cli.progress import Progress, duration
 
 
 class Need(NamedTuple):

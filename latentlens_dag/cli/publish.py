@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from latentlens_dag.commands.common import bytes_text, home_option, json_option, print_facts
+from latentlens_dag.cli.output import bytes_text, home_option, json_option, print_facts
 from latentlens_dag.errors import UserError
 from latentlens_dag.storage.home import Home, find_home
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from latentlens_dag.commands.common import CONTROL, home_option, json_option, one_line, print_facts, writing
+from latentlens_dag.cli.output import CONTROL, home_option, json_option, one_line, print_facts, writing
 from latentlens_dag.errors import UserError
 from latentlens_dag.storage.home import find_home
 

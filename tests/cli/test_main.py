@@ -22,7 +22,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _run(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from latentlens_dag.cli import main; main()", *arguments]
+    command = [sys.executable, "-c", "from latentlens_dag.cli.main import main; main()", *arguments]
     environment = {**os.environ, "LATENTLENS_HOME": str(home)}
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
 
