@@ -18,16 +18,16 @@ import click
 from latentlens_dag.cli.history import Told, lineage_option, lineage_told, versions_option, versions_told
 from latentlens_dag.cli.output import home_option, json_option, print_facts, studies_argument
 from latentlens_dag.cli.progress import Progress, duration, steps_noted
-from latentlens_dag.dag.watching import Watcher
+from latentlens_dag.dag.building.listener import Watcher
 from latentlens_dag.errors import GO_ON, Interrupted
 from latentlens_dag.storage.home import find_home
 
 if TYPE_CHECKING:
-    from latentlens_dag.dag.driver import Project
-    from latentlens_dag.dag.estimate import StepWork
+    from latentlens_dag.dag.building.estimate import StepWork
+    from latentlens_dag.dag.building.project import Project
+    from latentlens_dag.dag.building.runs import Ran
+    from latentlens_dag.dag.building.staleness import Need
     from latentlens_dag.dag.locking import Owner
-    from latentlens_dag.dag.runs import Ran
-    from latentlens_dag.dag.staleness import Need
 
 TO_BUILD = 3
 """Exit code of `plan --exit-code` where something is to be built; no failure has it."""
@@ -61,9 +61,9 @@ def build(
 
     Exit codes: 0 done, 1 a step failed, 2 a mistake of yours, 130 interrupted.
     """
-    from latentlens_dag.dag.driver import open_project
+    from latentlens_dag.dag.building.maintenance import remove_interrupted
+    from latentlens_dag.dag.building.project import open_project
     from latentlens_dag.dag.locking import build_lock
-    from latentlens_dag.dag.upkeep import remove_interrupted
 
     with _apart(as_json), open_project(find_home(home)) as project:
         selection = project.select(studies, names)
@@ -93,7 +93,7 @@ def plan(
     as_json: bool,
 ) -> None:
     """Say what `build` would do, why, and how much work it is."""
-    from latentlens_dag.dag.driver import open_project
+    from latentlens_dag.dag.building.project import open_project
     from latentlens_dag.dag.locking import building
 
     with _apart(as_json), open_project(find_home(home)) as project:
@@ -123,7 +123,7 @@ def status(
     studies: Sequence[str], names: Sequence[str], lineage: str | None, versions: bool, home: Path | None, as_json: bool
 ) -> None:
     """Say what is built, what is missing and what is out of date, step by step."""
-    from latentlens_dag.dag.driver import open_project
+    from latentlens_dag.dag.building.project import open_project
     from latentlens_dag.dag.locking import building
 
     with _apart(as_json), open_project(find_home(home)) as project:

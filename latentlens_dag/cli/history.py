@@ -10,7 +10,7 @@ import click
 from latentlens_dag.errors import UserError
 
 if TYPE_CHECKING:
-    from latentlens_dag.dag.driver import Project
+    from latentlens_dag.dag.building.project import Project
     from latentlens_dag.storage.lineage import Ancestor
     from latentlens_dag.storage.study_versions import Version
 

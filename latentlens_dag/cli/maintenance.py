@@ -22,8 +22,8 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.storage.home import find_home
 
 if TYPE_CHECKING:
-    from latentlens_dag.cleaning import Garbage
-    from latentlens_dag.dag.checking import Checked
+    from latentlens_dag.dag.building.garbage import Garbage
+    from latentlens_dag.dag.building.integrity import Checked
 
 
 @click.command()
@@ -36,9 +36,9 @@ def check(studies: Sequence[str], deep: bool, home: Path | None, as_json: bool) 
 
     Exit code 1 where it is not; `build` makes again what is damaged.
     """
-    from latentlens_dag.dag.driver import open_project
+    from latentlens_dag.dag.building.maintenance import check_project
+    from latentlens_dag.dag.building.project import open_project
     from latentlens_dag.dag.locking import build_lock
-    from latentlens_dag.dag.upkeep import check_project
 
     with open_project(find_home(home)) as project, build_lock(project.home):
         found = check_project(project, project.select(studies), deep, shown_progress(as_json))
@@ -57,9 +57,9 @@ def clean(dry_run: bool, yes: bool, home: Path | None, as_json: bool) -> None:
 
     Old versions of results go, and so cannot be compared any more. What a study that is switched off has stays.
     """
-    from latentlens_dag.dag.driver import open_project
+    from latentlens_dag.dag.building.maintenance import clean_project, declared_sets, project_garbage
+    from latentlens_dag.dag.building.project import open_project
     from latentlens_dag.dag.locking import build_lock
-    from latentlens_dag.dag.upkeep import clean_project, declared_sets, project_garbage
 
     with open_project(find_home(home)) as project, build_lock(project.home):
         found, gone = project_garbage(project)

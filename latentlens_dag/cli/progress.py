@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
-from latentlens_dag.dag.watching import Watcher
+from latentlens_dag.dag.building.listener import Watcher
 
 if TYPE_CHECKING:
-    from latentlens_dag.dag.segments import Key, Target
-    from latentlens_dag.dag.staleness import Need
+    from latentlens_dag.dag.building.staleness import Need
+    from latentlens_dag.dag.building.steps import Key, Target
 
 _BAR = 20  # characters
 _NOTE_EVERY_S = 60.0  # a step's own progress, where there is no live line

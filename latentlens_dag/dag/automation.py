@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 import dagster as dg
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
+from latentlens_dag.dag.building.listener import Watcher
 from latentlens_dag.dag.locking import build_lock, building
 from latentlens_dag.dag.resources import HomeResource
 from latentlens_dag.dag.versions import states_now
-from latentlens_dag.dag.watching import Watcher
 from latentlens_dag.storage.hashing import combined
 
 _EVERY_S = 30
@@ -25,8 +25,8 @@ _EVERY_S = 30
 @dg.op(description="Observe the sources, then build what is missing or out of date, and nothing else.")
 def build_what_is_needed(context: dg.OpExecutionContext, home: HomeResource) -> None:
     """What `latentlens-dag build` does, in one run; its steps are in runs of their own, as there."""
-    from latentlens_dag.dag.driver import open_project
-    from latentlens_dag.dag.upkeep import remove_interrupted
+    from latentlens_dag.dag.building.maintenance import remove_interrupted
+    from latentlens_dag.dag.building.project import open_project
 
     with open_project(home.home) as project, build_lock(project.home, wait=True, tell=context.log.info):
         project.cancel_orphans()

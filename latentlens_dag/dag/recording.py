@@ -1,7 +1,7 @@
 """Recording what a step wrote in the warehouse's manifest, next to what Dagster is told.
 
-What a newcomer gets wrong: this happens while the step runs, before Dagster has its event. `staleness.py` takes an
-artifact as built only where the two agree.
+What a newcomer gets wrong: this happens while the step runs, before Dagster has its event. `building/staleness.py`
+takes an artifact as built only where the two agree.
 """
 
 from collections.abc import Iterable, Iterator
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from latentlens_dag.dag.staleness import known_version
+from latentlens_dag.dag.building.staleness import known_version
 from latentlens_dag.dag.versions import BUILD_ID, settings_of
 from latentlens_dag.storage.hashing import package_versions
 from latentlens_dag.storage.records import FileFacts, Manifest, Origin, Record, label

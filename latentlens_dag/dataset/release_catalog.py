@@ -120,7 +120,7 @@ def main() -> None:
 
 def remove_unused() -> None:
     """Remove the catalogs that nobody has used for a month, and what a kill has left of one."""
-    from latentlens_dag.cleaning import interrupted  # 0.1 s, which every first view would wait for
+    from latentlens_dag.dag.building.garbage import interrupted  # 0.1 s, which every first view would wait for
 
     unused = [path for path in made_catalogs() if time.time() - path.stat().st_atime > _UNUSED_S]
     for path in [*unused, *(left.path for left in interrupted(_folder()))]:

@@ -21,7 +21,7 @@ def fresh_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextmanager
 def opened(project: Path, home: Path | None = None) -> Iterator[object]:
     """The project with its Dagster instance open, as the command line opens it from inside its folder."""
-    from latentlens_dag.dag.driver import open_project
+    from latentlens_dag.dag.building.project import open_project
 
     before = Path.cwd()
     os.chdir(project)
@@ -34,7 +34,7 @@ def opened(project: Path, home: Path | None = None) -> Iterator[object]:
 
 def build(project: Path, home: Path | None = None, names: Sequence[str] = (), **options: object) -> list[str]:
     """Build everything, or what is named; give what was run, as `asset[partition]`."""
-    from latentlens_dag.dag.staleness import label
+    from latentlens_dag.dag.building.staleness import label
 
     with opened(project, home) as one:
         selection = one.select(names=names)

@@ -105,7 +105,8 @@ def say(home: Home, step: str, word: str) -> None:
 @contextmanager
 def opened(home: Home) -> Iterator[object]:
     """The project of the graph, as the command line opens it."""
-    from latentlens_dag.dag import driver, loading
+    from latentlens_dag.dag import loading
+    from latentlens_dag.dag.building import project as driver
 
     before = loading.load_definitions
     loading.load_definitions = lambda home: small_definitions(home.root)

@@ -10,8 +10,8 @@ import dagster as dg
 import polars as pl
 import pytest
 
+from latentlens_dag.dag.building.maintenance import check_project, clean_project, project_garbage
 from latentlens_dag.dag.loading import find_release, load_definitions
-from latentlens_dag.dag.upkeep import check_project, clean_project, project_garbage
 from latentlens_dag.errors import UserError
 from latentlens_dag.index.contextual_index import ContextualIndex
 from latentlens_dag.release.manifest import MANIFEST, read_manifest

@@ -8,8 +8,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from latentlens_dag.dag.staleness import Need
-from latentlens_dag.dag.upkeep import check_project
+from latentlens_dag.dag.building.maintenance import check_project
+from latentlens_dag.dag.building.staleness import Need
 from latentlens_dag.index.layer_tables import open_table
 from tests.dag.conftest import build, opened
 

@@ -184,7 +184,7 @@ def test_a_blocking_check_that_fails_stops_the_build_and_the_next_one_tries_agai
     fresh_project: Path, copy_of: Copy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from latentlens_dag.dag import study_assets
-    from latentlens_dag.dag.driver import BuildFailed
+    from latentlens_dag.dag.building.project import BuildFailed
 
     project = copy_of(fresh_project)
     with monkeypatch.context() as patch:
@@ -201,7 +201,7 @@ def test_a_blocking_check_that_fails_stops_the_build_and_the_next_one_tries_agai
 def test_a_study_that_is_judged_by_regions_needs_tokens_that_lie_where_the_map_says(
     fresh_project: Path, copy_of: Copy, monkeypatch: pytest.MonkeyPatch, share: float | None, why: str | None
 ) -> None:
-    from latentlens_dag.dag.driver import BuildFailed
+    from latentlens_dag.dag.building.project import BuildFailed
     from latentlens_dag.models import self_checks
 
     project = copy_of(fresh_project)

@@ -22,7 +22,7 @@ from dagster._core.definitions.events import AssetKeyPartitionKey
 from dagster._core.loader import LoadingContext
 from dagster._core.storage.event_log.base import AssetRecord
 
-from latentlens_dag.dag.history import latest_by_partition
+from latentlens_dag.dag.building.dagster_history import latest_by_partition
 from latentlens_dag.dag.versions import SETTINGS, settings_of, version_now
 from latentlens_dag.storage.records import Manifest, Record, changed_settings, summarized
 from latentlens_dag.storage.warehouse import Warehouse

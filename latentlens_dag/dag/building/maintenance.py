@@ -5,10 +5,10 @@ What a newcomer gets wrong: a study that is switched off has no assets, and yet 
 
 from collections.abc import Callable
 
-from latentlens_dag.cleaning import Garbage, clean, garbage, interrupted, undeclared_records
-from latentlens_dag.dag.checking import Checked, check_artifacts
-from latentlens_dag.dag.driver import Project
-from latentlens_dag.dag.selection import Selection
+from latentlens_dag.dag.building.garbage import Garbage, clean, garbage, interrupted, undeclared_records
+from latentlens_dag.dag.building.integrity import Checked, check_artifacts
+from latentlens_dag.dag.building.project import Project
+from latentlens_dag.dag.building.selection import Selection
 from latentlens_dag.storage.records import Record
 from latentlens_dag.storage.warehouse import remove
 
@@ -19,7 +19,7 @@ def check_project(
     deep: bool = False,
     tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> Checked:
-    """Whether the selection's files are there as they were written (`checking.check_artifacts`)."""
+    """Whether the selection's files are there as they were written (`integrity.check_artifacts`)."""
     targets = selection.among([target for unit in project.units for target in unit.targets()])
     return check_artifacts(project.graph, project.instance, project.manifest, targets, deep, tell)
 

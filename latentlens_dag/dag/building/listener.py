@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import dagster as dg
 
-    from latentlens_dag.dag.segments import Target
-    from latentlens_dag.dag.staleness import Need
+    from latentlens_dag.dag.building.staleness import Need
+    from latentlens_dag.dag.building.steps import Target
 
 
 class Watcher:

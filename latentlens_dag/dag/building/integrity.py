@@ -10,7 +10,7 @@ from typing import NamedTuple
 import dagster as dg
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
-from latentlens_dag.dag.staleness import Need, find_needs
+from latentlens_dag.dag.building.staleness import Need, find_needs
 from latentlens_dag.storage.records import Manifest, Problem, Record, summarized
 
 

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import dagster as dg
 
-from latentlens_dag.dag.history import latest_by_partition
-from latentlens_dag.dag.segments import Unit
-from latentlens_dag.dag.staleness import Need
+from latentlens_dag.dag.building.dagster_history import latest_by_partition
+from latentlens_dag.dag.building.staleness import Need
+from latentlens_dag.dag.building.steps import Unit
 
 _ROWS, _SIZE = "dagster/row_count", "size_bytes"
 _EVENTS = {dg.DagsterEventType.STEP_SUCCESS, dg.DagsterEventType.ASSET_MATERIALIZATION}

@@ -6,9 +6,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from latentlens_dag.dag.segments import find_units
-from latentlens_dag.dag.selection import select
-from latentlens_dag.dag.staleness import label
+from latentlens_dag.dag.building.selection import select
+from latentlens_dag.dag.building.staleness import label
+from latentlens_dag.dag.building.steps import find_units
 from latentlens_dag.errors import UserError
 from tests.dag.small_graph import (
     JUDGED,
@@ -139,7 +139,7 @@ def test_the_plan_holds_all_that_a_build_comes_to_run(project: object) -> None:
 def test_staleness_read_at_once_is_as_dagster_reads_it(project: object) -> None:
     from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 
-    from latentlens_dag.dag.staleness import _Context, find_needs
+    from latentlens_dag.dag.building.staleness import _Context, find_needs
 
     targets = [target for unit in project.units for target in unit.targets()]
     (project.home.root / "source.txt").write_text("two")

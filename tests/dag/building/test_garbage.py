@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from latentlens_dag.dag.upkeep import check_project
+from latentlens_dag.dag.building.maintenance import check_project
 from latentlens_dag.dataset.comparison import compare
 from latentlens_dag.errors import UserError
 from latentlens_dag.index.layer_tables import open_table, tag
 from latentlens_dag.storage.records import Manifest
 from latentlens_dag.storage.study_versions import files_at, versions_of
+from tests.dag.building.test_integrity import _tables
 from tests.dag.conftest import build, opened
-from tests.dag.test_repair import _tables
 
 Copy = Callable[[Path], Path]
 CLI = [sys.executable, "-c", "from latentlens_dag.cli.main import main; main()"]

@@ -19,9 +19,9 @@ from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES, DagsterRun
 from dagster._core.utils import make_new_run_id
 
-from latentlens_dag.dag.staleness import Need
+from latentlens_dag.dag.building.listener import Watcher
+from latentlens_dag.dag.building.staleness import Need
 from latentlens_dag.dag.versions import BUILD_ID, FORCED
-from latentlens_dag.dag.watching import Watcher
 from latentlens_dag.errors import UserError
 from latentlens_dag.storage.home import Home, disk_error
 

@@ -13,16 +13,16 @@ from typing import Any
 
 import dagster as dg
 
-from latentlens_dag.dag.estimate import StepWork, seconds_per_part, step_works
-from latentlens_dag.dag.history import quick_history
+from latentlens_dag.dag.building.dagster_history import quick_history
+from latentlens_dag.dag.building.estimate import StepWork, seconds_per_part, step_works
+from latentlens_dag.dag.building.listener import Watcher
+from latentlens_dag.dag.building.runs import BuildFailed, Ran, Runner, cancel_orphans
+from latentlens_dag.dag.building.selection import Selection, find_studies, select
+from latentlens_dag.dag.building.signals import Signals, noticed_signals
+from latentlens_dag.dag.building.staleness import NOT_BUILT, Need, find_needs, label, observe_sources
+from latentlens_dag.dag.building.steps import Target, each_partition, find_segments, find_units, reads_all
 from latentlens_dag.dag.keys import SWITCHED_OFF
-from latentlens_dag.dag.runs import BuildFailed, Ran, Runner, cancel_orphans
-from latentlens_dag.dag.segments import Target, each_partition, find_segments, find_units, reads_all
-from latentlens_dag.dag.selection import Selection, find_studies, select
-from latentlens_dag.dag.signals import Signals, noticed_signals
-from latentlens_dag.dag.staleness import NOT_BUILT, Need, find_needs, label, observe_sources
 from latentlens_dag.dag.versions import SOURCE_PATH, SOURCE_VERSION
-from latentlens_dag.dag.watching import Watcher
 from latentlens_dag.errors import GO_ON, Interrupted
 from latentlens_dag.storage.home import Home, told_of_disk
 from latentlens_dag.storage.records import Manifest

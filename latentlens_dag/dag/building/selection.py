@@ -14,7 +14,7 @@ from difflib import get_close_matches
 import dagster as dg
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
-from latentlens_dag.dag.segments import Target, Unit, each_partition, reads_all
+from latentlens_dag.dag.building.steps import Target, Unit, each_partition, reads_all
 from latentlens_dag.errors import UserError
 
 _NAME = re.compile(r"/?(?P<path>[^\[\]/]+(/[^\[\]/]+)*)/?(\[(?P<partition>[^\[\]]+)\])?")
