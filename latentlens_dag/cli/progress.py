@@ -153,7 +153,7 @@ class Progress(Watcher):
 @contextmanager
 def steps_noted(progress: Progress) -> Iterator[None]:
     """Let the steps' own progress come to `progress`, and leave the terminal's line free at the end."""
-    from latentlens_dag.dag.reporting import PROGRESS_LOGGER
+    from latentlens_dag.dag.assets.reporting import PROGRESS_LOGGER
 
     logger, handler = logging.getLogger(PROGRESS_LOGGER), _Handler(progress.note)
     level, propagate = logger.level, logger.propagate

@@ -48,7 +48,7 @@ class Corpus(Declared):
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Its assets."""
-        from latentlens_dag.dag.corpus_assets import corpus_definitions
+        from latentlens_dag.dag.assets.corpus import corpus_definitions
 
         self.check_name(context)
         check_count(self.shards, "shards", self.place(context))
@@ -66,7 +66,7 @@ class ImageSet(Declared):
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Its assets."""
-        from latentlens_dag.dag.image_assets import image_definitions
+        from latentlens_dag.dag.assets.images import image_definitions
 
         self.check_name(context)
         check_count(self.batches, "batches", self.place(context))
@@ -84,7 +84,7 @@ class TextSet(Declared):
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Its assets."""
-        from latentlens_dag.dag.text_assets import text_definitions
+        from latentlens_dag.dag.assets.texts import text_definitions
 
         self.check_name(context)
         check_count(self.batches, "batches", self.place(context))
@@ -111,7 +111,7 @@ class Index(Declared):
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Its assets."""
-        from latentlens_dag.dag.index_assets import index_definitions
+        from latentlens_dag.dag.assets.index import index_definitions
 
         place = self.place(context)
         self.check_name(context)
@@ -164,7 +164,7 @@ class Study(Declared):
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Its assets; none where it is switched off."""
-        from latentlens_dag.dag.study_assets import study_definitions
+        from latentlens_dag.dag.assets.study import study_definitions
 
         place = self.place(context)
         self.check_name(context)

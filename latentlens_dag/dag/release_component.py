@@ -43,8 +43,8 @@ class Release(Declared):
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Its assets; none where a study of it is switched off."""
+        from latentlens_dag.dag.assets.release import IndexParts, index_release, tables_release
         from latentlens_dag.dag.components import Corpus, Index, Study
-        from latentlens_dag.dag.release_assets import IndexParts, index_release, tables_release
 
         place = self.place(context)
         self.check_name(context)

@@ -135,7 +135,7 @@ def test_a_full_disk_ends_a_build_with_the_way_out_and_what_was_built_stays(
     built_project: Path, copy_of: Copy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from latentlens_dag.cli import main
-    from latentlens_dag.dag import study_assets
+    from latentlens_dag.dag.assets import study as study_assets
 
     def no_room(_: object, path: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(path))

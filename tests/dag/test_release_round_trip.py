@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from latentlens_dag import open_dataset
+from tests.dag.assets.test_release import OUT, _declare
 from tests.dag.conftest import build
-from tests.dag.test_release import OUT, _declare
 from tests.hub_server import HubServer
 
 Copy = Callable[[Path], Path]

@@ -183,12 +183,12 @@ def test_force_runs_everything_once_and_writes_the_same_bytes(built_project: Pat
 def test_a_blocking_check_that_fails_stops_the_build_and_the_next_one_tries_again(
     fresh_project: Path, copy_of: Copy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from latentlens_dag.dag import study_assets
+    from latentlens_dag.dag.assets import study
     from latentlens_dag.dag.building.project import BuildFailed
 
     project = copy_of(fresh_project)
     with monkeypatch.context() as patch:
-        patch.setattr(study_assets, "neighbor_problems", lambda *args: ["answers are not sorted"])
+        patch.setattr(study, "neighbor_problems", lambda *args: ["answers are not sorted"])
         with pytest.raises(BuildFailed, match=r"sorted_neighbors.*answers are not sorted"):
             build(project)
     ran = build(project)
@@ -219,7 +219,7 @@ def test_a_study_that_is_judged_by_regions_needs_tokens_that_lie_where_the_map_s
 def test_a_check_that_is_added_runs_the_checks_and_nothing_after_them(
     built_project: Path, copy_of: Copy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from latentlens_dag.dag import state_assets
+    from latentlens_dag.dag.assets import states
 
-    monkeypatch.setattr(state_assets, "_MODEL_CHECKS", state_assets._MODEL_CHECKS + 1)
+    monkeypatch.setattr(states, "_MODEL_CHECKS", states._MODEL_CHECKS + 1)
     assert build(copy_of(built_project)) == ["study/tiny/model_checks"]

@@ -9,9 +9,9 @@ import dagster as dg
 import pyarrow.parquet as pq
 
 from latentlens_dag.dag import keys
-from latentlens_dag.dag.checks import check_spec, checked, verdict
+from latentlens_dag.dag.assets.checks import check_spec, checked, verdict
+from latentlens_dag.dag.assets.reporting import result, written
 from latentlens_dag.dag.recording import may_take, warehouse_of
-from latentlens_dag.dag.reporting import result, written
 from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.study_parts import StudyParts, layer_specs, write_study_shape
 from latentlens_dag.dag.versions import FORCED, Versioned, versioned

@@ -9,11 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from latentlens_dag.dag import keys
-from latentlens_dag.dag.checks import check_spec, checked, neighbor_problems, verdict
-from latentlens_dag.dag.corpus_assets import model_source
-from latentlens_dag.dag.reporting import result, written
+from latentlens_dag.dag.assets.checks import check_spec, checked, neighbor_problems, verdict
+from latentlens_dag.dag.assets.corpus import model_source
+from latentlens_dag.dag.assets.reporting import result, written
+from latentlens_dag.dag.assets.states import model_checks, token_states
 from latentlens_dag.dag.resources import WarehouseResource
-from latentlens_dag.dag.state_assets import model_checks, token_states
 from latentlens_dag.dag.study_parts import StudyParts, layer_specs, write_study_shape
 from latentlens_dag.dag.versions import versioned
 from latentlens_dag.schema import (
@@ -84,7 +84,7 @@ def _answers(
     parts: StudyParts, lens: str, paths: Warehouse, states: Mapping[int, Any], log: Callable[[str], None]
 ) -> Iterator[tuple[int, pa.Table]]:
     """The lens's answers, layer by layer."""
-    from latentlens_dag.dag.reporting import LoggedProgress
+    from latentlens_dag.dag.assets.reporting import LoggedProgress
     from latentlens_dag.index.folder import IndexFiles
     from latentlens_dag.models.loading import load_language_model
     from latentlens_dag.study import answers

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from latentlens_dag.dag import keys
-from latentlens_dag.dag.reporting import written
+from latentlens_dag.dag.assets.reporting import written
 from latentlens_dag.dag.resources import HomeResource, WarehouseResource
 from latentlens_dag.dag.versions import SOURCE_MODEL, SOURCE_PATH, SOURCE_VERSION, version_now, versioned
 from latentlens_dag.hub.datasets import HubColumn

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from latentlens_dag.dag import keys
-from latentlens_dag.dag.reporting import result
+from latentlens_dag.dag.assets.reporting import result
 from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.versions import Versioned, versioned
 from latentlens_dag.errors import UserError

@@ -1,0 +1,1 @@
+"""The assets, a module per stage: which files, which versions, what is reported."""
