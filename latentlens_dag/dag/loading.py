@@ -16,14 +16,15 @@ import dagster as dg
 import yaml
 from pydantic import ValidationError
 
-from latentlens_dag.dag.declared import C
+from latentlens_dag.dag.components.base import C
 from latentlens_dag.dag.resources import HomeResource, WarehouseResource
 from latentlens_dag.dag.yaml_tree import YamlTree
 from latentlens_dag.errors import UserError
 from latentlens_dag.storage.home import Home, find_home, find_project
 
 if TYPE_CHECKING:
-    from latentlens_dag.dag.components import Release, Study
+    from latentlens_dag.dag.components.release import Release
+    from latentlens_dag.dag.components.studies import Study
 
 
 def load_definitions(project: Path | None = None, home: Home | None = None) -> dg.Definitions:
@@ -58,14 +59,14 @@ def find_study(name: str, project: Path | None = None) -> "Study":
     Raises:
         UserError: where no study has the name, and as `load_definitions`.
     """
-    from latentlens_dag.dag.components import Study
+    from latentlens_dag.dag.components.studies import Study
 
     return _found(Study, name, project)
 
 
 def find_release(name: str, project: Path | None = None) -> "Release":
     """What a defs.yaml says of a release, as `find_study`: its `repo_id`; its folder is `Warehouse.release(name)`."""
-    from latentlens_dag.dag.components import Release
+    from latentlens_dag.dag.components.release import Release
 
     return _found(Release, name, project)
 

@@ -18,7 +18,7 @@ from latentlens_dag.storage.warehouse import Warehouse, write_json
 from latentlens_dag.study.source import StudySource, source_facts, written_facts
 
 if TYPE_CHECKING:
-    from latentlens_dag.dag.components import ImageSet, Index, Study, TextSet
+    from latentlens_dag.dag.components.studies import ImageSet, Index, Study, TextSet
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class StudyParts:
     @property
     def images(self) -> "ImageSet":
         """The images of a study that is not of texts."""
-        from latentlens_dag.dag.components import ImageSet
+        from latentlens_dag.dag.components.studies import ImageSet
 
         assert isinstance(self.material, ImageSet)
         return self.material

@@ -54,10 +54,7 @@ def component_types() -> tuple[str, ...]:
     """What may stand as `type` in a defs.yaml."""
     from latentlens_dag.dag import components  # late, since its modules load with the first definitions only
 
-    kinds = [kind for kind in vars(components).values() if isinstance(kind, type) and kind is not components.Declared]
-    kinds = [kind for kind in kinds if issubclass(kind, components.Declared)]
-    kinds.sort(key=lambda kind: kind.__module__ != components.__name__)  # those of other modules last
-    return tuple(f"{components.__name__}.{kind.__name__}" for kind in kinds)
+    return tuple(f"{components.__name__}.{kind.__name__}" for kind in components.KINDS)
 
 
 def _declared(context: ComponentDeclLoadContext, above: tuple[Path, ...]) -> ComponentDecl:

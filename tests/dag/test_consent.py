@@ -13,7 +13,7 @@ import pytest
 import yaml
 from dagster.components.core.component_tree import ComponentTree
 
-from latentlens_dag.dag.components import Corpus
+from latentlens_dag.dag.components.studies import Corpus
 from latentlens_dag.dag.loading import load_definitions
 from latentlens_dag.dag.yaml_tree import YamlTree, component_types
 from latentlens_dag.errors import UserError

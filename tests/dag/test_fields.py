@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from latentlens_dag.dag import components, sources
+from latentlens_dag.dag.components import base, release, sources, studies
 from latentlens_dag.dag.loading import load_definitions
 from latentlens_dag.dag.versions import version_now
 from latentlens_dag.index.layer_tables import open_table
@@ -165,9 +165,9 @@ def _types_are_not_described(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _all_fields() -> set[str]:
     """Every field that a defs.yaml may have, by the class that declares its type."""
-    found = [one for module in (components, sources) for one in vars(module).values() if isclass(one)]
+    found = [one for module in (studies, release, sources) for one in vars(module).values() if isclass(one)]
     models = {one for one in found if issubclass(one, dg.Model) and one.__module__.startswith("latentlens_dag")}
-    return {f"{one.__name__}.{name}" for one in models - {components.Declared} for name in one.model_fields}
+    return {f"{one.__name__}.{name}" for one in models - {base.Declared} for name in one.model_fields}
 
 
 ALL = [

@@ -16,7 +16,7 @@ from latentlens_dag.models.model_ref import ModelRef
 from latentlens_dag.storage.hashing import combined
 
 if TYPE_CHECKING:
-    from latentlens_dag.dag.components import Corpus
+    from latentlens_dag.dag.components.studies import Corpus
 
 _SENTENCES, _SHARDS, _ORDER = 1, 1, 1  # algorithms
 

@@ -22,7 +22,7 @@ from latentlens_dag.schema import IMAGES, REGIONS
 from latentlens_dag.storage.warehouse import write_json, write_parquet
 
 if TYPE_CHECKING:
-    from latentlens_dag.dag.components import ImageSet
+    from latentlens_dag.dag.components.studies import ImageSet
 
 _ORIGINALS, _PICTURES, _REGIONS = 1, 2, 1  # algorithms
 Source = Path | TableSource

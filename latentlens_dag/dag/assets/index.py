@@ -24,7 +24,7 @@ from latentlens_dag.storage.records import FileFacts
 from latentlens_dag.storage.warehouse import Warehouse, scratch_folder, write_json, write_parquet
 
 if TYPE_CHECKING:
-    from latentlens_dag.dag.components import Corpus, Index
+    from latentlens_dag.dag.components.studies import Corpus, Index
     from latentlens_dag.models.language_model import LanguageModel
 
 _KEPT = timedelta(days=1)  # of replaced versions of a layer table: someone may be reading one

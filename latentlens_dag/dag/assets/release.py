@@ -26,8 +26,8 @@ from latentlens_dag.storage.hashing import file_digest
 from latentlens_dag.storage.warehouse import Warehouse
 
 if TYPE_CHECKING:
-    from latentlens_dag.dag.components import Corpus, Index
-    from latentlens_dag.dag.release_component import Release
+    from latentlens_dag.dag.components.release import Release
+    from latentlens_dag.dag.components.studies import Corpus, Index
     from latentlens_dag.dag.study_parts import StudyParts
 
 _TABLES, _INDEX, _PUBLISHED = 1, 1, 1  # algorithms

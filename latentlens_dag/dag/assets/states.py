@@ -96,7 +96,7 @@ def _model_facts(parts: StudyParts, stored: str | None) -> "ModelFacts":
 
 def _check_fits(parts: StudyParts, model: "LanguageModel") -> None:
     """What loading the definitions checks too, where the model's config is here; and that the text pass is right."""
-    from latentlens_dag.dag.components import check_top_k
+    from latentlens_dag.dag.components.studies import check_top_k
     from latentlens_dag.models.layers import check_layers
     from latentlens_dag.models.self_checks import check_text_pass
 

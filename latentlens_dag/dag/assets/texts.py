@@ -17,7 +17,7 @@ from latentlens_dag.inputs import texts as core
 from latentlens_dag.storage.warehouse import write_json
 
 if TYPE_CHECKING:
-    from latentlens_dag.dag.components import TextSet
+    from latentlens_dag.dag.components.studies import TextSet
 
 _TEXTS = 1  # algorithm
 

@@ -10,7 +10,7 @@ from dagster._core.definitions.observe import observe
 
 from latentlens_dag.dag.assets.corpus import corpus_definitions
 from latentlens_dag.dag.building.staleness import NOT_BUILT, find_needs, observe_sources
-from latentlens_dag.dag.components import Corpus, CorpusSource
+from latentlens_dag.dag.components.studies import Corpus, CorpusSource
 from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.versions import SOURCE_PATH, SOURCE_VERSION, observed_version, version_of
 from latentlens_dag.hub.datasets import HubColumn

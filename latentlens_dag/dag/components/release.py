@@ -10,7 +10,7 @@ from typing import Literal
 
 import dagster as dg
 
-from latentlens_dag.dag.declared import Declared
+from latentlens_dag.dag.components.base import Declared
 from latentlens_dag.dag.keys import SWITCHED_OFF
 from latentlens_dag.errors import UserError
 from latentlens_dag.publish.stage_results import About, checked_license, checked_name
@@ -44,7 +44,7 @@ class Release(Declared):
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Its assets; none where a study of it is switched off."""
         from latentlens_dag.dag.assets.release import IndexParts, index_release, tables_release
-        from latentlens_dag.dag.components import Corpus, Index, Study
+        from latentlens_dag.dag.components.studies import Corpus, Index, Study
 
         place = self.place(context)
         self.check_name(context)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from latentlens_dag.dag.components import CorpusSource
+from latentlens_dag.dag.components.studies import CorpusSource
 from latentlens_dag.errors import UserError
 from latentlens_dag.hub.datasets import HubColumn
 from latentlens_dag.inputs.texts import TextSource, read_texts

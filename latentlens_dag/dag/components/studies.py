@@ -1,4 +1,4 @@
-"""What one declares in a defs.yaml: Corpus, ImageSet, TextSet, Index, Study, and Release (`release_component.py`).
+"""What one declares in a defs.yaml: Corpus, ImageSet, TextSet, Index, Study, and Release (`release.py`).
 
 A component says what its fields mean, checks their values, and hands over to the module that knows its
 assets. What a newcomer gets wrong: definitions load often and everywhere (UI, command line, editor), so
@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import dagster as dg
 
-from latentlens_dag.dag.declared import Declared, check_at_least, check_count
+from latentlens_dag.dag.components.base import Declared, check_at_least, check_count
+from latentlens_dag.dag.components.release import Release
+from latentlens_dag.dag.components.sources import CorpusSource, ImageSource, ModelSource, RegionSource, existing
 from latentlens_dag.dag.keys import SWITCHED_OFF
-from latentlens_dag.dag.release_component import Release
-from latentlens_dag.dag.sources import CorpusSource, ImageSource, ModelSource, RegionSource, existing
 from latentlens_dag.errors import UserError
 from latentlens_dag.models.families.registry import is_mapped
 from latentlens_dag.models.layers import auto_contextual_layers, auto_visual_layers, check_layers
