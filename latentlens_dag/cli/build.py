@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from latentlens_dag.dag.building.project import Project
     from latentlens_dag.dag.building.runs import Ran
     from latentlens_dag.dag.building.staleness import Need
-    from latentlens_dag.dag.locking import Owner
+    from latentlens_dag.dag.home_lock import Owner
 
 TO_BUILD = 3
 """Exit code of `plan --exit-code` where something is to be built; no failure has it."""
@@ -63,7 +63,7 @@ def build(
     """
     from latentlens_dag.dag.building.maintenance import remove_interrupted
     from latentlens_dag.dag.building.project import open_project
-    from latentlens_dag.dag.locking import build_lock
+    from latentlens_dag.dag.home_lock import build_lock
 
     with _apart(as_json), open_project(find_home(home)) as project:
         selection = project.select(studies, names)
@@ -94,7 +94,7 @@ def plan(
 ) -> None:
     """Say what `build` would do, why, and how much work it is."""
     from latentlens_dag.dag.building.project import open_project
-    from latentlens_dag.dag.locking import building
+    from latentlens_dag.dag.home_lock import building
 
     with _apart(as_json), open_project(find_home(home)) as project:
         owner = building(project.home)
@@ -124,7 +124,7 @@ def status(
 ) -> None:
     """Say what is built, what is missing and what is out of date, step by step."""
     from latentlens_dag.dag.building.project import open_project
-    from latentlens_dag.dag.locking import building
+    from latentlens_dag.dag.home_lock import building
 
     with _apart(as_json), open_project(find_home(home)) as project:
         if lineage is not None:

@@ -38,7 +38,7 @@ def check(studies: Sequence[str], deep: bool, home: Path | None, as_json: bool) 
     """
     from latentlens_dag.dag.building.maintenance import check_project
     from latentlens_dag.dag.building.project import open_project
-    from latentlens_dag.dag.locking import build_lock
+    from latentlens_dag.dag.home_lock import build_lock
 
     with open_project(find_home(home)) as project, build_lock(project.home):
         found = check_project(project, project.select(studies), deep, shown_progress(as_json))
@@ -59,7 +59,7 @@ def clean(dry_run: bool, yes: bool, home: Path | None, as_json: bool) -> None:
     """
     from latentlens_dag.dag.building.maintenance import clean_project, declared_sets, project_garbage
     from latentlens_dag.dag.building.project import open_project
-    from latentlens_dag.dag.locking import build_lock
+    from latentlens_dag.dag.home_lock import build_lock
 
     with open_project(find_home(home)) as project, build_lock(project.home):
         found, gone = project_garbage(project)

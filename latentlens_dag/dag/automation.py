@@ -14,7 +14,7 @@ import dagster as dg
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
 from latentlens_dag.dag.building.listener import Watcher
-from latentlens_dag.dag.locking import build_lock, building
+from latentlens_dag.dag.home_lock import build_lock, building
 from latentlens_dag.dag.resources import HomeResource
 from latentlens_dag.dag.versions import states_now
 from latentlens_dag.storage.hashing import combined

@@ -7,8 +7,8 @@ import dagster as dg
 import pytest
 
 from latentlens_dag.dag.automation import build_when_something_changes
+from latentlens_dag.dag.home_lock import build_lock
 from latentlens_dag.dag.loading import load_definitions
-from latentlens_dag.dag.locking import build_lock
 from latentlens_dag.dag.resources import HomeResource
 from latentlens_dag.storage.home import Home
 

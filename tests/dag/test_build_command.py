@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from latentlens_dag.dag.locking import build_lock, building
+from latentlens_dag.dag.home_lock import build_lock, building
 from latentlens_dag.errors import UserError
 from latentlens_dag.storage.home import Home, disk_error, told_of_disk
 from tests.dag.small_graph import opened, say, small_project

@@ -28,7 +28,7 @@ from latentlens_dag.storage.warehouse import Warehouse
 if TYPE_CHECKING:
     from latentlens_dag.dag.components.release import Release
     from latentlens_dag.dag.components.studies import Corpus, Index
-    from latentlens_dag.dag.study_parts import StudyParts
+    from latentlens_dag.dag.specs import StudyParts
 
 _TABLES, _INDEX, _PUBLISHED = 1, 1, 1  # algorithms
 

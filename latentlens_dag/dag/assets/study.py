@@ -14,7 +14,7 @@ from latentlens_dag.dag.assets.corpus import model_source
 from latentlens_dag.dag.assets.reporting import result, written
 from latentlens_dag.dag.assets.states import model_checks, token_states
 from latentlens_dag.dag.resources import WarehouseResource
-from latentlens_dag.dag.study_parts import StudyParts, layer_specs, write_study_shape
+from latentlens_dag.dag.specs import StudyParts, layer_specs, write_study_shape
 from latentlens_dag.dag.versions import versioned
 from latentlens_dag.schema import (
     DIVERSITY,

@@ -23,7 +23,7 @@ from latentlens_dag.models.loading import read_config
 from latentlens_dag.models.model_ref import ModelRef
 
 if TYPE_CHECKING:
-    from latentlens_dag.dag.study_parts import StudyParts
+    from latentlens_dag.dag.specs import StudyParts
 
 __all__ = ["Corpus", "Declared", "ImageSet", "Index", "Release", "Study", "TextSet"]
 
@@ -177,7 +177,7 @@ class Study(Declared):
 
     def parts(self, context: dg.ComponentLoadContext) -> "StudyParts":
         """What it names, found and checked."""
-        from latentlens_dag.dag.study_parts import StudyParts
+        from latentlens_dag.dag.specs import StudyParts
 
         place = self.place(context)
         read = self.read(place)

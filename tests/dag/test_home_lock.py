@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import dagster as dg
 import pytest
 
-from latentlens_dag.dag import locking
-from latentlens_dag.dag.locking import build_lock
+from latentlens_dag.dag import home_lock
+from latentlens_dag.dag.home_lock import build_lock
 from latentlens_dag.errors import UserError
 from latentlens_dag.inputs import texts
 from latentlens_dag.storage.home import Home
@@ -43,7 +43,7 @@ def test_a_step_of_the_ui_waits_for_a_build_and_a_build_for_a_step(
             pass
         refused.append(True)
 
-    monkeypatch.setattr(locking, "time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
+    monkeypatch.setattr(home_lock, "time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
     monkeypatch.setattr(texts, "write_sentences", written)
     with opened(copy_of(fresh_project)) as one:
         key = dg.AssetKey(["corpus", "text", "sentences"])
