@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import streamlit as st
-from parts.told import told
+from widgets.errors import told
 
 HERE = Path(__file__).parent
 PAGES = {
@@ -22,8 +22,8 @@ PAGES = {
     "about": "About",
 }
 
-st.set_page_config("LatentLens", page_icon=str(HERE / "parts" / "favicon.svg"), layout="wide")
-st.html(HERE / "parts" / "style.css")
+st.set_page_config("LatentLens", page_icon=str(HERE / "widgets" / "favicon.svg"), layout="wide")
+st.html(HERE / "widgets" / "style.css")
 page = st.navigation(
     [
         st.Page(HERE / "app_pages" / f"{name}.py", title=title, url_path=name, default=name == "explore")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import streamlit as st
-from parts.cards import facts_html
-from parts.names import lens_name
-from parts.opened import library
+from widgets.labels import lens_name
+from widgets.sources import library
+from widgets.token_html import facts_html
 
 from latentlens_dag import __version__
 from latentlens_dag.browse.library import Library, provenance

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import streamlit as st
-from parts import address, cards, small_pictures
-from parts.names import counted, plain
-from parts.opened import chosen_study, library, may_run_code
+from widgets import permalink, small_pictures, token_html
+from widgets.labels import counted, plain
+from widgets.sources import chosen_study, library, may_run_code
 
 from latentlens_dag.browse.library import Library, Picture, StudyFacts, clipped, visible
 from latentlens_dag.browse.reverse_search import Hit, Hits, boxes_of, stored_states
@@ -37,9 +37,9 @@ HINT = (
 def ask_page(data: Library, study: StudyFacts) -> None:
     """Ask for a text and what is wanted of it."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
-        text = address.words("Text", "text", placeholder="a red ball", width=420, max_chars=LONGEST_TEXT)
+        text = permalink.words("Text", "text", placeholder="a red ball", width=420, max_chars=LONGEST_TEXT)
         ways = {"sentences": "Sentences like it", "patches": f"{'Tokens' if study.of_texts else 'Patches'} like it"}
-        way = address.choice("Show", "show", tuple(ways), "sentences", shown=ways.__getitem__)
+        way = permalink.choice("Show", "show", tuple(ways), "sentences", shown=ways.__getitem__)
     text = text.strip()[:LONGEST_TEXT]
     try:
         warehouse = warehouse_of(data.source)
@@ -50,7 +50,7 @@ def ask_page(data: Library, study: StudyFacts) -> None:
         chips = st.container()
         with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
             layers = range(asked.model.depth)
-            layer = address.choice("Read at layer", "at", layers, middle(asked.index.layers), wide=True, width=120)
+            layer = permalink.choice("Read at layer", "at", layers, middle(asked.index.layers), wide=True, width=120)
             with chips:
                 token = chosen_token(asked.question(text, layer).tokens)
             wanted = (
@@ -88,7 +88,7 @@ def _asked(source: StudySource, warehouse: str, study: str, made: tuple[int, ...
 
 def chosen_token(tokens: Sequence[str]) -> int:
     """Ask which token of the text is meant; by default the last, which has read all of it."""
-    return address.choice("Token", "piece", range(len(tokens)), len(tokens) - 1, shown=lambda n: chip(tokens[n]))
+    return permalink.choice("Token", "piece", range(len(tokens)), len(tokens) - 1, shown=lambda n: chip(tokens[n]))
 
 
 def chip(token: str) -> str:
@@ -106,9 +106,9 @@ class How(NamedTuple):
 
 def how_sentences(asked: Asked) -> How:
     """Ask for the layers of the index, and for how many answers of which kind."""
-    source = address.choice("Contextual layer", "from", ("any", *asked.index.layers), "any", wide=True, width=140)
-    differ = address.choice("Answers differ in", "unique", UNIQUE, UNIQUE[0], wide=True, width=150)
-    count = address.choice("Answers", "answers", ANSWERS, ANSWERS[0], wide=True, width=90)
+    source = permalink.choice("Contextual layer", "from", ("any", *asked.index.layers), "any", wide=True, width=140)
+    differ = permalink.choice("Answers differ in", "unique", UNIQUE, UNIQUE[0], wide=True, width=150)
+    count = permalink.choice("Answers", "answers", ANSWERS, ANSWERS[0], wide=True, width=90)
     return How(count, None if source == "any" else (int(str(source)),), UNIQUE_OF[differ])
 
 
@@ -116,9 +116,9 @@ def sentences(asked: Asked, text: str, layer: int, token: int, how: How) -> None
     """The occurrences of the index that the token is like."""
     found = asked.answers(text, layer, token, how.most, how.layers, how.unique)
     rows = [{**row, "logit": None, "earned": None} for row in found.rows]
-    name = cards.safe(asked.question(text, layer).tokens[token].strip() or "␣", 40)
+    name = token_html.safe(asked.question(text, layer).tokens[token].strip() or "␣", 40)
     head = f'<p class="ll-facts"><b>{name}</b>, token {token + 1} of the text, at layer {layer} is like:</p>'
-    st.html(f'<div style="max-width: 60rem">{head}{cards.neighbors_html(rows, asked.index.layers)}</div>')
+    st.html(f'<div style="max-width: 60rem">{head}{token_html.neighbors_html(rows, asked.index.layers)}</div>')
     many = counted(len(how.layers or asked.index.layers), "layer")
     method = visible(found.method.partition(":")[0])
     st.caption(f"Compared with {asked.index.rows:,} occurrences at {many} of the index; method: {method}.")
@@ -134,8 +134,8 @@ class Which(NamedTuple):
 def how_patches(files: Mapping[int, Sequence[Path]], layer: int) -> Which:
     """Ask for the visual layer, and for how many patches."""
     near = min(files, key=lambda number: (abs(number - layer), number))
-    wanted = address.choice("Visual layer", "states", (*files, "any"), near, wide=True, width=110)
-    count = address.choice("Most", "count", COUNTS, COUNTS[1], wide=True, width=90)
+    wanted = permalink.choice("Visual layer", "states", (*files, "any"), near, wide=True, width=110)
+    count = permalink.choice("Most", "count", COUNTS, COUNTS[1], wide=True, width=90)
     return Which(count, tuple((one, tuple(paths)) for one, paths in files.items() if wanted in (one, "any")))
 
 

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 import polars as pl
 import streamlit as st
-from parts import address, cards, patch_grid, small_pictures
-from parts.charts import lines
-from parts.names import counted, lens_name, percent, plain
-from parts.opened import library
-from parts.sides import chosen_side, chosen_view, shelf, with_disagreement
+from widgets import patch_grid, permalink, small_pictures, token_html
+from widgets.charts import lines
+from widgets.comparison import chosen_side, chosen_view, shelf, with_disagreement
+from widgets.labels import counted, lens_name, percent, plain
+from widgets.sources import library
 
 from latentlens_dag.browse.disagreement import Apart, Shelf, Side
 from latentlens_dag.browse.library import Picture, clipped, regions_at
@@ -56,7 +56,7 @@ def compare_page(books: Shelf) -> None:
             study = (alike or elsewhere or [one.of.label])[0]
             other = chosen_side(books, "B", "2", study, 0 if elsewhere else 1)
         shared = books.shared_images(one.of, other.of)
-        image = address.here("image")
+        image = permalink.here("image")
         if not shared:
             st.warning(
                 f"{plain(one.of.label)} and {plain(other.of.label)} have no image in common, so there is nothing to "
@@ -75,13 +75,15 @@ def compare_page(books: Shelf) -> None:
 def answers_compared(books: Shelf, one: Side, other: Side) -> int:
     """Ask how many answers of a patch are compared."""
     most = min(books.top_k(one.of), books.top_k(other.of))
-    return address.choice("Answers compared", "top", range(1, most + 1), most, wide=True, width=130) if most > 1 else 1
+    if most <= 1:
+        return 1
+    return permalink.choice("Answers compared", "top", range(1, most + 1), most, wide=True, width=130)
 
 
 def gallery(books: Shelf, one: Side, other: Side) -> None:
     """All images that both have, ranked."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        order = address.choice("Order", "order", ORDERS, ORDERS[0], wide=True, width=170)
+        order = permalink.choice("Order", "order", ORDERS, ORDERS[0], wide=True, width=170)
         top = answers_compared(books, one, other)
     found = books.by_image(one, other, top)
     if found.is_empty():
@@ -94,7 +96,7 @@ def gallery(books: Shelf, one: Side, other: Side) -> None:
     pages = -(-len(found) // PER_PAGE)
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(f"{counted(len(found), kind)}, mean disagreement **{percent(mean)}** over {patches:,} patches")
-        page = address.page(pages)
+        page = permalink.page(pages)
     rows = found[(page - 1) * PER_PAGE : page * PER_PAGE].to_dicts()
     ids = tuple(row["image_id"] for row in rows)
     pictures, texts = pictures_of(one, other, ids), texts_of(one, ids)
@@ -106,7 +108,7 @@ def gallery(books: Shelf, one: Side, other: Side) -> None:
         )
         for row in rows
     ]
-    small_pictures.small_pictures(tiles, "apart", lambda chosen: address.go(image=chosen, token1=None, token2=None))
+    small_pictures.small_pictures(tiles, "apart", lambda chosen: permalink.go(image=chosen, token1=None, token2=None))
     by_layer(books, one, other, top, None)
     st.caption(MEASURE)
 
@@ -151,7 +153,7 @@ def image_view(books: Shelf, one: Side, other: Side, image: str) -> None:
     token, other_token = chosen_tokens(books, one, other, image, *rows)
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         st.button("← All texts" if one.of.facts.of_texts else "← All images", on_click=_leave)
-        overlay = address.choice(
+        overlay = permalink.choice(
             "Overlay", "overlay", OVERLAYS, "disagreement", shown=NAMES.__getitem__, wide=True, width=170
         )
         top = answers_compared(books, one, other)
@@ -161,7 +163,7 @@ def image_view(books: Shelf, one: Side, other: Side, image: str) -> None:
         Drawn(other, "B", "2", rows[1], other_token, books.patches(other, one, image, top)),
     ]
     picture = pictures_of(one, other, (image,)).get(image) or _blank(image, rows[0])
-    st.html(f"<h1>{cards.safe(picture.file_name, 80)}</h1>{said_of_the_patch(sides[0], image)}")
+    st.html(f"<h1>{token_html.safe(picture.file_name, 80)}</h1>{said_of_the_patch(sides[0], image)}")
     for column, drawn, view in zip(st.columns(2, gap="medium"), sides, shown, strict=True):
         with column:
             draw_side(drawn, picture, view.tokens if view else (), overlay)
@@ -175,7 +177,7 @@ def image_view(books: Shelf, one: Side, other: Side, image: str) -> None:
 
 
 def _leave() -> None:
-    address.go(image=None, token1=None, token2=None, view1=None, view2=None)
+    permalink.go(image=None, token1=None, token2=None, view1=None, view2=None)
 
 
 def chosen_tokens(
@@ -183,7 +185,7 @@ def chosen_tokens(
 ) -> tuple[int | None, int | None]:
     """The tokens that the address names; where it names that of one side only, the linked one of the other side."""
     known = [{row["token_index"] for row in side} for side in (rows, others)]
-    named = [address.number_here(name) for name in ("token1", "token2")]
+    named = [permalink.number_here(name) for name in ("token1", "token2")]
     token, other_token = (number if number in tokens else None for number, tokens in zip(named, known, strict=True))
     if token is None and other_token is None:
         token = _central(rows)
@@ -222,7 +224,7 @@ def draw_side(drawn: Drawn, picture: Picture, shown: tuple[int, ...], overlay: s
     theirs = {"1": "2", "2": "1"}[drawn.suffix]
     others = {f"token{theirs}": None, f"view{theirs}": None}  # the other side follows
     patch_grid.patch_grid(
-        grid, f"grid-{drawn.letter}", lambda index: address.go(**{f"token{drawn.suffix}": index, **others})
+        grid, f"grid-{drawn.letter}", lambda index: permalink.go(**{f"token{drawn.suffix}": index, **others})
     )
 
 
@@ -245,13 +247,14 @@ def draw_neighbors(drawn: Drawn, image: str) -> None:
     side = drawn.side
     place = f"row {row['row'] + 1}, column {row['col'] + 1}" if row["x0"] is not None else str(row["view"])
     head = (
-        f"<b>{drawn.letter}: token {drawn.token}</b> · {cards.safe(place)} · {lens_name(side.lens)}, layer {side.layer}"
+        f"<b>{drawn.letter}: token {drawn.token}</b> · {token_html.safe(place)} · "
+        f"{lens_name(side.lens)}, layer {side.layer}"
     )
-    if verdict := cards.verdict_html(row["verdict"]):
+    if verdict := token_html.verdict_html(row["verdict"]):
         head += f" · {verdict}"
     answers = answers_of(drawn, image)
     layers = side.of.library.contextual_layers(side.study) or patch_grid.contextual_layers(answers)
-    st.html(f'<p class="ll-facts">{head}</p>{cards.neighbors_html(answers, layers)}')
+    st.html(f'<p class="ll-facts">{head}</p>{token_html.neighbors_html(answers, layers)}')
     if side.of.library is library():  # Explore knows no other
         at = {"study": side.study, "lens": side.lens, "layer": str(side.layer)}
         here = {**at, "image": image, "token": str(drawn.token)}
@@ -270,13 +273,13 @@ def said_of_the_patch(one: Drawn, image: str) -> str:
         regions = one.side.of.library.regions(one.side.study, image)
         size = one.side.of.library.pictures(one.side.study, (image,)).get(image)
         box = [row[end] for end in ("x0", "y0", "x1", "y1")]
-        truth = cards.truth_html(regions_at(regions, box, size.width if size else 1))
+        truth = token_html.truth_html(regions_at(regions, box, size.width if size else 1))
         text += f"<br>{truth}" if truth else ""
     return f'<p class="ll-facts">{text}</p>'
 
 
 def _words(words: list[str]) -> str:
-    return ", ".join(f"<b>{cards.safe(word, 40)}</b>" for word in words)
+    return ", ".join(f"<b>{token_html.safe(word, 40)}</b>" for word in words)
 
 
 def most_apart(one: Drawn) -> None:
@@ -294,7 +297,7 @@ def most_apart(one: Drawn) -> None:
         text = " ≠ ".join(_few(words) for words in (apart.only_here, apart.only_there))
         picture = Picture(str(token), _place(rows[token]), 1, 1, "")
         tiles.append(small_pictures.tile(picture, f"{percent(apart.disagreement)} apart", text=text))
-    go = lambda token: address.go(token1=token, token2=None, view1=None, view2=None)  # noqa: E731
+    go = lambda token: permalink.go(token1=token, token2=None, view1=None, view2=None)  # noqa: E731
     small_pictures.small_pictures(tiles, "patches", go, "8rem")
 
 

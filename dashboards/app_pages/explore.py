@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import streamlit as st
-from parts import address, cards, patch_grid, small_pictures
-from parts.exporting import export_button, export_if_asked
-from parts.names import counted, lens_name
-from parts.opened import chosen_study, library
-from parts.shown import Shown, hits_of
-from parts.strip import strip, strip_data
-from parts.told import told
+from widgets import patch_grid, permalink, small_pictures, token_html
+from widgets.errors import told
+from widgets.exporting import export_button, export_if_asked
+from widgets.image_state import Shown, hits_of
+from widgets.labels import counted, lens_name
+from widgets.layer_strip import strip, strip_data
+from widgets.sources import chosen_study, library
 
 from latentlens_dag.browse.library import (
     Library,
@@ -30,10 +30,10 @@ VERDICTS = ("any", "concrete", "abstract", "global", "none")
 
 def lens_and_layer(study: StudyFacts) -> tuple[str, int]:
     """Ask for the lens and the visual layer."""
-    lens = address.choice("Lens", "lens", study.lenses, study.lenses[0], shown=lens_name)
+    lens = permalink.choice("Lens", "lens", study.lenses, study.lenses[0], shown=lens_name)
     middle = study.visual_layers[len(study.visual_layers) // 2]
     many = len(study.visual_layers) > MANY_LAYERS
-    layer = address.choice("Visual layer", "layer", study.visual_layers, middle, wide=many, **_width(many))
+    layer = permalink.choice("Visual layer", "layer", study.visual_layers, middle, wide=many, **_width(many))
     return lens, layer
 
 
@@ -45,10 +45,10 @@ def gallery(data: Library, study: StudyFacts) -> None:
     """The images that have patches of a kind."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         lens, layer = lens_and_layer(study)
-        typed = address.words("Words found", "word", placeholder="dog, cat", width=190)
-        verdict = address.choice("Judged", "verdict", VERDICTS, "any", wide=True, width=130)
+        typed = permalink.words("Words found", "word", placeholder="dog, cat", width=190)
+        verdict = permalink.choice("Judged", "verdict", VERDICTS, "any", wide=True, width=130)
         steps = similarity_steps(data, study.name, lens, layer)
-        least = address.choice("Similarity at least", "similarity", ("any", *steps), "any", wide=True, width=150)
+        least = permalink.choice("Similarity at least", "similarity", ("any", *steps), "any", wide=True, width=150)
     found = data.ask(
         study.name,
         "find_images",
@@ -64,7 +64,7 @@ def gallery(data: Library, study: StudyFacts) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         tail = ", most patches first" if filtered else ""
         st.markdown(f"{counted(len(found), kind)}{' with such patches' if filtered else ''}{tail}")
-        page = address.page(pages)
+        page = permalink.page(pages)
     if found.is_empty():
         st.info("Nothing fits. Take a filter away, or try another layer or lens.")
         return
@@ -84,7 +84,7 @@ def gallery(data: Library, study: StudyFacts) -> None:
 
     def opened(image: str) -> None:
         overlay = "spotlight" if wanted_words(typed) else None
-        address.go(image=image, token=None, overlay=overlay, view=None)
+        permalink.go(image=image, token=None, overlay=overlay, view=None)
 
     small_pictures.small_pictures(tiles, "gallery", opened)
 
@@ -98,7 +98,7 @@ def image_view(study: StudyFacts, image: str) -> None:
         if st.button("← All texts" if study.of_texts else "← All images", on_click=_leave):
             st.rerun()
         lens, layer = lens_and_layer(study)
-        overlay = address.choice(
+        overlay = permalink.choice(
             "Overlay",
             "overlay",
             patch_grid.OVERLAYS,
@@ -113,12 +113,12 @@ def image_view(study: StudyFacts, image: str) -> None:
         if len(views) > 1:
             names = [one.name for one in views]
             many = len(names) > MANY_VIEWS
-            name = address.choice("View", "view", names, names[0], wide=many, **_width(many))
+            name = permalink.choice("View", "view", names, names[0], wide=many, **_width(many))
             view = next(one for one in views if one.name == name)
         typed = ""
         if overlay == "spotlight":
-            name = "lit" if address.here("lit") else "word"  # of a category, by which the gallery is not filtered
-            typed = address.words("Word", name, placeholder="dog, cat", width=170)
+            name = "lit" if permalink.here("lit") else "word"  # of a category, by which the gallery is not filtered
+            typed = permalink.words("Word", name, placeholder="dog, cat", width=170)
         if rows:
             export_button()
     if not rows:
@@ -127,14 +127,14 @@ def image_view(study: StudyFacts, image: str) -> None:
     hits = hits_of(data, study.name, image, lens, layer, typed) if overlay == "spotlight" else frozenset()
     token = _chosen(rows, view.tokens if view else (), hits)
     shown = Shown(study, image, lens, layer, overlay, typed, rows, view, len(views), token)
-    st.html(f"<h1>{cards.safe(shown.title(data), 80)}</h1>")
+    st.html(f"<h1>{token_html.safe(shown.title(data), 80)}</h1>")
     answers = data.ask(study.name, "token", image_id=image, token_index=token).to_dicts()
     here = [one for one in answers if one["lens"] == lens and one["visual_layer"] == layer]
     nearest = list({one["rank"]: one for one in here}.values())
     drawn = shown.drawn(data)
     left, right = st.columns([1.4 if drawn["large"] else 0.82, 1], gap="medium")
     with left, st.container(key="seen"):
-        patch_grid.patch_grid(drawn, "grid", lambda index: address.go(token=index))
+        patch_grid.patch_grid(drawn, "grid", lambda index: permalink.go(token=index))
     with right:
         draw_neighbors(data, shown, nearest)
     what = "token" if study.of_texts else "patch"
@@ -142,18 +142,18 @@ def image_view(study: StudyFacts, image: str) -> None:
     strip(
         strip_data(answers, study.lenses, study.visual_layers, lens, layer),
         "strip",
-        lambda to_lens, to_layer: address.go(lens=to_lens, layer=to_layer),
+        lambda to_lens, to_layer: permalink.go(lens=to_lens, layer=to_layer),
     )
     export_if_asked(shown, nearest)
 
 
 def _leave() -> None:
-    address.go(image=None, token=None, view=None, lit=None)
+    permalink.go(image=None, token=None, view=None, lit=None)
 
 
 def _chosen(rows: list[dict[str, Any]], shown: tuple[int, ...], hits: frozenset[int]) -> int:
     """The token that the address names, else the surest hit of the spotlight, else the middle."""
-    wanted = address.number_here("token")
+    wanted = permalink.number_here("token")
     known = {row["token_index"] for row in rows}
     if wanted in known and wanted is not None:
         return wanted
@@ -176,23 +176,25 @@ def draw_neighbors(data: Library, shown: Shown, nearest: list[dict[str, Any]]) -
     """What the lens says of the patch, and what is really there."""
     study, row = shown.study.name, shown.row
     head = (
-        f"<b>Token {shown.token}</b> · {cards.safe(shown.place(data))} · {lens_name(shown.lens)}, layer {shown.layer}"
+        f"<b>Token {shown.token}</b> · {token_html.safe(shown.place(data))} · "
+        f"{lens_name(shown.lens)}, layer {shown.layer}"
     )
-    if verdict := cards.verdict_html(row["verdict"]):
+    if verdict := token_html.verdict_html(row["verdict"]):
         head += f" · {verdict}"
     truth = ""
     if row["x0"] is not None:
         box = [row[side] for side in ("x0", "y0", "x1", "y1")]
         regions = data.regions(study, shown.image)
-        truth = cards.truth_html(regions_at(regions, box, shown.picture(data).width))
+        truth = token_html.truth_html(regions_at(regions, box, shown.picture(data).width))
     layers = data.contextual_layers(study) or patch_grid.contextual_layers(nearest)
-    st.html(f'<p class="ll-facts">{head}{"<br>" + truth if truth else ""}</p>{cards.neighbors_html(nearest, layers)}')
+    facts = f'<p class="ll-facts">{head}{"<br>" + truth if truth else ""}</p>'
+    st.html(f"{facts}{token_html.neighbors_html(nearest, layers)}")
 
 
 data = library()
 study = chosen_study(data)
 if study is not None:
-    image = address.here("image")
+    image = permalink.here("image")
     if image is None:
         gallery(data, study)
     else:

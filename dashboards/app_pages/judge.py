@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import streamlit as st
-from parts import address
-from parts.agreed import agreement_view, summary
-from parts.downloads import download_buttons
-from parts.judging import MEANINGS, Store, choose_verdict, go_to, words_html
-from parts.names import counted, lens_name, plain
-from parts.opened import chosen_study, library
-from parts.outlined import outlined_html
+from widgets import permalink
+from widgets.agreement import agreement_view, summary
+from widgets.crop import outlined_html
+from widgets.downloads import download_buttons
+from widgets.judging import MEANINGS, Store, choose_verdict, go_to, words_html
+from widgets.labels import counted, lens_name, plain
+from widgets.sources import chosen_study, library
 
 from latentlens_dag.browse.judging import answers_of, box_of, patches_of, ratings
 from latentlens_dag.browse.library import Library, Picture, StudyFacts
@@ -28,7 +28,7 @@ from latentlens_dag.dataset.human_judgements import (
 )
 from latentlens_dag.errors import UserError
 
-STYLE = Path(__file__).parents[1] / "parts" / "judging.css"
+STYLE = Path(__file__).parents[1] / "widgets" / "judging.css"
 EVERY = "all, mixed"
 COUNTS = (20, 50, 100, 200)
 SHOWN = ("words", "words and sentences")
@@ -48,8 +48,8 @@ def judge_page(data: Library, study: StudyFacts) -> None:
     """Judging, or what came of it."""
     store = Store(data.source)
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        what = address.choice("Show", "show", ("judging", "agreement"), "judging", shown=str.capitalize)
-        typed = address.words("Your initials", "person", placeholder="ab", width=150) if what == "judging" else ""
+        what = permalink.choice("Show", "show", ("judging", "agreement"), "judging", shown=str.capitalize)
+        typed = permalink.words("Your initials", "person", placeholder="ab", width=150) if what == "judging" else ""
     store.notice()
     if what == "agreement":
         agreement_page(data, store, study)
@@ -69,7 +69,7 @@ def judge_page(data: Library, study: StudyFacts) -> None:
         begun = (study.name, person, sample)
         if st.session_state.setdefault("judging-of", begun) != begun:
             st.session_state["judging-of"] = begun
-            address.go(item=None)
+            permalink.go(item=None)
         items = sampled(data, id(data), study.name, *sample[:4])
         judging(data, store, study, person, items, sample.sentences)
 
@@ -77,14 +77,14 @@ def judge_page(data: Library, study: StudyFacts) -> None:
 def chosen_sample(study: StudyFacts) -> Sample:
     """Ask what is drawn."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        lens = address.choice("Lens", "lens", (EVERY, *study.lenses), EVERY, shown=lens_name, wide=True, width=150)
-        count = address.choice("How many", "count", COUNTS, COUNTS[0], wide=True, width=90)
+        lens = permalink.choice("Lens", "lens", (EVERY, *study.lenses), EVERY, shown=lens_name, wide=True, width=150)
+        count = permalink.choice("How many", "count", COUNTS, COUNTS[0], wide=True, width=90)
         read = SHOWN[0] if lens == EVERY else SHOWN[1]
-        shown = address.choice("To read", "read", SHOWN, read, wide=True, width=190)
-        address.words("Seed", "seed", placeholder="0", width=90)
-    layers = address.several("Visual layers (none chosen: all)", "layers", study.visual_layers)
+        shown = permalink.choice("To read", "read", SHOWN, read, wide=True, width=190)
+        permalink.words("Seed", "seed", placeholder="0", width=90)
+    layers = permalink.several("Visual layers (none chosen: all)", "layers", study.visual_layers)
     lenses = study.lenses if lens == EVERY else (lens,)
-    return Sample(lenses, tuple(layers), count, address.number_here("seed") or 0, shown == SHOWN[1])
+    return Sample(lenses, tuple(layers), count, permalink.number_here("seed") or 0, shown == SHOWN[1])
 
 
 def explain() -> None:
@@ -119,7 +119,7 @@ def judging(data: Library, store: Store, study: StudyFacts, person: str, items: 
     mine = [one for one in store.read(study.name).judgements if one.person == person]
     said = {one.item: one.verdict for one in mine}
     left = [number for number, item in enumerate(items, start=1) if item not in said]
-    number = address.number_here("item") or (left[0] if left else len(items) + 1)
+    number = permalink.number_here("item") or (left[0] if left else len(items) + 1)
     judged = sum(said.get(item, SKIPPED) != SKIPPED for item in items)
     if not 1 <= number <= len(items):
         done(items, said, left, mine)
@@ -149,7 +149,7 @@ def done(items: list[Item], said: Mapping[Item, str], left: list[int], mine: lis
         for name, numbers in (("not judged yet", left), ("skipped", skipped)):
             if numbers:
                 st.button(f"To the first of {len(numbers)} {name}", key=name, on_click=go_to, args=(numbers[0],))
-        st.button("Agreement", key="agreement", on_click=lambda: address.go(show="agreement", item=None))
+        st.button("Agreement", key="agreement", on_click=lambda: permalink.go(show="agreement", item=None))
     download_buttons(judgement_table(latest(mine)), "my_judgements", "All my judgements")
 
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import polars as pl
 import streamlit as st
-from parts import address
-from parts.charts import DRIFT_COLORS, SOURCE_COLORS, heat_map, histograms, lines
-from parts.examples import POINT, examples, pick, point_here
-from parts.names import lens_name
-from parts.opened import chosen_study, library
+from widgets import permalink
+from widgets.charts import DRIFT_COLORS, SOURCE_COLORS, heat_map, histograms, lines
+from widgets.examples import POINT, examples, pick, point_here
+from widgets.labels import lens_name
+from widgets.sources import chosen_study, library
 
 from latentlens_dag.browse.library import Library, StudyFacts
 
@@ -27,7 +27,7 @@ SOURCES = {"visual": "visual tokens", "contextual": "text tokens of the index"}
 
 def layers_page(data: Library, study: StudyFacts) -> None:
     """One kind of summary of a study, and examples of the point that was clicked."""
-    what = address.choice("Show", "show", SHOWN, SHOWN[0], shown=str.capitalize, leaves=POINT)
+    what = permalink.choice("Show", "show", SHOWN, SHOWN[0], shown=str.capitalize, leaves=POINT)
     group = "all"
     if what == SHOWN[0]:
         group = interpretability(data, study)
@@ -48,8 +48,8 @@ def interpretability(data: Library, study: StudyFacts) -> str:
         st.info("This study has no judgements, so nothing says how much of it is interpretable.")
         return "all"
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        group = address.choice("Patches", "group", GROUPS, "all")
-        measure = address.choice("Measure", "measure", MEASURES, "interpretable")
+        group = permalink.choice("Patches", "group", GROUPS, "all")
+        measure = permalink.choice("Measure", "measure", MEASURES, "interpretable")
     curves(shares.filter(pl.col("patch_group") == group), study, measure)
     return group
 
@@ -160,7 +160,7 @@ def drift(found: pl.DataFrame) -> pl.DataFrame:
 
 def similarity(data: Library, study: StudyFacts) -> None:
     """Histograms of the nearest answers' similarity, layer by layer."""
-    lens = address.choice("Lens", "lens", study.lenses, study.lenses[0], shown=lens_name)
+    lens = permalink.choice("Lens", "lens", study.lenses, study.lenses[0], shown=lens_name)
     found = data.ask(study.name, "similarity_histogram", lens=lens)
     if found.is_empty():
         st.info("This lens has no answers here.")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import polars as pl
 import streamlit as st
-from parts import address
-from parts.charts import bars
-from parts.downloads import download_buttons
-from parts.names import plain
-from parts.opened import confined, library
+from widgets import permalink
+from widgets.charts import bars
+from widgets.downloads import download_buttons
+from widgets.labels import plain
+from widgets.sources import confined, library
 
 from latentlens_dag.browse.library import Library
 from latentlens_dag.dataset.dataset import NamedQuery, queries
@@ -29,7 +29,7 @@ LIMIT 20"""
 def sql_page(data: Library) -> None:
     """Choose a query, give its parameters, look at what it finds."""
     known = queries()
-    name = address.choice("Query", "query", (OWN, *known), OWN, wide=True)
+    name = permalink.choice("Query", "query", (OWN, *known), OWN, wide=True)
     with st.form("sql", border=False):
         text, values = (_own(), {}) if name == OWN else (name, _parameters(known[name]))
         st.form_submit_button("Run", type="primary", on_click=_asked, args=[None if name == OWN else known[name]])
@@ -37,21 +37,21 @@ def sql_page(data: Library) -> None:
         with st.expander("Its SQL"):
             st.code(known[name].sql, language="sql")
     needed = [parameter.name for parameter in known[name].parameters if parameter.required] if name != OWN else []
-    if address.here("sql") if name == OWN else all(values[parameter] for parameter in needed):
+    if permalink.here("sql") if name == OWN else all(values[parameter] for parameter in needed):
         show(data, text, {key: value for key, value in values.items() if value})
 
 
 def _asked(query: NamedQuery | None) -> None:
     """Put what is typed into the address, which is what is run."""
     if query is None:
-        address.go(sql=st.session_state["sql-text"])
+        permalink.go(sql=st.session_state["sql-text"])
     else:
-        address.go(**{f"p_{one.name}": st.session_state[f"sql-{query.name}-{one.name}"] for one in query.parameters})
+        permalink.go(**{f"p_{one.name}": st.session_state[f"sql-{query.name}-{one.name}"] for one in query.parameters})
 
 
 def _own() -> str:
     key = "sql-text"
-    _as_in_address(key, address.here("sql", BEGIN) or BEGIN)
+    _as_in_address(key, permalink.here("sql", BEGIN) or BEGIN)
     return st.text_area("SQL", key=key, height=160, help="One SELECT; see About for the tables.")
 
 
@@ -61,7 +61,7 @@ def _parameters(query: NamedQuery) -> dict[str, str]:
     with st.container(horizontal=True):
         for one in query.parameters:
             key = f"sql-{query.name}-{one.name}"
-            _as_in_address(key, address.here(f"p_{one.name}", one.default) or "")
+            _as_in_address(key, permalink.here(f"p_{one.name}", one.default) or "")
             values[one.name] = st.text_input(one.name, help=one.description, key=key, width=200)
     return values
 
@@ -84,7 +84,7 @@ def show(data: Library, text: str, values: dict[str, str]) -> None:
     found = found.head(ROWS)
     st.caption(f"The first {ROWS:,} rows; there are more." if cut else f"{len(found):,} rows")
     shown = found.select(column for column in found.columns if found[column].dtype != pl.Binary)
-    if address.choice("Show", "show", SHAPES, "table", shown=str.capitalize, label_visibility="collapsed") == "table":
+    if permalink.choice("Show", "show", SHAPES, "table", shown=str.capitalize, label_visibility="collapsed") == "table":
         st.dataframe(shown, hide_index=True)
     else:
         draw(shown)
@@ -108,9 +108,9 @@ def draw(found: pl.DataFrame) -> None:
         st.caption("A chart needs a column of numbers and another column.")
         return
     with st.container(horizontal=True):
-        x = address.choice("Across", "x", others, _telling(found, others), wide=True, width=200)
+        x = permalink.choice("Across", "x", others, _telling(found, others), wide=True, width=200)
         heights = [name for name in numbers if name != x]
-        y = address.choice("Up", "y", heights, heights[-1], wide=True, width=200)
+        y = permalink.choice("Up", "y", heights, heights[-1], wide=True, width=200)
     means = found.group_by(x, maintain_order=True).agg(pl.col(y).mean())
     if len(means) < len(found):
         st.caption(f"Mean {y} of all rows with the same {x}.")

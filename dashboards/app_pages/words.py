@@ -8,10 +8,10 @@ from typing import Any
 
 import polars as pl
 import streamlit as st
-from parts import address, small_pictures
-from parts.charts import lines
-from parts.names import counted, lens_name
-from parts.opened import chosen_study, library
+from widgets import permalink, small_pictures
+from widgets.charts import lines
+from widgets.labels import counted, lens_name
+from widgets.sources import chosen_study, library
 
 from latentlens_dag.browse.library import Library, Picture, StudyFacts, clipped, wanted_words
 
@@ -25,10 +25,10 @@ EXPLORE = Path(__file__).parent / "explore.py"
 def words_page(data: Library, study: StudyFacts) -> None:
     """Ask for words and draw what was found."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
-        typed = address.words("Words", "word", placeholder="dog, cat", width=260)
+        typed = permalink.words("Words", "word", placeholder="dog, cat", width=260)
         category = chosen_category(data, study)
-        lens = address.choice("Lens", "lens", study.lenses, study.lenses[0], shown=lens_name)
-        layer = address.choice("Visual layer", "layer", ("any", *study.visual_layers), "any", wide=True, width=120)
+        lens = permalink.choice("Lens", "lens", study.lenses, study.lenses[0], shown=lens_name)
+        layer = permalink.choice("Visual layer", "layer", ("any", *study.visual_layers), "any", wide=True, width=120)
     words = wanted_words(",".join([typed, *category]))
     if words is None:
         frequent(data, study)
@@ -72,7 +72,7 @@ def chosen_category(data: Library, study: StudyFacts) -> tuple[str, ...]:
         return f"{clipped(row['category'], 30)}: {row['size']} {'names' if row['of'] == 'shared' else 'words'}"
 
     options = (NO_CATEGORY, *known)
-    chosen = address.choice("Category", "category", options, NO_CATEGORY, shown=shown, wide=True, width=210)
+    chosen = permalink.choice("Category", "category", options, NO_CATEGORY, shown=shown, wide=True, width=210)
     if chosen == NO_CATEGORY:
         return ()
     own = [known[chosen]["category"]] if known[chosen]["of"] == "shared" else []
@@ -95,7 +95,7 @@ def frequent(data: Library, study: StudyFacts) -> None:
     names = data.ask(study.name, "frequent_words", lens=study.lenses[0])["word"].to_list()
     picked = st.pills("Frequent words of this study", names, key="frequent")
     if picked:
-        address.go(word=picked)
+        permalink.go(word=picked)
         st.rerun()
 
 

@@ -25,7 +25,7 @@ def _light(color: str) -> float:
 @pytest.mark.parametrize("paper", ["#ffffff", "#14171b"])
 def test_curves_stand_out_from_the_paper_of_light_and_dark(paper: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(APP.parent))
-    from parts.charts import COLORS, DRIFT_COLORS, SOURCE_COLORS
+    from widgets.charts import COLORS, DRIFT_COLORS, SOURCE_COLORS
 
     for color in {**COLORS, **DRIFT_COLORS, **SOURCE_COLORS}.values():
         low, high = sorted((_light(color), _light(paper)))

@@ -76,7 +76,7 @@ def test_an_image_with_a_spotlight_opens_on_a_patch_that_has_the_word(app: AppTe
 @pytest.mark.parametrize(("said", "shown"), [("2", "2"), ("9", "1"), ("x", "1"), ("", "1")])
 def test_the_address_holds_the_page_of_a_gallery(monkeypatch: pytest.MonkeyPatch, said: str, shown: str) -> None:
     monkeypatch.syspath_prepend(str(APP.parent))
-    app = AppTest.from_string("import streamlit as st\nfrom parts import address\nst.text(address.page(3))")
+    app = AppTest.from_string("import streamlit as st\nfrom widgets import permalink\nst.text(permalink.page(3))")
     app.query_params["page"] = said
     assert app.run().text[0].value == shown and not app.exception
     app.selectbox[0].set_value(3).run()

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import streamlit as st
 
 from latentlens_dag.errors import UserError
-from parts.names import plain
+from widgets.labels import plain
 
 
 @contextmanager

@@ -20,9 +20,9 @@ from latentlens_dag.dataset.human_judgements import (
     judgement_table,
     judging_folder,
 )
-from parts import address
-from parts.cards import safe
-from parts.downloads import download_buttons
+from widgets import permalink
+from widgets.downloads import download_buttons
+from widgets.token_html import safe
 
 MEANINGS: dict[Verdict, str] = {
     "concrete": "a word names what one sees in the crop.",
@@ -103,7 +103,7 @@ def _answer_html(row: Mapping[str, Any], sentences: bool) -> str:
 
 def go_to(number: int) -> None:
     """Go to an item of the sample, from 1."""
-    address.go(item=number)
+    permalink.go(item=number)
 
 
 def choose_verdict(
@@ -125,7 +125,7 @@ def choose_verdict(
 
     def choose(verdict: Verdict) -> None:
         # While the next item is being drawn, the keys of this one still work: they must judge neither of the two.
-        if address.number_here("item") not in (None, number):
+        if permalink.number_here("item") not in (None, number):
             return
         made = datetime.now(UTC).isoformat(timespec="seconds")
         facts = {**item._asdict(), "verdict": verdict, "answers": shown[0], "sentences": shown[1]}

@@ -9,8 +9,8 @@ import streamlit as st
 
 from latentlens_dag.browse.library import Library, StudyFacts, open_library, stamp
 from latentlens_dag.browse.sql_worker import Confined
-from parts.address import choice, here
-from parts.names import plain
+from widgets.labels import plain
+from widgets.permalink import choice, here
 
 SOURCE = "LATENTLENS_BROWSE"
 """The variable by which `latentlens-dag browse` says what to open."""

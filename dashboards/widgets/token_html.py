@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from latentlens_dag.browse.library import clipped, marked
-from parts.patch_grid import VERDICT_COLORS, layer_color, similarity_text
+from widgets.patch_grid import VERDICT_COLORS, layer_color, similarity_text
 
 Row = Mapping[str, Any]
 

@@ -8,9 +8,9 @@ from typing import Any
 import streamlit as st
 
 from latentlens_dag.browse.library import Library, Picture, StudyFacts, clipped
-from parts import address, small_pictures
-from parts.names import lens_name
-from parts.patch_grid import similarity_text
+from widgets import permalink, small_pictures
+from widgets.labels import lens_name
+from widgets.patch_grid import similarity_text
 
 MOST = 24
 EXPLORE = Path(__file__).parents[1] / "app_pages" / "explore.py"
@@ -24,13 +24,13 @@ POINT = tuple(f"at_{name}" for name in FIELDS)
 
 def pick(**point: object) -> None:
     """Go to a point: examples of it are shown."""
-    address.go(**{f"at_{name}": point.get(name) for name in FIELDS})
+    permalink.go(**{f"at_{name}": point.get(name) for name in FIELDS})
 
 
 def point_here() -> dict[str, Any]:
     """What the address says of the point whose examples are shown, without what it does not say."""
-    at = {name: address.here(f"at_{name}") for name in FIELDS}
-    numbers = {"layer": address.number_here("at_layer"), "context": address.number_here("at_context")}
+    at = {name: permalink.here(f"at_{name}") for name in FIELDS}
+    numbers = {"layer": permalink.number_here("at_layer"), "context": permalink.number_here("at_context")}
     ends = {"low": _number(at["low"]), "high": _number(at["high"])}
     return {name: value for name, value in {**at, **numbers, **ends}.items() if value is not None}
 

@@ -14,11 +14,11 @@ import streamlit as st
 
 from latentlens_dag.figures.source_image import file_stem
 from latentlens_dag.figures.svg_figure import WIDTH_MM, figure_svg
-from parts import address
-from parts.downloads import download_buttons
-from parts.figures import caption, figure_of
-from parts.opened import library
-from parts.shown import Row, Shown
+from widgets import permalink
+from widgets.downloads import download_buttons
+from widgets.figure_export import caption, figure_of
+from widgets.image_state import Row, Shown
+from widgets.sources import library
 
 _DOTS_PER_INCH = 300
 _FOLDER = Path(__file__).parent
@@ -32,21 +32,21 @@ _component = st.components.v2.component(
 
 def export_button() -> None:
     """The button that opens the export; that it is open is a part of the address."""
-    st.button("Export", on_click=lambda: address.go(export="yes"), help="This picture and its tables, as files")
+    st.button("Export", on_click=lambda: permalink.go(export="yes"), help="This picture and its tables, as files")
 
 
 def export_if_asked(shown: Shown, answers: Sequence[Row]) -> None:
     """The export, where the address says that it is open."""
-    if address.here("export"):
-        dialog = st.dialog("Export", width="medium", on_dismiss=lambda: address.go(export=None))
+    if permalink.here("export"):
+        dialog = st.dialog("Export", width="medium", on_dismiss=lambda: permalink.go(export=None))
         dialog(_export)(shown, answers)
 
 
 def _export(shown: Shown, answers: Sequence[Row]) -> None:
     data = library()
     with st.container(horizontal=True, gap="small"):
-        words = address.switch("Words", "figure_words")
-        neighbors = address.switch("Neighbors of the chosen token", "figure_neighbors")
+        words = permalink.switch("Words", "figure_words")
+        neighbors = permalink.switch("Neighbors of the chosen token", "figure_neighbors")
     drawn = figure_of(data, shown, answers, words=words, neighbors=neighbors)
     named = [shown.study.name, Path(shown.picture(data).file_name).stem, shown.lens, f"layer{shown.layer}"]
     width = round(WIDTH_MM / 25.4 * _DOTS_PER_INCH)

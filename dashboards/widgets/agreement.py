@@ -7,17 +7,17 @@ import streamlit as st
 
 from latentlens_dag.study.agreement import Agreement, agreements
 from latentlens_dag.study.interpretability import ALL
-from parts import address
-from parts.charts import count_table
-from parts.downloads import download_buttons
-from parts.names import counted, lens_name
+from widgets import permalink
+from widgets.charts import count_table
+from widgets.downloads import download_buttons
+from widgets.labels import counted, lens_name
 
 COUNTS = ("four verdicts", "interpretable or none")
 
 
 def agreement_view(ratings: pl.DataFrame) -> None:
     """Everything that the judgements of several judges say of their agreement."""
-    how = address.choice("Compare by", "compare", COUNTS, COUNTS[0])
+    how = permalink.choice("Compare by", "compare", COUNTS, COUNTS[0])
     found = agreements(ratings, two_categories=how == COUNTS[1])
     pairs = list(dict.fromkeys(f"{one.one} – {one.other}" for one in found))
     if not pairs:
@@ -28,7 +28,7 @@ def agreement_view(ratings: pl.DataFrame) -> None:
         "**Every two judges**: Cohen's κ with its 95 % interval (bootstrap over images, of which a few are too few)"
     )
     st.dataframe(table.filter(pl.col("lens") == ALL).drop("lens"), hide_index=True, column_config=_FORMATS)
-    pair = address.choice("Judges", "pair", pairs, pairs[0], wide=True, width=300) if len(pairs) > 1 else pairs[0]
+    pair = permalink.choice("Judges", "pair", pairs, pairs[0], wide=True, width=300) if len(pairs) > 1 else pairs[0]
     chosen = [one for one in found if f"{one.one} – {one.other}" == pair]
     left, right = st.columns([1, 1], gap="medium")
     with left:

@@ -10,9 +10,9 @@ from latentlens_dag.browse.library import Library, cut
 from latentlens_dag.dataset.provenance import declared, model_of, root_of
 from latentlens_dag.figures.source_image import figure_picture
 from latentlens_dag.figures.svg_figure import Answer, Cell, Figure, Key, flow_width, flowed
-from parts.names import counted, lens_name
-from parts.patch_grid import similarity_text
-from parts.shown import Row, Shown
+from widgets.image_state import Row, Shown
+from widgets.labels import counted, lens_name
+from widgets.patch_grid import similarity_text
 
 _LONGEST = 60
 _PLAIN = ("none", "words")  # overlays that need no legend

@@ -9,15 +9,15 @@ from typing import Any
 import streamlit as st
 
 from latentlens_dag.browse.library import clipped
-from parts.names import lens_name
-from parts.patch_grid import VERDICT_COLORS, similarity_text
+from widgets.labels import lens_name
+from widgets.patch_grid import VERDICT_COLORS, similarity_text
 
 _FOLDER = Path(__file__).parent
 _component = st.components.v2.component(
     "latentlens_strip",
     html='<div class="strip"></div>',
-    css=(_FOLDER / "strip.css").read_text(encoding="utf-8"),
-    js="".join((_FOLDER / name).read_text(encoding="utf-8") for name in ("keys.js", "strip.js")),
+    css=(_FOLDER / "layer_strip.css").read_text(encoding="utf-8"),
+    js="".join((_FOLDER / name).read_text(encoding="utf-8") for name in ("keys.js", "layer_strip.js")),
 )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from latentlens_dag.browse.library import Library, Picture, StudyFacts, View, clipped, wanted_words
-from parts.patch_grid import grid_data
+from widgets.patch_grid import grid_data
 
 Row = Mapping[str, Any]
 

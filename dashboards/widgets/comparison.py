@@ -10,9 +10,9 @@ import streamlit as st
 
 from latentlens_dag.browse.disagreement import Apart, Shelf, Side
 from latentlens_dag.browse.library import Library, View, views_of
-from parts import address
-from parts.names import lens_name, percent
-from parts.opened import library, other_library
+from widgets import permalink
+from widgets.labels import lens_name, percent
+from widgets.sources import library, other_library
 
 APART = "#d1007a"
 """Few pictures have this color; where two sides agree, they show through it."""
@@ -45,13 +45,13 @@ def chosen_side(shelf: Shelf, letter: str, suffix: str, study: str, lens_number:
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         if len(shelf.studies) > 1:
             names = list(shelf.studies)
-            study = address.choice(f"Study {letter}", f"study{suffix}", names, study, wide=True, width=220)
+            study = permalink.choice(f"Study {letter}", f"study{suffix}", names, study, wide=True, width=220)
         of = shelf.studies[study]
         lenses, layers = of.facts.lenses, of.facts.visual_layers
         first = lenses[min(lens_number, len(lenses) - 1)]
-        lens = address.choice(f"Lens {letter}", f"lens{suffix}", lenses, first, shown=lens_name, wide=True, width=160)
+        lens = permalink.choice(f"Lens {letter}", f"lens{suffix}", lenses, first, shown=lens_name, wide=True, width=160)
         middle = layers[len(layers) // 2]
-        layer = address.choice(f"Visual layer {letter}", f"layer{suffix}", layers, middle, wide=True, width=110)
+        layer = permalink.choice(f"Visual layer {letter}", f"layer{suffix}", layers, middle, wide=True, width=110)
     return Side(of, lens, layer)
 
 
@@ -61,7 +61,7 @@ def chosen_view(rows: Sequence[Row], token: int | None, letter: str, suffix: str
     if len(views) < 2:
         return views[0] if views else None
     here = next((one for one in views if token in one.tokens), views[0])
-    name = address.choice(
+    name = permalink.choice(
         f"View {letter}", f"view{suffix}", [one.name for one in views], here.name, wide=True, width=130
     )
     return next(one for one in views if one.name == name)
