@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.dagster_server import NODES, dagster_dev
+from tests.helpers.dagster_server import NODES, dagster_dev
 
 DEMO = Path(__file__).parents[2] / "assets" / "demo"
 _LOADING = """

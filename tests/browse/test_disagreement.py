@@ -16,8 +16,8 @@ from latentlens_dag.dataset.dataset import Dataset
 from latentlens_dag.dataset.study_catalog import write_catalog
 from latentlens_dag.schema import NEIGHBORS, TEXT_TOKENS, VISUAL_TOKENS
 from latentlens_dag.storage.warehouse import Warehouse, write_parquet
-from tests import released, small_dataset
-from tests.small_dataset import image_id
+from tests.helpers import released, small_dataset
+from tests.helpers.small_dataset import image_id
 
 COARSE = 4
 """Patches a side of the other source's region map, where the first has 6."""

@@ -21,7 +21,7 @@ from latentlens_dag.browse.library import (
 from latentlens_dag.cli.browse import browse, pages
 from latentlens_dag.dataset.study_catalog import write_catalog
 from latentlens_dag.errors import UserError
-from tests.small_dataset import AWKWARD, SIDE, image_id, region, write_warehouse
+from tests.helpers.small_dataset import AWKWARD, SIDE, image_id, region, write_warehouse
 
 
 @pytest.fixture(scope="module")

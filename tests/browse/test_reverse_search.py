@@ -16,7 +16,7 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.index.layer_tables import write_states
 from latentlens_dag.storage.hashing import digest
 from latentlens_dag.storage.warehouse import Warehouse, write_json
-from tests.small_dataset import image_id, write_warehouse
+from tests.helpers.small_dataset import image_id, write_warehouse
 
 IMAGES, TOKENS, WIDTH, LAYERS = 6, 7, 8, (0, 3)
 IDS = sorted(digest(bytes([number])) for number in range(IMAGES))

@@ -15,7 +15,7 @@ import pytest
 from latentlens_dag.browse.library import Library, open_library
 from latentlens_dag.browse.sql_worker import Confined
 from latentlens_dag.errors import UserError
-from tests.small_dataset import AWKWARD, image_id, write_warehouse
+from tests.helpers.small_dataset import AWKWARD, image_id, write_warehouse
 
 ENDLESS = "WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL SELECT 1 - n FROM r) SELECT count(*) FROM r"
 LARGE = {

@@ -16,8 +16,8 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.storage.warehouse import Warehouse, write_json
 from latentlens_dag.study.query_states import Question
 from latentlens_dag.testing import SENTENCES, tiny_project
-from tests.released import stage
-from tests.released import write_warehouse as write_released
+from tests.helpers.released import stage
+from tests.helpers.released import write_warehouse as write_released
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from tests.small_dataset import write_warehouse
+from tests.helpers.small_dataset import write_warehouse
 
 STUDY = "one"
 

@@ -12,7 +12,7 @@ import pytest
 from latentlens_dag.models.self_checks import CHECKS
 from latentlens_dag.testing import TINY_STUDY, tiny_project
 from tests.dag.conftest import build, opened
-from tests.dagster_server import NODES, REPOSITORY, Server, asset_key, dagster_dev
+from tests.helpers.dagster_server import NODES, REPOSITORY, Server, asset_key, dagster_dev
 
 SHOWN_CHECKS = """
 query ($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode { assetChecksOrError {

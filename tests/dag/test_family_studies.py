@@ -15,7 +15,7 @@ from latentlens_dag.figures.contact_sheet import study_picture
 from latentlens_dag.models.families import registry
 from latentlens_dag.testing import tiny_project
 from tests.dag.conftest import build, opened
-from tests.family_studies import check_answers, check_tables, study_of
+from tests.helpers.family_studies import check_answers, check_tables, study_of
 
 
 def test_a_study_has_every_token_of_the_model_and_every_answer(tmp_path: Path) -> None:

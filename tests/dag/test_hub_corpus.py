@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.hub_server import COMMIT, HubServer, Repo
+from tests.helpers.hub_server import COMMIT, HubServer, Repo
 
 LINES = ["A dog runs.", "A cat sleeps.", "Two birds sing.", "A dog runs."]
 CORPORA = """\

@@ -7,7 +7,7 @@ import pytest
 
 from latentlens_dag.testing import tiny_llava, tiny_project
 from tests.dag.conftest import build
-from tests.hub_server import COMMIT, HubServer, Repo
+from tests.helpers.hub_server import COMMIT, HubServer, Repo
 from tests.models.test_hub_models import UNWANTED, files_of
 
 CLI = "from latentlens_dag.cli.main import main\nos.chdir(sys.argv.pop(1))\nmain()"

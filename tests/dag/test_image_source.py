@@ -10,7 +10,7 @@ import pytest
 from latentlens_dag.errors import UserError
 from latentlens_dag.testing import tiny_project
 from tests.dag.conftest import build
-from tests.hub_server import COMMIT, HubServer, Repo
+from tests.helpers.hub_server import COMMIT, HubServer, Repo
 
 CLI = "from latentlens_dag.cli.main import main\nos.chdir(sys.argv.pop(1))\nmain()"
 PARQUET = "{parquet: pictures.parquet, column: image}"

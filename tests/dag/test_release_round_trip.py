@@ -9,7 +9,7 @@ import pytest
 from latentlens_dag import open_dataset
 from tests.dag.assets.test_release import OUT, _declare
 from tests.dag.conftest import build
-from tests.hub_server import HubServer
+from tests.helpers.hub_server import HubServer
 
 Copy = Callable[[Path], Path]
 CLI = "from latentlens_dag.cli.main import main\nos.chdir(sys.argv.pop(1))\nmain()"

@@ -13,9 +13,9 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.models.model_ref import ModelRef
 from tests.dag.conftest import build, opened
 from tests.dag.test_hub_model import _run
-from tests.hub_server import COMMIT, HubServer, Repo
+from tests.helpers.hub_server import COMMIT, HubServer, Repo
+from tests.helpers.remote_vlm import remote_vlm
 from tests.models.test_hub_models import files_of
-from tests.remote_vlm import remote_vlm
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from latentlens_dag.storage.hashing import text_id
 from latentlens_dag.storage.home import Home
 from latentlens_dag.testing import SENTENCES, tiny_llava, tiny_tokenizer
 from tests.dag.conftest import build, opened
-from tests.family_studies import check_answers, study_of
+from tests.helpers.family_studies import check_answers, study_of
 from tests.models.test_language_families import tiny_language_model
 
 Copy = Callable[[Path], Path]

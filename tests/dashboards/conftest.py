@@ -13,7 +13,7 @@ from latentlens_dag.dataset.study_catalog import write_catalog
 from latentlens_dag.schema import IMAGES, NEIGHBORS, SENTENCES
 from latentlens_dag.storage.hashing import text_id
 from latentlens_dag.storage.warehouse import write_parquet
-from tests.small_dataset import LAYERS, SENTENCES_OF, write_warehouse
+from tests.helpers.small_dataset import LAYERS, SENTENCES_OF, write_warehouse
 
 HOSTILE = "<img src=x onerror=alert(1)> sits \x07 on the lawn"
 MARKED = HOSTILE[:28]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.dashboards.test_browser import address, chromium, page, pytestmark
-from tests.small_dataset import image_id
+from tests.helpers.small_dataset import image_id
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

@@ -17,8 +17,8 @@ from latentlens_dag.storage.warehouse import Warehouse
 from tests.dag.conftest import built_project, fresh_project  # noqa: F401  (fixtures)
 from tests.dashboards.test_browser import CHROMIUM, chromium, page, served  # noqa: F401
 from tests.dashboards.test_pages import APP, _html, _opened
-from tests.released import stage, write_warehouse
-from tests.remote_vlm import remote_vlm
+from tests.helpers.released import stage, write_warehouse
+from tests.helpers.remote_vlm import remote_vlm
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

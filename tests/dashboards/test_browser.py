@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.small_dataset import image_id
+from tests.helpers.small_dataset import image_id
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

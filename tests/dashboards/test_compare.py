@@ -19,7 +19,7 @@ from latentlens_dag.storage.warehouse import Warehouse, write_parquet
 from tests.dashboards.conftest import MARKED
 from tests.dashboards.test_browser import CHROMIUM, chromium, page, served  # noqa: F401  (fixtures)
 from tests.dashboards.test_pages import _html, _opened, app  # noqa: F401
-from tests.small_dataset import AWKWARD, PATCH, image_id
+from tests.helpers.small_dataset import AWKWARD, PATCH, image_id
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

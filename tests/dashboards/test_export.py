@@ -16,7 +16,7 @@ from PIL import Image
 from latentlens_dag.dataset.dataset import open_dataset
 from tests.dashboards.conftest import HOSTILE, LONG, MARKED
 from tests.dashboards.test_browser import address, chromium, page, pytestmark
-from tests.small_dataset import image_id
+from tests.helpers.small_dataset import image_id
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

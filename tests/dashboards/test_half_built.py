@@ -10,7 +10,7 @@ from streamlit.testing.v1 import AppTest
 
 from latentlens_dag.schema import NEIGHBORS, VISUAL_TOKENS
 from latentlens_dag.storage.warehouse import Warehouse, write_parquet
-from tests.small_dataset import ANIMALS, image_id, neighbors, visual_tokens, write_shared
+from tests.helpers.small_dataset import ANIMALS, image_id, neighbors, visual_tokens, write_shared
 
 APP = Path(__file__).parents[2] / "dashboards" / "app.py"
 PAGES = sorted(path.stem for path in (APP.parent / "app_pages").glob("*.py"))

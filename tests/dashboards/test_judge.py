@@ -11,7 +11,7 @@ from streamlit.testing.v1 import AppTest
 from latentlens_dag.browse.judging import answers_of
 from latentlens_dag.dataset.human_judgements import HumanJudgement, JudgingFolder
 from tests.dashboards.test_pages import APP, _html, _opened
-from tests.small_dataset import LAYERS, image_id
+from tests.helpers.small_dataset import LAYERS, image_id
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from tests.dashboards.test_pages import APP, _opened, app
-from tests.small_dataset import LAYERS
+from tests.helpers.small_dataset import LAYERS
 
 __all__ = ["app"]  # a fixture
 VIEWS = ("interpretability", "contextual layers", "norms and drift", "similarity")

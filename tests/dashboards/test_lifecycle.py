@@ -15,7 +15,7 @@ from latentlens_dag.storage.warehouse import Warehouse
 from tests.dashboards.test_browser import chromium, page, pytestmark, served
 from tests.dashboards.test_half_built import STAGES
 from tests.dashboards.test_sessions import settled
-from tests.small_dataset import ANIMALS, image_id, write_study
+from tests.helpers.small_dataset import ANIMALS, image_id, write_study
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

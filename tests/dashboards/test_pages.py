@@ -14,8 +14,8 @@ from streamlit.testing.v1 import AppTest
 
 from latentlens_dag.release.reader import read_release
 from tests.dashboards.conftest import HOSTILE, LONG, MARKED
-from tests.released import ABOUT, stage, write_warehouse
-from tests.small_dataset import image_id
+from tests.helpers.released import ABOUT, stage, write_warehouse
+from tests.helpers.small_dataset import image_id
 
 APP = Path(__file__).parents[2] / "dashboards" / "app.py"
 

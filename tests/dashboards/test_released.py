@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tests.dashboards.test_browser import pytestmark  # noqa: F401
-from tests.hub_server import HubServer, Repo
-from tests.small_release import files_of, write_release
+from tests.helpers.hub_server import HubServer, Repo
+from tests.helpers.small_release import files_of, write_release
 
 ROOT = Path(__file__).parents[2]
 NAME = "user/small@v1.0.0"

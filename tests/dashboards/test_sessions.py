@@ -16,7 +16,7 @@ import pytest
 from latentlens_dag.dataset.dataset import open_dataset
 from tests.dashboards.test_browser import address, chromium, page, pytestmark
 from tests.dashboards.test_export import downloaded
-from tests.small_dataset import image_id
+from tests.helpers.small_dataset import image_id
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

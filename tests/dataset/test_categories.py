@@ -9,7 +9,7 @@ import pyarrow as pa
 from latentlens_dag.dataset.dataset import open_dataset
 from latentlens_dag.schema import REGIONS
 from latentlens_dag.storage.warehouse import Warehouse, write_parquet
-from tests.small_dataset import AWKWARD, image_id, region, write_warehouse
+from tests.helpers.small_dataset import AWKWARD, image_id, region, write_warehouse
 
 
 def _found(warehouse: Warehouse, **params: str) -> list[tuple[str, str, list[str]]]:

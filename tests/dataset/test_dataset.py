@@ -19,7 +19,7 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.schema import IMAGES, LENSES, NEIGHBORS, TABLES, TEXT_TOKENS, TEXTS
 from latentlens_dag.storage.hashing import text_id
 from latentlens_dag.storage.warehouse import Warehouse, write_json, write_parquet
-from tests.small_dataset import (
+from tests.helpers.small_dataset import (
     ANIMALS,
     AWKWARD,
     SENTENCES_OF,

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from latentlens_dag.dataset.dataset import Dataset, open_dataset
-from tests.released import GRID, LAYERS, write_warehouse
+from tests.helpers.released import GRID, LAYERS, write_warehouse
 
 IMAGES = 3
 

@@ -21,8 +21,8 @@ from latentlens_dag.dataset.release_catalog import (
 )
 from latentlens_dag.release.reader import ReleaseTables, read_release
 from latentlens_dag.schema import TABLES
+from tests.helpers.small_release import write_release
 from tests.release.test_reader import PARAMETERS
-from tests.small_release import write_release
 
 
 @pytest.fixture(scope="module")

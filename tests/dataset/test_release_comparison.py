@@ -16,8 +16,8 @@ from latentlens_dag.dataset.dataset import open_dataset
 from latentlens_dag.dataset.release_comparison import ReleaseDifference, compare_releases
 from latentlens_dag.errors import UserError
 from latentlens_dag.schema import TABLES
-from tests.small_dataset import ANIMALS, LAYERS, image_id
-from tests.small_release import Tables, release_tables, write_release
+from tests.helpers.small_dataset import ANIMALS, LAYERS, image_id
+from tests.helpers.small_release import Tables, release_tables, write_release
 
 
 @pytest.fixture(scope="module")

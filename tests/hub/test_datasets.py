@@ -15,7 +15,7 @@ import pytest
 from latentlens_dag.errors import UserError
 from latentlens_dag.hub.datasets import HubColumn
 from latentlens_dag.inputs.texts import read_texts
-from tests.hub_server import COMMIT, HubServer, Repo
+from tests.helpers.hub_server import COMMIT, HubServer, Repo
 
 TEXTS = ["One, with a comma.", 'Two "quoted".', "None", "NA", "Vier äöü.", "7"]
 OTHER = "f" * 40

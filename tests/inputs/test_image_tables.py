@@ -22,7 +22,7 @@ from latentlens_dag.inputs.image_tables import (
     write_originals,
 )
 from latentlens_dag.inputs.images import batch_of_images, image_table, list_images
-from tests.hub_server import COMMIT, HubServer, Repo
+from tests.helpers.hub_server import COMMIT, HubServer, Repo
 
 
 def picture(seed: int) -> bytes:

@@ -22,7 +22,7 @@ from latentlens_dag.inputs.regions import (
     unmatched_files,
 )
 from latentlens_dag.schema import REGIONS
-from tests.small_dataset import region
+from tests.helpers.small_dataset import region
 
 WIDTH, HEIGHT = 6, 4
 IDS = {"a.png": ("id_a", WIDTH, HEIGHT), "b.png": ("id_b", 2, 2)}

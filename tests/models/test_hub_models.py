@@ -11,7 +11,7 @@ from latentlens_dag.models.hub_models import local_model
 from latentlens_dag.models.loading import load_language_model, load_vlm
 from latentlens_dag.models.model_ref import ModelRef, model_ref
 from latentlens_dag.testing import tiny_llava
-from tests.hub_server import COMMIT, HubServer, Repo
+from tests.helpers.hub_server import COMMIT, HubServer, Repo
 
 OTHER = "f" * 40
 UNWANTED = {

@@ -9,7 +9,7 @@ import torch
 from latentlens_dag.models.loading import load_vlm
 from latentlens_dag.models.self_checks import check_model, localization, noise_image
 from latentlens_dag.testing import tiny_vlm
-from tests.packages import need_torchvision
+from tests.helpers.packages import need_torchvision
 
 VIDEO = {
     "glm46v": "Glm46VVideoProcessor",

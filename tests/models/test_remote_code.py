@@ -17,9 +17,9 @@ from latentlens_dag.models.inspection import inspect_model
 from latentlens_dag.models.loading import load_language_model, load_tokenizer, load_vlm
 from latentlens_dag.models.model_ref import ModelRef
 from latentlens_dag.testing import tiny_llava
-from tests.hub_server import COMMIT, HubServer, Repo
+from tests.helpers.hub_server import COMMIT, HubServer, Repo
+from tests.helpers.remote_vlm import remote_vlm
 from tests.models.test_hub_models import UNWANTED, files_of
-from tests.remote_vlm import remote_vlm
 
 OTHER = "f" * 40
 

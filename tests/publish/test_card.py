@@ -13,8 +13,8 @@ from latentlens_dag.publish.card import CITATION, escaped
 from latentlens_dag.publish.data_dictionary import COLUMNS, TABLE_TITLES
 from latentlens_dag.publish.snippets import snippets_of
 from latentlens_dag.schema import TABLES
-from tests.hub_server import HubServer, Repo
-from tests.released import ABOUT, DECLARED, contents, stage, write_warehouse
+from tests.helpers.hub_server import HubServer, Repo
+from tests.helpers.released import ABOUT, DECLARED, contents, stage, write_warehouse
 
 ROOT = Path(__file__).parents[2]
 

@@ -14,8 +14,8 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.publish.plan import staged_release
 from latentlens_dag.publish.publish import publish
 from latentlens_dag.storage.home import Home
-from tests.hub_server import Fault, HubServer, Repo
-from tests.publications import FILES, LEAST_LARGE, TOKEN, content, held, published, stage
+from tests.helpers.hub_server import Fault, HubServer, Repo
+from tests.helpers.publications import FILES, LEAST_LARGE, TOKEN, content, held, published, stage
 
 COMMAND = """
 import time

@@ -16,9 +16,19 @@ from latentlens_dag.index.layer_tables import commit_fragments, open_table
 from latentlens_dag.publish.snippets import snippets_of
 from latentlens_dag.storage.hashing import text_id
 from latentlens_dag.storage.warehouse import Warehouse
-from tests.hub_server import COMMIT, HubServer, Repo
+from tests.helpers.hub_server import COMMIT, HubServer, Repo
+from tests.helpers.released import (
+    ABOUT,
+    TEXTS,
+    WIDTH,
+    contents,
+    stage,
+    stage_words,
+    write_index,
+    write_shared,
+    write_warehouse,
+)
 from tests.publish.test_card import QUIET, RUN_ALL, front_matter
-from tests.released import ABOUT, TEXTS, WIDTH, contents, stage, stage_words, write_index, write_shared, write_warehouse
 
 QUERIES = np.random.default_rng(0).standard_normal((2, WIDTH)).astype(np.float32)
 ROWS = 1200

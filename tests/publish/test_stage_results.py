@@ -12,7 +12,7 @@ from latentlens_dag.publish.tables import RELEASED_IMAGES
 from latentlens_dag.release.manifest import MANIFEST, manifest_text, read_manifest
 from latentlens_dag.storage.hashing import text_id
 from latentlens_dag.storage.warehouse import Warehouse
-from tests.released import (
+from tests.helpers.released import (
     ABOUT,
     GRID,
     LAYERS,

@@ -23,7 +23,7 @@ from latentlens_dag.dataset.dataset import open_dataset
 from latentlens_dag.errors import UserError
 from latentlens_dag.release.manifest import MANIFEST, file_sha256
 from latentlens_dag.schema import SENTENCES
-from tests.small_release import Tables, release_tables, write_manifest, write_release
+from tests.helpers.small_release import Tables, release_tables, write_manifest, write_release
 
 SCRIPT = "\x07\x1b[2J<script>fetch('//evil')</script><img src=x onerror=> '; DROP TABLE neighbors; -- \x1b]0;title\x07"
 ONE = "diversity.parquet"

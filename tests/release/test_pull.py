@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.hub_server import COMMIT, Fault, HubServer, Repo
-from tests.pull_faults import check_faults
-from tests.small_release import files_of, write_manifest, write_release
+from tests.helpers.hub_server import COMMIT, Fault, HubServer, Repo
+from tests.helpers.pull_faults import check_faults
+from tests.helpers.small_release import files_of, write_manifest, write_release
 
 TAG = "v1.0.0"
 CLI = """

@@ -19,8 +19,8 @@ from latentlens_dag.release.reader import Migration, schemas_at
 from latentlens_dag.schema import TABLES
 from latentlens_dag.sql.sandbox import ReadOnlyFolder
 from latentlens_dag.storage.warehouse import Warehouse
-from tests.small_dataset import ANIMALS, image_id, write_shared, write_study
-from tests.small_release import Tables, release_tables, write_manifest, write_release
+from tests.helpers.small_dataset import ANIMALS, image_id, write_shared, write_study
+from tests.helpers.small_release import Tables, release_tables, write_manifest, write_release
 
 PARAMETERS = {
     "answer_words": {"layer": "8"},

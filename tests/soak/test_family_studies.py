@@ -8,8 +8,8 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.testing import tiny_project
 from latentlens_dag.testing.families import BUILDERS
 from tests.dag.conftest import build
-from tests.family_studies import check_tables
-from tests.packages import need_packages_of
+from tests.helpers.family_studies import check_tables
+from tests.helpers.packages import need_packages_of
 
 pytestmark = pytest.mark.soak
 

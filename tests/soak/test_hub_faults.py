@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.hub_server import Fault, HubServer, Repo
-from tests.publications import CARD, FILES, LEAST_LARGE, content, held, published, stage
+from tests.helpers.hub_server import Fault, HubServer, Repo
+from tests.helpers.publications import CARD, FILES, LEAST_LARGE, content, held, published, stage
 
 pytestmark = pytest.mark.soak
 KINDS = {

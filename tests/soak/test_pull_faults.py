@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.pull_faults import check_faults
+from tests.helpers.pull_faults import check_faults
 
 pytestmark = pytest.mark.soak
 

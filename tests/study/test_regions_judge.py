@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from latentlens_dag.schema import IMAGES, JUDGEMENTS, LENSES, NEIGHBORS, REGIONS, VISUAL_TOKENS
 from latentlens_dag.study.regions_judge import PatchTruth, Truth, build_truth, judge_regions
 from latentlens_dag.text.inflection import same_word
-from tests.small_dataset import (
+from tests.helpers.small_dataset import (
     ANIMALS,
     PATCH,
     SIDE,

@@ -12,7 +12,7 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.figures.contact_sheet import COLORS, LensView, drawn_scenes, from_thumbnails, study_picture
 from latentlens_dag.schema import INTERPRETABILITY
 from latentlens_dag.study.report import interpretability_lines
-from tests.small_dataset import ANIMALS, SIDE, image_id, write_warehouse
+from tests.helpers.small_dataset import ANIMALS, SIDE, image_id, write_warehouse
 
 ROW = {
     "study": "demo", "lens": "latentlens", "visual_layer": 4, "judge": "regions", "patch_group": "object",

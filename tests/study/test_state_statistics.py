@@ -9,8 +9,8 @@ from latentlens_dag.index.layer_tables import write_states
 from latentlens_dag.schema import STATE_STATISTICS
 from latentlens_dag.study import state_statistics as module
 from latentlens_dag.study.state_statistics import StateFiles, state_statistics
-from tests.released import write_index
-from tests.released import write_warehouse as write_released
+from tests.helpers.released import write_index
+from tests.helpers.released import write_warehouse as write_released
 
 LAYERS, WIDTH = (0, 3, 8), 6
 SIZES = (7, 1, 5)

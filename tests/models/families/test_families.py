@@ -22,7 +22,7 @@ from latentlens_dag.models.loading import Vlm, load_vlm
 from latentlens_dag.models.self_checks import CHECKS, check_model, localization, localization_if_possible, noise_image
 from latentlens_dag.testing import SENTENCES, tiny_vlm
 from latentlens_dag.testing.families import BUILDERS
-from tests.packages import need_packages_of
+from tests.helpers.packages import need_packages_of
 
 RIGHT = np.float32([1, 0, 1, 0])
 SIZES = [(150, 100), (90, 140), (96, 96)]

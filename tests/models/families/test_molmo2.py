@@ -17,7 +17,7 @@ from latentlens_dag.models.inspection import inspect_model
 from latentlens_dag.models.loading import load_language_model, load_vlm
 from latentlens_dag.models.self_checks import noise_image
 from latentlens_dag.testing import tiny_vlm
-from tests.packages import need_packages_of
+from tests.helpers.packages import need_packages_of
 
 
 def _coordinates(width: int, height: int) -> torch.Tensor:

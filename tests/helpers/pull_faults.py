@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.hub_server import COMMIT, Fault, HubServer, Repo
-from tests.small_release import Tables, files_of, release_tables, write_release
+from tests.helpers.hub_server import COMMIT, Fault, HubServer, Repo
+from tests.helpers.small_release import Tables, files_of, release_tables, write_release
 
 # Pulls one repository after the other, each until it succeeds, and looks at what was verified after every failure.
 _CLIENT = """

@@ -17,7 +17,7 @@ from latentlens_dag.storage.warehouse import write_parquet
 from latentlens_dag.study.answer_statistics import diversity, layer_alignment
 from latentlens_dag.study.interpretability import interpretability
 from latentlens_dag.study.regions_judge import build_truth, judge_regions
-from tests.small_dataset import (
+from tests.helpers.small_dataset import (
     ANIMALS,
     LAYERS,
     SENTENCES_OF,

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.hub_repo import CREATED, sha256
-from tests.hub_server import COMMIT, HubServer, Repo, blob_id, can_be_alone
+from tests.helpers.hub_repo import CREATED, sha256
+from tests.helpers.hub_server import COMMIT, HubServer, Repo, blob_id, can_be_alone
 
 FILES = {
     "config.json": b"{}",
@@ -168,7 +168,7 @@ def test_a_client_has_no_network_but_the_server(tmp_path: Path) -> None:
 def test_where_no_namespace_can_be_made_the_client_is_refused_all_but_the_server(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tests.hub_server.can_be_alone", lambda: False)
+    monkeypatch.setattr("tests.helpers.hub_server.can_be_alone", lambda: False)
     hub = HubServer()
     hub.add(Repo("user/name", FILES, "model"))
     code = "from huggingface_hub import hf_hub_download as get; print(open(get('user/name', 'big')).read())"

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
 
-from tests.hub_repo import CREATED, Commit, Kind, Repo, sha256
+from tests.helpers.hub_repo import CREATED, Commit, Kind, Repo, sha256
 
 
 class Answer(NamedTuple):

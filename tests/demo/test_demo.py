@@ -11,7 +11,7 @@ import pytest
 
 from latentlens_dag.storage.home import Home
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "assets" / "demo"
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from latentlens_dag.release.manifest import MANIFEST, manifest_of, manifest_text
-from tests.hub_server import HubServer
+from tests.helpers.hub_server import HubServer
 
 TOKEN = "hf_secret"
 CARD = "---\nlicense: mit\n---\n# A release\n"

@@ -38,7 +38,7 @@ from latentlens_dag.storage.hashing import digest, text_id
 from latentlens_dag.storage.warehouse import Warehouse, write_json, write_parquet
 from latentlens_dag.study.answer_statistics import diversity, layer_alignment
 from latentlens_dag.study.interpretability import interpretability
-from tests.small_dataset import state_statistics
+from tests.helpers.small_dataset import state_statistics
 
 WORDS = ("dog", "cat", "owl", "fox", "tree", "grass", "moon", "lake")
 TEXTS = sorted((f"A {word} is near a {other}." for word in WORDS for other in WORDS), key=text_id)

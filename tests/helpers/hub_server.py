@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
-from tests.hub_protocol import Answer, Asked, answer_of
-from tests.hub_repo import COMMIT, Repo, blob_id
+from tests.helpers.hub_protocol import Answer, Asked, answer_of
+from tests.helpers.hub_repo import COMMIT, Repo, blob_id
 
 __all__ = ["COMMIT", "Fault", "HubServer", "Repo", "blob_id", "can_be_alone"]
 
