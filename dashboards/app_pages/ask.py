@@ -11,7 +11,7 @@ from widgets import permalink, small_pictures, token_html
 from widgets.labels import counted, plain
 from widgets.sources import chosen_study, library, may_run_code
 
-from latentlens_dag.browse.library import Library, Picture, StudyFacts, clipped, visible
+from latentlens_dag.browse.library import Library, Picture, StudyFacts
 from latentlens_dag.browse.reverse_search import Hit, Hits, boxes_of, stored_states
 from latentlens_dag.browse.text_search import LONGEST_TEXT, Asked, built_at, open_index, warehouse_of
 from latentlens_dag.errors import UserError
@@ -19,6 +19,7 @@ from latentlens_dag.models.model_ref import ModelRef
 from latentlens_dag.storage.warehouse import Warehouse
 from latentlens_dag.study.query_states import middle
 from latentlens_dag.study.source import StudySource, study_source
+from latentlens_dag.text.display import clipped, visible
 
 if TYPE_CHECKING:
     from latentlens_dag.models.language_model import LanguageModel

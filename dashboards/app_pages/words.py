@@ -13,7 +13,8 @@ from widgets.charts import lines
 from widgets.labels import counted, lens_name
 from widgets.sources import chosen_study, library
 
-from latentlens_dag.browse.library import Library, Picture, StudyFacts, clipped, wanted_words
+from latentlens_dag.browse.library import Library, Picture, StudyFacts, wanted_words
+from latentlens_dag.text.display import clipped
 
 MOST = 24
 MOST_CURVES = 12

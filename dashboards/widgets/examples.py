@@ -7,7 +7,8 @@ from typing import Any
 
 import streamlit as st
 
-from latentlens_dag.browse.library import Library, Picture, StudyFacts, clipped
+from latentlens_dag.browse.library import Library, Picture, StudyFacts
+from latentlens_dag.text.display import clipped
 from widgets import permalink, small_pictures
 from widgets.labels import lens_name
 from widgets.patch_grid import similarity_text

@@ -6,10 +6,11 @@ import base64
 from collections.abc import Sequence
 from typing import Any
 
-from latentlens_dag.browse.library import Library, cut
+from latentlens_dag.browse.library import Library
 from latentlens_dag.dataset.provenance import declared, model_of, root_of
 from latentlens_dag.figures.source_image import figure_picture
 from latentlens_dag.figures.svg_figure import Answer, Cell, Figure, Key, flow_width, flowed
+from latentlens_dag.text.display import cut
 from widgets.image_state import Row, Shown
 from widgets.labels import counted, lens_name
 from widgets.patch_grid import similarity_text

@@ -9,7 +9,6 @@ from typing import Any
 
 import streamlit as st
 
-from latentlens_dag.browse.library import marked
 from latentlens_dag.dataset.human_judgements import (
     SKIPPED,
     HumanJudgement,
@@ -20,6 +19,7 @@ from latentlens_dag.dataset.human_judgements import (
     judgement_table,
     judging_folder,
 )
+from latentlens_dag.text.display import marked
 from widgets import permalink
 from widgets.downloads import download_buttons
 from widgets.token_html import safe

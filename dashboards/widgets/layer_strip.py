@@ -8,7 +8,7 @@ from typing import Any
 
 import streamlit as st
 
-from latentlens_dag.browse.library import clipped
+from latentlens_dag.text.display import clipped
 from widgets.labels import lens_name
 from widgets.patch_grid import VERDICT_COLORS, similarity_text
 

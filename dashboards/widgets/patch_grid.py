@@ -13,8 +13,9 @@ from typing import Any
 
 import streamlit as st
 
-from latentlens_dag.browse.library import Picture, clipped
+from latentlens_dag.browse.library import Picture
 from latentlens_dag.figures.svg_figure import Box, Letters, extent, word_lines
+from latentlens_dag.text.display import clipped
 
 OVERLAYS = ("none", "words", "similarity", "layer", "judgement", "spotlight")
 OVERLAY_NAMES = {

@@ -9,7 +9,8 @@ from typing import Any
 
 import streamlit as st
 
-from latentlens_dag.browse.library import Picture, clipped
+from latentlens_dag.browse.library import Picture
+from latentlens_dag.text.display import clipped
 
 _FOLDER = Path(__file__).parent
 _component = st.components.v2.component(

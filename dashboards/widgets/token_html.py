@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from latentlens_dag.browse.library import clipped, marked
+from latentlens_dag.text.display import clipped, marked
 from widgets.patch_grid import VERDICT_COLORS, layer_color, similarity_text
 
 Row = Mapping[str, Any]

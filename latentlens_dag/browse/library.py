@@ -8,7 +8,6 @@ must treat it as text (`textContent`, `html.escape`).
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 MEMORY_MB = 500
 """What all queries of a library may take together, whatever the machine has; more of it is spilled to disk."""
 _LEAST_MB = 150
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _REMEMBERED_BYTES = 60_000_000
 _REMEMBERED = 50  # images, or pages of them
 
@@ -248,45 +246,6 @@ def _overlap(boxes: Sequence[tuple[float, float, float, float]]) -> bool:
             if min(ax1, bx1) - max(ax0, bx0) > seam and min(ay1, by1) - max(ay0, by0) > seam:
                 return True
     return False
-
-
-class Marked(NamedTuple):
-    """A sentence, cut at its word."""
-
-    before: str
-    word: str
-    after: str
-
-
-def cut(sentence: str, start: int | None, end: int | None) -> Marked:
-    """The sentence cut at characters `start` and `end`; a span that does not lie in it marks nothing."""
-    if start is None or end is None or not 0 <= start < end <= len(sentence):
-        return Marked(sentence, "", "")
-    return Marked(sentence[:start], sentence[start:end], sentence[end:])
-
-
-def marked(sentence: str, start: int | None, end: int | None, around: int = 160) -> Marked:
-    """The sentence as `cut` cuts it, as `visible` gives it, and shortened to `around` characters on each side."""
-    before, word, after = cut(sentence, start, end)
-    if not word:
-        return Marked(clipped(sentence, 2 * around), "", "")
-    head = "…" + before[-around:] if len(before) > around else before
-    tail = after[:around] + "…" if len(after) > around else after
-    return Marked(visible(head), clipped(word, around), visible(tail))
-
-
-def visible(text: str) -> str:
-    """The text with a sign in place of each character that would steer the reader's screen.
-
-    Control characters have pictures of their own; marks that turn the direction of writing become U+FFFD.
-    """
-    return CONTROL.sub(lambda found: chr(0x2400 + ord(found[0])) if ord(found[0]) < 0x20 else "\ufffd", text)
-
-
-def clipped(text: str | None, most: int) -> str:
-    """The text as `visible` gives it, with an ellipsis where it has more than `most` characters."""
-    shown = text or ""
-    return visible(shown if len(shown) <= most else shown[: most - 1] + "…")
 
 
 def wanted_words(text: str) -> str | None:

@@ -196,7 +196,7 @@ def _layer_numbers(text: str | None) -> list[int] | None:
 
 def _answer_lines(rows: list[dict[str, Any]]) -> str:
     """Answers as a table; text from data must not drive the terminal."""
-    from latentlens_dag.study.query_states import bracketed
+    from latentlens_dag.text.display import bracketed
 
     room = max(40, shutil.get_terminal_size((160, 24)).columns - 42)
     lines = [f"{'token':16}  {'rank':>4}  {'cosine':>6}  {'layer':>5}  sentence"]

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from latentlens_dag.browse.library import Marked
 from latentlens_dag.figures.text_layout import around, broken, drawable, fitted, reads_right_to_left, text_width
+from latentlens_dag.text.display import Marked
 
 WIDTH_MM = 170
 _UNITS = 10  # of the drawing, per mm

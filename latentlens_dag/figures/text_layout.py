@@ -11,7 +11,7 @@ import unicodedata
 from itertools import pairwise
 from xml.sax.saxutils import escape
 
-from latentlens_dag.browse.library import CONTROL
+from latentlens_dag.text.display import CONTROL
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _BREAK = re.compile("[\t\n\v\f\r\x85\u2028\u2029]+")

@@ -116,20 +116,6 @@ def _token_str(text_tokens: Path, text_id: str, token: int) -> str:
     return str(rows["token_str"][0])
 
 
-def bracketed(sentence: str | None, start: int | None, end: int | None, width: int | None = None) -> str:
-    """The sentence with its word in brackets, or the sentence where it is not known which word; cut to `width`."""
-    if sentence is None:
-        return "(the corpus has it no more)"
-    if start is None or end is None:
-        return sentence if width is None or len(sentence) <= width else sentence[: width - 1] + "…"
-    before, word, after = sentence[:start], sentence[start:end], sentence[end:]
-    if width is not None and len(sentence) > width:
-        room = max(0, width - len(word)) // 2
-        before = before if len(before) <= room else "…" + before[len(before) - room :]
-        after = after if len(after) <= room else after[:room] + "…"
-    return f"{before}[{word}]{after}"
-
-
 def study_shape(warehouse: Warehouse, study: str) -> dict[str, Any]:
     """What a study's `shape.json` says: parts, visual_layers, lenses, and `of`: texts for a study of texts.
 

@@ -9,18 +9,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from latentlens_dag.browse.library import (
-    clipped,
-    marked,
-    open_library,
-    regions_at,
-    views_of,
-    visible,
-    wanted_words,
-)
+from latentlens_dag.browse.library import open_library, regions_at, views_of, wanted_words
 from latentlens_dag.cli.browse import browse, pages
 from latentlens_dag.dataset.study_catalog import write_catalog
 from latentlens_dag.errors import UserError
+from latentlens_dag.text.display import clipped, marked, visible
 from tests.helpers.small_dataset import AWKWARD, SIDE, image_id, region, write_warehouse
 
 

@@ -10,9 +10,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from latentlens_dag.browse.library import views_of, visible
+from latentlens_dag.browse.library import views_of
 from latentlens_dag.dataset.dataset import open_dataset
 from latentlens_dag.storage.hashing import text_id
+from latentlens_dag.text.display import visible
 from tests.dashboards.shaped_home import SIZES, TEXT, image_id, write_shaped_home
 from tests.dashboards.test_browser import address, chromium, page, pytestmark
 from tests.dashboards.test_export import downloaded

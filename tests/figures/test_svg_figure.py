@@ -11,9 +11,9 @@ from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
-from latentlens_dag.browse.library import cut
 from latentlens_dag.figures.svg_figure import Answer, Cell, Figure, Key, figure_svg, flow_width, flowed, word_lines
 from latentlens_dag.figures.text_layout import around, broken, fitted, text_width
+from latentlens_dag.text.display import cut
 
 GOLDEN = Path(__file__).parent / "golden" / "figure.svg"
 HOSTILE = "<img src=x onerror=alert(1)>&\x07\x00\u202e\ud800\uffff]]>"
