@@ -20,8 +20,8 @@ import numpy as np
 from latentlens_dag.errors import UserError
 from latentlens_dag.index.layer_tables import matrix_of, open_table
 from latentlens_dag.search.exact import Block, cosine_top_k
+from latentlens_dag.storage.shapes import study_shape
 from latentlens_dag.storage.warehouse import Warehouse
-from latentlens_dag.study.query_states import study_shape
 
 if TYPE_CHECKING:
     import lance

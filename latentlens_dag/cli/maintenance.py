@@ -22,8 +22,8 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.storage.home import find_home
 
 if TYPE_CHECKING:
-    from latentlens_dag.dag.building.garbage import Garbage
     from latentlens_dag.dag.building.integrity import Checked
+    from latentlens_dag.storage.leftovers import Garbage
 
 
 @click.command()

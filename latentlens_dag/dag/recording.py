@@ -12,7 +12,7 @@ import dagster as dg
 
 from latentlens_dag.dag.building.staleness import known_version
 from latentlens_dag.dag.versions import BUILD_ID, settings_of
-from latentlens_dag.storage.hashing import package_versions
+from latentlens_dag.storage.package_versions import package_versions
 from latentlens_dag.storage.records import FileFacts, Manifest, Origin, Record, label
 from latentlens_dag.storage.study_versions import KEPT
 from latentlens_dag.storage.warehouse import Warehouse

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from latentlens_dag.models.model_ref import ModelRef
+from latentlens_dag.storage.files import write_text
 from latentlens_dag.storage.hashing import combined, digest, file_digest
-from latentlens_dag.storage.warehouse import write_text
 
 SOURCE_PATH = "source_path"  # metadata of an observed source: the file or folder that is hashed
 SOURCE_MODEL = "source_model"  # there, where the folder is a model's: the model

@@ -29,7 +29,7 @@ from latentlens_dag.release.manifest import MANIFEST
 from latentlens_dag.release.reader import ReleaseTables
 from latentlens_dag.sql.sandbox import ReadOnlyFolder, first_line
 from latentlens_dag.sql.views import create_views, identifier, literal
-from latentlens_dag.storage.warehouse import atomic_path, remove, scratch_folder
+from latentlens_dag.storage.files import atomic_path, remove, scratch_folder
 
 _FORMAT = 2
 """Raise it when the same release would give another catalog."""
@@ -120,7 +120,7 @@ def main() -> None:
 
 def remove_unused() -> None:
     """Remove the catalogs that nobody has used for a month, and what a kill has left of one."""
-    from latentlens_dag.dag.building.garbage import interrupted  # 0.1 s, which every first view would wait for
+    from latentlens_dag.storage.leftovers import interrupted  # 0.1 s, which every first view would wait for
 
     unused = [path for path in made_catalogs() if time.time() - path.stat().st_atime > _UNUSED_S]
     for path in [*unused, *(left.path for left in interrupted(_folder()))]:

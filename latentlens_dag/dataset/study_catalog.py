@@ -14,7 +14,8 @@ from pathlib import Path
 from latentlens_dag.errors import UserError
 from latentlens_dag.schema import TABLES
 from latentlens_dag.sql.views import create_views, existing, identifier, literal, sets_of, table_patterns, view_sql
-from latentlens_dag.storage.warehouse import Warehouse, atomic_path, scratch_folder
+from latentlens_dag.storage.files import atomic_path, scratch_folder
+from latentlens_dag.storage.warehouse import Warehouse
 
 _MEMORY = "1GB"  # of 23 million rows: 1.2 GB and 68 s of the processor; without a limit 5.5 GB and 44 s
 _ORDER = {

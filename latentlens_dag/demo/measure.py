@@ -20,8 +20,9 @@ from latentlens_dag.demo.corpus import write_corpus
 from latentlens_dag.demo.scenes import FRESH_FROM, SceneSource, random_scene, write_scenes
 from latentlens_dag.demo.text import judged_words
 from latentlens_dag.demo.world import World
+from latentlens_dag.storage.files import write_text
 from latentlens_dag.storage.home import Home
-from latentlens_dag.storage.warehouse import Warehouse, write_text
+from latentlens_dag.storage.warehouse import Warehouse
 
 FRESH, UNTRAINED, REAL = "fresh", "fresh_untrained", "fresh_real_sentences"
 """The studies."""

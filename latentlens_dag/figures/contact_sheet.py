@@ -21,7 +21,7 @@ from latentlens_dag.dataset.dataset import Dataset
 from latentlens_dag.errors import UserError
 from latentlens_dag.inputs.images import FORMATS
 from latentlens_dag.schema import LENSES
-from latentlens_dag.storage.warehouse import atomic_path
+from latentlens_dag.storage.files import atomic_path
 
 COLORS = {"concrete": (0, 114, 88), "abstract": (0, 92, 175), "global": (180, 95, 0), "none": (64, 64, 68)}
 """After Okabe and Ito, safe for the color-blind; darkened until white text on each has contrast."""

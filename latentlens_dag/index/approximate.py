@@ -24,8 +24,8 @@ import pyarrow.compute as pc
 from latentlens_dag.index.layer_tables import Table, blocks, matrix_of, open_table, sink_norm_of
 from latentlens_dag.search.exact import Block, cosine_top_k
 from latentlens_dag.search.top_k import Neighbors
+from latentlens_dag.storage.files import write_text
 from latentlens_dag.storage.hashing import to_numbers
-from latentlens_dag.storage.warehouse import write_text
 
 if TYPE_CHECKING:
     import lance

@@ -29,8 +29,11 @@ from latentlens_dag.models.language_model import LanguageModel
 from latentlens_dag.models.layers import auto_contextual_layers, check_layers, whole_numbers
 from latentlens_dag.models.loading import Vlm, language_model_of
 from latentlens_dag.schema import OCCURRENCES
-from latentlens_dag.storage.hashing import combined, provenance
-from latentlens_dag.storage.warehouse import IndexPaths, write_json, write_parquet
+from latentlens_dag.storage.files import write_json
+from latentlens_dag.storage.hashing import combined
+from latentlens_dag.storage.package_versions import provenance
+from latentlens_dag.storage.parquet import write_parquet
+from latentlens_dag.storage.warehouse import IndexPaths
 
 _ALGORITHM = 1  # raise when the same sentence and model would give other vectors
 _SENTENCES_PER_PART = 100_000  # whose candidates are held in memory together

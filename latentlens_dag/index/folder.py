@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.index.layer_tables import OwnRows, Table, blocks, count_answers, count_rows, encoder_of
-from latentlens_dag.storage.warehouse import IndexPaths, atomic_path
+from latentlens_dag.storage.files import atomic_path
+from latentlens_dag.storage.warehouse import IndexPaths
 
 if TYPE_CHECKING:
     from latentlens_dag.search.exact import Block

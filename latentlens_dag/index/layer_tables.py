@@ -22,8 +22,8 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.index.memory_map import flat_pages, give_back, mapped_rows
 from latentlens_dag.search.exact import EVERY_QUERY, Block, Excluded
 from latentlens_dag.search.sinks import sink_norm
+from latentlens_dag.storage.files import atomic_path, remove, write_text
 from latentlens_dag.storage.hashing import combined, digest, digest_of_parts, to_numbers
-from latentlens_dag.storage.warehouse import atomic_path, remove, write_text
 
 os.environ.setdefault("LANCE_LOG", "error")  # read when Lance is loaded; it warns of every table that it creates
 

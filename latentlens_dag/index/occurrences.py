@@ -34,7 +34,7 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.inputs.texts import Order
 from latentlens_dag.schema import OCCURRENCES
 from latentlens_dag.storage.hashing import to_ids, to_numbers, within_fraction
-from latentlens_dag.storage.warehouse import parquet_rows
+from latentlens_dag.storage.parquet import parquet_rows
 
 if TYPE_CHECKING:
     import polars as pl

@@ -31,8 +31,10 @@ from latentlens_dag.index.layer_tables import commit_fragments, write_fragments
 from latentlens_dag.index.occurrences import word_span
 from latentlens_dag.inputs.texts import write_texts
 from latentlens_dag.schema import OCCURRENCES
+from latentlens_dag.storage.files import write_json
 from latentlens_dag.storage.hashing import combined, text_id
-from latentlens_dag.storage.warehouse import IndexPaths, write_json, write_parquet
+from latentlens_dag.storage.parquet import write_parquet
+from latentlens_dag.storage.warehouse import IndexPaths
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -19,8 +19,9 @@ import pyarrow.parquet as pq
 from latentlens_dag.errors import UserError
 from latentlens_dag.hub.datasets import HubColumn, column_values
 from latentlens_dag.inputs.images import ImageFile, check_unchanged
+from latentlens_dag.storage.files import atomic_path
 from latentlens_dag.storage.hashing import digest, part_of
-from latentlens_dag.storage.warehouse import atomic_path, write_parquet
+from latentlens_dag.storage.parquet import write_parquet
 
 NAMES = pa.schema([("image_id", pa.string()), ("file_name", pa.string())])
 _NAMES_FILE = "names.parquet"

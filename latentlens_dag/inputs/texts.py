@@ -25,8 +25,9 @@ import pyarrow as pa
 from latentlens_dag.errors import UserError
 from latentlens_dag.hub.datasets import HubColumn, column_values
 from latentlens_dag.schema import SENTENCES, TEXTS
+from latentlens_dag.storage.files import scratch_folder
 from latentlens_dag.storage.hashing import part_of, text_id, to_numbers
-from latentlens_dag.storage.warehouse import parquet_rows, scratch_folder
+from latentlens_dag.storage.parquet import parquet_rows
 
 if TYPE_CHECKING:
     import numpy as np

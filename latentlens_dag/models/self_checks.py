@@ -22,8 +22,8 @@ from latentlens_dag.models.language_model import LanguageModel, captured
 from latentlens_dag.models.loading import Vlm, load_language_model
 from latentlens_dag.models.model_ref import ModelRef
 from latentlens_dag.models.placeholder_mask import visual_mask
+from latentlens_dag.storage.files import write_text
 from latentlens_dag.storage.hashing import combined
-from latentlens_dag.storage.warehouse import write_text
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

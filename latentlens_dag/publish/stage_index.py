@@ -24,8 +24,10 @@ from latentlens_dag.publish.tables import footers
 from latentlens_dag.release.manifest import ReleaseManifest
 from latentlens_dag.schema import SENTENCES
 from latentlens_dag.sql.views import literal
+from latentlens_dag.storage.files import atomic_path, write_json, write_text
+from latentlens_dag.storage.parquet import parquet_part
 from latentlens_dag.storage.records import Manifest
-from latentlens_dag.storage.warehouse import IndexPaths, Warehouse, atomic_path, parquet_part, write_json, write_text
+from latentlens_dag.storage.warehouse import IndexPaths, Warehouse
 
 if TYPE_CHECKING:
     import pyarrow as pa

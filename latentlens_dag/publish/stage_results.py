@@ -21,9 +21,10 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.publish.tables import Sentences, footers, opened_catalogs, write_tables
 from latentlens_dag.release.manifest import MANIFEST, ReleaseManifest, manifest_of, manifest_text
 from latentlens_dag.schema import TABLES
-from latentlens_dag.storage.hashing import package_versions
+from latentlens_dag.storage.files import atomic_path, write_text
+from latentlens_dag.storage.package_versions import package_versions
 from latentlens_dag.storage.records import Manifest
-from latentlens_dag.storage.warehouse import Warehouse, atomic_path, write_text
+from latentlens_dag.storage.warehouse import Warehouse
 
 if TYPE_CHECKING:
     from PIL import Image

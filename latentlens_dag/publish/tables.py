@@ -19,7 +19,9 @@ import pyarrow as pa
 from latentlens_dag.errors import UserError
 from latentlens_dag.schema import IMAGES, TABLES
 from latentlens_dag.sql.views import SUMMARIES, identifier, literal
-from latentlens_dag.storage.warehouse import Warehouse, parquet_part, scratch_folder
+from latentlens_dag.storage.files import scratch_folder
+from latentlens_dag.storage.parquet import parquet_part
+from latentlens_dag.storage.warehouse import Warehouse
 
 if TYPE_CHECKING:
     import duckdb

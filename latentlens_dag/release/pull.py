@@ -31,7 +31,7 @@ from latentlens_dag.release.manifest import (
 )
 from latentlens_dag.release.reader import ReleaseTables, check_files, check_tables, is_release, read_release
 from latentlens_dag.release.verified_files import Known, keep_resolved, known_release, mark, resolved_before
-from latentlens_dag.storage.warehouse import atomic_path
+from latentlens_dag.storage.files import atomic_path
 
 if TYPE_CHECKING:
     from huggingface_hub import RepoFile

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from latentlens_dag.release.manifest import MANIFEST, ReleaseManifest, read_manifest
-from latentlens_dag.storage.warehouse import write_json
+from latentlens_dag.storage.files import write_json
 
 _REFS = "revisions.json"
 

@@ -11,9 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from contextlib import suppress
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,9 +20,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _BLOCK_BYTES = 1 << 20
-_DECIDING = ("latentlens-dag", "torch", "transformers", "pylance", "pillow")
-_RESIZING = "torchvision"
-"""Where it is installed, transformers resizes images by it instead of Pillow."""
 
 
 def digest(content: bytes) -> str:
@@ -55,20 +49,6 @@ def file_digest(path: Path) -> str:
 def combined(parts: Iterable[object]) -> str:
     """One hash of several values in order, whatever characters they hold."""
     return digest(json.dumps([str(part) for part in parts]).encode("utf-8"))
-
-
-def provenance(**facts: object) -> str:
-    """Where something came from, as JSON: the facts, and the versions of the packages that decide its bytes."""
-    return json.dumps({**facts, "versions": package_versions()}, sort_keys=True)
-
-
-@cache
-def package_versions() -> dict[str, str]:
-    """The versions of the packages that decide bytes; looked up once, for it takes 15 ms."""
-    found = {name: version(name) for name in _DECIDING}
-    with suppress(PackageNotFoundError):
-        found[_RESIZING] = version(_RESIZING)
-    return found
 
 
 def part_of(content_id: str, parts: int) -> int:

@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from latentlens_dag.storage.files import write_text
 from latentlens_dag.storage.hashing import file_digest
-from latentlens_dag.storage.warehouse import write_text
 
 FORMAT = 1
 """Of a record; raised where older versions of this package would misread it."""

@@ -6,10 +6,9 @@ not " dog" alone, and its nearest occurrences are of like beginnings.
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -19,6 +18,7 @@ from latentlens_dag.index.occurrences import token_texts, tokenize
 from latentlens_dag.models.language_model import LanguageModel, captured
 from latentlens_dag.models.layers import check_layers
 from latentlens_dag.storage.hashing import part_of, text_id
+from latentlens_dag.storage.shapes import study_shape
 from latentlens_dag.storage.warehouse import Warehouse
 
 if TYPE_CHECKING:
@@ -114,16 +114,3 @@ def _token_str(text_tokens: Path, text_id: str, token: int) -> str:
 
     rows = pq.read_table(text_tokens, filters=[("image_id", "=", text_id), ("token_index", "=", token)])
     return str(rows["token_str"][0])
-
-
-def study_shape(warehouse: Warehouse, study: str) -> dict[str, Any]:
-    """What a study's `shape.json` says: parts, visual_layers, lenses, and `of`: texts for a study of texts.
-
-    Raises:
-        UserError: where the study is not built.
-    """
-    path = warehouse.shape("study", study)
-    if not path.is_file():
-        raise UserError(f"Study {study} is not built yet: run `latentlens-dag build {study}`.")
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found

@@ -17,8 +17,8 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.models.model_ref import ModelRef
 from latentlens_dag.storage.home import find_project
 from latentlens_dag.storage.records import Manifest
+from latentlens_dag.storage.shapes import study_shape
 from latentlens_dag.storage.warehouse import Warehouse
-from latentlens_dag.study.query_states import study_shape
 
 _FIELDS = ("index", "model", "model_in_project")  # of `shape.json`
 

@@ -25,8 +25,10 @@ from latentlens_dag.index.folder import index_shape
 from latentlens_dag.inputs.regions import encode_mask
 from latentlens_dag.publish.stage_results import About, ReleasedStudy, stage_tables
 from latentlens_dag.schema import IMAGES, LATENTLENS, LENSES, LOGITLENS, NEIGHBORS, OCCURRENCES, REGIONS, SENTENCES
+from latentlens_dag.storage.files import write_json
 from latentlens_dag.storage.hashing import digest, text_id
-from latentlens_dag.storage.warehouse import Warehouse, write_json, write_parquet
+from latentlens_dag.storage.parquet import write_parquet
+from latentlens_dag.storage.warehouse import Warehouse
 from latentlens_dag.study.answer_statistics import diversity, layer_alignment
 from latentlens_dag.study.interpretability import interpretability
 from latentlens_dag.study.regions_judge import build_truth, judge_regions

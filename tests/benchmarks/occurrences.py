@@ -22,7 +22,8 @@ import numpy as np
 from latentlens_dag.index import occurrences
 from latentlens_dag.inputs import texts
 from latentlens_dag.schema import OCCURRENCES
-from latentlens_dag.storage.warehouse import Warehouse, write_parquet
+from latentlens_dag.storage.parquet import write_parquet
+from latentlens_dag.storage.warehouse import Warehouse
 
 DEMO = Path(__file__).parents[2] / "assets" / "demo"
 

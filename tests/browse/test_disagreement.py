@@ -15,7 +15,8 @@ from latentlens_dag.browse.library import Library, StudyFacts, open_library
 from latentlens_dag.dataset.dataset import Dataset
 from latentlens_dag.dataset.study_catalog import write_catalog
 from latentlens_dag.schema import NEIGHBORS, TEXT_TOKENS, VISUAL_TOKENS
-from latentlens_dag.storage.warehouse import Warehouse, write_parquet
+from latentlens_dag.storage.parquet import write_parquet
+from latentlens_dag.storage.warehouse import Warehouse
 from tests.helpers import released, small_dataset
 from tests.helpers.small_dataset import image_id
 

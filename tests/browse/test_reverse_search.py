@@ -14,8 +14,9 @@ from latentlens_dag.browse.reverse_search import Hit, boxes_of, nearest_tokens, 
 from latentlens_dag.dataset.dataset import open_dataset
 from latentlens_dag.errors import UserError
 from latentlens_dag.index.layer_tables import write_states
+from latentlens_dag.storage.files import write_json
 from latentlens_dag.storage.hashing import digest
-from latentlens_dag.storage.warehouse import Warehouse, write_json
+from latentlens_dag.storage.warehouse import Warehouse
 from tests.helpers.small_dataset import image_id, write_warehouse
 
 IMAGES, TOKENS, WIDTH, LAYERS = 6, 7, 8, (0, 3)

@@ -13,7 +13,8 @@ import pytest
 from latentlens_dag import ContextualIndex, load_vlm
 from latentlens_dag.browse.text_search import Asked, built_at, open_index, warehouse_of
 from latentlens_dag.errors import UserError
-from latentlens_dag.storage.warehouse import Warehouse, write_json
+from latentlens_dag.storage.files import write_json
+from latentlens_dag.storage.warehouse import Warehouse
 from latentlens_dag.study.query_states import Question
 from latentlens_dag.testing import SENTENCES, tiny_project
 from tests.helpers.released import stage

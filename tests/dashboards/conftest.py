@@ -12,7 +12,7 @@ from PIL import Image
 from latentlens_dag.dataset.study_catalog import write_catalog
 from latentlens_dag.schema import IMAGES, NEIGHBORS, SENTENCES
 from latentlens_dag.storage.hashing import text_id
-from latentlens_dag.storage.warehouse import write_parquet
+from latentlens_dag.storage.parquet import write_parquet
 from tests.helpers.small_dataset import LAYERS, SENTENCES_OF, write_warehouse
 
 HOSTILE = "<img src=x onerror=alert(1)> sits \x07 on the lawn"

@@ -15,7 +15,8 @@ from streamlit.testing.v1 import AppTest
 
 from latentlens_dag.dataset.study_catalog import write_catalog
 from latentlens_dag.schema import VISUAL_TOKENS
-from latentlens_dag.storage.warehouse import Warehouse, write_parquet
+from latentlens_dag.storage.parquet import write_parquet
+from latentlens_dag.storage.warehouse import Warehouse
 from tests.dashboards.conftest import MARKED
 from tests.dashboards.test_browser import CHROMIUM, chromium, page, served  # noqa: F401  (fixtures)
 from tests.dashboards.test_pages import _html, _opened, app  # noqa: F401

@@ -9,7 +9,8 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from latentlens_dag.schema import NEIGHBORS, VISUAL_TOKENS
-from latentlens_dag.storage.warehouse import Warehouse, write_parquet
+from latentlens_dag.storage.parquet import write_parquet
+from latentlens_dag.storage.warehouse import Warehouse
 from tests.helpers.small_dataset import ANIMALS, image_id, neighbors, visual_tokens, write_shared
 
 APP = Path(__file__).parents[2] / "dashboards" / "app.py"

@@ -8,7 +8,8 @@ import pyarrow as pa
 
 from latentlens_dag.dataset.dataset import open_dataset
 from latentlens_dag.schema import REGIONS
-from latentlens_dag.storage.warehouse import Warehouse, write_parquet
+from latentlens_dag.storage.parquet import write_parquet
+from latentlens_dag.storage.warehouse import Warehouse
 from tests.helpers.small_dataset import AWKWARD, image_id, region, write_warehouse
 
 

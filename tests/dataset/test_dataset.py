@@ -17,8 +17,10 @@ import pytest
 from latentlens_dag.dataset.dataset import Dataset, open_dataset, queries, write_catalog
 from latentlens_dag.errors import UserError
 from latentlens_dag.schema import IMAGES, LENSES, NEIGHBORS, TABLES, TEXT_TOKENS, TEXTS
+from latentlens_dag.storage.files import write_json
 from latentlens_dag.storage.hashing import text_id
-from latentlens_dag.storage.warehouse import Warehouse, write_json, write_parquet
+from latentlens_dag.storage.parquet import write_parquet
+from latentlens_dag.storage.warehouse import Warehouse
 from tests.helpers.small_dataset import (
     ANIMALS,
     AWKWARD,

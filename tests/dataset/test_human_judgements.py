@@ -26,7 +26,7 @@ from latentlens_dag.dataset.human_judgements import (
 )
 from latentlens_dag.errors import UserError
 from latentlens_dag.schema import HUMAN_JUDGEMENTS, NEIGHBORS
-from latentlens_dag.storage.warehouse import write_parquet
+from latentlens_dag.storage.parquet import write_parquet
 from tests.helpers.small_dataset import image_id, write_warehouse
 
 PATCHES = {image: list(range(6)) for image in ("a", "b", "c")}

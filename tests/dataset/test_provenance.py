@@ -12,8 +12,9 @@ import pytest
 
 from latentlens_dag.dataset.dataset import Dataset, open_dataset
 from latentlens_dag.dataset.provenance import Terms, declared, model_of, terms, told
+from latentlens_dag.storage.files import write_json
 from latentlens_dag.storage.records import Manifest, Origin, Record
-from latentlens_dag.storage.warehouse import Warehouse, write_json
+from latentlens_dag.storage.warehouse import Warehouse
 from tests.helpers.released import ABOUT, DECLARED, INDEX, stage, write_warehouse
 
 AWKWARD = replace(ABOUT, image_license="<b>CC-BY 4.0</b> & others_", text_license=None)

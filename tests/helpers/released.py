@@ -34,8 +34,10 @@ from latentlens_dag.schema import (
     STATE_STATISTICS,
     VISUAL_TOKENS,
 )
+from latentlens_dag.storage.files import write_json
 from latentlens_dag.storage.hashing import digest, text_id
-from latentlens_dag.storage.warehouse import Warehouse, write_json, write_parquet
+from latentlens_dag.storage.parquet import write_parquet
+from latentlens_dag.storage.warehouse import Warehouse
 from latentlens_dag.study.answer_statistics import diversity, layer_alignment
 from latentlens_dag.study.interpretability import interpretability
 from tests.helpers.small_dataset import state_statistics

@@ -24,7 +24,8 @@ from latentlens_dag.schema import (
     VISUAL_TOKENS,
 )
 from latentlens_dag.storage.hashing import digest, text_id
-from latentlens_dag.storage.warehouse import Warehouse, write_parquet
+from latentlens_dag.storage.parquet import write_parquet
+from latentlens_dag.storage.warehouse import Warehouse
 from latentlens_dag.study.answer_statistics import diversity, layer_alignment
 from latentlens_dag.study.interpretability import interpretability
 from latentlens_dag.study.regions_judge import build_truth, judge_regions

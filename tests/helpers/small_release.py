@@ -13,7 +13,7 @@ from latentlens_dag.release.manifest import manifest_of, manifest_text
 from latentlens_dag.release.reader import schemas_at
 from latentlens_dag.schema import LENSES, TABLES
 from latentlens_dag.storage.hashing import text_id
-from latentlens_dag.storage.warehouse import write_parquet
+from latentlens_dag.storage.parquet import write_parquet
 from latentlens_dag.study.answer_statistics import diversity, layer_alignment
 from latentlens_dag.study.interpretability import interpretability
 from latentlens_dag.study.regions_judge import build_truth, judge_regions

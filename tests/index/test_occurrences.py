@@ -24,7 +24,7 @@ from latentlens_dag.index.occurrences import (
 from latentlens_dag.inputs.texts import Order, TextSource, read_order, write_order
 from latentlens_dag.schema import OCCURRENCES, SENTENCES
 from latentlens_dag.storage.hashing import digest, part_of, text_id
-from latentlens_dag.storage.warehouse import write_parquet
+from latentlens_dag.storage.parquet import write_parquet
 from latentlens_dag.testing import SENTENCES as TEXTS
 from latentlens_dag.testing import tiny_tokenizer
 

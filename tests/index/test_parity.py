@@ -20,7 +20,7 @@ from latentlens_dag.inputs.texts import TextSource, read_order, write_order, wri
 from latentlens_dag.models.language_model import LanguageModel
 from latentlens_dag.models.loading import language_model_of
 from latentlens_dag.search.exact import Block, cosine_top_k
-from latentlens_dag.storage.warehouse import write_parquet
+from latentlens_dag.storage.parquet import write_parquet
 from latentlens_dag.testing import SENTENCES, tiny_tokenizer
 
 reference = pytest.importorskip("latentlens.extract", reason="the package `latentlens` is not installed")

@@ -24,7 +24,7 @@ from latentlens_dag.release.manifest import (
     read_manifest,
 )
 from latentlens_dag.schema import SENTENCES
-from latentlens_dag.storage.warehouse import write_parquet
+from latentlens_dag.storage.parquet import write_parquet
 
 FIRST, SECOND = "sentences/00.parquet", "sentences/01.parquet"
 Change = Callable[[dict[str, Any]], None]

@@ -7,8 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from latentlens_dag.storage import warehouse
-from latentlens_dag.storage.warehouse import atomic_path, remove, write_json, write_parquet
+from latentlens_dag.storage import parquet, warehouse
+from latentlens_dag.storage.files import atomic_path, remove, write_json
+from latentlens_dag.storage.parquet import write_parquet
 
 
 def _file(path: Path, text: str) -> None:
@@ -78,7 +79,7 @@ def test_rows_that_come_in_pieces_give_the_bytes_of_rows_that_come_at_once(
     monkeypatch.setattr(warehouse, "ROW_GROUP", 10)
     table = pa.table({"number": range(37), "text": [f"row {number}" for number in range(37)]})
     for name, size in (("whole", 37), ("ones", 1), ("sevens", 7), ("tens", 10)):
-        with warehouse.parquet_rows(tmp_path / name, table.schema) as rows:
+        with parquet.parquet_rows(tmp_path / name, table.schema) as rows:
             for start in range(0, 37, size):
                 rows.write(table.slice(start, size))
         assert rows.written == 37

@@ -19,7 +19,7 @@ from latentlens_dag.models.loading import Vlm
 from latentlens_dag.models.self_checks import noise_image
 from latentlens_dag.schema import EMBEDDINGLENS, LOGITLENS, SENTENCES
 from latentlens_dag.storage.hashing import text_id
-from latentlens_dag.storage.warehouse import write_parquet
+from latentlens_dag.storage.parquet import write_parquet
 from latentlens_dag.study import lenses as module
 from latentlens_dag.study.answers import latent_answers, vocabulary_answers
 from latentlens_dag.study.lenses import (

@@ -9,8 +9,9 @@ import pytest
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.models.model_ref import ModelRef
+from latentlens_dag.storage.files import write_json
 from latentlens_dag.storage.records import Manifest, Origin, Record
-from latentlens_dag.storage.warehouse import Warehouse, write_json
+from latentlens_dag.storage.warehouse import Warehouse
 from latentlens_dag.study.source import StudySource, source_facts, study_source, written_facts
 
 COMMIT = "0123456789" * 4

@@ -19,7 +19,8 @@ from latentlens_dag.hub.datasets import HubColumn
 from latentlens_dag.inputs import images as core
 from latentlens_dag.inputs.image_tables import TableSource, batch_of_originals, check_names, write_originals
 from latentlens_dag.schema import IMAGES, REGIONS
-from latentlens_dag.storage.warehouse import write_json, write_parquet
+from latentlens_dag.storage.files import write_json
+from latentlens_dag.storage.parquet import write_parquet
 
 if TYPE_CHECKING:
     from latentlens_dag.dag.components.studies import ImageSet

@@ -19,9 +19,12 @@ from latentlens_dag.index import occurrences as core
 from latentlens_dag.index.folder import index_shape
 from latentlens_dag.inputs.texts import read_order
 from latentlens_dag.schema import OCCURRENCES
-from latentlens_dag.storage.hashing import combined, provenance
+from latentlens_dag.storage.files import scratch_folder, write_json
+from latentlens_dag.storage.hashing import combined
+from latentlens_dag.storage.package_versions import provenance
+from latentlens_dag.storage.parquet import write_parquet
 from latentlens_dag.storage.records import FileFacts
-from latentlens_dag.storage.warehouse import Warehouse, scratch_folder, write_json, write_parquet
+from latentlens_dag.storage.warehouse import Warehouse
 
 if TYPE_CHECKING:
     from latentlens_dag.dag.components.studies import Corpus, Index

@@ -17,7 +17,8 @@ from latentlens_dag.dag.specs import StudyParts, layer_specs, write_study_shape
 from latentlens_dag.dag.versions import FORCED, Versioned, versioned
 from latentlens_dag.models.model_ref import ModelRef
 from latentlens_dag.schema import TABLES
-from latentlens_dag.storage.warehouse import Warehouse, write_parquet
+from latentlens_dag.storage.parquet import write_parquet
+from latentlens_dag.storage.warehouse import Warehouse
 
 if TYPE_CHECKING:
     from latentlens_dag.models.language_model import LanguageModel

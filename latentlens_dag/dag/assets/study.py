@@ -28,7 +28,8 @@ from latentlens_dag.schema import (
     STATE_STATISTICS,
 )
 from latentlens_dag.storage.hashing import file_digest
-from latentlens_dag.storage.warehouse import Warehouse, write_parquet
+from latentlens_dag.storage.parquet import write_parquet
+from latentlens_dag.storage.warehouse import Warehouse
 from latentlens_dag.study.source import StudySource
 
 # Algorithms: raise one when the same input would give other bytes.

@@ -14,7 +14,7 @@ from latentlens_dag.dag.assets.reporting import written
 from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.versions import versioned
 from latentlens_dag.inputs import texts as core
-from latentlens_dag.storage.warehouse import write_json
+from latentlens_dag.storage.files import write_json
 
 if TYPE_CHECKING:
     from latentlens_dag.dag.components.studies import TextSet

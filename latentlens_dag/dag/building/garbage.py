@@ -6,36 +6,13 @@ version of a layer table that somebody tagged needs it; all else is garbage, how
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from latentlens_dag.index.layer_tables import files_of, last_transaction, tagged_versions
+from latentlens_dag.storage.files import remove
+from latentlens_dag.storage.leftovers import _TEMPORARY, Garbage, interrupted
 from latentlens_dag.storage.records import FileFacts, Manifest, Record
-from latentlens_dag.storage.warehouse import remove
-
-_TEMPORARY = re.compile(r"\..+\.(\d+)\.[0-9a-f]{8}\.(?:tmp|old)")
-
-
-class Garbage(NamedTuple):
-    """One file that nothing needs."""
-
-    path: Path
-    size_bytes: int
-    """That removing it frees: 0 where another name of the same file stays."""
-    why: str
-    """interrupted, replaced, not declared."""
-
-
-def interrupted(warehouse: Path) -> list[Garbage]:
-    """What processes that are gone have left half-written."""
-    return [
-        Garbage(path, _size_below(path), "interrupted")
-        for path in sorted(warehouse.rglob(".*"))
-        if (found := _TEMPORARY.fullmatch(path.name)) and not _is_running(int(found[1]))
-    ]
 
 
 def garbage(manifest: Manifest, live: Callable[[Record], bool]) -> list[Garbage]:
@@ -103,21 +80,6 @@ def _needed_by_tables(warehouse: Path, needed: set[str]) -> set[Path]:
         for version in tagged_versions(table):
             found |= {one for file in files_of(table, version) for one in [file, *file.rglob("*")]}
     return found
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True  # of another user
-    return True
-
-
-def _size_below(path: Path) -> int:
-    files = [one for one in path.rglob("*") if one.is_file()] if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files)
 
 
 def _freed(path: Path) -> int:

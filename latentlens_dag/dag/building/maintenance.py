@@ -5,12 +5,13 @@ What a newcomer gets wrong: a study that is switched off has no assets, and yet 
 
 from collections.abc import Callable
 
-from latentlens_dag.dag.building.garbage import Garbage, clean, garbage, interrupted, undeclared_records
+from latentlens_dag.dag.building.garbage import clean, garbage, undeclared_records
 from latentlens_dag.dag.building.integrity import Checked, check_artifacts
 from latentlens_dag.dag.building.project import Project
 from latentlens_dag.dag.building.selection import Selection
+from latentlens_dag.storage.files import remove
+from latentlens_dag.storage.leftovers import Garbage, interrupted
 from latentlens_dag.storage.records import Record
-from latentlens_dag.storage.warehouse import remove
 
 
 def check_project(

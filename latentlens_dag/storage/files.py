@@ -1,0 +1,89 @@
+"""Files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def atomic_path(final: Path) -> Iterator[Path]:
+    """A temporary path beside `final`, which replaces `final` when the block ends without an error.
+
+    Both a file and a folder may be written there. The replaced content stays whole until the rename.
+    """
+    final.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary(final, "tmp")
+    try:
+        yield temporary
+        _replace(temporary, final)
+    finally:
+        remove(temporary)
+
+
+@contextmanager
+def scratch_folder(beside: Path) -> Iterator[Path]:
+    """A temporary folder beside a file that is being made; on the home's disk, where there is room for large things.
+
+    What a kill leaves of it is known by its name, as of `atomic_path`.
+    """
+    folder = _temporary(beside, "tmp")
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        remove(folder)
+
+
+def _temporary(final: Path, kind: str) -> Path:
+    """A name beside `final` that says whose it is, so that it is known for garbage when the process is gone."""
+    return final.parent / f".{final.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.{kind}"
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write a text file atomically, as UTF-8 with line feeds."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(facts: object, path: Path) -> None:
+    """Write a JSON file atomically, keys in order; a file that says the same already is left as it is."""
+    text = json.dumps(facts, indent=1, sort_keys=True) + "\n"
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        write_text(text, path)
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a folder; nothing happens where there is none."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _replace(temporary: Path, final: Path) -> None:
+    if temporary.is_dir():
+        # A folder cannot be renamed over another one: readers see the old, then a gap of one rename, then the new.
+        old = _temporary(final, "old")
+        if final.exists():
+            final.rename(old)
+        temporary.rename(final)
+        remove(old)
+    else:
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(final)
+    _sync_folder(final.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

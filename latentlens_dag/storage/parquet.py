@@ -1,0 +1,83 @@
+"""Parquet files of the warehouse: written whole, equal content in equal bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from latentlens_dag.storage.files import atomic_path
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+
+ROW_GROUP = 65_536
+"""Rows of a Parquet row group."""
+_PARQUET: dict[str, Any] = {"compression": "zstd", "write_page_index": True}
+
+
+def write_parquet(table: pa.Table, path: Path, schema: pa.Schema | None = None) -> None:
+    """Write a table atomically with the house's Parquet settings; same table, same bytes.
+
+    zstd, page index, row groups of ROW_GROUP rows; cast to `schema` first where one is given.
+    """
+    import pyarrow.parquet as pq
+
+    if schema is not None:
+        table = table.select(schema.names).cast(schema)
+    with atomic_path(path) as temporary:
+        pq.write_table(table, temporary, row_group_size=ROW_GROUP, **_PARQUET)
+
+
+class ParquetRows:
+    """Rows on their way into a Parquet file; however they are cut into tables, the file has the same bytes."""
+
+    def __init__(self, writer: pq.ParquetWriter) -> None:
+        """Rows for `writer`."""
+        self.written = 0
+        self._writer = writer
+        self._waiting: list[pa.Table] = []
+
+    def write(self, table: pa.Table) -> None:
+        """Add the rows of `table`, which has the columns of the schema."""
+        schema = self._writer.schema
+        self._waiting.append(table.select(schema.names).cast(schema))
+        self.written += len(table)
+        while sum(map(len, self._waiting)) >= ROW_GROUP:
+            self._flush()
+
+    def finish(self) -> None:
+        """Write what is still waiting."""
+        while any(map(len, self._waiting)):
+            self._flush()
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+
+        rows = pa.concat_tables(self._waiting)
+        self._writer.write_table(rows.slice(0, ROW_GROUP).combine_chunks(), row_group_size=ROW_GROUP)
+        self._waiting = [rows.slice(ROW_GROUP)]
+
+
+@contextmanager
+def parquet_rows(path: Path, schema: pa.Schema) -> Iterator[ParquetRows]:
+    """As `write_parquet`, for rows that come table by table: the file is there when the block ends without an error."""
+    with atomic_path(path) as temporary, parquet_part(temporary, schema) as rows:
+        yield rows
+
+
+@contextmanager
+def parquet_part(path: Path, schema: pa.Schema) -> Iterator[ParquetRows]:
+    """As `parquet_rows`, of a file in a folder that is being made: it is neither atomic by itself nor flushed to disk.
+
+    Thousands of small files would take milliseconds each to flush.
+    """
+    import pyarrow.parquet as pq
+
+    with pq.ParquetWriter(path, schema, **_PARQUET) as writer:
+        rows = ParquetRows(writer)
+        yield rows
+        rows.finish()
