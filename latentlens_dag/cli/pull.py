@@ -41,7 +41,7 @@ def pull(release: str, revision: str | None, tables: str | None, output: Path | 
 
 
 def _named(release: str, revision: str | None) -> tuple[str, str | None]:
-    from latentlens_dag.release.manifest import release_name
+    from latentlens_dag.hub.names import release_name
 
     found = release_name(release)
     if found is None:

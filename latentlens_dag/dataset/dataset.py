@@ -24,7 +24,7 @@ from latentlens_dag.dataset.human_judgements import FOLDER, judging_folder
 from latentlens_dag.dataset.release_catalog import made_catalog
 from latentlens_dag.dataset.study_catalog import write_catalog
 from latentlens_dag.errors import UserError
-from latentlens_dag.release.manifest import release_name
+from latentlens_dag.hub.names import release_name
 from latentlens_dag.release.reader import ReleaseTables, is_release, read_release
 from latentlens_dag.schema import TABLES
 from latentlens_dag.sql.sandbox import NO_LIMITS, Limits, first_line, mounted, one_select, open_file, open_folder

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from latentlens_dag.dataset.dataset import Dataset
-from latentlens_dag.hub.datasets import COMMIT
-from latentlens_dag.release.manifest import release_name
+from latentlens_dag.hub.names import COMMIT, release_name
 from latentlens_dag.storage.records import Manifest, Record
 from latentlens_dag.storage.warehouse import Warehouse
 

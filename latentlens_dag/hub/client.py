@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.hub.datasets import http_status
+from latentlens_dag.hub.errors import http_status
 
 TRIES = 4
 LONGEST_WAIT = 300

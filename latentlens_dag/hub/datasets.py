@@ -8,7 +8,6 @@ where the Hub cannot be reached the library takes whatever revision it once cach
 
 from __future__ import annotations
 
-import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,11 +18,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from latentlens_dag.errors import UserError
+from latentlens_dag.hub.errors import http_status
 
-DATASET_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-"""user/dataset."""
-COMMIT = re.compile(r"[0-9a-f]{40}")
-"""A full commit: branches and tags move, and a short one may become ambiguous."""
 _FORMATS = {"arrow", "csv", "json", "parquet", "text"}  # others unpack archives of media, or need more packages
 _BATCH = 1000
 _LONGEST_REASON = 400  # characters
@@ -176,13 +172,3 @@ def _reason(error: Exception) -> str:
     """The text of an error in one line, ended by a stop."""
     text = " ".join(str(error).split())
     return (text if len(text) <= _LONGEST_REASON else text[:_LONGEST_REASON] + " ...").removesuffix(".") + "."
-
-
-def http_status(error: BaseException | None) -> int | None:
-    """The HTTP status that an error, or one that caused it, is about."""
-    while error is not None:
-        response = getattr(error, "response", None)
-        if response is not None:
-            return int(response.status_code)
-        error = error.__cause__ or error.__context__
-    return None

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.hub.datasets import http_status
 
 _PASSING = {408, 429, 500, 502, 503, 504}
 
@@ -83,3 +82,13 @@ def _unreachable(repo: str, error: Exception) -> UserError:
         f"{repo} of the Hub cannot be downloaded: {what}. Is there a network, does HF_HUB_OFFLINE forbid it, are "
         "HF_ENDPOINT and HF_TOKEN right where they are set? `hf download` can bring it into the cache before."
     )
+
+
+def http_status(error: BaseException | None) -> int | None:
+    """The HTTP status that an error, or one that caused it, is about."""
+    while error is not None:
+        response = getattr(error, "response", None)
+        if response is not None:
+            return int(response.status_code)
+        error = error.__cause__ or error.__context__
+    return None

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.hub.datasets import COMMIT
 from latentlens_dag.hub.errors import download_told
+from latentlens_dag.hub.names import COMMIT
 from latentlens_dag.models.model_ref import ModelRef, no_model
 
 _SETTINGS = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"]

@@ -6,17 +6,13 @@ never answers a request that does not allow the model's code. Note: a plain path
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.hub.datasets import COMMIT
+from latentlens_dag.hub.names import COMMIT, MODEL_ID
 from latentlens_dag.storage.hashing import combined
-
-MODEL_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-"""user/name."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.hub.client import HubFailure, ask_hub
-from latentlens_dag.hub.datasets import DATASET_ID
+from latentlens_dag.hub.names import DATASET_ID
 from latentlens_dag.publish.plan import (
     KIND,
     MAIN,

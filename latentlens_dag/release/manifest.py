@@ -34,7 +34,6 @@ Kind = Literal["tables", "index"]
 _KINDS = ("tables", "index")
 _PART = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
 _HASH = re.compile(r"[0-9a-f]{64}")
-_NAME = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([A-Za-z0-9][\w./-]*))?", re.ASCII)
 _FIELDS = {"format", "schema_version", "kind", "name", "package_version", "studies", "tables", "files"}
 
 
@@ -104,12 +103,6 @@ def read_manifest(source: Path | bytes) -> ReleaseManifest:
     studies = {_named(name, "study"): _object(entry, f"study {name}") for name, entry in facts["studies"].items()}
     version = facts["schema_version"]
     return ReleaseManifest(facts["kind"], facts["name"], version, facts["package_version"], studies, tables, files)
-
-
-def release_name(text: str) -> tuple[str, str | None] | None:
-    """The repository and the revision that `user/name@v1.0.0` or `user/name` names; None where it is no such name."""
-    found = _NAME.fullmatch(text)
-    return (found[1], found[2]) if found else None
 
 
 def manifest_text(manifest: ReleaseManifest) -> str:

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.hub.datasets import COMMIT
 from latentlens_dag.hub.errors import download_told
+from latentlens_dag.hub.names import COMMIT
 from latentlens_dag.release.manifest import (
     MANIFEST,
     MOST_FILES,

@@ -12,11 +12,12 @@ from typing import Annotated
 import dagster as dg
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.hub.datasets import COMMIT, DATASET_ID, HubColumn
+from latentlens_dag.hub.datasets import HubColumn
+from latentlens_dag.hub.names import COMMIT, DATASET_ID, MODEL_ID
 from latentlens_dag.inputs.image_tables import ImageColumn
 from latentlens_dag.inputs.texts import Source, TextSource
 from latentlens_dag.models.loading import read_config
-from latentlens_dag.models.model_ref import MODEL_ID, ModelRef
+from latentlens_dag.models.model_ref import ModelRef
 
 LocalPath = Annotated[
     Path, dg.Resolver(lambda context, value: context.resolve_source_relative_path(value), model_field_type=str)
