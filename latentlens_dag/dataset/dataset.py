@@ -27,17 +27,9 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.hub.names import release_name
 from latentlens_dag.release.reader import ReleaseTables, is_release, read_release
 from latentlens_dag.schema import TABLES
+from latentlens_dag.sql.quoting import identifier, literal
 from latentlens_dag.sql.sandbox import NO_LIMITS, Limits, first_line, mounted, one_select, open_file, open_folder
-from latentlens_dag.sql.views import (
-    IDENTITY,
-    existing,
-    human_view,
-    identifier,
-    literal,
-    sets_of,
-    table_patterns,
-    view_sql,
-)
+from latentlens_dag.sql.views import IDENTITY, existing, human_view, sets_of, table_patterns, view_sql
 from latentlens_dag.storage.warehouse import Warehouse
 
 if TYPE_CHECKING:

@@ -27,8 +27,8 @@ import duckdb
 
 from latentlens_dag.release.manifest import MANIFEST
 from latentlens_dag.release.reader import ReleaseTables
+from latentlens_dag.sql.quoting import create_views, identifier, literal
 from latentlens_dag.sql.sandbox import ReadOnlyFolder, first_line
-from latentlens_dag.sql.views import create_views, identifier, literal
 from latentlens_dag.storage.files import atomic_path, remove, scratch_folder
 
 _FORMAT = 2

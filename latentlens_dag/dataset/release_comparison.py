@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from latentlens_dag.dataset.comparison import Difference, compare_rows
 from latentlens_dag.schema import TABLES
-from latentlens_dag.sql.views import identifier
+from latentlens_dag.sql.quoting import identifier
 
 if TYPE_CHECKING:
     import polars as pl

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.schema import TABLES
-from latentlens_dag.sql.views import create_views, existing, identifier, literal, sets_of, table_patterns, view_sql
+from latentlens_dag.sql.quoting import create_views, identifier, literal
+from latentlens_dag.sql.views import existing, sets_of, table_patterns, view_sql
 from latentlens_dag.storage.files import atomic_path, scratch_folder
 from latentlens_dag.storage.warehouse import Warehouse
 

@@ -23,7 +23,7 @@ from latentlens_dag.publish.stage_results import About, occurrence_files, rows_o
 from latentlens_dag.publish.tables import footers
 from latentlens_dag.release.manifest import ReleaseManifest
 from latentlens_dag.schema import SENTENCES
-from latentlens_dag.sql.views import literal
+from latentlens_dag.sql.quoting import literal
 from latentlens_dag.storage.files import atomic_path, write_json, write_text
 from latentlens_dag.storage.parquet import parquet_part
 from latentlens_dag.storage.records import Manifest

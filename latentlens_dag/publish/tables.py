@@ -18,7 +18,8 @@ import pyarrow as pa
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.schema import IMAGES, TABLES
-from latentlens_dag.sql.views import SUMMARIES, identifier, literal
+from latentlens_dag.sql.quoting import identifier, literal
+from latentlens_dag.sql.views import SUMMARIES
 from latentlens_dag.storage.files import scratch_folder
 from latentlens_dag.storage.parquet import parquet_part
 from latentlens_dag.storage.warehouse import Warehouse

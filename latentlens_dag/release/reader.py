@@ -20,8 +20,9 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.release.manifest import MANIFEST, ReleaseFile, ReleaseManifest, read_manifest
 from latentlens_dag.release.parquet_checks import names_problem, parquet_problem
 from latentlens_dag.schema import TABLES
+from latentlens_dag.sql.quoting import empty_sql, identifier, sql_type
 from latentlens_dag.sql.sandbox import mounted
-from latentlens_dag.sql.views import empty_sql, identifier, sql_type, view_sql
+from latentlens_dag.sql.views import view_sql
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 """What a picture is in a release, so that the library `datasets` shows it; opened again, it is its bytes."""

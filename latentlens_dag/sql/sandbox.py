@@ -26,7 +26,7 @@ import duckdb
 from fsspec import AbstractFileSystem  # type: ignore[import-untyped]
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.sql.views import create_views, identifier, literal
+from latentlens_dag.sql.quoting import create_views, identifier, literal
 
 PROTOCOL = "warehouse"
 
