@@ -18,10 +18,10 @@ import pyarrow as pa
 
 from latentlens_dag.index.layer_tables import Stored, read_rows, stored_rows
 from latentlens_dag.index.memory_map import give_back
-from latentlens_dag.index.occurrences import tokenize
 from latentlens_dag.models.language_model import LanguageModel, captured, stopping
 from latentlens_dag.models.layers import check_layers
 from latentlens_dag.models.text_batches import forward, in_batches, rows_at
+from latentlens_dag.models.tokenization import tokenize
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

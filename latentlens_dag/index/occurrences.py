@@ -19,8 +19,6 @@ What a newcomer gets wrong: the word is not the token. "ele" of "elephant" is a 
 from __future__ import annotations
 
 import hashlib
-import re
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -30,8 +28,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from latentlens_dag.errors import UserError
 from latentlens_dag.inputs.texts import Order
+from latentlens_dag.models.tokenization import Tokens, _span_among, _words, token_texts, tokenize
 from latentlens_dag.schema import OCCURRENCES
 from latentlens_dag.storage.hashing import to_ids, to_numbers, within_fraction
 from latentlens_dag.storage.parquet import parquet_rows
@@ -53,23 +51,8 @@ _NAMED, _HEAD = 3, 60  # sentences that a message names, and characters of each
 _ROWS_WAITING = 1 << 18  # rows of a shard that wait, at least, until they are reduced
 _ROWS_MERGED = 1 << 16  # rows of each shard's candidates that are held while the smallest are taken
 _ROWS_JOINED = 1 << 20  # rows of the selection that are compared with a shard's candidates at once
-# Letters and digits with inner apostrophes and hyphens; scripts written without blanks (Thai, Chinese, Japanese)
-# have no such runs, so there a word is the token's own text.
-_UNSPACED = "\u0e00-\u0eff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-_WORD = re.compile(rf"[^\W_{_UNSPACED}]+(?:['’-][^\W_{_UNSPACED}]+)*")
 
 _NO_LIMIT = np.iinfo(np.uint64).max
-
-
-class Tokens(NamedTuple):
-    """One sentence as its model reads it: ids, and for each the span in the text and whether it is special.
-
-    A special token that the sentence spells out ("<eos>", or those of a chat template) is special too.
-    """
-
-    ids: list[int]
-    spans: list[tuple[int, int]]
-    special: list[bool]
 
 
 class LongSentence(NamedTuple):
@@ -91,57 +74,6 @@ def long_sentences_text(sentences: Sequence[LongSentence], model: str, positions
         f"Sentences with more tokens than the {positions:,} positions of {model}: {len(sentences):,}. They are {done}: "
         f"{some}{more}. To keep all of them, divide them into shorter ones."
     )
-
-
-def tokenize(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[Tokens]:
-    """Sentences with their specials (a beginning-of-sequence token, say), without padding, whole.
-
-    Raises:
-        UserError: where the tokenizer is not a fast one.
-    """
-    if not getattr(tokenizer, "is_fast", False):
-        raise UserError(
-            f"The tokenizer of {tokenizer.name_or_path or 'the language model'} ({type(tokenizer).__name__}) is not a "
-            "fast one: it does not say which characters a token stands for, so its word cannot be found. Use a model "
-            "folder that has a tokenizer.json, as `AutoTokenizer.from_pretrained(...).save_pretrained(FOLDER)` writes "
-            "it for most models."
-        )
-    backend = tokenizer.backend_tokenizer  # called directly: the wrapper takes longer than the tokenizer itself
-    backend.no_truncation()
-    backend.no_padding()
-    special = _special_ids(tokenizer)
-    # The mask of the library tells only of the specials that it adds itself.
-    return [
-        Tokens(one.ids, one.offsets, [token_id in special for token_id in one.ids])
-        for one in backend.encode_batch(texts)
-    ]
-
-
-def _special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """What a tokenizer calls special: its beginning, end, padding, image tokens and those of its chat template."""
-    added = tokenizer.added_tokens_decoder.items()
-    return {*tokenizer.all_special_ids, *(token_id for token_id, token in added if token.special)}
-
-
-def word_span(text: str, start: int, end: int) -> tuple[int, int]:
-    """The characters of the whole word around a token's characters; of the token itself where it is no word."""
-    return _span_among(_words(text), text, start, end)
-
-
-def whole_words(text: str, spans: Iterable[tuple[int, int]]) -> list[tuple[str, int, int]]:
-    """The word around each token's characters, as `word_span` finds it, with its start and end."""
-    words = _words(text)
-    found = [_span_among(words, text, *span) for span in spans]
-    return [(text[start:end], start, end) for start, end in found]
-
-
-def token_texts(tokenizer: PreTrainedTokenizerBase, ids: Iterable[int]) -> dict[int, str]:
-    """The text of each token; a piece of a character, which has none, is given as the tokenizer writes it."""
-    texts = {}
-    for token_id in ids:
-        text = tokenizer.decode([token_id], clean_up_tokenization_spaces=False)
-        texts[token_id] = tokenizer.convert_ids_to_tokens(token_id) if "\ufffd" in text or text == "" else text
-    return texts
 
 
 def read_sentences(shard_file: Path) -> Iterator[pa.RecordBatch]:
@@ -350,21 +282,6 @@ def _words_around(
             last, words = number, _words(text)
         start, end = _span_among(words, text, *found[number].spans[place - starts[number]])
         yield text[start:end], start, end
-
-
-def _words(text: str) -> list[tuple[int, int]]:
-    return [word.span() for word in _WORD.finditer(text)]
-
-
-def _span_among(words: list[tuple[int, int]], text: str, start: int, end: int) -> tuple[int, int]:
-    while start < end and text[start].isspace():
-        start += 1
-    while end > start and text[end - 1].isspace():
-        end -= 1
-    before = bisect_right(words, (start, len(text)))
-    if before and start < words[before - 1][1]:
-        return words[before - 1][0], max(words[before - 1][1], end)
-    return start, end
 
 
 class _Best:

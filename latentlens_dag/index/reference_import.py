@@ -28,8 +28,8 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.index.encode import Encoded, empty_encoded
 from latentlens_dag.index.folder import index_shape, new_index
 from latentlens_dag.index.layer_tables import commit_fragments, write_fragments
-from latentlens_dag.index.occurrences import word_span
 from latentlens_dag.inputs.texts import write_texts
+from latentlens_dag.models.tokenization import word_span
 from latentlens_dag.schema import OCCURRENCES
 from latentlens_dag.storage.files import write_json
 from latentlens_dag.storage.hashing import combined, text_id

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.models.families.registry import TokenMap, region_map, unmapped
+from latentlens_dag.models.families.registry import region_map
+from latentlens_dag.models.families.token_map import TokenMap, unmapped
 from latentlens_dag.models.hub_models import local_model
 from latentlens_dag.models.layers import auto_contextual_layers, auto_visual_layers
 from latentlens_dag.models.model_ref import ModelRef, model_ref

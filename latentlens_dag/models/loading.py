@@ -18,14 +18,8 @@ from latentlens_dag.device import bfloat16_pays, default_device
 from latentlens_dag.errors import UserError
 from latentlens_dag.models.checkpoints import check_pointers, check_tokenizer, conversion_of_gguf, load_checkpoint
 from latentlens_dag.models.connector import connector_output
-from latentlens_dag.models.families.registry import (
-    WITHOUT_TEMPLATE,
-    TokenMap,
-    check_packages,
-    heed_files,
-    region_map,
-    unmapped,
-)
+from latentlens_dag.models.families.registry import WITHOUT_TEMPLATE, check_packages, heed_files, region_map
+from latentlens_dag.models.families.token_map import TokenMap, unmapped
 from latentlens_dag.models.hub_models import LocalModel, cached_config, local_model, weight_bytes
 from latentlens_dag.models.language_model import (
     LanguageModel,

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.index.occurrences import Tokens, token_texts, tokenize, whole_words
 from latentlens_dag.models.language_model import LanguageModel, captured, stopping
 from latentlens_dag.models.layers import check_layers
 from latentlens_dag.models.text_batches import forward, in_batches, rows_at
+from latentlens_dag.models.tokenization import Tokens, token_texts, tokenize, whole_words
 from latentlens_dag.storage.hashing import text_id
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from latentlens_dag.models.families.registry import TokenMap
+from latentlens_dag.models.families.token_map import TokenMap
 from latentlens_dag.storage.files import atomic_path
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ import pyarrow as pa
 from latentlens_dag.errors import UserError
 from latentlens_dag.index.folder import IndexFiles, all_blocks
 from latentlens_dag.index.layer_tables import States, count_answers, count_rows, write_states
-from latentlens_dag.index.occurrences import token_texts
 from latentlens_dag.models.language_model import LanguageModel
+from latentlens_dag.models.tokenization import token_texts
 from latentlens_dag.schema import TEXT_TOKENS, VISUAL_TOKENS
 from latentlens_dag.search.exact import cosine_top_k
 from latentlens_dag.search.top_k import LabelsOf, Neighbors

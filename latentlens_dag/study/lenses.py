@@ -24,8 +24,8 @@ import pyarrow as pa
 
 from latentlens_dag.device import float32_rows, full_precision
 from latentlens_dag.index.layer_tables import OwnRows, States
-from latentlens_dag.index.occurrences import token_texts
 from latentlens_dag.models.language_model import LanguageModel
+from latentlens_dag.models.tokenization import token_texts
 from latentlens_dag.schema import EMBEDDINGLENS, LATENTLENS, LOGITLENS, NEIGHBORS
 from latentlens_dag.search.top_k import LabelsOf, Neighbors
 from latentlens_dag.storage.hashing import to_numbers

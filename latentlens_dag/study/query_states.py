@@ -14,9 +14,9 @@ import numpy as np
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.index.layer_tables import read_states
-from latentlens_dag.index.occurrences import token_texts, tokenize
 from latentlens_dag.models.language_model import LanguageModel, captured
 from latentlens_dag.models.layers import check_layers
+from latentlens_dag.models.tokenization import token_texts, tokenize
 from latentlens_dag.storage.hashing import part_of, text_id
 from latentlens_dag.storage.shapes import study_shape
 from latentlens_dag.storage.warehouse import Warehouse

@@ -16,8 +16,9 @@ import numpy as np
 import pyarrow as pa
 
 from latentlens_dag.index.layer_tables import commit_fragments, write_fragments
-from latentlens_dag.index.occurrences import candidates, tokenize
+from latentlens_dag.index.occurrences import candidates
 from latentlens_dag.inputs.texts import TextSource, write_sentences
+from latentlens_dag.models.tokenization import tokenize
 from latentlens_dag.schema import OCCURRENCES, SENTENCES
 from latentlens_dag.storage.hashing import digest
 

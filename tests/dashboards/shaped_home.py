@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw
 
 from latentlens_dag.dataset.study_catalog import write_catalog
 from latentlens_dag.models.families import gemma3, idefics3, llava_next, qwen_vl
-from latentlens_dag.models.families.registry import TokenMap, unmapped
+from latentlens_dag.models.families.token_map import TokenMap, unmapped
 from latentlens_dag.schema import IMAGES, LENSES, NEIGHBORS, SENTENCES, TEXT_TOKENS, TEXTS, VISUAL_TOKENS
 from latentlens_dag.storage.files import write_json
 from latentlens_dag.storage.hashing import digest, text_id

@@ -11,17 +11,9 @@ from hypothesis import strategies as st
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.index import occurrences as module
-from latentlens_dag.index.occurrences import (
-    candidates,
-    kept_rows,
-    prefix_keys,
-    sentence_keys,
-    token_texts,
-    tokenize,
-    word_span,
-    write_selection,
-)
+from latentlens_dag.index.occurrences import candidates, kept_rows, prefix_keys, sentence_keys, write_selection
 from latentlens_dag.inputs.texts import Order, TextSource, read_order, write_order
+from latentlens_dag.models.tokenization import token_texts, tokenize, word_span
 from latentlens_dag.schema import OCCURRENCES, SENTENCES
 from latentlens_dag.storage.hashing import digest, part_of, text_id
 from latentlens_dag.storage.parquet import write_parquet

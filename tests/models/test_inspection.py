@@ -19,7 +19,7 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.index.layer_tables import write_states
 from latentlens_dag.models import inspection
 from latentlens_dag.models.families import registry
-from latentlens_dag.models.families.registry import TokenMap
+from latentlens_dag.models.families.token_map import TokenMap
 from latentlens_dag.models.inspection import inspect_model, layout_of, token_union
 from latentlens_dag.models.language_model import captured
 from latentlens_dag.models.layers import auto_contextual_layers, auto_visual_layers

@@ -14,11 +14,11 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from latentlens_dag.cli.main import cli
-from latentlens_dag.index.occurrences import tokenize
 from latentlens_dag.models.language_model import LanguageModel, captured
 from latentlens_dag.models.loading import Loaded, load_language_model
 from latentlens_dag.models.self_checks import TEXT_CHECKS, check_language_model
 from latentlens_dag.models.text_states import TextStates, text_states
+from latentlens_dag.models.tokenization import tokenize
 from latentlens_dag.search.sinks import sink_norm
 from latentlens_dag.study.lenses import embedding_lens, logit_lens
 from tests.real.senses import texts_and_corpus

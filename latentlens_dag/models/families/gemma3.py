@@ -11,7 +11,7 @@ from typing import Any
 
 from latentlens_dag.models.families.grid import joined
 from latentlens_dag.models.families.paligemma import squashed_map
-from latentlens_dag.models.families.registry import TokenMap
+from latentlens_dag.models.families.token_map import TokenMap
 
 _CROPS = (
     "do_pan_and_scan",

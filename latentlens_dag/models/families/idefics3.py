@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from latentlens_dag.models.families.grid import tiled_map
-from latentlens_dag.models.families.registry import TokenMap
+from latentlens_dag.models.families.token_map import TokenMap
 
 
 def region_map(processor: Any, config: Any, width: int, height: int) -> TokenMap:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.models.families.grid import grid_map, joined
-from latentlens_dag.models.families.registry import TokenMap
+from latentlens_dag.models.families.token_map import TokenMap
 
 
 class _Axis(NamedTuple):

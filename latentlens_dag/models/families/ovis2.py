@@ -10,7 +10,7 @@ import math
 from typing import Any
 
 from latentlens_dag.models.families.grid import tiled_map
-from latentlens_dag.models.families.registry import TokenMap
+from latentlens_dag.models.families.token_map import TokenMap
 
 
 def region_map(processor: Any, config: Any, width: int, height: int) -> TokenMap:

@@ -13,24 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 from latentlens_dag.errors import UserError
+from latentlens_dag.models.families.token_map import TokenMap
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-
-class TokenMap(NamedTuple):
-    """Where the visual tokens of one image lie, in their order in the sequence."""
-
-    view: list[str]  # global, tile, newline, unmapped
-    tile: NDArray[np.int32]  # [T]: 0 for the global view, tiles from 1; this, row and col are -1 where unmapped
-    row: NDArray[np.int32]  # [T]: in the grid of the whole view, across its tiles
-    col: NDArray[np.int32]  # [T]
-    boxes: NDArray[np.float32]  # [T, 4]: x0, y0, x1, y1 in pixels of the original image; may exceed it
-    # NaN for tokens without pixels: newline and unmapped.
+# NaN for tokens without pixels: newline and unmapped.
 
 
 RegionMap = Callable[[Any, Any, int, int], TokenMap]
@@ -122,14 +110,6 @@ def heed_files(model_type: str, processor: Any) -> None:
     """Let a processor do what its model's files say, where transformers has a default that wins over them."""
     if model_type == "gemma3":
         import_module(_MODULES[model_type]).heed_files(processor)
-
-
-def unmapped(tokens: int) -> TokenMap:
-    """The visual tokens of an image of which nothing but their number is known."""
-    import numpy as np
-
-    nowhere = np.full(tokens, -1, np.int32)
-    return TokenMap(["unmapped"] * tokens, nowhere, nowhere, nowhere, np.full((tokens, 4), np.nan, np.float32))
 
 
 def own_processor_class(name: str | None) -> Any:

@@ -16,7 +16,8 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.models import loading, placeholder_mask, self_checks
 from latentlens_dag.models.connector import connector_output
 from latentlens_dag.models.families import registry
-from latentlens_dag.models.families.registry import TokenMap, region_map
+from latentlens_dag.models.families.registry import region_map
+from latentlens_dag.models.families.token_map import TokenMap
 from latentlens_dag.models.language_model import captured
 from latentlens_dag.models.loading import Vlm, load_vlm
 from latentlens_dag.models.self_checks import CHECKS, check_model, localization, localization_if_possible, noise_image

@@ -1,0 +1,96 @@
+"""Texts as tokens, and the words that tokens belong to."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple
+
+from latentlens_dag.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+# Letters and digits with inner apostrophes and hyphens; scripts written without blanks (Thai, Chinese, Japanese)
+# have no such runs, so there a word is the token's own text.
+_UNSPACED = "\u0e00-\u0eff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+_WORD = re.compile(rf"[^\W_{_UNSPACED}]+(?:['’-][^\W_{_UNSPACED}]+)*")
+
+
+class Tokens(NamedTuple):
+    """One sentence as its model reads it: ids, and for each the span in the text and whether it is special.
+
+    A special token that the sentence spells out ("<eos>", or those of a chat template) is special too.
+    """
+
+    ids: list[int]
+    spans: list[tuple[int, int]]
+    special: list[bool]
+
+
+def tokenize(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[Tokens]:
+    """Sentences with their specials (a beginning-of-sequence token, say), without padding, whole.
+
+    Raises:
+        UserError: where the tokenizer is not a fast one.
+    """
+    if not getattr(tokenizer, "is_fast", False):
+        raise UserError(
+            f"The tokenizer of {tokenizer.name_or_path or 'the language model'} ({type(tokenizer).__name__}) is not a "
+            "fast one: it does not say which characters a token stands for, so its word cannot be found. Use a model "
+            "folder that has a tokenizer.json, as `AutoTokenizer.from_pretrained(...).save_pretrained(FOLDER)` writes "
+            "it for most models."
+        )
+    backend = tokenizer.backend_tokenizer  # called directly: the wrapper takes longer than the tokenizer itself
+    backend.no_truncation()
+    backend.no_padding()
+    special = _special_ids(tokenizer)
+    # The mask of the library tells only of the specials that it adds itself.
+    return [
+        Tokens(one.ids, one.offsets, [token_id in special for token_id in one.ids])
+        for one in backend.encode_batch(texts)
+    ]
+
+
+def _special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """What a tokenizer calls special: its beginning, end, padding, image tokens and those of its chat template."""
+    added = tokenizer.added_tokens_decoder.items()
+    return {*tokenizer.all_special_ids, *(token_id for token_id, token in added if token.special)}
+
+
+def word_span(text: str, start: int, end: int) -> tuple[int, int]:
+    """The characters of the whole word around a token's characters; of the token itself where it is no word."""
+    return _span_among(_words(text), text, start, end)
+
+
+def whole_words(text: str, spans: Iterable[tuple[int, int]]) -> list[tuple[str, int, int]]:
+    """The word around each token's characters, as `word_span` finds it, with its start and end."""
+    words = _words(text)
+    found = [_span_among(words, text, *span) for span in spans]
+    return [(text[start:end], start, end) for start, end in found]
+
+
+def token_texts(tokenizer: PreTrainedTokenizerBase, ids: Iterable[int]) -> dict[int, str]:
+    """The text of each token; a piece of a character, which has none, is given as the tokenizer writes it."""
+    texts = {}
+    for token_id in ids:
+        text = tokenizer.decode([token_id], clean_up_tokenization_spaces=False)
+        texts[token_id] = tokenizer.convert_ids_to_tokens(token_id) if "\ufffd" in text or text == "" else text
+    return texts
+
+
+def _words(text: str) -> list[tuple[int, int]]:
+    return [word.span() for word in _WORD.finditer(text)]
+
+
+def _span_among(words: list[tuple[int, int]], text: str, start: int, end: int) -> tuple[int, int]:
+    while start < end and text[start].isspace():
+        start += 1
+    while end > start and text[end - 1].isspace():
+        end -= 1
+    before = bisect_right(words, (start, len(text)))
+    if before and start < words[before - 1][1]:
+        return words[before - 1][0], max(words[before - 1][1], end)
+    return start, end
