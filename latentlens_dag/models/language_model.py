@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class LanguageModel:
+class ModelParts:
     """The language model of a VLM, or one that stands alone, taken apart into what the lenses need."""
 
     name: str
@@ -58,6 +58,23 @@ class LanguageModel:
         """How many tokens of one text it was made for, specials counted; None where its config sets no limit."""
         return positions_of(self.decoder.config)
 
+    def logits(self, states: Tensor) -> Tensor:
+        """What the model would answer if it stopped at `states` [.., d]: float32 [.., V] (the logit lens).
+
+        All of it is computed in float32, whatever the dtype of the weights and the states: in bfloat16, logits are so
+        coarse that many rows have equal ones among their first five.
+        """
+        import torch
+
+        with full_precision():
+            found = _unembedded(self.unembedding, in_float32(final_norm_of(self.decoder))(states.float()))
+        found = found if self.logit_scale == 1 else found * self.logit_scale
+        return found if self.softcap is None else torch.tanh(found / self.softcap) * self.softcap
+
+
+class LanguageModel(ModelParts):
+    """A language model taken apart, which reads texts."""
+
     def text_states(self, texts: Sequence[str], layers: Sequence[int]) -> TextStates:
         """The states of every token of the texts, each read whole and alone, to ask an index with.
 
@@ -76,19 +93,6 @@ class LanguageModel:
         from latentlens_dag.models.text_states import text_states
 
         return text_states(self, texts, layers)
-
-    def logits(self, states: Tensor) -> Tensor:
-        """What the model would answer if it stopped at `states` [.., d]: float32 [.., V] (the logit lens).
-
-        All of it is computed in float32, whatever the dtype of the weights and the states: in bfloat16, logits are so
-        coarse that many rows have equal ones among their first five.
-        """
-        import torch
-
-        with full_precision():
-            found = _unembedded(self.unembedding, in_float32(final_norm_of(self.decoder))(states.float()))
-        found = found if self.logit_scale == 1 else found * self.logit_scale
-        return found if self.softcap is None else torch.tanh(found / self.softcap) * self.softcap
 
 
 def positions_of(config: Any) -> int | None:
