@@ -13,7 +13,7 @@ from latentlens_dag.errors import UserError
 
 if TYPE_CHECKING:
     from latentlens_dag.models.inspection import Inspection
-    from latentlens_dag.models.self_checks import ModelCheck
+    from latentlens_dag.models.text_checks import ModelCheck
 
 
 @click.command("import-index")

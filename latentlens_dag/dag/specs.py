@@ -12,8 +12,8 @@ import dagster as dg
 
 from latentlens_dag.dag import keys
 from latentlens_dag.dag.versions import Versioned
-from latentlens_dag.models.loading import DEFAULT_PROMPT
 from latentlens_dag.models.model_ref import ModelRef
+from latentlens_dag.models.vlm import DEFAULT_PROMPT
 from latentlens_dag.storage.files import write_json
 from latentlens_dag.storage.warehouse import Warehouse
 from latentlens_dag.study.source import StudySource, source_facts, written_facts

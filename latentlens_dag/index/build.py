@@ -24,10 +24,12 @@ from latentlens_dag.index.encode import encode_new
 from latentlens_dag.index.folder import index_shape, new_index
 from latentlens_dag.index.layer_tables import commit_fragments, encoder_of, write_fragments
 from latentlens_dag.inputs.texts import LONGEST, write_shard, write_texts
+from latentlens_dag.models import self_checks
 from latentlens_dag.models.fingerprints import SCHEME, fingerprint
 from latentlens_dag.models.language_model import LanguageModel
 from latentlens_dag.models.layers import auto_contextual_layers, check_layers, whole_numbers
-from latentlens_dag.models.loading import Vlm, language_model_of
+from latentlens_dag.models.loading import language_model_of
+from latentlens_dag.models.vlm import Vlm
 from latentlens_dag.schema import OCCURRENCES
 from latentlens_dag.storage.files import write_json
 from latentlens_dag.storage.hashing import combined
@@ -106,16 +108,17 @@ def build_index(
         write_json(shape, new.shape)
 
 
-def _dedup_for(model: LanguageModel) -> core.Dedup:
+def _dedup_for(model: LanguageModel) -> self_checks.Dedup:
     """Whether equal prefixes have equal states in this model, which the model itself is asked.
 
     Raises:
         UserError: where its states change with the padding of their batch.
     """
-    from latentlens_dag.models.self_checks import causality, check_text_pass
+    from latentlens_dag.models.self_checks import check_text_pass
+    from latentlens_dag.models.text_checks import causality
 
     with _inference(model):
-        dedup: core.Dedup = "prefix" if causality(model).passed else "sentence"
+        dedup: self_checks.Dedup = "prefix" if causality(model).passed else "sentence"
         check_text_pass(model, dedup, model.name)
     return dedup
 
@@ -150,7 +153,7 @@ def _checked(sentences: Iterable[str]) -> Iterator[str]:
 
 
 def _write_occurrences(
-    model: LanguageModel, new: IndexPaths, work: Path, parts: int, choice: Choice, dedup: core.Dedup
+    model: LanguageModel, new: IndexPaths, work: Path, parts: int, choice: Choice, dedup: self_checks.Dedup
 ) -> list[int]:
     """Write each part's kept occurrences; give their numbers. Sentences of the parts stay in `work`."""
     offered = [work / f"candidates_{part:02d}.parquet" for part in range(parts)]
@@ -187,7 +190,7 @@ def _sentences_of(work: Path, part: int) -> Path:
 def _write_tables(
     model: LanguageModel,
     layers: list[int],
-    dedup: core.Dedup,
+    dedup: self_checks.Dedup,
     new: IndexPaths,
     old: IndexPaths,
     work: Path,
@@ -217,7 +220,7 @@ def _write_tables(
             approximate.build_approximate(new.layer_table(layer))
 
 
-def _encoder(model: LanguageModel, dedup: core.Dedup, tables: list[Path]) -> str:
+def _encoder(model: LanguageModel, dedup: self_checks.Dedup, tables: list[Path]) -> str:
     """What the vectors are made by: that of an older fingerprint's scheme where a table of this model has it."""
     rest = [model.embedding.dtype, *([dedup] if dedup == "sentence" else [])]
     stored = {encoder_of(table) for table in tables} - {None}

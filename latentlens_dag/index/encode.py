@@ -18,7 +18,8 @@ import pyarrow as pa
 
 from latentlens_dag.index.layer_tables import Stored, read_rows, stored_rows
 from latentlens_dag.index.memory_map import give_back
-from latentlens_dag.models.language_model import LanguageModel, captured, stopping
+from latentlens_dag.models.hooks import captured, stopping
+from latentlens_dag.models.language_model import LanguageModel
 from latentlens_dag.models.layers import check_layers
 from latentlens_dag.models.text_batches import forward, in_batches, rows_at
 from latentlens_dag.models.tokenization import tokenize
@@ -77,7 +78,7 @@ def encode(
     Raises:
         UserError: where a layer does not exist, or the device's memory does not hold one sentence.
     """
-    from latentlens_dag.models.self_checks import padding_invariance
+    from latentlens_dag.models.text_checks import padding_invariance
 
     check_layers(layers, model.depth, model.name, "the index")
     shape = (len(occurrences), model.width)

@@ -22,13 +22,14 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from latentlens_dag.inputs.texts import Order
+from latentlens_dag.models.self_checks import Dedup
 from latentlens_dag.models.tokenization import Tokens, _span_among, _words, token_texts, tokenize
 from latentlens_dag.schema import OCCURRENCES
 from latentlens_dag.storage.hashing import to_ids, to_numbers, within_fraction
@@ -43,8 +44,6 @@ SELECTION = pa.schema([("sentence_id", pa.string()), ("key", pa.string())])
 """The columns of a selection."""
 IN_ORDER = OCCURRENCES.append(pa.field("first_place", pa.int64()))
 """The columns of candidates of which the first are to be kept: with their sentence's first place in the source."""
-Dedup = Literal["prefix", "sentence"]
-"""What two occurrences must share to have the same key, and so the same state: the prefix, or the whole sentence."""
 _PLACE = "first_place"
 _SENTENCES_PER_CALL = 1000
 _NAMED, _HEAD = 3, 60  # sentences that a message names, and characters of each

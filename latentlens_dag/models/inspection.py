@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
-    from latentlens_dag.index.occurrences import Dedup
     from latentlens_dag.models.language_model import LanguageModel
-    from latentlens_dag.models.loading import Vlm
-    from latentlens_dag.models.self_checks import ModelCheck
+    from latentlens_dag.models.self_checks import Dedup
+    from latentlens_dag.models.text_checks import ModelCheck
+    from latentlens_dag.models.vlm import Vlm
 
 IMAGES = 1000
 """What time and disk are estimated for."""
@@ -289,7 +289,7 @@ def _text_cost(model: LanguageModel) -> Cost:
     """Of one batch of texts, to the deepest of the automatic layers, as an index reads them."""
     import torch
 
-    from latentlens_dag.models.language_model import captured, stopping
+    from latentlens_dag.models.hooks import captured, stopping
 
     ids = torch.arange(_TEXTS * _TEXT_TOKENS, device=model.embedding.device) % len(model.embedding)
     deepest = max(auto_contextual_layers(model.depth), default=0)

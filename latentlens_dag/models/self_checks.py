@@ -12,43 +12,43 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.index.occurrences import Dedup
 from latentlens_dag.models.families.token_map import TokenMap
 from latentlens_dag.models.fingerprints import WeightSample, fingerprint_like, weight_sample
-from latentlens_dag.models.language_model import LanguageModel, captured
-from latentlens_dag.models.loading import Vlm, load_language_model
+from latentlens_dag.models.hooks import captured
+from latentlens_dag.models.language_model import LanguageModel
+from latentlens_dag.models.loading import load_language_model
 from latentlens_dag.models.model_ref import ModelRef
 from latentlens_dag.models.placeholder_mask import visual_mask
+from latentlens_dag.models.text_checks import (
+    ModelCheck,
+    _close,
+    _company_invariance,
+    _some_ids,
+    causality,
+    padding_invariance,
+)
+from latentlens_dag.models.vlm import Vlm
 from latentlens_dag.storage.files import write_text
 from latentlens_dag.storage.hashing import combined
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
     from torch import Tensor
 
-_TOLERANCE = 1e-3  # relative to the largest value; float32 models reach 1e-6
-_ROUNDINGS = 4  # that a model in 16 bits may differ by: 3 % in bfloat16
 _STILL = 1e-3  # of the painted token's change
 _LOGITS_MEANING = "LogitLens after the last block against the logits"
 _LEAST_BOX = 16  # pixels: what `localization` asks for
 _NAMED = 3  # tensors that a message names
 _SIZES = [(150 << doubled, 100 << doubled) for doubled in range(5)]  # up to 2400 x 1600
-
-
-class ModelCheck(NamedTuple):
-    """One property of a model."""
-
-    name: str
-    passed: bool
-    figure: float | None
-    """None where it was not checked."""
-    meaning: str
-    not_checked: str | None = None
-    """Why it could not be checked; then it has not passed."""
 
 
 class CannotBeCheckedError(UserError):
@@ -216,34 +216,9 @@ def write_checks(facts: ModelFacts, path: Path) -> str:
 
 def noise_image(width: int, height: int) -> Image:
     """The same colored noise at every call."""
-    import numpy as np
     from PIL import Image
 
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
-
-
-def causality(model: LanguageModel) -> ModelCheck:
-    """Whether what follows a text token leaves its states as they were, at every layer."""
-    ids = _some_ids(model, 8)
-    changed = [*ids[:-1], ids[0]]
-    one, other = (_text_states(model, [row], [[1] * 8])[:, 0, :-1] for row in (ids, changed))
-    return _close(model, "causality", one, other, "change of earlier text states when the last token changes")
-
-
-def padding_invariance(model: LanguageModel) -> ModelCheck:
-    """Whether a text token's states are the same alone and in a padded batch, beside another sentence."""
-    ids = _some_ids(model, 8)
-    alone = _text_states(model, [ids[:5]], [[1] * 5])[:, 0]
-    padded = _text_states(model, [ids[::-1], ids[:5] + [0] * 3], [[1] * 8, [1] * 5 + [0] * 3])[:, 1, :5]
-    return _close(model, "padding_invariance", alone, padded, "change of text states when their batch is padded")
-
-
-def _company_invariance(model: LanguageModel) -> ModelCheck:
-    """Whether a text token's states are the same alone and beside another sentence of the same length."""
-    ids = _some_ids(model, 8)
-    alone = _text_states(model, [ids], [[1] * 8])[:, 0]
-    beside = _text_states(model, [ids[::-1], ids], [[1] * 8] * 2)[:, 1]
-    return _close(model, "company_invariance", alone, beside, "change of text states beside another sentence")
 
 
 def logits_reproduced(vlm: Vlm, image: Image, prompt: str | None = None) -> ModelCheck:
@@ -362,7 +337,6 @@ def _image_with_large_boxes(vlm: Vlm) -> Image:
 
 def _narrowest(places: TokenMap | None) -> float:
     """The shortest side of a box, in pixels; 0 where none is known."""
-    import numpy as np
 
     if places is None:
         return 0.0
@@ -372,7 +346,6 @@ def _narrowest(places: TokenMap | None) -> float:
 
 def _spread(view: list[str], per_view: int | None) -> list[int]:
     """Tokens of every view that shows pixels, evenly spread over it."""
-    import numpy as np
 
     found = []
     for name in sorted(set(view) - {"newline", "unmapped"}):
@@ -400,7 +373,6 @@ def _inverted(image: Image, part: tuple[int, int, int, int]) -> Image:
 
 def _is_localized(places: TokenMap, token: int, painted: tuple[int, int, int, int], moved: NDArray) -> bool:
     """Whether, of what the painted part `moved` [T], it moved this token most and none that it does not touch."""
-    import numpy as np
 
     view, boxes = np.array(places.view), places.boxes
     same = view == view[token]
@@ -436,29 +408,5 @@ def _patches_alone(model: Any) -> Iterator[None]:
             hook.remove()
 
 
-def _text_states(model: LanguageModel, ids: Sequence[list[int]], mask: Sequence[list[int]]) -> Tensor:
-    """All layers' states: [L, B, T, d]."""
-    import torch
-
-    device = model.embedding.device
-    layers = list(range(model.depth))
-    with captured(model.decoder, layers, lambda s: s.float().cpu()) as states, torch.inference_mode():
-        model.decoder(
-            input_ids=torch.tensor(ids, device=device),
-            attention_mask=torch.tensor(mask, device=device),
-            use_cache=False,
-        )
-    return torch.stack([states[layer] for layer in layers])
-
-
-def _some_ids(model: LanguageModel, count: int) -> list[int]:
-    special = set(model.tokenizer.all_special_ids)
-    return [i for i in range(len(model.embedding)) if i not in special][5 : 5 + count]
-
-
-def _close(model: LanguageModel, name: str, one: Tensor, other: Tensor, meaning: str) -> ModelCheck:
-    import torch
-
-    difference = float((one - other).abs().max() / one.abs().max().clamp_min(1e-12))
-    allowed = max(_TOLERANCE, _ROUNDINGS * torch.finfo(model.embedding.dtype).eps)
-    return ModelCheck(name, difference <= allowed, difference, f"{meaning}, relative to the largest value")
+Dedup = Literal["prefix", "sentence"]
+"""What two occurrences must share to have the same key, and so the same state: the prefix, or the whole sentence."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.models.language_model import LanguageModel
+from latentlens_dag.models.model_parts import ModelParts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,7 +32,7 @@ T = TypeVar("T", bound=Tokenized)
 
 
 def in_batches(
-    model: LanguageModel, texts: list[T], read: Callable[[list[T]], None], padded: bool = True
+    model: ModelParts, texts: list[T], read: Callable[[list[T]], None], padded: bool = True
 ) -> Iterator[list[T]]:
     """Read all texts, neighbors together; give each batch once it is read.
 
@@ -68,8 +68,8 @@ def in_batches(
         start += len(batch)
 
 
-def forward(model: LanguageModel, batch: Sequence[Tokenized]) -> None:
-    """Run the decoder over a batch, padded; hooks take what is wanted (`language_model.captured`)."""
+def forward(model: ModelParts, batch: Sequence[Tokenized]) -> None:
+    """Run the decoder over a batch, padded; hooks take what is wanted (`hooks.captured`)."""
     import torch
 
     longest = max(len(text.ids) for text in batch)

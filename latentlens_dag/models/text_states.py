@@ -10,8 +10,9 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.models.language_model import LanguageModel, captured, stopping
+from latentlens_dag.models.hooks import captured, stopping
 from latentlens_dag.models.layers import check_layers
+from latentlens_dag.models.model_parts import ModelParts
 from latentlens_dag.models.text_batches import forward, in_batches, rows_at
 from latentlens_dag.models.tokenization import Tokens, token_texts, tokenize, whole_words
 from latentlens_dag.storage.hashing import text_id
@@ -58,7 +59,7 @@ class _Text(NamedTuple):
     first_row: int  # of its tokens, among those of all texts
 
 
-def text_states(model: LanguageModel, texts: Sequence[str], layers: Sequence[int]) -> TextStates:
+def text_states(model: ModelParts, texts: Sequence[str], layers: Sequence[int]) -> TextStates:
     """The states of every token of the texts, each read whole and alone, at the given layers.
 
     Args:
@@ -72,7 +73,7 @@ def text_states(model: LanguageModel, texts: Sequence[str], layers: Sequence[int
     """
     import torch
 
-    from latentlens_dag.models.self_checks import padding_invariance
+    from latentlens_dag.models.text_checks import padding_invariance
 
     if isinstance(texts, str | bytes):
         raise UserError(f"`texts` is one text, {texts[:40]!r}: give a list of texts, [text].")
@@ -90,7 +91,7 @@ def text_states(model: LanguageModel, texts: Sequence[str], layers: Sequence[int
     return TextStates(states, table, [text_id(text.strip()) for text in texts])
 
 
-def _read(model: LanguageModel, batch: list[_Text], states: dict[int, Tensor]) -> None:
+def _read(model: ModelParts, batch: list[_Text], states: dict[int, Tensor]) -> None:
     """Put a batch's states into their rows."""
     import torch
 
@@ -110,7 +111,7 @@ def _with_rows(found: list[Tokens]) -> Iterator[_Text]:
         row += len(places)
 
 
-def _check_length(model: LanguageModel, text: str, tokens: Tokens) -> None:
+def _check_length(model: ModelParts, text: str, tokens: Tokens) -> None:
     if model.positions is not None and len(tokens.ids) > model.positions:
         raise UserError(
             f"The text {text_id(text)} ({text[:60]!r}...) has {len(tokens.ids):,} tokens, but {model.name} was made "
@@ -119,7 +120,7 @@ def _check_length(model: LanguageModel, text: str, tokens: Tokens) -> None:
         )
 
 
-def _token_table(model: LanguageModel, texts: Sequence[str], found: list[Tokens]) -> pl.DataFrame:
+def _token_table(model: ModelParts, texts: Sequence[str], found: list[Tokens]) -> pl.DataFrame:
     import polars as pl
 
     names = token_texts(model.tokenizer, {token_id for tokens in found for token_id in tokens.ids})

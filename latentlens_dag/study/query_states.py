@@ -14,7 +14,8 @@ import numpy as np
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.index.layer_tables import read_states
-from latentlens_dag.models.language_model import LanguageModel, captured
+from latentlens_dag.models.hooks import captured
+from latentlens_dag.models.language_model import LanguageModel
 from latentlens_dag.models.layers import check_layers
 from latentlens_dag.models.tokenization import token_texts, tokenize
 from latentlens_dag.storage.hashing import part_of, text_id

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from latentlens_dag.models.language_model import LanguageModel
-    from latentlens_dag.models.loading import VisualStates, Vlm
+    from latentlens_dag.models.vlm import VisualStates, Vlm
 
 
 Layer = int | Literal["connector"]

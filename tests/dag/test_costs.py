@@ -78,7 +78,7 @@ def _count_rows(monkeypatch: pytest.MonkeyPatch, found: Forwarded) -> None:
 
 def _count_images(monkeypatch: pytest.MonkeyPatch, found: Forwarded) -> None:
     """Count what `Vlm.visual_states` is given, by the ids of the files that were opened right before."""
-    from latentlens_dag.models.loading import Vlm
+    from latentlens_dag.models.vlm import Vlm
     from latentlens_dag.study import stored_states
 
     opened: list[str] = []

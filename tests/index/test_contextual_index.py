@@ -21,7 +21,7 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.index import approximate, build, encode
 from latentlens_dag.index.approximate import Approximate
 from latentlens_dag.index.folder import new_index
-from latentlens_dag.models.loading import Vlm
+from latentlens_dag.models.vlm import Vlm
 from latentlens_dag.storage.hashing import text_id
 from latentlens_dag.testing import SENTENCES, tiny_tokenizer
 

@@ -14,7 +14,8 @@ from latentlens_dag.index.encode import Encoded, encode, encode_new
 from latentlens_dag.index.layer_tables import commit_fragments, write_fragments
 from latentlens_dag.index.occurrences import candidates
 from latentlens_dag.models import text_batches
-from latentlens_dag.models.loading import Vlm, load_vlm
+from latentlens_dag.models.loading import load_vlm
+from latentlens_dag.models.vlm import Vlm
 from latentlens_dag.schema import SENTENCES
 from latentlens_dag.storage.hashing import text_id
 from latentlens_dag.testing import SENTENCES as TEXTS

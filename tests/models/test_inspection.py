@@ -20,11 +20,12 @@ from latentlens_dag.index.layer_tables import write_states
 from latentlens_dag.models import inspection
 from latentlens_dag.models.families import registry
 from latentlens_dag.models.families.token_map import TokenMap
+from latentlens_dag.models.hooks import captured
 from latentlens_dag.models.inspection import inspect_model, layout_of, token_union
-from latentlens_dag.models.language_model import captured
 from latentlens_dag.models.layers import auto_contextual_layers, auto_visual_layers
 from latentlens_dag.models.loading import load_language_model, load_vlm
-from latentlens_dag.models.self_checks import CHECKS, TEXT_CHECKS, ModelCheck, failures, noise_image
+from latentlens_dag.models.self_checks import CHECKS, TEXT_CHECKS, failures, noise_image
+from latentlens_dag.models.text_checks import ModelCheck
 from latentlens_dag.models.token_map_image import _NEWLINE, COLORS, draw_tokens
 from latentlens_dag.testing import SENTENCES, tiny_project, tiny_vlm
 
@@ -268,9 +269,9 @@ def test_a_text_pass_that_looks_at_other_sentences_fails(folders: Path, monkeypa
 
 def _run_with(change: Callable[[torch.Tensor], torch.Tensor], folder: Path, monkeypatch: pytest.MonkeyPatch) -> Result:
     """Inspect a model whose first block gives other states."""
-    from latentlens_dag.models import loading
+    from latentlens_dag.models import loading, vlm
 
-    def load(*arguments: object, **options: object) -> loading.Vlm:
+    def load(*arguments: object, **options: object) -> vlm.Vlm:
         vlm = load_vlm(*arguments, **options)
         vlm.language_model.decoder.layers[0].register_forward_hook(lambda *a: change(a[2]))
         return vlm

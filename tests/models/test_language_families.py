@@ -11,7 +11,7 @@ import transformers
 
 from latentlens_dag import ContextualIndex
 from latentlens_dag.errors import UserError
-from latentlens_dag.models.language_model import captured
+from latentlens_dag.models.hooks import captured
 from latentlens_dag.models.loading import language_model_of, load_language_model
 from latentlens_dag.testing import SENTENCES, tiny_tokenizer
 

@@ -10,23 +10,22 @@ import torch
 from PIL import Image
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.models import loading, self_checks
+from latentlens_dag.models import loading, text_checks
 from latentlens_dag.models.families.registry import region_map
 from latentlens_dag.models.fingerprints import WeightSample
-from latentlens_dag.models.language_model import captured
-from latentlens_dag.models.loading import Vlm, chosen_dtype, load_language_model, load_vlm
+from latentlens_dag.models.hooks import captured
+from latentlens_dag.models.loading import chosen_dtype, load_language_model, load_vlm
 from latentlens_dag.models.self_checks import (
-    ModelCheck,
     ModelFacts,
-    causality,
     check_model,
     check_text_pass,
     failures,
     noise_image,
-    padding_invariance,
     visual_token_count,
     write_checks,
 )
+from latentlens_dag.models.text_checks import ModelCheck, causality, padding_invariance
+from latentlens_dag.models.vlm import Vlm
 from latentlens_dag.testing import tiny_llava, tiny_vlm
 
 GIB = 1 << 30
@@ -228,8 +227,8 @@ def test_a_model_in_16_bits_may_differ_by_its_rounding_and_no_more(llava_folder:
     rounded = padding_invariance(model)
     assert rounded.passed
     ones = torch.ones(4)
-    assert not self_checks._close(model, "x", ones, ones * 1.05, "").passed
-    assert not self_checks._close(load_language_model(llava_folder, device="cpu"), "x", ones, ones * 1.01, "").passed
+    assert not text_checks._close(model, "x", ones, ones * 1.05, "").passed
+    assert not text_checks._close(load_language_model(llava_folder, device="cpu"), "x", ones, ones * 1.01, "").passed
 
 
 def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub() -> None:

@@ -12,9 +12,11 @@ import transformers
 from torch import Tensor, nn
 
 from latentlens_dag import device
-from latentlens_dag.models.language_model import LanguageModel, captured, final_norm_of
-from latentlens_dag.models.loading import Vlm, language_model_of, load_vlm
+from latentlens_dag.models.hooks import captured
+from latentlens_dag.models.language_model import LanguageModel
+from latentlens_dag.models.loading import language_model_of, load_vlm
 from latentlens_dag.models.logit_rule import logit_rule
+from latentlens_dag.models.model_parts import final_norm_of
 from latentlens_dag.models.self_checks import (
     check_language_model,
     check_model,
@@ -22,6 +24,7 @@ from latentlens_dag.models.self_checks import (
     noise_image,
     text_logits_reproduced,
 )
+from latentlens_dag.models.vlm import Vlm
 from latentlens_dag.study.lenses import embedding_lens, logit_lens
 from latentlens_dag.testing import SENTENCES, tiny_tokenizer
 from tests.models.test_language_families import FAMILIES, tiny_language_model, with_large_weights
@@ -251,7 +254,7 @@ def blocks(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
             yield part, rows
 
     monkeypatch.setattr(device, "_BYTES_AT_ONCE", 32 * 32 * 4)
-    for module in ("models.language_model", "study.lenses"):
+    for module in ("models.model_parts", "study.lenses"):
         monkeypatch.setattr(f"latentlens_dag.{module}.float32_rows", recording)
     yield seen
 

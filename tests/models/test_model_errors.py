@@ -14,7 +14,8 @@ from PIL import Image
 from latentlens_dag.cli.main import main
 from latentlens_dag.errors import UserError
 from latentlens_dag.models.inspection import inspect_model
-from latentlens_dag.models.loading import Vlm, language_model_of, load_language_model, load_tokenizer, load_vlm
+from latentlens_dag.models.loading import language_model_of, load_language_model, load_tokenizer, load_vlm
+from latentlens_dag.models.vlm import Vlm
 from latentlens_dag.storage.full_disk import way_out
 from latentlens_dag.testing import CHAT_TEMPLATE, tiny_tokenizer
 from tests.models.test_language_families import tiny_language_model

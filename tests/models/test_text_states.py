@@ -13,9 +13,10 @@ from latentlens_dag.index.occurrences import candidates, prefix_keys
 from latentlens_dag.inputs.texts import TextSource, write_batch
 from latentlens_dag.models import text_batches
 from latentlens_dag.models.language_model import LanguageModel
-from latentlens_dag.models.loading import Vlm, language_model_of
+from latentlens_dag.models.loading import language_model_of
 from latentlens_dag.models.self_checks import TEXT_CHECKS, check_language_model
 from latentlens_dag.models.text_states import TextStates, text_states
+from latentlens_dag.models.vlm import Vlm
 from latentlens_dag.schema import SENTENCES as SENTENCE_ROWS
 from latentlens_dag.storage.hashing import part_of, text_id
 from latentlens_dag.study.answers import text_token_tables

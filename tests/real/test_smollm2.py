@@ -14,7 +14,8 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from latentlens_dag.cli.main import cli
-from latentlens_dag.models.language_model import LanguageModel, captured
+from latentlens_dag.models.hooks import captured
+from latentlens_dag.models.language_model import LanguageModel
 from latentlens_dag.models.loading import Loaded, load_language_model
 from latentlens_dag.models.self_checks import TEXT_CHECKS, check_language_model
 from latentlens_dag.models.text_states import TextStates, text_states

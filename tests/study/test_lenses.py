@@ -14,9 +14,10 @@ from latentlens_dag.index.encode import Encoded, encode
 from latentlens_dag.index.folder import IndexFiles
 from latentlens_dag.index.layer_tables import States, commit_fragments, write_fragments
 from latentlens_dag.index.occurrences import candidates
-from latentlens_dag.models.language_model import LanguageModel, captured
-from latentlens_dag.models.loading import Vlm
+from latentlens_dag.models.hooks import captured
+from latentlens_dag.models.language_model import LanguageModel
 from latentlens_dag.models.self_checks import noise_image
+from latentlens_dag.models.vlm import Vlm
 from latentlens_dag.schema import EMBEDDINGLENS, LOGITLENS, SENTENCES
 from latentlens_dag.storage.hashing import text_id
 from latentlens_dag.storage.parquet import write_parquet

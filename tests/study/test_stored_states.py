@@ -8,8 +8,8 @@ import pytest
 
 from latentlens_dag.index.layer_tables import read_states
 from latentlens_dag.inputs.images import ImageFile
-from latentlens_dag.models.loading import Vlm
 from latentlens_dag.models.self_checks import noise_image
+from latentlens_dag.models.vlm import Vlm
 from latentlens_dag.study.answers import write_visual_layer
 from latentlens_dag.study.stored_states import TOKENS, Seen, StoredStates, visual_states_of
 

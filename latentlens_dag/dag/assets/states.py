@@ -22,7 +22,8 @@ from latentlens_dag.storage.warehouse import Warehouse
 
 if TYPE_CHECKING:
     from latentlens_dag.models.language_model import LanguageModel
-    from latentlens_dag.models.self_checks import ModelCheck, ModelFacts
+    from latentlens_dag.models.self_checks import ModelFacts
+    from latentlens_dag.models.text_checks import ModelCheck
     from latentlens_dag.study.stored_states import Layer, Seen, StoredStates
 
 # Algorithms: raise one when the same input would give other bytes.

@@ -202,10 +202,10 @@ def test_a_study_that_is_judged_by_regions_needs_tokens_that_lie_where_the_map_s
     fresh_project: Path, copy_of: Copy, monkeypatch: pytest.MonkeyPatch, share: float | None, why: str | None
 ) -> None:
     from latentlens_dag.dag.building.project import BuildFailed
-    from latentlens_dag.models import self_checks
+    from latentlens_dag.models import self_checks, text_checks
 
     project = copy_of(fresh_project)
-    found = self_checks.ModelCheck("localization", False, share, "share of tokens", why)
+    found = text_checks.ModelCheck("localization", False, share, "share of tokens", why)
     told = rf"localization.*share of tokens: {share if why is None else f'not checked: {why}'} .*set `judge: none` in"
     with monkeypatch.context() as patch:
         patch.setattr(self_checks, "localization_if_possible", lambda *args: found)

@@ -13,14 +13,15 @@ import torch
 
 from latentlens_dag import ContextualIndex
 from latentlens_dag.errors import UserError
-from latentlens_dag.models import loading, placeholder_mask, self_checks
+from latentlens_dag.models import placeholder_mask, self_checks
 from latentlens_dag.models.connector import connector_output
 from latentlens_dag.models.families import registry
 from latentlens_dag.models.families.registry import region_map
 from latentlens_dag.models.families.token_map import TokenMap
-from latentlens_dag.models.language_model import captured
-from latentlens_dag.models.loading import Vlm, load_vlm
+from latentlens_dag.models.hooks import captured
+from latentlens_dag.models.loading import load_vlm
 from latentlens_dag.models.self_checks import CHECKS, check_model, localization, localization_if_possible, noise_image
+from latentlens_dag.models.vlm import Vlm
 from latentlens_dag.testing import SENTENCES, tiny_vlm
 from latentlens_dag.testing.families import BUILDERS
 from tests.helpers.packages import need_packages_of
@@ -358,7 +359,7 @@ def test_a_model_of_which_it_is_not_known_which_tokens_are_visual_is_refused(
 ) -> None:
     vlm = tiny("llava")
     monkeypatch.delitem(registry._MODULES, "llava")
-    monkeypatch.setattr(loading, "visual_mask", lambda model, ids: nullcontext(lambda: ids < 0))
+    monkeypatch.setattr("latentlens_dag.models.vlm.visual_mask", lambda model, ids: nullcontext(lambda: ids < 0))
     with pytest.raises(UserError, match=r"no visual tokens for an image of 150 x 100 pixels: .*`llava`"):
         vlm.visual_states([noise_image(150, 100)], [0])
     with pytest.raises(UserError, match="does not say which tokens of its sequence are visual"):

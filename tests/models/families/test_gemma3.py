@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latentlens_dag.models.families import gemma3
-from latentlens_dag.models.loading import Vlm, load_vlm
+from latentlens_dag.models.loading import load_vlm
 from latentlens_dag.models.self_checks import check_model, localization, noise_image
+from latentlens_dag.models.vlm import Vlm
 from latentlens_dag.testing import tiny_vlm
 
 CELLS = 9  # of a view of the tiny model
