@@ -18,7 +18,7 @@ from latentlens_dag.publish.tables import RELEASED_IMAGES
 from latentlens_dag.schema import LENSES, TABLES
 
 if TYPE_CHECKING:
-    from latentlens_dag.publish.stage_results import About
+    from latentlens_dag.publish.about import About
 
 Facts = Mapping[str, Any]
 _TITLES = {"latentlens": "LatentLens", "logitlens": "LogitLens", "embeddinglens": "EmbeddingLens"}

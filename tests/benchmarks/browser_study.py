@@ -23,7 +23,8 @@ import pyarrow as pa
 from latentlens_dag.dataset.study_catalog import write_catalog
 from latentlens_dag.index.folder import index_shape
 from latentlens_dag.inputs.regions import encode_mask
-from latentlens_dag.publish.stage_results import About, ReleasedStudy, stage_tables
+from latentlens_dag.publish.about import About
+from latentlens_dag.publish.stage_results import ReleasedStudy, stage_tables
 from latentlens_dag.schema import IMAGES, LATENTLENS, LENSES, LOGITLENS, NEIGHBORS, OCCURRENCES, REGIONS, SENTENCES
 from latentlens_dag.storage.files import write_json
 from latentlens_dag.storage.hashing import digest, text_id

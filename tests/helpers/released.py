@@ -14,8 +14,9 @@ from PIL import Image
 from latentlens_dag.dataset.study_catalog import write_catalog
 from latentlens_dag.index.folder import index_shape
 from latentlens_dag.index.layer_tables import commit_fragments, write_fragments
+from latentlens_dag.publish.about import About
 from latentlens_dag.publish.stage_index import ReleasedIndex, stage_index
-from latentlens_dag.publish.stage_results import About, ReleasedStudy, stage_tables
+from latentlens_dag.publish.stage_results import ReleasedStudy, stage_tables
 from latentlens_dag.release.manifest import ReleaseManifest
 from latentlens_dag.schema import (
     DIVERSITY,

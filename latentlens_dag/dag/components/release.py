@@ -13,7 +13,7 @@ import dagster as dg
 from latentlens_dag.dag.components.base import Declared
 from latentlens_dag.dag.keys import SWITCHED_OFF
 from latentlens_dag.errors import UserError
-from latentlens_dag.publish.stage_results import About, checked_license, checked_name
+from latentlens_dag.publish.about import About, checked_license, checked_name
 
 
 class Release(Declared):

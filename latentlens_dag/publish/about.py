@@ -1,0 +1,45 @@
+"""What a release is called, and its terms."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from latentlens_dag.errors import UserError
+
+
+@dataclass(frozen=True)
+class About:
+    """What a release is called and under which terms it goes out; all of it is shown on its card."""
+
+    name: str
+    repo_id: str
+    """user/name on the Hub."""
+    title: str
+    license: str
+    """Of the tables, as the Hub names licences."""
+    image_license: str | None = None
+    """Of the pictures, in words."""
+    text_license: str | None = None
+    """Of the sentences and texts, in words."""
+    description: str | None = None
+
+
+def checked_name(repo_id: str, place: str) -> str:
+    """A user/name of the Hub, or an error that says what is wrong with it at `place`."""
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", repo_id):
+        raise UserError(
+            f"`repo_id: {repo_id}` of {place} is no dataset of the Hub: write it as user/name, of letters, digits, "
+            "`.`, `_` and `-`."
+        )
+    return repo_id
+
+
+def checked_license(license: str, place: str) -> str:
+    """A licence as the Hub names them, or an error that says what is wrong with it at `place`."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]{0,63}", license):
+        raise UserError(
+            f"`license: {license}` of {place} is no licence as the Hub names them: apache-2.0, cc-by-4.0, other, ... "
+            "What is to be said in words about pictures or texts goes into `image_license` and `text_license`."
+        )
+    return license
