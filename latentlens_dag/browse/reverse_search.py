@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.index.layer_tables import matrix_of, open_table
+from latentlens_dag.index.lance_files import matrix_of, open_table
 from latentlens_dag.search.exact import Block, cosine_top_k
 from latentlens_dag.storage.shapes import study_shape
 from latentlens_dag.storage.warehouse import Warehouse
@@ -84,7 +84,7 @@ def nearest_tokens(state: NDArray[np.floating], files: Mapping[int, Sequence[Pat
 
     Args:
         state: [d], any floating type; need not be normalized.
-        files: what `layer_tables.write_states` wrote, by visual layer.
+        files: what `state_tables.write_states` wrote, by visual layer.
         k: hits; a token may be one at several layers. Fewer, where there are fewer tokens.
 
     Raises:

@@ -21,7 +21,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from latentlens_dag.index.layer_tables import Table, blocks, matrix_of, open_table, sink_norm_of
+from latentlens_dag.index.lance_files import Table, matrix_of, open_table
+from latentlens_dag.index.layer_tables import blocks, sink_norm_of
 from latentlens_dag.search.exact import Block, cosine_top_k
 from latentlens_dag.search.top_k import Neighbors
 from latentlens_dag.storage.files import write_text

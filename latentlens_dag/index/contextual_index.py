@@ -18,12 +18,13 @@ import numpy as np
 from latentlens_dag.errors import UserError
 from latentlens_dag.index.approximate import MEASURED_K, Plan, approximate_top_k, planned
 from latentlens_dag.index.folder import IndexFolder, all_blocks, read_index_folder
-from latentlens_dag.index.layer_tables import OwnRows, Table, count_answers, count_sinks, open_table, width_of
+from latentlens_dag.index.lance_files import Table, open_table
+from latentlens_dag.index.layer_tables import OwnRows, count_answers, count_sinks, width_of
+from latentlens_dag.index.occurrence_lookup import OccurrenceLookup
 from latentlens_dag.models.layers import whole_numbers
 from latentlens_dag.models.text_states import TextStates
 from latentlens_dag.search.exact import cosine_top_k
 from latentlens_dag.search.top_k import LabelsOf, Neighbors
-from latentlens_dag.study.lenses import OccurrenceLookup
 
 if TYPE_CHECKING:
     import lance

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.index.layer_tables import OwnRows, Table, blocks, count_answers, count_rows, encoder_of
+from latentlens_dag.index.lance_files import Table, count_rows
+from latentlens_dag.index.layer_tables import OwnRows, blocks, count_answers, encoder_of
 from latentlens_dag.storage.files import atomic_path
 from latentlens_dag.storage.warehouse import IndexPaths
 

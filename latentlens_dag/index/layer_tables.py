@@ -13,17 +13,29 @@ import os
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from latentlens_dag.errors import UserError
+from latentlens_dag.index.lance_files import (
+    _READ_ROWS,
+    _VERSION,
+    Table,
+    _among,
+    _digest,
+    _parts,
+    _vectors,
+    check_directions,
+    matrix_of,
+    open_table,
+)
 from latentlens_dag.index.memory_map import flat_pages, give_back, mapped_rows
 from latentlens_dag.search.exact import EVERY_QUERY, Block, Excluded
 from latentlens_dag.search.sinks import sink_norm
-from latentlens_dag.storage.files import atomic_path, remove, write_text
-from latentlens_dag.storage.hashing import combined, digest, digest_of_parts, to_numbers
+from latentlens_dag.storage.files import remove, write_text
+from latentlens_dag.storage.hashing import combined, digest, to_numbers
 
 os.environ.setdefault("LANCE_LOG", "error")  # read when Lance is loaded; it warns of every table that it creates
 
@@ -32,30 +44,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class Opened(Protocol):
-    """A Lance dataset that lies elsewhere than on this disk, and is open."""
-
-    @property
-    def opened(self) -> lance.LanceDataset:
-        """It."""
-
-    @property
-    def facts_file(self) -> Path | None:
-        """JSON: what was measured of its index (`approximate.py`); None where it has none."""
-
-
-Table = Path | Opened
-"""A layer table to be read: its folder, or one that is open (`remote.py`)."""
-
-_VERSION = "2.1"  # of Lance's file format; pinned, so that equal content stays equal bytes
 _WRITE_BYTES = 8 << 20
-_READ_ROWS = 4096
 _MAPPED_BYTES = 12 << 20  # a block that lies in a file
 _READ_BYTES = 4 << 20  # a block that is scanned: larger ones are no faster, and cost memory several times over
 _AHEAD_BYTES = 2 << 20  # what Lance may read ahead
 
 _MESSAGE = "__lance_commit_message"  # what Lance calls it among a transaction's properties
-_DTYPE = b"dtype"  # in the schema of stored states: in which the model computed them
 _ENCODER = b"encoder"  # in a layer table's schema: what its vectors were made by
 _SINK_NORM = b"sink_norm"  # there: the norm above which a row is an attention sink, and no answer
 
@@ -463,11 +457,6 @@ def count_sinks(table: Table) -> int:
     return 0 if limit is None else int(dataset.count_rows(filter=f"norm > {limit!r}"))
 
 
-def count_rows(table: Table) -> int:
-    """The number of rows of a Lance dataset."""
-    return int(open_table(table).count_rows())
-
-
 def count_answers(table: Table, words: Sequence[str] | None = None, sinks: bool = False) -> int:
     """The number of a layer table's rows that may be answers; arguments as of `blocks`."""
     dataset = open_table(table)
@@ -487,11 +476,6 @@ def _answers_filter(dataset: lance.LanceDataset, words: Sequence[str] | None, si
     return " AND ".join(parts) or None
 
 
-def _among(column: str, values: Sequence[str]) -> str:
-    quoted = ", ".join("'" + value.replace("'", "''") + "'" for value in values)
-    return f"{column} IN ({quoted})"
-
-
 def unit_problems(vectors: NDArray[np.float16]) -> list[str]:
     """What is wrong with stored vectors [N, d], in words: those that are not of unit length within 5e-3."""
     wrong = []
@@ -499,86 +483,6 @@ def unit_problems(vectors: NDArray[np.float16]) -> list[str]:
         length = np.linalg.norm(part.astype(np.float32), axis=1)
         wrong += [f"row {start + row} has length {length[row]}" for row in np.flatnonzero(~(np.abs(length - 1) < 5e-3))]
     return wrong
-
-
-def write_states(
-    path: Path,
-    image_ids: list[str],
-    token_index: NDArray[np.int32],
-    states: NDArray[np.float32],
-    dtype: str = "float32",
-) -> str:
-    """Write the states of a batch's visual tokens at one layer as a Lance dataset; give their content hash.
-
-    Args:
-        path: folder of the dataset; replaced whole.
-        image_ids: N ids.
-        token_index: [N], the number of the token in its image.
-        states: [N, d], the residual stream itself, not normalized.
-        dtype: in which the model computed them (`loading.chosen_dtype`).
-
-    Raises:
-        ValueError: where a state has no direction, naming image and token.
-    """
-    import lance
-
-    norms = np.linalg.norm(states.astype(np.float64), axis=1).astype(np.float32)
-    check_directions(states, norms, [f"{i} token {t}" for i, t in zip(image_ids, token_index, strict=True)])
-    columns = {
-        "image_id": pa.array(image_ids),
-        "token_index": pa.array(token_index, pa.int32()),
-        "state": _vectors(states),
-        "norm": pa.array(norms),
-    }
-    with atomic_path(path) as temporary:
-        table = pa.table(columns).replace_schema_metadata({_DTYPE: dtype.encode()})
-        lance.write_dataset(table, str(temporary), data_storage_version=_VERSION)
-    return combined([_digest(states), token_index.tolist(), *image_ids])
-
-
-class States(NamedTuple):
-    """The visual tokens of a batch at one layer."""
-
-    image_ids: list[str]
-    token_index: NDArray[np.int32]  # [N]
-    states: NDArray[np.float32]  # [N, d]
-    dtype: str = ""
-    """In which the model computed them; empty where nothing says it."""
-
-
-def read_states(path: Path, image_id: str | None = None) -> States:
-    """What `write_states` wrote, or the states of one image of it."""
-    only = None if image_id is None else _among("image_id", [image_id])
-    table = open_table(path)
-    found = table.to_table(filter=only).combine_chunks()
-    states, dtype = matrix_of(found["state"].combine_chunks()), (table.schema.metadata or {}).get(_DTYPE, b"").decode()
-    return States(found["image_id"].to_pylist(), found["token_index"].to_numpy().astype(np.int32), states, dtype)
-
-
-def check_directions(vectors: NDArray[np.floating], norms: NDArray[np.float32], names: list[str]) -> None:
-    """Refuse vectors that no cosine can be taken of.
-
-    Raises:
-        ValueError: naming the first one that is zero, infinite or NaN.
-    """
-    for start, part in _parts(vectors):
-        finite = np.isfinite(part).all(axis=1)
-        usable = finite & np.isfinite(norms[start : start + _READ_ROWS]) & (norms[start : start + _READ_ROWS] > 0)
-        if not usable.all():
-            row = start + int(np.flatnonzero(~usable)[0])
-            raise ValueError(
-                f"The state of {names[row]} is zero, infinite or NaN (length {norms[row]}), so it has no direction. "
-                "The model's weights are damaged, or its numbers overflow in this dtype: try float32."
-            )
-
-
-def open_table(table: Table, version: int | None = None) -> lance.LanceDataset:
-    """A version of a Lance dataset, by default the newest; of one that is open, that one."""
-    if not isinstance(table, Path):
-        return table.opened
-    import lance
-
-    return lance.dataset(str(table), version=version)
 
 
 def _batches(
@@ -594,31 +498,9 @@ def _batches(
         give_back(vectors)
 
 
-def _digest(vectors: NDArray[np.floating]) -> str:
-    """The hash of a matrix's bytes, some thousand rows at a time: it may be a memory map larger than memory."""
-    return digest_of_parts(part.tobytes() for _, part in _parts(vectors))
-
-
-def _parts(vectors: NDArray[np.floating]) -> Iterator[tuple[int, NDArray[np.floating]]]:
-    """Some thousand rows at a time, each with its first row's number; pages of a memory map are not held."""
-    for start in range(0, len(vectors), _READ_ROWS):
-        yield start, vectors[start : start + _READ_ROWS]
-        give_back(vectors)
-
-
 def _content(table: pa.Table) -> str:
     """The hash of a table's values, however it is chunked."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table.combine_chunks())
     return digest(sink.getvalue().to_pybytes())
-
-
-def _vectors(matrix: NDArray[np.floating]) -> pa.FixedSizeListArray:
-    return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(matrix).ravel()), matrix.shape[1])
-
-
-def matrix_of(column: pa.FixedSizeListArray) -> NDArray:
-    """A column of vectors as a matrix [N, d], without a copy."""
-    width = column.type.list_size
-    return column.flatten().to_numpy(zero_copy_only=True).reshape(-1, width)

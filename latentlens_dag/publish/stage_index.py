@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latentlens_dag.index.folder import index_shape, read_index_folder
-from latentlens_dag.index.layer_tables import count_rows, files_of, last_transaction, open_table, width_of
+from latentlens_dag.index.lance_files import count_rows, open_table
+from latentlens_dag.index.layer_tables import files_of, last_transaction, width_of
 from latentlens_dag.publish.about import About
 from latentlens_dag.publish.stage_results import occurrence_files, rows_of, write_manifest
 from latentlens_dag.publish.tables import footers

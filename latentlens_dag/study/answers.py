@@ -16,13 +16,16 @@ import pyarrow as pa
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.index.folder import IndexFiles, all_blocks
-from latentlens_dag.index.layer_tables import States, count_answers, count_rows, write_states
+from latentlens_dag.index.lance_files import count_rows
+from latentlens_dag.index.layer_tables import count_answers
+from latentlens_dag.index.occurrence_lookup import OccurrenceLookup, word_labels
+from latentlens_dag.index.state_tables import States, write_states
 from latentlens_dag.models.language_model import LanguageModel
 from latentlens_dag.models.tokenization import token_texts
 from latentlens_dag.schema import TEXT_TOKENS, VISUAL_TOKENS
 from latentlens_dag.search.exact import cosine_top_k
 from latentlens_dag.search.top_k import LabelsOf, Neighbors
-from latentlens_dag.study.lenses import VOCABULARY_LENSES, OccurrenceLookup, latent_table, vocabulary_table, word_labels
+from latentlens_dag.study.lenses import VOCABULARY_LENSES, latent_table, vocabulary_table
 
 if TYPE_CHECKING:
     import polars as pl

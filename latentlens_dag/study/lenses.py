@@ -15,20 +15,19 @@ Scores are computed in float32, whatever the checkpoint's dtype: in bfloat16, ma
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from latentlens_dag.device import float32_rows, full_precision
-from latentlens_dag.index.layer_tables import OwnRows, States
+from latentlens_dag.index.occurrence_lookup import OccurrenceLookup
+from latentlens_dag.index.state_tables import States
 from latentlens_dag.models.language_model import LanguageModel
 from latentlens_dag.models.tokenization import token_texts
 from latentlens_dag.schema import EMBEDDINGLENS, LATENTLENS, LOGITLENS, NEIGHBORS
-from latentlens_dag.search.top_k import LabelsOf, Neighbors
-from latentlens_dag.storage.hashing import to_numbers
+from latentlens_dag.search.top_k import Neighbors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -118,12 +117,6 @@ def top_k_of_distinct_labels(scores: Tensor, k: int, labels: Tensor) -> tuple[Te
             raise ValueError(f"There are not {k} different labels.")
 
 
-def word_labels(texts: Iterable[str | None]) -> NDArray[np.int64]:
-    """A number per text, the same for texts that are one word whatever their case and the spaces around it."""
-    numbers: dict[str, int] = {}
-    return np.array([numbers.setdefault((text or "").strip().lower(), len(numbers)) for text in texts], np.int64)
-
-
 def vocabulary_table(
     study: str, lens: str, layer: int, at: States, found: Vocabulary, model: LanguageModel
 ) -> pa.Table:
@@ -139,67 +132,6 @@ def vocabulary_table(
         ("logit" if lens == LOGITLENS else "cosine"): found.score.ravel(),
     }
     return _table(columns)
-
-
-class OccurrenceLookup:
-    """What an index knows of its occurrences, by key."""
-
-    def __init__(self, occurrences: pa.Table) -> None:
-        """Sort the rows (OCCURRENCES) of all shards by key."""
-        self._rows = occurrences.sort_by("key")
-        self._keys = to_numbers(self._rows["key"])
-
-    @classmethod
-    def of_files(cls, files: Iterable[Path]) -> OccurrenceLookup:
-        """The occurrences of all parts of an index (Parquet)."""
-        import pyarrow.parquet as pq
-
-        return cls(pa.concat_tables([pq.read_table(file) for file in files]))
-
-    def __len__(self) -> int:
-        """The number of occurrences."""
-        return len(self._keys)
-
-    def of_word(self, word: str) -> OccurrenceLookup:
-        """Only the occurrences whose whole word is this, whatever its case."""
-        wanted = word.strip().lower()
-        mine = [(other or "").strip().lower() == wanted for other in self._rows["word"].to_pylist()]
-        return OccurrenceLookup(self._rows.filter(pa.array(mine, pa.bool_())))
-
-    def own_rows(self, sentence_ids: Sequence[str | None]) -> OwnRows:
-        """The keys of the sentences that queries were taken from; None of a query that is of none."""
-        import pyarrow.compute as pc
-
-        queries: dict[str, list[int]] = {}
-        for query, sentence_id in enumerate(sentence_ids):
-            if sentence_id is not None:
-                queries.setdefault(sentence_id, []).append(query)
-        column = self._rows["sentence_id"]
-        rows = np.flatnonzero(pc.is_in(column, value_set=pa.array(list(queries), pa.string())).to_numpy())
-        of_row = [queries[sentence_id] for sentence_id in column.take(pa.array(rows)).to_pylist()]
-        keys = np.repeat(self._keys[rows], [len(numbers) for numbers in of_row])
-        return OwnRows(keys, np.array([number for numbers in of_row for number in numbers], np.int64))
-
-    def spellings(self) -> list[str]:
-        """The different words, as they are written."""
-        return sorted(word for word in self._rows["word"].unique().to_pylist() if word is not None)
-
-    def labels_of(self, column: str) -> tuple[LabelsOf, int]:
-        """What numbers the word or the sentence_id of each key, and how many different ones there are."""
-        labels = word_labels(self._rows[column].to_pylist())
-        return lambda keys: labels[self._where(keys)], len(np.unique(labels))
-
-    def rows(self, keys: NDArray[np.uint64]) -> pa.Table:
-        """The occurrences of the given keys, in their order."""
-        return self._rows.take(pa.array(self._where(keys)))
-
-    def _where(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
-        where = np.searchsorted(self._keys, keys)
-        if not (self._keys[where.clip(max=len(self._keys) - 1)] == keys).all():
-            raise ValueError(
-                "A layer table holds a key that its index does not list: they were made by different builds."
-            )
-        return where
 
 
 def latent_table(study: str, layer: int, at: States, found: Neighbors, occurrences: OccurrenceLookup) -> pa.Table:

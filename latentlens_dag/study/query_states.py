@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.index.layer_tables import read_states
+from latentlens_dag.index.state_tables import read_states
 from latentlens_dag.models.hooks import captured
 from latentlens_dag.models.language_model import LanguageModel
 from latentlens_dag.models.layers import check_layers

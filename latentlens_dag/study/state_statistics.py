@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from latentlens_dag.index.layer_tables import count_rows, matrix_of, open_table
+from latentlens_dag.index.lance_files import count_rows, matrix_of, open_table
 from latentlens_dag.schema import SINKS, STATE_STATISTICS
 from latentlens_dag.search.sinks import sink_norm
 

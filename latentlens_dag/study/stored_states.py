@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from latentlens_dag.index.layer_tables import States, read_states
+from latentlens_dag.index.state_tables import States, read_states
 from latentlens_dag.inputs.images import ImageFile, read_images
 from latentlens_dag.study.answers import text_token_tables, visual_token_table
 

@@ -73,7 +73,7 @@ def _limit(table: Path, queries: np.ndarray, k: int) -> Prepared:
     """The product alone, in the arithmetic and the blocks of ours."""
     import torch
 
-    from latentlens_dag.index.layer_tables import count_rows
+    from latentlens_dag.index.lance_files import count_rows
     from latentlens_dag.search.prefilter import fastest
 
     width = queries.shape[1]

@@ -21,7 +21,8 @@ from tests.benchmarks.states import noisy, real_table
 def main() -> None:
     """Index the table, ask it, and write single.json."""
     from latentlens_dag.index.approximate import approximate_top_k, build_approximate, read_approximate
-    from latentlens_dag.index.layer_tables import blocks, open_table
+    from latentlens_dag.index.lance_files import open_table
+    from latentlens_dag.index.layer_tables import blocks
     from latentlens_dag.search.exact import cosine_top_k
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -68,7 +69,8 @@ def _index_bytes(table: Path) -> int:
 
 
 def _raw_bytes(table: Path) -> int:
-    from latentlens_dag.index.layer_tables import count_rows, width_of
+    from latentlens_dag.index.lance_files import count_rows
+    from latentlens_dag.index.layer_tables import width_of
 
     return 2 * count_rows(table) * width_of(table)
 

@@ -13,7 +13,7 @@ import latentlens_dag.browse.reverse_search as reverse
 from latentlens_dag.browse.reverse_search import Hit, boxes_of, nearest_tokens, stored_states
 from latentlens_dag.dataset.dataset import open_dataset
 from latentlens_dag.errors import UserError
-from latentlens_dag.index.layer_tables import write_states
+from latentlens_dag.index.state_tables import write_states
 from latentlens_dag.storage.files import write_json
 from latentlens_dag.storage.hashing import digest
 from latentlens_dag.storage.warehouse import Warehouse

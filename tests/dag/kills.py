@@ -12,7 +12,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from latentlens_dag.index.layer_tables import open_table
+from latentlens_dag.index.lance_files import open_table
 from latentlens_dag.storage.home import Home
 from latentlens_dag.testing import tiny_project
 

@@ -15,7 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from latentlens_dag.index.layer_tables import files_of, open_table, read_states
+from latentlens_dag.index.lance_files import open_table
+from latentlens_dag.index.layer_tables import files_of
+from latentlens_dag.index.state_tables import read_states
 from latentlens_dag.inputs.images import list_images
 from latentlens_dag.storage.hashing import part_of, text_id
 from latentlens_dag.testing import SENTENCES, TINY_STUDY, tiny_project

@@ -27,7 +27,7 @@ import yaml
 from latentlens_dag.dag.components import base, release, sources, studies
 from latentlens_dag.dag.loading import load_definitions
 from latentlens_dag.dag.versions import version_now
-from latentlens_dag.index.layer_tables import open_table
+from latentlens_dag.index.lance_files import open_table
 from latentlens_dag.storage.home import Home
 from latentlens_dag.testing import SENTENCES
 from tests.dag.conftest import build

@@ -19,7 +19,7 @@ from latentlens_dag.dag.loading import find_study, load_definitions
 from latentlens_dag.dataset.dataset import open_dataset
 from latentlens_dag.errors import UserError
 from latentlens_dag.figures.contact_sheet import study_picture
-from latentlens_dag.index.layer_tables import read_states
+from latentlens_dag.index.state_tables import read_states
 from latentlens_dag.models.loading import load_with_language_model
 from latentlens_dag.models.model_ref import ModelRef
 from latentlens_dag.models.text_states import TextStates, text_states

@@ -11,7 +11,8 @@ from latentlens_dag.index.approximate import (
     facts_path,
     read_approximate,
 )
-from latentlens_dag.index.layer_tables import blocks, commit_fragments, open_table, write_fragments
+from latentlens_dag.index.lance_files import open_table
+from latentlens_dag.index.layer_tables import blocks, commit_fragments, write_fragments
 from latentlens_dag.schema import OCCURRENCES
 from latentlens_dag.search.exact import cosine_top_k
 

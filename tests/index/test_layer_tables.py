@@ -10,18 +10,17 @@ import pytest
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.index import layer_tables
+from latentlens_dag.index.lance_files import count_rows
 from latentlens_dag.index.layer_tables import (
     blocks,
     clean,
     commit_fragments,
-    count_rows,
     provenance_of,
-    read_states,
     tag,
     unit_problems,
     write_fragments,
-    write_states,
 )
+from latentlens_dag.index.state_tables import read_states, write_states
 from latentlens_dag.schema import OCCURRENCES
 
 

@@ -7,7 +7,8 @@ import pyarrow as pa
 import pytest
 
 from latentlens_dag.index import layer_tables, memory_map
-from latentlens_dag.index.layer_tables import blocks, commit_fragments, open_table, write_fragments
+from latentlens_dag.index.lance_files import open_table
+from latentlens_dag.index.layer_tables import blocks, commit_fragments, write_fragments
 from latentlens_dag.index.memory_map import flat_pages, mapped_rows
 from latentlens_dag.schema import OCCURRENCES
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from latentlens_dag.cli.main import cli
 from latentlens_dag.errors import UserError
-from latentlens_dag.index.layer_tables import write_states
+from latentlens_dag.index.state_tables import write_states
 from latentlens_dag.models import inspection
 from latentlens_dag.models.families import registry
 from latentlens_dag.models.families.token_map import TokenMap

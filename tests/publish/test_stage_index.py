@@ -12,7 +12,8 @@ import pytest
 from latentlens_dag.errors import UserError
 from latentlens_dag.index import approximate
 from latentlens_dag.index.contextual_index import ContextualIndex
-from latentlens_dag.index.layer_tables import commit_fragments, open_table
+from latentlens_dag.index.lance_files import open_table
+from latentlens_dag.index.layer_tables import commit_fragments
 from latentlens_dag.publish.snippets import snippets_of
 from latentlens_dag.storage.hashing import text_id
 from latentlens_dag.storage.warehouse import Warehouse

@@ -12,16 +12,9 @@ from hypothesis import strategies as st
 from latentlens_dag.index import approximate
 from latentlens_dag.index.approximate import approximate_top_k, build_approximate
 from latentlens_dag.index.folder import all_blocks
-from latentlens_dag.index.layer_tables import (
-    OwnRows,
-    commit_fragments,
-    count_answers,
-    count_rows,
-    count_sinks,
-    open_table,
-    write_fragments,
-    write_states,
-)
+from latentlens_dag.index.lance_files import count_rows, open_table
+from latentlens_dag.index.layer_tables import OwnRows, commit_fragments, count_answers, count_sinks, write_fragments
+from latentlens_dag.index.state_tables import write_states
 from latentlens_dag.schema import JUDGEMENTS, OCCURRENCES, SINKS
 from latentlens_dag.search.exact import cosine_top_k
 from latentlens_dag.search.sinks import outlier_norm, sink_norm

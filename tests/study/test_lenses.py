@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from latentlens_dag.errors import UserError
 from latentlens_dag.index.encode import Encoded, encode
 from latentlens_dag.index.folder import IndexFiles
-from latentlens_dag.index.layer_tables import States, commit_fragments, write_fragments
+from latentlens_dag.index.layer_tables import commit_fragments, write_fragments
+from latentlens_dag.index.occurrence_lookup import OccurrenceLookup, word_labels
 from latentlens_dag.index.occurrences import candidates
+from latentlens_dag.index.state_tables import States
 from latentlens_dag.models.hooks import captured
 from latentlens_dag.models.language_model import LanguageModel
 from latentlens_dag.models.self_checks import noise_image
@@ -24,13 +26,11 @@ from latentlens_dag.storage.parquet import write_parquet
 from latentlens_dag.study import lenses as module
 from latentlens_dag.study.answers import latent_answers, vocabulary_answers
 from latentlens_dag.study.lenses import (
-    OccurrenceLookup,
     embedding_lens,
     logit_lens,
     top_k_lowest_index_first,
     top_k_of_distinct_labels,
     vocabulary_table,
-    word_labels,
 )
 from latentlens_dag.testing import SENTENCES as TEXTS
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from latentlens_dag.index.layer_tables import write_states
+from latentlens_dag.index.state_tables import write_states
 from latentlens_dag.schema import STATE_STATISTICS
 from latentlens_dag.study import state_statistics as module
 from latentlens_dag.study.state_statistics import StateFiles, state_statistics

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from latentlens_dag.index.layer_tables import read_states
+from latentlens_dag.index.state_tables import read_states
 from latentlens_dag.inputs.images import ImageFile
 from latentlens_dag.models.self_checks import noise_image
 from latentlens_dag.models.vlm import Vlm

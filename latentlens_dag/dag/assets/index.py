@@ -225,6 +225,7 @@ def _tables(index: "Index", corpus: "Corpus", layers: list[int]) -> dg.AssetsDef
     def table(
         context: dg.AssetExecutionContext, warehouse: WarehouseResource
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
+        from latentlens_dag.index import lance_files
         from latentlens_dag.index import layer_tables as tables
         from latentlens_dag.index.approximate import WORTH_ROWS, build_approximate
 
@@ -241,7 +242,7 @@ def _tables(index: "Index", corpus: "Corpus", layers: list[int]) -> dg.AssetsDef
                 context.log.info(
                     f"{facts.sinks:,} of the {facts.rows:,} rows of layer {layer} are attention sinks, and no answers."
                 )
-            rows = tables.count_rows(target)
+            rows = lance_files.count_rows(target)
             indexed: dict[str, object] = {}
             if rows >= WORTH_ROWS:
                 context.log.info(f"Indexing the {rows:,} rows of layer {layer} for single queries.")

@@ -67,7 +67,7 @@ def _lens(parts: StudyParts, lens: str) -> dg.AssetsDefinition:
     def neighbors(
         context: dg.AssetExecutionContext, warehouse: WarehouseResource
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
-        from latentlens_dag.index.layer_tables import read_states
+        from latentlens_dag.index.state_tables import read_states
 
         batch, paths = int(context.partition_key), warehouse.paths
         layers = [layer for layer, key in key_of.items() if key in context.selected_asset_keys]

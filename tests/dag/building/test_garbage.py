@@ -12,7 +12,8 @@ import pytest
 from latentlens_dag.dag.building.maintenance import check_project
 from latentlens_dag.dataset.comparison import compare
 from latentlens_dag.errors import UserError
-from latentlens_dag.index.layer_tables import open_table, tag
+from latentlens_dag.index.lance_files import open_table
+from latentlens_dag.index.layer_tables import tag
 from latentlens_dag.storage.records import Manifest
 from latentlens_dag.storage.study_versions import files_at, versions_of
 from tests.dag.building.test_integrity import _tables

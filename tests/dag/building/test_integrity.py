@@ -10,7 +10,7 @@ import pytest
 
 from latentlens_dag.dag.building.maintenance import check_project
 from latentlens_dag.dag.building.staleness import Need
-from latentlens_dag.index.layer_tables import open_table
+from latentlens_dag.index.lance_files import open_table
 from tests.dag.conftest import build, opened
 
 Copy = Callable[[Path], Path]

@@ -123,7 +123,7 @@ def test_a_new_visual_layer_runs_that_layer_only(built_project: Path, copy_of: C
 def test_the_connectors_output_is_an_asset_of_its_own_and_only_its_statistics_follow(
     built_project: Path, copy_of: Copy
 ) -> None:
-    from latentlens_dag.index.layer_tables import read_states
+    from latentlens_dag.index.state_tables import read_states
 
     project = copy_of(built_project)
     _edit(project, "  top_k: 3", "  top_k: 3\n  connector: true")

@@ -1,0 +1,94 @@
+"""Lance datasets of vectors: opening one, its vectors as a matrix, and the refusal of vectors without a direction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from latentlens_dag.index.memory_map import give_back
+from latentlens_dag.storage.hashing import digest_of_parts
+
+if TYPE_CHECKING:
+    import lance
+    from numpy.typing import NDArray
+
+
+class Opened(Protocol):
+    """A Lance dataset that lies elsewhere than on this disk, and is open."""
+
+    @property
+    def opened(self) -> lance.LanceDataset:
+        """It."""
+
+    @property
+    def facts_file(self) -> Path | None:
+        """JSON: what was measured of its index (`approximate.py`); None where it has none."""
+
+
+Table = Path | Opened
+"""A layer table to be read: its folder, or one that is open (`remote.py`)."""
+_VERSION = "2.1"  # of Lance's file format; pinned, so that equal content stays equal bytes
+_READ_ROWS = 4096
+_DTYPE = b"dtype"  # in the schema of stored states: in which the model computed them
+
+
+def count_rows(table: Table) -> int:
+    """The number of rows of a Lance dataset."""
+    return int(open_table(table).count_rows())
+
+
+def _among(column: str, values: Sequence[str]) -> str:
+    quoted = ", ".join("'" + value.replace("'", "''") + "'" for value in values)
+    return f"{column} IN ({quoted})"
+
+
+def check_directions(vectors: NDArray[np.floating], norms: NDArray[np.float32], names: list[str]) -> None:
+    """Refuse vectors that no cosine can be taken of.
+
+    Raises:
+        ValueError: naming the first one that is zero, infinite or NaN.
+    """
+    for start, part in _parts(vectors):
+        finite = np.isfinite(part).all(axis=1)
+        usable = finite & np.isfinite(norms[start : start + _READ_ROWS]) & (norms[start : start + _READ_ROWS] > 0)
+        if not usable.all():
+            row = start + int(np.flatnonzero(~usable)[0])
+            raise ValueError(
+                f"The state of {names[row]} is zero, infinite or NaN (length {norms[row]}), so it has no direction. "
+                "The model's weights are damaged, or its numbers overflow in this dtype: try float32."
+            )
+
+
+def open_table(table: Table, version: int | None = None) -> lance.LanceDataset:
+    """A version of a Lance dataset, by default the newest; of one that is open, that one."""
+    if not isinstance(table, Path):
+        return table.opened
+    import lance
+
+    return lance.dataset(str(table), version=version)
+
+
+def _digest(vectors: NDArray[np.floating]) -> str:
+    """The hash of a matrix's bytes, some thousand rows at a time: it may be a memory map larger than memory."""
+    return digest_of_parts(part.tobytes() for _, part in _parts(vectors))
+
+
+def _parts(vectors: NDArray[np.floating]) -> Iterator[tuple[int, NDArray[np.floating]]]:
+    """Some thousand rows at a time, each with its first row's number; pages of a memory map are not held."""
+    for start in range(0, len(vectors), _READ_ROWS):
+        yield start, vectors[start : start + _READ_ROWS]
+        give_back(vectors)
+
+
+def _vectors(matrix: NDArray[np.floating]) -> pa.FixedSizeListArray:
+    return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(matrix).ravel()), matrix.shape[1])
+
+
+def matrix_of(column: pa.FixedSizeListArray) -> NDArray:
+    """A column of vectors as a matrix [N, d], without a copy."""
+    width = column.type.list_size
+    return column.flatten().to_numpy(zero_copy_only=True).reshape(-1, width)
