@@ -8,8 +8,8 @@ from widgets.sources import library
 from widgets.token_html import facts_html
 
 from latentlens_dag import __version__
-from latentlens_dag.browse.library import Library, provenance
-from latentlens_dag.dataset.provenance import Terms, declared, terms, told
+from latentlens_dag.browse.library import Library
+from latentlens_dag.dataset.provenance import Terms, declared, provenance, terms, told
 from latentlens_dag.publish.card import CITATION
 from latentlens_dag.publish.snippets import snippets_of, table_snippets
 

@@ -14,7 +14,8 @@ from widgets.labels import counted, lens_name, percent, plain
 from widgets.sources import library
 
 from latentlens_dag.browse.disagreement import Apart, Shelf, Side
-from latentlens_dag.browse.library import Picture, regions_at
+from latentlens_dag.browse.layout import regions_at
+from latentlens_dag.browse.library import Picture
 from latentlens_dag.errors import UserError
 from latentlens_dag.text.display import clipped
 

@@ -13,15 +13,8 @@ from widgets.labels import counted, lens_name
 from widgets.layer_strip import strip, strip_data
 from widgets.sources import chosen_study, library
 
-from latentlens_dag.browse.library import (
-    Library,
-    Picture,
-    StudyFacts,
-    regions_at,
-    similarity_steps,
-    views_of,
-    wanted_words,
-)
+from latentlens_dag.browse.layout import regions_at, views_of
+from latentlens_dag.browse.library import Library, Picture, StudyFacts, similarity_steps, wanted_words
 
 PER_PAGE = 24
 MANY_LAYERS, MANY_VIEWS = 12, 4  # from then on a list, not buttons

@@ -11,7 +11,7 @@ from widgets.labels import plain
 from widgets.sources import confined, library
 
 from latentlens_dag.browse.library import Library
-from latentlens_dag.dataset.dataset import NamedQuery, queries
+from latentlens_dag.dataset.named_queries import NamedQuery, queries
 from latentlens_dag.errors import UserError
 
 OWN = "my own SQL"

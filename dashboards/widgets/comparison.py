@@ -9,7 +9,8 @@ from typing import Any
 import streamlit as st
 
 from latentlens_dag.browse.disagreement import Apart, Shelf, Side
-from latentlens_dag.browse.library import Library, View, views_of
+from latentlens_dag.browse.layout import View, views_of
+from latentlens_dag.browse.library import Library
 from widgets import permalink
 from widgets.labels import lens_name, percent
 from widgets.sources import library, other_library

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from latentlens_dag.browse.library import Library, Picture, StudyFacts, View, wanted_words
+from latentlens_dag.browse.layout import View
+from latentlens_dag.browse.library import Library, Picture, StudyFacts, wanted_words
 from latentlens_dag.text.display import clipped
 from widgets.patch_grid import grid_data
 

@@ -19,7 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from latentlens_dag.dataset.dataset import Value, queries
+from latentlens_dag.dataset.named_queries import Value, queries
 
 if TYPE_CHECKING:
     import polars as pl

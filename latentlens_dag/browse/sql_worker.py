@@ -19,7 +19,8 @@ from queue import SimpleQueue
 from threading import Lock, Thread, Timer
 from typing import IO, TYPE_CHECKING
 
-from latentlens_dag.dataset.dataset import Dataset, Value, open_dataset
+from latentlens_dag.dataset.dataset import Dataset, open_dataset
+from latentlens_dag.dataset.named_queries import Value
 from latentlens_dag.errors import UserError
 from latentlens_dag.sql.sandbox import Limits, first_line
 

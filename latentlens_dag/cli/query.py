@@ -19,7 +19,8 @@ from latentlens_dag.storage.home import find_home
 if TYPE_CHECKING:
     import polars as pl
 
-    from latentlens_dag.dataset.dataset import Dataset, NamedQuery
+    from latentlens_dag.dataset.dataset import Dataset
+    from latentlens_dag.dataset.named_queries import NamedQuery
 
 _ROWS_SHOWN = 60
 data_option = click.option(
@@ -44,7 +45,7 @@ def query(
     query: str | None, params: Sequence[str], form: str, output: Path | None, data: str | None, home: Path | None
 ) -> None:
     """Run SQL, or a query by name, over all that is built or over a release; without one, list the queries."""
-    from latentlens_dag.dataset.dataset import queries
+    from latentlens_dag.dataset.named_queries import queries
 
     if query is None:
         click.echo("\n".join(_query_help(one) for one in queries().values()))

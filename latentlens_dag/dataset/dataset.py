@@ -12,8 +12,6 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -21,6 +19,7 @@ from typing import TYPE_CHECKING
 import duckdb
 
 from latentlens_dag.dataset.human_judgements import FOLDER, judging_folder
+from latentlens_dag.dataset.named_queries import NamedQuery, Parameter, Value, queries
 from latentlens_dag.dataset.release_catalog import made_catalog
 from latentlens_dag.dataset.study_catalog import write_catalog
 from latentlens_dag.errors import UserError
@@ -36,32 +35,6 @@ if TYPE_CHECKING:
     import polars as pl
 
 __all__ = ["Dataset", "NamedQuery", "Parameter", "Value", "open_dataset", "queries", "write_catalog"]
-
-Value = str | int | float | bool | None | list[str] | list[int]
-"""What can be bound to a parameter; numbers may come as text (from a command line), queries cast them."""
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """A parameter of a named query; `default` None means null, which the queries read as "any"."""
-
-    name: str
-    description: str
-    required: bool
-    default: str | None
-
-
-@dataclass(frozen=True)
-class NamedQuery:
-    """A query that comes with the library."""
-
-    name: str
-    title: str
-    description: str
-    parameters: tuple[Parameter, ...]
-    sql: str
-    pivot: tuple[str, str] | None
-    """Column whose values become columns, and column that fills them; null for a query shown as it is."""
 
 
 class Dataset:
@@ -309,23 +282,3 @@ def _bound(query: NamedQuery, params: Mapping[str, Value]) -> dict[str, Value]:
         needed = ", ".join(f"{parameter.name} ({parameter.description})" for parameter in missing)
         raise UserError(f"Query {query.name} needs {needed}.")
     return {name: params.get(name, parameter.default) for name, parameter in known.items()}
-
-
-@cache
-def queries() -> dict[str, NamedQuery]:
-    """The queries that come with the library, by name, in alphabetical order."""
-    files = sorted((Path(__file__).parent / "queries").glob("*.sql"))
-    return {file.stem: _parsed(file.stem, file.read_text(encoding="utf-8")) for file in files}
-
-
-def _parsed(name: str, text: str) -> NamedQuery:
-    """Read the leading comment: `-- title: ...`, `-- param lens = null: ...` (no `=`: required), `-- pivot: a b`."""
-    facts = dict(re.findall(r"^-- (title|description|pivot): (.*)$", text, re.MULTILINE))
-    found = re.findall(r"^-- param (\w+)(?: = (\S+))?: (.*)$", text, re.MULTILINE)
-    parameters = tuple(
-        Parameter(param, what, required=not default, default=None if default in ("", "null") else default)
-        for param, default, what in found
-    )
-    pivot = facts["pivot"].split() if "pivot" in facts else None
-    shape = (pivot[0], pivot[1]) if pivot else None
-    return NamedQuery(name, facts["title"], facts["description"], parameters, text.strip().rstrip(";"), shape)

@@ -12,12 +12,15 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from latentlens_dag.dataset.dataset import Dataset
 from latentlens_dag.hub.names import COMMIT, release_name
 from latentlens_dag.storage.records import Manifest, Record
 from latentlens_dag.storage.warehouse import Warehouse
+
+if TYPE_CHECKING:
+    import polars as pl
 
 _CARD_BYTES = 1 << 20
 _LONGEST = 300  # characters of a fact
@@ -210,3 +213,22 @@ def _json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def provenance(source: str | Path, study: str) -> pl.DataFrame:
+    """What the manifest of a home says of how a study was made: one row per step, the last run of it.
+
+    Empty where the source carries no manifest.
+    """
+    import polars as pl
+
+    path = Path(source)
+    root = path / "warehouse" if (path / "warehouse").is_dir() else path
+    steps: dict[str, dict[str, str]] = {}
+    for record in sorted(Manifest(root).records() if path.is_dir() else (), key=lambda one: one.made):
+        if record.asset.startswith(f"study/{study}/"):
+            settings = ", ".join(f"{name}: {value}" for name, value in record.settings.items())
+            packages = ", ".join(f"{name} {version}" for name, version in record.packages.items())
+            step = record.asset.removeprefix(f"study/{study}/")
+            steps[step] = {"step": step, "made": record.made, "settings": settings, "packages": packages}
+    return pl.DataFrame(list(steps.values())).sort("step") if steps else pl.DataFrame()

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from latentlens_dag.browse.library import open_library, regions_at, views_of, wanted_words
+from latentlens_dag.browse.layout import regions_at, views_of
+from latentlens_dag.browse.library import open_library, wanted_words
 from latentlens_dag.cli.browse import browse, pages
 from latentlens_dag.dataset.study_catalog import write_catalog
 from latentlens_dag.errors import UserError

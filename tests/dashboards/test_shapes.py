@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from latentlens_dag.browse.library import views_of
+from latentlens_dag.browse.layout import views_of
 from latentlens_dag.dataset.dataset import open_dataset
 from latentlens_dag.storage.hashing import text_id
 from latentlens_dag.text.display import visible

@@ -11,7 +11,8 @@ import pytest
 
 from latentlens_dag.browse.library import open_library, stamp
 from latentlens_dag.dataset import release_catalog
-from latentlens_dag.dataset.dataset import open_dataset, queries
+from latentlens_dag.dataset.dataset import open_dataset
+from latentlens_dag.dataset.named_queries import queries
 from latentlens_dag.dataset.release_catalog import (
     made_catalog,
     made_catalogs,

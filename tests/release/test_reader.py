@@ -11,7 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from latentlens_dag.cli.main import cli
-from latentlens_dag.dataset.dataset import Dataset, open_dataset, queries
+from latentlens_dag.dataset.dataset import Dataset, open_dataset
+from latentlens_dag.dataset.named_queries import queries
 from latentlens_dag.errors import UserError
 from latentlens_dag.release import manifest as release_manifest
 from latentlens_dag.release import reader

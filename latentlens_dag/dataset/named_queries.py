@@ -1,0 +1,54 @@
+"""The named queries: the files of `queries/`, each with its title, what it answers and its parameters."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+Value = str | int | float | bool | None | list[str] | list[int]
+"""What can be bound to a parameter; numbers may come as text (from a command line), queries cast them."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of a named query; `default` None means null, which the queries read as "any"."""
+
+    name: str
+    description: str
+    required: bool
+    default: str | None
+
+
+@dataclass(frozen=True)
+class NamedQuery:
+    """A query that comes with the library."""
+
+    name: str
+    title: str
+    description: str
+    parameters: tuple[Parameter, ...]
+    sql: str
+    pivot: tuple[str, str] | None
+    """Column whose values become columns, and column that fills them; null for a query shown as it is."""
+
+
+@cache
+def queries() -> dict[str, NamedQuery]:
+    """The queries that come with the library, by name, in alphabetical order."""
+    files = sorted((Path(__file__).parent / "queries").glob("*.sql"))
+    return {file.stem: _parsed(file.stem, file.read_text(encoding="utf-8")) for file in files}
+
+
+def _parsed(name: str, text: str) -> NamedQuery:
+    """Read the leading comment: `-- title: ...`, `-- param lens = null: ...` (no `=`: required), `-- pivot: a b`."""
+    facts = dict(re.findall(r"^-- (title|description|pivot): (.*)$", text, re.MULTILINE))
+    found = re.findall(r"^-- param (\w+)(?: = (\S+))?: (.*)$", text, re.MULTILINE)
+    parameters = tuple(
+        Parameter(param, what, required=not default, default=None if default in ("", "null") else default)
+        for param, default, what in found
+    )
+    pivot = facts["pivot"].split() if "pivot" in facts else None
+    shape = (pivot[0], pivot[1]) if pivot else None
+    return NamedQuery(name, facts["title"], facts["description"], parameters, text.strip().rstrip(";"), shape)
