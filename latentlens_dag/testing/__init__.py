@@ -9,19 +9,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from latentlens_dag.testing.projects import (
-        CHAT_TEMPLATE,
-        SENTENCES,
-        TINY_STUDY,
-        tiny_llava,
-        tiny_project,
-        tiny_tokenizer,
-        tiny_vlm,
-    )
+    from latentlens_dag.testing.models import CHAT_TEMPLATE, SENTENCES, tiny_llava, tiny_tokenizer
+    from latentlens_dag.testing.projects import TINY_STUDY, tiny_project, tiny_vlm
 
 __all__ = ["CHAT_TEMPLATE", "SENTENCES", "TINY_STUDY", "tiny_llava", "tiny_project", "tiny_tokenizer", "tiny_vlm"]
 
 _HOMES = dict.fromkeys(__all__, "latentlens_dag.testing.projects")
+for _name in ("CHAT_TEMPLATE", "SENTENCES", "tiny_llava", "tiny_tokenizer"):
+    _HOMES[_name] = "latentlens_dag.testing.models"
 
 
 def __getattr__(name: str) -> object:

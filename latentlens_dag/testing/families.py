@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from latentlens_dag.testing.projects import tiny_llava, tiny_tokenizer
+from latentlens_dag.testing.models import chat_template, tiny_llava, tiny_tokenizer
 
 _TEXT = {
     "hidden_size": 32,
@@ -23,15 +23,6 @@ _TEXT = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
-
-
-def chat_template(image: str) -> str:
-    """A template that writes `image` where an image is, and text on its own lines."""
-    return (
-        "{% for message in messages %}{% for part in message['content'] %}{% if part['type'] == 'image' %}"
-        + image
-        + "{% else %}\n{{ part['text'] }}\n{% endif %}{% endfor %}{% endfor %}"
-    )
 
 
 def save(model_class: Any, config: Any, processor: Any, folder: Path, seed: int) -> None:
