@@ -82,3 +82,8 @@ def study_layer(name: str, part: str, layer: int) -> dg.AssetKey:
 def release(name: str, part: str) -> dg.AssetKey:
     """release/<name>/dataset, published."""
     return dg.AssetKey(["release", name, part])
+
+
+def label(key: dg.AssetKey, partition: str | None) -> str:
+    """An asset's partition as people write it."""
+    return key.to_user_string() + (f"[{partition}]" if partition is not None else "")

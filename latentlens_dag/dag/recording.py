@@ -9,9 +9,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
+from dagster._core.definitions.data_version import (
+    DATA_VERSION_TAG,
+)
 
-from latentlens_dag.dag.building.staleness import known_version
-from latentlens_dag.dag.versions import BUILD_ID, settings_of
+from latentlens_dag.dag.run_tags import BUILD_ID
+from latentlens_dag.dag.versions import settings_of
 from latentlens_dag.storage.package_versions import package_versions
 from latentlens_dag.storage.records import FileFacts, Manifest, Origin, Record, label
 from latentlens_dag.storage.study_versions import KEPT
@@ -110,3 +113,10 @@ def _partitions_read(
     if not context.has_partition_key or isinstance(mapping, dg.AllPartitionMapping):
         return list(partitions.get_partition_keys())
     return [context.partition_key]
+
+
+def known_version(instance: dg.DagsterInstance, key: dg.AssetKey) -> str | None:
+    """The version of a source when it was last looked at."""
+    record = instance.get_latest_data_version_record(key, is_source=True)
+    observation = record.event_log_entry.asset_observation if record else None
+    return observation.tags.get(DATA_VERSION_TAG) if observation else None

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import dagster as dg
 
-from latentlens_dag.dag.building.runs import is_of_a_build
 from latentlens_dag.dag.home_lock import step_lock
+from latentlens_dag.dag.run_tags import is_of_a_build
 from latentlens_dag.storage.home import Home
 from latentlens_dag.storage.warehouse import Warehouse
 

@@ -20,8 +20,6 @@ SOURCE_PATH = "source_path"  # metadata of an observed source: the file or folde
 SOURCE_MODEL = "source_model"  # there, where the folder is a model's: the model
 SOURCE_VERSION = "source_version"  # or, of one that cannot change: its version
 SETTINGS = "settings"  # metadata of a step: the algorithm's number and the fields of the YAML that it reads
-BUILD_ID = "latentlens/build_id"  # tag of the runs of one build
-FORCED = "latentlens/forced"  # tag of a run that is to take nothing from what was built before
 
 
 def version_of(algorithm: int, **fields: object) -> str:

@@ -34,7 +34,7 @@ def opened(project: Path, home: Path | None = None) -> Iterator[object]:
 
 def build(project: Path, home: Path | None = None, names: Sequence[str] = (), **options: object) -> list[str]:
     """Build everything, or what is named; give what was run, as `asset[partition]`."""
-    from latentlens_dag.dag.building.staleness import label
+    from latentlens_dag.dag.keys import label
 
     with opened(project, home) as one:
         selection = one.select(names=names)

@@ -122,7 +122,8 @@ def test_a_killed_builds_runs_are_ended_by_the_next_which_waits_where_asked_to(h
 def test_a_run_that_was_launched_again_from_the_ui_is_not_taken_for_a_killed_builds(home: Home) -> None:
     import dagster as dg
 
-    from latentlens_dag.dag.building.runs import BUILD, cancel_orphans
+    from latentlens_dag.dag.building.runs import cancel_orphans
+    from latentlens_dag.dag.run_tags import BUILD
 
     with dg.DagsterInstance.ephemeral() as instance:
         ours = instance.create_run_for_job(dg.GraphDefinition("a").to_job(), tags={BUILD: "1@host"})

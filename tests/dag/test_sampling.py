@@ -11,7 +11,7 @@ from tests.dag.conftest import opened
 
 def _build(project: Path) -> list[str]:
     """What was run to have the index's occurrences."""
-    from latentlens_dag.dag.building.staleness import label
+    from latentlens_dag.dag.keys import label
 
     with opened(project) as one:
         selection = one.select(names=["index/words/occurrences"])

@@ -11,8 +11,8 @@ import dagster as dg
 import pyarrow.parquet as pq
 
 from latentlens_dag.dag import keys
-from latentlens_dag.dag.assets.corpus import hub_column, observed
 from latentlens_dag.dag.assets.reporting import written
+from latentlens_dag.dag.assets.sources import hub_column, observed
 from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.versions import versioned
 from latentlens_dag.hub.datasets import HubColumn

@@ -10,11 +10,12 @@ import pyarrow.parquet as pq
 
 from latentlens_dag.dag import keys
 from latentlens_dag.dag.assets.checks import check_spec, checked, verdict
-from latentlens_dag.dag.assets.corpus import model_source
 from latentlens_dag.dag.assets.reporting import LoggedProgress, column_schema, result, written
+from latentlens_dag.dag.assets.sources import model_source
 from latentlens_dag.dag.recording import manifest_of
 from latentlens_dag.dag.resources import WarehouseResource
-from latentlens_dag.dag.versions import FORCED, observed_version, versioned
+from latentlens_dag.dag.run_tags import FORCED
+from latentlens_dag.dag.versions import observed_version, versioned
 from latentlens_dag.index import occurrences as core
 from latentlens_dag.index.folder import index_shape
 from latentlens_dag.inputs.texts import read_order

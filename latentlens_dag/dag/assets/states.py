@@ -10,11 +10,13 @@ import pyarrow.parquet as pq
 
 from latentlens_dag.dag import keys
 from latentlens_dag.dag.assets.checks import check_spec, checked, verdict
+from latentlens_dag.dag.assets.common import layer_specs, write_study_shape
 from latentlens_dag.dag.assets.reporting import result, written
 from latentlens_dag.dag.recording import may_take, warehouse_of
 from latentlens_dag.dag.resources import WarehouseResource
-from latentlens_dag.dag.specs import StudyParts, layer_specs, write_study_shape
-from latentlens_dag.dag.versions import FORCED, Versioned, versioned
+from latentlens_dag.dag.run_tags import FORCED
+from latentlens_dag.dag.specs import StudyParts
+from latentlens_dag.dag.versions import Versioned, versioned
 from latentlens_dag.models.model_ref import ModelRef
 from latentlens_dag.schema import TABLES
 from latentlens_dag.storage.parquet import write_parquet

@@ -10,11 +10,12 @@ import pyarrow.parquet as pq
 
 from latentlens_dag.dag import keys
 from latentlens_dag.dag.assets.checks import check_spec, checked, neighbor_problems, verdict
-from latentlens_dag.dag.assets.corpus import model_source
+from latentlens_dag.dag.assets.common import layer_specs, write_study_shape
 from latentlens_dag.dag.assets.reporting import result, written
+from latentlens_dag.dag.assets.sources import model_source
 from latentlens_dag.dag.assets.states import model_checks, token_states
 from latentlens_dag.dag.resources import WarehouseResource
-from latentlens_dag.dag.specs import StudyParts, layer_specs, write_study_shape
+from latentlens_dag.dag.specs import StudyParts
 from latentlens_dag.dag.versions import versioned
 from latentlens_dag.schema import (
     DIVERSITY,

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from latentlens_dag.dag import keys
-from latentlens_dag.dag.assets.corpus import fields_read, text_source
 from latentlens_dag.dag.assets.reporting import written
+from latentlens_dag.dag.assets.sources import fields_read, text_source
 from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.versions import versioned
 from latentlens_dag.inputs import texts as core

@@ -19,9 +19,9 @@ from latentlens_dag.dag.building.listener import Watcher
 from latentlens_dag.dag.building.runs import BuildFailed, Ran, Runner, cancel_orphans
 from latentlens_dag.dag.building.selection import Selection, find_studies, select
 from latentlens_dag.dag.building.signals import Signals, noticed_signals
-from latentlens_dag.dag.building.staleness import NOT_BUILT, Need, find_needs, label, observe_sources
+from latentlens_dag.dag.building.staleness import NOT_BUILT, Need, find_needs, observe_sources
 from latentlens_dag.dag.building.steps import Target, each_partition, find_segments, find_units, reads_all
-from latentlens_dag.dag.keys import SWITCHED_OFF
+from latentlens_dag.dag.keys import SWITCHED_OFF, label
 from latentlens_dag.dag.versions import SOURCE_PATH, SOURCE_VERSION
 from latentlens_dag.errors import GO_ON, Interrupted
 from latentlens_dag.storage.home import Home, told_of_disk

@@ -21,11 +21,10 @@ from dagster._core.utils import make_new_run_id
 
 from latentlens_dag.dag.building.listener import Watcher
 from latentlens_dag.dag.building.staleness import Need
-from latentlens_dag.dag.versions import BUILD_ID, FORCED
+from latentlens_dag.dag.run_tags import BUILD, BUILD_ID, FORCED, is_of_a_build
 from latentlens_dag.errors import UserError
 from latentlens_dag.storage.home import Home, disk_error
 
-BUILD = "latentlens/build"  # tag of a build's runs: its process
 _OPEN = [*IN_PROGRESS_RUN_STATUSES, dg.DagsterRunStatus.NOT_STARTED]
 
 
@@ -102,11 +101,6 @@ def cancel_orphans(instance: dg.DagsterInstance) -> list[str]:
     for run in orphans:
         instance.report_run_canceled(run, f"The build's process ({run.tags[BUILD]}) ended before this run did.")
     return [run.run_id for run in orphans]
-
-
-def is_of_a_build(run: DagsterRun) -> bool:
-    """Whether a build started a run; one that the UI launched again has its parent's tags, but is not a build's."""
-    return BUILD in run.tags and run.parent_run_id is None
 
 
 class _Listener:

@@ -23,6 +23,8 @@ from dagster._core.loader import LoadingContext
 from dagster._core.storage.event_log.base import AssetRecord
 
 from latentlens_dag.dag.building.dagster_history import latest_by_partition
+from latentlens_dag.dag.keys import label
+from latentlens_dag.dag.recording import known_version
 from latentlens_dag.dag.versions import SETTINGS, settings_of, version_now
 from latentlens_dag.storage.records import Manifest, Record, changed_settings, summarized
 from latentlens_dag.storage.warehouse import Warehouse
@@ -47,11 +49,6 @@ class Need(NamedTuple):
     def __str__(self) -> str:
         """`study/demo/judgements/V08[2]: not built yet`."""
         return f"{label(self.key, self.partition)}: {self.reason}"
-
-
-def label(key: dg.AssetKey, partition: str | None) -> str:
-    """An asset's partition as people write it."""
-    return key.to_user_string() + (f"[{partition}]" if partition is not None else "")
 
 
 def observe_sources(
@@ -129,13 +126,6 @@ def _code_reason(changes: list[str]) -> str:
     if settings:
         return ", ".join(settings)
     return "this version of the package computes it otherwise" if changes else _UNTOLD
-
-
-def known_version(instance: dg.DagsterInstance, key: dg.AssetKey) -> str | None:
-    """The version of a source when it was last looked at."""
-    record = instance.get_latest_data_version_record(key, is_source=True)
-    observation = record.event_log_entry.asset_observation if record else None
-    return observation.tags.get(DATA_VERSION_TAG) if observation else None
 
 
 class _Resolver(CachingStaleStatusResolver):

@@ -7,8 +7,8 @@ import dagster as dg
 import pytest
 
 from latentlens_dag.dag.building.selection import select
-from latentlens_dag.dag.building.staleness import label
 from latentlens_dag.dag.building.steps import find_units
+from latentlens_dag.dag.keys import label
 from latentlens_dag.errors import UserError
 from tests.dag.small_graph import (
     JUDGED,
