@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -11,6 +12,8 @@ import pyarrow as pa
 
 from latentlens_dag.index.memory_map import give_back
 from latentlens_dag.storage.hashing import digest_of_parts
+
+os.environ.setdefault("LANCE_LOG", "error")  # read when Lance is loaded; it warns of every table that it creates
 
 if TYPE_CHECKING:
     import lance
@@ -31,9 +34,9 @@ class Opened(Protocol):
 
 Table = Path | Opened
 """A layer table to be read: its folder, or one that is open (`remote.py`)."""
-_VERSION = "2.1"  # of Lance's file format; pinned, so that equal content stays equal bytes
-_READ_ROWS = 4096
-_DTYPE = b"dtype"  # in the schema of stored states: in which the model computed them
+FILE_VERSION = "2.1"  # of Lance's file format; pinned, so that equal content stays equal bytes
+READ_ROWS = 4096
+DTYPE = b"dtype"  # in the schema of stored states: in which the model computed them
 
 
 def count_rows(table: Table) -> int:
@@ -41,7 +44,8 @@ def count_rows(table: Table) -> int:
     return int(open_table(table).count_rows())
 
 
-def _among(column: str, values: Sequence[str]) -> str:
+def among(column: str, values: Sequence[str]) -> str:
+    """A filter of Lance: rows whose value is one of these."""
     quoted = ", ".join("'" + value.replace("'", "''") + "'" for value in values)
     return f"{column} IN ({quoted})"
 
@@ -52,9 +56,9 @@ def check_directions(vectors: NDArray[np.floating], norms: NDArray[np.float32], 
     Raises:
         ValueError: naming the first one that is zero, infinite or NaN.
     """
-    for start, part in _parts(vectors):
+    for start, part in row_parts(vectors):
         finite = np.isfinite(part).all(axis=1)
-        usable = finite & np.isfinite(norms[start : start + _READ_ROWS]) & (norms[start : start + _READ_ROWS] > 0)
+        usable = finite & np.isfinite(norms[start : start + READ_ROWS]) & (norms[start : start + READ_ROWS] > 0)
         if not usable.all():
             row = start + int(np.flatnonzero(~usable)[0])
             raise ValueError(
@@ -72,19 +76,20 @@ def open_table(table: Table, version: int | None = None) -> lance.LanceDataset:
     return lance.dataset(str(table), version=version)
 
 
-def _digest(vectors: NDArray[np.floating]) -> str:
+def matrix_digest(vectors: NDArray[np.floating]) -> str:
     """The hash of a matrix's bytes, some thousand rows at a time: it may be a memory map larger than memory."""
-    return digest_of_parts(part.tobytes() for _, part in _parts(vectors))
+    return digest_of_parts(part.tobytes() for _, part in row_parts(vectors))
 
 
-def _parts(vectors: NDArray[np.floating]) -> Iterator[tuple[int, NDArray[np.floating]]]:
+def row_parts(vectors: NDArray[np.floating]) -> Iterator[tuple[int, NDArray[np.floating]]]:
     """Some thousand rows at a time, each with its first row's number; pages of a memory map are not held."""
-    for start in range(0, len(vectors), _READ_ROWS):
-        yield start, vectors[start : start + _READ_ROWS]
+    for start in range(0, len(vectors), READ_ROWS):
+        yield start, vectors[start : start + READ_ROWS]
         give_back(vectors)
 
 
-def _vectors(matrix: NDArray[np.floating]) -> pa.FixedSizeListArray:
+def vector_column(matrix: NDArray[np.floating]) -> pa.FixedSizeListArray:
+    """A matrix [N, d] as a column of vectors."""
     return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(matrix).ravel()), matrix.shape[1])
 
 

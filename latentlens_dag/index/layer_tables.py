@@ -9,7 +9,6 @@ written, because no search can use them.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -20,24 +19,22 @@ import pyarrow as pa
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.index.lance_files import (
-    _READ_ROWS,
-    _VERSION,
+    FILE_VERSION,
+    READ_ROWS,
     Table,
-    _among,
-    _digest,
-    _parts,
-    _vectors,
+    among,
     check_directions,
+    matrix_digest,
     matrix_of,
     open_table,
+    row_parts,
+    vector_column,
 )
 from latentlens_dag.index.memory_map import flat_pages, give_back, mapped_rows
 from latentlens_dag.search.exact import EVERY_QUERY, Block, Excluded
 from latentlens_dag.search.sinks import sink_norm
 from latentlens_dag.storage.files import remove, write_text
 from latentlens_dag.storage.hashing import combined, digest, to_numbers
-
-os.environ.setdefault("LANCE_LOG", "error")  # read when Lance is loaded; it warns of every table that it creates
 
 if TYPE_CHECKING:
     import lance
@@ -114,13 +111,13 @@ def write_fragments(
     from lance.fragment import write_fragments as write
 
     check_directions(vectors, norms, occurrences["key"].to_pylist())
-    content = combined([_digest(vectors), digest(norms.tobytes()), _content(occurrences)])
+    content = combined([matrix_digest(vectors), digest(norms.tobytes()), _content(occurrences)])
     written: list[object] = []
     if len(occurrences):
         schema = layer_schema(vectors.shape[1])
         reader = pa.RecordBatchReader.from_batches(schema, _batches(occurrences, vectors, norms, schema))
         table.parent.mkdir(parents=True, exist_ok=True)
-        fragments = write(reader, str(table), schema=schema, data_storage_version=_VERSION)
+        fragments = write(reader, str(table), schema=schema, data_storage_version=FILE_VERSION)
         written = [fragment.to_json() for fragment in fragments]
     facts = {
         "rows": len(occurrences),
@@ -192,8 +189,8 @@ def _rows_above(files: list[Path], norm: float) -> Iterator[tuple[NDArray[np.flo
         norms = _fragment_norms(file)
         rows = np.flatnonzero(norms > np.float32(norm))
         reader = LanceFileReader(str(file), columns=["vector"])
-        for start in range(0, len(rows), _READ_ROWS):
-            some = rows[start : start + _READ_ROWS]
+        for start in range(0, len(rows), READ_ROWS):
+            some = rows[start : start + READ_ROWS]
             found = reader.take_rows(some.tolist()).to_table().combine_chunks()
             yield norms[some], matrix_of(found["vector"].combine_chunks())
 
@@ -325,8 +322,8 @@ def encoder_of(table: Path) -> str | None:
 def read_rows(table: Path, rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.float16], NDArray[np.float32]]]:
     """Vectors [n, d] and norms [n] of the given rows of a layer table, in their order, some thousands at a time."""
     dataset = open_table(table)
-    for start in range(0, len(rows), _READ_ROWS):
-        found = dataset.take(rows[start : start + _READ_ROWS].tolist(), columns=["vector", "norm"]).combine_chunks()
+    for start in range(0, len(rows), READ_ROWS):
+        found = dataset.take(rows[start : start + READ_ROWS].tolist(), columns=["vector", "norm"]).combine_chunks()
         yield matrix_of(found["vector"].combine_chunks()), found["norm"].to_numpy()
 
 
@@ -341,8 +338,8 @@ class StoredKeys:
         """The keys of some rows."""
         wanted, places = np.unique(rows, return_inverse=True)
         found = [
-            to_numbers(self._dataset.take(wanted[start : start + _READ_ROWS].tolist(), columns=["key"])["key"])
-            for start in range(0, len(wanted), _READ_ROWS)
+            to_numbers(self._dataset.take(wanted[start : start + READ_ROWS].tolist(), columns=["key"])["key"])
+            for start in range(0, len(wanted), READ_ROWS)
         ]
         return np.concatenate([np.empty(0, np.uint64), *found])[places]
 
@@ -373,15 +370,15 @@ def blocks(
     dataset, width = open_table(table), width_of(table)
     pages = flat_pages(dataset, "vector") if words is None else None
     if words is not None:
-        rows = max(512, min(_READ_ROWS, _READ_BYTES // (2 * width)))
+        rows = max(512, min(READ_ROWS, _READ_BYTES // (2 * width)))
         yield from _spelled_blocks(dataset, layer, rows, words, own, sinks)
         return
     excluded = _excluded_rows(dataset, own, sinks)
     if pages:
-        rows = max(512, min(_READ_ROWS, _MAPPED_BYTES // (2 * width)))
+        rows = max(512, min(READ_ROWS, _MAPPED_BYTES // (2 * width)))
         yield from _numbered(dataset, layer, mapped_rows(pages, width, rows), excluded)
     else:
-        rows = max(512, min(_READ_ROWS, _READ_BYTES // (2 * width)))
+        rows = max(512, min(READ_ROWS, _READ_BYTES // (2 * width)))
         batches = _scan(dataset, ["vector"], rows)
         yield from _numbered(dataset, layer, (matrix_of(batch["vector"]) for batch in batches), excluded)
 
@@ -471,7 +468,7 @@ def width_of(table: Table) -> int:
 def _answers_filter(dataset: lance.LanceDataset, words: Sequence[str] | None, sinks: bool) -> str | None:
     """The rows that may be answers, as a filter of Lance's scanner."""
     limit = None if sinks else sink_norm_of(dataset)
-    parts = [] if words is None else [_among("word", words)]
+    parts = [] if words is None else [among("word", words)]
     parts += [] if limit is None else [f"norm <= {limit!r}"]
     return " AND ".join(parts) or None
 
@@ -479,7 +476,7 @@ def _answers_filter(dataset: lance.LanceDataset, words: Sequence[str] | None, si
 def unit_problems(vectors: NDArray[np.float16]) -> list[str]:
     """What is wrong with stored vectors [N, d], in words: those that are not of unit length within 5e-3."""
     wrong = []
-    for start, part in _parts(vectors):
+    for start, part in row_parts(vectors):
         length = np.linalg.norm(part.astype(np.float32), axis=1)
         wrong += [f"row {start + row} has length {length[row]}" for row in np.flatnonzero(~(np.abs(length - 1) < 5e-3))]
     return wrong
@@ -492,7 +489,7 @@ def _batches(
     for start in range(0, len(occurrences), rows):
         part = occurrences.slice(start, rows).combine_chunks()
         columns = {name: part[name] for name in schema.names if name in part.schema.names}
-        columns["vector"] = _vectors(vectors[start : start + rows])
+        columns["vector"] = vector_column(vectors[start : start + rows])
         columns["norm"] = pa.array(norms[start : start + rows])
         yield from pa.table([columns[name] for name in schema.names], schema=schema).to_batches()
         give_back(vectors)

@@ -30,7 +30,7 @@ import pyarrow.parquet as pq
 
 from latentlens_dag.inputs.texts import Order
 from latentlens_dag.models.self_checks import Dedup
-from latentlens_dag.models.tokenization import Tokens, _span_among, _words, token_texts, tokenize
+from latentlens_dag.models.tokenization import Tokens, span_among, token_texts, tokenize, word_spans
 from latentlens_dag.schema import OCCURRENCES
 from latentlens_dag.storage.hashing import to_ids, to_numbers, within_fraction
 from latentlens_dag.storage.parquet import parquet_rows
@@ -278,8 +278,8 @@ def _words_around(
     for number, place in zip(sentences, wanted, strict=True):
         text = texts[number]
         if number != last:
-            last, words = number, _words(text)
-        start, end = _span_among(words, text, *found[number].spans[place - starts[number]])
+            last, words = number, word_spans(text)
+        start, end = span_among(words, text, *found[number].spans[place - starts[number]])
         yield text[start:end], start, end
 
 

@@ -9,14 +9,14 @@ import numpy as np
 import pyarrow as pa
 
 from latentlens_dag.index.lance_files import (
-    _DTYPE,
-    _VERSION,
-    _among,
-    _digest,
-    _vectors,
+    DTYPE,
+    FILE_VERSION,
+    among,
     check_directions,
+    matrix_digest,
     matrix_of,
     open_table,
+    vector_column,
 )
 from latentlens_dag.storage.files import atomic_path
 from latentlens_dag.storage.hashing import combined
@@ -51,13 +51,13 @@ def write_states(
     columns = {
         "image_id": pa.array(image_ids),
         "token_index": pa.array(token_index, pa.int32()),
-        "state": _vectors(states),
+        "state": vector_column(states),
         "norm": pa.array(norms),
     }
     with atomic_path(path) as temporary:
-        table = pa.table(columns).replace_schema_metadata({_DTYPE: dtype.encode()})
-        lance.write_dataset(table, str(temporary), data_storage_version=_VERSION)
-    return combined([_digest(states), token_index.tolist(), *image_ids])
+        table = pa.table(columns).replace_schema_metadata({DTYPE: dtype.encode()})
+        lance.write_dataset(table, str(temporary), data_storage_version=FILE_VERSION)
+    return combined([matrix_digest(states), token_index.tolist(), *image_ids])
 
 
 class States(NamedTuple):
@@ -72,8 +72,8 @@ class States(NamedTuple):
 
 def read_states(path: Path, image_id: str | None = None) -> States:
     """What `write_states` wrote, or the states of one image of it."""
-    only = None if image_id is None else _among("image_id", [image_id])
+    only = None if image_id is None else among("image_id", [image_id])
     table = open_table(path)
     found = table.to_table(filter=only).combine_chunks()
-    states, dtype = matrix_of(found["state"].combine_chunks()), (table.schema.metadata or {}).get(_DTYPE, b"").decode()
+    states, dtype = matrix_of(found["state"].combine_chunks()), (table.schema.metadata or {}).get(DTYPE, b"").decode()
     return States(found["image_id"].to_pylist(), found["token_index"].to_numpy().astype(np.int32), states, dtype)

@@ -1,9 +1,4 @@
-"""Reading the residual stream of a language model while it runs.
-
-State i is what enters block i; it is taken by a hook before the block, so that only the rows and layers
-that are wanted are kept. What a newcomer gets wrong: `output_hidden_states` is no substitute. Its last
-entry is after the final norm, and some models add visual features after it is recorded.
-"""
+"""A language model that reads texts: its parts (`model_parts.py`) and the states of texts (`text_states.py`)."""
 
 from __future__ import annotations
 

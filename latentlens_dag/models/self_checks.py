@@ -26,11 +26,11 @@ from latentlens_dag.models.model_ref import ModelRef
 from latentlens_dag.models.placeholder_mask import visual_mask
 from latentlens_dag.models.text_checks import (
     ModelCheck,
-    _close,
-    _company_invariance,
-    _some_ids,
+    batch_invariance,
     causality,
+    closeness,
     padding_invariance,
+    some_token_ids,
 )
 from latentlens_dag.models.vlm import Vlm
 from latentlens_dag.storage.files import write_text
@@ -154,7 +154,7 @@ def check_text_pass(model: LanguageModel, dedup: Dedup, index: str) -> None:
         )
     if padding.passed:
         return
-    unpadded = _company_invariance(model)  # whole sentences are then read in batches that are not padded (`encode`)
+    unpadded = batch_invariance(model)  # whole sentences are then read in batches that are not padded (`encode`)
     if not (dedup == "sentence" and unpadded.passed):
         remedy = f"Set `dedup: sentence` in Index {index}: no batch is padded then." if unpadded.passed else _NO_REMEDY
         raise UserError(
@@ -181,7 +181,7 @@ def failures(checks: Sequence[ModelCheck], model: LanguageModel) -> list[str]:
     failed = [check.name for check in checks if not check.passed and check.not_checked is None]
     numbers = {check.name for check in checks if check.figure is not None and math.isfinite(check.figure)}
     of_text = {"causality", "padding_invariance"}.intersection(failed) & numbers
-    if of_text and ("padding_invariance" not in of_text or _company_invariance(model).passed):
+    if of_text and ("padding_invariance" not in of_text or batch_invariance(model).passed):
         return [name for name in failed if name not in of_text]
     return failed
 
@@ -237,7 +237,7 @@ def text_logits_reproduced(model: Any, language_model: LanguageModel) -> ModelCh
     import torch
 
     depth = language_model.depth
-    ids = torch.tensor([_some_ids(language_model, 8)], device=language_model.embedding.device)
+    ids = torch.tensor([some_token_ids(language_model, 8)], device=language_model.embedding.device)
     with captured(language_model.decoder, [depth], lambda s: s) as states, torch.inference_mode():
         own = model(input_ids=ids, use_cache=False).logits
     return _logits_close(language_model, own, states[depth])
@@ -253,7 +253,7 @@ def _logits_close(model: LanguageModel, own: Tensor, last_states: Tensor) -> Mod
 
     with torch.inference_mode():
         ours = model.logits(last_states)[..., : own.shape[-1]]
-    return _close(model, "logits_reproduced", own.float(), ours, _LOGITS_MEANING)
+    return closeness(model, "logits_reproduced", own.float(), ours, _LOGITS_MEANING)
 
 
 def visual_token_count(vlm: Vlm, image: Image, prompt: str | None = None) -> ModelCheck:

@@ -30,26 +30,26 @@ class ModelCheck(NamedTuple):
 
 def causality(model: ModelParts) -> ModelCheck:
     """Whether what follows a text token leaves its states as they were, at every layer."""
-    ids = _some_ids(model, 8)
+    ids = some_token_ids(model, 8)
     changed = [*ids[:-1], ids[0]]
     one, other = (_text_states(model, [row], [[1] * 8])[:, 0, :-1] for row in (ids, changed))
-    return _close(model, "causality", one, other, "change of earlier text states when the last token changes")
+    return closeness(model, "causality", one, other, "change of earlier text states when the last token changes")
 
 
 def padding_invariance(model: ModelParts) -> ModelCheck:
     """Whether a text token's states are the same alone and in a padded batch, beside another sentence."""
-    ids = _some_ids(model, 8)
+    ids = some_token_ids(model, 8)
     alone = _text_states(model, [ids[:5]], [[1] * 5])[:, 0]
     padded = _text_states(model, [ids[::-1], ids[:5] + [0] * 3], [[1] * 8, [1] * 5 + [0] * 3])[:, 1, :5]
-    return _close(model, "padding_invariance", alone, padded, "change of text states when their batch is padded")
+    return closeness(model, "padding_invariance", alone, padded, "change of text states when their batch is padded")
 
 
-def _company_invariance(model: ModelParts) -> ModelCheck:
+def batch_invariance(model: ModelParts) -> ModelCheck:
     """Whether a text token's states are the same alone and beside another sentence of the same length."""
-    ids = _some_ids(model, 8)
+    ids = some_token_ids(model, 8)
     alone = _text_states(model, [ids], [[1] * 8])[:, 0]
     beside = _text_states(model, [ids[::-1], ids], [[1] * 8] * 2)[:, 1]
-    return _close(model, "company_invariance", alone, beside, "change of text states beside another sentence")
+    return closeness(model, "company_invariance", alone, beside, "change of text states beside another sentence")
 
 
 def _text_states(model: ModelParts, ids: Sequence[list[int]], mask: Sequence[list[int]]) -> Tensor:
@@ -67,12 +67,14 @@ def _text_states(model: ModelParts, ids: Sequence[list[int]], mask: Sequence[lis
     return torch.stack([states[layer] for layer in layers])
 
 
-def _some_ids(model: ModelParts, count: int) -> list[int]:
+def some_token_ids(model: ModelParts, count: int) -> list[int]:
+    """The first few tokens of the vocabulary that are no specials."""
     special = set(model.tokenizer.all_special_ids)
     return [i for i in range(len(model.embedding)) if i not in special][5 : 5 + count]
 
 
-def _close(model: ModelParts, name: str, one: Tensor, other: Tensor, meaning: str) -> ModelCheck:
+def closeness(model: ModelParts, name: str, one: Tensor, other: Tensor, meaning: str) -> ModelCheck:
+    """Whether two states are the same but for rounding, as the check of that name."""
     import torch
 
     difference = float((one - other).abs().max() / one.abs().max().clamp_min(1e-12))

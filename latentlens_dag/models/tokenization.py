@@ -62,13 +62,13 @@ def _special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
 
 def word_span(text: str, start: int, end: int) -> tuple[int, int]:
     """The characters of the whole word around a token's characters; of the token itself where it is no word."""
-    return _span_among(_words(text), text, start, end)
+    return span_among(word_spans(text), text, start, end)
 
 
 def whole_words(text: str, spans: Iterable[tuple[int, int]]) -> list[tuple[str, int, int]]:
     """The word around each token's characters, as `word_span` finds it, with its start and end."""
-    words = _words(text)
-    found = [_span_among(words, text, *span) for span in spans]
+    words = word_spans(text)
+    found = [span_among(words, text, *span) for span in spans]
     return [(text[start:end], start, end) for start, end in found]
 
 
@@ -81,11 +81,13 @@ def token_texts(tokenizer: PreTrainedTokenizerBase, ids: Iterable[int]) -> dict[
     return texts
 
 
-def _words(text: str) -> list[tuple[int, int]]:
+def word_spans(text: str) -> list[tuple[int, int]]:
+    """Start and end of every word of a text."""
     return [word.span() for word in _WORD.finditer(text)]
 
 
-def _span_among(words: list[tuple[int, int]], text: str, start: int, end: int) -> tuple[int, int]:
+def span_among(words: list[tuple[int, int]], text: str, start: int, end: int) -> tuple[int, int]:
+    """The word of `words` around a token's characters, as `word_span` finds it."""
     while start < end and text[start].isspace():
         start += 1
     while end > start and text[end - 1].isspace():

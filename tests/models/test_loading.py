@@ -227,8 +227,8 @@ def test_a_model_in_16_bits_may_differ_by_its_rounding_and_no_more(llava_folder:
     rounded = padding_invariance(model)
     assert rounded.passed
     ones = torch.ones(4)
-    assert not text_checks._close(model, "x", ones, ones * 1.05, "").passed
-    assert not text_checks._close(load_language_model(llava_folder, device="cpu"), "x", ones, ones * 1.01, "").passed
+    assert not text_checks.closeness(model, "x", ones, ones * 1.05, "").passed
+    assert not text_checks.closeness(load_language_model(llava_folder, device="cpu"), "x", ones, ones * 1.01, "").passed
 
 
 def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub() -> None:

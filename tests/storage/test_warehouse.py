@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from latentlens_dag.storage import parquet, warehouse
+from latentlens_dag.storage import parquet
 from latentlens_dag.storage.files import atomic_path, remove, write_json
 from latentlens_dag.storage.parquet import write_parquet
 
@@ -76,7 +76,7 @@ def test_a_table_is_written_in_the_order_and_types_of_its_schema(tmp_path: Path)
 def test_rows_that_come_in_pieces_give_the_bytes_of_rows_that_come_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(warehouse, "ROW_GROUP", 10)
+    monkeypatch.setattr(parquet, "ROW_GROUP", 10)
     table = pa.table({"number": range(37), "text": [f"row {number}" for number in range(37)]})
     for name, size in (("whole", 37), ("ones", 1), ("sevens", 7), ("tens", 10)):
         with parquet.parquet_rows(tmp_path / name, table.schema) as rows:
