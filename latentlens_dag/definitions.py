@@ -5,7 +5,8 @@ import dagster as dg
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """What `dagster dev -w workspace.yaml`, `dg` and `latentlens-dag build` load."""
+    """What `dagster dev -w workspace.yaml` and `dg` load: a project's assets, the job `build` and its sensor."""
+    from latentlens_dag.dag.automation import with_automation
     from latentlens_dag.dag.loading import load_definitions
 
-    return load_definitions()
+    return with_automation(load_definitions())

@@ -74,6 +74,12 @@ def build_when_something_changes(context: dg.SensorEvaluationContext, home: Home
     return dg.SensorResult(run_requests=[dg.RunRequest()], cursor=now)
 
 
+def with_automation(definitions: dg.Definitions) -> dg.Definitions:
+    """The definitions of a project with the job and the sensor, as the UI has them."""
+    automation = dg.Definitions(jobs=[build], sensors=[build_when_something_changes])
+    return dg.Definitions.merge(definitions, automation)
+
+
 def _state(graph: AssetGraph) -> Iterator[str]:
     """All that decides what is stale, as it is now: settings and dependencies, sizes and times of source files.
 

@@ -37,17 +37,10 @@ def load_definitions(project: Path | None = None, home: Home | None = None) -> d
     Raises:
         UserError: where there is no project, its `assets/` is missing, or a defs.yaml is wrong.
     """
-    from latentlens_dag.dag.automation import build, build_when_something_changes
-
     home = home or find_home()
     warehouse, place = WarehouseResource(root=str(home.warehouse.root)), HomeResource(root=str(home.root))
     # The steps of a run share a process: one of their own each would load torch, and the model, each time.
-    common = dg.Definitions(
-        resources={"warehouse": warehouse, "home": place},
-        executor=dg.in_process_executor,
-        jobs=[build],
-        sensors=[build_when_something_changes],
-    )
+    common = dg.Definitions(resources={"warehouse": warehouse, "home": place}, executor=dg.in_process_executor)
     tree = _tree(project)
     with _told(tree):
         return dg.Definitions.merge(tree.build_defs(), common)

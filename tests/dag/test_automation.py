@@ -6,7 +6,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from latentlens_dag.dag.automation import build_when_something_changes
+from latentlens_dag.dag.automation import build_when_something_changes, with_automation
 from latentlens_dag.dag.home_lock import build_lock
 from latentlens_dag.dag.loading import load_definitions
 from latentlens_dag.dag.resources import HomeResource
@@ -21,7 +21,7 @@ def project(fresh_project: Path, tmp_path: Path) -> Path:
 def _tick(project: Path, cursor: str | None) -> dg.SensorResult:
     """One look of the sensor, with the definitions as they are now."""
     home = Home(project / ".latentlens")
-    defs = load_definitions(project, home)
+    defs = with_automation(load_definitions(project, home))
     given = {"home": HomeResource(root=str(home.root))}
     with (
         dg.DagsterInstance.ephemeral() as instance,
