@@ -1,63 +1,106 @@
-"""A study with what it names, and what all modules of its assets share.
+"""What a defs.yaml declares, resolved and checked: all that the assets know of it.
 
-What a newcomer gets wrong: a study of texts has the assets, files and columns of one of images. Its texts stand where
-others have images (`image_id` holds the text's id), so what follows the states need not know which of the two it is.
+Note: a study of texts has the assets, files and columns of one of images. Its texts stand where others have images
+(`image_id` holds the text's id), so what follows the states need not know which of the two it is.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Literal
 
 import dagster as dg
 
 from latentlens_dag.dag import keys
+from latentlens_dag.errors import UserError
+from latentlens_dag.inputs.image_tables import TableSource
+from latentlens_dag.inputs.texts import Source
 from latentlens_dag.models.model_ref import ModelRef
-from latentlens_dag.models.vlm import DEFAULT_PROMPT
-
-if TYPE_CHECKING:
-    from latentlens_dag.dag.components.studies import ImageSet, Index, Study, TextSet
+from latentlens_dag.publish.about import About
+from latentlens_dag.publish.tables import Sentences
 
 
 @dataclass(frozen=True)
-class StudyParts:
-    """A study with what it names, resolved and checked."""
+class CorpusSpec:
+    """Sentences, in shards."""
 
-    study: "Study"
-    model: ModelRef
-    """Its VLM, or the language model of a study of texts."""
-    index: "Index"
-    material: "ImageSet | TextSet"
-    """What the model is shown."""
-    visual_layers: list[int]
-    contextual_layers: list[int]
+    name: str
+    source: Source
     shards: int
 
-    @property
-    def name(self) -> str:
-        """The study's name."""
-        return self.study.name
+
+@dataclass(frozen=True)
+class ImageSetSpec:
+    """Pictures, in batches."""
+
+    name: str
+    source: Path | TableSource
+    """The folder that they lie in, or the table."""
+    batches: int
+    regions: Path | None
+    """The file of their annotated regions, where there are some."""
+
+
+@dataclass(frozen=True)
+class TextSetSpec:
+    """Texts, in batches."""
+
+    name: str
+    source: Source
+    batches: int
+
+
+@dataclass(frozen=True)
+class IndexSpec:
+    """One language model's contextual states of one corpus."""
+
+    name: str
+    model: ModelRef
+    corpus: CorpusSpec
+    layers: list[int]
+    contexts_per_token: int
+    sampling: Literal["smallest_hash", "first"]
+    fraction: float
+    min_position: int
+    dedup: Literal["prefix", "sentence"]
+    sinks: Literal["exclude", "include"]
+
+
+@dataclass(frozen=True)
+class StudySpec:
+    """One model read through one index on one set of images or texts."""
+
+    name: str
+    model: ModelRef
+    """Its VLM, or the language model of a study of texts."""
+    index: IndexSpec
+    material: ImageSetSpec | TextSetSpec
+    """What the model is shown."""
+    visual_layers: list[int]
+    lenses: Sequence[str]
+    top_k: int
+    unique: Literal["none", "word", "sentence"]
+    judged: bool
+    """Whether its answers are judged by the image set's regions."""
+    connector: bool
+    prompt: str
+    """What a VLM is asked about every image."""
 
     @property
     def group(self) -> str:
         """The group of its assets; those of its layers have groups inside of it."""
-        return f"study/{self.study.name}"
+        return f"study/{self.name}"
 
     @property
     def of_texts(self) -> bool:
         """Whether it reads texts, with a language model."""
-        return self.study.texts is not None
+        return isinstance(self.material, TextSetSpec)
 
     @property
-    def images(self) -> "ImageSet":
+    def images(self) -> ImageSetSpec:
         """The images of a study that is not of texts."""
-        from latentlens_dag.dag.components.studies import ImageSet
-
-        assert isinstance(self.material, ImageSet)
+        assert isinstance(self.material, ImageSetSpec)
         return self.material
-
-    @property
-    def prompt(self) -> str:
-        """What its VLM is asked about every image."""
-        return DEFAULT_PROMPT if self.study.prompt is None else self.study.prompt
 
     @property
     def model_key(self) -> dg.AssetKey:
@@ -89,3 +132,31 @@ class StudyParts:
     def layer_keys(self, part: str) -> dict[int, dg.AssetKey]:
         """The assets of one kind, by visual layer."""
         return {layer: keys.study_layer(self.name, part, layer) for layer in self.visual_layers}
+
+
+@dataclass(frozen=True)
+class ReleaseSpec:
+    """One dataset repository of the Hub."""
+
+    about: About
+    thumbnails: bool
+    """Whether pictures go out."""
+    sentences: Sentences
+    vectors: bool
+    """Of an index: whether its vectors go out as Parquet too."""
+
+    @property
+    def name(self) -> str:
+        """The release's name."""
+        return self.about.name
+
+    @property
+    def repo_id(self) -> str:
+        """user/name on the Hub."""
+        return self.about.repo_id
+
+
+def check_top_k(top_k: int, vocabulary: int, place: str) -> None:
+    """Refuse more answers than the vocabulary has tokens."""
+    if top_k > vocabulary:
+        raise UserError(f"`top_k: {top_k}` of {place} must be at most {vocabulary}, the model's vocabulary.")

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-from latentlens_dag.dag.specs import StudyParts
+from latentlens_dag.dag.specs import StudySpec
 from latentlens_dag.dag.versions import Versioned
 from latentlens_dag.storage.files import write_json
 from latentlens_dag.storage.warehouse import Warehouse
@@ -12,7 +12,7 @@ from latentlens_dag.study.source import StudySource, source_facts, written_facts
 
 
 def layer_specs(
-    parts: StudyParts,
+    parts: StudySpec,
     key_of: Mapping[int, dg.AssetKey],
     deps: Mapping[int, list],
     version: Versioned,
@@ -34,14 +34,14 @@ def layer_specs(
     ]
 
 
-def write_study_shape(parts: StudyParts, paths: Warehouse, source: StudySource | None = None) -> None:
+def write_study_shape(parts: StudySpec, paths: Warehouse, source: StudySource | None = None) -> None:
     """Say which batches, layers and lenses the study now has, whether it is judged, and whether it is of texts.
 
     And, by the last of its steps, what it was made with: an earlier step keeps what is said of that, for the file is
     among those that the last step recorded.
     """
     path = paths.shape("study", parts.name)
-    shape = {"parts": parts.batches, "visual_layers": parts.visual_layers, "lenses": sorted(parts.study.lenses)}
-    shape |= {"judged": parts.study.judge != "none"}
+    shape = {"parts": parts.batches, "visual_layers": parts.visual_layers, "lenses": sorted(parts.lenses)}
+    shape |= {"judged": parts.judged}
     shape |= written_facts(path) if source is None else source_facts(source, paths)
     write_json({**shape, **({"of": "texts"} if parts.of_texts else {})}, path)

@@ -1,64 +1,60 @@
 """The assets of a corpus: its observed source, its distinct sentences, its shards, and their order where one asks."""
 
-from typing import TYPE_CHECKING
-
 import dagster as dg
 
 from latentlens_dag.dag import keys
 from latentlens_dag.dag.assets.reporting import written
 from latentlens_dag.dag.assets.sources import fields_read, text_source
 from latentlens_dag.dag.resources import WarehouseResource
+from latentlens_dag.dag.specs import CorpusSpec
 from latentlens_dag.dag.versions import versioned
 from latentlens_dag.inputs import texts as core
-
-if TYPE_CHECKING:
-    from latentlens_dag.dag.components.studies import Corpus
 
 _SENTENCES, _SHARDS, _ORDER = 1, 1, 1  # algorithms
 
 
-def corpus_definitions(corpus: "Corpus", source: core.Source, ordered: bool) -> dg.Definitions:
+def corpus_definitions(corpus: CorpusSpec, ordered: bool) -> dg.Definitions:
     """source -> sentences -> shards[shard]; where an index is to know the source's order, source -> order too."""
-    order = [_order(corpus, source)] if ordered else []
-    observed_source = text_source(keys.corpus(corpus.name, "source"), source, f"corpus/{corpus.name}")
-    return dg.Definitions(assets=[observed_source, _sentences(corpus, source), _shards(corpus), *order])
+    order = [_order(corpus)] if ordered else []
+    observed_source = text_source(keys.corpus(corpus.name, "source"), corpus.source, f"corpus/{corpus.name}")
+    return dg.Definitions(assets=[observed_source, _sentences(corpus), _shards(corpus), *order])
 
 
-def _sentences(corpus: "Corpus", source: core.Source) -> dg.AssetsDefinition:
+def _sentences(corpus: CorpusSpec) -> dg.AssetsDefinition:
     @dg.asset(
         key=keys.corpus(corpus.name, "sentences"),
         deps=[keys.corpus(corpus.name, "source")],
         group_name=f"corpus/{corpus.name}",
         kinds={"parquet"},
-        **versioned(_SENTENCES, **fields_read(source)),
+        **versioned(_SENTENCES, **fields_read(corpus.source)),
         description="The distinct sentences of the source, in order of their ids.",
     )
     def sentences(warehouse: WarehouseResource) -> dg.MaterializeResult:
         out = warehouse.paths.sentences(corpus.name)
-        core.write_sentences(source, out)
+        core.write_sentences(corpus.source, out)
         return written(out)
 
     return sentences
 
 
-def _order(corpus: "Corpus", source: core.Source) -> dg.AssetsDefinition:
+def _order(corpus: CorpusSpec) -> dg.AssetsDefinition:
     @dg.asset(
         key=keys.corpus(corpus.name, "order"),
         deps=[keys.corpus(corpus.name, "source")],
         group_name=f"corpus/{corpus.name}",
         kinds={"parquet"},
-        **versioned(_ORDER, **fields_read(source)),
+        **versioned(_ORDER, **fields_read(corpus.source)),
         description="Where each distinct sentence first comes in the source, for indexes with `sampling: first`.",
     )
     def order(warehouse: WarehouseResource) -> dg.MaterializeResult:
         out = warehouse.paths.order(corpus.name)
-        core.write_order(source, out)
+        core.write_order(corpus.source, out)
         return written(out)
 
     return order
 
 
-def _shards(corpus: "Corpus") -> dg.AssetsDefinition:
+def _shards(corpus: CorpusSpec) -> dg.AssetsDefinition:
     @dg.asset(
         key=keys.corpus(corpus.name, "shards"),
         deps=[keys.corpus(corpus.name, "sentences")],

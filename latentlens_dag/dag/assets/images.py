@@ -5,7 +5,7 @@ What a newcomer gets wrong: pictures of a table get files of their own (`origina
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 import pyarrow.parquet as pq
@@ -14,6 +14,7 @@ from latentlens_dag.dag import keys
 from latentlens_dag.dag.assets.reporting import written
 from latentlens_dag.dag.assets.sources import hub_column, observed
 from latentlens_dag.dag.resources import WarehouseResource
+from latentlens_dag.dag.specs import ImageSetSpec
 from latentlens_dag.dag.versions import versioned
 from latentlens_dag.hub.datasets import HubColumn
 from latentlens_dag.inputs import images as core
@@ -22,33 +23,29 @@ from latentlens_dag.schema import IMAGES, REGIONS
 from latentlens_dag.storage.files import write_json
 from latentlens_dag.storage.parquet import write_parquet
 
-if TYPE_CHECKING:
-    from latentlens_dag.dag.components.studies import ImageSet
-
 _ORIGINALS, _PICTURES, _REGIONS = 1, 2, 1  # algorithms
-Source = Path | TableSource
 
 
-def image_definitions(images: "ImageSet", source: Source) -> dg.Definitions:
+def image_definitions(images: ImageSetSpec) -> dg.Definitions:
     """source (-> originals) -> pictures[batch]; regions_source -> regions[batch], where there are regions."""
     group = f"images/{images.name}"
-    assets: list[Any] = [_source(images, source, group), _pictures(images, source)]
-    if not isinstance(source, Path):
-        assets.append(_originals(images, source))
+    assets: list[Any] = [_source(images, group), _pictures(images)]
+    if not isinstance(images.source, Path):
+        assets.append(_originals(images, images.source))
     if images.regions is not None:
-        file = images.regions.masks
-        assets += [observed(keys.images(images.name, "regions_source"), file, group), _regions(images, source, file)]
+        file = images.regions
+        assets += [observed(keys.images(images.name, "regions_source"), file, group), _regions(images, file)]
     return dg.Definitions(assets=assets)
 
 
-def _source(images: "ImageSet", source: Source, group: str) -> dg.SourceAsset:
-    key = keys.images(images.name, "source")
+def _source(images: ImageSetSpec, group: str) -> dg.SourceAsset:
+    key, source = keys.images(images.name, "source"), images.source
     if isinstance(source, HubColumn):
         return hub_column(key, source, group)
     return observed(key, source if isinstance(source, Path) else source.path, group)
 
 
-def _originals(images: "ImageSet", source: TableSource) -> dg.AssetsDefinition:
+def _originals(images: ImageSetSpec, source: TableSource) -> dg.AssetsDefinition:
     # A file's name does not decide the pictures; its content has a version of its own.
     fields = asdict(source) if isinstance(source, HubColumn) else {"column": source.column, "name": source.name}
 
@@ -67,7 +64,8 @@ def _originals(images: "ImageSet", source: TableSource) -> dg.AssetsDefinition:
     return originals
 
 
-def _pictures(images: "ImageSet", source: Source) -> dg.AssetsDefinition:
+def _pictures(images: ImageSetSpec) -> dg.AssetsDefinition:
+    source = images.source
     # Regions that a set had before may lie about; no reader is to count them.
     without = {} if images.regions is not None else {"regions": False}
 
@@ -95,7 +93,9 @@ def _pictures(images: "ImageSet", source: Source) -> dg.AssetsDefinition:
     return pictures
 
 
-def _regions(images: "ImageSet", source: Source, file: Path) -> dg.AssetsDefinition:
+def _regions(images: ImageSetSpec, file: Path) -> dg.AssetsDefinition:
+    source = images.source
+
     @dg.asset(
         key=keys.images(images.name, "regions"),
         deps=[keys.images(images.name, "pictures"), keys.images(images.name, "regions_source")],

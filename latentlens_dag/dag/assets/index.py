@@ -15,6 +15,7 @@ from latentlens_dag.dag.assets.sources import model_source
 from latentlens_dag.dag.recording import manifest_of
 from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.run_tags import FORCED
+from latentlens_dag.dag.specs import IndexSpec
 from latentlens_dag.dag.versions import observed_version, versioned
 from latentlens_dag.index import occurrences as core
 from latentlens_dag.index.folder import index_shape
@@ -28,29 +29,28 @@ from latentlens_dag.storage.records import FileFacts
 from latentlens_dag.storage.warehouse import Warehouse
 
 if TYPE_CHECKING:
-    from latentlens_dag.dag.components.studies import Corpus, Index
     from latentlens_dag.models.language_model import LanguageModel
 
 _KEPT = timedelta(days=1)  # of replaced versions of a layer table: someone may be reading one
 _CANDIDATES, _SELECTION, _OCCURRENCES, _CONTEXTUAL, _TABLE = 2, 1, 1, 1, 2  # algorithms
 
 
-def index_definitions(index: "Index", corpus: "Corpus", layers: list[int]) -> dg.Definitions:
+def index_definitions(index: IndexSpec) -> dg.Definitions:
     """candidates[shard] -> selection -> occurrences[shard] -> contextual/L..[shard] -> table/L.. ."""
-    source = model_source(keys.index(index.name, "language_model"), index.named_model, f"index/{index.name}")
-    steps = [_candidates(index, corpus), _selection(index, corpus), _occurrences(index, corpus, layers)]
-    return dg.Definitions(assets=[source, *steps, _contextual(index, corpus, layers), _tables(index, corpus, layers)])
+    source = model_source(keys.index(index.name, "language_model"), index.model, f"index/{index.name}")
+    steps = [_candidates(index), _selection(index), _occurrences(index), _contextual(index), _tables(index)]
+    return dg.Definitions(assets=[source, *steps])
 
 
-def _candidates(index: "Index", corpus: "Corpus") -> dg.AssetsDefinition:
+def _candidates(index: IndexSpec) -> dg.AssetsDefinition:
     fields = {name: getattr(index, name) for name in ("contexts_per_token", "sampling", "fraction", "min_position")}
     fields |= _unless_prefix(index)
-    order = [keys.corpus(corpus.name, "order")] if index.sampling == "first" else []
+    order = [keys.corpus(index.corpus.name, "order")] if index.sampling == "first" else []
 
     @dg.asset(
         key=keys.index(index.name, "candidates"),
-        deps=[keys.corpus(corpus.name, "shards"), keys.index(index.name, "language_model"), *order],
-        partitions_def=keys.partitions(corpus.shards),
+        deps=[keys.corpus(index.corpus.name, "shards"), keys.index(index.name, "language_model"), *order],
+        partitions_def=keys.partitions(index.corpus.shards),
         group_name=f"index/{index.name}",
         kinds={"transformers", "parquet"},
         **versioned(_CANDIDATES, **fields),
@@ -59,22 +59,22 @@ def _candidates(index: "Index", corpus: "Corpus") -> dg.AssetsDefinition:
     def candidates(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> dg.MaterializeResult:
         from latentlens_dag.models.loading import load_tokenizer, position_limit
 
-        shard, positions = int(context.partition_key), position_limit(index.named_model)
+        shard, positions = int(context.partition_key), position_limit(index.model)
         long: list[core.LongSentence] = []
         found = core.candidates(
-            load_tokenizer(index.named_model),
-            core.read_sentences(warehouse.paths.shard(corpus.name, shard)),
+            load_tokenizer(index.model),
+            core.read_sentences(warehouse.paths.shard(index.corpus.name, shard)),
             index.name,
             index.contexts_per_token,
             index.min_position,
             index.fraction,
-            read_order(warehouse.paths.order(corpus.name)) if order else None,
+            read_order(warehouse.paths.order(index.corpus.name)) if order else None,
             index.dedup,
             positions,
             long.append,
         )
         if long:
-            context.log.warning(core.long_sentences_text(long, index.named_model.name, positions, index.dedup))
+            context.log.warning(core.long_sentences_text(long, index.model.name, positions, index.dedup))
         out = warehouse.paths.candidates(index.name, shard)
         write_parquet(found, out)
         return written(out, long_sentences=len(long))
@@ -82,17 +82,17 @@ def _candidates(index: "Index", corpus: "Corpus") -> dg.AssetsDefinition:
     return candidates
 
 
-def _selection(index: "Index", corpus: "Corpus") -> dg.AssetsDefinition:
+def _selection(index: IndexSpec) -> dg.AssetsDefinition:
     @dg.asset(
         key=keys.index(index.name, "selection"),
         deps=[keys.index(index.name, "candidates")],
         group_name=f"index/{index.name}",
         kinds={"polars", "parquet"},
-        **versioned(_SELECTION, contexts_per_token=index.contexts_per_token, shards=corpus.shards),
+        **versioned(_SELECTION, contexts_per_token=index.contexts_per_token, shards=index.corpus.shards),
         description="The occurrences that the index keeps, over all shards.",
     )
     def selection(warehouse: WarehouseResource) -> dg.MaterializeResult:
-        files = [warehouse.paths.candidates(index.name, shard) for shard in range(corpus.shards)]
+        files = [warehouse.paths.candidates(index.name, shard) for shard in range(index.corpus.shards)]
         out = warehouse.paths.selection(index.name)
         core.write_selection(files, index.contexts_per_token, out)
         return written(out)
@@ -100,13 +100,13 @@ def _selection(index: "Index", corpus: "Corpus") -> dg.AssetsDefinition:
     return selection
 
 
-def _occurrences(index: "Index", corpus: "Corpus", layers: list[int]) -> dg.AssetsDefinition:
-    shape = index_shape(corpus.shards, layers, index.named_model.name, corpus.name)
+def _occurrences(index: IndexSpec) -> dg.AssetsDefinition:
+    shape = index_shape(index.corpus.shards, index.layers, index.model.name, index.corpus.name)
 
     @dg.asset(
         key=keys.index(index.name, "occurrences"),
         deps=[keys.index(index.name, "candidates"), keys.index(index.name, "selection")],
-        partitions_def=keys.partitions(corpus.shards),
+        partitions_def=keys.partitions(index.corpus.shards),
         group_name=f"index/{index.name}",
         kinds={"polars", "parquet"},
         **versioned(_OCCURRENCES, shape=shape),
@@ -123,8 +123,8 @@ def _occurrences(index: "Index", corpus: "Corpus", layers: list[int]) -> dg.Asse
     return occurrences
 
 
-def _contextual(index: "Index", corpus: "Corpus", layers: list[int]) -> dg.AssetsDefinition:
-    key_of = {layer: keys.contextual(index.name, layer) for layer in layers}
+def _contextual(index: IndexSpec) -> dg.AssetsDefinition:
+    key_of = {layer: keys.contextual(index.name, layer) for layer in index.layers}
     # The sentences' texts are read too, but their ids, which the occurrences hold, are the hashes of the texts.
     deps = [keys.index(index.name, "occurrences"), keys.index(index.name, "language_model")]
 
@@ -143,7 +143,7 @@ def _contextual(index: "Index", corpus: "Corpus", layers: list[int]) -> dg.Asset
             for layer, key in key_of.items()
         ],
         check_specs=[check_spec("finite_unit_vectors", key) for key in key_of.values()],
-        partitions_def=keys.partitions(corpus.shards),
+        partitions_def=keys.partitions(index.corpus.shards),
         can_subset=True,
     )
     def contextual(
@@ -156,7 +156,7 @@ def _contextual(index: "Index", corpus: "Corpus", layers: list[int]) -> dg.Asset
         wanted = {layer: key for layer, key in key_of.items() if key in context.selected_asset_keys}
         encoder = _encoder(index, paths)
         rows = core.read_occurrences(paths.occurrences(index.name, shard))
-        sentences = pq.read_table(paths.shard(corpus.name, shard))
+        sentences = pq.read_table(paths.shard(index.corpus.name, shard))
         with scratch_folder(paths.fragments(index.name, 0, shard)) as scratch:
             progress = LoggedProgress(context.log.info, "tokens")
             tables = {layer: paths.layer_table(index.name, layer) for layer in wanted}
@@ -176,35 +176,37 @@ def _contextual(index: "Index", corpus: "Corpus", layers: list[int]) -> dg.Asset
     return contextual
 
 
-def _checked_model(index: "Index") -> "LanguageModel":
+def _checked_model(index: IndexSpec) -> "LanguageModel":
     """The index's language model, once it is known that states of equal keys are equal."""
     from latentlens_dag.models.loading import load_language_model
     from latentlens_dag.models.self_checks import check_text_pass
 
-    model = load_language_model(index.named_model)
+    model = load_language_model(index.model)
     check_text_pass(model, index.dedup, index.name)
     return model
 
 
-def _unless_prefix(index: "Index") -> dict[str, str]:
+def _unless_prefix(index: IndexSpec) -> dict[str, str]:
     """The field `dedup` where it is not the default, so that versions of before it was there still hold."""
     return {} if index.dedup == "prefix" else {"dedup": index.dedup}
 
 
-def _encoder(index: "Index", paths: Warehouse) -> str:
+def _encoder(index: IndexSpec, paths: Warehouse) -> str:
     """What the index's vectors are made by: the model's files (or commit), the algorithm, what is read, the dtype."""
     from latentlens_dag.models.loading import chosen_dtype
 
-    model, dtype = index.named_model, chosen_dtype(index.named_model)
+    model, dtype = index.model, chosen_dtype(index.model)
     memory = paths.observed(".".join(keys.index(index.name, "language_model").path))
     version = observed_version(model, memory)
     special = [*_unless_prefix(index).values(), *([] if dtype == "float32" else [dtype])]
     return combined([_CONTEXTUAL, version, *special])
 
 
-def _tables(index: "Index", corpus: "Corpus", layers: list[int]) -> dg.AssetsDefinition:
-    key_of = {layer: keys.table(index.name, layer) for layer in layers}
-    version = versioned(_TABLE, shards=corpus.shards, **({} if index.sinks == "exclude" else {"sinks": index.sinks}))
+def _tables(index: IndexSpec) -> dg.AssetsDefinition:
+    key_of = {layer: keys.table(index.name, layer) for layer in index.layers}
+    version = versioned(
+        _TABLE, shards=index.corpus.shards, **({} if index.sinks == "exclude" else {"sinks": index.sinks})
+    )
 
     @dg.multi_asset(
         name=f"{index.name}_table",
@@ -235,7 +237,7 @@ def _tables(index: "Index", corpus: "Corpus", layers: list[int]) -> dg.AssetsDef
         for layer, key in key_of.items():
             if key not in context.selected_asset_keys:
                 continue
-            records = [paths.fragments(index.name, layer, shard) for shard in range(corpus.shards)]
+            records = [paths.fragments(index.name, layer, shard) for shard in range(index.corpus.shards)]
             target = paths.layer_table(index.name, layer)
             made = provenance(run=context.run_id, index=index.name)
             facts = tables.commit_fragments(target, records, made, index.sinks)
@@ -257,7 +259,7 @@ def _tables(index: "Index", corpus: "Corpus", layers: list[int]) -> dg.AssetsDef
                 "dagster/column_schema": column_schema(tables.layer_schema(facts.width)),
                 **indexed,
             }
-            files, known = tables.files_of(target), _recorded(context, index, corpus, layer)
+            files, known = tables.files_of(target), _recorded(context, index, layer)
             yield from checked(
                 result(key, facts.content, metadata, files, [verdict("row_count", key, problems)], known)
             )
@@ -265,8 +267,8 @@ def _tables(index: "Index", corpus: "Corpus", layers: list[int]) -> dg.AssetsDef
     return table
 
 
-def _recorded(context: dg.AssetExecutionContext, index: "Index", corpus: "Corpus", layer: int) -> list[FileFacts]:
+def _recorded(context: dg.AssetExecutionContext, index: IndexSpec, layer: int) -> list[FileFacts]:
     """The facts of a layer's fragments, which its shards recorded."""
     manifest, asset = manifest_of(context), keys.contextual(index.name, layer).to_user_string()
-    records = [manifest.read(asset, name) for name in keys.partitions(corpus.shards).get_partition_keys()]
+    records = [manifest.read(asset, name) for name in keys.partitions(index.corpus.shards).get_partition_keys()]
     return [fact for record in records if record is not None for fact in record.files]

@@ -6,14 +6,16 @@ materialized in the UI only, and does nothing there unless the repository's name
 
 # `from __future__ import annotations` is left out: Dagster resolves these annotations itself.
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
 from latentlens_dag.dag import keys
 from latentlens_dag.dag.assets.reporting import result
 from latentlens_dag.dag.resources import WarehouseResource
+from latentlens_dag.dag.specs import CorpusSpec, ImageSetSpec, IndexSpec, ReleaseSpec, StudySpec, TextSetSpec
 from latentlens_dag.dag.versions import Versioned, versioned
 from latentlens_dag.errors import UserError
 from latentlens_dag.hub.datasets import HubColumn
@@ -25,21 +27,7 @@ from latentlens_dag.schema import LENSES
 from latentlens_dag.storage.hashing import file_digest
 from latentlens_dag.storage.warehouse import Warehouse
 
-if TYPE_CHECKING:
-    from latentlens_dag.dag.components.release import Release
-    from latentlens_dag.dag.components.studies import Corpus, Index
-    from latentlens_dag.dag.specs import StudyParts
-
 _TABLES, _INDEX, _PUBLISHED = 1, 1, 1  # algorithms
-
-
-@dataclass(frozen=True)
-class IndexParts:
-    """An index with what it names."""
-
-    index: "Index"
-    corpus: "Corpus"
-    contextual_layers: list[int]
 
 
 class Confirmation(dg.Config):
@@ -49,18 +37,15 @@ class Confirmation(dg.Config):
     """The release's repo_id, user/name."""
 
 
-def tables_release(release: "Release", studies: Sequence["StudyParts"], corpora: Sequence["Corpus"]) -> dg.Definitions:
+def tables_release(release: ReleaseSpec, studies: Sequence[StudySpec]) -> dg.Definitions:
     """catalogs of the studies -> dataset -> published."""
-    parts = [
-        IndexParts(study.index, corpus, study.contextual_layers) for study, corpus in zip(studies, corpora, strict=True)
-    ]
     released = [
-        ReleasedStudy(study.name, index.corpus.name, index.index.name, _declared(study, index), _label(study.model_key))
-        for study, index in zip(studies, parts, strict=True)
+        ReleasedStudy(study.name, study.index.corpus.name, study.index.name, _declared(study), _label(study.model_key))
+        for study in studies
     ]
     deps = [key for study in studies for key in (keys.study(study.name, "catalog"), study.model_key)]
-    deps += [keys.index(index.index.name, "selection") for index in parts]  # how many occurrences there are
-    deps += [keys.corpus(corpus.name, "sentences") for corpus in corpora]
+    deps += [keys.index(study.index.name, "selection") for study in studies]  # how many occurrences there are
+    deps += [keys.corpus(study.index.corpus.name, "sentences") for study in studies]
     settings = {"thumbnails": release.thumbnails, "sentences": release.sentences}
 
     def stage(paths: Warehouse) -> ReleaseManifest:
@@ -71,13 +56,13 @@ def tables_release(release: "Release", studies: Sequence["StudyParts"], corpora:
     return _definitions(release, list(dict.fromkeys(deps)), version, stage)
 
 
-def index_release(release: "Release", parts: IndexParts) -> dg.Definitions:
+def index_release(release: ReleaseSpec, index: IndexSpec) -> dg.Definitions:
     """layer tables, occurrences and sentences -> dataset -> published."""
-    name = parts.index.name
+    name = index.name
     model = keys.index(name, "language_model")
-    deps = [keys.table(name, layer) for layer in parts.contextual_layers]
-    deps += [keys.index(name, "occurrences"), keys.corpus(parts.corpus.name, "sentences"), model]
-    released = ReleasedIndex(name, parts.corpus.name, declared_index(parts), _label(model))
+    deps = [keys.table(name, layer) for layer in index.layers]
+    deps += [keys.index(name, "occurrences"), keys.corpus(index.corpus.name, "sentences"), model]
+    released = ReleasedIndex(name, index.corpus.name, declared_index(index), _label(model))
     settings: dict[str, Any] = {"sentences": release.sentences, "vectors": release.vectors}
 
     def stage(paths: Warehouse) -> ReleaseManifest:
@@ -89,7 +74,7 @@ def index_release(release: "Release", parts: IndexParts) -> dg.Definitions:
 
 
 def _definitions(
-    release: "Release", deps: list[dg.AssetKey], version: Versioned, stage: Callable[[Warehouse], ReleaseManifest]
+    release: ReleaseSpec, deps: list[dg.AssetKey], version: Versioned, stage: Callable[[Warehouse], ReleaseManifest]
 ) -> dg.Definitions:
     group = f"release/{release.name}"
 
@@ -139,7 +124,7 @@ def _definitions(
     return dg.Definitions(assets=[dataset, on_the_hub])
 
 
-def _require_confirmation(confirm: str, release: "Release") -> None:
+def _require_confirmation(confirm: str, release: ReleaseSpec) -> None:
     if confirm != release.repo_id:
         typed = f"`confirm: {confirm}`" if confirm else "No `confirm`"
         raise UserError(
@@ -153,33 +138,33 @@ def _label(key: dg.AssetKey) -> str:
     return key.to_user_string()
 
 
-def _declared(study: "StudyParts", index: IndexParts) -> dict[str, Any]:
+def _declared(study: StudySpec) -> dict[str, Any]:
     """What the YAML says of where a study comes from, as the manifest of a release has it."""
-    fields = study.study
     shown = {"name": study.material.name, "source": _source_of(study.material)}
     return {
         "kind": "texts" if study.of_texts else "images",
         "model": _named(study.model),
         "prompt": None if study.of_texts else study.prompt,
         "visual_layers": study.visual_layers,
-        "lenses": [lens for lens in LENSES if lens in fields.lenses],
-        "top_k": fields.top_k,
-        "unique": fields.unique,
-        "judge": "none" if fields.judge == "none" else "regions",
+        "lenses": [lens for lens in LENSES if lens in study.lenses],
+        "top_k": study.top_k,
+        "unique": study.unique,
+        "judge": "regions" if study.judged else "none",
         "images": shown,
-        "index": declared_index(index),
+        "index": declared_index(study.index),
     }
 
 
-def declared_index(parts: IndexParts) -> dict[str, Any]:
+def declared_index(index: IndexSpec) -> dict[str, Any]:
     """What the YAML says of where an index comes from."""
-    index = parts.index
-    fields = ("name", "corpus", "contexts_per_token", "sampling", "fraction", "min_position", "dedup")
+    fields = ("contexts_per_token", "sampling", "fraction", "min_position", "dedup")
     return {
+        "name": index.name,
+        "corpus": index.corpus.name,
         **{field: getattr(index, field) for field in fields},
-        "model": _named(index.named_model),
-        "contextual_layers": parts.contextual_layers,
-        "source": _source_of(parts.corpus),
+        "model": _named(index.model),
+        "contextual_layers": index.layers,
+        "source": _source_of(index.corpus),
     }
 
 
@@ -188,10 +173,9 @@ def _named(model: ModelRef) -> dict[str, Any]:
     return {"name": model.name, "revision": model.revision}
 
 
-def _source_of(material: Any) -> str:
+def _source_of(material: CorpusSpec | ImageSetSpec | TextSetSpec) -> str:
     """Where sentences, texts or pictures come from: user/dataset@commit, or the last part of a path."""
     source = material.source
-    found = source.image_source("") if hasattr(source, "image_source") else source.text_source("")
-    if isinstance(found, HubColumn):
-        return f"{found.dataset}@{found.revision}"
-    return str(getattr(found, "path", found).name)
+    if isinstance(source, HubColumn):
+        return f"{source.dataset}@{source.revision}"
+    return source.name if isinstance(source, Path) else source.path.name

@@ -15,7 +15,7 @@ from latentlens_dag.dag.assets.reporting import result, written
 from latentlens_dag.dag.recording import may_take, warehouse_of
 from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.run_tags import FORCED
-from latentlens_dag.dag.specs import StudyParts
+from latentlens_dag.dag.specs import StudySpec, check_top_k
 from latentlens_dag.dag.versions import Versioned, versioned
 from latentlens_dag.models.model_ref import ModelRef
 from latentlens_dag.schema import TABLES
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _MODEL_CHECKS, _VISUAL, _TEXT_STATES = 3, 2, 2
 
 
-def model_checks(parts: StudyParts) -> dg.AssetsDefinition:
+def model_checks(parts: StudySpec) -> dg.AssetsDefinition:
     """Self-checks of the model, and the refusal of an index of another one."""
     from latentlens_dag.models.self_checks import CHECKS, TEXT_CHECKS
 
@@ -40,7 +40,7 @@ def model_checks(parts: StudyParts) -> dg.AssetsDefinition:
     # An index of whole sentences needs no model that is causal or leaves out padding, nor a study without verdicts the
     # tokens' places: such a check warns, but stops nothing.
     not_needed = {"causality", "padding_invariance"} if parts.index.dedup == "sentence" else set()
-    not_needed |= {"localization"} if parts.study.judge == "none" and not parts.of_texts else set()
+    not_needed |= {"localization"} if not parts.judged and not parts.of_texts else set()
     fields: dict[str, object] = {} if parts.of_texts else {"prompt": parts.prompt}
     fields |= {"not_needed": sorted(not_needed)} if not_needed else {}
 
@@ -58,8 +58,8 @@ def model_checks(parts: StudyParts) -> dg.AssetsDefinition:
 
         out = warehouse.paths.model_checks(parts.name)
         found = _model_facts(parts, stored_fingerprint(out))
-        if not _same(parts.model, parts.index.named_model):
-            check_same_model(found.weights, parts.index.named_model, f"Study {parts.name}", parts.index.name)
+        if not _same(parts.model, parts.index.model):
+            check_same_model(found.weights, parts.index.model, f"Study {parts.name}", parts.index.name)
         version = write_checks(found, out)
         verdicts = [
             verdict(check.name, key, _problems(check, parts), check.name not in not_needed) for check in found.checks
@@ -75,16 +75,16 @@ def _figure(check: "ModelCheck") -> float | str | None:
     return f"not checked: {check.not_checked}" if check.not_checked else check.figure
 
 
-def _problems(check: "ModelCheck", parts: StudyParts) -> list[str]:
+def _problems(check: "ModelCheck", parts: StudySpec) -> list[str]:
     """What is wrong, and the way out where there is one."""
     if check.passed:
         return []
-    judged = check.name == "localization" and parts.study.judge != "none"
+    judged = check.name == "localization" and parts.judged
     remedy = f" (verdicts by regions need it: set `judge: none` in Study {parts.name} to go without)" if judged else ""
     return [f"{check.meaning}: {_figure(check)}{remedy}"]
 
 
-def _model_facts(parts: StudyParts, stored: str | None) -> "ModelFacts":
+def _model_facts(parts: StudySpec, stored: str | None) -> "ModelFacts":
     """The checks of the study's model, once it is known that the study fits it."""
     from latentlens_dag.models.loading import load_vlm, load_with_language_model
     from latentlens_dag.models.self_checks import check_language_model, check_model
@@ -98,15 +98,14 @@ def _model_facts(parts: StudyParts, stored: str | None) -> "ModelFacts":
     return check_model(vlm, parts.prompt, stored=stored)
 
 
-def _check_fits(parts: StudyParts, model: "LanguageModel") -> None:
+def _check_fits(parts: StudySpec, model: "LanguageModel") -> None:
     """What loading the definitions checks too, where the model's config is here; and that the text pass is right."""
-    from latentlens_dag.dag.components.studies import check_top_k
     from latentlens_dag.models.layers import check_layers
     from latentlens_dag.models.self_checks import check_text_pass
 
     place = f"Study {parts.name}"
     check_layers(parts.visual_layers, model.depth, parts.model.name, place)
-    check_top_k(parts.study.top_k, len(model.embedding), place)
+    check_top_k(parts.top_k, len(model.embedding), place)
     check_text_pass(model, parts.index.dedup, parts.index.name)  # says what to do; a failed check cannot
 
 
@@ -116,12 +115,12 @@ def _same(one: ModelRef, other: ModelRef) -> bool:
     return one.trust_remote_code == other.trust_remote_code and one.path.samefile(other.path)
 
 
-def token_states(parts: StudyParts) -> dg.AssetsDefinition:
+def token_states(parts: StudySpec) -> dg.AssetsDefinition:
     """The states of all visual tokens, or of all tokens of texts, and the tables of those tokens."""
     key_of = parts.layer_keys("visual")
     table_keys = {name: keys.study(parts.name, name) for name in parts.token_tables}
     connector_key = keys.connector(parts.name)
-    connectors = [connector_key] if parts.study.connector else []
+    connectors = [connector_key] if parts.connector else []
     # The model checks refuse an index of another model, so nothing is computed before them.
     deps = [parts.material_key, parts.model_key, keys.study(parts.name, "model_checks")]
     version = versioned(_TEXT_STATES) if parts.of_texts else versioned(_VISUAL, prompt=parts.prompt)
@@ -170,7 +169,7 @@ def token_states(parts: StudyParts) -> dg.AssetsDefinition:
 
 
 def _images_read(
-    parts: StudyParts, paths: Warehouse, batch: int, layers: list["Layer"], stored: "StoredStates"
+    parts: StudySpec, paths: Warehouse, batch: int, layers: list["Layer"], stored: "StoredStates"
 ) -> "Seen":
     from latentlens_dag.models.loading import load_vlm
     from latentlens_dag.study.stored_states import visual_states_of
@@ -180,7 +179,7 @@ def _images_read(
 
 
 def _texts_read(
-    parts: StudyParts, paths: Warehouse, batch: int, layers: list["Layer"], stored: "StoredStates"
+    parts: StudySpec, paths: Warehouse, batch: int, layers: list["Layer"], stored: "StoredStates"
 ) -> "Seen":
     from latentlens_dag.models.loading import load_language_model
     from latentlens_dag.study.stored_states import text_states_of
@@ -192,7 +191,7 @@ def _texts_read(
 
 
 def _stored(
-    parts: StudyParts,
+    parts: StudySpec,
     context: dg.AssetExecutionContext,
     batch: int,
     wanted: Mapping["Layer", dg.AssetKey],
@@ -214,21 +213,21 @@ def _stored(
     return StoredStates.read(tables if whole else {}, layers, dtype)
 
 
-def _tokens_path(name: str, parts: StudyParts, paths: Warehouse, batch: int) -> Path:
+def _tokens_path(name: str, parts: StudySpec, paths: Warehouse, batch: int) -> Path:
     of = {"visual_tokens": paths.visual_tokens, "text_tokens": paths.text_tokens}
     return of[name](parts.name, batch)
 
 
-def _states_path(parts: StudyParts, paths: Warehouse, layer: "Layer", batch: int) -> Path:
+def _states_path(parts: StudySpec, paths: Warehouse, layer: "Layer", batch: int) -> Path:
     return paths.connector(parts.name, batch) if layer == "connector" else paths.visual(parts.name, layer, batch)
 
 
-def _picture_files(parts: StudyParts, paths: Warehouse, batch: int) -> list:
+def _picture_files(parts: StudySpec, paths: Warehouse, batch: int) -> list:
     from latentlens_dag.inputs.image_tables import originals_of_table
     from latentlens_dag.inputs.images import files_of_table
 
-    pictures, folder = pq.read_table(paths.pictures(parts.images.name, batch)), parts.images.source.folder
-    if folder is None:
+    pictures, folder = pq.read_table(paths.pictures(parts.images.name, batch)), parts.images.source
+    if not isinstance(folder, Path):
         return originals_of_table(pictures, paths.originals(parts.images.name))
     return files_of_table(pictures, folder)
 
@@ -243,7 +242,7 @@ _TABLE_TEXT = {
 
 
 def _spec(
-    parts: StudyParts, key: dg.AssetKey, deps: list[dg.AssetKey], version: Versioned, text: str, kinds: set[str]
+    parts: StudySpec, key: dg.AssetKey, deps: list[dg.AssetKey], version: Versioned, text: str, kinds: set[str]
 ) -> dg.AssetSpec:
     return dg.AssetSpec(
         key,

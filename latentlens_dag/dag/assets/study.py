@@ -15,7 +15,7 @@ from latentlens_dag.dag.assets.reporting import result, written
 from latentlens_dag.dag.assets.sources import model_source
 from latentlens_dag.dag.assets.states import model_checks, token_states
 from latentlens_dag.dag.resources import WarehouseResource
-from latentlens_dag.dag.specs import StudyParts
+from latentlens_dag.dag.specs import StudySpec
 from latentlens_dag.dag.versions import versioned
 from latentlens_dag.schema import (
     DIVERSITY,
@@ -37,24 +37,24 @@ from latentlens_dag.study.source import StudySource
 _LENS, _JUDGEMENTS, _INTERPRETABILITY, _ANALYSIS, _STATES, _SINKS, _CATALOG = 1, 1, 1, 1, 1, 1, 4
 
 
-def study_definitions(parts: StudyParts) -> dg.Definitions:
+def study_definitions(parts: StudySpec) -> dg.Definitions:
     """model checks -> states -> lenses -> judgements -> summaries -> catalog."""
     source = model_source(parts.model_key, parts.model, parts.group)
     assets: list[Any] = [source, model_checks(parts), token_states(parts)]
-    assets += [_lens(parts, lens) for lens in parts.study.lenses]
-    if parts.study.judge != "none":
+    assets += [_lens(parts, lens) for lens in parts.lenses]
+    if parts.judged:
         assets += [_judgements(parts), _interpretability(parts)]
     return dg.Definitions(assets=[*assets, *_analyses(parts), _catalog(parts)])
 
 
-def _lens(parts: StudyParts, lens: str) -> dg.AssetsDefinition:
+def _lens(parts: StudySpec, lens: str) -> dg.AssetsDefinition:
     key_of, visual_key_of = parts.layer_keys(lens), parts.layer_keys("visual")
     if lens == LATENTLENS:
-        shared = [keys.table(parts.index.name, layer) for layer in parts.contextual_layers]
+        shared = [keys.table(parts.index.name, layer) for layer in parts.index.layers]
     else:
         shared = [parts.model_key]
     deps = {layer: [visual_key_of[layer], *shared] for layer in key_of}
-    fields: dict[str, object] = {"top_k": parts.study.top_k, "unique": parts.study.unique}
+    fields: dict[str, object] = {"top_k": parts.top_k, "unique": parts.unique}
     fields |= {"own_sentence": "excluded"} if parts.of_texts and lens == LATENTLENS else {}
     version = versioned(_LENS, **fields)
 
@@ -76,14 +76,14 @@ def _lens(parts: StudyParts, lens: str) -> dg.AssetsDefinition:
         for layer, table in _answers(parts, lens, paths, states, context.log.info):
             out = paths.neighbors(parts.name, lens, layer, batch)
             write_parquet(table, out, NEIGHBORS)
-            problems = neighbor_problems(table, len(states[layer].image_ids), parts.study.top_k)
+            problems = neighbor_problems(table, len(states[layer].image_ids), parts.top_k)
             yield from checked(written(out, key_of[layer], [verdict("sorted_neighbors", key_of[layer], problems)]))
 
     return neighbors
 
 
 def _answers(
-    parts: StudyParts, lens: str, paths: Warehouse, states: Mapping[int, Any], log: Callable[[str], None]
+    parts: StudySpec, lens: str, paths: Warehouse, states: Mapping[int, Any], log: Callable[[str], None]
 ) -> Iterator[tuple[int, pa.Table]]:
     """The lens's answers, layer by layer."""
     from latentlens_dag.dag.assets.reporting import LoggedProgress
@@ -93,17 +93,17 @@ def _answers(
 
     if lens == LATENTLENS:
         index = IndexFiles(
-            {layer: paths.layer_table(parts.index.name, layer) for layer in parts.contextual_layers},
-            [paths.occurrences(parts.index.name, shard) for shard in range(parts.shards)],
+            {layer: paths.layer_table(parts.index.name, layer) for layer in parts.index.layers},
+            [paths.occurrences(parts.index.name, shard) for shard in range(parts.index.corpus.shards)],
         )
         progress = LoggedProgress(log, "rows")
-        how = (parts.study.top_k, progress, parts.study.unique, parts.of_texts)
+        how = (parts.top_k, progress, parts.unique, parts.of_texts)
         return answers.latent_answers(parts.name, states, index, *how)
     model = load_language_model(parts.model)
-    return answers.vocabulary_answers(parts.name, lens, states, model, parts.study.top_k, parts.study.unique)
+    return answers.vocabulary_answers(parts.name, lens, states, model, parts.top_k, parts.unique)
 
 
-def _judgements(parts: StudyParts) -> dg.AssetsDefinition:
+def _judgements(parts: StudySpec) -> dg.AssetsDefinition:
     key_of = parts.layer_keys("judgements")
     # Chance is judged against patches of other images, so every batch's truth is read.
     truth = [
@@ -114,8 +114,8 @@ def _judgements(parts: StudyParts) -> dg.AssetsDefinition:
             keys.study(parts.name, "visual_tokens"),
         )
     ]
-    deps = {layer: [*(parts.layer_keys(lens)[layer] for lens in parts.study.lenses), *truth] for layer in key_of}
-    lenses = [lens for lens in LENSES if lens in parts.study.lenses]  # whatever their order in the YAML
+    deps = {layer: [*(parts.layer_keys(lens)[layer] for lens in parts.lenses), *truth] for layer in key_of}
+    lenses = [lens for lens in LENSES if lens in parts.lenses]  # whatever their order in the YAML
     version = versioned(_JUDGEMENTS, lenses=lenses, batches=parts.batches)
 
     @dg.multi_asset(
@@ -133,7 +133,7 @@ def _judgements(parts: StudyParts) -> dg.AssetsDefinition:
         truth = _truth(parts, paths)
         for layer, key in key_of.items():
             if key in context.selected_asset_keys:
-                files = [paths.neighbors(parts.name, lens, layer, batch) for lens in parts.study.lenses]
+                files = [paths.neighbors(parts.name, lens, layer, batch) for lens in parts.lenses]
                 out = paths.judgements(parts.name, layer, batch)
                 write_parquet(judge_regions(pa.concat_tables(_each(files)), truth), out, JUDGEMENTS)
                 yield written(out, key)
@@ -141,7 +141,7 @@ def _judgements(parts: StudyParts) -> dg.AssetsDefinition:
     return judgements
 
 
-def _interpretability(parts: StudyParts) -> dg.AssetsDefinition:
+def _interpretability(parts: StudySpec) -> dg.AssetsDefinition:
     def compute(paths: Warehouse) -> pa.Table:
         from latentlens_dag.study.interpretability import interpretability
 
@@ -153,7 +153,7 @@ def _interpretability(parts: StudyParts) -> dg.AssetsDefinition:
     return _summary(parts, "interpretability", deps, compute, INTERPRETABILITY, _INTERPRETABILITY, text)
 
 
-def _analyses(parts: StudyParts) -> list[dg.AssetsDefinition]:
+def _analyses(parts: StudySpec) -> list[dg.AssetsDefinition]:
     def neighbors(paths: Warehouse, lenses: list[str]) -> Iterable[pa.Table]:
         layers, batches = parts.visual_layers, range(parts.batches)
         return _each([paths.neighbors(parts.name, lens, v, b) for lens in lenses for v in layers for b in batches])
@@ -166,18 +166,18 @@ def _analyses(parts: StudyParts) -> list[dg.AssetsDefinition]:
     def distinct(paths: Warehouse) -> pa.Table:
         from latentlens_dag.study.answer_statistics import diversity
 
-        return diversity(neighbors(paths, list(parts.study.lenses)))
+        return diversity(neighbors(paths, list(parts.lenses)))
 
-    deps = [key for lens in parts.study.lenses for key in parts.layer_keys(lens).values()]
+    deps = [key for lens in parts.lenses for key in parts.layer_keys(lens).values()]
     found = [_summary(parts, "diversity", deps, distinct, DIVERSITY, _ANALYSIS, "Distinct words among the answers.")]
-    if LATENTLENS in parts.study.lenses:
+    if LATENTLENS in parts.lenses:
         deps = [*parts.layer_keys(LATENTLENS).values()]
         text = "From which contextual layers each visual layer's neighbors come."
         found.append(_summary(parts, "layer_alignment", deps, alignment, LAYER_ALIGNMENT, _ANALYSIS, text))
     return [*found, _state_statistics(parts), _sinks(parts)]
 
 
-def _sinks(parts: StudyParts) -> dg.AssetsDefinition:
+def _sinks(parts: StudySpec) -> dg.AssetsDefinition:
     def compute(paths: Warehouse) -> pa.Table:
         from latentlens_dag.study.state_statistics import sink_tokens
 
@@ -190,8 +190,8 @@ def _sinks(parts: StudyParts) -> dg.AssetsDefinition:
     return _summary(parts, "sinks", deps, compute, SINKS, _SINKS, text)
 
 
-def _state_statistics(parts: StudyParts) -> dg.AssetsDefinition:
-    contextual = parts.contextual_layers if LATENTLENS in parts.study.lenses else []
+def _state_statistics(parts: StudySpec) -> dg.AssetsDefinition:
+    contextual = parts.index.layers if LATENTLENS in parts.lenses else []
 
     def compute(paths: Warehouse) -> pa.Table:
         from latentlens_dag.study.state_statistics import StateFiles, state_statistics
@@ -199,21 +199,21 @@ def _state_statistics(parts: StudyParts) -> dg.AssetsDefinition:
         batches = [
             StateFiles(
                 {layer: paths.visual(parts.name, layer, batch) for layer in parts.visual_layers},
-                paths.connector(parts.name, batch) if parts.study.connector else None,
+                paths.connector(parts.name, batch) if parts.connector else None,
             )
             for batch in range(parts.batches)
         ]
         tables = {layer: paths.layer_table(parts.index.name, layer) for layer in contextual}
         return state_statistics(parts.name, batches, tables)
 
-    deps = [*parts.layer_keys("visual").values(), *([keys.connector(parts.name)] if parts.study.connector else [])]
+    deps = [*parts.layer_keys("visual").values(), *([keys.connector(parts.name)] if parts.connector else [])]
     deps += [keys.table(parts.index.name, layer) for layer in contextual]
     text = "How long the states of each layer are, and how far a token's state turns from layer to layer."
     return _summary(parts, "state_statistics", deps, compute, STATE_STATISTICS, _STATES, text)
 
 
 def _summary(
-    parts: StudyParts,
+    parts: StudySpec,
     name: str,
     deps: list[dg.AssetKey],
     compute: Callable[[Warehouse], pa.Table],
@@ -237,12 +237,12 @@ def _summary(
     return summary
 
 
-def _catalog(parts: StudyParts) -> dg.AssetsDefinition:
-    judged = parts.study.judge != "none"
+def _catalog(parts: StudySpec) -> dg.AssetsDefinition:
+    judged = parts.judged
     names = ["diversity", "state_statistics", "sinks", *(["interpretability"] if judged else [])]
-    names += ["layer_alignment"] if LATENTLENS in parts.study.lenses else []
+    names += ["layer_alignment"] if LATENTLENS in parts.lenses else []
     deps = [keys.study(parts.name, name) for name in (*names, *parts.token_tables, "model_checks")]
-    deps += [key for lens in parts.study.lenses for key in parts.layer_keys(lens).values()]
+    deps += [key for lens in parts.lenses for key in parts.layer_keys(lens).values()]
     deps += list(parts.layer_keys("judgements").values()) if judged else []
     deps += parts.material_keys  # names of pictures, and regions, may change where no answer does
     material = {"texts" if parts.of_texts else "images": parts.material.name}
@@ -277,7 +277,7 @@ _LENS_TEXT = {
 }
 
 
-def _truth(parts: StudyParts, paths: Warehouse) -> Any:
+def _truth(parts: StudySpec, paths: Warehouse) -> Any:
     from latentlens_dag.study.regions_judge import build_truth
 
     batches = range(parts.batches)

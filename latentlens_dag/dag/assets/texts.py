@@ -4,46 +4,42 @@ What a newcomer gets wrong: every batch reads the whole source and keeps what is
 which is streamed from the network each time, take few batches.
 """
 
-from typing import TYPE_CHECKING
-
 import dagster as dg
 
 from latentlens_dag.dag import keys
 from latentlens_dag.dag.assets.reporting import written
 from latentlens_dag.dag.assets.sources import fields_read, text_source
 from latentlens_dag.dag.resources import WarehouseResource
+from latentlens_dag.dag.specs import TextSetSpec
 from latentlens_dag.dag.versions import versioned
 from latentlens_dag.inputs import texts as core
 from latentlens_dag.storage.files import write_json
 
-if TYPE_CHECKING:
-    from latentlens_dag.dag.components.studies import TextSet
-
 _TEXTS = 1  # algorithm
 
 
-def text_definitions(texts: "TextSet", source: core.Source) -> dg.Definitions:
+def text_definitions(texts: TextSetSpec) -> dg.Definitions:
     """source -> texts[batch]."""
     return dg.Definitions(
-        assets=[text_source(keys.texts(texts.name, "source"), source, f"texts/{texts.name}"), _texts(texts, source)]
+        assets=[text_source(keys.texts(texts.name, "source"), texts.source, f"texts/{texts.name}"), _texts(texts)]
     )
 
 
-def _texts(texts: "TextSet", source: core.Source) -> dg.AssetsDefinition:
+def _texts(texts: TextSetSpec) -> dg.AssetsDefinition:
     @dg.asset(
         key=keys.texts(texts.name, "texts"),
         deps=[keys.texts(texts.name, "source")],
         partitions_def=keys.partitions(texts.batches),
         group_name=f"texts/{texts.name}",
         kinds={"parquet"},
-        **versioned(_TEXTS, batches=texts.batches, **fields_read(source)),
+        **versioned(_TEXTS, batches=texts.batches, **fields_read(texts.source)),
         description="The distinct texts whose ids fall into the batch, in order of their ids.",
     )
     def batch_of_texts(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> dg.MaterializeResult:
         batch = int(context.partition_key)
         write_json({"parts": texts.batches}, warehouse.paths.shape("texts", texts.name))
         out = warehouse.paths.texts(texts.name, batch)
-        core.write_batch(source, batch, texts.batches, out)
+        core.write_batch(texts.source, batch, texts.batches, out)
         return written(out, beside=[warehouse.paths.shape("texts", texts.name)])
 
     return batch_of_texts

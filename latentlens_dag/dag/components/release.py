@@ -11,7 +11,9 @@ from typing import Literal
 import dagster as dg
 
 from latentlens_dag.dag.components.base import Declared
+from latentlens_dag.dag.components.studies import Index, Study
 from latentlens_dag.dag.keys import SWITCHED_OFF
+from latentlens_dag.dag.specs import ReleaseSpec
 from latentlens_dag.errors import UserError
 from latentlens_dag.publish.about import About, checked_license, checked_name
 
@@ -43,29 +45,22 @@ class Release(Declared):
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Its assets; none where a study of it is switched off."""
-        from latentlens_dag.dag.assets.release import IndexParts, index_release, tables_release
-        from latentlens_dag.dag.components.studies import Corpus, Index, Study
+        from latentlens_dag.dag.assets.release import index_release, tables_release
 
         place = self.place(context)
         self.check_name(context)
         self._check(place)
         if self.index is not None:
-            index = self.find(context, Index, self.index, "index")
-            corpus = self.find(context, Corpus, index.corpus, "index")
-            return index_release(self, IndexParts(index, corpus, index.contextual_layers(f"Index {index.name}")))
+            return index_release(self.spec, self.find(context, Index, self.index, "index").spec(context))
         studies = [self.find(context, Study, name, "studies") for name in self.studies or []]
         if not all(study.enabled for study in studies):
             return dg.Definitions(metadata={f"{SWITCHED_OFF}release/{self.name}": True})
-        corpora = [
-            self.find(context, Corpus, self.find(context, Index, study.index, "index").corpus, "index")
-            for study in studies
-        ]
-        return tables_release(self, [study.parts(context) for study in studies], corpora)
+        return tables_release(self.spec, [study.spec(context) for study in studies])
 
     @property
-    def about(self) -> About:
-        """What it is called, and its terms."""
-        return About(
+    def spec(self) -> ReleaseSpec:
+        """What it says, with what it leaves out."""
+        about = About(
             name=self.name,
             repo_id=self.repo_id,
             title=self.title or self.name.replace("_", " ").capitalize(),
@@ -74,11 +69,8 @@ class Release(Declared):
             text_license=self.text_license,
             description=self.description,
         )
-
-    @property
-    def thumbnails(self) -> bool:
-        """Whether pictures go out."""
-        return self.images == "thumbnails" if self.images else self.image_license is not None
+        thumbnails = self.images == "thumbnails" if self.images else self.image_license is not None
+        return ReleaseSpec(about, thumbnails, self.sentences, self.vectors)
 
     def _check(self, place: str) -> None:
         """Refuse values that cannot be."""

@@ -1,4 +1,4 @@
-"""What one declares in a defs.yaml: Corpus, ImageSet, TextSet, Index, Study, and Release (`release.py`).
+"""What one declares in a defs.yaml: Corpus, ImageSet, TextSet, Index and Study (Release is in `release.py`).
 
 A component says what its fields mean, checks their values, and hands over to the module that knows its
 assets. What a newcomer gets wrong: definitions load often and everywhere (UI, command line, editor), so
@@ -8,24 +8,20 @@ the config of a model that was not downloaded yet is checked when its steps run.
 
 # `from __future__ import annotations` is left out: Dagster resolves these annotations itself.
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import dagster as dg
 
 from latentlens_dag.dag.components.base import Declared, check_at_least, check_count
-from latentlens_dag.dag.components.release import Release
 from latentlens_dag.dag.components.sources import CorpusSource, ImageSource, ModelSource, RegionSource, existing
 from latentlens_dag.dag.keys import SWITCHED_OFF
+from latentlens_dag.dag.specs import CorpusSpec, ImageSetSpec, IndexSpec, StudySpec, TextSetSpec, check_top_k
 from latentlens_dag.errors import UserError
 from latentlens_dag.models.families.registry import is_mapped
 from latentlens_dag.models.layers import auto_contextual_layers, auto_visual_layers, check_layers
 from latentlens_dag.models.loading import read_config
 from latentlens_dag.models.model_ref import ModelRef
-
-if TYPE_CHECKING:
-    from latentlens_dag.dag.specs import StudyParts
-
-__all__ = ["Corpus", "Declared", "ImageSet", "Index", "Release", "Study", "TextSet"]
+from latentlens_dag.models.vlm import DEFAULT_PROMPT
 
 Lens = Literal["latentlens", "logitlens", "embeddinglens"]
 
@@ -54,7 +50,11 @@ class Corpus(Declared):
         check_count(self.shards, "shards", self.place(context))
         indexes = context.component_tree.get_all_components(of_type=Index)
         ordered = any(index.corpus == self.name and index.sampling == "first" for index in indexes)
-        return corpus_definitions(self, self.source.text_source(self.place(context)), ordered)
+        return corpus_definitions(self.spec(context), ordered)
+
+    def spec(self, context: dg.ComponentLoadContext) -> CorpusSpec:
+        """What it names, found and checked."""
+        return CorpusSpec(self.name, self.source.text_source(self.place(context)), self.shards)
 
 
 class ImageSet(Declared):
@@ -70,10 +70,13 @@ class ImageSet(Declared):
 
         self.check_name(context)
         check_count(self.batches, "batches", self.place(context))
+        return image_definitions(self.spec(context))
+
+    def spec(self, context: dg.ComponentLoadContext) -> ImageSetSpec:
+        """What it names, found and checked."""
         source = self.source.image_source(self.place(context))
-        if self.regions is not None:
-            existing(self.regions.masks, "regions.masks", self.place(context))
-        return image_definitions(self, source)
+        masks = None if self.regions is None else existing(self.regions.masks, "regions.masks", self.place(context))
+        return ImageSetSpec(self.name, source, self.batches, masks)
 
 
 class TextSet(Declared):
@@ -88,7 +91,11 @@ class TextSet(Declared):
 
         self.check_name(context)
         check_count(self.batches, "batches", self.place(context))
-        return text_definitions(self, self.source.text_source(self.place(context)))
+        return text_definitions(self.spec(context))
+
+    def spec(self, context: dg.ComponentLoadContext) -> TextSetSpec:
+        """What it names, found and checked."""
+        return TextSetSpec(self.name, self.source.text_source(self.place(context)), self.batches)
 
 
 class Index(Declared):
@@ -119,7 +126,24 @@ class Index(Declared):
         check_at_least(self.min_position, 0, "min_position", place)
         if not 0 < self.fraction <= 1:
             raise UserError(f"`fraction: {self.fraction}` of {place} must be above 0 and at most 1.")
-        return index_definitions(self, self.find(context, Corpus, self.corpus, "corpus"), self.contextual_layers(place))
+        return index_definitions(self.spec(context))
+
+    def spec(self, context: dg.ComponentLoadContext) -> IndexSpec:
+        """What it names, found and checked."""
+        corpus = self.find(context, Corpus, self.corpus, "corpus")
+        layers = self.contextual_layers(self.place(context))
+        return IndexSpec(
+            name=self.name,
+            model=self.named_model,
+            corpus=corpus.spec(context),
+            layers=layers,
+            contexts_per_token=self.contexts_per_token,
+            sampling=self.sampling,
+            fraction=self.fraction,
+            min_position=self.min_position,
+            dedup=self.dedup,
+            sinks=self.sinks,
+        )
 
     @property
     def named_model(self) -> ModelRef:
@@ -173,12 +197,10 @@ class Study(Declared):
             raise UserError(f"`lenses: {self.lenses}` of {place} must name at least one lens, each once.")
         if not self.enabled:
             return dg.Definitions(metadata={f"{SWITCHED_OFF}study/{self.name}": True})
-        return study_definitions(self.parts(context))
+        return study_definitions(self.spec(context))
 
-    def parts(self, context: dg.ComponentLoadContext) -> "StudyParts":
+    def spec(self, context: dg.ComponentLoadContext) -> StudySpec:
         """What it names, found and checked."""
-        from latentlens_dag.dag.specs import StudyParts
-
         place = self.place(context)
         read = self.read(place)
         index = self.find(context, Index, self.index, "index")
@@ -188,14 +210,18 @@ class Study(Declared):
         if (shape := text_shape(read.model)) is not None:
             check_top_k(self.top_k, shape[2], place)
         self._check_judge(material, read.model, place)
-        return StudyParts(
-            study=self,
+        return StudySpec(
+            name=self.name,
             model=read.model,
-            index=index,
-            material=material,
+            index=index.spec(context),
+            material=material.spec(context),
             visual_layers=chosen_layers(self.layers, read.model, auto_visual_layers, place),
-            contextual_layers=index.contextual_layers(f"Index {index.name}"),
-            shards=self.find(context, Corpus, index.corpus, "index").shards,
+            lenses=self.lenses,
+            top_k=self.top_k,
+            unique=self.unique,
+            judged=self.judge != "none",
+            connector=self.connector,
+            prompt=DEFAULT_PROMPT if self.prompt is None else self.prompt,
         )
 
     @property
@@ -278,12 +304,6 @@ def _not_downloaded(source: ModelRef, place: str) -> UserError:
         f"downloaded yet. Write the layers, such as `layers: [1, 2, 4]`, or run "
         f"`hf download {source.repo} config.json --revision {source.revision}` first."
     )
-
-
-def check_top_k(top_k: int, vocabulary: int, place: str) -> None:
-    """Refuse more answers than the vocabulary has tokens."""
-    if top_k > vocabulary:
-        raise UserError(f"`top_k: {top_k}` of {place} must be at most {vocabulary}, the model's vocabulary.")
 
 
 def text_shape(source: ModelRef) -> tuple[int, int, int] | None:

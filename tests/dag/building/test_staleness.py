@@ -10,8 +10,8 @@ from dagster._core.definitions.observe import observe
 
 from latentlens_dag.dag.assets.corpus import corpus_definitions
 from latentlens_dag.dag.building.staleness import NOT_BUILT, find_needs, observe_sources
-from latentlens_dag.dag.components.studies import Corpus, CorpusSource
 from latentlens_dag.dag.resources import WarehouseResource
+from latentlens_dag.dag.specs import CorpusSpec
 from latentlens_dag.dag.versions import SOURCE_PATH, SOURCE_VERSION, observed_version, version_of
 from latentlens_dag.hub.datasets import HubColumn
 from latentlens_dag.storage.records import Manifest
@@ -141,7 +141,7 @@ def test_a_source_is_told_of_once_per_change_and_what_follows_is_told_why(tmp_pa
 
 def _hub_corpus(**fields: str) -> dg.Definitions:
     commit = HubColumn("user/texts", None, "train", "text", "0" * 40)
-    corpus = corpus_definitions(Corpus(name="c", source=CorpusSource(), shards=1), replace(commit, **fields), False)
+    corpus = corpus_definitions(CorpusSpec("c", replace(commit, **fields), shards=1), ordered=False)
     return dg.Definitions.merge(corpus, dg.Definitions(resources={"warehouse": WarehouseResource(root="never there")}))
 
 
