@@ -156,8 +156,9 @@ def language_model_of(name: str, model: Any, tokenizer: Any) -> LanguageModel:
     """
     try:
         decoder = decoder_of(model)
+        blocks_of(decoder)
         _check_widths(name, model, decoder)
-        blocks_of(decoder), final_norm_of(decoder)
+        final_norm_of(decoder)
         rule = logit_rule(model)
         return LanguageModel(
             name=name,
