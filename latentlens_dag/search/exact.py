@@ -1,7 +1,8 @@
 """Exact cosine nearest neighbors over layer tables too large for memory.
 
 Blocks of rows come from an iterable, so this module does not know where rows are kept. One pass serves any number of
-queries. The product of a block with all queries (`coarse`) only *proposes*: a row is a candidate where its score comes
+queries. The product of a block with all queries (`prefilter`)
+only *proposes*: a row is a candidate where its score comes
 within a proved error bound of the k-th best answer so far. Candidates are scored again in float64 (where they are very
 many, only those that float32 does not rule out), rounded to float32 and compared as (cosine, contextual layer, key), so
 that the answer depends neither on how rows were cut into blocks nor on how or where the product was computed.
