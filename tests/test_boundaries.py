@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -176,6 +177,46 @@ def test_a_circle_of_two_files_is_found(code: str) -> None:
     back = "from latentlens_dag.sql.views import view_sql"
     assert _circle({views: code, quoting: ""}) == []
     assert set(_circle({f"{PACKAGE}.sql": "", views: code, quoting: back})) == {views, quoting}
+
+
+def _missing(text: str) -> list[str]:
+    """What a text imports from the package, or names by its dotted path, that is not there."""
+    named = [found[0] for found in re.finditer(rf"\b{PACKAGE}(\.\w+)+", text)]
+    for module, names in re.findall(r"\bfrom (latentlens_dag[\w.]*) import \(?([\w, ]+)", text):
+        named += [f"{module}.{name.split(' as ')[0].strip()}" for name in names.split(",") if name.strip()]
+    return sorted({name for name in named if not _is_there(name)})
+
+
+@cache
+def _is_there(name: str) -> bool:
+    if any(f"{source}.".startswith(f"{name}.") for source in SOURCES):
+        return True
+    module, _, attribute = name.rpartition(".")
+    if not module:
+        return False
+    if module in SOURCES:
+        return hasattr(import_module(module), attribute)
+    return _is_there(module)  # an attribute of an attribute
+
+
+def test_what_tests_and_docs_name_of_the_package_is_there() -> None:
+    files = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "tests").rglob("*.py")]
+    files = [file for file in files if file.name not in ("CHANGELOG.md", Path(__file__).name)]
+    missing = {str(file.relative_to(ROOT)): _missing(file.read_text(encoding="utf-8")) for file in files}
+    assert {file: names for file, names in missing.items() if names} == {}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from latentlens_dag import pull",
+        "code = 'from latentlens_dag.release import pull, release_marks'",
+        "`latentlens_dag.release.pull.fetch_release`",
+        "latentlens_dag.nowhere.pull",
+    ],
+)
+def test_a_name_that_moved_away_is_found(text: str) -> None:
+    assert len(_missing(text)) >= 1
 
 
 @pytest.mark.parametrize("statement", ["import latentlens_dag", "import latentlens_dag.cli.main"])

@@ -14,7 +14,7 @@ import time
 
 _TIMED = """
 import sys, time
-from latentlens_dag.dag import driver, loading
+from latentlens_dag.dag import loading
 real, marks = loading.load_definitions, []
 
 def timed(*arguments, **named):

@@ -15,8 +15,8 @@ _CLIENT = """
 import json, time
 time.sleep = lambda seconds: None  # between retries
 from pathlib import Path
-from latentlens_dag import pull, release_marks
 from latentlens_dag.errors import UserError
+from latentlens_dag.release import pull, verified_files
 pull._AT_ONCE = 1  # so that the requests come in one order
 
 def outcome(repo, right):
@@ -26,7 +26,7 @@ def outcome(repo, right):
             return [told, str(pull.pull_release(repo, "v1.0.0").folder)]
         except UserError as error:
             told.append(str(error))
-        known = release_marks.known_release(repo, sys.argv[3])
+        known = verified_files.known_release(repo, sys.argv[3])
         for path in known.verified if known else []:
             assert (known.folder / path).read_bytes() == (right / path).read_bytes(), path
     return [told, None]
