@@ -21,7 +21,7 @@ _BYTES_AT_ONCE = 64 << 20  # of a matrix's rows in float32
 
 
 @cache
-def bfloat16_pays(device: str = "cpu") -> bool:
+def bfloat16_is_faster(device: str = "cpu") -> bool:
     """Whether products in bfloat16 take less than two thirds of the time of float32, measured once per process."""
     import torch
 

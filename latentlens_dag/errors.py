@@ -6,14 +6,14 @@ prints it without a traceback and exits with 2. Anything else that is raised is 
 the machine and keeps its traceback: do not wrap such errors in this one.
 """
 
-GO_ON = "What was finished stays; run the same command again to go on."
+RESUME_HINT = "What was finished stays; run the same command again to go on."
 
 
 class UserError(Exception):
     """A mistake of the user's, told so that it can be mended without reading any code."""
 
 
-class Interrupted(Exception):
+class StoppedBySignalError(Exception):
     """Work was stopped by a signal (SIGINT, SIGTERM); the message says what was finished."""
 
     def __init__(self, message: str, number: int) -> None:

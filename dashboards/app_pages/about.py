@@ -8,8 +8,8 @@ from widgets.sources import library
 from widgets.token_html import facts_html
 
 from latentlens_dag import __version__
-from latentlens_dag.browse.library import Library
-from latentlens_dag.dataset.provenance import Terms, declared, provenance, terms, told
+from latentlens_dag.browse.browser_data import BrowserData
+from latentlens_dag.dataset.provenance import LicenseTerms, license_terms, provenance, study_declaration, summary_rows
 from latentlens_dag.publish.card import CITATION
 from latentlens_dag.publish.snippets import snippets_of, table_snippets
 
@@ -24,9 +24,9 @@ TABLES = """SELECT table_name AS table, column_name AS column, data_type AS type
 FROM duckdb_columns() WHERE NOT internal AND database_name = 'memory' ORDER BY table_name, column_index"""
 
 
-def about_page(data: Library) -> None:
+def about_page(data: BrowserData) -> None:
     """Everything in one column."""
-    said = terms(data.source, data.whole)
+    said = license_terms(data.source, data.whole)
     st.header("What is here")
     what_is_here(data)
     st.header("Licence")
@@ -48,7 +48,7 @@ def about_page(data: Library) -> None:
     st.caption(f"Shown by latentlens-dag {__version__}, Apache-2.0.")
 
 
-def what_is_here(data: Library) -> None:
+def what_is_here(data: BrowserData) -> None:
     """A row for each study."""
     rows = [
         {
@@ -65,7 +65,7 @@ def what_is_here(data: Library) -> None:
     st.dataframe(rows, hide_index=True)
 
 
-def terms_lines(said: Terms) -> list[tuple[str, str]]:
+def terms_lines(said: LicenseTerms) -> list[tuple[str, str]]:
     """The terms of a release, each with what it is about."""
     unknown = "not stated in what is here; the card of the release says it"
     lines = [
@@ -78,9 +78,9 @@ def terms_lines(said: Terms) -> list[tuple[str, str]]:
     return [line for line in lines if line[1]]
 
 
-def origin(data: Library, study: str) -> None:
+def origin(data: BrowserData, study: str) -> None:
     """Where a study comes from, and how each step of it was made."""
-    facts = told(declared(data.source, data.dataset(study), study))
+    facts = summary_rows(study_declaration(data.source, data.dataset(study), study))
     made = provenance(data.source, study)
     if facts:
         st.html(facts_html([("Study", study), *facts]))
@@ -91,7 +91,7 @@ def origin(data: Library, study: str) -> None:
         st.caption("This source carries no record of how it was made.")
 
 
-def how_to_load(data: Library, said: list[Terms]) -> None:
+def how_to_load(data: BrowserData, said: list[LicenseTerms]) -> None:
     """A release by its name, in every library; anything else by its path."""
     if data.whole.release is None or not said or not said[0].repo:
         st.code(LOAD.format(source=data.source), language="python")

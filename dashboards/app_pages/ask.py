@@ -11,15 +11,15 @@ from widgets import permalink, small_pictures, token_html
 from widgets.labels import counted, plain
 from widgets.sources import chosen_study, library, may_run_code
 
-from latentlens_dag.browse.library import Library, Picture, StudyFacts
-from latentlens_dag.browse.reverse_search import Hit, Hits, boxes_of, stored_states
-from latentlens_dag.browse.text_search import LONGEST_TEXT, Asked, built_at, open_index, warehouse_of
+from latentlens_dag.browse.browser_data import BrowserData, StudyFacts, Thumbnail
+from latentlens_dag.browse.reverse_search import NearestToken, NearestTokens, token_boxes, visual_state_files
+from latentlens_dag.browse.text_search import LONGEST_TEXT, TextSearch, build_times, home_warehouse, open_study_index
 from latentlens_dag.errors import UserError
 from latentlens_dag.models.model_ref import ModelRef
 from latentlens_dag.storage.warehouse import Warehouse
 from latentlens_dag.study.query_states import middle
 from latentlens_dag.study.source import StudySource, study_source
-from latentlens_dag.text.display import clipped, visible
+from latentlens_dag.text.display import clip, printable
 
 if TYPE_CHECKING:
     from latentlens_dag.models.language_model import LanguageModel
@@ -35,7 +35,7 @@ HINT = (
 )
 
 
-def ask_page(data: Library, study: StudyFacts) -> None:
+def ask_page(data: BrowserData, study: StudyFacts) -> None:
     """Ask for a text and what is wanted of it."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         text = permalink.words("Text", "text", placeholder="a red ball", width=420, max_chars=LONGEST_TEXT)
@@ -43,7 +43,7 @@ def ask_page(data: Library, study: StudyFacts) -> None:
         way = permalink.choice("Show", "show", tuple(ways), "sentences", shown=ways.__getitem__)
     text = text.strip()[:LONGEST_TEXT]
     try:
-        warehouse = warehouse_of(data.source)
+        warehouse = home_warehouse(data.source)
         if not text:
             st.info(HINT)
             return
@@ -55,7 +55,9 @@ def ask_page(data: Library, study: StudyFacts) -> None:
             with chips:
                 token = chosen_token(asked.question(text, layer).tokens)
             wanted = (
-                how_sentences(asked) if way == "sentences" else how_patches(stored_states(warehouse, study.name), layer)
+                how_sentences(asked)
+                if way == "sentences"
+                else how_patches(visual_state_files(warehouse, study.name), layer)
             )
         if isinstance(wanted, How):
             sentences(asked, text, layer, token, wanted)
@@ -65,11 +67,11 @@ def ask_page(data: Library, study: StudyFacts) -> None:
         st.error(plain(str(error)))
 
 
-def opened(data: Library, study: str) -> Asked:
+def opened(data: BrowserData, study: str) -> TextSearch:
     """The study's model and index, loaded once per server, as long as the home says the same of them."""
-    warehouse = warehouse_of(data.source)
+    warehouse = home_warehouse(data.source)
     source = study_source(warehouse, study, may_run_code())
-    made = built_at(warehouse, study, source.index_name)
+    made = build_times(warehouse, study, source.index_name)
     return _asked(source, str(warehouse.root), study, made, _model(source.model))
 
 
@@ -82,9 +84,9 @@ def _model(model: ModelRef) -> LanguageModel:
 
 
 @st.cache_resource(show_spinner="Opening the index …", max_entries=2)
-def _asked(source: StudySource, warehouse: str, study: str, made: tuple[int, ...], _model: LanguageModel) -> Asked:
+def _asked(source: StudySource, warehouse: str, study: str, made: tuple[int, ...], _model: LanguageModel) -> TextSearch:
     """The answers of a model and an index, until a build writes either."""
-    return Asked(_model, open_index(Warehouse(Path(warehouse)), study, source.index_name))
+    return TextSearch(_model, open_study_index(Warehouse(Path(warehouse)), study, source.index_name))
 
 
 def chosen_token(tokens: Sequence[str]) -> int:
@@ -94,7 +96,7 @@ def chosen_token(tokens: Sequence[str]) -> int:
 
 def chip(token: str) -> str:
     """A token as a button shows it."""
-    return plain(clipped(token.strip(), 24) or "␣")
+    return plain(clip(token.strip(), 24) or "␣")
 
 
 class How(NamedTuple):
@@ -105,7 +107,7 @@ class How(NamedTuple):
     unique: Literal["word", "sentence"] | None
 
 
-def how_sentences(asked: Asked) -> How:
+def how_sentences(asked: TextSearch) -> How:
     """Ask for the layers of the index, and for how many answers of which kind."""
     source = permalink.choice("Contextual layer", "from", ("any", *asked.index.layers), "any", wide=True, width=140)
     differ = permalink.choice("Answers differ in", "unique", UNIQUE, UNIQUE[0], wide=True, width=150)
@@ -113,7 +115,7 @@ def how_sentences(asked: Asked) -> How:
     return How(count, None if source == "any" else (int(str(source)),), UNIQUE_OF[differ])
 
 
-def sentences(asked: Asked, text: str, layer: int, token: int, how: How) -> None:
+def sentences(asked: TextSearch, text: str, layer: int, token: int, how: How) -> None:
     """The occurrences of the index that the token is like."""
     found = asked.answers(text, layer, token, how.most, how.layers, how.unique)
     rows = [{**row, "logit": None, "earned": None} for row in found.rows]
@@ -121,7 +123,7 @@ def sentences(asked: Asked, text: str, layer: int, token: int, how: How) -> None
     head = f'<p class="ll-facts"><b>{name}</b>, token {token + 1} of the text, at layer {layer} is like:</p>'
     st.html(f'<div style="max-width: 60rem">{head}{token_html.neighbors_html(rows, asked.index.layers)}</div>')
     many = counted(len(how.layers or asked.index.layers), "layer")
-    method = visible(found.method.partition(":")[0])
+    method = printable(found.method.partition(":")[0])
     st.caption(f"Compared with {asked.index.rows:,} occurrences at {many} of the index; method: {method}.")
 
 
@@ -140,7 +142,7 @@ def how_patches(files: Mapping[int, Sequence[Path]], layer: int) -> Which:
     return Which(count, tuple((one, tuple(paths)) for one, paths in files.items() if wanted in (one, "any")))
 
 
-def patches(data: Library, study: StudyFacts, found: Hits) -> None:
+def patches(data: BrowserData, study: StudyFacts, found: NearestTokens) -> None:
     """The visual tokens that the token is nearest to, image by image."""
     kind = "states of tokens" if study.of_texts else "states of patches"
     images = counted(len({hit.image_id for hit in found.hits}), "text" if study.of_texts else "image")
@@ -150,18 +152,18 @@ def patches(data: Library, study: StudyFacts, found: Hits) -> None:
     small_multiples(data, study, found.hits)
 
 
-def small_multiples(data: Library, study: StudyFacts, hits: Sequence[Hit]) -> None:
+def small_multiples(data: BrowserData, study: StudyFacts, hits: Sequence[NearestToken]) -> None:
     """The images with their hits lit, the one with the nearest first."""
-    by_image: dict[str, list[Hit]] = {}
+    by_image: dict[str, list[NearestToken]] = {}
     for hit in hits:
         by_image.setdefault(hit.image_id, []).append(hit)
     ids = tuple(by_image)
     pictures = data.pictures(study.name, ids)
     texts = data.texts(study.name, ids) if study.of_texts else {}
-    boxes = boxes_of(data.dataset(study.name), study.name, hits)
+    boxes = token_boxes(data.dataset(study.name), study.name, hits)
     tiles = [
         small_pictures.tile(
-            pictures.get(image) or Picture(image, image, 1, 1, ""),
+            pictures.get(image) or Thumbnail(image, image, 1, 1, ""),
             note(data, study, mine),
             None if study.of_texts else _lit(boxes, mine),
             texts.get(image),
@@ -181,12 +183,12 @@ def small_multiples(data: Library, study: StudyFacts, hits: Sequence[Hit]) -> No
         st.switch_page(EXPLORE, query_params={**here, "study": study.name, **place, **lens})
 
 
-def _lit(boxes: Mapping[tuple[str, int], list[float]], hits: Sequence[Hit]) -> list[list[float]]:
+def _lit(boxes: Mapping[tuple[str, int], list[float]], hits: Sequence[NearestToken]) -> list[list[float]]:
     places = dict.fromkeys((hit.image_id, hit.token_index) for hit in hits)
     return [boxes[place] for place in places if place in boxes]
 
 
-def note(data: Library, study: StudyFacts, hits: Sequence[Hit]) -> str:
+def note(data: BrowserData, study: StudyFacts, hits: Sequence[NearestToken]) -> str:
     """What stands below an image."""
     best, patches = hits[0], len({hit.token_index for hit in hits})
     at = f"cosine {best.cosine:.2f} at layer {best.visual_layer}"

@@ -13,11 +13,11 @@ from widgets.comparison import chosen_side, chosen_view, shelf, with_disagreemen
 from widgets.labels import counted, lens_name, percent, plain
 from widgets.sources import library
 
-from latentlens_dag.browse.disagreement import Apart, Shelf, Side
-from latentlens_dag.browse.layout import regions_at
-from latentlens_dag.browse.library import Picture
+from latentlens_dag.browse.browser_data import Thumbnail
+from latentlens_dag.browse.disagreement import PatchDisagreement, Side, StudyRegistry
+from latentlens_dag.browse.layout import regions_in_box
 from latentlens_dag.errors import UserError
-from latentlens_dag.text.display import clipped
+from latentlens_dag.text.display import clip
 
 PER_PAGE = 24
 MOST_PATCHES = 12
@@ -41,12 +41,12 @@ class Drawn(NamedTuple):
     rows: list[dict[str, Any]]
     """Of `patches.sql`."""
     token: int | None
-    apart: dict[int, Apart]
+    apart: dict[int, PatchDisagreement]
     """How far it is from the other side, by token."""
 
 
 @st.fragment
-def compare_page(books: Shelf) -> None:
+def compare_page(books: StudyRegistry) -> None:
     """Two sides, and what they say of all images or of one."""
     try:
         left, right = st.columns(2, gap="medium")
@@ -74,7 +74,7 @@ def compare_page(books: Shelf) -> None:
         st.error(plain(str(error)))
 
 
-def answers_compared(books: Shelf, one: Side, other: Side) -> int:
+def answers_compared(books: StudyRegistry, one: Side, other: Side) -> int:
     """Ask how many answers of a patch are compared."""
     most = min(books.top_k(one.of), books.top_k(other.of))
     if most <= 1:
@@ -82,7 +82,7 @@ def answers_compared(books: Shelf, one: Side, other: Side) -> int:
     return permalink.choice("Answers compared", "top", range(1, most + 1), most, wide=True, width=130)
 
 
-def gallery(books: Shelf, one: Side, other: Side) -> None:
+def gallery(books: StudyRegistry, one: Side, other: Side) -> None:
     """All images that both have, ranked."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         order = permalink.choice("Order", "order", ORDERS, ORDERS[0], wide=True, width=170)
@@ -104,7 +104,7 @@ def gallery(books: Shelf, one: Side, other: Side) -> None:
     pictures, texts = pictures_of(one, other, ids), texts_of(one, ids)
     tiles = [
         small_pictures.tile(
-            pictures.get(row["image_id"]) or Picture(row["image_id"], row["image_id"], 1, 1, ""),
+            pictures.get(row["image_id"]) or Thumbnail(row["image_id"], row["image_id"], 1, 1, ""),
             f"{percent(row['disagreement'])} apart; {percent(row['apart'])} of patches entirely",
             text=texts.get(row["image_id"]),
         )
@@ -115,7 +115,7 @@ def gallery(books: Shelf, one: Side, other: Side) -> None:
     st.caption(MEASURE)
 
 
-def pictures_of(one: Side, other: Side, ids: tuple[str, ...]) -> dict[str, Picture]:
+def pictures_of(one: Side, other: Side, ids: tuple[str, ...]) -> dict[str, Thumbnail]:
     """The pictures of either side; those that have pixels first."""
     mine, theirs = (side.of.library.pictures(side.study, ids) for side in (one, other))
     return {**theirs, **{image: picture for image, picture in mine.items() if picture.source or image not in theirs}}
@@ -126,7 +126,7 @@ def texts_of(one: Side, ids: tuple[str, ...]) -> dict[str, str]:
     return one.of.library.texts(one.study, ids) if one.of.facts.of_texts else {}
 
 
-def by_layer(books: Shelf, one: Side, other: Side, top: int, image: str | None) -> None:
+def by_layer(books: StudyRegistry, one: Side, other: Side, top: int, image: str | None) -> None:
     """The curve of the disagreement over layers."""
     curve = books.by_layer(one, other, top, image)
     if len(curve) < 2:
@@ -146,7 +146,7 @@ def by_layer(books: Shelf, one: Side, other: Side, top: int, image: str | None) 
     )
 
 
-def image_view(books: Shelf, one: Side, other: Side, image: str) -> None:
+def image_view(books: StudyRegistry, one: Side, other: Side, image: str) -> None:
     """One image on both sides."""
     rows = [
         side.of.library.ask(side.study, "patches", image_id=image, lens=side.lens, layer=side.layer).to_dicts()
@@ -183,7 +183,7 @@ def _leave() -> None:
 
 
 def chosen_tokens(
-    books: Shelf, one: Side, other: Side, image: str, rows: list[dict[str, Any]], others: list[dict[str, Any]]
+    books: StudyRegistry, one: Side, other: Side, image: str, rows: list[dict[str, Any]], others: list[dict[str, Any]]
 ) -> tuple[int | None, int | None]:
     """The tokens that the address names; where it names that of one side only, the linked one of the other side."""
     known = [{row["token_index"] for row in side} for side in (rows, others)]
@@ -207,18 +207,18 @@ def _central(rows: list[dict[str, Any]]) -> int | None:
     return int(middle["token_index"])
 
 
-def _blank(image: str, rows: list[dict[str, Any]]) -> Picture:
+def _blank(image: str, rows: list[dict[str, Any]]) -> Thumbnail:
     size = [max((row[side] or 0 for row in rows), default=1) or 1 for side in ("x1", "y1")]
-    return Picture(image, image, int(size[0]), int(size[1]), "")
+    return Thumbnail(image, image, int(size[0]), int(size[1]), "")
 
 
-def draw_side(drawn: Drawn, picture: Picture, shown: tuple[int, ...], overlay: str) -> None:
+def draw_side(drawn: Drawn, picture: Thumbnail, shown: tuple[int, ...], overlay: str) -> None:
     """The picture with the patches of one side; a click there chooses the patch of both."""
     library, study = drawn.side.of.library, drawn.side.study
     more: dict[str, Any] = {"layers": library.contextual_layers(study)}
     if drawn.side.of.facts.of_texts:
         more |= {"labels": library.token_texts(study, picture.image_id), "flowing": True}
-    label = f"Side {drawn.letter}: patches of {clipped(picture.file_name, 60)}; the arrow keys move from patch to patch"
+    label = f"Side {drawn.letter}: patches of {clip(picture.file_name, 60)}; the arrow keys move from patch to patch"
     plain = "none" if overlay == "disagreement" else overlay
     grid = patch_grid.grid_data(picture, drawn.rows, shown, plain, drawn.token, label, **more)
     if overlay == "disagreement":
@@ -275,7 +275,7 @@ def said_of_the_patch(one: Drawn, image: str) -> str:
         regions = one.side.of.library.regions(one.side.study, image)
         size = one.side.of.library.pictures(one.side.study, (image,)).get(image)
         box = [row[end] for end in ("x0", "y0", "x1", "y1")]
-        truth = token_html.truth_html(regions_at(regions, box, size.width if size else 1))
+        truth = token_html.truth_html(regions_in_box(regions, box, size.width if size else 1))
         text += f"<br>{truth}" if truth else ""
     return f'<p class="ll-facts">{text}</p>'
 
@@ -297,14 +297,14 @@ def most_apart(one: Drawn) -> None:
     for token in ranked[:MOST_PATCHES]:
         apart = one.apart[token]
         text = " ≠ ".join(_few(words) for words in (apart.only_here, apart.only_there))
-        picture = Picture(str(token), _place(rows[token]), 1, 1, "")
+        picture = Thumbnail(str(token), _place(rows[token]), 1, 1, "")
         tiles.append(small_pictures.tile(picture, f"{percent(apart.disagreement)} apart", text=text))
     go = lambda token: permalink.go(token1=token, token2=None, view1=None, view2=None)  # noqa: E731
     small_pictures.small_pictures(tiles, "patches", go, "8rem")
 
 
 def _few(words: list[str]) -> str:
-    return ", ".join(clipped(word, 20) for word in words[:2]) + (", …" if len(words) > 2 else "") or "–"
+    return ", ".join(clip(word, 20) for word in words[:2]) + (", …" if len(words) > 2 else "") or "–"
 
 
 def _sure(row: dict[str, Any]) -> float:

@@ -13,8 +13,8 @@ from widgets.labels import counted, lens_name
 from widgets.layer_strip import strip, strip_data
 from widgets.sources import chosen_study, library
 
-from latentlens_dag.browse.layout import regions_at, views_of
-from latentlens_dag.browse.library import Library, Picture, StudyFacts, similarity_steps, wanted_words
+from latentlens_dag.browse.browser_data import BrowserData, StudyFacts, Thumbnail, parse_words, similarity_thresholds
+from latentlens_dag.browse.layout import regions_in_box, token_views
 
 PER_PAGE = 24
 MANY_LAYERS, MANY_VIEWS = 12, 4  # from then on a list, not buttons
@@ -34,24 +34,24 @@ def _width(many: bool) -> dict[str, Any]:
     return {"width": 120} if many else {}
 
 
-def gallery(data: Library, study: StudyFacts) -> None:
+def gallery(data: BrowserData, study: StudyFacts) -> None:
     """The images that have patches of a kind."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         lens, layer = lens_and_layer(study)
         typed = permalink.words("Words found", "word", placeholder="dog, cat", width=190)
         verdict = permalink.choice("Judged", "verdict", VERDICTS, "any", wide=True, width=130)
-        steps = similarity_steps(data, study.name, lens, layer)
+        steps = similarity_thresholds(data, study.name, lens, layer)
         least = permalink.choice("Similarity at least", "similarity", ("any", *steps), "any", wide=True, width=150)
     found = data.ask(
         study.name,
         "find_images",
         lens=lens,
         layer=layer,
-        words=wanted_words(typed),
+        words=parse_words(typed),
         verdict=None if verdict == "any" else verdict,
         similarity=None if least == "any" else least,
     )
-    filtered = bool(wanted_words(typed)) or verdict != "any" or least != "any"
+    filtered = bool(parse_words(typed)) or verdict != "any" or least != "any"
     kind = "text" if study.of_texts else "image"
     pages = max(1, -(-len(found) // PER_PAGE))
     with st.container(horizontal=True, vertical_alignment="center"):
@@ -68,7 +68,7 @@ def gallery(data: Library, study: StudyFacts) -> None:
     tiles = []
     for row in rows:
         name = "" if study.of_texts else row["file_name"] or row["image_id"]
-        picture = pictures.get(row["image_id"]) or Picture(row["image_id"], name, 1, 1, "")
+        picture = pictures.get(row["image_id"]) or Thumbnail(row["image_id"], name, 1, 1, "")
         what = "tokens" if study.of_texts else "patches"
         count = f"{row['patches']} of {row['tokens']} {what}, most often" if filtered else "mostly"
         tiles.append(
@@ -76,7 +76,7 @@ def gallery(data: Library, study: StudyFacts) -> None:
         )
 
     def opened(image: str) -> None:
-        overlay = "spotlight" if wanted_words(typed) else None
+        overlay = "spotlight" if parse_words(typed) else None
         permalink.go(image=image, token=None, overlay=overlay, view=None)
 
     small_pictures.small_pictures(tiles, "gallery", opened)
@@ -101,7 +101,7 @@ def image_view(study: StudyFacts, image: str) -> None:
             width=170,
         )
         rows = data.ask(study.name, "patches", image_id=image, lens=lens, layer=layer).to_dicts()
-        views = views_of(rows)
+        views = token_views(rows)
         view = views[0] if views else None
         if len(views) > 1:
             names = [one.name for one in views]
@@ -165,7 +165,7 @@ def _central(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return min(rows, key=lambda row: abs(row["x0"] + row["x1"] - across) + abs(row["y0"] + row["y1"] - down))
 
 
-def draw_neighbors(data: Library, shown: Shown, nearest: list[dict[str, Any]]) -> None:
+def draw_neighbors(data: BrowserData, shown: Shown, nearest: list[dict[str, Any]]) -> None:
     """What the lens says of the patch, and what is really there."""
     study, row = shown.study.name, shown.row
     head = (
@@ -178,7 +178,7 @@ def draw_neighbors(data: Library, shown: Shown, nearest: list[dict[str, Any]]) -
     if row["x0"] is not None:
         box = [row[side] for side in ("x0", "y0", "x1", "y1")]
         regions = data.regions(study, shown.image)
-        truth = token_html.truth_html(regions_at(regions, box, shown.picture(data).width))
+        truth = token_html.truth_html(regions_in_box(regions, box, shown.picture(data).width))
     layers = data.contextual_layers(study) or patch_grid.contextual_layers(nearest)
     facts = f'<p class="ll-facts">{head}{"<br>" + truth if truth else ""}</p>'
     st.html(f"{facts}{token_html.neighbors_html(nearest, layers)}")

@@ -15,15 +15,15 @@ from widgets.judging import MEANINGS, Store, choose_verdict, go_to, words_html
 from widgets.labels import counted, lens_name, plain
 from widgets.sources import chosen_study, library
 
-from latentlens_dag.browse.judging import answers_of, box_of, patches_of, ratings
-from latentlens_dag.browse.library import Library, Picture, StudyFacts
+from latentlens_dag.browse.browser_data import BrowserData, StudyFacts, Thumbnail
+from latentlens_dag.browse.judging import current_ratings, item_answers, item_box, patches_by_image
 from latentlens_dag.dataset.human_judgements import (
     SKIPPED,
     HumanJudgement,
     Item,
     draw_sample,
     judgement_table,
-    latest,
+    latest_judgements,
     person_name,
 )
 from latentlens_dag.errors import UserError
@@ -44,7 +44,7 @@ class Sample(NamedTuple):
     sentences: bool
 
 
-def judge_page(data: Library, study: StudyFacts) -> None:
+def judge_page(data: BrowserData, study: StudyFacts) -> None:
     """Judging, or what came of it."""
     store = Store(data.source)
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
@@ -105,13 +105,15 @@ def _meanings() -> list[tuple[str, str]]:
 
 @st.cache_data(max_entries=20, show_spinner=False)
 def sampled(
-    _data: Library, opened: int, study: str, lenses: tuple[str, ...], layers: tuple[int, ...], count: int, seed: int
+    _data: BrowserData, opened: int, study: str, lenses: tuple[str, ...], layers: tuple[int, ...], count: int, seed: int
 ) -> list[Item]:
     """The sample; remembered as long as the library is the one that was `opened`."""
-    return draw_sample(patches_of(_data, study), lenses, layers, count, seed)
+    return draw_sample(patches_by_image(_data, study), lenses, layers, count, seed)
 
 
-def judging(data: Library, store: Store, study: StudyFacts, person: str, items: list[Item], sentences: bool) -> None:
+def judging(
+    data: BrowserData, store: Store, study: StudyFacts, person: str, items: list[Item], sentences: bool
+) -> None:
     """One item of the sample, or that it is done."""
     if not items:
         st.info("This study has no patches with a place in an image, so there is nothing to judge.")
@@ -126,10 +128,10 @@ def judging(data: Library, store: Store, study: StudyFacts, person: str, items: 
         return
     st.progress(judged / len(items), f"Item {number} of {len(items)}; {judged} judged by {person}")
     item = items[number - 1]
-    answers = answers_of(data, study.name, item)
+    answers = item_answers(data, study.name, item)
     pictures = data.pictures(study.name, (item.image_id,))
-    box = box_of(data, study.name, item)
-    picture = pictures.get(item.image_id) or Picture(item.image_id, "", int(box[2]) + 1, int(box[3]) + 1, "")
+    box = item_box(data, study.name, item)
+    picture = pictures.get(item.image_id) or Thumbnail(item.image_id, "", int(box[2]) + 1, int(box[3]) + 1, "")
     left_half, right_half = st.columns([1, 1], gap="medium")
     with left_half:
         st.html(outlined_html(picture, box))
@@ -150,13 +152,13 @@ def done(items: list[Item], said: Mapping[Item, str], left: list[int], mine: lis
             if numbers:
                 st.button(f"To the first of {len(numbers)} {name}", key=name, on_click=go_to, args=(numbers[0],))
         st.button("Agreement", key="agreement", on_click=lambda: permalink.go(show="agreement", item=None))
-    download_buttons(judgement_table(latest(mine)), "my_judgements", "All my judgements")
+    download_buttons(judgement_table(latest_judgements(mine)), "my_judgements", "All my judgements")
 
 
-def agreement_page(data: Library, store: Store, study: StudyFacts) -> None:
+def agreement_page(data: BrowserData, store: Store, study: StudyFacts) -> None:
     """How far judges agree."""
     kept = store.read(study.name)
-    found = ratings(data, study.name, kept.judgements)
+    found = current_ratings(data, study.name, kept.judgements)
     summary(found.rows, found.of_other_answers, kept.unreadable)
     if not found.rows.is_empty():
         agreement_view(found.rows)

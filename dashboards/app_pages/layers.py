@@ -12,7 +12,7 @@ from widgets.examples import POINT, examples, pick, point_here
 from widgets.labels import lens_name
 from widgets.sources import chosen_study, library
 
-from latentlens_dag.browse.library import Library, StudyFacts
+from latentlens_dag.browse.browser_data import BrowserData, StudyFacts
 
 GROUPS = ("all", "object", "background")
 MEANINGS = {
@@ -25,7 +25,7 @@ SHOWN = ("interpretability", "contextual layers", "norms and drift", "similarity
 SOURCES = {"visual": "visual tokens", "contextual": "text tokens of the index"}
 
 
-def layers_page(data: Library, study: StudyFacts) -> None:
+def layers_page(data: BrowserData, study: StudyFacts) -> None:
     """One kind of summary of a study, and examples of the point that was clicked."""
     what = permalink.choice("Show", "show", SHOWN, SHOWN[0], shown=str.capitalize, leaves=POINT)
     group = "all"
@@ -40,7 +40,7 @@ def layers_page(data: Library, study: StudyFacts) -> None:
     examples(data, study, group)
 
 
-def interpretability(data: Library, study: StudyFacts) -> str:
+def interpretability(data: BrowserData, study: StudyFacts) -> str:
     """The curves of all lenses, with their intervals and chance; gives the group of patches that is shown."""
     sql = "FROM interpretability WHERE study = $study ORDER BY lens, visual_layer"
     shares = data.dataset(study.name).collect(sql, study=study.name)
@@ -84,7 +84,7 @@ def curves(shares: pl.DataFrame, study: StudyFacts, measure: str) -> None:
     lines(shown, "visual_layer", "share", "lens", x_title="Visual layer", y_title="Visual tokens", **more)
 
 
-def contextual_layers(data: Library, study: StudyFacts) -> None:
+def contextual_layers(data: BrowserData, study: StudyFacts) -> None:
     """From which contextual layers the answers of each visual layer come, and all answers together."""
     sql = "FROM layer_alignment WHERE study = $study ORDER BY visual_layer, contextual_layer"
     alignment = data.dataset(study.name).collect(sql, study=study.name)
@@ -112,7 +112,7 @@ def contextual_layers(data: Library, study: StudyFacts) -> None:
     )
 
 
-def states(data: Library, study: StudyFacts) -> None:
+def states(data: BrowserData, study: StudyFacts) -> None:
     """How long the states are, and how far they turn from layer to layer."""
     dataset = data.dataset(study.name)
     sql = "FROM state_statistics WHERE study = $study ORDER BY source, layer"
@@ -158,7 +158,7 @@ def drift(found: pl.DataFrame) -> pl.DataFrame:
     return long.with_columns(pl.col("with").replace(names)).drop_nulls("cosine")
 
 
-def similarity(data: Library, study: StudyFacts) -> None:
+def similarity(data: BrowserData, study: StudyFacts) -> None:
     """Histograms of the nearest answers' similarity, layer by layer."""
     lens = permalink.choice("Lens", "lens", study.lenses, study.lenses[0], shown=lens_name)
     found = data.ask(study.name, "similarity_histogram", lens=lens)

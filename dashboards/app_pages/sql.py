@@ -10,8 +10,8 @@ from widgets.downloads import download_buttons
 from widgets.labels import plain
 from widgets.sources import confined, library
 
-from latentlens_dag.browse.library import Library
-from latentlens_dag.dataset.named_queries import NamedQuery, queries
+from latentlens_dag.browse.browser_data import BrowserData
+from latentlens_dag.dataset.named_queries import NamedQuery, named_queries
 from latentlens_dag.errors import UserError
 
 OWN = "my own SQL"
@@ -26,9 +26,9 @@ ORDER BY patches DESC
 LIMIT 20"""
 
 
-def sql_page(data: Library) -> None:
+def sql_page(data: BrowserData) -> None:
     """Choose a query, give its parameters, look at what it finds."""
-    known = queries()
+    known = named_queries()
     name = permalink.choice("Query", "query", (OWN, *known), OWN, wide=True)
     with st.form("sql", border=False):
         text, values = (_own(), {}) if name == OWN else (name, _parameters(known[name]))
@@ -72,7 +72,7 @@ def _as_in_address(key: str, said: str) -> None:
         st.session_state[key] = st.session_state[f"{key}-in-address"] = said
 
 
-def show(data: Library, text: str, values: dict[str, str]) -> None:
+def show(data: BrowserData, text: str, values: dict[str, str]) -> None:
     """Run it and draw what it finds."""
     try:
         with st.spinner(f"Running, for at most {SECONDS:g} s …"):

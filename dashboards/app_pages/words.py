@@ -13,8 +13,8 @@ from widgets.charts import lines
 from widgets.labels import counted, lens_name
 from widgets.sources import chosen_study, library
 
-from latentlens_dag.browse.library import Library, Picture, StudyFacts, wanted_words
-from latentlens_dag.text.display import clipped
+from latentlens_dag.browse.browser_data import BrowserData, StudyFacts, Thumbnail, parse_words
+from latentlens_dag.text.display import clip
 
 MOST = 24
 MOST_CURVES = 12
@@ -23,19 +23,19 @@ NO_CATEGORY = "–"
 EXPLORE = Path(__file__).parent / "explore.py"
 
 
-def words_page(data: Library, study: StudyFacts) -> None:
+def words_page(data: BrowserData, study: StudyFacts) -> None:
     """Ask for words and draw what was found."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         typed = permalink.words("Words", "word", placeholder="dog, cat", width=260)
         category = chosen_category(data, study)
         lens = permalink.choice("Lens", "lens", study.lenses, study.lenses[0], shown=lens_name)
         layer = permalink.choice("Visual layer", "layer", ("any", *study.visual_layers), "any", wide=True, width=120)
-    words = wanted_words(",".join([typed, *category]))
+    words = parse_words(",".join([typed, *category]))
     if words is None:
         frequent(data, study)
         return
     if category:
-        names = ", ".join(clipped(word, 40) for word in category)
+        names = ", ".join(clip(word, 40) for word in category)
         st.html(f'<p class="ll-muted">Looking for {escape(names)}.</p>')
     found = data.ask(study.name, "where_words", words=words, lens=lens, layer=None if layer == "any" else layer)
     at = "any layer" if layer == "any" else f"layer {layer}"
@@ -57,7 +57,7 @@ def words_page(data: Library, study: StudyFacts) -> None:
     curves(study, by_layer)
 
 
-def chosen_category(data: Library, study: StudyFacts) -> tuple[str, ...]:
+def chosen_category(data: BrowserData, study: StudyFacts) -> tuple[str, ...]:
     """The words of the category that a person chooses; asks only where annotated regions know of any."""
     if "regions" not in data.dataset(study.name).tables:  # of a release of which they were not pulled
         return ()
@@ -70,7 +70,7 @@ def chosen_category(data: Library, study: StudyFacts) -> tuple[str, ...]:
         if option not in known:
             return option
         row = known[option]
-        return f"{clipped(row['category'], 30)}: {row['size']} {'names' if row['of'] == 'shared' else 'words'}"
+        return f"{clip(row['category'], 30)}: {row['size']} {'names' if row['of'] == 'shared' else 'words'}"
 
     options = (NO_CATEGORY, *known)
     chosen = permalink.choice("Category", "category", options, NO_CATEGORY, shown=shown, wide=True, width=210)
@@ -91,7 +91,7 @@ def curves(study: StudyFacts, by_layer: pl.DataFrame) -> None:
     lines(shown, "visual_layer", "patches", "lens", facet="word", x_title="Visual layer", y_title="Patches")
 
 
-def frequent(data: Library, study: StudyFacts) -> None:
+def frequent(data: BrowserData, study: StudyFacts) -> None:
     """Words to begin with."""
     names = data.ask(study.name, "frequent_words", lens=study.lenses[0])["word"].to_list()
     picked = st.pills("Frequent words of this study", names, key="frequent")
@@ -101,7 +101,7 @@ def frequent(data: Library, study: StudyFacts) -> None:
 
 
 def small_multiples(
-    data: Library, study: StudyFacts, found: pl.DataFrame, lens: str, layer: Any, lit: dict[str, str]
+    data: BrowserData, study: StudyFacts, found: pl.DataFrame, lens: str, layer: Any, lit: dict[str, str]
 ) -> None:
     """The images where it lights up, all but the hits darkened; a click opens one, which `lit` tells the words of."""
     rows = found.to_dicts()
@@ -110,7 +110,7 @@ def small_multiples(
     texts = data.texts(study.name, ids) if study.of_texts else {}
     tiles = [
         small_pictures.tile(
-            pictures.get(row["image_id"]) or Picture(row["image_id"], row["image_id"], 1, 1, ""),
+            pictures.get(row["image_id"]) or Thumbnail(row["image_id"], row["image_id"], 1, 1, ""),
             counted(row["patches"], "patch", "patches") + f", best rank {row['best_rank']}",
             row["boxes"] or [],
             texts.get(row["image_id"]),

@@ -8,9 +8,9 @@ from typing import Any
 
 import streamlit as st
 
-from latentlens_dag.browse.disagreement import Apart, Shelf, Side
-from latentlens_dag.browse.layout import View, views_of
-from latentlens_dag.browse.library import Library
+from latentlens_dag.browse.browser_data import BrowserData
+from latentlens_dag.browse.disagreement import PatchDisagreement, Side, StudyRegistry
+from latentlens_dag.browse.layout import TokenView, token_views
 from widgets import permalink
 from widgets.labels import lens_name, percent
 from widgets.sources import library, other_library
@@ -22,18 +22,18 @@ _MOST_ALPHA = 0.75
 Row = Mapping[str, Any]
 
 
-def shelf() -> Shelf:
+def shelf() -> StudyRegistry:
     """The studies of all that the browser was started with."""
     libraries = tuple(one for one in (library(), other_library()) if one is not None)
     return _shelf(tuple(map(id, libraries)), libraries)
 
 
 @st.cache_resource(show_spinner=False, max_entries=2)
-def _shelf(ids: tuple[int, ...], _libraries: tuple[Library, ...]) -> Shelf:
-    return Shelf(*_libraries)
+def _shelf(ids: tuple[int, ...], _libraries: tuple[BrowserData, ...]) -> StudyRegistry:
+    return StudyRegistry(*_libraries)
 
 
-def chosen_side(shelf: Shelf, letter: str, suffix: str, study: str, lens_number: int) -> Side:
+def chosen_side(shelf: StudyRegistry, letter: str, suffix: str, study: str, lens_number: int) -> Side:
     """Ask for the study, the lens and the visual layer of a side.
 
     Args:
@@ -56,9 +56,9 @@ def chosen_side(shelf: Shelf, letter: str, suffix: str, study: str, lens_number:
     return Side(of, lens, layer)
 
 
-def chosen_view(rows: Sequence[Row], token: int | None, letter: str, suffix: str) -> View | None:
+def chosen_view(rows: Sequence[Row], token: int | None, letter: str, suffix: str) -> TokenView | None:
     """The view that the address names, else that of the token; asks where an image has several."""
-    views = views_of(rows)
+    views = token_views(rows)
     if len(views) < 2:
         return views[0] if views else None
     here = next((one for one in views if token in one.tokens), views[0])
@@ -68,7 +68,7 @@ def chosen_view(rows: Sequence[Row], token: int | None, letter: str, suffix: str
     return next(one for one in views if one.name == name)
 
 
-def with_disagreement(drawn: dict[str, Any], apart: Mapping[int, Apart]) -> dict[str, Any]:
+def with_disagreement(drawn: dict[str, Any], apart: Mapping[int, PatchDisagreement]) -> dict[str, Any]:
     """What the patch grid draws, each patch colored by its disagreement.
 
     Args:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from latentlens_dag.browse.library import Picture
+from latentlens_dag.browse.browser_data import Thumbnail
 
 AROUND = 3
 """Patches a side of what is shown around one: the box that the paper's judge saw."""
 
 
-def outlined_html(picture: Picture, box: Sequence[float]) -> str:
+def outlined_html(picture: Thumbnail, box: Sequence[float]) -> str:
     """The whole picture and its part around a box (pixels of the original), with the box outlined in both."""
     whole = (0.0, 0.0, float(picture.width), float(picture.height))
     near = around(box, picture.width, picture.height)
@@ -36,7 +36,7 @@ def _side(low: float, high: float, most: int) -> tuple[float, float]:
     return start, start + length
 
 
-def _figure(picture: Picture, shown: tuple[float, float, float, float], box: Sequence[float], caption: str) -> str:
+def _figure(picture: Thumbnail, shown: tuple[float, float, float, float], box: Sequence[float], caption: str) -> str:
     x0, y0, x1, y1 = shown
     across, down = x1 - x0, y1 - y0
     image = _place(-x0 / across, -y0 / down, picture.width / across, picture.height / down)

@@ -7,8 +7,8 @@ from typing import Any
 
 import streamlit as st
 
-from latentlens_dag.browse.library import Library, Picture, StudyFacts
-from latentlens_dag.text.display import clipped
+from latentlens_dag.browse.browser_data import BrowserData, StudyFacts, Thumbnail
+from latentlens_dag.text.display import clip
 from widgets import permalink, small_pictures
 from widgets.labels import lens_name
 from widgets.patch_grid import similarity_text
@@ -36,7 +36,7 @@ def point_here() -> dict[str, Any]:
     return {name: value for name, value in {**at, **numbers, **ends}.items() if value is not None}
 
 
-def examples(data: Library, study: StudyFacts, patch_group: str = "all") -> None:
+def examples(data: BrowserData, study: StudyFacts, patch_group: str = "all") -> None:
     """Patches of the point that the address names; nothing where it names none."""
     at = point_here()
     lens, layer = at.get("lens") or study.lenses[0], at.get("layer")
@@ -70,14 +70,14 @@ def _number(text: str | None) -> float | None:
         return None
 
 
-def _pictures(data: Library, study: StudyFacts, rows: list[dict[str, Any]], lens: str, layer: int) -> None:
+def _pictures(data: BrowserData, study: StudyFacts, rows: list[dict[str, Any]], lens: str, layer: int) -> None:
     ids = tuple(row["image_id"] for row in rows)
     pictures = data.pictures(study.name, ids)
     texts = data.texts(study.name, ids) if study.of_texts else {}
     tiles = []
     for row in rows:
-        picture = pictures.get(row["image_id"]) or Picture(row["image_id"], row["image_id"], 1, 1, "")
-        note = f"{clipped(row['word'], 40) or '–'}, {similarity_text(row)}"
+        picture = pictures.get(row["image_id"]) or Thumbnail(row["image_id"], row["image_id"], 1, 1, "")
+        note = f"{clip(row['word'], 40) or '–'}, {similarity_text(row)}"
         note += f", {row['verdict']}" if row["verdict"] else ""
         boxes = None if row["x0"] is None else [[row[side] for side in ("x0", "y0", "x1", "y1")]]
         tile = small_pictures.tile(picture, note, boxes, texts.get(row["image_id"]))

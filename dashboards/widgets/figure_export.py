@@ -6,11 +6,11 @@ import base64
 from collections.abc import Sequence
 from typing import Any
 
-from latentlens_dag.browse.library import Library
-from latentlens_dag.dataset.provenance import declared, model_of, root_of
-from latentlens_dag.figures.source_image import figure_picture
-from latentlens_dag.figures.svg_figure import Answer, Cell, Figure, Key, flow_width, flowed
-from latentlens_dag.text.display import cut
+from latentlens_dag.browse.browser_data import BrowserData
+from latentlens_dag.dataset.provenance import model_label, root_of, study_declaration
+from latentlens_dag.figures.source_image import figure_image
+from latentlens_dag.figures.svg_figure import Answer, Cell, Figure, Legend, flow_tokens, flow_width
+from latentlens_dag.text.display import split_at
 from widgets.image_state import Row, Shown
 from widgets.labels import counted, lens_name
 from widgets.patch_grid import similarity_text
@@ -19,7 +19,7 @@ _LONGEST = 60
 _PLAIN = ("none", "words")  # overlays that need no legend
 
 
-def figure_of(data: Library, shown: Shown, answers: Sequence[Row], *, words: bool, neighbors: bool) -> Figure:
+def figure_of(data: BrowserData, shown: Shown, answers: Sequence[Row], *, words: bool, neighbors: bool) -> Figure:
     """The figure.
 
     Args:
@@ -35,7 +35,7 @@ def figure_of(data: Library, shown: Shown, answers: Sequence[Row], *, words: boo
     cells = {patch["id"]: _cell(patch, raw[patch["id"]]) for patch in patches}
     width, height = float(drawn["width"]), float(drawn["height"])
     if shown.study.of_texts:
-        placed, height = flowed(list(cells.values()))
+        placed, height = flow_tokens(list(cells.values()))
         cells, width = dict(zip(cells, placed, strict=True)), flow_width()
     return Figure(
         picture=None if shown.study.of_texts else _picture(data, shown),
@@ -51,10 +51,10 @@ def figure_of(data: Library, shown: Shown, answers: Sequence[Row], *, words: boo
     )
 
 
-def caption(data: Library, shown: Shown, words: bool) -> list[str]:
+def caption(data: BrowserData, shown: Shown, words: bool) -> list[str]:
     """What the figure shows, in parts."""
     study = shown.study
-    model = model_of(declared(data.source, data.dataset(study.name), study.name))
+    model = model_label(study_declaration(data.source, data.dataset(study.name), study.name))
     what = "token" if study.of_texts else "patch"
     apart = 0 if study.of_texts else sum(row["x0"] is None for row in shown.rows)
     parts = [
@@ -74,19 +74,19 @@ def _cell(patch: dict[str, Any], word: str) -> Cell:
     return Cell(box, word, patch["fill"], patch["hit"], patch.get("label", ""))  # type: ignore[arg-type]
 
 
-def _key(overlay: str, legend: dict[str, Any]) -> Key:
+def _key(overlay: str, legend: dict[str, Any]) -> Legend:
     if overlay in _PLAIN:
-        return Key("")
+        return Legend("")
     entries, colors = legend.get("entries", ()), legend.get("ramp", ())
-    return Key(legend["title"], entries, colors, legend.get("low", ""), legend.get("high", ""))
+    return Legend(legend["title"], entries, colors, legend.get("low", ""), legend.get("high", ""))
 
 
 def _answer(row: Row) -> Answer:
-    sentence = row["sentence"] and cut(row["sentence"], row["char_start"], row["char_end"])
+    sentence = row["sentence"] and split_at(row["sentence"], row["char_start"], row["char_end"])
     word = str(row["word"] or row["token_str"] or "")
     return Answer(row["rank"], word, similarity_text(row), row["contextual_layer"], sentence or None)
 
 
-def _picture(data: Library, shown: Shown) -> bytes | None:
+def _picture(data: BrowserData, shown: Shown) -> bytes | None:
     thumbnail = base64.b64decode(shown.picture(data).source.partition(",")[2])
-    return figure_picture(root_of(data.source), shown.image, thumbnail)
+    return figure_image(root_of(data.source), shown.image, thumbnail)

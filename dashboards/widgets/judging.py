@@ -14,12 +14,12 @@ from latentlens_dag.dataset.human_judgements import (
     HumanJudgement,
     Item,
     JudgingFolder,
-    Kept,
+    StoredJudgements,
     Verdict,
     judgement_table,
     judging_folder,
 )
-from latentlens_dag.text.display import marked
+from latentlens_dag.text.display import excerpt
 from widgets import permalink
 from widgets.downloads import download_buttons
 from widgets.token_html import safe
@@ -52,14 +52,14 @@ class Store:
         self.folder: JudgingFolder | None = judging_folder(source)
         self.problem = "This is not a home" if self.folder is None else self.folder.problem()
 
-    def read(self, study: str) -> Kept:
+    def read(self, study: str) -> StoredJudgements:
         """All judgements of a study, those of this session last."""
         here = [one for one in st.session_state.get(_SESSION, ()) if one.study == study]
         try:
-            kept = Kept([], 0) if self.folder is None else self.folder.read(study)
+            kept = StoredJudgements([], 0) if self.folder is None else self.folder.read(study)
         except OSError as error:
-            self.problem, kept = str(error), Kept([], 0)
-        return Kept([*kept.judgements, *here], kept.unreadable)
+            self.problem, kept = str(error), StoredJudgements([], 0)
+        return StoredJudgements([*kept.judgements, *here], kept.unreadable)
 
     def add(self, judgement: HumanJudgement) -> None:
         """Keep one more."""
@@ -96,7 +96,7 @@ def _answer_html(row: Mapping[str, Any], sentences: bool) -> str:
     word = f'<span class="ll-word">{safe(row["word"])}</span>' if row["word"].strip() else "(blank)"
     if not sentences or row["sentence"] is None:
         return word
-    cut = marked(row["sentence"], row["char_start"], row["char_end"])
+    cut = excerpt(row["sentence"], row["char_start"], row["char_end"])
     mark = f"<mark>{escape(cut.word)}</mark>" if cut.word else ""
     return f'{word}<p class="ll-sentence" dir="auto">{escape(cut.before)}{mark}{escape(cut.after)}</p>'
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import streamlit as st
 
-from latentlens_dag.text.display import clipped
+from latentlens_dag.text.display import clip
 from widgets.labels import lens_name
 from widgets.patch_grid import VERDICT_COLORS, similarity_text
 
@@ -47,7 +47,7 @@ def strip_data(
 def _entry(row: Mapping[str, Any] | None, lens: str, layer: int, current: tuple[str, int]) -> dict[str, Any] | None:
     if row is None:
         return None
-    word, said = clipped(row["word"] or row["token_str"], 40), similarity_text(row).removeprefix("logit ")
+    word, said = clip(row["word"] or row["token_str"], 40), similarity_text(row).removeprefix("logit ")
     title = f"{lens_name(lens)}, layer {layer}: {word}, {similarity_text(row)}"
     title += f", judged {row['verdict']}" if row["verdict"] else ""
     color = VERDICT_COLORS.get(row["verdict"] or "", "")

@@ -13,9 +13,9 @@ from typing import Any
 
 import streamlit as st
 
-from latentlens_dag.browse.library import Picture
-from latentlens_dag.figures.svg_figure import Box, Letters, extent, word_lines
-from latentlens_dag.text.display import clipped
+from latentlens_dag.browse.browser_data import Thumbnail
+from latentlens_dag.figures.svg_figure import Box, LetterSizes, extent, word_lines
+from latentlens_dag.text.display import clip
 
 OVERLAYS = ("none", "words", "similarity", "layer", "judgement", "spotlight")
 OVERLAY_NAMES = {
@@ -60,7 +60,7 @@ def patch_grid(data: dict[str, Any], key: str, picked: Callable[[int], None]) ->
 
 
 def grid_data(
-    picture: Picture,
+    picture: Thumbnail,
     rows: Sequence[Row],
     shown: Sequence[int],
     overlay: str,
@@ -111,7 +111,7 @@ def grid_data(
 def _patch(row: Row, paint: Callable[[Row], tuple[str, bool]]) -> dict[str, Any]:
     fill, hit = paint(row)
     box = None if row["x0"] is None else [round(row[side], 2) for side in ("x0", "y0", "x1", "y1")]
-    word = clipped(row["word"] or row["token_str"], 40)
+    word = clip(row["word"] or row["token_str"], 40)
     said = similarity_text(row)
     place = {"row": row["row"], "col": row["col"]} if box else {"row": None, "col": None}
     return {"id": row["token_index"], "box": box, **place, "word": word, "said": said, "fill": fill, "hit": hit}
@@ -132,14 +132,14 @@ def _set(patch: Mapping[str, Any], frame: Box) -> dict[str, Any] | None:
     scale = _SHOWN_PX / (frame[2] - frame[0])
     x0, y0, x1, y1 = patch["box"]
     high = (y1 - y0) * scale
-    letters = Letters(_LEGIBLE, _LEAST, min(_LARGEST, max(_LEGIBLE, high * 0.4)))  # short words do not shout
+    letters = LetterSizes(_LEGIBLE, _LEAST, min(_LARGEST, max(_LEGIBLE, high * 0.4)))  # short words do not shout
     size, lines = word_lines(patch["word"], (x1 - x0) * scale, high, letters)
     return {"size": round(size / scale, 2), "lines": lines}
 
 
 def _label(row: Row, labels: Mapping[int, str]) -> str:
     index = row["token_index"]
-    return clipped(labels[index], 40) if index in labels else f"{clipped(row['view'], 20)} {index}"
+    return clip(labels[index], 40) if index in labels else f"{clip(row['view'], 20)} {index}"
 
 
 def similarity_text(row: Row) -> str:
@@ -187,7 +187,7 @@ def legend(overlay: str, rows: Sequence[Row], word: str, hits: int, known: Seque
         title = "The answers name what is there" if found else "This study has no judgements."
         return {"title": title, "entries": [(VERDICT_COLORS[verdict], verdict) for verdict in found]}
     if overlay == "spotlight":
-        text = f"{hits} have {clipped(word, 40)!r} among their answers" if word else "Type a word to find it here."
+        text = f"{hits} have {clip(word, 40)!r} among their answers" if word else "Type a word to find it here."
         return {"title": text}
     what = "patch" if any(row["x0"] is not None for row in rows) else "token"
     return {

@@ -9,8 +9,8 @@ from typing import Any
 
 import streamlit as st
 
-from latentlens_dag.browse.library import Picture
-from latentlens_dag.text.display import clipped
+from latentlens_dag.browse.browser_data import Thumbnail
+from latentlens_dag.text.display import clip
 
 _FOLDER = Path(__file__).parent
 _component = st.components.v2.component(
@@ -22,7 +22,7 @@ _component = st.components.v2.component(
 
 
 def tile(
-    picture: Picture, note: str, boxes: Sequence[Sequence[float]] | None = None, text: str | None = None
+    picture: Thumbnail, note: str, boxes: Sequence[Sequence[float]] | None = None, text: str | None = None
 ) -> dict[str, Any]:
     """One picture with a line below it; with `boxes` (pixels of the original), the rest of it is dark."""
     return {
@@ -30,10 +30,10 @@ def tile(
         "picture": picture.source,
         "width": picture.width,
         "height": picture.height,
-        "title": clipped(picture.file_name, 60),
-        "note": clipped(note, 120),
+        "title": clip(picture.file_name, 60),
+        "note": clip(note, 120),
         "boxes": None if boxes is None else [[round(side, 1) for side in box] for box in boxes],
-        "text": None if text is None else clipped(text, 240),
+        "text": None if text is None else clip(text, 240),
     }
 
 

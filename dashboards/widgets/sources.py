@@ -7,8 +7,8 @@ import os
 
 import streamlit as st
 
-from latentlens_dag.browse.library import Library, StudyFacts, open_library, stamp
-from latentlens_dag.browse.sql_worker import Confined
+from latentlens_dag.browse.browser_data import BrowserData, StudyFacts, open_browser_data, source_fingerprint
+from latentlens_dag.browse.sql_worker import SqlWorker
 from widgets.labels import plain
 from widgets.permalink import choice, here
 
@@ -21,29 +21,29 @@ TRUST = "LATENTLENS_BROWSE_TRUST"
 
 
 @st.cache_resource(show_spinner="Opening …", max_entries=1)
-def _opened(source: str, made: str) -> Library:
+def _opened(source: str, made: str) -> BrowserData:
     gc.collect()  # a library that nobody has any more holds hundreds of megabytes
-    return open_library(source)
+    return open_browser_data(source)
 
 
 @st.cache_resource(show_spinner="Opening …", max_entries=1)
-def _other_opened(source: str, made: str) -> Library:
+def _other_opened(source: str, made: str) -> BrowserData:
     gc.collect()
-    return open_library(source)
+    return open_browser_data(source)
 
 
 @st.cache_data(show_spinner=False, ttl=2)
 def _stamp_of(source: str) -> str:
-    return stamp(source)
+    return source_fingerprint(source)
 
 
 @st.cache_resource(show_spinner=False)
-def confined() -> Confined:
+def confined() -> SqlWorker:
     """What runs the SQL of people, for all sessions."""
-    return Confined()
+    return SqlWorker()
 
 
-def library() -> Library:
+def library() -> BrowserData:
     """The library; opened anew when a build has changed its files."""
     source = os.environ.get(SOURCE) or ".latentlens"
     return _opened(source, _stamp_of(source))
@@ -54,13 +54,13 @@ def may_run_code() -> bool:
     return os.environ.get(TRUST) == "1"
 
 
-def other_library() -> Library | None:
+def other_library() -> BrowserData | None:
     """The library to compare with; None where the browser was started without one."""
     source = os.environ.get(OTHER)
     return _other_opened(source, _stamp_of(source)) if source else None
 
 
-def chosen_study(data: Library) -> StudyFacts | None:
+def chosen_study(data: BrowserData) -> StudyFacts | None:
     """The study that the address names, else the first; asks where there are several.
 
     None where there is none with answers, which is told.

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from latentlens_dag.text.display import clipped, marked
+from latentlens_dag.text.display import clip, excerpt
 from widgets.patch_grid import VERDICT_COLORS, layer_color, similarity_text
 
 Row = Mapping[str, Any]
@@ -14,7 +14,7 @@ Row = Mapping[str, Any]
 
 def safe(text: str | None, most: int = 80) -> str:
     """Text from data for HTML: readable, shortened, escaped, and unable to turn what stands beside it."""
-    return f'<bdi dir="auto">{escape(clipped(text, most))}</bdi>'
+    return f'<bdi dir="auto">{escape(clip(text, most))}</bdi>'
 
 
 def neighbors_html(answers: Sequence[Row], layers: Sequence[int]) -> str:
@@ -66,7 +66,7 @@ def _dark(color: str) -> bool:
 def _sentence(row: Row) -> str:
     if row["sentence"] is None:
         return ""
-    cut = marked(row["sentence"], row["char_start"], row["char_end"])
+    cut = excerpt(row["sentence"], row["char_start"], row["char_end"])
     word = f"<mark>{escape(cut.word)}</mark>" if cut.word else ""
     return f'<p class="ll-sentence" dir="auto">{escape(cut.before)}{word}{escape(cut.after)}</p>'
 
@@ -86,7 +86,7 @@ def truth_html(regions: Sequence[Row]) -> str:
         return ""
     parts = []
     for region in regions[:4]:
-        words = ", ".join(clipped(word, 40) for word in region["words"][:8])
+        words = ", ".join(clip(word, 40) for word in region["words"][:8])
         parts.append(f"<b>{safe(region['name'], 40)}</b> <span class='ll-muted'>({escape(words)})</span>")
     return f"Really there: {'; '.join(parts)}"
 

@@ -19,12 +19,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from latentlens_dag.dataset.named_queries import Value, queries
+from latentlens_dag.dataset.named_queries import ParameterValue, named_queries
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from latentlens_dag.browse.library import Library, StudyFacts
+    from latentlens_dag.browse.browser_data import BrowserData, StudyFacts
 
 _REMEMBERED = 64
 _SAMPLE = 16
@@ -102,12 +102,12 @@ ORDER BY disagreement DESC, image_id
 
 
 @dataclass(frozen=True)
-class Shelved:
+class StudyEntry:
     """A study of one of the sources."""
 
     label: str
     """Its name, after that of its source where two sources have a study of this name."""
-    library: Library
+    library: BrowserData
     facts: StudyFacts
 
 
@@ -115,7 +115,7 @@ class Shelved:
 class Side:
     """What is compared: a study's answers at one lens and visual layer."""
 
-    of: Shelved
+    of: StudyEntry
     lens: str
     layer: int
 
@@ -125,7 +125,7 @@ class Side:
         return self.of.facts.name
 
 
-class Apart(NamedTuple):
+class PatchDisagreement(NamedTuple):
     """How far apart two sides are on a patch, and by which words; words are in lower case and in order."""
 
     disagreement: float
@@ -136,10 +136,10 @@ class Apart(NamedTuple):
     only_there: list[str]
 
 
-class Shelf:
+class StudyRegistry:
     """The studies of one or several sources, to be compared; answers are remembered."""
 
-    def __init__(self, *libraries: Library) -> None:
+    def __init__(self, *libraries: BrowserData) -> None:
         """Take the sources."""
         self.studies = _labelled(libraries)
         """By their labels."""
@@ -150,18 +150,21 @@ class Shelf:
         self.shared_images = lru_cache(_REMEMBERED)(self._shared_images)
         self.top_k = lru_cache(_REMEMBERED)(_top_k)
 
-    def _shared_images(self, one: Shelved, other: Shelved) -> tuple[str, ...]:
+    def _shared_images(self, one: StudyEntry, other: StudyEntry) -> tuple[str, ...]:
         """The images, or texts, that two studies have, in order of their ids."""
         return tuple(sorted(_images(one) if one == other else _images(one) & _images(other)))
 
-    def _links(self, one: Shelved, other: Shelved, image_id: str) -> dict[int, int]:
+    def _links(self, one: StudyEntry, other: StudyEntry, image_id: str) -> dict[int, int]:
         """Per token of an image in one study, the token of the other study that it is compared with."""
         return dict(_links_of(one, other, image_id).select("token_index", "other_token").iter_rows())
 
-    def _patches(self, one: Side, other: Side, image_id: str, top: int) -> dict[int, Apart]:
+    def _patches(self, one: Side, other: Side, image_id: str, top: int) -> dict[int, PatchDisagreement]:
         """How far apart the two are on every patch of the first side that is compared, by its token."""
         found = _compared(one, other, image_id, top, _EACH)
-        return {row[0]: Apart(*row[1:]) for row in found.select("token_index", *Apart._fields).iter_rows()}
+        return {
+            row[0]: PatchDisagreement(*row[1:])
+            for row in found.select("token_index", *PatchDisagreement._fields).iter_rows()
+        }
 
     def _by_image(self, one: Side, other: Side, top: int) -> pl.DataFrame:
         """The images by mean disagreement, most first.
@@ -195,8 +198,8 @@ class Shelf:
 def _compared(one: Side, other: Side, images: str | None, top: int, shape: str) -> pl.DataFrame:
     """What `shape` makes of the patches of some images (ids with commas between them), by default of all."""
     if one.of == other.of:
-        patches = queries()["disagreement"].sql
-        sides: dict[str, Value] = {
+        patches = named_queries()["disagreement"].sql
+        sides: dict[str, ParameterValue] = {
             "lens": one.lens,
             "layer": one.layer,
             "other_lens": other.lens,
@@ -213,11 +216,11 @@ def _filled(shape: str, patches: str) -> str:
 
 
 def _words(side: Side, images: str | None, top: int) -> pl.DataFrame:
-    sides: dict[str, Value] = {"lens": side.lens, "layer": side.layer, "study": side.study}
+    sides: dict[str, ParameterValue] = {"lens": side.lens, "layer": side.layer, "study": side.study}
     return side.of.library.dataset(side.study).collect("answer_words", images=images, top=top, **sides)
 
 
-def _links_of(one: Shelved, other: Shelved, images: str | None) -> pl.DataFrame:
+def _links_of(one: StudyEntry, other: StudyEntry, images: str | None) -> pl.DataFrame:
     """Which token is compared with which: image_id, token_index, other_token.
 
     Where all images of both have equal region maps, tokens of equal numbers, those without a place too.
@@ -233,7 +236,7 @@ def _links_of(one: Shelved, other: Shelved, images: str | None) -> pl.DataFrame:
     return _joined(_LINKS, boxes=boxes, others=others)
 
 
-def _boxes(of: Shelved, images: str | None) -> pl.DataFrame:
+def _boxes(of: StudyEntry, images: str | None) -> pl.DataFrame:
     study = of.facts.name
     return of.library.dataset(study).collect(_BOXES, study=study, images=images)
 
@@ -250,20 +253,20 @@ def _joined(sql: str, **frames: pl.DataFrame) -> pl.DataFrame:
     return found
 
 
-def _images(of: Shelved) -> frozenset[str]:
+def _images(of: StudyEntry) -> frozenset[str]:
     study = of.facts.name
     sql = "SELECT DISTINCT image_id FROM visual_tokens WHERE study = $study"
     return frozenset(of.library.dataset(study).collect(sql, study=study)["image_id"])
 
 
-def _top_k(of: Shelved) -> int:
+def _top_k(of: StudyEntry) -> int:
     """The most answers that a patch of a study has."""
     study = of.facts.name
     found = of.library.dataset(study).collect("SELECT max(rank) AS k FROM neighbors WHERE study = $study", study=study)
     return int(found["k"].item() or 1)
 
 
-def _labelled(libraries: Sequence[Library]) -> dict[str, Shelved]:
+def _labelled(libraries: Sequence[BrowserData]) -> dict[str, StudyEntry]:
     """The studies that have answers; a name that several sources have stands after that of its source."""
     found = [(library, facts) for library in libraries for facts in library.facts().values() if facts.lenses]
     names = Counter(facts.name for _, facts in found)
@@ -271,7 +274,7 @@ def _labelled(libraries: Sequence[Library]) -> dict[str, Shelved]:
     shelved = {}
     for library, facts in found:
         label = facts.name if names[facts.name] == 1 else f"{sources[library.source]}: {facts.name}"
-        shelved[label] = Shelved(label, library, facts)
+        shelved[label] = StudyEntry(label, library, facts)
     return shelved
 
 

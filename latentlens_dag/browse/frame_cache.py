@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 
-class Remembered:
+class FrameCache:
     """Frames by key; may be used by several threads at once."""
 
     def __init__(self, most_bytes: int) -> None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from latentlens_dag.browse.library import Library
-from latentlens_dag.dataset.human_judgements import HumanJudgement, Item, judgement_table, latest
+from latentlens_dag.browse.browser_data import BrowserData
+from latentlens_dag.dataset.human_judgements import HumanJudgement, Item, judgement_table, latest_judgements
 from latentlens_dag.study.agreement import RATINGS
 
 if TYPE_CHECKING:
@@ -49,19 +49,19 @@ JOIN wanted USING (image_id, token_index, visual_layer, lens)
 WHERE study = $study"""
 
 
-def patches_of(library: Library, study: str) -> dict[str, list[int]]:
+def patches_by_image(library: BrowserData, study: str) -> dict[str, list[int]]:
     """The tokens of every image of a study that have a place in it."""
     return dict(library.dataset(study).collect(_PATCHES, study=study).iter_rows())
 
 
-def box_of(library: Library, study: str, item: Item) -> tuple[float, float, float, float]:
+def item_box(library: BrowserData, study: str, item: Item) -> tuple[float, float, float, float]:
     """Where the patch of an item lies, in pixels of the original."""
     found = library.dataset(study).collect(_BOX, study=study, image=item.image_id, token=item.token_index)
     x0, y0, x1, y1 = found.row(0)
     return x0, y0, x1, y1
 
 
-def answers_of(library: Library, study: str, item: Item) -> list[dict[str, Any]]:
+def item_answers(library: BrowserData, study: str, item: Item) -> list[dict[str, Any]]:
     """The answers that are judged, nearest first: rows of `token.sql`, with a word for each."""
     asked = {"image_id": item.image_id, "token_index": item.token_index, "layer": item.visual_layer}
     rows = library.ask(study, "token", **asked, lens=item.lens).to_dicts()
@@ -77,11 +77,11 @@ class Ratings(NamedTuple):
     """Judgements by people that were left out, since their items have other answers now, or none."""
 
 
-def ratings(library: Library, study: str, judgements: Sequence[HumanJudgement]) -> Ratings:
+def current_ratings(library: BrowserData, study: str, judgements: Sequence[HumanJudgement]) -> Ratings:
     """The last judgements of people, and those of the study's own judges on the same items."""
     import polars as pl
 
-    people = judgement_table(latest(judgements))
+    people = judgement_table(latest_judgements(judgements))
     if people.is_empty():
         return Ratings(pl.DataFrame(schema=dict.fromkeys(RATINGS, pl.String)), 0)
     dataset, items = library.dataset(study), people.select(_ITEM).unique()

@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 
-class View(NamedTuple):
+class TokenView(NamedTuple):
     """Tokens whose boxes can be drawn on one picture without hiding each other."""
 
     name: str
     tokens: tuple[int, ...]
 
 
-def views_of(tokens: Sequence[Mapping[str, Any]]) -> list[View]:
+def token_views(tokens: Sequence[Mapping[str, Any]]) -> list[TokenView]:
     """The views of an image's tokens: as the model names them, cut by tile where the tiles of one lie on each other.
 
     Args:
@@ -27,9 +27,9 @@ def views_of(tokens: Sequence[Mapping[str, Any]]) -> list[View]:
     views = []
     for name, tiles in placed.items():
         if _overlap([_bounds(rows) for rows in tiles.values()]):
-            views += [View(f"{name} {tile}", _indices(rows)) for tile, rows in tiles.items()]
+            views += [TokenView(f"{name} {tile}", _indices(rows)) for tile, rows in tiles.items()]
         else:
-            views.append(View(name, _indices([row for rows in tiles.values() for row in rows])))
+            views.append(TokenView(name, _indices([row for rows in tiles.values() for row in rows])))
     return views
 
 
@@ -53,7 +53,7 @@ def _overlap(boxes: Sequence[tuple[float, float, float, float]]) -> bool:
     return False
 
 
-def regions_at(regions: Sequence[Mapping[str, Any]], box: Sequence[float], width: int) -> list[Mapping[str, Any]]:
+def regions_in_box(regions: Sequence[Mapping[str, Any]], box: Sequence[float], width: int) -> list[Mapping[str, Any]]:
     """The regions of which a box has a pixel, those that cover most of it first; objects before backgrounds.
 
     Args:

@@ -42,7 +42,7 @@ WHERE study = $study AND x0 IS NOT NULL AND list_contains($images, image_id)
 """
 
 
-class Hit(NamedTuple):
+class NearestToken(NamedTuple):
     """A visual token and how near it is."""
 
     visual_layer: int
@@ -51,16 +51,16 @@ class Hit(NamedTuple):
     cosine: float
 
 
-class Hits(NamedTuple):
+class NearestTokens(NamedTuple):
     """The nearest visual tokens."""
 
-    hits: list[Hit]
+    hits: list[NearestToken]
     """Nearest first; equal cosines in order of (visual layer, image id, token)."""
     compared: int
     """Tokens that were looked at; a token counts at every layer."""
 
 
-def stored_states(warehouse: Warehouse, study: str) -> dict[int, list[Path]]:
+def visual_state_files(warehouse: Warehouse, study: str) -> dict[int, list[Path]]:
     """The files of a study's visual states that are here, by visual layer.
 
     Raises:
@@ -79,7 +79,7 @@ def stored_states(warehouse: Warehouse, study: str) -> dict[int, list[Path]]:
     return found
 
 
-def nearest_tokens(state: NDArray[np.floating], files: Mapping[int, Sequence[Path]], k: int) -> Hits:
+def nearest_tokens(state: NDArray[np.floating], files: Mapping[int, Sequence[Path]], k: int) -> NearestTokens:
     """Find the k visual tokens with the highest cosine to a state.
 
     Args:
@@ -98,14 +98,14 @@ def nearest_tokens(state: NDArray[np.floating], files: Mapping[int, Sequence[Pat
         seen: list[int] = []
         found = cosine_top_k(state[None], _blocks(files, number, seen), k)
     hits = [
-        Hit(int(layer), images[int(key) >> _TOKEN_BITS], int(key) & ((1 << _TOKEN_BITS) - 1), float(cosine))
+        NearestToken(int(layer), images[int(key) >> _TOKEN_BITS], int(key) & ((1 << _TOKEN_BITS) - 1), float(cosine))
         for cosine, layer, key in zip(found.cosine[0], found.contextual_layer[0], found.key[0], strict=True)
         if np.isfinite(cosine)
     ]
-    return Hits(hits, sum(seen))
+    return NearestTokens(hits, sum(seen))
 
 
-def boxes_of(dataset: Dataset, study: str, hits: Sequence[Hit]) -> dict[tuple[str, int], list[float]]:
+def token_boxes(dataset: Dataset, study: str, hits: Sequence[NearestToken]) -> dict[tuple[str, int], list[float]]:
     """Where hits lie in their images, by image id and token: x0, y0, x1, y1; those without a place are left out."""
     rows = dataset.collect(_PLACES, study=study, images=list({hit.image_id for hit in hits})).iter_rows()
     places = {(image, token): box for image, token, *box in rows}

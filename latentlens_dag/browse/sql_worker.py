@@ -20,14 +20,14 @@ from threading import Lock, Thread, Timer
 from typing import IO, TYPE_CHECKING
 
 from latentlens_dag.dataset.dataset import Dataset, open_dataset
-from latentlens_dag.dataset.named_queries import Value
+from latentlens_dag.dataset.named_queries import ParameterValue
 from latentlens_dag.errors import UserError
 from latentlens_dag.sql.sandbox import Limits, first_line
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from latentlens_dag.browse.library import Library
+    from latentlens_dag.browse.browser_data import BrowserData
 
 QUERY_MB = 250
 """What DuckDB may hold for a query, of 10^6 bytes; nothing is spilled to disk."""
@@ -38,16 +38,18 @@ _NARROW = "Narrow it down: one image, one layer, one lens, or a condition on a j
 _READY, _TABLE, _WRONG, _FULL = b"R", b"T", b"W", b"F"
 
 
-class Confined:
+class SqlWorker:
     """Runs queries one at a time in a process that is started when it is needed, and anew after it was ended."""
 
     def __init__(self) -> None:
         """Nothing is started yet."""
         self._turn = Lock()
         self._process: subprocess.Popen[bytes] | None = None
-        self._library: Library | None = None
+        self._library: BrowserData | None = None
 
-    def collect(self, library: Library, text: str, seconds: float, rows: int, /, **params: Value) -> pl.DataFrame:
+    def collect(
+        self, library: BrowserData, text: str, seconds: float, rows: int, /, **params: ParameterValue
+    ) -> pl.DataFrame:
         """What a query finds.
 
         Args:
@@ -67,7 +69,7 @@ class Confined:
         finally:
             self._turn.release()
 
-    def _started(self, library: Library) -> subprocess.Popen[bytes]:
+    def _started(self, library: BrowserData) -> subprocess.Popen[bytes]:
         """The process; another one where it was ended, or had opened another library."""
         if self._process is not None and self._process.poll() is None and self._library is library:
             return self._process
@@ -163,7 +165,7 @@ def _read(asked: SimpleQueue[str]) -> None:
     os._exit(0)
 
 
-def _answered(dataset: Dataset, text: str, rows: int, params: dict[str, Value]) -> tuple[bytes, bytes]:
+def _answered(dataset: Dataset, text: str, rows: int, params: dict[str, ParameterValue]) -> tuple[bytes, bytes]:
     import duckdb
     import pyarrow as pa
 

@@ -1,7 +1,7 @@
 """What a page asks with text of a study's language model and its index; answers are remembered.
 
 What a newcomer gets wrong: a model is read by hooks on its blocks, so two threads must not run it at the same time;
-`Asked` lets them wait.
+`TextSearch` lets them wait.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from latentlens_dag.browse.reverse_search import Hits, nearest_tokens
+from latentlens_dag.browse.reverse_search import NearestTokens, nearest_tokens
 from latentlens_dag.errors import UserError
 from latentlens_dag.release.reader import is_release
 from latentlens_dag.storage.warehouse import Warehouse
-from latentlens_dag.study.query_states import Question, text_question
+from latentlens_dag.study.query_states import QueryStates, encode_query
 
 if TYPE_CHECKING:
     from latentlens_dag.index.contextual_index import ContextualIndex
@@ -27,16 +27,16 @@ LONGEST_TEXT = 400
 _REMEMBERED = 64
 
 
-class Answers(NamedTuple):
+class TextNeighbors(NamedTuple):
     """The occurrences that a token is like."""
 
     rows: list[dict[str, Any]]
-    """As `contextual_index.Found.to_polars` gives them, nearest first."""
+    """As `contextual_index.SearchResult.to_polars` gives them, nearest first."""
     method: str
     """How they were found."""
 
 
-def warehouse_of(source: str) -> Warehouse:
+def home_warehouse(source: str) -> Warehouse:
     """The warehouse of a home, which alone has indexes and states.
 
     Raises:
@@ -52,7 +52,7 @@ def warehouse_of(source: str) -> Warehouse:
     return Warehouse(root)
 
 
-class Asked:
+class TextSearch:
     """A language model with an index of its states, for one study; answers are remembered."""
 
     def __init__(self, model: LanguageModel, index: ContextualIndex) -> None:
@@ -64,14 +64,14 @@ class Asked:
         self.answers = lru_cache(_REMEMBERED)(self._answers)
         self.nearest = lru_cache(_REMEMBERED)(self._nearest)
 
-    def _question(self, text: str, layer: int) -> Question:
-        """The states of a text's tokens at a layer; errors as `text_question`."""
+    def _question(self, text: str, layer: int) -> QueryStates:
+        """The states of a text's tokens at a layer; errors as `encode_query`."""
         with self._running:
-            return text_question(self.model, text[:LONGEST_TEXT], layer)
+            return encode_query(self.model, text[:LONGEST_TEXT], layer)
 
     def _answers(
         self, text: str, layer: int, token: int, k: int, layers: tuple[int, ...] | None, unique: Unique
-    ) -> Answers:
+    ) -> TextNeighbors:
         """What the token of that number is like, at some contextual layers or all; `unique` as of `search`.
 
         The text itself, where it is a sentence of the index, is no answer.
@@ -79,16 +79,16 @@ class Asked:
         question = self.question(text, layer)
         how: dict[str, Any] = {"unique": unique, "exact": False, "sentence_ids": [question.sentence_id]}
         found = self.index.search(question.states[token][None], k, layers, **how)
-        return Answers(found.to_polars().to_dicts(), found.method)
+        return TextNeighbors(found.to_polars().to_dicts(), found.method)
 
     def _nearest(
         self, text: str, layer: int, token: int, k: int, files: tuple[tuple[int, tuple[Path, ...]], ...]
-    ) -> Hits:
+    ) -> NearestTokens:
         """The visual tokens, of some layers' files, that the token of that number is nearest to."""
         return nearest_tokens(self.question(text, layer).states[token], dict(files), k)
 
 
-def open_index(warehouse: Warehouse, study: str, index: str) -> ContextualIndex:
+def open_study_index(warehouse: Warehouse, study: str, index: str) -> ContextualIndex:
     """A study's index.
 
     Raises:
@@ -102,7 +102,7 @@ def open_index(warehouse: Warehouse, study: str, index: str) -> ContextualIndex:
     return ContextualIndex.open(folder)
 
 
-def built_at(warehouse: Warehouse, study: str, index: str) -> tuple[int, ...]:
+def build_times(warehouse: Warehouse, study: str, index: str) -> tuple[int, ...]:
     """What changes when a build writes the study's states or its index: times in ns."""
     paths = warehouse.index(index)
     layers = warehouse.visual(study, 0, 0).parent.parent

@@ -44,8 +44,8 @@ def browse(
     source: str | None, other: str | None, port: int | None, no_open: bool, trusted: bool, home: Path | None
 ) -> None:
     """Look at a study or a release in the browser: a home, a warehouse, a catalog.duckdb or a dataset."""
-    from latentlens_dag.browse.library import open_library
-    from latentlens_dag.dataset.release_catalog import made_in_background
+    from latentlens_dag.browse.browser_data import open_browser_data
+    from latentlens_dag.dataset.release_catalog import build_in_background
 
     opened = source or str(find_home(home).root)
     if source is None and not Path(opened).is_dir():
@@ -53,7 +53,7 @@ def browse(
     sources = [_absolute(one) for one in (opened, other) if one]
     if len(set(sources)) < len(sources):
         raise UserError(f"`--with {other}` names what is opened already: name another home or release.")
-    libraries = [open_library(one) for one in sources]
+    libraries = [open_browser_data(one) for one in sources]
     for library in libraries:
         library.close()
     chosen = port or _free_port()
@@ -65,11 +65,11 @@ def browse(
     server = subprocess.Popen(_command(chosen), env={**os.environ, **named}, stdout=subprocess.DEVNULL)
     with ExitStack() as making:
         for library in libraries:
-            making.enter_context(made_in_background(library.whole.release_tables))
+            making.enter_context(build_in_background(library.whole.release_tables))
         _until_it_ends(server, chosen, no_open)
 
 
-def pages() -> Path:
+def pages_folder() -> Path:
     """The folder with the browser's pages: in the package where it was installed, beside it in the source tree.
 
     Raises:
@@ -90,7 +90,7 @@ def _command(port: int) -> list[str]:
         "server.fileWatcherType": "none",
         "browser.gatherUsageStats": "false",
     }
-    app = str(pages() / "app.py")
+    app = str(pages_folder() / "app.py")
     serve = [sys.executable, "-m", "latentlens_dag.cli.streamlit_server", "run", app]
     return [*serve, *(f"--{name}={value}" for name, value in options.items())]
 

@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from latentlens_dag.cli.history import Told, lineage_option, lineage_told, versions_option, versions_told
+from latentlens_dag.cli.history import Report, lineage_option, lineage_report, versions_option, versions_report
 from latentlens_dag.cli.output import home_option, json_option, print_facts, studies_argument
-from latentlens_dag.cli.progress import Progress, duration, steps_noted
-from latentlens_dag.dag.building.listener import Watcher
-from latentlens_dag.errors import GO_ON, Interrupted
+from latentlens_dag.cli.progress import Progress, duration, forward_step_progress
+from latentlens_dag.dag.building.listener import BuildListener
+from latentlens_dag.errors import RESUME_HINT, StoppedBySignalError
 from latentlens_dag.storage.home import find_home
 
 if TYPE_CHECKING:
     from latentlens_dag.dag.building.estimate import StepWork
     from latentlens_dag.dag.building.project import Project
-    from latentlens_dag.dag.building.runs import Ran
-    from latentlens_dag.dag.building.staleness import Need
-    from latentlens_dag.dag.home_lock import Owner
+    from latentlens_dag.dag.building.runs import BuildRun
+    from latentlens_dag.dag.building.staleness import StaleTarget
+    from latentlens_dag.dag.home_lock import LockOwner
 
 TO_BUILD = 3
 """Exit code of `plan --exit-code` where something is to be built; no failure has it."""
@@ -73,7 +73,7 @@ def build(
             project.observe(selection)
             with _watcher(project, as_json) as watcher:
                 ran = project.build(selection, force, watcher)
-    facts = {"parts": sum(len(one.needs) for one in ran), "runs": [_ran_facts(one) for one in ran]}
+    facts = {"parts": sum(len(one.targets) for one in ran), "runs": [_ran_facts(one) for one in ran]}
     print_facts(facts, as_json, lambda: _build_end(ran))
 
 
@@ -128,35 +128,35 @@ def status(
 
     with _apart(as_json), open_project(find_home(home)) as project:
         if lineage is not None:
-            told = lineage_told(project, studies, lineage)
+            told = lineage_report(project, studies, lineage)
         elif versions:
-            told = versions_told(project, studies)
+            told = versions_report(project, studies)
         else:
             told = _status_told(building(project.home), project.status(project.select(studies, names)))
     print_facts(told.facts, as_json, lambda: told.text)
 
 
-def _status_told(owner: Owner | None, steps: list[dict[str, Any]]) -> Told:
+def _status_told(owner: LockOwner | None, steps: list[dict[str, Any]]) -> Report:
     facts = {"steps": steps, "building": _owner_facts(owner)}
-    return Told(facts, "\n".join([*_owner_lines(owner), *_status_lines(steps)]))
+    return Report(facts, "\n".join([*_owner_lines(owner), *_status_lines(steps)]))
 
 
 @contextmanager
-def _watcher(project: Project, quiet: bool) -> Iterator[Watcher]:
+def _watcher(project: Project, quiet: bool) -> Iterator[BuildListener]:
     """What tells of the build on stderr; where that is interrupted, the message says how far it was."""
     if quiet:
-        yield Watcher()
+        yield BuildListener()
         return
-    step_of = {key: unit.name for unit in project.units for key in unit.keys}
+    step_of = {key: unit.name for unit in project.steps for key in unit.keys}
     with _own_stderr() as stream:
         progress = Progress(stream, step_of, project.speeds)
         try:
-            with steps_noted(progress):
+            with forward_step_progress(progress):
                 yield progress
-        except Interrupted as error:
+        except StoppedBySignalError as error:
             where = f"Interrupted in {progress.step}, after {progress.done} of {progress.total} parts."
             told = where if progress.step else str(error)
-            raise Interrupted(f"{told} {GO_ON}", error.number) from error
+            raise StoppedBySignalError(f"{told} {RESUME_HINT}", error.number) from error
 
 
 @contextmanager
@@ -176,17 +176,17 @@ def _apart(as_json: bool) -> Any:
     return redirect_stdout(sys.stderr) if as_json else nullcontext()
 
 
-def _build_end(ran: list[Ran]) -> str:
-    built = sum(len(one.needs) for one in ran)
+def _build_end(ran: list[BuildRun]) -> str:
+    built = sum(len(one.targets) for one in ran)
     return f"Built {built} parts in {sum(one.wall_s for one in ran):.1f} s." if built else "Everything is up to date."
 
 
-def _ran_facts(ran: Ran) -> dict[str, Any]:
-    needs = [{"asset": n.key.to_user_string(), "reason": n.reason} for n in ran.needs]
+def _ran_facts(ran: BuildRun) -> dict[str, Any]:
+    needs = [{"asset": n.key.to_user_string(), "reason": n.reason} for n in ran.targets]
     return {"partition": ran.partition, "built": needs, "steps": ran.steps, "wall_s": ran.wall_s}
 
 
-def _plan_lines(needs: list[Need], work: list[StepWork]) -> list[str]:
+def _plan_lines(needs: list[StaleTarget], work: list[StepWork]) -> list[str]:
     if not needs:
         return ["Everything is up to date."]
     width = max(len(one.step) for one in work)
@@ -224,9 +224,9 @@ def _status_lines(steps: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def _owner_lines(owner: Owner | None) -> list[str]:
+def _owner_lines(owner: LockOwner | None) -> list[str]:
     return [] if owner is None else [f"A build of this home is running ({owner}); what follows is as of now.", ""]
 
 
-def _owner_facts(owner: Owner | None) -> dict[str, Any] | None:
+def _owner_facts(owner: LockOwner | None) -> dict[str, Any] | None:
     return None if owner is None else owner._asdict()

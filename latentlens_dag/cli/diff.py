@@ -13,7 +13,7 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.storage.home import find_home
 
 if TYPE_CHECKING:
-    from latentlens_dag.dataset.comparison import Difference
+    from latentlens_dag.dataset.comparison import AnswerDifference
     from latentlens_dag.dataset.release_comparison import ReleaseDifference
 
 _IDS_SHOWN = 5
@@ -36,14 +36,14 @@ def diff(first: str, second: str, second_home: Path | None, home: Path | None, a
     if _is_place(first):
         _diff_releases(first, second, as_json)
         return
-    from latentlens_dag.dataset.comparison import compare
-    from latentlens_dag.storage.records import Manifest
-    from latentlens_dag.storage.study_versions import files_at
+    from latentlens_dag.dataset.comparison import compare_results
+    from latentlens_dag.storage.records import ArtifactStore
+    from latentlens_dag.storage.study_versions import version_files
 
     homes = [find_home(home), find_home(second_home or home)]
     named = [_study_and_version(name) for name in (first, second)]
-    files = [files_at(Manifest(at.warehouse.root), *name) for at, name in zip(homes, named, strict=True)]
-    found = compare(*files)
+    files = [version_files(ArtifactStore(at.warehouse.root), *name) for at, name in zip(homes, named, strict=True)]
+    found = compare_results(*files)
     if not found:
         raise UserError(f"{first} and {second} have no lens at the same visual layer, so nothing can be compared.")
     print_facts([one._asdict() for one in found], as_json, lambda: _difference_text(found))
@@ -56,7 +56,7 @@ def _study_and_version(name: str) -> tuple[str, int | None]:
     return study, int(version) if version else None
 
 
-def _difference_text(found: list[Difference]) -> str:
+def _difference_text(found: list[AnswerDifference]) -> str:
     share = lambda value: f"{'':>7}" if value is None else f"{value:>7.1%}"  # noqa: E731
     width = max(len(one.part) for one in found)
     lines = [f"{'':{width}}  layer  {'tokens':>9}  {'same':>7}  {'nearest':>7}  {'overlap':>7}  only in one"]

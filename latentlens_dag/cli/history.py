@@ -12,10 +12,10 @@ from latentlens_dag.errors import UserError
 if TYPE_CHECKING:
     from latentlens_dag.dag.building.project import Project
     from latentlens_dag.storage.lineage import Ancestor
-    from latentlens_dag.storage.study_versions import Version
+    from latentlens_dag.storage.study_versions import StudyVersion
 
 
-class Told(NamedTuple):
+class Report(NamedTuple):
     """What a command says."""
 
     facts: Any
@@ -23,28 +23,28 @@ class Told(NamedTuple):
     text: str
 
 
-def lineage_told(project: Project, studies: Sequence[str], name: str) -> Told:
+def lineage_report(project: Project, studies: Sequence[str], name: str) -> Report:
     """What the artifacts of a name were made from."""
     from latentlens_dag.storage.lineage import lineage, lineage_text
 
-    asked = sorted(project.select(studies, [name]).asked, key=lambda target: (target[0], target[1] or ""))
+    asked = sorted(project.select(studies, [name]).requested, key=lambda target: (target[0], target[1] or ""))
     records = [project.manifest.read(key.to_user_string(), partition) for key, partition in asked]
     built = [list(lineage(project.manifest, record)) for record in records if record is not None]
     if not built:
         raise UserError(f"Nothing of {name!r} is built here, so it came from nowhere yet: run `latentlens-dag build`.")
     where = project.source_places()
     facts = [[_ancestor_facts(one) for one in found] for found in built]
-    return Told(facts, "\n\n".join(lineage_text(iter(found), where.get) for found in built))
+    return Report(facts, "\n\n".join(lineage_text(iter(found), where.get) for found in built))
 
 
-def versions_told(project: Project, studies: Sequence[str]) -> Told:
+def versions_report(project: Project, studies: Sequence[str]) -> Report:
     """The versions of studies, of all that are declared where none is named."""
-    from latentlens_dag.storage.study_versions import versions_of
+    from latentlens_dag.storage.study_versions import study_versions
 
     project.select(studies)  # refuses names that are none
-    found = {study: versions_of(project.manifest, study) for study in studies or project.studies()}
+    found = {study: study_versions(project.manifest, study) for study in studies or project.studies()}
     facts = {study: [version._asdict() for version in versions] for study, versions in found.items()}
-    return Told(facts, "\n".join(_version_lines(found)) or "No study is declared.")
+    return Report(facts, "\n".join(_version_lines(found)) or "No study is declared.")
 
 
 def _ancestor_facts(one: Ancestor) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def _ancestor_facts(one: Ancestor) -> dict[str, Any]:
     return facts
 
 
-def _version_lines(found: dict[str, list[Version]]) -> Iterator[str]:
+def _version_lines(found: dict[str, list[StudyVersion]]) -> Iterator[str]:
     for study, versions in found.items():
         if not versions:
             yield f"{study}: nothing is built yet"

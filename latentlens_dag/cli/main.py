@@ -14,8 +14,8 @@ import traceback
 import click
 
 from latentlens_dag.cli import browse, build, diff, maintenance, models, publish, pull, query
-from latentlens_dag.errors import GO_ON, Interrupted, UserError
-from latentlens_dag.storage.full_disk import way_out
+from latentlens_dag.errors import RESUME_HINT, StoppedBySignalError, UserError
+from latentlens_dag.storage.full_disk import remedy
 from latentlens_dag.storage.home import find_home
 
 
@@ -57,8 +57,8 @@ def main() -> None:
     try:
         cli.main(arguments, prog_name="latentlens-dag", standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):
-        _leave(f"Interrupted. {GO_ON}", 130)
-    except Interrupted as error:
+        _leave(f"Interrupted. {RESUME_HINT}", 130)
+    except StoppedBySignalError as error:
         _leave(str(error), 128 + error.number, debug)
     except click.ClickException as error:
         error.show()
@@ -68,7 +68,7 @@ def main() -> None:
     except BrokenPipeError:
         sys.exit(1)
     except Exception as error:
-        told = way_out(error, find_home().root)
+        told = remedy(error, find_home().root)
         hint = f"\n{told}" if told else "" if debug else "\nRun again with --debug to see where."
         _leave(f"Error: {type(error).__name__}: {error}{hint}", 1, debug, getattr(error, "trace", ""))
 

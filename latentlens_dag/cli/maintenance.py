@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from latentlens_dag.cli.output import (
+    bytes_progress,
     bytes_text,
     home_option,
     json_option,
     print_facts,
-    shown_progress,
     studies_argument,
 )
 from latentlens_dag.errors import UserError
 from latentlens_dag.storage.home import find_home
 
 if TYPE_CHECKING:
-    from latentlens_dag.dag.building.integrity import Checked
+    from latentlens_dag.dag.building.integrity import IntegrityReport
     from latentlens_dag.storage.leftovers import Garbage
 
 
@@ -41,7 +41,7 @@ def check(studies: Sequence[str], deep: bool, home: Path | None, as_json: bool) 
     from latentlens_dag.dag.home_lock import build_lock
 
     with open_project(find_home(home)) as project, build_lock(project.home):
-        found = check_project(project, project.select(studies), deep, shown_progress(as_json))
+        found = check_project(project, project.select(studies), deep, bytes_progress(as_json))
     _print_facts_of_check(found, deep, as_json)
     if found.damaged:
         sys.exit(1)
@@ -94,7 +94,7 @@ def _garbage_text(found: list[Garbage], sets: list[str], dry_run: bool) -> str:
     )
 
 
-def _print_facts_of_check(found: Checked, deep: bool, as_json: bool) -> None:
+def _print_facts_of_check(found: IntegrityReport, deep: bool, as_json: bool) -> None:
     damaged = [{"asset": n.key.to_user_string(), "partition": n.partition, "problem": n.reason} for n in found.damaged]
     facts: dict[str, Any] = {**found._asdict(), "deep": deep, "damaged": damaged}
     how = "read and compared" if deep else "whose sizes were compared (--deep reads them)"

@@ -36,7 +36,7 @@ def one_line(text: str) -> str:
 
 
 @contextmanager
-def writing(option: str, path: Path | None) -> Iterator[None]:
+def write_errors(option: str, path: Path | None) -> Iterator[None]:
     """Tell the user why the file of an option cannot be written."""
     try:
         yield
@@ -53,7 +53,7 @@ def bytes_text(count: int) -> str:
     return f"{count / unit:.3g} {name}"
 
 
-def shown_progress(quiet: bool) -> Callable[[int, int], None]:
+def bytes_progress(quiet: bool) -> Callable[[int, int], None]:
     """A line on the terminal, written over, of the bytes done and the bytes in all; nothing where nobody looks."""
     if quiet or not sys.stderr.isatty():
         return lambda done, total: None

@@ -14,24 +14,24 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
-from latentlens_dag.dag.building.listener import Watcher
+from latentlens_dag.dag.building.listener import BuildListener
 
 if TYPE_CHECKING:
-    from latentlens_dag.dag.building.staleness import Need
-    from latentlens_dag.dag.building.steps import Key, Target
+    from latentlens_dag.dag.building.staleness import StaleTarget
+    from latentlens_dag.dag.building.steps import AssetPartition, Key
 
 _BAR = 20  # characters
 _NOTE_EVERY_S = 60.0  # a step's own progress, where there is no live line
 
 
-class Progress(Watcher):
+class Progress(BuildListener):
     """Tells of a build's parts: how many are done, how fast, and how long the rest takes."""
 
     def __init__(
         self,
         stream: TextIO,
         step_of: Mapping[Key, str],
-        speeds: Callable[[Sequence[Need]], Mapping[str, float]],
+        speeds: Callable[[Sequence[StaleTarget]], Mapping[str, float]],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Write to `stream`.
@@ -44,7 +44,7 @@ class Progress(Watcher):
         """
         self._stream, self._step_of, self._find_speeds, self._clock = stream, step_of, speeds, clock
         self._live = stream.isatty()
-        self._left: dict[Target, str] = {}
+        self._left: dict[AssetPartition, str] = {}
         self._before: Mapping[str, float] = {}
         self._seconds: dict[str, float] = defaultdict(float)  # of this build, by step
         self._parts = Counter[str]()
@@ -58,7 +58,7 @@ class Progress(Watcher):
         """How many parts are built or turned out to be up to date."""
         return self.total - len(self._left)
 
-    def planned(self, needs: Sequence[Need]) -> None:
+    def planned(self, needs: Sequence[StaleTarget]) -> None:
         """Take down what is to be done."""
         self._left = {(need.key, need.partition): self._step_of[need.key] for need in needs}
         self.total = len(self._left)
@@ -86,7 +86,7 @@ class Progress(Watcher):
         if not self._live:
             self._say(f"{wall_s:.1f} s")
 
-    def settled(self, targets: Sequence[Target]) -> None:
+    def up_to_date(self, targets: Sequence[AssetPartition]) -> None:
         """Count what needed no build."""
         for target in targets:
             self._left.pop(target, None)
@@ -151,7 +151,7 @@ class Progress(Watcher):
 
 
 @contextmanager
-def steps_noted(progress: Progress) -> Iterator[None]:
+def forward_step_progress(progress: Progress) -> Iterator[None]:
     """Let the steps' own progress come to `progress`, and leave the terminal's line free at the end."""
     from latentlens_dag.dag.assets.reporting import PROGRESS_LOGGER
 

@@ -15,7 +15,7 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.storage.home import Home, find_home
 
 if TYPE_CHECKING:
-    from latentlens_dag.publish.plan import Plan
+    from latentlens_dag.publish.plan import PublicationPlan
     from latentlens_dag.publish.publish import Publication
 
 _SHOWN = 20  # paths of a kind
@@ -86,7 +86,7 @@ def _declared(release: str, named: bool) -> str:
     return declared
 
 
-def _plan_facts(plan: Plan) -> dict[str, Any]:
+def _plan_facts(plan: PublicationPlan) -> dict[str, Any]:
     return {
         "repo_id": plan.repo_id,
         "parent": plan.parent,
@@ -98,7 +98,7 @@ def _plan_facts(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _plan_text(plan: Plan) -> str:
+def _plan_text(plan: PublicationPlan) -> str:
     new = "" if plan.parent else " (to be created)"
     if plan.empty:
         return f"{plan.repo_id} holds this release already, at {plan.parent}: nothing to do."

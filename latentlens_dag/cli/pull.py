@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from latentlens_dag.cli.output import bytes_text, json_option, print_facts, shown_progress, writing
+from latentlens_dag.cli.output import bytes_progress, bytes_text, json_option, print_facts, write_errors
 from latentlens_dag.errors import UserError
 
 if TYPE_CHECKING:
-    from latentlens_dag.release.pull import Pulled
+    from latentlens_dag.release.pull import LocalRelease
 
 
 @click.command()
@@ -33,17 +33,17 @@ def pull(release: str, revision: str | None, tables: str | None, output: Path | 
 
     repo, asked = _named(release, revision)
     wanted = None if tables is None else [name.strip() for name in tables.split(",")]
-    pulled = pull_release(repo, asked, wanted, shown_progress(as_json))
+    pulled = pull_release(repo, asked, wanted, bytes_progress(as_json))
     if output is not None:
-        with writing("--output", output):
+        with write_errors("--output", output):
             copy_release(pulled, output)
     print_facts(_facts(pulled, output), as_json, lambda: _text(pulled, output))
 
 
 def _named(release: str, revision: str | None) -> tuple[str, str | None]:
-    from latentlens_dag.hub.names import release_name
+    from latentlens_dag.hub.names import parse_release_name
 
-    found = release_name(release)
+    found = parse_release_name(release)
     if found is None:
         raise UserError(f"{release!r} is no release of the Hub: write it as user/name or user/name@v1.0.0.")
     if revision and found[1] and revision != found[1]:
@@ -51,7 +51,7 @@ def _named(release: str, revision: str | None) -> tuple[str, str | None]:
     return found[0], revision or found[1]
 
 
-def _facts(pulled: Pulled, output: Path | None) -> dict[str, Any]:
+def _facts(pulled: LocalRelease, output: Path | None) -> dict[str, Any]:
     return {
         "release": pulled.repo,
         "commit": pulled.commit,
@@ -65,11 +65,11 @@ def _facts(pulled: Pulled, output: Path | None) -> dict[str, Any]:
     }
 
 
-def _tables(pulled: Pulled) -> list[str]:
+def _tables(pulled: LocalRelease) -> list[str]:
     return sorted({file.table for file in pulled.files if file.table})
 
 
-def _text(pulled: Pulled, output: Path | None) -> str:
+def _text(pulled: LocalRelease, output: Path | None) -> str:
     size, fetched = (sum(file.size for file in files) for files in (pulled.files, pulled.fetched))
     news = f"{len(pulled.fetched):,} of them fetched ({bytes_text(fetched)})" if pulled.fetched else "all here before"
     rows = [f"  {name:16} {pulled.manifest.tables[name].rows:>13,} rows" for name in _tables(pulled)]

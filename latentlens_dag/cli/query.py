@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from latentlens_dag.cli.output import CONTROL, home_option, json_option, one_line, print_facts, writing
+from latentlens_dag.cli.output import CONTROL, home_option, json_option, one_line, print_facts, write_errors
 from latentlens_dag.errors import UserError
 from latentlens_dag.storage.home import find_home
 
@@ -45,16 +45,16 @@ def query(
     query: str | None, params: Sequence[str], form: str, output: Path | None, data: str | None, home: Path | None
 ) -> None:
     """Run SQL, or a query by name, over all that is built or over a release; without one, list the queries."""
-    from latentlens_dag.dataset.named_queries import queries
+    from latentlens_dag.dataset.named_queries import named_queries
 
     if query is None:
-        click.echo("\n".join(_query_help(one) for one in queries().values()))
+        click.echo("\n".join(_query_help(one) for one in named_queries().values()))
         return
     if form == "parquet" and output is None:
         raise UserError("Parquet is no text: name a file with --output.")
     with _dataset(home, data) as dataset:
         frame = dataset.collect(query, **_bound(params))
-    with nullcontext() if output is None else writing("--output", output):
+    with nullcontext() if output is None else write_errors("--output", output):
         _write_frame(frame, form, output)
 
 
@@ -71,15 +71,15 @@ def summary(
     study: str, picture: Path | None, layer: int | None, scenes: int, data: str | None, home: Path | None
 ) -> None:
     """Print a study's figures as a table, and draw its words on its pictures."""
-    from latentlens_dag.figures.contact_sheet import from_thumbnails, study_picture
+    from latentlens_dag.figures.contact_sheet import thumbnail_loader, write_sheet
 
     if picture is not None and not picture.absolute().parent.is_dir():
         raise UserError(f"`--picture {picture}` cannot be written: there is no such folder.")
     with _dataset(home, data) as dataset:
         click.echo(_figures(dataset, study))
         if picture is not None:
-            with writing("--picture", picture):
-                drawn = study_picture(dataset, study, from_thumbnails(dataset), picture, layer=layer, scenes=scenes)
+            with write_errors("--picture", picture):
+                drawn = write_sheet(dataset, study, thumbnail_loader(dataset), picture, layer=layer, scenes=scenes)
             click.echo(f"{picture}: {scenes} scenes with the nearest answer of every visual token at layer {drawn}.")
 
 
@@ -138,7 +138,7 @@ def search(
     from latentlens_dag.dag.loading import find_study
     from latentlens_dag.index.contextual_index import ContextualIndex
     from latentlens_dag.models.loading import load_language_model
-    from latentlens_dag.study.query_states import middle, stored_question, text_question
+    from latentlens_dag.study.query_states import encode_query, middle, stored_query
 
     study, warehouse = find_study(name), find_home(home).warehouse
     folder = warehouse.index(study.index).root
@@ -150,10 +150,10 @@ def search(
     index = ContextualIndex.open(folder)
     layers = _layer_numbers(contextual_layers)
     if text is not None:
-        model = load_language_model(study.named_model)
-        question = text_question(model, text, middle(index.layers) if layer is None else layer)
+        model = load_language_model(study.model_ref)
+        question = encode_query(model, text, middle(index.layers) if layer is None else layer)
     else:
-        question = stored_question(warehouse, name, image_id or "", token or 0, layer, middle(index.layers))
+        question = stored_query(warehouse, name, image_id or "", token or 0, layer, middle(index.layers))
     how: dict[str, Any] = {"exact": True} if recall is None else {"exact": False, "recall": recall}
     how |= {"sentence_ids": [question.sentence_id] * len(question.tokens), "own_sentence": own_sentence}
     found = index.search(question.states, k, layers, unique=unique, word=word, **how)
@@ -197,12 +197,12 @@ def _layer_numbers(text: str | None) -> list[int] | None:
 
 def _answer_lines(rows: list[dict[str, Any]]) -> str:
     """Answers as a table; text from data must not drive the terminal."""
-    from latentlens_dag.text.display import bracketed
+    from latentlens_dag.text.display import bracket_word
 
     room = max(40, shutil.get_terminal_size((160, 24)).columns - 42)
     lines = [f"{'token':16}  {'rank':>4}  {'cosine':>6}  {'layer':>5}  sentence"]
     for row in rows:
-        sentence = bracketed(row["sentence"], row["char_start"], row["char_end"], room)
+        sentence = bracket_word(row["sentence"], row["char_start"], row["char_end"], room)
         name = one_line(row["token"]) if row["rank"] == 1 else ""
         lines.append(
             f"{name:16}  {row['rank']:>4}  {row['cosine']:>6.3f}  {row['contextual_layer']:>5}  {one_line(sentence)}"

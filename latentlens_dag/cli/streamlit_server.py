@@ -10,7 +10,7 @@ from __future__ import annotations
 import runpy
 from importlib import import_module
 
-_NEEDED = ("polars", "latentlens_dag.browse.library", "latentlens_dag.inputs.images")
+_NEEDED = ("polars", "latentlens_dag.browse.browser_data", "latentlens_dag.inputs.images")
 
 
 def main() -> None:

@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator
 import dagster as dg
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
-from latentlens_dag.dag.building.listener import Watcher
+from latentlens_dag.dag.building.listener import BuildListener
 from latentlens_dag.dag.home_lock import build_lock, building
 from latentlens_dag.dag.resources import HomeResource
-from latentlens_dag.dag.versions import states_now
-from latentlens_dag.storage.hashing import combined
+from latentlens_dag.dag.versions import source_file_states
+from latentlens_dag.storage.hashing import hash_values
 
 _EVERY_S = 30
 
@@ -37,7 +37,7 @@ def build_what_is_needed(context: dg.OpExecutionContext, home: HomeResource) -> 
             context.log.info("Everything is up to date.")
 
 
-class _Logged(Watcher):
+class _Logged(BuildListener):
     """Tells of finished steps in Dagster's log."""
 
     def __init__(self, log: Callable[[str], None]) -> None:
@@ -66,7 +66,7 @@ def build() -> None:
 def build_when_something_changes(context: dg.SensorEvaluationContext, home: HomeResource) -> dg.SensorResult:
     """One look; the cursor holds how things were when `build` was last started."""
     assert context.repository_def is not None
-    now = combined(_state(context.repository_def.asset_graph))
+    now = hash_values(_state(context.repository_def.asset_graph))
     if now == context.cursor:
         return dg.SensorResult(skip_reason="Nothing changed since `build` was last started.")
     if building(home.home) is not None:
@@ -89,4 +89,4 @@ def _state(graph: AssetGraph) -> Iterator[str]:
         node = graph.get(key)
         parts = node.partitions_def.get_partition_keys() if node.partitions_def else []
         yield f"{key.to_user_string()} {node.code_version} {sorted(map(str, node.parent_keys))} {len(parts)}"
-        yield from (f"{file} {state}" for file, state in states_now(node.metadata).items())
+        yield from (f"{file} {state}" for file, state in source_file_states(node.metadata).items())

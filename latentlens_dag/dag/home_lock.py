@@ -23,7 +23,7 @@ _ASK_EVERY_S = 0.2
 _LOOK_S = 0.6  # someone who only looks whether a build is running holds the lock for a moment
 
 
-class Owner(NamedTuple):
+class LockOwner(NamedTuple):
     """The process that builds a home."""
 
     pid: int
@@ -55,7 +55,7 @@ def build_lock(home: Home, wait: bool = False, tell: Callable[[str], None] = lam
     """
     with _open(home) as file:
         _acquire(file, home, wait, tell)
-        _write(file, Owner(os.getpid(), socket.gethostname(), datetime.now().isoformat(timespec="seconds")))
+        _write(file, LockOwner(os.getpid(), socket.gethostname(), datetime.now().isoformat(timespec="seconds")))
         try:
             yield
         finally:
@@ -80,7 +80,7 @@ def step_lock(home: Home, tell: Callable[[str], None]) -> Iterator[None]:
         yield
 
 
-def building(home: Home) -> Owner | None:
+def building(home: Home) -> LockOwner | None:
     """Who builds the home now; None where nobody does."""
     path = _path(home)
     if not path.is_file():
@@ -119,18 +119,18 @@ def _path(home: Home) -> Path:
     return home.root / "build.lock"
 
 
-def _write(file: IO[str], owner: Owner) -> None:
+def _write(file: IO[str], owner: LockOwner) -> None:
     file.seek(0)
     file.truncate()
     file.write(json.dumps(owner._asdict()))
     file.flush()
 
 
-def _read(file: IO[str]) -> Owner:
+def _read(file: IO[str]) -> LockOwner:
     """The owner that a locked file names; it may just have been locked and say nothing yet."""
     file.seek(0)
     try:
         facts: dict[str, Any] = json.loads(file.read())
-        return Owner(int(facts["pid"]), str(facts["host"]), str(facts["since"]))
+        return LockOwner(int(facts["pid"]), str(facts["host"]), str(facts["since"]))
     except (ValueError, KeyError, TypeError):
-        return Owner(0, "?", "?")
+        return LockOwner(0, "?", "?")

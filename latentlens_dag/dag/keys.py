@@ -12,8 +12,10 @@ import dagster as dg
 
 MOST_PARTITIONS = 96  # from 100 on, Dagster ignores the data versions of an edge's upstream partitions
 
-SWITCHED_OFF = "latentlens/switched_off/"  # metadata of the definitions: what has no assets for now, as study/demo
-ASKED_FOR = "latentlens/asked_for"  # metadata of an asset that no build makes: only who asks for it by hand, in the UI
+DISABLED = "latentlens/switched_off/"  # metadata of the definitions: what has no assets for now, as study/demo
+MANUAL_ONLY = (
+    "latentlens/asked_for"  # metadata of an asset that no build makes: only who asks for it by hand, in the UI
+)
 
 
 def partitions(count: int) -> dg.StaticPartitionsDefinition:

@@ -16,8 +16,8 @@ from dagster._core.definitions.data_version import (
 from latentlens_dag.dag.run_tags import BUILD_ID
 from latentlens_dag.dag.versions import settings_of
 from latentlens_dag.storage.package_versions import package_versions
-from latentlens_dag.storage.records import FileFacts, Manifest, Origin, Record, label
-from latentlens_dag.storage.study_versions import KEPT
+from latentlens_dag.storage.records import ArtifactRecord, ArtifactStore, FileFacts, FirstBuild, label
+from latentlens_dag.storage.study_versions import VERSIONED_PARTS
 from latentlens_dag.storage.warehouse import Warehouse
 
 
@@ -42,7 +42,7 @@ def record(
     spec = context.assets_def.specs_by_key[key]
     manifest, now = manifest_of(context), datetime.now(UTC).isoformat(timespec="seconds")
     manifest.write(
-        Record(
+        ArtifactRecord(
             asset=key.to_user_string(),
             partition=context.partition_key if context.has_partition_key else None,
             data_version=data_version,
@@ -54,14 +54,14 @@ def record(
             run=context.run_id,
             build=_build_of(context),
             made=now,
-            since=Origin(_build_of(context), now),
+            since=FirstBuild(_build_of(context), now),
             packages=package_versions(),
         ),
-        keep=key.path[0] == "study" and key.path[2] in KEPT,
+        keep=key.path[0] == "study" and key.path[2] in VERSIONED_PARTS,
     )
 
 
-def may_take(context: dg.AssetExecutionContext, key: dg.AssetKey, model: dg.AssetKey) -> bool:
+def can_reuse(context: dg.AssetExecutionContext, key: dg.AssetKey, model: dg.AssetKey) -> bool:
     """Whether what is stored of an asset of this step is of the settings, model and packages of now, and whole."""
     manifest = manifest_of(context)
     found = manifest.read(key.to_user_string(), context.partition_key)
@@ -69,7 +69,7 @@ def may_take(context: dg.AssetExecutionContext, key: dg.AssetKey, model: dg.Asse
         found is not None
         and found.damaged is None
         and found.code_version == context.assets_def.specs_by_key[key].code_version
-        and found.inputs.get(model.to_user_string()) == known_version(context.instance, model)
+        and found.inputs.get(model.to_user_string()) == last_observed_version(context.instance, model)
         and found.packages == package_versions()
         and not manifest.problems(found)
     )
@@ -81,9 +81,9 @@ def warehouse_of(context: dg.AssetExecutionContext) -> Warehouse:
     return paths
 
 
-def manifest_of(context: dg.AssetExecutionContext) -> Manifest:
+def manifest_of(context: dg.AssetExecutionContext) -> ArtifactStore:
     """The manifest of the warehouse that a step writes to."""
-    return Manifest(warehouse_of(context).root)
+    return ArtifactStore(warehouse_of(context).root)
 
 
 def _build_of(context: dg.AssetExecutionContext) -> str:
@@ -91,11 +91,11 @@ def _build_of(context: dg.AssetExecutionContext) -> str:
     return tags.get(BUILD_ID) or tags.get("dagster/backfill") or context.run_id
 
 
-def _inputs(context: dg.AssetExecutionContext, key: dg.AssetKey, manifest: Manifest) -> Iterator[tuple[str, str]]:
+def _inputs(context: dg.AssetExecutionContext, key: dg.AssetKey, manifest: ArtifactStore) -> Iterator[tuple[str, str]]:
     """The artifacts that one was made from, with their versions."""
     graph = context.job_def.asset_layer.asset_graph
     for dep in sorted(graph.get(key).parent_keys):
-        source = known_version(context.instance, dep)
+        source = last_observed_version(context.instance, dep)
         if source is not None:
             yield dep.to_user_string(), source
         for partition in _partitions_read(context, key, dep, graph.get(dep).partitions_def):
@@ -115,7 +115,7 @@ def _partitions_read(
     return [context.partition_key]
 
 
-def known_version(instance: dg.DagsterInstance, key: dg.AssetKey) -> str | None:
+def last_observed_version(instance: dg.DagsterInstance, key: dg.AssetKey) -> str | None:
     """The version of a source when it was last looked at."""
     record = instance.get_latest_data_version_record(key, is_source=True)
     observation = record.event_log_entry.asset_observation if record else None

@@ -14,10 +14,10 @@ import dagster as dg
 from latentlens_dag.dag import keys
 from latentlens_dag.errors import UserError
 from latentlens_dag.inputs.image_tables import TableSource
-from latentlens_dag.inputs.texts import Source
+from latentlens_dag.inputs.texts import TextSource
 from latentlens_dag.models.model_ref import ModelRef
 from latentlens_dag.publish.about import About
-from latentlens_dag.publish.tables import Sentences
+from latentlens_dag.publish.tables import SentenceChoice
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class CorpusSpec:
     """Sentences, in shards."""
 
     name: str
-    source: Source
+    source: TextSource
     shards: int
 
 
@@ -46,7 +46,7 @@ class TextSetSpec:
     """Texts, in batches."""
 
     name: str
-    source: Source
+    source: TextSource
     batches: int
 
 
@@ -141,7 +141,7 @@ class ReleaseSpec:
     about: About
     thumbnails: bool
     """Whether pictures go out."""
-    sentences: Sentences
+    sentences: SentenceChoice
     vectors: bool
     """Of an index: whether its vectors go out as Parquet too."""
 

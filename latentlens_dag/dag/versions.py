@@ -14,7 +14,7 @@ from typing import Any, TypedDict
 
 from latentlens_dag.models.model_ref import ModelRef
 from latentlens_dag.storage.files import write_text
-from latentlens_dag.storage.hashing import combined, digest, file_digest
+from latentlens_dag.storage.hashing import hash_bytes, hash_file, hash_values
 
 SOURCE_PATH = "source_path"  # metadata of an observed source: the file or folder that is hashed
 SOURCE_MODEL = "source_model"  # there, where the folder is a model's: the model
@@ -25,11 +25,13 @@ SETTINGS = "settings"  # metadata of a step: the algorithm's number and the fiel
 def version_of(algorithm: int, **fields: object) -> str:
     """The code version of a step: raise `algorithm` when the same input would give other bytes."""
     return (
-        f"{algorithm}-{digest(json.dumps(fields, sort_keys=True, default=str).encode())}" if fields else str(algorithm)
+        f"{algorithm}-{hash_bytes(json.dumps(fields, sort_keys=True, default=str).encode())}"
+        if fields
+        else str(algorithm)
     )
 
 
-class Versioned(TypedDict):
+class VersionFields(TypedDict):
     """What an asset says of what decides its bytes besides its inputs."""
 
     code_version: str
@@ -38,29 +40,29 @@ class Versioned(TypedDict):
     """The same in words, under SETTINGS."""
 
 
-def versioned(algorithm: int, **fields: object) -> Versioned:
+def version_fields(algorithm: int, **fields: object) -> VersionFields:
     """The version of a step, to be handed to its asset."""
     settings = json.loads(json.dumps({"algorithm": algorithm, **fields}, sort_keys=True, default=str))
     return {"code_version": version_of(algorithm, **fields), "metadata": {SETTINGS: settings}}
 
 
 def settings_of(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings in an asset's metadata, as `versioned` put them there."""
+    """The settings in an asset's metadata, as `version_fields` put them there."""
     found = metadata.get(SETTINGS, {})
     return dict(getattr(found, "value", found))
 
 
-def version_now(metadata: Mapping[str, Any], memory: Path) -> str | None:
+def source_version(metadata: Mapping[str, Any], memory: Path) -> str | None:
     """The version of an observed source as it is now, by its asset's metadata; None for what is no source."""
     if (model := _fact(metadata, SOURCE_MODEL)) is not None:
-        return observed_version(ModelRef.from_json(model), memory)
+        return content_version(ModelRef.from_json(model), memory)
     if (path := _fact(metadata, SOURCE_PATH)) is not None:
-        return observed_version(Path(path), memory, hidden=True)
+        return content_version(Path(path), memory, hidden=True)
     version: str | None = _fact(metadata, SOURCE_VERSION)
     return version
 
 
-def states_now(metadata: Mapping[str, Any]) -> dict[Path, list[int]]:
+def source_file_states(metadata: Mapping[str, Any]) -> dict[Path, list[int]]:
     """The files of an observed source as `file_states` gives them; none for what is no source, or of the Hub."""
     path = _fact(metadata, SOURCE_PATH)
     return {} if path is None else file_states(Path(path), hidden=SOURCE_MODEL not in metadata)
@@ -71,7 +73,7 @@ def _fact(metadata: Mapping[str, Any], name: str) -> Any:
     return getattr(found, "value", found)
 
 
-def observed_version(source: Path | ModelRef, memory: Path, hidden: bool = False) -> str:
+def content_version(source: Path | ModelRef, memory: Path, hidden: bool = False) -> str:
     """The content hash of a file or folder; files whose size and time are as before are not read again.
 
     Args:
@@ -86,7 +88,7 @@ def observed_version(source: Path | ModelRef, memory: Path, hidden: bool = False
         return source.version
     else:
         names, marks = _names_and_hashes(source.path, memory, hidden), source.version_marks
-    return combined([*names, *marks]) if names else "missing"
+    return hash_values([*names, *marks]) if names else "missing"
 
 
 def _names_and_hashes(path: Path, memory: Path, hidden: bool) -> list[str]:
@@ -94,7 +96,7 @@ def _names_and_hashes(path: Path, memory: Path, hidden: bool) -> list[str]:
     now = {}
     for file, state in file_states(path, hidden).items():
         before = known.get(str(file), [None, None, ""])
-        now[str(file)] = [*state, before[2] if before[:2] == state else file_digest(file)]
+        now[str(file)] = [*state, before[2] if before[:2] == state else hash_file(file)]
     if now != known:
         write_text(json.dumps(now, indent=1, sort_keys=True), memory)
     base = path if path.is_dir() else path.parent

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _TOKEN = ["image_id", "token_index"]
 
 
-class Difference(NamedTuple):
+class AnswerDifference(NamedTuple):
     """How the answers of one lens, or the verdicts, at one visual layer differ."""
 
     part: str
@@ -36,17 +36,17 @@ class Difference(NamedTuple):
     """Mean share of the answers that are among the other's answers; null for judgements."""
 
 
-def compare(
+def compare_results(
     first: Mapping[tuple[str, int], Sequence[Path]], second: Mapping[tuple[str, int], Sequence[Path]]
-) -> list[Difference]:
-    """Compare two results, part by part and layer by layer (as `study_versions.files_at` gives them).
+) -> list[AnswerDifference]:
+    """Compare two results, part by part and layer by layer (as `study_versions.version_files` gives them).
 
     Parts and layers that only one has are left out. Memory holds one part at one layer.
     """
     import polars as pl
 
     return [
-        compare_rows(
+        compare_part(
             part,
             layer,
             pl.scan_parquet(list(first[part, layer]), glob=False),
@@ -56,12 +56,12 @@ def compare(
     ]
 
 
-def compare_rows(part: str, layer: int, first: pl.LazyFrame, second: pl.LazyFrame) -> Difference:
+def compare_part(part: str, layer: int, first: pl.LazyFrame, second: pl.LazyFrame) -> AnswerDifference:
     """Compare two results of one part at one visual layer: rows of NEIGHBORS under one lens, or of JUDGEMENTS."""
     return (_compare_verdicts if part == "judgements" else _compare_answers)(part, layer, first, second)
 
 
-def _compare_answers(part: str, layer: int, first: pl.LazyFrame, second: pl.LazyFrame) -> Difference:
+def _compare_answers(part: str, layer: int, first: pl.LazyFrame, second: pl.LazyFrame) -> AnswerDifference:
     import polars as pl
 
     one, other = _answers(part, first), _answers(part, second)
@@ -73,7 +73,7 @@ def _compare_answers(part: str, layer: int, first: pl.LazyFrame, second: pl.Lazy
         nearest=(pl.col("answers").list.first() == pl.col("answers_other").list.first()).mean(),
         overlap=(shared / longest).mean(),
     ).row(0)
-    return Difference(part, layer, len(both), len(one) - len(both), len(other) - len(both), *shares)
+    return AnswerDifference(part, layer, len(both), len(one) - len(both), len(other) - len(both), *shares)
 
 
 def _answers(part: str, rows: pl.LazyFrame) -> pl.DataFrame:
@@ -86,11 +86,11 @@ def _answers(part: str, rows: pl.LazyFrame) -> pl.DataFrame:
     return rows.sort("rank").group_by(_TOKEN, maintain_order=True).agg(answer.alias("answers")).collect()
 
 
-def _compare_verdicts(part: str, layer: int, first: pl.LazyFrame, second: pl.LazyFrame) -> Difference:
+def _compare_verdicts(part: str, layer: int, first: pl.LazyFrame, second: pl.LazyFrame) -> AnswerDifference:
     import polars as pl
 
     keys = [*_TOKEN, "lens", "judge"]
     one, other = (rows.select(*keys, "verdict").collect() for rows in (first, second))
     both = one.join(other, on=keys, suffix="_other")
     same = both.select((pl.col("verdict") == pl.col("verdict_other")).mean()).item()
-    return Difference(part, layer, len(both), len(one) - len(both), len(other) - len(both), same, None, None)
+    return AnswerDifference(part, layer, len(both), len(one) - len(both), len(other) - len(both), same, None, None)

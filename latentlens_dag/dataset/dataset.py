@@ -19,22 +19,37 @@ from typing import TYPE_CHECKING
 import duckdb
 
 from latentlens_dag.dataset.human_judgements import FOLDER, judging_folder
-from latentlens_dag.dataset.named_queries import NamedQuery, Parameter, Value, queries
-from latentlens_dag.dataset.release_catalog import made_catalog
+from latentlens_dag.dataset.named_queries import NamedQuery, ParameterValue, named_queries
+from latentlens_dag.dataset.release_catalog import find_catalog
 from latentlens_dag.dataset.study_catalog import write_catalog
 from latentlens_dag.errors import UserError
-from latentlens_dag.hub.names import release_name
+from latentlens_dag.hub.names import parse_release_name
 from latentlens_dag.release.reader import ReleaseTables, is_release, read_release
 from latentlens_dag.schema import TABLES
 from latentlens_dag.sql.quoting import identifier, literal
-from latentlens_dag.sql.sandbox import NO_LIMITS, Limits, first_line, mounted, one_select, open_file, open_folder
-from latentlens_dag.sql.views import IDENTITY, existing, human_view, sets_of, table_patterns, view_sql
+from latentlens_dag.sql.sandbox import (
+    NO_LIMITS,
+    Limits,
+    first_line,
+    mounted_path,
+    open_file,
+    open_folder,
+    require_select,
+)
+from latentlens_dag.sql.views import (
+    IDENTITY,
+    count_sets,
+    current_files,
+    human_judgements_view,
+    table_patterns,
+    view_sql,
+)
 from latentlens_dag.storage.warehouse import Warehouse
 
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["Dataset", "NamedQuery", "Parameter", "Value", "open_dataset", "queries", "write_catalog"]
+__all__ = ["Dataset", "open_dataset", "write_catalog"]
 
 
 class Dataset:
@@ -69,7 +84,7 @@ class Dataset:
         """The names of its tables, in alphabetical order."""
         return sorted(row[0] for row in self.sql("SHOW TABLES").fetchall())
 
-    def sql(self, query: str, /, **params: Value) -> duckdb.DuckDBPyRelation:
+    def sql(self, query: str, /, **params: ParameterValue) -> duckdb.DuckDBPyRelation:
         """Run one reading statement; `$name` in it is bound to the parameter of that name.
 
         Returns:
@@ -81,10 +96,10 @@ class Dataset:
         return self._run(self._connection.cursor(), query, params)
 
     def _run(
-        self, cursor: duckdb.DuckDBPyConnection, query: str, params: Mapping[str, Value]
+        self, cursor: duckdb.DuckDBPyConnection, query: str, params: Mapping[str, ParameterValue]
     ) -> duckdb.DuckDBPyRelation:
         try:
-            one_select(cursor, query)
+            require_select(cursor, query)
             return cursor.sql(query, params=params) if params else cursor.sql(query)
         except duckdb.Error as error:
             raise UserError(self._told(error, query)) from error
@@ -107,20 +122,20 @@ class Dataset:
         lazy: pl.LazyFrame = self.sql(f"FROM {identifier(table)}").pl(lazy=True)
         return lazy
 
-    def named(self, name: str, /, **params: Value) -> duckdb.DuckDBPyRelation:
+    def named(self, name: str, /, **params: ParameterValue) -> duckdb.DuckDBPyRelation:
         """Run a named query with its parameters, defaults where they are not given.
 
         Raises:
             UserError: if there is no such query, a parameter is unknown, or a required one is missing.
         """
-        query = queries().get(name)
+        query = named_queries().get(name)
         if query is None:
-            raise UserError(f"There is no query {name!r}; there are {', '.join(queries())}.")
+            raise UserError(f"There is no query {name!r}; there are {', '.join(named_queries())}.")
         values = _bound(query, params)
         text = self._pivoted(query, values) if query.pivot else query.sql
         return self._run(self._cursor_of(values.get("image_id")), text, values)
 
-    def _cursor_of(self, image_id: Value) -> duckdb.DuckDBPyConnection:
+    def _cursor_of(self, image_id: ParameterValue) -> duckdb.DuckDBPyConnection:
         """A cursor for a named query about one image: of a release, which has a file per image, it opens no other."""
         cursor = self._connection.cursor()
         if isinstance(image_id, str) and self._of_image is not None:
@@ -128,23 +143,23 @@ class Dataset:
                 cursor.execute(f"CREATE TEMP VIEW {identifier(table)} AS {select}")
         return cursor
 
-    def query(self, text: str, /, **params: Value) -> duckdb.DuckDBPyRelation:
+    def query(self, text: str, /, **params: ParameterValue) -> duckdb.DuckDBPyRelation:
         """Run a named query or, where the text is no query's name, SQL: what the command line takes.
 
         Raises:
             UserError: as `named` and `sql`; for one word that is neither, naming the queries.
         """
-        if text.strip() in queries():
+        if text.strip() in named_queries():
             return self.named(text.strip(), **params)
         try:
             return self.sql(text, **params)
         except UserError as error:
             if not re.fullmatch(r"\s*[\w-]+\s*", text):
                 raise
-            names = ", ".join(queries())
+            names = ", ".join(named_queries())
             raise UserError(f"{text.strip()!r} is no query; there are {names}. Nor is it SQL: {error}") from error
 
-    def collect(self, text: str, /, **params: Value) -> pl.DataFrame:
+    def collect(self, text: str, /, **params: ParameterValue) -> pl.DataFrame:
         """Run a named query or SQL to its end: what a command or a page shows.
 
         A relation is lazy, so a value that does not fit (`layer="x"`) fails only when it is read, with an error of
@@ -185,7 +200,7 @@ class Dataset:
         code = " ".join(line.strip() for line in query.splitlines() if not line.startswith("--"))
         return f"{first_line(error)} (in: {' '.join(code.split())[:200]})"
 
-    def _pivoted(self, query: NamedQuery, values: Mapping[str, Value]) -> str:
+    def _pivoted(self, query: NamedQuery, values: Mapping[str, ParameterValue]) -> str:
         """The query as a matrix. DuckDB finds the columns of a PIVOT itself, but not where values are bound."""
         column, cell = map(identifier, query.pivot or ("", ""))
         found = self.sql(f"SELECT DISTINCT {column} FROM ({query.sql}\n) ORDER BY 1", **values).fetchall()
@@ -208,10 +223,10 @@ def open_dataset(source: str | Path | Warehouse, limits: Limits = NO_LIMITS) -> 
         UserError: if it is none of these, or a release is refused or cannot be downloaded.
     """
     path = source.root if isinstance(source, Warehouse) else Path(source)
-    if isinstance(source, str) and not path.exists() and (asked := release_name(source)):
-        from latentlens_dag.release.pull import pulled_release
+    if isinstance(source, str) and not path.exists() and (asked := parse_release_name(source)):
+        from latentlens_dag.release.pull import pull_tables
 
-        return _open_release(pulled_release(*asked), limits)
+        return _open_release(pull_tables(*asked), limits)
     if not isinstance(source, Warehouse) and is_release(path):
         return _open_release(read_release(path, "user/name"), limits)
     spill = _spill_folder(limits)
@@ -219,23 +234,26 @@ def open_dataset(source: str | Path | Warehouse, limits: Limits = NO_LIMITS) -> 
         return Dataset(open_file(path, _place(spill), limits), {}, spill)
     root = path if isinstance(source, Warehouse) else _warehouse_root(path)
     people = judging_folder(path)
-    files = {table: existing(root, found) for table, found in table_patterns().items()}
-    several = {table for table in IDENTITY if sets_of(root, files[table]) > 1}
+    files = {table: current_files(root, found) for table, found in table_patterns().items()}
+    several = {table for table in IDENTITY if count_sets(root, files[table]) > 1}
     views = {
-        table: view_sql(table, [mounted(root, file) for file in files[table]], table in several) for table in TABLES
+        table: view_sql(table, [mounted_path(root, file) for file in files[table]], table in several)
+        for table in TABLES
     }
     plain = {table: found for table, found in files.items() if table not in several}
     listed = {file.relative_to(root).as_posix() for found in files.values() for file in found}
     beside = {} if people is None else {FOLDER: people.root}
     if people is not None:
-        views["human_judgements"] = human_view([mounted(people.root, file, FOLDER) for file in people.files()])
+        views["human_judgements"] = human_judgements_view(
+            [mounted_path(people.root, file, FOLDER) for file in people.files()]
+        )
     return Dataset(open_folder(root, views, _place(spill), listed, limits, beside), plain, spill)
 
 
 def _open_release(release: ReleaseTables, limits: Limits) -> Dataset:
     """Through its catalog where one was made on this machine."""
     spill = _spill_folder(limits)
-    if catalog := made_catalog(release):
+    if catalog := find_catalog(release):
         return Dataset(open_file(catalog, _place(spill), limits), release.files, spill, release, in_catalog=True)
     try:
         connection = open_folder(release.folder, release.views, _place(spill), release.listed, limits)
@@ -257,7 +275,7 @@ def _place(folder: tempfile.TemporaryDirectory[str] | None) -> Path | None:
 
 def is_empty(warehouse: Warehouse) -> bool:
     """Whether no table of a warehouse has a file yet."""
-    return not any(existing(warehouse.root, patterns) for patterns in table_patterns().values())
+    return not any(current_files(warehouse.root, patterns) for patterns in table_patterns().values())
 
 
 def _warehouse_root(path: Path) -> Path:
@@ -273,7 +291,7 @@ def _warehouse_root(path: Path) -> Path:
     return root
 
 
-def _bound(query: NamedQuery, params: Mapping[str, Value]) -> dict[str, Value]:
+def _bound(query: NamedQuery, params: Mapping[str, ParameterValue]) -> dict[str, ParameterValue]:
     known = {parameter.name: parameter for parameter in query.parameters}
     if unknown := ", ".join(name for name in params if name not in known):
         raise UserError(f"Query {query.name} has no parameter {unknown}; it has {', '.join(known) or 'none'}.")

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.storage.hashing import combined
+from latentlens_dag.storage.hashing import hash_values
 
 if TYPE_CHECKING:
     import polars as pl
@@ -81,7 +81,7 @@ def person_name(text: str) -> str:
     return name
 
 
-class Kept(NamedTuple):
+class StoredJudgements(NamedTuple):
     """What the files of a study hold."""
 
     judgements: list[HumanJudgement]
@@ -131,7 +131,7 @@ class JudgingFolder:
         """Every person's file of every study."""
         return sorted(self.root.glob("*/*.jsonl"))
 
-    def read(self, study: str) -> Kept:
+    def read(self, study: str) -> StoredJudgements:
         """All that people said about a study."""
         judgements: list[HumanJudgement] = []
         unreadable = 0
@@ -141,7 +141,7 @@ class JudgingFolder:
                     judgements.append(HumanJudgement.model_validate_json(line))
                 except ValidationError:
                     unreadable += bool(line)
-        return Kept(judgements, unreadable)
+        return StoredJudgements(judgements, unreadable)
 
     def problem(self) -> str | None:
         """Why nothing can be kept here; None where it can. Writes nothing."""
@@ -156,7 +156,7 @@ def judging_folder(source: str | Path) -> JudgingFolder | None:
     return JudgingFolder(Path(source) / FOLDER) if (Path(source) / "warehouse").is_dir() else None
 
 
-def latest(judgements: Iterable[HumanJudgement]) -> list[HumanJudgement]:
+def latest_judgements(judgements: Iterable[HumanJudgement]) -> list[HumanJudgement]:
     """The last judgement of each person on each item, without those that were skipped at last."""
     last = {(one.person, one.study, one.item): one for one in judgements}
     return [one for one in last.values() if one.verdict != SKIPPED]
@@ -195,7 +195,7 @@ def draw_sample(
 
 def _in_turns(orders: Mapping[tuple[str, int], Iterator[Item]], seed: int) -> Iterator[Item]:
     for turn in numbers():
-        drawn = [next(orders[one], None) for one in sorted(orders, key=lambda one: combined([seed, turn, *one]))]
+        drawn = [next(orders[one], None) for one in sorted(orders, key=lambda one: hash_values([seed, turn, *one]))]
         yield from (item for item in drawn if item is not None)
         if not any(drawn):
             return
@@ -208,9 +208,9 @@ def _patches_in_order(patches: Mapping[str, Sequence[int]], seed: int, stratum: 
     def tokens_of(image: str) -> Iterator[int]:
         left = sorted(patches[image])
         while left:  # one hash for each that is drawn: to order all of them would take a second
-            yield left.pop(int(combined([seed, *stratum, image, len(left)]), 16) % len(left))
+            yield left.pop(int(hash_values([seed, *stratum, image, len(left)]), 16) % len(left))
 
-    images = sorted(patches, key=lambda image: combined([seed, *stratum, image]))
+    images = sorted(patches, key=lambda image: hash_values([seed, *stratum, image]))
     waiting = {image: tokens_of(image) for image in images}
     for image in cycle(images):
         if image in waiting:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-Value = str | int | float | bool | None | list[str] | list[int]
+ParameterValue = str | int | float | bool | None | list[str] | list[int]
 """What can be bound to a parameter; numbers may come as text (from a command line), queries cast them."""
 
 
 @dataclass(frozen=True)
-class Parameter:
+class QueryParameter:
     """A parameter of a named query; `default` None means null, which the queries read as "any"."""
 
     name: str
@@ -28,14 +28,14 @@ class NamedQuery:
     name: str
     title: str
     description: str
-    parameters: tuple[Parameter, ...]
+    parameters: tuple[QueryParameter, ...]
     sql: str
     pivot: tuple[str, str] | None
     """Column whose values become columns, and column that fills them; null for a query shown as it is."""
 
 
 @cache
-def queries() -> dict[str, NamedQuery]:
+def named_queries() -> dict[str, NamedQuery]:
     """The queries that come with the library, by name, in alphabetical order."""
     files = sorted((Path(__file__).parent / "queries").glob("*.sql"))
     return {file.stem: _parsed(file.stem, file.read_text(encoding="utf-8")) for file in files}
@@ -46,7 +46,7 @@ def _parsed(name: str, text: str) -> NamedQuery:
     facts = dict(re.findall(r"^-- (title|description|pivot): (.*)$", text, re.MULTILINE))
     found = re.findall(r"^-- param (\w+)(?: = (\S+))?: (.*)$", text, re.MULTILINE)
     parameters = tuple(
-        Parameter(param, what, required=not default, default=None if default in ("", "null") else default)
+        QueryParameter(param, what, required=not default, default=None if default in ("", "null") else default)
         for param, default, what in found
     )
     pivot = facts["pivot"].split() if "pivot" in facts else None

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latentlens_dag.dataset.dataset import Dataset
-from latentlens_dag.hub.names import COMMIT, release_name
-from latentlens_dag.storage.records import Manifest, Record
+from latentlens_dag.hub.names import COMMIT, parse_release_name
+from latentlens_dag.storage.records import ArtifactRecord, ArtifactStore
 from latentlens_dag.storage.warehouse import Warehouse
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _TERMS = {"tables": "tables", "pictures": "pictures", "sentences and texts": "te
 
 
 @dataclass(frozen=True)
-class Terms:
+class LicenseTerms:
     """Under which terms a release goes out, as it says itself; None where it does not say."""
 
     release: str
@@ -51,7 +51,7 @@ def root_of(source: str | Path) -> Path | None:
     return inside if inside.is_dir() else path if path.is_dir() else None
 
 
-def declared(source: str | Path, dataset: Dataset, study: str) -> Mapping[str, Any]:
+def study_declaration(source: str | Path, dataset: Dataset, study: str) -> Mapping[str, Any]:
     """What was declared of a study, as the manifest of a release has it: model, index, images, prompt and more.
 
     A home whose study is in no release says less: the names of its model and index, where it recorded them. Empty
@@ -70,8 +70,8 @@ def declared(source: str | Path, dataset: Dataset, study: str) -> Mapping[str, A
     return found
 
 
-def model_of(facts: Mapping[str, Any]) -> str | None:
-    """A model of `declared`, or its index's, in a line: its name and revision."""
+def model_label(facts: Mapping[str, Any]) -> str | None:
+    """A model of `study_declaration`, or its index's, in a line: its name and revision."""
     model = facts.get("model")
     if not isinstance(model, Mapping) or not model.get("name"):
         return None
@@ -79,8 +79,8 @@ def model_of(facts: Mapping[str, Any]) -> str | None:
     return f"{model['name']}@{str(revision)[:12]}" if revision else str(model["name"])
 
 
-def told(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What `declared` knows as lines to read: what it is about, and what is known of it."""
+def summary_rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What `study_declaration` knows as lines to read: what it is about, and what is known of it."""
     index, shown = _within(facts, "index"), _within(facts, "images")
     kind = "Texts" if facts.get("kind") == "texts" else "Images"
     lines = [
@@ -140,7 +140,7 @@ def _sampled(index: Mapping[str, Any]) -> str | None:
     return f"at most {most} of each token, by {index.get('sampling')}" if most else None
 
 
-def terms(source: str | Path, dataset: Dataset) -> list[Terms]:
+def license_terms(source: str | Path, dataset: Dataset) -> list[LicenseTerms]:
     """The terms of what is open: of the release that it is, or of each release that a home has staged."""
     if dataset.release is not None and dataset.folder is not None:
         return [_of_release(str(source), dataset.folder, dataset.release.name, dataset.release.package_version)]
@@ -148,17 +148,19 @@ def terms(source: str | Path, dataset: Dataset) -> list[Terms]:
     return [] if root is None else [_of_record(record) for record in _releases(root)]
 
 
-def _of_release(source: str, folder: Path, name: str, package: str) -> Terms:
-    asked = None if Path(source).exists() else release_name(source)
+def _of_release(source: str, folder: Path, name: str, package: str) -> LicenseTerms:
+    asked = None if Path(source).exists() else parse_release_name(source)
     commit = folder.name if COMMIT.fullmatch(folder.name) else None
-    return Terms(name, **_terms_of_card(folder), repo=asked[0] if asked else None, commit=commit, package=package)
+    return LicenseTerms(
+        name, **_terms_of_card(folder), repo=asked[0] if asked else None, commit=commit, package=package
+    )
 
 
-def _of_record(record: Record) -> Terms:
+def _of_record(record: ArtifactRecord) -> LicenseTerms:
     said = record.settings
     tables, pictures, texts = (said.get(field) for field in ("license", "image_license", "text_license"))
     package = record.packages.get("latentlens-dag")
-    return Terms(str(said.get("name")), tables, pictures, texts, repo=said.get("repo_id"), package=package)
+    return LicenseTerms(str(said.get("name")), tables, pictures, texts, repo=said.get("repo_id"), package=package)
 
 
 def _terms_of_card(folder: Path) -> dict[str, str]:
@@ -173,9 +175,9 @@ def _terms_of_card(folder: Path) -> dict[str, str]:
     return {_TERMS[one[1]]: html.unescape(one[2]) for one in found if one and one[1] in _TERMS}
 
 
-def _releases(root: Path, study: str | None = None) -> Iterator[Record]:
+def _releases(root: Path, study: str | None = None) -> Iterator[ArtifactRecord]:
     """The staged releases of a warehouse that have studies, or a certain one; the last made comes last."""
-    records = (record for record in Manifest(root).records("release") if record.asset.endswith("/dataset"))
+    records = (record for record in ArtifactStore(root).records("release") if record.asset.endswith("/dataset"))
     for record in sorted(records, key=lambda one: one.made):
         studies = record.settings.get("studies")
         if isinstance(studies, Mapping) and (study is None or study in studies):
@@ -184,7 +186,7 @@ def _releases(root: Path, study: str | None = None) -> Iterator[Record]:
 
 def _recorded(root: Path, study: str) -> dict[str, Any]:
     """What a warehouse recorded of a study's model and index."""
-    warehouse, manifest = Warehouse(root), Manifest(root)
+    warehouse, manifest = Warehouse(root), ArtifactStore(root)
     catalog = manifest.read(f"study/{study}/catalog", None)
     facts: dict[str, Any] = {"versions": catalog.packages} if catalog else {}
     observed = [warehouse.observed(f"study.{study}.{kind}") for kind in ("vlm", "language_model")]
@@ -198,7 +200,7 @@ def _recorded(root: Path, study: str) -> dict[str, Any]:
     return facts
 
 
-def _weights(manifest: Manifest, study: str) -> str | None:
+def _weights(manifest: ArtifactStore, study: str) -> str | None:
     """The hash of the model's files that the study was made with."""
     for record in manifest.records(f"study/{study}/visual_tokens"):
         found = (record.inputs.get(f"study/{study}/{kind}") for kind in ("vlm", "language_model"))
@@ -225,7 +227,7 @@ def provenance(source: str | Path, study: str) -> pl.DataFrame:
     path = Path(source)
     root = path / "warehouse" if (path / "warehouse").is_dir() else path
     steps: dict[str, dict[str, str]] = {}
-    for record in sorted(Manifest(root).records() if path.is_dir() else (), key=lambda one: one.made):
+    for record in sorted(ArtifactStore(root).records() if path.is_dir() else (), key=lambda one: one.made):
         if record.asset.startswith(f"study/{study}/"):
             settings = ", ".join(f"{name}: {value}" for name, value in record.settings.items())
             packages = ", ".join(f"{name} {version}" for name, version in record.packages.items())

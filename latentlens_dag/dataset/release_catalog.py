@@ -37,12 +37,12 @@ _MEMORY = "300MB"
 _UNUSED_S = 30 * 86_400
 
 
-def made_catalogs() -> list[Path]:
+def list_catalogs() -> list[Path]:
     """The catalogs that were made on this machine."""
     return sorted(_folder().glob("*.duckdb"))
 
 
-def made_catalog(release: ReleaseTables) -> Path | None:
+def find_catalog(release: ReleaseTables) -> Path | None:
     """The catalog of a release, None where it was not made yet; it counts as used now."""
     path = _catalog_of(release)
     if not path.is_file():
@@ -52,13 +52,13 @@ def made_catalog(release: ReleaseTables) -> Path | None:
 
 
 @contextmanager
-def made_in_background(release: ReleaseTables | None) -> Iterator[subprocess.Popen[str] | None]:
+def build_in_background(release: ReleaseTables | None) -> Iterator[subprocess.Popen[str] | None]:
     """Make the catalog of a release while the block runs, unless there is one, or nothing to make one of.
 
     A process of its own does it, since what DuckDB has taken for it is never given back. What goes wrong is told on
     stderr and nothing else: the browser only stays slow.
     """
-    if release is None or made_catalog(release) is not None:
+    if release is None or find_catalog(release) is not None:
         yield None
         return
     facts = {"folder": str(release.folder), "listed": sorted(release.listed), "views": dict(release.views)}
@@ -77,10 +77,10 @@ def made_in_background(release: ReleaseTables | None) -> Iterator[subprocess.Pop
         finally:
             process.kill()
             process.wait()
-            remove_unused()
+            remove_unused_catalogs()
 
 
-def make_catalog(path: Path, folder: str, listed: Collection[str], views: Mapping[str, str]) -> None:
+def build_catalog(path: Path, folder: str, listed: Collection[str], views: Mapping[str, str]) -> None:
     """Make the catalog of a release, atomically.
 
     Rows keep the order of a release, by image, layer and lens, as one thread reads them.
@@ -113,17 +113,17 @@ def main() -> None:
     if hasattr(os, "nice"):
         os.nice(19)
     try:
-        make_catalog(Path(sys.argv[1]), **json.load(sys.stdin))
+        build_catalog(Path(sys.argv[1]), **json.load(sys.stdin))
     except (duckdb.Error, OSError) as error:
         sys.exit(f"No catalog was made, so look-ups stay slow: {first_line(error)}")
 
 
-def remove_unused() -> None:
+def remove_unused_catalogs() -> None:
     """Remove the catalogs that nobody has used for a month, and what a kill has left of one."""
-    from latentlens_dag.storage.leftovers import interrupted  # 0.1 s, which every first view would wait for
+    from latentlens_dag.storage.leftovers import interrupted_writes  # 0.1 s, which every first view would wait for
 
-    unused = [path for path in made_catalogs() if time.time() - path.stat().st_atime > _UNUSED_S]
-    for path in [*unused, *(left.path for left in interrupted(_folder()))]:
+    unused = [path for path in list_catalogs() if time.time() - path.stat().st_atime > _UNUSED_S]
+    for path in [*unused, *(left.path for left in interrupted_writes(_folder()))]:
         remove(path)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from latentlens_dag.dataset.comparison import Difference, compare_rows
+from latentlens_dag.dataset.comparison import AnswerDifference, compare_part
 from latentlens_dag.schema import TABLES
 from latentlens_dag.sql.quoting import identifier
 
@@ -44,7 +44,7 @@ class ReleaseDifference:
     images_removed: tuple[str, ...]
     studies_added: tuple[str, ...]
     studies_removed: tuple[str, ...]
-    studies: Mapping[str, list[Difference]]
+    studies: Mapping[str, list[AnswerDifference]]
     """Per study of both, its answers under each lens, and its verdicts, at each visual layer that both have."""
 
     def facts(self) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def _content(data: Dataset, table: str) -> tuple[int, str]:
     return data.collect(query).row(0)  # type: ignore[return-value]
 
 
-def _differences(study: str, first: Dataset, second: Dataset, tables: list[str]) -> list[Difference]:
+def _differences(study: str, first: Dataset, second: Dataset, tables: list[str]) -> list[AnswerDifference]:
     """The differences of a study; part by part, and layer by layer."""
     found = []
     for table in _OF_STUDIES:
@@ -107,7 +107,7 @@ def _differences(study: str, first: Dataset, second: Dataset, tables: list[str])
             parts = [_parts(data, table, study) for data in (first, second)]
             for part, layer in sorted(parts[0] & parts[1]):
                 rows = (_rows(data, table, study, part, layer) for data in (first, second))
-                found.append(compare_rows(part, layer, *rows))
+                found.append(compare_part(part, layer, *rows))
     return found
 
 

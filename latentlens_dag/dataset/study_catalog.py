@@ -14,7 +14,7 @@ from pathlib import Path
 from latentlens_dag.errors import UserError
 from latentlens_dag.schema import TABLES
 from latentlens_dag.sql.quoting import create_views, identifier, literal
-from latentlens_dag.sql.views import existing, sets_of, table_patterns, view_sql
+from latentlens_dag.sql.views import count_sets, current_files, table_patterns, view_sql
 from latentlens_dag.storage.files import atomic_path, scratch_folder
 from latentlens_dag.storage.warehouse import Warehouse
 
@@ -83,7 +83,7 @@ def write_catalog(
 def _views(warehouse: Warehouse, study: str, index: str | None, images: str | None) -> dict[str, str]:
     root = warehouse.root
     patterns = table_patterns(glob.escape(study), *(glob.escape(name) if name else "*" for name in (index, images)))
-    files = {table: existing(root, patterns[table]) for table in TABLES}
+    files = {table: current_files(root, patterns[table]) for table in TABLES}
     if not files["visual_tokens"] and not files["neighbors"]:
         known = sorted(folder.name for folder in warehouse.study("x").parent.glob("*") if folder.is_dir())
         raise UserError(
@@ -91,6 +91,6 @@ def _views(warehouse: Warehouse, study: str, index: str | None, images: str | No
             "Build the study first, or correct its name."
         )
     return {
-        table: view_sql(table, [glob.escape(str(file)) for file in found], sets_of(root, found) > 1)
+        table: view_sql(table, [glob.escape(str(file)) for file in found], count_sets(root, found) > 1)
         for table, found in files.items()
     }

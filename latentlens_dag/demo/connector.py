@@ -27,7 +27,7 @@ import numpy.typing as npt
 from latentlens_dag.demo.scenes import GRID, PATCHES, SceneSource, Truth, training_seed, truth_of, view_of
 from latentlens_dag.demo.training import load_checkpoint, save_checkpoint, warmup_cosine
 from latentlens_dag.demo.vision import normalize, patch_features
-from latentlens_dag.device import bfloat16_pays
+from latentlens_dag.device import bfloat16_is_faster
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -420,4 +420,4 @@ def _frozen(model: Any) -> Any:
     import torch
 
     rounded = model.to(torch.bfloat16).eval().requires_grad_(False)
-    return rounded if bfloat16_pays() else rounded.float()
+    return rounded if bfloat16_is_faster() else rounded.float()

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from latentlens_dag.demo.text import LEARNED, Documents, Lesson, judged_words
 from latentlens_dag.demo.world import World
-from latentlens_dag.device import bfloat16_pays
+from latentlens_dag.device import bfloat16_is_faster
 
 if TYPE_CHECKING:
     import torch
@@ -352,7 +352,7 @@ def _step(
         group["lr"] = rate
     inputs, weights = batch
     learned = weights[:, 1:] > 0
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16_pays()):
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16_is_faster()):
         logits = model.lm_head(blocks(input_ids=inputs[:, :-1]).last_hidden_state[learned])
     losses = torch.nn.functional.cross_entropy(logits.float(), inputs[:, 1:][learned], reduction="none")
     loss = (losses * weights[:, 1:][learned]).sum() / weights[:, 1:].sum()

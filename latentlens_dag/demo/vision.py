@@ -32,7 +32,7 @@ from latentlens_dag.demo.training import (
     warmup_cosine,
     write_figures,
 )
-from latentlens_dag.device import bfloat16_pays
+from latentlens_dag.device import bfloat16_is_faster
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -217,7 +217,7 @@ def train_step(
     pixels, labels, _ = labeled_scenes(source, seeds, bounds)
     for group in optimizer.param_groups:
         group["lr"] = training.rate(step)
-    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16_pays()):
+    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16_is_faster()):
         logits = head(patch_features(encoder, pixels))
     loss = torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), labels.flatten())
     optimizer.zero_grad(set_to_none=True)
@@ -304,7 +304,7 @@ def _finish(
             "patches": GRID * GRID,
             "seconds": round(seconds, 1),
             "threads": torch.get_num_threads(),
-            "bfloat16": bfloat16_pays(),
+            "bfloat16": bfloat16_is_faster(),
         }
     )
     write_figures(out, figures)

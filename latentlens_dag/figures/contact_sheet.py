@@ -43,7 +43,7 @@ class LensView:
     """concrete, abstract, global, none, or null where nothing was judged."""
 
 
-def drawn_scenes(
+def draw_scenes(
     images: Sequence[Image.Image],
     boxes: Sequence[npt.NDArray[np.float32]],
     lenses: Mapping[str, Sequence[LensView]],
@@ -67,8 +67,8 @@ def drawn_scenes(
     return _sheet(columns, [TITLES.get(lens, lens) for lens in lenses], title)
 
 
-def from_thumbnails(dataset: Dataset) -> Callable[[str, str], Image.Image]:
-    """A loader for `study_picture` that needs no source: thumbnails, enlarged to the pictures' original size."""
+def thumbnail_loader(dataset: Dataset) -> Callable[[str, str], Image.Image]:
+    """A loader for `write_sheet` that needs no source: thumbnails, enlarged to the pictures' original size."""
 
     def load(image_id: str, file_name: str) -> Image.Image:
         query = "SELECT thumbnail, width, height FROM images WHERE image_id = $image_id"
@@ -91,7 +91,7 @@ def reads_texts(dataset: Dataset, study: str) -> bool:
     return bool(dataset.sql(query, study=study).fetchall())
 
 
-def study_picture(
+def write_sheet(
     dataset: Dataset,
     study: str,
     load_image: Callable[[str, str], Image.Image],
@@ -101,14 +101,14 @@ def study_picture(
     scenes: int = 2,
     judge: str = "regions",
 ) -> int:
-    """Draw typical scenes of a study as `drawn_study`, and write them as PNG, atomically; give the visual layer."""
-    sheet, drawn = drawn_study(dataset, study, load_image, layer=layer, scenes=scenes, judge=judge)
+    """Draw typical scenes of a study as `draw_study`, and write them as PNG, atomically; give the visual layer."""
+    sheet, drawn = draw_study(dataset, study, load_image, layer=layer, scenes=scenes, judge=judge)
     with atomic_path(path) as temporary:
         sheet.save(temporary, format="PNG", optimize=True)
     return drawn
 
 
-def drawn_study(
+def draw_study(
     dataset: Dataset,
     study: str,
     load_image: Callable[[str, str], Image.Image],
@@ -164,7 +164,7 @@ def drawn_study(
             answers = [found.get((token[0], lens), (None, None)) for token in tokens]
             lenses.setdefault(lens, []).append(LensView([a[0] for a in answers], [a[1] for a in answers]))
     title = f"{study}, visual layer {layer}: the nearest answer of every visual token"
-    return drawn_scenes(images, boxes, lenses, title=title), layer
+    return draw_scenes(images, boxes, lenses, title=title), layer
 
 
 # Scenes by how far their share of concrete words is from the median scene's; without judgements by id.

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.inputs.images import FORMATS, open_image
-from latentlens_dag.storage.hashing import file_digest
+from latentlens_dag.storage.hashing import hash_file
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -26,12 +26,12 @@ _MOST = 1960
 _STANDS_FOR_ITSELF = (b"\x89PNG", b"\xff\xd8\xff")
 
 
-def figure_picture(root: Path | None, image_id: str, thumbnail: bytes) -> bytes | None:
+def figure_image(root: Path | None, image_id: str, thumbnail: bytes) -> bytes | None:
     """The picture as PNG or JPEG: the original where the warehouse `root` knows it, else the thumbnail.
 
     None where neither can be read.
     """
-    original = None if root is None else original_of(root, image_id)
+    original = None if root is None else find_original(root, image_id)
     if original is not None:
         try:
             return _jpeg(open_image(original))
@@ -40,12 +40,12 @@ def figure_picture(root: Path | None, image_id: str, thumbnail: bytes) -> bytes 
     return thumbnail if thumbnail.startswith(_STANDS_FOR_ITSELF) else _png(thumbnail)
 
 
-def original_of(root: Path, image_id: str) -> Path | None:
+def find_original(root: Path, image_id: str) -> Path | None:
     """The file that an image was made of, while it is where it was and has the same bytes."""
     if not re.fullmatch(r"[0-9a-f]{16}", image_id):
         return None
     places = [*root.glob(f"images/*/originals/{image_id}"), *_observed(root, image_id)]
-    return next((path for path in places if path.is_file() and file_digest(path) == image_id), None)
+    return next((path for path in places if path.is_file() and hash_file(path) == image_id), None)
 
 
 def _observed(root: Path, image_id: str) -> Iterator[Path]:

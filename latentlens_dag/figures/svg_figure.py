@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from latentlens_dag.figures.text_layout import around, broken, drawable, fitted, reads_right_to_left, text_width
-from latentlens_dag.text.display import Marked
+from latentlens_dag.figures.text_layout import hyphenate, kwic, reads_right_to_left, text_width, truncate, xml_text
+from latentlens_dag.text.display import SentenceParts
 
 WIDTH_MM = 170
 _UNITS = 10  # of the drawing, per mm
@@ -28,7 +28,7 @@ _FONTS = "Helvetica, Arial, 'Liberation Sans', 'DejaVu Sans', 'Noto Sans', 'Noto
 Box = tuple[float, float, float, float]
 
 
-class Letters(NamedTuple):
+class LetterSizes(NamedTuple):
     """The sizes of words on cells."""
 
     legible: float
@@ -38,7 +38,7 @@ class Letters(NamedTuple):
     largest: float
 
 
-_LETTERS = Letters(legible=21, least=14, largest=34)  # 6, 4 and 9.6 points
+_LETTERS = LetterSizes(legible=21, least=14, largest=34)  # 6, 4 and 9.6 points
 
 
 class Cell(NamedTuple):
@@ -56,7 +56,7 @@ class Cell(NamedTuple):
     """What the token is, where it is one of a text."""
 
 
-class Key(NamedTuple):
+class Legend(NamedTuple):
     """What the colors mean."""
 
     title: str
@@ -77,7 +77,7 @@ class Answer(NamedTuple):
     """Its cosine or logit."""
     layer: int | None
     """Contextual layer."""
-    sentence: Marked | None
+    sentence: SentenceParts | None
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Figure:
     """Of the original picture in pixels, as of all boxes."""
     height: float
     cells: Sequence[Cell]
-    key: Key
+    key: Legend
     caption: Sequence[str]
     """Its parts; a line is broken between two."""
     words: bool = True
@@ -116,7 +116,7 @@ def figure_svg(figure: Figure) -> str:
         body += [f'<g transform="translate({_MARGIN} {_n(y)})">', *block.lines, "</g>"]
         y += block.height + _GAP
     width, height = WIDTH_MM * _UNITS, round(y - _GAP + _MARGIN)
-    title = drawable(" · ".join(figure.caption))
+    title = xml_text(" · ".join(figure.caption))
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" width="{WIDTH_MM}mm" '
         f'height="{_n(height / _UNITS)}mm" viewBox="0 0 {width} {height}" role="img" font-family="{_FONTS}">'
@@ -125,12 +125,12 @@ def figure_svg(figure: Figure) -> str:
     return "\n".join([head, f"<title>{title}</title>", paper, *body, "</svg>"]) + "\n"
 
 
-def flowed(tokens: Sequence[Cell]) -> tuple[list[Cell], float]:
+def flow_tokens(tokens: Sequence[Cell]) -> tuple[list[Cell], float]:
     """Tokens of a text in lines, as a reader reads them: each with its word below; and the height of all lines."""
     line, gap = 92.0, 8.0
     x, y, placed = 0.0, 0.0, list[Cell]()
     for token in tokens:
-        label, word = fitted(token.label, 16), fitted(token.word, 16)
+        label, word = truncate(token.label, 16), truncate(token.word, 16)
         width = max(text_width(label) * _TEXT, text_width(word) * _SMALL, 24) + 20
         if x + width > _INNER:
             x, y = 0.0, y + line
@@ -140,7 +140,7 @@ def flowed(tokens: Sequence[Cell]) -> tuple[list[Cell], float]:
 
 
 def flow_width() -> float:
-    """The width of the lines of `flowed`."""
+    """The width of the lines of `flow_tokens`."""
     return float(_INNER)
 
 
@@ -151,7 +151,7 @@ def extent(width: float, height: float, boxes: Sequence[Box]) -> Box:
     return left, top, max(box[2] for box in corners), max(box[3] for box in corners)
 
 
-def _legend(key: Key) -> _Block:
+def _legend(key: Legend) -> _Block:
     if not key.title:
         return _Block([], 0)
     lines, x, y = [_text(0, _TEXT, key.title, _SMALL, fill=_FAINT)], text_width(key.title) * _SMALL + 30, 0.0
@@ -229,11 +229,11 @@ def _worded(cell: Cell) -> Iterator[str]:
         yield _text((x0 + x1) / 2, y, line, size, anchor="middle", weight=600, fill="#ffffff")
 
 
-def word_lines(word: str, width: float, height: float, letters: Letters = _LETTERS) -> tuple[float, list[str]]:
+def word_lines(word: str, width: float, height: float, letters: LetterSizes = _LETTERS) -> tuple[float, list[str]]:
     """The size and the lines of a word in a cell: one line where that is legible, else up to three; else it is cut."""
     found = []
     for count in (1, 2, 3):
-        lines = broken(word, count)
+        lines = hyphenate(word, count)
         widest = max(map(text_width, lines))
         size = min(width * 0.94 / (widest * _BOLD + 0.4), height * 0.95 / (len(lines) * _LEADING), letters.largest)
         found.append((size, lines))
@@ -243,18 +243,18 @@ def word_lines(word: str, width: float, height: float, letters: Letters = _LETTE
     if size >= letters.least:
         return size, lines
     size = min(letters.least, height * 0.8)
-    return size, [fitted(word, (width * 0.94 / size - 0.4) / _BOLD)]
+    return size, [truncate(word, (width * 0.94 / size - 0.4) / _BOLD)]
 
 
 def _neighbors(figure: Figure) -> _Block:
     """The answers of the chosen token, each in a line: rank, word, number, layer, sentence."""
     if not figure.answers:
         return _Block([], 0)
-    lines, y = [_text(0, _TEXT, fitted(figure.heading, _INNER / _TEXT), _TEXT, weight=700)], 42
+    lines, y = [_text(0, _TEXT, truncate(figure.heading, _INNER / _TEXT), _TEXT, weight=700)], 42
     for answer in figure.answers:
         base = y + _TEXT
         lines += [_text(0, base, str(answer.rank), _SMALL, fill=_FAINT)]
-        lines += [_text(34, base, fitted(answer.word, 13), _SMALL, weight=700)]
+        lines += [_text(34, base, truncate(answer.word, 13), _SMALL, weight=700)]
         lines += [_text(500, base, answer.number, _SMALL, anchor="end")]
         if answer.layer is not None:
             lines.append(_text(520, base, f"layer {answer.layer}", _SMALL, fill=_FAINT))
@@ -264,19 +264,19 @@ def _neighbors(figure: Figure) -> _Block:
     return _Block(lines, y)
 
 
-def _sentence(x: float, y: float, sentence: Marked, width: float) -> str:
+def _sentence(x: float, y: float, sentence: SentenceParts, width: float) -> str:
     """A sentence in one line, as much of it around its word as there is room for."""
-    before, word, after = around(sentence.before, sentence.word, sentence.after, width / _SMALL)
-    bold = f'<tspan font-weight="700" text-decoration="underline">{drawable(word)}</tspan>' if word else ""
+    before, word, after = kwic(sentence.before, sentence.word, sentence.after, width / _SMALL)
+    bold = f'<tspan font-weight="700" text-decoration="underline">{xml_text(word)}</tspan>' if word else ""
     place = f'x="{_n(x)}" y="{_n(y)}" font-size="{_SMALL}" fill="{_INK}"{_side(before + word + after)}'
-    return f"<text {place}>{drawable(before)}{bold}{drawable(after)}</text>"
+    return f"<text {place}>{xml_text(before)}{bold}{xml_text(after)}</text>"
 
 
 def _caption(parts: Sequence[str]) -> _Block:
     """The caption in as many lines as it takes."""
     rows, most = [""], _INNER / _SMALL
     for part in parts:
-        part = fitted(part, most)
+        part = truncate(part, most)
         longer = f"{rows[-1]} · {part}" if rows[-1] else part
         rows = [*rows[:-1], longer] if text_width(longer) <= most else [*rows, part]
     lines = [_text(0, _SMALL + 34 * number, row, _SMALL, fill=_FAINT) for number, row in enumerate(rows) if row]
@@ -301,7 +301,7 @@ def _text(
     side = _side(text) if anchor == "start" else ""
     bold = f' font-weight="{weight}"' if weight != 400 else ""
     place = f'x="{_n(x)}" y="{_n(y)}" font-size="{_n(size)}" fill="{fill}"'
-    return f"<text {place}{bold}{middle}{end}{side}>{drawable(text)}</text>"
+    return f"<text {place}{bold}{middle}{end}{side}>{xml_text(text)}</text>"
 
 
 def _side(text: str) -> str:

@@ -19,7 +19,7 @@ _NARROW, _WIDE = set("iIljtfr.,:;'|!()[] -·"), set("mwMW@%…")
 _JOINERS = {"\u200c", "\u200d", "\u20e3", *map(chr, range(0xFE00, 0xFE10))}
 
 
-def drawable(text: str) -> str:
+def xml_text(text: str) -> str:
     """The text for XML: markup escaped; control characters, turns of direction and what XML forbids left out."""
     return escape(_NOT_XML.sub("", CONTROL.sub("", _BREAK.sub(" ", text))))
 
@@ -41,23 +41,23 @@ def _advance(sign: str) -> float:
     return 0.74 if sign.isupper() else 0.6
 
 
-def fitted(text: str, width: float) -> str:
+def truncate(text: str, width: float) -> str:
     """The text, or as much of its beginning as fits, and an ellipsis."""
     if text_width(text) <= width:
         return text
     return _beginning(text, width - text_width("…")) + "…"
 
 
-def around(before: str, word: str, after: str, width: float) -> tuple[str, str, str]:
+def kwic(before: str, word: str, after: str, width: float) -> tuple[str, str, str]:
     """A sentence cut at its word, shortened at both ends so that it fits."""
-    word = fitted(word, 0.6 * width)
+    word = truncate(word, 0.6 * width)
     room = width - text_width(word)
     left = min(text_width(before), max(room / 2, room - text_width(after)))
     head = before if text_width(before) <= left else "…" + _end(before, left - text_width("…"))
-    return head, word, fitted(after, room - text_width(head))
+    return head, word, truncate(after, room - text_width(head))
 
 
-def broken(word: str, count: int) -> list[str]:
+def hyphenate(word: str, count: int) -> list[str]:
     """The word in `count` lines of about the same length, or in one where it may not be broken."""
     if count < 2 or len(word) < 3 * count or not _may_be_broken(word):
         return [word]

@@ -25,7 +25,7 @@ _MISSING = "no such repository"
 T = TypeVar("T")
 
 
-class HubFailure(Exception):
+class HubError(Exception):
     """The Hub, or the way to it, failed; told without what the client said, for that may quote the user's token."""
 
     def __init__(self, what: str, status: int | None, cause: str, passing: bool, wait: float | None = None) -> None:
@@ -41,7 +41,7 @@ class HubFailure(Exception):
         """How many seconds the answer asked us to wait, if it did."""
 
 
-def ask_hub(call: Callable[[], T], what: str, tries: int = TRIES) -> T:
+def call_hub(call: Callable[[], T], what: str, tries: int = TRIES) -> T:
     """What a call of the client gives; repeated while what fails may pass.
 
     Args:
@@ -50,7 +50,7 @@ def ask_hub(call: Callable[[], T], what: str, tries: int = TRIES) -> T:
         tries: at most.
 
     Raises:
-        HubFailure: where the last try failed, or trying again cannot help.
+        HubError: where the last try failed, or trying again cannot help.
         UserError: where HF_HUB_OFFLINE forbids to ask, or the token cannot be sent.
     """
     for tried in range(1, tries + 1):
@@ -71,7 +71,7 @@ class _AskedTooMuch(Exception):
     """The Hub asks to wait longer than anybody wants to."""
 
 
-def _failure(error: BaseException, what: str) -> HubFailure:
+def _failure(error: BaseException, what: str) -> HubError:
     from huggingface_hub.errors import GatedRepoError, OfflineModeIsEnabled, RepositoryNotFoundError
 
     if isinstance(error, OfflineModeIsEnabled):
@@ -80,13 +80,13 @@ def _failure(error: BaseException, what: str) -> HubFailure:
         raise UserError(f"{what} is impossible: the token (HF_TOKEN, `hf auth login`) is none of the Hub's.") from None
     causes = list(_causes(error))
     if any(isinstance(cause, _AskedTooMuch) for cause in causes):
-        return HubFailure(what, None, f"the Hub asks to wait for more than {LONGEST_WAIT} s", passing=False)
+        return HubError(what, None, f"the Hub asks to wait for more than {LONGEST_WAIT} s", passing=False)
     status = http_status(error)
     if isinstance(error, RepositoryNotFoundError) and not isinstance(error, GatedRepoError):
-        return HubFailure(what, status, _MISSING, passing=False)
+        return HubError(what, status, _MISSING, passing=False)
     cause = type(causes[-1] if isinstance(error, RuntimeError) else error).__name__
     passing = status is None or status in _PASSING
-    return HubFailure(what, status, f"no answer that can be used ({cause})", passing, _asked_wait(causes))
+    return HubError(what, status, f"no answer that can be used ({cause})", passing, _asked_wait(causes))
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

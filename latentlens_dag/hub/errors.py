@@ -15,7 +15,7 @@ _PASSING = {408, 429, 500, 502, 503, 504}
 
 
 @contextmanager
-def download_told(repo: str, revision: str, what: str) -> Iterator[None]:
+def download_errors(repo: str, revision: str, what: str) -> Iterator[None]:
     """Tell the user what a failure of the download means.
 
     Args:

@@ -26,7 +26,7 @@ from latentlens_dag.index.layer_tables import blocks, sink_norm_of
 from latentlens_dag.search.exact import Block, cosine_top_k
 from latentlens_dag.search.top_k import Neighbors
 from latentlens_dag.storage.files import write_text
-from latentlens_dag.storage.hashing import to_numbers
+from latentlens_dag.storage.hashing import ids_to_integers
 
 if TYPE_CHECKING:
     import lance
@@ -43,7 +43,7 @@ _NOISE = 0.15
 
 
 @dataclass(frozen=True)
-class Approximate:
+class ApproximateIndex:
     """An index on a layer table, as it was measured."""
 
     version: int
@@ -59,7 +59,7 @@ class Approximate:
         return min((nprobes for nprobes, found in self.recall.items() if found >= recall), default=None)
 
 
-def build_approximate(table: Path) -> Approximate:
+def build_approximate_index(table: Path) -> ApproximateIndex:
     """Index a layer table, measure the index's recall, and write it beside the table.
 
     The table gets a new version with the same rows. About a minute for half a million rows.
@@ -75,46 +75,52 @@ def build_approximate(table: Path) -> Approximate:
         nprobes: _recall(truth, [_nearest(indexed, query, MEASURED_K + 1, nprobes) for query in queries], own)
         for nprobes in sorted({min(nprobes, partitions) for nprobes in _NPROBES})
     }
-    found = Approximate(indexed.version, partitions, recall, len(queries))
-    write_text(json.dumps({"index": KIND, "k": MEASURED_K, **asdict(found)}, indent=1) + "\n", facts_path(table))
+    found = ApproximateIndex(indexed.version, partitions, recall, len(queries))
+    write_text(json.dumps({"index": KIND, "k": MEASURED_K, **asdict(found)}, indent=1) + "\n", measurement_file(table))
     return found
 
 
-def read_approximate(table: Table) -> Approximate | None:
+def read_approximate_index(table: Table) -> ApproximateIndex | None:
     """What was measured of the table's index; None where it has none, or one of an older version."""
-    path = facts_path(table) if isinstance(table, Path) else table.facts_file
+    path = measurement_file(table) if isinstance(table, Path) else table.measurement_file
     if path is None or not path.is_file():
         return None
     facts = json.loads(path.read_text(encoding="utf-8"))
     if facts["version"] != open_table(table).version:
         return None
     recall = {int(nprobes): share for nprobes, share in facts["recall"].items()}
-    return Approximate(facts["version"], facts["partitions"], recall, facts["queries"])
+    return ApproximateIndex(facts["version"], facts["partitions"], recall, facts["queries"])
 
 
-class Plan(NamedTuple):
+class ApproximatePlan(NamedTuple):
     """How to answer a query from the indexes of some layer tables."""
 
     nprobes: dict[int, int]
     """Partitions to look into, by contextual layer; none where the indexes would not do."""
-    says: str
+    description: str
     """What that is worth, or why they would not do."""
 
 
-def planned(tables: Mapping[int, Table], recall: float) -> Plan:
+def plan_approximate(tables: Mapping[int, Table], recall: float) -> ApproximatePlan:
     """The least work that reached a recall on every one of the tables when their indexes were measured."""
     nprobes, worth = {}, []
     for layer, table in tables.items():
-        facts = read_approximate(table)
+        facts = read_approximate_index(table)
         if facts is None:
-            return Plan({}, f"contextual layer {layer} has no index; tables of {WORTH_ROWS:,} rows and more have one")
+            return ApproximatePlan(
+                {}, f"contextual layer {layer} has no index; tables of {WORTH_ROWS:,} rows and more have one"
+            )
         found = facts.nprobes_for(recall)
         if found is None:
             most = max(facts.recall.values())
-            return Plan({}, f"a recall of {recall} was asked for, the index of layer {layer} reached {most:.4f}")
+            return ApproximatePlan(
+                {}, f"a recall of {recall} was asked for, the index of layer {layer} reached {most:.4f}"
+            )
         nprobes[layer] = found
         worth.append(facts.recall[found])
-    return Plan(nprobes, f"{KIND}, nprobes {max(nprobes.values())}, measured recall@{MEASURED_K} {min(worth):.4f}")
+    return ApproximatePlan(
+        nprobes, f"{KIND}, nprobes {max(nprobes.values())}, measured recall@{MEASURED_K} {min(worth):.4f}"
+    )
 
 
 def approximate_top_k(
@@ -139,7 +145,7 @@ def approximate_top_k(
     )
 
 
-def facts_path(table: Path) -> Path:
+def measurement_file(table: Path) -> Path:
     """JSON: what was measured of the index of a layer table."""
     return table.with_suffix(".approximate.json")
 
@@ -154,7 +160,7 @@ def _nearest(table: lance.LanceDataset, query: NDArray[np.floating], k: int, npr
         # Only queries that are sinks themselves find any; a filter before the search reads all norms.
         found = answers if enough else _from_index(table, query, k, nprobes, f"norm <= {limit!r}")
     found = found.combine_chunks()
-    return Block(layer, to_numbers(found["key"]), matrix_of(found["vector"].combine_chunks()))
+    return Block(layer, ids_to_integers(found["key"]), matrix_of(found["vector"].combine_chunks()))
 
 
 def _from_index(
@@ -179,7 +185,7 @@ def _sampled(table: lance.LanceDataset) -> tuple[NDArray[np.float32], NDArray[np
         found = found.filter(pc.field("norm") <= pa.scalar(limit, pa.float32()))
     states = matrix_of(found["vector"].combine_chunks()).astype(np.float32)
     noise = np.random.default_rng(0).standard_normal(states.shape, np.float32)
-    return states + _NOISE * noise / np.linalg.norm(noise, axis=1, keepdims=True), to_numbers(found["key"])
+    return states + _NOISE * noise / np.linalg.norm(noise, axis=1, keepdims=True), ids_to_integers(found["key"])
 
 
 def _recall(truth: Neighbors, found: list[Block], own: NDArray[np.uint64]) -> float:

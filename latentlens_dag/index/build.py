@@ -20,20 +20,20 @@ import pyarrow.parquet as pq
 from latentlens_dag.errors import UserError
 from latentlens_dag.index import approximate
 from latentlens_dag.index import occurrences as core
-from latentlens_dag.index.encode import encode_new
+from latentlens_dag.index.encode import encode_missing
 from latentlens_dag.index.folder import index_shape, new_index
 from latentlens_dag.index.layer_tables import commit_fragments, encoder_of, write_fragments
-from latentlens_dag.inputs.texts import LONGEST, write_shard, write_texts
+from latentlens_dag.inputs.texts import MAX_CHARACTERS, write_shard, write_texts
 from latentlens_dag.models import self_checks
 from latentlens_dag.models.fingerprints import SCHEME, fingerprint
 from latentlens_dag.models.language_model import LanguageModel
-from latentlens_dag.models.layers import auto_contextual_layers, check_layers, whole_numbers
+from latentlens_dag.models.layers import as_int_list, auto_contextual_layers, check_layers
 from latentlens_dag.models.loading import language_model_of
 from latentlens_dag.models.vlm import Vlm
 from latentlens_dag.schema import OCCURRENCES
 from latentlens_dag.storage.files import write_json
-from latentlens_dag.storage.hashing import combined
-from latentlens_dag.storage.package_versions import provenance
+from latentlens_dag.storage.hashing import hash_values
+from latentlens_dag.storage.package_versions import provenance_json
 from latentlens_dag.storage.parquet import write_parquet
 from latentlens_dag.storage.warehouse import IndexPaths
 
@@ -45,7 +45,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Choice:
+class OccurrenceFilter:
     """Which occurrences of the sentences are kept (`occurrences.py`)."""
 
     contexts_per_token: int
@@ -65,7 +65,7 @@ class Choice:
             raise UserError(f"`sinks={self.sinks!r}` must be 'exclude' or 'include'.")
 
 
-def taken_apart(model: Any, tokenizer: Any) -> LanguageModel:
+def split_language_model(model: Any, tokenizer: Any) -> LanguageModel:
     """The language model of what a user has loaded, with the tokenizer.
 
     Raises:
@@ -94,7 +94,7 @@ def build_index(
     sentences: Iterable[str],
     layers: Sequence[int] | None,
     folder: Path,
-    choice: Choice,
+    choice: OccurrenceFilter,
     progress: Progress,
 ) -> None:
     """Write the index; arguments and errors as `ContextualIndex.build`."""
@@ -114,17 +114,17 @@ def _dedup_for(model: LanguageModel) -> self_checks.Dedup:
     Raises:
         UserError: where its states change with the padding of their batch.
     """
-    from latentlens_dag.models.self_checks import check_text_pass
+    from latentlens_dag.models.self_checks import check_index_model
     from latentlens_dag.models.text_checks import causality
 
     with _inference(model):
         dedup: self_checks.Dedup = "prefix" if causality(model).passed else "sentence"
-        check_text_pass(model, dedup, model.name)
+        check_index_model(model, dedup, model.name)
     return dedup
 
 
 def _chosen_layers(model: LanguageModel, layers: Sequence[int] | None) -> list[int]:
-    chosen = auto_contextual_layers(model.depth) if layers is None else whole_numbers(layers, "layers")
+    chosen = auto_contextual_layers(model.depth) if layers is None else as_int_list(layers, "layers")
     check_layers(chosen, model.depth, model.name, "the call of build")
     if not chosen:
         raise UserError(f"`layers={layers}` names no layer. {model.name} has layers 0 to {model.depth - 1}.")
@@ -144,8 +144,10 @@ def _checked(sentences: Iterable[str]) -> Iterator[str]:
     for number, text in enumerate(sentences):
         if not isinstance(text, str):
             raise UserError(f"Sentence {number} (from 0) is {text!r:.80}, no text.")
-        if len(text) > LONGEST:
-            raise UserError(f"Sentence {number} (from 0) has {len(text):,} characters (at most {LONGEST:,}): split it.")
+        if len(text) > MAX_CHARACTERS:
+            raise UserError(
+                f"Sentence {number} (from 0) has {len(text):,} characters (at most {MAX_CHARACTERS:,}): split it."
+            )
         if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
             raise UserError(f"Sentence {number} (from 0) holds half a character (a surrogate): was it decoded wrongly?")
         if text := text.strip():
@@ -153,7 +155,7 @@ def _checked(sentences: Iterable[str]) -> Iterator[str]:
 
 
 def _write_occurrences(
-    model: LanguageModel, new: IndexPaths, work: Path, parts: int, choice: Choice, dedup: self_checks.Dedup
+    model: LanguageModel, new: IndexPaths, work: Path, parts: int, choice: OccurrenceFilter, dedup: self_checks.Dedup
 ) -> list[int]:
     """Write each part's kept occurrences; give their numbers. Sentences of the parts stay in `work`."""
     offered = [work / f"candidates_{part:02d}.parquet" for part in range(parts)]
@@ -166,12 +168,12 @@ def _write_occurrences(
         found = core.candidates(model.tokenizer, sentences, model.name, kept, least, share, **how)
         write_parquet(found, file)
     if long:
-        warnings.warn(core.long_sentences_text(long, model.name, model.positions, dedup), stacklevel=4)
+        warnings.warn(core.long_sentences_warning(long, model.name, model.positions, dedup), stacklevel=4)
     selection = work / "selection.parquet"
     core.write_selection(offered, choice.contexts_per_token, selection)
     rows = []
     for part, file in enumerate(offered):
-        kept = core.kept_rows(file, selection)
+        kept = core.selected_rows(file, selection)
         write_parquet(kept, new.occurrences(part), OCCURRENCES)
         rows.append(len(kept))
     if not sum(rows):
@@ -207,7 +209,9 @@ def _write_tables(
         tables = {layer: old.layer_table(layer) for layer in layers}
         tell = lambda read, all_, done=done, part=part: progress(done + rows[part] * read // all_, sum(rows))  # noqa: E731
         with tempfile.TemporaryDirectory(dir=work) as scratch, _inference(model):
-            encoded = encode_new(lambda: model, encoder, kept, sentences, tables, Path(scratch), tell, whole).encoded
+            encoded = encode_missing(
+                lambda: model, encoder, kept, sentences, tables, Path(scratch), tell, whole
+            ).encoded
             for layer in layers:
                 record = work / f"layer_{layer:02d}_{part:02d}.json"
                 write_fragments(new.layer_table(layer), record, kept, *encoded[layer], encoder)
@@ -215,18 +219,18 @@ def _write_tables(
             del encoded  # its memory maps lie in the folder that is deleted now
         progress(done + rows[part], sum(rows))
     for layer in layers:
-        made = provenance(made_by="ContextualIndex.build", language_model=model.name)
+        made = provenance_json(made_by="ContextualIndex.build", language_model=model.name)
         if commit_fragments(new.layer_table(layer), records[layer], made, sinks).rows >= approximate.WORTH_ROWS:
-            approximate.build_approximate(new.layer_table(layer))
+            approximate.build_approximate_index(new.layer_table(layer))
 
 
 def _encoder(model: LanguageModel, dedup: self_checks.Dedup, tables: list[Path]) -> str:
     """What the vectors are made by: that of an older fingerprint's scheme where a table of this model has it."""
     rest = [model.embedding.dtype, *([dedup] if dedup == "sentence" else [])]
     stored = {encoder_of(table) for table in tables} - {None}
-    if stored and (older := _older_fingerprint(model)) and (found := combined([_ALGORITHM, older, *rest])) in stored:
+    if stored and (older := _older_fingerprint(model)) and (found := hash_values([_ALGORITHM, older, *rest])) in stored:
         return found
-    return combined([_ALGORITHM, fingerprint(model, SCHEME), *rest])
+    return hash_values([_ALGORITHM, fingerprint(model, SCHEME), *rest])
 
 
 def _older_fingerprint(model: LanguageModel) -> str | None:

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.index.approximate import MEASURED_K, Plan, approximate_top_k, planned
-from latentlens_dag.index.folder import IndexFolder, all_blocks, read_index_folder
+from latentlens_dag.index.approximate import MEASURED_K, ApproximatePlan, approximate_top_k, plan_approximate
+from latentlens_dag.index.folder import IndexFolder, index_blocks, read_index_folder
 from latentlens_dag.index.lance_files import Table, open_table
-from latentlens_dag.index.layer_tables import OwnRows, count_answers, count_sinks, width_of
+from latentlens_dag.index.layer_tables import OwnRows, count_searched_rows, count_sinks, width_of
 from latentlens_dag.index.occurrence_lookup import OccurrenceLookup
-from latentlens_dag.models.layers import whole_numbers
+from latentlens_dag.models.layers import as_int_list
 from latentlens_dag.models.text_states import TextStates
 from latentlens_dag.search.exact import cosine_top_k
 from latentlens_dag.search.top_k import LabelsOf, Neighbors
@@ -40,7 +40,7 @@ _LABELS = {"word": "word", "sentence": "sentence_id"}
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """The answers for each of Q queries, nearest first; equal cosines in order of (layer, key)."""
 
     cosine: NDArray[np.float32]  # [Q, k], or [Q, layers * k] where the layers were not merged
@@ -144,10 +144,10 @@ class ContextualIndex:
             UserError: where an argument is wrong, the tokenizer is not fast, the model has not the layers, no sentence
                 is long enough, `path` holds something else, or the disk is full or may not be written.
         """
-        from latentlens_dag.index.build import Choice, build_index, taken_apart
+        from latentlens_dag.index.build import OccurrenceFilter, build_index, split_language_model
 
-        choice = Choice(contexts_per_token, min_position, fraction, sinks)
-        build_index(taken_apart(model, tokenizer), sentences, layers, Path(path), choice, progress)
+        choice = OccurrenceFilter(contexts_per_token, min_position, fraction, sinks)
+        build_index(split_language_model(model, tokenizer), sentences, layers, Path(path), choice, progress)
         return cls.open(path)
 
     @property
@@ -189,7 +189,7 @@ class ContextualIndex:
     @cached_property
     def occurrences(self) -> OccurrenceLookup:
         """What it knows of its occurrences, read into memory when first needed (about 150 bytes each)."""
-        return OccurrenceLookup.of_files(self._folder.occurrence_files)
+        return OccurrenceLookup.from_files(self._folder.occurrence_files)
 
     def sentences(self, ids: Iterable[str]) -> pl.DataFrame:
         """The texts of some sentences: sentence_id, text; only the parts of the file that hold them are read."""
@@ -218,7 +218,7 @@ class ContextualIndex:
         own_sentence: bool = False,
         sinks: bool = False,
         progress: Progress = lambda done, total: None,
-    ) -> Found:
+    ) -> SearchResult:
         """Find the k occurrences whose states have the highest cosine to each query.
 
         Args:
@@ -232,7 +232,7 @@ class ContextualIndex:
             merge: the k best over all layers; where false, the k best of every layer, layer by layer, so that any of
                 the layers can be merged later: k * layers answers per query.
             exact: compare every row. Where false, large tables are asked through their indexes, which answers single
-                queries in milliseconds; `Found.method` says what was done.
+                queries in milliseconds; `SearchResult.method` says what was done.
             recall: where not exact, the share of the true nearest that the indexes must have found when they were
                 measured; with it grows the share of a table that is looked at. Where no index reached it: exact.
             sentence_ids: [Q], the id of the text that each query was taken from (`hashing.text_id`), None for those
@@ -283,12 +283,12 @@ class ContextualIndex:
         own: OwnRows | None,
         sinks: bool,
         progress: Progress,
-    ) -> Found:
+    ) -> SearchResult:
         among = self.occurrences if word is None else self._of_word(word)
         words = None if word is None else among.spellings()
         labels_of = self._labels(among, unique, k)
         groups = [chosen] if merge else [[layer] for layer in chosen]
-        counts = {layer: count_answers(self._tables[layer], words, sinks) for layer in chosen}
+        counts = {layer: count_searched_rows(self._tables[layer], words, sinks) for layer in chosen}
         self._check_k(k, [sum(counts[layer] for layer in group) for group in groups], len(groups[0]), words)
         method = "exact"
         if not exact:
@@ -300,27 +300,31 @@ class ContextualIndex:
                 plain=merge and unique is None and word is None and own is None and not sinks,
             )
             if plan.nprobes:
-                return self._joined([approximate_top_k(queries, self._opened(chosen), k, plan.nprobes)], k, plan.says)
-            method = f"exact: {plan.says}"
+                return self._joined(
+                    [approximate_top_k(queries, self._opened(chosen), k, plan.nprobes)], k, plan.description
+                )
+            method = f"exact: {plan.description}"
         total = sum(counts.values())
         parts: list[Neighbors] = []
         before = 0
         for group in groups:
             tables = {layer: self._tables[layer] for layer in group}
             told = lambda done, _, before=before: progress(before + done, total)  # noqa: E731
-            parts.append(cosine_top_k(queries, all_blocks(tables, told, words, own, sinks), k, labels_of))
+            parts.append(cosine_top_k(queries, index_blocks(tables, told, words, own, sinks), k, labels_of))
             before += sum(counts[layer] for layer in group)
         return self._joined(parts, k, method)
 
-    def _plan(self, layers: list[int], k: int, recall: float, queries: int, plain: bool) -> Plan:
+    def _plan(self, layers: list[int], k: int, recall: float, queries: int, plain: bool) -> ApproximatePlan:
         """How to answer from indexes, or why not."""
         if not 0 < recall <= 1:
             raise UserError(f"`recall={recall}` must be above 0 and at most 1.")
         if not plain:
-            return Plan({}, "`word`, `unique`, `merge=False`, `sinks` and own sentences are answered exactly")
+            return ApproximatePlan(
+                {}, "`word`, `unique`, `merge=False`, `sinks` and own sentences are answered exactly"
+            )
         if k > MEASURED_K or queries > _FEW_QUERIES:
-            return Plan({}, f"indexes are for at most {MEASURED_K} answers to {_FEW_QUERIES} queries")
-        return planned({layer: self._tables[layer] for layer in layers}, recall)
+            return ApproximatePlan({}, f"indexes are for at most {MEASURED_K} answers to {_FEW_QUERIES} queries")
+        return plan_approximate({layer: self._tables[layer] for layer in layers}, recall)
 
     def _opened(self, layers: list[int]) -> dict[int, lance.LanceDataset]:
         """Layer tables that stay open, and so keep what was read of their indexes."""
@@ -329,8 +333,8 @@ class ContextualIndex:
                 self._open_tables[layer] = open_table(self._tables[layer])
         return {layer: self._open_tables[layer] for layer in layers}
 
-    def _joined(self, parts: list[Neighbors], k: int, method: str) -> Found:
-        found = Found(
+    def _joined(self, parts: list[Neighbors], k: int, method: str) -> SearchResult:
+        found = SearchResult(
             np.concatenate([part.cosine for part in parts], axis=1),
             np.concatenate([part.contextual_layer for part in parts], axis=1),
             np.concatenate([part.key for part in parts], axis=1),
@@ -359,7 +363,7 @@ class ContextualIndex:
         return queries
 
     def _chosen(self, layers: Sequence[int] | None) -> list[int]:
-        wanted = self.layers if layers is None else whole_numbers(layers, "layers")
+        wanted = self.layers if layers is None else as_int_list(layers, "layers")
         lacking = [layer for layer in wanted if layer not in self.layers]
         if lacking or not wanted:
             raise UserError(
@@ -370,7 +374,7 @@ class ContextualIndex:
         return sorted(set(wanted))
 
     def _of_word(self, word: str) -> OccurrenceLookup:
-        among = self.occurrences.of_word(word)
+        among = self.occurrences.with_word(word)
         if not len(among):
             raise UserError(
                 f"No row of the index in {self.path} has the word {word!r}. A word is whole (`dogs` is not `dog`); the "
@@ -393,8 +397,8 @@ class ContextualIndex:
 
     def _check_k(self, k: int, rows: list[int], layers: int, words: list[str] | None) -> None:
         if (fewest := min(rows)) < k:
-            of_word = "" if words is None else " of this word"
+            with_word = "" if words is None else " of this word"
             raise UserError(
-                f"`k={k}` asks for more answers than there are rows ({fewest}{of_word}, over {layers} contextual "
+                f"`k={k}` asks for more answers than there are rows ({fewest}{with_word}, over {layers} contextual "
                 "layers): ask for fewer."
             )

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from latentlens_dag.index.layer_tables import Stored, read_rows, stored_rows
-from latentlens_dag.index.memory_map import give_back
-from latentlens_dag.models.hooks import captured, stopping
+from latentlens_dag.index.layer_tables import StoredRows, read_rows, stored_rows
+from latentlens_dag.index.memory_map import release_pages
+from latentlens_dag.models.hooks import capture_hidden_states, stop_at_layer
 from latentlens_dag.models.language_model import LanguageModel
 from latentlens_dag.models.layers import check_layers
-from latentlens_dag.models.text_batches import forward, in_batches, rows_at
+from latentlens_dag.models.text_batches import run_decoder, run_in_batches, select_positions
 from latentlens_dag.models.tokenization import tokenize
 
 if TYPE_CHECKING:
@@ -34,17 +34,17 @@ Progress = Callable[[int, int], None]
 """Called with the tokens done and the tokens there are."""
 
 
-class Encoded(NamedTuple):
+class LayerVectors(NamedTuple):
     """The occurrences' states at one contextual layer, in the order of the occurrences."""
 
     vectors: NDArray[np.float16]  # [N, d], unit length, a memory map
     norms: NDArray[np.float32]  # [N]
 
 
-class Reused(NamedTuple):
-    """What `encode_new` gives."""
+class EncodeResult(NamedTuple):
+    """What `encode_missing` gives."""
 
-    encoded: dict[int, Encoded]
+    encoded: dict[int, LayerVectors]
     read: int
     """Rows that a forward pass read; the others were in the tables already."""
 
@@ -63,7 +63,7 @@ def encode(
     scratch: Path,
     progress: Progress = lambda done, all_: None,
     whole: bool = False,
-) -> dict[int, Encoded]:
+) -> dict[int, LayerVectors]:
     """Encode the occurrences of a shard.
 
     Args:
@@ -82,7 +82,7 @@ def encode(
 
     check_layers(layers, model.depth, model.name, "the index")
     shape = (len(occurrences), model.width)
-    found = {layer: empty_encoded(scratch / f"layer_{layer}.f16", shape) for layer in layers}
+    found = {layer: allocate_vectors(scratch / f"layer_{layer}.f16", shape) for layer in layers}
     wanted = sorted(_needed(model, occurrences, sentences, whole), key=lambda sentence: len(sentence.ids))
     total, done = sum(len(sentence.ids) for sentence in wanted), 0
     padded = not whole or padding_invariance(model).passed
@@ -91,11 +91,11 @@ def encode(
         progress(done, total)
         if number % _BATCHES_HELD == 0:
             for encoded in found.values():
-                give_back(encoded.vectors)
+                release_pages(encoded.vectors)
     return found
 
 
-def encode_new(
+def encode_missing(
     load: Callable[[], LanguageModel],
     encoder: str,
     occurrences: pa.Table,
@@ -104,7 +104,7 @@ def encode_new(
     scratch: Path,
     progress: Progress = lambda done, all_: None,
     whole: bool = False,
-) -> Reused:
+) -> EncodeResult:
     """As `encode`, but what the layer tables hold of the same encoder is taken from there.
 
     A state depends on the model and on its token prefix (or sentence), whose hash is the key, so that neither another
@@ -129,7 +129,7 @@ def encode_new(
         known = np.zeros(len(keys), bool)
         known[stored[layer].places] = True
         new |= ~known
-    fresh: dict[int, Encoded] = {}
+    fresh: dict[int, LayerVectors] = {}
     if lacking or not len(keys):
         (scratch / "new").mkdir()
         read = occurrences.filter(pa.array(new))
@@ -139,22 +139,22 @@ def encode_new(
         layer: _joined(scratch / f"layer_{layer}.f16", len(keys), tables[layer], found, places, fresh.get(layer))
         for layer, found in stored.items()
     }
-    return Reused(joined, len(places))
+    return EncodeResult(joined, len(places))
 
 
 def _joined(
-    path: Path, rows: int, table: Path, stored: Stored, places: NDArray[np.int64], fresh: Encoded | None
-) -> Encoded:
+    path: Path, rows: int, table: Path, stored: StoredRows, places: NDArray[np.int64], fresh: LayerVectors | None
+) -> LayerVectors:
     """Stored rows and fresh ones, which count where both have a row, in the order of the occurrences."""
     if fresh is not None and len(places) == rows:
         return fresh
-    found: Encoded | None = None
+    found: LayerVectors | None = None
     start = 0
     for vectors, norms in read_rows(table, stored.rows):
-        found = found or empty_encoded(path, (rows, vectors.shape[1]))
+        found = found or allocate_vectors(path, (rows, vectors.shape[1]))
         part = stored.places[start : start + len(vectors)]
         found.vectors[part], found.norms[part] = vectors, norms
-        give_back(found.vectors)
+        release_pages(found.vectors)
         start += len(vectors)
     assert found is not None  # else every row is fresh
     if fresh is not None:
@@ -162,11 +162,11 @@ def _joined(
     return found
 
 
-def _encode_batch(model: LanguageModel, batch: list[_Sentence], found: dict[int, Encoded]) -> None:
+def _encode_batch(model: LanguageModel, batch: list[_Sentence], found: dict[int, LayerVectors]) -> None:
     rows = np.array([row for sentence in batch for row in sentence.rows])
-    keep = rows_at(batch, [sentence.places for sentence in batch])
-    with captured(model.decoder, list(found), keep) as states, stopping(model.decoder, max(found)):
-        forward(model, batch)
+    keep = select_positions(batch, [sentence.places for sentence in batch])
+    with capture_hidden_states(model.decoder, list(found), keep) as states, stop_at_layer(model.decoder, max(found)):
+        run_decoder(model, batch)
     for layer, kept in states.items():
         norms = kept.norm(dim=1, keepdim=True)
         _check_norms(model, layer, batch, norms[:, 0])
@@ -209,18 +209,18 @@ def _needed(model: LanguageModel, occurrences: pa.Table, sentences: pa.Table, wh
 
 
 def _encoded_batches(
-    model: LanguageModel, sentences: list[_Sentence], found: dict[int, Encoded], padded: bool
+    model: LanguageModel, sentences: list[_Sentence], found: dict[int, LayerVectors], padded: bool
 ) -> Iterator[list[_Sentence]]:
     """Encode all sentences, neighbors in length (or of one length) together; give each batch once it is encoded."""
-    return in_batches(model, sentences, lambda batch: _encode_batch(model, batch, found), padded)
+    return run_in_batches(model, sentences, lambda batch: _encode_batch(model, batch, found), padded)
 
 
-def empty_encoded(path: Path, shape: tuple[int, int]) -> Encoded:
+def allocate_vectors(path: Path, shape: tuple[int, int]) -> LayerVectors:
     """Room for the vectors of N rows of width d, in a file whose space is reserved, and for their norms."""
     if not shape[0]:
-        return Encoded(np.empty(shape, np.float16), np.empty(0, np.float32))
+        return LayerVectors(np.empty(shape, np.float16), np.empty(0, np.float32))
     _reserve(path, 2 * shape[0] * shape[1])
-    return Encoded(np.memmap(path, np.float16, "r+", shape=shape), np.empty(shape[0], np.float32))
+    return LayerVectors(np.memmap(path, np.float16, "r+", shape=shape), np.empty(shape[0], np.float32))
 
 
 def _reserve(path: Path, size_bytes: int) -> None:

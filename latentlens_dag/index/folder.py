@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.index.lance_files import Table, count_rows
-from latentlens_dag.index.layer_tables import OwnRows, blocks, count_answers, encoder_of
+from latentlens_dag.index.layer_tables import OwnRows, blocks, count_searched_rows, encoder_of
 from latentlens_dag.storage.files import atomic_path
 from latentlens_dag.storage.warehouse import IndexPaths
 
@@ -70,8 +70,8 @@ class IndexFolder:
         return self.files.occurrences
 
     def reading(self) -> AbstractContextManager[None]:
-        """Tell errors of damaged files as what they are (`readable`)."""
-        return readable(self.path)
+        """Tell errors of damaged files as what they are (`translate_damage_errors`)."""
+        return translate_damage_errors(self.path)
 
 
 def index_shape(
@@ -102,7 +102,7 @@ def index_shape(
     return shape
 
 
-class Shape(NamedTuple):
+class IndexShape(NamedTuple):
     """What `shape.json` says."""
 
     layers: list[int]
@@ -113,7 +113,7 @@ class Shape(NamedTuple):
     rows: dict[int, int] | None
 
 
-def read_shape(folder: Path) -> Shape:
+def read_shape(folder: Path) -> IndexShape:
     """What an index says of itself.
 
     Raises:
@@ -124,7 +124,7 @@ def read_shape(folder: Path) -> Shape:
         layers, parts, rows = sorted(map(int, shape["layers"])), int(shape["parts"]), shape.get("rows")
         corpus = None if shape.get("corpus") is None else _plain_name(shape["corpus"])
         expected = None if rows is None else {int(layer): int(number) for layer, number in rows.items()}
-        return Shape(layers, parts, str(shape["language_model"]), corpus, expected)
+        return IndexShape(layers, parts, str(shape["language_model"]), corpus, expected)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{IndexPaths(folder).shape} is damaged ({error!r}): build the index again.") from error
 
@@ -140,12 +140,12 @@ def read_index_folder(folder: Path) -> IndexFolder:
     sentences = paths.own_sentences if shape.corpus is None else paths.corpus_sentences(shape.corpus)
     tables = {layer: paths.layer_table(layer) for layer in shape.layers}
     files = IndexFiles(tables, [*map(paths.occurrences, range(shape.parts))])
-    with readable(folder):
+    with translate_damage_errors(folder):
         kept = _check_whole(folder, files, sentences, shape.rows)
         return IndexFolder(folder, shape.language_model, _one_encoder(folder, tables), files, sentences, kept)
 
 
-def all_blocks(
+def index_blocks(
     tables: Mapping[int, Table],
     progress: Callable[[int, int], None],
     words: Sequence[str] | None = None,
@@ -155,7 +155,7 @@ def all_blocks(
     """The rows of all layer tables, block by block; arguments as of `layer_tables.blocks`. Tells the rows read of
     all."""
     rows = {
-        layer: count_rows(table) if words is None else count_answers(table, words, sinks)
+        layer: count_rows(table) if words is None else count_searched_rows(table, words, sinks)
         for layer, table in tables.items()
     }
     total, done = sum(rows.values()), 0
@@ -180,7 +180,7 @@ def new_index(folder: Path, remedy: str) -> Iterator[IndexPaths]:
         UserError: where the folder holds something else, or cannot be written.
     """
     final = folder.resolve()
-    with disk_errors(folder):
+    with translate_disk_errors(folder):
         _check_replaceable(final, remedy)
         with atomic_path(final) as temporary:
             temporary.mkdir()
@@ -188,7 +188,7 @@ def new_index(folder: Path, remedy: str) -> Iterator[IndexPaths]:
 
 
 @contextmanager
-def disk_errors(folder: Path) -> Iterator[None]:
+def translate_disk_errors(folder: Path) -> Iterator[None]:
     """Tell errors of a disk that is full or may not be written as what they are.
 
     Lance and DuckDB raise errors of their own, which carry the system's words but not its number.
@@ -306,7 +306,7 @@ def _mend(folder: Path) -> str:
 
 
 @contextmanager
-def readable(folder: Path) -> Iterator[None]:
+def translate_damage_errors(folder: Path) -> Iterator[None]:
     """Tell errors of damaged files as what they are.
 
     Raises:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import pyarrow as pa
 
-from latentlens_dag.index.memory_map import give_back
-from latentlens_dag.storage.hashing import digest_of_parts
+from latentlens_dag.index.memory_map import release_pages
+from latentlens_dag.storage.hashing import hash_chunks
 
 os.environ.setdefault("LANCE_LOG", "error")  # read when Lance is loaded; it warns of every table that it creates
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class Opened(Protocol):
+class OpenTable(Protocol):
     """A Lance dataset that lies elsewhere than on this disk, and is open."""
 
     @property
-    def opened(self) -> lance.LanceDataset:
+    def dataset(self) -> lance.LanceDataset:
         """It."""
 
     @property
-    def facts_file(self) -> Path | None:
+    def measurement_file(self) -> Path | None:
         """JSON: what was measured of its index (`approximate.py`); None where it has none."""
 
 
-Table = Path | Opened
+Table = Path | OpenTable
 """A layer table to be read: its folder, or one that is open (`remote.py`)."""
 FILE_VERSION = "2.1"  # of Lance's file format; pinned, so that equal content stays equal bytes
 READ_ROWS = 4096
@@ -44,7 +44,7 @@ def count_rows(table: Table) -> int:
     return int(open_table(table).count_rows())
 
 
-def among(column: str, values: Sequence[str]) -> str:
+def is_in_filter(column: str, values: Sequence[str]) -> str:
     """A filter of Lance: rows whose value is one of these."""
     quoted = ", ".join("'" + value.replace("'", "''") + "'" for value in values)
     return f"{column} IN ({quoted})"
@@ -70,7 +70,7 @@ def check_directions(vectors: NDArray[np.floating], norms: NDArray[np.float32], 
 def open_table(table: Table, version: int | None = None) -> lance.LanceDataset:
     """A version of a Lance dataset, by default the newest; of one that is open, that one."""
     if not isinstance(table, Path):
-        return table.opened
+        return table.dataset
     import lance
 
     return lance.dataset(str(table), version=version)
@@ -78,14 +78,14 @@ def open_table(table: Table, version: int | None = None) -> lance.LanceDataset:
 
 def matrix_digest(vectors: NDArray[np.floating]) -> str:
     """The hash of a matrix's bytes, some thousand rows at a time: it may be a memory map larger than memory."""
-    return digest_of_parts(part.tobytes() for _, part in row_parts(vectors))
+    return hash_chunks(part.tobytes() for _, part in row_parts(vectors))
 
 
 def row_parts(vectors: NDArray[np.floating]) -> Iterator[tuple[int, NDArray[np.floating]]]:
     """Some thousand rows at a time, each with its first row's number; pages of a memory map are not held."""
     for start in range(0, len(vectors), READ_ROWS):
         yield start, vectors[start : start + READ_ROWS]
-        give_back(vectors)
+        release_pages(vectors)
 
 
 def vector_column(matrix: NDArray[np.floating]) -> pa.FixedSizeListArray:

@@ -22,19 +22,19 @@ from latentlens_dag.index.lance_files import (
     FILE_VERSION,
     READ_ROWS,
     Table,
-    among,
     check_directions,
+    is_in_filter,
     matrix_digest,
     matrix_of,
     open_table,
     row_parts,
     vector_column,
 )
-from latentlens_dag.index.memory_map import flat_pages, give_back, mapped_rows
-from latentlens_dag.search.exact import EVERY_QUERY, Block, Excluded
+from latentlens_dag.index.memory_map import flat_pages, mapped_rows, release_pages
+from latentlens_dag.search.exact import EVERY_QUERY, Block, Exclusions
 from latentlens_dag.search.sinks import sink_norm
 from latentlens_dag.storage.files import remove, write_text
-from latentlens_dag.storage.hashing import combined, digest, to_numbers
+from latentlens_dag.storage.hashing import hash_bytes, hash_values, ids_to_integers
 
 if TYPE_CHECKING:
     import lance
@@ -111,7 +111,7 @@ def write_fragments(
     from lance.fragment import write_fragments as write
 
     check_directions(vectors, norms, occurrences["key"].to_pylist())
-    content = combined([matrix_digest(vectors), digest(norms.tobytes()), _content(occurrences)])
+    content = hash_values([matrix_digest(vectors), hash_bytes(norms.tobytes()), _content(occurrences)])
     written: list[object] = []
     if len(occurrences):
         schema = layer_schema(vectors.shape[1])
@@ -169,8 +169,8 @@ def commit_fragments(
     found = int((norms > limit).sum())
     schema = layer_schema(facts[0]["width"], encoders.pop(), limit if found else None)
     lance.LanceDataset.commit(str(table), lance.LanceOperation.Overwrite(schema, fragments), commit_message=provenance)
-    content = combined(fact["content"] for fact in facts)
-    return Fragments(rows, facts[0]["width"], combined([content, limit]) if found else content, found)
+    content = hash_values(fact["content"] for fact in facts)
+    return Fragments(rows, facts[0]["width"], hash_values([content, limit]) if found else content, found)
 
 
 def _fragment_norms(file: Path) -> NDArray[np.float32]:
@@ -221,7 +221,7 @@ def fragment_files(table: Path, record: Path) -> list[Path]:
     return [table / "data" / file["path"] for fragment in described for file in fragment["files"]]
 
 
-def files_of(table: Path, version: int | None = None) -> list[Path]:
+def version_files(table: Path, version: int | None = None) -> list[Path]:
     """The files and folders that a version of a layer table, by default the newest, consists of.
 
     Its manifest, fragments and indexes, with what was measured of these. (No row is ever deleted from a fragment.)
@@ -261,7 +261,7 @@ def provenance_of(table: Path) -> str:
 
 
 def tag(table: Path, name: str) -> int:
-    """Keep the newest version of a layer table, under this name, whatever `clean` removes; give its number.
+    """Keep the newest version of a layer table, under this name, whatever `drop_old_versions` removes; give its number.
 
     A tag that exists is moved.
     """
@@ -271,7 +271,7 @@ def tag(table: Path, name: str) -> int:
     return int(dataset.version)
 
 
-def clean(table: Path, older_than: timedelta) -> int:
+def drop_old_versions(table: Path, older_than: timedelta) -> int:
     """Remove versions of a layer table that are older, and files that only they need; give the bytes freed.
 
     The newest version stays, tagged ones stay, and fragments that were written but not committed stay: a build that is
@@ -281,7 +281,7 @@ def clean(table: Path, older_than: timedelta) -> int:
     return int(removed.bytes_removed)
 
 
-class Stored(NamedTuple):
+class StoredRows(NamedTuple):
     """Rows that a layer table holds already."""
 
     places: NDArray[np.int64]
@@ -290,7 +290,7 @@ class Stored(NamedTuple):
     """[M]: where in the table."""
 
 
-def stored_rows(table: Path, encoder: str, keys: pa.Array) -> Stored:
+def stored_rows(table: Path, encoder: str, keys: pa.Array) -> StoredRows:
     """Which of `keys` the layer table holds with vectors of `encoder`.
 
     None where there is no table, another's, or a damaged one.
@@ -307,9 +307,9 @@ def stored_rows(table: Path, encoder: str, keys: pa.Array) -> Stored:
             places.append(place[hit].astype(np.int64))
             rows.append(seen + hit)
             seen += len(batch)
-    found = Stored(np.concatenate(places), np.concatenate(rows))
+    found = StoredRows(np.concatenate(places), np.concatenate(rows))
     order = np.argsort(found.places)
-    return Stored(found.places[order], found.rows[order])
+    return StoredRows(found.places[order], found.rows[order])
 
 
 def encoder_of(table: Path) -> str | None:
@@ -327,7 +327,7 @@ def read_rows(table: Path, rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np
         yield matrix_of(found["vector"].combine_chunks()), found["norm"].to_numpy()
 
 
-class StoredKeys:
+class TableKeys:
     """The keys of a layer table's rows, read only for those that are asked for."""
 
     def __init__(self, dataset: lance.LanceDataset) -> None:
@@ -338,7 +338,7 @@ class StoredKeys:
         """The keys of some rows."""
         wanted, places = np.unique(rows, return_inverse=True)
         found = [
-            to_numbers(self._dataset.take(wanted[start : start + READ_ROWS].tolist(), columns=["key"])["key"])
+            ids_to_integers(self._dataset.take(wanted[start : start + READ_ROWS].tolist(), columns=["key"])["key"])
             for start in range(0, len(wanted), READ_ROWS)
         ]
         return np.concatenate([np.empty(0, np.uint64), *found])[places]
@@ -384,13 +384,13 @@ def blocks(
 
 
 def _numbered(
-    dataset: lance.LanceDataset, layer: int, parts: Iterator[NDArray[np.float16]], excluded: Excluded
+    dataset: lance.LanceDataset, layer: int, parts: Iterator[NDArray[np.float16]], excluded: Exclusions
 ) -> Iterator[Block]:
     """All rows of a table, in its order, as blocks; `excluded` rows are counted in the table, ascending."""
-    start, keys = 0, StoredKeys(dataset)
+    start, keys = 0, TableKeys(dataset)
     for vectors in parts:
         here = slice(*np.searchsorted(excluded.rows, [start, start + len(vectors)]))
-        some = Excluded(excluded.rows[here] - start, excluded.queries[here]) if here.stop > here.start else None
+        some = Exclusions(excluded.rows[here] - start, excluded.queries[here]) if here.stop > here.start else None
         yield Block(layer, keys, vectors, start, some)
         start += len(vectors)
 
@@ -401,7 +401,7 @@ def _spelled_blocks(
     """The rows with some words, as blocks with keys of their own."""
     for batch in _scan(dataset, ["key", "vector"], rows, _answers_filter(dataset, words, sinks)):
         if len(batch):
-            keys = to_numbers(batch["key"])
+            keys = ids_to_integers(batch["key"])
             yield Block(layer, keys, matrix_of(batch["vector"]), excluded=_own_pairs(keys, own))
 
 
@@ -413,32 +413,32 @@ def _scan(
     return scanner.to_batches()
 
 
-def _excluded_rows(dataset: lance.LanceDataset, own: OwnRows | None, sinks: bool) -> Excluded:
+def _excluded_rows(dataset: lance.LanceDataset, own: OwnRows | None, sinks: bool) -> Exclusions:
     """The rows of a whole table that are no answers, ascending."""
-    found = [Excluded(np.empty(0, np.int64), np.empty(0, np.int64))]
+    found = [Exclusions(np.empty(0, np.int64), np.empty(0, np.int64))]
     limit = None if sinks else sink_norm_of(dataset)
     columns = [*(["norm"] if limit is not None else []), *(["key"] if own is not None and len(own.keys) else [])]
     start = 0
     for batch in _scan(dataset, columns, 1 << 16) if columns else ():
         if limit is not None:
             rows = np.flatnonzero(batch["norm"].to_numpy() > np.float32(limit))
-            found.append(Excluded(start + rows, np.full(len(rows), EVERY_QUERY)))
-        if "key" in columns and (pairs := _own_pairs(to_numbers(batch["key"]), own)) is not None:
-            found.append(Excluded(start + pairs.rows, pairs.queries))
+            found.append(Exclusions(start + rows, np.full(len(rows), EVERY_QUERY)))
+        if "key" in columns and (pairs := _own_pairs(ids_to_integers(batch["key"]), own)) is not None:
+            found.append(Exclusions(start + pairs.rows, pairs.queries))
         start += len(batch)
     rows, queries = (np.concatenate(parts) for parts in zip(*found, strict=True))
     order = np.argsort(rows, kind="stable")
-    return Excluded(rows[order], queries[order])
+    return Exclusions(rows[order], queries[order])
 
 
-def _own_pairs(keys: NDArray[np.uint64], own: OwnRows | None) -> Excluded | None:
+def _own_pairs(keys: NDArray[np.uint64], own: OwnRows | None) -> Exclusions | None:
     """Which of some rows are of a query's own sentence."""
     if own is None or not len(own.keys):
         return None
     order = np.argsort(keys)
     place = order[np.searchsorted(keys, own.keys, sorter=order).clip(max=len(keys) - 1)]
     here = keys[place] == own.keys
-    return Excluded(place[here], own.queries[here]) if here.any() else None
+    return Exclusions(place[here], own.queries[here]) if here.any() else None
 
 
 def sink_norm_of(dataset: lance.LanceDataset) -> float | None:
@@ -454,7 +454,7 @@ def count_sinks(table: Table) -> int:
     return 0 if limit is None else int(dataset.count_rows(filter=f"norm > {limit!r}"))
 
 
-def count_answers(table: Table, words: Sequence[str] | None = None, sinks: bool = False) -> int:
+def count_searched_rows(table: Table, words: Sequence[str] | None = None, sinks: bool = False) -> int:
     """The number of a layer table's rows that may be answers; arguments as of `blocks`."""
     dataset = open_table(table)
     return int(dataset.count_rows(filter=_answers_filter(dataset, words, sinks)))
@@ -468,7 +468,7 @@ def width_of(table: Table) -> int:
 def _answers_filter(dataset: lance.LanceDataset, words: Sequence[str] | None, sinks: bool) -> str | None:
     """The rows that may be answers, as a filter of Lance's scanner."""
     limit = None if sinks else sink_norm_of(dataset)
-    parts = [] if words is None else [among("word", words)]
+    parts = [] if words is None else [is_in_filter("word", words)]
     parts += [] if limit is None else [f"norm <= {limit!r}"]
     return " AND ".join(parts) or None
 
@@ -492,7 +492,7 @@ def _batches(
         columns["vector"] = vector_column(vectors[start : start + rows])
         columns["norm"] = pa.array(norms[start : start + rows])
         yield from pa.table([columns[name] for name in schema.names], schema=schema).to_batches()
-        give_back(vectors)
+        release_pages(vectors)
 
 
 def _content(table: pa.Table) -> str:
@@ -500,4 +500,4 @@ def _content(table: pa.Table) -> str:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table.combine_chunks())
-    return digest(sink.getvalue().to_pybytes())
+    return hash_bytes(sink.getvalue().to_pybytes())

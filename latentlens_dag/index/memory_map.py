@@ -56,7 +56,7 @@ def mapped_rows(pages: list[Page], width: int, rows: int) -> Iterator[NDArray[np
                 yield from _cut(content, page, width, rows)
 
 
-def give_back(array: NDArray) -> None:
+def release_pages(array: NDArray) -> None:
     """Stop holding the pages of an array that is mapped from a file; what was written to it is in the file."""
     mapping = getattr(array, "_mmap", None)  # np.memmap has no public name for it
     if mapping is not None:

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from latentlens_dag.index.layer_tables import OwnRows
 from latentlens_dag.search.top_k import LabelsOf
-from latentlens_dag.storage.hashing import to_numbers
+from latentlens_dag.storage.hashing import ids_to_integers
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,10 +29,10 @@ class OccurrenceLookup:
     def __init__(self, occurrences: pa.Table) -> None:
         """Sort the rows (OCCURRENCES) of all shards by key."""
         self._rows = occurrences.sort_by("key")
-        self._keys = to_numbers(self._rows["key"])
+        self._keys = ids_to_integers(self._rows["key"])
 
     @classmethod
-    def of_files(cls, files: Iterable[Path]) -> OccurrenceLookup:
+    def from_files(cls, files: Iterable[Path]) -> OccurrenceLookup:
         """The occurrences of all parts of an index (Parquet)."""
         import pyarrow.parquet as pq
 
@@ -42,7 +42,7 @@ class OccurrenceLookup:
         """The number of occurrences."""
         return len(self._keys)
 
-    def of_word(self, word: str) -> OccurrenceLookup:
+    def with_word(self, word: str) -> OccurrenceLookup:
         """Only the occurrences whose whole word is this, whatever its case."""
         wanted = word.strip().lower()
         mine = [(other or "").strip().lower() == wanted for other in self._rows["word"].to_pylist()]

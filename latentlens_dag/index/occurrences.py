@@ -5,7 +5,7 @@ the same state there (the model is causal), so an occurrence is named by the has
 its `key`, and kept once; of every token the `contexts_per_token` occurrences with the smallest keys are
 kept. A hash is a uniform random number, so this is a uniform sample, and it is the same in any order of
 the corpus and any number of shards: each shard offers its own smallest (`candidates`), `write_selection`
-takes the smallest of those, and the shard that owns a kept occurrence writes it (`kept_rows`). Where the order
+takes the smallest of those, and the shard that owns a kept occurrence writes it (`selected_rows`). Where the order
 of the source is given, the first occurrences of every token are kept in place of those with the smallest keys.
 Where the model is not causal, a state depends on the whole sentence, and so must its key (`dedup`).
 
@@ -28,11 +28,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from latentlens_dag.inputs.texts import Order
+from latentlens_dag.inputs.texts import SourceOrder
 from latentlens_dag.models.self_checks import Dedup
-from latentlens_dag.models.tokenization import Tokens, span_among, token_texts, tokenize, word_spans
+from latentlens_dag.models.tokenization import TokenizedText, find_word_span, token_texts, tokenize, word_spans
 from latentlens_dag.schema import OCCURRENCES
-from latentlens_dag.storage.hashing import to_ids, to_numbers, within_fraction
+from latentlens_dag.storage.hashing import ids_to_integers, integers_to_ids, within_fraction
 from latentlens_dag.storage.parquet import parquet_rows
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 SELECTION = pa.schema([("sentence_id", pa.string()), ("key", pa.string())])
 """The columns of a selection."""
-IN_ORDER = OCCURRENCES.append(pa.field("first_place", pa.int64()))
+ORDERED_CANDIDATES = OCCURRENCES.append(pa.field("first_place", pa.int64()))
 """The columns of candidates of which the first are to be kept: with their sentence's first place in the source."""
 _PLACE = "first_place"
 _SENTENCES_PER_CALL = 1000
@@ -64,7 +64,7 @@ class LongSentence(NamedTuple):
     """Specials counted."""
 
 
-def long_sentences_text(sentences: Sequence[LongSentence], model: str, positions: int | None, dedup: Dedup) -> str:
+def long_sentences_warning(sentences: Sequence[LongSentence], model: str, positions: int | None, dedup: Dedup) -> str:
     """What to say of sentences that are too long, naming the first few."""
     some = "; ".join(f"{one.text!r}... ({one.sentence_id}, {one.tokens:,} tokens)" for one in sentences[:_NAMED])
     more = f"; and {len(sentences) - _NAMED:,} more" if len(sentences) > _NAMED else ""
@@ -87,7 +87,7 @@ def candidates(
     contexts_per_token: int,
     min_position: int = 1,
     fraction: float = 1.0,
-    order: Order | None = None,
+    order: SourceOrder | None = None,
     dedup: Dedup = "prefix",
     positions: int | None = None,
     report_long: Callable[[LongSentence], None] = lambda sentence: None,
@@ -146,7 +146,7 @@ def write_selection(candidate_files: list[Path], contexts_per_token: int, out: P
     return rows.written
 
 
-def kept_rows(candidate_file: Path, selection_file: Path) -> pa.Table:
+def selected_rows(candidate_file: Path, selection_file: Path) -> pa.Table:
     """The shard's candidates that the selection kept (OCCURRENCES), in order of key."""
     import polars as pl
 
@@ -208,7 +208,7 @@ def _chunks(sentences: pa.Table | Iterable[pa.RecordBatch], fraction: float) -> 
 
 def _readable(
     chunk: _Chunk,
-    found: list[Tokens],
+    found: list[TokenizedText],
     dedup: Dedup,
     positions: int | None,
     report_long: Callable[[LongSentence], None],
@@ -226,11 +226,11 @@ def _readable(
 
 def _rows(
     chunk: _Chunk,
-    found: list[Tokens],
+    found: list[TokenizedText],
     readable: NDArray[np.bool_],
     min_position: int,
     limits: NDArray[np.uint64],
-    order: Order | None,
+    order: SourceOrder | None,
     digests: Callable[[list[int]], Iterator[bytes]],
 ) -> pl.DataFrame:
     """The readable occurrences of some sentences, but those whose key or place is above the limit of their token."""
@@ -238,10 +238,10 @@ def _rows(
 
     lengths = [len(tokens.ids) for tokens in found]
     sentence = np.repeat(np.arange(len(found)), lengths)
-    sentence_id = to_numbers(pa.array(chunk.ids))
+    sentence_id = ids_to_integers(pa.array(chunk.ids))
     token_id = np.fromiter(chain.from_iterable(tokens.ids for tokens in found), np.int32, len(sentence))
     key = np.frombuffer(b"".join(chain.from_iterable(digests(tokens.ids) for tokens in found)), ">u8")
-    place = {} if order is None else {_PLACE: order.places_of(sentence_id).astype(np.uint64)[sentence]}
+    place = {} if order is None else {_PLACE: order.first_places_of(sentence_id).astype(np.uint64)[sentence]}
     real = ~np.fromiter(chain.from_iterable(tokens.special for tokens in found), np.bool_, len(sentence))
     position = _counted(real, lengths)
     below = place.get(_PLACE, key) <= _grown(limits, token_id, _NO_LIMIT)[token_id]
@@ -270,7 +270,7 @@ def _counted(real: NDArray[np.bool_], lengths: Sequence[int]) -> NDArray[np.int6
 
 
 def _words_around(
-    texts: list[str], found: list[Tokens], sentences: list[int], wanted: list[int]
+    texts: list[str], found: list[TokenizedText], sentences: list[int], wanted: list[int]
 ) -> Iterator[tuple[str, int, int]]:
     """Word, start and end of the wanted tokens, counted over all sentences, of which `sentences` says whose each is."""
     starts = np.cumsum([0, *(len(tokens.ids) for tokens in found)]).tolist()
@@ -279,7 +279,7 @@ def _words_around(
         text = texts[number]
         if number != last:
             last, words = number, word_spans(text)
-        start, end = span_among(words, text, *found[number].spans[place - starts[number]])
+        start, end = find_word_span(words, text, *found[number].spans[place - starts[number]])
         yield text[start:end], start, end
 
 
@@ -351,8 +351,8 @@ def _named(rows: pl.DataFrame, tokenizer: PreTrainedTokenizerBase, index: str) -
         pl.col("token_id").replace_strict(texts_of, return_dtype=pl.String).alias("token_str"),
     ).to_arrow()
     for name in ("key", "sentence_id"):
-        named = named.set_column(named.column_names.index(name), name, to_ids(rows[name].to_numpy()))
-    schema = IN_ORDER if _PLACE in rows.columns else OCCURRENCES
+        named = named.set_column(named.column_names.index(name), name, integers_to_ids(rows[name].to_numpy()))
+    schema = ORDERED_CANDIDATES if _PLACE in rows.columns else OCCURRENCES
     return named.select(schema.names).cast(schema)
 
 

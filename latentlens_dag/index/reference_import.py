@@ -25,14 +25,14 @@ import numpy as np
 import pyarrow as pa
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.index.encode import Encoded, empty_encoded
+from latentlens_dag.index.encode import LayerVectors, allocate_vectors
 from latentlens_dag.index.folder import index_shape, new_index
 from latentlens_dag.index.layer_tables import commit_fragments, write_fragments
 from latentlens_dag.inputs.texts import write_texts
 from latentlens_dag.models.tokenization import word_span
 from latentlens_dag.schema import OCCURRENCES
 from latentlens_dag.storage.files import write_json
-from latentlens_dag.storage.hashing import combined, text_id
+from latentlens_dag.storage.hashing import hash_values, text_id
 from latentlens_dag.storage.parquet import write_parquet
 from latentlens_dag.storage.warehouse import IndexPaths
 
@@ -48,7 +48,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Imported:
+class ImportSummary:
     """What an import has written."""
 
     layers: list[int]
@@ -75,7 +75,7 @@ class _Layer(NamedTuple):
 
 def import_index(
     source: str, output: Path, revision: str | None = None, progress: Progress = lambda done, total: None
-) -> Imported:
+) -> ImportSummary:
     """Write an index of the reference library as a folder that `ContextualIndex.open` reads.
 
     Args:
@@ -93,7 +93,7 @@ def import_index(
     """
     folder, name = _found(source, revision)
     files = _layer_files(folder)
-    encoder = f"imported {combined(_checksums(files))}"
+    encoder = f"imported {hash_values(_checksums(files))}"
     writer = _Writer(encoder)
     with new_index(output, "Name another --output.") as new, tempfile.TemporaryDirectory(dir=new.root) as work:
         for done, (layer, file) in enumerate(files.items()):
@@ -104,7 +104,7 @@ def import_index(
         write_parquet(occurrences, new.occurrences(0), OCCURRENCES)
         write_json(index_shape(1, list(files), name, rows=writer.rows, source=_source(name, folder)), new.shape)
     placed = len(occurrences) - occurrences["char_start"].null_count
-    return Imported(list(files), writer.width, len(occurrences), placed, writer.repeated)
+    return ImportSummary(list(files), writer.width, len(occurrences), placed, writer.repeated)
 
 
 def download(repo_id: str, revision: str | None) -> Path:
@@ -314,14 +314,14 @@ def _checked_row(row: Any, number: int, file: Path) -> _Row:
 
 
 def _key(row: _Row) -> str:
-    return combined([row.caption, row.position, row.token_id])
+    return hash_values([row.caption, row.position, row.token_id])
 
 
-def _unit(embeddings: Tensor, order: NDArray[np.int64], file: Path, scratch: Path) -> Encoded:
+def _unit(embeddings: Tensor, order: NDArray[np.int64], file: Path, scratch: Path) -> LayerVectors:
     """The vectors in the given order, of unit length, on disk."""
     import torch
 
-    found = empty_encoded(scratch / "vectors.f16", (len(order), embeddings.shape[1]))
+    found = allocate_vectors(scratch / "vectors.f16", (len(order), embeddings.shape[1]))
     for start in range(0, len(order), _ROWS):
         rows = order[start : start + _ROWS]
         vectors = embeddings[torch.from_numpy(rows)].float()

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.hub.client import HubFailure, ask_hub
-from latentlens_dag.index.folder import Shape, read_shape
+from latentlens_dag.hub.client import HubError, call_hub
+from latentlens_dag.index.folder import IndexShape, read_shape
 from latentlens_dag.release.manifest import MANIFEST, ReleaseManifest, file_sha256, read_manifest
 from latentlens_dag.storage.warehouse import IndexPaths
 
@@ -63,7 +63,7 @@ class RemoteTable:
         return f"{self.repo.name}/{self.path}"
 
     @cached_property
-    def opened(self) -> lance.LanceDataset:
+    def dataset(self) -> lance.LanceDataset:
         """The table; it stays open, so that what was read of it is not read again."""
         import lance
         from huggingface_hub import get_token
@@ -73,7 +73,7 @@ class RemoteTable:
         return lance.dataset(f"hf://datasets/{self.repo.name}/{self.path}", storage_options=options)
 
     @cached_property
-    def facts_file(self) -> Path | None:
+    def measurement_file(self) -> Path | None:
         """What was measured of its index, as a file."""
         return None if self.facts is None else self.repo.download(self.facts)
 
@@ -86,7 +86,7 @@ class RemoteIndex:
     """Its address."""
     repo: HubRepo
     manifest: ReleaseManifest = field(repr=False)
-    shape: Shape
+    shape: IndexShape
 
     @property
     def language_model(self) -> str:
@@ -138,7 +138,7 @@ class RemoteIndex:
         return RemoteTable(self.repo, path.as_posix(), facts if facts in known else None)
 
     def _checked(self, path: str) -> Path:
-        return checked_file(self.repo, self.manifest, path)
+        return download_verified(self.repo, self.manifest, path)
 
 
 def open_remote_index(address: str) -> RemoteIndex:
@@ -162,11 +162,11 @@ def open_remote_index(address: str) -> RemoteIndex:
         raise UserError(
             f"{address} is a release of results, not of an index: open it with `open_dataset({repo.name!r})`."
         )
-    shape = read_shape(checked_file(repo, manifest, IndexPaths(Path()).shape.as_posix()).parent)
+    shape = read_shape(download_verified(repo, manifest, IndexPaths(Path()).shape.as_posix()).parent)
     return RemoteIndex(address, repo, manifest, shape)
 
 
-def checked_file(repo: HubRepo, manifest: ReleaseManifest, path: str) -> Path:
+def download_verified(repo: HubRepo, manifest: ReleaseManifest, path: str) -> Path:
     """A file of a release, downloaded and compared with the manifest."""
     told = next((file for file in manifest.files if file.path == path), None)
     if told is None:
@@ -191,8 +191,8 @@ def _commit(repo: str, revision: str | None) -> str:
 
 def _asked(call: Callable[[], str], what: str) -> str:
     try:
-        return ask_hub(call, what)
-    except HubFailure as failure:
+        return call_hub(call, what)
+    except HubError as failure:
         raise UserError(
             f"{failure} Is the name right, is there such a revision, is there a network, and are HF_ENDPOINT and "
             "HF_TOKEN right where they are set? Of a private dataset, log in with `hf auth login`."

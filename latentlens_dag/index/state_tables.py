@@ -11,15 +11,15 @@ import pyarrow as pa
 from latentlens_dag.index.lance_files import (
     DTYPE,
     FILE_VERSION,
-    among,
     check_directions,
+    is_in_filter,
     matrix_digest,
     matrix_of,
     open_table,
     vector_column,
 )
 from latentlens_dag.storage.files import atomic_path
-from latentlens_dag.storage.hashing import combined
+from latentlens_dag.storage.hashing import hash_values
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -57,10 +57,10 @@ def write_states(
     with atomic_path(path) as temporary:
         table = pa.table(columns).replace_schema_metadata({DTYPE: dtype.encode()})
         lance.write_dataset(table, str(temporary), data_storage_version=FILE_VERSION)
-    return combined([matrix_digest(states), token_index.tolist(), *image_ids])
+    return hash_values([matrix_digest(states), token_index.tolist(), *image_ids])
 
 
-class States(NamedTuple):
+class TokenStates(NamedTuple):
     """The visual tokens of a batch at one layer."""
 
     image_ids: list[str]
@@ -70,10 +70,10 @@ class States(NamedTuple):
     """In which the model computed them; empty where nothing says it."""
 
 
-def read_states(path: Path, image_id: str | None = None) -> States:
+def read_states(path: Path, image_id: str | None = None) -> TokenStates:
     """What `write_states` wrote, or the states of one image of it."""
-    only = None if image_id is None else among("image_id", [image_id])
+    only = None if image_id is None else is_in_filter("image_id", [image_id])
     table = open_table(path)
     found = table.to_table(filter=only).combine_chunks()
     states, dtype = matrix_of(found["state"].combine_chunks()), (table.schema.metadata or {}).get(DTYPE, b"").decode()
-    return States(found["image_id"].to_pylist(), found["token_index"].to_numpy().astype(np.int32), states, dtype)
+    return TokenStates(found["image_id"].to_pylist(), found["token_index"].to_numpy().astype(np.int32), states, dtype)

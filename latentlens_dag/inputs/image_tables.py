@@ -20,7 +20,7 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.hub.datasets import HubColumn, column_values
 from latentlens_dag.inputs.images import ImageFile, check_unchanged
 from latentlens_dag.storage.files import atomic_path
-from latentlens_dag.storage.hashing import digest, part_of
+from latentlens_dag.storage.hashing import hash_bytes, shard_of
 from latentlens_dag.storage.parquet import write_parquet
 
 NAMES = pa.schema([("image_id", pa.string()), ("file_name", pa.string())])
@@ -45,14 +45,14 @@ class ImageColumn:
 TableSource = ImageColumn | HubColumn
 
 
-class Original(NamedTuple):
+class ImageRow(NamedTuple):
     """One row of a source."""
 
     content: bytes
     name: str | None
 
 
-def read_originals(source: TableSource) -> Iterator[Original]:
+def read_image_rows(source: TableSource) -> Iterator[ImageRow]:
     """The pictures of a source in its order, never all in memory.
 
     Raises:
@@ -68,17 +68,17 @@ def read_originals(source: TableSource) -> Iterator[Original]:
                 f"{source}, row {number}: {source.column} holds no bytes of a picture ({held}). It must be a column of "
                 "bytes, or of bytes and paths as the library `datasets` writes them."
             )
-        yield Original(content, name or path)
+        yield ImageRow(content, name or path)
 
 
-def write_originals(source: TableSource, folder: Path) -> Path:
+def extract_images(source: TableSource, folder: Path) -> Path:
     """Write the distinct pictures of a source as files named by their ids; give the table of their names (NAMES).
 
     A picture without a name has the number of its row, from 1. Of equal pictures one is kept, with the first of their
     names in the order of the alphabet. The folder is there whole or not at all.
 
     Raises:
-        UserError: as `read_originals`, and where there is no row.
+        UserError: as `read_image_rows`, and where there is no row.
     """
     with atomic_path(folder) as temporary:
         temporary.mkdir()
@@ -90,20 +90,20 @@ def write_originals(source: TableSource, folder: Path) -> Path:
     return folder / _NAMES_FILE
 
 
-def batch_of_originals(folder: Path, batch: int, batches: int) -> list[ImageFile]:
+def extracted_batch(folder: Path, batch: int, batches: int) -> list[ImageFile]:
     """The written pictures of one batch, in order of id."""
     names = pq.read_table(folder / _NAMES_FILE).to_pylist()
-    mine = [row for row in names if part_of(row["image_id"], batches) == batch]
+    mine = [row for row in names if shard_of(row["image_id"], batches) == batch]
     return [ImageFile(row["image_id"], folder / row["image_id"], row["file_name"]) for row in mine]
 
 
-def originals_of_table(images: pa.Table, folder: Path) -> list[ImageFile]:
-    """The written pictures of a table of pictures (IMAGES); errors as `images.files_of_table`."""
+def extracted_files(images: pa.Table, folder: Path) -> list[ImageFile]:
+    """The written pictures of a table of pictures (IMAGES); errors as `images.original_files`."""
     rows = zip(images["image_id"].to_pylist(), images["file_name"].to_pylist(), strict=True)
     return check_unchanged([ImageFile(image_id, folder / image_id, name) for image_id, name in rows])
 
 
-def check_names(folder: Path, source: TableSource) -> None:
+def check_unique_names(folder: Path, source: TableSource) -> None:
     """Refuse pictures of equal names, where something is to be found by their names.
 
     Raises:
@@ -120,8 +120,8 @@ def check_names(folder: Path, source: TableSource) -> None:
 def _write_files(source: TableSource, folder: Path) -> dict[str, str]:
     """Write the files; give the name of each id."""
     best: dict[str, tuple[bool, Any]] = {}  # names before numbers
-    for number, (content, name) in enumerate(read_originals(source), 1):
-        image_id = digest(content)
+    for number, (content, name) in enumerate(read_image_rows(source), 1):
+        image_id = hash_bytes(content)
         called = (True, number) if name is None else (False, PurePosixPath(name))
         if image_id not in best:
             (folder / image_id).write_bytes(content)

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.schema import IMAGES
-from latentlens_dag.storage.hashing import digest, part_of
+from latentlens_dag.storage.hashing import hash_bytes, shard_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -65,14 +65,14 @@ def list_images(folder: Path) -> list[ImageFile]:
         raise UserError(f"The image folder {folder} holds no picture ({', '.join(sorted(SUFFIXES))}).")
     by_id: dict[str, ImageFile] = {}
     for path in files:
-        image_id = digest(path.read_bytes())
+        image_id = hash_bytes(path.read_bytes())
         by_id.setdefault(image_id, ImageFile(image_id, path))
     return [by_id[image_id] for image_id in sorted(by_id)]
 
 
 def batch_of_images(folder: Path, batch: int, batches: int) -> list[ImageFile]:
     """The pictures of one batch, in order of id."""
-    return [file for file in list_images(folder) if part_of(file.image_id, batches) == batch]
+    return [file for file in list_images(folder) if shard_of(file.image_id, batches) == batch]
 
 
 def open_image(path: Path) -> Image:
@@ -108,7 +108,7 @@ def image_table(files: list[ImageFile], folder: Path) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=IMAGES)
 
 
-def files_of_table(images: pa.Table, folder: Path) -> list[ImageFile]:
+def original_files(images: pa.Table, folder: Path) -> list[ImageFile]:
     """The original files of a table of pictures (IMAGES), which must still be what they were.
 
     Raises:
@@ -119,9 +119,9 @@ def files_of_table(images: pa.Table, folder: Path) -> list[ImageFile]:
 
 
 def check_unchanged(files: list[ImageFile]) -> list[ImageFile]:
-    """The files themselves; errors as `files_of_table`."""
+    """The files themselves; errors as `original_files`."""
     for file in files:
-        if not file.path.is_file() or digest(file.path.read_bytes()) != file.image_id:
+        if not file.path.is_file() or hash_bytes(file.path.read_bytes()) != file.image_id:
             raise UserError(f"{file.path} was changed or removed while the study was being built. Build again.")
     return files
 

@@ -92,7 +92,9 @@ def unmatched_files(path: Path, file_names: Iterable[str]) -> list[str]:
     return sorted(set(_read_columns(path).column("file_name").to_pylist()) - set(file_names))
 
 
-def patch_cover(regions: pa.Table, boxes: npt.NDArray[np.float32], width: int, height: int) -> npt.NDArray[np.float32]:
+def patch_coverage(
+    regions: pa.Table, boxes: npt.NDArray[np.float32], width: int, height: int
+) -> npt.NDArray[np.float32]:
     """How much of each patch shows each region.
 
     Args:
@@ -105,18 +107,20 @@ def patch_cover(regions: pa.Table, boxes: npt.NDArray[np.float32], width: int, h
     Returns:
         [T, R], fractions in 0..1 of the patch's whole area, its part outside the image included.
     """
-    covers = [box_cover(pixels, boxes) for pixels in region_pixels(regions, width, height)]
+    covers = [box_coverage(pixels, boxes) for pixels in region_pixels(regions, width, height)]
     return np.stack(covers, axis=1) if covers else np.zeros((len(boxes), 0), np.float32)
 
 
-def object_cover(regions: pa.Table, boxes: npt.NDArray[np.float32], width: int, height: int) -> npt.NDArray[np.float32]:
+def object_coverage(
+    regions: pa.Table, boxes: npt.NDArray[np.float32], width: int, height: int
+) -> npt.NDArray[np.float32]:
     """[T]: how much of each patch shows any object; pixels that several objects claim count once."""
     union = np.zeros((height, width))
     kinds = regions.column("kind").to_pylist()
     for kind, pixels in zip(kinds, region_pixels(regions, width, height), strict=True):
         if kind == OBJECT:
             union = np.maximum(union, pixels)
-    return box_cover(union, boxes)
+    return box_coverage(union, boxes)
 
 
 def region_pixels(regions: pa.Table, width: int, height: int) -> Iterator[npt.NDArray[np.float64]]:
@@ -129,7 +133,7 @@ def region_pixels(regions: pa.Table, width: int, height: int) -> Iterator[npt.ND
             yield np.outer(_overlap(y0, y1, height), _overlap(x0, x1, width))
 
 
-def box_cover(pixels: npt.NDArray[np.float64], boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def box_coverage(pixels: npt.NDArray[np.float64], boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """[T]: mean of `pixels` [H, W] over each box [T, 4], 0 outside the image and for a box without area."""
     height, width = pixels.shape
     integral = np.zeros((height + 1, width + 1))

@@ -26,7 +26,7 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.hub.datasets import HubColumn, column_values
 from latentlens_dag.schema import SENTENCES, TEXTS
 from latentlens_dag.storage.files import scratch_folder
-from latentlens_dag.storage.hashing import part_of, text_id, to_numbers
+from latentlens_dag.storage.hashing import ids_to_integers, shard_of, text_id
 from latentlens_dag.storage.parquet import parquet_rows
 
 if TYPE_CHECKING:
@@ -35,14 +35,14 @@ if TYPE_CHECKING:
 
 ORDER = pa.schema([("sentence_id", pa.string()), ("first_place", pa.int64())])
 """The columns of an order: `first_place` counts the source's texts from 0."""
-LONGEST = 100_000
+MAX_CHARACTERS = 100_000
 """Characters of the longest text that is taken for a sentence."""
 _BATCH = 65_536
 _SORT_MEMORY = "1GB"  # of DuckDB; beyond it, it sorts on disk
 
 
 @dataclass(frozen=True)
-class TextSource:
+class TextFile:
     """A file of texts."""
 
     kind: Literal["lines", "csv", "jsonl", "parquet"]
@@ -55,10 +55,10 @@ class TextSource:
         return str(self.path)
 
 
-Source = TextSource | HubColumn
+TextSource = TextFile | HubColumn
 
 
-def read_texts(source: Source) -> Iterator[str]:
+def read_texts(source: TextSource) -> Iterator[str]:
     """The texts of a source in its order, without outer blanks and without empty ones; never all in memory.
 
     `.gz` is unpacked on the way, but for Parquet.
@@ -69,9 +69,9 @@ def read_texts(source: Source) -> Iterator[str]:
             `column_values`.
     """
     for place, text in _read_hub(source) if isinstance(source, HubColumn) else _read_file(source):
-        if len(text) > LONGEST:
+        if len(text) > MAX_CHARACTERS:
             raise UserError(
-                f"{source}, {place}: {len(text):,} characters are no sentence (at most {LONGEST:,}). "
+                f"{source}, {place}: {len(text):,} characters are no sentence (at most {MAX_CHARACTERS:,}). "
                 "Write one sentence per line or row."
             )
         if text := text.strip():
@@ -83,7 +83,7 @@ def _read_hub(source: HubColumn) -> Iterator[tuple[str, str]]:
         yield f"row {number}", _text(value, source, f"row {number}")
 
 
-def _read_file(source: TextSource) -> Iterator[tuple[str, str]]:
+def _read_file(source: TextFile) -> Iterator[tuple[str, str]]:
     if not source.path.is_file():
         raise UserError(f"The corpus file {source.path} does not exist. Correct `source` in the defs.yaml beside it.")
     readers = {"lines": _read_lines, "csv": _read_csv, "jsonl": _read_jsonl, "parquet": _read_parquet}
@@ -96,7 +96,7 @@ def _read_file(source: TextSource) -> Iterator[tuple[str, str]]:
         ) from error
 
 
-def write_sentences(source: Source, out: Path) -> int:
+def write_sentences(source: TextSource, out: Path) -> int:
     """Write the distinct sentences of a source as Parquet (SENTENCES), in order of id; give their number.
 
     Raises:
@@ -115,14 +115,14 @@ def write_texts(texts: Iterable[str], out: Path, if_empty: str) -> int:
     return _write_distinct(_unless_empty(texts, if_empty), out, SENTENCES)
 
 
-def write_batch(source: Source, batch: int, batches: int, out: Path) -> int:
+def write_batch(source: TextSource, batch: int, batches: int, out: Path) -> int:
     """Write the distinct texts of a source whose ids fall into a batch (TEXTS), in order of id; give their number.
 
     Raises:
         UserError: as `read_texts`, and where the source, not the batch, has not one text.
     """
     texts = _unless_empty(read_texts(source), f"{source} is empty: it has not one text. Write one per line or row.")
-    return _write_distinct((text for text in texts if part_of(text_id(text), batches) == batch), out, TEXTS)
+    return _write_distinct((text for text in texts if shard_of(text_id(text), batches) == batch), out, TEXTS)
 
 
 def _unless_empty(texts: Iterable[str], if_empty: str) -> Iterator[str]:
@@ -145,7 +145,7 @@ def _write_distinct(texts: Iterable[str], out: Path, schema: pa.Schema) -> int:
     return rows.written
 
 
-def write_order(source: Source, out: Path) -> int:
+def write_order(source: TextSource, out: Path) -> int:
     """Write where each distinct sentence of a source first comes in it (ORDER), in order of id; give their number.
 
     Raises:
@@ -163,14 +163,14 @@ def write_order(source: Source, out: Path) -> int:
     return rows.written
 
 
-class Order(NamedTuple):
+class SourceOrder(NamedTuple):
     """Where each sentence of a corpus first comes in its source; 16 bytes a sentence."""
 
     ids: NDArray[np.uint64]
     """Ascending."""
     first_places: NDArray[np.int64]
 
-    def places_of(self, sentence_ids: NDArray[np.uint64]) -> NDArray[np.int64]:
+    def first_places_of(self, sentence_ids: NDArray[np.uint64]) -> NDArray[np.int64]:
         """The first place of each of these sentences."""
         import numpy as np
 
@@ -185,14 +185,14 @@ class Order(NamedTuple):
         return self.first_places[found]
 
 
-def read_order(path: Path) -> Order:
+def read_order(path: Path) -> SourceOrder:
     """What `write_order` wrote."""
     import numpy as np
     import pyarrow.parquet as pq
 
-    parts = [(to_numbers(part[0]), part[1].to_numpy()) for part in pq.ParquetFile(path).iter_batches()]
+    parts = [(ids_to_integers(part[0]), part[1].to_numpy()) for part in pq.ParquetFile(path).iter_batches()]
     ids, places = zip(*parts, strict=True) if parts else ((), ())
-    return Order(np.concatenate([np.empty(0, np.uint64), *ids]), np.concatenate([np.empty(0, np.int64), *places]))
+    return SourceOrder(np.concatenate([np.empty(0, np.uint64), *ids]), np.concatenate([np.empty(0, np.int64), *places]))
 
 
 def _ids(texts: Iterable[str]) -> list[str]:
@@ -225,20 +225,20 @@ def write_shard(sentences: Path, shard: int, shards: int, out: Path) -> int:
 
     with parquet_rows(out, SENTENCES) as rows:
         for batch in pq.ParquetFile(sentences).iter_batches():
-            mine = [part_of(sentence_id, shards) == shard for sentence_id in batch["sentence_id"].to_pylist()]
+            mine = [shard_of(sentence_id, shards) == shard for sentence_id in batch["sentence_id"].to_pylist()]
             rows.write(pa.Table.from_batches([batch]).filter(pa.array(mine, pa.bool_())))
     return rows.written
 
 
-def _read_lines(source: TextSource) -> Iterator[tuple[str, str]]:
+def _read_lines(source: TextFile) -> Iterator[tuple[str, str]]:
     with _open(source.path) as file:
         for number, line in enumerate(file, 1):
             yield f"line {number}", _decode(line, source.path, number)
 
 
-def _read_csv(source: TextSource) -> Iterator[tuple[str, str]]:
+def _read_csv(source: TextFile) -> Iterator[tuple[str, str]]:
     lines = (_decode(line, source.path, number) for number, line in enumerate(_open(source.path), 1))
-    csv.field_size_limit(max(csv.field_size_limit(), 16 * LONGEST))
+    csv.field_size_limit(max(csv.field_size_limit(), 16 * MAX_CHARACTERS))
     rows = csv.DictReader(lines, strict=True)
     try:
         _check_column(source, rows.fieldnames or [])
@@ -250,7 +250,7 @@ def _read_csv(source: TextSource) -> Iterator[tuple[str, str]]:
         ) from error
 
 
-def _read_jsonl(source: TextSource) -> Iterator[tuple[str, str]]:
+def _read_jsonl(source: TextFile) -> Iterator[tuple[str, str]]:
     for place, line in _read_lines(source):
         if not line.strip():
             continue
@@ -262,7 +262,7 @@ def _read_jsonl(source: TextSource) -> Iterator[tuple[str, str]]:
         yield place, _text(row[source.column], source, place)
 
 
-def _read_parquet(source: TextSource) -> Iterator[tuple[str, str]]:
+def _read_parquet(source: TextFile) -> Iterator[tuple[str, str]]:
     import pyarrow.parquet as pq
 
     try:
@@ -277,7 +277,7 @@ def _read_parquet(source: TextSource) -> Iterator[tuple[str, str]]:
             yield f"row {number}", _text(value, source, f"row {number}")
 
 
-def _check_column(source: TextSource, columns: Iterable[str], place: str = "") -> None:
+def _check_column(source: TextFile, columns: Iterable[str], place: str = "") -> None:
     if source.column not in (known := list(columns)):
         raise UserError(
             f"{source.path}{place} has no column {source.column!r}; it has {', '.join(known) or 'none'}. Correct "
@@ -285,7 +285,7 @@ def _check_column(source: TextSource, columns: Iterable[str], place: str = "") -
         )
 
 
-def _text(value: object, source: Source, place: str) -> str:
+def _text(value: object, source: TextSource, place: str) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):

@@ -101,7 +101,7 @@ def stored_weights(folder: Path, name: str, auto: str) -> dict[str, int]:
     Raises:
         UserError: where the weights are not in safetensors, or a file is missing, damaged or no more than a pointer.
     """
-    check_pointers(folder, name)
+    check_lfs_pointers(folder, name)
     files = _weight_files(folder, name, auto)
     if absent := [file.name for file in files if not file.is_file()]:
         raise UserError(
@@ -111,7 +111,7 @@ def stored_weights(folder: Path, name: str, auto: str) -> dict[str, int]:
     return {weight: count for file in files for weight, count in _header(file).items()}
 
 
-def check_pointers(folder: Path, name: str) -> None:
+def check_lfs_pointers(folder: Path, name: str) -> None:
     """Refuse a folder in which files are pointers of Git LFS, as a clone without it leaves them."""
     files = sorted({file for pattern in _READ for file in folder.glob(pattern) if file.is_file()})
     if pointers := [file.name for file in files if _is_pointer(file)]:
@@ -122,7 +122,7 @@ def check_pointers(folder: Path, name: str) -> None:
         )
 
 
-def conversion_of_gguf(place: Path, auto: str = "AutoModelForCausalLM") -> str | None:
+def gguf_instructions(place: Path, auto: str = "AutoModelForCausalLM") -> str | None:
     """How to make a model folder of a GGUF file, or of a folder with one; None where there is none."""
     folder = place.parent if place.is_file() else place
     files = [place] if place.suffix == ".gguf" and place.is_file() else sorted(place.glob("*.gguf"))
@@ -284,7 +284,7 @@ def _way_to_weights(folder: Path, auto: str) -> str:
             f"It has {_some(others)}: copy the index that belongs to these shards, too; a single file must be called "
             f"{_SINGLE}."
         )
-    if gguf := conversion_of_gguf(folder, auto):
+    if gguf := gguf_instructions(folder, auto):
         return gguf
     pickles = list(dict.fromkeys(file for pattern in _PICKLES for file in sorted(folder.glob(pattern))))
     if not pickles:

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from latentlens_dag.storage.hashing import combined, digest
+from latentlens_dag.storage.hashing import hash_bytes, hash_values
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,7 +76,7 @@ def fingerprint(model: LanguageModel, scheme: int = SCHEME) -> str:
     sample = weight_sample(model)
     parts = [f"{name} {value}" for name, value in sorted(sample.tensors.items())]
     rows = [f"{row} {value}" for row, value in sample.embedding_rows.items()]
-    return f"{SCHEME}:{combined([*parts, sample.vocabulary, sample.width, *rows])}"
+    return f"{SCHEME}:{hash_values([*parts, sample.vocabulary, sample.width, *rows])}"
 
 
 def fingerprint_like(model: LanguageModel, stored: str | None) -> str:
@@ -95,7 +95,7 @@ def scheme_of(stored: str) -> int:
     return int(scheme) if colon else 1
 
 
-def exact_positions(length: int, count: int = _VALUES) -> list[int]:
+def evenly_spaced(length: int, count: int = _VALUES) -> list[int]:
     """Up to `count` positions from 0 to length - 1, both among them, evenly spread."""
     count = min(count, length)
     return [i * (length - 1) // max(count - 1, 1) for i in range(count)]
@@ -118,13 +118,13 @@ def _sampled(tensor: Tensor) -> str:
     import torch
 
     flat = tensor.detach().reshape(-1)
-    return _values_hash(flat, torch.tensor(exact_positions(len(flat)), dtype=torch.long))
+    return _values_hash(flat, torch.tensor(evenly_spaced(len(flat)), dtype=torch.long))
 
 
 def _values_hash(flat: Tensor, where: Tensor) -> str:
     import torch
 
-    return digest(flat[where.to(flat.device)].to(torch.bfloat16).view(torch.int16).cpu().numpy().tobytes())
+    return hash_bytes(flat[where.to(flat.device)].to(torch.bfloat16).view(torch.int16).cpu().numpy().tobytes())
 
 
 def _first_scheme(model: LanguageModel) -> str:
@@ -136,4 +136,4 @@ def _first_scheme(model: LanguageModel) -> str:
 
     weights = sorted((name, w) for name, w in model.decoder.named_parameters() if "embed_tokens" not in name)
     parts = [f"{name} {tuple(w.shape)} {sample(w)}" for name, w in weights]
-    return combined([*parts, f"{tuple(model.embedding.shape)} {sample(model.embedding)}"])
+    return hash_values([*parts, f"{tuple(model.embedding.shape)} {sample(model.embedding)}"])

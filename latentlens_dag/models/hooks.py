@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def captured(
+def capture_hidden_states(
     decoder: nn.Module, layers: Sequence[int], rows: Callable[[Tensor], Tensor]
 ) -> Iterator[dict[int, Tensor]]:
     """Collect the states that enter the given blocks during forward passes inside the block.
@@ -49,10 +49,10 @@ def captured(
 
 
 @contextmanager
-def stopping(decoder: nn.Module, layer: int) -> Iterator[None]:
+def stop_at_layer(decoder: nn.Module, layer: int) -> Iterator[None]:
     """End a forward pass inside the block as soon as it reaches a layer, for what comes after is not wanted.
 
-    To be entered after `captured`, whose hooks then run first.
+    To be entered after `capture_hidden_states`, whose hooks then run first.
     """
 
     def hook(_module: object, _args: object) -> None:

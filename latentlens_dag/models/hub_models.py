@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.hub.errors import download_told
+from latentlens_dag.hub.errors import download_errors
 from latentlens_dag.hub.names import COMMIT
-from latentlens_dag.models.model_ref import ModelRef, no_model
+from latentlens_dag.models.model_ref import ModelRef, no_model_error
 
 _SETTINGS = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"]
 _WEIGHTS, _CODE = "*.safetensors", "*.py"
@@ -44,7 +44,7 @@ def local_model(model: ModelRef, weights: bool = True) -> LocalModel:
     if model.repo is not None:
         return _downloaded(model.repo, model.revision or "main", model.trust_remote_code, weights)
     if model.path is None or not model.path.is_dir():
-        raise no_model(model)
+        raise no_model_error(model)
     return LocalModel(model.path, str(model))
 
 
@@ -56,7 +56,7 @@ def weight_bytes(model: ModelRef) -> int:
     folder = local_model(model, weights=False).folder
     if _holds_weights(folder):
         return sum(file.stat().st_size for file in folder.glob(_WEIGHTS))
-    with download_told(model.repo, model.revision or "main", "model"):
+    with download_errors(model.repo, model.revision or "main", "model"):
         files: Any = snapshot_download(
             model.repo, revision=model.revision, allow_patterns=_WEIGHTS, ignore_patterns=_UNWANTED, dry_run=True
         )
@@ -94,7 +94,7 @@ def _downloaded(repo: str, revision: str, code: bool, weights: bool) -> LocalMod
         )
     wanted = [*_SETTINGS, *([_WEIGHTS] if weights else []), *([_CODE] if code else [])]
     try:
-        with download_told(repo, revision, "model"):
+        with download_errors(repo, revision, "model"):
             folder = Path(
                 snapshot_download(repo, revision=revision, allow_patterns=wanted, ignore_patterns=_UNWANTED)
             )  # its name is the commit

@@ -65,7 +65,7 @@ class View(NamedTuple):
     columns: int
 
 
-class Layout(NamedTuple):
+class TokenLayout(NamedTuple):
     """How a model sees an image."""
 
     width: int
@@ -98,7 +98,7 @@ class Inspection:
     source: str
     revision: str | None
     size: ModelSize
-    layout: Layout | None
+    layout: TokenLayout | None
     """None for a language model without vision."""
     checks: list[ModelCheck]
     failed: list[str]
@@ -163,7 +163,7 @@ def inspect_model(
     return _inspection(model, ref, size, None, checks, None, _text_cost(model))
 
 
-def token_union(boxes: NDArray[np.float32], width: int, height: int) -> float:
+def covered_share(boxes: NDArray[np.float32], width: int, height: int) -> float:
     """The share of an image that lies in at least one of the boxes [T, 4], exactly."""
     boxes = boxes[np.isfinite(boxes).all(axis=1)]
     clipped = np.clip(boxes.astype(np.float64), 0, [width, height, width, height])
@@ -178,13 +178,13 @@ def token_union(boxes: NDArray[np.float32], width: int, height: int) -> float:
     return float(np.diff(y) @ inside @ np.diff(x)) / (width * height)
 
 
-def layout_of(places: TokenMap, width: int, height: int) -> Layout:
+def token_layout(places: TokenMap, width: int, height: int) -> TokenLayout:
     """What a region map says of an image of `width` x `height` pixels, in short."""
     view = np.array(places.view)
     names = [name for name in dict.fromkeys(places.view) if name != "newline"]
     known = [token for token, name in enumerate(places.view) if name not in ("newline", "unmapped")]
     ends = [[float(value) for value in places.boxes[known[end]]] if known else None for end in (0, -1)]
-    return Layout(
+    return TokenLayout(
         width=width,
         height=height,
         tokens=len(view),
@@ -192,7 +192,7 @@ def layout_of(places: TokenMap, width: int, height: int) -> Layout:
         newlines=places.view.count("newline"),
         first_box=ends[0],
         last_box=ends[1],
-        covered=token_union(places.boxes, width, height),
+        covered=covered_share(places.boxes, width, height),
     )
 
 
@@ -213,17 +213,17 @@ def _config(model: ModelRef) -> tuple[dict[str, Any], str]:
 
 def _inspect_vlm(vlm: Vlm, ref: ModelRef, image: Image, localize: bool | None, picture: Path | None) -> Inspection:
     from latentlens_dag.models.self_checks import check_model
-    from latentlens_dag.models.token_map_image import draw_tokens
+    from latentlens_dag.models.token_map_image import draw_token_map
 
     places = vlm.token_map(image.width, image.height) or unmapped(len(vlm.visual_states([image], [0]).tokens))
     if picture is not None:
-        draw_tokens(image, places, picture)
+        draw_token_map(image, places, picture)
     not_checked = _not_localized(vlm, localize)
     checks = check_model(vlm, localize=not_checked is None).checks
     not_checked = not_checked or next((check.not_checked for check in checks if check.not_checked), None)
     checks = [check for check in checks if check.not_checked is None]
     size = _size(vlm.model.config.model_type, vlm.model, vlm.language_model)
-    layout = layout_of(places, image.width, image.height)
+    layout = token_layout(places, image.width, image.height)
     cost = _image_cost(vlm, image, len(places.view))
     return _inspection(vlm.language_model, ref, size, layout, checks, not_checked, cost)
 
@@ -242,12 +242,12 @@ def _inspection(
     language_model: LanguageModel,
     ref: ModelRef,
     size: ModelSize,
-    layout: Layout | None,
+    layout: TokenLayout | None,
     checks: list[ModelCheck],
     not_checked: str | None,
     cost: Cost,
 ) -> Inspection:
-    from latentlens_dag.models.self_checks import failures
+    from latentlens_dag.models.self_checks import failed_checks
 
     contextual, visual = auto_contextual_layers(size.blocks), auto_visual_layers(size.blocks)
     by_prefix = all(check.passed for check in checks if check.name in ("causality", "padding_invariance"))
@@ -259,7 +259,7 @@ def _inspection(
         size=size,
         layout=layout,
         checks=checks,
-        failed=failures(checks, language_model),
+        failed=failed_checks(checks, language_model),
         not_checked=not_checked,
         cost=cost,
         dedup=dedup,
@@ -289,14 +289,18 @@ def _text_cost(model: LanguageModel) -> Cost:
     """Of one batch of texts, to the deepest of the automatic layers, as an index reads them."""
     import torch
 
-    from latentlens_dag.models.hooks import captured, stopping
+    from latentlens_dag.models.hooks import capture_hidden_states, stop_at_layer
 
     ids = torch.arange(_TEXTS * _TEXT_TOKENS, device=model.embedding.device) % len(model.embedding)
     deepest = max(auto_contextual_layers(model.depth), default=0)
 
     def forward() -> None:
         keep = lambda states: states.float().cpu()  # noqa: E731  (waits for the device)
-        with captured(model.decoder, [deepest], keep), torch.inference_mode(), stopping(model.decoder, deepest):
+        with (
+            capture_hidden_states(model.decoder, [deepest], keep),
+            torch.inference_mode(),
+            stop_at_layer(model.decoder, deepest),
+        ):
             model.decoder(input_ids=ids.view(_TEXTS, _TEXT_TOKENS), use_cache=False)
 
     seconds = _seconds(forward)

@@ -33,7 +33,7 @@ def auto_visual_layers(depth: int) -> list[int]:
     return [0, *auto_contextual_layers(depth)]
 
 
-def whole_numbers(values: object, field: str) -> list[int]:
+def as_int_list(values: object, field: str) -> list[int]:
     """A list of whole numbers, as someone gave it.
 
     Raises:

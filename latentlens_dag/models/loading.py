@@ -11,17 +11,17 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from latentlens_dag.device import bfloat16_pays, default_device
+from latentlens_dag.device import bfloat16_is_faster, default_device
 from latentlens_dag.errors import UserError
-from latentlens_dag.models.checkpoints import check_pointers, check_tokenizer, conversion_of_gguf, load_checkpoint
-from latentlens_dag.models.families.registry import check_packages, heed_files
+from latentlens_dag.models.checkpoints import check_lfs_pointers, check_tokenizer, gguf_instructions, load_checkpoint
+from latentlens_dag.models.families.registry import apply_checkpoint_settings, check_packages
 from latentlens_dag.models.hub_models import LocalModel, cached_config, local_model, weight_bytes
 from latentlens_dag.models.language_model import LanguageModel
 from latentlens_dag.models.logit_rule import logit_rule
-from latentlens_dag.models.model_parts import blocks_of, decoder_of, final_norm_of, positions_of
-from latentlens_dag.models.model_ref import ModelRef, model_ref, no_model
+from latentlens_dag.models.model_parts import blocks_of, decoder_of, final_norm_of, position_limit_of
+from latentlens_dag.models.model_ref import ModelRef, model_ref, no_model_error
 from latentlens_dag.models.processors import load_processor
-from latentlens_dag.models.remote_code import check_code, class_of_vlm, loading, may_have_vision
+from latentlens_dag.models.remote_code import check_code, loading, may_have_vision, vlm_auto_class
 from latentlens_dag.models.vlm import Vlm
 
 _LARGE_BYTES = 1 << 30  # of 16-bit weights: half a billion
@@ -61,10 +61,10 @@ def load_vlm(
     check_packages(config.get("model_type", ""), name)
     with loading(folder, name, "vision-language model", trusted):
         model = load_checkpoint(
-            class_of_vlm(config, trusted), folder, name, trusted, chosen_dtype(folder, device, dtype)
+            vlm_auto_class(config, trusted), folder, name, trusted, chosen_dtype(folder, device, dtype)
         )
         processor = load_processor(folder, trusted)
-    heed_files(model.config.model_type, processor)
+    apply_checkpoint_settings(model.config.model_type, processor)
     model = model.to(device or default_device()).eval()
     language_model = language_model_of(name, model, processor.tokenizer)
     check_tokenizer(language_model)
@@ -89,7 +89,7 @@ def load_language_model(
     return load_with_language_model(source, revision, device, dtype, trust_remote_code).language_model
 
 
-class Loaded(NamedTuple):
+class FullModel(NamedTuple):
     """A model, and the language model that is in it."""
 
     model: Any
@@ -103,7 +103,7 @@ def load_with_language_model(
     device: str | None = None,
     dtype: str | None = None,
     trust_remote_code: bool = False,
-) -> Loaded:
+) -> FullModel:
     """As `load_language_model`, and the whole model beside it."""
     from transformers import AutoModelForCausalLM
 
@@ -112,14 +112,14 @@ def load_with_language_model(
     folder, name = _checked_folder(ref)
     if may_have_vision(read_config(folder) or {}, trusted):
         vlm = load_vlm(ref, None, device, dtype)
-        return Loaded(vlm.model, vlm.language_model)
+        return FullModel(vlm.model, vlm.language_model)
     with loading(folder, name, "language model", trusted):
         model = load_checkpoint(AutoModelForCausalLM, folder, name, trusted, chosen_dtype(folder, device, dtype))
         tokenizer = load_tokenizer(folder, trusted)
     model = model.to(device or default_device()).eval()
     language_model = language_model_of(name, model, tokenizer)
     check_tokenizer(language_model)
-    return Loaded(model, language_model)
+    return FullModel(model, language_model)
 
 
 def load_tokenizer(source: str | Path | ModelRef, trust_remote_code: bool = False, revision: str | None = None) -> Any:
@@ -130,7 +130,7 @@ def load_tokenizer(source: str | Path | ModelRef, trust_remote_code: bool = Fals
     trusted = ref.trust_remote_code
     folder, name = local_model(ref, weights=False)
     check_code(read_config(folder) or {}, folder, name, trusted)
-    check_pointers(folder, name)
+    check_lfs_pointers(folder, name)
     with loading(folder, name, "tokenizer", trusted):
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=trusted)
 
@@ -144,7 +144,7 @@ def position_limit(source: str | Path | ModelRef) -> int | None:
     check_code(read_config(folder) or {}, folder, name, ref.trust_remote_code)
     with loading(folder, name, "language model", ref.trust_remote_code):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=ref.trust_remote_code)
-    return positions_of(config.get_text_config(decoder=True))
+    return position_limit_of(config.get_text_config(decoder=True))
 
 
 def language_model_of(name: str, model: Any, tokenizer: Any) -> LanguageModel:
@@ -199,15 +199,15 @@ def read_config(source: Path | ModelRef) -> dict[str, Any] | None:
     if isinstance(source, ModelRef):
         return cached_config(source) if source.path is None else read_config(source.path)
     if not source.is_dir():
-        raise no_model(source)
+        raise no_model_error(source)
     path = source / "config.json"
     if not path.is_file():
-        more = conversion_of_gguf(source)
+        more = gguf_instructions(source)
         raise UserError(f"{source} is no model folder: it has no config.json.{f' {more}' if more else ''}")
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        check_pointers(source, str(source))
+        check_lfs_pointers(source, str(source))
         raise UserError(f"{path} is not JSON ({error}): the model folder is damaged.") from error
     return found
 
@@ -223,7 +223,7 @@ def chosen_dtype(source: str | Path | ModelRef, device: str | None = None, dtype
         return dtype
     if (device or default_device()) != "cpu":
         return "auto"
-    return "bfloat16" if _stored_in_16_bits(source) >= _LARGE_BYTES and bfloat16_pays() else "float32"
+    return "bfloat16" if _stored_in_16_bits(source) >= _LARGE_BYTES and bfloat16_is_faster() else "float32"
 
 
 def _stored_in_16_bits(source: str | Path | ModelRef) -> int:

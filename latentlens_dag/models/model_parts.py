@@ -48,7 +48,7 @@ class ModelParts:
     @property
     def positions(self) -> int | None:
         """How many tokens of one text it was made for, specials counted; None where its config sets no limit."""
-        return positions_of(self.decoder.config)
+        return position_limit_of(self.decoder.config)
 
     def logits(self, states: Tensor) -> Tensor:
         """What the model would answer if it stopped at `states` [.., d]: float32 [.., V] (the logit lens).
@@ -64,7 +64,7 @@ class ModelParts:
         return found if self.softcap is None else torch.tanh(found / self.softcap) * self.softcap
 
 
-def positions_of(config: Any) -> int | None:
+def position_limit_of(config: Any) -> int | None:
     """`LanguageModel.positions`, from the config of a language model."""
     limits = (getattr(config, name, None) for name in ("max_position_embeddings", "max_seq_len"))
     return next((int(limit) for limit in limits if isinstance(limit, int)), None)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.hub.names import COMMIT, MODEL_ID
-from latentlens_dag.storage.hashing import combined
+from latentlens_dag.hub.names import COMMIT, REPO_ID
+from latentlens_dag.storage.hashing import hash_values
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class ModelRef:
         """
         if self.repo is None or not COMMIT.fullmatch(self.revision or ""):
             raise ValueError(f"{self} is not pinned by a commit of the Hub.")
-        return combined([self.repo, self.revision, *self.version_marks])
+        return hash_values([self.repo, self.revision, *self.version_marks])
 
     @property
     def version_marks(self) -> list[str]:
@@ -75,7 +75,7 @@ class ModelRef:
         """
         path, repo, revision = (_text(facts, field) for field in ("path", "hub", "revision"))
         trusted = facts.get("trust_remote_code", False)
-        if repo is not None and not MODEL_ID.fullmatch(repo):
+        if repo is not None and not REPO_ID.fullmatch(repo):
             raise ValueError(f"`hub: {repo!r}` is no user/name.")
         if not isinstance(trusted, bool):
             raise ValueError(f"`trust_remote_code: {trusted!r}` is neither true nor false.")
@@ -109,17 +109,17 @@ def model_ref(source: str | Path | ModelRef, revision: str | None = None, trust_
 def _found(source: str | Path, revision: str | None) -> ModelRef:
     if Path(source).is_dir():
         return ModelRef(path=Path(source))
-    if isinstance(source, str) and MODEL_ID.fullmatch(source):
+    if isinstance(source, str) and REPO_ID.fullmatch(source):
         return ModelRef(repo=source, revision=revision)
-    raise no_model(source)
+    raise no_model_error(source)
 
 
-def no_model(source: str | Path | ModelRef) -> UserError:
+def no_model_error(source: str | Path | ModelRef) -> UserError:
     """The error of what is neither a folder nor a name of the Hub."""
-    from latentlens_dag.models.checkpoints import conversion_of_gguf
+    from latentlens_dag.models.checkpoints import gguf_instructions
 
     if (file := Path(str(source))).is_file():
-        more = conversion_of_gguf(file) or ""
+        more = gguf_instructions(file) or ""
         return UserError(f"{source} is a file, but a model is a folder. {more}".strip())
     return UserError(f"{source} is no model: there is no such folder, and models of the Hub are written as user/name.")
 

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from latentlens_dag.models.families.registry import own_processor_class
+from latentlens_dag.models.families.registry import replacement_processor
 
 
 def load_processor(source: Path, trusted: bool) -> Any:
@@ -26,7 +26,7 @@ def load_processor(source: Path, trusted: bool) -> Any:
         return family.from_pretrained(source, trust_remote_code=trusted)
 
 
-def can_pad(tokenizer: Any) -> bool:
+def ensure_pad_token(tokenizer: Any) -> bool:
     """Whether a tokenizer has a token to pad with; where it lacks one, another of its special tokens becomes it.
 
     Which one makes no difference: the attention mask leaves padding out, whatever token it is.
@@ -57,7 +57,7 @@ def _class_for_images_only(name: str | None) -> Any:
     """A processor class that needs no torchvision, in place of one that may; None where there is none."""
     import transformers
 
-    own = own_processor_class(name)
+    own = replacement_processor(name)
     if own is not None:
         return own
     family = getattr(transformers, name or "", None)

@@ -15,7 +15,7 @@ from threading import RLock
 from typing import Any
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.storage.hashing import combined, file_digest
+from latentlens_dag.storage.hashing import hash_file, hash_values
 
 _CONFIGS = "*config.json"  # of the model, its processor and its tokenizer
 _VOCABULARIES = ("tokenizer.json", "tekken.json", "vocab.*", "*.model", "*.tiktoken")  # each may be all there is
@@ -41,7 +41,7 @@ def check_code(config: Mapping[str, Any], folder: Path, name: str, trusted: bool
     if needed or trusted:
         _check_inside(folder, name)
     if needed and not trusted:
-        raise not_allowed(folder, name)
+        raise code_not_allowed(folder, name)
 
 
 @contextmanager
@@ -60,7 +60,7 @@ def loading(folder: Path, name: str, kind: str, trusted: bool) -> Iterator[None]
         raise
     except Exception as error:
         if not trusted and "trust_remote_code" in str(error) and _classes(folder):
-            raise not_allowed(folder, name) from error
+            raise code_not_allowed(folder, name) from error
         if _lacks_tokenizer(folder, kind, error):
             raise _no_tokenizer(name, kind) from error
         if trusted and not isinstance(error, (OSError, ValueError, KeyError, ImportError, SafetensorError)):
@@ -76,7 +76,7 @@ def _own_classes(folder: Path) -> Iterator[None]:
     be answered with those classes, one with other code too, and whether its code is allowed or not. Code is run once
     per process, so its classes are put back when the same code is loaded again.
     """
-    code = combined(file_digest(file) for file in sorted(folder.rglob("*.py")))
+    code = hash_values(hash_file(file) for file in sorted(folder.rglob("*.py")))
     before = [dict(registry) for registry in _registries()]
     for number, registry in enumerate(_registries()):
         registry.update(_REGISTERED.get((code, number), {}))
@@ -110,7 +110,7 @@ def _registries() -> list[dict[Any, Any]]:
     return list({id(registry): registry for registry in found}.values())
 
 
-def not_allowed(folder: Path, name: str) -> UserError:
+def code_not_allowed(folder: Path, name: str) -> UserError:
     """The error of a model that cannot be read without code of its own, which nobody has allowed."""
     what = ", ".join(f"{file} ({', '.join(classes)})" for file, classes in _files(folder).items())
     return UserError(
@@ -151,7 +151,7 @@ def _no_tokenizer(name: str, kind: str) -> UserError:
     )
 
 
-def class_of_vlm(config: Mapping[str, Any], trusted: bool) -> Any:
+def vlm_auto_class(config: Mapping[str, Any], trusted: bool) -> Any:
     """The auto class that a VLM is loaded with: AutoModelForCausalLM only where its own code offers nothing else.
 
     `AutoModelForCausalLM` has the text half of some families that transformers knows, and so is taken for none of

@@ -19,7 +19,7 @@ import numpy as np
 from latentlens_dag.errors import UserError
 from latentlens_dag.models.families.token_map import TokenMap
 from latentlens_dag.models.fingerprints import WeightSample, fingerprint_like, weight_sample
-from latentlens_dag.models.hooks import captured
+from latentlens_dag.models.hooks import capture_hidden_states
 from latentlens_dag.models.language_model import LanguageModel
 from latentlens_dag.models.loading import load_language_model
 from latentlens_dag.models.model_ref import ModelRef
@@ -29,12 +29,12 @@ from latentlens_dag.models.text_checks import (
     batch_invariance,
     causality,
     closeness,
+    ordinary_token_ids,
     padding_invariance,
-    some_token_ids,
 )
 from latentlens_dag.models.vlm import Vlm
 from latentlens_dag.storage.files import write_text
-from latentlens_dag.storage.hashing import combined
+from latentlens_dag.storage.hashing import hash_values
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -93,7 +93,7 @@ def check_model(vlm: Vlm, prompt: str | None = None, localize: bool = True, stor
 
 
 def check_language_model(model: Any, language_model: LanguageModel, stored: str | None = None) -> ModelFacts:
-    """The checks of TEXT_CHECKS, in their order; `model` is the whole one (`loading.Loaded`), `stored` as above."""
+    """The checks of TEXT_CHECKS, in their order; `model` is the whole one (`loading.FullModel`), `stored` as above."""
     checks = [
         causality(language_model),
         padding_invariance(language_model),
@@ -132,7 +132,7 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
 
 
-def check_text_pass(model: LanguageModel, dedup: Dedup, index: str) -> None:
+def check_index_model(model: LanguageModel, dedup: Dedup, index: str) -> None:
     """Refuse to make an index whose states would not be those that its keys say.
 
     Args:
@@ -172,11 +172,11 @@ def _check_numbers(model: LanguageModel, checks: Sequence[ModelCheck]) -> None:
         )
 
 
-def failures(checks: Sequence[ModelCheck], model: LanguageModel) -> list[str]:
+def failed_checks(checks: Sequence[ModelCheck], model: LanguageModel) -> list[str]:
     """The names of the checks that failed without a remedy.
 
     What was not checked has not failed. Nor has a text pass that looks ahead or at padding, where an index with
-    `dedup: sentence` can be made all the same (`check_text_pass`).
+    `dedup: sentence` can be made all the same (`check_index_model`).
     """
     failed = [check.name for check in checks if not check.passed and check.not_checked is None]
     numbers = {check.name for check in checks if check.figure is not None and math.isfinite(check.figure)}
@@ -211,7 +211,7 @@ def write_checks(facts: ModelFacts, path: Path) -> str:
     content = {"prompt": facts.prompt, "language_model": facts.fingerprint, "checks": checks}
     write_text(json.dumps(content, indent=1) + "\n", path)
     of_states = [(check.name, check.passed) for check in facts.checks if check.name != "localization"]
-    return combined([facts.prompt, facts.fingerprint, *of_states])
+    return hash_values([facts.prompt, facts.fingerprint, *of_states])
 
 
 def noise_image(width: int, height: int) -> Image:
@@ -227,7 +227,10 @@ def logits_reproduced(vlm: Vlm, image: Image, prompt: str | None = None) -> Mode
 
     language_model = vlm.language_model
     inputs = vlm.inputs([image], prompt)
-    with captured(language_model.decoder, [language_model.depth], lambda s: s) as states, torch.inference_mode():
+    with (
+        capture_hidden_states(language_model.decoder, [language_model.depth], lambda s: s) as states,
+        torch.inference_mode(),
+    ):
         own = vlm.run(inputs).logits
     return _logits_close(language_model, own, states[language_model.depth])
 
@@ -237,8 +240,8 @@ def text_logits_reproduced(model: Any, language_model: LanguageModel) -> ModelCh
     import torch
 
     depth = language_model.depth
-    ids = torch.tensor([some_token_ids(language_model, 8)], device=language_model.embedding.device)
-    with captured(language_model.decoder, [depth], lambda s: s) as states, torch.inference_mode():
+    ids = torch.tensor([ordinary_token_ids(language_model, 8)], device=language_model.embedding.device)
+    with capture_hidden_states(language_model.decoder, [depth], lambda s: s) as states, torch.inference_mode():
         own = model(input_ids=ids, use_cache=False).logits
     return _logits_close(language_model, own, states[depth])
 

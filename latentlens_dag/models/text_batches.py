@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _TOKENS_PER_BATCH = {"cpu": 2048, "gpu": 16384}
 
 
-class Tokenized(Protocol):
+class TokenSequence(Protocol):
     """A text as token ids."""
 
     @property
@@ -28,10 +28,10 @@ class Tokenized(Protocol):
         """With specials, without padding."""
 
 
-T = TypeVar("T", bound=Tokenized)
+T = TypeVar("T", bound=TokenSequence)
 
 
-def in_batches(
+def run_in_batches(
     model: ModelParts, texts: list[T], read: Callable[[list[T]], None], padded: bool = True
 ) -> Iterator[list[T]]:
     """Read all texts, neighbors together; give each batch once it is read.
@@ -68,8 +68,8 @@ def in_batches(
         start += len(batch)
 
 
-def forward(model: ModelParts, batch: Sequence[Tokenized]) -> None:
-    """Run the decoder over a batch, padded; hooks take what is wanted (`hooks.captured`)."""
+def run_decoder(model: ModelParts, batch: Sequence[TokenSequence]) -> None:
+    """Run the decoder over a batch, padded; hooks take what is wanted (`hooks.capture_hidden_states`)."""
     import torch
 
     longest = max(len(text.ids) for text in batch)
@@ -80,7 +80,7 @@ def forward(model: ModelParts, batch: Sequence[Tokenized]) -> None:
         model.decoder(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False)
 
 
-def rows_at(batch: Sequence[Tokenized], places: Sequence[Sequence[int]]) -> Callable[[Tensor], Tensor]:
+def select_positions(batch: Sequence[TokenSequence], places: Sequence[Sequence[int]]) -> Callable[[Tensor], Tensor]:
     """What takes of states [B, T, d] those at some places of each text, text after text: [N, d] float32 on the CPU."""
     import torch
 
@@ -93,7 +93,7 @@ def rows_at(batch: Sequence[Tokenized], places: Sequence[Sequence[int]]) -> Call
     return keep
 
 
-def _batch_end(texts: Sequence[Tokenized], start: int, most: int, padded: bool) -> int:
+def _batch_end(texts: Sequence[TokenSequence], start: int, most: int, padded: bool) -> int:
     """Where a batch ends that begins at `start` and holds at most so many tokens, padding counted, or one text."""
     end = start + 1
     while end < len(texts) and (end + 1 - start) * len(texts[end].ids) <= most:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from latentlens_dag.models.hooks import captured
+from latentlens_dag.models.hooks import capture_hidden_states
 from latentlens_dag.models.model_parts import ModelParts
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class ModelCheck(NamedTuple):
 
 def causality(model: ModelParts) -> ModelCheck:
     """Whether what follows a text token leaves its states as they were, at every layer."""
-    ids = some_token_ids(model, 8)
+    ids = ordinary_token_ids(model, 8)
     changed = [*ids[:-1], ids[0]]
     one, other = (_text_states(model, [row], [[1] * 8])[:, 0, :-1] for row in (ids, changed))
     return closeness(model, "causality", one, other, "change of earlier text states when the last token changes")
@@ -38,7 +38,7 @@ def causality(model: ModelParts) -> ModelCheck:
 
 def padding_invariance(model: ModelParts) -> ModelCheck:
     """Whether a text token's states are the same alone and in a padded batch, beside another sentence."""
-    ids = some_token_ids(model, 8)
+    ids = ordinary_token_ids(model, 8)
     alone = _text_states(model, [ids[:5]], [[1] * 5])[:, 0]
     padded = _text_states(model, [ids[::-1], ids[:5] + [0] * 3], [[1] * 8, [1] * 5 + [0] * 3])[:, 1, :5]
     return closeness(model, "padding_invariance", alone, padded, "change of text states when their batch is padded")
@@ -46,7 +46,7 @@ def padding_invariance(model: ModelParts) -> ModelCheck:
 
 def batch_invariance(model: ModelParts) -> ModelCheck:
     """Whether a text token's states are the same alone and beside another sentence of the same length."""
-    ids = some_token_ids(model, 8)
+    ids = ordinary_token_ids(model, 8)
     alone = _text_states(model, [ids], [[1] * 8])[:, 0]
     beside = _text_states(model, [ids[::-1], ids], [[1] * 8] * 2)[:, 1]
     return closeness(model, "company_invariance", alone, beside, "change of text states beside another sentence")
@@ -58,7 +58,7 @@ def _text_states(model: ModelParts, ids: Sequence[list[int]], mask: Sequence[lis
 
     device = model.embedding.device
     layers = list(range(model.depth))
-    with captured(model.decoder, layers, lambda s: s.float().cpu()) as states, torch.inference_mode():
+    with capture_hidden_states(model.decoder, layers, lambda s: s.float().cpu()) as states, torch.inference_mode():
         model.decoder(
             input_ids=torch.tensor(ids, device=device),
             attention_mask=torch.tensor(mask, device=device),
@@ -67,7 +67,7 @@ def _text_states(model: ModelParts, ids: Sequence[list[int]], mask: Sequence[lis
     return torch.stack([states[layer] for layer in layers])
 
 
-def some_token_ids(model: ModelParts, count: int) -> list[int]:
+def ordinary_token_ids(model: ModelParts, count: int) -> list[int]:
     """The first few tokens of the vocabulary that are no specials."""
     special = set(model.tokenizer.all_special_ids)
     return [i for i in range(len(model.embedding)) if i not in special][5 : 5 + count]

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.models.hooks import captured, stopping
+from latentlens_dag.models.hooks import capture_hidden_states, stop_at_layer
 from latentlens_dag.models.layers import check_layers
 from latentlens_dag.models.model_parts import ModelParts
-from latentlens_dag.models.text_batches import forward, in_batches, rows_at
-from latentlens_dag.models.tokenization import Tokens, token_texts, tokenize, whole_words
+from latentlens_dag.models.text_batches import run_decoder, run_in_batches, select_positions
+from latentlens_dag.models.tokenization import TokenizedText, token_texts, tokenize, whole_words
 from latentlens_dag.storage.hashing import text_id
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def text_states(model: ModelParts, texts: Sequence[str], layers: Sequence[int]) 
     wanted = sorted((text for text in _with_rows(found) if text.places), key=lambda text: len(text.ids))
     wanted = wanted if layers else []
     padded = len({len(text.ids) for text in wanted}) < 2 or padding_invariance(model).passed
-    for _ in in_batches(model, wanted, lambda batch: _read(model, batch, states), padded):
+    for _ in run_in_batches(model, wanted, lambda batch: _read(model, batch, states), padded):
         pass
     return TextStates(states, table, [text_id(text.strip()) for text in texts])
 
@@ -95,15 +95,15 @@ def _read(model: ModelParts, batch: list[_Text], states: dict[int, Tensor]) -> N
     """Put a batch's states into their rows."""
     import torch
 
-    keep = rows_at(batch, [text.places for text in batch])
+    keep = select_positions(batch, [text.places for text in batch])
     rows = torch.cat([torch.arange(text.first_row, text.first_row + len(text.places)) for text in batch])
-    with captured(model.decoder, list(states), keep) as found, stopping(model.decoder, max(states)):
-        forward(model, batch)
+    with capture_hidden_states(model.decoder, list(states), keep) as found, stop_at_layer(model.decoder, max(states)):
+        run_decoder(model, batch)
     for layer, kept in found.items():
         states[layer][rows] = kept
 
 
-def _with_rows(found: list[Tokens]) -> Iterator[_Text]:
+def _with_rows(found: list[TokenizedText]) -> Iterator[_Text]:
     row = 0
     for tokens in found:
         places = [place for place, special in enumerate(tokens.special) if not special]
@@ -111,7 +111,7 @@ def _with_rows(found: list[Tokens]) -> Iterator[_Text]:
         row += len(places)
 
 
-def _check_length(model: ModelParts, text: str, tokens: Tokens) -> None:
+def _check_length(model: ModelParts, text: str, tokens: TokenizedText) -> None:
     if model.positions is not None and len(tokens.ids) > model.positions:
         raise UserError(
             f"The text {text_id(text)} ({text[:60]!r}...) has {len(tokens.ids):,} tokens, but {model.name} was made "
@@ -120,7 +120,7 @@ def _check_length(model: ModelParts, text: str, tokens: Tokens) -> None:
         )
 
 
-def _token_table(model: ModelParts, texts: Sequence[str], found: list[Tokens]) -> pl.DataFrame:
+def _token_table(model: ModelParts, texts: Sequence[str], found: list[TokenizedText]) -> pl.DataFrame:
     import polars as pl
 
     names = token_texts(model.tokenizer, {token_id for tokens in found for token_id in tokens.ids})
@@ -134,7 +134,7 @@ def _token_table(model: ModelParts, texts: Sequence[str], found: list[Tokens]) -
 _COLUMNS = ("text_index", "token_index", "position", "token_id", "token_str", "word", "char_start", "char_end")
 
 
-def _rows(number: int, text: str, tokens: Tokens, names: dict[int, str]) -> Iterator[tuple[int | str, ...]]:
+def _rows(number: int, text: str, tokens: TokenizedText, names: dict[int, str]) -> Iterator[tuple[int | str, ...]]:
     real = [place for place, special in enumerate(tokens.special) if not special]
     words = whole_words(text, [tokens.spans[place] for place in real])
     for token, (place, (word, start, end)) in enumerate(zip(real, words, strict=True)):

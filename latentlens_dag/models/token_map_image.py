@@ -28,7 +28,7 @@ _SHORT, _LONG = 1200, 2400  # pixels of a panel's longer side: more than the fir
 _BOX, _MARGIN, _LEAST_FONT, _LARGEST_FONT = 40, 24, 9, 22
 
 
-def draw_tokens(image: Image, places: TokenMap, path: Path) -> None:
+def draw_token_map(image: Image, places: TokenMap, path: Path) -> None:
     """Write a PNG, atomically: per view the image with its tokens' boxes, and their numbers where they fit.
 
     Args:

@@ -19,7 +19,7 @@ _UNSPACED = "\u0e00-\u0eff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _WORD = re.compile(rf"[^\W_{_UNSPACED}]+(?:['’-][^\W_{_UNSPACED}]+)*")
 
 
-class Tokens(NamedTuple):
+class TokenizedText(NamedTuple):
     """One sentence as its model reads it: ids, and for each the span in the text and whether it is special.
 
     A special token that the sentence spells out ("<eos>", or those of a chat template) is special too.
@@ -30,7 +30,7 @@ class Tokens(NamedTuple):
     special: list[bool]
 
 
-def tokenize(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[Tokens]:
+def tokenize(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[TokenizedText]:
     """Sentences with their specials (a beginning-of-sequence token, say), without padding, whole.
 
     Raises:
@@ -49,7 +49,7 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[Token
     special = _special_ids(tokenizer)
     # The mask of the library tells only of the specials that it adds itself.
     return [
-        Tokens(one.ids, one.offsets, [token_id in special for token_id in one.ids])
+        TokenizedText(one.ids, one.offsets, [token_id in special for token_id in one.ids])
         for one in backend.encode_batch(texts)
     ]
 
@@ -62,13 +62,13 @@ def _special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
 
 def word_span(text: str, start: int, end: int) -> tuple[int, int]:
     """The characters of the whole word around a token's characters; of the token itself where it is no word."""
-    return span_among(word_spans(text), text, start, end)
+    return find_word_span(word_spans(text), text, start, end)
 
 
 def whole_words(text: str, spans: Iterable[tuple[int, int]]) -> list[tuple[str, int, int]]:
     """The word around each token's characters, as `word_span` finds it, with its start and end."""
     words = word_spans(text)
-    found = [span_among(words, text, *span) for span in spans]
+    found = [find_word_span(words, text, *span) for span in spans]
     return [(text[start:end], start, end) for start, end in found]
 
 
@@ -86,7 +86,7 @@ def word_spans(text: str) -> list[tuple[int, int]]:
     return [word.span() for word in _WORD.finditer(text)]
 
 
-def span_among(words: list[tuple[int, int]], text: str, start: int, end: int) -> tuple[int, int]:
+def find_word_span(words: list[tuple[int, int]], text: str, start: int, end: int) -> tuple[int, int]:
     """The word of `words` around a token's characters, as `word_span` finds it."""
     while start < end and text[start].isspace():
         start += 1

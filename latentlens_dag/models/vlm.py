@@ -11,11 +11,11 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.models.connector import connector_output
 from latentlens_dag.models.families.registry import WITHOUT_TEMPLATE, region_map
 from latentlens_dag.models.families.token_map import TokenMap, unmapped
-from latentlens_dag.models.hooks import captured, stopping
+from latentlens_dag.models.hooks import capture_hidden_states, stop_at_layer
 from latentlens_dag.models.language_model import LanguageModel
 from latentlens_dag.models.layers import check_layers
 from latentlens_dag.models.placeholder_mask import visual_mask
-from latentlens_dag.models.processors import can_pad
+from latentlens_dag.models.processors import ensure_pad_token
 
 if TYPE_CHECKING:
     import polars as pl
@@ -126,7 +126,7 @@ class Vlm:
             UserError: where sequences of several lengths are to be padded and no token can pad them.
         """
         text = self.prompt_text(prompt)
-        bos, pads = self.processor.tokenizer.bos_token, can_pad(self.processor.tokenizer)
+        bos, pads = self.processor.tokenizer.bos_token, ensure_pad_token(self.processor.tokenizer)
         try:
             found = self.processor(
                 images=[[image] for image in images],  # one list per text, for some processors count them
@@ -231,7 +231,7 @@ class Vlm:
             # Boolean indexing goes along the sequences one after the other, whatever side is padded.
             keep = lambda states: states[mask()].float().cpu()  # noqa: E731
             decoder = self.language_model.decoder
-            with captured(decoder, layers, keep) as states, stopping(decoder, max(layers, default=0)):
+            with capture_hidden_states(decoder, layers, keep) as states, stop_at_layer(decoder, max(layers, default=0)):
                 self.run(inputs, logits_to_keep=1)
             return _Pass(dict(states), mask().sum(dim=1).tolist(), output(mask()) if output else None)
 

@@ -25,7 +25,7 @@ class About:
     description: str | None = None
 
 
-def checked_name(repo_id: str, place: str) -> str:
+def check_repo_id(repo_id: str, place: str) -> str:
     """A user/name of the Hub, or an error that says what is wrong with it at `place`."""
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", repo_id):
         raise UserError(
@@ -35,7 +35,7 @@ def checked_name(repo_id: str, place: str) -> str:
     return repo_id
 
 
-def checked_license(license: str, place: str) -> str:
+def check_license(license: str, place: str) -> str:
     """A licence as the Hub names them, or an error that says what is wrong with it at `place`."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]{0,63}", license):
         raise UserError(

@@ -2,7 +2,7 @@
 
 All that is said is read from what goes out, so that a card cannot promise what its files do not hold. What a newcomer
 gets wrong: names, prompts and licences are text of somebody's, and Markdown is HTML. Whatever is not a word of this
-module goes through `escaped`. The snippets lie in `snippets.py`, and the tests run every one of them.
+module goes through `escape_markdown`. The snippets lie in `snippets.py`, and the tests run every one of them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from latentlens_dag.publish.data_dictionary import COLUMNS, TABLE_TITLES
 from latentlens_dag.publish.snippets import index_snippets, table_snippets
-from latentlens_dag.publish.tables import RELEASED_IMAGES
+from latentlens_dag.publish.tables import RELEASE_IMAGES
 from latentlens_dag.schema import LENSES, TABLES
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def tables_card(
     """
     parts = [
         _front_matter(folder, about, rows),
-        f"# {escaped(about.title)}",
+        f"# {escape_markdown(about.title)}",
         _INTRODUCTION,
         *_description(about),
         *(f"![{study}: what each lens says of every patch](examples/{study}.webp)\n\n{_PICTURE}" for study in examples),
@@ -74,7 +74,7 @@ def index_card(folder: Path, about: About, facts: Facts, rows: Mapping[str, int]
     """
     parts = [
         _front_matter(folder, about, rows),
-        f"# {escaped(about.title)}",
+        f"# {escape_markdown(about.title)}",
         _INDEX_INTRODUCTION,
         *_description(about),
         "## How it was made",
@@ -88,7 +88,7 @@ def index_card(folder: Path, about: About, facts: Facts, rows: Mapping[str, int]
     return "\n\n".join(parts) + "\n"
 
 
-def escaped(text: object) -> str:
+def escape_markdown(text: object) -> str:
     """Text of somebody's as Markdown and HTML that say just that, in one line."""
     line = " ".join(str(text).split())
     return re.sub(r"[^\w\s,;'()/ -]|(?<!\w)_|_(?!\w)", lambda found: f"&#{ord(found[0])};", line)
@@ -123,7 +123,7 @@ def _pattern(folder: Path, table: str) -> str:
 
 
 def _description(about: About) -> list[str]:
-    return [escaped(part) for part in re.split(r"\n\s*\n", about.description or "") if part.strip()]
+    return [escape_markdown(part) for part in re.split(r"\n\s*\n", about.description or "") if part.strip()]
 
 
 def _results(folder: Path, study: str) -> str:
@@ -184,15 +184,15 @@ def _made(study: str, facts: Facts) -> str:
     model, shown = facts["model"], facts["images"]
     lines = [
         f"model: {_model(model)}",
-        f"{facts['kind']}: {shown['count']:,} of `{shown['name']}`, from {escaped(shown['source'])}",
-        *([f"prompt: {escaped(facts['prompt'])}"] if facts.get("prompt") else []),
+        f"{facts['kind']}: {shown['count']:,} of `{shown['name']}`, from {escape_markdown(shown['source'])}",
+        *([f"prompt: {escape_markdown(facts['prompt'])}"] if facts.get("prompt") else []),
         f"visual layers: {_numbers(facts['visual_layers'])}",
         f"lenses: {', '.join(_TITLES[lens] for lens in LENSES if lens in facts['lenses'])}, "
         f"{facts['top_k']} answers each" + ("" if facts["unique"] == "none" else f", of different {facts['unique']}s"),
-        f"judge: {escaped(facts['judge'])}",
+        f"judge: {escape_markdown(facts['judge'])}",
     ]
     versions = ", ".join(f"{name} {version}" for name, version in sorted(facts["versions"].items()))
-    made_with = [f"versions: {escaped(versions)}"] if versions else []
+    made_with = [f"versions: {escape_markdown(versions)}"] if versions else []
     index = [f"index {line}" for line in _index_lines(facts["index"])]
     return f"**{study}**\n\n" + _bullets([*lines, *index, *made_with])
 
@@ -200,7 +200,7 @@ def _made(study: str, facts: Facts) -> str:
 def _index_lines(index: Facts) -> list[str]:
     return [
         f"`{index['name']}`: states of {_model(index['model'])}",
-        f"corpus: {index['sentences']:,} sentences of `{index['corpus']}`, from {escaped(index['source'])}",
+        f"corpus: {index['sentences']:,} sentences of `{index['corpus']}`, from {escape_markdown(index['source'])}",
         f"contextual layers: {_numbers(index['contextual_layers'])}",
         f"occurrences: {index['occurrences']:,}; at most {index['contexts_per_token']} of each token, chosen by "
         f"`{index['sampling']}`, from position {index['min_position']} on, of {index['fraction']:g} of the sentences, "
@@ -211,7 +211,7 @@ def _index_lines(index: Facts) -> list[str]:
 def _model(model: Facts) -> str:
     pinned = f", revision {model['revision']}" if model.get("revision") else ""
     weights = f", files {model['weights']}" if model.get("weights") else ""
-    return f"{escaped(model['name'])}{pinned}{weights}"
+    return f"{escape_markdown(model['name'])}{pinned}{weights}"
 
 
 def _numbers(numbers: Iterable[int]) -> str:
@@ -223,7 +223,7 @@ def _bullets(lines: Iterable[str]) -> str:
 
 
 def _columns(table: str, rows: int) -> str:
-    schema = RELEASED_IMAGES if table == "images" else TABLES[table]
+    schema = RELEASE_IMAGES if table == "images" else TABLES[table]
     head = ["| column | type | what it holds |", "|---|---|---|"]
     lines = [f"| `{field.name}` | {_type(field)} | {COLUMNS[field.name]} |" for field in schema]
     return f"### {table}\n\n{rows:,} rows: {TABLE_TITLES[table]}.\n\n" + "\n".join([*head, *lines])
@@ -240,13 +240,13 @@ def _ending(about: About, tables: set[str], limits: str) -> list[str]:
 
 
 def _licence(about: About, tables: set[str]) -> str:
-    lines = [f"tables: {escaped(about.license)}"]
+    lines = [f"tables: {escape_markdown(about.license)}"]
     if "images" in tables:
         none = "not stated, so none is included"
-        lines.append(f"pictures: {escaped(about.image_license) if about.image_license else none}")
+        lines.append(f"pictures: {escape_markdown(about.image_license) if about.image_license else none}")
     if tables & {"sentences", "texts"}:
         unsaid = "as of where they come from, see above"
-        lines.append(f"sentences and texts: {escaped(about.text_license) if about.text_license else unsaid}")
+        lines.append(f"sentences and texts: {escape_markdown(about.text_license) if about.text_license else unsaid}")
     return _bullets(lines)
 
 

@@ -15,28 +15,28 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.hub.client import HubFailure, ask_hub
+from latentlens_dag.hub.client import HubError, call_hub
 from latentlens_dag.release.manifest import (
     MANIFEST,
-    MOST_MANIFEST_BYTES,
+    MAX_MANIFEST_BYTES,
     ReleaseFile,
     ReleaseManifest,
     file_sha256,
     read_manifest,
 )
 
-KIND = "dataset"
+REPO_TYPE = "dataset"
 """Of repositories, as the client calls it."""
 MAIN = "main"
 _MADE_WITH_IT = frozenset({".gitattributes", "README.md"})  # by the Hub, when a repository is created
 _TOLD = 3
 
-Tell = Callable[[str], None]
+ProgressLine = Callable[[str], None]
 """Takes a line that says how far it is."""
 
 
 @dataclass(frozen=True)
-class Staged:
+class StagedRelease:
     """A release in a folder, whose files are as its manifest says."""
 
     folder: Path
@@ -57,7 +57,7 @@ class RemoteFile(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Tree:
+class RepoTree:
     """What a repository holds at a commit."""
 
     commit: str | None
@@ -67,7 +67,7 @@ class Tree:
 
 
 @dataclass(frozen=True)
-class Plan:
+class PublicationPlan:
     """What a publication changes."""
 
     repo_id: str
@@ -93,7 +93,7 @@ class Plan:
         return not (self.changed or self.deletions)
 
 
-def staged_release(folder: Path, tell: Tell = lambda _: None) -> Staged:
+def read_staged_release(folder: Path, tell: ProgressLine = lambda _: None) -> StagedRelease:
     """The release in a folder; every file is read and compared with the manifest.
 
     Raises:
@@ -111,7 +111,7 @@ def staged_release(folder: Path, tell: Tell = lambda _: None) -> Staged:
             "something changed by hand? Delete the folder and build the release again."
         )
     itself = ReleaseFile(MANIFEST, len(content), hashlib.sha256(content).hexdigest())
-    return Staged(folder, manifest, {file.path: file for file in (*manifest.files, itself)})
+    return StagedRelease(folder, manifest, {file.path: file for file in (*manifest.files, itself)})
 
 
 def _damage(folder: Path, file: ReleaseFile) -> str | None:
@@ -123,7 +123,7 @@ def _damage(folder: Path, file: ReleaseFile) -> str | None:
     return None if file_sha256(path) == file.sha256 else f"{file.path} has another content"
 
 
-def read_tree(repo_id: str, revision: str = MAIN) -> Tree:
+def read_tree(repo_id: str, revision: str = MAIN) -> RepoTree:
     """What a repository of the Hub holds.
 
     Args:
@@ -131,35 +131,35 @@ def read_tree(repo_id: str, revision: str = MAIN) -> Tree:
         revision: a branch, tag, pull request (`refs/pr/1`) or commit.
 
     Raises:
-        HubFailure: where the Hub refuses or fails; not where there is no such repository.
+        HubError: where the Hub refuses or fails; not where there is no such repository.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.hf_api import RepoFile
 
     api, doing = HfApi(), f"Reading what {repo_id} holds"
     try:
-        info = ask_hub(partial(api.dataset_info, repo_id, revision=revision, expand=["sha", "private"]), doing)
-    except HubFailure as failure:
+        info = call_hub(partial(api.dataset_info, repo_id, revision=revision, expand=["sha", "private"]), doing)
+    except HubError as failure:
         if failure.missing:
-            return Tree(None, False, {})
+            return RepoTree(None, False, {})
         raise
-    entries = ask_hub(
-        lambda: list(api.list_repo_tree(repo_id, recursive=True, revision=info.sha, repo_type=KIND)), doing
+    entries = call_hub(
+        lambda: list(api.list_repo_tree(repo_id, recursive=True, revision=info.sha, repo_type=REPO_TYPE)), doing
     )
     files = {
         one.path: RemoteFile(one.size, one.lfs.sha256 if one.lfs else None, one.blob_id)
         for one in entries
         if isinstance(one, RepoFile)
     }
-    return Tree(info.sha, bool(info.private), files)
+    return RepoTree(info.sha, bool(info.private), files)
 
 
-def earlier_files(staged: Staged, repo_id: str, tree: Tree) -> Set[str]:
+def replaceable_files(staged: StagedRelease, repo_id: str, tree: RepoTree) -> Set[str]:
     """The files that belong to the release that a repository holds, so that a new one may replace or delete them.
 
     Raises:
         UserError: where it holds another release, or something that is no release.
-        HubFailure: where its manifest cannot be read.
+        HubError: where its manifest cannot be read.
     """
     if MANIFEST not in tree.files:
         if other := sorted(tree.files.keys() - _MADE_WITH_IT):
@@ -178,41 +178,41 @@ def earlier_files(staged: Staged, repo_id: str, tree: Tree) -> Set[str]:
     return {file.path for file in before.files} | {MANIFEST, "README.md"}
 
 
-def _remote_manifest(staged: Staged, repo_id: str, tree: Tree) -> ReleaseManifest:
+def _remote_manifest(staged: StagedRelease, repo_id: str, tree: RepoTree) -> ReleaseManifest:
     there = tree.files[MANIFEST]
     if _same(staged, staged.files[MANIFEST], there):
         return staged.manifest
     refusal = f"{repo_id} of the Hub holds a {MANIFEST} that is of no release, and is left as it is"
-    if there.size > MOST_MANIFEST_BYTES:
+    if there.size > MAX_MANIFEST_BYTES:
         raise UserError(f"{refusal}: it has {there.size:,} bytes. Publish to another repository.")
-    content = ask_hub(partial(_fetched, repo_id, tree), f"Reading the {MANIFEST} of {repo_id}")
+    content = call_hub(partial(_fetched, repo_id, tree), f"Reading the {MANIFEST} of {repo_id}")
     try:
         return read_manifest(content)
     except UserError as error:
         raise UserError(f"{refusal}, or one that this version does not read. {error}") from error
 
 
-def _fetched(repo_id: str, tree: Tree) -> bytes:
+def _fetched(repo_id: str, tree: RepoTree) -> bytes:
     """The manifest of a repository, as its tree says."""
     from huggingface_hub import hf_hub_download
 
     there = tree.files[MANIFEST]
     with TemporaryDirectory() as folder:
-        path = hf_hub_download(repo_id, MANIFEST, repo_type=KIND, revision=tree.commit, local_dir=folder)
+        path = hf_hub_download(repo_id, MANIFEST, repo_type=REPO_TYPE, revision=tree.commit, local_dir=folder)
         content = Path(path).read_bytes()
     if not _is_content(content, there):
         raise ValueError("Other bytes than the repository holds.")
     return content
 
 
-def compared(staged: Staged, repo_id: str, tree: Tree, ours: Set[str]) -> Plan:
+def plan_changes(staged: StagedRelease, repo_id: str, tree: RepoTree, ours: Set[str]) -> PublicationPlan:
     """What is to change so that a repository holds the release and nothing else of ours.
 
     Args:
         staged: the release.
         repo_id: user/name.
         tree: what main holds.
-        ours: the files that may be replaced or deleted (`earlier_files`).
+        ours: the files that may be replaced or deleted (`replaceable_files`).
 
     Raises:
         UserError: where a file that is not ours has a name of the release's.
@@ -230,10 +230,10 @@ def compared(staged: Staged, repo_id: str, tree: Tree, ours: Set[str]) -> Plan:
     deletions = tuple(sorted((ours & tree.files.keys()) - staged.files.keys() - _MADE_WITH_IT))
     held = {file.sha256 for file in tree.files.values()}
     size = sum(file.size for file in (*adds, *replaced) if file.sha256 not in held)
-    return Plan(repo_id, tree.commit, adds, replaced, deletions, unchanged, size)
+    return PublicationPlan(repo_id, tree.commit, adds, replaced, deletions, unchanged, size)
 
 
-def _same(staged: Staged, file: ReleaseFile, there: RemoteFile) -> bool:
+def _same(staged: StagedRelease, file: ReleaseFile, there: RemoteFile) -> bool:
     if there.size != file.size or there.sha256 is not None:
         return (there.size, there.sha256) == (file.size, file.sha256)
     return _is_content((staged.folder / file.path).read_bytes(), there)

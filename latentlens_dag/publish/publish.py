@@ -17,19 +17,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.hub.client import HubFailure, ask_hub
-from latentlens_dag.hub.names import DATASET_ID
+from latentlens_dag.hub.client import HubError, call_hub
+from latentlens_dag.hub.names import REPO_ID
 from latentlens_dag.publish.plan import (
-    KIND,
     MAIN,
-    Plan,
-    Staged,
-    Tell,
-    Tree,
-    compared,
-    earlier_files,
+    REPO_TYPE,
+    ProgressLine,
+    PublicationPlan,
+    RepoTree,
+    StagedRelease,
+    plan_changes,
+    read_staged_release,
     read_tree,
-    staged_release,
+    replaceable_files,
 )
 from latentlens_dag.publish.tags import require_free_tag, require_tag_name, set_tag
 from latentlens_dag.release.manifest import MANIFEST
@@ -44,7 +44,7 @@ _UNCHANGED = "Nothing on main was changed; run again to go on."
 _UNKNOWN = "A commit is made whole or not at all; run again to see whether it was, and to go on."
 
 
-class PublicationFailed(Exception):
+class PublicationError(Exception):
     """A publication came to no end, by no mistake of the user's; the message says what main holds and what to do."""
 
 
@@ -52,7 +52,7 @@ class PublicationFailed(Exception):
 class Publication:
     """What was done."""
 
-    plan: Plan
+    plan: PublicationPlan
     commit: str
     """That holds the release."""
     committed: bool
@@ -75,21 +75,21 @@ class _Made(NamedTuple):
 class _Job:
     """What the steps of a publication share."""
 
-    staged: Staged
+    staged: StagedRelease
     repo_id: str
     ours: Set[str]
     """The files of main that may be replaced or deleted."""
     create_pr: bool
-    tell: Tell
+    tell: ProgressLine
 
-    def left(self, tree: Tree) -> Plan:
+    def left(self, tree: RepoTree) -> PublicationPlan:
         """What is still to be changed."""
-        return compared(self.staged, self.repo_id, tree, self.ours | self.staged.files.keys())
+        return plan_changes(self.staged, self.repo_id, tree, self.ours | self.staged.files.keys())
 
 
 def plan_publication(
-    folder: Path, repo_id: str, *, tag: str | None = None, private: bool = False, tell: Tell = lambda _: None
-) -> Plan:
+    folder: Path, repo_id: str, *, tag: str | None = None, private: bool = False, tell: ProgressLine = lambda _: None
+) -> PublicationPlan:
     """What `publish` would change; nothing is sent.
 
     Args:
@@ -101,10 +101,10 @@ def plan_publication(
 
     Raises:
         UserError: as `publish`, as far as it can be known before.
-        PublicationFailed: where the Hub fails.
+        PublicationError: where the Hub fails.
     """
     _require_names(repo_id, tag)
-    staged = staged_release(folder, tell)
+    staged = read_staged_release(folder, tell)
     with _failing(repo_id, _UNCHANGED):
         return _planned(staged, repo_id, read_tree(repo_id), tag, private)[1]
 
@@ -116,7 +116,7 @@ def publish(
     tag: str | None = None,
     create_pr: bool = False,
     private: bool = False,
-    tell: Tell = lambda _: None,
+    tell: ProgressLine = lambda _: None,
 ) -> Publication:
     """Put a release on the Hub by one commit, or do nothing where it is there; may be run again after any failure.
 
@@ -132,13 +132,13 @@ def publish(
         UserError: where the folder is damaged, the repository holds what is no release or another one, is public
             though `private` is asked for, the tag names another commit, the token is missing or may not write, or
             somebody else published meanwhile.
-        PublicationFailed: where the Hub, or the way to it, fails.
+        PublicationError: where the Hub, or the way to it, fails.
     """
     _require_names(repo_id, tag)
     if tag and create_pr:
         raise UserError("A tag names what main holds: merge the pull request first, then publish again with --tag.")
     _require_token()
-    staged = staged_release(folder, tell)
+    staged = read_staged_release(folder, tell)
     with _failing(repo_id, _UNCHANGED):
         ours, plan, tree = _begun(staged, repo_id, tag, private, tell)
     job = _Job(staged, repo_id, ours, create_pr, tell)
@@ -158,7 +158,7 @@ def _require_names(repo_id: str, tag: str | None) -> None:
         validate_repo_id(repo_id)
     except HFValidationError:
         repo_id = ""
-    if not DATASET_ID.fullmatch(repo_id):
+    if not REPO_ID.fullmatch(repo_id):
         raise UserError("The repository's name is none that the Hub takes: write it as user/name.")
     if tag is not None:
         require_tag_name(tag)
@@ -178,7 +178,7 @@ def _failing(repo_id: str, state: str) -> Iterator[None]:
     """Tell a failure of the Hub with what it left behind."""
     try:
         yield
-    except HubFailure as failure:
+    except HubError as failure:
         told = failure
     else:
         return
@@ -192,23 +192,27 @@ def _failing(repo_id: str, state: str) -> Iterator[None]:
             f"Your token may not write to {repo_id} (status 403): take a name of your own or of an organization that "
             f"you may write to, and a token with the right to write. {state}"
         )
-    raise PublicationFailed(f"{told} {state}")
+    raise PublicationError(f"{told} {state}")
 
 
-def _planned(staged: Staged, repo_id: str, tree: Tree, tag: str | None, private: bool) -> tuple[Set[str], Plan]:
+def _planned(
+    staged: StagedRelease, repo_id: str, tree: RepoTree, tag: str | None, private: bool
+) -> tuple[Set[str], PublicationPlan]:
     """Which files are ours, and what is to change; refused before anything is sent."""
     if private and tree.commit and not tree.private:
         raise UserError(
             f"{repo_id} of the Hub exists and is public: make it private in its settings first, or leave out --private."
         )
-    ours = earlier_files(staged, repo_id, tree)
-    plan = compared(staged, repo_id, tree, ours)
+    ours = replaceable_files(staged, repo_id, tree)
+    plan = plan_changes(staged, repo_id, tree, ours)
     if tag and tree.commit:
         require_free_tag(tag, repo_id, tree.commit if plan.empty else None)
     return ours, plan
 
 
-def _begun(staged: Staged, repo_id: str, tag: str | None, private: bool, tell: Tell) -> tuple[Set[str], Plan, Tree]:
+def _begun(
+    staged: StagedRelease, repo_id: str, tag: str | None, private: bool, tell: ProgressLine
+) -> tuple[Set[str], PublicationPlan, RepoTree]:
     """The same, with the repository there."""
     from huggingface_hub import HfApi
 
@@ -216,22 +220,22 @@ def _begun(staged: Staged, repo_id: str, tag: str | None, private: bool, tell: T
     if tree.commit is None:
         tell(f"Creating {repo_id}")
         visible = True if private else None  # None: as the namespace has it
-        make = partial(HfApi().create_repo, repo_id, repo_type=KIND, private=visible, exist_ok=True)
-        ask_hub(make, f"Creating {repo_id}")
+        make = partial(HfApi().create_repo, repo_id, repo_type=REPO_TYPE, private=visible, exist_ok=True)
+        call_hub(make, f"Creating {repo_id}")
         tree = read_tree(repo_id)
         if tree.commit is None:
-            raise HubFailure(f"Creating {repo_id}", None, "it is not there yet", passing=True)
+            raise HubError(f"Creating {repo_id}", None, "it is not there yet", passing=True)
     return (*_planned(staged, repo_id, tree, tag, private), tree)
 
 
-def _told(plan: Plan) -> str:
+def _told(plan: PublicationPlan) -> str:
     if plan.empty:
         return f"{plan.repo_id} holds the release already"
     counts = f"{len(plan.adds):,} to add, {len(plan.replacements):,} to replace, {len(plan.deletions):,} to delete"
     return f"{plan.repo_id}: {counts}, {len(plan.unchanged):,} unchanged; {plan.upload_bytes:,} bytes to send"
 
 
-def _put(job: _Job, tree: Tree, plan: Plan) -> _Made:
+def _put(job: _Job, tree: RepoTree, plan: PublicationPlan) -> _Made:
     """Bring the release there, by one commit; the commit, after reading again what it holds."""
     if plan.empty:
         assert tree.commit is not None  # or everything were to be added
@@ -239,7 +243,7 @@ def _put(job: _Job, tree: Tree, plan: Plan) -> _Made:
     return _propose(job, tree, plan) if job.create_pr else _commit_to_main(job, tree, plan)
 
 
-def _commit_to_main(job: _Job, tree: Tree, plan: Plan) -> _Made:
+def _commit_to_main(job: _Job, tree: RepoTree, plan: PublicationPlan) -> _Made:
     state = _UNCHANGED
     for _ in range(_COMMITS):
         with _failing(job.repo_id, state):
@@ -254,10 +258,10 @@ def _commit_to_main(job: _Job, tree: Tree, plan: Plan) -> _Made:
         elif now.commit != plan.parent:
             _require_same_release(job, tree, now)
         tree, plan = now, left
-    raise PublicationFailed(f"{job.repo_id} took no commit in {_COMMITS} tries. {state}")
+    raise PublicationError(f"{job.repo_id} took no commit in {_COMMITS} tries. {state}")
 
 
-def _propose(job: _Job, tree: Tree, plan: Plan) -> _Made:
+def _propose(job: _Job, tree: RepoTree, plan: PublicationPlan) -> _Made:
     """Bring the release into a pull request, unless an earlier try did; a second one is never made."""
     for tried in range(_COMMITS):
         with _failing(job.repo_id, _UNCHANGED):
@@ -268,21 +272,21 @@ def _propose(job: _Job, tree: Tree, plan: Plan) -> _Made:
         left = job.left(now)
         if made is not None and not left.empty:
             told = f"{made.pull_request} of {job.repo_id} is not what was sent: close it, then run again."
-            raise PublicationFailed(f"{told} {_UNCHANGED}")
+            raise PublicationError(f"{told} {_UNCHANGED}")
         if made is not None or left.empty:
             return made or _Made(now.commit or "")
         if now.commit != plan.parent:
             _require_same_release(job, tree, now)
         tree, plan = now, left
-    raise PublicationFailed(f"{job.repo_id} took no commit in {_COMMITS} tries. {_UNCHANGED}")
+    raise PublicationError(f"{job.repo_id} took no commit in {_COMMITS} tries. {_UNCHANGED}")
 
 
-def _read_again(job: _Job, made: _Made | None) -> Tree:
+def _read_again(job: _Job, made: _Made | None) -> RepoTree:
     job.tell(f"Reading again what {job.repo_id} holds")
     return read_tree(job.repo_id, made.commit if made else MAIN)
 
 
-def _require_same_release(job: _Job, before: Tree, now: Tree) -> None:
+def _require_same_release(job: _Job, before: RepoTree, now: RepoTree) -> None:
     """Refuse to go on where somebody else published between our look and our commit."""
     if before.files.get(MANIFEST) != now.files.get(MANIFEST):
         raise UserError(
@@ -291,7 +295,7 @@ def _require_same_release(job: _Job, before: Tree, now: Tree) -> None:
         )
 
 
-def _sent(job: _Job, plan: Plan) -> list[CommitOperationAdd]:
+def _sent(job: _Job, plan: PublicationPlan) -> list[CommitOperationAdd]:
     """The files that change, the large ones sent ahead; what the Hub has already does not travel."""
     from huggingface_hub import CommitOperationAdd, HfApi
 
@@ -310,12 +314,12 @@ def _sent(job: _Job, plan: Plan) -> list[CommitOperationAdd]:
 
 def _send(api: Any, job: _Job, adds: Sequence[CommitOperationAdd]) -> None:
     """Send the large files among these."""
-    how: dict[str, Any] = {"repo_type": KIND, "revision": MAIN, "create_pr": job.create_pr, "free_memory": False}
+    how: dict[str, Any] = {"repo_type": REPO_TYPE, "revision": MAIN, "create_pr": job.create_pr, "free_memory": False}
     how["gitignore_content"] = ""  # or the repository's .gitignore would leave files out
-    ask_hub(partial(api.preupload_lfs_files, job.repo_id, adds, **how), f"Sending files to {job.repo_id}", tries=1)
+    call_hub(partial(api.preupload_lfs_files, job.repo_id, adds, **how), f"Sending files to {job.repo_id}", tries=1)
 
 
-def _require_good_card(job: _Job, plan: Plan) -> None:
+def _require_good_card(job: _Job, plan: PublicationPlan) -> None:
     """Let the Hub look at the card before anything is sent."""
     from huggingface_hub import DatasetCard
     from yaml import YAMLError
@@ -325,17 +329,17 @@ def _require_good_card(job: _Job, plan: Plan) -> None:
     card = job.staged.folder / "README.md"
     wrong = f"The Hub does not take the card, {card}: its YAML, between the lines `---`, is wrong"
     try:
-        check = partial(DatasetCard(card.read_text(encoding="utf-8")).validate, repo_type=KIND)
-        ask_hub(check, "Checking the card")
+        check = partial(DatasetCard(card.read_text(encoding="utf-8")).validate, repo_type=REPO_TYPE)
+        call_hub(check, "Checking the card")
     except (YAMLError, ValueError) as error:
         raise UserError(f"{wrong} ({' '.join(str(error).split())}). {_UNCHANGED}") from None
-    except HubFailure as failure:
+    except HubError as failure:
         if failure.status != 400:
             raise
         raise UserError(f"{wrong}. {_UNCHANGED}") from None
 
 
-def _commit(job: _Job, plan: Plan, adds: Sequence[CommitOperationAdd]) -> _Made | None:
+def _commit(job: _Job, plan: PublicationPlan, adds: Sequence[CommitOperationAdd]) -> _Made | None:
     """Make the commit on the parent that the plan was made for; None where it was not made, or nobody knows."""
     from huggingface_hub import CommitOperationDelete, HfApi
 
@@ -348,14 +352,14 @@ def _commit(job: _Job, plan: Plan, adds: Sequence[CommitOperationAdd]) -> _Made 
         operations,
         commit_message=f"Publish {manifest.name}",
         commit_description=f"By latentlens-dag {manifest.package_version}.",
-        repo_type=KIND,
+        repo_type=REPO_TYPE,
         revision=MAIN,
         create_pr=job.create_pr,
         parent_commit=plan.parent,
     )
     try:
-        made = ask_hub(call, f"The commit to {job.repo_id}", tries=1)
-    except HubFailure as failure:
+        made = call_hub(call, f"The commit to {job.repo_id}", tries=1)
+    except HubError as failure:
         if not (failure.passing or failure.status == 412):
             raise
         job.tell(str(failure))
@@ -368,8 +372,8 @@ def _proposed(job: _Job) -> _Made | None:
     """The newest pull request that holds the release, made by an earlier try."""
     from huggingface_hub import HfApi
 
-    call = partial(HfApi().list_repo_refs, job.repo_id, repo_type=KIND, include_pull_requests=True)
-    pulls = ask_hub(call, f"Reading the pull requests of {job.repo_id}").pull_requests or []
+    call = partial(HfApi().list_repo_refs, job.repo_id, repo_type=REPO_TYPE, include_pull_requests=True)
+    pulls = call_hub(call, f"Reading the pull requests of {job.repo_id}").pull_requests or []
     newest = sorted(pulls, key=lambda pull: int(pull.ref.rpartition("/")[2]), reverse=True)
     for pull in newest[:_PULLS]:
         tree = read_tree(job.repo_id, pull.target_commit)

@@ -19,16 +19,16 @@ from typing import TYPE_CHECKING, Any
 
 from latentlens_dag.index.folder import index_shape, read_index_folder
 from latentlens_dag.index.lance_files import count_rows, open_table
-from latentlens_dag.index.layer_tables import files_of, last_transaction, width_of
+from latentlens_dag.index.layer_tables import last_transaction, version_files, width_of
 from latentlens_dag.publish.about import About
-from latentlens_dag.publish.stage_results import occurrence_files, rows_of, write_manifest
-from latentlens_dag.publish.tables import footers
+from latentlens_dag.publish.stage_results import count_parquet_rows, occurrence_files, write_manifest
+from latentlens_dag.publish.tables import count_table_rows
 from latentlens_dag.release.manifest import ReleaseManifest
 from latentlens_dag.schema import SENTENCES
 from latentlens_dag.sql.quoting import literal
 from latentlens_dag.storage.files import atomic_path, write_json, write_text
-from latentlens_dag.storage.parquet import parquet_part
-from latentlens_dag.storage.records import Manifest
+from latentlens_dag.storage.parquet import unsynced_parquet_rows
+from latentlens_dag.storage.records import ArtifactStore
 from latentlens_dag.storage.warehouse import IndexPaths, Warehouse
 
 if TYPE_CHECKING:
@@ -81,13 +81,13 @@ def stage_index(
         for layer, table in source.files.tables.items() if vectors else ():
             _write_vectors(table, folder / "vectors" / f"{target.layer_table(layer).stem}.parquet")
         facts = _provenance(warehouse, index, occurrences)
-        write_text(index_card(folder, about, facts, footers(folder)), folder / "README.md")
+        write_text(index_card(folder, about, facts, count_table_rows(folder)), folder / "README.md")
         return write_manifest(folder, "index", about.name, {index.name: facts})
 
 
 def _table_files(table: Path) -> Iterator[Path]:
     """The files that the newest version of a layer table consists of, and what was measured of its index."""
-    for path in [*files_of(table), *last_transaction(table)]:
+    for path in [*version_files(table), *last_transaction(table)]:
         yield from (one for one in sorted(path.rglob("*")) if one.is_file()) if path.is_dir() else [path]
 
 
@@ -116,7 +116,7 @@ def _write_sentences(sentences: Path, occurrences: Sequence[Path], path: Path, e
         f"SELECT sentence_id, text FROM read_parquet({literal(str(sentences))}) WHERE sentence_id IN "
         f"(SELECT sentence_id FROM read_parquet([{files}])) ORDER BY sentence_id"
     )
-    with duckdb.connect() as connection, parquet_part(path, SENTENCES) as rows:
+    with duckdb.connect() as connection, unsynced_parquet_rows(path, SENTENCES) as rows:
         connection.execute("SET enable_progress_bar = false")
         for batch in connection.sql(query).to_arrow_reader(1 << 14):
             rows.write(_as_table(batch))
@@ -161,14 +161,14 @@ def _as_table(batch: pa.RecordBatch) -> pa.Table:
 
 def _provenance(warehouse: Warehouse, index: ReleasedIndex, occurrences: Sequence[Path]) -> dict[str, Any]:
     """Where an index comes from: what was declared, and what the warehouse recorded of it."""
-    made = list(Manifest(warehouse.root).records(f"index/{index.name}"))
+    made = list(ArtifactStore(warehouse.root).records(f"index/{index.name}"))
     weights = {record.inputs[index.model] for record in made if index.model in record.inputs}
     model = {**index.declared["model"], "weights": min(weights, default=None)}
-    sentences = rows_of([warehouse.sentences(index.corpus)])
+    sentences = count_parquet_rows([warehouse.sentences(index.corpus)])
     return {
         **index.declared,
         "kind": "index",
         "model": model,
         "sentences": sentences,
-        "occurrences": rows_of(occurrences),
+        "occurrences": count_parquet_rows(occurrences),
     }

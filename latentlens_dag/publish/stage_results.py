@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latentlens_dag.publish.about import About
-from latentlens_dag.publish.tables import Sentences, footers, opened_catalogs, write_tables
-from latentlens_dag.release.manifest import MANIFEST, ReleaseManifest, manifest_of, manifest_text
+from latentlens_dag.publish.tables import SentenceChoice, count_table_rows, open_catalogs, write_tables
+from latentlens_dag.release.manifest import MANIFEST, ReleaseManifest, build_manifest, manifest_text
 from latentlens_dag.schema import TABLES
 from latentlens_dag.storage.files import atomic_path, write_text
 from latentlens_dag.storage.package_versions import package_versions
-from latentlens_dag.storage.records import Manifest
+from latentlens_dag.storage.records import ArtifactStore
 from latentlens_dag.storage.warehouse import Warehouse
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def stage_tables(
     studies: Sequence[ReleasedStudy],
     *,
     thumbnails: bool = False,
-    sentences: Sentences = "all",
+    sentences: SentenceChoice = "all",
 ) -> ReleaseManifest:
     """Stage a release of results: `warehouse.release(about.name)` is replaced whole, or stays as it was.
 
@@ -75,10 +75,10 @@ def stage_tables(
     corpora = [warehouse.sentences(study.corpus) for study in studies]
     with atomic_path(final) as folder:
         folder.mkdir()
-        with opened_catalogs(warehouse, names, final) as connection:
+        with open_catalogs(warehouse, names, final) as connection:
             shown = write_tables(connection, folder, names, corpora, thumbnails=thumbnails, sentences=sentences)
         examples = _write_examples(warehouse, folder, names) if thumbnails else []
-        rows = footers(folder)
+        rows = count_table_rows(folder)
         _write_queries(folder, set(rows))
         facts = {study.name: _provenance(warehouse, study, shown[study.name]) for study in studies}
         write_text(tables_card(folder, about, facts, rows, examples), folder / "README.md")
@@ -87,7 +87,7 @@ def stage_tables(
 
 def write_manifest(folder: Path, kind: Any, name: str, studies: Mapping[str, Mapping[str, Any]]) -> ReleaseManifest:
     """Write the manifest of a folder that is otherwise as it is to be."""
-    made = manifest_of(folder, kind, name, studies, package_versions()["latentlens-dag"])
+    made = build_manifest(folder, kind, name, studies, package_versions()["latentlens-dag"])
     write_text(manifest_text(made), folder / MANIFEST)
     return made
 
@@ -117,14 +117,14 @@ def _write_examples(warehouse: Warehouse, folder: Path, studies: Sequence[str]) 
 def _example(warehouse: Warehouse, study: str) -> bytes | None:
     """The first picture by id with the words on it: chosen by nobody, and the same when others are added."""
     from latentlens_dag.dataset.dataset import open_dataset
-    from latentlens_dag.figures.contact_sheet import drawn_study, from_thumbnails
+    from latentlens_dag.figures.contact_sheet import draw_study, thumbnail_loader
 
     placed = "SELECT min(image_id) FROM visual_tokens WHERE x0 IS NOT NULL"
     with open_dataset(warehouse.catalog(study)) as dataset:
         ((first,),) = dataset.sql(placed).fetchall()
         if first is None:
             return None
-        return _small_webp(drawn_study(dataset, study, from_thumbnails(dataset), only=[first])[0])
+        return _small_webp(draw_study(dataset, study, thumbnail_loader(dataset), only=[first])[0])
 
 
 def _small_webp(picture: Image.Image) -> bytes:
@@ -146,15 +146,15 @@ def _small_webp(picture: Image.Image) -> bytes:
 
 def _provenance(warehouse: Warehouse, study: ReleasedStudy, shown: int) -> dict[str, Any]:
     """Where a study comes from: what was declared, and what the warehouse recorded of it."""
-    made = list(Manifest(warehouse.root).records(f"study/{study.name}"))
+    made = list(ArtifactStore(warehouse.root).records(f"study/{study.name}"))
     weights = {record.inputs[study.model] for record in made if study.model in record.inputs}
     found = {(name, version) for record in made for name, version in record.packages.items()}
     versions = {name: ", ".join(sorted(v for n, v in found if n == name)) for name, _ in found}
     declared = study.declared
     model = {**declared["model"], "weights": min(weights, default=None)}
     read = {
-        "sentences": rows_of([warehouse.sentences(study.corpus)]),
-        "occurrences": rows_of(occurrence_files(warehouse, study.index)),
+        "sentences": count_parquet_rows([warehouse.sentences(study.corpus)]),
+        "occurrences": count_parquet_rows(occurrence_files(warehouse, study.index)),
     }
     index, images = {**declared["index"], **read}, {**declared["images"], "count": shown}
     return {**declared, "model": model, "index": index, "images": images, "versions": versions}
@@ -166,7 +166,7 @@ def occurrence_files(warehouse: Warehouse, index: str) -> list[Path]:
     return [warehouse.occurrences(index, part) for part in range(shape["parts"])]
 
 
-def rows_of(files: Sequence[Path]) -> int:
+def count_parquet_rows(files: Sequence[Path]) -> int:
     """How many rows some Parquet files have together."""
     import pyarrow.parquet as pq
 

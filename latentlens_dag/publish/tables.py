@@ -21,13 +21,13 @@ from latentlens_dag.schema import IMAGES, TABLES
 from latentlens_dag.sql.quoting import identifier, literal
 from latentlens_dag.sql.views import SUMMARIES
 from latentlens_dag.storage.files import scratch_folder
-from latentlens_dag.storage.parquet import parquet_part
+from latentlens_dag.storage.parquet import unsynced_parquet_rows
 from latentlens_dag.storage.warehouse import Warehouse
 
 if TYPE_CHECKING:
     import duckdb
 
-Sentences = Literal["all", "cited", "none"]
+SentenceChoice = Literal["all", "cited", "none"]
 """Which sentences go out: of the corpora, so that another image changes none; those of the answers; or none."""
 OWN_FILES = 1024
 """Up to so many images each has files of its own; of more, those with the same first two digits share them."""
@@ -64,10 +64,10 @@ def _image_schema() -> pa.Schema:
     return pa.schema(fields, metadata={"huggingface": json.dumps({"info": {"features": kinds}})})
 
 
-RELEASED_IMAGES = _image_schema()
+RELEASE_IMAGES = _image_schema()
 
 
-class Part(NamedTuple):
+class IdRange(NamedTuple):
     """The ids that share a file."""
 
     name: str
@@ -76,7 +76,7 @@ class Part(NamedTuple):
 
 
 @contextmanager
-def opened_catalogs(warehouse: Warehouse, studies: Sequence[str], beside: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+def open_catalogs(warehouse: Warehouse, studies: Sequence[str], beside: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection that has the catalogs of the studies as s0, s1, ...; it spills into a folder beside `beside`.
 
     Raises:
@@ -106,12 +106,12 @@ def write_tables(
     corpora: Sequence[Path],
     *,
     thumbnails: bool,
-    sentences: Sentences,
+    sentences: SentenceChoice,
 ) -> dict[str, int]:
     """Write all tables of a release of results into a folder; give the number of images, or texts, of each study.
 
     Args:
-        connection: as `opened_catalogs` gives it.
+        connection: as `open_catalogs` gives it.
         folder: the release that is being made.
         studies: their names; where two have the same image under two names, it has that of the first.
         corpora: Parquet of their sentences (SENTENCES), in order of id.
@@ -120,7 +120,7 @@ def write_tables(
     """
     catalogs = [f"s{number}" for number in range(len(studies))]
     for column, tables in (("image_id", ("images", "regions")), ("text_id", ("texts",))):
-        parts = parts_of(_ids(connection, tables[0], column, catalogs))
+        parts = id_ranges(_ids(connection, tables[0], column, catalogs))
         for part in parts:
             for table in tables:
                 _write_shared(connection, folder, table, catalogs, part, thumbnails)
@@ -136,16 +136,16 @@ def write_tables(
     return {study: _shown(connection, catalog) for study, catalog in zip(studies, catalogs, strict=True)}
 
 
-def parts_of(ids: Sequence[str]) -> list[Part]:
+def id_ranges(ids: Sequence[str]) -> list[IdRange]:
     """Which ids share files: none do while they are few, else those that begin with the same two digits."""
     if len(ids) <= OWN_FILES:
-        return [Part(one, one, one) for one in ids]
+        return [IdRange(one, one, one) for one in ids]
     return _by_digits(2)
 
 
-def _by_digits(digits: int) -> list[Part]:
+def _by_digits(digits: int) -> list[IdRange]:
     names = [f"{number:0{digits}x}" for number in range(16**digits)]
-    return [Part(name, name.ljust(16, "0"), name.ljust(16, "f")) for name in names]
+    return [IdRange(name, name.ljust(16, "0"), name.ljust(16, "f")) for name in names]
 
 
 def _ids(connection: duckdb.DuckDBPyConnection, table: str, column: str, catalogs: Sequence[str]) -> list[str]:
@@ -162,7 +162,7 @@ def _is_of_texts(connection: duckdb.DuckDBPyConnection, catalog: str) -> bool:
     return bool(connection.sql(f"FROM {catalog}.text_tokens LIMIT 1").fetchall())
 
 
-def _write_study(connection: duckdb.DuckDBPyConnection, folder: Path, catalog: str, study: str, part: Part) -> None:
+def _write_study(connection: duckdb.DuckDBPyConnection, folder: Path, catalog: str, study: str, part: IdRange) -> None:
     for table in _OF_STUDIES:
         query = f"FROM {catalog}.{table} WHERE image_id BETWEEN $first AND $last ORDER BY {_ORDER[table]}"
         _write(connection, folder / table / study / f"{part.name}.parquet", table, query, part)
@@ -173,7 +173,7 @@ def _write_shared(
     folder: Path,
     table: str,
     catalogs: Sequence[str],
-    part: Part,
+    part: IdRange,
     thumbnails: bool,
 ) -> None:
     """What several studies may have, once: of each image what the first study says that has something of it."""
@@ -206,18 +206,18 @@ def _write(
     path: Path,
     table: str,
     query: str,
-    part: Part | None = None,
+    part: IdRange | None = None,
     thumbnails: bool = True,
 ) -> None:
     """Write the rows of a query as a table's file; none where there are no rows."""
-    schema = RELEASED_IMAGES if table == "images" else TABLES[table]
+    schema = RELEASE_IMAGES if table == "images" else TABLES[table]
     columns = ", ".join(_column(name, table, thumbnails) for name in schema.names)
     bound = {"first": part.first, "last": part.last} if part else {}
     batches = iter(connection.sql(f"SELECT {columns} {query}", params=bound).to_arrow_reader(_BATCH))
     first = next((batch for batch in batches if batch.num_rows), None)
     if first is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with parquet_part(path, schema) as rows:
+        with unsynced_parquet_rows(path, schema) as rows:
             rows.write(pa.Table.from_batches([first]))
             for batch in batches:
                 rows.write(pa.Table.from_batches([batch]))
@@ -230,7 +230,7 @@ def _column(name: str, table: str, thumbnails: bool) -> str:
     return f"{picture if thumbnails else 'NULL::STRUCT(bytes BLOB, path VARCHAR)'} AS thumbnail"
 
 
-def footers(folder: Path) -> Mapping[str, int]:
+def count_table_rows(folder: Path) -> Mapping[str, int]:
     """The rows of each table of a release that is being made, by the footers of its files."""
     import pyarrow.parquet as pq
 

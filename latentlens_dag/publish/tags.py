@@ -11,8 +11,8 @@ import time
 from functools import partial
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.hub.client import TRIES, HubFailure, ask_hub
-from latentlens_dag.publish.plan import KIND, MAIN
+from latentlens_dag.hub.client import TRIES, HubError, call_hub
+from latentlens_dag.publish.plan import MAIN, REPO_TYPE
 
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _COMMIT = re.compile(r"[0-9a-f]{7,40}")
@@ -38,11 +38,11 @@ def require_free_tag(tag: str, repo_id: str, commit: str | None) -> bool:
 
     Raises:
         UserError: where it names another commit.
-        HubFailure: where the Hub fails.
+        HubError: where the Hub fails.
     """
     from huggingface_hub import HfApi
 
-    refs = ask_hub(partial(HfApi().list_repo_refs, repo_id, repo_type=KIND), f"Reading the tags of {repo_id}")
+    refs = call_hub(partial(HfApi().list_repo_refs, repo_id, repo_type=REPO_TYPE), f"Reading the tags of {repo_id}")
     there = next((one.target_commit for one in refs.tags if one.name == tag), None)
     if there is not None and there != commit:
         raise UserError(
@@ -56,13 +56,13 @@ def set_tag(repo_id: str, tag: str, commit: str) -> None:
     """Let a tag name a commit; what is there decides, whatever the answer. Errors as `require_free_tag`."""
     from huggingface_hub import HfApi
 
-    call = partial(HfApi().create_tag, repo_id, tag=tag, revision=commit, repo_type=KIND)
+    call = partial(HfApi().create_tag, repo_id, tag=tag, revision=commit, repo_type=REPO_TYPE)
     for _ in range(TRIES):
         if not require_free_tag(tag, repo_id, commit):
             return
         try:
-            ask_hub(call, f"Setting the tag {tag} of {repo_id}", tries=1)
-        except HubFailure as failure:
+            call_hub(call, f"Setting the tag {tag} of {repo_id}", tries=1)
+        except HubError as failure:
             if not (failure.passing or failure.status == 409):
                 raise
             failed = failure

@@ -23,14 +23,14 @@ SCHEMA_VERSION = 1
 """Of the tables' columns and the layout of files; an older one is migrated when it is read (`reader.py`)."""
 MANIFEST = "manifest.json"
 
-MOST_FILES = 100_000
-MOST_MANIFEST_BYTES = 64 << 20
-MOST_FILE_BYTES = 50 << 30
-MOST_FILE_ROWS = 10**9 - 1
-LONGEST_PATH = 500
+MAX_FILES = 100_000
+MAX_MANIFEST_BYTES = 64 << 20
+MAX_FILE_BYTES = 50 << 30
+MAX_FILE_ROWS = 10**9 - 1
+MAX_PATH_LENGTH = 500
 """Characters; no file system takes many more."""
 
-Kind = Literal["tables", "index"]
+ReleaseKind = Literal["tables", "index"]
 _KINDS = ("tables", "index")
 _PART = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
 _HASH = re.compile(r"[0-9a-f]{64}")
@@ -65,7 +65,7 @@ class ReleaseTable:
 class ReleaseManifest:
     """What `manifest.json` says."""
 
-    kind: Kind
+    kind: ReleaseKind
     name: str
     schema_version: int
     package_version: str
@@ -122,8 +122,8 @@ def manifest_text(manifest: ReleaseManifest) -> str:
     return "{\n" + ",\n".join(f"{_compact(name)}: {text}" for name, text in facts.items()) + "\n}\n"
 
 
-def manifest_of(
-    folder: Path, kind: Kind, name: str, studies: Mapping[str, Mapping[str, Any]], package_version: str
+def build_manifest(
+    folder: Path, kind: ReleaseKind, name: str, studies: Mapping[str, Mapping[str, Any]], package_version: str
 ) -> ReleaseManifest:
     """The manifest of a staged folder, made by reading every file in it; an old `manifest.json` is passed over.
 
@@ -189,8 +189,8 @@ def file_sha256(path: Path) -> str:
 
 def _parsed(source: Path | bytes) -> dict[str, Any]:
     size = len(source) if isinstance(source, bytes) else source.stat().st_size
-    if size > MOST_MANIFEST_BYTES:
-        _refuse(f"it has {size:,} bytes, more than the {MOST_MANIFEST_BYTES:,} that a release may need")
+    if size > MAX_MANIFEST_BYTES:
+        _refuse(f"it has {size:,} bytes, more than the {MAX_MANIFEST_BYTES:,} that a release may need")
     content = source if isinstance(source, bytes) else source.read_bytes()
     try:
         text = content.decode()
@@ -239,8 +239,8 @@ def _require_fields(facts: Mapping[str, Any]) -> None:
         _refuse("its package_version is no version")
     for field in ("studies", "tables", "files"):
         _object(facts[field], field)
-    if len(facts["files"]) > MOST_FILES:
-        _refuse(f"it has {len(facts['files']):,} files, and {MOST_FILES:,} are the most")
+    if len(facts["files"]) > MAX_FILES:
+        _refuse(f"it has {len(facts['files']):,} files, and {MAX_FILES:,} are the most")
 
 
 def _table(name: str, entry: Any) -> ReleaseTable:
@@ -250,13 +250,13 @@ def _table(name: str, entry: Any) -> ReleaseTable:
         _refuse(f"the columns of table {name} are no list of names")
     if len(set(columns)) < len(columns):
         _refuse(f"table {name} has two columns of one name")
-    return ReleaseTable(_number(facts.get("rows"), f"rows of table {name}", MOST_FILES * MOST_FILE_ROWS), (*columns,))
+    return ReleaseTable(_number(facts.get("rows"), f"rows of table {name}", MAX_FILES * MAX_FILE_ROWS), (*columns,))
 
 
 def _file(path: str, entry: Any, tables: Mapping[str, ReleaseTable]) -> ReleaseFile:
     _require_safe(path)
     facts = _object(entry, f"file {path}")
-    size = _number(facts.get("size"), f"size of {path}", MOST_FILE_BYTES)
+    size = _number(facts.get("size"), f"size of {path}", MAX_FILE_BYTES)
     sha256, table, rows = facts.get("sha256"), facts.get("table"), facts.get("rows")
     if not isinstance(sha256, str) or not _HASH.fullmatch(sha256):
         _refuse(f"the sha256 of {path} is no hash of 64 hexadecimal digits")
@@ -268,11 +268,11 @@ def _file(path: str, entry: Any, tables: Mapping[str, ReleaseTable]) -> ReleaseF
         _refuse(f"{path} belongs to a table {_shown(table)} that the release does not have")
     if not path.endswith(".parquet"):
         _refuse(f"{path} belongs to the table {table}, but is no .parquet")
-    return ReleaseFile(path, size, sha256, _number(rows, f"rows of {path}", MOST_FILE_ROWS), table)
+    return ReleaseFile(path, size, sha256, _number(rows, f"rows of {path}", MAX_FILE_ROWS), table)
 
 
 def _require_safe(path: str) -> None:
-    if len(path) > LONGEST_PATH or not all(_PART.fullmatch(part) for part in path.split("/")):
+    if len(path) > MAX_PATH_LENGTH or not all(_PART.fullmatch(part) for part in path.split("/")):
         _refuse(
             f"it names a file {_shown(path)}. Paths are relative, of letters, digits, `.`, `_`, `-` and `/` (and "
             "no part may begin with a dot), or they could lead out of the release"

@@ -16,15 +16,15 @@ from latentlens_dag.release.manifest import ReleaseFile
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
-MOST_FOOTER_BYTES = 64 << 20
-MOST_EXPANSION = 1000
+MAX_FOOTER_BYTES = 64 << 20
+MAX_EXPANSION = 1000
 """How many bytes a byte on disk may become; sorted tables of equal grids get near a hundred."""
 FREE_EXPANSION = 64 << 20
 """Bytes that a file may become in any case."""
-MOST_ROWS_PER_BYTE = 1000
+MAX_ROWS_PER_BYTE = 1000
 """Of a file with a million rows or more: even grids of boxes, all alike, do not get there."""
 FREE_ROWS = 1_000_000
-MOST_GROUP_BYTES = 4 << 30
+MAX_GROUP_BYTES = 4 << 30
 """What a row group may become, in bytes; a reader may hold several at once."""
 _MAGIC = b"PAR1"
 
@@ -81,14 +81,14 @@ def _tail_problem(path: Path, size: int) -> str | None:
     length = int.from_bytes(tail[:4], "little")
     if tail[4:] != _MAGIC or length > size - 12:
         return "it is no Parquet"
-    return f"its footer has {length:,} bytes" if length > MOST_FOOTER_BYTES else None
+    return f"its footer has {length:,} bytes" if length > MAX_FOOTER_BYTES else None
 
 
 def _rows_problem(footer: pq.FileMetaData, file: ReleaseFile, size: int) -> str | None:
     groups = sum(footer.row_group(number).num_rows for number in range(footer.num_row_groups))
     if not groups == footer.num_rows == file.rows:
         return f"it has {footer.num_rows:,} rows ({groups:,} in its groups), and the manifest says {file.rows:,}"
-    if footer.num_rows > FREE_ROWS + MOST_ROWS_PER_BYTE * size:
+    if footer.num_rows > FREE_ROWS + MAX_ROWS_PER_BYTE * size:
         return f"its {size:,} bytes would become {footer.num_rows:,} rows"
     return None
 
@@ -98,10 +98,10 @@ def _expansion_problem(footer: pq.FileMetaData, size: int) -> str | None:
     groups = [_chunk_bytes(footer, number) for number in range(footer.num_row_groups)]
     if any(chunk < 0 for group in groups for chunk in group):
         return "it claims columns of less than no bytes"
-    if (largest := max(map(sum, groups), default=0)) > MOST_GROUP_BYTES:
-        return f"a group of its rows becomes {largest:,} bytes, and {MOST_GROUP_BYTES:,} are the most"
+    if (largest := max(map(sum, groups), default=0)) > MAX_GROUP_BYTES:
+        return f"a group of its rows becomes {largest:,} bytes, and {MAX_GROUP_BYTES:,} are the most"
     total = sum(map(sum, groups))
-    if total > FREE_EXPANSION + MOST_EXPANSION * size:
+    if total > FREE_EXPANSION + MAX_EXPANSION * size:
         return f"its {size:,} bytes would become {total:,}"
     return None
 

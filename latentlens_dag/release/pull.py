@@ -18,19 +18,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.hub.errors import download_told
+from latentlens_dag.hub.errors import download_errors
 from latentlens_dag.hub.names import COMMIT
 from latentlens_dag.release.manifest import (
     MANIFEST,
-    MOST_FILES,
-    MOST_MANIFEST_BYTES,
+    MAX_FILES,
+    MAX_MANIFEST_BYTES,
     ReleaseFile,
     ReleaseManifest,
     file_sha256,
     read_manifest,
 )
 from latentlens_dag.release.reader import ReleaseTables, check_files, check_tables, is_release, read_release
-from latentlens_dag.release.verified_files import Known, keep_resolved, known_release, mark, resolved_before
+from latentlens_dag.release.verified_files import (
+    VerifiedRelease,
+    record_verified,
+    remember_commit,
+    remembered_commit,
+    verified_release,
+)
 from latentlens_dag.storage.files import atomic_path
 
 if TYPE_CHECKING:
@@ -38,14 +44,14 @@ if TYPE_CHECKING:
 
 _AT_ONCE = 8
 _TRIES = 2  # of a file that arrives damaged
-_MOST_ENTRIES = 10 * MOST_FILES  # of a repository's listing, with its folders and old files
+_MOST_ENTRIES = 10 * MAX_FILES  # of a repository's listing, with its folders and old files
 
-Told = Callable[[int, int], object]
+ByteProgress = Callable[[int, int], object]
 """Called with the bytes that are here and the bytes that are wanted."""
 
 
 @dataclass(frozen=True)
-class Pulled:
+class LocalRelease:
     """A release, or some tables of it, on this machine: verified."""
 
     repo: str
@@ -63,8 +69,8 @@ def pull_release(
     repo: str,
     revision: str | None = None,
     tables: Sequence[str] | None = None,
-    tell: Told = lambda done, total: None,
-) -> Pulled:
+    tell: ByteProgress = lambda done, total: None,
+) -> LocalRelease:
     """Download a release into the standard cache; what of it is there already, and right, is not asked for again.
 
     Args:
@@ -79,15 +85,15 @@ def pull_release(
             says, there is no such table, or no room.
     """
     revision = revision or "main"
-    with download_told(repo, revision, "release"):
+    with download_errors(repo, revision, "release"):
         commit = _commit(repo, revision)
-        known = known_release(repo, commit)
+        known = verified_release(repo, commit)
         pulled = (known and _here(repo, commit, known, tables)) or _fetched(repo, commit, tables, known, tell)
-        keep_resolved(repo, revision, commit)
+        remember_commit(repo, revision, commit)
     return pulled
 
 
-def pulled_release(repo: str, revision: str | None) -> ReleaseTables:
+def pull_tables(repo: str, revision: str | None) -> ReleaseTables:
     """The tables of a release of the Hub, ready to be read.
 
     Where a pull came to its end before, what it brought is opened, if only some tables; otherwise all is pulled now.
@@ -97,22 +103,22 @@ def pulled_release(repo: str, revision: str | None) -> ReleaseTables:
     """
     name = f"{repo}@{revision}" if revision else repo
     asked = revision or "main"
-    with download_told(repo, asked, "release"):
+    with download_errors(repo, asked, "release"):
         commit = _commit(repo, asked)
-        known = known_release(repo, commit)
+        known = verified_release(repo, commit)
     pulled = pull_release(repo, commit, _pulled_before(known) if known and known.complete else None)
-    keep_resolved(repo, asked, commit)
+    remember_commit(repo, asked, commit)
     return read_release(pulled.folder, name, {file.path for file in pulled.files})
 
 
-def _pulled_before(known: Known) -> list[str] | None:
+def _pulled_before(known: VerifiedRelease) -> list[str] | None:
     """The tables that a pull was asked for; None where it was asked for everything."""
     files = [file for file in known.manifest.files if file.path in known.marked]
     tables = {file.table for file in files if file.table}
     return None if any(file.table is None for file in files) else sorted(tables)
 
 
-def copy_release(pulled: Pulled, output: Path) -> None:
+def copy_release(pulled: LocalRelease, output: Path) -> None:
     """Copy what was pulled into a folder of its own, whole or not at all; a release that lies there is replaced.
 
     Raises:
@@ -140,23 +146,25 @@ def _commit(repo: str, revision: str) -> str:
             if commit is None or not COMMIT.fullmatch(commit):
                 raise ValueError(commit)
     except (httpx2.TransportError, ConnectionError):
-        if before := resolved_before(repo, revision):
+        if before := remembered_commit(repo, revision):
             return before
         raise
     return commit
 
 
-def _here(repo: str, commit: str, known: Known, tables: Sequence[str] | None) -> Pulled | None:
+def _here(repo: str, commit: str, known: VerifiedRelease, tables: Sequence[str] | None) -> LocalRelease | None:
     """What is asked for, where all of it was verified before."""
     wanted = _wanted(known.manifest, tables)
     if not known.verified.issuperset(file.path for file in wanted):
         return None
     if not known.complete:
-        mark(repo, commit, known.folder, known.verified, complete=True)
-    return Pulled(repo, commit, known.folder, known.manifest, (*wanted,), ())
+        record_verified(repo, commit, known.folder, known.verified, complete=True)
+    return LocalRelease(repo, commit, known.folder, known.manifest, (*wanted,), ())
 
 
-def _fetched(repo: str, commit: str, tables: Sequence[str] | None, known: Known | None, tell: Told) -> Pulled:
+def _fetched(
+    repo: str, commit: str, tables: Sequence[str] | None, known: VerifiedRelease | None, tell: ByteProgress
+) -> LocalRelease:
     verified = known.verified if known else frozenset[str]()
     listing = _listing(repo, commit)
     path, manifest = _manifest(repo, commit, listing)
@@ -168,8 +176,8 @@ def _fetched(repo: str, commit: str, tables: Sequence[str] | None, known: Known 
     try:
         _fetch_all(repo, commit, manifest, missing, done, tell)
     finally:
-        mark(repo, commit, folder, done, complete=done.issuperset(file.path for file in wanted))
-    return Pulled(repo, commit, folder, manifest, (*wanted,), (*missing,))
+        record_verified(repo, commit, folder, done, complete=done.issuperset(file.path for file in wanted))
+    return LocalRelease(repo, commit, folder, manifest, (*wanted,), (*missing,))
 
 
 def _listing(repo: str, commit: str) -> dict[str, RepoFile]:
@@ -192,7 +200,7 @@ def _manifest(repo: str, commit: str, listing: Mapping[str, RepoFile]) -> tuple[
             f"{repo} of the Hub is no release at {commit}: it has no {MANIFEST}. `import-index` reads indexes of the "
             "reference library."
         )
-    if entry.size > MOST_MANIFEST_BYTES:
+    if entry.size > MAX_MANIFEST_BYTES:
         raise UserError(
             f"{repo} of the Hub is refused: its {MANIFEST} has {entry.size:,} bytes, more than any release needs."
         )
@@ -242,7 +250,7 @@ def _require_room(repo: str, folder: Path, files: Iterable[ReleaseFile]) -> None
 
 
 def _fetch_all(
-    repo: str, commit: str, manifest: ReleaseManifest, files: Sequence[ReleaseFile], done: set[str], tell: Told
+    repo: str, commit: str, manifest: ReleaseManifest, files: Sequence[ReleaseFile], done: set[str], tell: ByteProgress
 ) -> None:
     """Fetch and verify files, some at once; `done` gets the path of every one that is right."""
     total, here = sum(file.size for file in files), 0
@@ -301,7 +309,7 @@ def _understood(repo: str) -> Iterator[None]:
 
     try:
         yield
-    except (HFValidationError, UnicodeEncodeError):  # told by `download_told`
+    except (HFValidationError, UnicodeEncodeError):  # told by `download_errors`
         raise
     except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
         raise UserError(

@@ -21,7 +21,7 @@ from latentlens_dag.release.manifest import MANIFEST, ReleaseFile, ReleaseManife
 from latentlens_dag.release.parquet_checks import names_problem, parquet_problem
 from latentlens_dag.schema import TABLES
 from latentlens_dag.sql.quoting import empty_sql, identifier, sql_type
-from latentlens_dag.sql.sandbox import mounted
+from latentlens_dag.sql.sandbox import mounted_path
 from latentlens_dag.sql.views import view_sql
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -199,7 +199,7 @@ def _view(folder: Path, table: str, files: list[Path], version: int) -> str:
     """The SELECT of a table with today's columns."""
     if not files:
         return empty_sql(TABLES[table])
-    rows = view_sql(table, [mounted(folder, file) for file in files])
+    rows = view_sql(table, [mounted_path(folder, file) for file in files])
     for step in _steps(version):
         rows = MIGRATIONS[step].selects.get(table, "{older}").replace("{older}", f"({rows})")
     columns = [_column(table, field) for field in TABLES[table]]

@@ -19,7 +19,7 @@ _REFS = "revisions.json"
 
 
 @dataclass(frozen=True)
-class Known:
+class VerifiedRelease:
     """What is here of a release at one commit."""
 
     folder: Path
@@ -33,7 +33,7 @@ class Known:
     """Whether the last pull came to its end."""
 
 
-def known_release(repo: str, commit: str) -> Known | None:
+def verified_release(repo: str, commit: str) -> VerifiedRelease | None:
     """What is here of a release; None where not even its manifest was verified, or has changed since."""
     from huggingface_hub import try_to_load_from_cache
 
@@ -47,22 +47,22 @@ def known_release(repo: str, commit: str) -> Known | None:
     if MANIFEST not in verified:
         return None
     manifest = read_manifest(folder / MANIFEST)
-    return Known(folder, manifest, verified, frozenset(files), marks.get("complete") is True)
+    return VerifiedRelease(folder, manifest, verified, frozenset(files), marks.get("complete") is True)
 
 
-def mark(repo: str, commit: str, folder: Path, verified: Collection[str], complete: bool) -> None:
+def record_verified(repo: str, commit: str, folder: Path, verified: Collection[str], complete: bool) -> None:
     """Keep that these files of a snapshot were looked at, and were right."""
     states = {path: _state(folder / path) for path in verified}
     write_json({"files": states, "complete": complete}, _place(repo) / f"{commit}.json")
 
 
-def resolved_before(repo: str, revision: str) -> str | None:
+def remembered_commit(repo: str, revision: str) -> str | None:
     """The commit that a branch or tag was when the Hub was last asked."""
     commit = _read(_place(repo) / _REFS).get(revision)
     return commit if isinstance(commit, str) else None
 
 
-def keep_resolved(repo: str, revision: str, commit: str) -> None:
+def remember_commit(repo: str, revision: str, commit: str) -> None:
     """Keep which commit a branch or tag is; a commit is itself."""
     if revision == commit:
         return

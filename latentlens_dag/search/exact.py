@@ -30,8 +30,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from latentlens_dag.device import default_device, full_precision
-from latentlens_dag.search.prefilter import Arithmetic, Coarse, Rows, fastest, loud_dimensions
-from latentlens_dag.search.top_k import Best, Keys, LabelsOf, Neighbors
+from latentlens_dag.search.prefilter import Arithmetic, BlockMatrix, Prefilter, fastest_arithmetic, outlier_dimensions
+from latentlens_dag.search.top_k import Keys, LabelsOf, Neighbors, TopK
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,7 +43,7 @@ _ELEMENTS = 1 << 18  # of candidates, scored at a time
 _MANY = 16  # candidates per query and block
 
 
-class Excluded(NamedTuple):
+class Exclusions(NamedTuple):
     """Rows of a block that are no answers: [n] pairs of a row and the query that may not have it."""
 
     rows: NDArray[np.int64]
@@ -64,7 +64,7 @@ class Block(NamedTuple):
     vectors: NDArray[np.float16] | NDArray[np.float32]  # [B, d]
     first: int = 0
     """Where in `keys` the key of the block's first row stands."""
-    excluded: Excluded | None = None
+    excluded: Exclusions | None = None
 
 
 def cosine_top_k(
@@ -93,7 +93,7 @@ def cosine_top_k(
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}.")
     where = device or default_device()
-    search = _Search(queries, k, labels_of, where, arithmetic or fastest(len(queries), where))
+    search = _Search(queries, k, labels_of, where, arithmetic or fastest_arithmetic(len(queries), where))
     with full_precision(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # it is only read
         for block in blocks:
@@ -113,10 +113,10 @@ class _Search:
         self._lengths = _lengths(self._queries, "query")
         self._labels_of = labels_of
         self._unit = torch.from_numpy(_unit_float32(self._queries, self._lengths)).to(device)
-        self.best = Best(len(self._queries), k, labels_of)
+        self.best = TopK(len(self._queries), k, labels_of)
         self._arithmetic: Arithmetic = arithmetic
         self._layer: int | None = None
-        self._coarse: dict[Arithmetic, Coarse] = {}
+        self._coarse: dict[Arithmetic, Prefilter] = {}
         self._failures, self._wait = 0, 0
 
     def block(self, block: Block) -> None:
@@ -141,11 +141,11 @@ class _Search:
             return
         for first in range(0, len(self._queries), _QUERIES_PER_PRODUCT):
             part = slice(first, min(first + _QUERIES_PER_PRODUCT, len(self._queries)))
-            found = coarse.proposed(rows, start, part, self._floor(part))
+            found = coarse.candidate_pairs(rows, start, part, self._floor(part))
             if found is None:
                 coarse = self._after_failure()
                 rows = coarse.rows(vectors)
-                found = coarse.proposed(rows, start, part, self._floor(part))
+                found = coarse.candidate_pairs(rows, start, part, self._floor(part))
             assert found is not None  # float32 always proposes
             self._decide(block, vectors, rows.norms, *found)
         if coarse is self._coarse[self._arithmetic]:
@@ -154,26 +154,26 @@ class _Search:
     def _begin_layer(self, layer: int, vectors: Tensor) -> None:
         """Every contextual layer has outlier dimensions of its own."""
         if layer != self._layer:
-            loud = loud_dimensions(vectors) if self._arithmetic == "bfloat16" else None
-            self._coarse, self._layer = {self._arithmetic: Coarse(self._unit, self._arithmetic, loud)}, layer
+            loud = outlier_dimensions(vectors) if self._arithmetic == "bfloat16" else None
+            self._coarse, self._layer = {self._arithmetic: Prefilter(self._unit, self._arithmetic, loud)}, layer
             self._failures = self._wait = 0
 
-    def _next_coarse(self) -> Coarse:
+    def _next_coarse(self) -> Prefilter:
         """The product for the next block: as was asked for, but in float32 for a while after a failure."""
         if self._wait:
             self._wait -= 1
             return self._coarse_in("float32")
         return self._coarse_in(self._arithmetic)
 
-    def _after_failure(self) -> Coarse:
+    def _after_failure(self) -> Prefilter:
         """float32, after a product proposed too much; after each failure in turn for twice as many blocks."""
         self._wait = 2**self._failures
         self._failures += 1
         return self._coarse_in("float32")
 
-    def _coarse_in(self, arithmetic: Arithmetic) -> Coarse:
+    def _coarse_in(self, arithmetic: Arithmetic) -> Prefilter:
         if arithmetic not in self._coarse:
-            self._coarse[arithmetic] = Coarse(self._unit, arithmetic)
+            self._coarse[arithmetic] = Prefilter(self._unit, arithmetic)
         return self._coarse[arithmetic]
 
     def _floor(self, part: slice) -> Tensor:
@@ -248,7 +248,7 @@ class _Search:
         return cosine
 
 
-def _mask(cosine: Tensor, excluded: Excluded | None, first_row: int, first_query: int) -> None:
+def _mask(cosine: Tensor, excluded: Exclusions | None, first_row: int, first_query: int) -> None:
     """Put excluded pairs of some rows and queries, [rows, queries], below all others, in place."""
     import torch
 
@@ -277,7 +277,7 @@ def _allowed(
     return query[stays], row[stays]
 
 
-def _check_directions(rows: Rows, block: Block) -> None:
+def _check_directions(rows: BlockMatrix, block: Block) -> None:
     usable = rows.norms.isfinite() & (rows.norms > 0)
     if not bool(usable.all()):
         bad = block.first + (~usable).nonzero()[0].cpu().numpy()

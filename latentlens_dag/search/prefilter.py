@@ -18,14 +18,14 @@ cosines are alike and the bound lets everything through. Where the 8 loudest dim
 energy they are split into parts as n is, at 40 more columns; then only the rest of u and x counts in the bound.
 
 What a newcomer gets wrong: with more rows of the same cosine than the bound can tell apart, a coarse product proposes
-everything. Then float32 is used instead (`Coarse.proposed` gives None), which costs time and never an answer.
+everything. Then float32 is used instead (`Prefilter.candidate_pairs` gives None), which costs time and never an answer.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from latentlens_dag.device import bfloat16_pays
+from latentlens_dag.device import bfloat16_is_faster
 
 if TYPE_CHECKING:
     import torch
@@ -42,18 +42,18 @@ _TOO_MANY = 1 / 4  # of all (group, query): where more are proposed, float32 is 
 _ELEMENTS = 1 << 18  # converted at a time: 1 MiB of float32 stays in the cache
 
 
-class Rows(NamedTuple):
+class BlockMatrix(NamedTuple):
     """A block of rows, ready for the product."""
 
     matrix: Tensor
     """[B, K], of the product's type."""
     norms: Tensor
     """[B] float32."""
-    quiet: Tensor
+    residual_norms: Tensor
     """[B] float32: the lengths without the loud dimensions."""
 
 
-class Coarse:
+class Prefilter:
     """The queries of a search in one arithmetic, and the buffers of its products."""
 
     def __init__(self, unit: Tensor, arithmetic: Arithmetic, loud: Tensor | None = None) -> None:
@@ -82,19 +82,19 @@ class Coarse:
             matrix[part, : self._width] = unit[part]
             high, middle, low = _parts(unit[part][:, self._loud], self._dtype, 3)
             self._put_loud(matrix[part], [high, middle, middle, low, low])
-            quiet, wrong = unit[part].clone(), unit[part] - matrix[part, : self._width].float()
-            quiet[:, self._loud] = wrong[:, self._loud] = 0
+            residual_norms, wrong = unit[part].clone(), unit[part] - matrix[part, : self._width].float()
+            residual_norms[:, self._loud] = wrong[:, self._loud] = 0
             e = self._unit_roundoff
-            slack = wrong.norm(dim=1) * (1 + e) + quiet.norm(dim=1) * e
+            slack = wrong.norm(dim=1) * (1 + e) + residual_norms.norm(dim=1) * e
             matrix[part, self._floor_column + 4] = self._rounded_up(slack)
         return matrix
 
-    def rows(self, vectors: Tensor) -> Rows:
+    def rows(self, vectors: Tensor) -> BlockMatrix:
         """A block [B, d] of rows; it lies in a buffer that the next block overwrites."""
         import torch
 
         matrix = self._buffer("rows", len(vectors), self._columns)
-        norms, quiet = (torch.empty(len(vectors), device=vectors.device) for _ in range(2))
+        norms, residual_norms = (torch.empty(len(vectors), device=vectors.device) for _ in range(2))
         for part in _slices(len(vectors), self._width):
             x = self._buffer("float32", part.stop - part.start, self._width, torch.float32)
             x.copy_(vectors[part])
@@ -104,14 +104,16 @@ class Coarse:
                 high, low = _parts(x[:, self._loud], self._dtype, 2)
                 self._put_loud(matrix[part], [low, high, low, high, low])
                 x[:, self._loud] = 0
-                torch.linalg.vector_norm(x, dim=1, out=quiet[part])
-        quiet = quiet if len(self._loud) else norms
+                torch.linalg.vector_norm(x, dim=1, out=residual_norms[part])
+        residual_norms = residual_norms if len(self._loud) else norms
         high, low = _parts(norms, self._dtype, 2)
-        tail = torch.stack((high, high, low, low, self._rounded_up(quiet)), dim=1)
+        tail = torch.stack((high, high, low, low, self._rounded_up(residual_norms)), dim=1)
         matrix[:, self._floor_column : self._floor_column + 5] = tail
-        return Rows(matrix, norms, quiet)
+        return BlockMatrix(matrix, norms, residual_norms)
 
-    def proposed(self, rows: Rows, start: int, queries: slice, floor: Tensor) -> tuple[Tensor, Tensor] | None:
+    def candidate_pairs(
+        self, rows: BlockMatrix, start: int, queries: slice, floor: Tensor
+    ) -> tuple[Tensor, Tensor] | None:
         """Pairs of query and row that may reach the floor; no other can.
 
         Args:
@@ -133,7 +135,7 @@ class Coarse:
         query, row = (torch.cat(part) for part in zip(*found, strict=True)) if found else (query, groups)
         return query + queries.start, row + start
 
-    def scores(self, rows: Rows, start: int, queries: slice, floor: Tensor) -> Tensor:
+    def scores(self, rows: BlockMatrix, start: int, queries: slice, floor: Tensor) -> Tensor:
         """About u x - f n and the bound, of rows from `start` on and some queries [B - start, q].
 
         Nowhere negative where u x - f n is not. The next call overwrites it.
@@ -145,9 +147,9 @@ class Coarse:
         scores = self._buffer("scores", len(matrix), queries.stop - queries.start)
         return torch.mm(matrix, self._queries[queries].T, out=scores)
 
-    def bound(self, queries: slice, norms: Tensor, quiet: Tensor) -> Tensor:
+    def bound(self, queries: slice, norms: Tensor, residual_norms: Tensor) -> Tensor:
         """How much `scores` add: what they may be wrong by, for rows of these lengths."""
-        return self._queries[queries, self._floor_column + 4].float() * quiet + self._share_of_norm * norms
+        return self._queries[queries, self._floor_column + 4].float() * residual_norms + self._share_of_norm * norms
 
     @property
     def _share_of_norm(self) -> float:
@@ -188,7 +190,7 @@ class Coarse:
         return found[: rows * columns].view(rows, columns)
 
 
-def loud_dimensions(vectors: Tensor) -> Tensor | None:
+def outlier_dimensions(vectors: Tensor) -> Tensor | None:
     """The few dimensions that hold more than half of the energy of the rows [B, d]; None where there are none."""
     energy = vectors[:1024].float().square().sum(0)
     loudest = energy.topk(min(_LOUD, len(energy)))
@@ -223,9 +225,9 @@ def group_maxima(scores: Tensor) -> Tensor:
     return torch.cat([maxima, rest.amax(0, keepdim=True)]) if len(rest) else maxima
 
 
-def fastest(queries: int, device: str) -> Arithmetic:
+def fastest_arithmetic(queries: int, device: str) -> Arithmetic:
     """The arithmetic that a search of so many queries should use: measured once per process and device."""
-    return "bfloat16" if queries >= _FEW_QUERIES and bfloat16_pays(device) else "float32"
+    return "bfloat16" if queries >= _FEW_QUERIES and bfloat16_is_faster(device) else "float32"
 
 
 def _parts(values: Tensor, dtype: object, count: int) -> list[Tensor]:

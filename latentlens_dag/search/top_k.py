@@ -41,7 +41,7 @@ class Neighbors:
     key: NDArray[np.uint64]  # [Q, k]
 
 
-class Best:
+class TopK:
     """The k best answers of each of Q queries so far; with labels, of the rows of one label only the first is one."""
 
     def __init__(self, queries: int, k: int, labels_of: LabelsOf | None) -> None:

@@ -6,7 +6,7 @@ statements by their kind is not enough: in DuckDB 2.0 `WITH x AS (COPY ... TO ..
 ours that cannot write, it is the only thing that is allowed, and the configuration is locked. A folder
 mounted so reads about as fast (1.8 M rows: 70 ms instead of 30 ms for a look-up).
 
-What a newcomer gets wrong: `one_select` is not the lock. It is there for clear messages.
+What a newcomer gets wrong: `require_select` is not the lock. It is there for clear messages.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class ReadOnlyFolder(AbstractFileSystem):  # type: ignore[misc]
         self.protocol = protocol
         self._mount = f"{protocol}://"
         self._folder = Path(os.path.normpath(root.absolute()))
-        # By the names that SQL has for them (`mounted`): to try a thousand files as patterns takes seconds.
+        # By the names that SQL has for them (`mounted_path`): to try a thousand files as patterns takes seconds.
         self._listed = None if listed is None else {glob.escape(file): file for file in listed}
         inside = [file for file in listed or () if os.path.normpath(file) == file and file[0] not in "/."]
         self._places = {file: self._folder / file for file in inside}
@@ -148,7 +148,7 @@ class ReadOnlyFolder(AbstractFileSystem):  # type: ignore[misc]
         return local
 
 
-def mounted(root: Path, file: Path, protocol: str = PROTOCOL) -> str:
+def mounted_path(root: Path, file: Path, protocol: str = PROTOCOL) -> str:
     """How SQL names a file below the folder; what would be a pattern in the name is taken literally."""
     return f"{protocol}://" + glob.escape(file.relative_to(root).as_posix())
 
@@ -214,7 +214,7 @@ def _locked(connection: duckdb.DuckDBPyConnection, spill: Path | None, limits: L
     return connection
 
 
-def one_select(cursor: duckdb.DuckDBPyConnection, query: str) -> None:
+def require_select(cursor: duckdb.DuckDBPyConnection, query: str) -> None:
     """Check that the text is one reading statement.
 
     Raises:

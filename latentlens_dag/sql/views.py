@@ -57,7 +57,7 @@ def table_patterns(study: str = _ANY, index: str = _ANY, images: str = _ANY) -> 
     }
 
 
-def existing(root: Path, patterns: Sequence[str]) -> list[Path]:
+def current_files(root: Path, patterns: Sequence[str]) -> list[Path]:
     """The files below `root` that the patterns name and that their set still has, in order of their paths."""
     found = {path for pattern in patterns for path in root.glob(pattern)}
     shapes = {folder: _shape(folder) for folder in {root.joinpath(*path.relative_to(root).parts[:2]) for path in found}}
@@ -92,7 +92,7 @@ def _is_of_judges(path: Path) -> bool:
     return path.parts[2] == "judgements" or path.name == _INTERPRETABILITY.name
 
 
-def sets_of(root: Path, files: Sequence[Path]) -> int:
+def count_sets(root: Path, files: Sequence[Path]) -> int:
     """How many corpora, sets or studies the files come from."""
     return len({file.relative_to(root).parts[:2] for file in files})
 
@@ -113,7 +113,7 @@ def view_sql(table: str, sources: Sequence[str], several: bool = False) -> str:
     return rows
 
 
-def human_view(files: Sequence[str]) -> str:
+def human_judgements_view(files: Sequence[str]) -> str:
     """The SELECT of what people judged, over their files of JSON lines: the last that each said of an item.
 
     The columns of JUDGEMENTS, of which a person gives no words and no chance; then who, when, and of which answers.

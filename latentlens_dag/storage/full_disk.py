@@ -15,7 +15,7 @@ _NO_ROOM = ("No space left on device", "database or disk is full", "Disk quota e
 _NO_MEMORY = ("OutOfMemoryError", "out of memory")
 
 
-def way_out(error: BaseException, home: Path) -> str | None:
+def remedy(error: BaseException, home: Path) -> str | None:
     """What to do about an error that says that the machine lacks something; None for other errors.
 
     Args:

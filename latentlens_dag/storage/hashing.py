@@ -2,7 +2,7 @@
 
 An id is the first 64 bits of BLAKE2b of the content, as 16 hexadecimal digits, so that the order of a
 source, its file name and the machine change nothing. What a newcomer gets wrong: an id is also a
-uniform random number. `part_of` takes its low digits (which shard), `within_fraction` its high ones
+uniform random number. `shard_of` takes its low digits (which shard), `within_fraction` its high ones
 (which sample), so the two do not select the same sentences.
 """
 
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 _BLOCK_BYTES = 1 << 20
 
 
-def digest(content: bytes) -> str:
+def hash_bytes(content: bytes) -> str:
     """The 64-bit id of some bytes, 16 hexadecimal digits."""
     return hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
 def text_id(text: str) -> str:
     """The id of a sentence: of its UTF-8 bytes."""
-    return digest(text.encode("utf-8"))
+    return hash_bytes(text.encode("utf-8"))
 
 
-def digest_of_parts(parts: Iterable[bytes | memoryview]) -> str:
+def hash_chunks(parts: Iterable[bytes | memoryview]) -> str:
     """The id of some bytes that come in parts, and are never all in memory."""
     state = hashlib.blake2b(digest_size=8)
     for part in parts:
@@ -40,18 +40,18 @@ def digest_of_parts(parts: Iterable[bytes | memoryview]) -> str:
     return state.hexdigest()
 
 
-def file_digest(path: Path) -> str:
+def hash_file(path: Path) -> str:
     """The 64-bit hash of a file's content, read in blocks."""
     with path.open("rb") as file:
-        return digest_of_parts(iter(lambda: file.read(_BLOCK_BYTES), b""))
+        return hash_chunks(iter(lambda: file.read(_BLOCK_BYTES), b""))
 
 
-def combined(parts: Iterable[object]) -> str:
+def hash_values(parts: Iterable[object]) -> str:
     """One hash of several values in order, whatever characters they hold."""
-    return digest(json.dumps([str(part) for part in parts]).encode("utf-8"))
+    return hash_bytes(json.dumps([str(part) for part in parts]).encode("utf-8"))
 
 
-def part_of(content_id: str, parts: int) -> int:
+def shard_of(content_id: str, parts: int) -> int:
     """The shard or batch, 0..parts-1, that an id belongs to."""
     return int(content_id[8:], 16) % parts
 
@@ -61,7 +61,7 @@ def within_fraction(content_id: str, fraction: float) -> bool:
     return int(content_id[:8], 16) < fraction * 2**32
 
 
-def to_numbers(ids: pa.Array | pa.ChunkedArray) -> NDArray[np.uint64]:
+def ids_to_integers(ids: pa.Array | pa.ChunkedArray) -> NDArray[np.uint64]:
     """Ids as numbers, which take a third of the memory and have the same order."""
     import numpy as np
 
@@ -69,8 +69,8 @@ def to_numbers(ids: pa.Array | pa.ChunkedArray) -> NDArray[np.uint64]:
     return np.frombuffer(bytes.fromhex(digits), ">u8").astype(np.uint64)
 
 
-def to_ids(numbers: NDArray[np.uint64]) -> pa.Array:
-    """The ids (strings) that `to_numbers` made these numbers of."""
+def integers_to_ids(numbers: NDArray[np.uint64]) -> pa.Array:
+    """The ids (strings) that `ids_to_integers` made these numbers of."""
     import numpy as np
     import pyarrow as pa
 

@@ -59,7 +59,7 @@ class Home:
             if not settings.exists():
                 settings.write_text(_DAGSTER_YAML, encoding="utf-8")
         except OSError as error:
-            raise disk_error(self, str(error)) or _closed(self, str(error.strerror)) from error
+            raise home_write_error(self, str(error)) or _closed(self, str(error.strerror)) from error
 
 
 def find_project(start: Path | None = None) -> Path | None:
@@ -78,7 +78,7 @@ _CLOSED_DATABASE = re.compile(r"readonly database|unable to open database file")
 _CLOSED_FILE = re.compile(r"permission denied|read-only file system", re.IGNORECASE)
 
 
-def disk_error(home: Home, text: str) -> UserError | None:
+def home_write_error(home: Home, text: str) -> UserError | None:
     """What to tell of an error that says that the home cannot be written; None where it says something else.
 
     Args:
@@ -92,7 +92,7 @@ def disk_error(home: Home, text: str) -> UserError | None:
 
 
 @contextmanager
-def told_of_disk(home: Home) -> Iterator[None]:
+def home_write_errors(home: Home) -> Iterator[None]:
     """Tell errors of a home that cannot be written as what they are.
 
     Raises:
@@ -103,7 +103,7 @@ def told_of_disk(home: Home) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        told = disk_error(home, str(error))
+        told = home_write_error(home, str(error))
         if told is None:
             raise
         raise told from error

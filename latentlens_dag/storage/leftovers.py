@@ -20,7 +20,7 @@ class Garbage(NamedTuple):
     """interrupted, replaced, not declared."""
 
 
-def interrupted(warehouse: Path) -> list[Garbage]:
+def interrupted_writes(warehouse: Path) -> list[Garbage]:
     """What processes that are gone have left half-written."""
     return [
         Garbage(path, _size_below(path), "interrupted")

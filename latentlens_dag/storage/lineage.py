@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from latentlens_dag.storage.records import Manifest, Record
+from latentlens_dag.storage.records import ArtifactRecord, ArtifactStore
 
 
 class Ancestor(NamedTuple):
@@ -21,7 +21,7 @@ class Ancestor(NamedTuple):
     """Steps from the artifact that was asked for."""
     version: str
     """The data version that was used."""
-    record: Record | None
+    record: ArtifactRecord | None
     """What is there now."""
     shown_before: bool
     """Its own inputs were listed where it came first."""
@@ -32,7 +32,7 @@ class Ancestor(NamedTuple):
         return self.record is not None and self.record.data_version != self.version
 
 
-def lineage(manifest: Manifest, record: Record) -> Iterator[Ancestor]:
+def lineage(manifest: ArtifactStore, record: ArtifactRecord) -> Iterator[Ancestor]:
     """An artifact and all that it was made from, each followed by its own inputs, in their order."""
     seen: set[str] = set()
 
@@ -68,7 +68,7 @@ def lineage_text(found: Iterator[Ancestor], source: Callable[[str], str | None] 
     return "\n".join(lines)
 
 
-def _packages(record: Record) -> str:
+def _packages(record: ArtifactRecord) -> str:
     return ", ".join(f"{name} {version}" for name, version in sorted(record.packages.items()))
 
 

@@ -12,7 +12,7 @@ _RESIZING = "torchvision"
 """Where it is installed, transformers resizes images by it instead of Pillow."""
 
 
-def provenance(**facts: object) -> str:
+def provenance_json(**facts: object) -> str:
     """Where something came from, as JSON: the facts, and the versions of the packages that decide its bytes."""
     return json.dumps({**facts, "versions": package_versions()}, sort_keys=True)
 

@@ -65,12 +65,12 @@ class ParquetRows:
 @contextmanager
 def parquet_rows(path: Path, schema: pa.Schema) -> Iterator[ParquetRows]:
     """As `write_parquet`, for rows that come table by table: the file is there when the block ends without an error."""
-    with atomic_path(path) as temporary, parquet_part(temporary, schema) as rows:
+    with atomic_path(path) as temporary, unsynced_parquet_rows(temporary, schema) as rows:
         yield rows
 
 
 @contextmanager
-def parquet_part(path: Path, schema: pa.Schema) -> Iterator[ParquetRows]:
+def unsynced_parquet_rows(path: Path, schema: pa.Schema) -> Iterator[ParquetRows]:
     """As `parquet_rows`, of a file in a folder that is being made: it is neither atomic by itself nor flushed to disk.
 
     Thousands of small files would take milliseconds each to flush.

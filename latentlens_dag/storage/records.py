@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from latentlens_dag.storage.files import write_text
-from latentlens_dag.storage.hashing import file_digest
+from latentlens_dag.storage.hashing import hash_file
 
 FORMAT = 1
 """Of a record; raised where older versions of this package would misread it."""
@@ -33,7 +33,7 @@ class FileFacts(NamedTuple):
     digest: str
 
 
-class Origin(NamedTuple):
+class FirstBuild(NamedTuple):
     """What gave a content, and when."""
 
     build: str
@@ -49,11 +49,11 @@ class Earlier(NamedTuple):
     files: list[FileFacts]
     """None where `clean` removed them."""
     run: str
-    since: Origin
+    since: FirstBuild
 
 
 @dataclass(frozen=True)
-class Record:
+class ArtifactRecord:
     """What one partition of one asset is."""
 
     asset: str
@@ -74,7 +74,7 @@ class Record:
     """Id of what started it: a build, a backfill, or the run itself."""
     made: str
     """When, in UTC, as ISO 8601 says it."""
-    since: Origin
+    since: FirstBuild
     """What first gave this content: later runs may have written the same again."""
     packages: dict[str, str]
     """Versions of the packages that decide bytes."""
@@ -89,14 +89,14 @@ class Record:
         return label(self.asset, self.partition)
 
 
-class Problem(NamedTuple):
+class FileProblem(NamedTuple):
     """One file that is not what its record says."""
 
     path: str
     text: str
 
 
-class Manifest:
+class ArtifactStore:
     """The records of a warehouse."""
 
     def __init__(self, warehouse: Path) -> None:
@@ -108,11 +108,11 @@ class Manifest:
         """Where a record lies."""
         return self.root / asset / f"{WHOLE if partition is None else partition}.json"
 
-    def read(self, asset: str, partition: str | None) -> Record | None:
+    def read(self, asset: str, partition: str | None) -> ArtifactRecord | None:
         """The record of an artifact; None where there is none, or none that this version can read."""
         return _read(self.path(asset, partition))
 
-    def write(self, record: Record, keep: bool = False) -> None:
+    def write(self, record: ArtifactRecord, keep: bool = False) -> None:
         """Write a record; what it replaces goes into its `earlier` if its content was another.
 
         With `keep`, its files stay readable (`kept`) when others replace them: they are linked, which costs no bytes.
@@ -123,11 +123,11 @@ class Manifest:
                 self._keep(fact)
         self._write(record if before is None else _following(before, record))
 
-    def mark(self, record: Record, damage: str) -> None:
+    def mark(self, record: ArtifactRecord, damage: str) -> None:
         """Say of an artifact that its files are damaged, so that it is built again."""
         self._write(replace(record, damaged=damage))
 
-    def forget_earlier(self, record: Record) -> None:
+    def forget_earlier(self, record: ArtifactRecord) -> None:
         """Forget the files of what a record replaced, the caller's to remove; that it was there stays told."""
         if any(one.files for one in record.earlier):
             self._write(replace(record, earlier=[one._replace(files=[]) for one in record.earlier]))
@@ -136,7 +136,7 @@ class Manifest:
         """Where a file that was kept lies, whatever replaced it; of what was replaced, until `clean`."""
         return self.warehouse / "earlier" / f"{fact.digest}{Path(fact.path).suffix}"
 
-    def _write(self, record: Record) -> None:
+    def _write(self, record: ArtifactRecord) -> None:
         text = json.dumps({"format": FORMAT, **asdict(record)}, indent=1, sort_keys=True)
         write_text(text + "\n", self.path(record.asset, record.partition))
 
@@ -147,7 +147,7 @@ class Manifest:
         with suppress(OSError):
             kept.hardlink_to(self.warehouse / fact.path)
 
-    def records(self, below: str = "") -> Iterator[Record]:
+    def records(self, below: str = "") -> Iterator[ArtifactRecord]:
         """All records, or those of assets below a key, in order of artifact."""
         for path in sorted((self.root / below).rglob("*.json")):
             record = _read(path)
@@ -160,10 +160,12 @@ class Manifest:
         found = []
         for file in sorted(_below(files)):
             path, size = file.relative_to(self.warehouse).as_posix(), file.stat().st_size
-            found.append(FileFacts(path, size, digests.get((path, size)) or file_digest(file)))
+            found.append(FileFacts(path, size, digests.get((path, size)) or hash_file(file)))
         return found
 
-    def problems(self, record: Record, deep: bool = False, only: Collection[str] | None = None) -> list[Problem]:
+    def problems(
+        self, record: ArtifactRecord, deep: bool = False, only: Collection[str] | None = None
+    ) -> list[FileProblem]:
         """What is wrong with an artifact's files: missing, of another size, and, `deep`, of other content.
 
         With `only`, of the files at these paths.
@@ -171,17 +173,17 @@ class Manifest:
         found = (self._problem(fact, deep) for fact in record.files if only is None or fact.path in only)
         return [problem for problem in found if problem is not None]
 
-    def _problem(self, fact: FileFacts, deep: bool) -> Problem | None:
+    def _problem(self, fact: FileFacts, deep: bool) -> FileProblem | None:
         file = self.warehouse / fact.path
         try:
             size = file.stat().st_size
             if size != fact.size_bytes:
-                return Problem(fact.path, f"{fact.path} has {size:,} bytes where {fact.size_bytes:,} were written")
-            if deep and file_digest(file) != fact.digest:
-                return Problem(fact.path, f"the content of {fact.path} was changed")
+                return FileProblem(fact.path, f"{fact.path} has {size:,} bytes where {fact.size_bytes:,} were written")
+            if deep and hash_file(file) != fact.digest:
+                return FileProblem(fact.path, f"the content of {fact.path} was changed")
         except OSError as error:
             what = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
-            return Problem(fact.path, f"{fact.path} {what}")
+            return FileProblem(fact.path, f"{fact.path} {what}")
         return None
 
 
@@ -190,7 +192,7 @@ def label(asset: str, partition: str | None) -> str:
     return asset + (f"[{partition}]" if partition is not None else "")
 
 
-def summarized(problems: Sequence[Problem]) -> str | None:
+def problem_summary(problems: Sequence[FileProblem]) -> str | None:
     """The first problems in words, and how many more there are; None where there is none."""
     more = [f"and {len(problems) - _TOLD} files more"] if len(problems) > _TOLD else []
     return ", ".join([*(problem.text for problem in problems[:_TOLD]), *more]) or None
@@ -207,7 +209,7 @@ def _short(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _following(before: Record, record: Record) -> Record:
+def _following(before: ArtifactRecord, record: ArtifactRecord) -> ArtifactRecord:
     """The new record, that remembers the one before; of the same content, since when it is so."""
     if before.data_version == record.data_version:
         return replace(record, since=before.since, earlier=before.earlier)
@@ -215,21 +217,21 @@ def _following(before: Record, record: Record) -> Record:
     return replace(record, earlier=[mine, *before.earlier])
 
 
-def _read(path: Path) -> Record | None:
+def _read(path: Path) -> ArtifactRecord | None:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         if found.pop("format") != FORMAT:
             return None
         files = [FileFacts(*fact) for fact in found.pop("files")]
         earlier = [_earlier_of(one) for one in found.pop("earlier")]
-        return Record(**{**found, "files": files, "earlier": earlier, "since": Origin(*found["since"])})
+        return ArtifactRecord(**{**found, "files": files, "earlier": earlier, "since": FirstBuild(*found["since"])})
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None  # as if there were none: the artifact is built again
 
 
 def _earlier_of(facts: list[Any]) -> Earlier:
     found = Earlier(*facts)
-    return found._replace(files=[FileFacts(*fact) for fact in found.files], since=Origin(*found.since))
+    return found._replace(files=[FileFacts(*fact) for fact in found.files], since=FirstBuild(*found.since))
 
 
 def _below(files: Iterable[Path]) -> Iterator[Path]:

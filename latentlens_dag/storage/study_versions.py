@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.storage.records import FileFacts, Manifest, Origin, Record
+from latentlens_dag.storage.records import ArtifactRecord, ArtifactStore, FileFacts, FirstBuild
 
-KEPT = ("latentlens", "logitlens", "embeddinglens", "judgements")
+VERSIONED_PARTS = ("latentlens", "logitlens", "embeddinglens", "judgements")
 """The parts of a study whose earlier results are kept."""
 
 
-class Version(NamedTuple):
+class StudyVersion(NamedTuple):
     """One version of a study."""
 
     number: int
@@ -32,11 +32,11 @@ class Version(NamedTuple):
 
 
 class _State(NamedTuple):
-    since: Origin
+    since: FirstBuild
     files: list[FileFacts]
 
 
-def versions_of(manifest: Manifest, study: str) -> list[Version]:
+def study_versions(manifest: ArtifactStore, study: str) -> list[StudyVersion]:
     """The versions of a study, oldest first; none where nothing was built."""
     changed: dict[str, list[tuple[str, str]]] = {}
     records = list(_records(manifest, study))
@@ -45,7 +45,7 @@ def versions_of(manifest: Manifest, study: str) -> list[Version]:
             changed.setdefault(state.since.build, []).append((state.since.made, record.label))
     builds = sorted(changed, key=lambda build: max(changed[build]))
     return [
-        Version(
+        StudyVersion(
             number,
             build,
             max(changed[build])[0],
@@ -56,7 +56,9 @@ def versions_of(manifest: Manifest, study: str) -> list[Version]:
     ]
 
 
-def files_at(manifest: Manifest, study: str, number: int | None = None) -> Mapping[tuple[str, int], list[Path]]:
+def version_files(
+    manifest: ArtifactStore, study: str, number: int | None = None
+) -> Mapping[tuple[str, int], list[Path]]:
     """The files of a version of a study, by default of what is there now.
 
     Returns:
@@ -65,7 +67,7 @@ def files_at(manifest: Manifest, study: str, number: int | None = None) -> Mappi
     Raises:
         UserError: where nothing was built, there is no such version, or a file of it is gone.
     """
-    versions = versions_of(manifest, study)
+    versions = study_versions(manifest, study)
     if not versions:
         raise UserError(f"Nothing is built of study {study!r} here: run `latentlens-dag build {study}` first.")
     chosen = versions[-1].number if number is None else number
@@ -82,7 +84,7 @@ def files_at(manifest: Manifest, study: str, number: int | None = None) -> Mappi
     return found
 
 
-def _files(manifest: Manifest, record: Record, builds: Collection[str]) -> list[Path]:
+def _files(manifest: ArtifactStore, record: ArtifactRecord, builds: Collection[str]) -> list[Path]:
     """What an artifact's files were after some builds; none where it was not there yet.
 
     What is there now lies in its own place, whether or not a link keeps it as well.
@@ -97,19 +99,19 @@ def _files(manifest: Manifest, record: Record, builds: Collection[str]) -> list[
     return [manifest.kept(fact) for fact in state.files or gone]
 
 
-def _gone(version: str, record: Record) -> UserError:
+def _gone(version: str, record: ArtifactRecord) -> UserError:
     return UserError(
         f"A file of {version} is gone ({record.label}): `clean` removed it, or the home's file system knows no links, "
         "so that earlier results are not kept there."
     )
 
 
-def _records(manifest: Manifest, study: str) -> Iterator[Record]:
+def _records(manifest: ArtifactStore, study: str) -> Iterator[ArtifactRecord]:
     for record in manifest.records(f"study/{study}"):
-        if record.asset.split("/")[2] in KEPT:
+        if record.asset.split("/")[2] in VERSIONED_PARTS:
             yield record
 
 
-def _states(record: Record) -> list[_State]:
+def _states(record: ArtifactRecord) -> list[_State]:
     """What an artifact was, the newest first."""
     return [_State(record.since, record.files), *(_State(one.since, one.files) for one in record.earlier)]

@@ -15,11 +15,11 @@ import numpy as np
 import pyarrow as pa
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.index.folder import IndexFiles, all_blocks
+from latentlens_dag.index.folder import IndexFiles, index_blocks
 from latentlens_dag.index.lance_files import count_rows
-from latentlens_dag.index.layer_tables import count_answers
+from latentlens_dag.index.layer_tables import count_searched_rows
 from latentlens_dag.index.occurrence_lookup import OccurrenceLookup, word_labels
-from latentlens_dag.index.state_tables import States, write_states
+from latentlens_dag.index.state_tables import TokenStates, write_states
 from latentlens_dag.models.language_model import LanguageModel
 from latentlens_dag.models.tokenization import token_texts
 from latentlens_dag.schema import TEXT_TOKENS, VISUAL_TOKENS
@@ -36,7 +36,7 @@ Unique = Literal["none", "word", "sentence"]
 """What the answers of a visual token must differ in."""
 
 
-class VisualFacts(NamedTuple):
+class LayerReport(NamedTuple):
     """What was written of one layer's visual states."""
 
     content: str
@@ -78,17 +78,17 @@ def text_token_tables(study: str, text_ids: list[str], tokens: pl.DataFrame) -> 
 
 def write_visual_layer(
     path: Path, tokens: pa.Table, states: NDArray[np.float32], dtype: str = "float32"
-) -> VisualFacts:
+) -> LayerReport:
     """Write the states [N, d] of the tokens (VISUAL_TOKENS, N rows) at one layer, computed in `dtype`."""
     content = write_states(path, tokens["image_id"].to_pylist(), tokens["token_index"].to_numpy(), states, dtype)
     written = count_rows(path)
     problems = [] if written == len(tokens) else [f"{written} states were written for {len(tokens)} visual tokens"]
-    return VisualFacts(content, float(np.linalg.norm(states, axis=1).mean()) if len(states) else 0.0, problems)
+    return LayerReport(content, float(np.linalg.norm(states, axis=1).mean()) if len(states) else 0.0, problems)
 
 
 def latent_answers(
     study: str,
-    states: Mapping[int, States],
+    states: Mapping[int, TokenStates],
     index: IndexFiles,
     k: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -107,13 +107,13 @@ def latent_answers(
     Raises:
         UserError: where the index has fewer rows, words or sentences than k, so that there are no k answers.
     """
-    rows = sum(count_answers(table) for table in index.tables.values())
+    rows = sum(count_searched_rows(table) for table in index.tables.values())
     if rows < k:
         raise UserError(
             f"`top_k: {k}` of Study {study} asks for more answers than its index has rows ({rows}, over "
             f"{len(index.tables)} contextual layers): ask for fewer, or give the index a larger corpus."
         )
-    occurrences = OccurrenceLookup.of_files(index.occurrences)
+    occurrences = OccurrenceLookup.from_files(index.occurrences)
     labels_of = None
     if unique != "none":
         labels_of, different = occurrences.labels_of({"word": "word", "sentence": "sentence_id"}[unique])
@@ -138,7 +138,7 @@ def latent_answers(
 
 def _nearest(
     study: str,
-    states: Mapping[int, States],
+    states: Mapping[int, TokenStates],
     tables: Mapping[int, Path],
     own_sentences: OccurrenceLookup | None,
     k: int,
@@ -150,7 +150,7 @@ def _nearest(
     own = None
     if own_sentences is not None:  # a text is named by the hash that a sentence is named by
         own = own_sentences.own_rows([text_id for at in states.values() for text_id in at.image_ids])
-    found = cosine_top_k(queries, all_blocks(tables, progress, own=own), k, labels_of)
+    found = cosine_top_k(queries, index_blocks(tables, progress, own=own), k, labels_of)
     if np.isneginf(found.cosine).any():
         raise UserError(
             f"`top_k: {k}` of Study {study} asks for more answers than its index has for some text, whose own sentence "
@@ -160,7 +160,7 @@ def _nearest(
 
 
 def vocabulary_answers(
-    study: str, lens: str, states: Mapping[int, States], model: LanguageModel, k: int, unique: Unique = "none"
+    study: str, lens: str, states: Mapping[int, TokenStates], model: LanguageModel, k: int, unique: Unique = "none"
 ) -> Iterator[tuple[int, pa.Table]]:
     """LogitLens's or EmbeddingLens's answers, as `latent_answers`; they come from no sentence.
 

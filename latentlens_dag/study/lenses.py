@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from latentlens_dag.device import float32_rows, full_precision
 from latentlens_dag.index.occurrence_lookup import OccurrenceLookup
-from latentlens_dag.index.state_tables import States
+from latentlens_dag.index.state_tables import TokenStates
 from latentlens_dag.models.language_model import LanguageModel
 from latentlens_dag.models.tokenization import token_texts
 from latentlens_dag.schema import EMBEDDINGLENS, LATENTLENS, LOGITLENS, NEIGHBORS
@@ -118,7 +118,7 @@ def top_k_of_distinct_labels(scores: Tensor, k: int, labels: Tensor) -> tuple[Te
 
 
 def vocabulary_table(
-    study: str, lens: str, layer: int, at: States, found: Vocabulary, model: LanguageModel
+    study: str, lens: str, layer: int, at: TokenStates, found: Vocabulary, model: LanguageModel
 ) -> pa.Table:
     """The answers of LogitLens or EmbeddingLens at one visual layer (NEIGHBORS), in order of token and rank."""
     texts = token_texts(model.tokenizer, np.unique(found.token_id).tolist())
@@ -134,7 +134,7 @@ def vocabulary_table(
     return _table(columns)
 
 
-def latent_table(study: str, layer: int, at: States, found: Neighbors, occurrences: OccurrenceLookup) -> pa.Table:
+def latent_table(study: str, layer: int, at: TokenStates, found: Neighbors, occurrences: OccurrenceLookup) -> pa.Table:
     """The answers of LatentLens at one visual layer (NEIGHBORS), in order of token and rank."""
     rows = occurrences.rows(found.key.ravel())
     same = ["token_id", "token_str", "word", "key", "sentence_id", "position", "char_start", "char_end"]
@@ -199,7 +199,7 @@ def _parts(model: LanguageModel, states: NDArray[np.float32]) -> Iterator[Tensor
         yield part.to(model.embedding.device, torch.float32)
 
 
-def _common_columns(study: str, lens: str, layer: int, at: States, k: int) -> dict[str, object]:
+def _common_columns(study: str, lens: str, layer: int, at: TokenStates, k: int) -> dict[str, object]:
     tokens = len(at.image_ids)
     return {
         "study": [study] * (tokens * k),

@@ -14,11 +14,11 @@ import numpy as np
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.index.state_tables import read_states
-from latentlens_dag.models.hooks import captured
+from latentlens_dag.models.hooks import capture_hidden_states
 from latentlens_dag.models.language_model import LanguageModel
 from latentlens_dag.models.layers import check_layers
 from latentlens_dag.models.tokenization import token_texts, tokenize
-from latentlens_dag.storage.hashing import part_of, text_id
+from latentlens_dag.storage.hashing import shard_of, text_id
 from latentlens_dag.storage.shapes import study_shape
 from latentlens_dag.storage.warehouse import Warehouse
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _IMAGE_ID = re.compile(r"[0-9a-f]{16}")
 
 
-class Question(NamedTuple):
+class QueryStates(NamedTuple):
     """Some tokens and their states at one layer."""
 
     tokens: list[str]
@@ -44,7 +44,7 @@ def middle(layers: list[int]) -> int:
     return layers[len(layers) // 2]
 
 
-def text_question(model: LanguageModel, text: str, layer: int) -> Question:
+def encode_query(model: LanguageModel, text: str, layer: int) -> QueryStates:
     """The states of every real token of a text, as the language model reads it alone.
 
     Raises:
@@ -54,20 +54,20 @@ def text_question(model: LanguageModel, text: str, layer: int) -> Question:
 
     check_layers([layer], model.depth, model.name, "the command (`--layer`)")
     tokens = tokenize(model.tokenizer, [text])[0]
-    real = [place for place, special in enumerate(tokens.special) if not special]
+    real = [i for i, special in enumerate(tokens.special) if not special]
     if not real or not text.strip():
         raise UserError("The text has no token: write a word or a sentence.")
     ids = torch.tensor([tokens.ids], device=model.embedding.device)
     keep = lambda states: states[0, real].float().cpu()  # noqa: E731
-    with captured(model.decoder, [layer], keep) as states, torch.inference_mode():
+    with capture_hidden_states(model.decoder, [layer], keep) as states, torch.inference_mode():
         model.decoder(input_ids=ids, use_cache=False)
-    names = token_texts(model.tokenizer, {tokens.ids[place] for place in real})
-    return Question([names[tokens.ids[place]] for place in real], layer, states[layer].numpy(), text_id(text.strip()))
+    names = token_texts(model.tokenizer, {tokens.ids[i] for i in real})
+    return QueryStates([names[tokens.ids[i]] for i in real], layer, states[layer].numpy(), text_id(text.strip()))
 
 
-def stored_question(
+def stored_query(
     warehouse: Warehouse, study: str, image_id: str, token: int, layer: int | None, near: int
-) -> Question:
+) -> QueryStates:
     """The stored state of one visual token, or of one token of a text of a study of texts.
 
     Args:
@@ -88,7 +88,7 @@ def stored_question(
     elif layer not in layers:
         raise UserError(f"Study {study} has no visual layer {layer}; it has {', '.join(map(str, layers))}.")
     states, of_texts = None, shape.get("of") == "texts"
-    batch = part_of(image_id, shape["parts"]) if _IMAGE_ID.fullmatch(image_id) else -1
+    batch = shard_of(image_id, shape["parts"]) if _IMAGE_ID.fullmatch(image_id) else -1
     if batch >= 0 and (path := warehouse.visual(study, layer, batch)).is_dir():
         states = read_states(path, image_id)
     what, table = ("text", "FROM texts") if of_texts else ("image", "SELECT image_id, file_name FROM images")
@@ -105,9 +105,9 @@ def stored_question(
             f"{states.token_index.max()}."
         )
     if not of_texts:
-        return Question([str(token)], layer, states.states[where])
+        return QueryStates([str(token)], layer, states.states[where])
     name = _token_str(warehouse.text_tokens(study, batch), image_id, token)
-    return Question([name], layer, states.states[where], image_id)
+    return QueryStates([name], layer, states.states[where], image_id)
 
 
 def _token_str(text_tokens: Path, text_id: str, token: int) -> str:

@@ -22,9 +22,9 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from latentlens_dag.inputs.regions import BACKGROUND, OBJECT, object_cover, patch_cover
+from latentlens_dag.inputs.regions import BACKGROUND, OBJECT, object_coverage, patch_coverage
 from latentlens_dag.schema import JUDGEMENTS
-from latentlens_dag.storage.hashing import digest
+from latentlens_dag.storage.hashing import hash_bytes
 from latentlens_dag.text.inflection import base_forms, distinct
 
 CONCRETE, ABSTRACT, GLOBAL, NONE = "concrete", "abstract", "global", "none"
@@ -126,8 +126,8 @@ class _Collected:
         """Add one image: its tokens that have boxes, and its regions."""
         boxes = tokens.select("x0", "y0", "x1", "y1").to_numpy().astype(np.float32)
         table = regions.to_arrow()
-        shown, member = np.unique(_shown(patch_cover(table, boxes, width, height)), axis=0, return_inverse=True)
-        is_object = object_cover(table, boxes, width, height) >= HALF
+        shown, member = np.unique(_shown(patch_coverage(table, boxes, width, height)), axis=0, return_inverse=True)
+        is_object = object_coverage(table, boxes, width, height) >= HALF
         self.patches.append(
             tokens.select(_PATCH).with_columns(
                 patch_group=pl.Series(np.where(is_object, OBJECT, BACKGROUND), dtype=pl.String),
@@ -189,7 +189,7 @@ def _chance_ids(patches: pl.DataFrame) -> pl.Series:
 def _draws(patches: pl.DataFrame) -> npt.NDArray[np.uint64]:
     """A uniform 64-bit number per patch, from image_id and token_index alone (splitmix64)."""
     names = patches["image_id"].unique()
-    seeds = pl.Series([int(digest(f"{CHANCE_SEED} {name}".encode()), 16) for name in names], dtype=pl.UInt64)
+    seeds = pl.Series([int(hash_bytes(f"{CHANCE_SEED} {name}".encode()), 16) for name in names], dtype=pl.UInt64)
     mixed = patches["image_id"].replace_strict(names, seeds, return_dtype=pl.UInt64).to_numpy().copy()
     with np.errstate(over="ignore"):
         mixed += (patches["token_index"].to_numpy().astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from latentlens_dag.errors import UserError
 from latentlens_dag.models.model_ref import ModelRef
 from latentlens_dag.storage.home import find_project
-from latentlens_dag.storage.records import Manifest
+from latentlens_dag.storage.records import ArtifactStore
 from latentlens_dag.storage.shapes import study_shape
 from latentlens_dag.storage.warehouse import Warehouse
 
@@ -30,7 +30,7 @@ class StudySource(NamedTuple):
     index_name: str
 
 
-def source_facts(source: StudySource, warehouse: Warehouse) -> dict[str, Any]:
+def source_fields(source: StudySource, warehouse: Warehouse) -> dict[str, Any]:
     """A study's model and index as `shape.json` has them; `study_source` reads them.
 
     A folder in the home's own project is named twice, by its path and relative to the warehouse, so that the project
@@ -46,8 +46,8 @@ def source_facts(source: StudySource, warehouse: Warehouse) -> dict[str, Any]:
     return {**facts, "model_in_project": os.path.relpath(path, root)} if inside else facts
 
 
-def written_facts(shape: Path) -> dict[str, Any]:
-    """What `source_facts` gave, of a study's `shape.json`; nothing where it is not there, or damaged."""
+def recorded_source_fields(shape: Path) -> dict[str, Any]:
+    """What `source_fields` gave, of a study's `shape.json`; nothing where it is not there, or damaged."""
     return {field: value for field, value in _json(shape).items() if field in _FIELDS}
 
 
@@ -85,7 +85,7 @@ def _again(study: str) -> str:
 
 
 def _recorded(warehouse: Warehouse, study: str) -> StudySource | None:
-    """What `source_facts` wrote; None where nothing is written."""
+    """What `source_fields` wrote; None where nothing is written."""
     shape = study_shape(warehouse, study)
     if "model" not in shape:
         return None
@@ -108,7 +108,7 @@ def _recorded_before(warehouse: Warehouse, study: str) -> StudySource:
 
     It does not say whether the model's code was run, so none is.
     """
-    catalog = Manifest(warehouse.root).read(f"study/{study}/catalog", None)
+    catalog = ArtifactStore(warehouse.root).read(f"study/{study}/catalog", None)
     if catalog is None:
         raise UserError(f"Study {study} is not built to its end yet: run `latentlens-dag build {study}`.")
     index = catalog.settings.get("index")

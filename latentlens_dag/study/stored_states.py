@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from latentlens_dag.index.state_tables import States, read_states
+from latentlens_dag.index.state_tables import TokenStates, read_states
 from latentlens_dag.inputs.images import ImageFile, read_images
 from latentlens_dag.study.answers import text_token_tables, visual_token_table
 
@@ -51,7 +51,7 @@ class StoredStates:
 
     tables: Mapping[str, pa.Table] = field(default_factory=dict)
     """As in `Seen`; none, where nothing may be taken."""
-    states: Mapping[Layer, States] = field(default_factory=dict)
+    states: Mapping[Layer, TokenStates] = field(default_factory=dict)
 
     @classmethod
     def read(cls, tables: Mapping[str, Path], layers: Mapping[Layer, Path], dtype: str = "float32") -> StoredStates:
@@ -72,7 +72,7 @@ class StoredStates:
         return {image for image, tokens in counts.items() if all(one.get(image) == tokens for one in known)}
 
 
-def visual_states_of(
+def visual_batch_states(
     load: Callable[[], Vlm],
     study: str,
     files: Sequence[ImageFile],
@@ -102,7 +102,7 @@ def visual_states_of(
     return _with_new([file.image_id for file in files], layers, stored, shown)
 
 
-def text_states_of(
+def text_batch_states(
     load: Callable[[], LanguageModel],
     study: str,
     texts: Mapping[str, str],

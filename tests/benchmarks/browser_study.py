@@ -27,7 +27,7 @@ from latentlens_dag.publish.about import About
 from latentlens_dag.publish.stage_results import ReleasedStudy, stage_tables
 from latentlens_dag.schema import IMAGES, LATENTLENS, LENSES, LOGITLENS, NEIGHBORS, OCCURRENCES, REGIONS, SENTENCES
 from latentlens_dag.storage.files import write_json
-from latentlens_dag.storage.hashing import digest, text_id
+from latentlens_dag.storage.hashing import hash_bytes, text_id
 from latentlens_dag.storage.parquet import write_parquet
 from latentlens_dag.storage.warehouse import Warehouse
 from latentlens_dag.study.answer_statistics import diversity, layer_alignment
@@ -104,7 +104,7 @@ class Corpus:
         lengths = np.char.str_len(self.vocabulary)[self.words]
         starts = (np.cumsum(lengths + 1, axis=1) - lengths - 1)[sentence, position]
         ends = starts + lengths[sentence, position]
-        keys = [digest(self.texts[s][:end].encode()) for s, end in zip(sentence, ends, strict=True)]
+        keys = [hash_bytes(self.texts[s][:end].encode()) for s, end in zip(sentence, ends, strict=True)]
         numbers = {"position": position, "char_start": starts, "char_end": ends}
         ids = pa.array(self.ids).take(pa.array(sentence))
         return {"key": pa.array(keys), "sentence_id": ids, **{n: pa.array(v, pa.int32()) for n, v in numbers.items()}}
@@ -180,7 +180,7 @@ class Photo:
     @property
     def image_id(self) -> str:
         """Of its number: a picture's bytes differ from one version of Pillow to the next."""
-        return digest(f"photo {self.number}".encode())
+        return hash_bytes(f"photo {self.number}".encode())
 
     @classmethod
     def drawn(cls, number: int, corpus: Corpus) -> Photo:

@@ -156,12 +156,12 @@ def _selected(folder: Path, model: Any, tokenizer: Any, texts: list[str], contex
     import pyarrow.parquet as pq
 
     from latentlens_dag.index import occurrences
-    from latentlens_dag.inputs.texts import TextSource, read_order, write_order, write_sentences
+    from latentlens_dag.inputs.texts import TextFile, read_order, write_order, write_sentences
     from latentlens_dag.models.loading import language_model_of
 
     work = Path(tempfile.mkdtemp(dir=folder))
     (work / "lines.txt").write_text("\n".join(texts), encoding="utf-8")
-    source = TextSource("lines", work / "lines.txt")
+    source = TextFile("lines", work / "lines.txt")
     write_sentences(source, work / "sentences.parquet")
     write_order(source, work / "order.parquet")
     order = read_order(work / "order.parquet")
@@ -170,7 +170,7 @@ def _selected(folder: Path, model: Any, tokenizer: Any, texts: list[str], contex
     offered = occurrences.candidates(tokenizer, sentences, "benchmark", contexts, 1, order=order)
     pq.write_table(offered, work / "offered.parquet")
     occurrences.write_selection([work / "offered.parquet"], contexts, work / "selection.parquet")
-    kept = occurrences.kept_rows(work / "offered.parquet", work / "selection.parquet")
+    kept = occurrences.selected_rows(work / "offered.parquet", work / "selection.parquet")
     return work, language_model_of("random", model, tokenizer), kept, pq.read_table(work / "sentences.parquet")
 
 

@@ -65,7 +65,7 @@ def _occurrences(rows: int) -> Any:
     import pyarrow as pa
 
     from latentlens_dag.schema import OCCURRENCES
-    from latentlens_dag.storage.hashing import digest
+    from latentlens_dag.storage.hashing import hash_bytes
 
     random = np.random.default_rng(0)
     token = random.zipf(1.3, rows).clip(max=30_000).astype(np.int32)
@@ -74,14 +74,14 @@ def _occurrences(rows: int) -> Any:
     sentences = random.integers(0, rows // 4, rows).tolist()
     columns: dict[str, Any] = {
         "index": ["benchmark"] * rows,
-        "key": sorted(digest(number.to_bytes(8, "little")) for number in range(rows)),
+        "key": sorted(hash_bytes(number.to_bytes(8, "little")) for number in range(rows)),
         "token_id": token,
         "token_str": [f" {word}" for word in words],
         "word": words,
         "char_start": start,
         "char_end": start + 6,
         "position": (start // 5).astype(np.int32),
-        "sentence_id": [digest(number.to_bytes(9, "little")) for number in sentences],
+        "sentence_id": [hash_bytes(number.to_bytes(9, "little")) for number in sentences],
     }
     return pa.table(columns).select(OCCURRENCES.names).cast(OCCURRENCES)
 

@@ -54,7 +54,7 @@ def offer(paths: Warehouse, shard: int, contexts_per_token: int) -> None:
 
 def keep(paths: Warehouse, shard: int) -> None:
     """The kept occurrences of a shard."""
-    kept = occurrences.kept_rows(paths.candidates("bench", shard), paths.selection("bench"))
+    kept = occurrences.selected_rows(paths.candidates("bench", shard), paths.selection("bench"))
     write_parquet(kept, paths.occurrences("bench", shard), OCCURRENCES)
 
 
@@ -93,7 +93,7 @@ def main() -> None:
         files = [paths.candidates("bench", shard) for shard in shards]
         whole, out = paths.sentences("text"), paths.selection("bench")
         steps = {
-            "sentences": [(texts.write_sentences, texts.TextSource("lines", lines), whole)],
+            "sentences": [(texts.write_sentences, texts.TextFile("lines", lines), whole)],
             "shards": [(texts.write_shard, whole, s, asked.shards, paths.shard("text", s)) for s in shards],
             "candidates": [(offer, paths, s, cap) for s in shards],
             "selection": [(occurrences.write_selection, files, cap, out)],

@@ -38,9 +38,9 @@ def _ours(table: Path, queries: np.ndarray, k: int) -> Prepared:
     import latentlens_dag.search.exact  # noqa: F401
     from latentlens_dag.index.layer_tables import blocks
     from latentlens_dag.search.exact import cosine_top_k
-    from latentlens_dag.search.prefilter import fastest
+    from latentlens_dag.search.prefilter import fastest_arithmetic
 
-    chosen = fastest(len(queries), "cpu")
+    chosen = fastest_arithmetic(len(queries), "cpu")
     cosine_top_k(queries, itertools.islice(blocks(table, 1), 2), k)
     return (lambda: cosine_top_k(queries, blocks(table, 1), k)), (lambda found: found.cosine), chosen
 
@@ -74,10 +74,10 @@ def _limit(table: Path, queries: np.ndarray, k: int) -> Prepared:
     import torch
 
     from latentlens_dag.index.lance_files import count_rows
-    from latentlens_dag.search.prefilter import fastest
+    from latentlens_dag.search.prefilter import fastest_arithmetic
 
     width = queries.shape[1]
-    dtype = getattr(torch, fastest(len(queries), "cpu"))
+    dtype = getattr(torch, fastest_arithmetic(len(queries), "cpu"))
     height = 4096 if width < 4096 else 2048
     rows, asked = torch.randn(height, width).to(dtype), torch.from_numpy(queries[:1024]).to(dtype)
     out = torch.empty(height, len(asked), dtype=dtype)

@@ -20,7 +20,7 @@ from tests.benchmarks.states import noisy, real_table
 
 def main() -> None:
     """Index the table, ask it, and write single.json."""
-    from latentlens_dag.index.approximate import approximate_top_k, build_approximate, read_approximate
+    from latentlens_dag.index.approximate import approximate_top_k, build_approximate_index, read_approximate_index
     from latentlens_dag.index.lance_files import open_table
     from latentlens_dag.index.layer_tables import blocks
     from latentlens_dag.search.exact import cosine_top_k
@@ -31,7 +31,7 @@ def main() -> None:
     given = parser.parse_args()
     table, held_out = real_table(given.folder)
     start = time.perf_counter()
-    facts = read_approximate(table) or build_approximate(table)
+    facts = read_approximate_index(table) or build_approximate_index(table)
     built_s = time.perf_counter() - start
     nprobes = facts.nprobes_for(given.recall)
     queries = noisy(held_out, 1024, seed=2)

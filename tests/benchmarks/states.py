@@ -17,10 +17,10 @@ import pyarrow as pa
 
 from latentlens_dag.index.layer_tables import commit_fragments, write_fragments
 from latentlens_dag.index.occurrences import candidates
-from latentlens_dag.inputs.texts import TextSource, write_sentences
+from latentlens_dag.inputs.texts import TextFile, write_sentences
 from latentlens_dag.models.tokenization import tokenize
 from latentlens_dag.schema import OCCURRENCES, SENTENCES
-from latentlens_dag.storage.hashing import digest
+from latentlens_dag.storage.hashing import hash_bytes
 
 _LAYER, _CONTEXTS = 4, 50
 
@@ -98,7 +98,7 @@ def _make_real(folder: Path, table: Path) -> None:
     import pyarrow.parquet as pq
     from transformers import AutoModel, AutoTokenizer
 
-    write_sentences(TextSource("lines", corpus_lines()), folder / "sentences.parquet")
+    write_sentences(TextFile("lines", corpus_lines()), folder / "sentences.parquet")
     sentences = pq.read_table(folder / "sentences.parquet").cast(SENTENCES)
     tokenizer = AutoTokenizer.from_pretrained(encoder_folder())
     kept = candidates(tokenizer, sentences, "real", _CONTEXTS)
@@ -136,7 +136,7 @@ def _states(model: Any, tokenizer: Any, kept: pa.Table, sentences: pa.Table) -> 
 
 
 def _blank_occurrences(rows: int) -> pa.Table:
-    keys = sorted(digest(number.to_bytes(8, "little")) for number in range(rows))
+    keys = sorted(hash_bytes(number.to_bytes(8, "little")) for number in range(rows))
     columns: dict[str, Any] = {name: [""] * rows for name in OCCURRENCES.names}
     columns |= {
         "key": keys,

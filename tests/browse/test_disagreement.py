@@ -10,8 +10,8 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from latentlens_dag.browse.disagreement import Shelf, Shelved, Side
-from latentlens_dag.browse.library import Library, StudyFacts, open_library
+from latentlens_dag.browse.browser_data import BrowserData, StudyFacts, open_browser_data
+from latentlens_dag.browse.disagreement import Side, StudyEntry, StudyRegistry
 from latentlens_dag.dataset.dataset import Dataset
 from latentlens_dag.dataset.study_catalog import write_catalog
 from latentlens_dag.schema import NEIGHBORS, TEXT_TOKENS, VISUAL_TOKENS
@@ -59,12 +59,12 @@ def _box(token: int) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def shelf(home: Path, coarse: Path) -> Shelf:
-    return Shelf(open_library(home), open_library(coarse))
+def shelf(home: Path, coarse: Path) -> StudyRegistry:
+    return StudyRegistry(open_browser_data(home), open_browser_data(coarse))
 
 
 @cache
-def answers_of(library: Library) -> dict[tuple[str, int, str, int], list[tuple[int, str]]]:
+def answers_of(library: BrowserData) -> dict[tuple[str, int, str, int], list[tuple[int, str]]]:
     found: dict[tuple[str, int, str, int], list[tuple[int, str]]] = {}
     sql = "SELECT image_id, token_index, lens, visual_layer, rank, word FROM neighbors"
     for *patch, rank, word in library.whole.collect(sql).iter_rows():
@@ -72,7 +72,7 @@ def answers_of(library: Library) -> dict[tuple[str, int, str, int], list[tuple[i
     return found
 
 
-def words_of(library: Library, image: str, token: int, lens: str, layer: int, top: int) -> set[str]:
+def words_of(library: BrowserData, image: str, token: int, lens: str, layer: int, top: int) -> set[str]:
     return {word for rank, word in answers_of(library)[image, token, lens, layer] if rank <= top}
 
 
@@ -97,12 +97,12 @@ def linked(box: dict[str, Any], others: list[dict[str, Any]]) -> int | None:
     return found
 
 
-def boxes_of(library: Library, image: str) -> list[dict[str, Any]]:
+def boxes_of(library: BrowserData, image: str) -> list[dict[str, Any]]:
     return library.whole.collect("FROM visual_tokens WHERE image_id = $i ORDER BY token_index", i=image).to_dicts()
 
 
 @pytest.mark.parametrize("top", [1, 3, 5])
-def test_within_a_study_it_is_the_share_of_words_that_only_one_has(shelf: Shelf, top: int) -> None:
+def test_within_a_study_it_is_the_share_of_words_that_only_one_has(shelf: StudyRegistry, top: int) -> None:
     study = shelf.studies["home: one"]
     for sides in ((("latentlens", 0), ("logitlens", 4)), (("latentlens", 0), ("latentlens", 4))):
         one, other = (Side(study, lens, layer) for lens, layer in sides)
@@ -115,7 +115,9 @@ def test_within_a_study_it_is_the_share_of_words_that_only_one_has(shelf: Shelf,
                 assert patch[1:] == (sorted(mine & theirs), sorted(mine - theirs), sorted(theirs - mine))
 
 
-def test_across_sources_a_patch_is_compared_with_the_one_that_holds_its_center_and_overlaps_most(shelf: Shelf) -> None:
+def test_across_sources_a_patch_is_compared_with_the_one_that_holds_its_center_and_overlaps_most(
+    shelf: StudyRegistry,
+) -> None:
     fine, coarse = shelf.studies["home: one"], shelf.studies["coarse: one"]
     for one, other in ((fine, coarse), (coarse, fine)):
         sides = Side(one, "latentlens", 4), Side(other, "embeddinglens", 0)
@@ -129,7 +131,7 @@ def test_across_sources_a_patch_is_compared_with_the_one_that_holds_its_center_a
                 assert patch.disagreement == pytest.approx(apart(mine, theirs))
 
 
-def test_images_are_ranked_by_the_mean_over_their_patches(shelf: Shelf) -> None:
+def test_images_are_ranked_by_the_mean_over_their_patches(shelf: StudyRegistry) -> None:
     fine, coarse = shelf.studies["home: one"], shelf.studies["coarse: one"]
     for one, other in ((fine, fine), (fine, coarse)):
         sides = Side(one, "latentlens", 0), Side(other, "logitlens", 4)
@@ -142,7 +144,7 @@ def test_images_are_ranked_by_the_mean_over_their_patches(shelf: Shelf) -> None:
             assert (row["patches"], row["apart"]) == (len(values), pytest.approx(values.count(1) / len(values)))
 
 
-def test_the_curve_takes_both_at_the_same_layer_or_one_lens_at_its_layer_with_every_layer(shelf: Shelf) -> None:
+def test_the_curve_takes_both_at_the_same_layer_or_one_lens_at_its_layer_with_every_layer(shelf: StudyRegistry) -> None:
     study = shelf.studies["home: one"]
     image = shelf.shared_images(study, study)[0]
     mean = lambda a, b: shelf.by_image(a, b, 5).filter(image_id=image)["disagreement"].item()  # noqa: E731
@@ -153,7 +155,7 @@ def test_the_curve_takes_both_at_the_same_layer_or_one_lens_at_its_layer_with_ev
     assert curve == {0: pytest.approx(mean(one, Side(study, "latentlens", 0))), 4: 0.0}
 
 
-def test_a_study_with_itself_is_one_query(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_study_with_itself_is_one_query(shelf: StudyRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     collect = Dataset.collect
 
@@ -172,15 +174,15 @@ def test_tokens_without_a_place_are_compared_by_their_numbers_where_the_maps_are
     for name in ("a", "b"):
         house = small_dataset.write_warehouse(tmp_path / name / "warehouse")
         write_catalog(house, "one", house.catalog("one"))
-        libraries.append(open_library(tmp_path / name))
-    shelf = Shelf(*libraries)
+        libraries.append(open_browser_data(tmp_path / name))
+    shelf = StudyRegistry(*libraries)
     one, other = shelf.studies["a: one"], shelf.studies["b: one"]
     assert shelf.links(one, other, image_id("dog")) == {token: token for token in range(5)}
     found = shelf.patches(Side(one, "latentlens", 8), Side(other, "logitlens", 8), image_id("dog"), 2)
     assert [patch.disagreement for patch in found.values()] == [pytest.approx(2 / 3), 0, 0, 0, 0]
 
 
-def _study_of_texts(house: Warehouse, pieces: tuple[tuple[str, int, int], ...]) -> Shelved:
+def _study_of_texts(house: Warehouse, pieces: tuple[tuple[str, int, int], ...]) -> StudyEntry:
     """A study of one text, cut into pieces: each with the first and last character of its word."""
     rows = [("texts", "0" * 16, place, place, 7, *piece) for place, piece in enumerate((p[0], *p) for p in pieces)]
     table = pl.DataFrame(rows, schema=TEXT_TOKENS.names, orient="row").to_arrow()
@@ -190,23 +192,25 @@ def _study_of_texts(house: Warehouse, pieces: tuple[tuple[str, int, int], ...]) 
         {**nowhere, "study": "texts", "image_id": "0" * 16, "token_index": n, "view": "text"} for n in range(len(rows))
     ]
     write_parquet(pa.Table.from_pylist(tokens, schema=VISUAL_TOKENS), house.visual_tokens("texts", 0), VISUAL_TOKENS)
-    return Shelved(str(house.root), open_library(house.root), StudyFacts("texts", 0, 1, 4, 0, (0,), ("latentlens",)))
+    return StudyEntry(
+        str(house.root), open_browser_data(house.root), StudyFacts("texts", 0, 1, 4, 0, (0,), ("latentlens",))
+    )
 
 
 def test_tokens_of_a_text_are_compared_by_their_words(tmp_path: Path) -> None:
     one = _study_of_texts(Warehouse(tmp_path / "a" / "warehouse"), (("A", 0, 1), ("brown", 2, 7), ("dog", 8, 11)))
     pieces = (("A", 0, 1), ("bro", 2, 7), ("wn", 2, 7), ("dog", 8, 11))
     other = _study_of_texts(Warehouse(tmp_path / "b" / "warehouse"), pieces)
-    assert Shelf().links(one, other, "0" * 16) == {0: 0, 1: 1, 2: 3}
-    assert Shelf().links(other, one, "0" * 16) == {0: 0, 1: 1, 2: 1, 3: 2}
+    assert StudyRegistry().links(one, other, "0" * 16) == {0: 0, 1: 1, 2: 3}
+    assert StudyRegistry().links(other, one, "0" * 16) == {0: 0, 1: 1, 2: 1, 3: 2}
 
 
 def test_names_are_told_apart_only_where_they_clash(home: Path, tmp_path: Path) -> None:
-    assert list(Shelf(open_library(home)).studies) == ["one"]
+    assert list(StudyRegistry(open_browser_data(home)).studies) == ["one"]
     house = Warehouse(tmp_path / ".latentlens" / "warehouse")
     small_dataset.write_shared(house, "pictures", "corpus", (("dog",),))
     for name in ("one", "two"):
         small_dataset.write_study(house, name, (("dog",),))
-    shelf = Shelf(open_library(home), open_library(tmp_path / ".latentlens"))
+    shelf = StudyRegistry(open_browser_data(home), open_browser_data(tmp_path / ".latentlens"))
     assert list(shelf.studies) == ["home: one", f"{tmp_path.name}: one", "two"]
     assert shelf.shared_images(shelf.studies["home: one"], shelf.studies["two"]) == ()

@@ -3,7 +3,7 @@
 import polars as pl
 import pytest
 
-from latentlens_dag.browse.frame_cache import Remembered
+from latentlens_dag.browse.frame_cache import FrameCache
 
 
 def _kilobyte(number: int) -> pl.DataFrame:
@@ -11,7 +11,7 @@ def _kilobyte(number: int) -> pl.DataFrame:
 
 
 def test_what_was_used_last_is_remembered_up_to_so_many_bytes_and_made_again_after_that() -> None:
-    remembered, made = Remembered(3_000), list[int]()
+    remembered, made = FrameCache(3_000), list[int]()
 
     def ask(number: int) -> int:
         def make() -> pl.DataFrame:
@@ -27,7 +27,7 @@ def test_what_was_used_last_is_remembered_up_to_so_many_bytes_and_made_again_aft
 
 
 def test_an_answer_larger_than_all_is_given_and_an_error_is_not_remembered() -> None:
-    remembered = Remembered(10)
+    remembered = FrameCache(10)
     assert remembered.get("large", lambda: _kilobyte(1)).height == 125
     with pytest.raises(ZeroDivisionError):
         remembered.get("wrong", lambda: pl.DataFrame({"n": [1 // 0]}))

@@ -10,17 +10,17 @@ import pytest
 from numpy.typing import NDArray
 
 import latentlens_dag.browse.reverse_search as reverse
-from latentlens_dag.browse.reverse_search import Hit, boxes_of, nearest_tokens, stored_states
+from latentlens_dag.browse.reverse_search import NearestToken, nearest_tokens, token_boxes, visual_state_files
 from latentlens_dag.dataset.dataset import open_dataset
 from latentlens_dag.errors import UserError
 from latentlens_dag.index.state_tables import write_states
 from latentlens_dag.storage.files import write_json
-from latentlens_dag.storage.hashing import digest
+from latentlens_dag.storage.hashing import hash_bytes
 from latentlens_dag.storage.warehouse import Warehouse
 from tests.helpers.small_dataset import image_id, write_warehouse
 
 IMAGES, TOKENS, WIDTH, LAYERS = 6, 7, 8, (0, 3)
-IDS = sorted(digest(bytes([number])) for number in range(IMAGES))
+IDS = sorted(hash_bytes(bytes([number])) for number in range(IMAGES))
 States = dict[int, NDArray[np.float32]]
 
 
@@ -36,7 +36,7 @@ def written(warehouse: Warehouse, states: States, batches: int) -> Warehouse:
     return warehouse
 
 
-def slowly(state: NDArray[np.floating], states: States, k: int) -> list[Hit]:
+def slowly(state: NDArray[np.floating], states: States, k: int) -> list[NearestToken]:
     """The definition: every cosine in float64, rounded to float32, and a full sort."""
     found = []
     for layer, values in states.items():
@@ -44,7 +44,7 @@ def slowly(state: NDArray[np.floating], states: States, k: int) -> list[Hit]:
             for token in range(TOKENS):
                 row, query = values[number, token].astype(np.float64), state.astype(np.float64)
                 cosine = np.float32(row @ query / (np.linalg.norm(row) * np.linalg.norm(query)))
-                found.append(Hit(layer, image, token, float(cosine)))
+                found.append(NearestToken(layer, image, token, float(cosine)))
     return sorted(found, key=lambda hit: (-hit.cosine, *hit[:3]))[:k]
 
 
@@ -65,7 +65,7 @@ def test_the_nearest_are_those_of_the_definition_however_they_are_stored(
     monkeypatch.setattr(reverse, "_LEAST_ROWS", 3)
     monkeypatch.setattr(reverse, "_READ_BYTES", 1)
     states = some_states(batches, axes)
-    files = stored_states(written(Warehouse(tmp_path), states, batches), "s")
+    files = visual_state_files(written(Warehouse(tmp_path), states, batches), "s")
     state = states[0][2, 3] if axes else np.random.default_rng(9).standard_normal(WIDTH)
     for k in (1, 10, IMAGES * TOKENS * len(LAYERS) + 5):
         found = nearest_tokens(state, files, k)
@@ -80,18 +80,18 @@ def test_the_nearest_are_those_of_the_definition_however_they_are_stored(
 def test_batches_that_are_not_built_are_left_out_and_a_study_without_any_is_told(tmp_path: Path) -> None:
     house = written(Warehouse(tmp_path), some_states(1, axes=False), 3)
     shutil.rmtree(house.visual("s", 0, 1))
-    assert [len(paths) for paths in stored_states(house, "s").values()] == [2, 3]
+    assert [len(paths) for paths in visual_state_files(house, "s").values()] == [2, 3]
     for layer in LAYERS:
         shutil.rmtree(house.visual("s", layer, 0).parent)
     with pytest.raises(UserError, match=r"Study s has no stored states here.*latentlens-dag build s"):
-        stored_states(house, "s")
+        visual_state_files(house, "s")
     with pytest.raises(UserError, match="Study other is not built yet"):
-        stored_states(house, "other")
+        visual_state_files(house, "other")
 
 
 def test_a_file_that_vanishes_and_another_model_are_told(tmp_path: Path) -> None:
     house = written(Warehouse(tmp_path), some_states(1, axes=False), 2)
-    files = stored_states(house, "s")
+    files = visual_state_files(house, "s")
     with pytest.raises(UserError, match=r"width 4.*width 8"):
         nearest_tokens(np.ones(4), files, 1)
     (data,) = (files[3][1] / "data").iterdir()
@@ -104,9 +104,13 @@ def test_a_file_that_vanishes_and_another_model_are_told(tmp_path: Path) -> None
 
 
 def test_hits_have_the_boxes_of_their_tokens(tmp_path: Path) -> None:
-    hits = [Hit(8, image_id("dog"), 1, 0.9), Hit(8, image_id("cat"), 2, 0.8), Hit(8, image_id("cat"), 4, 0.7)]
+    hits = [
+        NearestToken(8, image_id("dog"), 1, 0.9),
+        NearestToken(8, image_id("cat"), 2, 0.8),
+        NearestToken(8, image_id("cat"), 4, 0.7),
+    ]
     with open_dataset(write_warehouse(tmp_path / "warehouse")) as opened:
-        assert boxes_of(opened, "one", hits) == {
+        assert token_boxes(opened, "one", hits) == {
             (image_id("dog"), 1): [16, 0, 32, 16],
             (image_id("cat"), 2): [0, 16, 16, 32],
         }

@@ -12,8 +12,8 @@ from threading import Thread
 
 import pytest
 
-from latentlens_dag.browse.library import Library, open_library
-from latentlens_dag.browse.sql_worker import Confined
+from latentlens_dag.browse.browser_data import BrowserData, open_browser_data
+from latentlens_dag.browse.sql_worker import SqlWorker
 from latentlens_dag.errors import UserError
 from tests.helpers.small_dataset import AWKWARD, image_id, write_warehouse
 
@@ -30,17 +30,17 @@ LARGE = {
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Library]:
+def library(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrowserData]:
     root = tmp_path_factory.mktemp("home")
     write_warehouse(root / "warehouse")
-    library = open_library(root)
+    library = open_browser_data(root)
     yield library
     library.close()
 
 
 @pytest.fixture(scope="module")
-def confined() -> Iterator[Confined]:
-    confined = Confined()
+def confined() -> Iterator[SqlWorker]:
+    confined = SqlWorker()
     yield confined
     confined.close()
 
@@ -54,7 +54,7 @@ def _watch(process: subprocess.Popen[bytes], most: list[float]) -> None:
         time.sleep(0.005)
 
 
-def test_a_query_finds_what_it_finds_elsewhere(confined: Confined, library: Library) -> None:
+def test_a_query_finds_what_it_finds_elsewhere(confined: SqlWorker, library: BrowserData) -> None:
     for text, params in (
         ("studies", {}),
         ("where_word", {"word": "dog", "layer": "8"}),
@@ -66,7 +66,7 @@ def test_a_query_finds_what_it_finds_elsewhere(confined: Confined, library: Libr
     assert confined.collect(library, "SELECT $n + 1 AS n", 20, 7, n=1)["n"].to_list() == [2]
 
 
-def test_what_is_wrong_is_told_as_elsewhere(confined: Confined, library: Library) -> None:
+def test_what_is_wrong_is_told_as_elsewhere(confined: SqlWorker, library: BrowserData) -> None:
     for text, told in {
         "CREATE TABLE x AS SELECT 1": "read-only",
         "FROM nothing": "does not exist",
@@ -81,7 +81,7 @@ def test_what_is_wrong_is_told_as_elsewhere(confined: Confined, library: Library
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="only Linux can limit a process's memory")
 @pytest.mark.parametrize("kind", LARGE)
 def test_a_query_that_needs_too_much_memory_is_stopped_and_the_next_one_runs(
-    confined: Confined, library: Library, kind: str
+    confined: SqlWorker, library: BrowserData, kind: str
 ) -> None:
     confined.collect(library, "SELECT 1", 20, 10)
     process, most = confined._process, [0.0]
@@ -95,12 +95,12 @@ def test_a_query_that_needs_too_much_memory_is_stopped_and_the_next_one_runs(
     assert confined.collect(library, "studies", 20, 10)["study"].to_list() == [AWKWARD, "one"]
 
 
-def test_an_answer_too_large_to_show_is_told(confined: Confined, library: Library) -> None:
+def test_an_answer_too_large_to_show_is_told(confined: SqlWorker, library: BrowserData) -> None:
     with pytest.raises(UserError, match="Select fewer columns or rows"):
         confined.collect(library, "SELECT repeat('x', 600000) FROM range(100)", 20, 100)
 
 
-def _running_away(confined: Confined, library: Library, seconds: float) -> tuple[Thread, list[str]]:
+def _running_away(confined: SqlWorker, library: BrowserData, seconds: float) -> tuple[Thread, list[str]]:
     """A query without an end that began a moment ago, and what will be said of it."""
     told: list[str] = []
 
@@ -117,7 +117,7 @@ def _running_away(confined: Confined, library: Library, seconds: float) -> tuple
 
 
 def test_a_query_that_runs_too_long_is_stopped_and_whoever_waited_has_an_answer(
-    confined: Confined, library: Library
+    confined: SqlWorker, library: BrowserData
 ) -> None:
     thread, told = _running_away(confined, library, 1)
     begun = time.monotonic()
@@ -129,16 +129,16 @@ def test_a_query_that_runs_too_long_is_stopped_and_whoever_waited_has_an_answer(
     assert "stopped after 1 s" in told[0]
 
 
-def test_one_who_waits_too_long_for_another_query_is_told(confined: Confined, library: Library) -> None:
+def test_one_who_waits_too_long_for_another_query_is_told(confined: SqlWorker, library: BrowserData) -> None:
     thread, _ = _running_away(confined, library, 2)
     with pytest.raises(UserError, match=r"Another query has been running for 0.2 s"):
         confined.collect(library, "SELECT 1", 0.2, 10)
     thread.join(timeout=20)
 
 
-def test_another_library_is_another_process_and_none_outlives_its_server(library: Library, tmp_path: Path) -> None:
+def test_another_library_is_another_process_and_none_outlives_its_server(library: BrowserData, tmp_path: Path) -> None:
     write_warehouse(tmp_path / "warehouse")
-    confined, other = Confined(), open_library(tmp_path)
+    confined, other = SqlWorker(), open_browser_data(tmp_path)
     confined.collect(library, "SELECT 1", 20, 10)
     first = confined._process
     confined.collect(other, "SELECT 1", 20, 10)

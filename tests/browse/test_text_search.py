@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from latentlens_dag import ContextualIndex, load_vlm
-from latentlens_dag.browse.text_search import Asked, built_at, open_index, warehouse_of
+from latentlens_dag.browse.text_search import TextSearch, build_times, home_warehouse, open_study_index
 from latentlens_dag.errors import UserError
 from latentlens_dag.storage.files import write_json
 from latentlens_dag.storage.warehouse import Warehouse
-from latentlens_dag.study.query_states import Question
+from latentlens_dag.study.query_states import QueryStates
 from latentlens_dag.testing import SENTENCES, tiny_project
 from tests.helpers.released import stage
 from tests.helpers.released import write_warehouse as write_released
@@ -32,12 +32,12 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def asked(project: Path) -> Asked:
+def asked(project: Path) -> TextSearch:
     model = load_vlm(project / "assets" / "tiny" / "model", device="cpu").language_model
-    return Asked(model, open_index(Warehouse(project / ".latentlens" / "warehouse"), "tiny", "words"))
+    return TextSearch(model, open_study_index(Warehouse(project / ".latentlens" / "warehouse"), "tiny", "words"))
 
 
-def test_a_word_is_nearest_to_itself_in_a_sentence_of_the_same_beginning_but_not_in_its_own(asked: Asked) -> None:
+def test_a_word_is_nearest_to_itself_in_a_sentence_of_the_same_beginning_but_not_in_its_own(asked: TextSearch) -> None:
     whole, text = SENTENCES[0], SENTENCES[0].removesuffix(".")
     tokens = asked.question(text, 1).tokens
     place = tokens.index(" dog")
@@ -49,22 +49,24 @@ def test_a_word_is_nearest_to_itself_in_a_sentence_of_the_same_beginning_but_not
     assert len({word.lower() for word in different}) == 5
 
 
-def test_a_text_is_cut_where_it_is_longer_than_a_page_asks(asked: Asked) -> None:
+def test_a_text_is_cut_where_it_is_longer_than_a_page_asks(asked: TextSearch) -> None:
     assert asked.question("dog " * 10_000, 1).tokens == asked.question(("dog " * 10_000)[:400], 1).tokens
 
 
-def test_two_threads_do_not_read_with_the_model_at_the_same_time(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_threads_do_not_read_with_the_model_at_the_same_time(
+    asked: TextSearch, monkeypatch: pytest.MonkeyPatch
+) -> None:
     inside: list[int] = []
     most: list[int] = []
 
-    def slow(*_: Any) -> Question:
+    def slow(*_: Any) -> QueryStates:
         inside.append(1)
         most.append(len(inside))
         time.sleep(0.05)
         inside.pop()
-        return Question([], 0, np.empty((0, 1), np.float32))
+        return QueryStates([], 0, np.empty((0, 1), np.float32))
 
-    monkeypatch.setattr("latentlens_dag.browse.text_search.text_question", slow)
+    monkeypatch.setattr("latentlens_dag.browse.text_search.encode_query", slow)
     threads = [threading.Thread(target=asked.question, args=(f"text {number}", 1)) for number in range(4)]
     for thread in threads:
         thread.start()
@@ -75,20 +77,20 @@ def test_two_threads_do_not_read_with_the_model_at_the_same_time(asked: Asked, m
 
 def test_only_a_home_can_be_asked_with_text(project: Path, tmp_path: Path) -> None:
     home = project / ".latentlens"
-    assert warehouse_of(str(home)) == warehouse_of(str(home / "warehouse")) == Warehouse(home / "warehouse")
+    assert home_warehouse(str(home)) == home_warehouse(str(home / "warehouse")) == Warehouse(home / "warehouse")
     released = write_released(tmp_path / "warehouse")
     stage(released)
     for source in (released.release("small"), released.catalog("one"), "user/name@v1"):
         with pytest.raises(UserError, match=r"is no home.*latentlens-dag browse"):
-            warehouse_of(str(source))
+            home_warehouse(str(source))
     with pytest.raises(UserError, match=r"Study one has no index here yet.*latentlens-dag build one"):
-        open_index(released, "one", "words2")
+        open_study_index(released, "one", "words2")
 
 
 def test_what_is_remembered_is_forgotten_when_a_build_writes(project: Path, tmp_path: Path) -> None:
     house = Warehouse(tmp_path)
-    before = built_at(house, "s", "words")
+    before = build_times(house, "s", "words")
     write_json({"layers": [1]}, house.index("words").shape)
-    with_index = built_at(house, "s", "words")
+    with_index = build_times(house, "s", "words")
     house.visual("s", 4, 0).mkdir(parents=True)
-    assert len({before, with_index, built_at(house, "s", "words")}) == 3
+    assert len({before, with_index, build_times(house, "s", "words")}) == 3

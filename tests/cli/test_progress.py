@@ -8,7 +8,7 @@ import pytest
 from latentlens_dag.cli.progress import Progress, duration
 
 
-class Need(NamedTuple):
+class StaleTarget(NamedTuple):
     key: str
     partition: str | None
 
@@ -26,7 +26,7 @@ class Clock:
 
 
 STEPS = {"pictures": "images/pics/pictures", "visual": "study/s/visual", "table": "index/words/table"}
-NEEDS = [*(Need("pictures", f"0{n}") for n in range(2)), *(Need("visual", f"0{n}") for n in range(2))]
+NEEDS = [*(StaleTarget("pictures", f"0{n}") for n in range(2)), *(StaleTarget("visual", f"0{n}") for n in range(2))]
 
 
 def _progress(stream: io.StringIO, **before: float) -> tuple[Progress, Clock]:
@@ -50,7 +50,7 @@ def test_plain_lines_say_how_many_parts_are_done_and_the_time_left_by_earlier_ru
     _run(progress, clock, "pictures", "00", 2.0)
     _run(progress, clock, "pictures", "01", 4.0)
     _run(progress, clock, "visual", "00", 5.0)
-    progress.settled([("visual", "00"), ("visual", "01")])  # the last one turned out to be up to date
+    progress.up_to_date([("visual", "00"), ("visual", "01")])  # the last one turned out to be up to date
     assert progress.done == progress.total == 4
     assert stream.getvalue() == (
         "1/4  images/pics/pictures[00]  2.0 s  about 16 s left\n"

@@ -39,7 +39,7 @@ def build(project: Path, home: Path | None = None, names: Sequence[str] = (), **
     with opened(project, home) as one:
         selection = one.select(names=names)
         one.observe(selection)
-        return [label(need.key, need.partition) for ran in one.build(selection, **options) for need in ran.needs]
+        return [label(need.key, need.partition) for ran in one.build(selection, **options) for need in ran.targets]
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import pytest
 
 from latentlens_dag.dag.home_lock import build_lock, building
 from latentlens_dag.errors import UserError
-from latentlens_dag.storage.home import Home, disk_error, told_of_disk
+from latentlens_dag.storage.home import Home, home_write_error, home_write_errors
 from tests.dag.small_graph import opened, say, small_project
 
 ROOT = Path(__file__).parents[2]
@@ -99,7 +99,7 @@ def test_a_stopped_build_says_how_far_it_was_leaves_nothing_open_and_goes_on(hom
     say(home, "judgements", "1")
     with opened(home) as project:
         ran = project.build(project.select([], ["judgements/V00"]))
-    assert sum(len(one.needs) for one in ran) == 3
+    assert sum(len(one.targets) for one in ran) == 3
 
 
 def test_a_killed_builds_runs_are_ended_by_the_next_which_waits_where_asked_to(home: Home) -> None:
@@ -140,14 +140,14 @@ def test_a_run_that_was_launched_again_from_the_ui_is_not_taken_for_a_killed_bui
 
 
 def test_a_step_that_fails_is_an_error_of_its_own_name(home: Home) -> None:
-    from latentlens_dag.dag.building.project import BuildFailed
+    from latentlens_dag.dag.building.project import BuildError
 
     with opened(home) as project:
         say(home, "visual", "fail")
-        with pytest.raises(BuildFailed, match=r"^study/s/visual\[00\] failed: the step is to fail$"):
+        with pytest.raises(BuildError, match=r"^study/s/visual\[00\] failed: the step is to fail$"):
             project.build(project.select())
         say(home, "visual", "full")
-        with pytest.raises(BuildFailed, match=r"study/s/visual\[00\] failed: .*No space left on device"):
+        with pytest.raises(BuildError, match=r"study/s/visual\[00\] failed: .*No space left on device"):
             project.build(project.select())
 
 
@@ -162,11 +162,11 @@ def test_a_home_that_takes_nothing_more_is_told_as_that(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be written"):
         Home(tmp_path / "home" / "source.txt").prepare()
     inside, outside = (f"[Errno 13] Permission denied: '{place}'" for place in (home.root / "a", "/elsewhere/a"))
-    assert disk_error(home, outside) is None
-    assert "cannot be written (Permission denied)" in str(disk_error(home, inside))
-    with pytest.raises(UserError, match=r"cannot be written \(Read-only file system\)"), told_of_disk(home):
+    assert home_write_error(home, outside) is None
+    assert "cannot be written (Permission denied)" in str(home_write_error(home, inside))
+    with pytest.raises(UserError, match=r"cannot be written \(Read-only file system\)"), home_write_errors(home):
         raise OSError(f"LanceError(IO): {home.root}/x: Read-only file system (os error 30)")
-    with pytest.raises(ValueError, match="another thing"), told_of_disk(home):
+    with pytest.raises(ValueError, match="another thing"), home_write_errors(home):
         raise ValueError("another thing")
 
 

@@ -16,10 +16,10 @@ import pytest
 from PIL import Image
 
 from latentlens_dag.index.lance_files import open_table
-from latentlens_dag.index.layer_tables import files_of
+from latentlens_dag.index.layer_tables import version_files
 from latentlens_dag.index.state_tables import read_states
 from latentlens_dag.inputs.images import list_images
-from latentlens_dag.storage.hashing import part_of, text_id
+from latentlens_dag.storage.hashing import shard_of, text_id
 from latentlens_dag.testing import SENTENCES, TINY_STUDY, tiny_project
 from tests.dag.conftest import build
 
@@ -181,14 +181,14 @@ def test_a_contextual_and_a_visual_layer_that_are_added_cost_a_pass_for_them_onl
 ) -> None:
     changed, before = copy_of(project), _states(project)
     table = _house(changed) / "index" / "words" / "layer_01.lance"
-    version, files = open_table(table).version, {file: file.read_bytes() for file in files_of(table)}
+    version, files = open_table(table).version, {file: file.read_bytes() for file in version_files(table)}
     _edit(changed, "layers: [1]", "layers: [1, 2]")
     _edit(changed, "layers: [0, 2]", "layers: [0, 1, 2]")
     ran = build(changed)
     assert (sorted(forwarded.rows), forwarded.text_layers) == (sorted(_rows(project).items()), {2})
     assert (sorted(forwarded.images), forwarded.visual_layers) == (sorted(_images(project)), {1})
     assert open_table(table).version == version
-    assert {file: file.read_bytes() for file in files_of(table)} == files
+    assert {file: file.read_bytes() for file in version_files(table)} == files
     assert {place: _states(changed)[place] for place in before} == before
     assert {label for label in ran if "/V00" in label} == {
         f"study/tiny/{step}/V00[{batch:02d}]" for step in ("latentlens", "judgements") for batch in range(2)
@@ -235,7 +235,7 @@ def test_another_number_of_batches_costs_a_pass_over_the_images_that_come_into_a
     changed = copy_of(project)
     _edit(changed, "batches: 2", "batches: 4")
     build(changed, names=STATES)
-    moved = {image for image in _images(project) if part_of(image, 4) != part_of(image, 2)}
+    moved = {image for image in _images(project) if shard_of(image, 4) != shard_of(image, 2)}
     assert sorted(forwarded.images) == sorted(moved)
     assert 0 < len(moved) < 4
     assert forwarded.rows == []

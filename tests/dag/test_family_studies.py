@@ -11,7 +11,7 @@ import pytest
 
 from latentlens_dag.dataset.dataset import open_dataset
 from latentlens_dag.errors import UserError
-from latentlens_dag.figures.contact_sheet import study_picture
+from latentlens_dag.figures.contact_sheet import write_sheet
 from latentlens_dag.models.families import registry
 from latentlens_dag.testing import tiny_project
 from tests.dag.conftest import build, opened
@@ -51,7 +51,7 @@ def test_a_study_of_a_family_that_is_not_known_has_answers_but_no_places_and_is_
         open_dataset(project / ".latentlens") as dataset,
         pytest.raises(UserError, match="cannot be drawn: no visual token of"),
     ):
-        study_picture(dataset, "tiny", lambda *_: pytest.fail("no picture is needed"), tmp_path / "tiny.png")
+        write_sheet(dataset, "tiny", lambda *_: pytest.fail("no picture is needed"), tmp_path / "tiny.png")
 
 
 def test_a_family_whose_tokens_can_have_no_place_is_refused_before_anything_runs(tmp_path: Path) -> None:

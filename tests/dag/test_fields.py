@@ -26,7 +26,7 @@ import yaml
 
 from latentlens_dag.dag.components import base, release, sources, studies
 from latentlens_dag.dag.loading import load_definitions
-from latentlens_dag.dag.versions import version_now
+from latentlens_dag.dag.versions import source_version
 from latentlens_dag.index.lance_files import open_table
 from latentlens_dag.storage.home import Home
 from latentlens_dag.testing import SENTENCES
@@ -132,7 +132,7 @@ def _definitions(project: Path, memory: Path) -> dict[str, Definition]:
     for key in graph.get_all_asset_keys():
         node = graph.get(key)
         partitions = node.partitions_def.get_partition_keys() if node.partitions_def else ()
-        source = version_now(node.metadata, memory / f"{'.'.join(key.path)}.json")
+        source = source_version(node.metadata, memory / f"{'.'.join(key.path)}.json")
         parents = frozenset(parent.to_user_string() for parent in node.parent_keys)
         found[key.to_user_string()] = Definition(node.code_version, parents, tuple(partitions), source)
     return found

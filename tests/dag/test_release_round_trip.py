@@ -21,8 +21,8 @@ sys.argv[0] = 'hf'
 main()
 """
 BROWSED = """
-from latentlens_dag.browse.library import open_library
-library = open_library(sys.argv[1])
+from latentlens_dag.browse.browser_data import open_browser_data
+library = open_browser_data(sys.argv[1])
 print(library.ask("tiny", "find_images", layer=1).height, *library.facts())
 """
 ANSWERS = "SELECT count(*) AS answers, max(rank) AS k, bool_and(text IS NOT NULL OR lens <> 'latentlens') AS told FROM "

@@ -16,7 +16,7 @@ def _build(project: Path) -> list[str]:
     with opened(project) as one:
         selection = one.select(names=["index/words/occurrences"])
         one.observe(selection)
-        return [label(need.key, need.partition) for ran in one.build(selection) for need in ran.needs]
+        return [label(need.key, need.partition) for ran in one.build(selection) for need in ran.targets]
 
 
 def _edit(project: Path, old: str, new: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from latentlens_dag.models.model_ref import ModelRef
-from latentlens_dag.storage.records import Manifest
+from latentlens_dag.storage.records import ArtifactStore
 from latentlens_dag.storage.warehouse import Warehouse
 from latentlens_dag.study.source import study_source
 from tests.dag.conftest import build, opened
@@ -84,7 +84,7 @@ def _forget(house: Warehouse) -> None:
         field: value for field, value in json.loads(shape.read_text()).items() if field[:5] not in ("model", "index")
     }
     shape.write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
-    manifest = Manifest(house.root)
+    manifest = ArtifactStore(house.root)
     record = manifest.read("study/tiny/catalog", None)
     assert record is not None
     manifest.write(replace(record, files=manifest.facts([house.root / fact.path for fact in record.files])))

@@ -18,7 +18,7 @@ from latentlens_dag.cli.main import cli
 from latentlens_dag.dag.loading import find_study, load_definitions
 from latentlens_dag.dataset.dataset import open_dataset
 from latentlens_dag.errors import UserError
-from latentlens_dag.figures.contact_sheet import study_picture
+from latentlens_dag.figures.contact_sheet import write_sheet
 from latentlens_dag.index.state_tables import read_states
 from latentlens_dag.models.loading import load_with_language_model
 from latentlens_dag.models.model_ref import ModelRef
@@ -191,7 +191,7 @@ def test_a_second_build_runs_nothing_and_texts_in_another_order_or_twice_run_not
     (copy / "assets" / "tiny" / "texts.txt").write_text("\n".join([*TEXTS, "One more."]))
     with opened(copy) as one:
         one.observe(one.select())
-        ran = [need for run in one.build(one.select(names=["study/tiny/visual"])) for need in run.needs]
+        ran = [need for run in one.build(one.select(names=["study/tiny/visual"])) for need in run.targets]
     visual = {need.partition for need in ran if need.key.path[0] == "study"}
     assert visual == {f"{int(text_id('One more.')[8:], 16) % 2:02d}"}
 
@@ -250,7 +250,7 @@ def test_there_is_nothing_to_draw_and_summary_says_so_after_its_figures(
         open_dataset(project / ".latentlens") as dataset,
         pytest.raises(UserError, match="cannot be drawn: it reads texts"),
     ):
-        study_picture(dataset, "tiny", lambda *_: pytest.fail("no picture is needed"), project / "never.png")
+        write_sheet(dataset, "tiny", lambda *_: pytest.fail("no picture is needed"), project / "never.png")
 
 
 def test_an_index_of_other_weights_is_refused(project: Path, copy_of: Copy) -> None:
@@ -357,11 +357,11 @@ def test_a_mistake_in_the_yaml_is_told_before_anything_runs(project: Path, tmp_p
 
 
 def test_a_wrong_pair_is_told_to_who_asks_for_the_studys_model_too(project: Path, tmp_path: Path) -> None:
-    assert find_study("tiny", project).named_model == ModelRef(path=project / "assets" / "tiny" / "model")
+    assert find_study("tiny", project).model_ref == ModelRef(path=project / "assets" / "tiny" / "model")
     copy = Path(shutil.copytree(project, tmp_path / "copy", ignore=shutil.ignore_patterns(".latentlens")))
     _edit(copy, TEXT, "")
     with pytest.raises(UserError, match=TOGETHER):
-        _ = find_study("tiny", copy).named_model
+        _ = find_study("tiny", copy).model_ref
 
 
 def test_a_study_of_images_has_the_versions_that_it_had_before_there_were_texts(fresh_project: Path) -> None:

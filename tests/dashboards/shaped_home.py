@@ -21,7 +21,7 @@ from latentlens_dag.models.families import gemma3, idefics3, llava_next, qwen_vl
 from latentlens_dag.models.families.token_map import TokenMap, unmapped
 from latentlens_dag.schema import IMAGES, LENSES, NEIGHBORS, SENTENCES, TEXT_TOKENS, TEXTS, VISUAL_TOKENS
 from latentlens_dag.storage.files import write_json
-from latentlens_dag.storage.hashing import digest, text_id
+from latentlens_dag.storage.hashing import hash_bytes, text_id
 from latentlens_dag.storage.parquet import write_parquet
 from latentlens_dag.storage.warehouse import Warehouse
 
@@ -74,7 +74,7 @@ SIZES = {"wide.png": (640, 240), "tall.png": (220, 660), "square.png": (320, 320
 
 
 def image_id(name: str) -> str:
-    return digest(name.encode())
+    return hash_bytes(name.encode())
 
 
 def _picture(width: int, height: int) -> bytes:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from latentlens_dag.browse.judging import answers_of
+from latentlens_dag.browse.judging import item_answers
 from latentlens_dag.dataset.human_judgements import HumanJudgement, JudgingFolder
 from tests.dashboards.test_pages import APP, _html, _opened
 from tests.helpers.small_dataset import LAYERS, image_id
@@ -119,12 +119,12 @@ def test_two_people_see_the_same_items_and_their_agreement(own: Path) -> None:
 
 
 def test_the_words_that_were_shown_are_kept_with_the_judgement(own: Path) -> None:
-    from latentlens_dag.browse.library import open_library
+    from latentlens_dag.browse.browser_data import open_browser_data
 
     _press(_judge(person="ab", lens="latentlens", layers="8"), "None")
     (kept,) = _kept(own)
     assert kept.sentences and kept.lens == "latentlens" and kept.visual_layer == 8
-    words = [row["word"] for row in answers_of(open_library(own), "one", kept.item)]
+    words = [row["word"] for row in item_answers(open_browser_data(own), "one", kept.item)]
     assert list(kept.answers) == words
 
 

@@ -121,7 +121,7 @@ def test_about_a_release_of_the_hub_says_its_repository_and_the_lines_of_its_car
     house = write_warehouse(tmp_path / "warehouse", images=1, batches=1)
     stage(house)
     folder = house.release("small").rename(tmp_path / ("c" * 40))
-    monkeypatch.setattr("latentlens_dag.release.pull.pulled_release", lambda repo, revision: read_release(folder, repo))
+    monkeypatch.setattr("latentlens_dag.release.pull.pull_tables", lambda repo, revision: read_release(folder, repo))
     monkeypatch.setenv("LATENTLENS_BROWSE", "user/small@v1.0.0")
     shown = _opened(app, "about")
     assert f"user/small at commit {'c' * 40}" in _html(shown)

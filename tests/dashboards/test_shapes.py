@@ -10,10 +10,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from latentlens_dag.browse.layout import views_of
+from latentlens_dag.browse.layout import token_views
 from latentlens_dag.dataset.dataset import open_dataset
 from latentlens_dag.storage.hashing import text_id
-from latentlens_dag.text.display import visible
+from latentlens_dag.text.display import printable
 from tests.dashboards.shaped_home import SIZES, TEXT, image_id, write_shaped_home
 from tests.dashboards.test_browser import address, chromium, page, pytestmark
 from tests.dashboards.test_export import downloaded
@@ -62,7 +62,7 @@ def test_every_token_of_every_view_is_drawn_in_its_box_and_the_others_stand_apar
     rows = open_dataset(home).collect(
         "FROM visual_tokens WHERE study = $study AND image_id = $image", study=study, image=image_id(name)
     )
-    views = views_of(rows.to_dicts())
+    views = token_views(rows.to_dicts())
     for view in [one.name for one in views] or [""]:
         page.goto(f"{address}/?study={study}&image={image_id(name)}&view={view}")
         page.locator(".grid svg").wait_for()
@@ -123,7 +123,7 @@ def test_a_text_is_read_token_by_token_and_exported(page: Page, address: str) ->
     page.get_by_text("“<b>the</b>”", exact=False).wait_for()
     page.locator(".grid button[data-id='5']").wait_for()
     tokens = page.locator(".grid button span").all_text_contents()
-    assert tokens == [visible(f" {piece}") for piece in TEXT[1].split(" ")]
+    assert tokens == [printable(f" {piece}") for piece in TEXT[1].split(" ")]
     page.get_by_role("button", name="Export", exact=True).click()
     _, svg = downloaded(page, "SVG")
     drawn = ["".join(node.itertext()) for node in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 
 from latentlens_dag.dataset.dataset import Dataset, open_dataset, write_catalog
-from latentlens_dag.dataset.named_queries import queries
+from latentlens_dag.dataset.named_queries import named_queries
 from latentlens_dag.errors import UserError
 from latentlens_dag.schema import IMAGES, LENSES, NEIGHBORS, TABLES, TEXT_TOKENS, TEXTS
 from latentlens_dag.storage.files import write_json
@@ -88,7 +88,7 @@ def test_what_is_not_built_yet_is_an_empty_table_of_the_right_types(tmp_path: Pa
         for name in TABLES:
             assert empty.scan(name).collect().is_empty()
             assert empty.sql(f"FROM {name}").types == full.sql(f"FROM {name}").types
-        for name, query in queries().items():
+        for name, query in named_queries().items():
             needed = {parameter.name: "0" for parameter in query.parameters if parameter.required}
             assert empty.named(name, **needed).fetchall() == []
 
@@ -241,8 +241,8 @@ def test_values_are_bound_never_pasted(dataset: Dataset, value: str) -> None:
 
 def test_every_query_has_a_title_a_description_and_uses_all_its_parameters() -> None:
     wanted = {"interpretability", "where_word", "layer_alignment", "frequent_neighbors", "token", "studies"}
-    assert wanted <= set(queries())
-    for query in queries().values():
+    assert wanted <= set(named_queries())
+    for query in named_queries().values():
         assert query.title and query.description.endswith(".")
         code = "\n".join(line for line in query.sql.splitlines() if not line.startswith("--"))
         assert set(re.findall(r"\$(\w+)", code)) == {parameter.name for parameter in query.parameters}

@@ -11,8 +11,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from latentlens_dag.browse.judging import answers_of, box_of, patches_of, ratings
-from latentlens_dag.browse.library import open_library, stamp
+from latentlens_dag.browse.browser_data import open_browser_data, source_fingerprint
+from latentlens_dag.browse.judging import current_ratings, item_answers, item_box, patches_by_image
 from latentlens_dag.dataset.dataset import open_dataset
 from latentlens_dag.dataset.human_judgements import (
     HumanJudgement,
@@ -21,7 +21,7 @@ from latentlens_dag.dataset.human_judgements import (
     Verdict,
     draw_sample,
     judging_folder,
-    latest,
+    latest_judgements,
     person_name,
 )
 from latentlens_dag.errors import UserError
@@ -100,7 +100,7 @@ def test_a_name_is_the_same_however_it_is_written() -> None:
 def test_what_was_said_last_counts_and_what_was_skipped_at_last_does_not() -> None:
     lines = [said(verdict="none"), said("cd", "global"), said(verdict="concrete"), said(token=1), said(token=1)]
     lines += [said(token=2), said(token=2, verdict="skipped")]
-    found = [(one.person, one.token_index, one.verdict) for one in latest(lines)]
+    found = [(one.person, one.token_index, one.verdict) for one in latest_judgements(lines)]
     assert found == [("ab", 0, "concrete"), ("cd", 0, "global"), ("ab", 1, "none")]
 
 
@@ -186,12 +186,12 @@ def test_only_a_home_keeps_judgements(home: Path) -> None:
 
 
 def test_sql_sees_what_people_said_last_while_the_dataset_is_open(home: Path) -> None:
-    folder, before = JudgingFolder(home / "judging"), stamp(home)
+    folder, before = JudgingFolder(home / "judging"), source_fingerprint(home)
     with open_dataset(home) as dataset:
         assert dataset.collect("FROM human_judgements").is_empty()
         assert dataset.collect("FROM human_judgements").columns == HUMAN_JUDGEMENTS.names
     folder.append(said(verdict="abstract"))
-    assert stamp(home) != before
+    assert source_fingerprint(home) != before
     with open_dataset(home) as dataset:
         for verdict in ("none", "skipped", "concrete"):
             folder.append(said(verdict=verdict))
@@ -208,15 +208,15 @@ def test_sql_sees_what_people_said_last_while_the_dataset_is_open(home: Path) ->
 
 
 def test_judgements_of_answers_that_are_answers_no_more_do_not_count(home: Path) -> None:
-    library = open_library(home)
+    library = open_browser_data(home)
     lines = [said(verdict="global"), said("cd", token=1, answers=("cat", "tree")), said("ef", token=77)]
-    found = ratings(library, "one", lines)
+    found = current_ratings(library, "one", lines)
     assert found.of_other_answers == 2
     assert found.rows.select("rater", "token_index", "verdict").rows() == [
         ("ab", 0, "global"),
         ("regions (machine)", 0, "concrete"),
     ]
-    assert ratings(library, "one", []).rows.is_empty()
+    assert current_ratings(library, "one", []).rows.is_empty()
 
 
 @pytest.mark.parametrize(("word", "token_str", "shown"), [("", " ", " "), (None, "x", "x"), (None, None, "")])
@@ -235,17 +235,17 @@ def test_a_blank_answer_is_the_same_answer_when_it_is_looked_up_again(
             file,
             NEIGHBORS,
         )
-    library, item = open_library(home), Item(image_id("dog"), 0, 8, "latentlens")
-    answers = tuple(row["word"] for row in answers_of(library, "one", item))
+    library, item = open_browser_data(home), Item(image_id("dog"), 0, 8, "latentlens")
+    answers = tuple(row["word"] for row in item_answers(library, "one", item))
     assert answers[0] == shown
-    assert ratings(library, "one", [said(answers=answers)]).of_other_answers == 0
+    assert current_ratings(library, "one", [said(answers=answers)]).of_other_answers == 0
 
 
 def test_what_is_asked_of_a_library_is_the_patches_with_a_place_and_their_answers(home: Path) -> None:
-    library, item = open_library(home), Item(image_id("dog"), 0, 8, "latentlens")
-    assert patches_of(library, "one")[image_id("dog")] == [0, 1, 2, 3]
-    assert box_of(library, "one", item) == (0, 0, 16, 16)
-    answers = answers_of(library, "one", item)
+    library, item = open_browser_data(home), Item(image_id("dog"), 0, 8, "latentlens")
+    assert patches_by_image(library, "one")[image_id("dog")] == [0, 1, 2, 3]
+    assert item_box(library, "one", item) == (0, 0, 16, 16)
+    answers = item_answers(library, "one", item)
     assert [(one["rank"], one["word"], one["sentence"]) for one in answers] == [
         (1, "dog", "A dog is here."),
         (2, "tree", "A tree is here."),

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from latentlens_dag.dataset.dataset import Dataset, open_dataset
-from latentlens_dag.dataset.provenance import Terms, declared, model_of, terms, told
+from latentlens_dag.dataset.provenance import LicenseTerms, license_terms, model_label, study_declaration, summary_rows
 from latentlens_dag.storage.files import write_json
-from latentlens_dag.storage.records import Manifest, Origin, Record
+from latentlens_dag.storage.records import ArtifactRecord, ArtifactStore, FirstBuild
 from latentlens_dag.storage.warehouse import Warehouse
 from tests.helpers.released import ABOUT, DECLARED, INDEX, stage, write_warehouse
 
@@ -34,26 +34,27 @@ def release(warehouse: Warehouse, tmp_path: Path) -> Path:
 
 def test_the_terms_of_a_release_are_those_of_its_card_and_none_where_it_has_no_card(release: Path) -> None:
     with open_dataset(release) as data:
-        (said,) = terms(str(release), data)
-        assert said == Terms(
+        (said,) = license_terms(str(release), data)
+        assert said == LicenseTerms(
             *("small", "apache-2.0", "<b>CC-BY 4.0</b> & others_", "as of where they come from, see above"),
             commit="a" * 40,
             package=data.release.package_version if data.release else None,
         )
-        (named,) = terms("user/small@v1.0.0", data)
+        (named,) = license_terms("user/small@v1.0.0", data)
         assert (named.repo, named.commit) == ("user/small", "a" * 40)
         (release / "README.md").unlink()
-        (bare,) = terms(str(release), data)
+        (bare,) = license_terms(str(release), data)
         assert (bare.tables, bare.pictures, bare.texts) == (None, None, None)
 
 
 def test_what_was_declared_is_told_in_lines(release: Path) -> None:
     with open_dataset(release) as data:
-        facts = declared(str(release), data, "one")
-        lines = dict(told(facts))
-        assert declared(str(release), data, "other") == {}
+        facts = study_declaration(str(release), data, "one")
+        lines = dict(summary_rows(facts))
+        assert study_declaration(str(release), data, "other") == {}
     assert (
-        model_of(facts) == "model" and model_of({"model": {"name": "u/m", "revision": "c" * 40}}) == f"u/m@{'c' * 12}"
+        model_label(facts) == "model"
+        and model_label({"model": {"name": "u/m", "revision": "c" * 40}}) == f"u/m@{'c' * 12}"
     )
     assert lines["Images"] == "1, pictures, from pictures" and lines["Visual layers"] == "0, 4"
     assert lines["Corpus"] == "64 sentences, text, from corpus.txt" and lines["Prompt"] == "What is this?"
@@ -62,13 +63,13 @@ def test_what_was_declared_is_told_in_lines(release: Path) -> None:
 @pytest.mark.parametrize("odd", [None, 7, "text", [], {}, {"name": None}, [["x"]], {"name": {"a": 1}}])
 def test_what_a_stranger_wrote_is_told_or_left_out_and_never_an_error(odd: Any) -> None:
     for facts in (dict.fromkeys(DECLARED, odd), {"index": dict.fromkeys(INDEX, odd)}):
-        assert all(isinstance(value, str) and len(value) <= 300 for _, value in told(facts))
-        assert model_of(facts) is None or odd == {"name": {"a": 1}}
+        assert all(isinstance(value, str) and len(value) <= 300 for _, value in summary_rows(facts))
+        assert model_label(facts) is None or odd == {"name": {"a": 1}}
 
 
-def _record(asset: str, made: str, settings: dict[str, Any], **more: Any) -> Record:
-    since = Origin("build", made)
-    record = Record(
+def _record(asset: str, made: str, settings: dict[str, Any], **more: Any) -> ArtifactRecord:
+    since = FirstBuild("build", made)
+    record = ArtifactRecord(
         asset, None, "0" * 16, "1", settings, {}, [], None, "run", "build", made, since, {"latentlens-dag": "9"}
     )
     return replace(record, **more)
@@ -76,29 +77,31 @@ def _record(asset: str, made: str, settings: dict[str, Any], **more: Any) -> Rec
 
 def test_a_home_tells_what_its_last_release_declared_and_without_one_what_it_recorded(tmp_path: Path) -> None:
     house = write_warehouse(tmp_path / "warehouse", images=1, batches=1)
-    manifest = Manifest(house.root)
+    manifest = ArtifactStore(house.root)
     with open_dataset(tmp_path) as home:
-        assert terms(tmp_path, home) == [] and declared(tmp_path, home, "one") == {}
+        assert license_terms(tmp_path, home) == [] and study_declaration(tmp_path, home, "one") == {}
         write_json({str(tmp_path / "llava" / "config.json"): [1, 2, "3"]}, house.observed("study.one.vlm"))
         manifest.write(_record("study/one/catalog", "2026-01-01", {"index": "words"}))
         manifest.write(_record("study/one/visual_tokens", "2026-01-01", {}, inputs={"study/one/vlm": "f" * 16}))
-        recorded = dict(told(declared(tmp_path, home, "one")))
+        recorded = dict(summary_rows(study_declaration(tmp_path, home, "one")))
         assert recorded["Model"] == f"llava, files {'f' * 16}" and recorded["Index"] == "words"
         assert recorded["Contextual layers"] == "1, 2"
         for number, made in ((1, "2026-02-02"), (2, "2026-01-31")):
             said = {"name": f"out{number}", "repo_id": "user/out", "license": "mit", "image_license": None}
             prompt = {**DECLARED, "prompt": f"prompt {number}"}
             manifest.write(_record(f"release/out{number}/dataset", made, {**said, "studies": {"one": prompt}}))
-        assert [one.release for one in terms(tmp_path, home)] == ["out2", "out1"]
-        assert terms(tmp_path, home)[1] == Terms("out1", "mit", None, None, "user/out", package="9")
-        lines = dict(told(declared(tmp_path, home, "one")))
+        assert [one.release for one in license_terms(tmp_path, home)] == ["out2", "out1"]
+        assert license_terms(tmp_path, home)[1] == LicenseTerms("out1", "mit", None, None, "user/out", package="9")
+        lines = dict(summary_rows(study_declaration(tmp_path, home, "one")))
         assert lines["Prompt"] == "prompt 1" and lines["Model"] == f"model, files {'f' * 16}"
 
 
 def test_a_catalog_alone_knows_nothing_of_where_it_comes_from(warehouse: Warehouse) -> None:
     file = warehouse.catalog("one")
     with open_dataset(file) as data:
-        assert isinstance(data, Dataset) and terms(file, data) == [] and declared(file, data, "one") == {}
+        assert (
+            isinstance(data, Dataset) and license_terms(file, data) == [] and study_declaration(file, data, "one") == {}
+        )
 
 
 def test_a_record_that_is_no_json_is_passed_over(tmp_path: Path) -> None:
@@ -106,4 +109,4 @@ def test_a_record_that_is_no_json_is_passed_over(tmp_path: Path) -> None:
     house.observed("study.one.vlm").parent.mkdir()
     house.observed("study.one.vlm").write_text(json.dumps([1]))
     with open_dataset(tmp_path) as home:
-        assert declared(tmp_path, home, "one") == {}
+        assert study_declaration(tmp_path, home, "one") == {}

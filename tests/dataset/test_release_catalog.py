@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from latentlens_dag.browse.library import open_library, stamp
+from latentlens_dag.browse.browser_data import open_browser_data, source_fingerprint
 from latentlens_dag.dataset import release_catalog
 from latentlens_dag.dataset.dataset import open_dataset
-from latentlens_dag.dataset.named_queries import queries
+from latentlens_dag.dataset.named_queries import named_queries
 from latentlens_dag.dataset.release_catalog import (
-    made_catalog,
-    made_catalogs,
-    made_in_background,
-    make_catalog,
-    remove_unused,
+    build_catalog,
+    build_in_background,
+    find_catalog,
+    list_catalogs,
+    remove_unused_catalogs,
 )
 from latentlens_dag.release.reader import ReleaseTables, read_release
 from latentlens_dag.schema import TABLES
@@ -44,20 +44,20 @@ def _release(folder: Path) -> ReleaseTables:
 
 def _make(folder: Path) -> None:
     release = _release(folder)
-    make_catalog(release_catalog._catalog_of(release), str(folder), release.listed, release.views)
+    build_catalog(release_catalog._catalog_of(release), str(folder), release.listed, release.views)
 
 
 def test_a_release_is_read_from_its_catalog_and_answers_as_its_files_do(folder: Path, cache: Path) -> None:
     before = sorted(folder.rglob("*"))
     with open_dataset(folder) as files:
-        found = {name: files.collect(name, **PARAMETERS[name]) for name in queries()}
+        found = {name: files.collect(name, **PARAMETERS[name]) for name in named_queries()}
         tables = {table: files.sql(f"FROM {table}").types for table in TABLES}
         everything = {table: sorted(map(repr, files.sql(f"FROM {table}").fetchall())) for table in TABLES}
     _make(folder)
-    assert sorted(folder.rglob("*")) == before and len(made_catalogs()) == 1
+    assert sorted(folder.rglob("*")) == before and len(list_catalogs()) == 1
     with open_dataset(folder) as opened:
         assert not opened.sql("FROM duckdb_views() WHERE sql LIKE '%read_parquet%'").fetchall()
-        assert all(opened.collect(name, **PARAMETERS[name]).equals(found[name]) for name in queries())
+        assert all(opened.collect(name, **PARAMETERS[name]).equals(found[name]) for name in named_queries())
         assert {table: opened.sql(f"FROM {table}").types for table in TABLES} == tables
         assert {table: sorted(map(repr, opened.sql(f"FROM {table}").fetchall())) for table in TABLES} == everything
         assert opened.release is not None and opened.release.name == "small"
@@ -67,8 +67,8 @@ def test_a_release_is_read_from_its_catalog_and_answers_as_its_files_do(folder: 
 def test_a_catalog_is_of_one_content_and_another_release_has_none(folder: Path, cache: Path, tmp_path: Path) -> None:
     _make(folder)
     other = write_release(tmp_path / "other", lambda tables: tables.pop("diversity"))
-    assert made_catalog(_release(folder)) == made_catalogs()[0]
-    assert made_catalog(_release(other)) is None
+    assert find_catalog(_release(folder)) == list_catalogs()[0]
+    assert find_catalog(_release(other)) is None
 
 
 def test_a_folder_in_which_something_was_changed_takes_no_catalog_and_gives_none_to_the_release(
@@ -76,29 +76,29 @@ def test_a_folder_in_which_something_was_changed_takes_no_catalog_and_gives_none
 ) -> None:
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
     _make(copy)
-    assert made_catalog(_release(copy)) is not None
-    assert made_catalog(_release(folder)) is None  # by the same manifest, and yet of files that nobody compared with it
+    assert find_catalog(_release(copy)) is not None
+    assert find_catalog(_release(folder)) is None  # by the same manifest, and yet of files that nobody compared with it
     changed = min(copy.rglob("*.parquet"))
     os.utime(changed, ns=(0, changed.stat().st_mtime_ns + 1))
-    assert made_catalog(_release(copy)) is None
+    assert find_catalog(_release(copy)) is None
 
 
 def test_while_a_browser_runs_the_catalog_is_made_and_an_open_page_gets_to_know_of_it(
     folder: Path, cache: Path
 ) -> None:
-    stamps = [stamp(folder)]
-    with made_in_background(open_library(folder).whole.release_tables) as process:
+    stamps = [source_fingerprint(folder)]
+    with build_in_background(open_browser_data(folder).whole.release_tables) as process:
         assert process is not None and process.wait(timeout=60) == 0
-    stamps += [stamp(folder), stamp(folder)]
-    assert stamps[0] != stamps[1] == stamps[2] and len(made_catalogs()) == 1
-    with made_in_background(_release(folder)) as again:
+    stamps += [source_fingerprint(folder), source_fingerprint(folder)]
+    assert stamps[0] != stamps[1] == stamps[2] and len(list_catalogs()) == 1
+    with build_in_background(_release(folder)) as again:
         assert again is None
-    open_library(folder).close()
-    assert stamp(folder) == stamps[2]  # that it was used is no change
+    open_browser_data(folder).close()
+    assert source_fingerprint(folder) == stamps[2]  # that it was used is no change
 
 
 def test_a_browser_that_ends_stops_the_making_and_leaves_nothing(folder: Path, cache: Path) -> None:
-    with made_in_background(_release(folder)) as process:
+    with build_in_background(_release(folder)) as process:
         (cache / f".x.duckdb.{process and process.pid}.0123abcd.tmp").touch()
     assert process is not None and process.returncode < 0
     assert not list(cache.iterdir())
@@ -111,7 +111,7 @@ def test_what_nobody_has_used_for_a_month_goes_and_what_a_kill_has_left(cache: P
         path.write_bytes(b"x")
     os.utime(old, (month_ago, month_ago))
     os.utime(used, (time.time(), month_ago))
-    remove_unused()
+    remove_unused_catalogs()
     assert sorted(cache.iterdir()) == [used]
 
 
@@ -120,7 +120,7 @@ def test_what_goes_wrong_is_told_and_leaves_the_browser_as_it_was(
 ) -> None:
     release = _release(folder)
     views = {**release.views, "images": "SELECT error('no room')"}
-    with made_in_background(ReleaseTables(folder, release.manifest, views, {}, {})) as process:
+    with build_in_background(ReleaseTables(folder, release.manifest, views, {}, {})) as process:
         assert process is not None and process.wait(timeout=60) == 1
     told = capfd.readouterr().err.splitlines()
     assert len(told) == 1 and told[0].startswith("No catalog was made, so look-ups stay slow")

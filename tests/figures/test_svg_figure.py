@@ -11,9 +11,18 @@ from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
-from latentlens_dag.figures.svg_figure import Answer, Cell, Figure, Key, figure_svg, flow_width, flowed, word_lines
-from latentlens_dag.figures.text_layout import around, broken, fitted, text_width
-from latentlens_dag.text.display import cut
+from latentlens_dag.figures.svg_figure import (
+    Answer,
+    Cell,
+    Figure,
+    Legend,
+    figure_svg,
+    flow_tokens,
+    flow_width,
+    word_lines,
+)
+from latentlens_dag.figures.text_layout import hyphenate, kwic, text_width, truncate
+from latentlens_dag.text.display import split_at
 
 GOLDEN = Path(__file__).parent / "golden" / "figure.svg"
 HOSTILE = "<img src=x onerror=alert(1)>&\x07\x00\u202e\ud800\uffff]]>"
@@ -39,11 +48,11 @@ FIGURE = Figure(
         Cell((35, 0, 37, 4), "electroencephalographically"),
         Cell((37, 0, 70, 32), "", "#fde725"),
     ],
-    key=Key("Cosine", ramp=("#440154", "#fde725"), low="0.1", high="0.9"),
+    key=Legend("Cosine", ramp=("#440154", "#fde725"), low="0.1", high="0.9"),
     caption=["Study demo", "dog.png", "LatentLens, visual layer 4"],
     chosen=Cell((0, 0, 32, 32), "dog"),
     heading="Token 0",
-    answers=[Answer(1, "dog", "0.87", 2, cut(SENTENCE, 8, 11)), Answer(2, "lawn", "0.50", None, None)],
+    answers=[Answer(1, "dog", "0.87", 2, split_at(SENTENCE, 8, 11)), Answer(2, "lawn", "0.50", None, None)],
 )
 
 
@@ -58,11 +67,11 @@ def test_a_figure_is_drawn_as_it_was_looked_at_once() -> None:
 
 
 def test_markup_is_text_controls_are_gone_and_letters_of_any_script_stay() -> None:
-    sentence = cut(f"{ARABIC} {HOSTILE} {FAMILY}", len(ARABIC) + 1, len(ARABIC) + 5)
+    sentence = split_at(f"{ARABIC} {HOSTILE} {FAMILY}", len(ARABIC) + 1, len(ARABIC) + 5)
     hostile = replace(
         FIGURE,
         cells=[Cell((0, 0, 32, 32), HOSTILE), Cell((32, 0, 64, 32), ARABIC), Cell((0, 0, 32, 32), "x", label=FAMILY)],
-        key=Key(HOSTILE, entries=[("#ffffff", HOSTILE)]),
+        key=Legend(HOSTILE, entries=[("#ffffff", HOSTILE)]),
         caption=[HOSTILE, FAMILY, "y" * 10_000],
         heading=HOSTILE,
         answers=[Answer(1, HOSTILE, HOSTILE, 3, sentence)],
@@ -77,7 +86,7 @@ def test_markup_is_text_controls_are_gone_and_letters_of_any_script_stay() -> No
 
 
 def test_a_sentence_written_from_right_to_left_begins_at_the_same_place() -> None:
-    answer = Answer(1, ARABIC, "0.9", 1, cut(ARABIC, 0, 4))
+    answer = Answer(1, ARABIC, "0.9", 1, split_at(ARABIC, 0, 4))
     root = ElementTree.fromstring(figure_svg(replace(FIGURE, answers=[answer])))
     lines = [node for node in root.iter("{http://www.w3.org/2000/svg}text") if "".join(node.itertext()) == ARABIC]
     assert [(node.get("direction"), node.get("text-anchor")) for node in lines] == [("rtl", "end")] * 2
@@ -98,19 +107,19 @@ def test_words_keep_to_their_cells_and_are_legible_where_there_is_room() -> None
 
 
 def test_nothing_that_belongs_together_is_cut_apart() -> None:
-    assert broken("bookshelf", 2) == ["book-", "shelf"]
-    assert broken(ARABIC, 2) == [ARABIC] and broken(FAMILY * 4, 2) == [FAMILY * 4]
+    assert hyphenate("bookshelf", 2) == ["book-", "shelf"]
+    assert hyphenate(ARABIC, 2) == [ARABIC] and hyphenate(FAMILY * 4, 2) == [FAMILY * 4]
     for width in range(1, 12):
-        cuts = [fitted(FAMILY * 5, width).rstrip("…"), around(FAMILY * 5, "dog", FAMILY * 5, width)[0].lstrip("…")]
+        cuts = [truncate(FAMILY * 5, width).rstrip("…"), kwic(FAMILY * 5, "dog", FAMILY * 5, width)[0].lstrip("…")]
         assert all(set(one.split(FAMILY)) <= {""} for one in cuts)
-    head, word, tail = around("a" * 90, "dog", "b" * 90, 40)
+    head, word, tail = kwic("a" * 90, "dog", "b" * 90, 40)
     assert word == "dog" and head.startswith("…") and tail.endswith("…") and text_width(head + word + tail) <= 40
-    assert around("", "dog", " is here", 40) == ("", "dog", " is here")
+    assert kwic("", "dog", " is here", 40) == ("", "dog", " is here")
 
 
 def test_tokens_of_a_text_lie_side_by_side_in_their_order() -> None:
     tokens = [Cell((0, 0, 0, 0), f"word{n}", label=f"token{n}") for n in range(100)]
-    placed, height = flowed(tokens)
+    placed, height = flow_tokens(tokens)
     assert [cell.label for cell in placed] == [cell.label for cell in tokens]
     for before, after in pairwise(placed):
         same_line = before.box[1] == after.box[1]

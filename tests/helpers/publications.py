@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from latentlens_dag.release.manifest import MANIFEST, manifest_of, manifest_text
+from latentlens_dag.release.manifest import MANIFEST, build_manifest, manifest_text
 from tests.helpers.hub_server import HubServer
 
 TOKEN = "hf_secret"
@@ -38,7 +38,7 @@ def stage(folder: Path, files: Mapping[str, bytes] = FILES, name: str = "demo") 
     for path, one in files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(one)
-    text = manifest_text(manifest_of(folder, "tables", name, {}, "0.1.0"))
+    text = manifest_text(build_manifest(folder, "tables", name, {}, "0.1.0"))
     (folder / MANIFEST).write_text(text, encoding="utf-8")
     return folder
 
@@ -64,14 +64,14 @@ waits = []
 time.sleep = waits.append
 from pathlib import Path
 from latentlens_dag.errors import UserError
-from latentlens_dag.publish.publish import PublicationFailed, publish
+from latentlens_dag.publish.publish import PublicationError, publish
 
 def outcome(folder, name, how):
     waits.clear()
     try:
         done = publish(Path(folder), f"user/{name}", **how)
         facts = {"error": None, "commit": done.commit, "committed": done.committed, "pull": done.pull_request}
-    except (UserError, PublicationFailed) as error:
+    except (UserError, PublicationError) as error:
         facts = {"error": type(error).__name__, "message": str(error)}
     return {**facts, "waits": list(waits)}
 

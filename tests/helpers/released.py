@@ -36,7 +36,7 @@ from latentlens_dag.schema import (
     VISUAL_TOKENS,
 )
 from latentlens_dag.storage.files import write_json
-from latentlens_dag.storage.hashing import digest, text_id
+from latentlens_dag.storage.hashing import hash_bytes, text_id
 from latentlens_dag.storage.parquet import write_parquet
 from latentlens_dag.storage.warehouse import Warehouse
 from latentlens_dag.study.answer_statistics import diversity, layer_alignment
@@ -74,7 +74,7 @@ DECLARED: dict[str, Any] = {
 
 
 def image_id(number: int) -> str:
-    return digest(f"picture {number}".encode())
+    return hash_bytes(f"picture {number}".encode())
 
 
 def _random(*seed: object) -> random.Random:
@@ -126,7 +126,7 @@ def _neighbors(study: str, lens: str, layer: int, numbers: Sequence[int]) -> pa.
                 row["token_str"] = row["word"]
                 row["logit" if lens == LOGITLENS else "cosine"] = source.random() - rank
                 if lens == LATENTLENS:
-                    row |= {"contextual_layer": source.choice((1, 2)), "key": digest(source.randbytes(8))}
+                    row |= {"contextual_layer": source.choice((1, 2)), "key": hash_bytes(source.randbytes(8))}
                     row |= {"sentence_id": text_id(source.choice(TEXTS[:9])), "position": 1}
                     row |= {"char_start": 2, "char_end": 5}
                 rows.append(row)
@@ -179,7 +179,7 @@ def write_shared(warehouse: Warehouse, batches: Sequence[Sequence[int]]) -> None
         write_parquet(_regions(batch), warehouse.regions("pictures", number), REGIONS)
     table = pa.table({"sentence_id": [text_id(text) for text in TEXTS], "text": TEXTS})
     write_parquet(table, warehouse.sentences("text"), SENTENCES)
-    values = ("words", digest(b"dog"), 7, "dog", "dog", 2, 5, 1, text_id(TEXTS[0]))
+    values = ("words", hash_bytes(b"dog"), 7, "dog", "dog", 2, 5, 1, text_id(TEXTS[0]))
     rows = [dict(zip(OCCURRENCES.names, values, strict=True))]
     write_parquet(pa.Table.from_pylist(rows, schema=OCCURRENCES), warehouse.occurrences("words", 0))
     write_json(index_shape(1, [1, 2], "model", "text"), warehouse.shape("index", "words"))
@@ -207,7 +207,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def write_index(warehouse: Warehouse, name: str = "words", layers: Sequence[int] = (1, 2), rows: int = 200) -> None:
     """An index with tables of random unit vectors, as a build leaves it, in two shards."""
-    keys = sorted(digest(f"key {number}".encode()) for number in range(rows))
+    keys = sorted(hash_bytes(f"key {number}".encode()) for number in range(rows))
     for shard in range(2):
         mine = keys[shard::2]
         values = [

@@ -23,7 +23,7 @@ from latentlens_dag.schema import (
     STATE_STATISTICS,
     VISUAL_TOKENS,
 )
-from latentlens_dag.storage.hashing import digest, text_id
+from latentlens_dag.storage.hashing import hash_bytes, text_id
 from latentlens_dag.storage.parquet import write_parquet
 from latentlens_dag.storage.warehouse import Warehouse
 from latentlens_dag.study.answer_statistics import diversity, layer_alignment
@@ -37,7 +37,7 @@ SIDE, PATCH = 32, 16
 
 
 def image_id(animal: str) -> str:
-    return digest(animal.encode())
+    return hash_bytes(animal.encode())
 
 
 def images(animals: tuple[str, ...]) -> pa.Table:
@@ -83,7 +83,11 @@ def answer(study: str, image: str, token: int, layer: int, lens: str, rank: int,
     row |= {"study": study, "image_id": image, "token_index": token, "visual_layer": layer, "lens": lens}
     row |= {"rank": rank, "word": word, "token_str": word, "token_id": 7, "cosine": 1 - rank / 10}
     if lens == LATENTLENS and word in SENTENCES_OF:
-        row |= {"contextual_layer": 2 * rank, "key": digest(word.encode()), "sentence_id": text_id(SENTENCES_OF[word])}
+        row |= {
+            "contextual_layer": 2 * rank,
+            "key": hash_bytes(word.encode()),
+            "sentence_id": text_id(SENTENCES_OF[word]),
+        }
         row |= {"position": 1, "char_start": 2, "char_end": 2 + len(word)}
     return row
 
@@ -154,7 +158,7 @@ def write_shared(warehouse: Warehouse, images_name: str, corpus: str, batches: t
     write_parquet(table, warehouse.sentences(corpus), SENTENCES)
     rows = []
     for word, text in SENTENCES_OF.items():
-        values = (f"{corpus}_index", digest(word.encode()), 7, word, word, 2, 2 + len(word), 1, text_id(text))
+        values = (f"{corpus}_index", hash_bytes(word.encode()), 7, word, word, 2, 2 + len(word), 1, text_id(text))
         rows.append(dict(zip(OCCURRENCES.names, values, strict=True)))
     write_parquet(pa.Table.from_pylist(rows, schema=OCCURRENCES), warehouse.occurrences(f"{corpus}_index", 0))
 

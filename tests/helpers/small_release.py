@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from latentlens_dag.release.manifest import manifest_of, manifest_text
+from latentlens_dag.release.manifest import build_manifest, manifest_text
 from latentlens_dag.release.reader import schemas_at
 from latentlens_dag.schema import LENSES, TABLES
 from latentlens_dag.storage.hashing import text_id
@@ -109,7 +109,7 @@ def write_release(
 def write_manifest(folder: Path) -> None:
     """Write the manifest anew, as the author of the files would."""
     studies: dict[str, dict[str, Any]] = {name: {"kind": "images"} for name in STUDIES}
-    text = manifest_text(manifest_of(folder, "tables", "small", studies, "0.1.0"))
+    text = manifest_text(build_manifest(folder, "tables", "small", studies, "0.1.0"))
     (folder / "manifest.json").write_text(text, encoding="utf-8")
 
 

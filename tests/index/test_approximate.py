@@ -5,11 +5,11 @@ import pyarrow as pa
 import pytest
 
 from latentlens_dag.index.approximate import (
-    Approximate,
+    ApproximateIndex,
     approximate_top_k,
-    build_approximate,
-    facts_path,
-    read_approximate,
+    build_approximate_index,
+    measurement_file,
+    read_approximate_index,
 )
 from latentlens_dag.index.lance_files import open_table
 from latentlens_dag.index.layer_tables import blocks, commit_fragments, write_fragments
@@ -38,12 +38,12 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     folder = tmp_path_factory.mktemp("tables")
     found = {layer: _table(folder, layer) for layer in (1, 2)}
     for table in found.values():
-        build_approximate(table)
+        build_approximate_index(table)
     return found
 
 
 def test_the_recall_that_is_kept_is_that_of_a_search(tables: dict[int, Path]) -> None:
-    facts = read_approximate(tables[1])
+    facts = read_approximate_index(tables[1])
     assert facts is not None
     indexed, rows = open_table(tables[1]), open_table(tables[1]).to_table(columns=["vector"])["vector"].combine_chunks()
     states = rows.flatten().to_numpy().reshape(-1, WIDTH)[::12].astype(np.float32)
@@ -74,14 +74,14 @@ def test_what_is_found_has_the_cosines_and_the_order_of_the_exact_search(tables:
 
 def test_an_index_of_an_older_version_is_not_believed(tmp_path: Path) -> None:
     table = _table(tmp_path, 1, 400)
-    assert read_approximate(table) is None
-    build_approximate(table)
-    assert read_approximate(table) is not None
+    assert read_approximate_index(table) is None
+    build_approximate_index(table)
+    assert read_approximate_index(table) is not None
     commit_fragments(table, [tmp_path / "1.json"], "the same rows, without the index")
-    assert facts_path(table).is_file()
-    assert read_approximate(table) is None
+    assert measurement_file(table).is_file()
+    assert read_approximate_index(table) is None
 
 
 def test_the_fewest_partitions_that_reach_a_recall_are_looked_into() -> None:
-    facts = Approximate(version=1, partitions=64, recall={4: 0.9, 16: 0.99, 64: 0.998}, queries=256)
+    facts = ApproximateIndex(version=1, partitions=64, recall={4: 0.9, 16: 0.99, 64: 0.998}, queries=256)
     assert [facts.nprobes_for(recall) for recall in (0.5, 0.9, 0.95, 0.998, 0.999)] == [4, 4, 16, 64, None]

@@ -19,7 +19,7 @@ import torch
 from latentlens_dag import ContextualIndex, load_language_model
 from latentlens_dag.errors import UserError
 from latentlens_dag.index import approximate, build, encode
-from latentlens_dag.index.approximate import Approximate
+from latentlens_dag.index.approximate import ApproximateIndex
 from latentlens_dag.index.folder import new_index
 from latentlens_dag.models.vlm import Vlm
 from latentlens_dag.storage.hashing import text_id
@@ -299,8 +299,8 @@ def test_an_index_is_asked_where_it_reached_the_recall_and_says_so(
 def test_a_recall_that_no_index_reached_is_answered_exactly_and_said(
     indexed: ContextualIndex, states: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    poor = Approximate(version=1, partitions=1, recall={1: 0.9}, queries=9)
-    monkeypatch.setattr(approximate, "read_approximate", lambda _: poor)
+    poor = ApproximateIndex(version=1, partitions=1, recall={1: 0.9}, queries=9)
+    monkeypatch.setattr(approximate, "read_approximate_index", lambda _: poor)
     found = indexed.search(states, exact=False, recall=0.95)
     assert found.method == "exact: a recall of 0.95 was asked for, the index of layer 0 reached 0.9000"
     assert (found.key == indexed.search(states).key).all()

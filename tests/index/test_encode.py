@@ -10,7 +10,7 @@ from tokenizers.processors import TemplateProcessing
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.index import encode as module
-from latentlens_dag.index.encode import Encoded, encode, encode_new
+from latentlens_dag.index.encode import LayerVectors, encode, encode_missing
 from latentlens_dag.index.layer_tables import commit_fragments, write_fragments
 from latentlens_dag.index.occurrences import candidates
 from latentlens_dag.models import text_batches
@@ -169,7 +169,7 @@ def test_more_sentences_than_are_tokenized_at_once_are_all_encoded(llava: Vlm, t
     assert np.allclose(found.norms[:, None] * found.vectors, expected.numpy(), atol=5e-3)
 
 
-def _stored(folder: Path, rows: pa.Table, encoded: Encoded, encoder: str = "model") -> Path:
+def _stored(folder: Path, rows: pa.Table, encoded: LayerVectors, encoder: str = "model") -> Path:
     """A committed layer table of these rows."""
     table = folder / "stored.lance"
     write_fragments(table, folder / "stored.json", rows, *encoded, encoder)
@@ -189,14 +189,14 @@ def test_rows_that_the_tables_hold_are_not_read_again(
     part = mixed[:held] if held is not None else mixed
     tables = {1: tmp_path / "none.lance", 2: tmp_path / "none.lance"}
     if len(part):
-        marked = Encoded(whole[1].vectors[part], whole[1].norms[part] + 1000)  # so that one sees whose they are
+        marked = LayerVectors(whole[1].vectors[part], whole[1].norms[part] + 1000)  # so that one sees whose they are
         tables[1] = _stored(tmp_path, rows.take(pa.array(part)), marked)
     read: list[int] = []
     real = module.encode
     monkeypatch.setattr(module, "encode", lambda model, new, *args: (read.append(len(new)), real(model, new, *args))[1])
     (tmp_path / "scratch").mkdir()
     only_first = {1: tables[1]}
-    found = encode_new(lambda: model, "model", rows, sentences, only_first, tmp_path / "scratch")
+    found = encode_missing(lambda: model, "model", rows, sentences, only_first, tmp_path / "scratch")
     assert read == ([len(rows) - len(part)] if len(part) < len(rows) else [])
     assert found.read == len(rows) - len(part)
     stored = np.isin(np.arange(len(rows)), part)
@@ -217,7 +217,7 @@ def test_a_layer_without_a_table_is_read_and_the_others_are_not(
     monkeypatch.setattr(
         module, "encode", lambda m, r, s, wanted, *args: (layers.append(wanted), real(m, r, s, wanted, *args))[1]
     )
-    found = encode_new(lambda: model, "model", rows, sentences, tables, tmp_path)
+    found = encode_missing(lambda: model, "model", rows, sentences, tables, tmp_path)
     assert layers == [[2]]
     for layer in (1, 2):
         assert np.array_equal(found.encoded[layer].vectors, whole[layer].vectors)
@@ -235,14 +235,14 @@ def test_the_model_is_not_loaded_where_nothing_is_new_and_another_encoders_rows_
         raise RuntimeError("loaded")
 
     (tmp_path / "one").mkdir()
-    assert encode_new(load, "model", rows, sentences, tables, tmp_path / "one").read == 0
+    assert encode_missing(load, "model", rows, sentences, tables, tmp_path / "one").read == 0
     for encoder in ("another", ""):
         (tmp_path / f"other{encoder}").mkdir()
         with pytest.raises(RuntimeError, match="loaded"):
-            encode_new(load, encoder, rows, sentences, tables, tmp_path / f"other{encoder}")
+            encode_missing(load, encoder, rows, sentences, tables, tmp_path / f"other{encoder}")
 
 
-def _largest_error(vlm: Vlm, rows: pa.Table, encoded: Encoded, layer: int) -> float:
+def _largest_error(vlm: Vlm, rows: pa.Table, encoded: LayerVectors, layer: int) -> float:
     """Of the states, against those of each sentence alone and whole, relative to their lengths."""
     texts, worst = {text_id(text): text for text in TEXTS}, 0.0
     model = vlm.language_model
@@ -276,5 +276,5 @@ def test_whole_sentences_are_read_for_new_rows_too(bidirectional: Vlm, tmp_path:
     rows = candidates(model.tokenizer, _sentences(), "x", 3, dedup="sentence")
     rows = rows.filter(pa.array([row["position"] < 4 for row in rows.to_pylist()]))
     none = {2: tmp_path / "none.lance"}
-    found = encode_new(lambda: model, "model", rows, _sentences(), none, tmp_path, whole=True)
+    found = encode_missing(lambda: model, "model", rows, _sentences(), none, tmp_path, whole=True)
     assert _largest_error(bidirectional, rows, found.encoded[2], 2) < 2e-3

@@ -13,8 +13,8 @@ from latentlens_dag.index import layer_tables
 from latentlens_dag.index.lance_files import count_rows
 from latentlens_dag.index.layer_tables import (
     blocks,
-    clean,
     commit_fragments,
+    drop_old_versions,
     provenance_of,
     tag,
     unit_problems,
@@ -187,8 +187,8 @@ def test_clean_keeps_the_newest_and_tagged_versions_and_what_is_not_committed_ye
     newest = _version(table, tmp_path, 3, "fourth")
     rows, vectors, norms = _shard(4, 50)
     write_fragments(table, tmp_path / "1.json", rows, vectors, norms)
-    assert clean(table, timedelta(days=1)) == 0
-    assert clean(table, timedelta(0)) > 2 * 50 * 8 * 2
+    assert drop_old_versions(table, timedelta(days=1)) == 0
+    assert drop_old_versions(table, timedelta(0)) > 2 * 50 * 8 * 2
     assert [version["version"] for version in lance.dataset(str(table)).versions()] == [1, 4]
     assert set(_rows(table)) == newest
     old = lance.dataset(str(table), version="v1").to_table(columns=["key"])["key"].to_pylist()
@@ -196,7 +196,7 @@ def test_clean_keeps_the_newest_and_tagged_versions_and_what_is_not_committed_ye
     commit_fragments(table, [tmp_path / "1.json"], "the interrupted one")
     assert count_rows(table) == 50
     tag(table, "v1")
-    clean(table, timedelta(0))
+    drop_old_versions(table, timedelta(0))
     assert [version["version"] for version in lance.dataset(str(table)).versions()] == [5]
 
 

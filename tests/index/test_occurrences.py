@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.index import occurrences as module
-from latentlens_dag.index.occurrences import candidates, kept_rows, prefix_keys, sentence_keys, write_selection
-from latentlens_dag.inputs.texts import Order, TextSource, read_order, write_order
+from latentlens_dag.index.occurrences import candidates, prefix_keys, selected_rows, sentence_keys, write_selection
+from latentlens_dag.inputs.texts import SourceOrder, TextFile, read_order, write_order
 from latentlens_dag.models.tokenization import token_texts, tokenize, word_span
 from latentlens_dag.schema import OCCURRENCES, SENTENCES
-from latentlens_dag.storage.hashing import digest, part_of, text_id
+from latentlens_dag.storage.hashing import hash_bytes, shard_of, text_id
 from latentlens_dag.storage.parquet import write_parquet
 from latentlens_dag.testing import SENTENCES as TEXTS
 from latentlens_dag.testing import tiny_tokenizer
@@ -29,21 +29,21 @@ def _table(texts: list[str]) -> pa.Table:
     return pa.table([[i for i, _ in rows], [t for _, t in rows]], schema=SENTENCES)
 
 
-def _order(tmp_path: Path, texts: list[str]) -> Order:
+def _order(tmp_path: Path, texts: list[str]) -> SourceOrder:
     (tmp_path / "lines.txt").write_text("\n".join(texts), encoding="utf-8")
-    write_order(TextSource("lines", tmp_path / "lines.txt"), tmp_path / "order.parquet")
+    write_order(TextFile("lines", tmp_path / "lines.txt"), tmp_path / "order.parquet")
     return read_order(tmp_path / "order.parquet")
 
 
 def _kept(tmp_path: Path, texts: list[str], shards: int, cap: int, **options: object) -> list[dict]:
     files = []
     for shard in range(shards):
-        mine = [text for text in texts if part_of(text_id(text), shards) == shard]
+        mine = [text for text in texts if shard_of(text_id(text), shards) == shard]
         file = tmp_path / f"{shards}_{shard}.parquet"
         write_parquet(candidates(TOKENIZER, _table(mine), "x", cap, **options), file)
         files.append(file)
     write_selection(files, cap, tmp_path / "selection.parquet")
-    rows = [row for file in files for row in kept_rows(file, tmp_path / "selection.parquet").to_pylist()]
+    rows = [row for file in files for row in selected_rows(file, tmp_path / "selection.parquet").to_pylist()]
     return sorted(rows, key=lambda row: row["key"])
 
 
@@ -296,12 +296,15 @@ def test_a_token_without_text_is_given_as_the_tokenizer_writes_it() -> None:
 
 
 def test_a_key_is_the_hash_of_the_token_ids_up_to_and_with_its_own() -> None:
-    assert prefix_keys([1, 70_000]) == [digest(bytes([1, 0, 0, 0])), digest(bytes([1, 0, 0, 0, 0x70, 0x11, 1, 0]))]
+    assert prefix_keys([1, 70_000]) == [
+        hash_bytes(bytes([1, 0, 0, 0])),
+        hash_bytes(bytes([1, 0, 0, 0, 0x70, 0x11, 1, 0])),
+    ]
 
 
 def test_the_key_of_a_sentence_is_the_hash_of_all_its_token_ids_and_the_place() -> None:
     ids = b"".join(token_id.to_bytes(4, "little") for token_id in (1, 70_000))
-    assert sentence_keys([1, 70_000]) == [digest(ids + bytes(4)), digest(ids + bytes([1, 0, 0, 0]))]
+    assert sentence_keys([1, 70_000]) == [hash_bytes(ids + bytes(4)), hash_bytes(ids + bytes([1, 0, 0, 0]))]
 
 
 @pytest.mark.parametrize("shards", [1, 3])
@@ -368,4 +371,4 @@ def test_what_lies_beyond_the_models_positions_is_not_offered_and_the_sentence_i
         r["position"] + 1 < (0 if whole and r["sentence_id"] in too_long else positions) for r in everything.to_pylist()
     ]
     assert rows.equals(everything.filter(pa.array(stays)))
-    assert not too_long or str(positions) in module.long_sentences_text(long, "some model", positions, dedup)
+    assert not too_long or str(positions) in module.long_sentences_warning(long, "some model", positions, dedup)

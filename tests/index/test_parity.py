@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from latentlens_dag.index.encode import encode
-from latentlens_dag.index.occurrences import candidates, kept_rows, read_sentences, write_selection
-from latentlens_dag.inputs.texts import TextSource, read_order, write_order, write_sentences, write_shard
+from latentlens_dag.index.occurrences import candidates, read_sentences, selected_rows, write_selection
+from latentlens_dag.inputs.texts import TextFile, read_order, write_order, write_sentences, write_shard
 from latentlens_dag.models.language_model import LanguageModel
 from latentlens_dag.models.loading import language_model_of
 from latentlens_dag.search.exact import Block, cosine_top_k
@@ -56,7 +56,7 @@ def _model(bos: bool) -> tuple[torch.nn.Module, LanguageModel]:
 
 def _ours(model: LanguageModel, folder: Path, bos: bool, cap: int) -> tuple[list[dict], list[Block]]:
     (folder / "lines.txt").write_text("\n".join(SOURCE), encoding="utf-8")
-    source = TextSource("lines", folder / "lines.txt")
+    source = TextFile("lines", folder / "lines.txt")
     write_sentences(source, folder / "sentences.parquet")
     write_order(source, folder / "order.parquet")
     order, shards = read_order(folder / "order.parquet"), [folder / f"shard_{n}.parquet" for n in range(SHARDS)]
@@ -68,7 +68,7 @@ def _ours(model: LanguageModel, folder: Path, bos: bool, cap: int) -> tuple[list
         )
         write_parquet(offered, file)
     write_selection(files, cap, folder / "selection.parquet")
-    kept = pa.concat_tables([kept_rows(file, folder / "selection.parquet") for file in files])
+    kept = pa.concat_tables([selected_rows(file, folder / "selection.parquet") for file in files])
     sentences = pa.concat_tables([pa.Table.from_batches(read_sentences(shard)) for shard in shards])
     encoded = encode(model, kept, sentences, LAYERS, folder)
     texts = dict(zip(sentences["sentence_id"].to_pylist(), sentences["text"].to_pylist(), strict=True))

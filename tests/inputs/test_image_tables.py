@@ -15,11 +15,11 @@ from PIL import Image
 from latentlens_dag.errors import UserError
 from latentlens_dag.inputs.image_tables import (
     ImageColumn,
-    batch_of_originals,
-    check_names,
-    originals_of_table,
-    read_originals,
-    write_originals,
+    check_unique_names,
+    extract_images,
+    extracted_batch,
+    extracted_files,
+    read_image_rows,
 )
 from latentlens_dag.inputs.images import batch_of_images, image_table, list_images
 from tests.helpers.hub_server import COMMIT, HubServer, Repo
@@ -69,11 +69,11 @@ def test_pictures_of_a_table_are_those_of_a_folder_with_the_same_files(
     folder: Path, tmp_path: Path, layout: str
 ) -> None:
     out = tmp_path / "originals"
-    write_originals(_sources(tmp_path)[layout], out)
+    extract_images(_sources(tmp_path)[layout], out)
     for batch in range(3):
-        there = image_table(batch_of_originals(out, batch, 3), out)
+        there = image_table(extracted_batch(out, batch, 3), out)
         assert there.equals(image_table(batch_of_images(folder, batch, 3), folder))
-        assert [file.path.read_bytes() for file in originals_of_table(there, out)] == [
+        assert [file.path.read_bytes() for file in extracted_files(there, out)] == [
             file.path.read_bytes() for file in batch_of_images(folder, batch, 3)
         ]
     assert len(list(out.iterdir())) == len(list_images(folder)) + 1
@@ -82,19 +82,19 @@ def test_pictures_of_a_table_are_those_of_a_folder_with_the_same_files(
 def test_a_picture_without_a_name_has_the_number_of_its_first_row(tmp_path: Path) -> None:
     contents = [picture(3), picture(1), picture(3), picture(2)]
     bare = ImageColumn(_parquet(tmp_path / "bare.parquet", image=contents), "image")
-    names = pq.read_table(write_originals(bare, tmp_path / "bare")).to_pylist()
+    names = pq.read_table(extract_images(bare, tmp_path / "bare")).to_pylist()
     assert sorted(row["file_name"] for row in names) == ["1", "2", "4"]
     assert [row["image_id"] for row in names] == sorted(row["image_id"] for row in names)
     structs = [{"bytes": content, "path": "x.png" if number == 2 else None} for number, content in enumerate(contents)]
     some = ImageColumn(_parquet(tmp_path / "some.parquet", image=structs), "image")
-    names = pq.read_table(write_originals(some, tmp_path / "some")).to_pylist()
+    names = pq.read_table(extract_images(some, tmp_path / "some")).to_pylist()
     assert sorted(row["file_name"] for row in names) == ["2", "4", "x.png"]
 
 
 def test_no_name_of_a_table_becomes_a_path(tmp_path: Path) -> None:
     names = ["../outside.png", "/tmp/outside.png", "a/../../b.png"]
     columns = {"image": [picture(seed) for seed in range(3)], "name": names}
-    write_originals(ImageColumn(_parquet(tmp_path / "a.parquet", **columns), "image", "name"), tmp_path / "out" / "in")
+    extract_images(ImageColumn(_parquet(tmp_path / "a.parquet", **columns), "image", "name"), tmp_path / "out" / "in")
     assert {path.name for path in tmp_path.iterdir()} == {"a.parquet", "out"}
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["in"]
 
@@ -116,9 +116,9 @@ def test_a_table_without_pictures_is_told_and_leaves_what_was_there(tmp_path: Pa
     columns, message = MISTAKES[mistake]
     out = tmp_path / "originals"
     good = ImageColumn(_parquet(tmp_path / "good.parquet", image=STRUCTS), "image")
-    before = write_originals(good, out).read_bytes()
+    before = extract_images(good, out).read_bytes()
     with pytest.raises(UserError, match=message):
-        write_originals(ImageColumn(_parquet(tmp_path / "a.parquet", **columns), "image", "name"), out)
+        extract_images(ImageColumn(_parquet(tmp_path / "a.parquet", **columns), "image", "name"), out)
     assert (out / "names.parquet").read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 3
 
@@ -127,34 +127,34 @@ def test_a_file_that_is_no_parquet_is_told(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_bytes(b"PAR1 no")
     for name in ("a.parquet", "absent.parquet"):
         with pytest.raises(UserError, match=rf"{name} cannot be read as Parquet"):
-            list(read_originals(ImageColumn(tmp_path / name, "image")))
+            list(read_image_rows(ImageColumn(tmp_path / name, "image")))
 
 
 def test_an_unreadable_picture_is_called_by_its_name(tmp_path: Path) -> None:
     structs = [*STRUCTS, {"bytes": b"nothing", "path": "broken.png"}]
-    write_originals(ImageColumn(_parquet(tmp_path / "a.parquet", image=structs), "image"), tmp_path / "out")
+    extract_images(ImageColumn(_parquet(tmp_path / "a.parquet", image=structs), "image"), tmp_path / "out")
     with pytest.raises(UserError, match=r"Picture broken\.png of the source: .*cannot be read as a picture"):
-        image_table(batch_of_originals(tmp_path / "out", 0, 1), tmp_path / "out")
+        image_table(extracted_batch(tmp_path / "out", 0, 1), tmp_path / "out")
 
 
 def test_a_picture_that_changed_since_it_was_listed_is_refused(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    write_originals(ImageColumn(_parquet(tmp_path / "a.parquet", image=STRUCTS), "image"), out)
-    files = batch_of_originals(out, 0, 1)
+    extract_images(ImageColumn(_parquet(tmp_path / "a.parquet", image=STRUCTS), "image"), out)
+    files = extracted_batch(out, 0, 1)
     table = image_table(files, out)
     files[0].path.write_bytes(picture(99))
     with pytest.raises(UserError, match="changed or removed"):
-        originals_of_table(table, out)
+        extracted_files(table, out)
 
 
 def test_two_pictures_of_one_name_are_refused_where_names_matter(tmp_path: Path) -> None:
     structs = [{"bytes": picture(seed), "path": f"{seed // 2}.png"} for seed in range(3)]
     source = ImageColumn(_parquet(tmp_path / "a.parquet", image=structs), "image")
-    write_originals(source, tmp_path / "out")
+    extract_images(source, tmp_path / "out")
     with pytest.raises(UserError, match=r"a\.parquet calls 2 of them 0\.png\. Give every picture"):
-        check_names(tmp_path / "out", source)
-    write_originals(ImageColumn(_parquet(tmp_path / "b.parquet", image=STRUCTS), "image"), tmp_path / "out")
-    check_names(tmp_path / "out", source)
+        check_unique_names(tmp_path / "out", source)
+    extract_images(ImageColumn(_parquet(tmp_path / "b.parquet", image=STRUCTS), "image"), tmp_path / "out")
+    check_unique_names(tmp_path / "out", source)
 
 
 CLIENT = """
@@ -163,11 +163,11 @@ from pathlib import Path
 time.sleep = lambda seconds: None  # between retries
 from latentlens_dag.errors import UserError
 from latentlens_dag.hub.datasets import HubColumn
-from latentlens_dag.inputs.image_tables import write_originals
+from latentlens_dag.inputs.image_tables import extract_images
 
 def outcome(number, column):
     try:
-        return str(write_originals(HubColumn(**column), Path(f"out_{number}").absolute()))
+        return str(extract_images(HubColumn(**column), Path(f"out_{number}").absolute()))
     except UserError as error:
         return str(error)
 
@@ -201,9 +201,9 @@ def test_pictures_of_the_hub_are_those_of_a_folder_with_the_same_files(folder: P
     assert run.returncode == 0, run.stderr
     told = json.loads(run.stdout)
     (folder / "again" / "0.png").unlink()
-    there = image_table(batch_of_originals(home / "out_0", 0, 1), home / "out_0")
+    there = image_table(extracted_batch(home / "out_0", 0, 1), home / "out_0")
     assert there.equals(image_table(list_images(folder), folder)), told[0]
-    bare_table = image_table(batch_of_originals(home / "out_1", 0, 1), home / "out_1")
+    bare_table = image_table(extracted_batch(home / "out_1", 0, 1), home / "out_1")
     assert bare_table["image_id"].equals(there["image_id"])
     assert sorted(bare_table["file_name"].to_pylist()) == [str(number) for number in range(1, 8)]
     assert re.search(r"consists of imagefolder files", told[2]), told[2]

@@ -15,10 +15,10 @@ from latentlens_dag.inputs.images import (
     FORMATS,
     SUFFIXES,
     batch_of_images,
-    files_of_table,
     image_table,
     list_images,
     open_image,
+    original_files,
 )
 
 
@@ -76,7 +76,7 @@ def test_a_picture_that_changed_since_it_was_listed_is_refused(tmp_path: Path) -
     table = image_table(list_images(tmp_path), tmp_path)
     _save(tmp_path / "a.png", 1)
     with pytest.raises(UserError, match="changed or removed"):
-        files_of_table(table, tmp_path)
+        original_files(table, tmp_path)
 
 
 def _pixel(path: Path, x: int = 0, y: int = 0) -> tuple[int, ...]:

@@ -10,21 +10,21 @@ import pytest
 from latentlens_dag.errors import UserError
 from latentlens_dag.inputs import texts as corpus
 from latentlens_dag.inputs.texts import (
-    LONGEST,
-    TextSource,
+    MAX_CHARACTERS,
+    TextFile,
     read_order,
     read_texts,
     write_order,
     write_sentences,
     write_shard,
 )
-from latentlens_dag.storage.hashing import part_of, text_id, within_fraction
+from latentlens_dag.storage.hashing import shard_of, text_id, within_fraction
 
 LINES = [f"Sentence number {number}." for number in range(200)]
 
 
-def plain(path: Path) -> TextSource:
-    return TextSource("lines", path)
+def plain(path: Path) -> TextFile:
+    return TextFile("lines", path)
 
 
 def test_the_order_of_the_source_and_repeated_lines_change_no_byte(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_every_sentence_is_in_exactly_one_shard(tmp_path: Path, shards: int) -> 
     for shard in range(shards):
         write_shard(tmp_path / "all.parquet", shard, shards, tmp_path / "shard.parquet")
         table = pq.read_table(tmp_path / "shard.parquet")
-        assert all(part_of(i, shards) == shard for i in table["sentence_id"].to_pylist())
+        assert all(shard_of(i, shards) == shard for i in table["sentence_id"].to_pylist())
         texts += table["text"].to_pylist()
     assert sorted(texts) == sorted(LINES)
 
@@ -86,7 +86,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_sentence(tmp_path: Path) -> N
         (b"\n  \n", "a.txt", r"is empty"),
         (b"plain text", "a.txt.gz", r"cannot be unpacked"),
         (gzip.compress(b"Good.\n" * 999, mtime=0)[:-12], "a.txt.gz", r"cannot be unpacked"),
-        (b"Good.\n" + b"x" * (LONGEST + 1), "a.txt", r"line 2: 100,001 characters are no sentence"),
+        (b"Good.\n" + b"x" * (MAX_CHARACTERS + 1), "a.txt", r"line 2: 100,001 characters are no sentence"),
         (None, "a.txt", r"does not exist"),
     ],
 )
@@ -122,7 +122,7 @@ def _table(path: Path) -> None:
 @pytest.mark.parametrize("name", ["a.csv", "a.csv.gz", "a.jsonl", "a.jsonl.gz", "a.parquet"])
 def test_a_column_of_a_table_is_a_source(tmp_path: Path, name: str) -> None:
     _table(tmp_path / name)
-    source = TextSource(name.split(".")[1], tmp_path / name, "text")  # type: ignore[arg-type]
+    source = TextFile(name.split(".")[1], tmp_path / name, "text")  # type: ignore[arg-type]
     assert list(read_texts(source)) == [text for text in ROWS if text]
 
 
@@ -130,7 +130,7 @@ def test_a_column_of_a_table_is_a_source(tmp_path: Path, name: str) -> None:
 def test_a_column_that_is_not_there_is_told_with_those_that_are(tmp_path: Path, name: str) -> None:
     _table(tmp_path / name)
     with pytest.raises(UserError, match="no column 'sentence'; it has id, text"):
-        list(read_texts(TextSource(name.split(".")[1], tmp_path / name, "sentence")))  # type: ignore[arg-type]
+        list(read_texts(TextFile(name.split(".")[1], tmp_path / name, "sentence")))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_a_column_that_is_not_there_is_told_with_those_that_are(tmp_path: Path, 
 def test_a_wrong_table_is_told(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=message):
-        list(read_texts(TextSource(name.split(".")[1], tmp_path / name, "text")))  # type: ignore[arg-type]
+        list(read_texts(TextFile(name.split(".")[1], tmp_path / name, "text")))  # type: ignore[arg-type]
 
 
 def test_sentences_that_memory_does_not_hold_are_sorted_on_disk(

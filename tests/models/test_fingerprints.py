@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from latentlens_dag.models.fingerprints import exact_positions, fingerprint, fingerprint_like, scheme_of, weight_sample
+from latentlens_dag.models.fingerprints import evenly_spaced, fingerprint, fingerprint_like, scheme_of, weight_sample
 from latentlens_dag.models.language_model import LanguageModel
 from latentlens_dag.models.loading import load_language_model
 from latentlens_dag.testing import tiny_llava
@@ -43,7 +43,7 @@ def language_model(vocabulary: int, width: int, fill: object = None, dtype: torc
 
 @given(st.integers(1, 2**40))
 def test_positions_lie_inside_the_tensor_from_its_first_to_its_last_value(length: int) -> None:
-    found = exact_positions(length)
+    found = evenly_spaced(length)
     assert found == sorted(set(found)) and len(found) == min(64, length)
     assert (found[0], found[-1]) == (0, length - 1) if length > 1 else found == [0]
     steps = [b - a for a, b in pairwise(found)]
@@ -52,9 +52,9 @@ def test_positions_lie_inside_the_tensor_from_its_first_to_its_last_value(length
 
 @pytest.mark.parametrize("length", [2**24 + 4, 28_311_552, *(rows * width for rows, width in PAPER_SHAPES)])
 def test_positions_of_large_tensors_are_exact_where_those_of_linspace_are_not(length: int) -> None:
-    assert max(exact_positions(length)) == length - 1
+    assert max(evenly_spaced(length)) == length - 1
     rounded = torch.linspace(0, length - 1, 64).long()
-    assert int(rounded.max()) >= length or rounded.tolist() != exact_positions(length)
+    assert int(rounded.max()) >= length or rounded.tolist() != evenly_spaced(length)
 
 
 @pytest.mark.parametrize("elements", [2**24 + 4, 28_311_552])

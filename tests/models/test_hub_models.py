@@ -168,7 +168,7 @@ def test_a_dtype_is_chosen_by_the_weights_on_the_hub_without_downloading_them(
 from latentlens_dag.models import loading as models
 from latentlens_dag.models.hub_models import local_model, weight_bytes
 from latentlens_dag.models.model_ref import ModelRef
-models.bfloat16_pays = lambda: True
+models.bfloat16_is_faster = lambda: True
 model, sizes = ModelRef(None, *sys.argv[1:3]), []
 for models._LARGE_BYTES in (int(sys.argv[3]), int(sys.argv[3]) + 1):
     sizes.append(models.chosen_dtype(model, "cpu"))

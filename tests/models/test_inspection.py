@@ -20,13 +20,13 @@ from latentlens_dag.index.state_tables import write_states
 from latentlens_dag.models import inspection
 from latentlens_dag.models.families import registry
 from latentlens_dag.models.families.token_map import TokenMap
-from latentlens_dag.models.hooks import captured
-from latentlens_dag.models.inspection import inspect_model, layout_of, token_union
+from latentlens_dag.models.hooks import capture_hidden_states
+from latentlens_dag.models.inspection import covered_share, inspect_model, token_layout
 from latentlens_dag.models.layers import auto_contextual_layers, auto_visual_layers
 from latentlens_dag.models.loading import load_language_model, load_vlm
-from latentlens_dag.models.self_checks import CHECKS, TEXT_CHECKS, failures, noise_image
+from latentlens_dag.models.self_checks import CHECKS, TEXT_CHECKS, failed_checks, noise_image
 from latentlens_dag.models.text_checks import ModelCheck
-from latentlens_dag.models.token_map_image import _NEWLINE, COLORS, draw_tokens
+from latentlens_dag.models.token_map_image import _NEWLINE, COLORS, draw_token_map
 from latentlens_dag.testing import SENTENCES, tiny_project, tiny_vlm
 
 FAMILIES = ["llava", "qwen2_vl", "llava_next"]
@@ -113,7 +113,7 @@ def test_the_covered_share_is_that_of_the_pixels() -> None:
         pixels = np.zeros((17, 23), bool)
         for x0, y0, x1, y1 in boxes.clip(0):
             pixels[y0:y1, x0:x1] = True
-        assert token_union(boxes.astype(np.float32), 23, 17) == pytest.approx(pixels.mean())
+        assert covered_share(boxes.astype(np.float32), 23, 17) == pytest.approx(pixels.mean())
 
 
 def test_bytes_of_states_are_near_what_is_stored(folders: Path, tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_the_defs_yaml_is_one_that_a_project_loads_with_the_automatic_layers(fol
     shutil.copytree(project / "assets" / "tiny" / "pictures", here / "pictures")
     assert load_definitions(project, find_home(tmp_path / "home")) is not None
     study = find_study("my_study", project)
-    assert (study.named_model.path, study.layers) == (folders / "llava", [0, 1, 2])
+    assert (study.model_ref.path, study.layers) == (folders / "llava", [0, 1, 2])
 
 
 def test_the_defs_yaml_of_a_language_model_is_that_of_a_study_of_texts_and_builds(
@@ -202,7 +202,7 @@ def test_the_defs_yaml_of_a_model_of_the_hub_loads_before_anything_of_it_is_down
     (here / "sentences.txt").write_text("A dog.\n")
     assert load_definitions(project, find_home(tmp_path / "home")) is not None
     study = find_study("my_study", project)
-    assert (study.named_model, study.layers) == (ModelRef(repo="user/absent", revision=commit), [0, 1, 2])
+    assert (study.model_ref, study.layers) == (ModelRef(repo="user/absent", revision=commit), [0, 1, 2])
 
 
 def test_a_model_that_reads_both_ways_gets_an_index_by_sentences(
@@ -235,7 +235,7 @@ def test_a_failed_check_is_printed_and_ends_with_1(
 def test_what_was_not_checked_has_not_failed(language_model: Path) -> None:
     model = load_language_model(language_model, device="cpu")
     checks = [ModelCheck("localization", False, None, "", why) for why in ("no map", None)]
-    assert failures(checks[:1], model) == [] and failures(checks[1:], model) == ["localization"]
+    assert failed_checks(checks[:1], model) == [] and failed_checks(checks[1:], model) == ["localization"]
 
 
 def test_a_failed_check_of_a_language_model_ends_with_1(language_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,7 +312,7 @@ def test_the_picture_has_the_boxes_of_every_view_where_they_lie(folders: Path, t
 def test_a_newline_is_a_bar_at_the_end_of_its_row(tmp_path: Path, box: list[float]) -> None:
     zero = np.zeros(2, np.int32)
     places = TokenMap(["tile", "newline"], zero, zero, np.int32([0, 1]), np.float32([[0, 0, 20, 10], box]))
-    draw_tokens(Image.new("RGB", (40, 10), "black"), places, tmp_path / "a")
+    draw_token_map(Image.new("RGB", (40, 10), "black"), places, tmp_path / "a")
     row = np.asarray(Image.open(tmp_path / "a"))[24 + 40 + 150]
     bar = np.flatnonzero((row == _NEWLINE).all(axis=-1)) - 24
     assert len(bar) >= 5
@@ -322,7 +322,7 @@ def test_a_newline_is_a_bar_at_the_end_of_its_row(tmp_path: Path, box: list[floa
 def test_a_box_is_drawn_around_its_pixels_and_what_none_holds_is_pale(tmp_path: Path) -> None:
     boxes = np.float32([[10, 5, 30, 15], [30, 5, 50, 15]])  # of 60 x 20
     zero = np.zeros(2, np.int32)
-    draw_tokens(
+    draw_token_map(
         Image.new("RGB", (60, 20), "black"),
         TokenMap(["global"] * 2, zero, zero, np.int32([0, 1]), boxes),
         tmp_path / "a",
@@ -347,16 +347,16 @@ def test_a_box_is_drawn_around_its_pixels_and_what_none_holds_is_pale(tmp_path: 
 def test_tokens_whose_place_is_not_known_have_no_boxes_and_cover_nothing(tmp_path: Path, nowhere: float) -> None:
     zero = np.zeros(3, np.int32)
     places = TokenMap(["unmapped"] * 3, zero, zero, zero, np.full((3, 4), nowhere, np.float32))
-    layout = layout_of(places, 10, 10)
+    layout = token_layout(places, 10, 10)
     assert (layout.tokens, layout.covered, layout.first_box, layout.last_box) == (3, 0, None, None)
-    draw_tokens(Image.new("RGB", (10, 10)), places, tmp_path / "tokens.png")
+    draw_token_map(Image.new("RGB", (10, 10)), places, tmp_path / "tokens.png")
     assert Image.open(tmp_path / "tokens.png").size[0] > 1200
 
 
 @pytest.mark.parametrize("size", [(1, 1), (900, 9), (9, 900), (3000, 2000)])
 def test_every_shape_of_image_can_be_drawn(folders: Path, tmp_path: Path, size: tuple[int, int]) -> None:
     places = load_vlm(folders / "llava_next", device="cpu").token_map(*size)
-    draw_tokens(Image.new("RGB", size), places, tmp_path / "tokens.png")
+    draw_token_map(Image.new("RGB", size), places, tmp_path / "tokens.png")
     assert max(Image.open(tmp_path / "tokens.png").size) < 6000
 
 
@@ -414,7 +414,7 @@ def test_a_users_mistake_is_one_message_with_exit_code_2(folders: Path, tmp_path
 
 def test_a_text_batch_ends_at_the_deepest_automatic_layer(folders: Path) -> None:
     model, ran = load_vlm(folders / "llava", device="cpu").language_model, []
-    with captured(model.decoder, [0, 1, 2], lambda states: ran.append(tuple(states.shape))):
+    with capture_hidden_states(model.decoder, [0, 1, 2], lambda states: ran.append(tuple(states.shape))):
         inspection._text_cost(model)
     assert ran == [(16, 32, 32)] * 6  # two passes, what enters the blocks 0, 1 and 2
 

@@ -11,7 +11,7 @@ import transformers
 
 from latentlens_dag import ContextualIndex
 from latentlens_dag.errors import UserError
-from latentlens_dag.models.hooks import captured
+from latentlens_dag.models.hooks import capture_hidden_states
 from latentlens_dag.models.loading import language_model_of, load_language_model
 from latentlens_dag.testing import SENTENCES, tiny_tokenizer
 
@@ -78,7 +78,10 @@ def test_states_and_logits_are_those_of_the_definition(family: str) -> None:
     taken = language_model_of(family, model, tokenizer)
     assert (taken.depth, taken.width) == (3, 32)
     ids = tokenizer(SENTENCES[0], return_tensors="pt")["input_ids"]
-    with captured(taken.decoder, [0, 1, 2, 3], lambda states: states.clone()) as states, torch.inference_mode():
+    with (
+        capture_hidden_states(taken.decoder, [0, 1, 2, 3], lambda states: states.clone()) as states,
+        torch.inference_mode(),
+    ):
         own = model(input_ids=ids, output_hidden_states=True, use_cache=False)
     for layer in (0, 1, 2):
         assert torch.allclose(states[layer], own.hidden_states[layer], atol=1e-5)

@@ -13,13 +13,13 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.models import loading, text_checks
 from latentlens_dag.models.families.registry import region_map
 from latentlens_dag.models.fingerprints import WeightSample
-from latentlens_dag.models.hooks import captured
+from latentlens_dag.models.hooks import capture_hidden_states
 from latentlens_dag.models.loading import chosen_dtype, load_language_model, load_vlm
 from latentlens_dag.models.self_checks import (
     ModelFacts,
+    check_index_model,
     check_model,
-    check_text_pass,
-    failures,
+    failed_checks,
     noise_image,
     visual_token_count,
     write_checks,
@@ -49,7 +49,10 @@ def test_visual_states_are_the_residual_stream_at_the_image_tokens(llava: Vlm) -
 def test_the_last_entry_of_hidden_states_is_after_the_final_norm(llava: Vlm) -> None:
     """Why states are taken by hooks: the stream after the last block is nowhere in `hidden_states`."""
     inputs = llava.inputs([noise_image(48, 48)])
-    with captured(llava.language_model.decoder, [llava.depth], lambda s: s) as states, torch.inference_mode():
+    with (
+        capture_hidden_states(llava.language_model.decoder, [llava.depth], lambda s: s) as states,
+        torch.inference_mode(),
+    ):
         listed = llava.model(**inputs, output_hidden_states=True).hidden_states[-1]
     assert not torch.allclose(listed, states[llava.depth], atol=1e-2)
     assert torch.allclose(listed, llava.language_model.decoder.norm(states[llava.depth]), atol=1e-5)
@@ -104,9 +107,9 @@ def test_a_text_pass_that_looks_ahead_makes_an_index_of_whole_sentences_only(lla
     assert figure > 0.01
     message = rf"`dedup: prefix`.*{re.escape(model.name)}.* by {figure:.2g} of .*Set `dedup: sentence` in Index words"
     with pytest.raises(UserError, match=message):
-        check_text_pass(model, "prefix", "words")
-    check_text_pass(model, "sentence", "words")
-    check_text_pass(llava.language_model, "prefix", "words")
+        check_index_model(model, "prefix", "words")
+    check_index_model(model, "sentence", "words")
+    check_index_model(llava.language_model, "prefix", "words")
 
 
 def test_a_text_pass_that_looks_at_padding_makes_an_index_of_whole_sentences_only(llava_folder: Path) -> None:
@@ -115,8 +118,8 @@ def test_a_text_pass_that_looks_at_padding_makes_an_index_of_whole_sentences_onl
     length.decoder.layers[0].register_forward_hook(lambda *a: a[2] + a[2].shape[1])
     for model, reason in ((ahead, "a later token changes"), (length, "change by .* when their batch is padded")):
         with pytest.raises(UserError, match=rf"Index words cannot be made.*{reason}.*Set `dedup: sentence` in Index w"):
-            check_text_pass(model, "prefix", "words")
-        check_text_pass(model, "sentence", "words")
+            check_index_model(model, "prefix", "words")
+        check_index_model(model, "sentence", "words")
 
 
 def test_a_text_pass_that_looks_at_other_sentences_makes_no_index(llava_folder: Path) -> None:
@@ -124,7 +127,7 @@ def test_a_text_pass_that_looks_at_other_sentences_makes_no_index(llava_folder: 
     model.decoder.layers[0].register_forward_hook(lambda *a: a[2] + a[2].mean(dim=0, keepdim=True))
     for dedup in ("prefix", "sentence"):
         with pytest.raises(UserError, match=r"Index words cannot be made of .* padded.*with any other sentence"):
-            check_text_pass(model, dedup, "words")
+            check_index_model(model, dedup, "words")
 
 
 def test_a_layer_that_the_model_lacks_is_refused(llava: Vlm) -> None:
@@ -192,7 +195,7 @@ def test_noise_is_the_same_at_every_call() -> None:
 
 def test_what_runs_after_the_block_is_not_captured(llava: Vlm) -> None:
     decoder, ids = llava.language_model.decoder, torch.tensor([[1, 5, 6]])
-    with captured(decoder, [1], lambda s: s) as states, torch.inference_mode():
+    with capture_hidden_states(decoder, [1], lambda s: s) as states, torch.inference_mode():
         decoder(input_ids=ids)
         before = states[1]
     with torch.inference_mode():
@@ -215,7 +218,7 @@ def test_a_cpu_takes_float32_but_for_large_16_bit_checkpoints_where_bfloat16_pay
     (tmp_path / "config.json").write_text(f'{{"dtype": "{stored}"}}')
     with (tmp_path / "model.safetensors").open("wb") as file:
         file.truncate(size_bytes)
-    monkeypatch.setattr(loading, "bfloat16_pays", lambda: pays)
+    monkeypatch.setattr(loading, "bfloat16_is_faster", lambda: pays)
     assert chosen_dtype(tmp_path, "cpu") == chosen
     assert chosen_dtype(tmp_path, "cpu", "float16") == "float16"
     assert chosen_dtype(tmp_path, "cuda") == "auto"
@@ -223,7 +226,7 @@ def test_a_cpu_takes_float32_but_for_large_16_bit_checkpoints_where_bfloat16_pay
 
 def test_a_model_in_16_bits_may_differ_by_its_rounding_and_no_more(llava_folder: Path) -> None:
     model = load_language_model(llava_folder, device="cpu", dtype="bfloat16")
-    check_text_pass(model, "prefix", "words")
+    check_index_model(model, "prefix", "words")
     rounded = padding_invariance(model)
     assert rounded.passed
     ones = torch.ones(4)
@@ -297,5 +300,5 @@ def test_states_that_overflow_are_told_as_such_and_need_no_other_dedup(llava_fol
     model.decoder.layers[0].register_forward_hook(lambda _module, _args, states: states * float("inf"))
     for dedup in ("prefix", "sentence"):
         with pytest.raises(UserError, match=r"not finite numbers: they overflow in torch\.float32"):
-            check_text_pass(model, dedup, "words")
-    assert "padding_invariance" in failures([padding_invariance(model)], model)
+            check_index_model(model, dedup, "words")
+    assert "padding_invariance" in failed_checks([padding_invariance(model)], model)

@@ -12,7 +12,7 @@ import transformers
 from torch import Tensor, nn
 
 from latentlens_dag import device
-from latentlens_dag.models.hooks import captured
+from latentlens_dag.models.hooks import capture_hidden_states
 from latentlens_dag.models.language_model import LanguageModel
 from latentlens_dag.models.loading import language_model_of, load_vlm
 from latentlens_dag.models.logit_rule import logit_rule
@@ -61,7 +61,10 @@ def _model(family: str, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any
 def _last_states_and_logits(model: Any, taken: LanguageModel) -> tuple[Tensor, Tensor]:
     """Of a sentence: the states after the last block, and the model's own logits."""
     ids = taken.tokenizer(SENTENCES[0], return_tensors="pt")["input_ids"]
-    with captured(taken.decoder, [taken.depth], lambda states: states.clone()) as states, torch.inference_mode():
+    with (
+        capture_hidden_states(taken.decoder, [taken.depth], lambda states: states.clone()) as states,
+        torch.inference_mode(),
+    ):
         own = model(input_ids=ids, use_cache=False).logits
     return states[taken.depth], own
 

@@ -16,7 +16,7 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.models.inspection import inspect_model
 from latentlens_dag.models.loading import language_model_of, load_language_model, load_tokenizer, load_vlm
 from latentlens_dag.models.vlm import Vlm
-from latentlens_dag.storage.full_disk import way_out
+from latentlens_dag.storage.full_disk import remedy
 from latentlens_dag.testing import CHAT_TEMPLATE, tiny_tokenizer
 from tests.models.test_language_families import tiny_language_model
 
@@ -226,14 +226,14 @@ def test_an_image_that_the_memory_does_not_hold_alone_is_told(llava: Vlm, monkey
 def test_a_full_disk_is_told_with_the_places_and_the_way_out(tmp_path: Path) -> None:
     named = str(tmp_path / "absent" / "table.lance")
     full = OSError(errno.ENOSPC, "No space left on device", named)
-    told = way_out(full, tmp_path / "home") or ""
+    told = remedy(full, tmp_path / "home") or ""
     assert f"{tmp_path}: " in told and " MB" in told and "TMPDIR" in told and "What was finished stays" in told
     of_step = RuntimeError(f"study/tiny/visual[00] failed: OSError: {full}")
-    assert way_out(of_step, tmp_path) == way_out(full, tmp_path)
-    assert way_out(RuntimeError("(sqlite3.OperationalError) database or disk is full"), tmp_path)
+    assert remedy(of_step, tmp_path) == remedy(full, tmp_path)
+    assert remedy(RuntimeError("(sqlite3.OperationalError) database or disk is full"), tmp_path)
 
 
 def test_a_device_without_memory_is_told_and_other_errors_are_left_alone(tmp_path: Path) -> None:
-    told = way_out(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), tmp_path) or ""
+    told = remedy(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), tmp_path) or ""
     assert "smaller model, fewer layers" in told and "CUDA_VISIBLE_DEVICES" in told
-    assert way_out(ValueError("something else"), tmp_path) is None
+    assert remedy(ValueError("something else"), tmp_path) is None

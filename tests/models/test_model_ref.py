@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from latentlens_dag.dag.versions import observed_version
+from latentlens_dag.dag.versions import content_version
 from latentlens_dag.errors import UserError
 from latentlens_dag.models.model_ref import ModelRef, model_ref
 
@@ -91,7 +91,7 @@ def test_versions_are_those_of_homes_that_were_built_before(tmp_path: Path) -> N
         (folder / name).write_text(text)
     of_folder, of_hub = ModelRef(path=folder), ModelRef(repo="user/name", revision=COMMIT)
     trusted = [replace(one, trust_remote_code=True) for one in (of_folder, of_hub)]
-    version = lambda one: observed_version(one, tmp_path / "memory.json")  # noqa: E731
+    version = lambda one: content_version(one, tmp_path / "memory.json")  # noqa: E731
     assert version(of_folder) == version(folder) == "ba919ad1d32fba3a"
     assert version(trusted[0]) == "4ca0c5d8ad313029"
     assert version(of_hub) == of_hub.version == "ce8a32ffe75a73ff"
@@ -111,11 +111,11 @@ def test_versions_are_those_of_homes_that_were_built_before(tmp_path: Path) -> N
 )
 def test_files_that_no_loader_reads_are_not_part_of_a_model(tmp_path: Path, name: str) -> None:
     model, memory = _model(tmp_path), tmp_path / "memory.json"
-    before = observed_version(model, memory)
+    before = content_version(model, memory)
     (tmp_path / "model" / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / "model" / name).write_text("1")
-    assert observed_version(model, memory) == before
-    assert (observed_version(tmp_path / "model", memory, hidden=True) == before) is (name == "README.md")
+    assert content_version(model, memory) == before
+    assert (content_version(tmp_path / "model", memory, hidden=True) == before) is (name == "README.md")
 
 
 @pytest.mark.parametrize(
@@ -123,26 +123,26 @@ def test_files_that_no_loader_reads_are_not_part_of_a_model(tmp_path: Path, name
 )
 def test_files_that_a_loader_may_read_are_part_of_a_model(tmp_path: Path, name: str) -> None:
     model, memory = _model(tmp_path), tmp_path / "memory.json"
-    before = observed_version(model, memory)
+    before = content_version(model, memory)
     (tmp_path / "model" / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / "model" / name).write_text("1")
-    assert observed_version(model, memory) != before
+    assert content_version(model, memory) != before
 
 
 def test_a_model_in_a_hidden_folder_has_a_version(tmp_path: Path) -> None:
     model, memory = _model(tmp_path / ".cache"), tmp_path / "memory.json"
-    assert observed_version(model, memory) == observed_version(_model(tmp_path), memory)
+    assert content_version(model, memory) == content_version(_model(tmp_path), memory)
 
 
 def test_a_weight_file_with_one_changed_byte_is_a_new_version_of_the_model(tmp_path: Path) -> None:
     model, memory = _model(tmp_path), tmp_path / "memory.json"
-    before = observed_version(model, memory)
+    before = content_version(model, memory)
     weights = tmp_path / "model" / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[len(content) // 2] ^= 1
     weights.write_bytes(content)
     os.utime(weights, ns=(0, 0))  # a clock may be too coarse to tell the two writes apart
-    assert observed_version(model, memory) != before
+    assert content_version(model, memory) != before
 
 
 def _model(folder: Path) -> ModelRef:

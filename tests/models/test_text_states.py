@@ -10,7 +10,7 @@ import torch
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.index.occurrences import candidates, prefix_keys
-from latentlens_dag.inputs.texts import TextSource, write_batch
+from latentlens_dag.inputs.texts import TextFile, write_batch
 from latentlens_dag.models import text_batches
 from latentlens_dag.models.language_model import LanguageModel
 from latentlens_dag.models.loading import language_model_of
@@ -18,7 +18,7 @@ from latentlens_dag.models.self_checks import TEXT_CHECKS, check_language_model
 from latentlens_dag.models.text_states import TextStates, text_states
 from latentlens_dag.models.vlm import Vlm
 from latentlens_dag.schema import SENTENCES as SENTENCE_ROWS
-from latentlens_dag.storage.hashing import part_of, text_id
+from latentlens_dag.storage.hashing import shard_of, text_id
 from latentlens_dag.study.answers import text_token_tables
 from latentlens_dag.testing import SENTENCES, tiny_tokenizer
 from tests.models.test_language_families import tiny_language_model, with_large_weights
@@ -163,22 +163,22 @@ def test_every_distinct_text_is_in_exactly_one_batch_and_order_and_repetition_ch
     for name, said in (("a", lines), ("b", [*reversed(lines), lines[7], "", f"  {lines[3]} "])):
         (tmp_path / f"{name}.txt").write_text("\n".join(said))
         for batch in range(3):
-            write_batch(TextSource("lines", tmp_path / f"{name}.txt"), batch, 3, tmp_path / f"{name}_{batch}")
+            write_batch(TextFile("lines", tmp_path / f"{name}.txt"), batch, 3, tmp_path / f"{name}_{batch}")
     found = []
     for batch in range(3):
         assert (tmp_path / f"a_{batch}").read_bytes() == (tmp_path / f"b_{batch}").read_bytes()
         rows = pq.read_table(tmp_path / f"a_{batch}").to_pylist()
         assert [row["text_id"] for row in rows] == sorted(text_id(row["text"]) for row in rows)
-        assert all(part_of(row["text_id"], 3) == batch for row in rows)
+        assert all(shard_of(row["text_id"], 3) == batch for row in rows)
         found += [row["text"] for row in rows]
     assert sorted(found) == sorted(lines)
 
 
 def test_a_batch_may_be_empty_and_a_source_may_not(tmp_path: Path) -> None:
     (tmp_path / "one.txt").write_text("One.")
-    counts = [write_batch(TextSource("lines", tmp_path / "one.txt"), batch, 4, tmp_path / "out") for batch in range(4)]
+    counts = [write_batch(TextFile("lines", tmp_path / "one.txt"), batch, 4, tmp_path / "out") for batch in range(4)]
     assert sorted(counts) == [0, 0, 0, 1]
     (tmp_path / "none.txt").write_text(" \n\n")
     with pytest.raises(UserError, match=r"none\.txt is empty: it has not one text"):
-        write_batch(TextSource("lines", tmp_path / "none.txt"), 0, 2, tmp_path / "never")
+        write_batch(TextFile("lines", tmp_path / "none.txt"), 0, 2, tmp_path / "never")
     assert not (tmp_path / "never").exists()

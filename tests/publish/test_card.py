@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 import yaml
 
-from latentlens_dag.publish.card import CITATION, escaped
+from latentlens_dag.publish.card import CITATION, escape_markdown
 from latentlens_dag.publish.data_dictionary import COLUMNS, TABLE_TITLES
 from latentlens_dag.publish.snippets import snippets_of
 from latentlens_dag.schema import TABLES
@@ -161,7 +161,7 @@ HOSTILE = (
 
 @pytest.mark.parametrize("text", [HOSTILE, "a\n\n---\nlicense: mit\n---\n", "</details><img src=x onerror=y>", "&amp;"])
 def test_text_of_others_is_neither_markdown_nor_html(text: str) -> None:
-    shown = escaped(text)
+    shown = escape_markdown(text)
     assert html.unescape(shown) == " ".join(text.split())
     assert not re.search(r"[<>\[\]`*|#@:!~\\]", re.sub(r"&#\d+;", "", shown))
     assert "www." not in shown

@@ -11,7 +11,7 @@ import pytest
 
 from latentlens_dag.cli.main import cli
 from latentlens_dag.errors import UserError
-from latentlens_dag.publish.plan import staged_release
+from latentlens_dag.publish.plan import read_staged_release
 from latentlens_dag.publish.publish import publish
 from latentlens_dag.storage.home import Home
 from tests.helpers.hub_server import Fault, HubServer, Repo
@@ -209,10 +209,10 @@ def refused(tmp_path_factory: pytest.TempPathFactory) -> tuple[HubServer, dict[s
 
 UNCHANGED = "Nothing on main was changed"
 REFUSALS = {
-    "down": ("PublicationFailed", rf"Reading what user/down holds failed: .* status 500\. {UNCHANGED}; run again"),
-    "store": ("PublicationFailed", rf"Sending files to user/store failed: .* status 500\. {UNCHANGED}; run again"),
-    "never": ("PublicationFailed", rf"took no commit in 3 tries\. {UNCHANGED}; run again"),
-    "long": ("PublicationFailed", rf"asks to wait for more than 300 s\. {UNCHANGED}; run again"),
+    "down": ("PublicationError", rf"Reading what user/down holds failed: .* status 500\. {UNCHANGED}; run again"),
+    "store": ("PublicationError", rf"Sending files to user/store failed: .* status 500\. {UNCHANGED}; run again"),
+    "never": ("PublicationError", rf"took no commit in 3 tries\. {UNCHANGED}; run again"),
+    "long": ("PublicationError", rf"asks to wait for more than 300 s\. {UNCHANGED}; run again"),
     "expired": ("UserError", r"does not take your token .*expired.*hf auth login"),
     "forbidden": ("UserError", rf"Your token may not write to user/forbidden .*{UNCHANGED}"),
     "changing": ("UserError", rf"parts/small\.bin of .* was changed while it was sent\. {UNCHANGED}"),
@@ -278,10 +278,10 @@ def _flip(path: Path) -> None:
     ],
 )
 def test_a_damaged_folder_is_refused(folder: Path, damage: Callable[[Path], None], message: str) -> None:
-    assert staged_release(folder).files.keys() == held(folder).keys()
+    assert read_staged_release(folder).files.keys() == held(folder).keys()
     damage(folder / "parts" / "a.bin")
     with pytest.raises(UserError, match=rf"is damaged, and is not published: {message}"):
-        staged_release(folder)
+        read_staged_release(folder)
 
 
 @pytest.mark.parametrize(

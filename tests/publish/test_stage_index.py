@@ -44,7 +44,7 @@ def warehouse(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
     write_index(warehouse, layers=(1, 2, 3), rows=ROWS)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(approximate, "_QUERIES", 16)
-        approximate.build_approximate(warehouse.layer_table("words", 3))
+        approximate.build_approximate_index(warehouse.layer_table("words", 3))
     return warehouse
 
 

@@ -8,7 +8,7 @@ import pytest
 from latentlens_dag.dataset.dataset import open_dataset
 from latentlens_dag.errors import UserError
 from latentlens_dag.publish import card, tables
-from latentlens_dag.publish.tables import RELEASED_IMAGES
+from latentlens_dag.publish.tables import RELEASE_IMAGES
 from latentlens_dag.release.manifest import MANIFEST, manifest_text, read_manifest
 from latentlens_dag.storage.hashing import text_id
 from latentlens_dag.storage.warehouse import Warehouse
@@ -151,11 +151,11 @@ def test_an_example_is_small_and_of_the_image_with_the_lowest_id(staged: Path, t
 def test_the_library_datasets_knows_the_pictures(staged: Path) -> None:
     import datasets
 
-    kinds = {field.name: datasets.Value(str(field.type)) for field in RELEASED_IMAGES if field.name != "thumbnail"}
+    kinds = {field.name: datasets.Value(str(field.type)) for field in RELEASE_IMAGES if field.name != "thumbnail"}
     features = datasets.Features({**kinds, "thumbnail": datasets.Image()})
-    assert features.arrow_schema.equals(RELEASED_IMAGES, check_metadata=True)
+    assert features.arrow_schema.equals(RELEASE_IMAGES, check_metadata=True)
     for file in staged.glob("images/*.parquet"):
-        assert pq.read_schema(file).metadata == RELEASED_IMAGES.metadata
+        assert pq.read_schema(file).metadata == RELEASE_IMAGES.metadata
 
 
 def test_two_studies_share_their_images(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from latentlens_dag.models.language_model import LanguageModel
-from latentlens_dag.models.loading import Loaded, load_with_language_model
+from latentlens_dag.models.loading import FullModel, load_with_language_model
 from tests.downloads import UnavailableError
 from tests.real_models import smollm2
 
@@ -28,10 +28,10 @@ def missing(reason: str) -> Path:
 
 
 @pytest.fixture(scope="session")
-def loaded(smollm2_folder: Path) -> Loaded:
+def loaded(smollm2_folder: Path) -> FullModel:
     return load_with_language_model(smollm2_folder, device="cpu")
 
 
 @pytest.fixture(scope="session")
-def model(loaded: Loaded) -> LanguageModel:
+def model(loaded: FullModel) -> LanguageModel:
     return loaded.language_model

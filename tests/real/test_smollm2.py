@@ -14,9 +14,9 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from latentlens_dag.cli.main import cli
-from latentlens_dag.models.hooks import captured
+from latentlens_dag.models.hooks import capture_hidden_states
 from latentlens_dag.models.language_model import LanguageModel
-from latentlens_dag.models.loading import Loaded, load_language_model
+from latentlens_dag.models.loading import FullModel, load_language_model
 from latentlens_dag.models.self_checks import TEXT_CHECKS, check_language_model
 from latentlens_dag.models.text_states import TextStates, text_states
 from latentlens_dag.models.tokenization import tokenize
@@ -35,11 +35,11 @@ def states(model: LanguageModel) -> TextStates:
 
 
 @pytest.fixture(scope="module")
-def slow(loaded: Loaded) -> list[Any]:
+def slow(loaded: FullModel) -> list[Any]:
     return [_slow(loaded, text) for text in TEXTS]
 
 
-def _slow(loaded: Loaded, text: str) -> Any:
+def _slow(loaded: FullModel, text: str) -> Any:
     """One text alone, through the whole model, as transformers describes it."""
     inputs = loaded.language_model.tokenizer(text, return_tensors="pt")
     with torch.inference_mode():
@@ -60,7 +60,7 @@ def test_inspect_model_passes(smollm2_folder: Path) -> None:
     assert size == {"model_type": "llama", "blocks": 30, "width": 576, "vocabulary": 49_152, "parameters": 134_515_008}
 
 
-def test_all_self_checks_pass_by_a_wide_margin(loaded: Loaded) -> None:
+def test_all_self_checks_pass_by_a_wide_margin(loaded: FullModel) -> None:
     checks = check_language_model(*loaded).checks
     assert [check.name for check in checks] == list(TEXT_CHECKS)
     for check in checks:
@@ -75,11 +75,11 @@ def test_states_of_texts_read_together_are_those_of_each_text_alone(
         assert _error(states.states[layer], alone) < EXACT, layer
 
 
-def test_the_last_layer_is_what_the_last_block_gives_before_the_final_norm(loaded: Loaded) -> None:
+def test_the_last_layer_is_what_the_last_block_gives_before_the_final_norm(loaded: FullModel) -> None:
     given: list[Tensor] = []
     last = loaded.model.model.layers[-1].register_forward_hook(lambda _module, _args, output: given.append(output))
     try:
-        with captured(loaded.language_model.decoder, [30], lambda states: states.clone()) as mine:
+        with capture_hidden_states(loaded.language_model.decoder, [30], lambda states: states.clone()) as mine:
             normed = _slow(loaded, TEXTS[0]).hidden_states[-1]
     finally:
         last.remove()
@@ -88,10 +88,10 @@ def test_the_last_layer_is_what_the_last_block_gives_before_the_final_norm(loade
 
 
 def test_logitlens_after_the_last_block_names_what_the_model_would_say_next(
-    model: LanguageModel, loaded: Loaded
+    model: LanguageModel, loaded: FullModel
 ) -> None:
     for text in TEXTS:
-        with captured(model.decoder, [model.depth], lambda states: states.clone()) as mine:
+        with capture_hidden_states(model.decoder, [model.depth], lambda states: states.clone()) as mine:
             own = _slow(loaded, text).logits[0].topk(5)
         found = logit_lens(model, mine[model.depth][0].numpy(), k=5)
         assert np.array_equal(found.token_id, own.indices)

@@ -14,12 +14,12 @@ import pytest
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.release.manifest import (
-    MOST_FILE_BYTES,
-    MOST_FILES,
-    MOST_MANIFEST_BYTES,
+    MAX_FILE_BYTES,
+    MAX_FILES,
+    MAX_MANIFEST_BYTES,
     ReleaseFile,
     ReleaseTable,
-    manifest_of,
+    build_manifest,
     manifest_text,
     read_manifest,
 )
@@ -41,7 +41,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def _manifest(folder: Path) -> str:
-    return manifest_text(manifest_of(folder, "tables", "animals", {"demo": {"kind": "images", "lenses": []}}, "0.1.0"))
+    return manifest_text(
+        build_manifest(folder, "tables", "animals", {"demo": {"kind": "images", "lenses": []}}, "0.1.0")
+    )
 
 
 def _refused(folder: Path, change: Change) -> str:
@@ -126,7 +128,7 @@ WRONG: list[tuple[str, Change, str]] = [
     ("a version in words", lambda f: f.update(schema_version="1"), "schema_version is '1', no number"),
     ("a truth for a number", lambda f: f["files"][FIRST].update(size=True), "is True, no number"),
     ("a negative size", lambda f: f["files"][FIRST].update(size=-1), "must be from 0"),
-    ("an absurd size", lambda f: f["files"][FIRST].update(size=MOST_FILE_BYTES + 1), "must be from 0"),
+    ("an absurd size", lambda f: f["files"][FIRST].update(size=MAX_FILE_BYTES + 1), "must be from 0"),
     ("a fraction of a row", lambda f: f["files"][FIRST].update(rows=1.5), "is 1.5, no number"),
     ("10^9 rows", lambda f: f["files"][FIRST].update(rows=10**9), "must be from 0 to 999,999,999"),
     ("rows of no table", lambda f: f["files"]["README.md"].update(rows=1), "rows without a table"),
@@ -152,7 +154,7 @@ def test_a_manifest_that_cannot_be_right_is_refused_with_the_reason(folder: Path
 
 def test_too_many_files_are_refused(folder: Path) -> None:
     def change(facts: dict[str, Any]) -> None:
-        facts["files"] = {str(number): 0 for number in range(MOST_FILES + 1)}
+        facts["files"] = {str(number): 0 for number in range(MAX_FILES + 1)}
 
     assert "100,000 are the most" in _refused(folder, change)
 
@@ -173,7 +175,7 @@ def test_a_file_that_is_named_twice_is_refused() -> None:
 
 def test_a_manifest_that_is_too_large_is_refused_unread(tmp_path: Path) -> None:
     with (tmp_path / "manifest.json").open("wb") as file:
-        file.truncate(MOST_MANIFEST_BYTES + 1)
+        file.truncate(MAX_MANIFEST_BYTES + 1)
 
     with pytest.raises(UserError, match="67,108,865 bytes"):
         read_manifest(tmp_path / "manifest.json")

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from latentlens_dag.cli.main import cli
 from latentlens_dag.dataset.dataset import Dataset, open_dataset
-from latentlens_dag.dataset.named_queries import queries
+from latentlens_dag.dataset.named_queries import named_queries
 from latentlens_dag.errors import UserError
 from latentlens_dag.release import manifest as release_manifest
 from latentlens_dag.release import reader
@@ -88,14 +88,16 @@ def test_a_picture_of_a_release_is_its_bytes(release: Path) -> None:
         assert opened.scan("images").collect()["thumbnail"].to_list() == [b"thumbnail"] * 4
 
 
-@pytest.mark.parametrize("name", queries())
+@pytest.mark.parametrize("name", named_queries())
 def test_every_named_query_answers_as_over_a_home(release: Path, home: Warehouse, name: str) -> None:
     with open_dataset(release) as opened, open_dataset(home) as built:
         asked = PARAMETERS[name]
         assert opened.collect(name, **asked).equals(built.collect(name, **asked))
 
 
-ABOUT_AN_IMAGE = sorted(name for name, query in queries().items() if "image_id" in {p.name for p in query.parameters})
+ABOUT_AN_IMAGE = sorted(
+    name for name, query in named_queries().items() if "image_id" in {p.name for p in query.parameters}
+)
 
 
 @pytest.mark.parametrize("stem", ["{}", "{:.2}", "part_{}"], ids=["an image a file", "digits", "names of its own"])

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latentlens_dag.search import exact
-from latentlens_dag.search.exact import EVERY_QUERY, Block, Excluded, cosine_top_k
-from latentlens_dag.search.prefilter import Arithmetic, Coarse, Rows, fastest, loud_dimensions
+from latentlens_dag.search.exact import EVERY_QUERY, Block, Exclusions, cosine_top_k
+from latentlens_dag.search.prefilter import Arithmetic, BlockMatrix, Prefilter, fastest_arithmetic, outlier_dimensions
 from latentlens_dag.search.top_k import Neighbors
 
 ARITHMETICS: list[Arithmetic] = ["bfloat16", "float32"]
@@ -113,7 +113,7 @@ def test_excluded_rows_are_no_answers_and_hide_none(
             here = pairs[:, i : i + size]
             for_all = here.all(0)
             query, row = np.nonzero(here & ~for_all)
-            excluded = Excluded(
+            excluded = Exclusions(
                 np.concatenate([np.flatnonzero(for_all), row]),
                 np.concatenate([np.full(for_all.sum(), EVERY_QUERY), query]),
             )
@@ -236,12 +236,12 @@ def test_the_product_is_no_further_from_the_truth_than_its_bound(
     queries[0] = block.vectors[0].astype(np.float32) / np.linalg.norm(block.vectors[0].astype(np.float32))
     floor = random.uniform(-1, 1, 8).astype(np.float32)
     vectors = torch.from_numpy(block.vectors)
-    coarse = Coarse(torch.from_numpy(queries), arithmetic, loud_dimensions(vectors))
+    coarse = Prefilter(torch.from_numpy(queries), arithmetic, outlier_dimensions(vectors))
     rows = coarse.rows(vectors)
     scores = coarse.scores(rows, 0, slice(0, 8), torch.from_numpy(floor)).double().numpy()
     x, u = block.vectors.astype(np.float64), queries.astype(np.float64)
     truth = x @ (u / np.linalg.norm(u, axis=1, keepdims=True)).T - np.linalg.norm(x, axis=1)[:, None] * floor
-    bound = coarse.bound(slice(0, 8), rows.norms[:, None], rows.quiet[:, None]).double().numpy()
+    bound = coarse.bound(slice(0, 8), rows.norms[:, None], rows.residual_norms[:, None]).double().numpy()
     rounding = np.abs(scores) * 2.0 ** (-8 if arithmetic == "bfloat16" else -24)
     assert (np.abs(scores - bound - truth) <= bound + rounding).all()
     assert (scores[truth >= 0] >= 0).all()  # what counts is proposed
@@ -253,26 +253,26 @@ def test_splitting_loud_dimensions_makes_the_bound_small() -> None:
     vectors = torch.from_numpy(block.vectors)
     queries = vectors.float()[:8] / vectors.float()[:8].norm(dim=1, keepdim=True)
     bounds = []
-    for loud in (None, loud_dimensions(vectors)):
-        coarse = Coarse(queries, "bfloat16", loud)
+    for loud in (None, outlier_dimensions(vectors)):
+        coarse = Prefilter(queries, "bfloat16", loud)
         rows = coarse.rows(vectors)
-        bounds.append(float(coarse.bound(slice(0, 8), rows.norms[:, None], rows.quiet[:, None]).mean()))
+        bounds.append(float(coarse.bound(slice(0, 8), rows.norms[:, None], rows.residual_norms[:, None]).mean()))
     assert bounds[1] < bounds[0] / 4
 
 
 def test_only_dimensions_that_hold_most_of_the_energy_are_loud() -> None:
     random = np.random.default_rng(0)
-    assert loud_dimensions(torch.from_numpy(_adversarial(random, 200, 384, 1.0, 0.0)[0][0].vectors)) is None
+    assert outlier_dimensions(torch.from_numpy(_adversarial(random, 200, 384, 1.0, 0.0)[0][0].vectors)) is None
     (block,), loud = _adversarial(random, 200, 384, 40.0, 0.0)
-    found = loud_dimensions(torch.from_numpy(block.vectors))
+    found = outlier_dimensions(torch.from_numpy(block.vectors))
     assert found is not None
     assert set(np.flatnonzero(loud > 1)) <= set(found.tolist())
 
 
 def test_where_bfloat16_tells_nothing_apart_float32_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     used: list[str] = []
-    scores = Coarse.scores
-    monkeypatch.setattr(Coarse, "scores", lambda self, *a: used.append(str(self._dtype)[6:]) or scores(self, *a))
+    scores = Prefilter.scores
+    monkeypatch.setattr(Prefilter, "scores", lambda self, *a: used.append(str(self._dtype)[6:]) or scores(self, *a))
     random = np.random.default_rng(0)
     rows = _unit_float16(random.standard_normal((1, 64)) + 1e-3 * random.standard_normal((5000, 64)))
     blocks = [Block(1, np.arange(i, i + 500, dtype=np.uint64), rows[i : i + 500]) for i in range(0, 5000, 500)]
@@ -283,8 +283,8 @@ def test_where_bfloat16_tells_nothing_apart_float32_goes_on(monkeypatch: pytest.
 
 
 def test_the_measured_choice_is_one_of_the_two_and_few_queries_take_float32() -> None:
-    assert fastest(1000, "cpu") in ARITHMETICS
-    assert fastest(1, "cpu") == "float32"
+    assert fastest_arithmetic(1000, "cpu") in ARITHMETICS
+    assert fastest_arithmetic(1, "cpu") == "float32"
 
 
 def test_a_process_that_allows_lower_precision_loses_no_neighbor() -> None:
@@ -337,27 +337,27 @@ def test_more_queries_and_candidates_than_one_step_takes_are_all_answered(monkey
 def test_a_product_as_wrong_as_its_bound_allows_loses_no_neighbor(
     monkeypatch: pytest.MonkeyPatch, arithmetic: Arithmetic
 ) -> None:
-    random, begin, read = np.random.default_rng(0), Coarse.__init__, Coarse.rows
+    random, begin, read = np.random.default_rng(0), Prefilter.__init__, Prefilter.rows
     seen: dict[str, torch.Tensor] = {}
 
-    def beginning(self: Coarse, unit: torch.Tensor, *rest: object) -> None:
+    def beginning(self: Prefilter, unit: torch.Tensor, *rest: object) -> None:
         seen["unit"] = unit.double()
         begin(self, unit, *rest)
 
-    def reading(self: Coarse, vectors: torch.Tensor) -> object:
+    def reading(self: Prefilter, vectors: torch.Tensor) -> object:
         seen["rows"] = vectors.double()
         return read(self, vectors)
 
-    def spoiled(self: Coarse, rows: Rows, start: int, queries: slice, floor: torch.Tensor) -> torch.Tensor:
+    def spoiled(self: Prefilter, rows: BlockMatrix, start: int, queries: slice, floor: torch.Tensor) -> torch.Tensor:
         """As far below the truth as is allowed: a product is seldom so wrong by itself."""
         x = seen["rows"][start:]
         truth = x @ seen["unit"][queries].T - x.norm(dim=1, keepdim=True) * floor
-        bound = self.bound(queries, rows.norms[start:, None], rows.quiet[start:, None])
+        bound = self.bound(queries, rows.norms[start:, None], rows.residual_norms[start:, None])
         return (truth - bound * (1 - 1e-6) + bound).to(self._dtype)
 
-    monkeypatch.setattr(Coarse, "__init__", beginning)
-    monkeypatch.setattr(Coarse, "rows", reading)
-    monkeypatch.setattr(Coarse, "scores", spoiled)
+    monkeypatch.setattr(Prefilter, "__init__", beginning)
+    monkeypatch.setattr(Prefilter, "rows", reading)
+    monkeypatch.setattr(Prefilter, "scores", spoiled)
     base = random.standard_normal((1, 256))
     rows = _unit_float16(base + 1e-2 * random.standard_normal((3000, 256)))
     blocks = [Block(1, np.arange(3000, dtype=np.uint64), rows)]

@@ -10,10 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from latentlens_dag.index import approximate
-from latentlens_dag.index.approximate import approximate_top_k, build_approximate
-from latentlens_dag.index.folder import all_blocks
+from latentlens_dag.index.approximate import approximate_top_k, build_approximate_index
+from latentlens_dag.index.folder import index_blocks
 from latentlens_dag.index.lance_files import count_rows, open_table
-from latentlens_dag.index.layer_tables import OwnRows, commit_fragments, count_answers, count_sinks, write_fragments
+from latentlens_dag.index.layer_tables import (
+    OwnRows,
+    commit_fragments,
+    count_searched_rows,
+    count_sinks,
+    write_fragments,
+)
 from latentlens_dag.index.state_tables import write_states
 from latentlens_dag.schema import JUDGEMENTS, OCCURRENCES, SINKS
 from latentlens_dag.search.exact import cosine_top_k
@@ -148,7 +154,7 @@ def _table(folder: Path, rows: int, sinks: str = "exclude", shards: int = 2, wid
 
 
 def _nearest(table: Path, query: np.ndarray, k: int, **how: object) -> tuple[list[int], list[float]]:
-    found = cosine_top_k(query[None], all_blocks({1: table}, lambda done, total: None, **how), k)
+    found = cosine_top_k(query[None], index_blocks({1: table}, lambda done, total: None, **how), k)
     return found.key[0].tolist(), found.cosine[0].tolist()
 
 
@@ -165,15 +171,15 @@ def test_sinks_are_no_answers_unless_they_are_asked_for(tmp_path: Path, rows: in
     table = _table(tmp_path, rows)
     query = np.ones(8)  # what every sink is nearest to
     number = np.arange(rows)
-    of_word = (number % 2 == 0) if words else np.ones(rows, bool)
-    usual = of_word & (number % SINKS_EVERY != 0)
+    with_word = (number % 2 == 0) if words else np.ones(rows, bool)
+    usual = with_word & (number % SINKS_EVERY != 0)
     assert _nearest(table, query, 5, words=words)[0] == _slow(table, query, 5, usual)
-    assert _nearest(table, query, 4, words=words, sinks=True)[0] == _slow(table, query, 4, of_word)
+    assert _nearest(table, query, 4, words=words, sinks=True)[0] == _slow(table, query, 4, with_word)
     own = OwnRows(np.array(_slow(table, query, 3, usual), np.uint64), np.zeros(3, np.int64))
     assert _nearest(table, query, 5, words=words, own=own)[0] == _slow(table, query, 8, usual)[3:]
     assert (count_rows(table), count_sinks(table)) == (rows, -(-rows // SINKS_EVERY))
-    assert count_answers(table, words) == usual.sum()
-    assert count_answers(table, words, sinks=True) == of_word.sum()
+    assert count_searched_rows(table, words) == usual.sum()
+    assert count_searched_rows(table, words, sinks=True) == with_word.sum()
 
 
 def test_an_index_that_includes_sinks_answers_with_them(tmp_path: Path) -> None:
@@ -196,7 +202,7 @@ def test_an_approximate_search_gives_no_sinks_even_to_a_query_that_is_one(
 ) -> None:
     table = _table(tmp_path, 4000)
     monkeypatch.setattr(approximate, "_QUERIES", 64)
-    measured = build_approximate(table)
+    measured = build_approximate_index(table)
     for query in (np.ones(8), np.arange(8) - 3.0):
         found = approximate_top_k(query[None], {1: open_table(table)}, 5, {1: measured.partitions})
         assert not (found.key[0] % SINKS_EVERY == 0).any()

@@ -7,19 +7,19 @@ import pyarrow as pa
 import pytest
 
 from latentlens_dag.storage.hashing import (
-    combined,
-    digest,
-    file_digest,
-    part_of,
+    hash_bytes,
+    hash_file,
+    hash_values,
+    ids_to_integers,
+    integers_to_ids,
+    shard_of,
     text_id,
-    to_ids,
-    to_numbers,
     within_fraction,
 )
 
 
 def test_ids_are_those_of_every_warehouse_that_was_ever_built() -> None:
-    assert digest(b"") == "e4a6a0577479b2b4"
+    assert hash_bytes(b"") == "e4a6a0577479b2b4"
     assert text_id("Zwei Hündchen.") == hashlib.blake2b("Zwei Hündchen.".encode(), digest_size=8).hexdigest()
 
 
@@ -27,16 +27,16 @@ def test_ids_are_those_of_every_warehouse_that_was_ever_built() -> None:
 def test_the_hash_of_a_file_is_that_of_all_its_bytes(tmp_path: Path, size: int) -> None:
     content = (b"0123456789" * (size // 10 + 1))[:size]
     (tmp_path / "file").write_bytes(content)
-    assert file_digest(tmp_path / "file") == digest(content)
+    assert hash_file(tmp_path / "file") == hash_bytes(content)
 
 
 def test_values_are_combined_with_their_borders_and_in_their_order() -> None:
     lists = [["ab"], ["a", "b"], ["b", "a"], ["", "ab"], ["ab", ""], ["a,b"], ['a", "b'], [], [""]]
-    assert len({combined(parts) for parts in lists}) == len(lists)
+    assert len({hash_values(parts) for parts in lists}) == len(lists)
 
 
 def test_a_shard_is_chosen_by_the_low_digits_and_a_sample_by_the_high_ones() -> None:
-    assert [part_of(i, 4) for i in ("0000000100000003", "0000000300000001")] == [3, 1]
+    assert [shard_of(i, 4) for i in ("0000000100000003", "0000000300000001")] == [3, 1]
     assert [within_fraction(i, 0.5) for i in ("7fffffffffffffff", "8000000000000000")] == [True, False]
 
 
@@ -48,6 +48,6 @@ def test_a_sample_is_everything_or_nothing_at_its_ends() -> None:
 
 @pytest.mark.parametrize("ids", [[], ["0" * 16], ["f" * 16, "0123456789abcdef", "0" * 16]])
 def test_ids_become_numbers_of_the_same_order_and_come_back(ids: list[str]) -> None:
-    numbers = to_numbers(pa.array(ids, pa.string()))
+    numbers = ids_to_integers(pa.array(ids, pa.string()))
     assert numbers.tolist() == [int(one, 16) for one in ids]
-    assert to_ids(numbers).to_pylist() == ids
+    assert integers_to_ids(numbers).to_pylist() == ids

@@ -5,27 +5,27 @@ from pathlib import Path
 
 import pytest
 
-from latentlens_dag.storage.records import FileFacts, Manifest, Origin, Record, changed_settings
+from latentlens_dag.storage.records import ArtifactRecord, ArtifactStore, FileFacts, FirstBuild, changed_settings
 
 
 @pytest.fixture
-def manifest(tmp_path: Path) -> Manifest:
-    return Manifest(tmp_path / "warehouse")
+def manifest(tmp_path: Path) -> ArtifactStore:
+    return ArtifactStore(tmp_path / "warehouse")
 
 
-def _record(manifest: Manifest, content: bytes = b"content", **fields: object) -> Record:
+def _record(manifest: ArtifactStore, content: bytes = b"content", **fields: object) -> ArtifactRecord:
     file = manifest.warehouse / "study" / "demo" / "table.parquet"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.unlink(missing_ok=True)
     file.write_bytes(content)
     facts = manifest.facts([file])
     day = "2026-01-01T00:00:00+00:00"
-    made = {"run": "r1", "build": "b1", "made": day, "since": Origin("b1", day), "packages": {"torch": "2"}}
+    made = {"run": "r1", "build": "b1", "made": day, "since": FirstBuild("b1", day), "packages": {"torch": "2"}}
     whole = {"code_version": "1", "settings": {"top_k": 5}, "inputs": {"a/b[00]": "x"}, "rows": 3, "partition": "00"}
-    return Record("study/demo/table", data_version=facts[0].digest, files=facts, **{**made, **whole, **fields})
+    return ArtifactRecord("study/demo/table", data_version=facts[0].digest, files=facts, **{**made, **whole, **fields})
 
 
-def test_a_record_is_read_as_it_was_written(manifest: Manifest) -> None:
+def test_a_record_is_read_as_it_was_written(manifest: ArtifactStore) -> None:
     for partition in ("00", None):
         record = _record(manifest, partition=partition)
         manifest.write(record)
@@ -34,7 +34,7 @@ def test_a_record_is_read_as_it_was_written(manifest: Manifest) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 99}', '{"format": 1, "asset": "a"}', "null"])
-def test_a_record_that_cannot_be_read_is_none(manifest: Manifest, text: str) -> None:
+def test_a_record_that_cannot_be_read_is_none(manifest: ArtifactStore, text: str) -> None:
     path = manifest.path("study/demo/table", None)
     path.parent.mkdir(parents=True)
     path.write_text(text)
@@ -42,10 +42,12 @@ def test_a_record_that_cannot_be_read_is_none(manifest: Manifest, text: str) -> 
     assert list(manifest.records()) == []
 
 
-def test_what_a_record_replaces_is_remembered_newest_first_unless_its_content_was_the_same(manifest: Manifest) -> None:
+def test_what_a_record_replaces_is_remembered_newest_first_unless_its_content_was_the_same(
+    manifest: ArtifactStore,
+) -> None:
     versions = []
     for content, run in [(b"one", "r1"), (b"two", "r2"), (b"two", "r3"), (b"three", "r4")]:
-        record = _record(manifest, content, run=run, since=Origin(f"build of {run}", "then"))
+        record = _record(manifest, content, run=run, since=FirstBuild(f"build of {run}", "then"))
         manifest.write(record)
         versions.append(record.data_version)
     found = manifest.read("study/demo/table", "00")
@@ -57,7 +59,9 @@ def test_what_a_record_replaces_is_remembered_newest_first_unless_its_content_wa
     ]
 
 
-def test_a_kept_file_stays_as_it_was_when_another_replaces_it_and_takes_no_bytes_before(manifest: Manifest) -> None:
+def test_a_kept_file_stays_as_it_was_when_another_replaces_it_and_takes_no_bytes_before(
+    manifest: ArtifactStore,
+) -> None:
     first = _record(manifest, b"one")
     manifest.write(first, keep=True)
     kept = manifest.kept(first.files[0])
@@ -66,7 +70,7 @@ def test_a_kept_file_stays_as_it_was_when_another_replaces_it_and_takes_no_bytes
     assert kept.read_bytes() == b"one"
 
 
-def test_files_that_are_missing_cut_or_changed_are_told_and_content_only_when_asked(manifest: Manifest) -> None:
+def test_files_that_are_missing_cut_or_changed_are_told_and_content_only_when_asked(manifest: ArtifactStore) -> None:
     record = _record(manifest, b"content")
     file = manifest.warehouse / record.files[0].path
     assert manifest.problems(record, deep=True) == []
@@ -82,7 +86,9 @@ def test_files_that_are_missing_cut_or_changed_are_told_and_content_only_when_as
     assert "is missing" in manifest.problems(record)[0].text
 
 
-def test_facts_are_of_all_files_below_and_known_ones_are_not_read_again(manifest: Manifest, tmp_path: Path) -> None:
+def test_facts_are_of_all_files_below_and_known_ones_are_not_read_again(
+    manifest: ArtifactStore, tmp_path: Path
+) -> None:
     folder = manifest.warehouse / "table.lance"
     (folder / "data").mkdir(parents=True)
     (folder / "data" / "one").write_bytes(b"1")
@@ -93,7 +99,7 @@ def test_facts_are_of_all_files_below_and_known_ones_are_not_read_again(manifest
     assert found["table.lance/data/one"] == manifest.facts([folder / "data" / "one"])[0].digest != "of another size"
 
 
-def test_a_mark_of_damage_is_gone_when_the_artifact_is_written_again(manifest: Manifest) -> None:
+def test_a_mark_of_damage_is_gone_when_the_artifact_is_written_again(manifest: ArtifactStore) -> None:
     record = _record(manifest)
     manifest.write(record)
     manifest.mark(record, "bits flipped")

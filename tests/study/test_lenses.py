@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.index.encode import Encoded, encode
+from latentlens_dag.index.encode import LayerVectors, encode
 from latentlens_dag.index.folder import IndexFiles
 from latentlens_dag.index.layer_tables import commit_fragments, write_fragments
 from latentlens_dag.index.occurrence_lookup import OccurrenceLookup, word_labels
 from latentlens_dag.index.occurrences import candidates
-from latentlens_dag.index.state_tables import States
-from latentlens_dag.models.hooks import captured
+from latentlens_dag.index.state_tables import TokenStates
+from latentlens_dag.models.hooks import capture_hidden_states
 from latentlens_dag.models.language_model import LanguageModel
 from latentlens_dag.models.self_checks import noise_image
 from latentlens_dag.models.vlm import Vlm
@@ -35,14 +35,17 @@ from latentlens_dag.study.lenses import (
 from latentlens_dag.testing import SENTENCES as TEXTS
 
 
-def _states(llava: Vlm, layer: int = 1) -> States:
+def _states(llava: Vlm, layer: int = 1) -> TokenStates:
     states = llava.visual_states([noise_image(60, 50)], [layer]).states[layer].numpy()
-    return States(["image"] * len(states), np.arange(len(states), dtype=np.int32), states)
+    return TokenStates(["image"] * len(states), np.arange(len(states), dtype=np.int32), states)
 
 
 def test_logit_lens_after_the_last_block_gives_the_models_own_answer(llava: Vlm) -> None:
     inputs = llava.inputs([noise_image(60, 50)])
-    with captured(llava.language_model.decoder, [llava.depth], lambda s: s) as states, torch.inference_mode():
+    with (
+        capture_hidden_states(llava.language_model.decoder, [llava.depth], lambda s: s) as states,
+        torch.inference_mode(),
+    ):
         own = llava.model(**inputs).logits[0]
     found = logit_lens(llava.language_model, states[llava.depth][0].numpy(), 3)
     values, ids = own.topk(3, dim=1)
@@ -142,7 +145,7 @@ def test_vocabulary_answers_have_rank_token_and_word(llava: Vlm, lens: str, fill
     assert all(row["word"] == row["token_str"].strip() for row in rows)
 
 
-def _index(model: LanguageModel, folder: Path) -> tuple[IndexFiles, dict[str, str], pa.Table, dict[int, Encoded]]:
+def _index(model: LanguageModel, folder: Path) -> tuple[IndexFiles, dict[str, str], pa.Table, dict[int, LayerVectors]]:
     """A small index in `folder`, its sentences by id, its occurrences and their vectors by layer."""
     texts = {text_id(text): text for text in sorted(TEXTS, key=text_id)}
     sentences = pa.table([list(texts), list(texts.values())], schema=SENTENCES)
@@ -234,7 +237,7 @@ def test_more_states_than_one_pass_takes_are_all_answered(llava: Vlm, monkeypatc
 
 
 def test_answers_stand_by_image_token_and_rank(llava: Vlm) -> None:
-    at = States(["a", "a", "b"], np.array([5, 6, 5], np.int32), _states(llava).states[:3])
+    at = TokenStates(["a", "a", "b"], np.array([5, 6, 5], np.int32), _states(llava).states[:3])
     ((_, table),) = vocabulary_answers("s", LOGITLENS, {2: at}, llava.language_model, 2)
     found = [(row["image_id"], row["token_index"], row["rank"]) for row in table.to_pylist()]
     assert found == [(i, t, rank) for i, t in (("a", 5), ("a", 6), ("b", 5)) for rank in (1, 2)]

@@ -9,7 +9,7 @@ from PIL import Image
 
 from latentlens_dag.dataset.dataset import open_dataset
 from latentlens_dag.errors import UserError
-from latentlens_dag.figures.contact_sheet import COLORS, LensView, drawn_scenes, from_thumbnails, study_picture
+from latentlens_dag.figures.contact_sheet import COLORS, LensView, draw_scenes, thumbnail_loader, write_sheet
 from latentlens_dag.schema import INTERPRETABILITY
 from latentlens_dag.study.report import interpretability_lines
 from tests.helpers.small_dataset import ANIMALS, SIDE, image_id, write_warehouse
@@ -57,7 +57,7 @@ def test_missing_interval_chance_or_group_leaves_its_place_open() -> None:
 
 
 def labelled(tmp_path: Path, view: LensView, boxes: np.ndarray = QUARTERS) -> Image.Image:
-    drawn_scenes([GREEN], [boxes], {"latentlens": [view]}, title="t").save(tmp_path / "a.png")
+    draw_scenes([GREEN], [boxes], {"latentlens": [view]}, title="t").save(tmp_path / "a.png")
     return Image.open(tmp_path / "a.png").convert("RGB")
 
 
@@ -87,7 +87,7 @@ def test_lenses_stand_side_by_side_and_scenes_below_each_other(tmp_path: Path) -
     for lenses, scenes in ((1, 1), (3, 1), (3, 2)):
         path = tmp_path / f"{lenses}{scenes}.png"
         views = {f"lens {number}": [view] * scenes for number in range(lenses)}
-        drawn_scenes([GREEN] * scenes, [QUARTERS] * scenes, views, title="t").save(path)
+        draw_scenes([GREEN] * scenes, [QUARTERS] * scenes, views, title="t").save(path)
         sizes[lenses, scenes] = Image.open(path).size
     assert sizes[3, 1][0] - sizes[1, 1][0] == 2 * (128 + 18)
     assert sizes[3, 2][1] - sizes[3, 1][1] == 128 + 18
@@ -109,12 +109,12 @@ def test_a_studys_picture_shows_its_scenes_at_the_middle_layer(tmp_path: Path) -
         return GREEN
 
     with open_dataset(write_warehouse(tmp_path / "warehouse")) as data:
-        assert study_picture(data, "one", load, tmp_path / "a.png") == 8
-        assert study_picture(data, "one", load, tmp_path / "b.png", layer=0, scenes=1) == 0
+        assert write_sheet(data, "one", load, tmp_path / "a.png") == 8
+        assert write_sheet(data, "one", load, tmp_path / "b.png", layer=0, scenes=1) == 0
         with pytest.raises(UserError, match="no answers at visual layer 7"):
-            study_picture(data, "one", load, tmp_path / "c.png", layer=7)
+            write_sheet(data, "one", load, tmp_path / "c.png", layer=7)
         with pytest.raises(UserError, match="'none' has no answers"):
-            study_picture(data, "none", load, tmp_path / "c.png")
+            write_sheet(data, "none", load, tmp_path / "c.png")
     typical = [f"{animal}.png" for animal in sorted(ANIMALS, key=image_id)[:2]]  # all are equally near the median
     assert loaded == [*typical, typical[0]]
     width, height = Image.open(tmp_path / "a.png").size
@@ -131,4 +131,4 @@ def test_a_damaged_thumbnail_is_named(content: bytes) -> None:
             return [(content, 9, 9)]
 
     with pytest.raises(UserError, match=r"thumbnail of a/b\.png \(image_id 0123\) cannot be read"):
-        from_thumbnails(Damaged())("0123", "a/b.png")  # type: ignore[arg-type]
+        thumbnail_loader(Damaged())("0123", "a/b.png")  # type: ignore[arg-type]

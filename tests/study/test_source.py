@@ -10,9 +10,9 @@ import pytest
 from latentlens_dag.errors import UserError
 from latentlens_dag.models.model_ref import ModelRef
 from latentlens_dag.storage.files import write_json
-from latentlens_dag.storage.records import Manifest, Origin, Record
+from latentlens_dag.storage.records import ArtifactRecord, ArtifactStore, FirstBuild
 from latentlens_dag.storage.warehouse import Warehouse
-from latentlens_dag.study.source import StudySource, source_facts, study_source, written_facts
+from latentlens_dag.study.source import StudySource, recorded_source_fields, source_fields, study_source
 
 COMMIT = "0123456789" * 4
 AGAIN = r"Run `latentlens-dag build s --force --select study/s/catalog` in its project\.$"
@@ -33,7 +33,7 @@ def house(project: Path) -> Warehouse:
 
 
 def _write(house: Warehouse, model: ModelRef) -> None:
-    write_json({"parts": 1, **source_facts(StudySource(model, "words"), house)}, house.shape("study", "s"))
+    write_json({"parts": 1, **source_fields(StudySource(model, "words"), house)}, house.shape("study", "s"))
 
 
 @pytest.mark.parametrize("trusted", [True, False])
@@ -139,17 +139,17 @@ def test_a_home_of_version_0_1_is_read_by_what_it_remembers_of_the_models_files(
 
 def test_what_an_earlier_step_keeps_is_what_the_last_one_wrote(house: Warehouse, project: Path) -> None:
     path = house.shape("study", "s")
-    assert written_facts(path) == {}
+    assert recorded_source_fields(path) == {}
     _write(house, ModelRef(repo="u/m"))
-    assert written_facts(path) == {"index": "words", "model": ModelRef(repo="u/m").to_json()}
+    assert recorded_source_fields(path) == {"index": "words", "model": ModelRef(repo="u/m").to_json()}
     path.write_text("{")
-    assert written_facts(path) == {}
+    assert recorded_source_fields(path) == {}
 
 
 def _record_catalog(house: Warehouse, settings: dict) -> None:
-    since = Origin("build", "2026-01-01T00:00:00+00:00")
+    since = FirstBuild("build", "2026-01-01T00:00:00+00:00")
     facts = {"files": [], "rows": None, "run": "r", "build": "b", "made": since.made, "since": since, "packages": {}}
-    Manifest(house.root).write(
-        Record("study/s/catalog", None, "1", "1", settings=settings, inputs={}, **facts)  # type: ignore[arg-type]
+    ArtifactStore(house.root).write(
+        ArtifactRecord("study/s/catalog", None, "1", "1", settings=settings, inputs={}, **facts)  # type: ignore[arg-type]
     )
     assert json.loads(next((house.root / "manifest").rglob("*.json")).read_text())["settings"] == settings

@@ -11,7 +11,7 @@ from latentlens_dag.inputs.images import ImageFile
 from latentlens_dag.models.self_checks import noise_image
 from latentlens_dag.models.vlm import Vlm
 from latentlens_dag.study.answers import write_visual_layer
-from latentlens_dag.study.stored_states import TOKENS, Seen, StoredStates, visual_states_of
+from latentlens_dag.study.stored_states import TOKENS, Seen, StoredStates, visual_batch_states
 
 SIZES = [(48, 48), (100, 60), (60, 100), (50, 70), (70, 50)]
 LAYERS = [0, 2]
@@ -28,7 +28,7 @@ def files(tmp_path: Path) -> list[ImageFile]:
 
 
 def _seen(vlm: Vlm, files: list[ImageFile], stored: StoredStates, layers: list[int] = LAYERS) -> Seen:
-    return visual_states_of(lambda: vlm, "demo", files, layers, None, stored)
+    return visual_batch_states(lambda: vlm, "demo", files, layers, None, stored)
 
 
 def _stored(seen: Seen, folder: Path, dtype: str = "float32") -> StoredStates:
@@ -68,7 +68,7 @@ def test_images_that_are_no_longer_wanted_are_left_out_without_the_model(
     def load() -> Vlm:
         raise AssertionError("the model was loaded")
 
-    found = visual_states_of(load, "demo", files[2:4], LAYERS, None, stored)
+    found = visual_batch_states(load, "demo", files[2:4], LAYERS, None, stored)
     assert _same(found, _seen(llava, files[2:4], StoredStates()))
 
 

@@ -1,6 +1,6 @@
 """Blocking asset checks: what must hold of every artifact before anything is built on it.
 
-A step gives its checks' results together with its own. Where one fails, `checked` reports it and then
+A step gives its checks' results together with its own. Where one fails, `fail_on_errors` reports it and then
 fails the step, so that the artifact counts as not built: Dagster's own blocking stops what follows in
 the same run only, and the next build would take the artifact for good.
 """
@@ -16,7 +16,7 @@ def check_spec(name: str, key: dg.AssetKey, blocking: bool = True) -> dg.AssetCh
     return dg.AssetCheckSpec(name, asset=key, blocking=blocking)
 
 
-def verdict(name: str, key: dg.AssetKey, problems: list[str], blocking: bool = True) -> dg.AssetCheckResult:
+def check_result(name: str, key: dg.AssetKey, problems: list[str], blocking: bool = True) -> dg.AssetCheckResult:
     """Passed where there are no problems; the first ten are shown. One that does not block only warns."""
     return dg.AssetCheckResult(
         passed=not problems,
@@ -27,7 +27,7 @@ def verdict(name: str, key: dg.AssetKey, problems: list[str], blocking: bool = T
     )
 
 
-def checked(result: dg.MaterializeResult) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
+def fail_on_errors(result: dg.MaterializeResult) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
     """The result itself where no blocking check failed; else the checks' results, and a failure with the problems."""
     results = result.check_results or []
     failed = [check for check in results if not check.passed and check.severity == dg.AssetCheckSeverity.ERROR]

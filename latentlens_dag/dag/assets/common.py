@@ -5,17 +5,17 @@ from collections.abc import Mapping
 import dagster as dg
 
 from latentlens_dag.dag.specs import StudySpec
-from latentlens_dag.dag.versions import Versioned
+from latentlens_dag.dag.versions import VersionFields
 from latentlens_dag.storage.files import write_json
 from latentlens_dag.storage.warehouse import Warehouse
-from latentlens_dag.study.source import StudySource, source_facts, written_facts
+from latentlens_dag.study.source import StudySource, recorded_source_fields, source_fields
 
 
 def layer_specs(
     parts: StudySpec,
     key_of: Mapping[int, dg.AssetKey],
     deps: Mapping[int, list],
-    version: Versioned,
+    version: VersionFields,
     kinds: set[str],
     text: str,
 ) -> list[dg.AssetSpec]:
@@ -43,5 +43,5 @@ def write_study_shape(parts: StudySpec, paths: Warehouse, source: StudySource | 
     path = paths.shape("study", parts.name)
     shape = {"parts": parts.batches, "visual_layers": parts.visual_layers, "lenses": sorted(parts.lenses)}
     shape |= {"judged": parts.judged}
-    shape |= written_facts(path) if source is None else source_facts(source, paths)
+    shape |= recorded_source_fields(path) if source is None else source_fields(source, paths)
     write_json({**shape, **({"of": "texts"} if parts.of_texts else {})}, path)

@@ -3,11 +3,11 @@
 import dagster as dg
 
 from latentlens_dag.dag import keys
-from latentlens_dag.dag.assets.reporting import written
-from latentlens_dag.dag.assets.sources import fields_read, text_source
+from latentlens_dag.dag.assets.reporting import parquet_result
+from latentlens_dag.dag.assets.sources import source_fields, text_source
 from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.specs import CorpusSpec
-from latentlens_dag.dag.versions import versioned
+from latentlens_dag.dag.versions import version_fields
 from latentlens_dag.inputs import texts as core
 
 _SENTENCES, _SHARDS, _ORDER = 1, 1, 1  # algorithms
@@ -26,13 +26,13 @@ def _sentences(corpus: CorpusSpec) -> dg.AssetsDefinition:
         deps=[keys.corpus(corpus.name, "source")],
         group_name=f"corpus/{corpus.name}",
         kinds={"parquet"},
-        **versioned(_SENTENCES, **fields_read(corpus.source)),
+        **version_fields(_SENTENCES, **source_fields(corpus.source)),
         description="The distinct sentences of the source, in order of their ids.",
     )
     def sentences(warehouse: WarehouseResource) -> dg.MaterializeResult:
         out = warehouse.paths.sentences(corpus.name)
         core.write_sentences(corpus.source, out)
-        return written(out)
+        return parquet_result(out)
 
     return sentences
 
@@ -43,13 +43,13 @@ def _order(corpus: CorpusSpec) -> dg.AssetsDefinition:
         deps=[keys.corpus(corpus.name, "source")],
         group_name=f"corpus/{corpus.name}",
         kinds={"parquet"},
-        **versioned(_ORDER, **fields_read(corpus.source)),
+        **version_fields(_ORDER, **source_fields(corpus.source)),
         description="Where each distinct sentence first comes in the source, for indexes with `sampling: first`.",
     )
     def order(warehouse: WarehouseResource) -> dg.MaterializeResult:
         out = warehouse.paths.order(corpus.name)
         core.write_order(corpus.source, out)
-        return written(out)
+        return parquet_result(out)
 
     return order
 
@@ -61,13 +61,13 @@ def _shards(corpus: CorpusSpec) -> dg.AssetsDefinition:
         partitions_def=keys.partitions(corpus.shards),
         group_name=f"corpus/{corpus.name}",
         kinds={"parquet"},
-        **versioned(_SHARDS, shards=corpus.shards),
+        **version_fields(_SHARDS, shards=corpus.shards),
         description="The sentences whose ids fall into the shard.",
     )
     def shards(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> dg.MaterializeResult:
         shard = int(context.partition_key)
         out = warehouse.paths.shard(corpus.name, shard)
         core.write_shard(warehouse.paths.sentences(corpus.name), shard, corpus.shards, out)
-        return written(out)
+        return parquet_result(out)
 
     return shards

@@ -11,14 +11,14 @@ import dagster as dg
 import pyarrow.parquet as pq
 
 from latentlens_dag.dag import keys
-from latentlens_dag.dag.assets.reporting import written
-from latentlens_dag.dag.assets.sources import hub_column, observed
+from latentlens_dag.dag.assets.reporting import parquet_result
+from latentlens_dag.dag.assets.sources import hub_source, observed
 from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.specs import ImageSetSpec
-from latentlens_dag.dag.versions import versioned
+from latentlens_dag.dag.versions import version_fields
 from latentlens_dag.hub.datasets import HubColumn
 from latentlens_dag.inputs import images as core
-from latentlens_dag.inputs.image_tables import TableSource, batch_of_originals, check_names, write_originals
+from latentlens_dag.inputs.image_tables import TableSource, check_unique_names, extract_images, extracted_batch
 from latentlens_dag.schema import IMAGES, REGIONS
 from latentlens_dag.storage.files import write_json
 from latentlens_dag.storage.parquet import write_parquet
@@ -41,7 +41,7 @@ def image_definitions(images: ImageSetSpec) -> dg.Definitions:
 def _source(images: ImageSetSpec, group: str) -> dg.SourceAsset:
     key, source = keys.images(images.name, "source"), images.source
     if isinstance(source, HubColumn):
-        return hub_column(key, source, group)
+        return hub_source(key, source, group)
     return observed(key, source if isinstance(source, Path) else source.path, group)
 
 
@@ -54,12 +54,12 @@ def _originals(images: ImageSetSpec, source: TableSource) -> dg.AssetsDefinition
         deps=[keys.images(images.name, "source")],
         group_name=f"images/{images.name}",
         kinds={"parquet"},
-        **versioned(_ORIGINALS, **fields),
+        **version_fields(_ORIGINALS, **fields),
         description="The distinct pictures of the source, as files named by their ids, and their names.",
     )
     def originals(warehouse: WarehouseResource) -> dg.MaterializeResult:
         folder = warehouse.paths.originals(images.name)
-        return written(write_originals(source, folder), beside=[folder])
+        return parquet_result(extract_images(source, folder), beside=[folder])
 
     return originals
 
@@ -75,7 +75,7 @@ def _pictures(images: ImageSetSpec) -> dg.AssetsDefinition:
         partitions_def=keys.partitions(images.batches),
         group_name=f"images/{images.name}",
         kinds={"parquet"},
-        **versioned(_PICTURES, batches=images.batches, **without),
+        **version_fields(_PICTURES, batches=images.batches, **without),
         description="Ids, names, sizes and thumbnails of the pictures whose ids fall into the batch.",
     )
     def pictures(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> dg.MaterializeResult:
@@ -86,9 +86,9 @@ def _pictures(images: ImageSetSpec) -> dg.AssetsDefinition:
             folder, files = source, core.batch_of_images(source, batch, images.batches)
         else:
             folder = warehouse.paths.originals(images.name)
-            files = batch_of_originals(folder, batch, images.batches)
+            files = extracted_batch(folder, batch, images.batches)
         write_parquet(core.image_table(files, folder), out, IMAGES)
-        return written(out, beside=[warehouse.paths.shape("images", images.name)])
+        return parquet_result(out, beside=[warehouse.paths.shape("images", images.name)])
 
     return pictures
 
@@ -102,19 +102,19 @@ def _regions(images: ImageSetSpec, file: Path) -> dg.AssetsDefinition:
         partitions_def=keys.partitions(images.batches),
         group_name=f"images/{images.name}",
         kinds={"parquet"},
-        **versioned(_REGIONS),
+        **version_fields(_REGIONS),
         description="The annotated regions of the batch's pictures: what can be seen where, in words.",
     )
     def regions(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> dg.MaterializeResult:
         from latentlens_dag.inputs.regions import read_regions
 
         if not isinstance(source, Path):
-            check_names(warehouse.paths.originals(images.name), source)
+            check_unique_names(warehouse.paths.originals(images.name), source)
         batch = int(context.partition_key)
         pictures = pq.read_table(warehouse.paths.pictures(images.name, batch))
         ids = {row["file_name"]: (row["image_id"], row["width"], row["height"]) for row in pictures.to_pylist()}
         out = warehouse.paths.regions(images.name, batch)
         write_parquet(read_regions(file, ids), out, REGIONS)
-        return written(out)
+        return parquet_result(out)
 
     return regions

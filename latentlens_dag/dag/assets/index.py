@@ -9,21 +9,21 @@ import dagster as dg
 import pyarrow.parquet as pq
 
 from latentlens_dag.dag import keys
-from latentlens_dag.dag.assets.checks import check_spec, checked, verdict
-from latentlens_dag.dag.assets.reporting import LoggedProgress, column_schema, result, written
+from latentlens_dag.dag.assets.checks import check_result, check_spec, fail_on_errors
+from latentlens_dag.dag.assets.reporting import ProgressLog, column_schema, parquet_result, result
 from latentlens_dag.dag.assets.sources import model_source
 from latentlens_dag.dag.recording import manifest_of
 from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.run_tags import FORCED
 from latentlens_dag.dag.specs import IndexSpec
-from latentlens_dag.dag.versions import observed_version, versioned
+from latentlens_dag.dag.versions import content_version, version_fields
 from latentlens_dag.index import occurrences as core
 from latentlens_dag.index.folder import index_shape
 from latentlens_dag.inputs.texts import read_order
 from latentlens_dag.schema import OCCURRENCES
 from latentlens_dag.storage.files import scratch_folder, write_json
-from latentlens_dag.storage.hashing import combined
-from latentlens_dag.storage.package_versions import provenance
+from latentlens_dag.storage.hashing import hash_values
+from latentlens_dag.storage.package_versions import provenance_json
 from latentlens_dag.storage.parquet import write_parquet
 from latentlens_dag.storage.records import FileFacts
 from latentlens_dag.storage.warehouse import Warehouse
@@ -53,7 +53,7 @@ def _candidates(index: IndexSpec) -> dg.AssetsDefinition:
         partitions_def=keys.partitions(index.corpus.shards),
         group_name=f"index/{index.name}",
         kinds={"transformers", "parquet"},
-        **versioned(_CANDIDATES, **fields),
+        **version_fields(_CANDIDATES, **fields),
         description="What a shard offers: its tokens' distinct prefixes, of each token no more than may be kept.",
     )
     def candidates(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> dg.MaterializeResult:
@@ -74,10 +74,10 @@ def _candidates(index: IndexSpec) -> dg.AssetsDefinition:
             long.append,
         )
         if long:
-            context.log.warning(core.long_sentences_text(long, index.model.name, positions, index.dedup))
+            context.log.warning(core.long_sentences_warning(long, index.model.name, positions, index.dedup))
         out = warehouse.paths.candidates(index.name, shard)
         write_parquet(found, out)
-        return written(out, long_sentences=len(long))
+        return parquet_result(out, long_sentences=len(long))
 
     return candidates
 
@@ -88,14 +88,14 @@ def _selection(index: IndexSpec) -> dg.AssetsDefinition:
         deps=[keys.index(index.name, "candidates")],
         group_name=f"index/{index.name}",
         kinds={"polars", "parquet"},
-        **versioned(_SELECTION, contexts_per_token=index.contexts_per_token, shards=index.corpus.shards),
+        **version_fields(_SELECTION, contexts_per_token=index.contexts_per_token, shards=index.corpus.shards),
         description="The occurrences that the index keeps, over all shards.",
     )
     def selection(warehouse: WarehouseResource) -> dg.MaterializeResult:
         files = [warehouse.paths.candidates(index.name, shard) for shard in range(index.corpus.shards)]
         out = warehouse.paths.selection(index.name)
         core.write_selection(files, index.contexts_per_token, out)
-        return written(out)
+        return parquet_result(out)
 
     return selection
 
@@ -109,16 +109,16 @@ def _occurrences(index: IndexSpec) -> dg.AssetsDefinition:
         partitions_def=keys.partitions(index.corpus.shards),
         group_name=f"index/{index.name}",
         kinds={"polars", "parquet"},
-        **versioned(_OCCURRENCES, shape=shape),
+        **version_fields(_OCCURRENCES, shape=shape),
         description="The shard's occurrences that the selection kept, in order of key.",
     )
     def occurrences(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> dg.MaterializeResult:
         shard = int(context.partition_key)
         write_json(shape, warehouse.paths.shape("index", index.name))
-        kept = core.kept_rows(warehouse.paths.candidates(index.name, shard), warehouse.paths.selection(index.name))
+        kept = core.selected_rows(warehouse.paths.candidates(index.name, shard), warehouse.paths.selection(index.name))
         out = warehouse.paths.occurrences(index.name, shard)
         write_parquet(kept, out, OCCURRENCES)
-        return written(out, beside=[warehouse.paths.shape("index", index.name)])
+        return parquet_result(out, beside=[warehouse.paths.shape("index", index.name)])
 
     return occurrences
 
@@ -135,7 +135,7 @@ def _contextual(index: IndexSpec) -> dg.AssetsDefinition:
                 key,
                 deps=deps,
                 skippable=True,
-                **versioned(_CONTEXTUAL, **_unless_prefix(index)),
+                **version_fields(_CONTEXTUAL, **_unless_prefix(index)),
                 group_name=f"index/{index.name}/contextual",
                 kinds={"torch", "lance"},
                 description=f"The occurrences' states entering block {layer}; one forward pass for all layers.",
@@ -149,7 +149,7 @@ def _contextual(index: IndexSpec) -> dg.AssetsDefinition:
     def contextual(
         context: dg.AssetExecutionContext, warehouse: WarehouseResource
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
-        from latentlens_dag.index.encode import encode_new
+        from latentlens_dag.index.encode import encode_missing
         from latentlens_dag.index.layer_tables import fragment_files, unit_problems, write_fragments
 
         shard, paths = int(context.partition_key), warehouse.paths
@@ -158,20 +158,20 @@ def _contextual(index: IndexSpec) -> dg.AssetsDefinition:
         rows = core.read_occurrences(paths.occurrences(index.name, shard))
         sentences = pq.read_table(paths.shard(index.corpus.name, shard))
         with scratch_folder(paths.fragments(index.name, 0, shard)) as scratch:
-            progress = LoggedProgress(context.log.info, "tokens")
+            progress = ProgressLog(context.log.info, "tokens")
             tables = {layer: paths.layer_table(index.name, layer) for layer in wanted}
             known = "" if context.has_tag(FORCED) else encoder
             whole = index.dedup == "sentence"
             load = partial(_checked_model, index)
-            encoded, read = encode_new(load, known, rows, sentences, tables, scratch, progress, whole)
+            encoded, read = encode_missing(load, known, rows, sentences, tables, scratch, progress, whole)
             for layer, key in wanted.items():
                 record = paths.fragments(index.name, layer, shard)
                 facts = write_fragments(tables[layer], record, rows, *encoded[layer], encoder)
                 problems = unit_problems(encoded[layer].vectors)
                 metadata = {"dagster/row_count": facts.rows, "width": facts.width, "rows_encoded": read}
                 files = [record, *fragment_files(tables[layer], record)]
-                verdicts = [verdict("finite_unit_vectors", key, problems)]
-                yield from checked(result(key, facts.content, metadata, files, verdicts))
+                verdicts = [check_result("finite_unit_vectors", key, problems)]
+                yield from fail_on_errors(result(key, facts.content, metadata, files, verdicts))
 
     return contextual
 
@@ -179,10 +179,10 @@ def _contextual(index: IndexSpec) -> dg.AssetsDefinition:
 def _checked_model(index: IndexSpec) -> "LanguageModel":
     """The index's language model, once it is known that states of equal keys are equal."""
     from latentlens_dag.models.loading import load_language_model
-    from latentlens_dag.models.self_checks import check_text_pass
+    from latentlens_dag.models.self_checks import check_index_model
 
     model = load_language_model(index.model)
-    check_text_pass(model, index.dedup, index.name)
+    check_index_model(model, index.dedup, index.name)
     return model
 
 
@@ -197,14 +197,14 @@ def _encoder(index: IndexSpec, paths: Warehouse) -> str:
 
     model, dtype = index.model, chosen_dtype(index.model)
     memory = paths.observed(".".join(keys.index(index.name, "language_model").path))
-    version = observed_version(model, memory)
+    version = content_version(model, memory)
     special = [*_unless_prefix(index).values(), *([] if dtype == "float32" else [dtype])]
-    return combined([_CONTEXTUAL, version, *special])
+    return hash_values([_CONTEXTUAL, version, *special])
 
 
 def _tables(index: IndexSpec) -> dg.AssetsDefinition:
     key_of = {layer: keys.table(index.name, layer) for layer in index.layers}
-    version = versioned(
+    version = version_fields(
         _TABLE, shards=index.corpus.shards, **({} if index.sinks == "exclude" else {"sinks": index.sinks})
     )
 
@@ -230,7 +230,7 @@ def _tables(index: IndexSpec) -> dg.AssetsDefinition:
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
         from latentlens_dag.index import lance_files
         from latentlens_dag.index import layer_tables as tables
-        from latentlens_dag.index.approximate import WORTH_ROWS, build_approximate
+        from latentlens_dag.index.approximate import WORTH_ROWS, build_approximate_index
 
         paths = warehouse.paths
         kept = pq.ParquetFile(paths.selection(index.name)).metadata.num_rows
@@ -239,7 +239,7 @@ def _tables(index: IndexSpec) -> dg.AssetsDefinition:
                 continue
             records = [paths.fragments(index.name, layer, shard) for shard in range(index.corpus.shards)]
             target = paths.layer_table(index.name, layer)
-            made = provenance(run=context.run_id, index=index.name)
+            made = provenance_json(run=context.run_id, index=index.name)
             facts = tables.commit_fragments(target, records, made, index.sinks)
             if facts.sinks:
                 context.log.info(
@@ -249,9 +249,9 @@ def _tables(index: IndexSpec) -> dg.AssetsDefinition:
             indexed: dict[str, object] = {}
             if rows >= WORTH_ROWS:
                 context.log.info(f"Indexing the {rows:,} rows of layer {layer} for single queries.")
-                recall = build_approximate(target).recall
+                recall = build_approximate_index(target).recall
                 indexed = {"recall_at_5_by_nprobes": {str(nprobes): share for nprobes, share in recall.items()}}
-            tables.clean(target, _KEPT)
+            tables.drop_old_versions(target, _KEPT)
             problems = [] if rows == kept else [f"{rows} rows in the table, {kept} occurrences in the selection"]
             metadata = {
                 "dagster/row_count": rows,
@@ -259,9 +259,9 @@ def _tables(index: IndexSpec) -> dg.AssetsDefinition:
                 "dagster/column_schema": column_schema(tables.layer_schema(facts.width)),
                 **indexed,
             }
-            files, known = tables.files_of(target), _recorded(context, index, layer)
-            yield from checked(
-                result(key, facts.content, metadata, files, [verdict("row_count", key, problems)], known)
+            files, known = tables.version_files(target), _recorded(context, index, layer)
+            yield from fail_on_errors(
+                result(key, facts.content, metadata, files, [check_result("row_count", key, problems)], known)
             )
 
     return table

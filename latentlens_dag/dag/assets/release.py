@@ -1,6 +1,6 @@
 """The assets of a release: the staged dataset, and what sends it to the Hub when somebody asks for that.
 
-What a newcomer gets wrong: `published` is no part of any build, plan, job or schedule (`keys.ASKED_FOR`). It can be
+What a newcomer gets wrong: `published` is no part of any build, plan, job or schedule (`keys.MANUAL_ONLY`). It can be
 materialized in the UI only, and does nothing there unless the repository's name is typed into its run config.
 """
 
@@ -16,7 +16,7 @@ from latentlens_dag.dag import keys
 from latentlens_dag.dag.assets.reporting import result
 from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.specs import CorpusSpec, ImageSetSpec, IndexSpec, ReleaseSpec, StudySpec, TextSetSpec
-from latentlens_dag.dag.versions import Versioned, versioned
+from latentlens_dag.dag.versions import VersionFields, version_fields
 from latentlens_dag.errors import UserError
 from latentlens_dag.hub.datasets import HubColumn
 from latentlens_dag.models.model_ref import ModelRef
@@ -24,7 +24,7 @@ from latentlens_dag.publish.stage_index import ReleasedIndex, stage_index
 from latentlens_dag.publish.stage_results import ReleasedStudy, stage_tables
 from latentlens_dag.release.manifest import MANIFEST, ReleaseManifest
 from latentlens_dag.schema import LENSES
-from latentlens_dag.storage.hashing import file_digest
+from latentlens_dag.storage.hashing import hash_file
 from latentlens_dag.storage.warehouse import Warehouse
 
 _TABLES, _INDEX, _PUBLISHED = 1, 1, 1  # algorithms
@@ -52,7 +52,7 @@ def tables_release(release: ReleaseSpec, studies: Sequence[StudySpec]) -> dg.Def
         return stage_tables(paths, release.about, released, thumbnails=release.thumbnails, sentences=release.sentences)
 
     declared = {study.name: study.declared for study in released}
-    version = versioned(_TABLES, **asdict(release.about), **settings, studies=declared)
+    version = version_fields(_TABLES, **asdict(release.about), **settings, studies=declared)
     return _definitions(release, list(dict.fromkeys(deps)), version, stage)
 
 
@@ -69,12 +69,12 @@ def index_release(release: ReleaseSpec, index: IndexSpec) -> dg.Definitions:
         every = release.sentences == "all"
         return stage_index(paths, release.about, released, every_sentence=every, vectors=release.vectors)
 
-    version = versioned(_INDEX, **asdict(release.about), **settings, index=released.declared)
+    version = version_fields(_INDEX, **asdict(release.about), **settings, index=released.declared)
     return _definitions(release, deps, version, stage)
 
 
 def _definitions(
-    release: ReleaseSpec, deps: list[dg.AssetKey], version: Versioned, stage: Callable[[Warehouse], ReleaseManifest]
+    release: ReleaseSpec, deps: list[dg.AssetKey], version: VersionFields, stage: Callable[[Warehouse], ReleaseManifest]
 ) -> dg.Definitions:
     group = f"release/{release.name}"
 
@@ -95,9 +95,9 @@ def _definitions(
             "rows": {name: table.rows for name, table in made.tables.items()},
             "card": dg.MetadataValue.md((folder / "README.md").read_text(encoding="utf-8")),
         }
-        return result(None, file_digest(folder / MANIFEST), facts, [folder])
+        return result(None, hash_file(folder / MANIFEST), facts, [folder])
 
-    published = versioned(_PUBLISHED, repo_id=release.repo_id)
+    published = version_fields(_PUBLISHED, repo_id=release.repo_id)
 
     @dg.asset(
         key=keys.release(release.name, "published"),
@@ -105,7 +105,7 @@ def _definitions(
         group_name=group,
         kinds={"huggingface"},
         code_version=published["code_version"],
-        metadata={**published["metadata"], keys.ASKED_FOR: True},
+        metadata={**published["metadata"], keys.MANUAL_ONLY: True},
         description=f"The dataset on the Hub, as {release.repo_id}. It is sent only where somebody materializes this "
         f"asset with the run config `confirm: {release.repo_id}`; no build does.",
     )

@@ -19,14 +19,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from latentlens_dag.dag.recording import record
-from latentlens_dag.storage.hashing import file_digest
+from latentlens_dag.storage.hashing import hash_file
 from latentlens_dag.storage.records import FileFacts
 
 PROGRESS_LOGGER = "latentlens_dag.progress"  # what a terminal listens to
 _PREVIEW_ROWS = 8
 
 
-def written(
+def parquet_result(
     path: Path,
     key: dg.AssetKey | None = None,
     checks: Iterable[dg.AssetCheckResult] = (),
@@ -45,7 +45,7 @@ def written(
         "size_bytes": path.stat().st_size,
         "preview": dg.MetadataValue.md(markdown_table(head)),
     }
-    return result(key, file_digest(path), {**facts, **metadata}, [path, *beside], checks)
+    return result(key, hash_file(path), {**facts, **metadata}, [path, *beside], checks)
 
 
 def result(
@@ -75,7 +75,7 @@ def markdown_table(table: pa.Table) -> str:
     return "\n".join(lines)
 
 
-class LoggedProgress:
+class ProgressLog:
     """Progress of long work in Dagster's log and for a terminal: done, rate, time left, at most every few seconds."""
 
     def __init__(self, log: Callable[[str], None], what: str, every_s: float = 5.0) -> None:

@@ -7,18 +7,18 @@ from typing import Any
 import dagster as dg
 
 from latentlens_dag.dag.resources import HomeResource
-from latentlens_dag.dag.versions import SOURCE_MODEL, SOURCE_PATH, SOURCE_VERSION, version_now
+from latentlens_dag.dag.versions import SOURCE_MODEL, SOURCE_PATH, SOURCE_VERSION, source_version
 from latentlens_dag.hub.datasets import HubColumn
 from latentlens_dag.inputs import texts as core
 from latentlens_dag.models.model_ref import ModelRef
-from latentlens_dag.storage.hashing import combined
+from latentlens_dag.storage.hashing import hash_values
 
 
-def text_source(key: dg.AssetKey, source: core.Source, group: str) -> dg.SourceAsset:
+def text_source(key: dg.AssetKey, source: core.TextSource, group: str) -> dg.SourceAsset:
     """A source of text: a file as it is now, or a commit of the Hub."""
-    if isinstance(source, core.TextSource):
+    if isinstance(source, core.TextFile):
         return observed(key, source.path, group)
-    return hub_column(key, source, group)
+    return hub_source(key, source, group)
 
 
 def observed(key: dg.AssetKey, path: Path, group: str, model: ModelRef | None = None) -> dg.SourceAsset:
@@ -33,7 +33,7 @@ def observed(key: dg.AssetKey, path: Path, group: str, model: ModelRef | None = 
         description=f"The source `{path.name}`, as it is now: its version is the hash of its content.",
     )
     def source(home: HomeResource) -> dg.DataVersion:
-        version = version_now(what, home.home.warehouse.observed(".".join(key.path)))
+        version = source_version(what, home.home.warehouse.observed(".".join(key.path)))
         assert version is not None
         return dg.DataVersion(version)
 
@@ -44,16 +44,16 @@ def model_source(key: dg.AssetKey, model: ModelRef, group: str) -> dg.SourceAsse
     """A model: its folder as it is now, or a commit of the Hub."""
     if model.path is not None:
         return observed(key, model.path, group, model)
-    return pinned(key, model.version, f"{model.repo} of the Hub at commit {model.revision}", group)
+    return pinned_source(key, model.version, f"{model.repo} of the Hub at commit {model.revision}", group)
 
 
-def hub_column(key: dg.AssetKey, source: HubColumn, group: str) -> dg.SourceAsset:
+def hub_source(key: dg.AssetKey, source: HubColumn, group: str) -> dg.SourceAsset:
     """A split of a dataset of the Hub, at its commit."""
-    version = combined([source.dataset, source.config, source.split, source.revision])
-    return pinned(key, version, f"{source} at commit {source.revision}", group)
+    version = hash_values([source.dataset, source.config, source.split, source.revision])
+    return pinned_source(key, version, f"{source} at commit {source.revision}", group)
 
 
-def pinned(key: dg.AssetKey, version: str, what: str, group: str) -> dg.SourceAsset:
+def pinned_source(key: dg.AssetKey, version: str, what: str, group: str) -> dg.SourceAsset:
     """What nobody can change, such as a commit: its data version is known without looking at it."""
 
     @dg.observable_source_asset(
@@ -74,8 +74,8 @@ def _kind(name: str) -> dict[str, str]:
     return {f"dagster/kind/{name}": ""}
 
 
-def fields_read(source: core.Source) -> dict[str, Any]:
+def source_fields(source: core.TextSource) -> dict[str, Any]:
     """What of the YAML decides the texts; a file's name does not, its content has a version of its own."""
-    if isinstance(source, core.TextSource):
+    if isinstance(source, core.TextFile):
         return {"kind": source.kind, "column": source.column}
     return {"kind": "hub", **asdict(source)}

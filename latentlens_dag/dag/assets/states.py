@@ -9,14 +9,14 @@ import dagster as dg
 import pyarrow.parquet as pq
 
 from latentlens_dag.dag import keys
-from latentlens_dag.dag.assets.checks import check_spec, checked, verdict
+from latentlens_dag.dag.assets.checks import check_result, check_spec, fail_on_errors
 from latentlens_dag.dag.assets.common import layer_specs, write_study_shape
-from latentlens_dag.dag.assets.reporting import result, written
-from latentlens_dag.dag.recording import may_take, warehouse_of
+from latentlens_dag.dag.assets.reporting import parquet_result, result
+from latentlens_dag.dag.recording import can_reuse, warehouse_of
 from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.run_tags import FORCED
 from latentlens_dag.dag.specs import StudySpec, check_top_k
-from latentlens_dag.dag.versions import Versioned, versioned
+from latentlens_dag.dag.versions import VersionFields, version_fields
 from latentlens_dag.models.model_ref import ModelRef
 from latentlens_dag.schema import TABLES
 from latentlens_dag.storage.parquet import write_parquet
@@ -49,7 +49,7 @@ def model_checks(parts: StudySpec) -> dg.AssetsDefinition:
         deps=[parts.model_key, keys.index(parts.index.name, "language_model")],
         group_name=parts.group,
         kinds={"torch", "transformers"},
-        **versioned(_MODEL_CHECKS, **fields),
+        **version_fields(_MODEL_CHECKS, **fields),
         check_specs=[check_spec(name, key, name not in not_needed) for name in checks],
         description="Self-checks of the model: what the lenses rely on, measured on the model itself.",
     )
@@ -62,11 +62,12 @@ def model_checks(parts: StudySpec) -> dg.AssetsDefinition:
             check_same_model(found.weights, parts.index.model, f"Study {parts.name}", parts.index.name)
         version = write_checks(found, out)
         verdicts = [
-            verdict(check.name, key, _problems(check, parts), check.name not in not_needed) for check in found.checks
+            check_result(check.name, key, _problems(check, parts), check.name not in not_needed)
+            for check in found.checks
         ]
         figures = {check.name: _figure(check) for check in found.checks}
         facts = {**figures, "prompt": found.prompt, "language_model": found.fingerprint}
-        yield from checked(result(key, version, facts, [out], verdicts))
+        yield from fail_on_errors(result(key, version, facts, [out], verdicts))
 
     return model_checks
 
@@ -101,12 +102,12 @@ def _model_facts(parts: StudySpec, stored: str | None) -> "ModelFacts":
 def _check_fits(parts: StudySpec, model: "LanguageModel") -> None:
     """What loading the definitions checks too, where the model's config is here; and that the text pass is right."""
     from latentlens_dag.models.layers import check_layers
-    from latentlens_dag.models.self_checks import check_text_pass
+    from latentlens_dag.models.self_checks import check_index_model
 
     place = f"Study {parts.name}"
     check_layers(parts.visual_layers, model.depth, parts.model.name, place)
     check_top_k(parts.top_k, len(model.embedding), place)
-    check_text_pass(model, parts.index.dedup, parts.index.name)  # says what to do; a failed check cannot
+    check_index_model(model, parts.index.dedup, parts.index.name)  # says what to do; a failed check cannot
 
 
 def _same(one: ModelRef, other: ModelRef) -> bool:
@@ -123,7 +124,7 @@ def token_states(parts: StudySpec) -> dg.AssetsDefinition:
     connectors = [connector_key] if parts.connector else []
     # The model checks refuse an index of another model, so nothing is computed before them.
     deps = [parts.material_key, parts.model_key, keys.study(parts.name, "model_checks")]
-    version = versioned(_TEXT_STATES) if parts.of_texts else versioned(_VISUAL, prompt=parts.prompt)
+    version = version_fields(_TEXT_STATES) if parts.of_texts else version_fields(_VISUAL, prompt=parts.prompt)
     text = _STATES_OF_TEXTS if parts.of_texts else _STATES
 
     @dg.multi_asset(
@@ -156,14 +157,14 @@ def token_states(parts: StudySpec) -> dg.AssetsDefinition:
             if key in selected:
                 out = _tokens_path(name, parts, paths, batch)
                 write_parquet(seen.tables[name], out, TABLES[name])
-                yield written(out, key)
+                yield parquet_result(out, key)
         tokens = seen.tables["visual_tokens"]
         for layer, key in wanted.items():
             out = _states_path(parts, paths, layer, batch)
             facts = write_visual_layer(out, tokens, seen.states[layer], dtype)
             metadata = {"dagster/row_count": len(tokens), "mean_norm": facts.mean_norm, "forwarded": seen.forwarded}
-            verdicts = [verdict("finite_states", key, facts.problems)]
-            yield from checked(result(key, facts.content, metadata, [out], verdicts))
+            verdicts = [check_result("finite_states", key, facts.problems)]
+            yield from fail_on_errors(result(key, facts.content, metadata, [out], verdicts))
 
     return visual
 
@@ -172,22 +173,22 @@ def _images_read(
     parts: StudySpec, paths: Warehouse, batch: int, layers: list["Layer"], stored: "StoredStates"
 ) -> "Seen":
     from latentlens_dag.models.loading import load_vlm
-    from latentlens_dag.study.stored_states import visual_states_of
+    from latentlens_dag.study.stored_states import visual_batch_states
 
     files = _picture_files(parts, paths, batch)
-    return visual_states_of(partial(load_vlm, parts.model), parts.name, files, layers, parts.prompt, stored)
+    return visual_batch_states(partial(load_vlm, parts.model), parts.name, files, layers, parts.prompt, stored)
 
 
 def _texts_read(
     parts: StudySpec, paths: Warehouse, batch: int, layers: list["Layer"], stored: "StoredStates"
 ) -> "Seen":
     from latentlens_dag.models.loading import load_language_model
-    from latentlens_dag.study.stored_states import text_states_of
+    from latentlens_dag.study.stored_states import text_batch_states
 
     texts = pq.read_table(paths.texts(parts.material.name, batch))
     by_id = dict(zip(texts["text_id"].to_pylist(), texts["text"].to_pylist(), strict=True))
     numbers = [layer for layer in layers if layer != "connector"]
-    return text_states_of(partial(load_language_model, parts.model), parts.name, by_id, numbers, stored)
+    return text_batch_states(partial(load_language_model, parts.model), parts.name, by_id, numbers, stored)
 
 
 def _stored(
@@ -206,10 +207,10 @@ def _stored(
     layers = {
         layer: _states_path(parts, paths, layer, batch)
         for layer, key in wanted.items()
-        if may_take(context, key, parts.model_key)
+        if can_reuse(context, key, parts.model_key)
     }
     tables = {name: _tokens_path(name, parts, paths, batch) for name in parts.token_tables}
-    whole = all(may_take(context, keys.study(parts.name, name), parts.model_key) for name in tables)
+    whole = all(can_reuse(context, keys.study(parts.name, name), parts.model_key) for name in tables)
     return StoredStates.read(tables if whole else {}, layers, dtype)
 
 
@@ -223,13 +224,13 @@ def _states_path(parts: StudySpec, paths: Warehouse, layer: "Layer", batch: int)
 
 
 def _picture_files(parts: StudySpec, paths: Warehouse, batch: int) -> list:
-    from latentlens_dag.inputs.image_tables import originals_of_table
-    from latentlens_dag.inputs.images import files_of_table
+    from latentlens_dag.inputs.image_tables import extracted_files
+    from latentlens_dag.inputs.images import original_files
 
     pictures, folder = pq.read_table(paths.pictures(parts.images.name, batch)), parts.images.source
     if not isinstance(folder, Path):
-        return originals_of_table(pictures, paths.originals(parts.images.name))
-    return files_of_table(pictures, folder)
+        return extracted_files(pictures, paths.originals(parts.images.name))
+    return original_files(pictures, folder)
 
 
 _STATES = "The states of the visual tokens entering block {layer}; one forward pass for all layers."
@@ -242,7 +243,7 @@ _TABLE_TEXT = {
 
 
 def _spec(
-    parts: StudySpec, key: dg.AssetKey, deps: list[dg.AssetKey], version: Versioned, text: str, kinds: set[str]
+    parts: StudySpec, key: dg.AssetKey, deps: list[dg.AssetKey], version: VersionFields, text: str, kinds: set[str]
 ) -> dg.AssetSpec:
     return dg.AssetSpec(
         key,

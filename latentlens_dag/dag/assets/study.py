@@ -9,14 +9,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from latentlens_dag.dag import keys
-from latentlens_dag.dag.assets.checks import check_spec, checked, neighbor_problems, verdict
+from latentlens_dag.dag.assets.checks import check_result, check_spec, fail_on_errors, neighbor_problems
 from latentlens_dag.dag.assets.common import layer_specs, write_study_shape
-from latentlens_dag.dag.assets.reporting import result, written
+from latentlens_dag.dag.assets.reporting import parquet_result, result
 from latentlens_dag.dag.assets.sources import model_source
 from latentlens_dag.dag.assets.states import model_checks, token_states
 from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.specs import StudySpec
-from latentlens_dag.dag.versions import versioned
+from latentlens_dag.dag.versions import version_fields
 from latentlens_dag.schema import (
     DIVERSITY,
     INTERPRETABILITY,
@@ -28,7 +28,7 @@ from latentlens_dag.schema import (
     SINKS,
     STATE_STATISTICS,
 )
-from latentlens_dag.storage.hashing import file_digest
+from latentlens_dag.storage.hashing import hash_file
 from latentlens_dag.storage.parquet import write_parquet
 from latentlens_dag.storage.warehouse import Warehouse
 from latentlens_dag.study.source import StudySource
@@ -56,7 +56,7 @@ def _lens(parts: StudySpec, lens: str) -> dg.AssetsDefinition:
     deps = {layer: [visual_key_of[layer], *shared] for layer in key_of}
     fields: dict[str, object] = {"top_k": parts.top_k, "unique": parts.unique}
     fields |= {"own_sentence": "excluded"} if parts.of_texts and lens == LATENTLENS else {}
-    version = versioned(_LENS, **fields)
+    version = version_fields(_LENS, **fields)
 
     @dg.multi_asset(
         name=f"{parts.name}_{lens}",
@@ -77,7 +77,9 @@ def _lens(parts: StudySpec, lens: str) -> dg.AssetsDefinition:
             out = paths.neighbors(parts.name, lens, layer, batch)
             write_parquet(table, out, NEIGHBORS)
             problems = neighbor_problems(table, len(states[layer].image_ids), parts.top_k)
-            yield from checked(written(out, key_of[layer], [verdict("sorted_neighbors", key_of[layer], problems)]))
+            yield from fail_on_errors(
+                parquet_result(out, key_of[layer], [check_result("sorted_neighbors", key_of[layer], problems)])
+            )
 
     return neighbors
 
@@ -86,7 +88,7 @@ def _answers(
     parts: StudySpec, lens: str, paths: Warehouse, states: Mapping[int, Any], log: Callable[[str], None]
 ) -> Iterator[tuple[int, pa.Table]]:
     """The lens's answers, layer by layer."""
-    from latentlens_dag.dag.assets.reporting import LoggedProgress
+    from latentlens_dag.dag.assets.reporting import ProgressLog
     from latentlens_dag.index.folder import IndexFiles
     from latentlens_dag.models.loading import load_language_model
     from latentlens_dag.study import answers
@@ -96,7 +98,7 @@ def _answers(
             {layer: paths.layer_table(parts.index.name, layer) for layer in parts.index.layers},
             [paths.occurrences(parts.index.name, shard) for shard in range(parts.index.corpus.shards)],
         )
-        progress = LoggedProgress(log, "rows")
+        progress = ProgressLog(log, "rows")
         how = (parts.top_k, progress, parts.unique, parts.of_texts)
         return answers.latent_answers(parts.name, states, index, *how)
     model = load_language_model(parts.model)
@@ -116,7 +118,7 @@ def _judgements(parts: StudySpec) -> dg.AssetsDefinition:
     ]
     deps = {layer: [*(parts.layer_keys(lens)[layer] for lens in parts.lenses), *truth] for layer in key_of}
     lenses = [lens for lens in LENSES if lens in parts.lenses]  # whatever their order in the YAML
-    version = versioned(_JUDGEMENTS, lenses=lenses, batches=parts.batches)
+    version = version_fields(_JUDGEMENTS, lenses=lenses, batches=parts.batches)
 
     @dg.multi_asset(
         name=f"{parts.name}_judgements",
@@ -136,7 +138,7 @@ def _judgements(parts: StudySpec) -> dg.AssetsDefinition:
                 files = [paths.neighbors(parts.name, lens, layer, batch) for lens in parts.lenses]
                 out = paths.judgements(parts.name, layer, batch)
                 write_parquet(judge_regions(pa.concat_tables(_each(files)), truth), out, JUDGEMENTS)
-                yield written(out, key)
+                yield parquet_result(out, key)
 
     return judgements
 
@@ -226,13 +228,13 @@ def _summary(
         deps=deps,
         group_name=parts.group,
         kinds={"polars", "parquet"},
-        **versioned(algorithm, batches=parts.batches),
+        **version_fields(algorithm, batches=parts.batches),
         description=text,
     )
     def summary(warehouse: WarehouseResource) -> dg.MaterializeResult:
         out = warehouse.paths.summary(parts.name, name)
         write_parquet(compute(warehouse.paths), out, schema)
-        return written(out)
+        return parquet_result(out)
 
     return summary
 
@@ -252,7 +254,7 @@ def _catalog(parts: StudySpec) -> dg.AssetsDefinition:
         deps=deps,
         group_name=parts.group,
         kinds={"duckdb"},
-        **versioned(_CATALOG, **material, batches=parts.batches, index=parts.index.name),
+        **version_fields(_CATALOG, **material, batches=parts.batches, index=parts.index.name),
         description="The study's tables in one DuckDB file.",
     )
     def catalog(warehouse: WarehouseResource) -> dg.MaterializeResult:
@@ -262,7 +264,7 @@ def _catalog(parts: StudySpec) -> dg.AssetsDefinition:
         write_study_shape(parts, warehouse.paths, StudySource(parts.model, parts.index.name))
         write_catalog(warehouse.paths, parts.name, out, index=parts.index.name, images=material.get("images"))
         files = [out, warehouse.paths.shape("study", parts.name)]
-        return result(None, file_digest(out), {"size_bytes": out.stat().st_size}, files)
+        return result(None, hash_file(out), {"size_bytes": out.stat().st_size}, files)
 
     return catalog
 

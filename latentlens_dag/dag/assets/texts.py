@@ -7,11 +7,11 @@ which is streamed from the network each time, take few batches.
 import dagster as dg
 
 from latentlens_dag.dag import keys
-from latentlens_dag.dag.assets.reporting import written
-from latentlens_dag.dag.assets.sources import fields_read, text_source
+from latentlens_dag.dag.assets.reporting import parquet_result
+from latentlens_dag.dag.assets.sources import source_fields, text_source
 from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.specs import TextSetSpec
-from latentlens_dag.dag.versions import versioned
+from latentlens_dag.dag.versions import version_fields
 from latentlens_dag.inputs import texts as core
 from latentlens_dag.storage.files import write_json
 
@@ -32,7 +32,7 @@ def _texts(texts: TextSetSpec) -> dg.AssetsDefinition:
         partitions_def=keys.partitions(texts.batches),
         group_name=f"texts/{texts.name}",
         kinds={"parquet"},
-        **versioned(_TEXTS, batches=texts.batches, **fields_read(texts.source)),
+        **version_fields(_TEXTS, batches=texts.batches, **source_fields(texts.source)),
         description="The distinct texts whose ids fall into the batch, in order of their ids.",
     )
     def batch_of_texts(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> dg.MaterializeResult:
@@ -40,6 +40,6 @@ def _texts(texts: TextSetSpec) -> dg.AssetsDefinition:
         write_json({"parts": texts.batches}, warehouse.paths.shape("texts", texts.name))
         out = warehouse.paths.texts(texts.name, batch)
         core.write_batch(texts.source, batch, texts.batches, out)
-        return written(out, beside=[warehouse.paths.shape("texts", texts.name)])
+        return parquet_result(out, beside=[warehouse.paths.shape("texts", texts.name)])
 
     return batch_of_texts

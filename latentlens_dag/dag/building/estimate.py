@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import dagster as dg
 
 from latentlens_dag.dag.building.dagster_history import latest_by_partition
-from latentlens_dag.dag.building.staleness import Need
-from latentlens_dag.dag.building.steps import Unit
+from latentlens_dag.dag.building.staleness import StaleTarget
+from latentlens_dag.dag.building.steps import Step
 
 _ROWS, _SIZE = "dagster/row_count", "size_bytes"
 _EVENTS = {dg.DagsterEventType.STEP_SUCCESS, dg.DagsterEventType.ASSET_MATERIALIZATION}
@@ -33,11 +33,11 @@ class StepWork(NamedTuple):
     """Their size on disk, in the same way."""
 
 
-def step_works(instance: dg.DagsterInstance, units: Sequence[Unit], needs: Sequence[Need]) -> list[StepWork]:
+def step_works(instance: dg.DagsterInstance, steps: Sequence[Step], needs: Sequence[StaleTarget]) -> list[StepWork]:
     """What each step is to do for the needs, in the order of the steps."""
-    speed = seconds_per_part(instance, units, needs)
+    speed = seconds_per_part(instance, steps, needs)
     works = []
-    for unit in units:
+    for unit in steps:
         mine = [need for need in needs if need.key in unit.keys]
         if mine:
             last = _last_metadata(instance, mine)
@@ -46,12 +46,14 @@ def step_works(instance: dg.DagsterInstance, units: Sequence[Unit], needs: Seque
     return works
 
 
-def seconds_per_part(instance: dg.DagsterInstance, units: Sequence[Unit], needs: Sequence[Need]) -> dict[str, float]:
+def seconds_per_part(
+    instance: dg.DagsterInstance, steps: Sequence[Step], needs: Sequence[StaleTarget]
+) -> dict[str, float]:
     """For each step that has needs and ran before: the seconds of its last run by the parts that it wrote then."""
     keys = {need.key for need in needs}
     speeds: dict[str, dict[str, float]] = {}
     found = {}
-    for unit in units:
+    for unit in steps:
         run_id = _last_run(instance, unit) if keys.intersection(unit.keys) else None
         if run_id is not None:
             if run_id not in speeds:
@@ -61,7 +63,7 @@ def seconds_per_part(instance: dg.DagsterInstance, units: Sequence[Unit], needs:
     return found
 
 
-def _last_run(instance: dg.DagsterInstance, unit: Unit) -> str | None:
+def _last_run(instance: dg.DagsterInstance, unit: Step) -> str | None:
     """The run that last wrote something of the step."""
     records = [record.asset_entry.last_materialization_record for record in instance.get_asset_records(unit.keys)]
     last = max((record for record in records if record is not None), key=lambda one: one.storage_id, default=None)
@@ -89,7 +91,7 @@ def _overhead(instance: dg.DagsterInstance, run_id: str, steps_s: float) -> floa
     return max(1.0, (record.end_time - record.start_time) / steps_s)
 
 
-def _last_metadata(instance: dg.DagsterInstance, needs: Sequence[Need]) -> list[Mapping[str, Any] | None]:
+def _last_metadata(instance: dg.DagsterInstance, needs: Sequence[StaleTarget]) -> list[Mapping[str, Any] | None]:
     """What each part said of itself when it was last built; None where it never was."""
     partitions: dict[dg.AssetKey, list[str | None]] = {}
     for need in needs:

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from latentlens_dag.index.layer_tables import files_of, last_transaction, tagged_versions
+from latentlens_dag.index.layer_tables import last_transaction, tagged_versions, version_files
 from latentlens_dag.storage.files import remove
-from latentlens_dag.storage.leftovers import _TEMPORARY, Garbage, interrupted
-from latentlens_dag.storage.records import FileFacts, Manifest, Record
+from latentlens_dag.storage.leftovers import _TEMPORARY, Garbage, interrupted_writes
+from latentlens_dag.storage.records import ArtifactRecord, ArtifactStore, FileFacts
 
 
-def garbage(manifest: Manifest, live: Callable[[Record], bool]) -> list[Garbage]:
+def garbage(manifest: ArtifactStore, live: Callable[[ArtifactRecord], bool]) -> list[Garbage]:
     """Every file of the warehouse that nothing needs, but for the records themselves.
 
     Args:
@@ -27,7 +27,7 @@ def garbage(manifest: Manifest, live: Callable[[Record], bool]) -> list[Garbage]
     needed = {fact.path for fact in lasting}
     links = {manifest.kept(fact) for fact in lasting}  # by which they stay comparable once they are replaced
     known = {fact.path for record in records for fact in [*record.files, *_earlier_files(record)]}
-    left = interrupted(manifest.warehouse)
+    left = interrupted_writes(manifest.warehouse)
     skipped = {path for one in left for path in [one.path, *one.path.rglob("*")]}
     tables = _needed_by_tables(manifest.warehouse, needed)
     found = list(left)
@@ -41,12 +41,12 @@ def garbage(manifest: Manifest, live: Callable[[Record], bool]) -> list[Garbage]
     return found
 
 
-def undeclared_records(manifest: Manifest, live: Callable[[Record], bool]) -> list[Record]:
+def undeclared_records(manifest: ArtifactStore, live: Callable[[ArtifactRecord], bool]) -> list[ArtifactRecord]:
     """The records of artifacts that are declared no more."""
     return [record for record in manifest.records() if not live(record)]
 
 
-def clean(manifest: Manifest, found: Iterable[Garbage], live: Callable[[Record], bool]) -> None:
+def clean(manifest: ArtifactStore, found: Iterable[Garbage], live: Callable[[ArtifactRecord], bool]) -> None:
     """Remove garbage, and the records of what is gone; records of what stays forget what they replaced."""
     for one in found:
         remove(one.path)
@@ -57,17 +57,17 @@ def clean(manifest: Manifest, found: Iterable[Garbage], live: Callable[[Record],
     _remove_empty(manifest.warehouse)
 
 
-def _is_ours(path: Path, manifest: Manifest) -> bool:
+def _is_ours(path: Path, manifest: ArtifactStore) -> bool:
     """Whether a file is bookkeeping: records, and what sources looked like."""
     return path.is_relative_to(manifest.root) or path.is_relative_to(manifest.warehouse / "observed")
 
 
-def _replaced(name: str, records: list[Record], live: Callable[[Record], bool]) -> bool:
+def _replaced(name: str, records: list[ArtifactRecord], live: Callable[[ArtifactRecord], bool]) -> bool:
     """Whether a live artifact had this file once."""
     return any(live(record) and any(fact.path == name for fact in _earlier_files(record)) for record in records)
 
 
-def _earlier_files(record: Record) -> Iterator[FileFacts]:
+def _earlier_files(record: ArtifactRecord) -> Iterator[FileFacts]:
     return (fact for earlier in record.earlier for fact in earlier.files)
 
 
@@ -78,7 +78,7 @@ def _needed_by_tables(warehouse: Path, needed: set[str]) -> set[Path]:
         table = warehouse / f"{name}.lance"
         found |= {*(table / "_refs").rglob("*"), *(table / "_versions").glob("*.json"), *last_transaction(table)}
         for version in tagged_versions(table):
-            found |= {one for file in files_of(table, version) for one in [file, *file.rglob("*")]}
+            found |= {one for file in version_files(table, version) for one in [file, *file.rglob("*")]}
     return found
 
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import dagster as dg
 
-    from latentlens_dag.dag.building.staleness import Need
-    from latentlens_dag.dag.building.steps import Target
+    from latentlens_dag.dag.building.staleness import StaleTarget
+    from latentlens_dag.dag.building.steps import AssetPartition
 
 
-class Watcher:
+class BuildListener:
     """Is told how a build goes on; this one says nothing."""
 
-    def planned(self, needs: Sequence[Need]) -> None:
+    def planned(self, needs: Sequence[StaleTarget]) -> None:
         """What may be run, before anything is."""
 
     def started(self, step: str) -> None:
@@ -27,5 +27,5 @@ class Watcher:
     def finished(self, step: str, wall_s: float) -> None:
         """A step has ended, after so many seconds."""
 
-    def settled(self, targets: Sequence[Target]) -> None:
+    def up_to_date(self, targets: Sequence[AssetPartition]) -> None:
         """Nothing is left to do for these: they are built, or turned out to be up to date."""

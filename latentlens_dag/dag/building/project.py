@@ -15,20 +15,20 @@ import dagster as dg
 
 from latentlens_dag.dag.building.dagster_history import quick_history
 from latentlens_dag.dag.building.estimate import StepWork, seconds_per_part, step_works
-from latentlens_dag.dag.building.listener import Watcher
-from latentlens_dag.dag.building.runs import BuildFailed, Ran, Runner, cancel_orphans
+from latentlens_dag.dag.building.listener import BuildListener
+from latentlens_dag.dag.building.runs import BuildError, BuildRun, Runner, cancel_orphans
 from latentlens_dag.dag.building.selection import Selection, find_studies, select
-from latentlens_dag.dag.building.signals import Signals, noticed_signals
-from latentlens_dag.dag.building.staleness import NOT_BUILT, Need, find_needs, observe_sources
-from latentlens_dag.dag.building.steps import Target, each_partition, find_segments, find_units, reads_all
-from latentlens_dag.dag.keys import SWITCHED_OFF, label
+from latentlens_dag.dag.building.signals import Signals, catch_signals
+from latentlens_dag.dag.building.staleness import NOT_BUILT, StaleTarget, find_stale, observe_sources
+from latentlens_dag.dag.building.steps import AssetPartition, each_partition, find_run_groups, find_steps, reads_all
+from latentlens_dag.dag.keys import DISABLED, label
 from latentlens_dag.dag.versions import SOURCE_PATH, SOURCE_VERSION
-from latentlens_dag.errors import GO_ON, Interrupted
-from latentlens_dag.storage.home import Home, told_of_disk
-from latentlens_dag.storage.records import Manifest
+from latentlens_dag.errors import RESUME_HINT, StoppedBySignalError
+from latentlens_dag.storage.home import Home, home_write_errors
+from latentlens_dag.storage.records import ArtifactStore
 
 _FORCED_REASON = "forced"
-_NOTHING: frozenset[Target] = frozenset()
+_NOTHING: frozenset[AssetPartition] = frozenset()
 
 
 class Project:
@@ -38,22 +38,20 @@ class Project:
         """Take the asset graph apart into steps, in an order in which they can run."""
         self.home, self.instance = home, instance
         self.graph = defs.resolve_asset_graph()
-        self.manifest = Manifest(home.warehouse.root)
-        self.switched_off = {
-            name.removeprefix(SWITCHED_OFF) for name in defs.metadata or {} if name.startswith(SWITCHED_OFF)
-        }
-        self.units = find_units(self.graph)
-        self.segments = find_segments(self.graph, self.units)
-        names = {unit.op: unit.name for unit in self.units}
+        self.manifest = ArtifactStore(home.warehouse.root)
+        self.disabled = {name.removeprefix(DISABLED) for name in defs.metadata or {} if name.startswith(DISABLED)}
+        self.steps = find_steps(self.graph)
+        self.run_groups = find_run_groups(self.graph, self.steps)
+        names = {unit.op: unit.name for unit in self.steps}
         self._runner = Runner(defs.resolve_implicit_global_asset_job_def(), instance, home, names)
 
     def studies(self) -> list[str]:
         """The names of the studies that are switched on."""
-        return find_studies(self.units)
+        return find_studies(self.steps)
 
     def select(self, studies: Sequence[str] = (), names: Sequence[str] = ()) -> Selection:
         """What to build, with all that it is made from, as `selection.select`."""
-        return select(self.graph, self.units, studies, names)
+        return select(self.graph, self.steps, studies, names)
 
     def source_places(self) -> dict[str, str]:
         """Where each source lies, by its asset's name."""
@@ -70,16 +68,16 @@ class Project:
         """Look at the selection's sources; give those that changed since they were last looked at."""
         return observe_sources(self.graph, self.instance, self.home.warehouse, selection.keys())
 
-    def plan(self, selection: Selection, force: bool = False) -> list[Need]:
+    def plan(self, selection: Selection, force: bool = False) -> list[StaleTarget]:
         """What a build would run, and why; steps that follow may turn out to be fresh, and then are not run.
 
         Args:
             selection: what to look at.
             force: whether what was asked for is run even where it is fresh; what it is made from never is.
         """
-        targets = selection.among([target for unit in self.units for target in unit.targets()])
+        targets = selection.among([target for unit in self.steps for target in unit.targets()])
         now = {(need.key, need.partition): need for need in self._needs(targets, _forced(selection, force))}
-        planned: dict[Target, Need] = {}
+        planned: dict[AssetPartition, StaleTarget] = {}
         for target in targets:
             need = now.get(target) or self._following(target, planned)
             if need is not None:
@@ -88,7 +86,7 @@ class Project:
 
     def status(self, selection: Selection) -> list[dict[str, Any]]:
         """Per step: how many parts there are, and how many are built, missing and stale."""
-        targets = {unit.name: selection.among(unit.targets()) for unit in self.units}
+        targets = {unit.name: selection.among(unit.targets()) for unit in self.steps}
         found = self._needs([target for some in targets.values() for target in some], _NOTHING)
         reasons = {(need.key, need.partition): need.reason for need in found}
         facts = []
@@ -99,15 +97,15 @@ class Project:
             facts += [{"step": step, **counts}] if some else []
         return facts
 
-    def work(self, needs: Sequence[Need]) -> list[StepWork]:
+    def work(self, needs: Sequence[StaleTarget]) -> list[StepWork]:
         """What the steps are to do for what is planned, by what is known of earlier runs."""
-        return step_works(self.instance, self.units, needs)
+        return step_works(self.instance, self.steps, needs)
 
-    def speeds(self, needs: Sequence[Need]) -> dict[str, float]:
+    def speeds(self, needs: Sequence[StaleTarget]) -> dict[str, float]:
         """Seconds per part of each step that is planned and ran before."""
-        return seconds_per_part(self.instance, self.units, needs)
+        return seconds_per_part(self.instance, self.steps, needs)
 
-    def build(self, selection: Selection, force: bool = False, watcher: Watcher | None = None) -> list[Ran]:
+    def build(self, selection: Selection, force: bool = False, watcher: BuildListener | None = None) -> list[BuildRun]:
         """Run what is missing or stale; give what was run.
 
         Args:
@@ -120,10 +118,10 @@ class Project:
             BuildFailed: where a step failed for another reason; what was finished before stays.
             Interrupted: where SIGINT or SIGTERM came; what was finished before stays.
         """
-        done: list[Ran] = []
-        with noticed_signals() as signals:
+        done: list[BuildRun] = []
+        with catch_signals() as signals:
             try:
-                for ran in self._build(selection, force, watcher or Watcher()):
+                for ran in self._build(selection, force, watcher or BuildListener()):
                     done.append(ran)
                     if signals.last() is not None:
                         raise KeyboardInterrupt
@@ -135,35 +133,37 @@ class Project:
         """End what builds that were killed left open in Dagster's history, as `runs.cancel_orphans`."""
         return cancel_orphans(self.instance)
 
-    def _build(self, selection: Selection, force: bool, watcher: Watcher) -> Iterator[Ran]:
+    def _build(self, selection: Selection, force: bool, watcher: BuildListener) -> Iterator[BuildRun]:
         """Only what is planned can come to be stale, so nothing else is asked for again."""
         needs, forced = self.plan(selection, force), _forced(selection, force)
         planned = {(need.key, need.partition) for need in needs}
         watcher.planned(needs)
-        for segment in self.segments:
+        for segment in self.run_groups:
             for partition in each_partition(segment.partitions):
                 targets = [target for target in segment.targets(partition) if target in planned]
                 if targets:
                     yield from self._build_partition(targets, forced, watcher)
-                    watcher.settled(targets)
+                    watcher.up_to_date(targets)
 
-    def _build_partition(self, targets: list[Target], forced: frozenset[Target], watcher: Watcher) -> Iterator[Ran]:
+    def _build_partition(
+        self, targets: list[AssetPartition], forced: frozenset[AssetPartition], watcher: BuildListener
+    ) -> Iterator[BuildRun]:
         """Run what is needed, then what is stale because of that, until nothing is."""
-        before: list[Need] = []
+        before: list[StaleTarget] = []
         while found := self._needs(targets, forced):
             if found == before:
-                raise BuildFailed(f"{found[0]}, and it stays so after it was built: this is a defect of this package.")
+                raise BuildError(f"{found[0]}, and it stays so after it was built: this is a defect of this package.")
             yield self._runner.run(found, watcher, bool(forced.intersection(targets)))
             before, forced = found, _NOTHING
 
-    def _needs(self, targets: list[Target], forced: frozenset[Target]) -> list[Need]:
+    def _needs(self, targets: list[AssetPartition], forced: frozenset[AssetPartition]) -> list[StaleTarget]:
         """Which of the targets are missing, stale or forced, in their order."""
-        needs = find_needs(self.graph, self.instance, self.manifest, targets)
+        needs = find_stale(self.graph, self.instance, self.manifest, targets)
         found = {(need.key, need.partition): need for need in needs}
-        found |= {target: Need(*target, _FORCED_REASON) for target in forced.intersection(targets)}
+        found |= {target: StaleTarget(*target, _FORCED_REASON) for target in forced.intersection(targets)}
         return [found[target] for target in targets if target in found]
 
-    def _following(self, target: Target, planned: dict[Target, Need]) -> Need | None:
+    def _following(self, target: AssetPartition, planned: dict[AssetPartition, StaleTarget]) -> StaleTarget | None:
         """Why something fresh may come to be stale: the first planned thing that it is made from."""
         key, partition = target
         for parent in sorted(self.graph.get(key).parent_keys):
@@ -172,16 +172,16 @@ class Project:
             same = partition in every and not reads_all(self.graph, key, parent)
             for one in [partition] if same else every:
                 if (parent, one) in planned:
-                    return Need(key, partition, f"follows {label(parent, one)}")
+                    return StaleTarget(key, partition, f"follows {label(parent, one)}")
         return None
 
 
-def _forced(selection: Selection, force: bool) -> frozenset[Target]:
-    return selection.asked if force else _NOTHING
+def _forced(selection: Selection, force: bool) -> frozenset[AssetPartition]:
+    return selection.requested if force else _NOTHING
 
 
-def _interrupted(signals: Signals) -> Interrupted:
-    return Interrupted(f"Interrupted. {GO_ON}", signals.last() or signal.SIGINT)
+def _interrupted(signals: Signals) -> StoppedBySignalError:
+    return StoppedBySignalError(f"Interrupted. {RESUME_HINT}", signals.last() or signal.SIGINT)
 
 
 @contextmanager
@@ -195,5 +195,5 @@ def open_project(home: Home) -> Iterator[Project]:
 
     home.prepare()
     defs = load_definitions(home=home)
-    with told_of_disk(home), dg.DagsterInstance.from_config(str(home.dagster)) as instance, quick_history(home):
+    with home_write_errors(home), dg.DagsterInstance.from_config(str(home.dagster)) as instance, quick_history(home):
         yield Project(defs, home, instance)

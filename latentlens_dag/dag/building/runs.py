@@ -19,26 +19,26 @@ from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES, DagsterRun
 from dagster._core.utils import make_new_run_id
 
-from latentlens_dag.dag.building.listener import Watcher
-from latentlens_dag.dag.building.staleness import Need
+from latentlens_dag.dag.building.listener import BuildListener
+from latentlens_dag.dag.building.staleness import StaleTarget
 from latentlens_dag.dag.run_tags import BUILD, BUILD_ID, FORCED, is_of_a_build
 from latentlens_dag.errors import UserError
-from latentlens_dag.storage.home import Home, disk_error
+from latentlens_dag.storage.home import Home, home_write_error
 
 _OPEN = [*IN_PROGRESS_RUN_STATUSES, dg.DagsterRunStatus.NOT_STARTED]
 
 
-class Ran(NamedTuple):
+class BuildRun(NamedTuple):
     """One Dagster run of a build."""
 
     partition: str | None
-    needs: list[Need]
+    targets: list[StaleTarget]
     steps: dict[str, float]
     """Wall time of each step, in seconds."""
     wall_s: float
 
 
-class BuildFailed(Exception):
+class BuildError(Exception):
     """A step failed for a reason that is not the user's; its message holds the error, `trace` the rest."""
 
     def __init__(self, message: str, trace: str = "") -> None:
@@ -60,7 +60,7 @@ class Runner:
     build_id: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
     """What tells its runs from those of another build."""
 
-    def run(self, needs: list[Need], watcher: Watcher, forced: bool) -> Ran:
+    def run(self, targets: list[StaleTarget], watcher: BuildListener, forced: bool) -> BuildRun:
         """Build what is needed, all of one partition, in one Dagster run.
 
         Args:
@@ -73,21 +73,21 @@ class Runner:
             BuildFailed: where a step failed for another reason.
             KeyboardInterrupt: where the run was interrupted; Dagster's history says so too.
         """
-        start, run_id, partition = time.monotonic(), make_new_run_id(), needs[0].partition
+        start, run_id, partition = time.monotonic(), make_new_run_id(), targets[0].partition
         listener = _Listener(self, run_id, partition, watcher)
         self.instance.add_event_listener(run_id, listener)
         with _quiet_dagster(), _ended(self.instance, run_id):
-            result = self.job.get_subset(asset_selection={need.key for need in needs}).execute_in_process(
+            result = self.job.get_subset(asset_selection={need.key for need in targets}).execute_in_process(
                 instance=self.instance,
                 run_id=run_id,
                 partition_key=partition,
                 raise_on_error=False,
-                tags=self._tags(forced or any(need.damaged for need in needs)),
+                tags=self._tags(forced or any(need.damaged for need in targets)),
                 run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
             )
         if not result.success:
             _raise_failure(result, listener.name, self.home)
-        return Ran(partition, needs, listener.steps, time.monotonic() - start)
+        return BuildRun(partition, targets, listener.steps, time.monotonic() - start)
 
     def _tags(self, forced: bool) -> dict[str, str]:
         owner = f"{os.getpid()}@{socket.gethostname()}"
@@ -106,7 +106,7 @@ def cancel_orphans(instance: dg.DagsterInstance) -> list[str]:
 class _Listener:
     """Tells a watcher of what Dagster records of a run, in the field's names."""
 
-    def __init__(self, runner: Runner, run_id: str, partition: str | None, watcher: Watcher) -> None:
+    def __init__(self, runner: Runner, run_id: str, partition: str | None, watcher: BuildListener) -> None:
         self.steps: dict[str, float] = {}
         self._runner, self._run_id, self._watcher = runner, run_id, watcher
         self._suffix = f"[{partition}]" if partition else ""
@@ -159,7 +159,7 @@ def _ended(instance: dg.DagsterInstance, run_id: str) -> Iterator[None]:
 
 
 def _raise_failure(result: Any, name: Callable[[str | None], str], home: Home) -> None:
-    """Turn a failed run into one error: an interrupt, the user's, where it was the user's, else `BuildFailed`."""
+    """Turn a failed run into one error: an interrupt, the user's, where it was the user's, else `BuildError`."""
     for happened in result.all_events:
         error = happened.step_failure_data.error if happened.is_step_failure else None
         if _is_interrupt(error):
@@ -169,9 +169,11 @@ def _raise_failure(result: Any, name: Callable[[str | None], str], home: Home) -
                 raise UserError(_message(error))
             if error.cls_name == dg.Failure.__name__ or error.cause is None:
                 what = f"{name(happened.step_key)} failed"
-                raise disk_error(home, error.message) or BuildFailed(f"{what}: {_message(error)}", error.to_string())
+                raise home_write_error(home, error.message) or BuildError(
+                    f"{what}: {_message(error)}", error.to_string()
+                )
             error = error.cause
-    raise BuildFailed("A run failed before its first step; Dagster's UI says more.")
+    raise BuildError("A run failed before its first step; Dagster's UI says more.")
 
 
 def _message(error: Any) -> str:

@@ -14,7 +14,7 @@ from difflib import get_close_matches
 import dagster as dg
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
-from latentlens_dag.dag.building.steps import Target, Unit, each_partition, reads_all
+from latentlens_dag.dag.building.steps import AssetPartition, Step, each_partition, reads_all
 from latentlens_dag.errors import UserError
 
 _NAME = re.compile(r"/?(?P<path>[^\[\]/]+(/[^\[\]/]+)*)/?(\[(?P<partition>[^\[\]]+)\])?")
@@ -25,12 +25,12 @@ _FORM = "Write a key or a part of one, with or without a partition: study/demo/j
 class Selection:
     """Partitions of assets, and all that they are made from."""
 
-    asked: frozenset[Target]
+    requested: frozenset[AssetPartition]
     """What the user named."""
-    targets: frozenset[Target]
+    targets: frozenset[AssetPartition]
     """That, and everything that it is made from, sources included."""
 
-    def among(self, targets: Sequence[Target]) -> list[Target]:
+    def among(self, targets: Sequence[AssetPartition]) -> list[AssetPartition]:
         """Those of the targets that are selected, in their order."""
         return [target for target in targets if target in self.targets]
 
@@ -39,12 +39,12 @@ class Selection:
         return sorted({key for key, _ in self.targets})
 
 
-def find_studies(units: Sequence[Unit]) -> list[str]:
+def find_studies(steps: Sequence[Step]) -> list[str]:
     """The names of the studies that are switched on."""
-    return sorted({key.path[1] for unit in units for key in unit.keys if key.path[0] == "study"})
+    return sorted({key.path[1] for unit in steps for key in unit.keys if key.path[0] == "study"})
 
 
-def select(graph: AssetGraph, units: Sequence[Unit], studies: Sequence[str], names: Sequence[str]) -> Selection:
+def select(graph: AssetGraph, steps: Sequence[Step], studies: Sequence[str], names: Sequence[str]) -> Selection:
     """What the user named, and what that is made from.
 
     Args:
@@ -57,8 +57,8 @@ def select(graph: AssetGraph, units: Sequence[Unit], studies: Sequence[str], nam
     Raises:
         UserError: where nothing has a name, with those that are near to it.
     """
-    every = {target for unit in units for target in unit.targets()}
-    asked = {(key, part) for key, part in every if key.path[0] == "study" and key.path[1] in _known(studies, units)}
+    every = {target for unit in steps for target in unit.targets()}
+    asked = {(key, part) for key, part in every if key.path[0] == "study" and key.path[1] in _known(studies, steps)}
     if names:
         among = _with_ancestors(graph, asked) & every if studies else every
         asked = set().union(*(_named(name, among) for name in names))
@@ -67,8 +67,8 @@ def select(graph: AssetGraph, units: Sequence[Unit], studies: Sequence[str], nam
     return Selection(frozenset(asked), frozenset(_with_ancestors(graph, asked)))
 
 
-def _known(studies: Sequence[str], units: Sequence[Unit]) -> Sequence[str]:
-    known = find_studies(units)
+def _known(studies: Sequence[str], steps: Sequence[Step]) -> Sequence[str]:
+    known = find_studies(steps)
     for study in studies:
         if study not in known:
             there = _near(study, known) or f"There are: {', '.join(known) or 'none'}."
@@ -76,7 +76,7 @@ def _known(studies: Sequence[str], units: Sequence[Unit]) -> Sequence[str]:
     return studies
 
 
-def _with_ancestors(graph: AssetGraph, targets: set[Target]) -> set[Target]:
+def _with_ancestors(graph: AssetGraph, targets: set[AssetPartition]) -> set[AssetPartition]:
     found, waiting = set(targets), list(targets)
     while waiting:
         new = [parent for parent in _parents(graph, *waiting.pop()) if parent not in found]
@@ -85,9 +85,9 @@ def _with_ancestors(graph: AssetGraph, targets: set[Target]) -> set[Target]:
     return found
 
 
-def _parents(graph: AssetGraph, key: dg.AssetKey, partition: str | None) -> list[Target]:
+def _parents(graph: AssetGraph, key: dg.AssetKey, partition: str | None) -> list[AssetPartition]:
     """The partitions that a partition is made from."""
-    found: list[Target] = []
+    found: list[AssetPartition] = []
     for parent in graph.get(key).parent_keys:
         definition = graph.get(parent).partitions_def
         partitions = list(definition.get_partition_keys()) if definition else None
@@ -96,7 +96,7 @@ def _parents(graph: AssetGraph, key: dg.AssetKey, partition: str | None) -> list
     return found
 
 
-def _named(name: str, among: set[Target]) -> set[Target]:
+def _named(name: str, among: set[AssetPartition]) -> set[AssetPartition]:
     read = _NAME.fullmatch(name.strip())
     if read is None:
         raise UserError(f"--select {name!r} cannot be read. {_FORM}")
@@ -114,7 +114,7 @@ def _matching(parts: list[str], keys: set[dg.AssetKey]) -> set[dg.AssetKey]:
     return begin or {key for key in keys if any(list(key.path[at : at + size]) == parts for at in range(len(key.path)))}
 
 
-def _partition(name: str, asked: str, found: set[Target]) -> set[Target]:
+def _partition(name: str, asked: str, found: set[AssetPartition]) -> set[AssetPartition]:
     wanted = f"{int(asked):02d}" if asked.isdecimal() else asked
     chosen = {target for target in found if target[1] == wanted}
     if not chosen:
@@ -124,7 +124,7 @@ def _partition(name: str, asked: str, found: set[Target]) -> set[Target]:
     return chosen
 
 
-def _help(name: str, among: set[Target]) -> str:
+def _help(name: str, among: set[AssetPartition]) -> str:
     """The names near to a wrong one or, where none is, the steps that there are."""
     path = name.split("[")[0].strip("/ ")
     keys = {tuple(key.path) for key, _ in among}

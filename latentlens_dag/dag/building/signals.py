@@ -32,7 +32,7 @@ class Signals:
 
 
 @contextmanager
-def noticed_signals() -> Iterator[Signals]:
+def catch_signals() -> Iterator[Signals]:
     """Let SIGINT and SIGTERM raise KeyboardInterrupt, and note them; in another than the main thread, do nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield Signals(None)

@@ -24,15 +24,15 @@ from dagster._core.storage.event_log.base import AssetRecord
 
 from latentlens_dag.dag.building.dagster_history import latest_by_partition
 from latentlens_dag.dag.keys import label
-from latentlens_dag.dag.recording import known_version
-from latentlens_dag.dag.versions import SETTINGS, settings_of, version_now
-from latentlens_dag.storage.records import Manifest, Record, changed_settings, summarized
+from latentlens_dag.dag.recording import last_observed_version
+from latentlens_dag.dag.versions import SETTINGS, settings_of, source_version
+from latentlens_dag.storage.records import ArtifactRecord, ArtifactStore, changed_settings, problem_summary
 from latentlens_dag.storage.warehouse import Warehouse
 
 NOT_BUILT = "not built yet"
 
 
-class Need(NamedTuple):
+class StaleTarget(NamedTuple):
     """One partition of one asset that is to be built, and why."""
 
     key: dg.AssetKey
@@ -57,19 +57,19 @@ def observe_sources(
     """Look at the sources among `keys` and tell Dagster of those that changed; give those."""
     changed = []
     for key in keys:
-        version = version_now(graph.get(key).metadata, warehouse.observed(".".join(key.path)))
-        if version is not None and version != known_version(instance, key):
+        version = source_version(graph.get(key).metadata, warehouse.observed(".".join(key.path)))
+        if version is not None and version != last_observed_version(instance, key):
             instance.report_runless_asset_event(dg.AssetObservation(key, tags={DATA_VERSION_TAG: version}))
             changed.append(key)
     return changed
 
 
-def find_needs(
+def find_stale(
     graph: AssetGraph,
     instance: dg.DagsterInstance,
-    manifest: Manifest,
+    manifest: ArtifactStore,
     targets: Sequence[tuple[dg.AssetKey, str | None]],
-) -> list[Need]:
+) -> list[StaleTarget]:
     """Which of the targets are missing, stale or damaged, as things are now, in their order."""
     resolver = _Resolver(instance, graph)
     found = (_need(resolver, graph, manifest, key, partition) for key, partition in targets)
@@ -77,26 +77,30 @@ def find_needs(
 
 
 def _need(
-    resolver: CachingStaleStatusResolver, graph: AssetGraph, manifest: Manifest, key: dg.AssetKey, partition: str | None
-) -> Need | None:
+    resolver: CachingStaleStatusResolver,
+    graph: AssetGraph,
+    manifest: ArtifactStore,
+    key: dg.AssetKey,
+    partition: str | None,
+) -> StaleTarget | None:
     status = resolver.get_status(key, partition)
     if status == StaleStatus.MISSING:
-        return Need(key, partition, NOT_BUILT)
+        return StaleTarget(key, partition, NOT_BUILT)
     metadata = graph.get(key).metadata
     record = manifest.read(key.to_user_string(), partition)
     if status == StaleStatus.FRESH:
         if SETTINGS not in metadata:
             return None  # no asset of this package: nothing is recorded of it
         damage = _damage(manifest, record, resolver.get_current_data_version(key, partition).value)
-        return None if damage is None else Need(key, partition, damage, damaged=True)
+        return None if damage is None else StaleTarget(key, partition, damage, damaged=True)
     before = record.settings if record else {}
     changes = changed_settings(before, settings_of(metadata)) if record else []
     causes = resolver.get_stale_causes(key, partition)
     reason = "; ".join(dict.fromkeys(_reason(cause, changes) for cause in causes))
-    return Need(key, partition, reason, damaged=record is not None and record.damaged is not None)
+    return StaleTarget(key, partition, reason, damaged=record is not None and record.damaged is not None)
 
 
-def _damage(manifest: Manifest, record: Record | None, version: str) -> str | None:
+def _damage(manifest: ArtifactStore, record: ArtifactRecord | None, version: str) -> str | None:
     """Why what Dagster takes for built cannot be trusted; only sizes are looked at here."""
     if record is None:
         return (
@@ -106,7 +110,7 @@ def _damage(manifest: Manifest, record: Record | None, version: str) -> str | No
         return f"damaged: {record.damaged}"
     if record.data_version != version:
         return "its files are not those of the last finished run"
-    return summarized(manifest.problems(record))
+    return problem_summary(manifest.problems(record))
 
 
 def _reason(cause: StaleCause, changes: list[str]) -> str:

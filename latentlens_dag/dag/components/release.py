@@ -12,10 +12,10 @@ import dagster as dg
 
 from latentlens_dag.dag.components.base import Declared
 from latentlens_dag.dag.components.studies import Index, Study
-from latentlens_dag.dag.keys import SWITCHED_OFF
+from latentlens_dag.dag.keys import DISABLED
 from latentlens_dag.dag.specs import ReleaseSpec
 from latentlens_dag.errors import UserError
-from latentlens_dag.publish.about import About, checked_license, checked_name
+from latentlens_dag.publish.about import About, check_license, check_repo_id
 
 
 class Release(Declared):
@@ -54,7 +54,7 @@ class Release(Declared):
             return index_release(self.spec, self.find(context, Index, self.index, "index").spec(context))
         studies = [self.find(context, Study, name, "studies") for name in self.studies or []]
         if not all(study.enabled for study in studies):
-            return dg.Definitions(metadata={f"{SWITCHED_OFF}release/{self.name}": True})
+            return dg.Definitions(metadata={f"{DISABLED}release/{self.name}": True})
         return tables_release(self.spec, [study.spec(context) for study in studies])
 
     @property
@@ -81,8 +81,8 @@ class Release(Declared):
             )
         if len(set(self.studies or [])) < len(self.studies or []):
             raise UserError(f"`studies: {self.studies}` of {place} must name each study once.")
-        checked_name(self.repo_id, place)
-        checked_license(self.license, place)
+        check_repo_id(self.repo_id, place)
+        check_license(self.license, place)
         for problem in self._unfitting():
             raise UserError(f"{place}: {problem}")
 

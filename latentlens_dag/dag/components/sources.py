@@ -13,9 +13,9 @@ import dagster as dg
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.hub.datasets import HubColumn
-from latentlens_dag.hub.names import COMMIT, DATASET_ID, MODEL_ID
+from latentlens_dag.hub.names import COMMIT, REPO_ID
 from latentlens_dag.inputs.image_tables import ImageColumn
-from latentlens_dag.inputs.texts import Source, TextSource
+from latentlens_dag.inputs.texts import TextFile, TextSource
 from latentlens_dag.models.loading import read_config
 from latentlens_dag.models.model_ref import ModelRef
 
@@ -47,7 +47,7 @@ class CorpusSource(dg.Model, dg.Resolvable):
     """Of hub: the full commit, so that its content never changes."""
     column: str | None = None
 
-    def text_source(self, place: str) -> Source:
+    def text_source(self, place: str) -> TextSource:
         """The file or dataset that is meant, or an error that says what is wrong at `place`; nothing is opened."""
         given = [kind for kind in _KINDS if getattr(self, kind) is not None]
         if len(given) != 1:
@@ -65,7 +65,7 @@ class CorpusSource(dg.Model, dg.Resolvable):
             raise UserError(f"`source` of {place}: `file` is a file inside a `package`, and not of the Hub.")
         return hub_column(self, dataset, "text", place)
 
-    def _file(self, kind: str, place: str) -> TextSource:
+    def _file(self, kind: str, place: str) -> TextFile:
         path = getattr(self, kind)
         if (kind == "package") != (self.file is not None):
             raise UserError(f"`source` of {place}: `package` and `file`, a file inside of it, go together.")
@@ -73,13 +73,13 @@ class CorpusSource(dg.Model, dg.Resolvable):
             path = self._package_file(place)
             endings = path.name.removesuffix(".gz")
             kind = next((kind for kind, suffix in _SUFFIXES.items() if endings.endswith(suffix)), "lines")
-        existing(path, f"source.{'file' if self.package else kind}", place)
+        existing_path(path, f"source.{'file' if self.package else kind}", place)
         if (kind == "lines") == (self.column is not None):
             say = (
                 "has lines, no columns: leave `column` out" if self.column else "is a table: say its `column` of texts"
             )
             raise UserError(f"`source` of {place}: {path.name} {say}.")
-        return TextSource(kind, path, self.column)  # type: ignore[arg-type]
+        return TextFile(kind, path, self.column)  # type: ignore[arg-type]
 
     def _package_file(self, place: str) -> Path:
         found = find_spec(self.package) if _PACKAGE.fullmatch(self.package or "") else None  # type: ignore[arg-type]
@@ -131,7 +131,7 @@ class ImageSource(dg.Model, dg.Resolvable):
                 raise UserError(f"`source` of {place}: `{field}` does not belong to `{given[0]}`. Leave it out.")
         if self.hub is not None:
             return hub_column(self, self.hub, "image", place)
-        path = existing(getattr(self, given[0]), f"source.{given[0]}", place)
+        path = existing_path(getattr(self, given[0]), f"source.{given[0]}", place)
         if self.parquet is None:
             return path
         if not self.column:
@@ -167,7 +167,7 @@ class ModelSource(dg.Model, dg.Resolvable):
     """Run the code that comes with the model, with all rights of who builds. Without it a model that needs its own
     code is refused, and nothing of it is run."""
 
-    def named_model(self, field: str, place: str) -> ModelRef:
+    def model_ref(self, field: str, place: str) -> ModelRef:
         """The model that is meant, or an error that says what is wrong with `field` of `place`."""
         if (self.path is None) == (self.hub is None):
             raise UserError(
@@ -178,12 +178,12 @@ class ModelSource(dg.Model, dg.Resolvable):
             return self._hub_model(self.hub, field, place)
         if self.revision is not None:
             raise UserError(f"`{field}` of {place}: `revision` belongs to a model of the Hub, which `hub` names.")
-        found = existing(self.path, f"{field}.path", place)  # type: ignore[arg-type]
+        found = existing_path(self.path, f"{field}.path", place)  # type: ignore[arg-type]
         read_config(found)
         return ModelRef(path=found, trust_remote_code=self.trust_remote_code)
 
     def _hub_model(self, repo: str, field: str, place: str) -> ModelRef:
-        if not MODEL_ID.fullmatch(repo):
+        if not REPO_ID.fullmatch(repo):
             raise UserError(f"`{field}.hub: {repo}` of {place} is no model of the Hub: write it as user/name.")
         if not self.revision:
             raise UserError(f"`{field}` of {place}: say the `revision` of {repo}, {{hub: {repo}, revision: COMMIT}}.")
@@ -191,7 +191,7 @@ class ModelSource(dg.Model, dg.Resolvable):
         return ModelRef(repo=repo, revision=commit, trust_remote_code=self.trust_remote_code)
 
 
-def existing(path: Path, field: str, place: str) -> Path:
+def existing_path(path: Path, field: str, place: str) -> Path:
     """A path of the YAML, which must exist."""
     if not path.exists():
         raise UserError(f"`{field}` of {place}: {path} does not exist. Paths are relative to the defs.yaml.")
@@ -200,7 +200,7 @@ def existing(path: Path, field: str, place: str) -> Path:
 
 def hub_column(source: CorpusSource | ImageSource, dataset: str, example: str, place: str) -> HubColumn:
     """The column of a dataset of the Hub that a source names."""
-    if not DATASET_ID.fullmatch(dataset):
+    if not REPO_ID.fullmatch(dataset):
         raise UserError(f"`source.hub: {dataset}` of {place} is no dataset of the Hub: write it as user/dataset.")
     if not source.split or not source.column or not source.revision:
         raise UserError(

@@ -13,8 +13,8 @@ from typing import Any, Literal, NamedTuple
 import dagster as dg
 
 from latentlens_dag.dag.components.base import Declared, check_at_least, check_count
-from latentlens_dag.dag.components.sources import CorpusSource, ImageSource, ModelSource, RegionSource, existing
-from latentlens_dag.dag.keys import SWITCHED_OFF
+from latentlens_dag.dag.components.sources import CorpusSource, ImageSource, ModelSource, RegionSource, existing_path
+from latentlens_dag.dag.keys import DISABLED
 from latentlens_dag.dag.specs import CorpusSpec, ImageSetSpec, IndexSpec, StudySpec, TextSetSpec, check_top_k
 from latentlens_dag.errors import UserError
 from latentlens_dag.models.families.registry import is_mapped
@@ -75,7 +75,9 @@ class ImageSet(Declared):
     def spec(self, context: dg.ComponentLoadContext) -> ImageSetSpec:
         """What it names, found and checked."""
         source = self.source.image_source(self.place(context))
-        masks = None if self.regions is None else existing(self.regions.masks, "regions.masks", self.place(context))
+        masks = (
+            None if self.regions is None else existing_path(self.regions.masks, "regions.masks", self.place(context))
+        )
         return ImageSetSpec(self.name, source, self.batches, masks)
 
 
@@ -134,7 +136,7 @@ class Index(Declared):
         layers = self.contextual_layers(self.place(context))
         return IndexSpec(
             name=self.name,
-            model=self.named_model,
+            model=self.model_ref,
             corpus=corpus.spec(context),
             layers=layers,
             contexts_per_token=self.contexts_per_token,
@@ -146,17 +148,17 @@ class Index(Declared):
         )
 
     @property
-    def named_model(self) -> ModelRef:
+    def model_ref(self) -> ModelRef:
         """Its language model."""
-        return self.language_model.named_model("language_model", f"Index {self.name}")
+        return self.language_model.model_ref("language_model", f"Index {self.name}")
 
     def contextual_layers(self, place: str) -> list[int]:
         """The layers asked for, or the automatic choice, checked against the model's config where it is here."""
-        source = self.language_model.named_model("language_model", place)
+        source = self.language_model.model_ref("language_model", place)
         return chosen_layers(self.layers, source, auto_contextual_layers, place)
 
 
-class Read(NamedTuple):
+class StudyInput(NamedTuple):
     """What a study reads and with what, by the fields that say so."""
 
     model_field: Literal["vlm", "language_model"]
@@ -196,7 +198,7 @@ class Study(Declared):
         if not self.lenses or len(set(self.lenses)) < len(self.lenses):
             raise UserError(f"`lenses: {self.lenses}` of {place} must name at least one lens, each once.")
         if not self.enabled:
-            return dg.Definitions(metadata={f"{SWITCHED_OFF}study/{self.name}": True})
+            return dg.Definitions(metadata={f"{DISABLED}study/{self.name}": True})
         return study_definitions(self.spec(context))
 
     def spec(self, context: dg.ComponentLoadContext) -> StudySpec:
@@ -225,16 +227,16 @@ class Study(Declared):
         )
 
     @property
-    def named_model(self) -> ModelRef:
+    def model_ref(self) -> ModelRef:
         """Its model."""
         return self.read(f"Study {self.name}").model
 
-    def read(self, place: str) -> Read:
+    def read(self, place: str) -> StudyInput:
         """What it reads and with what, or an error that says which fields go together."""
         fields = ("vlm", "images", "language_model", "texts")
         given = [field for field in fields if getattr(self, field) is not None]
         if self.vlm is not None and self.images is not None and len(given) == 2:
-            return Read("vlm", self.vlm.named_model("vlm", place), "images", self.images)
+            return StudyInput("vlm", self.vlm.model_ref("vlm", place), "images", self.images)
         if self.language_model is None or self.texts is None or len(given) != 2:
             raise UserError(
                 f"{place} has {', '.join(f'`{field}`' for field in given) or 'no model'}, but a study needs either "
@@ -246,8 +248,8 @@ class Study(Declared):
                 f"`{'connector' if self.prompt is None else 'prompt'}` of {place} is for a VLM that sees images; "
                 "`texts` are read as they stand. Leave it out."
             )
-        model = self.language_model.named_model("language_model", place)
-        return Read("language_model", model, "texts", self.texts)
+        model = self.language_model.model_ref("language_model", place)
+        return StudyInput("language_model", model, "texts", self.texts)
 
     def _check_judge(self, material: ImageSet | TextSet, vlm: ModelRef, place: str) -> None:
         if not isinstance(self.judge, Judge):
@@ -270,17 +272,17 @@ class Study(Declared):
                 "known where in the image its visual tokens lie. They can be read, but not judged: set `judge: none`."
             )
 
-    def _check_same_model(self, read: Read, index: Index, place: str) -> None:
+    def _check_same_model(self, read: StudyInput, index: Index, place: str) -> None:
         """Refuse an index of a model of another shape; the step `model_checks` compares the weights.
 
         Vocabularies may differ: a VLM's embedding has rows for its image token.
         """
-        mine, theirs = text_shape(read.model), text_shape(index.named_model)
+        mine, theirs = text_shape(read.model), text_shape(index.model_ref)
         if mine is not None and theirs is not None and mine[:2] != theirs[:2]:
             own = "VLM's own language model" if read.model_field == "vlm" else "language model"
             raise UserError(
                 f"{place} reads {read.model.name} through Index {index.name} of another model: {_shape_text(mine)} "
-                f"here, {_shape_text(theirs)} there ({index.named_model.name}). Name an index of this {own}."
+                f"here, {_shape_text(theirs)} there ({index.model_ref.name}). Name an index of this {own}."
             )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from latentlens_dag.models.families.grid import joined
+from latentlens_dag.models.families.grid import concat_maps
 from latentlens_dag.models.families.paligemma import squashed_map
 from latentlens_dag.models.families.token_map import TokenMap
 
@@ -21,7 +21,7 @@ _CROPS = (
 )
 
 
-def heed_files(processor: Any) -> None:
+def apply_checkpoint_settings(processor: Any) -> None:
     """Let a processor cut the crops that its model's files ask for."""
     told = {name: getattr(processor.image_processor, name, None) for name in _CROPS}
     processor.images_kwargs = processor.images_kwargs | {
@@ -38,7 +38,7 @@ def region_map(processor: Any, config: Any, width: int, height: int) -> TokenMap
         start, end = number * side, min((number + 1) * side, max(width, height))  # the last may be shorter
         box, place = ((start, 0, end, height), (0, number)) if lies else ((0, start, width, end), (number, 0))
         maps.append(squashed_map(config, box, number + 1, place))
-    return joined(maps)
+    return concat_maps(maps)
 
 
 def _crops(processor: Any, width: int, height: int) -> int:

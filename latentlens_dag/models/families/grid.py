@@ -18,7 +18,7 @@ def grid_map(rows: int, columns: int, box: tuple[float, float, float, float], vi
     return TokenMap([view] * rows * columns, np.zeros(rows * columns, np.int32), row, col, boxes.astype(np.float32))
 
 
-def joined(maps: Sequence[TokenMap]) -> TokenMap:
+def concat_maps(maps: Sequence[TokenMap]) -> TokenMap:
     """The maps of parts of an image, one after the other."""
     view = [name for one in maps for name in one.view]
     tile, row, col, boxes = (np.concatenate(parts) for parts in list(zip(*maps, strict=True))[1:])
@@ -49,4 +49,4 @@ def tiled_map(
         tiles.append(
             one._replace(tile=one.tile + (number + 1), row=one.row + row * cells, col=one.col + column * cells)
         )
-    return joined([everything, *tiles] if whole_first else [*tiles, everything])
+    return concat_maps([everything, *tiles] if whole_first else [*tiles, everything])

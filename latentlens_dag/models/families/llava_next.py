@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.models.families.grid import grid_map, joined
+from latentlens_dag.models.families.grid import concat_maps, grid_map
 from latentlens_dag.models.families.token_map import TokenMap
 
 
@@ -34,7 +34,7 @@ def region_map(processor: Any, config: Any, width: int, height: int) -> TokenMap
     x, y, tiles_across = _axes(processor.image_processor, side, patch, width, height)
     if hasattr(config, "vision_aspect_ratio"):
         x, y = _shrunk(x, y, int(config.vision_aspect_ratio.removeprefix("anyres_max_")) * cells**2)
-    return joined([everything, *(_row(number, x, y, tiles_across) for number in range(len(y.start)))])
+    return concat_maps([everything, *(_row(number, x, y, tiles_across) for number in range(len(y.start)))])
 
 
 def _side(processor: Any) -> int:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from latentlens_dag.models.families.grid import joined
+from latentlens_dag.models.families.grid import concat_maps
 from latentlens_dag.models.families.token_map import TokenMap
 
 
@@ -44,7 +44,7 @@ def region_map(processor: Any, config: Any, width: int, height: int) -> TokenMap
         np.clip((axis.first_patch - before) // (crop - before - after), 0, crops - 1)[place]
         for axis, crops, place in ((y, down, high.row), (x, across, high.col))
     )
-    return joined([low, high._replace(tile=(1 + row * across + col).astype(np.int32))])
+    return concat_maps([low, high._replace(tile=(1 + row * across + col).astype(np.int32))])
 
 
 def _axis(patches: int, pool: int, length: int) -> _Axis:

@@ -106,12 +106,12 @@ def check_packages(model_type: str, name: str) -> None:
         ) from error
 
 
-def heed_files(model_type: str, processor: Any) -> None:
+def apply_checkpoint_settings(model_type: str, processor: Any) -> None:
     """Let a processor do what its model's files say, where transformers has a default that wins over them."""
     if model_type == "gemma3":
-        import_module(_MODULES[model_type]).heed_files(processor)
+        import_module(_MODULES[model_type]).apply_checkpoint_settings(processor)
 
 
-def own_processor_class(name: str | None) -> Any:
+def replacement_processor(name: str | None) -> Any:
     """Our class in place of a processor of transformers that asks for packages which images do not need; or None."""
     return import_module(_PROCESSORS[name]).processor_class() if name in _PROCESSORS else None

@@ -27,7 +27,7 @@ def test_a_table_says_which_run_and_which_versions_made_it(
     assert said["index"] == "words"
     assert len(said["run"]) == 36
     assert set(said["versions"]) - {"torchvision"} == {"latentlens-dag", "torch", "transformers", "pylance", "pillow"}
-    assert approximate.read_approximate(table) is None  # a small table needs none
+    assert approximate.read_approximate_index(table) is None  # a small table needs none
 
 
 def test_a_large_table_is_indexed_for_single_queries_with_its_recall(
@@ -35,7 +35,7 @@ def test_a_large_table_is_indexed_for_single_queries_with_its_recall(
 ) -> None:
     monkeypatch.setattr(approximate, "WORTH_ROWS", 10)
     table = _build_tables(copy_of(built_project))
-    facts = approximate.read_approximate(table)
+    facts = approximate.read_approximate_index(table)
     assert facts is not None
     assert max(facts.recall.values()) > 0.9
     assert json.loads(layer_tables.provenance_of(table))["index"] == "words"

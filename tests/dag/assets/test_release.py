@@ -15,9 +15,9 @@ from latentlens_dag.dag.loading import find_release, load_definitions
 from latentlens_dag.errors import UserError
 from latentlens_dag.index.contextual_index import ContextualIndex
 from latentlens_dag.release.manifest import MANIFEST, read_manifest
-from latentlens_dag.storage.hashing import file_digest
+from latentlens_dag.storage.hashing import hash_file
 from latentlens_dag.storage.home import Home
-from latentlens_dag.storage.records import Manifest
+from latentlens_dag.storage.records import ArtifactStore
 from tests.dag.conftest import build, opened
 
 Copy = Callable[[Path], Path]
@@ -48,9 +48,9 @@ def _release(project: Path, name: str = "out") -> Path:
 def test_a_release_is_built_once_and_again_where_it_was_damaged(released: Path) -> None:
     before = {path: path.read_bytes() for path in _release(released).rglob("*") if path.is_file()}
     assert build(released) == []
-    record = Manifest(_release(released).parents[1]).read("release/out/dataset", None)
+    record = ArtifactStore(_release(released).parents[1]).read("release/out/dataset", None)
     assert record is not None
-    assert record.data_version == file_digest(_release(released) / MANIFEST)
+    assert record.data_version == hash_file(_release(released) / MANIFEST)
     assert len(record.files) == len(before)
     (_release(released) / "README.md").unlink()
     with opened(released) as project:
@@ -113,7 +113,7 @@ def test_a_release_of_a_study_that_is_switched_off_has_no_assets_and_stays(relea
 def test_no_build_and_no_plan_publishes(released: Path) -> None:
     with opened(released) as project:
         assert PUBLISHED in project.graph.get_all_asset_keys()
-        assert not any(PUBLISHED in unit.keys for unit in project.units)
+        assert not any(PUBLISHED in unit.keys for unit in project.steps)
         assert PUBLISHED not in {key for key, _ in project.select().targets}
         assert "release/out/published" not in {row["step"] for row in project.status(project.select())}
         assert project.graph.get(PUBLISHED).automation_condition is None

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from latentlens_dag.dag.building.maintenance import check_project
-from latentlens_dag.dataset.comparison import compare
+from latentlens_dag.dataset.comparison import compare_results
 from latentlens_dag.errors import UserError
 from latentlens_dag.index.lance_files import open_table
 from latentlens_dag.index.layer_tables import tag
-from latentlens_dag.storage.records import Manifest
-from latentlens_dag.storage.study_versions import files_at, versions_of
+from latentlens_dag.storage.records import ArtifactStore
+from latentlens_dag.storage.study_versions import study_versions, version_files
 from tests.dag.building.test_integrity import _tables
 from tests.dag.conftest import build, opened
 
@@ -69,7 +69,7 @@ def test_what_was_replaced_stays_until_clean_and_tagged_versions_of_tables_stay(
     project = copy_of(built_project)
     warehouse = project / ".latentlens" / "warehouse"
     table, answers = warehouse / "index/words/layer_01.lance", "study/tiny/latentlens/V01"
-    rows, manifest = open_table(table).to_table(), Manifest(warehouse)
+    rows, manifest = open_table(table).to_table(), ArtifactStore(warehouse)
     tag(table, "paper")
     old = manifest.read(answers, "00")
     corpus = project / "assets" / "tiny" / "corpus.txt"
@@ -81,16 +81,16 @@ def test_what_was_replaced_stays_until_clean_and_tagged_versions_of_tables_stay(
     said = _clean(project).stdout
     assert "replaced" in said and "freed." in said
     assert not manifest.kept(old.files[0]).exists()
-    assert [(version.number, version.kept) for version in versions_of(manifest, "tiny")] == [(1, False), (2, True)]
+    assert [(version.number, version.kept) for version in study_versions(manifest, "tiny")] == [(1, False), (2, True)]
     with pytest.raises(UserError, match=r"A file of tiny@1 is gone \(study/tiny/.*\): `clean` removed it"):
-        files_at(manifest, "tiny", 1)
-    differences = compare(files_at(manifest, "tiny"), files_at(manifest, "tiny"))
+        version_files(manifest, "tiny", 1)
+    differences = compare_results(version_files(manifest, "tiny"), version_files(manifest, "tiny"))
     assert differences and all(one.same == 1 for one in differences)  # what is there now can still be compared
     assert open_table(table, 1).to_table() == rows
     assert build(project) == []
     _edit(project, "top_k: 3", "top_k: 2")  # what a build replaces after a clean can be compared, too
     build(project)
-    lost = compare(files_at(manifest, "tiny", 2), files_at(manifest, "tiny"))
+    lost = compare_results(version_files(manifest, "tiny", 2), version_files(manifest, "tiny"))
     assert all(one.same == 0 for one in lost if one.part == "logitlens")
 
 

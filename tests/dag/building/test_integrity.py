@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from latentlens_dag.dag.building.maintenance import check_project
-from latentlens_dag.dag.building.staleness import Need
+from latentlens_dag.dag.building.staleness import StaleTarget
 from latentlens_dag.index.lance_files import open_table
 from tests.dag.conftest import build, opened
 
@@ -79,7 +79,7 @@ def test_files_of_every_kind_that_were_deleted_cut_or_changed_are_found_and_made
         assert check_project(one, one.select(), deep=True).damaged == []
 
 
-def _told(names: list[str], damaged: list[Need]) -> set[str]:
+def _told(names: list[str], damaged: list[StaleTarget]) -> set[str]:
     return {name for name in names if any(name in need.reason for need in damaged)}
 
 

@@ -49,7 +49,7 @@ def test_a_build_runs_what_was_planned_and_writes_the_bytes_of_another_build(
         planned = sorted(f"{n.key.to_user_string()}[{n.partition}]" for n in one.plan(one.select()))
         one.observe(one.select())
         ran = one.build(one.select())
-    assert sorted(f"{n.key.to_user_string()}[{n.partition}]" for run in ran for n in run.needs) == planned
+    assert sorted(f"{n.key.to_user_string()}[{n.partition}]" for run in ran for n in run.targets) == planned
 
     one, other = (_files(p / ".latentlens" / "warehouse") for p in (built_project, project))
     assert len(one) > 30
@@ -167,7 +167,7 @@ def test_what_is_selected_is_built_with_what_it_is_made_from_and_nothing_else(
     with opened(project) as one:
         selection = one.select(["tiny"], ["study/tiny/logitlens/V01"])
         one.observe(selection)
-        ran = {n.key.to_user_string() for run in one.build(selection) for n in run.needs}
+        ran = {n.key.to_user_string() for run in one.build(selection) for n in run.targets}
     chain = {"images/pictures/pictures", "study/tiny/model_checks", "study/tiny/visual/V01", "study/tiny/logitlens/V01"}
     assert ran == chain
 
@@ -184,12 +184,12 @@ def test_a_blocking_check_that_fails_stops_the_build_and_the_next_one_tries_agai
     fresh_project: Path, copy_of: Copy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from latentlens_dag.dag.assets import study
-    from latentlens_dag.dag.building.project import BuildFailed
+    from latentlens_dag.dag.building.project import BuildError
 
     project = copy_of(fresh_project)
     with monkeypatch.context() as patch:
         patch.setattr(study, "neighbor_problems", lambda *args: ["answers are not sorted"])
-        with pytest.raises(BuildFailed, match=r"sorted_neighbors.*answers are not sorted"):
+        with pytest.raises(BuildError, match=r"sorted_neighbors.*answers are not sorted"):
             build(project)
     ran = build(project)
     assert "study/tiny/embeddinglens/V00[00]" in ran
@@ -201,7 +201,7 @@ def test_a_blocking_check_that_fails_stops_the_build_and_the_next_one_tries_agai
 def test_a_study_that_is_judged_by_regions_needs_tokens_that_lie_where_the_map_says(
     fresh_project: Path, copy_of: Copy, monkeypatch: pytest.MonkeyPatch, share: float | None, why: str | None
 ) -> None:
-    from latentlens_dag.dag.building.project import BuildFailed
+    from latentlens_dag.dag.building.project import BuildError
     from latentlens_dag.models import self_checks, text_checks
 
     project = copy_of(fresh_project)
@@ -209,7 +209,7 @@ def test_a_study_that_is_judged_by_regions_needs_tokens_that_lie_where_the_map_s
     told = rf"localization.*share of tokens: {share if why is None else f'not checked: {why}'} .*set `judge: none` in"
     with monkeypatch.context() as patch:
         patch.setattr(self_checks, "localization_if_possible", lambda *args: found)
-        with pytest.raises(BuildFailed, match=told):
+        with pytest.raises(BuildError, match=told):
             build(project)
         assert not list((project / ".latentlens" / "warehouse" / "study" / "tiny").rglob("*.lance"))
         _edit(project, "  judge: {regions: {}}", "  judge: none")

@@ -7,7 +7,7 @@ import dagster as dg
 import pytest
 
 from latentlens_dag.dag.building.selection import select
-from latentlens_dag.dag.building.steps import find_units
+from latentlens_dag.dag.building.steps import find_steps
 from latentlens_dag.dag.keys import label
 from latentlens_dag.errors import UserError
 from tests.dag.small_graph import (
@@ -25,12 +25,12 @@ from tests.dag.small_graph import (
 from tests.dag.small_graph import small_project as made
 
 GRAPH = small_definitions(Path("nowhere")).resolve_asset_graph()
-UNITS = find_units(GRAPH)
+UNITS = find_steps(GRAPH)
 B = ["00", "01", "02"]
 
 
 def _asked(*names: str, studies: tuple[str, ...] = ()) -> set[str]:
-    return {label(*target) for target in select(GRAPH, UNITS, studies, names).asked}
+    return {label(*target) for target in select(GRAPH, UNITS, studies, names).requested}
 
 
 def _labels(keys: object, partitions: list[str]) -> set[str]:
@@ -71,7 +71,7 @@ def test_of_what_a_partition_is_made_from_only_what_it_reads_is_selected() -> No
     """The judgements of a batch read their own states, and the tokens, hence the pictures, of all batches."""
     chosen = select(GRAPH, UNITS, [], ["judgements/V01[2]"])
     made_from = _labels([VISUAL[1]], ["02"]) | _labels([TOKENS, PICTURES], B) | {label(SOURCE, None)}
-    assert {label(*target) for target in chosen.targets - chosen.asked} == made_from
+    assert {label(*target) for target in chosen.targets - chosen.requested} == made_from
     chosen = select(GRAPH, UNITS, [], ["visual/V01[2]"])
     assert {label(*target) for target in chosen.targets} == _labels([VISUAL[1], PICTURES], ["02"]) | {
         label(SOURCE, None)
@@ -109,7 +109,9 @@ def project(tmp_path: Path) -> Iterator[object]:
 
 def _built(project: object, *names: str, force: bool = False) -> list[str]:
     return [
-        label(need.key, need.partition) for ran in project.build(project.select([], names), force) for need in ran.needs
+        label(need.key, need.partition)
+        for ran in project.build(project.select([], names), force)
+        for need in ran.targets
     ]
 
 
@@ -139,9 +141,9 @@ def test_the_plan_holds_all_that_a_build_comes_to_run(project: object) -> None:
 def test_staleness_read_at_once_is_as_dagster_reads_it(project: object) -> None:
     from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 
-    from latentlens_dag.dag.building.staleness import _Context, find_needs
+    from latentlens_dag.dag.building.staleness import _Context, find_stale
 
-    targets = [target for unit in project.units for target in unit.targets()]
+    targets = [target for unit in project.steps for target in unit.targets()]
     (project.home.root / "source.txt").write_text("two")
     for names in (["pictures[1]"], ["visual/V00[1]"], ["visual_tokens"]):
         project.observe(project.select())
@@ -150,5 +152,5 @@ def test_staleness_read_at_once_is_as_dagster_reads_it(project: object) -> None:
         project.build(project.select([], names))
         plain = CachingStaleStatusResolver(project.instance, project.graph, _Context(project.instance))
         expected = [target for target in targets if plain.get_status(*target) != StaleStatus.FRESH]
-        found = find_needs(project.graph, project.instance, project.manifest, targets)
+        found = find_stale(project.graph, project.instance, project.manifest, targets)
         assert [(need.key, need.partition) for need in found] == expected != []

@@ -9,12 +9,12 @@ import pytest
 from dagster._core.definitions.observe import observe
 
 from latentlens_dag.dag.assets.corpus import corpus_definitions
-from latentlens_dag.dag.building.staleness import NOT_BUILT, find_needs, observe_sources
+from latentlens_dag.dag.building.staleness import NOT_BUILT, find_stale, observe_sources
 from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.specs import CorpusSpec
-from latentlens_dag.dag.versions import SOURCE_PATH, SOURCE_VERSION, observed_version, version_of
+from latentlens_dag.dag.versions import SOURCE_PATH, SOURCE_VERSION, content_version, version_of
 from latentlens_dag.hub.datasets import HubColumn
-from latentlens_dag.storage.records import Manifest
+from latentlens_dag.storage.records import ArtifactStore
 from latentlens_dag.storage.warehouse import Warehouse
 
 SOURCE, MADE, NEXT = (dg.AssetKey(["here", name]) for name in ("source", "made", "next"))
@@ -44,23 +44,23 @@ def test_a_folders_version_is_that_of_its_files_names_and_contents(
 ) -> None:
     folder, memory = tmp_path / "model", tmp_path / "memory.json"
     _write(folder, FILES)
-    before = observed_version(folder, memory)
+    before = content_version(folder, memory)
     _write(folder, change)
     for name in change:
         os.utime(folder / name, ns=(0, 0))
-    assert (observed_version(folder, memory) == before) is same
-    assert (observed_version(folder, tmp_path / "no memory.json") == before) is same
+    assert (content_version(folder, memory) == before) is same
+    assert (content_version(folder, tmp_path / "no memory.json") == before) is same
 
 
 def test_a_file_that_is_renamed_or_removed_is_another_version_and_a_moved_folder_is_not(tmp_path: Path) -> None:
     _write(tmp_path / "model", FILES)
-    versions = [observed_version(tmp_path / "model", tmp_path / "memory.json")]
+    versions = [content_version(tmp_path / "model", tmp_path / "memory.json")]
     (tmp_path / "model").rename(tmp_path / "moved")
-    assert observed_version(tmp_path / "model", tmp_path / "memory.json") == "missing"
-    assert observed_version(tmp_path / "moved", tmp_path / "memory.json") == versions[0]
+    assert content_version(tmp_path / "model", tmp_path / "memory.json") == "missing"
+    assert content_version(tmp_path / "moved", tmp_path / "memory.json") == versions[0]
     for change in (lambda f: f.rename(f.with_name("c.txt")), lambda f: f.with_name("c.txt").unlink()):
         change(tmp_path / "moved" / "a.txt")
-        versions.append(observed_version(tmp_path / "moved", tmp_path / "memory.json"))
+        versions.append(content_version(tmp_path / "moved", tmp_path / "memory.json"))
     assert len(set(versions)) == 3
 
 
@@ -71,13 +71,13 @@ def test_a_file_as_large_and_as_old_as_before_is_not_read_again(
 
     file, memory, read = tmp_path / "corpus.txt", tmp_path / "memory.json", []
     file.write_text("one")
-    before = observed_version(file, memory)
-    original = versions.file_digest
-    monkeypatch.setattr(versions, "file_digest", lambda path: read.append(path) or original(path))
-    assert observed_version(file, memory) == before
+    before = content_version(file, memory)
+    original = versions.hash_file
+    monkeypatch.setattr(versions, "hash_file", lambda path: read.append(path) or original(path))
+    assert content_version(file, memory) == before
     assert read == []
     memory.write_text("{")  # half a file
-    assert observed_version(file, memory) == before
+    assert content_version(file, memory) == before
     assert read == [file]
 
 
@@ -119,7 +119,8 @@ def test_a_source_is_told_of_once_per_change_and_what_follows_is_told_why(tmp_pa
 
         def needs(defs: dg.Definitions = defs) -> list[str]:
             return [
-                str(need) for need in find_needs(defs.resolve_asset_graph(), instance, Manifest(house.root), targets)
+                str(need)
+                for need in find_stale(defs.resolve_asset_graph(), instance, ArtifactStore(house.root), targets)
             ]
 
         assert (observe(), observe()) == ([SOURCE], [])

@@ -8,7 +8,7 @@ import pytest
 from latentlens_dag.dag.components.studies import CorpusSource
 from latentlens_dag.errors import UserError
 from latentlens_dag.hub.datasets import HubColumn
-from latentlens_dag.inputs.texts import TextSource, read_texts
+from latentlens_dag.inputs.texts import TextFile, read_texts
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +32,7 @@ def test_a_file_of_a_package_is_read_without_importing_it(
     package: Path, name: str, column: str | None, kind: str, texts: list[str]
 ) -> None:
     source = CorpusSource(package="some_corpus", file=name, column=column).text_source("Corpus c")
-    assert source == TextSource(kind, package / name, column)  # type: ignore[arg-type]
+    assert source == TextFile(kind, package / name, column)  # type: ignore[arg-type]
     assert list(read_texts(source)) == texts
     assert "some_corpus" not in sys.modules
 

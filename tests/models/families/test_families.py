@@ -18,7 +18,7 @@ from latentlens_dag.models.connector import connector_output
 from latentlens_dag.models.families import registry
 from latentlens_dag.models.families.registry import region_map
 from latentlens_dag.models.families.token_map import TokenMap
-from latentlens_dag.models.hooks import captured
+from latentlens_dag.models.hooks import capture_hidden_states
 from latentlens_dag.models.loading import load_vlm
 from latentlens_dag.models.self_checks import CHECKS, check_model, localization, localization_if_possible, noise_image
 from latentlens_dag.models.vlm import Vlm
@@ -440,7 +440,7 @@ def test_the_text_pass_of_the_language_model_alone_is_that_of_the_whole_model(
 ) -> None:
     vlm = tiny(family)
     model, ids = vlm.language_model, torch.tensor([[40, 50, 60, 70, 80]])
-    with captured(model.decoder, [model.depth], lambda s: s) as states, torch.inference_mode():
+    with capture_hidden_states(model.decoder, [model.depth], lambda s: s) as states, torch.inference_mode():
         model.decoder(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
         alone = model.logits(states[model.depth])
         whole = vlm.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from latentlens_dag.browse.layout import regions_at, views_of
-from latentlens_dag.browse.library import open_library, wanted_words
-from latentlens_dag.cli.browse import browse, pages
+from latentlens_dag.browse.browser_data import open_browser_data, parse_words
+from latentlens_dag.browse.layout import regions_in_box, token_views
+from latentlens_dag.cli.browse import browse, pages_folder
 from latentlens_dag.dataset.study_catalog import write_catalog
 from latentlens_dag.errors import UserError
-from latentlens_dag.text.display import clipped, marked, visible
+from latentlens_dag.text.display import clip, excerpt, printable
 from tests.helpers.small_dataset import AWKWARD, SIDE, image_id, region, write_warehouse
 
 
@@ -27,7 +27,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_study_with_a_catalog_is_read_from_it_and_answers_as_the_files_do(home: Path) -> None:
-    library = open_library(home)
+    library = open_browser_data(home)
     assert set(library.catalogs) == {"one"} and set(library.facts()) == {"one", AWKWARD}
     asked: dict[str, Any] = {"image_id": image_id("dog"), "layer": 8, "study": "one"}
     found = library.ask("one", "patches", image_id=image_id("dog"), layer=8)
@@ -39,12 +39,12 @@ def test_a_study_with_a_catalog_is_read_from_it_and_answers_as_the_files_do(home
 def test_a_catalog_that_cannot_be_read_leaves_its_study_to_the_files(home: Path, tmp_path: Path) -> None:
     house = write_warehouse(tmp_path / "warehouse")
     house.catalog("one").write_bytes(b"cut short")
-    assert not open_library(tmp_path).catalogs
-    assert open_library(tmp_path).facts() == open_library(home).facts()
+    assert not open_browser_data(tmp_path).catalogs
+    assert open_browser_data(tmp_path).facts() == open_browser_data(home).facts()
 
 
 def test_images_are_found_by_word_verdict_and_similarity_most_patches_first(home: Path) -> None:
-    library = open_library(home)
+    library = open_browser_data(home)
     ask = lambda **asked: library.ask("one", "find_images", layer=8, **asked).select("image_id", "patches").rows()  # noqa: E731
     assert ask(words="Dog , cat") == [(image_id("cat"), 1), (image_id("dog"), 1)]
     assert [patches for _, patches in ask(verdict="concrete")] == [4, 4, 4, 4]
@@ -52,28 +52,28 @@ def test_images_are_found_by_word_verdict_and_similarity_most_patches_first(home
 
 
 def test_the_boxes_of_a_word_are_those_of_its_patches(home: Path) -> None:
-    found = open_library(home).ask("one", "where_words", words="dog", layer=8).to_dicts()
+    found = open_browser_data(home).ask("one", "where_words", words="dog", layer=8).to_dicts()
     assert [(row["image_id"], row["token_indices"], row["boxes"]) for row in found] == [
         (image_id("dog"), [0], [[0.0, 0.0, 16.0, 16.0]])
     ]
 
 
 def test_a_sentence_is_cut_at_its_characters_and_a_wrong_span_marks_nothing() -> None:
-    assert marked("Ein 🐕 bellt.", 4, 5) == ("Ein ", "🐕", " bellt.")
-    assert marked("short", 3, 99) == ("short", "", "")
-    long = marked("a" * 1000 + "word" + "b" * 1000, 1000, 1004)
+    assert excerpt("Ein 🐕 bellt.", 4, 5) == ("Ein ", "🐕", " bellt.")
+    assert excerpt("short", 3, 99) == ("short", "", "")
+    long = excerpt("a" * 1000 + "word" + "b" * 1000, 1000, 1004)
     assert long.word == "word" and len(long.before) == len(long.after) == 161
 
 
 def test_what_would_steer_the_screen_is_shown_as_a_sign() -> None:
-    assert visible("a\x07b\n\u202ec\x7f") == "a␇b␊\ufffdc\ufffd"
-    assert visible("שלום 👩‍👩‍👧 é") == "שלום 👩‍👩‍👧 é"
-    assert clipped("x" * 10_000, 40) == "x" * 39 + "…" and clipped(None, 5) == ""
+    assert printable("a\x07b\n\u202ec\x7f") == "a␇b␊\ufffdc\ufffd"
+    assert printable("שלום 👩‍👩‍👧 é") == "שלום 👩‍👩‍👧 é"
+    assert clip("x" * 10_000, 40) == "x" * 39 + "…" and clip(None, 5) == ""
 
 
 def test_words_are_read_as_people_type_them() -> None:
-    assert wanted_words(" Dog,, cat ,dog") == "dog,cat"
-    assert wanted_words(" , ") is None
+    assert parse_words(" Dog,, cat ,dog") == "dog,cat"
+    assert parse_words(" , ") is None
 
 
 def _token(index: int, view: str, tile: int, box: tuple[float, ...] | None) -> dict[str, Any]:
@@ -84,10 +84,10 @@ def _token(index: int, view: str, tile: int, box: tuple[float, ...] | None) -> d
 def test_tiles_side_by_side_are_one_view_and_tiles_on_each_other_are_several() -> None:
     whole, gap = _token(0, "global", 0, (0, 0, 20, 10)), _token(9, "newline", 0, None)
     beside = [_token(1, "tile", 0, (0, 0, 10, 10)), _token(2, "tile", 1, (10, 0, 20, 10))]
-    assert views_of([whole, *beside, gap]) == [("global", (0,)), ("tile", (1, 2))]
+    assert token_views([whole, *beside, gap]) == [("global", (0,)), ("tile", (1, 2))]
     over = [_token(1, "tile", 0, (0, 0, 14, 10)), _token(2, "tile", 1, (6, 0, 20, 10))]
-    assert views_of([whole, *over]) == [("global", (0,)), ("tile 0", (1,)), ("tile 1", (2,))]
-    assert views_of([gap]) == []
+    assert token_views([whole, *over]) == [("global", (0,)), ("tile 0", (1,)), ("tile 1", (2,))]
+    assert token_views([gap]) == []
 
 
 def test_a_region_is_under_a_patch_where_a_pixel_of_its_mask_is() -> None:
@@ -100,7 +100,7 @@ def test_a_region_is_under_a_patch_where_a_pixel_of_its_mask_is() -> None:
         x0, y0 = draw.randrange(28), draw.randrange(28)
         box = (x0, y0, x0 + draw.randrange(1, 5), y0 + draw.randrange(1, 5))
         covered = any(inside[row * SIDE + col] for row in range(box[1], box[3]) for col in range(box[0], box[2]))
-        found = regions_at([region("i", "r", "object", ["w"], [], mask=mask)], box, SIDE)
+        found = regions_in_box([region("i", "r", "object", ["w"], [], mask=mask)], box, SIDE)
         assert bool(found) == covered
 
 
@@ -109,13 +109,13 @@ def test_objects_come_before_backgrounds_and_what_covers_more_before_what_covers
     small, large = (
         region("i", name, "object", [name], [], x0=0, y0=0, x1=side, y1=side) for name, side in (("a", 2), ("b", 9))
     )
-    assert [one["name"] for one in regions_at([ground, small, large], (0, 0, 16, 16), SIDE)] == ["b", "a", "grass"]
+    assert [one["name"] for one in regions_in_box([ground, small, large], (0, 0, 16, 16), SIDE)] == ["b", "a", "grass"]
 
 
 def test_what_cannot_be_opened_is_told_before_a_server_starts(tmp_path: Path) -> None:
     for arguments in ([str(tmp_path / "nowhere"), "--no-open"], ["--home", str(tmp_path / "no"), "--no-open"]):
         assert isinstance(CliRunner().invoke(browse, arguments).exception, UserError)
-    assert (pages() / "app.py").is_file()
+    assert (pages_folder() / "app.py").is_file()
 
 
 @pytest.mark.parametrize(("other", "told"), [(".", "opened already"), ("nowhere", "no folder or file")])

@@ -1,7 +1,7 @@
 """What the pages of the browser ask: a library of studies, and what to draw of an image, a token or a word.
 
 Pages only query and draw; whatever can be tested without a page is here or in `dataset/queries/`. What a newcomer gets
-wrong: text from data is not made safe here. `visible` and `clipped` make it readable; it is the drawing that
+wrong: text from data is not made safe here. `printable` and `clip` make it readable; it is the drawing that
 must treat it as text (`textContent`, `html.escape`).
 """
 
@@ -13,16 +13,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from latentlens_dag.browse.frame_cache import Remembered
+from latentlens_dag.browse.frame_cache import FrameCache
 from latentlens_dag.browse.layout import data_uri
 from latentlens_dag.dataset.dataset import Dataset, open_dataset
 from latentlens_dag.dataset.human_judgements import judging_folder
-from latentlens_dag.dataset.release_catalog import made_catalogs
+from latentlens_dag.dataset.release_catalog import list_catalogs
 from latentlens_dag.errors import UserError
 from latentlens_dag.release.manifest import MANIFEST
 from latentlens_dag.release.reader import is_release
 from latentlens_dag.sql.sandbox import Limits
-from latentlens_dag.storage.hashing import combined
+from latentlens_dag.storage.hashing import hash_values
 from latentlens_dag.storage.warehouse import Warehouse
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class StudyFacts:
         return self.texts > 0 and self.images == 0
 
 
-class Library:
+class BrowserData:
     """The studies of a source, each read where reading is fastest; answers are remembered."""
 
     def __init__(self, source: str, whole: Dataset, catalogs: Mapping[str, Dataset]) -> None:
@@ -62,7 +62,7 @@ class Library:
         self.source = source
         self.whole = whole
         self.catalogs = dict(catalogs)
-        self._answers = Remembered(_REMEMBERED_BYTES)
+        self._answers = FrameCache(_REMEMBERED_BYTES)
         self.facts = lru_cache(1)(self._facts)
         self.pictures = lru_cache(_REMEMBERED)(self._pictures)
         self.regions = lru_cache(_REMEMBERED)(self._regions)
@@ -103,13 +103,13 @@ class Library:
         names = set(self.whole.collect("SELECT DISTINCT study FROM visual_tokens")["study"])
         return [self.whole] if names - set(self.catalogs) else []
 
-    def _pictures(self, study: str, image_ids: tuple[str, ...]) -> dict[str, Picture]:
+    def _pictures(self, study: str, image_ids: tuple[str, ...]) -> dict[str, Thumbnail]:
         """The pictures with these ids that the study has, by id."""
         sql = (
             "SELECT image_id, file_name, width, height, thumbnail FROM images WHERE list_contains($image_ids, image_id)"
         )
         rows = self.dataset(study).collect(sql, image_ids=list(image_ids)).iter_rows()
-        return {row[0]: Picture(row[0], row[1] or row[0], row[2], row[3], data_uri(row[4])) for row in rows}
+        return {row[0]: Thumbnail(row[0], row[1] or row[0], row[2], row[3], data_uri(row[4])) for row in rows}
 
     def _regions(self, study: str, image_id: str) -> list[dict[str, Any]]:
         """The annotated regions of an image, rows of REGIONS."""
@@ -136,7 +136,7 @@ class Library:
             dataset.close()
 
 
-def similarity_steps(library: Library, study: str, lens: str, layer: int) -> tuple[float, ...]:
+def similarity_thresholds(library: BrowserData, study: str, lens: str, layer: int) -> tuple[float, ...]:
     """Round similarities between the least and the greatest of the nearest answers of a lens and layer."""
     asked = {"lens": lens, "layer": layer, "words": None, "verdict": None, "similarity": None}  # as of a whole gallery
     found = library.ask(study, "find_images", **asked)["mean_similarity"].drop_nulls().to_list()
@@ -147,7 +147,7 @@ def similarity_steps(library: Library, study: str, lens: str, layer: int) -> tup
     return tuple(round(number * step, 2) for number in range(max(low, 0), high))
 
 
-class Picture(NamedTuple):
+class Thumbnail(NamedTuple):
     """An image as a page shows it."""
 
     image_id: str
@@ -159,7 +159,7 @@ class Picture(NamedTuple):
     """The thumbnail as a data URI; empty where there is none."""
 
 
-def open_library(source: str | Path) -> Library:
+def open_browser_data(source: str | Path) -> BrowserData:
     """Open what `open_dataset` opens, with the catalogs of a home's studies where they are built.
 
     Raises:
@@ -176,10 +176,10 @@ def open_library(source: str | Path) -> Library:
             catalogs[file.parent.name] = open_dataset(file, limits)
         except UserError:  # being replaced, or cut short: the views over Parquet say the same, more slowly
             continue
-    return Library(str(source), whole, catalogs)
+    return BrowserData(str(source), whole, catalogs)
 
 
-def stamp(source: str | Path) -> str:
+def source_fingerprint(source: str | Path) -> str:
     """What changes when a build writes, or the catalog of a release is made: a hash of paths, sizes and times."""
     path = Path(source)
     root = path / "warehouse" if (path / "warehouse").is_dir() else path
@@ -189,7 +189,7 @@ def stamp(source: str | Path) -> str:
     if path.is_file():
         files = [path]
     elif is_release(path) or not path.exists():
-        files = [path / MANIFEST, *made_catalogs()]
+        files = [path / MANIFEST, *list_catalogs()]
     else:
         files = [*root.glob("*/*/[!.]*.*"), *root.glob("study/**/[!.]*.parquet")]
     for file in sorted(files):
@@ -198,10 +198,10 @@ def stamp(source: str | Path) -> str:
         except OSError:
             continue
         found.append((str(file), facts.st_size, facts.st_mtime_ns))
-    return combined(found)
+    return hash_values(found)
 
 
-def wanted_words(text: str) -> str | None:
+def parse_words(text: str) -> str | None:
     """What a person typed as the `words` of a query: lower case, one comma between two; None for nothing."""
     words = [" ".join(word.split()).lower() for word in text.split(",")]
     return ",".join(dict.fromkeys(word for word in words if word)) or None
