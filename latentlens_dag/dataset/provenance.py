@@ -7,7 +7,6 @@ and never acted on; and what was not pulled is not known, which is said, too.
 from __future__ import annotations
 
 import html
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from latentlens_dag.dataset.dataset import Dataset
 from latentlens_dag.hub.names import COMMIT, parse_release_name
+from latentlens_dag.storage.files import read_json_object
 from latentlens_dag.storage.records import ArtifactRecord, ArtifactStore
+from latentlens_dag.storage.shapes import IndexShape, read_shape
 from latentlens_dag.storage.warehouse import Warehouse
 
 if TYPE_CHECKING:
@@ -190,13 +191,15 @@ def _recorded(root: Path, study: str) -> dict[str, Any]:
     catalog = manifest.read(f"study/{study}/catalog", None)
     facts: dict[str, Any] = {"versions": catalog.packages} if catalog else {}
     observed = [warehouse.observed(f"study.{study}.{kind}") for kind in ("vlm", "language_model")]
-    if files := next((_json(path) for path in observed if path.is_file()), {}):
+    if files := next((read_json_object(path) for path in observed if path.is_file()), {}):
         facts["model"] = {"name": Path(next(iter(files))).parent.name, "weights": _weights(manifest, study)}
     if catalog and (index := catalog.settings.get("index")):
-        shape = _json(warehouse.shape("index", index))
+        shape = read_shape(IndexShape, warehouse.shape("index", index))
         selection = manifest.read(f"index/{index}/selection", None)
-        facts["index"] = {"name": index, "model": {"name": shape.get("language_model")}, "corpus": shape.get("corpus")}
-        facts["index"] |= {"contextual_layers": shape.get("layers"), "version": selection and selection.data_version}
+        facts["index"] = {"name": index, "version": selection and selection.data_version}
+        if shape is not None:
+            facts["index"] |= {"corpus": shape.corpus, "contextual_layers": shape.layers}
+            facts["index"]["model"] = {"name": shape.language_model}
     return facts
 
 
@@ -207,14 +210,6 @@ def _weights(manifest: ArtifactStore, study: str) -> str | None:
         if weights := next((one for one in found if one), None):
             return weights
     return None
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def provenance(source: str | Path, study: str) -> pl.DataFrame:
