@@ -179,7 +179,7 @@ def _terms_of_card(folder: Path) -> dict[str, str]:
 def _releases(root: Path, study: str | None = None) -> Iterator[ArtifactRecord]:
     """The staged releases of a warehouse that have studies, or a certain one; the last made comes last."""
     records = (record for record in ArtifactStore(root).records("release") if record.asset.endswith("/dataset"))
-    for record in sorted(records, key=lambda one: one.made):
+    for record in sorted(records, key=lambda record: record.created_at):
         studies = record.settings.get("studies")
         if isinstance(studies, Mapping) and (study is None or study in studies):
             yield record
@@ -222,10 +222,10 @@ def provenance(source: str | Path, study: str) -> pl.DataFrame:
     path = Path(source)
     root = path / "warehouse" if (path / "warehouse").is_dir() else path
     steps: dict[str, dict[str, str]] = {}
-    for record in sorted(ArtifactStore(root).records() if path.is_dir() else (), key=lambda one: one.made):
+    for record in sorted(ArtifactStore(root).records() if path.is_dir() else (), key=lambda record: record.created_at):
         if record.asset.startswith(f"study/{study}/"):
             settings = ", ".join(f"{name}: {value}" for name, value in record.settings.items())
             packages = ", ".join(f"{name} {version}" for name, version in record.packages.items())
             step = record.asset.removeprefix(f"study/{study}/")
-            steps[step] = {"step": step, "made": record.made, "settings": settings, "packages": packages}
+            steps[step] = {"step": step, "made": record.created_at, "settings": settings, "packages": packages}
     return pl.DataFrame(list(steps.values())).sort("step") if steps else pl.DataFrame()

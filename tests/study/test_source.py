@@ -10,9 +10,10 @@ import pytest
 from latentlens_dag.errors import UserError
 from latentlens_dag.models.model_ref import ModelRef
 from latentlens_dag.storage.files import write_json
-from latentlens_dag.storage.records import ArtifactRecord, ArtifactStore, FirstBuild
+from latentlens_dag.storage.records import ArtifactStore
 from latentlens_dag.storage.warehouse import Warehouse
 from latentlens_dag.study.source import StudySource, recorded_source_fields, source_fields, study_source
+from tests.helpers.records import artifact_record
 
 COMMIT = "0123456789" * 4
 SHAPE = {"parts": 1, "visual_layers": [0], "lenses": ["logitlens"]}
@@ -159,9 +160,5 @@ def test_what_an_earlier_step_keeps_is_what_the_last_one_wrote(house: Warehouse,
 
 
 def _record_catalog(house: Warehouse, settings: dict) -> None:
-    since = FirstBuild("build", "2026-01-01T00:00:00+00:00")
-    facts = {"files": [], "rows": None, "run": "r", "build": "b", "made": since.made, "since": since, "packages": {}}
-    ArtifactStore(house.root).write(
-        ArtifactRecord("study/s/catalog", None, "1", "1", settings=settings, inputs={}, **facts)  # type: ignore[arg-type]
-    )
+    ArtifactStore(house.root).write(artifact_record("study/s/catalog", settings=settings))
     assert json.loads(next((house.root / "manifest").rglob("*.json")).read_text())["settings"] == settings

@@ -76,12 +76,15 @@ def test_what_was_replaced_stays_until_clean_and_tagged_versions_of_tables_stay(
     corpus.write_text("\n".join(corpus.read_text().splitlines()[:-2]) + "\n")
     build(project)
     found = manifest.read(answers, "00")
-    assert [earlier.data_version for earlier in found.earlier] == [old.data_version]
-    assert manifest.kept(old.files[0]).is_file()
+    assert [result.data_version for result in found.superseded] == [old.data_version]
+    assert manifest.kept_path(old.files[0]).is_file()
     said = _clean(project).stdout
     assert "replaced" in said and "freed." in said
-    assert not manifest.kept(old.files[0]).exists()
-    assert [(version.number, version.kept) for version in study_versions(manifest, "tiny")] == [(1, False), (2, True)]
+    assert not manifest.kept_path(old.files[0]).exists()
+    assert [(version.number, version.complete) for version in study_versions(manifest, "tiny")] == [
+        (1, False),
+        (2, True),
+    ]
     with pytest.raises(UserError, match=r"A file of tiny@1 is gone \(study/tiny/.*\): `clean` removed it"):
         version_files(manifest, "tiny", 1)
     differences = compare_results(version_files(manifest, "tiny"), version_files(manifest, "tiny"))
