@@ -10,23 +10,20 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 from pydantic import ValidationError
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.index.lance_files import Table, count_rows
-from latentlens_dag.index.layer_tables import OwnRows, blocks, count_searched_rows, encoder_of
+from latentlens_dag.index.lance_files import count_rows
+from latentlens_dag.index.layer_tables import encoder_of
 from latentlens_dag.storage.files import atomic_path, read_json_object
 from latentlens_dag.storage.shapes import INDEX_FORMAT, IndexShape, problem_text
 from latentlens_dag.storage.warehouse import IndexPaths
-
-if TYPE_CHECKING:
-    from latentlens_dag.search.exact import Block
 
 _DISK_ERRORS = {
     getattr(errno, name)
@@ -37,15 +34,6 @@ _REMAKE = "Build or import the index again."
 _DISK_WORDS = re.compile(r"no space left|read-only file system|permission denied|quota exceeded", re.IGNORECASE)
 
 
-class IndexFiles(NamedTuple):
-    """An index on disk, as a search reads it."""
-
-    tables: Mapping[int, Path]
-    """Layer tables, by contextual layer."""
-    occurrences: list[Path]
-    """Parquet (OCCURRENCES), all shards."""
-
-
 @dataclass(frozen=True)
 class IndexFolder:
     """A folder with a whole index."""
@@ -53,21 +41,14 @@ class IndexFolder:
     path: Path
     language_model: str
     encoder: str
-    files: IndexFiles
+    tables: Mapping[int, Path]
+    """Layer tables, by contextual layer."""
+    occurrence_files: list[Path]
+    """Parquet (OCCURRENCES), all parts."""
     sentences: Path
     """Parquet (SENTENCES)."""
     rows: int
     """Occurrences."""
-
-    @property
-    def tables(self) -> Mapping[int, Path]:
-        """Layer tables, by contextual layer."""
-        return self.files.tables
-
-    @property
-    def occurrence_files(self) -> list[Path]:
-        """Parquet (OCCURRENCES), all parts."""
-        return self.files.occurrences
 
     def reading(self) -> AbstractContextManager[None]:
         """Tell errors of damaged files as what they are (`translate_damage_errors`)."""
@@ -100,31 +81,11 @@ def read_index_folder(folder: Path) -> IndexFolder:
     shape, paths = read_shape(folder), IndexPaths(folder)
     sentences = paths.own_sentences if shape.corpus is None else paths.corpus_sentences(shape.corpus)
     tables = {layer: paths.layer_table(layer) for layer in shape.layers}
-    files = IndexFiles(tables, [*map(paths.occurrences, range(shape.parts))])
+    occurrences = [*map(paths.occurrences, range(shape.parts))]
     with translate_damage_errors(folder):
-        kept = _check_whole(folder, files, sentences, shape.rows)
-        return IndexFolder(folder, shape.language_model, _one_encoder(folder, tables), files, sentences, kept)
-
-
-def index_blocks(
-    tables: Mapping[int, Table],
-    progress: Callable[[int, int], None],
-    words: Sequence[str] | None = None,
-    own: OwnRows | None = None,
-    sinks: bool = False,
-) -> Iterator[Block]:
-    """The rows of all layer tables, block by block; arguments as of `layer_tables.blocks`. Tells the rows read of
-    all."""
-    rows = {
-        layer: count_rows(table) if words is None else count_searched_rows(table, words, sinks)
-        for layer, table in tables.items()
-    }
-    total, done = sum(rows.values()), 0
-    for layer, table in tables.items():
-        for block in blocks(table, layer, words, own, sinks):
-            yield block
-            done += len(block.vectors)
-            progress(done, total)
+        rows = _check_whole(folder, tables, occurrences, sentences, shape.rows)
+        encoder = _one_encoder(folder, tables)
+    return IndexFolder(folder, shape.language_model, encoder, tables, occurrences, sentences, rows)
 
 
 @contextmanager
@@ -222,19 +183,25 @@ def _what_is(folder: Path) -> str:
     return "it is a file" if folder.exists() else "no such folder"
 
 
-def _check_whole(folder: Path, files: IndexFiles, sentences: Path, expected: Mapping[int, int] | None) -> int:
+def _check_whole(
+    folder: Path,
+    tables: Mapping[int, Path],
+    occurrences: list[Path],
+    sentences: Path,
+    expected: Mapping[int, int] | None,
+) -> int:
     """Refuse an index that lacks something; give the number of its occurrences."""
     import pyarrow.parquet as pq
 
     mend = _mend(folder)
-    missing = [path for path in (*files.occurrences, sentences) if not path.is_file()]
-    missing += [table for table in files.tables.values() if encoder_of(table) is None]
-    if missing or not files.tables:
+    missing = [path for path in (*occurrences, sentences) if not path.is_file()]
+    missing += [table for table in tables.values() if encoder_of(table) is None]
+    if missing or not tables:
         raise UserError(
             f"The index in {folder} is half-built: {missing[0] if missing else 'every layer'} is missing. {mend}"
         )
-    kept = sum(pq.read_metadata(file).num_rows for file in files.occurrences)
-    for layer, table in files.tables.items():
+    kept = sum(pq.read_metadata(file).num_rows for file in occurrences)
+    for layer, table in tables.items():
         rows, wanted = count_rows(table), kept if expected is None else expected.get(layer)
         if rows != wanted:
             raise UserError(
@@ -268,6 +235,8 @@ def translate_damage_errors(folder: Path) -> Iterator[None]:
     except UserError:
         raise
     except (OSError, pa.ArrowInvalid, pl.exceptions.ComputeError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "lance" not in str(error).lower():  # torch's, as of a device's memory
+            raise
         text = " ".join(str(error).split())[:200]
         raise UserError(f"The index in {folder} is damaged ({text}). {_mend(folder)}") from error
 

@@ -73,14 +73,14 @@ def stage_index(
     with atomic_path(warehouse.release(about.name)) as folder:
         folder.mkdir()
         target = IndexPaths(folder)
-        for table in source.files.tables.values():
+        for table in source.tables.values():
             _link(_table_files(table), table.parent, folder)
         _link(occurrences, warehouse.index(index.name).root, folder)
         _write_sentences(source.sentences, occurrences, target.own_sentences, every_sentence)
-        rows = {layer: count_rows(table) for layer, table in source.files.tables.items()}
+        rows = {layer: count_rows(table) for layer, table in source.tables.items()}
         shape = IndexShape(parts=len(occurrences), layers=list(rows), language_model=source.language_model, rows=rows)
         shape.write(target.shape)
-        for layer, table in source.files.tables.items() if vectors else ():
+        for layer, table in source.tables.items() if vectors else ():
             _write_vectors(table, folder / "vectors" / f"{target.layer_table(layer).stem}.parquet")
         facts = _provenance(warehouse, index, occurrences)
         write_text(index_card(folder, about, facts, count_table_rows(folder)), folder / "README.md")

@@ -13,7 +13,6 @@ from latentlens_dag.dag.building.maintenance import check_project
 from latentlens_dag.dataset.comparison import compare_results
 from latentlens_dag.errors import UserError
 from latentlens_dag.index.lance_files import open_table
-from latentlens_dag.index.layer_tables import tag
 from latentlens_dag.storage.records import ArtifactStore
 from latentlens_dag.storage.study_versions import study_versions, version_files
 from tests.dag.building.test_integrity import _tables
@@ -70,7 +69,7 @@ def test_what_was_replaced_stays_until_clean_and_tagged_versions_of_tables_stay(
     warehouse = project / ".latentlens" / "warehouse"
     table, answers = warehouse / "index/words/layer_01.lance", "study/tiny/latentlens/V01"
     rows, manifest = open_table(table).to_table(), ArtifactStore(warehouse)
-    tag(table, "paper")
+    open_table(table).tags.create("paper", open_table(table).version)
     old = manifest.read(answers, "00")
     corpus = project / "assets" / "tiny" / "corpus.txt"
     corpus.write_text("\n".join(corpus.read_text().splitlines()[:-2]) + "\n")
