@@ -16,6 +16,7 @@ from latentlens_dag.browse.reverse_search import NearestToken, NearestTokens, to
 from latentlens_dag.browse.text_search import LONGEST_TEXT, TextSearch, build_times, home_warehouse, open_study_index
 from latentlens_dag.errors import UserError
 from latentlens_dag.models.model_ref import ModelRef
+from latentlens_dag.schema import LATENTLENS
 from latentlens_dag.storage.warehouse import Warehouse
 from latentlens_dag.study.query_states import middle
 from latentlens_dag.study.source import StudySource, study_source
@@ -176,7 +177,7 @@ def small_multiples(data: BrowserData, study: StudyFacts, hits: Sequence[Nearest
 
     small_pictures.small_pictures(tiles, "nearest", chosen)
     if best := st.session_state.pop("ask-opened", None):
-        lens = {"lens": "latentlens"} if "latentlens" in study.lenses else {}
+        lens = {"lens": LATENTLENS} if LATENTLENS in study.lenses else {}
         place = {"image": best.image_id, "token": str(best.token_index), "layer": str(best.visual_layer)}
         # Streamlit goes there by a step on this page with the new address: with the old one in it, it shows the same.
         here = st.query_params.to_dict()

@@ -20,12 +20,11 @@ from PIL import Image, ImageDraw, ImageFont
 from latentlens_dag.dataset.dataset import Dataset
 from latentlens_dag.errors import UserError
 from latentlens_dag.inputs.images import FORMATS
-from latentlens_dag.schema import LENSES
+from latentlens_dag.schema import lens_order, lens_title
 from latentlens_dag.storage.files import atomic_path
 
 COLORS = {"concrete": (0, 114, 88), "abstract": (0, 92, 175), "global": (180, 95, 0), "none": (64, 64, 68)}
 """After Okabe and Ito, safe for the color-blind; darkened until white text on each has contrast."""
-TITLES = {"latentlens": "LatentLens", "logitlens": "LogitLens", "embeddinglens": "EmbeddingLens"}
 _UNJUDGED = (120, 120, 120)
 _INK, _PAPER, _FAINT = (30, 30, 34), (255, 255, 255), (105, 105, 112)
 _MARGIN, _GAP, _LEAST_FONT = 28, 18, 11
@@ -64,7 +63,7 @@ def draw_scenes(
         [_scene(image, box, view, patch_px) for image, box, view in zip(images, boxes, views, strict=True)]
         for views in lenses.values()
     ]
-    return _sheet(columns, [TITLES.get(lens, lens) for lens in lenses], title)
+    return _sheet(columns, [lens_title(lens) for lens in lenses], title)
 
 
 def thumbnail_loader(dataset: Dataset) -> Callable[[str, str], Image.Image]:
@@ -204,7 +203,7 @@ def _middle_layer(dataset: Dataset, study: str) -> int:
 def _lenses(dataset: Dataset, study: str, layer: int) -> list[str]:
     query = "SELECT DISTINCT lens FROM neighbors WHERE study = $study AND visual_layer = CAST($layer AS INTEGER)"
     found = {lens for (lens,) in dataset.sql(query, study=study, layer=layer).fetchall()}
-    return [lens for lens in LENSES if lens in found] + sorted(found - set(LENSES))
+    return sorted(found, key=lens_order)
 
 
 def _scene(image: Image.Image, boxes: npt.NDArray[np.float32], view: LensView, patch_px: int) -> Image.Image:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from latentlens_dag.schema import HUMAN_JUDGEMENTS, LENSES, TABLES
+from latentlens_dag.schema import HUMAN_JUDGEMENTS, LATENTLENS, LENSES, TABLES
 from latentlens_dag.sql.quoting import _SQL_TYPES, empty_sql, identifier, literal
 from latentlens_dag.storage.warehouse import Warehouse
 
@@ -82,7 +82,7 @@ def _is_part(path: Path, shape: Mapping[str, Any]) -> bool:
         and (layer is None or int(layer[1]) in shape.get("visual_layers", [int(layer[1])]))
         and (lens is None or lens in shape.get("lenses", [lens]))
         and (not _is_of_judges(path) or shape.get("judged", True))
-        and (path.name != _ALIGNMENT.name or "latentlens" in shape.get("lenses", LENSES))
+        and (path.name != _ALIGNMENT.name or LATENTLENS in shape.get("lenses", LENSES))
         and (not path.name.startswith("regions_") or shape.get("regions", True))
         and (path.parts[2] != "text_tokens" or not shape or shape.get("of") == "texts")
     )

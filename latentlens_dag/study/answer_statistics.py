@@ -50,7 +50,7 @@ def diversity(neighbors: pa.Table | Iterable[pa.Table]) -> pa.Table:
     """
     counts = _sum(_LENS, ["tokens", "words"], (_word_counts(table) for table in _tables(neighbors)))
     means = counts.with_columns(distinct_words=pl.col("words") / pl.col("tokens"))
-    order = pl.col("lens").replace_strict(LENSES, range(len(LENSES)), default=len(LENSES), return_dtype=pl.Int8)
+    order = pl.col("lens").replace_strict(list(LENSES), range(len(LENSES)), default=len(LENSES), return_dtype=pl.Int8)
     means = means.sort("study", order, "lens", "visual_layer")
     return means.select(DIVERSITY.names).to_arrow().cast(DIVERSITY)
 

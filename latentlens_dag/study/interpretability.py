@@ -21,7 +21,7 @@ import polars as pl
 import pyarrow as pa
 
 from latentlens_dag.inputs.regions import BACKGROUND, OBJECT
-from latentlens_dag.schema import INTERPRETABILITY, LENSES, SINKS
+from latentlens_dag.schema import INTERPRETABILITY, SINKS, lens_order
 
 ALL = "all"
 SINK = "sink"
@@ -148,6 +148,5 @@ def _share(part: int, whole: int) -> float | None:
 
 
 def _place(row: dict[str, object]) -> tuple[object, ...]:
-    lens = str(row["lens"])
-    order = LENSES.index(lens) if lens in LENSES else len(LENSES)
-    return row["study"], order, lens, row["visual_layer"], row["judge"], GROUPS.index(str(row["patch_group"]))
+    lens, group = lens_order(str(row["lens"])), GROUPS.index(str(row["patch_group"]))
+    return row["study"], lens, row["visual_layer"], row["judge"], group

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from latentlens_dag.index.state_tables import TokenStates, read_states
 from latentlens_dag.inputs.images import ImageFile, read_images
-from latentlens_dag.study.answers import text_token_tables, visual_token_table
+from latentlens_dag.study.token_tables import text_token_tables, visual_token_table
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -10,8 +10,8 @@ from latentlens_dag.index.state_tables import read_states
 from latentlens_dag.inputs.images import ImageFile
 from latentlens_dag.models.self_checks import noise_image
 from latentlens_dag.models.vlm import Vlm
-from latentlens_dag.study.answers import write_visual_layer
 from latentlens_dag.study.stored_states import TOKENS, Seen, StoredStates, visual_batch_states
+from latentlens_dag.study.token_tables import write_visual_layer
 
 SIZES = [(48, 48), (100, 60), (60, 100), (50, 70), (70, 50)]
 LAYERS = [0, 2]

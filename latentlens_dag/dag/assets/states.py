@@ -142,7 +142,7 @@ def token_states(parts: StudySpec) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, warehouse: WarehouseResource
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
         from latentlens_dag.models.loading import chosen_dtype
-        from latentlens_dag.study.answers import write_visual_layer
+        from latentlens_dag.study.token_tables import write_visual_layer
 
         dtype = chosen_dtype(parts.model)
         batch, selected, paths = int(context.partition_key), context.selected_asset_keys, warehouse.paths
