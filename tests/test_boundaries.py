@@ -16,7 +16,7 @@ import latentlens_dag
 
 ROOT = Path(__file__).parents[1]
 FLOORS = (
-    ("errors", "schema", "device", "text"),
+    ("errors", "schema", "device", "drawing", "text"),
     ("storage", "search"),
     ("hub", "sql"),
     ("models", "inputs", "release"),
