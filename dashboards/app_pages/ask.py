@@ -15,10 +15,10 @@ from latentlens_dag.browse.browser_data import BrowserData, StudyFacts, Thumbnai
 from latentlens_dag.browse.reverse_search import NearestToken, NearestTokens, token_boxes, visual_state_files
 from latentlens_dag.browse.text_search import LONGEST_TEXT, TextSearch, build_times, home_warehouse, open_study_index
 from latentlens_dag.errors import UserError
+from latentlens_dag.models.layers import middle_layer
 from latentlens_dag.models.model_ref import ModelRef
 from latentlens_dag.schema import LATENTLENS
 from latentlens_dag.storage.warehouse import Warehouse
-from latentlens_dag.study.query_states import middle
 from latentlens_dag.study.source import StudySource, study_source
 from latentlens_dag.text.display import clip, printable
 
@@ -52,7 +52,8 @@ def ask_page(data: BrowserData, study: StudyFacts) -> None:
         chips = st.container()
         with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
             layers = range(asked.model.depth)
-            layer = permalink.choice("Read at layer", "at", layers, middle(asked.index.layers), wide=True, width=120)
+            default = middle_layer(asked.index.layers)
+            layer = permalink.choice("Read at layer", "at", layers, default, wide=True, width=120)
             with chips:
                 token = chosen_token(asked.question(text, layer).tokens)
             wanted = (

@@ -16,7 +16,7 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.index.state_tables import read_states
 from latentlens_dag.models.hooks import capture_hidden_states
 from latentlens_dag.models.language_model import LanguageModel
-from latentlens_dag.models.layers import check_layers
+from latentlens_dag.models.layers import check_layers, middle_layer
 from latentlens_dag.models.tokenization import token_texts, tokenize
 from latentlens_dag.storage.hashing import shard_of, text_id
 from latentlens_dag.storage.shapes import study_shape
@@ -37,11 +37,6 @@ class QueryStates(NamedTuple):
     states: NDArray[np.float32]  # [tokens, d]
     sentence_id: str | None = None
     """Of the text that the tokens are of, as a sentence of a corpus has it; None of visual tokens."""
-
-
-def middle(layers: list[int]) -> int:
-    """The layer in the middle; of an even number, the upper of the two."""
-    return layers[len(layers) // 2]
 
 
 def encode_query(model: LanguageModel, text: str, layer: int) -> QueryStates:
@@ -84,7 +79,7 @@ def stored_query(
     shape = study_shape(warehouse, study)
     layers = sorted(shape["visual_layers"])
     if layer is None:
-        layer = near if near in layers else middle(layers)
+        layer = near if near in layers else middle_layer(layers)
     elif layer not in layers:
         raise UserError(f"Study {study} has no visual layer {layer}; it has {', '.join(map(str, layers))}.")
     states, of_texts = None, shape.get("of") == "texts"
