@@ -1,4 +1,4 @@
-"""The tables of a study's tokens, of images or of texts, and their states as they are stored."""
+"""The tables of a study's tokens, from images or texts, and their stored states."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ if TYPE_CHECKING:
 
 
 class LayerReport(NamedTuple):
-    """What was written of one layer's visual states."""
+    """The written states of one layer."""
 
     content: str
+    """Hash."""
     mean_norm: float
     problems: list[str]
 
 
 def visual_token_table(study: str, image_ids: list[str], tokens: pl.DataFrame) -> pa.Table:
-    """The tokens of some images (`VisualStates.tokens`) as they are stored (VISUAL_TOKENS)."""
+    """VISUAL_TOKENS of the tokens of some images (`VisualStates.tokens`)."""
     import polars as pl
 
     ids = pl.Series("image_id", image_ids, dtype=pl.String)
@@ -35,16 +36,16 @@ def visual_token_table(study: str, image_ids: list[str], tokens: pl.DataFrame) -
 
 
 class TextTokens(NamedTuple):
-    """The tokens of some texts as they are stored."""
+    """The two tables of the tokens of some texts."""
 
     visual_tokens: pa.Table
-    """VISUAL_TOKENS: of the view `text`, and nowhere in an image."""
+    """VISUAL_TOKENS: view `text`, no place in an image."""
     text_tokens: pa.Table
-    """TEXT_TOKENS: what each is in its text."""
+    """TEXT_TOKENS."""
 
 
 def text_token_tables(study: str, text_ids: list[str], tokens: pl.DataFrame) -> TextTokens:
-    """The tokens of some texts (`TextStates.tokens`), whose ids stand where others have those of images."""
+    """The tables of the tokens of some texts (`TextStates.tokens`); text ids are in the column `image_id`."""
     import polars as pl
 
     ids = pl.Series("image_id", text_ids, dtype=pl.String)
@@ -62,6 +63,6 @@ def write_visual_layer(
 ) -> LayerReport:
     """Write the states [N, d] of the tokens (VISUAL_TOKENS, N rows) at one layer, computed in `dtype`."""
     content = write_states(path, tokens["image_id"].to_pylist(), tokens["token_index"].to_numpy(), states, dtype)
-    written = count_rows(path)
-    problems = [] if written == len(tokens) else [f"{written} states were written for {len(tokens)} visual tokens"]
+    rows = count_rows(path)
+    problems = [] if rows == len(tokens) else [f"{rows} states were written for {len(tokens)} visual tokens"]
     return LayerReport(content, float(np.linalg.norm(states, axis=1).mean()) if len(states) else 0.0, problems)
