@@ -72,14 +72,13 @@ class StoredStates:
 
     def of_images(self, ids: set[str], layers: Sequence[Layer]) -> BatchStates:
         """The stored tokens and states of some images (or texts)."""
-        is_in = {
-            name: pa.array(np.isin(table["image_id"].to_pylist(), list(ids))) for name, table in self.tables.items()
+        wanted = list(ids)
+        tables = {
+            name: table.filter(pa.array(np.isin(table["image_id"].to_pylist(), wanted)))
+            for name, table in self.tables.items()
         }
-        tables = {name: table.filter(is_in[name]) for name, table in self.tables.items()}
         stored = {layer: self.states[layer] for layer in layers}
-        return BatchStates(
-            tables, {layer: at.states[np.isin(at.image_ids, list(ids))] for layer, at in stored.items()}, 0
-        )
+        return BatchStates(tables, {layer: at.states[np.isin(at.image_ids, wanted)] for layer, at in stored.items()}, 0)
 
 
 def visual_batch_states(
