@@ -15,9 +15,10 @@ from latentlens_dag.browse.browser_data import BrowserData, StudyFacts, Thumbnai
 from latentlens_dag.browse.reverse_search import NearestToken, NearestTokens, token_boxes, visual_state_files
 from latentlens_dag.browse.text_search import LONGEST_TEXT, TextSearch, build_times, home_warehouse, open_study_index
 from latentlens_dag.errors import UserError
+from latentlens_dag.models.layers import middle_layer
 from latentlens_dag.models.model_ref import ModelRef
+from latentlens_dag.schema import LATENTLENS
 from latentlens_dag.storage.warehouse import Warehouse
-from latentlens_dag.study.query_states import middle
 from latentlens_dag.study.source import StudySource, study_source
 from latentlens_dag.text.display import clip, printable
 
@@ -51,7 +52,8 @@ def ask_page(data: BrowserData, study: StudyFacts) -> None:
         chips = st.container()
         with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
             layers = range(asked.model.depth)
-            layer = permalink.choice("Read at layer", "at", layers, middle(asked.index.layers), wide=True, width=120)
+            default = middle_layer(asked.index.layers)
+            layer = permalink.choice("Read at layer", "at", layers, default, wide=True, width=120)
             with chips:
                 token = chosen_token(asked.question(text, layer).tokens)
             wanted = (
@@ -176,7 +178,7 @@ def small_multiples(data: BrowserData, study: StudyFacts, hits: Sequence[Nearest
 
     small_pictures.small_pictures(tiles, "nearest", chosen)
     if best := st.session_state.pop("ask-opened", None):
-        lens = {"lens": "latentlens"} if "latentlens" in study.lenses else {}
+        lens = {"lens": LATENTLENS} if LATENTLENS in study.lenses else {}
         place = {"image": best.image_id, "token": str(best.token_index), "layer": str(best.visual_layer)}
         # Streamlit goes there by a step on this page with the new address: with the old one in it, it shows the same.
         here = st.query_params.to_dict()

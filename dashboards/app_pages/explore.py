@@ -15,6 +15,7 @@ from widgets.sources import chosen_study, library
 
 from latentlens_dag.browse.browser_data import BrowserData, StudyFacts, Thumbnail, parse_words, similarity_thresholds
 from latentlens_dag.browse.layout import regions_in_box, token_views
+from latentlens_dag.models.layers import middle_layer
 
 PER_PAGE = 24
 MANY_LAYERS, MANY_VIEWS = 12, 4  # from then on a list, not buttons
@@ -24,7 +25,7 @@ VERDICTS = ("any", "concrete", "abstract", "global", "none")
 def lens_and_layer(study: StudyFacts) -> tuple[str, int]:
     """Ask for the lens and the visual layer."""
     lens = permalink.choice("Lens", "lens", study.lenses, study.lenses[0], shown=lens_name)
-    middle = study.visual_layers[len(study.visual_layers) // 2]
+    middle = middle_layer(study.visual_layers)
     many = len(study.visual_layers) > MANY_LAYERS
     layer = permalink.choice("Visual layer", "layer", study.visual_layers, middle, wide=many, **_width(many))
     return lens, layer

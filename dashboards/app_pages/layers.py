@@ -13,6 +13,7 @@ from widgets.labels import lens_name
 from widgets.sources import chosen_study, library
 
 from latentlens_dag.browse.browser_data import BrowserData, StudyFacts
+from latentlens_dag.schema import LATENTLENS, LENSES
 
 GROUPS = ("all", "object", "background")
 MEANINGS = {
@@ -99,7 +100,7 @@ def contextual_layers(data: BrowserData, study: StudyFacts) -> None:
 
     def picked(point: dict[str, Any]) -> None:
         if point["visual_layer"] != "all":
-            pick(lens="latentlens", layer=point["visual_layer"], context=point["contextual_layer"])
+            pick(lens=LATENTLENS, layer=point["visual_layer"], context=point["contextual_layer"])
 
     names = {"x_title": "Contextual layer", "y_title": "Visual layer", "title": "Share of answers"}
     order = [*map(str, study.visual_layers), "all"]
@@ -165,7 +166,7 @@ def similarity(data: BrowserData, study: StudyFacts) -> None:
     if found.is_empty():
         st.info("This lens has no answers here.")
         return
-    name = "Logit" if lens == "logitlens" else "Cosine"
+    name = LENSES[lens].score.capitalize() if lens in LENSES else "Score"
     st.markdown(f"**{name} of the nearest answer**: share of each visual layer's tokens")
 
     def picked(point: dict[str, Any]) -> None:

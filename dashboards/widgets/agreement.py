@@ -19,7 +19,7 @@ def agreement_view(ratings: pl.DataFrame) -> None:
     """Everything that the judgements of several judges say of their agreement."""
     how = permalink.choice("Compare by", "compare", COUNTS, COUNTS[0])
     found = agreements(ratings, two_categories=how == COUNTS[1])
-    pairs = list(dict.fromkeys(f"{one.one} – {one.other}" for one in found))
+    pairs = list(dict.fromkeys(f"{one.first} – {one.second}" for one in found))
     if not pairs:
         st.info("No item was judged by two judges yet. Give others the address of this page: the sample is the same.")
         return
@@ -29,11 +29,11 @@ def agreement_view(ratings: pl.DataFrame) -> None:
     )
     st.dataframe(table.filter(pl.col("lens") == ALL).drop("lens"), hide_index=True, column_config=_FORMATS)
     pair = permalink.choice("Judges", "pair", pairs, pairs[0], wide=True, width=300) if len(pairs) > 1 else pairs[0]
-    chosen = [one for one in found if f"{one.one} – {one.other}" == pair]
+    chosen = [one for one in found if f"{one.first} – {one.second}" == pair]
     left, right = st.columns([1, 1], gap="medium")
     with left:
         st.markdown("**Who said what**")
-        count_table(chosen[0].table, chosen[0].categories, chosen[0].other, chosen[0].one)
+        count_table(chosen[0].table, chosen[0].categories, chosen[0].second, chosen[0].first)
     with right:
         st.markdown("**Lens by lens**")
         mine = agreement_table(chosen[1:]).drop("one", "other").with_columns(_named("lens"))
@@ -45,8 +45,8 @@ def agreement_table(found: list[Agreement]) -> pl.DataFrame:
     """The pairs as a table; percentages in 0..100."""
     rows = [
         {
-            "one": one.one,
-            "other": one.other,
+            "one": one.first,
+            "other": one.second,
             "lens": one.lens,
             "common": one.common,
             "images": one.images,

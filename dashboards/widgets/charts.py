@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from itertools import cycle
 from typing import Any, Literal
 
 import polars as pl
 import streamlit as st
 
-COLORS = {"LatentLens": "#0072b2", "EmbeddingLens": "#cc7a00", "LogitLens": "#009e73"}
+from latentlens_dag.schema import LENSES
+
+_PALETTE = ("#0072b2", "#009e73", "#cc7a00", "#cc79a7", "#d55e00")
+COLORS = {lens.title: color for lens, color in zip(LENSES.values(), cycle(_PALETTE), strict=False)}
 """Of Okabe and Ito's palette, the orange darker: all stand out from white and from the dark scheme's paper, 3 to 1."""
 SOURCE_COLORS = {"visual tokens": "#0072b2", "text tokens of the index": "#cc79a7"}
 DRIFT_COLORS = {"the layer before": "#0072b2", "the first layer": "#d55e00"}

@@ -11,6 +11,7 @@ import streamlit as st
 from latentlens_dag.browse.browser_data import BrowserData
 from latentlens_dag.browse.disagreement import PatchDisagreement, Side, StudyRegistry
 from latentlens_dag.browse.layout import TokenView, token_views
+from latentlens_dag.models.layers import middle_layer
 from widgets import permalink
 from widgets.labels import lens_name, percent
 from widgets.sources import library, other_library
@@ -51,7 +52,7 @@ def chosen_side(shelf: StudyRegistry, letter: str, suffix: str, study: str, lens
         lenses, layers = of.facts.lenses, of.facts.visual_layers
         first = lenses[min(lens_number, len(lenses) - 1)]
         lens = permalink.choice(f"Lens {letter}", f"lens{suffix}", lenses, first, shown=lens_name, wide=True, width=160)
-        middle = layers[len(layers) // 2]
+        middle = middle_layer(layers)
         layer = permalink.choice(f"Visual layer {letter}", f"layer{suffix}", layers, middle, wide=True, width=110)
     return Side(of, lens, layer)
 

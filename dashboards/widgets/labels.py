@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import re
 
-_LENSES = {"latentlens": "LatentLens", "embeddinglens": "EmbeddingLens", "logitlens": "LogitLens"}
+from latentlens_dag.schema import lens_title
 
-
-def lens_name(lens: str) -> str:
-    """A lens as people write it."""
-    return _LENSES.get(lens, lens)
+lens_name = lens_title
 
 
 def counted(count: int, one: str, many: str | None = None) -> str:

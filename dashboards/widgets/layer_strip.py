@@ -8,9 +8,10 @@ from typing import Any
 
 import streamlit as st
 
+from latentlens_dag.drawing import VERDICT_COLORS
 from latentlens_dag.text.display import clip
 from widgets.labels import lens_name
-from widgets.patch_grid import VERDICT_COLORS, similarity_text
+from widgets.patch_grid import similarity_text
 
 _FOLDER = Path(__file__).parent
 _component = st.components.v2.component(

@@ -14,6 +14,7 @@ from typing import Any
 import streamlit as st
 
 from latentlens_dag.browse.browser_data import Thumbnail
+from latentlens_dag.drawing import VERDICT_COLORS
 from latentlens_dag.figures.svg_figure import Box, LetterSizes, extent, word_lines
 from latentlens_dag.text.display import clip
 
@@ -26,8 +27,6 @@ OVERLAY_NAMES = {
     "judgement": "Judgement",
     "spotlight": "Word spotlight",
 }
-VERDICT_COLORS = {"concrete": "#009e73", "abstract": "#56b4e9", "global": "#e69f00", "none": "#b9b9b9"}
-"""Of Okabe and Ito's palette, which people with any color vision tell apart."""
 SEQUENTIAL = ("#440154", "#3b528b", "#21918c", "#5ec962", "#fde725")
 ORDINAL = ("#eff3ff", "#08306b")
 _HIGHEST, _HIGHEST_LARGE = 27.5, 44.0

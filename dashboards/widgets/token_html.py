@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from latentlens_dag.drawing import VERDICT_COLORS
 from latentlens_dag.text.display import clip, excerpt
-from widgets.patch_grid import VERDICT_COLORS, layer_color, similarity_text
+from widgets.patch_grid import layer_color, similarity_text
 
 Row = Mapping[str, Any]
 

@@ -21,6 +21,7 @@ from latentlens_dag.dataset.release_catalog import list_catalogs
 from latentlens_dag.errors import UserError
 from latentlens_dag.release.manifest import MANIFEST
 from latentlens_dag.release.reader import is_release
+from latentlens_dag.schema import lens_order
 from latentlens_dag.sql.sandbox import Limits
 from latentlens_dag.storage.hashing import hash_values
 from latentlens_dag.storage.warehouse import Warehouse
@@ -207,10 +208,7 @@ def parse_words(text: str) -> str | None:
     return ",".join(dict.fromkeys(word for word in words if word)) or None
 
 
-_ORDER = ("latentlens", "embeddinglens", "logitlens")
-
-
 def _facts_of(row: Mapping[str, Any]) -> StudyFacts:
-    lenses = sorted(row["lenses"] or [], key=lambda lens: _ORDER.index(lens) if lens in _ORDER else len(_ORDER))
+    lenses = sorted(row["lenses"] or [], key=lens_order)
     images, texts, tokens, answers = (row[name] or 0 for name in ("images", "texts", "visual_tokens", "answers"))
     return StudyFacts(row["study"], images, texts, tokens, answers, tuple(row["visual_layers"] or ()), tuple(lenses))

@@ -137,8 +137,9 @@ def search(
         raise UserError("Ask with `--text TEXT`, or with `--image-id ID --token NUMBER`: one of the two.")
     from latentlens_dag.dag.loading import find_study
     from latentlens_dag.index.contextual_index import ContextualIndex
+    from latentlens_dag.models.layers import middle_layer
     from latentlens_dag.models.loading import load_language_model
-    from latentlens_dag.study.query_states import encode_query, middle, stored_query
+    from latentlens_dag.study.query_states import encode_query, stored_query
 
     study, warehouse = find_study(name), find_home(home).warehouse
     folder = warehouse.index(study.index).root
@@ -151,9 +152,9 @@ def search(
     layers = _layer_numbers(contextual_layers)
     if text is not None:
         model = load_language_model(study.model_ref)
-        question = encode_query(model, text, middle(index.layers) if layer is None else layer)
+        question = encode_query(model, text, middle_layer(index.layers) if layer is None else layer)
     else:
-        question = stored_query(warehouse, name, image_id or "", token or 0, layer, middle(index.layers))
+        question = stored_query(warehouse, name, image_id or "", token or 0, layer, middle_layer(index.layers))
     how: dict[str, Any] = {"exact": True} if recall is None else {"exact": False, "recall": recall}
     how |= {"sentence_ids": [question.sentence_id] * len(question.tokens), "own_sentence": own_sentence}
     found = index.search(question.states, k, layers, unique=unique, word=word, **how)

@@ -33,6 +33,11 @@ def auto_visual_layers(depth: int) -> list[int]:
     return [0, *auto_contextual_layers(depth)]
 
 
+def middle_layer(layers: Sequence[int]) -> int:
+    """The one in the middle of layers that are in order; of an even number, the upper of the two."""
+    return layers[len(layers) // 2]
+
+
 def as_int_list(values: object, field: str) -> list[int]:
     """A list of whole numbers, as someone gave it.
 

@@ -19,7 +19,7 @@ from latentlens_dag.models.text_states import TextStates, text_states
 from latentlens_dag.models.vlm import Vlm
 from latentlens_dag.schema import SENTENCES as SENTENCE_ROWS
 from latentlens_dag.storage.hashing import shard_of, text_id
-from latentlens_dag.study.answers import text_token_tables
+from latentlens_dag.study.token_tables import text_token_tables
 from latentlens_dag.testing import SENTENCES, tiny_tokenizer
 from tests.models.test_language_families import tiny_language_model, with_large_weights
 

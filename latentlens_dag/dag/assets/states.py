@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from latentlens_dag.models.language_model import LanguageModel
     from latentlens_dag.models.self_checks import ModelFacts
     from latentlens_dag.models.text_checks import ModelCheck
-    from latentlens_dag.study.stored_states import Layer, Seen, StoredStates
+    from latentlens_dag.study.stored_states import BatchStates, Layer, StoredStates
 
 # Algorithms: raise one when the same input would give other bytes.
 _MODEL_CHECKS, _VISUAL, _TEXT_STATES = 3, 2, 2
@@ -142,7 +142,7 @@ def token_states(parts: StudySpec) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, warehouse: WarehouseResource
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
         from latentlens_dag.models.loading import chosen_dtype
-        from latentlens_dag.study.answers import write_visual_layer
+        from latentlens_dag.study.token_tables import write_visual_layer
 
         dtype = chosen_dtype(parts.model)
         batch, selected, paths = int(context.partition_key), context.selected_asset_keys, warehouse.paths
@@ -171,7 +171,7 @@ def token_states(parts: StudySpec) -> dg.AssetsDefinition:
 
 def _images_read(
     parts: StudySpec, paths: Warehouse, batch: int, layers: list["Layer"], stored: "StoredStates"
-) -> "Seen":
+) -> "BatchStates":
     from latentlens_dag.models.loading import load_vlm
     from latentlens_dag.study.stored_states import visual_batch_states
 
@@ -181,7 +181,7 @@ def _images_read(
 
 def _texts_read(
     parts: StudySpec, paths: Warehouse, batch: int, layers: list["Layer"], stored: "StoredStates"
-) -> "Seen":
+) -> "BatchStates":
     from latentlens_dag.models.loading import load_language_model
     from latentlens_dag.study.stored_states import text_batch_states
 
