@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from latentlens_dag.device import bfloat16_is_faster, default_device
 from latentlens_dag.errors import UserError
-from latentlens_dag.models.checkpoints import check_lfs_pointers, check_tokenizer, gguf_instructions, load_checkpoint
+from latentlens_dag.models.checkpoints import check_tokenizer, load_checkpoint
 from latentlens_dag.models.families.registry import apply_checkpoint_settings, check_packages
 from latentlens_dag.models.hub_models import LocalModel, cached_config, local_model, weight_bytes
 from latentlens_dag.models.language_model import LanguageModel
@@ -23,6 +23,7 @@ from latentlens_dag.models.model_ref import ModelRef, model_ref, no_model_error
 from latentlens_dag.models.processors import load_processor
 from latentlens_dag.models.remote_code import check_code, loading, may_have_vision, vlm_auto_class
 from latentlens_dag.models.vlm import Vlm
+from latentlens_dag.models.weight_files import check_lfs_pointers, gguf_instructions
 
 _LARGE_BYTES = 1 << 30  # of 16-bit weights: half a billion
 

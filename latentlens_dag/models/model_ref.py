@@ -12,6 +12,7 @@ from typing import Any
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.hub.names import COMMIT, REPO_ID
+from latentlens_dag.models.weight_files import gguf_instructions
 from latentlens_dag.storage.hashing import hash_values
 
 
@@ -116,8 +117,6 @@ def _found(source: str | Path, revision: str | None) -> ModelRef:
 
 def no_model_error(source: str | Path | ModelRef) -> UserError:
     """The error of what is neither a folder nor a name of the Hub."""
-    from latentlens_dag.models.checkpoints import gguf_instructions
-
     if (file := Path(str(source))).is_file():
         more = gguf_instructions(file) or ""
         return UserError(f"{source} is a file, but a model is a folder. {more}".strip())
