@@ -5,8 +5,8 @@ image's visual tokens, in their order in the sequence. What a newcomer gets wron
 cells is a guess. Crops, tiles, newline tokens and padding make it wrong, so the tokens of a family without
 a module here are read, but have no place: they are `unmapped`.
 
-A new family is one module with `region_map`, one line in `_MODULES`, and one builder in `testing/families.py`, with
-which tests/models/families/test_families.py proves the map.
+A new family is one module with `region_map`, one line in `_MODULES`, and one builder in `testing/families.py` (or
+`tiled_families.py`), with which tests/models/families/test_families.py proves the map.
 """
 
 from __future__ import annotations
