@@ -41,7 +41,8 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[Token
         raise UserError(
             f"The tokenizer of {tokenizer.name_or_path or 'the language model'} ({type(tokenizer).__name__}) is not a "
             "fast one: it does not give the characters of a token, so its word cannot be found. Use a model folder "
-            "with a tokenizer.json; `AutoTokenizer.from_pretrained(...).save_pretrained(FOLDER)` writes it for most models."
+            "with a tokenizer.json, which `AutoTokenizer.from_pretrained(...).save_pretrained(FOLDER)` writes for most "
+            "models."
         )
     backend = tokenizer.backend_tokenizer  # called directly, because the wrapper takes longer than the tokenizer itself
     backend.no_truncation()
