@@ -108,7 +108,7 @@ MISTAKES = {
     ),
     "unreadable image": (
         lambda here: (here / "pictures" / "picture_1.png").write_bytes(b"nothing"),
-        r"picture_1\.png cannot be read as a picture",
+        r"picture_1\.png cannot be read as an image",
     ),
     "empty corpus": (lambda here: (here / "corpus.txt").write_text("\n\n"), r"corpus\.txt is empty"),
     "not UTF-8": (lambda here: (here / "corpus.txt").write_bytes(b"caf\xe9\n"), r"line 1: byte 0xe9 .* is not UTF-8"),

@@ -393,7 +393,7 @@ def test_what_is_no_model_is_refused_with_the_reason(tmp_path: Path) -> None:
 
 def test_a_broken_image_is_refused(folders: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n no picture")
-    for name, message in (("broken.png", "cannot be read as a picture"), ("absent.png", "cannot be opened")):
+    for name, message in (("broken.png", "cannot be read as an image"), ("absent.png", "cannot be opened")):
         run = _run(folders / "llava", "--image", tmp_path / name)
         assert isinstance(run.exception, UserError)
         assert message in str(run.exception)
