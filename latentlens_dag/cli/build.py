@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from latentlens_dag.cli.history import Report, lineage_option, lineage_report, versions_option, versions_report
-from latentlens_dag.cli.output import home_option, json_option, print_facts, studies_argument
+from latentlens_dag.cli.output import (
+    Column,
+    home_option,
+    json_option,
+    print_facts,
+    studies_argument,
+    table_text,
+    terminal_width,
+)
 from latentlens_dag.cli.progress import Progress, duration, forward_step_progress
 from latentlens_dag.dag.building.listener import BuildListener
 from latentlens_dag.errors import RESUME_HINT, StoppedBySignalError
@@ -138,7 +146,7 @@ def status(
 
 def _status_told(owner: LockOwner | None, steps: list[dict[str, Any]]) -> Report:
     facts = {"steps": steps, "building": _owner_facts(owner)}
-    return Report(facts, "\n".join([*_owner_lines(owner), *_status_lines(steps)]))
+    return Report(facts, "\n".join([*_owner_lines(owner), _status_table(steps)]))
 
 
 @contextmanager
@@ -186,18 +194,26 @@ def _ran_facts(ran: BuildRun) -> dict[str, Any]:
     return {"partition": ran.partition, "built": needs, "steps": ran.steps, "wall_s": ran.wall_s}
 
 
-def _plan_lines(needs: list[StaleTarget], work: list[StepWork]) -> list[str]:
-    if not needs:
+def _plan_lines(targets: list[StaleTarget], work: list[StepWork]) -> list[str]:
+    if not targets:
         return ["Everything is up to date."]
-    width = max(len(one.step) for one in work)
-    lines = [*map(str, needs), "", f"{'step':{width}}  {'parts':>5}  {'time':>10}  {'rows':>12}  {'size':>9}"]
-    for one in work:
-        took = "unknown" if one.wall_s is None else duration(one.wall_s)
-        rows = "unknown" if one.rows is None else f"{one.rows:,}"
-        lines.append(f"{one.step:{width}}  {one.parts:>5}  {took:>10}  {rows:>12}  {_size(one.size_bytes):>9}")
-    return [*lines, f"{len(needs)} parts of {len(work)} steps, {_whole_time(work)}. {_AT_MOST}"]
+    rows = [
+        (
+            step.step,
+            str(step.parts),
+            "unknown" if step.wall_s is None else duration(step.wall_s),
+            "unknown" if step.rows is None else f"{step.rows:,}",
+            _size(step.size_bytes),
+        )
+        for step in work
+    ]
+    end = f"{len(targets)} parts of {len(work)} steps, {_whole_time(work)}. {_AT_MOST}"
+    return [*map(str, targets), "", table_text(_PLAN, rows, terminal_width()), end]
 
 
+_STEP = Column("step", right=False)
+_PLAN = (_STEP, Column("parts"), Column("time", 10), Column("rows", 12), Column("size", 9))
+_STATUS = (_STEP, Column("built", 9), Column("missing"), Column("stale"))
 _AT_MOST = "At most: where a step writes the same content again, what follows it is not run."
 
 
@@ -215,13 +231,11 @@ def _size(size_bytes: int | None) -> str:
     return f"{size_bytes / 1e6:,.1f} MB" if size_bytes < 1e9 else f"{size_bytes / 1e9:,.1f} GB"
 
 
-def _status_lines(steps: list[dict[str, Any]]) -> list[str]:
-    width = max((len(fact["step"]) for fact in steps), default=0)
-    lines = [f"{'step':{width}}  {'built':>9}  {'missing':>7}  {'stale':>5}"]
-    for fact in steps:
-        built = f"{fact['built']}/{fact['parts']}"
-        lines.append(f"{fact['step']:{width}}  {built:>9}  {fact['missing']:>7}  {fact['stale']:>5}")
-    return lines
+def _status_table(steps: list[dict[str, Any]]) -> str:
+    rows = [
+        (step["step"], f"{step['built']}/{step['parts']}", str(step["missing"]), str(step["stale"])) for step in steps
+    ]
+    return table_text(_STATUS, rows, terminal_width())
 
 
 def _owner_lines(owner: LockOwner | None) -> list[str]:

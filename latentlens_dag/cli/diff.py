@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from latentlens_dag.cli.output import home_option, json_option, print_facts
+from latentlens_dag.cli.output import Column, home_option, json_option, print_facts, table_text, terminal_width
 from latentlens_dag.errors import UserError
 from latentlens_dag.storage.home import find_home
 
@@ -56,15 +56,26 @@ def _study_and_version(name: str) -> tuple[str, int | None]:
     return study, int(version) if version else None
 
 
-def _difference_text(found: list[AnswerDifference]) -> str:
-    share = lambda value: f"{'':>7}" if value is None else f"{value:>7.1%}"  # noqa: E731
-    width = max(len(one.part) for one in found)
-    lines = [f"{'':{width}}  layer  {'tokens':>9}  {'same':>7}  {'nearest':>7}  {'overlap':>7}  only in one"]
-    for one in found:
-        alone = f"{one.only_first:,} / {one.only_second:,}" if one.only_first or one.only_second else ""
-        shares = "  ".join(share(value) for value in (one.same, one.same_nearest, one.overlap))
-        lines.append(f"{one.part:{width}}  {one.visual_layer:>5}  {one.tokens:>9,}  {shares}  {alone}".rstrip())
-    return "\n".join(lines)
+def _difference_text(differences: list[AnswerDifference]) -> str:
+    rows = []
+    for difference in differences:
+        first, second = difference.only_first, difference.only_second
+        shares = (difference.same, difference.same_nearest, difference.overlap)
+        percents = ("" if share is None else f"{share:.1%}" for share in shares)
+        alone = f"{first:,} / {second:,}" if first or second else ""
+        rows.append((difference.part, str(difference.visual_layer), f"{difference.tokens:,}", *percents, alone))
+    return table_text(_COLUMNS, rows, terminal_width())
+
+
+_COLUMNS = (
+    Column("", right=False),
+    Column("layer"),
+    Column("tokens", 9),
+    Column("same", 7),
+    Column("nearest"),
+    Column("overlap"),
+    Column("only in one", right=False),
+)
 
 
 def _is_place(name: str) -> bool:

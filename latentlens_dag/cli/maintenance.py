@@ -40,8 +40,8 @@ def check(studies: Sequence[str], deep: bool, home: Path | None, as_json: bool) 
     from latentlens_dag.dag.building.project import open_project
     from latentlens_dag.dag.home_lock import build_lock
 
-    with open_project(find_home(home)) as project, build_lock(project.home):
-        found = check_project(project, project.select(studies), deep, bytes_progress(as_json))
+    with open_project(find_home(home)) as project, build_lock(project.home), bytes_progress(as_json) as tell:
+        found = check_project(project, project.select(studies), deep, tell)
     _print_facts_of_check(found, deep, as_json)
     if found.damaged:
         sys.exit(1)

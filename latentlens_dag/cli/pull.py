@@ -33,7 +33,8 @@ def pull(release: str, revision: str | None, tables: str | None, output: Path | 
 
     repo, asked = _named(release, revision)
     wanted = None if tables is None else [name.strip() for name in tables.split(",")]
-    pulled = pull_release(repo, asked, wanted, bytes_progress(as_json))
+    with bytes_progress(as_json) as tell:
+        pulled = pull_release(repo, asked, wanted, tell)
     if output is not None:
         with write_errors("--output", output):
             copy_release(pulled, output)
