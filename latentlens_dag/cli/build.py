@@ -102,10 +102,10 @@ def plan(
 ) -> None:
     """Say what `build` would do, why, and how much work it is."""
     from latentlens_dag.dag.building.project import open_project
-    from latentlens_dag.dag.home_lock import building
+    from latentlens_dag.dag.home_lock import lock_owner
 
     with _apart(as_json), open_project(find_home(home)) as project:
-        owner = building(project.home)
+        owner = lock_owner(project.home)
         selection = project.select(studies, names)
         project.observe(selection)
         needs = project.plan(selection, force)
@@ -132,7 +132,7 @@ def status(
 ) -> None:
     """Say what is built, what is missing and what is out of date, step by step."""
     from latentlens_dag.dag.building.project import open_project
-    from latentlens_dag.dag.home_lock import building
+    from latentlens_dag.dag.home_lock import lock_owner
 
     with _apart(as_json), open_project(find_home(home)) as project:
         if lineage is not None:
@@ -140,7 +140,7 @@ def status(
         elif versions:
             told = versions_report(project, studies)
         else:
-            told = _status_told(building(project.home), project.status(project.select(studies, names)))
+            told = _status_told(lock_owner(project.home), project.status(project.select(studies, names)))
     print_facts(told.facts, as_json, lambda: told.text)
 
 

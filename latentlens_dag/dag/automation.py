@@ -14,7 +14,7 @@ import dagster as dg
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
 from latentlens_dag.dag.building.listener import BuildListener
-from latentlens_dag.dag.home_lock import build_lock, building
+from latentlens_dag.dag.home_lock import build_lock, lock_owner
 from latentlens_dag.dag.resources import HomeResource
 from latentlens_dag.dag.versions import source_file_states
 from latentlens_dag.storage.hashing import hash_values
@@ -69,7 +69,7 @@ def build_when_something_changes(context: dg.SensorEvaluationContext, home: Home
     now = hash_values(_state(context.repository_def.asset_graph))
     if now == context.cursor:
         return dg.SensorResult(skip_reason="Nothing changed since `build` was last started.")
-    if building(home.home) is not None:
+    if lock_owner(home.home) is not None:
         return dg.SensorResult(skip_reason="Something changed, but a build is running: `build` is started after it.")
     return dg.SensorResult(run_requests=[dg.RunRequest()], cursor=now)
 

@@ -80,7 +80,7 @@ def step_lock(home: Home, tell: Callable[[str], None]) -> Iterator[None]:
         yield
 
 
-def building(home: Home) -> LockOwner | None:
+def lock_owner(home: Home) -> LockOwner | None:
     """Who builds the home now; None where nobody does."""
     path = _path(home)
     if not path.is_file():

@@ -74,7 +74,7 @@ class StudySpec:
     model: ModelRef
     """Its VLM, or the language model of a study of texts."""
     index: IndexSpec
-    material: ImageSetSpec | TextSetSpec
+    inputs: ImageSetSpec | TextSetSpec
     """What the model is shown."""
     visual_layers: list[int]
     lenses: Sequence[str]
@@ -94,13 +94,13 @@ class StudySpec:
     @property
     def of_texts(self) -> bool:
         """Whether it reads texts, with a language model."""
-        return isinstance(self.material, TextSetSpec)
+        return isinstance(self.inputs, TextSetSpec)
 
     @property
     def images(self) -> ImageSetSpec:
         """The images of a study that is not of texts."""
-        assert isinstance(self.material, ImageSetSpec)
-        return self.material
+        assert isinstance(self.inputs, ImageSetSpec)
+        return self.inputs
 
     @property
     def model_key(self) -> dg.AssetKey:
@@ -108,16 +108,16 @@ class StudySpec:
         return keys.study(self.name, "language_model" if self.of_texts else "vlm")
 
     @property
-    def material_key(self) -> dg.AssetKey:
+    def input_key(self) -> dg.AssetKey:
         """The asset that has its pictures or texts, batch by batch."""
-        name = self.material.name
+        name = self.inputs.name
         return keys.texts(name, "texts") if self.of_texts else keys.images(name, "pictures")
 
     @property
-    def material_keys(self) -> list[dg.AssetKey]:
+    def input_keys(self) -> list[dg.AssetKey]:
         """All assets that say what was shown: that one, and the annotated regions where there are some."""
         regions = not self.of_texts and self.images.regions is not None
-        return [self.material_key, *([keys.images(self.material.name, "regions")] if regions else [])]
+        return [self.input_key, *([keys.images(self.inputs.name, "regions")] if regions else [])]
 
     @property
     def token_tables(self) -> list[str]:
@@ -127,7 +127,7 @@ class StudySpec:
     @property
     def batches(self) -> int:
         """How many batches it has."""
-        return self.material.batches
+        return self.inputs.batches
 
     def layer_keys(self, part: str) -> dict[int, dg.AssetKey]:
         """The assets of one kind, by visual layer."""

@@ -12,7 +12,7 @@ from latentlens_dag.study.source import StudySource, recorded_source_fields, sou
 
 
 def layer_specs(
-    parts: StudySpec,
+    study: StudySpec,
     key_of: Mapping[int, dg.AssetKey],
     deps: Mapping[int, list],
     version: VersionFields,
@@ -34,14 +34,14 @@ def layer_specs(
     ]
 
 
-def write_study_shape(parts: StudySpec, paths: Warehouse, source: StudySource | None = None) -> None:
+def write_study_shape(study: StudySpec, paths: Warehouse, source: StudySource | None = None) -> None:
     """Say which batches, layers and lenses the study now has, whether it is judged, and whether it is of texts.
 
     And, by the last of its steps, what it was made with: an earlier step keeps what is said of that, for the file is
     among those that the last step recorded.
     """
-    path = paths.shape("study", parts.name)
-    shape = {"parts": parts.batches, "visual_layers": parts.visual_layers, "lenses": sorted(parts.lenses)}
-    shape |= {"judged": parts.judged}
+    path = paths.shape("study", study.name)
+    shape = {"parts": study.batches, "visual_layers": study.visual_layers, "lenses": sorted(study.lenses)}
+    shape |= {"judged": study.judged}
     shape |= recorded_source_fields(path) if source is None else source_fields(source, paths)
-    write_json({**shape, **({"of": "texts"} if parts.of_texts else {})}, path)
+    write_json({**shape, **({"of": "texts"} if study.of_texts else {})}, path)

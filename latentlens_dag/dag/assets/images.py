@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from latentlens_dag.dag import keys
 from latentlens_dag.dag.assets.reporting import parquet_result
-from latentlens_dag.dag.assets.sources import hub_source, observed
+from latentlens_dag.dag.assets.sources import file_source, hub_source
 from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.specs import ImageSetSpec
 from latentlens_dag.dag.versions import version_fields
@@ -34,7 +34,7 @@ def image_definitions(images: ImageSetSpec) -> dg.Definitions:
         assets.append(_originals(images, images.source))
     if images.regions is not None:
         file = images.regions
-        assets += [observed(keys.images(images.name, "regions_source"), file, group), _regions(images, file)]
+        assets += [file_source(keys.images(images.name, "regions_source"), file, group), _regions(images, file)]
     return dg.Definitions(assets=assets)
 
 
@@ -42,7 +42,7 @@ def _source(images: ImageSetSpec, group: str) -> dg.SourceAsset:
     key, source = keys.images(images.name, "source"), images.source
     if isinstance(source, HubColumn):
         return hub_source(key, source, group)
-    return observed(key, source if isinstance(source, Path) else source.path, group)
+    return file_source(key, source if isinstance(source, Path) else source.path, group)
 
 
 def _originals(images: ImageSetSpec, source: TableSource) -> dg.AssetsDefinition:

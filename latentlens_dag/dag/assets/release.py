@@ -140,7 +140,7 @@ def _label(key: dg.AssetKey) -> str:
 
 def _declared(study: StudySpec) -> dict[str, Any]:
     """What the YAML says of where a study comes from, as the manifest of a release has it."""
-    shown = {"name": study.material.name, "source": _source_of(study.material)}
+    shown = {"name": study.inputs.name, "source": _source_of(study.inputs)}
     return {
         "kind": "texts" if study.of_texts else "images",
         "model": _named(study.model),
@@ -173,9 +173,9 @@ def _named(model: ModelRef) -> dict[str, Any]:
     return {"name": model.name, "revision": model.revision}
 
 
-def _source_of(material: CorpusSpec | ImageSetSpec | TextSetSpec) -> str:
+def _source_of(inputs: CorpusSpec | ImageSetSpec | TextSetSpec) -> str:
     """Where sentences, texts or pictures come from: user/dataset@commit, or the last part of a path."""
-    source = material.source
+    source = inputs.source
     if isinstance(source, HubColumn):
         return f"{source.dataset}@{source.revision}"
     return source.name if isinstance(source, Path) else source.path.name

@@ -17,11 +17,11 @@ from latentlens_dag.storage.hashing import hash_values
 def text_source(key: dg.AssetKey, source: core.TextSource, group: str) -> dg.SourceAsset:
     """A source of text: a file as it is now, or a commit of the Hub."""
     if isinstance(source, core.TextFile):
-        return observed(key, source.path, group)
+        return file_source(key, source.path, group)
     return hub_source(key, source, group)
 
 
-def observed(key: dg.AssetKey, path: Path, group: str, model: ModelRef | None = None) -> dg.SourceAsset:
+def file_source(key: dg.AssetKey, path: Path, group: str, model: ModelRef | None = None) -> dg.SourceAsset:
     """A file or folder that others change: its data version is the hash of its content; of a model, of its files."""
     what: dict[str, Any] = {SOURCE_PATH: str(path), **({} if model is None else {SOURCE_MODEL: model.to_json()})}
 
@@ -43,7 +43,7 @@ def observed(key: dg.AssetKey, path: Path, group: str, model: ModelRef | None = 
 def model_source(key: dg.AssetKey, model: ModelRef, group: str) -> dg.SourceAsset:
     """A model: its folder as it is now, or a commit of the Hub."""
     if model.path is not None:
-        return observed(key, model.path, group, model)
+        return file_source(key, model.path, group, model)
     return pinned_source(key, model.version, f"{model.repo} of the Hub at commit {model.revision}", group)
 
 

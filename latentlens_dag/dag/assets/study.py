@@ -246,8 +246,8 @@ def _catalog(parts: StudySpec) -> dg.AssetsDefinition:
     deps = [keys.study(parts.name, name) for name in (*names, *parts.token_tables, "model_checks")]
     deps += [key for lens in parts.lenses for key in parts.layer_keys(lens).values()]
     deps += list(parts.layer_keys("judgements").values()) if judged else []
-    deps += parts.material_keys  # names of pictures, and regions, may change where no answer does
-    material = {"texts" if parts.of_texts else "images": parts.material.name}
+    deps += parts.input_keys  # names of pictures, and regions, may change where no answer does
+    material = {"texts" if parts.of_texts else "images": parts.inputs.name}
 
     @dg.asset(
         key=keys.study(parts.name, "catalog"),

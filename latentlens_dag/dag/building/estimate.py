@@ -33,12 +33,12 @@ class StepWork(NamedTuple):
     """Their size on disk, in the same way."""
 
 
-def step_works(instance: dg.DagsterInstance, steps: Sequence[Step], needs: Sequence[StaleTarget]) -> list[StepWork]:
+def step_works(instance: dg.DagsterInstance, steps: Sequence[Step], targets: Sequence[StaleTarget]) -> list[StepWork]:
     """What each step is to do for the needs, in the order of the steps."""
-    speed = seconds_per_part(instance, steps, needs)
+    speed = seconds_per_part(instance, steps, targets)
     works = []
     for unit in steps:
-        mine = [need for need in needs if need.key in unit.keys]
+        mine = [target for target in targets if target.key in unit.keys]
         if mine:
             last = _last_metadata(instance, mine)
             wall_s = speed[unit.name] * len(mine) if unit.name in speed else None
@@ -47,10 +47,10 @@ def step_works(instance: dg.DagsterInstance, steps: Sequence[Step], needs: Seque
 
 
 def seconds_per_part(
-    instance: dg.DagsterInstance, steps: Sequence[Step], needs: Sequence[StaleTarget]
+    instance: dg.DagsterInstance, steps: Sequence[Step], targets: Sequence[StaleTarget]
 ) -> dict[str, float]:
     """For each step that has needs and ran before: the seconds of its last run by the parts that it wrote then."""
-    keys = {need.key for need in needs}
+    keys = {target.key for target in targets}
     speeds: dict[str, dict[str, float]] = {}
     found = {}
     for unit in steps:
@@ -91,13 +91,13 @@ def _overhead(instance: dg.DagsterInstance, run_id: str, steps_s: float) -> floa
     return max(1.0, (record.end_time - record.start_time) / steps_s)
 
 
-def _last_metadata(instance: dg.DagsterInstance, needs: Sequence[StaleTarget]) -> list[Mapping[str, Any] | None]:
+def _last_metadata(instance: dg.DagsterInstance, targets: Sequence[StaleTarget]) -> list[Mapping[str, Any] | None]:
     """What each part said of itself when it was last built; None where it never was."""
     partitions: dict[dg.AssetKey, list[str | None]] = {}
-    for need in needs:
-        partitions.setdefault(need.key, []).append(need.partition)
+    for target in targets:
+        partitions.setdefault(target.key, []).append(target.partition)
     found = {key: _metadata_by_partition(instance, key, some) for key, some in partitions.items()}
-    return [found[need.key].get(need.partition) for need in needs]
+    return [found[target.key].get(target.partition) for target in targets]
 
 
 def _metadata_by_partition(

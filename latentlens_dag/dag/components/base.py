@@ -15,10 +15,10 @@ from latentlens_dag.dag.keys import MOST_PARTITIONS
 from latentlens_dag.errors import UserError
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
-C = TypeVar("C", bound="Declared")
+C = TypeVar("C", bound="NamedComponent")
 
 
-class Declared(dg.Component, dg.Model, dg.Resolvable):
+class NamedComponent(dg.Component, dg.Model, dg.Resolvable):
     """What all components share: a unique name, and errors that say where they come from."""
 
     name: str

@@ -10,7 +10,7 @@ from typing import Literal
 
 import dagster as dg
 
-from latentlens_dag.dag.components.base import Declared
+from latentlens_dag.dag.components.base import NamedComponent
 from latentlens_dag.dag.components.studies import Index, Study
 from latentlens_dag.dag.keys import DISABLED
 from latentlens_dag.dag.specs import ReleaseSpec
@@ -18,7 +18,7 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.publish.about import About, check_license, check_repo_id
 
 
-class Release(Declared):
+class Release(NamedComponent):
     """One dataset repository of the Hub, staged in the warehouse: the tables of studies, or an index."""
 
     studies: list[str] | None = None

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 import dagster as dg
 
-from latentlens_dag.dag.components.base import Declared, check_at_least, check_count
+from latentlens_dag.dag.components.base import NamedComponent, check_at_least, check_count
 from latentlens_dag.dag.components.sources import CorpusSource, ImageSource, ModelSource, RegionSource, existing_path
 from latentlens_dag.dag.keys import DISABLED
 from latentlens_dag.dag.specs import CorpusSpec, ImageSetSpec, IndexSpec, StudySpec, TextSetSpec, check_top_k
@@ -36,7 +36,7 @@ class Judge(dg.Model, dg.Resolvable):
     regions: RegionsJudge | None = None
 
 
-class Corpus(Declared):
+class Corpus(NamedComponent):
     """Sentences, in shards."""
 
     source: CorpusSource
@@ -57,7 +57,7 @@ class Corpus(Declared):
         return CorpusSpec(self.name, self.source.text_source(self.place(context)), self.shards)
 
 
-class ImageSet(Declared):
+class ImageSet(NamedComponent):
     """Pictures, in batches, with annotated regions where there are some."""
 
     source: ImageSource
@@ -81,7 +81,7 @@ class ImageSet(Declared):
         return ImageSetSpec(self.name, source, self.batches, masks)
 
 
-class TextSet(Declared):
+class TextSet(NamedComponent):
     """Texts, in batches: what a study of a language model reads."""
 
     source: CorpusSource
@@ -100,7 +100,7 @@ class TextSet(Declared):
         return TextSetSpec(self.name, self.source.text_source(self.place(context)), self.batches)
 
 
-class Index(Declared):
+class Index(NamedComponent):
     """One language model's contextual states of one corpus."""
 
     language_model: ModelSource
@@ -167,7 +167,7 @@ class StudyInput(NamedTuple):
     set_name: str
 
 
-class Study(Declared):
+class Study(NamedComponent):
     """One model read through one index on one set: a VLM on images, or a language model on texts."""
 
     enabled: bool = True
@@ -204,20 +204,20 @@ class Study(Declared):
     def spec(self, context: dg.ComponentLoadContext) -> StudySpec:
         """What it names, found and checked."""
         place = self.place(context)
-        read = self.read(place)
+        study_input = self.study_input(place)
         index = self.find(context, Index, self.index, "index")
-        kind: type[ImageSet | TextSet] = ImageSet if read.set_field == "images" else TextSet
-        material = self.find(context, kind, read.set_name, read.set_field)
-        self._check_same_model(read, index, place)
-        if (shape := text_shape(read.model)) is not None:
+        kind: type[ImageSet | TextSet] = ImageSet if study_input.set_field == "images" else TextSet
+        inputs = self.find(context, kind, study_input.set_name, study_input.set_field)
+        self._check_same_model(study_input, index, place)
+        if (shape := text_shape(study_input.model)) is not None:
             check_top_k(self.top_k, shape[2], place)
-        self._check_judge(material, read.model, place)
+        self._check_judge(inputs, study_input.model, place)
         return StudySpec(
             name=self.name,
-            model=read.model,
+            model=study_input.model,
             index=index.spec(context),
-            material=material.spec(context),
-            visual_layers=chosen_layers(self.layers, read.model, auto_visual_layers, place),
+            inputs=inputs.spec(context),
+            visual_layers=chosen_layers(self.layers, study_input.model, auto_visual_layers, place),
             lenses=self.lenses,
             top_k=self.top_k,
             unique=self.unique,
@@ -229,9 +229,9 @@ class Study(Declared):
     @property
     def model_ref(self) -> ModelRef:
         """Its model."""
-        return self.read(f"Study {self.name}").model
+        return self.study_input(f"Study {self.name}").model
 
-    def read(self, place: str) -> StudyInput:
+    def study_input(self, place: str) -> StudyInput:
         """What it reads and with what, or an error that says which fields go together."""
         fields = ("vlm", "images", "language_model", "texts")
         given = [field for field in fields if getattr(self, field) is not None]
@@ -251,17 +251,17 @@ class Study(Declared):
         model = self.language_model.model_ref("language_model", place)
         return StudyInput("language_model", model, "texts", self.texts)
 
-    def _check_judge(self, material: ImageSet | TextSet, vlm: ModelRef, place: str) -> None:
+    def _check_judge(self, inputs: ImageSet | TextSet, vlm: ModelRef, place: str) -> None:
         if not isinstance(self.judge, Judge):
             return
-        if isinstance(material, TextSet):
+        if isinstance(inputs, TextSet):
             raise UserError(
-                f"`judge` of {place} judges by annotated regions of images, and TextSet {material.name} has texts: "
+                f"`judge` of {place} judges by annotated regions of images, and TextSet {inputs.name} has texts: "
                 "what their tokens mean is not annotated. Set `judge: none`, or leave it out."
             )
-        if self.judge.regions is None or material.regions is None:
+        if self.judge.regions is None or inputs.regions is None:
             raise UserError(
-                f"`judge` of {place} judges by regions, but ImageSet {material.name} has none. Give it "
+                f"`judge` of {place} judges by regions, but ImageSet {inputs.name} has none. Give it "
                 "`regions: {masks: FILE}`, or set `judge: none`."
             )
         config = read_config(vlm)
@@ -272,17 +272,18 @@ class Study(Declared):
                 "known where in the image its visual tokens lie. They can be read, but not judged: set `judge: none`."
             )
 
-    def _check_same_model(self, read: StudyInput, index: Index, place: str) -> None:
+    def _check_same_model(self, study_input: StudyInput, index: Index, place: str) -> None:
         """Refuse an index of a model of another shape; the step `model_checks` compares the weights.
 
         Vocabularies may differ: a VLM's embedding has rows for its image token.
         """
-        mine, theirs = text_shape(read.model), text_shape(index.model_ref)
-        if mine is not None and theirs is not None and mine[:2] != theirs[:2]:
-            own = "VLM's own language model" if read.model_field == "vlm" else "language model"
+        model = study_input.model
+        shape, index_shape = text_shape(model), text_shape(index.model_ref)
+        if shape is not None and index_shape is not None and shape[:2] != index_shape[:2]:
+            own = "VLM's own language model" if study_input.model_field == "vlm" else "language model"
             raise UserError(
-                f"{place} reads {read.model.name} through Index {index.name} of another model: {_shape_text(mine)} "
-                f"here, {_shape_text(theirs)} there ({index.model_ref.name}). Name an index of this {own}."
+                f"{place} reads {model.name} through Index {index.name} of another model: {_shape_text(shape)} here, "
+                f"{_shape_text(index_shape)} there ({index.model_ref.name}). Name an index of this {own}."
             )
 
 
