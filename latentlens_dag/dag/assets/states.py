@@ -1,22 +1,22 @@
 """The assets of a study that run its model: self-checks, and the states of all tokens of images or texts."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import pyarrow.parquet as pq
 
 from latentlens_dag.dag import keys
-from latentlens_dag.dag.assets.checks import check_result, check_spec, fail_on_errors
+from latentlens_dag.dag.assets.checks import StepResults, check_result, check_spec, fail_on_errors
 from latentlens_dag.dag.assets.common import layer_specs, write_study_shape
 from latentlens_dag.dag.assets.reporting import parquet_result, result
 from latentlens_dag.dag.recording import can_reuse, warehouse_of
 from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.run_tags import FORCED
 from latentlens_dag.dag.specs import StudySpec, check_top_k
-from latentlens_dag.dag.versions import VersionFields, version_fields
+from latentlens_dag.dag.versions import version_fields
 from latentlens_dag.models.model_ref import ModelRef
 from latentlens_dag.schema import TABLES
 from latentlens_dag.storage.parquet import write_parquet
@@ -53,7 +53,7 @@ def model_checks(study: StudySpec) -> dg.AssetsDefinition:
         check_specs=[check_spec(name, key, name not in not_needed) for name in checks],
         description="Self-checks of the model: what the lenses rely on, measured on the model itself.",
     )
-    def model_checks(warehouse: WarehouseResource) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
+    def model_checks(warehouse: WarehouseResource) -> StepResults:
         from latentlens_dag.models.self_checks import check_same_model, stored_fingerprint, write_checks
 
         out = warehouse.paths.model_checks(study.name)
@@ -118,68 +118,74 @@ def _same(one: ModelRef, other: ModelRef) -> bool:
 
 def token_states(study: StudySpec) -> dg.AssetsDefinition:
     """The states of all visual tokens, or of all tokens of texts, and the tables of those tokens."""
-    key_of = study.layer_keys("visual")
+    layer_keys: dict[Layer, dg.AssetKey] = dict(study.layer_keys("visual").items())
+    if study.connector:
+        layer_keys["connector"] = keys.connector(study.name)
     table_keys = {name: keys.study(study.name, name) for name in study.token_tables}
-    connector_key = keys.connector(study.name)
-    connectors = [connector_key] if study.connector else []
-    # The model checks refuse an index of another model, so nothing is computed before them.
-    deps = [study.input_key, study.model_key, keys.study(study.name, "model_checks")]
-    version = version_fields(_TEXT_STATES) if study.of_texts else version_fields(_VISUAL, prompt=study.prompt)
-    text = _STATES_OF_TEXTS if study.of_texts else _STATES
 
     @dg.multi_asset(
         name=f"{study.name}_visual",
-        specs=[
-            *layer_specs(study, key_of, dict.fromkeys(key_of, deps), version, {"torch", "lance"}, text),
-            *(_spec(study, key, deps, version, _CONNECTOR, {"torch", "lance"}) for key in connectors),
-            *(_spec(study, key, deps, version, _TABLE_TEXT[name], {"parquet"}) for name, key in table_keys.items()),
-        ],
-        check_specs=[check_spec("finite_states", key) for key in (*key_of.values(), *connectors)],
+        specs=_state_specs(study),
+        check_specs=[check_spec("finite_states", key) for key in layer_keys.values()],
         partitions_def=keys.partitions(study.batches),
         can_subset=True,
     )
-    def visual(
-        context: dg.AssetExecutionContext, warehouse: WarehouseResource
-    ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
+    def visual(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> StepResults:
         from latentlens_dag.models.loading import chosen_dtype
-        from latentlens_dag.study.answers import write_visual_layer
 
-        dtype = chosen_dtype(study.model)
         batch, selected, paths = int(context.partition_key), context.selected_asset_keys, warehouse.paths
         write_study_shape(study, paths)
-        wanted: dict[Layer, dg.AssetKey] = {layer: key for layer, key in key_of.items() if key in selected}
-        if connector_key in selected:
-            wanted["connector"] = connector_key
-        stored = _stored(study, context, batch, wanted, dtype)
-        read = _texts_read if study.of_texts else _images_read
-        seen = read(study, paths, batch, list(wanted), stored)
+        wanted = {layer: key for layer, key in layer_keys.items() if key in selected}
+        dtype = chosen_dtype(study.model)
+        read = _read_texts if study.of_texts else _read_images
+        states = read(study, paths, batch, list(wanted), _stored(study, context, batch, wanted, dtype))
         for name, key in table_keys.items():
             if key in selected:
                 out = _tokens_path(name, study, paths, batch)
-                write_parquet(seen.tables[name], out, TABLES[name])
+                write_parquet(states.tables[name], out, TABLES[name])
                 yield parquet_result(out, key)
-        tokens = seen.tables["visual_tokens"]
         for layer, key in wanted.items():
-            out = _states_path(study, paths, layer, batch)
-            facts = write_visual_layer(out, tokens, seen.states[layer], dtype)
-            metadata = {"dagster/row_count": len(tokens), "mean_norm": facts.mean_norm, "forwarded": seen.forwarded}
-            verdicts = [check_result("finite_states", key, facts.problems)]
-            yield from fail_on_errors(result(key, facts.content, metadata, [out], verdicts))
+            yield from fail_on_errors(_write_layer(_states_path(study, paths, layer, batch), layer, key, states, dtype))
 
     return visual
 
 
-def _images_read(
+def _state_specs(study: StudySpec) -> list[dg.AssetSpec]:
+    # The model checks refuse an index of another model, so nothing is computed before them.
+    deps = [study.input_key, study.model_key, keys.study(study.name, "model_checks")]
+    version = version_fields(_TEXT_STATES) if study.of_texts else version_fields(_VISUAL, prompt=study.prompt)
+    shared: dict[str, Any] = {"deps": deps, "skippable": True, "group_name": study.group, **version}
+    layers, states = study.layer_keys("visual"), {"torch", "lance"}
+    text = _STATES_OF_TEXTS if study.of_texts else _STATES
+    specs = layer_specs(layers, dict.fromkeys(layers, deps), version, states, text)
+    if study.connector:
+        specs.append(dg.AssetSpec(keys.connector(study.name), kinds=states, description=_CONNECTOR, **shared))
+    for name in study.token_tables:
+        key = keys.study(study.name, name)
+        specs.append(dg.AssetSpec(key, kinds={"parquet"}, description=_TABLE_TEXT[name], **shared))
+    return specs
+
+
+def _write_layer(out: Path, layer: "Layer", key: dg.AssetKey, states: "Seen", dtype: str) -> dg.MaterializeResult:
+    from latentlens_dag.study.answers import write_visual_layer
+
+    tokens = states.tables["visual_tokens"]
+    facts = write_visual_layer(out, tokens, states.states[layer], dtype)
+    metadata = {"dagster/row_count": len(tokens), "mean_norm": facts.mean_norm, "forwarded": states.forwarded}
+    return result(key, facts.content, metadata, [out], [check_result("finite_states", key, facts.problems)])
+
+
+def _read_images(
     study: StudySpec, paths: Warehouse, batch: int, layers: list["Layer"], stored: "StoredStates"
 ) -> "Seen":
     from latentlens_dag.models.loading import load_vlm
     from latentlens_dag.study.stored_states import visual_batch_states
 
-    files = _picture_files(study, paths, batch)
+    files = _image_files(study, paths, batch)
     return visual_batch_states(partial(load_vlm, study.model), study.name, files, layers, study.prompt, stored)
 
 
-def _texts_read(
+def _read_texts(
     study: StudySpec, paths: Warehouse, batch: int, layers: list["Layer"], stored: "StoredStates"
 ) -> "Seen":
     from latentlens_dag.models.loading import load_language_model
@@ -198,7 +204,7 @@ def _stored(
     wanted: Mapping["Layer", dg.AssetKey],
     dtype: str,
 ) -> "StoredStates":
-    """What of a batch was read before with the same model, prompt, algorithm and dtype, by the same packages."""
+    """The stored states of a batch that the same model, prompt, algorithm, dtype and packages made."""
     from latentlens_dag.study.stored_states import StoredStates
 
     if context.has_tag(FORCED):
@@ -223,7 +229,7 @@ def _states_path(study: StudySpec, paths: Warehouse, layer: "Layer", batch: int)
     return paths.connector(study.name, batch) if layer == "connector" else paths.visual(study.name, layer, batch)
 
 
-def _picture_files(study: StudySpec, paths: Warehouse, batch: int) -> list:
+def _image_files(study: StudySpec, paths: Warehouse, batch: int) -> list:
     from latentlens_dag.inputs.image_tables import extracted_files
     from latentlens_dag.inputs.images import original_files
 
@@ -240,17 +246,3 @@ _TABLE_TEXT = {
     "visual_tokens": "Where each visual token lies: view, tile, row, column, box in original pixels.",
     "text_tokens": "What each token of the texts is: its position, its text, and the whole word around it.",
 }
-
-
-def _spec(
-    study: StudySpec, key: dg.AssetKey, deps: list[dg.AssetKey], version: VersionFields, text: str, kinds: set[str]
-) -> dg.AssetSpec:
-    return dg.AssetSpec(
-        key,
-        deps=deps,
-        skippable=True,
-        **version,
-        group_name=study.group,
-        kinds=kinds,
-        description=text,
-    )

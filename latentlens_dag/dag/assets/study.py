@@ -39,7 +39,7 @@ _LENS, _JUDGEMENTS, _INTERPRETABILITY, _ANALYSIS, _STATES, _SINKS, _CATALOG = 1,
 
 def study_definitions(parts: StudySpec) -> dg.Definitions:
     """model checks -> states -> lenses -> judgements -> summaries -> catalog."""
-    source = model_source(parts.model_key, parts.model, parts.group)
+    source = model_source(parts.model_key, parts.model)
     assets: list[Any] = [source, model_checks(parts), token_states(parts)]
     assets += [_lens(parts, lens) for lens in parts.lenses]
     if parts.judged:
@@ -60,7 +60,7 @@ def _lens(parts: StudySpec, lens: str) -> dg.AssetsDefinition:
 
     @dg.multi_asset(
         name=f"{parts.name}_{lens}",
-        specs=layer_specs(parts, key_of, deps, version, {"torch", "parquet"}, _LENS_TEXT[lens]),
+        specs=layer_specs(key_of, deps, version, {"torch", "parquet"}, _LENS_TEXT[lens]),
         check_specs=[check_spec("sorted_neighbors", key) for key in key_of.values()],
         partitions_def=keys.partitions(parts.batches),
         can_subset=True,
@@ -122,7 +122,7 @@ def _judgements(parts: StudySpec) -> dg.AssetsDefinition:
 
     @dg.multi_asset(
         name=f"{parts.name}_judgements",
-        specs=layer_specs(parts, key_of, deps, version, {"parquet"}, _JUDGEMENTS_TEXT),
+        specs=layer_specs(key_of, deps, version, {"parquet"}, _JUDGEMENTS_TEXT),
         partitions_def=keys.partitions(parts.batches),
         can_subset=True,
     )
