@@ -155,7 +155,7 @@ def _watcher(project: Project, quiet: bool) -> Iterator[BuildListener]:
     if quiet:
         yield BuildListener()
         return
-    step_of = {key: unit.name for unit in project.steps for key in unit.keys}
+    step_of = {key: step.name for step in project.steps for key in step.keys}
     with _own_stderr() as stream:
         progress = Progress(stream, step_of, project.speeds)
         try:

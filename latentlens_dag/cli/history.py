@@ -28,8 +28,8 @@ def lineage_report(project: Project, studies: Sequence[str], name: str) -> Repor
     from latentlens_dag.storage.lineage import lineage, lineage_text
 
     asked = sorted(project.select(studies, [name]).requested, key=lambda target: (target[0], target[1] or ""))
-    records = [project.manifest.read(key.to_user_string(), partition) for key, partition in asked]
-    built = [list(lineage(project.manifest, record)) for record in records if record is not None]
+    records = [project.store.read(key.to_user_string(), partition) for key, partition in asked]
+    built = [list(lineage(project.store, record)) for record in records if record is not None]
     if not built:
         raise UserError(f"Nothing of {name!r} is built here, so it came from nowhere yet: run `latentlens-dag build`.")
     where = project.source_places()
@@ -42,7 +42,7 @@ def versions_report(project: Project, studies: Sequence[str]) -> Report:
     from latentlens_dag.storage.study_versions import study_versions
 
     project.select(studies)  # refuses names that are none
-    found = {study: study_versions(project.manifest, study) for study in studies or project.studies()}
+    found = {study: study_versions(project.store, study) for study in studies or project.studies()}
     facts = {study: [version._asdict() for version in versions] for study, versions in found.items()}
     return Report(facts, "\n".join(_version_lines(found)) or "No study is declared.")
 

@@ -13,7 +13,7 @@ from latentlens_dag.dag.assets.checks import StepResults, check_result, check_sp
 from latentlens_dag.dag.assets.common import layer_specs, parquet_asset
 from latentlens_dag.dag.assets.reporting import ProgressLog, column_schema, parquet_result, result
 from latentlens_dag.dag.assets.sources import model_source
-from latentlens_dag.dag.recording import manifest_of
+from latentlens_dag.dag.recording import store_of
 from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.run_tags import FORCED
 from latentlens_dag.dag.specs import IndexSpec
@@ -260,6 +260,6 @@ def _approximate_index(table: Path, rows: int, layer: int, context: dg.AssetExec
 
 def _recorded(context: dg.AssetExecutionContext, index: IndexSpec, layer: int) -> list[FileFacts]:
     """The facts of a layer's fragments, which its shards recorded."""
-    manifest, asset = manifest_of(context), keys.contextual(index.name, layer).to_user_string()
+    manifest, asset = store_of(context), keys.contextual(index.name, layer).to_user_string()
     records = [manifest.read(asset, name) for name in keys.partitions(index.corpus.shards).get_partition_keys()]
     return [fact for record in records if record is not None for fact in record.files]
