@@ -1,4 +1,4 @@
-"""The command that compares: diff, of two studies, two versions of a study, or two releases."""
+"""The command diff, of two studies, two versions of a study, or two releases."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def diff(first: str, second: str, second_home: Path | None, home: Path | None, a
     `status --versions` lists versions; without one, what is there now is compared. A release is a folder (./release),
     or its name on the Hub (user/name@v1.0.0); a home may stand in place of one of them.
     """
-    if _is_place(first) != _is_place(second):
+    if _is_release(first) != _is_release(second):
         raise UserError(f"{first} and {second}: a study and a release cannot be compared; name two of a kind.")
-    if _is_place(first):
+    if _is_release(first):
         _diff_releases(first, second, as_json)
         return
     from latentlens_dag.dataset.comparison import compare_results
@@ -41,12 +41,13 @@ def diff(first: str, second: str, second_home: Path | None, home: Path | None, a
     from latentlens_dag.storage.study_versions import version_files
 
     homes = [find_home(home), find_home(second_home or home)]
-    named = [_study_and_version(name) for name in (first, second)]
-    files = [version_files(ArtifactStore(at.warehouse.root), *name) for at, name in zip(homes, named, strict=True)]
-    found = compare_results(*files)
-    if not found:
+    versions = [_study_and_version(name) for name in (first, second)]
+    stores = [ArtifactStore(at.warehouse.root) for at in homes]
+    files = [version_files(store, *version) for store, version in zip(stores, versions, strict=True)]
+    differences = compare_results(*files)
+    if not differences:
         raise UserError(f"{first} and {second} have no lens at the same visual layer, so nothing can be compared.")
-    print_facts([one._asdict() for one in found], as_json, lambda: _difference_text(found))
+    print_facts([one._asdict() for one in differences], as_json, lambda: _difference_text(differences))
 
 
 def _study_and_version(name: str) -> tuple[str, int | None]:
@@ -78,7 +79,7 @@ _COLUMNS = (
 )
 
 
-def _is_place(name: str) -> bool:
+def _is_release(name: str) -> bool:
     """Whether it names a folder or a release of the Hub: no study has a `/` in its name."""
     return "/" in name or re.fullmatch(r"\.+", name) is not None
 
@@ -88,32 +89,32 @@ def _diff_releases(first: str, second: str, as_json: bool) -> None:
     from latentlens_dag.dataset.release_comparison import compare_releases
 
     with open_dataset(first) as one, open_dataset(second) as other:
-        found = compare_releases(one, other)
-    print_facts(found.facts(), as_json, lambda: _release_text(found))
+        difference = compare_releases(one, other)
+    print_facts(difference.facts(), as_json, lambda: _release_text(difference))
 
 
-def _release_text(found: ReleaseDifference) -> str:
-    parts = [_tables_text(found), _ids_text("images or texts", found.images_removed, found.images_added)]
-    parts.append(_ids_text("studies", found.studies_removed, found.studies_added))
-    for study, differences in found.studies.items():
-        parts.append(f"\nStudy {study}\n{_difference_text(differences)}")
-    if not found.studies:
+def _release_text(difference: ReleaseDifference) -> str:
+    parts = [_tables_text(difference), _ids_text("images or texts", difference.images_removed, difference.images_added)]
+    parts.append(_ids_text("studies", difference.studies_removed, difference.studies_added))
+    for study, layers in difference.studies.items():
+        parts.append(f"\nStudy {study}\n{_difference_text(layers)}")
+    if not difference.studies:
         parts.append("No study of the two has answers of one lens at the same visual layer.")
     return "\n".join(part for part in parts if part)
 
 
-def _tables_text(found: ReleaseDifference) -> str:
-    changed = [one for one in found.tables if not one.same]
+def _tables_text(difference: ReleaseDifference) -> str:
+    changed = [one for one in difference.tables if not one.same]
     lines = [f"{one.table:16}  {one.rows_first:>13,} -> {one.rows_second:>13,} rows" for one in changed]
-    same = ", ".join(one.table for one in found.tables if one.same)
-    unread = [f"Not compared, for one of the two lacks them here: {', '.join(found.not_compared)}."]
-    return "\n".join([*lines, f"The same rows: {same or 'none'}.", *(unread if found.not_compared else [])])
+    same = ", ".join(one.table for one in difference.tables if one.same)
+    unread = [f"Not compared, for one of the two lacks them here: {', '.join(difference.not_compared)}."]
+    return "\n".join([*lines, f"The same rows: {same or 'none'}.", *(unread if difference.not_compared else [])])
 
 
 def _ids_text(what: str, removed: tuple[str, ...], added: tuple[str, ...]) -> str:
-    told = []
+    lines = []
     for ids, where in ((removed, "first"), (added, "second")):
         more = ", ..." if len(ids) > _IDS_SHOWN else ""
         if ids:
-            told.append(f"{len(ids):,} {what} only in the {where}: {', '.join(ids[:_IDS_SHOWN])}{more}")
-    return "\n".join(told)
+            lines.append(f"{len(ids):,} {what} only in the {where}: {', '.join(ids[:_IDS_SHOWN])}{more}")
+    return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""The commands that ask what was found: query, summary, search."""
+"""The commands query, summary and search, which read results."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def summary(
 
 
 def _figures(dataset: Dataset, study: str) -> str:
-    """A study's verdicts or, where nobody judged, what its answers say of themselves."""
+    """A study's verdicts or, without a judge, statistics of its neighbors."""
     from latentlens_dag.study.report import interpretability_lines, unjudged_lines
 
     tables = ("interpretability", "diversity", "layer_alignment")

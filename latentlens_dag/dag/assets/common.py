@@ -76,10 +76,10 @@ def layer_specs(
 
 
 def write_study_shape(study: StudySpec, paths: Warehouse, source: StudySource | None = None) -> None:
-    """Say which batches, layers and lenses the study now has, whether it is judged, and whether it is of texts.
+    """Write the batches, layers and lenses that the study now has, whether it is judged, and whether it is of texts.
 
-    And, by the last of its steps, what it was made with: an earlier step keeps what is said of that, for the file is
-    among those that the last step recorded.
+    The last step adds what the study was made with. Earlier steps keep that part, as the file is among those that the
+    last step recorded.
     """
     path = paths.shape("study", study.name)
     shape = {"parts": study.batches, "visual_layers": study.visual_layers, "lenses": sorted(study.lenses)}

@@ -32,7 +32,7 @@ from latentlens_dag.storage.warehouse import Warehouse
 if TYPE_CHECKING:
     from latentlens_dag.models.language_model import LanguageModel
 
-_KEPT = timedelta(days=1)  # of replaced versions of a layer table: someone may be reading one
+_OLD_VERSIONS = timedelta(days=1)  # of layer tables, which a reader may still have open
 _CANDIDATES, _SELECTION, _OCCURRENCES, _CONTEXTUAL, _TABLE = 2, 1, 1, 1, 2  # algorithms
 _POLARS = frozenset({"polars", "parquet"})
 _CONTEXTUAL_TEXT = "The occurrences' states entering block {layer}; one forward pass for all layers."
@@ -58,14 +58,14 @@ def _candidates(index: IndexSpec) -> dg.AssetsDefinition:
         group_name=f"index/{index.name}",
         kinds={"transformers", "parquet"},
         **version_fields(_CANDIDATES, **fields),
-        description="What a shard offers: its tokens' distinct prefixes, of each token no more than may be kept.",
+        description="The candidates of a shard: its tokens' distinct prefixes, of each token no more than may be kept.",
     )
     def candidates(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> dg.MaterializeResult:
         from latentlens_dag.models.loading import load_tokenizer, position_limit
 
         shard, positions = int(context.partition_key), position_limit(index.model)
         long: list[core.LongSentence] = []
-        found = core.candidates(
+        candidates = core.candidates(
             load_tokenizer(index.model),
             core.read_sentences(warehouse.paths.shard(index.corpus.name, shard)),
             index.name,
@@ -80,7 +80,7 @@ def _candidates(index: IndexSpec) -> dg.AssetsDefinition:
         if long:
             context.log.warning(core.long_sentences_warning(long, index.model.name, positions, index.dedup))
         out = warehouse.paths.candidates(index.name, shard)
-        write_parquet(found, out)
+        write_parquet(candidates, out)
         return parquet_result(out, long_sentences=len(long))
 
     return candidates
@@ -171,7 +171,7 @@ def _contextual(index: IndexSpec) -> dg.AssetsDefinition:
 
 
 def _checked_model(index: IndexSpec) -> "LanguageModel":
-    """The index's language model, once it is known that states of equal keys are equal."""
+    """The index's language model, after a check that states of equal keys are equal."""
     from latentlens_dag.models.loading import load_language_model
     from latentlens_dag.models.self_checks import check_index_model
 
@@ -181,19 +181,19 @@ def _checked_model(index: IndexSpec) -> "LanguageModel":
 
 
 def _unless_prefix(index: IndexSpec) -> dict[str, str]:
-    """The field `dedup` where it is not the default, so that versions of before it was there still hold."""
+    """The field `dedup` where it is not the default, so that code versions from before it existed still hold."""
     return {} if index.dedup == "prefix" else {"dedup": index.dedup}
 
 
 def _encoder(index: IndexSpec, paths: Warehouse) -> str:
-    """What the index's vectors are made by: the model's files (or commit), the algorithm, what is read, the dtype."""
+    """A hash of what makes the index's vectors: the model's files (or commit), the algorithm, `dedup`, the dtype."""
     from latentlens_dag.models.loading import chosen_dtype
 
     model, dtype = index.model, chosen_dtype(index.model)
     memory = paths.observed(".".join(keys.index(index.name, "language_model").path))
     version = content_version(model, memory)
-    special = [*_unless_prefix(index).values(), *([] if dtype == "float32" else [dtype])]
-    return hash_values([_CONTEXTUAL, version, *special])
+    options = [*_unless_prefix(index).values(), *([] if dtype == "float32" else [dtype])]
+    return hash_values([_CONTEXTUAL, version, *options])
 
 
 def _tables(index: IndexSpec) -> dg.AssetsDefinition:
@@ -239,7 +239,7 @@ def _commit_layer(
         "dagster/column_schema": column_schema(tables.layer_schema(facts.width)),
         **_approximate_index(table, rows, layer, context),
     }
-    tables.drop_old_versions(table, _KEPT)
+    tables.drop_old_versions(table, _OLD_VERSIONS)
     selected = pq.ParquetFile(paths.selection(index.name)).metadata.num_rows
     problems = [] if rows == selected else [f"{rows} rows in the table, {selected} occurrences in the selection"]
     checks = [check_result("row_count", key, problems)]
@@ -259,7 +259,7 @@ def _approximate_index(table: Path, rows: int, layer: int, context: dg.AssetExec
 
 
 def _recorded(context: dg.AssetExecutionContext, index: IndexSpec, layer: int) -> list[FileFacts]:
-    """The facts of a layer's fragments, which its shards recorded."""
-    manifest, asset = store_of(context), keys.contextual(index.name, layer).to_user_string()
-    records = [manifest.read(asset, name) for name in keys.partitions(index.corpus.shards).get_partition_keys()]
+    """The facts of a layer's fragments, as its shards recorded them."""
+    store, asset = store_of(context), keys.contextual(index.name, layer).to_user_string()
+    records = [store.read(asset, name) for name in keys.partitions(index.corpus.shards).get_partition_keys()]
     return [fact for record in records if record is not None for fact in record.files]

@@ -37,8 +37,8 @@ def model_checks(study: StudySpec) -> dg.AssetsDefinition:
     from latentlens_dag.models.self_checks import CHECKS, TEXT_CHECKS
 
     key, checks = keys.study(study.name, "model_checks"), TEXT_CHECKS if study.of_texts else CHECKS
-    # An index of whole sentences needs no model that is causal or leaves out padding, nor a study without verdicts the
-    # tokens' places: such a check warns, but stops nothing.
+    # An index of whole sentences does not need a causal model or one that ignores padding, nor a study without a judge
+    # the places of tokens: these checks only warn.
     not_needed = {"causality", "padding_invariance"} if study.index.dedup == "sentence" else set()
     not_needed |= {"localization"} if not study.judged and not study.of_texts else set()
     fields: dict[str, object] = {} if study.of_texts else {"prompt": study.prompt}
@@ -57,17 +57,17 @@ def model_checks(study: StudySpec) -> dg.AssetsDefinition:
         from latentlens_dag.models.self_checks import check_same_model, stored_fingerprint, write_checks
 
         out = warehouse.paths.model_checks(study.name)
-        found = _model_facts(study, stored_fingerprint(out))
+        facts = _model_facts(study, stored_fingerprint(out))
         if not _same(study.model, study.index.model):
-            check_same_model(found.weights, study.index.model, f"Study {study.name}", study.index.name)
-        version = write_checks(found, out)
-        verdicts = [
+            check_same_model(facts.weights, study.index.model, f"Study {study.name}", study.index.name)
+        version = write_checks(facts, out)
+        results = [
             check_result(check.name, key, _problems(check, study), check.name not in not_needed)
-            for check in found.checks
+            for check in facts.checks
         ]
-        figures = {check.name: _figure(check) for check in found.checks}
-        facts = {**figures, "prompt": found.prompt, "language_model": found.fingerprint}
-        yield from fail_on_errors(result(key, version, facts, [out], verdicts))
+        figures = {check.name: _figure(check) for check in facts.checks}
+        metadata = {**figures, "prompt": facts.prompt, "language_model": facts.fingerprint}
+        yield from fail_on_errors(result(key, version, metadata, [out], results))
 
     return model_checks
 
@@ -77,7 +77,7 @@ def _figure(check: "ModelCheck") -> float | str | None:
 
 
 def _problems(check: "ModelCheck", study: StudySpec) -> list[str]:
-    """What is wrong, and the way out where there is one."""
+    """The problem with its remedy, if any."""
     if check.passed:
         return []
     judged = check.name == "localization" and study.judged
@@ -86,7 +86,7 @@ def _problems(check: "ModelCheck", study: StudySpec) -> list[str]:
 
 
 def _model_facts(study: StudySpec, stored: str | None) -> "ModelFacts":
-    """The checks of the study's model, once it is known that the study fits it."""
+    """The checks of the study's model, after a check that the study fits it."""
     from latentlens_dag.models.loading import load_vlm, load_with_language_model
     from latentlens_dag.models.self_checks import check_language_model, check_model
 
@@ -100,7 +100,7 @@ def _model_facts(study: StudySpec, stored: str | None) -> "ModelFacts":
 
 
 def _check_fits(study: StudySpec, model: "LanguageModel") -> None:
-    """What loading the definitions checks too, where the model's config is here; and that the text pass is right."""
+    """The checks of loading, which needs the model's config; and that the text pass is right."""
     from latentlens_dag.models.layers import check_layers
     from latentlens_dag.models.self_checks import check_index_model
 

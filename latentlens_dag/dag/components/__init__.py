@@ -1,4 +1,4 @@
-"""What one declares in a defs.yaml: Corpus, ImageSet, TextSet, Index, Study and Release.
+"""The components of a defs.yaml: Corpus, ImageSet, TextSet, Index, Study and Release.
 
 The `type` of a component in a defs.yaml is `latentlens_dag.dag.components.` and one of these names.
 """
@@ -10,4 +10,4 @@ from latentlens_dag.dag.components.studies import Corpus, ImageSet, Index, Study
 __all__ = ["KINDS", "Corpus", "ImageSet", "Index", "NamedComponent", "Release", "Study", "TextSet"]
 
 KINDS: tuple[type[NamedComponent], ...] = (Corpus, ImageSet, TextSet, Index, Study, Release)
-"""All of them, in the order in which messages name them."""
+"""All of them, in the order of messages."""

@@ -1,9 +1,9 @@
-"""What one declares in a defs.yaml: Corpus, ImageSet, TextSet, Index and Study (Release is in `release.py`).
+"""The components Corpus, ImageSet, TextSet, Index and Study (Release is in `release.py`).
 
-A component says what its fields mean, checks their values, and hands over to the module that knows its
-assets. What a newcomer gets wrong: definitions load often and everywhere (UI, command line, editor), so
-nothing here reads weights, opens images or touches the network; a local config.json is all that is read. What needs
-the config of a model that was not downloaded yet is checked when its steps run.
+A component documents its fields, checks their values, and makes a spec for the module with its assets. Note:
+definitions load often and everywhere (UI, command line, editor), so nothing here reads weights, opens images or uses
+the network; only a local config.json is read. Values that depend on the config of a model that was not downloaded yet
+are checked when its steps run.
 """
 
 # `from __future__ import annotations` is left out: Dagster resolves these annotations itself.
@@ -27,11 +27,11 @@ Lens = Literal["latentlens", "logitlens", "embeddinglens"]
 
 
 class RegionsJudge(dg.Model, dg.Resolvable):
-    """The judge that knows the image set's annotated regions; it has no settings."""
+    """The judge that compares neighbors with the image set's annotated regions; it has no settings."""
 
 
 class Judge(dg.Model, dg.Resolvable):
-    """Who judges the answers."""
+    """Who judges the neighbors."""
 
     regions: RegionsJudge | None = None
 
@@ -53,12 +53,12 @@ class Corpus(NamedComponent):
         return corpus_definitions(self.spec(context), ordered)
 
     def spec(self, context: dg.ComponentLoadContext) -> CorpusSpec:
-        """What it names, found and checked."""
+        """Its fields, resolved and checked."""
         return CorpusSpec(self.name, self.source.text_source(self.place(context)), self.shards)
 
 
 class ImageSet(NamedComponent):
-    """Pictures, in batches, with annotated regions where there are some."""
+    """Images, in batches, with or without annotated regions."""
 
     source: ImageSource
     regions: RegionSource | None = None
@@ -73,7 +73,7 @@ class ImageSet(NamedComponent):
         return image_definitions(self.spec(context))
 
     def spec(self, context: dg.ComponentLoadContext) -> ImageSetSpec:
-        """What it names, found and checked."""
+        """Its fields, resolved and checked."""
         source = self.source.image_source(self.place(context))
         masks = (
             None if self.regions is None else existing_path(self.regions.masks, "regions.masks", self.place(context))
@@ -82,7 +82,7 @@ class ImageSet(NamedComponent):
 
 
 class TextSet(NamedComponent):
-    """Texts, in batches: what a study of a language model reads."""
+    """Texts, in batches, for studies of language models."""
 
     source: CorpusSource
     batches: int = 1
@@ -96,7 +96,7 @@ class TextSet(NamedComponent):
         return text_definitions(self.spec(context))
 
     def spec(self, context: dg.ComponentLoadContext) -> TextSetSpec:
-        """What it names, found and checked."""
+        """Its fields, resolved and checked."""
         return TextSetSpec(self.name, self.source.text_source(self.place(context)), self.batches)
 
 
@@ -108,15 +108,15 @@ class Index(NamedComponent):
     layers: list[int] | Literal["auto"] = "auto"
     contexts_per_token: int = 50
     sampling: Literal["smallest_hash", "first"] = "smallest_hash"
-    """Which occurrences of a token are kept: a uniform sample that no order of the corpus changes, or the first ones
-    in the order of the source, as the authors' reference library does."""
+    """Which occurrences of a token are kept: a uniform sample that does not depend on the order of the corpus, or the
+    first ones in the order of the source, as in the authors' reference library."""
     fraction: float = 1.0
     min_position: int = 1
     dedup: Literal["prefix", "sentence"] = "prefix"
-    """Which occurrences count as one: with equal beginnings, or, for models that read text in both directions, in
+    """Which occurrences count as one: those with equal prefixes or, for models that read text in both directions, in
     equal sentences."""
     sinks: Literal["exclude", "include"] = "exclude"
-    """Whether attention sinks, rows whose norm is an outlier of their layer, are left out of answers."""
+    """Whether attention sinks, rows whose norm is an outlier of their layer, are excluded from neighbors."""
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Its assets."""
@@ -131,7 +131,7 @@ class Index(NamedComponent):
         return index_definitions(self.spec(context))
 
     def spec(self, context: dg.ComponentLoadContext) -> IndexSpec:
-        """What it names, found and checked."""
+        """Its fields, resolved and checked."""
         corpus = self.find(context, Corpus, self.corpus, "corpus")
         layers = self.contextual_layers(self.place(context))
         return IndexSpec(
@@ -153,13 +153,13 @@ class Index(NamedComponent):
         return self.language_model.model_ref("language_model", f"Index {self.name}")
 
     def contextual_layers(self, place: str) -> list[int]:
-        """The layers asked for, or the automatic choice, checked against the model's config where it is here."""
+        """The declared layers or the automatic choice, checked against the model's config if it is here."""
         source = self.language_model.model_ref("language_model", place)
         return chosen_layers(self.layers, source, auto_contextual_layers, place)
 
 
 class StudyInput(NamedTuple):
-    """What a study reads and with what, by the fields that say so."""
+    """The model and the set of a study, with the names of their fields."""
 
     model_field: Literal["vlm", "language_model"]
     model: ModelRef
@@ -181,7 +181,7 @@ class Study(NamedComponent):
     lenses: Sequence[Lens] = ("latentlens", "logitlens", "embeddinglens")
     top_k: int = 5
     prompt: str | None = None
-    """What the VLM is asked about every image; the paper's question by default."""
+    """The VLM's prompt for every image; by default the paper's."""
     unique: Literal["none", "word", "sentence"] = "none"
     judge: Judge | Literal["none"] = "none"
     connector: bool = False
@@ -189,7 +189,7 @@ class Study(NamedComponent):
     of their image token."""
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
-        """Its assets; none where it is switched off."""
+        """Its assets; none if it is switched off."""
         from latentlens_dag.dag.assets.study import study_definitions
 
         place = self.place(context)
@@ -202,7 +202,7 @@ class Study(NamedComponent):
         return study_definitions(self.spec(context))
 
     def spec(self, context: dg.ComponentLoadContext) -> StudySpec:
-        """What it names, found and checked."""
+        """Its fields, resolved and checked."""
         place = self.place(context)
         study_input = self.study_input(place)
         index = self.find(context, Index, self.index, "index")
@@ -232,7 +232,11 @@ class Study(NamedComponent):
         return self.study_input(f"Study {self.name}").model
 
     def study_input(self, place: str) -> StudyInput:
-        """What it reads and with what, or an error that says which fields go together."""
+        """The model and the set.
+
+        Raises:
+            UserError: where the fields do not go together.
+        """
         fields = ("vlm", "images", "language_model", "texts")
         given = [field for field in fields if getattr(self, field) is not None]
         if self.vlm is not None and self.images is not None and len(given) == 2:
@@ -288,7 +292,7 @@ class Study(NamedComponent):
 
 
 def chosen_layers(layers: list[int] | str, source: ModelRef, auto: Callable[[int], list[int]], place: str) -> list[int]:
-    """The layers of the YAML, in order, or the automatic choice."""
+    """The declared layers, in order, or the automatic choice."""
     shape = text_shape(source)
     if isinstance(layers, str):
         if shape is None:
@@ -310,7 +314,7 @@ def _not_downloaded(source: ModelRef, place: str) -> UserError:
 
 
 def text_shape(source: ModelRef) -> tuple[int, int, int] | None:
-    """Blocks, width and vocabulary of a model's language model, from its config.json; None where that is not here."""
+    """Blocks, width and vocabulary of a model's language model, from its config.json; None if that is not here."""
     config = read_config(source)
     if config is None:
         return None
@@ -326,8 +330,8 @@ def text_shape(source: ModelRef) -> tuple[int, int, int] | None:
 
 
 def _with_defaults(text: dict[str, Any]) -> dict[str, Any]:
-    """A language model's config with what it leaves out: a checkpoint may be silent on its family's defaults."""
-    from transformers import CONFIG_MAPPING  # a second, so only where it is needed
+    """A language model's config with its family's defaults, which a checkpoint may leave out."""
+    from transformers import CONFIG_MAPPING  # takes a second
 
     family = text.get("model_type")
     return {**CONFIG_MAPPING[family]().to_dict(), **text} if family in CONFIG_MAPPING else text
