@@ -55,14 +55,15 @@ def _ancestor_facts(one: Ancestor) -> dict[str, Any]:
     return facts
 
 
-def _version_lines(found: dict[str, list[StudyVersion]]) -> Iterator[str]:
-    for study, versions in found.items():
+def _version_lines(versions_of: dict[str, list[StudyVersion]]) -> Iterator[str]:
+    for study, versions in versions_of.items():
         if not versions:
             yield f"{study}: nothing is built yet"
-        for one in versions:
-            parts = sorted({"/".join(label.split("/")[2:3]) for label in one.changed})
-            removed = "" if one.kept else "  (not all its files are kept: it cannot be compared)"
-            yield f"{study}@{one.number}  {one.made}  {len(one.changed)} tables changed: {', '.join(parts)}{removed}"
+        for version in versions:
+            parts = ", ".join(sorted({"/".join(label.split("/")[2:3]) for label in version.changed}))
+            removed = "" if version.complete else "  (not all its files are kept: it cannot be compared)"
+            changes = f"{len(version.changed)} tables changed: {parts}{removed}"
+            yield f"{study}@{version.number}  {version.created_at}  {changes}"
 
 
 lineage_option = click.option(

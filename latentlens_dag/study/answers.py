@@ -7,7 +7,7 @@ all contextual layers. What a newcomer gets wrong: the search reads every block 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -15,16 +15,13 @@ import numpy as np
 import pyarrow as pa
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.index.folder import IndexFiles, index_blocks
+from latentlens_dag.index.contextual_index import ContextualIndex, TooFewNeighborsError
 from latentlens_dag.index.lance_files import count_rows
-from latentlens_dag.index.layer_tables import count_searched_rows
-from latentlens_dag.index.occurrence_lookup import OccurrenceLookup, word_labels
+from latentlens_dag.index.occurrence_lookup import word_labels
 from latentlens_dag.index.state_tables import TokenStates, write_states
 from latentlens_dag.models.language_model import LanguageModel
 from latentlens_dag.models.tokenization import token_texts
 from latentlens_dag.schema import TEXT_TOKENS, VISUAL_TOKENS
-from latentlens_dag.search.exact import cosine_top_k
-from latentlens_dag.search.top_k import LabelsOf, Neighbors
 from latentlens_dag.study.lenses import VOCABULARY_LENSES, latent_table, vocabulary_table
 
 if TYPE_CHECKING:
@@ -89,13 +86,14 @@ def write_visual_layer(
 def latent_answers(
     study: str,
     states: Mapping[int, TokenStates],
-    index: IndexFiles,
+    index: ContextualIndex,
+    layers: Sequence[int],
     k: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
     unique: Unique = "none",
     of_texts: bool = False,
 ) -> Iterator[tuple[int, pa.Table]]:
-    """LatentLens's answers for the states of several visual layers, from one scan of the index.
+    """LatentLens's answers for the states of several visual layers, from one scan of the index's contextual `layers`.
 
     With `unique` "word" or "sentence", the k answers of a token are of different words (whatever their case) or
     sentences, and each is the nearest of its own. Attention sinks are no answers (`search/sinks.py`). Where the states
@@ -107,56 +105,24 @@ def latent_answers(
     Raises:
         UserError: where the index has fewer rows, words or sentences than k, so that there are no k answers.
     """
-    rows = sum(count_searched_rows(table) for table in index.tables.values())
-    if rows < k:
+    if not states:
+        return
+    queries = np.concatenate([at.states for at in states.values()])
+    # A text is named by the hash that its sentence is named by.
+    own = [text_id for at in states.values() for text_id in at.image_ids] if of_texts else None
+    differ = None if unique == "none" else unique
+    try:
+        found = index.search(queries, k, layers, unique=differ, sentence_ids=own, progress=progress)
+    except TooFewNeighborsError as error:
         raise UserError(
-            f"`top_k: {k}` of Study {study} asks for more answers than its index has rows ({rows}, over "
-            f"{len(index.tables)} contextual layers): ask for fewer, or give the index a larger corpus."
-        )
-    occurrences = OccurrenceLookup.from_files(index.occurrences)
-    labels_of = None
-    if unique != "none":
-        labels_of, different = occurrences.labels_of({"word": "word", "sentence": "sentence_id"}[unique])
-        if different < k:
-            raise UserError(
-                f"`top_k: {k}` and `unique: {unique}` of Study {study} ask for more answers than its index has "
-                f"different {unique}s ({different}): ask for fewer, or give the index a larger corpus."
-            )
-    found = (
-        _nearest(study, states, index.tables, occurrences if of_texts else None, k, labels_of, progress)
-        if states
-        else None
-    )
+            f"`top_k: {k}` of Study {study} asks for more answers than its index has {error.available}: ask for fewer, "
+            "or give the index a larger corpus."
+        ) from error
     start = 0
     for layer, at in states.items():
-        assert found is not None
         part = slice(start, start + len(at.states))
         start = part.stop
-        mine = Neighbors(found.cosine[part], found.contextual_layer[part], found.key[part])
-        yield layer, latent_table(study, layer, at, mine, occurrences)
-
-
-def _nearest(
-    study: str,
-    states: Mapping[int, TokenStates],
-    tables: Mapping[int, Path],
-    own_sentences: OccurrenceLookup | None,
-    k: int,
-    labels_of: LabelsOf | None,
-    progress: Callable[[int, int], None],
-) -> Neighbors:
-    """The answers for the states of all layers, one layer's after the other's."""
-    queries = np.concatenate([at.states for at in states.values()])
-    own = None
-    if own_sentences is not None:  # a text is named by the hash that a sentence is named by
-        own = own_sentences.own_rows([text_id for at in states.values() for text_id in at.image_ids])
-    found = cosine_top_k(queries, index_blocks(tables, progress, own=own), k, labels_of)
-    if np.isneginf(found.cosine).any():
-        raise UserError(
-            f"`top_k: {k}` of Study {study} asks for more answers than its index has for some text, whose own sentence "
-            "is no answer: ask for fewer, or give the index a larger corpus."
-        )
-    return found
+        yield layer, latent_table(study, layer, at, found[part])
 
 
 def vocabulary_answers(

@@ -22,16 +22,16 @@ import numpy as np
 import pyarrow as pa
 
 from latentlens_dag.device import float32_rows, full_precision
-from latentlens_dag.index.occurrence_lookup import OccurrenceLookup
 from latentlens_dag.index.state_tables import TokenStates
 from latentlens_dag.models.language_model import LanguageModel
 from latentlens_dag.models.tokenization import token_texts
 from latentlens_dag.schema import EMBEDDINGLENS, LATENTLENS, LOGITLENS, NEIGHBORS
-from latentlens_dag.search.top_k import Neighbors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
+
+    from latentlens_dag.index.contextual_index import SearchResult
 
 _QUERIES_PER_PASS = 512
 
@@ -134,9 +134,9 @@ def vocabulary_table(
     return _table(columns)
 
 
-def latent_table(study: str, layer: int, at: TokenStates, found: Neighbors, occurrences: OccurrenceLookup) -> pa.Table:
+def latent_table(study: str, layer: int, at: TokenStates, found: SearchResult) -> pa.Table:
     """The answers of LatentLens at one visual layer (NEIGHBORS), in order of token and rank."""
-    rows = occurrences.rows(found.key.ravel())
+    rows = found.index.occurrences.rows(found.key.ravel())
     same = ["token_id", "token_str", "word", "key", "sentence_id", "position", "char_start", "char_end"]
     columns = {
         **_common_columns(study, LATENTLENS, layer, at, found.key.shape[1]),

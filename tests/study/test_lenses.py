@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latentlens_dag.errors import UserError
+from latentlens_dag.index.contextual_index import ContextualIndex
 from latentlens_dag.index.encode import LayerVectors, encode
-from latentlens_dag.index.folder import IndexFiles
+from latentlens_dag.index.folder import IndexFolder
 from latentlens_dag.index.layer_tables import commit_fragments, write_fragments
 from latentlens_dag.index.occurrence_lookup import OccurrenceLookup, word_labels
 from latentlens_dag.index.occurrences import candidates
@@ -145,7 +146,9 @@ def test_vocabulary_answers_have_rank_token_and_word(llava: Vlm, lens: str, fill
     assert all(row["word"] == row["token_str"].strip() for row in rows)
 
 
-def _index(model: LanguageModel, folder: Path) -> tuple[IndexFiles, dict[str, str], pa.Table, dict[int, LayerVectors]]:
+def _index(
+    model: LanguageModel, folder: Path
+) -> tuple[ContextualIndex, dict[str, str], pa.Table, dict[int, LayerVectors]]:
     """A small index in `folder`, its sentences by id, its occurrences and their vectors by layer."""
     texts = {text_id(text): text for text in sorted(TEXTS, key=text_id)}
     sentences = pa.table([list(texts), list(texts.values())], schema=SENTENCES)
@@ -157,13 +160,14 @@ def _index(model: LanguageModel, folder: Path) -> tuple[IndexFiles, dict[str, st
         tables[layer] = folder / f"layer_{layer:02d}.lance"
         write_fragments(tables[layer], folder / f"{layer}.json", rows, *found)
         commit_fragments(tables[layer], [folder / f"{layer}.json"], "a test")
-    return IndexFiles(tables, [folder / "occurrences.parquet"]), texts, rows, encoded
+    found = IndexFolder(folder, "x", "", tables, [folder / "occurrences.parquet"], folder / "none.parquet", len(rows))
+    return ContextualIndex(found), texts, rows, encoded
 
 
 def test_latent_lens_answers_are_the_nearest_text_states_of_any_layer(llava: Vlm, tmp_path: Path) -> None:
     index, texts, rows, encoded = _index(llava.language_model, tmp_path)
     at = {layer: _states(llava, layer) for layer in (0, 2)}
-    answers = dict(latent_answers("s", at, index, 3))
+    answers = dict(latent_answers("s", at, index, [1, 2], 3))
     assert set(answers) == {0, 2}
     keys = rows["key"].to_pylist()
     for layer, table in answers.items():
@@ -193,8 +197,8 @@ def test_unique_answers_differ_and_each_is_the_nearest_of_its_own(
     index, *_, rows, _ = _index(llava.language_model, tmp_path)
     at = {1: _states(llava)}
     every = 2 * rows.num_rows  # both contextual layers
-    (_, ordered) = next(iter(latent_answers("s", at, index, every)))
-    (_, found) = next(iter(latent_answers("s", at, index, 4, unique=unique)))
+    (_, ordered) = next(iter(latent_answers("s", at, index, [1, 2], every)))
+    (_, found) = next(iter(latent_answers("s", at, index, [1, 2], 4, unique=unique)))
     for token in range(len(at[1].states)):
         all_answers = ordered.filter(pa.compute.equal(ordered["token_index"], token)).to_pylist()
         first = {str(row[column]).lower(): row for row in reversed(all_answers)}
@@ -204,7 +208,7 @@ def test_unique_answers_differ_and_each_is_the_nearest_of_its_own(
         same = ("key", "contextual_layer", "cosine")
         assert [[row[name] for name in same] for row in answers] == [[row[name] for name in same] for row in expected]
     with pytest.raises(UserError, match=f"more answers than its index has different {unique}s"):
-        next(iter(latent_answers("s", at, index, every, unique=unique)))
+        next(iter(latent_answers("s", at, index, [1, 2], every, unique=unique)))
 
 
 def test_a_key_that_the_index_does_not_list_is_refused() -> None:

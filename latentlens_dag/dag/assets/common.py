@@ -10,7 +10,7 @@ from latentlens_dag.dag.assets.reporting import parquet_result
 from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.specs import StudySpec
 from latentlens_dag.dag.versions import VersionFields
-from latentlens_dag.storage.files import write_json
+from latentlens_dag.storage.shapes import StudyShape
 from latentlens_dag.storage.warehouse import Warehouse
 from latentlens_dag.study.source import StudySource, recorded_source_fields, source_fields
 
@@ -82,7 +82,11 @@ def write_study_shape(study: StudySpec, paths: Warehouse, source: StudySource | 
     last step recorded.
     """
     path = paths.shape("study", study.name)
-    shape = {"parts": study.batches, "visual_layers": study.visual_layers, "lenses": sorted(study.lenses)}
-    shape |= {"judged": study.judged}
-    shape |= recorded_source_fields(path) if source is None else source_fields(source, paths)
-    write_json({**shape, **({"of": "texts"} if study.of_texts else {})}, path)
+    StudyShape(
+        parts=study.batches,
+        visual_layers=study.visual_layers,
+        lenses=sorted(study.lenses),
+        judged=study.judged,
+        of="texts" if study.of_texts else None,
+        **(recorded_source_fields(path) if source is None else source_fields(source, paths)),
+    ).write(path)

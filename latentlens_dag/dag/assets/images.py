@@ -5,7 +5,7 @@ Note: the images of a table get files of their own (`originals`); those of a fol
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import dagster as dg
 import pyarrow.parquet as pq
@@ -19,8 +19,8 @@ from latentlens_dag.hub.datasets import HubColumn
 from latentlens_dag.inputs import images as core
 from latentlens_dag.inputs.image_tables import TableSource, check_unique_names, extract_images, extracted_batch
 from latentlens_dag.schema import IMAGES, REGIONS
-from latentlens_dag.storage.files import write_json
 from latentlens_dag.storage.parquet import write_parquet
+from latentlens_dag.storage.shapes import ImageSetShape
 from latentlens_dag.storage.warehouse import Warehouse
 
 _ORIGINALS, _PICTURES, _REGIONS = 1, 2, 1  # algorithms
@@ -57,10 +57,10 @@ def _originals(images: ImageSetSpec, source: TableSource) -> dg.AssetsDefinition
 def _pictures(images: ImageSetSpec) -> dg.AssetsDefinition:
     source = images.source
     # Files of regions that the set had before may still exist; no reader is to count them.
-    without = {} if images.regions is not None else {"regions": False}
+    without: dict[str, Literal[False]] = {} if images.regions is not None else {"regions": False}
 
     def write(paths: Warehouse, batch: int) -> list[Path]:
-        write_json({"parts": images.batches, **without}, paths.shape("images", images.name))
+        ImageSetShape(parts=images.batches, **without).write(paths.shape("images", images.name))
         out = paths.pictures(images.name, batch)
         if isinstance(source, Path):
             folder, files = source, core.batch_of_images(source, batch, images.batches)

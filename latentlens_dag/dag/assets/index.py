@@ -19,14 +19,14 @@ from latentlens_dag.dag.run_tags import FORCED
 from latentlens_dag.dag.specs import IndexSpec
 from latentlens_dag.dag.versions import content_version, version_fields
 from latentlens_dag.index import occurrences as core
-from latentlens_dag.index.folder import index_shape
 from latentlens_dag.inputs.texts import read_order
 from latentlens_dag.schema import OCCURRENCES
-from latentlens_dag.storage.files import scratch_folder, write_json
+from latentlens_dag.storage.files import scratch_folder
 from latentlens_dag.storage.hashing import hash_values
 from latentlens_dag.storage.package_versions import provenance_json
 from latentlens_dag.storage.parquet import write_parquet
 from latentlens_dag.storage.records import FileFacts
+from latentlens_dag.storage.shapes import IndexShape
 from latentlens_dag.storage.warehouse import Warehouse
 
 if TYPE_CHECKING:
@@ -103,10 +103,11 @@ def _selection(index: IndexSpec) -> dg.AssetsDefinition:
 
 
 def _occurrences(index: IndexSpec) -> dg.AssetsDefinition:
-    shape = index_shape(index.corpus.shards, index.layers, index.model.name, index.corpus.name)
+    corpus = index.corpus
+    shape = IndexShape(parts=corpus.shards, layers=index.layers, language_model=index.model.name, corpus=corpus.name)
 
     def write(paths: Warehouse, shard: int) -> list[Path]:
-        write_json(shape, paths.shape("index", index.name))
+        shape.write(paths.shape("index", index.name))
         rows = core.selected_rows(paths.candidates(index.name, shard), paths.selection(index.name))
         out = paths.occurrences(index.name, shard)
         write_parquet(rows, out, OCCURRENCES)
@@ -115,7 +116,7 @@ def _occurrences(index: IndexSpec) -> dg.AssetsDefinition:
     return parquet_asset(
         keys.index(index.name, "occurrences"),
         [keys.index(index.name, "candidates"), keys.index(index.name, "selection")],
-        version_fields(_OCCURRENCES, shape=shape),
+        version_fields(_OCCURRENCES, shape=shape.to_json()),
         "The shard's occurrences that the selection kept, in order of key.",
         write,
         index.corpus.shards,

@@ -89,17 +89,14 @@ def _answers(
 ) -> Iterator[tuple[int, pa.Table]]:
     """The lens's answers, layer by layer."""
     from latentlens_dag.dag.assets.reporting import ProgressLog
-    from latentlens_dag.index.folder import IndexFiles
+    from latentlens_dag.index.contextual_index import ContextualIndex
     from latentlens_dag.models.loading import load_language_model
     from latentlens_dag.study import answers
 
     if lens == LATENTLENS:
-        index = IndexFiles(
-            {layer: paths.layer_table(parts.index.name, layer) for layer in parts.index.layers},
-            [paths.occurrences(parts.index.name, shard) for shard in range(parts.index.corpus.shards)],
-        )
+        index = ContextualIndex.open(paths.index(parts.index.name).root)
         progress = ProgressLog(log, "rows")
-        how = (parts.top_k, progress, parts.unique, parts.of_texts)
+        how = (parts.index.layers, parts.top_k, progress, parts.unique, parts.of_texts)
         return answers.latent_answers(parts.name, states, index, *how)
     model = load_language_model(parts.model)
     return answers.vocabulary_answers(parts.name, lens, states, model, parts.top_k, parts.unique)

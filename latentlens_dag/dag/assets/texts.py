@@ -14,7 +14,7 @@ from latentlens_dag.dag.assets.sources import data_source, source_fields
 from latentlens_dag.dag.specs import TextSetSpec
 from latentlens_dag.dag.versions import version_fields
 from latentlens_dag.inputs import texts as core
-from latentlens_dag.storage.files import write_json
+from latentlens_dag.storage.shapes import TextSetShape
 from latentlens_dag.storage.warehouse import Warehouse
 
 _TEXTS = 1  # algorithm
@@ -25,7 +25,7 @@ def text_definitions(texts: TextSetSpec) -> dg.Definitions:
     source = keys.texts(texts.name, "source")
 
     def write(paths: Warehouse, batch: int) -> list[Path]:
-        write_json({"parts": texts.batches}, paths.shape("texts", texts.name))
+        TextSetShape(parts=texts.batches).write(paths.shape("texts", texts.name))
         out = paths.texts(texts.name, batch)
         core.write_batch(texts.source, batch, texts.batches, out)
         return [out, paths.shape("texts", texts.name)]

@@ -31,7 +31,7 @@ def find_garbage(store: ArtifactStore, live: Callable[[ArtifactRecord], bool]) -
     gone = {fact.path for record in undeclared for fact in [*record.files, *_earlier_files(record)]} - replaced
     interrupted = interrupted_writes(store.warehouse)
     spared = {path for one in interrupted for path in [one.path, *one.path.rglob("*")]}
-    spared |= {store.kept(fact) for fact in current}  # links by which results stay comparable once they are replaced
+    spared |= {store.kept_path(fact) for fact in current}  # links that keep replaced results comparable
     spared |= _needed_by_tables(store.warehouse, needed)
     garbage = list(interrupted)
     for path in sorted(store.warehouse.rglob("*")):
@@ -53,7 +53,7 @@ def remove_garbage(store: ArtifactStore, garbage: Iterable[Garbage], live: Calla
     for record in undeclared_records(store, live):
         remove(store.path(record.asset, record.partition))
     for record in store.records():
-        store.forget_earlier(record)
+        store.forget_superseded_files(record)
     _remove_empty(store.warehouse)
 
 
@@ -64,7 +64,7 @@ def _is_bookkeeping(path: Path, store: ArtifactStore) -> bool:
 
 
 def _earlier_files(record: ArtifactRecord) -> Iterator[FileFacts]:
-    return (fact for earlier in record.earlier for fact in earlier.files)
+    return (fact for result in record.superseded for fact in result.files)
 
 
 def _needed_by_tables(warehouse: Path, needed: set[str]) -> set[Path]:

@@ -68,6 +68,6 @@ def _mark_damage(store: ArtifactStore, records: Iterable[ArtifactRecord], progre
         problems |= {problem.path: problem for problem in store.problems(record, deep=True, only=unread)}
         damage = problem_summary([problem for fact in record.files if (problem := problems[fact.path]) is not None])
         if damage is not None:
-            store.mark(record, damage)
+            store.mark_damaged(record, damage)
         done += sum(sizes[path] for path in unread)
         progress(done, total)
