@@ -42,17 +42,28 @@ def versions_report(project: Project, studies: Sequence[str]) -> Report:
     from latentlens_dag.storage.study_versions import study_versions
 
     project.select(studies)  # refuses unknown names
-    found = {study: study_versions(project.store, study) for study in studies or project.studies()}
-    facts = {study: [version._asdict() for version in versions] for study, versions in found.items()}
-    return Report(facts, "\n".join(_version_lines(found)) or "No study is declared.")
+    versions_of = {study: study_versions(project.store, study) for study in studies or project.studies()}
+    facts = {study: [_version_facts(version) for version in versions] for study, versions in versions_of.items()}
+    return Report(facts, "\n".join(_version_lines(versions_of)) or "No study is declared.")
 
 
-def _ancestor_facts(one: Ancestor) -> dict[str, Any]:
-    facts: dict[str, Any] = {"artifact": one.label, "depth": one.depth, "version": one.version}
-    if one.record is not None:
+def _ancestor_facts(ancestor: Ancestor) -> dict[str, Any]:
+    facts: dict[str, Any] = {"artifact": ancestor.label, "depth": ancestor.depth, "version": ancestor.version}
+    if ancestor.record is not None:
+        stored = ancestor.record.model_dump(mode="json", by_alias=True)
         names = ("data_version", "made", "run", "build", "settings", "packages", "rows")
-        facts |= {name: getattr(one.record, name) for name in names}
+        facts |= {name: stored[name] for name in names}
     return facts
+
+
+def _version_facts(version: StudyVersion) -> dict[str, Any]:
+    return {
+        "number": version.number,
+        "build": version.build,
+        "made": version.created_at,
+        "changed": version.changed,
+        "kept": version.complete,
+    }
 
 
 def _version_lines(versions_of: dict[str, list[StudyVersion]]) -> Iterator[str]:
