@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from latentlens_dag.browse.browser_data import BrowserData
-from latentlens_dag.dataset.provenance import model_label, root_of, study_declaration
+from latentlens_dag.dataset.provenance import model_label, study_declaration
 from latentlens_dag.figures.source_image import figure_image
 from latentlens_dag.figures.svg_figure import Answer, Cell, Figure, Legend, flow_tokens, flow_width
+from latentlens_dag.storage.home import find_warehouse
 from latentlens_dag.text.display import split_at
 from widgets.image_state import Row, Shown
 from widgets.labels import counted, lens_name
@@ -89,4 +90,4 @@ def _answer(row: Row) -> Answer:
 
 def _picture(data: BrowserData, shown: Shown) -> bytes | None:
     thumbnail = base64.b64decode(shown.picture(data).source.partition(",")[2])
-    return figure_image(root_of(data.source), shown.image, thumbnail)
+    return figure_image(find_warehouse(data.source).root, shown.image, thumbnail)

@@ -23,7 +23,7 @@ from latentlens_dag.release.manifest import MANIFEST
 from latentlens_dag.release.reader import is_release
 from latentlens_dag.sql.sandbox import Limits
 from latentlens_dag.storage.hashing import hash_values
-from latentlens_dag.storage.warehouse import Warehouse
+from latentlens_dag.storage.home import find_warehouse
 
 if TYPE_CHECKING:
     import polars as pl
@@ -165,9 +165,8 @@ def open_browser_data(source: str | Path) -> BrowserData:
     Raises:
         UserError: if there is nothing to read.
     """
-    path = Path(source)
-    root = path / "warehouse" if (path / "warehouse").is_dir() else path
-    files = sorted(Warehouse(root).catalog("x").parent.parent.glob("*/" + Warehouse(root).catalog("x").name))
+    catalog = find_warehouse(source).catalog("x")
+    files = sorted(catalog.parent.parent.glob(f"*/{catalog.name}"))
     limits = Limits(max(MEMORY_MB // (1 + len(files)), _LEAST_MB))
     whole = open_dataset(source, limits)
     catalogs: dict[str, Dataset] = {}
@@ -182,7 +181,6 @@ def open_browser_data(source: str | Path) -> BrowserData:
 def source_fingerprint(source: str | Path) -> str:
     """What changes when a build writes, or the catalog of a release is made: a hash of paths, sizes and times."""
     path = Path(source)
-    root = path / "warehouse" if (path / "warehouse").is_dir() else path
     people = judging_folder(path)
     # Which files there are: what comes into one is seen at once.
     found = [(str(file), 0, 0) for file in (people.files() if people else ())]
@@ -191,6 +189,7 @@ def source_fingerprint(source: str | Path) -> str:
     elif is_release(path) or not path.exists():
         files = [path / MANIFEST, *list_catalogs()]
     else:
+        root = find_warehouse(path).root
         files = [*root.glob("*/*/[!.]*.*"), *root.glob("study/**/[!.]*.parquet")]
     for file in sorted(files):
         try:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from latentlens_dag.browse.reverse_search import NearestTokens, nearest_tokens
 from latentlens_dag.errors import UserError
 from latentlens_dag.release.reader import is_release
+from latentlens_dag.storage.home import find_warehouse
 from latentlens_dag.storage.warehouse import Warehouse
 from latentlens_dag.study.query_states import QueryStates, encode_query
 
@@ -42,14 +43,13 @@ def home_warehouse(source: str) -> Warehouse:
     Raises:
         UserError: of anything else.
     """
-    path = Path(source)
-    root = path / "warehouse" if (path / "warehouse").is_dir() else path
-    if not root.is_dir() or is_release(root):
+    warehouse = find_warehouse(source)
+    if not warehouse.root.is_dir() or is_release(warehouse.root):
         raise UserError(
             f"{source} is no home: it has answers, but neither the index nor the states that a text is compared with. "
             "Run `latentlens-dag browse` inside the project that built the study, without naming a release or catalog."
         )
-    return Warehouse(root)
+    return warehouse
 
 
 class TextSearch:

@@ -44,6 +44,7 @@ from latentlens_dag.sql.views import (
     table_patterns,
     view_sql,
 )
+from latentlens_dag.storage.home import find_warehouse
 from latentlens_dag.storage.warehouse import Warehouse
 
 if TYPE_CHECKING:
@@ -281,7 +282,7 @@ def is_empty(warehouse: Warehouse) -> bool:
 def _warehouse_root(path: Path) -> Path:
     if not path.is_dir():
         raise UserError(f"There is no folder or file {path}. Give a warehouse, a home, a release or a catalog.duckdb.")
-    root = path / "warehouse" if (path / "warehouse").is_dir() else path
+    root = find_warehouse(path).root
     parts = {Path(pattern).parts[0] for patterns in table_patterns().values() for pattern in patterns}
     if root.name != "warehouse" and not any((root / part).is_dir() for part in parts):
         raise UserError(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from latentlens_dag.dataset.dataset import Dataset
 from latentlens_dag.hub.names import COMMIT, parse_release_name
+from latentlens_dag.storage.home import find_warehouse
 from latentlens_dag.storage.records import ArtifactRecord, ArtifactStore
 from latentlens_dag.storage.warehouse import Warehouse
 
@@ -44,13 +45,6 @@ class LicenseTerms:
     """The version of this package that made it."""
 
 
-def root_of(source: str | Path) -> Path | None:
-    """The warehouse of a home, or the folder itself; None for what is no folder."""
-    path = Path(source)
-    inside = path / "warehouse"
-    return inside if inside.is_dir() else path if path.is_dir() else None
-
-
 def study_declaration(source: str | Path, dataset: Dataset, study: str) -> Mapping[str, Any]:
     """What was declared of a study, as the manifest of a release has it: model, index, images, prompt and more.
 
@@ -59,11 +53,9 @@ def study_declaration(source: str | Path, dataset: Dataset, study: str) -> Mappi
     """
     if dataset.release is not None:
         return dataset.release.studies.get(study, {})
-    root = root_of(source)
-    if root is None:
-        return {}
-    found = _recorded(root, study)
-    for record in _releases(root, study):  # what was declared for the last one counts
+    warehouse = find_warehouse(source)
+    found = _recorded(warehouse, study)
+    for record in _releases(warehouse, study):  # what was declared for the last one counts
         said = record.settings["studies"][study]
         parts = {name: {**found.get(name, {}), **_known(said[name])} for name in ("model", "index") if name in said}
         found = {**found, **said, **parts}
@@ -144,8 +136,7 @@ def license_terms(source: str | Path, dataset: Dataset) -> list[LicenseTerms]:
     """The terms of what is open: of the release that it is, or of each release that a home has staged."""
     if dataset.release is not None and dataset.folder is not None:
         return [_of_release(str(source), dataset.folder, dataset.release.name, dataset.release.package_version)]
-    root = root_of(source)
-    return [] if root is None else [_of_record(record) for record in _releases(root)]
+    return [_of_record(record) for record in _releases(find_warehouse(source))]
 
 
 def _of_release(source: str, folder: Path, name: str, package: str) -> LicenseTerms:
@@ -175,18 +166,20 @@ def _terms_of_card(folder: Path) -> dict[str, str]:
     return {_TERMS[one[1]]: html.unescape(one[2]) for one in found if one and one[1] in _TERMS}
 
 
-def _releases(root: Path, study: str | None = None) -> Iterator[ArtifactRecord]:
+def _releases(warehouse: Warehouse, study: str | None = None) -> Iterator[ArtifactRecord]:
     """The staged releases of a warehouse that have studies, or a certain one; the last made comes last."""
-    records = (record for record in ArtifactStore(root).records("release") if record.asset.endswith("/dataset"))
+    records = (
+        record for record in ArtifactStore(warehouse.root).records("release") if record.asset.endswith("/dataset")
+    )
     for record in sorted(records, key=lambda one: one.made):
         studies = record.settings.get("studies")
         if isinstance(studies, Mapping) and (study is None or study in studies):
             yield record
 
 
-def _recorded(root: Path, study: str) -> dict[str, Any]:
+def _recorded(warehouse: Warehouse, study: str) -> dict[str, Any]:
     """What a warehouse recorded of a study's model and index."""
-    warehouse, manifest = Warehouse(root), ArtifactStore(root)
+    manifest = ArtifactStore(warehouse.root)
     catalog = manifest.read(f"study/{study}/catalog", None)
     facts: dict[str, Any] = {"versions": catalog.packages} if catalog else {}
     observed = [warehouse.observed(f"study.{study}.{kind}") for kind in ("vlm", "language_model")]
@@ -224,10 +217,8 @@ def provenance(source: str | Path, study: str) -> pl.DataFrame:
     """
     import polars as pl
 
-    path = Path(source)
-    root = path / "warehouse" if (path / "warehouse").is_dir() else path
     steps: dict[str, dict[str, str]] = {}
-    for record in sorted(ArtifactStore(root).records() if path.is_dir() else (), key=lambda one: one.made):
+    for record in sorted(ArtifactStore(find_warehouse(source).root).records(), key=lambda one: one.made):
         if record.asset.startswith(f"study/{study}/"):
             settings = ", ".join(f"{name}: {value}" for name, value in record.settings.items())
             packages = ", ".join(f"{name} {version}" for name, version in record.packages.items())
