@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from latentlens_dag.browse.frame_cache import FrameCache
+from cachetools import LRUCache, cachedmethod
+
 from latentlens_dag.browse.layout import data_uri
+from latentlens_dag.browse.method_cache import MethodCache, cached
 from latentlens_dag.dataset.dataset import Dataset, open_dataset
 from latentlens_dag.dataset.human_judgements import judging_folder
 from latentlens_dag.dataset.release_catalog import list_catalogs
@@ -31,8 +33,9 @@ if TYPE_CHECKING:
 MEMORY_MB = 500
 """What all queries of a library may take together, whatever the machine has; more of it is spilled to disk."""
 _LEAST_MB = 150
-_REMEMBERED_BYTES = 60_000_000
-_REMEMBERED = 50  # images, or pages of them
+_CACHED_BYTES = 60_000_000
+"""Of tables. A number of them is no limit: one token's has 20 KB, a frequent word's in a large study 10 MB."""
+_CACHED_RESULTS = 250  # other results: of an image, or of a page of them
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class StudyFacts:
         return self.texts > 0 and self.images == 0
 
 
-class BrowserData:
+class BrowserData(MethodCache):
     """The studies of a source, each read where reading is fastest; answers are remembered."""
 
     def __init__(self, source: str, whole: Dataset, catalogs: Mapping[str, Dataset]) -> None:
@@ -62,13 +65,8 @@ class BrowserData:
         self.source = source
         self.whole = whole
         self.catalogs = dict(catalogs)
-        self._answers = FrameCache(_REMEMBERED_BYTES)
-        self.facts = lru_cache(1)(self._facts)
-        self.pictures = lru_cache(_REMEMBERED)(self._pictures)
-        self.regions = lru_cache(_REMEMBERED)(self._regions)
-        self.contextual_layers = lru_cache(_REMEMBERED)(self._contextual_layers)
-        self.texts = lru_cache(_REMEMBERED)(self._texts)
-        self.token_texts = lru_cache(_REMEMBERED)(self._token_texts)
+        super().__init__(_CACHED_RESULTS)
+        self.frames: LRUCache[Any, pl.DataFrame] = LRUCache(_CACHED_BYTES, lambda frame: frame.estimated_size())
 
     @property
     def place(self) -> str:
@@ -84,12 +82,13 @@ class BrowserData:
         found = self.dataset(study).sql("FROM duckdb_databases() WHERE database_name = 'dataset'").fetchall()
         return "catalog" if found else "Parquet"
 
+    @cachedmethod(attrgetter("frames"), lock=attrgetter("cache_lock"))
     def ask(self, study: str, query: str, /, **params: Any) -> pl.DataFrame:
         """A named query about one study; hashable parameters only, since answers are remembered."""
-        key = (study, query, *sorted(params.items()))
-        return self._answers.get(key, lambda: self.dataset(study).collect(query, study=study, **params))
+        return self.dataset(study).collect(query, study=study, **params)
 
-    def _facts(self) -> dict[str, StudyFacts]:
+    @cached
+    def facts(self) -> dict[str, StudyFacts]:
         """The studies that have tokens or answers, by name."""
         found: dict[str, StudyFacts] = {}
         for dataset in (*self.catalogs.values(), *self._others()):
@@ -103,7 +102,8 @@ class BrowserData:
         names = set(self.whole.collect("SELECT DISTINCT study FROM visual_tokens")["study"])
         return [self.whole] if names - set(self.catalogs) else []
 
-    def _pictures(self, study: str, image_ids: tuple[str, ...]) -> dict[str, Thumbnail]:
+    @cached
+    def pictures(self, study: str, image_ids: tuple[str, ...]) -> dict[str, Thumbnail]:
         """The pictures with these ids that the study has, by id."""
         sql = (
             "SELECT image_id, file_name, width, height, thumbnail FROM images WHERE list_contains($image_ids, image_id)"
@@ -111,21 +111,25 @@ class BrowserData:
         rows = self.dataset(study).collect(sql, image_ids=list(image_ids)).iter_rows()
         return {row[0]: Thumbnail(row[0], row[1] or row[0], row[2], row[3], data_uri(row[4])) for row in rows}
 
-    def _regions(self, study: str, image_id: str) -> list[dict[str, Any]]:
+    @cached
+    def regions(self, study: str, image_id: str) -> list[dict[str, Any]]:
         """The annotated regions of an image, rows of REGIONS."""
         return self.dataset(study).collect("FROM regions WHERE image_id = $image_id", image_id=image_id).to_dicts()
 
-    def _contextual_layers(self, study: str) -> tuple[int, ...]:
+    @cached
+    def contextual_layers(self, study: str) -> tuple[int, ...]:
         """The contextual layers that answers of the study come from, in order."""
         sql = "SELECT DISTINCT contextual_layer FROM layer_alignment WHERE study = $study ORDER BY 1"
         return tuple(self.dataset(study).collect(sql, study=study)["contextual_layer"].drop_nulls().to_list())
 
-    def _texts(self, study: str, text_ids: tuple[str, ...]) -> dict[str, str]:
+    @cached
+    def texts(self, study: str, text_ids: tuple[str, ...]) -> dict[str, str]:
         """The texts with these ids, by id."""
         sql = "SELECT text_id, text FROM texts WHERE list_contains($text_ids, text_id)"
         return dict(self.dataset(study).collect(sql, text_ids=list(text_ids)).iter_rows())
 
-    def _token_texts(self, study: str, text_id: str) -> dict[int, str]:
+    @cached
+    def token_texts(self, study: str, text_id: str) -> dict[int, str]:
         """What each token of a text is in it, by token_index."""
         sql = "SELECT token_index, token_str FROM text_tokens WHERE study = $study AND image_id = $text_id"
         return dict(self.dataset(study).collect(sql, study=study, text_id=text_id).iter_rows())

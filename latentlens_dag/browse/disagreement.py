@@ -15,10 +15,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from latentlens_dag.browse.method_cache import MethodCache, cached
 from latentlens_dag.dataset.named_queries import ParameterValue, named_queries
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from latentlens_dag.browse.browser_data import BrowserData, StudyFacts
 
-_REMEMBERED = 64
+_CACHED_RESULTS = 300
 _SAMPLE = 16
 """Images that a curve over layers is taken of: ids are hashes, so the first ones are a random sample."""
 
@@ -136,29 +136,33 @@ class PatchDisagreement(NamedTuple):
     only_there: list[str]
 
 
-class StudyRegistry:
+class StudyRegistry(MethodCache):
     """The studies of one or several sources, to be compared; answers are remembered."""
 
     def __init__(self, *libraries: BrowserData) -> None:
         """Take the sources."""
+        super().__init__(_CACHED_RESULTS)
         self.studies = _labelled(libraries)
         """By their labels."""
-        self.links = lru_cache(_REMEMBERED)(self._links)
-        self.patches = lru_cache(_REMEMBERED)(self._patches)
-        self.by_image = lru_cache(_REMEMBERED)(self._by_image)
-        self.by_layer = lru_cache(_REMEMBERED)(self._by_layer)
-        self.shared_images = lru_cache(_REMEMBERED)(self._shared_images)
-        self.top_k = lru_cache(_REMEMBERED)(_top_k)
 
-    def _shared_images(self, one: StudyEntry, other: StudyEntry) -> tuple[str, ...]:
+    @cached
+    def shared_images(self, one: StudyEntry, other: StudyEntry) -> tuple[str, ...]:
         """The images, or texts, that two studies have, in order of their ids."""
         return tuple(sorted(_images(one) if one == other else _images(one) & _images(other)))
 
-    def _links(self, one: StudyEntry, other: StudyEntry, image_id: str) -> dict[int, int]:
+    @cached
+    def top_k(self, of: StudyEntry) -> int:
+        """The most answers that a patch of a study has."""
+        sql, study = "SELECT max(rank) AS k FROM neighbors WHERE study = $study", of.facts.name
+        return int(of.library.dataset(study).collect(sql, study=study)["k"].item() or 1)
+
+    @cached
+    def links(self, one: StudyEntry, other: StudyEntry, image_id: str) -> dict[int, int]:
         """Per token of an image in one study, the token of the other study that it is compared with."""
         return dict(_links_of(one, other, image_id).select("token_index", "other_token").iter_rows())
 
-    def _patches(self, one: Side, other: Side, image_id: str, top: int) -> dict[int, PatchDisagreement]:
+    @cached
+    def patches(self, one: Side, other: Side, image_id: str, top: int) -> dict[int, PatchDisagreement]:
         """How far apart the two are on every patch of the first side that is compared, by its token."""
         found = _compared(one, other, image_id, top, _EACH)
         return {
@@ -166,7 +170,8 @@ class StudyRegistry:
             for row in found.select("token_index", *PatchDisagreement._fields).iter_rows()
         }
 
-    def _by_image(self, one: Side, other: Side, top: int) -> pl.DataFrame:
+    @cached
+    def by_image(self, one: Side, other: Side, top: int) -> pl.DataFrame:
         """The images by mean disagreement, most first.
 
         Returns:
@@ -175,7 +180,8 @@ class StudyRegistry:
         """
         return _compared(one, other, None, top, _BY_IMAGE)
 
-    def _by_layer(self, one: Side, other: Side, top: int, image_id: str | None) -> pl.DataFrame:
+    @cached
+    def by_layer(self, one: Side, other: Side, top: int, image_id: str | None) -> pl.DataFrame:
         """The mean disagreement at every layer, of one image or of a sample.
 
         Of two lenses or studies: both at the same layer. Of one lens of one study: the first side, at its layer, with
@@ -257,13 +263,6 @@ def _images(of: StudyEntry) -> frozenset[str]:
     study = of.facts.name
     sql = "SELECT DISTINCT image_id FROM visual_tokens WHERE study = $study"
     return frozenset(of.library.dataset(study).collect(sql, study=study)["image_id"])
-
-
-def _top_k(of: StudyEntry) -> int:
-    """The most answers that a patch of a study has."""
-    study = of.facts.name
-    found = of.library.dataset(study).collect("SELECT max(rank) AS k FROM neighbors WHERE study = $study", study=study)
-    return int(found["k"].item() or 1)
 
 
 def _labelled(libraries: Sequence[BrowserData]) -> dict[str, StudyEntry]:

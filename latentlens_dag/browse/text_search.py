@@ -6,11 +6,11 @@ What a newcomer gets wrong: a model is read by hooks on its blocks, so two threa
 
 from __future__ import annotations
 
-from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from latentlens_dag.browse.method_cache import MethodCache, cached
 from latentlens_dag.browse.reverse_search import NearestTokens, nearest_tokens
 from latentlens_dag.errors import UserError
 from latentlens_dag.release.reader import is_release
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Unique = Literal["word", "sentence"] | None
 LONGEST_TEXT = 400
 """Characters; a page is for phrases and sentences."""
-_REMEMBERED = 64
+_CACHED_RESULTS = 200
 
 
 class TextNeighbors(NamedTuple):
@@ -52,24 +52,24 @@ def home_warehouse(source: str) -> Warehouse:
     return warehouse
 
 
-class TextSearch:
+class TextSearch(MethodCache):
     """A language model with an index of its states, for one study; answers are remembered."""
 
     def __init__(self, model: LanguageModel, index: ContextualIndex) -> None:
         """Take both, opened."""
+        super().__init__(_CACHED_RESULTS)
         self.model = model
         self.index = index
         self._running = Lock()
-        self.question = lru_cache(_REMEMBERED)(self._question)
-        self.answers = lru_cache(_REMEMBERED)(self._answers)
-        self.nearest = lru_cache(_REMEMBERED)(self._nearest)
 
-    def _question(self, text: str, layer: int) -> QueryStates:
+    @cached
+    def question(self, text: str, layer: int) -> QueryStates:
         """The states of a text's tokens at a layer; errors as `encode_query`."""
         with self._running:
             return encode_query(self.model, text[:LONGEST_TEXT], layer)
 
-    def _answers(
+    @cached
+    def answers(
         self, text: str, layer: int, token: int, k: int, layers: tuple[int, ...] | None, unique: Unique
     ) -> TextNeighbors:
         """What the token of that number is like, at some contextual layers or all; `unique` as of `search`.
@@ -81,7 +81,8 @@ class TextSearch:
         found = self.index.search(question.states[token][None], k, layers, **how)
         return TextNeighbors(found.to_polars().to_dicts(), found.method)
 
-    def _nearest(
+    @cached
+    def nearest(
         self, text: str, layer: int, token: int, k: int, files: tuple[tuple[int, tuple[Path, ...]], ...]
     ) -> NearestTokens:
         """The visual tokens, of some layers' files, that the token of that number is nearest to."""
