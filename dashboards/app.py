@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import streamlit as st
-from widgets.errors import told
+from widgets.errors import show_user_errors
 
 HERE = Path(__file__).parent
 PAGES = {
@@ -31,5 +31,5 @@ page = st.navigation(
     ],
     position="top",
 )
-with told():
+with show_user_errors():
     page.run()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 from widgets.labels import lens_name
-from widgets.sources import library
+from widgets.sources import browser_data
 from widgets.token_html import facts_html
 
 from latentlens_dag import __version__
@@ -26,7 +26,7 @@ FROM duckdb_columns() WHERE NOT internal AND database_name = 'memory' ORDER BY t
 
 def about_page(data: BrowserData) -> None:
     """Everything in one column."""
-    said = license_terms(data.source, data.whole)
+    said = license_terms(data.source, data.full_dataset)
     st.header("What is here")
     what_is_here(data)
     st.header("Licence")
@@ -37,12 +37,12 @@ def about_page(data: BrowserData) -> None:
             "No release of it was built here, so no terms are told; pictures and texts keep those of their sources."
         )
     st.header("Where it comes from")
-    for study in data.facts():
+    for study in data.studies():
         origin(data, study)
     st.header("How to load it")
     how_to_load(data, said)
     st.header("Its tables")
-    st.dataframe(data.whole.collect(TABLES), hide_index=True)
+    st.dataframe(data.full_dataset.collect(TABLES), hide_index=True)
     st.header("How to cite it")
     st.markdown(CITATION)
     st.caption(f"Shown by latentlens-dag {__version__}, Apache-2.0.")
@@ -60,7 +60,7 @@ def what_is_here(data: BrowserData) -> None:
             "lenses": ", ".join(map(lens_name, one.lenses)),
             "read from": data.read_from(one.name),
         }
-        for one in data.facts().values()
+        for one in data.studies().values()
     ]
     st.dataframe(rows, hide_index=True)
 
@@ -93,15 +93,15 @@ def origin(data: BrowserData, study: str) -> None:
 
 def how_to_load(data: BrowserData, said: list[LicenseTerms]) -> None:
     """A release by its name, in every library; anything else by its path."""
-    if data.whole.release is None or not said or not said[0].repo:
+    if data.full_dataset.release is None or not said or not said[0].repo:
         st.code(LOAD.format(source=data.source), language="python")
         return
     st.code(f"latentlens-dag pull {data.source}", language="bash")
-    code = snippets_of("\n".join(table_snippets(said[0].repo, set(data.whole.release.tables))))
+    code = snippets_of("\n".join(table_snippets(said[0].repo, set(data.full_dataset.release.tables))))
     known = [name for name in SNIPPETS if name in code]
     for tab, name in zip(st.tabs([SNIPPETS[name] for name in known]), known, strict=True):
         own = LOAD.format(source=data.source) if name == "latentlens_dag" else code[name]
         tab.code(own, language="python")
 
 
-about_page(library())
+about_page(browser_data())

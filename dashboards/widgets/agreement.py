@@ -28,7 +28,7 @@ def agreement_view(ratings: pl.DataFrame) -> None:
         "**Every two judges**: Cohen's κ with its 95 % interval (bootstrap over images, of which a few are too few)"
     )
     st.dataframe(table.filter(pl.col("lens") == ALL).drop("lens"), hide_index=True, column_config=_FORMATS)
-    pair = permalink.choice("Judges", "pair", pairs, pairs[0], wide=True, width=300) if len(pairs) > 1 else pairs[0]
+    pair = permalink.choice("Judges", "pair", pairs, pairs[0], dropdown=True, width=300) if len(pairs) > 1 else pairs[0]
     chosen = [one for one in found if f"{one.one} – {one.other}" == pair]
     left, right = st.columns([1, 1], gap="medium")
     with left:

@@ -103,7 +103,7 @@ def _answer_html(row: Mapping[str, Any], sentences: bool) -> str:
 
 def go_to(number: int) -> None:
     """Go to an item of the sample, from 1."""
-    permalink.go(item=number)
+    permalink.update(item=number)
 
 
 def choose_verdict(
@@ -125,7 +125,7 @@ def choose_verdict(
 
     def choose(verdict: Verdict) -> None:
         # While the next item is being drawn, the keys of this one still work: they must judge neither of the two.
-        if permalink.number_here("item") not in (None, number):
+        if permalink.get_int("item") not in (None, number):
             return
         made = datetime.now(UTC).isoformat(timespec="seconds")
         facts = {**item._asdict(), "verdict": verdict, "answers": shown[0], "sentences": shown[1]}

@@ -22,6 +22,6 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-def plain(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """Text from data or an address for Markdown, which would turn it into links, pictures or formulas."""
     return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", text)

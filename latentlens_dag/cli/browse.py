@@ -65,7 +65,7 @@ def browse(
     server = subprocess.Popen(_command(chosen), env={**os.environ, **named}, stdout=subprocess.DEVNULL)
     with ExitStack() as making:
         for library in libraries:
-            making.enter_context(build_in_background(library.whole.release_tables))
+            making.enter_context(build_in_background(library.full_dataset.release_tables))
         _until_it_ends(server, chosen, no_open)
 
 

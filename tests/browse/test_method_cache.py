@@ -79,9 +79,16 @@ def test_tables_are_cached_up_to_so_many_bytes_and_one_that_is_larger_is_given_a
     monkeypatch.setattr("latentlens_dag.browse.browser_data._CACHED_BYTES", 6_000)
     dataset = _Kilobytes()
     data = BrowserData("source", dataset, {})  # type: ignore[arg-type]
-    assert [data.ask("one", "q", size=size).height for size in (1, 2, 3, 1, 4, 9)] == [125, 250, 375, 125, 500, 1125]
+    assert [data.collect("one", "q", size=size).height for size in (1, 2, 3, 1, 4, 9)] == [
+        125,
+        250,
+        375,
+        125,
+        500,
+        1125,
+    ]
     assert dataset.asked == [1, 2, 3, 4, 9]
     assert data.frames.currsize <= 6_000
     for size in (1, 4, 2, 9):
-        data.ask("one", "q", size=size)
+        data.collect("one", "q", size=size)
     assert dataset.asked == [1, 2, 3, 4, 9, 2, 9]
