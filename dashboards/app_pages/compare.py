@@ -13,7 +13,7 @@ from widgets.errors import show_user_errors
 from widgets.image_state import ImageState, choose_view, middle_token, position
 from widgets.labels import counted, escape_markdown, percent
 from widgets.neighbors import draw_neighbors, ground_truth_html
-from widgets.small_pictures import small_pictures, tile
+from widgets.small_pictures import Entry, small_pictures, study_tiles, tile
 from widgets.sources import browser_data
 
 from latentlens_dag.browse.browser_data import BrowserData, Thumbnail
@@ -95,16 +95,12 @@ def gallery(registry: StudyRegistry, one: Side, other: Side) -> None:
         st.markdown(f"{counted(len(images), kind)}, mean disagreement **{percent(mean)}** over {patches:,} patches")
         page = permalink.page(-(-len(images) // PER_PAGE))
     rows = images[(page - 1) * PER_PAGE : page * PER_PAGE].to_dicts()
-    ids = tuple(row["image_id"] for row in rows)
-    pictures, texts = thumbnails(one, other, ids), texts_of(one, ids)
-    tiles = [
-        tile(
-            pictures.get(row["image_id"]) or Thumbnail(row["image_id"], row["image_id"], 1, 1, ""),
-            f"{percent(row['disagreement'])} disagreement; no common word on {percent(row['disjoint'])} of patches",
-            text=texts.get(row["image_id"]),
-        )
-        for row in rows
+    pictures = thumbnails(one, other, tuple(row["image_id"] for row in rows))
+    note = "{} disagreement; no common word on {} of patches"
+    entries = [
+        Entry(row["image_id"], note.format(percent(row["disagreement"]), percent(row["disjoint"]))) for row in rows
     ]
+    tiles = study_tiles(one.entry.data, one.entry.facts, entries, pictures)
     small_pictures(tiles, "apart", lambda chosen: permalink.update(image=chosen, token1=None, token2=None))
     disagreement_by_layer(registry, one, other, top, None)
     st.caption(MEASURE)
@@ -114,11 +110,6 @@ def thumbnails(one: Side, other: Side, ids: tuple[str, ...]) -> dict[str, Thumbn
     """The thumbnails of either side; those that have pixels are preferred."""
     ours, others = (side.entry.data.thumbnails(side.study, ids) for side in (one, other))
     return {**others, **{image: picture for image, picture in ours.items() if picture.source or image not in others}}
-
-
-def texts_of(one: Side, ids: tuple[str, ...]) -> dict[str, str]:
-    """The texts, of a study of texts."""
-    return one.entry.data.texts(one.study, ids) if one.entry.facts.of_texts else {}
 
 
 def disagreement_by_layer(registry: StudyRegistry, one: Side, other: Side, top: int, image: str | None) -> None:
@@ -131,15 +122,7 @@ def disagreement_by_layer(registry: StudyRegistry, one: Side, other: Side, top: 
     where = "here" if image else "in a sample"
     st.markdown(f"**Layer by layer**: mean disagreement {where}, {what}")
     curve = curve.with_columns(sides=pl.lit("A and B"))
-    lines(
-        curve,
-        "layer",
-        "disagreement",
-        "sides",
-        x_title="Visual layer",
-        y_title="Disagreement",
-        number_format=".0%",
-    )
+    lines(curve, "layer", "disagreement", "sides", y_title="Disagreement", number_format=".0%")
 
 
 def image_view(registry: StudyRegistry, one: Side, other: Side, image: str) -> None:

@@ -88,7 +88,7 @@ def curves(study: StudyFacts, by_layer: pl.DataFrame) -> None:
     st.markdown(f"**Layer by layer**: patches with the word among their answers{of}")
     names = {lens: lens_name(lens) for lens in study.lenses}
     shown = by_layer.filter(pl.col("word").is_in(kept)).with_columns(pl.col("lens").replace_strict(names, default=None))
-    lines(shown, "visual_layer", "patches", "lens", facet="word", x_title="Visual layer", y_title="Patches")
+    lines(shown, "visual_layer", "patches", "lens", facet="word", y_title="Patches")
 
 
 def frequent(data: BrowserData, study: StudyFacts) -> None:

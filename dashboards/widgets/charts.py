@@ -77,8 +77,8 @@ def lines(
     y: str,
     color: str,
     *,
-    x_title: str,
     y_title: str,
+    x_title: str = "Visual layer",
     facet: str | None = None,
     band: tuple[str, str] | None = None,
     chance: str | None = None,
@@ -94,8 +94,8 @@ def lines(
         x: column of the positions.
         y: column of the heights.
         color: column of names.
-        x_title: title of x.
         y_title: title of y.
+        x_title: title of x.
         facet: a column with a chart for each value.
         band: columns of the lower and the upper end of a shaded band.
         chance: column of a dashed curve.

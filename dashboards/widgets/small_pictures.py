@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,22 +46,15 @@ def tile(picture: Thumbnail, note: str, boxes: Boxes | None = None, text: str | 
     }
 
 
-def study_tiles(data: BrowserData, study: StudyFacts, entries: Iterable[Entry]) -> list[dict[str, Any]]:
-    """A tile for each entry; an image that is missing has its id as its name."""
-    entries = tuple(entries)
+def study_tiles(
+    data: BrowserData, study: StudyFacts, entries: Sequence[Entry], pictures: Mapping[str, Thumbnail] | None = None
+) -> list[dict[str, Any]]:
+    """A tile for each entry, by default with the study's own pictures; a missing image has its id as its name."""
     ids = tuple(dict.fromkeys(entry.image_id for entry in entries))
-    pictures = data.thumbnails(study.name, ids)
+    pictures = data.thumbnails(study.name, ids) if pictures is None else pictures
     texts = data.texts(study.name, ids) if study.of_texts else {}
-    blank = Thumbnail("", "", 1, 1, "")
-    return [
-        tile(
-            pictures.get(one) or blank._replace(image_id=one, file_name="" if one in texts else one),
-            note,
-            boxes,
-            texts.get(one),
-        )
-        for one, note, boxes in entries
-    ]
+    blanks = {one: Thumbnail(one, "" if one in texts else one, 1, 1, "") for one in ids}
+    return [tile(pictures.get(one, blanks[one]), note, boxes, texts.get(one)) for one, note, boxes in entries]
 
 
 def small_pictures(items: list[dict[str, Any]], key: str, opened: Callable[[str], None], least: str = "9.5rem") -> None:
