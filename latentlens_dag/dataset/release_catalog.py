@@ -27,9 +27,10 @@ import duckdb
 
 from latentlens_dag.release.manifest import MANIFEST
 from latentlens_dag.release.reader import ReleaseTables
+from latentlens_dag.sql.connections import scratch_connection
 from latentlens_dag.sql.quoting import create_views, identifier, literal
 from latentlens_dag.sql.sandbox import ReadOnlyFolder, first_line
-from latentlens_dag.storage.files import atomic_path, remove, scratch_folder
+from latentlens_dag.storage.files import atomic_path, remove
 
 _FORMAT = 2
 """Raise it when the same release would give another catalog."""
@@ -95,10 +96,8 @@ def build_catalog(path: Path, folder: str, listed: Collection[str], views: Mappi
         duckdb.Error: if a file cannot be read or written.
         OSError: if there is no room for it.
     """
-    with scratch_folder(path) as scratch, atomic_path(path) as temporary, duckdb.connect() as connection:
-        settings = {"memory_limit": _MEMORY, "threads": 1, "temp_directory": str(scratch)}
-        for name, value in {**settings, "enable_external_file_cache": False, "enable_progress_bar": False}.items():
-            connection.execute(f"SET {name} = {literal(value) if isinstance(value, str) else value}")
+    settings = {"threads": 1, "enable_external_file_cache": False}
+    with atomic_path(path) as temporary, scratch_connection(path, _MEMORY, **settings) as connection:
         connection.register_filesystem(ReadOnlyFolder(Path(folder), listed))
         connection.execute(f"ATTACH {literal(str(temporary))} AS catalog")
         for statement in create_views(views):

@@ -25,7 +25,7 @@ import pyarrow as pa
 from latentlens_dag.errors import UserError
 from latentlens_dag.hub.datasets import HubColumn, column_values
 from latentlens_dag.schema import SENTENCES, TEXTS
-from latentlens_dag.storage.files import scratch_folder
+from latentlens_dag.sql.connections import scratch_connection
 from latentlens_dag.storage.hashing import ids_to_integers, shard_of, text_id
 from latentlens_dag.storage.parquet import parquet_rows
 
@@ -201,13 +201,8 @@ def _ids(texts: Iterable[str]) -> list[str]:
 
 def _sorted(parts: Iterable[pa.Table], schema: pa.Schema, query: str, beside: Path) -> Iterator[pa.Table]:
     """The answer to a query about `found`, the rows of all parts; what memory does not hold is sorted on disk."""
-    import duckdb
-
-    with scratch_folder(beside) as spill, duckdb.connect() as connection:
-        connection.execute(f"SET memory_limit = '{_SORT_MEMORY}'")
-        connection.execute("SET temp_directory = $folder", {"folder": str(spill)})
-        connection.execute("SET preserve_insertion_order = false")
-        connection.execute("SET threads = 1")  # each thread holds memory that it cannot put on disk
+    # One thread: each holds memory that it cannot spill.
+    with scratch_connection(beside, _SORT_MEMORY, preserve_insertion_order=False, threads=1) as connection:
         # DuckDB would wrap an error of the reader; a table of its own is filled batch by batch instead.
         connection.register("nothing", schema.empty_table())
         connection.execute("CREATE TABLE found AS FROM nothing")
