@@ -22,6 +22,7 @@ from latentlens_dag.dataset.release_catalog import list_catalogs
 from latentlens_dag.errors import UserError
 from latentlens_dag.release.manifest import MANIFEST
 from latentlens_dag.release.reader import is_release
+from latentlens_dag.schema import EMBEDDINGLENS, LATENTLENS, LOGITLENS
 from latentlens_dag.sql.sandbox import Limits
 from latentlens_dag.storage.hashing import hash_values
 from latentlens_dag.storage.home import find_warehouse
@@ -29,6 +30,8 @@ from latentlens_dag.storage.home import find_warehouse
 if TYPE_CHECKING:
     import polars as pl
 
+LENS_TITLES = {LATENTLENS: "LatentLens", EMBEDDINGLENS: "EmbeddingLens", LOGITLENS: "LogitLens"}
+"""In the order in which pages list the lenses."""
 MEMORY_MB = 500
 """Memory for all queries of a source together, whatever the machine has; DuckDB spills the rest to disk."""
 _LEAST_MB = 150
@@ -222,10 +225,7 @@ def parse_words(text: str) -> str | None:
     return ",".join(dict.fromkeys(word for word in words if word)) or None
 
 
-_ORDER = ("latentlens", "embeddinglens", "logitlens")
-
-
 def _facts_of(row: Mapping[str, Any]) -> StudyFacts:
-    lenses = sorted(row["lenses"] or [], key=lambda lens: _ORDER.index(lens) if lens in _ORDER else len(_ORDER))
+    lenses = sorted(row["lenses"] or [], key=lambda lens: [*LENS_TITLES, lens].index(lens))
     images, texts, tokens, answers = (row[name] or 0 for name in ("images", "texts", "visual_tokens", "answers"))
     return StudyFacts(row["study"], images, texts, tokens, answers, tuple(row["visual_layers"] or ()), tuple(lenses))
