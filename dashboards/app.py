@@ -1,6 +1,6 @@
-"""The browser: which pages there are, and what they have in common. Started by `latentlens-dag browse`.
+"""The browser: its pages, and what they have in common. Started by `latentlens-dag browse`.
 
-Streamlit puts this folder first on the path, so pages import `parts`. Pages only query and draw.
+Streamlit puts this folder first on the path, so pages import `widgets`. Pages only query and draw.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Judge: people say, without knowing whose answers they see, whether these fit; and how far all judges agree."""
+"""Judge: people judge answers without knowing which lens gave them; and the agreement of all judges."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from widgets import permalink
 from widgets.agreement import agreement_view, summary
 from widgets.crop import outlined_html
 from widgets.downloads import download_buttons
-from widgets.judging import MEANINGS, Store, choose_verdict, go_to, words_html
+from widgets.judging import MEANINGS, JudgementStore, choose_verdict, go_to, words_html
 from widgets.labels import counted, escape_markdown, lens_name
 from widgets.sources import browser_data, choose_study
 
@@ -35,7 +35,7 @@ SHOWN = ("words", "words and sentences")
 
 
 class Sample(NamedTuple):
-    """What is drawn for people to judge, and how it is shown."""
+    """A sample for people to judge, and how it is shown."""
 
     lenses: tuple[str, ...]
     layers: tuple[int, ...]
@@ -45,8 +45,8 @@ class Sample(NamedTuple):
 
 
 def judge_page(data: BrowserData, study: StudyFacts) -> None:
-    """Judging, or what came of it."""
-    store = Store(data.source)
+    """Judging, or the agreement of the judgements."""
+    store = JudgementStore(data.source)
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         what = permalink.choice("Show", "show", ("judging", "agreement"), "judging", format_func=str.capitalize)
         typed = (
@@ -61,13 +61,13 @@ def judge_page(data: BrowserData, study: StudyFacts) -> None:
     except UserError as error:
         st.error(escape_markdown(str(error)))
         return
-    # Closed while a person judges: on a telephone there is room for the patch and the verdicts only.
+    # Closed while a person judges: a telephone has room for the patch and the verdicts only.
     with st.expander("Which patches", expanded=person is None):
-        sample = chosen_sample(study)
+        sample = choose_sample(study)
     if person is None:
         explain()
     else:
-        # Another person, or another sample, begins at its own beginning.
+        # Another person or sample starts at its first item.
         begun = (study.name, person, sample)
         if st.session_state.setdefault("judging-of", begun) != begun:
             st.session_state["judging-of"] = begun
@@ -76,8 +76,8 @@ def judge_page(data: BrowserData, study: StudyFacts) -> None:
         judging(data, store, study, person, items, sample.sentences)
 
 
-def chosen_sample(study: StudyFacts) -> Sample:
-    """Ask what is drawn."""
+def choose_sample(study: StudyFacts) -> Sample:
+    """Ask for the sample."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         lens = permalink.choice(
             "Lens", "lens", (EVERY, *study.lenses), EVERY, format_func=lens_name, dropdown=True, width=150
@@ -92,7 +92,7 @@ def chosen_sample(study: StudyFacts) -> Sample:
 
 
 def explain() -> None:
-    """What a person is asked to do."""
+    """The instructions for a person."""
     st.markdown("Give your initials to begin. For every patch that is outlined, say which of these comes first:")
     st.markdown("\n".join(f"{key}. **{name.capitalize()}**: {text}" for key, (name, text) in enumerate(_meanings(), 1)))
     st.markdown(
@@ -111,14 +111,14 @@ def _meanings() -> list[tuple[str, str]]:
 def sampled(
     _data: BrowserData, opened: int, study: str, lenses: tuple[str, ...], layers: tuple[int, ...], count: int, seed: int
 ) -> list[Item]:
-    """The sample; remembered as long as the library is the one that was `opened`."""
+    """The sample, cached as long as the data is the one with the id `opened`."""
     return draw_sample(patches_by_image(_data, study), lenses, layers, count, seed)
 
 
 def judging(
-    data: BrowserData, store: Store, study: StudyFacts, person: str, items: list[Item], sentences: bool
+    data: BrowserData, store: JudgementStore, study: StudyFacts, person: str, items: list[Item], sentences: bool
 ) -> None:
-    """One item of the sample, or that it is done."""
+    """One item of the sample, or its end."""
     if not items:
         st.info("This study has no patches with a place in an image, so there is nothing to judge.")
         return
@@ -146,7 +146,7 @@ def judging(
 
 
 def done(items: list[Item], said: Mapping[Item, str], left: list[int], mine: list[HumanJudgement]) -> None:
-    """The end of the sample, and what of it was left out."""
+    """The end of the sample, and the items that were left out."""
     skipped = [number for number, item in enumerate(items, start=1) if said.get(item) == SKIPPED]
     judged = len(items) - len(left) - len(skipped)
     st.success(f"{judged} of {counted(len(items), 'item')} judged. Thank you!")
@@ -159,14 +159,14 @@ def done(items: list[Item], said: Mapping[Item, str], left: list[int], mine: lis
     download_buttons(judgement_table(latest_judgements(mine)), "my_judgements", "All my judgements")
 
 
-def agreement_page(data: BrowserData, store: Store, study: StudyFacts) -> None:
-    """How far judges agree."""
-    kept = store.read(study.name)
-    found = current_ratings(data, study.name, kept.judgements)
-    summary(found.rows, found.outdated, kept.unreadable)
-    if not found.rows.is_empty():
-        agreement_view(found.rows)
-        download_buttons(found.rows, "judgements", "Judgements")
+def agreement_page(data: BrowserData, store: JudgementStore, study: StudyFacts) -> None:
+    """The agreement of the judges."""
+    stored = store.read(study.name)
+    ratings = current_ratings(data, study.name, stored.judgements)
+    summary(ratings.rows, ratings.outdated, stored.unreadable)
+    if not ratings.rows.is_empty():
+        agreement_view(ratings.rows)
+        download_buttons(ratings.rows, "judgements", "Judgements")
 
 
 data = browser_data()

@@ -1,4 +1,4 @@
-"""SQL: named queries with their parameters, or one's own; reading only, stopped in time."""
+"""SQL: named queries with their parameters, or your own; read-only, and stopped after a time limit."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ LIMIT 20"""
 
 
 def sql_page(data: BrowserData) -> None:
-    """Choose a query, give its parameters, look at what it finds."""
+    """Choose a query and its parameters, and look at its result."""
     known = named_queries()
     name = permalink.choice("Query", "query", (OWN, *known), OWN, dropdown=True)
     with st.form("sql", border=False):
         text, values = (_own(), {}) if name == OWN else (name, _parameters(known[name]))
-        st.form_submit_button("Run", type="primary", on_click=_asked, args=[None if name == OWN else known[name]])
+        st.form_submit_button("Run", type="primary", on_click=_submit, args=[None if name == OWN else known[name]])
     if name != OWN:
         with st.expander("Its SQL"):
             st.code(known[name].sql, language="sql")
@@ -41,8 +41,8 @@ def sql_page(data: BrowserData) -> None:
         show(data, text, {key: value for key, value in values.items() if value})
 
 
-def _asked(query: NamedQuery | None) -> None:
-    """Put what is typed into the address, which is what is run."""
+def _submit(query: NamedQuery | None) -> None:
+    """Put what is typed into the address, from which it is run."""
     if query is None:
         permalink.update(sql=st.session_state["sql-text"])
     else:
@@ -69,13 +69,13 @@ def _parameters(query: NamedQuery) -> dict[str, str]:
 
 
 def _as_in_address(key: str, said: str) -> None:
-    """Write into a field what the address says, where it says something new: what is typed and not run yet stays."""
+    """Write a new value of the address into a field; what is typed and not run yet stays."""
     if key not in st.session_state or st.session_state.get(f"{key}-in-address") != said:
         st.session_state[key] = st.session_state[f"{key}-in-address"] = said
 
 
 def show(data: BrowserData, text: str, values: dict[str, str]) -> None:
-    """Run it and draw what it finds."""
+    """Run it and draw the result."""
     try:
         with st.spinner(f"Running, for at most {SECONDS:g} s …"):
             found = sql_worker().collect(data, text, SECONDS, ROWS + 1, **values)
@@ -96,15 +96,15 @@ def show(data: BrowserData, text: str, values: dict[str, str]) -> None:
     download_buttons(found, "latentlens", f"First {ROWS:,} rows" if cut else "")
 
 
-def _telling(found: pl.DataFrame, names: list[str]) -> str:
-    """The column to begin with: the visual layer, or the first that tells rows apart."""
+def _first_varied(found: pl.DataFrame, names: list[str]) -> str:
+    """The column to begin with: the visual layer, or the first with several values."""
     if "visual_layer" in names:
         return "visual_layer"
     return next((name for name in names if found[name].n_unique() > 1), names[0])
 
 
 def draw(found: pl.DataFrame) -> None:
-    """Bars of a column of numbers by another column: the mean, where several rows have the same."""
+    """Bars of a column of numbers by another column; several rows with the same value give their mean."""
     numbers = [name for name, kind in found.schema.items() if kind.is_numeric()]
     others = [
         name for name, kind in found.schema.items() if kind == pl.String or (kind.is_integer() and name != numbers[-1])
@@ -113,7 +113,7 @@ def draw(found: pl.DataFrame) -> None:
         st.caption("A chart needs a column of numbers and another column.")
         return
     with st.container(horizontal=True):
-        x = permalink.choice("Across", "x", others, _telling(found, others), dropdown=True, width=200)
+        x = permalink.choice("Across", "x", others, _first_varied(found, others), dropdown=True, width=200)
         heights = [name for name in numbers if name != x]
         y = permalink.choice("Up", "y", heights, heights[-1], dropdown=True, width=200)
     means = found.group_by(x, maintain_order=True).agg(pl.col(y).mean())

@@ -1,4 +1,4 @@
-"""HTML of what is said of a token. Every text from data passes through `safe` or `html.escape` here."""
+"""HTML about one token. Every text from data passes through `safe` or `html.escape` here."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Row = Mapping[str, Any]
 
 
 def safe(text: str | None, most: int = 80) -> str:
-    """Text from data for HTML: readable, shortened, escaped, and unable to turn what stands beside it."""
+    """Text from data for HTML: readable, shortened, escaped, and isolated from the direction of its neighbors."""
     return f'<bdi dir="auto">{escape(clip(text, most))}</bdi>'
 
 
@@ -22,7 +22,7 @@ def neighbors_html(answers: Sequence[Row], layers: Sequence[int]) -> str:
 
     Args:
         answers: rows of `token.sql`, in order of rank.
-        layers: the contextual layers that the study has, for the color of the chips.
+        layers: the study's contextual layers, for the color of the chips.
     """
     if not answers:
         return '<p class="ll-muted">No answers of this lens at this layer.</p>'
@@ -31,7 +31,7 @@ def neighbors_html(answers: Sequence[Row], layers: Sequence[int]) -> str:
 
 
 def _neighbor(row: Row, layers: Sequence[int], best: float) -> str:
-    # Cosines are shares of 1; logits have no such measure, so their bars are shares of the best.
+    # A cosine is a share of 1; a logit has no upper bound, so its bar is a share of the best one.
     number = similarity(row)
     share = number if row["cosine"] is not None else number / best if best > 0 else 0.0
     bar = (
@@ -88,6 +88,6 @@ def truth_html(regions: Sequence[Row]) -> str:
 
 
 def facts_html(lines: Sequence[tuple[str, str]]) -> str:
-    """What is known of something: names, and what each of them is."""
+    """A list of names and texts."""
     pairs = (f"<dt>{escape(name)}</dt><dd>{safe(value, 300)}</dd>" for name, value in lines)
     return f'<dl class="ll-known">{"".join(pairs)}</dl>'
