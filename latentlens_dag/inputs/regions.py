@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 import pyarrow as pa
 
 from latentlens_dag.errors import UserError
@@ -108,11 +109,12 @@ def object_coverage(
 
 
 def region_pixels(regions: pa.Table, width: int, height: int) -> Iterator[npt.NDArray[np.float64]]:
-    """For each region the share [height, width] of each pixel that belongs to it."""
-    edges = np.stack([regions.column(name).to_numpy() for name in ("x0", "y0", "x1", "y1")], axis=1)
-    for mask, (x0, y0, x1, y1) in zip(regions.column("mask"), edges, strict=True):
-        if mask.is_valid:
-            yield decode_mask(mask.values.to_numpy(), width, height).astype(np.float64)
+    """[height, width] for each region: the fraction of each pixel that belongs to it."""
+    rows = pl.DataFrame(regions)  # Arrow's own `to_numpy` imports pandas, for which a page would wait
+    edges = rows.select("x0", "y0", "x1", "y1").to_numpy()
+    for mask, (x0, y0, x1, y1) in zip(rows["mask"], edges, strict=True):
+        if mask is not None:
+            yield decode_mask(mask.to_numpy(), width, height).astype(np.float64)
         else:
             yield np.outer(_overlap(y0, y1, height), _overlap(x0, x1, width))
 

@@ -24,7 +24,7 @@ import pyarrow as pa
 from latentlens_dag.errors import UserError
 from latentlens_dag.hub.datasets import HubColumn, column_values
 from latentlens_dag.schema import SENTENCES, TEXTS
-from latentlens_dag.storage.files import scratch_folder
+from latentlens_dag.sql.connections import scratch_connection
 from latentlens_dag.storage.hashing import ids_to_integers, shard_of, text_id
 from latentlens_dag.storage.parquet import parquet_rows
 
@@ -192,13 +192,9 @@ def _ids(texts: Iterable[str]) -> list[str]:
 
 def _write_query(query: str, tables: Iterable[pa.Table], schema: pa.Schema, out: Path) -> int:
     """Write the result of a query about the table `unsorted`, the rows of all tables, and return their number."""
-    import duckdb
-
-    with parquet_rows(out, schema) as rows, scratch_folder(out) as spill, duckdb.connect() as connection:
-        connection.execute(f"SET memory_limit = '{_SORT_MEMORY}'")
-        connection.execute("SET temp_directory = $folder", {"folder": str(spill)})
-        connection.execute("SET preserve_insertion_order = false")
-        connection.execute("SET threads = 1")  # each thread holds memory that it cannot spill
+    # One thread: each holds memory that it cannot spill.
+    settings = {"preserve_insertion_order": False, "threads": 1}
+    with parquet_rows(out, schema) as rows, scratch_connection(out, _SORT_MEMORY, **settings) as connection:
         # Filled table by table, because DuckDB would wrap an error of the reader if it called it.
         connection.register("empty", schema.empty_table())
         connection.execute("CREATE TABLE unsorted AS FROM empty")

@@ -247,7 +247,7 @@ def _catalog(parts: StudySpec) -> dg.AssetsDefinition:
         description="The study's tables in one DuckDB file.",
     )
     def catalog(warehouse: WarehouseResource) -> dg.MaterializeResult:
-        from latentlens_dag.dataset.dataset import write_catalog
+        from latentlens_dag.dataset.study_catalog import write_catalog
 
         out = warehouse.paths.catalog(parts.name)
         write_study_shape(parts, warehouse.paths, StudySource(parts.model, parts.index.name))
