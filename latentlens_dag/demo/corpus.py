@@ -55,11 +55,6 @@ def write_corpus(world: World, path: Path, seed: int = 0, count: int = SENTENCES
     return len(sentences)
 
 
-def read_corpus(path: Path) -> list[str]:
-    """The sentences of a corpus file."""
-    return gzip.decompress(path.read_bytes()).decode("utf-8").splitlines()
-
-
 def _plurals(world: World) -> set[str]:
     """Plurals that no judge asks for. Each is so rare that its states are learned badly and lie near everything:
     at the last layers a quarter of all wrong words were "carpets", "snowmen" and three more.

@@ -2,17 +2,19 @@
 
 A project is written whose studies read the same fresh scenes through the model, through the model with its
 connector untrained, and, where real sentences are given, through an index of those alone; `build` builds it
-and the figures are read from its summaries. What a newcomer gets wrong: the shipped scenes were chosen to
-be good to look at, and these were not; figures that stand for the method come from these.
+and the figures are read from its summaries.
+
+Note: the shipped scenes were chosen to be good to look at, and these were not. Figures that stand for the method come
+from these.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import chdir, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -65,13 +67,14 @@ def measure(
         real: a text file of real sentences, one per line; those with a word of the world become a second index.
 
     Raises:
-        CalledProcessError: where the build fails; it has said why on the standard error.
+        UserError: if the project cannot be built.
     """
+    from latentlens_dag.cli.build import build
+
     studies = write_project(source, model, untrained, folder, scenes, real)
     home = Home(folder.resolve() / ".latentlens")
-    # The command, as a user would run it: this module is core, and does not know the orchestrator.
-    command = [sys.executable, "-c", "from latentlens_dag.cli.main import main; main()", "build", *studies]
-    subprocess.run([*command, "--home", str(home.root), "--json"], cwd=folder, stdout=subprocess.DEVNULL, check=True)
+    with chdir(folder), redirect_stdout(sys.stderr):
+        build.main([*studies, "--home", str(home.root)], standalone_mode=False)
     return {"scenes": scenes} | {study: study_figures(home.warehouse, study) for study in studies}
 
 

@@ -24,7 +24,6 @@ SYNONYM_SHARE = 0.22
 """How often a sentence calls a thing by a synonym, where it has one."""
 SLOT = re.compile(r"\{(\w+)\}")
 ARTICLE = re.compile(r"\b([Aa]) (?=[aeiou])(?!uni|eu|one |use)")
-PLURAL_PATTERN = ("background", "lower", "upper")
 
 
 @dataclass(frozen=True)
