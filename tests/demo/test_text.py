@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from latentlens_dag.demo.corpus import SENTENCES, corpus_sentences, write_corpus
-from latentlens_dag.demo.scenes import SeenObject, View
+from latentlens_dag.demo.scenes import View, VisibleObject
 from latentlens_dag.demo.text import LEARNED, Documents, caption, judged_words, random_view
 from latentlens_dag.demo.text_captions import _cells
 from latentlens_dag.demo.text_grammar import Sentences, finish, noun, place_phrase, plural_of, sections
@@ -55,7 +55,7 @@ def test_a_caption_of_nothing_is_a_sentence(world: World) -> None:
 
 
 def test_an_orange_orange_is_called_an_orange(world: World) -> None:
-    view = View(None, None, (SeenObject("orange", "orange", "small", "left", "top"),))
+    view = View(None, None, (VisibleObject("orange", "orange", "small", "left", "top"),))
     texts = [caption(world, view, random.Random(seed)) for seed in range(50)]
     assert not any("orange orange" in text for text in texts)
 
