@@ -106,7 +106,7 @@ def test_a_lineage_goes_back_to_the_sources_with_settings_versions_and_times(cha
     )
     assert found[0]["settings"]["top_k"] == 2
     assert {"torch", "transformers", "pylance"} <= set(found[0]["packages"])
-    assert all(one["made"] for one in found if "made" in one)
+    assert found[0]["made"] and all(one["made"] for one in found if "made" in one)
     run = subprocess.run(
         [*CLI, "status", "--lineage", "judgements/V00[1]"], cwd=project, capture_output=True, text=True, check=True
     )
