@@ -16,7 +16,7 @@ from PIL import Image
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.inputs.images import image_table, list_images, open_image
-from latentlens_dag.inputs.texts import TextSource, read_texts, write_sentences
+from latentlens_dag.inputs.texts import TextFile, read_texts, write_sentences
 from latentlens_dag.models.tokenization import word_span
 
 FILES = Path(__file__).parent / "files"
@@ -90,7 +90,7 @@ def test_a_picture_whose_name_is_not_utf_8_is_refused_by_name(pictures: Path) ->
 def test_a_line_of_jsonl_that_cannot_be_read_is_named(tmp_path: Path, line: str) -> None:
     (tmp_path / "a.jsonl").write_text(f'{{"text": "fine"}}\n{line}\n')
     with pytest.raises(UserError, match=r"a\.jsonl, line 2"):
-        write_sentences(TextSource("jsonl", tmp_path / "a.jsonl", "text"), tmp_path / "sentences.parquet")
+        write_sentences(TextFile("jsonl", tmp_path / "a.jsonl", "text"), tmp_path / "sentences.parquet")
 
 
 @pytest.mark.parametrize("row", ["1,A dog, a cat and a ball.", "1"], ids=["too many", "too few"])
@@ -98,14 +98,14 @@ def test_a_line_of_jsonl_that_cannot_be_read_is_named(tmp_path: Path, line: str)
 def test_a_row_of_csv_with_too_many_or_too_few_fields_is_named(tmp_path: Path, row: str) -> None:
     (tmp_path / "a.csv").write_text(f"id,text\n{row}\n2,Snow.\n")
     with pytest.raises(UserError, match=r"a\.csv, line 2"):
-        list(read_texts(TextSource("csv", tmp_path / "a.csv", "text")))
+        list(read_texts(TextFile("csv", tmp_path / "a.csv", "text")))
 
 
 @pytest.mark.xfail(strict=True, raises=pa.ArrowIndexError, reason="damage behind the footer is not expected")
 def test_a_parquet_corpus_with_damaged_pages_is_named(tmp_path: Path) -> None:
     shutil.copy(FILES / "dictionary_index.parquet", tmp_path / "corpus.parquet")  # an index beyond its dictionary
     with pytest.raises(UserError, match=r"corpus\.parquet"):
-        list(read_texts(TextSource("parquet", tmp_path / "corpus.parquet", "text")))
+        list(read_texts(TextFile("parquet", tmp_path / "corpus.parquet", "text")))
 
 
 WORDS = {
