@@ -2,9 +2,7 @@
 
 import errno
 import json
-import os
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,13 +10,9 @@ from pathlib import Path
 import pytest
 
 from latentlens_dag.testing import tiny_llava
+from tests.helpers.command_line import run_command
 
 Copy = Callable[[Path], Path]
-
-
-def _run(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from latentlens_dag.cli.main import main; main()", *arguments]
-    return subprocess.run(command, cwd=project, capture_output=True, text=True, env={**os.environ}, timeout=300)
 
 
 def _warehouse(project: Path) -> dict[str, bytes]:
@@ -124,7 +118,7 @@ def test_a_mistake_is_one_message_with_exit_code_2_and_harms_nothing(
     project = copy_of(built_project)
     before = _warehouse(project)
     make(project / "assets" / "tiny")
-    run = _run(project, "build")
+    run = run_command(project, "build")
     assert run.returncode == 2, run.stderr
     assert "Traceback" not in run.stderr
     assert re.search(message, run.stderr.replace("\n", " ")), run.stderr
@@ -160,7 +154,7 @@ def test_more_answers_than_the_index_has_rows_are_refused(built_project: Path, c
     """The other lenses have enough candidates, and are built."""
     project = copy_of(built_project)
     _edited("top_k: 3", "top_k: 250")(project / "assets" / "tiny")
-    run = _run(project, "build")
+    run = run_command(project, "build")
     assert run.returncode == 2 and "Traceback" not in run.stderr
     assert "`top_k: 250` of Study tiny asks for more answers than its index has rows" in run.stderr.replace("\n", " ")
 
@@ -177,24 +171,28 @@ def test_more_answers_than_the_index_has_rows_are_refused(built_project: Path, c
 def test_a_name_that_does_not_exist_is_answered_with_those_that_do(
     built_project: Path, arguments: list[str], answer: str
 ) -> None:
-    run = _run(built_project, *arguments)
+    run = run_command(built_project, *arguments)
     assert run.returncode == 2
     assert answer in run.stderr
     assert "Traceback" not in run.stderr
 
 
 def test_outside_a_project_the_message_says_where_to_go(tmp_path: Path) -> None:
-    run = _run(tmp_path, "build")
+    run = run_command(tmp_path, "build")
     assert run.returncode == 2
     assert "No workspace.yaml here or above" in run.stderr
 
 
 def test_facts_come_as_json_on_request(built_project: Path) -> None:
-    status = json.loads(_run(built_project, "status", "--json").stdout)
+    status = json.loads(run_command(built_project, "status", "--json").stdout)
     assert {"step": "study/tiny/visual", "parts": 8, "built": 8, "missing": 0, "stale": 0} in status["steps"]
-    assert json.loads(_run(built_project, "plan", "--json").stdout) == {"parts": [], "steps": [], "building": None}
+    assert json.loads(run_command(built_project, "plan", "--json").stdout) == {
+        "parts": [],
+        "steps": [],
+        "building": None,
+    }
 
 
 def test_another_home_is_another_history(built_project: Path, tmp_path: Path) -> None:
-    status = json.loads(_run(built_project, "status", "--json", "--home", str(tmp_path / "home")).stdout)
+    status = json.loads(run_command(built_project, "status", "--json", "--home", str(tmp_path / "home")).stdout)
     assert sum(step["built"] for step in status["steps"]) == 0
