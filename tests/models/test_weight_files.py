@@ -107,7 +107,8 @@ def test_two_sets_of_weights_are_refused(llama_copy: Path, language_folder: Path
 @pytest.mark.parametrize("other", ["model.fp16.safetensors", "consolidated.safetensors", "pytorch_model.bin"])
 def test_files_that_are_not_read_are_no_second_set(llama_copy: Path, other: str) -> None:
     (llama_copy / other).write_bytes(b"not read")
-    load_language_model(llama_copy, device="cpu")
+    model = load_language_model(llama_copy, device="cpu")
+    assert torch.equal(model.embedding, read_weights(llama_copy)["model.embed_tokens.weight"])
 
 
 def _pickle_of_transformers(folder: Path) -> None:
