@@ -62,7 +62,8 @@ def _version_lines(found: dict[str, list[StudyVersion]]) -> Iterator[str]:
         for one in versions:
             parts = sorted({"/".join(label.split("/")[2:3]) for label in one.changed})
             removed = "" if one.complete else "  (not all its files are kept: it cannot be compared)"
-            yield f"{study}@{one.number}  {one.created_at}  {len(one.changed)} tables changed: {', '.join(parts)}{removed}"
+            changed = f"{len(one.changed)} tables changed: {', '.join(parts)}"
+            yield f"{study}@{one.number}  {one.created_at}  {changed}{removed}"
 
 
 lineage_option = click.option(
