@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from latentlens_dag.errors import UserError
+from latentlens_dag.hub.names import REPO_ID
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class About:
 
 def check_repo_id(repo_id: str, place: str) -> str:
     """A user/name of the Hub, or an error that says what is wrong with it at `place`."""
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", repo_id):
+    if not REPO_ID.fullmatch(repo_id):
         raise UserError(
             f"`repo_id: {repo_id}` of {place} is no dataset of the Hub: write it as user/name, of letters, digits, "
             "`.`, `_` and `-`."

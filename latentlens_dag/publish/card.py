@@ -16,6 +16,7 @@ from latentlens_dag.publish.data_dictionary import COLUMNS, TABLE_TITLES
 from latentlens_dag.publish.snippets import index_snippets, table_snippets
 from latentlens_dag.publish.tables import RELEASE_IMAGES
 from latentlens_dag.schema import LENSES, TABLES
+from latentlens_dag.storage.package_versions import package_versions
 
 if TYPE_CHECKING:
     from latentlens_dag.publish.about import About
@@ -236,7 +237,7 @@ def _type(field: Any) -> str:
 
 
 def _ending(about: About, tables: set[str], limits: str) -> list[str]:
-    return ["## Licence", _licence(about, tables), "## Citation", CITATION, "## Limits", limits]
+    return ["## Licence", _licence(about, tables), "## Citation", citation(), "## Limits", limits]
 
 
 def _licence(about: About, tables: set[str]) -> str:
@@ -285,7 +286,7 @@ _INDEX_LIMITS = _bullets(
         "Vectors are of unit length in float16; `norm` holds the length that they had.",
     ]
 )
-CITATION = """```bibtex
+_CITATION = """```bibtex
 @article{krojer2026latentlens,
   title  = {LatentLens: Revealing Highly Interpretable Visual Tokens in LLMs},
   author = {Krojer, Benno and others},
@@ -297,8 +298,12 @@ CITATION = """```bibtex
 @software{latentlens_dag,
   title   = {LatentLens DAG},
   author  = {{The LatentLens DAG maintainers}},
-  version = {0.1.0},
+  version = {VERSION},
   license = {Apache-2.0}
 }
 ```"""
-"""The paper, and this software as CITATION.cff has it."""
+
+
+def citation() -> str:
+    """The paper and this version of the software, as CITATION.cff has them."""
+    return _CITATION.replace("VERSION", package_versions()["latentlens-dag"])

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.hub.client import HubError, call_hub
+from latentlens_dag.hub.client import HubError, call_hub, git_blob_id
 from latentlens_dag.release.manifest import (
     MANIFEST,
     MAX_MANIFEST_BYTES,
@@ -242,4 +242,4 @@ def _same(staged: StagedRelease, file: ReleaseFile, there: RemoteFile) -> bool:
 def _is_content(content: bytes, there: RemoteFile) -> bool:
     if there.sha256 is not None:
         return hashlib.sha256(content).hexdigest() == there.sha256
-    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest() == there.blob_id
+    return git_blob_id(content) == there.blob_id

@@ -224,7 +224,7 @@ def _begun(
         call_hub(make, f"Creating {repo_id}")
         tree = read_tree(repo_id)
         if tree.commit is None:
-            raise HubError(f"Creating {repo_id}", None, "it is not there yet", passing=True)
+            raise HubError(f"Creating {repo_id}", None, "it is not there yet", transient=True)
     return (*_planned(staged, repo_id, tree, tag, private), tree)
 
 
@@ -360,7 +360,7 @@ def _commit(job: _Job, plan: PublicationPlan, adds: Sequence[CommitOperationAdd]
     try:
         made = call_hub(call, f"The commit to {job.repo_id}", tries=1)
     except HubError as failure:
-        if not (failure.passing or failure.status == 412):
+        if not (failure.transient or failure.status == 412):
             raise
         job.tell(str(failure))
         time.sleep(2 if failure.wait is None else failure.wait)

@@ -63,7 +63,7 @@ def set_tag(repo_id: str, tag: str, commit: str) -> None:
         try:
             call_hub(call, f"Setting the tag {tag} of {repo_id}", tries=1)
         except HubError as failure:
-            if not (failure.passing or failure.status == 409):
+            if not (failure.transient or failure.status == 409):
                 raise
             failed = failure
             time.sleep(2 if failure.wait is None else failure.wait)

@@ -7,7 +7,6 @@ So every file's hash is compared here, and one that is wrong is thrown out of th
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from latentlens_dag.errors import UserError
+from latentlens_dag.hub.client import git_blob_id
 from latentlens_dag.hub.errors import download_errors
 from latentlens_dag.hub.names import COMMIT
 from latentlens_dag.release.manifest import (
@@ -215,8 +215,7 @@ def _is_entry(path: Path, entry: RepoFile) -> bool:
     """Whether a file is the one that a listing names."""
     if entry.lfs is not None:
         return file_sha256(path) == entry.lfs.sha256
-    content = path.read_bytes()
-    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest() == entry.blob_id  # as git does
+    return git_blob_id(path.read_bytes()) == entry.blob_id
 
 
 def _wanted(manifest: ReleaseManifest, tables: Sequence[str] | None) -> list[ReleaseFile]:
