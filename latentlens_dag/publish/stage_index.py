@@ -113,6 +113,7 @@ def _write_sentences(sentences: Path, occurrences: Sequence[Path], path: Path, e
         _link([sentences], sentences.parent, path.parent)
         return
     import duckdb
+    import pyarrow as pa
 
     files = ", ".join(literal(str(file)) for file in occurrences)
     query = (
@@ -122,7 +123,7 @@ def _write_sentences(sentences: Path, occurrences: Sequence[Path], path: Path, e
     with duckdb.connect() as connection, unsynced_parquet_rows(path, SENTENCES) as rows:
         connection.execute("SET enable_progress_bar = false")
         for batch in connection.sql(query).to_arrow_reader(1 << 14):
-            rows.write(_as_table(batch))
+            rows.write(pa.Table.from_batches([batch]))
 
 
 def _write_vectors(table: Path, path: Path) -> None:
@@ -156,22 +157,10 @@ def _regroup(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.Table]
         yield pa.Table.from_batches(waiting).combine_chunks()
 
 
-def _as_table(batch: pa.RecordBatch) -> pa.Table:
-    import pyarrow as pa
-
-    return pa.Table.from_batches([batch])
-
-
 def _provenance(warehouse: Warehouse, index: ReleasedIndex, occurrences: Sequence[Path]) -> dict[str, Any]:
     """The provenance of an index: its declaration and the records of the warehouse."""
     records = list(ArtifactStore(warehouse.root).records(f"index/{index.name}"))
     weights = {record.inputs[index.model] for record in records if index.model in record.inputs}
     model = {**index.declared["model"], "weights": min(weights, default=None)}
-    sentences = count_parquet_rows([warehouse.sentences(index.corpus)])
-    return {
-        **index.declared,
-        "kind": "index",
-        "model": model,
-        "sentences": sentences,
-        "occurrences": count_parquet_rows(occurrences),
-    }
+    sentences, rows = count_parquet_rows([warehouse.sentences(index.corpus)]), count_parquet_rows(occurrences)
+    return {**index.declared, "kind": "index", "model": model, "sentences": sentences, "occurrences": rows}

@@ -126,10 +126,11 @@ class ReleaseManifest:
     @validator(mode="after")
     def _check_whole(self) -> ReleaseManifest:
         _check_distinct_paths([file.path for file in self.files])
+        rows = Counter[str]()
         for file in self.files:
             if file.table is not None and file.table not in self.tables:
                 raise ValueError(f"{file.path} belongs to a table {_shown(file.table)} that the release does not have")
-        rows = _row_totals(self.files)
+            rows[file.table or ""] += file.rows or 0
         for name, table in self.tables.items():
             if rows[name] != table.rows:
                 raise ValueError(f"table {name} has {table.rows:,} rows, but its files have {rows[name]:,}")
@@ -161,13 +162,10 @@ def read_manifest(source: Path | bytes) -> ReleaseManifest:
 
 def manifest_text(manifest: ReleaseManifest) -> str:
     """The text of `manifest.json`: the same for equal manifests, with a line for each file, study and table."""
+    plain = {name: getattr(manifest, name) for name in ("kind", "name", "package_version", "schema_version")}
     facts = {
         "files": _lines({file.path: _file_facts(file) for file in manifest.files}),
-        "format": _compact(FORMAT),
-        "kind": _compact(manifest.kind),
-        "name": _compact(manifest.name),
-        "package_version": _compact(manifest.package_version),
-        "schema_version": _compact(manifest.schema_version),
+        **{name: _compact(value) for name, value in {"format": FORMAT, **plain}.items()},
         "studies": _lines(manifest.studies),
         "tables": _lines({name: {"rows": one.rows, "columns": one.columns} for name, one in manifest.tables.items()}),
     }
@@ -310,13 +308,6 @@ def _check_distinct_paths(paths: list[str]) -> None:
         while path := path.rpartition("/")[0]:
             if path in known:
                 raise ValueError(f"it names {path} as a file and as a folder")
-
-
-def _row_totals(files: Iterable[ReleaseFile]) -> Counter[str]:
-    totals = Counter[str]()
-    for file in files:
-        totals[file.table or ""] += file.rows or 0
-    return totals
 
 
 def _shown(value: Any) -> str:
