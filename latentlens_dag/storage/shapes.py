@@ -110,7 +110,12 @@ class StudyShape(Shape):
         )
 
 
-KINDS = {"images": ImageSetShape, "texts": TextSetShape, "index": IndexShape, "study": StudyShape}
+KINDS: dict[str, type[Shape]] = {
+    "images": ImageSetShape,
+    "texts": TextSetShape,
+    "index": IndexShape,
+    "study": StudyShape,
+}
 """By the folder of the warehouse in which sets of the kind lie."""
 
 
