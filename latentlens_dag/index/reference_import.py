@@ -25,6 +25,7 @@ import numpy as np
 import pyarrow as pa
 
 from latentlens_dag.errors import UserError
+from latentlens_dag.hub.names import REPO_ID
 from latentlens_dag.index.encode import LayerVectors, allocate_vectors
 from latentlens_dag.index.folder import new_index
 from latentlens_dag.index.layer_tables import commit_fragments, write_fragments
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
 
 _FILE = "embeddings_cache.pt"
 _FIELDS: Mapping[str, type] = {"token_str": str, "token_id": int, "caption": str, "position": int}
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _ROWS = 4096  # that are normalized at once
 Progress = Callable[[int, int], None]
 
@@ -185,7 +185,7 @@ def _found(source: str, revision: str | None) -> tuple[Path, str]:
         if revision is not None:
             raise UserError(f"`--revision {revision}` is of a Hub repository, but {source} is a folder: leave it out.")
         return folder, folder.resolve().name
-    if folder.exists() or not _HUB_ID.fullmatch(source):
+    if folder.exists() or not REPO_ID.fullmatch(source):
         raise UserError(
             f"{source} is neither a folder nor a Hub id (user/name). Give the folder that holds layer_N/{_FILE}."
         )

@@ -8,7 +8,6 @@ is looked up once, when the index is opened, and everything is read at that comm
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.hub.client import HubError, call_hub
+from latentlens_dag.hub.names import parse_release_name
 from latentlens_dag.index.folder import read_shape
 from latentlens_dag.release.manifest import MANIFEST, ReleaseManifest, file_sha256, read_manifest
 from latentlens_dag.storage.shapes import IndexShape
@@ -26,7 +26,7 @@ from latentlens_dag.storage.warehouse import IndexPaths
 if TYPE_CHECKING:
     import lance
 
-_URI = re.compile(r"hf://datasets/(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[\w./-]+))?/?")
+_ADDRESS = "hf://datasets/"
 
 
 @dataclass(frozen=True)
@@ -152,12 +152,13 @@ def open_remote_index(address: str) -> RemoteIndex:
         UserError: where the address is none of a dataset, there is none or no such revision, it is no release of an
             index, one of a newer version, or the Hub cannot be reached.
     """
-    found = _URI.fullmatch(address)
-    if found is None:
+    name = address.removeprefix(_ADDRESS).removesuffix("/")
+    release = parse_release_name(name) if address.startswith(_ADDRESS) else None
+    if release is None:
         raise UserError(
             f"{address} is no address of an index: write hf://datasets/user/name, with @REVISION after it if you like."
         )
-    repo = HubRepo(found["repo"], _commit(found["repo"], found["revision"]))
+    repo = HubRepo(release[0], _commit(*release))
     manifest = read_manifest(repo.download(MANIFEST))
     if manifest.kind != "index":
         raise UserError(
