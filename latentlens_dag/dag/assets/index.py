@@ -66,12 +66,12 @@ def _candidates(index: IndexSpec) -> dg.AssetsDefinition:
             core.read_sentences(warehouse.paths.shard(index.corpus.name, shard)),
             index.name,
             index.contexts_per_token,
-            index.min_position,
-            index.fraction,
-            read_order(warehouse.paths.order(index.corpus.name)) if order else None,
-            index.dedup,
-            positions,
-            long.append,
+            min_position=index.min_position,
+            fraction=index.fraction,
+            order=read_order(warehouse.paths.order(index.corpus.name)) if order else None,
+            dedup=index.dedup,
+            positions=positions,
+            report_long=long.append,
         )
         if long:
             context.log.warning(core.long_sentences_warning(long, index.model.name, positions, index.dedup))
@@ -158,12 +158,17 @@ def _contextual(index: IndexSpec) -> dg.AssetsDefinition:
         rows = core.read_occurrences(paths.occurrences(index.name, shard))
         sentences = pq.read_table(paths.shard(index.corpus.name, shard))
         with scratch_folder(paths.fragments(index.name, 0, shard)) as scratch:
-            progress = ProgressLog(context.log.info, "tokens")
             tables = {layer: paths.layer_table(index.name, layer) for layer in wanted}
-            known = "" if context.has_tag(FORCED) else encoder
-            whole = index.dedup == "sentence"
-            load = partial(_checked_model, index)
-            encoded, read = encode_missing(load, known, rows, sentences, tables, scratch, progress, whole)
+            encoded, read = encode_missing(
+                partial(_checked_model, index),
+                "" if context.has_tag(FORCED) else encoder,
+                rows,
+                sentences,
+                tables=tables,
+                scratch=scratch,
+                progress=ProgressLog(context.log.info, "tokens"),
+                whole=index.dedup == "sentence",
+            )
             for layer, key in wanted.items():
                 record = paths.fragments(index.name, layer, shard)
                 facts = write_fragments(tables[layer], record, rows, *encoded[layer], encoder)
