@@ -10,10 +10,43 @@ compared with each other, so there is no column called `score`.
 
 from __future__ import annotations
 
+from typing import Literal, NamedTuple
+
 import pyarrow as pa
 
-LATENTLENS, LOGITLENS, EMBEDDINGLENS = "latentlens", "logitlens", "embeddinglens"
-LENSES = (LATENTLENS, LOGITLENS, EMBEDDINGLENS)
+
+class LensInfo(NamedTuple):
+    """A lens as tables, cards, figures and pages know it; what it does is in `study/lenses/`."""
+
+    name: str
+    """In the column `lens`, in keys of assets and in defs.yaml."""
+    title: str
+    score: Literal["cosine", "logit"]
+    """The column of NEIGHBORS that ranks its neighbors, higher first."""
+
+
+LATENTLENS = "latentlens"
+LENSES = {
+    lens.name: lens
+    for lens in (
+        LensInfo(LATENTLENS, "LatentLens", "cosine"),
+        LensInfo("logitlens", "LogitLens", "logit"),
+        LensInfo("embeddinglens", "EmbeddingLens", "cosine"),
+    )
+}
+"""All lenses by name, in the order of tables and pages. A new lens is a line here and a module `study/lenses/<name>.py`
+with a class named as its title."""
+
+
+def lens_title(lens: str) -> str:
+    """The lens as people write it; a name that is not in LENSES stays as it is."""
+    return LENSES[lens].title if lens in LENSES else lens
+
+
+def lens_order(lens: str) -> tuple[int, str]:
+    """The key that sorts names of lenses: as in LENSES, others behind them by name."""
+    return list(LENSES).index(lens) if lens in LENSES else len(LENSES), lens
+
 
 SENTENCES = pa.schema([("sentence_id", pa.string()), ("text", pa.string())])
 

@@ -16,7 +16,7 @@ import latentlens_dag
 
 ROOT = Path(__file__).parents[1]
 FLOORS = (
-    ("errors", "schema", "device", "text"),
+    ("errors", "schema", "device", "drawing", "text"),
     ("storage", "search"),
     ("hub", "sql"),
     ("models", "inputs", "release"),
@@ -160,7 +160,7 @@ UPWARD = {
     "python -m": "run([sys.executable, '-m', 'latentlens_dag.cli.streamlit_server'])",
     "python -c": "run([sys.executable, '-c', 'from latentlens_dag.cli.main import main; main()'])",
     "python -c import": "CODE = f'import latentlens_dag.dag.keys; {1}'",
-    "for a type": "if TYPE_CHECKING:\n    from latentlens_dag.study.lenses import word_labels",
+    "for a type": "if TYPE_CHECKING:\n    from latentlens_dag.study.lenses import base",
 }
 
 

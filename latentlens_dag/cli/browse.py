@@ -64,7 +64,7 @@ def browse(
     server = subprocess.Popen(_command(chosen), env={**os.environ, **settings}, stdout=subprocess.DEVNULL)
     with ExitStack() as builds:
         for library in libraries:
-            builds.enter_context(build_in_background(library.whole.release_tables))
+            builds.enter_context(build_in_background(library.full_dataset.release_tables))
         _wait(server, chosen, no_open)
 
 

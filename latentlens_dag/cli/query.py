@@ -175,14 +175,15 @@ def _open_index(study: str, folder: Path) -> ContextualIndex:
 
 def _query_states(request: SearchRequest, study: Study, warehouse: Warehouse, index: ContextualIndex) -> QueryStates:
     """The states to search with, of a text that the model reads now or of a token that the study stored."""
+    from latentlens_dag.models.layers import middle_layer
     from latentlens_dag.models.loading import load_language_model
-    from latentlens_dag.study.query_states import encode_query, middle, stored_query
+    from latentlens_dag.study.query_states import encode_query, stored_query
 
-    layer = middle(index.layers) if request.layer is None else request.layer
+    layer = middle_layer(index.layers) if request.layer is None else request.layer
     if request.text is not None:
         return encode_query(load_language_model(study.model_ref), request.text, layer)
     token = request.image_id or "", request.token or 0
-    return stored_query(warehouse, study.name, *token, request.layer, middle(index.layers))
+    return stored_query(warehouse, study.name, *token, request.layer, middle_layer(index.layers))
 
 
 def _neighbors(request: SearchRequest, query: QueryStates, index: ContextualIndex) -> tuple[list[dict[str, Any]], str]:

@@ -12,25 +12,22 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from latentlens_dag.dataset.dataset import Dataset
+from latentlens_dag.drawing import INK, VERDICT_PLATES, Color, Font, draw_plate, fit_font, load_font, make_sheet
 from latentlens_dag.errors import UserError
 from latentlens_dag.inputs.images import FORMATS
-from latentlens_dag.schema import LENSES
+from latentlens_dag.models.layers import middle_layer
+from latentlens_dag.schema import lens_order, lens_title
 from latentlens_dag.storage.files import atomic_path
 
-COLORS = {"concrete": (0, 114, 88), "abstract": (0, 92, 175), "global": (180, 95, 0), "none": (64, 64, 68)}
-"""After Okabe and Ito, safe for the color-blind; darkened until white text on each has contrast."""
-TITLES = {"latentlens": "LatentLens", "logitlens": "LogitLens", "embeddinglens": "EmbeddingLens"}
-_UNJUDGED = (120, 120, 120)
-_INK, _PAPER, _FAINT = (30, 30, 34), (255, 255, 255), (105, 105, 112)
+_UNJUDGED, _FAINT = (120, 120, 120), (105, 105, 112)
 _MARGIN, _GAP, _LEAST_FONT = 28, 18, 11
-_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
-_Color = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -64,7 +61,7 @@ def draw_scenes(
         [_scene(image, box, view, patch_px) for image, box, view in zip(images, boxes, views, strict=True)]
         for views in lenses.values()
     ]
-    return _sheet(columns, [TITLES.get(lens, lens) for lens in lenses], title)
+    return _sheet(columns, [lens_title(lens) for lens in lenses], title)
 
 
 def thumbnail_loader(dataset: Dataset) -> Callable[[str, str], Image.Image]:
@@ -83,12 +80,6 @@ def thumbnail_loader(dataset: Dataset) -> Callable[[str, str], Image.Image]:
         return picture.resize((width, height), Image.Resampling.LANCZOS)
 
     return load
-
-
-def reads_texts(dataset: Dataset, study: str) -> bool:
-    """Whether a study reads texts, of which there are no pictures."""
-    query = "SELECT 1 FROM text_tokens WHERE study = $study LIMIT 1"
-    return bool(dataset.sql(query, study=study).fetchall())
 
 
 def write_sheet(
@@ -135,11 +126,7 @@ def draw_study(
     Raises:
         UserError: if the study reads texts, has no answers at that layer, or its visual tokens have no place.
     """
-    if reads_texts(dataset, study):
-        raise UserError(
-            f"Study {study!r} cannot be drawn: it reads texts, which are no pictures. `latentlens-dag query text "
-            f"--param study={study}` shows its tokens, each with its neighbors."
-        )
+    _check_has_images(dataset, study)
     layer = _middle_layer(dataset, study) if layer is None else layer
     among = None if only is None else list(only)
     chosen = dataset.sql(_TYPICAL, study=study, layer=layer, judge=judge, scenes=scenes, only=among).fetchall()
@@ -148,23 +135,37 @@ def draw_study(
             f"Study {study!r} has no answers at visual layer {layer}. `latentlens-dag query studies` lists "
             "studies and their layers."
         )
-    images, boxes, lenses = [], [], dict[str, list[LensView]]()
-    for image_id, file_name in chosen:
-        rows = dataset.sql(_ANSWERS, study=study, layer=layer, judge=judge, image_id=image_id).fetchall()
-        tokens = list(dict.fromkeys((row[0], *row[1:5]) for row in rows))
-        if not tokens:
-            raise UserError(
-                f"Study {study!r} cannot be drawn: no visual token of {file_name} has a place in it. Those of families "
-                "without a region map are `unmapped`; their answers are in the table neighbors."
-            )
-        images.append(load_image(image_id, file_name))
-        boxes.append(np.array([token[1:] for token in tokens], np.float32))
-        found = {(row[0], row[5]): (row[6], row[7]) for row in rows}
-        for lens in _lenses(dataset, study, layer):
-            answers = [found.get((token[0], lens), (None, None)) for token in tokens]
-            lenses.setdefault(lens, []).append(LensView([a[0] for a in answers], [a[1] for a in answers]))
+    lenses = _lenses(dataset, study, layer)
+    found = [_read_scene(dataset, study, layer, judge, lenses, *image) for image in chosen]
+    images = [load_image(image_id, file_name) for image_id, file_name in chosen]
+    views = {lens: [scene.views[lens] for scene in found] for lens in lenses}
     title = f"{study}, visual layer {layer}: the nearest answer of every visual token"
-    return draw_scenes(images, boxes, lenses, title=title), layer
+    return draw_scenes(images, [scene.boxes for scene in found], views, title=title), layer
+
+
+class _Scene(NamedTuple):
+    """The tokens of one image that have a place in it."""
+
+    boxes: npt.NDArray[np.float32]
+    views: dict[str, LensView]
+    """By lens."""
+
+
+def _read_scene(
+    dataset: Dataset, study: str, layer: int, judge: str, lenses: Sequence[str], image_id: str, file_name: str
+) -> _Scene:
+    rows = dataset.collect(_ANSWERS, study=study, layer=layer, judge=judge, image_id=image_id)
+    tokens = rows.select("token_index", *_BOX).unique(maintain_order=True)
+    if tokens.is_empty():
+        raise UserError(
+            f"Study {study!r} cannot be drawn: no visual token of {file_name} has a place in it. Those of families "
+            "without a region map are `unmapped`; their answers are in the table neighbors."
+        )
+    views = {}
+    for lens in lenses:
+        answers = tokens.join(rows.filter(lens=lens), on="token_index", how="left", maintain_order="left")
+        views[lens] = LensView(answers["word"].to_list(), answers["verdict"].to_list())
+    return _Scene(tokens.select(_BOX).to_numpy().astype(np.float32), views)
 
 
 # Scenes by how far their share of concrete words is from the median scene's; without judgements by id.
@@ -193,18 +194,30 @@ ORDER BY token_index
 """
 
 
+_BOX = ("x0", "y0", "x1", "y1")
+
+
+def _check_has_images(dataset: Dataset, study: str) -> None:
+    query = "SELECT 1 FROM text_tokens WHERE study = $study LIMIT 1"
+    if dataset.sql(query, study=study).fetchall():
+        raise UserError(
+            f"Study {study!r} cannot be drawn: it reads texts, which are no pictures. `latentlens-dag query text "
+            f"--param study={study}` shows its tokens, each with its neighbors."
+        )
+
+
 def _middle_layer(dataset: Dataset, study: str) -> int:
     query = "SELECT DISTINCT visual_layer FROM neighbors WHERE study = $study ORDER BY visual_layer"
     layers = [layer for (layer,) in dataset.sql(query, study=study).fetchall()]
     if not layers:
         raise UserError(f"Study {study!r} has no answers. `latentlens-dag query studies` lists what there is.")
-    return int(layers[len(layers) // 2])
+    return middle_layer(layers)
 
 
 def _lenses(dataset: Dataset, study: str, layer: int) -> list[str]:
     query = "SELECT DISTINCT lens FROM neighbors WHERE study = $study AND visual_layer = CAST($layer AS INTEGER)"
     found = {lens for (lens,) in dataset.sql(query, study=study, layer=layer).fetchall()}
-    return [lens for lens in LENSES if lens in found] + sorted(found - set(LENSES))
+    return sorted(found, key=lens_order)
 
 
 def _scene(image: Image.Image, boxes: npt.NDArray[np.float32], view: LensView, patch_px: int) -> Image.Image:
@@ -219,62 +232,47 @@ def _scene(image: Image.Image, boxes: npt.NDArray[np.float32], view: LensView, p
         draw.rectangle([box[0], box[1], box[2] - 1, box[3] - 1], outline=(255, 255, 255, 56))
     for box, word, verdict in zip(scaled, view.words, view.verdicts, strict=True):
         if word:
-            _label(draw, (box[0], box[1], box[2], box[3]), word, COLORS.get(verdict or "", _UNJUDGED))
+            _label(draw, (box[0], box[1], box[2], box[3]), word, VERDICT_PLATES.get(verdict or "", _UNJUDGED))
     return Image.alpha_composite(scene.convert("RGBA"), layer).convert("RGB")
 
 
-def _label(draw: ImageDraw.ImageDraw, box: tuple[float, float, float, float], word: str, color: _Color) -> None:
-    """The word in the middle of the box on a rounded shade as wide as the box, however short the word."""
+def _label(draw: ImageDraw.ImageDraw, box: tuple[float, float, float, float], word: str, color: Color) -> None:
+    """The word in the middle of the box on a plate as wide as the box, however short the word."""
     x0, y0, x1, y1 = box
-    text, font = _fitted(draw, word, x1 - x0 - 6, round((y1 - y0) * 0.25))
+    text, font = _fit_word(word, x1 - x0 - 6, round((y1 - y0) * 0.25))
     middle, half = (y0 + y1) / 2, (y1 - y0) * 0.19
-    draw.rounded_rectangle([x0 + 1.5, middle - half, x1 - 1.5, middle + half], radius=half / 2, fill=(*color, 222))
-    draw.text(((x0 + x1) / 2, middle), text, font=font, fill=_PAPER, anchor="mm")
+    draw_plate(draw, (x0 + 1.5, middle - half, x1 - 1.5, middle + half), text, font, (*color, 222), half / 2)
 
 
-def _fitted(draw: ImageDraw.ImageDraw, word: str, width: float, size: int) -> tuple[str, _Font]:
-    """The word in the largest font up to `size` that fits, cut short where even the least does not."""
-    for points in range(max(size, _LEAST_FONT), _LEAST_FONT - 1, -1):
-        font = _font(points)
-        if draw.textlength(word, font=font) <= width:
-            return word, font
-    while len(word) > 1 and draw.textlength(word + "..", font=font) > width:
+def _fit_word(word: str, width: float, size: int) -> tuple[str, Font]:
+    """The word in the largest font up to `size` that fits, cut short where even the smallest does not."""
+    font = fit_font(word, width, max(size, _LEAST_FONT), _LEAST_FONT)
+    if font.getlength(word) <= width:
+        return word, font
+    while len(word) > 1 and font.getlength(word + "..") > width:
         word = word[:-1]
     return word + "..", font
 
 
 def _sheet(columns: list[list[Image.Image]], titles: list[str], title: str) -> Image.Image:
     """The scenes in a grid below title, legend and column titles."""
-    widths = [max(scene.width for scene in column) for column in columns]
-    heights = [max(scenes[row].height for scenes in columns) for row in range(len(columns[0]))]
-    unit = max(18, sum(widths) // 70)
+    unit = max(18, sum(max(scene.width for scene in column) for column in columns) // 70)
     top = _MARGIN + round(unit * 4.6)
-    width = sum(widths) + _GAP * (len(widths) - 1) + 2 * _MARGIN
-    sheet = Image.new("RGB", (width, top + sum(heights) + _GAP * (len(heights) - 1) + _MARGIN), _PAPER)
+    sheet, lefts = make_sheet(columns, _MARGIN, _GAP, top)
     draw = ImageDraw.Draw(sheet)
-    draw.text((_MARGIN, _MARGIN), title, font=_font(unit), fill=_INK, anchor="lt")
+    draw.text((_MARGIN, _MARGIN), title, font=load_font(unit), fill=INK, anchor="lt")
     _legend(draw, _MARGIN + round(unit * 1.7), round(unit * 0.72))
-    left = _MARGIN
-    for name, scenes, column_width in zip(titles, columns, widths, strict=True):
-        draw.text((left, top - round(unit * 0.45)), name, font=_font(round(unit * 0.9)), fill=_INK, anchor="ls")
-        y = top
-        for scene, height in zip(scenes, heights, strict=True):
-            sheet.paste(scene, (left, y))
-            y += height + _GAP
-        left += column_width + _GAP
+    for name, left in zip(titles, lefts, strict=True):
+        draw.text((left, top - round(unit * 0.45)), name, font=load_font(round(unit * 0.9)), fill=INK, anchor="ls")
     return sheet
 
 
 def _legend(draw: ImageDraw.ImageDraw, y: int, size: int) -> None:
     x: float = _MARGIN
-    font = _font(size)
-    for verdict, color in COLORS.items():
+    font = load_font(size)
+    for verdict, color in VERDICT_PLATES.items():
         draw.rounded_rectangle([x, y, x + size * 1.6, y + size], radius=size / 4, fill=color)
-        draw.text((x + size * 2, y + size / 2), verdict, font=font, fill=_INK, anchor="lm")
+        draw.text((x + size * 2, y + size / 2), verdict, font=font, fill=INK, anchor="lm")
         x += size * 3.4 + draw.textlength(verdict, font=font)
     note = "word: first answer; color: verdict on all answers of that token"
     draw.text((x, y + size / 2), note, font=font, fill=_FAINT, anchor="lm")
-
-
-def _font(size: int) -> _Font:
-    return ImageFont.load_default(size=size)

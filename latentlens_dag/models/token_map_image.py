@@ -9,26 +9,26 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image, ImageDraw
 
+from latentlens_dag.drawing import INK, PAPER, Color, draw_plate, fit_font, load_font, make_sheet
 from latentlens_dag.models.families.token_map import TokenMap
 from latentlens_dag.storage.files import atomic_path
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from PIL.Image import Image
 
 COLORS = {"global": (180, 95, 0), "tile": (0, 114, 178), "unmapped": (90, 90, 96)}
 """After Okabe and Ito, safe for the color-blind; dark enough for white numbers."""
 _NEWLINE = (196, 30, 58)
-_INK, _PAPER = (30, 30, 34), (255, 255, 255)
 _SHORT, _LONG = 1200, 2400  # pixels of a panel's longer side: more than the first where boxes would be small
 _BOX, _MARGIN, _LEAST_FONT, _LARGEST_FONT = 40, 24, 9, 22
 
 
-def draw_token_map(image: Image, places: TokenMap, path: Path) -> None:
+def draw_token_map(image: Image.Image, places: TokenMap, path: Path) -> None:
     """Write a PNG, atomically: per view the image with its tokens' boxes, and their numbers where they fit.
 
     Args:
@@ -38,15 +38,14 @@ def draw_token_map(image: Image, places: TokenMap, path: Path) -> None:
     """
     views = [name for name in dict.fromkeys(places.view) if name != "newline"]
     panels = [_panel(image.convert("RGB"), places, view) for view in views]
+    is_wide = panels[0].width >= panels[0].height
+    sheet, _ = make_sheet([panels] if is_wide else [[panel] for panel in panels], _MARGIN, _MARGIN)
     with atomic_path(path) as temporary:
-        _together(panels).save(temporary, "PNG")
+        sheet.save(temporary, "PNG")
 
 
-def _panel(image: Image, places: TokenMap, view: str) -> Image:
+def _panel(image: Image.Image, places: TokenMap, view: str) -> Image.Image:
     """The image, enlarged, with one view's tokens and a line of text above."""
-    from PIL import Image as Pillow
-    from PIL import ImageDraw
-
     owners, boxes = np.array(places.view), _with_bars(places)
     # Newlines are written after the rows of tiles, or of the one view there is.
     newlines = (owners == "newline") & (view == _with_newlines(places.view))
@@ -57,14 +56,14 @@ def _panel(image: Image, places: TokenMap, view: str) -> Image:
     scale = _scale(boxes, max(right - left, bottom - top))
     head = 40
     size = (round((right - left) * scale), round((bottom - top) * scale) + head)
-    panel = Pillow.new("RGB", (size[0], size[1]), _PAPER)
+    panel = Image.new("RGB", (size[0], size[1]), PAPER)
     shown = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
     corner = (round(-left * scale), round(-top * scale) + head)
     panel.paste(_faded(shown, boxes * scale), corner)
     draw = ImageDraw.Draw(panel)
     drawn = boxes * scale + [*corner, *corner]
     for number, box in zip(tokens, drawn, strict=True):
-        _token(draw, box, int(number), _NEWLINE if owners[number] == "newline" else COLORS.get(view, _INK))
+        _token(draw, box, int(number), _NEWLINE if owners[number] == "newline" else COLORS.get(view, INK))
     _title(draw, view, places, owners, size[0])
     return panel
 
@@ -87,37 +86,32 @@ def _scale(boxes: NDArray[np.float64], extent: float) -> float:
     return min(max(_SHORT / extent, _BOX / side), _LONG / extent)
 
 
-def _faded(image: Image, boxes: NDArray[np.float64]) -> Image:
+def _faded(image: Image.Image, boxes: NDArray[np.float64]) -> Image.Image:
     """The image, pale where no box lies."""
-    from PIL import Image as Pillow
-    from PIL import ImageDraw
-
-    seen = Pillow.new("L", image.size, 0)
+    seen = Image.new("L", image.size, 0)
     draw = ImageDraw.Draw(seen)
     for x0, y0, x1, y1 in boxes:
         if x1 > x0:
             draw.rectangle([x0, y0, x1, y1], fill=255)
-    return Pillow.composite(image, Pillow.blend(image, Pillow.new("RGB", image.size, _PAPER), 0.7), seen)
+    return Image.composite(image, Image.blend(image, Image.new("RGB", image.size, PAPER), 0.7), seen)
 
 
-def _token(draw: Any, box: NDArray[np.float64], number: int, color: tuple[int, int, int]) -> None:
+def _token(draw: ImageDraw.ImageDraw, box: NDArray[np.float64], number: int, color: Color) -> None:
     """A box and its number on a shade of its color; a newline, which has no width, as a bar."""
     x0, y0, x1, y1 = (float(value) for value in box)
     if x1 - x0 < 1:
         draw.rectangle([x0 - 6, y0 + 2, x0 - 1, y1 - 2], fill=color)
         return
-    draw.rectangle([x0, y0, max(x1 - 1, x0), max(y1 - 1, y0)], outline=_PAPER, width=3)
+    draw.rectangle([x0, y0, max(x1 - 1, x0), max(y1 - 1, y0)], outline=PAPER, width=3)
     draw.rectangle([x0 + 1, y0 + 1, max(x1 - 2, x0 + 1), max(y1 - 2, y0 + 1)], outline=color, width=2)
     size = int(min(_LARGEST_FONT, (y1 - y0) * 0.25))
-    font = _font(max(size, _LEAST_FONT))
-    wide = draw.textlength(str(number), font=font)
-    if size < _LEAST_FONT or wide + 12 > x1 - x0:
-        return
-    draw.rounded_rectangle([x0 + 2, y0 + 2, x0 + wide + 10, y0 + size * 1.35 + 3], radius=3, fill=color)
-    draw.text((x0 + wide / 2 + 6, y0 + size * 0.675 + 2.5), str(number), font=font, fill=_PAPER, anchor="mm")
+    font = load_font(max(size, _LEAST_FONT))
+    width = font.getlength(str(number))
+    if size >= _LEAST_FONT and width + 12 <= x1 - x0:
+        draw_plate(draw, (x0 + 2, y0 + 2, x0 + width + 10, y0 + size * 1.35 + 3), str(number), font, color, 3)
 
 
-def _title(draw: Any, view: str, places: TokenMap, owners: NDArray[np.str_], width: int) -> None:
+def _title(draw: ImageDraw.ImageDraw, view: str, places: TokenMap, owners: NDArray[np.str_], width: int) -> None:
     of_it = owners == view
     tiles, rows, columns = (len(np.unique(part[of_it])) for part in (places.tile, places.row, places.col))
     text = f"{view}: {int(of_it.sum())} tokens" + (f", {rows} x {columns}" if view != "unmapped" else "")
@@ -125,26 +119,4 @@ def _title(draw: Any, view: str, places: TokenMap, owners: NDArray[np.str_], wid
     newlines = int((owners == "newline").sum())
     text += f"; {newlines} newlines (bars)" if newlines and view == _with_newlines(places.view) else ""
     text += "; pale: in none of them" if view != "unmapped" else ", whose place is not known"
-    size = next((s for s in range(22, 9, -1) if draw.textlength(text, font=_font(s)) < width), 9)
-    draw.text((0, 18), text, font=_font(size), fill=COLORS.get(view, _INK), anchor="lm")
-
-
-def _together(panels: list[Image]) -> Image:
-    """Panels below each other where they are wide, else side by side."""
-    from PIL import Image as Pillow
-
-    below = panels[0].width >= panels[0].height
-    along = sum(p.height if below else p.width for p in panels) + _MARGIN * (len(panels) + 1)
-    across = max(p.width if below else p.height for p in panels) + 2 * _MARGIN
-    sheet = Pillow.new("RGB", (across, along) if below else (along, across), _PAPER)
-    place = _MARGIN
-    for panel in panels:
-        sheet.paste(panel, (_MARGIN, place) if below else (place, _MARGIN))
-        place += (panel.height if below else panel.width) + _MARGIN
-    return sheet
-
-
-def _font(size: int) -> Any:
-    from PIL import ImageFont
-
-    return ImageFont.load_default(size=size)
+    draw.text((0, 18), text, font=fit_font(text, width, 22, 9), fill=COLORS.get(view, INK), anchor="lm")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from latentlens_dag.publish.about import About
 
 Facts = Mapping[str, Any]
-_TITLES = {"latentlens": "LatentLens", "logitlens": "LogitLens", "embeddinglens": "EmbeddingLens"}
+_TITLES = {name: lens.title for name, lens in LENSES.items()}
 _MEASURES = (
     ("interpretable", ("interpretable", "low", "high", "chance"), "a concrete, abstract or global word"),
     ("concrete", ("concrete", "concrete_low", "concrete_high", "concrete_chance"), "a word for what is there"),

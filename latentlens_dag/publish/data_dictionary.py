@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from latentlens_dag.schema import LENSES
+
 TABLE_TITLES = {
     "neighbors": "one row per answer: what a lens says of a visual token",
     "visual_tokens": "one row per visual token: where it lies in its image",
@@ -20,12 +24,21 @@ TABLE_TITLES = {
 }
 """What every table is."""
 
+
+def _listed(names: Sequence[str], conjunction: str) -> str:
+    return f" {conjunction} ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
+
+
+def _lenses_with(score: str) -> str:
+    return _listed([lens.title for lens in LENSES.values() if lens.score == score], "and")
+
+
 COLUMNS = {
     "study": "name of the study",
     "image_id": "64-bit hash of the picture (of a study of texts: of the text), 16 hexadecimal digits",
     "token_index": "number of the token in its image or text, from 0",
     "visual_layer": "the block that the token's state enters; 0 is what the language model is given",
-    "lens": "latentlens, logitlens or embeddinglens",
+    "lens": _listed(list(LENSES), "or"),
     "rank": "1 is the nearest",
     "token_id": "number of the answer in the vocabulary",
     "token_str": "the vocabulary token itself",
@@ -36,8 +49,8 @@ COLUMNS = {
     "position": "which real token of its sentence it is, from 0",
     "char_start": "where the word begins, in characters",
     "char_end": "where the word ends, in characters",
-    "cosine": "of LatentLens and EmbeddingLens; cannot be compared with a logit",
-    "logit": "of LogitLens; cannot be compared with a cosine",
+    "cosine": f"of {_lenses_with('cosine')}; cannot be compared with a logit",
+    "logit": f"of {_lenses_with('logit')}; cannot be compared with a cosine",
     "view": "global (the whole image), tile, newline or unmapped; text of a study of texts",
     "tile": "which tile of the image, from 0",
     "row": "row of the patch in its view, from 0",

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from latentlens_dag.models.layers import middle_layer
+
 
 def table_snippets(repo_id: str, tables: set[str]) -> list[str]:
     """The snippets of a release of results, as Markdown."""
@@ -26,7 +28,7 @@ def table_snippets(repo_id: str, tables: set[str]) -> list[str]:
 
 def index_snippets(repo_id: str, layers: Sequence[int], vectors: bool) -> list[str]:
     """The snippets of a release of an index, as Markdown."""
-    layer = f"layer_{layers[len(layers) // 2]:02d}"
+    layer = f"layer_{middle_layer(layers):02d}"
     queries = {
         "latentlens_dag": ("With LatentLens DAG, reading only what is asked for", _INDEX_PACKAGE),
         "lancedb": ("With LanceDB", _LANCEDB.replace("LAYER", layer)),

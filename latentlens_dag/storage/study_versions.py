@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from latentlens_dag.errors import UserError
+from latentlens_dag.schema import LENSES
 from latentlens_dag.storage.records import ArtifactRecord, ArtifactStore, FileFacts, FirstBuild
 
-VERSIONED_PARTS = ("latentlens", "logitlens", "embeddinglens", "judgements")
+VERSIONED_PARTS = (*LENSES, "judgements")
 """The parts of a study whose superseded results are kept."""
 
 

@@ -1,10 +1,10 @@
-"""What the answers say about the layers: where they come from, and how many different words they are.
+"""Statistics of neighbors: the contextual layers that they come from, and how many different words they are.
 
-`layer_alignment` is the paper's row-normalized heat map: the share of each contextual layer among the
-LatentLens answers at each visual layer. `diversity` counts the different words among a token's answers.
+`layer_alignment` is the paper's row-normalized heat map: the share of each contextual layer among the LatentLens
+neighbors at each visual layer. `diversity` counts the different words among a token's neighbors.
 
-What a newcomer gets wrong: five answers are often one word five times, from five neighboring layers or
-in five inflections. Only an answer that matches none nearer than itself counts as another word.
+Note: five neighbors are often one word five times, from five adjacent layers or in five inflections. A neighbor counts
+as another word only if it matches none nearer than itself.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _LENS = ["study", "lens", "visual_layer"]
 
 
 def layer_alignment(neighbors: pa.Table | Iterable[pa.Table]) -> pa.Table:
-    """The share of each contextual layer among the LatentLens answers of each visual layer.
+    """The share of each contextual layer among the LatentLens neighbors of each visual layer.
 
     Args:
-        neighbors: NEIGHBORS, in one table or in many (one at a time in memory); other lenses are ignored.
+        neighbors: NEIGHBORS, in one or many tables (one at a time in memory); other lenses are ignored.
 
     Returns:
-        LAYER_ALIGNMENT, ordered by study, visual layer, contextual layer; pairs without an answer have no row.
+        LAYER_ALIGNMENT, ordered by study, visual layer, contextual layer; pairs without a neighbor have no row.
     """
     counts = _sum(_LAYERS, ["neighbors"], (_alignment_counts(table) for table in _tables(neighbors)))
     of_layer = pl.col("neighbors").sum().over("study", "visual_layer")
@@ -37,20 +37,18 @@ def layer_alignment(neighbors: pa.Table | Iterable[pa.Table]) -> pa.Table:
 
 
 def diversity(neighbors: pa.Table | Iterable[pa.Table]) -> pa.Table:
-    """The mean number of different words among the answers of a token, per lens and visual layer.
+    """The mean number of different words among the neighbors of a token, per lens and visual layer.
 
     Args:
-        neighbors: NEIGHBORS, in one table or in many (one at a time in memory); a token's answers must not be
-            spread over two tables.
-
-    Answers without a letter are no words.
+        neighbors: NEIGHBORS, in one or many tables (one at a time in memory), each with all neighbors of its tokens.
+            Neighbors without a letter are not words.
 
     Returns:
         DIVERSITY, ordered by study, lens (as in LENSES), visual layer.
     """
     counts = _sum(_LENS, ["tokens", "words"], (_word_counts(table) for table in _tables(neighbors)))
     means = counts.with_columns(distinct_words=pl.col("words") / pl.col("tokens"))
-    order = pl.col("lens").replace_strict(LENSES, range(len(LENSES)), default=len(LENSES), return_dtype=pl.Int8)
+    order = pl.col("lens").replace_strict(list(LENSES), range(len(LENSES)), default=len(LENSES), return_dtype=pl.Int8)
     means = means.sort("study", order, "lens", "visual_layer")
     return means.select(DIVERSITY.names).to_arrow().cast(DIVERSITY)
 
@@ -61,7 +59,7 @@ def _alignment_counts(table: pa.Table) -> pl.DataFrame:
 
 
 def _word_counts(table: pa.Table) -> pl.DataFrame:
-    """Per lens and layer: tokens, and answers that match no nearer answer of their token."""
+    """Per lens and layer: tokens, and neighbors that match no nearer neighbor of their token."""
     answers = pl.DataFrame(table.select([*_LENS, "image_id", "token_index", "rank", "word"]))
     tokens = answers.select(*_LENS, "image_id", "token_index").unique(maintain_order=True).with_row_index("token")
     answers = answers.join(tokens, on=[*_LENS, "image_id", "token_index"]).select("token", "rank", "word")

@@ -1,12 +1,11 @@
-"""How much is interpretable: shares of verdicts per lens, visual layer, judge and patch group.
+"""Interpretability: shares of verdicts per lens, visual layer, judge and patch group.
 
-A share is a ratio of sums over images, so an image with more tokens weighs more. Its interval is a
-bootstrap over *images*: the patches of one image are not independent, and a binomial formula over patches
-would be far too sure of itself. Every row resamples the images that have tokens in it, with a fixed seed,
-so a row does not depend on which other rows are asked for, nor on the order of anything.
+A share is a ratio of sums over images, so an image with more tokens weighs more. Its interval is a bootstrap over
+*images*: the patches of one image are not independent, and a binomial interval over patches would be far too narrow.
+Every row resamples the images that have tokens in it, with a fixed seed, so it depends on no other row and no order.
 
-What a newcomer gets wrong: a share says little without `chance`, the share that the same answers reach on
-a patch of the same group in another image. A lens that says "blue" everywhere is often right.
+Note: a share says little without `chance`, the share that the same neighbors reach on a patch of the same group in
+another image. A lens that says "blue" everywhere is often right.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ import polars as pl
 import pyarrow as pa
 
 from latentlens_dag.inputs.regions import BACKGROUND, OBJECT
-from latentlens_dag.schema import INTERPRETABILITY, LENSES, SINKS
+from latentlens_dag.schema import INTERPRETABILITY, SINKS, lens_order
 
 ALL = "all"
 SINK = "sink"
-"""Tokens that are attention sinks (`search/sinks.py`), which are in no other group."""
+"""The group of attention sinks (`search/sinks.py`), which are in no other group."""
 GROUPS = (ALL, OBJECT, BACKGROUND, SINK)
 _TOKEN = ["study", "image_id", "token_index", "visual_layer"]
 RESAMPLES = 1_000
@@ -35,18 +34,18 @@ _COUNTS = ["tokens", "concrete", "abstract", "global", "judged_by_chance", "chan
 
 
 class Interval(NamedTuple):
-    """A 95 % interval; null where there is one image only, which says nothing about others."""
+    """A 95 % interval; null for one image only, which says nothing about others."""
 
     low: float | None
     high: float | None
 
 
 def interpretability(judgements: pa.Table | Iterable[pa.Table], sinks: pa.Table | None = None) -> pa.Table:
-    """The table of shares with their intervals and chance.
+    """Shares with their intervals and chance.
 
     Args:
-        judgements: JUDGEMENTS, in one table or in many (files of batches and layers, one at a time in memory).
-        sinks: SINKS; their tokens make a group of their own and count in no other.
+        judgements: JUDGEMENTS, in one or many tables (one at a time in memory).
+        sinks: SINKS; these tokens are a group of their own and count in no other.
 
     Returns:
         INTERPRETABILITY, ordered by study, lens (as in LENSES), visual layer, judge, patch group (all first).
@@ -67,7 +66,7 @@ def interpretability(judgements: pa.Table | Iterable[pa.Table], sinks: pa.Table 
 def bootstrap_interval(hits: npt.NDArray[np.int64], tokens: npt.NDArray[np.int64]) -> Interval:
     """Bootstrap over images of sum(hits) / sum(tokens); both [images], every image with at least one token.
 
-    The result depends on the counts in their order alone; callers sort by image_id.
+    The result depends on the counts and their order; callers sort by image_id.
     """
     if len(tokens) < 2:
         return Interval(None, None)
@@ -80,7 +79,7 @@ def bootstrap_interval(hits: npt.NDArray[np.int64], tokens: npt.NDArray[np.int64
 
 @lru_cache(maxsize=4)
 def resampled_images(images: int) -> tuple[npt.NDArray[np.uint16], ...]:
-    """How often each image is drawn: RESAMPLES rows of `images` columns, in blocks; 2 bytes per weight."""
+    """How often each image is drawn: RESAMPLES rows of `images` columns, in blocks of 100; 2 bytes per count."""
     generator = np.random.default_rng(SEED)
     draws = (np.bincount(generator.integers(images, size=images), minlength=images) for _ in range(RESAMPLES))
     rows = [draw.astype(np.uint16) for draw in draws]
@@ -88,7 +87,7 @@ def resampled_images(images: int) -> tuple[npt.NDArray[np.uint16], ...]:
 
 
 def _counts(judgements: pa.Table | Iterable[pa.Table], sinks: pa.Table) -> pl.DataFrame:
-    """Per row and image: how many tokens, and how many of them with each verdict."""
+    """Per row and image: the number of tokens, and of tokens with each verdict."""
     tables = [judgements] if isinstance(judgements, pa.Table) else judgements
     empty = pl.DataFrame(INTERPRETABILITY.empty_table()).select(_ROW).with_columns(image_id=pl.lit(""))
     parts = [_count(empty.with_columns(verdict=pl.lit(""), chance_verdict=pl.lit("")))]
@@ -98,7 +97,7 @@ def _counts(judgements: pa.Table | Iterable[pa.Table], sinks: pa.Table) -> pl.Da
 
 
 def _with_sinks(judgements: pl.DataFrame, sinks: pl.DataFrame) -> pl.DataFrame:
-    """The judgements with sinks in their own group."""
+    """The judgements, with sinks in their own group."""
     joined = judgements.join(sinks, on=_TOKEN, how="left")
     return joined.with_columns(patch_group=pl.coalesce("sink_group", "patch_group"))
 
@@ -139,7 +138,7 @@ def _row(key: dict[str, object], images: pl.DataFrame) -> dict[str, object]:
 
 
 def excess(share: float, chance: float | None) -> float | None:
-    """(share - chance) / (1 - chance): 0 at chance level, 1 where every token is right; null where chance is 1."""
+    """(share - chance) / (1 - chance): 0 at chance level, 1 if every token is right; null if chance is 1."""
     return None if chance is None or chance == 1 else (share - chance) / (1 - chance)
 
 
@@ -148,6 +147,5 @@ def _share(part: int, whole: int) -> float | None:
 
 
 def _place(row: dict[str, object]) -> tuple[object, ...]:
-    lens = str(row["lens"])
-    order = LENSES.index(lens) if lens in LENSES else len(LENSES)
-    return row["study"], order, lens, row["visual_layer"], row["judge"], GROUPS.index(str(row["patch_group"]))
+    lens, group = lens_order(str(row["lens"])), GROUPS.index(str(row["patch_group"]))
+    return row["study"], lens, row["visual_layer"], row["judge"], group

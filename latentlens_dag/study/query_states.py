@@ -1,7 +1,7 @@
-"""What one asks an index with: the states of a text's tokens, or of a token that a study has stored.
+"""Queries for an index: the states of a text's tokens, or the stored state of a token of a study.
 
-What a newcomer gets wrong: a token's state depends on what comes before it, so " dog" in a sentence of yours is
-not " dog" alone, and its nearest occurrences are of like beginnings.
+Note: a token's state depends on the tokens before it, so " dog" in a sentence is not " dog" alone, and its nearest
+occurrences have similar beginnings.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.index.state_tables import read_states
 from latentlens_dag.models.hooks import capture_hidden_states
 from latentlens_dag.models.language_model import LanguageModel
-from latentlens_dag.models.layers import check_layers
+from latentlens_dag.models.layers import check_layers, middle_layer
 from latentlens_dag.models.tokenization import token_texts, tokenize
 from latentlens_dag.storage.hashing import shard_of, text_id
 from latentlens_dag.storage.shapes import study_shape
@@ -32,23 +32,18 @@ class QueryStates(NamedTuple):
     """Some tokens and their states at one layer."""
 
     tokens: list[str]
-    """What each is called: a text's token, or the number of a visual token."""
+    """The text of each, or the number of a visual token."""
     layer: int
     states: NDArray[np.float32]  # [tokens, d]
     sentence_id: str | None = None
-    """Of the text that the tokens are of, as a sentence of a corpus has it; None of visual tokens."""
-
-
-def middle(layers: list[int]) -> int:
-    """The layer in the middle; of an even number, the upper of the two."""
-    return layers[len(layers) // 2]
+    """The id that the text would have as a sentence of a corpus; None for visual tokens."""
 
 
 def encode_query(model: LanguageModel, text: str, layer: int) -> QueryStates:
-    """The states of every real token of a text, as the language model reads it alone.
+    """The states of every real token of a text, read by itself.
 
     Raises:
-        UserError: where the layer does not exist, or the text has no token.
+        UserError: if the layer does not exist, or the text has no token.
     """
     import torch
 
@@ -71,20 +66,20 @@ def stored_query(
     """The stored state of one visual token, or of one token of a text of a study of texts.
 
     Args:
-        warehouse: that holds the study's results.
+        warehouse: holds the study's results.
         study: its name.
-        image_id: of the table images; of a study of texts, a text_id.
-        token: its number in the image or text.
-        layer: a visual layer of the study; where it is None, `near` if the study has that, else its middle one.
+        image_id: of the table images; for a study of texts, a text_id.
+        token: index in the image or text.
+        layer: a visual layer of the study; if None, `near` where the study has it, else the middle layer.
         near: a layer.
 
     Raises:
-        UserError: where the study is not built, or has not the image, the token or the layer.
+        UserError: if the study is not built, or has no such image, token or layer.
     """
     shape = study_shape(warehouse, study)
     layers = sorted(shape.visual_layers)
     if layer is None:
-        layer = near if near in layers else middle(layers)
+        layer = near if near in layers else middle_layer(layers)
     elif layer not in layers:
         raise UserError(f"Study {study} has no visual layer {layer}; it has {', '.join(map(str, layers))}.")
     states, of_texts = None, shape.of == "texts"

@@ -1,21 +1,22 @@
-"""The regions judge: is an answer's word right for the patch? Exact, free, and the same every time.
+"""The regions judge: whether a neighbor's word fits what annotated regions show in the patch. Exact and deterministic.
 
-A patch shows the regions that cover at least half of it or, where none does, the one that covers most.
-Their `words` are *concrete*, their `abstract_words` *abstract*, the concrete words of the image's other
-regions *global*. The verdict on a visual token's answers is the first of concrete, abstract, global, none
-that any of them earns; `words` are the answers that earned it. Words match as `text/inflection.py` says.
+A patch shows the regions that cover at least half of it or, if none does, the one that covers most. Their `words` are
+*concrete*, their `abstract_words` *abstract*, the concrete words of the image's other regions *global*. The verdict on
+a visual token is the first of concrete, abstract, global, none that any of its neighbors earns; `words` are the
+neighbors that earned it. Words match as in `text/inflection.py`.
 
-*Chance* judges the same answers against a patch of the same group (object or background) in another image.
-What a newcomer gets wrong: the truth is of the whole image set, even where one batch is judged. The chance
-patch is drawn from all images by a hash of (image_id, token_index), so the batch that a token comes in, and
-its place there, change nothing. Tokens without a box, and images without a region, get no judgement.
+*Chance* judges the same neighbors against a patch of the same group (object or background) in another image.
+
+Note: the truth is that of the whole image set, even where one batch is judged. The chance patch is drawn from all
+images by a hash of (image_id, token_index), so batches do not change it. Tokens without a box, and images without a
+region, get no judgement.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,47 +30,30 @@ from latentlens_dag.text.inflection import base_forms, distinct
 
 CONCRETE, ABSTRACT, GLOBAL, NONE = "concrete", "abstract", "global", "none"
 VERDICTS = (CONCRETE, ABSTRACT, GLOBAL, NONE)
-"""In the order in which they are tried; a verdict's place here is its `level`."""
+"""In the order of precedence; the index of a verdict is its `level`."""
 CHANCE_SEED = 20_260_202
-HALF = 0.5 - 1e-6  # float32 covers: a patch that is half a region may read 0.49999997
+HALF = 0.5 - 1e-6  # coverage is float32: half a patch may come out as 0.49999997
 
 _PATCH = ["image_id", "token_index"]
 _TOKEN = ["study", "visual_layer", "lens", *_PATCH]
 
 
-class PatchTruth(NamedTuple):
-    """What one patch shows, in words."""
-
-    patch_group: str
-    """object, where object regions cover at least half of the patch together, else background."""
-    concrete: tuple[str, ...]
-    abstract: tuple[str, ...]
-    global_: tuple[str, ...]
-
-
 @dataclass(frozen=True)
 class Truth:
-    """What every patch of an image set shows. Patches that show the same share a `truth_id`."""
+    """What every patch of an image set shows. Patches that show the same regions share a `truth_id`."""
 
     patches: pl.DataFrame
-    """image_id, token_index, patch_group, truth_id, chance_id: the truth_id of the chance patch, or null."""
-    words: pl.DataFrame
-    """truth_id, level, word: in the order of the regions."""
-    forms: pl.DataFrame
-    """truth_id, form, level: base forms of the words, each at the least level that has it."""
+    """image_id, token_index, patch_group, truth_id, chance_id (the truth_id of the chance patch, or null).
 
-    def of(self, image_id: str, token_index: int) -> PatchTruth | None:
-        """The truth of one patch; None for a token without a box or an image without regions."""
-        here = self.patches.filter((pl.col("image_id") == image_id) & (pl.col("token_index") == token_index))
-        if here.is_empty():
-            return None
-        words = self.words.filter(pl.col("truth_id") == here["truth_id"][0])
-        levels = [tuple(words.filter(pl.col("level") == level)["word"]) for level in range(3)]
-        return PatchTruth(here["patch_group"][0], *levels)
+    The group is `object` if object regions together cover at least half of the patch."""
+    words: pl.DataFrame
+    """truth_id, level, word, in order of the regions."""
+    forms: pl.DataFrame
+    """truth_id, form, level: base forms of the words, each at its lowest level."""
 
 
 def build_truth(regions: Iterable[pa.Table], visual_tokens: Iterable[pa.Table], images: Iterable[pa.Table]) -> Truth:
-    """The truth of a whole image set as one study cuts it into patches.
+    """The truth of a whole image set for the patches of one study.
 
     Args:
         regions: REGIONS, all batches in any order.
@@ -79,20 +63,20 @@ def build_truth(regions: Iterable[pa.Table], visual_tokens: Iterable[pa.Table], 
     sizes = {row["image_id"]: (row["width"], row["height"]) for row in _size_rows(images)}
     by_image = dict(_by_image(regions, ["region_id"]))
     tokens = _by_image(visual_tokens, ["token_index"])
-    found = _Collected([], [])
+    builder = _TruthBuilder([], [])
     for image_id, table in tokens:
         if image_id in by_image:
-            found.add(image_id, table.drop_nulls(["x0", "y0", "x1", "y1"]), by_image[image_id], *sizes[image_id])
-    return found.truth()
+            builder.add(image_id, table.drop_nulls(["x0", "y0", "x1", "y1"]), by_image[image_id], *sizes[image_id])
+    return builder.truth()
 
 
 def judge_regions(neighbors: pa.Table, truth: Truth, judge_name: str = "regions") -> pa.Table:
-    """Judge the answers of visual tokens against what their patches show.
+    """Judge the neighbors of visual tokens against what their patches show.
 
     Args:
-        neighbors: NEIGHBORS; any lenses and layers, but every token with all of its answers.
-        truth: of the whole image set.
-        judge_name: goes into the column `judge`.
+        neighbors: NEIGHBORS of any lenses and layers; every token with all of its neighbors.
+        truth: that of the whole image set.
+        judge_name: for the column `judge`.
 
     Returns:
         JUDGEMENTS, one row per judged token, layer and lens, ordered by study, layer, lens, image, token.
@@ -115,18 +99,19 @@ def judge_regions(neighbors: pa.Table, truth: Truth, judge_name: str = "regions"
 
 
 @dataclass
-class _Collected:
-    """The truth while it grows, image by image."""
+class _TruthBuilder:
+    """The truth, image by image."""
 
     patches: list[pl.DataFrame]
     words: list[tuple[int, int, str]]
     truths: int = 0
 
     def add(self, image_id: str, tokens: pl.DataFrame, regions: pl.DataFrame, width: int, height: int) -> None:
-        """Add one image: its tokens that have boxes, and its regions."""
+        """Add the tokens with boxes and the regions of one image."""
         boxes = tokens.select("x0", "y0", "x1", "y1").to_numpy().astype(np.float32)
         table = regions.to_arrow()
-        shown, member = np.unique(_shown(patch_coverage(table, boxes, width, height)), axis=0, return_inverse=True)
+        coverage = patch_coverage(table, boxes, width, height)
+        truths, member = np.unique(regions_shown(coverage), axis=0, return_inverse=True)
         is_object = object_coverage(table, boxes, width, height) >= HALF
         self.patches.append(
             tokens.select(_PATCH).with_columns(
@@ -135,12 +120,12 @@ class _Collected:
             )
         )
         words, abstract_words = regions["words"].to_list(), regions["abstract_words"].to_list()
-        for selection in shown:
-            self.words += _levelled_words(self.truths, words, abstract_words, selection)
+        for selection in truths:
+            self.words += _words_by_level(self.truths, words, abstract_words, selection)
             self.truths += 1
 
     def truth(self) -> Truth:
-        """The truth of all images added; they must have come in order of image_id."""
+        """The truth of all images, which must have been added in order of image_id."""
         empty = {"image_id": pl.String, "token_index": pl.Int32, "patch_group": pl.String, "truth_id": pl.Int32}
         patches = pl.concat([pl.DataFrame(schema=empty), *self.patches])
         words = pl.DataFrame(self.words, {"truth_id": pl.Int32, "level": pl.Int8, "word": pl.String}, orient="row")
@@ -150,15 +135,15 @@ class _Collected:
         return Truth(patches.with_columns(chance_id=_chance_ids(patches)), words, forms)
 
 
-def _shown(cover: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-    """[T, R]: the regions that a patch shows: all that cover half of it, else the one that covers most."""
-    shown = cover >= HALF
-    lost = ~shown.any(axis=1) & (cover > 0).any(axis=1)
-    shown[lost, cover[lost].argmax(axis=1)] = True
-    return shown
+def regions_shown(cover: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    """[T, R]: whether a patch shows a region: all that cover half of it, else the one that covers most."""
+    shows = cover >= HALF
+    lost = ~shows.any(axis=1) & (cover > 0).any(axis=1)
+    shows[lost, cover[lost].argmax(axis=1)] = True
+    return shows
 
 
-def _levelled_words(
+def _words_by_level(
     truth_id: int, words: list[list[str]], abstract_words: list[list[str]], shown: npt.NDArray[np.bool_]
 ) -> Iterator[tuple[int, int, str]]:
     """truth_id, level, word of a patch that shows the regions `shown` [R]."""
@@ -170,13 +155,13 @@ def _levelled_words(
 
 
 def _chance_ids(patches: pl.DataFrame) -> pl.Series:
-    """The truth of a patch of the same group in another image, uniform over all of them, null if there is none."""
+    """The truth of a patch of the same group in another image, uniform over all; null if there is none."""
     chance = np.full(len(patches), -1, np.int32)
     ids, groups, truths = (patches[name].to_numpy() for name in ("image_id", "patch_group", "truth_id"))
     draws = _draws(patches)
     for group in (OBJECT, BACKGROUND):
         rows = np.flatnonzero(groups == group)
-        # Rows are in order of (image_id, token_index), so an image's own patches are one block, which is stepped over.
+        # Rows are in order of (image_id, token_index), so the patches of one image are a block, which is skipped.
         _, start, member, size = np.unique(ids[rows], return_index=True, return_inverse=True, return_counts=True)
         others = rows.size - size[member]
         has = others > 0

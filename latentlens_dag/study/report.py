@@ -1,8 +1,6 @@
-"""What a study shows, for people: a table for the terminal.
+"""A study's results as a table for the terminal (pictures are in `figures/contact_sheet.py`).
 
-The pictures are in `figures/contact_sheet.py`. Figures only, no winners: which lens is ahead is for the reader to see.
-What a newcomer gets wrong: `concrete` and `interpretable` are different shares of the same tokens, and each
-has a chance level of its own.
+Note: `concrete` and `interpretable` are different shares of the same tokens, each with its own chance level.
 """
 
 from __future__ import annotations
@@ -25,7 +23,7 @@ _Row = Mapping[str, Any]
 
 
 def interpretability_lines(table: pa.Table) -> str:
-    """The shares of INTERPRETABILITY as text of at most 100 columns: a block per study, judge and measure."""
+    """INTERPRETABILITY as text of at most 100 columns: a block per study, judge and measure."""
     rows = table.to_pylist()
     if not rows:
         return "No judgements yet: the study has no judge, or its judgements are not built.\n"
@@ -35,7 +33,7 @@ def interpretability_lines(table: pa.Table) -> str:
 
 
 def unjudged_lines(diversity: pa.Table, alignment: pa.Table) -> str:
-    """What a study without a judge shows, as text: DIVERSITY and LAYER_ALIGNMENT of one study, a row per layer."""
+    """DIVERSITY and LAYER_ALIGNMENT of a study without a judge as text, a row per layer."""
     words = {(row["visual_layer"], row["lens"]): f"{row['distinct_words']:.2f}" for row in diversity.to_pylist()}
     shares = {
         (row["visual_layer"], f"L{row['contextual_layer']}"): f"{100 * row['share']:.1f}"
@@ -48,7 +46,7 @@ def unjudged_lines(diversity: pa.Table, alignment: pa.Table) -> str:
 
 
 def _matrix(cells: Mapping[tuple[int, str], str]) -> Iterator[str]:
-    """A row per visual layer, a column per name, in the order in which they come."""
+    """A row per visual layer, a column per name in order of first occurrence."""
     names = list(dict.fromkeys(name for _, name in cells))
     widths = [max(8, len(name) + 2) for name in names]
     yield "layer" + "".join(f"{name:>{width}}" for name, width in zip(names, widths, strict=True))
@@ -78,7 +76,7 @@ def _block(block: tuple[str, str], rows: list[_Row]) -> Iterator[str]:
 
 
 def _lens_lines(rows: list[_Row], groups: list[str], columns: tuple[str, ...]) -> Iterator[str]:
-    """One line per lens and layer, the lens named on its first; a blank line after each lens."""
+    """A line per lens and layer, with the lens on its first line; a blank line after each lens."""
     cells = {(row["lens"], row["visual_layer"], row["patch_group"]): _cell(row, columns) for row in rows}
     for lens in dict.fromkeys(row["lens"] for row in rows):
         layers = dict.fromkeys(row["visual_layer"] for row in rows if row["lens"] == lens)

@@ -1,11 +1,10 @@
-"""What the states themselves are like, layer by layer: how long they are, and how far they turn on their way.
+"""Norms and drift of the states, layer by layer.
 
-`norm_*` are lengths of the residual stream, of visual tokens and of the index's text tokens. *Drift* is the cosine of a
-token's state with its own state at the layer before, and at the first layer: near 1 a layer changes little.
+`norm_*` are norms of the residual stream, for visual tokens and for the index's text tokens. *Drift* is the cosine of a
+token's state with its own state at the previous layer, and at the first layer: near 1, a layer changes little.
 
-What a newcomer gets wrong: the mean length is often that of a few tokens with states a hundred times as long as others
-(attention sinks), so quantiles stand beside it. Nothing but lengths is ever held of all tokens: states are read some
-thousand rows at a time, from all layers in step.
+Note: a few tokens with norms a hundred times as large as others (attention sinks) often dominate the mean, so quantiles
+are given too. Only norms are held for all tokens; states are read in blocks of rows, from all layers in step.
 """
 
 from __future__ import annotations
@@ -31,34 +30,34 @@ _ROWS = 2048
 
 
 class StateFiles(NamedTuple):
-    """The states of one batch of visual tokens, as Lance datasets with the same tokens in the same order."""
+    """The states of one batch of visual tokens: Lance datasets with the same tokens in the same order."""
 
     visual: Mapping[int, Path]
     """By visual layer."""
     connector: Path | None
-    """What the connector gave, where that was stored."""
+    """The connector's output, if stored."""
 
 
 def state_statistics(study: str, batches: Iterable[StateFiles], contextual: Mapping[int, Path]) -> pa.Table:
-    """Lengths and drift of a study's states.
+    """Norms and drift of a study's states.
 
     Args:
         study: its name.
-        batches: of its visual tokens.
+        batches: all of its visual tokens.
         contextual: the index's layer tables, by contextual layer.
 
     Returns:
         STATE_STATISTICS: visual layers in order, the connector, contextual layers in order.
 
     Raises:
-        ValueError: where the layers of a batch are not of the same tokens.
+        ValueError: if the layers of a batch do not have the same tokens.
     """
     visual: dict[int, _Sums] = {}
     connector = _Sums()
     for batch in batches:
         _check_same_tokens(batch)
         for start in range(0, count_rows(next(iter(batch.visual.values()))), _ROWS):
-            _add(batch, range(start, start + _ROWS), visual, connector)
+            _add_block(batch, range(start, start + _ROWS), visual, connector)
     rows = [_row(study, VISUAL, layer, sums) for layer, sums in sorted(visual.items())]
     rows += [_row(study, CONNECTOR, None, connector)] if connector.norms else []
     rows += [_row(study, CONTEXTUAL, layer, _Sums([_norms(table)])) for layer, table in sorted(contextual.items())]
@@ -66,14 +65,14 @@ def state_statistics(study: str, batches: Iterable[StateFiles], contextual: Mapp
 
 
 def sink_tokens(study: str, visual: Mapping[int, Sequence[Path]]) -> pa.Table:
-    """The tokens of a study whose states are attention sinks (`search/sinks.py`).
+    """The visual tokens of a study that are attention sinks (`search/sinks.py`).
 
     Args:
         study: its name.
-        visual: its stored states, all batches, by visual layer. The norms of one layer are in memory at a time.
+        visual: its stored states by visual layer, all batches. The norms of one layer are in memory at a time.
 
     Returns:
-        SINKS, in order of image, layer and token. The limit of a layer is taken from all tokens of the study there.
+        SINKS, in order of image, layer and token. The threshold of a layer is that of all tokens of the study.
     """
     found = [_layer_sinks(study, layer, files) for layer, files in sorted(visual.items())]
     order = [(name, "ascending") for name in ("image_id", "visual_layer", "token_index")]
@@ -95,7 +94,7 @@ def _layer_sinks(study: str, layer: int, files: Sequence[Path]) -> pa.Table:
 
 
 def _states_above(files: Sequence[Path], norm: float) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    """Norms and states whose norm is above a limit, some thousands at a time."""
+    """Norms and states with a norm above the given one, in blocks."""
     for file in files:
         scanner = open_table(file).scanner(["state", "norm"], filter=f"norm > {norm!r}", batch_size=_ROWS)
         for batch in scanner.to_batches():
@@ -105,50 +104,50 @@ def _states_above(files: Sequence[Path], norm: float) -> Iterator[tuple[NDArray[
 
 @dataclass
 class _Sums:
-    """What is known of one layer."""
+    """Norms and sums of cosines of one layer."""
 
     norms: list[NDArray[np.float32]] = field(default_factory=list)
     to_previous: list[float] = field(default_factory=list)
-    """Sums of cosines, some thousand tokens each."""
+    """One sum per block of tokens."""
     to_first: list[float] = field(default_factory=list)
 
 
-class _Part(NamedTuple):
+class _StateBlock(NamedTuple):
     states: NDArray[np.float64]
     norms: NDArray[np.float32]
 
 
-def _add(batch: StateFiles, rows: range, visual: dict[int, _Sums], connector: _Sums) -> None:
-    """Count some tokens at every layer; three layers of them are in memory."""
-    first: _Part | None = None
-    previous: _Part | None = None
+def _add_block(batch: StateFiles, rows: range, visual: dict[int, _Sums], connector: _Sums) -> None:
+    """Add a block of tokens at every layer; three layers of it are in memory."""
+    first: _StateBlock | None = None
+    previous: _StateBlock | None = None
     for layer, table in sorted(batch.visual.items()):
         part, sums = _read(table, rows), visual.setdefault(layer, _Sums())
         first = first or part
         sums.norms.append(part.norms)
-        sums.to_first.append(_cosines(part, first))
+        sums.to_first.append(_sum_cosines(part, first))
         if previous is not None:
-            sums.to_previous.append(_cosines(part, previous))
+            sums.to_previous.append(_sum_cosines(part, previous))
         previous = part
     if batch.connector is not None and first is not None:
         part = _read(batch.connector, rows)
         connector.norms.append(part.norms)
-        connector.to_first.append(_cosines(part, first))
+        connector.to_first.append(_sum_cosines(part, first))
 
 
-def _read(table: Path, rows: range) -> _Part:
+def _read(table: Path, rows: range) -> _StateBlock:
     dataset = open_table(table)
-    wanted = list(range(rows.start, min(rows.stop, dataset.count_rows())))
-    found = dataset.take(wanted, columns=["state", "norm"]).combine_chunks()
-    states = matrix_of(found["state"].combine_chunks()).astype(np.float64)
-    return _Part(states, found["norm"].to_numpy())
+    numbers = list(range(rows.start, min(rows.stop, dataset.count_rows())))
+    block = dataset.take(numbers, columns=["state", "norm"]).combine_chunks()
+    states = matrix_of(block["state"].combine_chunks()).astype(np.float64)
+    return _StateBlock(states, block["norm"].to_numpy())
 
 
-def _cosines(one: _Part, other: _Part) -> float:
-    """The sum of the cosines of each token's two states; no state that is stored has length 0."""
-    products = np.einsum("nd,nd->n", one.states, other.states)
-    lengths = np.linalg.norm(one.states, axis=1) * np.linalg.norm(other.states, axis=1)
-    return float((products / lengths).sum())
+def _sum_cosines(a: _StateBlock, b: _StateBlock) -> float:
+    """The sum of the cosines of each token's two states; no stored state has norm 0."""
+    products = np.einsum("nd,nd->n", a.states, b.states)
+    norms = np.linalg.norm(a.states, axis=1) * np.linalg.norm(b.states, axis=1)
+    return float((products / norms).sum())
 
 
 def _row(study: str, source: str, layer: int | None, sums: _Sums) -> dict[str, object]:

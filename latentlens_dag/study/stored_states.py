@@ -1,8 +1,8 @@
-"""The states of a batch's tokens, where only images (or texts) that are new are shown to the model.
+"""The states of a batch's tokens; only images (or texts) without stored states go through the model.
 
-What a newcomer gets wrong: of what decides whether what is stored may be taken, only the dtype is known here; who
-calls must know the rest (same model, prompt, algorithm). A state that was stored came from a pass over other images
-beside it, and differs from that of another pass by rounding.
+Note: of what decides whether stored states may be reused, only the dtype is checked here; the caller must know the rest
+(same model, prompt, algorithm). A stored state was computed beside other images, and differs from that of another pass
+by rounding.
 """
 
 from __future__ import annotations
@@ -19,14 +19,13 @@ import pyarrow.parquet as pq
 
 from latentlens_dag.index.state_tables import TokenStates, read_states
 from latentlens_dag.inputs.images import ImageFile, read_images
-from latentlens_dag.study.answers import text_token_tables, visual_token_table
+from latentlens_dag.study.token_tables import text_token_tables, visual_token_table
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from torch import Tensor
 
     from latentlens_dag.models.language_model import LanguageModel
-    from latentlens_dag.models.vlm import VisualStates, Vlm
+    from latentlens_dag.models.vlm import Vlm
 
 
 Layer = int | Literal["connector"]
@@ -34,42 +33,52 @@ Layer = int | Literal["connector"]
 TOKENS = "visual_tokens"
 
 
-class Seen(NamedTuple):
-    """The tokens of a batch, with their states."""
+class BatchStates(NamedTuple):
+    """The N tokens of a batch, image after image (or text after text), with their states."""
 
     tables: dict[str, pa.Table]
-    """VISUAL_TOKENS as "visual_tokens", and whatever else has N rows, image after image (or text after text)."""
+    """VISUAL_TOKENS as "visual_tokens", and other tables of N rows."""
     states: dict[Layer, NDArray[np.float32]]
     """Per layer [N, d]."""
     forwarded: int
-    """Images or texts that the model was shown."""
+    """Images or texts that went through the model."""
 
 
 @dataclass(frozen=True)
 class StoredStates:
-    """What of a batch was stored before and may be taken."""
+    """What of a batch is stored and may be reused."""
 
     tables: Mapping[str, pa.Table] = field(default_factory=dict)
-    """As in `Seen`; none, where nothing may be taken."""
+    """As in `BatchStates`; empty where nothing may be reused."""
     states: Mapping[Layer, TokenStates] = field(default_factory=dict)
 
     @classmethod
     def read(cls, tables: Mapping[str, Path], layers: Mapping[Layer, Path], dtype: str = "float32") -> StoredStates:
-        """What lies in these files and was computed in `dtype`."""
+        """The content of these files, as far as it was computed in `dtype`."""
         states = {layer: read_states(path) for layer, path in layers.items()} if tables else {}
         return cls(
             {name: pq.read_table(path) for name, path in tables.items()},
-            {layer: found for layer, found in states.items() if found.dtype == dtype},
+            {layer: stored for layer, stored in states.items() if stored.dtype == dtype},
         )
 
     def images(self, layers: Sequence[Layer]) -> set[str]:
         """The images (or texts) whose tokens have states at all of the layers."""
         if TOKENS not in self.tables or not set(layers) <= set(self.states):
             return set()
-        counts = Counter(self.tables[TOKENS]["image_id"].to_pylist())
-        known = [Counter(table["image_id"].to_pylist()) for table in self.tables.values()]
-        known += [Counter(self.states[layer].image_ids) for layer in layers]
-        return {image for image, tokens in counts.items() if all(one.get(image) == tokens for one in known)}
+        tokens = Counter(self.tables[TOKENS]["image_id"].to_pylist())
+        stored = [Counter(table["image_id"].to_pylist()) for table in self.tables.values()]
+        stored += [Counter(self.states[layer].image_ids) for layer in layers]
+        return {image for image, count in tokens.items() if all(counts.get(image) == count for counts in stored)}
+
+    def of_images(self, ids: set[str], layers: Sequence[Layer]) -> BatchStates:
+        """The stored tokens and states of some images (or texts)."""
+        wanted = list(ids)
+        tables = {
+            name: table.filter(pa.array(np.isin(table["image_id"].to_pylist(), wanted)))
+            for name, table in self.tables.items()
+        }
+        stored = {layer: self.states[layer] for layer in layers}
+        return BatchStates(tables, {layer: at.states[np.isin(at.image_ids, wanted)] for layer, at in stored.items()}, 0)
 
 
 def visual_batch_states(
@@ -79,27 +88,30 @@ def visual_batch_states(
     layers: Sequence[Layer],
     prompt: str | None,
     stored: StoredStates,
-) -> Seen:
-    """Tokens and states of a batch's images, of which those that are stored are not shown to the model.
+) -> BatchStates:
+    """Tokens and states of a batch's images; those in `stored` do not go through the model.
 
     Args:
         load: gives the model; not called where nothing is new.
-        study: its name, for the table of tokens.
-        files: image ids and files, in the order that the tables shall have.
+        study: name of the study, for the table of tokens.
+        files: image ids and files, in the order of the tables.
         layers: visual layers, and the connector's output.
         prompt: as in `Vlm.visual_states`.
-        stored: what may be taken.
+        stored: what may be reused.
     """
 
-    def shown(new: list[int]) -> Seen:
-        some = [files[number] for number in new]
-        images = [image for _, image in read_images(some)]
-        numbers = [layer for layer in layers if layer != "connector"]
-        seen = load().visual_states(images, numbers, prompt, "connector" in layers)
-        tokens = visual_token_table(study, [file.image_id for file in some], seen.tokens)
-        return Seen({TOKENS: tokens}, {layer: _states_of(seen, layer).numpy() for layer in layers}, len(some))
+    def run_model(numbers: list[int]) -> BatchStates:
+        new = [files[number] for number in numbers]
+        images = [image for _, image in read_images(new)]
+        visual_layers = [layer for layer in layers if layer != "connector"]
+        found = load().visual_states(images, visual_layers, prompt, "connector" in layers)
+        tokens = visual_token_table(study, [file.image_id for file in new], found.tokens)
+        states: dict[Layer, NDArray[np.float32]] = {layer: found.states[layer].numpy() for layer in visual_layers}
+        if found.connector is not None:
+            states["connector"] = found.connector.numpy()
+        return BatchStates({TOKENS: tokens}, states, len(new))
 
-    return _with_new([file.image_id for file in files], layers, stored, shown)
+    return _with_stored([file.image_id for file in files], layers, stored, run_model)
 
 
 def text_batch_states(
@@ -108,46 +120,29 @@ def text_batch_states(
     texts: Mapping[str, str],
     layers: Sequence[int],
     stored: StoredStates,
-) -> Seen:
-    """Tokens (in two tables, as `text_token_tables` has them) and states of a batch's texts, by id; as above."""
+) -> BatchStates:
+    """Tokens (in the two tables of `text_token_tables`) and states of a batch's texts, by id; else as above."""
     from latentlens_dag.models.text_states import text_states
 
-    def shown(new: list[int]) -> Seen:
-        some = [list(texts.items())[number] for number in new]
-        seen = text_states(load(), [text for _, text in some], layers)
-        tables = text_token_tables(study, [one for one, _ in some], seen.tokens)
-        return Seen(tables._asdict(), {layer: seen.states[layer].numpy() for layer in layers}, len(some))
+    def run_model(numbers: list[int]) -> BatchStates:
+        ids = [list(texts)[number] for number in numbers]
+        found = text_states(load(), [texts[text_id] for text_id in ids], layers)
+        tables = text_token_tables(study, ids, found.tokens)
+        return BatchStates(tables._asdict(), {layer: found.states[layer].numpy() for layer in layers}, len(ids))
 
-    return _with_new(list(texts), layers, stored, shown)
-
-
-def _states_of(seen: VisualStates, layer: Layer) -> Tensor:
-    if layer != "connector":
-        return seen.states[layer]
-    assert seen.connector is not None
-    return seen.connector
+    return _with_stored(list(texts), layers, stored, run_model)
 
 
-def _with_new(
-    ids: Sequence[str], layers: Sequence[Layer], stored: StoredStates, shown: Callable[[list[int]], Seen]
-) -> Seen:
-    """What is stored of some ids, and what `shown` gives for the places of the others, in the order of the ids."""
-    known = stored.images(layers)
-    new = [number for number, one in enumerate(ids) if one not in known]
-    parts = [_rows_of(stored, known & set(ids), layers)] if known & set(ids) else []
-    parts += [shown(new)] if new or not parts else []
-    order = {one: place for place, one in enumerate(ids)}
+def _with_stored(
+    ids: Sequence[str], layers: Sequence[Layer], stored: StoredStates, run_model: Callable[[list[int]], BatchStates]
+) -> BatchStates:
+    """Stored tokens and states, and those that `run_model` gives for the other indices, in the order of the ids."""
+    known = stored.images(layers) & set(ids)
+    new = [number for number, image_id in enumerate(ids) if image_id not in known]
+    parts = [stored.of_images(known, layers)] if known else []
+    parts += [run_model(new)] if new or not parts else []
+    order = {image_id: number for number, image_id in enumerate(ids)}
     tables = {name: pa.concat_tables([part.tables[name] for part in parts]) for name in parts[0].tables}
-    rows = np.argsort([order[one] for one in tables[TOKENS]["image_id"].to_pylist()], kind="stable")
+    rows = np.argsort([order[image_id] for image_id in tables[TOKENS]["image_id"].to_pylist()], kind="stable")
     states = {layer: np.concatenate([part.states[layer] for part in parts])[rows] for layer in layers}
-    return Seen({name: table.take(rows) for name, table in tables.items()}, states, len(new))
-
-
-def _rows_of(stored: StoredStates, ids: set[str], layers: Sequence[Layer]) -> Seen:
-    """The stored tokens and states of some ids."""
-    tables = {
-        name: table.filter(pa.array(np.isin(table["image_id"].to_pylist(), list(ids))))
-        for name, table in stored.tables.items()
-    }
-    states = {layer: stored.states[layer] for layer in layers}
-    return Seen(tables, {layer: at.states[np.isin(at.image_ids, list(ids))] for layer, at in states.items()}, 0)
+    return BatchStates({name: table.take(rows) for name, table in tables.items()}, states, len(new))

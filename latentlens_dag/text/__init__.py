@@ -1,1 +1,1 @@
-"""The strings that people see: the forms of words."""
+"""Strings: inflection of words, and text of data for display."""

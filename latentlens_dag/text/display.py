@@ -1,6 +1,6 @@
-"""Text from data, made readable: cut around a word, without control characters.
+"""Text of data for display: excerpts around a word, without control characters.
 
-It is not made safe here: what draws it must treat it as text (`textContent`, `html.escape`).
+Note: nothing is escaped here; what draws it must treat it as text (`textContent`, `html.escape`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\
 
 
 class SentenceParts(NamedTuple):
-    """A sentence, cut at its word."""
+    """A sentence split at its word."""
 
     before: str
     word: str
@@ -20,14 +20,14 @@ class SentenceParts(NamedTuple):
 
 
 def split_at(sentence: str, start: int | None, end: int | None) -> SentenceParts:
-    """The sentence cut at characters `start` and `end`; a span that does not lie in it marks nothing."""
+    """The sentence split at characters `start` and `end`; with a span outside of it, all is `before`."""
     if start is None or end is None or not 0 <= start < end <= len(sentence):
         return SentenceParts(sentence, "", "")
     return SentenceParts(sentence[:start], sentence[start:end], sentence[end:])
 
 
 def excerpt(sentence: str, start: int | None, end: int | None, room: int = 160) -> SentenceParts:
-    """The sentence as `split_at` cuts it, as `printable` gives it, and shortened to `room` characters on each side."""
+    """The sentence split at its word, printable, with at most `room` characters on each side."""
     before, word, after = split_at(sentence, start, end)
     if not word:
         return SentenceParts(clip(sentence, 2 * room), "", "")
@@ -37,26 +37,29 @@ def excerpt(sentence: str, start: int | None, end: int | None, room: int = 160) 
 
 
 def printable(text: str) -> str:
-    """The text with a sign in place of each character that would steer the reader's screen.
+    """The text with a visible sign in place of every control character.
 
-    Control characters have pictures of their own; marks that turn the direction of writing become U+FFFD.
+    C0 controls become their control pictures; others, and marks of writing direction, become U+FFFD.
     """
     return CONTROL.sub(lambda found: chr(0x2400 + ord(found[0])) if ord(found[0]) < 0x20 else "\ufffd", text)
 
 
-def clip(text: str | None, most: int) -> str:
-    """The text as `printable` gives it, with an ellipsis where it has more than `most` characters."""
-    shown = text or ""
-    return printable(shown if len(shown) <= most else shown[: most - 1] + "…")
+def clip(text: str | None, length: int) -> str:
+    """The printable text, cut to `length` characters with an ellipsis; null is empty."""
+    return printable(_ellipsize(text or "", length))
+
+
+def _ellipsize(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def bracket_word(sentence: str | None, start: int | None, end: int | None, width: int | None = None) -> str:
-    """The sentence with its word in brackets, or the sentence where it is not known which word; cut to `width`."""
+    """The sentence with its word in brackets, cut to about `width` characters; without a span, no brackets."""
     if sentence is None:
         return "(the corpus has it no more)"
-    if start is None or end is None:
-        return sentence if width is None or len(sentence) <= width else sentence[: width - 1] + "…"
-    before, word, after = sentence[:start], sentence[start:end], sentence[end:]
+    before, word, after = split_at(sentence, start, end)
+    if not word:
+        return sentence if width is None else _ellipsize(sentence, width)
     if width is not None and len(sentence) > width:
         room = max(0, width - len(word)) // 2
         before = before if len(before) <= room else "…" + before[len(before) - room :]

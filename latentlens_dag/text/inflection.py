@@ -1,13 +1,13 @@
-"""When two words count as the same word: `apples` and `apple`, `Dog's` and `dog`, `running` and `run`.
+"""Base forms of English words: `apples` matches `apple`, `Dog's` matches `dog`, `running` matches `run`.
 
-A word has one or more possible base forms, and two words match if they share one. Only inflection is
-undone (plural, possessive, -ing, -ed, a short list of irregular forms), never derivation: `cloudy` is
-not `cloud`, `flower` is not `flow`. The rules are ours and small, so that a verdict is the same on every
-machine and in every year; a dictionary library would bring megabytes of data that change with its version.
+A word has one or more possible base forms, and two words match if they share one. Only inflection is undone (plural,
+possessive, -ing, -ed, a short list of irregular forms), never derivation: `cloudy` is not `cloud`, `flower` is not
+`flow`. The rules are few and our own, so that a verdict is the same on every machine and in every year; a dictionary
+library would bring megabytes of data that change with its version.
 
-What a newcomer gets wrong: a base form need not be a word. `houses` has the base forms `house` and
-`hous`, and that harms nobody, because no other word has `hous`. A rule is wrong only where it makes
-two *real* words meet (`news` and `new`, `caring` and `car`); such words are listed or ruled out below.
+Note: a base form need not be a word. `houses` has the base forms `house` and `hous`, which is harmless because no other
+word has `hous`. A rule is wrong only if two *real* words share a base form by it (`news` and `new`, `caring` and
+`car`); such words are listed or excluded below.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterable
 from functools import cache, lru_cache
 
-# -ves is a closed class: as a rule it would make `caves` meet `cafe`.
+# -ves is a closed class: as a rule it would make `caves` match `cafe`.
 _F_PLURALS = "leaf loaf wolf calf half shelf self elf thief sheaf hoof scarf dwarf wharf knife wife life"
 _IRREGULAR_OF = """
 man: men | woman: women | child: children | person: people | foot: feet | tooth: teeth | goose: geese | mouse: mice
@@ -49,10 +49,7 @@ def _not_inflected() -> frozenset[str]:
 
 @lru_cache(maxsize=1 << 20)
 def base_forms(word: str) -> frozenset[str]:
-    """Every form the word may be an inflection of, itself included; empty where the word has no letter.
-
-    The word is case-folded, what is not a letter is stripped at both ends, a possessive `'s` is dropped.
-    """
+    """Every form the word may be an inflection of, itself included, as `plain_word`; empty if it has no letter."""
     plain = plain_word(word)
     if len(plain) < 4 or plain in _not_inflected():
         forms = {plain}
@@ -62,19 +59,14 @@ def base_forms(word: str) -> frozenset[str]:
 
 
 def plain_word(word: str) -> str:
-    """The word case-folded, without what is not a letter at both ends and without a possessive `'s`."""
+    """The word case-folded, without non-letters at its ends and without a possessive `'s`."""
     folded = word.casefold().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
-    letters = [place for place, character in enumerate(folded) if character.isalpha()]
+    letters = [i for i, character in enumerate(folded) if character.isalpha()]
     return folded[letters[0] : letters[-1] + 1].removesuffix("'s") if letters else ""
 
 
-def same_word(first: str, second: str) -> bool:
-    """Whether the two words share a base form."""
-    return not base_forms(first).isdisjoint(base_forms(second))
-
-
 def distinct(words: Iterable[str]) -> tuple[str, ...]:
-    """The words without repetition, each at its first place."""
+    """The words without repetition, in order of their first occurrence."""
     return tuple(dict.fromkeys(words))
 
 
@@ -87,7 +79,7 @@ def _singulars(word: str) -> Iterable[str]:
     yield word[:-1]
     if word.endswith("ies") and len(word) > 4:
         yield word[:-3] + "y"
-    # With a stem of four letters (potato, hero), so that `toes` does not meet `to`.
+    # With a stem of four letters (potato, hero), so that `toes` does not match `to`.
     if word.endswith(_SIBILANT_ES) or (word.endswith("oes") and len(word) > 5):
         yield word[:-2]
 
@@ -105,7 +97,7 @@ def _stems_of_ed(word: str) -> Iterable[str]:
 
 
 def _stems(stem: str) -> Iterable[str]:
-    """What `stem` + -ing or -ed may come from: bak -> bake, runn -> run, fall -> fall, eat -> eat."""
+    """Base forms that `stem` + -ing or -ed may come from: bak -> bake, runn -> run, fall -> fall, eat -> eat."""
     if len(stem) < 3 or not any(letter in _VOWELS for letter in stem):
         return
     # A short stem would have doubled its last letter (running), so it has lost an e: caring is never car.

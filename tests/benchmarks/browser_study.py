@@ -24,7 +24,7 @@ from latentlens_dag.dataset.study_catalog import write_catalog
 from latentlens_dag.inputs.regions import encode_mask
 from latentlens_dag.publish.about import About
 from latentlens_dag.publish.stage_results import ReleasedStudy, stage_tables
-from latentlens_dag.schema import IMAGES, LATENTLENS, LENSES, LOGITLENS, NEIGHBORS, OCCURRENCES, REGIONS, SENTENCES
+from latentlens_dag.schema import IMAGES, LATENTLENS, LENSES, NEIGHBORS, OCCURRENCES, REGIONS, SENTENCES
 from latentlens_dag.storage.hashing import hash_bytes, text_id
 from latentlens_dag.storage.parquet import write_parquet
 from latentlens_dag.storage.shapes import IndexShape
@@ -265,7 +265,7 @@ def _neighbors(corpus: Corpus, photos: list[Photo], lens: str, layer: int) -> pa
     columns |= {"study": [STUDY] * count, "lens": [lens] * count, "visual_layer": np.full(count, layer)}
     columns |= {"image_id": pa.array([photo.image_id for photo in photos]).take(pa.array(image)), "token_index": token}
     columns |= {"rank": rank + 1, "token_id": words, "token_str": word, "word": word}
-    columns["logit" if lens == LOGITLENS else "cosine"] = likeness
+    columns[LENSES[lens].score] = likeness
     if lens == LATENTLENS:
         columns |= _occurrences(corpus, words, layer, random)
     arrays = [pa.array(columns[field.name]).cast(field.type) for field in NEIGHBORS]

@@ -25,7 +25,6 @@ from latentlens_dag.schema import (
     LATENTLENS,
     LAYER_ALIGNMENT,
     LENSES,
-    LOGITLENS,
     NEIGHBORS,
     OCCURRENCES,
     REGIONS,
@@ -123,7 +122,7 @@ def _neighbors(study: str, lens: str, layer: int, numbers: Sequence[int]) -> pa.
                 row |= {"study": study, "image_id": image_id(number), "token_index": token, "visual_layer": layer}
                 row |= {"lens": lens, "rank": rank, "token_id": source.randrange(4096), "word": source.choice(WORDS)}
                 row["token_str"] = row["word"]
-                row["logit" if lens == LOGITLENS else "cosine"] = source.random() - rank
+                row[LENSES[lens].score] = source.random() - rank
                 if lens == LATENTLENS:
                     row |= {"contextual_layer": source.choice((1, 2)), "key": hash_bytes(source.randbytes(8))}
                     row |= {"sentence_id": text_id(source.choice(TEXTS[:9])), "position": 1}

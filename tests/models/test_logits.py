@@ -25,7 +25,8 @@ from latentlens_dag.models.self_checks import (
     text_logits_reproduced,
 )
 from latentlens_dag.models.vlm import Vlm
-from latentlens_dag.study.lenses import embedding_lens, logit_lens
+from latentlens_dag.study.lenses.embeddinglens import EmbeddingLens
+from latentlens_dag.study.lenses.logitlens import LogitLens
 from latentlens_dag.testing import SENTENCES, tiny_tokenizer
 from tests.models.test_language_families import FAMILIES, tiny_language_model, with_large_weights
 
@@ -257,7 +258,7 @@ def blocks(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
             yield part, rows
 
     monkeypatch.setattr(device, "_BYTES_AT_ONCE", 32 * 32 * 4)
-    for module in ("models.model_parts", "study.lenses"):
+    for module in ("models.model_parts", "study.lenses.embeddinglens"):
         monkeypatch.setattr(f"latentlens_dag.{module}.float32_rows", recording)
     yield seen
 
@@ -278,7 +279,7 @@ def test_logits_of_weights_in_16_bits_are_those_of_float64_and_no_two_are_equal(
     assert _ties(own) > 10 * (dtype == torch.bfloat16)  # what there was to mend
     assert _ties(found) <= 1
     assert sum(blocks) == len(model.lm_head.weight) > max(blocks)
-    best = logit_lens(taken, states.numpy(), 5)
+    best = LogitLens("study", 5).top_k(taken, states.numpy())
     ids = torch.tensor(sorted(taken.tokenizer.get_vocab().values()))
     values = expected[:, ids].topk(5).values
     assert np.allclose(best.score, values.numpy(), rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
@@ -291,7 +292,7 @@ def test_cosines_to_an_embedding_in_16_bits_are_those_of_float64(dtype: torch.dt
     with torch.no_grad():
         taken.embedding[7] = 0  # without a direction
     states = torch.randn(600, 32, generator=torch.Generator().manual_seed(2))
-    found = embedding_lens(taken, states.numpy(), 400)
+    found = EmbeddingLens("study", 400).top_k(taken, states.numpy())
     unit = torch.nn.functional.normalize(taken.embedding.detach().double(), dim=1)
     slow = torch.nn.functional.normalize(states.double(), dim=1) @ unit.T
     slow[:, 7] = -torch.inf
@@ -311,7 +312,7 @@ def test_float32_answers_are_to_the_bit_those_of_one_product_with_all_weights(bl
         assert torch.equal(taken.logits(states), torch.tanh(plain / 30.0) * 30.0)
         rows = taken.embedding.detach()
         cosines = torch.nn.functional.normalize(states, dim=1) @ (rows / rows.norm(dim=1, keepdim=True)).T
-    found = embedding_lens(taken, states.numpy(), len(rows))
+    found = EmbeddingLens("study", len(rows)).top_k(taken, states.numpy())
     assert np.array_equal(found.score, cosines.sort(dim=1, descending=True).values.numpy())
     assert blocks == [len(rows)]
 

@@ -21,7 +21,8 @@ from latentlens_dag.models.self_checks import TEXT_CHECKS, check_language_model
 from latentlens_dag.models.text_states import TextStates, text_states
 from latentlens_dag.models.tokenization import tokenize
 from latentlens_dag.search.sinks import sink_norm
-from latentlens_dag.study.lenses import embedding_lens, logit_lens
+from latentlens_dag.study.lenses.embeddinglens import EmbeddingLens
+from latentlens_dag.study.lenses.logitlens import LogitLens
 from tests.real.senses import texts_and_corpus
 
 TEXTS = [*texts_and_corpus()[0][::5], "The naïve café owner said: “I'll pay 1,250 €!” 猫が眠る。"]
@@ -93,13 +94,13 @@ def test_logitlens_after_the_last_block_names_what_the_model_would_say_next(
     for text in TEXTS:
         with capture_hidden_states(model.decoder, [model.depth], lambda states: states.clone()) as mine:
             own = _slow(loaded, text).logits[0].topk(5)
-        found = logit_lens(model, mine[model.depth][0].numpy(), k=5)
+        found = LogitLens("study", 5).top_k(model, mine[model.depth][0].numpy())
         assert np.array_equal(found.token_id, own.indices)
         assert np.allclose(found.score, own.values, rtol=1e-4)
 
 
 def test_embeddinglens_finds_every_token_itself_at_layer_0(model: LanguageModel, states: TextStates) -> None:
-    found = embedding_lens(model, states.states[0].numpy(), k=1)
+    found = EmbeddingLens("study", 1).top_k(model, states.states[0].numpy())
     assert found.token_id[:, 0].tolist() == states.tokens["token_id"].to_list()
 
 

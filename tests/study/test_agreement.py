@@ -99,7 +99,7 @@ def test_every_two_judges_are_compared_on_what_both_judged_over_all_lenses_and_l
     both = pl.concat([rated([(0, "none", "none")] * 2), rated([(1, "global", "none")], lens="logitlens")])
     alone = rated([(0, "concrete", "none")]).filter(pl.col("rater") == "a").with_columns(rater=pl.lit("c"))
     found = agreements(pl.concat([both, alone]))
-    places = [(one.one, one.other, one.lens, one.common, one.agreement) for one in found]
+    places = [(one.first, one.second, one.lens, one.common, one.agreement) for one in found]
     assert places == [
         ("a", "b", "all", 3, pytest.approx(2 / 3)),
         ("a", "b", "latentlens", 2, 1),

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from latentlens_dag.schema import DIVERSITY, LAYER_ALIGNMENT, NEIGHBORS
 from latentlens_dag.study.answer_statistics import diversity, layer_alignment
-from latentlens_dag.text.inflection import same_word
 from tests.helpers.small_dataset import answer
+from tests.text.test_inflection import same_word
 
 
 def table(rows: list[dict[str, Any]]) -> pa.Table:

@@ -1,6 +1,7 @@
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,18 +22,15 @@ from latentlens_dag.models.hooks import capture_hidden_states
 from latentlens_dag.models.language_model import LanguageModel
 from latentlens_dag.models.self_checks import noise_image
 from latentlens_dag.models.vlm import Vlm
-from latentlens_dag.schema import EMBEDDINGLENS, LOGITLENS, SENTENCES
+from latentlens_dag.schema import LENSES, SENTENCES
 from latentlens_dag.storage.hashing import text_id
 from latentlens_dag.storage.parquet import write_parquet
-from latentlens_dag.study import lenses as module
-from latentlens_dag.study.answers import latent_answers, vocabulary_answers
-from latentlens_dag.study.lenses import (
-    embedding_lens,
-    logit_lens,
-    top_k_lowest_index_first,
-    top_k_of_distinct_labels,
-    vocabulary_table,
-)
+from latentlens_dag.study.lenses import vocabulary
+from latentlens_dag.study.lenses.base import Lens, LensInputs, Unique, lens_class
+from latentlens_dag.study.lenses.embeddinglens import EmbeddingLens
+from latentlens_dag.study.lenses.latentlens import LatentLens
+from latentlens_dag.study.lenses.logitlens import LogitLens
+from latentlens_dag.study.lenses.vocabulary import VocabularyLens, top_k_lowest_index_first, top_k_of_distinct_labels
 from latentlens_dag.testing import SENTENCES as TEXTS
 
 
@@ -48,7 +46,7 @@ def test_logit_lens_after_the_last_block_gives_the_models_own_answer(llava: Vlm)
         torch.inference_mode(),
     ):
         own = llava.model(**inputs).logits[0]
-    found = logit_lens(llava.language_model, states[llava.depth][0].numpy(), 3)
+    found = LogitLens("study", 3).top_k(llava.language_model, states[llava.depth][0].numpy())
     values, ids = own.topk(3, dim=1)
     assert (found.token_id == ids.numpy()).all()
     assert np.allclose(found.score, values.numpy(), atol=1e-4)
@@ -57,13 +55,13 @@ def test_logit_lens_after_the_last_block_gives_the_models_own_answer(llava: Vlm)
 def test_logit_lens_uses_the_models_soft_cap(llava: Vlm) -> None:
     capped = replace(llava.language_model, softcap=2.0)
     states = _states(llava).states
-    plain, found = logit_lens(llava.language_model, states, 3), logit_lens(capped, states, 3)
+    plain, found = (LogitLens("study", 3).top_k(model, states) for model in (llava.language_model, capped))
     assert np.allclose(found.score, 2 * np.tanh(plain.score / 2), atol=1e-5)
 
 
 def test_embedding_lens_ranks_by_cosine_to_the_input_embedding(llava: Vlm) -> None:
     states = _states(llava)
-    found = embedding_lens(llava.language_model, states.states, 5)
+    found = EmbeddingLens("study", 5).top_k(llava.language_model, states.states)
     embedding = llava.language_model.embedding.detach()
     for row, state in enumerate(torch.from_numpy(states.states)):
         cosine = torch.cosine_similarity(state[None], embedding, dim=1)
@@ -80,12 +78,12 @@ def test_a_row_that_no_token_has_is_never_an_answer(llava: Vlm) -> None:
     head = torch.nn.Linear(unembedding.shape[1], len(unembedding) + 2 * len(winning), bias=False)
     head.weight.data = torch.cat([unembedding, 1000 * winning, -1000 * winning])
     padded = replace(model, embedding=torch.cat([embedding, winning]), unembedding=head)
-    for lens, name in ((logit_lens, LOGITLENS), (embedding_lens, EMBEDDINGLENS)):
+    for lens in (LogitLens("study", 3), EmbeddingLens("study", 3)):
         for labels in (None, word_labels(map(str, range(len(padded.embedding) + len(winning))))):
-            found, plain = lens(padded, at.states, 3, labels), lens(model, at.states, 3, labels)
+            found, plain = lens.top_k(padded, at.states, labels), lens.top_k(model, at.states, labels)
             assert (found.token_id == plain.token_id).all()
             assert np.allclose(found.score, plain.score, atol=1e-5)
-        table = vocabulary_table("study", name, 1, at, lens(padded, at.states, 3), padded)
+        table = lens.vocabulary_table(1, at, lens.top_k(padded, at.states), padded)
         assert table["word"].null_count == 0
 
 
@@ -120,27 +118,45 @@ def test_one_word_in_two_cases_and_with_a_space_has_one_label() -> None:
     assert word_labels(["dog", " Dog", "cat", None, "", "DOG "]).tolist() == [0, 0, 1, 2, 2, 0]
 
 
-@pytest.mark.parametrize("lens", [LOGITLENS, EMBEDDINGLENS])
-def test_unique_answers_of_a_vocabulary_lens_are_different_words(llava: Vlm, lens: str) -> None:
-    states = {1: _states(llava)}
-    (_, plain), (_, unique) = (
-        next(iter(vocabulary_answers("s", lens, states, llava.language_model, 8, how)))  # type: ignore[arg-type]
-        for how in ("none", "word")
-    )
+def _tables(
+    lens: Lens,
+    states: Mapping[int, TokenStates],
+    *,
+    model: LanguageModel | None = None,
+    index: ContextualIndex | None = None,
+) -> list[pa.Table]:
+    """What the lens says, layer by layer; it may read only what is given here."""
+
+    def given(what: Any) -> Any:
+        assert what is not None
+        return what
+
+    found = dict(lens.neighbors(states, LensInputs(lambda: given(index), lambda: given(model))))
+    assert list(found) == list(states)
+    return list(found.values())
+
+
+VOCABULARY_LENSES = [name for name in LENSES if issubclass(lens_class(name), VocabularyLens)]
+
+
+@pytest.mark.parametrize("name", VOCABULARY_LENSES)
+def test_unique_answers_of_a_vocabulary_lens_are_different_words(llava: Vlm, name: str) -> None:
+    uniques: tuple[Unique, ...] = ("none", "word")
+    lenses = [lens_class(name)("s", 8, unique) for unique in uniques]
+    (plain,), (unique,) = (_tables(lens, {1: _states(llava)}, model=llava.language_model) for lens in lenses)
     words = np.char.lower(np.array(unique["word"].to_pylist())).reshape(-1, 8)
     assert all(len(set(row)) == 8 for row in words.tolist())
     first = pa.compute.equal(plain["rank"], 1)
     assert plain.filter(first) == unique.filter(first)
 
 
-@pytest.mark.parametrize(
-    ("lens", "filled", "empty"), [(LOGITLENS, "logit", "cosine"), (EMBEDDINGLENS, "cosine", "logit")]
-)
-def test_vocabulary_answers_have_rank_token_and_word(llava: Vlm, lens: str, filled: str, empty: str) -> None:
-    at = _states(llava)
-    ((layer, table),) = vocabulary_answers("s", lens, {1: at}, llava.language_model, 4)
+@pytest.mark.parametrize("name", VOCABULARY_LENSES)
+def test_vocabulary_answers_have_rank_token_and_word(llava: Vlm, name: str) -> None:
+    at, filled = _states(llava), LENSES[name].score
+    empty = ({"cosine", "logit"} - {filled}).pop()
+    (table,) = _tables(lens_class(name)("s", 4), {1: at}, model=llava.language_model)
     rows = table.to_pylist()
-    assert (layer, len(rows)) == (1, 4 * len(at.image_ids))
+    assert len(rows) == 4 * len(at.image_ids)
     assert [row["rank"] for row in rows[:4]] == [1, 2, 3, 4]
     assert all(row[filled] is not None and row[empty] is None and row["sentence_id"] is None for row in rows)
     assert all(row["word"] == row["token_str"].strip() for row in rows)
@@ -167,8 +183,7 @@ def _index(
 def test_latent_lens_answers_are_the_nearest_text_states_of_any_layer(llava: Vlm, tmp_path: Path) -> None:
     index, texts, rows, encoded = _index(llava.language_model, tmp_path)
     at = {layer: _states(llava, layer) for layer in (0, 2)}
-    answers = dict(latent_answers("s", at, index, [1, 2], 3))
-    assert set(answers) == {0, 2}
+    answers = dict(zip(at, _tables(LatentLens("s", 3), at, index=index), strict=True))
     keys = rows["key"].to_pylist()
     for layer, table in answers.items():
         for row in table.to_pylist():
@@ -192,13 +207,13 @@ def test_latent_lens_answers_are_the_nearest_text_states_of_any_layer(llava: Vlm
 
 @pytest.mark.parametrize(("unique", "column"), [("word", "word"), ("sentence", "sentence_id")])
 def test_unique_answers_differ_and_each_is_the_nearest_of_its_own(
-    llava: Vlm, tmp_path: Path, unique: Literal["word", "sentence"], column: str
+    llava: Vlm, tmp_path: Path, unique: Unique, column: str
 ) -> None:
     index, *_, rows, _ = _index(llava.language_model, tmp_path)
     at = {1: _states(llava)}
     every = 2 * rows.num_rows  # both contextual layers
-    (_, ordered) = next(iter(latent_answers("s", at, index, [1, 2], every)))
-    (_, found) = next(iter(latent_answers("s", at, index, [1, 2], 4, unique=unique)))
+    (ordered,) = _tables(LatentLens("s", every), at, index=index)
+    (found,) = _tables(LatentLens("s", 4, unique), at, index=index)
     for token in range(len(at[1].states)):
         all_answers = ordered.filter(pa.compute.equal(ordered["token_index"], token)).to_pylist()
         first = {str(row[column]).lower(): row for row in reversed(all_answers)}
@@ -208,7 +223,7 @@ def test_unique_answers_differ_and_each_is_the_nearest_of_its_own(
         same = ("key", "contextual_layer", "cosine")
         assert [[row[name] for name in same] for row in answers] == [[row[name] for name in same] for row in expected]
     with pytest.raises(UserError, match=f"more answers than its index has different {unique}s"):
-        next(iter(latent_answers("s", at, index, [1, 2], every, unique=unique)))
+        _tables(LatentLens("s", every, unique), at, index=index)
 
 
 def test_a_key_that_the_index_does_not_list_is_refused() -> None:
@@ -227,7 +242,7 @@ def test_a_row_of_the_embedding_without_direction_is_never_an_answer(llava: Vlm)
     embedding = llava.language_model.embedding.detach().clone()
     embedding[[0, 7]] = 0
     states = _states(llava).states
-    found = embedding_lens(replace(llava.language_model, embedding=embedding), states, len(embedding))
+    found = EmbeddingLens("study", len(embedding)).top_k(replace(llava.language_model, embedding=embedding), states)
     assert (found.token_id[:, -2:] == [0, 7]).all()
     assert np.isneginf(found.score[:, -2:]).all()
     assert np.isfinite(found.score[:, :-2]).all()
@@ -235,16 +250,31 @@ def test_a_row_of_the_embedding_without_direction_is_never_an_answer(llava: Vlm)
 
 def test_more_states_than_one_pass_takes_are_all_answered(llava: Vlm, monkeypatch: pytest.MonkeyPatch) -> None:
     states = _states(llava).states
-    whole = logit_lens(llava.language_model, states, 3)
-    monkeypatch.setattr(module, "_QUERIES_PER_PASS", 4)
-    assert (logit_lens(llava.language_model, states, 3).token_id == whole.token_id).all()
+    whole = LogitLens("study", 3).top_k(llava.language_model, states)
+    monkeypatch.setattr(vocabulary, "_QUERIES_PER_PASS", 4)
+    assert (LogitLens("study", 3).top_k(llava.language_model, states).token_id == whole.token_id).all()
 
 
 def test_answers_stand_by_image_token_and_rank(llava: Vlm) -> None:
     at = TokenStates(["a", "a", "b"], np.array([5, 6, 5], np.int32), _states(llava).states[:3])
-    ((_, table),) = vocabulary_answers("s", LOGITLENS, {2: at}, llava.language_model, 2)
+    (table,) = _tables(LogitLens("s", 2), {2: at}, model=llava.language_model)
     found = [(row["image_id"], row["token_index"], row["rank"]) for row in table.to_pylist()]
     assert found == [(i, t, rank) for i, t in (("a", 5), ("a", 6), ("b", 5)) for rank in (1, 2)]
-    best = logit_lens(llava.language_model, at.states, 2)
+    best = LogitLens("study", 2).top_k(llava.language_model, at.states)
     assert table["token_id"].to_pylist() == best.token_id.ravel().tolist()
     assert set(table["visual_layer"].to_pylist()) == {2}
+
+
+def test_the_lenses_keep_their_names_titles_and_scores() -> None:
+    assert list(LENSES.values()) == [
+        ("latentlens", "LatentLens", "cosine"),
+        ("logitlens", "LogitLens", "logit"),
+        ("embeddinglens", "EmbeddingLens", "cosine"),
+    ]
+    assert [lens_class(name).name for name in LENSES] == list(LENSES)
+    assert {name: lens_class(name).needs for name in LENSES} == {
+        "latentlens": "index",
+        "logitlens": "head",
+        "embeddinglens": "embedding",
+    }
+    assert {lens_class(name).algorithm for name in LENSES} == {1}

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pytest
@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latentlens_dag.schema import IMAGES, JUDGEMENTS, LENSES, NEIGHBORS, REGIONS, VISUAL_TOKENS
-from latentlens_dag.study.regions_judge import PatchTruth, Truth, build_truth, judge_regions
-from latentlens_dag.text.inflection import same_word
+from latentlens_dag.study.regions_judge import Truth, build_truth, judge_regions
 from tests.helpers.small_dataset import (
     ANIMALS,
     PATCH,
@@ -24,8 +23,27 @@ from tests.helpers.small_dataset import (
     regions,
     visual_tokens,
 )
+from tests.text.test_inflection import same_word
 
 WORDS = ("dog", "dogs", "Cat", "grass", "farm", "outdoors", "tree", "the", None, ",", "owls", "animal")
+
+
+class PatchTruth(NamedTuple):
+    """What one patch shows, in words."""
+
+    patch_group: str
+    concrete: tuple[str, ...]
+    abstract: tuple[str, ...]
+    global_: tuple[str, ...]
+
+
+def truth_at(truth: Truth, image_id: str, token_index: int) -> PatchTruth | None:
+    """The truth of one patch; None for a token without a box or an image without regions."""
+    patch = truth.patches.filter(image_id=image_id, token_index=token_index)
+    if patch.is_empty():
+        return None
+    words = truth.words.filter(truth_id=patch["truth_id"][0])
+    return PatchTruth(patch["patch_group"][0], *(tuple(words.filter(level=level)["word"]) for level in range(3)))
 
 
 def truth_of(rows: Sequence[dict[str, Any]], boxes: Sequence[tuple[float, float, float, float] | None]) -> Truth:
@@ -68,12 +86,12 @@ CAT = region("i", "2", "object", ["cat"], ["pet"], x0=8, y0=0, x1=14, y1=16)
     ],
 )
 def test_a_patch_shows_what_covers_half_of_it_or_else_most(rows: list[dict[str, Any]], expected: PatchTruth) -> None:
-    assert truth_of(rows, [(0, 0, PATCH, PATCH)]).of("i", 0) == expected
+    assert truth_at(truth_of(rows, [(0, 0, PATCH, PATCH)]), "i", 0) == expected
 
 
 def test_tokens_without_a_box_and_images_without_a_region_get_no_judgement() -> None:
     truth = truth_of([SKY], [None, (0, 0, 8, 8)])
-    assert truth.of("i", 0) is None and truth.of("i", 1) is not None
+    assert truth_at(truth, "i", 0) is None and truth_at(truth, "i", 1) is not None
     found = answers(*(answer("s", image, token, 0, "logitlens", 1, "sky") for image in "ij" for token in (0, 1)))
     assert judge_regions(found, truth).select(["image_id", "token_index"]).to_pylist() == [
         {"image_id": "i", "token_index": 1}
@@ -127,7 +145,7 @@ def test_judgements_are_those_of_the_definition(words: list[str | None]) -> None
     assert judged.schema == JUDGEMENTS and len(judged) == 16
     for row in judged.to_pylist():
         place = (row["image_id"], row["token_index"])
-        here = truth.of(*place)
+        here = truth_at(truth, *place)
         assert here is not None and here.patch_group == row["patch_group"]
         assert (row["verdict"], row["words"]) == slow_verdict(here, said[place])
 

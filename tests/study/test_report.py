@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from latentlens_dag.dataset.dataset import open_dataset
+from latentlens_dag.drawing import VERDICT_PLATES
 from latentlens_dag.errors import UserError
-from latentlens_dag.figures.contact_sheet import COLORS, LensView, draw_scenes, thumbnail_loader, write_sheet
+from latentlens_dag.figures.contact_sheet import LensView, draw_scenes, thumbnail_loader, write_sheet
 from latentlens_dag.schema import INTERPRETABILITY
 from latentlens_dag.study.report import interpretability_lines
 from tests.helpers.small_dataset import ANIMALS, SIDE, image_id, write_warehouse
@@ -68,7 +69,9 @@ def close(pixel: object, color: tuple[int, int, int]) -> bool:
 def test_each_patch_wears_the_color_of_its_verdict_and_a_word_less_one_stays_bare(tmp_path: Path) -> None:
     picture = labelled(tmp_path, LensView(["dog", "the", None, "sky"], ["concrete", "none", "none", "global"]))
     left, top = 28, picture.height - 28 - 128
-    for number, color in enumerate((COLORS["concrete"], COLORS["none"], (20, 160, 20), COLORS["global"])):
+    for number, color in enumerate(
+        (VERDICT_PLATES["concrete"], VERDICT_PLATES["none"], (20, 160, 20), VERDICT_PLATES["global"])
+    ):
         row, column = divmod(number, 2)
         # Left in the shade, beside the word, at the patch's middle height.
         assert close(picture.getpixel((left + 64 * column + 5, top + 64 * row + 32)), color)

@@ -10,8 +10,8 @@ from latentlens_dag.index.state_tables import read_states
 from latentlens_dag.inputs.images import ImageFile
 from latentlens_dag.models.self_checks import noise_image
 from latentlens_dag.models.vlm import Vlm
-from latentlens_dag.study.answers import write_visual_layer
-from latentlens_dag.study.stored_states import TOKENS, Seen, StoredStates, visual_batch_states
+from latentlens_dag.study.stored_states import TOKENS, BatchStates, StoredStates, visual_batch_states
+from latentlens_dag.study.token_tables import write_visual_layer
 
 SIZES = [(48, 48), (100, 60), (60, 100), (50, 70), (70, 50)]
 LAYERS = [0, 2]
@@ -27,11 +27,11 @@ def files(tmp_path: Path) -> list[ImageFile]:
     return found
 
 
-def _seen(vlm: Vlm, files: list[ImageFile], stored: StoredStates, layers: list[int] = LAYERS) -> Seen:
+def _seen(vlm: Vlm, files: list[ImageFile], stored: StoredStates, layers: list[int] = LAYERS) -> BatchStates:
     return visual_batch_states(lambda: vlm, "demo", files, layers, None, stored)
 
 
-def _stored(seen: Seen, folder: Path, dtype: str = "float32") -> StoredStates:
+def _stored(seen: BatchStates, folder: Path, dtype: str = "float32") -> StoredStates:
     """As it comes back from the files of a batch, on a machine that computes in `dtype`."""
     folder.mkdir()
     pq.write_table(seen.tables[TOKENS], folder / "tokens.parquet")
@@ -41,7 +41,7 @@ def _stored(seen: Seen, folder: Path, dtype: str = "float32") -> StoredStates:
     return StoredStates.read({TOKENS: folder / "tokens.parquet"}, paths, dtype)
 
 
-def _same(one: Seen, other: Seen) -> bool:
+def _same(one: BatchStates, other: BatchStates) -> bool:
     states = all(np.allclose(one.states[layer], other.states[layer], atol=1e-5) for layer in other.states)
     return states and one.tables[TOKENS].equals(other.tables[TOKENS])
 

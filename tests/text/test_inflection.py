@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latentlens_dag.text.inflection import base_forms, distinct, plain_word, same_word
+from latentlens_dag.text.inflection import base_forms, distinct, plain_word
 
 SAME = """apples:apple cherries:cherry cookies:cookie boxes:box buses:bus glasses:glass dishes:dish houses:house
 leaves:leaf leaves:leave wolves:wolf knives:knife lives:life gloves:glove tomatoes:tomato heroes:hero shoes:shoe
@@ -15,6 +15,11 @@ tied:tie baked:bake ran:run flown:fly grey:gray colours:color taxis:taxi menus:m
 DIFFERENT = """glass:glas grass:gras bus:bu news:new lens:len caring:car staring:star striped:strip rating:rat
 toes:to string:str thing:th red:r need:ne caves:cafe does:doe evening:even earring:ear cloudy:cloud flower:flow
 his:hi yes:ye wing:w king:k sun:son cat:car 3:4"""
+
+
+def same_word(first: str, second: str) -> bool:
+    """The definition: two words match if they share a base form."""
+    return not base_forms(first).isdisjoint(base_forms(second))
 
 
 def pairs(text: str) -> list[tuple[str, ...]]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from latentlens_dag.models.language_model import LanguageModel
     from latentlens_dag.models.self_checks import ModelFacts
     from latentlens_dag.models.text_checks import ModelCheck
-    from latentlens_dag.study.stored_states import Layer, Seen, StoredStates
+    from latentlens_dag.study.stored_states import BatchStates, Layer, StoredStates
 
 # Algorithms: raise one when the same input would give other bytes.
 _MODEL_CHECKS, _VISUAL, _TEXT_STATES = 3, 2, 2
@@ -166,8 +166,10 @@ def _state_specs(study: StudySpec) -> list[dg.AssetSpec]:
     return specs
 
 
-def _write_layer(out: Path, layer: "Layer", key: dg.AssetKey, states: "Seen", dtype: str) -> dg.MaterializeResult:
-    from latentlens_dag.study.answers import write_visual_layer
+def _write_layer(
+    out: Path, layer: "Layer", key: dg.AssetKey, states: "BatchStates", dtype: str
+) -> dg.MaterializeResult:
+    from latentlens_dag.study.token_tables import write_visual_layer
 
     tokens = states.tables["visual_tokens"]
     facts = write_visual_layer(out, tokens, states.states[layer], dtype)
@@ -177,7 +179,7 @@ def _write_layer(out: Path, layer: "Layer", key: dg.AssetKey, states: "Seen", dt
 
 def _read_images(
     study: StudySpec, paths: Warehouse, batch: int, layers: list["Layer"], stored: "StoredStates"
-) -> "Seen":
+) -> "BatchStates":
     from latentlens_dag.models.loading import load_vlm
     from latentlens_dag.study.stored_states import visual_batch_states
 
@@ -187,7 +189,7 @@ def _read_images(
 
 def _read_texts(
     study: StudySpec, paths: Warehouse, batch: int, layers: list["Layer"], stored: "StoredStates"
-) -> "Seen":
+) -> "BatchStates":
     from latentlens_dag.models.loading import load_language_model
     from latentlens_dag.study.stored_states import text_batch_states
 

@@ -1,6 +1,6 @@
-"""The assets of a study that follow its states: three lenses, judgements, summaries, catalog."""
+"""The assets of a study that follow its states: lenses, judgements, summaries, catalog."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,14 @@ import pyarrow.parquet as pq
 from latentlens_dag.dag import keys
 from latentlens_dag.dag.assets.checks import check_result, check_spec, fail_on_errors, neighbor_problems
 from latentlens_dag.dag.assets.common import layer_specs, write_study_shape
-from latentlens_dag.dag.assets.reporting import parquet_result, result
+from latentlens_dag.dag.assets.reporting import ProgressLog, parquet_result, result
 from latentlens_dag.dag.assets.sources import model_source
 from latentlens_dag.dag.assets.states import model_checks, token_states
 from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.specs import StudySpec
 from latentlens_dag.dag.versions import version_fields
+from latentlens_dag.index.contextual_index import ContextualIndex
+from latentlens_dag.models.loading import load_language_model
 from latentlens_dag.schema import (
     DIVERSITY,
     INTERPRETABILITY,
@@ -31,10 +33,11 @@ from latentlens_dag.schema import (
 from latentlens_dag.storage.hashing import hash_file
 from latentlens_dag.storage.parquet import write_parquet
 from latentlens_dag.storage.warehouse import Warehouse
+from latentlens_dag.study.lenses.base import LensInputs, lens_class
 from latentlens_dag.study.source import StudySource
 
 # Algorithms: raise one when the same input would give other bytes.
-_LENS, _JUDGEMENTS, _INTERPRETABILITY, _ANALYSIS, _STATES, _SINKS, _CATALOG = 1, 1, 1, 1, 1, 1, 4
+_JUDGEMENTS, _INTERPRETABILITY, _ANALYSIS, _STATES, _SINKS, _CATALOG = 1, 1, 1, 1, 1, 4
 
 
 def study_definitions(parts: StudySpec) -> dg.Definitions:
@@ -47,20 +50,18 @@ def study_definitions(parts: StudySpec) -> dg.Definitions:
     return dg.Definitions(assets=[*assets, *_analyses(parts), _catalog(parts)])
 
 
-def _lens(parts: StudySpec, lens: str) -> dg.AssetsDefinition:
-    key_of, visual_key_of = parts.layer_keys(lens), parts.layer_keys("visual")
-    if lens == LATENTLENS:
-        shared = [keys.table(parts.index.name, layer) for layer in parts.index.layers]
-    else:
-        shared = [parts.model_key]
-    deps = {layer: [visual_key_of[layer], *shared] for layer in key_of}
-    fields: dict[str, object] = {"top_k": parts.top_k, "unique": parts.unique}
-    fields |= {"own_sentence": "excluded"} if parts.of_texts and lens == LATENTLENS else {}
-    version = version_fields(_LENS, **fields)
+def _lens(parts: StudySpec, name: str) -> dg.AssetsDefinition:
+    key_of, visual_key_of = parts.layer_keys(name), parts.layer_keys("visual")
+    lens = lens_class(name)(parts.name, parts.top_k, parts.unique, parts.of_texts)
+    tables = [keys.table(parts.index.name, layer) for layer in parts.index.layers]
+    candidates = tables if lens.needs == "index" else [parts.model_key]
+    deps = {layer: [visual_key_of[layer], *candidates] for layer in key_of}
+    own_sentence = {"own_sentence": "excluded"} if parts.of_texts and lens.needs == "index" else {}
+    version = version_fields(lens.algorithm, top_k=parts.top_k, unique=parts.unique, **own_sentence)
 
     @dg.multi_asset(
-        name=f"{parts.name}_{lens}",
-        specs=layer_specs(key_of, deps, version, {"torch", "parquet"}, _LENS_TEXT[lens]),
+        name=f"{parts.name}_{name}",
+        specs=layer_specs(key_of, deps, version, {"torch", "parquet"}, lens.description),
         check_specs=[check_spec("sorted_neighbors", key) for key in key_of.values()],
         partitions_def=keys.partitions(parts.batches),
         can_subset=True,
@@ -73,8 +74,8 @@ def _lens(parts: StudySpec, lens: str) -> dg.AssetsDefinition:
         batch, paths = int(context.partition_key), warehouse.paths
         layers = [layer for layer, key in key_of.items() if key in context.selected_asset_keys]
         states = {layer: read_states(paths.visual(parts.name, layer, batch)) for layer in layers}
-        for layer, table in _answers(parts, lens, paths, states, context.log.info):
-            out = paths.neighbors(parts.name, lens, layer, batch)
+        for layer, table in lens.neighbors(states, _lens_inputs(parts, paths, context.log.info)):
+            out = paths.neighbors(parts.name, name, layer, batch)
             write_parquet(table, out, NEIGHBORS)
             problems = neighbor_problems(table, len(states[layer].image_ids), parts.top_k)
             yield from fail_on_errors(
@@ -84,22 +85,13 @@ def _lens(parts: StudySpec, lens: str) -> dg.AssetsDefinition:
     return neighbors
 
 
-def _answers(
-    parts: StudySpec, lens: str, paths: Warehouse, states: Mapping[int, Any], log: Callable[[str], None]
-) -> Iterator[tuple[int, pa.Table]]:
-    """The lens's answers, layer by layer."""
-    from latentlens_dag.dag.assets.reporting import ProgressLog
-    from latentlens_dag.index.contextual_index import ContextualIndex
-    from latentlens_dag.models.loading import load_language_model
-    from latentlens_dag.study import answers
-
-    if lens == LATENTLENS:
-        index = ContextualIndex.open(paths.index(parts.index.name).root)
-        progress = ProgressLog(log, "rows")
-        how = (parts.index.layers, parts.top_k, progress, parts.unique, parts.of_texts)
-        return answers.latent_answers(parts.name, states, index, *how)
-    model = load_language_model(parts.model)
-    return answers.vocabulary_answers(parts.name, lens, states, model, parts.top_k, parts.unique)
+def _lens_inputs(parts: StudySpec, paths: Warehouse, log: Callable[[str], None]) -> LensInputs:
+    return LensInputs(
+        lambda: ContextualIndex.open(paths.index(parts.index.name).root),
+        lambda: load_language_model(parts.model),
+        ProgressLog(log, "rows"),
+        parts.index.layers,
+    )
 
 
 def _judgements(parts: StudySpec) -> dg.AssetsDefinition:
@@ -255,7 +247,7 @@ def _catalog(parts: StudySpec) -> dg.AssetsDefinition:
         description="The study's tables in one DuckDB file.",
     )
     def catalog(warehouse: WarehouseResource) -> dg.MaterializeResult:
-        from latentlens_dag.dataset.dataset import write_catalog
+        from latentlens_dag.dataset.study_catalog import write_catalog
 
         out = warehouse.paths.catalog(parts.name)
         write_study_shape(parts, warehouse.paths, StudySource(parts.model, parts.index.name))
@@ -269,11 +261,6 @@ def _catalog(parts: StudySpec) -> dg.AssetsDefinition:
 _JUDGEMENTS_TEXT = (
     "For every visual token at layer {layer} and every lens: concrete, abstract, global or none, and chance."
 )
-_LENS_TEXT = {
-    "latentlens": "The nearest contextual states of each visual token at layer {layer}, over all contextual layers.",
-    "logitlens": "The vocabulary tokens with the highest logits for each visual token at layer {layer}.",
-    "embeddinglens": "The vocabulary tokens whose input embeddings are nearest to each visual token at layer {layer}.",
-}
 
 
 def _truth(parts: StudySpec, paths: Warehouse) -> Any:

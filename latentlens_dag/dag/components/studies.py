@@ -8,7 +8,7 @@ are checked when its steps run.
 
 # `from __future__ import annotations` is left out: Dagster resolves these annotations itself.
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import dagster as dg
 
@@ -22,8 +22,12 @@ from latentlens_dag.models.layers import auto_contextual_layers, auto_visual_lay
 from latentlens_dag.models.loading import read_config
 from latentlens_dag.models.model_ref import ModelRef
 from latentlens_dag.models.vlm import DEFAULT_PROMPT
+from latentlens_dag.schema import LENSES
 
-Lens = Literal["latentlens", "logitlens", "embeddinglens"]
+if TYPE_CHECKING:
+    Lens = str
+else:
+    Lens = Literal[tuple(LENSES)]
 
 
 class RegionsJudge(dg.Model, dg.Resolvable):
@@ -178,7 +182,7 @@ class Study(NamedComponent):
     texts: str | None = None
     index: str
     layers: list[int] | Literal["auto"] = "auto"
-    lenses: Sequence[Lens] = ("latentlens", "logitlens", "embeddinglens")
+    lenses: Sequence[Lens] = tuple(LENSES)
     top_k: int = 5
     prompt: str | None = None
     """The VLM's prompt for every image; by default the paper's."""

@@ -1,0 +1,99 @@
+"""The interface of a lens: states of visual tokens in, the k nearest candidates of each out.
+
+A lens is a module of this package, named as the lens, with a class that has the lens's title, and one line in
+`schema.LENSES`. Assets, tables, cards, figures and pages take it from there.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from latentlens_dag.index.contextual_index import ContextualIndex
+from latentlens_dag.index.state_tables import TokenStates
+from latentlens_dag.models.language_model import LanguageModel
+from latentlens_dag.schema import LENSES, NEIGHBORS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Unique = Literal["none", "word", "sentence"]
+"""What the neighbors of a visual token must differ in."""
+
+
+@dataclass(frozen=True)
+class LensInputs:
+    """Where a lens gets its candidates; only what it needs is loaded."""
+
+    index: Callable[[], ContextualIndex]
+    model: Callable[[], LanguageModel]
+    progress: Callable[[int, int], None] = lambda done, total: None
+    """Called with rows done and rows in all."""
+    contextual_layers: Sequence[int] | None = None
+    """The layers of the index that are searched; None for all."""
+
+
+@dataclass(frozen=True)
+class Lens(ABC):
+    """One lens on the states of one study."""
+
+    name: ClassVar[str]
+    """As in `schema.LENSES`, which has its title and the column of its score."""
+    needs: ClassVar[Literal["index", "head", "embedding"]]
+    """Its candidates: the index's states, or the rows of the model's head or input embedding."""
+    algorithm: ClassVar[int] = 1
+    """Raised when the same input would give other bytes."""
+    description: ClassVar[str]
+    """Of its assets, with `{layer}`."""
+
+    study: str
+    k: int
+    """Neighbors per token."""
+    unique: Unique = "none"
+    of_texts: bool = False
+    """Whether the tokens are those of texts; then a text's own sentence in the index is no neighbor."""
+
+    @abstractmethod
+    def neighbors(self, states: Mapping[int, TokenStates], inputs: LensInputs) -> Iterator[tuple[int, pa.Table]]:
+        """The k nearest candidates of every token: (visual layer, NEIGHBORS) for each layer of `states`.
+
+        Rows are in order of token and rank; no two layers are in memory at once where the lens can avoid it.
+
+        Raises:
+            UserError: where there are fewer than k candidates, or fewer that differ in what `unique` says.
+        """
+
+    def table(self, layer: int, at: TokenStates, score: NDArray[np.float32], columns: Mapping[str, object]) -> pa.Table:
+        """NEIGHBORS of the tokens `at` one layer.
+
+        Args:
+            layer: visual layer.
+            at: N tokens.
+            score: [N, k], best first; goes into the lens's column.
+            columns: N * k values each, in order of token and rank; what is left out is null.
+        """
+        tokens, k = score.shape
+        values = {
+            "study": [self.study] * score.size,
+            "image_id": pa.array(at.image_ids).take(pa.array(np.repeat(np.arange(tokens), k))),
+            "token_index": np.repeat(at.token_index, k),
+            "visual_layer": np.full(score.size, layer, np.int32),
+            "lens": [self.name] * score.size,
+            "rank": np.tile(np.arange(1, k + 1, dtype=np.int32), tokens),
+            LENSES[self.name].score: score.ravel(),
+            **columns,
+        }
+        arrays = [values.get(field.name, pa.nulls(score.size, field.type)) for field in NEIGHBORS]
+        return pa.table(arrays, names=NEIGHBORS.names).cast(NEIGHBORS)
+
+
+def lens_class(name: str) -> type[Lens]:
+    """The class of a lens of `schema.LENSES`."""
+    lens: type[Lens] = getattr(import_module(f"{__package__}.{name}"), LENSES[name].title)
+    return lens

@@ -1,0 +1,23 @@
+"""LogitLens: the tokens with the highest logits, were the model to stop at a state."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from latentlens_dag.models.language_model import LanguageModel
+from latentlens_dag.study.lenses.vocabulary import VocabularyLens
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class LogitLens(VocabularyLens):
+    """Logits: the unembedding of the final norm, scaled and soft-capped as the model does it."""
+
+    name = "logitlens"
+    needs = "head"
+    description = "The vocabulary tokens with the highest logits for each visual token at layer {layer}."
+
+    def scores(self, model: LanguageModel, states: Tensor) -> Tensor:
+        """The model's logits [N, V]."""
+        return model.logits(states)

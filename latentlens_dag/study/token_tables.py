@@ -1,0 +1,68 @@
+"""The tables of a study's tokens, from images or texts, and their stored states."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from latentlens_dag.index.lance_files import count_rows
+from latentlens_dag.index.state_tables import write_states
+from latentlens_dag.schema import TEXT_TOKENS, VISUAL_TOKENS
+
+if TYPE_CHECKING:
+    import polars as pl
+    from numpy.typing import NDArray
+
+
+class LayerReport(NamedTuple):
+    """The written states of one layer."""
+
+    content: str
+    """Hash."""
+    mean_norm: float
+    problems: list[str]
+
+
+def visual_token_table(study: str, image_ids: list[str], tokens: pl.DataFrame) -> pa.Table:
+    """VISUAL_TOKENS of the tokens of some images (`VisualStates.tokens`)."""
+    import polars as pl
+
+    ids = pl.Series("image_id", image_ids, dtype=pl.String)
+    named = tokens.with_columns(pl.lit(study).alias("study"), ids.gather(tokens["image_index"]).alias("image_id"))
+    return named.select(VISUAL_TOKENS.names).to_arrow().cast(VISUAL_TOKENS)
+
+
+class TextTokens(NamedTuple):
+    """The two tables of the tokens of some texts."""
+
+    visual_tokens: pa.Table
+    """VISUAL_TOKENS: view `text`, no place in an image."""
+    text_tokens: pa.Table
+    """TEXT_TOKENS."""
+
+
+def text_token_tables(study: str, text_ids: list[str], tokens: pl.DataFrame) -> TextTokens:
+    """The tables of the tokens of some texts (`TextStates.tokens`); text ids are in the column `image_id`."""
+    import polars as pl
+
+    ids = pl.Series("image_id", text_ids, dtype=pl.String)
+    named = tokens.with_columns(pl.lit(study).alias("study"), ids.gather(tokens["text_index"]).alias("image_id"))
+    nowhere = [pl.lit(None).alias(name) for name in VISUAL_TOKENS.names[4:]]
+    placed = named.with_columns(pl.lit("text").alias("view"), *nowhere)
+    return TextTokens(
+        placed.select(VISUAL_TOKENS.names).to_arrow().cast(VISUAL_TOKENS),
+        named.select(TEXT_TOKENS.names).to_arrow().cast(TEXT_TOKENS),
+    )
+
+
+def write_visual_layer(
+    path: Path, tokens: pa.Table, states: NDArray[np.float32], dtype: str = "float32"
+) -> LayerReport:
+    """Write the states [N, d] of the tokens (VISUAL_TOKENS, N rows) at one layer, computed in `dtype`."""
+    content = write_states(path, tokens["image_id"].to_pylist(), tokens["token_index"].to_numpy(), states, dtype)
+    rows = count_rows(path)
+    problems = [] if rows == len(tokens) else [f"{rows} states were written for {len(tokens)} visual tokens"]
+    return LayerReport(content, float(np.linalg.norm(states, axis=1).mean()) if len(states) else 0.0, problems)
