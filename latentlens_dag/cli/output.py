@@ -51,14 +51,12 @@ def table_text(
     left: Collection[str] = (),
     least: Mapping[str, int] = MappingProxyType({}),
 ) -> str:
-    """A table as text, of which nothing is cut: cells that are too long for `width` are folded.
+    """A table as text. Nothing is cut: cells that are too long for `width` are folded.
 
     Args:
-        headers: of the columns.
+        headers: those in `left` are aligned to the left; `least` is the least width of a column.
         rows: cells, without control characters.
         width: of the terminal; None for a line per row, however long.
-        left: the headers of the columns that are aligned to the left.
-        least: the least width of columns, by header.
     """
     from rich.console import Console
     from rich.table import Table
