@@ -10,7 +10,7 @@ from widgets.token_html import facts_html
 from latentlens_dag import __version__
 from latentlens_dag.browse.browser_data import BrowserData
 from latentlens_dag.dataset.provenance import LicenseTerms, license_terms, provenance, study_declaration, summary_rows
-from latentlens_dag.publish.card import CITATION
+from latentlens_dag.publish.card import citation
 from latentlens_dag.publish.snippets import snippets_of, table_snippets
 
 LOAD = """from latentlens_dag import open_dataset
@@ -44,7 +44,7 @@ def about_page(data: BrowserData) -> None:
     st.header("Its tables")
     st.dataframe(data.full_dataset.collect(TABLES), hide_index=True)
     st.header("How to cite it")
-    st.markdown(CITATION)
+    st.markdown(citation())
     st.caption(f"Shown by latentlens-dag {__version__}, Apache-2.0.")
 
 

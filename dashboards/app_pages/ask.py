@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import streamlit as st
 from widgets import permalink, token_html
 from widgets.labels import counted, escape_markdown
-from widgets.small_pictures import Entry, small_pictures, study_tiles
+from widgets.small_pictures import Entry, explore_links, study_tiles
 from widgets.sources import browser_data, choose_study, may_run_code
 
 from latentlens_dag.browse.browser_data import BrowserData, StudyFacts
@@ -25,7 +25,6 @@ from latentlens_dag.browse.text_search import (
 from latentlens_dag.errors import UserError
 from latentlens_dag.models.layers import middle_layer
 from latentlens_dag.models.model_ref import ModelRef
-from latentlens_dag.schema import LATENTLENS
 from latentlens_dag.storage.warehouse import Warehouse
 from latentlens_dag.study.source import StudySource, study_source
 from latentlens_dag.text.display import clip, printable
@@ -157,14 +156,13 @@ def draw_patches(data: BrowserData, study: StudyFacts, nearest: NearestTokens) -
         for image, tokens in by_image.items()
     ]
 
-    def opened(image: str) -> None:
-        st.session_state["ask-opened"] = by_image[image][0]
+    lens = {"lens": "latentlens"} if "latentlens" in study.lenses else {}
 
-    small_pictures(study_tiles(data, study, entries), "nearest", opened)
-    if best := st.session_state.pop("ask-opened", None):
-        lens = {"lens": LATENTLENS} if LATENTLENS in study.lenses else {}
-        place = {"image": best.image_id, "token": str(best.token_index), "layer": str(best.visual_layer)}
-        permalink.open_in_explore(study=study.name, **place, **lens)
+    def address(image: str) -> dict[str, str]:
+        best = by_image[image][0]
+        return {"study": study.name, "image": image, "token": str(best.token_index), "layer": str(best.visual_layer)}
+
+    explore_links(study_tiles(data, study, entries), "nearest", lambda image: address(image) | lens)
 
 
 def _boxes_of(tokens: Sequence[NearestToken], boxes: Mapping[tuple[str, int], list[float]]) -> list[list[float]]:

@@ -35,8 +35,6 @@ class ComparedImage(NamedTuple):
     """One side of a comparison of an image."""
 
     letter: str
-    suffix: str
-    """Ends its names in the address."""
     data: BrowserData
     state: ImageState
     disagreements: dict[int, PatchDisagreement]
@@ -96,14 +94,14 @@ def gallery(registry: StudyRegistry, one: Side, other: Side) -> None:
         page = permalink.page(-(-len(images) // PER_PAGE))
     rows = images[(page - 1) * PER_PAGE : page * PER_PAGE].to_dicts()
     pictures = thumbnails(one, other, tuple(row["image_id"] for row in rows))
-    note = "{} disagreement; no common word on {} of patches"
+    note = "{} disagreement; no common word: {}"
     entries = [
         Entry(row["image_id"], note.format(percent(row["disagreement"]), percent(row["disjoint"]))) for row in rows
     ]
     tiles = study_tiles(one.entry.data, one.entry.facts, entries, pictures)
     small_pictures(tiles, "apart", lambda chosen: permalink.update(image=chosen, token1=None, token2=None))
     disagreement_by_layer(registry, one, other, top, None)
-    st.caption(MEASURE)
+    st.caption(f"{MEASURE} No common word: the share of patches at 100 %.")
 
 
 def thumbnails(one: Side, other: Side, ids: tuple[str, ...]) -> dict[str, Thumbnail]:
@@ -143,7 +141,6 @@ def image_view(registry: StudyRegistry, one: Side, other: Side, image: str) -> N
     compared = [
         ComparedImage(
             "AB"[n],
-            "12"[n],
             side.entry.data,
             ImageState(side.entry.facts, image, side.lens, side.layer, rows[n], views[n], tokens[n], overlay),
             registry.by_patch(side, sides[1 - n], image, top),
@@ -194,11 +191,10 @@ def draw_side(side: ComparedImage, picture: Thumbnail) -> None:
     grid = state.grid(side.data, picture, side.letter)
     if state.overlay == "disagreement":
         grid = with_disagreement(grid, side.disagreements)
-    other = {"1": "2", "2": "1"}[side.suffix]
+    own, other = ("1", "2") if side.letter == "A" else ("2", "1")
     follow = {f"token{other}": None, f"view{other}": None}  # the other side follows
-    patch_grid.patch_grid(
-        grid, f"grid-{side.letter}", lambda index: permalink.update(**{f"token{side.suffix}": index, **follow})
-    )
+    chosen = lambda index: permalink.update(**{f"token{own}": index, **follow})  # noqa: E731
+    patch_grid.patch_grid(grid, f"grid-{side.letter}", chosen)
     if state.token is None:
         st.caption("This side has no patch there.")
         return

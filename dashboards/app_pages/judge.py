@@ -94,17 +94,15 @@ def choose_sample(study: StudyFacts) -> Sample:
 def explain() -> None:
     """The instructions for a person."""
     st.markdown("Give your initials to begin. For every patch that is outlined, say which of these comes first:")
-    st.markdown("\n".join(f"{key}. **{name.capitalize()}**: {text}" for key, (name, text) in enumerate(_meanings(), 1)))
+    st.markdown(
+        "\n".join(f"{key}. **{name.capitalize()}**: {text}" for key, (name, text) in enumerate(MEANINGS.items(), 1))
+    )
     st.markdown(
         "The words come from all lenses and layers chosen above, equally many from each, in an order that the seed "
         "gives: the same for everyone, so that several people can judge the same. Nothing says which lens or layer "
         "they are from; sentences would, since only LatentLens has them. The words may still "
         "give a hint: those of LatentLens are whole, those of the other lenses are tokens."
     )
-
-
-def _meanings() -> list[tuple[str, str]]:
-    return [(str(name), text) for name, text in MEANINGS.items()]
 
 
 @st.cache_data(max_entries=20, show_spinner=False)

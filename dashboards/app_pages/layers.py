@@ -57,19 +57,8 @@ def interpretability(data: BrowserData, study: StudyFacts) -> str:
 
 def curves(shares: pl.DataFrame, study: StudyFacts, measure: str) -> None:
     """One curve for each lens."""
-    ends = {
-        "interpretable": ("low", "high", "chance"),
-        "concrete": ("concrete_low", "concrete_high", "concrete_chance"),
-    }
-    low, high, chance = ends[measure]
-    shown = shares.select(
-        "visual_layer",
-        pl.col(measure).alias("share"),
-        pl.col(low).alias("low"),
-        pl.col(high).alias("high"),
-        pl.col(chance).alias("chance"),
-        pl.col("lens").map_elements(lens_name, return_dtype=pl.String),
-    )
+    prefix = "" if measure == "interpretable" else f"{measure}_"
+    shown = shares.with_columns(pl.col("lens").map_elements(lens_name, return_dtype=pl.String))
     by_name = {lens_name(lens): lens for lens in study.lenses}
 
     def picked(point: dict[str, Any]) -> None:
@@ -84,11 +73,11 @@ def curves(shares: pl.DataFrame, study: StudyFacts, measure: str) -> None:
     lines(
         shown,
         "visual_layer",
-        "share",
+        measure,
         "lens",
         y_title="Visual tokens",
-        band=("low", "high"),
-        chance="chance",
+        band=(f"{prefix}low", f"{prefix}high"),
+        chance=f"{prefix}chance",
         number_format=".0%",
         clicks=Clicks("curves", picked, chosen),
     )

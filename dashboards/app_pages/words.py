@@ -113,13 +113,10 @@ def draw_images(
         for row in images.to_dicts()
     ]
 
-    def opened(image: str) -> None:
-        st.session_state["words-opened"] = image
-
-    small_pictures.small_pictures(small_pictures.study_tiles(data, study, entries), "where", opened)
-    if image := st.session_state.pop("words-opened", None):
-        address = {"image": image, "lens": lens, "overlay": "spotlight", "lit": None, **lit}
-        permalink.open_in_explore(**address, **({} if layer == "any" else {"layer": str(layer)}))
+    address = {"lens": lens, "overlay": "spotlight", "lit": None, **lit}
+    address |= {} if layer == "any" else {"layer": str(layer)}
+    tiles = small_pictures.study_tiles(data, study, entries)
+    small_pictures.explore_links(tiles, "where", lambda image: {**address, "image": image})
 
 
 data = browser_data()

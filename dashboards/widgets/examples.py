@@ -82,10 +82,8 @@ def _pictures(data: BrowserData, study: StudyFacts, rows: list[dict[str, Any]], 
         for tile, row in zip(small_pictures.study_tiles(data, study, entries), rows, strict=True)
     ]
 
-    def opened(tile: str) -> None:
+    def address(tile: str) -> dict[str, str]:
         image, token = tile.split(" ")
-        st.session_state["example-opened"] = {"image": image, "token": token, "lens": lens, "layer": str(layer)}
+        return {"image": image, "token": token, "lens": lens, "layer": str(layer)}
 
-    small_pictures.small_pictures(tiles, "examples", opened)
-    if address := st.session_state.pop("example-opened", None):
-        permalink.open_in_explore(**address)
+    small_pictures.explore_links(tiles, "examples", address)

@@ -85,13 +85,12 @@ def page(pages: int) -> int:
     """The page of a gallery, from 1; asks if there are several."""
     if pages == 1:
         return 1
-    names = {number: f"page {number} of {pages}" for number in range(1, pages + 1)}
     return choice(
         "Page",
         "page",
-        tuple(names),
+        range(1, pages + 1),
         1,
-        format_func=names.__getitem__,
+        format_func=lambda number: f"page {number} of {pages}",
         dropdown=True,
         width=140,
         label_visibility="collapsed",

@@ -11,6 +11,7 @@ import streamlit as st
 
 from latentlens_dag.browse.browser_data import BrowserData, StudyFacts, Thumbnail
 from latentlens_dag.text.display import clip
+from widgets import permalink
 
 _FOLDER = Path(__file__).parent
 _component = st.components.v2.component(
@@ -68,3 +69,15 @@ def small_pictures(items: list[dict[str, Any]], key: str, opened: Callable[[str]
     version = blake2b(repr(items).encode(), digest_size=8).hexdigest()
     # In a list: Streamlit compares a dict with the types of pandas, whose import takes half a second and 40 MB.
     _component(key=key, data=[{"items": items, "version": version, "least": least}], on_opened_change=changed)
+
+
+def explore_links(tiles: list[dict[str, Any]], key: str, address: Callable[[str], Mapping[str, str | None]]) -> None:
+    """Draw tiles that open in Explore; `address` gives the changes of the address for the id of the chosen one."""
+
+    def opened(chosen: str) -> None:
+        st.session_state[f"{key}-opened"] = chosen  # a callback cannot switch pages
+
+    small_pictures(tiles, key, opened)
+    chosen = st.session_state.pop(f"{key}-opened", None)
+    if chosen in {tile["id"] for tile in tiles}:
+        permalink.open_in_explore(**address(chosen))
