@@ -68,8 +68,8 @@ def visual_state_files(warehouse: Warehouse, study: str) -> dict[int, list[Path]
     """
     shape = study_shape(warehouse, study)
     files = {
-        layer: [path for batch in range(shape["parts"]) if (path := warehouse.visual(study, layer, batch)).is_dir()]
-        for layer in sorted(shape["visual_layers"])
+        layer: [path for batch in range(shape.parts) if (path := warehouse.visual(study, layer, batch)).is_dir()]
+        for layer in sorted(shape.visual_layers)
     }
     found = {layer: paths for layer, paths in files.items() if paths}
     if not found:

@@ -61,8 +61,8 @@ def _version_lines(found: dict[str, list[StudyVersion]]) -> Iterator[str]:
             yield f"{study}: nothing is built yet"
         for one in versions:
             parts = sorted({"/".join(label.split("/")[2:3]) for label in one.changed})
-            removed = "" if one.kept else "  (not all its files are kept: it cannot be compared)"
-            yield f"{study}@{one.number}  {one.made}  {len(one.changed)} tables changed: {', '.join(parts)}{removed}"
+            removed = "" if one.complete else "  (not all its files are kept: it cannot be compared)"
+            yield f"{study}@{one.number}  {one.created_at}  {len(one.changed)} tables changed: {', '.join(parts)}{removed}"
 
 
 lineage_option = click.option(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from latentlens_dag.models.model_ref import ModelRef
-from latentlens_dag.storage.files import write_text
+from latentlens_dag.storage.files import read_json_object, write_text
 from latentlens_dag.storage.hashing import hash_bytes, hash_file, hash_values
 
 SOURCE_PATH = "source_path"  # metadata of an observed source: the file or folder that is hashed
@@ -92,7 +92,7 @@ def content_version(source: Path | ModelRef, memory: Path, hidden: bool = False)
 
 
 def _names_and_hashes(path: Path, memory: Path, hidden: bool) -> list[str]:
-    known = _remembered(memory)
+    known = read_json_object(memory)
     now = {}
     for file, state in file_states(path, hidden).items():
         before = known.get(str(file), [None, None, ""])
@@ -119,11 +119,3 @@ def file_states(path: Path, hidden: bool = False) -> dict[Path, list[int]]:
 
 def _is_hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
-
-
-def _remembered(memory: Path) -> dict[str, list]:
-    try:
-        found: dict[str, list] = json.loads(memory.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

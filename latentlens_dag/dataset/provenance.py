@@ -7,7 +7,6 @@ and never acted on; and what was not pulled is not known, which is said, too.
 from __future__ import annotations
 
 import html
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from latentlens_dag.dataset.dataset import Dataset
 from latentlens_dag.hub.names import COMMIT, parse_release_name
+from latentlens_dag.storage.files import read_json_object
 from latentlens_dag.storage.records import ArtifactRecord, ArtifactStore
+from latentlens_dag.storage.shapes import IndexShape, read_shape
 from latentlens_dag.storage.warehouse import Warehouse
 
 if TYPE_CHECKING:
@@ -178,7 +179,7 @@ def _terms_of_card(folder: Path) -> dict[str, str]:
 def _releases(root: Path, study: str | None = None) -> Iterator[ArtifactRecord]:
     """The staged releases of a warehouse that have studies, or a certain one; the last made comes last."""
     records = (record for record in ArtifactStore(root).records("release") if record.asset.endswith("/dataset"))
-    for record in sorted(records, key=lambda one: one.made):
+    for record in sorted(records, key=lambda record: record.created_at):
         studies = record.settings.get("studies")
         if isinstance(studies, Mapping) and (study is None or study in studies):
             yield record
@@ -190,13 +191,15 @@ def _recorded(root: Path, study: str) -> dict[str, Any]:
     catalog = manifest.read(f"study/{study}/catalog", None)
     facts: dict[str, Any] = {"versions": catalog.packages} if catalog else {}
     observed = [warehouse.observed(f"study.{study}.{kind}") for kind in ("vlm", "language_model")]
-    if files := next((_json(path) for path in observed if path.is_file()), {}):
+    if files := next((read_json_object(path) for path in observed if path.is_file()), {}):
         facts["model"] = {"name": Path(next(iter(files))).parent.name, "weights": _weights(manifest, study)}
     if catalog and (index := catalog.settings.get("index")):
-        shape = _json(warehouse.shape("index", index))
+        shape = read_shape(IndexShape, warehouse.shape("index", index))
         selection = manifest.read(f"index/{index}/selection", None)
-        facts["index"] = {"name": index, "model": {"name": shape.get("language_model")}, "corpus": shape.get("corpus")}
-        facts["index"] |= {"contextual_layers": shape.get("layers"), "version": selection and selection.data_version}
+        facts["index"] = {"name": index, "version": selection and selection.data_version}
+        if shape is not None:
+            facts["index"] |= {"corpus": shape.corpus, "contextual_layers": shape.layers}
+            facts["index"]["model"] = {"name": shape.language_model}
     return facts
 
 
@@ -209,14 +212,6 @@ def _weights(manifest: ArtifactStore, study: str) -> str | None:
     return None
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 def provenance(source: str | Path, study: str) -> pl.DataFrame:
     """What the manifest of a home says of how a study was made: one row per step, the last run of it.
 
@@ -227,10 +222,10 @@ def provenance(source: str | Path, study: str) -> pl.DataFrame:
     path = Path(source)
     root = path / "warehouse" if (path / "warehouse").is_dir() else path
     steps: dict[str, dict[str, str]] = {}
-    for record in sorted(ArtifactStore(root).records() if path.is_dir() else (), key=lambda one: one.made):
+    for record in sorted(ArtifactStore(root).records() if path.is_dir() else (), key=lambda record: record.created_at):
         if record.asset.startswith(f"study/{study}/"):
             settings = ", ".join(f"{name}: {value}" for name, value in record.settings.items())
             packages = ", ".join(f"{name} {version}" for name, version in record.packages.items())
             step = record.asset.removeprefix(f"study/{study}/")
-            steps[step] = {"step": step, "made": record.made, "settings": settings, "packages": packages}
+            steps[step] = {"step": step, "made": record.created_at, "settings": settings, "packages": packages}
     return pl.DataFrame(list(steps.values())).sort("step") if steps else pl.DataFrame()

@@ -7,7 +7,6 @@ is taken for the original only while its bytes have the hash that is the image's
 from __future__ import annotations
 
 import io
-import json
 import re
 import unicodedata
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.inputs.images import FORMATS, open_image
+from latentlens_dag.storage.files import read_json_object
 from latentlens_dag.storage.hashing import hash_file
 
 if TYPE_CHECKING:
@@ -49,9 +49,8 @@ def _observed(root: Path, image_id: str) -> Iterator[Path]:
     """The files with that hash in the source folders of image sets."""
     for file in sorted(root.glob("observed/images.*.source.json")):
         try:
-            facts = json.loads(file.read_text(encoding="utf-8"))
-            yield from (Path(path) for path, state in facts.items() if state[2] == image_id)
-        except (OSError, ValueError, TypeError, LookupError, AttributeError):
+            yield from (Path(path) for path, state in read_json_object(file).items() if state[2] == image_id)
+        except (TypeError, LookupError):
             continue
 
 

@@ -22,7 +22,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from latentlens_dag.index.lance_files import Table, matrix_of, open_table
-from latentlens_dag.index.layer_tables import blocks, sink_norm_of
+from latentlens_dag.index.layer_tables import sink_norm_of
+from latentlens_dag.index.table_blocks import blocks
 from latentlens_dag.search.exact import Block, cosine_top_k
 from latentlens_dag.search.top_k import Neighbors
 from latentlens_dag.storage.files import write_text

@@ -21,7 +21,7 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.index import approximate
 from latentlens_dag.index import occurrences as core
 from latentlens_dag.index.encode import encode_missing
-from latentlens_dag.index.folder import index_shape, new_index
+from latentlens_dag.index.folder import new_index
 from latentlens_dag.index.layer_tables import commit_fragments, encoder_of, write_fragments
 from latentlens_dag.inputs.texts import MAX_CHARACTERS, write_shard, write_texts
 from latentlens_dag.models import self_checks
@@ -31,10 +31,10 @@ from latentlens_dag.models.layers import as_int_list, auto_contextual_layers, ch
 from latentlens_dag.models.loading import language_model_of
 from latentlens_dag.models.vlm import Vlm
 from latentlens_dag.schema import OCCURRENCES
-from latentlens_dag.storage.files import write_json
 from latentlens_dag.storage.hashing import hash_values
 from latentlens_dag.storage.package_versions import provenance_json
 from latentlens_dag.storage.parquet import write_parquet
+from latentlens_dag.storage.shapes import IndexShape
 from latentlens_dag.storage.warehouse import IndexPaths
 
 _ALGORITHM = 1  # raise when the same sentence and model would give other vectors
@@ -104,8 +104,8 @@ def build_index(
         parts = -(-found // _SENTENCES_PER_PART)
         rows = _write_occurrences(model, new, work, parts, choice, dedup)
         _write_tables(model, chosen, dedup, new, IndexPaths(folder), work, rows, progress, choice.sinks)
-        shape = index_shape(parts, chosen, model.name, rows=dict.fromkeys(chosen, sum(rows)))
-        write_json(shape, new.shape)
+        layer_rows = dict.fromkeys(chosen, sum(rows))
+        IndexShape(parts=parts, layers=chosen, language_model=model.name, rows=layer_rows).write(new.shape)
 
 
 def _dedup_for(model: LanguageModel) -> self_checks.Dedup:

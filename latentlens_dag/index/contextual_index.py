@@ -8,7 +8,7 @@ the residual stream that enters a block (`models/layers.py`), not what comes aft
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,10 +17,18 @@ import numpy as np
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.index.approximate import MEASURED_K, ApproximatePlan, approximate_top_k, plan_approximate
-from latentlens_dag.index.folder import IndexFolder, index_blocks, read_index_folder
+from latentlens_dag.index.folder import IndexFolder, read_index_folder
 from latentlens_dag.index.lance_files import Table, open_table
-from latentlens_dag.index.layer_tables import OwnRows, count_searched_rows, count_sinks, width_of
+from latentlens_dag.index.layer_tables import width_of
 from latentlens_dag.index.occurrence_lookup import OccurrenceLookup
+from latentlens_dag.index.table_blocks import (
+    DEFAULT_ROWS,
+    BlockReader,
+    OwnRows,
+    RowFilter,
+    count_searched_rows,
+    count_sinks,
+)
 from latentlens_dag.models.layers import as_int_list
 from latentlens_dag.models.text_states import TextStates
 from latentlens_dag.search.exact import cosine_top_k
@@ -39,6 +47,15 @@ _FEW_QUERIES = 32  # from there on one scan for all of them is quicker
 _LABELS = {"word": "word", "sentence": "sentence_id"}
 
 
+class TooFewNeighborsError(UserError):
+    """A search for more neighbors than there are."""
+
+    def __init__(self, k: int, available: str) -> None:
+        """Say what there is less of than `k`, and how much there is: "different words (3)"."""
+        super().__init__(f"`k={k}` asks for more answers than there are {available}: ask for fewer.")
+        self.available = available
+
+
 @dataclass(frozen=True)
 class SearchResult:
     """The answers for each of Q queries, nearest first; equal cosines in order of (layer, key)."""
@@ -51,6 +68,11 @@ class SearchResult:
     method: str
     """How they were found: "exact", or by which index at which measured recall, or why exactly after all."""
     index: ContextualIndex = field(repr=False)
+
+    def __getitem__(self, queries: slice) -> SearchResult:
+        """The answers for some of the queries."""
+        columns = {name: getattr(self, name)[queries] for name in ("cosine", "contextual_layer", "key")}
+        return replace(self, **columns)
 
     def to_polars(self) -> pl.DataFrame:
         """One row per answer, in order of query, and of layer where layers were not merged, and rank.
@@ -257,8 +279,20 @@ class ContextualIndex:
             states = states.only_layer()
         with self._folder.reading():
             queries = self._queries(states, width_of(self._tables[chosen[0]]))
+            lookup = self.occurrences if word is None else self._occurrences_of(word)
             own = None if own_sentence else self._own_rows(sentence_ids, len(queries))
-            return self._search(queries, chosen, k, unique, word, merge, exact, recall, own, sinks, progress)
+            rows = RowFilter(None if word is None else lookup.spellings(), own, sinks)
+            labels_of = self._labels(lookup, unique, k)
+            groups = [chosen] if merge else [[layer] for layer in chosen]
+            self._check_k(k, groups, rows)
+            plain = merge and unique is None and rows == DEFAULT_ROWS
+            plan = None if exact else self._plan(chosen, k, recall, len(queries), plain)
+            if plan is not None and plan.nprobes:
+                found = approximate_top_k(queries, self._opened(chosen), k, plan.nprobes)
+                return self._result([found], k, plan.description)
+            reader = BlockReader({layer: self._tables[layer] for layer in chosen}, rows, progress)
+            neighbors = [cosine_top_k(queries, reader.read(group), k, labels_of) for group in groups]
+            return self._result(neighbors, k, "exact" if plan is None else f"exact: {plan.description}")
 
     def _own_rows(self, sentence_ids: Sequence[str | None] | None, queries: int) -> OwnRows | None:
         if sentence_ids is None:
@@ -269,50 +303,6 @@ class ContextualIndex:
             )
         own = self.occurrences.own_rows(sentence_ids)
         return own if len(own.keys) else None
-
-    def _search(
-        self,
-        queries: NDArray[np.floating],
-        chosen: list[int],
-        k: int,
-        unique: str | None,
-        word: str | None,
-        merge: bool,
-        exact: bool,
-        recall: float,
-        own: OwnRows | None,
-        sinks: bool,
-        progress: Progress,
-    ) -> SearchResult:
-        among = self.occurrences if word is None else self._of_word(word)
-        words = None if word is None else among.spellings()
-        labels_of = self._labels(among, unique, k)
-        groups = [chosen] if merge else [[layer] for layer in chosen]
-        counts = {layer: count_searched_rows(self._tables[layer], words, sinks) for layer in chosen}
-        self._check_k(k, [sum(counts[layer] for layer in group) for group in groups], len(groups[0]), words)
-        method = "exact"
-        if not exact:
-            plan = self._plan(
-                chosen,
-                k,
-                recall,
-                len(queries),
-                plain=merge and unique is None and word is None and own is None and not sinks,
-            )
-            if plan.nprobes:
-                return self._joined(
-                    [approximate_top_k(queries, self._opened(chosen), k, plan.nprobes)], k, plan.description
-                )
-            method = f"exact: {plan.description}"
-        total = sum(counts.values())
-        parts: list[Neighbors] = []
-        before = 0
-        for group in groups:
-            tables = {layer: self._tables[layer] for layer in group}
-            told = lambda done, _, before=before: progress(before + done, total)  # noqa: E731
-            parts.append(cosine_top_k(queries, index_blocks(tables, told, words, own, sinks), k, labels_of))
-            before += sum(counts[layer] for layer in group)
-        return self._joined(parts, k, method)
 
     def _plan(self, layers: list[int], k: int, recall: float, queries: int, plain: bool) -> ApproximatePlan:
         """How to answer from indexes, or why not."""
@@ -333,18 +323,16 @@ class ContextualIndex:
                 self._open_tables[layer] = open_table(self._tables[layer])
         return {layer: self._open_tables[layer] for layer in layers}
 
-    def _joined(self, parts: list[Neighbors], k: int, method: str) -> SearchResult:
-        found = SearchResult(
-            np.concatenate([part.cosine for part in parts], axis=1),
-            np.concatenate([part.contextual_layer for part in parts], axis=1),
-            np.concatenate([part.key for part in parts], axis=1),
-            np.tile(np.arange(1, k + 1, dtype=np.int32), len(parts)),
-            method,
-            self,
+    def _result(self, neighbors: list[Neighbors], k: int, method: str) -> SearchResult:
+        cosine, layer, key = (
+            np.concatenate([getattr(part, name) for part in neighbors], axis=1)
+            for name in ("cosine", "contextual_layer", "key")
         )
-        if np.isneginf(found.cosine).any():  # where layers differ in rows, or a query's own sentence is left out
-            raise UserError(f"`k={k}` asks for more different answers than a layer of {self.path} has: ask for fewer.")
-        return found
+        if np.isneginf(cosine).any():
+            raise TooFewNeighborsError(k, "neighbors of some query in these layers (its own sentence is left out)")
+        return SearchResult(
+            cosine, layer, key, np.tile(np.arange(1, k + 1, dtype=np.int32), len(neighbors)), method, self
+        )
 
     def _queries(self, states: Any, width: int) -> NDArray[np.floating]:
         if hasattr(states, "detach"):
@@ -373,32 +361,27 @@ class ContextualIndex:
             )
         return sorted(set(wanted))
 
-    def _of_word(self, word: str) -> OccurrenceLookup:
-        among = self.occurrences.with_word(word)
-        if not len(among):
+    def _occurrences_of(self, word: str) -> OccurrenceLookup:
+        lookup = self.occurrences.with_word(word)
+        if not len(lookup):
             raise UserError(
                 f"No row of the index in {self.path} has the word {word!r}. A word is whole (`dogs` is not `dog`); the "
                 "corpus may not have it, or only where `min_position` leaves it out."
             )
-        return among
+        return lookup
 
-    def _labels(self, among: OccurrenceLookup, unique: str | None, k: int) -> LabelsOf | None:
+    def _labels(self, lookup: OccurrenceLookup, unique: str | None, k: int) -> LabelsOf | None:
         if unique is None:
             return None
         if unique not in _LABELS:
             raise UserError(f"`unique={unique!r}` must be None, 'word' or 'sentence'.")
-        labels_of, different = among.labels_of(_LABELS[unique])
-        if different < k:
-            raise UserError(
-                f"`k={k}` and `unique={unique!r}` ask for more answers than there are different {unique}s ({different}"
-                "): ask for fewer."
-            )
+        labels_of, count = lookup.labels_of(_LABELS[unique])
+        if count < k:
+            raise TooFewNeighborsError(k, f"different {unique}s ({count})")
         return labels_of
 
-    def _check_k(self, k: int, rows: list[int], layers: int, words: list[str] | None) -> None:
-        if (fewest := min(rows)) < k:
-            with_word = "" if words is None else " of this word"
-            raise UserError(
-                f"`k={k}` asks for more answers than there are rows ({fewest}{with_word}, over {layers} contextual "
-                "layers): ask for fewer."
-            )
+    def _check_k(self, k: int, groups: list[list[int]], rows: RowFilter) -> None:
+        counts = {layer: count_searched_rows(self._tables[layer], rows) for group in groups for layer in group}
+        if (fewest := min(sum(counts[layer] for layer in group) for group in groups)) < k:
+            of_word = "" if rows.words is None else " of this word"
+            raise TooFewNeighborsError(k, f"rows ({fewest}{of_word}, over {len(groups[0])} contextual layers)")

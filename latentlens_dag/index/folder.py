@@ -9,25 +9,22 @@ build that goes on). Only what `shape.json` lists is read.
 from __future__ import annotations
 
 import errno
-import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
+
+from pydantic import ValidationError
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.index.lance_files import Table, count_rows
-from latentlens_dag.index.layer_tables import OwnRows, blocks, count_searched_rows, encoder_of
-from latentlens_dag.storage.files import atomic_path
+from latentlens_dag.index.lance_files import count_rows
+from latentlens_dag.index.layer_tables import encoder_of
+from latentlens_dag.storage.files import atomic_path, read_json_object
+from latentlens_dag.storage.shapes import INDEX_FORMAT, IndexShape, problem_text
 from latentlens_dag.storage.warehouse import IndexPaths
 
-if TYPE_CHECKING:
-    from latentlens_dag.search.exact import Block
-
-FORMAT = 1
-"""Of an index's folder; raised where older versions of this package would misread it."""
 _DISK_ERRORS = {
     getattr(errno, name)
     for name in ("ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "ENOTDIR", "EEXIST", "EBUSY", "EFBIG")
@@ -37,15 +34,6 @@ _REMAKE = "Build or import the index again."
 _DISK_WORDS = re.compile(r"no space left|read-only file system|permission denied|quota exceeded", re.IGNORECASE)
 
 
-class IndexFiles(NamedTuple):
-    """An index on disk, as a search reads it."""
-
-    tables: Mapping[int, Path]
-    """Layer tables, by contextual layer."""
-    occurrences: list[Path]
-    """Parquet (OCCURRENCES), all shards."""
-
-
 @dataclass(frozen=True)
 class IndexFolder:
     """A folder with a whole index."""
@@ -53,64 +41,18 @@ class IndexFolder:
     path: Path
     language_model: str
     encoder: str
-    files: IndexFiles
+    tables: Mapping[int, Path]
+    """Layer tables, by contextual layer."""
+    occurrence_files: list[Path]
+    """Parquet (OCCURRENCES), all parts."""
     sentences: Path
     """Parquet (SENTENCES)."""
     rows: int
     """Occurrences."""
 
-    @property
-    def tables(self) -> Mapping[int, Path]:
-        """Layer tables, by contextual layer."""
-        return self.files.tables
-
-    @property
-    def occurrence_files(self) -> list[Path]:
-        """Parquet (OCCURRENCES), all parts."""
-        return self.files.occurrences
-
     def reading(self) -> AbstractContextManager[None]:
         """Tell errors of damaged files as what they are (`translate_damage_errors`)."""
         return translate_damage_errors(self.path)
-
-
-def index_shape(
-    parts: int,
-    layers: Sequence[int],
-    language_model: str,
-    corpus: str | None = None,
-    rows: Mapping[int, int] | None = None,
-    source: str | None = None,
-) -> dict[str, Any]:
-    """What `shape.json` says of an index.
-
-    Args:
-        parts: files of occurrences.
-        layers: contextual layers.
-        language_model: what a person calls it.
-        corpus: of an index in a warehouse, whose sentences lie with the corpus.
-        source: what an index was imported from.
-        rows: rows per layer, of an index that stands alone; in a warehouse every layer has all occurrences.
-    """
-    shape = {"format": FORMAT, "parts": parts, "layers": sorted(layers), "language_model": language_model}
-    if corpus is not None:
-        shape["corpus"] = corpus
-    if rows is not None:
-        shape["rows"] = {str(layer): number for layer, number in sorted(rows.items())}
-    if source is not None:
-        shape["source"] = source
-    return shape
-
-
-class IndexShape(NamedTuple):
-    """What `shape.json` says."""
-
-    layers: list[int]
-    parts: int
-    """Files of occurrences."""
-    language_model: str
-    corpus: str | None
-    rows: dict[int, int] | None
 
 
 def read_shape(folder: Path) -> IndexShape:
@@ -119,14 +61,14 @@ def read_shape(folder: Path) -> IndexShape:
     Raises:
         UserError: where there is no index, it is damaged, or of a newer format.
     """
-    shape = _read_shape(folder)
+    path = IndexPaths(folder).shape
+    if not path.is_file():
+        raise _no_index(folder)
+    _check_format(folder, read_json_object(path))
     try:
-        layers, parts, rows = sorted(map(int, shape["layers"])), int(shape["parts"]), shape.get("rows")
-        corpus = None if shape.get("corpus") is None else _plain_name(shape["corpus"])
-        expected = None if rows is None else {int(layer): int(number) for layer, number in rows.items()}
-        return IndexShape(layers, parts, str(shape["language_model"]), corpus, expected)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{IndexPaths(folder).shape} is damaged ({error!r}): build the index again.") from error
+        return IndexShape.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise UserError(f"{path} is damaged ({problem_text(error)}): build the index again.") from error
 
 
 def read_index_folder(folder: Path) -> IndexFolder:
@@ -139,31 +81,11 @@ def read_index_folder(folder: Path) -> IndexFolder:
     shape, paths = read_shape(folder), IndexPaths(folder)
     sentences = paths.own_sentences if shape.corpus is None else paths.corpus_sentences(shape.corpus)
     tables = {layer: paths.layer_table(layer) for layer in shape.layers}
-    files = IndexFiles(tables, [*map(paths.occurrences, range(shape.parts))])
+    occurrences = [*map(paths.occurrences, range(shape.parts))]
     with translate_damage_errors(folder):
-        kept = _check_whole(folder, files, sentences, shape.rows)
-        return IndexFolder(folder, shape.language_model, _one_encoder(folder, tables), files, sentences, kept)
-
-
-def index_blocks(
-    tables: Mapping[int, Table],
-    progress: Callable[[int, int], None],
-    words: Sequence[str] | None = None,
-    own: OwnRows | None = None,
-    sinks: bool = False,
-) -> Iterator[Block]:
-    """The rows of all layer tables, block by block; arguments as of `layer_tables.blocks`. Tells the rows read of
-    all."""
-    rows = {
-        layer: count_rows(table) if words is None else count_searched_rows(table, words, sinks)
-        for layer, table in tables.items()
-    }
-    total, done = sum(rows.values()), 0
-    for layer, table in tables.items():
-        for block in blocks(table, layer, words, own, sinks):
-            yield block
-            done += len(block.vectors)
-            progress(done, total)
+        rows = _check_whole(folder, tables, occurrences, sentences, shape.rows)
+        encoder = _one_encoder(folder, tables)
+    return IndexFolder(folder, shape.language_model, encoder, tables, occurrences, sentences, rows)
 
 
 @contextmanager
@@ -216,8 +138,8 @@ def _is_disk_error(error: Exception) -> bool:
 def _check_replaceable(folder: Path, remedy: str) -> None:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
-    shape = _json_of(IndexPaths(folder).shape) if folder.is_dir() else None
-    if not isinstance(shape, dict) or "format" not in shape or "layers" not in shape:
+    shape = read_json_object(IndexPaths(folder).shape)
+    if "format" not in shape or "layers" not in shape:
         raise UserError(f"{folder} exists and is no index, so it is not replaced. {remedy}")
     if shape.get("corpus") is not None:
         raise UserError(
@@ -225,33 +147,34 @@ def _check_replaceable(folder: Path, remedy: str) -> None:
         )
 
 
-def _read_shape(folder: Path) -> dict[str, Any]:
+def _no_index(folder: Path) -> UserError:
+    places = ("*", "index/*", "warehouse/index/*", ".latentlens/warehouse/index/*")
+    near = sorted(found.parent for place in places for found in folder.glob(f"{place}/shape.json"))
+    hint = f" Below it are: {', '.join(map(str, near[:5]))}." if near else ""
+    return UserError(
+        f"There is no index in {folder}: {_what_is(folder)}. Give "
+        "the folder of an index: one that `ContextualIndex.build` or `latentlens-dag import-index` wrote, or "
+        f"warehouse/index/NAME of a home. A build that was interrupted leaves none: run it again.{hint}"
+    )
+
+
+def _check_format(folder: Path, shape: Mapping[str, Any]) -> None:
     path = IndexPaths(folder).shape
-    if not path.is_file():
-        places = ("*", "index/*", "warehouse/index/*", ".latentlens/warehouse/index/*")
-        near = sorted(found.parent for place in places for found in folder.glob(f"{place}/shape.json"))
-        hint = f" Below it are: {', '.join(map(str, near[:5]))}." if near else ""
-        raise UserError(
-            f"There is no index in {folder}: {_what_is(folder)}. Give "
-            "the folder of an index: one that `ContextualIndex.build` or `latentlens-dag import-index` wrote, or "
-            f"warehouse/index/NAME of a home. A build that was interrupted leaves none: run it again.{hint}"
-        )
-    shape = _json_of(path)
-    if not isinstance(shape, dict):
+    if not shape:
         raise UserError(f"{path} is damaged (no JSON object): build the index again.")
     if "format" not in shape or "layers" not in shape:
         raise UserError(
             f"{path} is not of an index, or of one that an older version of this package built: run "
             "`latentlens-dag build` again; what is built already stays."
         )
-    if shape["format"] != FORMAT and not (isinstance(shape["format"], int) and shape["format"] > FORMAT):
-        raise UserError(f"{path} says format {shape['format']!r}, which no version of latentlens-dag wrote. {_REMAKE}")
-    if shape["format"] != FORMAT:
+    written = shape["format"]
+    if written != INDEX_FORMAT and not (isinstance(written, int) and written > INDEX_FORMAT):
+        raise UserError(f"{path} says format {written!r}, which no version of latentlens-dag wrote. {_REMAKE}")
+    if written != INDEX_FORMAT:
         raise UserError(
-            f"The index in {folder} has format {shape['format']!r}, this version of latentlens-dag reads format "
-            f"{FORMAT}: update latentlens-dag."
+            f"The index in {folder} has format {written!r}, this version of latentlens-dag reads format "
+            f"{INDEX_FORMAT}: update latentlens-dag."
         )
-    return shape
 
 
 def _what_is(folder: Path) -> str:
@@ -260,33 +183,25 @@ def _what_is(folder: Path) -> str:
     return "it is a file" if folder.exists() else "no such folder"
 
 
-def _json_of(path: Path) -> object:
-    try:
-        found: object = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found
-
-
-def _plain_name(name: object) -> str:
-    if not isinstance(name, str) or Path(name).name != name:
-        raise ValueError(f"corpus: {name!r}")
-    return name
-
-
-def _check_whole(folder: Path, files: IndexFiles, sentences: Path, expected: Mapping[int, int] | None) -> int:
+def _check_whole(
+    folder: Path,
+    tables: Mapping[int, Path],
+    occurrences: list[Path],
+    sentences: Path,
+    expected: Mapping[int, int] | None,
+) -> int:
     """Refuse an index that lacks something; give the number of its occurrences."""
     import pyarrow.parquet as pq
 
     mend = _mend(folder)
-    missing = [path for path in (*files.occurrences, sentences) if not path.is_file()]
-    missing += [table for table in files.tables.values() if encoder_of(table) is None]
-    if missing or not files.tables:
+    missing = [path for path in (*occurrences, sentences) if not path.is_file()]
+    missing += [table for table in tables.values() if encoder_of(table) is None]
+    if missing or not tables:
         raise UserError(
             f"The index in {folder} is half-built: {missing[0] if missing else 'every layer'} is missing. {mend}"
         )
-    kept = sum(pq.read_metadata(file).num_rows for file in files.occurrences)
-    for layer, table in files.tables.items():
+    kept = sum(pq.read_metadata(file).num_rows for file in occurrences)
+    for layer, table in tables.items():
         rows, wanted = count_rows(table), kept if expected is None else expected.get(layer)
         if rows != wanted:
             raise UserError(
@@ -298,7 +213,7 @@ def _check_whole(folder: Path, files: IndexFiles, sentences: Path, expected: Map
 
 def _mend(folder: Path) -> str:
     """What to do about an index that lacks something."""
-    corpus = _read_shape(folder).get("corpus")
+    corpus = read_shape(folder).corpus
     if corpus is not None:
         select = f"--select corpus/{corpus} --select index/{folder.resolve().name}"
         return f"If a build was interrupted, run `latentlens-dag build`; if files were lost, with `--force {select}`."
@@ -320,6 +235,8 @@ def translate_damage_errors(folder: Path) -> Iterator[None]:
     except UserError:
         raise
     except (OSError, pa.ArrowInvalid, pl.exceptions.ComputeError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "lance" not in str(error).lower():  # torch's, as of a device's memory
+            raise
         text = " ".join(str(error).split())[:200]
         raise UserError(f"The index in {folder} is damaged ({text}). {_mend(folder)}") from error
 

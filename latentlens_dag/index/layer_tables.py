@@ -9,7 +9,7 @@ written, because no search can use them.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -23,18 +23,16 @@ from latentlens_dag.index.lance_files import (
     READ_ROWS,
     Table,
     check_directions,
-    is_in_filter,
     matrix_digest,
     matrix_of,
     open_table,
     row_parts,
     vector_column,
 )
-from latentlens_dag.index.memory_map import flat_pages, mapped_rows, release_pages
-from latentlens_dag.search.exact import EVERY_QUERY, Block, Exclusions
+from latentlens_dag.index.memory_map import release_pages
 from latentlens_dag.search.sinks import sink_norm
 from latentlens_dag.storage.files import remove, write_text
-from latentlens_dag.storage.hashing import hash_bytes, hash_values, ids_to_integers
+from latentlens_dag.storage.hashing import hash_bytes, hash_values
 
 if TYPE_CHECKING:
     import lance
@@ -42,9 +40,6 @@ if TYPE_CHECKING:
 
 
 _WRITE_BYTES = 8 << 20
-_MAPPED_BYTES = 12 << 20  # a block that lies in a file
-_READ_BYTES = 4 << 20  # a block that is scanned: larger ones are no faster, and cost memory several times over
-_AHEAD_BYTES = 2 << 20  # what Lance may read ahead
 
 _MESSAGE = "__lance_commit_message"  # what Lance calls it among a transaction's properties
 _ENCODER = b"encoder"  # in a layer table's schema: what its vectors were made by
@@ -241,7 +236,7 @@ def last_transaction(table: Path) -> list[Path]:
 
 
 def tagged_versions(table: Path) -> list[int]:
-    """The versions of a layer table that `tag` keeps."""
+    """The versions of a layer table that have a tag, so that Lance keeps them."""
     return sorted({int(tag["version"]) for tag in open_table(table).tags.list().values()})
 
 
@@ -258,17 +253,6 @@ def provenance_of(table: Path) -> str:
         if message := (transaction.transaction_properties if transaction else {}).get(_MESSAGE):
             return str(message)
     return ""
-
-
-def tag(table: Path, name: str) -> int:
-    """Keep the newest version of a layer table, under this name, whatever `drop_old_versions` removes; give its number.
-
-    A tag that exists is moved.
-    """
-    dataset = open_table(table)
-    move = dataset.tags.update if name in dataset.tags.list() else dataset.tags.create
-    move(name, dataset.version)
-    return int(dataset.version)
 
 
 def drop_old_versions(table: Path, older_than: timedelta) -> int:
@@ -327,150 +311,15 @@ def read_rows(table: Path, rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np
         yield matrix_of(found["vector"].combine_chunks()), found["norm"].to_numpy()
 
 
-class TableKeys:
-    """The keys of a layer table's rows, read only for those that are asked for."""
-
-    def __init__(self, dataset: lance.LanceDataset) -> None:
-        """The keys of an open table."""
-        self._dataset = dataset
-
-    def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
-        """The keys of some rows."""
-        wanted, places = np.unique(rows, return_inverse=True)
-        found = [
-            ids_to_integers(self._dataset.take(wanted[start : start + READ_ROWS].tolist(), columns=["key"])["key"])
-            for start in range(0, len(wanted), READ_ROWS)
-        ]
-        return np.concatenate([np.empty(0, np.uint64), *found])[places]
-
-
-class OwnRows(NamedTuple):
-    """Rows that are no answers to the query whose own sentence they are of: [n] pairs of a key and a query."""
-
-    keys: NDArray[np.uint64]
-    queries: NDArray[np.int64]
-
-
-def blocks(
-    table: Table,
-    layer: int,
-    words: Sequence[str] | None = None,
-    own: OwnRows | None = None,
-    sinks: bool = False,
-) -> Iterator[Block]:
-    """The rows of a layer table, at most 4,096 at a time, without holding more than two blocks.
-
-    Args:
-        table: to be read.
-        layer: what the blocks are called.
-        words: only the rows whose `word` is spelled as one of them.
-        own: rows that are excluded for some queries.
-        sinks: whether attention sinks are answers; else they are excluded, where the table says which they are.
-    """
-    dataset, width = open_table(table), width_of(table)
-    pages = flat_pages(dataset, "vector") if words is None else None
-    if words is not None:
-        rows = max(512, min(READ_ROWS, _READ_BYTES // (2 * width)))
-        yield from _spelled_blocks(dataset, layer, rows, words, own, sinks)
-        return
-    excluded = _excluded_rows(dataset, own, sinks)
-    if pages:
-        rows = max(512, min(READ_ROWS, _MAPPED_BYTES // (2 * width)))
-        yield from _numbered(dataset, layer, mapped_rows(pages, width, rows), excluded)
-    else:
-        rows = max(512, min(READ_ROWS, _READ_BYTES // (2 * width)))
-        batches = _scan(dataset, ["vector"], rows)
-        yield from _numbered(dataset, layer, (matrix_of(batch["vector"]) for batch in batches), excluded)
-
-
-def _numbered(
-    dataset: lance.LanceDataset, layer: int, parts: Iterator[NDArray[np.float16]], excluded: Exclusions
-) -> Iterator[Block]:
-    """All rows of a table, in its order, as blocks; `excluded` rows are counted in the table, ascending."""
-    start, keys = 0, TableKeys(dataset)
-    for vectors in parts:
-        here = slice(*np.searchsorted(excluded.rows, [start, start + len(vectors)]))
-        some = Exclusions(excluded.rows[here] - start, excluded.queries[here]) if here.stop > here.start else None
-        yield Block(layer, keys, vectors, start, some)
-        start += len(vectors)
-
-
-def _spelled_blocks(
-    dataset: lance.LanceDataset, layer: int, rows: int, words: Sequence[str], own: OwnRows | None, sinks: bool
-) -> Iterator[Block]:
-    """The rows with some words, as blocks with keys of their own."""
-    for batch in _scan(dataset, ["key", "vector"], rows, _answers_filter(dataset, words, sinks)):
-        if len(batch):
-            keys = ids_to_integers(batch["key"])
-            yield Block(layer, keys, matrix_of(batch["vector"]), excluded=_own_pairs(keys, own))
-
-
-def _scan(
-    dataset: lance.LanceDataset, columns: list[str], rows: int, only: str | None = None
-) -> Iterator[pa.RecordBatch]:
-    ahead = {"io_buffer_size": _AHEAD_BYTES}
-    scanner = dataset.scanner(columns=columns, filter=only, batch_size=rows, batch_readahead=1, **ahead)
-    return scanner.to_batches()
-
-
-def _excluded_rows(dataset: lance.LanceDataset, own: OwnRows | None, sinks: bool) -> Exclusions:
-    """The rows of a whole table that are no answers, ascending."""
-    found = [Exclusions(np.empty(0, np.int64), np.empty(0, np.int64))]
-    limit = None if sinks else sink_norm_of(dataset)
-    columns = [*(["norm"] if limit is not None else []), *(["key"] if own is not None and len(own.keys) else [])]
-    start = 0
-    for batch in _scan(dataset, columns, 1 << 16) if columns else ():
-        if limit is not None:
-            rows = np.flatnonzero(batch["norm"].to_numpy() > np.float32(limit))
-            found.append(Exclusions(start + rows, np.full(len(rows), EVERY_QUERY)))
-        if "key" in columns and (pairs := _own_pairs(ids_to_integers(batch["key"]), own)) is not None:
-            found.append(Exclusions(start + pairs.rows, pairs.queries))
-        start += len(batch)
-    rows, queries = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    order = np.argsort(rows, kind="stable")
-    return Exclusions(rows[order], queries[order])
-
-
-def _own_pairs(keys: NDArray[np.uint64], own: OwnRows | None) -> Exclusions | None:
-    """Which of some rows are of a query's own sentence."""
-    if own is None or not len(own.keys):
-        return None
-    order = np.argsort(keys)
-    place = order[np.searchsorted(keys, own.keys, sorter=order).clip(max=len(keys) - 1)]
-    here = keys[place] == own.keys
-    return Exclusions(place[here], own.queries[here]) if here.any() else None
-
-
 def sink_norm_of(dataset: lance.LanceDataset) -> float | None:
     """The norm above which a layer table's rows are attention sinks; None where it has none, or keeps them."""
     found = (dataset.schema.metadata or {}).get(_SINK_NORM)
     return None if found is None else float(found)
 
 
-def count_sinks(table: Table) -> int:
-    """The number of a layer table's rows that are attention sinks, and no answers."""
-    dataset = open_table(table)
-    limit = sink_norm_of(dataset)
-    return 0 if limit is None else int(dataset.count_rows(filter=f"norm > {limit!r}"))
-
-
-def count_searched_rows(table: Table, words: Sequence[str] | None = None, sinks: bool = False) -> int:
-    """The number of a layer table's rows that may be answers; arguments as of `blocks`."""
-    dataset = open_table(table)
-    return int(dataset.count_rows(filter=_answers_filter(dataset, words, sinks)))
-
-
 def width_of(table: Table) -> int:
     """The width of the vectors of a layer table."""
     return int(open_table(table).schema.field("vector").type.list_size)
-
-
-def _answers_filter(dataset: lance.LanceDataset, words: Sequence[str] | None, sinks: bool) -> str | None:
-    """The rows that may be answers, as a filter of Lance's scanner."""
-    limit = None if sinks else sink_norm_of(dataset)
-    parts = [] if words is None else [is_in_filter("word", words)]
-    parts += [] if limit is None else [f"norm <= {limit!r}"]
-    return " AND ".join(parts) or None
 
 
 def unit_problems(vectors: NDArray[np.float16]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from latentlens_dag.index.layer_tables import OwnRows
+from latentlens_dag.index.table_blocks import OwnRows
 from latentlens_dag.search.top_k import LabelsOf
 from latentlens_dag.storage.hashing import ids_to_integers
 

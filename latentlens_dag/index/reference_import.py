@@ -26,14 +26,14 @@ import pyarrow as pa
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.index.encode import LayerVectors, allocate_vectors
-from latentlens_dag.index.folder import index_shape, new_index
+from latentlens_dag.index.folder import new_index
 from latentlens_dag.index.layer_tables import commit_fragments, write_fragments
 from latentlens_dag.inputs.texts import write_texts
 from latentlens_dag.models.tokenization import word_span
 from latentlens_dag.schema import OCCURRENCES
-from latentlens_dag.storage.files import write_json
 from latentlens_dag.storage.hashing import hash_values, text_id
 from latentlens_dag.storage.parquet import write_parquet
+from latentlens_dag.storage.shapes import IndexShape
 from latentlens_dag.storage.warehouse import IndexPaths
 
 if TYPE_CHECKING:
@@ -102,7 +102,9 @@ def import_index(
         write_texts(writer.captions, new.own_sentences, f"{folder} holds no rows.")
         occurrences = writer.occurrences(name)
         write_parquet(occurrences, new.occurrences(0), OCCURRENCES)
-        write_json(index_shape(1, list(files), name, rows=writer.rows, source=_source(name, folder)), new.shape)
+        source = _source(name, folder)
+        shape = IndexShape(parts=1, layers=list(files), language_model=name, rows=writer.rows, source=source)
+        shape.write(new.shape)
     placed = len(occurrences) - occurrences["char_start"].null_count
     return ImportSummary(list(files), writer.width, len(occurrences), placed, writer.repeated)
 

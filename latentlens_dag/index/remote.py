@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.hub.client import HubError, call_hub
-from latentlens_dag.index.folder import IndexShape, read_shape
+from latentlens_dag.index.folder import read_shape
 from latentlens_dag.release.manifest import MANIFEST, ReleaseManifest, file_sha256, read_manifest
+from latentlens_dag.storage.shapes import IndexShape
 from latentlens_dag.storage.warehouse import IndexPaths
 
 if TYPE_CHECKING:

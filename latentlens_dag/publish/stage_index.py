@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from latentlens_dag.index.folder import index_shape, read_index_folder
+from latentlens_dag.index.folder import read_index_folder
 from latentlens_dag.index.lance_files import count_rows, open_table
 from latentlens_dag.index.layer_tables import last_transaction, version_files, width_of
 from latentlens_dag.publish.about import About
@@ -26,9 +26,10 @@ from latentlens_dag.publish.tables import count_table_rows
 from latentlens_dag.release.manifest import ReleaseManifest
 from latentlens_dag.schema import SENTENCES
 from latentlens_dag.sql.quoting import literal
-from latentlens_dag.storage.files import atomic_path, write_json, write_text
+from latentlens_dag.storage.files import atomic_path, write_text
 from latentlens_dag.storage.parquet import unsynced_parquet_rows
 from latentlens_dag.storage.records import ArtifactStore
+from latentlens_dag.storage.shapes import IndexShape
 from latentlens_dag.storage.warehouse import IndexPaths, Warehouse
 
 if TYPE_CHECKING:
@@ -72,13 +73,14 @@ def stage_index(
     with atomic_path(warehouse.release(about.name)) as folder:
         folder.mkdir()
         target = IndexPaths(folder)
-        for table in source.files.tables.values():
+        for table in source.tables.values():
             _link(_table_files(table), table.parent, folder)
         _link(occurrences, warehouse.index(index.name).root, folder)
         _write_sentences(source.sentences, occurrences, target.own_sentences, every_sentence)
-        rows = {layer: count_rows(table) for layer, table in source.files.tables.items()}
-        write_json(index_shape(len(occurrences), list(rows), source.language_model, rows=rows), target.shape)
-        for layer, table in source.files.tables.items() if vectors else ():
+        rows = {layer: count_rows(table) for layer, table in source.tables.items()}
+        shape = IndexShape(parts=len(occurrences), layers=list(rows), language_model=source.language_model, rows=rows)
+        shape.write(target.shape)
+        for layer, table in source.tables.items() if vectors else ():
             _write_vectors(table, folder / "vectors" / f"{target.layer_table(layer).stem}.parquet")
         facts = _provenance(warehouse, index, occurrences)
         write_text(index_card(folder, about, facts, count_table_rows(folder)), folder / "README.md")

@@ -9,7 +9,6 @@ what changed is uploaded.
 from __future__ import annotations
 
 import io
-import json
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from latentlens_dag.index.folder import read_shape as read_index_shape
 from latentlens_dag.publish.about import About
 from latentlens_dag.publish.tables import SentenceChoice, count_table_rows, open_catalogs, write_tables
 from latentlens_dag.release.manifest import MANIFEST, ReleaseManifest, build_manifest, manifest_text
@@ -162,8 +162,7 @@ def _provenance(warehouse: Warehouse, study: ReleasedStudy, shown: int) -> dict[
 
 def occurrence_files(warehouse: Warehouse, index: str) -> list[Path]:
     """The Parquet files (OCCURRENCES) that an index of a warehouse now has."""
-    shape = json.loads(warehouse.shape("index", index).read_text(encoding="utf-8"))
-    return [warehouse.occurrences(index, part) for part in range(shape["parts"])]
+    return [warehouse.occurrences(index, part) for part in range(read_index_shape(warehouse.index(index).root).parts)]
 
 
 def count_parquet_rows(files: Sequence[Path]) -> int:

@@ -6,14 +6,12 @@ wrong: a mark is worth nothing by itself. It holds for a file of the same size a
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from latentlens_dag.release.manifest import MANIFEST, ReleaseManifest, read_manifest
-from latentlens_dag.storage.files import write_json
+from latentlens_dag.storage.files import read_json_object, write_json
 
 _REFS = "revisions.json"
 
@@ -38,7 +36,7 @@ def verified_release(repo: str, commit: str) -> VerifiedRelease | None:
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(repo, MANIFEST, revision=commit, repo_type="dataset")
-    marks = _read(_place(repo) / f"{commit}.json")
+    marks = read_json_object(_place(repo) / f"{commit}.json")
     files = marks.get("files", {})
     if not isinstance(found, str) or not isinstance(files, dict):
         return None
@@ -58,7 +56,7 @@ def record_verified(repo: str, commit: str, folder: Path, verified: Collection[s
 
 def remembered_commit(repo: str, revision: str) -> str | None:
     """The commit that a branch or tag was when the Hub was last asked."""
-    commit = _read(_place(repo) / _REFS).get(revision)
+    commit = read_json_object(_place(repo) / _REFS).get(revision)
     return commit if isinstance(commit, str) else None
 
 
@@ -66,7 +64,7 @@ def remember_commit(repo: str, revision: str, commit: str) -> None:
     """Keep which commit a branch or tag is; a commit is itself."""
     if revision == commit:
         return
-    known = _read(_place(repo) / _REFS)
+    known = read_json_object(_place(repo) / _REFS)
     write_json({**known, revision: commit}, _place(repo) / _REFS)
 
 
@@ -74,14 +72,6 @@ def _place(repo: str) -> Path:
     from huggingface_hub import cached_assets_path
 
     return cached_assets_path("latentlens-dag", namespace="releases", subfolder=repo)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return facts if isinstance(facts, dict) else {}
 
 
 def _state(path: Path) -> list[int] | None:

@@ -7,15 +7,13 @@ views of images, regions, texts and sentences drop repetitions where there is mo
 
 from __future__ import annotations
 
-import json
-import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from latentlens_dag.schema import HUMAN_JUDGEMENTS, LATENTLENS, LENSES, TABLES
+from latentlens_dag.schema import HUMAN_JUDGEMENTS, LENSES, TABLES
 from latentlens_dag.sql.quoting import _SQL_TYPES, empty_sql, identifier, literal
+from latentlens_dag.storage.shapes import KINDS, Shape, read_shape
 from latentlens_dag.storage.warehouse import Warehouse
 
 IDENTITY = {
@@ -30,9 +28,6 @@ SUMMARIES = ("interpretability", "layer_alignment", "diversity", "state_statisti
 """Tables of which a whole study has one file."""
 
 _ANY = "*"
-_ALIGNMENT, _INTERPRETABILITY = (
-    Warehouse(Path()).summary("", name) for name in ("layer_alignment", "interpretability")
-)
 
 
 def table_patterns(study: str = _ANY, index: str = _ANY, images: str = _ANY) -> dict[str, list[str]]:
@@ -59,37 +54,17 @@ def table_patterns(study: str = _ANY, index: str = _ANY, images: str = _ANY) -> 
 
 def current_files(root: Path, patterns: Sequence[str]) -> list[Path]:
     """The files below `root` that the patterns name and that their set still has, in order of their paths."""
-    found = {path for pattern in patterns for path in root.glob(pattern)}
-    shapes = {folder: _shape(folder) for folder in {root.joinpath(*path.relative_to(root).parts[:2]) for path in found}}
-    return sorted(
-        p for p in found if _is_part(p.relative_to(root), shapes[root.joinpath(*p.relative_to(root).parts[:2])])
-    )
+    found = {path.relative_to(root) for pattern in patterns for path in root.glob(pattern)}
+    shapes = {parts: _shape(root, *parts) for parts in {file.parts[:2] for file in found}}
+    return [
+        root / file
+        for file in sorted(found)
+        if (shape := shapes[file.parts[:2]]) is None or shape.lists(file.relative_to(*file.parts[:2]))
+    ]
 
 
-def _shape(folder: Path) -> dict[str, Any]:
-    path = folder / Warehouse(Path()).shape("", "").name
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
-def _is_part(path: Path, shape: Mapping[str, Any]) -> bool:
-    """Whether a file belongs to a partition, layer and lens that its set still has; a set that says nothing has all."""
-    text = path.as_posix()
-    part = re.search(r"(?:batch|shard|regions)_(\d+)\.parquet$", text)
-    layer = re.search(r"/layer_(\d+)/", text)
-    lens = path.parts[2] if len(path.parts) > 2 and path.parts[2] in LENSES else None
-    return (
-        (part is None or int(part[1]) < shape.get("parts", math.inf))
-        and (layer is None or int(layer[1]) in shape.get("visual_layers", [int(layer[1])]))
-        and (lens is None or lens in shape.get("lenses", [lens]))
-        and (not _is_of_judges(path) or shape.get("judged", True))
-        and (path.name != _ALIGNMENT.name or LATENTLENS in shape.get("lenses", LENSES))
-        and (not path.name.startswith("regions_") or shape.get("regions", True))
-        and (path.parts[2] != "text_tokens" or not shape or shape.get("of") == "texts")
-    )
-
-
-def _is_of_judges(path: Path) -> bool:
-    return path.parts[2] == "judgements" or path.name == _INTERPRETABILITY.name
+def _shape(root: Path, kind: str, name: str) -> Shape | None:
+    return read_shape(KINDS[kind], Warehouse(root).shape(kind, name)) if kind in KINDS else None
 
 
 def count_sets(root: Path, files: Sequence[Path]) -> int:

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -56,6 +57,15 @@ def write_json(facts: object, path: Path) -> None:
     text = json.dumps(facts, indent=1, sort_keys=True) + "\n"
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
         write_text(text, path)
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; an empty one where the file is missing, damaged or holds something else."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def remove(path: Path) -> None:

@@ -1,7 +1,6 @@
-"""Where an artifact came from: what it was made from, with which settings, when, by what.
+"""The lineage of an artifact: its inputs and theirs, with settings, times and package versions.
 
-What a newcomer gets wrong: a record says what an artifact *was* made from. Where an input is another by now, the
-artifact is out of date, and the lineage says so.
+A record names the inputs that were used. The lineage marks those that have changed since: the artifact is out of date.
 """
 
 from __future__ import annotations
@@ -18,26 +17,26 @@ class Ancestor(NamedTuple):
     label: str
     """As index/demo/table/L04 or study/demo/visual/V04[00]; a source, as corpus/demo_text/source, has no record."""
     depth: int
-    """Steps from the artifact that was asked for."""
+    """Steps from the artifact whose lineage it is."""
     version: str
     """The data version that was used."""
     record: ArtifactRecord | None
-    """What is there now."""
-    shown_before: bool
-    """Its own inputs were listed where it came first."""
+    """The current one."""
+    listed_before: bool
+    """Its own inputs are listed where it appears first."""
 
     @property
-    def is_other_now(self) -> bool:
-        """Whether what is there now is not what was used."""
+    def has_changed(self) -> bool:
+        """Whether the current content differs from the one that was used."""
         return self.record is not None and self.record.data_version != self.version
 
 
-def lineage(manifest: ArtifactStore, record: ArtifactRecord) -> Iterator[Ancestor]:
+def lineage(store: ArtifactStore, record: ArtifactRecord) -> Iterator[Ancestor]:
     """An artifact and all that it was made from, each followed by its own inputs, in their order."""
     seen: set[str] = set()
 
     def walk(label: str, version: str, depth: int) -> Iterator[Ancestor]:
-        found = manifest.read(*parted(label))
+        found = store.read(*split_label(label))
         yield Ancestor(label, depth, version, found, label in seen)
         if label not in seen and found is not None:
             seen.add(label)
@@ -47,7 +46,7 @@ def lineage(manifest: ArtifactStore, record: ArtifactRecord) -> Iterator[Ancesto
     return walk(record.label, record.data_version, 0)
 
 
-def parted(label: str) -> tuple[str, str | None]:
+def split_label(label: str) -> tuple[str, str | None]:
     """An artifact's key and partition: `study/demo/visual/V04[00]` is ("study/demo/visual/V04", "00")."""
     key, _, partition = label.partition("[")
     return key, partition.removesuffix("]") or None
@@ -62,7 +61,7 @@ def lineage_text(found: Iterator[Ancestor], source: Callable[[str], str | None] 
     packages = ""
     for one in found:
         lines += _lines(one, source)
-        if one.record is not None and not one.shown_before and (of := _packages(one.record)) != packages:
+        if one.record is not None and not one.listed_before and (of := _packages(one.record)) != packages:
             lines.append(f"{'  ' * one.depth}    with {of}")
             packages = of
     return "\n".join(lines)
@@ -74,10 +73,10 @@ def _packages(record: ArtifactRecord) -> str:
 
 def _lines(one: Ancestor, source: Callable[[str], str | None]) -> Iterator[str]:
     indent = "  " * one.depth
-    changed = f", now {one.record.data_version}: it changed since" if one.is_other_now and one.record else ""
-    yield f"{indent}{one.label}  version {one.version}{changed}{'  (see above)' if one.shown_before else ''}"
-    if one.record is not None and not one.shown_before:
+    changed = f", now {one.record.data_version}: it changed since" if one.has_changed and one.record else ""
+    yield f"{indent}{one.label}  version {one.version}{changed}{'  (see above)' if one.listed_before else ''}"
+    if one.record is not None and not one.listed_before:
         settings = ", ".join(f"{name}: {value}" for name, value in sorted(one.record.settings.items()))
-        yield f"{indent}    made {one.record.made} by run {one.record.run.split('-')[0]}; {settings}"
+        yield f"{indent}    made {one.record.created_at} by run {one.record.run.split('-')[0]}; {settings}"
     elif (where := source(one.label)) is not None:
         yield f"{indent}    {where}"

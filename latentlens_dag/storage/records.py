@@ -1,9 +1,10 @@
-"""What every step wrote: files with sizes and hashes, what they were made from, with which settings, by which run.
+"""The record of every artifact: its files with sizes and hashes, its inputs, settings and run.
 
-The manifest is a folder of small JSON files, one per partition of an asset, that lies in the warehouse beside the
-data. By it, what was deleted, cut short or changed behind our back is found, and old results can be told from new ones.
-What a newcomer gets wrong: an artifact without a record counts as not built, whatever Dagster's history says; and a
-record is written after the files that it lists, so a kill in between means that the step runs again.
+Records are small JSON files, one per partition of an asset, in the folder `manifest/` of the warehouse. They show which
+files were deleted, cut short or changed from outside, and tell old results from new ones.
+
+Note: an artifact without a record counts as not built, whatever Dagster's history says. A record is written after the
+files that it lists, so the step runs again if it is killed in between.
 """
 
 from __future__ import annotations
@@ -11,16 +12,15 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from latentlens_dag.storage.files import write_text
 from latentlens_dag.storage.hashing import hash_file
 
-FORMAT = 1
-"""Of a record; raised where older versions of this package would misread it."""
-_TOLD = 3
+_LISTED_PROBLEMS = 3
 WHOLE = "all"  # the file name of an artifact without partitions
 
 
@@ -34,28 +34,36 @@ class FileFacts(NamedTuple):
 
 
 class FirstBuild(NamedTuple):
-    """What gave a content, and when."""
+    """The build that first gave a content."""
 
     build: str
-    made: str
+    created_at: str
 
 
-class Earlier(NamedTuple):
-    """A result that was replaced by a later one."""
+class SupersededResult(NamedTuple):
+    """A result that a later one replaced."""
 
     data_version: str
     code_version: str
     settings: dict[str, Any]
     files: list[FileFacts]
-    """None where `clean` removed them."""
+    """Empty once `clean` has removed them."""
     run: str
-    since: FirstBuild
+    first_built: FirstBuild
 
 
-@dataclass(frozen=True)
-class ArtifactRecord:
-    """What one partition of one asset is."""
+def _stored_as(key: str) -> Any:
+    """A field that is stored under another key."""
+    return Field(validation_alias=key, serialization_alias=key)
 
+
+class ArtifactRecord(BaseModel):
+    """One partition of one asset, as it was last built."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", validate_by_name=True)
+
+    format: Literal[1] = 1
+    """Of a record; raised where older versions of this package would misread it."""
     asset: str
     """The key, with slashes: study/demo/visual/V04."""
     partition: str | None
@@ -65,32 +73,39 @@ class ArtifactRecord:
     settings: dict[str, Any]
     """The algorithm's number and the fields of the YAML that the step read."""
     inputs: dict[str, str]
-    """Data versions of what it was made from, by artifact, as `index/demo/table/L04` or `study/demo/visual/V04[00]`."""
+    """Data version of each input, by artifact: `index/demo/table/L04` or `study/demo/visual/V04[00]`."""
     files: list[FileFacts]
     rows: int | None
     run: str
     """Id of the Dagster run."""
     build: str
     """Id of what started it: a build, a backfill, or the run itself."""
-    made: str
-    """When, in UTC, as ISO 8601 says it."""
-    since: FirstBuild
-    """What first gave this content: later runs may have written the same again."""
+    created_at: Annotated[str, _stored_as("made")]
+    """UTC, ISO 8601."""
+    first_built: Annotated[FirstBuild, _stored_as("since")]
+    """Later runs may have written the same content again."""
     packages: dict[str, str]
     """Versions of the packages that decide bytes."""
     damaged: str | None = None
-    """What was found wrong with its files, until it is built again."""
-    earlier: list[Earlier] = field(default_factory=list)
-    """Results that this one replaced, the newest first."""
+    """What is wrong with its files, until it is built again."""
+    superseded: Annotated[list[SupersededResult], _stored_as("earlier")] = []
+    """Newest first."""
 
     @property
     def label(self) -> str:
         """The artifact as people write it."""
         return label(self.asset, self.partition)
 
+    def with_history(self, before: ArtifactRecord) -> ArtifactRecord:
+        """This record as the successor of another; an equal content keeps the date of its first build."""
+        if before.data_version == self.data_version:
+            return self.model_copy(update={"first_built": before.first_built, "superseded": before.superseded})
+        replaced = SupersededResult(*(getattr(before, name) for name in SupersededResult._fields))
+        return self.model_copy(update={"superseded": [replaced, *before.superseded]})
+
 
 class FileProblem(NamedTuple):
-    """One file that is not what its record says."""
+    """One file that differs from its record."""
 
     path: str
     text: str
@@ -100,52 +115,54 @@ class ArtifactStore:
     """The records of a warehouse."""
 
     def __init__(self, warehouse: Path) -> None:
-        """Of the warehouse in a folder, which need not exist."""
+        """Take the warehouse's folder, which need not exist."""
         self.warehouse = warehouse
         self.root = warehouse / "manifest"
 
     def path(self, asset: str, partition: str | None) -> Path:
-        """Where a record lies."""
+        """The file of a record."""
         return self.root / asset / f"{WHOLE if partition is None else partition}.json"
 
     def read(self, asset: str, partition: str | None) -> ArtifactRecord | None:
-        """The record of an artifact; None where there is none, or none that this version can read."""
+        """The record of an artifact; None if there is none, or none that this version can read."""
         return _read(self.path(asset, partition))
 
     def write(self, record: ArtifactRecord, keep: bool = False) -> None:
-        """Write a record; what it replaces goes into its `earlier` if its content was another.
+        """Write a record; the one that it replaces goes into `superseded` if its content differs.
 
-        With `keep`, its files stay readable (`kept`) when others replace them: they are linked, which costs no bytes.
+        With `keep`, its files stay readable at `kept_path` when others replace them: they are linked, which costs no
+        bytes.
         """
         before = self.read(record.asset, record.partition)
         if keep:
             for fact in record.files:
                 self._keep(fact)
-        self._write(record if before is None else _following(before, record))
+        self._write(record if before is None else record.with_history(before))
 
-    def mark(self, record: ArtifactRecord, damage: str) -> None:
-        """Say of an artifact that its files are damaged, so that it is built again."""
-        self._write(replace(record, damaged=damage))
+    def mark_damaged(self, record: ArtifactRecord, damage: str) -> None:
+        """Record that an artifact's files are damaged, so that it is built again."""
+        self._write(record.model_copy(update={"damaged": damage}))
 
-    def forget_earlier(self, record: ArtifactRecord) -> None:
-        """Forget the files of what a record replaced, the caller's to remove; that it was there stays told."""
-        if any(one.files for one in record.earlier):
-            self._write(replace(record, earlier=[one._replace(files=[]) for one in record.earlier]))
+    def forget_superseded_files(self, record: ArtifactRecord) -> None:
+        """Drop the files of superseded results from a record; the caller removes them. The history stays."""
+        if any(result.files for result in record.superseded):
+            results = [result._replace(files=[]) for result in record.superseded]
+            self._write(record.model_copy(update={"superseded": results}))
 
-    def kept(self, fact: FileFacts) -> Path:
-        """Where a file that was kept lies, whatever replaced it; of what was replaced, until `clean`."""
+    def kept_path(self, fact: FileFacts) -> Path:
+        """The link to a file that was kept; of a superseded result, until `clean`."""
         return self.warehouse / "earlier" / f"{fact.digest}{Path(fact.path).suffix}"
 
     def _write(self, record: ArtifactRecord) -> None:
-        text = json.dumps({"format": FORMAT, **asdict(record)}, indent=1, sort_keys=True)
+        text = json.dumps(record.model_dump(mode="json", by_alias=True), indent=1, sort_keys=True)
         write_text(text + "\n", self.path(record.asset, record.partition))
 
     def _keep(self, fact: FileFacts) -> None:
-        kept = self.kept(fact)
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        # Where the file system knows no links, there is nothing to compare with later.
+        link = self.kept_path(fact)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        # On a file system without links, there is nothing to compare with later.
         with suppress(OSError):
-            kept.hardlink_to(self.warehouse / fact.path)
+            link.hardlink_to(self.warehouse / fact.path)
 
     def records(self, below: str = "") -> Iterator[ArtifactRecord]:
         """All records, or those of assets below a key, in order of artifact."""
@@ -154,19 +171,19 @@ class ArtifactStore:
             if record is not None:
                 yield record
 
-    def facts(self, files: Iterable[Path], known: Iterable[FileFacts] = ()) -> list[FileFacts]:
-        """Sizes and hashes of files, and of all files in folders; what is `known` with its size is not read again."""
+    def file_facts(self, files: Iterable[Path], known: Iterable[FileFacts] = ()) -> list[FileFacts]:
+        """Sizes and hashes of files, and of all files in folders; a `known` file of the same size is not read again."""
         digests = {(fact.path, fact.size_bytes): fact.digest for fact in known}
-        found = []
-        for file in sorted(_below(files)):
+        facts = []
+        for file in sorted(_files_below(files)):
             path, size = file.relative_to(self.warehouse).as_posix(), file.stat().st_size
-            found.append(FileFacts(path, size, digests.get((path, size)) or hash_file(file)))
-        return found
+            facts.append(FileFacts(path, size, digests.get((path, size)) or hash_file(file)))
+        return facts
 
     def problems(
         self, record: ArtifactRecord, deep: bool = False, only: Collection[str] | None = None
     ) -> list[FileProblem]:
-        """What is wrong with an artifact's files: missing, of another size, and, `deep`, of other content.
+        """The files of an artifact that are missing or of another size, or, with `deep`, of another content.
 
         With `only`, of the files at these paths.
         """
@@ -182,8 +199,8 @@ class ArtifactStore:
             if deep and hash_file(file) != fact.digest:
                 return FileProblem(fact.path, f"the content of {fact.path} was changed")
         except OSError as error:
-            what = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
-            return FileProblem(fact.path, f"{fact.path} {what}")
+            reason = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
+            return FileProblem(fact.path, f"{fact.path} {reason}")
         return None
 
 
@@ -193,13 +210,15 @@ def label(asset: str, partition: str | None) -> str:
 
 
 def problem_summary(problems: Sequence[FileProblem]) -> str | None:
-    """The first problems in words, and how many more there are; None where there is none."""
-    more = [f"and {len(problems) - _TOLD} files more"] if len(problems) > _TOLD else []
-    return ", ".join([*(problem.text for problem in problems[:_TOLD]), *more]) or None
+    """The first problems in words and the number of the others; None for no problem."""
+    texts = [problem.text for problem in problems[:_LISTED_PROBLEMS]]
+    if len(problems) > _LISTED_PROBLEMS:
+        texts.append(f"and {len(problems) - _LISTED_PROBLEMS} files more")
+    return ", ".join(texts) or None
 
 
 def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What differs between two settings, in words: `top_k: 5 -> 3`."""
+    """The differences between two settings in words: `top_k: 5 -> 3`."""
     names = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
     return [f"{name}: {_short(before.get(name))} -> {_short(now.get(name))}" for name in names]
 
@@ -209,31 +228,13 @@ def _short(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _following(before: ArtifactRecord, record: ArtifactRecord) -> ArtifactRecord:
-    """The new record, that remembers the one before; of the same content, since when it is so."""
-    if before.data_version == record.data_version:
-        return replace(record, since=before.since, earlier=before.earlier)
-    mine = Earlier(*(getattr(before, name) for name in Earlier._fields))
-    return replace(record, earlier=[mine, *before.earlier])
-
-
 def _read(path: Path) -> ArtifactRecord | None:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found.pop("format") != FORMAT:
-            return None
-        files = [FileFacts(*fact) for fact in found.pop("files")]
-        earlier = [_earlier_of(one) for one in found.pop("earlier")]
-        return ArtifactRecord(**{**found, "files": files, "earlier": earlier, "since": FirstBuild(*found["since"])})
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return ArtifactRecord.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
         return None  # as if there were none: the artifact is built again
 
 
-def _earlier_of(facts: list[Any]) -> Earlier:
-    found = Earlier(*facts)
-    return found._replace(files=[FileFacts(*fact) for fact in found.files], since=FirstBuild(*found.since))
-
-
-def _below(files: Iterable[Path]) -> Iterator[Path]:
+def _files_below(files: Iterable[Path]) -> Iterator[Path]:
     for file in files:
-        yield from (one for one in file.rglob("*") if one.is_file()) if file.is_dir() else [file]
+        yield from (path for path in file.rglob("*") if path.is_file()) if file.is_dir() else [file]

@@ -1,22 +1,156 @@
-"""The `shape.json` of a study: which parts it has."""
+"""`shape.json`: the parts that an image set, a text set, an index or a study has now, in one model per kind.
+
+Files of partitions, layers and lenses that a set no longer has may lie beside those that it has. Readers skip every
+file that the shape does not list, so that nothing needs to be deleted when a set shrinks.
+"""
 
 from __future__ import annotations
 
-import json
-from typing import Any
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
 from latentlens_dag.errors import UserError
+from latentlens_dag.schema import LATENTLENS, LENSES
+from latentlens_dag.storage.files import write_json
 from latentlens_dag.storage.warehouse import Warehouse
 
+INDEX_FORMAT = 1
+"""Of an index's folder; raised where older versions of this package would misread it."""
 
-def study_shape(warehouse: Warehouse, study: str) -> dict[str, Any]:
-    """What a study's `shape.json` says: parts, visual_layers, lenses, and `of`: texts for a study of texts.
+S = TypeVar("S", bound="Shape")
+
+
+class Shape(BaseModel):
+    """What all kinds have in common; fields that a later version adds are skipped."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    parts: NonNegativeInt
+    """Batches or shards."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The stored form: fields that do not apply are left out."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+    def write(self, path: Path) -> None:
+        """Write the file, unless it says the same already."""
+        write_json(self.to_json(), path)
+
+    def lists(self, file: Path) -> bool:
+        """Whether a file (relative to the set's folder) belongs to a part that the set still has."""
+        part = re.search(r"(?:batch|shard|regions)_(\d+)\.parquet$", file.name)
+        return part is None or int(part[1]) < self.parts
+
+
+class TextSetShape(Shape):
+    """A set of texts."""
+
+
+class ImageSetShape(Shape):
+    """A set of images."""
+
+    regions: Literal[False] | None = None
+    """False where none are declared."""
+
+    def lists(self, file: Path) -> bool:  # noqa: D102
+        return super().lists(file) and (self.regions is None or not file.name.startswith("regions_"))
+
+
+def _one_name(name: str) -> str:
+    if Path(name).name != name:
+        raise ValueError(f"{name!r} is no plain name")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_one_name)]
+"""One component of a path: the shape of a stranger's index must not lead out of its folder."""
+
+
+class IndexShape(Shape):
+    """An index, in a warehouse or alone."""
+
+    format: int = INDEX_FORMAT
+    layers: Annotated[list[int], AfterValidator(sorted)]
+    """Contextual layers."""
+    language_model: str
+    """What a person calls it."""
+    corpus: Name | None = None
+    """Of an index in a warehouse, whose sentences lie with the corpus."""
+    rows: dict[int, int] | None = None
+    """Rows per layer, of an index that stands alone; in a warehouse every layer has all occurrences."""
+    source: str | None = None
+    """What the index was imported from."""
+
+
+class StudyShape(Shape):
+    """A study; the last of its steps adds `index` and `model`, which homes of version 0.1 lack."""
+
+    visual_layers: list[int]
+    lenses: list[str]
+    judged: bool = True
+    of: Literal["texts"] | None = None
+    """None for a study of images."""
+    index: Name | None = None
+    model: dict[str, Any] | None = None
+    """As `ModelRef.to_json` gives it."""
+    model_in_project: str | None = None
+    """The folder of a model in the home's own project, relative to the warehouse."""
+
+    def lists(self, file: Path) -> bool:  # noqa: D102
+        table, layer = file.parts[0].removesuffix(".parquet"), re.search(r"/layer_(\d+)/", file.as_posix())
+        lens = LATENTLENS if table == "layer_alignment" else table
+        return (
+            super().lists(file)
+            and (layer is None or int(layer[1]) in self.visual_layers)
+            and (lens not in LENSES or lens in self.lenses)
+            and (self.judged or table not in ("judgements", "interpretability"))
+            and (table != "text_tokens" or self.of == "texts")
+        )
+
+
+KINDS: dict[str, type[Shape]] = {
+    "images": ImageSetShape,
+    "texts": TextSetShape,
+    "index": IndexShape,
+    "study": StudyShape,
+}
+"""By the folder of the warehouse that sets of the kind lie in."""
+
+
+def read_shape(kind: type[S], path: Path) -> S | None:
+    """A set's shape; None where there is no file.
 
     Raises:
-        UserError: where the study is not built.
+        UserError: where the file is damaged.
     """
-    path = warehouse.shape("study", study)
     if not path.is_file():
+        return None
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise UserError(
+            f"{path} is damaged ({problem_text(error)}). Run `latentlens-dag check --deep`, which finds what else is, "
+            "then `latentlens-dag build`."
+        ) from error
+
+
+def problem_text(error: ValidationError) -> str:
+    """The first thing that is wrong with some JSON, in words: `layers.0: Input should be a valid integer`."""
+    first = error.errors(include_url=False)[0]
+    place = ".".join(map(str, first["loc"]))
+    return f"{place}: {first['msg']}" if place else first["msg"]
+
+
+def study_shape(warehouse: Warehouse, study: str) -> StudyShape:
+    """The shape of a study.
+
+    Raises:
+        UserError: where the study is not built, or its shape is damaged.
+    """
+    shape = read_shape(StudyShape, warehouse.shape("study", study))
+    if shape is None:
         raise UserError(f"Study {study} is not built yet: run `latentlens-dag build {study}`.")
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+    return shape

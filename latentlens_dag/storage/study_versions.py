@@ -1,7 +1,7 @@
-"""Earlier results of a study: which there are, and where their files lie.
+"""The versions of a study's results, and the files of each.
 
-A version of a study is what a build left of its answers and judgements; a build that changed none of them makes none.
-What a newcomer gets wrong: earlier results are kept until `latentlens-dag clean` only; their numbers stay theirs.
+Every build that changes answers or judgements of the study makes a version. `latentlens-dag clean` removes the files of
+earlier ones; their numbers are not given again.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from latentlens_dag.schema import LENSES
 from latentlens_dag.storage.records import ArtifactRecord, ArtifactStore, FileFacts, FirstBuild
 
 VERSIONED_PARTS = (*LENSES, "judgements")
-"""The parts of a study whose earlier results are kept."""
+"""The parts of a study whose superseded results are kept."""
 
 
 class StudyVersion(NamedTuple):
@@ -24,26 +24,26 @@ class StudyVersion(NamedTuple):
     number: int
     """From 1, the oldest."""
     build: str
-    made: str
+    created_at: str
     """When its last changed artifact was written, in UTC."""
     changed: list[str]
     """The artifacts that it changed, as study/demo/latentlens/V04[00]."""
-    kept: bool
-    """Whether its files are all there, so that it can be compared."""
+    complete: bool
+    """Whether all its files are there, so that it can be compared."""
 
 
-class _State(NamedTuple):
-    since: FirstBuild
+class _Result(NamedTuple):
+    first_built: FirstBuild
     files: list[FileFacts]
 
 
-def study_versions(manifest: ArtifactStore, study: str) -> list[StudyVersion]:
+def study_versions(store: ArtifactStore, study: str) -> list[StudyVersion]:
     """The versions of a study, oldest first; none where nothing was built."""
     changed: dict[str, list[tuple[str, str]]] = {}
-    records = list(_records(manifest, study))
+    records = list(_records(store, study))
     for record in records:
-        for state in _states(record):
-            changed.setdefault(state.since.build, []).append((state.since.made, record.label))
+        for result in _results(record):
+            changed.setdefault(result.first_built.build, []).append((result.first_built.created_at, record.label))
     builds = sorted(changed, key=lambda build: max(changed[build]))
     return [
         StudyVersion(
@@ -51,15 +51,13 @@ def study_versions(manifest: ArtifactStore, study: str) -> list[StudyVersion]:
             build,
             max(changed[build])[0],
             sorted({label for _, label in changed[build]}),
-            all(file.is_file() for record in records for file in _files(manifest, record, set(builds[:number]))),
+            all(file.is_file() for record in records for file in _files(store, record, set(builds[:number]))),
         )
         for number, build in enumerate(builds, start=1)
     ]
 
 
-def version_files(
-    manifest: ArtifactStore, study: str, number: int | None = None
-) -> Mapping[tuple[str, int], list[Path]]:
+def version_files(store: ArtifactStore, study: str, number: int | None = None) -> Mapping[tuple[str, int], list[Path]]:
     """The files of a version of a study, by default of what is there now.
 
     Returns:
@@ -68,7 +66,7 @@ def version_files(
     Raises:
         UserError: where nothing was built, there is no such version, or a file of it is gone.
     """
-    versions = study_versions(manifest, study)
+    versions = study_versions(store, study)
     if not versions:
         raise UserError(f"Nothing is built of study {study!r} here: run `latentlens-dag build {study}` first.")
     chosen = versions[-1].number if number is None else number
@@ -76,28 +74,28 @@ def version_files(
         raise UserError(f"Study {study} has no version {chosen}: it has 1 to {len(versions)} (`status --versions`).")
     past = {version.build for version in versions[:chosen]}
     found: dict[tuple[str, int], list[Path]] = {}
-    for record in _records(manifest, study):
+    for record in _records(store, study):
         _, _, part, layer = record.asset.split("/")
-        for file in _files(manifest, record, past):
+        for file in _files(store, record, past):
             if number is not None and not file.is_file():
                 raise _gone(f"{study}@{chosen}", record)
             found.setdefault((part, int(layer[1:])), []).append(file)
     return found
 
 
-def _files(manifest: ArtifactStore, record: ArtifactRecord, builds: Collection[str]) -> list[Path]:
-    """What an artifact's files were after some builds; none where it was not there yet.
+def _files(store: ArtifactStore, record: ArtifactRecord, builds: Collection[str]) -> list[Path]:
+    """An artifact's files after some builds; none if it did not exist yet.
 
-    What is there now lies in its own place, whether or not a link keeps it as well.
+    The newest result lies in its own place, whether or not a link keeps it as well.
     """
-    now, *before = _states(record)
-    if now.since.build in builds:
-        return [manifest.warehouse / fact.path for fact in now.files]
-    state = next((state for state in before if state.since.build in builds), None)
-    if state is None:
+    current, *superseded = _results(record)
+    if current.first_built.build in builds:
+        return [store.warehouse / fact.path for fact in current.files]
+    result = next((result for result in superseded if result.first_built.build in builds), None)
+    if result is None:
         return []
-    gone = [FileFacts(record.label, 0, "removed")]  # what `clean` removed is told as a file that is not there
-    return [manifest.kept(fact) for fact in state.files or gone]
+    removed = [FileFacts(record.label, 0, "removed")]  # a file that is not there, for those that `clean` removed
+    return [store.kept_path(fact) for fact in result.files or removed]
 
 
 def _gone(version: str, record: ArtifactRecord) -> UserError:
@@ -107,12 +105,13 @@ def _gone(version: str, record: ArtifactRecord) -> UserError:
     )
 
 
-def _records(manifest: ArtifactStore, study: str) -> Iterator[ArtifactRecord]:
-    for record in manifest.records(f"study/{study}"):
+def _records(store: ArtifactStore, study: str) -> Iterator[ArtifactRecord]:
+    for record in store.records(f"study/{study}"):
         if record.asset.split("/")[2] in VERSIONED_PARTS:
             yield record
 
 
-def _states(record: ArtifactRecord) -> list[_State]:
-    """What an artifact was, the newest first."""
-    return [_State(record.since, record.files), *(_State(one.since, one.files) for one in record.earlier)]
+def _results(record: ArtifactRecord) -> list[_Result]:
+    """All results that an artifact had, newest first."""
+    superseded = (_Result(result.first_built, result.files) for result in record.superseded)
+    return [_Result(record.first_built, record.files), *superseded]

@@ -77,13 +77,13 @@ def stored_query(
         UserError: if the study is not built, or has no such image, token or layer.
     """
     shape = study_shape(warehouse, study)
-    layers = sorted(shape["visual_layers"])
+    layers = sorted(shape.visual_layers)
     if layer is None:
         layer = near if near in layers else middle_layer(layers)
     elif layer not in layers:
         raise UserError(f"Study {study} has no visual layer {layer}; it has {', '.join(map(str, layers))}.")
-    states, of_texts = None, shape.get("of") == "texts"
-    batch = shard_of(image_id, shape["parts"]) if _IMAGE_ID.fullmatch(image_id) else -1
+    states, of_texts = None, shape.of == "texts"
+    batch = shard_of(image_id, shape.parts) if _IMAGE_ID.fullmatch(image_id) else -1
     if batch >= 0 and (path := warehouse.visual(study, layer, batch)).is_dir():
         states = read_states(path, image_id)
     what, table = ("text", "FROM texts") if of_texts else ("image", "SELECT image_id, file_name FROM images")

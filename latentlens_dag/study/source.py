@@ -6,21 +6,20 @@ code is run is the caller's decision.
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.models.model_ref import ModelRef
+from latentlens_dag.storage.files import read_json_object
 from latentlens_dag.storage.home import find_project
 from latentlens_dag.storage.records import ArtifactStore
-from latentlens_dag.storage.shapes import study_shape
+from latentlens_dag.storage.shapes import StudyShape, read_shape, study_shape
 from latentlens_dag.storage.warehouse import Warehouse
 
-_FIELDS = ("index", "model", "model_in_project")  # of `shape.json`
+_FIELDS = {"index", "model", "model_in_project"}  # of `shape.json`
 
 
 class StudySource(NamedTuple):
@@ -48,7 +47,11 @@ def source_fields(source: StudySource, warehouse: Warehouse) -> dict[str, Any]:
 
 def recorded_source_fields(shape: Path) -> dict[str, Any]:
     """The stored fields of `source_fields`; empty where `shape.json` is missing or damaged."""
-    return {field: value for field, value in _read_json(shape).items() if field in _FIELDS}
+    try:
+        stored = read_shape(StudyShape, shape)
+    except UserError:
+        return {}
+    return {} if stored is None else stored.model_dump(include=_FIELDS, exclude_none=True)
 
 
 def study_source(warehouse: Warehouse, study: str, trust_remote_code: bool = False) -> StudySource:
@@ -87,17 +90,17 @@ def _rebuild_hint(study: str) -> str:
 def _stored_source(warehouse: Warehouse, study: str) -> StudySource | None:
     """The source in `shape.json`; None where it has none."""
     shape = study_shape(warehouse, study)
-    if "model" not in shape:
+    if shape.model is None:
         return None
     try:
-        model, index = ModelRef.from_json(shape["model"]), shape["index"]
-        if not isinstance(index, str) or Path(index).name != index:
-            raise ValueError(f"`index: {index!r}` is no name.")
-    except (ValueError, KeyError, AttributeError) as error:
+        model, index = ModelRef.from_json(shape.model), shape.index
+        if index is None:
+            raise ValueError("it has no `index`.")
+    except ValueError as error:
         file = warehouse.shape("study", study)
         raise UserError(f"{file} names no model and index ({error}): it is damaged. {_rebuild_hint(study)}") from error
-    relative = shape.get("model_in_project")
-    if model.path is not None and isinstance(relative, str):
+    relative = shape.model_in_project
+    if model.path is not None and relative is not None:
         moved = Path(os.path.normpath(warehouse.root.resolve() / relative))
         model = replace(model, path=moved) if moved.is_dir() else model
     return StudySource(model, index)
@@ -113,18 +116,11 @@ def _legacy_source(warehouse: Warehouse, study: str) -> StudySource:
         raise UserError(f"Study {study} is not built to its end yet: run `latentlens-dag build {study}`.")
     index = catalog.settings.get("index")
     observed = (warehouse.observed(f"study.{study}.{kind}") for kind in ("vlm", "language_model"))
-    configs = [Path(file) for facts in observed for file in _read_json(facts) if Path(file).name == "config.json"]
+    files = [Path(file) for facts in observed for file in read_json_object(facts)]
+    configs = [file for file in files if file.name == "config.json"]
     if not index or not configs:
         raise UserError(
             f"The home does not say which model study {study} was read with: an earlier version of this package built "
             f"it. {_rebuild_hint(study)}"
         )
     return StudySource(ModelRef(path=min(configs, key=lambda file: len(file.parts)).parent), index)
-
-
-def _read_json(path: Path) -> Mapping[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}

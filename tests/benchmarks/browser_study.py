@@ -21,14 +21,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from latentlens_dag.dataset.study_catalog import write_catalog
-from latentlens_dag.index.folder import index_shape
 from latentlens_dag.inputs.regions import encode_mask
 from latentlens_dag.publish.about import About
 from latentlens_dag.publish.stage_results import ReleasedStudy, stage_tables
 from latentlens_dag.schema import IMAGES, LATENTLENS, LENSES, NEIGHBORS, OCCURRENCES, REGIONS, SENTENCES
-from latentlens_dag.storage.files import write_json
 from latentlens_dag.storage.hashing import hash_bytes, text_id
 from latentlens_dag.storage.parquet import write_parquet
+from latentlens_dag.storage.shapes import IndexShape
 from latentlens_dag.storage.warehouse import Warehouse
 from latentlens_dag.study.answer_statistics import diversity, layer_alignment
 from latentlens_dag.study.interpretability import interpretability
@@ -132,7 +131,8 @@ def _write_corpus(warehouse: Warehouse, corpus: Corpus) -> None:
     own = {"index": pa.array([INDEX] * len(places)), "token_id": pa.array(numbers, pa.int32()), "token_str": word}
     found = pa.table({**own, "word": word, **corpus.columns}).select(OCCURRENCES.names).sort_by("key")
     write_parquet(found, warehouse.occurrences(INDEX, 0), OCCURRENCES)
-    write_json(index_shape(1, CONTEXTUAL_LAYERS, "random", CORPUS), warehouse.shape("index", INDEX))
+    shape = IndexShape(parts=1, layers=list(CONTEXTUAL_LAYERS), language_model="random", corpus=CORPUS)
+    shape.write(warehouse.shape("index", INDEX))
 
 
 def _write_study(warehouse: Warehouse, corpus: Corpus, images: int) -> None:

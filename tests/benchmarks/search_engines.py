@@ -36,7 +36,7 @@ Prepared = tuple[Callable[[], Any], Callable[[Any], np.ndarray] | None, str]
 
 def _ours(table: Path, queries: np.ndarray, k: int) -> Prepared:
     import latentlens_dag.search.exact  # noqa: F401
-    from latentlens_dag.index.layer_tables import blocks
+    from latentlens_dag.index.table_blocks import blocks
     from latentlens_dag.search.exact import cosine_top_k
     from latentlens_dag.search.prefilter import fastest_arithmetic
 

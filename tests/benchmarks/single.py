@@ -22,7 +22,7 @@ def main() -> None:
     """Index the table, ask it, and write single.json."""
     from latentlens_dag.index.approximate import approximate_top_k, build_approximate_index, read_approximate_index
     from latentlens_dag.index.lance_files import open_table
-    from latentlens_dag.index.layer_tables import blocks
+    from latentlens_dag.index.table_blocks import blocks
     from latentlens_dag.search.exact import cosine_top_k
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])

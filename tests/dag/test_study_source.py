@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -87,4 +86,5 @@ def _forget(house: Warehouse) -> None:
     manifest = ArtifactStore(house.root)
     record = manifest.read("study/tiny/catalog", None)
     assert record is not None
-    manifest.write(replace(record, files=manifest.facts([house.root / fact.path for fact in record.files])))
+    files = manifest.file_facts([house.root / fact.path for fact in record.files])
+    manifest.write(record.model_copy(update={"files": files}))

@@ -13,8 +13,9 @@ import pytest
 from latentlens_dag.dataset.dataset import Dataset, open_dataset
 from latentlens_dag.dataset.provenance import LicenseTerms, license_terms, model_label, study_declaration, summary_rows
 from latentlens_dag.storage.files import write_json
-from latentlens_dag.storage.records import ArtifactRecord, ArtifactStore, FirstBuild
+from latentlens_dag.storage.records import ArtifactStore
 from latentlens_dag.storage.warehouse import Warehouse
+from tests.helpers.records import artifact_record
 from tests.helpers.released import ABOUT, DECLARED, INDEX, stage, write_warehouse
 
 AWKWARD = replace(ABOUT, image_license="<b>CC-BY 4.0</b> & others_", text_license=None)
@@ -67,29 +68,23 @@ def test_what_a_stranger_wrote_is_told_or_left_out_and_never_an_error(odd: Any) 
         assert model_label(facts) is None or odd == {"name": {"a": 1}}
 
 
-def _record(asset: str, made: str, settings: dict[str, Any], **more: Any) -> ArtifactRecord:
-    since = FirstBuild("build", made)
-    record = ArtifactRecord(
-        asset, None, "0" * 16, "1", settings, {}, [], None, "run", "build", made, since, {"latentlens-dag": "9"}
-    )
-    return replace(record, **more)
-
-
 def test_a_home_tells_what_its_last_release_declared_and_without_one_what_it_recorded(tmp_path: Path) -> None:
     house = write_warehouse(tmp_path / "warehouse", images=1, batches=1)
     manifest = ArtifactStore(house.root)
     with open_dataset(tmp_path) as home:
         assert license_terms(tmp_path, home) == [] and study_declaration(tmp_path, home, "one") == {}
         write_json({str(tmp_path / "llava" / "config.json"): [1, 2, "3"]}, house.observed("study.one.vlm"))
-        manifest.write(_record("study/one/catalog", "2026-01-01", {"index": "words"}))
-        manifest.write(_record("study/one/visual_tokens", "2026-01-01", {}, inputs={"study/one/vlm": "f" * 16}))
+        manifest.write(artifact_record("study/one/catalog", settings={"index": "words"}))
+        manifest.write(artifact_record("study/one/visual_tokens", inputs={"study/one/vlm": "f" * 16}))
         recorded = dict(summary_rows(study_declaration(tmp_path, home, "one")))
         assert recorded["Model"] == f"llava, files {'f' * 16}" and recorded["Index"] == "words"
         assert recorded["Contextual layers"] == "1, 2"
         for number, made in ((1, "2026-02-02"), (2, "2026-01-31")):
             said = {"name": f"out{number}", "repo_id": "user/out", "license": "mit", "image_license": None}
             prompt = {**DECLARED, "prompt": f"prompt {number}"}
-            manifest.write(_record(f"release/out{number}/dataset", made, {**said, "studies": {"one": prompt}}))
+            manifest.write(
+                artifact_record(f"release/out{number}/dataset", made, settings={**said, "studies": {"one": prompt}})
+            )
         assert [one.release for one in license_terms(tmp_path, home)] == ["out2", "out1"]
         assert license_terms(tmp_path, home)[1] == LicenseTerms("out1", "mit", None, None, "user/out", package="9")
         lines = dict(summary_rows(study_declaration(tmp_path, home, "one")))

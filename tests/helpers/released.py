@@ -12,7 +12,6 @@ import pyarrow as pa
 from PIL import Image
 
 from latentlens_dag.dataset.study_catalog import write_catalog
-from latentlens_dag.index.folder import index_shape
 from latentlens_dag.index.layer_tables import commit_fragments, write_fragments
 from latentlens_dag.publish.about import About
 from latentlens_dag.publish.stage_index import ReleasedIndex, stage_index
@@ -34,9 +33,9 @@ from latentlens_dag.schema import (
     STATE_STATISTICS,
     VISUAL_TOKENS,
 )
-from latentlens_dag.storage.files import write_json
 from latentlens_dag.storage.hashing import hash_bytes, text_id
 from latentlens_dag.storage.parquet import write_parquet
+from latentlens_dag.storage.shapes import IndexShape
 from latentlens_dag.storage.warehouse import Warehouse
 from latentlens_dag.study.answer_statistics import diversity, layer_alignment
 from latentlens_dag.study.interpretability import interpretability
@@ -181,7 +180,7 @@ def write_shared(warehouse: Warehouse, batches: Sequence[Sequence[int]]) -> None
     values = ("words", hash_bytes(b"dog"), 7, "dog", "dog", 2, 5, 1, text_id(TEXTS[0]))
     rows = [dict(zip(OCCURRENCES.names, values, strict=True))]
     write_parquet(pa.Table.from_pylist(rows, schema=OCCURRENCES), warehouse.occurrences("words", 0))
-    write_json(index_shape(1, [1, 2], "model", "text"), warehouse.shape("index", "words"))
+    IndexShape(parts=1, layers=[1, 2], language_model="model", corpus="text").write(warehouse.shape("index", "words"))
 
 
 def write_warehouse(root: Path, images: int = 3, batches: int = 2, judged: bool = True) -> Warehouse:
@@ -223,7 +222,9 @@ def write_index(warehouse: Warehouse, name: str = "words", layers: Sequence[int]
     for layer in layers:
         records = [warehouse.fragments(name, layer, shard) for shard in range(2)]
         commit_fragments(warehouse.layer_table(name, layer), records, "made for these tests")
-    write_json(index_shape(2, layers, "model", "text"), warehouse.shape("index", name))
+    IndexShape(parts=2, layers=list(layers), language_model="model", corpus="text").write(
+        warehouse.shape("index", name)
+    )
 
 
 def stage_words(warehouse: Warehouse, about: About = ABOUT, **options: Any) -> ReleaseManifest:

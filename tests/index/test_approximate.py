@@ -12,7 +12,8 @@ from latentlens_dag.index.approximate import (
     read_approximate_index,
 )
 from latentlens_dag.index.lance_files import open_table
-from latentlens_dag.index.layer_tables import blocks, commit_fragments, write_fragments
+from latentlens_dag.index.layer_tables import commit_fragments, write_fragments
+from latentlens_dag.index.table_blocks import blocks
 from latentlens_dag.schema import OCCURRENCES
 from latentlens_dag.search.exact import cosine_top_k
 

@@ -23,6 +23,7 @@ from latentlens_dag.index.approximate import ApproximateIndex
 from latentlens_dag.index.folder import new_index
 from latentlens_dag.models.vlm import Vlm
 from latentlens_dag.storage.hashing import text_id
+from latentlens_dag.storage.shapes import IndexShape
 from latentlens_dag.testing import SENTENCES, tiny_tokenizer
 
 MORE = ("The old dog sleeps.", "A DOG runs after the dog's ball.", "Snow covers the school.")
@@ -523,21 +524,28 @@ def test_a_folder_that_is_no_index_is_never_replaced(llava: Vlm, tmp_path: Path)
     assert _build(llava, tmp_path / "empty").rows
 
 
-@pytest.mark.parametrize(
-    "step", ["write_texts", "_write_occurrences", "write_fragments", "commit_fragments", "write_json"]
-)
+STEPS = {
+    "sentences": (build, "write_texts"),
+    "occurrences": (build, "_write_occurrences"),
+    "fragments": (build, "write_fragments"),
+    "commit": (build, "commit_fragments"),
+    "shape": (IndexShape, "write"),
+}
+
+
+@pytest.mark.parametrize(("owner", "step"), STEPS.values(), ids=STEPS)
 def test_an_interrupted_build_leaves_the_old_index_or_none(
-    llava: Vlm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+    llava: Vlm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, step: str
 ) -> None:
     for before in (None, _bytes):
-        real = getattr(build, step)
+        real = getattr(owner, step)
 
         def interrupted(*given: object, real: Any = real) -> None:
             real(*given)
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr(build, step, interrupted)
+            patch.setattr(owner, step, interrupted)
             with pytest.raises(KeyboardInterrupt):
                 _build(llava, tmp_path / "x", MORE)
         if before is None:

@@ -12,15 +12,14 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.index import layer_tables
 from latentlens_dag.index.lance_files import count_rows
 from latentlens_dag.index.layer_tables import (
-    blocks,
     commit_fragments,
     drop_old_versions,
     provenance_of,
-    tag,
     unit_problems,
     write_fragments,
 )
 from latentlens_dag.index.state_tables import read_states, write_states
+from latentlens_dag.index.table_blocks import blocks
 from latentlens_dag.schema import OCCURRENCES
 
 
@@ -181,7 +180,7 @@ def _version(table: Path, folder: Path, seed: int, provenance: str) -> set[int]:
 def test_clean_keeps_the_newest_and_tagged_versions_and_what_is_not_committed_yet(tmp_path: Path) -> None:
     table = tmp_path / "layer_01.lance"
     kept = _version(table, tmp_path, 0, "first")
-    assert tag(table, "v1") == 1
+    lance.dataset(str(table)).tags.create("v1", 1)
     _version(table, tmp_path, 1, "second")
     _version(table, tmp_path, 2, "third")
     newest = _version(table, tmp_path, 3, "fourth")
@@ -195,7 +194,7 @@ def test_clean_keeps_the_newest_and_tagged_versions_and_what_is_not_committed_ye
     assert {int(key, 16) for key in old} == kept
     commit_fragments(table, [tmp_path / "1.json"], "the interrupted one")
     assert count_rows(table) == 50
-    tag(table, "v1")
+    lance.dataset(str(table)).tags.update("v1", 5)
     drop_old_versions(table, timedelta(0))
     assert [version["version"] for version in lance.dataset(str(table)).versions()] == [5]
 
@@ -204,6 +203,6 @@ def test_a_table_says_what_it_was_made_by_even_after_it_was_indexed(tmp_path: Pa
     table = tmp_path / "layer_01.lance"
     _version(table, tmp_path, 0, "first")
     _version(table, tmp_path, 1, "second")
-    tag(table, "release")
+    lance.dataset(str(table)).tags.create("release", 2)
     lance.dataset(str(table)).create_scalar_index("key", "BTREE")
     assert provenance_of(table) == "second"

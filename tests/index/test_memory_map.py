@@ -6,10 +6,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from latentlens_dag.index import layer_tables, memory_map
+from latentlens_dag.index import memory_map, table_blocks
 from latentlens_dag.index.lance_files import open_table
-from latentlens_dag.index.layer_tables import blocks, commit_fragments, write_fragments
+from latentlens_dag.index.layer_tables import commit_fragments, write_fragments
 from latentlens_dag.index.memory_map import flat_pages, mapped_rows
+from latentlens_dag.index.table_blocks import blocks
 from latentlens_dag.schema import OCCURRENCES
 
 WIDTH = 384
@@ -54,7 +55,7 @@ def test_blocks_are_the_same_mapped_and_scanned_with_their_keys(table: Path, mon
         return np.concatenate([b.vectors for b in found]).tobytes(), keys
 
     one = read()
-    monkeypatch.setattr(layer_tables, "flat_pages", lambda *_: None)
+    monkeypatch.setattr(table_blocks, "flat_pages", lambda *_: None)
     assert read() == one
     assert one[1] == [*range(0, 60_000, 2), *range(1, 100_002, 2)]
 

@@ -20,7 +20,7 @@ import json, resource, sys
 from pathlib import Path
 import numpy as np
 from latentlens_dag.search.exact import cosine_top_k
-from latentlens_dag.index.layer_tables import blocks
+from latentlens_dag.index.table_blocks import blocks
 
 def data_bytes():
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -1,6 +1,7 @@
 """Attention sinks: which states are sinks, and that an index and a study leave them out, count and mark them."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -11,16 +12,10 @@ from hypothesis import strategies as st
 
 from latentlens_dag.index import approximate
 from latentlens_dag.index.approximate import approximate_top_k, build_approximate_index
-from latentlens_dag.index.folder import index_blocks
 from latentlens_dag.index.lance_files import count_rows, open_table
-from latentlens_dag.index.layer_tables import (
-    OwnRows,
-    commit_fragments,
-    count_searched_rows,
-    count_sinks,
-    write_fragments,
-)
+from latentlens_dag.index.layer_tables import commit_fragments, write_fragments
 from latentlens_dag.index.state_tables import write_states
+from latentlens_dag.index.table_blocks import OwnRows, RowFilter, blocks, count_searched_rows, count_sinks
 from latentlens_dag.schema import JUDGEMENTS, OCCURRENCES, SINKS
 from latentlens_dag.search.exact import cosine_top_k
 from latentlens_dag.search.sinks import outlier_norm, sink_norm
@@ -153,8 +148,8 @@ def _table(folder: Path, rows: int, sinks: str = "exclude", shards: int = 2, wid
     return table
 
 
-def _nearest(table: Path, query: np.ndarray, k: int, **how: object) -> tuple[list[int], list[float]]:
-    found = cosine_top_k(query[None], index_blocks({1: table}, lambda done, total: None, **how), k)
+def _nearest(table: Path, query: np.ndarray, k: int, **rows: Any) -> tuple[list[int], list[float]]:
+    found = cosine_top_k(query[None], blocks(table, 1, RowFilter(**rows)), k)
     return found.key[0].tolist(), found.cosine[0].tolist()
 
 
@@ -178,8 +173,8 @@ def test_sinks_are_no_answers_unless_they_are_asked_for(tmp_path: Path, rows: in
     own = OwnRows(np.array(_slow(table, query, 3, usual), np.uint64), np.zeros(3, np.int64))
     assert _nearest(table, query, 5, words=words, own=own)[0] == _slow(table, query, 8, usual)[3:]
     assert (count_rows(table), count_sinks(table)) == (rows, -(-rows // SINKS_EVERY))
-    assert count_searched_rows(table, words) == usual.sum()
-    assert count_searched_rows(table, words, sinks=True) == with_word.sum()
+    assert count_searched_rows(table, RowFilter(words)) == usual.sum()
+    assert count_searched_rows(table, RowFilter(words, sinks=True)) == with_word.sum()
 
 
 def test_an_index_that_includes_sinks_answers_with_them(tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latentlens_dag.errors import UserError
+from latentlens_dag.index.contextual_index import ContextualIndex
 from latentlens_dag.index.encode import LayerVectors, encode
-from latentlens_dag.index.folder import IndexFiles
+from latentlens_dag.index.folder import IndexFolder
 from latentlens_dag.index.layer_tables import commit_fragments, write_fragments
 from latentlens_dag.index.occurrence_lookup import OccurrenceLookup, word_labels
 from latentlens_dag.index.occurrences import candidates
@@ -122,7 +123,7 @@ def _tables(
     states: Mapping[int, TokenStates],
     *,
     model: LanguageModel | None = None,
-    index: IndexFiles | None = None,
+    index: ContextualIndex | None = None,
 ) -> list[pa.Table]:
     """What the lens says, layer by layer; it may read only what is given here."""
 
@@ -130,7 +131,7 @@ def _tables(
         assert what is not None
         return what
 
-    found = dict(lens.neighbors(states, LensInputs(lambda: given(index), lambda: given(model))))
+    found = dict(lens.neighbors(states, LensInputs(lambda: given(index), [1, 2], lambda: given(model))))
     assert list(found) == list(states)
     return list(found.values())
 
@@ -161,7 +162,9 @@ def test_vocabulary_answers_have_rank_token_and_word(llava: Vlm, name: str) -> N
     assert all(row["word"] == row["token_str"].strip() for row in rows)
 
 
-def _index(model: LanguageModel, folder: Path) -> tuple[IndexFiles, dict[str, str], pa.Table, dict[int, LayerVectors]]:
+def _index(
+    model: LanguageModel, folder: Path
+) -> tuple[ContextualIndex, dict[str, str], pa.Table, dict[int, LayerVectors]]:
     """A small index in `folder`, its sentences by id, its occurrences and their vectors by layer."""
     texts = {text_id(text): text for text in sorted(TEXTS, key=text_id)}
     sentences = pa.table([list(texts), list(texts.values())], schema=SENTENCES)
@@ -173,7 +176,8 @@ def _index(model: LanguageModel, folder: Path) -> tuple[IndexFiles, dict[str, st
         tables[layer] = folder / f"layer_{layer:02d}.lance"
         write_fragments(tables[layer], folder / f"{layer}.json", rows, *found)
         commit_fragments(tables[layer], [folder / f"{layer}.json"], "a test")
-    return IndexFiles(tables, [folder / "occurrences.parquet"]), texts, rows, encoded
+    found = IndexFolder(folder, "x", "", tables, [folder / "occurrences.parquet"], folder / "none.parquet", len(rows))
+    return ContextualIndex(found), texts, rows, encoded
 
 
 def test_latent_lens_answers_are_the_nearest_text_states_of_any_layer(llava: Vlm, tmp_path: Path) -> None:

@@ -10,11 +10,13 @@ import pytest
 from latentlens_dag.errors import UserError
 from latentlens_dag.models.model_ref import ModelRef
 from latentlens_dag.storage.files import write_json
-from latentlens_dag.storage.records import ArtifactRecord, ArtifactStore, FirstBuild
+from latentlens_dag.storage.records import ArtifactStore
 from latentlens_dag.storage.warehouse import Warehouse
 from latentlens_dag.study.source import StudySource, recorded_source_fields, source_fields, study_source
+from tests.helpers.records import artifact_record
 
 COMMIT = "0123456789" * 4
+SHAPE = {"parts": 1, "visual_layers": [0], "lenses": ["logitlens"]}
 AGAIN = r"Run `latentlens-dag build s --force --select study/s/catalog` in its project\.$"
 
 
@@ -33,7 +35,7 @@ def house(project: Path) -> Warehouse:
 
 
 def _write(house: Warehouse, model: ModelRef) -> None:
-    write_json({"parts": 1, **source_fields(StudySource(model, "words"), house)}, house.shape("study", "s"))
+    write_json({**SHAPE, **source_fields(StudySource(model, "words"), house)}, house.shape("study", "s"))
 
 
 @pytest.mark.parametrize("trusted", [True, False])
@@ -102,22 +104,33 @@ def test_a_model_that_is_gone_is_reported_with_the_way_out(house: Warehouse, pro
     "facts",
     [
         {"model": {}, "index": "words"},
-        {"model": "m", "index": "words"},
         {"model": {"hub": "u/m", "trust_remote_code": "yes"}, "index": "words"},
         {"model": {"hub": "../m"}, "index": "words"},
         {"model": {"hub": "u/m"}},
-        {"model": {"hub": "u/m"}, "index": ["words"]},
-        {"model": {"hub": "u/m"}, "index": "../../words"},
     ],
 )
 def test_what_names_no_model_or_no_index_is_reported_as_damaged(house: Warehouse, facts: dict) -> None:
-    write_json(facts, house.shape("study", "s"))
+    write_json({**SHAPE, **facts}, house.shape("study", "s"))
     with pytest.raises(UserError, match=rf"shape\.json names no model and index .*damaged\. {AGAIN}"):
         study_source(house, "s")
 
 
+@pytest.mark.parametrize(
+    ("facts", "problem"),
+    [
+        ({"model": "m", "index": "words"}, "model: Input should be an object"),
+        ({"model": {"hub": "u/m"}, "index": ["words"]}, "index: Input should be a valid string"),
+        ({"model": {"hub": "u/m"}, "index": "../../words"}, r"index: Value error, '\.\./\.\./words' is no plain name"),
+    ],
+)
+def test_fields_of_a_wrong_type_are_reported_as_damage(house: Warehouse, facts: dict, problem: str) -> None:
+    write_json({**SHAPE, **facts}, house.shape("study", "s"))
+    with pytest.raises(UserError, match=rf"study/s/shape\.json is damaged \({problem}\)\. Run `latentlens-dag check"):
+        study_source(house, "s")
+
+
 def test_a_study_that_is_not_built_or_not_to_its_end_is_to_be_built(house: Warehouse) -> None:
-    for shape in (None, {"parts": 1}):
+    for shape in (None, SHAPE):
         if shape is not None:
             write_json(shape, house.shape("study", "s"))
         with pytest.raises(UserError, match=r"Study s is not built .*yet: run `latentlens-dag build s`\.$"):
@@ -127,7 +140,7 @@ def test_a_study_that_is_not_built_or_not_to_its_end_is_to_be_built(house: Wareh
 def test_a_home_of_version_0_1_is_read_by_what_it_remembers_of_the_models_files(
     house: Warehouse, project: Path
 ) -> None:
-    write_json({"parts": 1}, house.shape("study", "s"))
+    write_json(SHAPE, house.shape("study", "s"))
     _record_catalog(house, {"index": "words"})
     with pytest.raises(UserError, match=rf"does not say which model study s was read with: .*{AGAIN}"):
         study_source(house, "s")
@@ -147,9 +160,5 @@ def test_what_an_earlier_step_keeps_is_what_the_last_one_wrote(house: Warehouse,
 
 
 def _record_catalog(house: Warehouse, settings: dict) -> None:
-    since = FirstBuild("build", "2026-01-01T00:00:00+00:00")
-    facts = {"files": [], "rows": None, "run": "r", "build": "b", "made": since.made, "since": since, "packages": {}}
-    ArtifactStore(house.root).write(
-        ArtifactRecord("study/s/catalog", None, "1", "1", settings=settings, inputs={}, **facts)  # type: ignore[arg-type]
-    )
+    ArtifactStore(house.root).write(artifact_record("study/s/catalog", settings=settings))
     assert json.loads(next((house.root / "manifest").rglob("*.json")).read_text())["settings"] == settings

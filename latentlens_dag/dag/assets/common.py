@@ -6,7 +6,7 @@ import dagster as dg
 
 from latentlens_dag.dag.specs import StudySpec
 from latentlens_dag.dag.versions import VersionFields
-from latentlens_dag.storage.files import write_json
+from latentlens_dag.storage.shapes import StudyShape
 from latentlens_dag.storage.warehouse import Warehouse
 from latentlens_dag.study.source import StudySource, recorded_source_fields, source_fields
 
@@ -41,7 +41,11 @@ def write_study_shape(parts: StudySpec, paths: Warehouse, source: StudySource | 
     among those that the last step recorded.
     """
     path = paths.shape("study", parts.name)
-    shape = {"parts": parts.batches, "visual_layers": parts.visual_layers, "lenses": sorted(parts.lenses)}
-    shape |= {"judged": parts.judged}
-    shape |= recorded_source_fields(path) if source is None else source_fields(source, paths)
-    write_json({**shape, **({"of": "texts"} if parts.of_texts else {})}, path)
+    StudyShape(
+        parts=parts.batches,
+        visual_layers=parts.visual_layers,
+        lenses=sorted(parts.lenses),
+        judged=parts.judged,
+        of="texts" if parts.of_texts else None,
+        **(recorded_source_fields(path) if source is None else source_fields(source, paths)),
+    ).write(path)

@@ -5,7 +5,7 @@ What a newcomer gets wrong: pictures of a table get files of their own (`origina
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import dagster as dg
 import pyarrow.parquet as pq
@@ -20,8 +20,8 @@ from latentlens_dag.hub.datasets import HubColumn
 from latentlens_dag.inputs import images as core
 from latentlens_dag.inputs.image_tables import TableSource, check_unique_names, extract_images, extracted_batch
 from latentlens_dag.schema import IMAGES, REGIONS
-from latentlens_dag.storage.files import write_json
 from latentlens_dag.storage.parquet import write_parquet
+from latentlens_dag.storage.shapes import ImageSetShape
 
 _ORIGINALS, _PICTURES, _REGIONS = 1, 2, 1  # algorithms
 
@@ -67,7 +67,7 @@ def _originals(images: ImageSetSpec, source: TableSource) -> dg.AssetsDefinition
 def _pictures(images: ImageSetSpec) -> dg.AssetsDefinition:
     source = images.source
     # Regions that a set had before may lie about; no reader is to count them.
-    without = {} if images.regions is not None else {"regions": False}
+    without: dict[str, Literal[False]] = {} if images.regions is not None else {"regions": False}
 
     @dg.asset(
         key=keys.images(images.name, "pictures"),
@@ -80,7 +80,7 @@ def _pictures(images: ImageSetSpec) -> dg.AssetsDefinition:
     )
     def pictures(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> dg.MaterializeResult:
         batch = int(context.partition_key)
-        write_json({"parts": images.batches, **without}, warehouse.paths.shape("images", images.name))
+        ImageSetShape(parts=images.batches, **without).write(warehouse.paths.shape("images", images.name))
         out = warehouse.paths.pictures(images.name, batch)
         if isinstance(source, Path):
             folder, files = source, core.batch_of_images(source, batch, images.batches)

@@ -18,14 +18,14 @@ from latentlens_dag.dag.run_tags import FORCED
 from latentlens_dag.dag.specs import IndexSpec
 from latentlens_dag.dag.versions import content_version, version_fields
 from latentlens_dag.index import occurrences as core
-from latentlens_dag.index.folder import index_shape
 from latentlens_dag.inputs.texts import read_order
 from latentlens_dag.schema import OCCURRENCES
-from latentlens_dag.storage.files import scratch_folder, write_json
+from latentlens_dag.storage.files import scratch_folder
 from latentlens_dag.storage.hashing import hash_values
 from latentlens_dag.storage.package_versions import provenance_json
 from latentlens_dag.storage.parquet import write_parquet
 from latentlens_dag.storage.records import FileFacts
+from latentlens_dag.storage.shapes import IndexShape
 from latentlens_dag.storage.warehouse import Warehouse
 
 if TYPE_CHECKING:
@@ -101,7 +101,8 @@ def _selection(index: IndexSpec) -> dg.AssetsDefinition:
 
 
 def _occurrences(index: IndexSpec) -> dg.AssetsDefinition:
-    shape = index_shape(index.corpus.shards, index.layers, index.model.name, index.corpus.name)
+    corpus = index.corpus
+    shape = IndexShape(parts=corpus.shards, layers=index.layers, language_model=index.model.name, corpus=corpus.name)
 
     @dg.asset(
         key=keys.index(index.name, "occurrences"),
@@ -109,12 +110,12 @@ def _occurrences(index: IndexSpec) -> dg.AssetsDefinition:
         partitions_def=keys.partitions(index.corpus.shards),
         group_name=f"index/{index.name}",
         kinds={"polars", "parquet"},
-        **version_fields(_OCCURRENCES, shape=shape),
+        **version_fields(_OCCURRENCES, shape=shape.to_json()),
         description="The shard's occurrences that the selection kept, in order of key.",
     )
     def occurrences(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> dg.MaterializeResult:
         shard = int(context.partition_key)
-        write_json(shape, warehouse.paths.shape("index", index.name))
+        shape.write(warehouse.paths.shape("index", index.name))
         kept = core.selected_rows(warehouse.paths.candidates(index.name, shard), warehouse.paths.selection(index.name))
         out = warehouse.paths.occurrences(index.name, shard)
         write_parquet(kept, out, OCCURRENCES)

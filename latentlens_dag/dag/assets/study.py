@@ -17,7 +17,7 @@ from latentlens_dag.dag.assets.states import model_checks, token_states
 from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.specs import StudySpec
 from latentlens_dag.dag.versions import version_fields
-from latentlens_dag.index.folder import IndexFiles
+from latentlens_dag.index.contextual_index import ContextualIndex
 from latentlens_dag.models.loading import load_language_model
 from latentlens_dag.schema import (
     DIVERSITY,
@@ -86,12 +86,12 @@ def _lens(parts: StudySpec, name: str) -> dg.AssetsDefinition:
 
 
 def _lens_inputs(parts: StudySpec, paths: Warehouse, log: Callable[[str], None]) -> LensInputs:
-    def index() -> IndexFiles:
-        tables = {layer: paths.layer_table(parts.index.name, layer) for layer in parts.index.layers}
-        shards = range(parts.index.corpus.shards)
-        return IndexFiles(tables, [paths.occurrences(parts.index.name, shard) for shard in shards])
-
-    return LensInputs(index, lambda: load_language_model(parts.model), ProgressLog(log, "rows"))
+    return LensInputs(
+        lambda: ContextualIndex.open(paths.index(parts.index.name).root),
+        parts.index.layers,
+        lambda: load_language_model(parts.model),
+        ProgressLog(log, "rows"),
+    )
 
 
 def _judgements(parts: StudySpec) -> dg.AssetsDefinition:

@@ -13,7 +13,7 @@ from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.specs import TextSetSpec
 from latentlens_dag.dag.versions import version_fields
 from latentlens_dag.inputs import texts as core
-from latentlens_dag.storage.files import write_json
+from latentlens_dag.storage.shapes import TextSetShape
 
 _TEXTS = 1  # algorithm
 
@@ -37,7 +37,7 @@ def _texts(texts: TextSetSpec) -> dg.AssetsDefinition:
     )
     def batch_of_texts(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> dg.MaterializeResult:
         batch = int(context.partition_key)
-        write_json({"parts": texts.batches}, warehouse.paths.shape("texts", texts.name))
+        TextSetShape(parts=texts.batches).write(warehouse.paths.shape("texts", texts.name))
         out = warehouse.paths.texts(texts.name, batch)
         core.write_batch(texts.source, batch, texts.batches, out)
         return parquet_result(out, beside=[warehouse.paths.shape("texts", texts.name)])

@@ -25,7 +25,7 @@ def garbage(manifest: ArtifactStore, live: Callable[[ArtifactRecord], bool]) -> 
     records = list(manifest.records())
     lasting = [fact for record in records if live(record) for fact in record.files]
     needed = {fact.path for fact in lasting}
-    links = {manifest.kept(fact) for fact in lasting}  # by which they stay comparable once they are replaced
+    links = {manifest.kept_path(fact) for fact in lasting}  # by which they stay comparable once they are replaced
     known = {fact.path for record in records for fact in [*record.files, *_earlier_files(record)]}
     left = interrupted_writes(manifest.warehouse)
     skipped = {path for one in left for path in [one.path, *one.path.rglob("*")]}
@@ -53,7 +53,7 @@ def clean(manifest: ArtifactStore, found: Iterable[Garbage], live: Callable[[Art
     for record in undeclared_records(manifest, live):
         remove(manifest.path(record.asset, record.partition))
     for record in manifest.records():
-        manifest.forget_earlier(record)
+        manifest.forget_superseded_files(record)
     _remove_empty(manifest.warehouse)
 
 
@@ -68,7 +68,7 @@ def _replaced(name: str, records: list[ArtifactRecord], live: Callable[[Artifact
 
 
 def _earlier_files(record: ArtifactRecord) -> Iterator[FileFacts]:
-    return (fact for earlier in record.earlier for fact in earlier.files)
+    return (fact for result in record.superseded for fact in result.files)
 
 
 def _needed_by_tables(warehouse: Path, needed: set[str]) -> set[Path]:

@@ -67,6 +67,6 @@ def _mark_damage(manifest: ArtifactStore, records: Iterable[ArtifactRecord], tel
         found |= {problem.path: problem for problem in manifest.problems(record, deep=True, only=new)}
         damage = problem_summary([problem for fact in record.files if (problem := found[fact.path]) is not None])
         if damage is not None:
-            manifest.mark(record, damage)
+            manifest.mark_damaged(record, damage)
         done += sum(sizes[path] for path in new)
         tell(done, total)

@@ -7,7 +7,7 @@ A lens is a module of this package, named as the lens, with a class that has the
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 
-from latentlens_dag.index.folder import IndexFiles
+from latentlens_dag.index.contextual_index import ContextualIndex
 from latentlens_dag.index.state_tables import TokenStates
 from latentlens_dag.models.language_model import LanguageModel
 from latentlens_dag.schema import LENSES, NEIGHBORS
@@ -31,7 +31,9 @@ Unique = Literal["none", "word", "sentence"]
 class LensInputs:
     """Where a lens gets its candidates; only what it needs is loaded."""
 
-    index: Callable[[], IndexFiles]
+    index: Callable[[], ContextualIndex]
+    contextual_layers: Sequence[int]
+    """The layers of the index that the study reads."""
     model: Callable[[], LanguageModel]
     progress: Callable[[int, int], None] = lambda done, total: None
     """Called with rows done and rows in all."""

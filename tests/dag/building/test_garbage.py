@@ -13,7 +13,6 @@ from latentlens_dag.dag.building.maintenance import check_project
 from latentlens_dag.dataset.comparison import compare_results
 from latentlens_dag.errors import UserError
 from latentlens_dag.index.lance_files import open_table
-from latentlens_dag.index.layer_tables import tag
 from latentlens_dag.storage.records import ArtifactStore
 from latentlens_dag.storage.study_versions import study_versions, version_files
 from tests.dag.building.test_integrity import _tables
@@ -70,18 +69,21 @@ def test_what_was_replaced_stays_until_clean_and_tagged_versions_of_tables_stay(
     warehouse = project / ".latentlens" / "warehouse"
     table, answers = warehouse / "index/words/layer_01.lance", "study/tiny/latentlens/V01"
     rows, manifest = open_table(table).to_table(), ArtifactStore(warehouse)
-    tag(table, "paper")
+    open_table(table).tags.create("paper", open_table(table).version)
     old = manifest.read(answers, "00")
     corpus = project / "assets" / "tiny" / "corpus.txt"
     corpus.write_text("\n".join(corpus.read_text().splitlines()[:-2]) + "\n")
     build(project)
     found = manifest.read(answers, "00")
-    assert [earlier.data_version for earlier in found.earlier] == [old.data_version]
-    assert manifest.kept(old.files[0]).is_file()
+    assert [result.data_version for result in found.superseded] == [old.data_version]
+    assert manifest.kept_path(old.files[0]).is_file()
     said = _clean(project).stdout
     assert "replaced" in said and "freed." in said
-    assert not manifest.kept(old.files[0]).exists()
-    assert [(version.number, version.kept) for version in study_versions(manifest, "tiny")] == [(1, False), (2, True)]
+    assert not manifest.kept_path(old.files[0]).exists()
+    assert [(version.number, version.complete) for version in study_versions(manifest, "tiny")] == [
+        (1, False),
+        (2, True),
+    ]
     with pytest.raises(UserError, match=r"A file of tiny@1 is gone \(study/tiny/.*\): `clean` removed it"):
         version_files(manifest, "tiny", 1)
     differences = compare_results(version_files(manifest, "tiny"), version_files(manifest, "tiny"))
