@@ -19,7 +19,8 @@ from latentlens_dag.text.display import SentenceParts
 WIDTH_MM = 170
 _UNITS = 10  # of the drawing, per mm
 _MARGIN, _GAP = 20, 18
-_INNER = WIDTH_MM * _UNITS - 2 * _MARGIN
+FLOW_WIDTH = WIDTH_MM * _UNITS - 2 * _MARGIN
+"""Width of the lines of `flow_tokens`, and of everything inside of the margins."""
 _TALLEST = 1700
 """Height limit of the image; with legend, neighbors and caption it fits a page of A4."""
 _INK, _FAINT, _LINE, _PLATE = "#16191d", "#565d66", "#b6bcc4", "#101418"
@@ -134,16 +135,11 @@ def flow_tokens(tokens: Sequence[Cell]) -> tuple[list[Cell], float]:
     for token in tokens:
         label, word = truncate(token.label, 16), truncate(token.word, 16)
         width = max(text_width(label) * _TEXT, text_width(word) * _SMALL, 24) + 20
-        if x + width > _INNER:
+        if x + width > FLOW_WIDTH:
             x, y = 0.0, y + line
         placed.append(token._replace(box=(x, y, x + width, y + line - gap), label=label, word=word))
         x += width + gap
     return placed, y + line
-
-
-def flow_width() -> float:
-    """The width of the lines of `flow_tokens`."""
-    return float(_INNER)
 
 
 def extent(width: float, height: float, boxes: Sequence[Box]) -> Box:
@@ -167,7 +163,7 @@ def _legend(key: Legend) -> _Block:
         lines += [_text(x + low + long + 12, _TEXT, key.high, _SMALL)]
     for color, label in key.entries:
         wide = text_width(label) * _SMALL + 64
-        if x + wide > _INNER:
+        if x + wide > FLOW_WIDTH:
             x, y = 0.0, y + 40
         lines += [_rect(x, y + 6, 24, 24, f'fill="{color}" stroke="{_LINE}"'), _text(x + 34, y + _TEXT, label, _SMALL)]
         x += wide
@@ -177,7 +173,7 @@ def _legend(key: Legend) -> _Block:
 def _image(figure: Figure) -> _Block:
     """The image with its cells."""
     left, top, right, bottom = extent(figure.width, figure.height, [cell.box for cell in figure.cells])
-    scale = min(_INNER / (right - left), _TALLEST / (bottom - top))
+    scale = min(FLOW_WIDTH / (right - left), _TALLEST / (bottom - top))
     if any(cell.label for cell in figure.cells):
         scale = 1.0
     lines = [_rect(0, 0, (right - left) * scale, (bottom - top) * scale, 'fill="#eef0f3"')] if figure.picture else []
@@ -252,7 +248,7 @@ def _neighbors(figure: Figure) -> _Block:
     """The neighbors of the chosen token, one per line: rank, word, score, layer, sentence."""
     if not figure.answers:
         return _Block([], 0)
-    lines, y = [_text(0, _TEXT, truncate(figure.heading, _INNER / _TEXT), _TEXT, weight=700)], 42
+    lines, y = [_text(0, _TEXT, truncate(figure.heading, FLOW_WIDTH / _TEXT), _TEXT, weight=700)], 42
     for answer in figure.answers:
         base = y + _TEXT
         lines += [_text(0, base, str(answer.rank), _SMALL, fill=_FAINT)]
@@ -261,7 +257,7 @@ def _neighbors(figure: Figure) -> _Block:
         if answer.layer is not None:
             lines.append(_text(520, base, f"layer {answer.layer}", _SMALL, fill=_FAINT))
         if answer.sentence is not None:
-            lines.append(_sentence(650, base, answer.sentence, _INNER - 650))
+            lines.append(_sentence(650, base, answer.sentence, FLOW_WIDTH - 650))
         y += 40
     return _Block(lines, y)
 
@@ -276,7 +272,7 @@ def _sentence(x: float, y: float, sentence: SentenceParts, width: float) -> str:
 
 def _caption(parts: Sequence[str]) -> _Block:
     """The caption, on as many lines as needed."""
-    rows, width = [""], _INNER / _SMALL
+    rows, width = [""], FLOW_WIDTH / _SMALL
     for part in parts:
         part = truncate(part, width)
         longer = f"{rows[-1]} · {part}" if rows[-1] else part
