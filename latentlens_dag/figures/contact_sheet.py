@@ -29,6 +29,7 @@ from latentlens_dag.storage.files import atomic_path
 
 _UNJUDGED, _FAINT = (120, 120, 120), (105, 105, 112)
 _MARGIN, _GAP, _LEAST_FONT = 28, 18, 11
+_BOX = ("x0", "y0", "x1", "y1")
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,7 @@ FROM shares LEFT JOIN images USING (image_id)
 ORDER BY abs(share - (SELECT median(share) FROM shares)) NULLS LAST, image_id
 LIMIT CAST($scenes AS INTEGER)
 """
-# Of several views only the global one: boxes of tiles and of the whole image would overlap.
+# Only the first view by name (`global` before `tile`): boxes of several views would overlap.
 _ANSWERS = """
 SELECT token_index, x0, y0, x1, y1, lens, word, verdict
 FROM visual_tokens
@@ -193,9 +194,6 @@ WHERE study = $study AND visual_layer = CAST($layer AS INTEGER) AND image_id = $
     AND view = (SELECT min(view) FROM visual_tokens WHERE study = $study AND image_id = $image_id AND x0 IS NOT NULL)
 ORDER BY token_index
 """
-
-
-_BOX = ("x0", "y0", "x1", "y1")
 
 
 def _check_has_images(dataset: Dataset, study: str) -> None:
