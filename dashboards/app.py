@@ -1,6 +1,6 @@
-"""The browser: which pages there are, and what they have in common. Started by `latentlens-dag browse`.
+"""The browser: its pages, and what they have in common. Started by `latentlens-dag browse`.
 
-Streamlit puts this folder first on the path, so pages import `parts`. Pages only query and draw.
+Streamlit puts this folder first on the path, so pages import `widgets`. Pages only query and draw.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import streamlit as st
-from widgets.errors import told
+from widgets.errors import show_user_errors
 
 HERE = Path(__file__).parent
 PAGES = {
@@ -31,5 +31,5 @@ page = st.navigation(
     ],
     position="top",
 )
-with told():
+with show_user_errors():
     page.run()

@@ -1,5 +1,6 @@
 """What several test modules share. Threads are few, so that tests may run side by side."""
 
+import gc
 import os
 import signal
 import tempfile
@@ -10,6 +11,8 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("LANCE_LOG", "error")
 os.environ.setdefault("POLARS_MAX_THREADS", "2")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait must not take a processor from the others
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models gain nothing by more
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,12 +24,42 @@ from latentlens_dag.testing import tiny_llava
 # A shell that starts tests in the background has them ignore Ctrl-C, which what they start would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-_LONGEST = {"test_kills", "test_demo", "test_dagster_dev", "test_hub_model"}
+_LONGEST = (
+    "dag/building/test_kills",
+    "demo/test_demo",
+    "dag/test_dagster_dev",
+    "dag/building/test_project",
+    "dag/test_costs",
+    "dag/test_text_study",
+    "dag/test_hub_model",
+    "dag/building/test_garbage",
+    "dag/test_image_source",
+    "dag/test_remote_code",
+    "dag/test_invariance",
+    "models/test_checkpoints",
+    "models/test_hub_models",
+    "dashboards/test_sessions",
+    "dashboards/test_ask",
+)
+"""The modules that take longest, the longest first, as `pytest --durations` measured them."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Modules that take minutes come first: the last of them would be waited for while all other workers are idle."""
-    items.sort(key=lambda item: item.path.stem not in _LONGEST)
+    """Long modules come first: the last of them would be waited for while all other workers are idle."""
+    order = {name: number for number, name in enumerate(_LONGEST)}
+    here = Path(__file__).parent
+    items.sort(key=lambda item: order.get(item.path.relative_to(here).with_suffix("").as_posix(), len(order)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_objects_to_look_through() -> None:
+    """Keep what modules and libraries hold out of the garbage collector's sight.
+
+    A model is loaded after a full collection, which takes a second where torch, transformers and Dagster are
+    imported: most of the time of a test that loads tiny models. What a test makes is collected as ever.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

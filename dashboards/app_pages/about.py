@@ -1,10 +1,10 @@
-"""About: what this dataset is, under which terms, how it was made, how to cite and to load it."""
+"""About: the dataset, its terms, how it was made, how to load and to cite it."""
 
 from __future__ import annotations
 
 import streamlit as st
 from widgets.labels import lens_name
-from widgets.sources import library
+from widgets.sources import browser_data
 from widgets.token_html import facts_html
 
 from latentlens_dag import __version__
@@ -26,23 +26,23 @@ FROM duckdb_columns() WHERE NOT internal AND database_name = 'memory' ORDER BY t
 
 def about_page(data: BrowserData) -> None:
     """Everything in one column."""
-    said = license_terms(data.source, data.whole)
+    terms = license_terms(data.source, data.full_dataset)
     st.header("What is here")
     what_is_here(data)
-    st.header("Licence")
-    for one in said:
+    st.header("License")
+    for one in terms:
         st.html(facts_html(terms_lines(one)))
-    if not said:
+    if not terms:
         st.caption(
-            "No release of it was built here, so no terms are told; pictures and texts keep those of their sources."
+            "No release of it was built here, so it has no terms yet; pictures and texts keep those of their sources."
         )
     st.header("Where it comes from")
-    for study in data.facts():
+    for study in data.studies():
         origin(data, study)
     st.header("How to load it")
-    how_to_load(data, said)
+    how_to_load(data, terms)
     st.header("Its tables")
-    st.dataframe(data.whole.collect(TABLES), hide_index=True)
+    st.dataframe(data.full_dataset.collect(TABLES), hide_index=True)
     st.header("How to cite it")
     st.markdown(CITATION)
     st.caption(f"Shown by latentlens-dag {__version__}, Apache-2.0.")
@@ -60,48 +60,48 @@ def what_is_here(data: BrowserData) -> None:
             "lenses": ", ".join(map(lens_name, one.lenses)),
             "read from": data.read_from(one.name),
         }
-        for one in data.facts().values()
+        for one in data.studies().values()
     ]
     st.dataframe(rows, hide_index=True)
 
 
-def terms_lines(said: LicenseTerms) -> list[tuple[str, str]]:
-    """The terms of a release, each with what it is about."""
-    unknown = "not stated in what is here; the card of the release says it"
+def terms_lines(terms: LicenseTerms) -> list[tuple[str, str]]:
+    """The terms of a release as pairs of a name and a text."""
+    unknown = "not stated here; see the card of the release"
     lines = [
-        ("Release", f"{said.release}{f', made by latentlens-dag {said.package}' if said.package else ''}"),
-        ("Repository", f"{said.repo}{f' at commit {said.commit}' if said.commit else ''}" if said.repo else ""),
-        ("Tables", said.tables or unknown),
-        ("Pictures", said.pictures or unknown),
-        ("Sentences and texts", said.texts or unknown),
+        ("Release", f"{terms.release}{f', made by latentlens-dag {terms.package}' if terms.package else ''}"),
+        ("Repository", f"{terms.repo}{f' at commit {terms.commit}' if terms.commit else ''}" if terms.repo else ""),
+        ("Tables", terms.tables or unknown),
+        ("Pictures", terms.pictures or unknown),
+        ("Sentences and texts", terms.texts or unknown),
     ]
     return [line for line in lines if line[1]]
 
 
 def origin(data: BrowserData, study: str) -> None:
-    """Where a study comes from, and how each step of it was made."""
+    """The declaration of a study, and how each of its steps was made."""
     facts = summary_rows(study_declaration(data.source, data.dataset(study), study))
-    made = provenance(data.source, study)
+    steps = provenance(data.source, study)
     if facts:
         st.html(facts_html([("Study", study), *facts]))
-    if not made.is_empty():
+    if not steps.is_empty():
         with st.expander(f"Every step of {study}: when, with which settings and packages"):
-            st.dataframe(made, hide_index=True, height=260)
-    if not facts and made.is_empty():
+            st.dataframe(steps, hide_index=True, height=260)
+    if not facts and steps.is_empty():
         st.caption("This source carries no record of how it was made.")
 
 
-def how_to_load(data: BrowserData, said: list[LicenseTerms]) -> None:
-    """A release by its name, in every library; anything else by its path."""
-    if data.whole.release is None or not said or not said[0].repo:
+def how_to_load(data: BrowserData, terms: list[LicenseTerms]) -> None:
+    """Code that loads a release by its name, in several libraries, or anything else by its path."""
+    if data.full_dataset.release is None or not terms or not terms[0].repo:
         st.code(LOAD.format(source=data.source), language="python")
         return
     st.code(f"latentlens-dag pull {data.source}", language="bash")
-    code = snippets_of("\n".join(table_snippets(said[0].repo, set(data.whole.release.tables))))
+    code = snippets_of("\n".join(table_snippets(terms[0].repo, set(data.full_dataset.release.tables))))
     known = [name for name in SNIPPETS if name in code]
     for tab, name in zip(st.tabs([SNIPPETS[name] for name in known]), known, strict=True):
         own = LOAD.format(source=data.source) if name == "latentlens_dag" else code[name]
         tab.code(own, language="python")
 
 
-about_page(library())
+about_page(browser_data())

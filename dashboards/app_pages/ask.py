@@ -1,19 +1,27 @@
-"""Ask: what is a word of your sentence like, and which patches are nearest to it. The study's model reads the text."""
+"""Ask: the words and the patches that a token of your own sentence is like, as the study's model reads it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import streamlit as st
-from widgets import permalink, small_pictures, token_html
-from widgets.labels import counted, plain
-from widgets.sources import chosen_study, library, may_run_code
+from widgets import permalink, token_html
+from widgets.labels import counted, escape_markdown
+from widgets.small_pictures import Entry, small_pictures, study_tiles
+from widgets.sources import browser_data, choose_study, may_run_code
 
-from latentlens_dag.browse.browser_data import BrowserData, StudyFacts, Thumbnail
+from latentlens_dag.browse.browser_data import BrowserData, StudyFacts
 from latentlens_dag.browse.reverse_search import NearestToken, NearestTokens, token_boxes, visual_state_files
-from latentlens_dag.browse.text_search import LONGEST_TEXT, TextSearch, build_times, home_warehouse, open_study_index
+from latentlens_dag.browse.text_search import (
+    LONGEST_TEXT,
+    TextSearch,
+    Unique,
+    build_times,
+    home_warehouse,
+    open_study_index,
+)
 from latentlens_dag.errors import UserError
 from latentlens_dag.models.layers import middle_layer
 from latentlens_dag.models.model_ref import ModelRef
@@ -25,182 +33,157 @@ from latentlens_dag.text.display import clip, printable
 if TYPE_CHECKING:
     from latentlens_dag.models.language_model import LanguageModel
 
-EXPLORE = Path(__file__).parent / "explore.py"
 COUNTS = (25, 50, 100)
 ANSWERS = (5, 10, 20)
-UNIQUE_OF: dict[str, Literal["word", "sentence"] | None] = {"nothing": None, "word": "word", "sentence": "sentence"}
-UNIQUE = tuple(UNIQUE_OF)
+UNIQUE: dict[str, Unique] = {"none": None, "word": "word", "sentence": "sentence"}
 HINT = (
-    "Type a phrase or a sentence. The study's language model reads it, and each of its tokens can be asked two things: "
-    "which words of the index it is like, and which patches of the images are nearest to it."
+    "Type a phrase or a sentence. The study's language model reads it. For each of its tokens, this page shows the "
+    "words of the index that it is like, or the patches of the images that are nearest to it."
 )
 
 
 def ask_page(data: BrowserData, study: StudyFacts) -> None:
-    """Ask for a text and what is wanted of it."""
+    """Ask for a text, and show what one of its tokens is like."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
-        text = permalink.words("Text", "text", placeholder="a red ball", width=420, max_chars=LONGEST_TEXT)
-        ways = {"sentences": "Sentences like it", "patches": f"{'Tokens' if study.of_texts else 'Patches'} like it"}
-        way = permalink.choice("Show", "show", tuple(ways), "sentences", shown=ways.__getitem__)
+        text = permalink.text_input("Text", "text", placeholder="a red ball", width=420, max_chars=LONGEST_TEXT)
+        targets = {"sentences": "Sentences like it", "patches": f"{'Tokens' if study.of_texts else 'Patches'} like it"}
+        target = permalink.choice("Show", "show", tuple(targets), "sentences", format_func=targets.__getitem__)
     text = text.strip()[:LONGEST_TEXT]
     try:
         warehouse = home_warehouse(data.source)
         if not text:
             st.info(HINT)
             return
-        asked = opened(data, study.name)
+        search = open_text_search(data, study.name)
         chips = st.container()
         with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-            layers = range(asked.model.depth)
-            default = middle_layer(asked.index.layers)
-            layer = permalink.choice("Read at layer", "at", layers, default, wide=True, width=120)
+            middle = middle_layer(search.index.layers)
+            layer = permalink.choice("Read at layer", "at", range(search.model.depth), middle, dropdown=True, width=120)
             with chips:
-                token = chosen_token(asked.question(text, layer).tokens)
-            wanted = (
-                how_sentences(asked)
-                if way == "sentences"
-                else how_patches(visual_state_files(warehouse, study.name), layer)
-            )
-        if isinstance(wanted, How):
-            sentences(asked, text, layer, token, wanted)
+                token = choose_token(search.encode(text, layer).tokens)
+            if target == "sentences":
+                options = choose_search_options(search)
+            else:
+                count, files = choose_states(visual_state_files(warehouse, study.name), layer)
+        if target == "sentences":
+            draw_sentences(search, text, layer, token, options)
         else:
-            patches(data, study, asked.nearest(text, layer, token, wanted.most, wanted.files))
+            draw_patches(data, study, search.nearest_tokens(text, layer, token, count, files))
     except UserError as error:
-        st.error(plain(str(error)))
+        st.error(escape_markdown(str(error)))
 
 
-def opened(data: BrowserData, study: str) -> TextSearch:
-    """The study's model and index, loaded once per server, as long as the home says the same of them."""
+def open_text_search(data: BrowserData, study: str) -> TextSearch:
+    """The study's model and index, loaded once per server until the home changes."""
     warehouse = home_warehouse(data.source)
     source = study_source(warehouse, study, may_run_code())
-    made = build_times(warehouse, study, source.index_name)
-    return _asked(source, str(warehouse.root), study, made, _model(source.model))
+    times = build_times(warehouse, study, source.index_name)
+    return _text_search(source, str(warehouse.root), study, times, _model(source.model))
 
 
 @st.cache_resource(show_spinner="Loading the language model …", max_entries=1)
 def _model(model: ModelRef) -> LanguageModel:
-    """The model, by all that names it: one whose code may not be run is another."""
+    """The model; the same files with and without trust in their code are two models."""
     from latentlens_dag.models.loading import load_language_model
 
     return load_language_model(model)
 
 
 @st.cache_resource(show_spinner="Opening the index …", max_entries=2)
-def _asked(source: StudySource, warehouse: str, study: str, made: tuple[int, ...], _model: LanguageModel) -> TextSearch:
-    """The answers of a model and an index, until a build writes either."""
+def _text_search(
+    source: StudySource, warehouse: str, study: str, times: tuple[int, ...], _model: LanguageModel
+) -> TextSearch:
     return TextSearch(_model, open_study_index(Warehouse(Path(warehouse)), study, source.index_name))
 
 
-def chosen_token(tokens: Sequence[str]) -> int:
-    """Ask which token of the text is meant; by default the last, which has read all of it."""
-    return permalink.choice("Token", "piece", range(len(tokens)), len(tokens) - 1, shown=lambda n: chip(tokens[n]))
+def choose_token(tokens: Sequence[str]) -> int:
+    """Ask for a token of the text; by default the last one, which has read all of it."""
+    chip = lambda number: escape_markdown(clip(tokens[number].strip(), 24) or "␣")  # noqa: E731
+    return permalink.choice("Token", "piece", range(len(tokens)), len(tokens) - 1, format_func=chip)
 
 
-def chip(token: str) -> str:
-    """A token as a button shows it."""
-    return plain(clip(token.strip(), 24) or "␣")
+class SearchOptions(NamedTuple):
+    """How the index is searched."""
 
-
-class How(NamedTuple):
-    """How the index is asked."""
-
-    most: int
+    k: int
     layers: tuple[int, ...] | None
-    unique: Literal["word", "sentence"] | None
+    unique: Unique
 
 
-def how_sentences(asked: TextSearch) -> How:
-    """Ask for the layers of the index, and for how many answers of which kind."""
-    source = permalink.choice("Contextual layer", "from", ("any", *asked.index.layers), "any", wide=True, width=140)
-    differ = permalink.choice("Answers differ in", "unique", UNIQUE, UNIQUE[0], wide=True, width=150)
-    count = permalink.choice("Answers", "answers", ANSWERS, ANSWERS[0], wide=True, width=90)
-    return How(count, None if source == "any" else (int(str(source)),), UNIQUE_OF[differ])
+def choose_search_options(search: TextSearch) -> SearchOptions:
+    """Ask for the layers of the index to search, and for the number of answers."""
+    layers = ("any", *search.index.layers)
+    layer = permalink.choice("Contextual layer", "from", layers, "any", dropdown=True, width=140)
+    unique = permalink.choice("Deduplicate by", "unique", tuple(UNIQUE), "none", dropdown=True, width=150)
+    count = permalink.choice("Answers", "answers", ANSWERS, ANSWERS[0], dropdown=True, width=90)
+    return SearchOptions(count, None if layer == "any" else (int(str(layer)),), UNIQUE[unique])
 
 
-def sentences(asked: TextSearch, text: str, layer: int, token: int, how: How) -> None:
-    """The occurrences of the index that the token is like."""
-    found = asked.answers(text, layer, token, how.most, how.layers, how.unique)
-    rows = [{**row, "logit": None, "earned": None} for row in found.rows]
-    name = token_html.safe(asked.question(text, layer).tokens[token].strip() or "␣", 40)
+def draw_sentences(search: TextSearch, text: str, layer: int, token: int, options: SearchOptions) -> None:
+    """The occurrences of the index that are nearest to the token."""
+    neighbors = search.neighbors(text, layer, token, *options)
+    rows = [{**row, "logit": None, "earned": None} for row in neighbors.rows]
+    name = token_html.safe(search.encode(text, layer).tokens[token].strip() or "␣", 40)
     head = f'<p class="ll-facts"><b>{name}</b>, token {token + 1} of the text, at layer {layer} is like:</p>'
-    st.html(f'<div style="max-width: 60rem">{head}{token_html.neighbors_html(rows, asked.index.layers)}</div>')
-    many = counted(len(how.layers or asked.index.layers), "layer")
-    method = printable(found.method.partition(":")[0])
-    st.caption(f"Compared with {asked.index.rows:,} occurrences at {many} of the index; method: {method}.")
+    st.html(f'<div style="max-width: 60rem">{head}{token_html.neighbors_html(rows, search.index.layers)}</div>')
+    layers = counted(len(options.layers or search.index.layers), "layer")
+    method = printable(neighbors.method.partition(":")[0])
+    st.caption(f"Compared with {search.index.rows:,} occurrences at {layers} of the index; method: {method}.")
 
 
-class Which(NamedTuple):
-    """Which visual states are compared."""
-
-    most: int
-    files: tuple[tuple[int, tuple[Path, ...]], ...]
-
-
-def how_patches(files: Mapping[int, Sequence[Path]], layer: int) -> Which:
-    """Ask for the visual layer, and for how many patches."""
+def choose_states(
+    files: Mapping[int, Sequence[Path]], layer: int
+) -> tuple[int, tuple[tuple[int, tuple[Path, ...]], ...]]:
+    """Ask for the number of patches and the visual layer; returns the number and the files of states, by layer."""
     near = min(files, key=lambda number: (abs(number - layer), number))
-    wanted = permalink.choice("Visual layer", "states", (*files, "any"), near, wide=True, width=110)
-    count = permalink.choice("Most", "count", COUNTS, COUNTS[1], wide=True, width=90)
-    return Which(count, tuple((one, tuple(paths)) for one, paths in files.items() if wanted in (one, "any")))
+    wanted = permalink.choice("Visual layer", "states", (*files, "any"), near, dropdown=True, width=110)
+    count = permalink.choice("Most", "count", COUNTS, COUNTS[1], dropdown=True, width=90)
+    return count, tuple((one, tuple(paths)) for one, paths in files.items() if wanted in (one, "any"))
 
 
-def patches(data: BrowserData, study: StudyFacts, found: NearestTokens) -> None:
-    """The visual tokens that the token is nearest to, image by image."""
-    kind = "states of tokens" if study.of_texts else "states of patches"
-    images = counted(len({hit.image_id for hit in found.hits}), "text" if study.of_texts else "image")
-    st.markdown(
-        f"The {len(found.hits)} nearest of {found.compared:,} {kind}, in {images}; a click opens the nearest one"
-    )
-    small_multiples(data, study, found.hits)
-
-
-def small_multiples(data: BrowserData, study: StudyFacts, hits: Sequence[NearestToken]) -> None:
-    """The images with their hits lit, the one with the nearest first."""
+def draw_patches(data: BrowserData, study: StudyFacts, nearest: NearestTokens) -> None:
+    """The visual tokens that are nearest to the token, image by image, the image with the nearest one first."""
     by_image: dict[str, list[NearestToken]] = {}
-    for hit in hits:
-        by_image.setdefault(hit.image_id, []).append(hit)
-    ids = tuple(by_image)
-    pictures = data.pictures(study.name, ids)
-    texts = data.texts(study.name, ids) if study.of_texts else {}
-    boxes = token_boxes(data.dataset(study.name), study.name, hits)
-    tiles = [
-        small_pictures.tile(
-            pictures.get(image) or Thumbnail(image, image, 1, 1, ""),
-            note(data, study, mine),
-            None if study.of_texts else _lit(boxes, mine),
-            texts.get(image),
-        )
-        for image, mine in by_image.items()
+    for token in nearest.tokens:
+        by_image.setdefault(token.image_id, []).append(token)
+    kind = "states of tokens" if study.of_texts else "states of patches"
+    images = counted(len(by_image), "text" if study.of_texts else "image")
+    st.markdown(
+        f"The {len(nearest.tokens)} nearest of {nearest.compared:,} {kind}, in {images}; a click opens the nearest one"
+    )
+    boxes = token_boxes(data.dataset(study.name), study.name, nearest.tokens)
+    entries = [
+        Entry(image, note(data, study, tokens), None if study.of_texts else _boxes_of(tokens, boxes))
+        for image, tokens in by_image.items()
     ]
 
-    def chosen(image: str) -> None:
+    def opened(image: str) -> None:
         st.session_state["ask-opened"] = by_image[image][0]
 
-    small_pictures.small_pictures(tiles, "nearest", chosen)
+    small_pictures(study_tiles(data, study, entries), "nearest", opened)
     if best := st.session_state.pop("ask-opened", None):
         lens = {"lens": LATENTLENS} if LATENTLENS in study.lenses else {}
         place = {"image": best.image_id, "token": str(best.token_index), "layer": str(best.visual_layer)}
-        # Streamlit goes there by a step on this page with the new address: with the old one in it, it shows the same.
-        here = st.query_params.to_dict()
-        st.switch_page(EXPLORE, query_params={**here, "study": study.name, **place, **lens})
+        permalink.open_in_explore(study=study.name, **place, **lens)
 
 
-def _lit(boxes: Mapping[tuple[str, int], list[float]], hits: Sequence[NearestToken]) -> list[list[float]]:
-    places = dict.fromkeys((hit.image_id, hit.token_index) for hit in hits)
-    return [boxes[place] for place in places if place in boxes]
+def _boxes_of(tokens: Sequence[NearestToken], boxes: Mapping[tuple[str, int], list[float]]) -> list[list[float]]:
+    """The boxes of the tokens, once each whatever the layers."""
+    keys = dict.fromkeys((token.image_id, token.token_index) for token in tokens)
+    return [boxes[key] for key in keys if key in boxes]
 
 
-def note(data: BrowserData, study: StudyFacts, hits: Sequence[NearestToken]) -> str:
-    """What stands below an image."""
-    best, patches = hits[0], len({hit.token_index for hit in hits})
+def note(data: BrowserData, study: StudyFacts, tokens: Sequence[NearestToken]) -> str:
+    """The line below an image, or text."""
+    best, count = tokens[0], len({token.token_index for token in tokens})
     at = f"cosine {best.cosine:.2f} at layer {best.visual_layer}"
     if not study.of_texts:
-        return f"{counted(patches, 'patch', 'patches')}, {at}"
+        return f"{counted(count, 'patch', 'patches')}, {at}"
     nearest = data.token_texts(study.name, best.image_id).get(best.token_index, "").strip()
-    return f"{counted(patches, 'token')}, nearest {nearest}, {at}"
+    return f"{counted(count, 'token')}, nearest {nearest}, {at}"
 
 
-data = library()
-study = chosen_study(data)
+data = browser_data()
+study = choose_study(data)
 if study is not None:
     ask_page(data, study)

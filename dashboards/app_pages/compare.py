@@ -1,323 +1,253 @@
-"""Compare: two layers, lenses, studies or releases on one image, with linked clicks; where do they disagree most."""
+"""Compare: two layers, lenses, studies or releases on the same images, with linked clicks; where they disagree most."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
 import streamlit as st
-from widgets import patch_grid, permalink, small_pictures, token_html
+from widgets import patch_grid, permalink, token_html
 from widgets.charts import lines
-from widgets.comparison import chosen_side, chosen_view, shelf, with_disagreement
-from widgets.labels import counted, lens_name, percent, plain
-from widgets.sources import library
+from widgets.comparison import choose_side, study_registry, with_disagreement
+from widgets.errors import show_user_errors
+from widgets.image_state import ImageState, choose_view, middle_token, position
+from widgets.labels import counted, escape_markdown, percent
+from widgets.neighbors import draw_neighbors, ground_truth_html
+from widgets.small_pictures import Entry, small_pictures, study_tiles, tile
+from widgets.sources import browser_data
 
-from latentlens_dag.browse.browser_data import Thumbnail
+from latentlens_dag.browse.browser_data import BrowserData, Thumbnail
 from latentlens_dag.browse.disagreement import PatchDisagreement, Side, StudyRegistry
-from latentlens_dag.browse.layout import regions_in_box
-from latentlens_dag.errors import UserError
 from latentlens_dag.text.display import clip
 
 PER_PAGE = 24
 MOST_PATCHES = 12
-ORDERS = ("most apart first", "most alike first")
-EXPLORE = Path(__file__).parent / "explore.py"
+ORDERS = ("largest disagreement first", "smallest disagreement first")
 OVERLAYS = ("disagreement", *(overlay for overlay in patch_grid.OVERLAYS if overlay != "spotlight"))
 NAMES = {**patch_grid.OVERLAY_NAMES, "disagreement": "Disagreement"}
 MEASURE = (
     "Disagreement: of the words among the answers of either side, the share that only one of them has "
-    "(1 - words of both / words of either; 0 % says the same words, 100 % no word in common)."
+    "(1 - words of both / words of either; 0 % is the same words, 100 % no word in common)."
 )
 
 
-class Drawn(NamedTuple):
-    """What is drawn of one side of an image."""
+class ComparedImage(NamedTuple):
+    """One side of a comparison of an image."""
 
-    side: Side
     letter: str
     suffix: str
-    """Of its names in the address."""
-    rows: list[dict[str, Any]]
-    """Of `patches.sql`."""
-    token: int | None
-    apart: dict[int, PatchDisagreement]
-    """How far it is from the other side, by token."""
+    """Ends its names in the address."""
+    data: BrowserData
+    state: ImageState
+    disagreements: dict[int, PatchDisagreement]
+    """With the other side, by token."""
 
 
 @st.fragment
-def compare_page(books: StudyRegistry) -> None:
-    """Two sides, and what they say of all images or of one."""
-    try:
-        left, right = st.columns(2, gap="medium")
-        with left:
-            one = chosen_side(books, "A", "1", next(iter(books.studies)), 0)
-        with right:
-            elsewhere = [label for label, of in books.studies.items() if of.library is not one.of.library]
-            alike = [label for label in elsewhere if books.studies[label].facts.name == one.of.facts.name]
-            study = (alike or elsewhere or [one.of.label])[0]
-            other = chosen_side(books, "B", "2", study, 0 if elsewhere else 1)
-        shared = books.shared_images(one.of, other.of)
-        image = permalink.here("image")
-        if not shared:
-            st.warning(
-                f"{plain(one.of.label)} and {plain(other.of.label)} have no image in common, so there is nothing to "
-                "compare. Images are told apart by their content: choose studies of the same pictures."
-            )
-        elif image not in shared:
-            if image is not None:
-                st.warning("One of the two sides has no such image; these are in both.")
-            gallery(books, one, other)
-        else:
-            image_view(books, one, other, image)
-    except UserError as error:  # reruns of a fragment do not pass through app.py
-        st.error(plain(str(error)))
+@show_user_errors()
+def compare_page(registry: StudyRegistry) -> None:
+    """Two sides, and their disagreement on all images or on one."""
+    left, right = st.columns(2, gap="medium")
+    with left:
+        one = choose_side(registry, "A", "1", next(iter(registry.entries)), 0)
+    with right:
+        elsewhere = [label for label, entry in registry.entries.items() if entry.data is not one.entry.data]
+        alike = [label for label in elsewhere if registry.entries[label].facts.name == one.study]
+        study = (alike or elsewhere or [one.entry.label])[0]
+        other = choose_side(registry, "B", "2", study, 0 if elsewhere else 1)
+    shared = registry.shared_images(one.entry, other.entry)
+    image = permalink.get("image")
+    if not shared:
+        st.warning(
+            f"{escape_markdown(one.entry.label)} and {escape_markdown(other.entry.label)} have no image in common, so "
+            "there is nothing to compare. Images are identified by their content: choose studies of the same pictures."
+        )
+    elif image not in shared:
+        if image is not None:
+            st.warning("One of the two sides has no such image; these are in both.")
+        gallery(registry, one, other)
+    else:
+        image_view(registry, one, other, image)
 
 
-def answers_compared(books: StudyRegistry, one: Side, other: Side) -> int:
-    """Ask how many answers of a patch are compared."""
-    most = min(books.top_k(one.of), books.top_k(other.of))
+def choose_answer_count(registry: StudyRegistry, one: Side, other: Side) -> int:
+    """Ask how many answers of a patch count."""
+    most = min(registry.top_k(one.entry), registry.top_k(other.entry))
     if most <= 1:
         return 1
-    return permalink.choice("Answers compared", "top", range(1, most + 1), most, wide=True, width=130)
+    return permalink.choice("Answers compared", "top", range(1, most + 1), most, dropdown=True, width=130)
 
 
-def gallery(books: StudyRegistry, one: Side, other: Side) -> None:
-    """All images that both have, ranked."""
+def gallery(registry: StudyRegistry, one: Side, other: Side) -> None:
+    """All images that both sides have, ranked."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        order = permalink.choice("Order", "order", ORDERS, ORDERS[0], wide=True, width=170)
-        top = answers_compared(books, one, other)
-    found = books.by_image(one, other, top)
-    if found.is_empty():
+        order = permalink.choice("Order", "order", ORDERS, ORDERS[0], dropdown=True, width=240)
+        top = choose_answer_count(registry, one, other)
+    images = registry.by_image(one, other, top)
+    if images.is_empty():
         st.info("No patch has answers on both sides. Try another layer or lens, or finish the build.")
         return
     if order != ORDERS[0]:
-        found = found.reverse()
-    patches, kind = int(found["patches"].sum()), "text" if one.of.facts.of_texts else "image"
-    mean = float((found["disagreement"] * found["patches"]).sum()) / patches
-    pages = -(-len(found) // PER_PAGE)
+        images = images.reverse()
+    patches, kind = int(images["patches"].sum()), "text" if one.entry.facts.of_texts else "image"
+    mean = float((images["disagreement"] * images["patches"]).sum()) / patches
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.markdown(f"{counted(len(found), kind)}, mean disagreement **{percent(mean)}** over {patches:,} patches")
-        page = permalink.page(pages)
-    rows = found[(page - 1) * PER_PAGE : page * PER_PAGE].to_dicts()
-    ids = tuple(row["image_id"] for row in rows)
-    pictures, texts = pictures_of(one, other, ids), texts_of(one, ids)
-    tiles = [
-        small_pictures.tile(
-            pictures.get(row["image_id"]) or Thumbnail(row["image_id"], row["image_id"], 1, 1, ""),
-            f"{percent(row['disagreement'])} apart; {percent(row['apart'])} of patches entirely",
-            text=texts.get(row["image_id"]),
-        )
-        for row in rows
+        st.markdown(f"{counted(len(images), kind)}, mean disagreement **{percent(mean)}** over {patches:,} patches")
+        page = permalink.page(-(-len(images) // PER_PAGE))
+    rows = images[(page - 1) * PER_PAGE : page * PER_PAGE].to_dicts()
+    pictures = thumbnails(one, other, tuple(row["image_id"] for row in rows))
+    note = "{} disagreement; no common word on {} of patches"
+    entries = [
+        Entry(row["image_id"], note.format(percent(row["disagreement"]), percent(row["disjoint"]))) for row in rows
     ]
-    small_pictures.small_pictures(tiles, "apart", lambda chosen: permalink.go(image=chosen, token1=None, token2=None))
-    by_layer(books, one, other, top, None)
+    tiles = study_tiles(one.entry.data, one.entry.facts, entries, pictures)
+    small_pictures(tiles, "apart", lambda chosen: permalink.update(image=chosen, token1=None, token2=None))
+    disagreement_by_layer(registry, one, other, top, None)
     st.caption(MEASURE)
 
 
-def pictures_of(one: Side, other: Side, ids: tuple[str, ...]) -> dict[str, Thumbnail]:
-    """The pictures of either side; those that have pixels first."""
-    mine, theirs = (side.of.library.pictures(side.study, ids) for side in (one, other))
-    return {**theirs, **{image: picture for image, picture in mine.items() if picture.source or image not in theirs}}
+def thumbnails(one: Side, other: Side, ids: tuple[str, ...]) -> dict[str, Thumbnail]:
+    """The thumbnails of either side; those that have pixels are preferred."""
+    ours, others = (side.entry.data.thumbnails(side.study, ids) for side in (one, other))
+    return {**others, **{image: picture for image, picture in ours.items() if picture.source or image not in others}}
 
 
-def texts_of(one: Side, ids: tuple[str, ...]) -> dict[str, str]:
-    """The texts, of a study of texts."""
-    return one.of.library.texts(one.study, ids) if one.of.facts.of_texts else {}
-
-
-def by_layer(books: StudyRegistry, one: Side, other: Side, top: int, image: str | None) -> None:
+def disagreement_by_layer(registry: StudyRegistry, one: Side, other: Side, top: int, image: str | None) -> None:
     """The curve of the disagreement over layers."""
-    curve = books.by_layer(one, other, top, image)
+    curve = registry.by_layer(one, other, top, image)
     if len(curve) < 2:
         return
-    same = (one.of, one.lens) == (other.of, other.lens)
+    same = (one.entry, one.lens) == (other.entry, other.lens)
     what = f"A at layer {one.layer} with B at every layer" if same else "both sides at the same layer"
     where = "here" if image else "in a sample"
     st.markdown(f"**Layer by layer**: mean disagreement {where}, {what}")
-    lines(
-        curve.with_columns(sides=pl.lit("A and B")),
-        "layer",
-        "disagreement",
-        "sides",
-        x_title="Visual layer",
-        y_title="Disagreement",
-        format=".0%",
-    )
+    curve = curve.with_columns(sides=pl.lit("A and B"))
+    lines(curve, "layer", "disagreement", "sides", y_title="Disagreement", number_format=".0%")
 
 
-def image_view(books: StudyRegistry, one: Side, other: Side, image: str) -> None:
+def image_view(registry: StudyRegistry, one: Side, other: Side, image: str) -> None:
     """One image on both sides."""
+    sides = one, other
     rows = [
-        side.of.library.ask(side.study, "patches", image_id=image, lens=side.lens, layer=side.layer).to_dicts()
-        for side in (one, other)
+        side.entry.data.collect(side.study, "patches", image_id=image, lens=side.lens, layer=side.layer).to_dicts()
+        for side in sides
     ]
-    token, other_token = chosen_tokens(books, one, other, image, *rows)
+    tokens = choose_tokens(registry, one, other, image, *rows)
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        st.button("← All texts" if one.of.facts.of_texts else "← All images", on_click=_leave)
+        st.button("← All texts" if one.entry.facts.of_texts else "← All images", on_click=_leave)
         overlay = permalink.choice(
-            "Overlay", "overlay", OVERLAYS, "disagreement", shown=NAMES.__getitem__, wide=True, width=170
+            "Overlay", "overlay", OVERLAYS, "disagreement", format_func=NAMES.__getitem__, dropdown=True, width=170
         )
-        top = answers_compared(books, one, other)
-        shown = [chosen_view(rows[0], token, "A", "1"), chosen_view(rows[1], other_token, "B", "2")]
-    sides = [
-        Drawn(one, "A", "1", rows[0], token, books.patches(one, other, image, top)),
-        Drawn(other, "B", "2", rows[1], other_token, books.patches(other, one, image, top)),
+        top = choose_answer_count(registry, one, other)
+        views = [choose_view(rows[n], tokens[n], "AB"[n], "12"[n], dropdown=True) for n in (0, 1)]
+    compared = [
+        ComparedImage(
+            "AB"[n],
+            "12"[n],
+            side.entry.data,
+            ImageState(side.entry.facts, image, side.lens, side.layer, rows[n], views[n], tokens[n], overlay),
+            registry.by_patch(side, sides[1 - n], image, top),
+        )
+        for n, side in enumerate(sides)
     ]
-    picture = pictures_of(one, other, (image,)).get(image) or _blank(image, rows[0])
-    st.html(f"<h1>{token_html.safe(picture.file_name, 80)}</h1>{said_of_the_patch(sides[0], image)}")
-    for column, drawn, view in zip(st.columns(2, gap="medium"), sides, shown, strict=True):
+    picture = thumbnails(one, other, (image,)).get(image) or compared[0].state.blank()
+    st.html(f"<h1>{token_html.safe(picture.file_name, 80)}</h1>{patch_summary_html(compared[0])}")
+    for column, side in zip(st.columns(2, gap="medium"), compared, strict=True):
         with column:
-            draw_side(drawn, picture, view.tokens if view else (), overlay)
-            draw_neighbors(drawn, image)
+            draw_side(side, picture)
     left, right = st.columns(2, gap="medium")
     with left:
-        most_apart(sides[0])
+        draw_largest_disagreements(compared[0])
     with right:
-        by_layer(books, one, other, top, image)
+        disagreement_by_layer(registry, one, other, top, image)
     st.caption(MEASURE)
 
 
 def _leave() -> None:
-    permalink.go(image=None, token1=None, token2=None, view1=None, view2=None)
+    permalink.update(image=None, token1=None, token2=None, view1=None, view2=None)
 
 
-def chosen_tokens(
-    books: StudyRegistry, one: Side, other: Side, image: str, rows: list[dict[str, Any]], others: list[dict[str, Any]]
+def choose_tokens(
+    registry: StudyRegistry,
+    one: Side,
+    other: Side,
+    image: str,
+    rows: list[dict[str, Any]],
+    other_rows: list[dict[str, Any]],
 ) -> tuple[int | None, int | None]:
-    """The tokens that the address names; where it names that of one side only, the linked one of the other side."""
-    known = [{row["token_index"] for row in side} for side in (rows, others)]
-    named = [permalink.number_here(name) for name in ("token1", "token2")]
+    """The tokens that the address names; if it names that of one side only, the other side has the linked one."""
+    known = [{row["token_index"] for row in side} for side in (rows, other_rows)]
+    named = [permalink.get_int(name) for name in ("token1", "token2")]
     token, other_token = (number if number in tokens else None for number, tokens in zip(named, known, strict=True))
     if token is None and other_token is None:
-        token = _central(rows)
+        token = middle_token(rows)
     if token is None and other_token is not None:
-        token = books.links(other.of, one.of, image).get(other_token)
+        token = registry.linked_tokens(other.entry, one.entry, image).get(other_token)
     elif other_token is None and token is not None:
-        other_token = books.links(one.of, other.of, image).get(token)
+        other_token = registry.linked_tokens(one.entry, other.entry, image).get(token)
     return token, other_token
 
 
-def _central(rows: list[dict[str, Any]]) -> int | None:
-    placed = [row for row in rows if row["x0"] is not None]
-    if not placed:
-        return rows[0]["token_index"] if rows else None
-    across, down = (sum(row[a] + row[b] for row in placed) / len(placed) for a, b in (("x0", "x1"), ("y0", "y1")))
-    middle = min(placed, key=lambda row: abs(row["x0"] + row["x1"] - across) + abs(row["y0"] + row["y1"] - down))
-    return int(middle["token_index"])
-
-
-def _blank(image: str, rows: list[dict[str, Any]]) -> Thumbnail:
-    size = [max((row[side] or 0 for row in rows), default=1) or 1 for side in ("x1", "y1")]
-    return Thumbnail(image, image, int(size[0]), int(size[1]), "")
-
-
-def draw_side(drawn: Drawn, picture: Thumbnail, shown: tuple[int, ...], overlay: str) -> None:
-    """The picture with the patches of one side; a click there chooses the patch of both."""
-    library, study = drawn.side.of.library, drawn.side.study
-    more: dict[str, Any] = {"layers": library.contextual_layers(study)}
-    if drawn.side.of.facts.of_texts:
-        more |= {"labels": library.token_texts(study, picture.image_id), "flowing": True}
-    label = f"Side {drawn.letter}: patches of {clip(picture.file_name, 60)}; the arrow keys move from patch to patch"
-    plain = "none" if overlay == "disagreement" else overlay
-    grid = patch_grid.grid_data(picture, drawn.rows, shown, plain, drawn.token, label, **more)
-    if overlay == "disagreement":
-        grid = with_disagreement(grid, drawn.apart)
-    theirs = {"1": "2", "2": "1"}[drawn.suffix]
-    others = {f"token{theirs}": None, f"view{theirs}": None}  # the other side follows
+def draw_side(side: ComparedImage, picture: Thumbnail) -> None:
+    """The picture with the patches of one side, where a click chooses the patch of both, and its neighbors."""
+    state = side.state
+    grid = state.grid(side.data, picture, side.letter)
+    if state.overlay == "disagreement":
+        grid = with_disagreement(grid, side.disagreements)
+    other = {"1": "2", "2": "1"}[side.suffix]
+    follow = {f"token{other}": None, f"view{other}": None}  # the other side follows
     patch_grid.patch_grid(
-        grid, f"grid-{drawn.letter}", lambda index: permalink.go(**{f"token{drawn.suffix}": index, **others})
+        grid, f"grid-{side.letter}", lambda index: permalink.update(**{f"token{side.suffix}": index, **follow})
     )
-
-
-def answers_of(drawn: Drawn, image: str) -> list[dict[str, Any]]:
-    """The answers of a side for the chosen patch, nearest first."""
-    if drawn.token is None:
-        return []
-    side = drawn.side
-    found = side.of.library.ask(side.study, "token", image_id=image, token_index=drawn.token).to_dicts()
-    here = [row for row in found if row["lens"] == side.lens and row["visual_layer"] == side.layer]
-    return list({row["rank"]: row for row in here}.values())
-
-
-def draw_neighbors(drawn: Drawn, image: str) -> None:
-    """What one side says of the chosen patch."""
-    row = next((one for one in drawn.rows if one["token_index"] == drawn.token), None)
-    if row is None:
+    if state.token is None:
         st.caption("This side has no patch there.")
         return
-    side = drawn.side
-    place = f"row {row['row'] + 1}, column {row['col'] + 1}" if row["x0"] is not None else str(row["view"])
-    head = (
-        f"<b>{drawn.letter}: token {drawn.token}</b> · {token_html.safe(place)} · "
-        f"{lens_name(side.lens)}, layer {side.layer}"
-    )
-    if verdict := token_html.verdict_html(row["verdict"]):
-        head += f" · {verdict}"
-    answers = answers_of(drawn, image)
-    layers = side.of.library.contextual_layers(side.study) or patch_grid.contextual_layers(answers)
-    st.html(f'<p class="ll-facts">{head}</p>{token_html.neighbors_html(answers, layers)}')
-    if side.of.library is library():  # Explore knows no other
-        at = {"study": side.study, "lens": side.lens, "layer": str(side.layer)}
-        here = {**at, "image": image, "token": str(drawn.token)}
-        st.page_link(EXPLORE, label=f"Open {drawn.letter} in Explore", query_params=here)
+    draw_neighbors(side.data, state, f"{side.letter}: token")
+    if side.data is browser_data():  # Explore has no other source
+        address = {"study": state.study.name, "lens": state.lens, "layer": str(state.layer)}
+        address |= {"image": state.image, "token": str(state.token)}
+        st.page_link(permalink.EXPLORE, label=f"Open {side.letter} in Explore", query_params=address)
 
 
-def said_of_the_patch(one: Drawn, image: str) -> str:
-    """How far apart the two are on the chosen patch, and by which words; what is really there."""
-    apart = one.apart.get(one.token) if one.token is not None else None
-    if apart is None:
+def patch_summary_html(side: ComparedImage) -> str:
+    """The disagreement on the chosen patch, the words that both sides share, and the ground truth."""
+    patch = None if side.state.token is None else side.disagreements.get(side.state.token)
+    if patch is None:
         return '<p class="ll-facts">Nothing is compared on this patch.</p>'
-    words = f"Both say {_words(apart.in_both)}." if apart.in_both else "No word in common."
-    text = f"<b>{percent(apart.disagreement)} apart</b> on this patch. {words}"
-    row = next(row for row in one.rows if row["token_index"] == one.token)
-    if row["x0"] is not None:
-        regions = one.side.of.library.regions(one.side.study, image)
-        size = one.side.of.library.pictures(one.side.study, (image,)).get(image)
-        box = [row[end] for end in ("x0", "y0", "x1", "y1")]
-        truth = token_html.truth_html(regions_in_box(regions, box, size.width if size else 1))
-        text += f"<br>{truth}" if truth else ""
-    return f'<p class="ll-facts">{text}</p>'
+    shared = ", ".join(f"<b>{token_html.safe(word, 40)}</b>" for word in patch.in_both)
+    words = f"Both say {shared}." if shared else "No word in common."
+    truth = ground_truth_html(side.data, side.state)
+    summary = f"<b>{percent(patch.disagreement)} disagreement</b> on this patch. {words}"
+    return f'<p class="ll-facts">{summary}{"<br>" + truth if truth else ""}</p>'
 
 
-def _words(words: list[str]) -> str:
-    return ", ".join(f"<b>{token_html.safe(word, 40)}</b>" for word in words)
-
-
-def most_apart(one: Drawn) -> None:
-    """The patches on which the two disagree most; among equal ones those of which A is surest."""
-    rows = {row["token_index"]: row for row in one.rows}
-    differing = [token for token, apart in one.apart.items() if apart.disagreement]
-    if not differing:
+def draw_largest_disagreements(side: ComparedImage) -> None:
+    """The patches on which the two disagree most; among equal ones the most similar answers of A come first."""
+    rows = {row["token_index"]: row for row in side.state.rows}
+    patches = [(token, patch) for token, patch in side.disagreements.items() if patch.disagreement]
+    if not patches:
         st.markdown("Both say the same words on every patch that is compared.")
         return
-    ranked = sorted(differing, key=lambda token: (-one.apart[token].disagreement, -_sure(rows[token]), token))
-    st.markdown("**Where they disagree most** here: words of A alone ≠ words of B alone")
+    patches.sort(key=lambda pair: (-pair[1].disagreement, -patch_grid.similarity(rows[pair[0]]), pair[0]))
+    st.markdown("**Largest disagreement** here: words of A alone ≠ words of B alone")
     tiles = []
-    for token in ranked[:MOST_PATCHES]:
-        apart = one.apart[token]
-        text = " ≠ ".join(_few(words) for words in (apart.only_here, apart.only_there))
-        picture = Thumbnail(str(token), _place(rows[token]), 1, 1, "")
-        tiles.append(small_pictures.tile(picture, f"{percent(apart.disagreement)} apart", text=text))
-    go = lambda token: permalink.go(token1=token, token2=None, view1=None, view2=None)  # noqa: E731
-    small_pictures.small_pictures(tiles, "patches", go, "8rem")
+    for token, patch in patches[:MOST_PATCHES]:
+        row = rows[token]
+        place = position(row).capitalize() if row["x0"] is not None else f"Token {token}"
+        text = f"{_first_words(patch.only_here)} ≠ {_first_words(patch.only_there)}"
+        note = f"{percent(patch.disagreement)} disagreement"
+        tiles.append(tile(Thumbnail(str(token), place, 1, 1, ""), note, text=text))
+    chosen = lambda token: permalink.update(token1=token, token2=None, view1=None, view2=None)  # noqa: E731
+    small_pictures(tiles, "patches", chosen, "8rem")
 
 
-def _few(words: list[str]) -> str:
+def _first_words(words: list[str]) -> str:
     return ", ".join(clip(word, 20) for word in words[:2]) + (", …" if len(words) > 2 else "") or "–"
 
 
-def _sure(row: dict[str, Any]) -> float:
-    return float(row["cosine"] if row["cosine"] is not None else row["logit"] or 0.0)
-
-
-def _place(row: dict[str, Any]) -> str:
-    return f"Row {row['row'] + 1}, column {row['col'] + 1}" if row["x0"] is not None else f"Token {row['token_index']}"
-
-
-books = shelf()
-if books.studies:
-    compare_page(books)
+registry = study_registry()
+if registry.entries:
+    compare_page(registry)
 else:
     st.info(
         "Nothing to compare yet: no study has answers. Build one with `latentlens-dag build`, and reload this page."

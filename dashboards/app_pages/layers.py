@@ -1,4 +1,4 @@
-"""Layers: how much is interpretable at each, where the answers come from, and what the states are like."""
+"""Layers: how much of each is interpretable, where its answers come from, and the norms of its states."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 import polars as pl
 import streamlit as st
 from widgets import permalink
-from widgets.charts import DRIFT_COLORS, SOURCE_COLORS, heat_map, histograms, lines
-from widgets.examples import POINT, examples, pick, point_here
+from widgets.charts import DRIFT_COLORS, SOURCE_COLORS, Clicks, heat_map, histograms, lines
+from widgets.examples import POINT, current_point, examples, pick
 from widgets.labels import lens_name
-from widgets.sources import chosen_study, library
+from widgets.sources import browser_data, choose_study
 
 from latentlens_dag.browse.browser_data import BrowserData, StudyFacts
 from latentlens_dag.schema import LATENTLENS, LENSES
@@ -28,7 +28,7 @@ SOURCES = {"visual": "visual tokens", "contextual": "text tokens of the index"}
 
 def layers_page(data: BrowserData, study: StudyFacts) -> None:
     """One kind of summary of a study, and examples of the point that was clicked."""
-    what = permalink.choice("Show", "show", SHOWN, SHOWN[0], shown=str.capitalize, leaves=POINT)
+    what = permalink.choice("Show", "show", SHOWN, SHOWN[0], format_func=str.capitalize, clears=POINT)
     group = "all"
     if what == SHOWN[0]:
         group = interpretability(data, study)
@@ -42,11 +42,11 @@ def layers_page(data: BrowserData, study: StudyFacts) -> None:
 
 
 def interpretability(data: BrowserData, study: StudyFacts) -> str:
-    """The curves of all lenses, with their intervals and chance; gives the group of patches that is shown."""
+    """The curves of all lenses, with their intervals and chance. Returns the group of patches shown."""
     sql = "FROM interpretability WHERE study = $study ORDER BY lens, visual_layer"
     shares = data.dataset(study.name).collect(sql, study=study.name)
     if shares.is_empty():
-        st.info("This study has no judgements, so nothing says how much of it is interpretable.")
+        st.info("This study has no judgements, so it is not known how much of it is interpretable.")
         return "all"
     with st.container(horizontal=True, vertical_alignment="bottom"):
         group = permalink.choice("Patches", "group", GROUPS, "all")
@@ -77,20 +77,29 @@ def curves(shares: pl.DataFrame, study: StudyFacts, measure: str) -> None:
 
     st.markdown(f"**Share of visual tokens that are {measure}**, with 95 % intervals over images; dashed: chance")
     st.caption(f"{MEANINGS[measure]} Chance: the same answers against a patch of the same group in another image.")
-    more: dict[str, Any] = {"band": ("low", "high"), "chance": "chance", "format": ".0%"}
-    at = point_here()
-    if at.keys() == {"lens", "layer"}:
-        more["chosen"] = {"visual_layer": at["layer"], "lens": lens_name(at["lens"])}
-    more |= {"key": "curves", "picked": picked}
-    lines(shown, "visual_layer", "share", "lens", x_title="Visual layer", y_title="Visual tokens", **more)
+    point = current_point()
+    chosen = None
+    if point.keys() == {"lens", "layer"}:
+        chosen = {"visual_layer": point["layer"], "lens": lens_name(point["lens"])}
+    lines(
+        shown,
+        "visual_layer",
+        "share",
+        "lens",
+        y_title="Visual tokens",
+        band=("low", "high"),
+        chance="chance",
+        number_format=".0%",
+        clicks=Clicks("curves", picked, chosen),
+    )
 
 
 def contextual_layers(data: BrowserData, study: StudyFacts) -> None:
-    """From which contextual layers the answers of each visual layer come, and all answers together."""
+    """The contextual layers that the answers of each visual layer, and all answers together, come from."""
     sql = "FROM layer_alignment WHERE study = $study ORDER BY visual_layer, contextual_layer"
     alignment = data.dataset(study.name).collect(sql, study=study.name)
     if alignment.is_empty():
-        st.info("This study has no answers of LatentLens, so none comes from a contextual layer.")
+        st.info("This study has no answers of LatentLens, the only lens with contextual layers.")
         return
     together = alignment.group_by("contextual_layer").agg(pl.col("neighbors").sum()).sort("contextual_layer")
     together = together.select("contextual_layer", share=pl.col("neighbors") / pl.col("neighbors").sum())
@@ -102,26 +111,32 @@ def contextual_layers(data: BrowserData, study: StudyFacts) -> None:
         if point["visual_layer"] != "all":
             pick(lens=LATENTLENS, layer=point["visual_layer"], context=point["contextual_layer"])
 
-    names = {"x_title": "Contextual layer", "y_title": "Visual layer", "title": "Share of answers"}
-    order = [*map(str, study.visual_layers), "all"]
-    more: dict[str, Any] = {"key": "alignment", "picked": picked, "order": order}
-    at = point_here()
-    if at.keys() == {"lens", "layer", "context"}:
-        more["chosen"] = {"visual_layer": str(at["layer"]), "contextual_layer": at["context"]}
+    point = current_point()
+    chosen = None
+    if point.keys() == {"lens", "layer", "context"}:
+        chosen = {"visual_layer": str(point["layer"]), "contextual_layer": point["context"]}
     heat_map(
-        pl.concat([shown, every.select(shown.columns)]), "contextual_layer", "visual_layer", "share", **names, **more
+        pl.concat([shown, every.select(shown.columns)]),
+        "contextual_layer",
+        "visual_layer",
+        "share",
+        x_title="Contextual layer",
+        y_title="Visual layer",
+        title="Share of answers",
+        order=[*map(str, study.visual_layers), "all"],
+        clicks=Clicks("alignment", picked, chosen),
     )
 
 
 def states(data: BrowserData, study: StudyFacts) -> None:
-    """How long the states are, and how far they turn from layer to layer."""
+    """The norms of the states, and their drift from layer to layer."""
     dataset = data.dataset(study.name)
     sql = "FROM state_statistics WHERE study = $study ORDER BY source, layer"
     found = dataset.collect(sql, study=study.name) if "state_statistics" in dataset.tables else pl.DataFrame()
     if found.is_empty():
         st.info(
-            "Nothing here says how long the states are: this was made by an older version, or is not built yet. "
-            "In a home that has the states, `latentlens-dag build` sums them up."
+            "There are no norms of the states here: an older version made this, or it is not built yet. "
+            "In a home that has the states, `latentlens-dag build` computes them."
         )
         return
     layered = found.filter(pl.col("source") != "connector").with_columns(
@@ -132,21 +147,39 @@ def states(data: BrowserData, study: StudyFacts) -> None:
         of_tokens = point.get("source", SOURCES["visual"]) == SOURCES["visual"]
         pick(layer=point["layer"] if of_tokens else None)  # the index's text has no pictures
 
-    at = point_here()
-    chosen = {"layer": at["layer"]} if at.keys() == {"layer"} else None
+    point = current_point()
+    chosen = {"layer": point["layer"]} if point.keys() == {"layer"} else None
     left, right = st.columns(2, gap="medium")
     with left:
         st.markdown("**Norm of the states**: mean, and the band of 5 to 95 % of the tokens")
-        more: dict[str, Any] = {"band": ("norm_low", "norm_high"), "format": "~s", "colors": SOURCE_COLORS}
-        more |= {"scale": {"type": "log", "nice": False}, "key": "norms", "picked": picked, "chosen": chosen}
-        lines(layered, "layer", "norm_mean", "source", x_title="Layer", y_title="Norm", **more)
+        lines(
+            layered,
+            "layer",
+            "norm_mean",
+            "source",
+            x_title="Layer",
+            y_title="Norm",
+            band=("norm_low", "norm_high"),
+            number_format="~s",
+            colors=SOURCE_COLORS,
+            log_scale=True,
+            clicks=Clicks("norms", picked, chosen),
+        )
     with right:
         st.markdown("**Drift**: mean cosine of a visual token's state with its own state at another layer")
-        more = {"format": ".2f", "colors": DRIFT_COLORS, "key": "drift", "picked": picked, "chosen": chosen}
-        lines(drift(found), "layer", "cosine", "with", x_title="Visual layer", y_title="Cosine", **more)
+        lines(
+            drift(found),
+            "layer",
+            "cosine",
+            "with",
+            y_title="Cosine",
+            number_format=".2f",
+            colors=DRIFT_COLORS,
+            clicks=Clicks("drift", picked, chosen),
+        )
     for row in found.filter(pl.col("source") == "connector").iter_rows(named=True):
         st.caption(
-            f"What the connector gives has a mean norm of {row['norm_mean']:.3g}, and a mean cosine of "
+            f"The outputs of the connector have a mean norm of {row['norm_mean']:.3g}, and a mean cosine of "
             f"{row['cosine_to_first']:.2f} with layer {study.visual_layers[0]}."
         )
 
@@ -161,8 +194,8 @@ def drift(found: pl.DataFrame) -> pl.DataFrame:
 
 def similarity(data: BrowserData, study: StudyFacts) -> None:
     """Histograms of the nearest answers' similarity, layer by layer."""
-    lens = permalink.choice("Lens", "lens", study.lenses, study.lenses[0], shown=lens_name)
-    found = data.ask(study.name, "similarity_histogram", lens=lens)
+    lens = permalink.choice("Lens", "lens", study.lenses, study.lenses[0], format_func=lens_name)
+    found = data.collect(study.name, "similarity_histogram", lens=lens)
     if found.is_empty():
         st.info("This lens has no answers here.")
         return
@@ -172,15 +205,15 @@ def similarity(data: BrowserData, study: StudyFacts) -> None:
     def picked(point: dict[str, Any]) -> None:
         pick(lens=lens, layer=point["visual_layer"], low=point["low"], high=point["high"])
 
-    at = point_here()
+    point = current_point()
     chosen = None
-    if at.get("lens") == lens and "low" in at:
-        chosen = {"visual_layer": at.get("layer"), "low": at["low"], "high": at.get("high")}
-    more: dict[str, Any] = {"key": f"histograms-{lens}", "picked": picked, "chosen": chosen}
-    histograms(found, "visual_layer", x_title=name, facet_title="Visual layer", **more)
+    if point.get("lens") == lens and "low" in point:
+        chosen = {"visual_layer": point.get("layer"), "low": point["low"], "high": point.get("high")}
+    clicks = Clicks(f"histograms-{lens}", picked, chosen)
+    histograms(found, "visual_layer", x_title=name, facet_title="Visual layer", clicks=clicks)
 
 
-data = library()
-study = chosen_study(data)
+data = browser_data()
+study = choose_study(data)
 if study is not None:
     layers_page(data, study)

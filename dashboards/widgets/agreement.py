@@ -1,4 +1,4 @@
-"""How far judges agree, drawn: a table of pairs, and the two judges' verdicts against each other."""
+"""The agreement of judges: a table of all pairs, and the verdicts of two of them against each other."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COUNTS = ("four verdicts", "interpretable or none")
 
 
 def agreement_view(ratings: pl.DataFrame) -> None:
-    """Everything that the judgements of several judges say of their agreement."""
+    """The agreement of several judges, from their ratings."""
     how = permalink.choice("Compare by", "compare", COUNTS, COUNTS[0])
     found = agreements(ratings, two_categories=how == COUNTS[1])
     pairs = list(dict.fromkeys(f"{one.first} – {one.second}" for one in found))
@@ -28,7 +28,7 @@ def agreement_view(ratings: pl.DataFrame) -> None:
         "**Every two judges**: Cohen's κ with its 95 % interval (bootstrap over images, of which a few are too few)"
     )
     st.dataframe(table.filter(pl.col("lens") == ALL).drop("lens"), hide_index=True, column_config=_FORMATS)
-    pair = permalink.choice("Judges", "pair", pairs, pairs[0], wide=True, width=300) if len(pairs) > 1 else pairs[0]
+    pair = permalink.choice("Judges", "pair", pairs, pairs[0], dropdown=True, width=300) if len(pairs) > 1 else pairs[0]
     chosen = [one for one in found if f"{one.first} – {one.second}" == pair]
     left, right = st.columns([1, 1], gap="medium")
     with left:
@@ -36,8 +36,8 @@ def agreement_view(ratings: pl.DataFrame) -> None:
         count_table(chosen[0].table, chosen[0].categories, chosen[0].second, chosen[0].first)
     with right:
         st.markdown("**Lens by lens**")
-        mine = agreement_table(chosen[1:]).drop("one", "other").with_columns(_named("lens"))
-        st.dataframe(mine, hide_index=True, column_config=_FORMATS)
+        by_lens = agreement_table(chosen[1:]).drop("one", "other").with_columns(_named("lens"))
+        st.dataframe(by_lens, hide_index=True, column_config=_FORMATS)
     download_buttons(table, "agreement", "Agreement")
 
 
@@ -66,7 +66,7 @@ def _named(column: str) -> pl.Expr:
 
 
 def summary(ratings: pl.DataFrame, left_out: int, unreadable: int) -> None:
-    """How much was judged, and what of it does not count."""
+    """The number of judgements, and of those that do not count."""
     people = ratings.filter(~pl.col("rater").str.ends_with(" (machine)"))
     st.markdown(
         f"{counted(people['rater'].n_unique(), 'person', 'people')} gave {counted(len(people), 'judgement')} "

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import polars as pl
 import streamlit as st
@@ -14,7 +14,7 @@ from latentlens_dag.schema import LENSES
 
 _PALETTE = ("#0072b2", "#009e73", "#cc7a00", "#cc79a7", "#d55e00")
 COLORS = {lens.title: color for lens, color in zip(LENSES.values(), cycle(_PALETTE), strict=False)}
-"""Of Okabe and Ito's palette, the orange darker: all stand out from white and from the dark scheme's paper, 3 to 1."""
+"""Okabe and Ito's palette with a darker orange: each has a contrast of 3 to 1 on white and on the dark scheme."""
 SOURCE_COLORS = {"visual tokens": "#0072b2", "text tokens of the index": "#cc79a7"}
 DRIFT_COLORS = {"the layer before": "#0072b2", "the first layer": "#d55e00"}
 _PLAIN: dict[str, Any] = {
@@ -28,34 +28,33 @@ _PLAIN: dict[str, Any] = {
 """How charts look. Streamlit's own theme for them writes in a gray that is too weak on white, 3.7 to 1."""
 
 
-def _plain(frame: pl.DataFrame) -> list[dict[str, Any]]:
-    return frame.to_dicts()
+class Clicks(NamedTuple):
+    """What happens when a person clicks a mark of a chart."""
+
+    key: str
+    """Of the widget."""
+    picked: Callable[[dict[str, Any]], None]
+    """Gets the fields of the mark."""
+    chosen: dict[str, Any] | None
+    """Fields of the mark to outline."""
 
 
-Picked = Callable[[dict[str, Any]], None]
-"""Is told the fields of what a person clicked."""
 _PICK = "pick"
 
 
-def _draw(
-    spec: dict[str, Any],
-    alt: str,
-    key: str = "",
-    picked: Picked | None = None,
-    width: int | Literal["stretch"] = "stretch",
-) -> None:
-    """Draw a chart; a click on a mark of the layer with the parameter `pick` tells `picked`."""
+def _draw(spec: dict[str, Any], alt: str, clicks: Clicks | None = None, width: int | None = None) -> None:
+    """Draw a chart; a click on a mark of the layer with the parameter `pick` is passed to `clicks`."""
     spec = {**spec, "config": _PLAIN}
-    if picked is None:
-        st.vega_lite_chart(spec=spec, alt=alt, theme=None, width=width)
+    if clicks is None:
+        st.vega_lite_chart(spec=spec, alt=alt, theme=None)
         return
 
     def changed() -> None:
-        points = st.session_state[key].selection.get(_PICK) or []
+        points = st.session_state[clicks.key].selection.get(_PICK) or []
         if points:
-            picked(dict(points[0]))
+            clicks.picked(dict(points[0]))
 
-    st.vega_lite_chart(spec=spec, alt=alt, theme=None, width=width, key=key, on_select=changed)
+    st.vega_lite_chart(spec=spec, alt=alt, theme=None, width=width or "stretch", key=clicks.key, on_select=changed)
 
 
 def _param(*fields: str) -> list[dict[str, Any]]:
@@ -63,7 +62,7 @@ def _param(*fields: str) -> list[dict[str, Any]]:
 
 
 def _outline(chosen: dict[str, Any] | None) -> dict[str, Any]:
-    """What outlines the marks whose fields are those of `chosen`, clicked or of a permalink."""
+    """The stroke of marks: visible for those whose fields are `chosen`."""
     if not chosen:
         return {"value": "transparent"}
     test = " && ".join(f"datum[{json.dumps(name)}] === {json.dumps(value)}" for name, value in chosen.items())
@@ -72,7 +71,7 @@ def _outline(chosen: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _ink(field: str, most: float) -> dict[str, Any]:
-    """The color of a number on a cell of the scheme `blues`, which 4.5 to 1 sets apart from every one of them."""
+    """The color of a number on a cell of the scheme `blues`, with a contrast of 4.5 to 1 on each of them."""
     return {"condition": {"test": f"datum[{json.dumps(field)}] > {0.73 * most}", "value": "white"}, "value": "black"}
 
 
@@ -82,114 +81,110 @@ def lines(
     y: str,
     color: str,
     *,
-    facet: str | None = None,
-    x_title: str,
     y_title: str,
-    **more: Any,
+    x_title: str = "Visual layer",
+    facet: str | None = None,
+    band: tuple[str, str] | None = None,
+    chance: str | None = None,
+    number_format: str = ",d",
+    colors: Mapping[str, str] = COLORS,
+    log_scale: bool = False,
+    clicks: Clicks | None = None,
 ) -> None:
     """Curves over an ordered x, a color per value of `color`.
 
     Args:
         frame: a row per point.
-        x: its column of places.
-        y: its column of heights.
-        color: its column of names.
+        x: column of the positions.
+        y: column of the heights.
+        color: column of names.
+        y_title: title of y.
+        x_title: title of x.
         facet: a column with a chart for each value.
-        x_title: what x is.
-        y_title: what y is.
-        more: `band` (two columns), `chance` (a column), `format`, `colors` (by name), `scale` (of y); `key` and
-            `picked` for points that can be clicked, which tell x and color; `chosen`, the fields of what is outlined.
+        band: columns of the lower and the upper end of a shaded band.
+        chance: column of a dashed curve.
+        number_format: of y, in the notation of D3.
+        colors: by name.
+        log_scale: whether y has a logarithmic scale.
+        clicks: makes points clickable; they report x and color.
     """
-    form, colors = more.get("format", ",d"), more.get("colors", COLORS)
     names = [name for name in colors if name in frame[color].unique().to_list()]
-    scale = {"domain": names, "range": [colors[name] for name in names]} if names else {}
-    hue = {
-        "field": color,
-        "type": "nominal",
-        "scale": scale,
-        "legend": {"title": None, "orient": "top", "symbolOpacity": 1},
-    }
+    hue: dict[str, Any] = {"field": color, "type": "nominal"}
+    hue["scale"] = {"domain": names, "range": [colors[name] for name in names]} if names else {}
+    hue["legend"] = {"title": None, "orient": "top", "symbolOpacity": 1}
     across = {"field": x, "type": "ordinal", "title": x_title, "axis": {"labelAngle": 0}}
-    up = {"field": y, "type": "quantitative", "title": y_title, "axis": {"format": form}}
-    up |= {"scale": more["scale"]} if "scale" in more else {}
+    up: dict[str, Any] = {"field": y, "type": "quantitative", "title": y_title, "axis": {"format": number_format}}
+    up |= {"scale": {"type": "log", "nice": False}} if log_scale else {}
     tip = [{"field": n, "type": "nominal", "title": t} for n, t in ((color, color), (x, x_title))]
-    tip.append({"field": y, "type": "quantitative", "format": form, "title": y_title})
+    tip.append({"field": y, "type": "quantitative", "format": number_format, "title": y_title})
     encoding = {"x": across, "y": up, "color": hue, "tooltip": tip}
-    layers: list[dict[str, Any]] = [{"mark": {"type": "line"}, "encoding": encoding}]
-    if band := more.get("band"):
+    layers: list[dict[str, Any]] = [{"mark": {"type": "line"}, "encoding": encoding}, _points(encoding, clicks)]
+    if chance:
+        dashed = {"type": "line", "strokeDash": [4, 4], "opacity": 0.8}
+        layers.insert(1, {"mark": dashed, "encoding": {"x": across, "y": {**up, "field": chance}, "color": hue}})
+    if band:
         ends = {"y": {**up, "field": band[0]}, "y2": {"field": band[1]}}
         area = {"x": across, "color": hue, **ends}
         layers.insert(0, {"mark": {"type": "area", "opacity": 0.2}, "encoding": area})
-    if chance := more.get("chance"):
-        low = {"x": across, "y": {**up, "field": chance}, "color": hue}
-        layers.append({"mark": {"type": "line", "strokeDash": [4, 4], "opacity": 0.8}, "encoding": low})
-    dot = {"type": "point", "filled": True, "opacity": 1, "size": 45}
-    points: dict[str, Any] = {"mark": dot, "encoding": encoding}
-    if "picked" in more:
-        dot |= {"size": 110, "cursor": "pointer", "strokeWidth": 3}
-        points = {
-            "mark": dot,
-            "encoding": {**encoding, "stroke": _outline(more.get("chosen"))},
-            "params": _param(x, color),
-        }
-    layers.append(points)
-    spec: dict[str, Any] = {"layer": layers, "height": 300, "data": {"values": _plain(frame)}}
+    spec: dict[str, Any] = {"data": {"values": frame.to_dicts()}}
     if facet:
         inner = {"layer": layers, "height": 170, "width": 230}
-        spec = {
-            "data": spec["data"],
-            "columns": 4,
-            "facet": {"field": facet, "type": "nominal", "title": None},
-            "spec": inner,
-        }
-    _draw(spec, f"{y_title} by {x_title}", more.get("key", ""), more.get("picked"))
+        spec |= {"columns": 4, "facet": {"field": facet, "type": "nominal", "title": None}, "spec": inner}
+    else:
+        spec |= {"layer": layers, "height": 300}
+    _draw(spec, f"{y_title} by {x_title}", clicks)
+
+
+def _points(encoding: dict[str, Any], clicks: Clicks | None) -> dict[str, Any]:
+    """The layer of points; with `clicks` they are large, and report x and color."""
+    dot: dict[str, Any] = {"type": "point", "filled": True, "opacity": 1, "size": 45}
+    if clicks is None:
+        return {"mark": dot, "encoding": encoding}
+    return {
+        "mark": dot | {"size": 110, "cursor": "pointer", "strokeWidth": 3},
+        "encoding": {**encoding, "stroke": _outline(clicks.chosen)},
+        "params": _param(encoding["x"]["field"], encoding["color"]["field"]),
+    }
 
 
 def heat_map(
-    frame: pl.DataFrame, x: str, y: str, value: str, *, x_title: str, y_title: str, title: str, **more: Any
+    frame: pl.DataFrame,
+    x: str,
+    y: str,
+    value: str,
+    *,
+    x_title: str,
+    y_title: str,
+    title: str,
+    order: Sequence[str],
+    clicks: Clicks,
 ) -> None:
-    """Shares in 0..1 as colors, with their numbers.
-
-    `more`: `order` of y; `key` and `picked` for cells that can be clicked, which tell x and y; `chosen`, the fields
-    of what is outlined.
-    """
+    """Shares in 0..1 as colors, with their numbers; `order` is that of y. A click on a cell reports x and y."""
     across, down = (
         {"field": n, "type": "ordinal", "title": t, "axis": {"labelAngle": 0}} for n, t in ((x, x_title), (y, y_title))
     )
-    down |= {"sort": more["order"]} if "order" in more else {}
+    down["sort"] = list(order)
     hue = {"field": value, "type": "quantitative", "title": title, "scale": {"scheme": "blues", "domainMin": 0}}
     hue["legend"] = {"format": ".0%"}
     ink = _ink(value, float(frame[value].max() or 0))  # type: ignore[arg-type]
     number = {"field": value, "type": "quantitative", "format": ".0%"}
+    tip = [{"field": n, "type": "ordinal", "title": t} for n, t in ((x, x_title), (y, y_title))]
+    tip.append({**number, "title": title, "format": ".1%"})
+    cell = {"type": "rect", "fill": "transparent", "cursor": "pointer", "strokeWidth": 3}
     layer: list[dict[str, Any]] = [
         {"mark": {"type": "rect", "tooltip": True}, "encoding": {"color": hue}},
         {"mark": {"type": "text", "fontSize": 11}, "encoding": {"text": number, "color": ink}},
-    ]
-    if "picked" in more:
         # On top of the numbers, which would catch the clicks.
-        tip = [{"field": n, "type": "ordinal", "title": t} for n, t in ((x, x_title), (y, y_title))]
-        tip.append({**number, "title": title, "format": ".1%"})
-        cell = {"type": "rect", "fill": "transparent", "cursor": "pointer", "strokeWidth": 3}
-        layer.append(
-            {"mark": cell, "encoding": {"tooltip": tip, "stroke": _outline(more.get("chosen"))}, "params": _param(x, y)}
-        )
-    spec = {"data": {"values": _plain(frame)}, "encoding": {"x": across, "y": down}, "layer": layer, "height": 290}
-    _draw(spec, title, more.get("key", ""), more.get("picked"))
+        {"mark": cell, "encoding": {"tooltip": tip, "stroke": _outline(clicks.chosen)}, "params": _param(x, y)},
+    ]
+    spec = {"data": {"values": frame.to_dicts()}, "encoding": {"x": across, "y": down}, "layer": layer, "height": 290}
+    _draw(spec, title, clicks)
 
 
-def histograms(
-    frame: pl.DataFrame,
-    facet: str,
-    *,
-    x_title: str,
-    facet_title: str,
-    key: str,
-    picked: Picked,
-    chosen: dict[str, Any] | None,
-) -> None:
-    """A histogram per value of a column, of rows low, high, tokens, share; a click on a bar tells value, low, high.
+def histograms(frame: pl.DataFrame, facet: str, *, x_title: str, facet_title: str, clicks: Clicks) -> None:
+    """A histogram per value of a column, of rows low, high, tokens, share; a click on a bar reports value, low, high.
 
-    The bar whose fields are `chosen` is outlined. They share axes, and stand in as many columns as there is room for.
+    They share axes, and stand in as many columns as fit.
     """
     tip = [{"field": n, "type": "quantitative", "title": t} for n, t in (("low", "from"), ("high", "to"))]
     tip += [{"field": "tokens", "type": "quantitative"}, {"field": "share", "type": "quantitative", "format": ".1%"}]
@@ -197,7 +192,7 @@ def histograms(
     across = {"field": "low", "type": "quantitative", "title": None, "bin": {"binned": True}, "scale": ends}
     up = {"field": "share", "type": "quantitative", "title": None, "axis": {"format": ".0%", "tickCount": 3}}
     up["scale"] = {"domain": [0, frame["share"].max()]}
-    encoding = {"x": across, "x2": {"field": "high"}, "y": up, "tooltip": tip, "stroke": _outline(chosen)}
+    encoding = {"x": across, "x2": {"field": "high"}, "y": up, "tooltip": tip, "stroke": _outline(clicks.chosen)}
     with st.container(horizontal=True, gap="small"):
         for value, part in frame.partition_by(facet, as_dict=True, maintain_order=True).items():
             name = f"{facet_title} {value[0]}"
@@ -206,14 +201,15 @@ def histograms(
                 "title": {"text": name, "fontSize": 12, "anchor": "middle"},
                 "encoding": encoding,
                 "params": _param(facet, "low", "high"),
-                "data": {"values": _plain(part)},
+                "data": {"values": part.to_dicts()},
                 "height": 150,
             }
-            _draw(spec, f"Histogram of {x_title} at {name}", f"{key}-{value[0]}", picked, 290)
+            own = clicks._replace(key=f"{clicks.key}-{value[0]}")
+            _draw(spec, f"Histogram of {x_title} at {name}", own, width=290)
 
 
 def count_table(counts: Sequence[Sequence[int]], names: Sequence[str], x_title: str, y_title: str) -> None:
-    """A square table of counts; the darker, the more."""
+    """A square table of counts; more is darker."""
     rows = [
         {"x": column, "y": row, "count": count}
         for row, line in zip(names, counts, strict=True)

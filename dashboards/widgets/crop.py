@@ -1,4 +1,4 @@
-"""A picture with a patch outlined, and what lies around the patch, as plain HTML."""
+"""A picture with a patch outlined, and the surroundings of the patch, as plain HTML."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from html import escape
 from latentlens_dag.browse.browser_data import Thumbnail
 
 AROUND = 3
-"""Patches a side of what is shown around one: the box that the paper's judge saw."""
+"""Side of the crop, in patches: the box that the paper's judge saw."""
 
 
 def outlined_html(picture: Thumbnail, box: Sequence[float]) -> str:

@@ -9,7 +9,7 @@ import streamlit as st
 
 
 def download_buttons(found: pl.DataFrame, name: str, label: str = "") -> None:
-    """Two buttons that give the table as NAME.csv and NAME.parquet; the files are made when they are asked for."""
+    """Two buttons to download the table as NAME.csv and NAME.parquet; a click makes the file."""
     said = f"{label}: " if label else ""
     with st.container(horizontal=True):
         st.download_button(
@@ -26,7 +26,7 @@ def download_buttons(found: pl.DataFrame, name: str, label: str = "") -> None:
 
 
 def _flat(found: pl.DataFrame) -> pl.DataFrame:
-    """CSV knows no lists, which become text, and no bytes, which are left out."""
+    """CSV has neither lists, which become text, nor bytes, which are left out."""
     plain = found.select(column for column in found.columns if found[column].dtype != pl.Binary)
     nested = [name for name, kind in plain.schema.items() if kind.is_nested()]
     return plain.with_columns(pl.Series(name, [str(value) for value in plain[name].to_list()]) for name in nested)

@@ -1,12 +1,11 @@
-"""The export of what is seen: the figure as SVG and PNG, its tables as CSV and Parquet.
+"""The export of a view of an image: the figure as SVG and PNG, its tables as CSV and Parquet.
 
-The PNG is made by the browser out of the SVG, so that its words are set in a font that has their letters. What a
-newcomer gets wrong: nothing of this is computed before a person asks for it.
+The browser makes the PNG from the SVG, so that its words are set in a font that has their letters. Nothing is computed
+before a person asks for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
@@ -17,8 +16,8 @@ from latentlens_dag.figures.svg_figure import WIDTH_MM, figure_svg
 from widgets import permalink
 from widgets.downloads import download_buttons
 from widgets.figure_export import caption, figure_of
-from widgets.image_state import Row, Shown
-from widgets.sources import library
+from widgets.image_state import ImageState
+from widgets.sources import browser_data
 
 _DOTS_PER_INCH = 300
 _FOLDER = Path(__file__).parent
@@ -31,28 +30,28 @@ _component = st.components.v2.component(
 
 
 def export_button() -> None:
-    """The button that opens the export; that it is open is a part of the address."""
-    st.button("Export", on_click=lambda: permalink.go(export="yes"), help="This picture and its tables, as files")
+    """The button that opens the export, as the address records."""
+    st.button("Export", on_click=lambda: permalink.update(export="yes"), help="This picture and its tables, as files")
 
 
-def export_if_asked(shown: Shown, answers: Sequence[Row]) -> None:
-    """The export, where the address says that it is open."""
-    if permalink.here("export"):
-        dialog = st.dialog("Export", width="medium", on_dismiss=lambda: permalink.go(export=None))
-        dialog(_export)(shown, answers)
+def export_if_requested(state: ImageState) -> None:
+    """The export, if the address says that it is open."""
+    if permalink.get("export"):
+        dialog = st.dialog("Export", width="medium", on_dismiss=lambda: permalink.update(export=None))
+        dialog(_export)(state)
 
 
-def _export(shown: Shown, answers: Sequence[Row]) -> None:
-    data = library()
+def _export(state: ImageState) -> None:
+    data = browser_data()
     with st.container(horizontal=True, gap="small"):
-        words = permalink.switch("Words", "figure_words")
-        neighbors = permalink.switch("Neighbors of the chosen token", "figure_neighbors")
-    drawn = figure_of(data, shown, answers, words=words, neighbors=neighbors)
-    named = [shown.study.name, Path(shown.picture(data).file_name).stem, shown.lens, f"layer{shown.layer}"]
+        words = permalink.toggle("Words", "figure_words")
+        neighbors = permalink.toggle("Neighbors of the chosen token", "figure_neighbors")
+    figure = figure_of(data, state, words=words, neighbors=neighbors)
+    named = [state.study.name, Path(state.thumbnail(data).file_name).stem, state.lens, f"layer{state.layer}"]
     width = round(WIDTH_MM / 25.4 * _DOTS_PER_INCH)
-    figure = {"svg": figure_svg(drawn), "stem": file_stem(*named), "width": width, "dpi": _DOTS_PER_INCH}
-    _component(key="export", data={**figure, "label": ", ".join(caption(data, shown, words))})
-    every = data.ask(shown.study.name, "image_answers", image_id=shown.image, lens=shown.lens, layer=shown.layer)
-    chosen = every.filter(pl.col("token_index") == shown.token)
-    download_buttons(chosen, file_stem(*named, f"token{shown.token}"), "Neighbors of the chosen token")
+    files = {"svg": figure_svg(figure), "stem": file_stem(*named), "width": width, "dpi": _DOTS_PER_INCH}
+    _component(key="export", data={**files, "label": ", ".join(caption(data, state, words))})
+    every = data.collect(state.study.name, "image_answers", image_id=state.image, lens=state.lens, layer=state.layer)
+    chosen = every.filter(pl.col("token_index") == state.token)
+    download_buttons(chosen, file_stem(*named, f"token{state.token}"), "Neighbors of the chosen token")
     download_buttons(every, file_stem(*named, "tokens"), "All tokens at this lens and layer")

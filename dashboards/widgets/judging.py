@@ -1,4 +1,4 @@
-"""What a person judges and how it is kept: the widgets and the text of the page Judge."""
+"""The widgets and the texts of the page Judge."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MEANINGS: dict[Verdict, str] = {
     "global": "a word names what one sees elsewhere in the image.",
     "none": "no word is any of these.",
 }
-"""Of METHOD's judge; the first that holds for any of the words."""
+"""The verdicts; the first whose meaning holds for any of the words."""
 _SESSION = "judged-here"
 _leave_field = st.components.v2.component(
     "latentlens_leave_field",
@@ -41,14 +41,14 @@ _leave_field = st.components.v2.component(
   if (field && field.closest(".st-key-words-person")) field.blur();
 }""",
 )
-"""Whoever gives initials by Enter is still in their field, where the keys of the verdicts would be letters."""
+"""After Enter the initials still have the focus, and the keys of the verdicts would type letters there."""
 
 
-class Store:
-    """Judgements of a source: in its folder where that can be written, else as long as the page is open."""
+class JudgementStore:
+    """The judgements of a source: in its folder if that can be written, else as long as the page is open."""
 
     def __init__(self, source: str) -> None:
-        """Look whether the source has a folder for judgements."""
+        """Find the source's folder for judgements."""
         self.folder: JudgingFolder | None = judging_folder(source)
         self.problem = "This is not a home" if self.folder is None else self.folder.problem()
 
@@ -56,13 +56,13 @@ class Store:
         """All judgements of a study, those of this session last."""
         here = [one for one in st.session_state.get(_SESSION, ()) if one.study == study]
         try:
-            kept = StoredJudgements([], 0) if self.folder is None else self.folder.read(study)
+            stored = StoredJudgements([], 0) if self.folder is None else self.folder.read(study)
         except OSError as error:
-            self.problem, kept = str(error), StoredJudgements([], 0)
-        return StoredJudgements([*kept.judgements, *here], kept.unreadable)
+            self.problem, stored = str(error), StoredJudgements([], 0)
+        return StoredJudgements([*stored.judgements, *here], stored.unreadable)
 
     def add(self, judgement: HumanJudgement) -> None:
-        """Keep one more."""
+        """Store one more judgement."""
         try:
             if self.folder is not None and self.problem is None:
                 self.folder.append(judgement)
@@ -72,7 +72,7 @@ class Store:
         st.session_state.setdefault(_SESSION, []).append(judgement)
 
     def notice(self) -> None:
-        """Say where judgements are lost with the page, and offer them as a file."""
+        """Warn if judgements will be lost with the page, and offer them as a file."""
         here: list[HumanJudgement] = st.session_state.get(_SESSION, [])
         if self.problem is None and not here:
             return
@@ -83,9 +83,9 @@ class Store:
 
 
 def words_html(answers: Sequence[Mapping[str, Any]], sentences: bool) -> str:
-    """The words that are judged, nearest first; those that are the same but for case once, unless sentences differ.
+    """The words to judge, nearest first, without repetitions that differ only in case.
 
-    Without sentences, a word that comes several times would tell the lens.
+    Without sentences, a repeated word would give the lens away.
     """
     lines = [_answer_html(row, sentences) for row in answers]
     shown = dict(zip((line.casefold() for line in reversed(lines)), reversed(lines), strict=True))
@@ -103,29 +103,35 @@ def _answer_html(row: Mapping[str, Any], sentences: bool) -> str:
 
 def go_to(number: int) -> None:
     """Go to an item of the sample, from 1."""
-    permalink.go(item=number)
+    permalink.update(item=number)
 
 
 def choose_verdict(
-    store: Store, study: str, person: str, item: Item, number: int, said: Verdict | None, shown: tuple[list[str], bool]
+    store: JudgementStore,
+    study: str,
+    person: str,
+    item: Item,
+    number: int,
+    said: Verdict | None,
+    shown: tuple[list[str], bool],
 ) -> None:
-    """The four verdicts with their keys, and the ways back and on.
+    """The buttons of the four verdicts with their keys, and those to go back and on.
 
     Args:
-        store: keeps what is chosen.
+        store: takes the verdict.
         study: its name.
-        person: who chooses.
+        person: the judge.
         item: what is judged.
         number: of the item, from 1.
-        said: what the person said of it before.
+        said: the person's earlier verdict on it.
         shown: the words of its answers, and whether their sentences were shown.
     """
 
     _leave_field(key=f"leave-field-{person}")
 
     def choose(verdict: Verdict) -> None:
-        # While the next item is being drawn, the keys of this one still work: they must judge neither of the two.
-        if permalink.number_here("item") not in (None, number):
+        # The keys of this item still work while the next one is drawn: then they must judge neither.
+        if permalink.get_int("item") not in (None, number):
             return
         made = datetime.now(UTC).isoformat(timespec="seconds")
         facts = {**item._asdict(), "verdict": verdict, "answers": shown[0], "sentences": shown[1]}
@@ -152,6 +158,6 @@ def choose_verdict(
             st.button("Skip", key=f"skip-{number}", shortcut="S", on_click=choose, args=(SKIPPED,))
         else:
             st.button("Next", key=f"next-{number}", shortcut="S", on_click=go_to, args=(number + 1,))
-            st.button("Take it back", key=f"undo-{number}", shortcut="U", on_click=choose, args=(SKIPPED,))
+            st.button("Withdraw", key=f"undo-{number}", shortcut="U", on_click=choose, args=(SKIPPED,))
     if said is not None:
         st.caption("You skipped this one." if said == SKIPPED else f"You said: {said}. Another choice replaces it.")

@@ -1,4 +1,4 @@
-"""How pages name things."""
+"""Texts of labels: names, counts, shares."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ lens_name = lens_title
 
 
 def counted(count: int, one: str, many: str | None = None) -> str:
-    """A count and what is counted: 1 patch, 2 patches."""
+    """A count with its noun: 1 patch, 2 patches."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
 def percent(share: float) -> str:
-    """A share of 0..1 in percent: 80 %."""
+    """A share in 0..1 as a percentage: 80 %."""
     return f"{100 * share:.0f} %"
 
 
-def plain(text: str) -> str:
-    """Text from data or an address for Markdown, which would turn it into links, pictures or formulas."""
+def escape_markdown(text: str) -> str:
+    """Text from data or an address, safe from being read as Markdown: links, pictures, formulas."""
     return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", text)

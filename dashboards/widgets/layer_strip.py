@@ -23,7 +23,7 @@ _component = st.components.v2.component(
 
 
 def strip(data: dict[str, Any], key: str, opened: Callable[[str, int], None]) -> None:
-    """Draw it; `opened` is called with the lens and the visual layer that a person chooses."""
+    """Draw the strip; `opened` gets the lens and the visual layer that a person chooses."""
 
     def changed() -> None:
         place = st.session_state[key].opened
@@ -36,7 +36,7 @@ def strip(data: dict[str, Any], key: str, opened: Callable[[str, int], None]) ->
 def strip_data(
     answers: Sequence[Mapping[str, Any]], lenses: Sequence[str], layers: Sequence[int], lens: str, layer: int
 ) -> dict[str, Any]:
-    """What the component draws, of the answers of one token (`token.sql`)."""
+    """The data of the component, from the answers of one token (`token.sql`)."""
     first = {(row["lens"], row["visual_layer"]): row for row in answers if row["rank"] == 1}
     rows = [
         {"name": lens_name(one), "entries": [_entry(first.get((one, at)), one, at, (lens, layer)) for at in layers]}

@@ -1,36 +1,48 @@
-"""The address is the state: what one sees is what the query string says, so every view is a permalink.
+"""The address is the state: the query string says what a page shows, so every view is a permalink.
 
-Every run reads the address and writes it into the widgets; a widget that is changed writes the address. What a
-newcomer gets wrong: two writes are two steps of the back button, so `go` takes all that changes together.
+Every run reads the address and writes it into the widgets; a widget that is changed writes the address. Note: each
+write is one step of the back button, so pass all changes that belong together to one `update`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, Literal, TypeVar
 
 import streamlit as st
 
 T = TypeVar("T")
+EXPLORE = Path(__file__).parents[1] / "app_pages" / "explore.py"
 
 
-def here(name: str, default: str | None = None) -> str | None:
-    """What the address says of a name."""
+def get(name: str, default: str | None = None) -> str | None:
+    """The value of a name in the address."""
     return st.query_params.get(name) or default
 
 
-def number_here(name: str) -> int | None:
-    """What the address says of a number; None where it says none."""
-    text = here(name) or ""
+def get_int(name: str) -> int | None:
+    """The value of a name as a number; None if it is not one."""
+    text = get(name) or ""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
 
 
-def go(**changes: object) -> None:
-    """Change the address; None takes a name out of it."""
+def update(**changes: object) -> None:
+    """Change the address; None or an empty text removes a name."""
     merged = {**st.query_params.to_dict(), **changes}
     after = {name: str(value) for name, value in merged.items() if value not in (None, "")}
     if after != st.query_params.to_dict():
         st.query_params.from_dict(after)
+
+
+def open_in_explore(**changes: str | None) -> None:
+    """Go to the page Explore, with this page's address and some changes; None removes a name.
+
+    Streamlit goes there by a step on this page with the new address, to which the back button leads first: with the
+    old address in it, too, that step shows what this page shows now.
+    """
+    merged = {**st.query_params.to_dict(), **changes}
+    st.switch_page(EXPLORE, query_params={name: value for name, value in merged.items() if value is not None})
 
 
 def choice(
@@ -39,75 +51,86 @@ def choice(
     options: Sequence[T],
     default: T,
     *,
-    shown: Callable[[T], str] = str,
-    wide: bool = False,
-    leaves: Sequence[str] = (),
-    **more: Any,
+    format_func: Callable[[T], str] = str,
+    dropdown: bool = False,
+    width: int | None = None,
+    label_visibility: Literal["visible", "hidden", "collapsed"] = "visible",
+    clears: Sequence[str] = (),
 ) -> T:
-    """A choice that the address holds: buttons, or with `wide` a list to drop down; a change takes `leaves` out of it.
+    """A choice that the address holds, as buttons or as a `dropdown`; a change also removes `clears` from the address.
 
-    An address that names no option gives the default.
+    An address that names no option gives the default. `width` is in pixels.
     """
     texts = [str(option) for option in options]
-    text = here(name, str(default))
+    text = get(name, str(default))
     current = options[texts.index(text)] if text in texts else default
     key = f"choice-{name}"
     st.session_state[key] = current
 
     def changed() -> None:
         chosen = st.session_state[key]
-        go(**{name: None if chosen == default else chosen, **dict.fromkeys(leaves)})
+        update(**{name: None if chosen == default else chosen, **dict.fromkeys(clears)})
 
-    if wide:
-        chosen = st.selectbox(label, options, format_func=shown, key=key, on_change=changed, **more)
+    looks: dict[str, Any] = {"label_visibility": label_visibility} | ({"width": width} if width else {})
+    if dropdown:
+        chosen = st.selectbox(label, options, format_func=format_func, key=key, on_change=changed, **looks)
     else:
         chosen = st.segmented_control(
-            label, options, format_func=shown, key=key, on_change=changed, required=True, **more
+            label, options, format_func=format_func, key=key, on_change=changed, required=True, **looks
         )
     return current if chosen is None else chosen
 
 
 def page(pages: int) -> int:
-    """Which page of a gallery is shown, from 1; asks where there are several."""
+    """The page of a gallery, from 1; asks if there are several."""
     if pages == 1:
         return 1
     names = {number: f"page {number} of {pages}" for number in range(1, pages + 1)}
-    how: dict[str, Any] = {"wide": True, "width": 140, "label_visibility": "collapsed"}
-    return choice("Page", "page", tuple(names), 1, shown=names.__getitem__, **how)
+    return choice(
+        "Page",
+        "page",
+        tuple(names),
+        1,
+        format_func=names.__getitem__,
+        dropdown=True,
+        width=140,
+        label_visibility="collapsed",
+    )
 
 
-def words(label: str, name: str, *, placeholder: str, **more: Any) -> str:
+def text_input(label: str, name: str, *, placeholder: str, width: int, max_chars: int | None = None) -> str:
     """A field of text that the address holds."""
     key = f"words-{name}"
-    st.session_state[key] = here(name, "")
+    st.session_state[key] = get(name, "")
 
     def changed() -> None:
-        go(**{name: st.session_state[key].strip()})
+        update(**{name: st.session_state[key].strip()})
 
-    return st.text_input(label, key=key, on_change=changed, placeholder=placeholder, **more) or ""
+    field = st.text_input(label, key=key, on_change=changed, placeholder=placeholder, width=width, max_chars=max_chars)
+    return field or ""
 
 
-def switch(label: str, name: str, default: bool = True, **more: Any) -> bool:
-    """A switch that the address holds, as `yes` or `no` where it is not as by default."""
+def toggle(label: str, name: str, default: bool = True) -> bool:
+    """A switch that the address holds, as `yes` or `no` unless it has its default."""
     key = f"switch-{name}"
-    st.session_state[key] = here(name, "yes" if default else "no") == "yes"
+    st.session_state[key] = get(name, "yes" if default else "no") == "yes"
 
     def changed() -> None:
         on = st.session_state[key]
-        go(**{name: None if on == default else "yes" if on else "no"})
+        update(**{name: None if on == default else "yes" if on else "no"})
 
-    return st.toggle(label, key=key, on_change=changed, **more)
+    return st.toggle(label, key=key, on_change=changed)
 
 
-def several(label: str, name: str, options: Sequence[T], **more: Any) -> list[T]:
-    """Any of some options that the address holds, with commas between them; all where it names none."""
-    wanted = set((here(name) or "").split(","))
+def multi_choice(label: str, name: str, options: Sequence[T]) -> list[T]:
+    """Any of some options that the address holds, comma-separated; all of them if it names none."""
+    wanted = set((get(name) or "").split(","))
     key = f"several-{name}"
     current = [option for option in options if str(option) in wanted]
     st.session_state[key] = current
 
     def changed() -> None:
-        go(**{name: ",".join(str(option) for option in options if option in st.session_state[key])})
+        update(**{name: ",".join(str(option) for option in options if option in st.session_state[key])})
 
-    st.pills(label, options, selection_mode="multi", key=key, on_change=changed, **more)
+    st.pills(label, options, selection_mode="multi", key=key, on_change=changed)
     return current or list(options)

@@ -1,4 +1,4 @@
-"""HTML of what is said of a token. Every text from data passes through `safe` or `html.escape` here."""
+"""HTML about one token. Every text from data passes through `safe` or `html.escape` here."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 from latentlens_dag.drawing import VERDICT_COLORS
 from latentlens_dag.text.display import clip, excerpt
-from widgets.patch_grid import layer_color, similarity_text
+from widgets.patch_grid import layer_color, similarity, similarity_text
 
 Row = Mapping[str, Any]
 
 
 def safe(text: str | None, most: int = 80) -> str:
-    """Text from data for HTML: readable, shortened, escaped, and unable to turn what stands beside it."""
+    """Text from data for HTML: readable, shortened, escaped, and isolated from the direction of its neighbors."""
     return f'<bdi dir="auto">{escape(clip(text, most))}</bdi>'
 
 
@@ -23,17 +23,17 @@ def neighbors_html(answers: Sequence[Row], layers: Sequence[int]) -> str:
 
     Args:
         answers: rows of `token.sql`, in order of rank.
-        layers: the contextual layers that the study has, for the color of the chips.
+        layers: the study's contextual layers, for the color of the chips.
     """
     if not answers:
         return '<p class="ll-muted">No answers of this lens at this layer.</p>'
-    best = max(_number(row) for row in answers)
+    best = max(similarity(row) for row in answers)
     return f'<ol class="ll-neighbors">{"".join(_neighbor(row, layers, best) for row in answers)}</ol>'
 
 
 def _neighbor(row: Row, layers: Sequence[int], best: float) -> str:
-    # Cosines are shares of 1; logits have no such measure, so their bars are shares of the best.
-    number = _number(row)
+    # A cosine is a share of 1; a logit has no upper bound, so its bar is a share of the best one.
+    number = similarity(row)
     share = number if row["cosine"] is not None else number / best if best > 0 else 0.0
     bar = (
         f'<span class="ll-bar" aria-hidden="true"><span style="width:{100 * min(max(share, 0), 1):.0f}%"></span></span>'
@@ -45,10 +45,6 @@ def _neighbor(row: Row, layers: Sequence[int], best: float) -> str:
         f'{bar}<span class="ll-number">{similarity_text(row)}</span>{_chip(row["contextual_layer"], layers)}</div>'
         f"{_sentence(row)}</li>"
     )
-
-
-def _number(row: Row) -> float:
-    return float(row["cosine"] if row["cosine"] is not None else row["logit"] or 0.0)
 
 
 def _chip(layer: int | None, layers: Sequence[int]) -> str:
@@ -82,17 +78,17 @@ def verdict_html(verdict: str | None) -> str:
 
 
 def truth_html(regions: Sequence[Row]) -> str:
-    """What is annotated where a patch lies."""
+    """The annotated regions that a patch shows."""
     if not regions:
         return ""
     parts = []
     for region in regions[:4]:
         words = ", ".join(clip(word, 40) for word in region["words"][:8])
         parts.append(f"<b>{safe(region['name'], 40)}</b> <span class='ll-muted'>({escape(words)})</span>")
-    return f"Really there: {'; '.join(parts)}"
+    return f"Ground truth: {'; '.join(parts)}"
 
 
 def facts_html(lines: Sequence[tuple[str, str]]) -> str:
-    """What is known of something: names, and what each of them is."""
+    """A list of names and texts."""
     pairs = (f"<dt>{escape(name)}</dt><dd>{safe(value, 300)}</dd>" for name, value in lines)
     return f'<dl class="ll-known">{"".join(pairs)}</dl>'

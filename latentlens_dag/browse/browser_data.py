@@ -1,20 +1,21 @@
-"""What the pages of the browser ask: a library of studies, and what to draw of an image, a token or a word.
+"""The data behind the browser's pages: the studies of a source, and what to draw of an image, a token or a word.
 
-Pages only query and draw; whatever can be tested without a page is here or in `dataset/queries/`. What a newcomer gets
-wrong: text from data is not made safe here. `printable` and `clip` make it readable; it is the drawing that
-must treat it as text (`textContent`, `html.escape`).
+Pages only query and draw; whatever can be tested without a page is here or in `dataset/queries/`. Note: text from data
+is not made safe here. Whoever draws it must treat it as text (`textContent`, `html.escape`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from latentlens_dag.browse.frame_cache import FrameCache
-from latentlens_dag.browse.layout import data_uri
+from cachetools import LRUCache, cachedmethod
+
+from latentlens_dag.browse.layout import data_uri, shown_regions
+from latentlens_dag.browse.method_cache import MethodCache, cached
 from latentlens_dag.dataset.dataset import Dataset, open_dataset
 from latentlens_dag.dataset.human_judgements import judging_folder
 from latentlens_dag.dataset.release_catalog import list_catalogs
@@ -24,21 +25,27 @@ from latentlens_dag.release.reader import is_release
 from latentlens_dag.schema import lens_order
 from latentlens_dag.sql.sandbox import Limits
 from latentlens_dag.storage.hashing import hash_values
-from latentlens_dag.storage.warehouse import Warehouse
+from latentlens_dag.storage.home import find_warehouse
 
 if TYPE_CHECKING:
     import polars as pl
 
 MEMORY_MB = 500
-"""What all queries of a library may take together, whatever the machine has; more of it is spilled to disk."""
+"""Memory for all queries of a source together, whatever the machine has; DuckDB spills the rest to disk."""
 _LEAST_MB = 150
-_REMEMBERED_BYTES = 60_000_000
-_REMEMBERED = 50  # images, or pages of them
+_CACHED_BYTES = 60_000_000
+"""Of tables. A number of them is no limit: one token's has 20 KB, a frequent word's in a large study 10 MB."""
+_CACHED_RESULTS = 250  # other results: of an image, or of a page of them
+_BOXES = """
+SELECT token_index, x0, y0, x1, y1
+FROM visual_tokens
+WHERE study = $study AND image_id = $image_id AND x0 IS NOT NULL
+"""
 
 
 @dataclass(frozen=True)
 class StudyFacts:
-    """What a study has."""
+    """The size and the parts of a study."""
 
     name: str
     images: int
@@ -47,50 +54,46 @@ class StudyFacts:
     answers: int
     visual_layers: tuple[int, ...]
     lenses: tuple[str, ...]
-    """In the order in which people name them: LatentLens first."""
+    """LatentLens first."""
 
     @property
     def of_texts(self) -> bool:
-        """Whether what it describes is texts."""
+        """Whether the study is of texts instead of images."""
         return self.texts > 0 and self.images == 0
 
 
-class BrowserData:
-    """The studies of a source, each read where reading is fastest; answers are remembered."""
+class BrowserData(MethodCache):
+    """The studies of a source, each read where reading is fastest."""
 
-    def __init__(self, source: str, whole: Dataset, catalogs: Mapping[str, Dataset]) -> None:
-        """Take the dataset of everything, and that of each study which has a catalog of its own."""
+    def __init__(self, source: str, full_dataset: Dataset, catalogs: Mapping[str, Dataset]) -> None:
+        """Take the dataset of the whole source, and the catalogs of the studies that have one."""
         self.source = source
-        self.whole = whole
+        self.full_dataset = full_dataset
         self.catalogs = dict(catalogs)
-        self._answers = FrameCache(_REMEMBERED_BYTES)
-        self.facts = lru_cache(1)(self._facts)
-        self.pictures = lru_cache(_REMEMBERED)(self._pictures)
-        self.regions = lru_cache(_REMEMBERED)(self._regions)
-        self.contextual_layers = lru_cache(_REMEMBERED)(self._contextual_layers)
-        self.texts = lru_cache(_REMEMBERED)(self._texts)
-        self.token_texts = lru_cache(_REMEMBERED)(self._token_texts)
+        super().__init__(_CACHED_RESULTS)
+        self.frames: LRUCache[Any, pl.DataFrame] = LRUCache(_CACHED_BYTES, lambda frame: frame.estimated_size())
 
     @property
-    def place(self) -> str:
-        """What `open_dataset` opens as this machine has it now: of a release of the Hub, its folder."""
-        return str(self.whole.folder or self.source)
+    def dataset_path(self) -> str:
+        """A path that `open_dataset` takes: of a release of the Hub, its folder on this machine."""
+        return str(self.full_dataset.folder or self.source)
 
     def dataset(self, study: str) -> Dataset:
-        """Where the study is read."""
-        return self.catalogs.get(study, self.whole)
+        """The dataset to read a study from: its catalog, or the whole source."""
+        return self.catalogs.get(study, self.full_dataset)
 
     def read_from(self, study: str) -> str:
-        """What the study is read from: a catalog or Parquet."""
+        """The storage that a study is read from: catalog or Parquet."""
         found = self.dataset(study).sql("FROM duckdb_databases() WHERE database_name = 'dataset'").fetchall()
         return "catalog" if found else "Parquet"
 
-    def ask(self, study: str, query: str, /, **params: Any) -> pl.DataFrame:
-        """A named query about one study; hashable parameters only, since answers are remembered."""
-        key = (study, query, *sorted(params.items()))
-        return self._answers.get(key, lambda: self.dataset(study).collect(query, study=study, **params))
+    @cachedmethod(attrgetter("frames"), lock=attrgetter("cache_lock"))
+    def collect(self, study: str, query: str, /, **params: Any) -> pl.DataFrame:
+        """The rows of a named query about one study; parameters must be hashable, since the rows are cached."""
+        return self.dataset(study).collect(query, study=study, **params)
 
-    def _facts(self) -> dict[str, StudyFacts]:
+    @cached
+    def studies(self) -> dict[str, StudyFacts]:
         """The studies that have tokens or answers, by name."""
         found: dict[str, StudyFacts] = {}
         for dataset in (*self.catalogs.values(), *self._others()):
@@ -100,98 +103,110 @@ class BrowserData:
 
     def _others(self) -> list[Dataset]:
         if not self.catalogs:
-            return [self.whole]
-        names = set(self.whole.collect("SELECT DISTINCT study FROM visual_tokens")["study"])
-        return [self.whole] if names - set(self.catalogs) else []
+            return [self.full_dataset]
+        names = set(self.full_dataset.collect("SELECT DISTINCT study FROM visual_tokens")["study"])
+        return [self.full_dataset] if names - set(self.catalogs) else []
 
-    def _pictures(self, study: str, image_ids: tuple[str, ...]) -> dict[str, Thumbnail]:
-        """The pictures with these ids that the study has, by id."""
+    @cached
+    def thumbnails(self, study: str, image_ids: tuple[str, ...]) -> dict[str, Thumbnail]:
+        """The thumbnails of those of the images that the study has, by image_id."""
         sql = (
             "SELECT image_id, file_name, width, height, thumbnail FROM images WHERE list_contains($image_ids, image_id)"
         )
         rows = self.dataset(study).collect(sql, image_ids=list(image_ids)).iter_rows()
         return {row[0]: Thumbnail(row[0], row[1] or row[0], row[2], row[3], data_uri(row[4])) for row in rows}
 
-    def _regions(self, study: str, image_id: str) -> list[dict[str, Any]]:
-        """The annotated regions of an image, rows of REGIONS."""
-        return self.dataset(study).collect("FROM regions WHERE image_id = $image_id", image_id=image_id).to_dicts()
+    @cached
+    def ground_truth(self, study: str, image_id: str) -> dict[int, list[dict[str, Any]]]:
+        """By token_index, the annotated regions that each patch of an image shows; errors as `shown_regions`."""
+        dataset, image = self.dataset(study), self.thumbnails(study, (image_id,)).get(image_id)
+        if image is None or "regions" not in dataset.tables:  # of a release of which they were not pulled
+            return {}
+        regions = dataset.collect("FROM regions WHERE image_id = $image_id ORDER BY region_id", image_id=image_id)
+        if regions.is_empty():
+            return {}
+        tokens = dataset.collect(_BOXES, study=study, image_id=image_id)
+        boxes = tokens.select("x0", "y0", "x1", "y1").to_numpy()
+        return dict(zip(tokens["token_index"], shown_regions(regions, boxes, image.width, image.height), strict=True))
 
-    def _contextual_layers(self, study: str) -> tuple[int, ...]:
-        """The contextual layers that answers of the study come from, in order."""
+    @cached
+    def contextual_layers(self, study: str) -> tuple[int, ...]:
+        """The contextual layers that the study's answers come from, sorted."""
         sql = "SELECT DISTINCT contextual_layer FROM layer_alignment WHERE study = $study ORDER BY 1"
         return tuple(self.dataset(study).collect(sql, study=study)["contextual_layer"].drop_nulls().to_list())
 
-    def _texts(self, study: str, text_ids: tuple[str, ...]) -> dict[str, str]:
-        """The texts with these ids, by id."""
+    @cached
+    def texts(self, study: str, text_ids: tuple[str, ...]) -> dict[str, str]:
+        """The texts with these ids, by text_id."""
         sql = "SELECT text_id, text FROM texts WHERE list_contains($text_ids, text_id)"
         return dict(self.dataset(study).collect(sql, text_ids=list(text_ids)).iter_rows())
 
-    def _token_texts(self, study: str, text_id: str) -> dict[int, str]:
-        """What each token of a text is in it, by token_index."""
+    @cached
+    def token_texts(self, study: str, text_id: str) -> dict[int, str]:
+        """The characters of each token of a text, by token_index."""
         sql = "SELECT token_index, token_str FROM text_tokens WHERE study = $study AND image_id = $text_id"
         return dict(self.dataset(study).collect(sql, study=study, text_id=text_id).iter_rows())
 
     def close(self) -> None:
         """Close every dataset."""
-        for dataset in (self.whole, *self.catalogs.values()):
+        for dataset in (self.full_dataset, *self.catalogs.values()):
             dataset.close()
 
 
-def similarity_thresholds(library: BrowserData, study: str, lens: str, layer: int) -> tuple[float, ...]:
-    """Round similarities between the least and the greatest of the nearest answers of a lens and layer."""
-    asked = {"lens": lens, "layer": layer, "words": None, "verdict": None, "similarity": None}  # as of a whole gallery
-    found = library.ask(study, "find_images", **asked)["mean_similarity"].drop_nulls().to_list()
-    if not found:
+def similarity_thresholds(data: BrowserData, study: str, lens: str, layer: int) -> tuple[float, ...]:
+    """Round similarities around the mean similarities of a study's images at one lens and layer."""
+    gallery = {"lens": lens, "layer": layer, "words": None, "verdict": None, "similarity": None}  # cached for the page
+    similarities = data.collect(study, "find_images", **gallery)["mean_similarity"].drop_nulls().to_list()
+    if not similarities:
         return ()
-    step = 1.0 if max(found) > 1 else 0.05
-    low, high = int(min(found) / step) - 4, int(max(found) / step) + 6
+    step = 1.0 if max(similarities) > 1 else 0.05
+    low, high = int(min(similarities) / step) - 4, int(max(similarities) / step) + 6
     return tuple(round(number * step, 2) for number in range(max(low, 0), high))
 
 
 class Thumbnail(NamedTuple):
-    """An image as a page shows it."""
+    """A small copy of an image, for a page to show."""
 
     image_id: str
     file_name: str
     width: int
-    """Of the original, in pixels, as are all boxes."""
+    """Of the original, in pixels, the unit of all boxes."""
     height: int
     source: str
-    """The thumbnail as a data URI; empty where there is none."""
+    """Data URI of the pixels; empty if there are none."""
 
 
 def open_browser_data(source: str | Path) -> BrowserData:
-    """Open what `open_dataset` opens, with the catalogs of a home's studies where they are built.
+    """Open what `open_dataset` opens, with the catalogs of a home's studies that are built.
 
     Raises:
         UserError: if there is nothing to read.
     """
-    path = Path(source)
-    root = path / "warehouse" if (path / "warehouse").is_dir() else path
-    files = sorted(Warehouse(root).catalog("x").parent.parent.glob("*/" + Warehouse(root).catalog("x").name))
+    catalog = find_warehouse(source).catalog("x")
+    files = sorted(catalog.parent.parent.glob(f"*/{catalog.name}"))
     limits = Limits(max(MEMORY_MB // (1 + len(files)), _LEAST_MB))
-    whole = open_dataset(source, limits)
+    full_dataset = open_dataset(source, limits)
     catalogs: dict[str, Dataset] = {}
     for file in files:
         try:
             catalogs[file.parent.name] = open_dataset(file, limits)
-        except UserError:  # being replaced, or cut short: the views over Parquet say the same, more slowly
+        except UserError:  # being replaced, or incomplete: the views over Parquet have the same rows, more slowly
             continue
-    return BrowserData(str(source), whole, catalogs)
+    return BrowserData(str(source), full_dataset, catalogs)
 
 
 def source_fingerprint(source: str | Path) -> str:
-    """What changes when a build writes, or the catalog of a release is made: a hash of paths, sizes and times."""
+    """A hash of the paths, sizes and times of a source's files: it changes when a build or a catalog writes."""
     path = Path(source)
-    root = path / "warehouse" if (path / "warehouse").is_dir() else path
     people = judging_folder(path)
-    # Which files there are: what comes into one is seen at once.
+    # Only which files of people exist: their contents are read at every query.
     found = [(str(file), 0, 0) for file in (people.files() if people else ())]
     if path.is_file():
         files = [path]
     elif is_release(path) or not path.exists():
         files = [path / MANIFEST, *list_catalogs()]
     else:
+        root = find_warehouse(path).root
         files = [*root.glob("*/*/[!.]*.*"), *root.glob("study/**/[!.]*.parquet")]
     for file in sorted(files):
         try:
@@ -203,7 +218,7 @@ def source_fingerprint(source: str | Path) -> str:
 
 
 def parse_words(text: str) -> str | None:
-    """What a person typed as the `words` of a query: lower case, one comma between two; None for nothing."""
+    """Typed words as the parameter `words` of a query: in lower case, comma-separated; None if there are none."""
     words = [" ".join(word.split()).lower() for word in text.split(",")]
     return ",".join(dict.fromkeys(word for word in words if word)) or None
 

@@ -1,13 +1,12 @@
 """Where two sides disagree: two studies, lenses or layers that describe the same images.
 
-The measure is per patch: of the words among the answers of either side, in any case, the share that only one of them
-has (1 - |both| / |either|, the Jaccard distance of the two sets of words). 0 says that both name the same words, 1 that
-they have none in common; rank and similarity do not count, for those of different lenses cannot be compared.
+The measure is the Jaccard distance of the words that the two sides answer for a patch, ignoring case:
+1 - |both| / |either|, 0 for the same words, 1 for no word in common. Rank and similarity do not count, since those of
+different lenses cannot be compared.
 
-What a newcomer gets wrong: a study compared with itself is one query, and its patches are the same ones. Two studies
-may see an image through different region maps, and may lie in different databases. Then a patch is compared with that
-patch of the other side which holds its center and overlaps it most (`_LINKS`), so that the patches of one side are
-compared with some of the other's, not with all of them.
+A study compared with itself is one query over its own patches. Two studies may cut an image into different patches and
+lie in different databases: then a patch is compared with the patch of the other side that holds its center and overlaps
+it most (`_LINKS`), so some patches of the other side may be compared with none.
 """
 
 from __future__ import annotations
@@ -15,10 +14,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from latentlens_dag.browse.method_cache import MethodCache, cached
 from latentlens_dag.dataset.named_queries import ParameterValue, named_queries
 
 if TYPE_CHECKING:
@@ -26,11 +25,11 @@ if TYPE_CHECKING:
 
     from latentlens_dag.browse.browser_data import BrowserData, StudyFacts
 
-_REMEMBERED = 64
+_CACHED_RESULTS = 300
 _SAMPLE = 16
-"""Images that a curve over layers is taken of: ids are hashes, so the first ones are a random sample."""
+"""Images behind a curve over layers: ids are hashes, so the first ones are a random sample."""
 
-# Boxes of a text's tokens are the characters of their words, in one row.
+# The box of a text's token spans the characters of its word, in one row.
 _BOXES = """
 SELECT
     image_id,
@@ -94,7 +93,11 @@ ORDER BY image_id, token_index
 _EACH = "FROM ({patches})"
 _MEAN = "SELECT avg(disagreement) AS disagreement FROM ({patches})"
 _BY_IMAGE = """
-SELECT image_id, avg(disagreement) AS disagreement, count(*) AS patches, avg(CAST(disagreement = 1 AS INTEGER)) AS apart
+SELECT
+    image_id,
+    avg(disagreement) AS disagreement,
+    count(*) AS patches,
+    avg(CAST(disagreement = 1 AS INTEGER)) AS disjoint
 FROM ({patches})
 GROUP BY image_id
 ORDER BY disagreement DESC, image_id
@@ -106,89 +109,94 @@ class StudyEntry:
     """A study of one of the sources."""
 
     label: str
-    """Its name, after that of its source where two sources have a study of this name."""
-    library: BrowserData
+    """The study's name, preceded by that of its source if several sources have a study of this name."""
+    data: BrowserData
     facts: StudyFacts
 
 
 @dataclass(frozen=True)
 class Side:
-    """What is compared: a study's answers at one lens and visual layer."""
+    """One side of a comparison: a study's answers through one lens at one visual layer."""
 
-    of: StudyEntry
+    entry: StudyEntry
     lens: str
     layer: int
 
     @property
     def study(self) -> str:
-        """The name that the study has in its source."""
-        return self.of.facts.name
+        """The study's name in its source."""
+        return self.entry.facts.name
 
 
 class PatchDisagreement(NamedTuple):
-    """How far apart two sides are on a patch, and by which words; words are in lower case and in order."""
+    """How much two sides disagree on a patch, and on which words, in lower case and sorted."""
 
     disagreement: float
     """In 0..1."""
     in_both: list[str]
     only_here: list[str]
-    """Of the first side."""
+    """Words of the first side alone."""
     only_there: list[str]
 
 
-class StudyRegistry:
-    """The studies of one or several sources, to be compared; answers are remembered."""
+class StudyRegistry(MethodCache):
+    """The studies of one or several sources, and how much they disagree."""
 
-    def __init__(self, *libraries: BrowserData) -> None:
-        """Take the sources."""
-        self.studies = _labelled(libraries)
-        """By their labels."""
-        self.links = lru_cache(_REMEMBERED)(self._links)
-        self.patches = lru_cache(_REMEMBERED)(self._patches)
-        self.by_image = lru_cache(_REMEMBERED)(self._by_image)
-        self.by_layer = lru_cache(_REMEMBERED)(self._by_layer)
-        self.shared_images = lru_cache(_REMEMBERED)(self._shared_images)
-        self.top_k = lru_cache(_REMEMBERED)(_top_k)
+    def __init__(self, *sources: BrowserData) -> None:
+        """Register the studies of the sources."""
+        super().__init__(_CACHED_RESULTS)
+        self.entries = _entries_by_label(sources)
 
-    def _shared_images(self, one: StudyEntry, other: StudyEntry) -> tuple[str, ...]:
-        """The images, or texts, that two studies have, in order of their ids."""
+    @cached
+    def shared_images(self, one: StudyEntry, other: StudyEntry) -> tuple[str, ...]:
+        """The ids of the images, or texts, that both studies have, sorted."""
         return tuple(sorted(_images(one) if one == other else _images(one) & _images(other)))
 
-    def _links(self, one: StudyEntry, other: StudyEntry, image_id: str) -> dict[int, int]:
-        """Per token of an image in one study, the token of the other study that it is compared with."""
+    @cached
+    def top_k(self, entry: StudyEntry) -> int:
+        """The most answers that a patch of a study has."""
+        sql, study = "SELECT max(rank) AS k FROM neighbors WHERE study = $study", entry.facts.name
+        return int(entry.data.dataset(study).collect(sql, study=study)["k"].item() or 1)
+
+    @cached
+    def linked_tokens(self, one: StudyEntry, other: StudyEntry, image_id: str) -> dict[int, int]:
+        """For each token of an image in one study, the token of the other study that it is compared with."""
         return dict(_links_of(one, other, image_id).select("token_index", "other_token").iter_rows())
 
-    def _patches(self, one: Side, other: Side, image_id: str, top: int) -> dict[int, PatchDisagreement]:
-        """How far apart the two are on every patch of the first side that is compared, by its token."""
-        found = _compared(one, other, image_id, top, _EACH)
-        return {
-            row[0]: PatchDisagreement(*row[1:])
-            for row in found.select("token_index", *PatchDisagreement._fields).iter_rows()
-        }
+    @cached
+    def by_patch(self, one: Side, other: Side, image_id: str, top: int) -> dict[int, PatchDisagreement]:
+        """The disagreement on each patch of the first side that has a counterpart, by token_index.
 
-    def _by_image(self, one: Side, other: Side, top: int) -> pl.DataFrame:
-        """The images by mean disagreement, most first.
+        `top` limits how many answers of a patch count, here and below.
+        """
+        patches = _compared(one, other, image_id, top, _EACH).select("token_index", *PatchDisagreement._fields)
+        return {token: PatchDisagreement(*values) for token, *values in patches.iter_rows()}
+
+    @cached
+    def by_image(self, one: Side, other: Side, top: int) -> pl.DataFrame:
+        """The images by mean disagreement, largest first.
 
         Returns:
-            image_id, disagreement (mean over patches), patches (that were compared), apart (the share of them that have
-            no word in common).
+            image_id, disagreement (mean over the patches compared), patches (their number), disjoint (the share of
+            them without a word in common).
         """
         return _compared(one, other, None, top, _BY_IMAGE)
 
-    def _by_layer(self, one: Side, other: Side, top: int, image_id: str | None) -> pl.DataFrame:
+    @cached
+    def by_layer(self, one: Side, other: Side, top: int, image_id: str | None) -> pl.DataFrame:
         """The mean disagreement at every layer, of one image or of a sample.
 
-        Of two lenses or studies: both at the same layer. Of one lens of one study: the first side, at its layer, with
-        every layer.
+        Two lenses or studies are compared layer by layer. One lens of one study is compared with itself: the first
+        side stays at its layer.
 
         Returns:
-            layer, disagreement; layers at which nothing can be compared are left out.
+            layer, disagreement; without the layers at which nothing can be compared.
         """
         import polars as pl
 
-        images = image_id or ",".join(self.shared_images(one.of, other.of)[:_SAMPLE])
-        fixed = (one.of, one.lens) == (other.of, other.lens)
-        layers = [layer for layer in other.of.facts.visual_layers if fixed or layer in one.of.facts.visual_layers]
+        images = image_id or ",".join(self.shared_images(one.entry, other.entry)[:_SAMPLE])
+        fixed = (one.entry, one.lens) == (other.entry, other.lens)
+        layers = [layer for layer in other.entry.facts.visual_layers if fixed or layer in one.entry.facts.visual_layers]
         pairs = [(one if fixed else replace(one, layer=layer), replace(other, layer=layer)) for layer in layers]
         means = [_compared(*pair, images, top, _MEAN)["disagreement"].item() for pair in pairs]
         curve = pl.DataFrame({"layer": layers, "disagreement": means}, {"layer": pl.Int32, "disagreement": pl.Float64})
@@ -196,8 +204,8 @@ class StudyRegistry:
 
 
 def _compared(one: Side, other: Side, images: str | None, top: int, shape: str) -> pl.DataFrame:
-    """What `shape` makes of the patches of some images (ids with commas between them), by default of all."""
-    if one.of == other.of:
+    """Aggregate the disagreement of the patches of some images (comma-separated ids), by default of all, by `shape`."""
+    if one.entry == other.entry:
         patches = named_queries()["disagreement"].sql
         sides: dict[str, ParameterValue] = {
             "lens": one.lens,
@@ -205,10 +213,10 @@ def _compared(one: Side, other: Side, images: str | None, top: int, shape: str) 
             "other_lens": other.lens,
             "other_layer": other.layer,
         }
-        dataset = one.of.library.dataset(one.study)
+        dataset = one.entry.data.dataset(one.study)
         return dataset.collect(_filled(shape, patches), study=one.study, images=images, top=top, **sides)
     frames = {"one": _words(one, images, top), "two": _words(other, images, top)}
-    return _joined(_filled(shape, _ACROSS), links=_links_of(one.of, other.of, images), **frames)
+    return _joined(_filled(shape, _ACROSS), links=_links_of(one.entry, other.entry, images), **frames)
 
 
 def _filled(shape: str, patches: str) -> str:
@@ -217,13 +225,13 @@ def _filled(shape: str, patches: str) -> str:
 
 def _words(side: Side, images: str | None, top: int) -> pl.DataFrame:
     sides: dict[str, ParameterValue] = {"lens": side.lens, "layer": side.layer, "study": side.study}
-    return side.of.library.dataset(side.study).collect("answer_words", images=images, top=top, **sides)
+    return side.entry.data.dataset(side.study).collect("answer_words", images=images, top=top, **sides)
 
 
 def _links_of(one: StudyEntry, other: StudyEntry, images: str | None) -> pl.DataFrame:
-    """Which token is compared with which: image_id, token_index, other_token.
+    """The tokens to compare: image_id, token_index, other_token.
 
-    Where all images of both have equal region maps, tokens of equal numbers, those without a place too.
+    Studies with the same boxes throughout are compared token by token, including tokens without a box.
     """
     import polars as pl
 
@@ -236,50 +244,43 @@ def _links_of(one: StudyEntry, other: StudyEntry, images: str | None) -> pl.Data
     return _joined(_LINKS, boxes=boxes, others=others)
 
 
-def _boxes(of: StudyEntry, images: str | None) -> pl.DataFrame:
-    study = of.facts.name
-    return of.library.dataset(study).collect(_BOXES, study=study, images=images)
+def _boxes(entry: StudyEntry, images: str | None) -> pl.DataFrame:
+    study = entry.facts.name
+    return entry.data.dataset(study).collect(_BOXES, study=study, images=images)
 
 
 def _joined(sql: str, **frames: pl.DataFrame) -> pl.DataFrame:
-    """The answer to SQL over frames, which may come from several databases."""
+    """The result of SQL over frames, which may come from several databases."""
     import duckdb
 
     with duckdb.connect() as connection:
-        for name, frame in frames.items():  # copied: a join of Arrow's tables as they lie took 80 times as long
+        for name, frame in frames.items():  # copied: joining Arrow tables in place took 80 times as long
             connection.register(f"given_{name}", frame.to_arrow())
             connection.execute(f"CREATE TABLE {name} AS FROM given_{name}")
         found: pl.DataFrame = connection.sql(sql).pl()
     return found
 
 
-def _images(of: StudyEntry) -> frozenset[str]:
-    study = of.facts.name
+def _images(entry: StudyEntry) -> frozenset[str]:
+    study = entry.facts.name
     sql = "SELECT DISTINCT image_id FROM visual_tokens WHERE study = $study"
-    return frozenset(of.library.dataset(study).collect(sql, study=study)["image_id"])
+    return frozenset(entry.data.dataset(study).collect(sql, study=study)["image_id"])
 
 
-def _top_k(of: StudyEntry) -> int:
-    """The most answers that a patch of a study has."""
-    study = of.facts.name
-    found = of.library.dataset(study).collect("SELECT max(rank) AS k FROM neighbors WHERE study = $study", study=study)
-    return int(found["k"].item() or 1)
-
-
-def _labelled(libraries: Sequence[BrowserData]) -> dict[str, StudyEntry]:
-    """The studies that have answers; a name that several sources have stands after that of its source."""
-    found = [(library, facts) for library in libraries for facts in library.facts().values() if facts.lenses]
-    names = Counter(facts.name for _, facts in found)
-    sources = _source_names([library.source for library in libraries])
-    shelved = {}
-    for library, facts in found:
-        label = facts.name if names[facts.name] == 1 else f"{sources[library.source]}: {facts.name}"
-        shelved[label] = StudyEntry(label, library, facts)
-    return shelved
+def _entries_by_label(sources: Sequence[BrowserData]) -> dict[str, StudyEntry]:
+    """The studies that have answers; a name that several sources share is preceded by that of its source."""
+    studies = [(data, facts) for data in sources for facts in data.studies().values() if facts.lenses]
+    names = Counter(facts.name for _, facts in studies)
+    source_names = _source_names([data.source for data in sources])
+    entries = {}
+    for data, facts in studies:
+        label = facts.name if names[facts.name] == 1 else f"{source_names[data.source]}: {facts.name}"
+        entries[label] = StudyEntry(label, data, facts)
+    return entries
 
 
 def _source_names(sources: Sequence[str]) -> dict[str, str]:
-    """What people call the sources: the last part of the path that tells, or all of it where two end alike."""
+    """Short names of the sources: the last telling part of each path, or the whole paths if these are not unique."""
     short = {source: _short(source) for source in sources}
     return short if len(set(short.values())) == len(short) else {source: source for source in sources}
 

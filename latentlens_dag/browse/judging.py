@@ -1,7 +1,6 @@
-"""What the page Judge asks of a library: patches to draw from, where one lies, and how far all judges agree.
+"""The data of the page Judge: patches to draw from, the answers to judge, and the ratings of all judges.
 
-Of a study's judgements by people (`dataset/human_judgements.py`) only those count whose answers are still the study's:
-what was said of others says nothing about these.
+A judgement by a person (`dataset/human_judgements.py`) counts only as long as its answers are still the study's.
 """
 
 from __future__ import annotations
@@ -49,46 +48,46 @@ JOIN wanted USING (image_id, token_index, visual_layer, lens)
 WHERE study = $study"""
 
 
-def patches_by_image(library: BrowserData, study: str) -> dict[str, list[int]]:
-    """The tokens of every image of a study that have a place in it."""
-    return dict(library.dataset(study).collect(_PATCHES, study=study).iter_rows())
+def patches_by_image(data: BrowserData, study: str) -> dict[str, list[int]]:
+    """The tokens of every image of a study that have a box."""
+    return dict(data.dataset(study).collect(_PATCHES, study=study).iter_rows())
 
 
-def item_box(library: BrowserData, study: str, item: Item) -> tuple[float, float, float, float]:
-    """Where the patch of an item lies, in pixels of the original."""
-    found = library.dataset(study).collect(_BOX, study=study, image=item.image_id, token=item.token_index)
-    x0, y0, x1, y1 = found.row(0)
+def item_box(data: BrowserData, study: str, item: Item) -> tuple[float, float, float, float]:
+    """The box of an item's patch: x0, y0, x1, y1 in pixels of the original."""
+    rows = data.dataset(study).collect(_BOX, study=study, image=item.image_id, token=item.token_index)
+    x0, y0, x1, y1 = rows.row(0)
     return x0, y0, x1, y1
 
 
-def item_answers(library: BrowserData, study: str, item: Item) -> list[dict[str, Any]]:
-    """The answers that are judged, nearest first: rows of `token.sql`, with a word for each."""
-    asked = {"image_id": item.image_id, "token_index": item.token_index, "layer": item.visual_layer}
-    rows = library.ask(study, "token", **asked, lens=item.lens).to_dicts()
+def item_answers(data: BrowserData, study: str, item: Item) -> list[dict[str, Any]]:
+    """The answers to judge, nearest first: rows of `token.sql`, each with a word."""
+    parameters = {"image_id": item.image_id, "token_index": item.token_index, "layer": item.visual_layer}
+    rows = data.collect(study, "token", **parameters, lens=item.lens).to_dicts()
     return list({row["rank"]: {**row, "word": row["word"] or row["token_str"] or ""} for row in rows}.values())
 
 
 class Ratings(NamedTuple):
-    """What all judges said of the items that people judged."""
+    """The verdicts of all judges on the items that people judged."""
 
     rows: pl.DataFrame
     """RATINGS, a row per judge and item."""
-    of_other_answers: int
-    """Judgements by people that were left out, since their items have other answers now, or none."""
+    outdated: int
+    """Judgements by people that are left out, since their items have other answers now, or none."""
 
 
-def current_ratings(library: BrowserData, study: str, judgements: Sequence[HumanJudgement]) -> Ratings:
-    """The last judgements of people, and those of the study's own judges on the same items."""
+def current_ratings(data: BrowserData, study: str, judgements: Sequence[HumanJudgement]) -> Ratings:
+    """The latest judgements of people, and those of the study's own judges on the same items."""
     import polars as pl
 
     people = judgement_table(latest_judgements(judgements))
     if people.is_empty():
         return Ratings(pl.DataFrame(schema=dict.fromkeys(RATINGS, pl.String)), 0)
-    dataset, items = library.dataset(study), people.select(_ITEM).unique()
-    asked = {name: items[name].to_list() for name in _ITEM}
-    now = dataset.collect(_ANSWERS, study=study, **asked)
+    dataset, items = data.dataset(study), people.select(_ITEM).unique()
+    columns = {name: items[name].to_list() for name in _ITEM}
+    now = dataset.collect(_ANSWERS, study=study, **columns)
     current = people.join(now, on=[*_ITEM, "answers"])
     by_people = current.rename({"person": "rater"}).select(RATINGS)
-    machine = dataset.collect(_VERDICTS, study=study, **asked).join(current.select(_ITEM).unique(), on=_ITEM)
+    machine = dataset.collect(_VERDICTS, study=study, **columns).join(current.select(_ITEM).unique(), on=_ITEM)
     by_machine = machine.with_columns(pl.format("{} (machine)", "judge").alias("rater")).select(RATINGS)
     return Ratings(pl.concat([by_people, by_machine]), len(people) - len(current))

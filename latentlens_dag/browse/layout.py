@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from latentlens_dag.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import polars as pl
+    from numpy.typing import NDArray
+
+_MOST_PIXELS = 1 << 27
+"""Of an image whose masks are unrolled, as Pillow's own limit: a stranger's release may claim any size."""
 
 
 class TokenView(NamedTuple):
@@ -53,44 +63,35 @@ def _overlap(boxes: Sequence[tuple[float, float, float, float]]) -> bool:
     return False
 
 
-def regions_in_box(regions: Sequence[Mapping[str, Any]], box: Sequence[float], width: int) -> list[Mapping[str, Any]]:
-    """The regions of which a box has a pixel, those that cover most of it first; objects before backgrounds.
+def shown_regions(
+    regions: pl.DataFrame, boxes: NDArray[np.float32], width: int, height: int
+) -> list[list[dict[str, Any]]]:
+    """The annotated regions that each patch shows, as the judge decides it: objects first, then by the area covered.
 
     Args:
         regions: rows of REGIONS of one image.
-        box: x0, y0, x1, y1 in pixels of the original.
-        width: of the original, in pixels, by which masks are unrolled.
+        boxes: [T, 4], x0, y0, x1, y1 in pixels of the original.
+        width: of the original, in pixels.
+        height: of the original, in pixels.
+
+    Raises:
+        UserError: if a mask does not have the size of the image, or that is more than any image has.
     """
-    shares = [(_covered(region, box, width), region) for region in regions]
-    return [
-        region
-        for share, region in sorted(shares, key=lambda pair: (pair[1]["kind"] != "object", -pair[0]))
-        if share > 0
-    ]
+    from latentlens_dag.inputs.regions import OBJECT, patch_coverage
+    from latentlens_dag.study.regions_judge import regions_shown
 
-
-def _covered(region: Mapping[str, Any], box: Sequence[float], width: int) -> float:
-    x0, y0, x1, y1 = box
-    if not region["mask"]:
-        across = min(x1, region["x1"]) - max(x0, region["x0"])
-        return max(across, 0) * max(min(y1, region["y1"]) - max(y0, region["y0"]), 0)
-    place, inside, covered = 0, False, 0
-    for length in region["mask"]:
-        if inside:
-            covered += _run_in_box(place, length, box, width)
-        place, inside = place + length, not inside
-    return covered
-
-
-def _run_in_box(start: int, length: int, box: Sequence[float], width: int) -> int:
-    """How many pixels of a run of a mask, which may span several rows, lie in the box (by their centers)."""
-    x0, y0, x1, y1 = box
-    count = 0
-    for row in range(max(start // width, int(y0)), min((start + length - 1) // width, int(y1)) + 1):
-        if y0 <= row + 0.5 < y1:
-            low, high = max(start - row * width, 0), min(start + length - row * width, width)
-            count += max(0, round(min(high, x1)) - round(max(low, x0)))
-    return count
+    if width * height > _MOST_PIXELS:
+        raise UserError(f"The image is said to have {width:,} x {height:,} pixels, too many to measure its regions.")
+    try:
+        covers = patch_coverage(regions.to_arrow(), boxes, width, height)
+    except ValueError as error:
+        raise UserError(f"The regions of this image cannot be measured: {error}.") from error
+    rows = regions.to_dicts()
+    found = []
+    for cover, is_shown in zip(covers, regions_shown(covers), strict=True):
+        order = sorted(is_shown.nonzero()[0], key=lambda region: (rows[region]["kind"] != OBJECT, -cover[region]))
+        found.append([rows[region] for region in order])
+    return found
 
 
 def data_uri(picture: bytes | None) -> str:

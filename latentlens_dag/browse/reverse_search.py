@@ -1,11 +1,11 @@
-"""Reverse search: which visual tokens of a study are nearest to a state, such as that of a word in a phrase.
+"""Reverse search: the visual tokens of a study that are nearest to a state, such as that of a word in a phrase.
 
 The stored states are streamed file by file, some megabytes at a time, through the exact search of `search/exact.py`,
-which keeps the k best; a study larger than memory is no obstacle. Equal cosines come in order of (visual layer, image
-id, token), however the study is cut into batches.
+so a study may be larger than memory. Equal cosines come in order of (visual layer, image id, token), however the study
+is cut into batches.
 
-What a newcomer gets wrong: both are residual streams of one language model, so they can be compared, but need not be of
-the same layer. A visual token is often nearest to text at a deeper layer than its own (the paper's layer alignment).
+Both are residual streams of one language model, which can be compared across layers: a visual token is often nearest to
+text at a deeper layer than its own (the paper's layer alignment).
 """
 
 from __future__ import annotations
@@ -32,10 +32,9 @@ if TYPE_CHECKING:
 
 _READ_BYTES = 16 << 20  # of states, at a time
 _LEAST_ROWS = 256
-_TOKEN_BITS = 32  # of a key: the token; above them the image's place among all ids
+_TOKEN_BITS = 32  # of a key, for the token; above them stands the image's rank among all ids
 
-
-_PLACES = """
+_BOXES = """
 SELECT image_id, token_index, x0, y0, x1, y1
 FROM visual_tokens
 WHERE study = $study AND x0 IS NOT NULL AND list_contains($images, image_id)
@@ -43,7 +42,7 @@ WHERE study = $study AND x0 IS NOT NULL AND list_contains($images, image_id)
 
 
 class NearestToken(NamedTuple):
-    """A visual token and how near it is."""
+    """A visual token and its cosine to a state."""
 
     visual_layer: int
     image_id: str
@@ -54,17 +53,17 @@ class NearestToken(NamedTuple):
 class NearestTokens(NamedTuple):
     """The nearest visual tokens."""
 
-    hits: list[NearestToken]
+    tokens: list[NearestToken]
     """Nearest first; equal cosines in order of (visual layer, image id, token)."""
     compared: int
-    """Tokens that were looked at; a token counts at every layer."""
+    """States that were compared: a token counts once per layer."""
 
 
 def visual_state_files(warehouse: Warehouse, study: str) -> dict[int, list[Path]]:
-    """The files of a study's visual states that are here, by visual layer.
+    """The files of a study's visual states, by visual layer.
 
     Raises:
-        UserError: where the study is not built, or no state of it is here.
+        UserError: if the study is not built, or none of its states is stored.
     """
     shape = study_shape(warehouse, study)
     files = {
@@ -85,48 +84,48 @@ def nearest_tokens(state: NDArray[np.floating], files: Mapping[int, Sequence[Pat
     Args:
         state: [d], any floating type; need not be normalized.
         files: what `state_tables.write_states` wrote, by visual layer.
-        k: hits; a token may be one at several layers. Fewer, where there are fewer tokens.
+        k: how many; a token may be found at several layers. Fewer tokens give fewer results.
 
     Raises:
-        UserError: where the states are of another width, or a file cannot be read.
-        ValueError: where k < 1, or a state has no direction.
+        UserError: if the states have another width, or a file cannot be read.
+        ValueError: if k < 1, or a state has no direction.
     """
     with _readable(files):
         _check_width(state, files)
         images = sorted({image for paths in files.values() for path in paths for image in _image_ids(path)})
-        number = {image: place for place, image in enumerate(images)}
-        seen: list[int] = []
-        found = cosine_top_k(state[None], _blocks(files, number, seen), k)
-    hits = [
+        ranks = {image: rank for rank, image in enumerate(images)}
+        counts: list[int] = []
+        found = cosine_top_k(state[None], _blocks(files, ranks, counts), k)
+    tokens = [
         NearestToken(int(layer), images[int(key) >> _TOKEN_BITS], int(key) & ((1 << _TOKEN_BITS) - 1), float(cosine))
         for cosine, layer, key in zip(found.cosine[0], found.contextual_layer[0], found.key[0], strict=True)
         if np.isfinite(cosine)
     ]
-    return NearestTokens(hits, sum(seen))
+    return NearestTokens(tokens, sum(counts))
 
 
-def token_boxes(dataset: Dataset, study: str, hits: Sequence[NearestToken]) -> dict[tuple[str, int], list[float]]:
-    """Where hits lie in their images, by image id and token: x0, y0, x1, y1; those without a place are left out."""
-    rows = dataset.collect(_PLACES, study=study, images=list({hit.image_id for hit in hits})).iter_rows()
-    places = {(image, token): box for image, token, *box in rows}
-    wanted = ((hit.image_id, hit.token_index) for hit in hits)
-    return {place: places[place] for place in wanted if place in places}
+def token_boxes(dataset: Dataset, study: str, tokens: Sequence[NearestToken]) -> dict[tuple[str, int], list[float]]:
+    """The boxes of tokens that have one, by image id and token: x0, y0, x1, y1 in pixels of the original."""
+    rows = dataset.collect(_BOXES, study=study, images=list({token.image_id for token in tokens})).iter_rows()
+    boxes = {(image, token): box for image, token, *box in rows}
+    keys = ((token.image_id, token.token_index) for token in tokens)
+    return {key: boxes[key] for key in keys if key in boxes}
 
 
-def _blocks(files: Mapping[int, Sequence[Path]], number: Mapping[str, int], seen: list[int]) -> Iterator[Block]:
-    """All states as the search reads them, with the visual layer where it has a contextual one; counts them."""
+def _blocks(files: Mapping[int, Sequence[Path]], ranks: Mapping[str, int], counts: list[int]) -> Iterator[Block]:
+    """All states, with the visual layer in place of the contextual one; their numbers are added to `counts`."""
     for layer, paths in files.items():
         for path in paths:
             for batch in _batches(path):
-                places = [number[image] << _TOKEN_BITS for image in batch["image_id"].to_pylist()]
+                bits = [ranks[image] << _TOKEN_BITS for image in batch["image_id"].to_pylist()]
                 tokens = batch["token_index"].to_numpy().astype(np.uint64)
-                seen.append(len(tokens))
-                yield Block(layer, np.array(places, np.uint64) | tokens, matrix_of(batch["state"].combine_chunks()))
+                counts.append(len(tokens))
+                yield Block(layer, np.array(bits, np.uint64) | tokens, matrix_of(batch["state"].combine_chunks()))
 
 
 def _batches(path: Path) -> Iterator[pa.Table]:
-    """Rows by their numbers: a scan reads the file's one page of states whole (1.1 GB for 700 MB), and takes longer."""
-    dataset = _opened(path)
+    """Rows by number: a scan reads a file's single page of states whole (1.1 GB for 700 MB), and takes longer."""
+    dataset = _open(path)
     step, total = max(_LEAST_ROWS, _READ_BYTES // (4 * _width(dataset))), dataset.count_rows()
     for start in range(0, total, step):
         rows = list(range(start, min(start + step, total)))
@@ -134,13 +133,13 @@ def _batches(path: Path) -> Iterator[pa.Table]:
 
 
 def _image_ids(path: Path) -> list[str]:
-    found: list[str] = _opened(path).to_table(columns=["image_id"])["image_id"].unique().to_pylist()
+    found: list[str] = _open(path).to_table(columns=["image_id"])["image_id"].unique().to_pylist()
     return found
 
 
 def _check_width(state: NDArray[np.floating], files: Mapping[int, Sequence[Path]]) -> None:
     path = next(path for paths in files.values() for path in paths)
-    if (width := _width(_opened(path))) != len(state):
+    if (width := _width(_open(path))) != len(state):
         raise UserError(
             f"The state has width {len(state)}, the visual states in {path} have width {width}: were both made by the "
             "same language model?"
@@ -151,16 +150,16 @@ def _width(dataset: lance.LanceDataset) -> int:
     return int(dataset.schema.field("state").type.list_size)
 
 
-def _opened(path: Path) -> lance.LanceDataset:
+def _open(path: Path) -> lance.LanceDataset:
     try:
         return open_table(path)
-    except (OSError, ValueError) as error:  # which of them, depends on what is missing
+    except (OSError, ValueError) as error:  # depending on what is missing
         raise _unreadable(path, error) from error
 
 
 @contextmanager
 def _readable(files: Mapping[int, Sequence[Path]]) -> Iterator[None]:
-    """Tell errors of files that vanished or are damaged as what they are."""
+    """Turn errors of files that vanished or are damaged into a UserError."""
     import pyarrow as pa
 
     try:

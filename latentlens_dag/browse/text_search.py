@@ -1,19 +1,19 @@
-"""What a page asks with text of a study's language model and its index; answers are remembered.
+"""Search with a text: the occurrences of an index, and the visual tokens of a study, that its tokens are like.
 
-What a newcomer gets wrong: a model is read by hooks on its blocks, so two threads must not run it at the same time;
-`TextSearch` lets them wait.
+Note: the states of a model are read by hooks on its blocks, so two threads must not run it at the same time.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from latentlens_dag.browse.method_cache import MethodCache, cached
 from latentlens_dag.browse.reverse_search import NearestTokens, nearest_tokens
 from latentlens_dag.errors import UserError
 from latentlens_dag.release.reader import is_release
+from latentlens_dag.storage.home import find_warehouse
 from latentlens_dag.storage.warehouse import Warehouse
 from latentlens_dag.study.query_states import QueryStates, encode_query
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 Unique = Literal["word", "sentence"] | None
 LONGEST_TEXT = 400
 """Characters; a page is for phrases and sentences."""
-_REMEMBERED = 64
+_CACHED_RESULTS = 200
 
 
 class TextNeighbors(NamedTuple):
-    """The occurrences that a token is like."""
+    """The occurrences that are nearest to a token."""
 
     rows: list[dict[str, Any]]
     """As `contextual_index.SearchResult.to_polars` gives them, nearest first."""
@@ -37,62 +37,63 @@ class TextNeighbors(NamedTuple):
 
 
 def home_warehouse(source: str) -> Warehouse:
-    """The warehouse of a home, which alone has indexes and states.
+    """The warehouse of a home; nothing else has indexes and states.
 
     Raises:
-        UserError: of anything else.
+        UserError: if the source is not a home.
     """
-    path = Path(source)
-    root = path / "warehouse" if (path / "warehouse").is_dir() else path
-    if not root.is_dir() or is_release(root):
+    warehouse = find_warehouse(source)
+    if not warehouse.root.is_dir() or is_release(warehouse.root):
         raise UserError(
             f"{source} is no home: it has answers, but neither the index nor the states that a text is compared with. "
             "Run `latentlens-dag browse` inside the project that built the study, without naming a release or catalog."
         )
-    return Warehouse(root)
+    return warehouse
 
 
-class TextSearch:
-    """A language model with an index of its states, for one study; answers are remembered."""
+class TextSearch(MethodCache):
+    """Searches with the language model and the index of one study."""
 
     def __init__(self, model: LanguageModel, index: ContextualIndex) -> None:
-        """Take both, opened."""
+        """Take an opened model and index."""
+        super().__init__(_CACHED_RESULTS)
         self.model = model
         self.index = index
-        self._running = Lock()
-        self.question = lru_cache(_REMEMBERED)(self._question)
-        self.answers = lru_cache(_REMEMBERED)(self._answers)
-        self.nearest = lru_cache(_REMEMBERED)(self._nearest)
+        self._model_lock = Lock()
 
-    def _question(self, text: str, layer: int) -> QueryStates:
-        """The states of a text's tokens at a layer; errors as `encode_query`."""
-        with self._running:
+    @cached
+    def encode(self, text: str, layer: int) -> QueryStates:
+        """The states of a text's tokens at a layer; the text is cut to LONGEST_TEXT. Errors as `encode_query`."""
+        with self._model_lock:
             return encode_query(self.model, text[:LONGEST_TEXT], layer)
 
-    def _answers(
+    @cached
+    def neighbors(
         self, text: str, layer: int, token: int, k: int, layers: tuple[int, ...] | None, unique: Unique
     ) -> TextNeighbors:
-        """What the token of that number is like, at some contextual layers or all; `unique` as of `search`.
+        """The k occurrences nearest to token number `token`, at some contextual layers or all; `unique` as of `search`.
 
-        The text itself, where it is a sentence of the index, is no answer.
+        Occurrences in the text itself, if it is a sentence of the index, are left out.
         """
-        question = self.question(text, layer)
-        how: dict[str, Any] = {"unique": unique, "exact": False, "sentence_ids": [question.sentence_id]}
-        found = self.index.search(question.states[token][None], k, layers, **how)
-        return TextNeighbors(found.to_polars().to_dicts(), found.method)
+        query = self.encode(text, layer)
+        results = self.index.search(
+            query.states[token][None], k, layers, unique=unique, exact=False, sentence_ids=[query.sentence_id]
+        )
+        return TextNeighbors(results.to_polars().to_dicts(), results.method)
 
-    def _nearest(
+    @cached
+    def nearest_tokens(
         self, text: str, layer: int, token: int, k: int, files: tuple[tuple[int, tuple[Path, ...]], ...]
     ) -> NearestTokens:
-        """The visual tokens, of some layers' files, that the token of that number is nearest to."""
-        return nearest_tokens(self.question(text, layer).states[token], dict(files), k)
+        """The k visual tokens nearest to token number `token`, among the states in some layers' files."""
+        return nearest_tokens(self.encode(text, layer).states[token], dict(files), k)
 
 
 def open_study_index(warehouse: Warehouse, study: str, index: str) -> ContextualIndex:
-    """A study's index.
+    """Open a study's index.
 
     Raises:
-        UserError: where it is not built, half-built or damaged.
+        UserError: if it is not built, incomplete or damaged.
     """
     from latentlens_dag.index.contextual_index import ContextualIndex
 
@@ -103,7 +104,7 @@ def open_study_index(warehouse: Warehouse, study: str, index: str) -> Contextual
 
 
 def build_times(warehouse: Warehouse, study: str, index: str) -> tuple[int, ...]:
-    """What changes when a build writes the study's states or its index: times in ns."""
+    """The times, in ns, of the files of a study's states and index: they change when a build writes either."""
     paths = warehouse.index(index)
     layers = warehouse.visual(study, 0, 0).parent.parent
     files = [paths.shape, *sorted(paths.occurrences(0).parent.glob("*")), *sorted(layers.glob("*"))]

@@ -1,1 +1,1 @@
-"""The commands of the command line, a module per kind: they read arguments, call the library and print."""
+"""The commands of the command line: they read arguments, call the library and print."""

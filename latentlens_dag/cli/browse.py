@@ -1,8 +1,7 @@
-"""The command that opens the browser: it checks what to open, starts Streamlit on loopback and waits for it.
+"""The command browse: checks the sources, starts Streamlit on loopback and waits for it.
 
-What a newcomer gets wrong: Streamlit is a program of its own that reads our pages, so it is started, not imported; and
-whatever is wrong with the source is told here, before any page is shown. While this process waits, it makes the catalog
-of a release that has none yet.
+Streamlit is a program of its own that reads our pages, so it is started, not imported. Errors in the sources are
+reported here, before any page is shown. While this process waits, it builds the catalog of a release that has none yet.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from latentlens_dag.storage.home import find_home
 
 HOST = "127.0.0.1"
 _PORT = 8501
-_PATIENCE_S = 60
+_START_TIMEOUT_S = 60
 
 
 @click.command()
@@ -50,36 +49,37 @@ def browse(
     opened = source or str(find_home(home).root)
     if source is None and not Path(opened).is_dir():
         raise UserError(f"There is nothing at {opened} yet. Build a study first (`make demo`), or name what to open.")
-    sources = [_absolute(one) for one in (opened, other) if one]
+    sources = [_absolute(name) for name in (opened, other) if name]
     if len(set(sources)) < len(sources):
         raise UserError(f"`--with {other}` names what is opened already: name another home or release.")
-    libraries = [open_browser_data(one) for one in sources]
+    libraries = [open_browser_data(name) for name in sources]
     for library in libraries:
         library.close()
     chosen = port or _free_port()
     if not _is_free(chosen):
         raise UserError(f"Port {chosen} of {HOST} is taken: name another one with --port, or none.")
-    named = dict(zip(("LATENTLENS_BROWSE", "LATENTLENS_BROWSE_WITH"), [*sources, ""], strict=False))
-    named["LATENTLENS_BROWSE_TRUST"] = "1" if trusted else ""  # nothing inherited: consent is given here
-    # What Streamlit greets with is not for our users; what goes wrong comes on stderr.
-    server = subprocess.Popen(_command(chosen), env={**os.environ, **named}, stdout=subprocess.DEVNULL)
-    with ExitStack() as making:
+    settings = dict(zip(("LATENTLENS_BROWSE", "LATENTLENS_BROWSE_WITH"), [*sources, ""], strict=False))
+    settings["LATENTLENS_BROWSE_TRUST"] = "1" if trusted else ""  # not inherited: consent is given here
+    # Streamlit's greeting is not for our users; its errors come on stderr.
+    server = subprocess.Popen(_command(chosen), env={**os.environ, **settings}, stdout=subprocess.DEVNULL)
+    with ExitStack() as builds:
         for library in libraries:
-            making.enter_context(build_in_background(library.whole.release_tables))
-        _until_it_ends(server, chosen, no_open)
+            builds.enter_context(build_in_background(library.full_dataset.release_tables))
+        _wait(server, chosen, no_open)
 
 
 def pages_folder() -> Path:
-    """The folder with the browser's pages: in the package where it was installed, beside it in the source tree.
+    """The folder of the browser's pages: in the installed package, or beside it in the source tree.
 
     Raises:
         UserError: if it is in neither place.
     """
     package = Path(__file__).parents[1]
-    found = next((f for f in (package / "dashboards", package.parent / "dashboards") if (f / "app.py").is_file()), None)
-    if found is None:
+    folders = (package / "dashboards", package.parent / "dashboards")
+    folder = next((folder for folder in folders if (folder / "app.py").is_file()), None)
+    if folder is None:
         raise UserError(f"The pages of the browser are missing from {package}: install latentlens-dag again.")
-    return found
+    return folder
 
 
 def _command(port: int) -> list[str]:
@@ -119,12 +119,12 @@ def _is_free(port: int) -> bool:
         return True
 
 
-def _until_it_ends(server: subprocess.Popen[bytes], port: int, no_open: bool) -> None:
-    """Say where it is, open it, and end it with this command."""
-    former = signal.signal(signal.SIGTERM, lambda *_: server.terminate())
+def _wait(server: subprocess.Popen[bytes], port: int, no_open: bool) -> None:
+    """Print the address, open it, and end the server with this command."""
+    earlier = signal.signal(signal.SIGTERM, lambda *_: server.terminate())
     address = f"http://{HOST}:{port}"
     try:
-        if _answers(server, port):
+        if _has_started(server, port):
             click.echo(f"{address}   (Ctrl-C ends it)")
             if not no_open:
                 webbrowser.open(address)
@@ -132,7 +132,7 @@ def _until_it_ends(server: subprocess.Popen[bytes], port: int, no_open: bool) ->
     except KeyboardInterrupt:
         code = 0
     finally:
-        signal.signal(signal.SIGTERM, former)
+        signal.signal(signal.SIGTERM, earlier)
         if server.poll() is None:
             server.terminate()
             server.wait()
@@ -140,9 +140,9 @@ def _until_it_ends(server: subprocess.Popen[bytes], port: int, no_open: bool) ->
         raise RuntimeError(f"Streamlit ended with code {code}; what it printed above says why.")
 
 
-def _answers(server: subprocess.Popen[bytes], port: int) -> bool:
+def _has_started(server: subprocess.Popen[bytes], port: int) -> bool:
     """Wait until the server takes connections, or has ended."""
-    end = time.monotonic() + _PATIENCE_S
+    end = time.monotonic() + _START_TIMEOUT_S
     while server.poll() is None and time.monotonic() < end:
         with socket.socket() as probe:
             if probe.connect_ex((HOST, port)) == 0:

@@ -1,7 +1,6 @@
-"""The commands that build and tell what is built: build, plan, status.
+"""The commands build, plan and status.
 
-What a newcomer gets wrong: what steps print is not the command's answer. With --json, stdout holds one JSON
-document and nothing else.
+Note: with --json, stdout holds one JSON document and nothing else; the output of steps goes to stderr.
 """
 
 from __future__ import annotations
@@ -16,7 +15,15 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from latentlens_dag.cli.history import Report, lineage_option, lineage_report, versions_option, versions_report
-from latentlens_dag.cli.output import home_option, json_option, print_facts, studies_argument
+from latentlens_dag.cli.output import (
+    Column,
+    home_option,
+    json_option,
+    print_facts,
+    studies_argument,
+    table_text,
+    terminal_width,
+)
 from latentlens_dag.cli.progress import Progress, duration, forward_step_progress
 from latentlens_dag.dag.building.listener import BuildListener
 from latentlens_dag.errors import RESUME_HINT, StoppedBySignalError
@@ -30,7 +37,7 @@ if TYPE_CHECKING:
     from latentlens_dag.dag.home_lock import LockOwner
 
 TO_BUILD = 3
-"""Exit code of `plan --exit-code` where something is to be built; no failure has it."""
+"""Exit code of `plan --exit-code` where something is to be built; failures have others."""
 
 select_option = click.option(
     "--select",
@@ -65,16 +72,16 @@ def build(
     from latentlens_dag.dag.building.project import open_project
     from latentlens_dag.dag.home_lock import build_lock
 
-    with _apart(as_json), open_project(find_home(home)) as project:
+    with _stdout_for_json(as_json), open_project(find_home(home)) as project:
         selection = project.select(studies, names)
         with build_lock(project.home, wait, lambda text: click.echo(text, err=True)):
             project.cancel_orphans()
             remove_interrupted(project)
             project.observe(selection)
-            with _watcher(project, as_json) as watcher:
-                ran = project.build(selection, force, watcher)
-    facts = {"parts": sum(len(one.targets) for one in ran), "runs": [_ran_facts(one) for one in ran]}
-    print_facts(facts, as_json, lambda: _build_end(ran))
+            with _listener(project, as_json) as listener:
+                runs = project.build(selection, force, listener)
+    facts = {"parts": sum(len(run.targets) for run in runs), "runs": [_run_facts(run) for run in runs]}
+    print_facts(facts, as_json, lambda: _summary(runs))
 
 
 @click.command()
@@ -94,21 +101,21 @@ def plan(
 ) -> None:
     """Say what `build` would do, why, and how much work it is."""
     from latentlens_dag.dag.building.project import open_project
-    from latentlens_dag.dag.home_lock import building
+    from latentlens_dag.dag.home_lock import lock_owner
 
-    with _apart(as_json), open_project(find_home(home)) as project:
-        owner = building(project.home)
+    with _stdout_for_json(as_json), open_project(find_home(home)) as project:
+        owner = lock_owner(project.home)
         selection = project.select(studies, names)
         project.observe(selection)
-        needs = project.plan(selection, force)
-        work = project.work(needs)
+        targets = project.plan(selection, force)
+        work = project.work(targets)
     facts = {
-        "parts": [{"asset": n.key.to_user_string(), "partition": n.partition, "reason": n.reason} for n in needs],
-        "steps": [one._asdict() for one in work],
+        "parts": [{"asset": t.key.to_user_string(), "partition": t.partition, "reason": t.reason} for t in targets],
+        "steps": [step._asdict() for step in work],
         "building": _owner_facts(owner),
     }
-    print_facts(facts, as_json, lambda: "\n".join([*_owner_lines(owner), *_plan_lines(needs, work)]))
-    if exit_code and needs:
+    print_facts(facts, as_json, lambda: "\n".join([*_owner_lines(owner), *_plan_lines(targets, work)]))
+    if exit_code and targets:
         sys.exit(TO_BUILD)
 
 
@@ -124,30 +131,30 @@ def status(
 ) -> None:
     """Say what is built, what is missing and what is out of date, step by step."""
     from latentlens_dag.dag.building.project import open_project
-    from latentlens_dag.dag.home_lock import building
+    from latentlens_dag.dag.home_lock import lock_owner
 
-    with _apart(as_json), open_project(find_home(home)) as project:
+    with _stdout_for_json(as_json), open_project(find_home(home)) as project:
         if lineage is not None:
-            told = lineage_report(project, studies, lineage)
+            report = lineage_report(project, studies, lineage)
         elif versions:
-            told = versions_report(project, studies)
+            report = versions_report(project, studies)
         else:
-            told = _status_told(building(project.home), project.status(project.select(studies, names)))
-    print_facts(told.facts, as_json, lambda: told.text)
+            report = _status_report(lock_owner(project.home), project.status(project.select(studies, names)))
+    print_facts(report.facts, as_json, lambda: report.text)
 
 
-def _status_told(owner: LockOwner | None, steps: list[dict[str, Any]]) -> Report:
+def _status_report(owner: LockOwner | None, steps: list[dict[str, Any]]) -> Report:
     facts = {"steps": steps, "building": _owner_facts(owner)}
-    return Report(facts, "\n".join([*_owner_lines(owner), *_status_lines(steps)]))
+    return Report(facts, "\n".join([*_owner_lines(owner), _status_table(steps)]))
 
 
 @contextmanager
-def _watcher(project: Project, quiet: bool) -> Iterator[BuildListener]:
-    """What tells of the build on stderr; where that is interrupted, the message says how far it was."""
+def _listener(project: Project, quiet: bool) -> Iterator[BuildListener]:
+    """The progress of the build on stderr; an interruption's message says how far it was."""
     if quiet:
         yield BuildListener()
         return
-    step_of = {key: unit.name for unit in project.steps for key in unit.keys}
+    step_of = {key: step.name for step in project.steps for key in step.keys}
     with _own_stderr() as stream:
         progress = Progress(stream, step_of, project.speeds)
         try:
@@ -155,13 +162,13 @@ def _watcher(project: Project, quiet: bool) -> Iterator[BuildListener]:
                 yield progress
         except StoppedBySignalError as error:
             where = f"Interrupted in {progress.step}, after {progress.done} of {progress.total} parts."
-            told = where if progress.step else str(error)
-            raise StoppedBySignalError(f"{told} {RESUME_HINT}", error.number) from error
+            message = where if progress.step else str(error)
+            raise StoppedBySignalError(f"{message} {RESUME_HINT}", error.number) from error
 
 
 @contextmanager
 def _own_stderr() -> Iterator[TextIO]:
-    """The stderr of now. While a step runs, Dagster captures what is written there, and may lose the end of it."""
+    """A copy of stderr. While a step runs, Dagster captures stderr, and may lose the end of it."""
     try:
         copy = os.dup(sys.stderr.fileno())
     except (OSError, ValueError):  # no file: a notebook, or a test
@@ -171,42 +178,52 @@ def _own_stderr() -> Iterator[TextIO]:
         yield stream
 
 
-def _apart(as_json: bool) -> Any:
-    """Where stdout is to be JSON, let what steps print go to stderr."""
+def _stdout_for_json(as_json: bool) -> Any:
+    """With --json, send the output of steps to stderr."""
     return redirect_stdout(sys.stderr) if as_json else nullcontext()
 
 
-def _build_end(ran: list[BuildRun]) -> str:
-    built = sum(len(one.targets) for one in ran)
-    return f"Built {built} parts in {sum(one.wall_s for one in ran):.1f} s." if built else "Everything is up to date."
+def _summary(runs: list[BuildRun]) -> str:
+    built = sum(len(run.targets) for run in runs)
+    return f"Built {built} parts in {sum(run.wall_s for run in runs):.1f} s." if built else "Everything is up to date."
 
 
-def _ran_facts(ran: BuildRun) -> dict[str, Any]:
-    needs = [{"asset": n.key.to_user_string(), "reason": n.reason} for n in ran.targets]
-    return {"partition": ran.partition, "built": needs, "steps": ran.steps, "wall_s": ran.wall_s}
+def _run_facts(run: BuildRun) -> dict[str, Any]:
+    built = [{"asset": target.key.to_user_string(), "reason": target.reason} for target in run.targets]
+    return {"partition": run.partition, "built": built, "steps": run.steps, "wall_s": run.wall_s}
 
 
-def _plan_lines(needs: list[StaleTarget], work: list[StepWork]) -> list[str]:
-    if not needs:
+def _plan_lines(targets: list[StaleTarget], work: list[StepWork]) -> list[str]:
+    if not targets:
         return ["Everything is up to date."]
-    width = max(len(one.step) for one in work)
-    lines = [*map(str, needs), "", f"{'step':{width}}  {'parts':>5}  {'time':>10}  {'rows':>12}  {'size':>9}"]
-    for one in work:
-        took = "unknown" if one.wall_s is None else duration(one.wall_s)
-        rows = "unknown" if one.rows is None else f"{one.rows:,}"
-        lines.append(f"{one.step:{width}}  {one.parts:>5}  {took:>10}  {rows:>12}  {_size(one.size_bytes):>9}")
-    return [*lines, f"{len(needs)} parts of {len(work)} steps, {_whole_time(work)}. {_AT_MOST}"]
+    rows = [
+        (
+            step.step,
+            str(step.parts),
+            "unknown" if step.wall_s is None else duration(step.wall_s),
+            "unknown" if step.rows is None else f"{step.rows:,}",
+            _size(step.size_bytes),
+        )
+        for step in work
+    ]
+    end = f"{len(targets)} parts of {len(work)} steps, {_whole_time(work)}. {_AT_MOST}"
+    return [*map(str, targets), "", table_text(_PLAN, rows, terminal_width()), end]
 
 
+_STEP = Column("step", right=False)
+_PLAN = (_STEP, Column("parts"), Column("time", 10), Column("rows", 12), Column("size", 9))
+_STATUS = (_STEP, Column("built", 9), Column("missing"), Column("stale"))
 _AT_MOST = "At most: where a step writes the same content again, what follows it is not run."
 
 
 def _whole_time(work: list[StepWork]) -> str:
-    known = sum(one.wall_s for one in work if one.wall_s is not None)
-    unknown = sum(one.wall_s is None for one in work)
-    if unknown == len(work):
+    known = [step.wall_s for step in work if step.wall_s is not None]
+    unknown = len(work) - len(known)
+    if not known:
         return "which never ran here, so that their time is unknown"
-    return f"about {duration(known)} by their last runs" + (f", without {unknown} that never ran" if unknown else "")
+    return f"about {duration(sum(known))} by their last runs" + (
+        f", without {unknown} that never ran" if unknown else ""
+    )
 
 
 def _size(size_bytes: int | None) -> str:
@@ -215,13 +232,11 @@ def _size(size_bytes: int | None) -> str:
     return f"{size_bytes / 1e6:,.1f} MB" if size_bytes < 1e9 else f"{size_bytes / 1e9:,.1f} GB"
 
 
-def _status_lines(steps: list[dict[str, Any]]) -> list[str]:
-    width = max((len(fact["step"]) for fact in steps), default=0)
-    lines = [f"{'step':{width}}  {'built':>9}  {'missing':>7}  {'stale':>5}"]
-    for fact in steps:
-        built = f"{fact['built']}/{fact['parts']}"
-        lines.append(f"{fact['step']:{width}}  {built:>9}  {fact['missing']:>7}  {fact['stale']:>5}")
-    return lines
+def _status_table(steps: list[dict[str, Any]]) -> str:
+    rows = [
+        (step["step"], f"{step['built']}/{step['parts']}", str(step["missing"]), str(step["stale"])) for step in steps
+    ]
+    return table_text(_STATUS, rows, terminal_width())
 
 
 def _owner_lines(owner: LockOwner | None) -> list[str]:

@@ -1,4 +1,4 @@
-"""The command that compares: diff, of two studies, two versions of a study, or two releases."""
+"""The command diff, of two studies, two versions of a study, or two releases."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from latentlens_dag.cli.output import home_option, json_option, print_facts
+from latentlens_dag.cli.output import Column, home_option, json_option, print_facts, table_text, terminal_width
 from latentlens_dag.errors import UserError
 from latentlens_dag.storage.home import find_home
 
@@ -31,9 +31,9 @@ def diff(first: str, second: str, second_home: Path | None, home: Path | None, a
     `status --versions` lists versions; without one, what is there now is compared. A release is a folder (./release),
     or its name on the Hub (user/name@v1.0.0); a home may stand in place of one of them.
     """
-    if _is_place(first) != _is_place(second):
+    if _is_release(first) != _is_release(second):
         raise UserError(f"{first} and {second}: a study and a release cannot be compared; name two of a kind.")
-    if _is_place(first):
+    if _is_release(first):
         _diff_releases(first, second, as_json)
         return
     from latentlens_dag.dataset.comparison import compare_results
@@ -41,12 +41,13 @@ def diff(first: str, second: str, second_home: Path | None, home: Path | None, a
     from latentlens_dag.storage.study_versions import version_files
 
     homes = [find_home(home), find_home(second_home or home)]
-    named = [_study_and_version(name) for name in (first, second)]
-    files = [version_files(ArtifactStore(at.warehouse.root), *name) for at, name in zip(homes, named, strict=True)]
-    found = compare_results(*files)
-    if not found:
+    versions = [_study_and_version(name) for name in (first, second)]
+    stores = [ArtifactStore(at.warehouse.root) for at in homes]
+    files = [version_files(store, *version) for store, version in zip(stores, versions, strict=True)]
+    differences = compare_results(*files)
+    if not differences:
         raise UserError(f"{first} and {second} have no lens at the same visual layer, so nothing can be compared.")
-    print_facts([one._asdict() for one in found], as_json, lambda: _difference_text(found))
+    print_facts([one._asdict() for one in differences], as_json, lambda: _difference_text(differences))
 
 
 def _study_and_version(name: str) -> tuple[str, int | None]:
@@ -56,18 +57,29 @@ def _study_and_version(name: str) -> tuple[str, int | None]:
     return study, int(version) if version else None
 
 
-def _difference_text(found: list[AnswerDifference]) -> str:
-    share = lambda value: f"{'':>7}" if value is None else f"{value:>7.1%}"  # noqa: E731
-    width = max(len(one.part) for one in found)
-    lines = [f"{'':{width}}  layer  {'tokens':>9}  {'same':>7}  {'nearest':>7}  {'overlap':>7}  only in one"]
-    for one in found:
-        alone = f"{one.only_first:,} / {one.only_second:,}" if one.only_first or one.only_second else ""
-        shares = "  ".join(share(value) for value in (one.same, one.same_nearest, one.overlap))
-        lines.append(f"{one.part:{width}}  {one.visual_layer:>5}  {one.tokens:>9,}  {shares}  {alone}".rstrip())
-    return "\n".join(lines)
+def _difference_text(differences: list[AnswerDifference]) -> str:
+    rows = []
+    for difference in differences:
+        first, second = difference.only_first, difference.only_second
+        shares = (difference.same, difference.same_nearest, difference.overlap)
+        percents = ("" if share is None else f"{share:.1%}" for share in shares)
+        alone = f"{first:,} / {second:,}" if first or second else ""
+        rows.append((difference.part, str(difference.visual_layer), f"{difference.tokens:,}", *percents, alone))
+    return table_text(_COLUMNS, rows, terminal_width())
 
 
-def _is_place(name: str) -> bool:
+_COLUMNS = (
+    Column("", right=False),
+    Column("layer"),
+    Column("tokens", 9),
+    Column("same", 7),
+    Column("nearest"),
+    Column("overlap"),
+    Column("only in one", right=False),
+)
+
+
+def _is_release(name: str) -> bool:
     """Whether it names a folder or a release of the Hub: no study has a `/` in its name."""
     return "/" in name or re.fullmatch(r"\.+", name) is not None
 
@@ -77,32 +89,32 @@ def _diff_releases(first: str, second: str, as_json: bool) -> None:
     from latentlens_dag.dataset.release_comparison import compare_releases
 
     with open_dataset(first) as one, open_dataset(second) as other:
-        found = compare_releases(one, other)
-    print_facts(found.facts(), as_json, lambda: _release_text(found))
+        difference = compare_releases(one, other)
+    print_facts(difference.facts(), as_json, lambda: _release_text(difference))
 
 
-def _release_text(found: ReleaseDifference) -> str:
-    parts = [_tables_text(found), _ids_text("images or texts", found.images_removed, found.images_added)]
-    parts.append(_ids_text("studies", found.studies_removed, found.studies_added))
-    for study, differences in found.studies.items():
-        parts.append(f"\nStudy {study}\n{_difference_text(differences)}")
-    if not found.studies:
+def _release_text(difference: ReleaseDifference) -> str:
+    parts = [_tables_text(difference), _ids_text("images or texts", difference.images_removed, difference.images_added)]
+    parts.append(_ids_text("studies", difference.studies_removed, difference.studies_added))
+    for study, layers in difference.studies.items():
+        parts.append(f"\nStudy {study}\n{_difference_text(layers)}")
+    if not difference.studies:
         parts.append("No study of the two has answers of one lens at the same visual layer.")
     return "\n".join(part for part in parts if part)
 
 
-def _tables_text(found: ReleaseDifference) -> str:
-    changed = [one for one in found.tables if not one.same]
+def _tables_text(difference: ReleaseDifference) -> str:
+    changed = [one for one in difference.tables if not one.same]
     lines = [f"{one.table:16}  {one.rows_first:>13,} -> {one.rows_second:>13,} rows" for one in changed]
-    same = ", ".join(one.table for one in found.tables if one.same)
-    unread = [f"Not compared, for one of the two lacks them here: {', '.join(found.not_compared)}."]
-    return "\n".join([*lines, f"The same rows: {same or 'none'}.", *(unread if found.not_compared else [])])
+    same = ", ".join(one.table for one in difference.tables if one.same)
+    unread = [f"Not compared, for one of the two lacks them here: {', '.join(difference.not_compared)}."]
+    return "\n".join([*lines, f"The same rows: {same or 'none'}.", *(unread if difference.not_compared else [])])
 
 
 def _ids_text(what: str, removed: tuple[str, ...], added: tuple[str, ...]) -> str:
-    told = []
+    lines = []
     for ids, where in ((removed, "first"), (added, "second")):
         more = ", ..." if len(ids) > _IDS_SHOWN else ""
         if ids:
-            told.append(f"{len(ids):,} {what} only in the {where}: {', '.join(ids[:_IDS_SHOWN])}{more}")
-    return "\n".join(told)
+            lines.append(f"{len(ids):,} {what} only in the {where}: {', '.join(ids[:_IDS_SHOWN])}{more}")
+    return "\n".join(lines)

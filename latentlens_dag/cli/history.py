@@ -1,4 +1,4 @@
-"""What `status` tells of the past: where an artifact came from, and which versions a study had."""
+"""`status --lineage` and `status --versions`: the origin of an artifact, and the versions of a study."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Report(NamedTuple):
-    """What a command says."""
+    """The output of a command."""
 
     facts: Any
     """As JSON."""
@@ -24,45 +24,57 @@ class Report(NamedTuple):
 
 
 def lineage_report(project: Project, studies: Sequence[str], name: str) -> Report:
-    """What the artifacts of a name were made from."""
+    """The ancestors of the artifacts that a name selects."""
     from latentlens_dag.storage.lineage import lineage, lineage_text
 
-    asked = sorted(project.select(studies, [name]).requested, key=lambda target: (target[0], target[1] or ""))
-    records = [project.manifest.read(key.to_user_string(), partition) for key, partition in asked]
-    built = [list(lineage(project.manifest, record)) for record in records if record is not None]
+    requested = sorted(project.select(studies, [name]).requested, key=lambda target: (target[0], target[1] or ""))
+    records = [project.store.read(key.to_user_string(), partition) for key, partition in requested]
+    built = [list(lineage(project.store, record)) for record in records if record is not None]
     if not built:
         raise UserError(f"Nothing of {name!r} is built here, so it came from nowhere yet: run `latentlens-dag build`.")
-    where = project.source_places()
-    facts = [[_ancestor_facts(one) for one in found] for found in built]
-    return Report(facts, "\n\n".join(lineage_text(iter(found), where.get) for found in built))
+    place_of = project.source_places().get
+    facts = [[_ancestor_facts(ancestor) for ancestor in ancestors] for ancestors in built]
+    return Report(facts, "\n\n".join(lineage_text(iter(ancestors), place_of) for ancestors in built))
 
 
 def versions_report(project: Project, studies: Sequence[str]) -> Report:
-    """The versions of studies, of all that are declared where none is named."""
+    """The versions of the named studies, by default of all."""
     from latentlens_dag.storage.study_versions import study_versions
 
-    project.select(studies)  # refuses names that are none
-    found = {study: study_versions(project.manifest, study) for study in studies or project.studies()}
-    facts = {study: [version._asdict() for version in versions] for study, versions in found.items()}
-    return Report(facts, "\n".join(_version_lines(found)) or "No study is declared.")
+    project.select(studies)  # refuses unknown names
+    versions_of = {study: study_versions(project.store, study) for study in studies or project.studies()}
+    facts = {study: [_version_facts(version) for version in versions] for study, versions in versions_of.items()}
+    return Report(facts, "\n".join(_version_lines(versions_of)) or "No study is declared.")
 
 
-def _ancestor_facts(one: Ancestor) -> dict[str, Any]:
-    facts: dict[str, Any] = {"artifact": one.label, "depth": one.depth, "version": one.version}
-    if one.record is not None:
+def _ancestor_facts(ancestor: Ancestor) -> dict[str, Any]:
+    facts: dict[str, Any] = {"artifact": ancestor.label, "depth": ancestor.depth, "version": ancestor.version}
+    if ancestor.record is not None:
+        stored = ancestor.record.model_dump(mode="json", by_alias=True)
         names = ("data_version", "made", "run", "build", "settings", "packages", "rows")
-        facts |= {name: getattr(one.record, name) for name in names}
+        facts |= {name: stored[name] for name in names}
     return facts
 
 
-def _version_lines(found: dict[str, list[StudyVersion]]) -> Iterator[str]:
-    for study, versions in found.items():
+def _version_facts(version: StudyVersion) -> dict[str, Any]:
+    return {
+        "number": version.number,
+        "build": version.build,
+        "made": version.created_at,
+        "changed": version.changed,
+        "kept": version.complete,
+    }
+
+
+def _version_lines(versions_of: dict[str, list[StudyVersion]]) -> Iterator[str]:
+    for study, versions in versions_of.items():
         if not versions:
             yield f"{study}: nothing is built yet"
-        for one in versions:
-            parts = sorted({"/".join(label.split("/")[2:3]) for label in one.changed})
-            removed = "" if one.complete else "  (not all its files are kept: it cannot be compared)"
-            yield f"{study}@{one.number}  {one.created_at}  {len(one.changed)} tables changed: {', '.join(parts)}{removed}"
+        for version in versions:
+            parts = ", ".join(sorted({"/".join(label.split("/")[2:3]) for label in version.changed}))
+            removed = "" if version.complete else "  (not all its files are kept: it cannot be compared)"
+            changes = f"{len(version.changed)} tables changed: {parts}{removed}"
+            yield f"{study}@{version.number}  {version.created_at}  {changes}"
 
 
 lineage_option = click.option(

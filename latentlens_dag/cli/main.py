@@ -1,8 +1,8 @@
-"""The command line: its commands, exit codes and messages; the commands themselves are in the modules beside it.
+"""The command line: its list of commands, exit codes and error messages.
 
 Exit codes: 0 done, 1 something failed while running, 2 a mistake of the user's, 3 something is to be built
-(`plan --exit-code`), 130 interrupted (143 where by SIGTERM). What a newcomer gets wrong: `--help` must be
-quick, so torch, dagster and duckdb are imported inside the commands that need them (together over 8 s).
+(`plan --exit-code`), 130 interrupted (143 by SIGTERM). Note: `--help` must be quick, so torch, dagster, duckdb and rich
+are imported inside the commands that need them (together over 8 s).
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ for command in (
 
 
 def main() -> None:
-    """Run the command line with the exit codes and messages that this module promises."""
+    """Run the command line with this module's exit codes and messages."""
     debug = "--debug" in sys.argv[1:]
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # read when transformers is imported
     os.environ.setdefault("LANCE_LOG", "error")
-    # Threads of torch that wait for one another must not spin: beside other programs, SmolLM2 took 6 to 14 ms of CPU a
-    # token in place of 2.3. Read when torch is imported.
+    # Waiting threads of torch must not spin: beside other programs, SmolLM2 took 6 to 14 ms of CPU per token instead of
+    # 2.3. Read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         cli.main(arguments, prog_name="latentlens-dag", standalone_mode=False)
@@ -68,8 +68,8 @@ def main() -> None:
     except BrokenPipeError:
         sys.exit(1)
     except Exception as error:
-        told = remedy(error, find_home().root)
-        hint = f"\n{told}" if told else "" if debug else "\nRun again with --debug to see where."
+        hint = remedy(error, find_home().root)
+        hint = f"\n{hint}" if hint else "" if debug else "\nRun again with --debug to see where."
         _leave(f"Error: {type(error).__name__}: {error}{hint}", 1, debug, getattr(error, "trace", ""))
 
 

@@ -1,4 +1,4 @@
-"""The commands on what was built as such: check, clean."""
+"""The commands check and clean."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def check(studies: Sequence[str], deep: bool, home: Path | None, as_json: bool) 
     from latentlens_dag.dag.building.project import open_project
     from latentlens_dag.dag.home_lock import build_lock
 
-    with open_project(find_home(home)) as project, build_lock(project.home):
-        found = check_project(project, project.select(studies), deep, bytes_progress(as_json))
-    _print_facts_of_check(found, deep, as_json)
-    if found.damaged:
+    with open_project(find_home(home)) as project, build_lock(project.home), bytes_progress(as_json) as progress:
+        report = check_project(project, project.select(studies), deep, progress)
+    _print_report(report, deep, as_json)
+    if report.damaged:
         sys.exit(1)
 
 
@@ -62,43 +62,47 @@ def clean(dry_run: bool, yes: bool, home: Path | None, as_json: bool) -> None:
     from latentlens_dag.dag.home_lock import build_lock
 
     with open_project(find_home(home)) as project, build_lock(project.home):
-        found, gone = project_garbage(project)
-        sets = sorted({"/".join(record.asset.split("/")[:2]) for record in gone} - declared_sets(project))
+        garbage, undeclared = project_garbage(project)
+        sets = sorted({"/".join(record.asset.split("/")[:2]) for record in undeclared} - declared_sets(project))
         if sets and not (dry_run or yes):
-            _ask(sets)
+            _confirm(sets)
         if not dry_run:
-            clean_project(project, found)
-    facts = {"files": len(found), "size_bytes": sum(one.size_bytes for one in found), "removed": not dry_run}
-    items = [{"path": str(one.path), "size_bytes": one.size_bytes, "why": one.why} for one in found]
-    _print = lambda: _garbage_text(found, sets, dry_run)  # noqa: E731
-    print_facts({**facts, "sets_declared_no_more": sets, "garbage": items}, as_json, _print)
+            clean_project(project, garbage)
+    facts: dict[str, Any] = {
+        "files": len(garbage),
+        "size_bytes": sum(one.size_bytes for one in garbage),
+        "removed": not dry_run,
+    }
+    items = [{"path": str(one.path), "size_bytes": one.size_bytes, "why": one.why} for one in garbage]
+    facts |= {"sets_declared_no_more": sets, "garbage": items}
+    print_facts(facts, as_json, lambda: _garbage_text(garbage, sets, dry_run))
 
 
-def _ask(sets: list[str]) -> None:
-    said = f"No defs.yaml declares {', '.join(sets)} any more"
+def _confirm(sets: list[str]) -> None:
+    message = f"No defs.yaml declares {', '.join(sets)} any more"
     if not sys.stdin.isatty():
-        raise UserError(f"{said}: say --yes to remove what was built of it, or --dry-run to look.")
-    click.confirm(f"{said}. Remove what was built of it?", abort=True, err=True)
+        raise UserError(f"{message}: say --yes to remove what was built of it, or --dry-run to look.")
+    click.confirm(f"{message}. Remove what was built of it?", abort=True, err=True)
 
 
-def _garbage_text(found: list[Garbage], sets: list[str], dry_run: bool) -> str:
+def _garbage_text(garbage: list[Garbage], sets: list[str], dry_run: bool) -> str:
     sizes: Counter[str] = Counter()
-    for one in found:
+    for one in garbage:
         sizes[one.why] += one.size_bytes
-    counts = Counter(one.why for one in found)
+    counts = Counter(one.why for one in garbage)
     lines = [f"{why:14} {counts[why]:>7,} files  {bytes_text(sizes[why]):>8}" for why in sorted(counts)]
     lines += [f"declared no more: {', '.join(sets)}"] if sets else []
     total = bytes_text(sum(sizes.values()))
     return "\n".join(
-        [*lines, f"{total} {'would be freed.' if dry_run else 'freed.'}" if found else "Nothing to remove."]
+        [*lines, f"{total} {'would be freed.' if dry_run else 'freed.'}" if garbage else "Nothing to remove."]
     )
 
 
-def _print_facts_of_check(found: IntegrityReport, deep: bool, as_json: bool) -> None:
-    damaged = [{"asset": n.key.to_user_string(), "partition": n.partition, "problem": n.reason} for n in found.damaged]
-    facts: dict[str, Any] = {**found._asdict(), "deep": deep, "damaged": damaged}
+def _print_report(report: IntegrityReport, deep: bool, as_json: bool) -> None:
+    damaged = [{"asset": n.key.to_user_string(), "partition": n.partition, "problem": n.reason} for n in report.damaged]
+    facts: dict[str, Any] = {**report._asdict(), "deep": deep, "damaged": damaged}
     how = "read and compared" if deep else "whose sizes were compared (--deep reads them)"
-    built = f"{found.artifacts:,} artifacts, {found.files:,} files, {bytes_text(found.size_bytes)}, {how}"
-    missing = f"; {found.not_built:,} are not built" if found.not_built else ""
-    end = f"{len(found.damaged)} are damaged: `latentlens-dag build` makes them again." if damaged else "All is well."
-    print_facts(facts, as_json, lambda: "\n".join([*map(str, found.damaged), f"{built}{missing}. {end}"]))
+    built = f"{report.artifacts:,} artifacts, {report.files:,} files, {bytes_text(report.size_bytes)}, {how}"
+    missing = f"; {report.not_built:,} are not built" if report.not_built else ""
+    end = f"{len(report.damaged)} are damaged: `latentlens-dag build` makes them again." if damaged else "All is well."
+    print_facts(facts, as_json, lambda: "\n".join([*map(str, report.damaged), f"{built}{missing}. {end}"]))

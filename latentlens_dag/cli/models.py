@@ -1,4 +1,4 @@
-"""The commands on a model or an index: inspect-model and import-index."""
+"""The commands inspect-model and import-index."""
 
 from __future__ import annotations
 

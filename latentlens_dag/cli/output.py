@@ -1,43 +1,85 @@
-"""What the commands share: options, and printing facts as text or JSON.
+"""What the commands share: options, and the printing of facts as text, tables or JSON.
 
-What a newcomer gets wrong: text from data may hold control characters, and must not drive the terminal.
+Note: text from data may hold control characters, or what a library takes for markup. It goes through `one_line`, and
+into tables as plain text.
 """
 
 from __future__ import annotations
 
 import json
-import re
+import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import click
 
 from latentlens_dag.errors import UserError
+from latentlens_dag.text.display import CONTROL
 
-CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
-"""What drives a terminal, but for the line feed."""
+_UNLIMITED = 1_000_000  # characters
+_NARROWEST = 10  # characters a column: below, nothing can be read
 
 home_option = click.option("--home", type=click.Path(path_type=Path), help="Folder of results and history.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 studies_argument = click.argument("studies", nargs=-1, metavar="[STUDY ...]")
 
 
+class Column(NamedTuple):
+    """A column of a table."""
+
+    header: str
+    width: int = 0
+    """The least, in characters."""
+    right: bool = True
+    """Whether its cells are aligned to the right, as numbers are."""
+
+
 def print_facts(facts: Any, as_json: bool, text: Callable[[], str]) -> None:
-    """Print the facts as JSON, or the text that says them."""
+    """Print the facts as JSON, or as text."""
     click.echo(json.dumps(facts, indent=1, default=str) if as_json else text())
 
 
 def one_line(text: str) -> str:
-    """Text from data as one line that drives nothing."""
+    """Text from data as one line without control characters."""
     return CONTROL.sub("\ufffd", text.replace("\n", " "))
+
+
+def terminal_width() -> int | None:
+    """The width of the terminal, in characters; None where stdout is none, and lines may have any length."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def table_text(columns: Sequence[Column], rows: Iterable[Sequence[str]], width: int | None) -> str:
+    """A table as text, of which nothing is cut: cells that are too long for `width` are folded.
+
+    Args:
+        columns: their headers and layout.
+        rows: cells, without control characters.
+        width: of the terminal; None for a line per row, however long.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in columns:
+        justify: Literal["left", "right"] = "right" if column.right else "left"
+        table.add_column(Text(column.header), justify=justify, min_width=column.width, overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    room = _UNLIMITED if width is None else max(width, _NARROWEST * len(columns))
+    text = StringIO()
+    Console(file=text, width=room, color_system=None, force_terminal=False).print(table)
+    return "\n".join(line.rstrip(" ") for line in text.getvalue().rstrip("\n").split("\n"))
 
 
 @contextmanager
 def write_errors(option: str, path: Path | None) -> Iterator[None]:
-    """Tell the user why the file of an option cannot be written."""
+    """Turn a file that cannot be written into an error that names the option."""
     try:
         yield
     except OSError as error:
@@ -48,15 +90,21 @@ def write_errors(option: str, path: Path | None) -> Iterator[None]:
 
 
 def bytes_text(count: int) -> str:
-    """A size as people write it."""
+    """A size with its unit: 13.2 MB."""
     unit, name = next(((10**e, n) for e, n in ((9, "GB"), (6, "MB"), (3, "kB")) if count >= 10**e), (1, "bytes"))
     return f"{count / unit:.3g} {name}"
 
 
-def bytes_progress(quiet: bool) -> Callable[[int, int], None]:
-    """A line on the terminal, written over, of the bytes done and the bytes in all; nothing where nobody looks."""
+@contextmanager
+def bytes_progress(quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr of the bytes done and in all, gone at the end; none where `quiet`, or stderr is no terminal."""
     if quiet or not sys.stderr.isatty():
-        return lambda done, total: None
-    return lambda done, total: click.echo(
-        f"\r\x1b[2K  {done / max(total, 1):.0%} of {bytes_text(total)}\r", nl=False, err=True
-    )
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
+
+    columns = (BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("")
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,13 +1,11 @@
-"""How far a build is, on the terminal: one live line, or plain lines where stderr is no terminal.
+"""The progress of a build on stderr: a live line on a terminal, plain lines elsewhere.
 
-What a newcomer gets wrong: what is planned is the most that can be run. Parts that turn out to be up to date
-count as done without having been built.
+Note: the plan is an upper bound. Parts that turn out to be up to date count as done without having been built.
 """
 
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,7 +23,7 @@ _NOTE_EVERY_S = 60.0  # a step's own progress, where there is no live line
 
 
 class Progress(BuildListener):
-    """Tells of a build's parts: how many are done, how fast, and how long the rest takes."""
+    """Prints how many parts of a build are done, how fast, and how long the rest takes."""
 
     def __init__(
         self,
@@ -37,45 +35,67 @@ class Progress(BuildListener):
         """Write to `stream`.
 
         Args:
-            stream: where to; a terminal gets one live line.
+            stream: a terminal gets one live line, anything else plain lines.
             step_of: the step of every asset.
             speeds: for what is planned, the seconds per part of each step that ran before.
             clock: seconds.
         """
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+        from rich.progress import Progress as Bar
+        from rich.table import Column
+
+        console = Console(file=stream, force_terminal=stream.isatty())
+        self._live = console.is_terminal and not console.is_dumb_terminal
+        rest = Column(ratio=1, no_wrap=True)  # cut, so that one line is left
+        columns = (
+            BarColumn(_BAR),
+            MofNCompleteColumn(),
+            TextColumn("{task.description}", markup=False, table_column=rest),
+        )
+        # What steps print passes by the line, as Dagster captures it; drawn on events only, so that no thread draws.
+        quiet = {
+            "transient": True,
+            "expand": True,
+            "auto_refresh": False,
+            "redirect_stdout": False,
+            "redirect_stderr": False,
+        }
+        self._bar = Bar(*columns, console=console, **quiet)  # type: ignore[arg-type]
+        self._task = self._bar.add_task("")
         self._stream, self._step_of, self._find_speeds, self._clock = stream, step_of, speeds, clock
-        self._live = stream.isatty()
         self._left: dict[AssetPartition, str] = {}
-        self._before: Mapping[str, float] = {}
+        self._earlier_speeds: Mapping[str, float] = {}
         self._seconds: dict[str, float] = defaultdict(float)  # of this build, by step
         self._parts = Counter[str]()
         self.total, self._running = 0, 0
         self.step, self._note = "", ""
-        self._start, self._last = clock(), clock()
-        self._noted = clock()
+        self._start, self._last_event = clock(), clock()
+        self._last_note = clock()
 
     @property
     def done(self) -> int:
         """How many parts are built or turned out to be up to date."""
         return self.total - len(self._left)
 
-    def planned(self, needs: Sequence[StaleTarget]) -> None:
-        """Take down what is to be done."""
-        self._left = {(need.key, need.partition): self._step_of[need.key] for need in needs}
+    def planned(self, targets: Sequence[StaleTarget]) -> None:
+        """Start to count down the planned parts."""
+        self._left = {(target.key, target.partition): self._step_of[target.key] for target in targets}
         self.total = len(self._left)
-        self._before = self._find_speeds(needs)
-        self._start, self._last = self._clock(), self._clock()
+        self._earlier_speeds = self._find_speeds(targets)
+        self._start, self._last_event = self._clock(), self._clock()
 
     def started(self, step: str) -> None:
         """Show the step."""
         self.step, self._note, self._running = step, "", 0
-        self._last = self._clock()
+        self._last_event = self._clock()
         self._draw()
 
     def built(self, key: Key, partition: str | None) -> None:
-        """One more."""
+        """Count a part that was built."""
         self._left.pop((key, partition), None)
         self._running += 1
-        self._last = self._clock()
+        self._last_event = self._clock()
         self._draw()
 
     def finished(self, step: str, wall_s: float) -> None:
@@ -84,10 +104,10 @@ class Progress(BuildListener):
         self._seconds[name] += wall_s
         self._parts[name] += self._running
         if not self._live:
-            self._say(f"{wall_s:.1f} s")
+            self._print(f"{wall_s:.1f} s")
 
     def up_to_date(self, targets: Sequence[AssetPartition]) -> None:
-        """Count what needed no build."""
+        """Count parts that needed no build."""
         for target in targets:
             self._left.pop(target, None)
         self._draw()
@@ -97,62 +117,60 @@ class Progress(BuildListener):
         self._note = text
         if self._live:
             self._draw()
-        elif self._clock() - self._noted >= _NOTE_EVERY_S:
-            self._noted = self._clock()
-            self._say(text)
+        elif self._clock() - self._last_note >= _NOTE_EVERY_S:
+            self._last_note = self._clock()
+            self._print(text)
 
     def clear(self) -> None:
-        """Take the live line away."""
+        """Remove the live line."""
         if self._live:
-            self._write("\r\x1b[2K")
+            self._bar.stop()
 
     def seconds_left(self) -> float | None:
-        """By this build's own steps or, of steps that it did not run yet, by earlier ones; None where nothing is known.
+        """The time that the rest takes; None where nothing is known.
 
-        Steps that never ran count as the mean of what this build ran.
+        By the speed of each step in this build or, before it ran, in the last one. Steps that never ran count as the
+        mean of what this build ran.
         """
         mean = sum(self._seconds.values()) / parts if (parts := sum(self._parts.values())) else None
         left = 0.0
         for name, count in Counter(self._left.values()).items():
             own = self._seconds[name] / self._parts[name] if self._parts[name] else None
-            speed = own if own is not None else self._before.get(name, mean)
+            speed = own if own is not None else self._earlier_speeds.get(name, mean)
             if speed is None:
                 return None
             left += count * speed
-        return max(0.0, left - (self._clock() - self._last))
+        return max(0.0, left - (self._clock() - self._last_event))
 
-    def _say(self, what: str) -> None:
+    def _print(self, what: str) -> None:
         width = len(str(self.total))
-        self._write("  ".join([f"{self.done:>{width}}/{self.total}", self.step, what, *self._time_left()]) + "\n")
+        line = "  ".join([f"{self.done:>{width}}/{self.total}", self.step, what, *self._time_left()])
+        self._stream.write(f"{line}\n")
+        self._stream.flush()
 
     def _draw(self) -> None:
-        if not self._live or not self.total:
-            return
-        filled = _BAR * self.done // self.total
-        bar = "#" * filled + "-" * (_BAR - filled)
-        facts = [f"[{bar}] {self.done}/{self.total}", self.step, *self._rate(), *self._time_left()]
-        facts += [f"({self._note})"] if self._note else []
-        self._write("\r\x1b[2K" + "  ".join(facts)[: shutil.get_terminal_size().columns - 1])
+        if self._live and self.total:
+            facts = [self.step, *self._rate(), *self._time_left(), *([f"({self._note})"] if self._note else [])]
+            self._bar.start()
+            self._bar.update(
+                self._task, total=self.total, completed=self.done, description="  ".join(facts), refresh=True
+            )
 
     def _rate(self) -> list[str]:
-        took = self._clock() - self._start
-        if not self.done or not took:
+        wall_s = self._clock() - self._start
+        if not self.done or not wall_s:
             return []
-        rate = self.done / took
+        rate = self.done / wall_s
         return [f"{rate:.1f} parts/s" if rate >= 1 else f"{1 / rate:.0f} s a part"]
 
     def _time_left(self) -> list[str]:
         left = self.seconds_left() if self._left else None
         return [] if left is None else [f"about {duration(left)} left"]
 
-    def _write(self, text: str) -> None:
-        self._stream.write(text)
-        self._stream.flush()
-
 
 @contextmanager
 def forward_step_progress(progress: Progress) -> Iterator[None]:
-    """Let the steps' own progress come to `progress`, and leave the terminal's line free at the end."""
+    """Show the steps' own progress in `progress`, and remove the live line at the end."""
     from latentlens_dag.dag.assets.reporting import PROGRESS_LOGGER
 
     logger, handler = logging.getLogger(PROGRESS_LOGGER), _Handler(progress.note)
@@ -178,9 +196,9 @@ def duration(seconds: float) -> str:
 
 
 class _Handler(logging.Handler):
-    def __init__(self, tell: Callable[[str], None]) -> None:
+    def __init__(self, show: Callable[[str], None]) -> None:
         super().__init__()
-        self._tell = tell
+        self._show = show
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._tell(record.getMessage())
+        self._show(record.getMessage())

@@ -1,6 +1,6 @@
-"""The command that puts a staged release on the Hugging Face Hub: publish.
+"""The command publish, which puts a staged release on the Hugging Face Hub.
 
-What a newcomer gets wrong: publishing builds nothing. The release is taken as it was staged; `build` stages it.
+Note: publishing builds nothing. `build` stages the release, and it is published as it was staged.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def publish(
 
 
 def _staged(home: Home, release: str) -> tuple[Path, bool]:
-    """The folder of a release, and whether it was named as one of the home."""
+    """The folder of a release, and whether it is the name of one of the home."""
     if "/" not in release and (folder := home.warehouse.release(release)).is_dir():
         return folder, True
     if (folder := Path(release)).is_dir():

@@ -1,4 +1,4 @@
-"""The command that fetches what others published: pull."""
+"""The command pull, which downloads a published release."""
 
 from __future__ import annotations
 
@@ -31,24 +31,25 @@ def pull(release: str, revision: str | None, tables: str | None, output: Path | 
     """
     from latentlens_dag.release.pull import copy_release, pull_release
 
-    repo, asked = _named(release, revision)
+    repo, revision = _repo_and_revision(release, revision)
     wanted = None if tables is None else [name.strip() for name in tables.split(",")]
-    pulled = pull_release(repo, asked, wanted, bytes_progress(as_json))
+    with bytes_progress(as_json) as progress:
+        pulled = pull_release(repo, revision, wanted, progress)
     if output is not None:
         with write_errors("--output", output):
             copy_release(pulled, output)
     print_facts(_facts(pulled, output), as_json, lambda: _text(pulled, output))
 
 
-def _named(release: str, revision: str | None) -> tuple[str, str | None]:
+def _repo_and_revision(release: str, revision: str | None) -> tuple[str, str | None]:
     from latentlens_dag.hub.names import parse_release_name
 
-    found = parse_release_name(release)
-    if found is None:
+    parsed = parse_release_name(release)
+    if parsed is None:
         raise UserError(f"{release!r} is no release of the Hub: write it as user/name or user/name@v1.0.0.")
-    if revision and found[1] and revision != found[1]:
+    if revision and parsed[1] and revision != parsed[1]:
         raise UserError(f"{release} and `--revision {revision}` name two revisions: leave one out.")
-    return found[0], revision or found[1]
+    return parsed[0], revision or parsed[1]
 
 
 def _facts(pulled: LocalRelease, output: Path | None) -> dict[str, Any]:

@@ -1,26 +1,38 @@
-"""The commands that ask what was found: query, summary, search."""
+"""The commands query, summary and search, which read results."""
 
 from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import click
 
-from latentlens_dag.cli.output import CONTROL, home_option, json_option, one_line, print_facts, write_errors
+from latentlens_dag.cli.output import (
+    Column,
+    home_option,
+    json_option,
+    one_line,
+    print_facts,
+    table_text,
+    terminal_width,
+    write_errors,
+)
 from latentlens_dag.errors import UserError
 from latentlens_dag.storage.home import find_home
 
 if TYPE_CHECKING:
     import polars as pl
 
+    from latentlens_dag.dag.components.studies import Study
     from latentlens_dag.dataset.dataset import Dataset
     from latentlens_dag.dataset.named_queries import NamedQuery
+    from latentlens_dag.index.contextual_index import ContextualIndex
+    from latentlens_dag.storage.warehouse import Warehouse
+    from latentlens_dag.study.query_states import QueryStates
 
 _ROWS_SHOWN = 60
 data_option = click.option(
@@ -84,7 +96,7 @@ def summary(
 
 
 def _figures(dataset: Dataset, study: str) -> str:
-    """A study's verdicts or, where nobody judged, what its answers say of themselves."""
+    """A study's verdicts or, without a judge, statistics of its neighbors."""
     from latentlens_dag.study.report import interpretability_lines, unjudged_lines
 
     tables = ("interpretability", "diversity", "layer_alignment")
@@ -109,61 +121,89 @@ def _figures(dataset: Dataset, study: str) -> str:
 @click.option("--token", type=int, help="... this one, by its number in it.")
 @click.option("--layer", type=int, help="The layer of the text or of the visual token; by default one in the middle.")
 @click.option("--contextual-layers", metavar="LAYERS", help="Only these layers of the index, as 1,2.")
-@click.option("-k", "--top-k", "k", type=int, default=5, show_default=True, help="Answers per token.")
+@click.option("-k", "--top-k", type=int, default=5, show_default=True, help="Answers per token.")
 @click.option("--unique", type=click.Choice(["word", "sentence"]), help="What the answers of a token must differ in.")
 @click.option("--word", help="Only answers whose whole word is this, whatever its case.")
 @click.option("--own-sentence", is_flag=True, help="Answer from the text itself, too, where the index holds it.")
 @click.option("--recall", type=float, help="Ask the tables' indexes where they reached this recall; else all rows are.")
 @home_option
 @json_option
-def search(
-    name: str,
-    text: str | None,
-    image_id: str | None,
-    token: int | None,
-    layer: int | None,
-    contextual_layers: str | None,
-    k: int,
-    unique: Literal["word", "sentence"] | None,
-    word: str | None,
-    own_sentence: bool,
-    recall: float | None,
-    home: Path | None,
-    as_json: bool,
-) -> None:
-    """Ask a study's index what a text's tokens, or a visual token, are like."""
-    asked = (text is not None, image_id is not None, token is not None)
-    if asked not in {(True, False, False), (False, True, True)}:
+def search(name: str, home: Path | None, as_json: bool, **options: Any) -> None:
+    """Find the nearest neighbors of a text's tokens, or of a stored token, in a study's index."""
+    request = SearchRequest(**options)
+    if (request.text is not None, request.image_id is not None, request.token is not None) not in _QUERIES:
         raise UserError("Ask with `--text TEXT`, or with `--image-id ID --token NUMBER`: one of the two.")
     from latentlens_dag.dag.loading import find_study
+
+    study, warehouse = find_study(name), find_home(home).warehouse
+    index = _open_index(name, warehouse.index(study.index).root)
+    query = _query_states(request, study, warehouse, index)
+    rows, method = _neighbors(request, query, index)
+    of_texts = request.text is not None or study.texts is not None
+    heading = f"The {'text' if of_texts else 'visual'} states at layer {query.layer} are nearest to:\n"
+    end = "" if request.recall is None else f"\n{method}"
+    print_facts(rows, as_json, lambda: heading + _neighbor_table(rows, terminal_width()) + end)
+
+
+class SearchRequest(NamedTuple):
+    """The options of `search` that say what is looked for, and which neighbors count."""
+
+    text: str | None
+    image_id: str | None
+    token: int | None
+    layer: int | None
+    contextual_layers: str | None
+    top_k: int
+    unique: Literal["word", "sentence"] | None
+    word: str | None
+    own_sentence: bool
+    recall: float | None
+
+
+_QUERIES = {(True, False, False), (False, True, True)}
+"""Which of `text`, `image_id` and `token` may be given together."""
+
+
+def _open_index(study: str, folder: Path) -> ContextualIndex:
     from latentlens_dag.index.contextual_index import ContextualIndex
+
+    if not folder.is_dir():
+        raise UserError(
+            f"Study {study} has no index here yet ({folder}): run `latentlens-dag build {study}` first, or name "
+            "another --home."
+        )
+    return ContextualIndex.open(folder)
+
+
+def _query_states(request: SearchRequest, study: Study, warehouse: Warehouse, index: ContextualIndex) -> QueryStates:
+    """The states to search with, of a text that the model reads now or of a token that the study stored."""
     from latentlens_dag.models.layers import middle_layer
     from latentlens_dag.models.loading import load_language_model
     from latentlens_dag.study.query_states import encode_query, stored_query
 
-    study, warehouse = find_study(name), find_home(home).warehouse
-    folder = warehouse.index(study.index).root
-    if not folder.is_dir():
-        raise UserError(
-            f"Study {name} has no index here yet ({folder}): run `latentlens-dag build {name}` first, or name another "
-            "--home."
-        )
-    index = ContextualIndex.open(folder)
-    layers = _layer_numbers(contextual_layers)
-    if text is not None:
-        model = load_language_model(study.model_ref)
-        question = encode_query(model, text, middle_layer(index.layers) if layer is None else layer)
-    else:
-        question = stored_query(warehouse, name, image_id or "", token or 0, layer, middle_layer(index.layers))
-    how: dict[str, Any] = {"exact": True} if recall is None else {"exact": False, "recall": recall}
-    how |= {"sentence_ids": [question.sentence_id] * len(question.tokens), "own_sentence": own_sentence}
-    found = index.search(question.states, k, layers, unique=unique, word=word, **how)
-    same = {"layer": question.layer, "method": found.method}
-    rows = [{"token": question.tokens[row["query"]], **same, **row} for row in found.to_polars().to_dicts()]
-    of_texts = text is not None or study.texts is not None
-    heading = f"The {'text' if of_texts else 'visual'} states at layer {question.layer} are nearest to:\n"
-    end = "" if recall is None else f"\n{found.method}"
-    print_facts(rows, as_json, lambda: heading + _answer_lines(rows) + end)
+    layer = middle_layer(index.layers) if request.layer is None else request.layer
+    if request.text is not None:
+        return encode_query(load_language_model(study.model_ref), request.text, layer)
+    token = request.image_id or "", request.token or 0
+    return stored_query(warehouse, study.name, *token, request.layer, middle_layer(index.layers))
+
+
+def _neighbors(request: SearchRequest, query: QueryStates, index: ContextualIndex) -> tuple[list[dict[str, Any]], str]:
+    """The neighbors of every token, as rows, and how they were found."""
+    neighbors = index.search(
+        query.states,
+        request.top_k,
+        _layer_numbers(request.contextual_layers),
+        unique=request.unique,
+        word=request.word,
+        exact=request.recall is None,
+        recall=1.0 if request.recall is None else request.recall,  # of no account where exact
+        sentence_ids=[query.sentence_id] * len(query.tokens),
+        own_sentence=request.own_sentence,
+    )
+    same = {"layer": query.layer, "method": neighbors.method}
+    rows = [{"token": query.tokens[row["query"]], **same, **row} for row in neighbors.to_polars().to_dicts()]
+    return rows, neighbors.method
 
 
 def _dataset(home: Path | None, data: str | None) -> Dataset:
@@ -196,19 +236,28 @@ def _layer_numbers(text: str | None) -> list[int] | None:
     return [int(number) for number in text.split(",")]
 
 
-def _answer_lines(rows: list[dict[str, Any]]) -> str:
-    """Answers as a table; text from data must not drive the terminal."""
+def _neighbor_table(rows: list[dict[str, Any]], width: int | None) -> str:
+    """Neighbors as a table; on a terminal, a long sentence is cut around its word."""
     from latentlens_dag.text.display import bracket_word
 
-    room = max(40, shutil.get_terminal_size((160, 24)).columns - 42)
-    lines = [f"{'token':16}  {'rank':>4}  {'cosine':>6}  {'layer':>5}  sentence"]
+    room = None if width is None else max(40, width - _BESIDE_SENTENCE)
+    cells = []
     for row in rows:
         sentence = bracket_word(row["sentence"], row["char_start"], row["char_end"], room)
-        name = one_line(row["token"]) if row["rank"] == 1 else ""
-        lines.append(
-            f"{name:16}  {row['rank']:>4}  {row['cosine']:>6.3f}  {row['contextual_layer']:>5}  {one_line(sentence)}"
-        )
-    return "\n".join(lines)
+        token = one_line(row["token"]) if row["rank"] == 1 else ""
+        numbers = (str(row["rank"]), f"{row['cosine']:.3f}", str(row["contextual_layer"]))
+        cells.append((token, *numbers, one_line(sentence)))
+    return table_text(_NEIGHBORS, cells, width)
+
+
+_NEIGHBORS = (
+    Column("token", 16, right=False),
+    Column("rank"),
+    Column("cosine"),
+    Column("layer"),
+    Column("sentence", right=False),
+)
+_BESIDE_SENTENCE = 42  # characters of the other columns
 
 
 def _query_help(one: NamedQuery) -> str:
@@ -225,29 +274,29 @@ def _write_frame(frame: pl.DataFrame, form: str, output: Path | None) -> None:
     elif form == "csv":
         text = _flat(frame).write_csv()
     else:
-        text = _table_text(frame)
+        text = _frame_table(frame, terminal_width() if output is None else None)
     if output is None:
         click.echo(text.rstrip("\n"))
     else:
         output.write_text(text, encoding="utf-8")
 
 
-def _table_text(frame: pl.DataFrame) -> str:
-    """The first rows as a table; text from data must not drive the terminal."""
-    import polars as pl
-
-    width = shutil.get_terminal_size((200, 24)).columns
-    shown = {
-        "tbl_rows": _ROWS_SHOWN,
-        "tbl_cols": -1,
-        "fmt_str_lengths": 60,
-        "fmt_table_cell_list_len": 12,
-        "tbl_width_chars": width,
-    }
-    with pl.Config(**shown, tbl_hide_dataframe_shape=True):  # type: ignore[arg-type]
-        text = CONTROL.sub("\ufffd", str(frame))
+def _frame_table(frame: pl.DataFrame, width: int | None) -> str:
+    """The first rows as a table."""
+    columns = [Column(one_line(name), right=dtype.is_numeric()) for name, dtype in frame.schema.items()]
+    rows = [[_cell(value) for value in row] for row in frame.head(_ROWS_SHOWN).iter_rows()]
     more = f", {_ROWS_SHOWN} shown; --format csv gives all" if len(frame) > _ROWS_SHOWN else ""
-    return f"{text}\n{len(frame):,} rows{more}"
+    return f"{table_text(columns, rows, width)}\n{len(frame):,} rows{more}"
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, bytes):
+        return f"{len(value):,} bytes"
+    return f"[{', '.join(map(_cell, value))}]" if isinstance(value, list) else one_line(str(value))
 
 
 def _flat(frame: pl.DataFrame) -> pl.DataFrame:

@@ -1,10 +1,9 @@
 """The build as a job of the UI, and a sensor that starts it when a source or a setting changed.
 
-What a newcomer gets wrong: there are no AutomationConditions on purpose. Seen with Dagster 1.13: `eager()` builds all
-that follows a step again even where it wrote the same bytes, and does not notice changed settings; a condition made
-of `data_version_changed()` and `code_version_changed()` stops at equal bytes, but notices neither what became stale
-before it was switched on nor a dependency that was taken away. The sensor only notices that something changed; what
-there is to do then finds the job, which is `latentlens-dag build`, and does nothing else.
+Note: there are no AutomationConditions on purpose. With Dagster 1.13, `eager()` builds all descendants of a step again
+even where it wrote the same bytes, and ignores changed settings; a condition of `data_version_changed()` and
+`code_version_changed()` stops at equal bytes, but misses what became stale before it was switched on, and removed
+dependencies. The sensor only detects a change; the job, which is `latentlens-dag build`, finds out what to do.
 """
 
 # `from __future__ import annotations` is left out: Dagster resolves these annotations itself.
@@ -14,7 +13,7 @@ import dagster as dg
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
 from latentlens_dag.dag.building.listener import BuildListener
-from latentlens_dag.dag.home_lock import build_lock, building
+from latentlens_dag.dag.home_lock import build_lock, lock_owner
 from latentlens_dag.dag.resources import HomeResource
 from latentlens_dag.dag.versions import source_file_states
 from latentlens_dag.storage.hashing import hash_values
@@ -24,21 +23,21 @@ _EVERY_S = 30
 
 @dg.op(description="Observe the sources, then build what is missing or out of date, and nothing else.")
 def build_what_is_needed(context: dg.OpExecutionContext, home: HomeResource) -> None:
-    """What `latentlens-dag build` does, in one run; its steps are in runs of their own, as there."""
+    """`latentlens-dag build` as one run; its steps are in runs of their own, as there."""
     from latentlens_dag.dag.building.maintenance import remove_interrupted
     from latentlens_dag.dag.building.project import open_project
 
-    with open_project(home.home) as project, build_lock(project.home, wait=True, tell=context.log.info):
+    with open_project(home.home) as project, build_lock(project.home, wait=True, log=context.log.info):
         project.cancel_orphans()
         remove_interrupted(project)
         selection = project.select()
         project.observe(selection)
-        if not project.build(selection, watcher=_Logged(context.log.info)):
+        if not project.build(selection, listener=_LogListener(context.log.info)):
             context.log.info("Everything is up to date.")
 
 
-class _Logged(BuildListener):
-    """Tells of finished steps in Dagster's log."""
+class _LogListener(BuildListener):
+    """Writes finished steps to Dagster's log."""
 
     def __init__(self, log: Callable[[str], None]) -> None:
         self._log = log
@@ -52,7 +51,7 @@ class _Logged(BuildListener):
     executor_def=dg.in_process_executor,
 )
 def build() -> None:
-    """One op, which finds out itself what there is to do."""
+    """One op, which finds out what there is to do."""
     build_what_is_needed()
 
 
@@ -64,29 +63,29 @@ def build() -> None:
     "until you switch it on. What failed is not tried again before something changes.",
 )
 def build_when_something_changes(context: dg.SensorEvaluationContext, home: HomeResource) -> dg.SensorResult:
-    """One look; the cursor holds how things were when `build` was last started."""
+    """One evaluation; the cursor is the hash of the state when `build` was last started."""
     assert context.repository_def is not None
     now = hash_values(_state(context.repository_def.asset_graph))
     if now == context.cursor:
         return dg.SensorResult(skip_reason="Nothing changed since `build` was last started.")
-    if building(home.home) is not None:
+    if lock_owner(home.home) is not None:
         return dg.SensorResult(skip_reason="Something changed, but a build is running: `build` is started after it.")
     return dg.SensorResult(run_requests=[dg.RunRequest()], cursor=now)
 
 
 def with_automation(definitions: dg.Definitions) -> dg.Definitions:
-    """The definitions of a project with the job and the sensor, as the UI has them."""
+    """A project's definitions with the job and the sensor, for the UI."""
     automation = dg.Definitions(jobs=[build], sensors=[build_when_something_changes])
     return dg.Definitions.merge(definitions, automation)
 
 
 def _state(graph: AssetGraph) -> Iterator[str]:
-    """All that decides what is stale, as it is now: settings and dependencies, sizes and times of source files.
+    """Everything that decides what is stale: settings, dependencies, sizes and times of source files.
 
     No file is read: a sensor has a minute, and only the build may take longer.
     """
     for key in sorted(graph.get_all_asset_keys()):
         node = graph.get(key)
-        parts = node.partitions_def.get_partition_keys() if node.partitions_def else []
-        yield f"{key.to_user_string()} {node.code_version} {sorted(map(str, node.parent_keys))} {len(parts)}"
+        partitions = node.partitions_def.get_partition_keys() if node.partitions_def else []
+        yield f"{key.to_user_string()} {node.code_version} {sorted(map(str, node.parent_keys))} {len(partitions)}"
         yield from (f"{file} {state}" for file, state in source_file_states(node.metadata).items())

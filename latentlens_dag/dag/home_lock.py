@@ -1,8 +1,8 @@
-"""One build of a home at a time, and no step of the UI beside it: the lock, and who holds it.
+"""The lock of a home: one build at a time, and no step of the UI beside it.
 
-The lock is the kernel's (flock), so that it dies with its owner, however that ends; a build holds it alone, steps that
-were started in Dagster's UI share it. What a newcomer gets wrong: the file `build.lock` stays when no build is running;
-what it says is only true while it is locked.
+The lock is the kernel's (flock), so that it ends with its owner, however that ends. A build holds it alone; steps that
+were started in Dagster's UI share it. Note: the file `build.lock` stays when no build is running; its text holds only
+while it is locked.
 """
 
 import fcntl
@@ -19,15 +19,15 @@ from typing import IO, Any, NamedTuple
 from latentlens_dag.errors import UserError
 from latentlens_dag.storage.home import Home
 
-_ASK_EVERY_S = 0.2
-_LOOK_S = 0.6  # someone who only looks whether a build is running holds the lock for a moment
+_POLL_S = 0.2
+_PATIENCE_S = 0.6  # `lock_owner` holds the lock for a moment
 
 
 class LockOwner(NamedTuple):
     """The process that builds a home."""
 
     pid: int
-    """0 where nobody said."""
+    """0 where the file does not say."""
     host: str
     since: str
     """Local time, ISO 8601."""
@@ -42,19 +42,19 @@ class LockOwner(NamedTuple):
 
 
 @contextmanager
-def build_lock(home: Home, wait: bool = False, tell: Callable[[str], None] = lambda text: None) -> Iterator[None]:
+def build_lock(home: Home, wait: bool = False, log: Callable[[str], None] = lambda text: None) -> Iterator[None]:
     """Hold the home for one build.
 
     Args:
         home: what is built.
         wait: whether to wait for another build, or for steps of the UI, as long as it takes.
-        tell: is told once for whom it waits.
+        log: called once with the owner that it waits for.
 
     Raises:
-        UserError: where somebody else holds the home and `wait` is not asked for.
+        UserError: where another process holds the home, without `wait`.
     """
     with _open(home) as file:
-        _acquire(file, home, wait, tell)
+        _acquire(file, home, wait, log)
         _write(file, LockOwner(os.getpid(), socket.gethostname(), datetime.now().isoformat(timespec="seconds")))
         try:
             yield
@@ -63,25 +63,25 @@ def build_lock(home: Home, wait: bool = False, tell: Callable[[str], None] = lam
 
 
 @contextmanager
-def step_lock(home: Home, tell: Callable[[str], None]) -> Iterator[None]:
-    """Hold the home for steps that no build started, together with others like them; wait for a build that is running.
+def step_lock(home: Home, log: Callable[[str], None]) -> Iterator[None]:
+    """Hold the home for steps that no build started, together with others like them; wait for a running build.
 
     Args:
-        home: what is written to.
-        tell: is told once for whom it waits.
+        home: the home that the steps write to.
+        log: called once with the build that it waits for.
     """
     with _open(home) as file:
-        told = False
+        logged = False
         while not _try(file, fcntl.LOCK_SH):
-            if not told:
-                tell(f"Waiting: {home.root} is being built ({_read(file)}).")
-            told = True
-            time.sleep(_ASK_EVERY_S)
+            if not logged:
+                log(f"Waiting: {home.root} is being built ({_read(file)}).")
+            logged = True
+            time.sleep(_POLL_S)
         yield
 
 
-def building(home: Home) -> LockOwner | None:
-    """Who builds the home now; None where nobody does."""
+def lock_owner(home: Home) -> LockOwner | None:
+    """The process that builds the home now, or None."""
     path = _path(home)
     if not path.is_file():
         return None
@@ -89,18 +89,18 @@ def building(home: Home) -> LockOwner | None:
         return None if _try(file, fcntl.LOCK_SH) else _read(file)
 
 
-def _acquire(file: IO[str], home: Home, wait: bool, tell: Callable[[str], None]) -> None:
-    start, told = time.monotonic(), False
+def _acquire(file: IO[str], home: Home, wait: bool, log: Callable[[str], None]) -> None:
+    start, logged = time.monotonic(), False
     while not _try(file, fcntl.LOCK_EX):
-        if time.monotonic() - start > _LOOK_S and not told:
+        if time.monotonic() - start > _PATIENCE_S and not logged:
             owner = _read(file)
             if not wait:
                 raise UserError(
                     f"{home.root} is being built ({owner}). Wait for the end with --wait, or use another home."
                 )
-            tell(f"Waiting: {home.root} is being built ({owner}).")
-            told = True
-        time.sleep(_ASK_EVERY_S)
+            log(f"Waiting: {home.root} is being built ({owner}).")
+            logged = True
+        time.sleep(_POLL_S)
 
 
 def _try(file: IO[str], kind: int) -> bool:
@@ -127,7 +127,7 @@ def _write(file: IO[str], owner: LockOwner) -> None:
 
 
 def _read(file: IO[str]) -> LockOwner:
-    """The owner that a locked file names; it may just have been locked and say nothing yet."""
+    """The owner that a locked file names; a file that was just locked may name none yet."""
     file.seek(0)
     try:
         facts: dict[str, Any] = json.loads(file.read())

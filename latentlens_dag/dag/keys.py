@@ -1,9 +1,8 @@
-"""The names of all assets, in one place, and of their partitions.
+"""The keys of all assets, and the names of their partitions.
 
-What a newcomer gets wrong: a layer is part of an asset's key, a shard or batch is a partition. A new
-layer is then a new asset, and a removed one makes what was computed from it stale; as partitions, both
-would go unnoticed. The UI's groups are the folders of the keys (`study/demo/visual`): unfolding `study` shows the
-studies, unfolding a study its steps, unfolding a step its layers.
+Note: a layer is part of an asset's key, a shard or batch is a partition. A new layer is then a new asset, and a removed
+one makes its descendants stale; as partitions, both would go unnoticed. The UI's groups are the folders of the keys
+(`study/demo/visual`): unfolding `study` shows the studies, unfolding a study its steps, unfolding a step its layers.
 """
 
 from __future__ import annotations
@@ -87,5 +86,5 @@ def release(name: str, part: str) -> dg.AssetKey:
 
 
 def label(key: dg.AssetKey, partition: str | None) -> str:
-    """An asset's partition as people write it."""
+    """An asset's partition in messages: study/demo/visual/V08[00]."""
     return key.to_user_string() + (f"[{partition}]" if partition is not None else "")

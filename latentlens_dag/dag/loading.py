@@ -1,7 +1,7 @@
 """Loading a project's definitions: every defs.yaml in its folder `assets/`.
 
-Note: `assets/` is data, not a Python package. Dagster wants a module, and gets one made on the spot that cannot be
-imported from; what is read there are the defs.yaml files alone (`yaml_tree.py`).
+Note: `assets/` is data, not a Python package. Dagster needs a module, and gets an empty one that nothing can be
+imported from; only the defs.yaml files are read (`yaml_tree.py`).
 """
 
 import re
@@ -38,37 +38,37 @@ def load_definitions(project: Path | None = None, home: Home | None = None) -> d
         UserError: where there is no project, its `assets/` is missing, or a defs.yaml is wrong.
     """
     home = home or find_home()
-    warehouse, place = WarehouseResource(root=str(home.warehouse.root)), HomeResource(root=str(home.root))
+    warehouse, home_resource = WarehouseResource(root=str(home.warehouse.root)), HomeResource(root=str(home.root))
     # The steps of a run share a process: one of their own each would load torch, and the model, each time.
-    common = dg.Definitions(resources={"warehouse": warehouse, "home": place}, executor=dg.in_process_executor)
+    common = dg.Definitions(resources={"warehouse": warehouse, "home": home_resource}, executor=dg.in_process_executor)
     tree = _tree(project)
-    with _told(tree):
+    with _user_errors(tree):
         return dg.Definitions.merge(tree.build_defs(), common)
 
 
 def find_study(name: str, project: Path | None = None) -> "Study":
-    """What a defs.yaml says of a study, without its assets; Dagster's history is not opened.
+    """A study as its defs.yaml declares it, without its assets; Dagster's history is not opened.
 
     Raises:
         UserError: where no study has the name, and as `load_definitions`.
     """
     from latentlens_dag.dag.components.studies import Study
 
-    return _found(Study, name, project)
+    return _find(Study, name, project)
 
 
 def find_release(name: str, project: Path | None = None) -> "Release":
-    """What a defs.yaml says of a release, as `find_study`: its `repo_id`; its folder is `Warehouse.release(name)`."""
+    """A release as its defs.yaml declares it, as `find_study`."""
     from latentlens_dag.dag.components.release import Release
 
-    return _found(Release, name, project)
+    return _find(Release, name, project)
 
 
-def _found(kind: type[C], name: str, project: Path | None) -> C:
-    """The component of a kind that has the name."""
+def _find(kind: type[C], name: str, project: Path | None) -> C:
+    """The component of a type that has the name."""
     tree = _tree(project)
-    with _told(tree):
-        known = {one.name: one for one in tree.get_all_components(of_type=kind)}
+    with _user_errors(tree):
+        known = {component.name: component for component in tree.get_all_components(of_type=kind)}
     if name not in known:
         what = kind.__name__.lower()
         raise UserError(f"There is no {what} {name!r}. There are: {', '.join(sorted(known)) or 'none'}.")
@@ -85,8 +85,8 @@ def _tree(project: Path | None) -> YamlTree:
 
 
 @contextmanager
-def _told(tree: YamlTree) -> Iterator[None]:
-    """Turn what Dagster raises for a wrong defs.yaml into the user's error."""
+def _user_errors(tree: YamlTree) -> Iterator[None]:
+    """Turn Dagster's exceptions for a wrong defs.yaml into a UserError."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", dg.BetaWarning)  # of Dagster's own code references
@@ -100,26 +100,27 @@ _NO_FIELDS = {"attributes", "str", "int", "float", "bool"}
 
 
 def _wrong_values(error: ValidationError, folder: Path) -> str:
-    """What values do not fit the fields of a component, and which components of which files have them."""
-    told: dict[tuple[str, str], str] = {}
-    for one in error.errors():
-        path, _, place = ".".join(map(str, one["loc"])).partition(" at ")  # where Dagster knows it
+    """The values that do not fit the fields of a component, with their components and files."""
+    messages: dict[tuple[str, str], str] = {}
+    for problem in error.errors():
+        path, _, place = ".".join(map(str, problem["loc"])).partition(" at ")  # where Dagster knows it
         field = ".".join(part for part in path.split(".") if _FIELD.fullmatch(part) and part not in _NO_FIELDS)
-        place = place or _holders(error.title, one, folder)
-        told.setdefault((field, place), f"`{field}: {one['input']}` of {place}: {one['msg']}.{_unquoted(one)}")
-    return " ".join(told.values())
+        place = place or _components_with(error.title, problem, folder)
+        message = f"`{field}: {problem['input']}` of {place}: {problem['msg']}.{_quoting_hint(problem)}"
+        messages.setdefault((field, place), message)
+    return " ".join(messages.values())
 
 
-def _unquoted(error: Any) -> str:
-    """The remedy for a text that YAML takes for something else."""
+def _quoting_hint(error: Any) -> str:
+    """The remedy for a text that YAML reads as a number or boolean."""
     if error["type"] != "string_type" or not isinstance(error["input"], bool | int | float):
         return ""
     return " YAML reads yes, no, on and off as booleans and digits as numbers: put the text in quotes."
 
 
-def _holders(component: str, error: Any, folder: Path) -> str:
-    """The components of this type that have the value that is wrong; Dagster does not say where it found it."""
-    found = []
+def _components_with(component: str, error: Any, folder: Path) -> str:
+    """The components of this type that have the wrong value; Dagster does not say where it found it."""
+    places = []
     for file in sorted(folder.rglob("defs.yaml")):
         for document in yaml.safe_load_all(file.read_text(encoding="utf-8")):
             value = document.get("attributes", {}) if isinstance(document, dict) else {}
@@ -127,12 +128,12 @@ def _holders(component: str, error: Any, folder: Path) -> str:
             for part in error["loc"]:
                 value = value.get(part) if isinstance(value, dict) else None
             if str(document.get("type", "")).endswith(f".{component}") and value == error["input"]:
-                found.append(f"{component} {name} in {file}")
-    return " and of ".join(found) or f"a component {component} below {folder}"
+                places.append(f"{component} {name} in {file}")
+    return " and of ".join(places) or f"a component {component} below {folder}"
 
 
 def _as_user_error(error: BaseException, folder: Path) -> UserError | None:
-    """What the user did wrong, found among the causes of what Dagster raised; None where it was not that."""
+    """The user's mistake among the causes of Dagster's exception; None where there is none."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, UserError):
@@ -145,7 +146,7 @@ def _as_user_error(error: BaseException, folder: Path) -> UserError | None:
     return None
 
 
-# What Dagster raises for a defs.yaml that does not fit its component, or is no YAML at all.
+# Dagster's exceptions for a defs.yaml that does not fit its component, or is not YAML.
 _YAML_ERRORS = {"ValidationError", "ComponentsError", "ParserError", "ScannerError", "DagsterInvalidDefinitionError"}
 
 
@@ -155,7 +156,7 @@ def _plain(text: str) -> str:
 
 
 def _as_module(folder: Path) -> ModuleType:
-    """A module that stands for a folder and is in no list of modules, so that nothing in the folder has a name."""
+    """A module for a folder that is in no list of modules, so that nothing in the folder can be imported."""
     module = ModuleType("latentlens_assets")
     module.__file__ = None
     module.__path__ = [str(folder)]

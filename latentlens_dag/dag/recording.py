@@ -1,7 +1,7 @@
-"""Recording what a step wrote in the warehouse's manifest, next to what Dagster is told.
+"""Records of what a step wrote, in the warehouse, beside Dagster's own history.
 
-What a newcomer gets wrong: this happens while the step runs, before Dagster has its event. `building/staleness.py`
-takes an artifact as built only where the two agree.
+Note: a record is written while the step runs, before Dagster has its event. For `building/staleness.py` an artifact is
+built only where the two agree.
 """
 
 from collections.abc import Iterable, Iterator
@@ -9,9 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
-from dagster._core.definitions.data_version import (
-    DATA_VERSION_TAG,
-)
+from dagster._core.definitions.data_version import DATA_VERSION_TAG
 
 from latentlens_dag.dag.run_tags import BUILD_ID
 from latentlens_dag.dag.versions import settings_of
@@ -31,25 +29,25 @@ def record(
     """Record an artifact of the step that runs now.
 
     Args:
-        key: the asset; that of the step, where it has only one.
-        data_version: as Dagster is told.
-        files: what it consists of; of a folder, all that is in it.
+        key: the asset; None for the only one of the step.
+        data_version: as reported to Dagster.
+        files: the files of the artifact; a folder stands for all files in it.
         rows: of a table.
         known: facts of files that were recorded before, which are not hashed again.
     """
     context = dg.AssetExecutionContext.get()
     key = key or context.asset_key
     spec = context.assets_def.specs_by_key[key]
-    manifest, now = manifest_of(context), datetime.now(UTC).isoformat(timespec="seconds")
-    manifest.write(
+    store, now = store_of(context), datetime.now(UTC).isoformat(timespec="seconds")
+    store.write(
         ArtifactRecord(
             asset=key.to_user_string(),
             partition=context.partition_key if context.has_partition_key else None,
             data_version=data_version,
             code_version=spec.code_version or "",
             settings=settings_of(spec.metadata),
-            inputs=dict(_inputs(context, key, manifest)),
-            files=manifest.file_facts(files, known),
+            inputs=dict(_inputs(context, key, store)),
+            files=store.file_facts(files, known),
             rows=rows,
             run=context.run_id,
             build=_build_of(context),
@@ -62,16 +60,16 @@ def record(
 
 
 def can_reuse(context: dg.AssetExecutionContext, key: dg.AssetKey, model: dg.AssetKey) -> bool:
-    """Whether what is stored of an asset of this step is of the settings, model and packages of now, and whole."""
-    manifest = manifest_of(context)
-    found = manifest.read(key.to_user_string(), context.partition_key)
+    """Whether an asset of this step was stored whole, with the present settings, model and packages."""
+    store = store_of(context)
+    record = store.read(key.to_user_string(), context.partition_key)
     return (
-        found is not None
-        and found.damaged is None
-        and found.code_version == context.assets_def.specs_by_key[key].code_version
-        and found.inputs.get(model.to_user_string()) == last_observed_version(context.instance, model)
-        and found.packages == package_versions()
-        and not manifest.problems(found)
+        record is not None
+        and record.damaged is None
+        and record.code_version == context.assets_def.specs_by_key[key].code_version
+        and record.inputs.get(model.to_user_string()) == last_observed_version(context.instance, model)
+        and record.packages == package_versions()
+        and not store.problems(record)
     )
 
 
@@ -81,8 +79,8 @@ def warehouse_of(context: dg.AssetExecutionContext) -> Warehouse:
     return paths
 
 
-def manifest_of(context: dg.AssetExecutionContext) -> ArtifactStore:
-    """The manifest of the warehouse that a step writes to."""
+def store_of(context: dg.AssetExecutionContext) -> ArtifactStore:
+    """The records of the warehouse that a step writes to."""
     return ArtifactStore(warehouse_of(context).root)
 
 
@@ -91,17 +89,17 @@ def _build_of(context: dg.AssetExecutionContext) -> str:
     return tags.get(BUILD_ID) or tags.get("dagster/backfill") or context.run_id
 
 
-def _inputs(context: dg.AssetExecutionContext, key: dg.AssetKey, manifest: ArtifactStore) -> Iterator[tuple[str, str]]:
-    """The artifacts that one was made from, with their versions."""
+def _inputs(context: dg.AssetExecutionContext, key: dg.AssetKey, store: ArtifactStore) -> Iterator[tuple[str, str]]:
+    """The artifacts that an asset was made from, with their versions."""
     graph = context.job_def.asset_layer.asset_graph
     for dep in sorted(graph.get(key).parent_keys):
         source = last_observed_version(context.instance, dep)
         if source is not None:
             yield dep.to_user_string(), source
         for partition in _partitions_read(context, key, dep, graph.get(dep).partitions_def):
-            found = manifest.read(dep.to_user_string(), partition)
-            if found is not None:
-                yield label(dep.to_user_string(), partition), found.data_version
+            record = store.read(dep.to_user_string(), partition)
+            if record is not None:
+                yield label(dep.to_user_string(), partition), record.data_version
 
 
 def _partitions_read(
@@ -116,7 +114,7 @@ def _partitions_read(
 
 
 def last_observed_version(instance: dg.DagsterInstance, key: dg.AssetKey) -> str | None:
-    """The version of a source when it was last looked at."""
+    """The version of a source when it was last observed."""
     record = instance.get_latest_data_version_record(key, is_source=True)
     observation = record.event_log_entry.asset_observation if record else None
     return observation.tags.get(DATA_VERSION_TAG) if observation else None

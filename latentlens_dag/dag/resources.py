@@ -1,7 +1,7 @@
-"""What steps are given besides their inputs: the warehouse of the home in force, and the home itself.
+"""Dagster's resources: the home, and its warehouse.
 
-What a newcomer gets wrong: a step takes `warehouse`, which waits for a build that is running; what only looks, or
-builds by itself, takes `home`.
+Note: a step takes `warehouse`, which waits for a running build; code that only reads, or locks the home itself, takes
+`home`.
 """
 
 from collections.abc import Iterator
@@ -17,33 +17,33 @@ from latentlens_dag.storage.warehouse import Warehouse
 
 
 class HomeResource(dg.ConfigurableResource):
-    """A home, for those who only look, and for those who take its lock themselves."""
+    """A home, without its lock."""
 
     root: str
 
     @property
     def home(self) -> Home:
-        """Its places."""
+        """The folders of the home."""
         return Home(Path(self.root))
 
 
 class WarehouseResource(dg.ConfigurableResource):
-    """The warehouse folder of a home, for the steps that write to it.
+    """The warehouse of a home, for the steps that write to it.
 
-    Steps of several runs write side by side, but never while a build is running: it would take what they wrote for
-    its own, or replace it while they read. They wait for its end.
+    Steps of several runs may write at the same time, but wait for the end of a running build: it would take their
+    results for its own, or replace them while they read.
     """
 
     root: str
 
     @property
     def paths(self) -> Warehouse:
-        """Where everything lies."""
+        """The files of the warehouse."""
         return Warehouse(Path(self.root))
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["WarehouseResource"]:
-        """The warehouse, held against builds until the run ends."""
+        """The warehouse, locked against builds until the run ends."""
         run, log = context.run, context.log
         held_already = run is None or is_of_a_build(run)
         home = Home(Path(self.root).parent)

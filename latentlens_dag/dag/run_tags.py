@@ -2,13 +2,11 @@
 
 from dagster._core.storage.dagster_run import DagsterRun
 
-BUILD = "latentlens/build"  # tag of a build's runs: its process
+BUILD = "latentlens/build"  # the process of the build
+BUILD_ID = "latentlens/build_id"  # the same for all runs of a build
+FORCED = "latentlens/forced"  # set where the run must not reuse earlier results
 
 
 def is_of_a_build(run: DagsterRun) -> bool:
-    """Whether a build started a run; one that the UI launched again has its parent's tags, but is not a build's."""
+    """Whether a build started a run. A run that the UI launched again has its parent's tags, but is not of a build."""
     return BUILD in run.tags and run.parent_run_id is None
-
-
-BUILD_ID = "latentlens/build_id"  # tag of the runs of one build
-FORCED = "latentlens/forced"  # tag of a run that is to take nothing from what was built before

@@ -1,7 +1,7 @@
-"""What a defs.yaml declares, resolved and checked: all that the assets know of it.
+"""The contents of a defs.yaml, resolved and checked, as the assets take them.
 
-Note: a study of texts has the assets, files and columns of one of images. Its texts stand where others have images
-(`image_id` holds the text's id), so what follows the states need not know which of the two it is.
+Note: a study of texts has the assets, files and columns of one of images, with texts in place of images (`image_id`
+holds the text's id), so that the steps after the states are the same.
 """
 
 from collections.abc import Sequence
@@ -31,14 +31,14 @@ class CorpusSpec:
 
 @dataclass(frozen=True)
 class ImageSetSpec:
-    """Pictures, in batches."""
+    """Images, in batches."""
 
     name: str
     source: Path | TableSource
-    """The folder that they lie in, or the table."""
+    """Their folder, or the table that holds them."""
     batches: int
     regions: Path | None
-    """The file of their annotated regions, where there are some."""
+    """The file of their annotated regions, if any."""
 
 
 @dataclass(frozen=True)
@@ -74,33 +74,33 @@ class StudySpec:
     model: ModelRef
     """Its VLM, or the language model of a study of texts."""
     index: IndexSpec
-    material: ImageSetSpec | TextSetSpec
-    """What the model is shown."""
+    inputs: ImageSetSpec | TextSetSpec
+    """The images or texts that the model reads."""
     visual_layers: list[int]
     lenses: Sequence[str]
     top_k: int
     unique: Literal["none", "word", "sentence"]
     judged: bool
-    """Whether its answers are judged by the image set's regions."""
+    """Whether its neighbors are judged by the image set's regions."""
     connector: bool
     prompt: str
-    """What a VLM is asked about every image."""
+    """The VLM's prompt for every image."""
 
     @property
     def group(self) -> str:
-        """The group of its assets; those of its layers have groups inside of it."""
+        """The UI's group of its assets; layers have groups inside of it."""
         return f"study/{self.name}"
 
     @property
     def of_texts(self) -> bool:
-        """Whether it reads texts, with a language model."""
-        return isinstance(self.material, TextSetSpec)
+        """Whether it is a language model on texts."""
+        return isinstance(self.inputs, TextSetSpec)
 
     @property
     def images(self) -> ImageSetSpec:
         """The images of a study that is not of texts."""
-        assert isinstance(self.material, ImageSetSpec)
-        return self.material
+        assert isinstance(self.inputs, ImageSetSpec)
+        return self.inputs
 
     @property
     def model_key(self) -> dg.AssetKey:
@@ -108,29 +108,29 @@ class StudySpec:
         return keys.study(self.name, "language_model" if self.of_texts else "vlm")
 
     @property
-    def material_key(self) -> dg.AssetKey:
-        """The asset that has its pictures or texts, batch by batch."""
-        name = self.material.name
+    def input_key(self) -> dg.AssetKey:
+        """The asset with its images or texts, by batch."""
+        name = self.inputs.name
         return keys.texts(name, "texts") if self.of_texts else keys.images(name, "pictures")
 
     @property
-    def material_keys(self) -> list[dg.AssetKey]:
-        """All assets that say what was shown: that one, and the annotated regions where there are some."""
+    def input_keys(self) -> list[dg.AssetKey]:
+        """That asset, and the annotated regions if any."""
         regions = not self.of_texts and self.images.regions is not None
-        return [self.material_key, *([keys.images(self.material.name, "regions")] if regions else [])]
+        return [self.input_key, *([keys.images(self.inputs.name, "regions")] if regions else [])]
 
     @property
     def token_tables(self) -> list[str]:
-        """The tables that say of every token where or what it is."""
+        """The tables that describe the tokens: where or what each is."""
         return ["visual_tokens", "text_tokens"] if self.of_texts else ["visual_tokens"]
 
     @property
     def batches(self) -> int:
-        """How many batches it has."""
-        return self.material.batches
+        """The number of batches."""
+        return self.inputs.batches
 
     def layer_keys(self, part: str) -> dict[int, dg.AssetKey]:
-        """The assets of one kind, by visual layer."""
+        """The assets of a part of the study, by visual layer."""
         return {layer: keys.study_layer(self.name, part, layer) for layer in self.visual_layers}
 
 
@@ -140,14 +140,14 @@ class ReleaseSpec:
 
     about: About
     thumbnails: bool
-    """Whether pictures go out."""
+    """Whether images are published, as thumbnails."""
     sentences: SentenceChoice
     vectors: bool
-    """Of an index: whether its vectors go out as Parquet too."""
+    """Of an index: whether its vectors are published as Parquet too."""
 
     @property
     def name(self) -> str:
-        """The release's name."""
+        """The release's name in this project."""
         return self.about.name
 
     @property
@@ -157,6 +157,6 @@ class ReleaseSpec:
 
 
 def check_top_k(top_k: int, vocabulary: int, place: str) -> None:
-    """Refuse more answers than the vocabulary has tokens."""
+    """Refuse more neighbors than the vocabulary has tokens."""
     if top_k > vocabulary:
         raise UserError(f"`top_k: {top_k}` of {place} must be at most {vocabulary}, the model's vocabulary.")

@@ -1,8 +1,7 @@
-"""What decides whether an artifact is stale: code versions and the versions of observed sources.
+"""The versions that decide whether an artifact is stale: code versions, and those of observed sources.
 
-A step's code version is its algorithm's number and exactly the fields of the YAML that it reads.
-What a newcomer gets wrong: Dagster's run config does not count for staleness, so no parameter may come
-from there.
+A step's code version is its algorithm's number and exactly the fields of the YAML that it reads. Note: Dagster's run
+config does not count for staleness, so no parameter may come from there.
 """
 
 from __future__ import annotations
@@ -32,28 +31,27 @@ def version_of(algorithm: int, **fields: object) -> str:
 
 
 class VersionFields(TypedDict):
-    """What an asset says of what decides its bytes besides its inputs."""
+    """The arguments of an asset that say what decides its bytes besides its inputs."""
 
     code_version: str
     """As `version_of` gives it."""
     metadata: dict[str, Any]
-    """The same in words, under SETTINGS."""
+    """The same in readable form, under SETTINGS."""
 
 
 def version_fields(algorithm: int, **fields: object) -> VersionFields:
-    """The version of a step, to be handed to its asset."""
+    """The version of a step, as arguments of its asset."""
     settings = json.loads(json.dumps({"algorithm": algorithm, **fields}, sort_keys=True, default=str))
     return {"code_version": version_of(algorithm, **fields), "metadata": {SETTINGS: settings}}
 
 
 def settings_of(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings in an asset's metadata, as `version_fields` put them there."""
-    found = metadata.get(SETTINGS, {})
-    return dict(getattr(found, "value", found))
+    """The settings in an asset's metadata (`version_fields`)."""
+    return dict(_fact(metadata, SETTINGS) or {})
 
 
 def source_version(metadata: Mapping[str, Any], memory: Path) -> str | None:
-    """The version of an observed source as it is now, by its asset's metadata; None for what is no source."""
+    """The present version of an observed source, by its asset's metadata; None for other assets."""
     if (model := _fact(metadata, SOURCE_MODEL)) is not None:
         return content_version(ModelRef.from_json(model), memory)
     if (path := _fact(metadata, SOURCE_PATH)) is not None:
@@ -63,23 +61,23 @@ def source_version(metadata: Mapping[str, Any], memory: Path) -> str | None:
 
 
 def source_file_states(metadata: Mapping[str, Any]) -> dict[Path, list[int]]:
-    """The files of an observed source as `file_states` gives them; none for what is no source, or of the Hub."""
+    """The files of an observed source as `file_states` gives them; none for other assets, or a source of the Hub."""
     path = _fact(metadata, SOURCE_PATH)
     return {} if path is None else file_states(Path(path), hidden=SOURCE_MODEL not in metadata)
 
 
 def _fact(metadata: Mapping[str, Any], name: str) -> Any:
-    found = metadata.get(name)
-    return getattr(found, "value", found)
+    fact = metadata.get(name)
+    return getattr(fact, "value", fact)
 
 
 def content_version(source: Path | ModelRef, memory: Path, hidden: bool = False) -> str:
     """The content hash of a file or folder; files whose size and time are as before are not read again.
 
     Args:
-        source: a file, a folder, or a model; where it does not exist, the version is "missing". A commit of the Hub
-            is not looked at. That a model's own code may be run counts too, for it may give other states.
-        memory: JSON file that remembers sizes, times and hashes between calls.
+        source: a file, a folder, or a model; one that does not exist has the version "missing". A commit of the Hub is
+            its own version. Consent to a model's own code counts too, for the code may give other states.
+        memory: JSON file that caches sizes, times and hashes between calls.
         hidden: as of `file_states`.
     """
     if isinstance(source, Path):
@@ -92,24 +90,24 @@ def content_version(source: Path | ModelRef, memory: Path, hidden: bool = False)
 
 
 def _names_and_hashes(path: Path, memory: Path, hidden: bool) -> list[str]:
-    known = read_json_object(memory)
+    cached = read_json_object(memory)
     now = {}
     for file, state in file_states(path, hidden).items():
-        before = known.get(str(file), [None, None, ""])
+        before = cached.get(str(file), [None, None, ""])
         now[str(file)] = [*state, before[2] if before[:2] == state else hash_file(file)]
-    if now != known:
+    if now != cached:
         write_text(json.dumps(now, indent=1, sort_keys=True), memory)
     base = path if path.is_dir() else path.parent
     return [f"{Path(file).relative_to(base).as_posix()} {facts[2]}" for file, facts in now.items()]
 
 
 def file_states(path: Path, hidden: bool = False) -> dict[Path, list[int]]:
-    """Size and time (nanoseconds) of a file, or of those of a folder that count, in order; none where it is missing.
+    """Size and time (ns) of a file, or of the files of a folder that count, in order; none where it is missing.
 
     Args:
-        path: a file, or a folder of which all files count but its README.md: a model's card changes no result.
-        hidden: whether what lies in a folder under a name that begins with a dot counts too. No loader of models reads
-            it: `.git/`, the `.cache/` of a download, `.DS_Store`. A folder of pictures is searched there.
+        path: a file, or a folder, of which all files count but README.md: a model's card changes no result.
+        hidden: whether files and folders whose names begin with a dot count too. No loader of models reads them:
+            `.git/`, the `.cache/` of a download, `.DS_Store`. In a folder of images they are searched.
     """
     below = (file for file in path.rglob("*") if file.is_file() and file.name != "README.md")
     counted = (file for file in below if hidden or not _is_hidden(file.relative_to(path)))

@@ -1,10 +1,10 @@
 """The tree of a project's components, made of its defs.yaml files alone.
 
-Dagster's own tree imports every .py file of a folder that has no defs.yaml, and what a `type` or a
-`template_vars_module` names. Below `assets/` lie models with code of their own, which must not run before
-`trust_remote_code: true` says so. So this tree finds the components itself and refuses names of other code, and the
-templates that Dagster would evaluate as code; how components are loaded, located in error messages and linked to their
-files stays Dagster's.
+Dagster's own tree imports every .py file of a folder that has no defs.yaml, and the modules that a `type` or a
+`template_vars_module` names. Below `assets/` are models with code of their own, which must not run without
+`trust_remote_code: true`. So this tree finds the components itself, and refuses names of other code and the templates
+that Dagster would evaluate as code; components are still loaded, located in error messages and linked to their files by
+Dagster.
 
 Note: Dagster's modules below are private API. pyproject.toml allows 1.13 only; tests/dag/test_consent.py loads
 definitions in every way beside files that leave a mark when they run.
@@ -33,7 +33,7 @@ from latentlens_dag.errors import UserError
 
 
 class YamlTree(ComponentTree):
-    """Dagster's tree, but what is no defs.yaml is no component, and nothing below the folder is imported."""
+    """Dagster's tree with only defs.yaml files as components, and without imports from the folder."""
 
     def find_root_decl(self) -> ComponentRootDecl:
         """All declarations below the folder, found once.
@@ -41,24 +41,24 @@ class YamlTree(ComponentTree):
         Raises:
             UserError: where a defs.yaml names or holds code that is not this package's, or cannot be read.
         """
-        place = ComponentPath.from_path(self.defs_module_path)
-        declared = self.state_tracker.get_cache_data(place).component_decl
+        root = ComponentPath.from_path(self.defs_module_path)
+        declared = self.state_tracker.get_cache_data(root).component_decl
         if declared is None:
-            declared = _declared(self.decl_load_context.for_component_loc(place), above=())
-            self.state_tracker.set_cache_data(place, component_decl=declared)
+            declared = _declared(self.decl_load_context.for_component_loc(root), above=())
+            self.state_tracker.set_cache_data(root, component_decl=declared)
         return ComponentRootDecl(context=self.decl_load_context, loc=ComponentRootLoc(), decls=[declared])
 
 
 @cache
 def component_types() -> tuple[str, ...]:
-    """What may stand as `type` in a defs.yaml."""
+    """The values of `type` in a defs.yaml."""
     from latentlens_dag.dag import components  # late, since its modules load with the first definitions only
 
     return tuple(f"{components.__name__}.{kind.__name__}" for kind in components.KINDS)
 
 
 def _declared(context: ComponentDeclLoadContext, above: tuple[Path, ...]) -> ComponentDecl:
-    """What a folder declares: the components of its own defs.yaml or, where it has none, those of the folders in it."""
+    """The declarations of a folder: of its own defs.yaml or, without one, of the folders in it."""
     file = find_defs_or_component_yaml(context.path)
     if file is not None:
         _check_code(file)
@@ -75,18 +75,18 @@ def _declared(context: ComponentDeclLoadContext, above: tuple[Path, ...]) -> Com
 def _children(context: ComponentDeclLoadContext, above: tuple[Path, ...]) -> Mapping[Path, ComponentDecl]:
     """The folders in a folder that declare something, in order of their names."""
     above = (*above, context.path.resolve())
-    found: dict[Path, ComponentDecl] = {}
+    children: dict[Path, ComponentDecl] = {}
     for folder in _folders(context.path):
         if folder.resolve() in above:
-            continue  # a link that leads back up, around which one could walk forever
+            continue  # a link that leads back up, and would be followed forever
         declared = _declared(context.for_component_loc(ComponentPath.from_path(folder)), above)
         if any(declared.iterate_child_component_decls()):
-            found[folder] = declared
-    return found
+            children[folder] = declared
+    return children
 
 
 def _folders(folder: Path) -> Iterator[Path]:
-    """The folders in a folder, by name, without those that Dagster leaves out too: hidden ones and Python's caches."""
+    """The folders in a folder, by name, without hidden ones and Python's caches, as in Dagster."""
     for path in sorted(folder.iterdir()):
         if path.is_dir() and not path.name.startswith(".") and path.name != "__pycache__":
             yield path
@@ -122,7 +122,7 @@ def _documents(file: Path) -> list[Any]:
 
 
 def _check_texts(value: Any, field: tuple[str, ...], file: Path) -> None:
-    """Refuse templates, which Dagster evaluates as Python in no sandbox, wherever they stand in a document."""
+    """Refuse templates anywhere in a document: Dagster evaluates them as Python, without a sandbox."""
     if isinstance(value, Mapping):
         for key, below in value.items():
             _check_text(key, (*field, str(key)), file, values=False)
@@ -139,7 +139,7 @@ _NO_CODE = re.compile(rf"(?:{_VARIABLE}|(?!\{{[{{%#]).)*", re.DOTALL)
 
 
 def _check_text(value: Any, field: tuple[str, ...], file: Path, values: bool) -> None:
-    """Refuse a text that is a template of more than variables of the environment; a key is not even of these."""
+    """Refuse a text that is a template, except for environment variables in values (not in keys)."""
     place = f"`{_shortened('.'.join(field))}` in {file}"
     if isinstance(value, bytes):  # which would become a text, and a template, only after this check
         raise UserError(f"{place} holds binary data (`!!binary`). Write it as text.")
@@ -164,7 +164,7 @@ def _shortened(text: str) -> str:
 
 
 def _check_names(document: Mapping[str, Any], file: Path) -> None:
-    """Refuse what names a module or a class that is not this package's."""
+    """Refuse names of modules and classes that are not this package's."""
     if "template_vars_module" in document:
         raise UserError(
             f"`template_vars_module: {document['template_vars_module']}` in {file} names Python code, and no code is "

@@ -1,7 +1,7 @@
-"""How two sets of answers differ: of two versions of a study, of two studies on the same images, of two releases.
+"""The differences of two sets of answers: of versions of a study, of studies on the same images, of releases.
 
-What a newcomer gets wrong: answers are compared token by token, so the two must be of the same images and of models
-with equally many visual tokens; what only one of them has is counted, and not compared.
+Answers are compared token by token, so both must be of the same images and of models with equally many visual tokens.
+Tokens that only one of them has are counted, not compared.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ _TOKEN = ["image_id", "token_index"]
 
 
 class AnswerDifference(NamedTuple):
-    """How the answers of one lens, or the verdicts, at one visual layer differ."""
+    """The difference of the answers of one lens, or of the verdicts, at one visual layer."""
 
     part: str
-    """A lens, or judgements."""
+    """A lens, or `judgements`."""
     visual_layer: int
     tokens: int
     """Visual tokens (for judgements: tokens under lenses) that both have."""
     only_first: int
     only_second: int
     same: float | None
-    """Share of the tokens whose answers are the same, in order (or whose verdict is); null where there are none."""
+    """Share of the tokens with the same answers in the same order (or the same verdict); None without tokens."""
     same_nearest: float | None
-    """Share of the tokens whose first answer is the same; null for judgements."""
+    """Share of the tokens with the same first answer; None for judgements."""
     overlap: float | None
-    """Mean share of the answers that are among the other's answers; null for judgements."""
+    """Mean share of the answers that the other one also has; None for judgements."""
 
 
 def compare_results(
@@ -77,7 +77,7 @@ def _compare_answers(part: str, layer: int, first: pl.LazyFrame, second: pl.Lazy
 
 
 def _answers(part: str, rows: pl.LazyFrame) -> pl.DataFrame:
-    """Per visual token its answers, nearest first, each as one text that says which it is."""
+    """The answers of each visual token, nearest first, each as a text that identifies it."""
     import polars as pl
 
     # A word in its sentence at a contextual layer; or a token of the vocabulary.

@@ -1,10 +1,7 @@
-"""Reading a dataset: its tables as SQL views and Polars frames, and the queries that come with it.
+"""Reading a dataset: its tables as SQL views and Polars frames, and its named queries.
 
-`open_dataset` takes a warehouse, a home, a catalog or a release and gives the same tables for each. The queries are
-files of `queries/`, each with a comment that gives its title, what it answers and its parameters.
-
-What a newcomer gets wrong: values are bound, never pasted. Write `WHERE word = $word` and pass `word=...`,
-then a quote in a word is a quote and nothing else.
+`open_dataset` takes a warehouse, a home, a catalog or a release, and gives the same tables for each. Values are bound,
+never pasted: write `WHERE word = $word` and pass `word=...`, and a quote in a word stays a quote.
 """
 
 from __future__ import annotations
@@ -18,10 +15,9 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
-from latentlens_dag.dataset.human_judgements import FOLDER, judging_folder
+from latentlens_dag.dataset.human_judgements import FOLDER, JudgingFolder, judging_folder
 from latentlens_dag.dataset.named_queries import NamedQuery, ParameterValue, named_queries
 from latentlens_dag.dataset.release_catalog import find_catalog
-from latentlens_dag.dataset.study_catalog import write_catalog
 from latentlens_dag.errors import UserError
 from latentlens_dag.hub.names import parse_release_name
 from latentlens_dag.release.reader import ReleaseTables, is_release, read_release
@@ -44,12 +40,11 @@ from latentlens_dag.sql.views import (
     table_patterns,
     view_sql,
 )
+from latentlens_dag.storage.home import find_warehouse
 from latentlens_dag.storage.warehouse import Warehouse
 
 if TYPE_CHECKING:
     import polars as pl
-
-__all__ = ["Dataset", "open_dataset", "write_catalog"]
 
 
 class Dataset:
@@ -63,25 +58,25 @@ class Dataset:
         release: ReleaseTables | None = None,
         in_catalog: bool = False,
     ) -> None:
-        """Take a locked connection, the files of tables that are nothing but files, and where it spills to.
+        """Take a locked connection, the files of the tables that consist of plain files, and the folder to spill to.
 
-        Of a release also what it is, and whether the connection reads its catalog instead of its files.
+        For a release also the release, and whether the connection reads its catalog instead of its files.
         """
         self._connection = connection
         self._files = files
         self._spill = spill  # removed with the dataset
         self._missing = {} if release is None else release.missing
         self.release = None if release is None else release.manifest
-        """What a release says of itself; None for what is none."""
+        """The manifest of a release; None for anything else."""
         self._of_image = None if release is None or in_catalog else release.of_image
         self.release_tables = release
-        """A release as it lies on this machine; None for what is none."""
+        """A release as it lies on this machine; None for anything else."""
         self.folder = None if release is None else release.folder
-        """Where a release lies."""
+        """The folder of a release; None for anything else."""
 
     @property
     def tables(self) -> list[str]:
-        """The names of its tables, in alphabetical order."""
+        """The names of the tables, sorted."""
         return sorted(row[0] for row in self.sql("SHOW TABLES").fetchall())
 
     def sql(self, query: str, /, **params: ParameterValue) -> duckdb.DuckDBPyRelation:
@@ -102,7 +97,7 @@ class Dataset:
             require_select(cursor, query)
             return cursor.sql(query, params=params) if params else cursor.sql(query)
         except duckdb.Error as error:
-            raise UserError(self._told(error, query)) from error
+            raise UserError(self._query_error(error, query)) from error
 
     def scan(self, table: str) -> pl.LazyFrame:
         """A table as a Polars LazyFrame; files are read where and as far as the query needs them.
@@ -136,7 +131,7 @@ class Dataset:
         return self._run(self._cursor_of(values.get("image_id")), text, values)
 
     def _cursor_of(self, image_id: ParameterValue) -> duckdb.DuckDBPyConnection:
-        """A cursor for a named query about one image: of a release, which has a file per image, it opens no other."""
+        """A cursor for a query about one image: of a release, which has a file per image, it opens only that file."""
         cursor = self._connection.cursor()
         if isinstance(image_id, str) and self._of_image is not None:
             for table, select in self._of_image(image_id).items():
@@ -144,10 +139,10 @@ class Dataset:
         return cursor
 
     def query(self, text: str, /, **params: ParameterValue) -> duckdb.DuckDBPyRelation:
-        """Run a named query or, where the text is no query's name, SQL: what the command line takes.
+        """Run a named query or, if the text is not the name of one, SQL.
 
         Raises:
-            UserError: as `named` and `sql`; for one word that is neither, naming the queries.
+            UserError: as `named` and `sql`; for a single word that is neither, with the names of the queries.
         """
         if text.strip() in named_queries():
             return self.named(text.strip(), **params)
@@ -160,22 +155,22 @@ class Dataset:
             raise UserError(f"{text.strip()!r} is no query; there are {names}. Nor is it SQL: {error}") from error
 
     def collect(self, text: str, /, **params: ParameterValue) -> pl.DataFrame:
-        """Run a named query or SQL to its end: what a command or a page shows.
+        """The rows of a named query or of SQL.
 
-        A relation is lazy, so a value that does not fit (`layer="x"`) fails only when it is read, with an error of
-        DuckDB's. Here every mistake is told alike.
+        A relation is lazy, so a wrong value (`layer="x"`) fails only when it is read, with an error of DuckDB. Here
+        every mistake is a UserError.
 
         Raises:
-            UserError: as `query`, and for what goes wrong while the query runs.
+            UserError: as `query`, and if the query fails while it runs.
         """
         try:
-            found: pl.DataFrame = self.query(text, **params).pl()
+            rows: pl.DataFrame = self.query(text, **params).pl()
         except duckdb.Error as error:
-            raise UserError(self._told(error, text)) from error
-        return found
+            raise UserError(self._query_error(error, text)) from error
+        return rows
 
     def close(self) -> None:
-        """Close the connection; relations made from it are of no use afterwards."""
+        """Close the connection, and with it all relations made from it."""
         self._connection.close()
         if self._spill is not None:
             self._spill.cleanup()
@@ -190,18 +185,18 @@ class Dataset:
         """Close it."""
         self.close()
 
-    def _told(self, error: duckdb.Error, query: str) -> str:
-        """A mistake in a query; that a table is in the release and not here; that a file is no longer here."""
+    def _query_error(self, error: duckdb.Error, query: str) -> str:
+        """The message of an error: a file that is gone, a table that was not pulled, or a mistake in the query."""
         if gone := re.search(r"No such file or directory: '(.*)'", str(error)):
             return f"{gone[1]} is gone since this was opened: it was moved, or a build replaces it. Open this anew."
-        asked = re.search(r"Table with name (\w+) does not exist", str(error))
-        if asked and (missing := self._missing.get(asked[1].lower())):
+        table = re.search(r"Table with name (\w+) does not exist", str(error))
+        if table and (missing := self._missing.get(table[1].lower())):
             return missing
         code = " ".join(line.strip() for line in query.splitlines() if not line.startswith("--"))
         return f"{first_line(error)} (in: {' '.join(code.split())[:200]})"
 
     def _pivoted(self, query: NamedQuery, values: Mapping[str, ParameterValue]) -> str:
-        """The query as a matrix. DuckDB finds the columns of a PIVOT itself, but not where values are bound."""
+        """The SQL of a query as a matrix. DuckDB finds the columns of a PIVOT itself only if no values are bound."""
         column, cell = map(identifier, query.pivot or ("", ""))
         found = self.sql(f"SELECT DISTINCT {column} FROM ({query.sql}\n) ORDER BY 1", **values).fetchall()
         if not found:
@@ -215,61 +210,65 @@ def open_dataset(source: str | Path | Warehouse, limits: Limits = NO_LIMITS) -> 
 
     Args:
         source: a warehouse, a home (which has the folder `warehouse/`), a catalog.duckdb file, the folder of a release,
-            or the name of one on the Hugging Face Hub, as `user/name` or `user/name@v1.0.0`. What of it is not here
-            yet is downloaded, unless some of its tables were pulled before: then these are opened.
-        limits: what its queries may take together.
+            or the name of one on the Hugging Face Hub, as `user/name` or `user/name@v1.0.0`. It is downloaded, unless
+            some of its tables were pulled before: then these are opened.
+        limits: memory and threads for all its queries together.
 
     Raises:
-        UserError: if it is none of these, or a release is refused or cannot be downloaded.
+        UserError: if the source is none of these, or a release is refused or cannot be downloaded.
     """
-    path = source.root if isinstance(source, Warehouse) else Path(source)
-    if isinstance(source, str) and not path.exists() and (asked := parse_release_name(source)):
+    if isinstance(source, Warehouse):
+        return _open_warehouse(source.root, None, limits)
+    path = Path(source)
+    if isinstance(source, str) and not path.exists() and (name := parse_release_name(source)):
         from latentlens_dag.release.pull import pull_tables
 
-        return _open_release(pull_tables(*asked), limits)
-    if not isinstance(source, Warehouse) and is_release(path):
+        return _open_release(pull_tables(*name), limits)
+    if is_release(path):
         return _open_release(read_release(path, "user/name"), limits)
-    spill = _spill_folder(limits)
     if path.is_file():
-        return Dataset(open_file(path, _place(spill), limits), {}, spill)
-    root = path if isinstance(source, Warehouse) else _warehouse_root(path)
-    people = judging_folder(path)
-    files = {table: current_files(root, found) for table, found in table_patterns().items()}
+        spill = _spill_folder(limits)
+        return Dataset(open_file(path, _path(spill), limits), {}, spill)
+    return _open_warehouse(_warehouse_root(path), judging_folder(path), limits)
+
+
+def _open_warehouse(root: Path, people: JudgingFolder | None, limits: Limits) -> Dataset:
+    files = {table: current_files(root, patterns) for table, patterns in table_patterns().items()}
     several = {table for table in IDENTITY if count_sets(root, files[table]) > 1}
     views = {
         table: view_sql(table, [mounted_path(root, file) for file in files[table]], table in several)
         for table in TABLES
     }
-    plain = {table: found for table, found in files.items() if table not in several}
-    listed = {file.relative_to(root).as_posix() for found in files.values() for file in found}
-    beside = {} if people is None else {FOLDER: people.root}
+    beside = {}
     if people is not None:
-        views["human_judgements"] = human_judgements_view(
-            [mounted_path(people.root, file, FOLDER) for file in people.files()]
-        )
-    return Dataset(open_folder(root, views, _place(spill), listed, limits, beside), plain, spill)
+        mounted = [mounted_path(people.root, file, FOLDER) for file in people.files()]
+        views["human_judgements"], beside[FOLDER] = human_judgements_view(mounted), people.root
+    listed = {file.relative_to(root).as_posix() for table in files.values() for file in table}
+    plain = {table: paths for table, paths in files.items() if table not in several}
+    spill = _spill_folder(limits)
+    return Dataset(open_folder(root, views, _path(spill), listed, limits, beside), plain, spill)
 
 
 def _open_release(release: ReleaseTables, limits: Limits) -> Dataset:
-    """Through its catalog where one was made on this machine."""
+    """Open a release through its catalog if this machine has one."""
     spill = _spill_folder(limits)
     if catalog := find_catalog(release):
-        return Dataset(open_file(catalog, _place(spill), limits), release.files, spill, release, in_catalog=True)
+        return Dataset(open_file(catalog, _path(spill), limits), release.files, spill, release, in_catalog=True)
     try:
-        connection = open_folder(release.folder, release.views, _place(spill), release.listed, limits)
+        connection = open_folder(release.folder, release.views, _path(spill), release.listed, limits)
     except duckdb.Error as error:
         raise UserError(f"Release {release.manifest.name} cannot be read: {first_line(error)}") from error
     return Dataset(connection, release.files, spill, release)
 
 
 def _spill_folder(limits: Limits) -> tempfile.TemporaryDirectory[str] | None:
-    """A folder for what does not fit into memory, where it may be spilled."""
+    """A folder for what does not fit into memory, unless nothing may be spilled."""
     if not limits.spill:
         return None
     return tempfile.TemporaryDirectory(prefix="latentlens-sql-", ignore_cleanup_errors=True)
 
 
-def _place(folder: tempfile.TemporaryDirectory[str] | None) -> Path | None:
+def _path(folder: tempfile.TemporaryDirectory[str] | None) -> Path | None:
     return None if folder is None else Path(folder.name)
 
 
@@ -281,7 +280,7 @@ def is_empty(warehouse: Warehouse) -> bool:
 def _warehouse_root(path: Path) -> Path:
     if not path.is_dir():
         raise UserError(f"There is no folder or file {path}. Give a warehouse, a home, a release or a catalog.duckdb.")
-    root = path / "warehouse" if (path / "warehouse").is_dir() else path
+    root = find_warehouse(path).root
     parts = {Path(pattern).parts[0] for patterns in table_patterns().values() for pattern in patterns}
     if root.name != "warehouse" and not any((root / part).is_dir() for part in parts):
         raise UserError(

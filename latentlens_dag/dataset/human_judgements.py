@@ -1,11 +1,11 @@
-"""Judgements by people: which patches they are shown, and where what they say is kept.
+"""Judgements by people: the sample of patches that they judge, and the files of their judgements.
 
-Each person has one file of JSON lines per study, `judging/<study>/<person>.jsonl` in the home, beside the warehouse
-that builds manage, for no build could make it again. A judgement is one more line, written whole and flushed to disk;
-of several on one item the last counts, so that going back and choosing again is one more line, too.
+Each person has one file of JSON lines per study, `judging/<study>/<person>.jsonl` in the home, outside of the
+warehouse, since no build could make it again. A judgement appends one line, flushed to disk; of several on one item the
+last counts, so a change of mind is one more line.
 
-What a newcomer gets wrong: a judgement is of the answers that were shown. A build may replace them, so every line has
-its answers, and `browse/judging.py` leaves out those that are answers no more.
+Note: a judgement is about the answers that were shown. A build may replace these, so every line has its answers, and
+`browse/judging.py` leaves out lines with outdated ones.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 FOLDER = "judging"
 SKIPPED = "skipped"
 Verdict = Literal["concrete", "abstract", "global", "none", "skipped"]
-"""As of other judges (`study/regions_judge.py`), the first that holds; `skipped` takes an earlier one back."""
+"""As of other judges (`study/regions_judge.py`), the first that holds; `skipped` withdraws an earlier one."""
 _PERSON = re.compile(r"[\w-]{1,32}")
 
 
 class Item(NamedTuple):
-    """What is judged: the answers of one lens for one visual token at one layer."""
+    """The answers of one lens for one visual token at one layer."""
 
     image_id: str
     token_index: int
@@ -45,7 +45,7 @@ class Item(NamedTuple):
 
 
 class HumanJudgement(BaseModel):
-    """One line: what a person said of an item."""
+    """The judgement of one person on one item; one line of a file."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -57,23 +57,23 @@ class HumanJudgement(BaseModel):
     verdict: Verdict
     person: str
     made: str
-    """When, in UTC, as ISO 8601 writes it."""
+    """Time in UTC, ISO 8601."""
     answers: tuple[str, ...]
     """The words that were shown, nearest first."""
     sentences: bool
-    """Whether their sentences were shown, too, from which one may guess the lens."""
+    """Whether their sentences were shown too, which may give the lens away."""
 
     @property
     def item(self) -> Item:
-        """What was judged."""
+        """The item that was judged."""
         return Item(self.image_id, self.token_index, self.visual_layer, self.lens)
 
 
 def person_name(text: str) -> str:
-    """The name under which a person's judgements are kept; the same however it is written.
+    """The file name of a person's judgements, independent of case and Unicode form.
 
     Raises:
-        UserError: where it is no name of a file in the folder.
+        UserError: if the text cannot be a file name.
     """
     name = unicodedata.normalize("NFC", text.strip()).casefold()
     if not _PERSON.fullmatch(name):
@@ -82,12 +82,12 @@ def person_name(text: str) -> str:
 
 
 class StoredJudgements(NamedTuple):
-    """What the files of a study hold."""
+    """The judgements in the files of a study."""
 
     judgements: list[HumanJudgement]
-    """Every line, in the order of persons and of time."""
+    """Every line, by person and time."""
     unreadable: int
-    """Lines that are no judgement: a crash cut them short, or a person changed them."""
+    """Number of lines that are not a judgement: cut short by a crash, or edited."""
 
 
 @dataclass(frozen=True)
@@ -97,21 +97,23 @@ class JudgingFolder:
     root: Path
 
     def path(self, study: str, person: str) -> Path:
-        """JSON lines: what a person said about a study.
+        """The JSON lines of a person's judgements of a study.
 
         Raises:
-            UserError: where a name would lead out of the folder.
+            UserError: if a name would lead out of the folder.
         """
         if not study or study.startswith(".") or re.search(r"[/\\\0]", study):
-            raise UserError(f"Study {study[:80]!r} has a name that no folder can have: nothing is kept of it.")
+            raise UserError(
+                f"Study {study[:80]!r} has a name that no folder can have: its judgements cannot be stored."
+            )
         return self.root / study / f"{person_name(person)}.jsonl"
 
     def append(self, judgement: HumanJudgement) -> None:
-        """Write one more line; when this returns it is on disk, whatever others write at the same time.
+        """Append one line, safe against concurrent writers; when this returns it is on disk.
 
         Raises:
             UserError: as `path`.
-            OSError: where it cannot be written.
+            OSError: if it cannot be written.
         """
         import fcntl  # not on Windows, where datasets can be read all the same
 
@@ -132,7 +134,7 @@ class JudgingFolder:
         return sorted(self.root.glob("*/*.jsonl"))
 
     def read(self, study: str) -> StoredJudgements:
-        """All that people said about a study."""
+        """All judgements of a study by people."""
         judgements: list[HumanJudgement] = []
         unreadable = 0
         for path in sorted(self.path(study, "x").parent.glob("*.jsonl")):
@@ -144,7 +146,7 @@ class JudgingFolder:
         return StoredJudgements(judgements, unreadable)
 
     def problem(self) -> str | None:
-        """Why nothing can be kept here; None where it can. Writes nothing."""
+        """Why nothing can be stored here; None if it can. Writes nothing."""
         nearest = next(folder for folder in (self.root, *self.root.parents) if folder.exists())
         if not nearest.is_dir():
             return f"{nearest} is no folder"
@@ -152,18 +154,18 @@ class JudgingFolder:
 
 
 def judging_folder(source: str | Path) -> JudgingFolder | None:
-    """Where judgements of a source are kept; None for what is no home: a release, a catalog, a bare warehouse."""
+    """The folder of judgements of a home; None for any other source: a release, a catalog, a bare warehouse."""
     return JudgingFolder(Path(source) / FOLDER) if (Path(source) / "warehouse").is_dir() else None
 
 
 def latest_judgements(judgements: Iterable[HumanJudgement]) -> list[HumanJudgement]:
-    """The last judgement of each person on each item, without those that were skipped at last."""
+    """The latest judgement of each person on each item, without skipped ones."""
     last = {(one.person, one.study, one.item): one for one in judgements}
     return [one for one in last.values() if one.verdict != SKIPPED]
 
 
 def judgement_table(judgements: Iterable[HumanJudgement]) -> pl.DataFrame:
-    """Judgements as a table: a row each, answers as a list."""
+    """Judgements as a table, one row each."""
     import polars as pl
 
     schema: dict[str, pl.DataType | type[pl.DataType]] = dict.fromkeys(HumanJudgement.model_fields, pl.String)
@@ -175,17 +177,17 @@ def judgement_table(judgements: Iterable[HumanJudgement]) -> pl.DataFrame:
 def draw_sample(
     patches: Mapping[str, Sequence[int]], lenses: Sequence[str], visual_layers: Sequence[int], count: int, seed: int
 ) -> list[Item]:
-    """The first `count` items of an order that the seed gives; the same for everyone.
+    """The first `count` items in a pseudo-random order that depends on the seed alone, the same for everyone.
 
-    Lenses and layers take turns, in another order every round, so any beginning of it has equally many of each, but
-    for one; in each the images take turns, and their patches follow by chance. What of the patches it begins with
-    depends on no other lens or layer.
+    Lenses and layers take turns, in a new order every round, so every prefix has equally many of each, plus or minus
+    one. Within a lens and layer the images take turns, and their patches come at random, independently of the other
+    lenses and layers.
 
     Args:
-        patches: the tokens of each image that have a place in it.
-        lenses: whose answers are judged.
-        visual_layers: at which layers.
-        count: how many items; fewer come where there are fewer.
+        patches: the tokens of each image that have a box.
+        lenses: the lenses whose answers are judged.
+        visual_layers: the layers whose answers are judged.
+        count: number of items; fewer if there are fewer.
         seed: any number.
     """
     strata = [(lens, layer) for lens in lenses for layer in visual_layers]
@@ -202,12 +204,12 @@ def _in_turns(orders: Mapping[tuple[str, int], Iterator[Item]], seed: int) -> It
 
 
 def _patches_in_order(patches: Mapping[str, Sequence[int]], seed: int, stratum: tuple[str, int]) -> Iterator[Item]:
-    """A patch of every image in turn, until there is none left."""
+    """A patch of every image in turn, until none is left."""
     lens, layer = stratum
 
     def tokens_of(image: str) -> Iterator[int]:
         left = sorted(patches[image])
-        while left:  # one hash for each that is drawn: to order all of them would take a second
+        while left:  # one hash per item drawn: ordering all of them would take a second
             yield left.pop(int(hash_values([seed, *stratum, image, len(left)]), 16) % len(left))
 
     images = sorted(patches, key=lambda image: hash_values([seed, *stratum, image]))
@@ -224,7 +226,7 @@ def _patches_in_order(patches: Mapping[str, Sequence[int]], seed: int, stratum: 
 
 
 def _sync_folders(folder: Path, top: Path) -> None:
-    """Flush the entries of a new file's folders to disk, up to the folder that was there before."""
+    """Flush the entries of a new file's folders to disk, up to the folder that existed before."""
     for one in (folder, *folder.parents):
         descriptor = os.open(one, os.O_RDONLY)
         try:

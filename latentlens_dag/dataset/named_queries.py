@@ -1,4 +1,4 @@
-"""The named queries: the files of `queries/`, each with its title, what it answers and its parameters."""
+"""The named queries: the files of `queries/`, each with a title, a description and its parameters."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 ParameterValue = str | int | float | bool | None | list[str] | list[int]
-"""What can be bound to a parameter; numbers may come as text (from a command line), queries cast them."""
+"""A value to bind to a parameter; numbers may come as text (from a command line), since queries cast them."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class QueryParameter:
 
 @dataclass(frozen=True)
 class NamedQuery:
-    """A query that comes with the library."""
+    """A query that comes with the package."""
 
     name: str
     title: str
@@ -31,12 +31,12 @@ class NamedQuery:
     parameters: tuple[QueryParameter, ...]
     sql: str
     pivot: tuple[str, str] | None
-    """Column whose values become columns, and column that fills them; null for a query shown as it is."""
+    """The column whose values become columns, and the one that fills them; None for a query without a pivot."""
 
 
 @cache
 def named_queries() -> dict[str, NamedQuery]:
-    """The queries that come with the library, by name, in alphabetical order."""
+    """The queries that come with the package, by name, sorted."""
     files = sorted((Path(__file__).parent / "queries").glob("*.sql"))
     return {file.stem: _parsed(file.stem, file.read_text(encoding="utf-8")) for file in files}
 
@@ -44,10 +44,10 @@ def named_queries() -> dict[str, NamedQuery]:
 def _parsed(name: str, text: str) -> NamedQuery:
     """Read the leading comment: `-- title: ...`, `-- param lens = null: ...` (no `=`: required), `-- pivot: a b`."""
     facts = dict(re.findall(r"^-- (title|description|pivot): (.*)$", text, re.MULTILINE))
-    found = re.findall(r"^-- param (\w+)(?: = (\S+))?: (.*)$", text, re.MULTILINE)
+    declared = re.findall(r"^-- param (\w+)(?: = (\S+))?: (.*)$", text, re.MULTILINE)
     parameters = tuple(
         QueryParameter(param, what, required=not default, default=None if default in ("", "null") else default)
-        for param, default, what in found
+        for param, default, what in declared
     )
     pivot = facts["pivot"].split() if "pivot" in facts else None
     shape = (pivot[0], pivot[1]) if pivot else None

@@ -1,14 +1,13 @@
-"""The catalog of a release, made once on this machine: its tables in one DuckDB file, for reading fast.
+"""The catalog of a release, made once on this machine: its tables in one DuckDB file, for fast reading.
 
-A release is cut for the Hub, into a few files per image, so that one image more uploads little. Whoever looks up one
-word or one patch opens all of them: of the paper's size (23 million rows, 1,500 files) half a second for a patch, where
-its catalog takes 15 ms. Making that takes half a minute of one core and 1.6 times the release's bytes, so only who
-browses makes it, in the background; `open_dataset` reads it where it is.
+A release has a few files per image, so that one more image uploads little; looking up one word or patch opens all of
+them: at the paper's size (23 million rows, 1,500 files) a patch takes half a second, and 15 ms with a catalog. Making
+one takes half a minute of one core and 1.6 times the release's bytes, so only the browser does, in the background;
+`open_dataset` reads it if it exists.
 
-What a newcomer gets wrong: it lies among the assets of the Hub's cache (`HF_HOME/assets`), never in the release, and is
-named after the files that it was made of, as they lie there: a copy of the release has a catalog of its own, since who
-opens a plain folder compares no hashes, and nothing that was changed in it may be taken for the release. So it is
-never out of date, and may be deleted at any time.
+A catalog lies among the assets of the Hub's cache (`HF_HOME/assets`), never in the release. Its name is a hash of the
+paths, sizes and times of the files that it was made of, so a changed or copied release never reads another one's
+catalog. It may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -27,23 +26,24 @@ import duckdb
 
 from latentlens_dag.release.manifest import MANIFEST
 from latentlens_dag.release.reader import ReleaseTables
+from latentlens_dag.sql.connections import scratch_connection
 from latentlens_dag.sql.quoting import create_views, identifier, literal
 from latentlens_dag.sql.sandbox import ReadOnlyFolder, first_line
-from latentlens_dag.storage.files import atomic_path, remove, scratch_folder
+from latentlens_dag.storage.files import atomic_path, remove
 
 _FORMAT = 2
-"""Raise it when the same release would give another catalog."""
+"""Raise it when the same release would make another catalog."""
 _MEMORY = "300MB"
 _UNUSED_S = 30 * 86_400
 
 
 def list_catalogs() -> list[Path]:
-    """The catalogs that were made on this machine."""
+    """The release catalogs on this machine."""
     return sorted(_folder().glob("*.duckdb"))
 
 
 def find_catalog(release: ReleaseTables) -> Path | None:
-    """The catalog of a release, None where it was not made yet; it counts as used now."""
+    """The catalog of a release, marked as used now; None if there is none yet."""
     path = _catalog_of(release)
     if not path.is_file():
         return None
@@ -53,10 +53,10 @@ def find_catalog(release: ReleaseTables) -> Path | None:
 
 @contextmanager
 def build_in_background(release: ReleaseTables | None) -> Iterator[subprocess.Popen[str] | None]:
-    """Make the catalog of a release while the block runs, unless there is one, or nothing to make one of.
+    """Make the catalog of a release while the block runs, unless it exists or `release` is None.
 
-    A process of its own does it, since what DuckDB has taken for it is never given back. What goes wrong is told on
-    stderr and nothing else: the browser only stays slow.
+    A process of its own does it, since DuckDB never frees the memory it took. Errors go to stderr only: without a
+    catalog the browser is slow, but works.
     """
     if release is None or find_catalog(release) is not None:
         yield None
@@ -83,22 +83,20 @@ def build_in_background(release: ReleaseTables | None) -> Iterator[subprocess.Po
 def build_catalog(path: Path, folder: str, listed: Collection[str], views: Mapping[str, str]) -> None:
     """Make the catalog of a release, atomically.
 
-    Rows keep the order of a release, by image, layer and lens, as one thread reads them.
+    Rows keep the order of the release, by image, layer and lens, since one thread reads them.
 
     Args:
-        path: where it goes.
+        path: the catalog's file.
         folder: the release.
         listed: the files of its tables.
-        views: per table its SELECT.
+        views: the SELECT of each table.
 
     Raises:
         duckdb.Error: if a file cannot be read or written.
-        OSError: if there is no room for it.
+        OSError: if the disk is full.
     """
-    with scratch_folder(path) as scratch, atomic_path(path) as temporary, duckdb.connect() as connection:
-        settings = {"memory_limit": _MEMORY, "threads": 1, "temp_directory": str(scratch)}
-        for name, value in {**settings, "enable_external_file_cache": False, "enable_progress_bar": False}.items():
-            connection.execute(f"SET {name} = {literal(value) if isinstance(value, str) else value}")
+    settings = {"threads": 1, "enable_external_file_cache": False}
+    with atomic_path(path) as temporary, scratch_connection(path, _MEMORY, **settings) as connection:
         connection.register_filesystem(ReadOnlyFolder(Path(folder), listed))
         connection.execute(f"ATTACH {literal(str(temporary))} AS catalog")
         for statement in create_views(views):
@@ -109,7 +107,7 @@ def build_catalog(path: Path, folder: str, listed: Collection[str], views: Mappi
 
 
 def main() -> None:
-    """Make the catalog of the release that the standard input tells of, at the path that is given."""
+    """Make the catalog of the release described on standard input, at the path given as argument."""
     if hasattr(os, "nice"):
         os.nice(19)
     try:
@@ -119,8 +117,8 @@ def main() -> None:
 
 
 def remove_unused_catalogs() -> None:
-    """Remove the catalogs that nobody has used for a month, and what a kill has left of one."""
-    from latentlens_dag.storage.leftovers import interrupted_writes  # 0.1 s, which every first view would wait for
+    """Remove the catalogs that were not used for a month, and what a killed process left."""
+    from latentlens_dag.storage.leftovers import interrupted_writes  # takes 0.1 s, which the first view would wait for
 
     unused = [path for path in list_catalogs() if time.time() - path.stat().st_atime > _UNUSED_S]
     for path in [*unused, *(left.path for left in interrupted_writes(_folder()))]:
@@ -128,7 +126,7 @@ def remove_unused_catalogs() -> None:
 
 
 def _catalog_of(release: ReleaseTables) -> Path:
-    """Where it lies: by the manifest, the folder, its files' sizes and times, and which tables were pulled."""
+    """Path by a hash of the manifest, the folder, the sizes and times of its files, and the tables that were pulled."""
     made_of = hashlib.sha256((release.folder / MANIFEST).read_bytes())
     files = [(file, facts.st_size, facts.st_mtime_ns) for file, facts in _facts(release)]
     place = str(release.folder.resolve())
@@ -137,7 +135,7 @@ def _catalog_of(release: ReleaseTables) -> Path:
 
 
 def _facts(release: ReleaseTables) -> Iterator[tuple[str, os.stat_result]]:
-    """The files of its tables that are here, with sizes and times."""
+    """The existing files of its tables, with sizes and times."""
     for file in sorted(release.listed):
         with suppress(FileNotFoundError):
             yield file, (release.folder / file).stat()

@@ -1,7 +1,6 @@
-"""How two releases differ: tables, images, and the answers of each study, layer by layer.
+"""The differences of two releases: tables, images, and the answers of each study, layer by layer.
 
-What a newcomer gets wrong: equal numbers of rows are not equal rows. Tables are compared by what is in them, in any
-order, so that a release that was only staged in other parts is the same.
+Tables are compared by their rows in any order, so a release that was staged in other parts is the same.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ _OF_STUDIES = ("neighbors", "judgements")
 
 
 class TableDifference(NamedTuple):
-    """How one table differs."""
+    """The difference of one table."""
 
     table: str
     rows_first: int
@@ -34,18 +33,18 @@ class TableDifference(NamedTuple):
 
 @dataclass(frozen=True)
 class ReleaseDifference:
-    """How two releases differ."""
+    """The differences of two releases."""
 
     tables: tuple[TableDifference, ...]
     not_compared: tuple[str, ...]
-    """Tables that one of the two has, and not here."""
+    """Tables that at least one of the two lacks."""
     images_added: tuple[str, ...]
     """Ids of images and texts that only the second has."""
     images_removed: tuple[str, ...]
     studies_added: tuple[str, ...]
     studies_removed: tuple[str, ...]
     studies: Mapping[str, list[AnswerDifference]]
-    """Per study of both, its answers under each lens, and its verdicts, at each visual layer that both have."""
+    """For each study of both: its answers through each lens, and its verdicts, at each visual layer of both."""
 
     def facts(self) -> dict[str, Any]:
         """As JSON."""
@@ -56,10 +55,10 @@ class ReleaseDifference:
 def compare_releases(first: Dataset, second: Dataset) -> ReleaseDifference:
     """Compare two opened releases, or homes.
 
-    Memory holds the answers under one lens at one visual layer of one study; a table that was not pulled is left out.
+    Memory holds the answers of one lens at one visual layer of one study; tables that were not pulled are left out.
 
     Raises:
-        UserError: where a file cannot be read.
+        UserError: if a file cannot be read.
     """
     both = [table for table in TABLES if table in first.tables and table in second.tables]
     images = [_values(data, "image_id", ("images", "visual_tokens", "text_tokens")) for data in (first, second)]
@@ -82,7 +81,7 @@ def _only(some: set[str], others: set[str]) -> tuple[str, ...]:
 
 
 def _values(data: Dataset, column: str, tables: tuple[str, ...]) -> set[str]:
-    """The values of a column in those of the tables that are here."""
+    """The values of a column in those of the tables that exist."""
     found = (data.collect(f"SELECT DISTINCT {column} FROM {table}") for table in tables if table in data.tables)
     return {value for frame in found for value in frame[column].to_list()}
 
@@ -100,7 +99,7 @@ def _content(data: Dataset, table: str) -> tuple[int, str]:
 
 
 def _differences(study: str, first: Dataset, second: Dataset, tables: list[str]) -> list[AnswerDifference]:
-    """The differences of a study; part by part, and layer by layer."""
+    """The differences of a study, part by part and layer by layer."""
     found = []
     for table in _OF_STUDIES:
         if table in tables:
@@ -112,7 +111,7 @@ def _differences(study: str, first: Dataset, second: Dataset, tables: list[str])
 
 
 def _parts(data: Dataset, table: str, study: str) -> set[tuple[str, int]]:
-    """Lens (or judgements) and visual layer of what a study has in a table."""
+    """The lenses (or `judgements`) and visual layers of a study in a table."""
     part = "lens" if table == "neighbors" else f"'{table}'"
     query = f"SELECT DISTINCT {part} AS part, visual_layer FROM {table} WHERE study = $study"
     return {(str(name), int(layer)) for name, layer in data.collect(query, study=study).rows()}

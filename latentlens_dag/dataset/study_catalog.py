@@ -1,9 +1,8 @@
 """The catalog of a study: all its tables in one DuckDB file, sorted for look-ups by image and token.
 
-A browser asks for one image, one token or one sentence at a time, over tables of which the warehouse keeps
-hundreds of Parquet files; the catalog answers that in milliseconds. It holds what the study refers to: its
-own tables, its images and their regions (or its texts), and the sentences and occurrences that its answers come
-from. What a newcomer gets wrong: it is a copy for reading fast, never the source; `build` writes it anew.
+A browser asks for one image, token or sentence at a time, of tables that fill hundreds of Parquet files; the catalog
+answers in milliseconds. It holds the study's own tables, its images and their regions (or its texts), and the sentences
+and occurrences of its answers. It is a copy for fast reading, never the source; `build` writes it anew.
 """
 
 from __future__ import annotations
@@ -13,14 +12,15 @@ from pathlib import Path
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.schema import TABLES
+from latentlens_dag.sql.connections import scratch_connection
 from latentlens_dag.sql.quoting import create_views, identifier, literal
 from latentlens_dag.sql.views import count_sets, current_files, table_patterns, view_sql
-from latentlens_dag.storage.files import atomic_path, scratch_folder
+from latentlens_dag.storage.files import atomic_path
 from latentlens_dag.storage.warehouse import Warehouse
 
-_MEMORY = "1GB"  # of 23 million rows: 1.2 GB and 68 s of the processor; without a limit 5.5 GB and 44 s
-_ORDER = {
-    # Of one image at one layer, rows lie together: the gallery of a large study takes half the time, a token no more.
+_MEMORY = "1GB"  # 23 million rows take 1.2 GB and 68 s of the processor; without a limit 5.5 GB and 44 s
+ROW_ORDER = {
+    # Rows of one image at one layer lie together: the gallery of a large study takes half the time, a token no more.
     "neighbors": "image_id, visual_layer, lens, token_index, rank",
     "visual_tokens": "image_id, token_index",
     "judgements": "image_id, visual_layer, lens, token_index, judge",
@@ -36,8 +36,9 @@ _ORDER = {
     "text_tokens": "image_id, token_index",
     "texts": "text_id",
 }
-# What is shared with other studies is cut down to what this study's own tables, written before, refer to.
-_REFERRED = {
+"""The columns by which each table is sorted; total, so that equal rows make equal bytes."""
+# Tables shared with other studies are cut to the rows that this study's own tables, written before, refer to.
+_REFERENCED = {
     "images": "image_id IN (SELECT image_id FROM catalog.visual_tokens)",
     "regions": "image_id IN (SELECT image_id FROM catalog.visual_tokens)",
     "sentences": "sentence_id IN (SELECT sentence_id FROM catalog.neighbors)",
@@ -55,26 +56,21 @@ def write_catalog(
         warehouse: where its tables lie.
         study: its name.
         path: the .duckdb file to write, usually `warehouse.catalog(study)`.
-        index: the index it was read through, where the warehouse has several with the same corpus; by default
-            the occurrences of every index that has the answers' keys.
-        images: the image set that it shows, where the same pictures have other names or regions in another one; by
-            default any that has them.
+        index: the study's index, if the warehouse has several with the same corpus; by default the occurrences of
+            every index that has the answers' keys.
+        images: the study's image set, if another one has the same pictures with other names or regions; by default
+            any set that has them.
 
     Raises:
-        UserError: if the warehouse has nothing of that study.
+        UserError: if the warehouse has nothing of the study.
     """
-    import duckdb
-
     views = _views(warehouse, study, index, images)
-    with scratch_folder(path) as scratch, atomic_path(path) as temporary, duckdb.connect() as connection:
-        connection.execute(f"SET temp_directory = {literal(str(scratch))}")
-        connection.execute(f"SET memory_limit = '{_MEMORY}'")
-        connection.execute("SET enable_progress_bar = false")  # it would be drawn over the build's own
+    with atomic_path(path) as temporary, scratch_connection(path, _MEMORY) as connection:
         for statement in create_views(views):
             connection.execute(statement)
         connection.execute(f"ATTACH {literal(str(temporary))} AS catalog")
-        for table, order in _ORDER.items():
-            where = f"WHERE {_REFERRED[table]}" if table in _REFERRED else ""
+        for table, order in ROW_ORDER.items():
+            where = f"WHERE {_REFERENCED[table]}" if table in _REFERENCED else ""
             name = identifier(table)
             connection.execute(f"CREATE TABLE catalog.{name} AS SELECT * FROM {name} {where} ORDER BY {order}")
         connection.execute("DETACH catalog")

@@ -2,5 +2,6 @@
 
 `world` says what there is, `atlas` and `scenes` draw it, `text` talks about it; `language`,
 `vision` and `connector` train the three parts of the model in the paper's order. The shipped
-weights come from `python -m latentlens_dag.demo train`; a newcomer never needs to run it.
+weights come from `python -m latentlens_dag.demo train`, which maintainers run in a checkout: none of
+this is installed.
 """

@@ -1,7 +1,7 @@
 """`python -m latentlens_dag.demo`: how maintainers draw the demo world and train its model.
 
-A newcomer never needs this: the atlas, the scenes and the trained weights are shipped. Everything
-here can be interrupted and run again; it goes on where it was.
+Users never need this: the atlas, the scenes and the trained weights are shipped. Every command can be
+interrupted; run again, it resumes.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ DEFAULT_WORK = Path(".latentlens/demo-training")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0 when done, 1 when a gate failed or something is missing."""
-    from latentlens_dag.demo.training import GateFailed
+    """Run one command; gives 0, or 1 if a gate failed, a file is missing or a build failed."""
+    from latentlens_dag.demo.training import GateError
+    from latentlens_dag.errors import UserError
 
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         figures = options.run(options)
-    except (GateFailed, FileNotFoundError) as problem:
-        sys.stderr.write(f"{problem}\n")
+    except (GateError, FileNotFoundError, UserError) as error:
+        sys.stderr.write(f"{error}\n")
         return 1
     sys.stdout.write(json.dumps(figures, indent=2, sort_keys=True) + "\n")
     return 0
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m latentlens_dag.demo", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    atlas = commands.add_parser("atlas", help="render the sprites with a colour emoji font")
+    atlas = commands.add_parser("atlas", help="render the sprites with a color emoji font")
     atlas.add_argument("--font", type=Path, help="file of Noto Color Emoji (default: where Debian puts it)")
     atlas.set_defaults(run=_atlas)
     scenes = commands.add_parser("scenes", help="draw the held-out scenes and their regions")
@@ -45,14 +46,14 @@ def _parser() -> argparse.ArgumentParser:
     corpus = commands.add_parser("corpus", help="write the sentences of the demo's index")
     corpus.set_defaults(run=_corpus)
     stages = {"language": "stage 1", "vision": "stage 2", "connector": "stage 3 and the finished model"}
-    for name, what in stages.items():
-        stage = commands.add_parser(name, help=f"train {what}")
+    for name, title in stages.items():
+        stage = commands.add_parser(name, help=f"train {title}")
         _add_training_options(stage)
         if name == "connector":
             stage.add_argument(
                 "--frozen",
                 type=Path,
-                help="whose language model and encoder: a work folder or a finished model (default: --work)",
+                help="work folder or finished model with the frozen language model and encoder (default: --work)",
             )
         stage.set_defaults(run=_stage, stage=name, frozen=None)
     train = commands.add_parser("train", help="all three stages in order")
@@ -65,9 +66,11 @@ def _parser() -> argparse.ArgumentParser:
     measure.set_defaults(run=_measure)
     card = commands.add_parser("card", help="write the model's card from the stages' figures and the built study")
     _add_work_option(card)
-    card.add_argument("--home", type=Path, help="home where the study `demo` is built (default: the one in force)")
     card.add_argument(
-        "--seeds", type=Path, nargs="+", default=[], help="work folders of other connectors, measured as well"
+        "--home", type=Path, help="home where the study `demo` is built (default: LATENTLENS_HOME or .latentlens)"
+    )
+    card.add_argument(
+        "--seeds", type=Path, nargs="+", default=[], help="work folders of connectors of other seeds, already measured"
     )
     card.set_defaults(run=_card)
     return parser
@@ -98,9 +101,9 @@ def _card(options: argparse.Namespace) -> dict[str, Any]:
     from latentlens_dag.storage.home import find_home
 
     figures = _figures_of(options.work, ("language", "vision", "connector", "measure"))
-    others = [_figures_of(work, ("connector", "measure")) for work in options.seeds]
+    other_seeds = [_figures_of(work, ("connector", "measure")) for work in options.seeds]
     out = world_folder().parent / "model" / "README.md"
-    write_card(load_world(), figures, find_home(options.home).warehouse, out, others)
+    write_card(load_world(), figures, find_home(options.home).warehouse, out, other_seeds)
     return {"card": str(out)}
 
 
@@ -157,11 +160,11 @@ def _stage(options: argparse.Namespace) -> dict[str, Any]:
 
     if options.threads:
         torch.set_num_threads(options.threads)
-    place = stages.Workplace(options.work, options.seed, SceneSource.open(), options.frozen)
+    workspace = stages.Workspace(options.work, options.seed, SceneSource.open(), options.frozen)
     run = {"language": stages.run_language, "vision": stages.run_vision, "connector": stages.run_connector}[
         options.stage
     ]
-    return run(place)
+    return run(workspace)
 
 
 def _train(options: argparse.Namespace) -> dict[str, Any]:

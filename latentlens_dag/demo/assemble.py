@@ -7,14 +7,14 @@ without torchvision.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latentlens_dag.demo.backdrops import PIXELS
-from latentlens_dag.demo.scenes import HELD_OUT_FROM, PATCH, PATCHES, SceneSource, View, truth_of, view_of
+from latentlens_dag.demo.scenes import HELD_OUT_FROM, PATCH, PATCHES, SceneSource, View, scene_truth, visible_view
+from latentlens_dag.demo.text_captions import mentioned_names
 from latentlens_dag.demo.training import Gate
 from latentlens_dag.demo.vision import IMAGE_MEAN, IMAGE_STD
 from latentlens_dag.demo.world import World
@@ -37,7 +37,7 @@ GATES = (Gate("object_recall", 0.88), Gate("object_precision", 0.83), Gate("back
 
 @dataclass(frozen=True)
 class CaptionScores:
-    """How well captions of held-out scenes name what is visible."""
+    """Recall and precision of the names in captions of held-out scenes."""
 
     object_recall: float
     object_precision: float
@@ -51,7 +51,7 @@ def save_model(
     connector: dict[str, Tensor],
     out: Path,
 ) -> None:
-    """Write the model with these parts to `out`: weights in bfloat16, configuration and processor."""
+    """Write the model of these parts to `out`: weights in bfloat16, configuration and processor."""
     import torch
     from transformers import LlavaConfig, LlavaForConditionalGeneration
 
@@ -71,16 +71,16 @@ def save_model(
     model.model.multi_modal_projector.load_state_dict(connector)
     model.generation_config = _generation_config(tokenizer)
     for config in (model.config, model.config.text_config, model.config.vision_config):
-        config._name_or_path = ""  # else the folders of the training machine are shipped
+        config._name_or_path = ""  # otherwise paths of the training machine are shipped
     model.to(torch.bfloat16).save_pretrained(out)
     new_processor(tokenizer).save_pretrained(out)
 
 
-def parts_of(folder: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase, CLIPVisionModel]:
+def load_saved_parts(folder: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase, CLIPVisionModel]:
     """Language model, tokenizer and vision encoder of a model that `save_model` wrote, in float32.
 
-    Its weights are the bfloat16 that were saved, and a connector is trained between just those: another one trained
-    here meets the same frozen models as the one in `folder` did.
+    The weights are the saved bfloat16 ones, between which connectors are trained: a new connector meets the same
+    frozen models as the one in `folder` did.
     """
     import torch
     from transformers import AutoTokenizer, CLIPVisionModel, LlamaForCausalLM, LlavaForConditionalGeneration
@@ -96,8 +96,8 @@ def parts_of(folder: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase, C
 
 def new_processor(tokenizer: PreTrainedTokenizerBase) -> Any:
     """The processor for the demo's pictures: pixels as they are, 144 image tokens, the chat template."""
-    # The class of Pillow: the default one needs torchvision. An encoder with a class token has one additional
-    # token, which "default" takes off again; with 0 the number of image tokens would be 143.
+    # The Pillow class, since the default one needs torchvision. The encoder's class token is one additional token,
+    # which "default" drops again; with 0 there would be 143 image tokens.
     from transformers import LlavaProcessor
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
@@ -117,10 +117,10 @@ def new_processor(tokenizer: PreTrainedTokenizerBase) -> Any:
     )
 
 
-def captions_of(
+def generate_captions(
     model: Any, processor: Any, images: list[Image.Image], batch: int = 16, beams: int | None = None
 ) -> list[str]:
-    """Captions of `images`, by the model's own generation settings, or with another number of beams (1: greedy)."""
+    """Caption `images` with the model's own generation settings, or with another number of beams (1: greedy)."""
     import torch
 
     talk = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": QUESTION}]}]
@@ -140,17 +140,17 @@ def captions_of(
 def caption_scores(
     folder: Path, source: SceneSource, scenes: int = 200, beams: int | None = None
 ) -> tuple[CaptionScores, list[tuple[str, View]]]:
-    """Load the model of `folder` as anyone would and score its captions of held-out scenes; `beams` as above.
+    """Load the model of `folder` with the auto classes and score its captions of held-out scenes.
 
-    Also gives every caption with the view it should have described.
+    Also gives every caption with the view that it should describe. `beams` as in `generate_captions`.
     """
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype="float32").eval()
     processor = AutoProcessor.from_pretrained(folder)
     drawn = [source(HELD_OUT_FROM + index) for index in range(scenes)]
-    texts = captions_of(model, processor, [composed.image for _, composed in drawn], beams=beams)
-    views = [view_of(truth_of(composed, scene)) for scene, composed in drawn]
+    texts = generate_captions(model, processor, [rendered.image for _, rendered in drawn], beams=beams)
+    views = [visible_view(scene_truth(rendered, scene)) for scene, rendered in drawn]
     pairs = list(zip(texts, views, strict=True))
     return score_captions(source.world, pairs), pairs
 
@@ -159,7 +159,7 @@ def score_captions(world: World, pairs: Iterable[tuple[str, View]]) -> CaptionSc
     """Recall and precision of the named objects, and recall of the backgrounds, over all captions together."""
     hits = named = visible = found = grounds = 0
     for text, view in pairs:
-        mentioned = named_things(world, text)
+        mentioned = mentioned_names(world, text)
         truth = {item.name for item in view.objects}
         objects = mentioned & {item.name for item in world.objects}
         hits += len(objects & truth)
@@ -171,18 +171,6 @@ def score_captions(world: World, pairs: Iterable[tuple[str, View]]) -> CaptionSc
     return CaptionScores(hits / max(1, visible), hits / max(1, named), found / max(1, grounds))
 
 
-def named_things(world: World, text: str) -> set[str]:
-    """The objects and backgrounds a caption names; "orange" counts only where it is no color of the next word."""
-    names = set(world.class_names)
-    words = re.findall(r"[a-z]+", text.lower())
-    following = [*words[1:], ""]
-    return {
-        word
-        for word, after in zip(words, following, strict=True)
-        if word in names and not (word == "orange" and after in names)
-    }
-
-
 def _generation_config(tokenizer: PreTrainedTokenizerBase) -> Any:
     from transformers import GenerationConfig
 
@@ -192,6 +180,6 @@ def _generation_config(tokenizer: PreTrainedTokenizerBase) -> Any:
         pad_token_id=tokenizer.pad_token_id,
         max_new_tokens=110,
         do_sample=False,
-        num_beams=5,  # a greedy caption names a thing twice and leaves another out more often
+        num_beams=5,  # greedy captions repeat and omit objects more often
         length_penalty=2.0,
     )

@@ -1,6 +1,6 @@
 """The sprites of the demo world: one picture of all objects, so that no font is needed at run time.
 
-`render_atlas` is for maintainers and needs a colour emoji font; it draws every object into a square
+`render_atlas` is for maintainers and needs a color emoji font; it draws every object into a square
 cell of one WebP file, in the order of objects.csv, which is the atlas's only index. `load_atlas` reads
 it back. Noto's bitmaps exist at one size (109 pixels per em, 136 x 128 pixels), so cells are larger
 than any sprite in a scene and sprites are only ever scaled down.
@@ -53,7 +53,7 @@ def load_atlas(world: World, path: Path | None = None) -> Atlas:
 
 
 def render_atlas(world: World, font: Path = DEBIAN_FONT) -> Image.Image:
-    """Draw every object of `world` with the colour emoji font `font`: RGBA, COLUMNS cells wide.
+    """Draw every object of `world` with the color emoji font `font`: RGBA, COLUMNS cells wide.
 
     Raises:
         FileNotFoundError: if there is no such font.
@@ -72,7 +72,7 @@ def render_atlas(world: World, font: Path = DEBIAN_FONT) -> Image.Image:
 def write_atlas(world: World, path: Path, font: Path = DEBIAN_FONT) -> None:
     """Render the atlas of `world` and write it to `path` as WebP with an exact alpha channel."""
     partial = path.with_name(path.name + ".partial")
-    # Lossy colours at quality 92 halve the file; alpha stays lossless, and alpha alone decides the truth.
+    # Lossy colors at quality 92 halve the file; alpha stays lossless, and alpha alone decides the truth.
     render_atlas(world, font).save(partial, format="WEBP", quality=92, method=6, alpha_quality=100)
     partial.replace(path)
 
@@ -85,7 +85,7 @@ def _render_sprite(item: WorldObject, face: ImageFont.FreeTypeFont) -> Image.Ima
     ImageDraw.Draw(canvas).text((16, 16), item.emoji, font=face, embedded_color=True)
     box = canvas.getchannel("A").getbbox()
     if box is None:
-        raise ValueError(f"The font has no colour picture for {item.emoji!r} ({item.name}): choose another emoji.")
+        raise ValueError(f"The font has no color picture for {item.emoji!r} ({item.name}): choose another emoji.")
     sprite = canvas.crop(box)
     sprite.thumbnail((CELL, CELL), Image.Resampling.LANCZOS)
     cell = Image.new("RGBA", (CELL, CELL))

@@ -41,14 +41,14 @@ def _noise(rng: np.random.Generator, cell_height: float, cell_width: float) -> F
 
 
 def _mix(amount: Floats, low: tuple[float, ...], high: tuple[float, ...]) -> Floats:
-    """Blend two colours: `low` where `amount` is 0, `high` where it is 1."""
+    """Blend two colors: `low` where `amount` is 0, `high` where it is 1."""
     blend = np.clip(amount, 0, 1)[..., None]
     mixed: Floats = np.asarray(low, np.float32) * (1 - blend) + np.asarray(high, np.float32) * blend
     return mixed
 
 
 def _choose(rng: np.random.Generator, *palettes: tuple[tuple[float, ...], ...]) -> tuple[tuple[float, ...], ...]:
-    """One palette, every colour of it shifted by the same few units."""
+    """One palette, every color of it shifted by the same few units."""
     shift = rng.uniform(-8, 8, 3)
     return tuple(tuple(np.add(color, shift)) for color in palettes[rng.integers(len(palettes))])
 

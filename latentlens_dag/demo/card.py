@@ -1,8 +1,9 @@
 """The model's card, written from figures: the stages' own, those of fresh scenes, and those of the built study.
 
-Every number in the card comes from a file that a stage or a build wrote, so the card cannot say what was
-not measured. What a newcomer gets wrong: the study's figures are of the shipped scenes, which no stage has
-seen but which were chosen; those of fresh scenes and of captions are of other scenes, which were not.
+Every number in the card comes from a file that a stage or a build wrote, so the card cannot say what was not measured.
+
+Note: the study's figures are of the shipped scenes, which no stage has seen but which were selected; those of fresh
+scenes and of captions are of scenes drawn at random.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def write_card(
     stages: Mapping[str, Mapping[str, Any]],
     warehouse: Warehouse,
     out: Path,
-    others: Sequence[Mapping[str, Mapping[str, Any]]] = (),
+    other_seeds: Sequence[Mapping[str, Mapping[str, Any]]] = (),
 ) -> None:
     """Write the card.
 
@@ -50,15 +51,15 @@ def write_card(
         scenes=stages["measure"]["scenes"],
         fresh=fresh_table(stages["measure"]),
         diversity=f"{stages['measure'][FRESH][LATENTLENS]['distinct_words']:.2f}",
-        seeds=seeds_table([stages, *others]),
+        seeds=seeds_table([stages, *other_seeds]),
         gates="\n".join(_gate_rows(stages)),
-        **{stage: "\n".join(_facts(stages[stage])) for stage in ("language", "vision", "connector")},
+        **{stage: "\n".join(_figure_lines(stages[stage])) for stage in ("language", "vision", "connector")},
     )
     out.write_text(text, encoding="utf-8")
 
 
 def _gate_rows(stages: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Markdown: what every gate asks for, what was reached, and whether that is enough."""
+    """Markdown: for every gate the threshold, the figure reached and the verdict."""
     from latentlens_dag.demo import assemble, vision
     from latentlens_dag.demo.stages import LANGUAGE_GATES
 
@@ -98,20 +99,20 @@ def fresh_table(figures: Mapping[str, Any]) -> str:
 
 
 def seeds_table(runs: Sequence[Mapping[str, Mapping[str, Any]]]) -> str:
-    """Markdown: a row per connector seed, the first being the shipped one, and the mean of all of them."""
+    """Markdown: a row per connector seed, the shipped one first, and their mean."""
     rows = [_seed_figures(run) for run in runs]
     names = [str(run["connector"]["seed"]) for run in runs]
     names[0] += " (shipped)"
     lines = ["| seed | " + " | ".join(rows[0]) + " |", "|---" * (len(rows[0]) + 1) + "|"]
     lines += [
-        f"| {name} | " + " | ".join(map(_shown, row.values())) + " |" for name, row in zip(names, rows, strict=True)
+        f"| {name} | " + " | ".join(map(_rounded, row.values())) + " |" for name, row in zip(names, rows, strict=True)
     ]
     means = [sum(row[figure] for row in rows) / len(rows) for figure in rows[0]]
-    return "\n".join([*lines, f"| **mean of {len(rows)}** | " + " | ".join(map(_shown, means)) + " |"])
+    return "\n".join([*lines, f"| **mean of {len(rows)}** | " + " | ".join(map(_rounded, means)) + " |"])
 
 
 def _seed_figures(run: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """The figures that seeds are compared by: % but for excess (0..1) and distinct words."""
+    """The figures by which seeds are compared: in %, except excess (0..1) and distinct words."""
     captions, read = run["connector"], run["measure"][FRESH][LATENTLENS]
     figures = {f"captions {name}": 100 * captions[f"object_{name}"] for name in ("recall", "precision")}
     figures |= {group: 100 * read[group]["mean"] for group in ("object", "background", "all")}
@@ -121,7 +122,7 @@ def _seed_figures(run: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
     return figures | {"untrained, object": 100 * run["measure"][UNTRAINED][LATENTLENS]["object"]["mean"]}
 
 
-def _shown(value: float) -> str:
+def _rounded(value: float) -> str:
     return f"{value:.1f}" if value > 10 else f"{value:.2f}"
 
 
@@ -136,8 +137,8 @@ def _cell(row: Mapping[str, Any]) -> str:
     return f"{100 * row['concrete']:.0f} ({100 * row['concrete_chance']:.0f})"
 
 
-def _facts(figures: Mapping[str, Any]) -> list[str]:
-    """A line per figure, in order of name; nested ones as they are."""
+def _figure_lines(figures: Mapping[str, Any]) -> list[str]:
+    """A line per figure, sorted by name."""
     return [f"- {name.replace('_', ' ')}: {_number(value)}" for name, value in sorted(figures.items())]
 
 

@@ -1,4 +1,4 @@
-"""Basic colour words measured from pixels.
+"""Basic color words measured from pixels.
 
 A pixel is classified in OKLCh (lightness, chroma, hue of the perceptual space OKLab), where the
 eleven basic words are simple boxes; RGB or HSV boxes call every dark orange "orange" and no brown
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from latentlens_dag.demo.world import COLORS
 
 MIN_SHARE = 0.20
-"""A colour word belongs to a region when it covers at least this share of its visible pixels."""
+"""A color word belongs to a region when it covers at least this share of its visible pixels."""
 
 
 def color_shares(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
@@ -38,7 +38,7 @@ def dominant_color(shares: npt.NDArray[np.float64]) -> str:
 
 @cache
 def _table() -> npt.NDArray[np.uint8]:
-    """Class of every colour of five bits per channel, index r << 10 | g << 5 | b."""
+    """Class of every color of five bits per channel, index r << 10 | g << 5 | b."""
     levels = (np.arange(32) * 8 + 4) / 255
     red, green, blue = np.meshgrid(levels, levels, levels, indexing="ij")
     lightness, chroma, hue = _oklch(np.stack([red, green, blue], axis=-1).reshape(-1, 3))

@@ -1,11 +1,11 @@
-"""Stage 3 of the demo model: the connector, trained on captions of what is kept.
+"""Stage 3 of the demo model: the connector, trained on captions of the visible patches.
 
 Language model and vision encoder are frozen and stay as they are; only LLaVA's two-layer MLP
 learns. A step shows the model the visual tokens of whole scenes, or only some of them (a window,
 a random subset, a few patches of one region), and asks for the caption of exactly what is visible
 there. On captions of whole scenes alone one background token is enough for the caption and the
-rest carry nothing: background patches then read 84 % instead of 96 %. Patches are never read out
-one by one, since that would train on the very thing the lenses measure.
+rest carry nothing: then 84 % of the background patches are read instead of 96 %. The model is never asked
+to name single patches, which would train exactly what the lenses measure.
 
 All sequences of a step keep the same number of tokens, so nothing is padded on the left and an
 all-ones attention mask is right; captions are padded on the right, where causal attention never
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from latentlens_dag.demo.scenes import GRID, PATCHES, SceneSource, Truth, training_seed, truth_of, view_of
+from latentlens_dag.demo.scenes import GRID, PATCHES, SceneSource, Truth, scene_truth, training_seed, visible_view
 from latentlens_dag.demo.training import load_checkpoint, save_checkpoint, warmup_cosine
 from latentlens_dag.demo.vision import normalize, patch_features
 from latentlens_dag.device import bfloat16_is_faster
@@ -42,7 +42,7 @@ Shares = tuple[tuple[str, float], ...]
 
 @dataclass(frozen=True)
 class ConnectorTraining:
-    """Everything that decides the connector's weights, given the two frozen models."""
+    """All settings that determine the connector's weights, given the two frozen models."""
 
     seed: int = 0
     steps: int = 3200
@@ -56,24 +56,24 @@ class ConnectorTraining:
     """Keep the mean size of each step's visual tokens at `output_scale`; the factor is folded into the last layer."""
     finished_scale: float = 6.5
     """The mean size that the finished connector has instead, with `fixed_size`: large visual tokens are learned from
-    sooner, but the language model names fewer of the things it is shown in them."""
+    sooner, but the language model then names fewer of the objects."""
     whitening: float = 0.05
     """Above 0, the features are decorrelated before they are learned from (this is added to the variance of each
     direction, 1 in the mean): as the encoder gives them, the smallest variance is a seven-hundredth of the largest."""
     name_weight: float = 5.0
-    """What the token of an object's or background's name counts in the loss; every other token counts 1."""
+    """Weight in the loss of the tokens that name an object or background; every other token has 1."""
     learning_rate: float = 1.2e-2
     warmup: int = 40
     kinds: Shares = (("whole", 0.15), ("subset", 0.37), ("window", 0.14), ("region", 0.24), ("few", 0.10))
-    """What a step keeps, with its probability: everything; 12-100 random patches; a window of 2-7 by 2-7
+    """What a step keeps, and how often: all patches; 12-100 random patches; a window of 2-7 by 2-7
     patches; 1-4 patches that show one region; 1-8 random patches."""
     small_steps: int = 250
     """The first steps keep windows and few patches only: there the caption is about little."""
     last_steps: int = 960
-    """So many steps at the end keep what `last_kinds` says: they learn to caption whole scenes."""
+    """Steps at the end that use `last_kinds`: they learn to caption whole scenes."""
     last_kinds: Shares = (("whole", 0.60), ("subset", 0.20), ("window", 0.05), ("region", 0.10), ("few", 0.05))
     tokens: int = 1600
-    """About as many visual and text tokens a step: few kept patches make a larger batch."""
+    """Visual and text tokens of a step, about: the fewer patches are kept, the larger the batch."""
 
 
 class Features(NamedTuple):
@@ -83,9 +83,9 @@ class Features(NamedTuple):
     """bfloat16 [N, PATCHES, hidden]: the encoder's features, centered, scaled to RMS 1, times `whitening`."""
     truths: list[Truth]
     mean: Tensor
-    """float32 [hidden]: what was subtracted."""
+    """float32 [hidden], subtracted from the raw features."""
     rms: float
-    """What was divided by."""
+    """The raw features were divided by it, after centering."""
     whitening: Tensor
     """float32 [hidden, hidden], symmetric; the identity where features stay as they are."""
 
@@ -100,7 +100,7 @@ class Batch(NamedTuple):
     targets: Tensor
     """int64 [B, text]: the caption's tokens and <eos>; IGNORED elsewhere."""
     weights: Tensor
-    """float32 [B, text]: what each target counts in the loss."""
+    """float32 [B, text]: weight of each target in the loss."""
 
 
 def scene_features(
@@ -114,9 +114,9 @@ def scene_features(
     for start in range(0, training.scenes, batch):
         images = []
         for index in range(start, min(start + batch, training.scenes)):
-            scene, composed = source(training_seed("connector", training.seed, index))
-            images.append(np.asarray(composed.image))
-            truths.append(truth_of(composed, scene))
+            scene, rendered = source(training_seed("connector", training.seed, index))
+            images.append(np.asarray(rendered.image))
+            truths.append(scene_truth(rendered, scene))
         with torch.inference_mode():
             rows.append(patch_features(encoder, normalize(np.stack(images)).to(encoder.dtype)).bfloat16())
     return _standardized(torch.cat(rows), truths, training.whitening)
@@ -136,7 +136,7 @@ def new_connector(hidden: int, width: int, seed: int) -> nn.Module:
     return torch.nn.Sequential(first, torch.nn.GELU(), last)
 
 
-def fold(connector: nn.Module, features: Features, output_rms: float) -> dict[str, Tensor]:
+def fold_connector(connector: nn.Module, features: Features, output_rms: float) -> dict[str, Tensor]:
     """The connector's weights for raw features in and embeddings out, named as in LLaVA.
 
     Training sees features (f - mean) / rms @ whitening and multiplies the output by `output_rms`, so that Adam meets an
@@ -152,7 +152,7 @@ def fold(connector: nn.Module, features: Features, output_rms: float) -> dict[st
     }
 
 
-def kept_patches(
+def choose_patches(
     kind: Kind, truth: Truth, count: int, window: tuple[int, int], rng: random.Random
 ) -> npt.NDArray[np.bool_]:
     """The patches a sequence keeps: bool [PATCHES] with exactly `count` true (PATCHES for "whole").
@@ -185,9 +185,9 @@ def sample_batch(
     prompt = tokenizer.encode(PROMPT, add_special_tokens=False)
     rows, captions = [], []
     for index in rng.sample(range(len(features.truths)), max(1, training.tokens // (count + 56))):
-        kept = kept_patches(kind, features.truths[index], count, window, rng)
+        kept = choose_patches(kind, features.truths[index], count, window, rng)
         rows.append(features.rows[index][torch.from_numpy(kept)])
-        text = caption(source.world, view_of(features.truths[index], kept), rng)
+        text = caption(source.world, visible_view(features.truths[index], kept), rng)
         captions.append([*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id])
     token_ids, targets = _padded(prompt, captions)
     named = torch.isin(targets, torch.tensor(_name_tokens(source, tokenizer)))
@@ -217,11 +217,11 @@ def caption_loss(
     states = language.model(inputs_embeds=inputs, attention_mask=ones, use_cache=False).last_hidden_state
     # The state before a token predicts it: text token t sits at 1 + kept + t.
     before = states[:, visual.shape[1] : -1]
-    asked = batch.targets != IGNORED
+    is_target = batch.targets != IGNORED
     losses = torch.nn.functional.cross_entropy(
-        language.lm_head(before[asked]).float(), batch.targets[asked], reduction="none"
+        language.lm_head(before[is_target]).float(), batch.targets[is_target], reduction="none"
     )
-    weights = batch.weights[asked]
+    weights = batch.weights[is_target]
     return (losses * weights).sum() / weights.sum()
 
 
@@ -248,7 +248,9 @@ def train_connector(
     optimizer = torch.optim.AdamW(
         connector.parameters(), lr=training.learning_rate, betas=(0.9, 0.98), weight_decay=0.0
     )
-    run = Run(out, asdict(training) | {"output_rms": output_rms, "features_rms": features.rms}, connector, optimizer)
+    run = ConnectorRun(
+        out, asdict(training) | {"output_rms": output_rms, "features_rms": features.rms}, connector, optimizer
+    )
     spent_s, saved = run.resume(), time.monotonic()
     while run.step < training.steps:
         batch = sample_batch(source, features, tokenizer, training, run.step)
@@ -271,16 +273,16 @@ def train_connector(
         with torch.inference_mode():
             size = float(_rms(connector(features.rows[:200].float())))
         output_rms = training.finished_scale * embedding_rms(language) / size
-    return fold(connector, features, output_rms), figures
+    return fold_connector(connector, features, output_rms), figures
 
 
 @dataclass
-class Run:
-    """A training under way: what changes from step to step, and how it is kept."""
+class ConnectorRun:
+    """The state of a training, and its checkpoint."""
 
     out: Path
     settings: dict[str, Any]
-    """What a checkpoint must have been made with, the frozen models' scales among it."""
+    """A checkpoint must have been made with the same; includes the scales of the frozen models."""
     connector: nn.Module
     optimizer: Any
     step: int = 0
@@ -329,12 +331,12 @@ class Run:
 def untrained_connector(
     source: SceneSource, language: LlamaForCausalLM, encoder: CLIPVisionModel, training: ConnectorTraining
 ) -> dict[str, Tensor]:
-    """LLaVA's connector weights as they are before the first step: the control of every lens figure."""
+    """LLaVA's connector weights before the first step: the control for every figure of a lens."""
     from dataclasses import replace
 
     features = scene_features(source, _frozen(encoder), replace(training, scenes=min(100, training.scenes)))
     connector = new_connector(features.rows.shape[-1], language.config.hidden_size, training.seed)
-    return fold(connector, features, training.output_scale * embedding_rms(language))
+    return fold_connector(connector, features, training.output_scale * embedding_rms(language))
 
 
 def embedding_rms(language: LlamaForCausalLM) -> float:
@@ -355,7 +357,7 @@ def _standardized(rows: Tensor, truths: list[Truth], whitening: float) -> Featur
 
 
 def _whitening(rows: Tensor, added: float) -> Tensor:
-    """The symmetric inverse root of the covariance of centered `rows` of RMS 1, `added` put on every variance."""
+    """The symmetric inverse root of the covariance of centered `rows` of RMS 1, with `added` to every variance."""
     import torch
 
     variances, directions = torch.linalg.eigh(rows.T @ rows / len(rows))
@@ -367,7 +369,7 @@ def _rms(values: Tensor) -> Tensor:
 
 
 def _name_tokens(source: SceneSource, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The names of objects and backgrounds that are one token, asked for all at once: this is done at every step."""
+    """The names that are one token; tokenized in one call, since every step needs them."""
     ids = tokenizer(list(source.world.class_names), add_special_tokens=False)["input_ids"]
     return [found[0] for found in ids if len(found) == 1]
 
@@ -416,7 +418,7 @@ def _padded(prompt: list[int], captions: list[list[int]]) -> tuple[Tensor, Tenso
 
 
 def _frozen(model: Any) -> Any:
-    """`model` with its weights rounded to bfloat16, as they are shipped, without gradients of its own."""
+    """`model` with its weights rounded to bfloat16, as shipped, and without gradients."""
     import torch
 
     rounded = model.to(torch.bfloat16).eval().requires_grad_(False)

@@ -16,8 +16,8 @@ from functools import partial
 from itertools import repeat
 from pathlib import Path
 
-from latentlens_dag.demo.text import judged_words, own_sentences
-from latentlens_dag.demo.text_grammar import Item, Sentences, plural_of
+from latentlens_dag.demo.text import hand_written_sentences, judged_words
+from latentlens_dag.demo.text_grammar import Sentences, plural_of
 from latentlens_dag.demo.world import COLORS, World
 
 SENTENCES = 28_000
@@ -30,7 +30,7 @@ SHORTEST, MAX_CHARACTERS = 4, 16
 def corpus_sentences(world: World, seed: int = 0, count: int = SENTENCES) -> list[str]:
     """`count` distinct sentences of 4 to 16 words in random order; the same seed gives the same list."""
     rng = random.Random(seed)
-    found = dict.fromkeys(own_sentences())
+    found = dict.fromkeys(hand_written_sentences())
     plurals = _plurals(world)
     for make in _rounds(Sentences(world), world, rng):
         sentence = make()
@@ -55,23 +55,18 @@ def write_corpus(world: World, path: Path, seed: int = 0, count: int = SENTENCES
     return len(sentences)
 
 
-def read_corpus(path: Path) -> list[str]:
-    """The sentences of a corpus file."""
-    return gzip.decompress(path.read_bytes()).decode("utf-8").splitlines()
-
-
 def _plurals(world: World) -> set[str]:
-    """Plurals that no judge asks for. Each is so rare that its states are learned badly and lie near everything:
-    at the last layers a quarter of all wrong words were "carpets", "snowmen" and three more.
+    """Plurals that no judge asks for.
+
+    Each is so rare that its states are learned badly and lie near everything: at the last layers a quarter of all
+    wrong words were "carpets", "snowmen" and three more.
     """
-    items: tuple[Item, ...] = (*world.objects, *world.backgrounds)
-    return {plural_of(word) for item in items for word in (item.name, *item.synonyms)} - set(judged_words(world))
+    return {plural_of(word) for item in world.items for word in (item.name, *item.synonyms)} - set(judged_words(world))
 
 
 def _rounds(sentences: Sentences, world: World, rng: random.Random) -> Iterator[Callable[[], str]]:
-    """Makers of sentences, without end: in each round every thing and category has its turn."""
-    items: tuple[Item, ...] = (*world.objects, *world.backgrounds)
-    spoken = [(item, word) for item in items for word in item.synonyms]
+    """Functions that make a sentence, without end: in each round every item and category has its turn."""
+    synonyms = [(item, word) for item in world.items for word in item.synonyms]
     while True:
         for thing in world.objects:
             yield from repeat(partial(sentences.about, thing, rng), 2)
@@ -80,10 +75,10 @@ def _rounds(sentences: Sentences, world: World, rng: random.Random) -> Iterator[
         for category in dict.fromkeys(thing.category for thing in world.objects):
             members = [thing for thing in world.objects if thing.category == category]
             yield partial(sentences.of, "category", rng.choice(members), rng)
-        for item in items:
+        for item in world.items:
             yield partial(sentences.of, "part", item, rng)
-        for item in rng.sample(items, len(items) // 3):
+        for item in rng.sample(world.items, len(world.items) // 3):
             yield partial(sentences.of, "place", item, rng)
-        for item, word in rng.sample(spoken, len(spoken) // 4):
-            yield partial(sentences.about, item, rng, said=word)
+        for item, word in rng.sample(synonyms, len(synonyms) // 4):
+            yield partial(sentences.about, item, rng, called=word)
         yield from repeat(partial(sentences.color, rng), len(COLORS))

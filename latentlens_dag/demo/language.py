@@ -1,13 +1,13 @@
 """The demo's language model: a tokenizer and a small Llama, trained on generated text.
 
 Byte-level BPE with 4096 entries, in which every judged word is one token wherever it stands, so
-that no lens is favored by how words are cut. The model (hidden 256, 8 layers, untied embeddings,
+that no lens gains from how words are tokenized. The model (hidden 256, 8 layers, untied embeddings,
 8.1 M parameters) learns from 3.4 M tokens in 66 minutes on one busy core with AVX2, in float32.
 
-Muon, on batches half as large again, needed half as many steps as AdamW for the same loss, and as many minutes.
+Muon, with batches 1.5 times as large, reached the same loss in half as many steps as AdamW, but in as many minutes.
 
-The documents of step k depend on the seed and k alone, so a run that was interrupted and resumed
-gives the same weights as one that was not, and no data set is kept.
+The documents of step k depend on the seed and k alone, so an interrupted and resumed training gives the
+same weights as an uninterrupted one, and no data set is stored.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from latentlens_dag.demo.text import LEARNED, Documents, Lesson, judged_words
+from latentlens_dag.demo.training import CHECKPOINT, load_checkpoint, save_checkpoint
 from latentlens_dag.demo.world import World
 from latentlens_dag.device import bfloat16_is_faster
 
@@ -55,19 +56,19 @@ class Schedule:
     """Steps."""
     weight_decay: float = 0.05
     lists: int = 110
-    """Steps, from the first, of the lesson "lists", in rows of one or two documents."""
+    """First steps, of the lesson "lists", in rows of one or two documents."""
     sets: int = 200
-    """Steps after those of the lesson "sets", in rows of about two documents."""
+    """The steps after them, of the lesson "sets", in rows of about two documents."""
     copies: int = 130
-    """Steps after those of the lesson "copies", in rows of a quarter of the length."""
+    """The steps after them, of the lesson "copies", in rows of a quarter of the length."""
     caption_weight: float = 2.0
-    """Of a caption's tokens in the loss; all other learned tokens have 1."""
+    """Weight of a caption's tokens in the loss; all other learned tokens have 1."""
     compiled: bool = False
-    """Whether torch compiles the blocks: a fifth fewer seconds a step, a minute at the start, and a C++ compiler."""
+    """Whether torch compiles the blocks: steps take 20 % less time, the start a minute; needs a C++ compiler."""
     save_every_s: float = 60.0
 
     def lesson(self, step: int) -> tuple[Lesson, int]:
-        """The lesson of `step`, and into how many rows each row is cut for it."""
+        """The lesson of `step`, and the number of rows that each row is cut into."""
         if step < self.lists:
             return "lists", self.row_length // LIST_TOKENS
         if step < self.lists + self.sets:
@@ -169,7 +170,7 @@ def new_model(seed: int) -> LlamaForCausalLM:
 def train_language_model(
     world: World, out: Path, seed: int, schedule: Schedule | None = None, resume: bool = True
 ) -> dict[str, float]:
-    """Train tokenizer and language model into `out`, and go on where an interrupted run stopped.
+    """Train tokenizer and language model into `out`, or resume an interrupted training.
 
     Writes tokenizer and model in Hugging Face format, checkpoint.pt (about once a minute, removed at
     the end) and log.jsonl with step, loss, tokens, tokens_per_s and wall_s.
@@ -186,13 +187,12 @@ def train_language_model(
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=schedule.learning_rate, betas=(0.9, 0.95), weight_decay=schedule.weight_decay, fused=True
     )
-    checkpoint = out / "checkpoint.pt"
     state = {"step": 0, "tokens": 0, "wall_s": 0.0}
-    if resume and checkpoint.exists():
-        state = _restore(checkpoint, model, optimizer)
+    if resume and (saved := load_checkpoint(out)):
+        state = _restore(saved, model, optimizer)
     figures = _train(model, optimizer, Batches(world, tokenizer, seed, schedule), schedule, state, out)
     model.save_pretrained(out)
-    checkpoint.unlink(missing_ok=True)
+    (out / CHECKPOINT).unlink(missing_ok=True)
     return figures
 
 
@@ -210,7 +210,7 @@ class Batches:
     def batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Token ids and weights: int64 and float32 [rows, row_length] each, smaller rows in the first lessons.
 
-        A token's weight is its weight in the loss as a target; 0 is only read.
+        A token's weight is its weight in the loss as a target; tokens of weight 0 are only read.
 
         Rows hold whole documents <bos> ... <eos>, the longest that still fits next, which wastes about
         1 % of the tokens. Positions and attention run on through a row: a document may stand anywhere.
@@ -255,9 +255,9 @@ class Token(NamedTuple):
 
 
 def pack(documents: Sequence[list[Token]], rows: int, length: int, waiting: int = 24) -> list[list[Token]]:
-    """Fill `rows` rows of at most `length` tokens with whole documents, in order but for those that wait for a gap.
+    """Fill `rows` rows of at most `length` tokens with whole documents.
 
-    Documents longer than a row are left out.
+    Documents come in order, except that up to `waiting` wait for a gap; those longer than a row are left out.
     """
     queue = [document for document in documents if len(document) <= length]
     packed: list[list[Token]] = []
@@ -272,16 +272,15 @@ def pack(documents: Sequence[list[Token]], rows: int, length: int, waiting: int 
 
 
 def load_language_model(folder: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
-    """Model and tokenizer of a folder; of a run under way, the weights of its last checkpoint."""
-    import torch
+    """Model and tokenizer of a folder; of an unfinished training, the weights of its last checkpoint."""
     from transformers import AutoTokenizer, LlamaForCausalLM
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    checkpoint = folder / "checkpoint.pt"
-    if not checkpoint.exists():
+    saved = load_checkpoint(folder)
+    if saved is None:
         return LlamaForCausalLM.from_pretrained(folder).eval(), tokenizer
     model = new_model(0)
-    model.load_state_dict(torch.load(checkpoint, weights_only=True)["model"])
+    model.load_state_dict(saved["model"])
     return model.eval(), tokenizer
 
 
@@ -330,7 +329,8 @@ def _train(
             _log(out, figures)
             losses = []
         if last or time.monotonic() - saved > schedule.save_every_s:
-            _save(out / "checkpoint.pt", model, optimizer, state)
+            weights = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+            save_checkpoint(out, weights | state)
             saved = time.monotonic()
     return figures
 
@@ -342,9 +342,9 @@ def _step(
     batch: tuple[torch.Tensor, torch.Tensor],
     rate: float,
 ) -> tuple[float, int]:
-    """One optimizer step: the weighted mean loss in nats per token, and the number of tokens learned from.
+    """Take one optimizer step; gives the weighted mean loss in nats per token and the number of learned tokens.
 
-    `blocks` is `model.model` or what torch compiled from it. Logits are made of the learned tokens alone.
+    `blocks` is `model.model`, compiled or not. Logits are computed for learned tokens only.
     """
     import torch
 
@@ -363,23 +363,11 @@ def _step(
     return float(loss.detach()), int(learned.sum())
 
 
-def _save(path: Path, model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Write a checkpoint under a temporary name, then rename it: a crash leaves the one before."""
-    import torch
-
-    temporary = path.with_suffix(".tmp")
-    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), **state}, temporary)
-    temporary.replace(path)
-
-
-def _restore(path: Path, model: LlamaForCausalLM, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Put a checkpoint's weights and moments in place and return its step, tokens and wall_s."""
-    import torch
-
-    saved = torch.load(path, weights_only=True)
+def _restore(saved: dict[str, Any], model: LlamaForCausalLM, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Load the weights and moments of a checkpoint; gives its step, tokens and wall_s."""
     model.load_state_dict(saved.pop("model"))
     optimizer.load_state_dict(saved.pop("optimizer"))
-    logger.info("Resumed %s at step %d.", path, saved["step"])
+    logger.info("Resumed at step %d.", saved["step"])
     return saved
 
 

@@ -1,18 +1,20 @@
-"""What the lenses read on fresh scenes: the figures of a trained demo model, measured by the product itself.
+"""What the lenses read on fresh scenes: the figures of a trained demo model, measured by building studies.
 
-A project is written whose studies read the same fresh scenes through the model, through the model with its
-connector untrained, and, where real sentences are given, through an index of those alone; `build` builds it
-and the figures are read from its summaries. What a newcomer gets wrong: the shipped scenes were chosen to
-be good to look at, and these were not; figures that stand for the method come from these.
+A project is written whose studies read the same fresh scenes through the model, through the model with an
+untrained connector and, if real sentences are given, through an index of those alone. `build` builds it, and
+the figures are read from its summaries.
+
+Note: the shipped scenes were chosen to be good to look at, and these were not. Figures that stand for the method come
+from these.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import chdir, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -60,18 +62,19 @@ def measure(
         source: the world the scenes are drawn from.
         model: folder of the trained model.
         untrained: folder of the same model with an untrained connector.
-        folder: where the project is written; what is already built there and still true is not built again.
+        folder: where the project is written; what is already built there and up to date is not built again.
         scenes: how many fresh scenes.
         real: a text file of real sentences, one per line; those with a word of the world become a second index.
 
     Raises:
-        CalledProcessError: where the build fails; it has said why on the standard error.
+        UserError: if the project cannot be built.
     """
+    from latentlens_dag.cli.build import build
+
     studies = write_project(source, model, untrained, folder, scenes, real)
     home = Home(folder.resolve() / ".latentlens")
-    # The command, as a user would run it: this module is core, and does not know the orchestrator.
-    command = [sys.executable, "-c", "from latentlens_dag.cli.main import main; main()", "build", *studies]
-    subprocess.run([*command, "--home", str(home.root), "--json"], cwd=folder, stdout=subprocess.DEVNULL, check=True)
+    with chdir(folder), redirect_stdout(sys.stderr):
+        build.main([*studies, "--home", str(home.root)], standalone_mode=False)
     return {"scenes": scenes} | {study: study_figures(home.warehouse, study) for study in studies}
 
 
@@ -81,41 +84,41 @@ def write_project(
     """Write workspace.yaml and assets/fresh of the project; give the names of its studies."""
     from latentlens_dag.models.loading import read_config
 
-    here = folder / "assets" / "fresh"
+    assets = folder / "assets" / "fresh"
     drawn = [random_scene(source.world, FRESH_FROM + number) for number in range(scenes)]
-    write_scenes(source.world, source.atlas, here, drawn)
-    write_corpus(source.world, here / "corpus.txt.gz")
+    write_scenes(source.world, source.atlas, assets, drawn)
+    write_corpus(source.world, assets / "corpus.txt.gz")
     depth = (read_config(model) or {})["text_config"]["num_hidden_layers"]
     index = {"model": _quoted(model), "layers": list(range(1, depth)), "contexts": CONTEXTS_PER_TOKEN}
     text = _CORPUS.format(name="own", file="corpus.txt.gz", **index)
     studies = {FRESH: (model, "own"), UNTRAINED: (untrained, "own")}
     if real is not None:
         lines = real.read_text(encoding="utf-8").splitlines()
-        write_text("\n".join(sentences_about(source.world, lines)) + "\n", here / "real.txt")
+        write_text("\n".join(sentences_about(source.world, lines)) + "\n", assets / "real.txt")
         text += _CORPUS.format(name="real", file="real.txt", **index)
         studies[REAL] = (model, "real")
     for name, (vlm, corpus) in studies.items():
         layers = list(range(depth))
         text += _STUDY.format(name=name, model=_quoted(vlm), index=corpus, layers=layers, unique=UNIQUE)
-    write_text(text + _IMAGES, here / "defs.yaml")
+    write_text(text + _IMAGES, assets / "defs.yaml")
     write_text("load_from: []\n", folder / "workspace.yaml")
     return list(studies)
 
 
 def _quoted(folder: Path) -> str:
-    """An absolute path as YAML takes it, whatever characters it holds."""
+    """An absolute path as a YAML string, whatever its characters."""
     return json.dumps(str(folder.resolve()))
 
 
 def sentences_about(world: World, lines: Iterable[str], longest: int = 20) -> list[str]:
     """The distinct sentences of at most `longest` words that hold a word the judge may ask for."""
-    known = set(judged_words(world))
+    judged = set(judged_words(world))
     words = {line: re.findall(r"\w+", line.lower()) for line in dict.fromkeys(map(str.strip, lines))}
-    return [line for line, said in words.items() if len(said) <= longest and known.intersection(said)]
+    return [line for line, found in words.items() if len(found) <= longest and judged.intersection(found)]
 
 
 def study_figures(warehouse: Warehouse, study: str) -> dict[str, Any]:
-    """Of each lens and patch group: shares of tokens with a concrete word, by layer and as the mean of layers 1 and up.
+    """Shares of tokens with a concrete word by lens and patch group: per layer, and the mean of layers 1 and up.
 
     Gives {lens: {"distinct_words": .., group: {"concrete": [..], "chance": [..], "mean": .., "mean_chance": ..,
     "mean_excess": ..}}}; lists are by visual layer from 0, shares in 0..1, distinct words are of the five answers.

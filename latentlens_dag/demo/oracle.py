@@ -1,4 +1,4 @@
-"""Can the language model be read at all? Two gates before any connector is trained.
+"""Two gates before a connector is trained: can the language model be read at all?
 
 *Captioning a passage*: the share of a passage's objects that the greedy caption names. *Oracle
 connector*: every visual token gets the input embedding of the true word of its patch. What the lens
@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from latentlens_dag.demo.language import word_token
 from latentlens_dag.demo.scenes import View
 from latentlens_dag.demo.text import LEARNED, PROMPT, passage, random_view
-from latentlens_dag.demo.text_grammar import Item, Sentences
+from latentlens_dag.demo.text_captions import mentioned_names
+from latentlens_dag.demo.text_grammar import Sentences
 from latentlens_dag.demo.world import World
 
 if TYPE_CHECKING:
@@ -30,8 +31,8 @@ WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True)
-class CaptionScores:
-    """How well greedy captions tell what their passages said; shares of all objects or backgrounds."""
+class PassageScores:
+    """Recall and precision of the objects, and recall of the backgrounds, in greedy captions of passages."""
 
     recall: float
     precision: float
@@ -49,11 +50,11 @@ class Contexts(NamedTuple):
 
 @dataclass(frozen=True)
 class OracleScores:
-    """How many patches the lens reads when each visual token is the embedding of its true word."""
+    """Shares of patches that the lens reads when each visual token is the embedding of its true word."""
 
     by_layer: dict[int, float]
     worst: dict[str, float]
-    """Share of read patches of the names that are read least, mean over layers."""
+    """The twelve names that are read least: share of their patches that are read, mean over layers."""
 
     @property
     def mean(self) -> float:
@@ -61,19 +62,19 @@ class OracleScores:
         return sum(self.by_layer.values()) / len(self.by_layer)
 
 
-def score_captions(
+def score_passages(
     world: World, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, passages: int = 200
-) -> CaptionScores:
+) -> PassageScores:
     """Caption held-out passages greedily and compare with their views."""
     views, texts = _passages(world, passages)
-    said = [_mentions(world, text) for text in generate(model, tokenizer, [text + PROMPT for text in texts])]
+    mentioned = [mentioned_names(world, text) for text in generate(model, tokenizer, [text + PROMPT for text in texts])]
     objects = [{seen.name for seen in view.objects} for view in views]
     grounds = [{name for name in (view.upper, view.lower) if name} for view in views]
     all_grounds = {item.name for item in world.backgrounds}
-    hits = sum(len(true & found) for true, found in zip(objects, said, strict=True))
-    named = sum(len(found - all_grounds) for found in said)
-    ground_hits = sum(len(true & found) for true, found in zip(grounds, said, strict=True))
-    return CaptionScores(
+    hits = sum(len(true & found) for true, found in zip(objects, mentioned, strict=True))
+    named = sum(len(found - all_grounds) for found in mentioned)
+    ground_hits = sum(len(true & found) for true, found in zip(grounds, mentioned, strict=True))
+    return PassageScores(
         recall=hits / max(1, sum(map(len, objects))),
         precision=hits / max(1, named),
         backgrounds=ground_hits / max(1, sum(map(len, grounds))),
@@ -101,7 +102,7 @@ def generate(
     return found
 
 
-def contexts_of(
+def encode_contexts(
     model: LlamaForCausalLM,
     tokenizer: PreTrainedTokenizerFast,
     sentences: Sequence[str],
@@ -145,8 +146,7 @@ def score_oracle(
     A patch is read when one of the five nearest contexts, from any contextual layer, stands for a
     concrete word of the patch's thing.
     """
-    items: tuple[Item, ...] = (*world.objects, *world.backgrounds)
-    concrete = {item.name: set(item.concrete_words) for item in items}
+    concrete = {item.name: set(item.concrete_words) for item in world.items}
     read: dict[str, list[bool]] = defaultdict(list)
     by_layer: dict[int, float] = {}
     names = [name for scene in scenes for name in scene]
@@ -170,18 +170,6 @@ def _passages(world: World, count: int) -> tuple[list[View], list[str]]:
         views.append(random_view(world, rng))
         texts.append(LEARNED.sub(r"\1", passage(world, sentences, views[-1], rng)))
     return views, texts
-
-
-def _mentions(world: World, text: str) -> set[str]:
-    """Names of the world in a caption; "orange" before another word of the world is a color."""
-    names = set(world.class_names)
-    words = WORD.findall(text.lower())
-    following = [*words[1:], ""]
-    return {
-        word
-        for word, after in zip(words, following, strict=True)
-        if word in names and not (word == "orange" and after in names)
-    }
 
 
 class _Batch(NamedTuple):

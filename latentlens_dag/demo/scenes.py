@@ -25,6 +25,7 @@ from latentlens_dag.demo.atlas import Atlas, load_atlas
 from latentlens_dag.demo.backdrops import PIXELS, backdrop
 from latentlens_dag.demo.colors import color_shares, color_words, dominant_color
 from latentlens_dag.demo.world import World, load_world
+from latentlens_dag.inputs.regions import encode_mask
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -48,7 +49,7 @@ DEMO_SCENES = 64
 
 @dataclass(frozen=True)
 class PlacedObject:
-    """A sprite in a scene; pixels, `left` and `top` of its square of `size` x `size`."""
+    """A sprite in a scene: its square of `size` x `size` pixels at `left`, `top`."""
 
     name: str
     left: int
@@ -59,7 +60,7 @@ class PlacedObject:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything that decides a picture; `horizon` is the pixel row where `lower` starts."""
+    """Everything that determines a picture; `horizon` is the pixel row where `lower` starts."""
 
     seed: int
     upper: str
@@ -75,8 +76,8 @@ class Scene:
 
 
 @dataclass(frozen=True)
-class Composed:
-    """The pixels of a scene and their truth."""
+class RenderedScene:
+    """The pixels of a scene, and the region of each."""
 
     image: Image.Image
     """RGB, PIXELS x PIXELS."""
@@ -85,12 +86,12 @@ class Composed:
 
 
 @dataclass(frozen=True)
-class SeenObject:
-    """One visible object, as a caption may speak of it."""
+class VisibleObject:
+    """One visible object, with what a caption may say of it."""
 
     name: str
     color: str
-    """The most common colour word of its visible pixels."""
+    """The most common color word of its visible pixels."""
     size: Literal["small", "large"]
     column: Literal["left", "center", "right"]
     row: Literal["top", "middle", "bottom"]
@@ -98,20 +99,20 @@ class SeenObject:
 
 @dataclass(frozen=True)
 class View:
-    """What is visible: of a whole scene, or of the patches that are kept."""
+    """What is visible in a whole scene, or in the patches that are kept."""
 
     upper: str | None
     lower: str | None
-    objects: tuple[SeenObject, ...]
+    objects: tuple[VisibleObject, ...]
 
 
 @dataclass(frozen=True)
 class Truth:
-    """All that views of one scene need; small enough to keep for thousands of scenes."""
+    """What is needed to derive views of one scene; small enough to keep for thousands of scenes."""
 
     upper: str
     lower: str
-    objects: tuple[SeenObject, ...]
+    objects: tuple[VisibleObject, ...]
     patch_regions: npt.NDArray[np.uint8]
     """[PATCHES]: index of the region that covers most of each patch."""
 
@@ -125,7 +126,7 @@ class Region:
     kind: Literal["object", "background"]
     name: str
     words: tuple[str, ...]
-    """Concrete: name, synonyms, category, parts and the measured colour words."""
+    """Concrete: name, synonyms, category, parts and the measured color words."""
     abstract_words: tuple[str, ...]
     box: tuple[float, float, float, float]
     """x0, y0, x1, y1 in pixels, around the visible pixels."""
@@ -149,7 +150,7 @@ def random_scene(world: World, seed: int, min_objects: int = 1, max_objects: int
     return Scene(seed, str(upper), str(lower), int(rng.integers(72, 121)), tuple(placed))
 
 
-def compose(world: World, atlas: Atlas, scene: Scene) -> Composed:
+def render_scene(world: World, atlas: Atlas, scene: Scene) -> RenderedScene:
     """Draw `scene`: its picture and the region of every pixel."""
     rng = np.random.default_rng((scene.seed, 1))
     pixels = backdrop(world.background(scene.upper).name, rng)
@@ -162,7 +163,7 @@ def compose(world: World, atlas: Atlas, scene: Scene) -> Composed:
         image.paste(sprite, (item.left, item.top), sprite)
         solid = np.asarray(sprite.getchannel("A")) >= 128
         labels[item.top : item.top + item.size, item.left : item.left + item.size][solid] = region
-    return Composed(image, labels)
+    return RenderedScene(image, labels)
 
 
 def visible_patches(labels: npt.NDArray[np.uint8], regions: int, patch: int = PATCH) -> npt.NDArray[np.float32]:
@@ -178,18 +179,18 @@ def patch_regions(labels: npt.NDArray[np.uint8], regions: int) -> npt.NDArray[np
     return visible_patches(labels, regions).argmax(axis=1).astype(np.uint8)
 
 
-def truth_of(composed: Composed, scene: Scene) -> Truth:
-    """What views of `scene` need, so that its picture need not be kept."""
-    pixels = np.asarray(composed.image)
+def scene_truth(rendered: RenderedScene, scene: Scene) -> Truth:
+    """The truth of `scene`, after which its picture need not be kept."""
+    pixels = np.asarray(rendered.image)
     seen = []
     for region, item in enumerate(scene.objects, start=2):
-        visible = pixels[composed.labels == region]
+        visible = pixels[rendered.labels == region]
         color = dominant_color(color_shares(visible)) if len(visible) else "gray"
-        seen.append(_seen(item, color))
-    return Truth(scene.upper, scene.lower, tuple(seen), patch_regions(composed.labels, len(scene.names)))
+        seen.append(_visible_object(item, color))
+    return Truth(scene.upper, scene.lower, tuple(seen), patch_regions(rendered.labels, len(scene.names)))
 
 
-def view_of(truth: Truth, kept: npt.NDArray[np.bool_] | None = None) -> View:
+def visible_view(truth: Truth, kept: npt.NDArray[np.bool_] | None = None) -> View:
     """What is visible in the `kept` patches (bool [PATCHES]; None keeps all).
 
     A region counts when it covers most of at least one kept patch. Objects come in the order of their first
@@ -201,40 +202,21 @@ def view_of(truth: Truth, kept: npt.NDArray[np.bool_] | None = None) -> View:
     return View(truth.upper if 0 in visible else None, truth.lower if 1 in visible else None, objects)
 
 
-def regions_of(world: World, composed: Composed, scene: Scene, file_name: str = "") -> list[Region]:
+def scene_regions(world: World, rendered: RenderedScene, scene: Scene, file_name: str = "") -> list[Region]:
     """The regions of `scene` that have visible pixels, in the order of their index."""
-    pixels = np.asarray(composed.image)
+    pixels = np.asarray(rendered.image)
     rows = []
     for region, name in enumerate(scene.names):
-        mask = composed.labels == region
+        mask = rendered.labels == region
         if mask.any():
-            item = world.object(name) if region >= 2 else world.background(name)
+            item = world.item(name)
             words = tuple(dict.fromkeys((*item.concrete_words, *color_words(color_shares(pixels[mask])))))
             abstract = tuple(word for word in item.abstract_words if word not in words)
             kind: Literal["object", "background"] = "object" if region >= 2 else "background"
-            rows.append(Region(file_name, str(region), kind, name, words, abstract, _box(mask), encode_mask(mask)))
+            rows.append(
+                Region(file_name, str(region), kind, name, words, abstract, _box(mask), tuple(encode_mask(mask)))
+            )
     return rows
-
-
-def encode_mask(mask: npt.NDArray[np.bool_]) -> tuple[int, ...]:
-    """Run lengths of `mask` in row-major order, alternating, first the pixels that are False."""
-    flat = mask.reshape(-1)
-    starts = np.flatnonzero(np.diff(flat)) + 1
-    edges = np.concatenate([[0], starts, [flat.size]])
-    runs = np.diff(edges).tolist()
-    return tuple([0, *runs] if flat[0] else runs)
-
-
-def decode_mask(runs: tuple[int, ...], height: int = PIXELS, width: int = PIXELS) -> npt.NDArray[np.bool_]:
-    """The mask whose run lengths are `runs`: bool [height, width].
-
-    Raises:
-        ValueError: if the runs do not add up to height * width.
-    """
-    if sum(runs) != height * width:
-        raise ValueError(f"Run lengths add up to {sum(runs)}, but {height} x {width} pixels are {height * width}.")
-    values = np.arange(len(runs)) % 2 == 1
-    return np.repeat(values, runs).reshape(height, width)
 
 
 def regions_table(regions: list[Region]) -> pa.Table:
@@ -288,10 +270,10 @@ def write_scenes(world: World, atlas: Atlas, folder: Path, scenes: Sequence[Scen
     (folder / "scenes").mkdir(parents=True, exist_ok=True)
     regions: list[Region] = []
     for index, scene in enumerate(scenes):
-        composed = compose(world, atlas, scene)
+        rendered = render_scene(world, atlas, scene)
         file_name = f"scene_{index:03d}.webp"
-        composed.image.save(folder / "scenes" / file_name, format="WEBP", lossless=True, quality=75, method=3)
-        regions += regions_of(world, composed, scene, file_name)
+        rendered.image.save(folder / "scenes" / file_name, format="WEBP", lossless=True, quality=75, method=3)
+        regions += scene_regions(world, rendered, scene, file_name)
     partial = folder / "regions.parquet.partial"
     pq.write_table(regions_table(regions), partial, compression="zstd")
     partial.replace(folder / "regions.parquet")
@@ -316,10 +298,10 @@ class SceneSource:
         world = load_world(folder)
         return cls(world, load_atlas(world, folder / "atlas.webp" if folder else None))
 
-    def __call__(self, seed: int, min_objects: int = 1, max_objects: int = 4) -> tuple[Scene, Composed]:
+    def __call__(self, seed: int, min_objects: int = 1, max_objects: int = 4) -> tuple[Scene, RenderedScene]:
         """The scene of `seed` and its pixels."""
         scene = random_scene(self.world, seed, min_objects, max_objects)
-        return scene, compose(self.world, self.atlas, scene)
+        return scene, render_scene(self.world, self.atlas, scene)
 
 
 def _place(
@@ -335,11 +317,11 @@ def _place(
     return item
 
 
-def _overlap(one: PlacedObject, other: PlacedObject) -> float:
+def _overlap(a: PlacedObject, b: PlacedObject) -> float:
     """Area that two squares share, as a fraction of the smaller."""
-    width = min(one.left + one.size, other.left + other.size) - max(one.left, other.left)
-    height = min(one.top + one.size, other.top + other.size) - max(one.top, other.top)
-    return max(0, width) * max(0, height) / min(one.size, other.size) ** 2
+    width = min(a.left + a.size, b.left + b.size) - max(a.left, b.left)
+    height = min(a.top + a.size, b.top + b.size) - max(a.top, b.top)
+    return max(0, width) * max(0, height) / min(a.size, b.size) ** 2
 
 
 def _sprite(atlas: Atlas, item: PlacedObject) -> Image.Image:
@@ -347,11 +329,11 @@ def _sprite(atlas: Atlas, item: PlacedObject) -> Image.Image:
     return ImageOps.mirror(sprite) if item.flipped else sprite
 
 
-def _seen(item: PlacedObject, color: str) -> SeenObject:
+def _visible_object(item: PlacedObject, color: str) -> VisibleObject:
     columns: tuple[Literal["left", "center", "right"], ...] = ("left", "center", "right")
     rows: tuple[Literal["top", "middle", "bottom"], ...] = ("top", "middle", "bottom")
     across, down = ((start + item.size / 2) * 3 // PIXELS for start in (item.left, item.top))
-    return SeenObject(
+    return VisibleObject(
         item.name, color, "large" if item.size >= LARGE else "small", columns[int(across)], rows[int(down)]
     )
 

@@ -5,7 +5,7 @@ backgrounds as ordinary nouns (in one fixed phrase they cannot be read later), c
 part repeats the earlier one) and passages with their caption (the prefix is read). With fluent
 text alone a caption recalled 29 % of the objects of its passage, with copies 87 % (an earlier trial).
 
-Runs of one word are read, as a picture's patches are, and never learned: that would teach "the next
+Repetitions of one word, like those of a picture's patches, are read but never learned: that would teach "the next
 word is the same", which inflates LogitLens.
 """
 
@@ -16,20 +16,28 @@ from collections.abc import Callable, Iterator
 from typing import Literal
 
 from latentlens_dag.demo.text_captions import LEARNED, PROMPT, caption, passage, random_view
-from latentlens_dag.demo.text_grammar import Item, Sentences, data_lines, finish, noun, word_lists
-from latentlens_dag.demo.world import COLORS, World
+from latentlens_dag.demo.text_grammar import Sentences, data_lines, finish, noun, word_lists
+from latentlens_dag.demo.world import COLORS, Item, World
 
-__all__ = ["LEARNED", "PROMPT", "Documents", "caption", "judged_words", "own_sentences", "passage", "random_view"]
+__all__ = [
+    "LEARNED",
+    "PROMPT",
+    "Documents",
+    "caption",
+    "hand_written_sentences",
+    "judged_words",
+    "passage",
+    "random_view",
+]
 
 
 def judged_words(world: World) -> tuple[str, ...]:
     """Every word the judge may ask for, sorted: names, synonyms, categories, parts, places and colors."""
-    items: tuple[Item, ...] = (*world.objects, *world.backgrounds)
-    words = {word for item in items for word in (*item.concrete_words, *item.abstract_words)}
+    words = {word for item in world.items for word in (*item.concrete_words, *item.abstract_words)}
     return tuple(sorted(words | set(COLORS)))
 
 
-def own_sentences() -> tuple[str, ...]:
+def hand_written_sentences() -> tuple[str, ...]:
     """The hand-written sentences of sentences.txt."""
     return data_lines("sentences.txt")
 
@@ -40,11 +48,10 @@ Lesson = Literal["lists", "sets", "copies", "all"]
 class Documents:
     """Documents about a world; document `seed` is the same wherever and whenever it is made.
 
-    A model that starts on everything at once finds out late that its prefix can be read: after 800
-    steps it repeated nothing. Short lists told twice, and only those, taught it in fifty. So there are
-    lessons: "lists" are such lists alone; "sets" repeat words in any order and ask for each of them once,
-    as a caption asks for every object once however many patches show it; "copies" are mostly lists told
-    twice in sentences; "all" is the rest.
+    A model that starts with all kinds at once learns late to read its prefix: after 800 steps it repeated
+    nothing, while lists that are given twice taught it in fifty. Hence lessons: "lists" are only such lists; "sets"
+    repeat words in any order and then give each once, as a caption names every object once however many patches
+    show it; "copies" are mostly sentences with a list that is given twice; "all" is everything.
     """
 
     def __init__(self, world: World, lesson: Lesson = "all") -> None:
@@ -62,7 +69,7 @@ class Documents:
                 self._story: (0.0, 0.0, 0.10, 0.20),
                 self._mixed: (0.0, 0.0, 0.03, 0.08),
                 self._backgrounds: (0.0, 0.0, 0.05, 0.12),
-                self._own: (0.0, 0.0, 0.02, 0.07),
+                self._hand_written: (0.0, 0.0, 0.02, 0.07),
             }.items()
         }
 
@@ -95,10 +102,9 @@ class Documents:
 
     def _mixed(self, rng: random.Random) -> str:
         """Sentences about colors, parts, places and things that have nothing to do with each other."""
-        items = (*self.world.objects, *self.world.backgrounds)
         makers = (
             self.sentences.color,
-            lambda r: self.sentences.of(r.choice(("part", "part", "place")), r.choice(items), r),
+            lambda r: self.sentences.of(r.choice(("part", "part", "place")), r.choice(self.world.items), r),
             lambda r: self.sentences.about(r.choice(self.world.objects), r),
         )
         return self._joined(lambda: rng.choice(makers)(rng), rng)
@@ -114,12 +120,12 @@ class Documents:
 
         return self._joined(sentence, rng)
 
-    def _own(self, rng: random.Random) -> str:
+    def _hand_written(self, rng: random.Random) -> str:
         """Hand-written sentences."""
-        return self._joined(lambda: rng.choice(own_sentences()), rng)
+        return self._joined(lambda: rng.choice(hand_written_sentences()), rng)
 
     def _list(self, rng: random.Random) -> str:
-        """A few names, told twice, half of the time in another order: an order learned alone is only a distance."""
+        """A few names, given twice, half of the time in another order: a fixed order teaches only a distance."""
         words = rng.sample(self.world.class_names, rng.randint(2, 7))
         return f"{' '.join(words)}. {' '.join(reordered(words, 0.5, rng))}"
 
@@ -132,7 +138,7 @@ class Documents:
         return f"{' '.join(bag)}\n{' '.join(dict.fromkeys(bag))}"
 
     def _copy(self, rng: random.Random) -> str:
-        """A list of things, told twice in sentences."""
+        """Sentences with a list of things that is given twice."""
         words = [self._listed(rng) for _ in range(rng.randint(2, self._longest_list))]
         words = list(dict.fromkeys(words))
         again = reordered(words, 0.35, rng)

@@ -13,15 +13,15 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 
-from latentlens_dag.demo.scenes import SeenObject, View
-from latentlens_dag.demo.text_grammar import Item, Sentences, finish, noun, plausible_colors, sections
-from latentlens_dag.demo.world import COLORS, World
+from latentlens_dag.demo.scenes import View, VisibleObject
+from latentlens_dag.demo.text_grammar import Sentences, finish, noun, plausible_colors, sections
+from latentlens_dag.demo.world import COLORS, Item, World
 
 PROMPT = "\nDescribe this image in detail.\n"
-"""What stands between what is seen and its caption, in text as in the VLM."""
+"""The prompt between an image, or a passage, and its caption."""
 
 LEARNED = re.compile("\x02(.*?)\x03")
-"""In a passage, words that a language model should expect where they stand; the rest of it is only read."""
+"""The marked words of a passage, which a language model learns to predict; the rest is only read."""
 REPEATED = re.compile(r"\b(\w+)(?:[.,;]? \1\b)+")
 """A word that follows itself, with or without punctuation in between."""
 GRIDS = ((3, 3), (3, 5), (4, 4), (4, 6), (5, 7), (6, 6), (8, 8), (12, 12))
@@ -41,7 +41,7 @@ _ORDER = {"left": 0, "center": 1, "right": 2, "top": 0, "middle": 1, "bottom": 2
 
 
 def random_view(world: World, rng: random.Random) -> View:
-    """A view as scenes have it, whole or of few patches: 0-5 distinct objects, one or two backgrounds or none."""
+    """A view like those of scenes, whole or of few patches: 0-5 distinct objects, two, one or no backgrounds."""
     count = rng.choices((0, 1, 2, 3, 4, 5), (6, 22, 26, 22, 18, 6))[0]
     objects = in_reading_order(random_seen(item.name, rng) for item in rng.sample(world.objects, count))
     kept = rng.choices(("both", "upper", "lower", "none"), (66, 14, 14, 6 if count else 0))[0]
@@ -50,17 +50,17 @@ def random_view(world: World, rng: random.Random) -> View:
     return View(upper, lower, objects)
 
 
-def in_reading_order(objects: Iterable[SeenObject]) -> tuple[SeenObject, ...]:
+def in_reading_order(objects: Iterable[VisibleObject]) -> tuple[VisibleObject, ...]:
     """Row by row, from left to right: the order of captions, of passages and of visual tokens."""
     return tuple(sorted(objects, key=lambda seen: (_ORDER[seen.row], _ORDER[seen.column])))
 
 
-def random_seen(name: str, rng: random.Random) -> SeenObject:
+def random_seen(name: str, rng: random.Random) -> VisibleObject:
     """An object as it could be seen; a third in an unexpected color, so that colors are read and not guessed."""
     color = rng.choice(plausible_colors(name)) if rng.random() < 0.66 else rng.choice(COLORS)
     size = "small" if rng.random() < 0.5 else "large"
     column, row = rng.choice(("left", "center", "right")), rng.choice(("top", "middle", "bottom"))
-    return SeenObject(name, color, size, column, row)  # type: ignore[arg-type]
+    return VisibleObject(name, color, size, column, row)  # type: ignore[arg-type]
 
 
 def caption(world: World, view: View, rng: random.Random) -> str:
@@ -83,6 +83,18 @@ def caption(world: World, view: View, rng: random.Random) -> str:
     return " ".join(parts)
 
 
+def mentioned_names(world: World, text: str) -> set[str]:
+    """The objects and backgrounds a caption names; "orange" before another name is a color."""
+    names = set(world.class_names)
+    words = re.findall(r"[a-z]+", text.lower())
+    following = [*words[1:], ""]
+    return {
+        word
+        for word, after in zip(words, following, strict=True)
+        if word in names and not (word == "orange" and after in names)
+    }
+
+
 def passage(world: World, sentences: Sentences, view: View, rng: random.Random) -> str:
     """The content of `view` as text, in one of many formats, with LEARNED words marked.
 
@@ -97,27 +109,27 @@ def passage(world: World, sentences: Sentences, view: View, rng: random.Random) 
 
 
 def _cells(world: World, sentences: Sentences, view: View, rng: random.Random) -> str:
-    """The words of a small grid of cells, row by row, now and then followed by what follows them in a sentence.
+    """The words of a small grid of cells, row by row, some followed by what follows them in a sentence.
 
-    A word stands as often as its thing has cells, as in a picture's patches; nothing here is learned but
-    what follows in a sentence, so that "the next word is the same" is not. Without such passages a word
-    that repeats itself had a state at the last layers that resembled no word at all.
+    A word is repeated for each cell of its item, like patches in a picture. Only what follows in a sentence is learned,
+    so "the next word is the same" is not. Without such passages the states of repeated words resembled no word at the
+    last layers.
     """
     names = _cell_names(view, rng)
     known = (name in names[:place] for place, name in enumerate(names))
     words = [_cell_word(world, name, rng) if again else name for name, again in zip(names, known, strict=True)]
     items: dict[str, Item] = {word: item for item in _items(world, view) for word in (item.name, *item.synonyms)}
     share = min(0.4, 10 / len(words)) if words else 0.0
-    told = [
+    phrases = [
         f"{word} {_continued(items[word], word, sentences, rng)}" if word in items and rng.random() < share else word
         for word in words
     ]
-    return " ".join(" ".join(told).split())
+    return " ".join(" ".join(phrases).split())
 
 
 def _cell_word(world: World, name: str, rng: random.Random) -> str:
-    """The name of what a cell shows, now and then another concrete word for it."""
-    return name if rng.random() < 0.9 else rng.choice(_item(world, name).concrete_words)
+    """The name of what a cell shows, or sometimes another concrete word for it."""
+    return name if rng.random() < 0.9 else rng.choice(world.item(name).concrete_words)
 
 
 def _cell_names(view: View, rng: random.Random) -> list[str]:
@@ -166,13 +178,13 @@ def _background(name: str | None, rng: random.Random) -> str:
 
 
 def _things(view: View, rng: random.Random) -> str:
-    """All objects, joined; whether color, size and position are said is decided once per caption."""
-    said = (rng.random() < 0.8, rng.random() < 0.4, rng.random() < 0.7)
-    return _joined([_thing(seen, said, rng) for seen in view.objects])
+    """All objects, joined; a caption gives color, size and position for all of them or for none."""
+    details = (rng.random() < 0.8, rng.random() < 0.4, rng.random() < 0.7)
+    return _joined([_thing(seen, details, rng) for seen in view.objects])
 
 
-def _thing(seen: SeenObject, said: tuple[bool, bool, bool], rng: random.Random) -> str:
-    color, size, position = said
+def _thing(seen: VisibleObject, details: tuple[bool, bool, bool], rng: random.Random) -> str:
+    color, size, position = details
     large = rng.choice(("large", "big")) if seen.size == "large" else rng.choice(("small", "little"))
     words = [large] * size + [seen.color] * (color and seen.color != seen.name) + [seen.name]
     spoken = noun(seen.name)
@@ -187,14 +199,9 @@ def _joined(phrases: list[str]) -> str:
 
 
 def _spoken(world: World, name: str, rng: random.Random) -> str:
-    """The name, or in passages now and then a synonym of it."""
-    synonyms = _item(world, name).synonyms
+    """The name, or sometimes a synonym."""
+    synonyms = world.item(name).synonyms
     return rng.choice(synonyms) if synonyms and rng.random() < 0.12 else name
-
-
-def _item(world: World, name: str) -> Item:
-    items: tuple[Item, ...] = (*world.objects, *world.backgrounds)
-    return next(item for item in items if item.name == name)
 
 
 def _list(world: World, sentences: Sentences, view: View, rng: random.Random) -> str:
@@ -215,7 +222,7 @@ def _notes(world: World, sentences: Sentences, view: View, rng: random.Random) -
     return rng.choice((". ", "; ", ", ")).join(notes)
 
 
-def _note(seen: SeenObject, rng: random.Random) -> str:
+def _note(seen: VisibleObject, rng: random.Random) -> str:
     facts = [seen.name, seen.color, seen.size, f"{seen.row} {seen.column}"]
     if rng.random() < 0.5:
         rng.shuffle(facts)
@@ -224,9 +231,9 @@ def _note(seen: SeenObject, rng: random.Random) -> str:
 
 def _bag(world: World, sentences: Sentences, view: View, rng: random.Random) -> str:
     """Words of the view, each several times and with words that go with it, shuffled; never one word twice in a row."""
-    most = rng.choices((2, 3, 6, 18), (4, 4, 3, 1))[0]
-    things = [number for number in range(len(view.objects)) for _ in range(rng.randint(1, most))]
-    grounds = [name for name in (view.upper, view.lower) if name for _ in range(rng.randint(1, most + 2))]
+    maximum = rng.choices((2, 3, 6, 18), (4, 4, 3, 1))[0]
+    things = [number for number in range(len(view.objects)) for _ in range(rng.randint(1, maximum))]
+    grounds = [name for name in (view.upper, view.lower) if name for _ in range(rng.randint(1, maximum + 2))]
     bag: list[int | str] = [*things, *grounds]
     rng.shuffle(bag)
     seen_first = list(dict.fromkeys(thing for thing in bag if isinstance(thing, int)))
@@ -240,22 +247,22 @@ def _bag(world: World, sentences: Sentences, view: View, rng: random.Random) -> 
 
 
 def _jumble(world: World, sentences: Sentences, view: View, rng: random.Random) -> str:
-    """A bag in which words are now and then followed by what follows them in a sentence.
+    """A bag in which some words are followed by what follows them in a sentence.
 
-    Between other words a word then keeps the state it has in a sentence; in bags alone, which are not
-    learned to be continued, the states of the last layers resembled no word at all.
+    So a word among others keeps the state that it has in a sentence; with bags alone, whose continuation is not
+    learned, the states of the last layers resembled no word.
     """
     words = _bag(world, sentences, view, rng).split()
     items: dict[str, Item] = {word: item for item in _items(world, view) for word in (item.name, *item.synonyms)}
-    told = [f"{word} {_continued(items[word], word, sentences, rng)}" if word in items else word for word in words]
-    return " ".join(told)
+    phrases = [f"{word} {_continued(items[word], word, sentences, rng)}" if word in items else word for word in words]
+    return " ".join(phrases)
 
 
 def _continued(item: Item, word: str, sentences: Sentences, rng: random.Random) -> str:
     """One to three words that follow `word` in a sentence about it, marked as LEARNED; mostly nothing."""
     if rng.random() < 0.6:
         return ""
-    found = re.search(rf"\b{word} ((?:[\w']+ ?){{1,3}})", sentences.about(item, rng, said=word))
+    found = re.search(rf"\b{word} ((?:[\w']+ ?){{1,3}})", sentences.about(item, rng, called=word))
     if not found or set(found[1].split()) & _spoken_words(sentences.world):
         return ""
     return f"\x02{found[1].strip()}\x03"
@@ -264,18 +271,17 @@ def _continued(item: Item, word: str, sentences: Sentences, rng: random.Random) 
 @cache
 def _spoken_words(world: World) -> frozenset[str]:
     """All names and synonyms of a world."""
-    items: tuple[Item, ...] = (*world.objects, *world.backgrounds)
-    return frozenset(word for item in items for word in (item.name, *item.synonyms))
+    return frozenset(word for item in world.items for word in (item.name, *item.synonyms))
 
 
 def _items(world: World, view: View) -> tuple[Item, ...]:
     """The objects and backgrounds of a view."""
     names = [*(seen.name for seen in view.objects), *(name for name in (view.upper, view.lower) if name)]
-    return tuple(_item(world, name) for name in names)
+    return tuple(world.item(name) for name in names)
 
 
-def _aspect(world: World, seen: SeenObject, rng: random.Random) -> list[str]:
-    """The object's name, now and then with its color, its category or a part."""
+def _aspect(world: World, seen: VisibleObject, rng: random.Random) -> list[str]:
+    """The object's name, sometimes with its color, its category or a part."""
     extra = rng.choice((seen.color, seen.color, world.object(seen.name).category, *world.object(seen.name).parts))
     name = _spoken(world, seen.name, rng)
     return [name] if rng.random() < 0.6 else rng.choice(([name, extra], [extra, name]))
@@ -287,7 +293,7 @@ def unrepeated(words: list[str]) -> list[str]:
 
 
 def _grid(world: World, sentences: Sentences, view: View, rng: random.Random) -> str:
-    """The view row by row as a reader of patches would note it: backgrounds in between, objects where they are."""
+    """The view row by row, as one would note its patches: objects where they are, backgrounds in between."""
     lines: list[str] = []
     if not view.objects:
         return _list(world, sentences, view, rng)
@@ -309,14 +315,14 @@ def _grid_row(world: World, view: View, row: str, ground: str | None, rng: rando
 
 def _sentences(world: World, sentences: Sentences, view: View, rng: random.Random) -> str:
     """A short sentence about each thing."""
-    told = [_told(seen, rng) for seen in view.objects]
+    phrases = [_sentence(seen, rng) for seen in view.objects]
     for name in (view.upper, view.lower):
-        place = rng.randint(0, len(told))
-        told[place:place] = [finish(rng.choice(_BACKGROUND_NOTES)(name))] if name else []
-    return " ".join(told)
+        place = rng.randint(0, len(phrases))
+        phrases[place:place] = [finish(rng.choice(_BACKGROUND_NOTES)(name))] if name else []
+    return " ".join(phrases)
 
 
-def _told(seen: SeenObject, rng: random.Random) -> str:
+def _sentence(seen: VisibleObject, rng: random.Random) -> str:
     """A short sentence about one object."""
     where = rng.choice(_POSITIONS[seen.column, seen.row])
     templates = ("There is {a} {where}.", "I noticed {a} {where}.", "{a} was {where}.", "Someone put {a} {where}.",

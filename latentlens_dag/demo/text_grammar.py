@@ -5,7 +5,7 @@ words.txt lists people, times and moods, colors.txt the colors a thing plausibly
 knows only agreement: articles, plurals, "is" or "are", and the preposition of a place.
 
 Variety is the point, not truth: the contextual state of a word that always stands in the same phrase
-is bound to that phrase, and a patch that shows it is then never read.
+is bound to that phrase, and a patch that shows it is never read.
 """
 
 from __future__ import annotations
@@ -17,14 +17,12 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-from latentlens_dag.demo.world import COLORS, Background, World, WorldObject
+from latentlens_dag.demo.world import COLORS, Background, Item, World, WorldObject
 
-Item = WorldObject | Background
 SYNONYM_SHARE = 0.22
-"""How often a sentence calls a thing by a synonym, where it has one."""
+"""How often a sentence calls an item that has synonyms by one of them."""
 SLOT = re.compile(r"\{(\w+)\}")
 ARTICLE = re.compile(r"\b([Aa]) (?=[aeiou])(?!uni|eu|one |use)")
-PLURAL_PATTERN = ("background", "lower", "upper")
 
 
 @dataclass(frozen=True)
@@ -119,14 +117,14 @@ def finish(text: str) -> str:
 
 def without_article(text: str, nouns: Iterable[Noun]) -> str:
     """ "some bread" for "a bread", where a pattern's own article meets a noun that takes none."""
-    for spoken in nouns:
-        if spoken.plural or spoken.mass:
-            text = re.sub(rf"\b[Aa] ((?:\w+ )?{spoken.word})\b", r"some \1", text)
+    for subject in nouns:
+        if subject.plural or subject.mass:
+            text = re.sub(rf"\b[Aa] ((?:\w+ )?{subject.word})\b", r"some \1", text)
     return text
 
 
-def say(item: Item, rng: random.Random) -> str:
-    """The item's name, or now and then a synonym."""
+def name_or_synonym(item: Item, rng: random.Random) -> str:
+    """The item's name, or with SYNONYM_SHARE a synonym."""
     return rng.choice(item.synonyms) if item.synonyms and rng.random() < SYNONYM_SHARE else item.name
 
 
@@ -137,18 +135,18 @@ class Sentences:
         """Sentences about `world`."""
         self.world = world
 
-    def about(self, item: Item, rng: random.Random, others: tuple[WorldObject, ...] = (), said: str = "") -> str:
+    def about(self, item: Item, rng: random.Random, others: tuple[WorldObject, ...] = (), called: str = "") -> str:
         """A sentence about `item`; other things it mentions come from `others` (default: the whole world).
 
-        It calls the item `said` (default: its name or now and then a synonym). Half of the sentences
-        use patterns of the item's own kind.
+        It calls the item `called` (default: its name or a synonym). Half of the sentences use patterns of the
+        item's own kind.
         """
         if isinstance(item, Background):
             (key,) = rng.choices((item.half, "background", "part", "place"), (44, 46, 6, 4))
         else:
             general = ("any", "any", "any", "part", "category", "place")
             key = item.category if rng.random() < 0.5 else rng.choice(general)
-        return self.fill(self.pattern(key, rng), item, rng, others, said)
+        return self.fill(self.pattern(key, rng), item, rng, others, called)
 
     def color(self, rng: random.Random) -> str:
         """A sentence in which a color is the point."""
@@ -159,40 +157,40 @@ class Sentences:
         return self.fill(self.pattern(section, rng), item, rng)
 
     def pattern(self, key: str, rng: random.Random) -> str:
-        """One pattern of a section of patterns.txt; a category without one of its own is spoken of as anything."""
+        """One pattern of a section of patterns.txt; a category without patterns of its own uses those of "any"."""
         known = sections("patterns.txt")
         return rng.choice(known.get(key, known["any"]))
 
     def fill(
-        self, pattern: str, item: Item, rng: random.Random, others: tuple[WorldObject, ...] = (), said: str = ""
+        self, pattern: str, item: Item, rng: random.Random, others: tuple[WorldObject, ...] = (), called: str = ""
     ) -> str:
         """The finished sentence: every slot of `pattern` gets its word."""
         slots = _Slots(self, item, rng, others)
-        slots.noun = noun(said) if said else slots.noun
+        slots.noun = noun(called) if called else slots.noun
         text = SLOT.sub(lambda match: slots.word(match[1]), pattern)
         return finish(without_article(text, (slots.noun, slots.other_noun)))
 
 
 class _Slots:
-    """The words of one sentence; a slot that occurs twice says the same both times."""
+    """The words of one sentence; a slot that occurs twice gets the same word."""
 
     def __init__(self, sentences: Sentences, item: Item, rng: random.Random, others: tuple[WorldObject, ...]) -> None:
         self.rng = rng
         self.item = item
         pool = tuple(other for other in others if other is not item) or sentences.world.objects
         self.other = rng.choice(pool)
-        self.noun = noun(say(item, rng))
-        self.other_noun = noun(say(self.other, rng))
-        self.part_noun, self.part_noun2 = map(noun, _two(item.parts, rng))
+        self.noun = noun(name_or_synonym(item, rng))
+        self.other_noun = noun(name_or_synonym(self.other, rng))
+        self.part_noun, self.part_noun2 = map(noun, _two_words(item.parts, rng))
         self.colors = _two_colors(item.name, rng)
         self.sentences = sentences
-        self._known: dict[str, str] = {}
+        self._chosen: dict[str, str] = {}
 
     def word(self, slot: str) -> str:
         """The word for `slot`."""
-        if slot not in self._known:
-            self._known[slot] = self._make(slot)
-        return self._known[slot]
+        if slot not in self._chosen:
+            self._chosen[slot] = self._make(slot)
+        return self._chosen[slot]
 
     def _make(self, slot: str) -> str:
         if slot in _AGREEMENT:
@@ -200,26 +198,26 @@ class _Slots:
         lists = word_lists()
         for_adults = {self.item.name, self.other.name} & set(lists["for_adults"])
         choices = lists["adult" if slot.startswith("person") and for_adults else slot.rstrip("2")]
-        taken = self._known.get(slot.rstrip("2"))
+        taken = self._chosen.get(slot.rstrip("2"))
         return self.rng.choice([choice for choice in choices if choice != taken])
 
-    def indefinite(self, spoken: Noun, color: str) -> str:
+    def indefinite(self, subject: Noun, color: str) -> str:
         """ "a dog", "a small red apple", "some bread", "grapes"."""
-        word = self.described(spoken.word, color)
-        if spoken.plural or spoken.mass:
+        word = self.described(subject.word, color)
+        if subject.plural or subject.mass:
             return f"some {word}" if self.rng.random() < 0.6 else word
         return f"a {word}"
 
-    def definite(self, spoken: Noun, color: str) -> str:
+    def definite(self, subject: Noun, color: str) -> str:
         """ "the dog", now and then with an adjective or "this"."""
-        word = self.described(spoken.word, color, 0.8)
+        word = self.described(subject.word, color, 0.8)
         first = self.rng.random()
         if first < 0.86:
             return f"the {word}"
         return (
-            f"{'these' if spoken.plural else 'this'} {word}"
+            f"{'these' if subject.plural else 'this'} {word}"
             if first < 0.93
-            else f"that {word}".replace("that", "those" if spoken.plural else "that")
+            else f"that {word}".replace("that", "those" if subject.plural else "that")
         )
 
     def described(self, word: str, color: str, plain: float = 0.62) -> str:
@@ -240,17 +238,17 @@ class _Slots:
         """A background by slot: the sentence's own, or any of a half."""
         groups = {"ground": self.sentences.world.lower, "back": self.sentences.world.upper}
         group = groups.get(slot, tuple(it for it in self.sentences.world.backgrounds if it is not self.item))
-        return noun(say(self.rng.choice(group), self.rng))
+        return noun(name_or_synonym(self.rng.choice(group), self.rng))
 
     @property
     def second(self) -> Noun:
         """Another background than the sentence's own, the same in the whole sentence."""
-        if "bg2" not in self._known:
-            self._known["bg2"] = self.background("bg2").word
-        return noun(self._known["bg2"])
+        if "bg2" not in self._chosen:
+            self._chosen["bg2"] = self.background("bg2").word
+        return noun(self._chosen["bg2"])
 
 
-def _two(words: Iterable[str], rng: random.Random) -> tuple[str, str]:
+def _two_words(words: Iterable[str], rng: random.Random) -> tuple[str, str]:
     """Two words in random order; one word twice where there is no other."""
     found = list(words)
     rng.shuffle(found)
@@ -263,15 +261,15 @@ def _two_colors(name: str, rng: random.Random) -> tuple[str, str]:
     return first, rng.choice([color for color in COLORS if color != first])
 
 
-def _number(spoken: Noun, singular: str, plural: str) -> str:
-    return plural if spoken.plural else singular
+def _number(subject: Noun, singular: str, plural: str) -> str:
+    return plural if subject.plural else singular
 
 
 def _category(item: Item) -> str:
     return item.category if isinstance(item, WorldObject) else "place"
 
 
-def _a_kind(slots: _Slots) -> str:
+def _category_with_article(slots: _Slots) -> str:
     kind = noun(_category(slots.item))
     return kind.word if kind.mass else f"a {kind.word}"
 
@@ -301,7 +299,7 @@ _AGREEMENT: dict[str, Callable[[_Slots], str]] = {
     "in": lambda s: place_phrase(s.rng.choice(s.item.places)),
     "kind": lambda s: _category(s.item),
     "kinds": lambda s: plural_of(_category(s.item)),
-    "kinda": _a_kind,
+    "kinda": _category_with_article,
     "color": lambda s: s.colors[0],
     "color2": lambda s: s.colors[1],
     "ground": lambda s: s.background("ground").word,

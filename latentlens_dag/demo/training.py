@@ -1,9 +1,8 @@
-"""What all stages of the demo model's training share: schedule, checkpoints, figures, gates.
+"""Schedule, checkpoints, figures and gates, shared by all stages of the demo model's training.
 
-A stage can be killed at any moment and go on where its last checkpoint was: files are written
-under a temporary name and renamed, and all randomness of a step is a function of (seed, step), so
-that no generator's state needs keeping and a resumed run ends with the weights of an
-uninterrupted one.
+A stage that is killed resumes from its last checkpoint: files are written under a temporary name and
+renamed, and all randomness of a step is a function of (seed, step), so that no generator's state is stored
+and a resumed training ends with the weights of an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ DONE = "DONE.json"
 CHECKPOINT = "checkpoint.pt"
 
 
-class GateFailed(RuntimeError):
-    """A trained part is not good enough to build the next one on."""
+class GateError(RuntimeError):
+    """A trained part misses a gate of its stage."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ def check_gates(stage: str, figures: Mapping[str, Any], gates: tuple[Gate, ...])
         if figures[gate.figure] < gate.least
     ]
     if short:
-        raise GateFailed(f"Stage {stage} falls short: {'; '.join(short)}. Train it longer, or with another --seed.")
+        raise GateError(f"Stage {stage} falls short: {'; '.join(short)}. Train it longer, or with another --seed.")
 
 
 def warmup_cosine(step: int, steps: int, warmup: int) -> float:

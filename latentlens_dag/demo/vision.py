@@ -2,15 +2,15 @@
 
 The labels are the patches' own truth: the name of the object or background that covers most of the
 patch. This is supervision a real encoder does not get, and the model card says so; in exchange 1.9 M
-parameters learn the world in minutes on one core. A linear head reads hidden state -1, the one
-LLaVA takes its features from, and is thrown away afterwards.
+parameters learn the world in minutes on one core. A linear head reads hidden state -1, from which
+LLaVA takes its features, and is discarded afterwards.
 
-Training starts on dense scenes (5-10 objects): with 1-4 it did not start, because four patches in
-five were background. Then every second scene is sparse, with larger objects, as the demo's pictures
-are. One cycle of the learning rate with a third of its steps so mixed was not enough: the patches of
-sprites of 80 pixels were right in 79 %, of 48 pixels in 90 %. More cycles, mixed from their start, bring most of it:
+Training starts on dense scenes (5-10 objects): with 1-4 it learned nothing, because four patches in
+five were background. Then every second scene is sparse, with larger objects, like the demo's pictures.
+One cycle of the learning rate with a third of its steps mixed in this way was not enough: 79 % of the patches of
+80-pixel sprites were right, and 90 % of those of 48 pixels. More cycles, mixed from the start, helped:
 94.6 % of object patches were right after the fourth, and no more after the fifth.
-Scenes are drawn as they are needed (12 ms each, over a quarter of a step), so no scene is seen twice.
+Scenes are drawn on demand (12 ms each, over a quarter of a step), so no scene is used twice.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class VisionShape:
 
 @dataclass(frozen=True)
 class VisionTraining:
-    """Everything that decides the encoder's weights, on one machine."""
+    """All settings that determine the encoder's weights, on one machine."""
 
     seed: int = 0
     cycles: tuple[int, ...] = (1600, 1100, 1000, 1200, 700)
@@ -117,7 +117,7 @@ def train_vision_encoder(
     checkpoint_s: float = 60.0,
     held_out: int = 200,
 ) -> dict[str, Any]:
-    """Train the encoder, or go on where `out` has a checkpoint; writes `out`/model and `out`/DONE.json.
+    """Train the encoder, or resume from the checkpoint of `out`; writes `out`/model and `out`/DONE.json.
 
     Gives the figures of DONE.json. The gates are the caller's to check (GATES).
     """
@@ -161,7 +161,7 @@ def new_encoder(shape: VisionShape) -> CLIPVisionModel:
 
 
 def patch_features(encoder: CLIPVisionModel, pixels: Tensor) -> Tensor:
-    """What LLaVA takes from the encoder: hidden state -1 of the patches, [B, PATCHES, hidden]."""
+    """The features that LLaVA takes: hidden state -1 of the patches, [B, PATCHES, hidden]."""
     states = encoder(pixel_values=pixels, output_hidden_states=True).hidden_states
     patches: Tensor = states[-1][:, 1:]
     return patches
@@ -175,7 +175,7 @@ def normalize(images: np.ndarray) -> Tensor:
     return (pixels - torch.tensor(IMAGE_MEAN).view(1, 3, 1, 1)) / torch.tensor(IMAGE_STD).view(1, 3, 1, 1)
 
 
-class Labeled(NamedTuple):
+class PatchLabels(NamedTuple):
     """Pictures with the class of every patch."""
 
     pixels: Tensor
@@ -183,11 +183,11 @@ class Labeled(NamedTuple):
     classes: Tensor
     """int64 [B, PATCHES]: index into `world.class_names` of what covers most of the patch."""
     covered: Tensor
-    """float32 [B, PATCHES]: how much of the patch that is."""
+    """float32 [B, PATCHES]: the share of the patch that it covers."""
 
 
-def labeled_scenes(source: SceneSource, seeds: list[int], bounds: list[tuple[int, int]]) -> Labeled:
-    """The scenes of `seeds`, with everything their patches show.
+def labeled_scenes(source: SceneSource, seeds: list[int], bounds: list[tuple[int, int]]) -> PatchLabels:
+    """The scenes of `seeds`, with the class of every patch.
 
     `bounds` gives the fewest and most objects of each scene.
     """
@@ -198,12 +198,12 @@ def labeled_scenes(source: SceneSource, seeds: list[int], bounds: list[tuple[int
     labels = np.empty((len(seeds), PATCHES), np.int64)
     covered = np.empty((len(seeds), PATCHES), np.float32)
     for row, (seed, (fewest, most)) in enumerate(zip(seeds, bounds, strict=True)):
-        scene, composed = source(seed, fewest, most)
-        images[row] = np.asarray(composed.image)
+        scene, rendered = source(seed, fewest, most)
+        images[row] = np.asarray(rendered.image)
         of_region = np.array([classes[name] for name in scene.names])
-        shares = visible_patches(composed.labels, len(scene.names))
+        shares = visible_patches(rendered.labels, len(scene.names))
         labels[row], covered[row] = of_region[shares.argmax(axis=1)], shares.max(axis=1)
-    return Labeled(normalize(images), torch.from_numpy(labels), torch.from_numpy(covered))
+    return PatchLabels(normalize(images), torch.from_numpy(labels), torch.from_numpy(covered))
 
 
 def train_step(
@@ -266,7 +266,7 @@ def _start(source: SceneSource, training: VisionTraining) -> tuple[CLIPVisionMod
 def _resume(
     out: Path, training: VisionTraining, encoder: nn.Module, head: nn.Module, optimizer: Any
 ) -> tuple[int, float]:
-    """Load the checkpoint of `out`, if it has one: the step to go on with and the seconds spent so far."""
+    """Load the checkpoint of `out`, if it has one; gives the next step and the seconds spent so far."""
     state = load_checkpoint(out)
     if state is None:
         return 0, 0.0

@@ -2,8 +2,8 @@
 
 A word is concrete for an item when a patch of the item shows what the word says: its name, a
 synonym, its category or one of its parts. Places ("farm" for a cow) are abstract: they are
-about the item, but not in the picture. Colours are in neither list, because a table written
-by hand was wrong for many sprites: `scenes` measures them from the pixels.
+about the item, but not in the picture. Colors are in neither list, because a hand-written table
+was wrong for many sprites: `scenes` measures them from the pixels.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white", "gray")
-"""The basic colour words a region can measure as, in the order of their class index."""
+"""The basic color words, in the order of their class index."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,8 @@ class Background:
         return tuple(word for word in _distinct(self.places) if word not in self.concrete_words)
 
 
-Item = TypeVar("Item", WorldObject, Background)
+Item = WorldObject | Background
+_ItemT = TypeVar("_ItemT", bound=Item)
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,16 @@ class World:
     @property
     def class_names(self) -> tuple[str, ...]:
         """Object names, then background names: the classes of the vision encoder's patch labels."""
-        return tuple(item.name for item in self.objects) + tuple(item.name for item in self.backgrounds)
+        return tuple(item.name for item in self.items)
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        """All objects, then all backgrounds."""
+        return (*self.objects, *self.backgrounds)
+
+    def item(self, name: str) -> Item:
+        """The object or background called `name`."""
+        return _named(self.items, name, "objects.csv or backgrounds.csv")
 
     def object(self, name: str) -> WorldObject:
         """The object called `name`."""
@@ -113,12 +123,12 @@ def load_world(folder: Path | None = None) -> World:
 
 def world_folder() -> Path:
     """The folder assets/demo/world of the checkout this package lies in, or of the current folder."""
-    places = [Path(__file__).resolve().parents[2], Path.cwd()]
-    for place in places:
-        if (place / "assets/demo/world/objects.csv").exists():
-            return place / "assets/demo/world"
+    roots = [Path(__file__).resolve().parents[2], Path.cwd()]
+    for root in roots:
+        if (root / "assets/demo/world/objects.csv").exists():
+            return root / "assets/demo/world"
     raise FileNotFoundError(
-        f"No assets/demo/world/objects.csv below {' or '.join(map(str, places))}. The demo world lies in a checkout, "
+        f"No assets/demo/world/objects.csv below {' or '.join(map(str, roots))}. The demo world lies in a checkout, "
         "not in the installed package: run from the root of a checkout, or pass the folder."
     )
 
@@ -151,7 +161,7 @@ def _distinct(words: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(words))
 
 
-def _named(items: tuple[Item, ...], name: str, file: str) -> Item:
+def _named(items: tuple[_ItemT, ...], name: str, file: str) -> _ItemT:
     for item in items:
         if item.name == name:
             return item

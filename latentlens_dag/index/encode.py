@@ -164,7 +164,7 @@ def _joined(
 
 def _encode_batch(model: LanguageModel, batch: list[_Sentence], found: dict[int, LayerVectors]) -> None:
     rows = np.array([row for sentence in batch for row in sentence.rows])
-    keep = select_positions(batch, [sentence.places for sentence in batch])
+    keep = select_positions([sentence.places for sentence in batch])
     with capture_hidden_states(model.decoder, list(found), keep) as states, stop_at_layer(model.decoder, max(found)):
         run_decoder(model, batch)
     for layer, kept in states.items():

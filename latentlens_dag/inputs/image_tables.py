@@ -1,13 +1,13 @@
-"""From a table of pictures, a Parquet file or a dataset of the Hub, to files of their own.
+"""Extracting the images of a table, a Parquet file or a dataset of the Hub, into files.
 
-A model is shown the original bytes, and a table is read once only, so every distinct picture is written to a file
-named by its id, beside a table of names; from there on it is a picture of a folder (`images.py`). What a newcomer
-gets wrong: the files are named by content, whatever the table calls its pictures, so no name of the table becomes a
-path of this machine.
+A model reads the original bytes, and a table is read only once, so every distinct image is written to a file named by
+its id, beside a table of names; from then on it is treated like an image of a folder (`images.py`). Because files are
+named by content, no name in a table becomes a path on this machine.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -25,20 +25,20 @@ from latentlens_dag.storage.parquet import write_parquet
 
 NAMES = pa.schema([("image_id", pa.string()), ("file_name", pa.string())])
 _NAMES_FILE = "names.parquet"
-_BATCH = 32  # rows at a time: pictures are large
+_BATCH = 32  # rows read at a time: images are large
 
 
 @dataclass(frozen=True)
 class ImageColumn:
-    """A column of a Parquet file that holds pictures: bytes, or bytes with a path as `datasets` writes them."""
+    """A column of images in a Parquet file: bytes, or bytes with a path as the library `datasets` writes them."""
 
     path: Path
     column: str
     name: str | None = None
-    """The column of their names, where there is one."""
+    """The column with the names of the images, if there is one."""
 
     def __str__(self) -> str:
-        """What it is called in a message."""
+        """The file, for messages."""
         return str(self.path)
 
 
@@ -53,80 +53,80 @@ class ImageRow(NamedTuple):
 
 
 def read_image_rows(source: TableSource) -> Iterator[ImageRow]:
-    """The pictures of a source in its order, never all in memory.
+    """Stream the images of a source in its order.
 
     Raises:
-        UserError: where the file is missing or no Parquet, a column is missing, or a row holds no bytes; of the Hub,
-            as `column_values`.
+        UserError: if the file is missing or not Parquet, a column is missing, or a row has no bytes; for the Hub, see
+            `column_values`.
     """
     rows = _hub_rows(source) if isinstance(source, HubColumn) else _parquet_rows(source)
     for number, (value, name) in enumerate(rows, 1):
         content, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
         if not isinstance(content, bytes) or not content:
-            held = f"only the path {path}" if path else f"{type(content).__name__ if content is not None else 'null'}"
+            value = f"only the path {path}" if path else f"{type(content).__name__ if content is not None else 'null'}"
             raise UserError(
-                f"{source}, row {number}: {source.column} holds no bytes of a picture ({held}). It must be a column of "
+                f"{source}, row {number}: {source.column} holds no bytes of an image ({value}). It must be a column of "
                 "bytes, or of bytes and paths as the library `datasets` writes them."
             )
         yield ImageRow(content, name or path)
 
 
 def extract_images(source: TableSource, folder: Path) -> Path:
-    """Write the distinct pictures of a source as files named by their ids; give the table of their names (NAMES).
+    """Write the distinct images of a source as files named by their ids, and return the table of their names (NAMES).
 
-    A picture without a name has the number of its row, from 1. Of equal pictures one is kept, with the first of their
-    names in the order of the alphabet. The folder is there whole or not at all.
+    An image without a name is called by the number of its row, from 1. Equal images are written once, with the
+    alphabetically first of their names. The folder appears complete or not at all.
 
     Raises:
-        UserError: as `read_image_rows`, and where there is no row.
+        UserError: as `read_image_rows`, and if there are no rows.
     """
     with atomic_path(folder) as temporary:
         temporary.mkdir()
         names = _write_files(source, temporary)
         if not names:
-            raise UserError(f"{source} holds no picture: it has no rows.")
+            raise UserError(f"{source} holds no image: it has no rows.")
         rows = [{"image_id": image_id, "file_name": names[image_id]} for image_id in sorted(names)]
         write_parquet(pa.Table.from_pylist(rows, NAMES), temporary / _NAMES_FILE)
     return folder / _NAMES_FILE
 
 
 def extracted_batch(folder: Path, batch: int, batches: int) -> list[ImageFile]:
-    """The written pictures of one batch, in order of id."""
-    names = pq.read_table(folder / _NAMES_FILE).to_pylist()
-    mine = [row for row in names if shard_of(row["image_id"], batches) == batch]
-    return [ImageFile(row["image_id"], folder / row["image_id"], row["file_name"]) for row in mine]
+    """The extracted images of one batch, sorted by id."""
+    rows = pq.read_table(folder / _NAMES_FILE).to_pylist()
+    rows = [row for row in rows if shard_of(row["image_id"], batches) == batch]
+    return [ImageFile(row["image_id"], folder / row["image_id"], row["file_name"]) for row in rows]
 
 
 def extracted_files(images: pa.Table, folder: Path) -> list[ImageFile]:
-    """The written pictures of a table of pictures (IMAGES); errors as `images.original_files`."""
+    """The extracted files of a table of images (IMAGES); errors as in `images.original_files`."""
     rows = zip(images["image_id"].to_pylist(), images["file_name"].to_pylist(), strict=True)
     return check_unchanged([ImageFile(image_id, folder / image_id, name) for image_id, name in rows])
 
 
 def check_unique_names(folder: Path, source: TableSource) -> None:
-    """Refuse pictures of equal names, where something is to be found by their names.
+    """Refuse extracted images of equal names, because regions refer to images by name.
 
     Raises:
-        UserError: naming the first.
+        UserError: with the alphabetically first name that occurs more than once.
     """
-    names = pq.read_table(folder / _NAMES_FILE)["file_name"].to_pylist()
-    if twice := sorted(name for name in set(names) if names.count(name) > 1):
+    counts = Counter(pq.read_table(folder / _NAMES_FILE)["file_name"].to_pylist())
+    if repeated := sorted(name for name, count in counts.items() if count > 1):
         raise UserError(
-            f"Regions are found by the names of pictures, but {source} calls {names.count(twice[0])} of them "
-            f"{twice[0]}. Give every picture a name of its own."
+            f"Regions refer to images by name, but {source} calls {counts[repeated[0]]} of them {repeated[0]}. Give "
+            "every image a name of its own."
         )
 
 
 def _write_files(source: TableSource, folder: Path) -> dict[str, str]:
-    """Write the files; give the name of each id."""
-    best: dict[str, tuple[bool, Any]] = {}  # names before numbers
+    """Write the files; return the name of each id."""
+    names: dict[str, tuple[bool, Any]] = {}  # sorted with names before row numbers
     for number, (content, name) in enumerate(read_image_rows(source), 1):
         image_id = hash_bytes(content)
-        called = (True, number) if name is None else (False, PurePosixPath(name))
-        if image_id not in best:
+        candidate = (True, number) if name is None else (False, PurePosixPath(name))
+        if image_id not in names:
             (folder / image_id).write_bytes(content)
-        best[image_id] = min(best.get(image_id, called), called)
-    return {image_id: str(called) for image_id, (_, called) in best.items()}
+        names[image_id] = min(names.get(image_id, candidate), candidate)
+    return {image_id: str(name) for image_id, (_, name) in names.items()}
 
 
 def _hub_rows(source: HubColumn) -> Iterator[tuple[Any, None]]:
@@ -143,7 +143,7 @@ def _parquet_rows(source: ImageColumn) -> Iterator[tuple[Any, str | None]]:
                 yield from zip(batch[source.column].to_pylist(), map(_as_name, names), strict=True)
     except (pa.ArrowException, OSError) as error:
         raise UserError(
-            f"{source} cannot be read as Parquet ({error}): it is missing, damaged or no Parquet."
+            f"{source} cannot be read as Parquet ({error}): it is missing, damaged or not Parquet."
         ) from error
 
 

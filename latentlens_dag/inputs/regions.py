@@ -1,11 +1,9 @@
-"""Annotated regions of images: read with an image set, and measured against patches.
+"""Annotated regions of images: reading and validating a user's file, and measuring how regions cover patches.
 
-A region is a mask (run-length coded) or, where it has none, a box, in pixels of the original image.
-The file that a user hands over is checked here, once, so that no later step meets a broken mask.
+A region is a run-length encoded mask or, without one, a box, in pixels of the original image.
 
-What a newcomer gets wrong: a patch need not lie on whole pixels, nor inside the image. Processors resize
-and pad, so a patch's box has fractional edges, which weigh a pixel by the area they take of it, and may
-reach beyond the image, where no region is.
+Note: a patch need not be aligned to pixels, nor lie inside the image. Processors resize and pad, so the box of a patch
+has fractional edges, which weight a pixel by the covered area, and may extend beyond the image, where no region is.
 """
 
 from __future__ import annotations
@@ -13,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 import pyarrow as pa
 
 from latentlens_dag.errors import UserError
@@ -28,23 +27,15 @@ _OPTIONAL = ("abstract_words", "mask")
 _FILE_SCHEMA = pa.schema([("file_name", pa.string()), *(field for field in REGIONS if field.name != "image_id")])
 
 
-class ImageEntry(NamedTuple):
-    """An image of the set, as the file names of annotations resolve to it; a plain tuple serves as well."""
-
-    image_id: str
-    width: int
-    height: int
-
-
 def encode_mask(mask: npt.NDArray[np.bool_]) -> list[int]:
-    """Run lengths of a bool[H, W] mask, row-major, alternating, first the pixels outside (0 if there are none)."""
+    """The run lengths of a bool [H, W] mask: row-major, alternating, starting with pixels outside (may be 0)."""
     flat = np.concatenate([[False], np.asarray(mask, bool).ravel()])
     changes = np.flatnonzero(flat[1:] != flat[:-1])
     return [int(run) for run in np.diff(changes, prepend=0, append=flat.size - 1)]
 
 
 def decode_mask(runs: Iterable[int], width: int, height: int) -> npt.NDArray[np.bool_]:
-    """The bool[height, width] mask of `encode_mask`.
+    """Invert `encode_mask`: the bool [height, width] mask.
 
     Raises:
         ValueError: if a run is negative or the runs do not add up to the image's pixels.
@@ -52,60 +43,54 @@ def decode_mask(runs: Iterable[int], width: int, height: int) -> npt.NDArray[np.
     lengths = np.fromiter(runs, np.int64)
     if (lengths < 0).any() or lengths.sum() != width * height:
         raise ValueError(
-            f"the runs add up to {lengths.sum():,} pixels (least run: {lengths.min(initial=0)}), "
+            f"the runs add up to {lengths.sum():,} pixels (shortest run: {lengths.min(initial=0)}), "
             f"but the image has {width} x {height} = {width * height:,}"
         )
     return np.repeat(np.arange(lengths.size) % 2 == 1, lengths).reshape(height, width)
 
 
 def read_regions(path: Path, ids: Mapping[str, tuple[str, int, int]]) -> pa.Table:
-    """Read and check the regions of some images.
+    """Read and validate the regions of some images.
 
     Args:
         path: Parquet with file_name, region_id, kind, name, words, abstract_words, x0, y0, x1, y1, mask;
             abstract_words and mask may be missing.
-        ids: file name to (image_id, width, height). Rows of other files are skipped, as `ids` usually holds
-            one batch of the set; `unmatched_files` tells which rows belong to no image at all.
+        ids: (image_id, width, height) by file name. Rows of other files are skipped, because `ids` usually has one
+            batch of the set.
 
     Returns:
-        REGIONS, in order of image_id, region_id.
+        A table with the schema REGIONS, sorted by image_id, region_id.
 
     Raises:
-        UserError: naming file, row (from 1), column and value of the first thing that is wrong.
+        UserError: for the first invalid value, with file, row (from 1) and column.
     """
     table = _read_columns(path)
     rows = [
-        _checked(path, number, row, ids[row["file_name"]]) for number, row in _rows(table) if row["file_name"] in ids
+        _validated(path, number, row, ids[row["file_name"]]) for number, row in _rows(table) if row["file_name"] in ids
     ]
     rows.sort(key=lambda row: (row["image_id"], row["region_id"]))
-    for one, other in pairwise(rows):
-        if (one["image_id"], one["region_id"]) == (other["image_id"], other["region_id"]):
+    for row, following in pairwise(rows):
+        if (row["image_id"], row["region_id"]) == (following["image_id"], following["region_id"]):
             raise UserError(
-                f"{path}: region_id {one['region_id']!r} comes twice for {other['file_name']!r}. "
+                f"{path}: region_id {row['region_id']!r} comes twice for {row['file_name']!r}. "
                 "Within an image every region needs an id of its own."
             )
     return pa.Table.from_pylist(rows, schema=REGIONS)
 
 
-def unmatched_files(path: Path, file_names: Iterable[str]) -> list[str]:
-    """File names of the annotations, sorted, that are not among the image set's `file_names`: likely misspelled."""
-    return sorted(set(_read_columns(path).column("file_name").to_pylist()) - set(file_names))
-
-
 def patch_coverage(
     regions: pa.Table, boxes: npt.NDArray[np.float32], width: int, height: int
 ) -> npt.NDArray[np.float32]:
-    """How much of each patch shows each region.
+    """The share of each patch that each region covers.
 
     Args:
         regions: REGIONS of one image, R rows.
-        boxes: [T, 4] x0, y0, x1, y1 in pixels of the original image; may have fractional edges and may reach
-            beyond the image.
+        boxes: [T, 4] x0, y0, x1, y1 in pixels of the original image; may have fractional edges and extend beyond it.
         width: of the original image, in pixels.
         height: of the original image, in pixels.
 
     Returns:
-        [T, R], fractions in 0..1 of the patch's whole area, its part outside the image included.
+        [T, R] in 0..1, of the whole area of the patch, including its part outside the image.
     """
     covers = [box_coverage(pixels, boxes) for pixels in region_pixels(regions, width, height)]
     return np.stack(covers, axis=1) if covers else np.zeros((len(boxes), 0), np.float32)
@@ -114,7 +99,7 @@ def patch_coverage(
 def object_coverage(
     regions: pa.Table, boxes: npt.NDArray[np.float32], width: int, height: int
 ) -> npt.NDArray[np.float32]:
-    """[T]: how much of each patch shows any object; pixels that several objects claim count once."""
+    """The share [T] of each patch that objects cover; a pixel of several objects counts once."""
     union = np.zeros((height, width))
     kinds = regions.column("kind").to_pylist()
     for kind, pixels in zip(kinds, region_pixels(regions, width, height), strict=True):
@@ -125,16 +110,17 @@ def object_coverage(
 
 def region_pixels(regions: pa.Table, width: int, height: int) -> Iterator[npt.NDArray[np.float64]]:
     """[height, width] for each region: the fraction of each pixel that belongs to it."""
-    edges = np.stack([regions.column(name).to_numpy() for name in ("x0", "y0", "x1", "y1")], axis=1)
-    for mask, (x0, y0, x1, y1) in zip(regions.column("mask"), edges, strict=True):
-        if mask.is_valid:
-            yield decode_mask(mask.values.to_numpy(), width, height).astype(np.float64)
+    rows = pl.DataFrame(regions)  # Arrow's own `to_numpy` imports pandas, for which a page would wait
+    edges = rows.select("x0", "y0", "x1", "y1").to_numpy()
+    for mask, (x0, y0, x1, y1) in zip(rows["mask"], edges, strict=True):
+        if mask is not None:
+            yield decode_mask(mask.to_numpy(), width, height).astype(np.float64)
         else:
             yield np.outer(_overlap(y0, y1, height), _overlap(x0, x1, width))
 
 
 def box_coverage(pixels: npt.NDArray[np.float64], boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """[T]: mean of `pixels` [H, W] over each box [T, 4], 0 outside the image and for a box without area."""
+    """The mean [T] of `pixels` [H, W] over each box [T, 4]; 0 outside the image and for an empty box."""
     height, width = pixels.shape
     integral = np.zeros((height + 1, width + 1))
     integral[1:, 1:] = pixels.cumsum(0).cumsum(1)
@@ -147,7 +133,7 @@ def box_coverage(pixels: npt.NDArray[np.float64], boxes: npt.NDArray[np.float32]
 def _at(
     integral: npt.NDArray[np.float64], x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
-    """The integral image between its nodes. It is bilinear within a pixel, so this is exact, not smoothed."""
+    """The integral image at any point; it is bilinear within a pixel, so interpolation is exact."""
     x, y = np.clip(x, 0, integral.shape[1] - 1), np.clip(y, 0, integral.shape[0] - 1)
     column, row = np.floor(x).astype(int), np.floor(y).astype(int)
     right, below = np.minimum(column + 1, integral.shape[1] - 1), np.minimum(row + 1, integral.shape[0] - 1)
@@ -158,14 +144,14 @@ def _at(
 
 
 def _overlap(start: float, end: float, pixels: int) -> npt.NDArray[np.float64]:
-    """[pixels]: the length that each pixel [i, i + 1] shares with [start, end]."""
+    """The length [pixels] of the overlap of each pixel [i, i + 1] with [start, end]."""
     left = np.arange(pixels, dtype=np.float64)
     shared: npt.NDArray[np.float64] = np.minimum(left + 1, end) - np.maximum(left, start)
     return shared.clip(0, 1)
 
 
 def _read_columns(path: Path) -> pa.Table:
-    """The file's columns, cast to what REGIONS has; optional ones filled with nulls."""
+    """The file's columns, cast to the types of REGIONS; missing optional ones are null."""
     import pyarrow.parquet as pq
 
     try:
@@ -189,21 +175,17 @@ def _cast(path: Path, table: pa.Table, field: pa.Field) -> pa.ChunkedArray | pa.
         return column.cast(field.type)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise UserError(
-            f"{path}: column {field.name} has type {column.type}, which does not become {field.type} ({error})."
+            f"{path}: column {field.name} has type {column.type}, which cannot be cast to {field.type} ({error})."
         ) from error
 
 
 def _rows(table: pa.Table) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Row number from 1 and row, a few hundred at a time: a mask as Python integers takes much memory."""
-    number = 0
-    for batch in table.to_batches(max_chunksize=256):
-        for row in batch.to_pylist():
-            number += 1
-            yield number, row
+    """Row numbers from 1 and rows, converted in small batches: a mask as Python integers takes much memory."""
+    return enumerate((row for batch in table.to_batches(max_chunksize=256) for row in batch.to_pylist()), 1)
 
 
-def _checked(path: Path, number: int, row: dict[str, Any], entry: tuple[str, int, int]) -> dict[str, Any]:
-    """The row with its image_id, if nothing is wrong with it."""
+def _validated(path: Path, number: int, row: dict[str, Any], entry: tuple[str, int, int]) -> dict[str, Any]:
+    """The row with its image_id."""
     image_id, width, height = entry
     place = f"{path}, row {number} ({row['file_name']}, region {row['region_id']!r})"
     if row["region_id"] is None or row["name"] is None:
@@ -217,7 +199,7 @@ def _checked(path: Path, number: int, row: dict[str, Any], entry: tuple[str, int
         decode_mask(row["mask"] if row["mask"] is not None else [width * height], width, height)
     except ValueError as error:
         raise UserError(
-            f"{place}: mask is wrong: {error}. Runs are row-major over the original image, alternating, "
+            f"{place}: mask is invalid: {error}. Runs are row-major over the original image, alternating, "
             "and start with the pixels outside the region."
         ) from error
     words = {name: [word for word in row[name] or [] if word] for name in ("words", "abstract_words")}

@@ -1,10 +1,9 @@
-"""From a source of text to distinct sentences, and from those to shards; or to the batches of a text set.
+"""From a source of text to the shards of a corpus, or to the batches of a text set.
 
-A sentence is a line, or a cell of a column, without its outer blanks; empty ones are dropped and equal sentences
-counted once. Its id is the hash of its text and decides its shard. Sources are read as a stream, and what does
-not fit into memory is sorted on disk, by DuckDB. What a newcomer gets wrong: the order of the source is not kept.
-Everything is ordered by `sentence_id`, so a shuffled corpus gives the same bytes; only `write_order`, for those who
-ask for it, says where a sentence came first.
+A sentence is a line, or a cell of a column, stripped of outer whitespace; empty and repeated sentences are dropped. The
+id of a sentence is the hash of its text and decides its shard. Sources are streamed, and DuckDB sorts on disk what does
+not fit into memory. Note: the order of the source is not preserved. Everything is sorted by `sentence_id`, so that a
+shuffled corpus gives the same bytes; `write_order` records where each sentence first occurs.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ import pyarrow as pa
 from latentlens_dag.errors import UserError
 from latentlens_dag.hub.datasets import HubColumn, column_values
 from latentlens_dag.schema import SENTENCES, TEXTS
-from latentlens_dag.storage.files import scratch_folder
+from latentlens_dag.sql.connections import scratch_connection
 from latentlens_dag.storage.hashing import ids_to_integers, shard_of, text_id
 from latentlens_dag.storage.parquet import parquet_rows
 
@@ -34,11 +33,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ORDER = pa.schema([("sentence_id", pa.string()), ("first_place", pa.int64())])
-"""The columns of an order: `first_place` counts the source's texts from 0."""
+"""Columns of the source's order: `first_place` counts its texts from 0."""
 MAX_CHARACTERS = 100_000
-"""Characters of the longest text that is taken for a sentence."""
+"""The most characters that a sentence may have."""
 _BATCH = 65_536
-_SORT_MEMORY = "1GB"  # of DuckDB; beyond it, it sorts on disk
+_SORT_MEMORY = "1GB"  # DuckDB's limit, above which it sorts on disk
 
 
 @dataclass(frozen=True)
@@ -48,10 +47,10 @@ class TextFile:
     kind: Literal["lines", "csv", "jsonl", "parquet"]
     path: Path
     column: str | None = None
-    """Of csv, jsonl and parquet: the column that holds the text."""
+    """The column with the text, for csv, jsonl and parquet."""
 
     def __str__(self) -> str:
-        """What it is called in a message."""
+        """The file, for messages."""
         return str(self.path)
 
 
@@ -59,14 +58,13 @@ TextSource = TextFile | HubColumn
 
 
 def read_texts(source: TextSource) -> Iterator[str]:
-    """The texts of a source in its order, without outer blanks and without empty ones; never all in memory.
+    """Stream the texts of a source in its order, stripped, without empty ones.
 
-    `.gz` is unpacked on the way, but for Parquet.
+    `.gz` is decompressed, except for Parquet.
 
     Raises:
-        UserError: where the file is missing, cannot be unpacked or parsed, a line is not UTF-8, the column is
-            missing or holds something else than text, or a text has more than LONGEST characters; of the Hub, as
-            `column_values`.
+        UserError: if the file is missing, cannot be decompressed or parsed, or is not UTF-8; if the column is missing
+            or has other values than text; if a text is longer than MAX_CHARACTERS. For the Hub, see `column_values`.
     """
     for place, text in _read_hub(source) if isinstance(source, HubColumn) else _read_file(source):
         if len(text) > MAX_CHARACTERS:
@@ -91,102 +89,95 @@ def _read_file(source: TextFile) -> Iterator[tuple[str, str]]:
         yield from readers[source.kind](source)
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise UserError(
-            f"{source.path} cannot be unpacked ({error}): it is named .gz, but is damaged or not gzip. Make it again, "
-            "or name it without .gz if it is plain text."
+            f"{source.path} cannot be decompressed ({error}): it is named .gz, but is damaged or not gzip. Create it "
+            "again, or rename it without .gz if it is plain text."
         ) from error
 
 
 def write_sentences(source: TextSource, out: Path) -> int:
-    """Write the distinct sentences of a source as Parquet (SENTENCES), in order of id; give their number.
+    """Write the distinct sentences of a source as Parquet (SENTENCES), sorted by id, and return their number.
 
     Raises:
-        UserError: as `read_texts`, and where there is not one sentence.
+        UserError: as `read_texts`, and if there are none.
     """
-    empty = f"The corpus {source} is empty: it has not one text. Write one sentence per line or row."
+    empty = f"The corpus {source} is empty: it has no texts. Write one sentence per line or row."
     return write_texts(read_texts(source), out, empty)
 
 
 def write_texts(texts: Iterable[str], out: Path, if_empty: str) -> int:
-    """Write distinct texts as Parquet (SENTENCES), in order of id; give their number.
+    """Write distinct texts as Parquet (SENTENCES), sorted by id, and return their number.
 
     Raises:
-        UserError: saying `if_empty`, where there is not one.
+        UserError: with the message `if_empty`, if there are none.
     """
     return _write_distinct(_unless_empty(texts, if_empty), out, SENTENCES)
 
 
 def write_batch(source: TextSource, batch: int, batches: int, out: Path) -> int:
-    """Write the distinct texts of a source whose ids fall into a batch (TEXTS), in order of id; give their number.
+    """Write the distinct texts of one batch of a source (TEXTS), sorted by id, and return their number.
 
     Raises:
-        UserError: as `read_texts`, and where the source, not the batch, has not one text.
+        UserError: as `read_texts`, and if the source (not the batch) has no texts.
     """
-    texts = _unless_empty(read_texts(source), f"{source} is empty: it has not one text. Write one per line or row.")
+    texts = _unless_empty(read_texts(source), f"{source} is empty: it has no texts. Write one per line or row.")
     return _write_distinct((text for text in texts if shard_of(text_id(text), batches) == batch), out, TEXTS)
 
 
 def _unless_empty(texts: Iterable[str], if_empty: str) -> Iterator[str]:
-    found = False
+    empty = True
     for text in texts:
-        found = True
+        empty = False
         yield text
-    if not found:
+    if empty:
         raise UserError(if_empty)
 
 
 def _write_distinct(texts: Iterable[str], out: Path, schema: pa.Schema) -> int:
-    """Write distinct texts with their ids, the two columns of `schema`, in order of id; give their number."""
+    """Write distinct texts with their ids, the two columns of `schema`, sorted by id, and return their number."""
     stream, name = iter(texts), schema.names[0]
-    parts = (pa.table([_ids(part), part], schema) for part in iter(lambda: list(islice(stream, _BATCH)), []))
-    query = f"SELECT DISTINCT {name}, text FROM found ORDER BY {name}"
-    with parquet_rows(out, schema) as rows:
-        for table in _sorted(parts, schema, query, out):
-            rows.write(table)
-    return rows.written
+    chunks = iter(lambda: list(islice(stream, _BATCH)), [])
+    tables = (pa.table([_ids(chunk), chunk], schema) for chunk in chunks)
+    return _write_query(f"SELECT DISTINCT {name}, text FROM unsorted ORDER BY {name}", tables, schema, out)
 
 
 def write_order(source: TextSource, out: Path) -> int:
-    """Write where each distinct sentence of a source first comes in it (ORDER), in order of id; give their number.
+    """Write the place in a source where each distinct sentence first occurs (ORDER), and return their number.
 
     Raises:
         UserError: as `read_texts`.
     """
     texts = enumerate(read_texts(source))
-    parts = (
-        pa.table([_ids(text for _, text in part), [place for place, _ in part]], ORDER)
-        for part in iter(lambda: list(islice(texts, _BATCH)), [])
-    )
-    query = "SELECT sentence_id, min(first_place) FROM found GROUP BY sentence_id ORDER BY sentence_id"
-    with parquet_rows(out, ORDER) as rows:
-        for table in _sorted(parts, ORDER, query, out):
-            rows.write(table)
-    return rows.written
+    chunks = iter(lambda: list(islice(texts, _BATCH)), [])
+    tables = (pa.table([_ids(text for _, text in chunk), [place for place, _ in chunk]], ORDER) for chunk in chunks)
+    query = "SELECT sentence_id, min(first_place) FROM unsorted GROUP BY sentence_id ORDER BY sentence_id"
+    return _write_query(query, tables, ORDER, out)
 
 
 class SourceOrder(NamedTuple):
-    """Where each sentence of a corpus first comes in its source; 16 bytes a sentence."""
+    """The place in the source where each sentence of a corpus first occurs; 16 bytes per sentence."""
 
     ids: NDArray[np.uint64]
     """Ascending."""
     first_places: NDArray[np.int64]
+    """Counted from 0."""
 
     def first_places_of(self, sentence_ids: NDArray[np.uint64]) -> NDArray[np.int64]:
-        """The first place of each of these sentences."""
+        """The first place of each of the given sentences."""
         import numpy as np
 
-        found = np.searchsorted(self.ids, sentence_ids)
-        known = self.ids[np.minimum(found, len(self.ids) - 1)] == sentence_ids if len(self.ids) else found < 0
+        rows = np.searchsorted(self.ids, sentence_ids)
+        known = self.ids[np.minimum(rows, len(self.ids) - 1)] == sentence_ids if len(self.ids) else rows < 0
         if not known.all():
             missing = int(sentence_ids[~known][0])
             raise ValueError(
-                f"The order of the corpus does not have sentence {missing:016x}: it was made of another state of the "
+                f"The order of the corpus does not have sentence {missing:016x}: it was made from another state of the "
                 "source. Build the order and the shards again."
             )
-        return self.first_places[found]
+        return self.first_places[rows]
 
 
 def read_order(path: Path) -> SourceOrder:
-    """What `write_order` wrote."""
+    """Read a file of `write_order`."""
     import numpy as np
     import pyarrow.parquet as pq
 
@@ -199,34 +190,31 @@ def _ids(texts: Iterable[str]) -> list[str]:
     return [text_id(text) for text in texts]
 
 
-def _sorted(parts: Iterable[pa.Table], schema: pa.Schema, query: str, beside: Path) -> Iterator[pa.Table]:
-    """The answer to a query about `found`, the rows of all parts; what memory does not hold is sorted on disk."""
-    import duckdb
-
-    with scratch_folder(beside) as spill, duckdb.connect() as connection:
-        connection.execute(f"SET memory_limit = '{_SORT_MEMORY}'")
-        connection.execute("SET temp_directory = $folder", {"folder": str(spill)})
-        connection.execute("SET preserve_insertion_order = false")
-        connection.execute("SET threads = 1")  # each thread holds memory that it cannot put on disk
-        # DuckDB would wrap an error of the reader; a table of its own is filled batch by batch instead.
-        connection.register("nothing", schema.empty_table())
-        connection.execute("CREATE TABLE found AS FROM nothing")
-        for part in parts:
-            connection.register("batch", part)
-            connection.execute("INSERT INTO found FROM batch")
+def _write_query(query: str, tables: Iterable[pa.Table], schema: pa.Schema, out: Path) -> int:
+    """Write the result of a query about the table `unsorted`, the rows of all tables, and return their number."""
+    # One thread: each holds memory that it cannot spill.
+    settings = {"preserve_insertion_order": False, "threads": 1}
+    with parquet_rows(out, schema) as rows, scratch_connection(out, _SORT_MEMORY, **settings) as connection:
+        # Filled table by table, because DuckDB would wrap an error of the reader if it called it.
+        connection.register("empty", schema.empty_table())
+        connection.execute("CREATE TABLE unsorted AS FROM empty")
+        for table in tables:
+            connection.register("batch", table)
+            connection.execute("INSERT INTO unsorted FROM batch")
             connection.unregister("batch")
-        for found in connection.sql(query).to_arrow_reader(_BATCH):
-            yield pa.Table.from_batches([found]).rename_columns(schema.names).cast(schema)
+        for batch in connection.sql(query).to_arrow_reader(_BATCH):
+            rows.write(pa.Table.from_batches([batch]).rename_columns(schema.names).cast(schema))
+    return rows.written
 
 
 def write_shard(sentences: Path, shard: int, shards: int, out: Path) -> int:
-    """Write the sentences of one shard, in order of id; give their number."""
+    """Write the sentences of one shard, sorted by id, and return their number."""
     import pyarrow.parquet as pq
 
     with parquet_rows(out, SENTENCES) as rows:
         for batch in pq.ParquetFile(sentences).iter_batches():
-            mine = [shard_of(sentence_id, shards) == shard for sentence_id in batch["sentence_id"].to_pylist()]
-            rows.write(pa.Table.from_batches([batch]).filter(pa.array(mine, pa.bool_())))
+            in_shard = [shard_of(sentence_id, shards) == shard for sentence_id in batch["sentence_id"].to_pylist()]
+            rows.write(pa.Table.from_batches([batch]).filter(pa.array(in_shard, pa.bool_())))
     return rows.written
 
 
@@ -268,19 +256,17 @@ def _read_parquet(source: TextFile) -> Iterator[tuple[str, str]]:
     try:
         file = pq.ParquetFile(source.path)
     except pa.ArrowInvalid as error:
-        raise UserError(f"{source.path} is no Parquet file, or is damaged ({error}). Write it again.") from error
+        raise UserError(f"{source.path} is not a Parquet file, or is damaged ({error}). Write it again.") from error
     _check_column(source, file.schema_arrow.names)
-    number = 0
-    for batch in file.iter_batches(columns=[source.column]):
-        for value in batch[0].to_pylist():
-            number += 1
-            yield f"row {number}", _text(value, source, f"row {number}")
+    values = (value for batch in file.iter_batches(columns=[source.column]) for value in batch[0].to_pylist())
+    for number, value in enumerate(values, 1):
+        yield f"row {number}", _text(value, source, f"row {number}")
 
 
 def _check_column(source: TextFile, columns: Iterable[str], place: str = "") -> None:
-    if source.column not in (known := list(columns)):
+    if source.column not in (existing := list(columns)):
         raise UserError(
-            f"{source.path}{place} has no column {source.column!r}; it has {', '.join(known) or 'none'}. Correct "
+            f"{source.path}{place} has no column {source.column!r}; it has {', '.join(existing) or 'none'}. Correct "
             "`column` of the corpus's source."
         )
 
@@ -290,7 +276,7 @@ def _text(value: object, source: TextSource, place: str) -> str:
         return ""
     if not isinstance(value, str):
         raise UserError(
-            f"{source}, {place}: {source.column} is {value!r:.80}, no text. Name the column that holds the text."
+            f"{source}, {place}: {source.column} is {value!r:.80}, not text. Name the column that has the text."
         )
     return value
 

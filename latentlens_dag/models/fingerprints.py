@@ -1,17 +1,16 @@
-"""What tells one language model from another: a sample of its weights.
+"""Identifying language models by a sample of their weights.
 
-A fingerprint is one hash of the whole sample; `WeightSample` keeps it tensor by tensor, so that a comparison can say
-which tensors differ. Values are rounded to bfloat16, so that the same weights in bfloat16, or inside a VLM that left
-them frozen, give the same sample. (Weights rounded to float16 first may come out otherwise: rounding twice is not
-rounding once.)
+A fingerprint is one hash of the whole sample; `WeightSample` has the hashes tensor by tensor, so that a comparison can
+name the tensors that differ. Values are rounded to bfloat16, so that the same weights in bfloat16, or frozen inside a
+VLM, give the same sample. (Weights that were rounded to float16 first may differ, because they are rounded twice.)
 
-The positions that are read have changed once. A fingerprint says which scheme it was made by, and one that was stored
-is compared by its own scheme, so what was built before stays up to date:
+The sampled positions have changed once. A fingerprint contains its scheme, and a stored one is compared by its own
+scheme, so that earlier builds stay up to date:
 
-1. 64 positions of `torch.linspace`, whose float32 rounds: in many tensors of more than 2**24 elements the last position
-   lies past the end, so large models had no fingerprint at all. Written without a scheme number.
-2. 64 positions in exact integers; of the embedding, the last row and some of every octave of the vocabulary, so that
-   one that was resized for an image token can be compared in the rows that both have.
+1. 64 positions of `torch.linspace`, which rounds to float32: in many tensors of more than 2**24 elements the last
+   position is past the end, so large models had no fingerprint at all. Written without a scheme number.
+2. 64 positions in exact integers; of the embedding, the last row and some of every octave of the vocabulary, so that an
+   embedding resized for an image token can be compared in the common rows.
 """
 
 from __future__ import annotations
@@ -28,9 +27,9 @@ if TYPE_CHECKING:
     from latentlens_dag.models.language_model import LanguageModel
 
 SCHEME = 2
-"""That new fingerprints are made by."""
-_VALUES = 64  # of every tensor, and of every row of the embedding that is read
-_ROWS_PER_OCTAVE = 16  # of the embedding: rows 2^n to 2^(n+1) - 1 are an octave
+"""The scheme of new fingerprints."""
+_VALUES = 64  # sampled per tensor, and per sampled row of the embedding
+_ROWS_PER_OCTAVE = 16  # sampled rows of the embedding in 2^n .. 2^(n+1) - 1
 
 
 @dataclass(frozen=True)
@@ -38,15 +37,15 @@ class WeightSample:
     """A sample of the weights of a language model."""
 
     tensors: dict[str, str]
-    """Name of a tensor of the decoder -> its shape and the hash of its sample; the embedding is not among them."""
+    """The shape and hash of each tensor of the decoder, without the embedding."""
     vocabulary: int
     """Rows of the embedding."""
     width: int
     embedding_rows: dict[int, str]
-    """Row of the embedding -> the hash of its sample."""
+    """The hash of each sampled row of the embedding."""
 
     def differences(self, other: WeightSample) -> list[str]:
-        """The tensors in which two models differ, in order; of two embeddings the rows that both have are compared."""
+        """The names of the tensors that differ, sorted; embeddings are compared in their common rows."""
         names = sorted(set(self.tensors) | set(other.tensors))
         different = [name for name in names if self.tensors.get(name) != other.tensors.get(name)]
         return [*different, *(["the input embedding"] if self._embedding_differs(other) else [])]
@@ -57,19 +56,19 @@ class WeightSample:
 
 
 def weight_sample(model: LanguageModel) -> WeightSample:
-    """A sample of a model's decoder and embedding, on any device and in any dtype."""
+    """Sample the decoder and embedding of a model, on any device and in any dtype."""
     weights = model.decoder.state_dict(keep_vars=True).items()
-    tensors = {name: f"{tuple(w.shape)} {_sampled(w)}" for name, w in weights if w is not model.embedding}
+    tensors = {name: f"{tuple(w.shape)} {_sample_hash(w)}" for name, w in weights if w is not model.embedding}
     vocabulary, width = model.embedding.shape
-    rows = {row: _sampled(model.embedding[row]) for row in _spread_rows(vocabulary)}
+    rows = {row: _sample_hash(model.embedding[row]) for row in _spread_rows(vocabulary)}
     return WeightSample(tensors, vocabulary, width, rows)
 
 
 def fingerprint(model: LanguageModel, scheme: int = SCHEME) -> str:
-    """One hash of a model's weights, with the number of the scheme before it but where that is 1.
+    """One hash of a model's weights; all schemes but the first are named before it.
 
     Raises:
-        IndexError: by scheme 1, of models with large tensors (see above).
+        IndexError: with scheme 1, for models with large tensors (see the module).
     """
     if scheme == 1:
         return _first_scheme(model)
@@ -80,29 +79,29 @@ def fingerprint(model: LanguageModel, scheme: int = SCHEME) -> str:
 
 
 def fingerprint_like(model: LanguageModel, stored: str | None) -> str:
-    """The model's fingerprint by the scheme of one that was stored; by the newest where there is none to go by."""
+    """The model's fingerprint by the scheme of a stored one, if any; else by the newest."""
     if stored is not None and scheme_of(stored) == 1:
         try:
             return fingerprint(model, 1)
-        except IndexError:  # then it was another model's
+        except IndexError:  # then the stored one is of another model
             pass
     return fingerprint(model)
 
 
 def scheme_of(stored: str) -> int:
-    """The scheme that a fingerprint was made by."""
+    """The scheme of a fingerprint."""
     scheme, colon, _ = stored.partition(":")
     return int(scheme) if colon else 1
 
 
 def evenly_spaced(length: int, count: int = _VALUES) -> list[int]:
-    """Up to `count` positions from 0 to length - 1, both among them, evenly spread."""
+    """Up to `count` evenly spaced positions from 0 to length - 1, inclusive."""
     count = min(count, length)
     return [i * (length - 1) // max(count - 1, 1) for i in range(count)]
 
 
 def _spread_rows(rows: int) -> Iterator[int]:
-    """Rows of every octave below `rows`, as a larger embedding has them too, and the last row."""
+    """Rows of every octave below `rows`, which a larger embedding has too, and the last row."""
     yield from range(min(rows, _ROWS_PER_OCTAVE))
     start = _ROWS_PER_OCTAVE
     while start < rows:
@@ -113,7 +112,7 @@ def _spread_rows(rows: int) -> Iterator[int]:
         yield rows - 1
 
 
-def _sampled(tensor: Tensor) -> str:
+def _sample_hash(tensor: Tensor) -> str:
     """The hash of some values of a tensor."""
     import torch
 

@@ -1,8 +1,8 @@
-"""Reading the residual stream of a language model while it runs.
+"""Reading the residual stream of a language model during a forward pass.
 
-State i is what enters block i; it is taken by a hook before the block, so that only the rows and layers
-that are wanted are kept. Note: `output_hidden_states` is no substitute. Its last entry is after the final
-norm, and some models add visual features after it is recorded.
+The state of layer i is what enters block i; a hook before the block captures it, so that only the requested rows and
+layers are kept. Note: `output_hidden_states` is not equivalent. Its last entry is after the final norm, and some models
+add visual features after an entry is recorded.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ if TYPE_CHECKING:
 def capture_hidden_states(
     decoder: nn.Module, layers: Sequence[int], rows: Callable[[Tensor], Tensor]
 ) -> Iterator[dict[int, Tensor]]:
-    """Collect the states that enter the given blocks during forward passes inside the block.
+    """Capture the states of some layers in forward passes inside the block.
 
     Args:
-        decoder: as in `LanguageModel`; layer L is what enters the final norm.
-        layers: the layers wanted.
-        rows: takes the states [B, T, d] and gives what is kept of them.
+        decoder: as in `LanguageModel`.
+        layers: each in 0..L; layer L is what enters the final norm.
+        rows: selects from the states [B, T, d] what is kept.
 
     Yields:
-        A dict that holds, after a forward pass, what was kept of each layer.
+        A dict that has, after a forward pass, the selected states of each layer.
     """
-    kept: dict[int, Tensor] = {}
+    states: dict[int, Tensor] = {}
 
     def hook_of(layer: int) -> Callable[..., None]:
         def hook(_module: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            kept[layer] = rows(args[0] if args else kwargs["hidden_states"])
+            states[layer] = rows(args[0] if args else kwargs["hidden_states"])
 
         return hook
 
-    entered = [*blocks_of(decoder), final_norm_of(decoder)]
-    hooks = [entered[i].register_forward_pre_hook(hook_of(i), with_kwargs=True) for i in layers]
+    modules = [*blocks_of(decoder), final_norm_of(decoder)]
+    hooks = [modules[i].register_forward_pre_hook(hook_of(i), with_kwargs=True) for i in layers]
     try:
-        yield kept
+        yield states
     finally:
         for hook in hooks:
             hook.remove()
@@ -50,23 +50,23 @@ def capture_hidden_states(
 
 @contextmanager
 def stop_at_layer(decoder: nn.Module, layer: int) -> Iterator[None]:
-    """End a forward pass inside the block as soon as it reaches a layer, for what comes after is not wanted.
+    """End a forward pass inside the block when it reaches a layer.
 
-    To be entered after `capture_hidden_states`, whose hooks then run first.
+    Must be entered after `capture_hidden_states`, so that its hooks run first.
     """
 
     def hook(_module: object, _args: object) -> None:
-        raise _ReachedError
+        raise _StopForwardError
 
-    part = [*blocks_of(decoder), final_norm_of(decoder)][layer]
-    handle = part.register_forward_pre_hook(hook)
+    module = [*blocks_of(decoder), final_norm_of(decoder)][layer]
+    handle = module.register_forward_pre_hook(hook)
     try:
         yield
-    except _ReachedError:
+    except _StopForwardError:
         pass
     finally:
         handle.remove()
 
 
-class _ReachedError(Exception):
-    """Not an error: the way out of a forward pass."""
+class _StopForwardError(Exception):
+    """Ends a forward pass; not an error."""

@@ -1,8 +1,8 @@
-"""Models on the Hugging Face Hub: what of one is downloaded.
+"""Downloading models from the Hugging Face Hub.
 
-A model is downloaded as a whole into the standard cache and loaded from that folder, so that loading never asks the
-Hub. What a newcomer gets wrong: a repository holds more than a model. Pickled weights, adapters and copies of the
-weights in other formats are never downloaded, code only where the user has allowed it.
+A model is downloaded as a whole into the standard cache and loaded from that folder, so that loading needs no
+connection. Pickled weights, adapters and copies of the weights in other formats are never downloaded, and code only if
+the user allows it.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.hub.errors import download_errors
 from latentlens_dag.hub.names import COMMIT
 from latentlens_dag.models.model_ref import ModelRef, no_model_error
+from latentlens_dag.models.weight_files import SHARD_INDEX, SINGLE_FILE
 
 _SETTINGS = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"]
 _WEIGHTS, _CODE = "*.safetensors", "*.py"
-_INDEX = "model.safetensors.index.json"
 _UNWANTED = ["*/*.safetensors", "consolidated*.safetensors", "adapter_*"]
 
 
@@ -27,19 +27,19 @@ class LocalModel(NamedTuple):
 
     folder: Path
     name: str
-    """The folder as it was given, or user/name@commit."""
+    """The folder as the user wrote it, or user/name@commit."""
 
 
 def local_model(model: ModelRef, weights: bool = True) -> LocalModel:
-    """A model as a folder; one of the Hub is downloaded first, unless the cache holds all of it.
+    """A model as a folder; a model of the Hub is downloaded first, unless all of it is cached.
 
     Args:
-        model: of the Hub, its code is downloaded too where it may be run; the name tells the commit.
-        weights: False where its configs and its tokenizer are enough.
+        model: the model; its code is downloaded too if it may be run.
+        weights: False if configs and tokenizer are enough.
 
     Raises:
-        UserError: where the folder is not there, the Hub refuses or cannot be reached, the revision is not there or,
-            where its code may be run, no full commit, or the repository has no weights in safetensors.
+        UserError: if the folder does not exist, the Hub refuses or cannot be reached, the revision does not exist, the
+            model's code may be run but the revision is not a full commit, or there are no weights in safetensors.
     """
     if model.repo is not None:
         return _downloaded(model.repo, model.revision or "main", model.trust_remote_code, weights)
@@ -49,12 +49,12 @@ def local_model(model: ModelRef, weights: bool = True) -> LocalModel:
 
 
 def weight_bytes(model: ModelRef) -> int:
-    """The size of a model's weights, which are not downloaded for it; errors as `local_model`."""
+    """The size of the weights of a model of the Hub, without downloading them; errors as `local_model`."""
     from huggingface_hub import snapshot_download
 
     assert model.repo is not None
     folder = local_model(model, weights=False).folder
-    if _holds_weights(folder):
+    if _has_weights(folder):
         return sum(file.stat().st_size for file in folder.glob(_WEIGHTS))
     with download_errors(model.repo, model.revision or "main", "model"):
         files: Any = snapshot_download(
@@ -63,24 +63,21 @@ def weight_bytes(model: ModelRef) -> int:
     return sum(int(file.file_size) for file in files)
 
 
-def _holds_weights(folder: Path) -> bool:
-    """Whether all of a model's weights are here."""
-    if not (folder / _INDEX).is_file():
-        return (folder / "model.safetensors").is_file()
-    names = json.loads((folder / _INDEX).read_text(encoding="utf-8"))["weight_map"].values()
+def _has_weights(folder: Path) -> bool:
+    """Whether a folder has all weights of its model."""
+    if not (folder / SHARD_INDEX).is_file():
+        return (folder / SINGLE_FILE).is_file()
+    names = json.loads((folder / SHARD_INDEX).read_text(encoding="utf-8"))["weight_map"].values()
     return all((folder / name).is_file() for name in names)
 
 
-def cached_config(model: ModelRef) -> dict[str, Any] | None:
-    """The config.json of a model of the Hub, where it was downloaded before; the Hub is not asked."""
+def cached_config(model: ModelRef) -> Path | None:
+    """The config.json of a model of the Hub in the local cache; None if it was not downloaded."""
     from huggingface_hub import try_to_load_from_cache
 
     assert model.repo is not None
-    found = try_to_load_from_cache(model.repo, "config.json", revision=model.revision)
-    if not isinstance(found, str):
-        return None
-    config: dict[str, Any] = json.loads(Path(found).read_text(encoding="utf-8"))
-    return config
+    path = try_to_load_from_cache(model.repo, "config.json", revision=model.revision)
+    return Path(path) if isinstance(path, str) else None
 
 
 def _downloaded(repo: str, revision: str, code: bool, weights: bool) -> LocalModel:
@@ -88,25 +85,25 @@ def _downloaded(repo: str, revision: str, code: bool, weights: bool) -> LocalMod
 
     if code and not COMMIT.fullmatch(revision):
         raise UserError(
-            f"`trust_remote_code` with {repo} at {revision}: the code of a branch, a tag or a short commit may be "
-            "another one tomorrow. Give the full commit as the revision, the 40 hexadecimal digits that the Hub shows "
-            "under `History` of the files."
+            f"`trust_remote_code` with {repo} at {revision}: the code of a branch, a tag or a short commit may change. "
+            "Give the full commit as the revision, the 40 hexadecimal digits that the Hub shows under `History` of the "
+            "files."
         )
-    wanted = [*_SETTINGS, *([_WEIGHTS] if weights else []), *([_CODE] if code else [])]
+    patterns = [*_SETTINGS, *([_WEIGHTS] if weights else []), *([_CODE] if code else [])]
     try:
         with download_errors(repo, revision, "model"):
             folder = Path(
-                snapshot_download(repo, revision=revision, allow_patterns=wanted, ignore_patterns=_UNWANTED)
+                snapshot_download(repo, revision=revision, allow_patterns=patterns, ignore_patterns=_UNWANTED)
             )  # its name is the commit
     except UserError as error:
         if not Path(repo).parent.is_dir():
             raise
         raise UserError(f"There is no folder {repo} here: correct the path if you meant one. {error}") from error
     if not (folder / "config.json").is_file():
-        raise UserError(f"{repo} of the Hub is no model that transformers can load: it has no config.json.")
-    if weights and not any((folder / name).is_file() for name in ("model.safetensors", _INDEX)):
+        raise UserError(f"{repo} of the Hub is not a model that transformers can load: it has no config.json.")
+    if weights and not any((folder / name).is_file() for name in (SINGLE_FILE, SHARD_INDEX)):
         raise UserError(
-            f"{repo} of the Hub has no model.safetensors at {revision}. Pickled weights are not read, for they can run "
+            f"{repo} of the Hub has no {SINGLE_FILE} at {revision}. Pickled weights are not read, because they can run "
             "code: take a commit with safetensors, or convert the model and name its folder."
         )
     return LocalModel(folder, f"{repo}@{folder.name}")

@@ -1,7 +1,7 @@
-"""A model looked at before a study is declared: whether it can be read, how it sees an image, what it will cost.
+"""Inspecting a model before declaring a study: whether it can be read, how it sees an image, and the cost.
 
-What a newcomer gets wrong: times and bytes are estimates from one image and one batch on this machine. A family
-whose number of visual tokens follows the image is to be asked with an image of the study's usual size.
+Note: times and bytes are estimates from one image and one batch on this machine. For a family whose number of visual
+tokens depends on the image, use an image of a typical size.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
     from latentlens_dag.models.vlm import Vlm
 
 IMAGES = 1000
-"""What time and disk are estimated for."""
-_LOCALIZED_BYTES = 10**9  # of the whole model: up to these the place of the tokens is checked unasked
+"""The number of images for which time and disk space are estimated."""
+_LOCALIZED_BYTES = 10**9  # models up to this size run `localization` by default
 _TEXTS, _TEXT_TOKENS = 16, 32
-_ROW_BYTES = 28  # of a stored state besides its numbers: image id, token index, norm
+_ROW_BYTES = 28  # of a stored state besides the vector: image id, token index, norm
 
 
 class ModelSize(NamedTuple):
-    """What a model is, and what its language model takes."""
+    """The kind of a model, and the size of its language model."""
 
     model_type: str
     model_class: str
@@ -48,15 +48,15 @@ class ModelSize(NamedTuple):
     width: int
     vocabulary: int
     parameters: int
-    """Of the language model: its decoder, embedding and unembedding; what is shared counts once."""
+    """Of the language model: decoder, embedding and unembedding; shared ones count once."""
     bytes_in_memory: int
-    """Of these parameters."""
+    """The size of these parameters."""
     dtype: str
     device: str
 
 
 class View(NamedTuple):
-    """One view of an image: the squashed whole, its tiles, or tokens whose place is not known."""
+    """A view of an image: the global view, the tiles, or unmapped tokens."""
 
     name: str
     tokens: int
@@ -66,7 +66,7 @@ class View(NamedTuple):
 
 
 class TokenLayout(NamedTuple):
-    """How a model sees an image."""
+    """The layout of a model's visual tokens for an image."""
 
     width: int
     height: int
@@ -74,26 +74,26 @@ class TokenLayout(NamedTuple):
     views: list[View]
     newlines: int
     first_box: list[float] | None
-    """Of the first token with pixels: x0, y0, x1, y1 in pixels of the image; None where no place is known."""
+    """The box of the first token with pixels: x0, y0, x1, y1 in pixels of the image; None if all are unmapped."""
     last_box: list[float] | None
     covered: float
-    """The share of the image that lies in some box."""
+    """The share of the image that is in any box."""
 
 
 class Cost(NamedTuple):
-    """What was measured, and what follows from it for IMAGES images like this one."""
+    """Measured times, and estimates for IMAGES images like the inspected one."""
 
     text_batch_s: float
     text_tokens_per_s: float
     image_s: float | None = None
     images_s: float | None = None
     images_bytes: int | None = None
-    """Of the visual states at the automatic layers."""
+    """The size of the visual states at the automatic layers."""
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """All that `inspect-model` tells."""
+    """The report of `inspect-model`."""
 
     source: str
     revision: str | None
@@ -102,19 +102,19 @@ class Inspection:
     """None for a language model without vision."""
     checks: list[ModelCheck]
     failed: list[str]
-    """The checks that failed, but for those that an index with `dedup: sentence` does without."""
+    """The failed checks, without those that `dedup: sentence` makes irrelevant."""
     not_checked: str | None
-    """Why the place of the visual tokens was not checked; None where it was, or there are none."""
+    """Why `localization` was not run; None if it was, or there are no visual tokens."""
     cost: Cost
     dedup: Dedup
-    """What the index of such a model needs."""
+    """The setting that an index of the model needs."""
     contextual_layers: list[int]
     visual_layers: list[int]
     defs: str
-    """A defs.yaml to begin with."""
+    """A defs.yaml to start from."""
 
     def facts(self) -> dict[str, Any]:
-        """The same as plain values."""
+        """The report as plain values, for JSON."""
         plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
         layout = self.layout and {**self.layout._asdict(), "views": [view._asdict() for view in self.layout.views]}
         parts = {"size": self.size._asdict(), "layout": layout, "cost": self.cost._asdict()}
@@ -129,19 +129,18 @@ def inspect_model(
     picture: Path | None = None,
     trust_remote_code: bool = False,
 ) -> Inspection:
-    """Load a model, run its self-checks, and measure what it takes.
+    """Load a model, run its self-checks, and measure its cost.
 
     Args:
         source: a folder, a Hub id, or a `ModelRef`.
-        image: shown to the model; noise of 150 x 100 pixels by default.
-        revision: for a Hub id: a full commit, or a branch or tag.
-        localize: whether the place of the visual tokens is checked, which takes some passes per view; by default for
-            models of up to 1 GB.
-        picture: a PNG to write: the image with its tokens.
+        image: an image for the model; by default noise of 150 x 100 pixels.
+        revision: for a Hub id, a full commit, branch or tag.
+        localize: whether to run `localization`, several passes per view; by default only for models up to 1 GB.
+        picture: a PNG file to write, the image with its tokens.
         trust_remote_code: as in `load_vlm`.
 
     Raises:
-        UserError: where there is no model, it cannot be read, or it cannot be shown the image.
+        UserError: if there is no model, it cannot be read, or it does not accept the image.
     """
     from latentlens_dag.models.loading import load_vlm, load_with_language_model
     from latentlens_dag.models.self_checks import check_language_model, noise_image
@@ -149,7 +148,7 @@ def inspect_model(
     ref = model_ref(source, revision, trust_remote_code)
     config, name = _config(ref)
     if may_have_vision(config, ref.trust_remote_code):
-        region_map(config.get("model_type", "?"), name)  # refuses before the weights are loaded
+        region_map(config.get("model_type", "?"), name)  # may refuse the family before its weights are loaded
         vlm = load_vlm(ref)
         return _inspect_vlm(vlm, ref, image or noise_image(150, 100), localize, picture)
     if image is not None or picture is not None or localize:
@@ -164,7 +163,7 @@ def inspect_model(
 
 
 def covered_share(boxes: NDArray[np.float32], width: int, height: int) -> float:
-    """The share of an image that lies in at least one of the boxes [T, 4], exactly."""
+    """The exact share of an image that is in at least one of the boxes [T, 4]."""
     boxes = boxes[np.isfinite(boxes).all(axis=1)]
     clipped = np.clip(boxes.astype(np.float64), 0, [width, height, width, height])
     x, y = (
@@ -178,31 +177,32 @@ def covered_share(boxes: NDArray[np.float32], width: int, height: int) -> float:
     return float(np.diff(y) @ inside @ np.diff(x)) / (width * height)
 
 
-def token_layout(places: TokenMap, width: int, height: int) -> TokenLayout:
-    """What a region map says of an image of `width` x `height` pixels, in short."""
-    view = np.array(places.view)
-    names = [name for name in dict.fromkeys(places.view) if name != "newline"]
-    known = [token for token, name in enumerate(places.view) if name not in ("newline", "unmapped")]
-    ends = [[float(value) for value in places.boxes[known[end]]] if known else None for end in (0, -1)]
+def token_layout(token_map: TokenMap, width: int, height: int) -> TokenLayout:
+    """Summarize the map of an image of `width` x `height` pixels."""
+    view = np.array(token_map.view)
+    names = [name for name in dict.fromkeys(token_map.view) if name != "newline"]
+    mapped = [token for token, name in enumerate(token_map.view) if name not in ("newline", "unmapped")]
+    ends = [[float(value) for value in token_map.boxes[mapped[end]]] if mapped else None for end in (0, -1)]
     return TokenLayout(
         width=width,
         height=height,
         tokens=len(view),
-        views=[_view(name, places, view == name) for name in names],
-        newlines=places.view.count("newline"),
+        views=[_view(name, token_map, view == name) for name in names],
+        newlines=token_map.view.count("newline"),
         first_box=ends[0],
         last_box=ends[1],
-        covered=covered_share(places.boxes, width, height),
+        covered=covered_share(token_map.boxes, width, height),
     )
 
 
-def _view(name: str, places: TokenMap, of_it: NDArray[np.bool_]) -> View:
-    rows, columns, tiles = (len(np.unique(numbers[of_it])) for numbers in (places.row, places.col, places.tile))
-    return View(name, int(of_it.sum()), tiles, rows, columns)
+def _view(name: str, token_map: TokenMap, in_view: NDArray[np.bool_]) -> View:
+    indices = (token_map.row, token_map.col, token_map.tile)
+    rows, columns, tiles = (len(np.unique(index[in_view])) for index in indices)
+    return View(name, int(in_view.sum()), tiles, rows, columns)
 
 
 def _config(model: ModelRef) -> tuple[dict[str, Any], str]:
-    """A model's config.json and its name; of the Hub, no weights are downloaded for it."""
+    """A model's config.json and name, without downloading weights."""
     from latentlens_dag.models.loading import read_config
 
     folder, name = local_model(model, weights=False)
@@ -215,26 +215,26 @@ def _inspect_vlm(vlm: Vlm, ref: ModelRef, image: Image, localize: bool | None, p
     from latentlens_dag.models.self_checks import check_model
     from latentlens_dag.models.token_map_image import draw_token_map
 
-    places = vlm.token_map(image.width, image.height) or unmapped(len(vlm.visual_states([image], [0]).tokens))
+    token_map = vlm.token_map(image.width, image.height) or unmapped(len(vlm.visual_states([image], [0]).tokens))
     if picture is not None:
-        draw_token_map(image, places, picture)
+        draw_token_map(image, token_map, picture)
     not_checked = _not_localized(vlm, localize)
     checks = check_model(vlm, localize=not_checked is None).checks
     not_checked = not_checked or next((check.not_checked for check in checks if check.not_checked), None)
     checks = [check for check in checks if check.not_checked is None]
     size = _size(vlm.model.config.model_type, vlm.model, vlm.language_model)
-    layout = token_layout(places, image.width, image.height)
-    cost = _image_cost(vlm, image, len(places.view))
+    layout = token_layout(token_map, image.width, image.height)
+    cost = _image_cost(vlm, image, len(token_map.view))
     return _inspection(vlm.language_model, ref, size, layout, checks, not_checked, cost)
 
 
 def _not_localized(vlm: Vlm, localize: bool | None) -> str | None:
-    """Why `localization` is not run; None where it is."""
+    """Why `localization` is not run; None if it is."""
     if vlm.token_map(150, 100) is None:
         return "its visual tokens are unmapped, so there is no map to prove"
-    whole = sum(p.numel() * p.element_size() for p in vlm.model.parameters())
-    if localize is None and whole > _LOCALIZED_BYTES:
-        return f"the model takes {whole / 1e9:.1f} GB, and the check some passes per view: `--localize` runs it"
+    size_bytes = sum(p.numel() * p.element_size() for p in vlm.model.parameters())
+    if localize is None and size_bytes > _LOCALIZED_BYTES:
+        return f"the model takes {size_bytes / 1e9:.1f} GB, and the check some passes per view: `--localize` runs it"
     return "switched off" if localize is False else None
 
 
@@ -252,7 +252,7 @@ def _inspection(
     contextual, visual = auto_contextual_layers(size.blocks), auto_visual_layers(size.blocks)
     by_prefix = all(check.passed for check in checks if check.name in ("causality", "padding_invariance"))
     dedup: Dedup = "prefix" if by_prefix else "sentence"
-    defs = _defs(_named(language_model.name, ref.trust_remote_code), contextual, visual, dedup, layout is None)
+    defs = _defs(_yaml_of_model(language_model.name, ref.trust_remote_code), contextual, visual, dedup, layout is None)
     return Inspection(
         source=language_model.name,
         revision=ref.revision,
@@ -271,22 +271,22 @@ def _inspection(
 
 def _size(model_type: str, whole: Any, model: LanguageModel) -> ModelSize:
     weights = [*model.decoder.parameters(), *model.unembedding.parameters(), model.embedding]
-    once = {id(weight): weight for weight in weights}.values()
+    distinct = {id(weight): weight for weight in weights}.values()
     return ModelSize(
         model_type=model_type,
         model_class=type(whole).__name__,
         blocks=model.depth,
         width=model.width,
         vocabulary=len(model.embedding),
-        parameters=sum(weight.numel() for weight in once),
-        bytes_in_memory=sum(weight.numel() * weight.element_size() for weight in once),
+        parameters=sum(weight.numel() for weight in distinct),
+        bytes_in_memory=sum(weight.numel() * weight.element_size() for weight in distinct),
         dtype=str(model.embedding.dtype).removeprefix("torch."),
         device=model.embedding.device.type,
     )
 
 
 def _text_cost(model: LanguageModel) -> Cost:
-    """Of one batch of texts, to the deepest of the automatic layers, as an index reads them."""
+    """The cost of one batch of texts up to the deepest automatic layer, as for an index."""
     import torch
 
     from latentlens_dag.models.hooks import capture_hidden_states, stop_at_layer
@@ -295,9 +295,9 @@ def _text_cost(model: LanguageModel) -> Cost:
     deepest = max(auto_contextual_layers(model.depth), default=0)
 
     def forward() -> None:
-        keep = lambda states: states.float().cpu()  # noqa: E731  (waits for the device)
+        select = lambda states: states.float().cpu()  # noqa: E731  (waits for the device)
         with (
-            capture_hidden_states(model.decoder, [deepest], keep),
+            capture_hidden_states(model.decoder, [deepest], select),
             torch.inference_mode(),
             stop_at_layer(model.decoder, deepest),
         ):
@@ -317,25 +317,25 @@ def _image_cost(vlm: Vlm, image: Image, tokens: int) -> Cost:
 
 
 def _seconds(work: Callable[[], object]) -> float:
-    """Of the second time: the first warms up."""
+    """The time of the second call; the first warms up."""
     work()
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
 
 
-def _named(source: str, trusted: bool) -> str:
-    """A model as a defs.yaml names it: its folder, or its place on the Hub with the commit."""
-    folder = Path(source)
-    repo, _, commit = source.rpartition("@")
-    place = json.dumps(str(folder.resolve()), ensure_ascii=False)
-    what = f"path: {place}" if folder.is_dir() else f"hub: {repo}, revision: {commit}"
-    return f"{{{what}, trust_remote_code: true}}" if trusted else f"{{{what}}}"
+def _yaml_of_model(name: str, trusted: bool) -> str:
+    """A model in a defs.yaml: its folder, or its repository on the Hub with the commit."""
+    folder = Path(name)
+    repo, _, commit = name.rpartition("@")
+    path = json.dumps(str(folder.resolve()), ensure_ascii=False)
+    fields = f"path: {path}" if folder.is_dir() else f"hub: {repo}, revision: {commit}"
+    return f"{{{fields}, trust_remote_code: true}}" if trusted else f"{{{fields}}}"
 
 
 def _defs(model: str, contextual: list[int], visual: list[int], dedup: str, of_texts: bool) -> str:
-    """A defs.yaml with the model as it names one and its layers, in the form of the README."""
-    what = _OF_TEXTS if of_texts else _OF_IMAGES
+    """A defs.yaml with a study of the model and its layers, in the form of the README."""
+    inputs = _TEXT_SET if of_texts else _IMAGE_SET
     return f"""\
 type: latentlens_dag.dag.components.Corpus
 attributes: {{name: my_text, source: {{lines: sentences.txt}}, shards: 8}}
@@ -348,34 +348,34 @@ attributes:
   layers: {contextual}
   dedup: {dedup}
 ---
-{what.declared}
+{inputs.declaration}
 ---
 type: latentlens_dag.dag.components.Study
 attributes:
   name: my_study
-  {what.model_field}: {model}
+  {inputs.model_field}: {model}
   index: my_index
-  {what.set_field}
+  {inputs.set_field}
   layers: {visual}
 """
 
 
-class _Set(NamedTuple):
-    """What a study reads, as it stands in a defs.yaml."""
+class _InputYaml(NamedTuple):
+    """The inputs of a study in a defs.yaml."""
 
-    declared: str
+    declaration: str
     model_field: str
     set_field: str
 
 
-_OF_IMAGES = _Set(
+_IMAGE_SET = _InputYaml(
     """\
 type: latentlens_dag.dag.components.ImageSet
 attributes: {name: my_pictures, source: {folder: pictures}, batches: 4}""",
     "vlm",
     "images: my_pictures",
 )
-_OF_TEXTS = _Set(
+_TEXT_SET = _InputYaml(
     """\
 type: latentlens_dag.dag.components.TextSet
 attributes: {name: my_texts, source: {lines: texts.txt}, batches: 1}""",

@@ -1,4 +1,4 @@
-"""A language model that reads texts: its parts (`model_parts.py`) and the states of texts (`text_states.py`)."""
+"""A language model: its parts (`model_parts.py`) and the states of texts (`text_states.py`)."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ if TYPE_CHECKING:
 
 
 class LanguageModel(ModelParts):
-    """A language model taken apart, which reads texts."""
+    """A language model whose parts are accessible, and which reads texts."""
 
     def text_states(self, texts: Sequence[str], layers: Sequence[int]) -> TextStates:
-        """The states of every token of the texts, each read whole and alone, to ask an index with.
+        """The states of every token of the texts, each read as a whole and by itself, for searching an index.
 
         Args:
-            texts: as they stand, without a chat template; the tokenizer's own specials are added.
+            texts: verbatim, without a chat template; the tokenizer's special tokens are added.
             layers: each from 0 (the input embeddings) to `depth` - 1.
 
         Returns:
-            `states`: per layer [N, d] float32 on the CPU; `tokens`: what each of the N tokens is (Polars). Special
-            tokens have no state.
+            `states`: per layer [N, d] float32 on the CPU; `tokens`: a Polars table of the N tokens. Special tokens have
+            no states.
 
         Raises:
-            UserError: where a layer does not exist, a text has more tokens than the model has positions, or the
-                device's memory does not hold one text.
+            UserError: if a layer does not exist, a text has more tokens than the model has positions, or the memory of
+                the device cannot hold one text.
         """
         from latentlens_dag.models.text_states import text_states
 

@@ -1,8 +1,8 @@
-"""Which layers there are, and which ones to look at.
+"""The numbering of layers, and the default choice of them.
 
-Layer i is the residual stream that enters block i: layer 0 is the input embeddings (for visual tokens:
-what enters block 0), layer L, the stream after the last block of L, is never used. What a newcomer gets
-wrong: Hugging Face's `hidden_states[-1]` is *after* the final norm, so it is not layer L.
+Layer i is the residual stream that enters block i: layer 0 is the input embeddings (for visual tokens, what enters
+block 0); layer L, the stream after the last of L blocks, is never used. Note: `hidden_states[-1]` of transformers is
+*after* the final norm, so it is not layer L.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from latentlens_dag.errors import UserError
 
 
 def auto_contextual_layers(depth: int) -> list[int]:
-    """The paper's choice of contextual layers for a model of `depth` blocks, continued to any depth.
+    """The contextual layers that the paper uses, generalized to a model of `depth` blocks, L.
 
-    1, 2, 4, 8, 16, then 24 (up to 40 blocks) or round(L/2) and round(3L/4) (above), round(7L/8) from 64
-    blocks on, and always L-2 and L-1 (arXiv 2602.00462, appendix B).
+    1, 2, 4, 8, 16; then 24 (up to 40 blocks) or round(L/2) and round(3L/4) (above); round(7L/8) from 64 blocks on; and
+    always L-2 and L-1 (arXiv 2602.00462, appendix B).
     """
     layers = {1, 2, 4, 8, 16, depth - 2, depth - 1}
     if depth <= 40:
@@ -29,7 +29,7 @@ def auto_contextual_layers(depth: int) -> list[int]:
 
 
 def auto_visual_layers(depth: int) -> list[int]:
-    """The contextual layers of `auto_contextual_layers` and layer 0."""
+    """Layer 0 and the layers of `auto_contextual_layers`."""
     return [0, *auto_contextual_layers(depth)]
 
 
@@ -39,24 +39,24 @@ def middle_layer(layers: Sequence[int]) -> int:
 
 
 def as_int_list(values: object, field: str) -> list[int]:
-    """A list of whole numbers, as someone gave it.
+    """The argument `field` of a public function as a list of ints.
 
     Raises:
-        UserError: where it is none.
+        UserError: if it is not an iterable of whole numbers.
     """
     if isinstance(values, str | bytes) or not isinstance(values, Iterable):
         raise UserError(f"`{field}={values!r}` must be a list of numbers, such as [1, 2].")
-    found = list(values)
-    if not all(isinstance(value, int) or getattr(value, "dtype", None) is not None for value in found):
-        raise UserError(f"`{field}={found}` must be whole numbers.")
-    return [int(value) for value in found]
+    numbers = list(values)
+    if not all(isinstance(number, int) or getattr(number, "dtype", None) is not None for number in numbers):
+        raise UserError(f"`{field}={numbers}` must be whole numbers.")
+    return [int(number) for number in numbers]
 
 
 def check_layers(layers: Sequence[int], depth: int, model: str, place: str) -> None:
     """Refuse layers that a model of `depth` blocks does not have.
 
     Raises:
-        UserError: naming the layer, the model, what it has, and `place`, where the layers were written.
+        UserError: with the layer, the layers of the model, and `place`, where the user wrote them.
     """
     for layer in layers:
         if not 0 <= layer < depth:

@@ -1,8 +1,7 @@
-"""Loading a vision-language model, and reading the states of its visual tokens.
+"""Loading vision-language models, language models and tokenizers.
 
-What a newcomer gets wrong: `AutoModelForCausalLM` loads the text half of some VLMs without a word, so
-VLMs are loaded as image-text-to-text models only. Code that comes with a model is run only if the user says so, and
-what that means is in `remote_code.py`.
+Note: `AutoModelForCausalLM` silently loads the text half of some VLMs, so VLMs are loaded as image-text-to-text models
+only. A model's own code is run only if the user allows it (`remote_code.py`).
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import Any, NamedTuple
 
 from latentlens_dag.device import bfloat16_is_faster, default_device
 from latentlens_dag.errors import UserError
-from latentlens_dag.models.checkpoints import check_lfs_pointers, check_tokenizer, gguf_instructions, load_checkpoint
+from latentlens_dag.models.checkpoints import check_tokenizer, load_checkpoint
 from latentlens_dag.models.families.registry import apply_checkpoint_settings, check_packages
 from latentlens_dag.models.hub_models import LocalModel, cached_config, local_model, weight_bytes
 from latentlens_dag.models.language_model import LanguageModel
@@ -23,8 +22,9 @@ from latentlens_dag.models.model_ref import ModelRef, model_ref, no_model_error
 from latentlens_dag.models.processors import load_processor
 from latentlens_dag.models.remote_code import check_code, loading, may_have_vision, vlm_auto_class
 from latentlens_dag.models.vlm import Vlm
+from latentlens_dag.models.weight_files import check_lfs_pointers, gguf_instructions
 
-_LARGE_BYTES = 1 << 30  # of 16-bit weights: half a billion
+_LARGE_BYTES = 1 << 30  # half a billion 16-bit weights
 
 
 def load_vlm(
@@ -37,16 +37,16 @@ def load_vlm(
     """Load a VLM from a local folder or from the Hugging Face Hub.
 
     Args:
-        source: a folder, user/name on the Hub, or both as a `ModelRef`.
-        revision: of a user/name: a full commit, or a branch or tag; its name tells the commit.
-        device: a torch device; CUDA where there is one, else the CPU.
-        dtype: a torch dtype's name; by default that of `chosen_dtype`.
-        trust_remote_code: run the code that comes with the model, with all your rights; of a user/name, `revision`
-            must then be a full commit.
+        source: a folder, user/name on the Hub, or a `ModelRef`.
+        revision: for user/name, a full commit, branch or tag; the name of the result has the commit.
+        device: a torch device; by default CUDA if available, else the CPU.
+        dtype: the name of a torch dtype; by default that of `chosen_dtype`.
+        trust_remote_code: run the model's own code, with all your rights; for user/name, `revision` must then be a full
+            commit.
 
     Raises:
-        UserError: where it cannot be downloaded, the folder is no VLM that transformers can load, or it needs code of
-            its own that is not allowed, or its checkpoint is refused (`checkpoints`).
+        UserError: if the model cannot be downloaded, is not a VLM that transformers can load, needs its own code but
+            may not run it, or its checkpoint is refused (see `checkpoints`).
     """
     ref = model_ref(source, revision, trust_remote_code)
     trusted = ref.trust_remote_code
@@ -54,9 +54,9 @@ def load_vlm(
     config = read_config(folder) or {}
     if not may_have_vision(config, trusted):
         raise UserError(
-            f"{name} is no vision-language model: its config.json has no `vision_config`. A language model is loaded "
-            "by `load_language_model` in Python, and named as `language_model` (not `vlm`) in the defs.yaml of a study "
-            "of texts."
+            f"{name} is not a vision-language model: its config.json has no `vision_config`. A language model is "
+            "loaded by `load_language_model` in Python, and named as `language_model` (not `vlm`) in the defs.yaml of "
+            "a study of texts."
         )
     check_packages(config.get("model_type", ""), name)
     with loading(folder, name, "vision-language model", trusted):
@@ -72,9 +72,9 @@ def load_vlm(
 
 
 def _checked_folder(model: ModelRef) -> LocalModel:
-    """A model as a folder, whose code is not needed or allowed: what is refused is so before its weights come."""
-    small = local_model(model, weights=False)
-    check_code(read_config(small.folder) or {}, *small, model.trust_remote_code)
+    """A model as a folder; its code is checked before its weights are downloaded."""
+    without_weights = local_model(model, weights=False)
+    check_code(read_config(without_weights.folder) or {}, *without_weights, model.trust_remote_code)
     return local_model(model)
 
 
@@ -90,10 +90,10 @@ def load_language_model(
 
 
 class FullModel(NamedTuple):
-    """A model, and the language model that is in it."""
+    """A model and the language model in it."""
 
     model: Any
-    """Of transformers; gives the model's own logits."""
+    """The model of transformers, which computes its own logits."""
     language_model: LanguageModel
 
 
@@ -104,7 +104,7 @@ def load_with_language_model(
     dtype: str | None = None,
     trust_remote_code: bool = False,
 ) -> FullModel:
-    """As `load_language_model`, and the whole model beside it."""
+    """Load a language model or VLM and return both the whole model and its language model; see `load_vlm`."""
     from transformers import AutoModelForCausalLM
 
     ref = model_ref(source, revision, trust_remote_code)
@@ -123,7 +123,7 @@ def load_with_language_model(
 
 
 def load_tokenizer(source: str | Path | ModelRef, trust_remote_code: bool = False, revision: str | None = None) -> Any:
-    """A model's tokenizer; of the Hub, no weights are downloaded. Arguments and errors as `load_vlm`."""
+    """Load a model's tokenizer, without downloading weights; arguments and errors as `load_vlm`."""
     from transformers import AutoTokenizer
 
     ref = model_ref(source, revision, trust_remote_code)
@@ -136,7 +136,7 @@ def load_tokenizer(source: str | Path | ModelRef, trust_remote_code: bool = Fals
 
 
 def position_limit(source: str | Path | ModelRef) -> int | None:
-    """How many tokens of one text a language model was made for, by its config; as `LanguageModel.positions`."""
+    """`LanguageModel.positions` by a model's config, without loading the model."""
     from transformers import AutoConfig
 
     ref = model_ref(source)
@@ -148,11 +148,11 @@ def position_limit(source: str | Path | ModelRef) -> int | None:
 
 
 def language_model_of(name: str, model: Any, tokenizer: Any) -> LanguageModel:
-    """The language model inside a loaded transformers model.
+    """The language model inside a loaded model of transformers.
 
     Raises:
-        UserError: where it is no language model, calls its blocks or final norm what we do not know, or its embedding
-            or unembedding is not as wide as its residual stream.
+        UserError: if it is not a language model, has its blocks or final norm under unknown names, or has an embedding
+            or unembedding of another width than the residual stream.
     """
     try:
         decoder = decoder_of(model)
@@ -169,7 +169,7 @@ def language_model_of(name: str, model: Any, tokenizer: Any) -> LanguageModel:
             tokenizer=tokenizer,
             logit_scale=rule.scale,
         )
-    except (AttributeError, NotImplementedError) as error:  # the latter where transformers does not find the embedding
+    except (AttributeError, NotImplementedError) as error:  # the latter if transformers does not find the embedding
         raise UserError(
             f"{name}, a {type(model).__name__}, cannot be read: a transformers causal language model or "
             f"vision-language model is needed, with a stack of blocks and a norm after it ({error})."
@@ -186,38 +186,52 @@ def _check_widths(name: str, model: Any, decoder: Any) -> None:
             f"{name}, a {type(model).__name__}, cannot be read: its embedding is {embedding} wide and its unembedding "
             f"{unembedding}, but its residual stream {stream} (`word_embed_proj_dim` and `hidden_size` of an OPT), "
             "with projections between them. The lenses compare states with rows of the embedding, so all three must "
-            "be of one width. Take another model of the family: of OPT, all but the one of 350 million parameters."
+            "have one width. Take another model of the family: of OPT, any but the one with 350 million parameters."
         )
 
 
 def read_config(source: Path | ModelRef) -> dict[str, Any] | None:
-    """The config.json of a model, as far as this machine has it; None for one of the Hub that is not in the cache.
+    """The config.json of a model; None for a model of the Hub that is not in the cache.
 
     Raises:
-        UserError: where the folder has none, or it is not JSON; with the way out where it is another format of models.
+        UserError: if the folder has none, or it is not a JSON object with a `model_type` (which may be missing).
     """
     if isinstance(source, ModelRef):
-        return cached_config(source) if source.path is None else read_config(source.path)
+        if source.path is None:
+            cached = cached_config(source)
+            return None if cached is None else _parse_config(cached)
+        source = source.path
     if not source.is_dir():
         raise no_model_error(source)
     path = source / "config.json"
     if not path.is_file():
-        more = gguf_instructions(source)
-        raise UserError(f"{source} is no model folder: it has no config.json.{f' {more}' if more else ''}")
+        instructions = gguf_instructions(source)
+        raise UserError(
+            f"{source} is not a model folder: it has no config.json.{f' {instructions}' if instructions else ''}"
+        )
+    return _parse_config(path)
+
+
+def _parse_config(path: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        check_lfs_pointers(source, str(source))
+        config: Any = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        check_lfs_pointers(path.parent, str(path.parent))
         raise UserError(f"{path} is not JSON ({error}): the model folder is damaged.") from error
-    return found
+    if not isinstance(config, dict) or not isinstance(config.get("model_type", ""), str):
+        raise UserError(
+            f"{path} is not the config of a model, a JSON object with a `model_type`, but {config!r:.80}. Use the "
+            "config.json that was published with the weights."
+        )
+    return config
 
 
 def chosen_dtype(source: str | Path | ModelRef, device: str | None = None, dtype: str | None = None) -> str:
-    """The dtype that a model is loaded in: what was asked for, else what suits the device.
+    """The dtype to load a model in: the given one, else a default for the device.
 
-    On a GPU the checkpoint's own ("auto"). On a CPU float32, whose figures do not depend on how batches are cut; but
-    bfloat16 for a large checkpoint that is stored in 16 bits, where the processor is measured to be faster at it. Of a
-    model of the Hub only the config is downloaded for it.
+    On a GPU the checkpoint's own ("auto"). On a CPU float32, whose results do not depend on the batches; but bfloat16
+    for a large checkpoint in 16 bits, if the processor is faster at it. Of a model of the Hub only the config is
+    downloaded.
     """
     if dtype is not None:
         return dtype
@@ -227,7 +241,7 @@ def chosen_dtype(source: str | Path | ModelRef, device: str | None = None, dtype
 
 
 def _stored_in_16_bits(source: str | Path | ModelRef) -> int:
-    """Bytes of a checkpoint's weights, where its config says that they are of 16 bits; else 0."""
+    """The size of a checkpoint's weights in bytes if they are stored in 16 bits by its config, else 0."""
     model = model_ref(source)
     folder = local_model(model, weights=False).folder
     config = read_config(folder) or {}

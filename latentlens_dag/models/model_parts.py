@@ -1,4 +1,4 @@
-"""A language model taken apart into what the lenses need, whatever its family calls the parts."""
+"""The parts of a language model that the lenses need, under one name for all families."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModelParts:
-    """The language model of a VLM, or one that stands alone, taken apart into what the lenses need."""
+    """The parts of a language model, of a VLM or by itself."""
 
     name: str
-    """What a person wrote to name it: a folder, or user/name of the Hub with the commit, as user/name@commit."""
+    """The folder as the user wrote it, or user/name@commit for a model of the Hub."""
     decoder: nn.Module
     """The blocks and the final norm (`blocks_of`, `final_norm_of`); maps input ids to final hidden states."""
     embedding: Tensor
-    """[V, d]: the rows of the input embedding."""
+    """[V, d]: the input embedding."""
     unembedding: nn.Module
     """Maps [.., d] to logits [.., V]."""
     softcap: float | None
-    """The model's final soft-cap of logits, where it has one, after the scale."""
+    """The final soft-cap of the logits, applied after the scale, if the model has one."""
     tokenizer: PreTrainedTokenizerBase
     logit_scale: float = 1.0
-    """What the unembedding's products are multiplied by."""
+    """The factor of the products of the unembedding."""
 
     def __repr__(self) -> str:
-        """One line: a module's own representation has a line per part."""
+        """One line, in contrast to the representation of a torch module."""
         return f"<LanguageModel {self.name}: {type(self.decoder).__name__}, {self.depth} blocks, width {self.width}>"
 
     @property
@@ -47,48 +47,45 @@ class ModelParts:
 
     @property
     def positions(self) -> int | None:
-        """How many tokens of one text it was made for, specials counted; None where its config sets no limit."""
+        """The most tokens of a text, special tokens included; None if the config sets no limit."""
         return position_limit_of(self.decoder.config)
 
     def logits(self, states: Tensor) -> Tensor:
-        """What the model would answer if it stopped at `states` [.., d]: float32 [.., V] (the logit lens).
+        """The logits of states [.., d] as if the model ended there: float32 [.., V] (the logit lens).
 
-        All of it is computed in float32, whatever the dtype of the weights and the states: in bfloat16, logits are so
-        coarse that many rows have equal ones among their first five.
+        Computed in float32, whatever the dtype of the weights and states: in bfloat16, many rows have equal logits
+        among their first five.
         """
         import torch
 
         with full_precision():
-            found = _unembedded(self.unembedding, in_float32(final_norm_of(self.decoder))(states.float()))
-        found = found if self.logit_scale == 1 else found * self.logit_scale
-        return found if self.softcap is None else torch.tanh(found / self.softcap) * self.softcap
+            logits = _unembed(self.unembedding, in_float32(final_norm_of(self.decoder))(states.float()))
+        logits = logits if self.logit_scale == 1 else logits * self.logit_scale
+        return logits if self.softcap is None else torch.tanh(logits / self.softcap) * self.softcap
 
 
 def position_limit_of(config: Any) -> int | None:
-    """`LanguageModel.positions`, from the config of a language model."""
+    """`LanguageModel.positions` by the config of a language model."""
     limits = (getattr(config, name, None) for name in ("max_position_embeddings", "max_seq_len"))
     return next((int(limit) for limit in limits if isinstance(limit, int)), None)
 
 
-def _unembedded(unembedding: nn.Module, states: Tensor) -> Tensor:
-    """The products of an unembedding with states [.., d], in float32, without a second copy of its weights.
-
-    A copy is made only of what is not plainly linear.
-    """
+def _unembed(unembedding: nn.Module, states: Tensor) -> Tensor:
+    """The products of an unembedding with states [.., d] in float32; the weights of a plain layer are not copied."""
     import torch
 
-    if not _is_plain(unembedding) or unembedding.weight.dtype == torch.float32:
-        found: Tensor = in_float32(unembedding)(states)
-        return found
-    found = states.new_empty(*states.shape[:-1], len(unembedding.weight))
+    if not _is_plain_linear(unembedding) or unembedding.weight.dtype == torch.float32:
+        products: Tensor = in_float32(unembedding)(states)
+        return products
+    products = states.new_empty(*states.shape[:-1], len(unembedding.weight))
     for part, rows in float32_rows(unembedding.weight):
         bias = None if unembedding.bias is None else unembedding.bias[part].float()
-        found[..., part] = torch.nn.functional.linear(states, rows, bias)
-    return found
+        products[..., part] = torch.nn.functional.linear(states, rows, bias)
+    return products
 
 
-def _is_plain(module: nn.Module) -> TypeGuard[nn.Linear]:
-    """Whether a module gives the product with its weights and nothing else."""
+def _is_plain_linear(module: nn.Module) -> TypeGuard[nn.Linear]:
+    """Whether a module is a linear layer without changes."""
     from torch.nn import Linear
 
     return isinstance(module, Linear) and type(module).forward is Linear.forward and "forward" not in vars(module)
@@ -102,31 +99,35 @@ _FINAL_NORMS = (
 
 
 def decoder_of(model: Any) -> nn.Module:
-    """The part of a transformers model that has the blocks: its `get_decoder()`, or what that wraps in turn.
+    """The module of a model of transformers that has the blocks: its `get_decoder()`, or a module inside that.
 
-    The text half of a Llama 4 gives itself for its decoder, that of a BLIP-2 a whole language model.
+    For the text half of Llama 4, `get_decoder()` returns that model itself; for BLIP-2, a whole language model.
     """
-    found: nn.Module = model.get_decoder()
-    inside: list[nn.Module] = [found, getattr(found, "get_decoder", lambda: found)(), getattr(found, "model", found)]
-    return next((part for part in inside if any(hasattr(part, name) for name in _BLOCKS)), found)
+    outer: nn.Module = model.get_decoder()
+    candidates: list[nn.Module] = [
+        outer,
+        getattr(outer, "get_decoder", lambda: outer)(),
+        getattr(outer, "model", outer),
+    ]
+    return next((module for module in candidates if any(hasattr(module, name) for name in _BLOCKS)), outer)
 
 
 def blocks_of(decoder: nn.Module) -> nn.ModuleList:
-    """The blocks of a decoder, whatever its family calls them.
+    """The blocks of a decoder of any family.
 
     Raises:
-        AttributeError: where it calls them none of what we know.
+        AttributeError: if they are under an unknown name.
     """
     return _part(decoder, _BLOCKS)  # type: ignore[return-value]
 
 
 def final_norm_of(decoder: nn.Module) -> nn.Module:
-    """What comes after the last block; errors as `blocks_of`."""
+    """The norm after the last block; errors as `blocks_of`."""
     return _part(decoder, _FINAL_NORMS)
 
 
 def _part(decoder: nn.Module, names: Sequence[str]) -> nn.Module:
-    found = next((part for name in names if (part := getattr(decoder, name, None)) is not None), None)
-    if found is None:
+    part = next((part for name in names if (part := getattr(decoder, name, None)) is not None), None)
+    if part is None:
         raise AttributeError(f"{type(decoder).__name__} has none of {', '.join(names)}")
-    return found
+    return part

@@ -1,7 +1,7 @@
-"""Which model is meant: a folder or a repository of the Hub, its commit, and whether its own code may be run.
+"""References to models: a folder or a repository of the Hub, its commit, and whether its own code may be run.
 
-Trust is part of what names a model, so that whatever is stored under the name, such as a loaded model in a cache,
-never answers a request that does not allow the model's code. Note: a plain path is never trusted.
+Trust is part of the reference, so that a model cached under a trusted reference never answers a request that does not
+allow the model's code. Note: a plain path is never trusted.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ from typing import Any
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.hub.names import COMMIT, REPO_ID
+from latentlens_dag.models.weight_files import gguf_instructions
 from latentlens_dag.storage.hashing import hash_values
 
 
 @dataclass(frozen=True)
 class ModelRef:
-    """A model by its place; equal where all of it is, trust too.
+    """A model by its location; trust counts for equality.
 
     Raises:
-        ValueError: where it has not exactly one of `path` and `repo`, or a folder has a revision.
+        ValueError: unless it has exactly one of `path` and `repo`, and a revision only with `repo`.
     """
 
     path: Path | None = None
@@ -28,12 +29,12 @@ class ModelRef:
     repo: str | None = None
     """A model on the Hub, as user/name."""
     revision: str | None = None
-    """Of `repo`: a commit, branch or tag; None for `main`. A step's version needs the full commit."""
+    """A commit, branch or tag of `repo`; None for `main`. The version of a step needs the full commit."""
     trust_remote_code: bool = False
-    """Whether the code that comes with the model may be run."""
+    """Whether the model's own code may be run."""
 
     def __post_init__(self) -> None:
-        """Refuse what names no model, or two."""
+        """Validate the combination of fields."""
         if (self.path is None) == (self.repo is None):
             raise ValueError(f"A model is either a path or a repo of the Hub, got {self.path!r} and {self.repo!r}.")
         if self.path is not None and self.revision is not None:
@@ -46,10 +47,10 @@ class ModelRef:
 
     @property
     def version(self) -> str:
-        """What names the content of a model of the Hub: nobody can change a commit.
+        """A hash that identifies the content of a model of the Hub, whose commits never change.
 
         Raises:
-            ValueError: of a folder, whose files must be read for it, and where `revision` is no full commit.
+            ValueError: for a folder, whose files would have to be read, and if `revision` is not a full commit.
         """
         if self.repo is None or not COMMIT.fullmatch(self.revision or ""):
             raise ValueError(f"{self} is not pinned by a commit of the Hub.")
@@ -57,21 +58,21 @@ class ModelRef:
 
     @property
     def version_marks(self) -> list[str]:
-        """What counts for a version besides the model's files: its code, where it may be run, may give other states."""
+        """What counts for a version besides the files: permission to run code, which may give other states."""
         return ["trust_remote_code"] if self.trust_remote_code else []
 
     def to_json(self) -> dict[str, Any]:
-        """The model as JSON holds it, by the fields of a defs.yaml."""
+        """The reference as JSON, with the fields of a defs.yaml."""
         if self.path is not None:
             return {"path": str(self.path), "trust_remote_code": self.trust_remote_code}
         return {"hub": self.repo, "revision": self.revision, "trust_remote_code": self.trust_remote_code}
 
     @classmethod
     def from_json(cls, facts: dict[str, Any]) -> ModelRef:
-        """The model that `to_json` wrote.
+        """Invert `to_json`.
 
         Raises:
-            ValueError: where it is not of that form. Only a literal true is trust.
+            ValueError: if a field is invalid. Only a literal true grants trust.
         """
         path, repo, revision = (_text(facts, field) for field in ("path", "hub", "revision"))
         trusted = facts.get("trust_remote_code", False)
@@ -87,26 +88,26 @@ class ModelRef:
 
 
 def model_ref(source: str | Path | ModelRef, revision: str | None = None, trust_remote_code: bool = False) -> ModelRef:
-    """The model that a caller names.
+    """The reference to a model that a caller names.
 
     Args:
-        source: a folder, user/name on the Hub, or a model already named.
-        revision: of a user/name: a commit, branch or tag.
-        trust_remote_code: whether the code that comes with the model may be run; a `ModelRef` may say so itself.
+        source: a folder, user/name on the Hub, or a reference.
+        revision: for user/name, a commit, branch or tag.
+        trust_remote_code: whether the model's own code may be run; a reference may grant it, too.
 
     Raises:
-        UserError: where it is neither a folder nor a name of the Hub, or has a revision that it cannot have.
+        UserError: if it is neither a folder nor a name of the Hub, or the revision does not apply to it.
     """
-    found = source if isinstance(source, ModelRef) else _found(source, revision)
-    if revision not in (None, found.revision):
+    ref = source if isinstance(source, ModelRef) else _resolve(source, revision)
+    if revision not in (None, ref.revision):
         raise UserError(
-            f"`revision` {revision} of {found}: "
-            + ("a folder has no revisions. Leave it out." if found.path else "it names another one. Leave one out.")
+            f"`revision` {revision} of {ref}: "
+            + ("a folder has no revisions. Leave it out." if ref.path else "it names another one. Leave one out.")
         )
-    return replace(found, trust_remote_code=found.trust_remote_code or trust_remote_code)
+    return replace(ref, trust_remote_code=ref.trust_remote_code or trust_remote_code)
 
 
-def _found(source: str | Path, revision: str | None) -> ModelRef:
+def _resolve(source: str | Path, revision: str | None) -> ModelRef:
     if Path(source).is_dir():
         return ModelRef(path=Path(source))
     if isinstance(source, str) and REPO_ID.fullmatch(source):
@@ -115,12 +116,9 @@ def _found(source: str | Path, revision: str | None) -> ModelRef:
 
 
 def no_model_error(source: str | Path | ModelRef) -> UserError:
-    """The error of what is neither a folder nor a name of the Hub."""
-    from latentlens_dag.models.checkpoints import gguf_instructions
-
+    """The error for a source that is neither a folder nor a name of the Hub."""
     if (file := Path(str(source))).is_file():
-        more = gguf_instructions(file) or ""
-        return UserError(f"{source} is a file, but a model is a folder. {more}".strip())
+        return UserError(f"{source} is a file, but a model is a folder. {gguf_instructions(file) or ''}".strip())
     return UserError(f"{source} is no model: there is no such folder, and models of the Hub are written as user/name.")
 
 

@@ -1,7 +1,6 @@
-"""Which positions of a VLM's sequence are visual tokens, as the model itself sees them in a forward pass.
+"""The positions of the visual tokens in a VLM's sequence, as the model determines them in a forward pass.
 
-What a newcomer gets wrong: the image token that a processor names is not always the one whose positions the model
-fills with what it sees.
+Note: the image token of the processor is not always the token at whose positions the model writes visual features.
 """
 
 from __future__ import annotations
@@ -19,10 +18,9 @@ if TYPE_CHECKING:
 
 @contextmanager
 def visual_mask(model: Any, input_ids: Tensor) -> Iterator[Any]:
-    """A function that says, inside the forward pass, which positions are visual: bool [B, T].
+    """A function that returns the mask of the visual positions, bool [B, T], inside or after a forward pass.
 
-    The model's own placeholder mask is recorded where it makes one, for a processor's image token may be
-    another one; else the positions of the config's image token.
+    It is the model's own placeholder mask if the model computes one, else the positions of the config's image token.
     """
     recorded: list[torch.Tensor] = []
     owner = next((module for module in model.modules() if hasattr(module, "get_placeholder_mask")), None)
@@ -30,17 +28,17 @@ def visual_mask(model: Any, input_ids: Tensor) -> Iterator[Any]:
         original = owner.get_placeholder_mask
 
         def recording(*args: Any, **kwargs: Any) -> Any:
-            found = original(*args, **kwargs)
-            recorded.append(found[0] if isinstance(found, tuple) else found)
-            return found
+            result = original(*args, **kwargs)
+            recorded.append(result[0] if isinstance(result, tuple) else result)
+            return result
 
         owner.get_placeholder_mask = recording
 
     def mask() -> torch.Tensor:
         if not recorded:
             return input_ids == _image_token_of(model)
-        found = recorded[-1]
-        return found[..., 0] if found.ndim == 3 else found
+        last = recorded[-1]
+        return last[..., 0] if last.ndim == 3 else last
 
     try:
         yield mask
@@ -50,10 +48,10 @@ def visual_mask(model: Any, input_ids: Tensor) -> Iterator[Any]:
 
 
 def _image_token_of(model: Any) -> int:
-    found: int | None = getattr(model.config, "image_token_id", getattr(model.config, "image_token_index", None))
-    if found is None:
+    token_id: int | None = getattr(model.config, "image_token_id", getattr(model.config, "image_token_index", None))
+    if token_id is None:
         raise UserError(
             f"A {type(model).__name__} does not say which tokens of its sequence are visual: it has neither a "
             "`get_placeholder_mask` nor an `image_token_id` in its config, so it cannot be read."
         )
-    return found
+    return token_id

@@ -1,8 +1,4 @@
-"""Loading a VLM's processor, of which only the parts for images and text are needed.
-
-What a newcomer gets wrong: a processor of transformers may ask for a part for videos, and that for torchvision, though
-no video is ever shown.
-"""
+"""Loading a VLM's processor without its part for videos, which may need torchvision."""
 
 from __future__ import annotations
 
@@ -14,22 +10,22 @@ from latentlens_dag.models.families.registry import replacement_processor
 
 
 def load_processor(source: Path, trusted: bool) -> Any:
-    """A model's processor; without the part for videos where that cannot be loaded, for it needs torchvision."""
+    """Load a model's processor, without the part for videos if that cannot be loaded."""
     from transformers import AutoProcessor
 
     try:
         return AutoProcessor.from_pretrained(source, trust_remote_code=trusted)
     except (ImportError, OSError, ValueError):
-        family = _class_for_images_only(_processor_name(source, trusted))
-        if family is None:
+        processor_class = _class_for_images_only(_processor_name(source, trusted))
+        if processor_class is None:
             raise
-        return family.from_pretrained(source, trust_remote_code=trusted)
+        return processor_class.from_pretrained(source, trust_remote_code=trusted)
 
 
 def ensure_pad_token(tokenizer: Any) -> bool:
-    """Whether a tokenizer has a token to pad with; where it lacks one, another of its special tokens becomes it.
+    """Give a tokenizer without padding token another special token for it; return whether it has one.
 
-    Which one makes no difference: the attention mask leaves padding out, whatever token it is.
+    Any token will do, because the attention mask excludes padding.
     """
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.bos_token or tokenizer.unk_token
@@ -37,36 +33,36 @@ def ensure_pad_token(tokenizer: Any) -> bool:
 
 
 def _processor_name(source: Path, trusted: bool) -> str | None:
-    """The class of a model's processor: what its files name, else what its family has; None where neither says."""
+    """The name of a model's processor class, by its files or else its family; None if neither has one."""
     from transformers import AutoConfig
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
     from transformers.utils import cached_file
 
     for name in ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json"):
         path = cached_file(source, name, _raise_exceptions_for_missing_entries=False)
-        named: str | None = json.loads(Path(path).read_text("utf-8")).get("processor_class") if path else None
-        if named is not None:
-            return named
-    found: str | None = PROCESSOR_MAPPING_NAMES.get(
-        AutoConfig.from_pretrained(source, trust_remote_code=trusted).model_type
-    )
-    return found
+        class_name: str | None = json.loads(Path(path).read_text("utf-8")).get("processor_class") if path else None
+        if class_name is not None:
+            return class_name
+    model_type = AutoConfig.from_pretrained(source, trust_remote_code=trusted).model_type
+    family_class: str | None = PROCESSOR_MAPPING_NAMES.get(model_type)
+    return family_class
 
 
 def _class_for_images_only(name: str | None) -> Any:
-    """A processor class that needs no torchvision, in place of one that may; None where there is none."""
+    """A processor class without a part for videos, for the class of that name; None if there is none."""
     import transformers
 
-    own = replacement_processor(name)
-    if own is not None:
-        return own
-    family = getattr(transformers, name or "", None)
-    if family is None or "video_processor" not in family.get_attributes():
+    replacement = replacement_processor(name)
+    if replacement is not None:
+        return replacement
+    processor_class = getattr(transformers, name or "", None)
+    if processor_class is None or "video_processor" not in processor_class.get_attributes():
         return None
-    return for_images_only(family)
+    return for_images_only(processor_class)
 
 
-def for_images_only(family: type) -> Any:
-    """The same processor class, that asks for an image processor and a tokenizer only."""
+def for_images_only(processor_class: type) -> Any:
+    """A subclass of a processor class that has an image processor and a tokenizer only."""
     parts = classmethod(lambda cls: ["image_processor", "tokenizer"])
-    return type(family.__name__, (family,), {"get_attributes": parts, "__module__": family.__module__})
+    name, module = processor_class.__name__, processor_class.__module__
+    return type(name, (processor_class,), {"get_attributes": parts, "__module__": module})

@@ -1,8 +1,8 @@
-"""Code that comes with a model: who allows it, what of it would be run, and what is refused even then.
+"""A model's own code: the permission to run it, and what is refused even then.
 
-Nothing of it is run unless the user writes `trust_remote_code` for this model. What a newcomer gets wrong: a commit
-pins only what lies in its repository. An `auto_map` may name a class of another repository, whose code anybody may
-change tomorrow; that is refused, and so are branches.
+No such code is run unless the user writes `trust_remote_code` for the model. Note: a commit pins only the files of its
+repository. An `auto_map` may name a class in another repository, whose code can change at any time; that is refused,
+and so are branches.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.storage.hashing import hash_file, hash_values
 
 _CONFIGS = "*config.json"  # of the model, its processor and its tokenizer
-_VOCABULARIES = ("tokenizer.json", "tekken.json", "vocab.*", "*.model", "*.tiktoken")  # each may be all there is
+_VOCABULARIES = ("tokenizer.json", "tekken.json", "vocab.*", "*.model", "*.tiktoken")  # any one may be sufficient
 _LOADING = RLock()
-_REGISTERED: dict[tuple[str, int], dict[Any, Any]] = {}  # by code and registry; as transformers', of the process
+_REGISTERED: dict[tuple[str, int], dict[Any, Any]] = {}  # classes by hash of the code and number of the registry
 
 
 def check_code(config: Mapping[str, Any], folder: Path, name: str, trusted: bool) -> None:
-    """Refuse a model whose code is needed but not allowed, or would come from elsewhere; nothing is run.
+    """Refuse a model that needs its own code without permission, or takes it from elsewhere; nothing is run.
 
     Args:
-        config: of its config.json.
-        folder: where its files are, of the weights none is needed.
-        name: of the model, for the message.
-        trusted: whether the user has allowed its code.
+        config: its config.json.
+        folder: its folder, without weights if need be.
+        name: its name, for messages.
+        trusted: whether the user allows its code.
 
     Raises:
         UserError: see above.
@@ -46,9 +46,9 @@ def check_code(config: Mapping[str, Any], folder: Path, name: str, trusted: bool
 
 @contextmanager
 def loading(folder: Path, name: str, kind: str, trusted: bool) -> Iterator[None]:
-    """Tell the user why a model cannot be loaded as a `kind`, such as "language model".
+    """Translate errors of loading a model as a `kind`, such as "language model", into user errors.
 
-    One model is loaded at a time: transformers keeps its classes, and the default dtype, for the whole process.
+    Only one model is loaded at a time, because transformers registers classes and sets the default dtype per process.
     """
     from safetensors import SafetensorError
     from torch import OutOfMemoryError
@@ -64,34 +64,34 @@ def loading(folder: Path, name: str, kind: str, trusted: bool) -> Iterator[None]
         if _lacks_tokenizer(folder, kind, error):
             raise _no_tokenizer(name, kind) from error
         if trusted and not isinstance(error, (OSError, ValueError, KeyError, ImportError, SafetensorError)):
-            raise _failed(name, kind, error) from error
+            raise _own_code_failed(name, kind, error) from error
         raise _not_as_published(name, kind, error) from error
 
 
 @contextmanager
 def _own_classes(folder: Path) -> Iterator[None]:
-    """Let a model's own code register its classes at transformers' auto classes, and take them out again afterwards.
+    """Confine to the block the classes that a model's own code registers with transformers' auto classes.
 
-    Such code often says `AutoConfig.register("own", OwnConfig)`. Any later model with `"model_type": "own"` would then
-    be answered with those classes, one with other code too, and whether its code is allowed or not. Code is run once
-    per process, so its classes are put back when the same code is loaded again.
+    Such code often calls `AutoConfig.register("own", OwnConfig)`. Any later model with `"model_type": "own"` would get
+    those classes, even one with other code or without permission. Python runs the code only once per process, so its
+    classes are registered again when the same code is loaded again.
     """
     code = hash_values(hash_file(file) for file in sorted(folder.rglob("*.py")))
-    before = [dict(registry) for registry in _registries()]
+    outside = [dict(registry) for registry in _registries()]
     for number, registry in enumerate(_registries()):
         registry.update(_REGISTERED.get((code, number), {}))
     try:
         yield
     finally:
-        for number, (registry, others) in enumerate(zip(_registries(), before, strict=True)):
-            mine = {key: value for key, value in registry.items() if others.get(key) is not value}
-            _REGISTERED.setdefault((code, number), {}).update(mine)
+        for number, (registry, others) in enumerate(zip(_registries(), outside, strict=True)):
+            own = {key: value for key, value in registry.items() if others.get(key) is not value}
+            _REGISTERED.setdefault((code, number), {}).update(own)
             registry.clear()
             registry.update(others)
 
 
 def _registries() -> list[dict[Any, Any]]:
-    """What code has registered at transformers' auto classes, by name or class of config; private, hence tested."""
+    """The registries of transformers' auto classes; private attributes, so a test checks them."""
     from transformers.models.auto import (
         configuration_auto,
         feature_extraction_auto,
@@ -105,40 +105,40 @@ def _registries() -> list[dict[Any, Any]]:
     modules = [configuration_auto, feature_extraction_auto, image_processing_auto, modeling_auto, processing_auto]
     modules += [tokenization_auto, video_processing_auto]
     values = [value for module in modules for value in vars(module).values()]
-    found = [value._extra_content for value in values if isinstance(getattr(value, "_extra_content", None), dict)]
-    found += [tokenization_auto.REGISTERED_TOKENIZER_CLASSES, tokenization_auto.REGISTERED_FAST_ALIASES]
-    return list({id(registry): registry for registry in found}.values())
+    registries = [value._extra_content for value in values if isinstance(getattr(value, "_extra_content", None), dict)]
+    registries += [tokenization_auto.REGISTERED_TOKENIZER_CLASSES, tokenization_auto.REGISTERED_FAST_ALIASES]
+    return list({id(registry): registry for registry in registries}.values())
 
 
 def code_not_allowed(folder: Path, name: str) -> UserError:
-    """The error of a model that cannot be read without code of its own, which nobody has allowed."""
-    what = ", ".join(f"{file} ({', '.join(classes)})" for file, classes in _files(folder).items())
+    """The error for a model that needs its own code without permission."""
+    files = ", ".join(f"{file} ({', '.join(classes)})" for file, classes in _code_files(folder).items())
     return UserError(
-        f"{name} cannot be read without code that comes with it: {what}. It would be run with all your rights, so it "
+        f"{name} cannot be read without code that comes with it: {files}. It would be run with all your rights, so it "
         "is run only if you say so. Read it first; then write `trust_remote_code: true` beside the model's `path` or "
         "`hub` in the defs.yaml, `--trust-remote-code` for inspect-model, `trust_remote_code=True` in Python."
     )
 
 
-def _failed(name: str, kind: str, error: Exception) -> UserError:
+def _own_code_failed(name: str, kind: str, error: Exception) -> UserError:
     from importlib.metadata import version
 
     return UserError(
         f"{name} cannot be loaded as a {kind}: its own code failed ({type(error).__name__}: {_first_line(error)}). "
-        f"Was it written for another transformers than {version('transformers')}, or does it need a package?"
+        f"Was it written for another version of transformers than {version('transformers')}, or does it need a package?"
     )
 
 
 def _not_as_published(name: str, kind: str, error: Exception) -> UserError:
-    """The error of a model that transformers cannot load, whatever it raises for it."""
+    """The error for a model that transformers cannot load."""
     return UserError(
         f"{name} cannot be loaded as a {kind}: {type(error).__name__}: {_first_line(error).removesuffix('.')}. Compare "
-        "config.json and the files of the tokenizer and the processor with those that it was published with."
+        "config.json and the files of the tokenizer and the processor with the published ones."
     )
 
 
 def _lacks_tokenizer(folder: Path, kind: str, error: Exception) -> bool:
-    """Whether loading failed at the tokenizer for want of files; some tokenizers, of bytes, need none."""
+    """Whether loading failed because the tokenizer has no files; some tokenizers, of bytes, need none."""
     of_tokenizer = kind == "tokenizer" or "tokenizer" in str(error)
     return of_tokenizer and not any(file for pattern in _VOCABULARIES for file in folder.glob(pattern))
 
@@ -146,17 +146,16 @@ def _lacks_tokenizer(folder: Path, kind: str, error: Exception) -> bool:
 def _no_tokenizer(name: str, kind: str) -> UserError:
     return UserError(
         f"{name} cannot be loaded as a {kind}: its folder has no tokenizer files (tokenizer.json; or tokenizer.model, "
-        "vocab.txt, or vocab.json with merges.txt). Copy those that it was published with into the folder, "
-        "tokenizer_config.json too."
+        "vocab.txt, or vocab.json with merges.txt). Copy the published ones into the folder, including "
+        "tokenizer_config.json."
     )
 
 
 def vlm_auto_class(config: Mapping[str, Any], trusted: bool) -> Any:
-    """The auto class that a VLM is loaded with: AutoModelForCausalLM only where its own code offers nothing else.
+    """The auto class to load a VLM with: AutoModelForCausalLM only if the model's own code has no other.
 
-    `AutoModelForCausalLM` has the text half of some families that transformers knows, and so is taken for none of
-    them; a class of the model's own code is believed if it uses all weights
-    (`checkpoints.check_loaded`).
+    For some families of transformers `AutoModelForCausalLM` is the text half, so it is used for none of them; a class
+    of the model's own code is accepted if it uses all weights (`checkpoints.check_loaded`).
     """
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
@@ -168,35 +167,34 @@ def vlm_auto_class(config: Mapping[str, Any], trusted: bool) -> Any:
 
 
 def may_have_vision(config: Mapping[str, Any], trusted: bool) -> bool:
-    """Whether a model may be a VLM, by its config; one with code of its own may call its vision what it likes."""
+    """Whether a model may be a VLM, by its config; a model with its own code may have any name for its vision part."""
     own = config.get("auto_map", {}) if trusted else {}
-    # "vit_config" is what Molmo2's own checkpoints call it.
-    named = "vision_config" in config or "vit_config" in config
-    return named or "AutoProcessor" in own or "AutoModelForImageTextToText" in own
+    has_vision = "vision_config" in config or "vit_config" in config  # the latter in Molmo2's own checkpoints
+    return has_vision or "AutoProcessor" in own or "AutoModelForImageTextToText" in own
 
 
 def _check_inside(folder: Path, name: str) -> None:
-    """Refuse classes that another repository holds."""
+    """Refuse classes from another repository."""
     for reference, _ in _classes(folder):
         if "--" in reference:
             raise UserError(
                 f"{name} takes its class {reference.split('--')[1]} from another repository of the Hub, "
-                f"{reference.split('--')[0]}, which no commit of its own pins: what would be run may change any day. "
-                "Such code is never run. Copy the model with that code into one folder, and name the folder."
+                f"{reference.split('--')[0]}, which its own commit does not pin: the code may change at any time, so "
+                "it is never run. Copy the model with that code into one folder, and name the folder."
             )
 
 
-def _files(folder: Path) -> dict[str, list[str]]:
-    """The files of the model's own code that its configs name, and what is taken from each."""
-    found: dict[str, list[str]] = {}
-    for reference, role in _classes(folder):
-        classes = found.setdefault(f"{reference.rpartition('.')[0]}.py", [])
-        classes += [role] if role not in classes else []
-    return found
+def _code_files(folder: Path) -> dict[str, list[str]]:
+    """The files of the model's own code that its configs name, and the auto classes that each implements."""
+    files: dict[str, list[str]] = {}
+    for reference, auto_class in _classes(folder):
+        auto_classes = files.setdefault(f"{reference.rpartition('.')[0]}.py", [])
+        auto_classes += [auto_class] if auto_class not in auto_classes else []
+    return files
 
 
 def _classes(folder: Path) -> list[tuple[str, str]]:
-    """`module.Class` and the auto class that it stands for, of every `auto_map` in the model's configs."""
+    """`module.Class` and the auto class that it implements, of every `auto_map` in the model's configs."""
     configs = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob(_CONFIGS))]
     return [entry for config in configs for entry in _entries(config)]
 
@@ -204,17 +202,17 @@ def _classes(folder: Path) -> list[tuple[str, str]]:
 def _entries(config: Any) -> Iterator[tuple[str, str]]:
     if not isinstance(config, dict):
         return
-    found = config.get("auto_map", {})
-    # A tokenizer's may be a list: the slow class and the fast one, either of which may be null.
-    for role, references in found.items() if isinstance(found, dict) else [("AutoTokenizer", found)]:
+    auto_map = config.get("auto_map", {})
+    # A tokenizer's may be a list of the slow and the fast class, either of which may be null.
+    for auto_class, references in auto_map.items() if isinstance(auto_map, dict) else [("AutoTokenizer", auto_map)]:
         for reference in references if isinstance(references, list) else [references]:
             if isinstance(reference, str):
-                yield reference, role
+                yield reference, auto_class
     for part in config.values():
         yield from _entries(part)
 
 
 def _first_line(error: Exception) -> str:
-    """The first line of an exception's message, and the next as well where the first only announces it."""
+    """The first line of an exception's message, and the second if the first ends with a colon."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no message"]
     return " ".join(lines[: 2 if lines[0].endswith(":") else 1])

@@ -1,9 +1,8 @@
-"""Texts on their way through a language model: batches of like length, padded, as large as memory allows.
+"""Running texts through a language model in batches of similar length, padded, as large as memory allows.
 
-Who reads texts (`index/encode.py` for indexes, `text_states.py` for studies) says what is kept of a batch; how it is
-cut and padded is the same for all and belongs here. What a newcomer gets wrong: batches are padded on the right,
-whatever side the tokenizer would pad, so positions are those of the text alone. A model that reads in both directions
-may take padding for text (PaliGemma): its batches hold texts of one length, and nothing is padded.
+The caller (`index/encode.py` for indexes, `text_states.py` for studies) decides what to keep of a batch. Note: batches
+are padded on the right, whatever the setting of the tokenizer, so positions are those of the text itself. A
+bidirectional model may attend to padding (PaliGemma): its batches have texts of one length, without padding.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ class TokenSequence(Protocol):
 
     @property
     def ids(self) -> list[int]:
-        """With specials, without padding."""
+        """Token ids with special tokens, without padding."""
 
 
 T = TypeVar("T", bound=TokenSequence)
@@ -34,25 +33,25 @@ T = TypeVar("T", bound=TokenSequence)
 def run_in_batches(
     model: ModelParts, texts: list[T], read: Callable[[list[T]], None], padded: bool = True
 ) -> Iterator[list[T]]:
-    """Read all texts, neighbors together; give each batch once it is read.
+    """Process all texts in batches of neighbors; yield each batch after it is processed.
 
-    Where the device's memory does not hold a batch, batches are half as large from there on.
+    If a batch does not fit into the memory of the device, batches are half as large from then on.
 
     Args:
-        model: that reads them.
-        texts: in order of their lengths.
-        read: runs the model over a batch.
-        padded: whether a batch may hold texts of several lengths.
+        model: the model that reads the texts.
+        texts: sorted by length.
+        read: runs the model on a batch.
+        padded: whether a batch may have texts of several lengths.
 
     Raises:
-        UserError: where the device's memory does not hold one text.
+        UserError: if one text does not fit into the memory of the device.
     """
     import torch
 
-    most = _TOKENS_PER_BATCH["cpu" if model.embedding.device.type == "cpu" else "gpu"]
+    max_tokens = _TOKENS_PER_BATCH["cpu" if model.embedding.device.type == "cpu" else "gpu"]
     start = 0
     while start < len(texts):
-        batch = texts[start : _batch_end(texts, start, most, padded)]
+        batch = texts[start : _batch_end(texts, start, max_tokens, padded)]
         try:
             read(batch)
         except torch.OutOfMemoryError as error:
@@ -61,7 +60,7 @@ def run_in_batches(
                     f"{model.name} does not fit into the memory of {model.embedding.device} beside one sentence of "
                     f"{len(batch[0].ids)} tokens. Free memory there, or load the model in a smaller dtype."
                 ) from error
-            most = max(len(batch[-1].ids), len(batch) * len(batch[-1].ids) // 2)
+            max_tokens = max(len(batch[-1].ids), len(batch) * len(batch[-1].ids) // 2)
             torch.cuda.empty_cache()
             continue
         yield batch
@@ -69,7 +68,7 @@ def run_in_batches(
 
 
 def run_decoder(model: ModelParts, batch: Sequence[TokenSequence]) -> None:
-    """Run the decoder over a batch, padded; hooks take what is wanted (`hooks.capture_hidden_states`)."""
+    """Run the decoder on a padded batch, for the hooks of `capture_hidden_states`."""
     import torch
 
     longest = max(len(text.ids) for text in batch)
@@ -80,23 +79,19 @@ def run_decoder(model: ModelParts, batch: Sequence[TokenSequence]) -> None:
         model.decoder(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False)
 
 
-def select_positions(batch: Sequence[TokenSequence], places: Sequence[Sequence[int]]) -> Callable[[Tensor], Tensor]:
-    """What takes of states [B, T, d] those at some places of each text, text after text: [N, d] float32 on the CPU."""
+def select_positions(positions: Sequence[Sequence[int]]) -> Callable[[Tensor], Tensor]:
+    """A function that selects from states [B, T, d] some positions of each text: [N, d] float32 on the CPU."""
     import torch
 
-    which = torch.tensor([number for number, _ in enumerate(batch) for _ in places[number]], dtype=torch.long)
-    where = torch.tensor([place for of_text in places for place in of_text], dtype=torch.long)
-
-    def keep(states: Tensor) -> Tensor:
-        return states[which.to(states.device), where.to(states.device)].float().cpu()
-
-    return keep
+    text = torch.tensor([number for number, of_text in enumerate(positions) for _ in of_text], dtype=torch.long)
+    position = torch.tensor([position for of_text in positions for position in of_text], dtype=torch.long)
+    return lambda states: states[text.to(states.device), position.to(states.device)].float().cpu()
 
 
-def _batch_end(texts: Sequence[TokenSequence], start: int, most: int, padded: bool) -> int:
-    """Where a batch ends that begins at `start` and holds at most so many tokens, padding counted, or one text."""
+def _batch_end(texts: Sequence[TokenSequence], start: int, max_tokens: int, padded: bool) -> int:
+    """The end of the batch from `start` with at most `max_tokens` tokens, including padding, or one text."""
     end = start + 1
-    while end < len(texts) and (end + 1 - start) * len(texts[end].ids) <= most:
+    while end < len(texts) and (end + 1 - start) * len(texts[end].ids) <= max_tokens:
         if not padded and len(texts[end].ids) > len(texts[start].ids):
             break
         end += 1

@@ -1,4 +1,4 @@
-"""Checks of how a language model reads text: a token's states depend on what they should, and on nothing else."""
+"""Checks that the states of a text token depend only on the tokens before it, not on later ones or on the batch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 _TOLERANCE = 1e-3  # relative to the largest value; float32 models reach 1e-6
-_ROUNDINGS = 4  # that a model in 16 bits may differ by: 3 % in bfloat16
+_ROUNDINGS = 4  # a model in 16 bits may differ by this many: 3 % in bfloat16
 
 
 class ModelCheck(NamedTuple):
@@ -22,22 +22,21 @@ class ModelCheck(NamedTuple):
     name: str
     passed: bool
     figure: float | None
-    """None where it was not checked."""
+    """None if it was not checked."""
     meaning: str
     not_checked: str | None = None
-    """Why it could not be checked; then it has not passed."""
+    """Why it could not be checked; then `passed` is False."""
 
 
 def causality(model: ModelParts) -> ModelCheck:
-    """Whether what follows a text token leaves its states as they were, at every layer."""
+    """Check that a later token does not change the states of earlier ones, at every layer."""
     ids = ordinary_token_ids(model, 8)
-    changed = [*ids[:-1], ids[0]]
-    one, other = (_text_states(model, [row], [[1] * 8])[:, 0, :-1] for row in (ids, changed))
-    return closeness(model, "causality", one, other, "change of earlier text states when the last token changes")
+    original, changed = (_text_states(model, [row], [[1] * 8])[:, 0, :-1] for row in (ids, [*ids[:-1], ids[0]]))
+    return closeness(model, "causality", original, changed, "change of earlier text states when the last token changes")
 
 
 def padding_invariance(model: ModelParts) -> ModelCheck:
-    """Whether a text token's states are the same alone and in a padded batch, beside another sentence."""
+    """Check that a text has the same states alone and in a padded batch with another one."""
     ids = ordinary_token_ids(model, 8)
     alone = _text_states(model, [ids[:5]], [[1] * 5])[:, 0]
     padded = _text_states(model, [ids[::-1], ids[:5] + [0] * 3], [[1] * 8, [1] * 5 + [0] * 3])[:, 1, :5]
@@ -45,7 +44,7 @@ def padding_invariance(model: ModelParts) -> ModelCheck:
 
 
 def batch_invariance(model: ModelParts) -> ModelCheck:
-    """Whether a text token's states are the same alone and beside another sentence of the same length."""
+    """Check that a text has the same states alone and in a batch with another one of the same length."""
     ids = ordinary_token_ids(model, 8)
     alone = _text_states(model, [ids], [[1] * 8])[:, 0]
     beside = _text_states(model, [ids[::-1], ids], [[1] * 8] * 2)[:, 1]
@@ -53,7 +52,7 @@ def batch_invariance(model: ModelParts) -> ModelCheck:
 
 
 def _text_states(model: ModelParts, ids: Sequence[list[int]], mask: Sequence[list[int]]) -> Tensor:
-    """All layers' states: [L, B, T, d]."""
+    """The states of all layers: [L, B, T, d]."""
     import torch
 
     device = model.embedding.device
@@ -68,15 +67,15 @@ def _text_states(model: ModelParts, ids: Sequence[list[int]], mask: Sequence[lis
 
 
 def ordinary_token_ids(model: ModelParts, count: int) -> list[int]:
-    """The first few tokens of the vocabulary that are no specials."""
+    """Some tokens from the beginning of the vocabulary that are not special."""
     special = set(model.tokenizer.all_special_ids)
     return [i for i in range(len(model.embedding)) if i not in special][5 : 5 + count]
 
 
-def closeness(model: ModelParts, name: str, one: Tensor, other: Tensor, meaning: str) -> ModelCheck:
-    """Whether two states are the same but for rounding, as the check of that name."""
+def closeness(model: ModelParts, name: str, expected: Tensor, actual: Tensor, meaning: str) -> ModelCheck:
+    """The check `name`: two tensors are equal except for rounding, relative to the largest expected value."""
     import torch
 
-    difference = float((one - other).abs().max() / one.abs().max().clamp_min(1e-12))
+    difference = float((expected - actual).abs().max() / expected.abs().max().clamp_min(1e-12))
     allowed = max(_TOLERANCE, _ROUNDINGS * torch.finfo(model.embedding.dtype).eps)
     return ModelCheck(name, difference <= allowed, difference, f"{meaning}, relative to the largest value")

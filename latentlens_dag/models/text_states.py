@@ -1,7 +1,7 @@
-"""Texts as a study reads them: the states of every token of a text, as images have those of their visual tokens.
+"""The states of the tokens of texts, for studies of texts.
 
-What a newcomer gets wrong: special tokens (a beginning of the sequence, padding) are read by the model but are no
-tokens of the text, so they have no state here, and `position` counts without them, as in an index.
+Note: the model reads special tokens (beginning of sequence, padding), but they are not tokens of the text, so they have
+no states here, and `position` does not count them, as in an index.
 """
 
 from __future__ import annotations
@@ -30,46 +30,46 @@ class TextStates(NamedTuple):
     tokens: pl.DataFrame
     """text_index, token_index, position, token_id, token_str, word, char_start, char_end (of the word, in characters).
 
-    Text after text, each from its first token to its last; specials are left out.
+    Text after text, each from its first token to its last, without special tokens.
     """
     text_ids: Sequence[str] = ()
-    """Of the texts, by `text_index`; the same as a corpus has for an equal sentence."""
+    """The ids of the texts, by `text_index`; a corpus has the same id for an equal sentence."""
 
     def sentence_ids(self) -> list[str]:
         """The id of the text of each row."""
         return [self.text_ids[number] for number in self.tokens["text_index"].to_list()]
 
     def only_layer(self) -> Tensor:
-        """The states [N, d] where there are those of one layer.
+        """The states [N, d] of the only layer.
 
         Raises:
-            UserError: where there are several, or none.
+            UserError: if there are several layers, or none.
         """
         if len(self.states) != 1:
             raise UserError(
-                f"These text states are of the layers {list(self.states)}: ask an index with those of one, as "
-                "`model.text_states(texts, [8])` gives them."
+                f"These text states are of the layers {list(self.states)}: ask an index with those of one layer, as "
+                "from `model.text_states(texts, [8])`."
             )
         return next(iter(self.states.values()))
 
 
 class _Text(NamedTuple):
     ids: list[int]
-    places: list[int]  # of the real tokens in `ids`
-    first_row: int  # of its tokens, among those of all texts
+    positions: list[int]  # in `ids`, of the tokens that are not special
+    first_row: int  # of these tokens, in the table of all texts
 
 
 def text_states(model: ModelParts, texts: Sequence[str], layers: Sequence[int]) -> TextStates:
-    """The states of every token of the texts, each read whole and alone, at the given layers.
+    """The states of every token of the texts, each read as a whole and by itself, at the given layers.
 
     Args:
         model: on any device and in any dtype.
-        texts: none give empty tables.
-        layers: each below `depth`; with none the model is not run.
+        texts: any number; without texts, the tables are empty.
+        layers: each below `depth`; without layers, the model is not run.
 
     Raises:
-        UserError: where `texts` is one text, a layer does not exist, a text has more tokens than the model has
-            positions, or the device's memory does not hold one text.
+        UserError: if `texts` is one string, a layer does not exist, a text has more tokens than the model has
+            positions, or one text does not fit into the memory of the device.
     """
     import torch
 
@@ -78,54 +78,61 @@ def text_states(model: ModelParts, texts: Sequence[str], layers: Sequence[int]) 
     if isinstance(texts, str | bytes):
         raise UserError(f"`texts` is one text, {texts[:40]!r}: give a list of texts, [text].")
     check_layers(layers, model.depth, model.name, "the call of text_states")
-    found = tokenize(model.tokenizer, list(texts))
-    for text, tokens in zip(texts, found, strict=True):
+    tokenized = tokenize(model.tokenizer, list(texts))
+    for text, tokens in zip(texts, tokenized, strict=True):
         _check_length(model, text, tokens)
-    table = _token_table(model, texts, found)
+    table = _token_table(model, texts, tokenized)
     states = {layer: torch.empty(len(table), model.width) for layer in layers}
-    wanted = sorted((text for text in _with_rows(found) if text.places), key=lambda text: len(text.ids))
-    wanted = wanted if layers else []
-    padded = len({len(text.ids) for text in wanted}) < 2 or padding_invariance(model).passed
-    for _ in run_in_batches(model, wanted, lambda batch: _read(model, batch, states), padded):
+    by_length = sorted((text for text in _with_rows(tokenized) if text.positions), key=lambda text: len(text.ids))
+    to_read = by_length if layers else []
+    padded = len({len(text.ids) for text in to_read}) < 2 or padding_invariance(model).passed
+    for _ in run_in_batches(model, to_read, lambda batch: _read(model, batch, states), padded):
         pass
     return TextStates(states, table, [text_id(text.strip()) for text in texts])
 
 
 def _read(model: ModelParts, batch: list[_Text], states: dict[int, Tensor]) -> None:
-    """Put a batch's states into their rows."""
+    """Write the states of a batch into their rows."""
     import torch
 
-    keep = select_positions(batch, [text.places for text in batch])
-    rows = torch.cat([torch.arange(text.first_row, text.first_row + len(text.places)) for text in batch])
-    with capture_hidden_states(model.decoder, list(states), keep) as found, stop_at_layer(model.decoder, max(states)):
+    select = select_positions([text.positions for text in batch])
+    rows = torch.cat([torch.arange(text.first_row, text.first_row + len(text.positions)) for text in batch])
+    with (
+        capture_hidden_states(model.decoder, list(states), select) as captured,
+        stop_at_layer(model.decoder, max(states)),
+    ):
         run_decoder(model, batch)
-    for layer, kept in found.items():
-        states[layer][rows] = kept
+    for layer, batch_states in captured.items():
+        states[layer][rows] = batch_states
 
 
-def _with_rows(found: list[TokenizedText]) -> Iterator[_Text]:
+def _with_rows(tokenized: list[TokenizedText]) -> Iterator[_Text]:
     row = 0
-    for tokens in found:
-        places = [place for place, special in enumerate(tokens.special) if not special]
-        yield _Text(tokens.ids, places, row)
-        row += len(places)
+    for tokens in tokenized:
+        positions = _text_positions(tokens)
+        yield _Text(tokens.ids, positions, row)
+        row += len(positions)
+
+
+def _text_positions(tokens: TokenizedText) -> list[int]:
+    """The positions of the tokens that are not special."""
+    return [position for position, special in enumerate(tokens.special) if not special]
 
 
 def _check_length(model: ModelParts, text: str, tokens: TokenizedText) -> None:
     if model.positions is not None and len(tokens.ids) > model.positions:
         raise UserError(
             f"The text {text_id(text)} ({text[:60]!r}...) has {len(tokens.ids):,} tokens, but {model.name} was made "
-            f"for at most {model.positions:,}, and texts are never cut. Divide it into shorter ones, or leave it "
-            "out of the source."
+            f"for at most {model.positions:,}, and texts are never cut. Split it, or remove it from the source."
         )
 
 
-def _token_table(model: ModelParts, texts: Sequence[str], found: list[TokenizedText]) -> pl.DataFrame:
+def _token_table(model: ModelParts, texts: Sequence[str], tokenized: list[TokenizedText]) -> pl.DataFrame:
     import polars as pl
 
-    names = token_texts(model.tokenizer, {token_id for tokens in found for token_id in tokens.ids})
-    pairs = zip(texts, found, strict=True)
-    rows = [row for number, (text, tokens) in enumerate(pairs) for row in _rows(number, text, tokens, names)]
+    strings = token_texts(model.tokenizer, {token_id for tokens in tokenized for token_id in tokens.ids})
+    pairs = zip(texts, tokenized, strict=True)
+    rows = [row for number, (text, tokens) in enumerate(pairs) for row in _rows(number, text, tokens, strings)]
     numbers = ("text_index", "token_index", "position", "token_id", "char_start", "char_end")
     table = pl.DataFrame(rows, schema=_COLUMNS, orient="row", schema_overrides=dict.fromkeys(numbers, pl.Int32))
     return table.with_columns(pl.col("token_str", "word").cast(pl.String))
@@ -134,9 +141,9 @@ def _token_table(model: ModelParts, texts: Sequence[str], found: list[TokenizedT
 _COLUMNS = ("text_index", "token_index", "position", "token_id", "token_str", "word", "char_start", "char_end")
 
 
-def _rows(number: int, text: str, tokens: TokenizedText, names: dict[int, str]) -> Iterator[tuple[int | str, ...]]:
-    real = [place for place, special in enumerate(tokens.special) if not special]
-    words = whole_words(text, [tokens.spans[place] for place in real])
-    for token, (place, (word, start, end)) in enumerate(zip(real, words, strict=True)):
-        token_id = tokens.ids[place]
-        yield number, token, token, token_id, names[token_id], word, start, end
+def _rows(number: int, text: str, tokens: TokenizedText, strings: dict[int, str]) -> Iterator[tuple[int | str, ...]]:
+    positions = _text_positions(tokens)
+    words = whole_words(text, [tokens.spans[position] for position in positions])
+    for index, (position, (word, start, end)) in enumerate(zip(positions, words, strict=True)):
+        token_id = tokens.ids[position]
+        yield number, index, index, token_id, strings[token_id], word, start, end

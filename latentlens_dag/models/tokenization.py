@@ -1,4 +1,4 @@
-"""Texts as tokens, and the words that tokens belong to."""
+"""Tokenizing texts, and finding the word of each token."""
 
 from __future__ import annotations
 
@@ -13,67 +13,67 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-# Letters and digits with inner apostrophes and hyphens; scripts written without blanks (Thai, Chinese, Japanese)
-# have no such runs, so there a word is the token's own text.
+# Letters and digits with inner apostrophes and hyphens. In scripts without spaces between words (Thai, Chinese,
+# Japanese) the word of a token is its own text.
 _UNSPACED = "\u0e00-\u0eff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _WORD = re.compile(rf"[^\W_{_UNSPACED}]+(?:['’-][^\W_{_UNSPACED}]+)*")
 
 
 class TokenizedText(NamedTuple):
-    """One sentence as its model reads it: ids, and for each the span in the text and whether it is special.
+    """The tokens of a text: ids, with the span in the text and whether the token is special.
 
-    A special token that the sentence spells out ("<eos>", or those of a chat template) is special too.
+    A special token that the text spells out ("<eos>", or those of a chat template) is special too.
     """
 
     ids: list[int]
     spans: list[tuple[int, int]]
+    """Start and end of each token, in characters."""
     special: list[bool]
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[TokenizedText]:
-    """Sentences with their specials (a beginning-of-sequence token, say), without padding, whole.
+    """Tokenize texts with special tokens, without padding or truncation.
 
     Raises:
-        UserError: where the tokenizer is not a fast one.
+        UserError: if the tokenizer is not a fast one.
     """
     if not getattr(tokenizer, "is_fast", False):
         raise UserError(
             f"The tokenizer of {tokenizer.name_or_path or 'the language model'} ({type(tokenizer).__name__}) is not a "
-            "fast one: it does not say which characters a token stands for, so its word cannot be found. Use a model "
-            "folder that has a tokenizer.json, as `AutoTokenizer.from_pretrained(...).save_pretrained(FOLDER)` writes "
-            "it for most models."
+            "fast one: it does not give the characters of a token, so its word cannot be found. Use a model folder "
+            "with a tokenizer.json, which `AutoTokenizer.from_pretrained(...).save_pretrained(FOLDER)` writes for most "
+            "models."
         )
-    backend = tokenizer.backend_tokenizer  # called directly: the wrapper takes longer than the tokenizer itself
+    backend = tokenizer.backend_tokenizer  # called directly, because the wrapper takes longer than the tokenizer itself
     backend.no_truncation()
     backend.no_padding()
-    special = _special_ids(tokenizer)
-    # The mask of the library tells only of the specials that it adds itself.
+    special = _special_ids(tokenizer)  # the library's mask has only those that it adds itself
     return [
-        TokenizedText(one.ids, one.offsets, [token_id in special for token_id in one.ids])
-        for one in backend.encode_batch(texts)
+        TokenizedText(encoding.ids, encoding.offsets, [token_id in special for token_id in encoding.ids])
+        for encoding in backend.encode_batch(texts)
     ]
 
 
 def _special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """What a tokenizer calls special: its beginning, end, padding, image tokens and those of its chat template."""
+    """All special tokens of a tokenizer: beginning, end, padding, image tokens and those of its chat template."""
     added = tokenizer.added_tokens_decoder.items()
     return {*tokenizer.all_special_ids, *(token_id for token_id, token in added if token.special)}
 
 
 def word_span(text: str, start: int, end: int) -> tuple[int, int]:
-    """The characters of the whole word around a token's characters; of the token itself where it is no word."""
+    """The span of the word that contains a token's span; without a word, the token's span."""
     return find_word_span(word_spans(text), text, start, end)
 
 
 def whole_words(text: str, spans: Iterable[tuple[int, int]]) -> list[tuple[str, int, int]]:
-    """The word around each token's characters, as `word_span` finds it, with its start and end."""
+    """The word of each token, as in `word_span`, with its start and end."""
     words = word_spans(text)
-    found = [find_word_span(words, text, *span) for span in spans]
-    return [(text[start:end], start, end) for start, end in found]
+    of_tokens = [find_word_span(words, text, *span) for span in spans]
+    return [(text[start:end], start, end) for start, end in of_tokens]
 
 
 def token_texts(tokenizer: PreTrainedTokenizerBase, ids: Iterable[int]) -> dict[int, str]:
-    """The text of each token; a piece of a character, which has none, is given as the tokenizer writes it."""
+    """The text of each token; a part of a character has none, and is written as in the tokenizer's vocabulary."""
     texts = {}
     for token_id in ids:
         text = tokenizer.decode([token_id], clean_up_tokenization_spaces=False)
@@ -87,7 +87,7 @@ def word_spans(text: str) -> list[tuple[int, int]]:
 
 
 def find_word_span(words: list[tuple[int, int]], text: str, start: int, end: int) -> tuple[int, int]:
-    """The word of `words` around a token's characters, as `word_span` finds it."""
+    """`word_span` for the known `words` of the text."""
     while start < end and text[start].isspace():
         start += 1
     while end > start and text[end - 1].isspace():

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import pyarrow as pa
 
+from latentlens_dag.dataset.study_catalog import ROW_ORDER
 from latentlens_dag.errors import UserError
 from latentlens_dag.schema import IMAGES, TABLES
+from latentlens_dag.sql.connections import scratch_connection
 from latentlens_dag.sql.quoting import identifier, literal
 from latentlens_dag.sql.views import SUMMARIES
-from latentlens_dag.storage.files import scratch_folder
 from latentlens_dag.storage.parquet import unsynced_parquet_rows
 from latentlens_dag.storage.warehouse import Warehouse
 
@@ -34,23 +35,14 @@ OWN_FILES = 1024
 _MANY_SENTENCES = 1 << 20  # from there on they lie in 256 files, not 16
 _MEMORY = "1GB"
 _BATCH = 1 << 14  # rows that are handed over at a time
-_ORDER = {
-    "neighbors": "image_id, visual_layer, lens, token_index, rank",
-    "judgements": "image_id, visual_layer, lens, token_index, judge",
-    "visual_tokens": "image_id, token_index",
-    "text_tokens": "image_id, token_index",
-    "images": "image_id",
-    "regions": "image_id, region_id",
-    "texts": "text_id",
-    "interpretability": "study, judge, lens, visual_layer, patch_group",
-    "layer_alignment": "study, visual_layer, contextual_layer",
-    "diversity": "study, lens, visual_layer",
-    "state_statistics": "study, source, layer",
-    "sinks": "study, image_id, visual_layer, token_index",
-}
-"""In which order the rows lie in a file; total, so that equal rows are equal bytes."""
 _OF_STUDIES = ("neighbors", "judgements", "visual_tokens", "text_tokens")
 _SHARED = {"images": "image_id", "regions": "image_id", "texts": "text_id"}
+_ORDER = {
+    **{table: ROW_ORDER[table] for table in (*_OF_STUDIES, *_SHARED)},
+    **{table: f"study, {ROW_ORDER[table]}" for table in SUMMARIES},
+    "interpretability": "study, judge, lens, visual_layer, patch_group",
+}
+"""In which order the rows lie in a file; total, so that equal rows are equal bytes."""
 
 
 def _image_schema() -> pa.Schema:
@@ -82,12 +74,7 @@ def open_catalogs(warehouse: Warehouse, studies: Sequence[str], beside: Path) ->
     Raises:
         UserError: where a study has no catalog.
     """
-    import duckdb
-
-    with scratch_folder(beside) as scratch, duckdb.connect() as connection:
-        connection.execute(f"SET temp_directory = {literal(str(scratch))}")
-        connection.execute(f"SET memory_limit = '{_MEMORY}'")
-        connection.execute("SET enable_progress_bar = false")
+    with scratch_connection(beside, _MEMORY) as connection:
         for number, study in enumerate(studies):
             catalog = warehouse.catalog(study)
             if not catalog.is_file():

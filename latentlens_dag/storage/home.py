@@ -74,6 +74,13 @@ def find_home(given: str | Path | None = None) -> Home:
     return Home(Path(chosen).resolve() if chosen else (find_project() or Path.cwd()) / ".latentlens")
 
 
+def find_warehouse(source: str | Path) -> Warehouse:
+    """The warehouse of a home, which lies in its folder `warehouse/`; of any other folder, the folder itself."""
+    path = Path(source)
+    inside = path / "warehouse"
+    return Warehouse(inside if inside.is_dir() else path)
+
+
 _CLOSED_DATABASE = re.compile(r"readonly database|unable to open database file")
 _CLOSED_FILE = re.compile(r"permission denied|read-only file system", re.IGNORECASE)
 

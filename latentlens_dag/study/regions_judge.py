@@ -110,7 +110,8 @@ class _TruthBuilder:
         """Add the tokens with boxes and the regions of one image."""
         boxes = tokens.select("x0", "y0", "x1", "y1").to_numpy().astype(np.float32)
         table = regions.to_arrow()
-        shown, member = np.unique(_shown(patch_coverage(table, boxes, width, height)), axis=0, return_inverse=True)
+        coverage = patch_coverage(table, boxes, width, height)
+        truths, member = np.unique(regions_shown(coverage), axis=0, return_inverse=True)
         is_object = object_coverage(table, boxes, width, height) >= HALF
         self.patches.append(
             tokens.select(_PATCH).with_columns(
@@ -119,7 +120,7 @@ class _TruthBuilder:
             )
         )
         words, abstract_words = regions["words"].to_list(), regions["abstract_words"].to_list()
-        for selection in shown:
+        for selection in truths:
             self.words += _words_by_level(self.truths, words, abstract_words, selection)
             self.truths += 1
 
@@ -134,12 +135,12 @@ class _TruthBuilder:
         return Truth(patches.with_columns(chance_id=_chance_ids(patches)), words, forms)
 
 
-def _shown(cover: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+def regions_shown(cover: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
     """[T, R]: whether a patch shows a region: all that cover half of it, else the one that covers most."""
-    shown = cover >= HALF
-    lost = ~shown.any(axis=1) & (cover > 0).any(axis=1)
-    shown[lost, cover[lost].argmax(axis=1)] = True
-    return shown
+    shows = cover >= HALF
+    lost = ~shows.any(axis=1) & (cover > 0).any(axis=1)
+    shows[lost, cover[lost].argmax(axis=1)] = True
+    return shows
 
 
 def _words_by_level(

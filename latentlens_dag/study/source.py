@@ -115,8 +115,8 @@ def _legacy_source(warehouse: Warehouse, study: str) -> StudySource:
     if catalog is None:
         raise UserError(f"Study {study} is not built to its end yet: run `latentlens-dag build {study}`.")
     index = catalog.settings.get("index")
-    observed = (warehouse.observed(f"study.{study}.{kind}") for kind in ("vlm", "language_model"))
-    files = [Path(file) for facts in observed for file in read_json_object(facts)]
+    observed_files = (warehouse.observed(f"study.{study}.{kind}") for kind in ("vlm", "language_model"))
+    files = [Path(file) for file_list in observed_files for file in read_json_object(file_list)]
     configs = [file for file in files if file.name == "config.json"]
     if not index or not configs:
         raise UserError(

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
+
+Builder = Callable[[Path, int], object]
+"""Writes a tiny random model into a folder, by a seed."""
 
 SENTENCES = (
     "A brown dog sleeps on the warm carpet near the door.",
@@ -15,10 +20,31 @@ SENTENCES = (
     "A yellow bus waits in front of the school.",
     "He reads a long book under the lamp every night.",
 )
-CHAT_TEMPLATE = (
-    "{{ bos_token }}{% for message in messages %}{% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}<image>{% else %}\n{{ part['text'] }}\n{% endif %}{% endfor %}{% endfor %}"
-)
+TEXT_CONFIG = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 1024,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+VISION_CONFIG = {"hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+SIGLIP_CONFIG = {**VISION_CONFIG, "model_type": "siglip_vision_model", "vision_use_head": False}
+
+
+def chat_template(image: str) -> str:
+    """A template that writes `image` where an image is, and text on its own lines."""
+    return (
+        "{% for message in messages %}{% for part in message['content'] %}{% if part['type'] == 'image' %}"
+        + image
+        + "{% else %}\n{{ part['text'] }}\n{% endif %}{% endfor %}{% endfor %}"
+    )
+
+
+CHAT_TEMPLATE = "{{ bos_token }}" + chat_template("<image>")
 
 
 def tiny_tokenizer(  # type: ignore[no-untyped-def]
@@ -71,7 +97,6 @@ def tiny_llava(
     Its language model is a Llama or, where it is to read text in both directions, a Gemma 3 with
     `use_bidirectional_attention`.
     """
-    import torch
     from transformers import (
         CLIPVisionConfig,
         Gemma3TextConfig,
@@ -95,14 +120,7 @@ def tiny_llava(
         bos_token_id=1,
         eos_token_id=2,
     )
-    vision = CLIPVisionConfig(
-        hidden_size=24,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        image_size=image_size,
-        patch_size=16,
-    )
+    vision = CLIPVisionConfig(**VISION_CONFIG, image_size=image_size, patch_size=16)
     config = LlavaConfig(
         vision_config=vision,
         text_config=text,
@@ -110,15 +128,10 @@ def tiny_llava(
         vision_feature_layer=-1,
         vision_feature_select_strategy="default",
     )
-    torch.manual_seed(seed)
-    model = LlavaForConditionalGeneration(config).eval()
-    for parameter in model.parameters():  # the default weights are so small that all tokens look alike
-        torch.nn.init.normal_(parameter, std=0.2) if parameter.ndim > 1 else None
-    model.save_pretrained(folder)
     image_processor = CLIPImageProcessorPil(
         size={"shortest_edge": image_size}, crop_size={"height": image_size, "width": image_size}
     )
-    LlavaProcessor(
+    processor = LlavaProcessor(
         image_processor=image_processor,
         tokenizer=tokenizer,
         patch_size=16,
@@ -126,14 +139,21 @@ def tiny_llava(
         num_additional_image_tokens=1,
         chat_template=CHAT_TEMPLATE,
         image_token="<image>",
-    ).save_pretrained(folder)
+    )
+    save_random_model(LlavaForConditionalGeneration, config, processor, folder, seed)
     return folder
 
 
-def chat_template(image: str) -> str:
-    """A template that writes `image` where an image is, and text on its own lines."""
-    return (
-        "{% for message in messages %}{% for part in message['content'] %}{% if part['type'] == 'image' %}"
-        + image
-        + "{% else %}\n{{ part['text'] }}\n{% endif %}{% endfor %}{% endfor %}"
-    )
+def save_random_model(model_class: Any, config: Any, processor: Any, folder: Path, seed: int) -> None:
+    """Write a model with random weights, and its processor.
+
+    The weights are larger than transformers' own initial ones, which make all tokens look alike.
+    """
+    import torch
+
+    torch.manual_seed(seed)
+    model = model_class(config).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2) if parameter.ndim > 1 else None
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)

@@ -1,9 +1,4 @@
-"""Tiny random models and projects, made in a second: for our tests and for your own.
-
-The models have random weights, a tokenizer trained on a few sentences, a processor and a chat template,
-and load like any model of their family. What a newcomer gets wrong: their answers mean nothing. They are
-for testing that code reads a model rightly, not that a model says something.
-"""
+"""A tiny project with one study, and a tiny VLM of any family."""
 
 from __future__ import annotations
 
@@ -53,33 +48,32 @@ attributes:
 
 def tiny_project(folder: Path, shards: int = 2, batches: int = 2, family: str = "llava") -> Path:
     """Write a project with one study named `tiny`: a random VLM, 8 sentences, 4 pictures with regions."""
-    here = folder / "assets" / "tiny"
-    tiny_vlm(family, here / "model")
+    study = folder / "assets" / "tiny"
+    tiny_vlm(family, study / "model")
     (folder / "workspace.yaml").write_text(
         "load_from:\n  - python_module: {module_name: latentlens_dag.definitions, location_name: latentlens-dag}\n"
     )
-    (here / "corpus.txt").write_text("\n".join(SENTENCES) + "\n", encoding="utf-8")
-    (here / "defs.yaml").write_text(TINY_STUDY.replace("SHARDS", str(shards)).replace("BATCHES", str(batches)))
-    _tiny_pictures(here)
+    (study / "corpus.txt").write_text("\n".join(SENTENCES) + "\n", encoding="utf-8")
+    (study / "defs.yaml").write_text(TINY_STUDY.replace("SHARDS", str(shards)).replace("BATCHES", str(batches)))
+    _tiny_pictures(study)
     return folder
 
 
-def _tiny_pictures(here: Path) -> None:
+def _tiny_pictures(study: Path) -> None:
     import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
     from PIL import Image
 
     random = np.random.default_rng(0)
-    (here / "pictures").mkdir(parents=True)
+    (study / "pictures").mkdir(parents=True)
     rows = []
     for number in range(4):
-        name = f"picture_{number}.png"
-        Image.fromarray(random.integers(0, 256, (60, 48 + 12 * number, 3), dtype=np.uint8)).save(
-            here / "pictures" / name
-        )
+        name, width = f"picture_{number}.png", 48 + 12 * number
+        pixels = random.integers(0, 256, (60, width, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(study / "pictures" / name)
         common = {"file_name": name, "abstract_words": ["winter"], "mask": None}
-        whole = {"x0": 0.0, "y0": 0.0, "x1": 48.0 + 12 * number, "y1": 60.0}
+        whole = {"x0": 0.0, "y0": 0.0, "x1": float(width), "y1": 60.0}
         part = {"x0": 4.0, "y0": 4.0, "x1": 40.0, "y1": 40.0}
         rows.append(
             {**common, **whole, "region_id": "0", "kind": "background", "name": "grass", "words": ["grass", "green"]}
@@ -92,4 +86,4 @@ def _tiny_pictures(here: Path) -> None:
         ("abstract_words", pa.list_(pa.string())),
         ("mask", pa.list_(pa.int32())),
     ]
-    pq.write_table(pa.Table.from_pylist(rows, schema=pa.schema(strings + lists + floats)), here / "regions.parquet")
+    pq.write_table(pa.Table.from_pylist(rows, schema=pa.schema(strings + lists + floats)), study / "regions.parquet")

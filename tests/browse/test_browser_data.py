@@ -6,14 +6,19 @@ import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import polars as pl
+import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
 from latentlens_dag.browse.browser_data import open_browser_data, parse_words
-from latentlens_dag.browse.layout import regions_in_box, token_views
+from latentlens_dag.browse.layout import shown_regions, token_views
 from latentlens_dag.cli.browse import browse, pages_folder
 from latentlens_dag.dataset.study_catalog import write_catalog
 from latentlens_dag.errors import UserError
+from latentlens_dag.schema import REGIONS
+from latentlens_dag.study.regions_judge import build_truth
 from latentlens_dag.text.display import clip, excerpt, printable
 from tests.helpers.small_dataset import AWKWARD, SIDE, image_id, region, write_warehouse
 
@@ -28,10 +33,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_study_with_a_catalog_is_read_from_it_and_answers_as_the_files_do(home: Path) -> None:
     library = open_browser_data(home)
-    assert set(library.catalogs) == {"one"} and set(library.facts()) == {"one", AWKWARD}
+    assert set(library.catalogs) == {"one"} and set(library.studies()) == {"one", AWKWARD}
     asked: dict[str, Any] = {"image_id": image_id("dog"), "layer": 8, "study": "one"}
-    found = library.ask("one", "patches", image_id=image_id("dog"), layer=8)
-    assert found.equals(library.whole.collect("patches", **asked))
+    found = library.collect("one", "patches", image_id=image_id("dog"), layer=8)
+    assert found.equals(library.full_dataset.collect("patches", **asked))
     assert found["word"].to_list() == ["dog", *["grass"] * 4]
     assert found["verdict"][0] == "concrete" and found["x0"].to_list()[-1] is None
 
@@ -40,19 +45,19 @@ def test_a_catalog_that_cannot_be_read_leaves_its_study_to_the_files(home: Path,
     house = write_warehouse(tmp_path / "warehouse")
     house.catalog("one").write_bytes(b"cut short")
     assert not open_browser_data(tmp_path).catalogs
-    assert open_browser_data(tmp_path).facts() == open_browser_data(home).facts()
+    assert open_browser_data(tmp_path).studies() == open_browser_data(home).studies()
 
 
 def test_images_are_found_by_word_verdict_and_similarity_most_patches_first(home: Path) -> None:
     library = open_browser_data(home)
-    ask = lambda **asked: library.ask("one", "find_images", layer=8, **asked).select("image_id", "patches").rows()  # noqa: E731
+    ask = lambda **asked: library.collect("one", "find_images", layer=8, **asked).select("image_id", "patches").rows()  # noqa: E731
     assert ask(words="Dog , cat") == [(image_id("cat"), 1), (image_id("dog"), 1)]
     assert [patches for _, patches in ask(verdict="concrete")] == [4, 4, 4, 4]
     assert ask(similarity=0.95) == []
 
 
 def test_the_boxes_of_a_word_are_those_of_its_patches(home: Path) -> None:
-    found = open_browser_data(home).ask("one", "where_words", words="dog", layer=8).to_dicts()
+    found = open_browser_data(home).collect("one", "where_words", words="dog", layer=8).to_dicts()
     assert [(row["image_id"], row["token_indices"], row["boxes"]) for row in found] == [
         (image_id("dog"), [0], [[0.0, 0.0, 16.0, 16.0]])
     ]
@@ -90,26 +95,65 @@ def test_tiles_side_by_side_are_one_view_and_tiles_on_each_other_are_several() -
     assert token_views([gap]) == []
 
 
-def test_a_region_is_under_a_patch_where_a_pixel_of_its_mask_is() -> None:
+def _pixels(mask: list[bool]) -> list[int]:
+    """The run lengths of a mask, first the pixels outside."""
+    runs, last = [0], False
+    for pixel in mask:
+        runs, last = ([*runs, 1], pixel) if pixel != last else ([*runs[:-1], runs[-1] + 1], last)
+    return runs
+
+
+def _names(regions: list[dict[str, Any]], *boxes: tuple[float, float, float, float]) -> list[list[str]]:
+    rows = pl.DataFrame(pa.Table.from_pylist(regions, schema=REGIONS))
+    found = shown_regions(rows, np.array(boxes, np.float32), SIDE, SIDE)
+    return [[region["name"] for region in patch] for patch in found]
+
+
+def test_a_patch_shows_the_region_whose_mask_covers_half_of_it_counted_in_parts_of_pixels() -> None:
     draw = random.Random(3)
     for _ in range(60):
-        inside = [draw.random() < 0.04 for _ in range(SIDE * SIDE)]
-        mask, last = [0], False
-        for pixel in inside:
-            mask, last = ([*mask, 1], pixel) if pixel != last else ([*mask[:-1], mask[-1] + 1], last)
-        x0, y0 = draw.randrange(28), draw.randrange(28)
-        box = (x0, y0, x0 + draw.randrange(1, 5), y0 + draw.randrange(1, 5))
-        covered = any(inside[row * SIDE + col] for row in range(box[1], box[3]) for col in range(box[0], box[2]))
-        found = regions_in_box([region("i", "r", "object", ["w"], [], mask=mask)], box, SIDE)
-        assert bool(found) == covered
+        inside = [draw.random() < 0.5 for _ in range(SIDE * SIDE)]
+        x0, y0 = draw.uniform(0, 24), draw.uniform(0, 24)
+        box = (x0, y0, x0 + draw.uniform(1, 6), y0 + draw.uniform(1, 6))
+        area = sum(
+            max(0, min(box[2], col + 1) - max(box[0], col)) * max(0, min(box[3], row + 1) - max(box[1], row))
+            for row in range(SIDE)
+            for col in range(SIDE)
+            if inside[row * SIDE + col]
+        )
+        share = area / ((box[2] - box[0]) * (box[3] - box[1]))
+        everywhere = region("i", "g", "background", ["grass"], [])
+        masked = region("i", "r", "object", ["w"], [], mask=_pixels(inside))
+        assert _names([everywhere, masked], box) == [["w", "grass"] if share >= 0.5 else ["grass"]]
 
 
-def test_objects_come_before_backgrounds_and_what_covers_more_before_what_covers_less() -> None:
+def test_where_no_region_covers_half_of_a_patch_it_shows_the_largest_and_objects_come_first() -> None:
     ground = region("i", "0", "background", ["grass"], [])
     small, large = (
-        region("i", name, "object", [name], [], x0=0, y0=0, x1=side, y1=side) for name, side in (("a", 2), ("b", 9))
+        region("i", name, "object", [name], [], x0=0, y0=0, x1=side, y1=side) for name, side in (("a", 3), ("b", 9))
     )
-    assert [one["name"] for one in regions_in_box([ground, small, large], (0, 0, 16, 16), SIDE)] == ["b", "a", "grass"]
+    boxes = [(0, 0, 4, 4), (0, 0, 16, 16), (20, 20, 24, 24)]
+    assert _names([ground, small, large], *boxes) == [["b", "a", "grass"], ["grass"], ["grass"]]
+    assert _names([small, large], *boxes) == [["b", "a"], ["b"], []]
+
+
+def test_the_ground_truth_of_a_page_is_that_of_the_judge(home: Path) -> None:
+    data = open_browser_data(home)
+    rows = (data.full_dataset.collect(f"FROM {name}").to_arrow() for name in ("regions", "visual_tokens", "images"))
+    truth = build_truth(*([table] for table in rows))
+    concrete = truth.words.filter(level=0).group_by("truth_id").agg("word")
+    judged = truth.patches.join(concrete, on="truth_id", how="left").sort("image_id", "token_index")
+    assert not judged.is_empty()
+    for image, token, words in judged.select("image_id", "token_index", "word").iter_rows():
+        shown = data.ground_truth("one", image)[token]
+        assert {word for row in shown for word in row["words"]} == set(words or ())
+
+
+def test_regions_that_do_not_fit_the_image_are_told() -> None:
+    with pytest.raises(UserError, match=r"cannot be measured: the runs add up to 5 pixels"):
+        _names([region("i", "r", "object", ["w"], [], mask=[2, 3])], (0, 0, 4, 4))
+    with pytest.raises(UserError, match=r"too many to measure"):
+        shown_regions(pl.DataFrame(), np.zeros((1, 4), np.float32), 1 << 30, 1 << 30)
 
 
 def test_what_cannot_be_opened_is_told_before_a_server_starts(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def _box(token: int) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def shelf(home: Path, coarse: Path) -> StudyRegistry:
+def registry(home: Path, coarse: Path) -> StudyRegistry:
     return StudyRegistry(open_browser_data(home), open_browser_data(coarse))
 
 
@@ -67,7 +67,7 @@ def shelf(home: Path, coarse: Path) -> StudyRegistry:
 def answers_of(library: BrowserData) -> dict[tuple[str, int, str, int], list[tuple[int, str]]]:
     found: dict[tuple[str, int, str, int], list[tuple[int, str]]] = {}
     sql = "SELECT image_id, token_index, lens, visual_layer, rank, word FROM neighbors"
-    for *patch, rank, word in library.whole.collect(sql).iter_rows():
+    for *patch, rank, word in library.full_dataset.collect(sql).iter_rows():
         found.setdefault(tuple(patch), []).append((rank, word.strip().lower()))
     return found
 
@@ -98,64 +98,68 @@ def linked(box: dict[str, Any], others: list[dict[str, Any]]) -> int | None:
 
 
 def boxes_of(library: BrowserData, image: str) -> list[dict[str, Any]]:
-    return library.whole.collect("FROM visual_tokens WHERE image_id = $i ORDER BY token_index", i=image).to_dicts()
+    return library.full_dataset.collect(
+        "FROM visual_tokens WHERE image_id = $i ORDER BY token_index", i=image
+    ).to_dicts()
 
 
 @pytest.mark.parametrize("top", [1, 3, 5])
-def test_within_a_study_it_is_the_share_of_words_that_only_one_has(shelf: StudyRegistry, top: int) -> None:
-    study = shelf.studies["home: one"]
+def test_within_a_study_it_is_the_share_of_words_that_only_one_has(registry: StudyRegistry, top: int) -> None:
+    study = registry.entries["home: one"]
     for sides in ((("latentlens", 0), ("logitlens", 4)), (("latentlens", 0), ("latentlens", 4))):
         one, other = (Side(study, lens, layer) for lens, layer in sides)
-        for image in shelf.shared_images(study, study):
-            found = shelf.patches(one, other, image, top)
+        for image in registry.shared_images(study, study):
+            found = registry.by_patch(one, other, image, top)
             assert len(found) == released.GRID**2
             for token, patch in found.items():
-                mine, theirs = (words_of(study.library, image, token, *side, top) for side in sides)
+                mine, theirs = (words_of(study.data, image, token, *side, top) for side in sides)
                 assert patch.disagreement == pytest.approx(apart(mine, theirs))
                 assert patch[1:] == (sorted(mine & theirs), sorted(mine - theirs), sorted(theirs - mine))
 
 
 def test_across_sources_a_patch_is_compared_with_the_one_that_holds_its_center_and_overlaps_most(
-    shelf: StudyRegistry,
+    registry: StudyRegistry,
 ) -> None:
-    fine, coarse = shelf.studies["home: one"], shelf.studies["coarse: one"]
+    fine, coarse = registry.entries["home: one"], registry.entries["coarse: one"]
     for one, other in ((fine, coarse), (coarse, fine)):
         sides = Side(one, "latentlens", 4), Side(other, "embeddinglens", 0)
-        for image in shelf.shared_images(one, other):
-            others = boxes_of(other.library, image)
-            expected = {box["token_index"]: linked(box, others) for box in boxes_of(one.library, image)}
-            assert shelf.links(one, other, image) == expected
-            for token, patch in shelf.patches(*sides, image, 5).items():
-                mine = words_of(one.library, image, token, "latentlens", 4, 5)
-                theirs = words_of(other.library, image, expected[token] or 0, "embeddinglens", 0, 5)
+        for image in registry.shared_images(one, other):
+            others = boxes_of(other.data, image)
+            expected = {box["token_index"]: linked(box, others) for box in boxes_of(one.data, image)}
+            assert registry.linked_tokens(one, other, image) == expected
+            for token, patch in registry.by_patch(*sides, image, 5).items():
+                mine = words_of(one.data, image, token, "latentlens", 4, 5)
+                theirs = words_of(other.data, image, expected[token] or 0, "embeddinglens", 0, 5)
                 assert patch.disagreement == pytest.approx(apart(mine, theirs))
 
 
-def test_images_are_ranked_by_the_mean_over_their_patches(shelf: StudyRegistry) -> None:
-    fine, coarse = shelf.studies["home: one"], shelf.studies["coarse: one"]
+def test_images_are_ranked_by_the_mean_over_their_patches(registry: StudyRegistry) -> None:
+    fine, coarse = registry.entries["home: one"], registry.entries["coarse: one"]
     for one, other in ((fine, fine), (fine, coarse)):
         sides = Side(one, "latentlens", 0), Side(other, "logitlens", 4)
-        found = shelf.by_image(*sides, 5)
+        found = registry.by_image(*sides, 5)
         assert found["disagreement"].to_list() == sorted(found["disagreement"], reverse=True)
-        assert sorted(found["image_id"]) == list(shelf.shared_images(one, other))
+        assert sorted(found["image_id"]) == list(registry.shared_images(one, other))
         for row in found.to_dicts():
-            values = [patch.disagreement for patch in shelf.patches(*sides, row["image_id"], 5).values()]
+            values = [patch.disagreement for patch in registry.by_patch(*sides, row["image_id"], 5).values()]
             assert row["disagreement"] == pytest.approx(sum(values) / len(values))
-            assert (row["patches"], row["apart"]) == (len(values), pytest.approx(values.count(1) / len(values)))
+            assert (row["patches"], row["disjoint"]) == (len(values), pytest.approx(values.count(1) / len(values)))
 
 
-def test_the_curve_takes_both_at_the_same_layer_or_one_lens_at_its_layer_with_every_layer(shelf: StudyRegistry) -> None:
-    study = shelf.studies["home: one"]
-    image = shelf.shared_images(study, study)[0]
-    mean = lambda a, b: shelf.by_image(a, b, 5).filter(image_id=image)["disagreement"].item()  # noqa: E731
+def test_the_curve_takes_both_at_the_same_layer_or_one_lens_at_its_layer_with_every_layer(
+    registry: StudyRegistry,
+) -> None:
+    study = registry.entries["home: one"]
+    image = registry.shared_images(study, study)[0]
+    mean = lambda a, b: registry.by_image(a, b, 5).filter(image_id=image)["disagreement"].item()  # noqa: E731
     one, other = Side(study, "latentlens", 4), Side(study, "logitlens", 0)
-    curve = dict(shelf.by_layer(one, other, 5, image).iter_rows())
+    curve = dict(registry.by_layer(one, other, 5, image).iter_rows())
     assert curve == {n: pytest.approx(mean(Side(study, "latentlens", n), Side(study, "logitlens", n))) for n in (0, 4)}
-    curve = dict(shelf.by_layer(one, Side(study, "latentlens", 0), 5, image).iter_rows())
+    curve = dict(registry.by_layer(one, Side(study, "latentlens", 0), 5, image).iter_rows())
     assert curve == {0: pytest.approx(mean(one, Side(study, "latentlens", 0))), 4: 0.0}
 
 
-def test_a_study_with_itself_is_one_query(shelf: StudyRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_study_with_itself_is_one_query(registry: StudyRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     collect = Dataset.collect
 
@@ -164,8 +168,8 @@ def test_a_study_with_itself_is_one_query(shelf: StudyRegistry, monkeypatch: pyt
         return collect(self, text, **params)
 
     monkeypatch.setattr(Dataset, "collect", counted)
-    study = shelf.studies["home: one"]
-    shelf.by_image(Side(study, "embeddinglens", 0), Side(study, "embeddinglens", 4), 4)
+    study = registry.entries["home: one"]
+    registry.by_image(Side(study, "embeddinglens", 0), Side(study, "embeddinglens", 4), 4)
     assert len(asked) == 1
 
 
@@ -175,10 +179,10 @@ def test_tokens_without_a_place_are_compared_by_their_numbers_where_the_maps_are
         house = small_dataset.write_warehouse(tmp_path / name / "warehouse")
         write_catalog(house, "one", house.catalog("one"))
         libraries.append(open_browser_data(tmp_path / name))
-    shelf = StudyRegistry(*libraries)
-    one, other = shelf.studies["a: one"], shelf.studies["b: one"]
-    assert shelf.links(one, other, image_id("dog")) == {token: token for token in range(5)}
-    found = shelf.patches(Side(one, "latentlens", 8), Side(other, "logitlens", 8), image_id("dog"), 2)
+    registry = StudyRegistry(*libraries)
+    one, other = registry.entries["a: one"], registry.entries["b: one"]
+    assert registry.linked_tokens(one, other, image_id("dog")) == {token: token for token in range(5)}
+    found = registry.by_patch(Side(one, "latentlens", 8), Side(other, "logitlens", 8), image_id("dog"), 2)
     assert [patch.disagreement for patch in found.values()] == [pytest.approx(2 / 3), 0, 0, 0, 0]
 
 
@@ -201,16 +205,16 @@ def test_tokens_of_a_text_are_compared_by_their_words(tmp_path: Path) -> None:
     one = _study_of_texts(Warehouse(tmp_path / "a" / "warehouse"), (("A", 0, 1), ("brown", 2, 7), ("dog", 8, 11)))
     pieces = (("A", 0, 1), ("bro", 2, 7), ("wn", 2, 7), ("dog", 8, 11))
     other = _study_of_texts(Warehouse(tmp_path / "b" / "warehouse"), pieces)
-    assert StudyRegistry().links(one, other, "0" * 16) == {0: 0, 1: 1, 2: 3}
-    assert StudyRegistry().links(other, one, "0" * 16) == {0: 0, 1: 1, 2: 1, 3: 2}
+    assert StudyRegistry().linked_tokens(one, other, "0" * 16) == {0: 0, 1: 1, 2: 3}
+    assert StudyRegistry().linked_tokens(other, one, "0" * 16) == {0: 0, 1: 1, 2: 1, 3: 2}
 
 
 def test_names_are_told_apart_only_where_they_clash(home: Path, tmp_path: Path) -> None:
-    assert list(StudyRegistry(open_browser_data(home)).studies) == ["one"]
+    assert list(StudyRegistry(open_browser_data(home)).entries) == ["one"]
     house = Warehouse(tmp_path / ".latentlens" / "warehouse")
     small_dataset.write_shared(house, "pictures", "corpus", (("dog",),))
     for name in ("one", "two"):
         small_dataset.write_study(house, name, (("dog",),))
-    shelf = StudyRegistry(open_browser_data(home), open_browser_data(tmp_path / ".latentlens"))
-    assert list(shelf.studies) == ["home: one", f"{tmp_path.name}: one", "two"]
-    assert shelf.shared_images(shelf.studies["home: one"], shelf.studies["two"]) == ()
+    registry = StudyRegistry(open_browser_data(home), open_browser_data(tmp_path / ".latentlens"))
+    assert list(registry.entries) == ["home: one", f"{tmp_path.name}: one", "two"]
+    assert registry.shared_images(registry.entries["home: one"], registry.entries["two"]) == ()

@@ -70,11 +70,11 @@ def test_the_nearest_are_those_of_the_definition_however_they_are_stored(
     for k in (1, 10, IMAGES * TOKENS * len(LAYERS) + 5):
         found = nearest_tokens(state, files, k)
         expected = slowly(state, states, k)
-        assert [hit[:3] for hit in found.hits] == [hit[:3] for hit in expected]
-        assert np.allclose([hit.cosine for hit in found.hits], [hit.cosine for hit in expected], atol=1e-7)
+        assert [hit[:3] for hit in found.tokens] == [hit[:3] for hit in expected]
+        assert np.allclose([hit.cosine for hit in found.tokens], [hit.cosine for hit in expected], atol=1e-7)
         assert found.compared == IMAGES * TOKENS * len(LAYERS)
     only = nearest_tokens(state, {3: files[3]}, 10)
-    assert [hit[:3] for hit in only.hits] == [hit[:3] for hit in slowly(state, {3: states[3]}, 10)]
+    assert [hit[:3] for hit in only.tokens] == [hit[:3] for hit in slowly(state, {3: states[3]}, 10)]
 
 
 def test_batches_that_are_not_built_are_left_out_and_a_study_without_any_is_told(tmp_path: Path) -> None:

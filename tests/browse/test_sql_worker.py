@@ -61,7 +61,9 @@ def test_a_query_finds_what_it_finds_elsewhere(confined: SqlWorker, library: Bro
         ("FROM images ORDER BY image_id", {}),
         ("SELECT sum(rank) AS sum, list(DISTINCT word ORDER BY word) AS words, NULL AS nothing FROM neighbors", {}),
     ):
-        assert confined.collect(library, text, 20, 1000, **params).equals(library.whole.collect(text, **params)), text
+        assert confined.collect(library, text, 20, 1000, **params).equals(
+            library.full_dataset.collect(text, **params)
+        ), text
     assert confined.collect(library, "FROM range(1000)", 20, 7).height == 7
     assert confined.collect(library, "SELECT $n + 1 AS n", 20, 7, n=1)["n"].to_list() == [2]
 
@@ -122,7 +124,7 @@ def test_a_query_that_runs_too_long_is_stopped_and_whoever_waited_has_an_answer(
     thread, told = _running_away(confined, library, 1)
     begun = time.monotonic()
     asked = {"image_id": image_id("dog"), "layer": 8, "study": "one"}
-    assert library.whole.collect("patches", **asked).height == 5  # a click of somebody else's
+    assert library.full_dataset.collect("patches", **asked).height == 5  # a click of somebody else's
     assert time.monotonic() - begun < 0.7 and not told
     assert confined.collect(library, "SELECT 1 AS n", 20, 10)["n"].to_list() == [1]
     thread.join(timeout=20)

@@ -32,29 +32,29 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def asked(project: Path) -> TextSearch:
+def search(project: Path) -> TextSearch:
     model = load_vlm(project / "assets" / "tiny" / "model", device="cpu").language_model
     return TextSearch(model, open_study_index(Warehouse(project / ".latentlens" / "warehouse"), "tiny", "words"))
 
 
-def test_a_word_is_nearest_to_itself_in_a_sentence_of_the_same_beginning_but_not_in_its_own(asked: TextSearch) -> None:
+def test_a_word_is_nearest_to_itself_in_a_sentence_of_the_same_beginning_but_not_in_its_own(search: TextSearch) -> None:
     whole, text = SENTENCES[0], SENTENCES[0].removesuffix(".")
-    tokens = asked.question(text, 1).tokens
+    tokens = search.encode(text, 1).tokens
     place = tokens.index(" dog")
-    found = asked.answers(text, 1, place, 3, (1,), None)
+    found = search.neighbors(text, 1, place, 3, (1,), None)
     assert (found.rows[0]["sentence"], found.rows[0]["word"]) == (whole, "dog")
-    assert whole not in {row["sentence"] for row in asked.answers(whole, 1, place, 3, (1,), None).rows}
+    assert whole not in {row["sentence"] for row in search.neighbors(whole, 1, place, 3, (1,), None).rows}
     assert found.rows[0]["cosine"] == pytest.approx(1, abs=1e-5) and found.method.startswith("exact")
-    different = [row["word"] for row in asked.answers(text, 1, place, 5, None, "word").rows]
+    different = [row["word"] for row in search.neighbors(text, 1, place, 5, None, "word").rows]
     assert len({word.lower() for word in different}) == 5
 
 
-def test_a_text_is_cut_where_it_is_longer_than_a_page_asks(asked: TextSearch) -> None:
-    assert asked.question("dog " * 10_000, 1).tokens == asked.question(("dog " * 10_000)[:400], 1).tokens
+def test_a_text_is_cut_where_it_is_longer_than_a_page_asks(search: TextSearch) -> None:
+    assert search.encode("dog " * 10_000, 1).tokens == search.encode(("dog " * 10_000)[:400], 1).tokens
 
 
 def test_two_threads_do_not_read_with_the_model_at_the_same_time(
-    asked: TextSearch, monkeypatch: pytest.MonkeyPatch
+    search: TextSearch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inside: list[int] = []
     most: list[int] = []
@@ -67,7 +67,7 @@ def test_two_threads_do_not_read_with_the_model_at_the_same_time(
         return QueryStates([], 0, np.empty((0, 1), np.float32))
 
     monkeypatch.setattr("latentlens_dag.browse.text_search.encode_query", slow)
-    threads = [threading.Thread(target=asked.question, args=(f"text {number}", 1)) for number in range(4)]
+    threads = [threading.Thread(target=search.encode, args=(f"text {number}", 1)) for number in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

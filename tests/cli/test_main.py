@@ -1,14 +1,13 @@
 """The command line over a small dataset: what is printed, in which form, and with which exit code."""
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import polars as pl
 import pytest
 
+from tests.helpers.command_line import run_command
 from tests.helpers.small_dataset import write_warehouse
 
 STUDY = "one"
@@ -22,9 +21,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _run(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from latentlens_dag.cli.main import main; main()", *arguments]
-    environment = {**os.environ, "LATENTLENS_HOME": str(home)}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    return run_command(Path.cwd(), *arguments, environment={"LATENTLENS_HOME": str(home)})
 
 
 def test_without_a_query_the_queries_are_listed_with_their_parameters(home: Path) -> None:

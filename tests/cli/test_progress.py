@@ -1,6 +1,7 @@
 """What the terminal says of a build that goes on."""
 
 import io
+import re
 from typing import NamedTuple
 
 import pytest
@@ -69,20 +70,30 @@ def test_time_left_is_unknown_until_a_step_ran_and_then_by_the_mean_of_this_buil
     assert progress.seconds_left() == 4.5
 
 
-def test_a_terminal_has_one_live_line_that_is_cut_to_its_width_and_gone_at_the_end(
+def test_a_terminal_has_one_live_line_that_fits_its_width_and_is_gone_at_the_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("COLUMNS", "90")
+    monkeypatch.setenv("TERM", "xterm")
     stream = Terminal()
     progress, clock = _progress(stream, visual=7.0)
     _run(progress, clock, "pictures", "00", 2.0)
     progress.started("study/s/visual[00]")
-    progress.note("5 of 20 rows")
-    last = stream.getvalue().split("\r\x1b[2K")[-1]
-    assert last == "[#####---------------] 1/4  study/s/visual[00]  2 s a part  about 16 s left  (5 of 20 row"
-    assert "\n" not in stream.getvalue()
+    progress.note("[bold]5[/bold] of 20 rows, 3/s, 5 s left")
+    last = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", stream.getvalue().split("\r")[-1])
+    assert last == "━━━━━╺━━━━━━━━━━━━━━ 1/4 study/s/visual[00]  2 s a part  about 16 s left  ([bold]5[/bold]…"
+    assert len(last) == 90 and "\n" not in stream.getvalue()
     progress.clear()
-    assert stream.getvalue().endswith("\r\x1b[2K")
+    assert stream.getvalue().count("\n") == 1 and stream.getvalue().endswith("\x1b[1A\x1b[2K")  # its line, taken back
+
+
+def test_a_terminal_that_cannot_move_its_cursor_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    stream = Terminal()
+    progress, clock = _progress(stream)
+    _run(progress, clock, "pictures", "00", 2.0)
+    progress.clear()
+    assert stream.getvalue() == "1/4  images/pics/pictures[00]  2.0 s  about 6 s left\n"
 
 
 def test_a_steps_own_progress_is_a_plain_line_once_a_minute() -> None:

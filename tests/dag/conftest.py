@@ -10,6 +10,7 @@ import pytest
 
 from latentlens_dag.storage.home import Home
 from latentlens_dag.testing import tiny_project
+from tests.helpers.shared_folders import made_once
 
 
 @pytest.fixture(scope="session")
@@ -45,10 +46,13 @@ def build(project: Path, home: Path | None = None, names: Sequence[str] = (), **
 @pytest.fixture(scope="session")
 def built_project(fresh_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project, built. Do not write to it: copy it."""
-    folder = tmp_path_factory.mktemp("built_project") / "project"
-    shutil.copytree(fresh_project, folder)
-    build(folder)
-    return folder
+
+    def make(folder: Path) -> None:
+        shutil.copytree(fresh_project, folder / "project")
+        build(folder / "project")
+
+    built = made_once(tmp_path_factory, "built_project", make) / "project"
+    return Path(shutil.copytree(built, tmp_path_factory.mktemp("built_project") / "project"))
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from latentlens_dag.dag.home_lock import build_lock, building
+from latentlens_dag.dag.home_lock import build_lock, lock_owner
 from latentlens_dag.errors import UserError
 from latentlens_dag.storage.home import Home, home_write_error, home_write_errors
 from tests.dag.small_graph import opened, say, small_project
@@ -94,7 +94,7 @@ def test_a_stopped_build_says_how_far_it_was_leaves_nothing_open_and_goes_on(hom
     _, err = process.communicate(timeout=240)
     assert process.returncode == 128 + number
     assert "Interrupted in study/s/judgements[00], after 9 of 12 parts. What was finished stays" in err
-    assert building(home) is None
+    assert lock_owner(home) is None
     assert _statuses(home) == {"SUCCESS", "CANCELED"}
     say(home, "judgements", "1")
     with opened(home) as project:
@@ -172,10 +172,10 @@ def test_a_home_that_takes_nothing_more_is_told_as_that(tmp_path: Path) -> None:
 
 def test_the_lock_waits_for_who_only_looks_and_says_nothing_when_it_is_free(tmp_path: Path) -> None:
     home = Home(tmp_path)
-    assert building(home) is None
+    assert lock_owner(home) is None
     with build_lock(home):
-        owner = building(home)
+        owner = lock_owner(home)
         assert owner is not None
         assert owner.pid == os.getpid()
-    assert building(home) is None
+    assert lock_owner(home) is None
     assert (tmp_path / "build.lock").read_text() == ""

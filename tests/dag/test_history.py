@@ -1,8 +1,6 @@
 """Earlier results: listed, compared, told where they came from."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,14 +9,14 @@ import polars as pl
 import pytest
 
 from tests.dag.conftest import build
+from tests.helpers.command_line import run_command
 
 Copy = Callable[[Path], Path]
-CLI = [sys.executable, "-c", "from latentlens_dag.cli.main import main; main()"]
 ANSWER = ["contextual_layer", "token_id", "sentence_id", "position"]
 
 
 def _ask(project: Path, *arguments: str) -> Any:
-    run = subprocess.run([*CLI, *arguments, "--json"], cwd=project, capture_output=True, text=True, check=False)
+    run = run_command(project, *arguments, "--json")
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout)
 
@@ -90,7 +88,7 @@ def test_a_study_is_the_same_as_itself(changed: tuple[Path, Any]) -> None:
     ],
 )
 def test_what_cannot_be_compared_is_told(changed: tuple[Path, Any], names: list[str], message: str) -> None:
-    run = subprocess.run([*CLI, "diff", *names], cwd=changed[0], capture_output=True, text=True, check=False)
+    run = run_command(changed[0], "diff", *names)
     assert run.returncode == 2
     assert message in run.stderr
     assert "Traceback" not in run.stderr
@@ -106,9 +104,7 @@ def test_a_lineage_goes_back_to_the_sources_with_settings_versions_and_times(cha
     )
     assert found[0]["settings"]["top_k"] == 2
     assert {"torch", "transformers", "pylance"} <= set(found[0]["packages"])
-    assert all(one["made"] for one in found if "made" in one)
-    run = subprocess.run(
-        [*CLI, "status", "--lineage", "judgements/V00[1]"], cwd=project, capture_output=True, text=True, check=True
-    )
+    assert found[0]["made"] and all(one["made"] for one in found if "made" in one)
+    run = run_command(project, "status", "--lineage", "judgements/V00[1]")
     assert str(project / "assets/tiny/corpus.txt") in run.stdout
     assert "it changed since" not in run.stdout

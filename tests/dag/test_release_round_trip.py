@@ -22,8 +22,8 @@ main()
 """
 BROWSED = """
 from latentlens_dag.browse.browser_data import open_browser_data
-library = open_browser_data(sys.argv[1])
-print(library.ask("tiny", "find_images", layer=1).height, *library.facts())
+data = open_browser_data(sys.argv[1])
+print(data.collect("tiny", "find_images", layer=1).height, *data.studies())
 """
 ANSWERS = "SELECT count(*) AS answers, max(rank) AS k, bool_and(text IS NOT NULL OR lens <> 'latentlens') AS told FROM "
 JOINED = "neighbors LEFT JOIN sentences USING (sentence_id)"

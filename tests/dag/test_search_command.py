@@ -10,7 +10,7 @@ import torch
 
 from latentlens_dag import ContextualIndex
 from latentlens_dag.cli.main import cli
-from latentlens_dag.cli.query import _answer_lines
+from latentlens_dag.cli.query import _neighbor_table
 from latentlens_dag.errors import UserError
 from latentlens_dag.models.loading import load_language_model
 from latentlens_dag.testing import SENTENCES
@@ -87,17 +87,19 @@ def test_answers_are_of_the_word_or_of_different_words(search: Any) -> None:
 
 def test_text_from_data_does_not_drive_the_terminal() -> None:
     row = {"token": "\x1b[31m", "rank": 1, "cosine": 0.5, "contextual_layer": 2, "char_start": 4, "char_end": 7}
-    lines = _answer_lines([{**row, "sentence": "red\r\x1b[2J\nend"}]).splitlines()
+    lines = _neighbor_table([{**row, "sentence": "red\r\x1b[2J\nend"}], 160).splitlines()
     assert len(lines) == 2
     assert not any(character < " " or "\x7f" <= character < "\xa0" for character in lines[1])
 
 
-def test_a_long_sentence_is_cut_around_its_word() -> None:
+def test_a_long_sentence_is_cut_around_its_word_on_a_terminal_and_whole_elsewhere() -> None:
     row = {"token": "dog", "rank": 1, "cosine": 0.5, "contextual_layer": 2, "char_start": 5000, "char_end": 5003}
-    line = _answer_lines([{**row, "sentence": "a" * 5000 + "dog" + "b" * 5000}]).splitlines()[1]
+    row |= {"sentence": "a" * 5000 + "dog" + "b" * 5000}
+    line = _neighbor_table([row], 160).splitlines()[1]
     assert "a[dog]b" in line
     assert line.count("…") == 2
-    assert len(line) < 200
+    assert 150 < len(line) <= 160
+    assert _neighbor_table([row], None).splitlines()[1].endswith("a" * 5000 + "[dog]" + "b" * 5000)
 
 
 @pytest.mark.parametrize(

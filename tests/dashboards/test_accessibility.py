@@ -21,8 +21,8 @@ DOG = f"image={image_id('dog')}&token=0"
 SEEN = {
     "gallery": ("?study=one", "dog.png"),
     "words_of_gallery": ("?study=one&word=fox&verdict=concrete", "fox.png"),
-    "judgement": (f"?study=one&{DOG}&overlay=judgement", "Really there"),
-    "layer": (f"?study=one&{DOG}&overlay=layer", "Really there"),
+    "judgement": (f"?study=one&{DOG}&overlay=judgement", "Ground truth"),
+    "layer": (f"?study=one&{DOG}&overlay=layer", "Ground truth"),
     "export": (f"?study=one&{DOG}&export=yes", "dots an inch"),
     "words": ("words?study=one&word=fox", "fox.png"),
     "category": ("words?study=one&category=shared:animal", "Looking for"),
@@ -138,7 +138,7 @@ def test_a_chosen_patch_is_said_to_who_listens(page: Page, address: str) -> None
 def test_nothing_moves_where_a_person_asks_for_that(chromium: Any, address: str) -> None:
     page = chromium.new_page(reduced_motion="reduce")
     page.goto(f"{address}/?study=one&{DOG}")
-    page.get_by_text("Really there").wait_for()
+    page.get_by_text("Ground truth").wait_for()
     moving = page.evaluate(
         """() => [...document.querySelectorAll("*")].filter((one) => ["animationDuration", "transitionDuration"].some(
             (name) => getComputedStyle(one)[name].split(",").some((time) => parseFloat(time) > 0.001))).length"""

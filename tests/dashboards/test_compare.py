@@ -51,10 +51,10 @@ def test_the_images_are_ranked_by_how_far_apart_the_two_sides_are(app: AppTest) 
 
 def test_both_sides_say_what_they_find_and_how_far_apart_they_are(app: AppTest) -> None:  # noqa: F811
     shown = _html(_opened(app, "compare", **IMAGE, token1="0"))
-    assert "<b>100 % apart</b> on this patch. No word in common." in shown
+    assert "<b>100 % disagreement</b> on this patch. No word in common." in shown
     assert "A: token 0" in shown and "B: token 0" in shown and "LogitLens, layer 8" in shown
     shown = _html(_opened(app, "compare", **{**IMAGE, "lens2": "latentlens", "layer2": "0"}, token1="0"))
-    assert "<b>0 % apart</b> on this patch. Both say" in shown
+    assert "<b>0 % disagreement</b> on this patch. Both say" in shown
     assert any("Both say the same words on every patch" in one.value for one in app.markdown)
     assert escape(MARKED.lower()) in shown and "<img" not in shown and "\u202e" not in shown and "شجرة" in shown
 

@@ -72,7 +72,7 @@ def test_each_verdict_is_one_line_in_the_persons_file_and_the_next_item_comes(ow
 def test_going_back_and_choosing_again_replaces_a_judgement_and_skipping_takes_it_back(own: Path) -> None:
     app = _judge(person="ab")
     _press(_press(_press(app, "None"), "Back"), "Concrete")
-    _press(_press(app, "Back"), "Take it back")
+    _press(_press(app, "Back"), "Withdraw")
     _press(app, "Skip")
     assert [one.verdict for one in _kept(own)] == ["none", "concrete", "skipped", "skipped"]
     assert len({one.item for one in _kept(own)[:3]}) == 1

@@ -14,8 +14,9 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from latentlens_dag.dataset.dataset import Dataset, open_dataset, write_catalog
+from latentlens_dag.dataset.dataset import Dataset, open_dataset
 from latentlens_dag.dataset.named_queries import named_queries
+from latentlens_dag.dataset.study_catalog import write_catalog
 from latentlens_dag.errors import UserError
 from latentlens_dag.schema import IMAGES, LENSES, NEIGHBORS, TABLES, TEXT_TOKENS, TEXTS
 from latentlens_dag.storage.files import write_json

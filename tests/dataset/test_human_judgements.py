@@ -211,7 +211,7 @@ def test_judgements_of_answers_that_are_answers_no_more_do_not_count(home: Path)
     library = open_browser_data(home)
     lines = [said(verdict="global"), said("cd", token=1, answers=("cat", "tree")), said("ef", token=77)]
     found = current_ratings(library, "one", lines)
-    assert found.of_other_answers == 2
+    assert found.outdated == 2
     assert found.rows.select("rater", "token_index", "verdict").rows() == [
         ("ab", 0, "global"),
         ("regions (machine)", 0, "concrete"),
@@ -238,7 +238,7 @@ def test_a_blank_answer_is_the_same_answer_when_it_is_looked_up_again(
     library, item = open_browser_data(home), Item(image_id("dog"), 0, 8, "latentlens")
     answers = tuple(row["word"] for row in item_answers(library, "one", item))
     assert answers[0] == shown
-    assert current_ratings(library, "one", [said(answers=answers)]).of_other_answers == 0
+    assert current_ratings(library, "one", [said(answers=answers)]).outdated == 0
 
 
 def test_what_is_asked_of_a_library_is_the_patches_with_a_place_and_their_answers(home: Path) -> None:

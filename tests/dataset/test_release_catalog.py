@@ -87,7 +87,7 @@ def test_while_a_browser_runs_the_catalog_is_made_and_an_open_page_gets_to_know_
     folder: Path, cache: Path
 ) -> None:
     stamps = [source_fingerprint(folder)]
-    with build_in_background(open_browser_data(folder).whole.release_tables) as process:
+    with build_in_background(open_browser_data(folder).full_dataset.release_tables) as process:
         assert process is not None and process.wait(timeout=60) == 0
     stamps += [source_fingerprint(folder), source_fingerprint(folder)]
     assert stamps[0] != stamps[1] == stamps[2] and len(list_catalogs()) == 1

@@ -15,23 +15,24 @@ from transformers import (
 )
 
 import latentlens_dag.demo.connector as stage
-from latentlens_dag.demo.assemble import QUESTION, captions_of, named_things, save_model, score_captions
+from latentlens_dag.demo.assemble import QUESTION, generate_captions, save_model, score_captions
 from latentlens_dag.demo.connector import (
     IGNORED,
     Batch,
     ConnectorTraining,
     caption_loss,
+    choose_patches,
     embedding_rms,
-    fold,
-    kept_patches,
+    fold_connector,
     new_connector,
     sample_batch,
     scene_features,
     train_connector,
 )
-from latentlens_dag.demo.scenes import GRID, PATCHES, SceneSource, SeenObject, View, truth_of
-from latentlens_dag.demo.stages import Workplace, load_parts
+from latentlens_dag.demo.scenes import GRID, PATCHES, SceneSource, View, VisibleObject, scene_truth
+from latentlens_dag.demo.stages import Workspace, load_parts
 from latentlens_dag.demo.text import PROMPT
+from latentlens_dag.demo.text_captions import mentioned_names
 from latentlens_dag.demo.vision import VisionShape, new_encoder, normalize, patch_features
 
 ONES = torch.ones(1, 5)
@@ -91,7 +92,9 @@ def save_tiny_model(source: SceneSource, tokenizer: PreTrainedTokenizerFast, out
     """Its parts, as they were given to be saved."""
     language, encoder = tiny_parts(tokenizer)
     features = scene_features(source, encoder, TINY)
-    save_model(language, tokenizer, encoder, fold(new_connector(16, 32, seed=0), features, output_rms=0.02), out)
+    save_model(
+        language, tokenizer, encoder, fold_connector(new_connector(16, 32, seed=0), features, output_rms=0.02), out
+    )
     return language, encoder
 
 
@@ -99,10 +102,10 @@ def save_tiny_model(source: SceneSource, tokenizer: PreTrainedTokenizerFast, out
     ("kind", "count"), [("whole", PATCHES), ("subset", 40), ("window", 6), ("region", 3), ("few", 5)]
 )
 def test_as_many_patches_are_kept_as_asked(source: SceneSource, kind: Any, count: int) -> None:
-    scene, composed = source(3)
-    truth = truth_of(composed, scene)
+    scene, rendered = source(3)
+    truth = scene_truth(rendered, scene)
     for seed in range(20):
-        kept = kept_patches(kind, truth, count, (2, 3), random.Random(seed))
+        kept = choose_patches(kind, truth, count, (2, 3), random.Random(seed))
         assert kept.sum() == count
         if kind == "region":
             assert len(set(truth.patch_regions[kept].tolist())) == 1
@@ -119,7 +122,7 @@ def test_the_folded_connector_takes_raw_features_and_gives_embeddings_of_the_ask
     plain = scene_features(source, encoder, TINY)
     features = scene_features(source, encoder, replace(TINY, whitening=whitening))
     connector = new_connector(16, 32, seed=0)
-    folded = fold(connector, features, output_rms=0.02)
+    folded = fold_connector(connector, features, output_rms=0.02)
     raw = plain.rows.float() * plain.rms + plain.mean
     output = projected(folded, raw)
     assert torch.allclose(output, connector(plain.rows.float() @ features.whitening) * 0.02, atol=1e-5)
@@ -261,18 +264,20 @@ def test_the_saved_model_loads_with_the_auto_classes_and_is_what_was_trained(
         raw = patch_features(model.model.vision_tower, pixels)
         assert torch.equal(visual, model.model.multi_modal_projector(raw)[0])
     assert model.dtype == torch.bfloat16
-    assert len(captions_of(model, processor, [image] * 2)) == 2
+    assert len(generate_captions(model, processor, [image] * 2)) == 2
     assert (model.generation_config.num_beams, model.generation_config.length_penalty) == (5, 2.0)
     greedy = model.generate(**inputs.to(model.dtype), num_beams=1)[0, inputs["input_ids"].shape[1] :]
     text = processor.tokenizer.decode(greedy, skip_special_tokens=True).strip()
-    assert captions_of(model, processor, [image], beams=1) == [text] != captions_of(model, processor, [image])
+    assert (
+        generate_captions(model, processor, [image], beams=1) == [text] != generate_captions(model, processor, [image])
+    )
 
 
 def test_a_connector_trained_between_the_parts_of_a_saved_model_is_the_one_trained_between_the_parts_themselves(
     source: SceneSource, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
     language, encoder = save_tiny_model(source, tokenizer, tmp_path / "model")
-    parts = load_parts(Workplace(tmp_path / "other", 0, source, frozen=tmp_path / "model"))
+    parts = load_parts(Workspace(tmp_path / "other", 0, source, frozen=tmp_path / "model"))
     here, _ = train_connector(source, language, tokenizer, encoder, tmp_path / "here", TINY)
     again, _ = train_connector(source, parts[0], parts[1], parts[2], tmp_path / "again", TINY)
     assert all(torch.equal(here[name], again[name]) for name in here)
@@ -280,11 +285,11 @@ def test_a_connector_trained_between_the_parts_of_a_saved_model_is_the_one_train
 
 def test_a_work_folder_without_finished_stages_has_no_parts(source: SceneSource, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"language has no DONE\.json"):
-        load_parts(Workplace(tmp_path, 0, source))
+        load_parts(Workspace(tmp_path, 0, source))
 
 
 def test_captions_are_scored_by_the_names_in_them(source: SceneSource) -> None:
-    seen = tuple(SeenObject(name, "red", "small", "left", "top") for name in ("duck", "car"))
+    seen = tuple(VisibleObject(name, "red", "small", "left", "top") for name in ("duck", "car"))
     scores = score_captions(
         source.world, [("There is a duck and an orange key above the sky.", View("sky", "sand", seen))]
     )
@@ -294,6 +299,6 @@ def test_captions_are_scored_by_the_names_in_them(source: SceneSource) -> None:
 
 
 def test_orange_is_a_color_before_a_noun_and_a_fruit_alone(source: SceneSource) -> None:
-    assert named_things(source.world, "An orange tiger on sand.") == {"tiger", "sand"}
-    assert named_things(source.world, "An orange orange on sand.") == {"orange", "sand"}
-    assert named_things(source.world, "A big orange and the sky.") == {"orange", "sky"}
+    assert mentioned_names(source.world, "An orange tiger on sand.") == {"tiger", "sand"}
+    assert mentioned_names(source.world, "An orange orange on sand.") == {"orange", "sand"}
+    assert mentioned_names(source.world, "A big orange and the sky.") == {"orange", "sky"}

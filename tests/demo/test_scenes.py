@@ -16,19 +16,18 @@ from latentlens_dag.demo.scenes import (
     PlacedObject,
     Scene,
     SceneSource,
-    compose,
-    decode_mask,
     demo_scenes,
-    encode_mask,
     patch_regions,
     random_scene,
-    regions_of,
+    render_scene,
+    scene_regions,
+    scene_truth,
     training_seed,
-    truth_of,
-    view_of,
     visible_patches,
+    visible_view,
     write_demo_scenes,
 )
+from latentlens_dag.inputs.regions import decode_mask
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +36,11 @@ def source() -> SceneSource:
 
 
 def test_a_seed_gives_one_scene_and_one_picture(source: SceneSource) -> None:
-    scene, composed = source(7)
+    scene, rendered = source(7)
     again, recomposed = source(7)
     assert scene == again
-    assert composed.image.tobytes() == recomposed.image.tobytes()
-    assert np.array_equal(composed.labels, recomposed.labels)
+    assert rendered.image.tobytes() == recomposed.image.tobytes()
+    assert np.array_equal(rendered.labels, recomposed.labels)
     assert source(8)[0] != scene
 
 
@@ -59,19 +58,19 @@ def test_scenes_have_distinct_objects_inside_the_picture(source: SceneSource, fe
 def test_labels_are_the_sprites_own_alpha(source: SceneSource) -> None:
     item = PlacedObject("duck", left=30, top=50, size=64, flipped=False)
     scene = Scene(3, "sky", "grass", 100, (item,))
-    composed = compose(source.world, source.atlas, scene)
+    rendered = render_scene(source.world, source.atlas, scene)
     alpha = np.asarray(source.atlas.sprites["duck"].resize((64, 64), Image.Resampling.BICUBIC).getchannel("A"))
     expected = np.zeros((PIXELS, PIXELS), np.uint8)
     expected[100:] = 1
     expected[50:114, 30:94][alpha >= 128] = 2
-    assert np.array_equal(composed.labels, expected)
+    assert np.array_equal(rendered.labels, expected)
 
 
 def test_background_pixels_are_the_backgrounds_own(source: SceneSource) -> None:
     scene = Scene(3, "sky", "grass", 100, (PlacedObject("duck", 30, 50, 64, True),))
     without = Scene(3, "sky", "grass", 100, ())
-    with_duck = compose(source.world, source.atlas, scene)
-    bare = np.asarray(compose(source.world, source.atlas, without).image)
+    with_duck = render_scene(source.world, source.atlas, scene)
+    bare = np.asarray(render_scene(source.world, source.atlas, without).image)
     box = np.zeros((PIXELS, PIXELS), bool)
     box[50:114, 30:94] = True
     assert np.array_equal(np.asarray(with_duck.image)[~box], bare[~box])
@@ -80,55 +79,46 @@ def test_background_pixels_are_the_backgrounds_own(source: SceneSource) -> None:
 
 def test_later_objects_cover_earlier_ones(source: SceneSource) -> None:
     ball, sun = PlacedObject("ball", 40, 40, 60, False), PlacedObject("basketball", 40, 40, 60, False)
-    composed = compose(source.world, source.atlas, Scene(0, "sky", "grass", 100, (ball, sun)))
-    rows = regions_of(source.world, composed, Scene(0, "sky", "grass", 100, (ball, sun)))
-    areas = {row.name: int(decode_mask(row.mask).sum()) for row in rows}
+    rendered = render_scene(source.world, source.atlas, Scene(0, "sky", "grass", 100, (ball, sun)))
+    rows = scene_regions(source.world, rendered, Scene(0, "sky", "grass", 100, (ball, sun)))
+    areas = {row.name: int(decode_mask(row.mask, PIXELS, PIXELS).sum()) for row in rows}
     assert areas["basketball"] > 20 * areas.get("ball", 0)
 
 
 def test_patch_shares_are_pixel_counts(source: SceneSource) -> None:
-    scene, composed = source(11)
-    shares = visible_patches(composed.labels, len(scene.names))
+    scene, rendered = source(11)
+    shares = visible_patches(rendered.labels, len(scene.names))
     assert shares.shape == (PATCHES, len(scene.names))
     for patch in (0, 13, 77, 143):
         row, column = divmod(patch, PIXELS // PATCH)
-        tile = composed.labels[row * PATCH : (row + 1) * PATCH, column * PATCH : (column + 1) * PATCH]
+        tile = rendered.labels[row * PATCH : (row + 1) * PATCH, column * PATCH : (column + 1) * PATCH]
         for region in range(len(scene.names)):
             assert shares[patch, region] == pytest.approx((tile == region).mean())
-        assert patch_regions(composed.labels, len(scene.names))[patch] == shares[patch].argmax()
+        assert patch_regions(rendered.labels, len(scene.names))[patch] == shares[patch].argmax()
 
 
 def test_masks_decode_to_labels_and_boxes_hold_them(source: SceneSource) -> None:
     for seed in range(5):
-        scene, composed = source(seed)
+        scene, rendered = source(seed)
         rebuilt = np.full((PIXELS, PIXELS), 255, np.uint8)
-        for row in regions_of(source.world, composed, scene):
-            mask = decode_mask(row.mask)
+        for row in scene_regions(source.world, rendered, scene):
+            mask = decode_mask(row.mask, PIXELS, PIXELS)
             rebuilt[mask] = int(row.region_id)
             x0, y0, x1, y1 = (int(corner) for corner in row.box)
             inside = np.zeros_like(mask)
             inside[y0:y1, x0:x1] = True
             assert not (mask & ~inside).any()
             assert mask[y0].any() and mask[y1 - 1].any() and mask[:, x0].any() and mask[:, x1 - 1].any()
-        assert np.array_equal(rebuilt, composed.labels)
-
-
-def test_run_lengths_start_with_the_pixels_outside() -> None:
-    mask = np.array([[True, True, False], [False, True, False]])
-    assert encode_mask(mask) == (0, 2, 2, 1, 1)
-    assert np.array_equal(decode_mask((0, 2, 2, 1, 1), 2, 3), mask)
-    assert encode_mask(np.zeros((2, 2), bool)) == (4,)
-    with pytest.raises(ValueError, match="add up to 5"):
-        decode_mask((0, 5), 2, 3)
+        assert np.array_equal(rebuilt, rendered.labels)
 
 
 def test_a_view_holds_what_covers_most_of_a_kept_patch(source: SceneSource) -> None:
-    scene, composed = source(21)
-    truth = truth_of(composed, scene)
+    scene, rendered = source(21)
+    truth = scene_truth(rendered, scene)
     for seed in range(40):
         kept = np.zeros(PATCHES, bool)
         kept[np.random.default_rng(seed).integers(0, PATCHES, 3)] = True
-        view = view_of(truth, kept)
+        view = visible_view(truth, kept)
         names = {scene.names[region] for region in truth.patch_regions[kept]}
         seen = {view.upper, view.lower, *(item.name for item in view.objects)} - {None}
         assert seen == names
@@ -138,7 +128,7 @@ def test_a_whole_view_says_where_an_object_is_in_the_order_in_which_patches_show
     scene = Scene(
         1, "wall", "road", 96, (PlacedObject("apple", 0, 130, 50, False), PlacedObject("frog", 110, 2, 80, False))
     )
-    view = view_of(truth_of(compose(source.world, source.atlas, scene), scene))
+    view = visible_view(scene_truth(render_scene(source.world, source.atlas, scene), scene))
     frog, apple = view.objects
     assert (view.upper, view.lower) == ("wall", "road")
     assert (apple.color, apple.size, apple.column, apple.row) == ("red", "small", "left", "bottom")
@@ -205,7 +195,7 @@ def test_written_scenes_equal_their_truth(source: SceneSource, tmp_path: Path) -
     assert table.num_rows == regions
     for index, scene in enumerate(demo_scenes(source.world, 2)):
         picture = np.asarray(Image.open(tmp_path / "scenes" / f"scene_{index:03d}.webp"))
-        assert np.array_equal(picture, np.asarray(compose(source.world, source.atlas, scene).image))
+        assert np.array_equal(picture, np.asarray(render_scene(source.world, source.atlas, scene).image))
     first = (tmp_path / "regions.parquet").read_bytes()
     write_demo_scenes(source.world, source.atlas, tmp_path, count=2)
     assert (tmp_path / "regions.parquet").read_bytes() == first

@@ -9,7 +9,7 @@ from latentlens_dag.demo.__main__ import main
 from latentlens_dag.demo.scenes import PATCHES, SceneSource, patch_regions
 from latentlens_dag.demo.training import (
     Gate,
-    GateFailed,
+    GateError,
     check_gates,
     load_checkpoint,
     read_figures,
@@ -41,8 +41,8 @@ def source() -> SceneSource:
 
 def test_labels_are_the_names_of_the_patches(source: SceneSource) -> None:
     pixels, labels, covered = labeled_scenes(source, [5], [(1, 4)])
-    scene, composed = source(5)
-    regions = patch_regions(composed.labels, len(scene.names))
+    scene, rendered = source(5)
+    regions = patch_regions(rendered.labels, len(scene.names))
     assert [source.world.class_names[label] for label in labels[0]] == [scene.names[region] for region in regions]
     assert pixels.shape == (1, 3, 192, 192)
     assert covered.min() > 0 and covered.max() == 1
@@ -96,7 +96,7 @@ def test_a_checkpoint_of_other_settings_is_refused(source: SceneSource, tmp_path
 def test_a_failed_gate_names_its_figure() -> None:
     gates = (Gate("object_accuracy", 0.95), Gate("background_accuracy", 0.98))
     check_gates("vision", {"object_accuracy": 0.96, "background_accuracy": 0.99}, gates)
-    with pytest.raises(GateFailed, match=r"object_accuracy is 0\.940, gate 0\.95") as failure:
+    with pytest.raises(GateError, match=r"object_accuracy is 0\.940, gate 0\.95") as failure:
         check_gates("vision", {"object_accuracy": 0.94, "background_accuracy": 0.99}, gates)
     assert "background_accuracy" not in str(failure.value)
 

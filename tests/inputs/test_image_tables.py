@@ -104,10 +104,10 @@ MISTAKES = {
     "no such names": ({"image": [b"a"]}, r"has no column 'name'; it has image\. Correct `name`"),
     "null": ({"image": [b"a", None], "name": ["a", "b"]}, r"a\.parquet, row 2: image holds no bytes .*\(null\)"),
     "no bytes": ({"image": [b""], "name": ["a"]}, r"row 1: image holds no bytes"),
-    "text": ({"image": ["a"], "name": ["a"]}, r"row 1: image holds no bytes of a picture \(str\)"),
+    "text": ({"image": ["a"], "name": ["a"]}, r"row 1: image holds no bytes of an image \(str\)"),
     "only paths": ({"image": [{"bytes": None, "path": "x.png"}], "name": ["a"]}, r"row 1: .*\(only the path x\.png\)"),
     "another struct": ({"image": [{"a": 1}], "name": ["a"]}, r"row 1: image holds no bytes"),
-    "empty": ({"image": pa.array([], pa.binary()), "name": pa.array([], pa.string())}, r"holds no picture: .*no rows"),
+    "empty": ({"image": pa.array([], pa.binary()), "name": pa.array([], pa.string())}, r"holds no image: .*no rows"),
 }
 
 
@@ -133,7 +133,7 @@ def test_a_file_that_is_no_parquet_is_told(tmp_path: Path) -> None:
 def test_an_unreadable_picture_is_called_by_its_name(tmp_path: Path) -> None:
     structs = [*STRUCTS, {"bytes": b"nothing", "path": "broken.png"}]
     extract_images(ImageColumn(_parquet(tmp_path / "a.parquet", image=structs), "image"), tmp_path / "out")
-    with pytest.raises(UserError, match=r"Picture broken\.png of the source: .*cannot be read as a picture"):
+    with pytest.raises(UserError, match=r"Image broken\.png of the source: .*cannot be read as an image"):
         image_table(extracted_batch(tmp_path / "out", 0, 1), tmp_path / "out")
 
 
@@ -151,7 +151,7 @@ def test_two_pictures_of_one_name_are_refused_where_names_matter(tmp_path: Path)
     structs = [{"bytes": picture(seed), "path": f"{seed // 2}.png"} for seed in range(3)]
     source = ImageColumn(_parquet(tmp_path / "a.parquet", image=structs), "image")
     extract_images(source, tmp_path / "out")
-    with pytest.raises(UserError, match=r"a\.parquet calls 2 of them 0\.png\. Give every picture"):
+    with pytest.raises(UserError, match=r"a\.parquet calls 2 of them 0\.png\. Give every image"):
         check_unique_names(tmp_path / "out", source)
     extract_images(ImageColumn(_parquet(tmp_path / "b.parquet", image=STRUCTS), "image"), tmp_path / "out")
     check_unique_names(tmp_path / "out", source)
@@ -208,4 +208,4 @@ def test_pictures_of_the_hub_are_those_of_a_folder_with_the_same_files(folder: P
     assert sorted(bare_table["file_name"].to_pylist()) == [str(number) for number in range(1, 8)]
     assert re.search(r"consists of imagefolder files", told[2]), told[2]
     assert re.search(r"has no column 'img'; it has id, image, other\. Correct `column`", told[3]), told[3]
-    assert re.search(r"row 1: id holds no bytes of a picture \(int\)", told[4]), told[4]
+    assert re.search(r"row 1: id holds no bytes of an image \(int\)", told[4]), told[4]

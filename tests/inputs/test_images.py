@@ -65,7 +65,7 @@ def test_an_unreadable_picture_is_named(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_pictures_is_told(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds no picture"):
+    with pytest.raises(UserError, match="contains no image"):
         list_images(tmp_path)
     with pytest.raises(UserError, match="does not exist"):
         list_images(tmp_path / "absent")
@@ -116,7 +116,7 @@ def test_a_file_that_is_cut_short_anywhere_is_told_or_still_whole(tmp_path: Path
             assert open_image(tmp_path / f"cut.{suffix}").tobytes() == pixels.tobytes()
         except UserError as error:
             refused += 1
-            assert f"cut.{suffix} cannot be read as a picture" in str(error)
+            assert f"cut.{suffix} cannot be read as an image" in str(error)
             assert "Replace or remove it." in str(error)
     assert refused >= len(whole) // 37 // 2
 
@@ -204,7 +204,7 @@ def test_a_picture_that_is_postscript_starts_no_other_program(tmp_path: Path, mo
     monkeypatch.setenv("PATH", f"{ghostscript.parent}{os.pathsep}{os.environ['PATH']}")
     page = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
     (tmp_path / "page.png").write_bytes(page)
-    with pytest.raises(UserError, match=r"page\.png cannot be .* of the format EPS, .* Convert it to PNG or remove it"):
+    with pytest.raises(UserError, match=r"page\.png cannot be .* it is EPS, .* Convert it to PNG or remove it"):
         open_image(tmp_path / "page.png")
     assert not mark.exists()
 
@@ -237,14 +237,14 @@ def test_a_format_that_no_suffix_stands_for_is_refused_whole_or_damaged(tmp_path
     whole = WRITTEN[kind]
     for content in (whole, whole[: len(whole) // 2], whole[:40] + bytes(200), whole[:9]):
         (tmp_path / "other.png").write_bytes(content)
-        with pytest.raises(UserError, match=r"other\.png cannot be read as a picture.*BMP, GIF, JPEG, PNG, TIFF, WEBP"):
+        with pytest.raises(UserError, match=r"other\.png cannot be read as an image.*BMP, GIF, JPEG, PNG, TIFF, WEBP"):
             open_image(tmp_path / "other.png")
 
 
 @pytest.mark.parametrize("kind", sorted({"AVIF", "BLP", "DDS", "EPS", "ICNS", "ICO", "JPEG2000"} & set(WRITTEN)))
 def test_a_format_that_is_not_read_is_named(tmp_path: Path, kind: str) -> None:
     (tmp_path / "other.png").write_bytes(WRITTEN[kind])
-    with pytest.raises(UserError, match=rf"of the format {kind}, and only .* Convert it to PNG or remove it\."):
+    with pytest.raises(UserError, match=rf"it is {kind}, and only .* Convert it to PNG or remove it\."):
         open_image(tmp_path / "other.png")
 
 

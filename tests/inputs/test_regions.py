@@ -19,7 +19,6 @@ from latentlens_dag.inputs.regions import (
     object_coverage,
     patch_coverage,
     read_regions,
-    unmatched_files,
 )
 from latentlens_dag.schema import REGIONS
 from tests.helpers.small_dataset import region
@@ -107,7 +106,6 @@ def test_regions_come_with_their_images_id_in_order_and_without_other_images(tmp
     assert table.schema == REGIONS
     found = list(zip(*(table.column(name).to_pylist() for name in ("image_id", "region_id")), strict=True))
     assert found == [("id_a", "1"), ("id_a", "2"), ("id_b", "1")]
-    assert unmatched_files(path, IDS) == ["z.png"]
 
 
 def test_abstract_words_and_mask_may_be_missing_or_null(tmp_path: Path) -> None:

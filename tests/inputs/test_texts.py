@@ -84,8 +84,8 @@ def test_a_byte_order_mark_is_no_part_of_the_first_sentence(tmp_path: Path) -> N
     [
         (b"Good.\nB\xe9d.\n", "a.txt", r"line 2: byte 0xe9 at column 2 is not UTF-8"),
         (b"\n  \n", "a.txt", r"is empty"),
-        (b"plain text", "a.txt.gz", r"cannot be unpacked"),
-        (gzip.compress(b"Good.\n" * 999, mtime=0)[:-12], "a.txt.gz", r"cannot be unpacked"),
+        (b"plain text", "a.txt.gz", r"cannot be decompressed"),
+        (gzip.compress(b"Good.\n" * 999, mtime=0)[:-12], "a.txt.gz", r"cannot be decompressed"),
         (b"Good.\n" + b"x" * (MAX_CHARACTERS + 1), "a.txt", r"line 2: 100,001 characters are no sentence"),
         (None, "a.txt", r"does not exist"),
     ],
@@ -140,9 +140,9 @@ def test_a_column_that_is_not_there_is_told_with_those_that_are(tmp_path: Path, 
         ("a.csv", b"", r"no column 'text'; it has none"),
         ("a.csv", b"text\nB\xe9d.\n", r"line 2: byte 0xe9 at column 2 is not UTF-8"),
         ("a.jsonl", b'{"text": "a"}\n{"text": \n', r"line 2: not JSON"),
-        ("a.jsonl", b'{"text": 7}\n', r"line 1: text is 7, no text"),
+        ("a.jsonl", b'{"text": 7}\n', r"line 1: text is 7, not text"),
         ("a.jsonl", b"[1]\n", r"line 1 has no column 'text'"),
-        ("a.parquet", b"PAR1 no", r"is no Parquet file"),
+        ("a.parquet", b"PAR1 no", r"is not a Parquet file"),
     ],
 )
 def test_a_wrong_table_is_told(tmp_path: Path, name: str, content: bytes, message: str) -> None:

@@ -3,8 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,6 +26,7 @@ from latentlens_dag.models.self_checks import CHECKS, TEXT_CHECKS, failed_checks
 from latentlens_dag.models.text_checks import ModelCheck
 from latentlens_dag.models.token_map_image import _NEWLINE, COLORS, draw_token_map
 from latentlens_dag.testing import SENTENCES, tiny_project, tiny_vlm
+from tests.helpers.command_line import run_command
 
 FAMILIES = ["llava", "qwen2_vl", "llava_next"]
 
@@ -393,7 +392,7 @@ def test_what_is_no_model_is_refused_with_the_reason(tmp_path: Path) -> None:
 
 def test_a_broken_image_is_refused(folders: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n no picture")
-    for name, message in (("broken.png", "cannot be read as a picture"), ("absent.png", "cannot be opened")):
+    for name, message in (("broken.png", "cannot be read as an image"), ("absent.png", "cannot be opened")):
         run = _run(folders / "llava", "--image", tmp_path / name)
         assert isinstance(run.exception, UserError)
         assert message in str(run.exception)
@@ -401,12 +400,11 @@ def test_a_broken_image_is_refused(folders: Path, tmp_path: Path) -> None:
 
 def test_a_users_mistake_is_one_message_with_exit_code_2(folders: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"GIF89a")
-    command = [sys.executable, "-c", "from latentlens_dag.cli.main import main; main()", "inspect-model"]
     for arguments, message in (
         (["nowhere"], "nowhere is no model: there is no such folder"),
         ([str(folders / "llava"), "--image", str(tmp_path / "broken.png")], "Replace or remove it."),
     ):
-        run = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=120)
+        run = run_command(tmp_path, "inspect-model", *arguments)
         assert (run.returncode, run.stdout) == (2, "")
         assert message in run.stderr
         assert "Traceback" not in run.stderr

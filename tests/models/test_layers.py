@@ -26,8 +26,10 @@ def test_automatic_layers_are_the_papers_at_the_papers_depths(depth: int, expect
 
 
 @pytest.mark.parametrize("depth", range(1, 130))
-def test_automatic_layers_exist(depth: int) -> None:
-    check_layers(auto_visual_layers(depth), depth, "a model", "a test")
+def test_automatic_layers_exist_and_reach_from_the_first_block_to_the_last(depth: int) -> None:
+    layers = auto_visual_layers(depth)
+    assert layers == sorted(set(layers)) == [0, *auto_contextual_layers(depth)]
+    assert (layers[:2], layers[-2:]) == ([0, 1][:depth], [depth - 2, depth - 1][-depth:])
 
 
 @pytest.mark.parametrize("layer", [-1, 8, 100])

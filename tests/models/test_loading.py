@@ -14,7 +14,7 @@ from latentlens_dag.models import loading, text_checks
 from latentlens_dag.models.families.registry import region_map
 from latentlens_dag.models.fingerprints import WeightSample
 from latentlens_dag.models.hooks import capture_hidden_states
-from latentlens_dag.models.loading import chosen_dtype, load_language_model, load_vlm
+from latentlens_dag.models.loading import chosen_dtype, load_language_model, load_tokenizer, load_vlm, position_limit
 from latentlens_dag.models.self_checks import (
     ModelFacts,
     check_index_model,
@@ -247,6 +247,17 @@ def test_an_image_that_is_too_narrow_for_the_processor_is_told(
     vlm = load_vlm(tiny_vlm(family, tmp_path), device="cpu")
     with pytest.raises(UserError, match=rf"cannot be shown an image of {size[0]} x {size[1]} pixels.*squarer"):
         vlm.visual_states([Image.new("RGB", size)], [0])
+
+
+@pytest.mark.parametrize("content", ["[]", "3", '"llava"', "null", '{"model_type": ["llava"]}', '{"model_type": null}'])
+@pytest.mark.parametrize("load", [load_vlm, load_language_model, load_tokenizer, position_limit])
+def test_a_config_that_is_json_but_not_of_a_model_is_the_users_error(
+    tmp_path: Path, load: Callable[[Path], object], content: str
+) -> None:
+    (tmp_path / "config.json").write_text(content)
+    message = rf"config\.json is not the config of a model, .* but {re.escape(content)}"
+    with pytest.raises(UserError, match=message.replace('"', "'").replace("null", "None")):
+        load(tmp_path)
 
 
 @pytest.mark.parametrize("load", [load_vlm, load_language_model])

@@ -58,7 +58,7 @@ FAULTS = {
     "a template without the image": (_drop_the_image, r"its chat template leaves it out, and the prompt has no image"),
     "another number of tokens": (
         _set("processor_config.json", patch_size=8),
-        r"and its processor do not belong together: .*tokens: \d+, features: \d+.*processor_config\.json",
+        r"and its processor do not match: .*tokens: \d+, features: \d+.*processor_config\.json",
     ),
     "only pickled weights": (_pickle, r"Its weights are pickles \(pytorch_model\.bin\), .*convert them once"),
     "no weights": (_without("*.safetensors"), r"has no model\.safetensors and no .*Finish the download"),
@@ -90,7 +90,7 @@ _LOADED_AS = r"^\S+/model cannot be loaded as a "
 _COMPARE = (
     r"\. Compare config\.json and the files of the tokenizer and the processor with those that it was published wi"
 )
-_NO_TOKENIZER = r"its folder has no tokenizer files \(tokenizer\.json; .*Copy those that it was published with"
+_NO_TOKENIZER = r"its folder has no tokenizer files \(tokenizer\.json; .*Copy the published ones"
 _LLAMA_FAULTS = {
     "a width that is no multiple of the heads": (
         _set("config.json", hidden_size=4096, num_attention_heads=9),

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from latentlens_dag.models.loading import load_vlm
-from latentlens_dag.models.self_checks import check_model, localization, noise_image
+from latentlens_dag.models.localization import localization
+from latentlens_dag.models.self_checks import check_model, noise_image
 from latentlens_dag.testing import tiny_vlm
 from tests.helpers.packages import need_torchvision
 

@@ -179,6 +179,6 @@ def test_a_batch_may_be_empty_and_a_source_may_not(tmp_path: Path) -> None:
     counts = [write_batch(TextFile("lines", tmp_path / "one.txt"), batch, 4, tmp_path / "out") for batch in range(4)]
     assert sorted(counts) == [0, 0, 0, 1]
     (tmp_path / "none.txt").write_text(" \n\n")
-    with pytest.raises(UserError, match=r"none\.txt is empty: it has not one text"):
+    with pytest.raises(UserError, match=r"none\.txt is empty: it has no texts"):
         write_batch(TextFile("lines", tmp_path / "none.txt"), 0, 2, tmp_path / "never")
     assert not (tmp_path / "never").exists()

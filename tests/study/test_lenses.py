@@ -132,7 +132,7 @@ def _tables(
         assert what is not None
         return what
 
-    found = dict(lens.neighbors(states, LensInputs(lambda: given(index), [1, 2], lambda: given(model))))
+    found = dict(lens.neighbors(states, LensInputs(lambda: given(index), lambda: given(model))))
     assert list(found) == list(states)
     return list(found.values())
 

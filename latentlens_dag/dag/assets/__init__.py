@@ -1,1 +1,1 @@
-"""The assets, a module per stage: which files, which versions, what is reported."""
+"""The assets, one module per stage: their files, versions and metadata."""

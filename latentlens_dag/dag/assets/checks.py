@@ -1,8 +1,8 @@
 """Blocking asset checks: what must hold of every artifact before anything is built on it.
 
-A step gives its checks' results together with its own. Where one fails, `fail_on_errors` reports it and then
-fails the step, so that the artifact counts as not built: Dagster's own blocking stops what follows in
-the same run only, and the next build would take the artifact for good.
+A step gives its checks' results together with its own. Where one fails, `fail_on_errors` reports it and then fails the
+step, so that the artifact counts as not built: Dagster's own blocking stops the rest of the same run only, and the next
+build would use the artifact.
 """
 
 from collections.abc import Iterator
@@ -10,14 +10,16 @@ from collections.abc import Iterator
 import dagster as dg
 import pyarrow as pa
 
+StepResults = Iterator[dg.MaterializeResult | dg.AssetCheckResult]
+
 
 def check_spec(name: str, key: dg.AssetKey, blocking: bool = True) -> dg.AssetCheckSpec:
-    """A check of an asset, whose result the asset's own step gives."""
+    """A check of an asset that the asset's own step runs."""
     return dg.AssetCheckSpec(name, asset=key, blocking=blocking)
 
 
 def check_result(name: str, key: dg.AssetKey, problems: list[str], blocking: bool = True) -> dg.AssetCheckResult:
-    """Passed where there are no problems; the first ten are shown. One that does not block only warns."""
+    """Passed where there are no problems; the first ten are shown. A check that does not block only warns."""
     return dg.AssetCheckResult(
         passed=not problems,
         check_name=name,
@@ -27,8 +29,8 @@ def check_result(name: str, key: dg.AssetKey, problems: list[str], blocking: boo
     )
 
 
-def fail_on_errors(result: dg.MaterializeResult) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
-    """The result itself where no blocking check failed; else the checks' results, and a failure with the problems."""
+def fail_on_errors(result: dg.MaterializeResult) -> StepResults:
+    """Yield the result where no blocking check failed; else the checks' results, then fail with the problems."""
     results = result.check_results or []
     failed = [check for check in results if not check.passed and check.severity == dg.AssetCheckSeverity.ERROR]
     if not failed:
@@ -40,7 +42,7 @@ def fail_on_errors(result: dg.MaterializeResult) -> Iterator[dg.MaterializeResul
 
 
 def neighbor_problems(neighbors: pa.Table, tokens: int, top_k: int) -> list[str]:
-    """What is wrong with a table of answers: not `top_k` per visual token, or not sorted best first."""
+    """The tokens that have not `top_k` neighbors, or not sorted best first."""
     import polars as pl
 
     frame = pl.from_arrow(neighbors)

@@ -1,9 +1,13 @@
-"""What all assets of a study share."""
+"""The shapes that assets of several stages share: a Parquet file, and the layers of a study."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import dagster as dg
 
+from latentlens_dag.dag import keys
+from latentlens_dag.dag.assets.reporting import parquet_result
+from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.specs import StudySpec
 from latentlens_dag.dag.versions import VersionFields
 from latentlens_dag.storage.shapes import StudyShape
@@ -11,41 +15,78 @@ from latentlens_dag.storage.warehouse import Warehouse
 from latentlens_dag.study.source import StudySource, recorded_source_fields, source_fields
 
 
+def parquet_asset(
+    key: dg.AssetKey,
+    deps: Sequence[dg.AssetKey],
+    version: VersionFields,
+    description: str,
+    write: Callable[[Warehouse, int], list[Path]],
+    partitions: int | None = None,
+    kinds: frozenset[str] = frozenset({"parquet"}),
+) -> dg.AssetsDefinition:
+    """An asset that is one Parquet file, or one per partition.
+
+    Args:
+        key: corpus/<name>/..., whose first two parts are its group.
+        deps: what it is made from.
+        version: its algorithm and the fields of the YAML that it reads.
+        description: for the UI.
+        write: writes the file of a partition, by its number (0 without partitions); gives the file, and then the
+            files and folders that belong to it.
+        partitions: how many; None for one file.
+        kinds: tags for the UI.
+    """
+
+    @dg.asset(
+        key=key,
+        deps=deps,
+        partitions_def=None if partitions is None else keys.partitions(partitions),
+        group_name="/".join(key.path[:2]),
+        kinds=set(kinds),
+        description=description,
+        **version,
+    )
+    def asset(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> dg.MaterializeResult:
+        file, *beside = write(warehouse.paths, int(context.partition_key) if context.has_partition_key else 0)
+        return parquet_result(file, beside=beside)
+
+    return asset
+
+
 def layer_specs(
-    parts: StudySpec,
     key_of: Mapping[int, dg.AssetKey],
     deps: Mapping[int, list],
     version: VersionFields,
     kinds: set[str],
-    text: str,
+    description: str,
 ) -> list[dg.AssetSpec]:
-    """The assets of one step, a visual layer each."""
+    """The assets of one step, one per layer; `{layer}` in the description stands for its number."""
     return [
         dg.AssetSpec(
             key,
             deps=deps[layer],
             skippable=True,
-            **version,
             group_name="/".join(key.path[:-1]),
             kinds=kinds,
-            description=text.format(layer=layer),
+            description=description.format(layer=layer),
+            **version,
         )
         for layer, key in key_of.items()
     ]
 
 
-def write_study_shape(parts: StudySpec, paths: Warehouse, source: StudySource | None = None) -> None:
-    """Say which batches, layers and lenses the study now has, whether it is judged, and whether it is of texts.
+def write_study_shape(study: StudySpec, paths: Warehouse, source: StudySource | None = None) -> None:
+    """Write the batches, layers and lenses that the study now has, whether it is judged, and whether it is of texts.
 
-    And, by the last of its steps, what it was made with: an earlier step keeps what is said of that, for the file is
-    among those that the last step recorded.
+    The last step adds what the study was made with. Earlier steps keep that part, as the file is among those that the
+    last step recorded.
     """
-    path = paths.shape("study", parts.name)
+    path = paths.shape("study", study.name)
     StudyShape(
-        parts=parts.batches,
-        visual_layers=parts.visual_layers,
-        lenses=sorted(parts.lenses),
-        judged=parts.judged,
-        of="texts" if parts.of_texts else None,
+        parts=study.batches,
+        visual_layers=study.visual_layers,
+        lenses=sorted(study.lenses),
+        judged=study.judged,
+        of="texts" if study.of_texts else None,
         **(recorded_source_fields(path) if source is None else source_fields(source, paths)),
     ).write(path)

@@ -1,73 +1,60 @@
-"""The assets of a corpus: its observed source, its distinct sentences, its shards, and their order where one asks."""
+"""The assets of a corpus: its source, its distinct sentences, their shards, and their order where an index needs it."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
 from latentlens_dag.dag import keys
-from latentlens_dag.dag.assets.reporting import parquet_result
-from latentlens_dag.dag.assets.sources import source_fields, text_source
-from latentlens_dag.dag.resources import WarehouseResource
+from latentlens_dag.dag.assets.common import parquet_asset
+from latentlens_dag.dag.assets.sources import data_source, source_fields
 from latentlens_dag.dag.specs import CorpusSpec
 from latentlens_dag.dag.versions import version_fields
 from latentlens_dag.inputs import texts as core
+from latentlens_dag.storage.warehouse import Warehouse
 
 _SENTENCES, _SHARDS, _ORDER = 1, 1, 1  # algorithms
 
 
 def corpus_definitions(corpus: CorpusSpec, ordered: bool) -> dg.Definitions:
-    """source -> sentences -> shards[shard]; where an index is to know the source's order, source -> order too."""
-    order = [_order(corpus)] if ordered else []
-    observed_source = text_source(keys.corpus(corpus.name, "source"), corpus.source, f"corpus/{corpus.name}")
-    return dg.Definitions(assets=[observed_source, _sentences(corpus), _shards(corpus), *order])
+    """source -> sentences -> shards[shard]; where an index samples in the source's order, source -> order too."""
+    key = partial(keys.corpus, corpus.name)
+    fields = source_fields(corpus.source)
 
+    def write_sentences(paths: Warehouse, _: int) -> list[Path]:
+        core.write_sentences(corpus.source, out := paths.sentences(corpus.name))
+        return [out]
 
-def _sentences(corpus: CorpusSpec) -> dg.AssetsDefinition:
-    @dg.asset(
-        key=keys.corpus(corpus.name, "sentences"),
-        deps=[keys.corpus(corpus.name, "source")],
-        group_name=f"corpus/{corpus.name}",
-        kinds={"parquet"},
-        **version_fields(_SENTENCES, **source_fields(corpus.source)),
-        description="The distinct sentences of the source, in order of their ids.",
-    )
-    def sentences(warehouse: WarehouseResource) -> dg.MaterializeResult:
-        out = warehouse.paths.sentences(corpus.name)
-        core.write_sentences(corpus.source, out)
-        return parquet_result(out)
+    def write_order(paths: Warehouse, _: int) -> list[Path]:
+        core.write_order(corpus.source, out := paths.order(corpus.name))
+        return [out]
 
-    return sentences
+    def write_shard(paths: Warehouse, shard: int) -> list[Path]:
+        out = paths.shard(corpus.name, shard)
+        core.write_shard(paths.sentences(corpus.name), shard, corpus.shards, out)
+        return [out]
 
-
-def _order(corpus: CorpusSpec) -> dg.AssetsDefinition:
-    @dg.asset(
-        key=keys.corpus(corpus.name, "order"),
-        deps=[keys.corpus(corpus.name, "source")],
-        group_name=f"corpus/{corpus.name}",
-        kinds={"parquet"},
-        **version_fields(_ORDER, **source_fields(corpus.source)),
-        description="Where each distinct sentence first comes in the source, for indexes with `sampling: first`.",
-    )
-    def order(warehouse: WarehouseResource) -> dg.MaterializeResult:
-        out = warehouse.paths.order(corpus.name)
-        core.write_order(corpus.source, out)
-        return parquet_result(out)
-
-    return order
-
-
-def _shards(corpus: CorpusSpec) -> dg.AssetsDefinition:
-    @dg.asset(
-        key=keys.corpus(corpus.name, "shards"),
-        deps=[keys.corpus(corpus.name, "sentences")],
-        partitions_def=keys.partitions(corpus.shards),
-        group_name=f"corpus/{corpus.name}",
-        kinds={"parquet"},
-        **version_fields(_SHARDS, shards=corpus.shards),
-        description="The sentences whose ids fall into the shard.",
-    )
-    def shards(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> dg.MaterializeResult:
-        shard = int(context.partition_key)
-        out = warehouse.paths.shard(corpus.name, shard)
-        core.write_shard(warehouse.paths.sentences(corpus.name), shard, corpus.shards, out)
-        return parquet_result(out)
-
-    return shards
+    assets: list[Any] = [
+        data_source(key("source"), corpus.source),
+        parquet_asset(
+            key("sentences"),
+            [key("source")],
+            version_fields(_SENTENCES, **fields),
+            "The distinct sentences of the source, in order of their ids.",
+            write_sentences,
+        ),
+        parquet_asset(
+            key("shards"),
+            [key("sentences")],
+            version_fields(_SHARDS, shards=corpus.shards),
+            "The sentences whose ids fall into the shard.",
+            write_shard,
+            corpus.shards,
+        ),
+    ]
+    if ordered:
+        description = "Where each distinct sentence first comes in the source, for indexes with `sampling: first`."
+        version = version_fields(_ORDER, **fields)
+        assets.append(parquet_asset(key("order"), [key("source")], version, description, write_order))
+    return dg.Definitions(assets=assets)

@@ -1,7 +1,7 @@
-"""The assets of a release: the staged dataset, and what sends it to the Hub when somebody asks for that.
+"""The assets of a release: the staged dataset, and the one that sends it to the Hub on request.
 
-What a newcomer gets wrong: `published` is no part of any build, plan, job or schedule (`keys.MANUAL_ONLY`). It can be
-materialized in the UI only, and does nothing there unless the repository's name is typed into its run config.
+Note: `published` is not part of any build, plan, job or schedule (`keys.MANUAL_ONLY`). It can be materialized in the UI
+only, and does nothing there unless the repository's name is typed into its run config.
 """
 
 # `from __future__ import annotations` is left out: Dagster resolves these annotations itself.
@@ -31,7 +31,7 @@ _TABLES, _INDEX, _PUBLISHED = 1, 1, 1  # algorithms
 
 
 class Confirmation(dg.Config):
-    """What must be typed in before anything is sent to the Hub."""
+    """The run config without which nothing is sent to the Hub."""
 
     confirm: str = ""
     """The release's repo_id, user/name."""
@@ -87,12 +87,12 @@ def _definitions(
         description=f"The dataset repository {release.repo_id} as a folder: tables, card, manifest. Nothing is sent.",
     )
     def dataset(warehouse: WarehouseResource) -> dg.MaterializeResult:
-        made, folder = stage(warehouse.paths), warehouse.paths.release(release.name)
+        manifest, folder = stage(warehouse.paths), warehouse.paths.release(release.name)
         facts = {
-            "dagster/row_count": sum(table.rows for table in made.tables.values()),
+            "dagster/row_count": sum(table.rows for table in manifest.tables.values()),
             "size_bytes": sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
-            "files": len(made.files) + 1,
-            "rows": {name: table.rows for name, table in made.tables.items()},
+            "files": len(manifest.files) + 1,
+            "rows": {name: table.rows for name, table in manifest.tables.items()},
             "card": dg.MetadataValue.md((folder / "README.md").read_text(encoding="utf-8")),
         }
         return result(None, hash_file(folder / MANIFEST), facts, [folder])
@@ -115,10 +115,11 @@ def _definitions(
 
         from latentlens_dag.publish.publish import publish
 
-        sent = publish(warehouse.paths.release(release.name), release.repo_id)
-        where = dg.MetadataValue.url(f"{constants.ENDPOINT}/datasets/{release.repo_id}")
+        publication = publish(warehouse.paths.release(release.name), release.repo_id)
+        url = dg.MetadataValue.url(f"{constants.ENDPOINT}/datasets/{release.repo_id}")
         return dg.MaterializeResult(
-            data_version=dg.DataVersion(sent.commit), metadata={"commit": sent.commit, "repository": where}
+            data_version=dg.DataVersion(publication.commit),
+            metadata={"commit": publication.commit, "repository": url},
         )
 
     return dg.Definitions(assets=[dataset, on_the_hub])
@@ -139,8 +140,7 @@ def _label(key: dg.AssetKey) -> str:
 
 
 def _declared(study: StudySpec) -> dict[str, Any]:
-    """What the YAML says of where a study comes from, as the manifest of a release has it."""
-    shown = {"name": study.material.name, "source": _source_of(study.material)}
+    """The origin of a study by its YAML, for the manifest of a release."""
     return {
         "kind": "texts" if study.of_texts else "images",
         "model": _named(study.model),
@@ -150,13 +150,13 @@ def _declared(study: StudySpec) -> dict[str, Any]:
         "top_k": study.top_k,
         "unique": study.unique,
         "judge": "regions" if study.judged else "none",
-        "images": shown,
+        "images": {"name": study.inputs.name, "source": _source_of(study.inputs)},
         "index": declared_index(study.index),
     }
 
 
 def declared_index(index: IndexSpec) -> dict[str, Any]:
-    """What the YAML says of where an index comes from."""
+    """The origin of an index by its YAML, for the manifest of a release."""
     fields = ("contexts_per_token", "sampling", "fraction", "min_position", "dedup")
     return {
         "name": index.name,
@@ -169,13 +169,13 @@ def declared_index(index: IndexSpec) -> dict[str, Any]:
 
 
 def _named(model: ModelRef) -> dict[str, Any]:
-    """A model without the machine that it lies on."""
+    """A model without its path on this machine."""
     return {"name": model.name, "revision": model.revision}
 
 
-def _source_of(material: CorpusSpec | ImageSetSpec | TextSetSpec) -> str:
-    """Where sentences, texts or pictures come from: user/dataset@commit, or the last part of a path."""
-    source = material.source
+def _source_of(inputs: CorpusSpec | ImageSetSpec | TextSetSpec) -> str:
+    """The origin of sentences, texts or images: user/dataset@commit, or the last part of a path."""
+    source = inputs.source
     if isinstance(source, HubColumn):
         return f"{source.dataset}@{source.revision}"
     return source.name if isinstance(source, Path) else source.path.name

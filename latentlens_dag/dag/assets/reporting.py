@@ -1,7 +1,7 @@
-"""What a step tells Dagster about what it wrote: data version, rows, columns, size, a preview.
+"""The results that steps report to Dagster: data version, rows, columns, size, a preview.
 
-What a newcomer gets wrong: the data version is the hash of the content, so that a step that runs again
-and writes the same bytes leaves everything after it fresh.
+Note: the data version is the hash of the content, so that a step that runs again and writes the same bytes leaves its
+descendants fresh.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from latentlens_dag.dag.recording import record
 from latentlens_dag.storage.hashing import hash_file
 from latentlens_dag.storage.records import FileFacts
 
-PROGRESS_LOGGER = "latentlens_dag.progress"  # what a terminal listens to
+PROGRESS_LOGGER = "latentlens_dag.progress"  # read by the progress line of a build
 _PREVIEW_ROWS = 8
 
 
@@ -33,9 +33,9 @@ def parquet_result(
     beside: Iterable[Path] = (),
     **metadata: Any,
 ) -> dg.MaterializeResult:
-    """The result of a step that wrote a Parquet file: version from its bytes, rows, columns and a preview.
+    """The result of a step that wrote a Parquet file, with the hash of its bytes as data version.
 
-    `beside`: other files that belong to it, or folders of them.
+    `beside` are other files that belong to it, or folders of them.
     """
     file = pq.ParquetFile(path)
     head = file.read_row_group(0).slice(0, _PREVIEW_ROWS) if file.num_row_groups else file.schema_arrow.empty_table()
@@ -56,7 +56,7 @@ def result(
     checks: Iterable[dg.AssetCheckResult] = (),
     known: Iterable[FileFacts] = (),
 ) -> dg.MaterializeResult:
-    """A result with an explicit data version, recorded in the manifest (`recording.record`)."""
+    """A result with an explicit data version, recorded in the warehouse too (`recording.record`)."""
     record(key, version, files, metadata.get("dagster/row_count"), known)
     return dg.MaterializeResult(
         asset_key=key, data_version=dg.DataVersion(version), metadata=dict(metadata), check_results=list(checks)
@@ -64,33 +64,33 @@ def result(
 
 
 def column_schema(schema: pa.Schema) -> dg.TableSchema:
-    """An Arrow schema as Dagster shows it."""
+    """An Arrow schema for Dagster's UI."""
     return dg.TableSchema(columns=[dg.TableColumn(field.name, str(field.type)) for field in schema])
 
 
 def markdown_table(table: pa.Table) -> str:
-    """Some rows as a Markdown table; text from data is escaped, pictures are shown."""
+    """Rows as a Markdown table; text from data is escaped, images are embedded."""
     lines = ["| " + " | ".join(table.schema.names) + " |", "|" + "---|" * len(table.schema.names)]
     lines += ["| " + " | ".join(_cell(value) for value in row.values()) + " |" for row in table.to_pylist()]
     return "\n".join(lines)
 
 
 class ProgressLog:
-    """Progress of long work in Dagster's log and for a terminal: done, rate, time left, at most every few seconds."""
+    """Progress of long work in Dagster's log and on a terminal: done, rate, time left, at most every few seconds."""
 
-    def __init__(self, log: Callable[[str], None], what: str, every_s: float = 5.0) -> None:
-        """Start the clock."""
-        self._log, self._what, self._every_s = log, what, every_s
+    def __init__(self, log: Callable[[str], None], unit: str, every_s: float = 5.0) -> None:
+        """Start the clock; `unit` is a plural noun."""
+        self._log, self._unit, self._every_s = log, unit, every_s
         self._start = self._last = time.monotonic()
 
     def __call__(self, done: int, total: int) -> None:
-        """Tell how far the work is, unless it was told just now."""
+        """Report the progress, unless it was reported just now."""
         now = time.monotonic()
         if now - self._last < self._every_s or not done:
             return
         self._last = now
         rate = done / (now - self._start)
-        line = f"{done:,} of {total:,} {self._what}, {rate:,.0f}/s, {(total - done) / rate:.0f} s left"
+        line = f"{done:,} of {total:,} {self._unit}, {rate:,.0f}/s, {(total - done) / rate:.0f} s left"
         self._log(line)
         logging.getLogger(PROGRESS_LOGGER).info(line)
 
@@ -101,6 +101,6 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, list):
-        value = ", ".join(str(one) for one in value[:12])
+        value = ", ".join(map(str, value[:12]))
     text = html.escape(str(value) if value is not None else "").replace("|", "\\|").replace("\n", " ")
     return text if len(text) <= 80 else text[:77] + "..."

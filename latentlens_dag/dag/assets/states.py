@@ -1,22 +1,22 @@
 """The assets of a study that run its model: self-checks, and the states of all tokens of images or texts."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import pyarrow.parquet as pq
 
 from latentlens_dag.dag import keys
-from latentlens_dag.dag.assets.checks import check_result, check_spec, fail_on_errors
+from latentlens_dag.dag.assets.checks import StepResults, check_result, check_spec, fail_on_errors
 from latentlens_dag.dag.assets.common import layer_specs, write_study_shape
 from latentlens_dag.dag.assets.reporting import parquet_result, result
 from latentlens_dag.dag.recording import can_reuse, warehouse_of
 from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.run_tags import FORCED
 from latentlens_dag.dag.specs import StudySpec, check_top_k
-from latentlens_dag.dag.versions import VersionFields, version_fields
+from latentlens_dag.dag.versions import version_fields
 from latentlens_dag.models.model_ref import ModelRef
 from latentlens_dag.schema import TABLES
 from latentlens_dag.storage.parquet import write_parquet
@@ -32,42 +32,42 @@ if TYPE_CHECKING:
 _MODEL_CHECKS, _VISUAL, _TEXT_STATES = 3, 2, 2
 
 
-def model_checks(parts: StudySpec) -> dg.AssetsDefinition:
+def model_checks(study: StudySpec) -> dg.AssetsDefinition:
     """Self-checks of the model, and the refusal of an index of another one."""
     from latentlens_dag.models.self_checks import CHECKS, TEXT_CHECKS
 
-    key, checks = keys.study(parts.name, "model_checks"), TEXT_CHECKS if parts.of_texts else CHECKS
-    # An index of whole sentences needs no model that is causal or leaves out padding, nor a study without verdicts the
-    # tokens' places: such a check warns, but stops nothing.
-    not_needed = {"causality", "padding_invariance"} if parts.index.dedup == "sentence" else set()
-    not_needed |= {"localization"} if not parts.judged and not parts.of_texts else set()
-    fields: dict[str, object] = {} if parts.of_texts else {"prompt": parts.prompt}
+    key, checks = keys.study(study.name, "model_checks"), TEXT_CHECKS if study.of_texts else CHECKS
+    # An index of whole sentences does not need a causal model or one that ignores padding, nor a study without a judge
+    # the places of tokens: these checks only warn.
+    not_needed = {"causality", "padding_invariance"} if study.index.dedup == "sentence" else set()
+    not_needed |= {"localization"} if not study.judged and not study.of_texts else set()
+    fields: dict[str, object] = {} if study.of_texts else {"prompt": study.prompt}
     fields |= {"not_needed": sorted(not_needed)} if not_needed else {}
 
     @dg.asset(
         key=key,
-        deps=[parts.model_key, keys.index(parts.index.name, "language_model")],
-        group_name=parts.group,
+        deps=[study.model_key, keys.index(study.index.name, "language_model")],
+        group_name=study.group,
         kinds={"torch", "transformers"},
         **version_fields(_MODEL_CHECKS, **fields),
         check_specs=[check_spec(name, key, name not in not_needed) for name in checks],
         description="Self-checks of the model: what the lenses rely on, measured on the model itself.",
     )
-    def model_checks(warehouse: WarehouseResource) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
+    def model_checks(warehouse: WarehouseResource) -> StepResults:
         from latentlens_dag.models.self_checks import check_same_model, stored_fingerprint, write_checks
 
-        out = warehouse.paths.model_checks(parts.name)
-        found = _model_facts(parts, stored_fingerprint(out))
-        if not _same(parts.model, parts.index.model):
-            check_same_model(found.weights, parts.index.model, f"Study {parts.name}", parts.index.name)
-        version = write_checks(found, out)
-        verdicts = [
-            check_result(check.name, key, _problems(check, parts), check.name not in not_needed)
-            for check in found.checks
+        out = warehouse.paths.model_checks(study.name)
+        facts = _model_facts(study, stored_fingerprint(out))
+        if not _same(study.model, study.index.model):
+            check_same_model(facts.weights, study.index.model, f"Study {study.name}", study.index.name)
+        version = write_checks(facts, out)
+        results = [
+            check_result(check.name, key, _problems(check, study), check.name not in not_needed)
+            for check in facts.checks
         ]
-        figures = {check.name: _figure(check) for check in found.checks}
-        facts = {**figures, "prompt": found.prompt, "language_model": found.fingerprint}
-        yield from fail_on_errors(result(key, version, facts, [out], verdicts))
+        figures = {check.name: _figure(check) for check in facts.checks}
+        metadata = {**figures, "prompt": facts.prompt, "language_model": facts.fingerprint}
+        yield from fail_on_errors(result(key, version, metadata, [out], results))
 
     return model_checks
 
@@ -76,38 +76,38 @@ def _figure(check: "ModelCheck") -> float | str | None:
     return f"not checked: {check.not_checked}" if check.not_checked else check.figure
 
 
-def _problems(check: "ModelCheck", parts: StudySpec) -> list[str]:
-    """What is wrong, and the way out where there is one."""
+def _problems(check: "ModelCheck", study: StudySpec) -> list[str]:
+    """The problem with its remedy, if any."""
     if check.passed:
         return []
-    judged = check.name == "localization" and parts.judged
-    remedy = f" (verdicts by regions need it: set `judge: none` in Study {parts.name} to go without)" if judged else ""
+    judged = check.name == "localization" and study.judged
+    remedy = f" (verdicts by regions need it: set `judge: none` in Study {study.name} to go without)" if judged else ""
     return [f"{check.meaning}: {_figure(check)}{remedy}"]
 
 
-def _model_facts(parts: StudySpec, stored: str | None) -> "ModelFacts":
-    """The checks of the study's model, once it is known that the study fits it."""
+def _model_facts(study: StudySpec, stored: str | None) -> "ModelFacts":
+    """The checks of the study's model, after a check that the study fits it."""
     from latentlens_dag.models.loading import load_vlm, load_with_language_model
     from latentlens_dag.models.self_checks import check_language_model, check_model
 
-    if parts.of_texts:
-        loaded = load_with_language_model(parts.model)
-        _check_fits(parts, loaded.language_model)
+    if study.of_texts:
+        loaded = load_with_language_model(study.model)
+        _check_fits(study, loaded.language_model)
         return check_language_model(*loaded, stored)
-    vlm = load_vlm(parts.model)
-    _check_fits(parts, vlm.language_model)
-    return check_model(vlm, parts.prompt, stored=stored)
+    vlm = load_vlm(study.model)
+    _check_fits(study, vlm.language_model)
+    return check_model(vlm, study.prompt, stored=stored)
 
 
-def _check_fits(parts: StudySpec, model: "LanguageModel") -> None:
-    """What loading the definitions checks too, where the model's config is here; and that the text pass is right."""
+def _check_fits(study: StudySpec, model: "LanguageModel") -> None:
+    """The checks of loading, which needs the model's config; and that the text pass is right."""
     from latentlens_dag.models.layers import check_layers
     from latentlens_dag.models.self_checks import check_index_model
 
-    place = f"Study {parts.name}"
-    check_layers(parts.visual_layers, model.depth, parts.model.name, place)
-    check_top_k(parts.top_k, len(model.embedding), place)
-    check_index_model(model, parts.index.dedup, parts.index.name)  # says what to do; a failed check cannot
+    place = f"Study {study.name}"
+    check_layers(study.visual_layers, model.depth, study.model.name, place)
+    check_top_k(study.top_k, len(model.embedding), place)
+    check_index_model(model, study.index.dedup, study.index.name)  # says what to do; a failed check cannot
 
 
 def _same(one: ModelRef, other: ModelRef) -> bool:
@@ -116,120 +116,128 @@ def _same(one: ModelRef, other: ModelRef) -> bool:
     return one.trust_remote_code == other.trust_remote_code and one.path.samefile(other.path)
 
 
-def token_states(parts: StudySpec) -> dg.AssetsDefinition:
+def token_states(study: StudySpec) -> dg.AssetsDefinition:
     """The states of all visual tokens, or of all tokens of texts, and the tables of those tokens."""
-    key_of = parts.layer_keys("visual")
-    table_keys = {name: keys.study(parts.name, name) for name in parts.token_tables}
-    connector_key = keys.connector(parts.name)
-    connectors = [connector_key] if parts.connector else []
-    # The model checks refuse an index of another model, so nothing is computed before them.
-    deps = [parts.material_key, parts.model_key, keys.study(parts.name, "model_checks")]
-    version = version_fields(_TEXT_STATES) if parts.of_texts else version_fields(_VISUAL, prompt=parts.prompt)
-    text = _STATES_OF_TEXTS if parts.of_texts else _STATES
+    layer_keys: dict[Layer, dg.AssetKey] = dict(study.layer_keys("visual").items())
+    if study.connector:
+        layer_keys["connector"] = keys.connector(study.name)
+    table_keys = {name: keys.study(study.name, name) for name in study.token_tables}
 
     @dg.multi_asset(
-        name=f"{parts.name}_visual",
-        specs=[
-            *layer_specs(parts, key_of, dict.fromkeys(key_of, deps), version, {"torch", "lance"}, text),
-            *(_spec(parts, key, deps, version, _CONNECTOR, {"torch", "lance"}) for key in connectors),
-            *(_spec(parts, key, deps, version, _TABLE_TEXT[name], {"parquet"}) for name, key in table_keys.items()),
-        ],
-        check_specs=[check_spec("finite_states", key) for key in (*key_of.values(), *connectors)],
-        partitions_def=keys.partitions(parts.batches),
+        name=f"{study.name}_visual",
+        specs=_state_specs(study),
+        check_specs=[check_spec("finite_states", key) for key in layer_keys.values()],
+        partitions_def=keys.partitions(study.batches),
         can_subset=True,
     )
-    def visual(
-        context: dg.AssetExecutionContext, warehouse: WarehouseResource
-    ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
+    def visual(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> StepResults:
         from latentlens_dag.models.loading import chosen_dtype
-        from latentlens_dag.study.token_tables import write_visual_layer
 
-        dtype = chosen_dtype(parts.model)
         batch, selected, paths = int(context.partition_key), context.selected_asset_keys, warehouse.paths
-        write_study_shape(parts, paths)
-        wanted: dict[Layer, dg.AssetKey] = {layer: key for layer, key in key_of.items() if key in selected}
-        if connector_key in selected:
-            wanted["connector"] = connector_key
-        stored = _stored(parts, context, batch, wanted, dtype)
-        read = _texts_read if parts.of_texts else _images_read
-        seen = read(parts, paths, batch, list(wanted), stored)
+        write_study_shape(study, paths)
+        wanted = {layer: key for layer, key in layer_keys.items() if key in selected}
+        dtype = chosen_dtype(study.model)
+        read = _read_texts if study.of_texts else _read_images
+        states = read(study, paths, batch, list(wanted), _stored(study, context, batch, wanted, dtype))
         for name, key in table_keys.items():
             if key in selected:
-                out = _tokens_path(name, parts, paths, batch)
-                write_parquet(seen.tables[name], out, TABLES[name])
+                out = _tokens_path(name, study, paths, batch)
+                write_parquet(states.tables[name], out, TABLES[name])
                 yield parquet_result(out, key)
-        tokens = seen.tables["visual_tokens"]
         for layer, key in wanted.items():
-            out = _states_path(parts, paths, layer, batch)
-            facts = write_visual_layer(out, tokens, seen.states[layer], dtype)
-            metadata = {"dagster/row_count": len(tokens), "mean_norm": facts.mean_norm, "forwarded": seen.forwarded}
-            verdicts = [check_result("finite_states", key, facts.problems)]
-            yield from fail_on_errors(result(key, facts.content, metadata, [out], verdicts))
+            yield from fail_on_errors(_write_layer(_states_path(study, paths, layer, batch), layer, key, states, dtype))
 
     return visual
 
 
-def _images_read(
-    parts: StudySpec, paths: Warehouse, batch: int, layers: list["Layer"], stored: "StoredStates"
+def _state_specs(study: StudySpec) -> list[dg.AssetSpec]:
+    # The model checks refuse an index of another model, so nothing is computed before them.
+    deps = [study.input_key, study.model_key, keys.study(study.name, "model_checks")]
+    version = version_fields(_TEXT_STATES) if study.of_texts else version_fields(_VISUAL, prompt=study.prompt)
+    shared: dict[str, Any] = {"deps": deps, "skippable": True, "group_name": study.group, **version}
+    layers, states = study.layer_keys("visual"), {"torch", "lance"}
+    text = _STATES_OF_TEXTS if study.of_texts else _STATES
+    specs = layer_specs(layers, dict.fromkeys(layers, deps), version, states, text)
+    if study.connector:
+        specs.append(dg.AssetSpec(keys.connector(study.name), kinds=states, description=_CONNECTOR, **shared))
+    for name in study.token_tables:
+        key = keys.study(study.name, name)
+        specs.append(dg.AssetSpec(key, kinds={"parquet"}, description=_TABLE_TEXT[name], **shared))
+    return specs
+
+
+def _write_layer(
+    out: Path, layer: "Layer", key: dg.AssetKey, states: "BatchStates", dtype: str
+) -> dg.MaterializeResult:
+    from latentlens_dag.study.token_tables import write_visual_layer
+
+    tokens = states.tables["visual_tokens"]
+    facts = write_visual_layer(out, tokens, states.states[layer], dtype)
+    metadata = {"dagster/row_count": len(tokens), "mean_norm": facts.mean_norm, "forwarded": states.forwarded}
+    return result(key, facts.content, metadata, [out], [check_result("finite_states", key, facts.problems)])
+
+
+def _read_images(
+    study: StudySpec, paths: Warehouse, batch: int, layers: list["Layer"], stored: "StoredStates"
 ) -> "BatchStates":
     from latentlens_dag.models.loading import load_vlm
     from latentlens_dag.study.stored_states import visual_batch_states
 
-    files = _picture_files(parts, paths, batch)
-    return visual_batch_states(partial(load_vlm, parts.model), parts.name, files, layers, parts.prompt, stored)
+    files = _image_files(study, paths, batch)
+    return visual_batch_states(partial(load_vlm, study.model), study.name, files, layers, study.prompt, stored)
 
 
-def _texts_read(
-    parts: StudySpec, paths: Warehouse, batch: int, layers: list["Layer"], stored: "StoredStates"
+def _read_texts(
+    study: StudySpec, paths: Warehouse, batch: int, layers: list["Layer"], stored: "StoredStates"
 ) -> "BatchStates":
     from latentlens_dag.models.loading import load_language_model
     from latentlens_dag.study.stored_states import text_batch_states
 
-    texts = pq.read_table(paths.texts(parts.material.name, batch))
+    texts = pq.read_table(paths.texts(study.inputs.name, batch))
     by_id = dict(zip(texts["text_id"].to_pylist(), texts["text"].to_pylist(), strict=True))
     numbers = [layer for layer in layers if layer != "connector"]
-    return text_batch_states(partial(load_language_model, parts.model), parts.name, by_id, numbers, stored)
+    return text_batch_states(partial(load_language_model, study.model), study.name, by_id, numbers, stored)
 
 
 def _stored(
-    parts: StudySpec,
+    study: StudySpec,
     context: dg.AssetExecutionContext,
     batch: int,
     wanted: Mapping["Layer", dg.AssetKey],
     dtype: str,
 ) -> "StoredStates":
-    """What of a batch was read before with the same model, prompt, algorithm and dtype, by the same packages."""
+    """The stored states of a batch that the same model, prompt, algorithm, dtype and packages made."""
     from latentlens_dag.study.stored_states import StoredStates
 
     if context.has_tag(FORCED):
         return StoredStates()
     paths = warehouse_of(context)
     layers = {
-        layer: _states_path(parts, paths, layer, batch)
+        layer: _states_path(study, paths, layer, batch)
         for layer, key in wanted.items()
-        if can_reuse(context, key, parts.model_key)
+        if can_reuse(context, key, study.model_key)
     }
-    tables = {name: _tokens_path(name, parts, paths, batch) for name in parts.token_tables}
-    whole = all(can_reuse(context, keys.study(parts.name, name), parts.model_key) for name in tables)
+    tables = {name: _tokens_path(name, study, paths, batch) for name in study.token_tables}
+    whole = all(can_reuse(context, keys.study(study.name, name), study.model_key) for name in tables)
     return StoredStates.read(tables if whole else {}, layers, dtype)
 
 
-def _tokens_path(name: str, parts: StudySpec, paths: Warehouse, batch: int) -> Path:
+def _tokens_path(name: str, study: StudySpec, paths: Warehouse, batch: int) -> Path:
     of = {"visual_tokens": paths.visual_tokens, "text_tokens": paths.text_tokens}
-    return of[name](parts.name, batch)
+    return of[name](study.name, batch)
 
 
-def _states_path(parts: StudySpec, paths: Warehouse, layer: "Layer", batch: int) -> Path:
-    return paths.connector(parts.name, batch) if layer == "connector" else paths.visual(parts.name, layer, batch)
+def _states_path(study: StudySpec, paths: Warehouse, layer: "Layer", batch: int) -> Path:
+    return paths.connector(study.name, batch) if layer == "connector" else paths.visual(study.name, layer, batch)
 
 
-def _picture_files(parts: StudySpec, paths: Warehouse, batch: int) -> list:
+def _image_files(study: StudySpec, paths: Warehouse, batch: int) -> list:
     from latentlens_dag.inputs.image_tables import extracted_files
     from latentlens_dag.inputs.images import original_files
 
-    pictures, folder = pq.read_table(paths.pictures(parts.images.name, batch)), parts.images.source
+    pictures, folder = pq.read_table(paths.pictures(study.images.name, batch)), study.images.source
     if not isinstance(folder, Path):
-        return extracted_files(pictures, paths.originals(parts.images.name))
+        return extracted_files(pictures, paths.originals(study.images.name))
     return original_files(pictures, folder)
 
 
@@ -240,17 +248,3 @@ _TABLE_TEXT = {
     "visual_tokens": "Where each visual token lies: view, tile, row, column, box in original pixels.",
     "text_tokens": "What each token of the texts is: its position, its text, and the whole word around it.",
 }
-
-
-def _spec(
-    parts: StudySpec, key: dg.AssetKey, deps: list[dg.AssetKey], version: VersionFields, text: str, kinds: set[str]
-) -> dg.AssetSpec:
-    return dg.AssetSpec(
-        key,
-        deps=deps,
-        skippable=True,
-        **version,
-        group_name=parts.group,
-        kinds=kinds,
-        description=text,
-    )

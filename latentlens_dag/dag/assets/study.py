@@ -42,7 +42,7 @@ _JUDGEMENTS, _INTERPRETABILITY, _ANALYSIS, _STATES, _SINKS, _CATALOG = 1, 1, 1, 
 
 def study_definitions(parts: StudySpec) -> dg.Definitions:
     """model checks -> states -> lenses -> judgements -> summaries -> catalog."""
-    source = model_source(parts.model_key, parts.model, parts.group)
+    source = model_source(parts.model_key, parts.model)
     assets: list[Any] = [source, model_checks(parts), token_states(parts)]
     assets += [_lens(parts, lens) for lens in parts.lenses]
     if parts.judged:
@@ -61,7 +61,7 @@ def _lens(parts: StudySpec, name: str) -> dg.AssetsDefinition:
 
     @dg.multi_asset(
         name=f"{parts.name}_{name}",
-        specs=layer_specs(parts, key_of, deps, version, {"torch", "parquet"}, lens.description),
+        specs=layer_specs(key_of, deps, version, {"torch", "parquet"}, lens.description),
         check_specs=[check_spec("sorted_neighbors", key) for key in key_of.values()],
         partitions_def=keys.partitions(parts.batches),
         can_subset=True,
@@ -88,9 +88,9 @@ def _lens(parts: StudySpec, name: str) -> dg.AssetsDefinition:
 def _lens_inputs(parts: StudySpec, paths: Warehouse, log: Callable[[str], None]) -> LensInputs:
     return LensInputs(
         lambda: ContextualIndex.open(paths.index(parts.index.name).root),
-        parts.index.layers,
         lambda: load_language_model(parts.model),
         ProgressLog(log, "rows"),
+        parts.index.layers,
     )
 
 
@@ -111,7 +111,7 @@ def _judgements(parts: StudySpec) -> dg.AssetsDefinition:
 
     @dg.multi_asset(
         name=f"{parts.name}_judgements",
-        specs=layer_specs(parts, key_of, deps, version, {"parquet"}, _JUDGEMENTS_TEXT),
+        specs=layer_specs(key_of, deps, version, {"parquet"}, _JUDGEMENTS_TEXT),
         partitions_def=keys.partitions(parts.batches),
         can_subset=True,
     )
@@ -235,8 +235,8 @@ def _catalog(parts: StudySpec) -> dg.AssetsDefinition:
     deps = [keys.study(parts.name, name) for name in (*names, *parts.token_tables, "model_checks")]
     deps += [key for lens in parts.lenses for key in parts.layer_keys(lens).values()]
     deps += list(parts.layer_keys("judgements").values()) if judged else []
-    deps += parts.material_keys  # names of pictures, and regions, may change where no answer does
-    material = {"texts" if parts.of_texts else "images": parts.material.name}
+    deps += parts.input_keys  # names of pictures, and regions, may change where no answer does
+    material = {"texts" if parts.of_texts else "images": parts.inputs.name}
 
     @dg.asset(
         key=keys.study(parts.name, "catalog"),
@@ -247,7 +247,7 @@ def _catalog(parts: StudySpec) -> dg.AssetsDefinition:
         description="The study's tables in one DuckDB file.",
     )
     def catalog(warehouse: WarehouseResource) -> dg.MaterializeResult:
-        from latentlens_dag.dataset.dataset import write_catalog
+        from latentlens_dag.dataset.study_catalog import write_catalog
 
         out = warehouse.paths.catalog(parts.name)
         write_study_shape(parts, warehouse.paths, StudySource(parts.model, parts.index.name))

@@ -1,1 +1,1 @@
-"""Building a project: what is stale, in which order it runs, and what is left behind."""
+"""Building a project: what is stale, in which order it runs, and what nothing needs."""

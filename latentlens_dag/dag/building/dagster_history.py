@@ -1,8 +1,7 @@
-"""What Dagster recorded of assets, read a whole asset at a time, and its SQLite files opened once.
+"""Fast access to Dagster's history: a whole asset at a time, with its SQLite files opened once.
 
-What a newcomer gets wrong: Dagster asks its history partition by partition, with a new database engine for
-each question. Of a small study that is over a thousand questions, which took most of a build that has
-nothing to do.
+Dagster itself queries the history partition by partition, with a new database engine for each query. For a small study
+that is over a thousand queries, which took most of a build that had nothing to do.
 """
 
 import sqlite3
@@ -19,30 +18,30 @@ from sqlalchemy.pool import QueuePool
 
 from latentlens_dag.storage.home import Home
 
-_SHARED = ("/index.db", "/runs.db")  # by all runs
+_SHARED = ("/index.db", "/runs.db")  # files of all runs
 
 
 def latest_by_partition(
     instance: dg.DagsterInstance, key: dg.AssetKey, partitions: Iterable[str] | None = None
 ) -> dict[str, dg.EventLogRecord]:
-    """The last materialization of each partition of an asset that has one; of all partitions by default."""
+    """The last materialization of each partition that has one; of all partitions by default."""
     kind, named = dg.DagsterEventType.ASSET_MATERIALIZATION, None if partitions is None else set(partitions)
     ids = instance.event_log_storage.get_latest_storage_id_by_partition(key, kind, named)
     if not ids:
         return {}
     chosen = dg.AssetRecordsFilter(asset_key=key, storage_ids=list(ids.values()))
-    found = instance.fetch_materializations(chosen, limit=len(ids)).records
-    return {str(record.partition_key): record for record in found}
+    records = instance.fetch_materializations(chosen, limit=len(ids)).records
+    return {str(record.partition_key): record for record in records}
 
 
 @contextmanager
 def quick_history(home: Home) -> Iterator[None]:
-    """Let Dagster's SQLite files be read with one engine each, kept open, and wait for the disk less often.
+    """Keep one engine open for each of Dagster's SQLite files, and sync them less often.
 
-    Dagster makes an engine for every question, and opens and closes a connection for every event; the last
-    one to close a database in WAL mode copies the log back and syncs, which took half of a small build's time; opening
-    and closing alone took a tenth. A kill loses nothing; a power failure may lose the last events, never more, and
-    the next build runs those steps again.
+    Dagster makes an engine for every query, and opens and closes a connection for every event. The last connection to
+    close a database in WAL mode copies the log back and syncs, which took half of a small build's time; opening and
+    closing alone took a tenth. A kill loses nothing; a power failure may lose the last events, never more, and the next
+    build runs those steps again.
     """
     history = home.dagster / "history"
     held = [sqlite3.connect(file) for file in (history / "runs.db", history / "runs" / "index.db") if file.is_file()]
@@ -65,7 +64,7 @@ def quick_history(home: Home) -> Iterator[None]:
 
 
 class _Engines:
-    """The engines of databases: made once, with connections that stay open; of the runs' own, those of the last run."""
+    """One engine per database, whose connections stay open; of the databases of single runs, only the last one's."""
 
     def __init__(self, make: Callable[..., Engine]) -> None:
         self.make = make
@@ -84,7 +83,7 @@ class _Engines:
             engine.dispose()
 
     def _close_runs(self) -> None:
-        """Every run has a database of its own: of a long history, all would be more files than a process may open."""
+        """Of a long history, the databases of all runs would be more files than a process may open."""
         for url, engine in self._made.items():
             if not url.endswith(_SHARED):
                 engine.dispose()

@@ -1,7 +1,6 @@
-"""How long steps take and how much they write, by what Dagster recorded of them when they last ran.
+"""Estimates of how long steps take and how much they write, from their last runs in Dagster's history.
 
-What a newcomer gets wrong: a time is that of the last run of the step, on whatever machine and with however
-many parts that was, cut into equal shares. It is no promise.
+Note: the time is that of the step's last run, on whatever machine, in equal shares over the parts that it had.
 """
 
 from collections import Counter
@@ -19,54 +18,54 @@ _EVENTS = {dg.DagsterEventType.STEP_SUCCESS, dg.DagsterEventType.ASSET_MATERIALI
 
 
 class StepWork(NamedTuple):
-    """What a step is to do."""
+    """The work of a step."""
 
     step: str
     """study/demo/visual."""
     parts: int
     """Partitions of assets."""
     wall_s: float | None
-    """Seconds, by its last run; None where it never ran."""
+    """By its last run; None where it never ran."""
     rows: int | None
-    """Rows that these parts had when they were last built; None where one of them does not say."""
+    """Rows that these parts had when they were last built; None where that is not recorded of all."""
     size_bytes: int | None
-    """Their size on disk, in the same way."""
+    """Their size on disk, likewise."""
 
 
-def step_works(instance: dg.DagsterInstance, steps: Sequence[Step], needs: Sequence[StaleTarget]) -> list[StepWork]:
-    """What each step is to do for the needs, in the order of the steps."""
-    speed = seconds_per_part(instance, steps, needs)
+def step_works(instance: dg.DagsterInstance, steps: Sequence[Step], targets: Sequence[StaleTarget]) -> list[StepWork]:
+    """The work that the targets are, step by step."""
+    speed = seconds_per_part(instance, steps, targets)
     works = []
-    for unit in steps:
-        mine = [need for need in needs if need.key in unit.keys]
-        if mine:
-            last = _last_metadata(instance, mine)
-            wall_s = speed[unit.name] * len(mine) if unit.name in speed else None
-            works.append(StepWork(unit.name, len(mine), wall_s, _total(last, _ROWS), _total(last, _SIZE)))
+    for step in steps:
+        of_step = [target for target in targets if target.key in step.keys]
+        if of_step:
+            last = _last_metadata(instance, of_step)
+            wall_s = speed[step.name] * len(of_step) if step.name in speed else None
+            works.append(StepWork(step.name, len(of_step), wall_s, _total(last, _ROWS), _total(last, _SIZE)))
     return works
 
 
 def seconds_per_part(
-    instance: dg.DagsterInstance, steps: Sequence[Step], needs: Sequence[StaleTarget]
+    instance: dg.DagsterInstance, steps: Sequence[Step], targets: Sequence[StaleTarget]
 ) -> dict[str, float]:
-    """For each step that has needs and ran before: the seconds of its last run by the parts that it wrote then."""
-    keys = {need.key for need in needs}
+    """For each step that has targets and ran before: the seconds of its last run per part that it wrote then."""
+    keys = {target.key for target in targets}
     speeds: dict[str, dict[str, float]] = {}
-    found = {}
-    for unit in steps:
-        run_id = _last_run(instance, unit) if keys.intersection(unit.keys) else None
+    seconds = {}
+    for step in steps:
+        run_id = _last_run(instance, step) if keys.intersection(step.keys) else None
         if run_id is not None:
             if run_id not in speeds:
                 speeds[run_id] = _speeds_of(instance, run_id)
-            if unit.op in speeds[run_id]:
-                found[unit.name] = speeds[run_id][unit.op]
-    return found
+            if step.op in speeds[run_id]:
+                seconds[step.name] = speeds[run_id][step.op]
+    return seconds
 
 
-def _last_run(instance: dg.DagsterInstance, unit: Step) -> str | None:
-    """The run that last wrote something of the step."""
-    records = [record.asset_entry.last_materialization_record for record in instance.get_asset_records(unit.keys)]
-    last = max((record for record in records if record is not None), key=lambda one: one.storage_id, default=None)
+def _last_run(instance: dg.DagsterInstance, step: Step) -> str | None:
+    """The run that last wrote a part of the step."""
+    records = [record.asset_entry.last_materialization_record for record in instance.get_asset_records(step.keys)]
+    last = max((record for record in records if record is not None), key=lambda record: record.storage_id, default=None)
     return last.run_id if last else None
 
 
@@ -80,24 +79,24 @@ def _speeds_of(instance: dg.DagsterInstance, run_id: str) -> dict[str, float]:
         elif event is not None:
             parts[str(event.step_key)] += 1
     overhead = _overhead(instance, run_id, sum(seconds.values()))
-    return {step: overhead * took / parts[step] for step, took in seconds.items() if parts[step]}
+    return {step: overhead * wall_s / parts[step] for step, wall_s in seconds.items() if parts[step]}
 
 
 def _overhead(instance: dg.DagsterInstance, run_id: str, steps_s: float) -> float:
-    """The seconds of a run for each second that its steps took."""
+    """The seconds of a run per second of its steps."""
     record = instance.get_run_record_by_id(run_id)
     if record is None or record.start_time is None or record.end_time is None or not steps_s:
         return 1.0
     return max(1.0, (record.end_time - record.start_time) / steps_s)
 
 
-def _last_metadata(instance: dg.DagsterInstance, needs: Sequence[StaleTarget]) -> list[Mapping[str, Any] | None]:
-    """What each part said of itself when it was last built; None where it never was."""
+def _last_metadata(instance: dg.DagsterInstance, targets: Sequence[StaleTarget]) -> list[Mapping[str, Any] | None]:
+    """The metadata of each part when it was last built; None where it never was."""
     partitions: dict[dg.AssetKey, list[str | None]] = {}
-    for need in needs:
-        partitions.setdefault(need.key, []).append(need.partition)
-    found = {key: _metadata_by_partition(instance, key, some) for key, some in partitions.items()}
-    return [found[need.key].get(need.partition) for need in needs]
+    for target in targets:
+        partitions.setdefault(target.key, []).append(target.partition)
+    metadata = {key: _metadata_by_partition(instance, key, names) for key, names in partitions.items()}
+    return [metadata[target.key].get(target.partition) for target in targets]
 
 
 def _metadata_by_partition(
@@ -107,11 +106,11 @@ def _metadata_by_partition(
     if not named:
         event = instance.get_latest_materialization_event(key)
         return {None: event.asset_materialization.metadata} if event and event.asset_materialization else {}
-    found = latest_by_partition(instance, key, named)
-    return {part: one.asset_materialization.metadata for part, one in found.items() if one.asset_materialization}
+    latest = latest_by_partition(instance, key, named)
+    return {name: last.asset_materialization.metadata for name, last in latest.items() if last.asset_materialization}
 
 
 def _total(metadata: Sequence[Mapping[str, Any] | None], name: str) -> int | None:
-    """The sum of a figure; None where one part does not have it."""
-    values = [one[name].value for one in metadata if one is not None and name in one]
+    """The sum of a figure; None where a part does not have it."""
+    values = [facts[name].value for facts in metadata if facts is not None and name in facts]
     return sum(values) if len(values) == len(metadata) else None

@@ -1,7 +1,7 @@
-"""What in a warehouse belongs to nothing: left by a kill, replaced by a newer result, or of what is declared no more.
+"""The files of a warehouse that nothing needs: left by a kill, replaced by a newer result, or no longer declared.
 
-What a newcomer gets wrong: age says nothing here. A file is needed if the record of a live artifact lists it, or if a
-version of a layer table that somebody tagged needs it; all else is garbage, however new, and nothing else is.
+Note: age plays no role. A file is needed if the record of a live artifact lists it, or if a tagged version of a layer
+table needs it. Everything else is garbage, however new.
 """
 
 from __future__ import annotations
@@ -15,56 +15,52 @@ from latentlens_dag.storage.leftovers import _TEMPORARY, Garbage, interrupted_wr
 from latentlens_dag.storage.records import ArtifactRecord, ArtifactStore, FileFacts
 
 
-def garbage(manifest: ArtifactStore, live: Callable[[ArtifactRecord], bool]) -> list[Garbage]:
-    """Every file of the warehouse that nothing needs, but for the records themselves.
+def find_garbage(store: ArtifactStore, live: Callable[[ArtifactRecord], bool]) -> list[Garbage]:
+    """Every file of the warehouse that nothing needs; records are not listed.
 
     Args:
-        manifest: of the warehouse.
+        store: the records of the warehouse.
         live: whether an artifact is still declared.
     """
-    records = list(manifest.records())
-    lasting = [fact for record in records if live(record) for fact in record.files]
-    needed = {fact.path for fact in lasting}
-    links = {manifest.kept_path(fact) for fact in lasting}  # by which they stay comparable once they are replaced
-    known = {fact.path for record in records for fact in [*record.files, *_earlier_files(record)]}
-    left = interrupted_writes(manifest.warehouse)
-    skipped = {path for one in left for path in [one.path, *one.path.rglob("*")]}
-    tables = _needed_by_tables(manifest.warehouse, needed)
-    found = list(left)
-    for path in sorted(manifest.warehouse.rglob("*")):
-        if not path.is_file() or path in skipped or _TEMPORARY.fullmatch(path.name) or _is_ours(path, manifest):
-            continue
-        name = path.relative_to(manifest.warehouse).as_posix()
-        if name not in needed and path not in links and path not in tables:
-            undeclared = name in known and not _replaced(name, records, live)
-            found.append(Garbage(path, _freed(path), "not declared" if undeclared else "replaced"))
-    return found
+    living, undeclared = list[ArtifactRecord](), list[ArtifactRecord]()
+    for record in store.records():
+        (living if live(record) else undeclared).append(record)
+    current = [fact for record in living for fact in record.files]
+    needed = {fact.path for fact in current}
+    replaced = {fact.path for record in living for fact in _earlier_files(record)}
+    gone = {fact.path for record in undeclared for fact in [*record.files, *_earlier_files(record)]} - replaced
+    interrupted = interrupted_writes(store.warehouse)
+    spared = {path for one in interrupted for path in [one.path, *one.path.rglob("*")]}
+    spared |= {store.kept_path(fact) for fact in current}  # links that keep replaced results comparable
+    spared |= _needed_by_tables(store.warehouse, needed)
+    garbage = list(interrupted)
+    for path in sorted(store.warehouse.rglob("*")):
+        name = path.relative_to(store.warehouse).as_posix()
+        if name not in needed and path not in spared and path.is_file() and not _is_bookkeeping(path, store):
+            garbage.append(Garbage(path, _freed(path), "not declared" if name in gone else "replaced"))
+    return garbage
 
 
-def undeclared_records(manifest: ArtifactStore, live: Callable[[ArtifactRecord], bool]) -> list[ArtifactRecord]:
-    """The records of artifacts that are declared no more."""
-    return [record for record in manifest.records() if not live(record)]
+def undeclared_records(store: ArtifactStore, live: Callable[[ArtifactRecord], bool]) -> list[ArtifactRecord]:
+    """The records of artifacts that are no longer declared."""
+    return [record for record in store.records() if not live(record)]
 
 
-def clean(manifest: ArtifactStore, found: Iterable[Garbage], live: Callable[[ArtifactRecord], bool]) -> None:
-    """Remove garbage, and the records of what is gone; records of what stays forget what they replaced."""
-    for one in found:
+def remove_garbage(store: ArtifactStore, garbage: Iterable[Garbage], live: Callable[[ArtifactRecord], bool]) -> None:
+    """Remove garbage, the records of what is no longer declared, and the mention of replaced files in the others."""
+    for one in garbage:
         remove(one.path)
-    for record in undeclared_records(manifest, live):
-        remove(manifest.path(record.asset, record.partition))
-    for record in manifest.records():
-        manifest.forget_superseded_files(record)
-    _remove_empty(manifest.warehouse)
+    for record in undeclared_records(store, live):
+        remove(store.path(record.asset, record.partition))
+    for record in store.records():
+        store.forget_superseded_files(record)
+    _remove_empty(store.warehouse)
 
 
-def _is_ours(path: Path, manifest: ArtifactStore) -> bool:
-    """Whether a file is bookkeeping: records, and what sources looked like."""
-    return path.is_relative_to(manifest.root) or path.is_relative_to(manifest.warehouse / "observed")
-
-
-def _replaced(name: str, records: list[ArtifactRecord], live: Callable[[ArtifactRecord], bool]) -> bool:
-    """Whether a live artifact had this file once."""
-    return any(live(record) and any(fact.path == name for fact in _earlier_files(record)) for record in records)
+def _is_bookkeeping(path: Path, store: ArtifactStore) -> bool:
+    """Whether a file is a record, a memory of what a source looked like, or being written."""
+    records = path.is_relative_to(store.root) or path.is_relative_to(store.warehouse / "observed")
+    return records or _TEMPORARY.fullmatch(path.name) is not None
 
 
 def _earlier_files(record: ArtifactRecord) -> Iterator[FileFacts]:
@@ -72,14 +68,14 @@ def _earlier_files(record: ArtifactRecord) -> Iterator[FileFacts]:
 
 
 def _needed_by_tables(warehouse: Path, needed: set[str]) -> set[Path]:
-    """What layer tables need besides the files of their newest version: tags and their versions, Lance's own notes."""
-    found: set[Path] = set()
+    """The files of layer tables besides those of their newest version: tags and their versions, Lance's own files."""
+    needed_files: set[Path] = set()
     for name in {name.split(".lance/")[0] for name in needed if ".lance/_versions/" in name}:
         table = warehouse / f"{name}.lance"
-        found |= {*(table / "_refs").rglob("*"), *(table / "_versions").glob("*.json"), *last_transaction(table)}
+        needed_files |= {*(table / "_refs").rglob("*"), *(table / "_versions").glob("*.json"), *last_transaction(table)}
         for version in tagged_versions(table):
-            found |= {one for file in version_files(table, version) for one in [file, *file.rglob("*")]}
-    return found
+            needed_files |= {one for file in version_files(table, version) for one in [file, *file.rglob("*")]}
+    return needed_files
 
 
 def _freed(path: Path) -> int:

@@ -1,4 +1,4 @@
-"""What a build tells while it goes on. No Dagster here, so that the command line can import it at once."""
+"""The events of a build. No Dagster here, so that the command line can import it at once."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 class BuildListener:
-    """Is told how a build goes on; this one says nothing."""
+    """Receives the events of a build; this one ignores them."""
 
-    def planned(self, needs: Sequence[StaleTarget]) -> None:
-        """What may be run, before anything is."""
+    def planned(self, targets: Sequence[StaleTarget]) -> None:
+        """The build begins; at most this will be run."""
 
     def started(self, step: str) -> None:
         """A step begins: study/demo/visual[00]."""
@@ -28,4 +28,4 @@ class BuildListener:
         """A step has ended, after so many seconds."""
 
     def up_to_date(self, targets: Sequence[AssetPartition]) -> None:
-        """Nothing is left to do for these: they are built, or turned out to be up to date."""
+        """Nothing is left to do for these: they are built, or turned out to be fresh."""

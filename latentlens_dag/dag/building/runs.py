@@ -1,7 +1,7 @@
-"""One Dagster run of a build: in this process, told of as it goes, and ended in Dagster's history however it ends.
+"""One Dagster run of a build: in this process, with events as it goes, and closed in Dagster's history however it ends.
 
-What a newcomer gets wrong: a run is a record in Dagster's history, which nobody ends for a process that was
-killed. The next build does (`cancel_orphans`).
+Note: the record of a run stays open in Dagster's history if its process is killed. The next build closes it
+(`cancel_orphans`).
 """
 
 import logging
@@ -25,7 +25,7 @@ from latentlens_dag.dag.run_tags import BUILD, BUILD_ID, FORCED, is_of_a_build
 from latentlens_dag.errors import UserError
 from latentlens_dag.storage.home import Home, home_write_error
 
-_OPEN = [*IN_PROGRESS_RUN_STATUSES, dg.DagsterRunStatus.NOT_STARTED]
+_OPEN_STATUSES = [*IN_PROGRESS_RUN_STATUSES, dg.DagsterRunStatus.NOT_STARTED]
 
 
 class BuildRun(NamedTuple):
@@ -39,44 +39,44 @@ class BuildRun(NamedTuple):
 
 
 class BuildError(Exception):
-    """A step failed for a reason that is not the user's; its message holds the error, `trace` the rest."""
+    """A step failed, and not because of the user's input; the message holds the error, `trace` the traceback."""
 
     def __init__(self, message: str, trace: str = "") -> None:
-        """Keep the trace apart, for --debug."""
+        """Keep the traceback for --debug."""
         super().__init__(message)
         self.trace = trace
 
 
 @dataclass(frozen=True)
 class Runner:
-    """What a build runs its steps with."""
+    """Runs the steps of a build."""
 
     job: dg.JobDefinition
     """The job of all assets."""
     instance: dg.DagsterInstance
     home: Home
     names: Mapping[str, str]
-    """What people call a step, by what Dagster calls it."""
+    """The name of each step, by the name of its op."""
     build_id: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
-    """What tells its runs from those of another build."""
+    """The tag that the runs of this build share."""
 
-    def run(self, targets: list[StaleTarget], watcher: BuildListener, forced: bool) -> BuildRun:
-        """Build what is needed, all of one partition, in one Dagster run.
+    def run(self, targets: list[StaleTarget], listener: BuildListener, forced: bool) -> BuildRun:
+        """Build targets of one partition, in one Dagster run.
 
         Args:
-            needs: what to build.
-            watcher: is told of the steps as they go.
-            forced: whether the steps are to take nothing from what was built before.
+            targets: what to build.
+            listener: receives the events of the steps.
+            forced: whether the steps must not reuse earlier results.
 
         Raises:
-            UserError: where a step failed because of the user's input or of a disk that takes nothing more.
-            BuildFailed: where a step failed for another reason.
-            KeyboardInterrupt: where the run was interrupted; Dagster's history says so too.
+            UserError: where a step failed because of the user's input, or because the disk is full.
+            BuildError: where a step failed for another reason.
+            KeyboardInterrupt: where the run was interrupted; Dagster's history then has it as canceled.
         """
         start, run_id, partition = time.monotonic(), make_new_run_id(), targets[0].partition
-        listener = _Listener(self, run_id, partition, watcher)
-        self.instance.add_event_listener(run_id, listener)
-        with _quiet_dagster(), _ended(self.instance, run_id):
+        events = _RunEvents(self, run_id, partition, listener)
+        self.instance.add_event_listener(run_id, events)
+        with _quiet_dagster(), _closed_run(self.instance, run_id):
             result = self.job.get_subset(asset_selection={need.key for need in targets}).execute_in_process(
                 instance=self.instance,
                 run_id=run_id,
@@ -86,8 +86,8 @@ class Runner:
                 run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
             )
         if not result.success:
-            _raise_failure(result, listener.name, self.home)
-        return BuildRun(partition, targets, listener.steps, time.monotonic() - start)
+            _raise_failure(result, events.name, self.home)
+        return BuildRun(partition, targets, events.steps, time.monotonic() - start)
 
     def _tags(self, forced: bool) -> dict[str, str]:
         owner = f"{os.getpid()}@{socket.gethostname()}"
@@ -95,24 +95,24 @@ class Runner:
 
 
 def cancel_orphans(instance: dg.DagsterInstance) -> list[str]:
-    """End the runs of builds that were killed, in Dagster's history; give their ids. Call it with the lock held."""
-    going = instance.get_runs(dg.RunsFilter(statuses=_OPEN))
-    orphans = [run for run in going if is_of_a_build(run)]
+    """Cancel the open runs of killed builds in Dagster's history; give their ids. Call it with the lock held."""
+    unfinished = instance.get_runs(dg.RunsFilter(statuses=_OPEN_STATUSES))
+    orphans = [run for run in unfinished if is_of_a_build(run)]
     for run in orphans:
         instance.report_run_canceled(run, f"The build's process ({run.tags[BUILD]}) ended before this run did.")
     return [run.run_id for run in orphans]
 
 
-class _Listener:
-    """Tells a watcher of what Dagster records of a run, in the field's names."""
+class _RunEvents:
+    """Passes the events that Dagster records of a run on to a listener."""
 
-    def __init__(self, runner: Runner, run_id: str, partition: str | None, watcher: BuildListener) -> None:
+    def __init__(self, runner: Runner, run_id: str, partition: str | None, listener: BuildListener) -> None:
         self.steps: dict[str, float] = {}
-        self._runner, self._run_id, self._watcher = runner, run_id, watcher
+        self._runner, self._run_id, self._listener = runner, run_id, listener
         self._suffix = f"[{partition}]" if partition else ""
 
     def name(self, op: str | None) -> str:
-        """study/demo/visual[00] for demo_visual."""
+        """study/demo/visual[00] for the op demo_visual."""
         return f"{self._step(op)}{self._suffix}"
 
     def _step(self, op: str | None) -> str:
@@ -123,13 +123,13 @@ class _Listener:
         if event is None:
             return
         if event.is_step_start:
-            self._watcher.started(self.name(event.step_key))
+            self._listener.started(self.name(event.step_key))
         elif event.is_step_materialization and event.asset_key is not None:
-            self._watcher.built(event.asset_key, event.partition)
+            self._listener.built(event.asset_key, event.partition)
         elif event.is_step_success:
             wall_s = event.step_success_data.duration_ms / 1000
             self.steps[self._step(event.step_key)] = wall_s
-            self._watcher.finished(self.name(event.step_key), wall_s)
+            self._listener.finished(self.name(event.step_key), wall_s)
         elif event.is_step_failure and _is_interrupt(event.step_failure_data.error):
             # Dagster then records the run as canceled instead of failed.
             instance = self._runner.instance
@@ -148,27 +148,27 @@ def _run(instance: dg.DagsterInstance, run_id: str) -> DagsterRun:
 
 
 @contextmanager
-def _ended(instance: dg.DagsterInstance, run_id: str) -> Iterator[None]:
-    """Leave no run open in Dagster's history, whatever is raised."""
+def _closed_run(instance: dg.DagsterInstance, run_id: str) -> Iterator[None]:
+    """Close the run in Dagster's history, whatever is raised."""
     try:
         yield
     finally:
         run = instance.get_run_by_id(run_id)
-        if run is not None and run.status in _OPEN:
+        if run is not None and run.status in _OPEN_STATUSES:
             instance.report_run_canceled(run, "The build was stopped before this run ended.")
 
 
 def _raise_failure(result: Any, name: Callable[[str | None], str], home: Home) -> None:
-    """Turn a failed run into one error: an interrupt, the user's, where it was the user's, else `BuildError`."""
-    for happened in result.all_events:
-        error = happened.step_failure_data.error if happened.is_step_failure else None
+    """Turn a failed run into one error: an interrupt, the user's own error, or `BuildError`."""
+    for event in result.all_events:
+        error = event.step_failure_data.error if event.is_step_failure else None
         if _is_interrupt(error):
             raise KeyboardInterrupt
         while error is not None:
             if error.cls_name == UserError.__name__:
                 raise UserError(_message(error))
             if error.cls_name == dg.Failure.__name__ or error.cause is None:
-                what = f"{name(happened.step_key)} failed"
+                what = f"{name(event.step_key)} failed"
                 raise home_write_error(home, error.message) or BuildError(
                     f"{what}: {_message(error)}", error.to_string()
                 )
@@ -186,7 +186,7 @@ def _message(error: Any) -> str:
 
 @contextmanager
 def _quiet_dagster() -> Iterator[None]:
-    """Keep Dagster's own lines off the terminal; its log has them all."""
+    """Keep Dagster's own messages off the terminal; its log has them all."""
     logger = logging.getLogger("dagster")
     before = logger.level
     logger.setLevel(logging.CRITICAL)

@@ -1,7 +1,7 @@
-"""SIGINT and SIGTERM during a build: noticed whoever handles them, so that none is lost.
+"""SIGINT and SIGTERM during a build: recorded whoever handles them, so that none is lost.
 
-What a newcomer gets wrong: Dagster puts its own handlers in place while a run goes on, only notes a signal
-that comes between two steps, and forgets it when the run ends. Here every signal is also written to a pipe.
+Note: Dagster installs its own handlers during a run, only records a signal that comes between two steps, and forgets it
+when the run ends. Here every signal is also written to a pipe.
 """
 
 import os
@@ -14,26 +14,26 @@ _STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 class Signals:
-    """The signals that came since a build began."""
+    """The signals since a build began."""
 
     def __init__(self, pipe: int | None) -> None:
-        """Read them from a pipe that does not block; None hears of none."""
+        """Read them from a non-blocking pipe; with None, there are none."""
         self._pipe = pipe
         self._last: int | None = None
 
     def last(self) -> int | None:
-        """The number of the last SIGINT or SIGTERM; None where none came."""
+        """The number of the last SIGINT or SIGTERM, or None."""
         try:
-            came = os.read(self._pipe, 4096) if self._pipe is not None else b""
+            received = os.read(self._pipe, 4096) if self._pipe is not None else b""
         except BlockingIOError:
-            came = b""
-        self._last = next((number for number in reversed(came) if number in _STOPPING), self._last)
+            received = b""
+        self._last = next((number for number in reversed(received) if number in _STOPPING), self._last)
         return self._last
 
 
 @contextmanager
 def catch_signals() -> Iterator[Signals]:
-    """Let SIGINT and SIGTERM raise KeyboardInterrupt, and note them; in another than the main thread, do nothing."""
+    """Let SIGINT and SIGTERM raise KeyboardInterrupt, and record them; outside the main thread, do nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield Signals(None)
         return

@@ -1,8 +1,8 @@
-"""What Dagster knows to be missing or out of date, and why, in plain words.
+"""Which artifacts are missing or out of date, and why, in plain words.
 
-Dagster tells this by private API only (`CachingStaleStatusResolver`), which is why pyproject.toml holds
-dagster below 1.14. What a newcomer gets wrong: the UI shows partitioned assets
-as fresh whatever happened upstream; the resolver asked partition by partition knows better.
+Dagster has this in private API only (`CachingStaleStatusResolver`), which is why pyproject.toml holds dagster below
+1.14. Note: the UI shows partitioned assets as fresh whatever happened upstream; the resolver, asked partition by
+partition, does not.
 """
 
 from collections.abc import Sequence
@@ -23,6 +23,7 @@ from dagster._core.loader import LoadingContext
 from dagster._core.storage.event_log.base import AssetRecord
 
 from latentlens_dag.dag.building.dagster_history import latest_by_partition
+from latentlens_dag.dag.building.steps import AssetPartition
 from latentlens_dag.dag.keys import label
 from latentlens_dag.dag.recording import last_observed_version
 from latentlens_dag.dag.versions import SETTINGS, settings_of, source_version
@@ -33,13 +34,13 @@ NOT_BUILT = "not built yet"
 
 
 class StaleTarget(NamedTuple):
-    """One partition of one asset that is to be built, and why."""
+    """A partition of an asset that is to be built, and why."""
 
     key: dg.AssetKey
     partition: str | None
     reason: str
     damaged: bool = False
-    """Whether what is there cannot be trusted, so that nothing may be taken from it."""
+    """Whether its files cannot be trusted, so that nothing of them may be reused."""
 
     @property
     def missing(self) -> bool:
@@ -54,7 +55,7 @@ class StaleTarget(NamedTuple):
 def observe_sources(
     graph: AssetGraph, instance: dg.DagsterInstance, warehouse: Warehouse, keys: Sequence[dg.AssetKey]
 ) -> list[dg.AssetKey]:
-    """Look at the sources among `keys` and tell Dagster of those that changed; give those."""
+    """Observe the sources among `keys`; report those that changed to Dagster, and give them."""
     changed = []
     for key in keys:
         version = source_version(graph.get(key).metadata, warehouse.observed(".".join(key.path)))
@@ -67,19 +68,19 @@ def observe_sources(
 def find_stale(
     graph: AssetGraph,
     instance: dg.DagsterInstance,
-    manifest: ArtifactStore,
-    targets: Sequence[tuple[dg.AssetKey, str | None]],
+    store: ArtifactStore,
+    targets: Sequence[AssetPartition],
 ) -> list[StaleTarget]:
-    """Which of the targets are missing, stale or damaged, as things are now, in their order."""
+    """The targets that are missing, stale or damaged now, in their order."""
     resolver = _Resolver(instance, graph)
-    found = (_need(resolver, graph, manifest, key, partition) for key, partition in targets)
-    return [need for need in found if need is not None]
+    stale = (_stale_target(resolver, graph, store, key, partition) for key, partition in targets)
+    return [target for target in stale if target is not None]
 
 
-def _need(
+def _stale_target(
     resolver: CachingStaleStatusResolver,
     graph: AssetGraph,
-    manifest: ArtifactStore,
+    store: ArtifactStore,
     key: dg.AssetKey,
     partition: str | None,
 ) -> StaleTarget | None:
@@ -87,11 +88,11 @@ def _need(
     if status == StaleStatus.MISSING:
         return StaleTarget(key, partition, NOT_BUILT)
     metadata = graph.get(key).metadata
-    record = manifest.read(key.to_user_string(), partition)
+    record = store.read(key.to_user_string(), partition)
     if status == StaleStatus.FRESH:
         if SETTINGS not in metadata:
             return None  # no asset of this package: nothing is recorded of it
-        damage = _damage(manifest, record, resolver.get_current_data_version(key, partition).value)
+        damage = _damage(store, record, resolver.get_current_data_version(key, partition).value)
         return None if damage is None else StaleTarget(key, partition, damage, damaged=True)
     before = record.settings if record else {}
     changes = changed_settings(before, settings_of(metadata)) if record else []
@@ -100,8 +101,8 @@ def _need(
     return StaleTarget(key, partition, reason, damaged=record is not None and record.damaged is not None)
 
 
-def _damage(manifest: ArtifactStore, record: ArtifactRecord | None, version: str) -> str | None:
-    """Why what Dagster takes for built cannot be trusted; only sizes are looked at here."""
+def _damage(store: ArtifactStore, record: ArtifactRecord | None, version: str) -> str | None:
+    """Why the files of an artifact that counts as built cannot be trusted; of the files, only sizes are compared."""
     if record is None:
         return (
             "nothing says what its files were: its record was deleted, or an earlier version of this package built it"
@@ -110,7 +111,7 @@ def _damage(manifest: ArtifactStore, record: ArtifactRecord | None, version: str
         return f"damaged: {record.damaged}"
     if record.data_version != version:
         return "its files are not those of the last finished run"
-    return problem_summary(manifest.problems(record))
+    return problem_summary(store.problems(record))
 
 
 def _reason(cause: StaleCause, changes: list[str]) -> str:
@@ -122,18 +123,18 @@ def _reason(cause: StaleCause, changes: list[str]) -> str:
     return f"{label(dependency.asset_key, dependency.partition_key)} changed" if dependency else cause.reason
 
 
-_UNTOLD = "its settings in the YAML, or the algorithm, changed"
+_UNKNOWN_CHANGE = "its settings in the YAML, or the algorithm, changed"
 
 
 def _code_reason(changes: list[str]) -> str:
     settings = [change for change in changes if not change.startswith("algorithm: ")]
     if settings:
         return ", ".join(settings)
-    return "this version of the package computes it otherwise" if changes else _UNTOLD
+    return "this version of the package computes it otherwise" if changes else _UNKNOWN_CHANGE
 
 
 class _Resolver(CachingStaleStatusResolver):
-    """As Dagster's, but for how it reads: all assets, and all partitions of one, at once."""
+    """Dagster's resolver, which reads all assets, and all partitions of an asset, at once."""
 
     def __init__(self, instance: dg.DagsterInstance, graph: AssetGraph) -> None:
         context = _Context(instance)
@@ -149,7 +150,7 @@ class _Resolver(CachingStaleStatusResolver):
         return self._partitions[key.asset_key].get(key.partition_key)
 
     def _is_dep_updated(self, provenance: DataProvenance, dep_key: AssetKeyPartitionKey) -> bool:
-        """Whether something was read that has another content now; where nothing is newer, without asking again."""
+        """Whether a dependency has another content than the one read; where nothing is newer, without a query."""
         read = provenance.input_storage_ids.get(dep_key.asset_key)
         last = self._get_latest_data_version_record(key=dep_key) if dep_key.partition_key is not None else None
         if last is not None and read is not None and last.storage_id <= read:
@@ -158,7 +159,7 @@ class _Resolver(CachingStaleStatusResolver):
 
 
 class _Context(LoadingContext):
-    """What the resolver loads its records through."""
+    """The loaders of the resolver's records."""
 
     def __init__(self, instance: dg.DagsterInstance) -> None:
         self._instance = instance

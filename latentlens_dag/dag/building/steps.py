@@ -1,7 +1,7 @@
-"""The asset graph taken apart into steps, and the steps into segments: in which order a build runs what.
+"""The asset graph as steps, and the steps in groups that run together: the order of a build.
 
-What a newcomer gets wrong: steps of one segment are not run one after another over all partitions, but
-partition by partition, so that one Dagster run does all of them for a partition.
+Note: the steps of a group do not run one after another over all partitions, but partition by partition, so that one
+Dagster run does all of them for a partition.
 """
 
 from collections.abc import Set as AbstractSet
@@ -19,12 +19,12 @@ AssetPartition = tuple[dg.AssetKey, str | None]
 
 
 class Step(NamedTuple):
-    """One step (an asset or a multi-asset): its keys are computed together, partition by partition."""
+    """An asset or a multi-asset, whose keys are computed together, partition by partition."""
 
     name: str
-    """study/demo/visual for the step that gives all of study/demo/visual/V..."""
+    """study/demo/visual for the step that makes all of study/demo/visual/V..."""
     op: str
-    """What Dagster calls it."""
+    """Its name in Dagster."""
     keys: list[dg.AssetKey]
     partitions: list[str] | None
 
@@ -34,14 +34,14 @@ class Step(NamedTuple):
 
 
 class RunGroup(NamedTuple):
-    """Steps with the same partitions that follow one another, so that one Dagster run does them for a partition."""
+    """Steps with the same partitions, which one Dagster run does for a partition."""
 
     steps: list[Step]
     partitions: list[str] | None
 
     def targets(self, partition: str | None) -> list[AssetPartition]:
         """The assets of one partition."""
-        return [(key, partition) for unit in self.steps for key in unit.keys]
+        return [(key, partition) for step in self.steps for key in step.keys]
 
 
 def each_partition(partitions: list[str] | None) -> list[str | None]:
@@ -50,32 +50,40 @@ def each_partition(partitions: list[str] | None) -> list[str | None]:
 
 
 def find_steps(graph: AssetGraph) -> list[Step]:
-    """The steps of a graph that a build makes, in an order in which they can run."""
-    order = {key: place for place, key in enumerate(graph.toposorted_asset_keys)}
+    """The steps of a graph that a build runs, in an order in which they can run."""
+    order = {key: number for number, key in enumerate(graph.toposorted_asset_keys)}
     by_step: dict[int, list[dg.AssetKey]] = {}
     for key in graph.materializable_asset_keys:
         if MANUAL_ONLY in graph.get(key).metadata:
             continue
         by_step.setdefault(id(graph.get(key).assets_def), []).append(key)
     steps = sorted((sorted(keys, key=order.__getitem__) for keys in by_step.values()), key=lambda ks: order[ks[-1]])
-    return [_unit(graph, keys) for keys in steps]
+    return [_step(graph, keys) for keys in steps]
 
 
 def find_run_groups(graph: AssetGraph, steps: list[Step]) -> list[RunGroup]:
     """Steps in an order in which they can run, as many of the same partitions as possible in a row."""
-    waiting, run_groups = list(steps), list[RunGroup]()
+    waiting, groups = list(steps), list[RunGroup]()
     done: AbstractSet[dg.AssetKey] = graph.observable_asset_keys | graph.external_asset_keys
     while waiting:
-        current = run_groups[-1] if run_groups else None
-        unit = next((u for u in waiting if current and _can_follow(graph, u, current, done)), None)
-        if unit is not None and current is not None:
-            current.steps.append(unit)
-        else:
-            unit = next(u for u in waiting if _parents(graph, u) <= done)
-            run_groups.append(RunGroup([unit], unit.partitions))
-        waiting.remove(unit)
-        done = done | set(unit.keys)
-    return run_groups
+        step = next((step for step in waiting if groups and _can_follow(graph, step, groups[-1], done)), None)
+        if step is None:
+            step = next(step for step in waiting if _parents(graph, step) <= done)
+            groups.append(RunGroup([], step.partitions))
+        groups[-1].steps.append(step)
+        waiting.remove(step)
+        done = done | set(step.keys)
+    return groups
+
+
+def parent_partitions(graph: AssetGraph, key: dg.AssetKey, partition: str | None) -> list[AssetPartition]:
+    """The partitions that a partition is made from, in order of their keys."""
+    parents: list[AssetPartition] = []
+    for parent in sorted(graph.get(key).parent_keys):
+        partitions = each_partition(_partitions(graph, parent))
+        same = partition in partitions and not reads_all(graph, key, parent)
+        parents += [(parent, one) for one in ([partition] if same else partitions)]
+    return parents
 
 
 def reads_all(graph: AssetGraph, key: dg.AssetKey, parent: dg.AssetKey) -> bool:
@@ -84,20 +92,24 @@ def reads_all(graph: AssetGraph, key: dg.AssetKey, parent: dg.AssetKey) -> bool:
     return isinstance(mapping, dg.AllPartitionMapping) or graph.get(key).partitions_def is None
 
 
-def _unit(graph: AssetGraph, keys: list[dg.AssetKey]) -> Step:
-    definition = graph.get(keys[0]).partitions_def
-    partitions = list(definition.get_partition_keys()) if definition else None
-    return Step("/".join(keys[0].path[:3]), graph.get(keys[0]).assets_def.node_def.name, keys, partitions)
+def _partitions(graph: AssetGraph, key: dg.AssetKey) -> list[str] | None:
+    definition = graph.get(key).partitions_def
+    return list(definition.get_partition_keys()) if definition else None
 
 
-def _can_follow(graph: AssetGraph, unit: Step, segment: RunGroup, done: AbstractSet[dg.AssetKey]) -> bool:
-    """Whether the step's partition can run right after the same partition of the segment's steps."""
-    if unit.partitions != segment.partitions or not _parents(graph, unit) <= done:
+def _step(graph: AssetGraph, keys: list[dg.AssetKey]) -> Step:
+    op = graph.get(keys[0]).assets_def.node_def.name
+    return Step("/".join(keys[0].path[:3]), op, keys, _partitions(graph, keys[0]))
+
+
+def _can_follow(graph: AssetGraph, step: Step, group: RunGroup, done: AbstractSet[dg.AssetKey]) -> bool:
+    """Whether the step's partition can run right after the same partition of the group's steps."""
+    if step.partitions != group.partitions or not _parents(graph, step) <= done:
         return False
-    inside = {key for other in segment.steps for key in other.keys}
-    edges = [(key, parent) for key in unit.keys for parent in graph.get(key).parent_keys if parent in inside]
-    return unit.partitions is None or not any(reads_all(graph, key, parent) for key, parent in edges)
+    inside = {key for other in group.steps for key in other.keys}
+    edges = [(key, parent) for key in step.keys for parent in graph.get(key).parent_keys if parent in inside]
+    return step.partitions is None or not any(reads_all(graph, key, parent) for key, parent in edges)
 
 
-def _parents(graph: AssetGraph, unit: Step) -> set[dg.AssetKey]:
-    return {parent for key in unit.keys for parent in graph.get(key).parent_keys} - set(unit.keys)
+def _parents(graph: AssetGraph, step: Step) -> set[dg.AssetKey]:
+    return {parent for key in step.keys for parent in graph.get(key).parent_keys} - set(step.keys)

@@ -1,13 +1,13 @@
-"""What one declares in a defs.yaml: Corpus, ImageSet, TextSet, Index, Study and Release.
+"""The components of a defs.yaml: Corpus, ImageSet, TextSet, Index, Study and Release.
 
 The `type` of a component in a defs.yaml is `latentlens_dag.dag.components.` and one of these names.
 """
 
-from latentlens_dag.dag.components.base import Declared
+from latentlens_dag.dag.components.base import NamedComponent
 from latentlens_dag.dag.components.release import Release
 from latentlens_dag.dag.components.studies import Corpus, ImageSet, Index, Study, TextSet
 
-__all__ = ["KINDS", "Corpus", "Declared", "ImageSet", "Index", "Release", "Study", "TextSet"]
+__all__ = ["KINDS", "Corpus", "ImageSet", "Index", "NamedComponent", "Release", "Study", "TextSet"]
 
-KINDS: tuple[type[Declared], ...] = (Corpus, ImageSet, TextSet, Index, Study, Release)
-"""All of them, in the order in which messages name them."""
+KINDS: tuple[type[NamedComponent], ...] = (Corpus, ImageSet, TextSet, Index, Study, Release)
+"""All of them, in the order of messages."""

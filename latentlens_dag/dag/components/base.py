@@ -1,7 +1,6 @@
-"""What all components share: a unique name, errors that say where they come from, and simple checks of values.
+"""The base of all components: a unique name, errors that say where they come from, and simple checks of values.
 
-What a newcomer gets wrong: a component finds others by their names when its assets are made, not before; only then
-have all files been read.
+Note: a component finds others by name when its assets are made, not earlier: only then have all files been read.
 """
 
 # `from __future__ import annotations` is left out: Dagster resolves these annotations itself.
@@ -15,20 +14,20 @@ from latentlens_dag.dag.keys import MOST_PARTITIONS
 from latentlens_dag.errors import UserError
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
-C = TypeVar("C", bound="Declared")
+C = TypeVar("C", bound="NamedComponent")
 
 
-class Declared(dg.Component, dg.Model, dg.Resolvable):
-    """What all components share: a unique name, and errors that say where they come from."""
+class NamedComponent(dg.Component, dg.Model, dg.Resolvable):
+    """A component with a unique name, and errors that say where they come from."""
 
     name: str
 
     def place(self, context: dg.ComponentLoadContext) -> str:
-        """Which component of which file, for a message."""
+        """The component and its file, for messages."""
         return f"{type(self).__name__} {self.name} in {folder_of(context) / 'defs.yaml'}"
 
     def check_name(self, context: dg.ComponentLoadContext) -> None:
-        """Refuse names that are no names, and names used twice."""
+        """Refuse malformed and duplicate names."""
         if not _NAME.fullmatch(self.name):
             raise UserError(
                 f"{self.name!r} is no name for {self.place(context)}: use lower-case letters, digits and underscores, "
@@ -42,22 +41,22 @@ class Declared(dg.Component, dg.Model, dg.Resolvable):
 
     def find(self, context: dg.ComponentLoadContext, kind: type[C], name: str, field: str) -> C:
         """The component that a field names."""
-        found = {c.name: c for c in context.component_tree.get_all_components(of_type=kind)}
-        if name not in found:
+        components = {c.name: c for c in context.component_tree.get_all_components(of_type=kind)}
+        if name not in components:
             raise UserError(
                 f"`{field}: {name}` of {self.place(context)} names no {kind.__name__}. There are: "
-                f"{', '.join(sorted(found)) or 'none'}."
+                f"{', '.join(sorted(components)) or 'none'}."
             )
-        return found[name]
+        return components[name]
 
 
 def folder_of(context: dg.ComponentLoadContext) -> Path:
-    """The folder of the defs.yaml that a component stands in."""
+    """The folder of a component's defs.yaml."""
     return context.path if context.path.is_dir() else context.path.parent
 
 
 def check_count(count: int, field: str, place: str) -> None:
-    """Refuse a number of partitions that Dagster cannot keep track of."""
+    """Refuse a number of partitions for which Dagster ignores data versions."""
     if not 1 <= count <= MOST_PARTITIONS:
         raise UserError(f"`{field}: {count}` of {place} must be from 1 to {MOST_PARTITIONS}.")
 

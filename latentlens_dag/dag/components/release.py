@@ -1,6 +1,6 @@
 """The component Release: one published dataset, of the results of some studies or of one index.
 
-What a newcomer gets wrong: declaring a release publishes nothing. A build stages its folder, and only
+Note: declaring a release publishes nothing. A build stages its folder, and only
 `latentlens-dag publish`, or the asset `published` with the repository's name typed in, sends it to the Hub.
 """
 
@@ -10,7 +10,7 @@ from typing import Literal
 
 import dagster as dg
 
-from latentlens_dag.dag.components.base import Declared
+from latentlens_dag.dag.components.base import NamedComponent
 from latentlens_dag.dag.components.studies import Index, Study
 from latentlens_dag.dag.keys import DISABLED
 from latentlens_dag.dag.specs import ReleaseSpec
@@ -18,33 +18,33 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.publish.about import About, check_license, check_repo_id
 
 
-class Release(Declared):
+class Release(NamedComponent):
     """One dataset repository of the Hub, staged in the warehouse: the tables of studies, or an index."""
 
     studies: list[str] | None = None
-    """Whose results go out."""
+    """Whose results are published."""
     index: str | None = None
-    """In place of studies: an index goes out, for others to search."""
+    """In place of studies: an index to publish, for others to search."""
     repo_id: str
     """user/name on the Hub."""
     title: str | None = None
     description: str | None = None
     """Paragraphs for the card, as plain text."""
     license: str
-    """Of the tables, as the Hub names licences: apache-2.0, cc-by-4.0, other."""
+    """Of the tables, by the Hub's names: apache-2.0, cc-by-4.0, other."""
     images: Literal["thumbnails", "none"] | None = None
-    """Whether pictures go out as thumbnails; by default where `image_license` says under which terms."""
+    """Whether images are published as thumbnails; by default if `image_license` gives the terms."""
     image_license: str | None = None
-    """Of the pictures, in words. Without it none go out."""
+    """Of the images, in words. Without it no image is published."""
     text_license: str | None = None
     """Of the sentences and texts, in words."""
     sentences: Literal["all", "cited", "none"] = "all"
-    """Of the corpora, of the answers only, or none."""
+    """Those of the corpora, only those that neighbors cite, or none."""
     vectors: bool = False
-    """Of an index: whether its vectors go out as Parquet too, which about doubles its size."""
+    """Of an index: whether its vectors are published as Parquet too, which about doubles its size."""
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
-        """Its assets; none where a study of it is switched off."""
+        """Its assets; none if one of its studies is switched off."""
         from latentlens_dag.dag.assets.release import index_release, tables_release
 
         place = self.place(context)
@@ -59,7 +59,7 @@ class Release(Declared):
 
     @property
     def spec(self) -> ReleaseSpec:
-        """What it says, with what it leaves out."""
+        """The release with its defaults filled in."""
         about = About(
             name=self.name,
             repo_id=self.repo_id,
@@ -73,7 +73,7 @@ class Release(Declared):
         return ReleaseSpec(about, thumbnails, self.sentences, self.vectors)
 
     def _check(self, place: str) -> None:
-        """Refuse values that cannot be."""
+        """Refuse invalid values."""
         if (self.studies is None) == (self.index is None) or self.studies == []:
             raise UserError(
                 f"{place} must say what goes out: `studies: [NAME, ...]`, the results of some studies, or "
@@ -83,11 +83,11 @@ class Release(Declared):
             raise UserError(f"`studies: {self.studies}` of {place} must name each study once.")
         check_repo_id(self.repo_id, place)
         check_license(self.license, place)
-        for problem in self._unfitting():
+        for problem in self._conflicts():
             raise UserError(f"{place}: {problem}")
 
-    def _unfitting(self) -> Iterator[str]:
-        """Fields that do not go together."""
+    def _conflicts(self) -> Iterator[str]:
+        """The problems of fields that do not go together."""
         if self.images == "thumbnails" and self.image_license is None:
             yield (
                 "`images: thumbnails` sends pictures out, so say under which terms: `image_license: TEXT`. Leave "

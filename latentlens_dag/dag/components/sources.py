@@ -1,6 +1,6 @@
-"""What the fields of a defs.yaml may name: sources of sentences, of pictures and of regions, and models.
+"""Fields of a defs.yaml that name data and models: sources of sentences, images and regions.
 
-What a newcomer gets wrong: a value is checked here, but nothing is opened or downloaded; only that a path exists.
+Note: values are checked, and that paths exist; nothing is opened or downloaded.
 """
 
 # `from __future__ import annotations` is left out: Dagster resolves these annotations itself.
@@ -22,7 +22,7 @@ from latentlens_dag.models.model_ref import ModelRef
 LocalPath = Annotated[
     Path, dg.Resolver(lambda context, value: context.resolve_source_relative_path(value), model_field_type=str)
 ]
-"""A path of the YAML, relative to the file that it stands in."""
+"""A path of the YAML, relative to its defs.yaml."""
 
 
 class CorpusSource(dg.Model, dg.Resolvable):
@@ -48,7 +48,11 @@ class CorpusSource(dg.Model, dg.Resolvable):
     column: str | None = None
 
     def text_source(self, place: str) -> TextSource:
-        """The file or dataset that is meant, or an error that says what is wrong at `place`; nothing is opened."""
+        """The file or dataset; nothing is opened.
+
+        Raises:
+            UserError: for invalid fields of `place`.
+        """
         given = [kind for kind in _KINDS if getattr(self, kind) is not None]
         if len(given) != 1:
             raise UserError(
@@ -75,20 +79,19 @@ class CorpusSource(dg.Model, dg.Resolvable):
             kind = next((kind for kind, suffix in _SUFFIXES.items() if endings.endswith(suffix)), "lines")
         existing_path(path, f"source.{'file' if self.package else kind}", place)
         if (kind == "lines") == (self.column is not None):
-            say = (
-                "has lines, no columns: leave `column` out" if self.column else "is a table: say its `column` of texts"
-            )
-            raise UserError(f"`source` of {place}: {path.name} {say}.")
+            hint = "has lines, no columns: leave `column` out"
+            hint = hint if self.column else "is a table: say its `column` of texts"
+            raise UserError(f"`source` of {place}: {path.name} {hint}.")
         return TextFile(kind, path, self.column)  # type: ignore[arg-type]
 
     def _package_file(self, place: str) -> Path:
-        found = find_spec(self.package) if _PACKAGE.fullmatch(self.package or "") else None  # type: ignore[arg-type]
-        if found is None or not found.submodule_search_locations:
+        package = find_spec(self.package) if _PACKAGE.fullmatch(self.package or "") else None  # type: ignore[arg-type]
+        if package is None or not package.submodule_search_locations:
             raise UserError(
                 f"`source.package: {self.package}` of {place} is no installed package: install it into this "
                 "environment."
             )
-        folder = Path(next(iter(found.submodule_search_locations))).resolve()
+        folder = Path(next(iter(package.submodule_search_locations))).resolve()
         path = (folder / str(self.file)).resolve()
         if not path.is_relative_to(folder):
             raise UserError(f"`source.file: {self.file}` of {place} is not inside the package {self.package}.")
@@ -101,12 +104,12 @@ _KINDS = (*_SUFFIXES, "package", "hub")
 
 
 class ImageSource(dg.Model, dg.Resolvable):
-    """Where pictures come from."""
+    """Where images come from."""
 
     folder: LocalPath | None = None
-    """A folder of pictures, searched below too. Relative to the defs.yaml, as here below."""
+    """A folder of images, with its subfolders. Relative to the defs.yaml, as the paths below."""
     parquet: LocalPath | None = None
-    """A Parquet file; `column` names the pictures: bytes, or bytes and paths as the library `datasets` writes them."""
+    """A Parquet file; `column` names the images: bytes, or bytes and paths as the library `datasets` writes them."""
     hub: str | None = None
     """A dataset on the Hugging Face Hub, as user/dataset; `split`, `column` and `revision` say what of it is read."""
     config: str | None = None
@@ -115,10 +118,14 @@ class ImageSource(dg.Model, dg.Resolvable):
     """Of hub: the full commit, so that its content never changes."""
     column: str | None = None
     name: str | None = None
-    """Of parquet: the column of the pictures' names; else they have those of their paths, or the numbers of rows."""
+    """Of parquet: the column of the images' names; by default their paths, or the numbers of rows."""
 
     def image_source(self, place: str) -> Path | ImageColumn | HubColumn:
-        """The folder, file or dataset that is meant, or an error that says what is wrong at `place`."""
+        """The folder, file or dataset; nothing is opened.
+
+        Raises:
+            UserError: for invalid fields of `place`.
+        """
         given = [kind for kind in _IMAGE_FIELDS if getattr(self, kind) is not None]
         if len(given) != 1:
             raise UserError(
@@ -144,7 +151,7 @@ _IMAGE_FIELDS = {
     "parquet": ("column", "name"),
     "hub": ("config", "split", "column", "revision"),
 }
-"""The kinds of sources of pictures, and what belongs to each."""
+"""The kinds of image sources, and the fields of each."""
 
 
 class RegionSource(dg.Model, dg.Resolvable):
@@ -164,11 +171,15 @@ class ModelSource(dg.Model, dg.Resolvable):
     revision: str | None = None
     """Of hub: the full commit, so that its content never changes."""
     trust_remote_code: bool = False
-    """Run the code that comes with the model, with all rights of who builds. Without it a model that needs its own
-    code is refused, and nothing of it is run."""
+    """Run the code that comes with the model, with all your rights. Without it, a model that needs its own code is
+    refused, and none of its code is run."""
 
     def model_ref(self, field: str, place: str) -> ModelRef:
-        """The model that is meant, or an error that says what is wrong with `field` of `place`."""
+        """The model.
+
+        Raises:
+            UserError: for invalid values of `field` of `place`.
+        """
         if (self.path is None) == (self.hub is None):
             raise UserError(
                 f"`{field}` of {place} must name one model: `{field}: {{path: FOLDER}}` or `{field}: {{hub: "
@@ -178,9 +189,9 @@ class ModelSource(dg.Model, dg.Resolvable):
             return self._hub_model(self.hub, field, place)
         if self.revision is not None:
             raise UserError(f"`{field}` of {place}: `revision` belongs to a model of the Hub, which `hub` names.")
-        found = existing_path(self.path, f"{field}.path", place)  # type: ignore[arg-type]
-        read_config(found)
-        return ModelRef(path=found, trust_remote_code=self.trust_remote_code)
+        path = existing_path(self.path, f"{field}.path", place)  # type: ignore[arg-type]
+        read_config(path)
+        return ModelRef(path=path, trust_remote_code=self.trust_remote_code)
 
     def _hub_model(self, repo: str, field: str, place: str) -> ModelRef:
         if not REPO_ID.fullmatch(repo):
@@ -212,7 +223,7 @@ def hub_column(source: CorpusSource | ImageSource, dataset: str, example: str, p
 
 
 def full_commit(revision: str, field: str, place: str) -> str:
-    """A revision of the YAML, which must name one commit for ever."""
+    """A revision of the YAML, which must be a full commit."""
     if not COMMIT.fullmatch(revision):
         raise UserError(
             f"`{field}: {revision}` of {place} is no full commit. Branches and tags move, and short commits may become "

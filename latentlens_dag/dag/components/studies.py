@@ -1,9 +1,9 @@
-"""What one declares in a defs.yaml: Corpus, ImageSet, TextSet, Index and Study (Release is in `release.py`).
+"""The components Corpus, ImageSet, TextSet, Index and Study (Release is in `release.py`).
 
-A component says what its fields mean, checks their values, and hands over to the module that knows its
-assets. What a newcomer gets wrong: definitions load often and everywhere (UI, command line, editor), so
-nothing here reads weights, opens images or touches the network; a local config.json is all that is read. What needs
-the config of a model that was not downloaded yet is checked when its steps run.
+A component documents its fields, checks their values, and makes a spec for the module with its assets. Note:
+definitions load often and everywhere (UI, command line, editor), so nothing here reads weights, opens images or uses
+the network; only a local config.json is read. Values that depend on the config of a model that was not downloaded yet
+are checked when its steps run.
 """
 
 # `from __future__ import annotations` is left out: Dagster resolves these annotations itself.
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import dagster as dg
 
-from latentlens_dag.dag.components.base import Declared, check_at_least, check_count
+from latentlens_dag.dag.components.base import NamedComponent, check_at_least, check_count
 from latentlens_dag.dag.components.sources import CorpusSource, ImageSource, ModelSource, RegionSource, existing_path
 from latentlens_dag.dag.keys import DISABLED
 from latentlens_dag.dag.specs import CorpusSpec, ImageSetSpec, IndexSpec, StudySpec, TextSetSpec, check_top_k
@@ -31,16 +31,16 @@ else:
 
 
 class RegionsJudge(dg.Model, dg.Resolvable):
-    """The judge that knows the image set's annotated regions; it has no settings."""
+    """The judge that compares neighbors with the image set's annotated regions; it has no settings."""
 
 
 class Judge(dg.Model, dg.Resolvable):
-    """Who judges the answers."""
+    """Who judges the neighbors."""
 
     regions: RegionsJudge | None = None
 
 
-class Corpus(Declared):
+class Corpus(NamedComponent):
     """Sentences, in shards."""
 
     source: CorpusSource
@@ -57,12 +57,12 @@ class Corpus(Declared):
         return corpus_definitions(self.spec(context), ordered)
 
     def spec(self, context: dg.ComponentLoadContext) -> CorpusSpec:
-        """What it names, found and checked."""
+        """Its fields, resolved and checked."""
         return CorpusSpec(self.name, self.source.text_source(self.place(context)), self.shards)
 
 
-class ImageSet(Declared):
-    """Pictures, in batches, with annotated regions where there are some."""
+class ImageSet(NamedComponent):
+    """Images, in batches, with or without annotated regions."""
 
     source: ImageSource
     regions: RegionSource | None = None
@@ -77,7 +77,7 @@ class ImageSet(Declared):
         return image_definitions(self.spec(context))
 
     def spec(self, context: dg.ComponentLoadContext) -> ImageSetSpec:
-        """What it names, found and checked."""
+        """Its fields, resolved and checked."""
         source = self.source.image_source(self.place(context))
         masks = (
             None if self.regions is None else existing_path(self.regions.masks, "regions.masks", self.place(context))
@@ -85,8 +85,8 @@ class ImageSet(Declared):
         return ImageSetSpec(self.name, source, self.batches, masks)
 
 
-class TextSet(Declared):
-    """Texts, in batches: what a study of a language model reads."""
+class TextSet(NamedComponent):
+    """Texts, in batches, for studies of language models."""
 
     source: CorpusSource
     batches: int = 1
@@ -100,11 +100,11 @@ class TextSet(Declared):
         return text_definitions(self.spec(context))
 
     def spec(self, context: dg.ComponentLoadContext) -> TextSetSpec:
-        """What it names, found and checked."""
+        """Its fields, resolved and checked."""
         return TextSetSpec(self.name, self.source.text_source(self.place(context)), self.batches)
 
 
-class Index(Declared):
+class Index(NamedComponent):
     """One language model's contextual states of one corpus."""
 
     language_model: ModelSource
@@ -112,15 +112,15 @@ class Index(Declared):
     layers: list[int] | Literal["auto"] = "auto"
     contexts_per_token: int = 50
     sampling: Literal["smallest_hash", "first"] = "smallest_hash"
-    """Which occurrences of a token are kept: a uniform sample that no order of the corpus changes, or the first ones
-    in the order of the source, as the authors' reference library does."""
+    """Which occurrences of a token are kept: a uniform sample that does not depend on the order of the corpus, or the
+    first ones in the order of the source, as in the authors' reference library."""
     fraction: float = 1.0
     min_position: int = 1
     dedup: Literal["prefix", "sentence"] = "prefix"
-    """Which occurrences count as one: with equal beginnings, or, for models that read text in both directions, in
+    """Which occurrences count as one: those with equal prefixes or, for models that read text in both directions, in
     equal sentences."""
     sinks: Literal["exclude", "include"] = "exclude"
-    """Whether attention sinks, rows whose norm is an outlier of their layer, are left out of answers."""
+    """Whether attention sinks, rows whose norm is an outlier of their layer, are excluded from neighbors."""
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Its assets."""
@@ -135,7 +135,7 @@ class Index(Declared):
         return index_definitions(self.spec(context))
 
     def spec(self, context: dg.ComponentLoadContext) -> IndexSpec:
-        """What it names, found and checked."""
+        """Its fields, resolved and checked."""
         corpus = self.find(context, Corpus, self.corpus, "corpus")
         layers = self.contextual_layers(self.place(context))
         return IndexSpec(
@@ -157,13 +157,13 @@ class Index(Declared):
         return self.language_model.model_ref("language_model", f"Index {self.name}")
 
     def contextual_layers(self, place: str) -> list[int]:
-        """The layers asked for, or the automatic choice, checked against the model's config where it is here."""
+        """The declared layers or the automatic choice, checked against the model's config if it is here."""
         source = self.language_model.model_ref("language_model", place)
         return chosen_layers(self.layers, source, auto_contextual_layers, place)
 
 
 class StudyInput(NamedTuple):
-    """What a study reads and with what, by the fields that say so."""
+    """The model and the set of a study, with the names of their fields."""
 
     model_field: Literal["vlm", "language_model"]
     model: ModelRef
@@ -171,7 +171,7 @@ class StudyInput(NamedTuple):
     set_name: str
 
 
-class Study(Declared):
+class Study(NamedComponent):
     """One model read through one index on one set: a VLM on images, or a language model on texts."""
 
     enabled: bool = True
@@ -185,7 +185,7 @@ class Study(Declared):
     lenses: Sequence[Lens] = tuple(LENSES)
     top_k: int = 5
     prompt: str | None = None
-    """What the VLM is asked about every image; the paper's question by default."""
+    """The VLM's prompt for every image; by default the paper's."""
     unique: Literal["none", "word", "sentence"] = "none"
     judge: Judge | Literal["none"] = "none"
     connector: bool = False
@@ -193,7 +193,7 @@ class Study(Declared):
     of their image token."""
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
-        """Its assets; none where it is switched off."""
+        """Its assets; none if it is switched off."""
         from latentlens_dag.dag.assets.study import study_definitions
 
         place = self.place(context)
@@ -206,22 +206,22 @@ class Study(Declared):
         return study_definitions(self.spec(context))
 
     def spec(self, context: dg.ComponentLoadContext) -> StudySpec:
-        """What it names, found and checked."""
+        """Its fields, resolved and checked."""
         place = self.place(context)
-        read = self.read(place)
+        study_input = self.study_input(place)
         index = self.find(context, Index, self.index, "index")
-        kind: type[ImageSet | TextSet] = ImageSet if read.set_field == "images" else TextSet
-        material = self.find(context, kind, read.set_name, read.set_field)
-        self._check_same_model(read, index, place)
-        if (shape := text_shape(read.model)) is not None:
+        kind: type[ImageSet | TextSet] = ImageSet if study_input.set_field == "images" else TextSet
+        inputs = self.find(context, kind, study_input.set_name, study_input.set_field)
+        self._check_same_model(study_input, index, place)
+        if (shape := text_shape(study_input.model)) is not None:
             check_top_k(self.top_k, shape[2], place)
-        self._check_judge(material, read.model, place)
+        self._check_judge(inputs, study_input.model, place)
         return StudySpec(
             name=self.name,
-            model=read.model,
+            model=study_input.model,
             index=index.spec(context),
-            material=material.spec(context),
-            visual_layers=chosen_layers(self.layers, read.model, auto_visual_layers, place),
+            inputs=inputs.spec(context),
+            visual_layers=chosen_layers(self.layers, study_input.model, auto_visual_layers, place),
             lenses=self.lenses,
             top_k=self.top_k,
             unique=self.unique,
@@ -233,10 +233,14 @@ class Study(Declared):
     @property
     def model_ref(self) -> ModelRef:
         """Its model."""
-        return self.read(f"Study {self.name}").model
+        return self.study_input(f"Study {self.name}").model
 
-    def read(self, place: str) -> StudyInput:
-        """What it reads and with what, or an error that says which fields go together."""
+    def study_input(self, place: str) -> StudyInput:
+        """The model and the set.
+
+        Raises:
+            UserError: where the fields do not go together.
+        """
         fields = ("vlm", "images", "language_model", "texts")
         given = [field for field in fields if getattr(self, field) is not None]
         if self.vlm is not None and self.images is not None and len(given) == 2:
@@ -255,17 +259,17 @@ class Study(Declared):
         model = self.language_model.model_ref("language_model", place)
         return StudyInput("language_model", model, "texts", self.texts)
 
-    def _check_judge(self, material: ImageSet | TextSet, vlm: ModelRef, place: str) -> None:
+    def _check_judge(self, inputs: ImageSet | TextSet, vlm: ModelRef, place: str) -> None:
         if not isinstance(self.judge, Judge):
             return
-        if isinstance(material, TextSet):
+        if isinstance(inputs, TextSet):
             raise UserError(
-                f"`judge` of {place} judges by annotated regions of images, and TextSet {material.name} has texts: "
+                f"`judge` of {place} judges by annotated regions of images, and TextSet {inputs.name} has texts: "
                 "what their tokens mean is not annotated. Set `judge: none`, or leave it out."
             )
-        if self.judge.regions is None or material.regions is None:
+        if self.judge.regions is None or inputs.regions is None:
             raise UserError(
-                f"`judge` of {place} judges by regions, but ImageSet {material.name} has none. Give it "
+                f"`judge` of {place} judges by regions, but ImageSet {inputs.name} has none. Give it "
                 "`regions: {masks: FILE}`, or set `judge: none`."
             )
         config = read_config(vlm)
@@ -276,22 +280,23 @@ class Study(Declared):
                 "known where in the image its visual tokens lie. They can be read, but not judged: set `judge: none`."
             )
 
-    def _check_same_model(self, read: StudyInput, index: Index, place: str) -> None:
+    def _check_same_model(self, study_input: StudyInput, index: Index, place: str) -> None:
         """Refuse an index of a model of another shape; the step `model_checks` compares the weights.
 
         Vocabularies may differ: a VLM's embedding has rows for its image token.
         """
-        mine, theirs = text_shape(read.model), text_shape(index.model_ref)
-        if mine is not None and theirs is not None and mine[:2] != theirs[:2]:
-            own = "VLM's own language model" if read.model_field == "vlm" else "language model"
+        model = study_input.model
+        shape, index_shape = text_shape(model), text_shape(index.model_ref)
+        if shape is not None and index_shape is not None and shape[:2] != index_shape[:2]:
+            own = "VLM's own language model" if study_input.model_field == "vlm" else "language model"
             raise UserError(
-                f"{place} reads {read.model.name} through Index {index.name} of another model: {_shape_text(mine)} "
-                f"here, {_shape_text(theirs)} there ({index.model_ref.name}). Name an index of this {own}."
+                f"{place} reads {model.name} through Index {index.name} of another model: {_shape_text(shape)} here, "
+                f"{_shape_text(index_shape)} there ({index.model_ref.name}). Name an index of this {own}."
             )
 
 
 def chosen_layers(layers: list[int] | str, source: ModelRef, auto: Callable[[int], list[int]], place: str) -> list[int]:
-    """The layers of the YAML, in order, or the automatic choice."""
+    """The declared layers, in order, or the automatic choice."""
     shape = text_shape(source)
     if isinstance(layers, str):
         if shape is None:
@@ -313,7 +318,7 @@ def _not_downloaded(source: ModelRef, place: str) -> UserError:
 
 
 def text_shape(source: ModelRef) -> tuple[int, int, int] | None:
-    """Blocks, width and vocabulary of a model's language model, from its config.json; None where that is not here."""
+    """Blocks, width and vocabulary of a model's language model, from its config.json; None if that is not here."""
     config = read_config(source)
     if config is None:
         return None
@@ -329,8 +334,8 @@ def text_shape(source: ModelRef) -> tuple[int, int, int] | None:
 
 
 def _with_defaults(text: dict[str, Any]) -> dict[str, Any]:
-    """A language model's config with what it leaves out: a checkpoint may be silent on its family's defaults."""
-    from transformers import CONFIG_MAPPING  # a second, so only where it is needed
+    """A language model's config with its family's defaults, which a checkpoint may leave out."""
+    from transformers import CONFIG_MAPPING  # takes a second
 
     family = text.get("model_type")
     return {**CONFIG_MAPPING[family]().to_dict(), **text} if family in CONFIG_MAPPING else text

@@ -1,6 +1,6 @@
 """DeepSeek-VL: the longest edge is resized, the rest is padded to a square, and the square is cut into g x g patches.
 
-What a newcomer gets wrong: the padding has tokens too. Their boxes lie outside the image.
+Note: the padding has tokens too, whose boxes are outside the image.
 """
 
 from __future__ import annotations
@@ -23,6 +23,6 @@ def region_map(processor: Any, config: Any, width: int, height: int) -> TokenMap
 
 
 def _span(length: int, resized: int, side: int, cells: int) -> tuple[float, float]:
-    """Where the cells begin and end along an edge of the image, in its pixels."""
+    """Start and end of the cells along an edge of the image, in its pixels."""
     padding = (side - resized) // 2
     return -padding * length / resized, (cells - padding) * length / resized

@@ -1,7 +1,6 @@
-"""Idefics3: the image, squashed to whole tiles, is cut into them; the squashed whole comes last.
+"""Idefics3: the image is squashed to whole tiles and cut into them; the global view, squashed too, comes last.
 
-What a newcomer gets wrong: the global view is the last one, not the first, and tiles are read one after the other,
-not row by row across them.
+Note: tokens come tile after tile, not row by row across the tiles.
 """
 
 from __future__ import annotations
@@ -31,9 +30,9 @@ def _tiles(processor: Any, side: int, width: int, height: int) -> tuple[int, int
     if not processor.do_image_splitting:
         return 1, 1
     if processor.do_resize:
-        shape = np.broadcast_to(np.uint8(0), (3, height, width))  # only its shape is looked at
+        shape = np.broadcast_to(np.uint8(0), (3, height, width))  # an image of this shape
         height, width = get_resize_output_image_size(shape, processor.size["longest_edge"])
-    # As the processor does: the longer side first, the other from the aspect that is left.
+    # Like the processor: the longer side first, the other from the remaining aspect.
     if width >= height:
         columns = math.ceil(width / side)
         return math.ceil(int(columns * side / (width / height)) / side), columns

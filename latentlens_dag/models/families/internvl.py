@@ -1,7 +1,6 @@
-"""InternVL and Aya Vision: the image, squashed to as many tiles as fit its aspect; the thumbnail comes last.
+"""InternVL and Aya Vision: the image is squashed to the tiles that fit its aspect best; the thumbnail comes last.
 
-What a newcomer gets wrong: how many tiles there are follows the aspect, and an image that makes one tile has no
-thumbnail.
+Note: an image of one tile has no thumbnail.
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ def region_map(processor: Any, config: Any, width: int, height: int) -> TokenMap
     side, patch = (_side(value) for value in (config.vision_config.image_size, config.vision_config.patch_size))
     merged = patch * getattr(config, "downsample_factor", 0) or round(patch / config.downsample_ratio)
     cells = side // patch * patch // merged
-    seen = cells * merged / side
-    return tiled_map(_tiles(processor.image_processor, width, height), cells, seen, (width, height))
+    covered = cells * merged / side
+    return tiled_map(_tiles(processor.image_processor, width, height), cells, covered, (width, height))
 
 
 def _side(value: Any) -> int:
@@ -26,7 +25,7 @@ def _side(value: Any) -> int:
 
 
 def _tiles(processor: Any, width: int, height: int) -> tuple[int, int]:
-    """Rows and columns of tiles; both processors ask for tiles whatever the image processor's own default is."""
+    """Rows and columns of tiles; both processors request tiles, whatever the image processor's default."""
     from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
 
     if processor.max_patches <= 1:

@@ -1,7 +1,7 @@
-"""LLaVA 1.5: the shortest edge is resized, the centre is cropped, and the crop is cut into g x g patches.
+"""LLaVA 1.5: the shortest edge is resized, the center is cropped, and the crop is cut into g x g patches.
 
-What a newcomer gets wrong: the sides of an image that is not square are cropped away, so the boxes do not
-cover the whole picture. And Pixtral has LLaVA's format, but cuts images as Mistral 3 does.
+Note: the crop removes the sides of an image that is not square, so the boxes do not cover the whole image. Pixtral has
+LLaVA's format, but cuts images like Mistral 3.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ def region_map(processor: Any, config: Any, width: int, height: int) -> TokenMap
     side = config.vision_config.image_size
     grid = side // patch
     row, col = (index.ravel().astype(np.int32) for index in np.mgrid[:grid, :grid])
-    # A patch is `patch` of the `side` pixels that the crop was made of.
+    # A patch has `patch` of the `side` pixels of the crop.
     x, y = crop_width * patch / side, crop_height * patch / side
     boxes = np.stack([left + col * x, top + row * y, left + (col + 1) * x, top + (row + 1) * y], axis=1)
     return TokenMap(["global"] * grid * grid, np.zeros(grid * grid, np.int32), row, col, boxes.astype(np.float32))
 
 
 def _crop_box(processor: Any, width: int, height: int) -> tuple[float, float, float, float]:
-    """Left, top, width and height, in original pixels, of what the processor shows the model."""
+    """Left, top, width and height of the crop, in pixels of the original image."""
     size = dict(processor.size) if processor.do_resize else {"height": height, "width": width}
     if size.get("shortest_edge"):
         new_width, new_height = _resized(width, height, int(size["shortest_edge"]))
@@ -39,7 +39,8 @@ def _crop_box(processor: Any, width: int, height: int) -> tuple[float, float, fl
         new_width, new_height = int(size["width"]), int(size["height"])
     else:
         raise UserError(
-            f"An image processor with size {size} is not known for LLaVA: shortest_edge, or height and width."
+            f"The size {size} of the image processor is not supported for LLaVA: it needs shortest_edge, or height and "
+            "width."
         )
     x_scale, y_scale = width / new_width, height / new_height
     if not processor.do_center_crop:

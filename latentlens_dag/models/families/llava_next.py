@@ -1,8 +1,8 @@
 """LLaVA-NeXT and LLaVA-OneVision: the squashed image, then its tiles at a higher resolution, row by row.
 
-The high-resolution image keeps its aspect: it is padded to the tiles, and rows or columns of cells that are padding
-only are left out ("unpadding"). After every row comes a newline token, which has no pixels and so no box.
-What a newcomer gets wrong: the rows go across all tiles, and unpadding counts in whole cells.
+The high-resolution image keeps its aspect: it is padded to the tiles, and rows or columns of cells with padding only
+are removed ("unpadding"). A newline token, which has no pixels and so no box, follows each row. Note: rows extend
+across all tiles, and unpadding counts whole cells.
 """
 
 from __future__ import annotations
@@ -20,38 +20,38 @@ from latentlens_dag.models.families.token_map import TokenMap
 class _Axis(NamedTuple):
     """The cells along one side of the high-resolution image."""
 
-    start: NDArray  # [n] where each begins and ends, in pixels of the original image
+    start: NDArray  # [n] start and end, in pixels of the original image
     end: NDArray
-    tile: NDArray  # [n] in which tile it lies, from 0
+    tile: NDArray  # [n] number of the tile, from 0
 
 
 def region_map(processor: Any, config: Any, width: int, height: int) -> TokenMap:
     """The boxes of an image's visual tokens: the global view, then the tiles' rows, each with its newline."""
     side, patch = _side(processor.image_processor), config.vision_config.patch_size
     cells = side // patch
-    seen = cells * patch / side
-    everything = grid_map(cells, cells, (0, 0, width * seen, height * seen))
+    covered = cells * patch / side
+    whole = grid_map(cells, cells, (0, 0, width * covered, height * covered))
     x, y, tiles_across = _axes(processor.image_processor, side, patch, width, height)
     if hasattr(config, "vision_aspect_ratio"):
         x, y = _shrunk(x, y, int(config.vision_aspect_ratio.removeprefix("anyres_max_")) * cells**2)
-    return concat_maps([everything, *(_row(number, x, y, tiles_across) for number in range(len(y.start)))])
+    return concat_maps([whole, *(_row(number, x, y, tiles_across) for number in range(len(y.start)))])
 
 
 def _side(processor: Any) -> int:
-    """Side of a tile, in pixels."""
+    """The side of a tile in pixels."""
     size, crop = dict(processor.size), dict(getattr(processor, "crop_size", None) or {})
     side = size.get("shortest_edge") or size.get("height")
     if not side or size.get("width") not in (None, side) or (crop.get("height") or side) != side:
-        raise UserError(f"Tiles of size {size}, cropped to {crop}, are not known: they must be square and not cropped.")
+        raise UserError(f"Tiles of size {size}, cropped to {crop}, are not supported: use square tiles, not cropped.")
     return int(side)
 
 
 def _axes(processor: Any, side: int, patch: int, width: int, height: int) -> tuple[_Axis, _Axis, int]:
-    """Columns and rows of cells that are left after unpadding, and how many tiles lie side by side."""
+    """Columns and rows of cells after unpadding, and the number of tiles per row."""
     from transformers.image_processing_utils import get_patch_output_size, select_best_resolution
 
     best = select_best_resolution((height, width), processor.image_grid_pinpoints)
-    shape = np.broadcast_to(np.uint8(0), (3, height, width))  # only its shape is looked at
+    shape = np.broadcast_to(np.uint8(0), (3, height, width))  # an image of this shape
     resized = get_patch_output_size(shape, best, "channels_first")
     y, x = (
         _axis(best[i] // side, side, patch, (best[i] - resized[i]) // 2, (height, width)[i] / resized[i])
@@ -66,20 +66,20 @@ def _axes(processor: Any, side: int, patch: int, width: int, height: int) -> tup
 
 
 def _axis(tiles: int, side: int, patch: int, padding: int, scale: float) -> _Axis:
-    """All cells of some tiles; a tile's last pixels may be in no cell."""
+    """All cells of some tiles; the last pixels of a tile may be in no cell."""
     tile, cell = np.divmod(np.arange(tiles * (side // patch)), side // patch)
     start = tile * side + cell * patch - padding
     return _Axis(start * scale, (start + patch) * scale, tile)
 
 
-def _unpadded(axis: _Axis, kept: int) -> _Axis:
-    padding = (len(axis.start) - kept) // 2
+def _unpadded(axis: _Axis, count: int) -> _Axis:
+    padding = (len(axis.start) - count) // 2
     return _Axis(*(part[padding : len(part) - padding] for part in axis))
 
 
-def _shrunk(x: _Axis, y: _Axis, most: int) -> tuple[_Axis, _Axis]:
-    """LLaVA-OneVision interpolates a grid of more than `most` cells to a coarser one; boxes blur at their rims."""
-    ratio = (len(x.start) * len(y.start) / most) ** 0.5
+def _shrunk(x: _Axis, y: _Axis, max_cells: int) -> tuple[_Axis, _Axis]:
+    """LLaVA-OneVision interpolates a grid of more than `max_cells` to a coarser one; boxes blur at their edges."""
+    ratio = (len(x.start) * len(y.start) / max_cells) ** 0.5
     if ratio <= 1.1:
         return x, y
     return _resampled(x, int(len(x.start) // ratio)), _resampled(y, int(len(y.start) // ratio))
@@ -93,7 +93,7 @@ def _resampled(axis: _Axis, count: int) -> _Axis:
 
 
 def _row(number: int, x: _Axis, y: _Axis, tiles_across: int) -> TokenMap:
-    """One row of cells and the newline after it."""
+    """A row of cells and its newline."""
     columns = len(x.start)
     tile = 1 + y.tile[number] * tiles_across + np.append(x.tile, x.tile[-1])  # 0 is the global view
     top, bottom = (np.full(columns, edge) for edge in (y.start[number], y.end[number]))

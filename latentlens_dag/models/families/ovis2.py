@@ -1,7 +1,6 @@
-"""Ovis2: the squashed image first, then its tiles, where the processor is set to cut them (`crop_to_patches`).
+"""Ovis2: the squashed image first, then its tiles if the processor cuts them (`crop_to_patches`).
 
-What a newcomer gets wrong: the model's image token is <IMG_ATOM>; the tokens between grids, rows and columns of tiles
-are none.
+Note: the model's image token is <IMG_ATOM>; the tokens between grids, rows and columns of tiles are not visual tokens.
 """
 
 from __future__ import annotations
@@ -14,12 +13,12 @@ from latentlens_dag.models.families.token_map import TokenMap
 
 
 def region_map(processor: Any, config: Any, width: int, height: int) -> TokenMap:
-    """The boxes of an image's visual tokens: the whole, then tile after tile."""
+    """The boxes of an image's visual tokens: the global view, then tile after tile."""
     vision = config.vision_config
     cells = math.ceil(vision.image_size // vision.patch_size / vision.hidden_stride)
-    seen = cells * vision.patch_size * vision.hidden_stride / vision.image_size  # over 1 where patches are added
+    covered = cells * vision.patch_size * vision.hidden_stride / vision.image_size  # over 1 if patches are added
     shape = _tiles(processor.image_processor, width, height)
-    return tiled_map(shape, cells, seen, (width, height), whole_first=True)
+    return tiled_map(shape, cells, covered, (width, height), whole_first=True)
 
 
 def _tiles(processor: Any, width: int, height: int) -> tuple[int, int]:

@@ -1,6 +1,6 @@
 """PaliGemma: the whole image is squashed to a square, which is cut into g x g visual tokens.
 
-What a newcomer gets wrong: the last pixels of the square may be in no patch, so the grid may end before the image does.
+Note: the last pixels of the square may be in no patch, so the grid may be smaller than the image.
 """
 
 from __future__ import annotations
@@ -22,16 +22,18 @@ def squashed_map(
     """The tokens of a part of an image that is squashed to the vision tower's square.
 
     Args:
-        config: of the model.
+        config: the model's config.
         box: the part: x0, y0, x1, y1 in pixels of the image.
-        tile: its number; 0 for the whole image, as the global view.
+        tile: the number of the tile; 0 for the global view.
         place: row and column of the tile among the tiles.
     """
     vision = config.vision_config
     patches = vision.image_size // vision.patch_size
     grid = round(getattr(config, "mm_tokens_per_image", patches**2) ** 0.5)
-    # What is left of the square beyond whole cells is seen by no token.
-    seen = grid * (patches // grid) * vision.patch_size / vision.image_size
+    # Pixels beyond the last whole cell are in no token.
+    covered = grid * (patches // grid) * vision.patch_size / vision.image_size
     x0, y0, x1, y1 = box
-    cells = grid_map(grid, grid, (x0, y0, x0 + (x1 - x0) * seen, y0 + (y1 - y0) * seen), "tile" if tile else "global")
+    cells = grid_map(
+        grid, grid, (x0, y0, x0 + (x1 - x0) * covered, y0 + (y1 - y0) * covered), "tile" if tile else "global"
+    )
     return cells._replace(tile=cells.tile + tile, row=cells.row + place[0] * grid, col=cells.col + place[1] * grid)

@@ -1,7 +1,7 @@
 """Mistral 3 and Pixtral: the image is squashed to whole cells, with an [IMG_BREAK] after each row.
 
-The breaks are tokens of the text, not visual ones. What a newcomer gets wrong: transformers' own processor cannot be
-imported without torchvision, though it needs none of it; so the tokens that stand for an image are written here too.
+The breaks are tokens of the text, not visual ones. The processor of transformers cannot be imported without
+torchvision, though it does not need it, so this module has a replacement.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ def region_map(processor: Any, config: Any, width: int, height: int) -> TokenMap
     from transformers.models.pixtral.image_processing_pil_pixtral import get_resize_output_image_size
 
     cell = processor.patch_size * processor.spatial_merge_size
-    shape = np.broadcast_to(np.uint8(0), (3, height, width))  # only its shape is looked at
+    shape = np.broadcast_to(np.uint8(0), (3, height, width))  # an image of this shape
     side = processor.image_processor.size["longest_edge"]
     resized_height, resized_width = get_resize_output_image_size(shape, side, cell, "channels_first")
     return grid_map(resized_height // cell, resized_width // cell, (0, 0, width, height))
 
 
 def processor_class() -> Any:
-    """transformers' PixtralProcessor as far as images and text go, for where it cannot be imported."""
+    """The PixtralProcessor of transformers for images and text, without torchvision."""
     from transformers.processing_utils import ProcessorMixin
 
     class PixtralProcessor(ProcessorMixin):  # type: ignore[misc]

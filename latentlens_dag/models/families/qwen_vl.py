@@ -1,7 +1,7 @@
 """Qwen2-VL to Qwen3.5, GLM-4V and 4.6V: the image is squashed to a grid of whole cells, one visual token each.
 
-What a newcomer gets wrong: the grid follows the image, so its shape differs from image to image. A token is
-`merge_size` x `merge_size` patches; `image_grid_thw` counts patches.
+The shape of the grid depends on the image. Note: a token is `merge_size` x `merge_size` patches, and `image_grid_thw`
+counts patches.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ def _resized(processor: Any, model_type: str, cell: int, width: int, height: int
     from transformers.models.glm4v.image_processing_pil_glm4v import smart_resize as glm_resize
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
-    least, most = processor.size["shortest_edge"], processor.size["longest_edge"]
-    if model_type in ("glm4v", "glm46v"):  # counts pixels of as many frames as are taken together
+    limits = processor.size["shortest_edge"], processor.size["longest_edge"]
+    if model_type in ("glm4v", "glm46v"):  # limits the pixels of all frames of a temporal patch
         frames = processor.temporal_patch_size
-        found: tuple[int, int] = glm_resize(frames, height, width, frames, cell, least, most)
+        resized: tuple[int, int] = glm_resize(frames, height, width, frames, cell, *limits)
     else:
-        found = smart_resize(height, width, cell, least, most)
-    return found
+        resized = smart_resize(height, width, cell, *limits)
+    return resized

@@ -1,12 +1,11 @@
-"""Where the visual tokens of each family of VLMs lie in the image: one small module per family.
+"""The region maps of the families of VLMs, one small module per family.
 
-A region map is a function from a model's processor and config and an image's size to the boxes of the
-image's visual tokens, in their order in the sequence. What a newcomer gets wrong: a grid of sqrt(n)
-cells is a guess. Crops, tiles, newline tokens and padding make it wrong, so the tokens of a family without
-a module here are read, but have no place: they are `unmapped`.
+A region map computes the boxes of an image's visual tokens, in their order in the sequence, from the model's processor
+and config and the size of the image. Note: a grid of sqrt(n) cells would be a guess, which crops, tiles, newline tokens
+and padding make wrong. So the tokens of a family without a module are read, but are `unmapped`.
 
-A new family is one module with `region_map`, one line in `_MODULES`, and one builder in `testing/families.py`, with
-which tests/models/families/test_families.py proves the map.
+A new family is one module with `region_map`, one line in `_MODULES`, and one builder in `testing/families.py` (or
+`tiled_families.py`), with which tests/models/families/test_families.py proves the map.
 """
 
 from __future__ import annotations
@@ -18,14 +17,11 @@ from typing import Any
 from latentlens_dag.errors import UserError
 from latentlens_dag.models.families.token_map import TokenMap
 
-# NaN for tokens without pixels: newline and unmapped.
-
-
 RegionMap = Callable[[Any, Any, int, int], TokenMap]
-"""(processor, config, width, height) -> where the tokens of an image of that size lie.
+"""(processor, config, width, height) -> the map of an image of that size.
 
-It computes from the processor's settings what the processor does to an image of that size, so that a map needs no
-pixels; how many tokens the model then has is compared with it at every pass.
+It reproduces the processing of an image from the processor's settings, without pixels; every pass compares the number
+of tokens with it.
 """
 
 _MODULES = {
@@ -57,20 +53,20 @@ _PROCESSORS = {
     "PixtralProcessor": "latentlens_dag.models.families.pixtral",
     "SmolVLMProcessor": "latentlens_dag.models.families.smolvlm",
 }
-NEED_TORCHVISION = frozenset({"molmo2"})  # whose image processor in transformers has no form for Pillow
+NEED_TORCHVISION = frozenset({"molmo2"})  # the image processor has no variant for Pillow
 WITHOUT_TEMPLATE = frozenset({"paligemma"})
-"""Families that are made without a chat template: they are given the image token, then the prompt."""
+"""Families without chat template: the image token is followed by the prompt."""
 
 
 def is_mapped(model_type: str, name: str) -> bool:
-    """Whether it is known where the visual tokens of a family lie, by the `model_type` of its config.
+    """Whether a family has a region map.
 
     Args:
-        model_type: of a VLM.
-        name: of the model, for the message.
+        model_type: the `model_type` of a VLM's config.
+        name: the model's name, for messages.
 
     Raises:
-        UserError: where no visual token of the family can have a place.
+        UserError: if visual tokens of the family cannot have a place in the image.
     """
     if model_type in _REFUSED:
         raise UserError(
@@ -81,25 +77,25 @@ def is_mapped(model_type: str, name: str) -> bool:
 
 
 def region_map(model_type: str, name: str) -> RegionMap | None:
-    """The region map of a family; None where none is known. Arguments, and errors, of `is_mapped`, `check_packages`."""
+    """The region map of a family, if it has one; arguments as `is_mapped`, errors also as `check_packages`."""
     if not is_mapped(model_type, name):
         return None
     check_packages(model_type, name)
-    found: RegionMap = import_module(_MODULES[model_type]).region_map
-    return found
+    family_map: RegionMap = import_module(_MODULES[model_type]).region_map
+    return family_map
 
 
 def check_packages(model_type: str, name: str) -> None:
-    """Refuse a family that cannot be shown an image with the packages that are installed; arguments as `is_mapped`.
+    """Refuse a family whose image processor needs a missing package; arguments as `is_mapped`.
 
     Raises:
-        UserError: where torchvision is needed and cannot be imported.
+        UserError: if torchvision is needed and cannot be imported.
     """
     if model_type not in NEED_TORCHVISION:
         return
     try:
         import_module("torchvision")
-    except (ImportError, OSError, RuntimeError) as error:  # RuntimeError: it is there, but made for another torch
+    except (ImportError, OSError, RuntimeError) as error:  # RuntimeError: built for another torch
         raise UserError(
             f"{name} is of the family `{model_type}`, whose image processor needs torchvision: pip install torchvision"
             f", of the version that belongs to your torch. It cannot be imported here ({str(error).strip()})."
@@ -107,11 +103,11 @@ def check_packages(model_type: str, name: str) -> None:
 
 
 def apply_checkpoint_settings(model_type: str, processor: Any) -> None:
-    """Let a processor do what its model's files say, where transformers has a default that wins over them."""
+    """Apply settings in the model's files to its processor if defaults of transformers override them."""
     if model_type == "gemma3":
         import_module(_MODULES[model_type]).apply_checkpoint_settings(processor)
 
 
 def replacement_processor(name: str | None) -> Any:
-    """Our class in place of a processor of transformers that asks for packages which images do not need; or None."""
+    """Our replacement for a processor class of transformers that imports packages which images do not need, if any."""
     return import_module(_PROCESSORS[name]).processor_class() if name in _PROCESSORS else None

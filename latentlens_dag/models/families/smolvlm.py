@@ -1,7 +1,7 @@
-"""SmolVLM: images are cut as Idefics3 does.
+"""SmolVLM: images are cut as in Idefics3.
 
-What a newcomer gets wrong: transformers' processor asks for torchvision and num2words, but only videos need them; so
-there is one for images only here.
+The processor of transformers needs torchvision and num2words, but only for videos, so this module has a replacement for
+images only.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ __all__ = ["processor_class", "region_map"]
 
 
 def processor_class() -> Any:
-    """transformers' SmolVLMProcessor without its part for videos."""
+    """The SmolVLMProcessor of transformers without its part for videos."""
     from transformers.models.smolvlm.processing_smolvlm import SmolVLMProcessor as Whole
     from transformers.processing_utils import ProcessorMixin
 

@@ -1,4 +1,4 @@
-"""Where the visual tokens of one image lie."""
+"""The location of the visual tokens of one image."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ if TYPE_CHECKING:
 
 
 class TokenMap(NamedTuple):
-    """Where the visual tokens of one image lie, in their order in the sequence."""
+    """The location of the T visual tokens of one image, in their order in the sequence."""
 
     view: list[str]  # global, tile, newline, unmapped
-    tile: NDArray[np.int32]  # [T]: 0 for the global view, tiles from 1; this, row and col are -1 where unmapped
+    tile: NDArray[np.int32]  # [T]: 0 for the global view, tiles from 1; tile, row and col are -1 if unmapped
     row: NDArray[np.int32]  # [T]: in the grid of the whole view, across its tiles
     col: NDArray[np.int32]  # [T]
-    boxes: NDArray[np.float32]  # [T, 4]: x0, y0, x1, y1 in pixels of the original image; may exceed it
+    boxes: NDArray[np.float32]  # [T, 4]: x0, y0, x1, y1 in pixels of the image; may exceed it; NaN without pixels
 
 
 def unmapped(tokens: int) -> TokenMap:
-    """The visual tokens of an image of which nothing but their number is known."""
+    """A map of which only the number of tokens is known."""
     import numpy as np
 
     nowhere = np.full(tokens, -1, np.int32)

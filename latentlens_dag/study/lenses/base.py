@@ -32,11 +32,11 @@ class LensInputs:
     """Where a lens gets its candidates; only what it needs is loaded."""
 
     index: Callable[[], ContextualIndex]
-    contextual_layers: Sequence[int]
-    """The layers of the index that the study reads."""
     model: Callable[[], LanguageModel]
     progress: Callable[[int, int], None] = lambda done, total: None
     """Called with rows done and rows in all."""
+    contextual_layers: Sequence[int] | None = None
+    """The layers of the index that are searched; None for all."""
 
 
 @dataclass(frozen=True)

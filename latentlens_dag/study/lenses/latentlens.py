@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.index.contextual_index import TooFewNeighborsError
+from latentlens_dag.index.contextual_index import SearchResult, TooFewNeighborsError
 from latentlens_dag.index.state_tables import TokenStates
 from latentlens_dag.schema import LATENTLENS
 from latentlens_dag.study.lenses.base import Lens, LensInputs
@@ -31,22 +31,26 @@ class LatentLens(Lens):
         """As `Lens.neighbors`; the queries of all layers share one scan of the index."""
         if not states:
             return
+        found, start = self._search(states, inputs), 0
+        for layer, at in states.items():
+            part = found[start : start + len(at.states)]
+            start += len(at.states)
+            rows = found.index.occurrences.rows(part.key.ravel())
+            copied = {name: rows[name] for name in _COPIED}
+            columns = {**copied, "contextual_layer": part.contextual_layer.ravel()}
+            yield layer, self.table(layer, at, part.cosine, columns)
+
+    def _search(self, states: Mapping[int, TokenStates], inputs: LensInputs) -> SearchResult:
+        """The neighbors of the tokens of all layers, one layer after the other."""
         queries = np.concatenate([at.states for at in states.values()])
-        # A text's id is the hash that is the id of its sentence.
-        own = [text_id for at in states.values() for text_id in at.image_ids] if self.of_texts else None
+        # A text's id is the hash that a sentence's id is.
+        texts = [text_id for at in states.values() for text_id in at.image_ids] if self.of_texts else None
         unique = None if self.unique == "none" else self.unique
         index, layers = inputs.index(), inputs.contextual_layers
         try:
-            found = index.search(queries, self.k, layers, unique=unique, sentence_ids=own, progress=inputs.progress)
+            return index.search(queries, self.k, layers, unique=unique, sentence_ids=texts, progress=inputs.progress)
         except TooFewNeighborsError as error:
             raise UserError(
                 f"`top_k: {self.k}` of Study {self.study} asks for more answers than its index has {error.available}: "
                 "ask for fewer, or give the index a larger corpus."
             ) from error
-        start = 0
-        for layer, at in states.items():
-            part = found[start : start + len(at.states)]
-            start += len(at.states)
-            rows = index.occurrences.rows(part.key.ravel())
-            columns = {name: rows[name] for name in _COPIED} | {"contextual_layer": part.contextual_layer.ravel()}
-            yield layer, self.table(layer, at, part.cosine, columns)

@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,13 +16,13 @@ from latentlens_dag.storage.records import ArtifactStore
 from latentlens_dag.storage.study_versions import study_versions, version_files
 from tests.dag.building.test_integrity import _tables
 from tests.dag.conftest import build, opened
+from tests.helpers.command_line import run_command
 
 Copy = Callable[[Path], Path]
-CLI = [sys.executable, "-c", "from latentlens_dag.cli.main import main; main()"]
 
 
 def _clean(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*CLI, "clean", *arguments], cwd=project, capture_output=True, text=True, check=False)
+    return run_command(project, "clean", *arguments)
 
 
 def _edit(project: Path, old: str, new: str) -> None:
@@ -93,7 +92,7 @@ def test_what_was_replaced_stays_until_clean_and_tagged_versions_of_tables_stay(
     _edit(project, "top_k: 3", "top_k: 2")  # what a build replaces after a clean can be compared, too
     build(project)
     lost = compare_results(version_files(manifest, "tiny", 2), version_files(manifest, "tiny"))
-    assert all(one.same == 0 for one in lost if one.part == "logitlens")
+    assert {one.same for one in lost if one.part == "logitlens"} == {0}
 
 
 def test_a_study_that_is_switched_off_keeps_its_results_and_one_that_is_declared_no_more_is_asked_for(
@@ -135,7 +134,7 @@ def test_the_command_check_tells_what_is_damaged_with_exit_code_1(built_project:
     project = copy_of(built_project)
 
     def check(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([*CLI, "check", *arguments], cwd=project, capture_output=True, text=True, check=False)
+        return run_command(project, "check", *arguments)
 
     well = check("--deep")
     assert (well.returncode, "All is well." in well.stdout) == (0, True)

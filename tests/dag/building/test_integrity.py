@@ -144,7 +144,7 @@ def test_a_change_in_the_yaml_is_told_in_its_words(built_project: Path, copy_of:
 
 def test_what_an_artifact_was_made_from_is_recorded(built_project: Path) -> None:
     with opened(built_project) as one:
-        manifest = one.manifest
+        manifest = one.store
         record = manifest.read("study/tiny/latentlens/V01", "00")
     assert record is not None
     tables = {f"index/words/table/L{layer:02d}" for layer in (1, 2)}

@@ -149,7 +149,8 @@ def _hub_corpus(**fields: str) -> dg.Definitions:
 def test_a_commit_of_the_hub_has_one_version_for_the_driver_and_for_dagster(tmp_path: Path) -> None:
     defs, key, house = _hub_corpus(), dg.AssetKey(["corpus", "c", "source"]), Warehouse(tmp_path / "warehouse")
     with dg.DagsterInstance.ephemeral() as instance:
-        assert observe([asset for asset in defs.assets or [] if isinstance(asset, dg.SourceAsset)], instance=instance)
+        sources = [asset for asset in defs.assets or [] if isinstance(asset, dg.SourceAsset)]
+        assert observe(sources, instance=instance).success
         assert observe_sources(defs.resolve_asset_graph(), instance, house, [key]) == []
         changed = _hub_corpus(revision="1" * 40).resolve_asset_graph()
         assert observe_sources(changed, instance, house, [key]) == [key]

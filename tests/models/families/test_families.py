@@ -20,7 +20,8 @@ from latentlens_dag.models.families.registry import region_map
 from latentlens_dag.models.families.token_map import TokenMap
 from latentlens_dag.models.hooks import capture_hidden_states
 from latentlens_dag.models.loading import load_vlm
-from latentlens_dag.models.self_checks import CHECKS, check_model, localization, localization_if_possible, noise_image
+from latentlens_dag.models.localization import localization
+from latentlens_dag.models.self_checks import CHECKS, check_model, localization_if_possible, noise_image
 from latentlens_dag.models.vlm import Vlm
 from latentlens_dag.testing import SENTENCES, tiny_vlm
 from latentlens_dag.testing.families import BUILDERS
@@ -162,19 +163,19 @@ def test_the_connectors_output_is_had_without_any_layer_and_leaves_the_model_as_
 @pytest.mark.parametrize(
     ("features", "reason"),
     [
-        (None, "neither hands image features to a `get_placeholder_mask` nor has"),
-        (torch.ones(3, 4), "3 rows of width 4, but 2 tokens of its sequences are visual, of width 4"),
-        ([torch.ones(2, 5)], "2 rows of width 5, but 2 tokens .*of width 4"),
+        (None, "neither passes image features to a `get_placeholder_mask` nor has"),
+        (torch.ones(3, 4), "3 rows of width 4, but its sequences have 2 visual tokens of width 4"),
+        ([torch.ones(2, 5)], "2 rows of width 5, but .* 2 visual tokens of width 4"),
     ],
 )
-def test_a_connectors_output_that_cannot_be_told_is_refused_with_the_reason(features: Any, reason: str) -> None:
+def test_a_connectors_output_that_cannot_be_captured_is_refused_with_the_reason(features: Any, reason: str) -> None:
     model = torch.nn.Linear(2, 2)
     if features is not None:
         model.get_image_features = lambda: SimpleNamespace(pooler_output=features)
     with connector_output(model, 4) as output:
         if features is not None:
             model.get_image_features()
-        with pytest.raises(UserError, match=rf"connector's output of a Linear cannot be told: .*{reason}"):
+        with pytest.raises(UserError, match=rf"connector's output of a Linear cannot be captured: .*{reason}"):
             output(torch.tensor([[True, False, True]]))
 
 

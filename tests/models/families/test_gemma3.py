@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from latentlens_dag.models.families import gemma3
 from latentlens_dag.models.loading import load_vlm
-from latentlens_dag.models.self_checks import check_model, localization, noise_image
+from latentlens_dag.models.localization import localization
+from latentlens_dag.models.self_checks import check_model, noise_image
 from latentlens_dag.models.vlm import Vlm
 from latentlens_dag.testing import tiny_vlm
 

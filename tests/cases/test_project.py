@@ -1,0 +1,87 @@
+"""Projects and homes as people have them that were not foreseen: each works, or is refused by name.
+
+Strict expected failures as in `test_inputs`.
+"""
+
+import json
+from pathlib import Path
+
+import dagster as dg
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from latentlens_dag.cli.main import cli
+from latentlens_dag.dag.loading import load_definitions
+from latentlens_dag.errors import UserError
+from latentlens_dag.schema import IMAGES
+from latentlens_dag.storage.home import Home
+from tests.dag.conftest import build
+
+
+@pytest.mark.xfail(strict=True, reason="the writer of JSON does not know bytes, and panics")
+def test_thumbnails_can_be_queried_as_json(tmp_path: Path) -> None:
+    file = tmp_path / "warehouse/images/x/batch_00.parquet"
+    file.parent.mkdir(parents=True)
+    row = {"image_id": "0" * 16, "file_name": "a.png", "width": 1, "height": 1, "thumbnail": b"\xff"}
+    pq.write_table(pa.Table.from_pylist([row], schema=IMAGES), file)
+    answer = CliRunner().invoke(cli, ["query", "FROM images", "--format", "json", "--home", str(tmp_path)])
+    assert answer.exit_code == 0, answer.output
+    assert [image["file_name"] for image in json.loads(answer.stdout)] == ["a.png"]
+
+
+def _not_yet(name: str) -> object:
+    return pytest.param(
+        name, marks=pytest.mark.xfail(strict=True, reason="the path is put into the address of a database as it is")
+    )
+
+
+@pytest.mark.parametrize("name", ["plain", "a b", *map(_not_yet, ("a%20b", "per%cent", "what?x"))])
+def test_the_history_of_a_home_lies_in_the_home_whatever_its_path_is(tmp_path: Path, name: str) -> None:
+    home = Home(tmp_path / name)
+    home.prepare()
+    with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
+        instance.report_runless_asset_event(dg.AssetObservation("x"))
+        assert instance.get_runs_count() == 0
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+COMPONENT = "type: latentlens_dag.dag.components.{}\nattributes: {{name: {}, source: {{lines: sentences.txt}}}}\n"
+
+
+def _project(folder: Path, yaml: str) -> Path:
+    (folder / "workspace.yaml").write_text("load_from: []\n")
+    (folder / "assets/a").mkdir(parents=True)
+    (folder / "assets/a/sentences.txt").write_text("one\n")
+    (folder / "assets/a/defs.yaml").write_text(yaml)
+    return folder
+
+
+@pytest.mark.xfail(strict=True, raises=pytest.fail.Exception, reason="of equal keys, YAML takes the last")
+def test_a_key_that_comes_twice_in_a_defs_yaml_is_refused(tmp_path: Path) -> None:
+    forgotten = COMPONENT.format("Corpus", "x") + COMPONENT.format("TextSet", "y")  # the --- between them
+    project = _project(tmp_path, forgotten)
+    with pytest.raises(UserError, match=r"defs\.yaml"):
+        load_definitions(project, Home(tmp_path / "home"))
+
+
+def test_a_key_that_was_overwritten_by_an_alias_is_refused_with_its_place(tmp_path: Path) -> None:
+    project = _project(tmp_path, COMPONENT.format("Corpus", "x").replace("attributes:", "attribu<<: *ates:"))
+    with pytest.raises(UserError, match=r"defs\.yaml is not valid YAML: (?s:.*), line 2, "):
+        load_definitions(project, Home(tmp_path / "home"))
+
+
+@pytest.mark.xfail(strict=True, raises=pytest.fail.Exception, reason="regions of no picture are left out in silence")
+def test_regions_whose_file_names_are_of_no_picture_stop_the_build(tmp_path: Path) -> None:
+    image_set = "{name: pictures, source: {folder: pictures}, regions: {masks: regions.parquet}}"
+    project = _project(tmp_path, f"type: latentlens_dag.dag.components.ImageSet\nattributes: {image_set}\n")
+    (project / "assets/a/pictures").mkdir()
+    Image.new("RGB", (8, 8)).save(project / "assets/a/pictures/a.png")
+    region = {"region_id": "1", "kind": "object", "name": "dog", "words": ["dog"]}
+    box = {"x0": 0.0, "y0": 0.0, "x1": 4.0, "y1": 4.0}
+    rows = pa.Table.from_pylist([{"file_name": "pictures/a.png", **region, **box}])  # relative to another folder
+    pq.write_table(rows, project / "assets/a/regions.parquet")
+    with pytest.raises(UserError, match=r"pictures/a\.png"):
+        build(project)
