@@ -1,7 +1,7 @@
-"""Which arithmetic a processor should use, and how to keep torch from using another one.
+"""The device, and the precision of products on it.
 
-What a newcomer gets wrong: bfloat16 is not faster everywhere. Processors without instructions for it emulate it, twenty
-times as slowly as float32, so the choice is measured.
+Note: bfloat16 is not faster everywhere. Processors without instructions for it emulate it, twenty times slower than
+float32, so the choice is measured.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def default_device() -> str:
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """Products in the arithmetic they say: without TensorFloat-32, bfloat16 inside of float32, or reduced sums."""
+    """Compute products in their dtype: without TensorFloat-32, bfloat16 inside float32 or reduced sums."""
     import torch
 
     matmul, precision = torch.backends.cuda.matmul, torch.get_float32_matmul_precision()
@@ -56,9 +56,9 @@ def full_precision() -> Iterator[None]:
 
 
 def float32_rows(matrix: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Which rows of a matrix [V, d], and these rows in float32, some at a time, so that no second copy of it is needed.
+    """Slices of the rows of a matrix [V, d] with these rows in float32, block by block, to avoid a second copy.
 
-    A matrix that is float32 already comes whole: a product with part of it may differ in its last bits.
+    A float32 matrix comes whole: a product with part of it may differ in its last bits.
     """
     import torch
 
@@ -69,7 +69,7 @@ def float32_rows(matrix: Tensor) -> Iterator[tuple[slice, Tensor]]:
 
 
 def in_float32(module: nn.Module) -> nn.Module:
-    """The module itself where all its weights are float32; else a copy of it in float32."""
+    """The module itself if all its weights are float32, else a float32 copy."""
     import torch
 
     weights = (weight for weight in chain(module.parameters(), module.buffers()) if weight.is_floating_point())

@@ -1,4 +1,4 @@
-"""The lenses, and the columns of every public table.
+"""The lenses, and the columns of every published table.
 
 A table is described by an Arrow schema; writers cast to it and readers may rely on it. Ids are 64-bit hashes as 16
 hexadecimal digits (`storage/hashing.py`), layers, ranks and indices are int32, boxes are float32 in pixels of the
@@ -131,7 +131,7 @@ NEIGHBORS = pa.schema(
         ("rank", pa.int32()),  # 1 = nearest
         ("token_id", pa.int32()),
         ("token_str", pa.string()),
-        ("word", pa.string()),  # LatentLens: the whole word; else the vocabulary token without blanks
+        ("word", pa.string()),  # LatentLens: the whole word; else the vocabulary token, stripped
         ("contextual_layer", pa.int32()),
         ("key", pa.string()),
         ("sentence_id", pa.string()),
@@ -152,9 +152,9 @@ JUDGEMENTS = pa.schema(
         ("lens", pa.string()),
         ("judge", pa.string()),
         ("verdict", pa.string()),  # concrete, abstract, global, none: the first that holds
-        ("words", pa.list_(pa.string())),  # the answers that earned it
+        ("words", pa.list_(pa.string())),  # the neighbors that earned it
         ("patch_group", pa.string()),  # object, background
-        ("chance_verdict", pa.string()),  # the same answers against another image's patch
+        ("chance_verdict", pa.string()),  # of the same neighbors, against another image's patch
     ]
 )
 
@@ -163,10 +163,10 @@ HUMAN_JUDGEMENTS = pa.schema(
         *JUDGEMENTS,
         ("person", pa.string()),
         ("made", pa.string()),  # UTC, ISO 8601
-        ("answers", pa.list_(pa.string())),  # what was shown: the words, nearest first
+        ("answers", pa.list_(pa.string())),  # the words that were shown, nearest first
     ]
 )
-"""What people said (`dataset/human_judgements.py`); of a home only, and no build makes it."""
+"""Judgements by people (`dataset/human_judgements.py`); only in a home, and never made by a build."""
 
 INTERPRETABILITY = pa.schema(
     [

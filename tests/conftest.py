@@ -55,11 +55,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def few_objects_to_look_through() -> None:
     """Keep what modules and libraries hold out of the garbage collector's sight.
 
-    A model is loaded after a full collection, which takes a second where torch, transformers and Dagster are
-    imported: most of the time of a test that loads tiny models. What a test makes is collected as ever.
+    A full collection takes a second where torch, transformers and Dagster are imported: a quarter of a tiny build's
+    time went into such. What a test makes is collected as ever, if not as often.
     """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
 
 
 @pytest.fixture(scope="session")

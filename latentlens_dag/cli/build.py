@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -16,7 +16,6 @@ import click
 
 from latentlens_dag.cli.history import Report, lineage_option, lineage_report, versions_option, versions_report
 from latentlens_dag.cli.output import (
-    Column,
     home_option,
     json_option,
     print_facts,
@@ -24,7 +23,7 @@ from latentlens_dag.cli.output import (
     table_text,
     terminal_width,
 )
-from latentlens_dag.cli.progress import Progress, duration, forward_step_progress
+from latentlens_dag.cli.progress import BuildProgress, duration, forward_step_progress
 from latentlens_dag.dag.building.listener import BuildListener
 from latentlens_dag.errors import RESUME_HINT, StoppedBySignalError
 from latentlens_dag.storage.home import find_home
@@ -156,7 +155,7 @@ def _listener(project: Project, quiet: bool) -> Iterator[BuildListener]:
         return
     step_of = {key: step.name for step in project.steps for key in step.keys}
     with _own_stderr() as stream:
-        progress = Progress(stream, step_of, project.speeds)
+        progress = BuildProgress(stream, step_of, project.speeds)
         try:
             with forward_step_progress(progress):
                 yield progress
@@ -197,22 +196,19 @@ def _plan_lines(targets: list[StaleTarget], work: list[StepWork]) -> list[str]:
     if not targets:
         return ["Everything is up to date."]
     rows = [
-        (
-            step.step,
-            str(step.parts),
-            "unknown" if step.wall_s is None else duration(step.wall_s),
-            "unknown" if step.rows is None else f"{step.rows:,}",
-            _size(step.size_bytes),
-        )
+        (step.step, str(step.parts), _known(step.wall_s, duration), _known(step.rows, "{:,}".format), _size(step))
         for step in work
     ]
-    end = f"{len(targets)} parts of {len(work)} steps, {_whole_time(work)}. {_AT_MOST}"
-    return [*map(str, targets), "", table_text(_PLAN, rows, terminal_width()), end]
+    least = {"time": 10, "rows": 12, "size": 9}
+    table = table_text(("step", "parts", "time", "rows", "size"), rows, terminal_width(), ["step"], least)
+    return [
+        *map(str, targets),
+        "",
+        table,
+        f"{len(targets)} parts of {len(work)} steps, {_whole_time(work)}. {_AT_MOST}",
+    ]
 
 
-_STEP = Column("step", right=False)
-_PLAN = (_STEP, Column("parts"), Column("time", 10), Column("rows", 12), Column("size", 9))
-_STATUS = (_STEP, Column("built", 9), Column("missing"), Column("stale"))
 _AT_MOST = "At most: where a step writes the same content again, what follows it is not run."
 
 
@@ -226,17 +222,20 @@ def _whole_time(work: list[StepWork]) -> str:
     )
 
 
-def _size(size_bytes: int | None) -> str:
-    if size_bytes is None:
-        return "unknown"
-    return f"{size_bytes / 1e6:,.1f} MB" if size_bytes < 1e9 else f"{size_bytes / 1e9:,.1f} GB"
+def _known(figure: Any, text: Callable[[Any], str]) -> str:
+    return "unknown" if figure is None else text(figure)
+
+
+def _size(step: StepWork) -> str:
+    scale, unit = (1e6, "MB") if (step.size_bytes or 0) < 1e9 else (1e9, "GB")
+    return _known(step.size_bytes, lambda size: f"{size / scale:,.1f} {unit}")
 
 
 def _status_table(steps: list[dict[str, Any]]) -> str:
     rows = [
         (step["step"], f"{step['built']}/{step['parts']}", str(step["missing"]), str(step["stale"])) for step in steps
     ]
-    return table_text(_STATUS, rows, terminal_width())
+    return table_text(("step", "built", "missing", "stale"), rows, terminal_width(), ["step"], {"built": 9})
 
 
 def _owner_lines(owner: LockOwner | None) -> list[str]:

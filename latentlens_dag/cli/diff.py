@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from latentlens_dag.cli.output import Column, home_option, json_option, print_facts, table_text, terminal_width
+from latentlens_dag.cli.output import home_option, json_option, print_facts, table_text, terminal_width
 from latentlens_dag.errors import UserError
 from latentlens_dag.storage.home import find_home
 
@@ -65,18 +65,8 @@ def _difference_text(differences: list[AnswerDifference]) -> str:
         percents = ("" if share is None else f"{share:.1%}" for share in shares)
         alone = f"{first:,} / {second:,}" if first or second else ""
         rows.append((difference.part, str(difference.visual_layer), f"{difference.tokens:,}", *percents, alone))
-    return table_text(_COLUMNS, rows, terminal_width())
-
-
-_COLUMNS = (
-    Column("", right=False),
-    Column("layer"),
-    Column("tokens", 9),
-    Column("same", 7),
-    Column("nearest"),
-    Column("overlap"),
-    Column("only in one", right=False),
-)
+    headers = ("", "layer", "tokens", "same", "nearest", "overlap", "only in one")
+    return table_text(headers, rows, terminal_width(), ["", "only in one"], {"tokens": 9, "same": 7})
 
 
 def _is_release(name: str) -> bool:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from latentlens_dag.storage.lineage import Ancestor
     from latentlens_dag.storage.study_versions import StudyVersion
 
+_VERSION_KEYS = ("number", "build", "made", "changed", "kept")  # of JSON, in the order of `StudyVersion`
+
 
 class Report(NamedTuple):
     """The output of a command."""
@@ -43,7 +45,10 @@ def versions_report(project: Project, studies: Sequence[str]) -> Report:
 
     project.select(studies)  # refuses unknown names
     versions_of = {study: study_versions(project.store, study) for study in studies or project.studies()}
-    facts = {study: [_version_facts(version) for version in versions] for study, versions in versions_of.items()}
+    facts = {
+        study: [dict(zip(_VERSION_KEYS, version, strict=True)) for version in versions]
+        for study, versions in versions_of.items()
+    }
     return Report(facts, "\n".join(_version_lines(versions_of)) or "No study is declared.")
 
 
@@ -54,16 +59,6 @@ def _ancestor_facts(ancestor: Ancestor) -> dict[str, Any]:
         names = ("data_version", "made", "run", "build", "settings", "packages", "rows")
         facts |= {name: stored[name] for name in names}
     return facts
-
-
-def _version_facts(version: StudyVersion) -> dict[str, Any]:
-    return {
-        "number": version.number,
-        "build": version.build,
-        "made": version.created_at,
-        "changed": version.changed,
-        "kept": version.complete,
-    }
 
 
 def _version_lines(versions_of: dict[str, list[StudyVersion]]) -> Iterator[str]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from types import MappingProxyType
+from typing import Any, Literal
 
 import click
 
@@ -26,16 +27,6 @@ _NARROWEST = 10  # characters a column: below, nothing can be read
 home_option = click.option("--home", type=click.Path(path_type=Path), help="Folder of results and history.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 studies_argument = click.argument("studies", nargs=-1, metavar="[STUDY ...]")
-
-
-class Column(NamedTuple):
-    """A column of a table."""
-
-    header: str
-    width: int = 0
-    """The least, in characters."""
-    right: bool = True
-    """Whether its cells are aligned to the right, as numbers are."""
 
 
 def print_facts(facts: Any, as_json: bool, text: Callable[[], str]) -> None:
@@ -53,11 +44,17 @@ def terminal_width() -> int | None:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
-def table_text(columns: Sequence[Column], rows: Iterable[Sequence[str]], width: int | None) -> str:
-    """A table as text, of which nothing is cut: cells that are too long for `width` are folded.
+def table_text(
+    headers: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    width: int | None,
+    left: Collection[str] = (),
+    least: Mapping[str, int] = MappingProxyType({}),
+) -> str:
+    """A table as text. Nothing is cut: cells that are too long for `width` are folded.
 
     Args:
-        columns: their headers and layout.
+        headers: those in `left` are aligned to the left; `least` is the least width of a column.
         rows: cells, without control characters.
         width: of the terminal; None for a line per row, however long.
     """
@@ -66,12 +63,12 @@ def table_text(columns: Sequence[Column], rows: Iterable[Sequence[str]], width: 
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for column in columns:
-        justify: Literal["left", "right"] = "right" if column.right else "left"
-        table.add_column(Text(column.header), justify=justify, min_width=column.width, overflow="fold")
+    for header in headers:
+        justify: Literal["left", "right"] = "left" if header in left else "right"
+        table.add_column(Text(header), justify=justify, min_width=least.get(header), overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))
-    room = _UNLIMITED if width is None else max(width, _NARROWEST * len(columns))
+    room = _UNLIMITED if width is None else max(width, _NARROWEST * len(headers))
     text = StringIO()
     Console(file=text, width=room, color_system=None, force_terminal=False).print(table)
     return "\n".join(line.rstrip(" ") for line in text.getvalue().rstrip("\n").split("\n"))

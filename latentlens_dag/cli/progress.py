@@ -22,7 +22,7 @@ _BAR = 20  # characters
 _NOTE_EVERY_S = 60.0  # a step's own progress, where there is no live line
 
 
-class Progress(BuildListener):
+class BuildProgress(BuildListener):
     """Prints how many parts of a build are done, how fast, and how long the rest takes."""
 
     def __init__(
@@ -32,17 +32,9 @@ class Progress(BuildListener):
         speeds: Callable[[Sequence[StaleTarget]], Mapping[str, float]],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Write to `stream`.
-
-        Args:
-            stream: a terminal gets one live line, anything else plain lines.
-            step_of: the step of every asset.
-            speeds: for what is planned, the seconds per part of each step that ran before.
-            clock: seconds.
-        """
+        """Write to `stream`; `speeds` gives the seconds per part of each planned step that ran before."""
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-        from rich.progress import Progress as Bar
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
         from rich.table import Column
 
         console = Console(file=stream, force_terminal=stream.isatty())
@@ -61,7 +53,7 @@ class Progress(BuildListener):
             "redirect_stdout": False,
             "redirect_stderr": False,
         }
-        self._bar = Bar(*columns, console=console, **quiet)  # type: ignore[arg-type]
+        self._bar = Progress(*columns, console=console, **quiet)  # type: ignore[arg-type]
         self._task = self._bar.add_task("")
         self._stream, self._step_of, self._find_speeds, self._clock = stream, step_of, speeds, clock
         self._left: dict[AssetPartition, str] = {}
@@ -152,9 +144,8 @@ class Progress(BuildListener):
         if self._live and self.total:
             facts = [self.step, *self._rate(), *self._time_left(), *([f"({self._note})"] if self._note else [])]
             self._bar.start()
-            self._bar.update(
-                self._task, total=self.total, completed=self.done, description="  ".join(facts), refresh=True
-            )
+            text = "  ".join(facts)
+            self._bar.update(self._task, total=self.total, completed=self.done, description=text, refresh=True)
 
     def _rate(self) -> list[str]:
         wall_s = self._clock() - self._start
@@ -169,7 +160,7 @@ class Progress(BuildListener):
 
 
 @contextmanager
-def forward_step_progress(progress: Progress) -> Iterator[None]:
+def forward_step_progress(progress: BuildProgress) -> Iterator[None]:
     """Show the steps' own progress in `progress`, and remove the live line at the end."""
     from latentlens_dag.dag.assets.reporting import PROGRESS_LOGGER
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import click
 
 from latentlens_dag.cli.output import (
-    Column,
     home_option,
     json_option,
     one_line,
@@ -160,8 +159,7 @@ class SearchRequest(NamedTuple):
     recall: float | None
 
 
-_QUERIES = {(True, False, False), (False, True, True)}
-"""Which of `text`, `image_id` and `token` may be given together."""
+_QUERIES = {(True, False, False), (False, True, True)}  # of text, image_id and token: which go together
 
 
 def _open_index(study: str, folder: Path) -> ContextualIndex:
@@ -190,20 +188,13 @@ def _query_states(request: SearchRequest, study: Study, warehouse: Warehouse, in
 
 def _neighbors(request: SearchRequest, query: QueryStates, index: ContextualIndex) -> tuple[list[dict[str, Any]], str]:
     """The neighbors of every token, as rows, and how they were found."""
-    neighbors = index.search(
-        query.states,
-        request.top_k,
-        _layer_numbers(request.contextual_layers),
-        unique=request.unique,
-        word=request.word,
-        exact=request.recall is None,
-        recall=1.0 if request.recall is None else request.recall,  # of no account where exact
-        sentence_ids=[query.sentence_id] * len(query.tokens),
-        own_sentence=request.own_sentence,
-    )
-    same = {"layer": query.layer, "method": neighbors.method}
-    rows = [{"token": query.tokens[row["query"]], **same, **row} for row in neighbors.to_polars().to_dicts()]
-    return rows, neighbors.method
+    how: dict[str, Any] = {"exact": True} if request.recall is None else {"exact": False, "recall": request.recall}
+    how |= {"sentence_ids": [query.sentence_id] * len(query.tokens), "own_sentence": request.own_sentence}
+    layers = _layer_numbers(request.contextual_layers)
+    found = index.search(query.states, request.top_k, layers, unique=request.unique, word=request.word, **how)
+    same = {"layer": query.layer, "method": found.method}
+    rows = [{"token": query.tokens[row["query"]], **same, **row} for row in found.to_polars().to_dicts()]
+    return rows, found.method
 
 
 def _dataset(home: Path | None, data: str | None) -> Dataset:
@@ -247,16 +238,10 @@ def _neighbor_table(rows: list[dict[str, Any]], width: int | None) -> str:
         token = one_line(row["token"]) if row["rank"] == 1 else ""
         numbers = (str(row["rank"]), f"{row['cosine']:.3f}", str(row["contextual_layer"]))
         cells.append((token, *numbers, one_line(sentence)))
-    return table_text(_NEIGHBORS, cells, width)
+    headers = ("token", "rank", "cosine", "layer", "sentence")
+    return table_text(headers, cells, width, ["token", "sentence"], {"token": 16})
 
 
-_NEIGHBORS = (
-    Column("token", 16, right=False),
-    Column("rank"),
-    Column("cosine"),
-    Column("layer"),
-    Column("sentence", right=False),
-)
 _BESIDE_SENTENCE = 42  # characters of the other columns
 
 
@@ -283,10 +268,11 @@ def _write_frame(frame: pl.DataFrame, form: str, output: Path | None) -> None:
 
 def _frame_table(frame: pl.DataFrame, width: int | None) -> str:
     """The first rows as a table."""
-    columns = [Column(one_line(name), right=dtype.is_numeric()) for name, dtype in frame.schema.items()]
+    headers = {name: one_line(name) for name in frame.columns}
+    left = [headers[name] for name, dtype in frame.schema.items() if not dtype.is_numeric()]
     rows = [[_cell(value) for value in row] for row in frame.head(_ROWS_SHOWN).iter_rows()]
     more = f", {_ROWS_SHOWN} shown; --format csv gives all" if len(frame) > _ROWS_SHOWN else ""
-    return f"{table_text(columns, rows, width)}\n{len(frame):,} rows{more}"
+    return f"{table_text([*headers.values()], rows, width, left)}\n{len(frame):,} rows{more}"
 
 
 def _cell(value: Any) -> str:

@@ -1,57 +1,65 @@
-"""Asking the Hub for something: how often, how long to wait, and what a failure is told as.
+"""Calls of the Hub with retries, limited waiting and one kind of error.
 
-What a newcomer gets wrong: the client waits without end, for an answer and wherever the Hub says `Retry-After`; it
-repeats reading and uploads by itself, but neither a commit, a tag, nor the creation of a repository.
+Note: the client by itself waits without end, for an answer and wherever the Hub says `Retry-After`. It repeats reads
+and uploads, but neither a commit, a tag, nor the creation of a repository.
 """
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.hub.errors import http_status
+from latentlens_dag.hub.errors import TRANSIENT, http_status
 
 TRIES = 4
 LONGEST_WAIT = 300
 """Seconds that the Hub may ask us to wait; it counts requests in windows of five minutes."""
 _LONGEST_SILENCE = 600.0  # seconds; a commit of many files takes the Hub minutes
-_PASSING = {408, 429, 500, 502, 503, 504}
 
 _MISSING = "no such repository"
 
 T = TypeVar("T")
 
 
-class HubError(Exception):
-    """The Hub, or the way to it, failed; told without what the client said, for that may quote the user's token."""
+def git_blob_id(content: bytes) -> str:
+    """The SHA-1 by which git, and so the Hub's listing, names a content."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
-    def __init__(self, what: str, status: int | None, cause: str, passing: bool, wait: float | None = None) -> None:
-        """What was being done, the HTTP status if one came, else what went wrong, and whether to try again helps."""
+
+class HubError(Exception):
+    """The Hub, or the way to it, failed; reported without the client's text, which may quote the user's token."""
+
+    def __init__(self, what: str, status: int | None, cause: str, transient: bool, wait: float | None = None) -> None:
+        """Take the action, the HTTP status if one came, the cause, and whether another try may succeed."""
         super().__init__(f"{what} failed: {f'the Hub answered with status {status}' if status else cause}.")
         self.status = status
         self.cause = cause
-        """What went wrong, with the name of the client's error."""
-        self.passing = passing
+        """In words, with the name of the client's error."""
+        self.transient = transient
         self.missing = cause == _MISSING
-        """Whether there is no such repository, or none that one may know of."""
+        """Whether there is no such repository, or none that the token may see."""
         self.wait = wait
-        """How many seconds the answer asked us to wait, if it did."""
+        """Seconds that the answer asked us to wait, if it did."""
 
 
 def call_hub(call: Callable[[], T], what: str, tries: int = TRIES) -> T:
-    """What a call of the client gives; repeated while what fails may pass.
+    """Make a call of the client, and again while its failures are transient.
 
     Args:
-        call: nothing but calls of huggingface_hub; where `tries` is over 1, it does no harm to make them twice.
-        what: what they do, as the beginning of a sentence: `Reading user/name`.
+        call: only calls of huggingface_hub, which may be repeated where `tries` is over 1.
+        what: the action, as the beginning of a sentence: `Reading user/name`.
         tries: at most.
 
+    Returns:
+        The result of the call.
+
     Raises:
-        HubError: where the last try failed, or trying again cannot help.
-        UserError: where HF_HUB_OFFLINE forbids to ask, or the token cannot be sent.
+        HubError: where the last try failed, or another cannot help.
+        UserError: where HF_HUB_OFFLINE forbids requests, or the token cannot be sent.
     """
     for tried in range(1, tries + 1):
         try:
@@ -61,14 +69,14 @@ def call_hub(call: Callable[[], T], what: str, tries: int = TRIES) -> T:
             if isinstance(error, OSError) and error.filename is not None:
                 raise  # of a file here
             failure = _failure(error, what)
-        if not failure.passing or tried == tries:
+        if not failure.transient or tried == tries:
             break
         time.sleep(2**tried if failure.wait is None else failure.wait)
     raise failure
 
 
-class _AskedTooMuch(Exception):
-    """The Hub asks to wait longer than anybody wants to."""
+class _WaitTooLongError(Exception):
+    """The Hub asks to wait longer than LONGEST_WAIT."""
 
 
 def _failure(error: BaseException, what: str) -> HubError:
@@ -79,14 +87,14 @@ def _failure(error: BaseException, what: str) -> HubError:
     if isinstance(error, UnicodeEncodeError):  # of a header
         raise UserError(f"{what} is impossible: the token (HF_TOKEN, `hf auth login`) is none of the Hub's.") from None
     causes = list(_causes(error))
-    if any(isinstance(cause, _AskedTooMuch) for cause in causes):
-        return HubError(what, None, f"the Hub asks to wait for more than {LONGEST_WAIT} s", passing=False)
+    if any(isinstance(cause, _WaitTooLongError) for cause in causes):
+        return HubError(what, None, f"the Hub asks to wait for more than {LONGEST_WAIT} s", transient=False)
     status = http_status(error)
     if isinstance(error, RepositoryNotFoundError) and not isinstance(error, GatedRepoError):
-        return HubError(what, status, _MISSING, passing=False)
+        return HubError(what, status, _MISSING, transient=False)
     cause = type(causes[-1] if isinstance(error, RuntimeError) else error).__name__
-    passing = status is None or status in _PASSING
-    return HubError(what, status, f"no answer that can be used ({cause})", passing, _asked_wait(causes))
+    transient = status is None or status in TRANSIENT
+    return HubError(what, status, f"no answer that can be used ({cause})", transient, _requested_wait(causes))
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -95,8 +103,8 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _asked_wait(errors: Iterable[BaseException]) -> float | None:
-    """How many seconds the answer that they are about asks us to wait, if it does."""
+def _requested_wait(errors: Iterable[BaseException]) -> float | None:
+    """Seconds that the answer behind the errors asks us to wait, if it does."""
     answers: Iterator[Any] = (getattr(error, "response", None) for error in errors)
     return next((_wait(answer.headers) for answer in answers if answer is not None), None)
 
@@ -112,12 +120,12 @@ def _wait(headers: Any) -> float | None:
 
 @contextmanager
 def _limits() -> Iterator[None]:
-    """While it lasts, the client neither waits for an answer without end, nor as long as an answer says."""
+    """Limit how long the client waits for an answer, and how long it obeys `Retry-After`."""
     from huggingface_hub import get_session
 
     def refuse_long_waits(response: Any) -> None:
-        if response.status_code in _PASSING and (_wait(response.headers) or 0) > LONGEST_WAIT:
-            raise _AskedTooMuch
+        if response.status_code in TRANSIENT and (_wait(response.headers) or 0) > LONGEST_WAIT:
+            raise _WaitTooLongError
 
     session = get_session()
     timeout, session.timeout = session.timeout, _LONGEST_SILENCE

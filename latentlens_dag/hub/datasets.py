@@ -1,9 +1,9 @@
 """A column of a dataset on the Hugging Face Hub, read as a stream from one commit.
 
-Opening a dataset with the library `datasets`, checking that what was opened is what was asked for, and telling what
-went wrong belong here; what a text or a picture must be is decided in `inputs/texts.py` and `inputs/image_tables.py`.
-What a newcomer gets wrong: a commit does not pin everything by itself. A dataset's card may name files elsewhere, and
-where the Hub cannot be reached the library takes whatever revision it once cached; both are refused here.
+This module opens a dataset with the library `datasets`, checks that it is the one that was named, and translates its
+errors; `inputs/texts.py` and `inputs/image_tables.py` check the values. Note: a commit does not pin everything by
+itself. A dataset's card may name files elsewhere, and where the Hub cannot be reached the library takes whatever
+revision it once cached; both are refused here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.hub.errors import http_status
+from latentlens_dag.hub.errors import CONNECTION_HINT, failure_cause, network_errors
 
 _FORMATS = {"arrow", "csv", "json", "parquet", "text"}  # others unpack archives of media, or need more packages
 _BATCH = 1000
@@ -39,23 +39,23 @@ class HubColumn:
     """The full commit."""
 
     def __str__(self) -> str:
-        """What it is called in a message."""
+        """The dataset as messages name it."""
         return f"Dataset {self.dataset} of the Hub (config {self.config or 'default'}, split {self.split})"
 
 
 def column_values(source: HubColumn, batch: int = _BATCH) -> Iterator[Any]:
-    """The values of the column in the order of the rows, never all in memory; of Parquet only this column is fetched.
+    """Iterate over the column in the order of the rows, in constant memory; of Parquet only this column is fetched.
 
     Args:
         source: which column.
-        batch: rows that are held at a time.
+        batch: rows in memory at a time.
 
     Raises:
         UserError: where the package `datasets` is missing, the Hub cannot be reached or refuses, or the dataset, its
             commit, config, split or column is not there, has files outside of the commit, or cannot be read.
     """
     _require_library(source)
-    with _told(source):
+    with _user_errors(source):
         for table in _rows(source).select_columns(source.column).with_format("arrow").iter(batch):
             yield from table[source.column].to_pylist()
 
@@ -74,7 +74,7 @@ def _rows(source: HubColumn) -> Any:
     """The split as a stream of rows that have the column."""
     builder = _builder(source)
     rows = builder.as_streaming_dataset(split=source.split)
-    if columns := rows.column_names or _peeked_columns(rows):  # none where there is no row
+    if columns := rows.column_names or _first_row_columns(rows):  # none where there is no row
         _check_column(source, columns)
     if hasattr(builder.config, "columns"):
         builder.config.columns = [source.column]  # or Parquet's other columns, images perhaps, would be fetched too
@@ -83,10 +83,10 @@ def _rows(source: HubColumn) -> Any:
 
 
 def _builder(source: HubColumn) -> Any:
-    """What reads the dataset's files, all of which are of the commit."""
+    """The builder of the dataset, whose files all belong to the commit."""
     import datasets
 
-    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # it tells a counter outside of HF_ENDPOINT what is read
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # else a counter outside of HF_ENDPOINT is called
     path = f"hf://datasets/{source.dataset}"  # without hf://, a folder of this name would be taken
     with TemporaryDirectory() as empty:  # a cache that has no other revision to fall back on
         builder = datasets.load_dataset_builder(path, source.config, revision=source.revision, cache_dir=empty)
@@ -117,8 +117,8 @@ def _check_pinned(source: HubColumn, files: dict[str, list[str]]) -> None:
             )
 
 
-def _peeked_columns(rows: Any) -> list[str]:
-    """The columns of the first row; CSV and plain text do not tell them before."""
+def _first_row_columns(rows: Any) -> list[str]:
+    """The columns of the first row; CSV and plain text do not list them before."""
     return [name for table in islice(rows.with_format("arrow").iter(1), 1) for name in table.column_names]
 
 
@@ -130,18 +130,15 @@ def _check_column(source: HubColumn, columns: list[str]) -> None:
 
 
 @contextmanager
-def _told(source: HubColumn) -> Iterator[None]:
-    """Tell the user what a failure of the libraries means.
+def _user_errors(source: HubColumn) -> Iterator[None]:
+    """Translate errors of the libraries.
 
-    Errors of the network are told without their text and cause, and so nowhere logged: they quote headers, and a
+    Errors of the network are reported without their text and cause, and so nowhere logged: they quote headers, and a
     header holds the user's token.
     """
-    import httpx2  # what huggingface_hub speaks HTTP with
     from datasets.exceptions import DatasetNotFoundError
-    from huggingface_hub.errors import LocalEntryNotFoundError
     from yaml import YAMLError
 
-    network = (httpx2.HTTPError, ConnectionError, LocalEntryNotFoundError, UnicodeEncodeError)  # the last: of a header
     try:
         yield
     except DatasetNotFoundError as error:
@@ -149,14 +146,10 @@ def _told(source: HubColumn) -> Iterator[None]:
             f"{source} cannot be read at commit {source.revision}: {_reason(error)} Correct `hub` or `revision` of "
             "its source; log in with `hf auth login` if the dataset is private or asks for access."
         ) from None
-    except network as error:
-        status = http_status(error)
-        what = f"the Hub answered with status {status}" if status else f"no answer ({type(error).__name__})"
-        raise UserError(
-            f"{source} cannot be read: {what}. Is there a network, does HF_HUB_OFFLINE forbid it, are HF_ENDPOINT and "
-            "HF_TOKEN right where they are set? Then build again."
-        ) from None
-    except KeyError:  # CSV does not tell columns before
+    except network_errors() as error:
+        reason = failure_cause(error)
+        raise UserError(f"{source} cannot be read: {reason}. {CONNECTION_HINT} Then build again.") from None
+    except KeyError:  # CSV lists no columns before
         raise UserError(
             f"{source} has files without the column {source.column!r}, which its first file has. Correct `column` of "
             "its source, or name a `config` whose files are all alike."

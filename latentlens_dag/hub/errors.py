@@ -1,7 +1,7 @@
-"""What a failure of a download from the Hugging Face Hub means, told to the user.
+"""The meaning of a failed download from the Hugging Face Hub, in words for the user.
 
-What a newcomer gets wrong: errors of the client may quote headers, and a header holds the user's token. So they are
-told without their text and cause, and are nowhere logged.
+Note: errors of the client may quote headers, and a header holds the user's token. They are therefore reported without
+their text and cause, and are nowhere logged.
 """
 
 from __future__ import annotations
@@ -11,22 +11,25 @@ from contextlib import contextmanager
 
 from latentlens_dag.errors import UserError
 
-_PASSING = {408, 429, 500, 502, 503, 504}
+TRANSIENT = {408, 429, 500, 502, 503, 504}
+"""HTTP statuses after which another try may succeed."""
+CONNECTION_HINT = (
+    "Is there a network, does HF_HUB_OFFLINE forbid it, are HF_ENDPOINT and HF_TOKEN right where they are set?"
+)
 
 
 @contextmanager
-def download_errors(repo: str, revision: str, what: str) -> Iterator[None]:
-    """Tell the user what a failure of the download means.
+def download_errors(repo: str, revision: str, kind: str) -> Iterator[None]:
+    """Translate the client's errors of a download.
 
     Args:
         repo: user/name.
         revision: commit, branch or tag.
-        what: what is looked for: a model, a release.
+        kind: what is downloaded: a model, a release.
 
     Raises:
         UserError: in place of what the client raises.
     """
-    import httpx2  # what huggingface_hub speaks HTTP with
     from huggingface_hub.errors import (
         EntryNotFoundError,
         GatedRepoError,
@@ -44,7 +47,7 @@ def download_errors(repo: str, revision: str, what: str) -> Iterator[None]:
         ) from None
     except RepositoryNotFoundError:
         raise UserError(
-            f"There is no {what} {repo} on the Hub, nor a folder of this name here, or it is private. Correct the "
+            f"There is no {kind} {repo} on the Hub, nor a folder of this name here, or it is private. Correct the "
             "name; log in with `hf auth login` if it is private."
         ) from None
     except RevisionNotFoundError:
@@ -52,14 +55,14 @@ def download_errors(repo: str, revision: str, what: str) -> Iterator[None]:
             f"{repo} of the Hub has no revision {revision}. Take a commit that its page shows under `History`."
         ) from None
     except HFValidationError:
-        raise UserError(f"{repo} is no name of a {what} of the Hub: write it as user/name.") from None
-    except LocalEntryNotFoundError as error:  # an EntryNotFoundError too
-        raise _unreachable(repo, error) from None
-    except EntryNotFoundError:
+        raise UserError(f"{repo} is no name of a {kind} of the Hub: write it as user/name.") from None
+    except EntryNotFoundError as error:
+        if isinstance(error, LocalEntryNotFoundError):
+            raise _unreachable(repo, error) from None
         raise UserError(
             f"{repo} of the Hub lacks a file that it lists at {revision}: it is not whole. Take another revision."
         ) from None
-    except (httpx2.HTTPError, ConnectionError, UnicodeEncodeError) as error:  # UnicodeEncodeError: of a header
+    except network_errors() as error:
         raise _unreachable(repo, error) from None
     except OSError as error:
         if error.errno is None:  # the client's own, of an answer that is not whole
@@ -70,18 +73,25 @@ def download_errors(repo: str, revision: str, what: str) -> Iterator[None]:
         ) from None
 
 
-def _unreachable(repo: str, error: Exception) -> UserError:
+def network_errors() -> tuple[type[Exception], ...]:
+    """The errors that the client raises where no usable answer came."""
+    import httpx2  # what huggingface_hub speaks HTTP with
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    return (httpx2.HTTPError, ConnectionError, LocalEntryNotFoundError, UnicodeEncodeError)  # the last: of a header
+
+
+def failure_cause(error: BaseException) -> str:
+    """The cause of a failed request, without the error's text."""
     status = http_status(error)
-    what = f"the Hub answered with status {status}" if status else f"no answer ({type(error).__name__})"
-    if status in _PASSING:
-        return UserError(
-            f"{repo} of the Hub cannot be downloaded: {what}. That mostly passes: try again in some minutes. What was "
-            "fetched stays."
-        )
-    return UserError(
-        f"{repo} of the Hub cannot be downloaded: {what}. Is there a network, does HF_HUB_OFFLINE forbid it, are "
-        "HF_ENDPOINT and HF_TOKEN right where they are set? `hf download` can bring it into the cache before."
-    )
+    return f"the Hub answered with status {status}" if status else f"no answer ({type(error).__name__})"
+
+
+def _unreachable(repo: str, error: Exception) -> UserError:
+    failed = f"{repo} of the Hub cannot be downloaded: {failure_cause(error)}."
+    if http_status(error) in TRANSIENT:
+        return UserError(f"{failed} That mostly passes: try again in some minutes. What was fetched stays.")
+    return UserError(f"{failed} {CONNECTION_HINT} `hf download` can bring it into the cache before.")
 
 
 def http_status(error: BaseException | None) -> int | None:

@@ -1,12 +1,12 @@
-"""Approximate search for single, interactive queries: a Lance IVF_RQ index on a layer table, and what it is worth.
+"""Approximate search for single, interactive queries: a Lance IVF_RQ index on a layer table, with measured recall.
 
 The exact engine reads a whole table, which pays for the hundreds of visual tokens of an image and not for one of them.
-An index answers one query from a few of its partitions (`nprobes`). How many of the true k nearest it finds then is not
-known beforehand, so it is measured when the index is made, against the exact engine, and kept beside the table.
+An index answers one query from a few of its partitions (`nprobes`). Its recall is measured when it is built, against
+the exact engine, and stored beside the table.
 
-What a newcomer gets wrong: recall is a property of these queries on this table. It is measured on states of the table
-with 15 % of noise; states of another kind may fare better or worse. Cosines are exact in any case: what is found is
-scored again from the stored vectors.
+Note: recall is a property of these queries on this table. It is measured on states of the table with 15 % of noise;
+states of another kind may fare better or worse. Cosines are exact in any case: the rows found are scored again from the
+stored vectors.
 """
 
 from __future__ import annotations
@@ -45,18 +45,18 @@ _NOISE = 0.15
 
 @dataclass(frozen=True)
 class ApproximateIndex:
-    """An index on a layer table, as it was measured."""
+    """The index of a layer table and its measured recall."""
 
     version: int
-    """Of the table that it is of."""
+    """Of the table."""
     partitions: int
     recall: dict[int, float]
-    """Share of the true 5 nearest that are found, by nprobes."""
+    """Share of the true 5 nearest rows that are found, by nprobes."""
     queries: int
-    """How many it was measured on."""
+    """Number of queries that recall was measured with."""
 
     def nprobes_for(self, recall: float) -> int | None:
-        """The fewest partitions to look into that reached this recall; None where none did."""
+        """The fewest partitions that reached this recall; None where none did."""
         return min((nprobes for nprobes, found in self.recall.items() if found >= recall), default=None)
 
 
@@ -82,7 +82,7 @@ def build_approximate_index(table: Path) -> ApproximateIndex:
 
 
 def read_approximate_index(table: Table) -> ApproximateIndex | None:
-    """What was measured of the table's index; None where it has none, or one of an older version."""
+    """The measured index of a table; None where it has none, or one of an older version."""
     path = measurement_file(table) if isinstance(table, Path) else table.measurement_file
     if path is None or not path.is_file():
         return None
@@ -94,12 +94,12 @@ def read_approximate_index(table: Table) -> ApproximateIndex | None:
 
 
 class ApproximatePlan(NamedTuple):
-    """How to answer a query from the indexes of some layer tables."""
+    """How to search some layer tables through their indexes."""
 
     nprobes: dict[int, int]
-    """Partitions to look into, by contextual layer; none where the indexes would not do."""
+    """Partitions to search, by contextual layer; empty where the indexes do not suffice."""
     description: str
-    """What that is worth, or why they would not do."""
+    """The measured recall, or why the indexes do not suffice."""
 
 
 def plan_approximate(tables: Mapping[int, Table], recall: float) -> ApproximatePlan:
@@ -131,9 +131,9 @@ def approximate_top_k(
 
     Args:
         queries: any floating type; need not be normalized.
-        tables: indexed layer tables, open, by contextual layer; kept open, they keep what they read of their index.
-        k: answers per query.
-        nprobes: how many partitions to look into, by contextual layer.
+        tables: indexed layer tables, open, by contextual layer; an open table caches what it read of its index.
+        k: neighbors per query.
+        nprobes: partitions to search, by contextual layer.
     """
     found = [
         cosine_top_k(
@@ -142,24 +142,27 @@ def approximate_top_k(
         for query in queries
     ]
     return Neighbors(
-        *(np.concatenate([getattr(one, name) for one in found]) for name in ("cosine", "contextual_layer", "key"))
+        *(
+            np.concatenate([getattr(neighbors, name) for neighbors in found])
+            for name in ("cosine", "contextual_layer", "key")
+        )
     )
 
 
 def measurement_file(table: Path) -> Path:
-    """JSON: what was measured of the index of a layer table."""
+    """JSON: the measurement of a layer table's index."""
     return table.with_suffix(".approximate.json")
 
 
 def _nearest(table: lance.LanceDataset, query: NDArray[np.floating], k: int, nprobes: int, layer: int = 0) -> Block:
-    """The rows that the index finds nearest, but for attention sinks."""
+    """The rows that the index finds nearest, without attention sinks."""
     found = _from_index(table, query, k, nprobes)
     limit = sink_norm_of(table)
     if limit is not None:
-        answers = found.filter(pc.field("norm") <= pa.scalar(limit, pa.float32()))
-        enough = len(answers) == len(found)
+        without_sinks = found.filter(pc.field("norm") <= pa.scalar(limit, pa.float32()))
         # Only queries that are sinks themselves find any; a filter before the search reads all norms.
-        found = answers if enough else _from_index(table, query, k, nprobes, f"norm <= {limit!r}")
+        enough = len(without_sinks) == len(found)
+        found = without_sinks if enough else _from_index(table, query, k, nprobes, f"norm <= {limit!r}")
     found = found.combine_chunks()
     return Block(layer, ids_to_integers(found["key"]), matrix_of(found["vector"].combine_chunks()))
 
@@ -179,7 +182,7 @@ def _from_index(
 
 
 def _sampled(table: lance.LanceDataset) -> tuple[NDArray[np.float32], NDArray[np.uint64]]:
-    """Queries like visual tokens: rows all over the table, with noise; and the keys of these rows."""
+    """Queries like visual tokens: rows spread over the table, with noise; and the keys of these rows."""
     rows = np.linspace(0, table.count_rows() - 1, min(_QUERIES, table.count_rows())).astype(np.int64)
     found = table.take(rows.tolist(), columns=["key", "vector", "norm"])
     if (limit := sink_norm_of(table)) is not None:
@@ -190,10 +193,10 @@ def _sampled(table: lance.LanceDataset) -> tuple[NDArray[np.float32], NDArray[np
 
 
 def _recall(truth: Neighbors, found: list[Block], own: NDArray[np.uint64]) -> float:
-    """The share of the true nearest that were found, but for the row that a query was made of: it is too easy."""
+    """The share of the true nearest rows that were found; the row that a query was made of is too easy, so left out."""
     hits = wanted = 0
-    for true, block, mine in zip(truth.key, found, own, strict=True):
-        others = true[true != mine][:MEASURED_K]
+    for true, block, own_key in zip(truth.key, found, own, strict=True):
+        others = true[true != own_key][:MEASURED_K]
         hits += len(np.intersect1d(others, block.keys[np.arange(len(block.vectors))]))
         wanted += len(others)
     return hits / wanted

@@ -1,15 +1,15 @@
-"""Making an index that stands alone: sentences in, a folder out.
+"""Building an index that stands alone: sentences in, a folder out.
 
 The steps are those of a warehouse's index (candidates, selection, occurrences, states, layer tables), part by
-part, on one machine. What a newcomer gets wrong: a part is a share of the sentences by hash, so the number of
-parts depends on how many distinct sentences there are, not on their order.
+part, on one machine. A part is a share of the sentences by hash, so the number of parts depends on how many distinct
+sentences there are, not on their order.
 """
 
 from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,7 +39,6 @@ from latentlens_dag.storage.warehouse import IndexPaths
 
 _ALGORITHM = 1  # raise when the same sentence and model would give other vectors
 _SENTENCES_PER_PART = 100_000  # whose candidates are held in memory together
-_REMEDY = "Name another folder."
 
 Progress = Callable[[int, int], None]
 
@@ -54,7 +53,7 @@ class OccurrenceFilter:
     sinks: Literal["exclude", "include"] = "exclude"
 
     def __post_init__(self) -> None:
-        """Refuse values that keep nothing or mean nothing."""
+        """Check the values."""
         for field, least in (("contexts_per_token", 1), ("min_position", 0)):
             value = getattr(self, field)
             if not isinstance(value, int) or value < least:
@@ -94,22 +93,112 @@ def build_index(
     sentences: Iterable[str],
     layers: Sequence[int] | None,
     folder: Path,
-    choice: OccurrenceFilter,
+    occurrence_filter: OccurrenceFilter,
     progress: Progress,
 ) -> None:
     """Write the index; arguments and errors as `ContextualIndex.build`."""
     chosen, dedup = _chosen_layers(model, layers), _dedup_for(model)
-    with new_index(folder, _REMEDY) as new, _working_folder(new.root) as work:
-        found = write_texts(_checked(sentences), new.own_sentences, "There is not one sentence to make an index of.")
-        parts = -(-found // _SENTENCES_PER_PART)
-        rows = _write_occurrences(model, new, work, parts, choice, dedup)
-        _write_tables(model, chosen, dedup, new, IndexPaths(folder), work, rows, progress, choice.sinks)
+    with new_index(folder, "Name another folder.") as new, _working_folder(new.root) as work:
+        count = write_texts(_checked(sentences), new.own_sentences, "There is not one sentence to make an index of.")
+        build = _Build(model, chosen, dedup, occurrence_filter, progress, work, new, IndexPaths(folder))
+        rows = build.write_occurrences(-(-count // _SENTENCES_PER_PART))
+        build.write_tables(rows)
         layer_rows = dict.fromkeys(chosen, sum(rows))
-        IndexShape(parts=parts, layers=chosen, language_model=model.name, rows=layer_rows).write(new.shape)
+        IndexShape(parts=len(rows), layers=chosen, language_model=model.name, rows=layer_rows).write(new.shape)
+
+
+@dataclass(frozen=True)
+class _Build:
+    model: LanguageModel
+    layers: list[int]
+    dedup: self_checks.Dedup
+    filter: OccurrenceFilter
+    progress: Progress
+    work: Path
+    new: IndexPaths
+    old: IndexPaths
+    """The index that is replaced, whose rows are not encoded again; there need be none."""
+
+    def write_occurrences(self, parts: int) -> list[int]:
+        """Write the occurrences of each part; give their numbers. The parts' sentences stay in the working folder."""
+        long: list[core.LongSentence] = []
+        candidates = [self._write_candidates(part, parts, long) for part in range(parts)]
+        if long:
+            text = core.long_sentences_warning(long, self.model.name, self.model.positions, self.dedup)
+            warnings.warn(text, stacklevel=4)
+        selection = self.work / "selection.parquet"
+        core.write_selection(candidates, self.filter.contexts_per_token, selection)
+        rows = []
+        for part, file in enumerate(candidates):
+            occurrences = core.selected_rows(file, selection)
+            write_parquet(occurrences, self.new.occurrences(part), OCCURRENCES)
+            rows.append(len(occurrences))
+        if not sum(rows):
+            raise UserError(
+                f"Of `fraction={self.filter.fraction}` of the sentences none has a token at position "
+                f"{self.filter.min_position} or later (`min_position`), so the index would be empty: give more or "
+                "longer sentences, or a lower `min_position`."
+            )
+        return rows
+
+    def _write_candidates(self, part: int, parts: int, long: list[core.LongSentence]) -> Path:
+        write_shard(self.new.own_sentences, part, parts, self._sentences(part))
+        candidates = core.candidates(
+            self.model.tokenizer,
+            core.read_sentences(self._sentences(part)),
+            self.model.name,
+            self.filter.contexts_per_token,
+            min_position=self.filter.min_position,
+            fraction=self.filter.fraction,
+            dedup=self.dedup,
+            positions=self.model.positions,
+            report_long=long.append,
+        )
+        file = self.work / f"candidates_{part:02d}.parquet"
+        write_parquet(candidates, file)
+        return file
+
+    def write_tables(self, rows: list[int]) -> None:
+        """Encode the occurrences part by part, and commit a table for each layer."""
+        encoder = _encoder(self.model, self.dedup, [self.old.layer_table(layer) for layer in self.layers])
+        for part in range(len(rows)):
+            self._encode(part, rows, encoder)
+            self.progress(sum(rows[: part + 1]), sum(rows))
+        for layer in self.layers:
+            table, records = self.new.layer_table(layer), [self._record(layer, part) for part in range(len(rows))]
+            provenance = provenance_json(made_by="ContextualIndex.build", language_model=self.model.name)
+            if commit_fragments(table, records, provenance, self.filter.sinks).rows >= approximate.WORTH_ROWS:
+                approximate.build_approximate_index(table)
+
+    def _encode(self, part: int, rows: list[int], encoder: str) -> None:
+        """Write the vectors of a part at all layers as fragments."""
+        done, total = sum(rows[:part]), sum(rows)
+        occurrences = core.read_occurrences(self.new.occurrences(part))
+        with tempfile.TemporaryDirectory(dir=self.work) as scratch, _inference(self.model):
+            vectors = encode_missing(
+                lambda: self.model,
+                encoder,
+                occurrences,
+                pq.read_table(self._sentences(part)),
+                tables={layer: self.old.layer_table(layer) for layer in self.layers},
+                scratch=Path(scratch),
+                progress=lambda tokens, of: self.progress(done + rows[part] * tokens // of, total),
+                whole=self.dedup == "sentence",
+            ).encoded
+            for layer in self.layers:
+                record, table = self._record(layer, part), self.new.layer_table(layer)
+                write_fragments(table, record, occurrences, *vectors[layer], encoder)
+            del vectors  # its memory maps lie in the folder that is deleted now
+
+    def _sentences(self, part: int) -> Path:
+        return self.work / f"sentences_{part:02d}.parquet"
+
+    def _record(self, layer: int, part: int) -> Path:
+        return self.work / f"layer_{layer:02d}_{part:02d}.json"
 
 
 def _dedup_for(model: LanguageModel) -> self_checks.Dedup:
-    """Whether equal prefixes have equal states in this model, which the model itself is asked.
+    """Whether equal prefixes have equal states in this model, found by running it.
 
     Raises:
         UserError: where its states change with the padding of their batch.
@@ -133,7 +222,7 @@ def _chosen_layers(model: LanguageModel, layers: Sequence[int] | None) -> list[i
 
 @contextmanager
 def _working_folder(beside: Path) -> Iterator[Path]:
-    """A folder for what is not kept, on the disk of the index, where there is more room than in /tmp."""
+    """A temporary folder on the disk of the index, where there is more room than in /tmp."""
     with tempfile.TemporaryDirectory(dir=beside, prefix="work-", ignore_cleanup_errors=True) as work:
         yield Path(work)
 
@@ -154,78 +243,8 @@ def _checked(sentences: Iterable[str]) -> Iterator[str]:
             yield text
 
 
-def _write_occurrences(
-    model: LanguageModel, new: IndexPaths, work: Path, parts: int, choice: OccurrenceFilter, dedup: self_checks.Dedup
-) -> list[int]:
-    """Write each part's kept occurrences; give their numbers. Sentences of the parts stay in `work`."""
-    offered = [work / f"candidates_{part:02d}.parquet" for part in range(parts)]
-    long: list[core.LongSentence] = []
-    for part, file in enumerate(offered):
-        write_shard(new.own_sentences, part, parts, _sentences_of(work, part))
-        sentences = core.read_sentences(_sentences_of(work, part))
-        kept, least, share = choice.contexts_per_token, choice.min_position, choice.fraction
-        how: dict[str, Any] = {"dedup": dedup, "positions": model.positions, "report_long": long.append}
-        found = core.candidates(model.tokenizer, sentences, model.name, kept, least, share, **how)
-        write_parquet(found, file)
-    if long:
-        warnings.warn(core.long_sentences_warning(long, model.name, model.positions, dedup), stacklevel=4)
-    selection = work / "selection.parquet"
-    core.write_selection(offered, choice.contexts_per_token, selection)
-    rows = []
-    for part, file in enumerate(offered):
-        kept = core.selected_rows(file, selection)
-        write_parquet(kept, new.occurrences(part), OCCURRENCES)
-        rows.append(len(kept))
-    if not sum(rows):
-        raise UserError(
-            f"Of `fraction={choice.fraction}` of the sentences none has a token at position {choice.min_position} or "
-            "later (`min_position`), so the index would be empty: give more or longer sentences, or a lower "
-            "`min_position`."
-        )
-    return rows
-
-
-def _sentences_of(work: Path, part: int) -> Path:
-    return work / f"sentences_{part:02d}.parquet"
-
-
-def _write_tables(
-    model: LanguageModel,
-    layers: list[int],
-    dedup: self_checks.Dedup,
-    new: IndexPaths,
-    old: IndexPaths,
-    work: Path,
-    rows: list[int],
-    progress: Progress,
-    sinks: Literal["exclude", "include"],
-) -> None:
-    whole = dedup == "sentence"
-    encoder = _encoder(model, dedup, [old.layer_table(layer) for layer in layers])
-    records: Mapping[int, list[Path]] = {layer: [] for layer in layers}
-    for part in range(len(rows)):
-        done = sum(rows[:part])
-        kept, sentences = core.read_occurrences(new.occurrences(part)), pq.read_table(_sentences_of(work, part))
-        tables = {layer: old.layer_table(layer) for layer in layers}
-        tell = lambda read, all_, done=done, part=part: progress(done + rows[part] * read // all_, sum(rows))  # noqa: E731
-        with tempfile.TemporaryDirectory(dir=work) as scratch, _inference(model):
-            encoded = encode_missing(
-                lambda: model, encoder, kept, sentences, tables, Path(scratch), tell, whole
-            ).encoded
-            for layer in layers:
-                record = work / f"layer_{layer:02d}_{part:02d}.json"
-                write_fragments(new.layer_table(layer), record, kept, *encoded[layer], encoder)
-                records[layer].append(record)
-            del encoded  # its memory maps lie in the folder that is deleted now
-        progress(done + rows[part], sum(rows))
-    for layer in layers:
-        made = provenance_json(made_by="ContextualIndex.build", language_model=model.name)
-        if commit_fragments(new.layer_table(layer), records[layer], made, sinks).rows >= approximate.WORTH_ROWS:
-            approximate.build_approximate_index(new.layer_table(layer))
-
-
 def _encoder(model: LanguageModel, dedup: self_checks.Dedup, tables: list[Path]) -> str:
-    """What the vectors are made by: that of an older fingerprint's scheme where a table of this model has it."""
+    """The encoder of the vectors: that of an older fingerprint's scheme where a table of this model has it."""
     rest = [model.embedding.dtype, *([dedup] if dedup == "sentence" else [])]
     stored = {encoder_of(table) for table in tables} - {None}
     if stored and (older := _older_fingerprint(model)) and (found := hash_values([_ALGORITHM, older, *rest])) in stored:
@@ -242,7 +261,7 @@ def _older_fingerprint(model: LanguageModel) -> str | None:
 
 @contextmanager
 def _inference(model: LanguageModel) -> Iterator[None]:
-    """Without dropout; what the user had set is set again."""
+    """Without dropout; the user's settings are restored."""
     was = {module: module.training for module in model.decoder.modules()}
     model.decoder.eval()
     try:

@@ -1,8 +1,8 @@
-"""The public index: contextual states of a corpus, to be asked what a state is like.
+"""The index: contextual states of a corpus, and the search for those nearest to a state.
 
-`ContextualIndex.open` reads a folder, `build` makes one, `search` finds the occurrences whose states are
-nearest to yours, exactly. What a newcomer gets wrong: the states must come from the same language model and be
-the residual stream that enters a block (`models/layers.py`), not what comes after the final norm.
+`ContextualIndex.open` reads a folder, `build` makes one, and `search` is the one way from states to neighbors, for
+users and for the studies' LatentLens. Note: the states must come from the same language model and be the residual
+stream that enters a block (`models/layers.py`), not the output of the final norm.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ if TYPE_CHECKING:
     from latentlens_dag.index.remote import RemoteIndex
 
 Progress = Callable[[int, int], None]
-"""Called with what is done and what there is."""
-_FEW_QUERIES = 32  # from there on one scan for all of them is quicker
+"""Called with the rows done and all rows."""
+_FEW_QUERIES = 32  # for more, one scan for all of them is quicker
 _LABELS = {"word": "word", "sentence": "sentence_id"}
 
 
 class TooFewNeighborsError(UserError):
-    """A search for more neighbors than there are."""
+    """More neighbors were asked for than there are."""
 
     def __init__(self, k: int, available: str) -> None:
         """Say what there is less of than `k`, and how much there is: "different words (3)"."""
@@ -58,7 +58,7 @@ class TooFewNeighborsError(UserError):
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The answers for each of Q queries, nearest first; equal cosines in order of (layer, key)."""
+    """The neighbors of each of Q queries, nearest first; equal cosines in order of (layer, key)."""
 
     cosine: NDArray[np.float32]  # [Q, k], or [Q, layers * k] where the layers were not merged
     contextual_layer: NDArray[np.int32]
@@ -66,28 +66,28 @@ class SearchResult:
     rank: NDArray[np.int32]
     """[k], or [layers * k]: the rank of each column, 1 = nearest, among all layers or within its own."""
     method: str
-    """How they were found: "exact", or by which index at which measured recall, or why exactly after all."""
+    """How they were found: "exact", the kind of index and its measured recall, or why no index was used."""
     index: ContextualIndex = field(repr=False)
 
     def __getitem__(self, queries: slice) -> SearchResult:
-        """The answers for some of the queries."""
+        """The neighbors of some of the queries."""
         columns = {name: getattr(self, name)[queries] for name in ("cosine", "contextual_layer", "key")}
         return replace(self, **columns)
 
     def to_polars(self) -> pl.DataFrame:
-        """One row per answer, in order of query, and of layer where layers were not merged, and rank.
+        """One row per neighbor, in order of query, of layer where layers were not merged, and of rank.
 
         Returns:
             query, rank, word, sentence (its text), token_id, token_str, char_start, char_end (of the word in the
-            sentence, in characters), position, sentence_id, key, contextual_layer, cosine: what one wants to see stands
-            first and last, where Polars shows it.
+            sentence, in characters), position, sentence_id, key, contextual_layer, cosine. Polars shows the first and
+            last columns of a wide frame.
         """
         import polars as pl
 
-        queries, answers = self.key.shape
+        queries, neighbors = self.key.shape
         rows: Any = pl.from_arrow(self.index.occurrences.rows(self.key.ravel()).drop_columns("index"))
         frame: pl.DataFrame = rows.with_columns(
-            pl.Series("query", np.repeat(np.arange(queries, dtype=np.int32), answers)),
+            pl.Series("query", np.repeat(np.arange(queries, dtype=np.int32), neighbors)),
             pl.Series("rank", np.tile(self.rank, queries)),
             pl.Series("contextual_layer", self.contextual_layer.ravel()),
             pl.Series("cosine", self.cosine.ravel()),
@@ -104,7 +104,7 @@ class ContextualIndex:
     """One language model's states of one corpus, at some contextual layers, on disk."""
 
     def __init__(self, folder: IndexFolder | RemoteIndex) -> None:
-        """Take an index that was found whole; use `open` or `build`."""
+        """Take a whole index; use `open` or `build`."""
         self._folder = folder
         self._open_tables: dict[int, lance.LanceDataset] = {}
 
@@ -159,8 +159,8 @@ class ContextualIndex:
             min_position: the first position that is kept, in real tokens (no specials) from 0.
             fraction: the part of the sentences that is used, chosen by their hashes.
             sinks: whether attention sinks, rows whose norm is an outlier of their layer (`search/sinks.py`), are left
-                out of answers. They are stored in any case.
-            progress: told (rows encoded, rows).
+                out of searches. They are stored in any case.
+            progress: called with (rows encoded, rows).
 
         Raises:
             UserError: where an argument is wrong, the tokenizer is not fast, the model has not the layers, no sentence
@@ -188,7 +188,7 @@ class ContextualIndex:
 
     @property
     def language_model(self) -> str:
-        """What the language model is called that made its states."""
+        """The name of the language model that made its states."""
         return self._folder.language_model
 
     @cached_property
@@ -204,13 +204,13 @@ class ContextualIndex:
 
     @cached_property
     def sink_counts(self) -> dict[int, int]:
-        """Of each contextual layer, how many rows are attention sinks and so no answers by default."""
+        """The number of attention sinks of each contextual layer, which are no neighbors by default."""
         with self._folder.reading():
             return {layer: count_sinks(table) for layer, table in self._tables.items()}
 
     @cached_property
     def occurrences(self) -> OccurrenceLookup:
-        """What it knows of its occurrences, read into memory when first needed (about 150 bytes each)."""
+        """Its occurrences, read into memory when first needed (about 150 bytes each)."""
         return OccurrenceLookup.from_files(self._folder.occurrence_files)
 
     def sentences(self, ids: Iterable[str]) -> pl.DataFrame:
@@ -222,7 +222,7 @@ class ContextualIndex:
         return found.select("sentence_id", "text").collect()
 
     def __repr__(self) -> str:
-        """What it is, for people."""
+        """Path, language model and layers."""
         return f"ContextualIndex({str(self.path)!r}, language_model={self.language_model!r}, layers={self.layers})"
 
     def search(
@@ -246,27 +246,28 @@ class ContextualIndex:
         Args:
             states: [Q, d], a tensor on any device or an array, of any floating type; need not be normalized. Or what
                 `LanguageModel.text_states` gives for one layer: its tokens are the queries, in order.
-            k: answers per query.
+            k: neighbors per query.
             layers: contextual layers to search; all by default.
-            unique: let the answers of a query be of different words (whatever their case) or sentences, each the
-                nearest of its own.
+            unique: the neighbors of a query are of different words (whatever their case) or sentences, each the nearest
+                of its own.
             word: only occurrences whose whole word is this, whatever its case.
             merge: the k best over all layers; where false, the k best of every layer, layer by layer, so that any of
-                the layers can be merged later: k * layers answers per query.
-            exact: compare every row. Where false, large tables are asked through their indexes, which answers single
-                queries in milliseconds; `SearchResult.method` says what was done.
-            recall: where not exact, the share of the true nearest that the indexes must have found when they were
-                measured; with it grows the share of a table that is looked at. Where no index reached it: exact.
+                the layers can be merged later: k * layers neighbors per query.
+            exact: compare every row. Where false, large tables are searched through their indexes, which takes
+                milliseconds for a single query; `SearchResult.method` names the method that was used.
+            recall: where not exact, the share of the true nearest rows that the indexes must have found when they were
+                measured; a higher one reads more of a table. Where no index reached it, the search is exact.
             sentence_ids: [Q], the id of the text that each query was taken from (`hashing.text_id`), None for those
-                from no text. Of what `text_states` gives they are known.
-            own_sentence: whether a query may be answered from its own text, where that is a sentence of the index. Its
-                own state would be the nearest, with cosine 1.
-            sinks: whether attention sinks are answers (`search/sinks.py`): rows with outlying norms, which are left out
-                where the index was made to leave them out (`sink_counts`).
-            progress: told (rows read, rows), where exact.
+                from no text. Known where `states` are those of `text_states`.
+            own_sentence: whether a query's own text, where it is a sentence of the index, may be a neighbor. Its own
+                state would be the nearest, with cosine 1.
+            sinks: whether attention sinks may be neighbors (`search/sinks.py`): rows with outlying norms, which are
+                left out where the index was built to leave them out (`sink_counts`).
+            progress: called with (rows read, rows), where exact.
 
         Raises:
-            UserError: where the width is not the index's, it has not the layers or the word, or not k answers.
+            TooFewNeighborsError: a UserError, where there are not k neighbors.
+            UserError: where the width is not the index's, or it lacks a layer or the word.
             ValueError: where a query has no direction (zero, infinite, NaN).
 
         Memory grows with Q (d + k), not with the index.
@@ -288,7 +289,7 @@ class ContextualIndex:
             plain = merge and unique is None and rows == DEFAULT_ROWS
             plan = None if exact else self._plan(chosen, k, recall, len(queries), plain)
             if plan is not None and plan.nprobes:
-                found = approximate_top_k(queries, self._opened(chosen), k, plan.nprobes)
+                found = approximate_top_k(queries, self._keep_open(chosen), k, plan.nprobes)
                 return self._result([found], k, plan.description)
             reader = BlockReader({layer: self._tables[layer] for layer in chosen}, rows, progress)
             neighbors = [cosine_top_k(queries, reader.read(group), k, labels_of) for group in groups]
@@ -305,7 +306,7 @@ class ContextualIndex:
         return own if len(own.keys) else None
 
     def _plan(self, layers: list[int], k: int, recall: float, queries: int, plain: bool) -> ApproximatePlan:
-        """How to answer from indexes, or why not."""
+        """How to search through the tables' indexes, or why not."""
         if not 0 < recall <= 1:
             raise UserError(f"`recall={recall}` must be above 0 and at most 1.")
         if not plain:
@@ -316,8 +317,8 @@ class ContextualIndex:
             return ApproximatePlan({}, f"indexes are for at most {MEASURED_K} answers to {_FEW_QUERIES} queries")
         return plan_approximate({layer: self._tables[layer] for layer in layers}, recall)
 
-    def _opened(self, layers: list[int]) -> dict[int, lance.LanceDataset]:
-        """Layer tables that stay open, and so keep what was read of their indexes."""
+    def _keep_open(self, layers: list[int]) -> dict[int, lance.LanceDataset]:
+        """Layer tables that stay open, and so cache what was read of their indexes."""
         for layer in layers:
             if layer not in self._open_tables:
                 self._open_tables[layer] = open_table(self._tables[layer])

@@ -1,9 +1,9 @@
-"""The text pass: the states of an index's occurrences, at all its layers, from one forward pass.
+"""The states of an index's occurrences, at all its layers, from one forward pass.
 
-Only sentences that hold a kept occurrence are read, each cut after the last one (but not where the model is
+Only sentences that hold an occurrence of the index are read, each cut after the last one (but not where the model is
 not causal: there what follows counts too), in batches of similar length (`models/text_batches.py`). States go to a
-memory map on disk, so memory holds one batch. What a newcomer gets wrong: a sentence that was read before is not read
-again. Its rows are taken from the layer tables, by the hash of their prefixes.
+memory map on disk, so memory holds one batch. A sentence that was read before is not read again: its rows are taken
+from the layer tables, by the hash of their prefixes.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-_BATCHES_HELD = 2  # before their vectors, which lie in files, are left to the system
+_BATCHES_HELD = 2  # before the pages of their vectors, which lie in files, are released
 
 Progress = Callable[[int, int], None]
-"""Called with the tokens done and the tokens there are."""
+"""Called with the tokens done and all tokens."""
 
 
 class LayerVectors(NamedTuple):
@@ -42,11 +42,11 @@ class LayerVectors(NamedTuple):
 
 
 class EncodeResult(NamedTuple):
-    """What `encode_missing` gives."""
+    """The states of `encode_missing`."""
 
     encoded: dict[int, LayerVectors]
     read: int
-    """Rows that a forward pass read; the others were in the tables already."""
+    """Rows that a forward pass encoded; the others were in the tables already."""
 
 
 class _Sentence(NamedTuple):
@@ -67,12 +67,12 @@ def encode(
     """Encode the occurrences of a shard.
 
     Args:
-        model: on any device and in any dtype; what is kept is normalized in float32.
+        model: on any device and in any dtype; states are normalized in float32.
         occurrences: N rows (OCCURRENCES) whose sentences are all in `sentences`.
         sentences: SENTENCES.
         layers: contextual layers.
         scratch: an existing folder for the memory maps; they live as long as it does.
-        progress: told after every batch.
+        progress: called after every batch.
         whole: read whole sentences, for a model that is not causal; its occurrences' keys must be of whole sentences.
 
     Raises:
@@ -100,16 +100,17 @@ def encode_missing(
     encoder: str,
     occurrences: pa.Table,
     sentences: pa.Table,
+    *,
     tables: Mapping[int, Path],
     scratch: Path,
     progress: Progress = lambda done, all_: None,
     whole: bool = False,
 ) -> EncodeResult:
-    """As `encode`, but what the layer tables hold of the same encoder is taken from there.
+    """As `encode`, but rows of the same encoder that the layer tables hold are taken from there.
 
     A state depends on the model and on its token prefix (or sentence), whose hash is the key, so that neither another
     order of the corpus nor another number of shards makes it new. Where nothing is new the model is not even loaded. A
-    row that one layer lacks is read for all layers that lack one, in one pass.
+    row that one layer lacks is encoded for all layers that lack one, in one pass.
 
     Args:
         load: gives the model.
@@ -133,7 +134,8 @@ def encode_missing(
     if lacking or not len(keys):
         (scratch / "new").mkdir()
         read = occurrences.filter(pa.array(new))
-        fresh = encode(load(), read, sentences, lacking or list(tables), scratch / "new", progress, whole)
+        layers = lacking or list(tables)
+        fresh = encode(load(), read, sentences, layers, scratch / "new", progress=progress, whole=whole)
     places = np.flatnonzero(new)
     joined = {
         layer: _joined(scratch / f"layer_{layer}.f16", len(keys), tables[layer], found, places, fresh.get(layer))
@@ -145,7 +147,7 @@ def encode_missing(
 def _joined(
     path: Path, rows: int, table: Path, stored: StoredRows, places: NDArray[np.int64], fresh: LayerVectors | None
 ) -> LayerVectors:
-    """Stored rows and fresh ones, which count where both have a row, in the order of the occurrences."""
+    """Stored and new rows in the order of the occurrences; where both have a row, the new one counts."""
     if fresh is not None and len(places) == rows:
         return fresh
     found: LayerVectors | None = None
@@ -175,7 +177,7 @@ def _encode_batch(model: LanguageModel, batch: list[_Sentence], found: dict[int,
 
 
 def _check_norms(model: LanguageModel, layer: int, batch: list[_Sentence], norms: Tensor) -> None:
-    """Refuse states that no cosine can be taken of, naming the sentence that made the first one."""
+    """Refuse states without a direction, naming the sentence of the first one."""
     usable = norms.isfinite() & (norms > 0)
     if bool(usable.all()):
         return
@@ -216,7 +218,7 @@ def _encoded_batches(
 
 
 def allocate_vectors(path: Path, shape: tuple[int, int]) -> LayerVectors:
-    """Room for the vectors of N rows of width d, in a file whose space is reserved, and for their norms."""
+    """Memory for the norms of N rows of width d, and for their vectors a file whose space is reserved."""
     if not shape[0]:
         return LayerVectors(np.empty(shape, np.float16), np.empty(0, np.float32))
     _reserve(path, 2 * shape[0] * shape[1])

@@ -1,9 +1,8 @@
-"""The folder of an index: what makes it whole, and how one comes to be there whole or not at all.
+"""The folder of an index: checks that it is whole, and writes one whole or not at all.
 
-An index is a layer table per contextual layer, its occurrences, its sentences, and `shape.json`, which
-says which of these count and is written last. In a warehouse the sentences are those of the corpus. What a
-newcomer gets wrong: a folder may hold more than its index (tables of layers that it had once, files of a
-build that goes on). Only what `shape.json` lists is read.
+An index is a layer table per contextual layer, its occurrences, its sentences, and `shape.json`, which lists its
+layers and parts and is written last. In a warehouse the sentences are those of the corpus. Note: a folder may hold more
+than its index (tables of former layers, files of a running build). Only what `shape.json` lists is read.
 """
 
 from __future__ import annotations
@@ -51,12 +50,12 @@ class IndexFolder:
     """Occurrences."""
 
     def reading(self) -> AbstractContextManager[None]:
-        """Tell errors of damaged files as what they are (`translate_damage_errors`)."""
+        """Report errors of damaged files as `UserError` (`translate_damage_errors`)."""
         return translate_damage_errors(self.path)
 
 
 def read_shape(folder: Path) -> IndexShape:
-    """What an index says of itself.
+    """Read `shape.json` of an index.
 
     Raises:
         UserError: where there is no index, it is damaged, or of a newer format.
@@ -111,7 +110,7 @@ def new_index(folder: Path, remedy: str) -> Iterator[IndexPaths]:
 
 @contextmanager
 def translate_disk_errors(folder: Path) -> Iterator[None]:
-    """Tell errors of a disk that is full or may not be written as what they are.
+    """Report that a disk is full or may not be written as `UserError`.
 
     Lance and DuckDB raise errors of their own, which carry the system's words but not its number.
     """
@@ -190,29 +189,29 @@ def _check_whole(
     sentences: Path,
     expected: Mapping[int, int] | None,
 ) -> int:
-    """Refuse an index that lacks something; give the number of its occurrences."""
+    """Refuse an index that lacks a part; return the number of its occurrences."""
     import pyarrow.parquet as pq
 
-    mend = _mend(folder)
+    remedy = _remedy(folder)
     missing = [path for path in (*occurrences, sentences) if not path.is_file()]
     missing += [table for table in tables.values() if encoder_of(table) is None]
     if missing or not tables:
         raise UserError(
-            f"The index in {folder} is half-built: {missing[0] if missing else 'every layer'} is missing. {mend}"
+            f"The index in {folder} is half-built: {missing[0] if missing else 'every layer'} is missing. {remedy}"
         )
-    kept = sum(pq.read_metadata(file).num_rows for file in occurrences)
+    occurrence_count = sum(pq.read_metadata(file).num_rows for file in occurrences)
     for layer, table in tables.items():
-        rows, wanted = count_rows(table), kept if expected is None else expected.get(layer)
+        rows, wanted = count_rows(table), occurrence_count if expected is None else expected.get(layer)
         if rows != wanted:
             raise UserError(
                 f"The index in {folder} is half-built: the table of contextual layer {layer} has {rows} rows, the "
-                f"index lists {wanted}. {mend}"
+                f"index lists {wanted}. {remedy}"
             )
-    return kept
+    return occurrence_count
 
 
-def _mend(folder: Path) -> str:
-    """What to do about an index that lacks something."""
+def _remedy(folder: Path) -> str:
+    """The remedy for an index that lacks a part."""
     corpus = read_shape(folder).corpus
     if corpus is not None:
         select = f"--select corpus/{corpus} --select index/{folder.resolve().name}"
@@ -222,10 +221,10 @@ def _mend(folder: Path) -> str:
 
 @contextmanager
 def translate_damage_errors(folder: Path) -> Iterator[None]:
-    """Tell errors of damaged files as what they are.
+    """Report errors of damaged files as `UserError`.
 
     Raises:
-        UserError: naming the index and what its reader said.
+        UserError: with the index and its reader's message.
     """
     import polars as pl
     import pyarrow as pa
@@ -238,7 +237,7 @@ def translate_damage_errors(folder: Path) -> Iterator[None]:
         if isinstance(error, RuntimeError) and "lance" not in str(error).lower():  # torch's, as of a device's memory
             raise
         text = " ".join(str(error).split())[:200]
-        raise UserError(f"The index in {folder} is damaged ({text}). {_mend(folder)}") from error
+        raise UserError(f"The index in {folder} is damaged ({text}). {_remedy(folder)}") from error
 
 
 def _one_encoder(folder: Path, tables: Mapping[int, Path]) -> str:

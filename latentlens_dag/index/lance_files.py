@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 
 
 class OpenTable(Protocol):
-    """A Lance dataset that lies elsewhere than on this disk, and is open."""
+    """A Lance dataset that does not lie on this disk."""
 
     @property
     def dataset(self) -> lance.LanceDataset:
-        """It."""
+        """The open dataset."""
 
     @property
     def measurement_file(self) -> Path | None:
-        """JSON: what was measured of its index (`approximate.py`); None where it has none."""
+        """JSON: the measurement of its index (`approximate.py`); None where it has none."""
 
 
 Table = Path | OpenTable
-"""A layer table to be read: its folder, or one that is open (`remote.py`)."""
+"""A layer table: its folder, or an open one (`remote.py`)."""
 FILE_VERSION = "2.1"  # of Lance's file format; pinned, so that equal content stays equal bytes
 READ_ROWS = 4096
 DTYPE = b"dtype"  # in the schema of stored states: in which the model computed them
@@ -51,7 +51,7 @@ def is_in_filter(column: str, values: Sequence[str]) -> str:
 
 
 def check_directions(vectors: NDArray[np.floating], norms: NDArray[np.float32], names: list[str]) -> None:
-    """Refuse vectors that no cosine can be taken of.
+    """Refuse vectors without a direction.
 
     Raises:
         ValueError: naming the first one that is zero, infinite or NaN.

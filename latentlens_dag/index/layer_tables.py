@@ -1,9 +1,8 @@
-"""Layer tables and visual states on disk: Lance datasets, written in parts and committed at once.
+"""Layer tables on disk: Lance datasets, written in parts and committed at once.
 
-A layer table is made of fragments that shards write on their own, uncommitted and invisible; one commit
-then makes them the table's new version, so a reader sees all shards or none of them. What a newcomer
-gets wrong: Lance accepts zero and infinite vectors without a word. They are refused here, where they are
-written, because no search can use them.
+A layer table is made of fragments that shards write on their own, uncommitted and invisible; one commit then makes them
+the table's new version, so a reader sees all shards or none of them. Note: Lance accepts zero and infinite vectors.
+They are refused here, where they are written, because no search can use them.
 """
 
 from __future__ import annotations
@@ -42,8 +41,8 @@ if TYPE_CHECKING:
 _WRITE_BYTES = 8 << 20
 
 _MESSAGE = "__lance_commit_message"  # what Lance calls it among a transaction's properties
-_ENCODER = b"encoder"  # in a layer table's schema: what its vectors were made by
-_SINK_NORM = b"sink_norm"  # there: the norm above which a row is an attention sink, and no answer
+_ENCODER = b"encoder"  # in a layer table's schema: the weights and the algorithm that made its vectors
+_SINK_NORM = b"sink_norm"  # there: the norm above which a row is an attention sink, and no neighbor
 
 
 def layer_schema(width: int, encoder: str = "", sink_norm: float | None = None) -> pa.Schema:
@@ -79,7 +78,7 @@ class Fragments(NamedTuple):
     content: str
     """Hash of keys and vectors: equal content, equal hash, whatever Lance names its files."""
     sinks: int = 0
-    """Rows of a committed table that are attention sinks, and no answers."""
+    """Rows of a committed table that are attention sinks, and no neighbors."""
 
 
 def write_fragments(
@@ -134,8 +133,8 @@ def commit_fragments(
         table: folder of the layer table.
         records: the shards' descriptions, in order of shard.
         provenance: kept as the commit's message.
-        sinks: whether rows with outlying norms (`search/sinks.py`) are left out of answers. They are stored in any
-            case.
+        sinks: whether rows with outlying norms (`search/sinks.py`) are left out of searches. They are stored
+            in any case.
     """
     import lance
 
@@ -219,7 +218,7 @@ def fragment_files(table: Path, record: Path) -> list[Path]:
 def version_files(table: Path, version: int | None = None) -> list[Path]:
     """The files and folders that a version of a layer table, by default the newest, consists of.
 
-    Its manifest, fragments and indexes, with what was measured of these. (No row is ever deleted from a fragment.)
+    Its manifest, fragments and indexes, with the measurements of these. (No row is ever deleted from a fragment.)
     """
     dataset = open_table(table, version)
     fragments = [fragment.metadata for fragment in dataset.get_fragments()]
@@ -269,7 +268,7 @@ class StoredRows(NamedTuple):
     """Rows that a layer table holds already."""
 
     places: NDArray[np.int64]
-    """[M]: which of the keys that were asked for it holds, ascending."""
+    """[M]: which of the requested keys it holds, ascending."""
     rows: NDArray[np.int64]
     """[M]: where in the table."""
 
@@ -284,13 +283,13 @@ def stored_rows(table: Path, encoder: str, keys: pa.Array) -> StoredRows:
     places: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
     rows: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
     if encoder and is_readable(table) and encoder_of(table) == encoder:
-        seen = 0
+        start = 0
         for batch in open_table(table).scanner(columns=["key"], batch_size=1 << 16).to_batches():
             place = pc.index_in(batch["key"], value_set=keys).fill_null(-1).to_numpy()
             hit = np.flatnonzero(place >= 0)
             places.append(place[hit].astype(np.int64))
-            rows.append(seen + hit)
-            seen += len(batch)
+            rows.append(start + hit)
+            start += len(batch)
     found = StoredRows(np.concatenate(places), np.concatenate(rows))
     order = np.argsort(found.places)
     return StoredRows(found.places[order], found.rows[order])
@@ -323,7 +322,7 @@ def width_of(table: Table) -> int:
 
 
 def unit_problems(vectors: NDArray[np.float16]) -> list[str]:
-    """What is wrong with stored vectors [N, d], in words: those that are not of unit length within 5e-3."""
+    """A message for each of the stored vectors [N, d] that is not of unit length within 5e-3."""
     wrong = []
     for start, part in row_parts(vectors):
         length = np.linalg.norm(part.astype(np.float32), axis=1)

@@ -1,12 +1,12 @@
 """Vectors of a local layer table where they lie in its files: mapped into memory, not copied.
 
 Lance writes a column of fixed-size float16 lists as flat pages, so a scan of it can do without decoding, which costs a
-third of a search on one core. Where each page lies is asked of Lance's own reader, and a page is believed only if its
+third of a search on one core. Lance's own reader says where each page lies, and a page is used only if its
 first and last rows are those that Lance reads. Everything else (an object store, deleted rows, another encoding) is
-none of this module's business: `flat_pages` gives None, and the caller scans.
+left to the caller: `flat_pages` gives None, and the caller scans.
 
-What a newcomer gets wrong: mapped pages count as the process's memory until they are given back. They are, block by
-block; a block that is still held is read from the file again.
+Note: mapped pages count as the process's memory until they are released. They are, block by block; a block that is
+still held is read from the file again.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def mapped_rows(pages: list[Page], width: int, rows: int) -> Iterator[NDArray[np
 
 
 def release_pages(array: NDArray) -> None:
-    """Stop holding the pages of an array that is mapped from a file; what was written to it is in the file."""
+    """Release the pages of an array that is mapped from a file; its content stays in the file."""
     mapping = getattr(array, "_mmap", None)  # np.memmap has no public name for it
     if mapping is not None:
         mapping.madvise(mmap.MADV_DONTNEED)
@@ -94,15 +94,15 @@ def _fragment_pages(root: Path, fragment: lance.FragmentMetadata, column: str, r
 
 def _are_what_lance_reads(dataset: lance.LanceDataset, column: str, pages: list[Page], width: int) -> bool:
     """Whether the first and last row of every page are the dataset's."""
-    ends, seen, mine = [], 0, []
+    ends, rows, mapped = [], 0, []
     for page in pages:
-        ends += [seen, seen + page.rows - 1]
-        seen += page.rows
+        ends += [rows, rows + page.rows - 1]
+        rows += page.rows
         for row in (0, page.rows - 1):
             with page.file.open("rb") as file:
                 file.seek(page.position + row * 2 * width)
-                mine.append(file.read(2 * width))
-    if not pages or seen != dataset.count_rows():
+                mapped.append(file.read(2 * width))
+    if not pages or rows != dataset.count_rows():
         return False
-    theirs = dataset.take(ends, columns=[column])[column].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    return theirs.astype(np.float16, copy=False).tobytes() == b"".join(mine)
+    expected = dataset.take(ends, columns=[column])[column].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return expected.astype(np.float16, copy=False).tobytes() == b"".join(mapped)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from latentlens_dag.index.table_blocks import OwnRows
 from latentlens_dag.search.top_k import LabelsOf
@@ -20,11 +22,15 @@ if TYPE_CHECKING:
 def word_labels(texts: Iterable[str | None]) -> NDArray[np.int64]:
     """A number per text, the same for texts that are one word whatever their case and the spaces around it."""
     numbers: dict[str, int] = {}
-    return np.array([numbers.setdefault((text or "").strip().lower(), len(numbers)) for text in texts], np.int64)
+    return np.array([numbers.setdefault(_folded(text), len(numbers)) for text in texts], np.int64)
+
+
+def _folded(text: str | None) -> str:
+    return (text or "").strip().lower()
 
 
 class OccurrenceLookup:
-    """What an index knows of its occurrences, by key."""
+    """The occurrences of an index, by key."""
 
     def __init__(self, occurrences: pa.Table) -> None:
         """Sort the rows (OCCURRENCES) of all shards by key."""
@@ -34,8 +40,6 @@ class OccurrenceLookup:
     @classmethod
     def from_files(cls, files: Iterable[Path]) -> OccurrenceLookup:
         """The occurrences of all parts of an index (Parquet)."""
-        import pyarrow.parquet as pq
-
         return cls(pa.concat_tables([pq.read_table(file) for file in files]))
 
     def __len__(self) -> int:
@@ -44,14 +48,11 @@ class OccurrenceLookup:
 
     def with_word(self, word: str) -> OccurrenceLookup:
         """Only the occurrences whose whole word is this, whatever its case."""
-        wanted = word.strip().lower()
-        mine = [(other or "").strip().lower() == wanted for other in self._rows["word"].to_pylist()]
-        return OccurrenceLookup(self._rows.filter(pa.array(mine, pa.bool_())))
+        spellings = [other for other in self._rows["word"].unique().to_pylist() if _folded(other) == _folded(word)]
+        return OccurrenceLookup(self._rows.filter(pc.is_in(self._rows["word"], pa.array(spellings, pa.string()))))
 
     def own_rows(self, sentence_ids: Sequence[str | None]) -> OwnRows:
-        """The keys of the sentences that queries were taken from; None of a query that is of none."""
-        import pyarrow.compute as pc
-
+        """The occurrences of the sentences that queries were taken from; None of a query from no sentence."""
         queries: dict[str, list[int]] = {}
         for query, sentence_id in enumerate(sentence_ids):
             if sentence_id is not None:
@@ -67,8 +68,9 @@ class OccurrenceLookup:
         return sorted(word for word in self._rows["word"].unique().to_pylist() if word is not None)
 
     def labels_of(self, column: str) -> tuple[LabelsOf, int]:
-        """What numbers the word or the sentence_id of each key, and how many different ones there are."""
-        labels = word_labels(self._rows[column].to_pylist())
+        """A function that numbers the word or the sentence_id of each key, and the count of different ones."""
+        encoded = self._rows[column].combine_chunks().dictionary_encode(null_encoding="encode")
+        labels = word_labels(encoded.dictionary.to_pylist())[encoded.indices.to_numpy()]
         return lambda keys: labels[self._where(keys)], len(np.unique(labels))
 
     def rows(self, keys: NDArray[np.uint64]) -> pa.Table:

@@ -9,11 +9,11 @@ takes the smallest of those, and the shard that owns a kept occurrence writes it
 of the source is given, the first occurrences of every token are kept in place of those with the smallest keys.
 Where the model is not causal, a state depends on the whole sentence, and so must its key (`dedup`).
 
-Memory holds what a shard offers and some thousand sentences, never the tokens of a whole shard: rows are
-reduced to the smallest every so often, and what can no longer be among them is not even made a row.
+Memory holds a shard's candidates and some thousand sentences, never the tokens of a whole shard: rows are reduced to
+the smallest from time to time, and tokens that can no longer be among them never become rows.
 
-What a newcomer gets wrong: the word is not the token. "ele" of "elephant" is a token; its word is
-"elephant", found from the tokenizer's character offsets, never by searching for the text.
+Note: the word is not the token. "ele" of "elephant" is a token; its word is "elephant", found from the tokenizer's
+character offsets, never by searching for the text.
 """
 
 from __future__ import annotations
@@ -65,13 +65,13 @@ class LongSentence(NamedTuple):
 
 
 def long_sentences_warning(sentences: Sequence[LongSentence], model: str, positions: int | None, dedup: Dedup) -> str:
-    """What to say of sentences that are too long, naming the first few."""
-    some = "; ".join(f"{one.text!r}... ({one.sentence_id}, {one.tokens:,} tokens)" for one in sentences[:_NAMED])
+    """A warning about sentences that are too long, which names the first few."""
+    first = "; ".join(f"{long.text!r}... ({long.sentence_id}, {long.tokens:,} tokens)" for long in sentences[:_NAMED])
     more = f"; and {len(sentences) - _NAMED:,} more" if len(sentences) > _NAMED else ""
     done = "left out" if dedup == "sentence" else "read up to there, and what follows is left out"
     return (
         f"Sentences with more tokens than the {positions:,} positions of {model}: {len(sentences):,}. They are {done}: "
-        f"{some}{more}. To keep all of them, divide them into shorter ones."
+        f"{first}{more}. To keep all of them, divide them into shorter ones."
     )
 
 
@@ -85,6 +85,7 @@ def candidates(
     sentences: pa.Table | Iterable[pa.RecordBatch],
     index: str,
     contexts_per_token: int,
+    *,
     min_position: int = 1,
     fraction: float = 1.0,
     order: SourceOrder | None = None,
@@ -92,20 +93,21 @@ def candidates(
     positions: int | None = None,
     report_long: Callable[[LongSentence], None] = lambda sentence: None,
 ) -> pa.Table:
-    """What one shard offers to the selection.
+    """The occurrences of one shard among which the selection chooses.
 
     Args:
         tokenizer: a fast tokenizer (one that knows offsets).
         sentences: of the shard (SENTENCES), in any order; in batches they need never be in memory together.
         index: name of the index, written into every row.
         contexts_per_token: the most occurrences per token id.
-        min_position: the first position that is offered, counted in real tokens from 0.
+        min_position: the first position that is a candidate, counted in real tokens from 0.
         fraction: the part of the sentences that is used, chosen by their ids.
         order: of the source, where the first occurrences are to be kept.
-        dedup: what equal keys say; `sentence` where the model's text pass is not causal.
+        dedup: whether equal keys mean equal prefixes or equal sentences; `sentence` where the model's text pass is not
+            causal.
         positions: how many tokens of one text the model was made for, specials counted. Of a longer sentence the tokens
-            beyond them are not offered; with `dedup` "sentence", whose states depend on all of it, none is.
-        report_long: told of every longer sentence.
+            beyond them are no candidates; with `dedup` "sentence", whose states depend on all of it, none is.
+        report_long: called with every longer sentence.
 
     Returns:
         OCCURRENCES, in order of key: one row per distinct key, at most `contexts_per_token` per token.
@@ -115,34 +117,34 @@ def candidates(
     Raises:
         UserError: where the tokenizer is not a fast one.
     """
-    best = _Best(contexts_per_token, order is not None)
+    smallest = _SmallestPerToken(contexts_per_token, order is not None)
     digests = {"prefix": _prefix_digests, "sentence": _sentence_digests}[dedup]
     for chunk in _chunks(sentences, fraction):
-        found = tokenize(tokenizer, chunk.texts)
-        readable = _readable(chunk, found, dedup, positions, report_long)
-        best.add(_rows(chunk, found, readable, min_position, best.limits, order, digests))
-    return _named(best.rows(), tokenizer, index)
+        tokens = tokenize(tokenizer, chunk.texts)
+        readable = _readable(chunk, tokens, dedup, positions, report_long)
+        smallest.add(_rows(chunk, tokens, readable, min_position, smallest.limits, order, digests))
+    return _named(smallest.rows(), tokenizer, index)
 
 
 def write_selection(candidate_files: list[Path], contexts_per_token: int, out: Path) -> int:
-    """Write the occurrences that the index keeps (SELECTION), in the order of the candidates; give their number.
+    """Write the occurrences that the index keeps (SELECTION), in the order of the candidates; return their number.
 
     The files are in order themselves, so they are merged, and of each token as many are taken as it may have. Memory
     holds some rows of each file and one number per token; where the first are kept, the keys that are kept too.
     """
     import polars as pl
 
-    count, seen = np.zeros(0, np.int64), pl.DataFrame(schema={"key": pl.String})
+    count, selected = np.zeros(0, np.int64), pl.DataFrame(schema={"key": pl.String})
     with parquet_rows(out, SELECTION) as rows:
         for part in _merged(candidate_files):
-            found = _smallest(part.join(seen, on="key", how="anti"), contexts_per_token)
+            found = _smallest(part.join(selected, on="key", how="anti"), contexts_per_token)
             tokens = found["token_id"].to_numpy()
             count = _grown(count, tokens, 0)
             found = found.filter(_rank_in_token() < contexts_per_token - count[tokens])
             count += np.bincount(found["token_id"].to_numpy(), minlength=len(count))
             rows.write(found.select(SELECTION.names).to_arrow())
             if _PLACE in found.columns:  # else equal keys follow one another
-                seen = pl.concat([seen, found.select("key")])
+                selected = pl.concat([selected, found.select("key")])
     return rows.written
 
 
@@ -151,10 +153,10 @@ def selected_rows(candidate_file: Path, selection_file: Path) -> pa.Table:
     import polars as pl
 
     columns = ["key", "sentence_id"]
-    offered = pl.read_parquet(candidate_file, columns=columns).with_row_index("place")
+    candidates = pl.read_parquet(candidate_file, columns=columns).with_row_index("place")
     parts = pq.ParquetFile(selection_file).iter_batches(_ROWS_JOINED)
-    mine = [offered.join(_frame(part), on=columns, how="semi") for part in parts]
-    places = pl.concat([offered.clear(), *mine]).sort("key")["place"].to_numpy()
+    selected = [candidates.join(_frame(part), on=columns, how="semi") for part in parts]
+    places = pl.concat([candidates.clear(), *selected]).sort("key")["place"].to_numpy()
     return pq.read_table(candidate_file, columns=OCCURRENCES.names).take(places).cast(OCCURRENCES)
 
 
@@ -163,24 +165,16 @@ def read_occurrences(path: Path) -> pa.Table:
     return pq.read_table(path).cast(OCCURRENCES)
 
 
-def prefix_keys(ids: list[int]) -> list[str]:
-    """The key of every position: the hash of the token ids up to and with it (4 bytes each, little endian)."""
-    return [key.hex() for key in _prefix_digests(ids)]
-
-
-def sentence_keys(ids: list[int]) -> list[str]:
-    """As `prefix_keys`, of all token ids of the sentence and the token's place among them."""
-    return [key.hex() for key in _sentence_digests(ids)]
-
-
 def _prefix_digests(ids: list[int]) -> Iterator[bytes]:
-    state = hashlib.blake2b(digest_size=8)  # as identity.digest, going on from one prefix to the next
+    """The key of every token: the hash of the token ids up to and with it (4 bytes each, little endian)."""
+    state = hashlib.blake2b(digest_size=8)  # as `hash_bytes`, going on from one prefix to the next
     for token_id in ids:
         state.update(token_id.to_bytes(4, "little"))
         yield state.digest()
 
 
 def _sentence_digests(ids: list[int]) -> Iterator[bytes]:
+    """As `_prefix_digests`, of all token ids of the sentence and the token's number."""
     whole = hashlib.blake2b(b"".join(token_id.to_bytes(4, "little") for token_id in ids), digest_size=8)
     for place in range(len(ids)):
         state = whole.copy()
@@ -283,7 +277,7 @@ def _words_around(
         yield text[start:end], start, end
 
 
-class _Best:
+class _SmallestPerToken:
     """The smallest of the rows that were added, as `_smallest` of all of them together would give them."""
 
     def __init__(self, contexts_per_token: int, in_order: bool) -> None:

@@ -1,12 +1,12 @@
 """Reading the indexes of the reference library (`latentlens` on PyPI), and writing them as ours.
 
 Such an index is a folder `layer_N/embeddings_cache.pt` per contextual layer: a pickle of unit vectors and, per row,
-token, token id, position and sentence. It is read without running anything that it holds, a layer at a time.
+token, token id, position and sentence. It is read without running any code that it holds, a layer at a time.
 
-What a newcomer gets wrong: it says neither which model made it, nor how long the states were, nor which
-characters a token stands for. So `norm` is the length of what is stored, `position` counts as the reference does
-(a beginning-of-sequence token is position 0), and a word's place is given only where it is certain: where the
-token, or its run of neighboring tokens, stands in the sentence once.
+Note: it names neither its model, nor the lengths of the states, nor the characters of a token. So `norm` is the length
+of the stored vector, `position` counts as the reference does (a beginning-of-sequence token is position 0), and a
+word's place is given only where it is certain: where the token, or its run of neighboring tokens, stands in the
+sentence once.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import numpy as np
 import pyarrow as pa
 
 from latentlens_dag.errors import UserError
+from latentlens_dag.hub.names import REPO_ID
 from latentlens_dag.index.encode import LayerVectors, allocate_vectors
 from latentlens_dag.index.folder import new_index
 from latentlens_dag.index.layer_tables import commit_fragments, write_fragments
@@ -42,23 +43,22 @@ if TYPE_CHECKING:
 
 _FILE = "embeddings_cache.pt"
 _FIELDS: Mapping[str, type] = {"token_str": str, "token_id": int, "caption": str, "position": int}
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _ROWS = 4096  # that are normalized at once
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class ImportSummary:
-    """What an import has written."""
+    """The size of an imported index."""
 
     layers: list[int]
     width: int
     rows: int
     """Occurrences."""
     placed: int
-    """Occurrences of which it is certain where their word stands in the sentence."""
+    """Occurrences whose word has a certain place in the sentence."""
     repeated: int
-    """Rows that were left out, because an earlier row of their layer is of the same token of the same sentence."""
+    """Rows that were left out, since an earlier row of their layer is of the same token of the same sentence."""
 
 
 class _Row(NamedTuple):
@@ -82,10 +82,10 @@ def import_index(
         source: its folder, or the Hub id of a repository that holds it.
         output: the new folder; an index that stands alone there is replaced.
         revision: of the repository: a commit, branch or tag.
-        progress: told (layers done, layers).
+        progress: called with (layers done, layers).
 
     Raises:
-        UserError: where there is no such index, a file is damaged or holds what would have to be run, a field is
+        UserError: where there is no such index, a file is damaged or holds code, a field is
             missing or of a wrong type, numbers do not fit together, or `output` cannot be written.
 
     Memory holds the rows of a layer without their vectors, and all occurrences; the disk of `output` must have room
@@ -129,7 +129,7 @@ def download(repo_id: str, revision: str | None) -> Path:
 
 
 class _Writer:
-    """Writes layer after layer; keeps the occurrences that it has met."""
+    """Writes layer after layer, and collects the occurrences of all."""
 
     def __init__(self, encoder: str) -> None:
         self.encoder = encoder
@@ -156,10 +156,12 @@ class _Writer:
             write_fragments(new.layer_table(layer), record, table, *encoded, self.encoder)
             del encoded
         made_by = "latentlens-dag import-index"
-        commit_fragments(new.layer_table(layer), [record], made_by, "include")  # it stays what its makers made it
+        commit_fragments(
+            new.layer_table(layer), [record], made_by, "include"
+        )  # sinks stay neighbors, as in the reference
 
     def occurrences(self, index: str) -> pa.Table:
-        """All that were met (OCCURRENCES), in order of key."""
+        """The occurrences of all layers (OCCURRENCES), in order of key."""
         found = pa.concat_tables(self._tables).sort_by("key")
         return found.append_column("index", pa.array([index] * len(found))).select(OCCURRENCES.names).cast(OCCURRENCES)
 
@@ -179,13 +181,13 @@ class _Writer:
 
 
 def _found(source: str, revision: str | None) -> tuple[Path, str]:
-    """The folder of an index, and what it is called."""
+    """The folder of an index, and its name."""
     folder = Path(source)
     if folder.is_dir():
         if revision is not None:
             raise UserError(f"`--revision {revision}` is of a Hub repository, but {source} is a folder: leave it out.")
         return folder, folder.resolve().name
-    if folder.exists() or not _HUB_ID.fullmatch(source):
+    if folder.exists() or not REPO_ID.fullmatch(source):
         raise UserError(
             f"{source} is neither a folder nor a Hub id (user/name). Give the folder that holds layer_N/{_FILE}."
         )
@@ -193,7 +195,7 @@ def _found(source: str, revision: str | None) -> tuple[Path, str]:
 
 
 def _source(name: str, folder: Path) -> str:
-    """What the index came from: a folder's name, or a repository with its commit."""
+    """The origin of the index: a folder's name, or a repository with its commit."""
     return f"{name}@{folder.name}" if "/" in name else name
 
 
@@ -366,8 +368,7 @@ def _places(rows: list[_Row]) -> list[_Place]:
     found: list[_Place] = [("", None, None)] * len(rows)
     order = sorted(range(len(rows)), key=lambda number: (rows[number].caption, rows[number].position))
     for caption, group in groupby(order, key=lambda number: rows[number].caption):
-        mine = list(group)
-        for run in _runs(mine, rows):
+        for run in _runs(list(group), rows):
             for number, place in zip(run, _run_places(caption.strip(), [rows[n].token_str for n in run]), strict=True):
                 found[number] = place
     return found

@@ -1,14 +1,13 @@
 """An index that lies on the Hub, read from there: `ContextualIndex.open("hf://datasets/user/name@v1.0.0")`.
 
-What is small, and asked for whole (occurrences, sentences), is downloaded into the Hub's cache when it is first needed
-and compared with the release's manifest. Layer tables are read by Lance in ranges: of a search only the layers that it
-asks, and with their indexes only some of these. What a newcomer gets wrong: a branch moves while one reads. The commit
-is looked up once, when the index is opened, and everything is read at that commit.
+Occurrences and sentences are small: they are downloaded into the Hub's cache when they are first needed and compared
+with the release's manifest. Lance reads layer tables in ranges: a search reads only its layers, and with their indexes
+only a part of these. Note: a branch may move while it is read. The commit is looked up once, when the index is opened,
+and everything is read at that commit.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.hub.client import HubError, call_hub
+from latentlens_dag.hub.names import parse_release_name
 from latentlens_dag.index.folder import read_shape
 from latentlens_dag.release.manifest import MANIFEST, ReleaseManifest, file_sha256, read_manifest
 from latentlens_dag.storage.shapes import IndexShape
@@ -26,7 +26,7 @@ from latentlens_dag.storage.warehouse import IndexPaths
 if TYPE_CHECKING:
     import lance
 
-_URI = re.compile(r"hf://datasets/(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[\w./-]+))?/?")
+_ADDRESS = "hf://datasets/"
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,14 @@ class HubRepo:
     commit: str
 
     def download(self, path: str) -> Path:
-        """A file of it, from the cache where it is there."""
+        """A file of the repository, from the cache where it is there."""
         from huggingface_hub import hf_hub_download
 
         def call() -> str:
             found: str = hf_hub_download(self.name, path, repo_type="dataset", revision=self.commit)
             return found
 
-        return Path(_asked(call, f"Reading {path} of {self.name}"))
+        return Path(_call_hub(call, f"Reading {path} of {self.name}"))
 
 
 @dataclass(frozen=True)
@@ -56,16 +56,16 @@ class RemoteTable:
     path: str
     """layer_08.lance."""
     facts: str | None
-    """Where it lies what was measured of its index; None where it has none."""
+    """The path of its index's measurement; None where it has none."""
 
     @property
     def name(self) -> str:
-        """What a message calls it."""
+        """Its name in messages."""
         return f"{self.repo.name}/{self.path}"
 
     @cached_property
     def dataset(self) -> lance.LanceDataset:
-        """The table; it stays open, so that what was read of it is not read again."""
+        """The table; it stays open, so that Lance caches what it read."""
         import lance
         from huggingface_hub import get_token
 
@@ -75,7 +75,7 @@ class RemoteTable:
 
     @cached_property
     def measurement_file(self) -> Path | None:
-        """What was measured of its index, as a file."""
+        """The measurement of its index, downloaded."""
         return None if self.facts is None else self.repo.download(self.facts)
 
 
@@ -91,7 +91,7 @@ class RemoteIndex:
 
     @property
     def language_model(self) -> str:
-        """What its language model is called."""
+        """The name of its language model."""
         return self.shape.language_model
 
     @property
@@ -118,10 +118,10 @@ class RemoteIndex:
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Tell what goes wrong while tables are read; without what the client said, which may quote a token.
+        """Report that a table cannot be read; without the client's message, which may quote a token.
 
         Raises:
-            UserError: where the Hub cannot be reached, refuses, or sends what is damaged.
+            UserError: where the Hub cannot be reached, refuses, or sends a damaged table.
         """
         try:
             yield
@@ -152,12 +152,13 @@ def open_remote_index(address: str) -> RemoteIndex:
         UserError: where the address is none of a dataset, there is none or no such revision, it is no release of an
             index, one of a newer version, or the Hub cannot be reached.
     """
-    found = _URI.fullmatch(address)
-    if found is None:
+    name = address.removeprefix(_ADDRESS).removesuffix("/")
+    release = parse_release_name(name) if address.startswith(_ADDRESS) else None
+    if release is None:
         raise UserError(
             f"{address} is no address of an index: write hf://datasets/user/name, with @REVISION after it if you like."
         )
-    repo = HubRepo(found["repo"], _commit(found["repo"], found["revision"]))
+    repo = HubRepo(release[0], _commit(*release))
     manifest = read_manifest(repo.download(MANIFEST))
     if manifest.kind != "index":
         raise UserError(
@@ -169,11 +170,11 @@ def open_remote_index(address: str) -> RemoteIndex:
 
 def download_verified(repo: HubRepo, manifest: ReleaseManifest, path: str) -> Path:
     """A file of a release, downloaded and compared with the manifest."""
-    told = next((file for file in manifest.files if file.path == path), None)
-    if told is None:
+    listed = next((file for file in manifest.files if file.path == path), None)
+    if listed is None:
         raise UserError(f"The release {repo.name} lacks {path}, so it cannot be searched: was it published whole?")
     file = repo.download(path)
-    if file.stat().st_size != told.size or file_sha256(file) != told.sha256:
+    if file.stat().st_size != listed.size or file_sha256(file) != listed.sha256:
         raise UserError(
             f"{path} of {repo.name} is not what its manifest says: it was damaged on its way, or changed. Remove "
             f"{file} and try again; if it stays so, do not use the release."
@@ -187,10 +188,10 @@ def _commit(repo: str, revision: str | None) -> str:
     def call() -> str:
         return str(HfApi().repo_info(repo, repo_type="dataset", revision=revision).sha)
 
-    return _asked(call, f"Reading {repo}{f' at {revision}' if revision else ''}")
+    return _call_hub(call, f"Reading {repo}{f' at {revision}' if revision else ''}")
 
 
-def _asked(call: Callable[[], str], what: str) -> str:
+def _call_hub(call: Callable[[], str], what: str) -> str:
     try:
         return call_hub(call, what)
     except HubError as failure:
@@ -201,5 +202,5 @@ def _asked(call: Callable[[], str], what: str) -> str:
 
 
 def _is_of_lance(error: BaseException) -> bool:
-    """Whether Lance, which raises errors of all kinds, could not read what it was asked for."""
+    """Whether an error is Lance's, which raises errors of all kinds where it cannot read a table."""
     return not isinstance(error, UserError) and ("lance" in str(error).lower() or isinstance(error, OSError))

@@ -32,7 +32,7 @@ def write_states(
     states: NDArray[np.float32],
     dtype: str = "float32",
 ) -> str:
-    """Write the states of a batch's visual tokens at one layer as a Lance dataset; give their content hash.
+    """Write the states of a batch's visual tokens at one layer as a Lance dataset; return their content hash.
 
     Args:
         path: folder of the dataset; replaced whole.
@@ -67,11 +67,11 @@ class TokenStates(NamedTuple):
     token_index: NDArray[np.int32]  # [N]
     states: NDArray[np.float32]  # [N, d]
     dtype: str = ""
-    """In which the model computed them; empty where nothing says it."""
+    """In which the model computed them; empty where it was not recorded."""
 
 
 def read_states(path: Path, image_id: str | None = None) -> TokenStates:
-    """What `write_states` wrote, or the states of one image of it."""
+    """The states of a batch, or of one image of it."""
     only = None if image_id is None else is_in_filter("image_id", [image_id])
     table = open_table(path)
     found = table.to_table(filter=only).combine_chunks()

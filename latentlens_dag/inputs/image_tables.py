@@ -59,8 +59,7 @@ def read_image_rows(source: TableSource) -> Iterator[ImageRow]:
         UserError: if the file is missing or not Parquet, a column is missing, or a row has no bytes; for the Hub, see
             `column_values`.
     """
-    rows = _hub_rows(source) if isinstance(source, HubColumn) else _parquet_rows(source)
-    for number, (value, name) in enumerate(rows, 1):
+    for number, (value, name) in enumerate(_values_and_names(source), 1):
         content, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
         if not isinstance(content, bytes) or not content:
             value = f"only the path {path}" if path else f"{type(content).__name__ if content is not None else 'null'}"
@@ -129,26 +128,22 @@ def _write_files(source: TableSource, folder: Path) -> dict[str, str]:
     return {image_id: str(name) for image_id, (_, name) in names.items()}
 
 
-def _hub_rows(source: HubColumn) -> Iterator[tuple[Any, None]]:
-    return ((value, None) for value in column_values(source, _BATCH))
-
-
-def _parquet_rows(source: ImageColumn) -> Iterator[tuple[Any, str | None]]:
+def _values_and_names(source: TableSource) -> Iterator[tuple[Any, str | None]]:
+    if isinstance(source, HubColumn):
+        yield from ((value, None) for value in column_values(source, _BATCH))
+        return
     columns = [source.column, *([source.name] if source.name else [])]
     try:
         with pq.ParquetFile(source.path) as file:
             _check_columns(source, columns, file.schema_arrow.names)
             for batch in file.iter_batches(_BATCH, columns=columns):
                 names = batch[source.name].to_pylist() if source.name else [None] * len(batch)
-                yield from zip(batch[source.column].to_pylist(), map(_as_name, names), strict=True)
+                names = [None if name is None else str(name) for name in names]
+                yield from zip(batch[source.column].to_pylist(), names, strict=True)
     except (pa.ArrowException, OSError) as error:
         raise UserError(
             f"{source} cannot be read as Parquet ({error}): it is missing, damaged or not Parquet."
         ) from error
-
-
-def _as_name(name: object) -> str | None:
-    return None if name is None else str(name)
 
 
 def _check_columns(source: ImageColumn, columns: Sequence[str], existing: Sequence[str]) -> None:

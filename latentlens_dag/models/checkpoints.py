@@ -25,6 +25,7 @@ import json
 import logging
 import re
 import warnings
+import weakref
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,6 +50,10 @@ _STORED_TABLE = re.compile(r"(^|\.)(inv_freq|position_ids|masked_bias|(cos|sin)_
 _TOKENS_WITHOUT_ROW = {"gemma3_text": {"<image_soft_token>"}}
 """Special tokens without a row, by `model_type`: the 1B and 270M of Gemma 3 have the tokenizer of its VLMs."""
 
+_LOADED: weakref.WeakSet[Any] = weakref.WeakSet()
+"""The models that were loaded and still exist. Where there is none, memory need not be searched for one, which takes a
+third of a second or more once torch, transformers and Dagster are imported."""
+
 
 def load_checkpoint(auto: Any, folder: Path, name: str, trusted: bool, dtype: str) -> Any:
     """Load a model all of whose weights come from its folder.
@@ -69,7 +74,8 @@ def load_checkpoint(auto: Any, folder: Path, name: str, trusted: bool, dtype: st
     config = AutoConfig.from_pretrained(folder, trust_remote_code=trusted)
     stored = stored_weights(folder, name, auto.__name__)
     check_size(auto, config, stored, folder, name, trusted)
-    gc.collect()  # a reference cycle kept the first model of a build in memory beside the second
+    if _LOADED:  # a reference cycle kept the first model of a build in memory beside the second
+        gc.collect()
     with _load_report_as_error(name):
         model, loading_info = auto.from_pretrained(
             folder,
@@ -79,6 +85,7 @@ def load_checkpoint(auto: Any, folder: Path, name: str, trusted: bool, dtype: st
             ignore_mismatched_sizes=True,  # reported in `loading_info`, refused below
             output_loading_info=True,
         )
+    _LOADED.add(model)
     check_loaded(model, loading_info, name)
     check_finite(model, name)
     return model

@@ -12,11 +12,10 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from latentlens_dag.errors import UserError
+from latentlens_dag.models.hooks import record_calls
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-Wrapper = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 @contextmanager
@@ -38,40 +37,20 @@ def connector_output(model: Any, width: int) -> Iterator[Callable[[Tensor], Tens
     """
     arguments: list[Tensor] = []
     results: list[Tensor] = []
+
+    def record_argument(args: tuple[Any, ...], kwargs: dict[str, Any], _result: Any) -> None:
+        features = kwargs.get("image_features", args[2] if len(args) > 2 else None)
+        if features is not None:
+            arguments.append(_flat(features))
+
+    def record_result(_args: tuple[Any, ...], _kwargs: dict[str, Any], result: Any) -> None:
+        results.append(_flat(getattr(result, "pooler_output", result)))
+
     with ExitStack() as stack:
         for module in model.modules():
-            for name, wrapper in (
-                ("get_placeholder_mask", _recording_argument(arguments)),
-                ("get_image_features", _recording_result(results)),
-            ):
-                if hasattr(module, name):
-                    stack.enter_context(_patched_method(module, name, wrapper))
+            stack.enter_context(record_calls(module, "get_placeholder_mask", record_argument))
+            stack.enter_context(record_calls(module, "get_image_features", record_result))
         yield lambda mask: _rows(model, (arguments or results)[-1:], int(mask.sum()), width)
-
-
-def _recording_argument(recorded: list[Tensor]) -> Wrapper:
-    def wrapper(original: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            features = kwargs.get("image_features", args[2] if len(args) > 2 else None)
-            if features is not None:
-                recorded.append(_flat(features))
-            return original(*args, **kwargs)
-
-        return call
-
-    return wrapper
-
-
-def _recording_result(recorded: list[Tensor]) -> Wrapper:
-    def wrapper(original: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            result = original(*args, **kwargs)
-            recorded.append(_flat(getattr(result, "pooler_output", result)))
-            return result
-
-        return call
-
-    return wrapper
 
 
 def _flat(features: Any) -> Tensor:
@@ -95,16 +74,3 @@ def _rows(model: Any, recorded: list[Tensor], tokens: int, width: int) -> Tensor
         f"The connector's output of a {type(model).__name__} cannot be captured: {reason}. Leave out `connector`; "
         "layer 0 is what enters the first block."
     )
-
-
-@contextmanager
-def _patched_method(module: Any, name: str, wrapper: Wrapper) -> Iterator[None]:
-    """Replace a module's method by a wrapper of it inside the block."""
-    own_attribute = vars(module).get(name)
-    setattr(module, name, wrapper(getattr(module, name)))
-    try:
-        yield
-    finally:
-        delattr(module, name)
-        if own_attribute is not None:
-            setattr(module, name, own_attribute)

@@ -49,6 +49,30 @@ def capture_hidden_states(
 
 
 @contextmanager
+def record_calls(
+    module: Any, name: str, record: Callable[[tuple[Any, ...], dict[str, Any], Any], None]
+) -> Iterator[None]:
+    """Call `record(args, kwargs, result)` after each call of a module's method, if it has it, inside the block."""
+    if not hasattr(module, name):
+        yield
+        return
+    own_attribute, original = vars(module).get(name), getattr(module, name)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        result = original(*args, **kwargs)
+        record(args, kwargs, result)
+        return result
+
+    setattr(module, name, call)
+    try:
+        yield
+    finally:
+        delattr(module, name)
+        if own_attribute is not None:
+            setattr(module, name, own_attribute)
+
+
+@contextmanager
 def stop_at_layer(decoder: nn.Module, layer: int) -> Iterator[None]:
     """End a forward pass inside the block when it reaches a layer.
 

@@ -104,11 +104,7 @@ def decoder_of(model: Any) -> nn.Module:
     For the text half of Llama 4, `get_decoder()` returns that model itself; for BLIP-2, a whole language model.
     """
     outer: nn.Module = model.get_decoder()
-    candidates: list[nn.Module] = [
-        outer,
-        getattr(outer, "get_decoder", lambda: outer)(),
-        getattr(outer, "model", outer),
-    ]
+    candidates = (outer, getattr(outer, "get_decoder", lambda: outer)(), getattr(outer, "model", outer))
     return next((module for module in candidates if any(hasattr(module, name) for name in _BLOCKS)), outer)
 
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from latentlens_dag.errors import UserError
+from latentlens_dag.models.hooks import record_calls
 
 if TYPE_CHECKING:
     import torch
@@ -23,28 +24,18 @@ def visual_mask(model: Any, input_ids: Tensor) -> Iterator[Any]:
     It is the model's own placeholder mask if the model computes one, else the positions of the config's image token.
     """
     recorded: list[torch.Tensor] = []
-    owner = next((module for module in model.modules() if hasattr(module, "get_placeholder_mask")), None)
-    if owner is not None:
-        original = owner.get_placeholder_mask
 
-        def recording(*args: Any, **kwargs: Any) -> Any:
-            result = original(*args, **kwargs)
-            recorded.append(result[0] if isinstance(result, tuple) else result)
-            return result
-
-        owner.get_placeholder_mask = recording
+    def record(_args: tuple[Any, ...], _kwargs: dict[str, Any], result: Any) -> None:
+        recorded.append(result[0] if isinstance(result, tuple) else result)
 
     def mask() -> torch.Tensor:
         if not recorded:
             return input_ids == _image_token_of(model)
-        last = recorded[-1]
-        return last[..., 0] if last.ndim == 3 else last
+        return recorded[-1][..., 0] if recorded[-1].ndim == 3 else recorded[-1]
 
-    try:
+    owner = next((module for module in model.modules() if hasattr(module, "get_placeholder_mask")), None)
+    with record_calls(owner, "get_placeholder_mask", record):
         yield mask
-    finally:
-        if owner is not None:
-            del owner.get_placeholder_mask
 
 
 def _image_token_of(model: Any) -> int:

@@ -1,4 +1,4 @@
-"""What a release is called, and its terms."""
+"""Name, repository and license terms of a release."""
 
 from __future__ import annotations
 
@@ -6,28 +6,29 @@ import re
 from dataclasses import dataclass
 
 from latentlens_dag.errors import UserError
+from latentlens_dag.hub.names import REPO_ID
 
 
 @dataclass(frozen=True)
 class About:
-    """What a release is called and under which terms it goes out; all of it is shown on its card."""
+    """Name, repository and license terms of a release; all of it is shown on its card."""
 
     name: str
     repo_id: str
     """user/name on the Hub."""
     title: str
     license: str
-    """Of the tables, as the Hub names licences."""
+    """Of the tables, by the Hub's identifiers."""
     image_license: str | None = None
-    """Of the pictures, in words."""
+    """Of the images, in words."""
     text_license: str | None = None
     """Of the sentences and texts, in words."""
     description: str | None = None
 
 
 def check_repo_id(repo_id: str, place: str) -> str:
-    """A user/name of the Hub, or an error that says what is wrong with it at `place`."""
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", repo_id):
+    """Check a user/name of the Hub; `place` says where it stands, for the UserError."""
+    if not REPO_ID.fullmatch(repo_id):
         raise UserError(
             f"`repo_id: {repo_id}` of {place} is no dataset of the Hub: write it as user/name, of letters, digits, "
             "`.`, `_` and `-`."
@@ -36,7 +37,7 @@ def check_repo_id(repo_id: str, place: str) -> str:
 
 
 def check_license(license: str, place: str) -> str:
-    """A licence as the Hub names them, or an error that says what is wrong with it at `place`."""
+    """Check a license identifier of the Hub; `place` says where it stands, for the UserError."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]{0,63}", license):
         raise UserError(
             f"`license: {license}` of {place} is no licence as the Hub names them: apache-2.0, cc-by-4.0, other, ... "

@@ -1,8 +1,8 @@
-"""The card of a release of results: README.md, made of its tables and of where they come from.
+"""The card of a release: README.md, written from its tables and their provenance.
 
-All that is said is read from what goes out, so that a card cannot promise what its files do not hold. What a newcomer
-gets wrong: names, prompts and licences are text of somebody's, and Markdown is HTML. Whatever is not a word of this
-module goes through `escape_markdown`. The snippets lie in `snippets.py`, and the tests run every one of them.
+Every statement is read from the release, so a card cannot promise what its files do not hold. Note: names, prompts and
+licenses are text of others, and Markdown is HTML. Everything that is not a word of this module goes through
+`escape_markdown`. The snippets are in `snippets.py`; the tests run each of them.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from latentlens_dag.publish.data_dictionary import COLUMNS, TABLE_TITLES
 from latentlens_dag.publish.snippets import index_snippets, table_snippets
 from latentlens_dag.publish.tables import RELEASE_IMAGES
 from latentlens_dag.schema import LENSES, TABLES
+from latentlens_dag.storage.package_versions import package_versions
 
 if TYPE_CHECKING:
     from latentlens_dag.publish.about import About
@@ -38,10 +39,10 @@ def tables_card(
 
     Args:
         folder: the release, whose summaries are read.
-        about: what it is called, and its terms.
-        studies: where each study comes from, as the manifest has it.
+        about: its name and license terms.
+        studies: provenance of each study, as in the manifest.
         rows: of each table.
-        examples: the studies that have a picture in `examples/`.
+        examples: the studies with an image in `examples/`.
     """
     parts = [
         _front_matter(folder, about, rows),
@@ -68,8 +69,8 @@ def index_card(folder: Path, about: About, facts: Facts, rows: Mapping[str, int]
 
     Args:
         folder: the release.
-        about: what it is called, and its terms.
-        facts: where the index comes from.
+        about: its name and license terms.
+        facts: provenance of the index.
         rows: of each table.
     """
     parts = [
@@ -89,7 +90,7 @@ def index_card(folder: Path, about: About, facts: Facts, rows: Mapping[str, int]
 
 
 def escape_markdown(text: object) -> str:
-    """Text of somebody's as Markdown and HTML that say just that, in one line."""
+    """Escape foreign text for Markdown and HTML, in one line."""
     line = " ".join(str(text).split())
     return re.sub(r"[^\w\s,;'()/ -]|(?<!\w)_|_(?!\w)", lambda found: f"&#{ord(found[0])};", line)
 
@@ -117,7 +118,7 @@ def _front_matter(folder: Path, about: About, rows: Mapping[str, int]) -> str:
 
 
 def _pattern(folder: Path, table: str) -> str:
-    """What names all files of a table: they lie in one file, in a folder, or in one folder per study."""
+    """The glob pattern of a table's files: one file, a folder, or one folder per study."""
     patterns = (f"{table}.parquet", f"{table}/*.parquet", f"{table}/*/*.parquet")
     return next(pattern for pattern in patterns if any(folder.glob(pattern)))
 
@@ -127,9 +128,9 @@ def _description(about: About) -> list[str]:
 
 
 def _results(folder: Path, study: str) -> str:
-    """A study's verdicts or, where nobody judged, what its answers say of themselves."""
+    """The verdicts on a study or, where there are none, statistics of its neighbors."""
     judged = _rows(folder, "interpretability", study)
-    lines = list(_verdicts(judged)) if judged else list(_unjudged(folder, study))
+    lines = list(_verdict_tables(judged)) if judged else list(_unjudged(folder, study))
     return "\n\n".join([f"### {study}", *lines])
 
 
@@ -141,14 +142,14 @@ def _rows(folder: Path, table: str, study: str) -> list[Facts]:
     return found
 
 
-def _verdicts(rows: list[Facts]) -> Iterator[str]:
+def _verdict_tables(rows: list[Facts]) -> Iterator[str]:
     every = [row for row in rows if row["patch_group"] == "all"]
     for judge in dict.fromkeys(row["judge"] for row in every):
-        mine = [row for row in every if row["judge"] == judge]
+        rows_of_judge = [row for row in every if row["judge"] == judge]
         for name, columns, meaning in _MEASURES:
-            tokens = max(row["tokens"] for row in mine)
+            tokens = max(row["tokens"] for row in rows_of_judge)
             yield f"**{name}**: % of {tokens:,} visual tokens with {meaning}, by judge `{judge}`"
-            yield _matrix({(row["visual_layer"], row["lens"]): _share(row, columns) for row in mine}, _TITLES)
+            yield _matrix({(row["visual_layer"], row["lens"]): _share(row, columns) for row in rows_of_judge}, _TITLES)
     yield (
         "In brackets the 95 % bootstrap interval over images, after it what chance gives: the same answers judged "
         "against a patch of the same group in another image. By patch group: table `interpretability`."
@@ -236,7 +237,7 @@ def _type(field: Any) -> str:
 
 
 def _ending(about: About, tables: set[str], limits: str) -> list[str]:
-    return ["## Licence", _licence(about, tables), "## Citation", CITATION, "## Limits", limits]
+    return ["## Licence", _licence(about, tables), "## Citation", citation(), "## Limits", limits]
 
 
 def _licence(about: About, tables: set[str]) -> str:
@@ -285,7 +286,7 @@ _INDEX_LIMITS = _bullets(
         "Vectors are of unit length in float16; `norm` holds the length that they had.",
     ]
 )
-CITATION = """```bibtex
+_CITATION = """```bibtex
 @article{krojer2026latentlens,
   title  = {LatentLens: Revealing Highly Interpretable Visual Tokens in LLMs},
   author = {Krojer, Benno and others},
@@ -297,8 +298,12 @@ CITATION = """```bibtex
 @software{latentlens_dag,
   title   = {LatentLens DAG},
   author  = {{The LatentLens DAG maintainers}},
-  version = {0.1.0},
+  version = {VERSION},
   license = {Apache-2.0}
 }
 ```"""
-"""The paper, and this software as CITATION.cff has it."""
+
+
+def citation() -> str:
+    """The paper and this version of the software, as CITATION.cff has them."""
+    return _CITATION.replace("VERSION", package_versions()["latentlens-dag"])

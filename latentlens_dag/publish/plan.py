@@ -1,7 +1,7 @@
-"""What publishing a release would change on the Hub: the staged folder, what a repository holds, and the difference.
+"""The plan of a publication: the differences between a staged release and a repository of the Hub.
 
-Only reading and comparing belong here; `publish.py` acts. What a newcomer gets wrong: a repository holds files that
-are not ours, .gitattributes at least. Only what the manifest of the release there lists may be replaced or deleted.
+This module reads and compares; `publish.py` acts. Note: a repository has files of others, .gitattributes at least. Only
+files that the manifest of its present release lists may be replaced or deleted.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.hub.client import HubError, call_hub
+from latentlens_dag.hub.client import HubError, call_hub, git_blob_id
 from latentlens_dag.release.manifest import (
     MANIFEST,
     MAX_MANIFEST_BYTES,
@@ -28,16 +28,16 @@ from latentlens_dag.release.manifest import (
 REPO_TYPE = "dataset"
 """Of repositories, as the client calls it."""
 MAIN = "main"
-_MADE_WITH_IT = frozenset({".gitattributes", "README.md"})  # by the Hub, when a repository is created
-_TOLD = 3
+_HUB_FILES = frozenset({".gitattributes", "README.md"})  # made by the Hub with a repository
+_LISTED_FILES = 3
 
 ProgressLine = Callable[[str], None]
-"""Takes a line that says how far it is."""
+"""Takes a line about the progress."""
 
 
 @dataclass(frozen=True)
 class StagedRelease:
-    """A release in a folder, whose files are as its manifest says."""
+    """A release in a folder, verified against its manifest."""
 
     folder: Path
     manifest: ReleaseManifest
@@ -51,14 +51,14 @@ class RemoteFile(NamedTuple):
     size: int
     """In bytes."""
     sha256: str | None
-    """None for a file that git itself holds."""
+    """None for a file in git itself."""
     blob_id: str
-    """What git calls the content, or the pointer to it."""
+    """Git's hash of the content, or of the pointer to it."""
 
 
 @dataclass(frozen=True)
 class RepoTree:
-    """What a repository holds at a commit."""
+    """The files of a repository at a commit."""
 
     commit: str | None
     """None where there is no repository yet."""
@@ -68,23 +68,23 @@ class RepoTree:
 
 @dataclass(frozen=True)
 class PublicationPlan:
-    """What a publication changes."""
+    """The changes that a publication makes."""
 
     repo_id: str
     """user/name."""
     parent: str | None
-    """The commit of main that it was made for; None where the repository is to be created."""
+    """The commit of main that it was compared with; None where the repository is to be created."""
     adds: tuple[ReleaseFile, ...]
     replacements: tuple[ReleaseFile, ...]
     deletions: tuple[str, ...]
-    """Paths, which an earlier release listed."""
+    """Paths that an earlier release listed."""
     unchanged: tuple[ReleaseFile, ...]
     upload_bytes: int
-    """Of the files that are added or replaced, but for contents that the repository has under another name."""
+    """Size of added and replaced files, without contents that the repository has under another name."""
 
     @property
     def changed(self) -> tuple[ReleaseFile, ...]:
-        """The files that are to be sent."""
+        """The files to upload."""
         return self.adds + self.replacements
 
     @property
@@ -94,7 +94,7 @@ class PublicationPlan:
 
 
 def read_staged_release(folder: Path, tell: ProgressLine = lambda _: None) -> StagedRelease:
-    """The release in a folder; every file is read and compared with the manifest.
+    """Read the release in a folder and compare every file with its manifest.
 
     Raises:
         UserError: where there is no release, or a file is missing, or has another size or content.
@@ -104,11 +104,11 @@ def read_staged_release(folder: Path, tell: ProgressLine = lambda _: None) -> St
     content = (folder / MANIFEST).read_bytes()
     manifest = read_manifest(content)
     tell(f"Checking {len(manifest.files):,} files of {folder}")
-    if damaged := [told for file in manifest.files if (told := _damage(folder, file))]:
-        more = f", and {len(damaged) - _TOLD:,} more" if len(damaged) > _TOLD else ""
+    if damaged := [damage for file in manifest.files if (damage := _damage(folder, file))]:
+        more = f", and {len(damaged) - _LISTED_FILES:,} more" if len(damaged) > _LISTED_FILES else ""
         raise UserError(
-            f"The release in {folder} is damaged, and is not published: {', '.join(damaged[:_TOLD])}{more}. Was "
-            "something changed by hand? Delete the folder and build the release again."
+            f"The release in {folder} is damaged, and is not published: {', '.join(damaged[:_LISTED_FILES])}{more}. "
+            "Was something changed by hand? Delete the folder and build the release again."
         )
     itself = ReleaseFile(MANIFEST, len(content), hashlib.sha256(content).hexdigest())
     return StagedRelease(folder, manifest, {file.path: file for file in (*manifest.files, itself)})
@@ -124,7 +124,7 @@ def _damage(folder: Path, file: ReleaseFile) -> str | None:
 
 
 def read_tree(repo_id: str, revision: str = MAIN) -> RepoTree:
-    """What a repository of the Hub holds.
+    """List the files of a repository of the Hub.
 
     Args:
         repo_id: user/name.
@@ -136,15 +136,15 @@ def read_tree(repo_id: str, revision: str = MAIN) -> RepoTree:
     from huggingface_hub import HfApi
     from huggingface_hub.hf_api import RepoFile
 
-    api, doing = HfApi(), f"Reading what {repo_id} holds"
+    api, action = HfApi(), f"Reading what {repo_id} holds"
     try:
-        info = call_hub(partial(api.dataset_info, repo_id, revision=revision, expand=["sha", "private"]), doing)
+        info = call_hub(partial(api.dataset_info, repo_id, revision=revision, expand=["sha", "private"]), action)
     except HubError as failure:
         if failure.missing:
             return RepoTree(None, False, {})
         raise
     entries = call_hub(
-        lambda: list(api.list_repo_tree(repo_id, recursive=True, revision=info.sha, repo_type=REPO_TYPE)), doing
+        lambda: list(api.list_repo_tree(repo_id, recursive=True, revision=info.sha, repo_type=REPO_TYPE)), action
     )
     files = {
         one.path: RemoteFile(one.size, one.lfs.sha256 if one.lfs else None, one.blob_id)
@@ -155,20 +155,20 @@ def read_tree(repo_id: str, revision: str = MAIN) -> RepoTree:
 
 
 def replaceable_files(staged: StagedRelease, repo_id: str, tree: RepoTree) -> Set[str]:
-    """The files that belong to the release that a repository holds, so that a new one may replace or delete them.
+    """The files of a repository's present release, which a new one may replace or delete.
 
     Raises:
         UserError: where it holds another release, or something that is no release.
         HubError: where its manifest cannot be read.
     """
     if MANIFEST not in tree.files:
-        if other := sorted(tree.files.keys() - _MADE_WITH_IT):
-            shown = ", ".join(map(ascii, other[:_TOLD]))
+        if other := sorted(tree.files.keys() - _HUB_FILES):
+            shown = ", ".join(map(ascii, other[:_LISTED_FILES]))
             raise UserError(
                 f"{repo_id} of the Hub holds something that is no release ({shown}), and is left as it is. Publish to "
                 "a new repository, or remove what is there first."
             )
-        return _MADE_WITH_IT & tree.files.keys()
+        return _HUB_FILES & tree.files.keys()
     before = _remote_manifest(staged, repo_id, tree)
     if (before.kind, before.name) != (staged.manifest.kind, staged.manifest.name):
         raise UserError(
@@ -185,15 +185,15 @@ def _remote_manifest(staged: StagedRelease, repo_id: str, tree: RepoTree) -> Rel
     refusal = f"{repo_id} of the Hub holds a {MANIFEST} that is of no release, and is left as it is"
     if there.size > MAX_MANIFEST_BYTES:
         raise UserError(f"{refusal}: it has {there.size:,} bytes. Publish to another repository.")
-    content = call_hub(partial(_fetched, repo_id, tree), f"Reading the {MANIFEST} of {repo_id}")
+    content = call_hub(partial(_download_manifest, repo_id, tree), f"Reading the {MANIFEST} of {repo_id}")
     try:
         return read_manifest(content)
     except UserError as error:
         raise UserError(f"{refusal}, or one that this version does not read. {error}") from error
 
 
-def _fetched(repo_id: str, tree: RepoTree) -> bytes:
-    """The manifest of a repository, as its tree says."""
+def _download_manifest(repo_id: str, tree: RepoTree) -> bytes:
+    """Download the manifest of a repository and check it against its tree."""
     from huggingface_hub import hf_hub_download
 
     there = tree.files[MANIFEST]
@@ -206,16 +206,16 @@ def _fetched(repo_id: str, tree: RepoTree) -> bytes:
 
 
 def plan_changes(staged: StagedRelease, repo_id: str, tree: RepoTree, ours: Set[str]) -> PublicationPlan:
-    """What is to change so that a repository holds the release and nothing else of ours.
+    """The changes after which a repository holds the release and no file of an earlier one.
 
     Args:
         staged: the release.
         repo_id: user/name.
-        tree: what main holds.
+        tree: the files of main.
         ours: the files that may be replaced or deleted (`replaceable_files`).
 
     Raises:
-        UserError: where a file that is not ours has a name of the release's.
+        UserError: where a file of somebody else has the path of a file of the release.
     """
     adds = tuple(file for path, file in staged.files.items() if path not in tree.files)
     present = [file for path, file in staged.files.items() if path in tree.files]
@@ -227,7 +227,7 @@ def plan_changes(staged: StagedRelease, repo_id: str, tree: RepoTree, ours: Set[
             f"{repo_id} of the Hub holds {others[0]}, which its release does not list, so that somebody else put it "
             "there. It is left as it is: rename or remove it there first."
         )
-    deletions = tuple(sorted((ours & tree.files.keys()) - staged.files.keys() - _MADE_WITH_IT))
+    deletions = tuple(sorted((ours & tree.files.keys()) - staged.files.keys() - _HUB_FILES))
     held = {file.sha256 for file in tree.files.values()}
     size = sum(file.size for file in (*adds, *replaced) if file.sha256 not in held)
     return PublicationPlan(repo_id, tree.commit, adds, replaced, deletions, unchanged, size)
@@ -242,4 +242,4 @@ def _same(staged: StagedRelease, file: ReleaseFile, there: RemoteFile) -> bool:
 def _is_content(content: bytes, there: RemoteFile) -> bool:
     if there.sha256 is not None:
         return hashlib.sha256(content).hexdigest() == there.sha256
-    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest() == there.blob_id
+    return git_blob_id(content) == there.blob_id

@@ -1,8 +1,7 @@
-"""Publishing a release to the Hugging Face Hub: sent ahead, put on main by one commit, read again, tagged.
+"""Publish a release on the Hugging Face Hub: upload the files, make one commit on main, read it again, tag it.
 
-What a newcomer gets wrong: an answer that does not come says nothing about what happened. After a commit whose answer
-was lost, what main holds decides: if it is the release, the commit was made; if not, it was not, for a commit is made
-whole or not at all.
+Note: a missing answer says nothing about the commit. After one, the files of main decide: a commit is atomic, so it
+was made if they are those of the release.
 """
 
 from __future__ import annotations
@@ -37,33 +36,33 @@ from latentlens_dag.release.manifest import MANIFEST
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd
 
-_COMMITS = 3  # tries
-_SENT_TOGETHER = 64  # files, between two lines of progress
-_PULLS = 5  # the newest ones, among which ours may be
+_TRIES = 3  # tries
+_UPLOAD_BATCH = 64  # files between two lines of progress
+_PULL_REQUESTS = 5  # the newest, among which ours may be
 _UNCHANGED = "Nothing on main was changed; run again to go on."
 _UNKNOWN = "A commit is made whole or not at all; run again to see whether it was, and to go on."
 
 
 class PublicationError(Exception):
-    """A publication came to no end, by no mistake of the user's; the message says what main holds and what to do."""
+    """A publication failed without a mistake of the user; the message says what main holds and what to do."""
 
 
 @dataclass(frozen=True)
 class Publication:
-    """What was done."""
+    """The result of a publication."""
 
     plan: PublicationPlan
     commit: str
-    """That holds the release."""
+    """The commit with the release."""
     committed: bool
-    """False where the repository, or a pull request, held the release before."""
+    """False where the repository, or a pull request, had the release before."""
     pull_request: str | None
     """`refs/pr/1`; None where the commit is on main."""
     tag: str | None
 
 
-class _Made(NamedTuple):
-    """A commit that holds the release."""
+class _Commit(NamedTuple):
+    """A commit with the release."""
 
     commit: str
     pull_request: str | None = None
@@ -73,7 +72,7 @@ class _Made(NamedTuple):
 
 @dataclass(frozen=True)
 class _Job:
-    """What the steps of a publication share."""
+    """The arguments that all steps of a publication share."""
 
     staged: StagedRelease
     repo_id: str
@@ -82,15 +81,15 @@ class _Job:
     create_pr: bool
     tell: ProgressLine
 
-    def left(self, tree: RepoTree) -> PublicationPlan:
-        """What is still to be changed."""
+    def remaining(self, tree: RepoTree) -> PublicationPlan:
+        """The changes that are still to be made."""
         return plan_changes(self.staged, self.repo_id, tree, self.ours | self.staged.files.keys())
 
 
 def plan_publication(
     folder: Path, repo_id: str, *, tag: str | None = None, private: bool = False, tell: ProgressLine = lambda _: None
 ) -> PublicationPlan:
-    """What `publish` would change; nothing is sent.
+    """The changes that `publish` would make; nothing is sent.
 
     Args:
         folder: the release.
@@ -100,13 +99,13 @@ def plan_publication(
         tell: takes lines of progress.
 
     Raises:
-        UserError: as `publish`, as far as it can be known before.
+        UserError: as `publish`, as far as reading shows.
         PublicationError: where the Hub fails.
     """
     _require_names(repo_id, tag)
     staged = read_staged_release(folder, tell)
-    with _failing(repo_id, _UNCHANGED):
-        return _planned(staged, repo_id, read_tree(repo_id), tag, private)[1]
+    with _hub_errors(repo_id, _UNCHANGED):
+        return _plan(staged, repo_id, read_tree(repo_id), tag, private)[1]
 
 
 def publish(
@@ -139,13 +138,13 @@ def publish(
         raise UserError("A tag names what main holds: merge the pull request first, then publish again with --tag.")
     _require_token()
     staged = read_staged_release(folder, tell)
-    with _failing(repo_id, _UNCHANGED):
-        ours, plan, tree = _begun(staged, repo_id, tag, private, tell)
+    with _hub_errors(repo_id, _UNCHANGED):
+        ours, plan, tree = _plan_and_create(staged, repo_id, tag, private, tell)
     job = _Job(staged, repo_id, ours, create_pr, tell)
-    tell(_told(plan))
-    made = _put(job, tree, plan)
+    tell(_plan_line(plan))
+    made = _publish_plan(job, tree, plan)
     if tag:
-        with _failing(repo_id, f"Main holds the release, without the tag {tag}; run again to set it."):
+        with _hub_errors(repo_id, f"Main holds the release, without the tag {tag}; run again to set it."):
             set_tag(repo_id, tag, made.commit)
     return Publication(plan, made.commit, made.new, made.pull_request, tag)
 
@@ -174,31 +173,31 @@ def _require_token() -> None:
 
 
 @contextmanager
-def _failing(repo_id: str, state: str) -> Iterator[None]:
-    """Tell a failure of the Hub with what it left behind."""
+def _hub_errors(repo_id: str, state: str) -> Iterator[None]:
+    """Translate a failure of the Hub; `state` says what it left behind."""
     try:
         yield
-    except HubError as failure:
-        told = failure
+    except HubError as error:
+        failure = error
     else:
         return
-    if told.status == 401:
+    if failure.status == 401:
         raise UserError(
             f"The Hub does not take your token (status 401; {repo_id}): it is wrong or has expired. Log in again with "
             f"`hf auth login`, or set HF_TOKEN. {state}"
         )
-    if told.status == 403:
+    if failure.status == 403:
         raise UserError(
             f"Your token may not write to {repo_id} (status 403): take a name of your own or of an organization that "
             f"you may write to, and a token with the right to write. {state}"
         )
-    raise PublicationError(f"{told} {state}")
+    raise PublicationError(f"{failure} {state}")
 
 
-def _planned(
+def _plan(
     staged: StagedRelease, repo_id: str, tree: RepoTree, tag: str | None, private: bool
 ) -> tuple[Set[str], PublicationPlan]:
-    """Which files are ours, and what is to change; refused before anything is sent."""
+    """The files that may be replaced, and the plan; errors come before anything is sent."""
     if private and tree.commit and not tree.private:
         raise UserError(
             f"{repo_id} of the Hub exists and is public: make it private in its settings first, or leave out --private."
@@ -210,10 +209,10 @@ def _planned(
     return ours, plan
 
 
-def _begun(
+def _plan_and_create(
     staged: StagedRelease, repo_id: str, tag: str | None, private: bool, tell: ProgressLine
 ) -> tuple[Set[str], PublicationPlan, RepoTree]:
-    """The same, with the repository there."""
+    """As `_plan`, after creating the repository where there is none."""
     from huggingface_hub import HfApi
 
     tree = read_tree(repo_id)
@@ -224,70 +223,70 @@ def _begun(
         call_hub(make, f"Creating {repo_id}")
         tree = read_tree(repo_id)
         if tree.commit is None:
-            raise HubError(f"Creating {repo_id}", None, "it is not there yet", passing=True)
-    return (*_planned(staged, repo_id, tree, tag, private), tree)
+            raise HubError(f"Creating {repo_id}", None, "it is not there yet", transient=True)
+    return (*_plan(staged, repo_id, tree, tag, private), tree)
 
 
-def _told(plan: PublicationPlan) -> str:
+def _plan_line(plan: PublicationPlan) -> str:
     if plan.empty:
         return f"{plan.repo_id} holds the release already"
     counts = f"{len(plan.adds):,} to add, {len(plan.replacements):,} to replace, {len(plan.deletions):,} to delete"
     return f"{plan.repo_id}: {counts}, {len(plan.unchanged):,} unchanged; {plan.upload_bytes:,} bytes to send"
 
 
-def _put(job: _Job, tree: RepoTree, plan: PublicationPlan) -> _Made:
-    """Bring the release there, by one commit; the commit, after reading again what it holds."""
+def _publish_plan(job: _Job, tree: RepoTree, plan: PublicationPlan) -> _Commit:
+    """Make the commit, and read again what it holds."""
     if plan.empty:
-        assert tree.commit is not None  # or everything were to be added
-        return _Made(tree.commit, new=False)
+        assert tree.commit is not None  # else everything would be added
+        return _Commit(tree.commit, new=False)
     return _propose(job, tree, plan) if job.create_pr else _commit_to_main(job, tree, plan)
 
 
-def _commit_to_main(job: _Job, tree: RepoTree, plan: PublicationPlan) -> _Made:
+def _commit_to_main(job: _Job, tree: RepoTree, plan: PublicationPlan) -> _Commit:
     state = _UNCHANGED
-    for _ in range(_COMMITS):
-        with _failing(job.repo_id, state):
-            made = _commit(job, plan, _sent(job, plan))
-        with _failing(job.repo_id, _UNKNOWN):
+    for _ in range(_TRIES):
+        with _hub_errors(job.repo_id, state):
+            made = _make_commit(job, plan, _upload(job, plan))
+        with _hub_errors(job.repo_id, _UNKNOWN):
             now = _read_again(job, made)
-        left = job.left(now)
+        left = job.remaining(now)
         if left.empty and now.commit is not None:
-            return _Made(now.commit)
+            return _Commit(now.commit)
         if made is not None:
             state = f"Main of {job.repo_id} is not what was sent; run again to put it right."
         elif now.commit != plan.parent:
             _require_same_release(job, tree, now)
         tree, plan = now, left
-    raise PublicationError(f"{job.repo_id} took no commit in {_COMMITS} tries. {state}")
+    raise PublicationError(f"{job.repo_id} took no commit in {_TRIES} tries. {state}")
 
 
-def _propose(job: _Job, tree: RepoTree, plan: PublicationPlan) -> _Made:
-    """Bring the release into a pull request, unless an earlier try did; a second one is never made."""
-    for tried in range(_COMMITS):
-        with _failing(job.repo_id, _UNCHANGED):
-            if found := _proposed(job):
+def _propose(job: _Job, tree: RepoTree, plan: PublicationPlan) -> _Commit:
+    """Put the release into a pull request, unless an earlier try did; a second one is never made."""
+    for tried in range(_TRIES):
+        with _hub_errors(job.repo_id, _UNCHANGED):
+            if found := _find_pull_request(job):
                 return found._replace(new=tried > 0)
-            made = _commit(job, plan, _sent(job, plan))
+            made = _make_commit(job, plan, _upload(job, plan))
             now = _read_again(job, made)
-        left = job.left(now)
+        left = job.remaining(now)
         if made is not None and not left.empty:
-            told = f"{made.pull_request} of {job.repo_id} is not what was sent: close it, then run again."
-            raise PublicationError(f"{told} {_UNCHANGED}")
+            problem = f"{made.pull_request} of {job.repo_id} is not what was sent: close it, then run again."
+            raise PublicationError(f"{problem} {_UNCHANGED}")
         if made is not None or left.empty:
-            return made or _Made(now.commit or "")
+            return made or _Commit(now.commit or "")
         if now.commit != plan.parent:
             _require_same_release(job, tree, now)
         tree, plan = now, left
-    raise PublicationError(f"{job.repo_id} took no commit in {_COMMITS} tries. {_UNCHANGED}")
+    raise PublicationError(f"{job.repo_id} took no commit in {_TRIES} tries. {_UNCHANGED}")
 
 
-def _read_again(job: _Job, made: _Made | None) -> RepoTree:
+def _read_again(job: _Job, made: _Commit | None) -> RepoTree:
     job.tell(f"Reading again what {job.repo_id} holds")
     return read_tree(job.repo_id, made.commit if made else MAIN)
 
 
 def _require_same_release(job: _Job, before: RepoTree, now: RepoTree) -> None:
-    """Refuse to go on where somebody else published between our look and our commit."""
+    """Refuse to go on where somebody else published between our reading and our commit."""
     if before.files.get(MANIFEST) != now.files.get(MANIFEST):
         raise UserError(
             f"Somebody else published to {job.repo_id} meanwhile (main is at {now.commit}), and this release was not "
@@ -295,15 +294,15 @@ def _require_same_release(job: _Job, before: RepoTree, now: RepoTree) -> None:
         )
 
 
-def _sent(job: _Job, plan: PublicationPlan) -> list[CommitOperationAdd]:
-    """The files that change, the large ones sent ahead; what the Hub has already does not travel."""
+def _upload(job: _Job, plan: PublicationPlan) -> list[CommitOperationAdd]:
+    """Upload the large ones among the files that change; contents that the Hub has are not sent."""
     from huggingface_hub import CommitOperationAdd, HfApi
 
     _require_good_card(job, plan)
     adds = [CommitOperationAdd(file.path, job.staged.folder / file.path) for file in plan.changed]
     waiting, done = iter(adds), 0
-    while batch := list(islice(waiting, _SENT_TOGETHER)):
-        _send(HfApi(), job, batch)
+    while batch := list(islice(waiting, _UPLOAD_BATCH)):
+        _upload_large(HfApi(), job, batch)
         done += len(batch)
         job.tell(f"Sent {done:,} of {len(adds):,} files")
     for add in adds:
@@ -312,15 +311,20 @@ def _sent(job: _Job, plan: PublicationPlan) -> list[CommitOperationAdd]:
     return adds
 
 
-def _send(api: Any, job: _Job, adds: Sequence[CommitOperationAdd]) -> None:
-    """Send the large files among these."""
-    how: dict[str, Any] = {"repo_type": REPO_TYPE, "revision": MAIN, "create_pr": job.create_pr, "free_memory": False}
-    how["gitignore_content"] = ""  # or the repository's .gitignore would leave files out
-    call_hub(partial(api.preupload_lfs_files, job.repo_id, adds, **how), f"Sending files to {job.repo_id}", tries=1)
+def _upload_large(api: Any, job: _Job, adds: Sequence[CommitOperationAdd]) -> None:
+    """Upload the large files among these."""
+    options: dict[str, Any] = {
+        "repo_type": REPO_TYPE,
+        "revision": MAIN,
+        "create_pr": job.create_pr,
+        "free_memory": False,
+    }
+    options["gitignore_content"] = ""  # or the repository's .gitignore would leave files out
+    call_hub(partial(api.preupload_lfs_files, job.repo_id, adds, **options), f"Sending files to {job.repo_id}", tries=1)
 
 
 def _require_good_card(job: _Job, plan: PublicationPlan) -> None:
-    """Let the Hub look at the card before anything is sent."""
+    """Let the Hub validate the card before anything is sent."""
     from huggingface_hub import DatasetCard
     from yaml import YAMLError
 
@@ -339,8 +343,8 @@ def _require_good_card(job: _Job, plan: PublicationPlan) -> None:
         raise UserError(f"{wrong}. {_UNCHANGED}") from None
 
 
-def _commit(job: _Job, plan: PublicationPlan, adds: Sequence[CommitOperationAdd]) -> _Made | None:
-    """Make the commit on the parent that the plan was made for; None where it was not made, or nobody knows."""
+def _make_commit(job: _Job, plan: PublicationPlan, adds: Sequence[CommitOperationAdd]) -> _Commit | None:
+    """Make the commit on the plan's parent; None where it failed or its answer was lost."""
     from huggingface_hub import CommitOperationDelete, HfApi
 
     manifest = job.staged.manifest
@@ -360,23 +364,23 @@ def _commit(job: _Job, plan: PublicationPlan, adds: Sequence[CommitOperationAdd]
     try:
         made = call_hub(call, f"The commit to {job.repo_id}", tries=1)
     except HubError as failure:
-        if not (failure.passing or failure.status == 412):
+        if not (failure.transient or failure.status == 412):
             raise
         job.tell(str(failure))
         time.sleep(2 if failure.wait is None else failure.wait)
         return None
-    return _Made(made.oid, made.pr_revision)
+    return _Commit(made.oid, made.pr_revision)
 
 
-def _proposed(job: _Job) -> _Made | None:
-    """The newest pull request that holds the release, made by an earlier try."""
+def _find_pull_request(job: _Job) -> _Commit | None:
+    """The newest pull request with the release, made by an earlier try."""
     from huggingface_hub import HfApi
 
     call = partial(HfApi().list_repo_refs, job.repo_id, repo_type=REPO_TYPE, include_pull_requests=True)
     pulls = call_hub(call, f"Reading the pull requests of {job.repo_id}").pull_requests or []
     newest = sorted(pulls, key=lambda pull: int(pull.ref.rpartition("/")[2]), reverse=True)
-    for pull in newest[:_PULLS]:
+    for pull in newest[:_PULL_REQUESTS]:
         tree = read_tree(job.repo_id, pull.target_commit)
-        if tree.commit and MANIFEST in tree.files and job.left(tree).empty:
-            return _Made(tree.commit, pull.ref)
+        if tree.commit and MANIFEST in tree.files and job.remaining(tree).empty:
+            return _Commit(tree.commit, pull.ref)
     return None

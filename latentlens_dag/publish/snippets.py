@@ -1,8 +1,8 @@
 """The code of a card: how to load a release with `datasets`, Polars, DuckDB, pandas, LanceDB and this package.
 
-Each snippet follows a comment that names it, `<!-- snippet: duckdb -->`, by which the tests find and run it. What a
-newcomer gets wrong: the `hf://` of Polars and DuckDB knows neither HF_ENDPOINT nor the cache, so that these two read a
-snapshot, which `snapshot_download` brings once.
+Each snippet follows a comment with its name, `<!-- snippet: duckdb -->`, by which the tests find and run it. Note: the
+`hf://` of Polars and DuckDB knows neither HF_ENDPOINT nor the cache, so these two read a snapshot, which
+`snapshot_download` brings once.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
-"""Staging a release of an index: its layer tables as they are, its occurrences and sentences, and a card.
+"""Stage a release of an index: its layer tables as they are, its occurrences and sentences, and a card.
 
-The folder is that of an index that stands alone (`index/folder.py`), so that `ContextualIndex.open` reads it where it
-was staged or pulled to, and over the network without pulling it (`index/remote.py`). What a newcomer gets wrong: Lance
-names its files by random numbers and notes when, and by which run, a table was committed. Tables are therefore linked
-or copied file by file at their newest version: staging again gives the same bytes as long as the index was not built
-again, and what was encoded anew, and nothing else, gets other files. An index that is deleted and built again has
-tables of equal rows in other bytes; its Parquet, `shape.json`, card and all names of tables are the same then too.
+The folder is that of an index that stands alone (`index/folder.py`), so `ContextualIndex.open` reads it where it was
+staged or pulled to, and over the network without pulling it (`index/remote.py`).
+
+Note: Lance names its files by random numbers and records when, and by which run, a table was committed. Tables are
+therefore linked or copied file by file at their newest version: staging again gives the same bytes as long as the index
+is not rebuilt, and only newly encoded rows give other files. An index that is deleted and rebuilt has tables of equal
+rows in other bytes; its Parquet, `shape.json`, card and table names stay the same.
 """
 
 from __future__ import annotations
@@ -40,14 +41,14 @@ _GROUP_BYTES = 32 << 20  # of vectors in a row group of Parquet
 
 @dataclass(frozen=True)
 class ReleasedIndex:
-    """An index that goes out."""
+    """An index to be released."""
 
     name: str
     corpus: str
     declared: Mapping[str, Any]
-    """What its YAML says of where it comes from, as the manifest of a release has it."""
+    """Its provenance by its YAML, as the manifest of a release has it."""
     model: str
-    """The asset that is its language model: index/demo_index/language_model."""
+    """The asset of its language model: index/demo_index/language_model."""
 
 
 def stage_index(
@@ -57,11 +58,11 @@ def stage_index(
 
     Args:
         warehouse: where the index was built.
-        about: what it is called.
-        index: what goes out.
-        every_sentence: whether all sentences of the corpus go out, or only those of the occurrences.
-        vectors: whether the vectors go out as Parquet too: key, vector, norm of each layer, not compressed, in chunks
-            that their content decides, so that the Hub stores what changed.
+        about: its name and license terms.
+        index: the one to release.
+        every_sentence: whether to include all sentences of the corpus, or only those of the occurrences.
+        vectors: whether to include the vectors as Parquet too: key, vector, norm of each layer, uncompressed, in chunks
+            that depend on their content, so that the Hub stores only what changed.
 
     Raises:
         UserError: where the index is not whole.
@@ -88,15 +89,15 @@ def stage_index(
 
 
 def _table_files(table: Path) -> Iterator[Path]:
-    """The files that the newest version of a layer table consists of, and what was measured of its index."""
+    """The files of the newest version of a layer table, and the measurements of its vector index."""
     for path in [*version_files(table), *last_transaction(table)]:
         yield from (one for one in sorted(path.rglob("*")) if one.is_file()) if path.is_dir() else [path]
 
 
 def _link(files: Iterator[Path] | Sequence[Path], root: Path, folder: Path) -> None:
-    """Files below `root` in the same places below `folder`: by another name, which costs no bytes, where that can be.
+    """Link files below `root` to the same places below `folder`, or copy them where links are impossible.
 
-    Nobody writes into a file of the warehouse; what is built anew is a new file.
+    Files of the warehouse never change in place: a rebuild writes new ones.
     """
     for file in files:
         target = folder / file.relative_to(root)
@@ -112,6 +113,7 @@ def _write_sentences(sentences: Path, occurrences: Sequence[Path], path: Path, e
         _link([sentences], sentences.parent, path.parent)
         return
     import duckdb
+    import pyarrow as pa
 
     files = ", ".join(literal(str(file)) for file in occurrences)
     query = (
@@ -121,7 +123,7 @@ def _write_sentences(sentences: Path, occurrences: Sequence[Path], path: Path, e
     with duckdb.connect() as connection, unsynced_parquet_rows(path, SENTENCES) as rows:
         connection.execute("SET enable_progress_bar = false")
         for batch in connection.sql(query).to_arrow_reader(1 << 14):
-            rows.write(_as_table(batch))
+            rows.write(pa.Table.from_batches([batch]))
 
 
 def _write_vectors(table: Path, path: Path) -> None:
@@ -132,7 +134,7 @@ def _write_vectors(table: Path, path: Path) -> None:
     batches = open_table(table).scanner(columns=["key", "vector", "norm"], batch_size=rows).to_batches()
     chunked = {"compression": "none", "use_content_defined_chunking": True, "write_page_index": True}
     writer = None
-    for part in _of_rows(batches, rows):
+    for part in _regroup(batches, rows):
         if writer is None:
             writer = pq.ParquetWriter(path, part.schema.remove_metadata(), **chunked)
         writer.write_table(part.replace_schema_metadata(None), row_group_size=rows)
@@ -140,8 +142,8 @@ def _write_vectors(table: Path, path: Path) -> None:
         writer.close()
 
 
-def _of_rows(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
-    """The rows of the batches, `rows` at a time, however they came."""
+def _regroup(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
+    """Regroup batches into tables of `rows` rows."""
     import pyarrow as pa
 
     waiting: list[pa.RecordBatch] = []
@@ -155,22 +157,10 @@ def _of_rows(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.Table]
         yield pa.Table.from_batches(waiting).combine_chunks()
 
 
-def _as_table(batch: pa.RecordBatch) -> pa.Table:
-    import pyarrow as pa
-
-    return pa.Table.from_batches([batch])
-
-
 def _provenance(warehouse: Warehouse, index: ReleasedIndex, occurrences: Sequence[Path]) -> dict[str, Any]:
-    """Where an index comes from: what was declared, and what the warehouse recorded of it."""
-    made = list(ArtifactStore(warehouse.root).records(f"index/{index.name}"))
-    weights = {record.inputs[index.model] for record in made if index.model in record.inputs}
+    """The provenance of an index: its declaration and the records of the warehouse."""
+    records = list(ArtifactStore(warehouse.root).records(f"index/{index.name}"))
+    weights = {record.inputs[index.model] for record in records if index.model in record.inputs}
     model = {**index.declared["model"], "weights": min(weights, default=None)}
-    sentences = count_parquet_rows([warehouse.sentences(index.corpus)])
-    return {
-        **index.declared,
-        "kind": "index",
-        "model": model,
-        "sentences": sentences,
-        "occurrences": count_parquet_rows(occurrences),
-    }
+    sentences, rows = count_parquet_rows([warehouse.sentences(index.corpus)]), count_parquet_rows(occurrences)
+    return {**index.declared, "kind": "index", "model": model, "sentences": sentences, "occurrences": rows}

@@ -1,9 +1,7 @@
-"""Staging a release: a folder that is a dataset repository of the Hub, made of what the warehouse holds.
+"""Stage a release of results: write a folder that is a dataset repository of the Hub.
 
-Which studies, what of them goes out and what the folder then says of itself belong here; the tables are written in
-`index/layer_tables.py`, the card in `card.py`. What a newcomer gets wrong: the folder is a function of its
-content. No time, no host, no path and no run is in any file, so that staging again gives the same bytes, and only
-what changed is uploaded.
+`tables.py` writes the tables, `card.py` the card. No time, host, path or run is in any file: staging again gives the
+same bytes, and only what changed is uploaded.
 """
 
 from __future__ import annotations
@@ -36,16 +34,16 @@ _EXAMPLE_QUALITIES = (80, 65, 50)
 
 @dataclass(frozen=True)
 class ReleasedStudy:
-    """A study that goes out."""
+    """A study to be released."""
 
     name: str
     corpus: str
-    """Whose sentences its answers come from."""
+    """The corpus of its index."""
     index: str
     declared: Mapping[str, Any]
-    """What its YAML says of where it comes from, as the manifest of a release has it."""
+    """Its provenance by its YAML, as the manifest of a release has it."""
     model: str
-    """The asset that is its model: study/demo/vlm."""
+    """The asset of its model: study/demo/vlm."""
 
 
 def stage_tables(
@@ -60,10 +58,10 @@ def stage_tables(
 
     Args:
         warehouse: where the studies were built.
-        about: what it is called.
-        studies: what goes out, at least one.
-        thumbnails: whether pictures go out, and an example of each study for the card.
-        sentences: which sentences go out.
+        about: its name and license terms.
+        studies: at least one.
+        thumbnails: whether to include images, and an example of each study for the card.
+        sentences: which ones to include.
 
     Raises:
         UserError: where a study is not built to its end.
@@ -86,7 +84,7 @@ def stage_tables(
 
 
 def write_manifest(folder: Path, kind: Any, name: str, studies: Mapping[str, Mapping[str, Any]]) -> ReleaseManifest:
-    """Write the manifest of a folder that is otherwise as it is to be."""
+    """Write the manifest of a folder whose other files are complete."""
     made = build_manifest(folder, kind, name, studies, package_versions()["latentlens-dag"])
     write_text(manifest_text(made), folder / MANIFEST)
     return made
@@ -102,7 +100,7 @@ def _write_queries(folder: Path, tables: set[str]) -> None:
 
 
 def _write_examples(warehouse: Warehouse, folder: Path, studies: Sequence[str]) -> list[str]:
-    """A small picture of each study that has places in pictures, for the card; gives the studies."""
+    """Write an example image for the card for each study of images; returns these studies."""
     found = []
     for study in studies:
         picture = _example(warehouse, study)
@@ -115,7 +113,7 @@ def _write_examples(warehouse: Warehouse, folder: Path, studies: Sequence[str]) 
 
 
 def _example(warehouse: Warehouse, study: str) -> bytes | None:
-    """The first picture by id with the words on it: chosen by nobody, and the same when others are added."""
+    """The image with the lowest id, annotated: an arbitrary choice that stays when others are added."""
     from latentlens_dag.dataset.dataset import open_dataset
     from latentlens_dag.figures.contact_sheet import draw_study, thumbnail_loader
 
@@ -128,7 +126,7 @@ def _example(warehouse: Warehouse, study: str) -> bytes | None:
 
 
 def _small_webp(picture: Image.Image) -> bytes:
-    """A picture as WebP of at most _EXAMPLE_BYTES, as large and good as that allows."""
+    """Encode an image as WebP of at most _EXAMPLE_BYTES, as large and good as that allows."""
     from PIL import Image
 
     content = b""
@@ -145,10 +143,10 @@ def _small_webp(picture: Image.Image) -> bytes:
 
 
 def _provenance(warehouse: Warehouse, study: ReleasedStudy, shown: int) -> dict[str, Any]:
-    """Where a study comes from: what was declared, and what the warehouse recorded of it."""
-    made = list(ArtifactStore(warehouse.root).records(f"study/{study.name}"))
-    weights = {record.inputs[study.model] for record in made if study.model in record.inputs}
-    found = {(name, version) for record in made for name, version in record.packages.items()}
+    """The provenance of a study: its declaration and the records of the warehouse."""
+    records = list(ArtifactStore(warehouse.root).records(f"study/{study.name}"))
+    weights = {record.inputs[study.model] for record in records if study.model in record.inputs}
+    found = {(name, version) for record in records for name, version in record.packages.items()}
     versions = {name: ", ".join(sorted(v for n, v in found if n == name)) for name, _ in found}
     declared = study.declared
     model = {**declared["model"], "weights": min(weights, default=None)}
@@ -166,7 +164,7 @@ def occurrence_files(warehouse: Warehouse, index: str) -> list[Path]:
 
 
 def count_parquet_rows(files: Sequence[Path]) -> int:
-    """How many rows some Parquet files have together."""
+    """The total number of rows of some Parquet files."""
     import pyarrow.parquet as pq
 
     return sum(pq.read_metadata(file).num_rows for file in files)

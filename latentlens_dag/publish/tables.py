@@ -1,9 +1,9 @@
 """The tables of a release of results: what the catalogs of its studies hold, cut into files by image.
 
-A file's bytes are a function of its rows alone: sorted, with the house's Parquet settings, of one image (while they
-are few). So one image more is a few files more, and everything else stays as it was. What a newcomer gets wrong: the
-rows come from the catalogs, which are sorted by image, one part at a time; nothing of the size of a release is ever
-in memory, and DuckDB spills what does not fit.
+A file's bytes depend on its rows alone: sorted, with this package's Parquet settings, one image per file while images
+are few. One image more is therefore a few files more, and all others stay as they are. The rows come from the
+catalogs, which are sorted by image, one range of ids at a time: memory does not grow with the release, and DuckDB
+spills the rest.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 SentenceChoice = Literal["all", "cited", "none"]
 """Which sentences go out: of the corpora, so that another image changes none; those of the answers; or none."""
 OWN_FILES = 1024
-"""Up to so many images each has files of its own; of more, those with the same first two digits share them."""
-_MANY_SENTENCES = 1 << 20  # from there on they lie in 256 files, not 16
+"""The most images with files of their own; of more, those with the same first two digits share files."""
+_MANY_SENTENCES = 1 << 20  # above it, they lie in 256 files instead of 16
 _MEMORY = "1GB"
-_BATCH = 1 << 14  # rows that are handed over at a time
+_BATCH = 1 << 14  # rows per record batch
 _OF_STUDIES = ("neighbors", "judgements", "visual_tokens", "text_tokens")
 _SHARED = {"images": "image_id", "regions": "image_id", "texts": "text_id"}
 _ORDER = {
@@ -60,7 +60,7 @@ RELEASE_IMAGES = _image_schema()
 
 
 class IdRange(NamedTuple):
-    """The ids that share a file."""
+    """A range of ids that share a file."""
 
     name: str
     first: str
@@ -99,8 +99,8 @@ def write_tables(
 
     Args:
         connection: as `open_catalogs` gives it.
-        folder: the release that is being made.
-        studies: their names; where two have the same image under two names, it has that of the first.
+        folder: of the release, in a temporary place.
+        studies: their names; where two have the same image under two names, the first one's is written.
         corpora: Parquet of their sentences (SENTENCES), in order of id.
         thumbnails: whether pictures go out.
         sentences: which sentences go out.
@@ -112,19 +112,19 @@ def write_tables(
             for table in tables:
                 _write_shared(connection, folder, table, catalogs, part, thumbnails)
         for catalog, study in zip(catalogs, studies, strict=True):
-            mine = parts if _is_of_texts(connection, catalog) == (column == "text_id") else []
-            for part in mine:
+            own = parts if _is_of_texts(connection, catalog) == (column == "text_id") else []
+            for part in own:
                 _write_study(connection, folder, catalog, study, part)
     for table in SUMMARIES:
         rows = " UNION ALL ".join(f"SELECT * FROM {catalog}.{table}" for catalog in catalogs)
         _write(connection, folder / f"{table}.parquet", table, f"FROM ({rows}) ORDER BY {_ORDER[table]}")
     if sentences != "none":
         _write_sentences(connection, folder, catalogs, corpora, every=sentences == "all")
-    return {study: _shown(connection, catalog) for study, catalog in zip(studies, catalogs, strict=True)}
+    return {study: _count_items(connection, catalog) for study, catalog in zip(studies, catalogs, strict=True)}
 
 
 def id_ranges(ids: Sequence[str]) -> list[IdRange]:
-    """Which ids share files: none do while they are few, else those that begin with the same two digits."""
+    """The ids of each file: one while they are few, else those with the same first two digits."""
     if len(ids) <= OWN_FILES:
         return [IdRange(one, one, one) for one in ids]
     return _by_digits(2)
@@ -140,7 +140,7 @@ def _ids(connection: duckdb.DuckDBPyConnection, table: str, column: str, catalog
     return [one for (one,) in connection.sql(f"FROM ({rows}) ORDER BY 1").fetchall()]
 
 
-def _shown(connection: duckdb.DuckDBPyConnection, catalog: str) -> int:
+def _count_items(connection: duckdb.DuckDBPyConnection, catalog: str) -> int:
     ((count,),) = connection.sql(f"SELECT count(DISTINCT image_id) FROM {catalog}.visual_tokens").fetchall()
     return int(count)
 
@@ -163,7 +163,7 @@ def _write_shared(
     part: IdRange,
     thumbnails: bool,
 ) -> None:
-    """What several studies may have, once: of each image what the first study says that has something of it."""
+    """Write a table that studies share, with each image's rows from the first study that has any."""
     column = _SHARED[table]
     every = " UNION ALL ".join(
         f"SELECT {place} AS place, * FROM {catalog}.{table} WHERE {column} BETWEEN $first AND $last"
@@ -218,7 +218,7 @@ def _column(name: str, table: str, thumbnails: bool) -> str:
 
 
 def count_table_rows(folder: Path) -> Mapping[str, int]:
-    """The rows of each table of a release that is being made, by the footers of its files."""
+    """The number of rows of each table in a folder, by the footers of its files."""
     import pyarrow.parquet as pq
 
     from latentlens_dag.release.manifest import table_of

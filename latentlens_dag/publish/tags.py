@@ -1,7 +1,7 @@
-"""Tags of published releases: a name that a commit of main has for ever.
+"""Tags of published releases: permanent names of commits of main.
 
-What a newcomer gets wrong: the client's `exist_ok` keeps a tag that names another commit and says nothing. Here a tag
-is looked up before and after, and is never moved.
+Note: the client's `exist_ok` silently keeps a tag of another commit. Here a tag is read before and after, and never
+moved.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ _COMMIT = re.compile(r"[0-9a-f]{7,40}")
 
 
 def require_tag_name(tag: str) -> None:
-    """Refuse what cannot be a tag, or would be taken for a branch or a commit.
+    """Refuse a name that no tag can have, or that reads as a branch or a commit.
 
     Raises:
-        UserError: where it is so.
+        UserError: for such a name.
     """
     if not _TAG.fullmatch(tag) or tag == MAIN or _COMMIT.fullmatch(tag):
         raise UserError(f"`--tag {tag!a}` cannot be a tag: take letters, digits, `.`, `_` and `-`, such as v1.0.0.")
 
 
 def require_free_tag(tag: str, repo_id: str, commit: str | None) -> bool:
-    """Whether a tag is still to be set.
+    """Whether a tag does not exist yet.
 
     Args:
         tag: its name.
         repo_id: user/name.
-        commit: what it is to name; None for a commit that is not made yet.
+        commit: the one it shall name; None for a commit that is not made yet.
 
     Raises:
-        UserError: where it names another commit.
+        UserError: where it exists and names another commit.
         HubError: where the Hub fails.
     """
     from huggingface_hub import HfApi
@@ -53,7 +53,7 @@ def require_free_tag(tag: str, repo_id: str, commit: str | None) -> bool:
 
 
 def set_tag(repo_id: str, tag: str, commit: str) -> None:
-    """Let a tag name a commit; what is there decides, whatever the answer. Errors as `require_free_tag`."""
+    """Set a tag, and read it again whatever the answer was. Errors as of `require_free_tag`."""
     from huggingface_hub import HfApi
 
     call = partial(HfApi().create_tag, repo_id, tag=tag, revision=commit, repo_type=REPO_TYPE)
@@ -63,7 +63,7 @@ def set_tag(repo_id: str, tag: str, commit: str) -> None:
         try:
             call_hub(call, f"Setting the tag {tag} of {repo_id}", tries=1)
         except HubError as failure:
-            if not (failure.passing or failure.status == 409):
+            if not (failure.transient or failure.status == 409):
                 raise
             failed = failure
             time.sleep(2 if failure.wait is None else failure.wait)

@@ -1,8 +1,8 @@
-"""What a release says of itself: `manifest.json`, with every file's size, hash and rows.
+"""The manifest of a release: `manifest.json`, with the size, hash and rows of every file.
 
-Reading it, writing it and refusing what cannot be right belong here; whether the files are as it says is decided where
-they are read (`reader.py`, `pull.py`). What a newcomer gets wrong: a manifest comes from a stranger. Nothing
-of it may be used, least of all a path, before `read_manifest` has looked at all of it.
+This module reads and writes it and refuses claims that no release can make; `reader.py` and `pull.py` compare the files
+with it. Note: a manifest may come from a stranger. Nothing of it may be used, least of all a path, before
+`read_manifest` has checked all of it.
 """
 
 from __future__ import annotations
@@ -10,10 +10,13 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, NoReturn, cast
+from typing import Annotated, Any, Literal, NoReturn, cast
+
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, Strict, TypeAdapter, ValidationError
+from pydantic import model_validator as validator
+from pydantic.dataclasses import dataclass
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.schema import TABLES
@@ -31,54 +34,110 @@ MAX_PATH_LENGTH = 500
 """Characters; no file system takes many more."""
 
 ReleaseKind = Literal["tables", "index"]
-_KINDS = ("tables", "index")
-_PART = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
-_HASH = re.compile(r"[0-9a-f]{64}")
-_FIELDS = {"format", "schema_version", "kind", "name", "package_version", "studies", "tables", "files"}
+_COMPONENT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
+
+
+def _check_name(name: str) -> str:
+    if not _COMPONENT.fullmatch(name):
+        raise ValueError("names have letters, digits, `.`, `_` and `-`")
+    return name
+
+
+def _check_path(path: str) -> str:
+    if len(path) > MAX_PATH_LENGTH or not all(_COMPONENT.fullmatch(part) for part in path.split("/")):
+        raise ValueError(
+            "paths are relative, of letters, digits, `.`, `_`, `-` and `/` (and no part may begin with a dot), or they "
+            "could lead out of the release"
+        )
+    return path
+
+
+def _check_distinct(columns: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(columns)) < len(columns):
+        raise ValueError("two columns have one name")
+    return columns
+
+
+def _file_list(files: object) -> list[object]:
+    """The stored object of files, by path, as a list in order of paths."""
+    if not isinstance(files, dict):
+        raise ValueError("it must be an object")
+    if len(files) > MAX_FILES:
+        raise ValueError(f"it has {len(files):,} files, and {MAX_FILES:,} are the most")
+    entries = ((path, files[path]) for path in sorted(files))
+    return [{**entry, "path": path} if isinstance(entry, dict) else entry for path, entry in entries]
+
+
+_Name = Annotated[str, AfterValidator(_check_name)]
+_Rows = Annotated[int, Strict(), Field(ge=0, le=MAX_FILE_ROWS)]
 
 
 @dataclass(frozen=True)
 class ReleaseFile:
     """A file of a release."""
 
-    path: str
+    path: Annotated[str, AfterValidator(_check_path)]
     """Relative to the release, with `/`."""
-    size: int
+    size: Annotated[int, Strict(), Field(ge=0, le=MAX_FILE_BYTES)]
     """In bytes."""
-    sha256: str
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     """64 hexadecimal digits."""
-    rows: int | None = None
-    """Of Parquet of a table; None for any other file."""
+    rows: _Rows | None = None
+    """Of a Parquet file of a table; None for any other file."""
     table: str | None = None
     """The table that its rows belong to."""
+
+    @validator(mode="after")
+    def _check_table(self) -> ReleaseFile:
+        if (self.table is None) != (self.rows is None):
+            raise ValueError("it has a table without rows, or rows without a table")
+        if self.table is not None and not self.path.endswith(".parquet"):
+            raise ValueError(f"it belongs to the table {_shown(self.table)}, but is no .parquet")
+        return self
 
 
 @dataclass(frozen=True)
 class ReleaseTable:
-    """A table of a release, which may lie in many files."""
+    """A table of a release, in one file or many."""
 
-    rows: int
-    columns: tuple[str, ...]
+    rows: Annotated[int, Strict(), Field(ge=0, le=MAX_FILES * MAX_FILE_ROWS)]
+    columns: Annotated[tuple[str, ...], AfterValidator(_check_distinct)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class ReleaseManifest:
-    """What `manifest.json` says."""
+    """The content of `manifest.json`."""
 
     kind: ReleaseKind
-    name: str
+    name: _Name
     schema_version: int
-    package_version: str
-    studies: Mapping[str, Mapping[str, Any]]
-    """Where each study came from; only told, never acted on."""
-    tables: Mapping[str, ReleaseTable]
-    files: tuple[ReleaseFile, ...]
+    package_version: Annotated[str, Field(max_length=100)]
+    studies: dict[_Name, dict[str, Any]]
+    """Where each study came from; shown to people, never acted on."""
+    tables: dict[_Name, ReleaseTable]
+    files: Annotated[tuple[ReleaseFile, ...], BeforeValidator(_file_list)]
     """Every file but the manifest, in order of their paths."""
 
     def of(self, tables: Iterable[str]) -> list[ReleaseFile]:
         """The files of some tables, in order of their paths."""
         wanted = set(tables)
         return [file for file in self.files if file.table in wanted]
+
+    @validator(mode="after")
+    def _check_whole(self) -> ReleaseManifest:
+        _check_distinct_paths([file.path for file in self.files])
+        rows = Counter[str]()
+        for file in self.files:
+            if file.table is not None and file.table not in self.tables:
+                raise ValueError(f"{file.path} belongs to a table {_shown(file.table)} that the release does not have")
+            rows[file.table or ""] += file.rows or 0
+        for name, table in self.tables.items():
+            if rows[name] != table.rows:
+                raise ValueError(f"table {name} has {table.rows:,} rows, but its files have {rows[name]:,}")
+        return self
+
+
+_MANIFESTS = TypeAdapter(ReleaseManifest)
 
 
 def read_manifest(source: Path | bytes) -> ReleaseManifest:
@@ -95,29 +154,20 @@ def read_manifest(source: Path | bytes) -> ReleaseManifest:
     if facts.get("format") != FORMAT:
         _refuse(f'it does not say "format": "{FORMAT}", so this is no release of this package')
     _require_version(facts)
-    _require_fields(facts)
-    tables = {name: _table(name, entry) for name, entry in facts["tables"].items()}
-    files = tuple(_file(path, facts["files"][path], tables) for path in sorted(facts["files"]))
-    _require_distinct([file.path for file in files])
-    _require_sums(tables, files)
-    studies = {_named(name, "study"): _object(entry, f"study {name}") for name, entry in facts["studies"].items()}
-    version = facts["schema_version"]
-    return ReleaseManifest(facts["kind"], facts["name"], version, facts["package_version"], studies, tables, files)
+    try:
+        return _MANIFESTS.validate_python({name: value for name, value in facts.items() if name != "format"})
+    except ValidationError as error:
+        _refuse(_reason(error, facts))
 
 
 def manifest_text(manifest: ReleaseManifest) -> str:
     """The text of `manifest.json`: the same for equal manifests, with a line for each file, study and table."""
-    files = {file.path: _file_facts(file) for file in manifest.files}
-    tables = {name: {"rows": table.rows, "columns": list(table.columns)} for name, table in manifest.tables.items()}
+    plain = {name: getattr(manifest, name) for name in ("kind", "name", "package_version", "schema_version")}
     facts = {
-        "files": _lines(files),
-        "format": _compact(FORMAT),
-        "kind": _compact(manifest.kind),
-        "name": _compact(manifest.name),
-        "package_version": _compact(manifest.package_version),
-        "schema_version": _compact(manifest.schema_version),
+        "files": _lines({file.path: _file_facts(file) for file in manifest.files}),
+        **{name: _compact(value) for name, value in {"format": FORMAT, **plain}.items()},
         "studies": _lines(manifest.studies),
-        "tables": _lines(tables),
+        "tables": _lines({name: {"rows": one.rows, "columns": one.columns} for name, one in manifest.tables.items()}),
     }
     return "{\n" + ",\n".join(f"{_compact(name)}: {text}" for name, text in facts.items()) + "\n}\n"
 
@@ -125,7 +175,7 @@ def manifest_text(manifest: ReleaseManifest) -> str:
 def build_manifest(
     folder: Path, kind: ReleaseKind, name: str, studies: Mapping[str, Mapping[str, Any]], package_version: str
 ) -> ReleaseManifest:
-    """The manifest of a staged folder, made by reading every file in it; an old `manifest.json` is passed over.
+    """The manifest of a staged folder, made by reading every file in it but an old `manifest.json`.
 
     A Parquet file belongs to the table that its first folder, or itself, is named after.
 
@@ -140,20 +190,20 @@ def build_manifest(
         UserError: where the folder holds what no release may hold: a link, a name that is not portable, files of one
             table with different columns, too much.
     """
-    files: list[ReleaseFile] = []
-    columns: dict[str, tuple[str, ...]] = {}
+    files: dict[str, dict[str, Any]] = {}
+    tables: dict[str, dict[str, Any]] = {}
     for path in _ordinary_files(folder):
         relative = path.relative_to(folder).as_posix()
-        table, rows = table_of(relative), None
-        if table is not None:
-            rows, names = _footer(path)
-            if columns.setdefault(table, names) != names:
+        files[relative] = {"size": path.stat().st_size, "sha256": file_sha256(path)}
+        if (table := table_of(relative)) is not None:
+            rows, columns = _footer(path)
+            if tables.setdefault(table, {"rows": 0, "columns": columns})["columns"] != columns:
                 raise UserError(f"{path} has other columns than the files of {table} before it. Stage it again.")
-        files.append(ReleaseFile(relative, path.stat().st_size, file_sha256(path), rows, table))
-    totals = _row_totals(files)
-    tables = {table: ReleaseTable(totals[table], names) for table, names in columns.items()}
-    made = ReleaseManifest(kind, name, SCHEMA_VERSION, package_version, studies, tables, tuple(files))
-    return read_manifest(manifest_text(made).encode())
+            tables[table]["rows"] += rows
+            files[relative] |= {"rows": rows, "table": table}
+    facts = {"format": FORMAT, "schema_version": SCHEMA_VERSION, "kind": kind, "name": name, "studies": studies}
+    facts |= {"package_version": package_version, "tables": tables, "files": files}
+    return read_manifest(_compact(facts).encode())
 
 
 def _ordinary_files(folder: Path) -> Iterator[Path]:
@@ -194,14 +244,16 @@ def _parsed(source: Path | bytes) -> dict[str, Any]:
     content = source if isinstance(source, bytes) else source.read_bytes()
     try:
         text = content.decode()
-        facts = json.loads(text, object_pairs_hook=_once, parse_constant=_refuse_constant)
+        facts = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
         json.dumps(facts, ensure_ascii=False).encode()  # half characters, which no file or terminal takes
     except (ValueError, RecursionError) as error:  # also of UTF-8, of half characters, of numbers without end
         _refuse(f"it is no JSON that can be read ({type(error).__name__})")
-    return _object(facts, "the manifest")
+    if not isinstance(facts, dict):
+        _refuse(f"the manifest is {_shown(facts)}, no object")
+    return cast("dict[str, Any]", facts)
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object whose names are all different; JSON itself lets the last one win."""
     found = dict(pairs)
     if len(found) < len(pairs):
@@ -215,118 +267,47 @@ def _refuse_constant(text: str) -> NoReturn:
 
 
 def _require_version(facts: Mapping[str, Any]) -> None:
-    version = _number(facts.get("schema_version"), "schema_version", 2**31)
+    version, package = facts.get("schema_version"), facts.get("package_version")
+    if type(version) is not int:
+        _refuse(f"the schema_version is {_shown(version)}, no number")
     if version > SCHEMA_VERSION:
-        made = facts.get("package_version")
+        maker = f" ({_shown(package)})" if isinstance(package, str) else ""
         _refuse(
-            f"it was made by a newer version of this package{f' ({_shown(made)})' if isinstance(made, str) else ''}, "
-            f"with schema version {version}, and this one knows {SCHEMA_VERSION} at most. Upgrade: "
-            "`pip install -U latentlens-dag`"
+            f"it was made by a newer version of this package{maker}, with schema version {_shown(version)}, and this "
+            f"one knows {SCHEMA_VERSION} at most. Upgrade: `pip install -U latentlens-dag`"
         )
     if version < 1:
-        _refuse(f"there never was a schema version {version}")
+        _refuse(f"there never was a schema version {_shown(version)}")
 
 
-def _require_fields(facts: Mapping[str, Any]) -> None:
-    if missing := sorted(_FIELDS - facts.keys()):
-        _refuse(f"it lacks {', '.join(missing)}")
-    if unknown := sorted(facts.keys() - _FIELDS):
-        _refuse(f"nothing is known of its field {_shown(unknown[0])}")
-    if facts["kind"] not in _KINDS:
-        _refuse(f"its kind is {_shown(facts['kind'])}, not {' or '.join(_KINDS)}")
-    _named(facts["name"], "name")
-    if not isinstance(facts["package_version"], str) or len(facts["package_version"]) > 100:
-        _refuse("its package_version is no version")
-    for field in ("studies", "tables", "files"):
-        _object(facts[field], field)
-    if len(facts["files"]) > MAX_FILES:
-        _refuse(f"it has {len(facts['files']):,} files, and {MAX_FILES:,} are the most")
+def _reason(error: ValidationError, facts: Mapping[str, Any]) -> str:
+    """The first thing that is wrong, with the entry, its key and value: `size of README.md is True: ...`."""
+    first = error.errors(include_url=False)[0]
+    place = list(first["loc"])
+    if place[0:1] == ["files"] and len(place) > 1:
+        place[0:2] = [] if place[2:] == ["path"] else [sorted(facts["files"])[cast("int", place[1])]]
+    where = " of ".join(_shown(str(part))[1:-1] for part in reversed(place) if part != "[key]")
+    if first["type"] == "missing":
+        return f"it lacks {where}"
+    if first["type"] == "unexpected_keyword_argument":
+        return f"nothing is known of its field {where}"
+    message = str(first.get("ctx", {}).get("error", first["msg"]))
+    value = "" if isinstance(first["input"], dict) else f" is {_shown(first['input'])}"
+    return f"{where}{value}: {message}" if place else message
 
 
-def _table(name: str, entry: Any) -> ReleaseTable:
-    facts = _object(entry, f"table {_shown(_named(name, 'table'))}")
-    columns = facts.get("columns")
-    if not isinstance(columns, list) or not all(isinstance(column, str) for column in columns):
-        _refuse(f"the columns of table {name} are no list of names")
-    if len(set(columns)) < len(columns):
-        _refuse(f"table {name} has two columns of one name")
-    return ReleaseTable(_number(facts.get("rows"), f"rows of table {name}", MAX_FILES * MAX_FILE_ROWS), (*columns,))
-
-
-def _file(path: str, entry: Any, tables: Mapping[str, ReleaseTable]) -> ReleaseFile:
-    _require_safe(path)
-    facts = _object(entry, f"file {path}")
-    size = _number(facts.get("size"), f"size of {path}", MAX_FILE_BYTES)
-    sha256, table, rows = facts.get("sha256"), facts.get("table"), facts.get("rows")
-    if not isinstance(sha256, str) or not _HASH.fullmatch(sha256):
-        _refuse(f"the sha256 of {path} is no hash of 64 hexadecimal digits")
-    if (table is None) != (rows is None):
-        _refuse(f"{path} has a table without rows, or rows without a table")
-    if table is None:
-        return ReleaseFile(path, size, sha256)
-    if not isinstance(table, str) or table not in tables:
-        _refuse(f"{path} belongs to a table {_shown(table)} that the release does not have")
-    if not path.endswith(".parquet"):
-        _refuse(f"{path} belongs to the table {table}, but is no .parquet")
-    return ReleaseFile(path, size, sha256, _number(rows, f"rows of {path}", MAX_FILE_ROWS), table)
-
-
-def _require_safe(path: str) -> None:
-    if len(path) > MAX_PATH_LENGTH or not all(_PART.fullmatch(part) for part in path.split("/")):
-        _refuse(
-            f"it names a file {_shown(path)}. Paths are relative, of letters, digits, `.`, `_`, `-` and `/` (and "
-            "no part may begin with a dot), or they could lead out of the release"
-        )
-    if path == MANIFEST:
-        _refuse(f"it lists itself ({MANIFEST})")
-
-
-def _require_distinct(paths: Sequence[str]) -> None:
+def _check_distinct_paths(paths: list[str]) -> None:
     """No two paths may be one file where capitals do not count, nor one path a folder of another."""
+    if MANIFEST in paths:
+        raise ValueError(f"it lists itself ({MANIFEST})")
     known = {path.lower() for path in paths}
     if len(known) < len(paths):
         twice = next(path for path, count in Counter(path.lower() for path in paths).items() if count > 1)
-        _refuse(f"it names {twice} twice, with other capitals")
+        raise ValueError(f"it names {twice} twice, with other capitals")
     for path in known:
-        above = "/".join(path.split("/")[:-1])
-        while above:
-            if above in known:
-                _refuse(f"it names {above} as a file and as a folder")
-            above = above.rpartition("/")[0]
-
-
-def _require_sums(tables: Mapping[str, ReleaseTable], files: Iterable[ReleaseFile]) -> None:
-    totals = _row_totals(files)
-    for name, table in tables.items():
-        if totals[name] != table.rows:
-            _refuse(f"table {name} has {table.rows:,} rows, but its files have {totals[name]:,}")
-
-
-def _row_totals(files: Iterable[ReleaseFile]) -> Counter[str]:
-    totals = Counter[str]()
-    for file in files:
-        totals[file.table or ""] += file.rows or 0
-    return totals
-
-
-def _named(name: Any, what: str) -> str:
-    if not isinstance(name, str) or not _PART.fullmatch(name):
-        _refuse(f"{_shown(name)} cannot be a {what}: letters, digits, `.`, `_` and `-` can")
-    return name
-
-
-def _number(value: Any, what: str, most: int) -> int:
-    if type(value) is not int:
-        _refuse(f"the {what} is {_shown(value)}, no number")
-    if not 0 <= value <= most:
-        _refuse(f"the {what} is {_shown(value)}, and it must be from 0 to {most:,}")
-    return value
-
-
-def _object(value: Any, what: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        _refuse(f"{what} is {_shown(value)}, no object")
-    return cast("dict[str, Any]", value)
+        while path := path.rpartition("/")[0]:
+            if path in known:
+                raise ValueError(f"it names {path} as a file and as a folder")
 
 
 def _shown(value: Any) -> str:

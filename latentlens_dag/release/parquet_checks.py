@@ -1,7 +1,6 @@
-"""Whether a Parquet file of a release may be read: its footer is looked at before anything reads the data.
+"""Checks of a release's Parquet file by its footer, before anything reads the data.
 
-What a newcomer gets wrong: equal hashes prove only that a file is the one that the release's author meant. A file that
-was meant to do harm has the right hash too.
+Note: an equal hash only proves that a file is the one its author published. A malicious file has the right hash too.
 """
 
 from __future__ import annotations
@@ -18,24 +17,24 @@ if TYPE_CHECKING:
 
 MAX_FOOTER_BYTES = 64 << 20
 MAX_EXPANSION = 1000
-"""How many bytes a byte on disk may become; sorted tables of equal grids get near a hundred."""
+"""Bytes in memory per byte on disk; sorted tables of equal grids get near a hundred."""
 FREE_EXPANSION = 64 << 20
-"""Bytes that a file may become in any case."""
+"""Bytes in memory that any file may have."""
 MAX_ROWS_PER_BYTE = 1000
 """Of a file with a million rows or more: even grids of boxes, all alike, do not get there."""
 FREE_ROWS = 1_000_000
 MAX_GROUP_BYTES = 4 << 30
-"""What a row group may become, in bytes; a reader may hold several at once."""
+"""Bytes in memory of a row group; a reader may hold several at once."""
 _MAGIC = b"PAR1"
 
 
 def parquet_problem(path: Path, file: ReleaseFile, schema: pa.Schema) -> str | None:
-    """Why a file must not be read, None where it may.
+    """The reason why a file must not be read; None if it may.
 
     Args:
-        path: where it lies.
-        file: what the manifest says of it.
-        schema: the columns that it must have, in this order and of these types.
+        path: of the file.
+        file: its entry in the manifest.
+        schema: its required columns, in this order.
     """
     import pyarrow.parquet as pq
 
@@ -53,7 +52,7 @@ def parquet_problem(path: Path, file: ReleaseFile, schema: pa.Schema) -> str | N
 
 
 def columns_problem(columns: pa.Schema, schema: pa.Schema) -> str | None:
-    """Why columns are not those of a schema, None where they are."""
+    """The first difference of columns from a schema; None if they are equal."""
     if problem := names_problem(columns.names, schema):
         return problem
     wrong = [name for name in schema.names if columns.field(name).type != schema.field(name).type]
@@ -63,7 +62,7 @@ def columns_problem(columns: pa.Schema, schema: pa.Schema) -> str | None:
 
 
 def names_problem(names: list[str] | tuple[str, ...], schema: pa.Schema) -> str | None:
-    """Why names are not those of the columns of a schema, None where they are."""
+    """The first difference of names from the columns of a schema; None if they are equal."""
     if missing := [name for name in schema.names if name not in names]:
         return f"it lacks the columns {', '.join(missing)}"
     if list(names) != schema.names:
@@ -72,7 +71,7 @@ def names_problem(names: list[str] | tuple[str, ...], schema: pa.Schema) -> str 
 
 
 def _tail_problem(path: Path, size: int) -> str | None:
-    """What is wrong with the last bytes, which say how long the footer is."""
+    """Check the last bytes, which hold the length of the footer."""
     if size < 12:
         return "it is no Parquet"
     with path.open("rb") as opened:
@@ -94,7 +93,7 @@ def _rows_problem(footer: pq.FileMetaData, file: ReleaseFile, size: int) -> str 
 
 
 def _expansion_problem(footer: pq.FileMetaData, size: int) -> str | None:
-    """What speaks for a bomb: few bytes that become very many."""
+    """Check for a decompression bomb: few bytes that become very many."""
     groups = [_chunk_bytes(footer, number) for number in range(footer.num_row_groups)]
     if any(chunk < 0 for group in groups for chunk in group):
         return "it claims columns of less than no bytes"

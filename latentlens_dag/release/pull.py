@@ -1,13 +1,12 @@
-"""Downloading a release from the Hugging Face Hub, and taking nothing that is not what its manifest says.
+"""Download a release from the Hugging Face Hub and verify every file against its manifest.
 
-A release lies in the standard cache of the Hub's client, one commit of it; `verified_files.py` keeps what of it was
-verified. What a newcomer gets wrong: the client checks sizes, not content, and takes what lies in its cache as it is.
-So every file's hash is compared here, and one that is wrong is thrown out of the cache.
+A release lies in the standard cache of the Hub's client, at one commit; `verified_files.py` records which files were
+verified. Note: the client checks sizes, not content, and trusts its cache. Every file's hash is therefore compared
+here, and a wrong file is removed from the cache.
 """
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from latentlens_dag.errors import UserError
+from latentlens_dag.hub.client import git_blob_id
 from latentlens_dag.hub.errors import download_errors
 from latentlens_dag.hub.names import COMMIT
 from latentlens_dag.release.manifest import (
@@ -47,22 +47,22 @@ _TRIES = 2  # of a file that arrives damaged
 _MOST_ENTRIES = 10 * MAX_FILES  # of a repository's listing, with its folders and old files
 
 ByteProgress = Callable[[int, int], object]
-"""Called with the bytes that are here and the bytes that are wanted."""
+"""Called with the number of bytes that are here and of all that are wanted."""
 
 
 @dataclass(frozen=True)
 class LocalRelease:
-    """A release, or some tables of it, on this machine: verified."""
+    """A release, or some tables of it, verified on this machine."""
 
     repo: str
     commit: str
     folder: Path
-    """In the client's cache; it is not to be written to."""
+    """In the client's cache; read-only."""
     manifest: ReleaseManifest
     files: tuple[ReleaseFile, ...]
-    """Those that were asked for."""
+    """The requested ones."""
     fetched: tuple[ReleaseFile, ...]
-    """Those of them that were not here before."""
+    """Those of them that were downloaded now."""
 
 
 def pull_release(
@@ -71,14 +71,14 @@ def pull_release(
     tables: Sequence[str] | None = None,
     tell: ByteProgress = lambda done, total: None,
 ) -> LocalRelease:
-    """Download a release into the standard cache; what of it is there already, and right, is not asked for again.
+    """Download a release into the standard cache; files that are there and verified are not requested again.
 
     Args:
         repo: user/name of a dataset repository.
-        revision: a commit, branch or tag; `main` by default. A commit that is all here is opened without any request,
-            a branch or tag that was pulled before without a network.
+        revision: a commit, branch or tag; `main` by default. A commit whose files are all here is opened without a
+            request, a branch or tag that was pulled before also without a network.
         tables: only the files of these tables; by default every file of the release.
-        tell: told of the progress.
+        tell: called with the progress.
 
     Raises:
         UserError: where the Hub refuses or cannot be reached, the release is refused, a file is not what the manifest
@@ -88,38 +88,38 @@ def pull_release(
     with download_errors(repo, revision, "release"):
         commit = _commit(repo, revision)
         known = verified_release(repo, commit)
-        pulled = (known and _here(repo, commit, known, tables)) or _fetched(repo, commit, tables, known, tell)
+        pulled = (known and _from_cache(repo, commit, known, tables)) or _download(repo, commit, tables, known, tell)
         remember_commit(repo, revision, commit)
     return pulled
 
 
 def pull_tables(repo: str, revision: str | None) -> ReleaseTables:
-    """The tables of a release of the Hub, ready to be read.
+    """Open the tables of a release on the Hub.
 
-    Where a pull came to its end before, what it brought is opened, if only some tables; otherwise all is pulled now.
+    Where a pull finished before, its tables are opened, even if they are only some; otherwise all are pulled now.
 
     Raises:
         UserError: as `pull_release`, and where it is an index.
     """
     name = f"{repo}@{revision}" if revision else repo
-    asked = revision or "main"
-    with download_errors(repo, asked, "release"):
-        commit = _commit(repo, asked)
+    revision = revision or "main"
+    with download_errors(repo, revision, "release"):
+        commit = _commit(repo, revision)
         known = verified_release(repo, commit)
-    pulled = pull_release(repo, commit, _pulled_before(known) if known and known.complete else None)
-    remember_commit(repo, asked, commit)
+    pulled = pull_release(repo, commit, _requested_before(known) if known and known.complete else None)
+    remember_commit(repo, revision, commit)
     return read_release(pulled.folder, name, {file.path for file in pulled.files})
 
 
-def _pulled_before(known: VerifiedRelease) -> list[str] | None:
-    """The tables that a pull was asked for; None where it was asked for everything."""
+def _requested_before(known: VerifiedRelease) -> list[str] | None:
+    """The tables that the last pull requested; None for all files."""
     files = [file for file in known.manifest.files if file.path in known.marked]
     tables = {file.table for file in files if file.table}
     return None if any(file.table is None for file in files) else sorted(tables)
 
 
 def copy_release(pulled: LocalRelease, output: Path) -> None:
-    """Copy what was pulled into a folder of its own, whole or not at all; a release that lies there is replaced.
+    """Copy a release into a folder of its own, atomically; a release that lies there is replaced.
 
     Raises:
         UserError: where something else lies there.
@@ -134,14 +134,14 @@ def copy_release(pulled: LocalRelease, output: Path) -> None:
 
 
 def _commit(repo: str, revision: str) -> str:
-    """The commit that a revision is; where there is no network, the one that it was when the Hub was last asked."""
+    """The commit of a revision; without a network, its commit at the last request."""
     import httpx2
     from huggingface_hub import HfApi
 
     if COMMIT.fullmatch(revision):
         return revision
     try:
-        with _understood(repo):
+        with _answer_errors(repo):
             commit = HfApi().dataset_info(repo, revision=revision).sha
             if commit is None or not COMMIT.fullmatch(commit):
                 raise ValueError(commit)
@@ -152,9 +152,9 @@ def _commit(repo: str, revision: str) -> str:
     return commit
 
 
-def _here(repo: str, commit: str, known: VerifiedRelease, tables: Sequence[str] | None) -> LocalRelease | None:
-    """What is asked for, where all of it was verified before."""
-    wanted = _wanted(known.manifest, tables)
+def _from_cache(repo: str, commit: str, known: VerifiedRelease, tables: Sequence[str] | None) -> LocalRelease | None:
+    """The requested files, where all of them were verified before."""
+    wanted = _select_files(known.manifest, tables)
     if not known.verified.issuperset(file.path for file in wanted):
         return None
     if not known.complete:
@@ -162,19 +162,19 @@ def _here(repo: str, commit: str, known: VerifiedRelease, tables: Sequence[str] 
     return LocalRelease(repo, commit, known.folder, known.manifest, (*wanted,), ())
 
 
-def _fetched(
+def _download(
     repo: str, commit: str, tables: Sequence[str] | None, known: VerifiedRelease | None, tell: ByteProgress
 ) -> LocalRelease:
     verified = known.verified if known else frozenset[str]()
     listing = _listing(repo, commit)
     path, manifest = _manifest(repo, commit, listing)
-    folder, wanted = path.parent, _wanted(manifest, tables)
+    folder, wanted = path.parent, _select_files(manifest, tables)
     missing = [file for file in wanted if file.path not in verified]
     _require_sizes(repo, listing, missing)
     _require_room(repo, folder, missing)
     done = {MANIFEST, *verified}
     try:
-        _fetch_all(repo, commit, manifest, missing, done, tell)
+        _download_files(repo, commit, manifest, missing, done, tell)
     finally:
         record_verified(repo, commit, folder, done, complete=done.issuperset(file.path for file in wanted))
     return LocalRelease(repo, commit, folder, manifest, (*wanted,), (*missing,))
@@ -184,7 +184,7 @@ def _listing(repo: str, commit: str) -> dict[str, RepoFile]:
     """The files of a repository at a commit, by their paths."""
     from huggingface_hub import HfApi, RepoFile
 
-    with _understood(repo):
+    with _answer_errors(repo):
         tree = HfApi().list_repo_tree(repo, recursive=True, revision=commit, repo_type="dataset")
         entries = list(islice(tree, _MOST_ENTRIES + 1))
     if len(entries) > _MOST_ENTRIES:
@@ -204,7 +204,7 @@ def _manifest(repo: str, commit: str, listing: Mapping[str, RepoFile]) -> tuple[
         raise UserError(
             f"{repo} of the Hub is refused: its {MANIFEST} has {entry.size:,} bytes, more than any release needs."
         )
-    path = _file(repo, commit, MANIFEST, lambda path: _is_entry(path, entry))
+    path = _verified_file(repo, commit, MANIFEST, lambda path: _is_entry(path, entry))
     manifest = read_manifest(path)
     if manifest.kind == "tables":
         check_tables(manifest)
@@ -215,11 +215,10 @@ def _is_entry(path: Path, entry: RepoFile) -> bool:
     """Whether a file is the one that a listing names."""
     if entry.lfs is not None:
         return file_sha256(path) == entry.lfs.sha256
-    content = path.read_bytes()
-    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest() == entry.blob_id  # as git does
+    return git_blob_id(path.read_bytes()) == entry.blob_id
 
 
-def _wanted(manifest: ReleaseManifest, tables: Sequence[str] | None) -> list[ReleaseFile]:
+def _select_files(manifest: ReleaseManifest, tables: Sequence[str] | None) -> list[ReleaseFile]:
     if tables is None:
         return list(manifest.files)
     if unknown := [table for table in tables if table not in manifest.tables]:
@@ -229,7 +228,7 @@ def _wanted(manifest: ReleaseManifest, tables: Sequence[str] | None) -> list[Rel
 
 
 def _require_sizes(repo: str, listing: Mapping[str, RepoFile], files: Iterable[ReleaseFile]) -> None:
-    """Refuse, before anything is fetched, what is not as large as the manifest says."""
+    """Refuse a listing with other sizes than the manifest, before anything is downloaded."""
     for file in files:
         entry = listing.get(file.path)
         if entry is None or entry.size != file.size:
@@ -249,25 +248,25 @@ def _require_room(repo: str, folder: Path, files: Iterable[ReleaseFile]) -> None
         )
 
 
-def _fetch_all(
+def _download_files(
     repo: str, commit: str, manifest: ReleaseManifest, files: Sequence[ReleaseFile], done: set[str], tell: ByteProgress
 ) -> None:
-    """Fetch and verify files, some at once; `done` gets the path of every one that is right."""
-    total, here = sum(file.size for file in files), 0
+    """Download and verify files in parallel; `done` gets the path of each that is right."""
+    total, received = sum(file.size for file in files), 0
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        running = {pool.submit(_fetch, repo, commit, manifest, file): file for file in files}
+        running = {pool.submit(_download_file, repo, commit, manifest, file): file for file in files}
         try:
             for future in as_completed(running):
                 future.result()
                 done.add(running[future].path)
-                here += running[future].size
-                tell(here, total)
+                received += running[future].size
+                tell(received, total)
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _fetch(repo: str, commit: str, manifest: ReleaseManifest, file: ReleaseFile) -> None:
-    path = _file(repo, commit, file.path, lambda path: _is_whole(path, file))
+def _download_file(repo: str, commit: str, manifest: ReleaseManifest, file: ReleaseFile) -> None:
+    path = _verified_file(repo, commit, file.path, lambda path: _is_whole(path, file))
     folder = path.parents[file.path.count("/")]
     if manifest.kind == "tables":
         check_files(folder, manifest, [file])
@@ -277,24 +276,24 @@ def _is_whole(path: Path, file: ReleaseFile) -> bool:
     return path.stat().st_size == file.size and file_sha256(path) == file.sha256
 
 
-def _file(repo: str, commit: str, name: str, is_right: Callable[[Path], bool]) -> Path:
-    """A file in the client's cache; where it is damaged there, or on its way, it is fetched once more."""
+def _verified_file(repo: str, commit: str, name: str, is_right: Callable[[Path], bool]) -> Path:
+    """A file in the client's cache; a damaged one is downloaded once more."""
     from huggingface_hub import hf_hub_download
 
     for _ in range(_TRIES):
-        with _understood(repo):
+        with _answer_errors(repo):
             path = Path(hf_hub_download(repo, name, repo_type="dataset", revision=commit))
         if is_right(path):
             return path
-        _forget(path)
+        _remove_from_cache(path)
     raise UserError(
         f"{repo} of the Hub: {name} arrived damaged, or is not what its release says. It was thrown away; pull again, "
         "and if it stays so, tell its author."
     )
 
 
-def _forget(path: Path) -> None:
-    """Remove a file from the client's cache, with what it is a link to."""
+def _remove_from_cache(path: Path) -> None:
+    """Remove a file from the client's cache, with the files that it links to."""
     while path.is_symlink():
         target = path.parent / path.readlink()
         path.unlink()
@@ -303,13 +302,13 @@ def _forget(path: Path) -> None:
 
 
 @contextmanager
-def _understood(repo: str) -> Iterator[None]:
-    """Tell of answers that the client cannot read: a damaged one may break it anywhere."""
+def _answer_errors(repo: str) -> Iterator[None]:
+    """Translate what the client raises on answers that it cannot read: a damaged one may break it anywhere."""
     from huggingface_hub.errors import HFValidationError
 
     try:
         yield
-    except (HFValidationError, UnicodeEncodeError):  # told by `download_errors`
+    except (HFValidationError, UnicodeEncodeError):  # translated by `download_errors`
         raise
     except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
         raise UserError(

@@ -1,8 +1,7 @@
 """A release's tables as SQL views, those of an older release as if it had been made today.
 
-Which files make up which table, and what an older schema lacks, belong here; downloading is `pull.py`'s. What a
-newcomer gets wrong: a release may come from a stranger. Everything it says is checked before its data is read, and SQL
-sees the files of its manifest and no others.
+This module maps files to tables and migrates older schemas; `pull.py` downloads. Note: a release may come from a
+stranger. Its manifest is checked before its data is read, and SQL sees the files of its manifest and no others.
 """
 
 from __future__ import annotations
@@ -25,11 +24,10 @@ from latentlens_dag.sql.sandbox import mounted_path
 from latentlens_dag.sql.views import view_sql
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-"""What a picture is in a release, so that the library `datasets` shows it; opened again, it is its bytes."""
-
+"""A picture in a release, as the library `datasets` shows it; views give its bytes."""
 
 BY_IMAGE = {"neighbors", "visual_tokens", "judgements", "regions", "text_tokens"}
-"""Tables of which a release has a file for each image (or text), or for those that begin with the same digits."""
+"""Tables with one file per image (or text), or per first digits of their ids."""
 _PART = re.compile(r"[0-9a-f]{2}|[0-9a-f]{16}")
 
 
@@ -37,9 +35,9 @@ class Migration(NamedTuple):
     """From one schema version to the next."""
 
     before: Mapping[str, pa.Schema]
-    """The tables whose columns were others, as they were."""
+    """The tables whose columns differ, as they were."""
     selects: Mapping[str, str]
-    """Per table a SELECT over `{older}` that gives the next version's columns."""
+    """Per table, a SELECT over `{older}` with the columns of the next version."""
 
 
 MIGRATIONS: dict[int, Migration] = {}
@@ -53,16 +51,16 @@ class ReleaseTables:
     folder: Path
     manifest: ReleaseManifest
     views: Mapping[str, str]
-    """Per table its SELECT."""
+    """SELECT per table."""
     files: Mapping[str, list[Path]]
-    """Of the tables that are their files as they are."""
+    """Files per table, for tables that need no migration."""
     missing: Mapping[str, str]
-    """Tables whose files are not all here, with what to do about it."""
+    """Tables whose files are not all here, with the remedy."""
 
     def of_image(self, image_id: str) -> dict[str, str]:
-        """The SELECTs of the tables that are cut by image, over the files that an image's rows lie in.
+        """SELECTs of the tables in BY_IMAGE over only the files with rows of an image.
 
-        Files are named after their image, or after its first digits; a table whose files are not has no such SELECT.
+        Files are named after their image, or after its first digits; tables with other files are left out.
         """
         found = {}
         for table in BY_IMAGE & self.views.keys():
@@ -84,7 +82,7 @@ def is_release(folder: Path) -> bool:
 
 
 def schemas_at(version: int) -> dict[str, pa.Schema]:
-    """The tables as they lay in releases of a schema version."""
+    """The schemas of a release's files at a schema version."""
     images = TABLES["images"]
     thumbnail = images.get_field_index("thumbnail")
     today = {**TABLES, "images": images.set(thumbnail, pa.field("thumbnail", IMAGE))}
@@ -92,13 +90,13 @@ def schemas_at(version: int) -> dict[str, pa.Schema]:
 
 
 def read_release(folder: Path, name: str, verified: Collection[str] | None = None) -> ReleaseTables:
-    """The tables of a release's folder; some may not be here.
+    """Open the tables of a release's folder; some may be missing.
 
     Args:
         folder: has the manifest.json.
-        name: what to call it in `latentlens-dag pull`.
-        verified: the paths of the files that were looked at before, and are here; by default none was, so every
-            file that is here is looked at, but for its hash.
+        name: of the release, for `latentlens-dag pull`.
+        verified: the paths of the files that are here and were verified before; by default every file that is here
+            is checked, except for its hash.
 
     Raises:
         UserError: where the manifest is refused or not of tables, columns are not those of its schema version, or a
@@ -107,11 +105,11 @@ def read_release(folder: Path, name: str, verified: Collection[str] | None = Non
     manifest = read_manifest(folder / MANIFEST)
     check_tables(manifest)
     # In a cache of the Hub, files are links to ../../blobs.
-    places = (folder.resolve(), folder.resolve().parent.parent / "blobs")
+    folders = (folder.resolve(), folder.resolve().parent.parent / "blobs")
     here = {
         file.path
         for file in manifest.files
-        if (_is_here(folder, file, places) if verified is None else file.path in verified)
+        if (_is_here(folder, file, folders) if verified is None else file.path in verified)
     }
     tables = {name: manifest.of([name]) for name in TABLES}
     missing = {
@@ -122,11 +120,11 @@ def read_release(folder: Path, name: str, verified: Collection[str] | None = Non
     present = {table: files for table, files in tables.items() if table not in missing}
     if verified is None:
         check_files(folder, manifest, (file for files in present.values() for file in files))
-    return _tables(folder, manifest, present, missing)
+    return _release_tables(folder, manifest, present, missing)
 
 
 def check_tables(manifest: ReleaseManifest) -> None:
-    """Refuse a release whose tables could not be opened here, before any of them is fetched or read.
+    """Refuse a release whose tables this version cannot open, before any of them is downloaded or read.
 
     Raises:
         UserError: where it is of another kind, or its columns are not those of its schema version.
@@ -146,7 +144,7 @@ def check_tables(manifest: ReleaseManifest) -> None:
 
 
 def check_files(folder: Path, manifest: ReleaseManifest, files: Iterable[ReleaseFile]) -> None:
-    """Refuse files whose size, footer, rows or columns are not what the manifest and the schema say.
+    """Refuse files whose size, footer, rows or columns differ from the manifest or the schema.
 
     Raises:
         UserError: naming the first such file.
@@ -164,13 +162,13 @@ def _steps(version: int) -> list[int]:
     return sorted(step for step in MIGRATIONS if step >= version)
 
 
-def _is_here(folder: Path, file: ReleaseFile, places: Iterable[Path]) -> bool:
-    """Whether a file is there; one that is a link must lead to one of the places."""
+def _is_here(folder: Path, file: ReleaseFile, folders: Iterable[Path]) -> bool:
+    """Whether a file exists; a link must lead into one of the folders."""
     path = folder / file.path
     if not path.is_file():
         return False
     real = path.resolve()
-    if not any(real.is_relative_to(place) for place in places):
+    if not any(real.is_relative_to(allowed) for allowed in folders):
         raise UserError(f"{path} is a link out of the release: nothing of it is read. Pull or stage it again.")
     return True
 
@@ -180,7 +178,7 @@ def _missing(table: str, name: str, here: int, files: int) -> str:
     return f"Table {table} was not pulled{part}: `latentlens-dag pull {name} --tables {table}` fetches it."
 
 
-def _tables(
+def _release_tables(
     folder: Path, manifest: ReleaseManifest, present: Mapping[str, list[ReleaseFile]], missing: Mapping[str, str]
 ) -> ReleaseTables:
     paths = {table: [folder / file.path for file in files] for table, files in present.items()}
@@ -196,7 +194,7 @@ def _tables(
 
 
 def _view(folder: Path, table: str, files: list[Path], version: int) -> str:
-    """The SELECT of a table with today's columns."""
+    """The SELECT of a table with the columns of this version."""
     if not files:
         return empty_sql(TABLES[table])
     rows = view_sql(table, [mounted_path(folder, file) for file in files])

@@ -1,24 +1,23 @@
 """Exact cosine nearest neighbors over layer tables too large for memory.
 
-Blocks of rows come from an iterable, so this module does not know where rows are kept. One pass serves any number of
-queries. The product of a block with all queries (`prefilter`)
-only *proposes*: a row is a candidate where its score comes
-within a proved error bound of the k-th best answer so far. Candidates are scored again in float64 (where they are very
+Blocks of rows come from an iterable, so this module does not know where rows are stored. One pass serves any number of
+queries. The product of a block with all queries (`search/prefilter.py`) only selects candidates: rows whose score comes
+within a proved error bound of the k-th nearest row so far. Candidates are scored again in float64 (where they are very
 many, only those that float32 does not rule out), rounded to float32 and compared as (cosine, contextual layer, key), so
-that the answer depends neither on how rows were cut into blocks nor on how or where the product was computed.
+the result depends neither on how rows were cut into blocks nor on how or where the product was computed.
 
 The float32 dot product of unit vectors of width d is wrong by at most d u / (1 - d u) with u = 2^-24 (Higham, Accuracy
 and Stability of Numerical Algorithms, eq. 3.5, with |q| |x| = 1 by Cauchy-Schwarz); normalizing in float32 adds a few
 u. `_slack` takes twice that.
 
-Rows may be excluded, for all queries (attention sinks) or for some (the sentence that a query was taken from). They are
-proposed like others and then dropped, so they never count towards a floor.
+Rows may be excluded, for all queries (attention sinks) or for some (the sentence that a query was taken from). They
+become candidates like others and are then dropped, so they never count towards a floor.
 
-With labels (the word or the sentence of a row) only the best row of each label is an answer. The k-th best label's row
-is then the floor, and no row below it can be the best of a label among the first k.
+With labels (the word or the sentence of a row) only the nearest row of each label is a neighbor. The floor is then the
+score of the k-th best label, and no row below it can be the best of a label among the first k.
 
-What a newcomer gets wrong: stored vectors are float16 and so only nearly of unit length. Cosines are taken to what is
-stored, divided by its true length; ignoring that loses neighbors.
+Note: stored vectors are float16 and so only nearly of unit length. The cosine divides by their true length; ignoring
+it would lose neighbors.
 """
 
 from __future__ import annotations
@@ -38,18 +37,18 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _QUERIES_PER_PRODUCT = 1024  # with blocks of 4,096 rows, a buffer of 8 MiB of bfloat16
-_OPENING_ROWS = 2048  # compared in float32 while there are no k answers yet, so no floor
+_OPENING_ROWS = 2048  # compared in float32 while queries lack k neighbors, so there is no floor
 _ELEMENTS = 1 << 18  # of candidates, scored at a time
 _MANY = 16  # candidates per query and block
 
 
 class Exclusions(NamedTuple):
-    """Rows of a block that are no answers: [n] pairs of a row and the query that may not have it."""
+    """Rows of a block that are no neighbors: [n] pairs of a row and the query that excludes it."""
 
     rows: NDArray[np.int64]
-    """From the block's first row."""
+    """Counted from the block's first row."""
     queries: NDArray[np.int64]
-    """Numbers of queries, or EVERY_QUERY."""
+    """Indices of queries, or EVERY_QUERY."""
 
 
 EVERY_QUERY = -1
@@ -60,10 +59,10 @@ class Block(NamedTuple):
 
     contextual_layer: int
     keys: Keys
-    """Of the block's rows, or of all rows of the table that it is of."""
+    """Of the block's rows, or of all rows of its table."""
     vectors: NDArray[np.float16] | NDArray[np.float32]  # [B, d]
     first: int = 0
-    """Where in `keys` the key of the block's first row stands."""
+    """The position in `keys` of the key of the block's first row."""
     excluded: Exclusions | None = None
 
 
@@ -80,10 +79,10 @@ def cosine_top_k(
     Args:
         queries: [Q, d], any floating type; need not be normalized.
         blocks: the rows, in any order and cut in any way; keys are distinct within a contextual layer.
-        k: answers per query.
-        labels_of: where given, of the rows of one label only the first is an answer.
-        device: a torch device that does the products; CUDA where there is one, else the CPU.
-        arithmetic: of the products; by default the one that a short measurement finds faster. The answer is the same.
+        k: neighbors per query.
+        labels_of: gives the label of each key; only the nearest row of each label is a neighbor.
+        device: a torch device for the products; CUDA where there is one, else the CPU.
+        arithmetic: of the products; by default the faster one, by a short measurement. The result is the same.
 
     Raises:
         ValueError: if k < 1, a width differs, or a query or row has no direction (zero, infinite, NaN).
@@ -102,7 +101,7 @@ def cosine_top_k(
 
 
 class _Search:
-    """The queries of a search, and the best answers to them so far."""
+    """The queries of a search, and their nearest rows so far."""
 
     def __init__(
         self, queries: NDArray[np.floating], k: int, labels_of: LabelsOf | None, device: str, arithmetic: Arithmetic
@@ -116,11 +115,11 @@ class _Search:
         self.best = TopK(len(self._queries), k, labels_of)
         self._arithmetic: Arithmetic = arithmetic
         self._layer: int | None = None
-        self._coarse: dict[Arithmetic, Prefilter] = {}
+        self._prefilters: dict[Arithmetic, Prefilter] = {}
         self._failures, self._wait = 0, 0
 
     def block(self, block: Block) -> None:
-        """Put what is better in the block into `best`, in place."""
+        """Add the nearer rows of the block to `best`, in place."""
         import torch
 
         width = self._queries.shape[1]
@@ -133,56 +132,56 @@ class _Search:
             return
         vectors = torch.from_numpy(block.vectors).to(self._unit.device)
         self._begin_layer(block.contextual_layer, vectors)
-        coarse = self._next_coarse()
-        rows = coarse.rows(vectors)
+        prefilter = self._next_prefilter()
+        rows = prefilter.rows(vectors)
         _check_directions(rows, block)
-        start = self._open(block, vectors, rows.norms)
+        start = self._first_full_comparison(block, vectors, rows.norms)
         if start == len(vectors):
             return
         for first in range(0, len(self._queries), _QUERIES_PER_PRODUCT):
             part = slice(first, min(first + _QUERIES_PER_PRODUCT, len(self._queries)))
-            found = coarse.candidate_pairs(rows, start, part, self._floor(part))
-            if found is None:
-                coarse = self._after_failure()
-                rows = coarse.rows(vectors)
-                found = coarse.candidate_pairs(rows, start, part, self._floor(part))
-            assert found is not None  # float32 always proposes
-            self._decide(block, vectors, rows.norms, *found)
-        if coarse is self._coarse[self._arithmetic]:
+            pairs = prefilter.candidate_pairs(rows, start, part, self._floor(part))
+            if pairs is None:
+                prefilter = self._after_failure()
+                rows = prefilter.rows(vectors)
+                pairs = prefilter.candidate_pairs(rows, start, part, self._floor(part))
+            assert pairs is not None  # float32 always gives candidates
+            self._decide(block, vectors, rows.norms, *pairs)
+        if prefilter is self._prefilters[self._arithmetic]:
             self._failures = 0
 
     def _begin_layer(self, layer: int, vectors: Tensor) -> None:
         """Every contextual layer has outlier dimensions of its own."""
         if layer != self._layer:
-            loud = outlier_dimensions(vectors) if self._arithmetic == "bfloat16" else None
-            self._coarse, self._layer = {self._arithmetic: Prefilter(self._unit, self._arithmetic, loud)}, layer
+            outliers = outlier_dimensions(vectors) if self._arithmetic == "bfloat16" else None
+            self._prefilters, self._layer = {self._arithmetic: Prefilter(self._unit, self._arithmetic, outliers)}, layer
             self._failures = self._wait = 0
 
-    def _next_coarse(self) -> Prefilter:
-        """The product for the next block: as was asked for, but in float32 for a while after a failure."""
+    def _next_prefilter(self) -> Prefilter:
+        """The product for the next block: in the requested arithmetic, but in float32 for a while after a failure."""
         if self._wait:
             self._wait -= 1
-            return self._coarse_in("float32")
-        return self._coarse_in(self._arithmetic)
+            return self._prefilter_in("float32")
+        return self._prefilter_in(self._arithmetic)
 
     def _after_failure(self) -> Prefilter:
-        """float32, after a product proposed too much; after each failure in turn for twice as many blocks."""
+        """float32, after a product gave too many candidates; after each failure in turn for twice as many blocks."""
         self._wait = 2**self._failures
         self._failures += 1
-        return self._coarse_in("float32")
+        return self._prefilter_in("float32")
 
-    def _coarse_in(self, arithmetic: Arithmetic) -> Prefilter:
-        if arithmetic not in self._coarse:
-            self._coarse[arithmetic] = Prefilter(self._unit, arithmetic)
-        return self._coarse[arithmetic]
+    def _prefilter_in(self, arithmetic: Arithmetic) -> Prefilter:
+        if arithmetic not in self._prefilters:
+            self._prefilters[arithmetic] = Prefilter(self._unit, arithmetic)
+        return self._prefilters[arithmetic]
 
     def _floor(self, part: slice) -> Tensor:
         import torch
 
         return torch.from_numpy(self.best.cosine[part, -1].copy()).to(self._unit.device)
 
-    def _open(self, block: Block, vectors: Tensor, norms: Tensor) -> int:
-        """Compare some rows fully, until every query has k answers; give the first row that was not compared."""
+    def _first_full_comparison(self, block: Block, vectors: Tensor, norms: Tensor) -> int:
+        """Compare some rows fully, until every query has k neighbors; give the first row that was not compared."""
         start = 0
         while start < len(vectors) and np.isneginf(self.best.cosine[:, -1]).any():
             rows = slice(start, min(start + _OPENING_ROWS, len(vectors)))
@@ -211,8 +210,8 @@ class _Search:
         return _label_maxima(cosine, self._labels_of(keys))
 
     def _decide(self, block: Block, vectors: Tensor, norms: Tensor, query: Tensor, row: Tensor) -> None:
-        """Score the proposed pairs again, and keep those that are answers."""
-        if len(query) > _MANY * len(self._queries):  # float32 is quicker where most of them will be no answers
+        """Score the candidate pairs again, and keep the neighbors among them."""
+        if len(query) > _MANY * len(self._queries):  # float32 is quicker where most of them are no neighbors
             close = self._close(vectors, norms, query, row)
             query, row = query[close], row[close]
         queries, rows = _allowed(block, query.cpu().numpy(), row.cpu().numpy())
@@ -225,12 +224,12 @@ class _Search:
         import torch
 
         floor = self._floor(slice(None)) - _slack(self._queries.shape[1])
-        # One tensor for all: a list of small ones lies between the large ones, whose memory then is not used again.
-        found = torch.empty(len(query), dtype=torch.bool, device=query.device)
+        # One tensor for all: small ones would lie between the large ones, whose memory could then not be reused.
+        close = torch.empty(len(query), dtype=torch.bool, device=query.device)
         for start in range(0, len(query), step := max(1, _ELEMENTS // self._queries.shape[1])):
             q, r = query[start : start + step], row[start : start + step]
-            found[start : start + step] = (self._unit[q] * vectors[r].float()).sum(1) / norms[r] >= floor[q]
-        return found
+            close[start : start + step] = (self._unit[q] * vectors[r].float()).sum(1) / norms[r] >= floor[q]
+        return close
 
     def _exact_cosine(
         self, vectors: NDArray[np.float16] | NDArray[np.float32], query: NDArray[np.int64], row: NDArray[np.int64]
@@ -241,7 +240,7 @@ class _Search:
         cosine = np.empty(len(query), np.float32)
         for start in range(0, len(query), step := max(1, _ELEMENTS // vectors.shape[1])):
             part = slice(start, start + step)
-            x = torch.from_numpy(vectors[row[part]]).float().double().numpy()  # half of the time of NumPy's own way
+            x = torch.from_numpy(vectors[row[part]]).float().double().numpy()  # in half the time of NumPy's conversion
             q = self._queries[query[part]].astype(np.float64)
             lengths = self._lengths[query[part]] * np.sqrt(np.einsum("ij,ij->i", x, x))
             cosine[part] = np.einsum("ij,ij->i", q, x) / lengths
@@ -273,8 +272,8 @@ def _allowed(
     for_all = np.zeros(len(block.vectors), bool)
     for_all[rows[of_query == EVERY_QUERY]] = True
     own = np.isin(query * len(block.vectors) + row, of_query * len(block.vectors) + rows)
-    stays = ~(for_all[row] | own)
-    return query[stays], row[stays]
+    allowed = ~(for_all[row] | own)
+    return query[allowed], row[allowed]
 
 
 def _check_directions(rows: BlockMatrix, block: Block) -> None:

@@ -1,11 +1,11 @@
-"""The fast product that proposes which rows may be neighbors, and the bound that makes sure it misses none.
+"""The fast product that selects which rows may be neighbors, and the bound that makes sure it misses none.
 
-A search knows, per query, the cosine that an answer must reach (the *floor* f: its k-th best so far). For a query of
+A search knows, per query, the cosine that a neighbor must reach (the *floor* f: its k-th best so far). For a query of
 unit length u and a row x of length n the question is whether u x - f n >= 0. One matrix product answers it for a block
 of rows and all queries, in bfloat16 where the processor is fast at that: x and n stand in one matrix, u and -f in the
-other, n and f each as two numbers of the product's type, whose sum is nearly exact. What the product may be wrong by is
-added in it too, so a row is proposed where the sum is not negative. There rounding the sum costs nothing, for it keeps
-the sign; only the rounding of u and x counts, and that is bounded, not hoped for.
+other, n and f each as two numbers of the product's type, whose sum is nearly exact. The product adds the bound of its
+own error, so a row is a candidate where the sum is not negative. Rounding the sum costs nothing, for it keeps the sign;
+only the rounding of u and x counts, and that is bounded.
 
 The bound. Let e be the unit roundoff of the type (2^-8 for bfloat16, 2^-24 for float32), u' and x' the rounded
 vectors, K the columns of the product. By Cauchy-Schwarz
@@ -14,11 +14,11 @@ where |u - u'| is computed, not estimated. Two parts of n and f leave 4 e^2 n; s
 truncation, at most 5 K 2^-24 n; n itself is wrong by at most d 2^-24.
 
 Outlier dimensions. The states of language models have a few dimensions that hold most of the energy, so that all
-cosines are alike and the bound lets everything through. Where the 8 loudest dimensions hold more than half of the
+cosines are alike and the bound lets everything through. Where the 8 largest dimensions hold more than half of the
 energy they are split into parts as n is, at 40 more columns; then only the rest of u and x counts in the bound.
 
-What a newcomer gets wrong: with more rows of the same cosine than the bound can tell apart, a coarse product proposes
-everything. Then float32 is used instead (`Prefilter.candidate_pairs` gives None), which costs time and never an answer.
+Note: with more rows of the same cosine than the bound can tell apart, every row is a candidate. Then float32 is used
+instead (`Prefilter.candidate_pairs` gives None), which costs time and never a neighbor.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 Arithmetic = Literal["bfloat16", "float32"]
 
 GROUP = 64
-"""Rows whose best score is looked at first: a maximum over groups costs a tenth of a sort."""
-_LOUD = 8  # dimensions that may be split off
+"""Rows whose maximum is compared first: a maximum over groups costs a tenth of a sort."""
+_MOST_OUTLIERS = 8  # dimensions that may be split off
 _PADDING = 16  # the product's columns are a multiple of this
 _FEW_QUERIES = 8  # below, a product is bound by reading the rows, and float32 saves a conversion
-_TOO_MANY = 1 / 4  # of all (group, query): where more are proposed, float32 is cheaper
+_TOO_MANY = 1 / 4  # of all (group, query): with more candidates, float32 is cheaper
 _ELEMENTS = 1 << 18  # converted at a time: 1 MiB of float32 stays in the cache
 
 
@@ -50,20 +50,22 @@ class BlockMatrix(NamedTuple):
     norms: Tensor
     """[B] float32."""
     residual_norms: Tensor
-    """[B] float32: the lengths without the loud dimensions."""
+    """[B] float32: the lengths without the outlier dimensions."""
 
 
 class Prefilter:
     """The queries of a search in one arithmetic, and the buffers of its products."""
 
-    def __init__(self, unit: Tensor, arithmetic: Arithmetic, loud: Tensor | None = None) -> None:
+    def __init__(self, unit: Tensor, arithmetic: Arithmetic, outliers: Tensor | None = None) -> None:
         """Take the queries [Q, d], float32 of unit length, and the dimensions to split off."""
         import torch
 
         self._dtype = getattr(torch, arithmetic)
-        self._loud = unit.new_zeros(0, dtype=torch.int64) if loud is None or arithmetic == "float32" else loud
+        self._outliers = (
+            unit.new_zeros(0, dtype=torch.int64) if outliers is None or arithmetic == "float32" else outliers
+        )
         self._width = unit.shape[1]
-        self._columns = -(-(self._width + 5 * len(self._loud) + 5) // _PADDING) * _PADDING
+        self._columns = -(-(self._width + 5 * len(self._outliers) + 5) // _PADDING) * _PADDING
         self._queries = self._prepared(unit)
         self._buffers: dict[str, Tensor] = {}
 
@@ -80,10 +82,10 @@ class Prefilter:
         matrix = torch.zeros(len(unit), self._columns, dtype=self._dtype, device=unit.device)
         for part in _slices(len(unit), self._width):
             matrix[part, : self._width] = unit[part]
-            high, middle, low = _parts(unit[part][:, self._loud], self._dtype, 3)
-            self._put_loud(matrix[part], [high, middle, middle, low, low])
+            high, middle, low = _parts(unit[part][:, self._outliers], self._dtype, 3)
+            self._put_outliers(matrix[part], [high, middle, middle, low, low])
             residual_norms, wrong = unit[part].clone(), unit[part] - matrix[part, : self._width].float()
-            residual_norms[:, self._loud] = wrong[:, self._loud] = 0
+            residual_norms[:, self._outliers] = wrong[:, self._outliers] = 0
             e = self._unit_roundoff
             slack = wrong.norm(dim=1) * (1 + e) + residual_norms.norm(dim=1) * e
             matrix[part, self._floor_column + 4] = self._rounded_up(slack)
@@ -100,12 +102,12 @@ class Prefilter:
             x.copy_(vectors[part])
             matrix[part, : self._width] = x
             torch.linalg.vector_norm(x, dim=1, out=norms[part])
-            if len(self._loud):
-                high, low = _parts(x[:, self._loud], self._dtype, 2)
-                self._put_loud(matrix[part], [low, high, low, high, low])
-                x[:, self._loud] = 0
+            if len(self._outliers):
+                high, low = _parts(x[:, self._outliers], self._dtype, 2)
+                self._put_outliers(matrix[part], [low, high, low, high, low])
+                x[:, self._outliers] = 0
                 torch.linalg.vector_norm(x, dim=1, out=residual_norms[part])
-        residual_norms = residual_norms if len(self._loud) else norms
+        residual_norms = residual_norms if len(self._outliers) else norms
         high, low = _parts(norms, self._dtype, 2)
         tail = torch.stack((high, high, low, low, self._rounded_up(residual_norms)), dim=1)
         matrix[:, self._floor_column : self._floor_column + 5] = tail
@@ -118,12 +120,12 @@ class Prefilter:
 
         Args:
             rows: a block.
-            start: its first row that is looked at.
-            queries: which of the queries.
-            floor: [q] float32, all finite: the cosine that an answer must reach.
+            start: the first row to compare.
+            queries: which of the queries to compare.
+            floor: [q] float32, all finite: the cosine that a neighbor must reach.
 
         Returns:
-            Numbers of queries (of all) and rows (of the block), or None where it is quicker to use float32.
+            Indices of queries (of all) and rows (of the block), or None where float32 is quicker.
         """
         import torch
 
@@ -131,8 +133,8 @@ class Prefilter:
         groups, query = torch.nonzero(group_maxima(_ordered(scores)) >= 0, as_tuple=True)
         if self._dtype != torch.float32 and len(groups) > _TOO_MANY * scores.numel() / GROUP:
             return None
-        found = [_opened(scores, groups[part], query[part]) for part in _slices(len(groups), GROUP)]
-        query, row = (torch.cat(part) for part in zip(*found, strict=True)) if found else (query, groups)
+        pairs = [_expand_groups(scores, groups[part], query[part]) for part in _slices(len(groups), GROUP)]
+        query, row = (torch.cat(part) for part in zip(*pairs, strict=True)) if pairs else (query, groups)
         return query + queries.start, row + start
 
     def scores(self, rows: BlockMatrix, start: int, queries: slice, floor: Tensor) -> Tensor:
@@ -163,38 +165,38 @@ class Prefilter:
 
     @property
     def _floor_column(self) -> int:
-        return self._width + 5 * len(self._loud)
+        return self._width + 5 * len(self._outliers)
 
     def _put_floor(self, queries: slice, floor: Tensor) -> None:
         high, low = _parts(self._share_of_norm - floor, self._dtype, 2)
         for column, values in enumerate((high, low, high, low)):
             self._queries[queries, self._floor_column + column] = values
 
-    def _put_loud(self, matrix: Tensor, parts: list[Tensor]) -> None:
-        if len(self._loud):
-            loud = matrix[:, self._width : self._floor_column].unflatten(1, (5, -1))
+    def _put_outliers(self, matrix: Tensor, parts: list[Tensor]) -> None:
+        if len(self._outliers):
+            columns = matrix[:, self._width : self._floor_column].unflatten(1, (5, -1))
             for number, values in enumerate(parts):
-                loud[:, number] = values
+                columns[:, number] = values
 
     def _buffer(self, name: str, rows: int, columns: int, dtype: torch.dtype | None = None) -> Tensor:
-        """Memory that is kept from block to block: fresh pages cost more than what is done with them.
+        """Memory that is reused from block to block: fresh pages cost more than the work on them.
 
         It is zero at first, and columns that only pad stay so: a block has as many columns as the one before.
         """
         import torch
 
-        found = self._buffers.get(name)
-        if found is None or found.numel() < rows * columns:
-            found = torch.zeros(rows * columns, dtype=dtype or self._dtype, device=self._queries.device)
-            self._buffers[name] = found
-        return found[: rows * columns].view(rows, columns)
+        buffer = self._buffers.get(name)
+        if buffer is None or buffer.numel() < rows * columns:
+            buffer = torch.zeros(rows * columns, dtype=dtype or self._dtype, device=self._queries.device)
+            self._buffers[name] = buffer
+        return buffer[: rows * columns].view(rows, columns)
 
 
 def outlier_dimensions(vectors: Tensor) -> Tensor | None:
     """The few dimensions that hold more than half of the energy of the rows [B, d]; None where there are none."""
     energy = vectors[:1024].float().square().sum(0)
-    loudest = energy.topk(min(_LOUD, len(energy)))
-    return loudest.indices if loudest.values.sum() > energy.sum() / 2 else None
+    largest = energy.topk(min(_MOST_OUTLIERS, len(energy)))
+    return largest.indices if largest.values.sum() > energy.sum() / 2 else None
 
 
 def _ordered(scores: Tensor) -> Tensor:
@@ -204,15 +206,15 @@ def _ordered(scores: Tensor) -> Tensor:
     return scores.view(torch.int16 if scores.dtype == torch.bfloat16 else torch.int32)
 
 
-def _opened(scores: Tensor, groups: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
+def _expand_groups(scores: Tensor, groups: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
     """The rows of the groups that are not negative, and their queries."""
     import torch
 
     rows = groups[:, None] * GROUP + torch.arange(GROUP, device=groups.device)
     inside = rows < len(scores)
     hit = inside & (scores[rows.clamp_max(len(scores) - 1), query[:, None]] >= 0)
-    which, place = torch.nonzero(hit, as_tuple=True)
-    return query[which], rows[which, place]
+    group, offset = torch.nonzero(hit, as_tuple=True)
+    return query[group], rows[group, offset]
 
 
 def group_maxima(scores: Tensor) -> Tensor:

@@ -1,10 +1,10 @@
-"""Attention sinks: tokens whose state has an outlying norm and says nothing.
+"""Attention sinks: tokens whose state has an outlying norm and carries no meaning.
 
 Language models park attention that they do not need on a few tokens: the first one, whatever it is, and some others
 (a short first word's successor, a repeated "the"). From some layer on the states of all of them are one vector of many
 times the usual length (Xiao et al., arXiv 2309.17453; Sun et al., "Massive activations", arXiv 2402.17762). In
 SmolLM2-135M the first token has norm 22,664 at layer 16 where the median is 176, and two sinks of unrelated sentences
-have cosine .9999, so they would be each other's best answers.
+have cosine .9999, so they would be each other's nearest neighbors.
 
 A state is a sink of its layer where
 

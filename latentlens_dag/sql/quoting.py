@@ -1,4 +1,4 @@
-"""SQL from Python's values: names, strings, types."""
+"""Quoting of names, strings and types for SQL."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def empty_sql(schema: pa.Schema) -> str:
 
 
 def sql_type(kind: pa.DataType) -> str:
-    """What SQL calls the type of a column of the schema."""
+    """The SQL name of a column type of the schema."""
     return _SQL_TYPES[kind]
 
 

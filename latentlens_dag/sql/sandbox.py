@@ -1,12 +1,12 @@
 """DuckDB connections whose SQL can read one dataset and touch nothing else.
 
-DuckDB can allow a folder (`allowed_directories`), but only for reading *and writing*, and to refuse
+DuckDB can allow a folder (`allowed_directories`), but only for reading *and writing*, and refusing
 statements by their kind is not enough: in DuckDB 2.0 `WITH x AS (COPY ... TO ...) FROM x` is a SELECT, and
-`json_execute_serialized_sql` runs a COPY hidden in a string. So the folder is mounted as a file system of
-ours that cannot write, it is the only thing that is allowed, and the configuration is locked. A folder
-mounted so reads about as fast (1.8 M rows: 70 ms instead of 30 ms for a look-up).
+`json_execute_serialized_sql` runs a COPY hidden in a string. The folder is therefore mounted as a file
+system that cannot write, nothing else is allowed, and the configuration is locked. Such a folder reads
+about as fast (1.8 M rows: 70 ms instead of 30 ms for a look-up).
 
-What a newcomer gets wrong: `require_select` is not the lock. It is there for clear messages.
+Note: `require_select` is not the lock. It gives clear messages.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ PROTOCOL = "warehouse"
 
 @dataclass(frozen=True)
 class Limits:
-    """What the queries of one connection may take together; None is DuckDB's own choice."""
+    """Limits of all queries of one connection; None is DuckDB's default."""
 
     memory_mb: int | None = None
-    """Of 10^6 bytes; values that one function makes (`repeat`) are not counted."""
+    """10^6 bytes; values that one function makes (`repeat`) are not counted."""
     threads: int | None = None
     spill: bool = True
     """Whether what does not fit into memory goes to disk, or is an error."""
@@ -46,10 +46,10 @@ NO_LIMITS = Limits()
 
 
 class SharedFile(io.RawIOBase):
-    """A file that several threads read through one handle, each with a place of its own.
+    """A file that several threads read through one handle, each at its own position.
 
-    DuckDB seeks and then reads, and lets other threads in between: with one place for all, a query over a file of
-    several row groups now and then got the bytes of another thread's place.
+    DuckDB seeks and then reads, and other threads may run in between: with one position for all, a query over several
+    row groups now and then got the bytes at another thread's position.
     """
 
     def __init__(self, path: Path) -> None:
@@ -58,25 +58,25 @@ class SharedFile(io.RawIOBase):
         self._places: dict[int, int] = {}
 
     def readable(self) -> bool:
-        """It can be read."""
+        """True."""
         return True
 
     def seekable(self) -> bool:
-        """It has places."""
+        """True."""
         return True
 
     def tell(self) -> int:
-        """The place of this thread, in bytes from the beginning."""
+        """The position of this thread, in bytes from the beginning."""
         return self._places.get(get_ident(), 0)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """Move this thread's place."""
+        """Move this thread's position."""
         start = {os.SEEK_SET: 0, os.SEEK_CUR: self.tell(), os.SEEK_END: os.fstat(self._file.fileno()).st_size}[whence]
         self._places[get_ident()] = start + offset
         return start + offset
 
     def readinto(self, buffer: Any, /) -> int:
-        """Fill the buffer from this thread's place on; fewer bytes only at the end of the file."""
+        """Fill the buffer from this thread's position on; fewer bytes only at the end of the file."""
         view, place, done = memoryview(buffer).cast("B"), self.tell(), 0
         while done < len(view) and (part := os.preadv(self._file.fileno(), [view[done:]], place + done)):
             done += part
@@ -149,7 +149,7 @@ class ReadOnlyFolder(AbstractFileSystem):  # type: ignore[misc]
 
 
 def mounted_path(root: Path, file: Path, protocol: str = PROTOCOL) -> str:
-    """How SQL names a file below the folder; what would be a pattern in the name is taken literally."""
+    """The path of a file below the folder in SQL; glob patterns in the name are escaped."""
     return f"{protocol}://" + glob.escape(file.relative_to(root).as_posix())
 
 
@@ -161,16 +161,15 @@ def open_folder(
     limits: Limits = NO_LIMITS,
     beside: Mapping[str, Path] | None = None,
 ) -> duckdb.DuckDBPyConnection:
-    """An in-memory connection with views over the Parquet of a folder, locked.
+    """Open a locked in-memory connection with views over the Parquet files of a folder.
 
     Args:
         root: the folder, seen by SQL as warehouse://.
         views: name and SELECT of each view, over paths of warehouse://.
-        spill: a folder of the caller's for what does not fit into memory, which is an error without one; SQL may read
-            and write there.
+        spill: a folder for data that exceeds memory, which is an error without one; SQL may read and write there.
         listed: the files of the folder that SQL may read, relative to it; all of them by default.
-        limits: what its queries may take.
-        beside: more folders that it may read, by what stands before :// in their paths.
+        limits: of its queries.
+        beside: more folders that it may read, by the protocol of their paths.
     """
     connection = duckdb.connect()
     folders = {PROTOCOL: ReadOnlyFolder(root, listed)}
@@ -238,7 +237,7 @@ def require_select(cursor: duckdb.DuckDBPyConnection, query: str) -> None:
 
 
 def first_line(error: Exception) -> str:
-    """The message of a DuckDB error in one line, without the picture of the query and the trace of our file system."""
+    """The message of a DuckDB error in one line, without the marked query and the traceback of our file system."""
     message = str(error).strip()
     if message.startswith("Traceback"):
         return message.splitlines()[-1]

@@ -1,8 +1,7 @@
-"""Which files of a warehouse make up which table, and the SQL of the views over them.
+"""The Parquet files of each table of a warehouse, and the SQL of the views over them.
 
-Only the mapping belongs here: no connection, no query. Paths come from `Warehouse`, so that this module
-spells none. What a newcomer gets wrong: an image, a text or a sentence may lie in two sets or corpora, so the
-views of images, regions, texts and sentences drop repetitions where there is more than one, or every join would double.
+Note: an image, text or sentence may lie in two sets or corpora. The views of images, regions, texts and sentences
+therefore drop repetitions where there is more than one, or every join would double.
 """
 
 from __future__ import annotations
@@ -22,28 +21,28 @@ IDENTITY = {
     "sentences": ["sentence_id"],
     "texts": ["text_id"],
 }
-"""Tables whose rows may repeat across sets, and what tells two rows apart."""
+"""Tables whose rows may repeat across sets, and the columns that identify a row."""
 
 SUMMARIES = ("interpretability", "layer_alignment", "diversity", "state_statistics", "sinks")
-"""Tables of which a whole study has one file."""
+"""Tables with one file per study."""
 
 _ANY = "*"
 
 
 def table_patterns(study: str = _ANY, index: str = _ANY, images: str = _ANY) -> dict[str, list[str]]:
-    """For each table, glob patterns of its Parquet files relative to the warehouse; the arguments are patterns too."""
-    house = Warehouse(Path())
+    """Glob patterns of each table's Parquet files, relative to the warehouse; the arguments are patterns too."""
+    warehouse = Warehouse(Path())
     paths = {
-        "neighbors": [house.neighbors(study, lens, 0, 0) for lens in LENSES],
-        "visual_tokens": [house.visual_tokens(study, 0)],
-        "judgements": [house.judgements(study, 0, 0)],
-        **{name: [house.summary(study, name)] for name in SUMMARIES},
-        "sentences": [house.sentences(_ANY)],
-        "occurrences": [house.occurrences(index, 0)],
-        "images": [house.pictures(images, 0)],
-        "regions": [house.regions(images, 0)],
-        "texts": [house.texts(_ANY, 0)],
-        "text_tokens": [house.text_tokens(study, 0)],
+        "neighbors": [warehouse.neighbors(study, lens, 0, 0) for lens in LENSES],
+        "visual_tokens": [warehouse.visual_tokens(study, 0)],
+        "judgements": [warehouse.judgements(study, 0, 0)],
+        **{name: [warehouse.summary(study, name)] for name in SUMMARIES},
+        "sentences": [warehouse.sentences(_ANY)],
+        "occurrences": [warehouse.occurrences(index, 0)],
+        "images": [warehouse.pictures(images, 0)],
+        "regions": [warehouse.regions(images, 0)],
+        "texts": [warehouse.texts(_ANY, 0)],
+        "text_tokens": [warehouse.text_tokens(study, 0)],
     }
     # The number of a layer, batch or shard ends a name: layer_00, batch_00.parquet. Study names stay as they are.
     return {
@@ -68,7 +67,7 @@ def _shape(root: Path, kind: str, name: str) -> Shape | None:
 
 
 def count_sets(root: Path, files: Sequence[Path]) -> int:
-    """How many corpora, sets or studies the files come from."""
+    """The number of corpora, sets or studies that the files belong to."""
     return len({file.relative_to(root).parts[:2] for file in files})
 
 

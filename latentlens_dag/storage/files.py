@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Atomic writes of files and folders, and JSON files."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from typing import Any
 
 @contextmanager
 def atomic_path(final: Path) -> Iterator[Path]:
-    """A temporary path beside `final`, which replaces `final` when the block ends without an error.
+    """A temporary path beside `final`, for a file or folder, which replaces `final` if the block ends without an error.
 
-    Both a file and a folder may be written there. The replaced content stays whole until the rename.
+    Until the rename the old content stays whole: a reader, or a kill, never meets half a file.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary(final, "tmp")
@@ -29,9 +29,9 @@ def atomic_path(final: Path) -> Iterator[Path]:
 
 @contextmanager
 def scratch_folder(beside: Path) -> Iterator[Path]:
-    """A temporary folder beside a file that is being made; on the home's disk, where there is room for large things.
+    """A temporary folder beside a file that is being written; on the home's disk, which has room for large files.
 
-    What a kill leaves of it is known by its name, as of `atomic_path`.
+    A kill leaves it under a name by which `leftovers.py` finds it, as it does a path of `atomic_path`.
     """
     folder = _temporary(beside, "tmp")
     folder.mkdir(parents=True)
@@ -42,7 +42,7 @@ def scratch_folder(beside: Path) -> Iterator[Path]:
 
 
 def _temporary(final: Path, kind: str) -> Path:
-    """A name beside `final` that says whose it is, so that it is known for garbage when the process is gone."""
+    """A name beside `final` with the process id, by which it is recognized as garbage when the process is gone."""
     return final.parent / f".{final.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.{kind}"
 
 
@@ -53,7 +53,7 @@ def write_text(text: str, path: Path) -> None:
 
 
 def write_json(facts: object, path: Path) -> None:
-    """Write a JSON file atomically, keys in order; a file that says the same already is left as it is."""
+    """Write a JSON file atomically, keys in order; a file with this content already is left as it is."""
     text = json.dumps(facts, indent=1, sort_keys=True) + "\n"
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
         write_text(text, path)
@@ -69,7 +69,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 
 def remove(path: Path) -> None:
-    """Delete a file or a folder; nothing happens where there is none."""
+    """Delete a file or a folder, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:

@@ -1,7 +1,7 @@
-"""What the machine lacks, told with the way out: room on a disk, memory of a device.
+"""Remedies for a full disk and for too little memory of a device.
 
-These are no mistakes of the user's, so they are no `UserError`; but a person can do something about them. What a
-newcomer gets wrong: a failed step of Dagster's comes as text only, so the text must do to know the error by.
+These errors are no mistakes of the user, so no `UserError`, but the user can do something about them. Dagster reports a
+failed step as text only, so they are recognized by their text.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ import shutil
 import tempfile
 from pathlib import Path
 
-_NO_ROOM = ("No space left on device", "database or disk is full", "Disk quota exceeded", "os error 28")
-_NO_MEMORY = ("OutOfMemoryError", "out of memory")
+_DISK_FULL = ("No space left on device", "database or disk is full", "Disk quota exceeded", "os error 28")
+_OUT_OF_MEMORY = ("OutOfMemoryError", "out of memory")
 
 
 def remedy(error: BaseException, home: Path) -> str | None:
-    """What to do about an error that says that the machine lacks something; None for other errors.
+    """The remedy for an error of a full disk or of too little memory; None for other errors.
 
     Args:
         error: of this process, or one that quotes an error of a step.
-        home: where results go.
+        home: the folder of the results.
     """
     text = f"{type(error).__name__}: {error}"
-    if any(sign in text for sign in _NO_ROOM):
-        return _room(text, home)
-    if any(sign in text for sign in _NO_MEMORY):
+    if any(sign in text for sign in _DISK_FULL):
+        return _disk_remedy(text, home)
+    if any(sign in text for sign in _OUT_OF_MEMORY):
         return (
             "The memory of the device does not hold it. Free memory there, take a smaller model, fewer layers or a "
             "dtype of 16 bits, or leave the GPU aside with CUDA_VISIBLE_DEVICES= (empty). What was finished stays."
@@ -33,11 +33,11 @@ def remedy(error: BaseException, home: Path) -> str | None:
     return None
 
 
-def _room(text: str, home: Path) -> str:
-    """Where there is how much room: where the error says, at home, and in the folder for what is temporary."""
+def _disk_remedy(text: str, home: Path) -> str:
+    """List the free space of the disks of the error's paths, of the home and of temporary files."""
     named = [Path(path) for path in re.findall(r"'(/[^']+)'", text)]
-    places = {_existing(path) for path in (*named, home, Path(tempfile.gettempdir()))}
-    free = ", ".join(f"{place}: {shutil.disk_usage(place).free / 1e6:,.0f} MB" for place in sorted(places))
+    folders = {_existing(path) for path in (*named, home, Path(tempfile.gettempdir()))}
+    free = ", ".join(f"{folder}: {shutil.disk_usage(folder).free / 1e6:,.0f} MB" for folder in sorted(folders))
     return (
         f"A disk is full. Free are now {free}. States and layer tables take the most: make room, or put results "
         "elsewhere (--home, LATENTLENS_HOME), what is temporary (TMPDIR) or models (HF_HOME); fewer layers and fewer "
@@ -47,4 +47,4 @@ def _room(text: str, home: Path) -> str:
 
 def _existing(path: Path) -> Path:
     """The path, or the nearest folder above it that exists."""
-    return next((one for one in (path, *path.parents) if one.is_dir()), Path("/"))
+    return next((folder for folder in (path, *path.parents) if folder.is_dir()), Path("/"))

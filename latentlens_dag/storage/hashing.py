@@ -1,9 +1,8 @@
-"""Content hashes: what names a sentence, an image, an occurrence, and decides its shard.
+"""Content hashes: ids of sentences, images and occurrences, which also decide their shard.
 
-An id is the first 64 bits of BLAKE2b of the content, as 16 hexadecimal digits, so that the order of a
-source, its file name and the machine change nothing. What a newcomer gets wrong: an id is also a
-uniform random number. `shard_of` takes its low digits (which shard), `within_fraction` its high ones
-(which sample), so the two do not select the same sentences.
+An id is the first 64 bits of BLAKE2b of the content, as 16 hexadecimal digits, so that the order of a source, its file
+name and the machine change nothing. Ids also serve as uniform random numbers: `shard_of` takes the low digits (which
+shard), `within_fraction` the high ones (which sample), so the two do not select the same sentences.
 """
 
 from __future__ import annotations
@@ -28,15 +27,15 @@ def hash_bytes(content: bytes) -> str:
 
 
 def text_id(text: str) -> str:
-    """The id of a sentence: of its UTF-8 bytes."""
+    """The id of a sentence or text, by its UTF-8 bytes."""
     return hash_bytes(text.encode("utf-8"))
 
 
-def hash_chunks(parts: Iterable[bytes | memoryview]) -> str:
-    """The id of some bytes that come in parts, and are never all in memory."""
+def hash_chunks(chunks: Iterable[bytes | memoryview]) -> str:
+    """The 64-bit id of bytes that come in chunks and are never all in memory."""
     state = hashlib.blake2b(digest_size=8)
-    for part in parts:
-        state.update(part)
+    for chunk in chunks:
+        state.update(chunk)
     return state.hexdigest()
 
 
@@ -46,9 +45,9 @@ def hash_file(path: Path) -> str:
         return hash_chunks(iter(lambda: file.read(_BLOCK_BYTES), b""))
 
 
-def hash_values(parts: Iterable[object]) -> str:
-    """One hash of several values in order, whatever characters they hold."""
-    return hash_bytes(json.dumps([str(part) for part in parts]).encode("utf-8"))
+def hash_values(values: Iterable[object]) -> str:
+    """One hash of several values in order; their text may hold any characters."""
+    return hash_bytes(json.dumps([str(value) for value in values]).encode("utf-8"))
 
 
 def shard_of(content_id: str, parts: int) -> int:
@@ -62,7 +61,7 @@ def within_fraction(content_id: str, fraction: float) -> bool:
 
 
 def ids_to_integers(ids: pa.Array | pa.ChunkedArray) -> NDArray[np.uint64]:
-    """Ids as numbers, which take a third of the memory and have the same order."""
+    """Convert ids to uint64, which take a third of the memory and have the same order."""
     import numpy as np
 
     digits = "".join(ids.to_pylist())
@@ -70,7 +69,7 @@ def ids_to_integers(ids: pa.Array | pa.ChunkedArray) -> NDArray[np.uint64]:
 
 
 def integers_to_ids(numbers: NDArray[np.uint64]) -> pa.Array:
-    """The ids (strings) that `ids_to_integers` made these numbers of."""
+    """The inverse of `ids_to_integers`: large_string."""
     import numpy as np
     import pyarrow as pa
 

@@ -1,9 +1,9 @@
-"""Where a project and its home are: the only module that reads LATENTLENS_HOME.
+"""The project and its home: the only module that reads LATENTLENS_HOME.
 
 The project is the folder with `workspace.yaml` at or above the current one; the home is
 LATENTLENS_HOME, or `.latentlens/` in the project, or in the current folder where there is no project.
-What a newcomer gets wrong: the home holds results and history, never sources. It can be deleted, and
-`build` makes it again, but for what people judged (`judging/`, see dataset/human_judgements.py).
+The home holds results and history, never sources: `build` makes a deleted one again, except for human
+judgements (`judging/`, see dataset/human_judgements.py).
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ class Home:
 
     @property
     def dagster(self) -> Path:
-        """The folder to name as DAGSTER_HOME."""
+        """The folder for DAGSTER_HOME."""
         return self.root / "dagster"
 
     def prepare(self) -> None:
-        """Make the folders and the Dagster instance's settings where they are missing."""
+        """Create the folders and the Dagster instance's settings where they are missing."""
         try:
             self.dagster.mkdir(parents=True, exist_ok=True)
             self.warehouse.root.mkdir(parents=True, exist_ok=True)
@@ -59,18 +59,18 @@ class Home:
             if not settings.exists():
                 settings.write_text(_DAGSTER_YAML, encoding="utf-8")
         except OSError as error:
-            raise home_write_error(self, str(error)) or _closed(self, str(error.strerror)) from error
+            raise home_write_error(self, str(error)) or _unwritable(self, str(error.strerror)) from error
 
 
 def find_project(start: Path | None = None) -> Path | None:
     """The nearest folder with a workspace.yaml, at `start` (the current folder) or above it."""
-    here = (start or Path.cwd()).resolve()
-    return next((folder for folder in (here, *here.parents) if (folder / "workspace.yaml").is_file()), None)
+    start = (start or Path.cwd()).resolve()
+    return next((folder for folder in (start, *start.parents) if (folder / "workspace.yaml").is_file()), None)
 
 
-def find_home(given: str | Path | None = None) -> Home:
-    """The home in force: the given one, else LATENTLENS_HOME, else `.latentlens/` in the project."""
-    chosen = given or os.environ.get("LATENTLENS_HOME")
+def find_home(home: str | Path | None = None) -> Home:
+    """The home in force: `home`, else LATENTLENS_HOME, else `.latentlens/` in the project."""
+    chosen = home or os.environ.get("LATENTLENS_HOME")
     return Home(Path(chosen).resolve() if chosen else (find_project() or Path.cwd()) / ".latentlens")
 
 
@@ -81,42 +81,42 @@ def find_warehouse(source: str | Path) -> Warehouse:
     return Warehouse(inside if inside.is_dir() else path)
 
 
-_CLOSED_DATABASE = re.compile(r"readonly database|unable to open database file")
-_CLOSED_FILE = re.compile(r"permission denied|read-only file system", re.IGNORECASE)
+_UNWRITABLE_DATABASE = re.compile(r"readonly database|unable to open database file")
+_UNWRITABLE_FILE = re.compile(r"permission denied|read-only file system", re.IGNORECASE)
 
 
 def home_write_error(home: Home, text: str) -> UserError | None:
-    """What to tell of an error that says that the home cannot be written; None where it says something else.
+    """The UserError for a message that says that the home cannot be written; None for other messages.
 
     Args:
-        home: where it was to be written.
-        text: the error's message, whichever library it is from.
+        home: the one to be written.
+        text: the message of an error of any library.
     """
-    if database := _CLOSED_DATABASE.search(text):
-        return _closed(home, database[0])
-    closed = _CLOSED_FILE.search(text)
-    return _closed(home, closed[0]) if closed and str(home.root) in text else None
+    if database := _UNWRITABLE_DATABASE.search(text):
+        return _unwritable(home, database[0])
+    closed = _UNWRITABLE_FILE.search(text)
+    return _unwritable(home, closed[0]) if closed and str(home.root) in text else None
 
 
 @contextmanager
 def home_write_errors(home: Home) -> Iterator[None]:
-    """Tell errors of a home that cannot be written as what they are.
+    """Translate errors of a home that cannot be written.
 
     Raises:
-        UserError: naming the place and what to do.
+        UserError: with the folder and the remedy.
     """
     try:
         yield
     except UserError:
         raise
     except Exception as error:
-        told = home_write_error(home, str(error))
-        if told is None:
+        user_error = home_write_error(home, str(error))
+        if user_error is None:
             raise
-        raise told from error
+        raise user_error from error
 
 
-def _closed(home: Home, why: str) -> UserError:
+def _unwritable(home: Home, why: str) -> UserError:
     return UserError(
         f"The home {home.root} cannot be written ({why}). Name another one with --home or LATENTLENS_HOME, or make "
         "all its files yours to write."

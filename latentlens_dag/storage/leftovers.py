@@ -1,4 +1,4 @@
-"""What processes that are gone have left half-written."""
+"""Half-written files of processes that are gone."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ _TEMPORARY = re.compile(r"\..+\.(\d+)\.[0-9a-f]{8}\.(?:tmp|old)")
 
 
 class Garbage(NamedTuple):
-    """One file that nothing needs."""
+    """A file or folder that nothing needs."""
 
     path: Path
     size_bytes: int
-    """That removing it frees: 0 where another name of the same file stays."""
+    """Freed by removing it: 0 where another link to the same file stays."""
     why: str
     """interrupted, replaced, not declared."""
 
 
 def interrupted_writes(warehouse: Path) -> list[Garbage]:
-    """What processes that are gone have left half-written."""
+    """The temporary files and folders of processes that are gone."""
     return [
         Garbage(path, _size_below(path), "interrupted")
         for path in sorted(warehouse.rglob(".*"))

@@ -9,17 +9,17 @@ from importlib.metadata import PackageNotFoundError, version
 
 _DECIDING = ("latentlens-dag", "torch", "transformers", "pylance", "pillow")
 _RESIZING = "torchvision"
-"""Where it is installed, transformers resizes images by it instead of Pillow."""
+"""Where installed, transformers resizes images by it instead of Pillow."""
 
 
 def provenance_json(**facts: object) -> str:
-    """Where something came from, as JSON: the facts, and the versions of the packages that decide its bytes."""
+    """The facts and the versions of the packages that decide bytes, as JSON."""
     return json.dumps({**facts, "versions": package_versions()}, sort_keys=True)
 
 
 @cache
 def package_versions() -> dict[str, str]:
-    """The versions of the packages that decide bytes; looked up once, for it takes 15 ms."""
+    """The versions of the packages that decide bytes; cached, since the lookup takes 15 ms."""
     found = {name: version(name) for name in _DECIDING}
     with suppress(PackageNotFoundError):
         found[_RESIZING] = version(_RESIZING)

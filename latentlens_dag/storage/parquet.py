@@ -1,4 +1,4 @@
-"""Parquet files of the warehouse: written whole, equal content in equal bytes."""
+"""Parquet files of the warehouse: atomic writes, equal bytes for equal content."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 ROW_GROUP = 65_536
-"""Rows of a Parquet row group."""
+"""Rows per row group."""
 _PARQUET: dict[str, Any] = {"compression": "zstd", "write_page_index": True}
 
 
 def write_parquet(table: pa.Table, path: Path, schema: pa.Schema | None = None) -> None:
-    """Write a table atomically with the house's Parquet settings; same table, same bytes.
+    """Write a table atomically with the settings of this package; equal tables give equal bytes.
 
     zstd, page index, row groups of ROW_GROUP rows; cast to `schema` first where one is given.
     """
@@ -33,10 +33,10 @@ def write_parquet(table: pa.Table, path: Path, schema: pa.Schema | None = None) 
 
 
 class ParquetRows:
-    """Rows on their way into a Parquet file; however they are cut into tables, the file has the same bytes."""
+    """A writer of rows that gives the same bytes however they are cut into tables."""
 
     def __init__(self, writer: pq.ParquetWriter) -> None:
-        """Rows for `writer`."""
+        """Write to `writer`."""
         self.written = 0
         self._writer = writer
         self._waiting: list[pa.Table] = []
@@ -50,7 +50,7 @@ class ParquetRows:
             self._flush()
 
     def finish(self) -> None:
-        """Write what is still waiting."""
+        """Write the rows that wait for a full row group."""
         while any(map(len, self._waiting)):
             self._flush()
 
@@ -64,14 +64,14 @@ class ParquetRows:
 
 @contextmanager
 def parquet_rows(path: Path, schema: pa.Schema) -> Iterator[ParquetRows]:
-    """As `write_parquet`, for rows that come table by table: the file is there when the block ends without an error."""
+    """As `write_parquet`, for rows that come table by table; the file appears if the block ends without an error."""
     with atomic_path(path) as temporary, unsynced_parquet_rows(temporary, schema) as rows:
         yield rows
 
 
 @contextmanager
 def unsynced_parquet_rows(path: Path, schema: pa.Schema) -> Iterator[ParquetRows]:
-    """As `parquet_rows`, of a file in a folder that is being made: it is neither atomic by itself nor flushed to disk.
+    """As `parquet_rows`, in a folder that is itself temporary: neither atomic nor flushed to disk.
 
     Thousands of small files would take milliseconds each to flush.
     """

@@ -32,11 +32,11 @@ class Shape(BaseModel):
     """Batches or shards."""
 
     def to_json(self) -> dict[str, Any]:
-        """The stored form: fields that do not apply are left out."""
+        """The stored form, without fields that do not apply."""
         return self.model_dump(mode="json", exclude_none=True)
 
     def write(self, path: Path) -> None:
-        """Write the file, unless it says the same already."""
+        """Write the file, unless it has this content already."""
         write_json(self.to_json(), path)
 
     def lists(self, file: Path) -> bool:
@@ -60,13 +60,12 @@ class ImageSetShape(Shape):
 
 
 def _one_name(name: str) -> str:
-    if Path(name).name != name:
+    if Path(name).name != name:  # the shape of a stranger's index must not lead out of its folder
         raise ValueError(f"{name!r} is no plain name")
     return name
 
 
 Name = Annotated[str, AfterValidator(_one_name)]
-"""One component of a path: the shape of a stranger's index must not lead out of its folder."""
 
 
 class IndexShape(Shape):
@@ -117,7 +116,7 @@ KINDS: dict[str, type[Shape]] = {
     "index": IndexShape,
     "study": StudyShape,
 }
-"""By the folder of the warehouse that sets of the kind lie in."""
+"""By the folder of the warehouse in which sets of the kind lie."""
 
 
 def read_shape(kind: type[S], path: Path) -> S | None:

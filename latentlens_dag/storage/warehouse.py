@@ -1,8 +1,6 @@
-"""Where every file of a home lies, and how a file comes to be there whole or not at all.
+"""The path of every file of a warehouse; no other module spells one.
 
-Only paths and atomic writes belong here; no module outside this one spells a path of the warehouse.
-What a newcomer gets wrong: writing to the final path. Everything is written under a temporary name in
-the same folder, flushed to disk, and renamed: a reader, or a kill, never meets half a file.
+Note: never write to such a path directly, but through `storage/files.py`, which renames a complete file to it.
 """
 
 from __future__ import annotations
@@ -25,11 +23,11 @@ class Warehouse:
         return self.root / "corpus" / corpus / "sentences.parquet"
 
     def order(self, corpus: str) -> Path:
-        """Parquet: where every distinct sentence first comes in the source (corpus.ORDER), in order of id."""
+        """Parquet: the position of each distinct sentence in the source (inputs.texts.ORDER), in order of id."""
         return self.root / "corpus" / corpus / "order.parquet"
 
     def shard(self, corpus: str, shard: int) -> Path:
-        """Parquet: the sentences whose id falls into the shard (SENTENCES)."""
+        """Parquet: the sentences of a shard (SENTENCES)."""
         return self.root / "corpus" / corpus / f"shard_{shard:02d}.parquet"
 
     def index(self, index: str) -> IndexPaths:
@@ -37,15 +35,15 @@ class Warehouse:
         return IndexPaths(self.root / "index" / index)
 
     def candidates(self, index: str, shard: int) -> Path:
-        """Parquet: what the shard offers to the selection (OCCURRENCES or occurrences.IN_ORDER)."""
+        """Parquet: the shard's candidates for the selection (OCCURRENCES or occurrences.IN_ORDER)."""
         return self.root / "index" / index / "candidates" / f"shard_{shard:02d}.parquet"
 
     def selection(self, index: str) -> Path:
-        """Parquet: `sentence_id`, `key` of every occurrence that is kept, over all shards."""
+        """Parquet: `sentence_id`, `key` of every selected occurrence of all shards."""
         return self.root / "index" / index / "selection.parquet"
 
     def occurrences(self, index: str, shard: int) -> Path:
-        """Parquet: the kept occurrences of the shard (OCCURRENCES), in order of `key`."""
+        """Parquet: the selected occurrences of the shard (OCCURRENCES), in order of `key`."""
         return self.index(index).occurrences(shard)
 
     def layer_table(self, index: str, layer: int) -> Path:
@@ -57,7 +55,7 @@ class Warehouse:
         return self.root / "index" / index / "fragments" / f"layer_{layer:02d}" / f"shard_{shard:02d}.json"
 
     def originals(self, images: str) -> Path:
-        """Folder: the pictures of a set whose source is a table, named by their ids, and names.parquet."""
+        """Folder: the images of a set whose source is a table, named by their ids, and names.parquet."""
         return self.root / "images" / images / "originals"
 
     def pictures(self, images: str, batch: int) -> Path:
@@ -85,19 +83,19 @@ class Warehouse:
         return self.study(study) / "visual" / "connector" / f"batch_{batch:02d}.lance"
 
     def visual_tokens(self, study: str, batch: int) -> Path:
-        """Parquet: where each visual token of a batch lies in its image (VISUAL_TOKENS)."""
+        """Parquet: the box of each visual token of a batch (VISUAL_TOKENS)."""
         return self.study(study) / "visual_tokens" / f"batch_{batch:02d}.parquet"
 
     def text_tokens(self, study: str, batch: int) -> Path:
-        """Parquet: what each token of a batch's texts is (TEXT_TOKENS)."""
+        """Parquet: the tokens of a batch's texts (TEXT_TOKENS)."""
         return self.study(study) / "text_tokens" / f"batch_{batch:02d}.parquet"
 
     def neighbors(self, study: str, lens: str, layer: int, batch: int) -> Path:
-        """Parquet: the answers of one lens at one visual layer (NEIGHBORS)."""
+        """Parquet: the neighbors of one lens at one visual layer (NEIGHBORS)."""
         return self.study(study) / lens / f"layer_{layer:02d}" / f"batch_{batch:02d}.parquet"
 
     def judgements(self, study: str, layer: int, batch: int) -> Path:
-        """Parquet: the verdicts on all lenses' answers at one visual layer (JUDGEMENTS)."""
+        """Parquet: the verdicts on the neighbors of all lenses at one visual layer (JUDGEMENTS)."""
         return self.study(study) / "judgements" / f"layer_{layer:02d}" / f"batch_{batch:02d}.parquet"
 
     def summary(self, study: str, table: str) -> Path:
@@ -109,18 +107,15 @@ class Warehouse:
         return self.study(study) / "model_checks.json"
 
     def release(self, release: str) -> Path:
-        """The folder of a staged release: its files as they go to the Hub, with manifest.json."""
+        """The folder of a staged release, with manifest.json."""
         return self.root / "release" / release
 
     def shape(self, kind: str, name: str) -> Path:
-        """JSON: the partitions, layers and lenses that a set now has; kind is images, texts, index or study.
-
-        Files of partitions or layers that it no longer has may still lie beside it; readers leave them out.
-        """
+        """JSON: the shape of a set (`storage/shapes.py`); kind is images, texts, index or study."""
         return self.root / kind / name / "shape.json"
 
     def observed(self, name: str) -> Path:
-        """JSON: sizes, times and hashes of a source's files when it was last looked at."""
+        """JSON: sizes, times and hashes of a source's files at the last observation."""
         return self.root / "observed" / f"{name}.json"
 
     def catalog(self, study: str) -> Path:
@@ -130,13 +125,13 @@ class Warehouse:
 
 @dataclass(frozen=True)
 class IndexPaths:
-    """The folder of an index, in a warehouse or alone, as paths."""
+    """The paths of an index, in a warehouse or alone."""
 
     root: Path
 
     @property
     def shape(self) -> Path:
-        """JSON: what the index has; written last (`index/folder.py`)."""
+        """JSON: the index's shape; written last (`index/folder.py`)."""
         return self.root / "shape.json"
 
     @property
@@ -149,7 +144,7 @@ class IndexPaths:
         return Warehouse(self.root.parent.parent).sentences(corpus)
 
     def occurrences(self, part: int) -> Path:
-        """Parquet: the kept occurrences of a part (OCCURRENCES), in order of `key`."""
+        """Parquet: the selected occurrences of a part (OCCURRENCES), in order of `key`."""
         return self.root / "occurrences" / f"shard_{part:02d}.parquet"
 
     def layer_table(self, layer: int) -> Path:

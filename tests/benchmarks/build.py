@@ -167,7 +167,7 @@ def _selected(folder: Path, model: Any, tokenizer: Any, texts: list[str], contex
     order = read_order(work / "order.parquet")
     sentences = occurrences.read_sentences(work / "sentences.parquet")
     # The reference counts [CLS] as position 0 and leaves out 0 and 1: min_position 1 in real tokens.
-    offered = occurrences.candidates(tokenizer, sentences, "benchmark", contexts, 1, order=order)
+    offered = occurrences.candidates(tokenizer, sentences, "benchmark", contexts, order=order)
     pq.write_table(offered, work / "offered.parquet")
     occurrences.write_selection([work / "offered.parquet"], contexts, work / "selection.parquet")
     kept = occurrences.selected_rows(work / "offered.parquet", work / "selection.parquet")

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from latentlens_dag.cli.output import Column, bytes_progress, one_line, table_text
+from latentlens_dag.cli.output import bytes_progress, one_line, table_text
 from tests.helpers.small_dataset import write_warehouse
 
 MAIN = [sys.executable, "-c", "from latentlens_dag.cli.main import main; main()"]
-COLUMNS = [Column("name", right=False), Column("rows", 8), Column("text", right=False)]
+TABLE = {"left": ["name", "text"], "least": {"rows": 8}}
+HEADERS = ["name", "rows", "text"]
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_table_has_columns_as_wide_as_their_cells_and_no_blanks_at_the_ends_of_lines() -> None:
-    assert table_text(COLUMNS, [["a", "1", "x"], ["long name", "1,000", ""]], None).split("\n") == [
+    assert table_text(HEADERS, [["a", "1", "x"], ["long name", "1,000", ""]], None, **TABLE).split("\n") == [
         "name           rows  text",
         "a                 1  x",
         "long name     1,000",
@@ -31,18 +32,18 @@ def test_a_table_has_columns_as_wide_as_their_cells_and_no_blanks_at_the_ends_of
 
 
 def test_wide_characters_take_two_places() -> None:
-    assert table_text(COLUMNS, [["日本", "1", "x"]], None).split("\n")[1] == "日本         1  x"
+    assert table_text(HEADERS, [["日本", "1", "x"]], None, **TABLE).split("\n")[1] == "日本         1  x"
 
 
 def test_markup_and_emoji_codes_in_data_come_out_as_they_are() -> None:
     data = "[bold]x[/bold] [/] :smile: [link=a]b"
-    assert table_text([Column(data, right=False)], [[data]], None).split("\n") == [data, data]
+    assert table_text([data], [[data]], None, left=[data]).split("\n") == [data, data]
 
 
 @pytest.mark.parametrize("width", [20, 45, 80])
 def test_a_table_that_is_too_wide_for_the_terminal_is_folded_and_loses_nothing(width: int) -> None:
     rows = [["n" * 30, "123,456,789", " ".join(f"word{number}" for number in range(40))]]
-    text = table_text(COLUMNS, rows, width)
+    text = table_text(HEADERS, rows, width, **TABLE)
     assert max(map(len, text.split("\n"))) <= max(width, 30)  # ten characters a column at least
     cut = [line for line in text.split("\n")[1:] if "word" in line]
     for cell in rows[0]:
@@ -51,7 +52,7 @@ def test_a_table_that_is_too_wide_for_the_terminal_is_folded_and_loses_nothing(w
 
 
 def test_many_columns_on_a_narrow_terminal_are_all_there() -> None:
-    text = table_text([Column(f"c{number}") for number in range(40)], [[f"v{number}" for number in range(40)]], 80)
+    text = table_text([f"c{number}" for number in range(40)], [[f"v{number}" for number in range(40)]], 80)
     assert text.split() == [f"c{number}" for number in range(40)] + [f"v{number}" for number in range(40)]
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pytest
 
-from latentlens_dag.cli.progress import Progress, duration
+from latentlens_dag.cli.progress import BuildProgress, duration
 
 
 class StaleTarget(NamedTuple):
@@ -30,14 +30,14 @@ STEPS = {"pictures": "images/pics/pictures", "visual": "study/s/visual", "table"
 NEEDS = [*(StaleTarget("pictures", f"0{n}") for n in range(2)), *(StaleTarget("visual", f"0{n}") for n in range(2))]
 
 
-def _progress(stream: io.StringIO, **before: float) -> tuple[Progress, Clock]:
+def _progress(stream: io.StringIO, **before: float) -> tuple[BuildProgress, Clock]:
     clock = Clock()
-    progress = Progress(stream, STEPS, lambda needs: {STEPS[key]: speed for key, speed in before.items()}, clock)
+    progress = BuildProgress(stream, STEPS, lambda needs: {STEPS[key]: speed for key, speed in before.items()}, clock)
     progress.planned(NEEDS)
     return progress, clock
 
 
-def _run(progress: Progress, clock: Clock, key: str, partition: str, wall_s: float) -> None:
+def _run(progress: BuildProgress, clock: Clock, key: str, partition: str, wall_s: float) -> None:
     progress.started(f"{STEPS[key]}[{partition}]")
     clock.now += wall_s
     progress.built(key, partition)

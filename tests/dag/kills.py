@@ -15,9 +15,9 @@ import dagster as dg
 from latentlens_dag.index.lance_files import open_table
 from latentlens_dag.storage.home import Home
 from latentlens_dag.testing import tiny_project
+from tests.helpers.command_line import run_command
 
 _BUILD = [sys.executable, "-c", "from latentlens_dag.cli.main import main; main()", "build"]
-_CLEAN = [*_BUILD[:-1], "clean"]
 
 
 def check_kills(folder: Path, kills: int, seed: int) -> None:
@@ -36,7 +36,7 @@ def check_kills(folder: Path, kills: int, seed: int) -> None:
         while done + killed < kills and _is_killed(project, moments.uniform(0.2, 1) * whole_s):
             killed += 1
         if killed:
-            subprocess.run(_BUILD, cwd=project, check=True, capture_output=True)
+            _run(project, "build")
             _check_same(project, undisturbed, killed)
         else:
             whole_s = time.monotonic() - start  # the machine is quicker by now
@@ -59,11 +59,17 @@ def _is_killed(project: Path, after_s: float) -> bool:
     return False
 
 
+def _run(project: Path, command: str) -> None:
+    """What nothing disturbs needs no process of its own."""
+    done = run_command(project, command)
+    assert done.returncode == 0, done.stderr
+
+
 def _check_same(project: Path, undisturbed: Path, killed: int) -> None:
     for _, label, times in _materializations(project):
         assert times == 1, f"{label} was finished, and built again after one of {killed} kills"
-    subprocess.run([*_CLEAN], cwd=project, check=True, capture_output=True)
-    subprocess.run([*_CLEAN], cwd=undisturbed, check=True, capture_output=True)
+    _run(project, "clean")
+    _run(undisturbed, "clean")
     one, other = project / ".latentlens/warehouse", undisturbed / ".latentlens/warehouse"
     assert _content(one) == _content(other)
     assert _shape(one) == _shape(other)

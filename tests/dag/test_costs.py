@@ -70,10 +70,10 @@ def _count_rows(monkeypatch: pytest.MonkeyPatch, found: Forwarded) -> None:
 
     real = module.encode
 
-    def encode(model: Any, rows: Any, sentences: Any, layers: list[int], *rest: Any) -> Any:
+    def encode(model: Any, rows: Any, sentences: Any, layers: list[int], *rest: Any, **options: Any) -> Any:
         found.rows += zip(rows["key"].to_pylist(), rows["sentence_id"].to_pylist(), strict=True)
         found.text_layers |= set(layers if len(rows) else [])
-        return real(model, rows, sentences, layers, *rest)
+        return real(model, rows, sentences, layers, *rest, **options)
 
     monkeypatch.setattr(module, "encode", encode)
 
@@ -90,7 +90,7 @@ def _count_images(monkeypatch: pytest.MonkeyPatch, found: Forwarded) -> None:
         opened[:] = [file.image_id for file in files]
         return real_read(files)
 
-    def states(vlm: Vlm, images: Any, layers: list[int], *rest: Any) -> Any:
+    def states(vlm: Vlm, images: Any, layers: list[int], *rest: Any, **options: Any) -> Any:
         if opened:
             assert len(images) == len(opened)
             found.images += opened

@@ -18,7 +18,7 @@ import torch
 
 from latentlens_dag import ContextualIndex, load_language_model
 from latentlens_dag.errors import UserError
-from latentlens_dag.index import approximate, build, encode
+from latentlens_dag.index import approximate, build, contextual_index, encode, layer_tables
 from latentlens_dag.index.approximate import ApproximateIndex
 from latentlens_dag.index.folder import new_index
 from latentlens_dag.models.vlm import Vlm
@@ -204,8 +204,6 @@ def test_a_sentence_beyond_the_models_positions_is_read_up_to_there_and_named(ll
 
 
 def test_sinks_are_counted_and_may_be_included(llava: Vlm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from latentlens_dag.index import layer_tables
-
     monkeypatch.setattr(
         layer_tables, "sink_norm", lambda norms, rows_above: float(np.sort(norms)[-4])
     )  # the three longest rows
@@ -269,6 +267,34 @@ def test_a_wrong_search_is_told(
     with pytest.raises(UserError) as error:
         index.search(np.ones(shape), **arguments)
     assert all(word in str(error.value) for word in words), error.value
+
+
+def test_an_error_of_the_device_is_not_told_as_a_damaged_index(
+    index: ContextualIndex, states: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def out_of_memory(*args: object) -> None:
+        raise RuntimeError("CUDA out of memory.")
+
+    monkeypatch.setattr(contextual_index, "cosine_top_k", out_of_memory)
+    with pytest.raises(RuntimeError, match="CUDA out of memory"):
+        index.search(states)
+
+
+def test_a_part_of_the_queries_has_its_part_of_the_answers(index: ContextualIndex, states: np.ndarray) -> None:
+    part = index.search(states, k=3)[2:4].to_polars()
+    assert part.equals(index.search(states[2:4], k=3).to_polars())
+
+
+def test_progress_ends_at_the_rows_that_were_read_where_sinks_are_left_out_or_a_word_is_asked_for(
+    llava: Vlm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layer_tables, "sink_norm", lambda norms, rows_above: float(np.sort(norms)[-4]))
+    index = _build(llava, tmp_path / "x")
+    for options in ({}, {"merge": False}, {"word": "dog", "k": 1}):
+        told: list[tuple[int, int]] = []
+        index.search(np.ones((1, 32)), progress=lambda done, total: told.append((done, total)), **options)  # noqa: B023
+        assert [done for done, _ in told] == sorted({done for done, _ in told})
+        assert {total for _, total in told} == {told[-1][0]}
 
 
 @pytest.mark.parametrize("bad", [0.0, np.nan, np.inf])
@@ -381,7 +407,7 @@ def test_building_again_reads_only_what_is_new(llava: Vlm, tmp_path: Path, monke
     read: list[int] = []
     real = encode.encode
     monkeypatch.setattr(
-        encode, "encode", lambda model, rows, *rest: (read.append(len(rows)), real(model, rows, *rest))[1]
+        encode, "encode", lambda m, rows, *a, **kw: (read.append(len(rows)), real(m, rows, *a, **kw))[1]
     )
     first = _build(llava, tmp_path / "x", contexts_per_token=50)
     second = _build(llava, tmp_path / "x", [*MORE, *SENTENCES], contexts_per_token=50)
@@ -405,7 +431,7 @@ def test_vectors_of_another_model_or_type_are_not_taken(
     read: list[int] = []
     real = encode.encode
     monkeypatch.setattr(
-        encode, "encode", lambda model, rows, *rest: (read.append(len(rows)), real(model, rows, *rest))[1]
+        encode, "encode", lambda m, rows, *a, **kw: (read.append(len(rows)), real(m, rows, *a, **kw))[1]
     )
     torch.manual_seed(1)
     other = LlamaForCausalLM(llava.model.config.text_config)
@@ -526,7 +552,8 @@ def test_a_folder_that_is_no_index_is_never_replaced(llava: Vlm, tmp_path: Path)
 
 STEPS = {
     "sentences": (build, "write_texts"),
-    "occurrences": (build, "_write_occurrences"),
+    "occurrences": (build, "write_parquet"),
+    "states": (build, "encode_missing"),
     "fragments": (build, "write_fragments"),
     "commit": (build, "commit_fragments"),
     "shape": (IndexShape, "write"),
@@ -540,8 +567,8 @@ def test_an_interrupted_build_leaves_the_old_index_or_none(
     for before in (None, _bytes):
         real = getattr(owner, step)
 
-        def interrupted(*given: object, real: Any = real) -> None:
-            real(*given)
+        def interrupted(*given: object, real: Any = real, **options: object) -> None:
+            real(*given, **options)
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:

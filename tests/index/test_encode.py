@@ -162,7 +162,7 @@ def test_more_sentences_than_are_tokenized_at_once_are_all_encoded(llava: Vlm, t
     model = llava.language_model
     pairs = sorted((text_id(text), text) for text in (f"{number}" for number in range(1500)))
     sentences = pa.table([[i for i, _ in pairs], [t for _, t in pairs]], schema=SENTENCES)
-    rows = candidates(model.tokenizer, sentences, "x", 2000, 0)
+    rows = candidates(model.tokenizer, sentences, "x", 2000, min_position=0)
     assert len(set(rows["sentence_id"].to_pylist())) > 1000
     found = encode(model, rows, sentences, [0], tmp_path)[0]
     expected = model.embedding.detach()[rows["token_id"].to_pylist()]
@@ -193,10 +193,14 @@ def test_rows_that_the_tables_hold_are_not_read_again(
         tables[1] = _stored(tmp_path, rows.take(pa.array(part)), marked)
     read: list[int] = []
     real = module.encode
-    monkeypatch.setattr(module, "encode", lambda model, new, *args: (read.append(len(new)), real(model, new, *args))[1])
+    monkeypatch.setattr(
+        module,
+        "encode",
+        lambda model, new, *args, **options: (read.append(len(new)), real(model, new, *args, **options))[1],
+    )
     (tmp_path / "scratch").mkdir()
     only_first = {1: tables[1]}
-    found = encode_missing(lambda: model, "model", rows, sentences, only_first, tmp_path / "scratch")
+    found = encode_missing(lambda: model, "model", rows, sentences, tables=only_first, scratch=tmp_path / "scratch")
     assert read == ([len(rows) - len(part)] if len(part) < len(rows) else [])
     assert found.read == len(rows) - len(part)
     stored = np.isin(np.arange(len(rows)), part)
@@ -215,9 +219,9 @@ def test_a_layer_without_a_table_is_read_and_the_others_are_not(
     layers: list[list[int]] = []
     real = module.encode
     monkeypatch.setattr(
-        module, "encode", lambda m, r, s, wanted, *args: (layers.append(wanted), real(m, r, s, wanted, *args))[1]
+        module, "encode", lambda m, r, s, wanted, *a, **kw: (layers.append(wanted), real(m, r, s, wanted, *a, **kw))[1]
     )
-    found = encode_missing(lambda: model, "model", rows, sentences, tables, tmp_path)
+    found = encode_missing(lambda: model, "model", rows, sentences, tables=tables, scratch=tmp_path)
     assert layers == [[2]]
     for layer in (1, 2):
         assert np.array_equal(found.encoded[layer].vectors, whole[layer].vectors)
@@ -235,11 +239,11 @@ def test_the_model_is_not_loaded_where_nothing_is_new_and_another_encoders_rows_
         raise RuntimeError("loaded")
 
     (tmp_path / "one").mkdir()
-    assert encode_missing(load, "model", rows, sentences, tables, tmp_path / "one").read == 0
+    assert encode_missing(load, "model", rows, sentences, tables=tables, scratch=tmp_path / "one").read == 0
     for encoder in ("another", ""):
         (tmp_path / f"other{encoder}").mkdir()
         with pytest.raises(RuntimeError, match="loaded"):
-            encode_missing(load, encoder, rows, sentences, tables, tmp_path / f"other{encoder}")
+            encode_missing(load, encoder, rows, sentences, tables=tables, scratch=tmp_path / f"other{encoder}")
 
 
 def _largest_error(vlm: Vlm, rows: pa.Table, encoded: LayerVectors, layer: int) -> float:
@@ -276,5 +280,5 @@ def test_whole_sentences_are_read_for_new_rows_too(bidirectional: Vlm, tmp_path:
     rows = candidates(model.tokenizer, _sentences(), "x", 3, dedup="sentence")
     rows = rows.filter(pa.array([row["position"] < 4 for row in rows.to_pylist()]))
     none = {2: tmp_path / "none.lance"}
-    found = encode_missing(lambda: model, "model", rows, _sentences(), none, tmp_path, whole=True)
+    found = encode_missing(lambda: model, "model", rows, _sentences(), tables=none, scratch=tmp_path, whole=True)
     assert _largest_error(bidirectional, rows, found.encoded[2], 2) < 2e-3

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.index import occurrences as module
-from latentlens_dag.index.occurrences import candidates, prefix_keys, selected_rows, sentence_keys, write_selection
+from latentlens_dag.index.occurrences import candidates, selected_rows, write_selection
 from latentlens_dag.inputs.texts import SourceOrder, TextFile, read_order, write_order
 from latentlens_dag.models.tokenization import token_texts, tokenize, word_span
 from latentlens_dag.schema import OCCURRENCES, SENTENCES
@@ -19,6 +19,7 @@ from latentlens_dag.storage.hashing import hash_bytes, shard_of, text_id
 from latentlens_dag.storage.parquet import write_parquet
 from latentlens_dag.testing import SENTENCES as TEXTS
 from latentlens_dag.testing import tiny_tokenizer
+from tests.helpers.keys import prefix_keys, sentence_keys
 
 TOKENIZER = tiny_tokenizer()
 MANY = [f"{a} {b}" for a in TEXTS for b in TEXTS] + [f"The dog {text.lower()}" for text in TEXTS]
@@ -296,15 +297,14 @@ def test_a_token_without_text_is_given_as_the_tokenizer_writes_it() -> None:
 
 
 def test_a_key_is_the_hash_of_the_token_ids_up_to_and_with_its_own() -> None:
-    assert prefix_keys([1, 70_000]) == [
-        hash_bytes(bytes([1, 0, 0, 0])),
-        hash_bytes(bytes([1, 0, 0, 0, 0x70, 0x11, 1, 0])),
-    ]
+    expected = [hash_bytes(bytes([1, 0, 0, 0])), hash_bytes(bytes([1, 0, 0, 0, 0x70, 0x11, 1, 0]))]
+    assert [digest.hex() for digest in module._prefix_digests([1, 70_000])] == expected
 
 
 def test_the_key_of_a_sentence_is_the_hash_of_all_its_token_ids_and_the_place() -> None:
     ids = b"".join(token_id.to_bytes(4, "little") for token_id in (1, 70_000))
-    assert sentence_keys([1, 70_000]) == [hash_bytes(ids + bytes(4)), hash_bytes(ids + bytes([1, 0, 0, 0]))]
+    expected = [hash_bytes(ids + bytes(4)), hash_bytes(ids + bytes([1, 0, 0, 0]))]
+    assert [digest.hex() for digest in module._sentence_digests([1, 70_000])] == expected
 
 
 @pytest.mark.parametrize("shards", [1, 3])
@@ -348,7 +348,7 @@ def test_special_tokens_that_a_sentence_spells_out_are_special_and_never_offered
     text = "".join(parts)
     (tokens,) = tokenize(TOKENIZER, [text])
     assert tokens.special == _slow_special(text)
-    rows = candidates(TOKENIZER, _table([text]), "x", 50, 0).to_pylist()
+    rows = candidates(TOKENIZER, _table([text]), "x", 50, min_position=0).to_pylist()
     real = [token_id for token_id, special in zip(tokens.ids, tokens.special, strict=True) if not special]
     assert {row["token_id"] for row in rows} == set(real)
     assert all(real[row["position"]] == row["token_id"] for row in rows)  # positions count without specials

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.index.occurrences import candidates, prefix_keys
+from latentlens_dag.index.occurrences import candidates
 from latentlens_dag.inputs.texts import TextFile, write_batch
 from latentlens_dag.models import text_batches
 from latentlens_dag.models.language_model import LanguageModel
@@ -21,6 +21,7 @@ from latentlens_dag.schema import SENTENCES as SENTENCE_ROWS
 from latentlens_dag.storage.hashing import shard_of, text_id
 from latentlens_dag.study.token_tables import text_token_tables
 from latentlens_dag.testing import SENTENCES, tiny_tokenizer
+from tests.helpers.keys import prefix_keys
 from tests.models.test_language_families import tiny_language_model, with_large_weights
 
 TEXTS = ["Dogs.", *SENTENCES[:4], "The naïve café-owner's 2 dogs — 犬 — sleep, and sleep, and sleep on the old boat."]
@@ -80,7 +81,9 @@ def test_a_tokenizer_may_lack_special_tokens(
         first["word"].to_list()
     )
     sentences = sorted((text_id(text), text) for text in TEXTS)
-    rows = candidates(tokenizer, pa.table(list(zip(*sentences, strict=True)), schema=SENTENCE_ROWS), "x", 9, 0)
+    rows = candidates(
+        tokenizer, pa.table(list(zip(*sentences, strict=True)), schema=SENTENCE_ROWS), "x", 9, min_position=0
+    )
     keys = {key for text in TEXTS for key in prefix_keys(tokenizer(text)["input_ids"])}
     assert set(rows["key"].to_pylist()) == (keys - {prefix_keys([1])[0]} if "bos" not in lacks else keys)
 

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 import yaml
 
-from latentlens_dag.publish.card import CITATION, escape_markdown
+from latentlens_dag.publish.card import citation, escape_markdown
 from latentlens_dag.publish.data_dictionary import COLUMNS, TABLE_TITLES
 from latentlens_dag.publish.snippets import snippets_of
 from latentlens_dag.schema import TABLES
@@ -197,8 +197,13 @@ def test_the_citation_is_that_of_the_project() -> None:
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     (paper,) = cited["references"]
     for part in (cited["title"], cited["version"], cited["license"], cited["authors"][0]["name"], paper["title"]):
-        assert part in CITATION
-    assert "2602.00462" in CITATION and "2602.00462" in paper["notes"]
+        assert part in citation()
+    assert "2602.00462" in citation() and "2602.00462" in paper["notes"]
+
+
+def test_the_citation_names_the_version_that_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("latentlens_dag.publish.card.package_versions", lambda: {"latentlens-dag": "7.8.9"})
+    assert "version = {7.8.9}," in citation()
 
 
 def test_the_card_says_how_it_was_made(folder: Path) -> None:

@@ -80,6 +80,16 @@ def test_equal_folders_have_equal_manifests_with_a_line_per_file(folder: Path, t
     assert list(json.loads(text)) == sorted(json.loads(text))
 
 
+def test_a_manifest_of_version_0_1_is_read_and_written_with_the_same_bytes() -> None:
+    content = (Path(__file__).parent / "data" / "manifest_0_1.json").read_bytes()
+    manifest = read_manifest(content)
+    assert manifest_text(manifest).encode() == content
+    assert (manifest.kind, manifest.name, manifest.package_version) == ("tables", "demo_release", "0.1.0")
+    assert manifest.files[0] == ReleaseFile(
+        "README.md", 16289, "e42192c65d956d6da2d9957074a8c128d1752b5725eb93ed442dcc466a47c7f7"
+    )
+
+
 def test_a_folder_with_a_link_is_refused(folder: Path) -> None:
     (folder / "secret.txt").symlink_to("/etc/hostname")
 
@@ -99,12 +109,12 @@ def test_a_folder_whose_files_of_a_table_differ_in_columns_is_refused(folder: Pa
     ["../x", "/etc/passwd", "a/../b", "a//b", "", ".", "./a", "a/.git/x", "a\\b", "C:x", "a\0b", "é", "a/", "a b"],
 )
 def test_a_path_that_could_lead_out_is_refused(folder: Path, path: str) -> None:
-    assert re.search("it names a file", _refused(folder, _listing(path)))
+    assert re.search(r"refused: path is .*: paths are relative", _refused(folder, _listing(path)))
 
 
 @pytest.mark.parametrize("path", ["x" * 201, "a/" * 300 + "b", "\u202egpj", "manifest.json"])
 def test_a_path_that_no_release_has_is_refused(folder: Path, path: str) -> None:
-    assert re.search("it names a file|it lists itself", _refused(folder, _listing(path)))
+    assert re.search("paths are relative|it lists itself", _refused(folder, _listing(path)))
 
 
 def _listing(path: str) -> Change:
@@ -115,30 +125,76 @@ def _listing(path: str) -> Change:
 
 
 WRONG: list[tuple[str, Change, str]] = [
-    ("no object", lambda f: f.update(files=[]), "files is [], no object"),
+    ("no object", lambda f: f.update(files=[]), "files is []: it must be an object"),
     ("another format", lambda f: f.update(format="model"), "no release of this package"),
     ("a missing field", lambda f: f.pop("studies"), "it lacks studies"),
-    ("an unknown field", lambda f: f.update(extra=1), "its field 'extra'"),
-    ("an unknown kind", lambda f: f.update(kind=["tables"]), "its kind is ['tables']"),
-    ("a name with blanks", lambda f: f.update(name="a b"), "'a b' cannot be a name"),
-    ("a study out of the folder", lambda f: f["studies"].update({"../a": {}}), "cannot be a study"),
-    ("a study that is a text", lambda f: f["studies"].update(demo="x"), "study demo is 'x', no object"),
+    ("an unknown field", lambda f: f.update(extra=1), "nothing is known of its field extra"),
+    ("an unknown kind", lambda f: f.update(kind=["tables"]), "kind is ['tables']: Input should be 'tables' or 'index'"),
+    ("a name with blanks", lambda f: f.update(name="a b"), "name is 'a b': names have letters, digits"),
+    (
+        "a study out of the folder",
+        lambda f: f["studies"].update({"../a": {}}),
+        "../a of studies is '../a': names have letters",
+    ),
+    (
+        "a study that is a text",
+        lambda f: f["studies"].update(demo="x"),
+        "demo of studies is 'x': Input should be a valid dictionary",
+    ),
     ("a newer version", lambda f: f.update(schema_version=2), "Upgrade: `pip install -U latentlens-dag`"),
     ("a version before the first", lambda f: f.update(schema_version=0), "never was a schema version 0"),
     ("a version in words", lambda f: f.update(schema_version="1"), "schema_version is '1', no number"),
-    ("a truth for a number", lambda f: f["files"][FIRST].update(size=True), "is True, no number"),
-    ("a negative size", lambda f: f["files"][FIRST].update(size=-1), "must be from 0"),
-    ("an absurd size", lambda f: f["files"][FIRST].update(size=MAX_FILE_BYTES + 1), "must be from 0"),
-    ("a fraction of a row", lambda f: f["files"][FIRST].update(rows=1.5), "is 1.5, no number"),
-    ("10^9 rows", lambda f: f["files"][FIRST].update(rows=10**9), "must be from 0 to 999,999,999"),
-    ("rows of no table", lambda f: f["files"]["README.md"].update(rows=1), "rows without a table"),
+    (
+        "a truth for a number",
+        lambda f: f["files"][FIRST].update(size=True),
+        f"size of {FIRST} is True: Input should be a valid integer",
+    ),
+    (
+        "a negative size",
+        lambda f: f["files"][FIRST].update(size=-1),
+        f"size of {FIRST} is -1: Input should be greater than or equal to 0",
+    ),
+    (
+        "an absurd size",
+        lambda f: f["files"][FIRST].update(size=MAX_FILE_BYTES + 1),
+        "is 53687091201: Input should be less than",
+    ),
+    (
+        "a fraction of a row",
+        lambda f: f["files"][FIRST].update(rows=1.5),
+        f"rows of {FIRST} is 1.5: Input should be a valid integer",
+    ),
+    (
+        "10^9 rows",
+        lambda f: f["files"][FIRST].update(rows=10**9),
+        "is 1000000000: Input should be less than or equal to 999999999",
+    ),
+    (
+        "rows of no table",
+        lambda f: f["files"]["README.md"].update(rows=1),
+        "README.md: it has a table without rows, or rows without a table",
+    ),
     ("an unknown table", lambda f: f["files"][FIRST].update(table="cats"), "a table 'cats' that the release"),
-    ("a table that is no name", lambda f: f["files"][FIRST].update(table=[]), "a table [] that the release"),
-    ("no hash", lambda f: f["files"][FIRST].update(sha256="../x"), "no hash of 64"),
+    (
+        "a table that is no name",
+        lambda f: f["files"][FIRST].update(table=[]),
+        f"table of {FIRST} is []: Input should be a valid string",
+    ),
+    ("a file without a hash", lambda f: f["files"][FIRST].pop("sha256"), f"it lacks sha256 of {FIRST}"),
+    ("a file that is a number", lambda f: f["files"].update({FIRST: 7}), f"{FIRST} is 7: Input should be a dict"),
+    (
+        "no hash",
+        lambda f: f["files"][FIRST].update(sha256="../x"),
+        "sha256 of sentences/00.parquet is '../x': String should match pattern",
+    ),
     ("a card as a table", lambda f: f["files"]["README.md"].update(rows=1, table="sentences"), "is no .parquet"),
     ("rows that do not add up", lambda f: f["tables"]["sentences"].update(rows=7), "has 7 rows, but its files have 3"),
-    ("columns that are a text", lambda f: f["tables"]["sentences"].update(columns="text"), "no list of names"),
-    ("a column twice", lambda f: f["tables"]["sentences"].update(columns=["a", "a"]), "two columns of one name"),
+    (
+        "columns that are a text",
+        lambda f: f["tables"]["sentences"].update(columns="text"),
+        "columns of sentences of tables is 'text': Input should be a valid tuple",
+    ),
+    ("a column twice", lambda f: f["tables"]["sentences"].update(columns=["a", "a"]), "two columns have one name"),
     ("other capitals", lambda f: f["files"].update({"readme.md": f["files"]["README.md"]}), "with other capitals"),
     ("a file as a folder", lambda f: f["files"].update({"README.md/a": f["files"]["README.md"]}), "and as a folder"),
 ]

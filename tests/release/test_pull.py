@@ -250,7 +250,7 @@ REASONS = {
     "a file less": r"diversity\.parquet is not there",
     "another content": r"diversity\.parquet arrived damaged, or is not what its release says",
     "a manifest of 65 MiB": r"manifest\.json has 68,157,440 bytes, more than any release needs",
-    "a path out": r"names a file '\.\./\.\./\.\./evil\.md'",
+    "a path out": r"path is '\.\./\.\./\.\./evil\.md'",
 }
 
 

@@ -26,15 +26,8 @@ def parquet_asset(
 ) -> dg.AssetsDefinition:
     """An asset that is one Parquet file, or one per partition.
 
-    Args:
-        key: corpus/<name>/..., whose first two parts are its group.
-        deps: what it is made from.
-        version: its algorithm and the fields of the YAML that it reads.
-        description: for the UI.
-        write: writes the file of a partition, by its number (0 without partitions); gives the file, and then the
-            files and folders that belong to it.
-        partitions: how many; None for one file.
-        kinds: tags for the UI.
+    `write` writes the file of a partition, by its number (0 without partitions); it gives the file, and then the files
+    and folders that belong to it.
     """
 
     @dg.asset(

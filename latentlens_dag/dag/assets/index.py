@@ -70,12 +70,12 @@ def _candidates(index: IndexSpec) -> dg.AssetsDefinition:
             core.read_sentences(warehouse.paths.shard(index.corpus.name, shard)),
             index.name,
             index.contexts_per_token,
-            index.min_position,
-            index.fraction,
-            read_order(warehouse.paths.order(index.corpus.name)) if order else None,
-            index.dedup,
-            positions,
-            long.append,
+            min_position=index.min_position,
+            fraction=index.fraction,
+            order=read_order(warehouse.paths.order(index.corpus.name)) if order else None,
+            dedup=index.dedup,
+            positions=positions,
+            report_long=long.append,
         )
         if long:
             context.log.warning(core.long_sentences_warning(long, index.model.name, positions, index.dedup))
@@ -155,10 +155,10 @@ def _contextual(index: IndexSpec) -> dg.AssetsDefinition:
                 "" if context.has_tag(FORCED) else encoder,
                 rows,
                 pq.read_table(paths.shard(index.corpus.name, shard)),
-                tables,
-                scratch,
-                ProgressLog(context.log.info, "tokens"),
-                index.dedup == "sentence",
+                tables=tables,
+                scratch=scratch,
+                progress=ProgressLog(context.log.info, "tokens"),
+                whole=index.dedup == "sentence",
             )
             for layer, table in tables.items():
                 record = paths.fragments(index.name, layer, shard)

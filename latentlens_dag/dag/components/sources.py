@@ -48,11 +48,7 @@ class CorpusSource(dg.Model, dg.Resolvable):
     column: str | None = None
 
     def text_source(self, place: str) -> TextSource:
-        """The file or dataset; nothing is opened.
-
-        Raises:
-            UserError: for invalid fields of `place`.
-        """
+        """The file or dataset, not opened; a UserError for invalid fields of `place`."""
         given = [kind for kind in _KINDS if getattr(self, kind) is not None]
         if len(given) != 1:
             raise UserError(
@@ -121,11 +117,7 @@ class ImageSource(dg.Model, dg.Resolvable):
     """Of parquet: the column of the images' names; by default their paths, or the numbers of rows."""
 
     def image_source(self, place: str) -> Path | ImageColumn | HubColumn:
-        """The folder, file or dataset; nothing is opened.
-
-        Raises:
-            UserError: for invalid fields of `place`.
-        """
+        """The folder, file or dataset, not opened; a UserError for invalid fields of `place`."""
         given = [kind for kind in _IMAGE_FIELDS if getattr(self, kind) is not None]
         if len(given) != 1:
             raise UserError(
@@ -175,11 +167,7 @@ class ModelSource(dg.Model, dg.Resolvable):
     refused, and none of its code is run."""
 
     def model_ref(self, field: str, place: str) -> ModelRef:
-        """The model.
-
-        Raises:
-            UserError: for invalid values of `field` of `place`.
-        """
+        """The model; a UserError for invalid values of `field` of `place`."""
         if (self.path is None) == (self.hub is None):
             raise UserError(
                 f"`{field}` of {place} must name one model: `{field}: {{path: FOLDER}}` or `{field}: {{hub: "

@@ -236,11 +236,7 @@ class Study(NamedComponent):
         return self.study_input(f"Study {self.name}").model
 
     def study_input(self, place: str) -> StudyInput:
-        """The model and the set.
-
-        Raises:
-            UserError: where the fields do not go together.
-        """
+        """The model and the set; a UserError for fields that do not go together."""
         fields = ("vlm", "images", "language_model", "texts")
         given = [field for field in fields if getattr(self, field) is not None]
         if self.vlm is not None and self.images is not None and len(given) == 2:
