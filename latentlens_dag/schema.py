@@ -1,11 +1,10 @@
-"""The columns of every published table.
+"""The lenses, and the columns of every published table.
 
-A table is described by an Arrow schema; writers cast to it and readers may rely on it. Ids are 64-bit
-hashes as 16 hexadecimal digits (`storage/hashing.py`), layers, ranks and indices are int32, boxes are
-float32 in pixels of the original image, and columns that do not apply to a row are null.
+A table is described by an Arrow schema; writers cast to it and readers may rely on it. Ids are 64-bit hashes as 16
+hexadecimal digits (`storage/hashing.py`), layers, ranks and indices are int32, boxes are float32 in pixels of the
+original image, and columns that do not apply to a row are null.
 
-Note: `cosine` (LatentLens, EmbeddingLens) and `logit` (LogitLens) cannot be compared with each other,
-so there is no column called `score`.
+Note: a `cosine` and a `logit` cannot be compared, so no column is called `score`.
 """
 
 from __future__ import annotations
@@ -16,10 +15,10 @@ import pyarrow as pa
 
 
 class LensInfo(NamedTuple):
-    """A lens as tables, cards, figures and pages know it; what it does is in `study/lenses/`."""
+    """How tables, cards, figures and pages name a lens; its computation is in `study/lenses/`."""
 
     name: str
-    """In the column `lens`, in keys of assets and in defs.yaml."""
+    """In the column `lens`, in asset keys and in defs.yaml."""
     title: str
     score: Literal["cosine", "logit"]
     """The column of NEIGHBORS that ranks its neighbors, higher first."""

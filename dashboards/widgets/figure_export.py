@@ -9,7 +9,7 @@ from latentlens_dag.browse.browser_data import BrowserData
 from latentlens_dag.browse.layout import token_views
 from latentlens_dag.dataset.provenance import model_label, study_declaration
 from latentlens_dag.figures.source_image import figure_image
-from latentlens_dag.figures.svg_figure import Answer, Cell, Figure, Legend, flow_tokens, flow_width
+from latentlens_dag.figures.svg_figure import FLOW_WIDTH, Answer, Cell, Figure, Legend, flow_tokens
 from latentlens_dag.storage.home import find_warehouse
 from latentlens_dag.text.display import split_at
 from widgets.image_state import ImageState, Row
@@ -36,7 +36,7 @@ def figure_of(data: BrowserData, state: ImageState, *, words: bool, neighbors: b
     width, height = float(grid["width"]), float(grid["height"])
     if state.study.of_texts:
         placed, height = flow_tokens(list(cells.values()))
-        cells, width = dict(zip(cells, placed, strict=True)), flow_width()
+        cells, width = dict(zip(cells, placed, strict=True)), FLOW_WIDTH
     return Figure(
         picture=None if state.study.of_texts else _picture(data, state),
         width=width,

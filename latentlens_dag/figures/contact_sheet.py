@@ -1,9 +1,10 @@
-"""Scenes with what each lens says on every patch, as one PNG.
+"""A contact sheet as one PNG: scenes with the nearest word of each lens on every patch.
 
-A row is a scene, a column a lens; every visual token with a box is labelled with its nearest answer, on a
-shade that tells the verdict. Boxes may be any list: no grid is assumed. What a newcomer gets wrong: the word
-is the *first* answer, the colour is the verdict on *all* of them, so a wrong word can stand on the colour
-of `concrete`: a farther answer earned it.
+Rows are scenes, columns lenses. Every visual token with a box is labelled with its nearest neighbor, on a plate in the
+color of the verdict. Boxes may be any list; no grid is assumed.
+
+Note: the word is that of the *first* neighbor, the color is the verdict on *all* of them, so a wrong word can be on the
+color of `concrete`: a farther neighbor earned it.
 """
 
 from __future__ import annotations
@@ -28,16 +29,17 @@ from latentlens_dag.storage.files import atomic_path
 
 _UNJUDGED, _FAINT = (120, 120, 120), (105, 105, 112)
 _MARGIN, _GAP, _LEAST_FONT = 28, 18, 11
+_BOX = ("x0", "y0", "x1", "y1")
 
 
 @dataclass(frozen=True)
 class LensView:
-    """What one lens says about one scene; both lists go with the scene's boxes."""
+    """One lens on one scene; both lists are parallel to the scene's boxes."""
 
     words: Sequence[str | None]
-    """The nearest answer of each token; null leaves the patch bare."""
+    """The nearest word of each token; null leaves the patch bare."""
     verdicts: Sequence[str | None]
-    """concrete, abstract, global, none, or null where nothing was judged."""
+    """concrete, abstract, global, none, or null if not judged."""
 
 
 def draw_scenes(
@@ -54,8 +56,8 @@ def draw_scenes(
         images: the scenes, one row each.
         boxes: per scene [T, 4] x0, y0, x1, y1 in pixels of the scene.
         lenses: per lens, in the order of the columns, a view of every scene.
-        title: the line above all, such as study and visual layer.
-        patch_px: scenes are resized until their median patch is so many pixels wide, room for a word.
+        title: first line of the sheet, such as study and visual layer.
+        patch_px: width of the median patch in the sheet, in pixels, for a word to fit.
     """
     columns = [
         [_scene(image, box, view, patch_px) for image, box, view in zip(images, boxes, views, strict=True)]
@@ -65,19 +67,19 @@ def draw_scenes(
 
 
 def thumbnail_loader(dataset: Dataset) -> Callable[[str, str], Image.Image]:
-    """A loader for `write_sheet` that needs no source: thumbnails, enlarged to the pictures' original size."""
+    """A `load_image` that needs no original images: thumbnails, enlarged to the original size."""
 
     def load(image_id: str, file_name: str) -> Image.Image:
         query = "SELECT thumbnail, width, height FROM images WHERE image_id = $image_id"
         ((thumbnail, width, height),) = dataset.sql(query, image_id=image_id).fetchall()
         try:
-            picture = Image.open(io.BytesIO(thumbnail), formats=FORMATS).convert("RGB")
+            image = Image.open(io.BytesIO(thumbnail), formats=FORMATS).convert("RGB")
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise UserError(
                 f"The thumbnail of {file_name} (image_id {image_id}) cannot be read as a picture: the table `images` "
                 "is damaged. Build the study, or pull its release, again."
             ) from error
-        return picture.resize((width, height), Image.Resampling.LANCZOS)
+        return image.resize((width, height), Image.Resampling.LANCZOS)
 
     return load
 
@@ -92,7 +94,7 @@ def write_sheet(
     scenes: int = 2,
     judge: str = "regions",
 ) -> int:
-    """Draw typical scenes of a study as `draw_study`, and write them as PNG, atomically; give the visual layer."""
+    """Write the sheet of `draw_study` as PNG, atomically; return its visual layer."""
     sheet, drawn = draw_study(dataset, study, load_image, layer=layer, scenes=scenes, judge=judge)
     with atomic_path(path) as temporary:
         sheet.save(temporary, format="PNG", optimize=True)
@@ -112,19 +114,19 @@ def draw_study(
     """Draw typical scenes of a study: those whose LatentLens share is nearest to the median of all scenes.
 
     Args:
-        dataset: where the study's tables are.
+        dataset: holds the study's tables.
         study: its name.
-        load_image: gives the picture of (image_id, file_name) in its original size.
-        layer: visual layer; by default the one in the middle, which favors no lens.
-        scenes: how many.
-        judge: whose verdicts color the words.
+        load_image: loads the image of (image_id, file_name) in its original size.
+        layer: visual layer; by default the middle one, which favors no lens.
+        scenes: number of scenes.
+        judge: judge whose verdicts color the words.
         only: ids of the images to choose from; all by default.
 
     Returns:
-        The picture, and the visual layer that was drawn.
+        The sheet and its visual layer.
 
     Raises:
-        UserError: if the study reads texts, has no answers at that layer, or its visual tokens have no place.
+        UserError: if the study reads texts, has no neighbors at that layer, or its visual tokens have no boxes.
     """
     _check_has_images(dataset, study)
     layer = _middle_layer(dataset, study) if layer is None else layer
@@ -144,7 +146,7 @@ def draw_study(
 
 
 class _Scene(NamedTuple):
-    """The tokens of one image that have a place in it."""
+    """The tokens of one image that have a box."""
 
     boxes: npt.NDArray[np.float32]
     views: dict[str, LensView]
@@ -182,7 +184,7 @@ FROM shares LEFT JOIN images USING (image_id)
 ORDER BY abs(share - (SELECT median(share) FROM shares)) NULLS LAST, image_id
 LIMIT CAST($scenes AS INTEGER)
 """
-# Of several views the whole picture is drawn: boxes of tiles and of the whole would lie upon each other.
+# Only the first view by name (`global` before `tile`): boxes of several views would overlap.
 _ANSWERS = """
 SELECT token_index, x0, y0, x1, y1, lens, word, verdict
 FROM visual_tokens
@@ -192,9 +194,6 @@ WHERE study = $study AND visual_layer = CAST($layer AS INTEGER) AND image_id = $
     AND view = (SELECT min(view) FROM visual_tokens WHERE study = $study AND image_id = $image_id AND x0 IS NOT NULL)
 ORDER BY token_index
 """
-
-
-_BOX = ("x0", "y0", "x1", "y1")
 
 
 def _check_has_images(dataset: Dataset, study: str) -> None:

@@ -1,7 +1,9 @@
-"""A picture with what a lens says of its patches, as an SVG for a paper: 17 cm wide, on white, words as text.
+"""An image with the words of its patches as an SVG for a paper: 17 cm wide, on white, words as text.
 
-The drawing is a function of its parts: equal parts give equal bytes. What a newcomer gets wrong: words and sentences
-are text of somebody's, and an SVG is XML that programs run. Whatever is not a word of this module goes through `_text`.
+Equal figures give equal bytes.
+
+Note: words and sentences are untrusted text, and an SVG is XML that programs run. All text that is not of this module
+goes through `_text` or `xml_text`.
 """
 
 from __future__ import annotations
@@ -17,24 +19,25 @@ from latentlens_dag.text.display import SentenceParts
 WIDTH_MM = 170
 _UNITS = 10  # of the drawing, per mm
 _MARGIN, _GAP = 20, 18
-_INNER = WIDTH_MM * _UNITS - 2 * _MARGIN
+FLOW_WIDTH = WIDTH_MM * _UNITS - 2 * _MARGIN
+"""Width of the lines of `flow_tokens`, and of everything inside of the margins."""
 _TALLEST = 1700
-"""Of the picture; with legend, neighbors and caption a page of A4 holds it."""
+"""Height limit of the image; with legend, neighbors and caption it fits a page of A4."""
 _INK, _FAINT, _LINE, _PLATE = "#16191d", "#565d66", "#b6bcc4", "#101418"
 _TEXT, _SMALL = 28, 25  # 8 and 7 points
-_LEADING, _BOLD = 1.14, 1.1  # between lines; how much wider bold letters are
+_LEADING, _BOLD = 1.14, 1.1  # line height; width of bold relative to regular letters
 _FONTS = "Helvetica, Arial, 'Liberation Sans', 'DejaVu Sans', 'Noto Sans', 'Noto Color Emoji', sans-serif"
 
 Box = tuple[float, float, float, float]
 
 
 class LetterSizes(NamedTuple):
-    """The sizes of words on cells."""
+    """Font sizes of words on cells, in units of the drawing."""
 
     legible: float
-    """From which on a word is in one line."""
+    """At this size or above, a word stays on one line."""
     least: float
-    """Below which it is cut."""
+    """Below this size, it is truncated."""
     largest: float
 
 
@@ -42,28 +45,28 @@ _LETTERS = LetterSizes(legible=21, least=14, largest=34)  # 6, 4 and 9.6 points
 
 
 class Cell(NamedTuple):
-    """A token as it is drawn."""
+    """One token."""
 
     box: Box
-    """x0, y0, x1, y1 in pixels of the original picture."""
+    """x0, y0, x1, y1 in pixels of the original image."""
     word: str
-    """Its nearest answer."""
+    """Its nearest neighbor."""
     fill: str = ""
-    """#rrggbb, or #rrggbbaa where the picture shines through; empty for none."""
+    """#rrggbb, or #rrggbbaa for a translucent fill; empty for none."""
     hit: bool = False
-    """Whether it is what was looked for; then words are set on hits only."""
+    """Whether it matches the search; if any cell does, only hits have words."""
     label: str = ""
-    """What the token is, where it is one of a text."""
+    """The token itself, in a study of texts."""
 
 
 class Legend(NamedTuple):
-    """What the colors mean."""
+    """The meaning of the colors."""
 
     title: str
     entries: Sequence[tuple[str, str]] = ()
     """Color and meaning."""
     ramp: Sequence[str] = ()
-    """The colors of a scale, from `low` to `high`."""
+    """Colors of a scale from `low` to `high`."""
     low: str = ""
     high: str = ""
 
@@ -82,35 +85,35 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True)
 class Figure:
-    """All that is drawn."""
+    """The content of the drawing."""
 
     picture: bytes | None
-    """PNG or JPEG, which every program that reads SVG shows."""
+    """PNG or JPEG, which every SVG program shows."""
     width: float
-    """Of the original picture in pixels, as of all boxes."""
+    """Of the original image in pixels, as all boxes."""
     height: float
     cells: Sequence[Cell]
     key: Legend
     caption: Sequence[str]
-    """Its parts; a line is broken between two."""
+    """Parts; lines break between them."""
     words: bool = True
-    """Whether the cells' words are set on them."""
+    """Whether cells show their words."""
     chosen: Cell | None = None
     heading: str = ""
-    """Above the neighbors."""
+    """Heading of the neighbors."""
     answers: Sequence[Answer] = ()
 
 
 class _Block(NamedTuple):
-    """Some lines of SVG, and how much height they take."""
+    """Elements of SVG and their height."""
 
     lines: list[str]
     height: float
 
 
 def figure_svg(figure: Figure) -> str:
-    """The figure as SVG: legend, picture, neighbors of the chosen token, caption, each where there is one."""
-    blocks = [_legend(figure.key), _board(figure), _neighbors(figure), _caption(figure.caption)]
+    """The figure as SVG: legend, image, neighbors of the chosen token, caption; empty blocks are left out."""
+    blocks = [_legend(figure.key), _image(figure), _neighbors(figure), _caption(figure.caption)]
     y, body = float(_MARGIN), list[str]()
     for block in (block for block in blocks if block.lines):
         body += [f'<g transform="translate({_MARGIN} {_n(y)})">', *block.lines, "</g>"]
@@ -126,26 +129,21 @@ def figure_svg(figure: Figure) -> str:
 
 
 def flow_tokens(tokens: Sequence[Cell]) -> tuple[list[Cell], float]:
-    """Tokens of a text in lines, as a reader reads them: each with its word below; and the height of all lines."""
+    """Lay out tokens of a text in lines, each with its word below; return them and the total height."""
     line, gap = 92.0, 8.0
     x, y, placed = 0.0, 0.0, list[Cell]()
     for token in tokens:
         label, word = truncate(token.label, 16), truncate(token.word, 16)
         width = max(text_width(label) * _TEXT, text_width(word) * _SMALL, 24) + 20
-        if x + width > _INNER:
+        if x + width > FLOW_WIDTH:
             x, y = 0.0, y + line
         placed.append(token._replace(box=(x, y, x + width, y + line - gap), label=label, word=word))
         x += width + gap
     return placed, y + line
 
 
-def flow_width() -> float:
-    """The width of the lines of `flow_tokens`."""
-    return float(_INNER)
-
-
 def extent(width: float, height: float, boxes: Sequence[Box]) -> Box:
-    """What a picture and its boxes take together: where a processor pads, boxes go beyond the picture."""
+    """The bounding box of an image and its boxes, which go beyond the image where a processor pads."""
     corners = [(0.0, 0.0, width, height), *boxes]
     left, top = (min(box[side] for box in corners) for side in (0, 1))
     return left, top, max(box[2] for box in corners), max(box[3] for box in corners)
@@ -165,17 +163,17 @@ def _legend(key: Legend) -> _Block:
         lines += [_text(x + low + long + 12, _TEXT, key.high, _SMALL)]
     for color, label in key.entries:
         wide = text_width(label) * _SMALL + 64
-        if x + wide > _INNER:
+        if x + wide > FLOW_WIDTH:
             x, y = 0.0, y + 40
         lines += [_rect(x, y + 6, 24, 24, f'fill="{color}" stroke="{_LINE}"'), _text(x + 34, y + _TEXT, label, _SMALL)]
         x += wide
     return _Block(lines, y + 36)
 
 
-def _board(figure: Figure) -> _Block:
-    """The picture with its cells."""
+def _image(figure: Figure) -> _Block:
+    """The image with its cells."""
     left, top, right, bottom = extent(figure.width, figure.height, [cell.box for cell in figure.cells])
-    scale = min(_INNER / (right - left), _TALLEST / (bottom - top))
+    scale = min(FLOW_WIDTH / (right - left), _TALLEST / (bottom - top))
     if any(cell.label for cell in figure.cells):
         scale = 1.0
     lines = [_rect(0, 0, (right - left) * scale, (bottom - top) * scale, 'fill="#eef0f3"')] if figure.picture else []
@@ -194,7 +192,7 @@ def _board(figure: Figure) -> _Block:
     cells = [scaled(cell) for cell in figure.cells]
     lines += [_tile(cell) for cell in cells]
     if figure.words:
-        lines += [line for cell in [c for c in cells if c.hit] or cells for line in _worded(cell)]
+        lines += [line for cell in [c for c in cells if c.hit] or cells for line in _cell_word(cell)]
     if figure.chosen is not None:
         box = scaled(figure.chosen).box
         lines += [_outline(box, _PLATE, 10), _outline(box, "#ffd21f", 5)]
@@ -210,8 +208,8 @@ def _tile(cell: Cell) -> str:
     return _rect(x0, y0, x1 - x0, y1 - y0, f'fill="{color}"{opacity} {stroke}')
 
 
-def _worded(cell: Cell) -> Iterator[str]:
-    """The word of a cell: on a dark plate, which any picture and any program leaves legible; below what it is of."""
+def _cell_word(cell: Cell) -> Iterator[str]:
+    """The word of a cell on a dark plate, legible on any image; in a text, below the token."""
     x0, y0, x1, y1 = cell.box
     if cell.label:
         yield _text(x0 + 10, y0 + 34, cell.label, _TEXT)
@@ -230,16 +228,16 @@ def _worded(cell: Cell) -> Iterator[str]:
 
 
 def word_lines(word: str, width: float, height: float, letters: LetterSizes = _LETTERS) -> tuple[float, list[str]]:
-    """The size and the lines of a word in a cell: one line where that is legible, else up to three; else it is cut."""
-    found = []
+    """Font size and lines of a word in a cell: one line if legible, else up to three, else truncated."""
+    layouts = []
     for count in (1, 2, 3):
         lines = hyphenate(word, count)
         widest = max(map(text_width, lines))
         size = min(width * 0.94 / (widest * _BOLD + 0.4), height * 0.95 / (len(lines) * _LEADING), letters.largest)
-        found.append((size, lines))
+        layouts.append((size, lines))
         if size >= letters.legible or len(lines) < count:
             break
-    size, lines = max(found, key=lambda pair: pair[0])
+    size, lines = max(layouts, key=lambda layout: layout[0])
     if size >= letters.least:
         return size, lines
     size = min(letters.least, height * 0.8)
@@ -247,10 +245,10 @@ def word_lines(word: str, width: float, height: float, letters: LetterSizes = _L
 
 
 def _neighbors(figure: Figure) -> _Block:
-    """The answers of the chosen token, each in a line: rank, word, number, layer, sentence."""
+    """The neighbors of the chosen token, one per line: rank, word, score, layer, sentence."""
     if not figure.answers:
         return _Block([], 0)
-    lines, y = [_text(0, _TEXT, truncate(figure.heading, _INNER / _TEXT), _TEXT, weight=700)], 42
+    lines, y = [_text(0, _TEXT, truncate(figure.heading, FLOW_WIDTH / _TEXT), _TEXT, weight=700)], 42
     for answer in figure.answers:
         base = y + _TEXT
         lines += [_text(0, base, str(answer.rank), _SMALL, fill=_FAINT)]
@@ -259,13 +257,13 @@ def _neighbors(figure: Figure) -> _Block:
         if answer.layer is not None:
             lines.append(_text(520, base, f"layer {answer.layer}", _SMALL, fill=_FAINT))
         if answer.sentence is not None:
-            lines.append(_sentence(650, base, answer.sentence, _INNER - 650))
+            lines.append(_sentence(650, base, answer.sentence, FLOW_WIDTH - 650))
         y += 40
     return _Block(lines, y)
 
 
 def _sentence(x: float, y: float, sentence: SentenceParts, width: float) -> str:
-    """A sentence in one line, as much of it around its word as there is room for."""
+    """A sentence on one line, shortened around its word."""
     before, word, after = kwic(sentence.before, sentence.word, sentence.after, width / _SMALL)
     bold = f'<tspan font-weight="700" text-decoration="underline">{xml_text(word)}</tspan>' if word else ""
     place = f'x="{_n(x)}" y="{_n(y)}" font-size="{_SMALL}" fill="{_INK}"{_side(before + word + after)}'
@@ -273,12 +271,12 @@ def _sentence(x: float, y: float, sentence: SentenceParts, width: float) -> str:
 
 
 def _caption(parts: Sequence[str]) -> _Block:
-    """The caption in as many lines as it takes."""
-    rows, most = [""], _INNER / _SMALL
+    """The caption, on as many lines as needed."""
+    rows, width = [""], FLOW_WIDTH / _SMALL
     for part in parts:
-        part = truncate(part, most)
+        part = truncate(part, width)
         longer = f"{rows[-1]} · {part}" if rows[-1] else part
-        rows = [*rows[:-1], longer] if text_width(longer) <= most else [*rows, part]
+        rows = [*rows[:-1], longer] if text_width(longer) <= width else [*rows, part]
     lines = [_text(0, _SMALL + 34 * number, row, _SMALL, fill=_FAINT) for number, row in enumerate(rows) if row]
     return _Block(lines, 34 * len(rows))
 
@@ -295,7 +293,7 @@ def _rect(x: float, y: float, width: float, height: float, more: str) -> str:
 def _text(
     x: float, y: float, text: str, size: float, *, anchor: str = "start", weight: int = 400, fill: str = _INK
 ) -> str:
-    """A line of text, which may be anybody's."""
+    """A line of untrusted text."""
     middle = ' text-anchor="middle"' if anchor == "middle" else ""
     end = ' text-anchor="end"' if anchor == "end" else ""
     side = _side(text) if anchor == "start" else ""
@@ -305,7 +303,7 @@ def _text(
 
 
 def _side(text: str) -> str:
-    """What a line needs that is written from right to left, so that it still begins where it is put."""
+    """Attributes for a line written from right to left, so that its left end is at x."""
     return ' direction="rtl" text-anchor="end"' if reads_right_to_left(text) else ""
 
 

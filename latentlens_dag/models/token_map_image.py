@@ -1,8 +1,9 @@
-"""An image with the grid of its visual tokens drawn on it, one panel per view.
+"""An image with the boxes of its visual tokens, one panel per view.
 
-Views lie upon each other in the image, so each has a panel of its own and a color. What a newcomer gets wrong: what
-is pale was shown to the model in no token of that view (crops, unpadding, a tile's last pixels); a grid may also go
-beyond the image, where a processor pads.
+Views overlap in the image, so each has a panel and a color of its own.
+
+Note: pale areas are in no token of the view (crops, unpadding, a tile's last pixels). A grid may go beyond the image
+where a processor pads.
 """
 
 from __future__ import annotations
@@ -24,31 +25,31 @@ if TYPE_CHECKING:
 COLORS = {"global": (180, 95, 0), "tile": (0, 114, 178), "unmapped": (90, 90, 96)}
 """After Okabe and Ito, safe for the color-blind; dark enough for white numbers."""
 _NEWLINE = (196, 30, 58)
-_SHORT, _LONG = 1200, 2400  # pixels of a panel's longer side: more than the first where boxes would be small
+_SHORT, _LONG = 1200, 2400  # pixels of a panel's longer side: longer if boxes would be small
 _BOX, _MARGIN, _LEAST_FONT, _LARGEST_FONT = 40, 24, 9, 22
 
 
-def draw_token_map(image: Image.Image, places: TokenMap, path: Path) -> None:
-    """Write a PNG, atomically: per view the image with its tokens' boxes, and their numbers where they fit.
+def draw_token_map(image: Image.Image, token_map: TokenMap, path: Path) -> None:
+    """Write a PNG atomically: per view the image with the boxes of its tokens, and their numbers where they fit.
 
     Args:
-        image: as it was shown to the model.
-        places: its region map.
-        path: where to write.
+        image: the model's input.
+        token_map: token map of the image.
+        path: output file.
     """
-    views = [name for name in dict.fromkeys(places.view) if name != "newline"]
-    panels = [_panel(image.convert("RGB"), places, view) for view in views]
+    views = [name for name in dict.fromkeys(token_map.view) if name != "newline"]
+    panels = [_panel(image.convert("RGB"), token_map, view) for view in views]
     is_wide = panels[0].width >= panels[0].height
     sheet, _ = make_sheet([panels] if is_wide else [[panel] for panel in panels], _MARGIN, _MARGIN)
     with atomic_path(path) as temporary:
         sheet.save(temporary, "PNG")
 
 
-def _panel(image: Image.Image, places: TokenMap, view: str) -> Image.Image:
-    """The image, enlarged, with one view's tokens and a line of text above."""
-    owners, boxes = np.array(places.view), _with_bars(places)
-    # Newlines are written after the rows of tiles, or of the one view there is.
-    newlines = (owners == "newline") & (view == _with_newlines(places.view))
+def _panel(image: Image.Image, token_map: TokenMap, view: str) -> Image.Image:
+    """The enlarged image with the tokens of one view, below a line of text."""
+    owners, boxes = np.array(token_map.view), _with_bars(token_map)
+    # Newline tokens end the rows of tiles, or of the only view.
+    newlines = (owners == "newline") & (view == _with_newlines(token_map.view))
     tokens = np.flatnonzero(((owners == view) | newlines) & (boxes[:, 3] > boxes[:, 1]))  # whose place is known
     boxes = boxes[tokens]
     left, top = np.floor(boxes[:, :2].min(axis=0, initial=0))
@@ -64,14 +65,14 @@ def _panel(image: Image.Image, places: TokenMap, view: str) -> Image.Image:
     drawn = boxes * scale + [*corner, *corner]
     for number, box in zip(tokens, drawn, strict=True):
         _token(draw, box, int(number), _NEWLINE if owners[number] == "newline" else COLORS.get(view, INK))
-    _title(draw, view, places, owners, size[0])
+    _title(draw, view, token_map, owners, size[0])
     return panel
 
 
-def _with_bars(places: TokenMap) -> NDArray[np.float64]:
-    """The boxes [T, 4]; a newline's is the right edge of the token before it, without width."""
-    boxes = places.boxes.astype(np.float64)
-    for token in np.flatnonzero(np.array(places.view) == "newline"):
+def _with_bars(token_map: TokenMap) -> NDArray[np.float64]:
+    """The boxes [T, 4]; a newline's is the right edge of the previous token, with zero width."""
+    boxes = token_map.boxes.astype(np.float64)
+    for token in np.flatnonzero(np.array(token_map.view) == "newline"):
         boxes[token] = boxes[token - 1][[2, 1, 2, 3]]
     return boxes
 
@@ -87,17 +88,17 @@ def _scale(boxes: NDArray[np.float64], extent: float) -> float:
 
 
 def _faded(image: Image.Image, boxes: NDArray[np.float64]) -> Image.Image:
-    """The image, pale where no box lies."""
-    seen = Image.new("L", image.size, 0)
-    draw = ImageDraw.Draw(seen)
+    """The image, pale outside of the boxes."""
+    mask = Image.new("L", image.size, 0)
+    draw = ImageDraw.Draw(mask)
     for x0, y0, x1, y1 in boxes:
         if x1 > x0:
             draw.rectangle([x0, y0, x1, y1], fill=255)
-    return Image.composite(image, Image.blend(image, Image.new("RGB", image.size, PAPER), 0.7), seen)
+    return Image.composite(image, Image.blend(image, Image.new("RGB", image.size, PAPER), 0.7), mask)
 
 
 def _token(draw: ImageDraw.ImageDraw, box: NDArray[np.float64], number: int, color: Color) -> None:
-    """A box and its number on a shade of its color; a newline, which has no width, as a bar."""
+    """A box with its number on a plate; a newline, which has no width, as a bar."""
     x0, y0, x1, y1 = (float(value) for value in box)
     if x1 - x0 < 1:
         draw.rectangle([x0 - 6, y0 + 2, x0 - 1, y1 - 2], fill=color)
@@ -111,12 +112,12 @@ def _token(draw: ImageDraw.ImageDraw, box: NDArray[np.float64], number: int, col
         draw_plate(draw, (x0 + 2, y0 + 2, x0 + width + 10, y0 + size * 1.35 + 3), str(number), font, color, 3)
 
 
-def _title(draw: ImageDraw.ImageDraw, view: str, places: TokenMap, owners: NDArray[np.str_], width: int) -> None:
-    of_it = owners == view
-    tiles, rows, columns = (len(np.unique(part[of_it])) for part in (places.tile, places.row, places.col))
-    text = f"{view}: {int(of_it.sum())} tokens" + (f", {rows} x {columns}" if view != "unmapped" else "")
+def _title(draw: ImageDraw.ImageDraw, view: str, token_map: TokenMap, owners: NDArray[np.str_], width: int) -> None:
+    in_view = owners == view
+    tiles, rows, columns = (len(np.unique(part[in_view])) for part in (token_map.tile, token_map.row, token_map.col))
+    text = f"{view}: {int(in_view.sum())} tokens" + (f", {rows} x {columns}" if view != "unmapped" else "")
     text += f", in {tiles} tiles" if view == "tile" else ""
     newlines = int((owners == "newline").sum())
-    text += f"; {newlines} newlines (bars)" if newlines and view == _with_newlines(places.view) else ""
+    text += f"; {newlines} newlines (bars)" if newlines and view == _with_newlines(token_map.view) else ""
     text += "; pale: in none of them" if view != "unmapped" else ", whose place is not known"
     draw.text((0, 18), text, font=fit_font(text, width, 22, 9), fill=COLORS.get(view, INK), anchor="lm")

@@ -75,19 +75,9 @@ def _agreement(first: str, second: str, lens: str, both: pl.DataFrame, categorie
     counts = _counts(both, categories)
     total = counts.sum(axis=0)
     table = tuple(tuple(int(count) for count in row) for row in total)
-    share = float(np.trace(total) / total.sum())
-    return Agreement(
-        first,
-        second,
-        lens,
-        len(both),
-        len(counts),
-        share,
-        cohen_kappa(total),
-        kappa_interval(counts),
-        categories,
-        table,
-    )
+    share, kappa, images = float(np.trace(total) / total.sum()), cohen_kappa(total), len(counts)
+    interval = kappa_interval(counts)
+    return Agreement(first, second, lens, len(both), images, share, kappa, interval, categories, table)
 
 
 def cohen_kappa(table: npt.NDArray[np.int64]) -> float | None:

@@ -60,7 +60,7 @@ def build_truth(regions: Iterable[pa.Table], visual_tokens: Iterable[pa.Table], 
         visual_tokens: VISUAL_TOKENS of one study, all batches in any order.
         images: IMAGES, all batches in any order; only image_id, width and height are read.
     """
-    sizes = {row["image_id"]: (row["width"], row["height"]) for row in _size_rows(images)}
+    sizes = {row["image_id"]: (row["width"], row["height"]) for table in images for row in _sizes(table)}
     by_image = dict(_by_image(regions, ["region_id"]))
     tokens = _by_image(visual_tokens, ["token_index"])
     builder = _TruthBuilder([], [])
@@ -220,9 +220,9 @@ def _verdict(level: str) -> pl.Expr:
     return pl.col(level).replace_strict(range(len(VERDICTS)), VERDICTS, default=None, return_dtype=pl.String)
 
 
-def _size_rows(images: Iterable[pa.Table]) -> Iterator[dict[str, Any]]:
-    for table in images:
-        yield from table.select(["image_id", "width", "height"]).to_pylist()
+def _sizes(images: pa.Table) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = images.select(["image_id", "width", "height"]).to_pylist()
+    return rows
 
 
 def _by_image(tables: Iterable[pa.Table], order: list[str]) -> Iterator[tuple[str, pl.DataFrame]]:

@@ -48,10 +48,10 @@ def source_fields(source: StudySource, warehouse: Warehouse) -> dict[str, Any]:
 def recorded_source_fields(shape: Path) -> dict[str, Any]:
     """The stored fields of `source_fields`; empty where `shape.json` is missing or damaged."""
     try:
-        found = read_shape(StudyShape, shape)
+        stored = read_shape(StudyShape, shape)
     except UserError:
         return {}
-    return {} if found is None else found.model_dump(include=_FIELDS, exclude_none=True)
+    return {} if stored is None else stored.model_dump(include=_FIELDS, exclude_none=True)
 
 
 def study_source(warehouse: Warehouse, study: str, trust_remote_code: bool = False) -> StudySource:

@@ -28,11 +28,7 @@ class LayerReport(NamedTuple):
 
 def visual_token_table(study: str, image_ids: list[str], tokens: pl.DataFrame) -> pa.Table:
     """VISUAL_TOKENS of the tokens of some images (`VisualStates.tokens`)."""
-    import polars as pl
-
-    ids = pl.Series("image_id", image_ids, dtype=pl.String)
-    named = tokens.with_columns(pl.lit(study).alias("study"), ids.gather(tokens["image_index"]).alias("image_id"))
-    return named.select(VISUAL_TOKENS.names).to_arrow().cast(VISUAL_TOKENS)
+    return _with_ids(study, image_ids, tokens, "image_index").select(VISUAL_TOKENS.names).to_arrow().cast(VISUAL_TOKENS)
 
 
 class TextTokens(NamedTuple):
@@ -48,14 +44,21 @@ def text_token_tables(study: str, text_ids: list[str], tokens: pl.DataFrame) -> 
     """The tables of the tokens of some texts (`TextStates.tokens`); text ids are in the column `image_id`."""
     import polars as pl
 
-    ids = pl.Series("image_id", text_ids, dtype=pl.String)
-    named = tokens.with_columns(pl.lit(study).alias("study"), ids.gather(tokens["text_index"]).alias("image_id"))
-    nowhere = [pl.lit(None).alias(name) for name in VISUAL_TOKENS.names[4:]]
-    placed = named.with_columns(pl.lit("text").alias("view"), *nowhere)
+    texts = _with_ids(study, text_ids, tokens, "text_index")
+    no_place = [pl.lit(None).alias(name) for name in VISUAL_TOKENS.names[4:]]
+    views = texts.with_columns(pl.lit("text").alias("view"), *no_place)
     return TextTokens(
-        placed.select(VISUAL_TOKENS.names).to_arrow().cast(VISUAL_TOKENS),
-        named.select(TEXT_TOKENS.names).to_arrow().cast(TEXT_TOKENS),
+        views.select(VISUAL_TOKENS.names).to_arrow().cast(VISUAL_TOKENS),
+        texts.select(TEXT_TOKENS.names).to_arrow().cast(TEXT_TOKENS),
     )
+
+
+def _with_ids(study: str, ids: list[str], tokens: pl.DataFrame, index: str) -> pl.DataFrame:
+    """The tokens with columns study and image_id; the column `index` has positions in `ids`."""
+    import polars as pl
+
+    image_ids = pl.Series("image_id", ids, dtype=pl.String).gather(tokens[index])
+    return tokens.with_columns(pl.lit(study).alias("study"), image_ids)
 
 
 def write_visual_layer(

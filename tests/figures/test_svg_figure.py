@@ -12,13 +12,13 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from latentlens_dag.figures.svg_figure import (
+    FLOW_WIDTH,
     Answer,
     Cell,
     Figure,
     Legend,
     figure_svg,
     flow_tokens,
-    flow_width,
     word_lines,
 )
 from latentlens_dag.figures.text_layout import hyphenate, kwic, text_width, truncate
@@ -124,7 +124,7 @@ def test_tokens_of_a_text_lie_side_by_side_in_their_order() -> None:
     for before, after in pairwise(placed):
         same_line = before.box[1] == after.box[1]
         assert after.box[0] > before.box[2] if same_line else after.box[1] >= before.box[3] and after.box[0] == 0
-    assert max(cell.box[2] for cell in placed) <= flow_width() and max(cell.box[3] for cell in placed) <= height
+    assert max(cell.box[2] for cell in placed) <= FLOW_WIDTH and max(cell.box[3] for cell in placed) <= height
 
 
 def test_the_picture_is_inside_the_file() -> None:

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from latentlens_dag.dataset.named_queries import named_queries
 from latentlens_dag.errors import UserError
 from latentlens_dag.index.contextual_index import ContextualIndex
 from latentlens_dag.index.encode import LayerVectors, encode
@@ -278,3 +279,9 @@ def test_the_lenses_keep_their_names_titles_and_scores() -> None:
         "embeddinglens": "embedding",
     }
     assert {lens_class(name).algorithm for name in LENSES} == {1}
+
+
+def test_the_wide_interpretability_query_has_a_share_and_a_chance_of_every_lens() -> None:
+    sql = named_queries()["interpretability"].sql
+    columns = [(lens, column) for lens in LENSES for column in (lens, f"{lens}_chance")]
+    assert all(f"FILTER (lens = '{lens}') AS {column}" in sql for lens, column in columns)

@@ -1,7 +1,7 @@
 """The interface of a lens: states of visual tokens in, the k nearest candidates of each out.
 
-A lens is a module of this package, named as the lens, with a class that has the lens's title, and one line in
-`schema.LENSES`. Assets, tables, cards, figures and pages take it from there.
+A new lens is a line of `schema.LENSES` and a module of this package: the module has the lens's name, its class the
+lens's title. Assets, tables, cards, figures and pages take it from there.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Unique = Literal["none", "word", "sentence"]
-"""What the neighbors of a visual token must differ in."""
+"""In what the neighbors of a token must differ."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,13 @@ class Lens(ABC):
     """One lens on the states of one study."""
 
     name: ClassVar[str]
-    """As in `schema.LENSES`, which has its title and the column of its score."""
+    """Key of `schema.LENSES`."""
     needs: ClassVar[Literal["index", "head", "embedding"]]
-    """Its candidates: the index's states, or the rows of the model's head or input embedding."""
+    """Where its candidates are: the index, the model's head (final norm and unembedding), or its input embedding."""
     algorithm: ClassVar[int] = 1
     """Raised when the same input would give other bytes."""
     description: ClassVar[str]
-    """Of its assets, with `{layer}`."""
+    """Of its assets; `{layer}` is the visual layer."""
 
     study: str
     k: int
@@ -63,10 +63,10 @@ class Lens(ABC):
     def neighbors(self, states: Mapping[int, TokenStates], inputs: LensInputs) -> Iterator[tuple[int, pa.Table]]:
         """The k nearest candidates of every token: (visual layer, NEIGHBORS) for each layer of `states`.
 
-        Rows are in order of token and rank; no two layers are in memory at once where the lens can avoid it.
+        Rows are in order of token and rank. A generator, so that a caller can write one layer before the next.
 
         Raises:
-            UserError: where there are fewer than k candidates, or fewer that differ in what `unique` says.
+            UserError: if there are fewer than k candidates, or fewer than k different ones under `unique`.
         """
 
     def table(self, layer: int, at: TokenStates, score: NDArray[np.float32], columns: Mapping[str, object]) -> pa.Table:
