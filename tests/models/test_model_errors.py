@@ -87,9 +87,7 @@ def _write(name: str, text: str) -> Callable[[Path], None]:
 
 
 _LOADED_AS = r"^\S+/model cannot be loaded as a "
-_COMPARE = (
-    r"\. Compare config\.json and the files of the tokenizer and the processor with those that it was published wi"
-)
+_COMPARE = r"\. Compare config\.json and the files of the tokenizer and the processor with the published ones\."
 _NO_TOKENIZER = r"its folder has no tokenizer files \(tokenizer\.json; .*Copy the published ones"
 _LLAMA_FAULTS = {
     "a width that is no multiple of the heads": (
