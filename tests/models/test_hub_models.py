@@ -32,7 +32,7 @@ MISTAKES = {
     "forbidden": (["user/forbidden", COMMIT], r"user/forbidden of .* status 403\. .*HF_TOKEN"),
     "only pickled weights": (["user/pickled", COMMIT], r"user/pickled of the Hub has no model\.safetensors at 0123"),
     "only an adapter": (["user/adapter", COMMIT], r"user/adapter of the Hub has no model\.safetensors"),
-    "no config": (["user/bare", COMMIT], r"user/bare of the Hub is no model .* no config\.json"),
+    "no config": (["user/bare", COMMIT], r"user/bare of the Hub is not a model .* no config\.json"),
     "not a name": (["user/-.-"], r"user/-\.- is no model: there is no such folder.*user/name"),
     "code of its own": (
         ["user/code", COMMIT],
