@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import lance
 
 _ADDRESS = "hf://datasets/"
+_PATHS = IndexPaths(Path())  # relative to the repository
 
 
 @dataclass(frozen=True)
@@ -103,18 +104,17 @@ class RemoteIndex:
     def tables(self) -> Mapping[int, RemoteTable]:
         """Layer tables, by contextual layer."""
         known = {file.path for file in self.manifest.files}
-        return {layer: self._table(IndexPaths(Path()).layer_table(layer), known) for layer in self.shape.layers}
+        return {layer: self._table(_PATHS.layer_table(layer), known) for layer in self.shape.layers}
 
     @cached_property
     def occurrence_files(self) -> list[Path]:
         """Parquet (OCCURRENCES), all parts."""
-        paths = IndexPaths(Path())
-        return [self._checked(paths.occurrences(part).as_posix()) for part in range(self.shape.parts)]
+        return [self._checked(_PATHS.occurrences(part).as_posix()) for part in range(self.shape.parts)]
 
     @cached_property
     def sentences(self) -> Path:
         """Parquet (SENTENCES)."""
-        return self._checked(IndexPaths(Path()).own_sentences.as_posix())
+        return self._checked(_PATHS.own_sentences.as_posix())
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -164,7 +164,7 @@ def open_remote_index(address: str) -> RemoteIndex:
         raise UserError(
             f"{address} is a release of results, not of an index: open it with `open_dataset({repo.name!r})`."
         )
-    shape = read_shape(download_verified(repo, manifest, IndexPaths(Path()).shape.as_posix()).parent)
+    shape = read_shape(download_verified(repo, manifest, _PATHS.shape.as_posix()).parent)
     return RemoteIndex(address, repo, manifest, shape)
 
 
