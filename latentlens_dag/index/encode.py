@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -87,8 +86,8 @@ def encode(
     wanted = sorted(_needed(model, occurrences, sentences, whole), key=lambda sentence: len(sentence.ids))
     total, done = sum(len(sentence.ids) for sentence in wanted), 0
     padded = not whole or padding_invariance(model).passed
-    encode_batch = partial(_encode_batch, model, found=found)
-    for number, batch in enumerate(run_in_batches(model, wanted, encode_batch, padded)):
+    batches = run_in_batches(model, wanted, lambda batch: _encode_batch(model, batch, found), padded)
+    for number, batch in enumerate(batches):
         done += sum(len(sentence.ids) for sentence in batch)
         progress(done, total)
         if number % _BATCHES_HELD == 0:

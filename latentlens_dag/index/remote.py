@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.hub.client import HubError, call_hub
@@ -42,11 +42,8 @@ class HubRepo:
         """A file of the repository, from the cache where it is there."""
         from huggingface_hub import hf_hub_download
 
-        def call() -> str:
-            found: str = hf_hub_download(self.name, path, repo_type="dataset", revision=self.commit)
-            return found
-
-        return Path(_call_hub(call, f"Reading {path} of {self.name}"))
+        download = partial(hf_hub_download, self.name, path, repo_type="dataset", revision=self.commit)
+        return Path(_call_hub(download, f"Reading {path} of {self.name}"))
 
 
 @dataclass(frozen=True)
@@ -185,13 +182,11 @@ def download_verified(repo: HubRepo, manifest: ReleaseManifest, path: str) -> Pa
 def _commit(repo: str, revision: str | None) -> str:
     from huggingface_hub import HfApi
 
-    def call() -> str:
-        return str(HfApi().repo_info(repo, repo_type="dataset", revision=revision).sha)
-
-    return _call_hub(call, f"Reading {repo}{f' at {revision}' if revision else ''}")
+    look_up = partial(HfApi().repo_info, repo, repo_type="dataset", revision=revision)
+    return str(_call_hub(look_up, f"Reading {repo}{f' at {revision}' if revision else ''}").sha)
 
 
-def _call_hub(call: Callable[[], str], what: str) -> str:
+def _call_hub(call: Callable[[], Any], what: str) -> Any:
     try:
         return call_hub(call, what)
     except HubError as failure:
