@@ -196,7 +196,7 @@ def test_the_defs_yaml_of_a_model_of_the_hub_loads_before_anything_of_it_is_down
 
     project, commit = tiny_project(tmp_path), "0123456789abcdef0123456789abcdef01234567"
     here = project / "assets" / "tiny"
-    model = inspection._named(f"user/absent@{commit}", trusted=False)
+    model = inspection._yaml_of_model(f"user/absent@{commit}", trusted=False)
     (here / "defs.yaml").write_text(inspection._defs(model, [1, 2], [0, 1, 2], "prefix", of_texts=False))
     (here / "sentences.txt").write_text("A dog.\n")
     assert load_definitions(project, find_home(tmp_path / "home")) is not None

@@ -182,7 +182,8 @@ def test_weights_that_would_be_random_are_refused(tmp_path: Path, marker: Path) 
     more += "        self.more = nn.Linear(2, 2)\n"
     (folder / "modeling_own.py").write_text((folder / "modeling_own.py").read_text() + more)
     with pytest.raises(
-        UserError, match=r"2 weights \(more\.bias, more\.weight\) of its class OwnVlm .* would be random\. The code"
+        UserError,
+        match=r"2 weights \(more\.bias, more\.weight\) of its class OwnVlm .* would be random\. The model's own code",
     ):
         load_vlm(folder, device="cpu", trust_remote_code=True)
 
@@ -203,7 +204,9 @@ def test_a_class_for_images_goes_before_one_for_text_and_no_text_class_for_a_kno
 @pytest.mark.parametrize("trusted", [True, False])
 def test_code_of_another_repository_is_never_run(tmp_path: Path, marker: Path, trusted: bool) -> None:
     folder = remote_vlm(tmp_path / "model", marker, model="user/elsewhere--modeling_own.OwnVlm")
-    told = r"takes its class modeling_own\.OwnVlm from another repository of the Hub, user/elsewhere, which no commit"
+    told = (
+        r"takes its class modeling_own\.OwnVlm from another repository of the Hub, user/elsewhere, which its own commit"
+    )
     with pytest.raises(UserError, match=told):
         load_vlm(folder, device="cpu", trust_remote_code=trusted)
     assert not marker.exists()

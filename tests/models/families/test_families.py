@@ -387,7 +387,7 @@ def test_a_large_onevision_grid_is_interpolated_to_fewer_tokens_whose_boxes_cove
 def test_tiles_that_are_cropped_are_refused(tmp_path: Path) -> None:
     vlm = load_vlm(tiny_vlm("llava_next", tmp_path), device="cpu")
     vlm.processor.image_processor.crop_size = {"height": 36, "width": 36}
-    with pytest.raises(UserError, match="must be square and not cropped"):
+    with pytest.raises(UserError, match="use square tiles, not cropped"):
         vlm.token_map(150, 100)
 
 
