@@ -27,7 +27,7 @@ def bfloat16_is_faster(device: str = "cpu") -> bool:
 
     def seconds(dtype: torch.dtype) -> float:
         rows, columns = (torch.ones(n, 512, dtype=dtype, device=device) for n in (256, 128))
-        return min(_timed(lambda: torch.mm(rows, columns.T).sum().item()) for _ in range(4))
+        return min(seconds_of(lambda: torch.mm(rows, columns.T).sum().item()) for _ in range(4))
 
     return seconds(torch.bfloat16) < seconds(torch.float32) * 2 / 3
 
@@ -76,7 +76,8 @@ def in_float32(module: nn.Module) -> nn.Module:
     return module if all(weight.dtype == torch.float32 for weight in weights) else deepcopy(module).float()
 
 
-def _timed(work: Callable[[], object]) -> float:
+def seconds_of(work: Callable[[], object]) -> float:
+    """The time that one call takes."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start

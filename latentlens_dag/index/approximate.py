@@ -25,7 +25,7 @@ from latentlens_dag.index.lance_files import Table, matrix_of, open_table
 from latentlens_dag.index.layer_tables import sink_norm_of
 from latentlens_dag.index.table_blocks import blocks
 from latentlens_dag.search.exact import Block, cosine_top_k
-from latentlens_dag.search.top_k import Neighbors
+from latentlens_dag.search.top_k import Neighbors, concat_neighbors
 from latentlens_dag.storage.files import write_text
 from latentlens_dag.storage.hashing import ids_to_integers
 
@@ -67,8 +67,8 @@ def build_approximate_index(table: Path) -> ApproximateIndex:
     """
     dataset = open_table(table)
     partitions = max(1, min(4096, round(np.sqrt(dataset.count_rows()) / 2.7)))  # 256 for half a million rows
-    made = {"metric": "cosine", "num_partitions": partitions, "num_bits": 1}
-    dataset.create_index("vector", KIND, name="vector_rq", replace=True, **made)
+    settings = {"metric": "cosine", "num_partitions": partitions, "num_bits": 1}
+    dataset.create_index("vector", KIND, name="vector_rq", replace=True, **settings)
     indexed = open_table(table)
     queries, own = _sampled(indexed)
     truth = cosine_top_k(queries, blocks(table, 0), MEASURED_K + 1)
@@ -141,12 +141,7 @@ def approximate_top_k(
         )
         for query in queries
     ]
-    return Neighbors(
-        *(
-            np.concatenate([getattr(neighbors, name) for neighbors in found])
-            for name in ("cosine", "contextual_layer", "key")
-        )
-    )
+    return concat_neighbors(found, axis=0)
 
 
 def measurement_file(table: Path) -> Path:
@@ -171,14 +166,13 @@ def _from_index(
     table: lance.LanceDataset, query: NDArray[np.floating], k: int, nprobes: int, only: str | None = None
 ) -> pa.Table:
     nearest = {"column": "vector", "q": query.astype(np.float32), "k": k, "nprobes": nprobes, "refine_factor": _REFINE}
-    scanner = table.scanner(
+    return table.to_table(
         columns=["key", "vector", "norm"],
         nearest=nearest,
         filter=only,
         prefilter=only is not None,
         disable_scoring_autoprojection=True,
     )
-    return scanner.to_table()
 
 
 def _sampled(table: lance.LanceDataset) -> tuple[NDArray[np.float32], NDArray[np.uint64]]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +21,7 @@ import pyarrow.parquet as pq
 from latentlens_dag.errors import UserError
 from latentlens_dag.index import approximate
 from latentlens_dag.index import occurrences as core
-from latentlens_dag.index.encode import encode_missing
+from latentlens_dag.index.encode import Progress, encode_missing
 from latentlens_dag.index.folder import new_index
 from latentlens_dag.index.layer_tables import commit_fragments, encoder_of, write_fragments
 from latentlens_dag.inputs.texts import MAX_CHARACTERS, write_shard, write_texts
@@ -29,6 +30,7 @@ from latentlens_dag.models.fingerprints import SCHEME, fingerprint
 from latentlens_dag.models.language_model import LanguageModel
 from latentlens_dag.models.layers import as_int_list, auto_contextual_layers, check_layers
 from latentlens_dag.models.loading import language_model_of
+from latentlens_dag.models.text_checks import causality
 from latentlens_dag.models.vlm import Vlm
 from latentlens_dag.schema import OCCURRENCES
 from latentlens_dag.storage.hashing import hash_values
@@ -39,8 +41,6 @@ from latentlens_dag.storage.warehouse import IndexPaths
 
 _ALGORITHM = 1  # raise when the same sentence and model would give other vectors
 _SENTENCES_PER_PART = 100_000  # whose candidates are held in memory together
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -98,9 +98,11 @@ def build_index(
 ) -> None:
     """Write the index; arguments and errors as `ContextualIndex.build`."""
     chosen, dedup = _chosen_layers(model, layers), _dedup_for(model)
-    with new_index(folder, "Name another folder.") as new, _working_folder(new.root) as work:
+    # On the disk of the index, where there is more room than in /tmp.
+    working_folder = partial(tempfile.TemporaryDirectory, prefix="work-", ignore_cleanup_errors=True)
+    with new_index(folder, "Name another folder.") as new, working_folder(dir=new.root) as work:
         count = write_texts(_checked(sentences), new.own_sentences, "There is not one sentence to make an index of.")
-        build = _Build(model, chosen, dedup, occurrence_filter, progress, work, new, IndexPaths(folder))
+        build = _Build(model, chosen, dedup, occurrence_filter, progress, Path(work), new, IndexPaths(folder))
         rows = build.write_occurrences(-(-count // _SENTENCES_PER_PART))
         build.write_tables(rows)
         layer_rows = dict.fromkeys(chosen, sum(rows))
@@ -203,12 +205,9 @@ def _dedup_for(model: LanguageModel) -> self_checks.Dedup:
     Raises:
         UserError: where its states change with the padding of their batch.
     """
-    from latentlens_dag.models.self_checks import check_index_model
-    from latentlens_dag.models.text_checks import causality
-
     with _inference(model):
         dedup: self_checks.Dedup = "prefix" if causality(model).passed else "sentence"
-        check_index_model(model, dedup, model.name)
+        self_checks.check_index_model(model, dedup, model.name)
     return dedup
 
 
@@ -218,13 +217,6 @@ def _chosen_layers(model: LanguageModel, layers: Sequence[int] | None) -> list[i
     if not chosen:
         raise UserError(f"`layers={layers}` names no layer. {model.name} has layers 0 to {model.depth - 1}.")
     return sorted(set(chosen))
-
-
-@contextmanager
-def _working_folder(beside: Path) -> Iterator[Path]:
-    """A temporary folder on the disk of the index, where there is more room than in /tmp."""
-    with tempfile.TemporaryDirectory(dir=beside, prefix="work-", ignore_cleanup_errors=True) as work:
-        yield Path(work)
 
 
 def _checked(sentences: Iterable[str]) -> Iterator[str]:

@@ -32,7 +32,7 @@ from latentlens_dag.index.table_blocks import (
 from latentlens_dag.models.layers import as_int_list
 from latentlens_dag.models.text_states import TextStates
 from latentlens_dag.search.exact import cosine_top_k
-from latentlens_dag.search.top_k import LabelsOf, Neighbors
+from latentlens_dag.search.top_k import LabelsOf, Neighbors, concat_neighbors
 
 if TYPE_CHECKING:
     import lance
@@ -325,15 +325,11 @@ class ContextualIndex:
         return {layer: self._open_tables[layer] for layer in layers}
 
     def _result(self, neighbors: list[Neighbors], k: int, method: str) -> SearchResult:
-        cosine, layer, key = (
-            np.concatenate([getattr(part, name) for part in neighbors], axis=1)
-            for name in ("cosine", "contextual_layer", "key")
-        )
-        if np.isneginf(cosine).any():
+        found = concat_neighbors(neighbors, axis=1)
+        if np.isneginf(found.cosine).any():
             raise TooFewNeighborsError(k, "neighbors of some query in these layers (its own sentence is left out)")
-        return SearchResult(
-            cosine, layer, key, np.tile(np.arange(1, k + 1, dtype=np.int32), len(neighbors)), method, self
-        )
+        rank = np.tile(np.arange(1, k + 1, dtype=np.int32), len(neighbors))
+        return SearchResult(found.cosine, found.contextual_layer, found.key, rank, method, self)
 
     def _queries(self, states: Any, width: int) -> NDArray[np.floating]:
         if hasattr(states, "detach"):

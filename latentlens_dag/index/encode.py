@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _BATCHES_HELD = 2  # before the pages of their vectors, which lie in files, are released
 
 Progress = Callable[[int, int], None]
-"""Called with the tokens done and all tokens."""
+"""Called with the work done and all work, in tokens or rows."""
 
 
 class LayerVectors(NamedTuple):
@@ -61,7 +61,7 @@ def encode(
     sentences: pa.Table,
     layers: Sequence[int],
     scratch: Path,
-    progress: Progress = lambda done, all_: None,
+    progress: Progress = lambda done, total: None,
     whole: bool = False,
 ) -> dict[int, LayerVectors]:
     """Encode the occurrences of a shard.
@@ -86,7 +86,8 @@ def encode(
     wanted = sorted(_needed(model, occurrences, sentences, whole), key=lambda sentence: len(sentence.ids))
     total, done = sum(len(sentence.ids) for sentence in wanted), 0
     padded = not whole or padding_invariance(model).passed
-    for number, batch in enumerate(_encoded_batches(model, wanted, found, padded)):
+    batches = run_in_batches(model, wanted, lambda batch: _encode_batch(model, batch, found), padded)
+    for number, batch in enumerate(batches):
         done += sum(len(sentence.ids) for sentence in batch)
         progress(done, total)
         if number % _BATCHES_HELD == 0:
@@ -103,7 +104,7 @@ def encode_missing(
     *,
     tables: Mapping[int, Path],
     scratch: Path,
-    progress: Progress = lambda done, all_: None,
+    progress: Progress = lambda done, total: None,
     whole: bool = False,
 ) -> EncodeResult:
     """As `encode`, but rows of the same encoder that the layer tables hold are taken from there.
@@ -115,12 +116,8 @@ def encode_missing(
     Args:
         load: gives the model.
         encoder: as in `layer_tables.layer_schema`.
-        occurrences: as in `encode`.
-        sentences: as in `encode`.
+        occurrences, sentences, scratch, progress, whole: as in `encode`.
         tables: the layer table of each contextual layer, which need not exist.
-        scratch: as in `encode`.
-        progress: as in `encode`.
-        whole: as in `encode`.
     """
     keys = occurrences["key"].combine_chunks()
     stored = {layer: stored_rows(table, encoder, keys) for layer, table in tables.items()}
@@ -203,18 +200,11 @@ def _needed(model: LanguageModel, occurrences: pa.Table, sentences: pa.Table, wh
     for start in range(0, len(ids), 1000):
         part = ids[start : start + 1000]
         for sentence_id, tokens in zip(part, tokenize(model.tokenizer, [texts[i] for i in part]), strict=True):
-            real = [place for place, special in enumerate(tokens.special) if not special]
+            real = tokens.text_positions
             places = [real[position] for position, _ in wanted[sentence_id]]
             yield _Sentence(
                 tokens.ids[: None if whole else max(places) + 1], [row for _, row in wanted[sentence_id]], places
             )
-
-
-def _encoded_batches(
-    model: LanguageModel, sentences: list[_Sentence], found: dict[int, LayerVectors], padded: bool
-) -> Iterator[list[_Sentence]]:
-    """Encode all sentences, neighbors in length (or of one length) together; give each batch once it is encoded."""
-    return run_in_batches(model, sentences, lambda batch: _encode_batch(model, batch, found), padded)
 
 
 def allocate_vectors(path: Path, shape: tuple[int, int]) -> LayerVectors:

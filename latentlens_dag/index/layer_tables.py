@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import timedelta
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -29,6 +30,7 @@ from latentlens_dag.index.lance_files import (
     vector_column,
 )
 from latentlens_dag.index.memory_map import release_pages
+from latentlens_dag.schema import OCCURRENCES
 from latentlens_dag.search.sinks import sink_norm
 from latentlens_dag.storage.files import remove, write_text
 from latentlens_dag.storage.hashing import hash_bytes, hash_values
@@ -53,21 +55,9 @@ def layer_schema(width: int, encoder: str = "", sink_norm: float | None = None) 
     """
     metadata = {_ENCODER: encoder.encode()} if encoder else {}
     metadata |= {} if sink_norm is None else {_SINK_NORM: repr(sink_norm).encode()}
-    return pa.schema(
-        [
-            ("key", pa.string()),
-            ("vector", pa.list_(pa.float16(), width)),
-            ("norm", pa.float32()),
-            ("token_id", pa.int32()),
-            ("token_str", pa.string()),
-            ("word", pa.string()),
-            ("char_start", pa.int32()),
-            ("char_end", pa.int32()),
-            ("position", pa.int32()),
-            ("sentence_id", pa.string()),
-        ],
-        metadata=metadata or None,
-    )
+    state = [pa.field("vector", pa.list_(pa.float16(), width)), pa.field("norm", pa.float32())]
+    _index, key, *others = OCCURRENCES
+    return pa.schema([key, *state, *others], metadata=metadata or None)
 
 
 class Fragments(NamedTuple):
@@ -113,15 +103,11 @@ def write_fragments(
         table.parent.mkdir(parents=True, exist_ok=True)
         fragments = write(reader, str(table), schema=schema, data_storage_version=FILE_VERSION)
         written = [fragment.to_json() for fragment in fragments]
-    facts = {
-        "rows": len(occurrences),
-        "content": content,
-        "width": int(vectors.shape[1]),
-        "encoder": encoder,
-        "fragments": written,
-    }
+    shard = Fragments(len(occurrences), int(vectors.shape[1]), content)
+    sizes = {"rows": shard.rows, "width": shard.width, "content": content}
+    facts = {**sizes, "encoder": encoder, "fragments": written}
     write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n", record)
-    return Fragments(len(occurrences), int(vectors.shape[1]), content)
+    return shard
 
 
 def commit_fragments(
@@ -145,11 +131,9 @@ def commit_fragments(
             f"The index beside {table.name} keeps no occurrence at all: is every sentence shorter than "
             "`min_position` tokens? Add sentences or lower `min_position`."
         )
-    described = [fragment for fact in facts for fragment in fact["fragments"]]
-    fragments = [
-        lance.FragmentMetadata.from_json(json.dumps({**fragment, "id": number}))
-        for number, fragment in enumerate(described)
-    ]
+    described = chain.from_iterable(fact["fragments"] for fact in facts)
+    numbered = [{**fragment, "id": number} for number, fragment in enumerate(described)]
+    fragments = [lance.FragmentMetadata.from_json(json.dumps(fragment)) for fragment in numbered]
     encoders = {fact.get("encoder", "") for fact in facts if fact["rows"]}
     if len(encoders) > 1:
         raise ValueError(
@@ -290,9 +274,9 @@ def stored_rows(table: Path, encoder: str, keys: pa.Array) -> StoredRows:
             places.append(place[hit].astype(np.int64))
             rows.append(start + hit)
             start += len(batch)
-    found = StoredRows(np.concatenate(places), np.concatenate(rows))
-    order = np.argsort(found.places)
-    return StoredRows(found.places[order], found.rows[order])
+    all_places, all_rows = np.concatenate(places), np.concatenate(rows)
+    order = np.argsort(all_places)
+    return StoredRows(all_places[order], all_rows[order])
 
 
 def encoder_of(table: Path) -> str | None:

@@ -111,7 +111,7 @@ def candidates(
 
     Returns:
         OCCURRENCES, in order of key: one row per distinct key, at most `contexts_per_token` per token.
-        Equal keys belong to the sentence with the smallest id. With `order`: IN_ORDER, in that order,
+        Equal keys belong to the sentence with the smallest id. With `order`: ORDERED_CANDIDATES, in that order,
         and equal keys belong to the sentence that comes first.
 
     Raises:
@@ -336,7 +336,7 @@ def _rank_in_token() -> pl.Expr:
 
 
 def _named(rows: pl.DataFrame, tokenizer: PreTrainedTokenizerBase, index: str) -> pa.Table:
-    """Rows as they are written (OCCURRENCES, IN_ORDER): with the token's text, and ids as strings."""
+    """Rows as they are written (OCCURRENCES, ORDERED_CANDIDATES): with the token's text, and ids as strings."""
     import polars as pl
 
     texts_of = token_texts(tokenizer, rows["token_id"].unique().to_list())

@@ -15,7 +15,7 @@ import json
 import re
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -26,7 +26,7 @@ import pyarrow as pa
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.hub.names import REPO_ID
-from latentlens_dag.index.encode import LayerVectors, allocate_vectors
+from latentlens_dag.index.encode import LayerVectors, Progress, allocate_vectors
 from latentlens_dag.index.folder import new_index
 from latentlens_dag.index.layer_tables import commit_fragments, write_fragments
 from latentlens_dag.inputs.texts import write_texts
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 _FILE = "embeddings_cache.pt"
 _FIELDS: Mapping[str, type] = {"token_str": str, "token_id": int, "caption": str, "position": int}
 _ROWS = 4096  # that are normalized at once
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ def import_index(
         write_texts(writer.captions, new.own_sentences, f"{folder} holds no rows.")
         occurrences = writer.occurrences(name)
         write_parquet(occurrences, new.occurrences(0), OCCURRENCES)
-        source = _source(name, folder)
+        source = f"{name}@{folder.name}" if "/" in name else name  # the folder of a repository is named by its commit
         shape = IndexShape(parts=1, layers=list(files), language_model=name, rows=writer.rows, source=source)
         shape.write(new.shape)
     placed = len(occurrences) - occurrences["char_start"].null_count
@@ -155,10 +154,8 @@ class _Writer:
             encoded = _unit(read.embeddings, order, file, Path(scratch))
             write_fragments(new.layer_table(layer), record, table, *encoded, self.encoder)
             del encoded
-        made_by = "latentlens-dag import-index"
-        commit_fragments(
-            new.layer_table(layer), [record], made_by, "include"
-        )  # sinks stay neighbors, as in the reference
+        # Sinks stay neighbors, as in the reference.
+        commit_fragments(new.layer_table(layer), [record], "latentlens-dag import-index", "include")
 
     def occurrences(self, index: str) -> pa.Table:
         """The occurrences of all layers (OCCURRENCES), in order of key."""
@@ -192,11 +189,6 @@ def _found(source: str, revision: str | None) -> tuple[Path, str]:
             f"{source} is neither a folder nor a Hub id (user/name). Give the folder that holds layer_N/{_FILE}."
         )
     return download(source, revision), source
-
-
-def _source(name: str, folder: Path) -> str:
-    """The origin of the index: a folder's name, or a repository with its commit."""
-    return f"{name}@{folder.name}" if "/" in name else name
 
 
 def _layer_files(folder: Path) -> dict[int, Path]:
@@ -298,9 +290,9 @@ def _check_matrix(embeddings: object, file: Path) -> None:
 
     plain = type(embeddings) is torch.Tensor and embeddings.layout == torch.strided and embeddings.is_floating_point()
     if not plain or embeddings.ndim != 2 or not embeddings.shape[1]:  # type: ignore[attr-defined]
-        what = (
-            f"a tensor {tuple(embeddings.shape)}" if isinstance(embeddings, torch.Tensor) else type(embeddings).__name__
-        )
+        what = type(embeddings).__name__
+        if isinstance(embeddings, torch.Tensor):
+            what = f"a tensor {tuple(embeddings.shape)}"
         raise UserError(f"{file}: `embeddings` must be a matrix of floating numbers, and is {what}.")
 
 

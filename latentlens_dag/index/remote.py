@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.hub.client import HubError, call_hub
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import lance
 
 _ADDRESS = "hf://datasets/"
+_PATHS = IndexPaths(Path())  # relative to the repository
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,8 @@ class HubRepo:
         """A file of the repository, from the cache where it is there."""
         from huggingface_hub import hf_hub_download
 
-        def call() -> str:
-            found: str = hf_hub_download(self.name, path, repo_type="dataset", revision=self.commit)
-            return found
-
-        return Path(_call_hub(call, f"Reading {path} of {self.name}"))
+        download = partial(hf_hub_download, self.name, path, repo_type="dataset", revision=self.commit)
+        return Path(_call_hub(download, f"Reading {path} of {self.name}"))
 
 
 @dataclass(frozen=True)
@@ -103,18 +101,17 @@ class RemoteIndex:
     def tables(self) -> Mapping[int, RemoteTable]:
         """Layer tables, by contextual layer."""
         known = {file.path for file in self.manifest.files}
-        return {layer: self._table(IndexPaths(Path()).layer_table(layer), known) for layer in self.shape.layers}
+        return {layer: self._table(_PATHS.layer_table(layer), known) for layer in self.shape.layers}
 
     @cached_property
     def occurrence_files(self) -> list[Path]:
         """Parquet (OCCURRENCES), all parts."""
-        paths = IndexPaths(Path())
-        return [self._checked(paths.occurrences(part).as_posix()) for part in range(self.shape.parts)]
+        return [self._checked(_PATHS.occurrences(part).as_posix()) for part in range(self.shape.parts)]
 
     @cached_property
     def sentences(self) -> Path:
         """Parquet (SENTENCES)."""
-        return self._checked(IndexPaths(Path()).own_sentences.as_posix())
+        return self._checked(_PATHS.own_sentences.as_posix())
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -164,7 +161,7 @@ def open_remote_index(address: str) -> RemoteIndex:
         raise UserError(
             f"{address} is a release of results, not of an index: open it with `open_dataset({repo.name!r})`."
         )
-    shape = read_shape(download_verified(repo, manifest, IndexPaths(Path()).shape.as_posix()).parent)
+    shape = read_shape(download_verified(repo, manifest, _PATHS.shape.as_posix()).parent)
     return RemoteIndex(address, repo, manifest, shape)
 
 
@@ -185,13 +182,11 @@ def download_verified(repo: HubRepo, manifest: ReleaseManifest, path: str) -> Pa
 def _commit(repo: str, revision: str | None) -> str:
     from huggingface_hub import HfApi
 
-    def call() -> str:
-        return str(HfApi().repo_info(repo, repo_type="dataset", revision=revision).sha)
-
-    return _call_hub(call, f"Reading {repo}{f' at {revision}' if revision else ''}")
+    look_up = partial(HfApi().repo_info, repo, repo_type="dataset", revision=revision)
+    return str(_call_hub(look_up, f"Reading {repo}{f' at {revision}' if revision else ''}").sha)
 
 
-def _call_hub(call: Callable[[], str], what: str) -> str:
+def _call_hub(call: Callable[[], Any], what: str) -> Any:
     try:
         return call_hub(call, what)
     except HubError as failure:

@@ -97,12 +97,9 @@ def check_size(auto: Any, config: Any, stored: Mapping[str, int], folder: Path, 
     For a config without `text_config`, for example, transformers makes one with 7 billion parameters.
 
     Args:
-        auto: the class that the model is loaded with.
+        auto, folder, name, trusted: as in `load_checkpoint`.
         config: the model's config, as transformers reads it.
         stored: number of elements per weight, from `stored_weights`.
-        folder: the model's folder.
-        name: the model's name, for messages.
-        trusted: whether the model's own code may be run.
 
     Raises:
         UserError: if the model has more than 1.5 times as many parameters as the files, and 10^8 more.
@@ -146,7 +143,7 @@ def check_loaded(model: Any, loading_info: Mapping[str, Any], name: str) -> None
             "unread. It may be the text half of the model: `auto_map` must name the class of the whole model, "
             "preferably as AutoModelForImageTextToText."
         )
-    if not unread or _is_quantized(model):
+    if not unread or getattr(model.config, "quantization_config", None) is not None:
         return
     if of_parts := [key for key in unread if _belongs_to_part(model, key)]:
         raise UserError(
@@ -337,10 +334,6 @@ def _modules(model: Any, key: str) -> list[nn.Module]:
             break
         modules.append(child)
     return modules
-
-
-def _is_quantized(model: Any) -> bool:
-    return getattr(model.config, "quantization_config", None) is not None
 
 
 def _count_and_names(keys: Sequence[str]) -> str:

@@ -7,7 +7,6 @@ tokens depends on the image, use an image of a typical size.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +14,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from latentlens_dag.device import seconds_of
 from latentlens_dag.errors import UserError
 from latentlens_dag.models.families.registry import region_map
 from latentlens_dag.models.families.token_map import TokenMap, unmapped
-from latentlens_dag.models.hub_models import local_model
 from latentlens_dag.models.layers import auto_contextual_layers, auto_visual_layers
 from latentlens_dag.models.model_ref import ModelRef, model_ref
-from latentlens_dag.models.remote_code import check_code, may_have_vision
+from latentlens_dag.models.remote_code import may_have_vision
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -142,11 +141,12 @@ def inspect_model(
     Raises:
         UserError: if there is no model, it cannot be read, or it does not accept the image.
     """
-    from latentlens_dag.models.loading import load_vlm, load_with_language_model
+    from latentlens_dag.models.loading import checked_folder, load_vlm, load_with_language_model, read_config
     from latentlens_dag.models.self_checks import check_language_model, noise_image
 
     ref = model_ref(source, revision, trust_remote_code)
-    config, name = _config(ref)
+    folder, name = checked_folder(ref, weights=False)
+    config = read_config(folder) or {}
     if may_have_vision(config, ref.trust_remote_code):
         region_map(config.get("model_type", "?"), name)  # may refuse the family before its weights are loaded
         vlm = load_vlm(ref)
@@ -199,16 +199,6 @@ def _view(name: str, token_map: TokenMap, in_view: NDArray[np.bool_]) -> View:
     indices = (token_map.row, token_map.col, token_map.tile)
     rows, columns, tiles = (len(np.unique(index[in_view])) for index in indices)
     return View(name, int(in_view.sum()), tiles, rows, columns)
-
-
-def _config(model: ModelRef) -> tuple[dict[str, Any], str]:
-    """A model's config.json and name, without downloading weights."""
-    from latentlens_dag.models.loading import read_config
-
-    folder, name = local_model(model, weights=False)
-    config = read_config(folder) or {}
-    check_code(config, folder, name, model.trust_remote_code)
-    return config, name
 
 
 def _inspect_vlm(vlm: Vlm, ref: ModelRef, image: Image, localize: bool | None, picture: Path | None) -> Inspection:
@@ -319,9 +309,7 @@ def _image_cost(vlm: Vlm, image: Image, tokens: int) -> Cost:
 def _seconds(work: Callable[[], object]) -> float:
     """The time of the second call; the first warms up."""
     work()
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+    return seconds_of(work)
 
 
 def _yaml_of_model(name: str, trusted: bool) -> str:
@@ -335,7 +323,7 @@ def _yaml_of_model(name: str, trusted: bool) -> str:
 
 def _defs(model: str, contextual: list[int], visual: list[int], dedup: str, of_texts: bool) -> str:
     """A defs.yaml with a study of the model and its layers, in the form of the README."""
-    inputs = _TEXT_SET if of_texts else _IMAGE_SET
+    inputs, model_field, set_field = _TEXT_INPUTS if of_texts else _IMAGE_INPUTS
     return f"""\
 type: latentlens_dag.dag.components.Corpus
 attributes: {{name: my_text, source: {{lines: sentences.txt}}, shards: 8}}
@@ -348,34 +336,26 @@ attributes:
   layers: {contextual}
   dedup: {dedup}
 ---
-{inputs.declaration}
+{inputs}
 ---
 type: latentlens_dag.dag.components.Study
 attributes:
   name: my_study
-  {inputs.model_field}: {model}
+  {model_field}: {model}
   index: my_index
-  {inputs.set_field}
+  {set_field}
   layers: {visual}
 """
 
 
-class _InputYaml(NamedTuple):
-    """The inputs of a study in a defs.yaml."""
-
-    declaration: str
-    model_field: str
-    set_field: str
-
-
-_IMAGE_SET = _InputYaml(
+_IMAGE_INPUTS = (
     """\
 type: latentlens_dag.dag.components.ImageSet
 attributes: {name: my_pictures, source: {folder: pictures}, batches: 4}""",
     "vlm",
     "images: my_pictures",
 )
-_TEXT_SET = _InputYaml(
+_TEXT_INPUTS = (
     """\
 type: latentlens_dag.dag.components.TextSet
 attributes: {name: my_texts, source: {lines: texts.txt}, batches: 1}""",

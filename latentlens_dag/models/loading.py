@@ -50,7 +50,7 @@ def load_vlm(
     """
     ref = model_ref(source, revision, trust_remote_code)
     trusted = ref.trust_remote_code
-    folder, name = _checked_folder(ref)
+    folder, name = checked_folder(ref)
     config = read_config(folder) or {}
     if not may_have_vision(config, trusted):
         raise UserError(
@@ -71,11 +71,11 @@ def load_vlm(
     return Vlm(name, model, processor, language_model)
 
 
-def _checked_folder(model: ModelRef) -> LocalModel:
-    """A model as a folder; its code is checked before its weights are downloaded."""
+def checked_folder(model: ModelRef, weights: bool = True) -> LocalModel:
+    """A model as a folder, with its weights or without; its code is checked before they are downloaded."""
     without_weights = local_model(model, weights=False)
     check_code(read_config(without_weights.folder) or {}, *without_weights, model.trust_remote_code)
-    return local_model(model)
+    return local_model(model) if weights else without_weights
 
 
 def load_language_model(
@@ -86,7 +86,7 @@ def load_language_model(
     trust_remote_code: bool = False,
 ) -> LanguageModel:
     """Load a language model, or the language model inside a VLM; arguments and errors as `load_vlm`."""
-    return load_with_language_model(source, revision, device, dtype, trust_remote_code).language_model
+    return load_with_language_model(model_ref(source, revision, trust_remote_code), device, dtype).language_model
 
 
 class FullModel(NamedTuple):
@@ -98,20 +98,16 @@ class FullModel(NamedTuple):
 
 
 def load_with_language_model(
-    source: str | Path | ModelRef,
-    revision: str | None = None,
-    device: str | None = None,
-    dtype: str | None = None,
-    trust_remote_code: bool = False,
+    source: str | Path | ModelRef, device: str | None = None, dtype: str | None = None
 ) -> FullModel:
     """Load a language model or VLM and return both the whole model and its language model; see `load_vlm`."""
     from transformers import AutoModelForCausalLM
 
-    ref = model_ref(source, revision, trust_remote_code)
+    ref = model_ref(source)
     trusted = ref.trust_remote_code
-    folder, name = _checked_folder(ref)
+    folder, name = checked_folder(ref)
     if may_have_vision(read_config(folder) or {}, trusted):
-        vlm = load_vlm(ref, None, device, dtype)
+        vlm = load_vlm(ref, device=device, dtype=dtype)
         return FullModel(vlm.model, vlm.language_model)
     with loading(folder, name, "language model", trusted):
         model = load_checkpoint(AutoModelForCausalLM, folder, name, trusted, chosen_dtype(folder, device, dtype))
@@ -128,8 +124,7 @@ def load_tokenizer(source: str | Path | ModelRef, trust_remote_code: bool = Fals
 
     ref = model_ref(source, revision, trust_remote_code)
     trusted = ref.trust_remote_code
-    folder, name = local_model(ref, weights=False)
-    check_code(read_config(folder) or {}, folder, name, trusted)
+    folder, name = checked_folder(ref, weights=False)
     check_lfs_pointers(folder, name)
     with loading(folder, name, "tokenizer", trusted):
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=trusted)
@@ -140,8 +135,7 @@ def position_limit(source: str | Path | ModelRef) -> int | None:
     from transformers import AutoConfig
 
     ref = model_ref(source)
-    folder, name = local_model(ref, weights=False)
-    check_code(read_config(folder) or {}, folder, name, ref.trust_remote_code)
+    folder, name = checked_folder(ref, weights=False)
     with loading(folder, name, "language model", ref.trust_remote_code):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=ref.trust_remote_code)
     return position_limit_of(config.get_text_config(decoder=True))

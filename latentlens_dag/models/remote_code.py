@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from importlib import import_module
 from pathlib import Path
 from threading import RLock
 from typing import Any
@@ -19,6 +20,10 @@ from latentlens_dag.storage.hashing import hash_file, hash_values
 
 _CONFIGS = "*config.json"  # of the model, its processor and its tokenizer
 _VOCABULARIES = ("tokenizer.json", "tekken.json", "vocab.*", "*.model", "*.tiktoken")  # any one may be sufficient
+_AUTO_MODULES = (
+    *("configuration", "feature_extraction", "image_processing", "modeling", "processing"),
+    *("tokenization", "video_processing"),
+)
 _LOADING = RLock()
 _REGISTERED: dict[tuple[str, int], dict[Any, Any]] = {}  # classes by hash of the code and number of the registry
 
@@ -92,21 +97,11 @@ def _own_classes(folder: Path) -> Iterator[None]:
 
 def _registries() -> list[dict[Any, Any]]:
     """The registries of transformers' auto classes; private attributes, so a test checks them."""
-    from transformers.models.auto import (
-        configuration_auto,
-        feature_extraction_auto,
-        image_processing_auto,
-        modeling_auto,
-        processing_auto,
-        tokenization_auto,
-        video_processing_auto,
-    )
-
-    modules = [configuration_auto, feature_extraction_auto, image_processing_auto, modeling_auto, processing_auto]
-    modules += [tokenization_auto, video_processing_auto]
+    modules = [import_module(f"transformers.models.auto.{name}_auto") for name in _AUTO_MODULES]
+    tokenization = modules[_AUTO_MODULES.index("tokenization")]
     values = [value for module in modules for value in vars(module).values()]
     registries = [value._extra_content for value in values if isinstance(getattr(value, "_extra_content", None), dict)]
-    registries += [tokenization_auto.REGISTERED_TOKENIZER_CLASSES, tokenization_auto.REGISTERED_FAST_ALIASES]
+    registries += [tokenization.REGISTERED_TOKENIZER_CLASSES, tokenization.REGISTERED_FAST_ALIASES]
     return list({id(registry): registry for registry in registries}.values())
 
 

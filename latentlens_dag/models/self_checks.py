@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
 from latentlens_dag.errors import UserError
+from latentlens_dag.models.connector import visual_mask
 from latentlens_dag.models.families.token_map import TokenMap
 from latentlens_dag.models.fingerprints import WeightSample, fingerprint_like, weight_sample
 from latentlens_dag.models.hooks import capture_hidden_states
@@ -23,7 +24,6 @@ from latentlens_dag.models.language_model import LanguageModel
 from latentlens_dag.models.loading import load_language_model
 from latentlens_dag.models.localization import LOCALIZATION_MEANING, CannotBeCheckedError, localization
 from latentlens_dag.models.model_ref import ModelRef
-from latentlens_dag.models.placeholder_mask import visual_mask
 from latentlens_dag.models.text_checks import (
     ModelCheck,
     batch_invariance,
@@ -211,31 +211,20 @@ def noise_image(width: int, height: int) -> Image:
 
 def logits_reproduced(vlm: Vlm, image: Image, prompt: str | None = None) -> ModelCheck:
     """Check that LogitLens after the last block gives the model's own logits."""
-    import torch
-
-    language_model = vlm.language_model
     inputs = vlm.inputs([image], prompt)
-    with (
-        capture_hidden_states(language_model.decoder, [language_model.depth], lambda s: s) as states,
-        torch.inference_mode(),
-    ):
-        own = vlm.run(inputs).logits
-    return _logits_close(language_model, own, states[language_model.depth])
+    return _logits_reproduced(vlm.language_model, lambda: vlm.run(inputs).logits)
 
 
 def text_logits_reproduced(model: Any, language_model: LanguageModel) -> ModelCheck:
     """`logits_reproduced` on a few tokens of text."""
     import torch
 
-    depth = language_model.depth
     ids = torch.tensor([ordinary_token_ids(language_model, 8)], device=language_model.embedding.device)
-    with capture_hidden_states(language_model.decoder, [depth], lambda s: s) as states, torch.inference_mode():
-        own = model(input_ids=ids, use_cache=False).logits
-    return _logits_close(language_model, own, states[depth])
+    return _logits_reproduced(language_model, lambda: model(input_ids=ids, use_cache=False).logits)
 
 
-def _logits_close(model: LanguageModel, own: Tensor, last_states: Tensor) -> ModelCheck:
-    """Compare a model's own logits with those of LogitLens for the states that enter its final norm.
+def _logits_reproduced(model: LanguageModel, own_logits: Callable[[], Tensor]) -> ModelCheck:
+    """Compare the logits of a forward pass with those of LogitLens for the states that enter the final norm.
 
     The relative difference reveals an unknown scale or soft-cap (`logit_rule.py`). Rows of the unembedding that the
     model itself drops, after those of all tokens, are dropped here too.
@@ -243,7 +232,9 @@ def _logits_close(model: LanguageModel, own: Tensor, last_states: Tensor) -> Mod
     import torch
 
     with torch.inference_mode():
-        ours = model.logits(last_states)[..., : own.shape[-1]]
+        with capture_hidden_states(model.decoder, [model.depth], lambda s: s) as states:
+            own = own_logits()
+        ours = model.logits(states[model.depth])[..., : own.shape[-1]]
     return closeness(model, "logits_reproduced", own.float(), ours, _LOGITS_MEANING)
 
 

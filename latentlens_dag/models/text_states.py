@@ -109,14 +109,8 @@ def _read(model: ModelParts, batch: list[_Text], states: dict[int, Tensor]) -> N
 def _with_rows(tokenized: list[TokenizedText]) -> Iterator[_Text]:
     row = 0
     for tokens in tokenized:
-        positions = _text_positions(tokens)
-        yield _Text(tokens.ids, positions, row)
-        row += len(positions)
-
-
-def _text_positions(tokens: TokenizedText) -> list[int]:
-    """The positions of the tokens that are not special."""
-    return [position for position, special in enumerate(tokens.special) if not special]
+        yield _Text(tokens.ids, tokens.text_positions, row)
+        row += len(tokens.text_positions)
 
 
 def _check_length(model: ModelParts, text: str, tokens: TokenizedText) -> None:
@@ -142,7 +136,7 @@ _COLUMNS = ("text_index", "token_index", "position", "token_id", "token_str", "w
 
 
 def _rows(number: int, text: str, tokens: TokenizedText, strings: dict[int, str]) -> Iterator[tuple[int | str, ...]]:
-    positions = _text_positions(tokens)
+    positions = tokens.text_positions
     words = whole_words(text, [tokens.spans[position] for position in positions])
     for index, (position, (word, start, end)) in enumerate(zip(positions, words, strict=True)):
         token_id = tokens.ids[position]

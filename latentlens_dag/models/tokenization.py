@@ -30,6 +30,11 @@ class TokenizedText(NamedTuple):
     """Start and end of each token, in characters."""
     special: list[bool]
 
+    @property
+    def text_positions(self) -> list[int]:
+        """The positions in `ids` of the tokens that are not special."""
+        return [position for position, special in enumerate(self.special) if not special]
+
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[TokenizedText]:
     """Tokenize texts with special tokens, without padding or truncation.

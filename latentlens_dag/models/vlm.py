@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.models.connector import connector_output
+from latentlens_dag.models.connector import connector_output, visual_mask
 from latentlens_dag.models.families.registry import WITHOUT_TEMPLATE, region_map
 from latentlens_dag.models.families.token_map import TokenMap, unmapped
 from latentlens_dag.models.hooks import capture_hidden_states, stop_at_layer
 from latentlens_dag.models.language_model import LanguageModel
 from latentlens_dag.models.layers import check_layers
-from latentlens_dag.models.placeholder_mask import visual_mask
 from latentlens_dag.models.processors import ensure_pad_token
 
 if TYPE_CHECKING:

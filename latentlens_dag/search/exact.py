@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from latentlens_dag.device import default_device, full_precision
-from latentlens_dag.search.prefilter import Arithmetic, BlockMatrix, Prefilter, fastest_arithmetic, outlier_dimensions
+from latentlens_dag.search.prefilter import Arithmetic, Prefilter, fastest_arithmetic, outlier_dimensions, slices
 from latentlens_dag.search.top_k import Keys, LabelsOf, Neighbors, TopK
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 _QUERIES_PER_PRODUCT = 1024  # with blocks of 4,096 rows, a buffer of 8 MiB of bfloat16
 _OPENING_ROWS = 2048  # compared in float32 while queries lack k neighbors, so there is no floor
-_ELEMENTS = 1 << 18  # of candidates, scored at a time
 _MANY = 16  # candidates per query and block
 
 
@@ -109,7 +108,7 @@ class _Search:
         import torch
 
         self._queries = np.asarray(queries)
-        self._lengths = _lengths(self._queries, "query")
+        self._lengths = _lengths(self._queries)
         self._labels_of = labels_of
         self._unit = torch.from_numpy(_unit_float32(self._queries, self._lengths)).to(device)
         self.best = TopK(len(self._queries), k, labels_of)
@@ -134,7 +133,7 @@ class _Search:
         self._begin_layer(block.contextual_layer, vectors)
         prefilter = self._next_prefilter()
         rows = prefilter.rows(vectors)
-        _check_directions(rows, block)
+        _check_directions(rows.norms, block)
         start = self._first_full_comparison(block, vectors, rows.norms)
         if start == len(vectors):
             return
@@ -198,16 +197,14 @@ class _Search:
         _mask(cosine, block.excluded, rows.start, part.start)
         floor = self._floor(part)
         k = self.best.cosine.shape[1]
-        best = cosine if self._labels_of is None else self._label_maxima(cosine, block, rows)
+        best = cosine
+        if self._labels_of is not None:
+            keys = block.keys[np.arange(block.first + rows.start, block.first + rows.stop)]
+            best = _label_maxima(cosine, self._labels_of(keys))
         if len(best) >= k:
             floor = torch.maximum(floor, best.topk(k, dim=0).values[-1])
         row, query = torch.nonzero(cosine >= floor - _slack(self._queries.shape[1]), as_tuple=True)
         self._decide(block, vectors, norms, query + part.start, row + rows.start)
-
-    def _label_maxima(self, cosine: Tensor, block: Block, rows: slice) -> Tensor:
-        assert self._labels_of is not None
-        keys = block.keys[np.arange(block.first + rows.start, block.first + rows.stop)]
-        return _label_maxima(cosine, self._labels_of(keys))
 
     def _decide(self, block: Block, vectors: Tensor, norms: Tensor, query: Tensor, row: Tensor) -> None:
         """Score the candidate pairs again, and keep the neighbors among them."""
@@ -226,9 +223,9 @@ class _Search:
         floor = self._floor(slice(None)) - _slack(self._queries.shape[1])
         # One tensor for all: small ones would lie between the large ones, whose memory could then not be reused.
         close = torch.empty(len(query), dtype=torch.bool, device=query.device)
-        for start in range(0, len(query), step := max(1, _ELEMENTS // self._queries.shape[1])):
-            q, r = query[start : start + step], row[start : start + step]
-            close[start : start + step] = (self._unit[q] * vectors[r].float()).sum(1) / norms[r] >= floor[q]
+        for part in slices(len(query), self._queries.shape[1]):
+            q, r = query[part], row[part]
+            close[part] = (self._unit[q] * vectors[r].float()).sum(1) / norms[r] >= floor[q]
         return close
 
     def _exact_cosine(
@@ -238,8 +235,7 @@ class _Search:
         import torch
 
         cosine = np.empty(len(query), np.float32)
-        for start in range(0, len(query), step := max(1, _ELEMENTS // vectors.shape[1])):
-            part = slice(start, start + step)
+        for part in slices(len(query), vectors.shape[1]):
             x = torch.from_numpy(vectors[row[part]]).float().double().numpy()  # in half the time of NumPy's conversion
             q = self._queries[query[part]].astype(np.float64)
             lengths = self._lengths[query[part]] * np.sqrt(np.einsum("ij,ij->i", x, x))
@@ -276,8 +272,8 @@ def _allowed(
     return query[allowed], row[allowed]
 
 
-def _check_directions(rows: BlockMatrix, block: Block) -> None:
-    usable = rows.norms.isfinite() & (rows.norms > 0)
+def _check_directions(norms: Tensor, block: Block) -> None:
+    usable = norms.isfinite() & (norms > 0)
     if not bool(usable.all()):
         bad = block.first + (~usable).nonzero()[0].cpu().numpy()
         raise ValueError(
@@ -301,22 +297,21 @@ def _slack(width: int) -> float:
     return 2 * (width + 8) * unit / (1 - (width + 8) * unit)
 
 
-def _lengths(rows: NDArray[np.floating], what: str) -> NDArray[np.float64]:
-    """The lengths of vectors [N, d], in float64."""
+def _lengths(rows: NDArray[np.floating]) -> NDArray[np.float64]:
+    """The lengths of queries [N, d], in float64."""
     lengths = np.empty(len(rows))
-    for start in range(0, len(rows), step := max(1, _ELEMENTS // rows.shape[1])):
-        lengths[start : start + step] = np.linalg.norm(rows[start : start + step].astype(np.float64), axis=1)
+    for part in slices(*rows.shape):
+        lengths[part] = np.linalg.norm(rows[part].astype(np.float64), axis=1)
     bad = ~(np.isfinite(lengths) & (lengths > 0))
     if bad.any():
         raise ValueError(
-            f"The {what} at row {int(np.flatnonzero(bad)[0])} has no direction: it is zero, infinite or NaN."
+            f"The query at row {int(np.flatnonzero(bad)[0])} has no direction: it is zero, infinite or NaN."
         )
     return lengths
 
 
 def _unit_float32(rows: NDArray[np.floating], lengths: NDArray[np.float64]) -> NDArray[np.float32]:
     unit = np.empty(rows.shape, np.float32)
-    for start in range(0, len(rows), step := max(1, _ELEMENTS // rows.shape[1])):
-        part = slice(start, start + step)
+    for part in slices(*rows.shape):
         unit[part] = rows[part].astype(np.float64) / lengths[part, None]
     return unit

@@ -80,7 +80,7 @@ class Prefilter:
         import torch
 
         matrix = torch.zeros(len(unit), self._columns, dtype=self._dtype, device=unit.device)
-        for part in _slices(len(unit), self._width):
+        for part in slices(len(unit), self._width):
             matrix[part, : self._width] = unit[part]
             high, middle, low = _parts(unit[part][:, self._outliers], self._dtype, 3)
             self._put_outliers(matrix[part], [high, middle, middle, low, low])
@@ -97,7 +97,7 @@ class Prefilter:
 
         matrix = self._buffer("rows", len(vectors), self._columns)
         norms, residual_norms = (torch.empty(len(vectors), device=vectors.device) for _ in range(2))
-        for part in _slices(len(vectors), self._width):
+        for part in slices(len(vectors), self._width):
             x = self._buffer("float32", part.stop - part.start, self._width, torch.float32)
             x.copy_(vectors[part])
             matrix[part, : self._width] = x
@@ -133,7 +133,7 @@ class Prefilter:
         groups, query = torch.nonzero(group_maxima(_ordered(scores)) >= 0, as_tuple=True)
         if self._dtype != torch.float32 and len(groups) > _TOO_MANY * scores.numel() / GROUP:
             return None
-        pairs = [_expand_groups(scores, groups[part], query[part]) for part in _slices(len(groups), GROUP)]
+        pairs = [_expand_groups(scores, groups[part], query[part]) for part in slices(len(groups), GROUP)]
         query, row = (torch.cat(part) for part in zip(*pairs, strict=True)) if pairs else (query, groups)
         return query + queries.start, row + start
 
@@ -241,6 +241,7 @@ def _parts(values: Tensor, dtype: object, count: int) -> list[Tensor]:
     return parts
 
 
-def _slices(rows: int, width: int) -> list[slice]:
+def slices(rows: int, width: int) -> list[slice]:
+    """Parts of some rows of a matrix [.., width], small enough to stay in the cache in float32."""
     step = max(1, _ELEMENTS // width)
     return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]

@@ -7,7 +7,7 @@ those that tie, and where labels are made of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -39,6 +39,12 @@ class Neighbors:
     cosine: NDArray[np.float32]  # [Q, k]
     contextual_layer: NDArray[np.int32]  # [Q, k]
     key: NDArray[np.uint64]  # [Q, k]
+
+
+def concat_neighbors(parts: Sequence[Neighbors], axis: int) -> Neighbors:
+    """Concatenate the neighbors of several searches: of other queries (axis 0), or more of the same (axis 1)."""
+    names = ("cosine", "contextual_layer", "key")
+    return Neighbors(*(np.concatenate([getattr(part, name) for part in parts], axis) for name in names))
 
 
 class TopK:

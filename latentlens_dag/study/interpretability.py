@@ -92,14 +92,10 @@ def _counts(judgements: pa.Table | Iterable[pa.Table], sinks: pa.Table) -> pl.Da
     empty = pl.DataFrame(INTERPRETABILITY.empty_table()).select(_ROW).with_columns(image_id=pl.lit(""))
     parts = [_count(empty.with_columns(verdict=pl.lit(""), chance_verdict=pl.lit("")))]
     of_sinks = pl.DataFrame(sinks).select(*_TOKEN, sink_group=pl.lit(SINK))
-    parts += [_count(_with_sinks(pl.DataFrame(table), of_sinks)) for table in tables]
+    group = pl.coalesce("sink_group", "patch_group")
+    joined = (pl.DataFrame(table).join(of_sinks, on=_TOKEN, how="left") for table in tables)
+    parts += [_count(table.with_columns(patch_group=group)) for table in joined]
     return pl.concat(parts).group_by(*_ROW, "image_id").agg(pl.col(_COUNTS).sum())
-
-
-def _with_sinks(judgements: pl.DataFrame, sinks: pl.DataFrame) -> pl.DataFrame:
-    """The judgements, with sinks in their own group."""
-    joined = judgements.join(sinks, on=_TOKEN, how="left")
-    return joined.with_columns(patch_group=pl.coalesce("sink_group", "patch_group"))
 
 
 def _count(judgements: pl.DataFrame) -> pl.DataFrame:

@@ -49,7 +49,7 @@ def encode_query(model: LanguageModel, text: str, layer: int) -> QueryStates:
 
     check_layers([layer], model.depth, model.name, "the command (`--layer`)")
     tokens = tokenize(model.tokenizer, [text])[0]
-    real = [i for i, special in enumerate(tokens.special) if not special]
+    real = tokens.text_positions
     if not real or not text.strip():
         raise UserError("The text has no token: write a word or a sentence.")
     ids = torch.tensor([tokens.ids], device=model.embedding.device)

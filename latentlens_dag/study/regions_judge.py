@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -60,7 +59,8 @@ def build_truth(regions: Iterable[pa.Table], visual_tokens: Iterable[pa.Table], 
         visual_tokens: VISUAL_TOKENS of one study, all batches in any order.
         images: IMAGES, all batches in any order; only image_id, width and height are read.
     """
-    sizes = {row["image_id"]: (row["width"], row["height"]) for table in images for row in _sizes(table)}
+    size_tables = (pl.DataFrame(table.select(["image_id", "width", "height"])) for table in images)
+    sizes = {image_id: size for table in size_tables for image_id, *size in table.iter_rows()}
     by_image = dict(_by_image(regions, ["region_id"]))
     tokens = _by_image(visual_tokens, ["token_index"])
     builder = _TruthBuilder([], [])
@@ -218,11 +218,6 @@ def _earned(answers: pl.DataFrame, judged: pl.DataFrame) -> pl.DataFrame:
 
 def _verdict(level: str) -> pl.Expr:
     return pl.col(level).replace_strict(range(len(VERDICTS)), VERDICTS, default=None, return_dtype=pl.String)
-
-
-def _sizes(images: pa.Table) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = images.select(["image_id", "width", "height"]).to_pylist()
-    return rows
 
 
 def _by_image(tables: Iterable[pa.Table], order: list[str]) -> Iterator[tuple[str, pl.DataFrame]]:

@@ -7,6 +7,7 @@ tokens are written), else the test of its region map proves nothing. Families wi
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,24 +71,20 @@ _QWEN_TOKENS = {
 _QWEN_IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
 
 
-def _qwen(
-    name: str, vision: dict[str, Any], patch: int, folder: Path, seed: int, text: dict[str, Any] | None = None
-) -> None:
+def _qwen(name: str, vision: dict[str, Any], patch: int, text: dict[str, Any], folder: Path, seed: int) -> None:
     """Write a model of the family whose classes begin with `name`; `vision` and `text` are what is its own."""
     import transformers
-    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
     from latentlens_dag.models.processors import for_images_only
 
     tokenizer = tiny_tokenizer(image_tokens=_QWEN_TOKENS, bos_first=False)
     rope = {"rope_type": "default", "mrope_section": [2, 1, 1]}
-    config_text = {**TEXT_CONFIG, "vocab_size": len(tokenizer), "rope_parameters": rope, **(text or {})}
     config = getattr(transformers, f"{name}Config")(
-        text_config=config_text,
+        text_config={**TEXT_CONFIG, "vocab_size": len(tokenizer), "rope_parameters": rope, **text},
         vision_config={"depth": 2, "num_heads": 4, "patch_size": patch, **vision},
         **{f"{name}_id": tokenizer.convert_tokens_to_ids(token) for name, token in _QWEN_TOKENS.items()},
     )
-    image_processor = Qwen2VLImageProcessorPil(
+    image_processor = transformers.Qwen2VLImageProcessorPil(
         patch_size=patch, size={"shortest_edge": 4 * (2 * patch) ** 2, "longest_edge": 12 * (2 * patch) ** 2}
     )
     processor_name = f"{name}Processor" if hasattr(transformers, f"{name}Processor") else "Qwen3VLProcessor"
@@ -97,40 +94,26 @@ def _qwen(
     save_random_model(getattr(transformers, f"{name}ForConditionalGeneration"), config, processor, folder, seed)
 
 
-def _qwen2_vl(folder: Path, seed: int) -> None:
-    _qwen("Qwen2VL", {"embed_dim": 32, "hidden_size": 32, "mlp_ratio": 2}, 14, folder, seed)
-
-
-def _qwen2_5_vl(folder: Path, seed: int) -> None:
-    vision = {"hidden_size": 32, "intermediate_size": 64, "out_hidden_size": 32, "window_size": 56}
-    _qwen("Qwen2_5_VL", {**vision, "fullatt_block_indexes": [1]}, 14, folder, seed)
-
-
-_QWEN3_VISION = {"hidden_size": 32, "intermediate_size": 64, "out_hidden_size": 32, "num_position_embeddings": 64}
-
-
-def _qwen3_vl(folder: Path, seed: int) -> None:
-    _qwen("Qwen3VL", {**_QWEN3_VISION, "deepstack_visual_indexes": [0, 1]}, 16, folder, seed, {"head_dim": 8})
-
-
-def _qwen3_vl_moe(folder: Path, seed: int) -> None:
-    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "head_dim": 8}
-    _qwen("Qwen3VLMoe", {**_QWEN3_VISION, "deepstack_visual_indexes": [0, 1]}, 16, folder, seed, experts)
-
-
-def _qwen3_5(folder: Path, seed: int) -> None:
-    linear = {"linear_num_key_heads": 2, "linear_num_value_heads": 4}
-    linear |= {"linear_key_head_dim": 8, "linear_value_head_dim": 8}
-    rope = {"rope_type": "default", "mrope_section": [2, 1, 1], "partial_rotary_factor": 0.5}
-    layers = ["linear_attention", "linear_attention", "full_attention"]
-    text = {**linear, "layer_types": layers, "head_dim": 16, "rope_parameters": rope}
-    _qwen("Qwen3_5", _QWEN3_VISION, 16, folder, seed, text)
-
+_RECURRENT_QWEN = {
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
+    "layer_types": ["linear_attention", "linear_attention", "full_attention"],
+    "head_dim": 16,
+    "rope_parameters": {"rope_type": "default", "mrope_section": [2, 1, 1], "partial_rotary_factor": 0.5},
+}
+_EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+_QWEN2_VISION = {"embed_dim": 32, "hidden_size": 32, "mlp_ratio": 2}
+_MERGED_VISION = {"hidden_size": 32, "intermediate_size": 64, "out_hidden_size": 32}
+_QWEN2_5_VISION = {**_MERGED_VISION, "window_size": 56, "fullatt_block_indexes": [1]}
+_QWEN3_VISION = {**_MERGED_VISION, "num_position_embeddings": 64}
+_DEEPSTACK_VISION = {**_QWEN3_VISION, "deepstack_visual_indexes": [0, 1]}
 
 _ENDS = {"start": "begin", "end": "end"}
 
 
-def _glm(name: str, image_processor_class: Any, folder: Path, seed: int) -> None:
+def _glm(name: str, folder: Path, seed: int) -> None:
     """Write a model of the GLM family whose classes begin with `name`."""
     import transformers
 
@@ -154,25 +137,13 @@ def _glm(name: str, image_processor_class: Any, folder: Path, seed: int) -> None
         vision_config={**vision, "image_size": 56, "patch_size": 14},
         **{f"{name}_id": tokenizer.convert_tokens_to_ids(token) for name, token in {**tokens, **ends}.items()},
     )
-    image_processor = image_processor_class(
+    image_processor = getattr(transformers, f"{name}ImageProcessorPil")(
         patch_size=14, size={"shortest_edge": 2 * 4 * 28**2, "longest_edge": 2 * 12 * 28**2}
     )
     processor = for_images_only(getattr(transformers, f"{name}Processor"))(
         image_processor, tokenizer, chat_template=chat_template("<|begin_of_image|><|image|><|end_of_image|>")
     )
     save_random_model(getattr(transformers, f"{name}ForConditionalGeneration"), config, processor, folder, seed)
-
-
-def _glm4v(folder: Path, seed: int) -> None:
-    from transformers.models.glm4v.image_processing_pil_glm4v import Glm4vImageProcessorPil
-
-    _glm("Glm4v", Glm4vImageProcessorPil, folder, seed)
-
-
-def _glm46v(folder: Path, seed: int) -> None:
-    from transformers.models.glm46v.image_processing_pil_glm46v import Glm46VImageProcessorPil
-
-    _glm("Glm46V", Glm46VImageProcessorPil, folder, seed)
 
 
 _PIXTRAL_TOKENS = {"image_token": "[IMG]", "image_break_token": "[IMG_BREAK]", "image_end_token": "[IMG_END]"}
@@ -188,15 +159,15 @@ _PIXTRAL_VISION = {
 }
 
 
-def _pixtral(config_class: Any, model_class: Any, patch: int, merged: int, folder: Path, seed: int) -> None:
-    """Write a model whose vision tower is Pixtral's."""
-    from transformers.models.pixtral.image_processing_pil_pixtral import PixtralImageProcessorPil
+def _pixtral(name: str, patch: int, merged: int, folder: Path, seed: int) -> None:
+    """Write a model of the family whose classes begin with `name`, with the vision tower of Pixtral."""
+    import transformers
 
     from latentlens_dag.models.families.pixtral import processor_class
 
     tokenizer = tiny_tokenizer(image_tokens=_PIXTRAL_TOKENS)
     own = {"spatial_merge_size": merged} if merged > 1 else {"vision_feature_select_strategy": "full"}
-    config = config_class(
+    config = getattr(transformers, f"{name}Config")(
         vision_config={**_PIXTRAL_VISION, "patch_size": patch},
         text_config={**TEXT_CONFIG, "model_type": "mistral", "head_dim": 8, "vocab_size": len(tokenizer)},
         image_token_index=tokenizer.image_token_id,
@@ -204,39 +175,27 @@ def _pixtral(config_class: Any, model_class: Any, patch: int, merged: int, folde
         **own,
     )
     processor = processor_class()(
-        PixtralImageProcessorPil(size={"longest_edge": 128}, patch_size={"height": patch, "width": patch}),
+        transformers.PixtralImageProcessorPil(size={"longest_edge": 128}, patch_size={"height": patch, "width": patch}),
         tokenizer,
         patch_size=patch,
         spatial_merge_size=merged,
         chat_template="{{ bos_token }}" + chat_template("[IMG]"),
     )
-    save_random_model(model_class, config, processor, folder, seed)
-
-
-def _mistral3(folder: Path, seed: int) -> None:
-    from transformers import Mistral3Config, Mistral3ForConditionalGeneration
-
-    _pixtral(Mistral3Config, Mistral3ForConditionalGeneration, 14, 2, folder, seed)
-
-
-def _pixtral_llava(folder: Path, seed: int) -> None:
-    from transformers import LlavaConfig, LlavaForConditionalGeneration
-
-    _pixtral(LlavaConfig, LlavaForConditionalGeneration, 32, 1, folder, seed)
+    save_random_model(getattr(transformers, f"{name}ForConditionalGeneration"), config, processor, folder, seed)
 
 
 BUILDERS: dict[str, Builder] = {
     "deepseek_vl": _deepseek_vl,
-    "glm46v": _glm46v,
-    "glm4v": _glm4v,
+    "glm46v": partial(_glm, "Glm46V"),
+    "glm4v": partial(_glm, "Glm4v"),
     "llava": tiny_llava,
-    "mistral3": _mistral3,
+    "mistral3": partial(_pixtral, "Mistral3", 14, 2),
     "paligemma": _paligemma,
-    "pixtral": _pixtral_llava,  # of the family `llava`, with another vision tower
-    "qwen2_5_vl": _qwen2_5_vl,
-    "qwen2_vl": _qwen2_vl,
-    "qwen3_5": _qwen3_5,
-    "qwen3_vl": _qwen3_vl,
-    "qwen3_vl_moe": _qwen3_vl_moe,
+    "pixtral": partial(_pixtral, "Llava", 32, 1),  # of the family `llava`, with another vision tower
+    "qwen2_5_vl": partial(_qwen, "Qwen2_5_VL", _QWEN2_5_VISION, 14, {}),
+    "qwen2_vl": partial(_qwen, "Qwen2VL", _QWEN2_VISION, 14, {}),
+    "qwen3_5": partial(_qwen, "Qwen3_5", _QWEN3_VISION, 16, _RECURRENT_QWEN),
+    "qwen3_vl": partial(_qwen, "Qwen3VL", _DEEPSTACK_VISION, 16, {"head_dim": 8}),
+    "qwen3_vl_moe": partial(_qwen, "Qwen3VLMoe", _DEEPSTACK_VISION, 16, {**_EXPERTS, "head_dim": 8}),
     **TILED_BUILDERS,
 }

@@ -81,9 +81,5 @@ def _tiny_pictures(study: Path) -> None:
         rows.append({**common, **part, "region_id": "1", "kind": "object", "name": "dog", "words": ["dog", "brown"]})
     floats = [(name, pa.float32()) for name in ("x0", "y0", "x1", "y1")]
     strings = [(name, pa.string()) for name in ("file_name", "region_id", "kind", "name")]
-    lists = [
-        ("words", pa.list_(pa.string())),
-        ("abstract_words", pa.list_(pa.string())),
-        ("mask", pa.list_(pa.int32())),
-    ]
+    lists = [(name, pa.list_(pa.string())) for name in ("words", "abstract_words")] + [("mask", pa.list_(pa.int32()))]
     pq.write_table(pa.Table.from_pylist(rows, schema=pa.schema(strings + lists + floats)), study / "regions.parquet")

@@ -5,8 +5,8 @@ A builder gives the processor the settings of the real family, as in `families.p
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from latentlens_dag.testing.models import (
     CHAT_TEMPLATE,
@@ -21,8 +21,7 @@ from latentlens_dag.testing.models import (
 
 
 def _gemma3(folder: Path, seed: int) -> None:
-    from transformers import Gemma3Config, Gemma3ForConditionalGeneration, Gemma3Processor
-    from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
+    from transformers import Gemma3Config, Gemma3ForConditionalGeneration, Gemma3ImageProcessorPil, Gemma3Processor
 
     tokens = {"image_token": "<image_soft_token>", "boi_token": "<start_of_image>", "eoi_token": "<end_of_image>"}
     tokenizer = tiny_tokenizer(image_tokens=tokens)
@@ -98,19 +97,20 @@ def _llava_onevision(folder: Path, seed: int) -> None:
     save_random_model(LlavaOnevisionForConditionalGeneration, config, processor, folder, seed)
 
 
-def _idefics(name: str, image_processor_class: Any, processor_class: Any, folder: Path, seed: int) -> None:
+def _idefics(name: str, folder: Path, seed: int) -> None:
     """Write a model of the family whose classes begin with `name`, which cuts images as Idefics3 does."""
     import transformers
+
+    from latentlens_dag.models.families.registry import replacement_processor
 
     tiles = {f"tile_{r}_{c}": f"<row_{r}_col_{c}>" for r in range(1, 4) for c in range(1, 4)}
     tokens = {"image_token": "<image>", "fake_token": "<fake_token_around_image>", "global_token": "<global-img>"}
     tokenizer = tiny_tokenizer(image_tokens={**tokens, "end_token": "<end_of_utterance>", **tiles})
-    processor = processor_class(
-        image_processor_class(size={"longest_edge": 128}, max_image_size={"longest_edge": 64}),
-        tokenizer,
-        image_seq_len=4,
-        chat_template=CHAT_TEMPLATE,
+    image_processor = getattr(transformers, f"{name}ImageProcessorPil")(
+        size={"longest_edge": 128}, max_image_size={"longest_edge": 64}
     )
+    processor_class = replacement_processor(f"{name}Processor") or getattr(transformers, f"{name}Processor")
+    processor = processor_class(image_processor, tokenizer, image_seq_len=4, chat_template=CHAT_TEMPLATE)
     vision = {key: value for key, value in SIGLIP_CONFIG.items() if key not in ("model_type", "vision_use_head")}
     config = getattr(transformers, f"{name}Config")(
         vision_config={**vision, "image_size": 64, "patch_size": 16},
@@ -120,21 +120,6 @@ def _idefics(name: str, image_processor_class: Any, processor_class: Any, folder
         pad_token_id=0,
     )
     save_random_model(getattr(transformers, f"{name}ForConditionalGeneration"), config, processor, folder, seed)
-
-
-def _idefics3(folder: Path, seed: int) -> None:
-    from transformers import Idefics3Processor
-    from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
-
-    _idefics("Idefics3", Idefics3ImageProcessorPil, Idefics3Processor, folder, seed)
-
-
-def _smolvlm(folder: Path, seed: int) -> None:
-    from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
-
-    from latentlens_dag.models.families.smolvlm import processor_class
-
-    _idefics("SmolVLM", SmolVLMImageProcessorPil, processor_class(), folder, seed)
 
 
 def _internvl(folder: Path, seed: int) -> None:
@@ -150,9 +135,8 @@ def _internvl(folder: Path, seed: int) -> None:
         "video_token": "<video>",
     }
     tokenizer = tiny_tokenizer(image_tokens=tokens, bos_first=False)
-    vision = VISION_CONFIG
     config = InternVLConfig(
-        vision_config={**vision, "image_size": [64, 64], "patch_size": [16, 16]},
+        vision_config={**VISION_CONFIG, "image_size": [64, 64], "patch_size": [16, 16]},
         text_config={**TEXT_CONFIG, "model_type": "qwen2", "vocab_size": len(tokenizer)},
         image_token_id=tokenizer.context_image_token_id,
         image_seq_length=4,
@@ -191,17 +175,15 @@ def _aya_vision(folder: Path, seed: int) -> None:
 
 
 def _ovis2(folder: Path, seed: int) -> None:
-    from transformers import Ovis2Config, Ovis2ForConditionalGeneration, Ovis2Processor
-    from transformers.models.ovis2.image_processing_pil_ovis2 import Ovis2ImageProcessorPil
+    from transformers import Ovis2Config, Ovis2ForConditionalGeneration, Ovis2ImageProcessorPil, Ovis2Processor
 
     indicators = [f"<IMG_{name}>" for name in ("START", "GRID", "COL", "ROW", "END")]
     tokens = {"image_token": "<image>", "atom_token": "<IMG_ATOM>"}
     tokenizer = tiny_tokenizer(
         image_tokens={**tokens, **{f"{name}_token": name for name in indicators}}, bos_first=False
     )
-    vision = VISION_CONFIG
     config = Ovis2Config(
-        vision_config={**vision, "image_size": 64, "patch_size": 16, "hidden_stride": 2, "vocab_size": 64},
+        vision_config={**VISION_CONFIG, "image_size": 64, "patch_size": 16, "hidden_stride": 2, "vocab_size": 64},
         text_config={**TEXT_CONFIG, "model_type": "qwen2", "vocab_size": len(tokenizer)},
         image_token_id=tokenizer.convert_tokens_to_ids("<IMG_ATOM>"),
         visual_indicator_token_ids=tokenizer.convert_tokens_to_ids(indicators),
@@ -268,11 +250,11 @@ def _molmo2(folder: Path, seed: int) -> None:
 TILED_BUILDERS: dict[str, Builder] = {
     "aya_vision": _aya_vision,
     "gemma3": _gemma3,
-    "idefics3": _idefics3,
+    "idefics3": partial(_idefics, "Idefics3"),
     "internvl": _internvl,
     "llava_next": _llava_next,
     "llava_onevision": _llava_onevision,
     "molmo2": _molmo2,  # needs torchvision
     "ovis2": _ovis2,
-    "smolvlm": _smolvlm,
+    "smolvlm": partial(_idefics, "SmolVLM"),
 }

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from latentlens_dag.models.families.grid import concat_maps
 from latentlens_dag.models.families.paligemma import squashed_map
-from latentlens_dag.models.families.token_map import TokenMap
+from latentlens_dag.models.families.token_map import TokenMap, concat_maps
 
 _CROPS = (
     "do_pan_and_scan",

@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from latentlens_dag.models.families.grid import tiled_map
-from latentlens_dag.models.families.token_map import TokenMap
+from latentlens_dag.models.families.token_map import TokenMap, tiled_map
 
 
 def region_map(processor: Any, config: Any, width: int, height: int) -> TokenMap:

@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.models.families.grid import concat_maps, grid_map
-from latentlens_dag.models.families.token_map import TokenMap
+from latentlens_dag.models.families.token_map import TokenMap, concat_maps, grid_map
 
 
 class _Axis(NamedTuple):

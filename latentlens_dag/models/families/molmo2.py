@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from latentlens_dag.models.families.grid import concat_maps
-from latentlens_dag.models.families.token_map import TokenMap
+from latentlens_dag.models.families.token_map import TokenMap, concat_maps
 
 
 class _Axis(NamedTuple):

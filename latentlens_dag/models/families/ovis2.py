@@ -8,8 +8,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from latentlens_dag.models.families.grid import tiled_map
-from latentlens_dag.models.families.token_map import TokenMap
+from latentlens_dag.models.families.token_map import TokenMap, tiled_map
 
 
 def region_map(processor: Any, config: Any, width: int, height: int) -> TokenMap:

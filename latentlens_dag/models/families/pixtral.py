@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from latentlens_dag.models.families.grid import grid_map
-from latentlens_dag.models.families.token_map import TokenMap
+from latentlens_dag.models.families.token_map import TokenMap, grid_map
 
 
 def region_map(processor: Any, config: Any, width: int, height: int) -> TokenMap:
@@ -44,14 +43,10 @@ def processor_class() -> Any:
         ) -> None:
             super().__init__(image_processor, tokenizer, chat_template=chat_template)
             self.patch_size, self.spatial_merge_size = patch_size, spatial_merge_size
-            self.image_token, self.image_break_token, self.image_end_token = (
-                image_token,
-                image_break_token,
-                image_end_token,
-            )
-            self.image_token_id, self.image_break_token_id, self.image_end_token_id = tokenizer.convert_tokens_to_ids(
-                [image_token, image_break_token, image_end_token]
-            )
+            tokens = [image_token, image_break_token, image_end_token]
+            self.image_token, self.image_break_token, self.image_end_token = tokens
+            ids = tokenizer.convert_tokens_to_ids(tokens)
+            self.image_token_id, self.image_break_token_id, self.image_end_token_id = ids
 
         @property
         def image_token_ids(self) -> list[int]:

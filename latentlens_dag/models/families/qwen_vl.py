@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from latentlens_dag.models.families.grid import grid_map
-from latentlens_dag.models.families.token_map import TokenMap
+from latentlens_dag.models.families.token_map import TokenMap, grid_map
 
 
 def region_map(processor: Any, config: Any, width: int, height: int) -> TokenMap:

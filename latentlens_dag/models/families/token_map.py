@@ -1,12 +1,12 @@
-"""The location of the visual tokens of one image."""
+"""The location of the visual tokens of one image, and the grids of equal cells that most families have."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+import numpy as np
+from numpy.typing import NDArray
 
 
 class TokenMap(NamedTuple):
@@ -21,7 +21,49 @@ class TokenMap(NamedTuple):
 
 def unmapped(tokens: int) -> TokenMap:
     """A map of which only the number of tokens is known."""
-    import numpy as np
-
     nowhere = np.full(tokens, -1, np.int32)
     return TokenMap(["unmapped"] * tokens, nowhere, nowhere, nowhere, np.full((tokens, 4), np.nan, np.float32))
+
+
+def grid_map(rows: int, columns: int, box: tuple[float, float, float, float], view: str = "global") -> TokenMap:
+    """The `rows` x `columns` cells of a box (x0, y0, x1, y1 in pixels of the original image), row by row."""
+    x0, y0, x1, y1 = box
+    row, col = (index.ravel().astype(np.int32) for index in np.mgrid[:rows, :columns])
+    x, y = (x1 - x0) / columns, (y1 - y0) / rows
+    boxes = np.stack([x0 + col * x, y0 + row * y, x0 + (col + 1) * x, y0 + (row + 1) * y], axis=1)
+    return TokenMap([view] * rows * columns, np.zeros(rows * columns, np.int32), row, col, boxes.astype(np.float32))
+
+
+def concat_maps(maps: Sequence[TokenMap]) -> TokenMap:
+    """Concatenate the maps of parts of an image."""
+    view = [name for part in maps for name in part.view]
+    tile, row, col, boxes = (np.concatenate(parts) for parts in list(zip(*maps, strict=True))[1:])
+    return TokenMap(view, tile, row, col, boxes)
+
+
+def tiled_map(
+    shape: tuple[int, int], cells: int, covered: float, size: tuple[int, int], whole_first: bool = False
+) -> TokenMap:
+    """The tokens of an image that is squashed to whole tiles, and of its squashed global view.
+
+    Args:
+        shape: rows and columns of tiles; (1, 1) has the global view only.
+        cells: each tile, and the global view, has `cells` x `cells` tokens, row by row; tile follows tile.
+        covered: the share of a tile's side that the cells cover; less than 1 if its last pixels are in no cell.
+        size: width and height of the image.
+        whole_first: whether the global view comes before the tiles, not after them.
+    """
+    (rows, columns), (width, height) = shape, size
+    whole = grid_map(cells, cells, (0, 0, width * covered, height * covered))
+    if rows * columns == 1:
+        return whole
+    x, y = width / columns, height / rows
+    tiles = []
+    for number in range(rows * columns):
+        row, column = divmod(number, columns)
+        box = (column * x, row * y, (column + covered) * x, (row + covered) * y)
+        tile = grid_map(cells, cells, box, "tile")
+        tiles.append(
+            tile._replace(tile=tile.tile + (number + 1), row=tile.row + row * cells, col=tile.col + column * cells)
+        )
+    return concat_maps([whole, *tiles] if whole_first else [*tiles, whole])

@@ -13,7 +13,7 @@ import torch
 
 from latentlens_dag import ContextualIndex
 from latentlens_dag.errors import UserError
-from latentlens_dag.models import placeholder_mask, self_checks
+from latentlens_dag.models import connector, self_checks
 from latentlens_dag.models.connector import connector_output
 from latentlens_dag.models.families import registry
 from latentlens_dag.models.families.registry import region_map
@@ -364,7 +364,7 @@ def test_a_model_of_which_it_is_not_known_which_tokens_are_visual_is_refused(
     with pytest.raises(UserError, match=r"no visual tokens for an image of 150 x 100 pixels: .*`llava`"):
         vlm.visual_states([noise_image(150, 100)], [0])
     with pytest.raises(UserError, match="does not say which tokens of its sequence are visual"):
-        placeholder_mask._image_token_of(SimpleNamespace(config=SimpleNamespace()))
+        connector._image_token_of(SimpleNamespace(config=SimpleNamespace()))
 
 
 def test_a_family_without_a_tiny_model_is_told(tmp_path: Path) -> None:
