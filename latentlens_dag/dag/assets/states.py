@@ -9,7 +9,7 @@ import dagster as dg
 import pyarrow.parquet as pq
 
 from latentlens_dag.dag import keys
-from latentlens_dag.dag.assets.checks import StepResults, check_result, check_spec, fail_on_errors
+from latentlens_dag.dag.assets.checks import StepResults, check_result, fail_on_errors
 from latentlens_dag.dag.assets.common import layer_specs, write_study_shape
 from latentlens_dag.dag.assets.reporting import parquet_result, result
 from latentlens_dag.dag.recording import can_reuse, warehouse_of
@@ -50,7 +50,7 @@ def model_checks(study: StudySpec) -> dg.AssetsDefinition:
         group_name=study.group,
         kinds={"torch", "transformers"},
         **version_fields(_MODEL_CHECKS, **fields),
-        check_specs=[check_spec(name, key, name not in not_needed) for name in checks],
+        check_specs=[dg.AssetCheckSpec(name, asset=key, blocking=name not in not_needed) for name in checks],
         description="Self-checks of the model: what the lenses rely on, measured on the model itself.",
     )
     def model_checks(warehouse: WarehouseResource) -> StepResults:
@@ -126,7 +126,7 @@ def token_states(study: StudySpec) -> dg.AssetsDefinition:
     @dg.multi_asset(
         name=f"{study.name}_visual",
         specs=_state_specs(study),
-        check_specs=[check_spec("finite_states", key) for key in layer_keys.values()],
+        check_specs=[dg.AssetCheckSpec("finite_states", asset=key, blocking=True) for key in layer_keys.values()],
         partitions_def=keys.partitions(study.batches),
         can_subset=True,
     )
