@@ -67,15 +67,13 @@ def build(
 
     Exit codes: 0 done, 1 a step failed, 2 a mistake of yours, 130 interrupted.
     """
-    from latentlens_dag.dag.building.maintenance import remove_interrupted
     from latentlens_dag.dag.building.project import open_project
     from latentlens_dag.dag.home_lock import build_lock
 
     with _stdout_for_json(as_json), open_project(find_home(home)) as project:
         selection = project.select(studies, names)
         with build_lock(project.home, wait, lambda text: click.echo(text, err=True)):
-            project.cancel_orphans()
-            remove_interrupted(project)
+            project.remove_interrupted()
             project.observe(selection)
             with _listener(project, as_json) as listener:
                 runs = project.build(selection, force, listener)

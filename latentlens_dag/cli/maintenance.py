@@ -36,7 +36,7 @@ def check(studies: Sequence[str], deep: bool, home: Path | None, as_json: bool) 
 
     Exit code 1 where it is not; `build` makes again what is damaged.
     """
-    from latentlens_dag.dag.building.maintenance import check_project
+    from latentlens_dag.dag.building.integrity import check_project
     from latentlens_dag.dag.building.project import open_project
     from latentlens_dag.dag.home_lock import build_lock
 
@@ -57,17 +57,17 @@ def clean(dry_run: bool, yes: bool, home: Path | None, as_json: bool) -> None:
 
     Old versions of results go, and so cannot be compared any more. What a study that is switched off has stays.
     """
-    from latentlens_dag.dag.building.maintenance import clean_project, declared_sets, project_garbage
+    from latentlens_dag.dag.building.garbage import clean_project, project_garbage, undeclared_sets
     from latentlens_dag.dag.building.project import open_project
     from latentlens_dag.dag.home_lock import build_lock
 
     with open_project(find_home(home)) as project, build_lock(project.home):
         garbage, undeclared = project_garbage(project)
-        sets = sorted({"/".join(record.asset.split("/")[:2]) for record in undeclared} - declared_sets(project))
+        sets = undeclared_sets(project, undeclared)
         if sets and not (dry_run or yes):
             _confirm(sets)
         if not dry_run:
-            clean_project(project, garbage)
+            clean_project(project, garbage, undeclared)
     facts: dict[str, Any] = {
         "files": len(garbage),
         "size_bytes": sum(one.size_bytes for one in garbage),
