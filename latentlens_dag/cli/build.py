@@ -109,7 +109,7 @@ def plan(
     facts = {
         "parts": [{"asset": t.key.to_user_string(), "partition": t.partition, "reason": t.reason} for t in targets],
         "steps": [step._asdict() for step in work],
-        "building": _owner_facts(owner),
+        "building": owner and owner._asdict(),
     }
     print_facts(facts, as_json, lambda: "\n".join([*_owner_lines(owner), *_plan_lines(targets, work)]))
     if exit_code and targets:
@@ -141,7 +141,7 @@ def status(
 
 
 def _status_report(owner: LockOwner | None, steps: list[dict[str, Any]]) -> Report:
-    facts = {"steps": steps, "building": _owner_facts(owner)}
+    facts = {"steps": steps, "building": owner and owner._asdict()}
     return Report(facts, "\n".join([*_owner_lines(owner), _status_table(steps)]))
 
 
@@ -238,7 +238,3 @@ def _status_table(steps: list[dict[str, Any]]) -> str:
 
 def _owner_lines(owner: LockOwner | None) -> list[str]:
     return [] if owner is None else [f"A build of this home is running ({owner}); what follows is as of now.", ""]
-
-
-def _owner_facts(owner: LockOwner | None) -> dict[str, Any] | None:
-    return None if owner is None else owner._asdict()

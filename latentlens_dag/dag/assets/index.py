@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 from latentlens_dag.dag import keys
 from latentlens_dag.dag.assets.checks import StepResults, check_result, fail_on_errors
 from latentlens_dag.dag.assets.common import layer_specs, parquet_asset
-from latentlens_dag.dag.assets.reporting import ProgressLog, column_schema, parquet_result, result
+from latentlens_dag.dag.assets.reporting import ProgressLog, column_schema, parquet_result
 from latentlens_dag.dag.assets.sources import model_source
-from latentlens_dag.dag.recording import store_of
+from latentlens_dag.dag.recording import result, store_of
 from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.run_tags import FORCED
 from latentlens_dag.dag.specs import IndexSpec

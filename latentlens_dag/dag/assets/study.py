@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 from latentlens_dag.dag import keys
 from latentlens_dag.dag.assets.checks import StepResults, check_result, fail_on_errors, neighbor_problems
 from latentlens_dag.dag.assets.common import layer_specs, parquet_asset, write_study_shape
-from latentlens_dag.dag.assets.reporting import ProgressLog, parquet_result, result
+from latentlens_dag.dag.assets.reporting import ProgressLog, parquet_result
 from latentlens_dag.dag.assets.sources import model_source
 from latentlens_dag.dag.assets.states import model_checks, token_states
+from latentlens_dag.dag.recording import result
 from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.specs import StudySpec
 from latentlens_dag.dag.versions import version_fields

@@ -78,10 +78,9 @@ class ImageSet(NamedComponent):
 
     def spec(self, context: dg.ComponentLoadContext) -> ImageSetSpec:
         """Its fields, resolved and checked."""
-        source = self.source.image_source(self.place(context))
-        masks = (
-            None if self.regions is None else existing_path(self.regions.masks, "regions.masks", self.place(context))
-        )
+        place = self.place(context)
+        source = self.source.image_source(place)
+        masks = existing_path(self.regions.masks, "regions.masks", place) if self.regions else None
         return ImageSetSpec(self.name, source, self.batches, masks)
 
 
@@ -137,10 +136,12 @@ class Index(NamedComponent):
     def spec(self, context: dg.ComponentLoadContext) -> IndexSpec:
         """Its fields, resolved and checked."""
         corpus = self.find(context, Corpus, self.corpus, "corpus")
-        layers = self.contextual_layers(self.place(context))
+        place = self.place(context)
+        model = self.language_model.model_ref("language_model", place)
+        layers = chosen_layers(self.layers, model, auto_contextual_layers, place)
         return IndexSpec(
             name=self.name,
-            model=self.model_ref,
+            model=model,
             corpus=corpus.spec(context),
             layers=layers,
             contexts_per_token=self.contexts_per_token,
@@ -155,11 +156,6 @@ class Index(NamedComponent):
     def model_ref(self) -> ModelRef:
         """Its language model."""
         return self.language_model.model_ref("language_model", f"Index {self.name}")
-
-    def contextual_layers(self, place: str) -> list[int]:
-        """The declared layers or the automatic choice, checked against the model's config if it is here."""
-        source = self.language_model.model_ref("language_model", place)
-        return chosen_layers(self.layers, source, auto_contextual_layers, place)
 
 
 class StudyInput(NamedTuple):
@@ -296,21 +292,17 @@ def chosen_layers(layers: list[int] | str, source: ModelRef, auto: Callable[[int
     shape = text_shape(source)
     if isinstance(layers, str):
         if shape is None:
-            raise _not_downloaded(source, place)
+            raise UserError(
+                f"`layers: auto` of {place} depends on how many blocks {source.repo} has, and its config.json was not "
+                f"downloaded yet. Write the layers, such as `layers: [1, 2, 4]`, or run "
+                f"`hf download {source.repo} config.json --revision {source.revision}` first."
+            )
         return auto(shape[0])
     if not layers or len(set(layers)) < len(layers):
         raise UserError(f"`layers: {layers}` of {place} must name at least one layer, each once.")
     depth = max(layers) + 1 if shape is None else shape[0]  # of an unknown model, only that none is negative
     check_layers(layers, depth, source.name, place)
     return sorted(layers)
-
-
-def _not_downloaded(source: ModelRef, place: str) -> UserError:
-    return UserError(
-        f"`layers: auto` of {place} depends on how many blocks {source.repo} has, and its config.json was not "
-        f"downloaded yet. Write the layers, such as `layers: [1, 2, 4]`, or run "
-        f"`hf download {source.repo} config.json --revision {source.revision}` first."
-    )
 
 
 def text_shape(source: ModelRef) -> tuple[int, int, int] | None:
