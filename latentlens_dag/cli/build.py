@@ -215,9 +215,8 @@ def _whole_time(work: list[StepWork]) -> str:
     unknown = len(work) - len(known)
     if not known:
         return "which never ran here, so that their time is unknown"
-    return f"about {duration(sum(known))} by their last runs" + (
-        f", without {unknown} that never ran" if unknown else ""
-    )
+    without = f", without {unknown} that never ran" if unknown else ""
+    return f"about {duration(sum(known))} by their last runs{without}"
 
 
 def _known(figure: Any, text: Callable[[Any], str]) -> str:

@@ -68,13 +68,13 @@ def clean(dry_run: bool, yes: bool, home: Path | None, as_json: bool) -> None:
             _confirm(sets)
         if not dry_run:
             clean_project(project, garbage, undeclared)
-    facts: dict[str, Any] = {
+    facts = {
         "files": len(garbage),
         "size_bytes": sum(one.size_bytes for one in garbage),
         "removed": not dry_run,
+        "sets_declared_no_more": sets,
+        "garbage": [{"path": str(one.path), "size_bytes": one.size_bytes, "why": one.why} for one in garbage],
     }
-    items = [{"path": str(one.path), "size_bytes": one.size_bytes, "why": one.why} for one in garbage]
-    facts |= {"sets_declared_no_more": sets, "garbage": items}
     print_facts(facts, as_json, lambda: _garbage_text(garbage, sets, dry_run))
 
 

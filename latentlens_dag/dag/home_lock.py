@@ -34,11 +34,9 @@ class LockOwner(NamedTuple):
 
     def __str__(self) -> str:
         """process 4711 on HOST, since 2026-01-31 12:00:00."""
-        return (
-            "one or more steps that were started in Dagster's UI, or a build that has just begun"
-            if not self.pid
-            else f"process {self.pid} on {self.host}, since {self.since.replace('T', ' ')}"
-        )
+        if not self.pid:
+            return "one or more steps that were started in Dagster's UI, or a build that has just begun"
+        return f"process {self.pid} on {self.host}, since {self.since.replace('T', ' ')}"
 
 
 @contextmanager

@@ -8,7 +8,7 @@ are checked when its steps run.
 
 # `from __future__ import annotations` is left out: Dagster resolves these annotations itself.
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
 
@@ -158,15 +158,6 @@ class Index(NamedComponent):
         return self.language_model.model_ref("language_model", f"Index {self.name}")
 
 
-class StudyInput(NamedTuple):
-    """The model and the set of a study, with the names of their fields."""
-
-    model_field: Literal["vlm", "language_model"]
-    model: ModelRef
-    set_field: Literal["images", "texts"]
-    set_name: str
-
-
 class Study(NamedComponent):
     """One model read through one index on one set: a VLM on images, or a language model on texts."""
 
@@ -204,20 +195,21 @@ class Study(NamedComponent):
     def spec(self, context: dg.ComponentLoadContext) -> StudySpec:
         """Its fields, resolved and checked."""
         place = self.place(context)
-        study_input = self.study_input(place)
+        model = self._model(place)
         index = self.find(context, Index, self.index, "index")
-        kind: type[ImageSet | TextSet] = ImageSet if study_input.set_field == "images" else TextSet
-        inputs = self.find(context, kind, study_input.set_name, study_input.set_field)
-        self._check_same_model(study_input, index, place)
-        if (shape := text_shape(study_input.model)) is not None:
+        kind: type[ImageSet | TextSet] = TextSet if self.images is None else ImageSet
+        field = "texts" if self.images is None else "images"
+        inputs = self.find(context, kind, getattr(self, field), field)
+        self._check_same_model(model, index, place)
+        if (shape := text_shape(model)) is not None:
             check_top_k(self.top_k, shape[2], place)
-        self._check_judge(inputs, study_input.model, place)
+        self._check_judge(inputs, model, place)
         return StudySpec(
             name=self.name,
-            model=study_input.model,
+            model=model,
             index=index.spec(context),
             inputs=inputs.spec(context),
-            visual_layers=chosen_layers(self.layers, study_input.model, auto_visual_layers, place),
+            visual_layers=chosen_layers(self.layers, model, auto_visual_layers, place),
             lenses=self.lenses,
             top_k=self.top_k,
             unique=self.unique,
@@ -229,14 +221,14 @@ class Study(NamedComponent):
     @property
     def model_ref(self) -> ModelRef:
         """Its model."""
-        return self.study_input(f"Study {self.name}").model
+        return self._model(f"Study {self.name}")
 
-    def study_input(self, place: str) -> StudyInput:
-        """The model and the set; a UserError for fields that do not go together."""
+    def _model(self, place: str) -> ModelRef:
+        """The model; a UserError for fields that do not go together."""
         fields = ("vlm", "images", "language_model", "texts")
         given = [field for field in fields if getattr(self, field) is not None]
         if self.vlm is not None and self.images is not None and len(given) == 2:
-            return StudyInput("vlm", self.vlm.model_ref("vlm", place), "images", self.images)
+            return self.vlm.model_ref("vlm", place)
         if self.language_model is None or self.texts is None or len(given) != 2:
             raise UserError(
                 f"{place} has {', '.join(f'`{field}`' for field in given) or 'no model'}, but a study needs either "
@@ -248,8 +240,7 @@ class Study(NamedComponent):
                 f"`{'connector' if self.prompt is None else 'prompt'}` of {place} is for a VLM that sees images; "
                 "`texts` are read as they stand. Leave it out."
             )
-        model = self.language_model.model_ref("language_model", place)
-        return StudyInput("language_model", model, "texts", self.texts)
+        return self.language_model.model_ref("language_model", place)
 
     def _check_judge(self, inputs: ImageSet | TextSet, vlm: ModelRef, place: str) -> None:
         if not isinstance(self.judge, Judge):
@@ -272,15 +263,14 @@ class Study(NamedComponent):
                 "known where in the image its visual tokens lie. They can be read, but not judged: set `judge: none`."
             )
 
-    def _check_same_model(self, study_input: StudyInput, index: Index, place: str) -> None:
+    def _check_same_model(self, model: ModelRef, index: Index, place: str) -> None:
         """Refuse an index of a model of another shape; the step `model_checks` compares the weights.
 
         Vocabularies may differ: a VLM's embedding has rows for its image token.
         """
-        model = study_input.model
         shape, index_shape = text_shape(model), text_shape(index.model_ref)
         if shape is not None and index_shape is not None and shape[:2] != index_shape[:2]:
-            own = "VLM's own language model" if study_input.model_field == "vlm" else "language model"
+            own = "VLM's own language model" if self.vlm is not None else "language model"
             raise UserError(
                 f"{place} reads {model.name} through Index {index.name} of another model: {_shape_text(shape)} here, "
                 f"{_shape_text(index_shape)} there ({index.model_ref.name}). Name an index of this {own}."
