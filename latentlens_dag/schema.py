@@ -47,193 +47,154 @@ def lens_order(lens: str) -> tuple[int, str]:
     return list(LENSES).index(lens) if lens in LENSES else len(LENSES), lens
 
 
-SENTENCES = pa.schema([("sentence_id", pa.string()), ("text", pa.string())])
+_TOKEN = (("study", pa.string()), ("image_id", pa.string()), ("token_index", pa.int32()))
+"""A visual token of an image; in a study of texts, `image_id` holds the text_id."""
+_LAYER_AND_LENS = (("visual_layer", pa.int32()), ("lens", pa.string()))
+_WORD = (("token_id", pa.int32()), ("token_str", pa.string()), ("word", pa.string()))
+"""A token of the vocabulary, and the whole word around it."""
+_CHARS = (("char_start", pa.int32()), ("char_end", pa.int32()))
+"""Of the word in its sentence or text, in characters."""
+_BOX = tuple((side, pa.float32()) for side in ("x0", "y0", "x1", "y1"))
 
-OCCURRENCES = pa.schema(
-    [
-        ("index", pa.string()),
-        ("key", pa.string()),  # hash of the token prefix that ends with this token
-        ("token_id", pa.int32()),
-        ("token_str", pa.string()),
-        ("word", pa.string()),  # the whole word around the token
-        ("char_start", pa.int32()),  # of the word in the sentence, in characters
-        ("char_end", pa.int32()),
-        ("position", pa.int32()),  # in real tokens (no specials, no padding), from 0
-        ("sentence_id", pa.string()),
-    ]
+
+def _schema(*columns: pa.Field | tuple[str, pa.DataType]) -> pa.Schema:
+    return pa.schema(columns)
+
+
+SENTENCES = _schema(("sentence_id", pa.string()), ("text", pa.string()))
+
+OCCURRENCES = _schema(
+    ("index", pa.string()),
+    ("key", pa.string()),  # hash of the token prefix that ends with this token
+    *_WORD,
+    *_CHARS,
+    ("position", pa.int32()),  # in real tokens (no specials, no padding), from 0
+    ("sentence_id", pa.string()),
 )
 
-IMAGES = pa.schema(
-    [
-        ("image_id", pa.string()),
-        ("file_name", pa.string()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("thumbnail", pa.binary()),  # WebP, at most 256 pixels a side
-    ]
+IMAGES = _schema(
+    ("image_id", pa.string()),
+    ("file_name", pa.string()),
+    ("width", pa.int32()),
+    ("height", pa.int32()),
+    ("thumbnail", pa.binary()),  # WebP, at most 256 pixels a side
 )
 
-REGIONS = pa.schema(
-    [
-        ("image_id", pa.string()),
-        ("region_id", pa.string()),
-        ("kind", pa.string()),  # object, background
-        ("name", pa.string()),
-        ("words", pa.list_(pa.string())),  # concrete: what one can see
-        ("abstract_words", pa.list_(pa.string())),
-        ("x0", pa.float32()),
-        ("y0", pa.float32()),
-        ("x1", pa.float32()),
-        ("y1", pa.float32()),
-        ("mask", pa.list_(pa.int32())),  # row-major run lengths, first the pixels outside; null: the box
-    ]
+REGIONS = _schema(
+    ("image_id", pa.string()),
+    ("region_id", pa.string()),
+    ("kind", pa.string()),  # object, background
+    ("name", pa.string()),
+    ("words", pa.list_(pa.string())),  # concrete: what one can see
+    ("abstract_words", pa.list_(pa.string())),
+    *_BOX,
+    ("mask", pa.list_(pa.int32())),  # row-major run lengths, first the pixels outside; null: the box
 )
 
-VISUAL_TOKENS = pa.schema(
-    [
-        ("study", pa.string()),
-        ("image_id", pa.string()),
-        ("token_index", pa.int32()),
-        ("view", pa.string()),  # global, tile, newline, unmapped; of a study of texts: text
-        ("tile", pa.int32()),
-        ("row", pa.int32()),
-        ("col", pa.int32()),
-        ("x0", pa.float32()),
-        ("y0", pa.float32()),
-        ("x1", pa.float32()),
-        ("y1", pa.float32()),
-    ]
+VISUAL_TOKENS = _schema(
+    *_TOKEN,
+    ("view", pa.string()),  # global, tile, newline, unmapped; of a study of texts: text
+    ("tile", pa.int32()),
+    ("row", pa.int32()),
+    ("col", pa.int32()),
+    *_BOX,
 )
 
-TEXTS = pa.schema([("text_id", pa.string()), ("text", pa.string())])
+TEXTS = _schema(("text_id", pa.string()), ("text", pa.string()))
 
-TEXT_TOKENS = pa.schema(
-    [
-        ("study", pa.string()),
-        ("image_id", pa.string()),  # the text_id: a study of texts has texts where others have images
-        ("token_index", pa.int32()),
-        ("position", pa.int32()),  # as in OCCURRENCES
-        ("token_id", pa.int32()),
-        ("token_str", pa.string()),
-        ("word", pa.string()),  # the whole word around the token
-        ("char_start", pa.int32()),  # of the word in the text, in characters
-        ("char_end", pa.int32()),
-    ]
+TEXT_TOKENS = _schema(
+    *_TOKEN,
+    ("position", pa.int32()),  # as in OCCURRENCES
+    *_WORD,
+    *_CHARS,
 )
 
-NEIGHBORS = pa.schema(
-    [
-        ("study", pa.string()),
-        ("image_id", pa.string()),
-        ("token_index", pa.int32()),
-        ("visual_layer", pa.int32()),
-        ("lens", pa.string()),
-        ("rank", pa.int32()),  # 1 = nearest
-        ("token_id", pa.int32()),
-        ("token_str", pa.string()),
-        ("word", pa.string()),  # LatentLens: the whole word; else the vocabulary token, stripped
-        ("contextual_layer", pa.int32()),
-        ("key", pa.string()),
-        ("sentence_id", pa.string()),
-        ("position", pa.int32()),
-        ("char_start", pa.int32()),
-        ("char_end", pa.int32()),
-        ("cosine", pa.float32()),
-        ("logit", pa.float32()),
-    ]
+NEIGHBORS = _schema(
+    *_TOKEN,
+    *_LAYER_AND_LENS,
+    ("rank", pa.int32()),  # 1 = nearest
+    *_WORD,  # `word` of LatentLens is the whole word; else the vocabulary token, stripped
+    ("contextual_layer", pa.int32()),
+    ("key", pa.string()),
+    ("sentence_id", pa.string()),
+    ("position", pa.int32()),
+    *_CHARS,
+    ("cosine", pa.float32()),
+    ("logit", pa.float32()),
 )
 
-JUDGEMENTS = pa.schema(
-    [
-        ("study", pa.string()),
-        ("image_id", pa.string()),
-        ("token_index", pa.int32()),
-        ("visual_layer", pa.int32()),
-        ("lens", pa.string()),
-        ("judge", pa.string()),
-        ("verdict", pa.string()),  # concrete, abstract, global, none: the first that holds
-        ("words", pa.list_(pa.string())),  # the neighbors that earned it
-        ("patch_group", pa.string()),  # object, background
-        ("chance_verdict", pa.string()),  # of the same neighbors, against another image's patch
-    ]
+JUDGEMENTS = _schema(
+    *_TOKEN,
+    *_LAYER_AND_LENS,
+    ("judge", pa.string()),
+    ("verdict", pa.string()),  # concrete, abstract, global, none: the first that holds
+    ("words", pa.list_(pa.string())),  # the neighbors that earned it
+    ("patch_group", pa.string()),  # object, background
+    ("chance_verdict", pa.string()),  # of the same neighbors, against another image's patch
 )
 
-HUMAN_JUDGEMENTS = pa.schema(
-    [
-        *JUDGEMENTS,
-        ("person", pa.string()),
-        ("made", pa.string()),  # UTC, ISO 8601
-        ("answers", pa.list_(pa.string())),  # the words that were shown, nearest first
-    ]
+HUMAN_JUDGEMENTS = _schema(
+    *JUDGEMENTS,
+    ("person", pa.string()),
+    ("made", pa.string()),  # UTC, ISO 8601
+    ("answers", pa.list_(pa.string())),  # the words that were shown, nearest first
 )
 """Judgements by people (`dataset/human_judgements.py`); only in a home, and never made by a build."""
 
-INTERPRETABILITY = pa.schema(
-    [
-        ("study", pa.string()),
-        ("lens", pa.string()),
-        ("visual_layer", pa.int32()),
-        ("judge", pa.string()),
-        ("patch_group", pa.string()),  # all, object, background: without sinks, which are a group of their own
-        ("tokens", pa.int32()),
-        ("concrete", pa.float64()),  # shares in 0..1
-        ("abstract", pa.float64()),
-        ("global", pa.float64()),
-        ("interpretable", pa.float64()),
-        ("low", pa.float64()),  # 95 % bootstrap over images, of interpretable
-        ("high", pa.float64()),
-        ("chance", pa.float64()),
-        ("excess", pa.float64()),
-        ("concrete_chance", pa.float64()),
-        ("concrete_low", pa.float64()),
-        ("concrete_high", pa.float64()),
-    ]
+INTERPRETABILITY = _schema(
+    ("study", pa.string()),
+    ("lens", pa.string()),
+    ("visual_layer", pa.int32()),
+    ("judge", pa.string()),
+    ("patch_group", pa.string()),  # all, object, background: without sinks, which are a group of their own
+    ("tokens", pa.int32()),
+    ("concrete", pa.float64()),  # shares in 0..1
+    ("abstract", pa.float64()),
+    ("global", pa.float64()),
+    ("interpretable", pa.float64()),
+    ("low", pa.float64()),  # 95 % bootstrap over images, of interpretable
+    ("high", pa.float64()),
+    ("chance", pa.float64()),
+    ("excess", pa.float64()),
+    ("concrete_chance", pa.float64()),
+    ("concrete_low", pa.float64()),
+    ("concrete_high", pa.float64()),
 )
 
-LAYER_ALIGNMENT = pa.schema(
-    [
-        ("study", pa.string()),
-        ("visual_layer", pa.int32()),
-        ("contextual_layer", pa.int32()),
-        ("neighbors", pa.int64()),
-        ("share", pa.float64()),  # of the visual layer's neighbors; a row sums to 1
-    ]
+LAYER_ALIGNMENT = _schema(
+    ("study", pa.string()),
+    ("visual_layer", pa.int32()),
+    ("contextual_layer", pa.int32()),
+    ("neighbors", pa.int64()),
+    ("share", pa.float64()),  # of the visual layer's neighbors; a row sums to 1
 )
 
-DIVERSITY = pa.schema(
-    [
-        ("study", pa.string()),
-        ("lens", pa.string()),
-        ("visual_layer", pa.int32()),
-        ("tokens", pa.int64()),
-        ("distinct_words", pa.float64()),  # mean over tokens: answers that match no nearer answer (text/inflection.py)
-    ]
+DIVERSITY = _schema(
+    ("study", pa.string()),
+    ("lens", pa.string()),
+    ("visual_layer", pa.int32()),
+    ("tokens", pa.int64()),
+    ("distinct_words", pa.float64()),  # mean over tokens: answers that match no nearer answer (text/inflection.py)
 )
 
-STATE_STATISTICS = pa.schema(
-    [
-        ("study", pa.string()),
-        ("source", pa.string()),  # visual, connector: of the study; contextual: of its index
-        ("layer", pa.int32()),  # visual or contextual; null for the connector
-        ("states", pa.int64()),
-        ("norm_mean", pa.float64()),
-        ("norm_low", pa.float64()),  # quantiles 5 %, 50 %, 95 %
-        ("norm_median", pa.float64()),
-        ("norm_high", pa.float64()),
-        ("cosine_to_previous", pa.float64()),  # mean over tokens, with the study's layer before; null for the first
-        ("cosine_to_first", pa.float64()),  # with the study's first layer
-    ]
+STATE_STATISTICS = _schema(
+    ("study", pa.string()),
+    ("source", pa.string()),  # visual, connector: of the study; contextual: of its index
+    ("layer", pa.int32()),  # visual or contextual; null for the connector
+    ("states", pa.int64()),
+    ("norm_mean", pa.float64()),
+    ("norm_low", pa.float64()),  # quantiles 5 %, 50 %, 95 %
+    ("norm_median", pa.float64()),
+    ("norm_high", pa.float64()),
+    ("cosine_to_previous", pa.float64()),  # mean over tokens, with the study's layer before; null for the first
+    ("cosine_to_first", pa.float64()),  # with the study's first layer
 )
 
-SINKS = pa.schema(
-    [
-        ("study", pa.string()),
-        ("image_id", pa.string()),
-        ("token_index", pa.int32()),
-        ("visual_layer", pa.int32()),
-        ("norm", pa.float32()),
-        ("sink_norm", pa.float32()),  # above which a state of this layer of the study is a sink (search/sinks.py)
-    ]
+SINKS = _schema(
+    *_TOKEN,
+    ("visual_layer", pa.int32()),
+    ("norm", pa.float32()),
+    ("sink_norm", pa.float32()),  # above which a state of this layer of the study is a sink (search/sinks.py)
 )
 
 TABLES = {

@@ -67,15 +67,13 @@ def build(
 
     Exit codes: 0 done, 1 a step failed, 2 a mistake of yours, 130 interrupted.
     """
-    from latentlens_dag.dag.building.maintenance import remove_interrupted
     from latentlens_dag.dag.building.project import open_project
     from latentlens_dag.dag.home_lock import build_lock
 
     with _stdout_for_json(as_json), open_project(find_home(home)) as project:
         selection = project.select(studies, names)
         with build_lock(project.home, wait, lambda text: click.echo(text, err=True)):
-            project.cancel_orphans()
-            remove_interrupted(project)
+            project.remove_interrupted()
             project.observe(selection)
             with _listener(project, as_json) as listener:
                 runs = project.build(selection, force, listener)
@@ -111,7 +109,7 @@ def plan(
     facts = {
         "parts": [{"asset": t.key.to_user_string(), "partition": t.partition, "reason": t.reason} for t in targets],
         "steps": [step._asdict() for step in work],
-        "building": _owner_facts(owner),
+        "building": owner and owner._asdict(),
     }
     print_facts(facts, as_json, lambda: "\n".join([*_owner_lines(owner), *_plan_lines(targets, work)]))
     if exit_code and targets:
@@ -143,7 +141,7 @@ def status(
 
 
 def _status_report(owner: LockOwner | None, steps: list[dict[str, Any]]) -> Report:
-    facts = {"steps": steps, "building": _owner_facts(owner)}
+    facts = {"steps": steps, "building": owner and owner._asdict()}
     return Report(facts, "\n".join([*_owner_lines(owner), _status_table(steps)]))
 
 
@@ -217,9 +215,8 @@ def _whole_time(work: list[StepWork]) -> str:
     unknown = len(work) - len(known)
     if not known:
         return "which never ran here, so that their time is unknown"
-    return f"about {duration(sum(known))} by their last runs" + (
-        f", without {unknown} that never ran" if unknown else ""
-    )
+    without = f", without {unknown} that never ran" if unknown else ""
+    return f"about {duration(sum(known))} by their last runs{without}"
 
 
 def _known(figure: Any, text: Callable[[Any], str]) -> str:
@@ -240,7 +237,3 @@ def _status_table(steps: list[dict[str, Any]]) -> str:
 
 def _owner_lines(owner: LockOwner | None) -> list[str]:
     return [] if owner is None else [f"A build of this home is running ({owner}); what follows is as of now.", ""]
-
-
-def _owner_facts(owner: LockOwner | None) -> dict[str, Any] | None:
-    return None if owner is None else owner._asdict()

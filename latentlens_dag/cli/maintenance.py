@@ -36,7 +36,7 @@ def check(studies: Sequence[str], deep: bool, home: Path | None, as_json: bool) 
 
     Exit code 1 where it is not; `build` makes again what is damaged.
     """
-    from latentlens_dag.dag.building.maintenance import check_project
+    from latentlens_dag.dag.building.integrity import check_project
     from latentlens_dag.dag.building.project import open_project
     from latentlens_dag.dag.home_lock import build_lock
 
@@ -57,24 +57,24 @@ def clean(dry_run: bool, yes: bool, home: Path | None, as_json: bool) -> None:
 
     Old versions of results go, and so cannot be compared any more. What a study that is switched off has stays.
     """
-    from latentlens_dag.dag.building.maintenance import clean_project, declared_sets, project_garbage
+    from latentlens_dag.dag.building.garbage import clean_project, project_garbage, undeclared_sets
     from latentlens_dag.dag.building.project import open_project
     from latentlens_dag.dag.home_lock import build_lock
 
     with open_project(find_home(home)) as project, build_lock(project.home):
         garbage, undeclared = project_garbage(project)
-        sets = sorted({"/".join(record.asset.split("/")[:2]) for record in undeclared} - declared_sets(project))
+        sets = undeclared_sets(project, undeclared)
         if sets and not (dry_run or yes):
             _confirm(sets)
         if not dry_run:
-            clean_project(project, garbage)
-    facts: dict[str, Any] = {
+            clean_project(project, garbage, undeclared)
+    facts = {
         "files": len(garbage),
         "size_bytes": sum(one.size_bytes for one in garbage),
         "removed": not dry_run,
+        "sets_declared_no_more": sets,
+        "garbage": [{"path": str(one.path), "size_bytes": one.size_bytes, "why": one.why} for one in garbage],
     }
-    items = [{"path": str(one.path), "size_bytes": one.size_bytes, "why": one.why} for one in garbage]
-    facts |= {"sets_declared_no_more": sets, "garbage": items}
     print_facts(facts, as_json, lambda: _garbage_text(garbage, sets, dry_run))
 
 

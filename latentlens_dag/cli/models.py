@@ -70,10 +70,12 @@ def inspect_model(
     PATH_OR_ID is a model's folder, or a Hub id. No code that comes with it is run, unless you say so. The exit code is
     1 where one of its self-checks fails.
     """
+    from transformers.utils.logging import disable_progress_bar
+
     from latentlens_dag.inputs.images import open_image
     from latentlens_dag.models import inspection
 
-    _without_progress_bars()
+    disable_progress_bar()
     image = None if file is None else open_image(file)
     if picture is not None and not picture.absolute().parent.is_dir():
         raise UserError(f"`--picture {picture}` cannot be written: there is no such folder.")
@@ -138,9 +140,3 @@ def _cost_rows(found: Inspection) -> list[tuple[str, str]]:
 
 def _verdict(check: ModelCheck, found: Inspection) -> str:
     return "pass" if check.passed else "FAIL" if check.name in found.failed else "needs `dedup: sentence`"
-
-
-def _without_progress_bars() -> None:
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()

@@ -78,12 +78,7 @@ def _declared(release: str, named: bool) -> str:
         raise UserError(f"{release} is a folder: say which repository it goes to with --repo-id USER/NAME.")
     from latentlens_dag.dag.loading import find_release
 
-    declared: str | None = find_release(release).repo_id
-    if declared is None:
-        raise UserError(
-            f"The release {release} declares no `repo_id`: add it to its defs.yaml, or give --repo-id USER/NAME."
-        )
-    return declared
+    return find_release(release).repo_id
 
 
 def _plan_facts(plan: PublicationPlan) -> dict[str, Any]:

@@ -34,11 +34,9 @@ class LockOwner(NamedTuple):
 
     def __str__(self) -> str:
         """process 4711 on HOST, since 2026-01-31 12:00:00."""
-        return (
-            "one or more steps that were started in Dagster's UI, or a build that has just begun"
-            if not self.pid
-            else f"process {self.pid} on {self.host}, since {self.since.replace('T', ' ')}"
-        )
+        if not self.pid:
+            return "one or more steps that were started in Dagster's UI, or a build that has just begun"
+        return f"process {self.pid} on {self.host}, since {self.since.replace('T', ' ')}"
 
 
 @contextmanager
@@ -54,8 +52,12 @@ def build_lock(home: Home, wait: bool = False, log: Callable[[str], None] = lamb
         UserError: where another process holds the home, without `wait`.
     """
     with _open(home) as file:
-        _acquire(file, home, wait, log)
-        _write(file, LockOwner(os.getpid(), socket.gethostname(), datetime.now().isoformat(timespec="seconds")))
+        _acquire(file, fcntl.LOCK_EX, home, log, wait, _PATIENCE_S)
+        owner = LockOwner(os.getpid(), socket.gethostname(), datetime.now().isoformat(timespec="seconds"))
+        file.seek(0)
+        file.truncate()
+        file.write(json.dumps(owner._asdict()))
+        file.flush()
         try:
             yield
         finally:
@@ -71,12 +73,7 @@ def step_lock(home: Home, log: Callable[[str], None]) -> Iterator[None]:
         log: called once with the build that it waits for.
     """
     with _open(home) as file:
-        logged = False
-        while not _try(file, fcntl.LOCK_SH):
-            if not logged:
-                log(f"Waiting: {home.root} is being built ({_read(file)}).")
-            logged = True
-            time.sleep(_POLL_S)
+        _acquire(file, fcntl.LOCK_SH, home, log)
         yield
 
 
@@ -89,10 +86,12 @@ def lock_owner(home: Home) -> LockOwner | None:
         return None if _try(file, fcntl.LOCK_SH) else _read(file)
 
 
-def _acquire(file: IO[str], home: Home, wait: bool, log: Callable[[str], None]) -> None:
+def _acquire(
+    file: IO[str], kind: int, home: Home, log: Callable[[str], None], wait: bool = True, patience_s: float = 0.0
+) -> None:
     start, logged = time.monotonic(), False
-    while not _try(file, fcntl.LOCK_EX):
-        if time.monotonic() - start > _PATIENCE_S and not logged:
+    while not _try(file, kind):
+        if time.monotonic() - start >= patience_s and not logged:
             owner = _read(file)
             if not wait:
                 raise UserError(
@@ -117,13 +116,6 @@ def _open(home: Home) -> IO[str]:
 
 def _path(home: Home) -> Path:
     return home.root / "build.lock"
-
-
-def _write(file: IO[str], owner: LockOwner) -> None:
-    file.seek(0)
-    file.truncate()
-    file.write(json.dumps(owner._asdict()))
-    file.flush()
 
 
 def _read(file: IO[str]) -> LockOwner:

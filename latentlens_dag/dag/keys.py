@@ -12,24 +12,12 @@ import dagster as dg
 MOST_PARTITIONS = 96  # from 100 on, Dagster ignores the data versions of an edge's upstream partitions
 
 DISABLED = "latentlens/switched_off/"  # metadata of the definitions: what has no assets for now, as study/demo
-MANUAL_ONLY = (
-    "latentlens/asked_for"  # metadata of an asset that no build makes: only who asks for it by hand, in the UI
-)
+MANUAL_ONLY = "latentlens/asked_for"  # metadata of an asset that no build makes, only a user of the UI
 
 
 def partitions(count: int) -> dg.StaticPartitionsDefinition:
     """`count` shards or batches: 00, 01, ..."""
     return dg.StaticPartitionsDefinition([f"{number:02d}" for number in range(count)])
-
-
-def contextual_name(layer: int) -> str:
-    """L08: a contextual layer."""
-    return f"L{layer:02d}"
-
-
-def visual_name(layer: int) -> str:
-    """V08: a visual layer."""
-    return f"V{layer:02d}"
 
 
 def corpus(name: str, part: str) -> dg.AssetKey:
@@ -54,12 +42,12 @@ def index(name: str, part: str) -> dg.AssetKey:
 
 def contextual(name: str, layer: int) -> dg.AssetKey:
     """index/<name>/contextual/L08: the states of a shard's occurrences."""
-    return dg.AssetKey(["index", name, "contextual", contextual_name(layer)])
+    return dg.AssetKey(["index", name, "contextual", f"L{layer:02d}"])
 
 
 def table(name: str, layer: int) -> dg.AssetKey:
     """index/<name>/table/L08: the layer table, all shards."""
-    return dg.AssetKey(["index", name, "table", contextual_name(layer)])
+    return dg.AssetKey(["index", name, "table", f"L{layer:02d}"])
 
 
 def study(name: str, part: str) -> dg.AssetKey:
@@ -77,7 +65,7 @@ def connector(name: str) -> dg.AssetKey:
 
 def study_layer(name: str, part: str, layer: int) -> dg.AssetKey:
     """study/<name>/<part>/V08; part is visual, judgements or a lens."""
-    return dg.AssetKey(["study", name, part, visual_name(layer)])
+    return dg.AssetKey(["study", name, part, f"V{layer:02d}"])
 
 
 def release(name: str, part: str) -> dg.AssetKey:

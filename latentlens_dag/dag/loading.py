@@ -141,18 +141,13 @@ def _as_user_error(error: BaseException, folder: Path) -> UserError | None:
         if isinstance(cause, ValidationError):
             return UserError(_wrong_values(cause, folder))
         if type(cause).__name__ in _YAML_ERRORS:
-            return UserError(_plain(str(cause)))
+            return UserError(re.sub(r"\x1b\[[0-9;]*m", "", str(cause)).strip())  # no colors of a terminal
         cause = cause.__cause__ or cause.__context__
     return None
 
 
 # Dagster's exceptions for a defs.yaml that does not fit its component, or is not YAML.
 _YAML_ERRORS = {"ValidationError", "ComponentsError", "ParserError", "ScannerError", "DagsterInvalidDefinitionError"}
-
-
-def _plain(text: str) -> str:
-    """A message without the colors of a terminal."""
-    return re.sub(r"\x1b\[[0-9;]*m", "", text).strip()
 
 
 def _as_module(folder: Path) -> ModuleType:

@@ -4,58 +4,64 @@ Note: a record is written while the step runs, before Dagster has its event. For
 built only where the two agree.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
 
+from latentlens_dag.dag.building.steps import parent_partitions
 from latentlens_dag.dag.run_tags import BUILD_ID
 from latentlens_dag.dag.versions import settings_of
 from latentlens_dag.storage.package_versions import package_versions
 from latentlens_dag.storage.records import ArtifactRecord, ArtifactStore, FileFacts, FirstBuild, label
 from latentlens_dag.storage.study_versions import VERSIONED_PARTS
-from latentlens_dag.storage.warehouse import Warehouse
 
 
-def record(
+def result(
     key: dg.AssetKey | None,
-    data_version: str,
+    version: str,
+    metadata: Mapping[str, Any],
     files: Iterable[Path],
-    rows: int | None = None,
+    checks: Iterable[dg.AssetCheckResult] = (),
     known: Iterable[FileFacts] = (),
-) -> None:
-    """Record an artifact of the step that runs now.
+) -> dg.MaterializeResult:
+    """The result of the step that runs now, which is recorded in the warehouse too.
 
     Args:
         key: the asset; None for the only one of the step.
-        data_version: as reported to Dagster.
+        version: its data version.
+        metadata: for Dagster; of a table with its rows.
         files: the files of the artifact; a folder stands for all files in it.
-        rows: of a table.
+        checks: the results of its checks.
         known: facts of files that were recorded before, which are not hashed again.
     """
     context = dg.AssetExecutionContext.get()
-    key = key or context.asset_key
-    spec = context.assets_def.specs_by_key[key]
+    recorded = key or context.asset_key
+    spec = context.assets_def.specs_by_key[recorded]
     store, now = store_of(context), datetime.now(UTC).isoformat(timespec="seconds")
     store.write(
         ArtifactRecord(
-            asset=key.to_user_string(),
-            partition=context.partition_key if context.has_partition_key else None,
-            data_version=data_version,
+            asset=recorded.to_user_string(),
+            partition=_partition_of(context),
+            data_version=version,
             code_version=spec.code_version or "",
             settings=settings_of(spec.metadata),
-            inputs=dict(_inputs(context, key, store)),
+            inputs=dict(_inputs(context, recorded, store)),
             files=store.file_facts(files, known),
-            rows=rows,
+            rows=metadata.get("dagster/row_count"),
             run=context.run_id,
             build=_build_of(context),
             created_at=now,
             first_built=FirstBuild(_build_of(context), now),
             packages=package_versions(),
         ),
-        keep=key.path[0] == "study" and key.path[2] in VERSIONED_PARTS,
+        keep=recorded.path[0] == "study" and recorded.path[2] in VERSIONED_PARTS,
+    )
+    return dg.MaterializeResult(
+        asset_key=key, data_version=dg.DataVersion(version), metadata=dict(metadata), check_results=list(checks)
     )
 
 
@@ -73,15 +79,13 @@ def can_reuse(context: dg.AssetExecutionContext, key: dg.AssetKey, model: dg.Ass
     )
 
 
-def warehouse_of(context: dg.AssetExecutionContext) -> Warehouse:
-    """The warehouse that a step writes to."""
-    paths: Warehouse = context.resources.original_resource_dict["warehouse"].paths
-    return paths
-
-
 def store_of(context: dg.AssetExecutionContext) -> ArtifactStore:
     """The records of the warehouse that a step writes to."""
-    return ArtifactStore(warehouse_of(context).root)
+    return ArtifactStore(context.resources.original_resource_dict["warehouse"].paths.root)
+
+
+def _partition_of(context: dg.AssetExecutionContext) -> str | None:
+    return context.partition_key if context.has_partition_key else None
 
 
 def _build_of(context: dg.AssetExecutionContext) -> str:
@@ -91,26 +95,13 @@ def _build_of(context: dg.AssetExecutionContext) -> str:
 
 def _inputs(context: dg.AssetExecutionContext, key: dg.AssetKey, store: ArtifactStore) -> Iterator[tuple[str, str]]:
     """The artifacts that an asset was made from, with their versions."""
-    graph = context.job_def.asset_layer.asset_graph
-    for dep in sorted(graph.get(key).parent_keys):
-        source = last_observed_version(context.instance, dep)
-        if source is not None:
+    graph, partition = context.job_def.asset_layer.asset_graph, _partition_of(context)
+    for dep, part in parent_partitions(graph, key, partition):
+        record = store.read(dep.to_user_string(), part)
+        if record is not None:
+            yield label(dep.to_user_string(), part), record.data_version
+        elif part is None and (source := last_observed_version(context.instance, dep)) is not None:
             yield dep.to_user_string(), source
-        for partition in _partitions_read(context, key, dep, graph.get(dep).partitions_def):
-            record = store.read(dep.to_user_string(), partition)
-            if record is not None:
-                yield label(dep.to_user_string(), partition), record.data_version
-
-
-def _partitions_read(
-    context: dg.AssetExecutionContext, key: dg.AssetKey, dep: dg.AssetKey, partitions: dg.PartitionsDefinition | None
-) -> list[str] | list[None]:
-    if partitions is None:
-        return [None]
-    mapping = context.job_def.asset_layer.asset_graph.get(key).partition_mappings.get(dep)
-    if not context.has_partition_key or isinstance(mapping, dg.AllPartitionMapping):
-        return list(partitions.get_partition_keys())
-    return [context.partition_key]
 
 
 def last_observed_version(instance: dg.DagsterInstance, key: dg.AssetKey) -> str | None:

@@ -23,11 +23,9 @@ SETTINGS = "settings"  # metadata of a step: the algorithm's number and the fiel
 
 def version_of(algorithm: int, **fields: object) -> str:
     """The code version of a step: raise `algorithm` when the same input would give other bytes."""
-    return (
-        f"{algorithm}-{hash_bytes(json.dumps(fields, sort_keys=True, default=str).encode())}"
-        if fields
-        else str(algorithm)
-    )
+    if not fields:
+        return str(algorithm)
+    return f"{algorithm}-{hash_bytes(json.dumps(fields, sort_keys=True, default=str).encode())}"
 
 
 class VersionFields(TypedDict):

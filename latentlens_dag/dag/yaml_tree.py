@@ -12,7 +12,7 @@ definitions in every way beside files that leave a mark when they run.
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Mapping, Set
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -76,20 +76,14 @@ def _children(context: ComponentDeclLoadContext, above: tuple[Path, ...]) -> Map
     """The folders in a folder that declare something, in order of their names."""
     above = (*above, context.path.resolve())
     children: dict[Path, ComponentDecl] = {}
-    for folder in _folders(context.path):
-        if folder.resolve() in above:
-            continue  # a link that leads back up, and would be followed forever
+    for folder in sorted(context.path.iterdir()):
+        hidden = folder.name.startswith(".") or folder.name == "__pycache__"  # as in Dagster
+        if not folder.is_dir() or hidden or folder.resolve() in above:
+            continue  # `above`: a link that leads back up, and would be followed forever
         declared = _declared(context.for_component_loc(ComponentPath.from_path(folder)), above)
         if any(declared.iterate_child_component_decls()):
             children[folder] = declared
     return children
-
-
-def _folders(folder: Path) -> Iterator[Path]:
-    """The folders in a folder, by name, without hidden ones and Python's caches, as in Dagster."""
-    for path in sorted(folder.iterdir()):
-        if path.is_dir() and not path.name.startswith(".") and path.name != "__pycache__":
-            yield path
 
 
 def _check_code(file: Path) -> None:

@@ -167,7 +167,11 @@ def _all_fields() -> set[str]:
     """Every field that a defs.yaml may have, by the class that declares its type."""
     found = [one for module in (studies, release, sources) for one in vars(module).values() if isclass(one)]
     models = {one for one in found if issubclass(one, dg.Model) and one.__module__.startswith("latentlens_dag")}
-    return {f"{one.__name__}.{name}" for one in models - {base.NamedComponent} for name in one.model_fields}
+    return {
+        f"{one.__name__}.{name}"
+        for one in models - {base.NamedComponent, sources.HubFields}
+        for name in one.model_fields
+    }
 
 
 ALL = [

@@ -13,11 +13,6 @@ import pyarrow as pa
 StepResults = Iterator[dg.MaterializeResult | dg.AssetCheckResult]
 
 
-def check_spec(name: str, key: dg.AssetKey, blocking: bool = True) -> dg.AssetCheckSpec:
-    """A check of an asset that the asset's own step runs."""
-    return dg.AssetCheckSpec(name, asset=key, blocking=blocking)
-
-
 def check_result(name: str, key: dg.AssetKey, problems: list[str], blocking: bool = True) -> dg.AssetCheckResult:
     """Passed where there are no problems; the first ten are shown. A check that does not block only warns."""
     return dg.AssetCheckResult(

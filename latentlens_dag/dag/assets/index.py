@@ -9,11 +9,11 @@ import dagster as dg
 import pyarrow.parquet as pq
 
 from latentlens_dag.dag import keys
-from latentlens_dag.dag.assets.checks import StepResults, check_result, check_spec, fail_on_errors
+from latentlens_dag.dag.assets.checks import StepResults, check_result, fail_on_errors
 from latentlens_dag.dag.assets.common import layer_specs, parquet_asset
-from latentlens_dag.dag.assets.reporting import ProgressLog, column_schema, parquet_result, result
+from latentlens_dag.dag.assets.reporting import ProgressLog, column_schema, parquet_result
 from latentlens_dag.dag.assets.sources import model_source
-from latentlens_dag.dag.recording import store_of
+from latentlens_dag.dag.recording import result, store_of
 from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.run_tags import FORCED
 from latentlens_dag.dag.specs import IndexSpec
@@ -133,7 +133,7 @@ def _contextual(index: IndexSpec) -> dg.AssetsDefinition:
     @dg.multi_asset(
         name=f"{index.name}_contextual",
         specs=layer_specs(key_of, dict.fromkeys(key_of, deps), version, {"torch", "lance"}, _CONTEXTUAL_TEXT),
-        check_specs=[check_spec("finite_unit_vectors", key) for key in key_of.values()],
+        check_specs=[dg.AssetCheckSpec("finite_unit_vectors", asset=key, blocking=True) for key in key_of.values()],
         partitions_def=keys.partitions(index.corpus.shards),
         can_subset=True,
     )
@@ -206,7 +206,7 @@ def _tables(index: IndexSpec) -> dg.AssetsDefinition:
     @dg.multi_asset(
         name=f"{index.name}_table",
         specs=layer_specs(key_of, deps, version, {"lancedb"}, _TABLE_TEXT),
-        check_specs=[check_spec("row_count", key) for key in key_of.values()],
+        check_specs=[dg.AssetCheckSpec("row_count", asset=key, blocking=True) for key in key_of.values()],
         can_subset=True,
     )
     def table(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> StepResults:

@@ -13,7 +13,7 @@ from typing import Any
 import dagster as dg
 
 from latentlens_dag.dag import keys
-from latentlens_dag.dag.assets.reporting import result
+from latentlens_dag.dag.recording import result
 from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.specs import CorpusSpec, ImageSetSpec, IndexSpec, ReleaseSpec, StudySpec, TextSetSpec
 from latentlens_dag.dag.versions import VersionFields, version_fields

@@ -10,7 +10,7 @@ import base64
 import html
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,8 @@ import dagster as dg
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from latentlens_dag.dag.recording import record
+from latentlens_dag.dag.recording import result
 from latentlens_dag.storage.hashing import hash_file
-from latentlens_dag.storage.records import FileFacts
 
 PROGRESS_LOGGER = "latentlens_dag.progress"  # read by the progress line of a build
 _PREVIEW_ROWS = 8
@@ -46,21 +45,6 @@ def parquet_result(
         "preview": dg.MetadataValue.md(markdown_table(head)),
     }
     return result(key, hash_file(path), {**facts, **metadata}, [path, *beside], checks)
-
-
-def result(
-    key: dg.AssetKey | None,
-    version: str,
-    metadata: Mapping[str, Any],
-    files: Iterable[Path],
-    checks: Iterable[dg.AssetCheckResult] = (),
-    known: Iterable[FileFacts] = (),
-) -> dg.MaterializeResult:
-    """A result with an explicit data version, recorded in the warehouse too (`recording.record`)."""
-    record(key, version, files, metadata.get("dagster/row_count"), known)
-    return dg.MaterializeResult(
-        asset_key=key, data_version=dg.DataVersion(version), metadata=dict(metadata), check_results=list(checks)
-    )
 
 
 def column_schema(schema: pa.Schema) -> dg.TableSchema:

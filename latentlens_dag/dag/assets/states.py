@@ -9,10 +9,10 @@ import dagster as dg
 import pyarrow.parquet as pq
 
 from latentlens_dag.dag import keys
-from latentlens_dag.dag.assets.checks import StepResults, check_result, check_spec, fail_on_errors
+from latentlens_dag.dag.assets.checks import StepResults, check_result, fail_on_errors
 from latentlens_dag.dag.assets.common import layer_specs, write_study_shape
-from latentlens_dag.dag.assets.reporting import parquet_result, result
-from latentlens_dag.dag.recording import can_reuse, warehouse_of
+from latentlens_dag.dag.assets.reporting import parquet_result
+from latentlens_dag.dag.recording import can_reuse, result
 from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.run_tags import FORCED
 from latentlens_dag.dag.specs import StudySpec, check_top_k
@@ -50,7 +50,7 @@ def model_checks(study: StudySpec) -> dg.AssetsDefinition:
         group_name=study.group,
         kinds={"torch", "transformers"},
         **version_fields(_MODEL_CHECKS, **fields),
-        check_specs=[check_spec(name, key, name not in not_needed) for name in checks],
+        check_specs=[dg.AssetCheckSpec(name, asset=key, blocking=name not in not_needed) for name in checks],
         description="Self-checks of the model: what the lenses rely on, measured on the model itself.",
     )
     def model_checks(warehouse: WarehouseResource) -> StepResults:
@@ -126,7 +126,7 @@ def token_states(study: StudySpec) -> dg.AssetsDefinition:
     @dg.multi_asset(
         name=f"{study.name}_visual",
         specs=_state_specs(study),
-        check_specs=[check_spec("finite_states", key) for key in layer_keys.values()],
+        check_specs=[dg.AssetCheckSpec("finite_states", asset=key, blocking=True) for key in layer_keys.values()],
         partitions_def=keys.partitions(study.batches),
         can_subset=True,
     )
@@ -138,7 +138,7 @@ def token_states(study: StudySpec) -> dg.AssetsDefinition:
         wanted = {layer: key for layer, key in layer_keys.items() if key in selected}
         dtype = chosen_dtype(study.model)
         read = _read_texts if study.of_texts else _read_images
-        states = read(study, paths, batch, list(wanted), _stored(study, context, batch, wanted, dtype))
+        states = read(study, paths, batch, list(wanted), _stored(study, context, paths, batch, wanted, dtype))
         for name, key in table_keys.items():
             if key in selected:
                 out = _tokens_path(name, study, paths, batch)
@@ -180,10 +180,16 @@ def _write_layer(
 def _read_images(
     study: StudySpec, paths: Warehouse, batch: int, layers: list["Layer"], stored: "StoredStates"
 ) -> "BatchStates":
+    from latentlens_dag.inputs.image_tables import extracted_files
+    from latentlens_dag.inputs.images import original_files
     from latentlens_dag.models.loading import load_vlm
     from latentlens_dag.study.stored_states import visual_batch_states
 
-    files = _image_files(study, paths, batch)
+    pictures, folder = pq.read_table(paths.pictures(study.images.name, batch)), study.images.source
+    if isinstance(folder, Path):
+        files = original_files(pictures, folder)
+    else:
+        files = extracted_files(pictures, paths.originals(study.images.name))
     return visual_batch_states(partial(load_vlm, study.model), study.name, files, layers, study.prompt, stored)
 
 
@@ -202,6 +208,7 @@ def _read_texts(
 def _stored(
     study: StudySpec,
     context: dg.AssetExecutionContext,
+    paths: Warehouse,
     batch: int,
     wanted: Mapping["Layer", dg.AssetKey],
     dtype: str,
@@ -211,7 +218,6 @@ def _stored(
 
     if context.has_tag(FORCED):
         return StoredStates()
-    paths = warehouse_of(context)
     layers = {
         layer: _states_path(study, paths, layer, batch)
         for layer, key in wanted.items()
@@ -229,16 +235,6 @@ def _tokens_path(name: str, study: StudySpec, paths: Warehouse, batch: int) -> P
 
 def _states_path(study: StudySpec, paths: Warehouse, layer: "Layer", batch: int) -> Path:
     return paths.connector(study.name, batch) if layer == "connector" else paths.visual(study.name, layer, batch)
-
-
-def _image_files(study: StudySpec, paths: Warehouse, batch: int) -> list:
-    from latentlens_dag.inputs.image_tables import extracted_files
-    from latentlens_dag.inputs.images import original_files
-
-    pictures, folder = pq.read_table(paths.pictures(study.images.name, batch)), study.images.source
-    if not isinstance(folder, Path):
-        return extracted_files(pictures, paths.originals(study.images.name))
-    return original_files(pictures, folder)
 
 
 _STATES = "The states of the visual tokens entering block {layer}; one forward pass for all layers."

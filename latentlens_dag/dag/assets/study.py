@@ -1,6 +1,6 @@
 """The assets of a study after its states: lenses, judgements, summaries, catalog."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,33 +9,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from latentlens_dag.dag import keys
-from latentlens_dag.dag.assets.checks import (
-    StepResults,
-    check_result,
-    check_spec,
-    fail_on_errors,
-    neighbor_problems,
-)
+from latentlens_dag.dag.assets.checks import StepResults, check_result, fail_on_errors, neighbor_problems
 from latentlens_dag.dag.assets.common import layer_specs, parquet_asset, write_study_shape
-from latentlens_dag.dag.assets.reporting import ProgressLog, parquet_result, result
+from latentlens_dag.dag.assets.reporting import ProgressLog, parquet_result
 from latentlens_dag.dag.assets.sources import model_source
 from latentlens_dag.dag.assets.states import model_checks, token_states
+from latentlens_dag.dag.recording import result
 from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.specs import StudySpec
 from latentlens_dag.dag.versions import version_fields
 from latentlens_dag.index.contextual_index import ContextualIndex
 from latentlens_dag.models.loading import load_language_model
-from latentlens_dag.schema import (
-    DIVERSITY,
-    INTERPRETABILITY,
-    JUDGEMENTS,
-    LATENTLENS,
-    LAYER_ALIGNMENT,
-    LENSES,
-    NEIGHBORS,
-    SINKS,
-    STATE_STATISTICS,
-)
+from latentlens_dag.schema import JUDGEMENTS, LATENTLENS, LENSES, NEIGHBORS, TABLES
 from latentlens_dag.storage.hashing import hash_file
 from latentlens_dag.storage.parquet import write_parquet
 from latentlens_dag.storage.warehouse import Warehouse
@@ -68,7 +53,7 @@ def _lens(study: StudySpec, name: str) -> dg.AssetsDefinition:
     @dg.multi_asset(
         name=f"{study.name}_{name}",
         specs=layer_specs(key_of, deps, version, {"torch", "parquet"}, lens.description),
-        check_specs=[check_spec("sorted_neighbors", key) for key in key_of.values()],
+        check_specs=[dg.AssetCheckSpec("sorted_neighbors", asset=key, blocking=True) for key in key_of.values()],
         partitions_def=keys.partitions(study.batches),
         can_subset=True,
     )
@@ -78,7 +63,13 @@ def _lens(study: StudySpec, name: str) -> dg.AssetsDefinition:
         batch, paths = int(context.partition_key), warehouse.paths
         layers = [layer for layer, key in key_of.items() if key in context.selected_asset_keys]
         states = {layer: read_states(paths.visual(study.name, layer, batch)) for layer in layers}
-        for layer, table in lens.neighbors(states, _lens_inputs(study, paths, context.log.info)):
+        inputs = LensInputs(
+            lambda: ContextualIndex.open(paths.index(study.index.name).root),
+            lambda: load_language_model(study.model),
+            ProgressLog(context.log.info, "rows"),
+            study.index.layers,
+        )
+        for layer, table in lens.neighbors(states, inputs):
             out = paths.neighbors(study.name, name, layer, batch)
             write_parquet(table, out, NEIGHBORS)
             problems = neighbor_problems(table, len(states[layer].image_ids), study.top_k)
@@ -86,15 +77,6 @@ def _lens(study: StudySpec, name: str) -> dg.AssetsDefinition:
             yield from fail_on_errors(parquet_result(out, key_of[layer], [check]))
 
     return neighbors
-
-
-def _lens_inputs(study: StudySpec, paths: Warehouse, log: Callable[[str], None]) -> LensInputs:
-    return LensInputs(
-        lambda: ContextualIndex.open(paths.index(study.index.name).root),
-        lambda: load_language_model(study.model),
-        ProgressLog(log, "rows"),
-        study.index.layers,
-    )
 
 
 def _judgements(study: StudySpec) -> dg.AssetsDefinition:
@@ -111,10 +93,11 @@ def _judgements(study: StudySpec) -> dg.AssetsDefinition:
     deps = {layer: [*(study.layer_keys(lens)[layer] for lens in study.lenses), *truth] for layer in key_of}
     lenses = [lens for lens in LENSES if lens in study.lenses]  # in any order of the YAML
     version = version_fields(_JUDGEMENTS, lenses=lenses, batches=study.batches)
+    text = "For every visual token at layer {layer} and every lens: concrete, abstract, global or none, and chance."
 
     @dg.multi_asset(
         name=f"{study.name}_judgements",
-        specs=layer_specs(key_of, deps, version, {"parquet"}, _JUDGEMENTS_TEXT),
+        specs=layer_specs(key_of, deps, version, {"parquet"}, text),
         partitions_def=keys.partitions(study.batches),
         can_subset=True,
     )
@@ -127,7 +110,7 @@ def _judgements(study: StudySpec) -> dg.AssetsDefinition:
             if key in context.selected_asset_keys:
                 files = [paths.neighbors(study.name, lens, layer, batch) for lens in study.lenses]
                 out = paths.judgements(study.name, layer, batch)
-                write_parquet(judge_regions(pa.concat_tables(_each(files)), truth), out, JUDGEMENTS)
+                write_parquet(judge_regions(pa.concat_tables(map(pq.read_table, files)), truth), out, JUDGEMENTS)
                 yield parquet_result(out, key)
 
     return judgements
@@ -138,17 +121,18 @@ def _interpretability(study: StudySpec) -> dg.AssetsDefinition:
         from latentlens_dag.study.interpretability import interpretability
 
         files = [paths.judgements(study.name, layer, b) for layer in study.visual_layers for b in range(study.batches)]
-        return interpretability(_each(files), pq.read_table(paths.summary(study.name, "sinks")))
+        return interpretability(map(pq.read_table, files), pq.read_table(paths.summary(study.name, "sinks")))
 
     deps = [*study.layer_keys("judgements").values(), keys.study(study.name, "sinks")]
     text = "The share of visual tokens with a related word, by lens, layer and group, with interval and chance."
-    return _summary(study, "interpretability", deps, compute, INTERPRETABILITY, _INTERPRETABILITY, text)
+    return _summary(study, "interpretability", deps, compute, _INTERPRETABILITY, text)
 
 
 def _analyses(study: StudySpec) -> list[dg.AssetsDefinition]:
     def neighbors(paths: Warehouse, lenses: list[str]) -> Iterable[pa.Table]:
         layers, batches = study.visual_layers, range(study.batches)
-        return _each([paths.neighbors(study.name, lens, v, b) for lens in lenses for v in layers for b in batches])
+        files = (paths.neighbors(study.name, lens, v, b) for lens in lenses for v in layers for b in batches)
+        return map(pq.read_table, files)
 
     def alignment(paths: Warehouse) -> pa.Table:
         from latentlens_dag.study.answer_statistics import layer_alignment
@@ -162,11 +146,11 @@ def _analyses(study: StudySpec) -> list[dg.AssetsDefinition]:
 
     deps = [key for lens in study.lenses for key in study.layer_keys(lens).values()]
     text = "Distinct words among the answers."
-    summaries = [_summary(study, "diversity", deps, distinct, DIVERSITY, _ANALYSIS, text)]
+    summaries = [_summary(study, "diversity", deps, distinct, _ANALYSIS, text)]
     if LATENTLENS in study.lenses:
         deps = [*study.layer_keys(LATENTLENS).values()]
         text = "From which contextual layers each visual layer's neighbors come."
-        summaries.append(_summary(study, "layer_alignment", deps, alignment, LAYER_ALIGNMENT, _ANALYSIS, text))
+        summaries.append(_summary(study, "layer_alignment", deps, alignment, _ANALYSIS, text))
     return [*summaries, _state_statistics(study), _sinks(study)]
 
 
@@ -180,7 +164,7 @@ def _sinks(study: StudySpec) -> dg.AssetsDefinition:
 
     deps = [*study.layer_keys("visual").values()]
     text = "The tokens whose states are attention sinks: outlying norms, which say nothing and are judged apart."
-    return _summary(study, "sinks", deps, compute, SINKS, _SINKS, text)
+    return _summary(study, "sinks", deps, compute, _SINKS, text)
 
 
 def _state_statistics(study: StudySpec) -> dg.AssetsDefinition:
@@ -202,7 +186,7 @@ def _state_statistics(study: StudySpec) -> dg.AssetsDefinition:
     deps = [*study.layer_keys("visual").values(), *([keys.connector(study.name)] if study.connector else [])]
     deps += [keys.table(study.index.name, layer) for layer in contextual]
     text = "How long the states of each layer are, and how far a token's state turns from layer to layer."
-    return _summary(study, "state_statistics", deps, compute, STATE_STATISTICS, _STATES, text)
+    return _summary(study, "state_statistics", deps, compute, _STATES, text)
 
 
 def _summary(
@@ -210,12 +194,11 @@ def _summary(
     name: str,
     deps: list[dg.AssetKey],
     compute: Callable[[Warehouse], pa.Table],
-    schema: pa.Schema,
     algorithm: int,
     text: str,
 ) -> dg.AssetsDefinition:
     def write(paths: Warehouse, _: int) -> list[Path]:
-        write_parquet(compute(paths), out := paths.summary(study.name, name), schema)
+        write_parquet(compute(paths), out := paths.summary(study.name, name), TABLES[name])
         return [out]
 
     version, kinds = version_fields(algorithm, batches=study.batches), frozenset({"polars", "parquet"})
@@ -252,21 +235,12 @@ def _catalog(study: StudySpec) -> dg.AssetsDefinition:
     return catalog
 
 
-_JUDGEMENTS_TEXT = (
-    "For every visual token at layer {layer} and every lens: concrete, abstract, global or none, and chance."
-)
-
-
 def _truth(study: StudySpec, paths: Warehouse) -> Any:
     from latentlens_dag.study.regions_judge import build_truth
 
     batches = range(study.batches)
     return build_truth(
-        _each([paths.regions(study.images.name, b) for b in batches]),
-        _each([paths.visual_tokens(study.name, b) for b in batches]),
-        _each([paths.pictures(study.images.name, b) for b in batches]),
+        map(pq.read_table, [paths.regions(study.images.name, b) for b in batches]),
+        map(pq.read_table, [paths.visual_tokens(study.name, b) for b in batches]),
+        map(pq.read_table, [paths.pictures(study.images.name, b) for b in batches]),
     )
-
-
-def _each(files: list[Path]) -> Iterator[pa.Table]:
-    return (pq.read_table(file) for file in files)

@@ -5,6 +5,7 @@ Note: the time is that of the step's last run, on whatever machine, in equal sha
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import dagster as dg
@@ -50,15 +51,12 @@ def seconds_per_part(
 ) -> dict[str, float]:
     """For each step that has targets and ran before: the seconds of its last run per part that it wrote then."""
     keys = {target.key for target in targets}
-    speeds: dict[str, dict[str, float]] = {}
+    speeds_of = cache(partial(_speeds_of, instance))
     seconds = {}
     for step in steps:
         run_id = _last_run(instance, step) if keys.intersection(step.keys) else None
-        if run_id is not None:
-            if run_id not in speeds:
-                speeds[run_id] = _speeds_of(instance, run_id)
-            if step.op in speeds[run_id]:
-                seconds[step.name] = speeds[run_id][step.op]
+        if run_id is not None and step.op in speeds_of(run_id):
+            seconds[step.name] = speeds_of(run_id)[step.op]
     return seconds
 
 

@@ -1,33 +1,32 @@
 """The files of a warehouse that nothing needs: left by a kill, replaced by a newer result, or no longer declared.
 
-Note: age plays no role. A file is needed if the record of a live artifact lists it, or if a tagged version of a layer
-table needs it. Everything else is garbage, however new.
+Note: age plays no role. A file is needed if the record of a declared artifact lists it, or if a tagged version of a
+layer table needs it. Everything else is garbage, however new. A study that is switched off has no assets, but counts as
+declared.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from latentlens_dag.dag.building.project import Project
 from latentlens_dag.index.layer_tables import last_transaction, tagged_versions, version_files
 from latentlens_dag.storage.files import remove
 from latentlens_dag.storage.leftovers import _TEMPORARY, Garbage, interrupted_writes
 from latentlens_dag.storage.records import ArtifactRecord, ArtifactStore, FileFacts
 
 
-def find_garbage(store: ArtifactStore, live: Callable[[ArtifactRecord], bool]) -> list[Garbage]:
-    """Every file of the warehouse that nothing needs; records are not listed.
-
-    Args:
-        store: the records of the warehouse.
-        live: whether an artifact is still declared.
-    """
-    living, undeclared = list[ArtifactRecord](), list[ArtifactRecord]()
+def project_garbage(project: Project) -> tuple[list[Garbage], list[ArtifactRecord]]:
+    """The files of the warehouse that nothing needs, records aside, and the records of what is no longer declared."""
+    targets = {(key.to_user_string(), partition) for step in project.steps for key, partition in step.targets()}
+    store, declared, undeclared = project.store, list[ArtifactRecord](), list[ArtifactRecord]()
     for record in store.records():
-        (living if live(record) else undeclared).append(record)
-    current = [fact for record in living for fact in record.files]
+        is_declared = (record.asset, record.partition) in targets or _set_of(record) in project.disabled
+        (declared if is_declared else undeclared).append(record)
+    current = [fact for record in declared for fact in record.files]
     needed = {fact.path for fact in current}
-    replaced = {fact.path for record in living for fact in _earlier_files(record)}
+    replaced = {fact.path for record in declared for fact in _earlier_files(record)}
     gone = {fact.path for record in undeclared for fact in [*record.files, *_earlier_files(record)]} - replaced
     interrupted = interrupted_writes(store.warehouse)
     spared = {path for one in interrupted for path in [one.path, *one.path.rglob("*")]}
@@ -38,23 +37,29 @@ def find_garbage(store: ArtifactStore, live: Callable[[ArtifactRecord], bool]) -
         name = path.relative_to(store.warehouse).as_posix()
         if name not in needed and path not in spared and path.is_file() and not _is_bookkeeping(path, store):
             garbage.append(Garbage(path, _freed(path), "not declared" if name in gone else "replaced"))
-    return garbage
+    return garbage, undeclared
 
 
-def undeclared_records(store: ArtifactStore, live: Callable[[ArtifactRecord], bool]) -> list[ArtifactRecord]:
-    """The records of artifacts that are no longer declared."""
-    return [record for record in store.records() if not live(record)]
+def undeclared_sets(project: Project, undeclared: Iterable[ArtifactRecord]) -> list[str]:
+    """The sets, as corpus/demo_text or study/demo, of which nothing is declared any more, switched off or not."""
+    declared = {"/".join(key.path[:2]) for step in project.steps for key in step.keys} | project.disabled
+    return sorted({_set_of(record) for record in undeclared} - declared)
 
 
-def remove_garbage(store: ArtifactStore, garbage: Iterable[Garbage], live: Callable[[ArtifactRecord], bool]) -> None:
+def clean_project(project: Project, garbage: Iterable[Garbage], undeclared: Iterable[ArtifactRecord]) -> None:
     """Remove garbage, the records of what is no longer declared, and the mention of replaced files in the others."""
+    store = project.store
     for one in garbage:
         remove(one.path)
-    for record in undeclared_records(store, live):
+    for record in undeclared:
         remove(store.path(record.asset, record.partition))
     for record in store.records():
         store.forget_superseded_files(record)
     _remove_empty(store.warehouse)
+
+
+def _set_of(record: ArtifactRecord) -> str:
+    return "/".join(record.asset.split("/")[:2])
 
 
 def _is_bookkeeping(path: Path, store: ArtifactStore) -> bool:

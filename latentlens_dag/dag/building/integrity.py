@@ -7,11 +7,9 @@ the records, and the next build makes the artifact again without reusing anythin
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-import dagster as dg
-from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
-
+from latentlens_dag.dag.building.project import Project
+from latentlens_dag.dag.building.selection import Selection
 from latentlens_dag.dag.building.staleness import StaleTarget, find_stale
-from latentlens_dag.dag.building.steps import AssetPartition
 from latentlens_dag.storage.records import ArtifactRecord, ArtifactStore, FileProblem, problem_summary
 
 
@@ -27,30 +25,27 @@ class IntegrityReport(NamedTuple):
     not_built: int
 
 
-def check_artifacts(
-    graph: AssetGraph,
-    instance: dg.DagsterInstance,
-    store: ArtifactStore,
-    targets: list[AssetPartition],
+def check_project(
+    project: Project,
+    selection: Selection,
     deep: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> IntegrityReport:
-    """Compare the targets' files with what was recorded when they were written.
+    """Compare the selection's files with what was recorded when they were written.
 
     Args:
-        graph: of all assets.
-        instance: with the history.
-        store: the records of the warehouse.
-        targets: what to check.
+        project: whose artifacts are checked.
+        selection: what to check.
         deep: read every file and compare its hash; damage is marked, so that the next build repairs it.
         progress: called after every artifact with the bytes read and those in all; with `deep` only.
     """
-    stale = {(target.key, target.partition): target for target in find_stale(graph, instance, store, targets)}
+    graph, instance, store, targets = project.graph, project.instance, project.store, project.targets(selection)
+    stale = find_stale(graph, instance, store, targets)
     built = [target for target in targets if target not in stale or not stale[target].missing]
     records = [record for key, partition in built if (record := store.read(key.to_user_string(), partition))]
     if deep:
         _mark_damage(store, records, progress)
-        stale = {(target.key, target.partition): target for target in find_stale(graph, instance, store, targets)}
+        stale = find_stale(graph, instance, store, targets)
     damaged = [target for target in stale.values() if target.damaged]
     files = {fact.path: fact.size_bytes for record in records for fact in record.files}
     return IntegrityReport(len(built), len(files), sum(files.values()), damaged, len(targets) - len(built))

@@ -16,9 +16,9 @@ from latentlens_dag.dag.building.dagster_history import quick_history
 from latentlens_dag.dag.building.estimate import StepWork, seconds_per_part, step_works
 from latentlens_dag.dag.building.listener import BuildListener
 from latentlens_dag.dag.building.runs import BuildError, BuildRun, Runner, cancel_orphans
-from latentlens_dag.dag.building.selection import Selection, find_studies, select
+from latentlens_dag.dag.building.selection import Selection, select
 from latentlens_dag.dag.building.signals import catch_signals
-from latentlens_dag.dag.building.staleness import NOT_BUILT, StaleTarget, find_stale, observe_sources
+from latentlens_dag.dag.building.staleness import StaleTarget, find_stale, observe_sources
 from latentlens_dag.dag.building.steps import (
     AssetPartition,
     each_partition,
@@ -29,10 +29,11 @@ from latentlens_dag.dag.building.steps import (
 from latentlens_dag.dag.keys import DISABLED, label
 from latentlens_dag.dag.versions import SOURCE_PATH, SOURCE_VERSION
 from latentlens_dag.errors import RESUME_HINT, StoppedBySignalError
+from latentlens_dag.storage.files import remove
 from latentlens_dag.storage.home import Home, home_write_errors
+from latentlens_dag.storage.leftovers import interrupted_writes
 from latentlens_dag.storage.records import ArtifactStore
 
-_FORCED_REASON = "forced"
 _NOTHING: frozenset[AssetPartition] = frozenset()
 
 
@@ -50,13 +51,13 @@ class Project:
         names = {step.op: step.name for step in self.steps}
         self._runner = Runner(defs.resolve_implicit_global_asset_job_def(), instance, home, names)
 
-    def studies(self) -> list[str]:
-        """The names of the studies that are switched on."""
-        return find_studies(self.steps)
-
     def select(self, studies: Sequence[str] = (), names: Sequence[str] = ()) -> Selection:
         """The targets of a build, with all that they are made from, as `selection.select`."""
         return select(self.graph, self.steps, studies, names)
+
+    def targets(self, selection: Selection) -> list[AssetPartition]:
+        """The selected partitions that a build makes, in an order in which they can run."""
+        return selection.among([target for step in self.steps for target in step.targets()])
 
     def source_places(self) -> dict[str, str]:
         """The path or address of each source, by its asset's name."""
@@ -81,8 +82,8 @@ class Project:
             selection: what to plan for.
             force: whether requested targets are run even where they are fresh; their ancestors never are.
         """
-        targets = selection.among([target for step in self.steps for target in step.targets()])
-        stale = {(one.key, one.partition): one for one in self._find_stale(targets, _forced(selection, force))}
+        targets = self.targets(selection)
+        stale = self._find_stale(targets, _forced(selection, force))
         planned: dict[AssetPartition, StaleTarget] = {}
         for target in targets:
             stale_target = stale.get(target) or self._following(target, planned)
@@ -93,9 +94,8 @@ class Project:
     def status(self, selection: Selection) -> list[dict[str, Any]]:
         """Per step: how many parts it has, and how many of them are built, missing and stale."""
         targets = {step.name: selection.among(step.targets()) for step in self.steps}
-        stale = self._find_stale([target for selected in targets.values() for target in selected], _NOTHING)
-        reasons = {(target.key, target.partition): target.reason for target in stale}
-        return [_counts(step, selected, reasons) for step, selected in targets.items() if selected]
+        stale = self._find_stale(self.targets(selection), _NOTHING)
+        return [_counts(step, selected, stale) for step, selected in targets.items() if selected]
 
     def work(self, targets: Sequence[StaleTarget]) -> list[StepWork]:
         """The work of each step that is planned, as far as earlier runs tell."""
@@ -130,9 +130,11 @@ class Project:
                 raise StoppedBySignalError(f"Interrupted. {RESUME_HINT}", number) from None
         return runs
 
-    def cancel_orphans(self) -> list[str]:
-        """Cancel the runs that killed builds left open in Dagster's history, as `runs.cancel_orphans`."""
-        return cancel_orphans(self.instance)
+    def remove_interrupted(self) -> None:
+        """Cancel the open runs of killed builds, and remove what they left half-written; nobody may be building."""
+        cancel_orphans(self.instance)
+        for one in interrupted_writes(self.store.warehouse):
+            remove(one.path)
 
     def _build(self, selection: Selection, force: bool, listener: BuildListener) -> Iterator[BuildRun]:
         """Build group by group; only planned targets can become stale, so the others are not looked at again."""
@@ -150,18 +152,21 @@ class Project:
         self, targets: list[AssetPartition], forced: frozenset[AssetPartition], listener: BuildListener
     ) -> Iterator[BuildRun]:
         """Run what is stale, then what became stale because of that, until nothing is."""
-        before: list[StaleTarget] = []
+        before: dict[AssetPartition, StaleTarget] = {}
         while stale := self._find_stale(targets, forced):
             if stale == before:
-                raise BuildError(f"{stale[0]}, and it stays so after it was built: this is a defect of this package.")
-            yield self._runner.run(stale, listener, bool(forced.intersection(targets)))
+                first = next(iter(stale.values()))
+                raise BuildError(f"{first}, and it stays so after it was built: this is a defect of this package.")
+            yield self._runner.run([*stale.values()], listener, bool(forced.intersection(targets)))
             before, forced = stale, _NOTHING
 
-    def _find_stale(self, targets: list[AssetPartition], forced: frozenset[AssetPartition]) -> list[StaleTarget]:
+    def _find_stale(
+        self, targets: list[AssetPartition], forced: frozenset[AssetPartition]
+    ) -> dict[AssetPartition, StaleTarget]:
         """The targets that are missing, stale or forced, in their order."""
-        stale = {(one.key, one.partition): one for one in find_stale(self.graph, self.instance, self.store, targets)}
-        stale |= {target: StaleTarget(*target, _FORCED_REASON) for target in forced.intersection(targets)}
-        return [stale[target] for target in targets if target in stale]
+        stale = find_stale(self.graph, self.instance, self.store, targets)
+        stale |= {target: StaleTarget(*target, "forced") for target in forced.intersection(targets)}
+        return {target: stale[target] for target in targets if target in stale}
 
     def _following(self, target: AssetPartition, planned: dict[AssetPartition, StaleTarget]) -> StaleTarget | None:
         """A fresh target as one that may become stale, since a parent of it is planned."""
@@ -169,10 +174,10 @@ class Project:
         return None if parent is None else StaleTarget(*target, f"follows {label(*parent)}")
 
 
-def _counts(step: str, targets: list[AssetPartition], reasons: dict[AssetPartition, str]) -> dict[str, Any]:
-    missing = sum(reasons.get(target) == NOT_BUILT for target in targets)
-    stale = sum(target in reasons for target in targets) - missing
-    counts = {"parts": len(targets), "built": len(targets) - missing, "missing": missing, "stale": stale}
+def _counts(step: str, targets: list[AssetPartition], stale: dict[AssetPartition, StaleTarget]) -> dict[str, Any]:
+    parts, reasons = len(targets), [stale[target] for target in targets if target in stale]
+    missing = sum(reason.missing for reason in reasons)
+    counts = {"parts": parts, "built": parts - missing, "missing": missing, "stale": len(reasons) - missing}
     return {"step": step, **counts}
 
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import dagster as dg
 from dagster._core.errors import DagsterExecutionInterruptedError
-from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES, DagsterRun
+from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 from dagster._core.utils import make_new_run_id
 
 from latentlens_dag.dag.building.listener import BuildListener
@@ -132,19 +132,14 @@ class _RunEvents:
             self._listener.finished(self.name(event.step_key), wall_s)
         elif event.is_step_failure and _is_interrupt(event.step_failure_data.error):
             # Dagster then records the run as canceled instead of failed.
-            instance = self._runner.instance
-            instance.report_run_canceling(_run(instance, self._run_id))
+            run = self._runner.instance.get_run_by_id(self._run_id)
+            assert run is not None
+            self._runner.instance.report_run_canceling(run)
 
 
 def _is_interrupt(error: Any) -> bool:
     names = {KeyboardInterrupt.__name__, DagsterExecutionInterruptedError.__name__}
     return error is not None and error.cls_name in names
-
-
-def _run(instance: dg.DagsterInstance, run_id: str) -> DagsterRun:
-    run = instance.get_run_by_id(run_id)
-    assert run is not None
-    return run
 
 
 @contextmanager

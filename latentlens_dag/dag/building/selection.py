@@ -48,7 +48,7 @@ def select(graph: AssetGraph, steps: Sequence[Step], studies: Sequence[str], nam
 
     Args:
         graph: the assets.
-        units: its steps.
+        steps: its steps.
         studies: names of studies; everything where there are none.
         names: what to take of those and of what they are made from, as this module's docstring says; all of the
             studies where there are none.

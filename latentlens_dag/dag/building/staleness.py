@@ -66,15 +66,12 @@ def observe_sources(
 
 
 def find_stale(
-    graph: AssetGraph,
-    instance: dg.DagsterInstance,
-    store: ArtifactStore,
-    targets: Sequence[AssetPartition],
-) -> list[StaleTarget]:
+    graph: AssetGraph, instance: dg.DagsterInstance, store: ArtifactStore, targets: Sequence[AssetPartition]
+) -> dict[AssetPartition, StaleTarget]:
     """The targets that are missing, stale or damaged now, in their order."""
     resolver = _Resolver(instance, graph)
-    stale = (_stale_target(resolver, graph, store, key, partition) for key, partition in targets)
-    return [target for target in stale if target is not None]
+    stale = {target: _stale_target(resolver, graph, store, *target) for target in targets}
+    return {target: why for target, why in stale.items() if why is not None}
 
 
 def _stale_target(
@@ -94,8 +91,7 @@ def _stale_target(
             return None  # no asset of this package: nothing is recorded of it
         damage = _damage(store, record, resolver.get_current_data_version(key, partition).value)
         return None if damage is None else StaleTarget(key, partition, damage, damaged=True)
-    before = record.settings if record else {}
-    changes = changed_settings(before, settings_of(metadata)) if record else []
+    changes = changed_settings(record.settings, settings_of(metadata)) if record else []
     causes = resolver.get_stale_causes(key, partition)
     reason = "; ".join(dict.fromkeys(_reason(cause, changes) for cause in causes))
     return StaleTarget(key, partition, reason, damaged=record is not None and record.damaged is not None)
@@ -123,14 +119,12 @@ def _reason(cause: StaleCause, changes: list[str]) -> str:
     return f"{label(dependency.asset_key, dependency.partition_key)} changed" if dependency else cause.reason
 
 
-_UNKNOWN_CHANGE = "its settings in the YAML, or the algorithm, changed"
-
-
 def _code_reason(changes: list[str]) -> str:
     settings = [change for change in changes if not change.startswith("algorithm: ")]
     if settings:
         return ", ".join(settings)
-    return "this version of the package computes it otherwise" if changes else _UNKNOWN_CHANGE
+    algorithm = "this version of the package computes it otherwise"
+    return algorithm if changes else "its settings in the YAML, or the algorithm, changed"
 
 
 class _Resolver(CachingStaleStatusResolver):

@@ -5,6 +5,7 @@ Note: values are checked, and that paths exist; nothing is opened or downloaded.
 
 # `from __future__ import annotations` is left out: Dagster resolves these annotations itself.
 import re
+from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -25,7 +26,41 @@ LocalPath = Annotated[
 """A path of the YAML, relative to its defs.yaml."""
 
 
-class CorpusSource(dg.Model, dg.Resolvable):
+class HubFields(dg.Model, dg.Resolvable):
+    """A source of a defs.yaml that may be a dataset of the Hub."""
+
+    hub: str | None = None
+    """A dataset on the Hugging Face Hub, as user/dataset; `split`, `column` and `revision` say what of it is read."""
+    config: str | None = None
+    split: str | None = None
+    revision: str | None = None
+    """Of hub: the full commit, so that its content never changes."""
+    column: str | None = None
+
+    def kind(self, kinds: Iterable[str], place: str) -> str:
+        """The one of these fields that is given; a UserError where it is not exactly one."""
+        given = [kind for kind in kinds if getattr(self, kind) is not None]
+        if len(given) != 1:
+            raise UserError(
+                f"`source` of {place} must be exactly one of {', '.join(kinds)}; it has "
+                f"{', '.join(given) or 'none of them'}."
+            )
+        return given[0]
+
+    def hub_column(self, dataset: str, example: str, place: str) -> HubColumn:
+        """The column that is named; `dataset` is `hub`."""
+        if not REPO_ID.fullmatch(dataset):
+            raise UserError(f"`source.hub: {dataset}` of {place} is no dataset of the Hub: write it as user/dataset.")
+        if not self.split or not self.column or not self.revision:
+            raise UserError(
+                f"`source` of {place}: say `split`, `column` and `revision` of {dataset}, as in "
+                f"{{hub: {dataset}, split: train, column: {example}, revision: COMMIT}}."
+            )
+        revision = full_commit(self.revision, "source.revision", place)
+        return HubColumn(dataset, self.config, self.split, self.column, revision)
+
+
+class CorpusSource(HubFields):
     """Where sentences come from."""
 
     lines: LocalPath | None = None
@@ -39,31 +74,18 @@ class CorpusSource(dg.Model, dg.Resolvable):
     package: str | None = None
     """An installed Python package; `file` names a file of it. It is not imported."""
     file: str | None = None
-    hub: str | None = None
-    """A dataset on the Hugging Face Hub, as user/dataset; `split`, `column` and `revision` say what of it is read."""
-    config: str | None = None
-    split: str | None = None
-    revision: str | None = None
-    """Of hub: the full commit, so that its content never changes."""
-    column: str | None = None
 
     def text_source(self, place: str) -> TextSource:
         """The file or dataset, not opened; a UserError for invalid fields of `place`."""
-        given = [kind for kind in _KINDS if getattr(self, kind) is not None]
-        if len(given) != 1:
-            raise UserError(
-                f"`source` of {place} must be exactly one of {', '.join(_KINDS)}; it has "
-                f"{', '.join(given) or 'none of them'}."
-            )
+        kind = self.kind(_KINDS, place)
         alone = [field for field in ("config", "split", "revision") if getattr(self, field) is not None]
         if self.hub is None and alone:
             raise UserError(f"`source` of {place}: `{alone[0]}` belongs to a dataset of the Hub, which `hub` names.")
-        return self._file(given[0], place) if self.hub is None else self._hub_column(self.hub, place)
-
-    def _hub_column(self, dataset: str, place: str) -> HubColumn:
+        if self.hub is None:
+            return self._file(kind, place)
         if self.file is not None:
             raise UserError(f"`source` of {place}: `file` is a file inside a `package`, and not of the Hub.")
-        return hub_column(self, dataset, "text", place)
+        return self.hub_column(self.hub, "text", place)
 
     def _file(self, kind: str, place: str) -> TextFile:
         path = getattr(self, kind)
@@ -99,38 +121,26 @@ _SUFFIXES = {"lines": ".txt", "csv": ".csv", "jsonl": ".jsonl", "parquet": ".par
 _KINDS = (*_SUFFIXES, "package", "hub")
 
 
-class ImageSource(dg.Model, dg.Resolvable):
+class ImageSource(HubFields):
     """Where images come from."""
 
     folder: LocalPath | None = None
     """A folder of images, with its subfolders. Relative to the defs.yaml, as the paths below."""
     parquet: LocalPath | None = None
     """A Parquet file; `column` names the images: bytes, or bytes and paths as the library `datasets` writes them."""
-    hub: str | None = None
-    """A dataset on the Hugging Face Hub, as user/dataset; `split`, `column` and `revision` say what of it is read."""
-    config: str | None = None
-    split: str | None = None
-    revision: str | None = None
-    """Of hub: the full commit, so that its content never changes."""
-    column: str | None = None
     name: str | None = None
     """Of parquet: the column of the images' names; by default their paths, or the numbers of rows."""
 
     def image_source(self, place: str) -> Path | ImageColumn | HubColumn:
         """The folder, file or dataset, not opened; a UserError for invalid fields of `place`."""
-        given = [kind for kind in _IMAGE_FIELDS if getattr(self, kind) is not None]
-        if len(given) != 1:
-            raise UserError(
-                f"`source` of {place} must be exactly one of {', '.join(_IMAGE_FIELDS)}; it has "
-                f"{', '.join(given) or 'none of them'}."
-            )
+        kind = self.kind(_IMAGE_FIELDS, place)
         others = [field for fields in _IMAGE_FIELDS.values() for field in fields]
         for field in others:
-            if getattr(self, field) is not None and field not in _IMAGE_FIELDS[given[0]]:
-                raise UserError(f"`source` of {place}: `{field}` does not belong to `{given[0]}`. Leave it out.")
+            if getattr(self, field) is not None and field not in _IMAGE_FIELDS[kind]:
+                raise UserError(f"`source` of {place}: `{field}` does not belong to `{kind}`. Leave it out.")
         if self.hub is not None:
-            return hub_column(self, self.hub, "image", place)
-        path = existing_path(getattr(self, given[0]), f"source.{given[0]}", place)
+            return self.hub_column(self.hub, "image", place)
+        path = existing_path(getattr(self, kind), f"source.{kind}", place)
         if self.parquet is None:
             return path
         if not self.column:
@@ -195,19 +205,6 @@ def existing_path(path: Path, field: str, place: str) -> Path:
     if not path.exists():
         raise UserError(f"`{field}` of {place}: {path} does not exist. Paths are relative to the defs.yaml.")
     return path
-
-
-def hub_column(source: CorpusSource | ImageSource, dataset: str, example: str, place: str) -> HubColumn:
-    """The column of a dataset of the Hub that a source names."""
-    if not REPO_ID.fullmatch(dataset):
-        raise UserError(f"`source.hub: {dataset}` of {place} is no dataset of the Hub: write it as user/dataset.")
-    if not source.split or not source.column or not source.revision:
-        raise UserError(
-            f"`source` of {place}: say `split`, `column` and `revision` of {dataset}, as in "
-            f"{{hub: {dataset}, split: train, column: {example}, revision: COMMIT}}."
-        )
-    revision = full_commit(source.revision, "source.revision", place)
-    return HubColumn(dataset, source.config, source.split, source.column, revision)
 
 
 def full_commit(revision: str, field: str, place: str) -> str:

@@ -8,7 +8,7 @@ are checked when its steps run.
 
 # `from __future__ import annotations` is left out: Dagster resolves these annotations itself.
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
 
@@ -78,10 +78,9 @@ class ImageSet(NamedComponent):
 
     def spec(self, context: dg.ComponentLoadContext) -> ImageSetSpec:
         """Its fields, resolved and checked."""
-        source = self.source.image_source(self.place(context))
-        masks = (
-            None if self.regions is None else existing_path(self.regions.masks, "regions.masks", self.place(context))
-        )
+        place = self.place(context)
+        source = self.source.image_source(place)
+        masks = existing_path(self.regions.masks, "regions.masks", place) if self.regions else None
         return ImageSetSpec(self.name, source, self.batches, masks)
 
 
@@ -137,10 +136,12 @@ class Index(NamedComponent):
     def spec(self, context: dg.ComponentLoadContext) -> IndexSpec:
         """Its fields, resolved and checked."""
         corpus = self.find(context, Corpus, self.corpus, "corpus")
-        layers = self.contextual_layers(self.place(context))
+        place = self.place(context)
+        model = self.language_model.model_ref("language_model", place)
+        layers = chosen_layers(self.layers, model, auto_contextual_layers, place)
         return IndexSpec(
             name=self.name,
-            model=self.model_ref,
+            model=model,
             corpus=corpus.spec(context),
             layers=layers,
             contexts_per_token=self.contexts_per_token,
@@ -155,20 +156,6 @@ class Index(NamedComponent):
     def model_ref(self) -> ModelRef:
         """Its language model."""
         return self.language_model.model_ref("language_model", f"Index {self.name}")
-
-    def contextual_layers(self, place: str) -> list[int]:
-        """The declared layers or the automatic choice, checked against the model's config if it is here."""
-        source = self.language_model.model_ref("language_model", place)
-        return chosen_layers(self.layers, source, auto_contextual_layers, place)
-
-
-class StudyInput(NamedTuple):
-    """The model and the set of a study, with the names of their fields."""
-
-    model_field: Literal["vlm", "language_model"]
-    model: ModelRef
-    set_field: Literal["images", "texts"]
-    set_name: str
 
 
 class Study(NamedComponent):
@@ -208,20 +195,21 @@ class Study(NamedComponent):
     def spec(self, context: dg.ComponentLoadContext) -> StudySpec:
         """Its fields, resolved and checked."""
         place = self.place(context)
-        study_input = self.study_input(place)
+        model = self._model(place)
         index = self.find(context, Index, self.index, "index")
-        kind: type[ImageSet | TextSet] = ImageSet if study_input.set_field == "images" else TextSet
-        inputs = self.find(context, kind, study_input.set_name, study_input.set_field)
-        self._check_same_model(study_input, index, place)
-        if (shape := text_shape(study_input.model)) is not None:
+        kind: type[ImageSet | TextSet] = TextSet if self.images is None else ImageSet
+        field = "texts" if self.images is None else "images"
+        inputs = self.find(context, kind, getattr(self, field), field)
+        self._check_same_model(model, index, place)
+        if (shape := text_shape(model)) is not None:
             check_top_k(self.top_k, shape[2], place)
-        self._check_judge(inputs, study_input.model, place)
+        self._check_judge(inputs, model, place)
         return StudySpec(
             name=self.name,
-            model=study_input.model,
+            model=model,
             index=index.spec(context),
             inputs=inputs.spec(context),
-            visual_layers=chosen_layers(self.layers, study_input.model, auto_visual_layers, place),
+            visual_layers=chosen_layers(self.layers, model, auto_visual_layers, place),
             lenses=self.lenses,
             top_k=self.top_k,
             unique=self.unique,
@@ -233,14 +221,14 @@ class Study(NamedComponent):
     @property
     def model_ref(self) -> ModelRef:
         """Its model."""
-        return self.study_input(f"Study {self.name}").model
+        return self._model(f"Study {self.name}")
 
-    def study_input(self, place: str) -> StudyInput:
-        """The model and the set; a UserError for fields that do not go together."""
+    def _model(self, place: str) -> ModelRef:
+        """The model; a UserError for fields that do not go together."""
         fields = ("vlm", "images", "language_model", "texts")
         given = [field for field in fields if getattr(self, field) is not None]
         if self.vlm is not None and self.images is not None and len(given) == 2:
-            return StudyInput("vlm", self.vlm.model_ref("vlm", place), "images", self.images)
+            return self.vlm.model_ref("vlm", place)
         if self.language_model is None or self.texts is None or len(given) != 2:
             raise UserError(
                 f"{place} has {', '.join(f'`{field}`' for field in given) or 'no model'}, but a study needs either "
@@ -252,8 +240,7 @@ class Study(NamedComponent):
                 f"`{'connector' if self.prompt is None else 'prompt'}` of {place} is for a VLM that sees images; "
                 "`texts` are read as they stand. Leave it out."
             )
-        model = self.language_model.model_ref("language_model", place)
-        return StudyInput("language_model", model, "texts", self.texts)
+        return self.language_model.model_ref("language_model", place)
 
     def _check_judge(self, inputs: ImageSet | TextSet, vlm: ModelRef, place: str) -> None:
         if not isinstance(self.judge, Judge):
@@ -276,15 +263,14 @@ class Study(NamedComponent):
                 "known where in the image its visual tokens lie. They can be read, but not judged: set `judge: none`."
             )
 
-    def _check_same_model(self, study_input: StudyInput, index: Index, place: str) -> None:
+    def _check_same_model(self, model: ModelRef, index: Index, place: str) -> None:
         """Refuse an index of a model of another shape; the step `model_checks` compares the weights.
 
         Vocabularies may differ: a VLM's embedding has rows for its image token.
         """
-        model = study_input.model
         shape, index_shape = text_shape(model), text_shape(index.model_ref)
         if shape is not None and index_shape is not None and shape[:2] != index_shape[:2]:
-            own = "VLM's own language model" if study_input.model_field == "vlm" else "language model"
+            own = "VLM's own language model" if self.vlm is not None else "language model"
             raise UserError(
                 f"{place} reads {model.name} through Index {index.name} of another model: {_shape_text(shape)} here, "
                 f"{_shape_text(index_shape)} there ({index.model_ref.name}). Name an index of this {own}."
@@ -296,21 +282,17 @@ def chosen_layers(layers: list[int] | str, source: ModelRef, auto: Callable[[int
     shape = text_shape(source)
     if isinstance(layers, str):
         if shape is None:
-            raise _not_downloaded(source, place)
+            raise UserError(
+                f"`layers: auto` of {place} depends on how many blocks {source.repo} has, and its config.json was not "
+                f"downloaded yet. Write the layers, such as `layers: [1, 2, 4]`, or run "
+                f"`hf download {source.repo} config.json --revision {source.revision}` first."
+            )
         return auto(shape[0])
     if not layers or len(set(layers)) < len(layers):
         raise UserError(f"`layers: {layers}` of {place} must name at least one layer, each once.")
     depth = max(layers) + 1 if shape is None else shape[0]  # of an unknown model, only that none is negative
     check_layers(layers, depth, source.name, place)
     return sorted(layers)
-
-
-def _not_downloaded(source: ModelRef, place: str) -> UserError:
-    return UserError(
-        f"`layers: auto` of {place} depends on how many blocks {source.repo} has, and its config.json was not "
-        f"downloaded yet. Write the layers, such as `layers: [1, 2, 4]`, or run "
-        f"`hf download {source.repo} config.json --revision {source.revision}` first."
-    )
 
 
 def text_shape(source: ModelRef) -> tuple[int, int, int] | None:

@@ -10,7 +10,8 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from latentlens_dag.dag.building.maintenance import check_project, clean_project, project_garbage
+from latentlens_dag.dag.building.garbage import clean_project, project_garbage
+from latentlens_dag.dag.building.integrity import check_project
 from latentlens_dag.dag.loading import find_release, load_definitions
 from latentlens_dag.errors import UserError
 from latentlens_dag.index.contextual_index import ContextualIndex
@@ -96,7 +97,7 @@ def test_a_release_that_is_declared_no_more_is_cleaned(released: Path) -> None:
         found, gone = project_garbage(project)
         assert [record.asset for record in gone] == ["release/out/dataset"]
         assert {one.why for one in found if one.path.is_relative_to(_release(released))} == {"not declared"}
-        clean_project(project, found)
+        clean_project(project, found, gone)
     assert not _release(released).exists()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from latentlens_dag.dag.building.maintenance import check_project
+from latentlens_dag.dag.building.integrity import check_project
 from latentlens_dag.dataset.comparison import compare_results
 from latentlens_dag.errors import UserError
 from latentlens_dag.index.lance_files import open_table

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from latentlens_dag.dag.building.maintenance import check_project
+from latentlens_dag.dag.building.integrity import check_project
 from latentlens_dag.dag.building.staleness import StaleTarget
 from latentlens_dag.index.lance_files import open_table
 from tests.dag.conftest import build, opened

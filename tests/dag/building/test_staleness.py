@@ -118,10 +118,8 @@ def test_a_source_is_told_of_once_per_change_and_what_follows_is_told_why(tmp_pa
             return observe_sources(graph, instance, house, [SOURCE, MADE])
 
         def needs(defs: dg.Definitions = defs) -> list[str]:
-            return [
-                str(need)
-                for need in find_stale(defs.resolve_asset_graph(), instance, ArtifactStore(house.root), targets)
-            ]
+            stale = find_stale(defs.resolve_asset_graph(), instance, ArtifactStore(house.root), targets)
+            return [str(need) for need in stale.values()]
 
         assert (observe(), observe()) == ([SOURCE], [])
         assert needs() == [f"here/made: {NOT_BUILT}", f"here/next: {NOT_BUILT}"]
