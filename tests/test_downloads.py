@@ -10,7 +10,7 @@ import pytest
 
 from tests.downloads import PackageFile, UnavailableError, file_sha256, made_once
 from tests.real.conftest import missing
-from tests.real_sentences import chosen_sentences
+from tests.real.sentences import chosen_sentences
 
 
 @pytest.fixture
@@ -127,6 +127,6 @@ def test_sentences_are_chosen_by_whole_words_and_every_179th_is_taken(
 ) -> None:
     lines = [f"sentence {number}" for number in range(1, 362)]
     lines[6], lines[7] = "A Bat, in the cave.", "a battle"
-    monkeypatch.setattr("tests.real_sentences.made_once", lambda *_: tmp_path / "lines.txt")
+    monkeypatch.setattr("tests.real.sentences.made_once", lambda *_: tmp_path / "lines.txt")
     (tmp_path / "lines.txt").write_text("\n".join(lines))
     assert chosen_sentences(["cat", "bat"]) == ["A Bat, in the cave.", "sentence 179", "sentence 358"]

@@ -19,8 +19,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.real_models import smollm2
-from tests.real_sentences import chosen_sentences, write_lines
+from tests.real.models import smollm2
+from tests.real.sentences import chosen_sentences, write_lines
 
 REPOSITORY = Path(__file__).parents[2]
 EXAMPLE = REPOSITORY / "docs" / "examples" / "smollm2"

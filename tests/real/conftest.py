@@ -8,7 +8,7 @@ import pytest
 from latentlens_dag.models.language_model import LanguageModel
 from latentlens_dag.models.loading import FullModel, load_with_language_model
 from tests.downloads import UnavailableError
-from tests.real_models import smollm2
+from tests.real.models import smollm2
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import torch
 from latentlens_dag import load_language_model
 from latentlens_dag.errors import UserError
 from latentlens_dag.models.fingerprints import fingerprint
-from tests.real_models import SMOLLM2
+from tests.real.models import SMOLLM2
 
 pytestmark = pytest.mark.soak
 REPOSITORY = Path(__file__).parents[2]

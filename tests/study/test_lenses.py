@@ -27,10 +27,11 @@ from latentlens_dag.schema import LENSES, SENTENCES
 from latentlens_dag.storage.hashing import text_id
 from latentlens_dag.storage.parquet import write_parquet
 from latentlens_dag.study.lenses import vocabulary
-from latentlens_dag.study.lenses.base import Lens, LensInputs, Unique, lens_class
+from latentlens_dag.study.lenses.base import Lens, LensInputs, Unique
 from latentlens_dag.study.lenses.embeddinglens import EmbeddingLens
 from latentlens_dag.study.lenses.latentlens import LatentLens
 from latentlens_dag.study.lenses.logitlens import LogitLens
+from latentlens_dag.study.lenses.registry import lens_class
 from latentlens_dag.study.lenses.vocabulary import VocabularyLens, top_k_lowest_index_first, top_k_of_distinct_labels
 from latentlens_dag.testing import SENTENCES as TEXTS
 

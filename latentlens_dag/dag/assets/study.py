@@ -24,7 +24,8 @@ from latentlens_dag.schema import JUDGEMENTS, LATENTLENS, LENSES, NEIGHBORS, TAB
 from latentlens_dag.storage.hashing import hash_file
 from latentlens_dag.storage.parquet import write_parquet
 from latentlens_dag.storage.warehouse import Warehouse
-from latentlens_dag.study.lenses.base import LensInputs, lens_class
+from latentlens_dag.study.lenses.base import LensInputs
+from latentlens_dag.study.lenses.registry import lens_class
 from latentlens_dag.study.source import StudySource
 
 # Algorithms: raise one when the same input would give other bytes.

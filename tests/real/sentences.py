@@ -1,6 +1,6 @@
 """Natural sentences for examples: those of the PyPI package `latentlens` that hold certain words, and some others.
 
-    python -m tests.real_sentences FOLDER
+    python -m tests.real.sentences FOLDER
 
 FOLDER/words.txt has one word a line. FOLDER/sentences.txt becomes every sentence that holds one of them as a whole
 word, in any case, and every 179th of all 117,125, in the order of the package.
