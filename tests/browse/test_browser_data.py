@@ -177,7 +177,7 @@ def test_consent_to_run_a_models_code_is_given_to_browse_and_not_inherited(
     handed: list[dict[str, str]] = []
     monkeypatch.setenv("LATENTLENS_BROWSE_TRUST", "1")
     monkeypatch.setattr(browsing.subprocess, "Popen", lambda command, env, stdout: handed.append(env))
-    monkeypatch.setattr(browsing, "_until_it_ends", lambda *_: None)
+    monkeypatch.setattr(browsing, "_wait", lambda *_: None)
     run = CliRunner().invoke(browse, [str(home), "--no-open", *flags])
     assert run.exit_code == 0, run.output
     assert [one["LATENTLENS_BROWSE_TRUST"] for one in handed] == ["1" if flags else ""]
