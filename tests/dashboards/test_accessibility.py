@@ -123,7 +123,7 @@ def test_a_study_is_read_without_a_mouse(page: Page, address: str) -> None:
     page.keyboard.press("Home")
     page.keyboard.press("Enter")
     page.wait_for_url(re.compile("layer=0"))
-    page.get_by_text("EmbeddingLens, layer 0").wait_for()
+    page.get_by_text("LogitLens, layer 0").wait_for()
     assert page.locator(".strip button[tabindex='0']").count() == 1
 
 
