@@ -11,23 +11,14 @@ import streamlit as st
 from widgets.errors import show_user_errors
 
 HERE = Path(__file__).parent
-PAGES = {
-    "explore": "Explore",
-    "words": "Words",
-    "layers": "Layers",
-    "compare": "Compare",
-    "ask": "Ask",
-    "judge": "Judge",
-    "sql": "SQL",
-    "about": "About",
-}
+PAGES = ("Explore", "Words", "Layers", "Compare", "Ask", "Judge", "SQL", "About")
 
 st.set_page_config("LatentLens", page_icon=str(HERE / "widgets" / "favicon.svg"), layout="wide")
 st.html(HERE / "widgets" / "style.css")
 page = st.navigation(
     [
-        st.Page(HERE / "app_pages" / f"{name}.py", title=title, url_path=name, default=name == "explore")
-        for name, title in PAGES.items()
+        st.Page(HERE / "app_pages" / f"{name.lower()}.py", title=name, url_path=name.lower(), default=name == "Explore")
+        for name in PAGES
     ],
     position="top",
 )

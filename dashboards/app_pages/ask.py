@@ -182,6 +182,4 @@ def note(data: BrowserData, study: StudyFacts, tokens: Sequence[NearestToken]) -
 
 
 data = browser_data()
-study = choose_study(data)
-if study is not None:
-    ask_page(data, study)
+ask_page(data, choose_study(data))

@@ -130,7 +130,7 @@ def image_view(registry: StudyRegistry, one: Side, other: Side, image: str) -> N
         side.entry.data.collect(side.study, "patches", image_id=image, lens=side.lens, layer=side.layer).to_dicts()
         for side in sides
     ]
-    tokens = choose_tokens(registry, one, other, image, *rows)
+    tokens = choose_tokens(registry, one, other, image, rows)
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         st.button("← All texts" if one.entry.facts.of_texts else "← All images", on_click=_leave)
         overlay = permalink.choice(
@@ -165,19 +165,14 @@ def _leave() -> None:
 
 
 def choose_tokens(
-    registry: StudyRegistry,
-    one: Side,
-    other: Side,
-    image: str,
-    rows: list[dict[str, Any]],
-    other_rows: list[dict[str, Any]],
+    registry: StudyRegistry, one: Side, other: Side, image: str, rows: list[list[dict[str, Any]]]
 ) -> tuple[int | None, int | None]:
     """The tokens that the address names; if it names that of one side only, the other side has the linked one."""
-    known = [{row["token_index"] for row in side} for side in (rows, other_rows)]
+    known = [{row["token_index"] for row in side} for side in rows]
     named = [permalink.get_int(name) for name in ("token1", "token2")]
     token, other_token = (number if number in tokens else None for number, tokens in zip(named, known, strict=True))
     if token is None and other_token is None:
-        token = middle_token(rows)
+        token = middle_token(rows[0])
     if token is None and other_token is not None:
         token = registry.linked_tokens(other.entry, one.entry, image).get(other_token)
     elif other_token is None and token is not None:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import streamlit as st
 from widgets import patch_grid, permalink, token_html
 from widgets.errors import show_user_errors
-from widgets.exporting import export_button, export_if_requested
-from widgets.image_state import ImageState, Row, choose_view, middle_token, spotlight_hits
+from widgets.exporting import export_if_requested
+from widgets.image_state import ImageState, choose_view, middle_token, spotlight_hits
 from widgets.labels import counted, lens_name
 from widgets.layer_strip import strip, strip_data
 from widgets.neighbors import draw_neighbors, ground_truth_html
@@ -63,7 +63,7 @@ def gallery(data: BrowserData, study: StudyFacts) -> None:
     small_pictures(tiles, "gallery", opened)
 
 
-def _note(study: StudyFacts, row: Row, filtered: bool) -> str:
+def _note(study: StudyFacts, row: patch_grid.Row, filtered: bool) -> str:
     what = "tokens" if study.of_texts else "patches"
     count = f"{row['patches']} of {row['tokens']} {what}, most often" if filtered else "mostly"
     return f"{count} {row['frequent_word'] or '–'}"
@@ -112,7 +112,8 @@ def choose_state(data: BrowserData, study: StudyFacts, image: str) -> ImageState
             typed = permalink.text_input("Word", name, placeholder="dog, cat", width=170)
         if not rows:
             return None
-        export_button()
+        opened = lambda: permalink.update(export="yes")  # noqa: E731
+        st.button("Export", on_click=opened, help="This picture and its tables, as files")
     hits = spotlight_hits(data, study.name, image, lens, layer, typed) if overlay == "spotlight" else frozenset()
     token = _choose_token(rows, view.tokens if view else (), hits)
     return ImageState(study, image, lens, layer, rows, view, token, overlay, typed)
@@ -122,7 +123,7 @@ def _leave() -> None:
     permalink.update(image=None, token=None, view=None, lit=None)
 
 
-def _choose_token(rows: Sequence[Row], shown: Sequence[int], hits: frozenset[int]) -> int | None:
+def _choose_token(rows: Sequence[patch_grid.Row], shown: Sequence[int], hits: frozenset[int]) -> int | None:
     """The token that the address names, else the nearest hit of the spotlight, else the middle of the view."""
     wanted = permalink.get_int("token")
     if wanted in {row["token_index"] for row in rows}:
@@ -134,9 +135,7 @@ def _choose_token(rows: Sequence[Row], shown: Sequence[int], hits: frozenset[int
 
 data = browser_data()
 study = choose_study(data)
-if study is not None:
-    image = permalink.get("image")
-    if image is None:
-        gallery(data, study)
-    else:
-        image_view(study, image)
+if image := permalink.get("image"):
+    image_view(study, image)
+else:
+    gallery(data, study)

@@ -169,9 +169,8 @@ def agreement_page(data: BrowserData, store: JudgementStore, study: StudyFacts) 
 
 data = browser_data()
 study = choose_study(data)
-if study is not None:
-    st.html(STYLE)
-    if study.of_texts:
-        st.info("This study is of texts. Judging needs pictures.")
-    else:
-        judge_page(data, study)
+st.html(STYLE)
+if study.of_texts:
+    st.info("This study is of texts. Judging needs pictures.")
+else:
+    judge_page(data, study)

@@ -22,32 +22,24 @@ MEANINGS = {
     "concrete": "Concrete: one of the answers names what lies in the patch.",
 }
 MEASURES = tuple(MEANINGS)
-SHOWN = ("interpretability", "contextual layers", "norms and drift", "similarity")
 SOURCES = {"visual": "visual tokens", "contextual": "text tokens of the index"}
 
 
 def layers_page(data: BrowserData, study: StudyFacts) -> None:
     """One kind of summary of a study, and examples of the point that was clicked."""
-    what = permalink.choice("Show", "show", SHOWN, SHOWN[0], format_func=str.capitalize, clears=POINT)
-    group = "all"
-    if what == SHOWN[0]:
-        group = interpretability(data, study)
-    elif what == SHOWN[1]:
-        contextual_layers(data, study)
-    elif what == SHOWN[2]:
-        states(data, study)
-    else:
-        similarity(data, study)
-    examples(data, study, group)
+    draw = {"interpretability": interpretability, "contextual layers": contextual_layers}
+    draw |= {"norms and drift": states, "similarity": similarity}
+    what = permalink.choice("Show", "show", list(draw), "interpretability", format_func=str.capitalize, clears=POINT)
+    examples(data, study, draw[what](data, study) or "all")
 
 
-def interpretability(data: BrowserData, study: StudyFacts) -> str:
+def interpretability(data: BrowserData, study: StudyFacts) -> str | None:
     """The curves of all lenses, with their intervals and chance. Returns the group of patches shown."""
     sql = "FROM interpretability WHERE study = $study ORDER BY lens, visual_layer"
     shares = data.dataset(study.name).collect(sql, study=study.name)
     if shares.is_empty():
         st.info("This study has no judgements, so it is not known how much of it is interpretable.")
-        return "all"
+        return None
     with st.container(horizontal=True, vertical_alignment="bottom"):
         group = permalink.choice("Patches", "group", GROUPS, "all")
         measure = permalink.choice("Measure", "measure", MEASURES, "interpretable")
@@ -203,6 +195,4 @@ def similarity(data: BrowserData, study: StudyFacts) -> None:
 
 
 data = browser_data()
-study = choose_study(data)
-if study is not None:
-    layers_page(data, study)
+layers_page(data, choose_study(data))

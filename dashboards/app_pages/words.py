@@ -120,6 +120,4 @@ def draw_images(
 
 
 data = browser_data()
-study = choose_study(data)
-if study is not None:
-    words_page(data, study)
+words_page(data, choose_study(data))

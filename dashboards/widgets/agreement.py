@@ -36,7 +36,8 @@ def agreement_view(ratings: pl.DataFrame) -> None:
         count_table(chosen[0].table, chosen[0].categories, chosen[0].second, chosen[0].first)
     with right:
         st.markdown("**Lens by lens**")
-        by_lens = agreement_table(chosen[1:]).drop("one", "other").with_columns(_named("lens"))
+        named = pl.col("lens").map_elements(lens_name, return_dtype=pl.String)
+        by_lens = agreement_table(chosen[1:]).drop("one", "other").with_columns(named)
         st.dataframe(by_lens, hide_index=True, column_config=_FORMATS)
     download_buttons(table, "agreement", "Agreement")
 
@@ -59,10 +60,6 @@ def agreement_table(found: list[Agreement]) -> pl.DataFrame:
     ]
     kinds = {"kappa": pl.Float64, "low": pl.Float64, "high": pl.Float64}
     return pl.DataFrame(rows, schema_overrides=kinds)
-
-
-def _named(column: str) -> pl.Expr:
-    return pl.col(column).map_elements(lens_name, return_dtype=pl.String)
 
 
 def summary(ratings: pl.DataFrame, left_out: int, unreadable: int) -> None:

@@ -221,11 +221,8 @@ def count_table(counts: Sequence[Sequence[int]], names: Sequence[str], x_title: 
     most = max((count for line in counts for count in line), default=0)
     hue = {"field": "count", "type": "quantitative", "scale": {"scheme": "blues", "domainMin": 0}, "legend": None}
     ink = _ink("count", most)
-    tip = [
-        {"field": "y", "type": "nominal", "title": y_title},
-        {"field": "x", "type": "nominal", "title": x_title},
-        {"field": "count", "type": "quantitative"},
-    ]
+    tip = [{"field": n, "type": "nominal", "title": t} for n, t in (("y", y_title), ("x", x_title))]
+    tip.append({"field": "count", "type": "quantitative"})
     layer = [
         {"mark": "rect", "encoding": {"color": hue, "tooltip": tip}},
         {"mark": "text", "encoding": {"text": {"field": "count", "type": "quantitative"}, "color": ink}},

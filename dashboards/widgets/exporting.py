@@ -29,11 +29,6 @@ _component = st.components.v2.component(
 )
 
 
-def export_button() -> None:
-    """The button that opens the export, as the address records."""
-    st.button("Export", on_click=lambda: permalink.update(export="yes"), help="This picture and its tables, as files")
-
-
 def export_if_requested(state: ImageState) -> None:
     """The export, if the address says that it is open."""
     if permalink.get("export"):

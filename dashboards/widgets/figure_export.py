@@ -12,9 +12,9 @@ from latentlens_dag.figures.source_image import figure_image
 from latentlens_dag.figures.svg_figure import FLOW_WIDTH, Answer, Cell, Figure, Legend, flow_tokens
 from latentlens_dag.storage.home import find_warehouse
 from latentlens_dag.text.display import split_at
-from widgets.image_state import ImageState, Row
+from widgets.image_state import ImageState
 from widgets.labels import counted, lens_name
-from widgets.patch_grid import similarity_text
+from widgets.patch_grid import Row, similarity_text
 
 _LONGEST = 60
 _PLAIN = ("none", "words")  # overlays that need no legend

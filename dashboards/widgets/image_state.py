@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +10,8 @@ from latentlens_dag.browse.browser_data import BrowserData, StudyFacts, Thumbnai
 from latentlens_dag.browse.layout import TokenView, token_views
 from latentlens_dag.text.display import clip
 from widgets import permalink
-from widgets.patch_grid import grid_data
+from widgets.patch_grid import Row, grid_data
 
-Row = Mapping[str, Any]
 _MANY_VIEWS = 4  # from then on a list, not buttons
 
 
@@ -74,11 +73,6 @@ class ImageState:
     """The words of the spotlight, as a person typed them."""
 
     @property
-    def tokens(self) -> tuple[int, ...]:
-        """The indices of the tokens to draw on the image."""
-        return self.view.tokens if self.view else ()
-
-    @property
     def row(self) -> Row:
         """The row of the chosen token."""
         return next(row for row in self.rows if row["token_index"] == self.token)
@@ -113,7 +107,7 @@ class ImageState:
         return grid_data(
             picture or self.thumbnail(data),
             self.rows,
-            self.tokens,
+            self.view.tokens if self.view else (),
             self.overlay,
             self.token,
             f"{name} of {clip(self.title(data), 60)}; the arrow keys move among them",

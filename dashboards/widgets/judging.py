@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from html import escape
 from typing import Any
 
 import streamlit as st
@@ -19,10 +18,9 @@ from latentlens_dag.dataset.human_judgements import (
     judgement_table,
     judging_folder,
 )
-from latentlens_dag.text.display import excerpt
 from widgets import permalink
 from widgets.downloads import download_buttons
-from widgets.token_html import safe
+from widgets.token_html import safe, sentence_html
 
 MEANINGS: dict[Verdict, str] = {
     "concrete": "a word names what one sees in the crop.",
@@ -94,11 +92,7 @@ def words_html(answers: Sequence[Mapping[str, Any]], sentences: bool) -> str:
 
 def _answer_html(row: Mapping[str, Any], sentences: bool) -> str:
     word = f'<span class="ll-word">{safe(row["word"])}</span>' if row["word"].strip() else "(blank)"
-    if not sentences or row["sentence"] is None:
-        return word
-    cut = excerpt(row["sentence"], row["char_start"], row["char_end"])
-    mark = f"<mark>{escape(cut.word)}</mark>" if cut.word else ""
-    return f'{word}<p class="ll-sentence" dir="auto">{escape(cut.before)}{mark}{escape(cut.after)}</p>'
+    return word + sentence_html(row) if sentences else word
 
 
 def go_to(number: int) -> None:

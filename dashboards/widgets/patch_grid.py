@@ -175,14 +175,16 @@ def _paint(overlay: str, rows: Sequence[Row], layers: Sequence[int], hits: froze
     if overlay == "judgement":
         return _judgement_paint(rows)
     if overlay == "spotlight":
-        return _spotlight_paint(hits, words)
+        title = f"{len(hits)} have {clip(words, 40)!r} among their answers" if words else "Type a word to find it here."
+        return Paint(lambda row: _DARKENED if hits and row["token_index"] not in hits else "", {"title": title})
     what = "patch" if any(row["x0"] is not None for row in rows) else "token"
     hint = f"The nearest word of every {what}" if overlay == "words" else f"Click a {what}, or move with the arrow keys"
     return Paint(lambda row: "", {"title": hint})
 
 
 def _similarity_paint(rows: Sequence[Row]) -> Paint:
-    low, high = similarity_range(rows)
+    values = [value for row in rows if (value := _similarity(row)) is not None]
+    low, high = min(values, default=0.0), max(values, default=1.0)
     name = "Logit" if any(row["logit"] is not None for row in rows) else "Cosine"
     legend = {"ramp": SEQUENTIAL, "low": f"{low:.2f}", "high": f"{high:.2f}"}
     fill = lambda row: _faded(ramp(SEQUENTIAL, _share(_similarity(row), low, high)), "similarity")  # noqa: E731
@@ -203,17 +205,6 @@ def _judgement_paint(rows: Sequence[Row]) -> Paint:
     title = "The answers name what is there" if entries else "This study has no judgements."
     fill = lambda row: _faded(VERDICT_COLORS.get(row["verdict"] or "", ""), "judgement")  # noqa: E731
     return Paint(fill, {"title": title, "entries": entries})
-
-
-def _spotlight_paint(hits: frozenset[int], words: str) -> Paint:
-    title = f"{len(hits)} have {clip(words, 40)!r} among their answers" if words else "Type a word to find it here."
-    return Paint(lambda row: _DARKENED if hits and row["token_index"] not in hits else "", {"title": title})
-
-
-def similarity_range(rows: Sequence[Row]) -> tuple[float, float]:
-    """The smallest and the largest similarity; 0 and 1 if there are none."""
-    values = [value for row in rows if (value := _similarity(row)) is not None]
-    return (min(values), max(values)) if values else (0.0, 1.0)
 
 
 def contextual_layers(rows: Sequence[Row]) -> list[int]:

@@ -109,14 +109,13 @@ def text_input(label: str, name: str, *, placeholder: str, width: int, max_chars
     return field or ""
 
 
-def toggle(label: str, name: str, default: bool = True) -> bool:
-    """A switch that the address holds, as `yes` or `no` unless it has its default."""
+def toggle(label: str, name: str) -> bool:
+    """A switch, on unless the address says `no`."""
     key = f"switch-{name}"
-    st.session_state[key] = get(name, "yes" if default else "no") == "yes"
+    st.session_state[key] = get(name, "yes") == "yes"
 
     def changed() -> None:
-        on = st.session_state[key]
-        update(**{name: None if on == default else "yes" if on else "no"})
+        update(**{name: None if st.session_state[key] else "no"})
 
     return st.toggle(label, key=key, on_change=changed)
 

@@ -32,9 +32,7 @@ def _open_other(source: str, fingerprint: str) -> BrowserData:
     return open_browser_data(source)
 
 
-@st.cache_data(show_spinner=False, ttl=2)
-def _fingerprint(source: str) -> str:
-    return source_fingerprint(source)
+_fingerprint = st.cache_data(show_spinner=False, ttl=2)(source_fingerprint)
 
 
 @st.cache_resource(show_spinner=False)
@@ -60,10 +58,10 @@ def may_run_code() -> bool:
     return os.environ.get(TRUST) == "1"
 
 
-def choose_study(data: BrowserData) -> StudyFacts | None:
+def choose_study(data: BrowserData) -> StudyFacts:
     """The study that the address names, else the first one; asks if there are several.
 
-    None, with a message on the page, if it has no answers.
+    Ends the page with a message if it has no answers.
     """
     studies = data.studies()
     if not studies:
@@ -71,17 +69,14 @@ def choose_study(data: BrowserData) -> StudyFacts | None:
             f"Nothing to see in {data.source} yet: no study has tokens or answers. "
             "Build one with `latentlens-dag build`, and reload this page."
         )
-        return None
+        st.stop()
     name = next(iter(studies))
     if (wanted := permalink.get("study")) and wanted not in studies:
         st.warning(escape_markdown(f"There is no study {wanted!r} here; this is {name!r}."))
     if len(studies) > 1:
         name = permalink.choice("Study", "study", list(studies), name, dropdown=True, width=260)
-    if studies[name].answers:
-        return studies[name]
-    st.info(
-        escape_markdown(
-            f"Study {name!r} has no answers yet. Reload this page when its build has finished its first lens."
-        )
-    )
-    return None
+    if not studies[name].answers:
+        hint = f"Study {name!r} has no answers yet. Reload this page when its build has finished its first lens."
+        st.info(escape_markdown(hint))
+        st.stop()
+    return studies[name]

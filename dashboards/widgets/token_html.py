@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
-from typing import Any
 
 from latentlens_dag.drawing import VERDICT_COLORS
 from latentlens_dag.text.display import clip, excerpt
-from widgets.patch_grid import layer_color, similarity, similarity_text
-
-Row = Mapping[str, Any]
+from widgets.patch_grid import Row, layer_color, similarity, similarity_text
 
 
 def safe(text: str | None, most: int = 80) -> str:
@@ -43,7 +40,7 @@ def _neighbor(row: Row, layers: Sequence[int], best: float) -> str:
         f'<li><div class="ll-top"><span class="ll-rank">{row["rank"]}</span>'
         f'<span class="ll-word">{safe((row["word"] or row["token_str"] or "").strip() or "–")}{earned}</span>'
         f'{bar}<span class="ll-number">{similarity_text(row)}</span>{_chip(row["contextual_layer"], layers)}</div>'
-        f"{_sentence(row)}</li>"
+        f"{sentence_html(row)}</li>"
     )
 
 
@@ -51,16 +48,13 @@ def _chip(layer: int | None, layers: Sequence[int]) -> str:
     if layer is None:
         return ""
     color = layer_color(layer, layers or [layer])
-    ink = "#ffffff" if _dark(color) else "#101418"
+    red, green, blue = (int(color[at : at + 2], 16) for at in (1, 3, 5))
+    ink = "#ffffff" if 0.299 * red + 0.587 * green + 0.114 * blue < 140 else "#101418"
     return f'<span class="ll-chip" style="background:{color};color:{ink}" title="contextual layer">layer {layer}</span>'
 
 
-def _dark(color: str) -> bool:
-    red, green, blue = (int(color[at : at + 2], 16) for at in (1, 3, 5))
-    return 0.299 * red + 0.587 * green + 0.114 * blue < 140
-
-
-def _sentence(row: Row) -> str:
+def sentence_html(row: Row) -> str:
+    """The sentence of an answer with its word marked; empty for an answer without one."""
     if row["sentence"] is None:
         return ""
     cut = excerpt(row["sentence"], row["char_start"], row["char_end"])

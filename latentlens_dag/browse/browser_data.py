@@ -36,6 +36,7 @@ _LEAST_MB = 150
 _CACHED_BYTES = 60_000_000
 """Of tables. A number of them is no limit: one token's has 20 KB, a frequent word's in a large study 10 MB."""
 _CACHED_RESULTS = 250  # other results: of an image, or of a page of them
+_SIZES = ("images", "texts", "visual_tokens", "answers")
 _BOXES = """
 SELECT token_index, x0, y0, x1, y1
 FROM visual_tokens
@@ -76,7 +77,8 @@ class BrowserData(MethodCache):
     @property
     def dataset_path(self) -> str:
         """A path that `open_dataset` takes: of a release of the Hub, its folder on this machine."""
-        return str(self.full_dataset.folder or self.source)
+        release = self.full_dataset.release_tables
+        return str(release.folder if release else self.source)
 
     def dataset(self, study: str) -> Dataset:
         """The dataset to read a study from: its catalog, or the whole source."""
@@ -98,7 +100,9 @@ class BrowserData(MethodCache):
         found: dict[str, StudyFacts] = {}
         for dataset in (*self.catalogs.values(), *self._others()):
             for row in dataset.collect("studies").iter_rows(named=True):
-                found.setdefault(row["study"], _facts_of(row))
+                images, texts, tokens, answers = (row[name] or 0 for name in _SIZES)
+                layers, lenses = tuple(row["visual_layers"] or ()), tuple(sorted(row["lenses"] or (), key=lens_order))
+                found.setdefault(row["study"], StudyFacts(row["study"], images, texts, tokens, answers, layers, lenses))
         return dict(sorted(found.items()))
 
     def _others(self) -> list[Dataset]:
@@ -221,9 +225,3 @@ def parse_words(text: str) -> str | None:
     """Typed words as the parameter `words` of a query: in lower case, comma-separated; None if there are none."""
     words = [" ".join(word.split()).lower() for word in text.split(",")]
     return ",".join(dict.fromkeys(word for word in words if word)) or None
-
-
-def _facts_of(row: Mapping[str, Any]) -> StudyFacts:
-    lenses = sorted(row["lenses"] or [], key=lens_order)
-    images, texts, tokens, answers = (row[name] or 0 for name in ("images", "texts", "visual_tokens", "answers"))
-    return StudyFacts(row["study"], images, texts, tokens, answers, tuple(row["visual_layers"] or ()), tuple(lenses))

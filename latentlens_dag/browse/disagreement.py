@@ -113,6 +113,10 @@ class StudyEntry:
     data: BrowserData
     facts: StudyFacts
 
+    def collect(self, query: str, /, **params: ParameterValue) -> pl.DataFrame:
+        """The rows of a query, which may use the study's name as `$study`."""
+        return self.data.dataset(self.facts.name).collect(query, study=self.facts.name, **params)
+
 
 @dataclass(frozen=True)
 class Side:
@@ -150,13 +154,13 @@ class StudyRegistry(MethodCache):
     @cached
     def shared_images(self, one: StudyEntry, other: StudyEntry) -> tuple[str, ...]:
         """The ids of the images, or texts, that both studies have, sorted."""
-        return tuple(sorted(_images(one) if one == other else _images(one) & _images(other)))
+        sql = "SELECT DISTINCT image_id FROM visual_tokens WHERE study = $study"
+        return tuple(sorted(set.intersection(*(set(entry.collect(sql)["image_id"]) for entry in {one, other}))))
 
     @cached
     def top_k(self, entry: StudyEntry) -> int:
         """The most answers that a patch of a study has."""
-        sql, study = "SELECT max(rank) AS k FROM neighbors WHERE study = $study", entry.facts.name
-        return int(entry.data.dataset(study).collect(sql, study=study)["k"].item() or 1)
+        return int(entry.collect("SELECT max(rank) FROM neighbors WHERE study = $study").item() or 1)
 
     @cached
     def linked_tokens(self, one: StudyEntry, other: StudyEntry, image_id: str) -> dict[int, int]:
@@ -207,25 +211,15 @@ def _compared(one: Side, other: Side, images: str | None, top: int, shape: str) 
     """Aggregate the disagreement of the patches of some images (comma-separated ids), by default of all, by `shape`."""
     if one.entry == other.entry:
         patches = named_queries()["disagreement"].sql
-        sides: dict[str, ParameterValue] = {
-            "lens": one.lens,
-            "layer": one.layer,
-            "other_lens": other.lens,
-            "other_layer": other.layer,
-        }
-        dataset = one.entry.data.dataset(one.study)
-        return dataset.collect(_filled(shape, patches), study=one.study, images=images, top=top, **sides)
-    frames = {"one": _words(one, images, top), "two": _words(other, images, top)}
-    return _joined(_filled(shape, _ACROSS), links=_links_of(one.entry, other.entry, images), **frames)
-
-
-def _filled(shape: str, patches: str) -> str:
-    return shape.replace("{patches}", patches)
-
-
-def _words(side: Side, images: str | None, top: int) -> pl.DataFrame:
-    sides: dict[str, ParameterValue] = {"lens": side.lens, "layer": side.layer, "study": side.study}
-    return side.entry.data.dataset(side.study).collect("answer_words", images=images, top=top, **sides)
+        second: dict[str, ParameterValue] = {"other_lens": other.lens, "other_layer": other.layer}
+        sql = shape.replace("{patches}", patches)
+        return one.entry.collect(sql, lens=one.lens, layer=one.layer, images=images, top=top, **second)
+    words = [
+        side.entry.collect("answer_words", lens=side.lens, layer=side.layer, images=images, top=top)
+        for side in (one, other)
+    ]
+    links = _links_of(one.entry, other.entry, images)
+    return _joined(shape.replace("{patches}", _ACROSS), links=links, one=words[0], two=words[1])
 
 
 def _links_of(one: StudyEntry, other: StudyEntry, images: str | None) -> pl.DataFrame:
@@ -235,18 +229,13 @@ def _links_of(one: StudyEntry, other: StudyEntry, images: str | None) -> pl.Data
     """
     import polars as pl
 
-    boxes, others = _boxes(one, images), _boxes(other, images)
+    boxes, others = (entry.collect(_BOXES, images=images) for entry in (one, other))
     boxes, others = (
         a.join(b, on="image_id", how="semi", maintain_order="left") for a, b in ((boxes, others), (others, boxes))
     )
     if boxes.equals(others):
         return boxes.select("image_id", "token_index", pl.col("token_index").alias("other_token"))
     return _joined(_LINKS, boxes=boxes, others=others)
-
-
-def _boxes(entry: StudyEntry, images: str | None) -> pl.DataFrame:
-    study = entry.facts.name
-    return entry.data.dataset(study).collect(_BOXES, study=study, images=images)
 
 
 def _joined(sql: str, **frames: pl.DataFrame) -> pl.DataFrame:
@@ -259,12 +248,6 @@ def _joined(sql: str, **frames: pl.DataFrame) -> pl.DataFrame:
             connection.execute(f"CREATE TABLE {name} AS FROM given_{name}")
         found: pl.DataFrame = connection.sql(sql).pl()
     return found
-
-
-def _images(entry: StudyEntry) -> frozenset[str]:
-    study = entry.facts.name
-    sql = "SELECT DISTINCT image_id FROM visual_tokens WHERE study = $study"
-    return frozenset(entry.data.dataset(study).collect(sql, study=study)["image_id"])
 
 
 def _entries_by_label(sources: Sequence[BrowserData]) -> dict[str, StudyEntry]:
@@ -281,10 +264,8 @@ def _entries_by_label(sources: Sequence[BrowserData]) -> dict[str, StudyEntry]:
 
 def _source_names(sources: Sequence[str]) -> dict[str, str]:
     """Short names of the sources: the last telling part of each path, or the whole paths if these are not unique."""
-    short = {source: _short(source) for source in sources}
+    short = {}
+    for source in sources:
+        parts = [part for part in Path(source).parts if not part.startswith(".") and part not in ("warehouse", "/")]
+        short[source] = parts[-1] if parts else source
     return short if len(set(short.values())) == len(short) else {source: source for source in sources}
-
-
-def _short(source: str) -> str:
-    parts = [part for part in Path(source).parts if not part.startswith(".") and part not in ("warehouse", "/")]
-    return parts[-1] if parts else source

@@ -92,7 +92,8 @@ def nearest_tokens(state: NDArray[np.floating], files: Mapping[int, Sequence[Pat
     """
     with _readable(files):
         _check_width(state, files)
-        images = sorted({image for paths in files.values() for path in paths for image in _image_ids(path)})
+        tables = (_open(path).to_table(columns=["image_id"]) for paths in files.values() for path in paths)
+        images = sorted({image for table in tables for image in table["image_id"].unique().to_pylist()})
         ranks = {image: rank for rank, image in enumerate(images)}
         counts: list[int] = []
         found = cosine_top_k(state[None], _blocks(files, ranks, counts), k)
@@ -130,11 +131,6 @@ def _batches(path: Path) -> Iterator[pa.Table]:
     for start in range(0, total, step):
         rows = list(range(start, min(start + step, total)))
         yield dataset.take(rows, columns=["image_id", "token_index", "state"]).combine_chunks()
-
-
-def _image_ids(path: Path) -> list[str]:
-    found: list[str] = _open(path).to_table(columns=["image_id"])["image_id"].unique().to_pylist()
-    return found
 
 
 def _check_width(state: NDArray[np.floating], files: Mapping[int, Sequence[Path]]) -> None:

@@ -46,12 +46,7 @@ def compare_results(
     import polars as pl
 
     return [
-        compare_part(
-            part,
-            layer,
-            pl.scan_parquet(list(first[part, layer]), glob=False),
-            pl.scan_parquet(list(second[part, layer]), glob=False),
-        )
+        compare_part(part, layer, *(pl.scan_parquet(list(files[part, layer]), glob=False) for files in (first, second)))
         for part, layer in sorted(set(first) & set(second))
     ]
 

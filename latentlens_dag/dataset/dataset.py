@@ -10,7 +10,6 @@ import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 import duckdb
@@ -71,8 +70,6 @@ class Dataset:
         self._of_image = None if release is None or in_catalog else release.of_image
         self.release_tables = release
         """A release as it lies on this machine; None for anything else."""
-        self.folder = None if release is None else release.folder
-        """The folder of a release; None for anything else."""
 
     @property
     def tables(self) -> list[str]:
@@ -179,9 +176,7 @@ class Dataset:
         """The dataset itself."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close it."""
         self.close()
 

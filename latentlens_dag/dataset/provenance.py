@@ -56,12 +56,10 @@ def study_declaration(source: str | Path, dataset: Dataset, study: str) -> Mappi
     facts = _recorded(warehouse, study)
     for record in _releases(warehouse, study):  # the last one counts
         settings = record.settings["studies"][study]
-        merged = {
-            name: {**facts.get(name, {}), **_without_nulls(settings[name])}
-            for name in ("model", "index")
-            if name in settings
-        }
-        facts = {**facts, **settings, **merged}
+        for name in {"model", "index"} & settings.keys():
+            stated = {key: value for key, value in settings[name].items() if value is not None}
+            settings = {**settings, name: {**facts.get(name, {}), **stated}}
+        facts = {**facts, **settings}
     return facts
 
 
@@ -93,10 +91,6 @@ def summary_rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Versions", _listed(f"{name} {version}" for name, version in sorted(_within(facts, "versions").items()))),
     ]
     return [(name, str(value)[:_LONGEST]) for name, value in lines if value not in (None, "")]
-
-
-def _without_nulls(facts: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in facts.items() if value is not None}
 
 
 def _within(facts: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -137,17 +131,14 @@ def _sampled(index: Mapping[str, Any]) -> str | None:
 
 def license_terms(source: str | Path, dataset: Dataset) -> list[LicenseTerms]:
     """The terms of an opened release, or of each release that a home has staged."""
-    if dataset.release is not None and dataset.folder is not None:
-        return [_of_release(str(source), dataset.folder, dataset.release.name, dataset.release.package_version)]
-    return [_of_record(record) for record in _releases(find_warehouse(source))]
-
-
-def _of_release(source: str, folder: Path, name: str, package: str) -> LicenseTerms:
-    name_on_hub = None if Path(source).exists() else parse_release_name(source)
+    if dataset.release_tables is None:
+        return [_of_record(record) for record in _releases(find_warehouse(source))]
+    folder, manifest = dataset.release_tables.folder, dataset.release_tables.manifest
+    name_on_hub = None if Path(source).exists() else parse_release_name(str(source))
+    repo = name_on_hub[0] if name_on_hub else None
     commit = folder.name if COMMIT.fullmatch(folder.name) else None
-    return LicenseTerms(
-        name, **_terms_of_card(folder), repo=name_on_hub[0] if name_on_hub else None, commit=commit, package=package
-    )
+    terms = _terms_of_card(folder)
+    return [LicenseTerms(manifest.name, **terms, repo=repo, commit=commit, package=manifest.package_version)]
 
 
 def _of_record(record: ArtifactRecord) -> LicenseTerms:
@@ -173,11 +164,8 @@ def _terms_of_card(folder: Path) -> dict[str, str]:
 
 def _releases(warehouse: Warehouse, study: str | None = None) -> Iterator[ArtifactRecord]:
     """The staged releases of a warehouse that have studies, or a certain one, oldest first."""
-    records = (
-        record for record in ArtifactStore(warehouse.root).records("release") if record.asset.endswith("/dataset")
-    )
-    for record in sorted(records, key=lambda record: record.created_at):
-        studies = record.settings.get("studies")
+    for record in sorted(ArtifactStore(warehouse.root).records("release"), key=lambda record: record.created_at):
+        studies = record.settings.get("studies") if record.asset.endswith("/dataset") else None
         if isinstance(studies, Mapping) and (study is None or study in studies):
             yield record
 

@@ -99,8 +99,7 @@ def build_catalog(path: Path, folder: str, listed: Collection[str], views: Mappi
     with atomic_path(path) as temporary, scratch_connection(path, _MEMORY, **settings) as connection:
         connection.register_filesystem(ReadOnlyFolder(Path(folder), listed))
         connection.execute(f"ATTACH {literal(str(temporary))} AS catalog")
-        for statement in create_views(views):
-            connection.execute(statement)
+        create_views(connection, views)
         for table in map(identifier, views):
             connection.execute(f"CREATE TABLE catalog.{table} AS FROM {table}")
         connection.execute("DETACH catalog")
@@ -128,17 +127,14 @@ def remove_unused_catalogs() -> None:
 def _catalog_of(release: ReleaseTables) -> Path:
     """Path by a hash of the manifest, the folder, the sizes and times of its files, and the tables that were pulled."""
     made_of = hashlib.sha256((release.folder / MANIFEST).read_bytes())
-    files = [(file, facts.st_size, facts.st_mtime_ns) for file, facts in _facts(release)]
+    files = []
+    for file in sorted(release.listed):
+        with suppress(FileNotFoundError):
+            facts = (release.folder / file).stat()
+            files.append((file, facts.st_size, facts.st_mtime_ns))
     place = str(release.folder.resolve())
     made_of.update(repr((_FORMAT, duckdb.__version__, sorted(release.views), place, files)).encode())
     return _folder() / f"{made_of.hexdigest()[:32]}.duckdb"
-
-
-def _facts(release: ReleaseTables) -> Iterator[tuple[str, os.stat_result]]:
-    """The existing files of its tables, with sizes and times."""
-    for file in sorted(release.listed):
-        with suppress(FileNotFoundError):
-            yield file, (release.folder / file).stat()
 
 
 def _folder() -> Path:

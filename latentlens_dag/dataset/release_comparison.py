@@ -65,8 +65,9 @@ def compare_releases(first: Dataset, second: Dataset) -> ReleaseDifference:
     studies = [_values(data, "study", ("neighbors", "visual_tokens", "text_tokens")) for data in (first, second)]
     shared = sorted(studies[0] & studies[1])
     found = {study: _differences(study, first, second, both) for study in shared}
+    contents = [(table, _content(first, table), _content(second, table)) for table in both]
     return ReleaseDifference(
-        tuple(_table_difference(table, first, second) for table in both),
+        tuple(TableDifference(table, one[0], other[0], one == other) for table, one, other in contents),
         tuple(table for table in TABLES if table not in both),
         _only(images[1], images[0]),
         _only(images[0], images[1]),
@@ -84,11 +85,6 @@ def _values(data: Dataset, column: str, tables: tuple[str, ...]) -> set[str]:
     """The values of a column in those of the tables that exist."""
     found = (data.collect(f"SELECT DISTINCT {column} FROM {table}") for table in tables if table in data.tables)
     return {value for frame in found for value in frame[column].to_list()}
-
-
-def _table_difference(table: str, first: Dataset, second: Dataset) -> TableDifference:
-    (rows, content), (rows_second, content_second) = (_content(data, table) for data in (first, second))
-    return TableDifference(table, rows, rows_second, (rows, content) == (rows_second, content_second))
 
 
 def _content(data: Dataset, table: str) -> tuple[int, str]:

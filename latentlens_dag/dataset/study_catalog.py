@@ -66,8 +66,7 @@ def write_catalog(
     """
     views = _views(warehouse, study, index, images)
     with atomic_path(path) as temporary, scratch_connection(path, _MEMORY) as connection:
-        for statement in create_views(views):
-            connection.execute(statement)
+        create_views(connection, views)
         connection.execute(f"ATTACH {literal(str(temporary))} AS catalog")
         for table, order in ROW_ORDER.items():
             where = f"WHERE {_REFERENCED[table]}" if table in _REFERENCED else ""

@@ -29,7 +29,9 @@ from latentlens_dag.storage.files import atomic_path
 
 _UNJUDGED, _FAINT = (120, 120, 120), (105, 105, 112)
 _MARGIN, _GAP, _LEAST_FONT = 28, 18, 11
+_PATCH = 64  # width of the median patch in the sheet, in pixels, for a word to fit
 _BOX = ("x0", "y0", "x1", "y1")
+_JUDGE = "regions"  # whose verdicts color the words
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,6 @@ def draw_scenes(
     lenses: Mapping[str, Sequence[LensView]],
     *,
     title: str,
-    patch_px: int = 64,
 ) -> Image.Image:
     """Draw scenes with the words of several lenses side by side.
 
@@ -57,10 +58,9 @@ def draw_scenes(
         boxes: per scene [T, 4] x0, y0, x1, y1 in pixels of the scene.
         lenses: per lens, in the order of the columns, a view of every scene.
         title: first line of the sheet, such as study and visual layer.
-        patch_px: width of the median patch in the sheet, in pixels, for a word to fit.
     """
     columns = [
-        [_scene(image, box, view, patch_px) for image, box, view in zip(images, boxes, views, strict=True)]
+        [_scene(image, box, view) for image, box, view in zip(images, boxes, views, strict=True)]
         for views in lenses.values()
     ]
     return _sheet(columns, [lens_title(lens) for lens in lenses], title)
@@ -92,10 +92,9 @@ def write_sheet(
     *,
     layer: int | None = None,
     scenes: int = 2,
-    judge: str = "regions",
 ) -> int:
     """Write the sheet of `draw_study` as PNG, atomically; return its visual layer."""
-    sheet, drawn = draw_study(dataset, study, load_image, layer=layer, scenes=scenes, judge=judge)
+    sheet, drawn = draw_study(dataset, study, load_image, layer=layer, scenes=scenes)
     with atomic_path(path) as temporary:
         sheet.save(temporary, format="PNG", optimize=True)
     return drawn
@@ -108,7 +107,6 @@ def draw_study(
     *,
     layer: int | None = None,
     scenes: int = 2,
-    judge: str = "regions",
     only: Sequence[str] | None = None,
 ) -> tuple[Image.Image, int]:
     """Draw typical scenes of a study: those whose LatentLens share is nearest to the median of all scenes.
@@ -119,7 +117,6 @@ def draw_study(
         load_image: loads the image of (image_id, file_name) in its original size.
         layer: visual layer; by default the middle one, which favors no lens.
         scenes: number of scenes.
-        judge: judge whose verdicts color the words.
         only: ids of the images to choose from; all by default.
 
     Returns:
@@ -131,14 +128,14 @@ def draw_study(
     _check_has_images(dataset, study)
     layer = _middle_layer(dataset, study) if layer is None else layer
     among = None if only is None else list(only)
-    chosen = dataset.sql(_TYPICAL, study=study, layer=layer, judge=judge, scenes=scenes, only=among).fetchall()
+    chosen = dataset.sql(_TYPICAL, study=study, layer=layer, judge=_JUDGE, scenes=scenes, only=among).fetchall()
     if not chosen:
         raise UserError(
             f"Study {study!r} has no answers at visual layer {layer}. `latentlens-dag query studies` lists "
             "studies and their layers."
         )
     lenses = _lenses(dataset, study, layer)
-    found = [_read_scene(dataset, study, layer, judge, lenses, *image) for image in chosen]
+    found = [_read_scene(dataset, study, layer, lenses, *image) for image in chosen]
     images = [load_image(image_id, file_name) for image_id, file_name in chosen]
     views = {lens: [scene.views[lens] for scene in found] for lens in lenses}
     title = f"{study}, visual layer {layer}: the nearest answer of every visual token"
@@ -154,9 +151,9 @@ class _Scene(NamedTuple):
 
 
 def _read_scene(
-    dataset: Dataset, study: str, layer: int, judge: str, lenses: Sequence[str], image_id: str, file_name: str
+    dataset: Dataset, study: str, layer: int, lenses: Sequence[str], image_id: str, file_name: str
 ) -> _Scene:
-    rows = dataset.collect(_ANSWERS, study=study, layer=layer, judge=judge, image_id=image_id)
+    rows = dataset.collect(_ANSWERS, study=study, layer=layer, judge=_JUDGE, image_id=image_id)
     tokens = rows.select("token_index", *_BOX).unique(maintain_order=True)
     if tokens.is_empty():
         raise UserError(
@@ -219,9 +216,9 @@ def _lenses(dataset: Dataset, study: str, layer: int) -> list[str]:
     return sorted(found, key=lens_order)
 
 
-def _scene(image: Image.Image, boxes: npt.NDArray[np.float32], view: LensView, patch_px: int) -> Image.Image:
+def _scene(image: Image.Image, boxes: npt.NDArray[np.float32], view: LensView) -> Image.Image:
     """The scene, enlarged, with a word on every patch."""
-    scale = patch_px / float(np.median(boxes[:, 2] - boxes[:, 0])) if len(boxes) else 1.0
+    scale = _PATCH / float(np.median(boxes[:, 2] - boxes[:, 0])) if len(boxes) else 1.0
     scaled = np.asarray(boxes, np.float64).reshape(-1, 4) * scale
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     scene = image.convert("RGB").resize(size, Image.Resampling.LANCZOS)

@@ -195,7 +195,10 @@ def _image(figure: Figure) -> _Block:
         lines += [line for cell in [c for c in cells if c.hit] or cells for line in _cell_word(cell)]
     if figure.chosen is not None:
         box = scaled(figure.chosen).box
-        lines += [_outline(box, _PLATE, 10), _outline(box, "#ffd21f", 5)]
+        lines += [
+            _box(box, f'fill="none" stroke="{color}" stroke-width="{wide}"')
+            for color, wide in ((_PLATE, 10), ("#ffd21f", 5))
+        ]
     return _Block(lines, (bottom - top) * scale)
 
 
@@ -204,8 +207,7 @@ def _tile(cell: Cell) -> str:
     stroke = 'stroke="#ffd21f" stroke-width="4"' if cell.hit else stroke
     color = cell.fill[:7] or "none"
     opacity = f' fill-opacity="{int(cell.fill[7:9], 16) / 255:.2f}"' if len(cell.fill) == 9 else ""
-    x0, y0, x1, y1 = cell.box
-    return _rect(x0, y0, x1 - x0, y1 - y0, f'fill="{color}"{opacity} {stroke}')
+    return _box(cell.box, f'fill="{color}"{opacity} {stroke}')
 
 
 def _cell_word(cell: Cell) -> Iterator[str]:
@@ -281,9 +283,9 @@ def _caption(parts: Sequence[str]) -> _Block:
     return _Block(lines, 34 * len(rows))
 
 
-def _outline(box: Box, color: str, width: int) -> str:
+def _box(box: Box, more: str) -> str:
     x0, y0, x1, y1 = box
-    return _rect(x0, y0, x1 - x0, y1 - y0, f'fill="none" stroke="{color}" stroke-width="{width}"')
+    return _rect(x0, y0, x1 - x0, y1 - y0, more)
 
 
 def _rect(x: float, y: float, width: float, height: float, more: str) -> str:
@@ -294,12 +296,10 @@ def _text(
     x: float, y: float, text: str, size: float, *, anchor: str = "start", weight: int = 400, fill: str = _INK
 ) -> str:
     """A line of untrusted text."""
-    middle = ' text-anchor="middle"' if anchor == "middle" else ""
-    end = ' text-anchor="end"' if anchor == "end" else ""
-    side = _side(text) if anchor == "start" else ""
+    anchored = _side(text) if anchor == "start" else f' text-anchor="{anchor}"'
     bold = f' font-weight="{weight}"' if weight != 400 else ""
     place = f'x="{_n(x)}" y="{_n(y)}" font-size="{_n(size)}" fill="{fill}"'
-    return f"<text {place}{bold}{middle}{end}{side}>{xml_text(text)}</text>"
+    return f"<text {place}{bold}{anchored}>{xml_text(text)}</text>"
 
 
 def _side(text: str) -> str:

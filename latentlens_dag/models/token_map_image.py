@@ -32,10 +32,7 @@ _BOX, _MARGIN, _LEAST_FONT, _LARGEST_FONT = 40, 24, 9, 22
 def draw_token_map(image: Image.Image, token_map: TokenMap, path: Path) -> None:
     """Write a PNG atomically: per view the image with the boxes of its tokens, and their numbers where they fit.
 
-    Args:
-        image: the model's input.
-        token_map: token map of the image.
-        path: output file.
+    `image` is the model's input.
     """
     views = [name for name in dict.fromkeys(token_map.view) if name != "newline"]
     panels = [_panel(image.convert("RGB"), token_map, view) for view in views]
@@ -56,8 +53,8 @@ def _panel(image: Image.Image, token_map: TokenMap, view: str) -> Image.Image:
     right, bottom = (np.ceil(boxes[:, 2 + i].max(initial=image.size[i])) for i in (0, 1))
     scale = _scale(boxes, max(right - left, bottom - top))
     head = 40
-    size = (round((right - left) * scale), round((bottom - top) * scale) + head)
-    panel = Image.new("RGB", (size[0], size[1]), PAPER)
+    width, height = round((right - left) * scale), round((bottom - top) * scale) + head
+    panel = Image.new("RGB", (width, height), PAPER)
     shown = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
     corner = (round(-left * scale), round(-top * scale) + head)
     panel.paste(_faded(shown, boxes * scale), corner)
@@ -65,7 +62,7 @@ def _panel(image: Image.Image, token_map: TokenMap, view: str) -> Image.Image:
     drawn = boxes * scale + [*corner, *corner]
     for number, box in zip(tokens, drawn, strict=True):
         _token(draw, box, int(number), _NEWLINE if owners[number] == "newline" else COLORS.get(view, INK))
-    _title(draw, view, token_map, owners, size[0])
+    _title(draw, view, token_map, owners, width)
     return panel
 
 

@@ -19,7 +19,7 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.release.manifest import MANIFEST, ReleaseFile, ReleaseManifest, read_manifest
 from latentlens_dag.release.parquet_checks import names_problem, parquet_problem
 from latentlens_dag.schema import TABLES
-from latentlens_dag.sql.quoting import empty_sql, identifier, sql_type
+from latentlens_dag.sql.quoting import SQL_TYPES, empty_sql, identifier
 from latentlens_dag.sql.sandbox import mounted_path
 from latentlens_dag.sql.views import view_sql
 
@@ -207,4 +207,4 @@ def _view(folder: Path, table: str, files: list[Path], version: int) -> str:
 def _column(table: str, field: pa.Field) -> str:
     name = identifier(field.name)
     value = f"struct_extract({name}, 'bytes')" if (table, field.name) == ("images", "thumbnail") else name
-    return f"CAST({value} AS {sql_type(field.type)}) AS {name}"
+    return f"CAST({value} AS {SQL_TYPES[field.type]}) AS {name}"

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-_SQL_TYPES = {
+if TYPE_CHECKING:
+    import duckdb
+
+SQL_TYPES = {
     pa.string(): "VARCHAR",
     pa.int32(): "INTEGER",
     pa.int64(): "BIGINT",
@@ -16,17 +20,13 @@ _SQL_TYPES = {
     pa.list_(pa.string()): "VARCHAR[]",
     pa.list_(pa.int32()): "INTEGER[]",
 }
+"""The SQL names of the schema's column types."""
 
 
 def empty_sql(schema: pa.Schema) -> str:
     """A SELECT with the columns of `schema` and no rows."""
-    columns = ", ".join(f"NULL::{_SQL_TYPES[field.type]} AS {identifier(field.name)}" for field in schema)
+    columns = ", ".join(f"NULL::{SQL_TYPES[field.type]} AS {identifier(field.name)}" for field in schema)
     return f"SELECT {columns} WHERE false"
-
-
-def sql_type(kind: pa.DataType) -> str:
-    """The SQL name of a column type of the schema."""
-    return _SQL_TYPES[kind]
 
 
 def literal(text: str) -> str:
@@ -39,6 +39,7 @@ def identifier(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def create_views(tables: Mapping[str, str]) -> list[str]:
-    """The statements that create a view for each table name and SELECT."""
-    return [f"CREATE VIEW {identifier(name)} AS {select}" for name, select in tables.items()]
+def create_views(connection: duckdb.DuckDBPyConnection, tables: Mapping[str, str]) -> None:
+    """Create a view for each table name and SELECT."""
+    for name, select in tables.items():
+        connection.execute(f"CREATE VIEW {identifier(name)} AS {select}")

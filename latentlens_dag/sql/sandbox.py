@@ -119,12 +119,11 @@ class ReadOnlyFolder(AbstractFileSystem):  # type: ignore[misc]
         if self._listed is not None:
             wanted = path.removeprefix(self._mount)
             one = self._listed.get(wanted)
-            known = [one] if one else fnmatch.filter(sorted(self._listed.values()), wanted)
-            return [self._mount + file for file in known]
-        pattern = self._local(path).relative_to(self._folder).as_posix()
-        return [
-            self._mount + found.relative_to(self._folder).as_posix() for found in sorted(self._folder.glob(pattern))
-        ]
+            found = [one] if one else fnmatch.filter(sorted(self._listed.values()), wanted)
+        else:
+            pattern = self._local(path).relative_to(self._folder).as_posix()
+            found = [file.relative_to(self._folder).as_posix() for file in sorted(self._folder.glob(pattern))]
+        return [self._mount + file for file in found]
 
     def info(self, path: str, **_: Any) -> dict[str, Any]:
         """Name, size and kind of a file or folder."""
@@ -177,8 +176,7 @@ def open_folder(
     for folder in folders.values():
         connection.register_filesystem(folder)
     connection.execute(f"SET allowed_directories = [{', '.join(literal(f'{name}://') for name in folders)}]")
-    for statement in create_views(views):
-        connection.execute(statement)
+    create_views(connection, views)
     return _locked(connection, spill, limits)
 
 
@@ -193,8 +191,7 @@ def open_file(path: Path, spill: Path | None, limits: Limits = NO_LIMITS) -> duc
     try:
         connection.execute(f"ATTACH {literal(str(path))} AS dataset (READ_ONLY)")
         found = connection.sql("SELECT table_name FROM duckdb_tables() WHERE database_name = 'dataset'").fetchall()
-        for statement in create_views({name: f"FROM dataset.{identifier(name)}" for (name,) in found}):
-            connection.execute(statement)
+        create_views(connection, {name: f"FROM dataset.{identifier(name)}" for (name,) in found})
     except duckdb.Error as error:
         connection.close()
         raise UserError(f"{path} cannot be opened as a DuckDB file: {first_line(error)}") from error

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from latentlens_dag.schema import HUMAN_JUDGEMENTS, LENSES, TABLES
-from latentlens_dag.sql.quoting import _SQL_TYPES, empty_sql, identifier, literal
+from latentlens_dag.sql.quoting import SQL_TYPES, empty_sql, identifier, literal
 from latentlens_dag.storage.shapes import KINDS, Shape, read_shape
 from latentlens_dag.storage.warehouse import Warehouse
 
@@ -95,7 +95,7 @@ def human_judgements_view(files: Sequence[str]) -> str:
     if not files:
         return empty_sql(HUMAN_JUDGEMENTS)
     given = ("study", "image_id", "token_index", "visual_layer", "lens", "verdict", "person", "made", "answers")
-    kinds = ", ".join(f"{name}: '{_SQL_TYPES[HUMAN_JUDGEMENTS.field(name).type]}'" for name in given)
+    kinds = ", ".join(f"{name}: '{SQL_TYPES[HUMAN_JUDGEMENTS.field(name).type]}'" for name in given)
     columns = ", ".join(identifier(name) if name in given else _NOT_GIVEN[name] for name in HUMAN_JUDGEMENTS.names)
     lines = (
         f"SELECT *, row_number() OVER () AS line FROM read_json([{', '.join(map(literal, files))}], "

@@ -42,16 +42,11 @@ def _irregular() -> dict[str, str]:
     return {**plurals, **{form: base for base, forms in entries for form in forms.split()}}
 
 
-@cache
-def _not_inflected() -> frozenset[str]:
-    return frozenset(_NOT_INFLECTED.split())
-
-
 @lru_cache(maxsize=1 << 20)
 def base_forms(word: str) -> frozenset[str]:
     """Every form the word may be an inflection of, itself included, as `plain_word`; empty if it has no letter."""
     plain = plain_word(word)
-    if len(plain) < 4 or plain in _not_inflected():
+    if len(plain) < 4 or plain in _NOT_INFLECTED.split():
         forms = {plain}
     else:
         forms = {plain, *_singulars(plain), *_stems_of_ing(plain), *_stems_of_ed(plain)}
