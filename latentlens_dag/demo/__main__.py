@@ -14,14 +14,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from latentlens_dag.demo import stages
+from latentlens_dag.demo.atlas import DEBIAN_FONT, write_atlas
+from latentlens_dag.demo.card import write_card
+from latentlens_dag.demo.corpus import write_corpus
+from latentlens_dag.demo.measure import measure
+from latentlens_dag.demo.scenes import SceneSource, demo_scenes, write_scenes
+from latentlens_dag.demo.training import GateError, read_figures, write_figures
+from latentlens_dag.demo.world import load_world, world_folder
+from latentlens_dag.errors import UserError
+from latentlens_dag.storage.home import find_home
+
 DEFAULT_WORK = Path(".latentlens/demo-training")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; gives 0, or 1 if a gate failed, a file is missing or a build failed."""
-    from latentlens_dag.demo.training import GateError
-    from latentlens_dag.errors import UserError
-
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
@@ -45,8 +53,8 @@ def _parser() -> argparse.ArgumentParser:
     scenes.set_defaults(run=_scenes)
     corpus = commands.add_parser("corpus", help="write the sentences of the demo's index")
     corpus.set_defaults(run=_corpus)
-    stages = {"language": "stage 1", "vision": "stage 2", "connector": "stage 3 and the finished model"}
-    for name, title in stages.items():
+    titles = {"language": "stage 1", "vision": "stage 2", "connector": "stage 3 and the finished model"}
+    for name, title in titles.items():
         stage = commands.add_parser(name, help=f"train {title}")
         _add_training_options(stage)
         if name == "connector":
@@ -87,19 +95,12 @@ def _add_training_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _atlas(options: argparse.Namespace) -> dict[str, Any]:
-    from latentlens_dag.demo.atlas import DEBIAN_FONT, write_atlas
-    from latentlens_dag.demo.world import load_world, world_folder
-
     path = world_folder() / "atlas.webp"
     write_atlas(load_world(), path, options.font or DEBIAN_FONT)
     return {"atlas": str(path), "size_bytes": path.stat().st_size}
 
 
 def _card(options: argparse.Namespace) -> dict[str, Any]:
-    from latentlens_dag.demo.card import write_card
-    from latentlens_dag.demo.world import load_world, world_folder
-    from latentlens_dag.storage.home import find_home
-
     figures = _figures_of(options.work, ("language", "vision", "connector", "measure"))
     other_seeds = [_figures_of(work, ("connector", "measure")) for work in options.seeds]
     out = world_folder().parent / "model" / "README.md"
@@ -109,8 +110,6 @@ def _card(options: argparse.Namespace) -> dict[str, Any]:
 
 def _figures_of(work: Path, stages: Sequence[str]) -> dict[str, dict[str, Any]]:
     """The figures of `stages` in a work folder."""
-    from latentlens_dag.demo.training import read_figures
-
     found = {name: read_figures(work / name) for name in stages}
     if missing := [name for name, figures in found.items() if figures is None]:
         raise FileNotFoundError(
@@ -121,50 +120,34 @@ def _figures_of(work: Path, stages: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def _corpus(options: argparse.Namespace) -> dict[str, Any]:
-    from latentlens_dag.demo.corpus import write_corpus
-    from latentlens_dag.demo.world import load_world, world_folder
-
     path = world_folder().parent / "corpus.txt.gz"
     return {"corpus": str(path), "sentences": write_corpus(load_world(), path)}
 
 
 def _scenes(options: argparse.Namespace) -> dict[str, Any]:
-    from latentlens_dag.demo.scenes import DEMO_SCENES, SceneSource, write_demo_scenes
-    from latentlens_dag.demo.world import world_folder
-
     source = SceneSource.open()
     folder = options.out or world_folder().parent
-    regions = write_demo_scenes(source.world, source.atlas, folder)
-    return {"folder": str(folder), "scenes": DEMO_SCENES, "regions": regions}
+    scenes = demo_scenes(source.world)
+    regions = write_scenes(source.world, source.atlas, folder, scenes)
+    return {"folder": str(folder), "scenes": len(scenes), "regions": regions}
 
 
 def _measure(options: argparse.Namespace) -> dict[str, Any]:
-    from latentlens_dag.demo.measure import measure
-    from latentlens_dag.demo.scenes import SceneSource
-    from latentlens_dag.demo.training import write_figures
-
     work: Path = options.work
-    folder = work / "measure"
-    figures = measure(
-        SceneSource.open(), work / "model", work / "model_untrained", folder, options.scenes, options.sentences
-    )
+    folder, untrained = work / "measure", work / "model_untrained"
+    figures = measure(SceneSource.open(), work / "model", untrained, folder, options.scenes, options.sentences)
     write_figures(folder, figures)
     return figures
 
 
 def _stage(options: argparse.Namespace) -> dict[str, Any]:
-    import torch
-
-    from latentlens_dag.demo import stages
-    from latentlens_dag.demo.scenes import SceneSource
-
     if options.threads:
+        import torch
+
         torch.set_num_threads(options.threads)
     workspace = stages.Workspace(options.work, options.seed, SceneSource.open(), options.frozen)
-    run = {"language": stages.run_language, "vision": stages.run_vision, "connector": stages.run_connector}[
-        options.stage
-    ]
-    return run(workspace)
+    runs = {"language": stages.run_language, "vision": stages.run_vision, "connector": stages.run_connector}
+    return runs[options.stage](workspace)
 
 
 def _train(options: argparse.Namespace) -> dict[str, Any]:

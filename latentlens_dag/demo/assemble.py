@@ -37,7 +37,7 @@ GATES = (Gate("object_recall", 0.88), Gate("object_precision", 0.83), Gate("back
 
 @dataclass(frozen=True)
 class CaptionScores:
-    """Recall and precision of the names in captions of held-out scenes."""
+    """Recall and precision of the names in captions of held-out scenes or passages."""
 
     object_recall: float
     object_precision: float

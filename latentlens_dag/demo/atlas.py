@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from latentlens_dag.demo.world import World, WorldObject, world_folder
 from latentlens_dag.inputs.images import FORMATS
+from latentlens_dag.storage.files import atomic_path
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFont
@@ -71,10 +72,9 @@ def render_atlas(world: World, font: Path = DEBIAN_FONT) -> Image.Image:
 
 def write_atlas(world: World, path: Path, font: Path = DEBIAN_FONT) -> None:
     """Render the atlas of `world` and write it to `path` as WebP with an exact alpha channel."""
-    partial = path.with_name(path.name + ".partial")
     # Lossy colors at quality 92 halve the file; alpha stays lossless, and alpha alone decides the truth.
-    render_atlas(world, font).save(partial, format="WEBP", quality=92, method=6, alpha_quality=100)
-    partial.replace(path)
+    with atomic_path(path) as partial:
+        render_atlas(world, font).save(partial, format="WEBP", quality=92, method=6, alpha_quality=100)
 
 
 def _render_sprite(item: WorldObject, face: ImageFont.FreeTypeFont) -> Image.Image:

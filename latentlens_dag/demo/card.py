@@ -14,8 +14,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from latentlens_dag.demo import assemble, vision
 from latentlens_dag.demo.measure import FRESH, REAL, UNTRAINED
 from latentlens_dag.demo.scenes import DEMO_SCENES
+from latentlens_dag.demo.stages import LANGUAGE_GATES
 from latentlens_dag.demo.world import World
 from latentlens_dag.schema import LATENTLENS, LENSES
 from latentlens_dag.storage.warehouse import Warehouse
@@ -38,7 +40,7 @@ def write_card(
         stages: the figures of `language`, `vision`, `connector` and `measure` (their DONE.json).
         warehouse: where the study `demo` is built.
         out: the README.md to write.
-        others: `connector` and `measure` of connectors of other seeds between the same frozen models.
+        other_seeds: `connector` and `measure` of connectors of other seeds between the same frozen models.
     """
     rows = pq.read_table(warehouse.summary(STUDY, "interpretability")).to_pylist()
     text = TEMPLATE.read_text(encoding="utf-8").format(
@@ -60,9 +62,6 @@ def write_card(
 
 def _gate_rows(stages: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Markdown: for every gate the threshold, the figure reached and the verdict."""
-    from latentlens_dag.demo import assemble, vision
-    from latentlens_dag.demo.stages import LANGUAGE_GATES
-
     gates = {"language": LANGUAGE_GATES, "vision": vision.GATES, "connector": assemble.GATES}
     rows = ["| stage | figure | asked for | reached | |", "|---|---|---|---|---|"]
     for stage, asked in gates.items():
@@ -80,7 +79,8 @@ def shares_table(rows: list[dict[str, Any]]) -> str:
     by_key = {(row["lens"], row["patch_group"], row["visual_layer"]): row for row in rows}
     for lens in LENSES:
         for group in ("all", "object", "background"):
-            cells = [_cell(by_key[lens, group, layer]) for layer in layers]
+            found = (by_key[lens, group, layer] for layer in layers)
+            cells = [f"{100 * row['concrete']:.0f} ({100 * row['concrete_chance']:.0f})" for row in found]
             lines.append(f"| {lens} | {group} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -131,10 +131,6 @@ _STUDIES = {
     REAL: "the model, index of real sentences only",
     UNTRAINED: "its connector untrained",
 }
-
-
-def _cell(row: Mapping[str, Any]) -> str:
-    return f"{100 * row['concrete']:.0f} ({100 * row['concrete_chance']:.0f})"
 
 
 def _figure_lines(figures: Mapping[str, Any]) -> list[str]:

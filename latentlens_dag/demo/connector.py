@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -25,7 +25,8 @@ import numpy as np
 import numpy.typing as npt
 
 from latentlens_dag.demo.scenes import GRID, PATCHES, SceneSource, Truth, scene_truth, training_seed, visible_view
-from latentlens_dag.demo.training import load_checkpoint, save_checkpoint, warmup_cosine
+from latentlens_dag.demo.text_captions import PROMPT, caption
+from latentlens_dag.demo.training import resume_checkpoint, save_checkpoint, take_step, warmup_cosine
 from latentlens_dag.demo.vision import normalize, patch_features
 from latentlens_dag.device import bfloat16_is_faster
 
@@ -142,13 +143,13 @@ def fold_connector(connector: nn.Module, features: Features, output_rms: float) 
     Training sees features (f - mean) / rms @ whitening and multiplies the output by `output_rms`, so that Adam meets an
     ordinary MLP; both are linear and go into the weights exactly.
     """
-    first, last = _linear(connector, 0), _linear(connector, 2)
-    weight = first.weight.detach() @ features.whitening / features.rms
+    trained = connector.state_dict()
+    weight = trained["0.weight"] @ features.whitening / features.rms
     return {
         "linear_1.weight": weight,
-        "linear_1.bias": first.bias.detach() - weight @ features.mean,
-        "linear_2.weight": last.weight.detach() * output_rms,
-        "linear_2.bias": last.bias.detach() * output_rms,
+        "linear_1.bias": trained["0.bias"] - weight @ features.mean,
+        "linear_2.weight": trained["2.weight"] * output_rms,
+        "linear_2.bias": trained["2.bias"] * output_rms,
     }
 
 
@@ -177,8 +178,6 @@ def sample_batch(
 ) -> Batch:
     """The sequences of `step`: scenes, kept patches and captions are functions of the seed and the step."""
     import torch
-
-    from latentlens_dag.demo.text import PROMPT, caption
 
     rng = random.Random(training.seed * 1_000_003 + step)
     kind, count, window = _draw_kind(training, step, rng)
@@ -254,9 +253,9 @@ def train_connector(
     spent_s, saved = run.resume(), time.monotonic()
     while run.step < training.steps:
         batch = sample_batch(source, features, tokenizer, training, run.step)
-        for group in optimizer.param_groups:
-            group["lr"] = training.learning_rate * warmup_cosine(run.step, training.steps, training.warmup)
-        run.learn(caption_loss(language, connector, batch, tokenizer.bos_token_id, output_rms, training.fixed_size))
+        rate = training.learning_rate * warmup_cosine(run.step, training.steps, training.warmup)
+        loss = caption_loss(language, connector, batch, tokenizer.bos_token_id, output_rms, training.fixed_size)
+        run.learn(loss, rate)
         run.seconds = spent_s + time.monotonic() - began
         if run.step % 25 == 0:
             log.info("connector step %d of %d: loss %.3f, %.0f s", run.step, training.steps, run.loss, run.seconds)
@@ -295,14 +294,9 @@ class ConnectorRun:
         """Mean loss of the last 100 steps."""
         return float(np.mean(self.losses)) if self.losses else float("nan")
 
-    def learn(self, loss: Tensor) -> None:
+    def learn(self, loss: Tensor, rate: float) -> None:
         """One step of the optimizer down `loss`."""
-        import torch
-
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.connector.parameters(), 1.0)
-        self.optimizer.step()
+        take_step(self.optimizer, loss, self.connector.parameters(), rate)
         self.step += 1
         self.losses = [*self.losses[-99:], loss.item()]
 
@@ -314,17 +308,9 @@ class ConnectorRun:
 
     def resume(self) -> float:
         """Go back to the checkpoint, if there is one; gives the seconds spent before."""
-        state = load_checkpoint(self.out)
-        if state is None:
-            return 0.0
-        if state["settings"] != self.settings:
-            raise ValueError(
-                f"The checkpoint in {self.out} was made with {state['settings']}, not with {self.settings}: "
-                "remove the folder to start anew, or give the same settings and frozen models to go on."
-            )
-        self.connector.load_state_dict(state["connector"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.seconds, self.losses = state["step"], state["seconds"], state["losses"]
+        parts = {"connector": self.connector, "optimizer": self.optimizer}
+        if state := resume_checkpoint(self.out, {"settings": self.settings}, **parts):
+            self.step, self.seconds, self.losses = state["step"], state["seconds"], state["losses"]
         return self.seconds
 
 
@@ -332,8 +318,6 @@ def untrained_connector(
     source: SceneSource, language: LlamaForCausalLM, encoder: CLIPVisionModel, training: ConnectorTraining
 ) -> dict[str, Tensor]:
     """LLaVA's connector weights before the first step: the control for every figure of a lens."""
-    from dataclasses import replace
-
     features = scene_features(source, _frozen(encoder), replace(training, scenes=min(100, training.scenes)))
     connector = new_connector(features.rows.shape[-1], language.config.hidden_size, training.seed)
     return fold_connector(connector, features, training.output_scale * embedding_rms(language))
@@ -398,11 +382,6 @@ def _draw_kind(training: ConnectorTraining, step: int, rng: random.Random) -> tu
         "few": rng.randint(1, 8),
     }
     return kind, counts[kind], window
-
-
-def _linear(connector: nn.Module, position: int) -> nn.Linear:
-    layer: nn.Linear = connector.get_submodule(str(position))  # type: ignore[assignment]
-    return layer
 
 
 def _padded(prompt: list[int], captions: list[list[int]]) -> tuple[Tensor, Tensor]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from latentlens_dag.demo.text import hand_written_sentences, judged_words
 from latentlens_dag.demo.text_grammar import Sentences, plural_of
 from latentlens_dag.demo.world import COLORS, World
+from latentlens_dag.storage.files import atomic_path
 
 SENTENCES = 28_000
 PER_BACKGROUND = 5
@@ -48,10 +49,8 @@ def write_corpus(world: World, path: Path, seed: int = 0, count: int = SENTENCES
     """Write the corpus gzipped, the same bytes for the same seed, and return its number of sentences."""
     sentences = corpus_sentences(world, seed, count)
     text = "".join(f"{sentence}\n" for sentence in sentences)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(gzip.compress(text.encode("utf-8"), compresslevel=9, mtime=0))
-    partial.replace(path)
+    with atomic_path(path) as partial_path:
+        partial_path.write_bytes(gzip.compress(text.encode("utf-8"), compresslevel=9, mtime=0))
     return len(sentences)
 
 

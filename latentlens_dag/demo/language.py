@@ -21,8 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from latentlens_dag.demo.text import LEARNED, Documents, Lesson, judged_words
-from latentlens_dag.demo.training import CHECKPOINT, load_checkpoint, save_checkpoint
+from latentlens_dag.demo.text import Documents, Lesson, judged_words
+from latentlens_dag.demo.text_captions import LEARNED
+from latentlens_dag.demo.training import CHECKPOINT, load_checkpoint, resume_checkpoint, save_checkpoint, take_step
 from latentlens_dag.demo.world import World
 from latentlens_dag.device import bfloat16_is_faster
 
@@ -187,9 +188,10 @@ def train_language_model(
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=schedule.learning_rate, betas=(0.9, 0.95), weight_decay=schedule.weight_decay, fused=True
     )
-    state = {"step": 0, "tokens": 0, "wall_s": 0.0}
-    if resume and (saved := load_checkpoint(out)):
-        state = _restore(saved, model, optimizer)
+    state: dict[str, Any] = {"step": 0, "tokens": 0, "wall_s": 0.0}
+    if resume and (saved := resume_checkpoint(out, {}, model=model, optimizer=optimizer)):
+        state = saved
+        logger.info("Resumed at step %d.", state["step"])
     figures = _train(model, optimizer, Batches(world, tokenizer, seed, schedule), schedule, state, out)
     model.save_pretrained(out)
     (out / CHECKPOINT).unlink(missing_ok=True)
@@ -348,27 +350,14 @@ def _step(
     """
     import torch
 
-    for group in optimizer.param_groups:
-        group["lr"] = rate
     inputs, weights = batch
     learned = weights[:, 1:] > 0
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16_is_faster()):
         logits = model.lm_head(blocks(input_ids=inputs[:, :-1]).last_hidden_state[learned])
     losses = torch.nn.functional.cross_entropy(logits.float(), inputs[:, 1:][learned], reduction="none")
     loss = (losses * weights[:, 1:][learned]).sum() / weights[:, 1:].sum()
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+    take_step(optimizer, loss, model.parameters(), rate)
     return float(loss.detach()), int(learned.sum())
-
-
-def _restore(saved: dict[str, Any], model: LlamaForCausalLM, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Load the weights and moments of a checkpoint; gives its step, tokens and wall_s."""
-    model.load_state_dict(saved.pop("model"))
-    optimizer.load_state_dict(saved.pop("optimizer"))
-    logger.info("Resumed at step %d.", saved["step"])
-    return saved
 
 
 def _log(out: Path, figures: dict[str, float]) -> None:

@@ -14,10 +14,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from latentlens_dag.demo.assemble import CaptionScores, score_captions
 from latentlens_dag.demo.language import word_token
 from latentlens_dag.demo.scenes import View
-from latentlens_dag.demo.text import LEARNED, PROMPT, passage, random_view
-from latentlens_dag.demo.text_captions import mentioned_names
+from latentlens_dag.demo.text_captions import LEARNED, PROMPT, passage, random_view
 from latentlens_dag.demo.text_grammar import Sentences
 from latentlens_dag.demo.world import World
 
@@ -28,15 +28,6 @@ if TYPE_CHECKING:
 HELD_OUT = 10**15
 """Seeds of held-out passages start here; training stays far below."""
 WORD = re.compile(r"\w+")
-
-
-@dataclass(frozen=True)
-class PassageScores:
-    """Recall and precision of the objects, and recall of the backgrounds, in greedy captions of passages."""
-
-    recall: float
-    precision: float
-    backgrounds: float
 
 
 class Contexts(NamedTuple):
@@ -64,21 +55,11 @@ class OracleScores:
 
 def score_passages(
     world: World, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, passages: int = 200
-) -> PassageScores:
+) -> CaptionScores:
     """Caption held-out passages greedily and compare with their views."""
     views, texts = _passages(world, passages)
-    mentioned = [mentioned_names(world, text) for text in generate(model, tokenizer, [text + PROMPT for text in texts])]
-    objects = [{seen.name for seen in view.objects} for view in views]
-    grounds = [{name for name in (view.upper, view.lower) if name} for view in views]
-    all_grounds = {item.name for item in world.backgrounds}
-    hits = sum(len(true & found) for true, found in zip(objects, mentioned, strict=True))
-    named = sum(len(found - all_grounds) for found in mentioned)
-    ground_hits = sum(len(true & found) for true, found in zip(grounds, mentioned, strict=True))
-    return PassageScores(
-        recall=hits / max(1, sum(map(len, objects))),
-        precision=hits / max(1, named),
-        backgrounds=ground_hits / max(1, sum(map(len, grounds))),
-    )
+    captions = generate(model, tokenizer, [text + PROMPT for text in texts])
+    return score_captions(world, zip(captions, views, strict=True))
 
 
 def generate(

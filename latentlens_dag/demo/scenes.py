@@ -26,6 +26,7 @@ from latentlens_dag.demo.backdrops import PIXELS, backdrop
 from latentlens_dag.demo.colors import color_shares, color_words, dominant_color
 from latentlens_dag.demo.world import World, load_world
 from latentlens_dag.inputs.regions import encode_mask
+from latentlens_dag.storage.files import atomic_path
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -143,9 +144,8 @@ def random_scene(world: World, seed: int, min_objects: int = 1, max_objects: int
     rng = np.random.default_rng(seed)
     upper, lower = rng.choice([item.name for item in world.upper]), rng.choice([item.name for item in world.lower])
     count = int(rng.integers(min_objects, max_objects + 1))
-    names = rng.choice([item.name for item in world.objects], count, replace=False)
     placed: list[PlacedObject] = []
-    for name in names:
+    for name in rng.choice([item.name for item in world.objects], count, replace=False):
         placed.append(_place(str(name), placed, (46, 81) if count <= 4 else (38, 65), rng))
     return Scene(seed, str(upper), str(lower), int(rng.integers(72, 121)), tuple(placed))
 
@@ -153,8 +153,8 @@ def random_scene(world: World, seed: int, min_objects: int = 1, max_objects: int
 def render_scene(world: World, atlas: Atlas, scene: Scene) -> RenderedScene:
     """Draw `scene`: its picture and the region of every pixel."""
     rng = np.random.default_rng((scene.seed, 1))
-    pixels = backdrop(world.background(scene.upper).name, rng)
-    pixels[scene.horizon :] = backdrop(world.background(scene.lower).name, rng)[scene.horizon :]
+    pixels = backdrop(scene.upper, rng)
+    pixels[scene.horizon :] = backdrop(scene.lower, rng)[scene.horizon :]
     labels = np.zeros((PIXELS, PIXELS), np.uint8)
     labels[scene.horizon :] = 1
     image = Image.fromarray(pixels)
@@ -213,9 +213,8 @@ def scene_regions(world: World, rendered: RenderedScene, scene: Scene, file_name
             words = tuple(dict.fromkeys((*item.concrete_words, *color_words(color_shares(pixels[mask])))))
             abstract = tuple(word for word in item.abstract_words if word not in words)
             kind: Literal["object", "background"] = "object" if region >= 2 else "background"
-            rows.append(
-                Region(file_name, str(region), kind, name, words, abstract, _box(mask), tuple(encode_mask(mask)))
-            )
+            runs = tuple(encode_mask(mask))
+            rows.append(Region(file_name, str(region), kind, name, words, abstract, _box(mask), runs))
     return rows
 
 
@@ -223,16 +222,12 @@ def regions_table(regions: list[Region]) -> pa.Table:
     """`regions` as the table of regions.parquet."""
     import pyarrow as pa
 
-    strings = pa.list_(pa.string())
-    boxes = {corner: [region.box[at] for region in regions] for at, corner in enumerate(("x0", "y0", "x1", "y1"))}
-    columns = ("file_name", "region_id", "kind", "name", "words", "abstract_words")
-    types = (pa.string(), pa.string(), pa.string(), pa.string(), strings, strings)
-    data = {
-        column: pa.array([getattr(region, column) for region in regions], kind)
-        for column, kind in zip(columns, types, strict=True)
-    }
-    data |= {corner: pa.array(values, pa.float32()) for corner, values in boxes.items()}
-    return pa.table(data | {"mask": pa.array([region.mask for region in regions], pa.list_(pa.int32()))})
+    corners = ("x0", "y0", "x1", "y1")
+    types = dict.fromkeys(("file_name", "region_id", "kind", "name"), pa.string())
+    types |= dict.fromkeys(("words", "abstract_words"), pa.list_(pa.string()))
+    types |= dict.fromkeys(corners, pa.float32()) | {"mask": pa.list_(pa.int32())}
+    rows = [vars(region) | dict(zip(corners, region.box, strict=True)) for region in regions]
+    return pa.Table.from_pylist(rows, pa.schema(types))
 
 
 def demo_scenes(world: World, count: int = DEMO_SCENES, candidates: int = 60) -> list[Scene]:
@@ -255,11 +250,6 @@ def demo_scenes(world: World, count: int = DEMO_SCENES, candidates: int = 60) ->
     return chosen
 
 
-def write_demo_scenes(world: World, atlas: Atlas, folder: Path, count: int = DEMO_SCENES) -> int:
-    """Write the shipped scenes, as `write_scenes`."""
-    return write_scenes(world, atlas, folder, demo_scenes(world, count))
-
-
 def write_scenes(world: World, atlas: Atlas, folder: Path, scenes: Sequence[Scene]) -> int:
     """Write `folder`/scenes/scene_000.webp ... (lossless) and `folder`/regions.parquet; gives the number of regions.
 
@@ -274,9 +264,8 @@ def write_scenes(world: World, atlas: Atlas, folder: Path, scenes: Sequence[Scen
         file_name = f"scene_{index:03d}.webp"
         rendered.image.save(folder / "scenes" / file_name, format="WEBP", lossless=True, quality=75, method=3)
         regions += scene_regions(world, rendered, scene, file_name)
-    partial = folder / "regions.parquet.partial"
-    pq.write_table(regions_table(regions), partial, compression="zstd")
-    partial.replace(folder / "regions.parquet")
+    with atomic_path(folder / "regions.parquet") as partial:
+        pq.write_table(regions_table(regions), partial, compression="zstd")
     return len(regions)
 
 
@@ -293,10 +282,10 @@ class SceneSource:
     atlas: Atlas
 
     @classmethod
-    def open(cls, folder: Path | None = None) -> SceneSource:
-        """The world and the atlas of `folder` (default: assets/demo/world of the checkout)."""
-        world = load_world(folder)
-        return cls(world, load_atlas(world, folder / "atlas.webp" if folder else None))
+    def open(cls) -> SceneSource:
+        """The world and the atlas of assets/demo/world of the checkout."""
+        world = load_world()
+        return cls(world, load_atlas(world))
 
     def __call__(self, seed: int, min_objects: int = 1, max_objects: int = 4) -> tuple[Scene, RenderedScene]:
         """The scene of `seed` and its pixels."""
@@ -330,12 +319,10 @@ def _sprite(atlas: Atlas, item: PlacedObject) -> Image.Image:
 
 
 def _visible_object(item: PlacedObject, color: str) -> VisibleObject:
-    columns: tuple[Literal["left", "center", "right"], ...] = ("left", "center", "right")
-    rows: tuple[Literal["top", "middle", "bottom"], ...] = ("top", "middle", "bottom")
-    across, down = ((start + item.size / 2) * 3 // PIXELS for start in (item.left, item.top))
-    return VisibleObject(
-        item.name, color, "large" if item.size >= LARGE else "small", columns[int(across)], rows[int(down)]
-    )
+    across, down = (int((start + item.size / 2) * 3 // PIXELS) for start in (item.left, item.top))
+    column, row = ("left", "center", "right")[across], ("top", "middle", "bottom")[down]
+    size = "large" if item.size >= LARGE else "small"
+    return VisibleObject(item.name, color, size, column, row)  # type: ignore[arg-type]
 
 
 def _box(mask: npt.NDArray[np.bool_]) -> tuple[float, float, float, float]:

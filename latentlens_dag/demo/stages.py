@@ -62,9 +62,7 @@ class Workspace:
 
 def run_language(workspace: Workspace) -> dict[str, Any]:
     """Stage 1: tokenizer and language model, gated on reading a text prefix and on the oracle connector."""
-    figures = read_figures(workspace.language)
-    if figures is None:
-        figures = _train_language(workspace)
+    figures = read_figures(workspace.language) or _train_language(workspace)
     check_gates("language", figures, LANGUAGE_GATES)
     return figures
 
@@ -73,9 +71,8 @@ def run_vision(workspace: Workspace) -> dict[str, Any]:
     """Stage 2: the vision encoder, gated on the patches of held-out scenes."""
     from latentlens_dag.demo.vision import GATES, VisionTraining, train_vision_encoder
 
-    figures = read_figures(workspace.vision)
-    if figures is None:
-        figures = train_vision_encoder(workspace.source, workspace.vision, VisionTraining(seed=workspace.seed))
+    training = VisionTraining(seed=workspace.seed)
+    figures = read_figures(workspace.vision) or train_vision_encoder(workspace.source, workspace.vision, training)
     check_gates("vision", figures, GATES)
     return figures
 
@@ -85,9 +82,8 @@ def run_connector(workspace: Workspace, held_out: int = 200) -> dict[str, Any]:
     from latentlens_dag.demo.assemble import GATES
     from latentlens_dag.demo.connector import ConnectorTraining
 
-    figures = read_figures(workspace.connector)
-    if figures is None:
-        figures = _train_connector(workspace, ConnectorTraining(seed=workspace.seed), held_out)
+    training = ConnectorTraining(seed=workspace.seed)
+    figures = read_figures(workspace.connector) or _train_connector(workspace, training, held_out)
     check_gates("connector", figures, GATES)
     return figures
 
@@ -104,13 +100,15 @@ def _train_language(workspace: Workspace) -> dict[str, Any]:
     )
     model, tokenizer = load_language_model(workspace.language)
     scores = score_passages(workspace.source.world, model, tokenizer)
-    figures |= {f"caption_{name}": value for name, value in asdict(scores).items()}
     figures |= {
+        "caption_recall": scores.object_recall,
+        "caption_precision": scores.object_precision,
+        "caption_backgrounds": scores.background_recall,
         "oracle_mean": _oracle_mean(workspace, model, tokenizer),
         "seed": workspace.seed,
         "threads": torch.get_num_threads(),
+        "parameters": sum(weight.numel() for weight in model.parameters()),
     }
-    figures["parameters"] = sum(weight.numel() for weight in model.parameters())
     write_figures(workspace.language, figures)
     return figures
 
@@ -142,13 +140,8 @@ def _train_connector(workspace: Workspace, training: Any, held_out: int) -> dict
     language, tokenizer, encoder = load_parts(workspace)
     connector, figures = train_connector(workspace.source, language, tokenizer, encoder, workspace.connector, training)
     save_model(language, tokenizer, encoder, connector, workspace.model)
-    save_model(
-        language,
-        tokenizer,
-        encoder,
-        untrained_connector(workspace.source, language, encoder, training),
-        workspace.untrained,
-    )
+    untrained = untrained_connector(workspace.source, language, encoder, training)
+    save_model(language, tokenizer, encoder, untrained, workspace.untrained)
     started = time.monotonic()
     scores, pairs = caption_scores(workspace.model, workspace.source, held_out)
     for text, view in pairs[:5]:

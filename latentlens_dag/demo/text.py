@@ -12,23 +12,12 @@ word is the same", which inflates LogitLens.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Literal
 
 from latentlens_dag.demo.text_captions import LEARNED, PROMPT, caption, passage, random_view
 from latentlens_dag.demo.text_grammar import Sentences, data_lines, finish, noun, word_lists
 from latentlens_dag.demo.world import COLORS, Item, World
-
-__all__ = [
-    "LEARNED",
-    "PROMPT",
-    "Documents",
-    "caption",
-    "hand_written_sentences",
-    "judged_words",
-    "passage",
-    "random_view",
-]
 
 
 def judged_words(world: World) -> tuple[str, ...]:
@@ -83,13 +72,6 @@ class Documents:
         (make,) = rng.choices(tuple(self._shares), tuple(self._shares.values()))
         return make(rng)
 
-    def stream(self, first_seed: int) -> Iterator[str]:
-        """Documents `first_seed`, `first_seed` + 1, ... without end."""
-        seed = first_seed
-        while True:
-            yield self.document(seed)
-            seed += 1
-
     def captioned(self, rng: random.Random) -> str:
         """A passage, marked, the prompt and the caption."""
         view = random_view(self.world, rng)
@@ -113,12 +95,10 @@ class Documents:
         """Backgrounds as ordinary nouns, with an object in between."""
         grounds = rng.sample(self.world.backgrounds, 2)
 
-        def sentence() -> str:
-            if rng.random() < 0.2:
-                return self.sentences.about(rng.choice(self.world.objects), rng)
-            return self.sentences.about(rng.choice(grounds), rng)
+        def thing() -> Item:
+            return rng.choice(self.world.objects) if rng.random() < 0.2 else rng.choice(grounds)
 
-        return self._joined(sentence, rng)
+        return self._joined(lambda: self.sentences.about(thing(), rng), rng)
 
     def _hand_written(self, rng: random.Random) -> str:
         """Hand-written sentences."""
@@ -139,8 +119,7 @@ class Documents:
 
     def _copy(self, rng: random.Random) -> str:
         """Sentences with a list of things that is given twice."""
-        words = [self._listed(rng) for _ in range(rng.randint(2, self._longest_list))]
-        words = list(dict.fromkeys(words))
+        words = list(dict.fromkeys(self._listed(rng) for _ in range(rng.randint(2, self._longest_list))))
         again = reordered(words, 0.35, rng)
         person, person2 = rng.sample(word_lists()["person"], 2)
         slots = {"person": person, "person2": person2, "Person": capital(person), "Person2": capital(person2)}

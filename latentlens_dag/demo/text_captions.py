@@ -118,7 +118,7 @@ def _cells(world: World, sentences: Sentences, view: View, rng: random.Random) -
     names = _cell_names(view, rng)
     known = (name in names[:place] for place, name in enumerate(names))
     words = [_cell_word(world, name, rng) if again else name for name, again in zip(names, known, strict=True)]
-    items: dict[str, Item] = {word: item for item in _items(world, view) for word in (item.name, *item.synonyms)}
+    items = _items(world, view)
     share = min(0.4, 10 / len(words)) if words else 0.0
     phrases = [
         f"{word} {_continued(items[word], word, sentences, rng)}" if word in items and rng.random() < share else word
@@ -186,10 +186,8 @@ def _things(view: View, rng: random.Random) -> str:
 def _thing(seen: VisibleObject, details: tuple[bool, bool, bool], rng: random.Random) -> str:
     color, size, position = details
     large = rng.choice(("large", "big")) if seen.size == "large" else rng.choice(("small", "little"))
-    words = [large] * size + [seen.color] * (color and seen.color != seen.name) + [seen.name]
-    spoken = noun(seen.name)
-    phrase = " ".join(words)
-    article = "" if spoken.plural or spoken.mass else "a "
+    phrase = " ".join([large] * size + [seen.color] * (color and seen.color != seen.name) + [seen.name])
+    article = "" if noun(seen.name).plural or noun(seen.name).mass else "a "
     where = f" {rng.choice(_POSITIONS[seen.column, seen.row])}" if position else ""
     return f"{article}{phrase}{where}"
 
@@ -243,7 +241,7 @@ def _bag(world: World, sentences: Sentences, view: View, rng: random.Random) -> 
             words += _aspect(world, view.objects[seen_first.index(thing)], rng)
         else:
             words.append(_spoken(world, thing, rng))
-    return " ".join(unrepeated(words))
+    return " ".join(word for before, word in zip([None, *words], words, strict=False) if word != before)
 
 
 def _jumble(world: World, sentences: Sentences, view: View, rng: random.Random) -> str:
@@ -253,7 +251,7 @@ def _jumble(world: World, sentences: Sentences, view: View, rng: random.Random) 
     learned, the states of the last layers resembled no word.
     """
     words = _bag(world, sentences, view, rng).split()
-    items: dict[str, Item] = {word: item for item in _items(world, view) for word in (item.name, *item.synonyms)}
+    items = _items(world, view)
     phrases = [f"{word} {_continued(items[word], word, sentences, rng)}" if word in items else word for word in words]
     return " ".join(phrases)
 
@@ -274,10 +272,10 @@ def _spoken_words(world: World) -> frozenset[str]:
     return frozenset(word for item in world.items for word in (item.name, *item.synonyms))
 
 
-def _items(world: World, view: View) -> tuple[Item, ...]:
-    """The objects and backgrounds of a view."""
+def _items(world: World, view: View) -> dict[str, Item]:
+    """The objects and backgrounds of a view, by their names and synonyms."""
     names = [*(seen.name for seen in view.objects), *(name for name in (view.upper, view.lower) if name)]
-    return tuple(world.item(name) for name in names)
+    return {word: item for item in map(world.item, names) for word in (item.name, *item.synonyms)}
 
 
 def _aspect(world: World, seen: VisibleObject, rng: random.Random) -> list[str]:
@@ -285,11 +283,6 @@ def _aspect(world: World, seen: VisibleObject, rng: random.Random) -> list[str]:
     extra = rng.choice((seen.color, seen.color, world.object(seen.name).category, *world.object(seen.name).parts))
     name = _spoken(world, seen.name, rng)
     return [name] if rng.random() < 0.6 else rng.choice(([name, extra], [extra, name]))
-
-
-def unrepeated(words: list[str]) -> list[str]:
-    """`words` without those that follow an equal word."""
-    return [word for before, word in zip([None, *words], words, strict=False) if word != before]
 
 
 def _grid(world: World, sentences: Sentences, view: View, rng: random.Random) -> str:

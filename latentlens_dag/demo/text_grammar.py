@@ -212,13 +212,8 @@ class _Slots:
         """ "the dog", now and then with an adjective or "this"."""
         word = self.described(subject.word, color, 0.8)
         first = self.rng.random()
-        if first < 0.86:
-            return f"the {word}"
-        return (
-            f"{'these' if subject.plural else 'this'} {word}"
-            if first < 0.93
-            else f"that {word}".replace("that", "those" if subject.plural else "that")
-        )
+        near, far = ("these", "those") if subject.plural else ("this", "that")
+        return f"{'the' if first < 0.86 else near if first < 0.93 else far} {word}"
 
     def described(self, word: str, color: str, plain: float = 0.62) -> str:
         """`word`, or `word` behind an adjective: a color, a size or a mood."""
@@ -269,11 +264,6 @@ def _category(item: Item) -> str:
     return item.category if isinstance(item, WorldObject) else "place"
 
 
-def _category_with_article(slots: _Slots) -> str:
-    kind = noun(_category(slots.item))
-    return kind.word if kind.mass else f"a {kind.word}"
-
-
 _AGREEMENT: dict[str, Callable[[_Slots], str]] = {
     "a": lambda s: s.indefinite(s.noun, s.colors[0]),
     "the": lambda s: s.definite(s.noun, s.colors[0]),
@@ -299,7 +289,7 @@ _AGREEMENT: dict[str, Callable[[_Slots], str]] = {
     "in": lambda s: place_phrase(s.rng.choice(s.item.places)),
     "kind": lambda s: _category(s.item),
     "kinds": lambda s: plural_of(_category(s.item)),
-    "kinda": _category_with_article,
+    "kinda": lambda s: noun(_category(s.item)).bare,
     "color": lambda s: s.colors[0],
     "color2": lambda s: s.colors[1],
     "ground": lambda s: s.background("ground").word,

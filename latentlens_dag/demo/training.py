@@ -9,10 +9,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from latentlens_dag.storage.files import atomic_path, write_text
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 DONE = "DONE.json"
 """Name of the file of figures; a stage whose folder has it is complete."""
@@ -54,14 +59,24 @@ def warmup_cosine(step: int, steps: int, warmup: int) -> float:
     return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
+def take_step(optimizer: Any, loss: Tensor, weights: Iterable[Tensor], rate: float) -> None:
+    """One step of `optimizer` down `loss`, the norm of the gradient of `weights` clipped at 1."""
+    import torch
+
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(weights, 1.0)
+    optimizer.step()
+
+
 def save_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
     """Write `state` as the checkpoint of `folder`; a kill leaves the old one or the new one, never half of one."""
     import torch
 
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / (CHECKPOINT + ".partial")
-    torch.save(dict(state), partial)
-    partial.replace(folder / CHECKPOINT)
+    with atomic_path(folder / CHECKPOINT) as partial:
+        torch.save(dict(state), partial)
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any] | None:
@@ -75,12 +90,29 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
     return state
 
 
+def resume_checkpoint(folder: Path, made_with: Mapping[str, Any], **parts: Any) -> dict[str, Any] | None:
+    """Load the checkpoint of `folder` into `parts`; gives what else it holds, None if there is none.
+
+    Raises:
+        ValueError: if an entry of `made_with` differs from the checkpoint's.
+    """
+    state = load_checkpoint(folder)
+    if state is None:
+        return None
+    for name, settings in made_with.items():
+        if state[name] != settings:
+            raise ValueError(
+                f"The checkpoint in {folder} was made with {state[name]}, not with {settings}: remove the folder to "
+                "start anew, or give the same settings and frozen models to go on."
+            )
+    for name, part in parts.items():
+        part.load_state_dict(state.pop(name))
+    return state
+
+
 def write_figures(folder: Path, figures: Mapping[str, Any]) -> None:
     """Write the figures of a completed stage to `folder`/DONE.json."""
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / (DONE + ".partial")
-    partial.write_text(json.dumps(dict(figures), indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    partial.replace(folder / DONE)
+    write_text(json.dumps(dict(figures), indent=2, sort_keys=True) + "\n", folder / DONE)
 
 
 def read_figures(folder: Path) -> dict[str, Any] | None:

@@ -24,11 +24,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from latentlens_dag.demo.backdrops import PIXELS
-from latentlens_dag.demo.scenes import GRID, HELD_OUT_FROM, PATCH, PATCHES, SceneSource, training_seed, visible_patches
+from latentlens_dag.demo.scenes import HELD_OUT_FROM, PATCH, PATCHES, SceneSource, training_seed, visible_patches
 from latentlens_dag.demo.training import (
     Gate,
-    load_checkpoint,
+    resume_checkpoint,
     save_checkpoint,
+    take_step,
     warmup_cosine,
     write_figures,
 )
@@ -122,25 +123,24 @@ def train_vision_encoder(
     Gives the figures of DONE.json. The gates are the caller's to check (GATES).
     """
     encoder, head, optimizer = _start(source, training)
-    step, spent_s = _resume(out, training, encoder, head, optimizer)
-    started = saved = time.monotonic()
+    parts = {"encoder": encoder, "head": head, "optimizer": optimizer}
+    before = resume_checkpoint(out, {"training": asdict(training)}, **parts) or {"step": 0, "seconds": 0.0}
+    step = before["step"]
+    saved = time.monotonic()
+    started = saved - before["seconds"]
     while step < training.steps:
         loss, right = train_step(source, training, encoder, head, optimizer, step)
         step += 1
+        seconds = time.monotonic() - started
         if step % 20 == 0 or step == training.steps:
-            log.info(
-                "vision step %d of %d: loss %.3f, patches right %.3f, %.0f s",
-                step,
-                training.steps,
-                loss,
-                right,
-                spent_s + time.monotonic() - started,
-            )
+            progress = (step, training.steps, loss, right, seconds)
+            log.info("vision step %d of %d: loss %.3f, patches right %.3f, %.0f s", *progress)
         if time.monotonic() - saved > checkpoint_s or step == training.steps:
-            _save(out, training, encoder, head, optimizer, step, spent_s + time.monotonic() - started)
+            weights = {name: part.state_dict() for name, part in parts.items()}
+            save_checkpoint(out, weights | {"training": asdict(training), "step": step, "seconds": seconds})
             saved = time.monotonic()
     accuracy = patch_accuracy(source, encoder, head, held_out)
-    return _finish(out, training, encoder, accuracy, spent_s + time.monotonic() - started)
+    return _finish(out, training, encoder, accuracy, time.monotonic() - started)
 
 
 def new_encoder(shape: VisionShape) -> CLIPVisionModel:
@@ -215,15 +215,10 @@ def train_step(
     seeds = [training_seed("vision", training.seed, step * training.batch + row) for row in range(training.batch)]
     bounds = [training.objects(step, row) for row in range(training.batch)]
     pixels, labels, _ = labeled_scenes(source, seeds, bounds)
-    for group in optimizer.param_groups:
-        group["lr"] = training.rate(step)
     with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16_is_faster()):
         logits = head(patch_features(encoder, pixels))
     loss = torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), labels.flatten())
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_([*encoder.parameters(), *head.parameters()], 1.0)
-    optimizer.step()
+    take_step(optimizer, loss, [*encoder.parameters(), *head.parameters()], training.rate(step))
     return loss.item(), (logits.argmax(-1) == labels).float().mean().item()
 
 
@@ -257,35 +252,10 @@ def _start(source: SceneSource, training: VisionTraining) -> tuple[CLIPVisionMod
     head = torch.nn.Sequential(
         torch.nn.LayerNorm(training.shape.hidden), torch.nn.Linear(training.shape.hidden, len(source.world.class_names))
     )
-    decayed = [weight for weight in [*encoder.parameters(), *head.parameters()] if weight.ndim >= 2]
-    plain = [weight for weight in [*encoder.parameters(), *head.parameters()] if weight.ndim < 2]
+    weights = [*encoder.parameters(), *head.parameters()]
+    decayed, plain = [one for one in weights if one.ndim >= 2], [one for one in weights if one.ndim < 2]
     groups = [{"params": decayed, "weight_decay": training.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     return encoder, head, torch.optim.AdamW(groups, lr=training.learning_rate, betas=(0.9, 0.98))
-
-
-def _resume(
-    out: Path, training: VisionTraining, encoder: nn.Module, head: nn.Module, optimizer: Any
-) -> tuple[int, float]:
-    """Load the checkpoint of `out`, if it has one; gives the next step and the seconds spent so far."""
-    state = load_checkpoint(out)
-    if state is None:
-        return 0, 0.0
-    if state["training"] != asdict(training):
-        raise ValueError(
-            f"The checkpoint in {out} was trained with {state['training']}, not with {asdict(training)}: "
-            "remove the folder to start anew, or give the same settings to go on."
-        )
-    encoder.load_state_dict(state["encoder"])
-    head.load_state_dict(state["head"])
-    optimizer.load_state_dict(state["optimizer"])
-    return state["step"], state["seconds"]
-
-
-def _save(
-    out: Path, training: VisionTraining, encoder: nn.Module, head: nn.Module, optimizer: Any, step: int, seconds: float
-) -> None:
-    parts = {"encoder": encoder.state_dict(), "head": head.state_dict(), "optimizer": optimizer.state_dict()}
-    save_checkpoint(out, parts | {"training": asdict(training), "step": step, "seconds": seconds})
 
 
 def _finish(
@@ -294,18 +264,15 @@ def _finish(
     import torch
 
     encoder.save_pretrained(out / "model")
-    figures = (
-        asdict(training)
-        | asdict(accuracy)
-        | {
-            "steps": training.steps,
-            "scenes": training.steps * training.batch,
-            "parameters": sum(weight.numel() for weight in encoder.parameters()),
-            "patches": GRID * GRID,
-            "seconds": round(seconds, 1),
-            "threads": torch.get_num_threads(),
-            "bfloat16": bfloat16_is_faster(),
-        }
-    )
+    figures = asdict(training) | asdict(accuracy)
+    figures |= {
+        "steps": training.steps,
+        "scenes": training.steps * training.batch,
+        "parameters": sum(weight.numel() for weight in encoder.parameters()),
+        "patches": PATCHES,
+        "seconds": round(seconds, 1),
+        "threads": torch.get_num_threads(),
+        "bfloat16": bfloat16_is_faster(),
+    }
     write_figures(out, figures)
     return figures

@@ -11,27 +11,26 @@ from __future__ import annotations
 import csv
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white", "gray")
 """The basic color words, in the order of their class index."""
 
 
 @dataclass(frozen=True)
-class WorldObject:
-    """One kind of object: a sprite of the atlas and the words for it."""
+class _Item:
+    """An object or a background."""
 
     name: str
-    emoji: str
-    category: str
     synonyms: tuple[str, ...]
     parts: tuple[str, ...]
     places: tuple[str, ...]
 
     @property
     def concrete_words(self) -> tuple[str, ...]:
-        """Name, synonyms, category and parts, without repetition."""
-        return _distinct((self.name, *self.synonyms, self.category, *self.parts))
+        """Name, synonyms, category of an object, and parts, without repetition."""
+        category = (self.category,) if isinstance(self, WorldObject) else ()
+        return _distinct((self.name, *self.synonyms, *category, *self.parts))
 
     @property
     def abstract_words(self) -> tuple[str, ...]:
@@ -40,24 +39,18 @@ class WorldObject:
 
 
 @dataclass(frozen=True)
-class Background:
+class WorldObject(_Item):
+    """One kind of object: a sprite of the atlas and the words for it."""
+
+    emoji: str
+    category: str
+
+
+@dataclass(frozen=True)
+class Background(_Item):
     """One textured background, which fills the upper or the lower half of a scene."""
 
-    name: str
     half: Literal["upper", "lower"]
-    synonyms: tuple[str, ...]
-    parts: tuple[str, ...]
-    places: tuple[str, ...]
-
-    @property
-    def concrete_words(self) -> tuple[str, ...]:
-        """Name, synonyms and parts, without repetition."""
-        return _distinct((self.name, *self.synonyms, *self.parts))
-
-    @property
-    def abstract_words(self) -> tuple[str, ...]:
-        """Places, without those that are already concrete."""
-        return tuple(word for word in _distinct(self.places) if word not in self.concrete_words)
 
 
 Item = WorldObject | Background
@@ -99,10 +92,6 @@ class World:
         """The object called `name`."""
         return _named(self.objects, name, "objects.csv")
 
-    def background(self, name: str) -> Background:
-        """The background called `name`."""
-        return _named(self.backgrounds, name, "backgrounds.csv")
-
 
 def load_world(folder: Path | None = None) -> World:
     """Read objects.csv and backgrounds.csv of `folder` (default: assets/demo/world of the checkout).
@@ -112,9 +101,9 @@ def load_world(folder: Path | None = None) -> World:
         ValueError: if two items of the world share a name, or a background's half is neither upper nor lower.
     """
     folder = folder or world_folder()
-    objects = tuple(_object(row) for row in _rows(folder / "objects.csv"))
-    backgrounds = tuple(_background(row) for row in _rows(folder / "backgrounds.csv"))
-    world = World(objects, backgrounds)
+    rows = _rows(folder / "objects.csv")
+    objects = tuple(WorldObject(**_words(row), emoji=row["emoji"], category=row["category"]) for row in rows)
+    world = World(objects, tuple(_background(row) for row in _rows(folder / "backgrounds.csv")))
     names = world.class_names
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"{folder} names {', '.join(repeated)} more than once: every class needs a name of its own.")
@@ -140,21 +129,17 @@ def _rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def _object(row: dict[str, str]) -> WorldObject:
-    synonyms, parts, places = (_words(row[column]) for column in ("synonyms", "parts", "places"))
-    return WorldObject(row["name"], row["emoji"], row["category"], synonyms, parts, places)
-
-
 def _background(row: dict[str, str]) -> Background:
     half = row["half"]
     if half not in ("upper", "lower"):
         raise ValueError(f"Background {row['name']} has half {half!r} in backgrounds.csv; it is upper or lower.")
-    synonyms, parts, places = (_words(row[column]) for column in ("synonyms", "parts", "places"))
-    return Background(row["name"], "upper" if half == "upper" else "lower", synonyms, parts, places)
+    return Background(**_words(row), half="upper" if half == "upper" else "lower")
 
 
-def _words(cell: str) -> tuple[str, ...]:
-    return tuple(word for word in cell.split(";") if word)
+def _words(row: dict[str, str]) -> dict[str, Any]:
+    """The fields that all items have."""
+    lists = {column: tuple(filter(None, row[column].split(";"))) for column in ("synonyms", "parts", "places")}
+    return {"name": row["name"], **lists}
 
 
 def _distinct(words: tuple[str, ...]) -> tuple[str, ...]:

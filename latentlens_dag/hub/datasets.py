@@ -74,8 +74,11 @@ def _rows(source: HubColumn) -> Any:
     """The split as a stream of rows that have the column."""
     builder = _builder(source)
     rows = builder.as_streaming_dataset(split=source.split)
-    if columns := rows.column_names or _first_row_columns(rows):  # none where there is no row
-        _check_column(source, columns)
+    columns = rows.column_names or _first_row_columns(rows)  # none where there is no row
+    if columns and source.column not in columns:
+        raise UserError(
+            f"{source} has no column {source.column!r}; it has {', '.join(columns)}. Correct `column` of its source."
+        )
     if hasattr(builder.config, "columns"):
         builder.config.columns = [source.column]  # or Parquet's other columns, images perhaps, would be fetched too
         rows = builder.as_streaming_dataset(split=source.split)
@@ -120,13 +123,6 @@ def _check_pinned(source: HubColumn, files: dict[str, list[str]]) -> None:
 def _first_row_columns(rows: Any) -> list[str]:
     """The columns of the first row; CSV and plain text do not list them before."""
     return [name for table in islice(rows.with_format("arrow").iter(1), 1) for name in table.column_names]
-
-
-def _check_column(source: HubColumn, columns: list[str]) -> None:
-    if source.column not in columns:
-        raise UserError(
-            f"{source} has no column {source.column!r}; it has {', '.join(columns)}. Correct `column` of its source."
-        )
 
 
 @contextmanager

@@ -30,34 +30,27 @@ def download_errors(repo: str, revision: str, kind: str) -> Iterator[None]:
     Raises:
         UserError: in place of what the client raises.
     """
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        GatedRepoError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub import errors
 
     try:
         yield
-    except GatedRepoError:  # a RepositoryNotFoundError too
+    except errors.GatedRepoError:  # a RepositoryNotFoundError too
         raise UserError(
             f"{repo} of the Hub is gated: ask for access on its page, then log in with `hf auth login` or set HF_TOKEN."
         ) from None
-    except RepositoryNotFoundError:
+    except errors.RepositoryNotFoundError:
         raise UserError(
             f"There is no {kind} {repo} on the Hub, nor a folder of this name here, or it is private. Correct the "
             "name; log in with `hf auth login` if it is private."
         ) from None
-    except RevisionNotFoundError:
+    except errors.RevisionNotFoundError:
         raise UserError(
             f"{repo} of the Hub has no revision {revision}. Take a commit that its page shows under `History`."
         ) from None
-    except HFValidationError:
+    except errors.HFValidationError:
         raise UserError(f"{repo} is no name of a {kind} of the Hub: write it as user/name.") from None
-    except EntryNotFoundError as error:
-        if isinstance(error, LocalEntryNotFoundError):
+    except errors.EntryNotFoundError as error:
+        if isinstance(error, errors.LocalEntryNotFoundError):
             raise _unreachable(repo, error) from None
         raise UserError(
             f"{repo} of the Hub lacks a file that it lists at {revision}: it is not whole. Take another revision."

@@ -44,24 +44,15 @@ def tables_card(
         rows: of each table.
         examples: the studies with an image in `examples/`.
     """
-    parts = [
-        _front_matter(folder, about, rows),
-        f"# {escape_markdown(about.title)}",
-        _INTRODUCTION,
-        *_description(about),
+    body = [
         *(f"![{study}: what each lens says of every patch](examples/{study}.webp)\n\n{_PICTURE}" for study in examples),
         "## Results",
         *(_results(folder, study) for study in studies),
         "## How it was made",
         _MADE,
         *(_made(study, facts) for study, facts in studies.items()),
-        "## Use it",
-        *table_snippets(about.repo_id, set(rows)),
-        "## Tables",
-        *(_columns(table, rows[table]) for table in TABLES if table in rows),
-        *_ending(about, set(rows), _LIMITS),
     ]
-    return "\n\n".join(parts) + "\n"
+    return _card(folder, about, rows, _INTRODUCTION, body, table_snippets(about.repo_id, set(rows)), _LIMITS)
 
 
 def index_card(folder: Path, about: About, facts: Facts, rows: Mapping[str, int]) -> str:
@@ -73,18 +64,36 @@ def index_card(folder: Path, about: About, facts: Facts, rows: Mapping[str, int]
         facts: provenance of the index.
         rows: of each table.
     """
+    body = ["## How it was made", _bullets(_index_lines(facts))]
+    snippets = index_snippets(about.repo_id, facts["contextual_layers"], (folder / "vectors").is_dir())
+    return _card(folder, about, rows, _INDEX_INTRODUCTION, body, snippets, _INDEX_LIMITS)
+
+
+def _card(
+    folder: Path,
+    about: About,
+    rows: Mapping[str, int],
+    introduction: str,
+    body: Sequence[str],
+    snippets: Sequence[str],
+    limits: str,
+) -> str:
     parts = [
         _front_matter(folder, about, rows),
         f"# {escape_markdown(about.title)}",
-        _INDEX_INTRODUCTION,
-        *_description(about),
-        "## How it was made",
-        _bullets(_index_lines(facts)),
+        introduction,
+        *(escape_markdown(part) for part in re.split(r"\n\s*\n", about.description or "") if part.strip()),
+        *body,
         "## Use it",
-        *index_snippets(about.repo_id, facts["contextual_layers"], (folder / "vectors").is_dir()),
+        *snippets,
         "## Tables",
         *(_columns(table, rows[table]) for table in TABLES if table in rows),
-        *_ending(about, set(rows), _INDEX_LIMITS),
+        "## Licence",
+        _licence(about, set(rows)),
+        "## Citation",
+        citation(),
+        "## Limits",
+        limits,
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -121,10 +130,6 @@ def _pattern(folder: Path, table: str) -> str:
     """The glob pattern of a table's files: one file, a folder, or one folder per study."""
     patterns = (f"{table}.parquet", f"{table}/*.parquet", f"{table}/*/*.parquet")
     return next(pattern for pattern in patterns if any(folder.glob(pattern)))
-
-
-def _description(about: About) -> list[str]:
-    return [escape_markdown(part) for part in re.split(r"\n\s*\n", about.description or "") if part.strip()]
 
 
 def _results(folder: Path, study: str) -> str:
@@ -234,10 +239,6 @@ def _type(field: Any) -> str:
     if field.name == "thumbnail":
         return "image"
     return f"list of {field.type.value_type}" if hasattr(field.type, "value_type") else str(field.type)
-
-
-def _ending(about: About, tables: set[str], limits: str) -> list[str]:
-    return ["## Licence", _licence(about, tables), "## Citation", citation(), "## Limits", limits]
 
 
 def _licence(about: About, tables: set[str]) -> str:

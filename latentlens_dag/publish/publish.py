@@ -142,7 +142,11 @@ def publish(
         ours, plan, tree = _plan_and_create(staged, repo_id, tag, private, tell)
     job = _Job(staged, repo_id, ours, create_pr, tell)
     tell(_plan_line(plan))
-    made = _publish_plan(job, tree, plan)
+    if plan.empty:
+        assert tree.commit is not None  # else everything would be added
+        made = _Commit(tree.commit, new=False)
+    else:
+        made = _propose(job, tree, plan) if create_pr else _commit_to_main(job, tree, plan)
     if tag:
         with _hub_errors(repo_id, f"Main holds the release, without the tag {tag}; run again to set it."):
             set_tag(repo_id, tag, made.commit)
@@ -234,14 +238,6 @@ def _plan_line(plan: PublicationPlan) -> str:
     return f"{plan.repo_id}: {counts}, {len(plan.unchanged):,} unchanged; {plan.upload_bytes:,} bytes to send"
 
 
-def _publish_plan(job: _Job, tree: RepoTree, plan: PublicationPlan) -> _Commit:
-    """Make the commit, and read again what it holds."""
-    if plan.empty:
-        assert tree.commit is not None  # else everything would be added
-        return _Commit(tree.commit, new=False)
-    return _propose(job, tree, plan) if job.create_pr else _commit_to_main(job, tree, plan)
-
-
 def _commit_to_main(job: _Job, tree: RepoTree, plan: PublicationPlan) -> _Commit:
     state = _UNCHANGED
     for _ in range(_TRIES):
@@ -302,25 +298,23 @@ def _upload(job: _Job, plan: PublicationPlan) -> list[CommitOperationAdd]:
     adds = [CommitOperationAdd(file.path, job.staged.folder / file.path) for file in plan.changed]
     waiting, done = iter(adds), 0
     while batch := list(islice(waiting, _UPLOAD_BATCH)):
-        _upload_large(HfApi(), job, batch)
+        send = partial(
+            HfApi().preupload_lfs_files,
+            job.repo_id,
+            batch,
+            repo_type=REPO_TYPE,
+            revision=MAIN,
+            create_pr=job.create_pr,
+            free_memory=False,
+            gitignore_content="",  # or the repository's .gitignore would leave files out
+        )
+        call_hub(send, f"Sending files to {job.repo_id}", tries=1)
         done += len(batch)
         job.tell(f"Sent {done:,} of {len(adds):,} files")
     for add in adds:
         if add.upload_info.sha256.hex() != job.staged.files[add.path_in_repo].sha256:
             raise UserError(f"{add.path_in_repo} of {job.staged.folder} was changed while it was sent. {_UNCHANGED}")
     return adds
-
-
-def _upload_large(api: Any, job: _Job, adds: Sequence[CommitOperationAdd]) -> None:
-    """Upload the large files among these."""
-    options: dict[str, Any] = {
-        "repo_type": REPO_TYPE,
-        "revision": MAIN,
-        "create_pr": job.create_pr,
-        "free_memory": False,
-    }
-    options["gitignore_content"] = ""  # or the repository's .gitignore would leave files out
-    call_hub(partial(api.preupload_lfs_files, job.repo_id, adds, **options), f"Sending files to {job.repo_id}", tries=1)
 
 
 def _require_good_card(job: _Job, plan: PublicationPlan) -> None:

@@ -7,6 +7,7 @@ Each snippet follows a comment with its name, `<!-- snippet: duckdb -->`, by whi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from latentlens_dag.models.layers import middle_layer
@@ -41,10 +42,7 @@ def index_snippets(repo_id: str, layers: Sequence[int], vectors: bool) -> list[s
 
 def snippets_of(card: str) -> dict[str, str]:
     """The Python of a card, by name."""
-    import re
-
-    found = re.findall(r"<!-- snippet: (\w+) -->\n```python\n(.*?)```", card, re.DOTALL)
-    return dict(found)
+    return dict(re.findall(r"<!-- snippet: (\w+) -->\n```python\n(.*?)```", card, re.DOTALL))
 
 
 def _block(name: str, title: str, code: str, repo_id: str) -> str:

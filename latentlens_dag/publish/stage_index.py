@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from latentlens_dag.index.folder import read_index_folder
 from latentlens_dag.index.lance_files import count_rows, open_table
@@ -28,13 +28,10 @@ from latentlens_dag.release.manifest import ReleaseManifest
 from latentlens_dag.schema import SENTENCES
 from latentlens_dag.sql.quoting import literal
 from latentlens_dag.storage.files import atomic_path, write_text
-from latentlens_dag.storage.parquet import unsynced_parquet_rows
+from latentlens_dag.storage.parquet import ParquetRows, unsynced_parquet_rows
 from latentlens_dag.storage.records import ArtifactStore
 from latentlens_dag.storage.shapes import IndexShape
 from latentlens_dag.storage.warehouse import IndexPaths, Warehouse
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 _GROUP_BYTES = 32 << 20  # of vectors in a row group of Parquet
 
@@ -127,34 +124,20 @@ def _write_sentences(sentences: Path, occurrences: Sequence[Path], path: Path, e
 
 
 def _write_vectors(table: Path, path: Path) -> None:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     path.parent.mkdir(exist_ok=True)
+    if not count_rows(table):
+        return
     rows = max(1, _GROUP_BYTES // (2 * width_of(table)))
-    batches = open_table(table).scanner(columns=["key", "vector", "norm"], batch_size=rows).to_batches()
+    scanner = open_table(table).scanner(columns=["key", "vector", "norm"], batch_size=rows)
     chunked = {"compression": "none", "use_content_defined_chunking": True, "write_page_index": True}
-    writer = None
-    for part in _regroup(batches, rows):
-        if writer is None:
-            writer = pq.ParquetWriter(path, part.schema.remove_metadata(), **chunked)
-        writer.write_table(part.replace_schema_metadata(None), row_group_size=rows)
-    if writer is not None:
-        writer.close()
-
-
-def _regroup(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
-    """Regroup batches into tables of `rows` rows."""
-    import pyarrow as pa
-
-    waiting: list[pa.RecordBatch] = []
-    for batch in batches:
-        waiting.append(batch)
-        while sum(one.num_rows for one in waiting) >= rows:
-            table = pa.Table.from_batches(waiting)
-            yield table.slice(0, rows).combine_chunks()
-            waiting = table.slice(rows).combine_chunks().to_batches()
-    if any(one.num_rows for one in waiting):
-        yield pa.Table.from_batches(waiting).combine_chunks()
+    with pq.ParquetWriter(path, scanner.projected_schema.remove_metadata(), **chunked) as writer:
+        parquet = ParquetRows(writer, rows)
+        for batch in scanner.to_batches():
+            parquet.write(pa.Table.from_batches([batch]))
+        parquet.finish()
 
 
 def _provenance(warehouse: Warehouse, index: ReleasedIndex, occurrences: Sequence[Path]) -> dict[str, Any]:

@@ -101,15 +101,11 @@ def _write_queries(folder: Path, tables: set[str]) -> None:
 
 def _write_examples(warehouse: Warehouse, folder: Path, studies: Sequence[str]) -> list[str]:
     """Write an example image for the card for each study of images; returns these studies."""
-    found = []
-    for study in studies:
-        picture = _example(warehouse, study)
-        if picture is not None:
-            path = folder / "examples" / f"{study}.webp"
-            path.parent.mkdir(exist_ok=True)
-            path.write_bytes(picture)
-            found.append(study)
-    return found
+    found = {study: picture for study in studies if (picture := _example(warehouse, study)) is not None}
+    for study, picture in found.items():
+        (folder / "examples").mkdir(exist_ok=True)
+        (folder / "examples" / f"{study}.webp").write_bytes(picture)
+    return list(found)
 
 
 def _example(warehouse: Warehouse, study: str) -> bytes | None:

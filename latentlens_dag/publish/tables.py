@@ -9,6 +9,7 @@ spills the rest.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ import pyarrow as pa
 
 from latentlens_dag.dataset.study_catalog import ROW_ORDER
 from latentlens_dag.errors import UserError
+from latentlens_dag.release.manifest import table_of
 from latentlens_dag.schema import IMAGES, TABLES
 from latentlens_dag.sql.connections import scratch_connection
 from latentlens_dag.sql.quoting import identifier, literal
@@ -107,7 +109,8 @@ def write_tables(
     """
     catalogs = [f"s{number}" for number in range(len(studies))]
     for column, tables in (("image_id", ("images", "regions")), ("text_id", ("texts",))):
-        parts = id_ranges(_ids(connection, tables[0], column, catalogs))
+        rows = " UNION ".join(f"SELECT {column} FROM {catalog}.{tables[0]}" for catalog in catalogs)
+        parts = id_ranges([one for (one,) in connection.sql(f"FROM ({rows}) ORDER BY 1").fetchall()])
         for part in parts:
             for table in tables:
                 _write_shared(connection, folder, table, catalogs, part, thumbnails)
@@ -133,11 +136,6 @@ def id_ranges(ids: Sequence[str]) -> list[IdRange]:
 def _by_digits(digits: int) -> list[IdRange]:
     names = [f"{number:0{digits}x}" for number in range(16**digits)]
     return [IdRange(name, name.ljust(16, "0"), name.ljust(16, "f")) for name in names]
-
-
-def _ids(connection: duckdb.DuckDBPyConnection, table: str, column: str, catalogs: Sequence[str]) -> list[str]:
-    rows = " UNION ".join(f"SELECT {column} FROM {catalog}.{table}" for catalog in catalogs)
-    return [one for (one,) in connection.sql(f"FROM ({rows}) ORDER BY 1").fetchall()]
 
 
 def _count_items(connection: duckdb.DuckDBPyConnection, catalog: str) -> int:
@@ -221,11 +219,8 @@ def count_table_rows(folder: Path) -> Mapping[str, int]:
     """The number of rows of each table in a folder, by the footers of its files."""
     import pyarrow.parquet as pq
 
-    from latentlens_dag.release.manifest import table_of
-
-    found: dict[str, int] = {}
+    found = Counter[str]()
     for path in sorted(folder.rglob("*.parquet")):
-        table = table_of(path.relative_to(folder).as_posix())
-        if table is not None:
-            found[table] = found.get(table, 0) + pq.read_metadata(path).num_rows
+        if table := table_of(path.relative_to(folder).as_posix()):
+            found[table] += pq.read_metadata(path).num_rows
     return found

@@ -7,6 +7,7 @@ with it. Note: a manifest may come from a stranger. Nothing of it may be used, l
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections import Counter
@@ -190,17 +191,20 @@ def build_manifest(
         UserError: where the folder holds what no release may hold: a link, a name that is not portable, files of one
             table with different columns, too much.
     """
+    import pyarrow.parquet as pq
+
     files: dict[str, dict[str, Any]] = {}
     tables: dict[str, dict[str, Any]] = {}
     for path in _ordinary_files(folder):
         relative = path.relative_to(folder).as_posix()
         files[relative] = {"size": path.stat().st_size, "sha256": file_sha256(path)}
         if (table := table_of(relative)) is not None:
-            rows, columns = _footer(path)
+            footer = pq.read_metadata(path)
+            columns = tuple(footer.schema.to_arrow_schema().names)
             if tables.setdefault(table, {"rows": 0, "columns": columns})["columns"] != columns:
                 raise UserError(f"{path} has other columns than the files of {table} before it. Stage it again.")
-            tables[table]["rows"] += rows
-            files[relative] |= {"rows": rows, "table": table}
+            tables[table]["rows"] += footer.num_rows
+            files[relative] |= {"rows": footer.num_rows, "table": table}
     facts = {"format": FORMAT, "schema_version": SCHEMA_VERSION, "kind": kind, "name": name, "studies": studies}
     facts |= {"package_version": package_version, "tables": tables, "files": files}
     return read_manifest(_compact(facts).encode())
@@ -215,14 +219,6 @@ def _ordinary_files(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _footer(path: Path) -> tuple[int, tuple[str, ...]]:
-    """Rows and columns of a Parquet file."""
-    import pyarrow.parquet as pq
-
-    footer = pq.read_metadata(path)
-    return footer.num_rows, tuple(footer.schema.to_arrow_schema().names)
-
-
 def table_of(path: str) -> str | None:
     """The table that a path of a release belongs to, None for files of none."""
     first = path.partition("/")[0].removesuffix(".parquet")
@@ -231,8 +227,6 @@ def table_of(path: str) -> str | None:
 
 def file_sha256(path: Path) -> str:
     """The SHA-256 of a file, as 64 hexadecimal digits."""
-    import hashlib
-
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -244,7 +238,11 @@ def _parsed(source: Path | bytes) -> dict[str, Any]:
     content = source if isinstance(source, bytes) else source.read_bytes()
     try:
         text = content.decode()
-        facts = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
+        facts = json.loads(
+            text,
+            object_pairs_hook=_unique_keys,
+            parse_constant=lambda name: _refuse(f"it holds {name}, which is no JSON"),
+        )
         json.dumps(facts, ensure_ascii=False).encode()  # half characters, which no file or terminal takes
     except (ValueError, RecursionError) as error:  # also of UTF-8, of half characters, of numbers without end
         _refuse(f"it is no JSON that can be read ({type(error).__name__})")
@@ -260,10 +258,6 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
         _refuse(f"it names {_shown(twice)} twice in one object")
     return found
-
-
-def _refuse_constant(text: str) -> NoReturn:
-    _refuse(f"it holds {text}, which is no JSON")
 
 
 def _require_version(facts: Mapping[str, Any]) -> None:

@@ -55,8 +55,7 @@ def columns_problem(columns: pa.Schema, schema: pa.Schema) -> str | None:
     """The first difference of columns from a schema; None if they are equal."""
     if problem := names_problem(columns.names, schema):
         return problem
-    wrong = [name for name in schema.names if columns.field(name).type != schema.field(name).type]
-    if wrong:
+    if wrong := [name for name in schema.names if columns.field(name).type != schema.field(name).type]:
         return f"its column {wrong[0]} is {columns.field(wrong[0]).type}, not {schema.field(wrong[0]).type}"
     return None
 
@@ -94,7 +93,8 @@ def _rows_problem(footer: pq.FileMetaData, file: ReleaseFile, size: int) -> str 
 
 def _expansion_problem(footer: pq.FileMetaData, size: int) -> str | None:
     """Check for a decompression bomb: few bytes that become very many."""
-    groups = [_chunk_bytes(footer, number) for number in range(footer.num_row_groups)]
+    every = [footer.row_group(number) for number in range(footer.num_row_groups)]
+    groups = [[one.column(place).total_uncompressed_size for place in range(one.num_columns)] for one in every]
     if any(chunk < 0 for group in groups for chunk in group):
         return "it claims columns of less than no bytes"
     if (largest := max(map(sum, groups), default=0)) > MAX_GROUP_BYTES:
@@ -103,8 +103,3 @@ def _expansion_problem(footer: pq.FileMetaData, size: int) -> str | None:
     if total > FREE_EXPANSION + MAX_EXPANSION * size:
         return f"its {size:,} bytes would become {total:,}"
     return None
-
-
-def _chunk_bytes(footer: pq.FileMetaData, group: int) -> list[int]:
-    columns = footer.row_group(group)
-    return [columns.column(number).total_uncompressed_size for number in range(columns.num_columns)]

@@ -120,7 +120,16 @@ def read_release(folder: Path, name: str, verified: Collection[str] | None = Non
     present = {table: files for table, files in tables.items() if table not in missing}
     if verified is None:
         check_files(folder, manifest, (file for files in present.values() for file in files))
-    return _release_tables(folder, manifest, present, missing)
+    paths = {table: [folder / file.path for file in files] for table, files in present.items()}
+    version, schemas = manifest.schema_version, schemas_at(manifest.schema_version)
+    views = {table: _view(folder, table, found, version) for table, found in paths.items()}
+    changed = {table for step in _steps(version) for table in MIGRATIONS[step].selects}
+    plain = {
+        table: found
+        for table, found in paths.items()
+        if found and table not in changed and schemas[table].equals(TABLES[table])
+    }
+    return ReleaseTables(folder, manifest, views, plain, missing)
 
 
 def check_tables(manifest: ReleaseManifest) -> None:
@@ -176,21 +185,6 @@ def _is_here(folder: Path, file: ReleaseFile, folders: Iterable[Path]) -> bool:
 def _missing(table: str, name: str, here: int, files: int) -> str:
     part = f" ({here:,} of its {files:,} files are here)" if here else ""
     return f"Table {table} was not pulled{part}: `latentlens-dag pull {name} --tables {table}` fetches it."
-
-
-def _release_tables(
-    folder: Path, manifest: ReleaseManifest, present: Mapping[str, list[ReleaseFile]], missing: Mapping[str, str]
-) -> ReleaseTables:
-    paths = {table: [folder / file.path for file in files] for table, files in present.items()}
-    views = {table: _view(folder, table, found, manifest.schema_version) for table, found in paths.items()}
-    schemas = schemas_at(manifest.schema_version)
-    changed = {table for step in _steps(manifest.schema_version) for table in MIGRATIONS[step].selects}
-    plain = {
-        table: found
-        for table, found in paths.items()
-        if found and table not in changed and schemas[table].equals(TABLES[table])
-    }
-    return ReleaseTables(folder, manifest, views, plain, missing)
 
 
 def _view(folder: Path, table: str, files: list[Path], version: int) -> str:

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-_BLOCK_BYTES = 1 << 20
-
 
 def hash_bytes(content: bytes) -> str:
     """The 64-bit id of some bytes, 16 hexadecimal digits."""
@@ -42,7 +40,7 @@ def hash_chunks(chunks: Iterable[bytes | memoryview]) -> str:
 def hash_file(path: Path) -> str:
     """The 64-bit hash of a file's content, read in blocks."""
     with path.open("rb") as file:
-        return hash_chunks(iter(lambda: file.read(_BLOCK_BYTES), b""))
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
 
 
 def hash_values(values: Iterable[object]) -> str:

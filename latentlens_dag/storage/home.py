@@ -110,10 +110,9 @@ def home_write_errors(home: Home) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        user_error = home_write_error(home, str(error))
-        if user_error is None:
-            raise
-        raise user_error from error
+        if user_error := home_write_error(home, str(error)):
+            raise user_error from error
+        raise
 
 
 def _unwritable(home: Home, why: str) -> UserError:

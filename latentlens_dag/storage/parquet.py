@@ -35,9 +35,10 @@ def write_parquet(table: pa.Table, path: Path, schema: pa.Schema | None = None) 
 class ParquetRows:
     """A writer of rows that gives the same bytes however they are cut into tables."""
 
-    def __init__(self, writer: pq.ParquetWriter) -> None:
-        """Write to `writer`."""
+    def __init__(self, writer: pq.ParquetWriter, row_group: int = ROW_GROUP) -> None:
+        """Write to `writer`, in row groups of `row_group` rows."""
         self.written = 0
+        self._row_group = row_group
         self._writer = writer
         self._waiting: list[pa.Table] = []
 
@@ -46,7 +47,7 @@ class ParquetRows:
         schema = self._writer.schema
         self._waiting.append(table.select(schema.names).cast(schema))
         self.written += len(table)
-        while sum(map(len, self._waiting)) >= ROW_GROUP:
+        while sum(map(len, self._waiting)) >= self._row_group:
             self._flush()
 
     def finish(self) -> None:
@@ -58,8 +59,9 @@ class ParquetRows:
         import pyarrow as pa
 
         rows = pa.concat_tables(self._waiting)
-        self._writer.write_table(rows.slice(0, ROW_GROUP).combine_chunks(), row_group_size=ROW_GROUP)
-        self._waiting = [rows.slice(ROW_GROUP)]
+        group = rows.slice(0, self._row_group).combine_chunks()
+        self._writer.write_table(group, row_group_size=self._row_group)
+        self._waiting = [rows.slice(self._row_group)]
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.schema import LENSES
-from latentlens_dag.storage.records import ArtifactRecord, ArtifactStore, FileFacts, FirstBuild
+from latentlens_dag.storage.records import ArtifactRecord, ArtifactStore, FileFacts, SupersededResult
 
 VERSIONED_PARTS = (*LENSES, "judgements")
 """The parts of a study whose superseded results are kept."""
@@ -30,11 +30,6 @@ class StudyVersion(NamedTuple):
     """The artifacts that it changed, as study/demo/latentlens/V04[00]."""
     complete: bool
     """Whether all its files are there, so that it can be compared."""
-
-
-class _Result(NamedTuple):
-    first_built: FirstBuild
-    files: list[FileFacts]
 
 
 def study_versions(store: ArtifactStore, study: str) -> list[StudyVersion]:
@@ -78,7 +73,10 @@ def version_files(store: ArtifactStore, study: str, number: int | None = None) -
         _, _, part, layer = record.asset.split("/")
         for file in _files(store, record, past):
             if number is not None and not file.is_file():
-                raise _gone(f"{study}@{chosen}", record)
+                raise UserError(
+                    f"A file of {study}@{chosen} is gone ({record.label}): `clean` removed it, or the home's file "
+                    "system knows no links, so that earlier results are not kept there."
+                )
             found.setdefault((part, int(layer[1:])), []).append(file)
     return found
 
@@ -98,20 +96,12 @@ def _files(store: ArtifactStore, record: ArtifactRecord, builds: Collection[str]
     return [store.kept_path(fact) for fact in result.files or removed]
 
 
-def _gone(version: str, record: ArtifactRecord) -> UserError:
-    return UserError(
-        f"A file of {version} is gone ({record.label}): `clean` removed it, or the home's file system knows no links, "
-        "so that earlier results are not kept there."
-    )
-
-
 def _records(store: ArtifactStore, study: str) -> Iterator[ArtifactRecord]:
     for record in store.records(f"study/{study}"):
         if record.asset.split("/")[2] in VERSIONED_PARTS:
             yield record
 
 
-def _results(record: ArtifactRecord) -> list[_Result]:
+def _results(record: ArtifactRecord) -> list[ArtifactRecord | SupersededResult]:
     """All results that an artifact had, newest first."""
-    superseded = (_Result(result.first_built, result.files) for result in record.superseded)
-    return [_Result(record.first_built, record.files), *superseded]
+    return [record, *record.superseded]

@@ -31,8 +31,7 @@ from latentlens_dag.demo.connector import (
 )
 from latentlens_dag.demo.scenes import GRID, PATCHES, SceneSource, View, VisibleObject, scene_truth
 from latentlens_dag.demo.stages import Workspace, load_parts
-from latentlens_dag.demo.text import PROMPT
-from latentlens_dag.demo.text_captions import mentioned_names
+from latentlens_dag.demo.text_captions import PROMPT, mentioned_names
 from latentlens_dag.demo.vision import VisionShape, new_encoder, normalize, patch_features
 
 ONES = torch.ones(1, 5)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from latentlens_dag.demo import language
-from latentlens_dag.demo.text import PROMPT, judged_words
+from latentlens_dag.demo.text import judged_words
+from latentlens_dag.demo.text_captions import PROMPT
 from latentlens_dag.demo.world import World, load_world
 
 torch = pytest.importorskip("torch")

@@ -25,7 +25,7 @@ from latentlens_dag.demo.scenes import (
     training_seed,
     visible_patches,
     visible_view,
-    write_demo_scenes,
+    write_scenes,
 )
 from latentlens_dag.inputs.regions import decode_mask
 
@@ -190,12 +190,12 @@ def test_demo_scenes_show_much_of_the_world(source: SceneSource) -> None:
 
 
 def test_written_scenes_equal_their_truth(source: SceneSource, tmp_path: Path) -> None:
-    regions = write_demo_scenes(source.world, source.atlas, tmp_path, count=2)
+    regions = write_scenes(source.world, source.atlas, tmp_path, demo_scenes(source.world, 2))
     table = pq.read_table(tmp_path / "regions.parquet")
     assert table.num_rows == regions
     for index, scene in enumerate(demo_scenes(source.world, 2)):
         picture = np.asarray(Image.open(tmp_path / "scenes" / f"scene_{index:03d}.webp"))
         assert np.array_equal(picture, np.asarray(render_scene(source.world, source.atlas, scene).image))
     first = (tmp_path / "regions.parquet").read_bytes()
-    write_demo_scenes(source.world, source.atlas, tmp_path, count=2)
+    write_scenes(source.world, source.atlas, tmp_path, demo_scenes(source.world, 2))
     assert (tmp_path / "regions.parquet").read_bytes() == first

@@ -13,8 +13,8 @@ import pytest
 
 from latentlens_dag.demo.corpus import SENTENCES, corpus_sentences, write_corpus
 from latentlens_dag.demo.scenes import View, VisibleObject
-from latentlens_dag.demo.text import LEARNED, Documents, caption, judged_words, random_view
-from latentlens_dag.demo.text_captions import _cells
+from latentlens_dag.demo.text import Documents, judged_words
+from latentlens_dag.demo.text_captions import LEARNED, _cells, caption, random_view
 from latentlens_dag.demo.text_grammar import Sentences, finish, noun, place_phrase, plural_of, sections
 from latentlens_dag.demo.world import World, load_world
 
@@ -90,7 +90,7 @@ def test_the_cells_of_a_passage_show_every_thing_of_the_view_and_nothing_else(wo
         view = random_view(world, rng)
         said = set(words_of(LEARNED.sub(" ", _cells(world, sentences, view, rng))))
         items = [world.object(seen.name) for seen in view.objects]
-        grounds = [world.background(name) for name in (view.upper, view.lower) if name]
+        grounds = [world.item(name) for name in (view.upper, view.lower) if name]
         assert {item.name for item in items} <= said
         assert said <= {word for item in (*items, *grounds) for word in item.concrete_words}
 
