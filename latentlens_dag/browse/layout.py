@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     import polars as pl
     from numpy.typing import NDArray
 
-_MOST_PIXELS = 1 << 27
-"""Of an image whose masks are unrolled, as Pillow's own limit: a stranger's release may claim any size."""
+_MOST_PIXELS = 1 << 24
+"""Of an image whose masks are unrolled, at 32 bytes a pixel; a release may claim any size."""
 
 
 class TokenView(NamedTuple):

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from latentlens_dag.study.query_states import QueryStates
 
 _ROWS_SHOWN = 60
+_ITEMS_SHOWN = 12  # of a list; a mask has thousands of numbers
 data_option = click.option(
     "--data",
     metavar="PATH_OR_ID",
@@ -130,6 +131,7 @@ def _figures(dataset: Dataset, study: str) -> str:
 def search(name: str, home: Path | None, as_json: bool, **options: Any) -> None:
     """Find the nearest neighbors of a text's tokens, or of a stored token, in a study's index."""
     request = SearchRequest(**options)
+    layers = _layer_numbers(request.contextual_layers)
     if (request.text is not None, request.image_id is not None, request.token is not None) not in _QUERIES:
         raise UserError("Ask with `--text TEXT`, or with `--image-id ID --token NUMBER`: one of the two.")
     from latentlens_dag.dag.loading import find_study
@@ -137,7 +139,7 @@ def search(name: str, home: Path | None, as_json: bool, **options: Any) -> None:
     study, warehouse = find_study(name), find_home(home).warehouse
     index = _open_index(name, warehouse.index(study.index).root)
     query = _query_states(request, study, warehouse, index)
-    rows, method = _neighbors(request, query, index)
+    rows, method = _neighbors(request, layers, query, index)
     of_texts = request.text is not None or study.texts is not None
     heading = f"The {'text' if of_texts else 'visual'} states at layer {query.layer} are nearest to:\n"
     end = "" if request.recall is None else f"\n{method}"
@@ -186,11 +188,12 @@ def _query_states(request: SearchRequest, study: Study, warehouse: Warehouse, in
     return stored_query(warehouse, study.name, *token, request.layer, middle_layer(index.layers))
 
 
-def _neighbors(request: SearchRequest, query: QueryStates, index: ContextualIndex) -> tuple[list[dict[str, Any]], str]:
+def _neighbors(
+    request: SearchRequest, layers: list[int] | None, query: QueryStates, index: ContextualIndex
+) -> tuple[list[dict[str, Any]], str]:
     """The neighbors of every token, as rows, and how they were found."""
     how: dict[str, Any] = {"exact": True} if request.recall is None else {"exact": False, "recall": request.recall}
     how |= {"sentence_ids": [query.sentence_id] * len(query.tokens), "own_sentence": request.own_sentence}
-    layers = _layer_numbers(request.contextual_layers)
     found = index.search(query.states, request.top_k, layers, unique=request.unique, word=request.word, **how)
     same = {"layer": query.layer, "method": found.method}
     rows = [{"token": query.tokens[row["query"]], **same, **row} for row in found.to_polars().to_dicts()]
@@ -282,7 +285,12 @@ def _cell(value: Any) -> str:
         return f"{value:.6g}"
     if isinstance(value, bytes):
         return f"{len(value):,} bytes"
-    return f"[{', '.join(map(_cell, value))}]" if isinstance(value, list) else one_line(str(value))
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{one_line(str(name))}: {_cell(part)}' for name, part in value.items())}}}"
+    if isinstance(value, list):
+        more = [f"… {len(value):,} in all"] if len(value) > _ITEMS_SHOWN else []
+        return f"[{', '.join([*map(_cell, value[:_ITEMS_SHOWN]), *more])}]"
+    return one_line(str(value))
 
 
 def _flat(frame: pl.DataFrame) -> pl.DataFrame:

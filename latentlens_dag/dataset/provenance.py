@@ -8,11 +8,13 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latentlens_dag.dataset.dataset import Dataset
+from latentlens_dag.errors import UserError
 from latentlens_dag.hub.names import COMMIT, parse_release_name
 from latentlens_dag.storage.files import read_json_object
 from latentlens_dag.storage.home import find_warehouse
@@ -179,7 +181,9 @@ def _recorded(warehouse: Warehouse, study: str) -> dict[str, Any]:
     if files := next((read_json_object(path) for path in observed if path.is_file()), {}):
         facts["model"] = {"name": Path(next(iter(files))).parent.name, "weights": _weights(manifest, study)}
     if catalog and (index := catalog.settings.get("index")):
-        shape = read_shape(IndexShape, warehouse.shape("index", index))
+        shape = None
+        with suppress(UserError, OSError):  # what the study's own catalog says is shown all the same
+            shape = read_shape(IndexShape, warehouse.shape("index", index))
         selection = manifest.read(f"index/{index}/selection", None)
         facts["index"] = {"name": index, "version": selection and selection.data_version}
         if shape is not None:

@@ -25,7 +25,7 @@ SENTENCES = 28_000
 PER_BACKGROUND = 5
 """Sentences of a background in a round; an object gets two."""
 WORDS = re.compile(r"\w+")
-SHORTEST, MAX_CHARACTERS = 4, 16
+MIN_WORDS, MAX_WORDS = 4, 16
 
 
 def corpus_sentences(world: World, seed: int = 0, count: int = SENTENCES) -> list[str]:
@@ -36,7 +36,7 @@ def corpus_sentences(world: World, seed: int = 0, count: int = SENTENCES) -> lis
     for make in _rounds(Sentences(world), world, rng):
         sentence = make()
         words = WORDS.findall(sentence.lower())
-        if SHORTEST <= len(words) <= MAX_CHARACTERS and plurals.isdisjoint(words):
+        if MIN_WORDS <= len(words) <= MAX_WORDS and plurals.isdisjoint(words):
             found[sentence] = None
         if len(found) >= count:
             break

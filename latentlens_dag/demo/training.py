@@ -40,7 +40,7 @@ def check_gates(stage: str, figures: Mapping[str, Any], gates: tuple[Gate, ...])
     """Stop when a figure of `stage` is below its gate.
 
     Raises:
-        GateFailed: naming every figure that falls short.
+        GateError: naming every figure that falls short.
     """
     short = [
         f"{gate.figure} is {figures[gate.figure]:.3f}, gate {gate.least}"

@@ -248,6 +248,7 @@ def _one_encoder(folder: Path, tables: Mapping[int, Path]) -> str:
             raise UserError(
                 f"The index in {folder} mixes models: contextual layer {first} was made by {encoders[first] or '?'}, "
                 f"layer {layer} by {encoder or '?'}. Was a table copied in, or a build interrupted after the model "
-                "changed? Build the index again."
+                "changed? Build the index again; in a project by `latentlens-dag build --force --select "
+                f"index/{folder.name}`."
             )
     return encoders[first]

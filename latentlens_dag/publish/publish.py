@@ -36,7 +36,7 @@ from latentlens_dag.release.manifest import MANIFEST
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd
 
-_TRIES = 3  # tries
+_TRIES = 3
 _UPLOAD_BATCH = 64  # files between two lines of progress
 _PULL_REQUESTS = 5  # the newest, among which ours may be
 _UNCHANGED = "Nothing on main was changed; run again to go on."
