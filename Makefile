@@ -76,8 +76,8 @@ check: $(STAMP)
 	@git rev-parse --is-inside-work-tree >/dev/null 2>&1 || echo 'No Git checkout: what the hooks say of files is not checked.'
 	! git rev-parse --is-inside-work-tree >/dev/null 2>&1 || \
 		SKIP=ruff-check,ruff-format,mypy,mypy-dashboards $(BIN)/pre-commit run --all-files --show-diff-on-failure
-	$(BIN)/dg check yaml
-	$(BIN)/dg check defs
+	VIRTUAL_ENV="$$PWD/$(VENV)" $(BIN)/dg check yaml
+	VIRTUAL_ENV="$$PWD/$(VENV)" $(BIN)/dg check defs
 
 hooks: $(STAMP)
 	$(BIN)/pre-commit install

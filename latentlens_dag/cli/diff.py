@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,8 +69,8 @@ def _difference_text(differences: list[AnswerDifference]) -> str:
 
 
 def _is_release(name: str) -> bool:
-    """Whether it names a folder or a release of the Hub: no study has a `/` in its name."""
-    return "/" in name or re.fullmatch(r"\.+", name) is not None
+    """Whether it names a folder or a release of the Hub: no study has a `/` in its name, or begins with a dot."""
+    return "/" in name or name.startswith(".")
 
 
 def _diff_releases(first: str, second: str, as_json: bool) -> None:

@@ -17,6 +17,7 @@ from latentlens_dag.cli import browse, build, diff, maintenance, models, publish
 from latentlens_dag.errors import RESUME_HINT, StoppedBySignalError, UserError
 from latentlens_dag.storage.full_disk import remedy
 from latentlens_dag.storage.home import find_home
+from latentlens_dag.text.display import printable
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -77,5 +78,5 @@ def _leave(message: str, code: int, debug: bool = False, trace: str = "") -> Non
     if debug:
         traceback.print_exc()
         click.echo(trace, err=True)
-    click.echo(message, err=True)
+    click.echo("\n".join(map(printable, message.split("\n"))), err=True)  # it may quote data, which drives no terminal
     sys.exit(code)

@@ -55,7 +55,7 @@ def write_text(text: str, path: Path) -> None:
 def write_json(facts: object, path: Path) -> None:
     """Write a JSON file atomically, keys in order; a file with this content already is left as it is."""
     text = json.dumps(facts, indent=1, sort_keys=True) + "\n"
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+    if not path.is_file() or path.read_bytes() != text.encode():  # what is there may be damaged
         write_text(text, path)
 
 
@@ -63,7 +63,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
     """The object in a JSON file; an empty one where the file is missing, damaged or holds something else."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -123,3 +123,15 @@ def test_a_study_without_a_judge_is_summed_up_by_its_answers(tmp_path: Path) -> 
 
 def test_debug_shows_where(home: Path) -> None:
     assert "Traceback" in _run(home, "query", "SELECT nothing", "--debug").stderr
+
+
+def test_an_error_that_quotes_data_drives_no_terminal(home: Path) -> None:
+    run = _run(home, "query", "SELECT CAST('a' || chr(27) || '[2J' || chr(8238) AS INT)")
+    assert run.returncode == 2 and "\x1b" not in run.stderr and "\u202e" not in run.stderr
+    assert "a␛[2J\ufffd" in run.stderr
+
+
+def test_a_folder_that_is_named_with_a_dot_is_no_study(home: Path, tmp_path: Path) -> None:
+    (tmp_path / ".home").symlink_to(home)
+    run = run_command(tmp_path, "diff", ".home", str(home))
+    assert run.returncode == 0 and "cannot be compared" not in run.stderr

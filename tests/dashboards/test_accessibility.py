@@ -133,6 +133,7 @@ def test_a_chosen_patch_is_said_to_who_listens(page: Page, address: str) -> None
     said.get_by_text("row 1, column 1: ").wait_for()
     page.locator("rect[data-id='3']").click()
     said.get_by_text("row 2, column 2: ").wait_for()
+    assert said.get_by_text("row 1, column 1: ").count() == 0
 
 
 def test_nothing_moves_where_a_person_asks_for_that(chromium: Any, address: str) -> None:

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from latentlens_dag.storage import parquet
-from latentlens_dag.storage.files import atomic_path, remove, write_json
+from latentlens_dag.storage.files import atomic_path, read_json_object, remove, write_json
 from latentlens_dag.storage.parquet import write_parquet
 
 
@@ -56,6 +56,15 @@ def test_json_that_says_the_same_is_left_as_it_is(tmp_path: Path) -> None:
     assert path.stat().st_ino == before
     write_json({"a": 2, "b": 3}, path)
     assert path.read_text() == '{\n "a": 2,\n "b": 3\n}\n'
+
+
+@pytest.mark.parametrize("damage", [b"\xff\xfe\x00\x80{{", b"", b"null", b"[" * 100_000])
+def test_json_that_is_damaged_is_read_as_empty_and_written_anew(tmp_path: Path, damage: bytes) -> None:
+    path = tmp_path / "facts.json"
+    path.write_bytes(damage)
+    assert read_json_object(path) == {}
+    write_json({"a": 1}, path)
+    assert read_json_object(path) == {"a": 1}
 
 
 def test_removing_a_link_leaves_what_it_points_to(tmp_path: Path) -> None:
