@@ -123,6 +123,10 @@ def choose_verdict(
 
     _leave_field(key=f"leave-field-{person}")
 
+    def move(step: int) -> None:
+        # From the item of the address: the button may still be that of the item before, while the next one is drawn.
+        go_to((permalink.get_int("item") or number) + step)
+
     def choose(verdict: Verdict) -> None:
         # The keys of this item still work while the next one is drawn: then they must judge neither.
         if permalink.get_int("item") not in (None, number):
@@ -145,13 +149,12 @@ def choose_verdict(
             )
             st.caption(meaning)
     with st.container(horizontal=True, gap="small"):
-        st.button(
-            "Back", key=f"back-{number}", shortcut="Backspace", disabled=number == 1, on_click=go_to, args=(number - 1,)
-        )
+        # One key for all items: two buttons with one shortcut, of this item and the one before, would both be pressed.
+        st.button("Back", key="back", shortcut="Backspace", disabled=number == 1, on_click=move, args=(-1,))
         if said is None or said == SKIPPED:
             st.button("Skip", key=f"skip-{number}", shortcut="S", on_click=choose, args=(SKIPPED,))
         else:
-            st.button("Next", key=f"next-{number}", shortcut="S", on_click=go_to, args=(number + 1,))
+            st.button("Next", key="next", shortcut="S", on_click=move, args=(1,))
             st.button("Withdraw", key=f"undo-{number}", shortcut="U", on_click=choose, args=(SKIPPED,))
     if said is not None:
         st.caption("You skipped this one." if said == SKIPPED else f"You said: {said}. Another choice replaces it.")

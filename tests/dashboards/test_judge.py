@@ -90,6 +90,18 @@ def test_a_key_that_is_pressed_again_while_the_next_item_is_drawn_judges_neither
     assert [one.verdict for one in _kept(own)] == ["concrete"]
 
 
+@pytest.mark.parametrize(("label", "item"), [("Back", 4), ("Next", 6)])
+def test_back_and_next_go_one_from_the_item_of_the_address_also_while_it_is_drawn(
+    own: Path, label: str, item: int
+) -> None:
+    app = _judge(person="ab")
+    _press(_press(_press(app, "Concrete"), "Concrete"), "Back")
+    button = next(button for button in app.button if button.label == label)
+    app.query_params["item"] = "5"  # the button is still that of the second
+    button.click().run()
+    assert f"Item {item} of 20" in app.get("progress")[0].proto.text
+
+
 def test_another_person_or_another_sample_begins_at_its_beginning(own: Path) -> None:
     app = _press(_press(_judge(person="ab"), "Concrete"), "None")
     next(field for field in app.text_input if field.label == "Your initials").set_value("cd").run()
