@@ -1,17 +1,18 @@
 """The device, and the precision of products on it.
 
 Note: bfloat16 is not faster everywhere. Processors without instructions for it emulate it, twenty times slower than
-float32, so the choice is measured.
+float32. Whether there are instructions decides, not a timing, which would vary from run to run.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from functools import cache
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,23 +21,37 @@ if TYPE_CHECKING:
 _BYTES_AT_ONCE = 64 << 20  # of a matrix's rows in float32
 
 
+_GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # of CUDA, ROCm, and CUDA in WSL
+_BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # the last one of ARM
+
+
 @cache
-def bfloat16_is_faster(device: str = "cpu") -> bool:
-    """Whether products in bfloat16 take less than two thirds of the time of float32, measured once per process."""
-    import torch
-
-    def seconds(dtype: torch.dtype) -> float:
-        rows, columns = (torch.ones(n, 512, dtype=dtype, device=device) for n in (256, 128))
-        return min(seconds_of(lambda: torch.mm(rows, columns.T).sum().item()) for _ in range(4))
-
-    return seconds(torch.bfloat16) < seconds(torch.float32) * 2 / 3
-
-
 def default_device() -> str:
-    """CUDA where there is one, else the CPU."""
+    """CUDA where there is one, else the CPU; torch is imported only where there is a driver of a GPU."""
+    if not any(map(os.path.exists, _GPU_DRIVERS)):
+        return "cpu"
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@cache
+def has_bfloat16(device: str = "cpu") -> bool:
+    """Whether a device has instructions for products in bfloat16; what emulates it is many times slower.
+
+    Of a CPU by /proc/cpuinfo; where there is none (macOS), it counts as a processor without them.
+    """
+    if not device.startswith("cpu"):
+        import torch
+
+        return torch.cuda.get_device_capability(device) >= (8, 0) or torch.version.hip is not None
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    lines = (line.partition(":") for line in text.splitlines())
+    flags = {flag for name, _, flags in lines if name.strip() in ("flags", "Features") for flag in flags.split()}
+    return not flags.isdisjoint(_BFLOAT16_FLAGS)
 
 
 @contextmanager
@@ -74,10 +89,3 @@ def in_float32(module: nn.Module) -> nn.Module:
 
     weights = (weight for weight in chain(module.parameters(), module.buffers()) if weight.is_floating_point())
     return module if all(weight.dtype == torch.float32 for weight in weights) else deepcopy(module).float()
-
-
-def seconds_of(work: Callable[[], object]) -> float:
-    """The time that one call takes."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start

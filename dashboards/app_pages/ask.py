@@ -25,6 +25,7 @@ from latentlens_dag.browse.text_search import (
 from latentlens_dag.errors import UserError
 from latentlens_dag.models.layers import middle_layer
 from latentlens_dag.models.model_ref import ModelRef
+from latentlens_dag.storage.shapes import IndexShape, stored_dtype
 from latentlens_dag.storage.warehouse import Warehouse
 from latentlens_dag.study.source import StudySource, study_source
 from latentlens_dag.text.display import clip, printable
@@ -77,15 +78,19 @@ def open_text_search(data: BrowserData, study: str) -> TextSearch:
     warehouse = home_warehouse(data.source)
     source = study_source(warehouse, study, may_run_code())
     times = build_times(warehouse, study, source.index_name)
-    return _text_search(source, str(warehouse.root), study, times, _model(source.model))
+    dtype = stored_dtype(IndexShape, warehouse.shape("index", source.index_name))
+    return _text_search(source, str(warehouse.root), study, times, _model(source.model, dtype))
 
 
 @st.cache_resource(show_spinner="Loading the language model …", max_entries=1)
-def _model(model: ModelRef) -> LanguageModel:
-    """The model; the same files with and without trust in their code are two models."""
+def _model(model: ModelRef, dtype: str | None) -> LanguageModel:
+    """The model in the dtype of the index, if that is known.
+
+    The same files with and without trust in their code are two models.
+    """
     from latentlens_dag.models.loading import load_language_model
 
-    return load_language_model(model)
+    return load_language_model(model, dtype=dtype)
 
 
 @st.cache_resource(show_spinner="Opening the index …", max_entries=2)

@@ -17,7 +17,7 @@ import yaml
 from pydantic import ValidationError
 
 from latentlens_dag.dag.components.base import C
-from latentlens_dag.dag.resources import HomeResource, WarehouseResource
+from latentlens_dag.dag.resources import HomeResource, ModelResource, WarehouseResource
 from latentlens_dag.dag.yaml_tree import YamlTree
 from latentlens_dag.errors import UserError
 from latentlens_dag.storage.home import Home, find_home, find_project
@@ -40,7 +40,8 @@ def load_definitions(project: Path | None = None, home: Home | None = None) -> d
     home = home or find_home()
     warehouse, home_resource = WarehouseResource(root=str(home.warehouse.root)), HomeResource(root=str(home.root))
     # The steps of a run share a process: one of their own each would load torch, and the model, each time.
-    common = dg.Definitions(resources={"warehouse": warehouse, "home": home_resource}, executor=dg.in_process_executor)
+    resources = {"warehouse": warehouse, "home": home_resource, "models": ModelResource()}
+    common = dg.Definitions(resources=resources, executor=dg.in_process_executor)
     tree = _tree(project)
     with _user_errors(tree):
         return dg.Definitions.merge(tree.build_defs(), common)

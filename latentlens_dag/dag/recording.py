@@ -33,7 +33,7 @@ def result(
     Args:
         key: the asset; None for the only one of the step.
         version: its data version.
-        metadata: for Dagster; of a table with its rows.
+        metadata: for Dagster; of a table with its rows, of what a model computed with the `dtype`.
         files: the files of the artifact; a folder stands for all files in it.
         checks: the results of its checks.
         known: facts of files that were recorded before, which are not hashed again.
@@ -52,6 +52,7 @@ def result(
             inputs=dict(_inputs(context, recorded, store)),
             files=store.file_facts(files, known),
             rows=metadata.get("dagster/row_count"),
+            dtype=metadata.get("dtype"),
             run=context.run_id,
             build=_build_of(context),
             created_at=now,

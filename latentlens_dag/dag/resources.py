@@ -1,12 +1,14 @@
-"""Dagster's resources: the home, and its warehouse.
+"""Dagster's resources: the home, its warehouse, and the models that steps load.
 
 Note: a step takes `warehouse`, which waits for a running build; code that only reads, or locks the home itself, takes
 `home`.
 """
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -14,6 +16,9 @@ from latentlens_dag.dag.home_lock import step_lock
 from latentlens_dag.dag.run_tags import is_of_a_build
 from latentlens_dag.storage.home import Home
 from latentlens_dag.storage.warehouse import Warehouse
+
+if TYPE_CHECKING:
+    from latentlens_dag.models.model_cache import ModelCache
 
 
 class HomeResource(dg.ConfigurableResource):
@@ -49,3 +54,32 @@ class WarehouseResource(dg.ConfigurableResource):
         home = Home(Path(self.root).parent)
         with nullcontext() if held_already else step_lock(home, log.info if log else lambda text: None):
             yield self
+
+
+class ModelResource(dg.ConfigurableResource):
+    """The models of this process: the last one that a step loaded stays in memory.
+
+    A build keeps it from run to run, and lets it go at its end; any other run lets it go when it ends.
+    """
+
+    @property
+    def cache(self) -> "ModelCache":
+        """The cache of the process."""
+        from latentlens_dag.models.model_cache import MODELS
+
+        return MODELS
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["ModelResource"]:
+        """The resource, until the run ends."""
+        try:
+            yield self
+        finally:
+            if context.run is None or not is_of_a_build(context.run):
+                forget_models()
+
+
+def forget_models() -> None:
+    """Give the memory of the last model back, if any was loaded."""
+    if (module := sys.modules.get("latentlens_dag.models.model_cache")) is not None:
+        module.MODELS.clear()

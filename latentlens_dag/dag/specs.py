@@ -64,6 +64,8 @@ class IndexSpec:
     min_position: int
     dedup: Literal["prefix", "sentence"]
     sinks: Literal["exclude", "include"]
+    dtype: str | None
+    """In which its model is computed; None for `auto`."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,8 @@ class StudySpec:
     connector: bool
     prompt: str
     """The VLM's prompt for every image."""
+    dtype: str | None
+    """In which its model is computed; None for `auto`."""
 
     @property
     def group(self) -> str:

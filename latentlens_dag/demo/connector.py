@@ -28,7 +28,7 @@ from latentlens_dag.demo.scenes import GRID, PATCHES, SceneSource, Truth, scene_
 from latentlens_dag.demo.text_captions import PROMPT, caption
 from latentlens_dag.demo.training import resume_checkpoint, save_checkpoint, take_step, warmup_cosine
 from latentlens_dag.demo.vision import normalize, patch_features
-from latentlens_dag.device import bfloat16_is_faster
+from latentlens_dag.device import has_bfloat16
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -401,4 +401,4 @@ def _frozen(model: Any) -> Any:
     import torch
 
     rounded = model.to(torch.bfloat16).eval().requires_grad_(False)
-    return rounded if bfloat16_is_faster() else rounded.float()
+    return rounded if has_bfloat16() else rounded.float()

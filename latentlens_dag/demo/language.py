@@ -25,7 +25,7 @@ from latentlens_dag.demo.text import Documents, Lesson, judged_words
 from latentlens_dag.demo.text_captions import LEARNED
 from latentlens_dag.demo.training import CHECKPOINT, load_checkpoint, resume_checkpoint, save_checkpoint, take_step
 from latentlens_dag.demo.world import World
-from latentlens_dag.device import bfloat16_is_faster
+from latentlens_dag.device import has_bfloat16
 
 if TYPE_CHECKING:
     import torch
@@ -352,7 +352,7 @@ def _step(
 
     inputs, weights = batch
     learned = weights[:, 1:] > 0
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16_is_faster()):
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=has_bfloat16()):
         logits = model.lm_head(blocks(input_ids=inputs[:, :-1]).last_hidden_state[learned])
     losses = torch.nn.functional.cross_entropy(logits.float(), inputs[:, 1:][learned], reduction="none")
     loss = (losses * weights[:, 1:][learned]).sum() / weights[:, 1:].sum()

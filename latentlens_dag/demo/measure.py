@@ -82,7 +82,7 @@ def write_project(
     source: SceneSource, model: Path, untrained: Path, folder: Path, scenes: int, real: Path | None
 ) -> list[str]:
     """Write workspace.yaml and assets/fresh of the project; give the names of its studies."""
-    from latentlens_dag.models.loading import read_config
+    from latentlens_dag.models.configs import read_config
 
     assets = folder / "assets" / "fresh"
     drawn = [random_scene(source.world, FRESH_FROM + number) for number in range(scenes)]

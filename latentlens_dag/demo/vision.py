@@ -33,7 +33,7 @@ from latentlens_dag.demo.training import (
     warmup_cosine,
     write_figures,
 )
-from latentlens_dag.device import bfloat16_is_faster
+from latentlens_dag.device import has_bfloat16
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -215,7 +215,7 @@ def train_step(
     seeds = [training_seed("vision", training.seed, step * training.batch + row) for row in range(training.batch)]
     bounds = [training.objects(step, row) for row in range(training.batch)]
     pixels, labels, _ = labeled_scenes(source, seeds, bounds)
-    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16_is_faster()):
+    with torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16()):
         logits = head(patch_features(encoder, pixels))
     loss = torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), labels.flatten())
     take_step(optimizer, loss, [*encoder.parameters(), *head.parameters()], training.rate(step))
@@ -272,7 +272,7 @@ def _finish(
         "patches": PATCHES,
         "seconds": round(seconds, 1),
         "threads": torch.get_num_threads(),
-        "bfloat16": bfloat16_is_faster(),
+        "bfloat16": has_bfloat16(),
     }
     write_figures(out, figures)
     return figures

@@ -39,7 +39,7 @@ def write_states(
         image_ids: N ids.
         token_index: [N], the number of the token in its image.
         states: [N, d], the residual stream itself, not normalized.
-        dtype: in which the model computed them (`loading.chosen_dtype`).
+        dtype: in which the model computed them (`dtypes.chosen_dtype`).
 
     Raises:
         ValueError: where a state has no direction, naming image and token.

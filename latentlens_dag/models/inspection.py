@@ -7,6 +7,7 @@ tokens depends on the image, use an image of a typical size.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from latentlens_dag.device import seconds_of
 from latentlens_dag.errors import UserError
 from latentlens_dag.models.families.registry import region_map
 from latentlens_dag.models.families.token_map import TokenMap, unmapped
@@ -141,7 +141,8 @@ def inspect_model(
     Raises:
         UserError: if there is no model, it cannot be read, or it does not accept the image.
     """
-    from latentlens_dag.models.loading import checked_folder, load_vlm, load_with_language_model, read_config
+    from latentlens_dag.models.configs import read_config
+    from latentlens_dag.models.loading import checked_folder, load_vlm, load_with_language_model
     from latentlens_dag.models.self_checks import check_language_model, noise_image
 
     ref = model_ref(source, revision, trust_remote_code)
@@ -309,7 +310,9 @@ def _image_cost(vlm: Vlm, image: Image, tokens: int) -> Cost:
 def _seconds(work: Callable[[], object]) -> float:
     """The time of the second call; the first warms up."""
     work()
-    return seconds_of(work)
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
 
 
 def _yaml_of_model(name: str, trusted: bool) -> str:

@@ -6,25 +6,24 @@ only. A model's own code is run only if the user allows it (`remote_code.py`).
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from latentlens_dag.device import bfloat16_is_faster, default_device
+from latentlens_dag.device import default_device
 from latentlens_dag.errors import UserError
 from latentlens_dag.models.checkpoints import check_tokenizer, load_checkpoint
+from latentlens_dag.models.configs import read_config
+from latentlens_dag.models.dtypes import chosen_dtype
 from latentlens_dag.models.families.registry import apply_checkpoint_settings, check_packages
-from latentlens_dag.models.hub_models import LocalModel, cached_config, local_model, weight_bytes
+from latentlens_dag.models.hub_models import LocalModel, local_model
 from latentlens_dag.models.language_model import LanguageModel
 from latentlens_dag.models.logit_rule import logit_rule
 from latentlens_dag.models.model_parts import blocks_of, decoder_of, final_norm_of, position_limit_of
-from latentlens_dag.models.model_ref import ModelRef, model_ref, no_model_error
+from latentlens_dag.models.model_ref import ModelRef, model_ref
 from latentlens_dag.models.processors import load_processor
 from latentlens_dag.models.remote_code import check_code, loading, may_have_vision, vlm_auto_class
 from latentlens_dag.models.vlm import Vlm
-from latentlens_dag.models.weight_files import check_lfs_pointers, gguf_instructions
-
-_LARGE_BYTES = 1 << 30  # half a billion 16-bit weights
+from latentlens_dag.models.weight_files import check_lfs_pointers
 
 
 def load_vlm(
@@ -40,7 +39,7 @@ def load_vlm(
         source: a folder, user/name on the Hub, or a `ModelRef`.
         revision: for user/name, a full commit, branch or tag; the name of the result has the commit.
         device: a torch device; by default CUDA if available, else the CPU.
-        dtype: the name of a torch dtype; by default that of `chosen_dtype`.
+        dtype: the name of a torch dtype; by default (or "auto") that of `dtypes.chosen_dtype`.
         trust_remote_code: run the model's own code, with all your rights; for user/name, `revision` must then be a full
             commit.
 
@@ -101,14 +100,19 @@ def load_with_language_model(
     source: str | Path | ModelRef, device: str | None = None, dtype: str | None = None
 ) -> FullModel:
     """Load a language model or VLM and return both the whole model and its language model; see `load_vlm`."""
+    found = load_model(source, device, dtype)
+    return FullModel(found.model, found.language_model) if isinstance(found, Vlm) else found
+
+
+def load_model(source: str | Path | ModelRef, device: str | None = None, dtype: str | None = None) -> Vlm | FullModel:
+    """Load a VLM or, where the config has no vision, a language model; see `load_vlm`."""
     from transformers import AutoModelForCausalLM
 
     ref = model_ref(source)
     trusted = ref.trust_remote_code
     folder, name = checked_folder(ref)
     if may_have_vision(read_config(folder) or {}, trusted):
-        vlm = load_vlm(ref, device=device, dtype=dtype)
-        return FullModel(vlm.model, vlm.language_model)
+        return load_vlm(ref, device=device, dtype=dtype)
     with loading(folder, name, "language model", trusted):
         model = load_checkpoint(AutoModelForCausalLM, folder, name, trusted, chosen_dtype(folder, device, dtype))
         tokenizer = load_tokenizer(folder, trusted)
@@ -182,66 +186,3 @@ def _check_widths(name: str, model: Any, decoder: Any) -> None:
             "with projections between them. The lenses compare states with rows of the embedding, so all three must "
             "have one width. Take another model of the family: of OPT, any but the one with 350 million parameters."
         )
-
-
-def read_config(source: Path | ModelRef) -> dict[str, Any] | None:
-    """The config.json of a model; None for a model of the Hub that is not in the cache.
-
-    Raises:
-        UserError: if the folder has none, or it is not a JSON object with a `model_type` (which may be missing).
-    """
-    if isinstance(source, ModelRef):
-        if source.path is None:
-            cached = cached_config(source)
-            return None if cached is None else _parse_config(cached)
-        source = source.path
-    if not source.is_dir():
-        raise no_model_error(source)
-    path = source / "config.json"
-    if not path.is_file():
-        instructions = gguf_instructions(source)
-        raise UserError(
-            f"{source} is not a model folder: it has no config.json.{f' {instructions}' if instructions else ''}"
-        )
-    return _parse_config(path)
-
-
-def _parse_config(path: Path) -> dict[str, Any]:
-    try:
-        config: Any = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        check_lfs_pointers(path.parent, str(path.parent))
-        raise UserError(f"{path} is not JSON ({error}): the model folder is damaged.") from error
-    if not isinstance(config, dict) or not isinstance(config.get("model_type", ""), str):
-        raise UserError(
-            f"{path} is not the config of a model, a JSON object with a `model_type`, but {config!r:.80}. Use the "
-            "config.json that was published with the weights."
-        )
-    return config
-
-
-def chosen_dtype(source: str | Path | ModelRef, device: str | None = None, dtype: str | None = None) -> str:
-    """The dtype to load a model in: the given one, else a default for the device.
-
-    On a GPU the checkpoint's own ("auto"). On a CPU float32, whose results do not depend on the batches; but bfloat16
-    for a large checkpoint in 16 bits, if the processor is faster at it. Of a model of the Hub only the config is
-    downloaded.
-    """
-    if dtype is not None:
-        return dtype
-    if (device or default_device()) != "cpu":
-        return "auto"
-    return "bfloat16" if _stored_in_16_bits(source) >= _LARGE_BYTES and bfloat16_is_faster() else "float32"
-
-
-def _stored_in_16_bits(source: str | Path | ModelRef) -> int:
-    """The size of a checkpoint's weights in bytes if they are stored in 16 bits by its config, else 0."""
-    model = model_ref(source)
-    folder = local_model(model, weights=False).folder
-    config = read_config(folder) or {}
-    dtype = config.get("dtype") or config.get("torch_dtype") or (config.get("text_config") or {}).get("dtype")
-    if dtype not in ("bfloat16", "float16"):
-        return 0
-    if model.repo is not None:
-        return weight_bytes(model)
-    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))

@@ -21,7 +21,6 @@ from latentlens_dag.models.families.token_map import TokenMap
 from latentlens_dag.models.fingerprints import WeightSample, fingerprint_like, weight_sample
 from latentlens_dag.models.hooks import capture_hidden_states
 from latentlens_dag.models.language_model import LanguageModel
-from latentlens_dag.models.loading import load_language_model
 from latentlens_dag.models.localization import LOCALIZATION_MEANING, CannotBeCheckedError, localization
 from latentlens_dag.models.model_ref import ModelRef
 from latentlens_dag.models.text_checks import (
@@ -99,12 +98,15 @@ def _facts(checks: list[ModelCheck], prompt: str, model: LanguageModel, stored: 
     return ModelFacts(checks, prompt, fingerprint_like(model, stored), weight_sample(model))
 
 
-def check_same_model(study_weights: WeightSample, index_model: ModelRef, study: str, index: str) -> None:
+def check_same_model(
+    study_weights: WeightSample, index_weights: WeightSample, index_model: ModelRef, study: str, index: str
+) -> None:
     """Refuse an index that was made with other weights than those of the study's language model.
 
     Args:
         study_weights: a sample of the study's language model.
-        index_model: the language model of the index.
+        index_weights: a sample of the index's.
+        index_model: the language model of the index, for messages.
         study: the name of the study, for messages.
         index: the name of the index, for messages.
 
@@ -112,7 +114,7 @@ def check_same_model(study_weights: WeightSample, index_model: ModelRef, study: 
         UserError: if the two differ, naming tensors. Additional rows of the embedding, for an image token, do not
             count.
     """
-    different = study_weights.differences(weight_sample(load_language_model(index_model)))
+    different = study_weights.differences(index_weights)
     if different:
         raise UserError(
             f"{study} cannot be read through Index {index}: the language model in {index_model} has other weights than "

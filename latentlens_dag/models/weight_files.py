@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from latentlens_dag.errors import UserError
 
@@ -19,6 +21,7 @@ _MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.tik
 _POINTER, _POINTER_BYTES = b"version https://git-lfs.github.com/spec/v1", 1024
 _PICKLES = ("pytorch_model*.bin", "*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _LISTED_NAMES = 3
+_DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}  # as safetensors writes them
 
 
 def stored_weights(folder: Path, name: str, auto_class: str) -> dict[str, int]:
@@ -40,6 +43,18 @@ def stored_weights(folder: Path, name: str, auto_class: str) -> dict[str, int]:
             f"{first_names(missing)}, which {SHARD_INDEX} names. Finish the download, or copy the whole folder again."
         )
     return {weight: count for file in files for weight, count in _element_counts(file).items()}
+
+
+def stored_dtypes(folder: Path) -> Counter[str]:
+    """The number of elements of a checkpoint's weights by their dtype, such as "bfloat16"; only headers are read.
+
+    A damaged file counts for nothing: it is refused where the weights are loaded.
+    """
+    counts = Counter[str]()
+    for file in sorted(folder.glob("*.safetensors")):
+        for weight in (_header(file) or {}).values():
+            counts[_DTYPES.get(str(weight.get("dtype")), "other")] += math.prod(weight.get("shape", []))
+    return counts
 
 
 def check_lfs_pointers(folder: Path, name: str) -> None:
@@ -163,9 +178,18 @@ def _size_by_header(path: Path) -> int | None:
     """How many bytes a file of weights should have, by its header; None if the header is damaged too."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        header = file.read(length) if length <= path.stat().st_size else b""
     try:
-        entries = [entry for key, entry in json.loads(header).items() if key != "__metadata__"]
-        return 8 + length + max(int(entry["data_offsets"][1]) for entry in entries)
+        return 8 + length + max(int(entry["data_offsets"][1]) for entry in (_header(path) or {}).values())
     except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _header(path: Path) -> dict[str, Any] | None:
+    """What a file of safetensors says about its weights, by their names; None if that is damaged."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        text = file.read(length) if length <= path.stat().st_size else b""
+    try:
+        return {key: entry for key, entry in json.loads(text).items() if key != "__metadata__"}
+    except (ValueError, AttributeError):
         return None

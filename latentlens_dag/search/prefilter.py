@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from latentlens_dag.device import bfloat16_is_faster
+from latentlens_dag.device import has_bfloat16
 
 if TYPE_CHECKING:
     import torch
@@ -228,8 +228,8 @@ def group_maxima(scores: Tensor) -> Tensor:
 
 
 def fastest_arithmetic(queries: int, device: str) -> Arithmetic:
-    """The arithmetic that a search of so many queries should use: measured once per process and device."""
-    return "bfloat16" if queries >= _FEW_QUERIES and bfloat16_is_faster(device) else "float32"
+    """The arithmetic that a search of so many queries should use: the faster one on the device."""
+    return "bfloat16" if queries >= _FEW_QUERIES and has_bfloat16(device) else "float32"
 
 
 def _parts(values: Tensor, dtype: object, count: int) -> list[Tensor]:

@@ -76,7 +76,9 @@ def _lines(one: Ancestor, source: Callable[[str], str | None]) -> Iterator[str]:
     changed = f", now {one.record.data_version}: it changed since" if one.has_changed and one.record else ""
     yield f"{indent}{one.label}  version {one.version}{changed}{'  (see above)' if one.listed_before else ''}"
     if one.record is not None and not one.listed_before:
-        settings = ", ".join(f"{name}: {value}" for name, value in sorted(one.record.settings.items()))
+        facts = sorted(one.record.settings.items())
+        facts += [] if one.record.dtype is None else [("computed in", one.record.dtype)]
+        settings = ", ".join(f"{name}: {value}" for name, value in facts)
         yield f"{indent}    made {one.record.created_at} by run {one.record.run.split('-')[0]}; {settings}"
     elif (where := source(one.label)) is not None:
         yield f"{indent}    {where}"

@@ -76,6 +76,8 @@ class ArtifactRecord(BaseModel):
     """Data version of each input, by artifact: `index/demo/table/L04` or `study/demo/visual/V04[00]`."""
     files: list[FileFacts]
     rows: int | None
+    dtype: str | None = None
+    """In which a model computed it; None for what no model computes, and in records of version 0.1."""
     run: str
     """Id of the Dagster run."""
     build: str
@@ -154,7 +156,8 @@ class ArtifactStore:
         return self.warehouse / "earlier" / f"{fact.digest}{Path(fact.path).suffix}"
 
     def _write(self, record: ArtifactRecord) -> None:
-        text = json.dumps(record.model_dump(mode="json", by_alias=True), indent=1, sort_keys=True)
+        without = {"dtype"} if record.dtype is None else set()
+        text = json.dumps(record.model_dump(mode="json", by_alias=True, exclude=without), indent=1, sort_keys=True)
         write_text(text + "\n", self.path(record.asset, record.partition))
 
     def _keep(self, fact: FileFacts) -> None:

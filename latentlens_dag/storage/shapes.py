@@ -82,6 +82,8 @@ class IndexShape(Shape):
     """Rows per layer, of an index that stands alone; in a warehouse every layer has all occurrences."""
     source: str | None = None
     """What the index was imported from."""
+    dtype: str | None = None
+    """In which the model computed its states; None where that is not known."""
 
 
 class StudyShape(Shape):
@@ -97,6 +99,8 @@ class StudyShape(Shape):
     """As `ModelRef.to_json` gives it."""
     model_in_project: str | None = None
     """The folder of a model in the home's own project, relative to the warehouse."""
+    dtype: str | None = None
+    """In which the model computed its states; None where that is not known."""
 
     def lists(self, file: Path) -> bool:  # noqa: D102
         table, layer = file.parts[0].removesuffix(".parquet"), re.search(r"/layer_(\d+)/", file.as_posix())
@@ -134,6 +138,15 @@ def read_shape(kind: type[S], path: Path) -> S | None:
             f"{path} is damaged ({problem_text(error)}). Run `latentlens-dag check --deep`, which finds what else is, "
             "then `latentlens-dag build`."
         ) from error
+
+
+def stored_dtype(kind: type[IndexShape | StudyShape], path: Path) -> str | None:
+    """The dtype in a set's shape; None where there is no such file, or a damaged one that will be written anew."""
+    try:
+        shape = read_shape(kind, path)
+    except UserError:
+        return None
+    return None if shape is None else shape.dtype
 
 
 def problem_text(error: ValidationError) -> str:

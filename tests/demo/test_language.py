@@ -71,7 +71,7 @@ def test_passages_are_read_and_not_learned_but_for_marked_words(world: World, to
 
 
 def test_the_loss_is_the_mean_of_the_learned_tokens_by_weight(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(language, "bfloat16_is_faster", lambda: False)
+    monkeypatch.setattr(language, "has_bfloat16", lambda: False)
     model = language.new_model(0)
     ids = torch.randint(4, language.VOCABULARY, (2, 7), generator=torch.Generator().manual_seed(0))
     weights = torch.tensor([[1.0, 0, 1, 2, 2, 0, 1], [1, 1, 0, 0, 2, 2, 2]])

@@ -165,13 +165,13 @@ def test_a_dtype_is_chosen_by_the_weights_on_the_hub_without_downloading_them(
     files = {**UNWANTED, **weights, "config.json": json.dumps(config).encode()}
     hub.add(Repo("user/parts", {**files, "model.safetensors.index.json": json.dumps(index).encode()}, "model"))
     code = """
-from latentlens_dag.models import loading as models
+from latentlens_dag.models import dtypes
 from latentlens_dag.models.hub_models import local_model, weight_bytes
 from latentlens_dag.models.model_ref import ModelRef
-models.bfloat16_is_faster = lambda: True
+dtypes.has_bfloat16 = lambda device: True
 model, sizes = ModelRef(None, *sys.argv[1:3]), []
-for models._LARGE_BYTES in (int(sys.argv[3]), int(sys.argv[3]) + 1):
-    sizes.append(models.chosen_dtype(model, "cpu"))
+for dtypes._LARGE_BYTES in (int(sys.argv[3]), int(sys.argv[3]) + 1):
+    sizes.append(dtypes.chosen_dtype(model, "cpu"))
 print(*sizes)
 local_model(model)
 print(weight_bytes(model))

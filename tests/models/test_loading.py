@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.models import loading, text_checks
+from latentlens_dag.models import text_checks
 from latentlens_dag.models.families.registry import region_map
 from latentlens_dag.models.fingerprints import WeightSample
 from latentlens_dag.models.hooks import capture_hidden_states
-from latentlens_dag.models.loading import chosen_dtype, load_language_model, load_tokenizer, load_vlm, position_limit
+from latentlens_dag.models.loading import load_language_model, load_tokenizer, load_vlm, position_limit
 from latentlens_dag.models.self_checks import (
     ModelFacts,
     check_index_model,
@@ -201,27 +201,6 @@ def test_what_runs_after_the_block_is_not_captured(llava: Vlm) -> None:
     with torch.inference_mode():
         decoder(input_ids=ids)
     assert states[1] is before
-
-
-@pytest.mark.parametrize(
-    ("stored", "size_bytes", "pays", "chosen"),
-    [
-        ("bfloat16", 2 * GIB, True, "bfloat16"),
-        ("bfloat16", 2 * GIB, False, "float32"),
-        ("bfloat16", GIB // 2, True, "float32"),
-        ("float32", 2 * GIB, True, "float32"),
-    ],
-)
-def test_a_cpu_takes_float32_but_for_large_16_bit_checkpoints_where_bfloat16_pays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stored: str, size_bytes: int, pays: bool, chosen: str
-) -> None:
-    (tmp_path / "config.json").write_text(f'{{"dtype": "{stored}"}}')
-    with (tmp_path / "model.safetensors").open("wb") as file:
-        file.truncate(size_bytes)
-    monkeypatch.setattr(loading, "bfloat16_is_faster", lambda: pays)
-    assert chosen_dtype(tmp_path, "cpu") == chosen
-    assert chosen_dtype(tmp_path, "cpu", "float16") == "float16"
-    assert chosen_dtype(tmp_path, "cuda") == "auto"
 
 
 def test_a_model_in_16_bits_may_differ_by_its_rounding_and_no_more(llava_folder: Path) -> None:

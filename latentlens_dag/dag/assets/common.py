@@ -8,9 +8,9 @@ import dagster as dg
 from latentlens_dag.dag import keys
 from latentlens_dag.dag.assets.reporting import parquet_result
 from latentlens_dag.dag.resources import WarehouseResource
-from latentlens_dag.dag.specs import StudySpec
+from latentlens_dag.dag.specs import IndexSpec, StudySpec
 from latentlens_dag.dag.versions import VersionFields
-from latentlens_dag.storage.shapes import StudyShape
+from latentlens_dag.storage.shapes import IndexShape, StudyShape, stored_dtype
 from latentlens_dag.storage.warehouse import Warehouse
 from latentlens_dag.study.source import StudySource, recorded_source_fields, source_fields
 
@@ -68,11 +68,34 @@ def layer_specs(
     ]
 
 
-def write_study_shape(study: StudySpec, paths: Warehouse, source: StudySource | None = None) -> None:
+def dtype_setting(dtype: str | None) -> dict[str, str]:
+    """The field `dtype` of a step's version, where the YAML declares one."""
+    return {} if dtype is None else {"dtype": dtype}
+
+
+def step_dtype(spec: IndexSpec | StudySpec, paths: Warehouse) -> str:
+    """The dtype in which the model of an index or study is to be computed.
+
+    Raises:
+        UserError: where `auto` gives another one than the states that are stored were computed in.
+    """
+    from latentlens_dag.models.dtypes import check_one_dtype, chosen_dtype
+
+    kind, name = ("index", "Index") if isinstance(spec, IndexSpec) else ("study", "Study")
+    shape = IndexShape if isinstance(spec, IndexSpec) else StudyShape
+    dtype = chosen_dtype(spec.model, dtype=spec.dtype)
+    stored = stored_dtype(shape, paths.shape(kind, spec.name))
+    check_one_dtype(dtype, stored, spec.dtype, f"{name} {spec.name}")
+    return dtype
+
+
+def write_study_shape(
+    study: StudySpec, paths: Warehouse, source: StudySource | None = None, dtype: str | None = None
+) -> None:
     """Write the batches, layers and lenses that the study now has, whether it is judged, and whether it is of texts.
 
     The last step adds what the study was made with. Earlier steps keep that part, as the file is among those that the
-    last step recorded.
+    last step recorded. The step that runs the model gives its dtype, which the others keep.
     """
     path = paths.shape("study", study.name)
     StudyShape(
@@ -81,5 +104,6 @@ def write_study_shape(study: StudySpec, paths: Warehouse, source: StudySource | 
         lenses=sorted(study.lenses),
         judged=study.judged,
         of="texts" if study.of_texts else None,
+        dtype=dtype or stored_dtype(StudyShape, path),
         **(recorded_source_fields(path) if source is None else source_fields(source, paths)),
     ).write(path)

@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 
 from latentlens_dag.dag import keys
 from latentlens_dag.dag.assets.checks import StepResults, check_result, fail_on_errors
-from latentlens_dag.dag.assets.common import layer_specs, parquet_asset
+from latentlens_dag.dag.assets.common import dtype_setting, layer_specs, parquet_asset, step_dtype
 from latentlens_dag.dag.assets.reporting import ProgressLog, column_schema, parquet_result
 from latentlens_dag.dag.assets.sources import model_source
 from latentlens_dag.dag.recording import result, store_of
-from latentlens_dag.dag.resources import WarehouseResource
+from latentlens_dag.dag.resources import ModelResource, WarehouseResource
 from latentlens_dag.dag.run_tags import FORCED
 from latentlens_dag.dag.specs import IndexSpec
 from latentlens_dag.dag.versions import content_version, version_fields
@@ -104,10 +104,16 @@ def _selection(index: IndexSpec) -> dg.AssetsDefinition:
 
 def _occurrences(index: IndexSpec) -> dg.AssetsDefinition:
     corpus = index.corpus
-    shape = IndexShape(parts=corpus.shards, layers=index.layers, language_model=index.model.name, corpus=corpus.name)
+    shape = IndexShape(
+        parts=corpus.shards,
+        layers=index.layers,
+        language_model=index.model.name,
+        corpus=corpus.name,
+        dtype=index.dtype,
+    )
 
     def write(paths: Warehouse, shard: int) -> list[Path]:
-        shape.write(paths.shape("index", index.name))
+        shape.model_copy(update={"dtype": step_dtype(index, paths)}).write(paths.shape("index", index.name))
         rows = core.selected_rows(paths.candidates(index.name, shard), paths.selection(index.name))
         out = paths.occurrences(index.name, shard)
         write_parquet(rows, out, OCCURRENCES)
@@ -128,7 +134,7 @@ def _contextual(index: IndexSpec) -> dg.AssetsDefinition:
     key_of = {layer: keys.contextual(index.name, layer) for layer in index.layers}
     # The sentences' texts are read too, but their ids, which the occurrences hold, are the hashes of the texts.
     deps = [keys.index(index.name, "occurrences"), keys.index(index.name, "language_model")]
-    version = version_fields(_CONTEXTUAL, **_unless_prefix(index))
+    version = version_fields(_CONTEXTUAL, **_unless_prefix(index), **dtype_setting(index.dtype))
 
     @dg.multi_asset(
         name=f"{index.name}_contextual",
@@ -137,7 +143,9 @@ def _contextual(index: IndexSpec) -> dg.AssetsDefinition:
         partitions_def=keys.partitions(index.corpus.shards),
         can_subset=True,
     )
-    def contextual(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> StepResults:
+    def contextual(
+        context: dg.AssetExecutionContext, warehouse: WarehouseResource, models: ModelResource
+    ) -> StepResults:
         from latentlens_dag.index.encode import encode_missing
         from latentlens_dag.index.layer_tables import fragment_files, unit_problems, write_fragments
 
@@ -147,11 +155,12 @@ def _contextual(index: IndexSpec) -> dg.AssetsDefinition:
             for layer, key in key_of.items()
             if key in context.selected_asset_keys
         }
-        encoder = _encoder(index, paths)
+        dtype = step_dtype(index, paths)
+        encoder = _encoder(index, paths, dtype)
         rows = core.read_occurrences(paths.occurrences(index.name, shard))
         with scratch_folder(paths.fragments(index.name, 0, shard)) as scratch:
             encoded, rows_encoded = encode_missing(
-                partial(_checked_model, index),
+                partial(_checked_model, index, models, dtype),
                 "" if context.has_tag(FORCED) else encoder,
                 rows,
                 pq.read_table(paths.shard(index.corpus.name, shard)),
@@ -164,19 +173,23 @@ def _contextual(index: IndexSpec) -> dg.AssetsDefinition:
                 record = paths.fragments(index.name, layer, shard)
                 facts = write_fragments(table, record, rows, *encoded[layer], encoder)
                 check = check_result("finite_unit_vectors", key_of[layer], unit_problems(encoded[layer].vectors))
-                metadata = {"dagster/row_count": facts.rows, "width": facts.width, "rows_encoded": rows_encoded}
+                metadata = {
+                    "dagster/row_count": facts.rows,
+                    "width": facts.width,
+                    "rows_encoded": rows_encoded,
+                    "dtype": dtype,
+                }
                 files = [record, *fragment_files(table, record)]
                 yield from fail_on_errors(result(key_of[layer], facts.content, metadata, files, [check]))
 
     return contextual
 
 
-def _checked_model(index: IndexSpec) -> "LanguageModel":
+def _checked_model(index: IndexSpec, models: ModelResource, dtype: str) -> "LanguageModel":
     """The index's language model, after a check that states of equal keys are equal."""
-    from latentlens_dag.models.loading import load_language_model
     from latentlens_dag.models.self_checks import check_index_model
 
-    model = load_language_model(index.model)
+    model = models.cache.language_model(index.model, dtype)
     check_index_model(model, index.dedup, index.name)
     return model
 
@@ -186,13 +199,10 @@ def _unless_prefix(index: IndexSpec) -> dict[str, str]:
     return {} if index.dedup == "prefix" else {"dedup": index.dedup}
 
 
-def _encoder(index: IndexSpec, paths: Warehouse) -> str:
+def _encoder(index: IndexSpec, paths: Warehouse, dtype: str) -> str:
     """A hash of what makes the index's vectors: the model's files (or commit), the algorithm, `dedup`, the dtype."""
-    from latentlens_dag.models.loading import chosen_dtype
-
-    model, dtype = index.model, chosen_dtype(index.model)
     memory = paths.observed(".".join(keys.index(index.name, "language_model").path))
-    version = content_version(model, memory)
+    version = content_version(index.model, memory)
     options = [*_unless_prefix(index).values(), *([] if dtype == "float32" else [dtype])]
     return hash_values([_CONTEXTUAL, version, *options])
 

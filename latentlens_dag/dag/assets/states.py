@@ -1,6 +1,6 @@
 """The assets of a study that run its model: self-checks, and the states of all tokens of images or texts."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,12 +10,12 @@ import pyarrow.parquet as pq
 
 from latentlens_dag.dag import keys
 from latentlens_dag.dag.assets.checks import StepResults, check_result, fail_on_errors
-from latentlens_dag.dag.assets.common import layer_specs, write_study_shape
+from latentlens_dag.dag.assets.common import dtype_setting, layer_specs, step_dtype, write_study_shape
 from latentlens_dag.dag.assets.reporting import parquet_result
 from latentlens_dag.dag.recording import can_reuse, result
-from latentlens_dag.dag.resources import WarehouseResource
+from latentlens_dag.dag.resources import ModelResource, WarehouseResource
 from latentlens_dag.dag.run_tags import FORCED
-from latentlens_dag.dag.specs import StudySpec, check_top_k
+from latentlens_dag.dag.specs import IndexSpec, StudySpec, check_top_k
 from latentlens_dag.dag.versions import version_fields
 from latentlens_dag.models.model_ref import ModelRef
 from latentlens_dag.schema import TABLES
@@ -23,6 +23,7 @@ from latentlens_dag.storage.parquet import write_parquet
 from latentlens_dag.storage.warehouse import Warehouse
 
 if TYPE_CHECKING:
+    from latentlens_dag.models.fingerprints import WeightSample
     from latentlens_dag.models.language_model import LanguageModel
     from latentlens_dag.models.self_checks import ModelFacts
     from latentlens_dag.models.text_checks import ModelCheck
@@ -43,6 +44,7 @@ def model_checks(study: StudySpec) -> dg.AssetsDefinition:
     not_needed |= {"localization"} if not study.judged and not study.of_texts else set()
     fields: dict[str, object] = {} if study.of_texts else {"prompt": study.prompt}
     fields |= {"not_needed": sorted(not_needed)} if not_needed else {}
+    fields |= dtype_setting(study.dtype)
 
     @dg.asset(
         key=key,
@@ -53,20 +55,23 @@ def model_checks(study: StudySpec) -> dg.AssetsDefinition:
         check_specs=[dg.AssetCheckSpec(name, asset=key, blocking=name not in not_needed) for name in checks],
         description="Self-checks of the model: what the lenses rely on, measured on the model itself.",
     )
-    def model_checks(warehouse: WarehouseResource) -> StepResults:
+    def model_checks(warehouse: WarehouseResource, models: ModelResource) -> StepResults:
         from latentlens_dag.models.self_checks import check_same_model, stored_fingerprint, write_checks
 
-        out = warehouse.paths.model_checks(study.name)
-        facts = _model_facts(study, stored_fingerprint(out))
-        if not _same(study.model, study.index.model):
-            check_same_model(facts.weights, study.index.model, f"Study {study.name}", study.index.name)
+        out, index = warehouse.paths.model_checks(study.name), study.index
+        dtype = step_dtype(study, warehouse.paths)
+        # The index's model first: it is in memory after a build of the index, and two models need not fit.
+        others = None if _same(study.model, index.model) else _index_weights(index, models, warehouse.paths)
+        facts = _model_facts(study, models, dtype, stored_fingerprint(out))
+        if others is not None:
+            check_same_model(facts.weights, others, index.model, f"Study {study.name}", index.name)
         version = write_checks(facts, out)
         results = [
             check_result(check.name, key, _problems(check, study), check.name not in not_needed)
             for check in facts.checks
         ]
         figures = {check.name: _figure(check) for check in facts.checks}
-        metadata = {**figures, "prompt": facts.prompt, "language_model": facts.fingerprint}
+        metadata = {**figures, "prompt": facts.prompt, "language_model": facts.fingerprint, "dtype": dtype}
         yield from fail_on_errors(result(key, version, metadata, [out], results))
 
     return model_checks
@@ -85,16 +90,22 @@ def _problems(check: "ModelCheck", study: StudySpec) -> list[str]:
     return [f"{check.meaning}: {_figure(check)}{remedy}"]
 
 
-def _model_facts(study: StudySpec, stored: str | None) -> "ModelFacts":
+def _index_weights(index: IndexSpec, models: ModelResource, paths: Warehouse) -> "WeightSample":
+    """A sample of the weights of the index's model; it is the same in every dtype."""
+    from latentlens_dag.models.fingerprints import weight_sample
+
+    return weight_sample(models.cache.language_model(index.model, step_dtype(index, paths)))
+
+
+def _model_facts(study: StudySpec, models: ModelResource, dtype: str, stored: str | None) -> "ModelFacts":
     """The checks of the study's model, after a check that the study fits it."""
-    from latentlens_dag.models.loading import load_vlm, load_with_language_model
     from latentlens_dag.models.self_checks import check_language_model, check_model
 
     if study.of_texts:
-        loaded = load_with_language_model(study.model)
+        loaded = models.cache.full_model(study.model, dtype)
         _check_fits(study, loaded.language_model)
         return check_language_model(*loaded, stored)
-    vlm = load_vlm(study.model)
+    vlm = models.cache.vlm(study.model, dtype)
     _check_fits(study, vlm.language_model)
     return check_model(vlm, study.prompt, stored=stored)
 
@@ -130,15 +141,14 @@ def token_states(study: StudySpec) -> dg.AssetsDefinition:
         partitions_def=keys.partitions(study.batches),
         can_subset=True,
     )
-    def visual(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> StepResults:
-        from latentlens_dag.models.loading import chosen_dtype
-
+    def visual(context: dg.AssetExecutionContext, warehouse: WarehouseResource, models: ModelResource) -> StepResults:
         batch, selected, paths = int(context.partition_key), context.selected_asset_keys, warehouse.paths
-        write_study_shape(study, paths)
+        dtype = step_dtype(study, paths)
+        write_study_shape(study, paths, dtype=dtype)
         wanted = {layer: key for layer, key in layer_keys.items() if key in selected}
-        dtype = chosen_dtype(study.model)
-        read = _read_texts if study.of_texts else _read_images
-        states = read(study, paths, batch, list(wanted), _stored(study, context, paths, batch, wanted, dtype))
+        read, load = (_read_texts, models.cache.language_model) if study.of_texts else (_read_images, models.cache.vlm)
+        stored = _stored(study, context, paths, batch, wanted, dtype)
+        states = read(study, partial(load, study.model, dtype), paths, batch, list(wanted), stored)
         for name, key in table_keys.items():
             if key in selected:
                 out = _tokens_path(name, study, paths, batch)
@@ -153,7 +163,11 @@ def token_states(study: StudySpec) -> dg.AssetsDefinition:
 def _state_specs(study: StudySpec) -> list[dg.AssetSpec]:
     # The model checks refuse an index of another model, so nothing is computed before them.
     deps = [study.input_key, study.model_key, keys.study(study.name, "model_checks")]
-    version = version_fields(_TEXT_STATES) if study.of_texts else version_fields(_VISUAL, prompt=study.prompt)
+    declared = dtype_setting(study.dtype)
+    if study.of_texts:
+        version = version_fields(_TEXT_STATES, **declared)
+    else:
+        version = version_fields(_VISUAL, prompt=study.prompt, **declared)
     shared: dict[str, Any] = {"deps": deps, "skippable": True, "group_name": study.group, **version}
     layers, states = study.layer_keys("visual"), {"torch", "lance"}
     text = _STATES_OF_TEXTS if study.of_texts else _STATES
@@ -173,16 +187,25 @@ def _write_layer(
 
     tokens = states.tables["visual_tokens"]
     facts = write_visual_layer(out, tokens, states.states[layer], dtype)
-    metadata = {"dagster/row_count": len(tokens), "mean_norm": facts.mean_norm, "forwarded": states.forwarded}
+    metadata = {
+        "dagster/row_count": len(tokens),
+        "mean_norm": facts.mean_norm,
+        "forwarded": states.forwarded,
+        "dtype": dtype,
+    }
     return result(key, facts.content, metadata, [out], [check_result("finite_states", key, facts.problems)])
 
 
 def _read_images(
-    study: StudySpec, paths: Warehouse, batch: int, layers: list["Layer"], stored: "StoredStates"
+    study: StudySpec,
+    load: Callable[[], Any],
+    paths: Warehouse,
+    batch: int,
+    layers: list["Layer"],
+    stored: "StoredStates",
 ) -> "BatchStates":
     from latentlens_dag.inputs.image_tables import extracted_files
     from latentlens_dag.inputs.images import original_files
-    from latentlens_dag.models.loading import load_vlm
     from latentlens_dag.study.stored_states import visual_batch_states
 
     pictures, folder = pq.read_table(paths.pictures(study.images.name, batch)), study.images.source
@@ -190,19 +213,23 @@ def _read_images(
         files = original_files(pictures, folder)
     else:
         files = extracted_files(pictures, paths.originals(study.images.name))
-    return visual_batch_states(partial(load_vlm, study.model), study.name, files, layers, study.prompt, stored)
+    return visual_batch_states(load, study.name, files, layers, study.prompt, stored)
 
 
 def _read_texts(
-    study: StudySpec, paths: Warehouse, batch: int, layers: list["Layer"], stored: "StoredStates"
+    study: StudySpec,
+    load: Callable[[], Any],
+    paths: Warehouse,
+    batch: int,
+    layers: list["Layer"],
+    stored: "StoredStates",
 ) -> "BatchStates":
-    from latentlens_dag.models.loading import load_language_model
     from latentlens_dag.study.stored_states import text_batch_states
 
     texts = pq.read_table(paths.texts(study.inputs.name, batch))
     by_id = dict(zip(texts["text_id"].to_pylist(), texts["text"].to_pylist(), strict=True))
     numbers = [layer for layer in layers if layer != "connector"]
-    return text_batch_states(partial(load_language_model, study.model), study.name, by_id, numbers, stored)
+    return text_batch_states(load, study.name, by_id, numbers, stored)
 
 
 def _stored(

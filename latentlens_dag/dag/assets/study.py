@@ -10,16 +10,15 @@ import pyarrow.parquet as pq
 
 from latentlens_dag.dag import keys
 from latentlens_dag.dag.assets.checks import StepResults, check_result, fail_on_errors, neighbor_problems
-from latentlens_dag.dag.assets.common import layer_specs, parquet_asset, write_study_shape
+from latentlens_dag.dag.assets.common import dtype_setting, layer_specs, parquet_asset, step_dtype, write_study_shape
 from latentlens_dag.dag.assets.reporting import ProgressLog, parquet_result
 from latentlens_dag.dag.assets.sources import model_source
 from latentlens_dag.dag.assets.states import model_checks, token_states
 from latentlens_dag.dag.recording import result
-from latentlens_dag.dag.resources import WarehouseResource
+from latentlens_dag.dag.resources import ModelResource, WarehouseResource
 from latentlens_dag.dag.specs import StudySpec
 from latentlens_dag.dag.versions import version_fields
 from latentlens_dag.index.contextual_index import ContextualIndex
-from latentlens_dag.models.loading import load_language_model
 from latentlens_dag.schema import JUDGEMENTS, LATENTLENS, LENSES, NEIGHBORS, TABLES
 from latentlens_dag.storage.hashing import hash_file
 from latentlens_dag.storage.parquet import write_parquet
@@ -49,7 +48,8 @@ def _lens(study: StudySpec, name: str) -> dg.AssetsDefinition:
     candidates = tables if lens.needs == "index" else [study.model_key]
     deps = {layer: [visual_key_of[layer], *candidates] for layer in key_of}
     own_sentence = {"own_sentence": "excluded"} if study.of_texts and lens.needs == "index" else {}
-    version = version_fields(lens.algorithm, top_k=study.top_k, unique=study.unique, **own_sentence)
+    declared = {} if lens.needs == "index" else dtype_setting(study.dtype)
+    version = version_fields(lens.algorithm, top_k=study.top_k, unique=study.unique, **own_sentence, **declared)
 
     @dg.multi_asset(
         name=f"{study.name}_{name}",
@@ -58,7 +58,9 @@ def _lens(study: StudySpec, name: str) -> dg.AssetsDefinition:
         partitions_def=keys.partitions(study.batches),
         can_subset=True,
     )
-    def neighbors(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> StepResults:
+    def neighbors(
+        context: dg.AssetExecutionContext, warehouse: WarehouseResource, models: ModelResource
+    ) -> StepResults:
         from latentlens_dag.index.state_tables import read_states
 
         batch, paths = int(context.partition_key), warehouse.paths
@@ -66,7 +68,7 @@ def _lens(study: StudySpec, name: str) -> dg.AssetsDefinition:
         states = {layer: read_states(paths.visual(study.name, layer, batch)) for layer in layers}
         inputs = LensInputs(
             lambda: ContextualIndex.open(paths.index(study.index.name).root),
-            lambda: load_language_model(study.model),
+            lambda: models.cache.language_model(study.model, step_dtype(study, paths)),
             ProgressLog(context.log.info, "rows"),
             study.index.layers,
         )

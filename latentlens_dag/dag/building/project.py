@@ -27,6 +27,7 @@ from latentlens_dag.dag.building.steps import (
     parent_partitions,
 )
 from latentlens_dag.dag.keys import DISABLED, label
+from latentlens_dag.dag.resources import forget_models
 from latentlens_dag.dag.versions import SOURCE_PATH, SOURCE_VERSION
 from latentlens_dag.errors import RESUME_HINT, StoppedBySignalError
 from latentlens_dag.storage.files import remove
@@ -128,6 +129,8 @@ class Project:
             except KeyboardInterrupt:
                 number = signals.last() or signal.SIGINT
                 raise StoppedBySignalError(f"Interrupted. {RESUME_HINT}", number) from None
+            finally:
+                forget_models()
         return runs
 
     def remove_interrupted(self) -> None:

@@ -17,7 +17,7 @@ from latentlens_dag.hub.datasets import HubColumn
 from latentlens_dag.hub.names import COMMIT, REPO_ID
 from latentlens_dag.inputs.image_tables import ImageColumn
 from latentlens_dag.inputs.texts import TextFile, TextSource
-from latentlens_dag.models.loading import read_config
+from latentlens_dag.models.configs import read_config
 from latentlens_dag.models.model_ref import ModelRef
 
 LocalPath = Annotated[

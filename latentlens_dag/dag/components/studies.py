@@ -17,9 +17,10 @@ from latentlens_dag.dag.components.sources import CorpusSource, ImageSource, Mod
 from latentlens_dag.dag.keys import DISABLED
 from latentlens_dag.dag.specs import CorpusSpec, ImageSetSpec, IndexSpec, StudySpec, TextSetSpec, check_top_k
 from latentlens_dag.errors import UserError
+from latentlens_dag.models.configs import read_config
+from latentlens_dag.models.dtypes import Dtype
 from latentlens_dag.models.families.registry import is_mapped
 from latentlens_dag.models.layers import auto_contextual_layers, auto_visual_layers, check_layers
-from latentlens_dag.models.loading import read_config
 from latentlens_dag.models.model_ref import ModelRef
 from latentlens_dag.models.vlm import DEFAULT_PROMPT
 from latentlens_dag.schema import LENSES
@@ -120,6 +121,8 @@ class Index(NamedComponent):
     equal sentences."""
     sinks: Literal["exclude", "include"] = "exclude"
     """Whether attention sinks, rows whose norm is an outlier of their layer, are excluded from neighbors."""
+    dtype: Literal["auto", Dtype] = "auto"
+    """The dtype in which the language model is computed; `auto` decides by the checkpoint and the device."""
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Its assets."""
@@ -150,6 +153,7 @@ class Index(NamedComponent):
             min_position=self.min_position,
             dedup=self.dedup,
             sinks=self.sinks,
+            dtype=declared_dtype(self.dtype),
         )
 
     @property
@@ -178,6 +182,8 @@ class Study(NamedComponent):
     connector: bool = False
     """Whether the connector's output is stored too, which differs from layer 0 in models that add it to the embedding
     of their image token."""
+    dtype: Literal["auto", Dtype] = "auto"
+    """The dtype in which the model is computed; `auto` decides by the checkpoint and the device."""
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Its assets; none if it is switched off."""
@@ -216,6 +222,7 @@ class Study(NamedComponent):
             judged=self.judge != "none",
             connector=self.connector,
             prompt=DEFAULT_PROMPT if self.prompt is None else self.prompt,
+            dtype=declared_dtype(self.dtype),
         )
 
     @property
@@ -275,6 +282,11 @@ class Study(NamedComponent):
                 f"{place} reads {model.name} through Index {index.name} of another model: {_shape_text(shape)} here, "
                 f"{_shape_text(index_shape)} there ({index.model_ref.name}). Name an index of this {own}."
             )
+
+
+def declared_dtype(dtype: str) -> str | None:
+    """The dtype of a YAML; None for `auto`, which is decided when a step runs."""
+    return None if dtype == "auto" else dtype
 
 
 def chosen_layers(layers: list[int] | str, source: ModelRef, auto: Callable[[int], list[int]], place: str) -> list[int]:

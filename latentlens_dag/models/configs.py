@@ -1,0 +1,48 @@
+"""Reading a model's config.json, without transformers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from latentlens_dag.errors import UserError
+from latentlens_dag.models.hub_models import cached_config
+from latentlens_dag.models.model_ref import ModelRef, no_model_error
+from latentlens_dag.models.weight_files import check_lfs_pointers, gguf_instructions
+
+
+def read_config(source: Path | ModelRef) -> dict[str, Any] | None:
+    """The config.json of a model; None for a model of the Hub that is not in the cache.
+
+    Raises:
+        UserError: if the folder has none, or it is not a JSON object with a `model_type` (which may be missing).
+    """
+    if isinstance(source, ModelRef):
+        if source.path is None:
+            cached = cached_config(source)
+            return None if cached is None else _parse_config(cached)
+        source = source.path
+    if not source.is_dir():
+        raise no_model_error(source)
+    path = source / "config.json"
+    if not path.is_file():
+        instructions = gguf_instructions(source)
+        raise UserError(
+            f"{source} is not a model folder: it has no config.json.{f' {instructions}' if instructions else ''}"
+        )
+    return _parse_config(path)
+
+
+def _parse_config(path: Path) -> dict[str, Any]:
+    try:
+        config: Any = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        check_lfs_pointers(path.parent, str(path.parent))
+        raise UserError(f"{path} is not JSON ({error}): the model folder is damaged.") from error
+    if not isinstance(config, dict) or not isinstance(config.get("model_type", ""), str):
+        raise UserError(
+            f"{path} is not the config of a model, a JSON object with a `model_type`, but {config!r:.80}. Use the "
+            "config.json that was published with the weights."
+        )
+    return config

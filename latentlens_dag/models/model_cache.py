@@ -1,0 +1,87 @@
+"""The last model that a process loaded, kept for the steps that need it again.
+
+Loading a model of 7 billion parameters reads 15 GB. A build has dozens of steps that use one model, partition by
+partition, so the last model stays in memory until another one is needed. It is known by its reference (with consent to
+its own code), dtype and device, and by the sizes and times of the files in its folder: changed weights are loaded anew.
+"""
+
+from __future__ import annotations
+
+import gc
+from dataclasses import replace
+from typing import NamedTuple
+
+from latentlens_dag.device import default_device
+from latentlens_dag.models.dtypes import chosen_dtype
+from latentlens_dag.models.language_model import LanguageModel
+from latentlens_dag.models.loading import FullModel, load_model, load_vlm
+from latentlens_dag.models.model_ref import ModelRef
+from latentlens_dag.models.vlm import Vlm
+
+
+class _Key(NamedTuple):
+    model: ModelRef
+    dtype: str
+    device: str
+    files: tuple[tuple[str, int, int], ...]
+    """Name, size and time (ns) of each file of a local folder."""
+
+
+class ModelCache:
+    """Loads models, and keeps the last one."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._key: _Key | None = None
+        self._model: Vlm | FullModel | None = None
+
+    def vlm(self, source: ModelRef, dtype: str | None = None) -> Vlm:
+        """As `load_vlm`, on the default device."""
+        found = self._load(source, dtype)
+        return found if isinstance(found, Vlm) else load_vlm(source)  # which says that it is none
+
+    def full_model(self, source: ModelRef, dtype: str | None = None) -> FullModel:
+        """As `load_with_language_model`, on the default device."""
+        found = self._load(source, dtype)
+        return FullModel(found.model, found.language_model) if isinstance(found, Vlm) else found
+
+    def language_model(self, source: ModelRef, dtype: str | None = None) -> LanguageModel:
+        """As `load_language_model`, on the default device."""
+        return self.full_model(source, dtype).language_model
+
+    def holds(self, source: ModelRef, dtype: str | None = None) -> bool:
+        """Whether a model is in memory, so that asking for it loads nothing."""
+        return self._key is not None and self._key == _key(source, dtype)
+
+    def clear(self) -> None:
+        """Forget the model, and give its memory back where nobody else uses it."""
+        if self._model is None:
+            return
+        self._key = self._model = None
+        gc.collect()  # modules of transformers lie in reference cycles
+        if default_device() != "cpu":
+            import torch
+
+            torch.cuda.empty_cache()
+
+    def _load(self, source: ModelRef, dtype: str | None) -> Vlm | FullModel:
+        key = _key(source, dtype)
+        if self._model is None or key != self._key:
+            self.clear()  # first, since two models may not fit
+            self._model = load_model(source, key.device, key.dtype)
+            self._key = key
+        return self._model
+
+
+MODELS = ModelCache()
+"""That of this process."""
+
+
+def _key(source: ModelRef, dtype: str | None) -> _Key:
+    device = default_device()
+    chosen = chosen_dtype(source, device, dtype)
+    if source.path is None:
+        return _Key(source, chosen, device, ())  # a commit never changes
+    facts = ((file.name, file.stat()) for file in sorted(source.path.iterdir()) if file.is_file())
+    files = tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in facts)
+    return _Key(replace(source, path=source.path.resolve()), chosen, device, files)
