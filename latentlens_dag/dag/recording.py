@@ -19,6 +19,8 @@ from latentlens_dag.storage.package_versions import package_versions
 from latentlens_dag.storage.records import ArtifactRecord, ArtifactStore, FileFacts, FirstBuild, label
 from latentlens_dag.storage.study_versions import VERSIONED_PARTS
 
+_ANY_DTYPE = {"dtype": None}
+
 
 def result(
     key: dg.AssetKey | None,
@@ -67,17 +69,24 @@ def result(
 
 
 def can_reuse(context: dg.AssetExecutionContext, key: dg.AssetKey, model: dg.AssetKey) -> bool:
-    """Whether an asset of this step was stored whole, with the present settings, model and packages."""
+    """Whether an asset of this step was stored whole, with the present settings, model and packages.
+
+    `dtype` does not count among the settings: who reuses states compares the one in which they were computed.
+    """
     store = store_of(context)
     record = store.read(key.to_user_string(), context.partition_key)
     return (
         record is not None
         and record.damaged is None
-        and record.code_version == context.assets_def.specs_by_key[key].code_version
+        and {**record.settings, **_ANY_DTYPE} == {**settings_of(_metadata_of(context, key)), **_ANY_DTYPE}
         and record.inputs.get(model.to_user_string()) == last_observed_version(context.instance, model)
         and record.packages == package_versions()
         and not store.problems(record)
     )
+
+
+def _metadata_of(context: dg.AssetExecutionContext, key: dg.AssetKey) -> Mapping[str, Any]:
+    return context.assets_def.specs_by_key[key].metadata
 
 
 def store_of(context: dg.AssetExecutionContext) -> ArtifactStore:

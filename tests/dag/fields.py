@@ -267,6 +267,10 @@ CHANGES: dict[str, list[Change]] = {
         )
     ],
     "Index.sinks": [Change("images", {"Index words.sinks": "include"}, _index("words", "table/*"))],
+    "Index.dtype": [
+        Change("images", {"Index words.dtype": "bfloat16"}, _index("words", "occurrences", "contextual/*")),
+        Change("images", {"Index words.dtype": "auto"}),
+    ],
     "Study.name": [Change("images", {"Study tiny": "Study renamed"}, {"study/tiny/*", "study/renamed/*"})],
     "Study.enabled": [
         Change("images", {"Study tiny.enabled": False}, {"study/tiny/*"}),
@@ -304,6 +308,14 @@ CHANGES: dict[str, list[Change]] = {
     "Study.prompt": [
         Change("images", {"Study tiny.prompt": "What?"}, {"study/tiny/model_checks"} | _SEEN),
         Change("released", {"Study tiny.prompt": "What?"}, {"study/tiny/model_checks"} | _SEEN | _OUT),
+    ],
+    "Study.dtype": [
+        Change(
+            "images",
+            {"Study tiny.dtype": "bfloat16"},
+            {"study/tiny/model_checks"} | _SEEN | _of_layers("tiny", "logitlens", "embeddinglens"),
+        ),
+        Change("images", {"Study tiny.dtype": "auto"}),
     ],
     "Study.unique": [
         Change("images", {"Study tiny.unique": "word"}, _of_layers("tiny", *_LENSES)),
