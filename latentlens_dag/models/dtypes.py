@@ -31,7 +31,8 @@ def chosen_dtype(source: str | Path | ModelRef, device: str | None = None, dtype
     """The dtype to load a model in, by the rule above.
 
     Args:
-        source: a folder, user/name on the Hub, or a reference. Of a model of the Hub, only the config is downloaded.
+        source: a folder, user/name on the Hub, or a reference. Of a model of the Hub only the config is downloaded,
+            unless it names no dtype.
         device: a torch device; by default that of `default_device`.
         dtype: the name of a torch dtype, which is then taken; None or "auto" for the rule.
 

@@ -40,9 +40,9 @@ def main() -> None:
 
 
 def _measure(folder: Path) -> int:
-    weights = _project(folder)
+    weights = example_project(folder)
     load, start = os.getloadavg()[0], time.perf_counter()
-    process = subprocess.Popen([*_COMMAND, "build", "smollm2"], cwd=folder, env=_environment())
+    process = subprocess.Popen([*_COMMAND, "build", "smollm2"], cwd=folder, env=environment())
     _, status, used = os.wait4(process.pid, 0)
     wall_s, cpu_s, peak_mb = time.perf_counter() - start, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
     if status:
@@ -52,11 +52,11 @@ def _measure(folder: Path) -> int:
     sys.stdout.write(f"load {load:.1f} to {os.getloadavg()[0]:.1f}, peak {peak_mb:,.0f} MiB (at most {most_mb:,.0f})\n")
     sys.stdout.flush()
     answers = (EXAMPLE / "answers.sql").read_text()
-    subprocess.run([*_COMMAND, "query", answers, "--format", "csv"], cwd=folder, env=_environment(), check=True)
+    subprocess.run([*_COMMAND, "query", answers, "--format", "csv"], cwd=folder, env=environment(), check=True)
     return int(cpu_s > CPU_SECONDS or peak_mb > most_mb)
 
 
-def _project(folder: Path) -> int:
+def example_project(folder: Path) -> int:
     """A project with the example and what it reads; the size of the model's weights in bytes."""
     example = folder / "assets" / "smollm2"
     shutil.copytree(EXAMPLE, example)
@@ -68,7 +68,7 @@ def _project(folder: Path) -> int:
     return (model / "model.safetensors").stat().st_size
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """That of this process, but with the default home, inside the project."""
     kept = {name: value for name, value in os.environ.items() if name != "LATENTLENS_HOME"}
     return {**kept, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), kept.get("PYTHONPATH", "")])}
