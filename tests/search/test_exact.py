@@ -374,11 +374,11 @@ def test_more_queries_and_candidates_than_one_step_takes_are_all_answered(monkey
     assert _found(cosine_top_k(queries, blocks, 600)) == _slow_definition(queries, blocks, 600)
 
 
-@pytest.mark.parametrize("labels", [None, 700])
+@pytest.mark.parametrize("labeled", [False, True])
 @pytest.mark.parametrize("too_high", [False, True])
 @pytest.mark.parametrize("arithmetic", ARITHMETICS)
 def test_a_product_as_wrong_as_its_bound_allows_loses_no_neighbor(
-    monkeypatch: pytest.MonkeyPatch, arithmetic: Arithmetic, too_high: bool, labels: int | None
+    monkeypatch: pytest.MonkeyPatch, arithmetic: Arithmetic, too_high: bool, labeled: bool
 ) -> None:
     random, begin, read = np.random.default_rng(0), Prefilter.__init__, Prefilter.rows
     seen: dict[str, torch.Tensor] = {}
@@ -401,14 +401,15 @@ def test_a_product_as_wrong_as_its_bound_allows_loses_no_neighbor(
     monkeypatch.setattr(Prefilter, "__init__", beginning)
     monkeypatch.setattr(Prefilter, "rows", reading)
     monkeypatch.setattr(Prefilter, "scores", spoiled)
-    base = random.standard_normal((1, 256))
-    rows = _unit_float16(base + 1e-2 * random.standard_normal((3000, 256)))
+    base, spread = random.standard_normal((1, 256)), 1 if labeled else 1e-2
+    rows = _unit_float16(base + spread * random.standard_normal((3000, 256)))
     blocks = [Block(1, np.arange(3000, dtype=np.uint64), rows)]
-    queries = (base + 1e-2 * random.standard_normal((6, 256))).astype(np.float32)
-    labels_of = None if labels is None else (lambda keys: (keys % labels).astype(np.int64))
+    queries = (base + spread * random.standard_normal((6, 256))).astype(np.float32)
+    label_of = np.where(np.arange(3000) % 100 < 6, np.arange(3000) % 100, 9) if labeled else np.arange(3000)
+    labels_of = (lambda keys: label_of[keys.astype(int)]) if labeled else None  # nearly all have label 9
     found = _found(cosine_top_k(queries, _cut(blocks, 512, random), 5, labels_of, arithmetic=arithmetic))
     for answers, everything in zip(found, _slow_definition(queries, blocks, 3000), strict=True):
-        first = {key % labels if labels else key: (cosine, layer, key) for cosine, layer, key in reversed(everything)}
+        first = {int(label_of[key]): (cosine, layer, key) for cosine, layer, key in reversed(everything)}
         assert answers == sorted(first.values(), key=lambda answer: (-answer[0], *answer[1:]))[:5]
 
 
