@@ -29,12 +29,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from latentlens_dag.device import default_device, full_precision
-from latentlens_dag.search.prefilter import Arithmetic, Prefilter, fastest_arithmetic, outlier_dimensions, slices
+from latentlens_dag.search.prefilter import GROUP, Arithmetic, Prefilter, fastest_arithmetic, outlier_dimensions, slices
 from latentlens_dag.search.top_k import Keys, LabelsOf, Neighbors, TopK
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
+
+    from latentlens_dag.search.prefilter import BlockMatrix
 
 _QUERIES_PER_PRODUCT = 1024  # with blocks of 4,096 rows, a buffer of 8 MiB of bfloat16
 _OPENING_ROWS = 2048  # compared in float32 while queries lack k neighbors, so there is no floor
@@ -110,8 +112,10 @@ class _Search:
         self._queries = np.asarray(queries)
         self._lengths = _lengths(self._queries)
         self._labels_of = labels_of
+        self._labels: _BlockLabels | None = None
         self._unit = torch.from_numpy(_unit_float32(self._queries, self._lengths)).to(device)
-        self.best = TopK(len(self._queries), k, labels_of)
+        self.best = TopK(len(self._queries), k)
+        self._proved = np.full(len(self._queries), -np.inf, np.float32)  # floors, also where there are no k rows yet
         self._arithmetic: Arithmetic = arithmetic
         self._layer: int | None = None
         self._prefilters: dict[Arithmetic, Prefilter] = {}
@@ -131,18 +135,20 @@ class _Search:
             return
         vectors = torch.from_numpy(block.vectors).to(self._unit.device)
         self._begin_layer(block.contextual_layer, vectors)
+        self._labels = _BlockLabels(block, self._labels_of) if self._labels_of is not None else None
         prefilter = self._next_prefilter()
         rows = prefilter.rows(vectors)
         _check_directions(rows.norms, block)
-        start = self._first_full_comparison(block, vectors, rows.norms)
-        if start == len(vectors):
-            return
         for first in range(0, len(self._queries), _QUERIES_PER_PRODUCT):
             part = slice(first, min(first + _QUERIES_PER_PRODUCT, len(self._queries)))
+            start = self._open(block, vectors, prefilter, rows, part)
+            if start == len(vectors):
+                continue
             pairs = prefilter.candidate_pairs(rows, start, part, self._floor(part))
             if pairs is None:
                 prefilter = self._after_failure()
                 rows = prefilter.rows(vectors)
+                self._prove_floors(block, prefilter, rows, part)
                 pairs = prefilter.candidate_pairs(rows, start, part, self._floor(part))
             assert pairs is not None  # float32 always gives candidates
             self._decide(block, vectors, rows.norms, *pairs)
@@ -175,19 +181,32 @@ class _Search:
         return self._prefilters[arithmetic]
 
     def _floor(self, part: slice) -> Tensor:
+        """The cosines that neighbors of some queries must reach, [q] float32; minus infinity where none is known."""
         import torch
 
-        return torch.from_numpy(self.best.cosine[part, -1].copy()).to(self._unit.device)
+        return torch.from_numpy(np.maximum(self.best.cosine[part, -1], self._proved[part])).to(self._unit.device)
 
-    def _first_full_comparison(self, block: Block, vectors: Tensor, norms: Tensor) -> int:
-        """Compare some rows fully, until every query has k neighbors; give the first row that was not compared."""
+    def _open(self, block: Block, vectors: Tensor, prefilter: Prefilter, rows: BlockMatrix, part: slice) -> int:
+        """Find a floor for each of some queries; give the first row that was not compared with them on the way."""
+        self._prove_floors(block, prefilter, rows, part)
         start = 0
-        while start < len(vectors) and np.isneginf(self.best.cosine[:, -1]).any():
-            rows = slice(start, min(start + _OPENING_ROWS, len(vectors)))
-            for first in range(0, len(self._queries), _QUERIES_PER_PRODUCT):
-                self._compare(block, vectors, norms, rows, slice(first, first + _QUERIES_PER_PRODUCT))
-            start = rows.stop
+        while start < len(vectors) and bool(self._floor(part).isneginf().any()):
+            compared = slice(start, min(start + _OPENING_ROWS, len(vectors)))
+            self._compare(block, vectors, rows.norms, compared, part)
+            start = compared.stop
         return start
+
+    def _prove_floors(self, block: Block, prefilter: Prefilter, rows: BlockMatrix, part: slice) -> None:
+        """Floors from the product alone, for queries that lack k neighbors: no row need be compared for them."""
+        k = self.best.cosine.shape[1]
+        if len(rows.norms) < k * GROUP or not np.isneginf(self.best.cosine[part, -1]).any():
+            return
+        scores = prefilter.scores(rows, 0, part, self._unit.new_zeros(part.stop - part.start))
+        _mask(scores, block.excluded, 0, part.start)
+        row, cosine = prefilter.nearest_of_groups(scores, rows, part)
+        if self._labels is not None:
+            cosine = _without_repeated(cosine, self._labels[row.cpu().numpy()])
+        self._proved[part] = np.maximum(self._proved[part], cosine.topk(k, dim=0).values[-1].cpu().numpy())
 
     def _compare(self, block: Block, vectors: Tensor, norms: Tensor, rows: slice, part: slice) -> None:
         """Compare some rows with some queries in float32: the k-th best row or label is a floor of its own."""
@@ -198,9 +217,8 @@ class _Search:
         floor = self._floor(part)
         k = self.best.cosine.shape[1]
         best = cosine
-        if self._labels_of is not None:
-            keys = block.keys[np.arange(block.first + rows.start, block.first + rows.stop)]
-            best = _label_maxima(cosine, self._labels_of(keys))
+        if self._labels is not None:
+            best = _label_maxima(cosine, self._labels[np.arange(rows.start, rows.stop)])
         if len(best) >= k:
             floor = torch.maximum(floor, best.topk(k, dim=0).values[-1])
         row, query = torch.nonzero(cosine >= floor - _slack(self._queries.shape[1]), as_tuple=True)
@@ -214,7 +232,8 @@ class _Search:
         queries, rows = _allowed(block, query.cpu().numpy(), row.cpu().numpy())
         if len(queries):
             cosine = self._exact_cosine(block.vectors, queries, rows)
-            self.best.add(queries, cosine, block.contextual_layer, block.keys, block.first + rows)
+            labels = None if self._labels is None else self._labels[rows]
+            self.best.add(queries, cosine, block.contextual_layer, block.keys, block.first + rows, labels)
 
     def _close(self, vectors: Tensor, norms: Tensor, query: Tensor, row: Tensor) -> Tensor:
         """Which pairs reach the floor in float32, or miss it by no more than float32 is wrong by."""
@@ -241,6 +260,25 @@ class _Search:
             lengths = self._lengths[query[part]] * np.sqrt(np.einsum("ij,ij->i", x, x))
             cosine[part] = np.einsum("ij,ij->i", q, x) / lengths
         return cosine
+
+
+class _BlockLabels:
+    """The labels of a block's rows; all are read once more of them were requested than there are."""
+
+    def __init__(self, block: Block, labels_of: LabelsOf) -> None:
+        self._block, self._labels_of = block, labels_of
+        self._requested = 0
+        self._all: NDArray[np.int64] | None = None
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The labels of some rows, counted from the block's first, of any shape."""
+        self._requested += rows.size
+        if self._all is None and self._requested > len(self._block.vectors):
+            self._all = self._read(np.arange(len(self._block.vectors)))
+        return self._read(rows.ravel()).reshape(rows.shape) if self._all is None else self._all[rows]
+
+    def _read(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        return self._labels_of(self._block.keys[self._block.first + rows])
 
 
 def _mask(cosine: Tensor, excluded: Exclusions | None, first_row: int, first_query: int) -> None:
@@ -290,6 +328,16 @@ def _label_maxima(scores: Tensor, labels: NDArray[np.int64]) -> Tensor:
     lowest = scores.new_full((len(known), scores.shape[1]), -torch.inf)
     where = torch.from_numpy(slot).to(scores.device)[:, None].expand_as(scores)
     return lowest.scatter_reduce_(0, where, scores, "amax")
+
+
+def _without_repeated(scores: Tensor, labels: NDArray[np.int64]) -> Tensor:
+    """The scores [n, Q], but minus infinity where a higher or equal one of the same query has the same label [n, Q]."""
+    import torch
+
+    scores, order = scores.sort(0, descending=True)
+    by_label, back = torch.from_numpy(labels).to(scores.device).gather(0, order).sort(dim=0, stable=True)
+    again = torch.nn.functional.pad(by_label.diff(dim=0) == 0, (0, 0, 1, 0))
+    return scores.masked_fill(torch.zeros_like(again).scatter(0, back, again), -torch.inf)
 
 
 def _slack(width: int) -> float:

@@ -149,6 +149,29 @@ class Prefilter:
         scores = self._buffer("scores", len(matrix), queries.stop - queries.start)
         return torch.mm(matrix, self._queries[queries].T, out=scores)
 
+    def nearest_of_groups(self, scores: Tensor, rows: BlockMatrix, queries: slice) -> tuple[Tensor, Tensor]:
+        """One row of each whole group of 64, for each of some queries, and a cosine that it is sure to reach.
+
+        Args:
+            scores: [B, q], of a block's rows and these queries with floors of zero; minus infinity leaves a row out.
+            rows: the block.
+            queries: which of the queries they are.
+
+        Returns:
+            Rows [B // 64, q] int64 and cosines [B // 64, q] float32, minus infinity where all of a group are left out.
+        """
+        import torch
+
+        whole = scores[: len(scores) // GROUP * GROUP].unflatten(0, (-1, GROUP))
+        score, row = whole.max(1)
+        row += torch.arange(0, len(whole) * GROUP, GROUP, device=row.device)[:, None]
+        score, e = score.float(), self._unit_roundoff
+        # The score is above u x by what was added, at most the bound, and by its error, at most the bound. It was
+        # rounded to its type; what is left is the rounding of n and of these lines.
+        bound = (2 + 8 * e) * self.bound(queries, rows.norms[row], rows.residual_norms[row])
+        rounding = (2 * e + (self._width + 8) * 2.0**-24) * score.abs()
+        return row, (score - bound - rounding) / rows.norms[row]
+
     def bound(self, queries: slice, norms: Tensor, residual_norms: Tensor) -> Tensor:
         """How much `scores` add: what they may be wrong by, for rows of these lengths."""
         return self._queries[queries, self._floor_column + 4].float() * residual_norms + self._share_of_norm * norms
@@ -210,11 +233,13 @@ def _expand_groups(scores: Tensor, groups: Tensor, query: Tensor) -> tuple[Tenso
     """The rows of the groups that are not negative, and their queries."""
     import torch
 
-    rows = groups[:, None] * GROUP + torch.arange(GROUP, device=groups.device)
-    inside = rows < len(scores)
-    hit = inside & (scores[rows.clamp_max(len(scores) - 1), query[:, None]] >= 0)
+    width = scores.shape[1]
+    place = (groups * (GROUP * width) + query)[:, None] + torch.arange(0, GROUP * width, width, device=groups.device)
+    hit = scores.take(place.clamp_(max=scores.numel() - 1)) >= 0
     group, offset = torch.nonzero(hit, as_tuple=True)
-    return query[group], rows[group, offset]
+    query, row = query[group], groups[group] * GROUP + offset
+    inside = row < len(scores)  # the last group may be shorter
+    return query[inside], row[inside]
 
 
 def group_maxima(scores: Tensor) -> Tensor:

@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 
 from latentlens_dag.search import exact
 from latentlens_dag.search.exact import EVERY_QUERY, Block, Exclusions, cosine_top_k
-from latentlens_dag.search.prefilter import Arithmetic, BlockMatrix, Prefilter, fastest_arithmetic, outlier_dimensions
+from latentlens_dag.search.prefilter import (
+    GROUP,
+    Arithmetic,
+    BlockMatrix,
+    Prefilter,
+    fastest_arithmetic,
+    outlier_dimensions,
+)
 from latentlens_dag.search.top_k import Neighbors
 
 ARITHMETICS: list[Arithmetic] = ["bfloat16", "float32"]
@@ -247,6 +254,39 @@ def test_the_product_is_no_further_from_the_truth_than_its_bound(
     assert (scores[truth >= 0] >= 0).all()  # what counts is proposed
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    width=st.integers(9, 300),
+    loudness=st.sampled_from([1.0, 40.0, 1000.0]),
+    lengths=st.sampled_from([0.0, 4.0]),
+    arithmetic=st.sampled_from(ARITHMETICS),
+    too_high=st.booleans(),
+)
+def test_a_row_of_each_group_reaches_the_cosine_that_the_product_proves(
+    seed: int, width: int, loudness: float, lengths: float, arithmetic: Arithmetic, too_high: bool
+) -> None:
+    random = np.random.default_rng(seed)
+    (block,), loud = _adversarial(random, 200, width, loudness, lengths)
+    queries = random.standard_normal((8, width)) * loud
+    queries = (queries / np.linalg.norm(queries, axis=1, keepdims=True)).astype(np.float32)
+    vectors, everyone = torch.from_numpy(block.vectors), slice(0, 8)
+    coarse = Prefilter(torch.from_numpy(queries), arithmetic, outlier_dimensions(vectors))
+    rows = coarse.rows(vectors)
+    x, u = block.vectors.astype(np.float64), queries.astype(np.float64)
+    product = x @ (u / np.linalg.norm(u, axis=1, keepdims=True)).T
+    truth = product / np.linalg.norm(x, axis=1)[:, None]
+    scores = coarse.scores(rows, 0, everyone, torch.zeros(8))
+    if too_high:  # by all that the bound allows: a product is seldom so wrong by itself
+        bound = coarse.bound(everyone, rows.norms[:, None], rows.residual_norms[:, None])
+        scores = (torch.from_numpy(product) + 2 * bound.double() * (1 - 1e-6)).to(scores.dtype)
+    row, proved = (found.numpy() for found in coarse.nearest_of_groups(scores, rows, everyone))
+    assert (row // GROUP == np.arange(3)[:, None]).all()  # 200 rows are three whole groups
+    assert (proved <= np.take_along_axis(truth, row, 0)).all()
+    if not too_high and loudness == 1:
+        assert (np.take_along_axis(truth, row, 0) - proved < (0.1 if arithmetic == "bfloat16" else 1e-3)).all()
+
+
 def test_splitting_loud_dimensions_makes_the_bound_small() -> None:
     random = np.random.default_rng(0)
     (block,), _ = _adversarial(random, 200, 384, 40.0, 0.0)
@@ -277,9 +317,10 @@ def test_where_bfloat16_tells_nothing_apart_float32_goes_on(monkeypatch: pytest.
     rows = _unit_float16(random.standard_normal((1, 64)) + 1e-3 * random.standard_normal((5000, 64)))
     blocks = [Block(1, np.arange(i, i + 500, dtype=np.uint64), rows[i : i + 500]) for i in range(0, 5000, 500)]
     cosine_top_k(rows[:6].astype(np.float32), blocks, 5, arithmetic="bfloat16")
-    # A failure, one block in float32; a failure, two; a failure, three of the four that would follow.
-    again = ["bfloat16", "float32"]
-    assert used == [*again, "float32", *again, *["float32"] * 2, *again, *["float32"] * 4]
+    # The first block is multiplied twice: for floors, and for candidates.
+    # A failure, one block in float32; a failure, two; a failure, four.
+    first, again = ["bfloat16", "bfloat16", "float32", "float32"], ["bfloat16", "float32"]
+    assert used == [*first, "float32", *again, *["float32"] * 2, *again, *["float32"] * 4]
 
 
 def test_the_measured_choice_is_one_of_the_two_and_few_queries_take_float32() -> None:
@@ -333,9 +374,11 @@ def test_more_queries_and_candidates_than_one_step_takes_are_all_answered(monkey
     assert _found(cosine_top_k(queries, blocks, 600)) == _slow_definition(queries, blocks, 600)
 
 
+@pytest.mark.parametrize("labeled", [False, True])
+@pytest.mark.parametrize("too_high", [False, True])
 @pytest.mark.parametrize("arithmetic", ARITHMETICS)
 def test_a_product_as_wrong_as_its_bound_allows_loses_no_neighbor(
-    monkeypatch: pytest.MonkeyPatch, arithmetic: Arithmetic
+    monkeypatch: pytest.MonkeyPatch, arithmetic: Arithmetic, too_high: bool, labeled: bool
 ) -> None:
     random, begin, read = np.random.default_rng(0), Prefilter.__init__, Prefilter.rows
     seen: dict[str, torch.Tensor] = {}
@@ -349,21 +392,35 @@ def test_a_product_as_wrong_as_its_bound_allows_loses_no_neighbor(
         return read(self, vectors)
 
     def spoiled(self: Prefilter, rows: BlockMatrix, start: int, queries: slice, floor: torch.Tensor) -> torch.Tensor:
-        """As far below the truth as is allowed: a product is seldom so wrong by itself."""
+        """As far from the truth as is allowed: a product is seldom so wrong by itself."""
         x = seen["rows"][start:]
         truth = x @ seen["unit"][queries].T - x.norm(dim=1, keepdim=True) * floor
         bound = self.bound(queries, rows.norms[start:, None], rows.residual_norms[start:, None])
-        return (truth - bound * (1 - 1e-6) + bound).to(self._dtype)
+        return (truth + bound * (1 - 1e-6) * (1 if too_high else -1) + bound).to(self._dtype)
 
     monkeypatch.setattr(Prefilter, "__init__", beginning)
     monkeypatch.setattr(Prefilter, "rows", reading)
     monkeypatch.setattr(Prefilter, "scores", spoiled)
-    base = random.standard_normal((1, 256))
-    rows = _unit_float16(base + 1e-2 * random.standard_normal((3000, 256)))
+    base, spread = random.standard_normal((1, 256)), 1 if labeled else 1e-2
+    rows = _unit_float16(base + spread * random.standard_normal((3000, 256)))
     blocks = [Block(1, np.arange(3000, dtype=np.uint64), rows)]
-    queries = (base + 1e-2 * random.standard_normal((6, 256))).astype(np.float32)
-    found = cosine_top_k(queries, _cut(blocks, 512, random), 5, arithmetic=arithmetic)
-    assert _found(found) == _slow_definition(queries, blocks, 5)
+    queries = (base + spread * random.standard_normal((6, 256))).astype(np.float32)
+    label_of = np.where(np.arange(3000) % 100 < 6, np.arange(3000) % 100, 9) if labeled else np.arange(3000)
+    labels_of = (lambda keys: label_of[keys.astype(int)]) if labeled else None  # nearly all have label 9
+    found = _found(cosine_top_k(queries, _cut(blocks, 512, random), 5, labels_of, arithmetic=arithmetic))
+    for answers, everything in zip(found, _slow_definition(queries, blocks, 3000), strict=True):
+        first = {int(label_of[key]): (cosine, layer, key) for cosine, layer, key in reversed(everything)}
+        assert answers == sorted(first.values(), key=lambda answer: (-answer[0], *answer[1:]))[:5]
+
+
+def test_the_labels_of_a_block_are_read_once_for_many_queries_and_only_those_needed_for_one() -> None:
+    random = np.random.default_rng(0)
+    blocks = _cut(_corpus(0, 2000, 16, layers=1), 500, random)
+    queries = random.standard_normal((300, 16)).astype(np.float32)
+    for some, most in ((queries, 2 * 2000), (queries[:1], 2000 / 4)):
+        read: list[int] = []
+        cosine_top_k(some, blocks, 5, lambda keys, read=read: read.append(len(keys)) or keys.astype(np.int64))
+        assert 0 < sum(read) < most
 
 
 def test_few_rows_are_scored_twice(monkeypatch: pytest.MonkeyPatch) -> None:
