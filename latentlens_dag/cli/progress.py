@@ -121,8 +121,9 @@ class BuildProgress(BuildListener):
     def _draw(self) -> None:
         if self._live and self.total:
             text = "  ".join([self.step, *self._times()])
+            self._bar.update(self._task, total=self.total, completed=self.done, description=text)
             self._bar.start()
-            self._bar.update(self._task, total=self.total, completed=self.done, description=text, refresh=True)
+            self._bar.refresh()
 
     def _times(self) -> Iterator[str]:
         """The time of all that is left, and, in parentheses, how far the step is that runs."""
