@@ -3,26 +3,17 @@
 A cost that a model of 15 GB or a folder of 100,000 images multiplies, and that no tiny project shows otherwise.
 """
 
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import pytest
 
 from latentlens_dag.dag.building.listener import BuildListener
 from latentlens_dag.testing import tiny_project
 from tests.dag.conftest import opened
-from tests.helpers.file_opens import Counts, counted_opens
-
-if sys.platform != "linux":
-    pytest.skip("only the kernel of Linux reports opens by inotify", allow_module_level=True)
+from tests.helpers.file_opens import LOADS, OPENS_OF_A_LOAD, Counts, counted_opens
 
 SHARDS, BATCHES = 8, 4
-LOADS = 2
-"""The most often that one process may load a model."""
-OPENS_OF_A_LOAD = 3
-"""The header, to check the size; then safetensors opens a file once for its header and once for torch's storage."""
 OBSERVATION, NOTHING_TO_DO = "observation", "a build with nothing to do"
 
 Opens = dict[str, Counter[str]]

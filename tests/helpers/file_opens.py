@@ -2,19 +2,26 @@
 
 Note: the kernel drops an event that equals the one before it in the queue, so that two opens of a file in a row would
 count as one. A file is therefore watched twice, by itself and in its folder: each open makes two events that differ,
-and no two equal ones follow each other, unless two threads open the same file at the same instant. Nothing depends on how
-soon the events are read.
+and no two equal ones follow each other, unless two threads open the same file at the same instant. Nothing depends on
+how soon the events are read.
 """
 
 import ctypes
 import os
 import struct
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
+import pytest
+
+LOADS = 2
+"""The most often that one process may load a model."""
+OPENS_OF_A_LOAD = 3
+"""The header, to check the size; then safetensors opens a file once for its header and once for torch's storage."""
 _OPENED, _OVERFLOW, _IS_FOLDER = 0x20, 0x4000, 0x40000000
 _HEADER = struct.Struct("iIII")  # watch, mask, cookie, length of the name
 
@@ -27,6 +34,8 @@ class Counts(Protocol):
 @contextmanager
 def counted_opens(files: Iterable[Path]) -> Iterator[Counts]:
     """Count the opens of some files, which must exist and must not be replaced meanwhile."""
+    if sys.platform != "linux":
+        pytest.skip("only Linux reports opens by inotify")
     counted = [*files]
     libc = ctypes.CDLL(None, use_errno=True)
     queue = _checked(libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,9 +11,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.helpers.file_opens import counted_opens
-
-if sys.platform != "linux":
-    pytest.skip("only the kernel of Linux reports opens by inotify", allow_module_level=True)
 
 NAMES = "abc"
 actions = st.lists(st.tuples(st.sampled_from([*NAMES, "other"]), st.booleans()), max_size=60)
