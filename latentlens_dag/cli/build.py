@@ -23,8 +23,9 @@ from latentlens_dag.cli.output import (
     table_text,
     terminal_width,
 )
-from latentlens_dag.cli.progress import BuildProgress, duration, forward_step_progress
+from latentlens_dag.cli.progress import BuildProgress, forward_step_progress
 from latentlens_dag.dag.building.listener import BuildListener
+from latentlens_dag.dag.building.time_left import duration
 from latentlens_dag.errors import RESUME_HINT, StoppedBySignalError
 from latentlens_dag.storage.home import find_home
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import dagster as dg
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
-from latentlens_dag.dag.building.listener import BuildListener
+from latentlens_dag.dag.building.listener import BuildListener, step_label
 from latentlens_dag.dag.home_lock import build_lock, lock_owner
 from latentlens_dag.dag.resources import HomeResource
 from latentlens_dag.dag.versions import source_file_states
@@ -40,8 +40,8 @@ class _LogListener(BuildListener):
     def __init__(self, log: Callable[[str], None]) -> None:
         self._log = log
 
-    def finished(self, name: str, wall_s: float) -> None:
-        self._log(f"Built {name} in {wall_s:.1f} s.")
+    def finished(self, step: str, partition: str | None, wall_s: float) -> None:
+        self._log(f"Built {step_label(step, partition)} in {wall_s:.1f} s.")
 
 
 @dg.job(

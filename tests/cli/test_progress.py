@@ -6,7 +6,9 @@ from typing import NamedTuple
 
 import pytest
 
-from latentlens_dag.cli.progress import BuildProgress, duration
+from latentlens_dag.cli.progress import BuildProgress, forward_step_progress
+from latentlens_dag.dag.assets.reporting import ProgressLog
+from latentlens_dag.dag.building.time_left import StepProgress
 
 
 class StaleTarget(NamedTuple):
@@ -38,16 +40,15 @@ def _progress(stream: io.StringIO, **before: float) -> tuple[BuildProgress, Cloc
 
 
 def _run(progress: BuildProgress, clock: Clock, key: str, partition: str, wall_s: float) -> None:
-    progress.started(f"{STEPS[key]}[{partition}]")
+    progress.started(STEPS[key], partition)
     clock.now += wall_s
     progress.built(key, partition)
-    progress.finished(f"{STEPS[key]}[{partition}]", wall_s)
+    progress.finished(STEPS[key], partition, wall_s)
 
 
 def test_plain_lines_say_how_many_parts_are_done_and_the_time_left_by_earlier_runs() -> None:
     stream = io.StringIO()
     progress, clock = _progress(stream, pictures=100.0, visual=7.0)
-    assert progress.seconds_left() == 214
     _run(progress, clock, "pictures", "00", 2.0)
     _run(progress, clock, "pictures", "01", 4.0)
     _run(progress, clock, "visual", "00", 5.0)
@@ -56,18 +57,20 @@ def test_plain_lines_say_how_many_parts_are_done_and_the_time_left_by_earlier_ru
     assert stream.getvalue() == (
         "1/4  images/pics/pictures[00]  2.0 s  about 16 s left\n"
         "2/4  images/pics/pictures[01]  4.0 s  about 14 s left\n"
-        "3/4  study/s/visual[00]  5.0 s  about 5 s left\n"
+        "3/4  study/s/visual[00]  5.0 s  under 10 s left\n"
     )
 
 
-def test_time_left_is_unknown_until_a_step_ran_and_then_by_the_mean_of_this_build() -> None:
-    progress, clock = _progress(io.StringIO())
-    assert progress.seconds_left() is None
-    _run(progress, clock, "pictures", "00", 2.0)
-    assert progress.seconds_left() == 6
-    progress.started("images/pics/pictures[01]")
-    clock.now += 1.5
-    assert progress.seconds_left() == 4.5
+def test_the_time_of_steps_that_never_ran_is_not_guessed() -> None:
+    stream = io.StringIO()
+    progress, clock = _progress(stream)
+    for key, partition in (("pictures", "00"), ("pictures", "01"), ("visual", "00")):
+        _run(progress, clock, key, partition, 20.0)
+    assert stream.getvalue() == (
+        "1/4  images/pics/pictures[00]  20.0 s  over 20 s left\n"
+        "2/4  images/pics/pictures[01]  20.0 s\n"
+        "3/4  study/s/visual[00]  20.0 s  about 20 s left\n"
+    )
 
 
 def test_a_terminal_has_one_live_line_that_fits_its_width_and_is_gone_at_the_end(
@@ -78,10 +81,10 @@ def test_a_terminal_has_one_live_line_that_fits_its_width_and_is_gone_at_the_end
     stream = Terminal()
     progress, clock = _progress(stream, visual=7.0)
     _run(progress, clock, "pictures", "00", 2.0)
-    progress.started("study/s/visual[00]")
-    progress.note("[bold]5[/bold] of 20 rows, 3/s, 5 s left")
+    progress.started("study/s/visual", "00")
+    progress.progressed(StepProgress(5, 20, "[bold]rows[/bold]", 0.2, 75.0))
     last = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", stream.getvalue().split("\r")[-1])
-    assert last == "━━━━━╺━━━━━━━━━━━━━━ 1/4 study/s/visual[00]  2 s a part  about 16 s left  ([bold]5[/bold]…"
+    assert last == "━━━━━╺━━━━━━━━━━━━━━ 1/4 study/s/visual[00]  about 84 s left  (5 of 20 [bold]rows[/bold],…"
     assert len(last) == 90 and "\n" not in stream.getvalue()
     progress.clear()
     assert stream.getvalue().count("\n") == 1 and stream.getvalue().endswith("\x1b[1A\x1b[2K")  # its line, taken back
@@ -93,28 +96,44 @@ def test_a_terminal_that_cannot_move_its_cursor_gets_plain_lines(monkeypatch: py
     progress, clock = _progress(stream)
     _run(progress, clock, "pictures", "00", 2.0)
     progress.clear()
-    assert stream.getvalue() == "1/4  images/pics/pictures[00]  2.0 s  about 6 s left\n"
+    assert stream.getvalue() == "1/4  images/pics/pictures[00]  2.0 s\n"
 
 
-def test_a_steps_own_progress_is_a_plain_line_once_a_minute() -> None:
-    stream = io.StringIO()
-    progress, clock = _progress(stream)
-    progress.started("study/s/visual[00]")
-    for second in range(150):
-        clock.now = second
-        progress.note(f"{second} of 150 rows")
+def test_a_steps_own_progress_is_a_plain_line_once_a_minute_with_the_time_that_its_log_says() -> None:
+    stream, logged = io.StringIO(), list[str]()
+    progress, clock = _progress(stream, pictures=1.0, visual=100.0)
+    with forward_step_progress(progress):
+        progress.started("study/s/visual", "00")
+        log = ProgressLog(logged.append, "rows", clock=clock)
+        for second in range(1, 151):
+            clock.now = second
+            log(second, 150)
     assert stream.getvalue().splitlines() == [
-        "0/4  study/s/visual[00]  60 of 150 rows",
-        "0/4  study/s/visual[00]  120 of 150 rows",
+        "0/4  study/s/visual[00]  about 3 min left  (60 of 150 rows, 1.0/s, about 90 s left)",
+        "0/4  study/s/visual[00]  about 2 min left  (120 of 150 rows, 1.0/s, about 30 s left)",
+    ]
+    assert [line for line in logged if line.startswith(("60 ", "120 "))] == [
+        "60 of 150 rows, 1.0/s, about 90 s left",
+        "120 of 150 rows, 1.0/s, about 30 s left",
     ]
 
 
-def test_a_duration_is_said_in_the_unit_that_fits() -> None:
-    assert [duration(s) for s in (0.2, 12.4, 99, 100, 3600, 7800)] == [
-        "0 s",
-        "12 s",
-        "99 s",
-        "2 min",
-        "60 min",
-        "2 h 10 min",
+def test_work_logs_its_progress_every_five_seconds_and_once_more_at_its_end() -> None:
+    logged, clock = list[str](), Clock()
+    log = ProgressLog(logged.append, "rows", clock=clock)
+    for second in range(1, 14):
+        clock.now = second
+        log(10 * second, 130)
+    assert logged == [
+        "50 of 130 rows, 10/s, under 10 s left",
+        "100 of 130 rows, 10/s, under 10 s left",
+        "130 of 130 rows, 10/s",
     ]
+
+
+def test_short_work_logs_nothing() -> None:
+    logged, clock = list[str](), Clock()
+    log = ProgressLog(logged.append, "rows", clock=clock)
+    for clock.now in range(1, 5):
+        log(int(clock.now), 4)
+    assert logged == []

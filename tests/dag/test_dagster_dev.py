@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from latentlens_dag.dag.run_tags import FORCED
 from latentlens_dag.models.self_checks import CHECKS
 from latentlens_dag.testing import TINY_STUDY, tiny_project
 from tests.dag.conftest import build, opened
 from tests.helpers.dagster_server import NODES, REPOSITORY, Server, asset_key, dagster_dev
+from tests.helpers.file_opens import LOADS, OPENS_OF_A_LOAD, counted_opens
 
 SHOWN_CHECKS = """
 query ($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode { assetChecksOrError {
@@ -26,6 +28,8 @@ query ($selector: SensorSelector!) { sensorOrError(sensorSelector: $selector) { 
 START_SENSOR = """
 mutation ($selector: SensorSelector!) { startSensor(sensorSelector: $selector) { __typename } }
 """
+VOCABULARY = ("embeddinglens", "logitlens")
+"""The lenses that read the model."""
 # The daemon looks at a backfill every 30 s, and no setting changes that. Python runs this file at the start of every
 # process of the server, and the daemon then looks every second.
 EVERY_SECOND = """
@@ -88,6 +92,31 @@ def test_checks_are_shown_with_their_results(built: tuple[Server, str]) -> None:
             shown = check["executionForLatestMaterialization"]
             assert check["blocking"] and shown["status"] == "SUCCEEDED" and shown["evaluation"]["success"]
             assert [entry["label"] for entry in shown["evaluation"]["metadataEntries"]] == ["problems"]
+
+
+@pytest.fixture(scope="module")
+def opens(built: tuple[Server, str]) -> dict[str, int]:
+    """How often each file of weights and each image was opened in one run of all that reads them."""
+    server, _ = built
+    study = server.project / "assets" / "tiny"
+    steps = ("images/pictures/pictures", *(f"study/tiny/{step}" for step in ("model_checks", "visual", *VOCABULARY)))
+    nodes = ["/".join(node["assetKey"]["path"]) for node in server.ask(NODES)]
+    with counted_opens([*study.rglob("*.safetensors"), *(study / "pictures").iterdir()]) as counts:
+        run = server.materialize([key for key in nodes if key.startswith(steps)], "00", {FORCED: "true"})
+        assert server.ended(run) == "SUCCESS", server.log()
+        found = counts()
+    assert build(server.project) == []
+    return {file.name: times for file, times in found.items()}
+
+
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="4 loads: one by each step")
+def test_a_run_loads_a_model_twice_at_most(opens: dict[str, int]) -> None:
+    assert opens["model.safetensors"] <= LOADS * OPENS_OF_A_LOAD
+
+
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="each step reads it twice, once for its hash")
+def test_a_run_opens_an_image_once_for_its_picture_and_once_for_its_states(opens: dict[str, int]) -> None:
+    assert {times for name, times in opens.items() if name.endswith(".png")} == {2}
 
 
 def test_a_selection_is_materialized_and_build_then_does_what_follows_from_it(built: tuple[Server, str]) -> None:

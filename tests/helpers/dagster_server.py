@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ BACKFILL_STATUS = """
 query ($id: String!) { partitionBackfillOrError(backfillId: $id) {
   __typename ... on PartitionBackfill { status error { message } } } }
 """
+NO_TAGS: Mapping[str, str] = {}
 ENDED = {"SUCCESS", "FAILURE", "CANCELED", "COMPLETED_SUCCESS", "COMPLETED_FAILED", "FAILED"}
 
 
@@ -78,11 +79,12 @@ class Server:
         assert launched["__typename"] == "LaunchBackfillSuccess", launched
         return self._end(lambda: self.ask(BACKFILL_STATUS, id=launched["backfillId"])["status"])
 
-    def materialize(self, keys: list[str], partition: str | None = None) -> str:
+    def materialize(self, keys: list[str], partition: str | None = None, tags: Mapping[str, str] = NO_TAGS) -> str:
         """Materialize a selection in one run, and give the run."""
         selector = {**REPOSITORY, "jobName": "__ASSET_JOB", "assetSelection": [asset_key(key) for key in keys]}
-        tags = [{"key": "dagster/partition", "value": partition}] if partition else []
-        params = {"selector": selector, "mode": "default", "runConfigData": {}, "executionMetadata": {"tags": tags}}
+        all_tags = {**tags, **({"dagster/partition": partition} if partition else {})}
+        listed = [{"key": key, "value": value} for key, value in all_tags.items()]
+        params = {"selector": selector, "mode": "default", "runConfigData": {}, "executionMetadata": {"tags": listed}}
         return self._launched(self.ask(MATERIALIZE, params=params))
 
     def retry(self, run: str) -> str:

@@ -18,10 +18,12 @@ import dagster as dg
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from latentlens_dag.dag.building.time_left import Pace, StepProgress
 from latentlens_dag.dag.recording import result
 from latentlens_dag.storage.hashing import hash_file
 
-PROGRESS_LOGGER = "latentlens_dag.progress"  # read by the progress line of a build
+PROGRESS_LOGGER = "latentlens_dag.progress"
+"""Its messages are `StepProgress`, for the progress line of a build."""
 _PREVIEW_ROWS = 8
 
 
@@ -60,23 +62,35 @@ def markdown_table(table: pa.Table) -> str:
 
 
 class ProgressLog:
-    """Progress of long work in Dagster's log and on a terminal: done, rate, time left, at most every few seconds."""
+    """Reports how far long work is, its pace and the time left: every few seconds, and at its end.
 
-    def __init__(self, log: Callable[[str], None], unit: str, every_s: float = 5.0) -> None:
+    The reports go to a log, such as that of a Dagster step, and as `StepProgress` to the logger PROGRESS_LOGGER.
+    """
+
+    def __init__(
+        self,
+        log: Callable[[str], None],
+        unit: str,
+        every_s: float = 5.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Start the clock; `unit` is a plural noun."""
-        self._log, self._unit, self._every_s = log, unit, every_s
-        self._start = self._last = time.monotonic()
+        self._log, self._unit, self._every_s, self._clock = log, unit, every_s, clock
+        self._pace, self._last = Pace(), clock()
+        self._unended = False  # whether the last report was of work that goes on
 
     def __call__(self, done: int, total: int) -> None:
-        """Report the progress, unless it was reported just now."""
-        now = time.monotonic()
-        if now - self._last < self._every_s or not done:
+        """So much is done, of so much in all."""
+        now = self._clock()
+        self._pace.report(now, done, total)
+        due = now - self._last >= self._every_s or (self._unended and done >= total)
+        if not done or not due:
             return
-        self._last = now
-        rate = done / (now - self._start)
-        line = f"{done:,} of {total:,} {self._unit}, {rate:,.0f}/s, {(total - done) / rate:.0f} s left"
-        self._log(line)
-        logging.getLogger(PROGRESS_LOGGER).info(line)
+        self._last, self._unended = now, done < total
+        left = self._pace.seconds_left(now)
+        progress = StepProgress(done, max(done, total), self._unit, self._pace.per_second, left)
+        self._log(str(progress))
+        logging.getLogger(PROGRESS_LOGGER).info(progress)
 
 
 def _cell(value: Any) -> str:

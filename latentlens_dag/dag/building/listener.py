@@ -12,20 +12,25 @@ if TYPE_CHECKING:
     from latentlens_dag.dag.building.steps import AssetPartition
 
 
+def step_label(step: str, partition: str | None) -> str:
+    """A step on a partition in messages: study/demo/visual[00]."""
+    return f"{step}[{partition}]" if partition else step
+
+
 class BuildListener:
     """Receives the events of a build; this one ignores them."""
 
     def planned(self, targets: Sequence[StaleTarget]) -> None:
         """The build begins; at most this will be run."""
 
-    def started(self, step: str) -> None:
-        """A step begins: study/demo/visual[00]."""
+    def started(self, step: str, partition: str | None) -> None:
+        """A step begins on a partition."""
 
     def built(self, key: dg.AssetKey, partition: str | None) -> None:
         """A partition of an asset is built."""
 
-    def finished(self, step: str, wall_s: float) -> None:
-        """A step has ended, after so many seconds."""
+    def finished(self, step: str, partition: str | None, wall_s: float) -> None:
+        """It has ended, after so many seconds."""
 
     def up_to_date(self, targets: Sequence[AssetPartition]) -> None:
         """Nothing is left to do for these: they are built, or turned out to be fresh."""

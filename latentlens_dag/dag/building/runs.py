@@ -19,7 +19,7 @@ from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 from dagster._core.utils import make_new_run_id
 
-from latentlens_dag.dag.building.listener import BuildListener
+from latentlens_dag.dag.building.listener import BuildListener, step_label
 from latentlens_dag.dag.building.staleness import StaleTarget
 from latentlens_dag.dag.run_tags import BUILD, BUILD_ID, FORCED, is_of_a_build
 from latentlens_dag.errors import UserError
@@ -108,12 +108,11 @@ class _RunEvents:
 
     def __init__(self, runner: Runner, run_id: str, partition: str | None, listener: BuildListener) -> None:
         self.steps: dict[str, float] = {}
-        self._runner, self._run_id, self._listener = runner, run_id, listener
-        self._suffix = f"[{partition}]" if partition else ""
+        self._runner, self._run_id, self._partition, self._listener = runner, run_id, partition, listener
 
     def name(self, op: str | None) -> str:
         """study/demo/visual[00] for the op demo_visual."""
-        return f"{self._step(op)}{self._suffix}"
+        return step_label(self._step(op), self._partition)
 
     def _step(self, op: str | None) -> str:
         return self._runner.names.get(str(op), str(op))
@@ -123,13 +122,13 @@ class _RunEvents:
         if event is None:
             return
         if event.is_step_start:
-            self._listener.started(self.name(event.step_key))
+            self._listener.started(self._step(event.step_key), self._partition)
         elif event.is_step_materialization and event.asset_key is not None:
             self._listener.built(event.asset_key, event.partition)
         elif event.is_step_success:
             wall_s = event.step_success_data.duration_ms / 1000
             self.steps[self._step(event.step_key)] = wall_s
-            self._listener.finished(self.name(event.step_key), wall_s)
+            self._listener.finished(self._step(event.step_key), self._partition, wall_s)
         elif event.is_step_failure and _is_interrupt(event.step_failure_data.error):
             # Dagster then records the run as canceled instead of failed.
             run = self._runner.instance.get_run_by_id(self._run_id)
