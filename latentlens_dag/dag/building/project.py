@@ -8,6 +8,7 @@ shows the same history. Note: Dagster itself never skips work; materializing fro
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import dagster as dg
@@ -21,10 +22,11 @@ from latentlens_dag.dag.building.signals import catch_signals
 from latentlens_dag.dag.building.staleness import StaleTarget, find_stale, observe_sources
 from latentlens_dag.dag.building.steps import (
     AssetPartition,
+    Lineage,
+    RunGroup,
     each_partition,
     find_run_groups,
     find_steps,
-    parent_partitions,
 )
 from latentlens_dag.dag.keys import DISABLED, label
 from latentlens_dag.dag.versions import SOURCE_PATH, SOURCE_VERSION
@@ -43,17 +45,27 @@ class Project:
     def __init__(self, defs: dg.Definitions, home: Home, instance: dg.DagsterInstance) -> None:
         """Find the steps of the asset graph and an order in which they can run."""
         self.home, self.instance = home, instance
+        self._defs = defs
         self.graph = defs.resolve_asset_graph()
+        self.lineage = Lineage(self.graph)
         self.store = ArtifactStore(home.warehouse.root)
         self.disabled = {name.removeprefix(DISABLED) for name in defs.metadata or {} if name.startswith(DISABLED)}
         self.steps = find_steps(self.graph)
-        self.run_groups = find_run_groups(self.graph, self.steps)
+
+    @cached_property
+    def run_groups(self) -> list[RunGroup]:
+        """The steps in groups, in the order of a build."""
+        return find_run_groups(self.graph, self.steps)
+
+    @cached_property
+    def _runner(self) -> Runner:
+        """Made when something runs: the job of 400 assets takes Dagster a second."""
         names = {step.op: step.name for step in self.steps}
-        self._runner = Runner(defs.resolve_implicit_global_asset_job_def(), instance, home, names)
+        return Runner(self._defs.resolve_implicit_global_asset_job_def(), self.instance, self.home, names)
 
     def select(self, studies: Sequence[str] = (), names: Sequence[str] = ()) -> Selection:
         """The targets of a build, with all that they are made from, as `selection.select`."""
-        return select(self.graph, self.steps, studies, names)
+        return select(self.lineage, self.steps, studies, names)
 
     def targets(self, selection: Selection) -> list[AssetPartition]:
         """The selected partitions that a build makes, in an order in which they can run."""
@@ -164,13 +176,13 @@ class Project:
         self, targets: list[AssetPartition], forced: frozenset[AssetPartition]
     ) -> dict[AssetPartition, StaleTarget]:
         """The targets that are missing, stale or forced, in their order."""
-        stale = find_stale(self.graph, self.instance, self.store, targets)
+        stale = find_stale(self.lineage, self.instance, self.store, targets)
         stale |= {target: StaleTarget(*target, "forced") for target in forced.intersection(targets)}
         return {target: stale[target] for target in targets if target in stale}
 
     def _following(self, target: AssetPartition, planned: dict[AssetPartition, StaleTarget]) -> StaleTarget | None:
         """A fresh target as one that may become stale, since a parent of it is planned."""
-        parent = next((parent for parent in parent_partitions(self.graph, *target) if parent in planned), None)
+        parent = next((parent for parent in self.lineage.parents(*target) if parent in planned), None)
         return None if parent is None else StaleTarget(*target, f"follows {label(*parent)}")
 
 
