@@ -7,13 +7,12 @@ shows the same history. Note: Dagster itself never skips work; materializing fro
 
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
 import dagster as dg
 
-from latentlens_dag.dag.building.dagster_history import quick_history
+from latentlens_dag.dag.building.collector import no_collector
 from latentlens_dag.dag.building.estimate import StepWork, seconds_per_part, step_works
 from latentlens_dag.dag.building.listener import BuildListener
 from latentlens_dag.dag.building.runs import BuildError, BuildRun, Runner, cancel_orphans
@@ -32,7 +31,7 @@ from latentlens_dag.dag.keys import DISABLED, label
 from latentlens_dag.dag.versions import SOURCE_PATH, SOURCE_VERSION
 from latentlens_dag.errors import RESUME_HINT, StoppedBySignalError
 from latentlens_dag.storage.files import remove
-from latentlens_dag.storage.home import Home, home_write_errors
+from latentlens_dag.storage.home import Home
 from latentlens_dag.storage.leftovers import interrupted_writes
 from latentlens_dag.storage.records import ArtifactStore
 
@@ -176,7 +175,8 @@ class Project:
         self, targets: list[AssetPartition], forced: frozenset[AssetPartition]
     ) -> dict[AssetPartition, StaleTarget]:
         """The targets that are missing, stale or forced, in their order."""
-        stale = find_stale(self.lineage, self.instance, self.store, targets)
+        with no_collector():
+            stale = find_stale(self.lineage, self.instance, self.store, targets)
         stale |= {target: StaleTarget(*target, "forced") for target in forced.intersection(targets)}
         return {target: stale[target] for target in targets if target in stale}
 
@@ -195,18 +195,3 @@ def _counts(step: str, targets: list[AssetPartition], stale: dict[AssetPartition
 
 def _forced(selection: Selection, force: bool) -> frozenset[AssetPartition]:
     return selection.requested if force else _NOTHING
-
-
-@contextmanager
-def open_project(home: Home) -> Iterator[Project]:
-    """The project of the current folder on a home.
-
-    Raises:
-        UserError: where there is no project, a defs.yaml is wrong, or the home cannot be written.
-    """
-    from latentlens_dag.dag.loading import load_definitions
-
-    home.prepare()
-    defs = load_definitions(home=home)
-    with home_write_errors(home), dg.DagsterInstance.from_config(str(home.dagster)) as instance, quick_history(home):
-        yield Project(defs, home, instance)
