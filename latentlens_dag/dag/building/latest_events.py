@@ -32,6 +32,8 @@ class Event(NamedTuple):
     timestamp: float
     """Seconds since 1970."""
     tags: Mapping[str, str]
+    figures: Mapping[str, Any]
+    """Numbers and texts among the metadata, such as `size_bytes`, where they were requested."""
 
     @property
     def version(self) -> str | None:
@@ -50,10 +52,15 @@ class LatestEvents:
     """The last event of every partition of assets, as it was when it was first needed."""
 
     def __init__(
-        self, graph: AssetGraph, instance: dg.DagsterInstance, keys: Collection[dg.AssetKey], names: Collection[str]
+        self,
+        graph: AssetGraph,
+        instance: dg.DagsterInstance,
+        keys: Collection[dg.AssetKey],
+        names: Collection[str],
+        figures: bool = False,
     ) -> None:
         """Read those of some assets at once, and of their partitions of these names; others when they are needed."""
-        self._graph, self._instance, self._names = graph, instance, {*names}
+        self._graph, self._instance, self._names, self._figures = graph, instance, {*names}, figures
         self._events: dict[AssetPartition, Event] = {}
         self._read: set[dg.AssetKey] = set()
         self._read_whole: set[dg.AssetKey] = set()
@@ -72,7 +79,7 @@ class LatestEvents:
         others, storage = keys, self._instance.event_log_storage
         if isinstance(storage, SqliteEventLogStorage):
             with storage.index_connection() as connection:
-                history = _SqliteHistory(connection.connection.driver_connection, self._graph, keys)
+                history = _SqliteHistory(connection.connection.driver_connection, self._graph, keys, self._figures)
                 self._events.update(history.events(names))
             others = history.others
         for key in others:
@@ -82,20 +89,19 @@ class LatestEvents:
             self._read_whole.update(keys)
 
 
-_TAGS = "dagster_event.event_specific_data.{}.tags"
-
 # The last column says whether Dagster itself must be asked: the asset was wiped, it is observed and materialized, or an
 # early version of Dagster wrote its row.
-_OF_ASSETS = f"""
+_OF_ASSETS = """
 SELECT asset_key, json_extract(last_materialization, '$.storage_id'),
     json_extract(last_materialization, '$.event_log_entry.timestamp'),
-    json_extract(last_materialization, '$.event_log_entry.{_TAGS.format("materialization")}'),
+    json_extract(last_materialization, '$.event_log_entry.{content}.tags'),
+    {figures},
     asset_details IS NOT NULL OR json_extract(last_materialization, '$.__class__') != 'EventLogRecord'
 FROM asset_keys WHERE asset_key IN (SELECT value FROM json_each(?))
 """
 _OF_PARTITIONS = """
-SELECT event_logs.asset_key, event_logs.partition, event_logs.id, json_extract(event, '$.timestamp'),
-    json_extract(event, '$.{tags}')
+SELECT event_logs.asset_key, event_logs.partition, event_logs.id,
+    json_extract(event, '$.timestamp'), json_extract(event, '$.{content}.tags'), {figures}
 FROM event_logs JOIN (
     SELECT max(id) AS id FROM event_logs
     WHERE asset_key IN (SELECT value FROM json_each(?)) AND dagster_event_type = '{kind}' {named}
@@ -105,18 +111,27 @@ FROM event_logs JOIN (
 _NAMED = "AND partition IN (SELECT value FROM json_each(?))"
 
 
+_CONTENTS = {
+    kind: f"dagster_event.event_specific_data.{name}"
+    for kind, name in {_MATERIALIZED: "materialization", _OBSERVED: "asset_observation"}.items()
+}
+
+
 class _SqliteHistory:
     """The events of assets in Dagster's file `index.db`."""
 
-    def __init__(self, connection: Any, graph: AssetGraph, keys: Collection[dg.AssetKey]) -> None:
-        self._connection = connection
+    def __init__(self, connection: Any, graph: AssetGraph, keys: Collection[dg.AssetKey], figures: bool) -> None:
+        self._connection, self._figures = connection, figures
         self._nodes = {key.to_string(): graph.get(key) for key in keys}
         self.others: set[dg.AssetKey] = set()
         """Assets whose events only Dagster can find; known once `events` has ended."""
 
     def events(self, names: Collection[str] | None) -> Iterator[tuple[AssetPartition, Event]]:
         """The last event of every asset, and of its partitions of these names, or of all."""
-        for stored, *event, other in self._connection.execute(_OF_ASSETS, [json.dumps([*self._nodes])]):
+        content = _CONTENTS[_MATERIALIZED]
+        figures = self._figures_of("last_materialization", f"event_log_entry.{content}")
+        query = _OF_ASSETS.format(content=content, figures=figures)
+        for stored, *event, other in self._connection.execute(query, [json.dumps([*self._nodes])]):
             node = self._nodes[stored]
             if other or (node.is_observable and event[0] is not None):
                 self.others.add(node.key)
@@ -124,21 +139,29 @@ class _SqliteHistory:
                 yield (node.key, None), _event(*event)
         nodes = {stored: node for stored, node in self._nodes.items() if node.key not in self.others}
         observed = [stored for stored, node in nodes.items() if node.is_observable]
-        yield from self._latest(observed, _OBSERVED, "asset_observation", None)
+        yield from self._latest(observed, _OBSERVED, None)
         partitioned = [stored for stored, node in nodes.items() if node.is_materializable and node.is_partitioned]
-        yield from self._latest(partitioned, _MATERIALIZED, "materialization", names)
+        yield from self._latest(partitioned, _MATERIALIZED, names)
 
     def _latest(
-        self, stored: list[str], kind: str, field: str, names: Collection[str] | None
+        self, stored: list[str], kind: str, names: Collection[str] | None
     ) -> Iterator[tuple[AssetPartition, Event]]:
-        query = _OF_PARTITIONS.format(kind=kind, tags=_TAGS.format(field), named="" if names is None else _NAMED)
+        content, named = _CONTENTS[kind], "" if names is None else _NAMED
+        query = _OF_PARTITIONS.format(
+            content=content, figures=self._figures_of("event", content), kind=kind, named=named
+        )
         parameters = [json.dumps([*one]) for one in (stored, names) if one is not None]
         for asset, partition, *event in self._connection.execute(query, parameters):
             yield (self._nodes[asset].key, partition), _event(*event)
 
+    def _figures_of(self, column: str, content: str) -> str:
+        return f"json_extract({column}, '$.{content}.metadata_entries')" if self._figures else "NULL"
 
-def _event(storage_id: int, timestamp: float, tags: str | None) -> Event:
-    return Event(storage_id, timestamp, json.loads(tags or "{}"))
+
+def _event(storage_id: int, timestamp: float, tags: str | None, metadata: str | None) -> Event:
+    entries = json.loads(metadata or "[]")
+    figures = {one["label"]: one["entry_data"]["value"] for one in entries if "value" in one["entry_data"]}
+    return Event(storage_id, timestamp, json.loads(tags or "{}"), figures)
 
 
 def _by_dagster(
@@ -157,4 +180,8 @@ def _by_dagster(
 
 
 def _of_record(record: dg.EventLogRecord) -> Event:
-    return Event(record.storage_id, record.timestamp, record.event_log_entry.tags or {})
+    entry = record.event_log_entry
+    metadata = entry.asset_materialization.metadata if entry.asset_materialization else {}
+    return Event(
+        record.storage_id, record.timestamp, entry.tags or {}, {name: one.value for name, one in metadata.items()}
+    )

@@ -110,7 +110,7 @@ class Project:
 
     def work(self, targets: Sequence[StaleTarget]) -> list[StepWork]:
         """The work of each step that is planned, as far as earlier runs tell."""
-        return step_works(self.instance, self.steps, targets)
+        return step_works(self.graph, self.instance, self.steps, targets)
 
     def speeds(self, targets: Sequence[StaleTarget]) -> dict[str, float]:
         """Seconds per part of each step that is planned and ran before."""
