@@ -25,6 +25,7 @@ from latentlens_dag.cli.output import (
 )
 from latentlens_dag.cli.progress import BuildProgress, forward_step_progress
 from latentlens_dag.dag.building.listener import BuildListener
+from latentlens_dag.dag.building.opening import open_project
 from latentlens_dag.dag.building.time_left import duration
 from latentlens_dag.errors import RESUME_HINT, StoppedBySignalError
 from latentlens_dag.storage.home import find_home
@@ -68,7 +69,6 @@ def build(
 
     Exit codes: 0 done, 1 a step failed, 2 a mistake of yours, 130 interrupted.
     """
-    from latentlens_dag.dag.building.project import open_project
     from latentlens_dag.dag.home_lock import build_lock
 
     with _stdout_for_json(as_json), open_project(find_home(home)) as project:
@@ -98,7 +98,6 @@ def plan(
     as_json: bool,
 ) -> None:
     """Say what `build` would do, why, and how much work it is."""
-    from latentlens_dag.dag.building.project import open_project
     from latentlens_dag.dag.home_lock import lock_owner
 
     with _stdout_for_json(as_json), open_project(find_home(home)) as project:
@@ -128,7 +127,6 @@ def status(
     studies: Sequence[str], names: Sequence[str], lineage: str | None, versions: bool, home: Path | None, as_json: bool
 ) -> None:
     """Say what is built, what is missing and what is out of date, step by step."""
-    from latentlens_dag.dag.building.project import open_project
     from latentlens_dag.dag.home_lock import lock_owner
 
     with _stdout_for_json(as_json), open_project(find_home(home)) as project:

@@ -18,6 +18,7 @@ from latentlens_dag.cli.output import (
     print_facts,
     studies_argument,
 )
+from latentlens_dag.dag.building.opening import open_project
 from latentlens_dag.errors import UserError
 from latentlens_dag.storage.home import find_home
 
@@ -37,7 +38,6 @@ def check(studies: Sequence[str], deep: bool, home: Path | None, as_json: bool) 
     Exit code 1 where it is not; `build` makes again what is damaged.
     """
     from latentlens_dag.dag.building.integrity import check_project
-    from latentlens_dag.dag.building.project import open_project
     from latentlens_dag.dag.home_lock import build_lock
 
     with open_project(find_home(home)) as project, build_lock(project.home), bytes_progress(as_json) as progress:
@@ -58,7 +58,6 @@ def clean(dry_run: bool, yes: bool, home: Path | None, as_json: bool) -> None:
     Old versions of results go, and so cannot be compared any more. What a study that is switched off has stays.
     """
     from latentlens_dag.dag.building.garbage import clean_project, project_garbage, undeclared_sets
-    from latentlens_dag.dag.building.project import open_project
     from latentlens_dag.dag.home_lock import build_lock
 
     with open_project(find_home(home)) as project, build_lock(project.home):

@@ -24,7 +24,7 @@ _EVERY_S = 30
 @dg.op(description="Observe the sources, then build what is missing or out of date, and nothing else.")
 def build_what_is_needed(context: dg.OpExecutionContext, home: HomeResource) -> None:
     """`latentlens-dag build` as one run; its steps are in runs of their own, as there."""
-    from latentlens_dag.dag.building.project import open_project
+    from latentlens_dag.dag.building.opening import open_project
 
     with open_project(home.home) as project, build_lock(project.home, wait=True, log=context.log.info):
         project.remove_interrupted()

@@ -12,7 +12,7 @@ from typing import Any
 import dagster as dg
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
 
-from latentlens_dag.dag.building.steps import parent_partitions
+from latentlens_dag.dag.building.steps import Lineage
 from latentlens_dag.dag.run_tags import BUILD_ID
 from latentlens_dag.dag.versions import settings_of
 from latentlens_dag.storage.package_versions import package_versions
@@ -106,7 +106,7 @@ def _build_of(context: dg.AssetExecutionContext) -> str:
 def _inputs(context: dg.AssetExecutionContext, key: dg.AssetKey, store: ArtifactStore) -> Iterator[tuple[str, str]]:
     """The artifacts that an asset was made from, with their versions."""
     graph, partition = context.job_def.asset_layer.asset_graph, _partition_of(context)
-    for dep, part in parent_partitions(graph, key, partition):
+    for dep, part in Lineage(graph).parents(key, partition):
         record = store.read(dep.to_user_string(), part)
         if record is not None:
             yield label(dep.to_user_string(), part), record.data_version

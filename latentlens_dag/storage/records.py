@@ -123,7 +123,7 @@ class ArtifactStore:
 
     def path(self, asset: str, partition: str | None) -> Path:
         """The file of a record."""
-        return self.root / asset / f"{WHOLE if partition is None else partition}.json"
+        return self.root.joinpath(asset, f"{WHOLE if partition is None else partition}.json")
 
     def read(self, asset: str, partition: str | None) -> ArtifactRecord | None:
         """The record of an artifact; None if there is none, or none that this version can read."""

@@ -22,7 +22,7 @@ def fresh_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextmanager
 def opened(project: Path, home: Path | None = None) -> Iterator[object]:
     """The project with its Dagster instance open, as the command line opens it from inside its folder."""
-    from latentlens_dag.dag.building.project import open_project
+    from latentlens_dag.dag.building.opening import open_project
 
     before = Path.cwd()
     os.chdir(project)

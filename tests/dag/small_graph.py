@@ -106,12 +106,12 @@ def say(home: Home, step: str, word: str) -> None:
 def opened(home: Home) -> Iterator[object]:
     """The project of the graph, as the command line opens it."""
     from latentlens_dag.dag import loading
-    from latentlens_dag.dag.building import project as driver
+    from latentlens_dag.dag.building.opening import open_project
 
     before = loading.load_definitions
     loading.load_definitions = lambda home: small_definitions(home.root)
     try:
-        with driver.open_project(home) as project:
+        with open_project(home) as project:
             yield project
     finally:
         loading.load_definitions = before

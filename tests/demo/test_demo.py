@@ -16,7 +16,7 @@ DEMO = ROOT / "assets" / "demo"
 
 
 def _build(home: Home, studies: Sequence[str], names: Sequence[str] = ()) -> None:
-    from latentlens_dag.dag.building.project import open_project
+    from latentlens_dag.dag.building.opening import open_project
 
     before = Path.cwd()
     os.chdir(ROOT)

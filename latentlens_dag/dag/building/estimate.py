@@ -3,14 +3,15 @@
 Note: the time is that of the step's last run, on whatever machine, in equal shares over the parts that it had.
 """
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from functools import cache, partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import dagster as dg
+from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
-from latentlens_dag.dag.building.dagster_history import latest_by_partition
+from latentlens_dag.dag.building.latest_events import Event, LatestEvents
 from latentlens_dag.dag.building.staleness import StaleTarget
 from latentlens_dag.dag.building.steps import Step
 
@@ -33,14 +34,21 @@ class StepWork(NamedTuple):
     """Their size on disk, likewise."""
 
 
-def step_works(instance: dg.DagsterInstance, steps: Sequence[Step], targets: Sequence[StaleTarget]) -> list[StepWork]:
+def step_works(
+    graph: AssetGraph, instance: dg.DagsterInstance, steps: Sequence[Step], targets: Sequence[StaleTarget]
+) -> list[StepWork]:
     """The work that the targets are, step by step."""
     speed = seconds_per_part(instance, steps, targets)
+    names = {target.partition for target in targets if target.partition is not None}
+    events = LatestEvents(graph, instance, {target.key for target in targets}, names, figures=True)
+    targets_of = defaultdict[dg.AssetKey, list[StaleTarget]](list)
+    for target in targets:
+        targets_of[target.key].append(target)
     works = []
     for step in steps:
-        of_step = [target for target in targets if target.key in step.keys]
+        of_step = [target for key in step.keys for target in targets_of[key]]
         if of_step:
-            last = _last_metadata(instance, of_step)
+            last = [events.get(target.key, target.partition) for target in of_step]
             wall_s = speed[step.name] * len(of_step) if step.name in speed else None
             works.append(StepWork(step.name, len(of_step), wall_s, _total(last, _ROWS), _total(last, _SIZE)))
     return works
@@ -88,27 +96,7 @@ def _overhead(instance: dg.DagsterInstance, run_id: str, steps_s: float) -> floa
     return max(1.0, (record.end_time - record.start_time) / steps_s)
 
 
-def _last_metadata(instance: dg.DagsterInstance, targets: Sequence[StaleTarget]) -> list[Mapping[str, Any] | None]:
-    """The metadata of each part when it was last built; None where it never was."""
-    partitions: dict[dg.AssetKey, list[str | None]] = {}
-    for target in targets:
-        partitions.setdefault(target.key, []).append(target.partition)
-    metadata = {key: _metadata_by_partition(instance, key, names) for key, names in partitions.items()}
-    return [metadata[target.key].get(target.partition) for target in targets]
-
-
-def _metadata_by_partition(
-    instance: dg.DagsterInstance, key: dg.AssetKey, partitions: Sequence[str | None]
-) -> dict[str | None, Mapping[str, Any]]:
-    named = {partition for partition in partitions if partition is not None}
-    if not named:
-        event = instance.get_latest_materialization_event(key)
-        return {None: event.asset_materialization.metadata} if event and event.asset_materialization else {}
-    latest = latest_by_partition(instance, key, named)
-    return {name: last.asset_materialization.metadata for name, last in latest.items() if last.asset_materialization}
-
-
-def _total(metadata: Sequence[Mapping[str, Any] | None], name: str) -> int | None:
+def _total(events: Sequence[Event | None], name: str) -> int | None:
     """The sum of a figure; None where a part does not have it."""
-    values = [facts[name].value for facts in metadata if facts is not None and name in facts]
-    return sum(values) if len(values) == len(metadata) else None
+    values = [event.figures[name] for event in events if event is not None and name in event.figures]
+    return sum(values) if len(values) == len(events) else None

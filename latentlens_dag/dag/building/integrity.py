@@ -39,13 +39,13 @@ def check_project(
         deep: read every file and compare its hash; damage is marked, so that the next build repairs it.
         progress: called after every artifact with the bytes read and those in all; with `deep` only.
     """
-    graph, instance, store, targets = project.graph, project.instance, project.store, project.targets(selection)
-    stale = find_stale(graph, instance, store, targets)
+    lineage, instance, store, targets = project.lineage, project.instance, project.store, project.targets(selection)
+    stale = find_stale(lineage, instance, store, targets)
     built = [target for target in targets if target not in stale or not stale[target].missing]
     records = [record for key, partition in built if (record := store.read(key.to_user_string(), partition))]
     if deep:
         _mark_damage(store, records, progress)
-        stale = find_stale(graph, instance, store, targets)
+        stale = find_stale(lineage, instance, store, targets)
     damaged = [target for target in stale.values() if target.damaged]
     files = {fact.path: fact.size_bytes for record in records for fact in record.files}
     return IntegrityReport(len(built), len(files), sum(files.values()), damaged, len(targets) - len(built))

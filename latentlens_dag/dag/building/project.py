@@ -7,12 +7,12 @@ shows the same history. Note: Dagster itself never skips work; materializing fro
 
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import dagster as dg
 
-from latentlens_dag.dag.building.dagster_history import quick_history
+from latentlens_dag.dag.building.collector import no_collector
 from latentlens_dag.dag.building.estimate import StepWork, seconds_per_part, step_works
 from latentlens_dag.dag.building.listener import BuildListener
 from latentlens_dag.dag.building.runs import BuildError, BuildRun, Runner, cancel_orphans
@@ -21,17 +21,18 @@ from latentlens_dag.dag.building.signals import catch_signals
 from latentlens_dag.dag.building.staleness import StaleTarget, find_stale, observe_sources
 from latentlens_dag.dag.building.steps import (
     AssetPartition,
+    Lineage,
+    RunGroup,
     each_partition,
     find_run_groups,
     find_steps,
-    parent_partitions,
 )
 from latentlens_dag.dag.keys import DISABLED, label
 from latentlens_dag.dag.resources import forget_models
 from latentlens_dag.dag.versions import SOURCE_PATH, SOURCE_VERSION
 from latentlens_dag.errors import RESUME_HINT, StoppedBySignalError
 from latentlens_dag.storage.files import remove
-from latentlens_dag.storage.home import Home, home_write_errors
+from latentlens_dag.storage.home import Home
 from latentlens_dag.storage.leftovers import interrupted_writes
 from latentlens_dag.storage.records import ArtifactStore
 
@@ -44,17 +45,27 @@ class Project:
     def __init__(self, defs: dg.Definitions, home: Home, instance: dg.DagsterInstance) -> None:
         """Find the steps of the asset graph and an order in which they can run."""
         self.home, self.instance = home, instance
+        self._defs = defs
         self.graph = defs.resolve_asset_graph()
+        self.lineage = Lineage(self.graph)
         self.store = ArtifactStore(home.warehouse.root)
         self.disabled = {name.removeprefix(DISABLED) for name in defs.metadata or {} if name.startswith(DISABLED)}
         self.steps = find_steps(self.graph)
-        self.run_groups = find_run_groups(self.graph, self.steps)
+
+    @cached_property
+    def run_groups(self) -> list[RunGroup]:
+        """The steps in groups, in the order of a build."""
+        return find_run_groups(self.graph, self.steps)
+
+    @cached_property
+    def _runner(self) -> Runner:
+        """Made when something runs: the job of 400 assets takes Dagster a second."""
         names = {step.op: step.name for step in self.steps}
-        self._runner = Runner(defs.resolve_implicit_global_asset_job_def(), instance, home, names)
+        return Runner(self._defs.resolve_implicit_global_asset_job_def(), self.instance, self.home, names)
 
     def select(self, studies: Sequence[str] = (), names: Sequence[str] = ()) -> Selection:
         """The targets of a build, with all that they are made from, as `selection.select`."""
-        return select(self.graph, self.steps, studies, names)
+        return select(self.lineage, self.steps, studies, names)
 
     def targets(self, selection: Selection) -> list[AssetPartition]:
         """The selected partitions that a build makes, in an order in which they can run."""
@@ -100,7 +111,7 @@ class Project:
 
     def work(self, targets: Sequence[StaleTarget]) -> list[StepWork]:
         """The work of each step that is planned, as far as earlier runs tell."""
-        return step_works(self.instance, self.steps, targets)
+        return step_works(self.graph, self.instance, self.steps, targets)
 
     def speeds(self, targets: Sequence[StaleTarget]) -> dict[str, float]:
         """Seconds per part of each step that is planned and ran before."""
@@ -167,13 +178,14 @@ class Project:
         self, targets: list[AssetPartition], forced: frozenset[AssetPartition]
     ) -> dict[AssetPartition, StaleTarget]:
         """The targets that are missing, stale or forced, in their order."""
-        stale = find_stale(self.graph, self.instance, self.store, targets)
+        with no_collector():
+            stale = find_stale(self.lineage, self.instance, self.store, targets)
         stale |= {target: StaleTarget(*target, "forced") for target in forced.intersection(targets)}
         return {target: stale[target] for target in targets if target in stale}
 
     def _following(self, target: AssetPartition, planned: dict[AssetPartition, StaleTarget]) -> StaleTarget | None:
         """A fresh target as one that may become stale, since a parent of it is planned."""
-        parent = next((parent for parent in parent_partitions(self.graph, *target) if parent in planned), None)
+        parent = next((parent for parent in self.lineage.parents(*target) if parent in planned), None)
         return None if parent is None else StaleTarget(*target, f"follows {label(*parent)}")
 
 
@@ -186,18 +198,3 @@ def _counts(step: str, targets: list[AssetPartition], stale: dict[AssetPartition
 
 def _forced(selection: Selection, force: bool) -> frozenset[AssetPartition]:
     return selection.requested if force else _NOTHING
-
-
-@contextmanager
-def open_project(home: Home) -> Iterator[Project]:
-    """The project of the current folder on a home.
-
-    Raises:
-        UserError: where there is no project, a defs.yaml is wrong, or the home cannot be written.
-    """
-    from latentlens_dag.dag.loading import load_definitions
-
-    home.prepare()
-    defs = load_definitions(home=home)
-    with home_write_errors(home), dg.DagsterInstance.from_config(str(home.dagster)) as instance, quick_history(home):
-        yield Project(defs, home, instance)

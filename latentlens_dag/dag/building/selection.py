@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 import dagster as dg
-from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
-from latentlens_dag.dag.building.steps import AssetPartition, Step, parent_partitions
+from latentlens_dag.dag.building.steps import AssetPartition, Lineage, Step
 from latentlens_dag.errors import UserError
 
 _NAME = re.compile(r"/?(?P<path>[^\[\]/]+(/[^\[\]/]+)*)/?(\[(?P<partition>[^\[\]]+)\])?")
@@ -43,12 +42,12 @@ def find_studies(steps: Sequence[Step]) -> list[str]:
     return sorted({key.path[1] for step in steps for key in step.keys if key.path[0] == "study"})
 
 
-def select(graph: AssetGraph, steps: Sequence[Step], studies: Sequence[str], names: Sequence[str]) -> Selection:
+def select(lineage: Lineage, steps: Sequence[Step], studies: Sequence[str], names: Sequence[str]) -> Selection:
     """What the user named, and what that is made from.
 
     Args:
-        graph: the assets.
-        steps: its steps.
+        lineage: of the assets.
+        steps: their steps.
         studies: names of studies; everything where there are none.
         names: what to take of those and of what they are made from, as this module's docstring says; all of the
             studies where there are none.
@@ -60,11 +59,11 @@ def select(graph: AssetGraph, steps: Sequence[Step], studies: Sequence[str], nam
     studies = _known(studies, steps)
     requested = {(key, part) for key, part in every if key.path[0] == "study" and key.path[1] in studies}
     if names:
-        among = _with_ancestors(graph, requested) & every if studies else every
+        among = lineage.with_ancestors(requested) & every if studies else every
         requested = set().union(*(_named(name, among) for name in names))
     elif not studies:
         requested = every
-    return Selection(frozenset(requested), frozenset(_with_ancestors(graph, requested)))
+    return Selection(frozenset(requested), frozenset(lineage.with_ancestors(requested)))
 
 
 def _known(studies: Sequence[str], steps: Sequence[Step]) -> Sequence[str]:
@@ -74,15 +73,6 @@ def _known(studies: Sequence[str], steps: Sequence[Step]) -> Sequence[str]:
             hint = _similar(study, known) or f"There are: {', '.join(known) or 'none'}."
             raise UserError(f"There is no study {study!r}. {hint}")
     return studies
-
-
-def _with_ancestors(graph: AssetGraph, targets: set[AssetPartition]) -> set[AssetPartition]:
-    selected, waiting = set(targets), list(targets)
-    while waiting:
-        new = [parent for parent in parent_partitions(graph, *waiting.pop()) if parent not in selected]
-        selected.update(new)
-        waiting += new
-    return selected
 
 
 def _named(name: str, among: set[AssetPartition]) -> set[AssetPartition]:

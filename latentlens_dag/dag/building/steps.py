@@ -4,6 +4,7 @@ Note: the steps of a group do not run one after another over all partitions, but
 Dagster run does all of them for a partition.
 """
 
+from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
@@ -76,14 +77,66 @@ def find_run_groups(graph: AssetGraph, steps: list[Step]) -> list[RunGroup]:
     return groups
 
 
-def parent_partitions(graph: AssetGraph, key: dg.AssetKey, partition: str | None) -> list[AssetPartition]:
-    """The partitions that a partition is made from, in order of their keys."""
-    parents: list[AssetPartition] = []
-    for parent in sorted(graph.get(key).parent_keys):
-        partitions = each_partition(_partitions(graph, parent))
-        same = partition in partitions and not reads_all(graph, key, parent)
-        parents += [(parent, one) for one in ([partition] if same else partitions)]
-    return parents
+class Edge(NamedTuple):
+    """One parent of an asset."""
+
+    parent: dg.AssetKey
+    every: bool
+    """Whether a partition is made from every partition of the parent, rather than from the one of its name."""
+    partitions: dict[str | None, AssetPartition]
+    """Those of the parent, by name."""
+
+    def read_by(self, partition: str | None) -> list[AssetPartition]:
+        """The partitions of the parent that a partition is made from."""
+        same = None if self.every else self.partitions.get(partition)
+        return [*self.partitions.values()] if same is None else [same]
+
+
+class Lineage:
+    """What every partition of a graph is made from. The edges of an asset are found once, whatever its partitions."""
+
+    def __init__(self, graph: AssetGraph) -> None:
+        """Find nothing yet."""
+        self.graph = graph
+        self._edges: dict[dg.AssetKey, list[Edge]] = {}
+        self._partitions: dict[dg.AssetKey, dict[str | None, AssetPartition]] = {}
+
+    def edges(self, key: dg.AssetKey) -> list[Edge]:
+        """The parents of an asset, in order of their keys."""
+        if key not in self._edges:
+            self._edges[key] = [
+                Edge(parent, reads_all(self.graph, key, parent), self.partitions(parent))
+                for parent in sorted(self.graph.get(key).parent_keys)
+            ]
+        return self._edges[key]
+
+    def partitions(self, key: dg.AssetKey) -> dict[str | None, AssetPartition]:
+        """The partitions of an asset by name; None alone where it has none."""
+        if key not in self._partitions:
+            names = each_partition(_partitions(self.graph, key))
+            self._partitions[key] = {name: (key, name) for name in names}
+        return self._partitions[key]
+
+    def parents(self, key: dg.AssetKey, partition: str | None) -> list[AssetPartition]:
+        """The partitions that a partition is made from, in order of their keys."""
+        return [parent for edge in self.edges(key) for parent in edge.read_by(partition)]
+
+    def with_ancestors(self, targets: Iterable[AssetPartition]) -> set[AssetPartition]:
+        """The targets and everything that they are made from, sources included."""
+        found, whole = set(targets), set[dg.AssetKey]()
+        waiting = [*found]
+        while waiting:
+            key, partition = waiting.pop()
+            for edge in self.edges(key):
+                if edge.parent in whole:
+                    continue  # else every partition of a step would look at every one of its parent's
+                parents = edge.read_by(partition)
+                if len(parents) == len(edge.partitions):
+                    whole.add(edge.parent)
+                new = [parent for parent in parents if parent not in found]
+                found.update(new)
+                waiting += new
+        return found
 
 
 def reads_all(graph: AssetGraph, key: dg.AssetKey, parent: dg.AssetKey) -> bool:

@@ -7,7 +7,7 @@ import dagster as dg
 import pytest
 
 from latentlens_dag.dag.building.selection import select
-from latentlens_dag.dag.building.steps import find_steps
+from latentlens_dag.dag.building.steps import Lineage, find_steps
 from latentlens_dag.dag.keys import label
 from latentlens_dag.errors import UserError
 from tests.dag.small_graph import (
@@ -26,11 +26,12 @@ from tests.dag.small_graph import small_project as made
 
 GRAPH = small_definitions(Path("nowhere")).resolve_asset_graph()
 UNITS = find_steps(GRAPH)
+LINEAGE = Lineage(GRAPH)
 B = ["00", "01", "02"]
 
 
 def _asked(*names: str, studies: tuple[str, ...] = ()) -> set[str]:
-    return {label(*target) for target in select(GRAPH, UNITS, studies, names).requested}
+    return {label(*target) for target in select(LINEAGE, UNITS, studies, names).requested}
 
 
 def _labels(keys: object, partitions: list[str]) -> set[str]:
@@ -69,10 +70,10 @@ def test_names_add_up_and_a_study_bounds_them_to_it_and_what_it_is_made_from() -
 
 def test_of_what_a_partition_is_made_from_only_what_it_reads_is_selected() -> None:
     """The judgements of a batch read their own states, and the tokens, hence the pictures, of all batches."""
-    chosen = select(GRAPH, UNITS, [], ["judgements/V01[2]"])
+    chosen = select(LINEAGE, UNITS, [], ["judgements/V01[2]"])
     made_from = _labels([VISUAL[1]], ["02"]) | _labels([TOKENS, PICTURES], B) | {label(SOURCE, None)}
     assert {label(*target) for target in chosen.targets - chosen.requested} == made_from
-    chosen = select(GRAPH, UNITS, [], ["visual/V01[2]"])
+    chosen = select(LINEAGE, UNITS, [], ["visual/V01[2]"])
     assert {label(*target) for target in chosen.targets} == _labels([VISUAL[1], PICTURES], ["02"]) | {
         label(SOURCE, None)
     }
@@ -152,5 +153,5 @@ def test_staleness_read_at_once_is_as_dagster_reads_it(project: object) -> None:
         project.build(project.select([], names))
         plain = CachingStaleStatusResolver(project.instance, project.graph, _Context(project.instance))
         expected = [target for target in targets if plain.get_status(*target) != StaleStatus.FRESH]
-        found = find_stale(project.graph, project.instance, project.store, targets)
+        found = find_stale(project.lineage, project.instance, project.store, targets)
         assert [*found] == expected != []

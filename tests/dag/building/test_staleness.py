@@ -10,6 +10,7 @@ from dagster._core.definitions.observe import observe
 
 from latentlens_dag.dag.assets.corpus import corpus_definitions
 from latentlens_dag.dag.building.staleness import NOT_BUILT, find_stale, observe_sources
+from latentlens_dag.dag.building.steps import Lineage
 from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.specs import CorpusSpec
 from latentlens_dag.dag.versions import SOURCE_PATH, SOURCE_VERSION, content_version, version_of
@@ -118,7 +119,7 @@ def test_a_source_is_told_of_once_per_change_and_what_follows_is_told_why(tmp_pa
             return observe_sources(graph, instance, house, [SOURCE, MADE])
 
         def needs(defs: dg.Definitions = defs) -> list[str]:
-            stale = find_stale(defs.resolve_asset_graph(), instance, ArtifactStore(house.root), targets)
+            stale = find_stale(Lineage(defs.resolve_asset_graph()), instance, ArtifactStore(house.root), targets)
             return [str(need) for need in stale.values()]
 
         assert (observe(), observe()) == ([SOURCE], [])

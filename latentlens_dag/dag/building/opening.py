@@ -1,0 +1,42 @@
+"""Opening a project: in the order in which a mistake is found soonest, and without Python's garbage collector.
+
+Note: nothing is imported above that imports dagster, so that its import runs without the collector too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+from latentlens_dag.dag.building.collector import no_collector
+from latentlens_dag.storage.home import Home, home_write_errors
+
+if TYPE_CHECKING:
+    from latentlens_dag.dag.building.project import Project
+
+
+@contextmanager
+def open_project(home: Home) -> Iterator[Project]:
+    """The project of the current folder on a home.
+
+    Raises:
+        UserError: where there is no project, a defs.yaml is wrong, or the home cannot be written.
+    """
+    with ExitStack() as opened:
+        with no_collector():
+            from latentlens_dag.dag.loading import load_definitions
+
+            home.prepare()
+            definitions = load_definitions(home=home)
+            # Not earlier: what reads Dagster's history imports SQLAlchemy, 0.3 s that a wrong defs.yaml need not wait.
+            import dagster as dg
+
+            from latentlens_dag.dag.building.dagster_history import quick_history
+            from latentlens_dag.dag.building.project import Project
+
+            opened.enter_context(home_write_errors(home))
+            instance = opened.enter_context(dg.DagsterInstance.from_config(str(home.dagster)))
+            opened.enter_context(quick_history(home))
+            project = Project(definitions, home, instance)
+        yield project
