@@ -39,7 +39,7 @@ CHANCE_PATCHES = pa.schema(
 
 _GROUPS = (OBJECT, BACKGROUND)
 _PATCH = ("image_id", "token_index", "patch_group")
-_ROW_GROUP = 1 << 13  # as many rows per batch wait in memory: about 2 MB
+_ROW_GROUP = 1 << 12  # as many rows per batch wait in memory: about 1 MB
 
 
 def write_chance_patches(truths: Sequence[Path], outs: Sequence[Path]) -> int:

@@ -83,6 +83,19 @@ def test_a_region_without_a_mask_is_its_box_even_with_fractional_edges() -> None
     assert patch_coverage(table, whole, WIDTH, HEIGHT).regions[:, 0].tolist() == [np.float32(3 / 24), 0.5, 0.0]
 
 
+def test_objects_with_and_without_a_mask_cover_a_patch_together_and_a_pixel_of_both_counts_once() -> None:
+    box = region("i", "1", "object", ["w"], [], x0=0.0, y0=0.0, x1=1.5, y1=4.0)
+    mask = {
+        **region("i", "2", "object", ["w"], []),
+        "mask": encode_mask(np.arange(WIDTH * HEIGHT).reshape(4, 6) % 6 == 1),
+    }
+    boxes = np.array([[0, 0, 4, 4], [1, 0, 2, 1]], np.float32)
+    for rows in ([box, mask], [mask, box]):
+        cover = patch_coverage(pa.Table.from_pylist(rows, schema=REGIONS), boxes, WIDTH, HEIGHT)
+        assert cover.objects.tolist() == [0.5, 1.0]
+        assert sorted(cover.regions.T.tolist()) == [[0.25, 1.0], [0.375, 0.5]]
+
+
 def test_background_is_no_object_and_no_region_covers_nothing() -> None:
     table = pa.Table.from_pylist([region("i", "1", "background", ["sky"], [])], schema=REGIONS)
     boxes = np.array([[0, 0, 1, 1]], np.float32)

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latentlens_dag.inputs.regions import encode_mask
+from latentlens_dag.inputs import regions as inputs_regions
+from latentlens_dag.inputs.regions import decode_mask, encode_mask
 from latentlens_dag.schema import IMAGES, PATCH_TRUTH, REGIONS, VISUAL_TOKENS
 from latentlens_dag.study.patch_truth import patch_truth
 from tests.helpers.small_dataset import ANIMALS, PATCH, SIDE, images, region, regions, visual_tokens
@@ -110,3 +111,10 @@ def test_rows_are_in_order_of_image_and_token_whatever_the_order_of_the_inputs()
     assert found.equals(found.sort_by([("image_id", "ascending"), ("token_index", "ascending")]))
     turned = [table.take(list(reversed(range(len(table))))) for table in tables]
     assert pa.concat_tables(patch_truth(*turned)).equals(found)
+
+
+def test_the_mask_of_a_region_is_decoded_once_however_many_patches_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded = []
+    monkeypatch.setattr(inputs_regions, "decode_mask", lambda *mask: decoded.append(mask) or decode_mask(*mask))
+    rows = pa.concat_tables(patch_truth(regions(ANIMALS), visual_tokens("s", ANIMALS), images(ANIMALS)))
+    assert len(rows) == 16 and len(decoded) == len(ANIMALS)  # the animal has a box, the grass a mask
