@@ -100,6 +100,16 @@ VISUAL_TOKENS = _schema(
     *_BOX,
 )
 
+PATCH_TRUTH = _schema(
+    *_TOKEN,
+    ("patch_group", pa.string()),  # object (at least half covered by objects), background
+    ("region_ids", pa.list_(pa.string())),  # the regions that the patch shows
+    ("concrete_words", pa.list_(pa.string())),  # of these regions: what one can see
+    ("abstract_words", pa.list_(pa.string())),  # of these regions
+    ("global_words", pa.list_(pa.string())),  # concrete words of the image's other regions
+)
+"""What annotated regions show in each patch (`study/patch_truth.py`): tokens with a box, of images with a region."""
+
 TEXTS = _schema(("text_id", pa.string()), ("text", pa.string()))
 
 TEXT_TOKENS = _schema(
@@ -200,6 +210,7 @@ SINKS = _schema(
 TABLES = {
     "neighbors": NEIGHBORS,
     "visual_tokens": VISUAL_TOKENS,
+    "patch_truth": PATCH_TRUTH,
     "judgements": JUDGEMENTS,
     "interpretability": INTERPRETABILITY,
     "layer_alignment": LAYER_ALIGNMENT,

@@ -78,12 +78,12 @@ def shown_regions(
         UserError: if a mask does not have the size of the image, or that is more than any image has.
     """
     from latentlens_dag.inputs.regions import OBJECT, patch_coverage
-    from latentlens_dag.study.regions_judge import regions_shown
+    from latentlens_dag.study.patch_truth import regions_shown
 
     if width * height > _MOST_PIXELS:
         raise UserError(f"The image is said to have {width:,} x {height:,} pixels, too many to measure its regions.")
     try:
-        covers = patch_coverage(regions.to_arrow(), boxes, width, height)
+        covers = patch_coverage(regions.to_arrow(), boxes, width, height).regions
     except ValueError as error:
         raise UserError(f"The regions of this image cannot be measured: {error}.") from error
     rows = regions.to_dicts()

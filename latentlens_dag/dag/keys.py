@@ -51,7 +51,7 @@ def table(name: str, layer: int) -> dg.AssetKey:
 
 
 def study(name: str, part: str) -> dg.AssetKey:
-    """study/<name>/vlm, model_checks, visual_tokens, catalog, and a summary, such as interpretability.
+    """study/<name>/vlm, model_checks, visual_tokens, patch_truth, chance_patches, catalog, and a summary.
 
     Of a study of texts: language_model in place of vlm, and text_tokens too.
     """

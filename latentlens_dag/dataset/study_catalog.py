@@ -23,6 +23,7 @@ ROW_ORDER = {
     # Rows of one image at one layer lie together: the gallery of a large study takes half the time, a token no more.
     "neighbors": "image_id, visual_layer, lens, token_index, rank",
     "visual_tokens": "image_id, token_index",
+    "patch_truth": "image_id, token_index",
     "judgements": "image_id, visual_layer, lens, token_index, judge",
     "interpretability": "lens, visual_layer, judge, patch_group",
     "layer_alignment": "visual_layer, contextual_layer",

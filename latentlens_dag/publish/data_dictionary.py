@@ -9,6 +9,7 @@ from latentlens_dag.schema import LENSES
 TABLE_TITLES = {
     "neighbors": "one row per answer: what a lens says of a visual token",
     "visual_tokens": "one row per visual token: where it lies in its image",
+    "patch_truth": "one row per patch of an annotated image: what the regions show there",
     "judgements": "one row per visual token, layer, lens and judge: whether the answers fit what is there",
     "interpretability": "shares of interpretable tokens by lens, layer and patch group, with intervals and chance",
     "layer_alignment": "from which contextual layers the answers of each visual layer come",
@@ -59,6 +60,9 @@ COLUMNS = {
     "y0": "upper edge in pixels of the original image",
     "x1": "right edge in pixels of the original image",
     "y1": "lower edge in pixels of the original image",
+    "region_ids": "the regions that the patch shows",
+    "concrete_words": "what one can see in the regions that the patch shows",
+    "global_words": "what one can see in the image's other regions",
     "judge": "who judged",
     "verdict": "concrete, abstract, global or none: the first that holds",
     "words": "of a judgement the answers that earned it; of a region what one can see there",

@@ -4,6 +4,8 @@ A file's bytes depend on its rows alone: sorted, with this package's Parquet set
 are few. One image more is therefore a few files more, and all others stay as they are. The rows come from the
 catalogs, which are sorted by image, one range of ids at a time: memory does not grow with the release, and DuckDB
 spills the rest.
+
+Note: `patch_truth` stays at home. It follows from the regions and the tokens' boxes, which go out.
 """
 
 from __future__ import annotations

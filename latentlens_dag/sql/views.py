@@ -35,6 +35,7 @@ def table_patterns(study: str = _ANY, index: str = _ANY, images: str = _ANY) -> 
     paths = {
         "neighbors": [warehouse.neighbors(study, lens, 0, 0) for lens in LENSES],
         "visual_tokens": [warehouse.visual_tokens(study, 0)],
+        "patch_truth": [warehouse.patch_truth(study, 0)],
         "judgements": [warehouse.judgements(study, 0, 0)],
         **{name: [warehouse.summary(study, name)] for name in SUMMARIES},
         "sentences": [warehouse.sentences(_ANY)],

@@ -65,14 +65,17 @@ class ParquetRows:
 
 
 @contextmanager
-def parquet_rows(path: Path, schema: pa.Schema) -> Iterator[ParquetRows]:
-    """As `write_parquet`, for rows that come table by table; the file appears if the block ends without an error."""
-    with atomic_path(path) as temporary, unsynced_parquet_rows(temporary, schema) as rows:
+def parquet_rows(path: Path, schema: pa.Schema, row_group: int = ROW_GROUP) -> Iterator[ParquetRows]:
+    """As `write_parquet`, for rows that come table by table; the file appears if the block ends without an error.
+
+    `row_group` is the number of rows per row group: up to so many wait in memory.
+    """
+    with atomic_path(path) as temporary, unsynced_parquet_rows(temporary, schema, row_group) as rows:
         yield rows
 
 
 @contextmanager
-def unsynced_parquet_rows(path: Path, schema: pa.Schema) -> Iterator[ParquetRows]:
+def unsynced_parquet_rows(path: Path, schema: pa.Schema, row_group: int = ROW_GROUP) -> Iterator[ParquetRows]:
     """As `parquet_rows`, in a folder that is itself temporary: neither atomic nor flushed to disk.
 
     Thousands of small files would take milliseconds each to flush.
@@ -80,6 +83,6 @@ def unsynced_parquet_rows(path: Path, schema: pa.Schema) -> Iterator[ParquetRows
     import pyarrow.parquet as pq
 
     with pq.ParquetWriter(path, schema, **_PARQUET) as writer:
-        rows = ParquetRows(writer)
+        rows = ParquetRows(writer, row_group)
         yield rows
         rows.finish()

@@ -20,6 +20,9 @@ from latentlens_dag.storage.warehouse import Warehouse
 INDEX_FORMAT = 1
 """Of an index's folder; raised where older versions of this package would misread it."""
 
+_JUDGED = ("patch_truth", "chance_patches", "judgements", "interpretability")
+"""Of a study, what only one that is judged has."""
+
 S = TypeVar("S", bound="Shape")
 
 
@@ -109,7 +112,7 @@ class StudyShape(Shape):
             super().lists(file)
             and (layer is None or int(layer[1]) in self.visual_layers)
             and (lens not in LENSES or lens in self.lenses)
-            and (self.judged or table not in ("judgements", "interpretability"))
+            and (self.judged or table not in _JUDGED)
             and (table != "text_tokens" or self.of == "texts")
         )
 

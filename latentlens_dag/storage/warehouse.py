@@ -90,6 +90,14 @@ class Warehouse:
         """Parquet: the tokens of a batch's texts (TEXT_TOKENS)."""
         return self.study(study) / "text_tokens" / f"batch_{batch:02d}.parquet"
 
+    def patch_truth(self, study: str, batch: int) -> Path:
+        """Parquet: what each patch of a batch shows (PATCH_TRUTH), in order of `image_id`, `token_index`."""
+        return self.study(study) / "patch_truth" / f"batch_{batch:02d}.parquet"
+
+    def chance_patches(self, study: str, batch: int) -> Path:
+        """Parquet: the patch drawn for each patch of a batch, and what it shows (chance_patches.CHANCE_PATCHES)."""
+        return self.study(study) / "chance_patches" / f"batch_{batch:02d}.parquet"
+
     def neighbors(self, study: str, lens: str, layer: int, batch: int) -> Path:
         """Parquet: the neighbors of one lens at one visual layer (NEIGHBORS)."""
         return self.study(study) / lens / f"layer_{layer:02d}" / f"batch_{batch:02d}.parquet"

@@ -1,73 +1,123 @@
 """The regions judge: whether a neighbor's word fits what annotated regions show in the patch. Exact and deterministic.
 
-A patch shows the regions that cover at least half of it or, if none does, the one that covers most. Their `words` are
-*concrete*, their `abstract_words` *abstract*, the concrete words of the image's other regions *global*. The verdict on
-a visual token is the first of concrete, abstract, global, none that any of its neighbors earns; `words` are the
-neighbors that earned it. Words match as in `text/inflection.py`.
+What a patch shows is in the patch truth (`study/patch_truth.py`). The verdict on a visual token is the first of
+concrete, abstract, global, none that any of its neighbors earns; `words` are the neighbors that earned it. Words match
+as in `text/inflection.py`.
 
-*Chance* judges the same neighbors against a patch of the same group (object or background) in another image.
+*Chance* judges the same neighbors against a patch of the same group in another image (`study/chance_patches.py`).
 
-Note: the truth is that of the whole image set, even where one batch is judged. The chance patch is drawn from all
-images by a hash of (image_id, token_index), so batches do not change it. Tokens without a box, and images without a
-region, get no judgement.
+Note: words are compared as numbers, for a batch may have ten million answers per layer, and as many words that are
+shown. The base forms of the latter are sorted once, as integers; the answers of every layer are looked up among them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from latentlens_dag.inputs.regions import BACKGROUND, OBJECT, object_coverage, patch_coverage
 from latentlens_dag.schema import JUDGEMENTS
-from latentlens_dag.storage.hashing import hash_bytes
-from latentlens_dag.text.inflection import base_forms, distinct
+from latentlens_dag.study.patch_truth import WORD_LISTS
+from latentlens_dag.text.inflection import base_forms
 
 CONCRETE, ABSTRACT, GLOBAL, NONE = "concrete", "abstract", "global", "none"
 VERDICTS = (CONCRETE, ABSTRACT, GLOBAL, NONE)
 """In the order of precedence; the index of a verdict is its `level`."""
-CHANCE_SEED = 20_260_202
-HALF = 0.5 - 1e-6  # coverage is float32: half a patch may come out as 0.49999997
 
 _PATCH = ["image_id", "token_index"]
 _TOKEN = ["study", "visual_layer", "lens", *_PATCH]
+_NOTHING = -1
 
 
 @dataclass(frozen=True)
 class Truth:
-    """What every patch of an image set shows. Patches that show the same regions share a `truth_id`."""
+    """What the patches of a batch and their chance patches show, ready to look words up."""
 
     patches: pl.DataFrame
-    """image_id, token_index, patch_group, truth_id, chance_id (the truth_id of the chance patch, or null).
+    """patch (from 0, in order of image_id, token_index), image_id, token_index, patch_group, shown, chance.
 
-    The group is `object` if object regions together cover at least half of the patch."""
-    words: pl.DataFrame
-    """truth_id, level, word, in order of the regions."""
-    forms: pl.DataFrame
-    """truth_id, form, level: base forms of the words, each at its lowest level."""
+    `shown` and `chance` are the numbers of what the patch and its chance patch show. Patches of an image that show the
+    same regions share a number; without a chance patch it is -1."""
+    forms: Forms
+
+    @classmethod
+    def of(cls, patch_truth: pa.Table, chance_patches: pa.Table) -> Truth:
+        """Of PATCH_TRUTH, in order of image_id, token_index, and CHANCE_PATCHES of one batch."""
+        patches = pl.DataFrame(patch_truth.select([*_PATCH, "patch_group", "region_ids"])).with_row_index("patch")
+        alike = patches.group_by("image_id", "region_ids", maintain_order=True).agg("patch").with_row_index("shown")
+        first = alike["patch"].list.first().to_numpy()
+        shown = alike.select("shown", "patch").explode("patch").sort("patch")["shown"].cast(pl.Int64)
+        drawn = chance_patches["patch"].to_numpy()
+        chance = np.full(len(patches), _NOTHING, np.int64)
+        chance[drawn] = len(first) + drawn  # in order of the patches, so that look-ups stay near to one another
+        words = [*_word_columns(patch_truth.take(pa.array(first)), np.arange(len(first)))]
+        words += _word_columns(chance_patches, chance[drawn])
+        return cls(patches.drop("region_ids").with_columns(shown, chance=chance), Forms.of(words))
 
 
-def build_truth(regions: Iterable[pa.Table], visual_tokens: Iterable[pa.Table], images: Iterable[pa.Table]) -> Truth:
-    """The truth of a whole image set for the patches of one study.
+class ShownWords(NamedTuple):
+    """Words of one level, and the number of what shows each."""
 
-    Args:
-        regions: REGIONS, all batches in any order.
-        visual_tokens: VISUAL_TOKENS of one study, all batches in any order.
-        images: IMAGES, all batches in any order; only image_id, width and height are read.
-    """
-    size_tables = (pl.DataFrame(table.select(["image_id", "width", "height"])) for table in images)
-    sizes = {image_id: size for table in size_tables for image_id, *size in table.iter_rows()}
-    by_image = dict(_by_image(regions, ["region_id"]))
-    tokens = _by_image(visual_tokens, ["token_index"])
-    builder = _TruthBuilder([], [])
-    for image_id, table in tokens:
-        if image_id in by_image:
-            builder.add(image_id, table.drop_nulls(["x0", "y0", "x1", "y1"]), by_image[image_id], *sizes[image_id])
-    return builder.truth()
+    level: int
+    shown: npt.NDArray[np.int64]
+    """[W]"""
+    words: pa.DictionaryArray
+    """[W]"""
+
+
+@dataclass(frozen=True)
+class Forms:
+    """The base forms of words that are shown, to look other words up among them."""
+
+    codes: dict[str, int]
+    """Base form to its code, from 0."""
+    keys: npt.NDArray[np.int64]
+    """[K], ascending: the number of what is shown, times the number of codes, plus the code."""
+    level: npt.NDArray[np.int8]
+    """[K]: the lowest level of the words that are shown there and have this base form."""
+
+    @classmethod
+    def of(cls, columns: Sequence[ShownWords]) -> Forms:
+        """Of words of all levels."""
+        vocabularies = [column.words.dictionary.to_pylist() for column in columns]
+        forms = sorted({form for words in vocabularies for word in words for form in base_forms(word)})
+        codes = {form: code for code, form in enumerate(forms)}
+        packed = [np.empty(0, np.int64)]  # with the level as the last digit, one sort of integers gives both
+        for column, words in zip(columns, vocabularies, strict=True):
+            for code in _form_codes(words, codes).T:
+                of_word = code[column.words.indices.to_numpy()]
+                has = of_word >= 0
+                packed.append((column.shown[has] * len(codes) + of_word[has]) * len(VERDICTS) + column.level)
+        ordered = np.sort(np.concatenate(packed))
+        keys = ordered // len(VERDICTS)
+        is_first = np.diff(keys, prepend=-1) > 0
+        return cls(codes, keys[is_first], (ordered[is_first] % len(VERDICTS)).astype(np.int8))
+
+    def levels(self, words: pl.Series, *shown: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int8]]:
+        """The level [N] of each of N words, or null, against each of `shown` [N]: numbers of what is shown."""
+        vocabulary = words.unique().drop_nulls().sort()
+        codes = _form_codes([*vocabulary, None], self.codes)
+        of_words = words.cast(pl.Enum(vocabulary)).to_physical().fill_null(len(vocabulary)).to_numpy()
+        return [self._lowest(codes, of_words, numbers) for numbers in shown]
+
+    def _lowest(
+        self, codes: npt.NDArray[np.int64], words: npt.NDArray[np.uint32], shown: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.int8]:
+        """The level [N] of `words` [N], which are rows of `codes`, against `shown` [N]."""
+        levels = np.full(len(words), VERDICTS.index(NONE), np.int8)
+        for code in codes.T:
+            rows = np.flatnonzero((code[words] >= 0) & (shown >= 0))
+            wanted = shown[rows] * len(self.codes) + code[words[rows]]
+            place = np.searchsorted(self.keys, wanted).clip(max=max(len(self.keys) - 1, 0))
+            found = self.keys[place] == wanted if len(self.keys) else np.zeros(len(rows), np.bool_)
+            levels[rows[found]] = np.minimum(levels[rows[found]], self.level[place[found]])
+        return levels
 
 
 def judge_regions(neighbors: pa.Table, truth: Truth, judge_name: str = "regions") -> pa.Table:
@@ -75,17 +125,18 @@ def judge_regions(neighbors: pa.Table, truth: Truth, judge_name: str = "regions"
 
     Args:
         neighbors: NEIGHBORS of any lenses and layers; every token with all of its neighbors.
-        truth: that of the whole image set.
+        truth: of the batch with their images.
         judge_name: for the column `judge`.
 
     Returns:
         JUDGEMENTS, one row per judged token, layer and lens, ordered by study, layer, lens, image, token.
     """
     answers = pl.DataFrame(neighbors.select([*_TOKEN, "rank", "word"])).join(truth.patches, on=_PATCH)
-    answers = answers.sort(*_TOKEN, "rank").with_columns(token=pl.struct(_TOKEN).rle_id())
-    answers = answers.with_columns(
-        level=_levels(answers, "truth_id", truth), chance_level=_levels(answers, "chance_id", truth)
-    )
+    by_token = [name for name in _TOKEN if name not in _PATCH] + ["patch"]
+    answers = answers.sort(*by_token, "rank").with_columns(token=pl.struct(by_token).rle_id())
+    shown = [answers[name].to_numpy() for name in ("shown", "chance")]
+    level, chance_level = map(pl.Series, truth.forms.levels(answers["word"], *shown))
+    answers = answers.with_columns(level=level, chance_level=pl.when(pl.col("chance") != _NOTHING).then(chance_level))
     judged = answers.group_by("token", maintain_order=True).agg(
         pl.col(*_TOKEN, "patch_group").first(), pl.col("level", "chance_level").min()
     )
@@ -98,112 +149,21 @@ def judge_regions(neighbors: pa.Table, truth: Truth, judge_name: str = "regions"
     return judged.select(JUDGEMENTS.names).to_arrow().cast(JUDGEMENTS)
 
 
-@dataclass
-class _TruthBuilder:
-    """The truth, image by image."""
-
-    patches: list[pl.DataFrame]
-    words: list[tuple[int, int, str]]
-    truths: int = 0
-
-    def add(self, image_id: str, tokens: pl.DataFrame, regions: pl.DataFrame, width: int, height: int) -> None:
-        """Add the tokens with boxes and the regions of one image."""
-        boxes = tokens.select("x0", "y0", "x1", "y1").to_numpy().astype(np.float32)
-        table = regions.to_arrow()
-        coverage = patch_coverage(table, boxes, width, height)
-        truths, member = np.unique(regions_shown(coverage), axis=0, return_inverse=True)
-        is_object = object_coverage(table, boxes, width, height) >= HALF
-        self.patches.append(
-            tokens.select(_PATCH).with_columns(
-                patch_group=pl.Series(np.where(is_object, OBJECT, BACKGROUND), dtype=pl.String),
-                truth_id=pl.Series(self.truths + member.ravel(), dtype=pl.Int32),
-            )
-        )
-        words, abstract_words = regions["words"].to_list(), regions["abstract_words"].to_list()
-        for selection in truths:
-            self.words += _words_by_level(self.truths, words, abstract_words, selection)
-            self.truths += 1
-
-    def truth(self) -> Truth:
-        """The truth of all images, which must have been added in order of image_id."""
-        empty = {"image_id": pl.String, "token_index": pl.Int32, "patch_group": pl.String, "truth_id": pl.Int32}
-        patches = pl.concat([pl.DataFrame(schema=empty), *self.patches])
-        words = pl.DataFrame(self.words, {"truth_id": pl.Int32, "level": pl.Int8, "word": pl.String}, orient="row")
-        forms = (
-            words.join(_word_forms(words["word"]), on="word").group_by("truth_id", "form").agg(pl.col("level").min())
-        )
-        return Truth(patches.with_columns(chance_id=_chance_ids(patches)), words, forms)
+def _word_columns(table: pa.Table, shown: npt.NDArray[np.int64]) -> Iterator[ShownWords]:
+    """The words of WORD_LISTS, whose index is their level; `shown` has the number of each row."""
+    for level, name in enumerate(WORD_LISTS):
+        lists = table[name]
+        words = pc.dictionary_encode(pc.list_flatten(lists)).combine_chunks()
+        yield ShownWords(level, np.repeat(shown, pc.list_value_length(lists).to_numpy()), words)
 
 
-def regions_shown(cover: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-    """[T, R]: whether a patch shows a region: all that cover half of it, else the one that covers most."""
-    shows = cover >= HALF
-    lost = ~shows.any(axis=1) & (cover > 0).any(axis=1)
-    shows[lost, cover[lost].argmax(axis=1)] = True
-    return shows
-
-
-def _words_by_level(
-    truth_id: int, words: list[list[str]], abstract_words: list[list[str]], shown: npt.NDArray[np.bool_]
-) -> Iterator[tuple[int, int, str]]:
-    """truth_id, level, word of a patch that shows the regions `shown` [R]."""
-    here = [region for region, covered in enumerate(shown) if covered]
-    elsewhere = [region for region, covered in enumerate(shown) if not covered]
-    for level, (lists, members) in enumerate([(words, here), (abstract_words, here), (words, elsewhere)]):
-        for word in distinct(word for member in members for word in lists[member] or ()):
-            yield truth_id, level, word
-
-
-def _chance_ids(patches: pl.DataFrame) -> pl.Series:
-    """The truth of a patch of the same group in another image, uniform over all; null if there is none."""
-    chance = np.full(len(patches), -1, np.int32)
-    ids, groups, truths = (patches[name].to_numpy() for name in ("image_id", "patch_group", "truth_id"))
-    draws = _draws(patches)
-    for group in (OBJECT, BACKGROUND):
-        rows = np.flatnonzero(groups == group)
-        # Rows are in order of (image_id, token_index), so the patches of one image are a block, which is skipped.
-        _, start, member, size = np.unique(ids[rows], return_index=True, return_inverse=True, return_counts=True)
-        others = rows.size - size[member]
-        has = others > 0
-        drawn = (draws[rows[has]] % others[has].astype(np.uint64)).astype(np.int64)
-        drawn += np.where(drawn >= start[member][has], size[member][has], 0)
-        chance[rows[has]] = truths[rows[drawn]]
-    return pl.Series("chance_id", chance).replace(-1, None)
-
-
-def _draws(patches: pl.DataFrame) -> npt.NDArray[np.uint64]:
-    """A uniform 64-bit number per patch, from image_id and token_index alone (splitmix64)."""
-    names = patches["image_id"].unique()
-    seeds = pl.Series([int(hash_bytes(f"{CHANCE_SEED} {name}".encode()), 16) for name in names], dtype=pl.UInt64)
-    mixed = patches["image_id"].replace_strict(names, seeds, return_dtype=pl.UInt64).to_numpy().copy()
-    with np.errstate(over="ignore"):
-        mixed += (patches["token_index"].to_numpy().astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        draws: npt.NDArray[np.uint64] = mixed ^ (mixed >> np.uint64(31))
-    return draws
-
-
-def _levels(answers: pl.DataFrame, truth_column: str, truth: Truth) -> pl.Series:
-    """The level of each answer's word against the truth in `truth_column`; null where that is null."""
-    pairs = answers.select(pl.col(truth_column).alias("truth_id"), "word")
-    known = (
-        pairs.unique()
-        .join(_word_forms(answers["word"]), on="word")
-        .join(truth.forms, on=["truth_id", "form"])
-        .group_by("truth_id", "word")
-        .agg(pl.col("level").min())
-    )
-    found = pairs.join(known, on=["truth_id", "word"], how="left", maintain_order="left")
-    level = pl.when(pl.col("truth_id").is_not_null()).then(pl.col("level").fill_null(VERDICTS.index(NONE)))
-    return found.select(level.cast(pl.Int8))["level"]
-
-
-def _word_forms(words: pl.Series) -> pl.DataFrame:
-    """word, form: every base form of every distinct word."""
-    known = sorted(word for word in words.unique() if word is not None)
-    pairs = [(word, form) for word in known for form in sorted(base_forms(word))]
-    return pl.DataFrame(pairs, {"word": pl.String, "form": pl.String}, orient="row")
+def _form_codes(words: Sequence[str | None], codes: Mapping[str, int]) -> npt.NDArray[np.int64]:
+    """[V, F]: the codes of the base forms of each word, padded with -1; forms without a code are left out."""
+    found = [sorted(codes[form] for form in base_forms(word or "") if form in codes) for word in words]
+    table = np.full((len(found), max(map(len, found), default=0)), -1, np.int64)
+    for row, of_word in zip(table, found, strict=True):
+        row[: len(of_word)] = of_word
+    return table
 
 
 def _earned(answers: pl.DataFrame, judged: pl.DataFrame) -> pl.DataFrame:
@@ -218,12 +178,3 @@ def _earned(answers: pl.DataFrame, judged: pl.DataFrame) -> pl.DataFrame:
 
 def _verdict(level: str) -> pl.Expr:
     return pl.col(level).replace_strict(range(len(VERDICTS)), VERDICTS, default=None, return_dtype=pl.String)
-
-
-def _by_image(tables: Iterable[pa.Table], order: list[str]) -> Iterator[tuple[str, pl.DataFrame]]:
-    """Image id and its rows, both in order, whatever the order and number of the tables."""
-    frames = [pl.DataFrame(table) for table in tables]
-    if frames:
-        rows = pl.concat(frames).sort("image_id", *order)
-        for (image_id,), frame in rows.group_by("image_id", maintain_order=True):
-            yield str(image_id), frame

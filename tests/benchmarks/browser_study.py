@@ -31,7 +31,8 @@ from latentlens_dag.storage.shapes import IndexShape
 from latentlens_dag.storage.warehouse import Warehouse
 from latentlens_dag.study.answer_statistics import diversity, layer_alignment
 from latentlens_dag.study.interpretability import interpretability
-from latentlens_dag.study.regions_judge import build_truth, judge_regions
+from latentlens_dag.study.regions_judge import judge_regions
+from tests.helpers.patch_truths import truth_of
 
 STUDY, CORPUS, INDEX, PICTURES, RELEASE = "large", "phrases", "phrases_index", "photos", "large"
 VISUAL_LAYERS = (0, 1, 2, 4, 8, 16, 24, 30, 31)
@@ -146,7 +147,7 @@ def _write_study(warehouse: Warehouse, corpus: Corpus, images: int) -> None:
         write_parquet(pictures, warehouse.pictures(PICTURES, number), IMAGES)
         write_parquet(regions, warehouse.regions(PICTURES, number), REGIONS)
         write_parquet(tokens, warehouse.visual_tokens(STUDY, number))
-        truth = build_truth([regions], [tokens], [pictures])
+        truth = truth_of(regions, tokens, pictures)
         for layer in VISUAL_LAYERS:
             answers = [_neighbors(corpus, shown, lens, layer) for lens in LENSES]
             for lens, table in zip(LENSES, answers, strict=True):

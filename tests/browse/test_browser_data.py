@@ -18,7 +18,7 @@ from latentlens_dag.cli.browse import browse, pages_folder
 from latentlens_dag.dataset.study_catalog import write_catalog
 from latentlens_dag.errors import UserError
 from latentlens_dag.schema import REGIONS
-from latentlens_dag.study.regions_judge import build_truth
+from latentlens_dag.study.patch_truth import patch_truth
 from latentlens_dag.text.display import clip, excerpt, printable
 from tests.helpers.small_dataset import AWKWARD, SIDE, image_id, region, write_warehouse
 
@@ -140,13 +140,11 @@ def test_where_no_region_covers_half_of_a_patch_it_shows_the_largest_and_objects
 def test_the_ground_truth_of_a_page_is_that_of_the_judge(home: Path) -> None:
     data = open_browser_data(home)
     rows = (data.full_dataset.collect(f"FROM {name}").to_arrow() for name in ("regions", "visual_tokens", "images"))
-    truth = build_truth(*([table] for table in rows))
-    concrete = truth.words.filter(level=0).group_by("truth_id").agg("word")
-    judged = truth.patches.join(concrete, on="truth_id", how="left").sort("image_id", "token_index")
-    assert not judged.is_empty()
-    for image, token, words in judged.select("image_id", "token_index", "word").iter_rows():
-        shown = data.ground_truth("one", image)[token]
-        assert {word for row in shown for word in row["words"]} == set(words or ())
+    truth = pa.concat_tables(patch_truth(*rows)).select(["image_id", "token_index", "concrete_words"]).to_pylist()
+    assert truth
+    for row in truth:
+        shown = data.ground_truth("one", row["image_id"])[row["token_index"]]
+        assert {word for region in shown for word in region["words"]} == set(row["concrete_words"])
 
 
 def test_regions_that_do_not_fit_the_image_are_told() -> None:

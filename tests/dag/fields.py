@@ -96,7 +96,8 @@ def _study(name: str, *parts: str) -> set[str]:
 _LENSES = ("latentlens", "logitlens", "embeddinglens")
 _SEEN = {*_of_layers("tiny", "visual"), "study/tiny/visual_tokens"}
 _SAID = {*_of_layers("said", "visual"), *_study("said", "visual_tokens", "text_tokens")}
-_JUDGED = _of_layers("tiny", "judgements")
+_TRUTH = {"study/tiny/patch_truth"}
+_JUDGED = _TRUTH | {"study/tiny/chance_patches"} | _of_layers("tiny", "judgements")
 _BY_BATCH = _SEEN | _JUDGED | _of_layers("tiny", *_LENSES)
 _SUMMARIES = _study("tiny", "interpretability", "layer_alignment", "diversity", "state_statistics", "sinks", "catalog")
 _SAID_BY_BATCH = (
@@ -181,7 +182,7 @@ CHANGES: dict[str, list[Change]] = {
         Change(
             "images",
             {"ImageSet pictures": "ImageSet renamed", "Study tiny.images": "renamed"},
-            {"images/pictures/*", "images/renamed/*", "study/tiny/catalog"} | _SEEN | _JUDGED,
+            {"images/pictures/*", "images/renamed/*", "study/tiny/catalog"} | _SEEN | _TRUTH,
         )
     ],
     "ImageSet.source": [
@@ -282,7 +283,7 @@ CHANGES: dict[str, list[Change]] = {
         Change("images", {"Study tiny.vlm": {"path": "noted"}}, {"study/tiny/vlm"}),
     ],
     "Study.images": [
-        Change("images", {"Study tiny.images": "more"}, {"study/tiny/catalog"} | _SEEN | _JUDGED),
+        Change("images", {"Study tiny.images": "more"}, {"study/tiny/catalog"} | _SEEN | _TRUTH),
     ],
     "Study.language_model": [
         Change("texts", {"Study said.language_model": {"path": "copy"}}),
@@ -299,7 +300,7 @@ CHANGES: dict[str, list[Change]] = {
         Change(
             "images",
             {"Study tiny.lenses": ["latentlens", "embeddinglens"]},
-            {"study/tiny/logitlens/*", *_JUDGED, *_study("tiny", "diversity", "catalog")},
+            {"study/tiny/logitlens/*", *_of_layers("tiny", "judgements"), *_study("tiny", "diversity", "catalog")},
         ),
         Change("images", {"Study tiny.lenses": ["logitlens", "embeddinglens", "latentlens"]}),
     ],

@@ -224,7 +224,8 @@ def test_fewer_answers_and_another_judge_cost_no_pass(project: Path, copy_of: Co
     _edit(changed, "judge: {regions: {}}", "judge: none")
     build(changed)
     _edit(changed, "judge: none", "judge: {regions: {}}")
-    assert _steps(build(changed)) <= judged | {"model_checks"}  # which now must know where tokens lie
+    truth = {"patch_truth", "chance_patches"}
+    assert _steps(build(changed)) <= judged | truth | {"model_checks"}  # which now must know where tokens lie
     assert forwarded == Forwarded()
 
 

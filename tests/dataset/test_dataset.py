@@ -204,7 +204,8 @@ def test_of_a_warehouse_sql_sees_the_files_of_its_tables_and_no_others(warehouse
     with open_dataset(warehouse) as opened:
         seen = {path.removeprefix("warehouse://") for (path,) in opened.sql("FROM glob('warehouse://**')").fetchall()}
         assert opened.sql("FROM read_text('warehouse://observed/*')").fetchall() == []  # as where there is no file
-    assert seen == {path.relative_to(warehouse.root).as_posix() for path in warehouse.root.rglob("*.parquet")}
+    files = {path.relative_to(warehouse.root).as_posix() for path in warehouse.root.rglob("*.parquet")}
+    assert seen == {file for file in files if "/chance_patches/" not in file} < files  # which are no table
 
 
 @pytest.mark.parametrize("mode", ["w", "wb", "ab", "r+b", "xb"])

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from latentlens_dag.schema import (
     DIVERSITY,
@@ -28,7 +29,8 @@ from latentlens_dag.storage.parquet import write_parquet
 from latentlens_dag.storage.warehouse import Warehouse
 from latentlens_dag.study.answer_statistics import diversity, layer_alignment
 from latentlens_dag.study.interpretability import interpretability
-from latentlens_dag.study.regions_judge import build_truth, judge_regions
+from latentlens_dag.study.regions_judge import Truth, judge_regions
+from tests.helpers.patch_truths import write_truths
 
 ANIMALS = ("dog", "cat", "owl", "fox")
 SENTENCES_OF = {word: f"A {word} is here." for word in (*ANIMALS, "grass", "tree")}
@@ -127,7 +129,12 @@ def sinks(study: str, animals: tuple[str, ...]) -> pa.Table:
 def write_study(warehouse: Warehouse, study: str, batches: tuple[tuple[str, ...], ...]) -> None:
     """All tables of a study, one batch per tuple of animals."""
     every = [animal for batch in batches for animal in batch]
-    truth = build_truth([regions(tuple(every))], [visual_tokens(study, tuple(every))], [images(tuple(every))])
+    files = [
+        [of(study, number) for number in range(len(batches))]
+        for of in (warehouse.patch_truth, warehouse.chance_patches)
+    ]
+    write_truths([(regions(batch), visual_tokens(study, batch), images(batch)) for batch in batches], *files)
+    truths = [Truth.of(*map(pq.read_table, of_batch)) for of_batch in zip(*files, strict=True)]
     judged, found = [], []
     for number, batch in enumerate(batches):
         write_parquet(visual_tokens(study, batch), warehouse.visual_tokens(study, number), VISUAL_TOKENS)
@@ -135,7 +142,7 @@ def write_study(warehouse: Warehouse, study: str, batches: tuple[tuple[str, ...]
             tables = [neighbors(study, batch, lens, layer) for lens in LENSES]
             for lens, table in zip(LENSES, tables, strict=True):
                 write_parquet(table, warehouse.neighbors(study, lens, layer, number), NEIGHBORS)
-            judged.append(judge_regions(pa.concat_tables(tables), truth))
+            judged.append(judge_regions(pa.concat_tables(tables), truths[number]))
             found += tables
             write_parquet(judged[-1], warehouse.judgements(study, layer, number), JUDGEMENTS)
     for name, table, schema in (

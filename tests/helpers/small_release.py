@@ -16,7 +16,8 @@ from latentlens_dag.storage.hashing import text_id
 from latentlens_dag.storage.parquet import write_parquet
 from latentlens_dag.study.answer_statistics import diversity, layer_alignment
 from latentlens_dag.study.interpretability import interpretability
-from latentlens_dag.study.regions_judge import build_truth, judge_regions
+from latentlens_dag.study.regions_judge import judge_regions
+from tests.helpers.patch_truths import truth_of
 from tests.helpers.small_dataset import (
     ANIMALS,
     LAYERS,
@@ -63,7 +64,7 @@ def tables_of_study(study: str, animals: tuple[str, ...]) -> Tables:
     """The tables of all images of a study, by their names."""
     layers = [neighbors(study, animals, lens, layer) for layer in LAYERS for lens in LENSES]
     answers, tokens = pa.concat_tables(layers), visual_tokens(study, animals)
-    truth = build_truth([regions(animals)], [tokens], [images(animals)])
+    truth = truth_of(regions(animals), tokens, images(animals))
     return {"neighbors": answers, "judgements": judge_regions(answers, truth), "visual_tokens": tokens}
 
 

@@ -16,7 +16,6 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.inputs.regions import (
     decode_mask,
     encode_mask,
-    object_coverage,
     patch_coverage,
     read_regions,
 )
@@ -70,25 +69,38 @@ def test_patch_cover_is_what_counting_pixels_by_area_gives(
     rows = [{**region("i", str(n), "object", ["w"], []), "mask": encode_mask(mask)} for n, mask in enumerate(pixels)]
     table = pa.Table.from_pylist(rows, schema=REGIONS)
     expected = [[slow_cover(mask, tuple(map(float, box))) for mask in pixels] for box in boxes]
-    found = patch_coverage(table, boxes, WIDTH, HEIGHT)
+    found, objects = patch_coverage(table, boxes, WIDTH, HEIGHT)
     assert found.dtype == np.float32 and found.shape == (len(boxes), len(pixels))
     assert np.allclose(found, np.reshape(expected, found.shape), atol=1e-5)
     union = [slow_cover(pixels.any(axis=0), tuple(map(float, box))) for box in boxes]
-    assert np.allclose(object_coverage(table, boxes, WIDTH, HEIGHT), union, atol=1e-5)
+    assert np.allclose(objects, union, atol=1e-5)
 
 
 def test_a_region_without_a_mask_is_its_box_even_with_fractional_edges() -> None:
     box = region("i", "1", "object", ["w"], [], x0=1.5, y0=0.0, x1=3.0, y1=2.0)
     table = pa.Table.from_pylist([box], schema=REGIONS)
     whole = np.array([[0, 0, WIDTH, HEIGHT], [1, 0, 2, 1], [0, 0, 0, 0]], np.float32)
-    assert patch_coverage(table, whole, WIDTH, HEIGHT)[:, 0].tolist() == [np.float32(3 / 24), 0.5, 0.0]
+    assert patch_coverage(table, whole, WIDTH, HEIGHT).regions[:, 0].tolist() == [np.float32(3 / 24), 0.5, 0.0]
+
+
+def test_objects_with_and_without_a_mask_cover_a_patch_together_and_a_pixel_of_both_counts_once() -> None:
+    box = region("i", "1", "object", ["w"], [], x0=0.0, y0=0.0, x1=1.5, y1=4.0)
+    mask = {
+        **region("i", "2", "object", ["w"], []),
+        "mask": encode_mask(np.arange(WIDTH * HEIGHT).reshape(4, 6) % 6 == 1),
+    }
+    boxes = np.array([[0, 0, 4, 4], [1, 0, 2, 1]], np.float32)
+    for rows in ([box, mask], [mask, box]):
+        cover = patch_coverage(pa.Table.from_pylist(rows, schema=REGIONS), boxes, WIDTH, HEIGHT)
+        assert cover.objects.tolist() == [0.5, 1.0]
+        assert sorted(cover.regions.T.tolist()) == [[0.25, 1.0], [0.375, 0.5]]
 
 
 def test_background_is_no_object_and_no_region_covers_nothing() -> None:
     table = pa.Table.from_pylist([region("i", "1", "background", ["sky"], [])], schema=REGIONS)
     boxes = np.array([[0, 0, 1, 1]], np.float32)
-    assert object_coverage(table, boxes, WIDTH, HEIGHT).tolist() == [0.0]
-    assert patch_coverage(REGIONS.empty_table(), boxes, WIDTH, HEIGHT).shape == (1, 0)
+    assert patch_coverage(table, boxes, WIDTH, HEIGHT).objects.tolist() == [0.0]
+    assert patch_coverage(REGIONS.empty_table(), boxes, WIDTH, HEIGHT).regions.shape == (1, 0)
 
 
 def written(folder: Path, *rows: dict[str, Any], **changes: Any) -> Path:

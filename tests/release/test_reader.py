@@ -74,7 +74,7 @@ def _rows(dataset: Dataset, table: str) -> list[str]:
 def test_a_release_has_the_tables_of_the_home_that_it_was_made_of(release: Path, home: Warehouse) -> None:
     with open_dataset(release) as opened, open_dataset(home) as built:
         assert opened.tables == built.tables == sorted(TABLES)
-        for table in {*TABLES} - {"occurrences"}:  # of an index
+        for table in {*TABLES} - {"occurrences", "patch_truth"}:  # of an index; follows from the regions
             assert _rows(opened, table) == _rows(built, table), table
             assert opened.scan(table).collect_schema() == built.scan(table).collect_schema()
         assert not _rows(opened, "occurrences")

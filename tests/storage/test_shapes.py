@@ -55,6 +55,8 @@ LISTED = [
     ("latentlens/layer_08/batch_01.parquet", False),
     ("embeddinglens/layer_04/batch_01.parquet", False),
     ("judgements/layer_00/batch_00.parquet", True),
+    ("patch_truth/batch_00.parquet", True),
+    ("chance_patches/batch_02.parquet", False),
     ("visual_tokens/batch_00.parquet", True),
     ("text_tokens/batch_00.parquet", False),
     ("layer_alignment.parquet", True),
@@ -69,7 +71,7 @@ def test_a_study_lists_the_files_of_its_batches_layers_and_lenses(file: str, lis
 
 def test_what_a_study_no_longer_has_is_not_listed() -> None:
     unjudged = STUDY.model_copy(update={"judged": False, "lenses": ["logitlens"], "of": "texts"})
-    lost = {"latentlens", "judgements", "interpretability", "layer_alignment"}
+    lost = {"latentlens", "patch_truth", "chance_patches", "judgements", "interpretability", "layer_alignment"}
     for file, listed in LISTED:
         table = file.partition("/")[0].removesuffix(".parquet")
         assert unjudged.lists(Path(file)) == (table not in lost and (listed or table == "text_tokens"))

@@ -19,25 +19,25 @@ from latentlens_dag.dag.resources import ModelResource, WarehouseResource
 from latentlens_dag.dag.specs import StudySpec
 from latentlens_dag.dag.versions import version_fields
 from latentlens_dag.index.contextual_index import ContextualIndex
-from latentlens_dag.schema import JUDGEMENTS, LATENTLENS, LENSES, NEIGHBORS, TABLES
-from latentlens_dag.storage.hashing import hash_file
-from latentlens_dag.storage.parquet import write_parquet
+from latentlens_dag.schema import JUDGEMENTS, LATENTLENS, LENSES, NEIGHBORS, PATCH_TRUTH, TABLES
+from latentlens_dag.storage.hashing import hash_file, hash_values
+from latentlens_dag.storage.parquet import parquet_rows, write_parquet
 from latentlens_dag.storage.warehouse import Warehouse
 from latentlens_dag.study.lenses.base import LensInputs
 from latentlens_dag.study.lenses.registry import lens_class
 from latentlens_dag.study.source import StudySource
 
 # Algorithms: raise one when the same input would give other bytes.
-_JUDGEMENTS, _INTERPRETABILITY, _ANALYSIS, _STATES, _SINKS, _CATALOG = 1, 1, 1, 1, 1, 4
+_PATCH_TRUTH, _CHANCE, _JUDGEMENTS, _INTERPRETABILITY, _ANALYSIS, _STATES, _SINKS, _CATALOG = 1, 1, 1, 1, 1, 1, 1, 5
 
 
 def study_definitions(study: StudySpec) -> dg.Definitions:
-    """model checks -> states -> lenses -> judgements -> summaries -> catalog."""
+    """model checks -> states -> lenses (and what patches show) -> judgements -> summaries -> catalog."""
     source = model_source(study.model_key, study.model)
     assets: list[Any] = [source, model_checks(study), token_states(study)]
     assets += [_lens(study, lens) for lens in study.lenses]
     if study.judged:
-        assets += [_judgements(study), _interpretability(study)]
+        assets += [_patch_truth(study), _chance_patches(study), _judgements(study), _interpretability(study)]
     return dg.Definitions(assets=[*assets, *_analyses(study), _catalog(study)])
 
 
@@ -82,18 +82,48 @@ def _lens(study: StudySpec, name: str) -> dg.AssetsDefinition:
     return neighbors
 
 
+def _patch_truth(study: StudySpec) -> dg.AssetsDefinition:
+    def write(paths: Warehouse, batch: int) -> list[Path]:
+        from latentlens_dag.study.patch_truth import patch_truth
+
+        tables = paths.regions(images, batch), paths.visual_tokens(study.name, batch), paths.pictures(images, batch)
+        with parquet_rows(out := paths.patch_truth(study.name, batch), PATCH_TRUTH) as rows:
+            for table in patch_truth(*map(pq.read_table, tables)):
+                rows.write(table)
+        return [out]
+
+    images = study.images.name
+    deps = [keys.images(images, "regions"), keys.images(images, "pictures"), keys.study(study.name, "visual_tokens")]
+    text = "What the annotated regions show in each patch, in words."
+    key, version = keys.study(study.name, "patch_truth"), version_fields(_PATCH_TRUTH)
+    return parquet_asset(key, deps, version, text, write, study.batches)
+
+
+def _chance_patches(study: StudySpec) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=keys.study(study.name, "chance_patches"),
+        deps=[keys.study(study.name, "patch_truth")],
+        group_name=study.group,
+        kinds={"parquet"},
+        **version_fields(_CHANCE, batches=study.batches),
+        description="For each patch another image's patch of the same group, and what it shows; a file per batch.",
+    )
+    def chance_patches(warehouse: WarehouseResource) -> dg.MaterializeResult:
+        from latentlens_dag.study.chance_patches import write_chance_patches
+
+        paths, batches = warehouse.paths, range(study.batches)
+        files = [paths.chance_patches(study.name, batch) for batch in batches]
+        rows = write_chance_patches([paths.patch_truth(study.name, batch) for batch in batches], files)
+        facts = {"dagster/row_count": rows, "size_bytes": sum(file.stat().st_size for file in files)}
+        return result(None, hash_values(map(hash_file, files)), facts, files)
+
+    return chance_patches
+
+
 def _judgements(study: StudySpec) -> dg.AssetsDefinition:
     key_of = study.layer_keys("judgements")
-    # Chance is judged against patches of other images, so every batch's truth is read.
-    truth = [
-        dg.AssetDep(key, partition_mapping=dg.AllPartitionMapping())
-        for key in (
-            keys.images(study.images.name, "regions"),
-            keys.images(study.images.name, "pictures"),
-            keys.study(study.name, "visual_tokens"),
-        )
-    ]
-    deps = {layer: [*(study.layer_keys(lens)[layer] for lens in study.lenses), *truth] for layer in key_of}
+    truth_keys = [keys.study(study.name, name) for name in ("patch_truth", "chance_patches")]
+    deps = {layer: [*(study.layer_keys(lens)[layer] for lens in study.lenses), *truth_keys] for layer in key_of}
     lenses = [lens for lens in LENSES if lens in study.lenses]  # in any order of the YAML
     version = version_fields(_JUDGEMENTS, lenses=lenses, batches=study.batches)
     text = "For every visual token at layer {layer} and every lens: concrete, abstract, global or none, and chance."
@@ -105,10 +135,11 @@ def _judgements(study: StudySpec) -> dg.AssetsDefinition:
         can_subset=True,
     )
     def judgements(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> StepResults:
-        from latentlens_dag.study.regions_judge import judge_regions
+        from latentlens_dag.study.regions_judge import Truth, judge_regions
 
         batch, paths = int(context.partition_key), warehouse.paths
-        truth = _truth(study, paths)
+        shown = paths.patch_truth(study.name, batch), paths.chance_patches(study.name, batch)
+        truth = Truth.of(*map(pq.read_table, shown))
         for layer, key in key_of.items():
             if key in context.selected_asset_keys:
                 files = [paths.neighbors(study.name, lens, layer, batch) for lens in study.lenses]
@@ -214,7 +245,7 @@ def _catalog(study: StudySpec) -> dg.AssetsDefinition:
     names += ["layer_alignment"] if LATENTLENS in study.lenses else []
     deps = [keys.study(study.name, name) for name in (*names, *study.token_tables, "model_checks")]
     deps += [key for lens in study.lenses for key in study.layer_keys(lens).values()]
-    deps += list(study.layer_keys("judgements").values()) if judged else []
+    deps += [keys.study(study.name, "patch_truth"), *study.layer_keys("judgements").values()] if judged else []
     deps += study.input_keys  # names and regions may change where no neighbor does
     inputs = {"texts" if study.of_texts else "images": study.inputs.name}
 
@@ -236,14 +267,3 @@ def _catalog(study: StudySpec) -> dg.AssetsDefinition:
         return result(None, hash_file(out), {"size_bytes": out.stat().st_size}, files)
 
     return catalog
-
-
-def _truth(study: StudySpec, paths: Warehouse) -> Any:
-    from latentlens_dag.study.regions_judge import build_truth
-
-    batches = range(study.batches)
-    return build_truth(
-        map(pq.read_table, [paths.regions(study.images.name, b) for b in batches]),
-        map(pq.read_table, [paths.visual_tokens(study.name, b) for b in batches]),
-        map(pq.read_table, [paths.pictures(study.images.name, b) for b in batches]),
-    )

@@ -29,6 +29,8 @@ KINDS = [
     "images/pictures/shape.json",
     "study/tiny/visual/layer_01/batch_00.lance/data/*",
     "study/tiny/visual_tokens/batch_00.parquet",
+    "study/tiny/patch_truth/batch_01.parquet",
+    "study/tiny/chance_patches/batch_01.parquet",
     "study/tiny/latentlens/layer_01/batch_00.parquet",
     "study/tiny/judgements/layer_00/batch_00.parquet",
     "study/tiny/interpretability.parquet",

@@ -155,7 +155,7 @@ def test_another_name_of_a_region_reaches_the_catalog_though_no_answer_changes(
     regions = pq.read_table(file)
     names = pa.array([name.upper() for name in regions["name"].to_pylist()])
     pq.write_table(regions.set_column(regions.schema.get_field_index("name"), "name", names), file)
-    assert _steps(build(project)) == {"images/pictures/regions", "study/tiny/judgements", "study/tiny/catalog"}
+    assert _steps(build(project)) == {"images/pictures/regions", "study/tiny/patch_truth", "study/tiny/catalog"}
     with duckdb.connect(str(project / ".latentlens/warehouse/study/tiny/catalog.duckdb"), read_only=True) as catalog:
         assert catalog.sql("SELECT DISTINCT name FROM regions ORDER BY name").fetchall() == [("DOG",), ("GRASS",)]
 

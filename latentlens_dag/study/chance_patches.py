@@ -1,0 +1,179 @@
+"""The chance patches: for every patch of an image set, a patch of the same group in another image, and its words.
+
+The patch is drawn uniformly from all images by a hash of (image_id, token_index), so that batches do not change it. It
+lies in any batch, so the words are moved once, for the whole set: each batch's words are read, and written into the
+files of all batches that drew them. A judge of a batch then reads that batch's files alone.
+
+Memory: the counts of each image, 8 bytes per patch, and one batch of PATCH_TRUTH. Time grows with the patches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from latentlens_dag.inputs.regions import BACKGROUND, OBJECT
+from latentlens_dag.schema import PATCH_TRUTH
+from latentlens_dag.storage.hashing import hash_bytes
+from latentlens_dag.storage.parquet import parquet_rows
+from latentlens_dag.study.patch_truth import WORD_LISTS
+
+CHANCE_SEED = 20_260_202
+CHANCE_PATCHES = pa.schema(
+    [
+        ("patch", pa.int32()),  # the row of the patch in PATCH_TRUTH of its batch; one that has no other is left out
+        ("chance_image_id", pa.string()),
+        ("chance_token_index", pa.int32()),
+        *(PATCH_TRUTH.field(name) for name in WORD_LISTS),  # of the chance patch
+    ]
+)
+
+_GROUPS = (OBJECT, BACKGROUND)
+_PATCH = ("image_id", "token_index", "patch_group")
+_ROW_GROUP = 1 << 12  # as many rows per batch wait in memory: about 1 MB
+
+
+def write_chance_patches(truths: Sequence[Path], outs: Sequence[Path]) -> int:
+    """Draw a chance patch for every patch of a study, and write what it shows.
+
+    Args:
+        truths: PATCH_TRUTH of each batch, in order of image_id, token_index; all rows of an image are in one batch.
+        outs: the files to write, CHANCE_PATCHES of each batch.
+
+    Returns:
+        The number of patches with a chance patch.
+    """
+    images = _Images.of([_group_counts(file) for file in truths])
+    draws = [_draw(pl.DataFrame(pq.read_table(file, columns=list(_PATCH))), images) for file in truths]
+    with ExitStack() as stack:
+        writers = [stack.enter_context(parquet_rows(out, CHANCE_PATCHES, _ROW_GROUP)) for out in outs]
+        for number, words in enumerate(map(_words_by_group, truths)):
+            for drawn, writer in zip(draws, writers, strict=True):
+                patches, places = drawn.of_batch(number)
+                chance = words.take(pa.array(places))
+                writer.write(pa.table([pa.array(patches), *chance.columns], schema=CHANCE_PATCHES))
+    return sum(writer.written for writer in writers)
+
+
+@dataclass(frozen=True)
+class _Images:
+    """The patches of all images: how many there are of each group, and where.
+
+    A patch's *place* is its number in its batch, counted by group (objects first), image_id and token_index.
+    """
+
+    ids: npt.NDArray[np.str_]
+    """[I], ascending."""
+    batch: npt.NDArray[np.int64]
+    """[I], from 0."""
+    batches: int
+    counts: npt.NDArray[np.int64]
+    """[2, I], for each group."""
+    places: npt.NDArray[np.int64]
+    """[2, I]: the place of the image's first patch of the group."""
+    starts: npt.NDArray[np.int64]
+    """[2, I]: how many patches of the group the images before it have."""
+
+    @classmethod
+    def of(cls, counts: Sequence[pl.DataFrame]) -> _Images:
+        """Of the counts of each batch, as `_group_counts` gives them."""
+        of_batches = [rows.with_columns(batch=pl.lit(number, pl.Int64)) for number, rows in enumerate(counts)]
+        rows = pl.concat(of_batches).sort("image_id")
+        by_group = rows.select(_GROUPS).to_numpy().T
+        first = rows.select(f"first_{group}" for group in _GROUPS).to_numpy().T
+        ids = np.array(rows["image_id"].to_list(), np.str_)
+        starts = by_group.cumsum(axis=1) - by_group
+        return cls(ids, rows["batch"].to_numpy(), len(counts), by_group, first, starts)
+
+
+def _group_counts(truth: Path) -> pl.DataFrame:
+    """image_id, and for each group the number of its patches and the place of the first one; in order of image_id."""
+    rows = pl.DataFrame(pq.read_table(truth, columns=["image_id", "patch_group"]))
+    counted = [(pl.col("patch_group") == group).sum().cast(pl.Int64).alias(group) for group in _GROUPS]
+    counts = rows.group_by("image_id", maintain_order=True).agg(counted)
+    return counts.with_columns(
+        (pl.col(OBJECT).cum_sum() - pl.col(OBJECT)).alias(f"first_{OBJECT}"),
+        (pl.col(OBJECT).sum() + pl.col(BACKGROUND).cum_sum() - pl.col(BACKGROUND)).alias(f"first_{BACKGROUND}"),
+    )
+
+
+class _Drawn(NamedTuple):
+    """The chance patches of a batch's patches, in order of the batch that they lie in."""
+
+    patches: npt.NDArray[np.int32]
+    """Rows of the batch."""
+    places: npt.NDArray[np.int32]
+    """Of their chance patches, in those patches' batches."""
+    ends: npt.NDArray[np.int64]
+    """For each batch, where its chance patches end."""
+
+    def of_batch(self, number: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+        """The patches whose chance patch lies in a batch, and its place there."""
+        span = slice(self.ends[number - 1] if number else 0, self.ends[number])
+        return self.patches[span], self.places[span]
+
+
+def _draw(rows: pl.DataFrame, images: _Images) -> _Drawn:
+    """Draw for the patches of a batch."""
+    runs = rows["image_id"].rle().struct.unnest()
+    image_of = np.repeat(np.searchsorted(images.ids, np.array(runs["value"].to_list(), np.str_)), runs["len"])
+    numbers = _random_numbers(runs, rows["token_index"].to_numpy())
+    found = [
+        _draw_of_group(np.flatnonzero(rows["patch_group"] == name), group, image_of, numbers, images)
+        for group, name in enumerate(_GROUPS)
+    ]
+    patches, batches, places = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    order = np.argsort(batches, kind="stable")
+    ends = np.bincount(batches, minlength=images.batches).cumsum()
+    return _Drawn(patches[order].astype(np.int32), places[order].astype(np.int32), ends)
+
+
+def _draw_of_group(
+    patches: npt.NDArray[np.int64],
+    group: int,
+    image_of: npt.NDArray[np.int64],
+    numbers: npt.NDArray[np.uint64],
+    images: _Images,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The patches that have a chance patch, of those of one group; its batch, and its place there."""
+    counts, starts = images.counts[group], images.starts[group]
+    others = counts.sum() - counts[image_of[patches]]
+    patches, others = patches[others > 0], others[others > 0]
+    own = image_of[patches]
+    drawn = (numbers[patches] % others.astype(np.uint64)).astype(np.int64)
+    drawn += np.where(drawn >= starts[own], counts[own], 0)  # the patches of its own image are a block, and skipped
+    other = np.searchsorted(starts, drawn, side="right") - 1
+    return patches, images.batch[other], images.places[group][other] + drawn - starts[other]
+
+
+def _random_numbers(runs: pl.DataFrame, token_index: npt.NDArray[np.int32]) -> npt.NDArray[np.uint64]:
+    """A uniform 64-bit number per patch, from image_id and token_index alone (splitmix64).
+
+    Args:
+        runs: value and len: the images and how many patches of each follow one another.
+        token_index: of the patches.
+    """
+    seeds = [int(hash_bytes(f"{CHANCE_SEED} {image_id}".encode()), 16) for image_id in runs["value"]]
+    mixed = np.repeat(np.array(seeds, np.uint64), runs["len"])
+    with np.errstate(over="ignore"):
+        mixed += (token_index.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        numbers: npt.NDArray[np.uint64] = mixed ^ (mixed >> np.uint64(31))
+    return numbers
+
+
+def _words_by_group(truth: Path) -> pa.Table:
+    """The patches of a batch in order of their places: image_id, token_index and the lists of words."""
+    table = pq.read_table(truth, columns=[*_PATCH, *WORD_LISTS]).combine_chunks()
+    is_background = np.asarray(table["patch_group"].to_pylist()) == BACKGROUND
+    return table.drop_columns("patch_group").take(pa.array(np.argsort(is_background, kind="stable")))

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from latentlens_dag.schema import PATCH_TRUTH
+from latentlens_dag.storage.parquet import write_parquet
+from latentlens_dag.study import chance_patches
+from latentlens_dag.study.chance_patches import CHANCE_PATCHES, write_chance_patches
+from tests.helpers.patch_truths import truth_tables
+from tests.helpers.small_dataset import images, regions, visual_tokens
+
+
+def _tables(animals: int, batches: int) -> list[tuple[pa.Table, pa.Table]]:
+    cut = [tuple(f"animal {n}" for n in range(animals) if n % batches == batch) for batch in range(batches)]
+    return truth_tables([(regions(own), visual_tokens("s", own), images(own)) for own in cut])
+
+
+def _drawn(animals: int, batches: int) -> dict[tuple[str, int], tuple[object, ...]]:
+    """The chance patch of each patch, and its words."""
+    found = {}
+    for truth, chance in _tables(animals, batches):
+        patches = truth.take(chance["patch"])
+        places = zip(patches["image_id"].to_pylist(), patches["token_index"].to_pylist(), strict=True)
+        rows = chance.drop_columns("patch").to_pylist()
+        found |= {place: tuple(row.values()) for place, row in zip(places, rows, strict=True)}
+    return found
+
+
+@pytest.mark.parametrize("batches", [2, 3, 7])
+def test_batches_change_no_chance_patch(batches: int) -> None:
+    assert _drawn(7, batches) == _drawn(7, 1)
+
+
+def test_the_chance_patch_is_of_the_same_group_in_another_image_and_its_words_are_those_of_the_truth() -> None:
+    tables = _tables(7, 3)
+    every = {(row["image_id"], row["token_index"]): row for truth, _ in tables for row in truth.to_pylist()}
+    for truth, chance in tables:
+        assert chance.schema == CHANCE_PATCHES and len(chance) == len(truth)
+        for row in chance.to_pylist():
+            own = truth.slice(row["patch"], 1).to_pylist()[0]
+            other = every[row["chance_image_id"], row["chance_token_index"]]
+            assert other["patch_group"] == own["patch_group"] and other["image_id"] != own["image_id"]
+            lists = ("concrete_words", "abstract_words", "global_words")
+            assert [row[name] for name in lists] == [other[name] for name in lists]
+
+
+def test_the_chance_patch_is_drawn_from_all_others_about_equally_often() -> None:
+    counts: dict[object, int] = {}
+    for (_, token), (image, *_) in _drawn(41, 1).items():
+        if token == 0:
+            counts[image] = counts.get(image, 0) + 1
+    # 41 draws from 40 others each: about 26 different ones are expected, all the same one would be a defect.
+    assert len(counts) > 18 and max(counts.values()) < 7
+
+
+def test_what_waits_in_memory_does_not_change_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = [chance for _, chance in _tables(7, 3)]
+    monkeypatch.setattr(chance_patches, "_ROW_GROUP", 2)
+    assert [chance for _, chance in _tables(7, 3)] == whole
+
+
+def test_a_set_without_a_region_has_no_chance_patches(tmp_path: Path) -> None:
+    truths, outs = ([tmp_path / f"{name}_{batch}" for batch in range(2)] for name in ("truth", "chance"))
+    for file in truths:
+        write_parquet(PATCH_TRUTH.empty_table(), file)
+    assert write_chance_patches(truths, outs) == 0
+    assert all(pq.read_table(file).equals(CHANCE_PATCHES.empty_table()) for file in outs)
