@@ -58,6 +58,10 @@ class Warehouse:
         """Folder: the images of a set whose source is a table, named by their ids, and names.parquet."""
         return self.root / "images" / images / "originals"
 
+    def image_names(self, images: str) -> Path:
+        """Parquet: id and name of every distinct image of a set whose source is a folder (inputs.images.NAMES)."""
+        return self.root / "images" / images / "names.parquet"
+
     def pictures(self, images: str, batch: int) -> Path:
         """Parquet: the images of a batch (IMAGES)."""
         return self.root / "images" / images / f"batch_{batch:02d}.parquet"

@@ -1,6 +1,7 @@
 """The assets of an image set: its source, its images in batches, their annotated regions.
 
-Note: the images of a table get files of their own (`originals`); those of a folder stay there.
+Note: the images of a table get files of their own (`originals`); those of a folder stay there, and `names` lists them
+with the hashes that the observation of the source has computed.
 """
 
 from dataclasses import asdict
@@ -12,29 +13,51 @@ import pyarrow.parquet as pq
 
 from latentlens_dag.dag import keys
 from latentlens_dag.dag.assets.common import parquet_asset
-from latentlens_dag.dag.assets.sources import data_source, file_source
+from latentlens_dag.dag.assets.sources import data_source, file_source, hash_again_if_changed, observed_file
 from latentlens_dag.dag.specs import ImageSetSpec
 from latentlens_dag.dag.versions import version_fields
 from latentlens_dag.hub.datasets import HubColumn
 from latentlens_dag.inputs import images as core
-from latentlens_dag.inputs.image_tables import TableSource, check_unique_names, extract_images, extracted_batch
+from latentlens_dag.inputs.image_tables import (
+    TableSource,
+    check_unique_names,
+    extract_images,
+    extracted_batch,
+    extracted_names,
+)
 from latentlens_dag.schema import IMAGES, REGIONS
 from latentlens_dag.storage.parquet import write_parquet
 from latentlens_dag.storage.shapes import ImageSetShape
 from latentlens_dag.storage.warehouse import Warehouse
 
-_ORIGINALS, _PICTURES, _REGIONS = 1, 2, 1  # algorithms
+_NAMES, _ORIGINALS, _PICTURES, _REGIONS = 1, 1, 2, 1  # algorithms
 
 
 def image_definitions(images: ImageSetSpec) -> dg.Definitions:
-    """source (-> originals) -> pictures[batch]; regions_source -> regions[batch], where there are regions."""
-    assets: list[Any] = [data_source(keys.images(images.name, "source"), images.source), _pictures(images)]
-    if not isinstance(images.source, Path):
-        assets.append(_originals(images, images.source))
+    """source -> names, or originals -> pictures[batch]; regions_source -> regions[batch], where there are regions."""
+    source = images.source
+    assets: list[Any] = [data_source(keys.images(images.name, "source"), source), _pictures(images)]
+    assets.append(_names(images, source) if isinstance(source, Path) else _originals(images, source))
     if images.regions is not None:
-        source = file_source(keys.images(images.name, "regions_source"), images.regions)
-        assets += [source, _regions(images, images.regions)]
+        regions_source = file_source(keys.images(images.name, "regions_source"), images.regions)
+        assets += [regions_source, _regions(images, images.regions)]
     return dg.Definitions(assets=assets)
+
+
+def _names(images: ImageSetSpec, folder: Path) -> dg.AssetsDefinition:
+    source = keys.images(images.name, "source")
+
+    def write(paths: Warehouse, _: int) -> list[Path]:
+        write_parquet(core.image_names(folder, observed_file(paths, source)), out := paths.image_names(images.name))
+        return [out]
+
+    return parquet_asset(
+        keys.images(images.name, "names"),
+        [source],
+        version_fields(_NAMES),
+        "The distinct pictures of the source, by their ids, and their names.",
+        write,
+    )
 
 
 def _originals(images: ImageSetSpec, source: TableSource) -> dg.AssetsDefinition:
@@ -63,16 +86,18 @@ def _pictures(images: ImageSetSpec) -> dg.AssetsDefinition:
         ImageSetShape(parts=images.batches, **without).write(paths.shape("images", images.name))
         out = paths.pictures(images.name, batch)
         if isinstance(source, Path):
-            folder, files = source, core.batch_of_images(source, batch, images.batches)
+            names = core.files_of_batch(pq.read_table(paths.image_names(images.name)), batch, images.batches)
+            folder, files = source, core.original_files(names, source)
         else:
             folder = paths.originals(images.name)
             files = extracted_batch(folder, batch, images.batches)
-        write_parquet(core.image_table(files, folder), out, IMAGES)
+        with hash_again_if_changed(paths, keys.images(images.name, "source")):
+            write_parquet(core.image_table(files, folder), out, IMAGES)
         return [out, paths.shape("images", images.name)]
 
     return parquet_asset(
         keys.images(images.name, "pictures"),
-        [keys.images(images.name, "source" if isinstance(source, Path) else "originals")],
+        [keys.images(images.name, "names" if isinstance(source, Path) else "originals")],
         version_fields(_PICTURES, batches=images.batches, **without),
         "Ids, names, sizes and thumbnails of the pictures whose ids fall into the batch.",
         write,
@@ -85,7 +110,7 @@ def _regions(images: ImageSetSpec, file: Path) -> dg.AssetsDefinition:
         from latentlens_dag.inputs.regions import read_regions
 
         if not isinstance(images.source, Path):
-            check_unique_names(paths.originals(images.name), images.source)
+            check_unique_names(extracted_names(paths.originals(images.name)), images.source)
         pictures = pq.read_table(paths.pictures(images.name, batch))
         ids = {row["file_name"]: (row["image_id"], row["width"], row["height"]) for row in pictures.to_pylist()}
         out = paths.regions(images.name, batch)
