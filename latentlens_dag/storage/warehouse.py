@@ -118,6 +118,10 @@ class Warehouse:
         """JSON: the shape of a set (`storage/shapes.py`); kind is images, texts, index or study."""
         return self.root / kind / name / "shape.json"
 
+    def split_input(self, kind: str, name: str, part: str) -> Path:
+        """The path beside which a build splits the input of a step (`storage/split_input.py`)."""
+        return self.root / kind / name / part
+
     def observed(self, name: str) -> Path:
         """JSON: sizes, times and hashes of a source's files at the last observation."""
         return self.root / "observed" / f"{name}.json"

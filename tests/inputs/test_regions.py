@@ -19,6 +19,8 @@ from latentlens_dag.inputs.regions import (
     object_coverage,
     patch_coverage,
     read_regions,
+    region_rows,
+    regions_by_batch,
 )
 from latentlens_dag.schema import REGIONS
 from tests.helpers.small_dataset import region
@@ -102,7 +104,7 @@ def written(folder: Path, *rows: dict[str, Any], **changes: Any) -> Path:
 
 def test_regions_come_with_their_images_id_in_order_and_without_other_images(tmp_path: Path) -> None:
     path = written(tmp_path, {"region_id": "2"}, {"file_name": "z.png"}, {"file_name": "b.png"}, {"region_id": "1"})
-    table = read_regions(path, IDS)
+    table = read_regions(path, region_rows(path), IDS)
     assert table.schema == REGIONS
     found = list(zip(*(table.column(name).to_pylist() for name in ("image_id", "region_id")), strict=True))
     assert found == [("id_a", "1"), ("id_a", "2"), ("id_b", "1")]
@@ -111,7 +113,7 @@ def test_regions_come_with_their_images_id_in_order_and_without_other_images(tmp
 def test_abstract_words_and_mask_may_be_missing_or_null(tmp_path: Path) -> None:
     path = written(tmp_path, {"words": None})
     pq.write_table(pq.read_table(path).drop_columns(["mask", "abstract_words"]), path)
-    row = read_regions(path, IDS).to_pylist()[0]
+    row = read_regions(path, region_rows(path), IDS).to_pylist()[0]
     assert (row["words"], row["abstract_words"], row["mask"]) == ([], [], None)
 
 
@@ -128,7 +130,8 @@ def test_abstract_words_and_mask_may_be_missing_or_null(tmp_path: Path) -> None:
 )
 def test_a_wrong_value_is_named_with_its_place(tmp_path: Path, changes: dict[str, Any], told: list[str]) -> None:
     with pytest.raises(UserError) as caught:
-        read_regions(written(tmp_path, **changes), IDS)
+        path = written(tmp_path, **changes)
+        read_regions(path, region_rows(path), IDS)
     assert all(piece in str(caught.value) for piece in [*told, "regions.parquet"])
 
 
@@ -136,16 +139,17 @@ def test_a_missing_column_is_named(tmp_path: Path) -> None:
     path = written(tmp_path)
     pq.write_table(pq.read_table(path).drop_columns(["kind"]), path)
     with pytest.raises(UserError, match=r"no column kind; it has file_name"):
-        read_regions(path, IDS)
+        read_regions(path, region_rows(path), IDS)
 
 
 def test_a_region_id_that_comes_twice_in_an_image_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"'1' comes twice for 'a.png'"):
-        read_regions(written(tmp_path, {}, {}), IDS)
+        path = written(tmp_path, {}, {})
+        read_regions(path, region_rows(path), IDS)
 
 
 def test_a_file_that_is_missing_or_no_parquet_is_the_users_mistake(tmp_path: Path) -> None:
     (tmp_path / "text.parquet").write_text("no")
     for name in ("none.parquet", "text.parquet"):
         with pytest.raises(UserError, match=name):
-            read_regions(tmp_path / name, IDS)
+            list(region_rows(tmp_path / name))

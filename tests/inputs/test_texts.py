@@ -1,6 +1,7 @@
 import gzip
 import json
 import random
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,11 +15,13 @@ from latentlens_dag.inputs.texts import (
     TextFile,
     read_order,
     read_texts,
+    sentences_by_shard,
     write_order,
     write_sentences,
     write_shard,
 )
 from latentlens_dag.storage.hashing import shard_of, text_id, within_fraction
+from latentlens_dag.storage.split_input import rows_of_part
 
 LINES = [f"Sentence number {number}." for number in range(200)]
 
@@ -55,7 +58,8 @@ def test_every_sentence_is_in_exactly_one_shard(tmp_path: Path, shards: int) -> 
     write_sentences(plain(tmp_path / "a.txt"), tmp_path / "all.parquet")
     texts = []
     for shard in range(shards):
-        write_shard(tmp_path / "all.parquet", shard, shards, tmp_path / "shard.parquet")
+        sentences = partial(sentences_by_shard, tmp_path / "all.parquet", shards)
+        write_shard(rows_of_part(sentences, shard), tmp_path / "shard.parquet")
         table = pq.read_table(tmp_path / "shard.parquet")
         assert all(shard_of(i, shards) == shard for i in table["sentence_id"].to_pylist())
         texts += table["text"].to_pylist()

@@ -4,15 +4,17 @@ Note: the images of a table get files of their own (`originals`); those of a fol
 with the hashes that the observation of the source has computed.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 import dagster as dg
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from latentlens_dag.dag import keys
-from latentlens_dag.dag.assets.common import parquet_asset
+from latentlens_dag.dag.assets.common import SplitInput, parquet_asset, split_asset
 from latentlens_dag.dag.assets.sources import data_source, file_source, hash_again_if_changed, observed_file
 from latentlens_dag.dag.specs import ImageSetSpec
 from latentlens_dag.dag.versions import version_fields
@@ -28,6 +30,7 @@ from latentlens_dag.inputs.image_tables import (
 from latentlens_dag.schema import IMAGES, REGIONS
 from latentlens_dag.storage.parquet import write_parquet
 from latentlens_dag.storage.shapes import ImageSetShape
+from latentlens_dag.storage.split_input import NumberedRows
 from latentlens_dag.storage.warehouse import Warehouse
 
 _NAMES, _ORIGINALS, _PICTURES, _REGIONS = 1, 1, 2, 1  # algorithms
@@ -106,22 +109,34 @@ def _pictures(images: ImageSetSpec) -> dg.AssetsDefinition:
 
 
 def _regions(images: ImageSetSpec, file: Path) -> dg.AssetsDefinition:
-    def write(paths: Warehouse, batch: int) -> list[Path]:
+    def read(paths: Warehouse) -> Iterator[NumberedRows]:
+        from latentlens_dag.inputs.regions import regions_by_batch
+
+        if isinstance(images.source, Path):
+            names = pq.read_table(paths.image_names(images.name))
+        else:
+            names = extracted_names(paths.originals(images.name))
+            check_unique_names(names, images.source)
+        return regions_by_batch(file, names, images.batches)
+
+    def write(paths: Warehouse, batch: int, rows: Iterable[pa.Table]) -> list[Path]:
         from latentlens_dag.inputs.regions import read_regions
 
-        if not isinstance(images.source, Path):
-            check_unique_names(extracted_names(paths.originals(images.name)), images.source)
-        pictures = pq.read_table(paths.pictures(images.name, batch))
+        columns = ["file_name", "image_id", "width", "height"]  # not the thumbnails
+        pictures = pq.read_table(paths.pictures(images.name, batch), columns=columns)
         ids = {row["file_name"]: (row["image_id"], row["width"], row["height"]) for row in pictures.to_pylist()}
         out = paths.regions(images.name, batch)
-        write_parquet(read_regions(file, ids), out, REGIONS)
+        write_parquet(read_regions(file, rows, ids), out, REGIONS)
         return [out]
 
-    return parquet_asset(
+    decided_by = [keys.images(images.name, "names" if isinstance(images.source, Path) else "originals")]
+    decided_by.append(keys.images(images.name, "regions_source"))
+    return split_asset(
         keys.images(images.name, "regions"),
         [keys.images(images.name, "pictures"), keys.images(images.name, "regions_source")],
         version_fields(_REGIONS),
         "The annotated regions of the batch's pictures: what can be seen where, in words.",
+        SplitInput(decided_by, read),
         write,
         images.batches,
     )
