@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from latentlens_dag.inputs.regions import (
     regions_by_batch,
 )
 from latentlens_dag.schema import REGIONS
+from latentlens_dag.storage.hashing import hash_bytes, shard_of
+from latentlens_dag.storage.split_input import rows_of_part
 from tests.helpers.small_dataset import region
 
 WIDTH, HEIGHT = 6, 4
@@ -153,3 +156,28 @@ def test_a_file_that_is_missing_or_no_parquet_is_the_users_mistake(tmp_path: Pat
     for name in ("none.parquet", "text.parquet"):
         with pytest.raises(UserError, match=name):
             list(region_rows(tmp_path / name))
+
+
+@pytest.mark.parametrize("batches", [1, 2, 5])
+def test_the_regions_of_a_batch_are_those_of_its_images_with_their_rows_in_the_file(
+    tmp_path: Path, batches: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("latentlens_dag.inputs.regions._ROWS", 3)
+    names = [f"{number}.png" for number in range(8)]
+    ids = {name: (hash_bytes(name.encode()), 6, 4) for name in names}
+    path = written(tmp_path, *({"file_name": name, "region_id": name[0]} for name in ["z.png", *names[::-1], "y.png"]))
+    table = pa.table({"image_id": [image_id for image_id, *_ in ids.values()], "file_name": names})
+    found = []
+    for batch in range(batches):
+        rows = list(rows_of_part(partial(regions_by_batch, path, table, batches), batch))
+        mine = {name: facts for name, facts in ids.items() if shard_of(facts[0], batches) == batch}
+        assert read_regions(path, rows, mine).equals(read_regions(path, region_rows(path), mine))
+        found += [(row["file_name"], row["row"]) for part in rows for row in part.to_pylist()]
+    assert sorted(found) == [(name, 9 - number) for number, name in enumerate(names)]
+
+
+def test_a_wrong_value_is_named_with_its_row_in_the_whole_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("latentlens_dag.inputs.regions._ROWS", 2)
+    path = written(tmp_path, *({"region_id": str(n), "kind": "object" if n < 6 else "thing"} for n in range(9)))
+    with pytest.raises(UserError, match="row 7 "):
+        read_regions(path, region_rows(path), IDS)

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latentlens_dag.storage.file_hashes import file_hashes, file_states, files_below
@@ -20,6 +20,7 @@ def _by_definition(path: Path, hidden: bool) -> dict[Path, list[int]]:
     return {file: [file.stat().st_size, file.stat().st_mtime_ns] for file in sorted(counted)}
 
 
+@settings(deadline=None)
 @given(files=st.lists(st.lists(NAMES, min_size=1, max_size=3).map("/".join), max_size=12), hidden=st.booleans())
 def test_the_files_of_a_folder_are_those_of_a_recursive_listing_in_the_order_of_paths(
     files: list[str], hidden: bool, tmp_path_factory: pytest.TempPathFactory

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latentlens_dag.storage.hashing import (
@@ -59,6 +59,7 @@ def test_ids_become_numbers_of_the_same_order_and_come_back(ids: list[str]) -> N
 IDS = st.lists(st.integers(0, 2**64 - 1).map(lambda number: f"{number:016x}"), max_size=40)
 
 
+@settings(deadline=None)
 @given(chunks=st.lists(IDS, max_size=4), kind=st.sampled_from([pa.string(), pa.large_string()]), data=st.data())
 def test_a_column_of_ids_has_the_numbers_and_shards_of_its_ids_however_it_is_cut(
     chunks: list[list[str]], kind: pa.DataType, data: st.DataObject
