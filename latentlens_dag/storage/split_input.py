@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import atexit
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -59,7 +59,9 @@ def rows_of_part(read: Callable[[], Iterable[NumberedRows]], part: int) -> Itera
 
 
 @contextmanager
-def split_rows(shared: SharedInput, beside: Path, part: int, parts: int) -> Iterator[Iterable[pa.Table]]:
+def split_rows(
+    shared: SharedInput, beside: Path, part: int, parts: int, wanted: Callable[[], Collection[int]] | None = None
+) -> Iterator[Iterable[pa.Table]]:
     """As `rows_of_part`, but the input is read once for all partitions of this process.
 
     What a partition took is removed when the block ends without an error; what none takes, when the process ends.
@@ -69,17 +71,17 @@ def split_rows(shared: SharedInput, beside: Path, part: int, parts: int) -> Iter
         beside: a path of this input in the warehouse, beside which the scratch folder lies.
         part: the partition, 0..parts-1.
         parts: the number of partitions.
+        wanted: gives the partitions that are likely to follow, this one among them; by default all.
     """
-    if not 1 < parts <= _MOST_FILES:
-        yield rows_of_part(shared.read, part)
-        return
     folder = process_path(beside, hash_values([_PROCESS, shared.version, parts])[:8])
     if not folder.is_dir():
-        atexit.register(remove, folder)
-        with atomic_path(folder) as temporary:
-            _split(shared, temporary, parts)
+        among = sorted(range(parts) if wanted is None else wanted())
+        if part in among and 1 < len(among) <= _MOST_FILES:
+            atexit.register(remove, folder)
+            with atomic_path(folder) as temporary:
+                _split(shared, temporary, among)
     file = _file(folder, part)
-    if not file.is_file():  # taken before, as the partition is built again; or there are no rows at all
+    if not file.is_file():  # not wanted with others, or taken before
         yield rows_of_part(shared.read, part)
         return
     yield _read(file)
@@ -88,25 +90,26 @@ def split_rows(shared: SharedInput, beside: Path, part: int, parts: int) -> Iter
         folder.rmdir()
 
 
-def _split(shared: SharedInput, folder: Path, parts: int) -> None:
-    """Write the rows of every partition, in the order of the input, as a file of its own."""
+def _split(shared: SharedInput, folder: Path, among: Sequence[int]) -> None:
+    """Write the rows of each of some partitions, in the order of the input, as a file of its own."""
     import numpy as np
     import pyarrow as pa
 
     folder.mkdir()
     options = pa.ipc.IpcWriteOptions(compression="lz4")
-    streams: list[pa.RecordBatchStreamWriter] = []
+    streams: dict[int, pa.RecordBatchStreamWriter] = {}
     with ExitStack() as stack:
         for rows, of in shared.read():
-            for part in range(len(streams), parts):
-                stream = pa.ipc.new_stream(_file(folder, part), rows.schema, options=options)
-                streams.append(stack.enter_context(stream))
+            for part in among if not streams else ():
+                streams[part] = stack.enter_context(
+                    pa.ipc.new_stream(_file(folder, part), rows.schema, options=options)
+                )
             order = np.argsort(of, kind="stable")
-            starts = np.searchsorted(of[order], np.arange(parts + 1))
+            starts, ends = (np.searchsorted(of[order], among, side) for side in ("left", "right"))
             ordered = rows.take(order).combine_chunks()
-            for stream, start, end in zip(streams, starts, starts[1:], strict=False):
+            for part, start, end in zip(among, starts, ends, strict=True):
                 if start < end:
-                    stream.write_table(ordered.slice(start, end - start))
+                    streams[part].write_table(ordered.slice(start, end - start))
 
 
 def _read(file: Path) -> Iterator[pa.Table]:

@@ -77,6 +77,22 @@ def test_a_partition_that_is_built_again_gets_its_rows_again(tmp_path: Path) -> 
     assert _take(source, tmp_path / "rows", 2, 3) == [2, 3]
 
 
+def test_only_the_partitions_that_are_wanted_are_kept_and_others_read_alone(tmp_path: Path) -> None:
+    source = Source([[0, 1, 2, 3, 3, 1]])
+    for part, readings in ((1, 1), (0, 2), (3, 2), (2, 3)):
+        with split_rows(source.shared(), tmp_path / "rows", part, 4, lambda: {1, 3}) as rows:
+            assert _numbers(rows) == source.rows_of(part)
+        assert source.readings == readings
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_partition_that_is_wanted_alone_leaves_nothing(tmp_path: Path) -> None:
+    source = Source([[0, 1]])
+    with split_rows(source.shared(), tmp_path / "rows", 1, 2, lambda: {1}) as rows:
+        assert list(tmp_path.iterdir()) == []
+        assert _numbers(rows) == [1]
+
+
 def test_a_partition_that_failed_finds_its_rows_where_they_were(tmp_path: Path) -> None:
     source = Source([[0, 1, 0]])
     with pytest.raises(RuntimeError), split_rows(source.shared(), tmp_path / "rows", 0, 2):

@@ -11,9 +11,9 @@ import pyarrow as pa
 
 from latentlens_dag.dag import keys
 from latentlens_dag.dag.assets.reporting import parquet_result
-from latentlens_dag.dag.recording import input_version
+from latentlens_dag.dag.recording import input_version, store_of
 from latentlens_dag.dag.resources import WarehouseResource
-from latentlens_dag.dag.run_tags import is_of_a_build
+from latentlens_dag.dag.run_tags import FORCED, is_of_a_build
 from latentlens_dag.dag.specs import StudySpec
 from latentlens_dag.dag.versions import VersionFields
 from latentlens_dag.storage.hashing import hash_values
@@ -67,13 +67,31 @@ class SplitInput:
     ) -> AbstractContextManager[Iterable[pa.Table]]:
         """The rows of the partition that runs now."""
         part, read = int(context.partition_key), partial(self.read, paths)
-        versions = [input_version(context, key) for key in self.keys]
+        versions = {key.to_user_string(): input_version(context, key) for key in self.keys}
         # A run from the UI has a process of its own, and makes one partition.
-        if None in versions or not is_of_a_build(context.run):
+        if None in versions.values() or not is_of_a_build(context.run):
             return nullcontext(rows_of_part(read, part))
-        version = hash_values([*versions, context.assets_def.specs_by_key[context.asset_key].code_version])
-        beside = paths.split_input(*context.asset_key.path)
-        return split_rows(SharedInput(read, version), beside, part, partitions)
+        shared = SharedInput(read, hash_values([*versions.values(), _code_version(context)]))
+        wanted = partial(_wanted, context, partitions, versions)
+        return split_rows(shared, paths.split_input(*context.asset_key.path), part, partitions, wanted)
+
+
+def _wanted(context: dg.AssetExecutionContext, partitions: int, versions: Mapping[str, str | None]) -> set[int]:
+    """The partitions of an asset that a build makes, as far as their records tell."""
+    if context.has_tag(FORCED):
+        return set(range(partitions))
+    store, key, code_version = store_of(context), context.asset_key.to_user_string(), _code_version(context)
+    records = [store.read(key, f"{part:02d}") for part in range(partitions)]
+    made = {
+        part
+        for part, record in enumerate(records)
+        if record and record.code_version == code_version and versions.items() <= record.inputs.items()
+    }
+    return {*range(partitions)} - made | {int(context.partition_key)}
+
+
+def _code_version(context: dg.AssetExecutionContext) -> str | None:
+    return context.assets_def.specs_by_key[context.asset_key].code_version
 
 
 def split_asset(
