@@ -26,7 +26,7 @@ def corpus(name: str, part: str) -> dg.AssetKey:
 
 
 def images(name: str, part: str) -> dg.AssetKey:
-    """images/<name>/source, originals, pictures, regions_source, regions."""
+    """images/<name>/source, names or originals, pictures, regions_source, regions."""
     return dg.AssetKey(["images", name, part])
 
 

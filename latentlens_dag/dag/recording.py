@@ -114,6 +114,12 @@ def _inputs(context: dg.AssetExecutionContext, key: dg.AssetKey, store: Artifact
             yield dep.to_user_string(), source
 
 
+def input_version(context: dg.AssetExecutionContext, key: dg.AssetKey) -> str | None:
+    """The version of an artifact without partitions, or of a source; None where neither is recorded."""
+    record = store_of(context).read(key.to_user_string(), None)
+    return last_observed_version(context.instance, key) if record is None else record.data_version
+
+
 def last_observed_version(instance: dg.DagsterInstance, key: dg.AssetKey) -> str | None:
     """The version of a source when it was last observed."""
     record = instance.get_latest_data_version_record(key, is_source=True)

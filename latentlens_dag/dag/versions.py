@@ -7,13 +7,14 @@ config does not count for staleness, so no parameter may come from there.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
 from latentlens_dag.models.model_ref import ModelRef
-from latentlens_dag.storage.files import read_json_object, write_text
-from latentlens_dag.storage.hashing import hash_bytes, hash_file, hash_values
+from latentlens_dag.storage.file_hashes import file_hashes, file_states
+from latentlens_dag.storage.hashing import hash_bytes, hash_values
 
 SOURCE_PATH = "source_path"  # metadata of an observed source: the file or folder that is hashed
 SOURCE_MODEL = "source_model"  # there, where the folder is a model's: the model
@@ -88,30 +89,7 @@ def content_version(source: Path | ModelRef, memory: Path, hidden: bool = False)
 
 
 def _names_and_hashes(path: Path, memory: Path, hidden: bool) -> list[str]:
-    cached = read_json_object(memory)
-    now = {}
-    for file, state in file_states(path, hidden).items():
-        before = cached.get(str(file), [None, None, ""])
-        now[str(file)] = [*state, before[2] if before[:2] == state else hash_file(file)]
-    if now != cached:
-        write_text(json.dumps(now, indent=1, sort_keys=True), memory)
     base = path if path.is_dir() else path.parent
-    return [f"{Path(file).relative_to(base).as_posix()} {facts[2]}" for file, facts in now.items()]
-
-
-def file_states(path: Path, hidden: bool = False) -> dict[Path, list[int]]:
-    """Size and time (ns) of a file, or of the files of a folder that count, in order; none where it is missing.
-
-    Args:
-        path: a file, or a folder, of which all files count but README.md: a model's card changes no result.
-        hidden: whether files and folders whose names begin with a dot count too. No loader of models reads them:
-            `.git/`, the `.cache/` of a download, `.DS_Store`. In a folder of images they are searched.
-    """
-    below = (file for file in path.rglob("*") if file.is_file() and file.name != "README.md")
-    counted = (file for file in below if hidden or not _is_hidden(file.relative_to(path)))
-    files = sorted(counted) if path.is_dir() else [path] if path.is_file() else []
-    return {file: [(facts := file.stat()).st_size, facts.st_mtime_ns] for file in files}
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+    start = os.path.join(base, "")  # noqa: PTH118 - with the slash
+    hashes = file_hashes(path, memory, hidden)
+    return [f"{file.removeprefix(start).replace(os.sep, '/')} {digest}" for file, digest in hashes.items()]

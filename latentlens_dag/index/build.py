@@ -24,7 +24,7 @@ from latentlens_dag.index import occurrences as core
 from latentlens_dag.index.encode import Progress, encode_missing
 from latentlens_dag.index.folder import new_index
 from latentlens_dag.index.layer_tables import commit_fragments, encoder_of, write_fragments
-from latentlens_dag.inputs.texts import MAX_CHARACTERS, write_shard, write_texts
+from latentlens_dag.inputs.texts import MAX_CHARACTERS, sentences_by_shard, write_shard, write_texts
 from latentlens_dag.models import self_checks
 from latentlens_dag.models.fingerprints import SCHEME, fingerprint
 from latentlens_dag.models.language_model import LanguageModel
@@ -37,6 +37,7 @@ from latentlens_dag.storage.hashing import hash_values
 from latentlens_dag.storage.package_versions import provenance_json
 from latentlens_dag.storage.parquet import write_parquet
 from latentlens_dag.storage.shapes import IndexShape
+from latentlens_dag.storage.split_input import SharedInput, split_rows
 from latentlens_dag.storage.warehouse import IndexPaths
 
 _ALGORITHM = 1  # raise when the same sentence and model would give other vectors
@@ -144,7 +145,9 @@ class _Build:
         return rows
 
     def _write_candidates(self, part: int, parts: int, long: list[core.LongSentence]) -> Path:
-        write_shard(self.new.own_sentences, part, parts, self._sentences(part))
+        sentences = SharedInput(partial(sentences_by_shard, self.new.own_sentences, parts), version=str(self.work))
+        with split_rows(sentences, self.work / "split", part, parts) as rows:
+            write_shard(rows, self._sentences(part))
         candidates = core.candidates(
             self.model.tokenizer,
             core.read_sentences(self._sentences(part)),

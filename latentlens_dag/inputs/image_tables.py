@@ -7,7 +7,6 @@ named by content, no name in a table becomes a path on this machine.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -18,12 +17,11 @@ import pyarrow.parquet as pq
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.hub.datasets import HubColumn, column_values
-from latentlens_dag.inputs.images import ImageFile, check_unchanged
+from latentlens_dag.inputs.images import NAMES, ImageFile, files_of_batch, image_files
 from latentlens_dag.storage.files import atomic_path
-from latentlens_dag.storage.hashing import hash_bytes, shard_of
+from latentlens_dag.storage.hashing import hash_bytes
 from latentlens_dag.storage.parquet import write_parquet
 
-NAMES = pa.schema([("image_id", pa.string()), ("file_name", pa.string())])
 _NAMES_FILE = "names.parquet"
 _BATCH = 32  # rows read at a time: images are large
 
@@ -89,29 +87,36 @@ def extract_images(source: TableSource, folder: Path) -> Path:
     return folder / _NAMES_FILE
 
 
+def extracted_names(folder: Path) -> pa.Table:
+    """The names of the extracted images (NAMES), sorted by id."""
+    return pq.read_table(folder / _NAMES_FILE)
+
+
 def extracted_batch(folder: Path, batch: int, batches: int) -> list[ImageFile]:
     """The extracted images of one batch, sorted by id."""
-    rows = pq.read_table(folder / _NAMES_FILE).to_pylist()
-    rows = [row for row in rows if shard_of(row["image_id"], batches) == batch]
-    return [ImageFile(row["image_id"], folder / row["image_id"], row["file_name"]) for row in rows]
+    return extracted_files(files_of_batch(extracted_names(folder), batch, batches), folder)
 
 
 def extracted_files(images: pa.Table, folder: Path) -> list[ImageFile]:
-    """The extracted files of a table of images (IMAGES); errors as in `images.original_files`."""
-    rows = zip(images["image_id"].to_pylist(), images["file_name"].to_pylist(), strict=True)
-    return check_unchanged([ImageFile(image_id, folder / image_id, name) for image_id, name in rows])
+    """The extracted files of a table of images, as `images.original_files`."""
+    paths = [folder / image_id for image_id in images["image_id"].to_pylist()]
+    return image_files(images, paths, images["file_name"].to_pylist())
 
 
-def check_unique_names(folder: Path, source: TableSource) -> None:
-    """Refuse extracted images of equal names, because regions refer to images by name.
+def check_unique_names(names: pa.Table, source: TableSource) -> None:
+    """Refuse images of equal names (NAMES), because regions refer to images by name.
 
     Raises:
         UserError: with the alphabetically first name that occurs more than once.
     """
-    counts = Counter(pq.read_table(folder / _NAMES_FILE)["file_name"].to_pylist())
-    if repeated := sorted(name for name, count in counts.items() if count > 1):
+    import pyarrow.compute as pc
+
+    counts = pc.value_counts(names["file_name"])
+    repeated = counts.filter(pc.greater(counts.field("counts"), 1))
+    if len(repeated):
+        first = min(repeated.to_pylist(), key=lambda row: row["values"])
         raise UserError(
-            f"Regions refer to images by name, but {source} calls {counts[repeated[0]]} of them {repeated[0]}. Give "
+            f"Regions refer to images by name, but {source} calls {first['counts']} of them {first['values']}. Give "
             "every image a name of its own."
         )
 

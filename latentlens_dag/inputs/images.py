@@ -1,28 +1,38 @@
 """From a folder of images to an image set: ids, sizes, thumbnails, batches.
 
 The id of an image is the hash of its file's bytes and decides its batch, so names and order have no influence; two
-files with equal bytes are one image. Note: thumbnails are for the browser only; a model reads the original file, which
-must stay where the source says.
+files with equal bytes are one image. A file is read whole, its bytes are compared with its id, and the picture is
+decoded from them, so that a file which changes meanwhile cannot give another picture under the same id. Note:
+thumbnails are for the browser only; a model reads the original file, which must stay where the source says.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import os
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import pyarrow as pa
+from cachetools import LRUCache, cached
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.schema import IMAGES
-from latentlens_dag.storage.hashing import hash_bytes, shard_of
+from latentlens_dag.storage.file_hashes import file_hashes, file_states, files_below
+from latentlens_dag.storage.hashing import hash_bytes, hash_file, shards_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+NAMES = pa.schema([("image_id", pa.string()), ("file_name", pa.string())])
+"""Columns of the list of an image set."""
 
 _SUFFIXES = {
     "BMP": (".bmp",),
@@ -37,6 +47,8 @@ FORMATS = tuple(_SUFFIXES)
 PostScript file named .png would start Ghostscript."""
 SUFFIXES = {suffix for suffixes in _SUFFIXES.values() for suffix in suffixes}
 THUMBNAIL_SIDE = 256
+_RECENT_BYTES = 256 * 2**20
+"""Of the files read last, which the next step of a build reads too. Larger batches are read once per step."""
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error)  # Pillow's errors for damaged files
 
 
@@ -47,31 +59,65 @@ class ImageFile(NamedTuple):
     path: Path
     name: str | None = None
     """Its name in a table; None for a file of a folder, which is named by its path."""
+    size: tuple[int, int] | None = None
+    """Width and height of the upright picture, in pixels, where they are known."""
 
 
-def list_images(folder: Path) -> list[ImageFile]:
-    """The distinct images in a folder and its subfolders, sorted by id.
+class ChangedFileError(UserError):
+    """A file no longer has the bytes that its id is the hash of."""
+
+
+def image_names(folder: Path, memory: Path | None = None) -> pa.Table:
+    """The distinct images in a folder and its subfolders (NAMES), sorted by id.
+
+    Of files with equal bytes, the first by path names the image.
+
+    Args:
+        folder: with images, beside other files.
+        memory: as of `file_hashes`: what the observation of the source wrote, so that no file is read again.
 
     Raises:
-        UserError: if the folder is missing or contains no image.
+        UserError: if the folder is missing or contains no image, or an image is a link to nothing or has a name that
+            is not text.
     """
     if not folder.is_dir():
         raise UserError(
             f"The image folder {folder} does not exist. Correct `source.folder` in the defs.yaml beside it."
         )
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    if not files:
+    _refuse_dangling_links(folder)
+    images = {file: digest for file, digest in _hashes(folder, memory).items() if _is_image(file)}
+    if not images:
         raise UserError(f"The image folder {folder} contains no image ({', '.join(sorted(SUFFIXES))}).")
-    by_id: dict[str, ImageFile] = {}
-    for path in files:
-        image_id = hash_bytes(path.read_bytes())
-        by_id.setdefault(image_id, ImageFile(image_id, path))
-    return [by_id[image_id] for image_id in sorted(by_id)]
+    first: dict[str, str] = {}
+    for file, image_id in images.items():
+        first.setdefault(image_id, file)
+    ids = sorted(first)
+    return pa.table([ids, [_relative(first[image_id], folder) for image_id in ids]], NAMES)
 
 
-def batch_of_images(folder: Path, batch: int, batches: int) -> list[ImageFile]:
-    """The images of one batch, sorted by id."""
-    return [file for file in list_images(folder) if shard_of(file.image_id, batches) == batch]
+def files_of_batch(names: pa.Table, batch: int, batches: int) -> pa.Table:
+    """The rows of a list of images (NAMES) that fall into one batch."""
+    return names.filter(pa.array(shards_of(names["image_id"], batches) == batch))
+
+
+def original_files(images: pa.Table, folder: Path) -> list[ImageFile]:
+    """The files of a folder that a table of images is about.
+
+    Args:
+        images: NAMES, or IMAGES, which also has their sizes.
+        folder: of the source.
+    """
+    names = images["file_name"].to_pylist()
+    paths = [folder / name for name in names]
+    return image_files(images, paths, [None] * len(paths))
+
+
+def image_files(images: pa.Table, paths: Sequence[Path], names: Sequence[str | None]) -> list[ImageFile]:
+    """The files of a table of images, as `original_files`, at these paths and with these names."""
+    sizes: Sequence[tuple[int, int] | None] = [None] * len(images)
+    if "width" in images.column_names:
+        sizes = list(zip(images["width"].to_pylist(), images["height"].to_pylist(), strict=True))
+    return [ImageFile(*fields) for fields in zip(images["image_id"].to_pylist(), paths, names, sizes, strict=True)]
 
 
 def open_image(path: Path) -> Image:
@@ -84,13 +130,18 @@ def open_image(path: Path) -> Image:
         UserError: if the file cannot be opened or decoded, is in none of FORMATS, is too large (Pillow's limit,
             `Image.MAX_IMAGE_PIXELS`), or has 32 bits per pixel and so no known range of brightness.
     """
+    return _decode(path, path)
+
+
+def _decode(source: Path | io.BytesIO, path: Path) -> Image:
+    """As `open_image`, of a file at `path` whose bytes may have been read already."""
     from PIL import Image, ImageOps
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about damaged metadata of intact pixels
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as image:
+            with Image.open(source, formats=FORMATS) as image:
                 return _on_white(_in_8_bits(ImageOps.exif_transpose(image), path))
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise UserError(
@@ -101,34 +152,113 @@ def open_image(path: Path) -> Image:
         raise _unreadable(path, error) from error
 
 
-def image_table(files: list[ImageFile], folder: Path) -> pa.Table:
-    """The table of some images (IMAGES), with thumbnails; names are relative to the folder."""
+def image_table(files: Sequence[ImageFile], folder: Path) -> pa.Table:
+    """The table of some images (IMAGES), with thumbnails; names are relative to the folder.
+
+    Raises:
+        UserError: as `read_image`.
+    """
     rows = [_row(file, folder) for file in files]
     return pa.Table.from_pylist(rows, schema=IMAGES)
 
 
-def original_files(images: pa.Table, folder: Path) -> list[ImageFile]:
-    """The original files of a table of images (IMAGES).
+def read_image(file: ImageFile) -> Image:
+    """Read an image as `open_image` does, and check that it is the one with this id.
+
+    A file that was read shortly before, by another step of the same build, is not opened again.
 
     Raises:
-        UserError: if a file is missing or has changed.
+        ChangedFileError: if the file has gone or has other bytes.
+        UserError: as `open_image`; about an image of a table, with its name there.
     """
-    rows = zip(images["image_id"].to_pylist(), images["file_name"].to_pylist(), strict=True)
-    return check_unchanged([ImageFile(image_id, folder / name) for image_id, name in rows])
+    try:
+        return _decode(io.BytesIO(_content(file)), file.path)
+    except ChangedFileError:
+        raise
+    except UserError as error:
+        raise error if file.name is None else UserError(f"Image {file.name} of the source: {error}") from error
 
 
-def check_unchanged(files: list[ImageFile]) -> list[ImageFile]:
-    """Return the files; errors as in `original_files`."""
-    for file in files:
-        if not file.path.is_file() or hash_bytes(file.path.read_bytes()) != file.image_id:
-            raise UserError(f"{file.path} was changed or removed while the study was being built. Build again.")
-    return files
+def read_in_chunks(files: Sequence[ImageFile], size: int) -> Iterator[list[Image]]:
+    """Read images, `size` at a time; the next ones are decoded in a thread while the caller works with the last.
+
+    At most two chunks are in memory, if the caller keeps none. Pillow decodes without Python's lock.
+
+    Raises:
+        UserError: as `read_image`, when the chunk of the image is due.
+    """
+    chunks = [files[start : start + size] for start in range(0, len(files), size)]
+    with ThreadPoolExecutor(1, "images") as thread:
+        ahead = thread.submit(_read_all, chunks[0]) if chunks else None
+        for following in [*chunks[1:], None]:
+            if ahead is None:
+                return
+            images = ahead.result()
+            ahead = None if following is None else thread.submit(_read_all, following)
+            yield images
+            del images  # before the next ones are waited for
 
 
-def read_images(files: list[ImageFile]) -> Iterator[tuple[str, Image]]:
-    """Open images one at a time, with their ids."""
-    for file in files:
-        yield file.image_id, open_image(file.path)
+def _read_all(files: Sequence[ImageFile]) -> list[Image]:
+    return [read_image(file) for file in files]
+
+
+def _content(file: ImageFile) -> bytes:
+    """The bytes of a file, which have its id as their hash."""
+    try:
+        facts = file.path.stat()
+        return _read_bytes(file.path, file.image_id, facts.st_size, facts.st_mtime_ns)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        raise _changed(file.path) from error
+    except OSError as error:
+        raise _unreadable(file.path, error) from error
+
+
+@cached(LRUCache(_RECENT_BYTES, len), lock=Lock())
+def _read_bytes(path: Path, image_id: str, size: int, time_ns: int) -> bytes:
+    content = path.read_bytes()
+    if hash_bytes(content) != image_id:
+        raise _changed(path)
+    return content
+
+
+def _changed(path: Path) -> ChangedFileError:
+    return ChangedFileError(f"{path} was changed or removed while the study was being built. Build again.")
+
+
+def _hashes(folder: Path, memory: Path | None) -> dict[str, str]:
+    if memory is not None:
+        return file_hashes(folder, memory, hidden=True)
+    return {str(file): hash_file(file) for file in file_states(folder, hidden=True) if _is_image(str(file))}
+
+
+def _is_image(file: str) -> bool:
+    return os.path.splitext(file)[1].lower() in SUFFIXES  # noqa: PTH122 - as below
+
+
+def _refuse_dangling_links(folder: Path) -> None:
+    """Refuse links to images that are gone, of which the observation knows nothing."""
+    for file in filter(_is_image, files_below(folder, hidden=True)):
+        if os.path.islink(file) and not os.path.exists(file):  # noqa: PTH110, PTH114 - for 100,000 files
+            raise UserError(f"{file} is a link to {os.readlink(file)}, which does not exist. Correct or remove it.")  # noqa: PTH115
+
+
+def _relative(file: str, folder: Path) -> str:
+    """The name of a file in a table of images.
+
+    Raises:
+        UserError: if it is not UTF-8, and so no text.
+    """
+    name = Path(file).relative_to(folder).as_posix()
+    if not name.isascii():
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"The name of the image {os.fsencode(name)!r} in {folder} is not UTF-8, so no table can have it. "
+                "Rename the file."
+            ) from error
+    return name
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:
@@ -165,7 +295,6 @@ def _other_format(path: Path) -> str | None:
 
 def _in_8_bits(image: Image, path: Path) -> Image:
     """The image with 8 bits per channel; Pillow's own conversion of 16 bits clips all values above 255."""
-    import numpy as np
     from PIL import Image
 
     if image.mode in ("I", "F"):
@@ -191,7 +320,7 @@ def _on_white(image: Image) -> Image:
 
 
 def _row(file: ImageFile, folder: Path) -> dict[str, object]:
-    image = _open_named(file)
+    image = read_image(file)
     return {
         "image_id": file.image_id,
         "file_name": file.name or file.path.relative_to(folder).as_posix(),
@@ -199,14 +328,6 @@ def _row(file: ImageFile, folder: Path) -> dict[str, object]:
         "height": image.height,
         "thumbnail": _thumbnail(image),
     }
-
-
-def _open_named(file: ImageFile) -> Image:
-    """Open an image; errors about an image of a table contain its name in the table."""
-    try:
-        return open_image(file.path)
-    except UserError as error:
-        raise error if file.name is None else UserError(f"Image {file.name} of the source: {error}") from error
 
 
 def _thumbnail(image: Image) -> bytes:

@@ -8,8 +8,7 @@ has fractional edges, which weight a pixel by the covered area, and may extend b
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import pairwise
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,12 +19,16 @@ import pyarrow as pa
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.schema import REGIONS
+from latentlens_dag.storage.hashing import shards_of
+from latentlens_dag.storage.split_input import NumberedRows
 
 Pixels = npt.NDArray[np.bool_] | npt.NDArray[np.float64]
 """[H, W]: whether each pixel belongs to something, or which fraction of it does."""
 OBJECT, BACKGROUND = "object", "background"
 KINDS = (OBJECT, BACKGROUND)
 _OPTIONAL = ("abstract_words", "mask")
+_ROWS = 4096  # read at a time: masks are large
+_ROWS_IN_PYTHON = 256
 _FILE_SCHEMA = pa.schema([("file_name", pa.string()), *(field for field in REGIONS if field.name != "image_id")])
 
 
@@ -42,23 +45,61 @@ def decode_mask(runs: Iterable[int], width: int, height: int) -> npt.NDArray[np.
     Raises:
         ValueError: if a run is negative or the runs do not add up to the image's pixels.
     """
+    lengths = _run_lengths(runs, width, height)
+    return np.repeat(np.arange(lengths.size) % 2 == 1, lengths).reshape(height, width)
+
+
+def _run_lengths(runs: Iterable[int], width: int, height: int) -> npt.NDArray[np.int64]:
+    """The runs of a mask; errors as in `decode_mask`."""
     lengths = np.fromiter(runs, np.int64)
     if (lengths < 0).any() or lengths.sum() != width * height:
         raise ValueError(
             f"the runs add up to {lengths.sum():,} pixels (shortest run: {lengths.min(initial=0)}), "
             f"but the image has {width} x {height} = {width * height:,}"
         )
-    return np.repeat(np.arange(lengths.size) % 2 == 1, lengths).reshape(height, width)
+    return lengths
 
 
-def read_regions(path: Path, ids: Mapping[str, tuple[str, int, int]]) -> pa.Table:
-    """Read and validate the regions of some images.
+def region_rows(path: Path) -> Iterator[pa.Table]:
+    """Stream a file of regions: its columns, cast to the types of REGIONS, and the number of each row, from 1.
 
     Args:
         path: Parquet with file_name, region_id, kind, name, words, abstract_words, x0, y0, x1, y1, mask;
-            abstract_words and mask may be missing.
-        ids: (image_id, width, height) by file name. Rows of other files are skipped, because `ids` usually has one
-            batch of the set.
+            abstract_words and mask may be missing, and are null then.
+
+    Raises:
+        UserError: if the file cannot be read, or a column is missing or cannot be cast.
+    """
+    number = 1
+    for table in _read_columns(path):
+        numbers = np.arange(number, number + len(table))
+        yield table.append_column("row", pa.array(numbers))
+        number += len(table)
+
+
+def regions_by_batch(path: Path, names: pa.Table, batches: int) -> Iterator[NumberedRows]:
+    """The rows of `region_rows`, with the batch of each one's image; -1 for the rows of other files.
+
+    Args:
+        path: as of `region_rows`.
+        names: id and name of every image of the set (`images.NAMES`).
+        batches: their number.
+    """
+    import pyarrow.compute as pc
+
+    known, batch_of = names["file_name"].combine_chunks(), shards_of(names["image_id"], batches)
+    for rows in region_rows(path):
+        places = pc.fill_null(pc.index_in(rows["file_name"], known), -1).to_numpy()
+        yield NumberedRows(rows, np.where(places < 0, -1, batch_of[places]))
+
+
+def read_regions(path: Path, rows: Iterable[pa.Table], ids: Mapping[str, tuple[str, int, int]]) -> pa.Table:
+    """Validate the regions of some images.
+
+    Args:
+        path: their file, for messages.
+        rows: of `region_rows`.
+        ids: (image_id, width, height) by file name. Rows of other files are skipped.
 
     Returns:
         A table with the schema REGIONS, sorted by image_id, region_id.
@@ -66,18 +107,26 @@ def read_regions(path: Path, ids: Mapping[str, tuple[str, int, int]]) -> pa.Tabl
     Raises:
         UserError: for the first invalid value, with file, row (from 1) and column.
     """
-    table = _read_columns(path)
-    rows = [
-        _validated(path, number, row, ids[row["file_name"]]) for number, row in _rows(table) if row["file_name"] in ids
-    ]
-    rows.sort(key=lambda row: (row["image_id"], row["region_id"]))
-    for row, following in pairwise(rows):
-        if (row["image_id"], row["region_id"]) == (following["image_id"], following["region_id"]):
-            raise UserError(
-                f"{path}: region_id {row['region_id']!r} comes twice for {row['file_name']!r}. "
-                "Within an image every region needs an id of its own."
-            )
-    return pa.Table.from_pylist(rows, schema=REGIONS)
+    schema = REGIONS.append(pa.field("file_name", pa.string()))
+    # A few at a time: a mask as Python integers takes much memory.
+    some = (batch.to_pylist() for table in rows for batch in table.to_batches(max_chunksize=_ROWS_IN_PYTHON))
+    known = ([row for row in group if row["file_name"] in ids] for group in some)
+    valid = ([_validated(path, row, ids[row["file_name"]]) for row in group] for group in known)
+    regions = pa.concat_tables([schema.empty_table(), *(pa.Table.from_pylist(group, schema) for group in valid)])
+    regions = regions.sort_by([("image_id", "ascending"), ("region_id", "ascending")])
+    _refuse_repetition(path, regions)
+    return regions.select(REGIONS.names).combine_chunks()
+
+
+def _refuse_repetition(path: Path, regions: pa.Table) -> None:
+    """Refuse sorted regions of which two have the same image and id."""
+    keys = pl.DataFrame(regions.select(["image_id", "region_id", "file_name"]))
+    repeated = keys.filter(pl.struct("image_id", "region_id") == pl.struct("image_id", "region_id").shift(-1))
+    for _, region_id, file_name in repeated.head(1).iter_rows():
+        raise UserError(
+            f"{path}: region_id {region_id!r} comes twice for {file_name!r}. "
+            "Within an image every region needs an id of its own."
+        )
 
 
 class Coverage(NamedTuple):
@@ -162,21 +211,27 @@ def _overlap(start: float, end: float, pixels: int) -> npt.NDArray[np.float64]:
     return shared.clip(0, 1)
 
 
-def _read_columns(path: Path) -> pa.Table:
-    """The file's columns, cast to the types of REGIONS; missing optional ones are null."""
+def _read_columns(path: Path) -> Iterator[pa.Table]:
+    """The file's columns, some rows at a time, cast to the types of REGIONS; missing optional ones are null."""
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path)
+        with pq.ParquetFile(path) as file:
+            _check_columns(path, file.schema_arrow.names)
+            for batch in file.iter_batches(_ROWS):
+                table = pa.Table.from_batches([batch])
+                yield pa.table([_cast(path, table, field) for field in _FILE_SCHEMA], schema=_FILE_SCHEMA)
     except (OSError, pa.ArrowInvalid) as error:
         raise UserError(f"{path} cannot be read as Parquet ({error}). Correct `regions: {{masks: ...}}`.") from error
-    missing = [name for name in _FILE_SCHEMA.names if name not in table.column_names and name not in _OPTIONAL]
+
+
+def _check_columns(path: Path, columns: Sequence[str]) -> None:
+    missing = [name for name in _FILE_SCHEMA.names if name not in columns and name not in _OPTIONAL]
     if missing:
         raise UserError(
-            f"{path} has no column {', '.join(missing)}; it has {', '.join(table.column_names)}. "
+            f"{path} has no column {', '.join(missing)}; it has {', '.join(columns)}. "
             f"Regions need {', '.join(_FILE_SCHEMA.names)} ({' and '.join(_OPTIONAL)} may be left out)."
         )
-    return pa.table([_cast(path, table, field) for field in _FILE_SCHEMA], schema=_FILE_SCHEMA)
 
 
 def _cast(path: Path, table: pa.Table, field: pa.Field) -> pa.ChunkedArray | pa.Array:
@@ -191,15 +246,10 @@ def _cast(path: Path, table: pa.Table, field: pa.Field) -> pa.ChunkedArray | pa.
         ) from error
 
 
-def _rows(table: pa.Table) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Row numbers from 1 and rows, converted in small batches: a mask as Python integers takes much memory."""
-    return enumerate((row for batch in table.to_batches(max_chunksize=256) for row in batch.to_pylist()), 1)
-
-
-def _validated(path: Path, number: int, row: dict[str, Any], entry: tuple[str, int, int]) -> dict[str, Any]:
+def _validated(path: Path, row: dict[str, Any], entry: tuple[str, int, int]) -> dict[str, Any]:
     """The row with its image_id."""
     image_id, width, height = entry
-    place = f"{path}, row {number} ({row['file_name']}, region {row['region_id']!r})"
+    place = f"{path}, row {row['row']} ({row['file_name']}, region {row['region_id']!r})"
     if row["region_id"] is None or row["name"] is None:
         raise UserError(f"{place}: region_id and name must not be null. Give every region an id and a name.")
     if row["kind"] not in KINDS:
@@ -208,7 +258,8 @@ def _validated(path: Path, number: int, row: dict[str, Any], entry: tuple[str, i
     if any(edge is None or not np.isfinite(edge) for edge in box) or box[0] >= box[2] or box[1] >= box[3]:
         raise UserError(f"{place}: x0, y0, x1, y1 are {box}. A box needs x0 < x1 and y0 < y1, in pixels.")
     try:
-        decode_mask(row["mask"] if row["mask"] is not None else [width * height], width, height)
+        if row["mask"] is not None:
+            _run_lengths(row["mask"], width, height)
     except ValueError as error:
         raise UserError(
             f"{place}: mask is invalid: {error}. Runs are row-major over the original image, alternating, "

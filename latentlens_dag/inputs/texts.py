@@ -25,8 +25,9 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.hub.datasets import HubColumn, column_values
 from latentlens_dag.schema import SENTENCES, TEXTS
 from latentlens_dag.sql.connections import scratch_connection
-from latentlens_dag.storage.hashing import ids_to_integers, shard_of, text_id
+from latentlens_dag.storage.hashing import ids_to_integers, shards_of, text_id
 from latentlens_dag.storage.parquet import parquet_rows
+from latentlens_dag.storage.split_input import NumberedRows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -110,17 +111,23 @@ def write_texts(texts: Iterable[str], out: Path, if_empty: str) -> int:
     Raises:
         UserError: with the message `if_empty`, if there are none.
     """
-    return _write_distinct(_unless_empty(texts, if_empty), out, SENTENCES)
+    return _write_distinct(_tables(_unless_empty(texts, if_empty), SENTENCES), out, SENTENCES)
 
 
-def write_batch(source: TextSource, batch: int, batches: int, out: Path) -> int:
-    """Write the distinct texts of one batch of a source (TEXTS), sorted by id, and return their number.
+def texts_by_batch(source: TextSource, batches: int) -> Iterator[NumberedRows]:
+    """Stream the texts of a source (TEXTS), some of them repeated, with the batch of each.
 
     Raises:
-        UserError: as `read_texts`, and if the source (not the batch) has no texts.
+        UserError: as `read_texts`, and if there are none.
     """
     texts = _unless_empty(read_texts(source), f"{source} is empty: it has no texts. Write one per line or row.")
-    return _write_distinct((text for text in texts if shard_of(text_id(text), batches) == batch), out, TEXTS)
+    for rows in _tables(texts, TEXTS):
+        yield NumberedRows(rows, shards_of(rows["text_id"], batches))
+
+
+def write_batch(texts: Iterable[pa.Table], out: Path) -> int:
+    """Write the distinct ones of some texts (TEXTS), sorted by id, and return their number."""
+    return _write_distinct(texts, out, TEXTS)
 
 
 def _unless_empty(texts: Iterable[str], if_empty: str) -> Iterator[str]:
@@ -132,11 +139,16 @@ def _unless_empty(texts: Iterable[str], if_empty: str) -> Iterator[str]:
         raise UserError(if_empty)
 
 
-def _write_distinct(texts: Iterable[str], out: Path, schema: pa.Schema) -> int:
-    """Write distinct texts with their ids, the two columns of `schema`, sorted by id, and return their number."""
-    stream, name = iter(texts), schema.names[0]
-    chunks = iter(lambda: list(islice(stream, _BATCH)), [])
-    tables = (pa.table([_ids(chunk), chunk], schema) for chunk in chunks)
+def _tables(texts: Iterable[str], schema: pa.Schema) -> Iterator[pa.Table]:
+    """Texts with their ids, the two columns of `schema`, some at a time."""
+    stream = iter(texts)
+    for chunk in iter(lambda: list(islice(stream, _BATCH)), []):
+        yield pa.table([_ids(chunk), chunk], schema)
+
+
+def _write_distinct(tables: Iterable[pa.Table], out: Path, schema: pa.Schema) -> int:
+    """Write the distinct rows of tables (id, text), sorted by id, and return their number."""
+    name = schema.names[0]
     return _write_query(f"SELECT DISTINCT {name}, text FROM unsorted ORDER BY {name}", tables, schema, out)
 
 
@@ -207,14 +219,21 @@ def _write_query(query: str, tables: Iterable[pa.Table], schema: pa.Schema, out:
     return rows.written
 
 
-def write_shard(sentences: Path, shard: int, shards: int, out: Path) -> int:
-    """Write the sentences of one shard, sorted by id, and return their number."""
+def sentences_by_shard(sentences: Path, shards: int) -> Iterator[NumberedRows]:
+    """Stream a file of sentences (SENTENCES) with the shard of each."""
     import pyarrow.parquet as pq
 
+    with pq.ParquetFile(sentences) as file:
+        for batch in file.iter_batches():
+            rows = pa.Table.from_batches([batch])
+            yield NumberedRows(rows, shards_of(rows["sentence_id"], shards))
+
+
+def write_shard(sentences: Iterable[pa.Table], out: Path) -> int:
+    """Write the sentences of one shard in the order in which they come, and return their number."""
     with parquet_rows(out, SENTENCES) as rows:
-        for batch in pq.ParquetFile(sentences).iter_batches():
-            in_shard = [shard_of(sentence_id, shards) == shard for sentence_id in batch["sentence_id"].to_pylist()]
-            rows.write(pa.Table.from_batches([batch]).filter(pa.array(in_shard, pa.bool_())))
+        for some in sentences:
+            rows.write(some)
     return rows.written
 
 

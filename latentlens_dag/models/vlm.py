@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 
 DEFAULT_PROMPT = "Describe this image in detail."
-_IMAGES_PER_PASS = 8
+IMAGES_PER_PASS = 8
+"""In one forward pass, unless the memory of the device is insufficient."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class VisualStates:
 
 
 class _PassResult(NamedTuple):
+    sizes: list[tuple[int, int]]
+    """Width and height of each image, which itself is not kept."""
     states: dict[int, Tensor]
     """Per layer, of the visual tokens, image after image."""
     token_counts: list[int]
@@ -159,41 +162,66 @@ class Vlm:
             UserError: if a layer does not exist, an image has no visual tokens, or the connector's output cannot be
                 captured.
         """
+        _check_images(images)
+        for size in dict.fromkeys((image.width, image.height) for image in images):
+            self.token_map(*size)  # refuses before the first pass
+        passes = (images[start : start + IMAGES_PER_PASS] for start in range(0, len(images), IMAGES_PER_PASS))
+        return self.states_in_passes(passes, layers, prompt, connector)
+
+    def states_in_passes(
+        self,
+        passes: Iterable[Sequence[Image]],
+        layers: Sequence[int],
+        prompt: str | None = None,
+        connector: bool = False,
+    ) -> VisualStates:
+        """As `visual_states`, for images that come pass after pass and are not kept.
+
+        Args:
+            passes: IMAGES_PER_PASS images each but the last, so that the states have the bits of `visual_states`:
+                they depend by rounding on what else is in the pass.
+            layers: as of `visual_states`.
+            prompt: as of `visual_states`.
+            connector: as of `visual_states`.
+
+        Raises:
+            UserError: as `visual_states`; about an image, when its pass is due.
+        """
         import torch
 
-        _check_images(images)
         check_layers(layers, self.depth, self.name, "the call of visual_states")
-        family_maps = [self.token_map(image.width, image.height) for image in images]
         results: list[_PassResult] = []
         maps: list[TokenMap] = []
-        for part, result in self._passes(images, layers, prompt, connector):
+        for result in self._results(passes, layers, prompt, connector):
             results.append(result)
-            of_images = zip(family_maps[part], result.token_counts, images[part], strict=True)
-            maps += [self._checked_map(*of_image) for of_image in of_images]
+            maps += map(self._checked_map, result.sizes, result.token_counts)
         empty = torch.empty(0, self.language_model.width)
-        states = {layer: torch.cat([empty, *(result.states[layer] for result in results)]) for layer in layers}
+        # Popped, so that no more than one layer is in memory twice.
+        states = {layer: torch.cat([empty, *(result.states.pop(layer) for result in results)]) for layer in layers}
         outputs = [result.connector for result in results if result.connector is not None]
         return VisualStates(states, _token_table(maps), torch.cat([empty, *outputs]) if connector else None)
 
-    def _passes(
-        self, images: Sequence[Image], layers: Sequence[int], prompt: str | None, connector: bool
-    ) -> Iterator[tuple[slice, _PassResult]]:
-        """Slices of the images with their results; slices are halved if the memory of the device is insufficient."""
+    def _results(
+        self, passes: Iterable[Sequence[Image]], layers: Sequence[int], prompt: str | None, connector: bool
+    ) -> Iterator[_PassResult]:
+        """The results of passes, which are halved from where the memory of the device is insufficient."""
         import torch
 
-        start, count = 0, _IMAGES_PER_PASS
-        while start < len(images):
-            part = slice(start, start + count)
-            try:
-                result = self._forward(images[part], layers, prompt, connector)
-            except torch.OutOfMemoryError as error:
-                if count == 1:
-                    raise self._too_large(images[start]) from error
-                count //= 2
-                torch.cuda.empty_cache()
-                continue
-            yield part, result
-            start += count
+        count = IMAGES_PER_PASS
+        for images in passes:
+            start = 0
+            while start < len(images):
+                part = images[start : start + count]
+                try:
+                    result = self._forward(part, layers, prompt, connector)
+                except torch.OutOfMemoryError as error:
+                    if count == 1:
+                        raise self._too_large(part[0]) from error
+                    count //= 2
+                    torch.cuda.empty_cache()
+                    continue
+                yield result
+                start += count
 
     def _too_large(self, image: Image) -> UserError:
         return UserError(
@@ -233,19 +261,20 @@ class Vlm:
                 stop_at_layer(decoder, max(layers, default=0)),
             ):
                 self.run(inputs, logits_to_keep=1)
-            return _PassResult(dict(states), mask().sum(dim=1).tolist(), output(mask()) if output else None)
+            sizes = [(image.width, image.height) for image in images]
+            return _PassResult(sizes, dict(states), mask().sum(dim=1).tolist(), output(mask()) if output else None)
 
-    def _checked_map(self, family_map: TokenMap | None, tokens: int, image: Image) -> TokenMap:
-        """The map of an image with `tokens` visual tokens: the family's, or that of unmapped tokens."""
-        size = f"an image of {image.width} x {image.height} pixels"
+    def _checked_map(self, size: tuple[int, int], tokens: int) -> TokenMap:
+        """The map of an image of this size with `tokens` visual tokens: the family's, or that of unmapped tokens."""
+        family_map, image = self.token_map(*size), f"an image of {size[0]} x {size[1]} pixels"
         if tokens == 0:
             raise UserError(
-                f"{self.name} has no visual tokens for {size}: images of the family `{self.model.config.model_type}` "
+                f"{self.name} has no visual tokens for {image}: images of the family `{self.model.config.model_type}` "
                 "may not enter its sequence, and then it cannot be read."
             )
         if family_map is not None and tokens != len(family_map.view):
             raise ValueError(
-                f"{self.name} has {tokens} visual tokens for {size}, but its region map has {len(family_map.view)}: "
+                f"{self.name} has {tokens} visual tokens for {image}, but its region map has {len(family_map.view)}: "
                 "the map does not fit this model or its processor."
             )
         return family_map or unmapped(tokens)

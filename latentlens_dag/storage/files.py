@@ -41,6 +41,11 @@ def scratch_folder(beside: Path) -> Iterator[Path]:
         remove(folder)
 
 
+def process_path(beside: Path, digits: str) -> Path:
+    """A temporary path that this process finds again by 8 hexadecimal digits; of a kill, see `scratch_folder`."""
+    return beside.parent / f".{beside.name}.{os.getpid()}.{digits}.tmp"
+
+
 def _temporary(final: Path, kind: str) -> Path:
     """A name beside `final` with the process id, by which it is recognized as garbage when the process is gone."""
     return final.parent / f".{final.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.{kind}"

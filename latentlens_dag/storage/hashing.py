@@ -53,6 +53,14 @@ def shard_of(content_id: str, parts: int) -> int:
     return int(content_id[8:], 16) % parts
 
 
+def shards_of(ids: pa.Array | pa.ChunkedArray, parts: int) -> NDArray[np.int64]:
+    """`shard_of` for a column of ids: int64 [N]."""
+    import numpy as np
+
+    low_digits = ids_to_integers(ids) & np.uint64(0xFFFF_FFFF)
+    return low_digits.astype(np.int64) % parts
+
+
 def within_fraction(content_id: str, fraction: float) -> bool:
     """Whether an id belongs to a sample of `fraction` of all ids; smaller samples lie inside larger ones."""
     return int(content_id[:8], 16) < fraction * 2**32
@@ -61,9 +69,22 @@ def within_fraction(content_id: str, fraction: float) -> bool:
 def ids_to_integers(ids: pa.Array | pa.ChunkedArray) -> NDArray[np.uint64]:
     """Convert ids to uint64, which take a third of the memory and have the same order."""
     import numpy as np
+    import pyarrow as pa
 
-    digits = "".join(ids.to_pylist())
+    chunks = ids.chunks if isinstance(ids, pa.ChunkedArray) else [ids]
+    digits = "".join(_joined(chunk.cast(pa.large_string())) for chunk in chunks)
     return np.frombuffer(bytes.fromhex(digits), ">u8").astype(np.uint64)
+
+
+def _joined(texts: pa.LargeStringArray) -> str:
+    """All texts of an array without nulls, one after another, without a Python object for each."""
+    import numpy as np
+
+    _, ends, content = texts.buffers()
+    if not len(texts) or content is None:
+        return ""
+    first, last = np.frombuffer(ends, np.int64)[[texts.offset, texts.offset + len(texts)]]
+    return content[int(first) : int(last)].to_pybytes().decode("ascii")
 
 
 def integers_to_ids(numbers: NDArray[np.uint64]) -> pa.Array:

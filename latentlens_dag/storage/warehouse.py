@@ -58,6 +58,10 @@ class Warehouse:
         """Folder: the images of a set whose source is a table, named by their ids, and names.parquet."""
         return self.root / "images" / images / "originals"
 
+    def image_names(self, images: str) -> Path:
+        """Parquet: id and name of every distinct image of a set whose source is a folder (inputs.images.NAMES)."""
+        return self.root / "images" / images / "names.parquet"
+
     def pictures(self, images: str, batch: int) -> Path:
         """Parquet: the images of a batch (IMAGES)."""
         return self.root / "images" / images / f"batch_{batch:02d}.parquet"
@@ -121,6 +125,10 @@ class Warehouse:
     def shape(self, kind: str, name: str) -> Path:
         """JSON: the shape of a set (`storage/shapes.py`); kind is images, texts, index or study."""
         return self.root / kind / name / "shape.json"
+
+    def split_input(self, kind: str, name: str, part: str) -> Path:
+        """The path beside which a build splits the input of a step (`storage/split_input.py`)."""
+        return self.root / kind / name / part
 
     def observed(self, name: str) -> Path:
         """JSON: sizes, times and hashes of a source's files at the last observation."""

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from latentlens_dag.index.state_tables import TokenStates, read_states
-from latentlens_dag.inputs.images import ImageFile, read_images
+from latentlens_dag.inputs.images import ImageFile, read_in_chunks
 from latentlens_dag.study.token_tables import text_token_tables, visual_token_table
 
 if TYPE_CHECKING:
@@ -101,10 +101,14 @@ def visual_batch_states(
     """
 
     def run_model(numbers: list[int]) -> BatchStates:
-        new = [files[number] for number in numbers]
-        images = [image for _, image in read_images(new)]
+        from latentlens_dag.models.vlm import IMAGES_PER_PASS
+
+        new, vlm = [files[number] for number in numbers], load()
+        for size in dict.fromkeys(file.size for file in new if file.size is not None):
+            vlm.token_map(*size)  # refuses before the first pass
         visual_layers = [layer for layer in layers if layer != "connector"]
-        found = load().visual_states(images, visual_layers, prompt, "connector" in layers)
+        passes = read_in_chunks(new, IMAGES_PER_PASS)
+        found = vlm.states_in_passes(passes, visual_layers, prompt, "connector" in layers)
         tokens = visual_token_table(study, [file.image_id for file in new], found.tokens)
         states: dict[Layer, NDArray[np.float32]] = {layer: found.states[layer].numpy() for layer in visual_layers}
         if found.connector is not None:
@@ -124,13 +128,15 @@ def text_batch_states(
     """Tokens (in the two tables of `text_token_tables`) and states of a batch's texts, by id; else as above."""
     from latentlens_dag.models.text_states import text_states
 
+    all_ids = list(texts)
+
     def run_model(numbers: list[int]) -> BatchStates:
-        ids = [list(texts)[number] for number in numbers]
+        ids = [all_ids[number] for number in numbers]
         found = text_states(load(), [texts[text_id] for text_id in ids], layers)
         tables = text_token_tables(study, ids, found.tokens)
         return BatchStates(tables._asdict(), {layer: found.states[layer].numpy() for layer in layers}, len(ids))
 
-    return _with_stored(list(texts), layers, stored, run_model)
+    return _with_stored(all_ids, layers, stored, run_model)
 
 
 def _with_stored(
@@ -141,8 +147,11 @@ def _with_stored(
     new = [number for number, image_id in enumerate(ids) if image_id not in known]
     parts = [stored.of_images(known, layers)] if known else []
     parts += [run_model(new)] if new or not parts else []
-    order = {image_id: number for number, image_id in enumerate(ids)}
     tables = {name: pa.concat_tables([part.tables[name] for part in parts]) for name in parts[0].tables}
+    order = {image_id: number for number, image_id in enumerate(ids)}
     rows = np.argsort([order[image_id] for image_id in tables[TOKENS]["image_id"].to_pylist()], kind="stable")
-    states = {layer: np.concatenate([part.states[layer] for part in parts])[rows] for layer in layers}
+    if len(parts) == 1 and (rows == np.arange(len(rows))).all():
+        return BatchStates(tables, parts[0].states, len(new))  # not copied
+    # Popped, so that no more than one layer is in memory twice.
+    states = {layer: np.concatenate([part.states.pop(layer) for part in parts])[rows] for layer in layers}
     return BatchStates({name: table.take(rows) for name, table in tables.items()}, states, len(new))

@@ -14,6 +14,7 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ from latentlens_dag.index import occurrences
 from latentlens_dag.inputs import texts
 from latentlens_dag.schema import OCCURRENCES
 from latentlens_dag.storage.parquet import write_parquet
+from latentlens_dag.storage.split_input import SharedInput, split_rows
 from latentlens_dag.storage.warehouse import Warehouse
 
 DEMO = Path(__file__).parents[2] / "assets" / "demo"
@@ -40,6 +42,14 @@ def make_sentences(count: int, out: Path) -> None:
             lengths = draw.integers(6, 11, min(10_000, count - start))
             drawn = draw.choice(words, lengths.sum(), p=weights / weights.sum())
             file.writelines(" ".join(part) + "\n" for part in np.split(drawn, np.cumsum(lengths)[:-1]))
+
+
+def cut(paths: Warehouse, shards: int) -> None:
+    """All shards of the sentences."""
+    sentences = SharedInput(partial(texts.sentences_by_shard, paths.sentences("text"), shards), "one")
+    for shard in range(shards):
+        with split_rows(sentences, paths.split_input("corpus", "text", "shards"), shard, shards) as rows:
+            texts.write_shard(rows, paths.shard("text", shard))
 
 
 def offer(paths: Warehouse, shard: int, contexts_per_token: int) -> None:
@@ -94,7 +104,7 @@ def main() -> None:
         whole, out = paths.sentences("text"), paths.selection("bench")
         steps = {
             "sentences": [(texts.write_sentences, texts.TextFile("lines", lines), whole)],
-            "shards": [(texts.write_shard, whole, s, asked.shards, paths.shard("text", s)) for s in shards],
+            "shards": [(cut, paths, asked.shards)],
             "candidates": [(offer, paths, s, cap) for s in shards],
             "selection": [(occurrences.write_selection, files, cap, out)],
             "kept rows": [(keep, paths, s) for s in shards],

@@ -4,7 +4,6 @@ What is not so yet is a strict expected failure: whoever mends it takes the mark
 that tests the mended one.
 """
 
-import os
 import shutil
 import struct
 import unicodedata
@@ -15,7 +14,7 @@ import pytest
 from PIL import Image
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.inputs.images import image_table, list_images, open_image
+from latentlens_dag.inputs.images import open_image
 from latentlens_dag.inputs.texts import TextFile, read_texts, write_sentences
 from latentlens_dag.models.tokenization import word_span
 
@@ -43,36 +42,6 @@ def _exif(*tags: tuple[int, int, int, bytes]) -> bytes:
 def test_a_photo_is_read_upright_whatever_else_its_exif_says(tmp_path: Path, tag: tuple[int, int, int, bytes]) -> None:
     Image.new("RGB", (20, 10)).save(tmp_path / "photo.jpg", "JPEG", exif=_exif(TURNED, tag))
     assert open_image(tmp_path / "photo.jpg").size == (10, 20)
-
-
-@pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """A folder with one picture."""
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    Image.new("RGB", (8, 8)).save(folder / "a.png")
-    return folder
-
-
-@pytest.mark.xfail(strict=True, raises=IsADirectoryError, reason="whatever has a picture's suffix is opened")
-def test_a_folder_that_is_named_like_a_picture_is_none(pictures: Path) -> None:
-    (pictures / "trip.jpg").mkdir()
-    assert image_table(list_images(pictures), pictures)["file_name"].to_pylist() == ["a.png"]
-
-
-@pytest.mark.xfail(strict=True, raises=FileNotFoundError, reason="a link is opened before it is looked at")
-def test_a_link_to_a_picture_that_is_gone_is_named(pictures: Path) -> None:
-    (pictures / "b.png").symlink_to("gone.png")
-    with pytest.raises(UserError, match=r"b\.png"):
-        image_table(list_images(pictures), pictures)
-
-
-@pytest.mark.xfail(strict=True, raises=UnicodeEncodeError, reason="names are written to tables unchecked")
-def test_a_picture_whose_name_is_not_utf_8_is_refused_by_name(pictures: Path) -> None:
-    with open(os.fsencode(pictures) + b"/caf\xe9.png", "wb") as file:  # noqa: PTH123 - no Path holds such bytes
-        file.write((pictures / "a.png").read_bytes() + b"another")
-    with pytest.raises(UserError, match="caf"):
-        image_table(list_images(pictures), pictures)
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,10 @@ from PIL import Image
 from latentlens_dag.index.lance_files import open_table
 from latentlens_dag.index.layer_tables import version_files
 from latentlens_dag.index.state_tables import read_states
-from latentlens_dag.inputs.images import list_images
 from latentlens_dag.storage.hashing import shard_of, text_id
 from latentlens_dag.testing import SENTENCES, TINY_STUDY, tiny_project
 from tests.dag.conftest import build
+from tests.helpers.image_files import list_images
 
 Copy = Callable[[Path], Path]
 STATES = ["visual_tokens", *(f"study/tiny/visual/V{layer:02d}" for layer in (0, 2))]
@@ -79,27 +79,23 @@ def _count_rows(monkeypatch: pytest.MonkeyPatch, found: Forwarded) -> None:
 
 
 def _count_images(monkeypatch: pytest.MonkeyPatch, found: Forwarded) -> None:
-    """Count what `Vlm.visual_states` is given, by the ids of the files that were opened right before."""
+    """Count the files that are read for passes of `Vlm.states_in_passes`."""
     from latentlens_dag.models.vlm import Vlm
     from latentlens_dag.study import stored_states
 
-    opened: list[str] = []
-    real_read, real_states = stored_states.read_images, Vlm.visual_states
+    real_read, real_states = stored_states.read_in_chunks, Vlm.states_in_passes
 
-    def read(files: Any) -> Any:
-        opened[:] = [file.image_id for file in files]
-        return real_read(files)
+    def read(files: Any, size: int) -> Any:
+        found.images += [file.image_id for file in files]
+        return real_read(files, size)
 
-    def states(vlm: Vlm, images: Any, layers: list[int], *rest: Any, **options: Any) -> Any:
-        if opened:
-            assert len(images) == len(opened)
-            found.images += opened
+    def states(vlm: Vlm, passes: Any, layers: list[int], *rest: Any) -> Any:
+        if passes.__name__ == real_read.__name__:  # not those of a check of the model
             found.visual_layers |= set(layers)
-            opened.clear()
-        return real_states(vlm, images, layers, *rest)
+        return real_states(vlm, passes, layers, *rest)
 
-    monkeypatch.setattr(stored_states, "read_images", read)
-    monkeypatch.setattr(Vlm, "visual_states", states)
+    monkeypatch.setattr(stored_states, "read_in_chunks", read)
+    monkeypatch.setattr(Vlm, "states_in_passes", states)
 
 
 def _here(project: Path) -> Path:

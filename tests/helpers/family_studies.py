@@ -4,10 +4,11 @@ from pathlib import Path
 
 import polars as pl
 
-from latentlens_dag.inputs.images import list_images, read_images
+from latentlens_dag.inputs.images import read_image
 from latentlens_dag.models.loading import load_vlm
 from latentlens_dag.testing import tiny_project
 from tests.dag.conftest import build
+from tests.helpers.image_files import list_images
 
 LAYERS, LENSES, TOP_K = 3, 3, 3  # of testing.TINY_STUDY
 BOX = ["x0", "y0", "x1", "y1"]
@@ -36,7 +37,7 @@ def check_tables(family: str, folder: Path) -> None:
 
 def _tokens_of(here: Path) -> pl.DataFrame:
     """The tokens of the pictures, in the order of their ids."""
-    images = [image for _, image in read_images(list_images(here / "pictures"))]
+    images = [read_image(file) for file in list_images(here / "pictures")]
     return load_vlm(here / "model", device="cpu").visual_states(images, [0]).tokens
 
 

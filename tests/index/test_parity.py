@@ -6,6 +6,7 @@ same text share one cap there), the tokenizer pads on the right, and no layer ha
 """
 
 import random
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,11 +17,19 @@ import torch
 
 from latentlens_dag.index.encode import encode
 from latentlens_dag.index.occurrences import candidates, read_sentences, selected_rows, write_selection
-from latentlens_dag.inputs.texts import TextFile, read_order, write_order, write_sentences, write_shard
+from latentlens_dag.inputs.texts import (
+    TextFile,
+    read_order,
+    sentences_by_shard,
+    write_order,
+    write_sentences,
+    write_shard,
+)
 from latentlens_dag.models.language_model import LanguageModel
 from latentlens_dag.models.loading import language_model_of
 from latentlens_dag.search.exact import Block, cosine_top_k
 from latentlens_dag.storage.parquet import write_parquet
+from latentlens_dag.storage.split_input import rows_of_part
 from latentlens_dag.testing import SENTENCES, tiny_tokenizer
 
 reference = pytest.importorskip("latentlens.extract", reason="the package `latentlens` is not installed")
@@ -62,7 +71,8 @@ def _ours(model: LanguageModel, folder: Path, bos: bool, cap: int) -> tuple[list
     order, shards = read_order(folder / "order.parquet"), [folder / f"shard_{n}.parquet" for n in range(SHARDS)]
     files = [folder / f"candidates_{n}.parquet" for n in range(SHARDS)]
     for number, (shard, file) in enumerate(zip(shards, files, strict=True)):
-        write_shard(folder / "sentences.parquet", number, SHARDS, shard)
+        sentences = partial(sentences_by_shard, folder / "sentences.parquet", SHARDS)
+        write_shard(rows_of_part(sentences, number), shard)
         offered = candidates(
             model.tokenizer, read_sentences(shard), "x", cap, min_position=1 if bos else 2, order=order
         )

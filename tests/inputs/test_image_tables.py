@@ -19,10 +19,12 @@ from latentlens_dag.inputs.image_tables import (
     extract_images,
     extracted_batch,
     extracted_files,
+    extracted_names,
     read_image_rows,
 )
-from latentlens_dag.inputs.images import batch_of_images, image_table, list_images
+from latentlens_dag.inputs.images import image_table, read_image
 from tests.helpers.hub_server import COMMIT, HubServer, Repo
+from tests.helpers.image_files import batch_of_images, list_images
 
 
 def picture(seed: int) -> bytes:
@@ -144,7 +146,8 @@ def test_a_picture_that_changed_since_it_was_listed_is_refused(tmp_path: Path) -
     table = image_table(files, out)
     files[0].path.write_bytes(picture(99))
     with pytest.raises(UserError, match="changed or removed"):
-        extracted_files(table, out)
+        for file in extracted_files(table, out):
+            read_image(file)
 
 
 def test_two_pictures_of_one_name_are_refused_where_names_matter(tmp_path: Path) -> None:
@@ -152,9 +155,9 @@ def test_two_pictures_of_one_name_are_refused_where_names_matter(tmp_path: Path)
     source = ImageColumn(_parquet(tmp_path / "a.parquet", image=structs), "image")
     extract_images(source, tmp_path / "out")
     with pytest.raises(UserError, match=r"a\.parquet calls 2 of them 0\.png\. Give every image"):
-        check_unique_names(tmp_path / "out", source)
+        check_unique_names(extracted_names(tmp_path / "out"), source)
     extract_images(ImageColumn(_parquet(tmp_path / "b.parquet", image=STRUCTS), "image"), tmp_path / "out")
-    check_unique_names(tmp_path / "out", source)
+    check_unique_names(extracted_names(tmp_path / "out"), source)
 
 
 CLIENT = """

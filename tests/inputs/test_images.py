@@ -14,12 +14,13 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.inputs.images import (
     FORMATS,
     SUFFIXES,
-    batch_of_images,
+    image_names,
     image_table,
-    list_images,
     open_image,
     original_files,
+    read_image,
 )
+from tests.helpers.image_files import batch_of_images, list_images
 
 
 def _save(path: Path, seed: int, size: tuple[int, int] = (40, 30)) -> None:
@@ -76,7 +77,29 @@ def test_a_picture_that_changed_since_it_was_listed_is_refused(tmp_path: Path) -
     table = image_table(list_images(tmp_path), tmp_path)
     _save(tmp_path / "a.png", 1)
     with pytest.raises(UserError, match="changed or removed"):
-        original_files(table, tmp_path)
+        for file in original_files(table, tmp_path):
+            read_image(file)
+
+
+def test_a_folder_that_is_named_like_a_picture_is_none(tmp_path: Path) -> None:
+    _save(tmp_path / "a.png", 0)
+    (tmp_path / "trip.jpg").mkdir()
+    assert image_names(tmp_path)["file_name"].to_pylist() == ["a.png"]
+
+
+def test_a_link_to_a_picture_that_is_gone_is_named(tmp_path: Path) -> None:
+    _save(tmp_path / "a.png", 0)
+    (tmp_path / "b.png").symlink_to("gone.png")
+    with pytest.raises(UserError, match=r"b\.png is a link to gone\.png"):
+        image_names(tmp_path)
+
+
+def test_a_picture_whose_name_is_not_utf_8_is_refused_by_name(tmp_path: Path) -> None:
+    _save(tmp_path / "a.png", 0)
+    with open(os.fsencode(tmp_path) + b"/caf\xe9.png", "wb") as file:  # noqa: PTH123 - no Path holds such bytes
+        file.write((tmp_path / "a.png").read_bytes() + b"another")
+    with pytest.raises(UserError, match=r"caf.xe9\.png"):
+        image_names(tmp_path)
 
 
 def _pixel(path: Path, x: int = 0, y: int = 0) -> tuple[int, ...]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,12 @@ from latentlens_dag.inputs.regions import (
     encode_mask,
     patch_coverage,
     read_regions,
+    region_rows,
+    regions_by_batch,
 )
 from latentlens_dag.schema import REGIONS
+from latentlens_dag.storage.hashing import hash_bytes, shard_of
+from latentlens_dag.storage.split_input import rows_of_part
 from tests.helpers.small_dataset import region
 
 WIDTH, HEIGHT = 6, 4
@@ -114,7 +119,7 @@ def written(folder: Path, *rows: dict[str, Any], **changes: Any) -> Path:
 
 def test_regions_come_with_their_images_id_in_order_and_without_other_images(tmp_path: Path) -> None:
     path = written(tmp_path, {"region_id": "2"}, {"file_name": "z.png"}, {"file_name": "b.png"}, {"region_id": "1"})
-    table = read_regions(path, IDS)
+    table = read_regions(path, region_rows(path), IDS)
     assert table.schema == REGIONS
     found = list(zip(*(table.column(name).to_pylist() for name in ("image_id", "region_id")), strict=True))
     assert found == [("id_a", "1"), ("id_a", "2"), ("id_b", "1")]
@@ -123,7 +128,7 @@ def test_regions_come_with_their_images_id_in_order_and_without_other_images(tmp
 def test_abstract_words_and_mask_may_be_missing_or_null(tmp_path: Path) -> None:
     path = written(tmp_path, {"words": None})
     pq.write_table(pq.read_table(path).drop_columns(["mask", "abstract_words"]), path)
-    row = read_regions(path, IDS).to_pylist()[0]
+    row = read_regions(path, region_rows(path), IDS).to_pylist()[0]
     assert (row["words"], row["abstract_words"], row["mask"]) == ([], [], None)
 
 
@@ -140,7 +145,8 @@ def test_abstract_words_and_mask_may_be_missing_or_null(tmp_path: Path) -> None:
 )
 def test_a_wrong_value_is_named_with_its_place(tmp_path: Path, changes: dict[str, Any], told: list[str]) -> None:
     with pytest.raises(UserError) as caught:
-        read_regions(written(tmp_path, **changes), IDS)
+        path = written(tmp_path, **changes)
+        read_regions(path, region_rows(path), IDS)
     assert all(piece in str(caught.value) for piece in [*told, "regions.parquet"])
 
 
@@ -148,16 +154,42 @@ def test_a_missing_column_is_named(tmp_path: Path) -> None:
     path = written(tmp_path)
     pq.write_table(pq.read_table(path).drop_columns(["kind"]), path)
     with pytest.raises(UserError, match=r"no column kind; it has file_name"):
-        read_regions(path, IDS)
+        read_regions(path, region_rows(path), IDS)
 
 
 def test_a_region_id_that_comes_twice_in_an_image_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"'1' comes twice for 'a.png'"):
-        read_regions(written(tmp_path, {}, {}), IDS)
+        path = written(tmp_path, {}, {})
+        read_regions(path, region_rows(path), IDS)
 
 
 def test_a_file_that_is_missing_or_no_parquet_is_the_users_mistake(tmp_path: Path) -> None:
     (tmp_path / "text.parquet").write_text("no")
     for name in ("none.parquet", "text.parquet"):
         with pytest.raises(UserError, match=name):
-            read_regions(tmp_path / name, IDS)
+            list(region_rows(tmp_path / name))
+
+
+@pytest.mark.parametrize("batches", [1, 2, 5])
+def test_the_regions_of_a_batch_are_those_of_its_images_with_their_rows_in_the_file(
+    tmp_path: Path, batches: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("latentlens_dag.inputs.regions._ROWS", 3)
+    names = [f"{number}.png" for number in range(8)]
+    ids = {name: (hash_bytes(name.encode()), 6, 4) for name in names}
+    path = written(tmp_path, *({"file_name": name, "region_id": name[0]} for name in ["z.png", *names[::-1], "y.png"]))
+    table = pa.table({"image_id": [image_id for image_id, *_ in ids.values()], "file_name": names})
+    found = []
+    for batch in range(batches):
+        rows = list(rows_of_part(partial(regions_by_batch, path, table, batches), batch))
+        mine = {name: facts for name, facts in ids.items() if shard_of(facts[0], batches) == batch}
+        assert read_regions(path, rows, mine).equals(read_regions(path, region_rows(path), mine))
+        found += [(row["file_name"], row["row"]) for part in rows for row in part.to_pylist()]
+    assert sorted(found) == [(name, 9 - number) for number, name in enumerate(names)]
+
+
+def test_a_wrong_value_is_named_with_its_row_in_the_whole_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("latentlens_dag.inputs.regions._ROWS", 2)
+    path = written(tmp_path, *({"region_id": str(n), "kind": "object" if n < 6 else "thing"} for n in range(9)))
+    with pytest.raises(UserError, match="row 7 "):
+        read_regions(path, region_rows(path), IDS)

@@ -1,11 +1,14 @@
 import gzip
 import json
 import random
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.inputs import texts as corpus
@@ -14,11 +17,15 @@ from latentlens_dag.inputs.texts import (
     TextFile,
     read_order,
     read_texts,
+    sentences_by_shard,
+    texts_by_batch,
+    write_batch,
     write_order,
     write_sentences,
     write_shard,
 )
 from latentlens_dag.storage.hashing import shard_of, text_id, within_fraction
+from latentlens_dag.storage.split_input import SharedInput, rows_of_part, split_rows
 
 LINES = [f"Sentence number {number}." for number in range(200)]
 
@@ -55,7 +62,8 @@ def test_every_sentence_is_in_exactly_one_shard(tmp_path: Path, shards: int) -> 
     write_sentences(plain(tmp_path / "a.txt"), tmp_path / "all.parquet")
     texts = []
     for shard in range(shards):
-        write_shard(tmp_path / "all.parquet", shard, shards, tmp_path / "shard.parquet")
+        sentences = partial(sentences_by_shard, tmp_path / "all.parquet", shards)
+        write_shard(rows_of_part(sentences, shard), tmp_path / "shard.parquet")
         table = pq.read_table(tmp_path / "shard.parquet")
         assert all(shard_of(i, shards) == shard for i in table["sentence_id"].to_pylist())
         texts += table["text"].to_pylist()
@@ -161,3 +169,25 @@ def test_sentences_that_memory_does_not_hold_are_sorted_on_disk(
         assert write_sentences(plain(tmp_path / "a.txt"), tmp_path / f"{name}.parquet") == 450_000
     assert (tmp_path / "small.parquet").read_bytes() == (tmp_path / "large.parquet").read_bytes()
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.txt", "large.parquet", "small.parquet"]
+
+
+@settings(deadline=None, max_examples=20)
+@given(lines=st.lists(st.sampled_from(LINES), min_size=1, max_size=60), parts=st.integers(1, 9), data=st.data())
+def test_shards_and_batches_of_one_reading_have_the_bytes_of_those_that_each_read_alone(
+    lines: list[str], parts: int, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("split")
+    (folder / "a.txt").write_text("\n".join(lines), encoding="utf-8")
+    write_sentences(plain(folder / "a.txt"), folder / "all.parquet")
+    for name, read, write in (
+        ("shard", partial(sentences_by_shard, folder / "all.parquet", parts), write_shard),
+        ("batch", partial(texts_by_batch, plain(folder / "a.txt"), parts), write_batch),
+    ):
+        for part in data.draw(st.permutations(range(parts))):
+            with split_rows(SharedInput(read, "1"), folder / name, part, parts) as rows:
+                count = write(rows, folder / f"{name}.parquet")
+            write(rows_of_part(read, part), folder / "alone.parquet")
+            assert (folder / f"{name}.parquet").read_bytes() == (folder / "alone.parquet").read_bytes()
+            texts = pq.read_table(folder / "alone.parquet")["text"].to_pylist()
+            mine = {line for line in lines if shard_of(text_id(line), parts) == part}
+            assert (sorted(texts), count) == (sorted(mine), len(texts))

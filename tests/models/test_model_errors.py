@@ -209,6 +209,32 @@ def test_as_many_images_at_a_time_as_the_memory_holds_give_the_same_states(
         assert torch.allclose(parts.states[layer], whole.states[layer], atol=1e-5)
 
 
+@pytest.mark.parametrize("held", [1, 3, 8])
+def test_images_that_come_pass_after_pass_have_the_bits_of_images_in_a_list(
+    llava: Vlm, monkeypatch: pytest.MonkeyPatch, held: int
+) -> None:
+    images = [Image.new("RGB", (48 + number, 48), (9 * number, 9, 90)) for number in range(21)]
+    forward, firsts = Vlm._forward, []
+
+    def small_memory(vlm: Vlm, part: list[Image.Image], *arguments: object) -> object:
+        if len(part) > held:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        firsts.append(images.index(part[0]))
+        return forward(vlm, part, *arguments)
+
+    monkeypatch.setattr(Vlm, "_forward", small_memory)
+    whole = llava.visual_states(images, [0, 2], connector=True)
+    size = {1: 1, 3: 2, 8: 8}[held]  # halved until it fits
+    assert firsts == [*range(0, 21, size)]
+    passes = (images[start : start + 8] for start in range(0, 21, 8))
+    found = llava.states_in_passes(passes, [0, 2], connector=True)
+    assert firsts == [*range(0, 21, size)] * 2
+    assert found.tokens.equals(whole.tokens)
+    assert found.connector is not None and whole.connector is not None
+    assert torch.equal(found.connector, whole.connector)
+    assert all(torch.equal(found.states[layer], whole.states[layer]) for layer in (0, 2))
+
+
 def test_an_image_that_the_memory_does_not_hold_alone_is_told(llava: Vlm, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_memory(*_: object) -> object:
         raise torch.OutOfMemoryError("CUDA out of memory")

@@ -1,5 +1,6 @@
 """The states of texts: those of each text alone, whatever the family and however texts are batched."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.index.occurrences import candidates
-from latentlens_dag.inputs.texts import TextFile, write_batch
+from latentlens_dag.inputs.texts import TextFile, texts_by_batch, write_batch
 from latentlens_dag.models import text_batches
 from latentlens_dag.models.language_model import LanguageModel
 from latentlens_dag.models.loading import language_model_of
@@ -19,6 +20,7 @@ from latentlens_dag.models.text_states import TextStates, text_states
 from latentlens_dag.models.vlm import Vlm
 from latentlens_dag.schema import SENTENCES as SENTENCE_ROWS
 from latentlens_dag.storage.hashing import shard_of, text_id
+from latentlens_dag.storage.split_input import rows_of_part
 from latentlens_dag.study.token_tables import text_token_tables
 from latentlens_dag.testing import SENTENCES, tiny_tokenizer
 from tests.helpers.keys import prefix_keys
@@ -166,7 +168,8 @@ def test_every_distinct_text_is_in_exactly_one_batch_and_order_and_repetition_ch
     for name, said in (("a", lines), ("b", [*reversed(lines), lines[7], "", f"  {lines[3]} "])):
         (tmp_path / f"{name}.txt").write_text("\n".join(said))
         for batch in range(3):
-            write_batch(TextFile("lines", tmp_path / f"{name}.txt"), batch, 3, tmp_path / f"{name}_{batch}")
+            texts = partial(texts_by_batch, TextFile("lines", tmp_path / f"{name}.txt"), 3)
+            write_batch(rows_of_part(texts, batch), tmp_path / f"{name}_{batch}")
     found = []
     for batch in range(3):
         assert (tmp_path / f"a_{batch}").read_bytes() == (tmp_path / f"b_{batch}").read_bytes()
@@ -179,9 +182,11 @@ def test_every_distinct_text_is_in_exactly_one_batch_and_order_and_repetition_ch
 
 def test_a_batch_may_be_empty_and_a_source_may_not(tmp_path: Path) -> None:
     (tmp_path / "one.txt").write_text("One.")
-    counts = [write_batch(TextFile("lines", tmp_path / "one.txt"), batch, 4, tmp_path / "out") for batch in range(4)]
+    texts = partial(texts_by_batch, TextFile("lines", tmp_path / "one.txt"), 4)
+    counts = [write_batch(rows_of_part(texts, batch), tmp_path / "out") for batch in range(4)]
     assert sorted(counts) == [0, 0, 0, 1]
     (tmp_path / "none.txt").write_text(" \n\n")
     with pytest.raises(UserError, match=r"none\.txt is empty: it has no texts"):
-        write_batch(TextFile("lines", tmp_path / "none.txt"), 0, 2, tmp_path / "never")
+        texts = partial(texts_by_batch, TextFile("lines", tmp_path / "none.txt"), 2)
+        write_batch(rows_of_part(texts, 0), tmp_path / "never")
     assert not (tmp_path / "never").exists()

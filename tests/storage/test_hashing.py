@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from latentlens_dag.storage.hashing import (
     hash_bytes,
@@ -13,6 +15,7 @@ from latentlens_dag.storage.hashing import (
     ids_to_integers,
     integers_to_ids,
     shard_of,
+    shards_of,
     text_id,
     within_fraction,
 )
@@ -51,3 +54,21 @@ def test_ids_become_numbers_of_the_same_order_and_come_back(ids: list[str]) -> N
     numbers = ids_to_integers(pa.array(ids, pa.string()))
     assert numbers.tolist() == [int(one, 16) for one in ids]
     assert integers_to_ids(numbers).to_pylist() == ids
+
+
+IDS = st.lists(st.integers(0, 2**64 - 1).map(lambda number: f"{number:016x}"), max_size=40)
+
+
+@settings(deadline=None)
+@given(chunks=st.lists(IDS, max_size=4), kind=st.sampled_from([pa.string(), pa.large_string()]), data=st.data())
+def test_a_column_of_ids_has_the_numbers_and_shards_of_its_ids_however_it_is_cut(
+    chunks: list[list[str]], kind: pa.DataType, data: st.DataObject
+) -> None:
+    whole = pa.chunked_array(chunks, kind)
+    start = data.draw(st.integers(0, len(whole)))
+    column, parts = whole.slice(start), data.draw(st.integers(1, 100))
+    ids = column.to_pylist()
+    assert ids_to_integers(column).tolist() == [int(one, 16) for one in ids]
+    assert shards_of(column, parts).tolist() == [shard_of(one, parts) for one in ids]
+    for chunk in column.chunks:
+        assert shards_of(chunk, parts).tolist() == [shard_of(one, parts) for one in chunk.to_pylist()]

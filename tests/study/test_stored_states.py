@@ -10,6 +10,7 @@ from latentlens_dag.index.state_tables import read_states
 from latentlens_dag.inputs.images import ImageFile
 from latentlens_dag.models.self_checks import noise_image
 from latentlens_dag.models.vlm import Vlm
+from latentlens_dag.storage.hashing import hash_file
 from latentlens_dag.study.stored_states import TOKENS, BatchStates, StoredStates, visual_batch_states
 from latentlens_dag.study.token_tables import write_visual_layer
 
@@ -23,7 +24,7 @@ def files(tmp_path: Path) -> list[ImageFile]:
     for number, size in enumerate(SIZES):
         path = tmp_path / f"{number}.png"
         noise_image(*size).save(path)
-        found.append(ImageFile(f"{number:016x}", path))
+        found.append(ImageFile(hash_file(path), path))
     return found
 
 

@@ -1,16 +1,24 @@
 """The shapes that assets of several stages share: a Parquet file, and the layers of a study."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import dagster as dg
+import pyarrow as pa
 
 from latentlens_dag.dag import keys
 from latentlens_dag.dag.assets.reporting import parquet_result
+from latentlens_dag.dag.recording import input_version, store_of
 from latentlens_dag.dag.resources import WarehouseResource
+from latentlens_dag.dag.run_tags import FORCED, is_of_a_build
 from latentlens_dag.dag.specs import IndexSpec, StudySpec
 from latentlens_dag.dag.versions import VersionFields
+from latentlens_dag.storage.hashing import hash_values
 from latentlens_dag.storage.shapes import IndexShape, StudyShape, stored_dtype
+from latentlens_dag.storage.split_input import NumberedRows, SharedInput, rows_of_part, split_rows
 from latentlens_dag.storage.warehouse import Warehouse
 from latentlens_dag.study.source import StudySource, recorded_source_fields, source_fields
 
@@ -42,6 +50,74 @@ def parquet_asset(
     def asset(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> dg.MaterializeResult:
         file, *beside = write(warehouse.paths, int(context.partition_key) if context.has_partition_key else 0)
         return parquet_result(file, beside=beside)
+
+    return asset
+
+
+@dataclass(frozen=True)
+class SplitInput:
+    """An input that all partitions of an asset share; a build reads it once for all of them."""
+
+    keys: Sequence[dg.AssetKey]
+    """The sources, or artifacts without partitions, that decide its rows."""
+    read: Callable[[Warehouse], Iterable[NumberedRows]]
+
+    def rows(
+        self, context: dg.AssetExecutionContext, paths: Warehouse, partitions: int
+    ) -> AbstractContextManager[Iterable[pa.Table]]:
+        """The rows of the partition that runs now."""
+        part, read = int(context.partition_key), partial(self.read, paths)
+        versions = {key.to_user_string(): input_version(context, key) for key in self.keys}
+        # A run from the UI has a process of its own, and makes one partition.
+        if None in versions.values() or not is_of_a_build(context.run):
+            return nullcontext(rows_of_part(read, part))
+        shared = SharedInput(read, hash_values([*versions.values(), _code_version(context)]))
+        wanted = partial(_wanted, context, partitions, versions)
+        return split_rows(shared, paths.split_input(*context.asset_key.path), part, partitions, wanted)
+
+
+def _wanted(context: dg.AssetExecutionContext, partitions: int, versions: Mapping[str, str | None]) -> set[int]:
+    """The partitions of an asset that a build makes, as far as their records tell."""
+    if context.has_tag(FORCED):
+        return set(range(partitions))
+    store, key, code_version = store_of(context), context.asset_key.to_user_string(), _code_version(context)
+    records = [store.read(key, f"{part:02d}") for part in range(partitions)]
+    made = {
+        part
+        for part, record in enumerate(records)
+        if record and record.code_version == code_version and versions.items() <= record.inputs.items()
+    }
+    return {*range(partitions)} - made | {int(context.partition_key)}
+
+
+def _code_version(context: dg.AssetExecutionContext) -> str | None:
+    return context.assets_def.specs_by_key[context.asset_key].code_version
+
+
+def split_asset(
+    key: dg.AssetKey,
+    deps: Sequence[dg.AssetKey],
+    version: VersionFields,
+    description: str,
+    split_input: SplitInput,
+    write: Callable[[Warehouse, int, Iterable[pa.Table]], list[Path]],
+    partitions: int,
+) -> dg.AssetsDefinition:
+    """As `parquet_asset`, for partitions that share an input; `write` also gets the partition's rows of it."""
+
+    @dg.asset(
+        key=key,
+        deps=deps,
+        partitions_def=keys.partitions(partitions),
+        group_name="/".join(key.path[:2]),
+        kinds={"parquet"},
+        description=description,
+        **version,
+    )
+    def asset(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> dg.MaterializeResult:
+        with split_input.rows(context, warehouse.paths, partitions) as rows:
+            file, *beside = write(warehouse.paths, int(context.partition_key), rows)
+            return parquet_result(file, beside=beside)
 
     return asset
 

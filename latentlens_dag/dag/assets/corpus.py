@@ -1,17 +1,20 @@
 """The assets of a corpus: its source, its distinct sentences, their shards, and their order where an index needs it."""
 
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import pyarrow as pa
 
 from latentlens_dag.dag import keys
-from latentlens_dag.dag.assets.common import parquet_asset
+from latentlens_dag.dag.assets.common import SplitInput, parquet_asset, split_asset
 from latentlens_dag.dag.assets.sources import data_source, source_fields
 from latentlens_dag.dag.specs import CorpusSpec
 from latentlens_dag.dag.versions import version_fields
 from latentlens_dag.inputs import texts as core
+from latentlens_dag.storage.split_input import NumberedRows
 from latentlens_dag.storage.warehouse import Warehouse
 
 _SENTENCES, _SHARDS, _ORDER = 1, 1, 1  # algorithms
@@ -30,9 +33,11 @@ def corpus_definitions(corpus: CorpusSpec, ordered: bool) -> dg.Definitions:
         core.write_order(corpus.source, out := paths.order(corpus.name))
         return [out]
 
-    def write_shard(paths: Warehouse, shard: int) -> list[Path]:
-        out = paths.shard(corpus.name, shard)
-        core.write_shard(paths.sentences(corpus.name), shard, corpus.shards, out)
+    def read_sentences(paths: Warehouse) -> Iterator[NumberedRows]:
+        return core.sentences_by_shard(paths.sentences(corpus.name), corpus.shards)
+
+    def write_shard(paths: Warehouse, shard: int, sentences: Iterable[pa.Table]) -> list[Path]:
+        core.write_shard(sentences, out := paths.shard(corpus.name, shard))
         return [out]
 
     assets: list[Any] = [
@@ -44,11 +49,12 @@ def corpus_definitions(corpus: CorpusSpec, ordered: bool) -> dg.Definitions:
             "The distinct sentences of the source, in order of their ids.",
             write_sentences,
         ),
-        parquet_asset(
+        split_asset(
             key("shards"),
             [key("sentences")],
             version_fields(_SHARDS, shards=corpus.shards),
             "The sentences whose ids fall into the shard.",
+            SplitInput([key("sentences")], read_sentences),
             write_shard,
             corpus.shards,
         ),

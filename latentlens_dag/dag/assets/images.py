@@ -1,40 +1,66 @@
 """The assets of an image set: its source, its images in batches, their annotated regions.
 
-Note: the images of a table get files of their own (`originals`); those of a folder stay there.
+Note: the images of a table get files of their own (`originals`); those of a folder stay there, and `names` lists them
+with the hashes that the observation of the source has computed.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 import dagster as dg
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from latentlens_dag.dag import keys
-from latentlens_dag.dag.assets.common import parquet_asset
-from latentlens_dag.dag.assets.sources import data_source, file_source
+from latentlens_dag.dag.assets.common import SplitInput, parquet_asset, split_asset
+from latentlens_dag.dag.assets.sources import data_source, file_source, hash_again_if_changed, observed_file
 from latentlens_dag.dag.specs import ImageSetSpec
 from latentlens_dag.dag.versions import version_fields
 from latentlens_dag.hub.datasets import HubColumn
 from latentlens_dag.inputs import images as core
-from latentlens_dag.inputs.image_tables import TableSource, check_unique_names, extract_images, extracted_batch
+from latentlens_dag.inputs.image_tables import (
+    TableSource,
+    check_unique_names,
+    extract_images,
+    extracted_batch,
+    extracted_names,
+)
 from latentlens_dag.schema import IMAGES, REGIONS
 from latentlens_dag.storage.parquet import write_parquet
 from latentlens_dag.storage.shapes import ImageSetShape
+from latentlens_dag.storage.split_input import NumberedRows
 from latentlens_dag.storage.warehouse import Warehouse
 
-_ORIGINALS, _PICTURES, _REGIONS = 1, 2, 1  # algorithms
+_NAMES, _ORIGINALS, _PICTURES, _REGIONS = 1, 1, 2, 1  # algorithms
 
 
 def image_definitions(images: ImageSetSpec) -> dg.Definitions:
-    """source (-> originals) -> pictures[batch]; regions_source -> regions[batch], where there are regions."""
-    assets: list[Any] = [data_source(keys.images(images.name, "source"), images.source), _pictures(images)]
-    if not isinstance(images.source, Path):
-        assets.append(_originals(images, images.source))
+    """source -> names, or originals -> pictures[batch]; regions_source -> regions[batch], where there are regions."""
+    source = images.source
+    assets: list[Any] = [data_source(keys.images(images.name, "source"), source), _pictures(images)]
+    assets.append(_names(images, source) if isinstance(source, Path) else _originals(images, source))
     if images.regions is not None:
-        source = file_source(keys.images(images.name, "regions_source"), images.regions)
-        assets += [source, _regions(images, images.regions)]
+        regions_source = file_source(keys.images(images.name, "regions_source"), images.regions)
+        assets += [regions_source, _regions(images, images.regions)]
     return dg.Definitions(assets=assets)
+
+
+def _names(images: ImageSetSpec, folder: Path) -> dg.AssetsDefinition:
+    source = keys.images(images.name, "source")
+
+    def write(paths: Warehouse, _: int) -> list[Path]:
+        write_parquet(core.image_names(folder, observed_file(paths, source)), out := paths.image_names(images.name))
+        return [out]
+
+    return parquet_asset(
+        keys.images(images.name, "names"),
+        [source],
+        version_fields(_NAMES),
+        "The distinct pictures of the source, by their ids, and their names.",
+        write,
+    )
 
 
 def _originals(images: ImageSetSpec, source: TableSource) -> dg.AssetsDefinition:
@@ -63,16 +89,18 @@ def _pictures(images: ImageSetSpec) -> dg.AssetsDefinition:
         ImageSetShape(parts=images.batches, **without).write(paths.shape("images", images.name))
         out = paths.pictures(images.name, batch)
         if isinstance(source, Path):
-            folder, files = source, core.batch_of_images(source, batch, images.batches)
+            names = core.files_of_batch(pq.read_table(paths.image_names(images.name)), batch, images.batches)
+            folder, files = source, core.original_files(names, source)
         else:
             folder = paths.originals(images.name)
             files = extracted_batch(folder, batch, images.batches)
-        write_parquet(core.image_table(files, folder), out, IMAGES)
+        with hash_again_if_changed(paths, keys.images(images.name, "source")):
+            write_parquet(core.image_table(files, folder), out, IMAGES)
         return [out, paths.shape("images", images.name)]
 
     return parquet_asset(
         keys.images(images.name, "pictures"),
-        [keys.images(images.name, "source" if isinstance(source, Path) else "originals")],
+        [keys.images(images.name, "names" if isinstance(source, Path) else "originals")],
         version_fields(_PICTURES, batches=images.batches, **without),
         "Ids, names, sizes and thumbnails of the pictures whose ids fall into the batch.",
         write,
@@ -81,22 +109,34 @@ def _pictures(images: ImageSetSpec) -> dg.AssetsDefinition:
 
 
 def _regions(images: ImageSetSpec, file: Path) -> dg.AssetsDefinition:
-    def write(paths: Warehouse, batch: int) -> list[Path]:
+    def read(paths: Warehouse) -> Iterator[NumberedRows]:
+        from latentlens_dag.inputs.regions import regions_by_batch
+
+        if isinstance(images.source, Path):
+            names = pq.read_table(paths.image_names(images.name))
+        else:
+            names = extracted_names(paths.originals(images.name))
+            check_unique_names(names, images.source)
+        return regions_by_batch(file, names, images.batches)
+
+    def write(paths: Warehouse, batch: int, rows: Iterable[pa.Table]) -> list[Path]:
         from latentlens_dag.inputs.regions import read_regions
 
-        if not isinstance(images.source, Path):
-            check_unique_names(paths.originals(images.name), images.source)
-        pictures = pq.read_table(paths.pictures(images.name, batch))
+        columns = ["file_name", "image_id", "width", "height"]  # not the thumbnails
+        pictures = pq.read_table(paths.pictures(images.name, batch), columns=columns)
         ids = {row["file_name"]: (row["image_id"], row["width"], row["height"]) for row in pictures.to_pylist()}
         out = paths.regions(images.name, batch)
-        write_parquet(read_regions(file, ids), out, REGIONS)
+        write_parquet(read_regions(file, rows, ids), out, REGIONS)
         return [out]
 
-    return parquet_asset(
+    decided_by = [keys.images(images.name, "names" if isinstance(images.source, Path) else "originals")]
+    decided_by.append(keys.images(images.name, "regions_source"))
+    return split_asset(
         keys.images(images.name, "regions"),
         [keys.images(images.name, "pictures"), keys.images(images.name, "regions_source")],
         version_fields(_REGIONS),
         "The annotated regions of the batch's pictures: what can be seen where, in words.",
+        SplitInput(decided_by, read),
         write,
         images.batches,
     )

@@ -1,5 +1,7 @@
 """Observed sources: files, folders, models and commits of the Hub, each with its version."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -8,11 +10,15 @@ import dagster as dg
 
 from latentlens_dag.dag.resources import HomeResource
 from latentlens_dag.dag.versions import SOURCE_MODEL, SOURCE_PATH, SOURCE_VERSION, source_version
+from latentlens_dag.errors import UserError
 from latentlens_dag.hub.datasets import HubColumn
 from latentlens_dag.inputs.image_tables import TableSource
+from latentlens_dag.inputs.images import ChangedFileError
 from latentlens_dag.inputs.texts import TextFile, TextSource
 from latentlens_dag.models.model_ref import ModelRef
+from latentlens_dag.storage.files import remove
 from latentlens_dag.storage.hashing import hash_values
+from latentlens_dag.storage.warehouse import Warehouse
 
 
 def data_source(key: dg.AssetKey, source: Path | TextSource | TableSource) -> dg.SourceAsset:
@@ -42,11 +48,29 @@ def file_source(key: dg.AssetKey, path: Path, model: ModelRef | None = None) -> 
         description=f"The source `{path.name}`, as it is now: its version is the hash of its content.",
     )
     def source(home: HomeResource) -> dg.DataVersion:
-        version = source_version(metadata, home.home.warehouse.observed(".".join(key.path)))
+        version = source_version(metadata, observed_file(home.home.warehouse, key))
         assert version is not None
         return dg.DataVersion(version)
 
     return source
+
+
+def observed_file(paths: Warehouse, key: dg.AssetKey) -> Path:
+    """The file in which the observation of a source keeps the hashes of its files."""
+    return paths.observed(".".join(key.path))
+
+
+@contextmanager
+def hash_again_if_changed(paths: Warehouse, key: dg.AssetKey) -> Iterator[None]:
+    """Where a file of a source proves to be changed, have the next observation read all of them.
+
+    Its size and time may be as before, and then no observation would see it, nor a second build help.
+    """
+    try:
+        yield
+    except ChangedFileError as error:
+        remove(observed_file(paths, key))
+        raise UserError(str(error)) from error
 
 
 def _pinned_source(key: dg.AssetKey, version: str, name: str) -> dg.SourceAsset:

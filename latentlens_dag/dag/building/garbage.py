@@ -65,7 +65,7 @@ def _set_of(record: ArtifactRecord) -> str:
 def _is_bookkeeping(path: Path, store: ArtifactStore) -> bool:
     """Whether a file is a record, a memory of what a source looked like, or being written."""
     records = path.is_relative_to(store.root) or path.is_relative_to(store.warehouse / "observed")
-    return records or _TEMPORARY.fullmatch(path.name) is not None
+    return records or any(map(_TEMPORARY.fullmatch, path.relative_to(store.warehouse).parts))
 
 
 def _earlier_files(record: ArtifactRecord) -> Iterator[FileFacts]:

@@ -44,17 +44,21 @@ def test_clean_removes_what_a_kill_has_left_and_nothing_of_what_was_built(built_
         warehouse / "study/tiny/.catalog.duckdb.999999999.0123abcd.tmp",
         warehouse / "study/tiny/visual/layer_00/.batch_00.lance.999999999.0123abcd.old/data/part.lance",
         warehouse / "index/words/layer_01.lance/data/0101.lance",
+        warehouse / "corpus/text/.shards.999999999.0123abcd.tmp/part_01.arrow",
     ]
-    running = warehouse / f"study/tiny/.catalog.duckdb.{os.getpid()}.0123abcd.tmp"
+    running = [
+        warehouse / f"study/tiny/.catalog.duckdb.{os.getpid()}.0123abcd.tmp",
+        warehouse / f"corpus/text/.shards.{os.getpid()}.0123abcd.tmp/part_01.arrow",
+    ]
     judged = project / ".latentlens/judging/tiny/ab.jsonl"
-    for path in [*left, running, judged]:
+    for path in [*left, *running, judged]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"12345")
     dry = json.loads(_clean(project, "--dry-run", "--json").stdout)
-    assert (dry["removed"], dry["files"], dry["size_bytes"]) == (False, 3, 15)
+    assert (dry["removed"], dry["files"], dry["size_bytes"]) == (False, 4, 20)
     assert all(path.exists() for path in left)
     assert _clean(project).returncode == 0
-    assert _all_files(warehouse) == before | {running.relative_to(warehouse).as_posix()}
+    assert _all_files(warehouse) == before | {path.relative_to(warehouse).as_posix() for path in running}
     assert _tables(warehouse) == tables
     assert judged.read_bytes() == b"12345"  # what people said can be made by no build
     assert build(project) == []

@@ -68,13 +68,13 @@ def test_a_file_that_is_renamed_or_removed_is_another_version_and_a_moved_folder
 def test_a_file_as_large_and_as_old_as_before_is_not_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from latentlens_dag.dag import versions
+    from latentlens_dag.storage import file_hashes
 
     file, memory, read = tmp_path / "corpus.txt", tmp_path / "memory.json", []
     file.write_text("one")
     before = content_version(file, memory)
-    original = versions.hash_file
-    monkeypatch.setattr(versions, "hash_file", lambda path: read.append(path) or original(path))
+    original = file_hashes.hash_file
+    monkeypatch.setattr(file_hashes, "hash_file", lambda path: read.append(path) or original(path))
     assert content_version(file, memory) == before
     assert read == []
     memory.write_text("{")  # half a file
