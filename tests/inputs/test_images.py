@@ -4,23 +4,35 @@ import os
 import struct
 import warnings
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from latentlens_dag.dag.versions import content_version
 from latentlens_dag.errors import UserError
+from latentlens_dag.inputs import images
 from latentlens_dag.inputs.images import (
     FORMATS,
     SUFFIXES,
+    ChangedFileError,
+    files_of_batch,
     image_names,
     image_table,
     open_image,
     original_files,
     read_image,
+    read_in_chunks,
 )
+from latentlens_dag.storage.hashing import hash_bytes
+from latentlens_dag.storage.parquet import write_parquet
+from latentlens_dag.storage.warehouse import Warehouse
+from tests.benchmarks.images import choose_batches, write_batches, write_images, write_regions, write_regions_file
 from tests.helpers.image_files import batch_of_images, list_images
+from tests.helpers.opened_files import opened_files
 
 
 def _save(path: Path, seed: int, size: tuple[int, int] = (40, 30)) -> None:
@@ -338,3 +350,107 @@ def test_every_call_that_opens_a_picture_names_the_formats() -> None:
 def test_a_call_is_found_by_any_name(source: str) -> None:
     assert _opened_pictures(source) == [(2, None)]
     assert _opened_pictures(source.replace("(a)", "(a, formats=FORMATS)")) == [(2, "FORMATS")]
+
+
+def test_thousands_of_images_are_opened_once_and_their_folders_listed_once_by_each_step(tmp_path: Path) -> None:
+    folder, paths, batches = tmp_path / "pictures", Warehouse(tmp_path / "warehouse"), 20
+    different = write_images(folder, 5_000, 40)
+    memory = paths.observed("images.many.source")
+
+    def opens(step: Callable[[], object]) -> tuple[int, int, int]:
+        """Of images, at most of one image, and listings of folders."""
+        with opened_files() as count:
+            step()
+        of_images = [number for file, number in count.items() if file.endswith(".png")]
+        return sum(of_images), max(of_images, default=0), sum(count[str(path)] for path in [folder, *folder.iterdir()])
+
+    assert opens(lambda: content_version(folder, memory, hidden=True)) == (5_000, 1, 41)
+    assert opens(lambda: content_version(folder, memory, hidden=True)) == (0, 0, 41)
+    # For the files, and for links to nothing.
+    assert opens(lambda: write_parquet(image_names(folder, memory), paths.image_names("many"))) == (0, 0, 2 * 41)
+    assert opens(lambda: choose_batches(folder, paths, batches)) == (0, 0, 0)
+    assert opens(lambda: write_batches(folder, paths, batches)) == (different, 1, 0)
+    write_regions_file(pq.read_table(paths.image_names("many")), tmp_path / "regions.parquet")
+    with opened_files() as count:
+        assert write_regions(tmp_path / "regions.parquet", paths, batches) == 2 * different
+    assert not any(file.endswith(".png") for file in count)
+
+
+def test_names_are_those_of_hashing_every_file_whatever_is_remembered(tmp_path: Path) -> None:
+    for seed in range(6):
+        _save(tmp_path / "pictures" / f"{seed % 2}" / f"{seed % 4}_{seed}.png", seed % 5)
+    (tmp_path / "pictures" / "notes.txt").write_text("no image")
+    memory, whole = tmp_path / "memory.json", image_names(tmp_path / "pictures")
+    by_id: dict[str, str] = {}
+    for file in sorted((tmp_path / "pictures").rglob("*.png")):
+        by_id.setdefault(hash_bytes(file.read_bytes()), file.relative_to(tmp_path / "pictures").as_posix())
+    assert [tuple(row.values()) for row in whole.to_pylist()] == sorted(by_id.items())
+    assert len(whole) == 5
+    assert image_names(tmp_path / "pictures", memory).equals(whole)
+    assert image_names(tmp_path / "pictures", memory).equals(whole)
+
+
+@pytest.mark.parametrize("batches", [1, 3, 96])
+def test_the_images_of_a_batch_are_those_whose_ids_fall_into_it(tmp_path: Path, batches: int) -> None:
+    for seed in range(12):
+        _save(tmp_path / f"{seed}.png", seed)
+    names = image_names(tmp_path)
+    for batch in range(batches):
+        found = original_files(files_of_batch(names, batch, batches), tmp_path)
+        assert found == batch_of_images(tmp_path, batch, batches)
+
+
+def test_a_file_that_was_just_read_is_not_opened_again_until_it_changes(tmp_path: Path) -> None:
+    _save(tmp_path / "a.png", 0)
+    file = list_images(tmp_path)[0]
+    with opened_files() as count:
+        assert read_image(file).tobytes() == read_image(file).tobytes() == open_image(file.path).tobytes()
+    assert count[str(file.path)] == 2  # one of them by `open_image`
+    os.utime(file.path, ns=(0, 0))
+    with opened_files() as count:
+        read_image(file)
+    assert count[str(file.path)] == 1
+    _save(tmp_path / "a.png", 1)
+    with pytest.raises(ChangedFileError, match="changed or removed"):
+        read_image(file)
+    file.path.unlink()
+    with pytest.raises(ChangedFileError, match="changed or removed"):
+        read_image(file)
+
+
+def test_a_file_larger_than_all_that_is_kept_is_read_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images._read_bytes.cache, "_Cache__maxsize", 100)
+    _save(tmp_path / "a.png", 7)
+    file = list_images(tmp_path)[0]
+    with opened_files() as count:
+        assert [read_image(file).size for _ in range(2)] == [(40, 30)] * 2
+    assert count[str(file.path)] == 2
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 7])
+def test_images_in_chunks_are_those_one_by_one_and_no_more_than_two_chunks_are_read_ahead(
+    tmp_path: Path, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in range(count):
+        _save(tmp_path / f"{seed}.png", seed)
+    files, begun = list_images(tmp_path) if count else [], []
+    real = images.read_image
+    monkeypatch.setattr(images, "read_image", lambda file: begun.append(file) or real(file))
+    found = []
+    for number, chunk in enumerate(read_in_chunks(files, 3), 1):
+        found += [image.tobytes() for image in chunk]
+        assert len(chunk) <= 3
+        assert 3 * (number - 1) < len(begun) <= 3 * (number + 1)
+    assert found == [real(file).tobytes() for file in files]
+    assert begun == files
+
+
+def test_a_damaged_image_is_named_when_its_chunk_is_due(tmp_path: Path) -> None:
+    for seed in range(4):
+        _save(tmp_path / f"{seed}.png", seed)
+    files = list_images(tmp_path)
+    files[3].path.write_bytes(b"another")
+    chunks = read_in_chunks(files, 2)
+    assert len(next(chunks)) == 2
+    with pytest.raises(ChangedFileError, match=files[3].path.name):
+        next(chunks)
