@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from latentlens_dag.inputs.regions import BACKGROUND, OBJECT
@@ -56,10 +57,13 @@ def write_chance_patches(truths: Sequence[Path], outs: Sequence[Path]) -> int:
     draws = [_draw(pl.DataFrame(pq.read_table(file, columns=list(_PATCH))), images) for file in truths]
     with ExitStack() as stack:
         writers = [stack.enter_context(parquet_rows(out, CHANCE_PATCHES, _ROW_GROUP)) for out in outs]
-        for number, words in enumerate(map(_words_by_group, truths)):
+        for number, file in enumerate(truths):
+            shown = pq.read_table(file, columns=[*_PATCH, *WORD_LISTS]).combine_chunks()
+            row_of = np.argsort(pc.equal(shown["patch_group"], BACKGROUND).to_numpy(), kind="stable")
+            words = shown.drop_columns("patch_group")
             for drawn, writer in zip(draws, writers, strict=True):
                 patches, places = drawn.of_batch(number)
-                chance = words.take(pa.array(places))
+                chance = words.take(pa.array(row_of[places]))
                 writer.write(pa.table([pa.array(patches), *chance.columns], schema=CHANCE_PATCHES))
     return sum(writer.written for writer in writers)
 
@@ -170,10 +174,3 @@ def _random_numbers(runs: pl.DataFrame, token_index: npt.NDArray[np.int32]) -> n
         mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         numbers: npt.NDArray[np.uint64] = mixed ^ (mixed >> np.uint64(31))
     return numbers
-
-
-def _words_by_group(truth: Path) -> pa.Table:
-    """The patches of a batch in order of their places: image_id, token_index and the lists of words."""
-    table = pq.read_table(truth, columns=[*_PATCH, *WORD_LISTS]).combine_chunks()
-    is_background = np.asarray(table["patch_group"].to_pylist()) == BACKGROUND
-    return table.drop_columns("patch_group").take(pa.array(np.argsort(is_background, kind="stable")))

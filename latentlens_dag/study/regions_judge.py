@@ -12,8 +12,9 @@ shown. The base forms of the latter are sorted once, as integers; the answers of
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from latentlens_dag.schema import JUDGEMENTS
 from latentlens_dag.study.patch_truth import WORD_LISTS
@@ -31,7 +33,8 @@ VERDICTS = (CONCRETE, ABSTRACT, GLOBAL, NONE)
 """In the order of precedence; the index of a verdict is its `level`."""
 
 _PATCH = ["image_id", "token_index"]
-_TOKEN = ["study", "visual_layer", "lens", *_PATCH]
+_LENS = ["study", "visual_layer", "lens"]
+_ANSWER = [*_LENS, *_PATCH, "rank", "word"]
 _NOTHING = -1
 
 
@@ -120,6 +123,20 @@ class Forms:
         return levels
 
 
+def judge_files(files: Iterable[Path], truth: Truth) -> pa.Table:
+    """Judge the neighbors in files, one after the other: ten million answers take gigabytes.
+
+    Args:
+        files: NEIGHBORS of one lens and layer each.
+        truth: of the batch with their images.
+
+    Returns:
+        JUDGEMENTS, file by file, ordered by image and token.
+    """
+    tables = (pq.read_table(file, columns=_ANSWER) for file in files)
+    return pa.concat_tables(judge_regions(table, truth) for table in tables).combine_chunks()
+
+
 def judge_regions(neighbors: pa.Table, truth: Truth, judge_name: str = "regions") -> pa.Table:
     """Judge the neighbors of visual tokens against what their patches show.
 
@@ -131,16 +148,19 @@ def judge_regions(neighbors: pa.Table, truth: Truth, judge_name: str = "regions"
     Returns:
         JUDGEMENTS, one row per judged token, layer and lens, ordered by study, layer, lens, image, token.
     """
-    answers = pl.DataFrame(neighbors.select([*_TOKEN, "rank", "word"])).join(truth.patches, on=_PATCH)
-    by_token = [name for name in _TOKEN if name not in _PATCH] + ["patch"]
+    patches = truth.patches.select(*_PATCH, "patch", "shown", "chance")
+    answers = pl.DataFrame(neighbors.select(_ANSWER)).join(patches, on=_PATCH).drop(_PATCH)
+    by_token = [*_LENS, "patch"]
     answers = answers.sort(*by_token, "rank").with_columns(token=pl.struct(by_token).rle_id())
     shown = [answers[name].to_numpy() for name in ("shown", "chance")]
     level, chance_level = map(pl.Series, truth.forms.levels(answers["word"], *shown))
     answers = answers.with_columns(level=level, chance_level=pl.when(pl.col("chance") != _NOTHING).then(chance_level))
     judged = answers.group_by("token", maintain_order=True).agg(
-        pl.col(*_TOKEN, "patch_group").first(), pl.col("level", "chance_level").min()
+        pl.col(*by_token).first(), pl.col("level", "chance_level").min()
     )
-    judged = judged.join(_earned(answers, judged), on="token", how="left", maintain_order="left").with_columns(
+    judged = judged.join(_earned(answers, judged), on="token", how="left", maintain_order="left")
+    of_patch = truth.patches.select(*_PATCH, "patch", "patch_group")
+    judged = judged.join(of_patch, on="patch", how="left", maintain_order="left").with_columns(
         judge=pl.lit(judge_name),
         verdict=_verdict("level"),
         chance_verdict=_verdict("chance_level"),

@@ -27,7 +27,7 @@ from latentlens_dag.storage.parquet import parquet_rows, write_parquet
 from latentlens_dag.storage.warehouse import Warehouse
 from latentlens_dag.study.chance_patches import write_chance_patches
 from latentlens_dag.study.patch_truth import patch_truth
-from latentlens_dag.study.regions_judge import Truth, judge_regions
+from latentlens_dag.study.regions_judge import Truth, judge_files
 from tests.benchmarks.search import measured
 
 PIXELS, REGIONS_EACH, TOP_K = 336, 9, 5
@@ -90,8 +90,8 @@ def _write_truth(warehouse: Warehouse, batch: int, out: Path) -> None:
 
 def _judge(warehouse: Warehouse) -> None:
     truth = Truth.of(*map(pq.read_table, (warehouse.patch_truth("s", 0), warehouse.chance_patches("s", 0))))
-    answers = pa.concat_tables(pq.read_table(warehouse.neighbors("s", lens, 0, 0)) for lens in LENSES)
-    write_parquet(judge_regions(answers, truth), warehouse.judgements("s", 0, 0))
+    files = [warehouse.neighbors("s", lens, 0, 0) for lens in sorted(LENSES)]
+    write_parquet(judge_files(files, truth), warehouse.judgements("s", 0, 0))
 
 
 def _write_batch(warehouse: Warehouse, batch: int, numbers: range, side: int) -> None:

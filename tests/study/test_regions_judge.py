@@ -3,6 +3,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -11,9 +12,10 @@ from hypothesis import strategies as st
 
 from latentlens_dag.schema import IMAGES, JUDGEMENTS, LENSES, NEIGHBORS, REGIONS, VISUAL_TOKENS
 from latentlens_dag.storage.hashing import hash_bytes
+from latentlens_dag.storage.parquet import write_parquet
 from latentlens_dag.study.chance_patches import CHANCE_SEED
 from latentlens_dag.study.patch_truth import patch_truth
-from latentlens_dag.study.regions_judge import Truth, judge_regions
+from latentlens_dag.study.regions_judge import Truth, judge_files, judge_regions
 from tests.helpers.patch_truths import Inputs, truth_of, truths_of
 from tests.helpers.small_dataset import (
     ANIMALS,
@@ -201,6 +203,14 @@ def test_chance_is_judged_against_a_patch_of_the_same_group_in_another_image() -
         chance[row["lens"], row["patch_group"]].add(row["chance_verdict"])
     assert chance["latentlens", "object"] == {"none"} and chance["latentlens", "background"] == {"concrete"}
     assert chance["logitlens", "object"] == {"global"} and chance["embeddinglens", "object"] == {"none"}
+
+
+def test_the_lenses_of_a_layer_are_judged_file_by_file_as_together(tmp_path: Path) -> None:
+    truth, tables = truth_of(*inputs_of(ANIMALS)), [neighbors("s", ANIMALS, lens, 0) for lens in sorted(LENSES)]
+    files = [tmp_path / lens for lens in sorted(LENSES)]
+    for table, file in zip(tables, files, strict=True):
+        write_parquet(table, file)
+    assert judge_files(files, truth).equals(judge_regions(pa.concat_tables(tables), truth))
 
 
 def test_without_another_image_of_the_group_chance_is_null() -> None:

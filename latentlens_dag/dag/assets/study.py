@@ -135,16 +135,16 @@ def _judgements(study: StudySpec) -> dg.AssetsDefinition:
         can_subset=True,
     )
     def judgements(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> StepResults:
-        from latentlens_dag.study.regions_judge import Truth, judge_regions
+        from latentlens_dag.study.regions_judge import Truth, judge_files
 
         batch, paths = int(context.partition_key), warehouse.paths
         shown = paths.patch_truth(study.name, batch), paths.chance_patches(study.name, batch)
         truth = Truth.of(*map(pq.read_table, shown))
         for layer, key in key_of.items():
             if key in context.selected_asset_keys:
-                files = [paths.neighbors(study.name, lens, layer, batch) for lens in study.lenses]
+                files = [paths.neighbors(study.name, lens, layer, batch) for lens in sorted(study.lenses)]
                 out = paths.judgements(study.name, layer, batch)
-                write_parquet(judge_regions(pa.concat_tables(map(pq.read_table, files)), truth), out, JUDGEMENTS)
+                write_parquet(judge_files(files, truth), out, JUDGEMENTS)
                 yield parquet_result(out, key)
 
     return judgements
