@@ -20,7 +20,7 @@ VISUAL = {layer: dg.AssetKey(["study", "s", "visual", f"V0{layer}"]) for layer i
 JUDGED = {layer: dg.AssetKey(["study", "s", "judgements", f"V0{layer}"]) for layer in (0, 1)}
 
 
-def small_definitions(folder: Path) -> dg.Definitions:
+def small_definitions(folder: Path, code_version: str = "1", summarized: tuple[int, ...] = (0, 1)) -> dg.Definitions:
     """source -> pictures[batch] -> visual[batch] -> judgements[batch] -> interpretability, and a table.
 
     A step writes the word in FOLDER/words/STEP ("1" without that file), fails where it is "fail", and sleeps
@@ -44,7 +44,7 @@ def small_definitions(folder: Path) -> dg.Definitions:
     def source() -> dg.DataVersion:
         raise AssertionError
 
-    @dg.asset(key=PICTURES, deps=[SOURCE], partitions_def=BATCHES, code_version="1")
+    @dg.asset(key=PICTURES, deps=[SOURCE], partitions_def=BATCHES, code_version=code_version)
     def pictures() -> dg.MaterializeResult:
         facts = {"dagster/row_count": 10, "size_bytes": 1000}
         return dg.MaterializeResult(data_version=content("pictures"), metadata=facts)
@@ -52,7 +52,8 @@ def small_definitions(folder: Path) -> dg.Definitions:
     @dg.multi_asset(
         name="s_visual",
         specs=[
-            dg.AssetSpec(key, deps=[PICTURES], skippable=True, code_version="1") for key in (*VISUAL.values(), TOKENS)
+            dg.AssetSpec(key, deps=[PICTURES], skippable=True, code_version=code_version)
+            for key in (*VISUAL.values(), TOKENS)
         ],
         partitions_def=BATCHES,
         can_subset=True,
@@ -66,7 +67,7 @@ def small_definitions(folder: Path) -> dg.Definitions:
     @dg.multi_asset(
         name="s_judgements",
         specs=[
-            dg.AssetSpec(key, deps=[VISUAL[layer], every], skippable=True, code_version="1")
+            dg.AssetSpec(key, deps=[VISUAL[layer], every], skippable=True, code_version=code_version)
             for layer, key in JUDGED.items()
         ],
         partitions_def=BATCHES,
@@ -76,7 +77,7 @@ def small_definitions(folder: Path) -> dg.Definitions:
         for key in sorted(context.selected_asset_keys):
             yield dg.MaterializeResult(key, data_version=content("judgements"))
 
-    @dg.asset(key=SUMMARY, deps=[*JUDGED.values()], code_version="1")
+    @dg.asset(key=SUMMARY, deps=[JUDGED[layer] for layer in summarized], code_version=code_version)
     def interpretability() -> dg.MaterializeResult:
         return dg.MaterializeResult(data_version=content("interpretability"))
 

@@ -1,0 +1,97 @@
+"""The last events of Dagster's history, read at once, and what is stale by them: as Dagster itself has it."""
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
+
+from latentlens_dag.dag.building.latest_events import LatestEvents, _by_dagster
+from latentlens_dag.dag.building.staleness import NOT_BUILT, _Context, _reason, find_stale
+from latentlens_dag.dag.building.steps import AssetPartition, Lineage
+from tests.dag.small_graph import BATCHES, SOURCE, TOKENS, opened, say, small_definitions, small_project
+
+STEPS = ["pictures", "visual", "judgements", "interpretability", "table"]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[object]:
+    with opened(small_project(tmp_path / "home")) as one:
+        one.observe(one.select())
+        one.build(one.select())
+        yield one
+
+
+def _change(project: object, chance: random.Random) -> None:
+    """Something that a user may do, in the files, on the command line or in Dagster's UI."""
+    instance, word = project.instance, str(chance.randrange(1000))
+    target = chance.choice([target for step in project.steps for target in step.targets()])
+    say(project.home, chance.choice(STEPS), word)
+    what = chance.choice(["source", "build", "force", "materialize", "report", "observe", "wipe", "delete"])
+    if what == "source":
+        (project.home.root / "source.txt").write_text(word)
+        project.observe(project.select())
+    elif what in ("build", "force"):
+        name = target[0].to_user_string() + ("" if target[1] is None else f"[{target[1]}]")
+        project.build(project.select([], [name]), what == "force")
+    elif what == "materialize":
+        step = project.graph.get(target[0]).assets_def
+        assert dg.materialize([step], instance=instance, partition_key=target[1], selection=[target[0]]).success
+    elif what == "report":
+        instance.report_runless_asset_event(dg.AssetMaterialization(target[0], partition=target[1]))
+    elif what == "observe":
+        instance.report_runless_asset_event(dg.AssetMaterialization(SOURCE))
+    elif what == "wipe":
+        instance.wipe_assets([target[0]])
+    else:
+        instance.delete_run(chance.choice(instance.get_runs()).run_id)
+
+
+def _by_the_resolver(project: object, lineage: Lineage, targets: list[AssetPartition]) -> dict[AssetPartition, str]:
+    """What is stale and why, by Dagster's resolver alone."""
+    resolver = CachingStaleStatusResolver(project.instance, lineage.graph, _Context(project.instance))
+    stale = {}
+    for target in targets:
+        status = resolver.get_status(*target)
+        reasons = [_reason(cause, []) for cause in resolver.get_stale_causes(*target)]
+        if status != StaleStatus.FRESH:
+            stale[target] = NOT_BUILT if status == StaleStatus.MISSING else "; ".join(dict.fromkeys(reasons))
+    return stale
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_whatever_happens_the_same_is_stale_as_by_dagster_and_for_the_same_reason(project: object, seed: int) -> None:
+    chance, targets = random.Random(seed), [target for step in project.steps for target in step.targets()]
+    lineages = [
+        Lineage(small_definitions(project.home.root, *changed).resolve_asset_graph())
+        for changed in (("1",), ("2",), ("1", (0,)))  # the same, of another code version, with an input less
+    ]
+    seen = set()
+    for _ in range(8):
+        _change(project, chance)
+        for lineage in lineages:
+            expected = _by_the_resolver(project, lineage, targets)
+            found = find_stale(lineage, project.instance, project.store, targets)
+            assert {target: stale.reason for target, stale in found.items()} == expected
+            one = [target for target in targets if target[1] in (None, "01")]
+            part = find_stale(lineage, project.instance, project.store, one)
+            assert part == {target: found[target] for target in one if target in found}
+            seen |= {*expected.values()}
+        keys = [SOURCE, *{key for key, _ in targets}]
+        events = LatestEvents(project.graph, project.instance, keys, BATCHES.get_partition_keys(), figures=True)
+        for key in keys:
+            by_dagster = dict(_by_dagster(project.graph, project.instance, key))
+            for name in (None, *BATCHES.get_partition_keys()):
+                assert events.get(key, name) == by_dagster.get((key, name))
+    assert len(seen) > 3
+
+
+def test_partitions_that_were_not_named_are_read_when_they_are_needed(project: object) -> None:
+    named, whole = (
+        LatestEvents(project.graph, project.instance, [], names) for names in (["01"], BATCHES.get_partition_keys())
+    )
+    for name in (None, "01", "02"):
+        assert named.get(TOKENS, name) == whole.get(TOKENS, name) is not None
+    assert named.get(TOKENS, "03") is None
