@@ -29,6 +29,7 @@ class EmbeddingLens(VocabularyLens):
         with full_precision():
             for part, rows in float32_rows(embedding):
                 norms = rows.norm(dim=1, keepdim=True)
-                products = unit @ (rows / norms).T  # NaN where the norm is 0
-                cosines[:, part] = products.masked_fill(norms[:, 0] == 0, -torch.inf)
+                products = torch.mm(unit, (rows / norms).T, out=cosines[:, part])  # NaN where the norm is 0
+                if bool((zero := norms[:, 0] == 0).any()):
+                    products.masked_fill_(zero, -torch.inf)
         return cosines

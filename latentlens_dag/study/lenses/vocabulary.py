@@ -99,12 +99,26 @@ class VocabularyLens(Lens):
 def top_k_lowest_index_first(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k highest scores of each row [N, V] and their columns; of equal scores the lower column is first.
 
-    `torch.topk` leaves open which of several equal scores it takes; here every column that reaches the
-    k-th score is sorted.
+    `torch.topk` leaves open which of several equal scores it takes. Where the k-th score is equal to the next one,
+    every column that reaches it is sorted.
     """
     import torch
 
     k = min(k, scores.shape[1])
+    best = scores.topk(min(k + 1, scores.shape[1]), dim=1)
+    unsure = (best.values[:, k - 1] == best.values[:, -1]).nonzero()[:, 0]
+    columns, by_column = best.indices[:, :k].sort(dim=1)
+    values, by_value = best.values.gather(1, by_column).sort(dim=1, descending=True, stable=True)
+    columns = columns.gather(1, by_value)
+    if len(unsure):
+        values[unsure], columns[unsure] = _sorted_top_k(scores[unsure], k)
+    return values, columns
+
+
+def _sorted_top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """As `top_k_lowest_index_first`, by sorting every column that reaches the k-th score."""
+    import torch
+
     floor = scores.topk(k, dim=1).values[:, -1:]
     row, column = torch.nonzero(scores >= floor, as_tuple=True)  # in order of (row, column)
     order = torch.sort(scores[row, column], descending=True, stable=True).indices
@@ -142,4 +156,4 @@ def _masked(scores: Tensor, ids: Tensor) -> Tensor:
 
     is_none = torch.ones(scores.shape[1], dtype=torch.bool, device=scores.device)
     is_none[ids[ids < scores.shape[1]]] = False
-    return scores.masked_fill(is_none, -torch.inf)
+    return scores.masked_fill(is_none, -torch.inf) if bool(is_none.any()) else scores
