@@ -126,12 +126,14 @@ class BuildProgress(BuildListener):
             self._bar.refresh()
 
     def _times(self) -> Iterator[str]:
-        """The time of all that is left, and, in parentheses, how far the step is that runs."""
-        progress, step, total = self._estimator.progress, self._estimator.step_left(), self._estimator.total_left()
-        if str(total):
-            yield str(total)
-        if progress is not None:
-            yield f"({', '.join(filter(None, [progress.counts(), str(step)]))})"
+        """The time of all that is left; in parentheses, how far the step is that runs, and its time if another."""
+        estimator = self._estimator
+        step, total = str(estimator.step_left()), str(estimator.total_left())
+        if total:
+            yield total
+        if estimator.progress is not None:
+            facts = [estimator.progress.counts(), step if step != total else ""]
+            yield f"({', '.join(filter(None, facts))})"
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from latentlens_dag.models.model_ref import ModelRef
-from latentlens_dag.storage.file_hashes import file_hashes, file_states
+from latentlens_dag.storage.file_hashes import HashOf, file_hashes, file_states, hash_of_state
 from latentlens_dag.storage.hashing import hash_bytes, hash_values
 
 SOURCE_PATH = "source_path"  # metadata of an observed source: the file or folder that is hashed
@@ -49,12 +49,12 @@ def settings_of(metadata: Mapping[str, Any]) -> dict[str, Any]:
     return dict(_fact(metadata, SETTINGS) or {})
 
 
-def source_version(metadata: Mapping[str, Any], memory: Path) -> str | None:
+def source_version(metadata: Mapping[str, Any], memory: Path, hash_of: HashOf = hash_of_state) -> str | None:
     """The present version of an observed source, by its asset's metadata; None for other assets."""
     if (model := _fact(metadata, SOURCE_MODEL)) is not None:
-        return content_version(ModelRef.from_json(model), memory)
+        return content_version(ModelRef.from_json(model), memory, hash_of=hash_of)
     if (path := _fact(metadata, SOURCE_PATH)) is not None:
-        return content_version(Path(path), memory, hidden=True)
+        return content_version(Path(path), memory, hidden=True, hash_of=hash_of)
     version: str | None = _fact(metadata, SOURCE_VERSION)
     return version
 
@@ -70,7 +70,9 @@ def _fact(metadata: Mapping[str, Any], name: str) -> Any:
     return getattr(fact, "value", fact)
 
 
-def content_version(source: Path | ModelRef, memory: Path, hidden: bool = False) -> str:
+def content_version(
+    source: Path | ModelRef, memory: Path, hidden: bool = False, hash_of: HashOf = hash_of_state
+) -> str:
     """The content hash of a file or folder; files whose size and time are as before are not read again.
 
     Args:
@@ -78,18 +80,19 @@ def content_version(source: Path | ModelRef, memory: Path, hidden: bool = False)
             its own version. Consent to a model's own code counts too, for the code may give other states.
         memory: JSON file that caches sizes, times and hashes between calls.
         hidden: as of `file_states`.
+        hash_of: as of `file_hashes`.
     """
     if isinstance(source, Path):
-        names, marks = _names_and_hashes(source, memory, hidden), []
+        names, marks = _names_and_hashes(source, memory, hidden, hash_of), []
     elif source.path is None:
         return source.version
     else:
-        names, marks = _names_and_hashes(source.path, memory, hidden), source.version_marks
+        names, marks = _names_and_hashes(source.path, memory, hidden, hash_of), source.version_marks
     return hash_values([*names, *marks]) if names else "missing"
 
 
-def _names_and_hashes(path: Path, memory: Path, hidden: bool) -> list[str]:
+def _names_and_hashes(path: Path, memory: Path, hidden: bool, hash_of: HashOf) -> list[str]:
     base = path if path.is_dir() else path.parent
     start = os.path.join(base, "")  # noqa: PTH118 - with the slash
-    hashes = file_hashes(path, memory, hidden)
+    hashes = file_hashes(path, memory, hidden, hash_of)
     return [f"{file.removeprefix(start).replace(os.sep, '/')} {digest}" for file, digest in hashes.items()]

@@ -6,7 +6,7 @@ no states here, and `position` does not count them, as in an index.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from latentlens_dag.errors import UserError
@@ -59,13 +59,19 @@ class _Text(NamedTuple):
     first_row: int  # of these tokens, in the table of all texts
 
 
-def text_states(model: ModelParts, texts: Sequence[str], layers: Sequence[int]) -> TextStates:
+def text_states(
+    model: ModelParts,
+    texts: Sequence[str],
+    layers: Sequence[int],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> TextStates:
     """The states of every token of the texts, each read as a whole and by itself, at the given layers.
 
     Args:
         model: on any device and in any dtype.
         texts: any number; without texts, the tables are empty.
         layers: each below `depth`; without layers, the model is not run.
+        progress: called after every forward pass with the tokens read and all tokens.
 
     Raises:
         UserError: if `texts` is one string, a layer does not exist, a text has more tokens than the model has
@@ -86,8 +92,10 @@ def text_states(model: ModelParts, texts: Sequence[str], layers: Sequence[int]) 
     by_length = sorted((text for text in _with_rows(tokenized) if text.positions), key=lambda text: len(text.ids))
     to_read = by_length if layers else []
     padded = len({len(text.ids) for text in to_read}) < 2 or padding_invariance(model).passed
-    for _ in run_in_batches(model, to_read, lambda batch: _read(model, batch, states), padded):
-        pass
+    total, done = sum(len(text.ids) for text in to_read), 0
+    for batch in run_in_batches(model, to_read, lambda batch: _read(model, batch, states), padded):
+        done += sum(len(text.ids) for text in batch)
+        progress(done, total)
     return TextStates(states, table, [text_id(text.strip()) for text in texts])
 
 

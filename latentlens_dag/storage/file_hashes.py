@@ -5,12 +5,20 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from latentlens_dag.storage.files import read_json_object, write_text
 from latentlens_dag.storage.hashing import hash_file
+
+HashOf = Callable[[str, int, int], str]
+"""The hash of the file at a path that has this size and time (ns)."""
+
+
+def hash_of_state(path: str, size: int, time_ns: int) -> str:
+    """A `HashOf` that reads the file. Cached, it reads a file once for several sources that share it."""
+    return hash_file(Path(path))
 
 
 def file_states(path: Path, hidden: bool = False) -> dict[Path, list[int]]:
@@ -24,18 +32,19 @@ def file_states(path: Path, hidden: bool = False) -> dict[Path, list[int]]:
     return {Path(file): state for file, state in _states(path, hidden).items()}
 
 
-def file_hashes(path: Path, memory: Path, hidden: bool = False) -> dict[str, str]:
+def file_hashes(path: Path, memory: Path, hidden: bool = False, hash_of: HashOf = hash_of_state) -> dict[str, str]:
     """The hash of each of the files of `file_states`, by path, in the same order.
 
     Args:
         path: a file or a folder.
         memory: JSON file that caches sizes, times and hashes between calls.
         hidden: as of `file_states`.
+        hash_of: gives the hash of a file that is not in `memory` with its size and time.
     """
     cached, now = read_json_object(memory), dict[str, list[Any]]()
     for file, state in _states(path, hidden).items():
         before = cached.get(file, [None, None, ""])
-        now[file] = [*state, before[2] if before[:2] == state else hash_file(Path(file))]
+        now[file] = [*state, before[2] if before[:2] == state else hash_of(file, *state)]
     if now != cached:
         write_text(json.dumps(now, indent=1, sort_keys=True), memory)
     return {file: facts[2] for file, facts in now.items()}

@@ -8,7 +8,7 @@ by rounding.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -23,11 +23,14 @@ from latentlens_dag.study.token_tables import text_token_tables, visual_token_ta
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from PIL.Image import Image
 
     from latentlens_dag.models.language_model import LanguageModel
     from latentlens_dag.models.vlm import Vlm
 
 
+Progress = Callable[[int, int], None]
+"""Takes what is done and what there is in all."""
 Layer = int | Literal["connector"]
 """A visual layer, or the connector's output."""
 TOKENS = "visual_tokens"
@@ -88,6 +91,7 @@ def visual_batch_states(
     layers: Sequence[Layer],
     prompt: str | None,
     stored: StoredStates,
+    progress: Progress = lambda done, total: None,
 ) -> BatchStates:
     """Tokens and states of a batch's images; those in `stored` do not go through the model.
 
@@ -98,6 +102,7 @@ def visual_batch_states(
         layers: visual layers, and the connector's output.
         prompt: as in `Vlm.visual_states`.
         stored: what may be reused.
+        progress: called after every forward pass with the images read and all new images.
     """
 
     def run_model(numbers: list[int]) -> BatchStates:
@@ -107,7 +112,7 @@ def visual_batch_states(
         for size in dict.fromkeys(file.size for file in new if file.size is not None):
             vlm.token_map(*size)  # refuses before the first pass
         visual_layers = [layer for layer in layers if layer != "connector"]
-        passes = read_in_chunks(new, IMAGES_PER_PASS)
+        passes = _reported(read_in_chunks(new, IMAGES_PER_PASS), len(new), progress)
         found = vlm.states_in_passes(passes, visual_layers, prompt, "connector" in layers)
         tokens = visual_token_table(study, [file.image_id for file in new], found.tokens)
         states: dict[Layer, NDArray[np.float32]] = {layer: found.states[layer].numpy() for layer in visual_layers}
@@ -124,19 +129,33 @@ def text_batch_states(
     texts: Mapping[str, str],
     layers: Sequence[int],
     stored: StoredStates,
+    progress: Progress = lambda done, total: None,
 ) -> BatchStates:
-    """Tokens (in the two tables of `text_token_tables`) and states of a batch's texts, by id; else as above."""
+    """Tokens (in the two tables of `text_token_tables`) and states of a batch's texts, by id; else as above.
+
+    `progress` is called with the tokens read and all tokens of new texts.
+    """
     from latentlens_dag.models.text_states import text_states
 
     all_ids = list(texts)
 
     def run_model(numbers: list[int]) -> BatchStates:
         ids = [all_ids[number] for number in numbers]
-        found = text_states(load(), [texts[text_id] for text_id in ids], layers)
+        found = text_states(load(), [texts[text_id] for text_id in ids], layers, progress)
         tables = text_token_tables(study, ids, found.tokens)
         return BatchStates(tables._asdict(), {layer: found.states[layer].numpy() for layer in layers}, len(ids))
 
     return _with_stored(all_ids, layers, stored, run_model)
+
+
+def _reported(passes: Iterable[list[Image]], total: int, progress: Progress) -> Iterator[list[Image]]:
+    """The passes; one is done when the next is taken."""
+    done = 0
+    for images in passes:
+        yield images
+        done += len(images)
+        del images  # before the next ones are read
+        progress(done, total)
 
 
 def _with_stored(

@@ -118,6 +118,16 @@ def test_a_steps_own_progress_is_a_plain_line_once_a_minute_with_the_time_that_i
     ]
 
 
+def test_a_time_that_is_that_of_the_step_alone_is_said_once() -> None:
+    stream = io.StringIO()
+    progress, clock = _progress(stream, visual=100.0)
+    progress.up_to_date([("pictures", "00"), ("pictures", "01"), ("visual", "00")])
+    progress.started("study/s/visual", "01")
+    clock.now = 60.0
+    progress.progressed(StepProgress(60, 100, "rows", 1.0, 40.0))
+    assert stream.getvalue() == "3/4  study/s/visual[01]  about 40 s left  (60 of 100 rows, 1.0/s)\n"
+
+
 def test_work_logs_its_progress_every_five_seconds_and_once_more_at_its_end() -> None:
     logged, clock = list[str](), Clock()
     log = ProgressLog(logged.append, "rows", clock=clock)

@@ -109,14 +109,12 @@ def opens(built: tuple[Server, str]) -> dict[str, int]:
     return {file.name: times for file, times in found.items()}
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="4 loads: one by each step")
 def test_a_run_loads_a_model_twice_at_most(opens: dict[str, int]) -> None:
     assert opens["model.safetensors"] <= LOADS * OPENS_OF_A_LOAD
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="each step reads it twice, once for its hash")
-def test_a_run_opens_an_image_once_for_its_picture_and_once_for_its_states(opens: dict[str, int]) -> None:
-    assert {times for name, times in opens.items() if name.endswith(".png")} == {2}
+def test_a_run_opens_an_image_once_for_its_picture_and_its_states(opens: dict[str, int]) -> None:
+    assert {times for name, times in opens.items() if name.endswith(".png")} == {1}
 
 
 def test_a_selection_is_materialized_and_build_then_does_what_follows_from_it(built: tuple[Server, str]) -> None:

@@ -130,6 +130,14 @@ def test_a_pass_ends_at_the_deepest_layer_and_without_layers_there_is_none(llava
             hook.remove()
 
 
+def test_progress_counts_the_tokens_of_every_pass(llava: Vlm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_batches, "_TOKENS_PER_BATCH", {"cpu": 1})  # one text in a pass, the shortest first
+    model, reports = llava.language_model, list[tuple[int, int]]()
+    text_states(model, TEXTS, LAYERS, lambda *counts: reports.append(counts))
+    lengths = sorted(len(model.tokenizer(text)["input_ids"]) for text in TEXTS)
+    assert reports == [(sum(lengths[: number + 1]), sum(lengths)) for number in range(len(TEXTS))]
+
+
 def test_no_text_gives_empty_tables(llava: Vlm) -> None:
     found = text_states(llava.language_model, [], LAYERS)
     assert len(found.tokens) == 0

@@ -1,13 +1,14 @@
 """The files of a source: which count, in what order, and when one is read again."""
 
 import os
+from functools import cache
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latentlens_dag.storage.file_hashes import file_hashes, file_states, files_below
+from latentlens_dag.storage.file_hashes import file_hashes, file_states, files_below, hash_of_state
 from latentlens_dag.storage.hashing import hash_file
 
 NAMES = st.sampled_from(["a", "b", "a.b", "B", ".a", "README.md", "z-1", "é", "a b"])
@@ -74,3 +75,21 @@ def test_only_files_of_another_size_or_time_are_read_again(tmp_path: Path, monke
     after = file_hashes(folder, memory)
     assert read == [*"abcd", *"bce"]
     assert {name for name in after if before.get(name) != after[name]} == {str(folder / "b"), str(folder / "e")}
+
+
+def test_sources_that_share_a_file_read_it_once_unless_it_changes_between_them(tmp_path: Path) -> None:
+    folder, read = tmp_path / "model", list[str]()
+    folder.mkdir()
+    for name in ("a", "b"):
+        (folder / name).write_text(name)
+
+    @cache
+    def hash_of(path: str, size: int, time_ns: int) -> str:
+        read.append(path)
+        return hash_of_state(path, size, time_ns)
+
+    both = [file_hashes(folder, tmp_path / f"{number}.json", hash_of=hash_of) for number in range(2)]
+    assert both[0] == both[1] == file_hashes(folder, tmp_path / "alone.json")
+    assert read == [str(folder / "a"), str(folder / "b")]
+    (folder / "b").write_text("changed")
+    assert file_hashes(folder, tmp_path / "2.json", hash_of=hash_of) == file_hashes(folder, tmp_path / "new.json")

@@ -8,6 +8,7 @@ import pytest
 
 from latentlens_dag.index.state_tables import read_states
 from latentlens_dag.inputs.images import ImageFile
+from latentlens_dag.models import vlm
 from latentlens_dag.models.self_checks import noise_image
 from latentlens_dag.models.vlm import Vlm
 from latentlens_dag.storage.hashing import hash_file
@@ -99,3 +100,19 @@ def test_an_image_whose_states_do_not_fit_its_tokens_is_shown_again(
     found = _seen(llava, files, StoredStates(stored.tables, {**stored.states, 2: short}))
     assert found.forwarded == 1
     assert _same(found, whole)
+
+
+@pytest.mark.parametrize(("stored", "reports"), [(0, [(2, 5), (4, 5), (5, 5)]), (2, [(2, 3), (3, 3)])])
+def test_progress_counts_the_images_that_went_through_the_model(
+    llava: Vlm,
+    files: list[ImageFile],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stored: int,
+    reports: list[tuple[int, int]],
+) -> None:
+    monkeypatch.setattr(vlm, "IMAGES_PER_PASS", 2)
+    before = _stored(_seen(llava, files[:stored], StoredStates()), tmp_path / "stored")
+    found = list[tuple[int, int]]()
+    visual_batch_states(lambda: llava, "demo", files, LAYERS, None, before, lambda *counts: found.append(counts))
+    assert found == reports

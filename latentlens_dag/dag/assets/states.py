@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from latentlens_dag.dag import keys
 from latentlens_dag.dag.assets.checks import StepResults, check_result, fail_on_errors
 from latentlens_dag.dag.assets.common import dtype_setting, layer_specs, step_dtype, write_study_shape
-from latentlens_dag.dag.assets.reporting import parquet_result
+from latentlens_dag.dag.assets.reporting import ProgressLog, parquet_result
 from latentlens_dag.dag.assets.sources import hash_again_if_changed
 from latentlens_dag.dag.recording import can_reuse, result
 from latentlens_dag.dag.resources import ModelResource, WarehouseResource
@@ -149,7 +149,8 @@ def token_states(study: StudySpec) -> dg.AssetsDefinition:
         wanted = {layer: key for layer, key in layer_keys.items() if key in selected}
         read, load = (_read_texts, models.cache.language_model) if study.of_texts else (_read_images, models.cache.vlm)
         stored = _stored(study, context, paths, batch, wanted, dtype)
-        states = read(study, partial(load, study.model, dtype), paths, batch, list(wanted), stored)
+        progress = ProgressLog(context.log.info, "tokens" if study.of_texts else "images")
+        states = read(study, partial(load, study.model, dtype), paths, batch, list(wanted), stored, progress)
         for name, key in table_keys.items():
             if key in selected:
                 out = _tokens_path(name, study, paths, batch)
@@ -204,6 +205,7 @@ def _read_images(
     batch: int,
     layers: list["Layer"],
     stored: "StoredStates",
+    progress: ProgressLog,
 ) -> "BatchStates":
     from latentlens_dag.inputs.image_tables import extracted_files
     from latentlens_dag.inputs.images import original_files
@@ -215,7 +217,7 @@ def _read_images(
     else:
         files = extracted_files(pictures, paths.originals(study.images.name))
     with hash_again_if_changed(paths, keys.images(study.images.name, "source")):
-        return visual_batch_states(load, study.name, files, layers, study.prompt, stored)
+        return visual_batch_states(load, study.name, files, layers, study.prompt, stored, progress)
 
 
 def _read_texts(
@@ -225,13 +227,14 @@ def _read_texts(
     batch: int,
     layers: list["Layer"],
     stored: "StoredStates",
+    progress: ProgressLog,
 ) -> "BatchStates":
     from latentlens_dag.study.stored_states import text_batch_states
 
     texts = pq.read_table(paths.texts(study.inputs.name, batch))
     by_id = dict(zip(texts["text_id"].to_pylist(), texts["text"].to_pylist(), strict=True))
     numbers = [layer for layer in layers if layer != "connector"]
-    return text_batch_states(load, study.name, by_id, numbers, stored)
+    return text_batch_states(load, study.name, by_id, numbers, stored, progress)
 
 
 def _stored(
