@@ -26,7 +26,7 @@ import logging
 import re
 import warnings
 import weakref
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -36,7 +36,8 @@ from latentlens_dag.models.remote_code import may_have_vision
 from latentlens_dag.models.weight_files import first_names, stored_weights
 
 if TYPE_CHECKING:
-    from torch import nn
+    import torch
+    from torch import Tensor, nn
 
     from latentlens_dag.models.language_model import LanguageModel
 
@@ -106,7 +107,7 @@ def check_size(auto: Any, config: Any, stored: Mapping[str, int], folder: Path, 
     """
     if getattr(config, "quantization_config", None):
         return
-    model = _meta_model(auto, config, trusted)
+    model = meta_model(auto, config, trusted)
     tied = getattr(model, "all_tied_weights_keys", {})
     needed = sum(p.numel() for key, p in model.named_parameters(remove_duplicate=False) if key not in tied)
     held = sum(stored.values())
@@ -162,15 +163,20 @@ def check_finite(model: Any, name: str) -> None:
     Raises:
         UserError: if a weight is NaN or infinite, naming the tensors.
     """
-    import torch
-
-    floating = (pair for pair in model.named_parameters() if pair[1].is_floating_point() and pair[1].numel())
-    if bad := [key for key, weight in floating if not all(map(torch.isfinite, torch.aminmax(weight.detach())))]:
+    if bad := not_finite(model.named_parameters()):
         raise UserError(
             f"{name} cannot be read: {_count_and_names(bad)} hold values that are not finite numbers (NaN or "
             "infinite). The training diverged, a conversion overflowed, or the file is damaged: use another "
             "checkpoint, or copy this one again."
         )
+
+
+def not_finite(weights: Iterable[tuple[str, Tensor]]) -> list[str]:
+    """The names of the weights with NaN or infinite values, in one pass over them."""
+    import torch
+
+    floating = (pair for pair in weights if pair[1].is_floating_point() and pair[1].numel())
+    return [key for key, weight in floating if not all(map(torch.isfinite, torch.aminmax(weight.detach())))]
 
 
 def check_tokenizer(model: LanguageModel) -> None:
@@ -197,15 +203,22 @@ def check_tokenizer(model: LanguageModel) -> None:
         )
 
 
-def _meta_model(auto: Any, config: Any, trusted: bool) -> Any:
-    """The model that a config describes, without memory for its weights: 0.04 s for 7 billion parameters."""
+def meta_model(auto: Any, config: Any, trusted: bool, dtype: torch.dtype | None = None) -> Any:
+    """The model that a config describes, without memory for its weights: 0.04 s for 7 billion parameters.
+
+    Args:
+        auto, trusted: as in `load_checkpoint`.
+        config: the model's config, as transformers reads it; it is not changed.
+        dtype: of the weights; by default the config's.
+    """
     from copy import deepcopy
 
     import torch
     from transformers.initialization import meta_device_safe_creation_ops, no_init_weights
 
+    options = {} if dtype is None else {"dtype": dtype}
     with torch.device("meta"), meta_device_safe_creation_ops(), no_init_weights():  # as transformers makes them
-        return auto.from_config(deepcopy(config), trust_remote_code=trusted)
+        return auto.from_config(deepcopy(config), trust_remote_code=trusted, **options)
 
 
 def _missing_text_config(folder: Path) -> str:

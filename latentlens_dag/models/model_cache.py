@@ -17,6 +17,12 @@ from latentlens_dag.models.language_model import LanguageModel
 from latentlens_dag.models.loading import FullModel, load_model, load_vlm
 from latentlens_dag.models.model_ref import ModelRef
 from latentlens_dag.models.vlm import Vlm
+from latentlens_dag.models.vocabulary_parts import (
+    Vocabulary,
+    VocabularyNeeds,
+    VocabularyParts,
+    read_vocabulary_parts,
+)
 
 
 class _Key(NamedTuple):
@@ -34,6 +40,8 @@ class ModelCache:
         """Start empty."""
         self._key: _Key | None = None
         self._model: Vlm | FullModel | None = None
+        self._parts_key: _Key | None = None
+        self._parts: dict[VocabularyNeeds, VocabularyParts] = {}
 
     def vlm(self, source: ModelRef, dtype: str | None = None) -> Vlm:
         """As `load_vlm`, on the default device."""
@@ -49,12 +57,25 @@ class ModelCache:
         """As `load_language_model`, on the default device."""
         return self.full_model(source, dtype).language_model
 
+    def vocabulary(self, source: ModelRef, needs: VocabularyNeeds, dtype: str | None = None) -> Vocabulary:
+        """The language model if it is in memory, else the part that is needed, which is kept too."""
+        key = _key(source, dtype)
+        if key != self._key:
+            if key != self._parts_key:
+                self._parts, self._parts_key = {}, key
+            part = self._parts.get(needs) or read_vocabulary_parts(source, needs, key.device, key.dtype)
+            if part is not None:
+                self._parts[needs] = part
+                return part
+        return self.language_model(source, dtype)
+
     def holds(self, source: ModelRef, dtype: str | None = None) -> bool:
         """Whether a model is in memory, so that asking for it loads nothing."""
         return self._key is not None and self._key == _key(source, dtype)
 
     def clear(self) -> None:
         """Forget the model, and give its memory back where nobody else uses it."""
+        self._parts_key, self._parts = None, {}
         if self._model is None:
             return
         self._key = self._model = None

@@ -3,14 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from latentlens_dag.device import float32_rows, full_precision, in_float32
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
     from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Head:
+    """The final norm and the unembedding of a language model, and its rule for logits."""
+
+    final_norm: nn.Module
+    unembedding: nn.Module
+    """As in `ModelParts`, and so the next two."""
+    softcap: float | None = None
+    logit_scale: float = 1.0
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.unembedding.parameters()).device
+
+    def to(self, device: str) -> Head:
+        """The head with its weights on a device."""
+        return replace(self, final_norm=self.final_norm.to(device), unembedding=self.unembedding.to(device))
+
+    @cached_property
+    def _norm_in_float32(self) -> nn.Module:
+        return in_float32(self.final_norm)
+
+    def logits(self, states: Tensor) -> Tensor:
+        """The logits of states [.., d] as if the model ended there: float32 [.., V] (the logit lens).
+
+        Computed in float32, whatever the dtype of the weights and states: in bfloat16, many rows have equal logits
+        among their first five.
+        """
+        import torch
+
+        with full_precision():
+            logits = _unembed(self.unembedding, self._norm_in_float32(states.float()))
+        logits = logits if self.logit_scale == 1 else logits * self.logit_scale
+        return logits if self.softcap is None else torch.tanh(logits / self.softcap) * self.softcap
 
 
 @dataclass(frozen=True)
@@ -50,18 +89,24 @@ class ModelParts:
         """The most tokens of a text, special tokens included; None if the config sets no limit."""
         return position_limit_of(self.decoder.config)
 
+    @property
+    def vocabulary_size(self) -> int:
+        """Rows of the input embedding, V; some may have no token."""
+        return len(self.embedding)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.embedding.device
+
+    @cached_property
+    def head(self) -> Head:
+        """What makes logits of final hidden states; its weights must not change once it was used."""
+        return Head(final_norm_of(self.decoder), self.unembedding, self.softcap, self.logit_scale)
+
     def logits(self, states: Tensor) -> Tensor:
-        """The logits of states [.., d] as if the model ended there: float32 [.., V] (the logit lens).
-
-        Computed in float32, whatever the dtype of the weights and states: in bfloat16, many rows have equal logits
-        among their first five.
-        """
-        import torch
-
-        with full_precision():
-            logits = _unembed(self.unembedding, in_float32(final_norm_of(self.decoder))(states.float()))
-        logits = logits if self.logit_scale == 1 else logits * self.logit_scale
-        return logits if self.softcap is None else torch.tanh(logits / self.softcap) * self.softcap
+        """As `Head.logits`."""
+        return self.head.logits(states)
 
 
 def position_limit_of(config: Any) -> int | None:

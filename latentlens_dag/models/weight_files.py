@@ -35,14 +35,20 @@ def stored_weights(folder: Path, name: str, auto_class: str) -> dict[str, int]:
     Raises:
         UserError: if the weights are not in safetensors, or a file is missing, damaged or a pointer of Git LFS.
     """
+    files = weight_files(folder, name, auto_class)
+    return {weight: count for file in files for weight, count in _element_counts(file).items()}
+
+
+def weight_files(folder: Path, name: str, auto_class: str) -> list[Path]:
+    """The files that transformers reads the weights from; arguments and errors as `stored_weights`."""
     check_lfs_pointers(folder, name)
-    files = _weight_files(folder, name, auto_class)
+    files = _named_files(folder, name, auto_class)
     if missing := [file.name for file in files if not file.is_file()]:
         raise UserError(
             f"{name} cannot be read: {len(missing)} of its {len(files)} weight files are missing, "
             f"{first_names(missing)}, which {SHARD_INDEX} names. Finish the download, or copy the whole folder again."
         )
-    return {weight: count for file in files for weight, count in _element_counts(file).items()}
+    return files
 
 
 def stored_dtypes(folder: Path) -> Counter[str]:
@@ -91,7 +97,7 @@ def first_names(names: Sequence[str]) -> str:
     return ", ".join(names[:_LISTED_NAMES]) + (f" and {more:,} more" if more > 0 else "")
 
 
-def _weight_files(folder: Path, name: str, auto_class: str) -> list[Path]:
+def _named_files(folder: Path, name: str, auto_class: str) -> list[Path]:
     """The files that transformers reads the weights from, whether or not they exist."""
     single, index = folder / SINGLE_FILE, folder / SHARD_INDEX
     if not single.is_file() and not index.is_file():

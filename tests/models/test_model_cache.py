@@ -16,6 +16,7 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.models import model_cache
 from latentlens_dag.models.model_cache import ModelCache
 from latentlens_dag.models.model_ref import ModelRef
+from latentlens_dag.models.vocabulary_parts import VocabularyNeeds
 
 
 @pytest.fixture
@@ -113,3 +114,35 @@ def test_a_language_model_is_no_vlm(cache: ModelCache, language_folder: Path) ->
     assert cache.language_model(ref).depth
     with pytest.raises(UserError, match="is not a vision-language model"):
         cache.vlm(ref)
+
+
+def test_a_lens_uses_the_model_in_memory_or_reads_its_part_once(
+    cache: ModelCache, loads: list[Path], llava_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ref, reads = ModelRef(path=llava_folder), []
+    read = model_cache.read_vocabulary_parts
+    monkeypatch.setattr(
+        model_cache, "read_vocabulary_parts", lambda *arguments: (reads.append(arguments[1]), read(*arguments))[1]
+    )
+    needs: tuple[VocabularyNeeds, ...] = ("head", "embedding")
+    parts = [cache.vocabulary(ref, part) for _ in range(3) for part in needs]
+    assert (reads, loads) == (["head", "embedding"], [])
+    whole = cache.language_model(ref)
+    assert all(cache.vocabulary(ref, part) is whole for part in needs)
+    assert (reads, len(loads)) == (["head", "embedding"], 1)
+    assert torch.equal(parts[1].embedding, whole.embedding)
+    assert cache.vocabulary(ref, "embedding", "bfloat16").embedding.dtype == torch.bfloat16
+
+
+def test_a_part_in_doubt_is_that_of_the_whole_model_which_is_kept(
+    cache: ModelCache, loads: list[Path], llava_folder: Path
+) -> None:
+    ref = ModelRef(path=llava_folder, trust_remote_code=True)
+    assert cache.vocabulary(ref, "head") is cache.vocabulary(ref, "embedding") is cache.language_model(ref)
+    assert len(loads) == 1
+
+
+def test_the_memory_of_a_part_returns_before_a_model_is_loaded(cache: ModelCache, llava_folder: Path) -> None:
+    part = weakref.ref(cache.vocabulary(ModelRef(path=llava_folder), "embedding").embedding)
+    cache.language_model(ModelRef(path=llava_folder))
+    assert part() is None

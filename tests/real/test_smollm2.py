@@ -20,6 +20,7 @@ from latentlens_dag.models.loading import FullModel, load_language_model
 from latentlens_dag.models.self_checks import TEXT_CHECKS, check_language_model
 from latentlens_dag.models.text_states import TextStates, text_states
 from latentlens_dag.models.tokenization import tokenize
+from latentlens_dag.models.vocabulary_parts import VocabularyParts, load_vocabulary_parts
 from latentlens_dag.search.sinks import sink_norm
 from latentlens_dag.study.lenses.embeddinglens import EmbeddingLens
 from latentlens_dag.study.lenses.logitlens import LogitLens
@@ -131,6 +132,18 @@ def test_in_bfloat16_a_state_keeps_its_direction_at_every_layer(smollm2_folder: 
     for layer, exact in states.states.items():
         cosines = torch.cosine_similarity(found.states[layer], exact)
         assert cosines.min() > 0.99 and cosines.mean() > 0.9995, (layer, cosines.min(), cosines.mean())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_part_read_by_itself_is_that_of_the_whole_model_to_the_bit(
+    smollm2_folder: Path, states: TextStates, dtype: str
+) -> None:
+    whole = load_language_model(smollm2_folder, device="cpu", dtype=dtype)
+    head = load_vocabulary_parts(smollm2_folder, "head", "cpu", dtype)
+    embedding = load_vocabulary_parts(smollm2_folder, "embedding", "cpu", dtype)
+    assert isinstance(head, VocabularyParts) and isinstance(embedding, VocabularyParts)
+    assert torch.equal(head.logits(states.states[29]), whole.logits(states.states[29]))
+    assert torch.equal(embedding.embedding, whole.embedding)
 
 
 def test_a_text_through_the_chat_template_is_tokenized_as_the_template_says(model: LanguageModel) -> None:

@@ -23,6 +23,7 @@ from latentlens_dag.models.hooks import capture_hidden_states
 from latentlens_dag.models.language_model import LanguageModel
 from latentlens_dag.models.self_checks import noise_image
 from latentlens_dag.models.vlm import Vlm
+from latentlens_dag.models.vocabulary_parts import VocabularyNeeds, VocabularyParts, load_vocabulary_parts
 from latentlens_dag.schema import LENSES, SENTENCES
 from latentlens_dag.storage.hashing import text_id
 from latentlens_dag.storage.parquet import write_parquet
@@ -133,12 +134,31 @@ def _tables(
         assert what is not None
         return what
 
-    found = dict(lens.neighbors(states, LensInputs(lambda: given(index), lambda: given(model))))
+    found = dict(lens.neighbors(states, LensInputs(lambda: given(index), lambda needs: given(model))))
     assert list(found) == list(states)
     return list(found.values())
 
 
 VOCABULARY_LENSES = [name for name in LENSES if issubclass(lens_class(name), VocabularyLens)]
+
+
+@pytest.mark.parametrize("name", VOCABULARY_LENSES)
+@pytest.mark.parametrize("unique", ["none", "word"])
+def test_a_vocabulary_lens_says_the_same_by_its_part_of_the_model_and_by_the_whole(
+    name: str, unique: Unique, llava: Vlm, llava_folder: Path
+) -> None:
+    lens, states = lens_class(name)("s", 8, unique), {1: _states(llava)}
+    parts: list[VocabularyParts] = []
+
+    def part(needs: VocabularyNeeds) -> VocabularyParts:
+        part = load_vocabulary_parts(llava_folder, needs, "cpu")
+        assert needs == lens.needs and isinstance(part, VocabularyParts)
+        parts.append(part)
+        return part
+
+    ((_, found),) = lens.neighbors(states, LensInputs(lambda: pytest.fail("no index is needed"), part))
+    (expected,) = _tables(lens, states, model=llava.language_model)
+    assert found.equals(expected) and len(parts) == 1
 
 
 @pytest.mark.parametrize("name", VOCABULARY_LENSES)

@@ -68,7 +68,7 @@ def _lens(study: StudySpec, name: str) -> dg.AssetsDefinition:
         states = {layer: read_states(paths.visual(study.name, layer, batch)) for layer in layers}
         inputs = LensInputs(
             lambda: ContextualIndex.open(paths.index(study.index.name).root),
-            lambda: models.cache.language_model(study.model, step_dtype(study, paths)),
+            lambda needs: models.cache.vocabulary(study.model, needs, step_dtype(study, paths)),
             ProgressLog(context.log.info, "rows"),
             study.index.layers,
         )

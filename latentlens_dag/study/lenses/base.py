@@ -15,11 +15,12 @@ import pyarrow as pa
 
 from latentlens_dag.index.contextual_index import ContextualIndex
 from latentlens_dag.index.state_tables import TokenStates
-from latentlens_dag.models.language_model import LanguageModel
 from latentlens_dag.schema import LENSES, NEIGHBORS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from latentlens_dag.models.vocabulary_parts import Vocabulary, VocabularyNeeds
 
 Unique = Literal["none", "word", "sentence"]
 """In what the neighbors of a token must differ."""
@@ -30,7 +31,8 @@ class LensInputs:
     """Where a lens gets its candidates; only what it needs is loaded."""
 
     index: Callable[[], ContextualIndex]
-    model: Callable[[], LanguageModel]
+    vocabulary: Callable[[VocabularyNeeds], Vocabulary]
+    """The language model, or at least the part of it that is needed."""
     progress: Callable[[int, int], None] = lambda done, total: None
     """Called with rows done and rows in all."""
     contextual_layers: Sequence[int] | None = None

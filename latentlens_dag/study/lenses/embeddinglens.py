@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from latentlens_dag.device import float32_rows, full_precision
-from latentlens_dag.models.language_model import LanguageModel
 from latentlens_dag.study.lenses.vocabulary import VocabularyLens
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from latentlens_dag.models.vocabulary_parts import Vocabulary
 
 
 class EmbeddingLens(VocabularyLens):
@@ -19,11 +20,11 @@ class EmbeddingLens(VocabularyLens):
     needs = "embedding"
     description = "The vocabulary tokens whose input embeddings are nearest to each visual token at layer {layer}."
 
-    def scores(self, model: LanguageModel, states: Tensor) -> Tensor:
+    def scores(self, vocabulary: Vocabulary, states: Tensor) -> Tensor:
         """The cosines [N, V]; minus infinity to a row of zeros."""
         import torch
 
-        embedding = model.embedding.detach()
+        embedding = vocabulary.embedding.detach()
         unit = torch.nn.functional.normalize(states, dim=1)
         cosines = states.new_empty(len(states), len(embedding))
         with full_precision():

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from latentlens_dag.models.language_model import LanguageModel
 from latentlens_dag.study.lenses.vocabulary import VocabularyLens
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from latentlens_dag.models.vocabulary_parts import Vocabulary
 
 
 class LogitLens(VocabularyLens):
@@ -18,6 +19,6 @@ class LogitLens(VocabularyLens):
     needs = "head"
     description = "The vocabulary tokens with the highest logits for each visual token at layer {layer}."
 
-    def scores(self, model: LanguageModel, states: Tensor) -> Tensor:
+    def scores(self, vocabulary: Vocabulary, states: Tensor) -> Tensor:
         """The model's logits [N, V]."""
-        return model.logits(states)
+        return vocabulary.logits(states)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,13 +18,14 @@ import pyarrow as pa
 from latentlens_dag.errors import UserError
 from latentlens_dag.index.occurrence_lookup import word_labels
 from latentlens_dag.index.state_tables import TokenStates
-from latentlens_dag.models.language_model import LanguageModel
 from latentlens_dag.models.tokenization import token_texts
 from latentlens_dag.study.lenses.base import Lens, LensInputs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
+
+    from latentlens_dag.models.vocabulary_parts import Vocabulary, VocabularyNeeds
 
 _QUERIES_PER_PASS = 512
 
@@ -43,19 +44,21 @@ class VocabularyLens(Lens):
     "sentence" changes nothing.
     """
 
+    needs: ClassVar[VocabularyNeeds]
+
     @abstractmethod
-    def scores(self, model: LanguageModel, states: Tensor) -> Tensor:
+    def scores(self, vocabulary: Vocabulary, states: Tensor) -> Tensor:
         """The scores [N, V] of states [N, d], in float32; minus infinity for what is no candidate."""
 
     def neighbors(self, states: Mapping[int, TokenStates], inputs: LensInputs) -> Iterator[tuple[int, pa.Table]]:
         """As `Lens.neighbors`."""
-        model = inputs.model()
-        labels = self._word_labels(model) if self.unique == "word" else None
+        vocabulary = inputs.vocabulary(self.needs)
+        labels = self._word_labels(vocabulary) if self.unique == "word" else None
         for layer, at in states.items():
-            yield layer, self.vocabulary_table(layer, at, self.top_k(model, at.states, labels), model)
+            yield layer, self.vocabulary_table(layer, at, self.top_k(vocabulary, at.states, labels), vocabulary)
 
-    def _word_labels(self, model: LanguageModel) -> NDArray[np.int64]:
-        labels = word_labels(token_texts(model.tokenizer, range(len(model.embedding))).values())
+    def _word_labels(self, vocabulary: Vocabulary) -> NDArray[np.int64]:
+        labels = word_labels(token_texts(vocabulary.tokenizer, range(vocabulary.vocabulary_size)).values())
         if (different := len(np.unique(labels))) < self.k:
             raise UserError(
                 f"`top_k: {self.k}` and `unique: word` of Study {self.study} ask for more answers than the vocabulary "
@@ -64,29 +67,29 @@ class VocabularyLens(Lens):
         return labels
 
     def vocabulary_table(
-        self, layer: int, at: TokenStates, found: VocabularyNeighbors, model: LanguageModel
+        self, layer: int, at: TokenStates, found: VocabularyNeighbors, vocabulary: Vocabulary
     ) -> pa.Table:
         """NEIGHBORS with the tokens' texts."""
-        texts = token_texts(model.tokenizer, np.unique(found.token_id).tolist())
+        texts = token_texts(vocabulary.tokenizer, np.unique(found.token_id).tolist())
         ids = found.token_id.ravel()
         token_str = [texts[i] for i in ids.tolist()]
         columns = {"token_id": ids, "token_str": token_str, "word": [text.strip() for text in token_str]}
         return self.table(layer, at, found.score, columns)
 
     def top_k(
-        self, model: LanguageModel, states: NDArray[np.float32], labels: NDArray[np.int64] | None = None
+        self, vocabulary: Vocabulary, states: NDArray[np.float32], labels: NDArray[np.int64] | None = None
     ) -> VocabularyNeighbors:
         """The k best tokens of states [N, d]; with `labels` [V] of the tokens, only the best token of each label."""
         import torch
 
-        device, k = model.embedding.device, self.k
-        of_tokens = torch.tensor(sorted(set(model.tokenizer.get_vocab().values())), device=device)
-        ids = [np.empty((0, min(k, len(model.embedding))), np.int32)]
+        device, k = vocabulary.device, self.k
+        of_tokens = torch.tensor(sorted(set(vocabulary.tokenizer.get_vocab().values())), device=device)
+        ids = [np.empty((0, min(k, vocabulary.vocabulary_size)), np.int32)]
         scores = [ids[0].astype(np.float32)]
         with torch.inference_mode():
             for start in range(0, len(states), _QUERIES_PER_PASS):
                 queries = torch.from_numpy(states[start : start + _QUERIES_PER_PASS].copy()).to(device, torch.float32)
-                candidates = _masked(self.scores(model, queries), of_tokens)
+                candidates = _masked(self.scores(vocabulary, queries), of_tokens)
                 if labels is None:
                     values, columns = top_k_lowest_index_first(candidates, k)
                 else:
