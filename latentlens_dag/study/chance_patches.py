@@ -4,7 +4,8 @@ The patch is drawn uniformly from all images by a hash of (image_id, token_index
 lies in any batch, so the words are moved once, for the whole set: each batch's words are read, and written into the
 files of all batches that drew them. A judge of a batch then reads that batch's files alone.
 
-Memory: the counts of each image, 8 bytes per patch, and one batch of PATCH_TRUTH. Time grows with the patches.
+Memory: 8 bytes per patch, the counts of each image, one batch of PATCH_TRUTH, and for each batch a megabyte of rows
+that wait for its file. Time grows with the patches.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ VERDICTS = (CONCRETE, ABSTRACT, GLOBAL, NONE)
 _PATCH = ["image_id", "token_index"]
 _LENS = ["study", "visual_layer", "lens"]
 _ANSWER = [*_LENS, *_PATCH, "rank", "word"]
-_NOTHING = -1
+_NOTHING = -1  # gives keys below all others
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class Forms:
         """The level [N] of `words` [N], which are rows of `codes`, against `shown` [N]."""
         levels = np.full(len(words), VERDICTS.index(NONE), np.int8)
         for code in codes.T:
-            rows = np.flatnonzero((code[words] >= 0) & (shown >= 0))
+            rows = np.flatnonzero(code[words] >= 0)
             wanted = shown[rows] * len(self.codes) + code[words[rows]]
             place = np.searchsorted(self.keys, wanted).clip(max=max(len(self.keys) - 1, 0))
             found = self.keys[place] == wanted if len(self.keys) else np.zeros(len(rows), np.bool_)

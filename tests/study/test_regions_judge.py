@@ -30,7 +30,7 @@ from tests.helpers.small_dataset import (
 )
 from tests.text.test_inflection import same_word
 
-WORDS = ("dog", "dogs", "Cat", "grass", "farm", "outdoors", "tree", "the", None, ",", "owls", "animal")
+WORDS = ("dog", "dogs", "Cat", "grass", "leaves", "leave", "leaf", "tree", "the", None, ",", "owls", "animal")
 
 
 def truth_of_image(rows: Sequence[dict[str, Any]], boxes: Sequence[tuple[float, float, float, float] | None]) -> Truth:
