@@ -201,9 +201,9 @@ def test_a_text_that_is_added_is_the_only_one_read_and_all_are_as_if_read_at_onc
 ) -> None:
     changed, read = copy_of(project), []
 
-    def counted(model: Any, texts: list[str], layers: list[int]) -> TextStates:
+    def counted(model: Any, texts: list[str], *others: Any) -> TextStates:
         read.extend(texts)
-        return text_states(model, texts, layers)
+        return text_states(model, texts, *others)
 
     monkeypatch.setattr("latentlens_dag.models.text_states.text_states", counted)
     new = "A small boat waits for the elephant."
