@@ -189,7 +189,7 @@ CHANGES: dict[str, list[Change]] = {
         Change(
             "images",
             {"ImageSet more.source": {"parquet": "frames.parquet", "column": "front", "name": "title"}},
-            {"images/more/source", "images/more/originals", "images/more/pictures"},
+            {"images/more/source", "images/more/names", "images/more/originals", "images/more/pictures"},
         )
     ],
     "ImageSet.regions": [
