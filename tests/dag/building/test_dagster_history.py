@@ -13,8 +13,9 @@ from dagster._core.storage.event_log.sqlite import sqlite_event_log
 from dagster._core.storage.runs.sqlite import sqlite_run_storage
 from sqlalchemy import Engine, event
 
-from latentlens_dag.dag.building import project as driver
+from latentlens_dag.dag.building import dagster_history
 from latentlens_dag.dag.building.listener import BuildListener
+from latentlens_dag.dag.building.runs import BuildError
 from latentlens_dag.storage.home import Home
 from tests.dag.small_graph import opened, say, small_project
 
@@ -73,7 +74,7 @@ def test_a_history_is_the_one_that_dagster_writes_by_itself(tmp_path: Path, monk
     homes = [small_project(tmp_path / name) for name in ("quick", "own")]
     _build_twice(homes[0])
     with monkeypatch.context() as patch:
-        patch.setattr(driver, "quick_history", lambda home: nullcontext())
+        patch.setattr(dagster_history, "quick_history", lambda home: nullcontext())
         _build_twice(homes[1])
     quick, own = map(_history, homes)
     assert len(own["runs"]) == 16 and len(own["databases"]) == 16 + 2
@@ -115,7 +116,7 @@ def test_dagster_has_its_own_functions_back_after_a_build_that_failed(tmp_path: 
     before = [*(module["create_engine"] for module in modules), vars(sql.ScriptDirectory)["from_config"]]
     home = small_project(tmp_path / "home")
     say(home, "visual", "fail")
-    with opened(home) as project, pytest.raises(driver.BuildError):
+    with opened(home) as project, pytest.raises(BuildError):
         project.build(project.select())
     after = [*(module["create_engine"] for module in modules), vars(sql.ScriptDirectory)["from_config"]]
     assert before == after
