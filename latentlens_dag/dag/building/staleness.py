@@ -128,7 +128,8 @@ class _Asset:
         self._whole = {
             name: _version_of(events.get(edge.parent, None)) for name, edge in self._inputs if None in edge.partitions
         }
-        self._usual = None not in self._whole.values() and all(_is_usual(node, edge) for _, edge in self._inputs)
+        known = self._code_version is not None and None not in self._whole.values()
+        self._usual = known and all(_is_usual(node, edge) for _, edge in self._inputs)
 
     def is_plainly_fresh(self, partition: str | None, event: Event) -> bool:
         """Whether a partition that was built is fresh by Dagster's rules, as far as that is seen without Dagster.
@@ -137,12 +138,10 @@ class _Asset:
         is not as usual, such as an input that was never built, is left to Dagster.
         """
         tags = event.tags
-        code_version = tags.get(CODE_VERSION_TAG)
         versions = sum(tag.startswith(f"{INPUT_DATA_VERSION_TAG_PREFIX}/") for tag in tags)
         return (
             self._usual
-            and code_version is not None
-            and (not self._code_version or code_version == self._code_version)
+            and tags.get(CODE_VERSION_TAG) == self._code_version
             and versions == len(self._inputs)
             and all(self._is_last(name, edge, partition, tags) for name, edge in self._inputs)
         )

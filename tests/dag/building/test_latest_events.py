@@ -13,6 +13,7 @@ from latentlens_dag.dag.building.staleness import NOT_BUILT, _Context, _reason, 
 from latentlens_dag.dag.building.steps import AssetPartition, Lineage
 from tests.dag.small_graph import BATCHES, SOURCE, TOKENS, opened, say, small_definitions, small_project
 
+CHANGES = ["source", "build", "force", "materialize", "report", "observe", "wipe", "delete"]
 STEPS = ["pictures", "visual", "judgements", "interpretability", "table"]
 
 
@@ -24,12 +25,12 @@ def project(tmp_path: Path) -> Iterator[object]:
         yield one
 
 
-def _change(project: object, chance: random.Random) -> None:
-    """Something that a user may do, in the files, on the command line or in Dagster's UI."""
+def _change(project: object, what: str, chance: random.Random) -> None:
+    """Something that a user may do, in the files, on the command line or in Dagster's UI; each step has a new word."""
     instance, word = project.instance, str(chance.randrange(1000))
     target = chance.choice([target for step in project.steps for target in step.targets()])
-    say(project.home, chance.choice(STEPS), word)
-    what = chance.choice(["source", "build", "force", "materialize", "report", "observe", "wipe", "delete"])
+    for step in STEPS:
+        say(project.home, step, word)
     if what == "source":
         (project.home.root / "source.txt").write_text(word)
         project.observe(project.select())
@@ -37,8 +38,8 @@ def _change(project: object, chance: random.Random) -> None:
         name = target[0].to_user_string() + ("" if target[1] is None else f"[{target[1]}]")
         project.build(project.select([], [name]), what == "force")
     elif what == "materialize":
-        step = project.graph.get(target[0]).assets_def
-        assert dg.materialize([step], instance=instance, partition_key=target[1], selection=[target[0]]).success
+        made_by = project.graph.get(target[0]).assets_def
+        assert dg.materialize([made_by], instance=instance, partition_key=target[1], selection=[target[0]]).success
     elif what == "report":
         instance.report_runless_asset_event(dg.AssetMaterialization(target[0], partition=target[1]))
     elif what == "observe":
@@ -69,8 +70,8 @@ def test_whatever_happens_the_same_is_stale_as_by_dagster_and_for_the_same_reaso
         for changed in (("1",), ("2",), ("1", (0,)))  # the same, of another code version, with an input less
     ]
     seen = set()
-    for _ in range(8):
-        _change(project, chance)
+    for what in chance.sample(CHANGES, len(CHANGES)):
+        _change(project, what, chance)
         for lineage in lineages:
             expected = _by_the_resolver(project, lineage, targets)
             found = find_stale(lineage, project.instance, project.store, targets)
