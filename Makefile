@@ -66,8 +66,10 @@ bench: $(STAMP)
 	PYTHONPATH="$$PWD:$$PWD/$(VENV)/bench" LANCE_LOG=error $(BIN)/python -m tests.benchmarks.ingest .latentlens/bench
 	$(BIN)/python -m tests.benchmarks.occurrences
 	$(BIN)/python -m tests.benchmarks.judging .latentlens/bench
+	$(BIN)/python -m tests.benchmarks.images
 	$(BIN)/python -m tests.benchmarks.browser --large
 	$(BIN)/python -m tests.benchmarks.smollm2
+	$(BIN)/python -m tests.benchmarks.loading
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -146,12 +146,12 @@ def test_pictures_that_are_equal_renamed_or_in_other_folders_are_the_same_images
     before, (first, second, *_) = sorted(_ids(project)), _pictures(project)
     (first.parent / "z").mkdir()
     (first.parent / "z" / "again.PNG").write_bytes(first.read_bytes())
-    second.rename(first.parent / ".hidden.png")
+    second.rename(first.parent / ".hidden.PNG")
     (first.parent / "notes.txt").write_text("no image")
     build(project, names=["images/pictures/pictures"])
     assert sorted(_ids(project)) == before
     names = pq.read_table(_images(project) / "names.parquet")["file_name"].to_pylist()
-    assert sorted(names) == [".hidden.png", *(f"picture_{number}.png" for number in (0, 2, 3))]
+    assert sorted(names) == [".hidden.PNG", *(f"picture_{number}.png" for number in (0, 2, 3))]
     source = project / ".latentlens" / "warehouse" / "observed" / "images.pictures.source.json"
     assert len(read_json_object(source)) == 6
 
