@@ -1,7 +1,8 @@
 """Fast access to Dagster's history: a whole asset at a time, with its SQLite files opened once.
 
 Dagster itself queries the history partition by partition, with a new database engine for each query. For a small study
-that is over a thousand queries, which took most of a build that had nothing to do.
+that is over a thousand queries, which took most of a build that had nothing to do. `latest_events.py` reads many assets
+at once.
 """
 
 import sqlite3

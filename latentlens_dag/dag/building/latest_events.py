@@ -3,7 +3,7 @@
 Dagster reads its history asset by asset and makes objects of whole events, of which staleness needs only the tags: for
 40,000 partitions, that took half a minute. Here SQLite gives the tags of all in two queries. Note: this knows how
 Dagster 1.13 stores events, to which pyproject.toml holds it; a test compares it with Dagster's own answers. Those are
-taken where the history is not in SQLite, and for assets that were wiped in the UI.
+taken where the history is not in SQLite.
 """
 
 from __future__ import annotations
@@ -89,14 +89,13 @@ class LatestEvents:
             self._read_whole.update(keys)
 
 
-# The last column says whether Dagster itself must be asked: the asset was wiped, it is observed and materialized, or an
-# early version of Dagster wrote its row.
+# The last column says whether an early version of Dagster wrote the row. Of a wiped asset, there is no event left.
 _OF_ASSETS = """
 SELECT asset_key, json_extract(last_materialization, '$.storage_id'),
     json_extract(last_materialization, '$.event_log_entry.timestamp'),
     json_extract(last_materialization, '$.event_log_entry.{content}.tags'),
     {figures},
-    asset_details IS NOT NULL OR json_extract(last_materialization, '$.__class__') != 'EventLogRecord'
+    json_extract(last_materialization, '$.__class__') != 'EventLogRecord'
 FROM asset_keys WHERE asset_key IN (SELECT value FROM json_each(?))
 """
 _OF_PARTITIONS = """

@@ -11,7 +11,7 @@ from dagster._core.definitions.data_version import CachingStaleStatusResolver, S
 from latentlens_dag.dag.building.latest_events import LatestEvents, _by_dagster
 from latentlens_dag.dag.building.staleness import NOT_BUILT, _Context, _reason, find_stale
 from latentlens_dag.dag.building.steps import AssetPartition, Lineage
-from tests.dag.small_graph import BATCHES, SOURCE, TOKENS, opened, say, small_definitions, small_project
+from tests.dag.small_graph import BATCHES, SOURCE, SUMMARY, TOKENS, opened, say, small_definitions, small_project
 
 CHANGES = ["source", "build", "force", "materialize", "report", "observe", "wipe", "delete"]
 STEPS = ["pictures", "visual", "judgements", "interpretability", "table"]
@@ -45,7 +45,7 @@ def _change(project: object, what: str, chance: random.Random) -> None:
     elif what == "observe":
         instance.report_runless_asset_event(dg.AssetMaterialization(SOURCE))
     elif what == "wipe":
-        instance.wipe_assets([target[0]])
+        instance.wipe_assets([target[0], SUMMARY])
     else:
         instance.delete_run(chance.choice(instance.get_runs()).run_id)
 
