@@ -14,6 +14,7 @@ import traceback
 import click
 
 from latentlens_dag.cli import browse, build, diff, maintenance, models, publish, pull, query
+from latentlens_dag.device import configure_threads
 from latentlens_dag.errors import RESUME_HINT, StoppedBySignalError, UserError
 from latentlens_dag.storage.full_disk import remedy
 from latentlens_dag.storage.home import find_home
@@ -52,9 +53,7 @@ def main() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # read when transformers is imported
     os.environ.setdefault("LANCE_LOG", "error")
-    # Waiting threads of torch must not spin: beside other programs, SmolLM2 took 6 to 14 ms of CPU per token instead of
-    # 2.3. Read when torch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    configure_threads()
     try:
         cli.main(arguments, prog_name="latentlens-dag", standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from latentlens_dag.dag.components.base import C
 from latentlens_dag.dag.resources import HomeResource, ModelResource, WarehouseResource
 from latentlens_dag.dag.yaml_tree import YamlTree
+from latentlens_dag.device import configure_threads
 from latentlens_dag.errors import UserError
 from latentlens_dag.storage.home import Home, find_home, find_project
 
@@ -37,6 +38,7 @@ def load_definitions(project: Path | None = None, home: Home | None = None) -> d
     Raises:
         UserError: where there is no project, its `assets/` is missing, or a defs.yaml is wrong.
     """
+    configure_threads()  # here too, for runs that Dagster's own commands start
     home = home or find_home()
     warehouse, home_resource = WarehouseResource(root=str(home.warehouse.root)), HomeResource(root=str(home.root))
     # The steps of a run share a process: one of their own each would load torch, and the model, each time.

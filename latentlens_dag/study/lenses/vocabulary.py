@@ -105,7 +105,6 @@ def top_k_lowest_index_first(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     `torch.topk` leaves open which of several equal scores it takes. Where the k-th score is equal to the next one,
     every column that reaches it is sorted.
     """
-
     k = min(k, scores.shape[1])
     best = scores.topk(min(k + 1, scores.shape[1]), dim=1)
     unsure = (best.values[:, k - 1] == best.values[:, -1]).nonzero()[:, 0]
