@@ -34,7 +34,7 @@ def configure_threads(cgroup: Path = _CGROUP) -> None:
     """Make waiting threads sleep, and use no more of them than a container's share of the processors.
 
     Settings of the user (`OMP_WAIT_POLICY`, `OMP_NUM_THREADS`) stay. They are read when torch is imported, so call this
-    before. Polars, DuckDB, Lance and tokenizers know the share by themselves.
+    before.
 
     Args:
         cgroup: folder of the control group of the process (v2); without limits where it does not exist.
