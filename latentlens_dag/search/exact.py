@@ -23,14 +23,18 @@ it would lose neighbors.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from latentlens_dag.device import default_device, full_precision
 from latentlens_dag.search.prefilter import GROUP, Arithmetic, Prefilter, fastest_arithmetic, outlier_dimensions, slices
-from latentlens_dag.search.top_k import Keys, LabelsOf, Neighbors, TopK
+from latentlens_dag.search.top_k import Keys, LabelsOf, Neighbors, TopK, concat_neighbors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -93,12 +97,63 @@ def cosine_top_k(
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}.")
     where = device or default_device()
-    search = _Search(queries, k, labels_of, where, arithmetic or fastest_arithmetic(len(queries), where))
-    with full_precision(), warnings.catch_warnings():
+    chosen = arithmetic or fastest_arithmetic(len(queries), where)
+    parts = _parts_for_threads(len(queries), where)
+    searches = [_Search(queries[part], k, labels_of, where, chosen) for part in parts]
+    with full_precision(), warnings.catch_warnings(), _threads(len(parts)) as in_threads:
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # it is only read
         for block in blocks:
-            search.block(block)
-    return search.best.neighbors()
+            in_threads(partial(_add_block, searches, parts, block))
+    return concat_neighbors([search.best.neighbors() for search in searches], axis=0)
+
+
+def _add_block(searches: Sequence[_Search], parts: Sequence[slice], block: Block, number: int) -> None:
+    """Add a block to the search of one part of the queries."""
+    searches[number].block(_for_queries(block, parts[number]))
+
+
+def _parts_for_threads(queries: int, device: str) -> list[slice]:
+    """The queries in consecutive parts, each of which a thread of a CPU compares with every block.
+
+    Most steps between the products take one thread only. A part smaller than a product's would not be worth the
+    conversion of every block in every thread.
+    """
+    import torch
+
+    threads = torch.get_num_threads() if device.startswith("cpu") else 1
+    count = max(1, min(threads, queries // _QUERIES_PER_PRODUCT))
+    edges = [queries * number // count for number in range(count + 1)]
+    return [slice(start, end) for start, end in pairwise(edges)]
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[Callable[[Callable[[int], None]], None]]:
+    """A function that calls another with 0, 1, .. count - 1, each in a thread of its own, and waits for all."""
+    import torch
+
+    if count == 1:
+        yield lambda work: work(0)
+        return
+    within = torch.get_num_threads()
+    with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        try:
+
+            def in_threads(work: Callable[[int], None]) -> None:
+                list(pool.map(work, range(count)))
+
+            yield in_threads
+        finally:
+            torch.set_num_threads(within)  # MKL has one number for all threads
+
+
+def _for_queries(block: Block, part: slice) -> Block:
+    """The block with its exclusions counted from the first query of a part."""
+    if block.excluded is None:
+        return block
+    rows, queries = block.excluded
+    own = (queries == EVERY_QUERY) | ((queries >= part.start) & (queries < part.stop))
+    shifted = np.where(queries == EVERY_QUERY, EVERY_QUERY, queries - part.start)
+    return block._replace(excluded=Exclusions(rows[own], shifted[own]) if own.any() else None)
 
 
 class _Search:

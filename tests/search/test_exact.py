@@ -4,7 +4,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from latentlens_dag.search import exact
@@ -161,6 +161,45 @@ def test_with_labels_the_answers_are_the_first_of_each_label(
         expected = sorted(first.values(), key=lambda answer: (-answer[0], *answer[1:]))[:k]
         assert answers[: len(expected)] == expected
         assert all(cosine == -np.inf for cosine, _, _ in answers[len(expected) :])
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    seed=st.integers(0, 2**31),
+    queries=st.integers(1, 23),
+    rows=st.integers(1, 200),
+    labels=st.one_of(st.none(), st.integers(8, 40)),
+    arithmetic=st.sampled_from(ARITHMETICS),
+)
+def test_any_number_of_threads_gives_the_same_answers(
+    monkeypatch: pytest.MonkeyPatch, seed: int, queries: int, rows: int, labels: int | None, arithmetic: Arithmetic
+) -> None:
+    random, k = np.random.default_rng(seed), 3
+    asked = random.standard_normal((queries, 8)).astype(np.float32)
+    blocks = [
+        block._replace(excluded=Exclusions(random.integers(0, rows, 9), random.integers(EVERY_QUERY, queries, 9)))
+        for block in _corpus(seed, rows, 8)
+    ]
+    labels_of = None if labels is None else lambda keys: (keys % np.uint64(labels)).astype(np.int64)
+    alone = _found(cosine_top_k(asked, blocks, k, labels_of, arithmetic=arithmetic))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(exact, "_QUERIES_PER_PRODUCT", 4)
+            assert len(exact._parts_for_threads(queries, "cpu")) == max(1, min(3, queries // 4))
+            assert _found(cosine_top_k(asked, blocks, k, labels_of, arithmetic=arithmetic)) == alone
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_what_is_wrong_with_a_block_is_raised_out_of_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exact, "_QUERIES_PER_PRODUCT", 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    damaged = Block(1, np.arange(3, dtype=np.uint64), np.zeros((3, 8), np.float16))
+    with pytest.raises(ValueError, match="has no direction"):
+        cosine_top_k(np.ones((4, 8), np.float32), [damaged], 1)
 
 
 @settings(max_examples=30, deadline=None)
