@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
 _BYTES_AT_ONCE = 64 << 20  # of a matrix's rows in float32
 _CGROUP = Path("/sys/fs/cgroup")
-_GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # of CUDA, ROCm, and CUDA in WSL
+_GPU_DRIVERS = (  # CUDA, CUDA on a Jetson, ROCm, and CUDA in WSL; a device may lack its file until it is first used
+    *("/dev/nvidiactl", "/dev/nvidia0", "/proc/driver/nvidia/version", "/sys/module/nvidia"),
+    *("/dev/nvhost-ctrl", "/dev/nvmap", "/dev/kfd", "/dev/dxg"),
+)
 _BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # the last one of ARM
 
 
@@ -68,12 +71,15 @@ def default_device() -> str:
 def has_bfloat16(device: str = "cpu") -> bool:
     """Whether a device has instructions for products in bfloat16; what emulates it is many times slower.
 
-    Of a CPU by /proc/cpuinfo; where there is none (macOS), it counts as a processor without them.
+    Of a CPU by /proc/cpuinfo; where there is none (macOS), it counts as a processor without them, as do devices other
+    than CPU and CUDA.
     """
-    if not device.startswith("cpu"):
+    if device.startswith("cuda"):
         import torch
 
         return torch.cuda.get_device_capability(device) >= (8, 0) or torch.version.hip is not None
+    if not device.startswith("cpu"):
+        return False
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -25,7 +25,6 @@ from latentlens_dag.browse.text_search import (
 from latentlens_dag.errors import UserError
 from latentlens_dag.models.layers import middle_layer
 from latentlens_dag.models.model_ref import ModelRef
-from latentlens_dag.storage.shapes import IndexShape, stored_dtype
 from latentlens_dag.storage.warehouse import Warehouse
 from latentlens_dag.study.source import StudySource, study_source
 from latentlens_dag.text.display import clip, printable
@@ -78,8 +77,8 @@ def open_text_search(data: BrowserData, study: str) -> TextSearch:
     warehouse = home_warehouse(data.source)
     source = study_source(warehouse, study, may_run_code())
     times = build_times(warehouse, study, source.index_name)
-    dtype = stored_dtype(IndexShape, warehouse.shape("index", source.index_name))
-    return _text_search(source, str(warehouse.root), study, times, _model(source.model, dtype))
+    model = _model(source.model, open_study_index(warehouse, study, source.index_name).dtype)
+    return _text_search(source, str(warehouse.root), study, times, model)
 
 
 @st.cache_resource(show_spinner="Loading the language model …", max_entries=1)

@@ -179,13 +179,11 @@ def _query_states(request: SearchRequest, study: Study, warehouse: Warehouse, in
     """The states to search with, of a text that the model reads now or of a token that the study stored."""
     from latentlens_dag.models.layers import middle_layer
     from latentlens_dag.models.loading import load_language_model
-    from latentlens_dag.storage.shapes import IndexShape, stored_dtype
     from latentlens_dag.study.query_states import encode_query, stored_query
 
     layer = middle_layer(index.layers) if request.layer is None else request.layer
     if request.text is not None:
-        dtype = stored_dtype(IndexShape, warehouse.shape("index", study.index))
-        return encode_query(load_language_model(study.model_ref, dtype=dtype), request.text, layer)
+        return encode_query(load_language_model(study.model_ref, dtype=index.dtype), request.text, layer)
     token = request.image_id or "", request.token or 0
     return stored_query(warehouse, study.name, *token, request.layer, middle_layer(index.layers))
 

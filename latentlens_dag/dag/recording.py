@@ -68,6 +68,22 @@ def result(
     )
 
 
+def other_valid_parts(context: dg.AssetExecutionContext, model: dg.AssetKey) -> Iterator[ArtifactRecord]:
+    """The records of the parts of this step that it does not write now, and that hold: same settings, same model."""
+    store, observed = store_of(context), last_observed_version(context.instance, model)
+    specs, definition = context.assets_def.specs_by_key, context.assets_def.partitions_def
+    for partition in definition.get_partition_keys() if definition else ():
+        for key in sorted(specs):
+            if partition == context.partition_key and key in context.selected_asset_keys:
+                continue
+            record = store.read(key.to_user_string(), partition)
+            if record is None:
+                break  # nothing of this partition was computed, or not all of it: another one tells as well
+            settings = settings_of(specs[key].metadata)
+            if record.settings == settings and record.inputs.get(model.to_user_string()) == observed:
+                yield record
+
+
 def can_reuse(context: dg.AssetExecutionContext, key: dg.AssetKey, model: dg.AssetKey) -> bool:
     """Whether an asset of this step was stored whole, with the present settings, model and packages.
 

@@ -46,26 +46,27 @@ def version_fields(algorithm: int, **fields: object) -> VersionFields:
 
 def settings_of(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """The settings in an asset's metadata (`version_fields`)."""
-    return dict(_fact(metadata, SETTINGS) or {})
+    return dict(fact_of(metadata, SETTINGS) or {})
 
 
 def source_version(metadata: Mapping[str, Any], memory: Path, hash_of: HashOf = hash_of_state) -> str | None:
     """The present version of an observed source, by its asset's metadata; None for other assets."""
-    if (model := _fact(metadata, SOURCE_MODEL)) is not None:
+    if (model := fact_of(metadata, SOURCE_MODEL)) is not None:
         return content_version(ModelRef.from_json(model), memory, hash_of=hash_of)
-    if (path := _fact(metadata, SOURCE_PATH)) is not None:
+    if (path := fact_of(metadata, SOURCE_PATH)) is not None:
         return content_version(Path(path), memory, hidden=True, hash_of=hash_of)
-    version: str | None = _fact(metadata, SOURCE_VERSION)
+    version: str | None = fact_of(metadata, SOURCE_VERSION)
     return version
 
 
 def source_file_states(metadata: Mapping[str, Any]) -> dict[Path, list[int]]:
     """The files of an observed source as `file_states` gives them; none for other assets, or a source of the Hub."""
-    path = _fact(metadata, SOURCE_PATH)
+    path = fact_of(metadata, SOURCE_PATH)
     return {} if path is None else file_states(Path(path), hidden=SOURCE_MODEL not in metadata)
 
 
-def _fact(metadata: Mapping[str, Any], name: str) -> Any:
+def fact_of(metadata: Mapping[str, Any], name: str) -> Any:
+    """A value of an asset's metadata, whether or not Dagster has wrapped it; None where there is none."""
     fact = metadata.get(name)
     return getattr(fact, "value", fact)
 

@@ -122,6 +122,11 @@ class _Build:
     old: IndexPaths
     """The index that is replaced, whose rows are not encoded again; there need be none."""
 
+    @property
+    def dtype(self) -> str:
+        """In which the model is computed."""
+        return str(self.model.embedding.dtype).removeprefix("torch.")
+
     def write_occurrences(self, parts: int) -> list[int]:
         """Write the occurrences of each part; give their numbers. The parts' sentences stay in the working folder."""
         long: list[core.LongSentence] = []
@@ -192,7 +197,7 @@ class _Build:
             ).encoded
             for layer in self.layers:
                 record, table = self._record(layer, part), self.new.layer_table(layer)
-                write_fragments(table, record, occurrences, *vectors[layer], encoder)
+                write_fragments(table, record, occurrences, *vectors[layer], encoder, self.dtype)
             del vectors  # its memory maps lie in the folder that is deleted now
 
     def _sentences(self, part: int) -> Path:

@@ -19,7 +19,7 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.index.approximate import MEASURED_K, ApproximatePlan, approximate_top_k, plan_approximate
 from latentlens_dag.index.folder import IndexFolder, read_index_folder
 from latentlens_dag.index.lance_files import Table, open_table
-from latentlens_dag.index.layer_tables import width_of
+from latentlens_dag.index.layer_tables import dtype_of, width_of
 from latentlens_dag.index.occurrence_lookup import OccurrenceLookup
 from latentlens_dag.index.table_blocks import (
     DEFAULT_ROWS,
@@ -196,6 +196,12 @@ class ContextualIndex:
         """The width of its vectors, d."""
         with self._folder.reading():
             return width_of(next(iter(self._tables.values())))
+
+    @cached_property
+    def dtype(self) -> str | None:
+        """The dtype in which the language model computed its states; None where that is not known."""
+        with self._folder.reading():
+            return dtype_of(next(iter(self._tables.values())))
 
     @property
     def rows(self) -> int:

@@ -44,16 +44,19 @@ _WRITE_BYTES = 8 << 20
 
 _MESSAGE = "__lance_commit_message"  # what Lance calls it among a transaction's properties
 _ENCODER = b"encoder"  # in a layer table's schema: the weights and the algorithm that made its vectors
+_DTYPE = b"dtype"  # there: in which a model computed the states
 _SINK_NORM = b"sink_norm"  # there: the norm above which a row is an attention sink, and no neighbor
 
 
-def layer_schema(width: int, encoder: str = "", sink_norm: float | None = None) -> pa.Schema:
+def layer_schema(width: int, encoder: str = "", sink_norm: float | None = None, dtype: str | None = None) -> pa.Schema:
     """The columns of a layer table: an occurrence with its unit vector and the length it had.
 
     `encoder` names what made the vectors (weights, algorithm); equal key and equal encoder: the same state. Rows whose
-    norm is above `sink_norm` are attention sinks (`search/sinks.py`), which a search leaves out.
+    norm is above `sink_norm` are attention sinks (`search/sinks.py`), which a search leaves out. `dtype` is the one in
+    which a model computed the states.
     """
     metadata = {_ENCODER: encoder.encode()} if encoder else {}
+    metadata |= {} if dtype is None else {_DTYPE: dtype.encode()}
     metadata |= {} if sink_norm is None else {_SINK_NORM: repr(sink_norm).encode()}
     state = [pa.field("vector", pa.list_(pa.float16(), width)), pa.field("norm", pa.float32())]
     _index, key, *others = OCCURRENCES
@@ -78,6 +81,7 @@ def write_fragments(
     vectors: NDArray[np.float16],
     norms: NDArray[np.float32],
     encoder: str = "",
+    dtype: str | None = None,
 ) -> Fragments:
     """Write a shard's rows as uncommitted fragments of `table`, and their description to `record`.
 
@@ -88,6 +92,7 @@ def write_fragments(
         vectors: [N, d], unit length; may be a memory map.
         norms: [N], the lengths before normalizing.
         encoder: what made the vectors, as in `layer_schema`.
+        dtype: in which a model computed them, if that is known.
 
     Raises:
         ValueError: where a vector has no direction, naming its key.
@@ -105,7 +110,7 @@ def write_fragments(
         written = [fragment.to_json() for fragment in fragments]
     shard = Fragments(len(occurrences), int(vectors.shape[1]), content)
     sizes = {"rows": shard.rows, "width": shard.width, "content": content}
-    facts = {**sizes, "encoder": encoder, "fragments": written}
+    facts = {**sizes, "encoder": encoder, "fragments": written, **({} if dtype is None else {"dtype": dtype})}
     write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n", record)
     return shard
 
@@ -136,16 +141,18 @@ def commit_fragments(
     fragments = [lance.FragmentMetadata.from_json(json.dumps(fragment)) for fragment in numbered]
     encoders = {fact.get("encoder", "") for fact in facts if fact["rows"]}
     if len(encoders) > 1:
-        raise ValueError(
-            f"The shards of {table.name} were encoded by different models or algorithms: was the model's folder "
-            "changed during a build? Build the index again."
+        raise UserError(
+            f"The shards of {table.name} were encoded by different models, algorithms or dtypes: was the model's "
+            "folder changed during a build, or part of the index encoded elsewhere by an earlier version? Encode all "
+            "of it: `latentlens-dag build --force --select index/NAME/contextual`."
         )
     _forget_unreadable(table)
     files = [file for record in records for file in fragment_files(table, record)]
     norms = np.concatenate([_fragment_norms(file) for file in files])
     limit = sink_norm(norms, lambda least: _rows_above(files, least)) if sinks == "exclude" else np.inf
     found = int((norms > limit).sum())
-    schema = layer_schema(facts[0]["width"], encoders.pop(), limit if found else None)
+    dtype = next((fact["dtype"] for fact in facts if "dtype" in fact), None)
+    schema = layer_schema(facts[0]["width"], encoders.pop(), limit if found else None, dtype)
     lance.LanceDataset.commit(str(table), lance.LanceOperation.Overwrite(schema, fragments), commit_message=provenance)
     content = hash_values(fact["content"] for fact in facts)
     return Fragments(rows, facts[0]["width"], hash_values([content, limit]) if found else content, found)
@@ -284,6 +291,12 @@ def encoder_of(table: Path) -> str | None:
     if not _has_versions(table):
         return None
     return ((open_table(table).schema.metadata or {}).get(_ENCODER) or b"").decode()
+
+
+def dtype_of(table: Table) -> str | None:
+    """In which dtype a model computed the states of a layer table; None where that is not known."""
+    stored = (open_table(table).schema.metadata or {}).get(_DTYPE)
+    return None if stored is None else stored.decode()
 
 
 def read_rows(table: Path, rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.float16], NDArray[np.float32]]]:

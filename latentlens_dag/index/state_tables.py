@@ -70,6 +70,13 @@ class TokenStates(NamedTuple):
     """In which the model computed them; empty where it was not recorded."""
 
 
+def dtype_of_states(path: Path) -> str:
+    """In which dtype a model computed the states of a file of `write_states`; "" where that is not known."""
+    import lance
+
+    return ((lance.dataset(str(path)).schema.metadata or {}).get(DTYPE) or b"").decode()
+
+
 def read_states(path: Path, image_id: str | None = None) -> TokenStates:
     """The states of a batch, or of one image of it."""
     only = None if image_id is None else is_in_filter("image_id", [image_id])

@@ -64,7 +64,7 @@ def load_checkpoint(auto: Any, folder: Path, name: str, trusted: bool, dtype: st
         folder: the model's folder.
         name: the model's name, for messages.
         trusted: whether the model's own code may be run.
-        dtype: the name of a torch dtype, or "auto".
+        dtype: the name of a torch dtype.
 
     Raises:
         UserError: if the checkpoint is refused (see the module).

@@ -1,7 +1,8 @@
 """The dtype in which a model is computed: the one that a user names, or `auto` by a rule.
 
-`auto` depends on config.json, on the size of the weights and on what the device can do, and on nothing else: no timing
-decides, so that one machine always gives the same states.
+`auto` depends on the checkpoint (config.json, the size of the weights and, where the config names no dtype, that of the
+weights) and on what the device can do, and on nothing else: no timing decides, so that one machine always gives the
+same states.
 
 | device | `auto`                                                                                                   |
 |--------|----------------------------------------------------------------------------------------------------------|
@@ -57,7 +58,8 @@ def check_one_dtype(dtype: str, stored: str | None, declared: str | None, place:
     Args:
         dtype: in which states would be computed now.
         stored: in which those of the index or study were computed so far; None if there are none.
-        declared: `dtype` of the YAML; None for `auto`. A declared one replaces all states, as it counts as a setting.
+        declared: `dtype` of the YAML; None for `auto`. A declared one makes all parts outdated, as it counts as a
+            setting; states that are in it already are reused.
         place: such as "Index words", for the message.
 
     Raises:
@@ -87,4 +89,4 @@ def _dtype_of_weights(folder: Path) -> str:
 def _weight_bytes(model: ModelRef, folder: Path) -> int:
     if model.repo is not None:
         return weight_bytes(model)
-    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    return sum(file.stat().st_size for file in folder.glob("model*.safetensors"))

@@ -12,10 +12,12 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from latentlens_dag.device import default_device
+from latentlens_dag.models.configs import read_config
 from latentlens_dag.models.dtypes import chosen_dtype
 from latentlens_dag.models.language_model import LanguageModel
-from latentlens_dag.models.loading import FullModel, load_model, load_vlm
+from latentlens_dag.models.loading import FullModel, checked_folder, load_model, load_vlm
 from latentlens_dag.models.model_ref import ModelRef
+from latentlens_dag.models.remote_code import may_have_vision
 from latentlens_dag.models.vlm import Vlm
 from latentlens_dag.models.vocabulary_parts import (
     Vocabulary,
@@ -45,8 +47,12 @@ class ModelCache:
 
     def vlm(self, source: ModelRef, dtype: str | None = None) -> Vlm:
         """As `load_vlm`, on the default device."""
+        config = read_config(checked_folder(source, weights=False).folder) or {}
+        if not may_have_vision(config, source.trust_remote_code):
+            return load_vlm(source)  # which says that it is none, before anything is loaded or forgotten
         found = self._load(source, dtype)
-        return found if isinstance(found, Vlm) else load_vlm(source)  # which says that it is none
+        assert isinstance(found, Vlm)
+        return found
 
     def full_model(self, source: ModelRef, dtype: str | None = None) -> FullModel:
         """As `load_with_language_model`, on the default device."""
@@ -62,23 +68,20 @@ class ModelCache:
         key = _key(source, dtype)
         if key != self._key:
             if key != self._parts_key:
-                self._parts, self._parts_key = {}, key
+                self.clear()  # the model, too: it is another one
+                self._parts_key = key
             part = self._parts.get(needs) or read_vocabulary_parts(source, needs, key.device, key.dtype)
             if part is not None:
                 self._parts[needs] = part
                 return part
         return self.language_model(source, dtype)
 
-    def holds(self, source: ModelRef, dtype: str | None = None) -> bool:
-        """Whether a model is in memory, so that asking for it loads nothing."""
-        return self._key is not None and self._key == _key(source, dtype)
-
     def clear(self) -> None:
         """Forget the model, and give its memory back where nobody else uses it."""
-        self._parts_key, self._parts = None, {}
-        if self._model is None:
+        if self._model is None and not self._parts:
             return
-        self._key = self._model = None
+        self._key = self._model = self._parts_key = None
+        self._parts = {}
         gc.collect()  # modules of transformers lie in reference cycles
         if default_device() != "cpu":
             import torch

@@ -87,7 +87,8 @@ def cosine_top_k(
         k: neighbors per query.
         labels_of: gives the label of each key; only the nearest row of each label is a neighbor.
         device: a torch device for the products; CUDA where there is one, else the CPU.
-        arithmetic: of the products; by default the faster one, by a short measurement. The result is the same.
+        arithmetic: of the products; by default bfloat16 where the device has instructions for it and there are at
+            least 8 queries, else float32. The result is the same.
 
     Raises:
         ValueError: if k < 1, a width differs, or a query or row has no direction (zero, infinite, NaN).
@@ -99,7 +100,9 @@ def cosine_top_k(
     where = device or default_device()
     chosen = arithmetic or fastest_arithmetic(len(queries), where)
     parts = _parts_for_threads(len(queries), where)
-    searches = [_Search(queries[part], k, labels_of, where, chosen) for part in parts]
+    queries = np.asarray(queries)
+    lengths = _lengths(queries)
+    searches = [_Search(queries[part], lengths[part], k, labels_of, where, chosen) for part in parts]
     with full_precision(), warnings.catch_warnings(), _threads(len(parts)) as in_threads:
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # it is only read
         for block in blocks:
@@ -160,12 +163,17 @@ class _Search:
     """The queries of a search, and their nearest rows so far."""
 
     def __init__(
-        self, queries: NDArray[np.floating], k: int, labels_of: LabelsOf | None, device: str, arithmetic: Arithmetic
+        self,
+        queries: NDArray[np.floating],
+        lengths: NDArray[np.float64],
+        k: int,
+        labels_of: LabelsOf | None,
+        device: str,
+        arithmetic: Arithmetic,
     ) -> None:
         import torch
 
-        self._queries = np.asarray(queries)
-        self._lengths = _lengths(self._queries)
+        self._queries, self._lengths = queries, lengths
         self._labels_of = labels_of
         self._labels: _BlockLabels | None = None
         self._unit = torch.from_numpy(_unit_float32(self._queries, self._lengths)).to(device)

@@ -85,8 +85,6 @@ class IndexShape(Shape):
     """Rows per layer, of an index that stands alone; in a warehouse every layer has all occurrences."""
     source: str | None = None
     """What the index was imported from."""
-    dtype: str | None = None
-    """In which the model computed its states; None where that is not known."""
 
 
 class StudyShape(Shape):
@@ -143,10 +141,10 @@ def read_shape(kind: type[S], path: Path) -> S | None:
         ) from error
 
 
-def stored_dtype(kind: type[IndexShape | StudyShape], path: Path) -> str | None:
-    """The dtype in a set's shape; None where there is no such file, or a damaged one that will be written anew."""
+def stored_dtype(path: Path) -> str | None:
+    """The dtype in a study's shape; None where there is no such file, or a damaged one that will be written anew."""
     try:
-        shape = read_shape(kind, path)
+        shape = read_shape(StudyShape, path)
     except UserError:
         return None
     return None if shape is None else shape.dtype

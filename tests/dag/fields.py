@@ -269,7 +269,7 @@ CHANGES: dict[str, list[Change]] = {
     ],
     "Index.sinks": [Change("images", {"Index words.sinks": "include"}, _index("words", "table/*"))],
     "Index.dtype": [
-        Change("images", {"Index words.dtype": "bfloat16"}, _index("words", "occurrences", "contextual/*")),
+        Change("images", {"Index words.dtype": "bfloat16"}, _index("words", "contextual/*")),
         Change("images", {"Index words.dtype": "auto"}),
     ],
     "Study.name": [Change("images", {"Study tiny": "Study renamed"}, {"study/tiny/*", "study/renamed/*"})],

@@ -90,7 +90,7 @@ def _count_images(monkeypatch: pytest.MonkeyPatch, found: Forwarded) -> None:
         return real_read(files, size)
 
     def states(vlm: Vlm, passes: Any, layers: list[int], *rest: Any) -> Any:
-        if passes.__name__ == real_read.__name__:  # not those of a check of the model
+        if passes.__name__ == stored_states._reported.__name__:  # not those of a check of the model
             found.visual_layers |= set(layers)
         return real_states(vlm, passes, layers, *rest)
 

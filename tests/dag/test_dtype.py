@@ -7,12 +7,14 @@ import dagster as dg
 import pytest
 
 from latentlens_dag.errors import UserError
+from latentlens_dag.index.contextual_index import ContextualIndex
 from latentlens_dag.index.state_tables import read_states
 from latentlens_dag.models import dtypes
 from latentlens_dag.storage.lineage import lineage, lineage_text
 from latentlens_dag.storage.records import ArtifactStore
-from latentlens_dag.storage.shapes import IndexShape, StudyShape, stored_dtype
+from latentlens_dag.storage.shapes import stored_dtype
 from latentlens_dag.storage.warehouse import Warehouse
+from latentlens_dag.testing import tiny_llava
 from tests.dag.conftest import build, opened
 
 Copy = Callable[[Path], Path]
@@ -54,8 +56,8 @@ def test_the_dtype_is_in_the_records_the_shapes_and_the_lineage(built_project: P
     warehouse, computed = _warehouse(built_project), _dtypes(built_project)
     assert {"index/words/contextual/L01[00]", "study/tiny/visual/V00[01]", "study/tiny/model_checks"} <= set(computed)
     assert set(computed.values()) == {"float32"}
-    assert stored_dtype(IndexShape, warehouse.shape("index", "words")) == "float32"
-    assert stored_dtype(StudyShape, warehouse.shape("study", "tiny")) == "float32"
+    assert ContextualIndex.open(warehouse.index("words").root).dtype == "float32"
+    assert stored_dtype(warehouse.shape("study", "tiny")) == "float32"
     store = ArtifactStore(warehouse.root)
     record = store.read("study/tiny/visual/V00", "00")
     assert record is not None
@@ -70,7 +72,7 @@ def test_a_declared_dtype_computes_all_states_in_it(built_project: Path, copy_of
     assert set(_dtypes(project).values()) == {"bfloat16"}
     warehouse = _warehouse(project)
     assert read_states(warehouse.visual("tiny", 1, 0)).dtype == "bfloat16"
-    assert stored_dtype(IndexShape, warehouse.shape("index", "words")) == "bfloat16"
+    assert ContextualIndex.open(warehouse.index("words").root).dtype == "bfloat16"
     assert build(project) == []
 
 
@@ -111,3 +113,30 @@ def _last_figure(project: Path, key: dg.AssetKey, name: str) -> object:
     with opened(project) as one:
         event = one.instance.get_latest_materialization_event(key)  # type: ignore[attr-defined]
     return event.asset_materialization.metadata[name].value
+
+
+def test_another_model_may_be_in_another_dtype(
+    built_project: Path, copy_of: Copy, as_on_another_machine: Callable[[], None]
+) -> None:
+    project = copy_of(built_project)
+    tiny_llava(project / "assets" / "tiny" / "model", seed=1)
+    as_on_another_machine()
+    built = build(project)
+    assert {"index/words/contextual/L01[01]", "study/tiny/visual/V00[01]"} <= set(built)
+    assert set(_dtypes(project).values()) == {"bfloat16"}
+    assert stored_dtype(_warehouse(project).shape("study", "tiny")) == "bfloat16"
+
+
+def test_the_states_of_a_home_whose_records_name_no_dtype_are_not_mixed_either(
+    built_project: Path, copy_of: Copy, as_on_another_machine: Callable[[], None]
+) -> None:
+    project = copy_of(built_project)
+    for file in _warehouse(project).root.rglob("*.json"):
+        if "study/tiny/visual" in file.read_text(encoding="utf-8"):
+            text = "".join(line for line in file.open(encoding="utf-8") if '"dtype":' not in line)
+            file.write_text(text, encoding="utf-8")
+    as_on_another_machine()
+    picture = project / "assets" / "tiny" / "pictures" / "picture_0.png"
+    picture.write_bytes(picture.read_bytes() + b" ")
+    with pytest.raises(UserError, match=r"`dtype: auto` of Study tiny is bfloat16 .* so far are in float32"):
+        build(project, names=["study/tiny/visual"])

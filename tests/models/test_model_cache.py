@@ -72,7 +72,6 @@ def test_what_may_give_other_states_is_another_model(
         weights.write_bytes(weights.read_bytes())
     else:
         os.utime(folder / "model.safetensors", ns=(1, 1))
-    assert not cache.holds(ref, dtype)
     after = cache.vlm(ref, dtype)
     assert after is not before
     assert after.model.dtype == (torch.bfloat16 if change == "dtype" else torch.float32)
@@ -105,15 +104,17 @@ def test_a_model_that_cannot_be_loaded_leaves_nothing_behind(
     (broken / "model.safetensors").write_bytes(b"")
     with pytest.raises(UserError):
         cache.vlm(ModelRef(path=broken))
-    assert not cache.holds(ModelRef(path=broken))
     assert cache.vlm(ModelRef(path=llava_folder)).depth
 
 
-def test_a_language_model_is_no_vlm(cache: ModelCache, language_folder: Path) -> None:
+def test_a_language_model_is_no_vlm(cache: ModelCache, loads: list[Path], language_folder: Path) -> None:
     ref = ModelRef(path=language_folder)
     assert cache.language_model(ref).depth
+    loads.clear()
     with pytest.raises(UserError, match="is not a vision-language model"):
         cache.vlm(ref)
+    assert cache.language_model(ref).depth
+    assert loads == []  # neither the refused model, nor again the one that was in memory
 
 
 def test_a_lens_uses_the_model_in_memory_or_reads_its_part_once(

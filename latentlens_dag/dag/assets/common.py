@@ -11,13 +11,13 @@ import pyarrow as pa
 
 from latentlens_dag.dag import keys
 from latentlens_dag.dag.assets.reporting import parquet_result
-from latentlens_dag.dag.recording import input_version, store_of
+from latentlens_dag.dag.recording import input_version, other_valid_parts, store_of
 from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.run_tags import FORCED, is_of_a_build
 from latentlens_dag.dag.specs import IndexSpec, StudySpec
 from latentlens_dag.dag.versions import VersionFields
 from latentlens_dag.storage.hashing import hash_values
-from latentlens_dag.storage.shapes import IndexShape, StudyShape, stored_dtype
+from latentlens_dag.storage.shapes import StudyShape, stored_dtype
 from latentlens_dag.storage.split_input import NumberedRows, SharedInput, rows_of_part, split_rows
 from latentlens_dag.storage.warehouse import Warehouse
 from latentlens_dag.study.source import StudySource, recorded_source_fields, source_fields
@@ -149,20 +149,40 @@ def dtype_setting(dtype: str | None) -> dict[str, str]:
     return {} if dtype is None else {"dtype": dtype}
 
 
-def step_dtype(spec: IndexSpec | StudySpec, paths: Warehouse) -> str:
-    """The dtype in which the model of an index or study is to be computed.
+def step_dtype(spec: IndexSpec | StudySpec) -> str:
+    """The dtype in which the model of an index or study is computed on this machine."""
+    from latentlens_dag.models.dtypes import chosen_dtype
+
+    return chosen_dtype(spec.model, dtype=spec.dtype)
+
+
+def check_dtype_of_step(
+    context: dg.AssetExecutionContext,
+    spec: IndexSpec | StudySpec,
+    model: dg.AssetKey,
+    dtype: str,
+    stored_dtype_of: Callable[[dg.AssetKey, str], str | None] = lambda key, partition: None,
+) -> None:
+    """Refuse to compute a part of a step in another dtype than its other parts.
+
+    Args:
+        context: of the step.
+        spec: its index or study.
+        model: the source that is the model.
+        dtype: in which the part would be computed.
+        stored_dtype_of: gives the dtype of a part that an earlier version of this package recorded without one.
 
     Raises:
-        UserError: where `auto` gives another one than the states that are stored were computed in.
+        UserError: where `auto` gives another dtype than the other parts were computed in, and they still hold.
     """
-    from latentlens_dag.models.dtypes import check_one_dtype, chosen_dtype
+    from latentlens_dag.models.dtypes import check_one_dtype
 
-    kind, name = ("index", "Index") if isinstance(spec, IndexSpec) else ("study", "Study")
-    shape = IndexShape if isinstance(spec, IndexSpec) else StudyShape
-    dtype = chosen_dtype(spec.model, dtype=spec.dtype)
-    stored = stored_dtype(shape, paths.shape(kind, spec.name))
-    check_one_dtype(dtype, stored, spec.dtype, f"{name} {spec.name}")
-    return dtype
+    for record in other_valid_parts(context, model):
+        stored = record.dtype or stored_dtype_of(dg.AssetKey.from_user_string(record.asset), str(record.partition))
+        if stored is not None:  # all that hold are in one dtype, so that the first one tells
+            kind = "Index" if isinstance(spec, IndexSpec) else "Study"
+            check_one_dtype(dtype, stored, spec.dtype, f"{kind} {spec.name}")
+            return
 
 
 def write_study_shape(
@@ -171,7 +191,7 @@ def write_study_shape(
     """Write the batches, layers and lenses that the study now has, whether it is judged, and whether it is of texts.
 
     The last step adds what the study was made with. Earlier steps keep that part, as the file is among those that the
-    last step recorded. The step that runs the model gives its dtype, which the others keep.
+    last step recorded. The step that ran the model gives its dtype, which the others keep.
     """
     path = paths.shape("study", study.name)
     StudyShape(
@@ -180,6 +200,6 @@ def write_study_shape(
         lenses=sorted(study.lenses),
         judged=study.judged,
         of="texts" if study.of_texts else None,
-        dtype=dtype or stored_dtype(StudyShape, path),
+        dtype=dtype or stored_dtype(path),
         **(recorded_source_fields(path) if source is None else source_fields(source, paths)),
     ).write(path)

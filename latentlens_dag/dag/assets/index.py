@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from latentlens_dag.dag import keys
 from latentlens_dag.dag.assets.checks import StepResults, check_result, fail_on_errors
-from latentlens_dag.dag.assets.common import dtype_setting, layer_specs, parquet_asset, step_dtype
+from latentlens_dag.dag.assets.common import check_dtype_of_step, dtype_setting, layer_specs, parquet_asset, step_dtype
 from latentlens_dag.dag.assets.reporting import ProgressLog, column_schema, parquet_result
 from latentlens_dag.dag.assets.sources import model_source
 from latentlens_dag.dag.recording import result, store_of
@@ -104,16 +104,10 @@ def _selection(index: IndexSpec) -> dg.AssetsDefinition:
 
 def _occurrences(index: IndexSpec) -> dg.AssetsDefinition:
     corpus = index.corpus
-    shape = IndexShape(
-        parts=corpus.shards,
-        layers=index.layers,
-        language_model=index.model.name,
-        corpus=corpus.name,
-        dtype=index.dtype,
-    )
+    shape = IndexShape(parts=corpus.shards, layers=index.layers, language_model=index.model.name, corpus=corpus.name)
 
     def write(paths: Warehouse, shard: int) -> list[Path]:
-        shape.model_copy(update={"dtype": step_dtype(index, paths)}).write(paths.shape("index", index.name))
+        shape.write(paths.shape("index", index.name))
         rows = core.selected_rows(paths.candidates(index.name, shard), paths.selection(index.name))
         out = paths.occurrences(index.name, shard)
         write_parquet(rows, out, OCCURRENCES)
@@ -155,7 +149,8 @@ def _contextual(index: IndexSpec) -> dg.AssetsDefinition:
             for layer, key in key_of.items()
             if key in context.selected_asset_keys
         }
-        dtype = step_dtype(index, paths)
+        dtype = step_dtype(index)
+        check_dtype_of_step(context, index, keys.index(index.name, "language_model"), dtype)
         encoder = _encoder(index, paths, dtype)
         rows = core.read_occurrences(paths.occurrences(index.name, shard))
         with scratch_folder(paths.fragments(index.name, 0, shard)) as scratch:
@@ -171,7 +166,7 @@ def _contextual(index: IndexSpec) -> dg.AssetsDefinition:
             )
             for layer, table in tables.items():
                 record = paths.fragments(index.name, layer, shard)
-                facts = write_fragments(table, record, rows, *encoded[layer], encoder)
+                facts = write_fragments(table, record, rows, *encoded[layer], encoder, dtype)
                 check = check_result("finite_unit_vectors", key_of[layer], unit_problems(encoded[layer].vectors))
                 metadata = {
                     "dagster/row_count": facts.rows,

@@ -33,7 +33,7 @@ def model_source(key: dg.AssetKey, model: ModelRef) -> dg.SourceAsset:
     """A model: its folder as it is now, or a commit of the Hub."""
     if model.path is not None:
         return file_source(key, model.path, model)
-    return _pinned_source(key, model.version, f"{model.repo} of the Hub at commit {model.revision}")
+    return _pinned_source(key, model.version, f"{model.repo} of the Hub at commit {model.revision}", model)
 
 
 def file_source(key: dg.AssetKey, path: Path, model: ModelRef | None = None) -> dg.SourceAsset:
@@ -73,13 +73,14 @@ def hash_again_if_changed(paths: Warehouse, key: dg.AssetKey) -> Iterator[None]:
         raise UserError(str(error)) from error
 
 
-def _pinned_source(key: dg.AssetKey, version: str, name: str) -> dg.SourceAsset:
+def _pinned_source(key: dg.AssetKey, version: str, name: str, model: ModelRef | None = None) -> dg.SourceAsset:
     """A source that nobody can change, such as a commit."""
+    metadata: dict[str, Any] = {SOURCE_VERSION: version, **({} if model is None else {SOURCE_MODEL: model.to_json()})}
 
     @dg.observable_source_asset(
         key=key,
         group_name=_group(key),
-        metadata={SOURCE_VERSION: version},
+        metadata=metadata,
         tags=_kind("huggingface"),
         description=f"{name}. It never changes, so its version is the hash of its name.",
     )

@@ -10,7 +10,13 @@ import pyarrow.parquet as pq
 
 from latentlens_dag.dag import keys
 from latentlens_dag.dag.assets.checks import StepResults, check_result, fail_on_errors
-from latentlens_dag.dag.assets.common import dtype_setting, layer_specs, step_dtype, write_study_shape
+from latentlens_dag.dag.assets.common import (
+    check_dtype_of_step,
+    dtype_setting,
+    layer_specs,
+    step_dtype,
+    write_study_shape,
+)
 from latentlens_dag.dag.assets.reporting import ProgressLog, parquet_result
 from latentlens_dag.dag.assets.sources import hash_again_if_changed
 from latentlens_dag.dag.recording import can_reuse, result
@@ -60,9 +66,9 @@ def model_checks(study: StudySpec) -> dg.AssetsDefinition:
         from latentlens_dag.models.self_checks import check_same_model, stored_fingerprint, write_checks
 
         out, index = warehouse.paths.model_checks(study.name), study.index
-        dtype = step_dtype(study, warehouse.paths)
+        dtype = step_dtype(study)
         # The index's model first: it is in memory after a build of the index, and two models need not fit.
-        others = None if _same(study.model, index.model) else _index_weights(index, models, warehouse.paths)
+        others = None if _same(study.model, index.model) else _index_weights(index, models)
         facts = _model_facts(study, models, dtype, stored_fingerprint(out))
         if others is not None:
             check_same_model(facts.weights, others, index.model, f"Study {study.name}", index.name)
@@ -91,11 +97,11 @@ def _problems(check: "ModelCheck", study: StudySpec) -> list[str]:
     return [f"{check.meaning}: {_figure(check)}{remedy}"]
 
 
-def _index_weights(index: IndexSpec, models: ModelResource, paths: Warehouse) -> "WeightSample":
+def _index_weights(index: IndexSpec, models: ModelResource) -> "WeightSample":
     """A sample of the weights of the index's model; it is the same in every dtype."""
     from latentlens_dag.models.fingerprints import weight_sample
 
-    return weight_sample(models.cache.language_model(index.model, step_dtype(index, paths)))
+    return weight_sample(models.cache.language_model(index.model, step_dtype(index)))
 
 
 def _model_facts(study: StudySpec, models: ModelResource, dtype: str, stored: str | None) -> "ModelFacts":
@@ -144,13 +150,15 @@ def token_states(study: StudySpec) -> dg.AssetsDefinition:
     )
     def visual(context: dg.AssetExecutionContext, warehouse: WarehouseResource, models: ModelResource) -> StepResults:
         batch, selected, paths = int(context.partition_key), context.selected_asset_keys, warehouse.paths
-        dtype = step_dtype(study, paths)
-        write_study_shape(study, paths, dtype=dtype)
+        write_study_shape(study, paths)
+        dtype = step_dtype(study)
+        check_dtype_of_step(context, study, study.model_key, dtype, partial(_stored_dtype, study, paths))
         wanted = {layer: key for layer, key in layer_keys.items() if key in selected}
         read, load = (_read_texts, models.cache.language_model) if study.of_texts else (_read_images, models.cache.vlm)
         stored = _stored(study, context, paths, batch, wanted, dtype)
         progress = ProgressLog(context.log.info, "tokens" if study.of_texts else "images")
         states = read(study, partial(load, study.model, dtype), paths, batch, list(wanted), stored, progress)
+        write_study_shape(study, paths, dtype=dtype)
         for name, key in table_keys.items():
             if key in selected:
                 out = _tokens_path(name, study, paths, batch)
@@ -258,6 +266,15 @@ def _stored(
     tables = {name: _tokens_path(name, study, paths, batch) for name in study.token_tables}
     whole = all(can_reuse(context, keys.study(study.name, name), study.model_key) for name in tables)
     return StoredStates.read(tables if whole else {}, layers, dtype)
+
+
+def _stored_dtype(study: StudySpec, paths: Warehouse, key: dg.AssetKey, partition: str) -> str | None:
+    """The dtype of stored states, as their own file tells; None of other parts."""
+    from latentlens_dag.index.state_tables import dtype_of_states
+
+    layers: dict[dg.AssetKey, Layer] = {layer_key: layer for layer, layer_key in study.layer_keys("visual").items()}
+    path = _states_path(study, paths, layers[key], int(partition)) if key in layers else None
+    return dtype_of_states(path) if path is not None and path.is_dir() else None
 
 
 def _tokens_path(name: str, study: StudySpec, paths: Warehouse, batch: int) -> Path:

@@ -10,7 +10,14 @@ import pyarrow.parquet as pq
 
 from latentlens_dag.dag import keys
 from latentlens_dag.dag.assets.checks import StepResults, check_result, fail_on_errors, neighbor_problems
-from latentlens_dag.dag.assets.common import dtype_setting, layer_specs, parquet_asset, step_dtype, write_study_shape
+from latentlens_dag.dag.assets.common import (
+    check_dtype_of_step,
+    dtype_setting,
+    layer_specs,
+    parquet_asset,
+    step_dtype,
+    write_study_shape,
+)
 from latentlens_dag.dag.assets.reporting import ProgressLog, parquet_result
 from latentlens_dag.dag.assets.sources import model_source
 from latentlens_dag.dag.assets.states import model_checks, token_states
@@ -66,9 +73,14 @@ def _lens(study: StudySpec, name: str) -> dg.AssetsDefinition:
         batch, paths = int(context.partition_key), warehouse.paths
         layers = [layer for layer, key in key_of.items() if key in context.selected_asset_keys]
         states = {layer: read_states(paths.visual(study.name, layer, batch)) for layer in layers}
+        dtype = None if lens.needs == "index" else step_dtype(study)
+        facts: dict[str, Any] = {}
+        if dtype is not None:
+            check_dtype_of_step(context, study, study.model_key, dtype)
+            facts["dtype"] = dtype
         inputs = LensInputs(
             lambda: ContextualIndex.open(paths.index(study.index.name).root),
-            lambda needs: models.cache.vocabulary(study.model, needs, step_dtype(study, paths)),
+            lambda needs: models.cache.vocabulary(study.model, needs, dtype),
             ProgressLog(context.log.info, "rows"),
             study.index.layers,
         )
@@ -77,7 +89,7 @@ def _lens(study: StudySpec, name: str) -> dg.AssetsDefinition:
             write_parquet(table, out, NEIGHBORS)
             problems = neighbor_problems(table, len(states[layer].image_ids), study.top_k)
             check = check_result("sorted_neighbors", key_of[layer], problems)
-            yield from fail_on_errors(parquet_result(out, key_of[layer], [check]))
+            yield from fail_on_errors(parquet_result(out, key_of[layer], [check], **facts))
 
     return neighbors
 

@@ -1,7 +1,7 @@
 """The asset graph as steps, and the steps in groups that run together: the order of a build.
 
 Note: the steps of a group do not run one after another over all partitions, but partition by partition, so that one
-Dagster run does all of them for a partition.
+Dagster run does all of them for a partition. Steps with partitions that use different models are in different groups.
 """
 
 from collections.abc import Iterable
@@ -12,6 +12,7 @@ import dagster as dg
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
 from latentlens_dag.dag.keys import MANUAL_ONLY
+from latentlens_dag.dag.versions import SOURCE_MODEL, fact_of, settings_of
 
 Key = dg.AssetKey
 """For those who must not import dagster."""
@@ -28,6 +29,8 @@ class Step(NamedTuple):
     """Its name in Dagster."""
     keys: list[dg.AssetKey]
     partitions: list[str] | None
+    model: str | None = None
+    """What tells its model from others, with the dtype; None where it uses none."""
 
     def targets(self) -> list[AssetPartition]:
         """Every partition of every key, partition by partition."""
@@ -152,13 +155,23 @@ def _partitions(graph: AssetGraph, key: dg.AssetKey) -> list[str] | None:
 
 def _step(graph: AssetGraph, keys: list[dg.AssetKey]) -> Step:
     op = graph.get(keys[0]).assets_def.node_def.name
-    return Step("/".join(keys[0].path[:3]), op, keys, _partitions(graph, keys[0]))
+    return Step("/".join(keys[0].path[:3]), op, keys, _partitions(graph, keys[0]), _model_of(graph, keys[0]))
+
+
+def _model_of(graph: AssetGraph, key: dg.AssetKey) -> str | None:
+    """The models among the parents of an asset, with the dtype that it declares."""
+    sources = [graph.get(parent).metadata for parent in sorted(graph.get(key).parent_keys)]
+    models = [str(fact_of(metadata, SOURCE_MODEL)) for metadata in sources if SOURCE_MODEL in metadata]
+    return f"{models} {settings_of(graph.get(key).metadata).get('dtype')}" if models else None
 
 
 def _can_follow(graph: AssetGraph, step: Step, group: RunGroup, done: AbstractSet[dg.AssetKey]) -> bool:
     """Whether the step's partition can run right after the same partition of the group's steps."""
     if step.partitions != group.partitions or not _parents(graph, step) <= done:
         return False
+    models = {other.model for other in [*group.steps, step]} - {None}
+    if step.partitions is not None and len(models) > 1:
+        return False  # each would be loaded again for every partition: only the last one stays in memory
     inside = {key for other in group.steps for key in other.keys}
     edges = [(key, parent) for key in step.keys for parent in graph.get(key).parent_keys if parent in inside]
     return step.partitions is None or not any(reads_all(graph, key, parent) for key, parent in edges)
