@@ -194,6 +194,15 @@ def test_any_number_of_threads_gives_the_same_answers(
         torch.set_num_threads(threads)
 
 
+def test_a_query_without_direction_is_named_by_its_row_in_all_queries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exact, "_QUERIES_PER_PRODUCT", 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    queries = np.ones((6, 8), np.float32)
+    queries[4] = 0
+    with pytest.raises(ValueError, match="query at row 4 "):
+        cosine_top_k(queries, _corpus(0, 9, 8), 1)
+
+
 def test_what_is_wrong_with_a_block_is_raised_out_of_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exact, "_QUERIES_PER_PRODUCT", 1)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
@@ -475,10 +484,11 @@ _MANY_PAIRS = """
 import resource
 import numpy as np
 import torch
-from latentlens_dag.search.exact import _Search
+from latentlens_dag.search.exact import _Search, _lengths
 
 random = np.random.default_rng(0)
-search = _Search(random.standard_normal((1800, 576), np.float32), 5, None, "cpu", "float32")
+queries = random.standard_normal((1800, 576), np.float32)
+search = _Search(queries, _lengths(queries), 5, None, "cpu", "float32")
 search.best.cosine[:] = 0.5
 vectors = torch.from_numpy(random.standard_normal((4096, 576), np.float32).astype(np.float16))
 norms = vectors.float().norm(dim=1)
