@@ -202,6 +202,8 @@ def test_after_its_last_unit_a_step_is_estimated_by_its_last_run_again() -> None
         build.clock.now = now
         build.progressed((done, 80))
     assert build.estimator.step_left() == TimeLeft(50.0)
+    build.clock.now = 170.0
+    assert build.estimator.step_left() == TimeLeft(30.0)
 
 
 def test_a_step_that_takes_longer_than_expected_says_so_and_the_total_is_at_least_the_rest() -> None:
