@@ -4,13 +4,16 @@ The patch is drawn uniformly from all images by a hash of (image_id, token_index
 lies in any batch, so the words are moved once, for the whole set: each batch's words are read, and written into the
 files of all batches that drew them. A judge of a batch then reads that batch's files alone.
 
-Memory: 8 bytes per patch, the counts of each image, one batch of PATCH_TRUTH, and for each batch a megabyte of rows
-that wait for its file. Time grows with the patches.
+The words stand once in a file for each image and regions that chance patches show: in the first of their rows.
+
+Memory: 8 bytes per patch, the counts of each image, one batch of PATCH_TRUTH without its words, the words of its
+distinct truths (4 bytes each), and for each batch the rows that wait for its file: at most 4,096, that is 4 MB where
+each shows something else in 90 words. Time grows with the patches.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +23,13 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from latentlens_dag.inputs.regions import BACKGROUND, OBJECT
 from latentlens_dag.schema import PATCH_TRUTH
 from latentlens_dag.storage.hashing import hash_bytes
 from latentlens_dag.storage.parquet import parquet_rows
-from latentlens_dag.study.patch_truth import WORD_LISTS
+from latentlens_dag.study.patch_truth import WORD_LISTS, distinct_truths, read_words
 
 CHANCE_SEED = 20_260_202
 CHANCE_PATCHES = pa.schema(
@@ -35,13 +37,14 @@ CHANCE_PATCHES = pa.schema(
         ("patch", pa.int32()),  # the row of the patch in PATCH_TRUTH of its batch; one that has no other is left out
         ("chance_image_id", pa.string()),
         ("chance_token_index", pa.int32()),
-        *(PATCH_TRUTH.field(name) for name in WORD_LISTS),  # of the chance patch
+        ("chance_truth", pa.int64()),  # equal where chance patches show the same regions of the same image
+        *(PATCH_TRUTH.field(name) for name in WORD_LISTS),  # of the chance patch; null but in the first row of a truth
     ]
 )
 
 _GROUPS = (OBJECT, BACKGROUND)
 _PATCH = ("image_id", "token_index", "patch_group")
-_ROW_GROUP = 1 << 12  # as many rows per batch wait in memory: about 1 MB
+_ROW_GROUP = 1 << 12  # as many rows per batch wait in memory
 
 
 def write_chance_patches(truths: Sequence[Path], outs: Sequence[Path]) -> int:
@@ -58,15 +61,51 @@ def write_chance_patches(truths: Sequence[Path], outs: Sequence[Path]) -> int:
     draws = [_draw(pl.DataFrame(pq.read_table(file, columns=list(_PATCH))), images) for file in truths]
     with ExitStack() as stack:
         writers = [stack.enter_context(parquet_rows(out, CHANCE_PATCHES, _ROW_GROUP)) for out in outs]
+        truths_before = 0
         for number, file in enumerate(truths):
-            shown = pq.read_table(file, columns=[*_PATCH, *WORD_LISTS]).combine_chunks()
-            row_of = np.argsort(pc.equal(shown["patch_group"], BACKGROUND).to_numpy(), kind="stable")
-            words = shown.drop_columns("patch_group")
+            shown = _Shown.of(file, truths_before)
             for drawn, writer in zip(draws, writers, strict=True):
-                patches, places = drawn.of_batch(number)
-                chance = words.take(pa.array(row_of[places]))
-                writer.write(pa.table([pa.array(patches), *chance.columns], schema=CHANCE_PATCHES))
+                for table in shown.chance_patches(*drawn.of_batch(number)):
+                    writer.write(table)
+            truths_before += len(shown.words)
     return sum(writer.written for writer in writers)
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What the patches of a batch show, to be drawn by the patches of all batches."""
+
+    patches: pl.DataFrame
+    """image_id, token_index, number (int32, of its distinct truth), in order of their places (see `_Images`)."""
+    words: pa.Table
+    """WORD_LISTS of each distinct truth."""
+    truths_before: int
+    """How many distinct truths the batches before it have."""
+
+    @classmethod
+    def of(cls, file: Path, truths_before: int) -> _Shown:
+        """Of PATCH_TRUTH of a batch."""
+        truths = distinct_truths(file)
+        patches = pl.DataFrame(pq.read_table(file, columns=list(_PATCH)))
+        order = np.argsort(patches["patch_group"] == BACKGROUND, kind="stable")
+        patches = patches.select("image_id", "token_index", pl.Series("number", truths.number))[order]
+        return cls(patches, read_words(file, truths.first).combine_chunks(), truths_before)
+
+    def chance_patches(self, patches: npt.NDArray[np.int32], places: npt.NDArray[np.int32]) -> Iterator[pa.Table]:
+        """CHANCE_PATCHES [N], piece by piece, of the `patches` [N] of a batch that drew the patches at `places` [N]."""
+        first = np.zeros(len(places), np.bool_)
+        first[np.unique(self.patches["number"].gather(places), return_index=True)[1]] = True
+        for start in range(0, len(places), _ROW_GROUP):
+            span = slice(start, start + _ROW_GROUP)
+            chance = self.patches[places[span]]
+            number = chance["number"].to_numpy()
+            words = self.words.take(pa.array(number, mask=~first[span])).columns
+            truth = number.astype(np.int64) + self.truths_before
+            image_id, token_index = chance["image_id"].to_arrow(), chance["token_index"].to_arrow()
+            lists = [
+                words_of.cast(field.type) for words_of, field in zip(words, list(CHANCE_PATCHES)[-3:], strict=True)
+            ]
+            yield pa.table([patches[span], image_id.cast(pa.string()), token_index, truth, *lists], CHANCE_PATCHES)
 
 
 @dataclass(frozen=True)

@@ -4,17 +4,23 @@ A patch shows the regions that cover at least half of it or, if none does, the o
 its *concrete* words, their `abstract_words` its *abstract* ones, the words of the image's other regions its *global*
 ones. Its group is `object` if object regions together cover at least half of it, else `background`.
 
+A photograph with annotations may have a hundred words for each of its hundreds of patches, but few selections of
+regions. Whoever reads the words of a batch reads those of its distinct truths: an image and the regions that show.
+
 Note: tokens without a box, and images without a region, have no rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from latentlens_dag.inputs.regions import BACKGROUND, OBJECT, patch_coverage
 from latentlens_dag.schema import PATCH_TRUTH
@@ -25,6 +31,7 @@ WORD_LISTS = ("concrete_words", "abstract_words", "global_words")
 HALF = 0.5 - 1e-6  # coverage is float32: half a patch may come out as 0.49999997
 
 _BOX = ("x0", "y0", "x1", "y1")
+_WORDS = pa.large_list(pa.dictionary(pa.int32(), pa.string()))  # pa.list_ ends at 2^31 words, pa.string() at 2 GiB
 
 
 def patch_truth(regions: pa.Table, visual_tokens: pa.Table, images: pa.Table) -> Iterator[pa.Table]:
@@ -51,6 +58,44 @@ def regions_shown(cover: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
     lost = ~shows.any(axis=1) & (cover > 0).any(axis=1)
     shows[lost, cover[lost].argmax(axis=1)] = True
     return shows
+
+
+class DistinctTruths(NamedTuple):
+    """Which patches of a batch show the same regions of the same image, and so the same words."""
+
+    number: npt.NDArray[np.int32]
+    """[P]: of what each patch shows, from 0, in order of the first patch that shows it."""
+    first: npt.NDArray[np.int64]
+    """[D], ascending: the first patch that shows it."""
+
+
+def distinct_truths(file: Path) -> DistinctTruths:
+    """The distinct truths of PATCH_TRUTH in a file."""
+    rows = pl.DataFrame(pq.read_table(file, columns=["image_id", "region_ids"])).with_row_index("patch")
+    alike = rows.group_by("image_id", "region_ids", maintain_order=True).agg("patch").with_row_index("number")
+    number = alike.select("number", "patch").explode("patch").sort("patch")["number"]
+    return DistinctTruths(number.to_numpy().astype(np.int32), alike["patch"].list.first().to_numpy().astype(np.int64))
+
+
+def read_words(file: Path, rows: npt.NDArray[np.int64]) -> pa.Table:
+    """The words in some rows of a file, without holding those of the others.
+
+    Args:
+        file: with the columns WORD_LISTS.
+        rows: [N], ascending.
+
+    Returns:
+        WORD_LISTS [N], as large lists of dictionary<int32, string>: each word takes four bytes.
+    """
+    schema = pa.schema([(name, _WORDS) for name in WORD_LISTS])
+    found, start = [schema.empty_table()], 0
+    with pq.ParquetFile(file, read_dictionary=[f"{name}.list.element" for name in WORD_LISTS]) as source:
+        for group in range(source.num_row_groups):
+            end = start + source.metadata.row_group(group).num_rows
+            own = rows[slice(*np.searchsorted(rows, (start, end)))] - start
+            found.append(source.read_row_group(group, columns=list(WORD_LISTS)).take(pa.array(own)).cast(schema))
+            start = end
+    return pa.concat_tables(found)
 
 
 def _image_truth(tokens: pl.DataFrame, regions: pl.DataFrame, width: int, height: int) -> pa.Table:

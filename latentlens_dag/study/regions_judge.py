@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from latentlens_dag.schema import JUDGEMENTS
-from latentlens_dag.study.patch_truth import WORD_LISTS
+from latentlens_dag.study.patch_truth import WORD_LISTS, distinct_truths, read_words
 from latentlens_dag.text.inflection import base_forms
 
 CONCRETE, ABSTRACT, GLOBAL, NONE = "concrete", "abstract", "global", "none"
@@ -35,6 +35,7 @@ VERDICTS = (CONCRETE, ABSTRACT, GLOBAL, NONE)
 _PATCH = ["image_id", "token_index"]
 _LENS = ["study", "visual_layer", "lens"]
 _ANSWER = [*_LENS, *_PATCH, "rank", "word"]
+_PIECE = 1 << 20  # answers
 _NOTHING = -1  # gives keys below all others
 
 
@@ -50,18 +51,21 @@ class Truth:
     forms: Forms
 
     @classmethod
-    def of(cls, patch_truth: pa.Table, chance_patches: pa.Table) -> Truth:
-        """Of PATCH_TRUTH, in order of image_id, token_index, and CHANCE_PATCHES of one batch."""
-        patches = pl.DataFrame(patch_truth.select([*_PATCH, "patch_group", "region_ids"])).with_row_index("patch")
-        alike = patches.group_by("image_id", "region_ids", maintain_order=True).agg("patch").with_row_index("shown")
-        first = alike["patch"].list.first().to_numpy()
-        shown = alike.select("shown", "patch").explode("patch").sort("patch")["shown"].cast(pl.Int64)
-        drawn = chance_patches["patch"].to_numpy()
-        chance = np.full(len(patches), _NOTHING, np.int64)
-        chance[drawn] = len(first) + drawn  # in order of the patches, so that look-ups stay near to one another
-        words = [*_word_columns(patch_truth.take(pa.array(first)), np.arange(len(first)))]
-        words += _word_columns(chance_patches, chance[drawn])
-        return cls(patches.drop("region_ids").with_columns(shown, chance=chance), Forms.of(words))
+    def of(cls, patch_truth: Path, chance_patches: Path) -> Truth:
+        """Of the files of one batch: PATCH_TRUTH, in order of image_id, token_index, and CHANCE_PATCHES."""
+        own = distinct_truths(patch_truth)
+        drawn = pl.DataFrame(pq.read_table(chance_patches, columns=["patch", "chance_truth"])).with_row_index("row")
+        # In order of the patches, so that look-ups stay near to one another.
+        other = drawn.sort("patch").group_by("chance_truth", maintain_order=True).agg("patch", pl.col("row").min())
+        other = other.with_row_index("number", len(own.first))
+        chance = np.full(len(own.number), _NOTHING, np.int64)
+        numbered = other.select("number", "patch").explode("patch")
+        chance[numbered["patch"]] = numbered["number"]
+        written = other.select(pl.col("number", "row").cast(pl.Int64)).sort("row")
+        words = [*_word_columns(read_words(patch_truth, own.first), np.arange(len(own.first)))]
+        words += _word_columns(read_words(chance_patches, written["row"].to_numpy()), written["number"].to_numpy())
+        patches = pl.DataFrame(pq.read_table(patch_truth, columns=[*_PATCH, "patch_group"])).with_row_index("patch")
+        return cls(patches.with_columns(shown=own.number.astype(np.int64), chance=chance), Forms.of(words))
 
 
 class ShownWords(NamedTuple):
@@ -123,18 +127,37 @@ class Forms:
         return levels
 
 
-def judge_files(files: Iterable[Path], truth: Truth) -> pa.Table:
-    """Judge the neighbors in files, one after the other: ten million answers take gigabytes.
+def judge_files(files: Iterable[Path], truth: Truth) -> Iterator[pa.Table]:
+    """Judge the neighbors in files, piece by piece: a million answers take half a gigabyte.
 
     Args:
-        files: NEIGHBORS of one lens and layer each.
+        files: NEIGHBORS of one lens and layer each, in order of image_id.
         truth: of the batch with their images.
 
-    Returns:
+    Yields:
         JUDGEMENTS, file by file, ordered by image and token.
+
+    Raises:
+        ValueError: if a file is not in order of image_id.
     """
-    tables = (pq.read_table(file, columns=_ANSWER) for file in files)
-    return pa.concat_tables(judge_regions(table, truth) for table in tables).combine_chunks()
+    for file in files:
+        for table in _whole_images(file):
+            yield judge_regions(table, truth)
+
+
+def _whole_images(file: Path) -> Iterator[pa.Table]:
+    """The answers in a file, about _PIECE at a time, those of an image together."""
+    with pq.ParquetFile(file) as source:
+        rest = source.schema_arrow.empty_table().select(_ANSWER)
+        for batch in source.iter_batches(_PIECE, columns=_ANSWER):
+            rows = pa.concat_tables([rest, pa.Table.from_batches([batch]).select(_ANSWER)])
+            ids = pl.Series(rows["image_id"])
+            if not ids.is_sorted():
+                raise ValueError(f"The neighbors in {file} are not in order of image_id. Materialize them again.")
+            end = ids.search_sorted(ids[-1])  # where the last image begins; it may go on
+            rest = rows.slice(end)
+            yield rows.slice(0, end)
+    yield rest
 
 
 def judge_regions(neighbors: pa.Table, truth: Truth, judge_name: str = "regions") -> pa.Table:
@@ -173,7 +196,7 @@ def _word_columns(table: pa.Table, shown: npt.NDArray[np.int64]) -> Iterator[Sho
     """The words of WORD_LISTS, whose index is their level; `shown` has the number of each row."""
     for level, name in enumerate(WORD_LISTS):
         lists = table[name]
-        words = pc.dictionary_encode(pc.list_flatten(lists)).combine_chunks()
+        words = pc.list_flatten(lists).unify_dictionaries().combine_chunks()
         yield ShownWords(level, np.repeat(shown, pc.list_value_length(lists).to_numpy()), words)
 
 

@@ -1,6 +1,6 @@
 """The patch truth, the chance patches and the judgements of a large image set: processor time and memory of each step.
 
-    python -m tests.benchmarks.judging FOLDER [--images 5000] [--batches 96] [--side 24]
+    python -m tests.benchmarks.judging FOLDER [--images 5000] [--batches 96] [--side 24] [--words 3]
 
 Images of 336 x 336 pixels with nine random regions, two thirds of them masks; per token three lenses of five answers.
 *Memory* is the peak above what the process held before the step; the answers of a batch count as its own.
@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from latentlens_dag.inputs.regions import encode_mask
-from latentlens_dag.schema import IMAGES, LENSES, NEIGHBORS, PATCH_TRUTH, REGIONS, VISUAL_TOKENS
+from latentlens_dag.schema import IMAGES, JUDGEMENTS, LENSES, NEIGHBORS, PATCH_TRUTH, REGIONS, VISUAL_TOKENS
 from latentlens_dag.storage.hashing import hash_bytes
 from latentlens_dag.storage.parquet import parquet_rows, write_parquet
 from latentlens_dag.storage.warehouse import Warehouse
@@ -42,6 +42,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=5000)
     parser.add_argument("--batches", type=int, default=96)
     parser.add_argument("--side", type=int, default=24, help="patches along each side of an image")
+    parser.add_argument("--words", type=int, default=3, help="of each region; the last one is abstract")
     parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)
     given = parser.parse_args()
     warehouse = Warehouse(given.folder / "judging")
@@ -50,7 +51,7 @@ def main() -> None:
         return
     shutil.rmtree(warehouse.root, ignore_errors=True)
     for batch in range(given.batches):
-        _write_batch(warehouse, batch, range(batch, given.images, given.batches), given.side)
+        _write_batch(warehouse, batch, range(batch, given.images, given.batches), given.side, given.words)
     options = [f"--{name}={value}" for name, value in vars(given).items() if name not in ("folder", "step")]
     for step in STEPS:
         command = [sys.executable, "-m", "tests.benchmarks.judging", str(given.folder), "--step", step, *options]
@@ -89,19 +90,21 @@ def _write_truth(warehouse: Warehouse, batch: int, out: Path) -> None:
 
 
 def _judge(warehouse: Warehouse) -> None:
-    truth = Truth.of(*map(pq.read_table, (warehouse.patch_truth("s", 0), warehouse.chance_patches("s", 0))))
+    truth = Truth.of(warehouse.patch_truth("s", 0), warehouse.chance_patches("s", 0))
     files = [warehouse.neighbors("s", lens, 0, 0) for lens in sorted(LENSES)]
-    write_parquet(judge_files(files, truth), warehouse.judgements("s", 0, 0))
+    with parquet_rows(warehouse.judgements("s", 0, 0), JUDGEMENTS) as rows:
+        for table in judge_files(files, truth):
+            rows.write(table)
 
 
-def _write_batch(warehouse: Warehouse, batch: int, numbers: range, side: int) -> None:
+def _write_batch(warehouse: Warehouse, batch: int, numbers: range, side: int, words: int) -> None:
     """The images of a batch, their regions and tokens; of the first batch also answers."""
     random = np.random.default_rng(batch)
     ids = sorted(hash_bytes(str(number).encode()) for number in numbers)
     pictures = [
         {"image_id": one, "file_name": one, "width": PIXELS, "height": PIXELS, "thumbnail": None} for one in ids
     ]
-    regions = [_region(one, number, random) for one in ids for number in range(REGIONS_EACH)]
+    regions = [_region(one, number, words, random) for one in ids for number in range(REGIONS_EACH)]
     write_parquet(pa.Table.from_pylist(pictures, IMAGES), warehouse.pictures("i", batch))
     write_parquet(pa.Table.from_pylist(regions, REGIONS), warehouse.regions("i", batch))
     write_parquet(_tokens(ids, side), warehouse.visual_tokens("s", batch))
@@ -110,19 +113,19 @@ def _write_batch(warehouse: Warehouse, batch: int, numbers: range, side: int) ->
             write_parquet(_answers(ids, side, lens, random), warehouse.neighbors("s", lens, 0, 0))
 
 
-def _region(image_id: str, number: int, random: np.random.Generator) -> dict[str, object]:
+def _region(image_id: str, number: int, count: int, random: np.random.Generator) -> dict[str, object]:
     x, y = (int(at) for at in random.integers(0, PIXELS - 20, 2))
     width, height = (int(size) for size in random.integers(20, 200, 2))
     inside = np.zeros((PIXELS, PIXELS), np.bool_)
     inside[y : y + height, x : x + width] = True
-    words = [WORDS[at] for at in random.integers(0, len(WORDS), 3)]
+    words = [WORDS[at] for at in random.integers(0, len(WORDS), count)]
     return {
         "image_id": image_id,
         "region_id": str(number),
         "kind": "object" if number < 5 else "background",
         "name": words[0],
-        "words": words[:2],
-        "abstract_words": words[2:],
+        "words": words[:-1],
+        "abstract_words": words[-1:],
         "x0": x,
         "y0": y,
         "x1": x + width + 0.5,

@@ -26,15 +26,21 @@ def truth_of(regions: pa.Table, visual_tokens: pa.Table, images: pa.Table) -> Tr
 
 def truths_of(batches: Sequence[Inputs]) -> list[Truth]:
     """The truth of each batch of a study."""
-    return [Truth.of(*tables) for tables in truth_tables(batches)]
+    with TemporaryDirectory() as folder:
+        return [Truth.of(*files) for files in _truth_files(batches, Path(folder))]
 
 
 def truth_tables(batches: Sequence[Inputs]) -> list[tuple[pa.Table, pa.Table]]:
     """PATCH_TRUTH and CHANCE_PATCHES of each batch of a study."""
     with TemporaryDirectory() as folder:
-        files = [[Path(folder) / f"{name}_{batch}" for batch in range(len(batches))] for name in ("truth", "chance")]
-        write_truths(batches, *files)
-        return [(pq.read_table(truth), pq.read_table(chance)) for truth, chance in zip(*files, strict=True)]
+        files = _truth_files(batches, Path(folder))
+        return [(pq.read_table(truth), pq.read_table(chance)) for truth, chance in files]
+
+
+def _truth_files(batches: Sequence[Inputs], folder: Path) -> list[tuple[Path, Path]]:
+    truths, chances = ([folder / f"{name}_{batch}" for batch in range(len(batches))] for name in ("truth", "chance"))
+    write_truths(batches, truths, chances)
+    return list(zip(truths, chances, strict=True))
 
 
 def write_truths(batches: Sequence[Inputs], truths: Sequence[Path], chances: Sequence[Path]) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from latentlens_dag.schema import (
     DIVERSITY,
@@ -134,7 +133,7 @@ def write_study(warehouse: Warehouse, study: str, batches: tuple[tuple[str, ...]
         for of in (warehouse.patch_truth, warehouse.chance_patches)
     ]
     write_truths([(regions(batch), visual_tokens(study, batch), images(batch)) for batch in batches], *files)
-    truths = [Truth.of(*map(pq.read_table, of_batch)) for of_batch in zip(*files, strict=True)]
+    truths = [Truth.of(*of_batch) for of_batch in zip(*files, strict=True)]
     judged, found = [], []
     for number, batch in enumerate(batches):
         write_parquet(visual_tokens(study, batch), warehouse.visual_tokens(study, number), VISUAL_TOKENS)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,6 +11,7 @@ from latentlens_dag.schema import PATCH_TRUTH
 from latentlens_dag.storage.parquet import write_parquet
 from latentlens_dag.study import chance_patches
 from latentlens_dag.study.chance_patches import CHANCE_PATCHES, write_chance_patches
+from latentlens_dag.study.patch_truth import WORD_LISTS
 from tests.helpers.patch_truths import truth_tables
 from tests.helpers.small_dataset import images, regions, visual_tokens
 
@@ -25,9 +27,21 @@ def _drawn(animals: int, batches: int) -> dict[tuple[str, int], tuple[object, ..
     for truth, chance in _tables(animals, batches):
         patches = truth.take(chance["patch"])
         places = zip(patches["image_id"].to_pylist(), patches["token_index"].to_pylist(), strict=True)
-        rows = chance.drop_columns("patch").to_pylist()
-        found |= {place: tuple(row.values()) for place, row in zip(places, rows, strict=True)}
+        found |= dict(zip(places, map(_place_and_words, _with_words(chance)), strict=True))
     return found
+
+
+def _with_words(chance: pa.Table) -> list[dict[str, Any]]:
+    """The rows of CHANCE_PATCHES, each with the words that stand in the first row of its truth."""
+    rows = chance.to_pylist()
+    first: dict[int, dict[str, Any]] = {}
+    for row in rows:
+        first.setdefault(row["chance_truth"], row)
+    return [row | {name: first[row["chance_truth"]][name] for name in WORD_LISTS} for row in rows]
+
+
+def _place_and_words(row: dict[str, Any]) -> tuple[object, ...]:
+    return tuple(row[name] for name in ("chance_image_id", "chance_token_index", *WORD_LISTS))
 
 
 @pytest.mark.parametrize("batches", [2, 3, 7])
@@ -40,12 +54,28 @@ def test_the_chance_patch_is_of_the_same_group_in_another_image_and_its_words_ar
     every = {(row["image_id"], row["token_index"]): row for truth, _ in tables for row in truth.to_pylist()}
     for truth, chance in tables:
         assert chance.schema == CHANCE_PATCHES and len(chance) == len(truth)
-        for row in chance.to_pylist():
+        for row in _with_words(chance):
             own = truth.slice(row["patch"], 1).to_pylist()[0]
             other = every[row["chance_image_id"], row["chance_token_index"]]
             assert other["patch_group"] == own["patch_group"] and other["image_id"] != own["image_id"]
-            lists = ("concrete_words", "abstract_words", "global_words")
-            assert [row[name] for name in lists] == [other[name] for name in lists]
+            assert [row[name] for name in WORD_LISTS] == [other[name] for name in WORD_LISTS]
+
+
+def test_words_stand_once_for_each_image_and_regions_that_chance_patches_show() -> None:
+    tables = _tables(7, 3)
+    shown = {
+        (row["image_id"], row["token_index"]): (row["image_id"], *row["region_ids"])
+        for truth, _ in tables
+        for row in truth.to_pylist()
+    }
+    for _, chance in tables:
+        truth_of: dict[int, object] = {}
+        for row in chance.to_pylist():
+            drawn = shown[row["chance_image_id"], row["chance_token_index"]]
+            is_first = row["chance_truth"] not in truth_of
+            assert truth_of.setdefault(row["chance_truth"], drawn) == drawn
+            assert all((row[name] is not None) == is_first for name in WORD_LISTS)
+        assert len(set(truth_of.values())) == len(truth_of) < len(chance)
 
 
 def test_the_chance_patch_is_drawn_from_all_others_about_equally_often() -> None:

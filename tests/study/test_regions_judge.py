@@ -6,17 +6,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latentlens_dag.schema import IMAGES, JUDGEMENTS, LENSES, NEIGHBORS, REGIONS, VISUAL_TOKENS
+from latentlens_dag.schema import IMAGES, JUDGEMENTS, LENSES, NEIGHBORS, PATCH_TRUTH, REGIONS, VISUAL_TOKENS
 from latentlens_dag.storage.hashing import hash_bytes
 from latentlens_dag.storage.parquet import write_parquet
-from latentlens_dag.study.chance_patches import CHANCE_SEED
+from latentlens_dag.study import regions_judge
+from latentlens_dag.study.chance_patches import CHANCE_SEED, write_chance_patches
 from latentlens_dag.study.patch_truth import patch_truth
 from latentlens_dag.study.regions_judge import Truth, judge_files, judge_regions
-from tests.helpers.patch_truths import Inputs, truth_of, truths_of
+from tests.helpers.patch_truths import Inputs, truth_of, truth_tables, truths_of
 from tests.helpers.small_dataset import (
     ANIMALS,
     SIDE,
@@ -31,6 +35,7 @@ from tests.helpers.small_dataset import (
 from tests.text.test_inflection import same_word
 
 WORDS = ("dog", "dogs", "Cat", "grass", "leaves", "leave", "leaf", "tree", "the", None, ",", "owls", "animal")
+PLACE = ["image_id", "token_index"]
 
 
 def truth_of_image(rows: Sequence[dict[str, Any]], boxes: Sequence[tuple[float, float, float, float] | None]) -> Truth:
@@ -205,12 +210,69 @@ def test_chance_is_judged_against_a_patch_of_the_same_group_in_another_image() -
     assert chance["logitlens", "object"] == {"global"} and chance["embeddinglens", "object"] == {"none"}
 
 
-def test_the_lenses_of_a_layer_are_judged_file_by_file_as_together(tmp_path: Path) -> None:
-    truth, tables = truth_of(*inputs_of(ANIMALS)), [neighbors("s", ANIMALS, lens, 0) for lens in sorted(LENSES)]
+@pytest.mark.parametrize("piece", [1, 7, 1 << 20])
+def test_the_lenses_of_a_layer_are_judged_piece_by_piece_as_together(
+    piece: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(regions_judge, "_PIECE", piece)
+    order = tuple(sorted(ANIMALS, key=image_id))
+    truth, tables = truth_of(*inputs_of(ANIMALS)), [neighbors("s", order, lens, 0) for lens in sorted(LENSES)]
     files = [tmp_path / lens for lens in sorted(LENSES)]
     for table, file in zip(tables, files, strict=True):
         write_parquet(table, file)
-    assert judge_files(files, truth).equals(judge_regions(pa.concat_tables(tables), truth))
+    found = pa.concat_tables(judge_files(files, truth))
+    assert found.equals(judge_regions(pa.concat_tables(tables), truth)) and len(found) == 48
+
+
+def test_words_are_held_once_for_each_image_and_regions_that_patches_show() -> None:
+    animals = [tuple(f"animal {n}" for n in range(40) if n % 2 == batch) for batch in range(2)]
+    tables = truth_tables([inputs_of(own) for own in animals])
+    shown = {
+        (row["image_id"], row["token_index"]): (row["image_id"], *row["region_ids"])
+        for truth, _ in tables
+        for row in truth.to_pylist()
+    }
+    for truth, (own, chance) in zip(truths_of([inputs_of(own) for own in animals]), tables, strict=True):
+        places = (chance.select(["chance_image_id", "chance_token_index"]).to_pylist(), own.select(PLACE).to_pylist())
+        drawn, mine = ({shown[tuple(row.values())] for row in rows} for rows in places)
+        assert len(drawn) + len(mine) < len(own) + len(chance)
+        assert len({key // len(truth.forms.codes) for key in truth.forms.keys.tolist()}) == len(drawn) + len(mine)
+
+
+def test_a_batch_may_have_more_than_two_gigabytes_of_words(tmp_path: Path) -> None:
+    truth, chance = tmp_path / "truth", tmp_path / "chance"
+    images_of_batch, patches, word = 4, 2800, "w" * 200_000
+    assert images_of_batch * patches * len(word) > 1 << 31
+    write_long_words(truth, images_of_batch, patches, word)
+    write_chance_patches([truth], [chance])
+    found = Truth.of(truth, chance)
+    assert len(found.patches) == images_of_batch * patches and found.patches["chance"].min() >= images_of_batch
+    rows = [answer("s", "0", 7, 0, "latentlens", rank, said) for rank, said in enumerate(["v", word], 1)]
+    (judged,) = judge_regions(answers(*rows), found).to_pylist()
+    assert judged["verdict"] == judged["chance_verdict"] == "global" and judged["words"] == [word]
+
+
+def write_long_words(file: Path, count: int, patches: int, word: str) -> None:
+    """PATCH_TRUTH of `count` images whose patches show nothing; the file holds their only word once per row group."""
+    rows = count * patches
+    columns = {field.name: pa.array([[]] * rows, field.type) for field in PATCH_TRUTH if pa.types.is_list(field.type)}
+    words = pa.DictionaryArray.from_arrays(np.zeros(rows, np.int32), [word])
+    columns |= {
+        "study": pa.array(["s"] * rows),
+        "image_id": pa.array(np.repeat([str(number) for number in range(count)], patches)),
+        "token_index": pa.array(np.tile(np.arange(patches, dtype=np.int32), count)),
+        "patch_group": pa.array(["background"] * rows),
+        "global_words": pa.ListArray.from_arrays(np.arange(rows + 1, dtype=np.int32), words),
+    }
+    table = pa.table(columns).select(PATCH_TRUTH.names)
+    pq.write_table(table, file, row_group_size=1000, compression="zstd", store_schema=False)
+
+
+def test_neighbors_that_are_not_in_order_of_the_images_are_refused(tmp_path: Path) -> None:
+    table = neighbors("s", tuple(sorted(ANIMALS, key=image_id, reverse=True)), "latentlens", 0)
+    write_parquet(table, tmp_path / "file")
+    with pytest.raises(ValueError, match="not in order of image_id"):
+        list(judge_files([tmp_path / "file"], truth_of(*inputs_of(ANIMALS))))
 
 
 def test_without_another_image_of_the_group_chance_is_null() -> None:

@@ -150,13 +150,14 @@ def _judgements(study: StudySpec) -> dg.AssetsDefinition:
         from latentlens_dag.study.regions_judge import Truth, judge_files
 
         batch, paths = int(context.partition_key), warehouse.paths
-        shown = paths.patch_truth(study.name, batch), paths.chance_patches(study.name, batch)
-        truth = Truth.of(*map(pq.read_table, shown))
+        truth = Truth.of(paths.patch_truth(study.name, batch), paths.chance_patches(study.name, batch))
         for layer, key in key_of.items():
             if key in context.selected_asset_keys:
                 files = [paths.neighbors(study.name, lens, layer, batch) for lens in sorted(study.lenses)]
                 out = paths.judgements(study.name, layer, batch)
-                write_parquet(judge_files(files, truth), out, JUDGEMENTS)
+                with parquet_rows(out, JUDGEMENTS) as rows:
+                    for table in judge_files(files, truth):
+                        rows.write(table)
                 yield parquet_result(out, key)
 
     return judgements
