@@ -2,7 +2,8 @@
 
 What is left is counted in parts: partitions of assets. A step that reports how far it is, in units of its own or by
 the parts that it has written, is estimated by its pace. All else is estimated by the seconds per part of the same step
-in this build or, before it ran here, in its last run.
+in this build or, before it ran here, in its last run; partitions of the running step that wait, by its present time per
+part where that is more.
 
 Note: a step's pace is that between its first and its last report. What comes before the first one, such as loading a
 model, would make all that follows look slow. No Dagster here, so that the command line can import it at once.
@@ -19,9 +20,9 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from latentlens_dag.dag.building.steps import AssetPartition, Key
 
-_SHORTEST_S = 1.0  # that work which is not done yet still takes
+_SHORTEST_S = 1.0  # least time said for unfinished work
 _VAGUE_S = 9.5  # below it, seconds are not counted down; above, they are rounded to 10 or more
-_OVERDUE_S = 10.0  # past its estimate, a step takes longer than expected
+_OVERDUE_S = 10.0  # so long past its estimate, a step takes longer than expected
 
 
 class TimeLeft(NamedTuple):
@@ -117,18 +118,29 @@ class _RunningStep:
 
     def seconds_left(self, now: float) -> float | None:
         """Below 0 where it takes longer than expected; None where nothing is known."""
-        by_units = self._seconds_left_by_units(now)
-        of_step = self.pace.seconds_left(now) if by_units is None else by_units
-        if of_step is None and self.expected_s is not None:
-            return self.expected_s - (now - self.start)
-        return of_step
+        if self.progress is None:
+            return self._seconds_left_by_parts(now)
+        if self.progress.done >= self.progress.total:
+            return self._seconds_left_after_units(now)
+        if self.progress.seconds_left is None:
+            return self._seconds_left_by_parts(now)
+        return self.progress.seconds_left - (now - self.reported)
 
-    def _seconds_left_by_units(self, now: float) -> float | None:
-        """None, too, where all units are done: what follows, such as writing, is not counted in them."""
-        progress = self.progress
-        if progress is None or progress.seconds_left is None or progress.done >= progress.total:
-            return None
-        return progress.seconds_left - (now - self.reported)
+    def seconds_per_part(self, now: float) -> float | None:
+        """By what it took so far and still takes; None where nothing is known."""
+        left = self.seconds_left(now)
+        return None if left is None or not self.parts else (now - self.start + max(left, 0.0)) / self.parts
+
+    def _seconds_left_after_units(self, now: float) -> float | None:
+        """What follows the last unit, such as writing, is not counted in units, and late only from then on."""
+        at_report = self._seconds_left_by_parts(self.reported)
+        return None if at_report is None else max(at_report, 0.0) - (now - self.reported)
+
+    def _seconds_left_by_parts(self, now: float) -> float | None:
+        by_pace = self.pace.seconds_left(now)
+        if by_pace is None and self.expected_s is not None:
+            return self.expected_s - (now - self.start)
+        return by_pace
 
 
 class TimeEstimator:
@@ -179,7 +191,7 @@ class TimeEstimator:
         self._step = _RunningStep(step, partition, self._idle_since, expected_s, parts)
 
     def progressed(self, progress: StepProgress) -> None:
-        """The step that runs is so far."""
+        """The running step reports its progress."""
         if self._step is not None:
             self._step.progress, self._step.reported = progress, self._clock()
 
@@ -217,7 +229,8 @@ class TimeEstimator:
     def total_left(self) -> TimeLeft:
         """The time that the step which runs and all parts after it still take."""
         step, waiting = self.step_left(), self._waiting()
-        times = [None if (speed := self._speed(name)) is None else count * speed for name, count in waiting.items()]
+        speeds = {name: self._speed_from_now(name) for name in waiting}
+        times = [None if (speed := speeds[name]) is None else count * speed for name, count in waiting.items()]
         seconds = step.seconds + sum(wall_s for wall_s in times if wall_s is not None)
         complete = step.complete and None not in times
         return TimeLeft(max(seconds, _SHORTEST_S) if waiting and complete else seconds, complete, step.overdue)
@@ -239,6 +252,13 @@ class TimeEstimator:
         """Seconds per part."""
         own = self._parts[step]
         return self._seconds[step] / own if own else self._earlier_speeds.get(step)
+
+    def _speed_from_now(self, step: str) -> float | None:
+        """Seconds per part of what waits: of the step that runs, it takes no less than what runs."""
+        if self._step is None or self._step.name != step:
+            return self._speed(step)
+        speeds = (self._speed(step), self._step.seconds_per_part(self._clock()))
+        return max((speed for speed in speeds if speed is not None), default=None)
 
 
 def duration(seconds: float) -> str:

@@ -144,7 +144,45 @@ def test_a_step_that_reports_units_is_estimated_by_its_own_pace_after_its_first_
     assert build.estimator.step_left() == TimeLeft(60.0)
     build.clock.now = 130.0
     assert build.estimator.step_left() == TimeLeft(40.0)
-    assert build.estimator.total_left() == TimeLeft(50.0 if before else 40.0, complete=bool(before))
+    other_batch, other_steps = 130 + 40.0, 4 * 1.0 + 4 * 1.0  # those that never ran are left out
+    total = 40.0 + other_batch + (other_steps if before else 0.0)
+    assert build.estimator.total_left() == TimeLeft(total, complete=bool(before))
+
+
+@given(st.floats(0, 1e3), st.floats(0, 1e3), st.floats(1, 1e3), st.integers(1, 79))
+def test_what_waits_of_the_running_step_takes_no_less_per_part_than_what_runs(
+    before: float, loading: float, wall_s: float, done: int
+) -> None:
+    """As where a step of two batches took 1 s in its last run, and now takes 3 minutes."""
+    build = Build({"a": before, "b": 1.0, "c": 1.0})
+    build.estimator.up_to_date([part for part in PARTS if PARTS[part] != "a"])
+    build.started(("a", "00"))
+    for now, rows in ((0.0, 0), (loading, 0), (loading + wall_s * done / 80, done)):
+        build.clock.now = now
+        build.progressed((rows, 80))
+    left, total = build.estimator.step_left().seconds, build.estimator.total_left().seconds
+    batch = build.clock.now + left
+    assert total == pytest.approx(left + max(2 * before, batch), abs=1.001)
+
+
+@pytest.mark.parametrize("wall_s", [0.0, 9.9, 10.1])
+@pytest.mark.parametrize("by_parts", [False, True])
+def test_a_step_that_was_slow_in_its_units_is_late_only_some_time_after_the_last_one(
+    wall_s: float, by_parts: bool
+) -> None:
+    estimator, clock = TimeEstimator(clock := Clock()), clock
+    estimator.planned({(f"layer {n}", None): "a" for n in range(3)}, {"a": 1.0})
+    estimator.started("a", None)
+    for layer in range(2 if by_parts else 0):
+        clock.now = 0.5 * (layer + 1)
+        estimator.built(f"layer {layer}", None)
+    pace = Pace()
+    for now, done in ((1.0, 0), (101.0, 100)):
+        clock.now = now
+        pace.report(now, done, 100)
+        estimator.progressed(StepProgress(done, 100, "images", pace.per_second, pace.seconds_left(now)))
+    clock.now += wall_s
+    assert str(estimator.step_left()) == ("under 10 s left" if wall_s < 10 else "longer than expected")
 
 
 def test_a_step_that_reports_nothing_is_estimated_by_the_parts_that_it_writes() -> None:
@@ -164,6 +202,8 @@ def test_after_its_last_unit_a_step_is_estimated_by_its_last_run_again() -> None
         build.clock.now = now
         build.progressed((done, 80))
     assert build.estimator.step_left() == TimeLeft(50.0)
+    build.clock.now = 170.0
+    assert build.estimator.step_left() == TimeLeft(30.0)
 
 
 def test_a_step_that_takes_longer_than_expected_says_so_and_the_total_is_at_least_the_rest() -> None:
@@ -179,6 +219,8 @@ def test_a_step_that_takes_longer_than_expected_says_so_and_the_total_is_at_leas
         ("longer than expected", "over 2 min left"),
     ]
     estimator.up_to_date([part for part in PARTS if PARTS[part] == "c"])
+    assert str(estimator.total_left()) == "over 16 s left"  # of a, the other batch will take 12 s as well, and b 4 s
+    estimator.up_to_date([part for part in PARTS if part[1] == "01" or PARTS[part] != "a"])
     assert str(estimator.total_left()) == "longer than expected"
 
 
