@@ -33,7 +33,7 @@ class Event(NamedTuple):
     """Seconds since 1970."""
     tags: Mapping[str, str]
     figures: Mapping[str, Any]
-    """Numbers and texts among the metadata, such as `size_bytes`, where they were requested."""
+    """Numbers among the metadata, such as `size_bytes`, where they were requested."""
 
     @property
     def version(self) -> str | None:
@@ -159,8 +159,8 @@ class _SqliteHistory:
 
 def _event(storage_id: int, timestamp: float, tags: str | None, metadata: str | None) -> Event:
     entries = json.loads(metadata or "[]")
-    figures = {one["label"]: one["entry_data"]["value"] for one in entries if "value" in one["entry_data"]}
-    return Event(storage_id, timestamp, json.loads(tags or "{}"), figures)
+    values = {one["label"]: one["entry_data"].get("value") for one in entries}
+    return Event(storage_id, timestamp, json.loads(tags or "{}"), _numbers(values))
 
 
 def _by_dagster(
@@ -181,6 +181,9 @@ def _by_dagster(
 def _of_record(record: dg.EventLogRecord) -> Event:
     entry = record.event_log_entry
     metadata = entry.asset_materialization.metadata if entry.asset_materialization else {}
-    return Event(
-        record.storage_id, record.timestamp, entry.tags or {}, {name: one.value for name, one in metadata.items()}
-    )
+    values = {name: one.value for name, one in metadata.items()}
+    return Event(record.storage_id, record.timestamp, entry.tags or {}, _numbers(values))
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if type(value) in (int, float)}  # not bool

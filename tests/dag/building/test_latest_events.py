@@ -89,6 +89,16 @@ def test_whatever_happens_the_same_is_stale_as_by_dagster_and_for_the_same_reaso
     assert len(seen) > 3
 
 
+def test_figures_are_the_numbers_among_the_metadata_as_by_dagster(project: object) -> None:
+    others = {"text": "t", "path": dg.MetadataValue.path("p"), "yes": True, "no": False, "json": [4], "none": None}
+    metadata = {"n": 3, "x": 2.5, **others}
+    project.instance.report_runless_asset_event(dg.AssetMaterialization(TOKENS, partition="01", metadata=metadata))
+    events = LatestEvents(project.graph, project.instance, [TOKENS], ["01"], figures=True)
+    by_dagster = dict(_by_dagster(project.graph, project.instance, TOKENS))
+    for name in (None, "01"):
+        assert events.get(TOKENS, name).figures == by_dagster[TOKENS, name].figures == {"n": 3, "x": 2.5}
+
+
 def test_partitions_that_were_not_named_are_read_when_they_are_needed(project: object) -> None:
     named, whole = (
         LatestEvents(project.graph, project.instance, [], names) for names in (["01"], BATCHES.get_partition_keys())
