@@ -37,14 +37,17 @@ def file_hashes(path: Path, memory: Path, hidden: bool = False, hash_of: HashOf 
 
     Args:
         path: a file or a folder.
-        memory: JSON file that caches sizes, times and hashes between calls.
+        memory: JSON file that caches sizes, times and hashes between calls; what is damaged in it does not count.
         hidden: as of `file_states`.
         hash_of: gives the hash of a file that is not in `memory` with its size and time.
     """
     cached, now = read_json_object(memory), dict[str, list[Any]]()
     for file, state in _states(path, hidden).items():
-        before = cached.get(file, [None, None, ""])
-        now[file] = [*state, before[2] if before[:2] == state else hash_of(file, *state)]
+        match cached.get(file):
+            case [int(size), int(time_ns), str(known)] if [size, time_ns] == state:
+                now[file] = [*state, known]
+            case _:  # new, changed, or damaged in the memory
+                now[file] = [*state, hash_of(file, *state)]
     if now != cached:
         write_text(json.dumps(now, indent=1, sort_keys=True), memory)
     return {file: facts[2] for file, facts in now.items()}

@@ -1,5 +1,6 @@
 """The files of a source: which count, in what order, and when one is read again."""
 
+import json
 import os
 from functools import cache
 from pathlib import Path
@@ -75,6 +76,21 @@ def test_only_files_of_another_size_or_time_are_read_again(tmp_path: Path, monke
     after = file_hashes(folder, memory)
     assert read == [*"abcd", *"bce"]
     assert {name for name in after if before.get(name) != after[name]} == {str(folder / "b"), str(folder / "e")}
+
+
+DAMAGED = [5, None, "x", [], [1, 2], {"0": 1}, [1.5, 2, "x"], ["1", 2, "x"], [None, None, ""]]
+
+
+def test_a_damaged_memory_of_a_file_does_not_count_and_is_mended(tmp_path: Path) -> None:
+    (folder := tmp_path / "folder").mkdir()
+    (folder / "a").write_text("a")
+    expected = file_hashes(folder, memory := tmp_path / "memory.json")
+    sound, state = memory.read_text(), file_states(folder)[folder / "a"]
+    for damaged in [*DAMAGED, [*state, 5], [*state, None], [*state, "x", "y"], [float(state[0]), state[1], "x"]]:
+        memory.write_text(json.dumps({str(folder / "a"): damaged}))
+        assert file_hashes(folder, memory) == expected and memory.read_text() == sound
+    memory.write_text(json.dumps({str(folder / "a"): [*state, "known"]}))
+    assert file_hashes(folder, memory) == {str(folder / "a"): "known"}
 
 
 def test_sources_that_share_a_file_read_it_once_unless_it_changes_between_them(tmp_path: Path) -> None:
