@@ -59,7 +59,7 @@ def stored_dtypes(folder: Path) -> Counter[str]:
     counts = Counter[str]()
     for file in sorted(folder.glob("*.safetensors")):
         for weight in (_header(file) or {}).values():
-            counts[_DTYPES.get(str(weight.get("dtype")), "other")] += math.prod(weight.get("shape", []))
+            counts[_DTYPES.get(weight["dtype"], "other")] += math.prod(weight["shape"])
     return counts
 
 
@@ -182,12 +182,12 @@ def _element_counts(path: Path) -> dict[str, int]:
 
 def _size_by_header(path: Path) -> int | None:
     """How many bytes a file of weights should have, by its header; None if the header is damaged too."""
+    header = _header(path)
+    if not header:
+        return None
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-    try:
-        return 8 + length + max(int(entry["data_offsets"][1]) for entry in (_header(path) or {}).values())
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return None
+    return 8 + length + max(entry["data_offsets"][1] for entry in header.values())
 
 
 def _header(path: Path) -> dict[str, Any] | None:
@@ -196,6 +196,15 @@ def _header(path: Path) -> dict[str, Any] | None:
         length = int.from_bytes(file.read(8), "little")
         text = file.read(length) if length <= path.stat().st_size else b""
     try:
-        return {key: entry for key, entry in json.loads(text).items() if key != "__metadata__"}
-    except (ValueError, AttributeError):
+        entries = {key: entry for key, entry in json.loads(text).items() if key != "__metadata__"}
+    except (ValueError, AttributeError, RecursionError):
         return None
+    return entries if all(map(_is_entry, entries.values())) else None
+
+
+def _is_entry(entry: object) -> bool:
+    """Whether it says what safetensors says of a weight."""
+    match entry:
+        case {"dtype": str(), "shape": [*shape], "data_offsets": [int(), int()]}:
+            return all(isinstance(size, int) for size in shape)
+    return False

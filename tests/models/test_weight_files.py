@@ -1,5 +1,6 @@
 """Files of weights that are incomplete, damaged or in another format: each is refused with the remedy."""
 
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.models.loading import load_language_model, load_tokenizer, load_vlm
+from latentlens_dag.models.weight_files import stored_dtypes, stored_weights
 from tests.models.conftest import read_weights, run_code_of
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:" + 64 * "0" + "\nsize 123456\n"
@@ -49,6 +51,43 @@ def test_a_damaged_header_is_refused(llama_copy: Path) -> None:
     file.write_bytes(content)
     with pytest.raises(UserError, match=r"model\.safetensors is cut off or damaged \("):
         load_language_model(llama_copy, device="cpu")
+
+
+def _weight(**changed: object) -> dict[str, object]:
+    return {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24], **changed}
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        [1],
+        {"w": [1]},
+        {"w": 5},
+        {"w": None},
+        {"w": {}},
+        {"w": _weight(), "v": "x"},
+        {"w": _weight(dtype=4)},
+        {"w": _weight(shape=6)},
+        {"w": _weight(shape=[2, "3"])},
+        {"w": _weight(data_offsets=24)},
+        {"w": _weight(data_offsets=[0])},
+        {"w": _weight(data_offsets=[0, None])},
+    ],
+)
+def test_a_header_that_says_something_else_than_weights_counts_for_nothing_and_is_refused(
+    tmp_path: Path, header: object
+) -> None:
+    text = json.dumps(header).encode()
+    (tmp_path / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + bytes(24))
+    assert stored_dtypes(tmp_path) == {}
+    with pytest.raises(UserError, match=r"model\.safetensors is cut off or damaged \("):
+        stored_weights(tmp_path, "tiny", "AutoModel")
+
+
+def test_a_sound_header_gives_the_elements_of_its_weights(tmp_path: Path) -> None:
+    text = json.dumps({"__metadata__": {"format": "pt"}, "w": _weight()}).encode()
+    (tmp_path / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + bytes(24))
+    assert stored_dtypes(tmp_path) == {"float32": 6} and stored_weights(tmp_path, "tiny", "AutoModel") == {"w": 6}
 
 
 def _shard(folder: Path) -> list[Path]:
