@@ -41,8 +41,13 @@ def configure_threads(cgroup: Path = _CGROUP) -> None:
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     share = _processor_share(cgroup / "cpu.max")
-    if share is not None and share < (os.cpu_count() or 1):
+    if share is not None and share < _allowed_processors():
         os.environ.setdefault("OMP_NUM_THREADS", str(share))
+
+
+def _allowed_processors() -> int:
+    """The processors that the process may run on, which are as many threads as are used without `OMP_NUM_THREADS`."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _processor_share(limits: Path) -> int | None:

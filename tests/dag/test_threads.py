@@ -7,7 +7,7 @@ import pytest
 
 from latentlens_dag.device import configure_threads
 
-PROCESSORS = os.cpu_count() or 1
+PROCESSORS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @pytest.fixture(autouse=True)
@@ -28,6 +28,19 @@ def test_threads_are_no_more_than_the_share_of_a_container(tmp_path: Path, cpu_m
     configure_threads(tmp_path)
     assert os.environ.get("OMP_NUM_THREADS") == threads
     assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+
+
+@pytest.mark.parametrize("quota", [1, 2, 3, 8])
+@pytest.mark.parametrize("allowed", [1, 2, 8])
+def test_a_share_is_compared_with_the_processors_that_the_process_may_run_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: int, allowed: int
+) -> None:
+    """As of 64 processors of a computer, two of them for this job: without the variable, OpenMP takes those two."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {*range(allowed)}, raising=False)
+    (tmp_path / "cpu.max").write_text(f"{quota}00000 100000")
+    configure_threads(tmp_path)
+    assert int(os.environ.get("OMP_NUM_THREADS", allowed)) == min(quota, allowed)
 
 
 def test_what_the_user_set_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
