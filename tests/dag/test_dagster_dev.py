@@ -14,7 +14,7 @@ from latentlens_dag.models.self_checks import CHECKS
 from latentlens_dag.testing import TINY_STUDY, tiny_project
 from tests.dag.conftest import build, opened
 from tests.helpers.dagster_server import NODES, REPOSITORY, Server, asset_key, dagster_dev
-from tests.helpers.file_opens import LOADS, OPENS_OF_A_LOAD, counted_opens
+from tests.helpers.file_opens import OPENS_OF_A_LOAD, counted_opens
 
 SHOWN_CHECKS = """
 query ($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode { assetChecksOrError {
@@ -109,8 +109,8 @@ def opens(built: tuple[Server, str]) -> dict[str, int]:
     return {file.name: times for file, times in found.items()}
 
 
-def test_a_run_loads_a_model_twice_at_most(opens: dict[str, int]) -> None:
-    assert opens["model.safetensors"] <= LOADS * OPENS_OF_A_LOAD
+def test_a_run_loads_a_model_once_for_its_checks_its_states_and_its_lenses(opens: dict[str, int]) -> None:
+    assert opens["model.safetensors"] <= OPENS_OF_A_LOAD
 
 
 def test_a_run_opens_an_image_once_for_its_picture_and_its_states(opens: dict[str, int]) -> None:

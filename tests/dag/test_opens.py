@@ -11,7 +11,7 @@ import pytest
 from latentlens_dag.dag.building.listener import BuildListener
 from latentlens_dag.testing import tiny_project
 from tests.dag.conftest import opened
-from tests.helpers.file_opens import LOADS, OPENS_OF_A_LOAD, Counts, counted_opens
+from tests.helpers.file_opens import OPENS_OF_A_LOAD, Counts, counted_opens
 
 SHARDS, BATCHES = 8, 4
 WEIGHTS, IMAGE = ".safetensors", ".png"
@@ -71,9 +71,14 @@ def test_a_file_is_opened_once_for_its_hash_by_whatever_number_of_sources(opens:
     assert set(_of(opens, OBSERVATION, kind).values()) == {1}
 
 
-def test_a_build_loads_a_model_twice_at_most(opens: Opens) -> None:
+def test_a_build_loads_a_model_once(opens: Opens) -> None:
     of_steps = _in_all(opens, WEIGHTS) - Counter(_of(opens, OBSERVATION, WEIGHTS))
-    assert max(of_steps.values()) <= LOADS * OPENS_OF_A_LOAD
+    assert max(of_steps.values()) <= OPENS_OF_A_LOAD
+
+
+def test_steps_open_no_weights_while_the_model_is_held(opens: Opens) -> None:
+    """Those of all shards, batches and lenses, as the checks of the model have loaded it whole."""
+    assert [step for step in opens if _of(opens, step, WEIGHTS)] == [OBSERVATION, "study/tiny/model_checks"]
 
 
 def test_a_build_opens_an_image_once_more_for_its_picture_and_its_states(opens: Opens) -> None:

@@ -18,8 +18,6 @@ from typing import Protocol
 
 import pytest
 
-LOADS = 2
-"""The most often that one process may load a model."""
 OPENS_OF_A_LOAD = 3
 """The header, to check the size; then safetensors opens a file once for its header and once for torch's storage."""
 _OPENED, _OVERFLOW, _IS_FOLDER = 0x20, 0x4000, 0x40000000
