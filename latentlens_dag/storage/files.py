@@ -42,7 +42,7 @@ def scratch_folder(beside: Path) -> Iterator[Path]:
 
 
 def process_path(beside: Path, digits: str) -> Path:
-    """A temporary path that this process finds again by 8 hexadecimal digits; of a kill, see `scratch_folder`."""
+    """A temporary path that a process finds by 8 hexadecimal digits; for what a kill leaves, see `scratch_folder`."""
     return beside.parent / f".{beside.name}.{os.getpid()}.{digits}.tmp"
 
 

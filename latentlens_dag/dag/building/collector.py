@@ -1,4 +1,5 @@
-"""Python's garbage collector, switched off while there is no garbage. No Dagster here: its import is such a time.
+"""Python's garbage collector, switched off while there is no garbage. Imports no Dagster, so that it
+can be off while Dagster is imported.
 
 Note: imports, definitions and a plan make only what stays, hundreds of thousands of objects, and the collector looks at
 them again and again: 0.35 s of the 1.6 s of CPU of a build of the demo with nothing to do.

@@ -43,8 +43,8 @@ def quick_history(home: Home) -> Iterator[None]:
     Dagster makes an engine for every query, and opens and closes a connection for every event. The last connection to
     close a database in WAL mode copies the log back and syncs, which took half of a small build's time; opening and
     closing alone took a tenth. For the database of every run it reads its own migrations twice, 90 files, which took
-    a quarter of what is its own in a run. A kill loses nothing; a power failure may lose the last events, never more,
-    and the next build runs those steps again.
+    a quarter of Dagster's own time in a run. A kill loses nothing; a power failure may lose the last events, never
+    more, and the next build runs those steps again.
     """
     history = home.dagster / "history"
     held = [sqlite3.connect(file) for file in (history / "runs.db", history / "runs" / "index.db") if file.is_file()]

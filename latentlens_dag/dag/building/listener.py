@@ -30,7 +30,7 @@ class BuildListener:
         """A partition of an asset is built."""
 
     def finished(self, step: str, partition: str | None, wall_s: float) -> None:
-        """It has ended, after so many seconds."""
+        """A step has ended; `wall_s` is its time."""
 
     def up_to_date(self, targets: Sequence[AssetPartition]) -> None:
         """Nothing is left to do for these: they are built, or turned out to be fresh."""
