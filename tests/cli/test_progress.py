@@ -84,7 +84,7 @@ def test_a_terminal_has_one_live_line_that_fits_its_width_and_is_gone_at_the_end
     progress.started("study/s/visual", "00")
     progress.progressed(StepProgress(5, 20, "[bold]rows[/bold]", 0.2, 75.0))
     last = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", stream.getvalue().split("\r")[-1])
-    assert last == "━━━━━╺━━━━━━━━━━━━━━ 1/4 study/s/visual[00]  about 84 s left  (5 of 20 [bold]rows[/bold],…"
+    assert last == "━━━━━╺━━━━━━━━━━━━━━ 1/4 study/s/visual[00]  about 3 min left  (5 of 20 [bold]rows[/bold]…"
     assert len(last) == 90 and "\n" not in stream.getvalue()
     progress.clear()
     assert stream.getvalue().count("\n") == 1 and stream.getvalue().endswith("\x1b[1A\x1b[2K")  # its line, taken back
@@ -109,8 +109,8 @@ def test_a_steps_own_progress_is_a_plain_line_once_a_minute_with_the_time_that_i
             clock.now = second
             log(second, 150)
     assert stream.getvalue().splitlines() == [
-        "0/4  study/s/visual[00]  about 3 min left  (60 of 150 rows, 1.0/s, about 90 s left)",
-        "0/4  study/s/visual[00]  about 2 min left  (120 of 150 rows, 1.0/s, about 30 s left)",
+        "0/4  study/s/visual[00]  about 4 min left  (60 of 150 rows, 1.0/s, about 90 s left)",
+        "0/4  study/s/visual[00]  about 3 min left  (120 of 150 rows, 1.0/s, about 30 s left)",
     ]
     assert [line for line in logged if line.startswith(("60 ", "120 "))] == [
         "60 of 150 rows, 1.0/s, about 90 s left",
