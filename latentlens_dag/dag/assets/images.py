@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from latentlens_dag.dag import keys
-from latentlens_dag.dag.assets.common import SplitInput, parquet_asset, split_asset
+from latentlens_dag.dag.assets.common import InputSpec, parquet_asset, split_asset
 from latentlens_dag.dag.assets.sources import data_source, file_source, hash_again_if_changed, observed_file
 from latentlens_dag.dag.specs import ImageSetSpec
 from latentlens_dag.dag.versions import version_fields
@@ -136,7 +136,7 @@ def _regions(images: ImageSetSpec, file: Path) -> dg.AssetsDefinition:
         [keys.images(images.name, "pictures"), keys.images(images.name, "regions_source")],
         version_fields(_REGIONS),
         "The annotated regions of the batch's pictures: what can be seen where, in words.",
-        SplitInput(decided_by, read),
+        InputSpec(decided_by, read),
         write,
         images.batches,
     )
