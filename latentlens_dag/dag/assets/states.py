@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 from latentlens_dag.dag import keys
 from latentlens_dag.dag.assets.checks import StepResults, check_result, fail_on_errors
 from latentlens_dag.dag.assets.common import dtype_setting, layer_specs, step_dtype, write_study_shape
+from latentlens_dag.dag.assets.images import read_again_if_changed
 from latentlens_dag.dag.assets.reporting import ProgressLog, parquet_result
-from latentlens_dag.dag.assets.sources import hash_again_if_changed
 from latentlens_dag.dag.recording import can_reuse, result
 from latentlens_dag.dag.resources import ModelResource, WarehouseResource
 from latentlens_dag.dag.run_tags import FORCED
@@ -216,7 +216,7 @@ def _read_images(
         files = original_files(pictures, folder)
     else:
         files = extracted_files(pictures, paths.originals(study.images.name))
-    with hash_again_if_changed(paths, keys.images(study.images.name, "source")):
+    with read_again_if_changed(paths, study.images):
         return visual_batch_states(load, study.name, files, layers, study.prompt, stored, progress)
 
 
