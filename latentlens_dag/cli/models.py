@@ -72,11 +72,12 @@ def inspect_model(
     """
     from transformers.utils.logging import disable_progress_bar
 
-    from latentlens_dag.inputs.images import open_image
+    from latentlens_dag.inputs.images import open_image, without_metadata_warnings
     from latentlens_dag.models import inspection
 
     disable_progress_bar()
-    image = None if file is None else open_image(file)
+    with without_metadata_warnings():
+        image = None if file is None else open_image(file)
     if picture is not None and not picture.absolute().parent.is_dir():
         raise UserError(f"`--picture {picture}` cannot be written: there is no such folder.")
     found = inspection.inspect_model(source, image, revision, localize, picture, trust_remote_code)

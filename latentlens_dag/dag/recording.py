@@ -123,17 +123,17 @@ def _inputs(context: dg.AssetExecutionContext, key: dg.AssetKey, store: Artifact
     """The artifacts that an asset was made from, with their versions."""
     graph, partition = context.job_def.asset_layer.asset_graph, _partition_of(context)
     for dep, part in Lineage(graph).parents(key, partition):
-        record = store.read(dep.to_user_string(), part)
-        if record is not None:
-            yield label(dep.to_user_string(), part), record.data_version
+        version = store.data_version(dep.to_user_string(), part)
+        if version is not None:
+            yield label(dep.to_user_string(), part), version
         elif part is None and (source := last_observed_version(context.instance, dep)) is not None:
             yield dep.to_user_string(), source
 
 
 def input_version(context: dg.AssetExecutionContext, key: dg.AssetKey) -> str | None:
     """The version of an artifact without partitions, or of a source; None where neither is recorded."""
-    record = store_of(context).read(key.to_user_string(), None)
-    return last_observed_version(context.instance, key) if record is None else record.data_version
+    version = store_of(context).data_version(key.to_user_string(), None)
+    return last_observed_version(context.instance, key) if version is None else version
 
 
 def last_observed_version(instance: dg.DagsterInstance, key: dg.AssetKey) -> str | None:

@@ -76,10 +76,12 @@ class ModelResource(dg.ConfigurableResource):
             yield self
         finally:
             if context.run is None or not is_of_a_build(context.run):
-                forget_models()
+                release_memory()
 
 
-def forget_models() -> None:
-    """Give the memory of the last model back, if any was loaded."""
-    if (module := sys.modules.get("latentlens_dag.models.model_cache")) is not None:
-        module.MODELS.clear()
+def release_memory() -> None:
+    """Let go of what steps keep in memory for later ones: the last model, and the bytes of the last images."""
+    if (models := sys.modules.get("latentlens_dag.models.model_cache")) is not None:
+        models.MODELS.clear()
+    if (images := sys.modules.get("latentlens_dag.inputs.images")) is not None:
+        images.forget_files()

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
 from latentlens_dag.models.model_ref import ModelRef
-from latentlens_dag.storage.file_hashes import HashOf, file_hashes, file_states, hash_of_state
+from latentlens_dag.storage.file_hashes import FileHasher, content_hash, file_hashes, file_states
 from latentlens_dag.storage.hashing import hash_bytes, hash_values
 
 SOURCE_PATH = "source_path"  # metadata of an observed source: the file or folder that is hashed
@@ -49,12 +49,12 @@ def settings_of(metadata: Mapping[str, Any]) -> dict[str, Any]:
     return dict(fact_of(metadata, SETTINGS) or {})
 
 
-def source_version(metadata: Mapping[str, Any], memory: Path, hash_of: HashOf = hash_of_state) -> str | None:
+def source_version(metadata: Mapping[str, Any], memory: Path, hasher: FileHasher = content_hash) -> str | None:
     """The present version of an observed source, by its asset's metadata; None for other assets."""
     if (model := fact_of(metadata, SOURCE_MODEL)) is not None:
-        return content_version(ModelRef.from_json(model), memory, hash_of=hash_of)
+        return content_version(ModelRef.from_json(model), memory, hasher=hasher)
     if (path := fact_of(metadata, SOURCE_PATH)) is not None:
-        return content_version(Path(path), memory, hidden=True, hash_of=hash_of)
+        return content_version(Path(path), memory, hidden=True, hasher=hasher)
     version: str | None = fact_of(metadata, SOURCE_VERSION)
     return version
 
@@ -72,7 +72,7 @@ def fact_of(metadata: Mapping[str, Any], name: str) -> Any:
 
 
 def content_version(
-    source: Path | ModelRef, memory: Path, hidden: bool = False, hash_of: HashOf = hash_of_state
+    source: Path | ModelRef, memory: Path, hidden: bool = False, hasher: FileHasher = content_hash
 ) -> str:
     """The content hash of a file or folder; files whose size and time are as before are not read again.
 
@@ -81,19 +81,18 @@ def content_version(
             its own version. Consent to a model's own code counts too, for the code may give other states.
         memory: JSON file that caches sizes, times and hashes between calls.
         hidden: as of `file_states`.
-        hash_of: as of `file_hashes`.
+        hasher: as of `file_hashes`.
     """
     if isinstance(source, Path):
-        names, marks = _names_and_hashes(source, memory, hidden, hash_of), []
-    elif source.path is None:
+        return hashes_version(file_hashes(source, memory, hidden, hasher), source)
+    if source.path is None:
         return source.version
-    else:
-        names, marks = _names_and_hashes(source.path, memory, hidden, hash_of), source.version_marks
-    return hash_values([*names, *marks]) if names else "missing"
+    return hashes_version(file_hashes(source.path, memory, hidden, hasher), source.path, source.version_marks)
 
 
-def _names_and_hashes(path: Path, memory: Path, hidden: bool, hash_of: HashOf) -> list[str]:
+def hashes_version(hashes: Mapping[str, str], path: Path, marks: Iterable[str] = ()) -> str:
+    """The `content_version` of a file or folder whose files have these hashes (`file_hashes`)."""
     base = path if path.is_dir() else path.parent
     start = os.path.join(base, "")  # noqa: PTH118 - with the slash
-    hashes = file_hashes(path, memory, hidden, hash_of)
-    return [f"{file.removeprefix(start).replace(os.sep, '/')} {digest}" for file, digest in hashes.items()]
+    names = [f"{file.removeprefix(start).replace(os.sep, '/')} {digest}" for file, digest in hashes.items()]
+    return hash_values([*names, *marks]) if names else "missing"

@@ -13,7 +13,7 @@ import io
 import os
 import struct
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
@@ -25,8 +25,8 @@ from cachetools import LRUCache, cached
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.schema import IMAGES
-from latentlens_dag.storage.file_hashes import file_hashes, file_states, files_below
-from latentlens_dag.storage.hashing import hash_bytes, hash_file, shards_of
+from latentlens_dag.storage.file_hashes import files_below
+from latentlens_dag.storage.hashing import hash_bytes, shards_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -66,15 +66,20 @@ class ImageFile(NamedTuple):
 class ChangedFileError(UserError):
     """A file no longer has the bytes that its id is the hash of."""
 
+    def __init__(self, path: Path) -> None:
+        """Take the file."""
+        super().__init__(f"{path} was changed or removed while the study was being built. Build again.")
+        self.path = path
 
-def image_names(folder: Path, memory: Path | None = None) -> pa.Table:
+
+def image_names(folder: Path, hashes: Mapping[str, str]) -> pa.Table:
     """The distinct images in a folder and its subfolders (NAMES), sorted by id.
 
     Of files with equal bytes, the first by path names the image.
 
     Args:
         folder: with images, beside other files.
-        memory: as of `file_hashes`: what the observation of the source wrote, so that no file is read again.
+        hashes: of the files in it, hidden ones too, as `file_hashes` gives them.
 
     Raises:
         UserError: if the folder is missing or contains no image, or an image is a link to nothing or has a name that
@@ -85,7 +90,7 @@ def image_names(folder: Path, memory: Path | None = None) -> pa.Table:
             f"The image folder {folder} does not exist. Correct `source.folder` in the defs.yaml beside it."
         )
     _refuse_dangling_links(folder)
-    images = {file: digest for file, digest in _hashes(folder, memory).items() if _is_image(file)}
+    images = {file: digest for file, digest in hashes.items() if _is_image(file)}
     if not images:
         raise UserError(f"The image folder {folder} contains no image ({', '.join(sorted(SUFFIXES))}).")
     first: dict[str, str] = {}
@@ -138,16 +143,13 @@ def _decode(source: Path | io.BytesIO, path: Path) -> Image:
     from PIL import Image, ImageOps
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about damaged metadata of intact pixels
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(source, formats=FORMATS) as image:
-                return _on_white(_in_8_bits(ImageOps.exif_transpose(image), path))
+        with Image.open(source, formats=FORMATS) as image:
+            # Pillow itself only warns up to twice the limit; a filter of warnings would be that of all threads.
+            if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
+                raise _too_large(path)
+            return _on_white(_in_8_bits(ImageOps.exif_transpose(image), path))
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise UserError(
-            f"{path} has more than {Image.MAX_IMAGE_PIXELS:,} pixels, the most that are read: it may be damaged, or "
-            "made to exhaust memory. Make it smaller (models scale it down anyway) or remove it."
-        ) from error
+        raise _too_large(path) from error
     except _UNREADABLE as error:
         raise _unreadable(path, error) from error
 
@@ -158,7 +160,8 @@ def image_table(files: Sequence[ImageFile], folder: Path) -> pa.Table:
     Raises:
         UserError: as `read_image`.
     """
-    rows = [_row(file, folder) for file in files]
+    with without_metadata_warnings():
+        rows = [_row(file, folder) for file in files]
     return pa.Table.from_pylist(rows, schema=IMAGES)
 
 
@@ -209,27 +212,33 @@ def _content(file: ImageFile) -> bytes:
         facts = file.path.stat()
         return _read_bytes(file.path, file.image_id, facts.st_size, facts.st_mtime_ns)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-        raise _changed(file.path) from error
+        raise ChangedFileError(file.path) from error
     except OSError as error:
         raise _unreadable(file.path, error) from error
+
+
+def forget_files() -> None:
+    """Give the memory of the files read last back."""
+    _read_bytes.cache_clear()
+
+
+@contextlib.contextmanager
+def without_metadata_warnings() -> Iterator[None]:
+    """Silence Pillow's warnings, which are about damaged metadata of intact pixels, here and in threads begun here.
+
+    Note: only for the main thread. Filters are those of the process, and threads would restore one another's.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        yield
 
 
 @cached(LRUCache(_RECENT_BYTES, len), lock=Lock())
 def _read_bytes(path: Path, image_id: str, size: int, time_ns: int) -> bytes:
     content = path.read_bytes()
     if hash_bytes(content) != image_id:
-        raise _changed(path)
+        raise ChangedFileError(path)
     return content
-
-
-def _changed(path: Path) -> ChangedFileError:
-    return ChangedFileError(f"{path} was changed or removed while the study was being built. Build again.")
-
-
-def _hashes(folder: Path, memory: Path | None) -> dict[str, str]:
-    if memory is not None:
-        return file_hashes(folder, memory, hidden=True)
-    return {str(file): hash_file(file) for file in file_states(folder, hidden=True) if _is_image(str(file))}
 
 
 def _is_image(file: str) -> bool:
@@ -259,6 +268,15 @@ def _relative(file: str, folder: Path) -> str:
                 "Rename the file."
             ) from error
     return name
+
+
+def _too_large(path: Path) -> UserError:
+    from PIL import Image
+
+    return UserError(
+        f"{path} has more than {Image.MAX_IMAGE_PIXELS:,} pixels, the most that are read: it may be damaged, or made "
+        "to exhaust memory. Make it smaller (models scale it down anyway) or remove it."
+    )
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:

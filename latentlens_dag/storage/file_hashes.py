@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from latentlens_dag.storage.files import read_json_object, write_text
 from latentlens_dag.storage.hashing import hash_file
 
-HashOf = Callable[[str, int, int], str]
+FileHasher = Callable[[str, int, int], str]
 """The hash of the file at a path that has this size and time (ns)."""
 
 
-def hash_of_state(path: str, size: int, time_ns: int) -> str:
-    """A `HashOf` that reads the file. Cached, it reads a file once for several sources that share it."""
+def content_hash(path: str, size: int, time_ns: int) -> str:
+    """A `FileHasher` that reads the file. Cached, it reads a file once for several sources that share it."""
     return hash_file(Path(path))
 
 
@@ -32,14 +32,14 @@ def file_states(path: Path, hidden: bool = False) -> dict[Path, list[int]]:
     return {Path(file): state for file, state in _states(path, hidden).items()}
 
 
-def file_hashes(path: Path, memory: Path, hidden: bool = False, hash_of: HashOf = hash_of_state) -> dict[str, str]:
+def file_hashes(path: Path, memory: Path, hidden: bool = False, hasher: FileHasher = content_hash) -> dict[str, str]:
     """The hash of each of the files of `file_states`, by path, in the same order.
 
     Args:
         path: a file or a folder.
         memory: JSON file that caches sizes, times and hashes between calls; what is damaged in it does not count.
         hidden: as of `file_states`.
-        hash_of: gives the hash of a file that is not in `memory` with its size and time.
+        hasher: gives the hash of a file that is not in `memory` with its size and time.
     """
     cached, now = read_json_object(memory), dict[str, list[Any]]()
     for file, state in _states(path, hidden).items():
@@ -47,10 +47,17 @@ def file_hashes(path: Path, memory: Path, hidden: bool = False, hash_of: HashOf 
             case [int(size), int(time_ns), str(known)] if [size, time_ns] == state:
                 now[file] = [*state, known]
             case _:  # new, changed, or damaged in the memory
-                now[file] = [*state, hash_of(file, *state)]
+                now[file] = [*state, hasher(file, *state)]
     if now != cached:
-        write_text(json.dumps(now, indent=1, sort_keys=True), memory)
+        _write(now, memory)
     return {file: facts[2] for file, facts in now.items()}
+
+
+def forget_hash(file: Path, memory: Path) -> None:
+    """Have `file_hashes` read a file again, even if its size and time are those in `memory`."""
+    cached = read_json_object(memory)
+    if cached.pop(str(file), None) is not None:
+        _write(cached, memory)
 
 
 def files_below(folder: Path, hidden: bool = False) -> Iterator[str]:
@@ -65,6 +72,10 @@ def files_below(folder: Path, hidden: bool = False) -> Iterator[str]:
         if not hidden:
             folders[:] = [name for name in folders if not name.startswith(".")]
         yield from (os.path.join(parent, name) for name in names if hidden or not name.startswith("."))  # noqa: PTH118
+
+
+def _write(facts: Mapping[str, list[Any]], memory: Path) -> None:
+    write_text(json.dumps(facts, indent=1, sort_keys=True), memory)
 
 
 def _states(path: Path, hidden: bool) -> dict[str, list[int]]:

@@ -67,7 +67,11 @@ def within_fraction(content_id: str, fraction: float) -> bool:
 
 
 def ids_to_integers(ids: pa.Array | pa.ChunkedArray) -> NDArray[np.uint64]:
-    """Convert ids to uint64, which take a third of the memory and have the same order."""
+    """Convert ids to uint64, which take a third of the memory and have the same order.
+
+    Raises:
+        ValueError: if an id is null, or is not of hexadecimal digits.
+    """
     import numpy as np
     import pyarrow as pa
 
@@ -77,9 +81,13 @@ def ids_to_integers(ids: pa.Array | pa.ChunkedArray) -> NDArray[np.uint64]:
 
 
 def _joined(texts: pa.LargeStringArray) -> str:
-    """All texts of an array without nulls, one after another, without a Python object for each."""
+    """All texts of an array, one after another, without a Python object for each."""
     import numpy as np
 
+    if texts.null_count:
+        raise ValueError(
+            f"{texts.null_count} of {len(texts)} ids are null: was the column read from a damaged or a foreign file?"
+        )
     _, ends, content = texts.buffers()
     if not len(texts) or content is None:
         return ""

@@ -5,14 +5,14 @@ The folder's name contains the process, so that other processes neither wait for
 what `leftovers.py` removes; and the version of the input, so that a changed one is read anew.
 
 Note: the parts are Arrow streams instead of final files, because a writer of Parquet holds up to a whole row group, and
-there are up to 96 of them. Where there are more partitions than files may be open, each reads the input for itself.
+there are up to 96 of them.
 """
 
 from __future__ import annotations
 
 import atexit
 import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -27,10 +27,8 @@ if TYPE_CHECKING:
 
 _PROCESS = uuid.uuid4().hex
 """Distinguishes this process from a dead one of the same number."""
-
-
-_MOST_FILES = 512
-"""Open at the same time; usual limits of a process are 1,024 and less."""
+_FOLDERS: set[Path] = set()
+"""The scratch folders of this process."""
 
 
 class NumberedRows(NamedTuple):
@@ -59,29 +57,28 @@ def rows_of_part(read: Callable[[], Iterable[NumberedRows]], part: int) -> Itera
 
 
 @contextmanager
-def split_rows(
-    shared: SharedInput, beside: Path, part: int, parts: int, wanted: Callable[[], Collection[int]] | None = None
-) -> Iterator[Iterable[pa.Table]]:
+def split_rows(shared: SharedInput, beside: Path, part: int, parts: int) -> Iterator[Iterable[pa.Table]]:
     """As `rows_of_part`, but the input is read once for all partitions of this process.
 
-    What a partition took is removed when the block ends without an error; what none takes, when the process ends.
+    What a partition took is removed when the block ends without an error; what none takes, by `remove_untaken_rows` or
+    when the process ends.
 
     Args:
         shared: the input.
         beside: a path of this input in the warehouse, beside which the scratch folder lies.
         part: the partition, 0..parts-1.
         parts: the number of partitions.
-        wanted: gives the partitions that are likely to follow, this one among them; by default all.
     """
+    if parts == 1:
+        yield rows_of_part(shared.read, part)
+        return
     folder = process_path(beside, hash_values([_PROCESS, shared.version, parts])[:8])
     if not folder.is_dir():
-        among = sorted(range(parts) if wanted is None else wanted())
-        if part in among and 1 < len(among) <= _MOST_FILES:
-            atexit.register(remove, folder)
-            with atomic_path(folder) as temporary:
-                _split(shared, temporary, among)
+        _FOLDERS.add(folder)
+        with atomic_path(folder) as temporary:
+            _split(shared, temporary, parts)
     file = _file(folder, part)
-    if not file.is_file():  # not wanted with others, or taken before
+    if not file.is_file():  # taken before, or the input is empty
         yield rows_of_part(shared.read, part)
         return
     yield _read(file)
@@ -90,8 +87,21 @@ def split_rows(
         folder.rmdir()
 
 
-def _split(shared: SharedInput, folder: Path, among: Sequence[int]) -> None:
-    """Write the rows of each of some partitions, in the order of the input, as a file of its own."""
+def remove_untaken_rows(below: Path) -> None:
+    """Remove the rows, of inputs below a folder, that no partition of this process took."""
+    for folder in [folder for folder in _FOLDERS if folder.is_relative_to(below)]:
+        remove(folder)
+        _FOLDERS.remove(folder)
+
+
+@atexit.register
+def _remove_all() -> None:
+    for folder in _FOLDERS:
+        remove(folder)
+
+
+def _split(shared: SharedInput, folder: Path, parts: int) -> None:
+    """Write the rows of each partition, in the order of the input, as a file of its own."""
     import numpy as np
     import pyarrow as pa
 
@@ -100,14 +110,14 @@ def _split(shared: SharedInput, folder: Path, among: Sequence[int]) -> None:
     streams: dict[int, pa.RecordBatchStreamWriter] = {}
     with ExitStack() as stack:
         for rows, of in shared.read():
-            for part in among if not streams else ():
+            for part in range(parts) if not streams else ():
                 streams[part] = stack.enter_context(
                     pa.ipc.new_stream(_file(folder, part), rows.schema, options=options)
                 )
             order = np.argsort(of, kind="stable")
-            starts, ends = (np.searchsorted(of[order], among, side) for side in ("left", "right"))
+            starts, ends = (np.searchsorted(of[order], np.arange(parts), side) for side in ("left", "right"))
             ordered = rows.take(order).combine_chunks()
-            for part, start, end in zip(among, starts, ends, strict=True):
+            for part, (start, end) in enumerate(zip(starts, ends, strict=True)):
                 if start < end:
                     streams[part].write_table(ordered.slice(start, end - start))
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from latentlens_dag.index.state_tables import TokenStates, read_states
-from latentlens_dag.inputs.images import ImageFile, read_in_chunks
+from latentlens_dag.inputs.images import ImageFile, read_in_chunks, without_metadata_warnings
 from latentlens_dag.study.token_tables import text_token_tables, visual_token_table
 
 if TYPE_CHECKING:
@@ -113,7 +113,8 @@ def visual_batch_states(
             vlm.token_map(*size)  # refuses before the first pass
         visual_layers = [layer for layer in layers if layer != "connector"]
         passes = _reported(read_in_chunks(new, IMAGES_PER_PASS), len(new), progress)
-        found = vlm.states_in_passes(passes, visual_layers, prompt, "connector" in layers)
+        with without_metadata_warnings():
+            found = vlm.states_in_passes(passes, visual_layers, prompt, "connector" in layers)
         tokens = visual_token_table(study, [file.image_id for file in new], found.tokens)
         states: dict[Layer, NDArray[np.float32]] = {layer: found.states[layer].numpy() for layer in visual_layers}
         if found.connector is not None:

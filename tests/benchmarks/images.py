@@ -26,6 +26,7 @@ from latentlens_dag.inputs.image_tables import check_unique_names
 from latentlens_dag.inputs.images import files_of_batch, image_names, image_table, original_files
 from latentlens_dag.inputs.regions import read_regions, regions_by_batch
 from latentlens_dag.schema import REGIONS
+from latentlens_dag.storage.file_hashes import file_hashes
 from latentlens_dag.storage.parquet import write_parquet
 from latentlens_dag.storage.split_input import SharedInput, split_rows
 from latentlens_dag.storage.warehouse import Warehouse
@@ -78,7 +79,7 @@ def observe_and_list(folder: Path, paths: Warehouse) -> pa.Table:
     memory = paths.observed(f"images.{SET}.source")
     for _ in range(2):
         content_version(folder, memory, hidden=True)
-    names = image_names(folder, memory)
+    names = image_names(folder, file_hashes(folder, memory, hidden=True))
     write_parquet(names, paths.image_names(SET))
     return names
 

@@ -8,9 +8,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from latentlens_dag.errors import UserError
+from latentlens_dag.storage.hashing import hash_file
 from latentlens_dag.testing import tiny_project
 from tests.dag.conftest import build
+from tests.helpers.changed_files import change_unseen
 from tests.helpers.hub_server import COMMIT, HubServer, Repo
+from tests.helpers.opened_files import opened_files
 
 CLI = "from latentlens_dag.cli.main import main\nos.chdir(sys.argv.pop(1))\nmain()"
 PARQUET = "{parquet: pictures.parquet, column: image}"
@@ -129,3 +132,34 @@ def test_a_mistake_in_the_table_ends_the_build_with_one_message(project: Path) -
     _declare(project, PARQUET)
     told = _run(HubServer(), project, "build", "--select", "images/pictures", code=2)
     assert "calls 4 of them picture_0.png" in told and "Traceback" not in told
+
+
+@pytest.mark.parametrize("step", ["images/pictures/pictures", "study/tiny/visual"])
+def test_an_extracted_picture_that_changed_unseen_is_refused_and_extracted_again_by_the_next_build(
+    project: Path, step: str
+) -> None:
+    _declare(project, PARQUET)
+    build(project, project / "whole", [step])
+    build(project, names=["images/pictures/originals" if step.endswith("pictures") else "images/pictures/pictures"])
+    originals = project / ".latentlens" / "warehouse" / "images" / "pictures" / "originals"
+    changed = min(file for file in originals.iterdir() if file.suffix != ".parquet")
+    change_unseen(changed)
+    with pytest.raises(UserError, match=rf"{changed.name} was changed or removed.*Build again"):
+        build(project, names=[step])
+    assert "images/pictures/originals" in build(project, names=[step])
+    assert hash_file(changed) == changed.name
+    assert _results(project / ".latentlens") == _results(project / "whole")
+    assert build(project, names=[step]) == []
+
+
+def test_a_build_of_more_batches_reads_the_record_of_the_extracted_pictures_no_more_often(project: Path) -> None:
+    _declare(project, PARQUET)
+    file, opens = project / "assets" / "tiny" / "defs.yaml", []
+    for batches in (2, 12):
+        file.write_text(file.read_text().replace("batches: 2", f"batches: {batches}"))
+        home = project / f"home_{batches}"
+        with opened_files() as count:
+            ran = build(project, home, ["images/pictures/regions"])
+        assert len([name for name in ran if name.startswith("images/pictures/regions")]) == batches
+        opens.append(count[str(home / "warehouse" / "manifest" / "images" / "pictures" / "originals" / "all.json")])
+    assert opens[0] == opens[1]

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -13,12 +14,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.inputs import regions, texts
+from latentlens_dag.inputs import images, regions, texts
+from latentlens_dag.inputs.images import forget_files
 from latentlens_dag.storage.files import read_json_object
 from latentlens_dag.storage.hashing import hash_file
+from latentlens_dag.storage.records import ArtifactStore
 from latentlens_dag.testing import tiny_project
 from tests.dag.conftest import build, opened
 from tests.dag.test_text_study import DEFS
+from tests.helpers.changed_files import change_unseen
 from tests.helpers.opened_files import opened_files
 
 Copy = Callable[[Path], Path]
@@ -27,6 +31,14 @@ Copy = Callable[[Path], Path]
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     return tiny_project(tmp_path / "project", shards=8, batches=4)
+
+
+@pytest.fixture(scope="module")
+def built_inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with its shards and regions. Do not write to it: copy it."""
+    project = tiny_project(tmp_path_factory.mktemp("built_inputs") / "project", shards=8, batches=4)
+    build(project, names=["corpus/text/shards", "images/pictures/regions"])
+    return project
 
 
 def _pictures(project: Path) -> list[Path]:
@@ -87,6 +99,35 @@ def test_a_build_reads_sentences_and_regions_once_for_all_partitions(
     assert not list((project / ".latentlens" / "warehouse").rglob(".*.tmp"))
 
 
+@pytest.mark.parametrize("lost", ["history", "records", "files", "damaged", "one file"])
+def test_a_build_of_what_was_lost_reads_sentences_and_regions_once_too(
+    built_inputs: Path, lost: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = Path(shutil.copytree(built_inputs, tmp_path / "project"))
+    home, steps = project / ".latentlens", ("corpus/text/shards", "images/pictures/regions")
+    warehouse, store = home / "warehouse", ArtifactStore(home / "warehouse")
+    records = [record for step in steps for record in store.records(step)]
+    results = {file: file.read_bytes() for record in records if (file := warehouse / record.files[0].path)}
+    assert len(results) == len(records) == 8 + 4
+    match lost:
+        case "history":
+            shutil.rmtree(home / "dagster")
+        case "damaged":
+            for record in records:
+                store.mark_damaged(record, "by hand")
+        case _:
+            for record in records[::4] if lost == "one file" else records:
+                path = store.path(record.asset, record.partition)
+                (path if lost == "records" else warehouse / record.files[0].path).unlink()
+    of_sentences = _counted(monkeypatch, texts, "sentences_by_shard")
+    of_regions = _counted(monkeypatch, regions, "region_rows")
+    ran = build(project, names=steps)
+    assert len([name for name in ran if name.startswith(steps)]) == (3 if lost == "one file" else 12)
+    assert (len(of_sentences), len(of_regions)) == (1, 1)
+    assert {file: file.read_bytes() for file in results} == results
+    assert not list(warehouse.rglob(".*.tmp"))
+
+
 def test_a_build_reads_the_source_of_a_text_set_to_observe_it_and_once_for_all_batches(tmp_path: Path) -> None:
     here = tmp_path / "assets" / "tiny"
     here.mkdir(parents=True)
@@ -130,15 +171,39 @@ def test_names_are_made_without_an_observation_too_and_hash_what_changed_since(p
 
 def test_an_image_that_changed_unseen_is_refused_and_the_next_build_reads_it(project: Path) -> None:
     build(project, names=["images/pictures/names"])
-    first, facts = _pictures(project)[0], _pictures(project)[0].stat()
-    content = bytearray(first.read_bytes())
-    content[-1] ^= 1  # of the end of a PNG, which no decoder needs
-    first.write_bytes(content)
-    os.utime(first, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    first, *others = _pictures(project)
+    change_unseen(first)
     with pytest.raises(UserError, match=r"picture_0\.png was changed or removed.*Build again"):
         build(project, names=["images/pictures/pictures"])
-    build(project, names=["images/pictures/pictures"])
+    forget_files()
+    with opened_files() as count:
+        build(project, names=["images/pictures/pictures"])
     assert sorted(_ids(project)) == sorted(map(hash_file, _pictures(project)))
+    assert [count[str(file)] for file in [first, *others]] == [2, 1, 1, 1]  # only the first is hashed again
+
+
+def test_names_are_never_of_another_state_of_the_folder_than_the_observed_one(project: Path) -> None:
+    first, second, *_ = _pictures(project)
+    before, names = first.read_bytes(), ["images/pictures/pictures"]
+    with opened(project) as one:
+        selection = one.select(names=names)
+        one.observe(selection)
+        first.write_bytes(second.read_bytes() + b" and more")
+        with pytest.raises(UserError, match=r"folder .*pictures was changed after it was last observed.*Build again"):
+            one.build(selection)
+    with pytest.raises(UserError, match="in Dagster's UI, observe images/pictures/source first"):
+        _run(project, "images/pictures/names")
+    first.write_bytes(before)
+    build(project, names=names)
+    assert sorted(_ids(project)) == sorted(map(hash_file, _pictures(project)))
+    first.write_bytes(second.read_bytes() + b" and more")
+    build(project, names=names)
+    assert sorted(_ids(project)) == sorted(map(hash_file, _pictures(project)))
+
+
+def test_a_build_keeps_no_image_in_memory_when_it_ends(project: Path) -> None:
+    build(project, names=["images/pictures/pictures"])
+    assert len(images._read_bytes.cache) == 0
 
 
 def test_pictures_that_are_equal_renamed_or_in_other_folders_are_the_same_images(project: Path) -> None:

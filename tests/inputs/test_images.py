@@ -5,9 +5,11 @@ import struct
 import warnings
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -27,11 +29,12 @@ from latentlens_dag.inputs.images import (
     read_image,
     read_in_chunks,
 )
+from latentlens_dag.storage.file_hashes import file_hashes
 from latentlens_dag.storage.hashing import hash_bytes
 from latentlens_dag.storage.parquet import write_parquet
 from latentlens_dag.storage.warehouse import Warehouse
 from tests.benchmarks.images import choose_batches, write_batches, write_images, write_regions, write_regions_file
-from tests.helpers.image_files import batch_of_images, list_images
+from tests.helpers.image_files import batch_of_images, list_images, list_names
 from tests.helpers.opened_files import opened_files
 
 
@@ -96,14 +99,14 @@ def test_a_picture_that_changed_since_it_was_listed_is_refused(tmp_path: Path) -
 def test_a_folder_that_is_named_like_a_picture_is_none(tmp_path: Path) -> None:
     _save(tmp_path / "a.png", 0)
     (tmp_path / "trip.jpg").mkdir()
-    assert image_names(tmp_path)["file_name"].to_pylist() == ["a.png"]
+    assert list_names(tmp_path)["file_name"].to_pylist() == ["a.png"]
 
 
 def test_a_link_to_a_picture_that_is_gone_is_named(tmp_path: Path) -> None:
     _save(tmp_path / "a.png", 0)
     (tmp_path / "b.png").symlink_to("gone.png")
     with pytest.raises(UserError, match=r"b\.png is a link to gone\.png"):
-        image_names(tmp_path)
+        list_names(tmp_path)
 
 
 def test_a_picture_whose_name_is_not_utf_8_is_refused_by_name(tmp_path: Path) -> None:
@@ -111,7 +114,7 @@ def test_a_picture_whose_name_is_not_utf_8_is_refused_by_name(tmp_path: Path) ->
     with open(os.fsencode(tmp_path) + b"/caf\xe9.png", "wb") as file:  # noqa: PTH123 - no Path holds such bytes
         file.write((tmp_path / "a.png").read_bytes() + b"another")
     with pytest.raises(UserError, match=r"caf.xe9\.png"):
-        image_names(tmp_path)
+        list_names(tmp_path)
 
 
 def _pixel(path: Path, x: int = 0, y: int = 0) -> tuple[int, ...]:
@@ -138,6 +141,51 @@ def test_a_picture_that_would_fill_the_memory_is_refused_unread(tmp_path: Path, 
         warnings.simplefilter("error")
         with pytest.raises(UserError, match=r"bomb\.png has more than 89,478,485 pixels.*Make it smaller"):
             open_image(tmp_path / "bomb.png")
+
+
+def test_a_picture_has_as_many_pixels_as_the_limit_and_none_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    _save(tmp_path / "a.png", 0, (40, 30))
+    for limit in (None, 1200):
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        assert open_image(tmp_path / "a.png").size == (40, 30)
+    assert not recwarn
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1199)
+    with pytest.raises(UserError, match=r"a\.png has more than 1,199 pixels"):
+        open_image(tmp_path / "a.png")
+
+
+def _with_damaged_metadata(path: Path) -> Path:
+    """A picture of which Pillow warns."""
+    Image.new("RGB", (8, 8), "red").save(path, exif=b"Exif\0\0II*\0\x08\0\0\0\x05\0\x12\x01")
+    return path
+
+
+@pytest.mark.filterwarnings("default")
+def test_images_are_read_in_threads_without_a_change_of_the_filters_of_warnings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _with_damaged_metadata(tmp_path / "a.jpg")
+    files, before = list_images(tmp_path) * 4, list(warnings.filters)
+    monkeypatch.setattr(warnings, "catch_warnings", None)  # it would replace the filters of all threads
+    assert [image.size for chunk in read_in_chunks(files, 1) for image in chunk] == [(8, 8)] * 4
+    with ThreadPoolExecutor(4) as threads:
+        assert {image.size for image in threads.map(open_image, [tmp_path / "a.jpg"] * 20)} == {(8, 8)}
+    assert warnings.filters == before
+
+
+def test_warnings_of_damaged_metadata_are_silent_where_a_build_reads_and_others_are_not(tmp_path: Path) -> None:
+    path = _with_damaged_metadata(tmp_path / "a.jpg")
+    with pytest.warns(UserWarning, match="Corrupt EXIF"):
+        open_image(path)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        image_table(list_images(tmp_path), tmp_path)
+        with images.without_metadata_warnings():
+            for chunk in read_in_chunks(list_images(tmp_path), 1):
+                warnings.warn(f"of a model, about {len(chunk)} image", stacklevel=1)
+    assert [str(one.message) for one in seen] == ["of a model, about 1 image"]
 
 
 @pytest.mark.parametrize("suffix", ["bmp", "gif", "jpg", "png", "tiff", "webp"])
@@ -352,6 +400,10 @@ def test_a_call_is_found_by_any_name(source: str) -> None:
     assert _opened_pictures(source.replace("(a)", "(a, formats=FORMATS)")) == [(2, "FORMATS")]
 
 
+def observed_names(folder: Path, memory: Path) -> pa.Table:
+    return image_names(folder, file_hashes(folder, memory, hidden=True))
+
+
 def test_thousands_of_images_are_opened_once_and_their_folders_listed_once_by_each_step(tmp_path: Path) -> None:
     folder, paths, batches = tmp_path / "pictures", Warehouse(tmp_path / "warehouse"), 20
     different = write_images(folder, 5_000, 40)
@@ -367,7 +419,7 @@ def test_thousands_of_images_are_opened_once_and_their_folders_listed_once_by_ea
     assert opens(lambda: content_version(folder, memory, hidden=True)) == (5_000, 1, 41)
     assert opens(lambda: content_version(folder, memory, hidden=True)) == (0, 0, 41)
     # For the files, and for links to nothing.
-    assert opens(lambda: write_parquet(image_names(folder, memory), paths.image_names("many"))) == (0, 0, 2 * 41)
+    assert opens(lambda: write_parquet(observed_names(folder, memory), paths.image_names("many"))) == (0, 0, 2 * 41)
     assert opens(lambda: choose_batches(folder, paths, batches)) == (0, 0, 0)
     assert opens(lambda: write_batches(folder, paths, batches)) == (different, 1, 0)
     write_regions_file(pq.read_table(paths.image_names("many")), tmp_path / "regions.parquet")
@@ -380,21 +432,21 @@ def test_names_are_those_of_hashing_every_file_whatever_is_remembered(tmp_path: 
     for seed in range(6):
         _save(tmp_path / "pictures" / f"{seed % 2}" / f"{seed % 4}_{seed}.png", seed % 5)
     (tmp_path / "pictures" / "notes.txt").write_text("no image")
-    memory, whole = tmp_path / "memory.json", image_names(tmp_path / "pictures")
+    memory, whole = tmp_path / "memory.json", list_names(tmp_path / "pictures")
     by_id: dict[str, str] = {}
     for file in sorted((tmp_path / "pictures").rglob("*.png")):
         by_id.setdefault(hash_bytes(file.read_bytes()), file.relative_to(tmp_path / "pictures").as_posix())
     assert [tuple(row.values()) for row in whole.to_pylist()] == sorted(by_id.items())
     assert len(whole) == 5
-    assert image_names(tmp_path / "pictures", memory).equals(whole)
-    assert image_names(tmp_path / "pictures", memory).equals(whole)
+    assert observed_names(tmp_path / "pictures", memory).equals(whole)
+    assert observed_names(tmp_path / "pictures", memory).equals(whole)
 
 
 @pytest.mark.parametrize("batches", [1, 3, 96])
 def test_the_images_of_a_batch_are_those_whose_ids_fall_into_it(tmp_path: Path, batches: int) -> None:
     for seed in range(12):
         _save(tmp_path / f"{seed}.png", seed)
-    names = image_names(tmp_path)
+    names = list_names(tmp_path)
     for batch in range(batches):
         found = original_files(files_of_batch(names, batch, batches), tmp_path)
         assert found == batch_of_images(tmp_path, batch, batches)
@@ -416,6 +468,19 @@ def test_a_file_that_was_just_read_is_not_opened_again_until_it_changes(tmp_path
     file.path.unlink()
     with pytest.raises(ChangedFileError, match="changed or removed"):
         read_image(file)
+
+
+def test_forgotten_files_are_opened_again_and_hold_no_memory(tmp_path: Path) -> None:
+    _save(tmp_path / "a.png", 0)
+    file = list_images(tmp_path)[0]
+    images.forget_files()
+    with opened_files() as count:
+        first = read_image(file).tobytes()
+        assert images._read_bytes.cache.currsize == file.path.stat().st_size
+        images.forget_files()
+        assert images._read_bytes.cache.currsize == 0
+        assert read_image(file).tobytes() == first
+    assert count[str(file.path)] == 2
 
 
 def test_a_file_larger_than_all_that_is_kept_is_read_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latentlens_dag.storage.file_hashes import file_hashes, file_states, files_below, hash_of_state
+from latentlens_dag.storage.file_hashes import content_hash, file_hashes, file_states, files_below, forget_hash
 from latentlens_dag.storage.hashing import hash_file
 
 NAMES = st.sampled_from(["a", "b", "a.b", "B", ".a", "README.md", "z-1", "é", "a b"])
@@ -100,12 +100,33 @@ def test_sources_that_share_a_file_read_it_once_unless_it_changes_between_them(t
         (folder / name).write_text(name)
 
     @cache
-    def hash_of(path: str, size: int, time_ns: int) -> str:
+    def hasher(path: str, size: int, time_ns: int) -> str:
         read.append(path)
-        return hash_of_state(path, size, time_ns)
+        return content_hash(path, size, time_ns)
 
-    both = [file_hashes(folder, tmp_path / f"{number}.json", hash_of=hash_of) for number in range(2)]
+    both = [file_hashes(folder, tmp_path / f"{number}.json", hasher=hasher) for number in range(2)]
     assert both[0] == both[1] == file_hashes(folder, tmp_path / "alone.json")
     assert read == [str(folder / "a"), str(folder / "b")]
     (folder / "b").write_text("changed")
-    assert file_hashes(folder, tmp_path / "2.json", hash_of=hash_of) == file_hashes(folder, tmp_path / "new.json")
+    assert file_hashes(folder, tmp_path / "2.json", hasher=hasher) == file_hashes(folder, tmp_path / "new.json")
+
+
+def test_a_forgotten_file_is_read_again_with_its_old_size_and_time_and_no_other_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from latentlens_dag.storage import file_hashes as module
+
+    folder, memory, read = tmp_path / "folder", tmp_path / "memory.json", []
+    folder.mkdir()
+    for name in "abc":
+        (folder / name).write_text(name)
+    file_hashes(folder, memory)
+    facts = (folder / "b").stat()
+    (folder / "b").write_text("B")
+    os.utime(folder / "b", ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    monkeypatch.setattr(module, "hash_file", lambda path: read.append(path.name) or hash_file(path))
+    stale = file_hashes(folder, memory)
+    forget_hash(folder / "gone", memory)
+    forget_hash(folder / "b", memory)
+    assert file_hashes(folder, memory) == {str(folder / name): hash_file(folder / name) for name in "abc"} != stale
+    assert read == ["b"]

@@ -72,3 +72,12 @@ def test_a_column_of_ids_has_the_numbers_and_shards_of_its_ids_however_it_is_cut
     assert shards_of(column, parts).tolist() == [shard_of(one, parts) for one in ids]
     for chunk in column.chunks:
         assert shards_of(chunk, parts).tolist() == [shard_of(one, parts) for one in chunk.to_pylist()]
+
+
+@pytest.mark.parametrize("ids", [["0" * 16, None, "1" * 16], [None], [None, "0" * 16]])
+def test_ids_that_are_null_are_refused_with_their_number(ids: list[str | None]) -> None:
+    with pytest.raises(ValueError, match=rf"1 of {len(ids)} ids are null"):
+        ids_to_integers(pa.array(ids, pa.string()))
+    with pytest.raises(ValueError, match="1 of 1 ids are null"):
+        shards_of(pa.chunked_array([["2" * 16], [None]], pa.string()), 4)
+    assert shards_of(pa.array(ids, pa.string()).drop_null(), 1).tolist() == [0] * (len(ids) - 1)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from latentlens_dag.storage.records import ArtifactRecord, ArtifactStore, FileFacts, FirstBuild, changed_settings
+from tests.helpers.opened_files import opened_files
 from tests.helpers.records import artifact_record
 
 
@@ -142,3 +143,17 @@ def test_settings_that_changed_are_told_in_words() -> None:
     now = {"top_k": 3, "unique": "none", "lenses": ["a", "b"], "new": "x"}
     expected = ["gone: true -> none", 'lenses: ["a"] -> ["a", "b"]', "new: none -> x", "top_k: 5 -> 3"]
     assert changed_settings(before, now) == expected
+
+
+def test_the_version_of_a_record_is_read_once_until_the_record_is_replaced(manifest: ArtifactStore) -> None:
+    assert manifest.data_version("study/demo/table", "00") is None
+    for content in (b"content", b"changed", b"content"):
+        manifest.write(_record(manifest, content))
+        path = manifest.path("study/demo/table", "00")
+        read = manifest.read("study/demo/table", "00")
+        with opened_files() as count:
+            versions = {manifest.data_version("study/demo/table", "00") for _ in range(5)}
+        assert read is not None and versions == {read.data_version}
+        assert count[str(path)] == 1
+    path.write_text("{")
+    assert manifest.data_version("study/demo/table", "00") is None

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latentlens_dag.storage.leftovers import interrupted_writes
-from latentlens_dag.storage.split_input import NumberedRows, SharedInput, rows_of_part, split_rows
+from latentlens_dag.storage.split_input import NumberedRows, SharedInput, remove_untaken_rows, rows_of_part, split_rows
 
 
 class Source:
@@ -77,20 +77,12 @@ def test_a_partition_that_is_built_again_gets_its_rows_again(tmp_path: Path) -> 
     assert _take(source, tmp_path / "rows", 2, 3) == [2, 3]
 
 
-def test_only_the_partitions_that_are_wanted_are_kept_and_others_read_alone(tmp_path: Path) -> None:
-    source = Source([[0, 1, 2, 3, 3, 1]])
-    for part, readings in ((1, 1), (0, 2), (3, 2), (2, 3)):
-        with split_rows(source.shared(), tmp_path / "rows", part, 4, lambda: {1, 3}) as rows:
-            assert _numbers(rows) == source.rows_of(part)
-        assert source.readings == readings
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_partition_that_is_wanted_alone_leaves_nothing(tmp_path: Path) -> None:
-    source = Source([[0, 1]])
-    with split_rows(source.shared(), tmp_path / "rows", 1, 2, lambda: {1}) as rows:
+def test_the_only_partition_leaves_nothing_while_it_is_read(tmp_path: Path) -> None:
+    source = Source([[0, -1, 0], [0]])
+    with split_rows(source.shared(), tmp_path / "rows", 0, 1) as rows:
+        assert _numbers(rows) == source.rows_of(0) == [0, 2, 3]
         assert list(tmp_path.iterdir()) == []
-        assert _numbers(rows) == [1]
+    assert source.readings == 1
 
 
 def test_a_partition_that_failed_finds_its_rows_where_they_were(tmp_path: Path) -> None:
@@ -108,6 +100,18 @@ def test_a_changed_input_and_another_number_of_partitions_are_read_anew(tmp_path
     assert _take(Source([[0, 1]]), tmp_path / "rows", 1, 2) == [1]
 
 
+def test_rows_that_no_partition_took_are_removed_below_one_folder_and_read_again(tmp_path: Path) -> None:
+    sources = {name: Source([[0, 1, 2]]) for name in ("a", "b")}
+    for name, source in sources.items():
+        (tmp_path / name).mkdir()
+        assert _take(source, tmp_path / name / "rows", 1, 3) == [1]
+    remove_untaken_rows(tmp_path / "a")
+    assert [len(list((tmp_path / name).iterdir())) for name in sources] == [0, 1]
+    remove_untaken_rows(tmp_path / "a")
+    assert [_take(source, tmp_path / name / "rows", 2, 3) for name, source in sources.items()] == [[2], [2]]
+    assert [source.readings for source in sources.values()] == [2, 1]
+
+
 def test_an_input_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
     def read() -> Iterator[NumberedRows]:
         yield from Source([[0, 1]]).read()
@@ -116,12 +120,6 @@ def test_an_input_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="the line"), split_rows(SharedInput(read, "1"), tmp_path / "rows", 0, 2):
         pass
     assert list(tmp_path.iterdir()) == []
-
-
-def test_more_partitions_than_files_may_be_open_are_read_one_by_one(tmp_path: Path) -> None:
-    source = Source([list(range(2000))])
-    assert [_take(source, tmp_path / "rows", part, 2000) for part in (0, 1999)] == [[0], [1999]]
-    assert (source.readings, list(tmp_path.iterdir())) == (2, [])
 
 
 _OTHER = """

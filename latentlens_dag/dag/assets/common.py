@@ -11,9 +11,9 @@ import pyarrow as pa
 
 from latentlens_dag.dag import keys
 from latentlens_dag.dag.assets.reporting import parquet_result
-from latentlens_dag.dag.recording import input_version, other_valid_parts, store_of
+from latentlens_dag.dag.recording import input_version, other_valid_parts
 from latentlens_dag.dag.resources import WarehouseResource
-from latentlens_dag.dag.run_tags import FORCED, is_of_a_build
+from latentlens_dag.dag.run_tags import is_of_a_build
 from latentlens_dag.dag.specs import IndexSpec, StudySpec
 from latentlens_dag.dag.versions import VersionFields
 from latentlens_dag.storage.hashing import hash_values
@@ -55,8 +55,8 @@ def parquet_asset(
 
 
 @dataclass(frozen=True)
-class SplitInput:
-    """An input that all partitions of an asset share; a build reads it once for all of them."""
+class InputSpec:
+    """An input that all partitions of an asset share: what decides it, and how to read it."""
 
     keys: Sequence[dg.AssetKey]
     """The sources, or artifacts without partitions, that decide its rows."""
@@ -65,29 +65,14 @@ class SplitInput:
     def rows(
         self, context: dg.AssetExecutionContext, paths: Warehouse, partitions: int
     ) -> AbstractContextManager[Iterable[pa.Table]]:
-        """The rows of the partition that runs now."""
+        """The rows of the partition that runs now; a build reads the input once for all partitions."""
         part, read = int(context.partition_key), partial(self.read, paths)
         versions = {key.to_user_string(): input_version(context, key) for key in self.keys}
         # A run from the UI has a process of its own, and makes one partition.
         if None in versions.values() or not is_of_a_build(context.run):
             return nullcontext(rows_of_part(read, part))
         shared = SharedInput(read, hash_values([*versions.values(), _code_version(context)]))
-        wanted = partial(_wanted, context, partitions, versions)
-        return split_rows(shared, paths.split_input(*context.asset_key.path), part, partitions, wanted)
-
-
-def _wanted(context: dg.AssetExecutionContext, partitions: int, versions: Mapping[str, str | None]) -> set[int]:
-    """The partitions of an asset that a build makes, as far as their records tell."""
-    if context.has_tag(FORCED):
-        return set(range(partitions))
-    store, key, code_version = store_of(context), context.asset_key.to_user_string(), _code_version(context)
-    records = [store.read(key, f"{part:02d}") for part in range(partitions)]
-    made = {
-        part
-        for part, record in enumerate(records)
-        if record and record.code_version == code_version and versions.items() <= record.inputs.items()
-    }
-    return {*range(partitions)} - made | {int(context.partition_key)}
+        return split_rows(shared, paths.split_input(*context.asset_key.path), part, partitions)
 
 
 def _code_version(context: dg.AssetExecutionContext) -> str | None:
@@ -99,7 +84,7 @@ def split_asset(
     deps: Sequence[dg.AssetKey],
     version: VersionFields,
     description: str,
-    split_input: SplitInput,
+    shared_input: InputSpec,
     write: Callable[[Warehouse, int, Iterable[pa.Table]], list[Path]],
     partitions: int,
 ) -> dg.AssetsDefinition:
@@ -115,7 +100,7 @@ def split_asset(
         **version,
     )
     def asset(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> dg.MaterializeResult:
-        with split_input.rows(context, warehouse.paths, partitions) as rows:
+        with shared_input.rows(context, warehouse.paths, partitions) as rows:
             file, *beside = write(warehouse.paths, int(context.partition_key), rows)
             return parquet_result(file, beside=beside)
 

@@ -9,7 +9,7 @@ import dagster as dg
 import pyarrow as pa
 
 from latentlens_dag.dag import keys
-from latentlens_dag.dag.assets.common import SplitInput, parquet_asset, split_asset
+from latentlens_dag.dag.assets.common import InputSpec, parquet_asset, split_asset
 from latentlens_dag.dag.assets.sources import data_source, source_fields
 from latentlens_dag.dag.specs import CorpusSpec
 from latentlens_dag.dag.versions import version_fields
@@ -54,7 +54,7 @@ def corpus_definitions(corpus: CorpusSpec, ordered: bool) -> dg.Definitions:
             [key("sentences")],
             version_fields(_SHARDS, shards=corpus.shards),
             "The sentences whose ids fall into the shard.",
-            SplitInput([key("sentences")], read_sentences),
+            InputSpec([key("sentences")], read_sentences),
             write_shard,
             corpus.shards,
         ),

@@ -4,7 +4,8 @@ Note: the images of a table get files of their own (`originals`); those of a fol
 with the hashes that the observation of the source has computed.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -14,10 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from latentlens_dag.dag import keys
-from latentlens_dag.dag.assets.common import SplitInput, parquet_asset, split_asset
-from latentlens_dag.dag.assets.sources import data_source, file_source, hash_again_if_changed, observed_file
+from latentlens_dag.dag.assets.common import InputSpec, parquet_asset, split_asset
+from latentlens_dag.dag.assets.sources import data_source, file_source, observed_file
+from latentlens_dag.dag.recording import last_observed_version
 from latentlens_dag.dag.specs import ImageSetSpec
-from latentlens_dag.dag.versions import version_fields
+from latentlens_dag.dag.versions import hashes_version, version_fields
+from latentlens_dag.errors import UserError
 from latentlens_dag.hub.datasets import HubColumn
 from latentlens_dag.inputs import images as core
 from latentlens_dag.inputs.image_tables import (
@@ -28,7 +31,9 @@ from latentlens_dag.inputs.image_tables import (
     extracted_names,
 )
 from latentlens_dag.schema import IMAGES, REGIONS
+from latentlens_dag.storage.file_hashes import file_hashes, forget_hash
 from latentlens_dag.storage.parquet import write_parquet
+from latentlens_dag.storage.records import ArtifactStore
 from latentlens_dag.storage.shapes import ImageSetShape
 from latentlens_dag.storage.split_input import NumberedRows
 from latentlens_dag.storage.warehouse import Warehouse
@@ -47,11 +52,49 @@ def image_definitions(images: ImageSetSpec) -> dg.Definitions:
     return dg.Definitions(assets=assets)
 
 
+@contextmanager
+def read_again_if_changed(paths: Warehouse, images: ImageSetSpec) -> Iterator[None]:
+    """Where the file of an image proves to be changed, have the next build read the image from its source again.
+
+    The file's size and time may be as before, and then no observation would see it, nor a second build help.
+
+    Raises:
+        UserError: for the `ChangedFileError` of such a file.
+    """
+    try:
+        yield
+    except core.ChangedFileError as error:
+        if isinstance(images.source, Path):
+            forget_hash(error.path, observed_file(paths, keys.images(images.name, "source")))
+        else:
+            store = ArtifactStore(paths.root)
+            originals = store.read(keys.images(images.name, "originals").to_user_string(), None)
+            if originals is not None:
+                store.mark_damaged(originals, f"{error.path.relative_to(paths.root)} was changed or removed")
+        raise UserError(str(error)) from error
+
+
+def _check_observed(source: dg.AssetKey, folder: Path, hashes: Mapping[str, str]) -> None:
+    """Refuse hashes of another state of the folder than the one that is recorded as the input.
+
+    Otherwise names with ids of a state in between would count as fresh once the folder is changed back.
+    """
+    observed = last_observed_version(dg.AssetExecutionContext.get().instance, source)
+    if observed is not None and observed != hashes_version(hashes, folder):
+        raise UserError(
+            f"The image folder {folder} was changed after it was last observed, perhaps while the study was being "
+            f"built. Build again; in Dagster's UI, observe {source.to_user_string()} first."
+        )
+
+
 def _names(images: ImageSetSpec, folder: Path) -> dg.AssetsDefinition:
     source = keys.images(images.name, "source")
 
     def write(paths: Warehouse, _: int) -> list[Path]:
-        write_parquet(core.image_names(folder, observed_file(paths, source)), out := paths.image_names(images.name))
+        hashes = file_hashes(folder, observed_file(paths, source), hidden=True)
+        names = core.image_names(folder, hashes)
+        _check_observed(source, folder, hashes)
+        write_parquet(names, out := paths.image_names(images.name))
         return [out]
 
     return parquet_asset(
@@ -94,7 +137,7 @@ def _pictures(images: ImageSetSpec) -> dg.AssetsDefinition:
         else:
             folder = paths.originals(images.name)
             files = extracted_batch(folder, batch, images.batches)
-        with hash_again_if_changed(paths, keys.images(images.name, "source")):
+        with read_again_if_changed(paths, images):
             write_parquet(core.image_table(files, folder), out, IMAGES)
         return [out, paths.shape("images", images.name)]
 
@@ -136,7 +179,7 @@ def _regions(images: ImageSetSpec, file: Path) -> dg.AssetsDefinition:
         [keys.images(images.name, "pictures"), keys.images(images.name, "regions_source")],
         version_fields(_REGIONS),
         "The annotated regions of the batch's pictures: what can be seen where, in words.",
-        SplitInput(decided_by, read),
+        InputSpec(decided_by, read),
         write,
         images.batches,
     )

@@ -1,7 +1,5 @@
 """Observed sources: files, folders, models and commits of the Hub, each with its version."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,13 +8,10 @@ import dagster as dg
 
 from latentlens_dag.dag.resources import HomeResource
 from latentlens_dag.dag.versions import SOURCE_MODEL, SOURCE_PATH, SOURCE_VERSION, source_version
-from latentlens_dag.errors import UserError
 from latentlens_dag.hub.datasets import HubColumn
 from latentlens_dag.inputs.image_tables import TableSource
-from latentlens_dag.inputs.images import ChangedFileError
 from latentlens_dag.inputs.texts import TextFile, TextSource
 from latentlens_dag.models.model_ref import ModelRef
-from latentlens_dag.storage.files import remove
 from latentlens_dag.storage.hashing import hash_values
 from latentlens_dag.storage.warehouse import Warehouse
 
@@ -58,19 +53,6 @@ def file_source(key: dg.AssetKey, path: Path, model: ModelRef | None = None) -> 
 def observed_file(paths: Warehouse, key: dg.AssetKey) -> Path:
     """The file in which the observation of a source keeps the hashes of its files."""
     return paths.observed(".".join(key.path))
-
-
-@contextmanager
-def hash_again_if_changed(paths: Warehouse, key: dg.AssetKey) -> Iterator[None]:
-    """Where a file of a source proves to be changed, have the next observation read all of them.
-
-    Its size and time may be as before, and then no observation would see it, nor a second build help.
-    """
-    try:
-        yield
-    except ChangedFileError as error:
-        remove(observed_file(paths, key))
-        raise UserError(str(error)) from error
 
 
 def _pinned_source(key: dg.AssetKey, version: str, name: str, model: ModelRef | None = None) -> dg.SourceAsset:

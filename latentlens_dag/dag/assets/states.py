@@ -17,8 +17,8 @@ from latentlens_dag.dag.assets.common import (
     step_dtype,
     write_study_shape,
 )
+from latentlens_dag.dag.assets.images import read_again_if_changed
 from latentlens_dag.dag.assets.reporting import ProgressLog, parquet_result
-from latentlens_dag.dag.assets.sources import hash_again_if_changed
 from latentlens_dag.dag.recording import can_reuse, result
 from latentlens_dag.dag.resources import ModelResource, WarehouseResource
 from latentlens_dag.dag.run_tags import FORCED
@@ -224,7 +224,7 @@ def _read_images(
         files = original_files(pictures, folder)
     else:
         files = extracted_files(pictures, paths.originals(study.images.name))
-    with hash_again_if_changed(paths, keys.images(study.images.name, "source")):
+    with read_again_if_changed(paths, study.images):
         return visual_batch_states(load, study.name, files, layers, study.prompt, stored, progress)
 
 

@@ -11,7 +11,7 @@ import dagster as dg
 import pyarrow as pa
 
 from latentlens_dag.dag import keys
-from latentlens_dag.dag.assets.common import SplitInput, split_asset
+from latentlens_dag.dag.assets.common import InputSpec, split_asset
 from latentlens_dag.dag.assets.sources import data_source, source_fields
 from latentlens_dag.dag.specs import TextSetSpec
 from latentlens_dag.dag.versions import version_fields
@@ -41,7 +41,7 @@ def text_definitions(texts: TextSetSpec) -> dg.Definitions:
         [source],
         version_fields(_TEXTS, batches=texts.batches, **source_fields(texts.source)),
         "The distinct texts whose ids fall into the batch, in order of their ids.",
-        SplitInput([source], read),
+        InputSpec([source], read),
         write,
         texts.batches,
     )

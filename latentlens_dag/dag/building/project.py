@@ -28,13 +28,14 @@ from latentlens_dag.dag.building.steps import (
     find_steps,
 )
 from latentlens_dag.dag.keys import DISABLED, label
-from latentlens_dag.dag.resources import forget_models
+from latentlens_dag.dag.resources import release_memory
 from latentlens_dag.dag.versions import SOURCE_PATH, SOURCE_VERSION
 from latentlens_dag.errors import RESUME_HINT, StoppedBySignalError
 from latentlens_dag.storage.files import remove
 from latentlens_dag.storage.home import Home
 from latentlens_dag.storage.leftovers import interrupted_writes
 from latentlens_dag.storage.records import ArtifactStore
+from latentlens_dag.storage.split_input import remove_untaken_rows
 
 _NOTHING: frozenset[AssetPartition] = frozenset()
 
@@ -141,7 +142,8 @@ class Project:
                 number = signals.last() or signal.SIGINT
                 raise StoppedBySignalError(f"Interrupted. {RESUME_HINT}", number) from None
             finally:
-                forget_models()
+                release_memory()
+                remove_untaken_rows(self.store.warehouse)
         return runs
 
     def remove_interrupted(self) -> None:

@@ -33,7 +33,7 @@ from latentlens_dag.dag.building.steps import AssetPartition, Edge, Lineage
 from latentlens_dag.dag.keys import label
 from latentlens_dag.dag.recording import last_observed_version
 from latentlens_dag.dag.versions import settings_of, source_version
-from latentlens_dag.storage.file_hashes import hash_of_state
+from latentlens_dag.storage.file_hashes import content_hash
 from latentlens_dag.storage.records import ArtifactRecord, ArtifactStore, changed_settings, problem_summary
 from latentlens_dag.storage.warehouse import Warehouse
 
@@ -63,9 +63,9 @@ def observe_sources(
     graph: AssetGraph, instance: dg.DagsterInstance, warehouse: Warehouse, keys: Sequence[dg.AssetKey]
 ) -> list[dg.AssetKey]:
     """Observe the sources among `keys`; report those that changed to Dagster, and give them."""
-    changed, hash_of = [], cache(hash_of_state)  # an index and its studies share a model of many gigabytes
+    changed, hasher = [], cache(content_hash)  # an index and its studies share a model of many gigabytes
     for key in keys:
-        version = source_version(graph.get(key).metadata, warehouse.observed(".".join(key.path)), hash_of)
+        version = source_version(graph.get(key).metadata, warehouse.observed(".".join(key.path)), hasher)
         if version is not None and version != last_observed_version(instance, key):
             instance.report_runless_asset_event(dg.AssetObservation(key, tags={DATA_VERSION_TAG: version}))
             changed.append(key)
