@@ -53,19 +53,43 @@ class Truth:
     @classmethod
     def of(cls, patch_truth: Path, chance_patches: Path) -> Truth:
         """Of the files of one batch: PATCH_TRUTH, in order of image_id, token_index, and CHANCE_PATCHES."""
-        own = distinct_truths(patch_truth)
-        drawn = pl.DataFrame(pq.read_table(chance_patches, columns=["patch", "chance_truth"])).with_row_index("row")
-        # In order of the patches, so that look-ups stay near to one another.
-        other = drawn.sort("patch").group_by("chance_truth", maintain_order=True).agg("patch", pl.col("row").min())
-        other = other.with_row_index("number", len(own.first))
+        own, drawn = distinct_truths(patch_truth), _DrawnTruths.of(chance_patches)
+        other = len(own.first)  # the number of the first of the drawn truths
         chance = np.full(len(own.number), _NOTHING, np.int64)
-        numbered = other.select("number", "patch").explode("patch")
-        chance[numbered["patch"]] = numbered["number"]
-        written = other.select(pl.col("number", "row").cast(pl.Int64)).sort("row")
-        words = [*_word_columns(read_words(patch_truth, own.first), np.arange(len(own.first)))]
-        words += _word_columns(read_words(chance_patches, written["row"].to_numpy()), written["number"].to_numpy())
+        chance[drawn.patches] = other + drawn.number
+        words = [
+            *_word_columns(read_words(patch_truth, own.first), np.arange(other)),
+            *_word_columns(read_words(chance_patches, drawn.rows), other + drawn.truths),
+        ]
         patches = pl.DataFrame(pq.read_table(patch_truth, columns=[*_PATCH, "patch_group"])).with_row_index("patch")
         return cls(patches.with_columns(shown=own.number.astype(np.int64), chance=chance), Forms.of(words))
+
+
+class _DrawnTruths(NamedTuple):
+    """What the chance patches of a batch show: numbers from 0, in order of the first patch that drew each.
+
+    So the look-ups of patches that follow one another stay near to one another.
+    """
+
+    patches: npt.NDArray[np.int64]
+    """[N], of the batch: those with a chance patch."""
+    number: npt.NDArray[np.int64]
+    """[N]: of what each one's chance patch shows."""
+    rows: npt.NDArray[np.int64]
+    """[D], ascending: the rows of the file that have the words."""
+    truths: npt.NDArray[np.int64]
+    """[D]: the number of what each of `rows` shows."""
+
+    @classmethod
+    def of(cls, chance_patches: Path) -> _DrawnTruths:
+        """Of CHANCE_PATCHES in a file."""
+        drawn = pl.DataFrame(pq.read_table(chance_patches, columns=["patch", "chance_truth"])).with_row_index("row")
+        truths = drawn.sort("patch").group_by("chance_truth", maintain_order=True).agg("patch", pl.col("row").min())
+        truths = truths.with_row_index("number").with_columns(pl.col("number", "row").cast(pl.Int64))
+        patches, first = truths.select("number", "patch").explode("patch"), truths.sort("row")
+        return cls(
+            *(column.to_numpy() for column in (patches["patch"], patches["number"], first["row"], first["number"]))
+        )
 
 
 class ShownWords(NamedTuple):
@@ -101,10 +125,7 @@ class Forms:
                 of_word = code[column.words.indices.to_numpy()]
                 has = of_word >= 0
                 packed.append((column.shown[has] * len(codes) + of_word[has]) * len(VERDICTS) + column.level)
-        ordered = np.sort(np.concatenate(packed))
-        keys = ordered // len(VERDICTS)
-        is_first = np.diff(keys, prepend=-1) > 0
-        return cls(codes, keys[is_first], (ordered[is_first] % len(VERDICTS)).astype(np.int8))
+        return cls(codes, *_lowest_levels(packed))
 
     def levels(self, words: pl.Series, *shown: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int8]]:
         """The level [N] of each of N words, or null, against each of `shown` [N]: numbers of what is shown."""
@@ -198,6 +219,18 @@ def _word_columns(table: pa.Table, shown: npt.NDArray[np.int64]) -> Iterator[Sho
         lists = table[name]
         words = pc.list_flatten(lists).unify_dictionaries().combine_chunks()
         yield ShownWords(level, np.repeat(shown, pc.list_value_length(lists).to_numpy()), words)
+
+
+def _lowest_levels(packed: list[npt.NDArray[np.int64]]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int8]]:
+    """The keys, ascending, and the lowest level of each; empties `packed`, for there may be 10^8 of them."""
+    keys = np.concatenate(packed)
+    packed.clear()
+    keys.sort()
+    level = np.remainder(keys, len(VERDICTS), out=np.empty(len(keys), np.int8), casting="unsafe")
+    keys //= len(VERDICTS)
+    is_first = np.ones(len(keys), np.bool_)
+    np.not_equal(keys[1:], keys[:-1], out=is_first[1:])
+    return keys[is_first], level[is_first]
 
 
 def _form_codes(words: Sequence[str | None], codes: Mapping[str, int]) -> npt.NDArray[np.int64]:

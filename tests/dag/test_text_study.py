@@ -373,7 +373,7 @@ def test_a_study_of_images_has_the_versions_that_it_had_before_there_were_texts(
         }
     assert found == {
         "catalog": "5-21375aae76ee47e9",
-        "chance_patches": "1-ee705ae998005e67",
+        "chance_patches": "2-ee705ae998005e67",
         "diversity": "1-ee705ae998005e67",
         "embeddinglens/V00": "1-037f8689bdd5393e",
         "interpretability": "1-ee705ae998005e67",
