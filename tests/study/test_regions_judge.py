@@ -280,8 +280,10 @@ def test_without_another_image_of_the_group_chance_is_null() -> None:
     assert judged.column("chance_verdict").null_count == len(judged) == 4
 
 
-def test_no_answers_and_no_patches_give_no_judgements() -> None:
+def test_no_answers_and_no_patches_give_no_judgements(tmp_path: Path) -> None:
     truth = truth_of(*inputs_of(ANIMALS))
+    write_parquet(NEIGHBORS.empty_table(), tmp_path / "file")
+    assert pa.concat_tables(judge_files([tmp_path / "file"], truth)).equals(JUDGEMENTS.empty_table())
     assert judge_regions(NEIGHBORS.empty_table(), truth).equals(JUDGEMENTS.empty_table())
     nothing = truth_of(*(table.slice(0, 0) for table in inputs_of(ANIMALS)))
     assert judge_regions(neighbors("s", ANIMALS, "logitlens", 0), nothing).equals(JUDGEMENTS.empty_table())
