@@ -14,10 +14,12 @@ from dagster._core.definitions.data_version import DATA_VERSION_TAG
 
 from latentlens_dag.dag.building.steps import Lineage
 from latentlens_dag.dag.run_tags import BUILD_ID
-from latentlens_dag.dag.versions import settings_of
+from latentlens_dag.dag.versions import SOURCE_PATH, fact_of, settings_of, source_version
+from latentlens_dag.errors import UserError
 from latentlens_dag.storage.package_versions import package_versions
 from latentlens_dag.storage.records import ArtifactRecord, ArtifactStore, FileFacts, FirstBuild, label
 from latentlens_dag.storage.study_versions import VERSIONED_PARTS
+from latentlens_dag.storage.warehouse import Warehouse
 
 _ANY_DTYPE = {"dtype": None}
 
@@ -120,14 +122,40 @@ def _build_of(context: dg.AssetExecutionContext) -> str:
 
 
 def _inputs(context: dg.AssetExecutionContext, key: dg.AssetKey, store: ArtifactStore) -> Iterator[tuple[str, str]]:
-    """The artifacts that an asset was made from, with their versions."""
+    """The artifacts that an asset was made from, with their versions.
+
+    Raises:
+        UserError: where a source is not as it was when it was last observed.
+    """
     graph, partition = context.job_def.asset_layer.asset_graph, _partition_of(context)
     for dep, part in Lineage(graph).parents(key, partition):
         version = store.data_version(dep.to_user_string(), part)
         if version is not None:
             yield label(dep.to_user_string(), part), version
         elif part is None and (source := last_observed_version(context.instance, dep)) is not None:
+            _check_observed(context, key, store, dep, source)
             yield dep.to_user_string(), source
+
+
+def _check_observed(
+    context: dg.AssetExecutionContext, key: dg.AssetKey, store: ArtifactStore, source: dg.AssetKey, observed: str
+) -> None:
+    """Refuse what was made from a source that is not as it was observed: the record would name another content.
+
+    What was stored of the artifact before may have been replaced already, so it counts as damaged from now on.
+    """
+    metadata = context.job_def.asset_layer.asset_graph.get(source).metadata
+    memory = Warehouse(store.warehouse).observed(".".join(source.path))
+    if source_version(metadata, memory) == observed:
+        return
+    before = store.read(key.to_user_string(), _partition_of(context))
+    if before is not None:
+        store.mark_damaged(before, f"{source.to_user_string()} was changed while it was made again")
+    place = fact_of(metadata, SOURCE_PATH)
+    raise UserError(
+        f"{place or source.to_user_string()} was changed after it was last observed, perhaps while it was being read. "
+        f"Build again; in Dagster's UI, observe {source.to_user_string()} first."
+    )
 
 
 def input_version(context: dg.AssetExecutionContext, key: dg.AssetKey) -> str | None:

@@ -142,9 +142,9 @@ def commit_fragments(
     encoders = {fact.get("encoder", "") for fact in facts if fact["rows"]}
     if len(encoders) > 1:
         raise UserError(
-            f"The shards of {table.name} were encoded by different models, algorithms or dtypes: was the model's "
-            "folder changed during a build, or part of the index encoded elsewhere by an earlier version? Encode all "
-            "of it: `latentlens-dag build --force --select index/NAME/contextual`."
+            f"The shards of {table.name} were encoded by different models, algorithms or dtypes: single shards were "
+            "encoded by themselves, the model's folder changed, or an earlier version encoded part of the index. Run "
+            "`latentlens-dag build`; if that is refused too, encode all with --force --select index/NAME/contextual."
         )
     _forget_unreadable(table)
     files = [file for record in records for file in fragment_files(table, record)]

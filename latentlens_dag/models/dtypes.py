@@ -7,8 +7,8 @@ same states.
 | device | `auto`                                                                                                   |
 |--------|----------------------------------------------------------------------------------------------------------|
 | GPU    | the checkpoint's own dtype; float32 for a bfloat16 checkpoint where the GPU has no bfloat16              |
-| CPU    | float32, whose results do not depend on the batches; but bfloat16 for a checkpoint that is stored in 16  |
-|        | bits, holds at least 1 GiB and meets a processor with instructions for bfloat16                          |
+| CPU    | float32, in which results depend on the batches by rounding alone; but bfloat16 for a checkpoint of at   |
+|        | least 1 GiB in 16 bits on a processor with instructions for bfloat16                                     |
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from latentlens_dag.storage.files import write_text
 from latentlens_dag.storage.hashing import hash_file
 
 _LISTED_PROBLEMS = 3
+_DEFAULTS = {"dtype": "auto"}  # of settings that came after homes were built without them
 WHOLE = "all"  # the file name of an artifact without partitions
 
 
@@ -236,7 +237,12 @@ def problem_summary(problems: Sequence[FileProblem]) -> str | None:
 def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """The differences between two settings in words: `top_k: 5 -> 3`."""
     names = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
-    return [f"{name}: {_short(before.get(name))} -> {_short(now.get(name))}" for name in names]
+    return [f"{name}: {_short(_value(before, name))} -> {_short(_value(now, name))}" for name in names]
+
+
+def _value(settings: Mapping[str, Any], name: str) -> Any:
+    """A setting; one that is left out where it has its default has that."""
+    return settings.get(name, _DEFAULTS.get(name))
 
 
 def _short(value: object) -> str:

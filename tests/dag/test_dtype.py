@@ -140,3 +140,37 @@ def test_the_states_of_a_home_whose_records_name_no_dtype_are_not_mixed_either(
     picture.write_bytes(picture.read_bytes() + b" ")
     with pytest.raises(UserError, match=r"`dtype: auto` of Study tiny is bfloat16 .* so far are in float32"):
         build(project, names=["study/tiny/visual"])
+
+
+def test_lenses_that_are_all_outdated_take_no_other_dtype_than_the_states(
+    built_project: Path, copy_of: Copy, as_on_another_machine: Callable[[], None]
+) -> None:
+    project = copy_of(built_project)
+    file = project / "assets" / "tiny" / "defs.yaml"
+    file.write_text(file.read_text().replace("top_k: 3", "top_k: 2"))
+    as_on_another_machine()
+    with pytest.raises(UserError, match=r"`dtype: auto` of Study tiny is bfloat16 .* so far are in float32"):
+        build(project)
+
+
+def test_the_dtype_of_a_study_whose_shape_was_deleted_is_written_again(built_project: Path, copy_of: Copy) -> None:
+    project = copy_of(built_project)
+    shape = _warehouse(project).shape("study", "tiny")
+    shape.unlink()
+    build(project)
+    assert stored_dtype(shape) == "float32"
+
+
+def test_a_single_part_in_another_dtype_is_no_damage_and_the_next_build_makes_the_rest(
+    built_project: Path, copy_of: Copy
+) -> None:
+    project = copy_of(built_project)
+    _declare(project, "bfloat16", "Study")
+    build(project, names=["study/tiny/visual/V01[00]"])
+    assert set(_dtypes(project).values()) == {"bfloat16", "float32"}
+    store = ArtifactStore(_warehouse(project).root)
+    assert [record.label for record in store.records() if store.problems(record, deep=True)] == []
+    build(project)
+    assert set(_dtypes(project).values()) == {"bfloat16", "float32"}  # the index stays in float32
+    assert {dtype for label, dtype in _dtypes(project).items() if "study" in label} == {"bfloat16"}
+    assert stored_dtype(_warehouse(project).shape("study", "tiny")) == "bfloat16"

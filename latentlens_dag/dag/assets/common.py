@@ -176,7 +176,7 @@ def write_study_shape(
     """Write the batches, layers and lenses that the study now has, whether it is judged, and whether it is of texts.
 
     The last step adds what the study was made with. Earlier steps keep that part, as the file is among those that the
-    last step recorded. The step that ran the model gives its dtype, which the others keep.
+    last step recorded; so they keep the dtype of the states, which that step gives too.
     """
     path = paths.shape("study", study.name)
     StudyShape(

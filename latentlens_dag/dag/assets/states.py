@@ -24,9 +24,11 @@ from latentlens_dag.dag.resources import ModelResource, WarehouseResource
 from latentlens_dag.dag.run_tags import FORCED
 from latentlens_dag.dag.specs import IndexSpec, StudySpec, check_top_k
 from latentlens_dag.dag.versions import version_fields
+from latentlens_dag.errors import UserError
 from latentlens_dag.models.model_ref import ModelRef
 from latentlens_dag.schema import TABLES
 from latentlens_dag.storage.parquet import write_parquet
+from latentlens_dag.storage.records import ArtifactStore
 from latentlens_dag.storage.warehouse import Warehouse
 
 if TYPE_CHECKING:
@@ -158,7 +160,6 @@ def token_states(study: StudySpec) -> dg.AssetsDefinition:
         stored = _stored(study, context, paths, batch, wanted, dtype)
         progress = ProgressLog(context.log.info, "tokens" if study.of_texts else "images")
         states = read(study, partial(load, study.model, dtype), paths, batch, list(wanted), stored, progress)
-        write_study_shape(study, paths, dtype=dtype)
         for name, key in table_keys.items():
             if key in selected:
                 out = _tokens_path(name, study, paths, batch)
@@ -266,6 +267,30 @@ def _stored(
     tables = {name: _tokens_path(name, study, paths, batch) for name in study.token_tables}
     whole = all(can_reuse(context, keys.study(study.name, name), study.model_key) for name in tables)
     return StoredStates.read(tables if whole else {}, layers, dtype)
+
+
+def dtype_of_study(study: StudySpec, paths: Warehouse) -> str | None:
+    """The dtype of all stored states of a study; None where an earlier version of this package recorded none.
+
+    Raises:
+        UserError: where there are two, as runs of single parts can make them.
+    """
+    from latentlens_dag.models.dtypes import DTYPES
+
+    store, found = ArtifactStore(paths.root), dict[str, str]()
+    for key in study.layer_keys("visual").values():
+        for partition in keys.partitions(study.batches).get_partition_keys():
+            record = store.read(key.to_user_string(), partition)
+            dtype = (record and record.dtype) or _stored_dtype(study, paths, key, partition) or ""
+            if dtype in DTYPES:
+                found.setdefault(dtype, keys.label(key, partition))
+    if len(found) > 1:
+        places = " and ".join(f"{place} in {dtype}" for dtype, place in found.items())
+        raise UserError(
+            f"The states of Study {study.name} are in two dtypes, {places}: single parts were made by themselves. Run "
+            f"`latentlens-dag build {study.name}`, which makes the others again."
+        )
+    return next(iter(found), None)
 
 
 def _stored_dtype(study: StudySpec, paths: Warehouse, key: dg.AssetKey, partition: str) -> str | None:

@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 from latentlens_dag.dag import keys
 from latentlens_dag.dag.assets.checks import StepResults, check_result, fail_on_errors, neighbor_problems
 from latentlens_dag.dag.assets.common import (
-    check_dtype_of_step,
     dtype_setting,
     layer_specs,
     parquet_asset,
@@ -20,7 +19,7 @@ from latentlens_dag.dag.assets.common import (
 )
 from latentlens_dag.dag.assets.reporting import ProgressLog, parquet_result
 from latentlens_dag.dag.assets.sources import model_source
-from latentlens_dag.dag.assets.states import model_checks, token_states
+from latentlens_dag.dag.assets.states import dtype_of_study, model_checks, token_states
 from latentlens_dag.dag.recording import result
 from latentlens_dag.dag.resources import ModelResource, WarehouseResource
 from latentlens_dag.dag.specs import StudySpec
@@ -69,6 +68,7 @@ def _lens(study: StudySpec, name: str) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, warehouse: WarehouseResource, models: ModelResource
     ) -> StepResults:
         from latentlens_dag.index.state_tables import read_states
+        from latentlens_dag.models.dtypes import DTYPES, check_one_dtype
 
         batch, paths = int(context.partition_key), warehouse.paths
         layers = [layer for layer, key in key_of.items() if key in context.selected_asset_keys]
@@ -76,7 +76,8 @@ def _lens(study: StudySpec, name: str) -> dg.AssetsDefinition:
         dtype = None if lens.needs == "index" else step_dtype(study)
         facts: dict[str, Any] = {}
         if dtype is not None:
-            check_dtype_of_step(context, study, study.model_key, dtype)
+            for at in states.values():
+                check_one_dtype(dtype, at.dtype if at.dtype in DTYPES else None, study.dtype, f"Study {study.name}")
             facts["dtype"] = dtype
         inputs = LensInputs(
             lambda: ContextualIndex.open(paths.index(study.index.name).root),
@@ -273,8 +274,8 @@ def _catalog(study: StudySpec) -> dg.AssetsDefinition:
     def catalog(warehouse: WarehouseResource) -> dg.MaterializeResult:
         from latentlens_dag.dataset.study_catalog import write_catalog
 
-        out = warehouse.paths.catalog(study.name)
-        write_study_shape(study, warehouse.paths, StudySource(study.model, study.index.name))
+        out, dtype = warehouse.paths.catalog(study.name), dtype_of_study(study, warehouse.paths)
+        write_study_shape(study, warehouse.paths, StudySource(study.model, study.index.name), dtype)
         write_catalog(warehouse.paths, study.name, out, index=study.index.name, images=inputs.get("images"))
         files = [out, warehouse.paths.shape("study", study.name)]
         return result(None, hash_file(out), {"size_bytes": out.stat().st_size}, files)

@@ -12,7 +12,7 @@ from typing import Any
 
 import dagster as dg
 
-from latentlens_dag.dag.building.collector import no_collector
+from latentlens_dag.dag.building.collector import no_collector, rare_collections
 from latentlens_dag.dag.building.estimate import StepWork, seconds_per_part, step_works
 from latentlens_dag.dag.building.listener import BuildListener
 from latentlens_dag.dag.building.runs import BuildError, BuildRun, Runner, cancel_orphans
@@ -132,7 +132,7 @@ class Project:
             StoppedBySignalError: at SIGINT or SIGTERM; finished steps stay.
         """
         runs: list[BuildRun] = []
-        with catch_signals() as signals:
+        with catch_signals() as signals, rare_collections():
             try:
                 for run in self._build(selection, force, listener or BuildListener()):
                     runs.append(run)

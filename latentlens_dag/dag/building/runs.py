@@ -25,6 +25,9 @@ from latentlens_dag.dag.run_tags import BUILD, BUILD_ID, FORCED, is_of_a_build
 from latentlens_dag.errors import UserError
 from latentlens_dag.storage.home import Home, home_write_error
 
+_DAMAGE_HINT = (
+    "If a file of the home is damaged, `latentlens-dag check --deep` finds it, and the next build makes it again."
+)
 _OPEN_STATUSES = [*IN_PROGRESS_RUN_STATUSES, dg.DagsterRunStatus.NOT_STARTED]
 
 
@@ -163,8 +166,9 @@ def _raise_failure(result: Any, name: Callable[[str | None], str], home: Home) -
                 raise UserError(_message(error))
             if error.cls_name == dg.Failure.__name__ or error.cause is None:
                 what = f"{name(event.step_key)} failed"
+                hint = f" {_DAMAGE_HINT}" if error.cls_name.startswith("Arrow") else ""
                 raise home_write_error(home, error.message) or BuildError(
-                    f"{what}: {_message(error)}", error.to_string()
+                    f"{what}: {_message(error)}{hint}", error.to_string()
                 )
             error = error.cause
     raise BuildError("A run failed before its first step; Dagster's UI says more.")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, event
 
-from latentlens_dag.dag.building.collector import no_collector
+from latentlens_dag.dag.building.collector import no_collector, rare_collections
 from latentlens_dag.dag.building.steps import AssetPartition, Lineage, find_steps
 from latentlens_dag.storage.records import ArtifactStore
 from tests.dag.conftest import opened
@@ -95,6 +95,14 @@ def test_a_plan_asks_the_history_as_often_for_six_batches_as_for_two_and_reads_e
 
 def _named(targets: Sequence[AssetPartition]) -> list[tuple[str, str | None]]:
     return [(key.to_user_string(), partition) for key, partition in targets]
+
+
+def test_a_build_collects_rarely_and_leaves_the_collector_as_it_was() -> None:
+    before = gc.get_threshold()
+    with pytest.raises(ZeroDivisionError), rare_collections():
+        assert gc.get_threshold()[0] > before[0]
+        raise ZeroDivisionError
+    assert gc.get_threshold() == before
 
 
 def test_the_collector_is_off_inside_and_afterwards_as_before() -> None:
