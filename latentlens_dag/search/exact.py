@@ -93,7 +93,7 @@ def cosine_top_k(
     Raises:
         ValueError: if k < 1, a width differs, or a query or row has no direction (zero, infinite, NaN).
 
-    Memory grows with Q (d + k) and the size of a block; the corpus itself is never held.
+    Memory grows with Q (d + k) and, for every thread, with the size of a block; the corpus itself is never held.
     """
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}.")
