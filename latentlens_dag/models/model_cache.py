@@ -78,10 +78,11 @@ class ModelCache:
 
     def clear(self) -> None:
         """Forget the model, and give its memory back where nobody else uses it."""
-        if self._model is None and not self._parts:
-            return
+        held = self._model is not None or self._parts
         self._key = self._model = self._parts_key = None
         self._parts = {}
+        if not held:
+            return
         gc.collect()  # modules of transformers lie in reference cycles
         if default_device() != "cpu":
             import torch
