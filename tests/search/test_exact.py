@@ -195,8 +195,7 @@ def test_any_number_of_threads_gives_the_same_answers(
 
 
 def test_a_query_without_direction_is_named_by_its_row_in_all_queries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exact, "_QUERIES_PER_PRODUCT", 1)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(exact, "_parts_for_threads", lambda queries, device: [slice(0, 2), slice(2, queries)])
     queries = np.ones((6, 8), np.float32)
     queries[4] = 0
     with pytest.raises(ValueError, match="query at row 4 "):
@@ -204,8 +203,7 @@ def test_a_query_without_direction_is_named_by_its_row_in_all_queries(monkeypatc
 
 
 def test_what_is_wrong_with_a_block_is_raised_out_of_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exact, "_QUERIES_PER_PRODUCT", 1)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(exact, "_parts_for_threads", lambda queries, device: [slice(0, 2), slice(2, queries)])
     damaged = Block(1, np.arange(3, dtype=np.uint64), np.zeros((3, 8), np.float16))
     with pytest.raises(ValueError, match="has no direction"):
         cosine_top_k(np.ones((4, 8), np.float32), [damaged], 1)
