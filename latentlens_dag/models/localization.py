@@ -1,8 +1,9 @@
 """The check that a region map is right: a visual token sees the pixels of its box, and no others.
 
-Attention in the vision tower is switched off, so that a token sees only its own patches. Then the inner part of one
-token's box after the other is inverted: of its view, that token's state at layer 0 must change most, and all tokens
-whose boxes the inverted part does not touch must not change.
+Attention in the vision tower is switched off, and so are convolutions whose windows overlap, so that a token sees only
+its own patches. Then the inner part of one token's box after the other is inverted: of its view, that token's state at
+layer 0 must change most, and all tokens whose boxes the inverted part does not touch must not change, nor any token
+without pixels.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def localization(vlm: Vlm, image: Image, per_view: int | None = 8, prompt: str |
             "checked: its visual tokens are unmapped."
         )
     parts = {token: _inner_half(token_map.boxes[token], image) for token in _sample_tokens(token_map.view, per_view)}
-    with _without_attention(vlm.model):
+    with _without_mixing(vlm.model):
         original = vlm.visual_states([image], [0], prompt).states[0]
 
         def change(part: tuple[int, int, int, int]) -> NDArray:
@@ -105,8 +106,8 @@ def _is_localized(token_map: TokenMap, token: int, part: tuple[int, int, int, in
 
 
 @contextmanager
-def _without_attention(model: Any) -> Iterator[None]:
-    """Let the attention of the vision tower return zeros inside the block, so that no patch sees another."""
+def _without_mixing(model: Any) -> Iterator[None]:
+    """Let what mixes patches return zeros inside the block: the vision tower's attention, overlapping convolutions."""
     import torch
 
     def zeros(_module: object, _args: object, output: Any) -> Any:
@@ -121,9 +122,17 @@ def _without_attention(model: Any) -> Iterator[None]:
             f"The vision tower of a {type(model).__name__} was not found, or has no attention that we know: where its "
             "visual tokens look cannot be checked."
         )
-    hooks = [module.register_forward_hook(zeros) for module in attention]
+    hooks = [module.register_forward_hook(zeros) for module in [*attention, *_overlapping_convolutions(model)]]
     try:
         yield
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _overlapping_convolutions(model: Any) -> list[Any]:
+    """Convolutions over an image whose windows are larger than their steps; not those that cut it into patches."""
+    import torch
+
+    convolutions = [module for module in model.modules() if isinstance(module, torch.nn.Conv2d)]
+    return [conv for conv in convolutions if any(k > s for k, s in zip(conv.kernel_size, conv.stride, strict=True))]

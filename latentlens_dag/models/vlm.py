@@ -120,7 +120,7 @@ class Vlm:
             ) from error
 
     def inputs(self, images: Sequence[Image], prompt: str | None = None) -> Any:
-        """The model's inputs for some images, one sequence each, on its device.
+        """The model's inputs for some images, one sequence each, on its device and in its dtype.
 
         Raises:
             UserError: if sequences of several lengths must be padded and the tokenizer has no special token for it.
@@ -144,7 +144,7 @@ class Vlm:
                 "tokenizer_config.json in its folder."
             ) from error
         inputs.pop("labels", None)  # PaliGemma's processor adds them, for training
-        return inputs.to(self.model.device)
+        return inputs.to(self.model.device, self.model.dtype)  # pixels too: not every vision tower casts its own
 
     def visual_states(
         self, images: Sequence[Image], layers: Sequence[int], prompt: str | None = None, connector: bool = False
