@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.models.families.token_map import TokenMap
+from latentlens_dag.models.families.token_map import WITHOUT_PIXELS, TokenMap
 from latentlens_dag.models.text_checks import ModelCheck
 from latentlens_dag.models.vlm import Vlm
 
@@ -71,7 +71,7 @@ def localization(vlm: Vlm, image: Image, per_view: int | None = 8, prompt: str |
 def _sample_tokens(view: list[str], per_view: int | None) -> list[int]:
     """Evenly spaced tokens of every view that shows pixels."""
     sample = []
-    for name in sorted(set(view) - {"newline", "unmapped"}):
+    for name in sorted(set(view) - WITHOUT_PIXELS):
         tokens = [token for token, token_view in enumerate(view) if token_view == name]
         count = len(tokens) if per_view is None else min(per_view, len(tokens))
         sample += [tokens[round(index)] for index in np.linspace(0, len(tokens) - 1, count)]
@@ -100,7 +100,7 @@ def _is_localized(token_map: TokenMap, token: int, part: tuple[int, int, int, in
     same_view = view == view[token]
     touched = (boxes[:, 0] < part[2]) & (boxes[:, 2] > part[0])
     touched &= (boxes[:, 1] < part[3]) & (boxes[:, 3] > part[1])
-    must_not_change = (same_view & ~touched) | np.isin(view, ["newline", "unmapped"])
+    must_not_change = (same_view & ~touched) | np.isin(view, list(WITHOUT_PIXELS))
     changed_most = change[token] > 0 and change[token] == change[same_view].max()
     return bool(changed_most and (change[must_not_change] <= _UNCHANGED * change[token]).all())
 

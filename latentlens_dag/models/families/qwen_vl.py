@@ -24,9 +24,11 @@ def region_map(processor: Any, config: Any, width: int, height: int) -> TokenMap
 
 
 def _resized(processor: Any, cell: int, width: int, height: int) -> tuple[int, int]:
-    """Height and width, in whole cells, by the `smart_resize` of the module that the image processor is from."""
+    """Height and width, in whole cells, by the `smart_resize` beside the image processor's class, else Qwen2-VL's."""
+    from transformers.models.qwen2_vl import image_processing_pil_qwen2_vl as qwen2_vl
+
     modules = (sys.modules[kind.__module__] for kind in type(processor).__mro__)
-    smart_resize = next(module.smart_resize for module in modules if hasattr(module, "smart_resize"))
+    smart_resize = next((m for m in modules if hasattr(m, "smart_resize")), qwen2_vl).smart_resize
     limits = processor.size["shortest_edge"], processor.size["longest_edge"]
     if "num_frames" in signature(smart_resize).parameters:  # GLM limits the pixels of all frames of a temporal patch
         frames = processor.temporal_patch_size
