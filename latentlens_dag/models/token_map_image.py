@@ -3,7 +3,7 @@
 Views overlap in the image, so each has a panel and a color of its own.
 
 Note: pale areas are in no token of the view (crops, unpadding, a tile's last pixels). A grid may go beyond the image
-where a processor pads; tokens of padding only are gray.
+where a processor pads; tokens of padding only are gray. Separators are not drawn.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def draw_token_map(image: Image.Image, token_map: TokenMap, path: Path) -> None:
 
     `image` is the model's input.
     """
-    views = [name for name in dict.fromkeys(_grids(token_map).tolist()) if name != "newline"]
+    views = [name for name in dict.fromkeys(_grids(token_map).tolist()) if name not in ("newline", "separator")]
     panels = [_panel(image.convert("RGB"), token_map, view) for view in views]
     is_wide = panels[0].width >= panels[0].height
     sheet, _ = make_sheet([panels] if is_wide else [[panel] for panel in panels], _MARGIN, _MARGIN)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.models.connector import connector_output, visual_mask
-from latentlens_dag.models.families.registry import WITHOUT_TEMPLATE, region_map
+from latentlens_dag.models.families.registry import ONE_IMAGE_PER_PASS, WITHOUT_TEMPLATE, region_map
 from latentlens_dag.models.families.token_map import TokenMap, mark_padding, unmapped
 from latentlens_dag.models.hooks import capture_hidden_states, stop_at_layer
 from latentlens_dag.models.language_model import LanguageModel
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 DEFAULT_PROMPT = "Describe this image in detail."
 IMAGES_PER_PASS = 8
-"""In one forward pass, unless the memory of the device is insufficient."""
+"""In one forward pass, unless the memory of the device is insufficient or the family needs passes of one image."""
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,7 @@ class Vlm:
         """The results of passes, which are halved from where the memory of the device is insufficient."""
         import torch
 
-        count = IMAGES_PER_PASS
+        count = 1 if self.model.config.model_type in ONE_IMAGE_PER_PASS else IMAGES_PER_PASS
         for images in passes:
             start = 0
             while start < len(images):

@@ -47,6 +47,37 @@ def _deepseek_vl_hybrid(folder: Path, seed: int) -> None:
     save_random_model(DeepseekVLHybridForConditionalGeneration, config, processor, folder, seed)
 
 
+def _hunyuan_vl(folder: Path, seed: int) -> None:
+    from transformers import (
+        HunYuanVLConfig,
+        HunYuanVLForConditionalGeneration,
+        HunYuanVLImageProcessorPil,
+        HunYuanVLProcessor,
+    )
+
+    tokens = {"image_token": "<image>", "image_start_token": "<img>", "image_end_token": "</img>"}
+    tokenizer = tiny_tokenizer(image_tokens=tokens, bos_first=False)
+    rope = {"rope_type": "dynamic", "factor": 1.0, "alpha": 1000.0, "mrope_section": [1] * 4, "rope_theta": 1e4}
+    config = HunYuanVLConfig(
+        vision_config={**VISION_CONFIG, "patch_size": 14, "max_image_size": 140, "text_hidden_size": 32},
+        text_config={
+            **TEXT_CONFIG,
+            "head_dim": 8,
+            "vocab_size": len(tokenizer),
+            "rope_parameters": {**rope, "rope_theta": 1e4},
+        },
+        image_token_id=tokenizer.image_token_id,
+        im_start_id=tokenizer.image_start_token_id,
+        im_end_id=tokenizer.image_end_token_id,
+    )
+    processor = HunYuanVLProcessor(
+        HunYuanVLImageProcessorPil(patch_size=14, size={"shortest_edge": 4 * 28**2, "longest_edge": 12 * 28**2}),
+        tokenizer,
+        chat_template="{{ bos_token }}" + chat_template("<img><image></img>"),
+    )
+    save_random_model(HunYuanVLForConditionalGeneration, config, processor, folder, seed)
+
+
 _PIXTRAL_TOKENS = {"image_token": "[IMG]", "image_break_token": "[IMG_BREAK]", "image_end_token": "[IMG_END]"}
 
 
@@ -130,6 +161,7 @@ def _vipllava(folder: Path, seed: int) -> None:
 
 GRID_BUILDERS: dict[str, Builder] = {
     "deepseek_vl_hybrid": _deepseek_vl_hybrid,
+    "hunyuan_vl": _hunyuan_vl,
     "lighton_ocr": _lighton_ocr,
     "paddleocr_vl": _paddleocr_vl,
     "vipllava": _vipllava,

@@ -33,6 +33,7 @@ _MODULES = {
     "glm4v": "latentlens_dag.models.families.qwen_vl",
     "glm4v_moe": "latentlens_dag.models.families.qwen_vl",
     "glm_ocr": "latentlens_dag.models.families.qwen_vl",
+    "hunyuan_vl": "latentlens_dag.models.families.hunyuan_vl",
     "idefics3": "latentlens_dag.models.families.idefics3",
     "internvl": "latentlens_dag.models.families.internvl",
     "lighton_ocr": "latentlens_dag.models.families.pixtral",
@@ -63,6 +64,9 @@ _PROCESSORS = {
 NEED_TORCHVISION = frozenset({"molmo2"})  # the image processor has no variant for Pillow
 WITHOUT_TEMPLATE = frozenset({"paligemma"})
 """Families without chat template: the image token is followed by the prompt."""
+
+ONE_IMAGE_PER_PASS = frozenset({"hunyuan_vl"})
+"""Families whose positions number the images of all sequences of a pass, so that states depend on what is before."""
 
 
 def is_mapped(model_type: str, name: str) -> bool:

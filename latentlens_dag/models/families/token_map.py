@@ -47,8 +47,13 @@ def grid_view(view: str, tile: int | None) -> str:
 
 def unmapped(tokens: int) -> TokenMap:
     """A map of which only the number of tokens is known."""
+    return without_box("unmapped", tokens)
+
+
+def without_box(view: str, tokens: int) -> TokenMap:
+    """Tokens of one view (WITHOUT_BOX) that have no tile, row or column either."""
     nowhere = np.full(tokens, -1, np.int32)
-    return TokenMap(["unmapped"] * tokens, nowhere, nowhere, nowhere, np.full((tokens, 4), np.nan, np.float32))
+    return TokenMap([view] * tokens, nowhere, nowhere, nowhere, np.full((tokens, 4), np.nan, np.float32))
 
 
 def grid_map(rows: int, columns: int, box: tuple[float, float, float, float], view: str = "global") -> TokenMap:
