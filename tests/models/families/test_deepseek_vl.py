@@ -1,7 +1,9 @@
 """DeepSeek-VL: the two vision towers of the hybrid models, of which only one keeps to a token's box."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from latentlens_dag.models.vlm import Vlm
 from latentlens_dag.testing import tiny_vlm
 
 SIZES = [(150, 100), (90, 140), (96, 96)]
+FILES = ("config.json", "processor_config.json")
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +72,17 @@ def test_the_padding_of_both_resolutions_is_one_square(hybrid: Vlm) -> None:
     boxes = hybrid.token_map(240, 80).boxes
     assert boxes[0].tolist() == pytest.approx([0, -80, 40, -40], abs=1)
     assert boxes[-1].tolist() == pytest.approx([200, 120, 240, 160], abs=1)
+
+
+def test_the_last_pixels_of_the_padded_square_are_in_no_box(tmp_path: Path) -> None:
+    """A square of 72 pixels has four patches of 16 along a side, and 8 pixels more."""
+    tiny_vlm("deepseek_vl", tmp_path)
+    config, processor = (json.loads((tmp_path / name).read_text()) for name in FILES)
+    config["vision_config"]["image_size"] = 72
+    processor["image_processor"]["size"] = {"height": 72, "width": 72}
+    for name, content in zip(FILES, (config, processor), strict=True):
+        (tmp_path / name).write_text(json.dumps(content))
+    vlm = load_vlm(tmp_path, device="cpu")
+    assert vlm.token_map(144, 144).boxes[-1].tolist() == [96, 96, 128, 128]
+    for size in SIZES:
+        assert localization(vlm, noise_image(*size), per_view=None).figure == 1
