@@ -51,7 +51,8 @@ def patch_truth(regions: pa.Table, visual_tokens: pa.Table, images: pa.Table) ->
     for image_id, tokens in _by_image(visual_tokens, "token_index"):
         if image_id in regions_of:
             # To leave out padding, drop here the tokens whose whole box is outside of the image: by their boxes, for
-            # the view `padding` is newer than many a home. Then raise the number of the algorithm of this step.
+            # the view `padding` is newer than many a home. Then raise the number of the algorithm of this step, and do
+            # the same in _PATCHES of `browse/judging.py`, where people judge.
             yield _image_truth(tokens.drop_nulls(_BOX), regions_of[image_id], *sizes[image_id])
 
 
