@@ -14,8 +14,9 @@ from latentlens_dag.models.hooks import capture_hidden_states, stop_at_layer
 from latentlens_dag.models.layers import check_layers
 from latentlens_dag.models.model_parts import ModelParts
 from latentlens_dag.models.text_batches import run_decoder, run_in_batches, select_positions
-from latentlens_dag.models.tokenization import TokenizedText, token_texts, tokenize, whole_words
+from latentlens_dag.models.tokenization import TokenizedText, token_texts, tokenize
 from latentlens_dag.storage.hashing import text_id
+from latentlens_dag.text.words import token_words
 
 if TYPE_CHECKING:
     import polars as pl
@@ -145,7 +146,7 @@ _COLUMNS = ("text_index", "token_index", "position", "token_id", "token_str", "w
 
 def _rows(number: int, text: str, tokens: TokenizedText, strings: dict[int, str]) -> Iterator[tuple[int | str, ...]]:
     positions = tokens.text_positions
-    words = whole_words(text, [tokens.spans[position] for position in positions])
+    words = token_words(text, tokens.text_spans)
     for index, (position, (word, start, end)) in enumerate(zip(positions, words, strict=True)):
         token_id = tokens.ids[position]
         yield number, index, index, token_id, strings[token_id], word, start, end

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from latentlens_dag.study.stored_states import BatchStates, Layer, StoredStates
 
 # Algorithms: raise one when the same input would give other bytes.
-_MODEL_CHECKS, _VISUAL, _TEXT_STATES = 3, 2, 2
+_MODEL_CHECKS, _VISUAL, _TEXT_STATES, _TEXT_TOKENS = 3, 2, 2, 3
 
 
 def model_checks(study: StudySpec) -> dg.AssetsDefinition:
@@ -186,8 +186,10 @@ def _state_specs(study: StudySpec) -> list[dg.AssetSpec]:
     if study.connector:
         specs.append(dg.AssetSpec(keys.connector(study.name), kinds=states, description=_CONNECTOR, **shared))
     for name in study.token_tables:
-        key = keys.study(study.name, name)
-        specs.append(dg.AssetSpec(key, kinds={"parquet"}, description=_TABLE_TEXT[name], **shared))
+        key, own = keys.study(study.name, name), shared
+        if name == "text_tokens":  # another rule for words makes this table anew, and no state
+            own = {**shared, **version_fields(_TEXT_TOKENS, **declared)}
+        specs.append(dg.AssetSpec(key, kinds={"parquet"}, description=_TABLE_TEXT[name], **own))
     return specs
 
 
