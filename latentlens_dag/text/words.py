@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import unicodedata
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 
 import regex
@@ -61,6 +61,21 @@ def token_words(text: str, spans: Iterable[Span]) -> list[tuple[str, int, int]]:
     characters = [] if text.isascii() else [character.span() for character in _CHARACTER.finditer(text)]
     found = [_widened(_widened(_stripped(text, span), characters), words) for span in spans]
     return [(text[start:end], start, end) for start, end in _without_overlap(found)]
+
+
+def whole_characters(text: str) -> list[str]:
+    """What a reader takes for the characters of a text (grapheme clusters); they may be joined again."""
+    return list(text) if text.isascii() else _CHARACTER.findall(text)
+
+
+def fitting_characters(characters: Iterable[str], room: float, size: Callable[[str], float] = len) -> Iterator[str]:
+    """The first characters, as long as they fit together into the room, measured by `size`."""
+    used = 0.0
+    for character in characters:
+        used += size(character)
+        if used > room:
+            return
+        yield character
 
 
 def fold_word(word: str | None) -> str:
