@@ -57,10 +57,10 @@ def fit_font(text: str, width: float, largest: int, smallest: int) -> Font:
 
 def missing_script(text: str) -> str | None:
     """The script of the first character of a text that no font here can draw, such as "Thai"; None of other texts."""
-    if _font_file(characters := _visible(text)) is not None:
+    if _font_file(_visible(text)) is not None:
         return None
-    own = ImageFont.load_default(size=_TEST_SIZE)
-    return _script(next((one for one in text if one in characters and not _has(own, one)), text))
+    own, text = ImageFont.load_default(size=_TEST_SIZE), unicodedata.normalize("NFC", text)
+    return _script(next((one for one in text if one in _visible(text) and not _has(own, one)), text))
 
 
 def drawable_text(text: str) -> str:
