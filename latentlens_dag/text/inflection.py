@@ -56,7 +56,7 @@ def base_forms(word: str) -> frozenset[str]:
 
 def plain_word(word: str) -> str:
     """The word case-folded and composed (NFC), without non-letters at its ends and without a possessive `'s`."""
-    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", word).casefold()).replace("\u2019", "'")
+    folded = unicodedata.normalize("NFC", word.casefold()).replace("\u2019", "'")
     letters = [i for i, character in enumerate(folded) if character.isalpha()]
     if not letters:
         return ""

@@ -150,5 +150,6 @@ def test_a_sheet_says_of_which_scripts_it_has_no_letters(monkeypatch: pytest.Mon
     monkeypatch.setattr(script, lambda word: "Tamil" if word == "X" else None)
     named, plain = drawn("X"), drawn("(Tamil)")
     assert named.height > plain.height  # by a line
+    assert named.crop((28, 78, named.width, 95)).convert("L").getextrema()[0] < 255  # between legend and columns
     below = [sheet.crop((28, sheet.height - 28 - 64, 28 + 64, sheet.height - 28)) for sheet in (named, plain)]
     assert below[0].tobytes() == below[1].tobytes()
