@@ -260,7 +260,7 @@ class Vlm:
                 capture_hidden_states(decoder, layers, select) as states,
                 stop_at_layer(decoder, max(layers, default=0)),
             ):
-                self.run(inputs, logits_to_keep=1)
+                self.run(inputs)  # not `logits_to_keep=1`: Gemma 4 would then drop states
             sizes = [(image.width, image.height) for image in images]
             return _PassResult(sizes, dict(states), mask().sum(dim=1).tolist(), output(mask()) if output else None)
 

@@ -28,13 +28,16 @@ _MODULES = {
     "aya_vision": "latentlens_dag.models.families.internvl",
     "deepseek_vl": "latentlens_dag.models.families.deepseek_vl",
     "gemma3": "latentlens_dag.models.families.gemma3",
+    "gemma4": "latentlens_dag.models.families.gemma4",
     "glm46v": "latentlens_dag.models.families.qwen_vl",
     "glm4v": "latentlens_dag.models.families.qwen_vl",
     "idefics3": "latentlens_dag.models.families.idefics3",
     "internvl": "latentlens_dag.models.families.internvl",
     "llava": "latentlens_dag.models.families.llava",
     "llava_next": "latentlens_dag.models.families.llava_next",
+    "llava_next_video": "latentlens_dag.models.families.llava_next",
     "llava_onevision": "latentlens_dag.models.families.llava_next",
+    "minicpmv4_6": "latentlens_dag.models.families.minicpmv",
     "mistral3": "latentlens_dag.models.families.pixtral",
     "molmo2": "latentlens_dag.models.families.molmo2",
     "ovis2": "latentlens_dag.models.families.ovis2",
@@ -45,6 +48,7 @@ _MODULES = {
     "qwen3_vl": "latentlens_dag.models.families.qwen_vl",
     "qwen3_vl_moe": "latentlens_dag.models.families.qwen_vl",
     "smolvlm": "latentlens_dag.models.families.smolvlm",
+    "video_llava": "latentlens_dag.models.families.llava",
 }
 _CROSS = "its images enter by cross-attention, so there are no visual tokens in its sequence to read"
 _MIXED = "its connector mixes the whole image into every visual token, so none has a place in it"
