@@ -5,14 +5,15 @@ and config and the size of the image. Note: a grid of sqrt(n) cells would be a g
 and padding make wrong. So the tokens of a family without a module are read, but are `unmapped`.
 
 A new family is one module with `region_map`, one line in `_MODULES`, and one builder in `testing/families.py` (or
-`tiled_families.py`), with which tests/models/families/test_families.py proves the map.
+`tiled_families.py`), with which tests/models/families/test_families.py proves the map. A family whose architecture
+rules out reading it has a line in `_REFUSED`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.models.families.token_map import TokenMap
@@ -50,9 +51,58 @@ _MODULES = {
     "smolvlm": "latentlens_dag.models.families.smolvlm",
     "video_llava": "latentlens_dag.models.families.llava",
 }
+
+
+class _Refusal(NamedTuple):
+    """Why a family is refused, by its architecture."""
+
+    reason: str
+    """Why its visual tokens cannot be read."""
+    text_reason: str | None = None
+    """Why its language model cannot be read by itself either; None if it can."""
+
+
+_MIXED = _Refusal("its connector mixes the whole image into every visual token, so none has a place in it")
 _CROSS = "its images enter by cross-attention, so there are no visual tokens in its sequence to read"
-_MIXED = "its connector mixes the whole image into every visual token, so none has a place in it"
-_REFUSED = {"mllama": _CROSS, "idefics": _CROSS} | dict.fromkeys(("blip-2", "instructblip", "idefics2"), _MIXED)
+_CODES = _Refusal(
+    "it turns an image into codes of its own vocabulary, so its visual tokens have rows in the embedding, as words do, "
+    "and are not features from a connector"
+)
+_TWO_STACKS = _Refusal(
+    "its images are read by an encoder, but its words come from a decoder, whose own sequence has no visual tokens",
+    "its decoder attends to an encoder in every block, so it cannot run by itself",
+)
+_NORMALIZED = "its blocks normalize what they return, as in BERT, so it has neither a residual stream nor a final norm"
+_FOUR_STREAMS = "its blocks pass on several streams that each block mixes (AltUp), so there is no one residual stream"
+_ACTIONS = "it answers with the actions of a robot, not with words, so there is no unembedding"
+_REFUSED = {
+    "blip": _Refusal(_CROSS, _NORMALIZED),
+    "blip-2": _MIXED,
+    "chameleon": _CODES,
+    "emu3": _CODES,
+    "evolla": _Refusal("it is shown proteins, not images"),
+    "florence2": _TWO_STACKS,
+    "fuyu": _Refusal(
+        "it has no vision encoder and no connector: the pixels of a patch enter its language model through one linear "
+        "layer, in a prompt that its processor writes"
+    ),
+    "gemma3n": _Refusal(_FOUR_STREAMS, _FOUR_STREAMS),
+    "gemma3n_text": _Refusal(_FOUR_STREAMS, _FOUR_STREAMS),
+    "git": _Refusal(_NORMALIZED, _NORMALIZED),
+    "idefics": _Refusal(_CROSS, "its blocks attend to an image, so it cannot run without one"),
+    "idefics2": _MIXED,
+    "instructblip": _MIXED,
+    "instructblipvideo": _MIXED,
+    "kosmos-2": _MIXED,
+    "kosmos-2.5": _MIXED,
+    "mllama": _Refusal(_CROSS),
+    "pi0": _Refusal(_ACTIONS, _ACTIONS),
+    "pix2struct": _TWO_STACKS,
+    "pp_formulanet": _TWO_STACKS,
+    "t5gemma2": _TWO_STACKS,
+    "udop": _TWO_STACKS,
+    "vision-encoder-decoder": _TWO_STACKS,
+}
 _PROCESSORS = {
     "PixtralProcessor": "latentlens_dag.models.families.pixtral",
     "SmolVLMProcessor": "latentlens_dag.models.families.smolvlm",
@@ -62,21 +112,39 @@ WITHOUT_TEMPLATE = frozenset({"paligemma"})
 """Families without chat template: the image token is followed by the prompt."""
 
 
-def is_mapped(model_type: str, name: str) -> bool:
-    """Whether a family has a region map.
+def check_family(model_type: str, name: str) -> None:
+    """Refuse a family of VLMs whose visual tokens cannot be read; no weights are needed to know.
 
     Args:
         model_type: the `model_type` of a VLM's config.
         name: the model's name, for messages.
 
     Raises:
-        UserError: if visual tokens of the family cannot have a place in the image.
+        UserError: if its architecture rules that out.
     """
-    if model_type in _REFUSED:
+    refusal = _REFUSED.get(model_type)
+    if refusal is None:
+        return
+    by_itself = "" if refusal.text_reason else " Its language model can be used by itself, as `language_model`."
+    raise UserError(
+        f"{name} is of the family `{model_type}` and cannot be read: {refusal.reason}.{by_itself} Families that can: "
+        f"{', '.join(sorted(_MODULES))}."
+    )
+
+
+def check_text_family(model_type: str, name: str) -> None:
+    """Refuse a model, a VLM or not, whose language model cannot be read by itself; otherwise as `check_family`."""
+    refusal = _REFUSED.get(model_type)
+    if refusal is not None and refusal.text_reason is not None:
         raise UserError(
-            f"{name} is of the family `{model_type}` and cannot be read: {_REFUSED[model_type]}. Families that can: "
-            f"{', '.join(sorted(_MODULES))}."
+            f"{name} is of the family `{model_type}`, whose language model cannot be read: {refusal.text_reason}. Name "
+            "another model as `language_model`."
         )
+
+
+def is_mapped(model_type: str, name: str) -> bool:
+    """Whether a family has a region map; arguments and errors as `check_family`."""
+    check_family(model_type, name)
     return model_type in _MODULES
 
 
