@@ -20,6 +20,7 @@ from latentlens_dag.models.families.registry import (
     check_family,
     check_packages,
     check_text_family,
+    mend,
 )
 from latentlens_dag.models.hub_models import LocalModel, local_model
 from latentlens_dag.models.language_model import LanguageModel
@@ -97,6 +98,7 @@ def _whole_vlm(ref: ModelRef, folder: Path, name: str, device: str | None, dtype
         )
         processor = load_processor(folder, trusted)
     apply_checkpoint_settings(model.config.model_type, processor)
+    mend(model)
     model = model.to(device or default_device()).eval()
     language_model = language_model_of(name, model, processor.tokenizer)
     check_tokenizer(language_model)

@@ -125,6 +125,8 @@ class Vlm:
         Raises:
             UserError: if sequences of several lengths must be padded and the tokenizer has no special token for it.
         """
+        import torch
+
         text = self.prompt_text(prompt)
         bos, can_pad = self.processor.tokenizer.bos_token, ensure_pad_token(self.processor.tokenizer)
         try:
@@ -144,6 +146,9 @@ class Vlm:
                 "tokenizer_config.json in its folder."
             ) from error
         inputs.pop("labels", None)  # PaliGemma's processor adds them, for training
+        for name, value in inputs.items():
+            if isinstance(value, torch.Tensor) and value.dtype == torch.bfloat16:  # pixels, in any Llama 4
+                inputs[name] = value.to(self.model.dtype)
         return inputs.to(self.model.device)
 
     def visual_states(

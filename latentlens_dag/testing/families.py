@@ -22,6 +22,7 @@ from latentlens_dag.testing.models import (
     tiny_tokenizer,
 )
 from latentlens_dag.testing.tiled_families import TILED_BUILDERS
+from latentlens_dag.testing.torchvision_families import TORCHVISION_BUILDERS
 from latentlens_dag.testing.video_families import VIDEO_BUILDERS
 
 
@@ -199,5 +200,6 @@ BUILDERS: dict[str, Builder] = {
     "qwen3_vl": partial(_qwen, "Qwen3VL", _DEEPSTACK_VISION, 16, {"head_dim": 8}),
     "qwen3_vl_moe": partial(_qwen, "Qwen3VLMoe", _DEEPSTACK_VISION, 16, {**_EXPERTS, "head_dim": 8}),
     **TILED_BUILDERS,
+    **TORCHVISION_BUILDERS,
     **VIDEO_BUILDERS,
 }

@@ -34,6 +34,8 @@ _MODULES = {
     "glm4v": "latentlens_dag.models.families.qwen_vl",
     "idefics3": "latentlens_dag.models.families.idefics3",
     "internvl": "latentlens_dag.models.families.internvl",
+    "lfm2_vl": "latentlens_dag.models.families.lfm2_vl",
+    "llama4": "latentlens_dag.models.families.llama4",
     "llava": "latentlens_dag.models.families.llava",
     "llava_next": "latentlens_dag.models.families.llava_next",
     "llava_next_video": "latentlens_dag.models.families.llava_next",
@@ -107,7 +109,7 @@ _PROCESSORS = {
     "PixtralProcessor": "latentlens_dag.models.families.pixtral",
     "SmolVLMProcessor": "latentlens_dag.models.families.smolvlm",
 }
-NEED_TORCHVISION = frozenset({"molmo2"})  # the image processor has no variant for Pillow
+NEED_TORCHVISION = frozenset({"lfm2_vl", "llama4", "molmo2"})  # the image processor has no variant for Pillow
 WITHOUT_TEMPLATE = frozenset({"paligemma"})
 """Families without chat template: the image token is followed by the prompt."""
 
@@ -178,6 +180,12 @@ def apply_checkpoint_settings(model_type: str, processor: Any) -> None:
     """Apply settings in the model's files to its processor if defaults of transformers override them."""
     if model_type == "gemma3":
         import_module(_MODULES[model_type]).apply_checkpoint_settings(processor)
+
+
+def mend(model: Any) -> None:
+    """Work around errors of transformers in a model's class."""
+    if model.config.model_type == "llama4":
+        import_module(_MODULES["llama4"]).mend(model)
 
 
 def replacement_processor(name: str | None) -> Any:

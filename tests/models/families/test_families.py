@@ -118,7 +118,7 @@ def test_a_batch_of_images_has_the_states_of_each_alone_whatever_side_is_padded(
             assert torch.allclose(together.states[layer], expected, atol=1e-5 * float(expected.abs().max()))
 
 
-@pytest.mark.parametrize("family", BUILDERS)
+@pytest.mark.parametrize("family", [family for family in BUILDERS if family != "molmo2"])  # which adds it
 def test_the_connectors_output_is_layer_0_where_a_family_puts_it_there_as_it_is(
     tiny: Callable[[str], Vlm], family: str
 ) -> None:
