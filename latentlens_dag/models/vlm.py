@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.models.connector import connector_output, visual_mask
-from latentlens_dag.models.families.registry import WITHOUT_TEMPLATE, region_map
+from latentlens_dag.models.families.registry import FLAT_IMAGES, WITHOUT_TEMPLATE, region_map
 from latentlens_dag.models.families.token_map import TokenMap, unmapped
 from latentlens_dag.models.hooks import capture_hidden_states, stop_at_layer
 from latentlens_dag.models.language_model import LanguageModel
@@ -127,11 +127,11 @@ class Vlm:
         """
         import torch
 
-        text = self.prompt_text(prompt)
+        text, flat = self.prompt_text(prompt), self.model.config.model_type in FLAT_IMAGES
         bos, can_pad = self.processor.tokenizer.bos_token, ensure_pad_token(self.processor.tokenizer)
         try:
             inputs = self.processor(
-                images=[[image] for image in images],  # a list per text, because some processors count them
+                images=list(images) if flat else [[image] for image in images],  # most count the images of a text
                 text=[text] * len(images),
                 add_special_tokens=not (bos and text.startswith(bos)),  # the template may have written it already
                 padding=can_pad,

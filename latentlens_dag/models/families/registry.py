@@ -105,10 +105,19 @@ _REFUSED = {
     "udop": _TWO_STACKS,
     "vision-encoder-decoder": _TWO_STACKS,
 }
+_BLURRED = "its connector mixes neighboring patches by convolution, so each of its visual tokens sees more than a cell"
+_UNMAPPED = dict.fromkeys(("got_ocr2", "pp_chart2table"), _BLURRED)
+"""Families whose visual tokens are read, but have no boxes, and why."""
+_SETTINGS = {
+    "gemma3": "latentlens_dag.models.families.gemma3",
+    "got_ocr2": "latentlens_dag.models.families.got_ocr2",
+}
 _PROCESSORS = {
     "PixtralProcessor": "latentlens_dag.models.families.pixtral",
     "SmolVLMProcessor": "latentlens_dag.models.families.smolvlm",
 }
+FLAT_IMAGES = frozenset({"got_ocr2"})
+"""Families whose processor takes one image per text, not a list of images per text."""
 NEED_TORCHVISION = frozenset({"lfm2_vl", "llama4", "molmo2"})  # the image processor has no variant for Pillow
 WITHOUT_TEMPLATE = frozenset({"paligemma"})
 """Families without chat template: the image token is followed by the prompt."""
@@ -150,6 +159,11 @@ def is_mapped(model_type: str, name: str) -> bool:
     return model_type in _MODULES
 
 
+def why_unmapped(model_type: str) -> str | None:
+    """Why a family that is read cannot have a region map; None if nobody has written one yet."""
+    return _UNMAPPED.get(model_type)
+
+
 def region_map(model_type: str, name: str) -> RegionMap | None:
     """The region map of a family, if it has one; arguments as `is_mapped`, errors also as `check_packages`."""
     if not is_mapped(model_type, name):
@@ -177,9 +191,9 @@ def check_packages(model_type: str, name: str) -> None:
 
 
 def apply_checkpoint_settings(model_type: str, processor: Any) -> None:
-    """Apply settings in the model's files to its processor if defaults of transformers override them."""
-    if model_type == "gemma3":
-        import_module(_MODULES[model_type]).apply_checkpoint_settings(processor)
+    """Apply to a model's processor settings of its files or family that transformers leaves out."""
+    if model_type in _SETTINGS:
+        import_module(_SETTINGS[model_type]).apply_checkpoint_settings(processor)
 
 
 def mend(model: Any) -> None:
