@@ -6,13 +6,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-from latentlens_dag.models.families.registry import replacement_processor
+from latentlens_dag.models.families.registry import processor_of_config, replacement_processor
 
 
 def load_processor(source: Path, trusted: bool) -> Any:
     """Load a model's processor, without the part for videos if that cannot be loaded."""
-    from transformers import AutoProcessor
+    from transformers import AutoConfig, AutoProcessor
 
+    if not (source / "processor_config.json").is_file():
+        config = AutoConfig.from_pretrained(source, trust_remote_code=trusted)
+        if (processor := processor_of_config(source, config)) is not None:
+            return processor
     try:
         return AutoProcessor.from_pretrained(source, trust_remote_code=trusted)
     except (ImportError, OSError, ValueError):

@@ -6,6 +6,7 @@ torchvision, though it does not need it, so this module has a replacement.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,17 @@ def region_map(processor: Any, config: Any, width: int, height: int) -> TokenMap
     side = processor.image_processor.size["longest_edge"]
     resized_height, resized_width = get_resize_output_image_size(shape, side, cell, "channels_first")
     return grid_map(resized_height // cell, resized_width // cell, (0, 0, width, height))
+
+
+def processor_of_config(source: Path, config: Any) -> Any:
+    """The processor of a folder without processor_config.json: its sizes are those of the model's config.
+
+    Note: of a LLaVA with this vision tower, transformers would load the processor of LLaVA.
+    """
+    processor = processor_class().from_pretrained(source)
+    processor.patch_size = config.vision_config.patch_size
+    processor.spatial_merge_size = getattr(config, "spatial_merge_size", 1)
+    return processor
 
 
 def processor_class() -> Any:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from latentlens_dag.errors import UserError
@@ -200,6 +201,12 @@ def mend(model: Any) -> None:
     """Work around errors of transformers in a model's class."""
     if model.config.model_type == "llama4":
         import_module(_MODULES["llama4"]).mend(model)
+
+
+def processor_of_config(source: Path, config: Any) -> Any:
+    """The processor of a model whose folder has no processor_config.json, if the config says more than transformers."""
+    is_pixtral = config.model_type in ("llava", "mistral3") and config.vision_config.model_type == "pixtral"
+    return import_module(_PROCESSORS["PixtralProcessor"]).processor_of_config(source, config) if is_pixtral else None
 
 
 def replacement_processor(name: str | None) -> Any:
