@@ -27,7 +27,7 @@ _LLAMA4_TOKENS = {
 
 
 def _llama4(folder: Path, seed: int) -> None:
-    """Write a Llama 4, with attention in chunks that are shorter than the prompt."""
+    """Write a Llama 4, with attention in chunks that are shorter than the prompt, and images that are padded."""
     from transformers import Llama4Config, Llama4ForConditionalGeneration, Llama4Processor
     from transformers.models.llama4.image_processing_llama4 import Llama4ImageProcessor
 
@@ -35,7 +35,7 @@ def _llama4(folder: Path, seed: int) -> None:
     adapter = {"intermediate_size": 128, "vision_output_dim": 32, "projector_input_dim": 32, "projector_output_dim": 32}
     experts = {"num_local_experts": 2, "intermediate_size_mlp": 64, "interleave_moe_layer_step": 2}
     config = Llama4Config(
-        vision_config={**VISION_CONFIG, **adapter, "hidden_size": 32, "image_size": 48, "patch_size": 12},
+        vision_config={**VISION_CONFIG, **adapter, "hidden_size": 32, "image_size": 40, "patch_size": 10},
         text_config={
             **TEXT_CONFIG,
             **experts,
@@ -47,9 +47,9 @@ def _llama4(folder: Path, seed: int) -> None:
         image_token_index=tokenizer.convert_tokens_to_ids("<|patch|>"),
     )
     processor = Llama4Processor(
-        Llama4ImageProcessor(size={"height": 48, "width": 48}, max_patches=6),
+        Llama4ImageProcessor(size={"height": 40, "width": 40}, max_patches=4),
         tokenizer,
-        patch_size=12,
+        patch_size=10,
         chat_template=chat_template("<|image|>"),
     )
     save_random_model(Llama4ForConditionalGeneration, config, processor, folder, seed)
