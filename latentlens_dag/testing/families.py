@@ -21,6 +21,7 @@ from latentlens_dag.testing.models import (
     tiny_llava,
     tiny_tokenizer,
 )
+from latentlens_dag.testing.more_families import MORE_BUILDERS
 from latentlens_dag.testing.tiled_families import TILED_BUILDERS
 
 
@@ -198,4 +199,5 @@ BUILDERS: dict[str, Builder] = {
     "qwen3_vl": partial(_qwen, "Qwen3VL", _DEEPSTACK_VISION, 16, {"head_dim": 8}),
     "qwen3_vl_moe": partial(_qwen, "Qwen3VLMoe", _DEEPSTACK_VISION, 16, {**_EXPERTS, "head_dim": 8}),
     **TILED_BUILDERS,
+    **MORE_BUILDERS,
 }

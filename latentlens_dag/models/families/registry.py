@@ -27,11 +27,13 @@ of tokens with it.
 _MODULES = {
     "aya_vision": "latentlens_dag.models.families.internvl",
     "deepseek_vl": "latentlens_dag.models.families.deepseek_vl",
+    "ernie4_5_vl_moe": "latentlens_dag.models.families.qwen_vl",
     "gemma3": "latentlens_dag.models.families.gemma3",
     "glm46v": "latentlens_dag.models.families.qwen_vl",
     "glm4v": "latentlens_dag.models.families.qwen_vl",
     "idefics3": "latentlens_dag.models.families.idefics3",
     "internvl": "latentlens_dag.models.families.internvl",
+    "janus": "latentlens_dag.models.families.deepseek_vl",
     "llava": "latentlens_dag.models.families.llava",
     "llava_next": "latentlens_dag.models.families.llava_next",
     "llava_onevision": "latentlens_dag.models.families.llava_next",

@@ -1,0 +1,84 @@
+"""Tiny random models of further families; a builder gives the processor the settings of the real family.
+
+Each is called through `testing.tiny_vlm`, as those in `families.py`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from latentlens_dag.testing.models import (
+    CHAT_TEMPLATE,
+    TEXT_CONFIG,
+    VISION_CONFIG,
+    Builder,
+    chat_template,
+    save_random_model,
+    tiny_tokenizer,
+)
+
+
+def _janus(folder: Path, seed: int) -> None:
+    from transformers import JanusConfig, JanusForConditionalGeneration, JanusProcessor
+    from transformers.models.janus.image_processing_pil_janus import JanusImageProcessorPil
+
+    tokens = {"image_token": "<image_placeholder>", "boi_token": "<begin_of_image>", "eoi_token": "<end_of_image>"}
+    tokenizer = tiny_tokenizer(image_tokens=tokens)
+    vision = {key: value for key, value in VISION_CONFIG.items() if key != "intermediate_size"}
+    codes = {"embed_dim": 8, "num_embeddings": 16, "latent_channels": 32, "base_channels": 32, "num_res_blocks": 1}
+    config = JanusConfig(
+        vision_config={**vision, "image_size": 64, "patch_size": 16, "projection_dim": 32, "num_image_tokens": 16},
+        text_config={**TEXT_CONFIG, "model_type": "llama", "vocab_size": len(tokenizer)},
+        vq_config={**codes, "channel_multiplier": [1, 1], "projection_dim": 32, "image_token_embed_dim": 32},
+        image_token_id=tokenizer.image_token_id,
+    )
+    processor = JanusProcessor(
+        JanusImageProcessorPil(size={"height": 64, "width": 64}),
+        tokenizer,
+        num_image_tokens=16,
+        chat_template="{{ bos_token }}" + chat_template("<image_placeholder>"),
+    )
+    save_random_model(JanusForConditionalGeneration, config, processor, folder, seed)
+
+
+_ERNIE_TOKENS = {
+    "image_token": "<|IMAGE_PLACEHOLDER|>",
+    "image_start_token": "<|IMAGE_START|>",
+    "image_end_token": "<|IMAGE_END|>",
+    "video_token": "<|VIDEO_PLACEHOLDER|>",
+    "video_start_token": "<|VIDEO_START|>",
+    "video_end_token": "<|VIDEO_END|>",
+}
+
+
+def _ernie(folder: Path, seed: int) -> None:
+    from transformers import Ernie4_5_VLMoeConfig, Ernie4_5_VLMoeForConditionalGeneration, Ernie4_5_VLMoeProcessor
+    from transformers.models.ernie4_5_vl_moe.image_processing_pil_ernie4_5_vl_moe import (
+        Ernie4_5_VLMoeImageProcessorPil,
+    )
+    from transformers.processing_utils import ProcessorMixin
+
+    from latentlens_dag.models.processors import for_images_only
+
+    tokenizer = tiny_tokenizer(image_tokens=_ERNIE_TOKENS, bos_first=False)
+    rope = {"rope_type": "default", "rope_theta": 500000.0, "mrope_section": [1, 1, 2]}
+    experts = {"moe_intermediate_size": [32, 16], "moe_k": 2, "moe_num_experts": 4}
+    config = Ernie4_5_VLMoeConfig(
+        vision_config={"depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 4, "patch_size": 14},
+        text_config={**TEXT_CONFIG, **experts, "vocab_size": len(tokenizer), "rope_parameters": rope},
+        **{f"{name}_id": tokenizer.convert_tokens_to_ids(token) for name, token in _ERNIE_TOKENS.items()},
+    )
+    image_processor = Ernie4_5_VLMoeImageProcessorPil(size={"shortest_edge": 4 * 28**2, "longest_edge": 12 * 28**2})
+    processor = for_images_only(Ernie4_5_VLMoeProcessor)(
+        image_processor,
+        tokenizer,
+        chat_template=chat_template("<|IMAGE_START|><|IMAGE_PLACEHOLDER|><|IMAGE_END|>"),
+    )
+    type(processor).save_pretrained = ProcessorMixin.save_pretrained  # the class's own also saves a font for videos
+    save_random_model(Ernie4_5_VLMoeForConditionalGeneration, config, processor, folder, seed)
+
+
+MORE_BUILDERS: dict[str, Builder] = {
+    "ernie4_5_vl_moe": _ernie,
+    "janus": _janus,
+}
