@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from latentlens_dag.testing.models import (
-    CHAT_TEMPLATE,
+    SIGLIP_CONFIG,
     TEXT_CONFIG,
     VISION_CONFIG,
     Builder,
@@ -16,6 +16,29 @@ from latentlens_dag.testing.models import (
     save_random_model,
     tiny_tokenizer,
 )
+
+
+def _cohere2_vision(folder: Path, seed: int) -> None:
+    from transformers import Cohere2VisionConfig, Cohere2VisionForConditionalGeneration
+
+    from latentlens_dag.models.families.cohere2_vision import processor_class
+
+    tokens = {"image_token": "<|IMG_PATCH|>", "img_line_break_token": "<|IMG_LINE_BREAK|>"}
+    ends = {"boi_token": "<|START_OF_IMG|>", "eoi_token": "<|END_OF_IMG|>"}
+    tokenizer = tiny_tokenizer(image_tokens={**tokens, **ends})
+    config = Cohere2VisionConfig(
+        vision_config={**SIGLIP_CONFIG, "image_size": 64, "patch_size": 16},
+        text_config={**TEXT_CONFIG, "model_type": "cohere2", "vocab_size": len(tokenizer)},
+        image_token_id=tokenizer.image_token_id,
+        alignment_intermediate_size=64,
+    )
+    whole = processor_class()
+    processor = whole(
+        whole.image_processor_type(size={"height": 64, "width": 64}, patch_size=2, max_patches=6),
+        tokenizer,
+        chat_template="{{ bos_token }}" + chat_template("<|IMG_PATCH|>"),
+    )
+    save_random_model(Cohere2VisionForConditionalGeneration, config, processor, folder, seed)
 
 
 def _janus(folder: Path, seed: int) -> None:
@@ -79,6 +102,7 @@ def _ernie(folder: Path, seed: int) -> None:
 
 
 MORE_BUILDERS: dict[str, Builder] = {
+    "cohere2_vision": _cohere2_vision,
     "ernie4_5_vl_moe": _ernie,
     "janus": _janus,
 }

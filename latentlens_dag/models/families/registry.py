@@ -26,6 +26,7 @@ of tokens with it.
 
 _MODULES = {
     "aya_vision": "latentlens_dag.models.families.internvl",
+    "cohere2_vision": "latentlens_dag.models.families.cohere2_vision",
     "deepseek_vl": "latentlens_dag.models.families.deepseek_vl",
     "ernie4_5_vl_moe": "latentlens_dag.models.families.qwen_vl",
     "gemma3": "latentlens_dag.models.families.gemma3",
@@ -52,6 +53,7 @@ _CROSS = "its images enter by cross-attention, so there are no visual tokens in 
 _MIXED = "its connector mixes the whole image into every visual token, so none has a place in it"
 _REFUSED = {"mllama": _CROSS, "idefics": _CROSS} | dict.fromkeys(("blip-2", "instructblip", "idefics2"), _MIXED)
 _PROCESSORS = {
+    "Cohere2VisionProcessor": "latentlens_dag.models.families.cohere2_vision",
     "PixtralProcessor": "latentlens_dag.models.families.pixtral",
     "SmolVLMProcessor": "latentlens_dag.models.families.smolvlm",
 }
