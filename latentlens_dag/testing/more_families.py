@@ -101,8 +101,53 @@ def _ernie(folder: Path, seed: int) -> None:
     save_random_model(Ernie4_5_VLMoeForConditionalGeneration, config, processor, folder, seed)
 
 
+_KIMI_TOKENS = {
+    "image_token": "<|media_pad|>",
+    "video_token": "<|kimi_k25_video_placeholder|>",
+    "vision_start_token": "<|media_begin|>",
+    "vision_content_token": "<|media_content|>",
+    "vision_end_token": "<|media_end|>",
+}
+_KIMI_IMAGE = "<|media_begin|>image<|media_content|><|media_pad|><|media_end|>"
+_DEEPSEEK_V3 = {
+    "num_key_value_heads": 4,
+    "kv_lora_rank": 16,
+    "q_lora_rank": 16,
+    "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 8,
+    "v_head_dim": 8,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "n_group": 1,
+    "topk_group": 1,
+    "moe_intermediate_size": 16,
+    "first_k_dense_replace": 1,
+}
+
+
+def _kimi_k25(folder: Path, seed: int) -> None:
+    from transformers import Kimi_K25Config, Kimi_K25ForConditionalGeneration
+
+    from latentlens_dag.models.families.kimi_k25 import processor_class
+
+    tokenizer = tiny_tokenizer(image_tokens=_KIMI_TOKENS, bos_first=False)
+    tower = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = Kimi_K25Config(
+        vision_config={**tower, "patch_size": 14, "pos_emb_height": 8, "pos_emb_width": 8},
+        text_config={**TEXT_CONFIG, **_DEEPSEEK_V3, "model_type": "deepseek_v3", "vocab_size": len(tokenizer)},
+        projection_hidden_size=32,
+        **{f"{name}_id": tokenizer.convert_tokens_to_ids(token) for name, token in _KIMI_TOKENS.items()},
+    )
+    whole = processor_class()
+    processor = whole(
+        whole.image_processor_type(max_patches=48), tokenizer, chat_template=chat_template(_KIMI_IMAGE)
+    )
+    save_random_model(Kimi_K25ForConditionalGeneration, config, processor, folder, seed)
+
+
 MORE_BUILDERS: dict[str, Builder] = {
     "cohere2_vision": _cohere2_vision,
     "ernie4_5_vl_moe": _ernie,
     "janus": _janus,
+    "kimi_k25": _kimi_k25,
 }

@@ -35,6 +35,7 @@ _MODULES = {
     "idefics3": "latentlens_dag.models.families.idefics3",
     "internvl": "latentlens_dag.models.families.internvl",
     "janus": "latentlens_dag.models.families.deepseek_vl",
+    "kimi_k25": "latentlens_dag.models.families.kimi_k25",
     "llava": "latentlens_dag.models.families.llava",
     "llava_next": "latentlens_dag.models.families.llava_next",
     "llava_onevision": "latentlens_dag.models.families.llava_next",
@@ -54,6 +55,7 @@ _MIXED = "its connector mixes the whole image into every visual token, so none h
 _REFUSED = {"mllama": _CROSS, "idefics": _CROSS} | dict.fromkeys(("blip-2", "instructblip", "idefics2"), _MIXED)
 _PROCESSORS = {
     "Cohere2VisionProcessor": "latentlens_dag.models.families.cohere2_vision",
+    "Kimi_K25Processor": "latentlens_dag.models.families.kimi_k25",
     "PixtralProcessor": "latentlens_dag.models.families.pixtral",
     "SmolVLMProcessor": "latentlens_dag.models.families.smolvlm",
 }
