@@ -5,7 +5,9 @@ Each is called through `testing.tiny_vlm`, as those in `families.py`.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from latentlens_dag.testing.models import (
     SIGLIP_CONFIG,
@@ -139,15 +141,90 @@ def _kimi_k25(folder: Path, seed: int) -> None:
         **{f"{name}_id": tokenizer.convert_tokens_to_ids(token) for name, token in _KIMI_TOKENS.items()},
     )
     whole = processor_class()
-    processor = whole(
-        whole.image_processor_type(max_patches=48), tokenizer, chat_template=chat_template(_KIMI_IMAGE)
-    )
+    processor = whole(whole.image_processor_type(max_patches=48), tokenizer, chat_template=chat_template(_KIMI_IMAGE))
     save_random_model(Kimi_K25ForConditionalGeneration, config, processor, folder, seed)
+
+
+_QWEN_TOKENS = {
+    "image_token": "<|image_pad|>",
+    "video_token": "<|video_pad|>",
+    "vision_start_token": "<|vision_start|>",
+    "vision_end_token": "<|vision_end|>",
+}
+_QWEN_IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
+_QWEN2_5_VISION = {
+    "depth": 2,
+    "num_heads": 4,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "out_hidden_size": 32,
+    "window_size": 56,
+    "fullatt_block_indexes": [1],
+}
+
+
+def _qwen_like(
+    prefix: str,
+    image_processor: str,
+    vision: dict[str, Any],
+    text: dict[str, Any],
+    merged: int,
+    folder: Path,
+    seed: int,
+) -> None:
+    """Write a model of the family whose classes begin with `prefix`, which has Qwen's tokens and grid.
+
+    `merged` is how many patches a visual token has along a side.
+    """
+    import transformers
+
+    from latentlens_dag.models.processors import for_images_only
+
+    tokenizer = tiny_tokenizer(image_tokens=_QWEN_TOKENS, bos_first=False)
+    config = getattr(transformers, f"{prefix}Config")(
+        vision_config=vision,
+        text_config={**TEXT_CONFIG, "vocab_size": len(tokenizer), **text},
+        **{f"{name}_id": tokenizer.convert_tokens_to_ids(token) for name, token in _QWEN_TOKENS.items()},
+    )
+    patch = config.vision_config.patch_size
+    images = getattr(transformers, image_processor)(
+        patch_size=patch,
+        merge_size=merged,
+        size={"shortest_edge": 4 * (merged * patch) ** 2, "longest_edge": 12 * (merged * patch) ** 2},
+    )
+    processor = for_images_only(getattr(transformers, f"{prefix}Processor"))(
+        images, tokenizer, chat_template=chat_template(_QWEN_IMAGE)
+    )
+    save_random_model(getattr(transformers, f"{prefix}ForConditionalGeneration"), config, processor, folder, seed)
 
 
 MORE_BUILDERS: dict[str, Builder] = {
     "cohere2_vision": _cohere2_vision,
+    "exaone4_5": partial(
+        _qwen_like,
+        "Exaone4_5_",
+        "Qwen2VLImageProcessorPil",
+        {**_QWEN2_5_VISION, "num_key_value_heads": 2},
+        {"model_type": "exaone4"},
+        2,
+    ),
     "ernie4_5_vl_moe": _ernie,
+    "hyperclovax_vision_v2": partial(
+        _qwen_like,
+        "HyperCLOVAXVisionV2",
+        "Qwen2VLImageProcessorPil",
+        {**_QWEN2_5_VISION, "model_type": "qwen2_5_vl_vision", "patch_size": 14},
+        {"model_type": "hyperclovax"},
+        2,
+    ),
     "janus": _janus,
     "kimi_k25": _kimi_k25,
+    "video_llama_3": partial(
+        _qwen_like,
+        "VideoLlama3",
+        "VideoLlama3ImageProcessorPil",
+        {**VISION_CONFIG, "hidden_size": 32, "patch_size": 14},
+        {"model_type": "qwen2"},
+        1,
+    ),
 }

@@ -29,9 +29,11 @@ _MODULES = {
     "cohere2_vision": "latentlens_dag.models.families.cohere2_vision",
     "deepseek_vl": "latentlens_dag.models.families.deepseek_vl",
     "ernie4_5_vl_moe": "latentlens_dag.models.families.qwen_vl",
+    "exaone4_5": "latentlens_dag.models.families.qwen_vl",
     "gemma3": "latentlens_dag.models.families.gemma3",
     "glm46v": "latentlens_dag.models.families.qwen_vl",
     "glm4v": "latentlens_dag.models.families.qwen_vl",
+    "hyperclovax_vision_v2": "latentlens_dag.models.families.qwen_vl",
     "idefics3": "latentlens_dag.models.families.idefics3",
     "internvl": "latentlens_dag.models.families.internvl",
     "janus": "latentlens_dag.models.families.deepseek_vl",
@@ -49,6 +51,7 @@ _MODULES = {
     "qwen3_vl": "latentlens_dag.models.families.qwen_vl",
     "qwen3_vl_moe": "latentlens_dag.models.families.qwen_vl",
     "smolvlm": "latentlens_dag.models.families.smolvlm",
+    "video_llama_3": "latentlens_dag.models.families.qwen_vl",
 }
 _CROSS = "its images enter by cross-attention, so there are no visual tokens in its sequence to read"
 _MIXED = "its connector mixes the whole image into every visual token, so none has a place in it"
