@@ -151,7 +151,6 @@ _QWEN_TOKENS = {
     "vision_start_token": "<|vision_start|>",
     "vision_end_token": "<|vision_end|>",
 }
-_QWEN_IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
 _QWEN2_5_VISION = {
     "depth": 2,
     "num_heads": 4,
@@ -165,66 +164,116 @@ _QWEN2_5_VISION = {
 
 def _qwen_like(
     prefix: str,
-    image_processor: str,
     vision: dict[str, Any],
     text: dict[str, Any],
-    merged: int,
     folder: Path,
     seed: int,
+    images: Any = "Qwen2VLImageProcessorPil",
+    merged: int = 2,
+    processor: str | None = None,
+    tokens: dict[str, str] = _QWEN_TOKENS,
+    **own: Any,
 ) -> None:
-    """Write a model of the family whose classes begin with `prefix`, which has Qwen's tokens and grid.
+    """Write a model of the family whose classes begin with `prefix`, which has Qwen's grid.
 
-    `merged` is how many patches a visual token has along a side.
+    Args:
+        prefix: of the names of the config and the model.
+        vision: the config of the vision tower.
+        text: what the config of the language model has beside TEXT_CONFIG.
+        folder: the folder to write into.
+        seed: of the weights.
+        images: the name of the image processor.
+        merged: patches along a side of a visual token.
+        processor: the name of the processor, if it does not begin with `prefix`.
+        tokens: the special tokens, by their names in the config.
+        own: further values of the config.
     """
     import transformers
 
     from latentlens_dag.models.processors import for_images_only
 
-    tokenizer = tiny_tokenizer(image_tokens=_QWEN_TOKENS, bos_first=False)
+    tokenizer = tiny_tokenizer(image_tokens=tokens, bos_first=False)
     config = getattr(transformers, f"{prefix}Config")(
         vision_config=vision,
         text_config={**TEXT_CONFIG, "vocab_size": len(tokenizer), **text},
-        **{f"{name}_id": tokenizer.convert_tokens_to_ids(token) for name, token in _QWEN_TOKENS.items()},
+        **{f"{name}_id": tokenizer.convert_tokens_to_ids(token) for name, token in tokens.items()},
+        **own,
     )
-    patch = config.vision_config.patch_size
-    images = getattr(transformers, image_processor)(
-        patch_size=patch,
+    cell = merged * config.vision_config.patch_size
+    image_processor = getattr(transformers, images)(
+        patch_size=config.vision_config.patch_size,
         merge_size=merged,
-        size={"shortest_edge": 4 * (merged * patch) ** 2, "longest_edge": 12 * (merged * patch) ** 2},
+        size={"shortest_edge": 4 * cell**2, "longest_edge": 12 * cell**2},
     )
-    processor = for_images_only(getattr(transformers, f"{prefix}Processor"))(
-        images, tokenizer, chat_template=chat_template(_QWEN_IMAGE)
+    names = [name for name in tokens if name.startswith(("vision", "image"))]
+    image = "".join(tokens[name] for name in sorted(names, key=lambda name: ("start" not in name, "end" in name)))
+    saved = for_images_only(getattr(transformers, processor or f"{prefix}Processor"))(
+        image_processor, tokenizer, chat_template=chat_template(image)
     )
-    save_random_model(getattr(transformers, f"{prefix}ForConditionalGeneration"), config, processor, folder, seed)
+    save_random_model(getattr(transformers, f"{prefix}ForConditionalGeneration"), config, saved, folder, seed)
 
+
+_MROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]}
+_DEEPSTACK = {
+    "depth": 2,
+    "num_heads": 4,
+    "patch_size": 16,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "out_hidden_size": 32,
+    "num_position_embeddings": 64,
+    "deepstack_visual_indexes": [0, 1],
+}
+_COMPASS_TOKENS = {
+    "image_token": "<|IMAGE_PAD|>",
+    "video_token": "<|VIDEO_PAD|>",
+    "vision_start_token": "<|VISION_START|>",
+    "vision_end_token": "<|VISION_END|>",
+}
 
 MORE_BUILDERS: dict[str, Builder] = {
     "cohere2_vision": _cohere2_vision,
-    "exaone4_5": partial(
+    "cohere_compass": partial(
         _qwen_like,
-        "Exaone4_5_",
-        "Qwen2VLImageProcessorPil",
-        {**_QWEN2_5_VISION, "num_key_value_heads": 2},
-        {"model_type": "exaone4"},
-        2,
+        "CohereCompass",
+        _DEEPSTACK,
+        {"rope_parameters": {"full_attention": _MROPE}, "layer_types": ["full_attention"] * 3},
+        images="CohereCompassImageProcessorPil",
+        tokens=_COMPASS_TOKENS,
+    ),
+    "cosmos3_edge": partial(
+        _qwen_like,
+        "Cosmos3Edge",
+        {**VISION_CONFIG, "patch_size": 16, "num_patches": 16},
+        {"head_dim": 8, "rope_parameters": _MROPE},
+        images="Cosmos3EdgeImageProcessorPil",
+        projector_hidden_size=64,
+    ),
+    "cosmos3_omni": partial(
+        _qwen_like,
+        "Cosmos3Omni",
+        {**_DEEPSTACK, "model_type": "qwen3_vl_vision"},
+        {"model_type": "qwen3_vl_text", "head_dim": 8, "rope_parameters": _MROPE},
+        processor="Qwen3VLProcessor",
     ),
     "ernie4_5_vl_moe": _ernie,
+    "exaone4_5": partial(
+        _qwen_like, "Exaone4_5_", {**_QWEN2_5_VISION, "num_key_value_heads": 2}, {"model_type": "exaone4"}
+    ),
     "hyperclovax_vision_v2": partial(
         _qwen_like,
         "HyperCLOVAXVisionV2",
-        "Qwen2VLImageProcessorPil",
         {**_QWEN2_5_VISION, "model_type": "qwen2_5_vl_vision", "patch_size": 14},
         {"model_type": "hyperclovax"},
-        2,
     ),
     "janus": _janus,
     "kimi_k25": _kimi_k25,
     "video_llama_3": partial(
         _qwen_like,
         "VideoLlama3",
-        "VideoLlama3ImageProcessorPil",
         {**VISION_CONFIG, "hidden_size": 32, "patch_size": 14},
         {"model_type": "qwen2"},
-        1,
+        images="VideoLlama3ImageProcessorPil",
+        merged=1,
     ),
 }

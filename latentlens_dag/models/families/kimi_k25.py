@@ -42,7 +42,7 @@ def processor_class() -> Any:
     from transformers.image_utils import IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD, PILImageResampling, SizeDict
     from transformers.models.kimi_k25.processing_kimi_k25 import Kimi_K25Processor
 
-    class Kimi_K25ImageProcessorPil(PilBackend):  # type: ignore[misc]  # noqa: N801
+    class Kimi_K25ImageProcessorPil(PilBackend):  # type: ignore[misc]
         do_resize = do_rescale = do_normalize = do_convert_rgb = True
         resample = PILImageResampling.BICUBIC
         size = {"max_height": 512, "max_width": 512}  # noqa: RUF012

@@ -27,7 +27,12 @@ def _resized(processor: Any, model_type: str, cell: int, width: int, height: int
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
     limits = processor.size["shortest_edge"], processor.size["longest_edge"]
-    if model_type in ("glm4v", "glm46v"):  # limits the pixels of all frames of a temporal patch
+    if model_type in (
+        "cosmos3_edge",
+        "glm4v",
+        "glm46v",
+        "glmga",
+    ):  # limits the pixels of all frames of a temporal patch
         frames = processor.temporal_patch_size
         resized: tuple[int, int] = glm_resize(frames, height, width, frames, cell, *limits)
     else:

@@ -27,6 +27,9 @@ of tokens with it.
 _MODULES = {
     "aya_vision": "latentlens_dag.models.families.internvl",
     "cohere2_vision": "latentlens_dag.models.families.cohere2_vision",
+    "cohere_compass": "latentlens_dag.models.families.qwen_vl",
+    "cosmos3_edge": "latentlens_dag.models.families.qwen_vl",
+    "cosmos3_omni": "latentlens_dag.models.families.qwen_vl",
     "deepseek_vl": "latentlens_dag.models.families.deepseek_vl",
     "ernie4_5_vl_moe": "latentlens_dag.models.families.qwen_vl",
     "exaone4_5": "latentlens_dag.models.families.qwen_vl",
@@ -112,9 +115,11 @@ def check_packages(model_type: str, name: str) -> None:
 
 
 def apply_checkpoint_settings(model_type: str, processor: Any) -> None:
-    """Apply settings in the model's files to its processor if defaults of transformers override them."""
+    """Apply settings that the model needs to its processor if defaults of transformers override them."""
     if model_type == "gemma3":
         import_module(_MODULES[model_type]).apply_checkpoint_settings(processor)
+    if model_type == "cosmos3_edge":  # its model needs them, its processor gives them on request only
+        processor.return_mm_token_type_ids = True
 
 
 def replacement_processor(name: str | None) -> Any:

@@ -49,7 +49,7 @@ def _residual_stream(vlm: Vlm, image: Any) -> list[torch.Tensor]:
     inputs = vlm.inputs([image])
     with torch.inference_mode():
         found = list(vlm.model(**inputs, output_hidden_states=True).hidden_states[:-1])
-    if vlm.model.config.model_type in ("qwen3_vl", "qwen3_vl_moe"):
+    if vlm.model.config.model_type in ("cohere_compass", "cosmos3_omni", "qwen3_vl", "qwen3_vl_moe"):
         found = _with_deepstack(vlm, inputs)
     here = inputs["input_ids"][0] == vlm.model.config.image_token_id
     return [layer[0, here] for layer in found]
