@@ -231,6 +231,128 @@ _COMPASS_TOKENS = {
     "vision_end_token": "<|VISION_END|>",
 }
 
+_GLM_TOKENS = {
+    "image_token": "<|image|>",
+    "video_token": "<|video|>",
+    "image_start_token": "<|begin_of_image|>",
+    "image_end_token": "<|end_of_image|>",
+    "video_start_token": "<|begin_of_video|>",
+    "video_end_token": "<|end_of_video|>",
+}
+
+
+def _glmga(folder: Path, seed: int) -> None:
+    from transformers import Glm46VForConditionalGeneration, Glm46VProcessor, GlmgaConfig
+    from transformers.models.glmga.image_processing_pil_glmga import GlmgaImageProcessorPil
+
+    from latentlens_dag.models.processors import for_images_only
+
+    tokenizer = tiny_tokenizer(image_tokens=_GLM_TOKENS, bos_first=False)
+    vision = {"depth": 2, "hidden_size": 32, "intermediate_size": 64, "out_hidden_size": 32, "num_heads": 4}
+    rope = {"rope_type": "default", "mrope_section": [2, 1, 1], "partial_rotary_factor": 0.5}
+    text = {**TEXT_CONFIG, "num_attention_heads": 2, "num_key_value_heads": 1, "rope_parameters": rope}
+    config = GlmgaConfig(
+        text_config={**text, "vocab_size": len(tokenizer)},
+        vision_config={**vision, "image_size": 56, "patch_size": 14},
+        **{f"{name}_id": tokenizer.convert_tokens_to_ids(token) for name, token in _GLM_TOKENS.items()},
+    )
+    processor = for_images_only(Glm46VProcessor)(
+        GlmgaImageProcessorPil(patch_size=14, size={"shortest_edge": 2 * 4 * 28**2, "longest_edge": 2 * 12 * 28**2}),
+        tokenizer,
+        chat_template=chat_template("<|begin_of_image|><|image|><|end_of_image|>"),
+    )
+    save_random_model(Glm46VForConditionalGeneration, config, processor, folder, seed)
+
+
+_MINIMAX_TOKENS = {
+    "image_token": "]<]image[>[",
+    "video_token": "]<]video[>[",
+    "vision_start_token": "]<]start of image[>[",
+    "vision_end_token": "]<]end of image[>[",
+}
+
+
+def _minimax_m3_vl(folder: Path, seed: int) -> None:
+    from transformers import MiniMaxM3SparseForConditionalGeneration, MiniMaxM3VLConfig
+
+    from latentlens_dag.models.families.minimax_m3 import processor_class
+
+    tokenizer = tiny_tokenizer(image_tokens=_MINIMAX_TOKENS, bos_first=False)
+    experts = {"num_local_experts": 4, "num_experts_per_tok": 2, "dense_intermediate_size": 64}
+    text = {**experts, "shared_intermediate_size": 16, "head_dim": 8, "rotary_dim": 8, "mlp_layer_types": None}
+    config = MiniMaxM3VLConfig(
+        vision_config={**VISION_CONFIG, "hidden_size": 32, "patch_size": 14, "image_size": 56},
+        text_config={**TEXT_CONFIG, **text, "vocab_size": len(tokenizer)},
+        image_token_index=tokenizer.image_token_id,
+        video_token_index=tokenizer.video_token_id,
+        projector_hidden_size=64,
+    )
+    whole = processor_class()
+    processor = whole(
+        whole.image_processor_type(size={"shortest_edge": 4 * 28**2, "longest_edge": 12 * 28**2}),
+        tokenizer,
+        chat_template=chat_template("]<]image[>["),
+    )
+    save_random_model(MiniMaxM3SparseForConditionalGeneration, config, processor, folder, seed)
+
+
+def _mistral_large4(folder: Path, seed: int) -> None:
+    from transformers import MistralLarge4Config, MistralLarge4ForConditionalGeneration, PixtralImageProcessorPil
+
+    from latentlens_dag.models.families.pixtral import processor_class
+
+    tokens = {"image_token": "[IMG]", "image_break_token": "[IMG_BREAK]", "image_end_token": "[IMG_END]"}
+    tokenizer = tiny_tokenizer(image_tokens=tokens)
+    experts = {key: value for key, value in _DEEPSEEK_V3.items() if key != "q_lora_rank"}
+    config = MistralLarge4Config(
+        vision_config={
+            **VISION_CONFIG,
+            "model_type": "pixtral",
+            "hidden_size": 32,
+            "head_dim": 8,
+            "image_size": 128,
+            "patch_size": 14,
+        },
+        text_config={
+            **TEXT_CONFIG,
+            **experts,
+            "index_n_heads": 2,
+            "index_head_dim": 16,
+            "vocab_size": len(tokenizer),
+        },
+        image_token_index=tokenizer.image_token_id,
+    )
+    processor = processor_class()(
+        PixtralImageProcessorPil(size={"longest_edge": 128}, patch_size={"height": 14, "width": 14}),
+        tokenizer,
+        patch_size=14,
+        spatial_merge_size=2,
+        chat_template="{{ bos_token }}" + chat_template("[IMG]"),
+    )
+    save_random_model(MistralLarge4ForConditionalGeneration, config, processor, folder, seed)
+
+
+def _qianfan_ocr(folder: Path, seed: int) -> None:
+    from transformers import QianfanOCRConfig, QianfanOCRForConditionalGeneration, QianfanOCRProcessor
+    from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
+
+    tokens = {"start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": "<IMG_CONTEXT>"}
+    tokenizer = tiny_tokenizer(image_tokens={**tokens, "image_token": "<image>"}, bos_first=False)
+    config = QianfanOCRConfig(
+        vision_config={**VISION_CONFIG, "image_size": [64, 64], "patch_size": [16, 16]},
+        text_config={**TEXT_CONFIG, "model_type": "qwen3", "head_dim": 8, "vocab_size": len(tokenizer)},
+        image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
+        image_seq_length=4,
+    )
+    processor = QianfanOCRProcessor(
+        GotOcr2ImageProcessorPil(size={"height": 64, "width": 64}, crop_to_patches=True, max_patches=6),
+        tokenizer,
+        image_seq_length=4,
+        chat_template=chat_template("<image>"),
+    )
+    save_random_model(QianfanOCRForConditionalGeneration, config, processor, folder, seed)
+
+
 MORE_BUILDERS: dict[str, Builder] = {
     "cohere2_vision": _cohere2_vision,
     "cohere_compass": partial(
@@ -260,6 +382,7 @@ MORE_BUILDERS: dict[str, Builder] = {
     "exaone4_5": partial(
         _qwen_like, "Exaone4_5_", {**_QWEN2_5_VISION, "num_key_value_heads": 2}, {"model_type": "exaone4"}
     ),
+    "glmga": _glmga,
     "hyperclovax_vision_v2": partial(
         _qwen_like,
         "HyperCLOVAXVisionV2",
@@ -268,6 +391,9 @@ MORE_BUILDERS: dict[str, Builder] = {
     ),
     "janus": _janus,
     "kimi_k25": _kimi_k25,
+    "minimax_m3_vl": _minimax_m3_vl,
+    "mistral_large4": _mistral_large4,
+    "qianfan_ocr": _qianfan_ocr,
     "video_llama_3": partial(
         _qwen_like,
         "VideoLlama3",
