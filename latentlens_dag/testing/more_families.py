@@ -353,6 +353,63 @@ def _qianfan_ocr(folder: Path, seed: int) -> None:
     save_random_model(QianfanOCRForConditionalGeneration, config, processor, folder, seed)
 
 
+def _granite_docling(folder: Path, seed: int) -> None:
+    from transformers import (
+        GraniteDoclingConfig,
+        GraniteDoclingForConditionalGeneration,
+        GraniteDoclingImageProcessorPil,
+        GraniteDoclingProcessor,
+    )
+
+    tiles = {f"tile_{r}_{c}": f"<row_{r}_col_{c}>" for r in range(1, 7) for c in range(1, 7)}
+    tokens = {"image_token": "<image>", "fake_token": "<fake_token_around_image>", "global_token": "<global-img>"}
+    tokenizer = tiny_tokenizer(image_tokens={**tokens, **tiles}, bos_first=False)
+    vision = {**VISION_CONFIG, "image_size": 64, "patch_size": 16, "scale_factor": 2, "out_hidden_size": 32}
+    config = GraniteDoclingConfig(
+        vision_config={**vision, "deepstack_visual_indexes": [0, 1]},
+        text_config={**TEXT_CONFIG, "vocab_size": len(tokenizer)},
+        image_token_id=tokenizer.image_token_id,
+        pad_token_id=0,
+    )
+    processor = GraniteDoclingProcessor(
+        GraniteDoclingImageProcessorPil(size={"height": 64, "width": 64}, max_patches=6),
+        tokenizer,
+        image_seq_len=4,
+        chat_template=chat_template("<image>"),
+    )
+    save_random_model(GraniteDoclingForConditionalGeneration, config, processor, folder, seed)
+
+
+_MUSE_TOKENS = {
+    "image_token": "<|patch|>",
+    "image_start_token": "<|image_start|>",
+    "image_end_token": "<|image_end|>",
+    "video_token": "<|video|>",
+}
+
+
+def _muse_glimmer(folder: Path, seed: int) -> None:
+    from transformers import MuseGlimmerConfig, MuseGlimmerForConditionalGeneration
+
+    from latentlens_dag.models.families.muse_glimmer import processor_class
+
+    tokenizer = tiny_tokenizer(image_tokens=_MUSE_TOKENS, bos_first=False)
+    tower = {**VISION_CONFIG, "hidden_size": 32, "patch_size": 14, "pos_emb_height": 4, "pos_emb_width": 4}
+    config = MuseGlimmerConfig(
+        vision_config={**tower, "max_position_embeddings": 16},
+        text_config={**TEXT_CONFIG, "head_dim": 8, "vocab_size": len(tokenizer)},
+        image_token_id=tokenizer.image_token_id,
+        video_token_id=tokenizer.video_token_id,
+        out_hidden_size=128,
+        projector_hidden_size=64,
+    )
+    whole = processor_class()
+    processor = whole(
+        whole.image_processor_type(max_image_tokens=12), tokenizer, chat_template=chat_template("<|patch|>")
+    )
+    save_random_model(MuseGlimmerForConditionalGeneration, config, processor, folder, seed)
+
+
 MORE_BUILDERS: dict[str, Builder] = {
     "cohere2_vision": _cohere2_vision,
     "cohere_compass": partial(
@@ -383,6 +440,7 @@ MORE_BUILDERS: dict[str, Builder] = {
         _qwen_like, "Exaone4_5_", {**_QWEN2_5_VISION, "num_key_value_heads": 2}, {"model_type": "exaone4"}
     ),
     "glmga": _glmga,
+    "granite_docling": _granite_docling,
     "hyperclovax_vision_v2": partial(
         _qwen_like,
         "HyperCLOVAXVisionV2",
@@ -393,6 +451,7 @@ MORE_BUILDERS: dict[str, Builder] = {
     "kimi_k25": _kimi_k25,
     "minimax_m3_vl": _minimax_m3_vl,
     "mistral_large4": _mistral_large4,
+    "muse_glimmer": _muse_glimmer,
     "qianfan_ocr": _qianfan_ocr,
     "video_llama_3": partial(
         _qwen_like,

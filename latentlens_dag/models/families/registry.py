@@ -37,6 +37,7 @@ _MODULES = {
     "glm46v": "latentlens_dag.models.families.qwen_vl",
     "glm4v": "latentlens_dag.models.families.qwen_vl",
     "glmga": "latentlens_dag.models.families.qwen_vl",
+    "granite_docling": "latentlens_dag.models.families.granite_docling",
     "hyperclovax_vision_v2": "latentlens_dag.models.families.qwen_vl",
     "idefics3": "latentlens_dag.models.families.idefics3",
     "internvl": "latentlens_dag.models.families.internvl",
@@ -49,6 +50,7 @@ _MODULES = {
     "mistral3": "latentlens_dag.models.families.pixtral",
     "mistral_large4": "latentlens_dag.models.families.pixtral",
     "molmo2": "latentlens_dag.models.families.molmo2",
+    "muse_glimmer": "latentlens_dag.models.families.muse_glimmer",
     "ovis2": "latentlens_dag.models.families.ovis2",
     "paligemma": "latentlens_dag.models.families.paligemma",
     "qianfan_ocr": "latentlens_dag.models.families.internvl",
@@ -67,6 +69,7 @@ _PROCESSORS = {
     "Cohere2VisionProcessor": "latentlens_dag.models.families.cohere2_vision",
     "Kimi_K25Processor": "latentlens_dag.models.families.kimi_k25",
     "MiniMaxM3VLProcessor": "latentlens_dag.models.families.minimax_m3",
+    "MuseGlimmerProcessor": "latentlens_dag.models.families.muse_glimmer",
     "PixtralProcessor": "latentlens_dag.models.families.pixtral",
     "SmolVLMProcessor": "latentlens_dag.models.families.smolvlm",
 }

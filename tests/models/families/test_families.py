@@ -29,6 +29,8 @@ from tests.helpers.packages import need_packages_of
 
 RIGHT = np.float32([1, 0, 1, 0])
 SIZES = [(150, 100), (90, 140), (96, 96)]
+DEEPSTACK = ("cohere_compass", "cosmos3_omni", "granite_docling", "qwen3_vl", "qwen3_vl_moe")
+"""Families that add visual features after their first blocks too."""
 
 
 @pytest.fixture(scope="session")
@@ -49,21 +51,26 @@ def _residual_stream(vlm: Vlm, image: Any) -> list[torch.Tensor]:
     inputs = vlm.inputs([image])
     with torch.inference_mode():
         found = list(vlm.model(**inputs, output_hidden_states=True).hidden_states[:-1])
-    if vlm.model.config.model_type in ("cohere_compass", "cosmos3_omni", "qwen3_vl", "qwen3_vl_moe"):
+    if vlm.model.config.model_type in DEEPSTACK:
         found = _with_deepstack(vlm, inputs)
     here = inputs["input_ids"][0] == vlm.model.config.image_token_id
     return [layer[0, here] for layer in found]
 
 
+def _joined(features: torch.Tensor | tuple[torch.Tensor, ...]) -> torch.Tensor:
+    return features if isinstance(features, torch.Tensor) else torch.cat(features)
+
+
 def _with_deepstack(vlm: Vlm, inputs: Any) -> list[torch.Tensor]:
-    """Qwen3-VL adds visual features after its first blocks: what a block gave, and that, is what the next is given."""
+    """What a block gave, and the visual features that are added after it, is what the next is given."""
     blocks, given = vlm.language_model.decoder.layers, []
     hooks = [block.register_forward_hook(lambda module, args, output: given.append(output.clone())) for block in blocks]
     with torch.inference_mode():
         first = vlm.model(**inputs, output_hidden_states=True).hidden_states[0]
-        added = vlm.model.model.visual(inputs["pixel_values"], grid_thw=inputs["image_grid_thw"]).deepstack_features
+        shown = {name: value for name, value in inputs.items() if name.startswith(("pixel", "image"))}
+        added = vlm.model.model.get_image_features(**shown, return_dict=True).deepstack_features
         here = inputs["input_ids"] == vlm.model.config.image_token_id
-        for output, features in zip(given, added, strict=False):
+        for output, features in zip(given, map(_joined, added), strict=False):
             assert float(features.abs().max()) > 0.1
             output[here] += features
     for hook in hooks:
@@ -127,7 +134,8 @@ def test_the_connectors_output_is_layer_0_where_a_family_puts_it_there_as_it_is(
     seen = tiny(family).visual_states(images, [0], connector=True)
     assert seen.connector is not None
     assert (seen.connector.dtype, len(seen.connector)) == (torch.float32, len(seen.tokens))
-    assert torch.allclose(seen.connector, seen.states[0], atol=1e-5, rtol=1e-5)
+    scale = {"granite_docling": 12}.get(family, 1)  # its `embedding_multiplier` is for visual tokens too
+    assert torch.allclose(scale * seen.connector, seen.states[0], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("family", ["llava_next", "idefics3"])
