@@ -410,6 +410,32 @@ def _muse_glimmer(folder: Path, seed: int) -> None:
     save_random_model(MuseGlimmerForConditionalGeneration, config, processor, folder, seed)
 
 
+def _perception_lm(folder: Path, seed: int) -> None:
+    """Write a Perception LM, with the vision tower of SigLIP in place of one of timm, which need not be installed."""
+    from transformers import PerceptionLMConfig, PerceptionLMForConditionalGeneration
+
+    from latentlens_dag.models.families.perception_lm import processor_class
+
+    tokenizer = tiny_tokenizer(image_tokens={"image_token": "<|image|>", "video_token": "<|video|>"})
+    config = PerceptionLMConfig(
+        vision_config={**SIGLIP_CONFIG, "image_size": 60, "patch_size": 14, "model_args": {"embed_dim": 24}},
+        text_config={**TEXT_CONFIG, "model_type": "llama", "vocab_size": len(tokenizer)},
+        vision_use_cls_token=False,
+        projector_pooling_ratio=2,
+        image_token_id=tokenizer.image_token_id,
+        video_token_id=tokenizer.video_token_id,
+    )
+    whole = processor_class()
+    processor = whole(
+        whole.image_processor_type(tile_size=60, max_num_tiles=6),
+        tokenizer,
+        patch_size=14,
+        pooling_ratio=2,
+        chat_template="{{ bos_token }}" + chat_template("<|image|>"),
+    )
+    save_random_model(PerceptionLMForConditionalGeneration, config, processor, folder, seed)
+
+
 MORE_BUILDERS: dict[str, Builder] = {
     "cohere2_vision": _cohere2_vision,
     "cohere_compass": partial(
@@ -452,6 +478,7 @@ MORE_BUILDERS: dict[str, Builder] = {
     "minimax_m3_vl": _minimax_m3_vl,
     "mistral_large4": _mistral_large4,
     "muse_glimmer": _muse_glimmer,
+    "perception_lm": _perception_lm,
     "qianfan_ocr": _qianfan_ocr,
     "video_llama_3": partial(
         _qwen_like,

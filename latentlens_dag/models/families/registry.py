@@ -53,6 +53,7 @@ _MODULES = {
     "muse_glimmer": "latentlens_dag.models.families.muse_glimmer",
     "ovis2": "latentlens_dag.models.families.ovis2",
     "paligemma": "latentlens_dag.models.families.paligemma",
+    "perception_lm": "latentlens_dag.models.families.perception_lm",
     "qianfan_ocr": "latentlens_dag.models.families.internvl",
     "qwen2_5_vl": "latentlens_dag.models.families.qwen_vl",
     "qwen2_vl": "latentlens_dag.models.families.qwen_vl",
@@ -70,9 +71,12 @@ _PROCESSORS = {
     "Kimi_K25Processor": "latentlens_dag.models.families.kimi_k25",
     "MiniMaxM3VLProcessor": "latentlens_dag.models.families.minimax_m3",
     "MuseGlimmerProcessor": "latentlens_dag.models.families.muse_glimmer",
+    "PerceptionLMProcessor": "latentlens_dag.models.families.perception_lm",
     "PixtralProcessor": "latentlens_dag.models.families.pixtral",
     "SmolVLMProcessor": "latentlens_dag.models.families.smolvlm",
 }
+ALWAYS_REPLACED = frozenset({"PerceptionLMProcessor"})
+"""Processors of transformers for which the replacement is used even if they can be imported."""
 NEED_TORCHVISION = frozenset({"molmo2"})  # the image processor has no variant for Pillow
 WITHOUT_TEMPLATE = frozenset({"paligemma"})
 """Families without chat template: the image token is followed by the prompt."""
