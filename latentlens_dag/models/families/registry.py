@@ -66,6 +66,17 @@ _MODULES = {
 _CROSS = "its images enter by cross-attention, so there are no visual tokens in its sequence to read"
 _MIXED = "its connector mixes the whole image into every visual token, so none has a place in it"
 _REFUSED = {"mllama": _CROSS, "idefics": _CROSS} | dict.fromkeys(("blip-2", "instructblip", "idefics2"), _MIXED)
+_BLURRED = "its connector mixes neighboring patches by convolution, so each of its visual tokens sees more than a cell"
+_QUERIES = "its visual tokens are queries that attend to the whole image, so none has a place in it"
+_WINDOWS = "its visual tokens are queries that attend to windows of patches, and several share a window"
+_UNMAPPED = {
+    "aria": _QUERIES,
+    "deepseek_ocr2": _QUERIES,
+    "granite4_vision": _WINDOWS,
+    "step3p7": _BLURRED,
+    "unlimited_ocr": _BLURRED,
+}
+"""Families whose visual tokens are read, but have no boxes, and why."""
 _PROCESSORS = {
     "Cohere2VisionProcessor": "latentlens_dag.models.families.cohere2_vision",
     "Kimi_K25Processor": "latentlens_dag.models.families.kimi_k25",
@@ -98,6 +109,11 @@ def is_mapped(model_type: str, name: str) -> bool:
             f"{', '.join(sorted(_MODULES))}."
         )
     return model_type in _MODULES
+
+
+def why_unmapped(model_type: str) -> str | None:
+    """Why a family that is read cannot have a region map; None if nobody has written one yet."""
+    return _UNMAPPED.get(model_type)
 
 
 def region_map(model_type: str, name: str) -> RegionMap | None:

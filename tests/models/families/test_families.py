@@ -353,6 +353,16 @@ def test_the_checks_of_a_family_that_is_not_known_count_its_tokens_and_do_not_lo
         localization(vlm, image)
 
 
+def test_where_the_tokens_of_a_family_cannot_have_places_the_check_of_boxes_says_why(
+    tiny: Callable[[str], Vlm], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert set(registry._UNMAPPED).isdisjoint(registry._MODULES)
+    monkeypatch.delitem(registry._MODULES, "qwen2_vl")
+    monkeypatch.setitem(registry._UNMAPPED, "qwen2_vl", registry._UNMAPPED["aria"])
+    with pytest.raises(UserError, match=r"`qwen2_vl`, which has no .* queries that attend to the whole image"):
+        localization(tiny("qwen2_vl"), noise_image(150, 100))
+
+
 def test_a_vision_tower_without_an_attention_that_we_know_is_not_checked(
     tiny: Callable[[str], Vlm], monkeypatch: pytest.MonkeyPatch
 ) -> None:
