@@ -145,7 +145,7 @@ class Vlm:
                 "tokenizer_config.json in its folder."
             ) from error
         inputs.pop("labels", None)  # PaliGemma's processor adds them, for training
-        return inputs.to(self.model.device, self.model.dtype)  # Kimi K2.5 does not cast the pixels itself
+        return inputs.to(self.model.device, self.model.dtype)  # pixels too: not every vision tower casts its own
 
     def visual_states(
         self, images: Sequence[Image], layers: Sequence[int], prompt: str | None = None, connector: bool = False
