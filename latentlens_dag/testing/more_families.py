@@ -367,7 +367,7 @@ def _granite_docling(folder: Path, seed: int) -> None:
     vision = {**VISION_CONFIG, "image_size": 64, "patch_size": 16, "scale_factor": 2, "out_hidden_size": 32}
     config = GraniteDoclingConfig(
         vision_config={**vision, "deepstack_visual_indexes": [0, 1]},
-        text_config={**TEXT_CONFIG, "vocab_size": len(tokenizer)},
+        text_config={**TEXT_CONFIG, "embedding_multiplier": 1.0, "vocab_size": len(tokenizer)},
         image_token_id=tokenizer.image_token_id,
         pad_token_id=0,
     )

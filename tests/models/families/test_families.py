@@ -134,8 +134,16 @@ def test_the_connectors_output_is_layer_0_where_a_family_puts_it_there_as_it_is(
     seen = tiny(family).visual_states(images, [0], connector=True)
     assert seen.connector is not None
     assert (seen.connector.dtype, len(seen.connector)) == (torch.float32, len(seen.tokens))
-    scale = {"granite_docling": 12}.get(family, 1)  # its `embedding_multiplier` is for visual tokens too
-    assert torch.allclose(scale * seen.connector, seen.states[0], atol=1e-5, rtol=1e-5)
+    assert torch.allclose(seen.connector, seen.states[0], atol=1e-5, rtol=1e-5)
+
+
+def test_where_a_model_scales_embeddings_the_connectors_output_is_what_was_scaled(
+    tiny: Callable[[str], Vlm], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vlm = tiny("granite_docling")
+    monkeypatch.setattr(vlm.language_model.decoder, "embedding_multiplier", 12.0)  # as in the published ones
+    seen = vlm.visual_states([noise_image(150, 100)], [0], connector=True)
+    assert torch.allclose(12 * seen.connector, seen.states[0], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("family", ["llava_next", "idefics3"])
