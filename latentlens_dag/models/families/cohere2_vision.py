@@ -32,7 +32,6 @@ def _tiles(width: int, height: int, side: int, most: int) -> tuple[int, int]:
         most: the largest number of tiles.
     """
     shapes = [(columns, rows) for columns in range(1, most + 1) for rows in range(1, most // columns + 1)]
-    shapes.sort(key=lambda shape: shape[0] * shape[1])
     scales = np.array([min(columns * side / width, rows * side / height) for columns, rows in shapes])
     if (scales < 1).all():
         return shapes[int(scales.argmax())]
