@@ -31,18 +31,23 @@ _MODULES = {
     "cosmos3_edge": "latentlens_dag.models.families.qwen_vl",
     "cosmos3_omni": "latentlens_dag.models.families.qwen_vl",
     "deepseek_vl": "latentlens_dag.models.families.deepseek_vl",
+    "deepseek_vl_hybrid": "latentlens_dag.models.families.deepseek_vl",
     "ernie4_5_vl_moe": "latentlens_dag.models.families.qwen_vl",
     "exaone4_5": "latentlens_dag.models.families.qwen_vl",
     "gemma3": "latentlens_dag.models.families.gemma3",
     "glm46v": "latentlens_dag.models.families.qwen_vl",
     "glm4v": "latentlens_dag.models.families.qwen_vl",
+    "glm4v_moe": "latentlens_dag.models.families.qwen_vl",
+    "glm_ocr": "latentlens_dag.models.families.qwen_vl",
     "glmga": "latentlens_dag.models.families.qwen_vl",
     "granite_docling": "latentlens_dag.models.families.granite_docling",
+    "hunyuan_vl": "latentlens_dag.models.families.hunyuan_vl",
     "hyperclovax_vision_v2": "latentlens_dag.models.families.qwen_vl",
     "idefics3": "latentlens_dag.models.families.idefics3",
     "internvl": "latentlens_dag.models.families.internvl",
     "janus": "latentlens_dag.models.families.deepseek_vl",
     "kimi_k25": "latentlens_dag.models.families.kimi_k25",
+    "lighton_ocr": "latentlens_dag.models.families.pixtral",
     "llava": "latentlens_dag.models.families.llava",
     "llava_next": "latentlens_dag.models.families.llava_next",
     "llava_onevision": "latentlens_dag.models.families.llava_next",
@@ -52,16 +57,19 @@ _MODULES = {
     "molmo2": "latentlens_dag.models.families.molmo2",
     "muse_glimmer": "latentlens_dag.models.families.muse_glimmer",
     "ovis2": "latentlens_dag.models.families.ovis2",
+    "paddleocr_vl": "latentlens_dag.models.families.qwen_vl",
     "paligemma": "latentlens_dag.models.families.paligemma",
     "perception_lm": "latentlens_dag.models.families.perception_lm",
     "qianfan_ocr": "latentlens_dag.models.families.internvl",
     "qwen2_5_vl": "latentlens_dag.models.families.qwen_vl",
     "qwen2_vl": "latentlens_dag.models.families.qwen_vl",
     "qwen3_5": "latentlens_dag.models.families.qwen_vl",
+    "qwen3_5_moe": "latentlens_dag.models.families.qwen_vl",
     "qwen3_vl": "latentlens_dag.models.families.qwen_vl",
     "qwen3_vl_moe": "latentlens_dag.models.families.qwen_vl",
     "smolvlm": "latentlens_dag.models.families.smolvlm",
     "video_llama_3": "latentlens_dag.models.families.qwen_vl",
+    "vipllava": "latentlens_dag.models.families.llava",
 }
 _CROSS = "its images enter by cross-attention, so there are no visual tokens in its sequence to read"
 _MIXED = "its connector mixes the whole image into every visual token, so none has a place in it"
@@ -91,6 +99,9 @@ ALWAYS_REPLACED = frozenset({"PerceptionLMProcessor"})
 NEED_TORCHVISION = frozenset({"molmo2"})  # the image processor has no variant for Pillow
 WITHOUT_TEMPLATE = frozenset({"paligemma"})
 """Families without chat template: the image token is followed by the prompt."""
+
+ONE_IMAGE_PER_PASS = frozenset({"hunyuan_vl"})
+"""Families whose positions number the images of all sequences of a pass, so that states depend on what is before."""
 
 
 def is_mapped(model_type: str, name: str) -> bool:
