@@ -436,6 +436,8 @@ def _perception_lm(folder: Path, seed: int) -> None:
     save_random_model(PerceptionLMForConditionalGeneration, config, processor, folder, seed)
 
 
+_LFM3_VISION = {"hidden_size": 32, "num_key_value_heads": 2, "layer_types": ["conv", "full_attention"]}
+
 MORE_BUILDERS: dict[str, Builder] = {
     "cohere2_vision": _cohere2_vision,
     "cohere_compass": partial(
@@ -475,6 +477,12 @@ MORE_BUILDERS: dict[str, Builder] = {
     ),
     "janus": _janus,
     "kimi_k25": _kimi_k25,
+    "lfm3_vl": partial(
+        _qwen_like,
+        "Lfm3Vl",
+        {**VISION_CONFIG, **_LFM3_VISION},
+        {"model_type": "lfm3", "head_dim": 8, "layer_types": ["conv", "sliding_attention", "full_attention"]},
+    ),
     "minimax_m3_vl": _minimax_m3_vl,
     "mistral_large4": _mistral_large4,
     "muse_glimmer": _muse_glimmer,

@@ -47,6 +47,7 @@ _MODULES = {
     "internvl": "latentlens_dag.models.families.internvl",
     "janus": "latentlens_dag.models.families.deepseek_vl",
     "kimi_k25": "latentlens_dag.models.families.kimi_k25",
+    "lfm3_vl": "latentlens_dag.models.families.qwen_vl",
     "lighton_ocr": "latentlens_dag.models.families.pixtral",
     "llava": "latentlens_dag.models.families.llava",
     "llava_next": "latentlens_dag.models.families.llava_next",
