@@ -6,6 +6,7 @@ Each is called through `testing.tiny_vlm`, as those in `families.py`.
 from __future__ import annotations
 
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -388,26 +389,44 @@ _MUSE_TOKENS = {
 }
 
 
-def _muse_glimmer(folder: Path, seed: int) -> None:
-    from transformers import MuseGlimmerConfig, MuseGlimmerForConditionalGeneration
+def _muse(name: str, folder: Path, seed: int, **own: Any) -> None:
+    """Write a model of the Muse family `name`; `own` are further values of its config."""
+    import transformers
 
-    from latentlens_dag.models.families.muse_glimmer import processor_class
-
+    module = import_module(f"latentlens_dag.models.families.muse_{name.lower()}")
     tokenizer = tiny_tokenizer(image_tokens=_MUSE_TOKENS, bos_first=False)
     tower = {**VISION_CONFIG, "hidden_size": 32, "patch_size": 14, "pos_emb_height": 4, "pos_emb_width": 4}
-    config = MuseGlimmerConfig(
+    text = {"head_dim": 8, **(_MUSE_EXPERTS if name == "Spark" else {})}
+    config = getattr(transformers, f"Muse{name}Config")(
         vision_config={**tower, "max_position_embeddings": 16},
-        text_config={**TEXT_CONFIG, "head_dim": 8, "vocab_size": len(tokenizer)},
+        text_config={**TEXT_CONFIG, **text, "vocab_size": len(tokenizer)},
         image_token_id=tokenizer.image_token_id,
         video_token_id=tokenizer.video_token_id,
         out_hidden_size=128,
         projector_hidden_size=64,
+        **own,
     )
-    whole = processor_class()
+    whole = module.processor_class()
     processor = whole(
         whole.image_processor_type(max_image_tokens=12), tokenizer, chat_template=chat_template("<|patch|>")
     )
-    save_random_model(MuseGlimmerForConditionalGeneration, config, processor, folder, seed)
+    save_random_model(getattr(transformers, f"Muse{name}ForConditionalGeneration"), config, processor, folder, seed)
+
+
+_MUSE_EXPERTS = {
+    "mlp_layer_types": ["dense", "sparse", "sparse"],
+    "moe_intermediate_size": 16,
+    "moe_hidden_size": 16,
+    "num_local_experts": 4,
+    "num_experts_per_tok": 2,
+}
+_MUSE_AUDIO = {
+    "patch_sizes": [4, 2],
+    "hidden_sizes": [8, 16],
+    "depths": [1, 1],
+    "num_hidden_layers": 2,
+    "out_hidden_size": 32,
+}
 
 
 def _perception_lm(folder: Path, seed: int) -> None:
@@ -485,7 +504,8 @@ MORE_BUILDERS: dict[str, Builder] = {
     ),
     "minimax_m3_vl": _minimax_m3_vl,
     "mistral_large4": _mistral_large4,
-    "muse_glimmer": _muse_glimmer,
+    "muse_glimmer": partial(_muse, "Glimmer"),
+    "muse_spark": partial(_muse, "Spark", audio_config=_MUSE_AUDIO),
     "perception_lm": _perception_lm,
     "qianfan_ocr": _qianfan_ocr,
     "video_llama_3": partial(

@@ -1,4 +1,4 @@
-"""Muse Glimmer: the image is squashed to the grid of cells, within a limit, whose shape is closest to its own.
+"""Muse Glimmer and Spark: the image is squashed to the grid of cells, within a limit, whose shape is closest to it.
 
 The image processor of transformers needs torchvision, so this module has a replacement.
 """
@@ -40,11 +40,33 @@ def _grid(width: int, height: int, cell: int, most: int) -> tuple[int, int]:
 
 def processor_class() -> Any:
     """The MuseGlimmerProcessor of transformers for images and text, without torchvision."""
+    from transformers.models.muse_glimmer.processing_muse_glimmer import MuseGlimmerProcessor
+
+    return for_images(MuseGlimmerProcessor)
+
+
+def for_images(whole: Any) -> Any:
+    """A subclass of a processor class of the Muse models for images and text, without torchvision."""
+    from transformers.processing_utils import ProcessorMixin
+
+    class ForImages(whole):  # type: ignore[misc]
+        def __init__(  # type: ignore[no-untyped-def]
+            self, image_processor, tokenizer, chat_template: str | None = None, **kwargs
+        ) -> None:
+            self.image_token, self.video_token = "<|patch|>", "<|video|>"
+            self.image_start_token, self.image_end_token = "<|image_start|>", "<|image_end|>"
+            for name in ("image_token", "image_start_token", "image_end_token", "video_token"):
+                setattr(self, f"{name}_id", tokenizer.convert_tokens_to_ids(getattr(self, name)))
+            ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
+
+    ForImages.__name__ = whole.__name__
+    return with_pillow(ForImages, _image_processor_class())
+
+
+def _image_processor_class() -> Any:
     from transformers import BatchFeature
     from transformers.image_processing_backends import PilBackend
     from transformers.image_utils import IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD, PILImageResampling, SizeDict
-    from transformers.models.muse_glimmer.processing_muse_glimmer import MuseGlimmerProcessor
-    from transformers.processing_utils import ProcessorMixin
 
     class MuseGlimmerImageProcessorPil(PilBackend):  # type: ignore[misc]
         do_resize = do_rescale = do_normalize = do_convert_rgb = True
@@ -74,16 +96,4 @@ def processor_class() -> Any:
             rows, columns = _grid(image.shape[2], image.shape[1], cell, self.max_image_tokens)
             return self.resize(image, SizeDict(height=rows * cell, width=columns * cell), resample)
 
-    class Whole(MuseGlimmerProcessor):  # type: ignore[misc]
-        def __init__(  # type: ignore[no-untyped-def]
-            self, image_processor, tokenizer, chat_template: str | None = None, **kwargs
-        ) -> None:
-            self.image_token, self.video_token = "<|patch|>", "<|video|>"
-            self.image_start_token, self.image_end_token = "<|image_start|>", "<|image_end|>"
-            names = ("image_token", "image_start_token", "image_end_token", "video_token")
-            for name in names:
-                setattr(self, f"{name}_id", tokenizer.convert_tokens_to_ids(getattr(self, name)))
-            ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
-
-    Whole.__name__ = MuseGlimmerProcessor.__name__
-    return with_pillow(Whole, MuseGlimmerImageProcessorPil)
+    return MuseGlimmerImageProcessorPil

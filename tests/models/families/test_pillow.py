@@ -28,7 +28,7 @@ from latentlens_dag.testing import tiny_vlm
 from tests.helpers.packages import need_torchvision
 
 SIDES = st.one_of(st.integers(1, 3000), st.sampled_from([448, 512, 896, 1024, 1344, 1536]))
-REPLACED = ("cohere2_vision", "kimi_k25", "minimax_m3_vl", "muse_glimmer")
+REPLACED = ("cohere2_vision", "kimi_k25", "minimax_m3_vl", "muse_glimmer", "muse_spark")
 
 
 def _from_source(family: str, name: str) -> Any:
