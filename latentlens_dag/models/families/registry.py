@@ -28,18 +28,30 @@ of tokens with it.
 
 _MODULES = {
     "aya_vision": "latentlens_dag.models.families.internvl",
+    "cohere2_vision": "latentlens_dag.models.families.cohere2_vision",
+    "cohere_compass": "latentlens_dag.models.families.qwen_vl",
+    "cosmos3_edge": "latentlens_dag.models.families.qwen_vl",
+    "cosmos3_omni": "latentlens_dag.models.families.qwen_vl",
     "deepseek_vl": "latentlens_dag.models.families.deepseek_vl",
     "deepseek_vl_hybrid": "latentlens_dag.models.families.deepseek_vl",
+    "ernie4_5_vl_moe": "latentlens_dag.models.families.qwen_vl",
+    "exaone4_5": "latentlens_dag.models.families.qwen_vl",
     "gemma3": "latentlens_dag.models.families.gemma3",
     "gemma4": "latentlens_dag.models.families.gemma4",
     "glm46v": "latentlens_dag.models.families.qwen_vl",
     "glm4v": "latentlens_dag.models.families.qwen_vl",
     "glm4v_moe": "latentlens_dag.models.families.qwen_vl",
     "glm_ocr": "latentlens_dag.models.families.qwen_vl",
+    "glmga": "latentlens_dag.models.families.qwen_vl",
+    "granite_docling": "latentlens_dag.models.families.granite_docling",
     "hunyuan_vl": "latentlens_dag.models.families.hunyuan_vl",
+    "hyperclovax_vision_v2": "latentlens_dag.models.families.qwen_vl",
     "idefics3": "latentlens_dag.models.families.idefics3",
     "internvl": "latentlens_dag.models.families.internvl",
+    "janus": "latentlens_dag.models.families.deepseek_vl",
+    "kimi_k25": "latentlens_dag.models.families.kimi_k25",
     "lfm2_vl": "latentlens_dag.models.families.lfm2_vl",
+    "lfm3_vl": "latentlens_dag.models.families.qwen_vl",
     "llama4": "latentlens_dag.models.families.llama4",
     "lighton_ocr": "latentlens_dag.models.families.pixtral",
     "llava": "latentlens_dag.models.families.llava",
@@ -47,11 +59,17 @@ _MODULES = {
     "llava_next_video": "latentlens_dag.models.families.llava_next",
     "llava_onevision": "latentlens_dag.models.families.llava_next",
     "minicpmv4_6": "latentlens_dag.models.families.minicpmv",
+    "minimax_m3_vl": "latentlens_dag.models.families.minimax_m3",
     "mistral3": "latentlens_dag.models.families.pixtral",
+    "mistral_large4": "latentlens_dag.models.families.pixtral",
     "molmo2": "latentlens_dag.models.families.molmo2",
+    "muse_glimmer": "latentlens_dag.models.families.muse_glimmer",
+    "muse_spark": "latentlens_dag.models.families.muse_spark",
     "ovis2": "latentlens_dag.models.families.ovis2",
     "paddleocr_vl": "latentlens_dag.models.families.qwen_vl",
     "paligemma": "latentlens_dag.models.families.paligemma",
+    "perception_lm": "latentlens_dag.models.families.perception_lm",
+    "qianfan_ocr": "latentlens_dag.models.families.internvl",
     "qwen2_5_vl": "latentlens_dag.models.families.qwen_vl",
     "qwen2_vl": "latentlens_dag.models.families.qwen_vl",
     "qwen3_5": "latentlens_dag.models.families.qwen_vl",
@@ -59,6 +77,7 @@ _MODULES = {
     "qwen3_vl": "latentlens_dag.models.families.qwen_vl",
     "qwen3_vl_moe": "latentlens_dag.models.families.qwen_vl",
     "smolvlm": "latentlens_dag.models.families.smolvlm",
+    "video_llama_3": "latentlens_dag.models.families.qwen_vl",
     "video_llava": "latentlens_dag.models.families.llava",
     "vipllava": "latentlens_dag.models.families.llava",
 }
@@ -115,18 +134,36 @@ _REFUSED = {
     "vision-encoder-decoder": _TWO_STACKS,
 }
 _BLURRED = "its connector mixes neighboring patches by convolution, so each of its visual tokens sees more than a cell"
-_UNMAPPED = dict.fromkeys(("got_ocr2", "pp_chart2table"), _BLURRED)
+_QUERIES = "its visual tokens are queries that attend to the whole image, so none has a place in it"
+_WINDOWS = "its visual tokens are queries that attend to windows of patches, and several share a window"
+_UNMAPPED = {
+    "aria": _QUERIES,
+    "deepseek_ocr2": _QUERIES,
+    "got_ocr2": _BLURRED,
+    "granite4_vision": _WINDOWS,
+    "pp_chart2table": _BLURRED,
+    "step3p7": _BLURRED,
+    "unlimited_ocr": _BLURRED,
+}
 """Families whose visual tokens are read, but have no boxes, and why."""
 _SETTINGS = {
     "gemma3": "latentlens_dag.models.families.gemma3",
     "got_ocr2": "latentlens_dag.models.families.got_ocr2",
 }
 _PROCESSORS = {
+    "Cohere2VisionProcessor": "latentlens_dag.models.families.cohere2_vision",
+    "Kimi_K25Processor": "latentlens_dag.models.families.kimi_k25",
+    "MiniMaxM3VLProcessor": "latentlens_dag.models.families.minimax_m3",
+    "MuseGlimmerProcessor": "latentlens_dag.models.families.muse_glimmer",
+    "MuseSparkProcessor": "latentlens_dag.models.families.muse_spark",
+    "PerceptionLMProcessor": "latentlens_dag.models.families.perception_lm",
     "PixtralProcessor": "latentlens_dag.models.families.pixtral",
     "SmolVLMProcessor": "latentlens_dag.models.families.smolvlm",
 }
 FLAT_IMAGES = frozenset({"got_ocr2"})
 """Families whose processor takes one image per text, not a list of images per text."""
+ALWAYS_REPLACED = frozenset({"PerceptionLMProcessor"})
+"""Processors of transformers for which the replacement is used even if they can be imported."""
 NEED_TORCHVISION = frozenset({"lfm2_vl", "llama4", "molmo2"})  # the image processor has no variant for Pillow
 WITHOUT_TEMPLATE = frozenset({"paligemma"})
 """Families without chat template: the image token is followed by the prompt."""
@@ -206,6 +243,8 @@ def apply_checkpoint_settings(model_type: str, processor: Any) -> None:
     """Apply to a model's processor settings of its files or family that transformers leaves out."""
     if model_type in _SETTINGS:
         import_module(_SETTINGS[model_type]).apply_checkpoint_settings(processor)
+    if model_type == "cosmos3_edge":  # its model needs them, its processor gives them on request only
+        processor.return_mm_token_type_ids = True
 
 
 def mend(model: Any) -> None:
