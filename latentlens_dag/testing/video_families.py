@@ -5,6 +5,7 @@ A builder gives the processor the settings of the real family, as in `families.p
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -133,15 +134,23 @@ _MINICPM_TOKENS = {
 }
 
 
-def _minicpmv4_6(folder: Path, seed: int) -> None:
-    """Write a MiniCPM-V 4.6, whose language model is a Qwen3.5."""
-    from transformers import MiniCPMV4_6Config, MiniCPMV4_6ForConditionalGeneration, MiniCPMV4_6Processor
+def _minicpm(version: str, own: dict[str, str], folder: Path, seed: int) -> None:
+    """Write a MiniCPM-V, whose language model is a Qwen3.5.
+
+    Args:
+        version: of the family, as it stands in the names of its classes.
+        own: tokens whose ids are in its config, by their names there.
+        folder: to write to.
+        seed: of the weights.
+    """
+    import transformers
     from transformers.models.minicpmv4_6.image_processing_pil_minicpmv4_6 import MiniCPMV4_6ImageProcessorPil
 
     from latentlens_dag.models.processors import for_images_only
 
+    name = f"MiniCPMV{version}"
     tokenizer = tiny_tokenizer(image_tokens=_MINICPM_TOKENS, bos_first=False)
-    config = MiniCPMV4_6Config(
+    config = getattr(transformers, f"{name}Config")(
         vision_config={**VISION_CONFIG, "num_hidden_layers": 3, "image_size": 64, "patch_size": 4},
         text_config={
             **TEXT_CONFIG,
@@ -154,18 +163,30 @@ def _minicpmv4_6(folder: Path, seed: int) -> None:
         insert_layer_id=1,
         image_token_id=tokenizer.image_token_id,
         video_token_id=tokenizer.video_token_id,
+        **{name: tokenizer.convert_tokens_to_ids(token) for name, token in own.items()},
     )
-    processor = for_images_only(MiniCPMV4_6Processor)(
+    processor = for_images_only(getattr(transformers, f"{name}Processor"))(
         image_processor=MiniCPMV4_6ImageProcessorPil(scale_resolution=64, patch_size=4),
         tokenizer=tokenizer,
         chat_template=chat_template("<|image_pad|>"),
     )
-    save_random_model(MiniCPMV4_6ForConditionalGeneration, config, processor, folder, seed)
+    save_random_model(getattr(transformers, f"{name}ForConditionalGeneration"), config, processor, folder, seed)
+
+
+_MINICPM_MARKERS = {
+    "image_start_id": "<image>",
+    "image_end_id": "</image>",
+    "slice_start_id": "<slice>",
+    "slice_end_id": "</slice>",
+    "newline_id": "\u010a",
+}
+"""By which MiniCPM-V 4.7 finds the places of its visual tokens; the last is how the tokenizer writes a newline."""
 
 
 VIDEO_BUILDERS: dict[str, Builder] = {
     "gemma4": _gemma4,
     "llava_next_video": _llava_next_video,
-    "minicpmv4_6": _minicpmv4_6,
+    "minicpmv4_6": partial(_minicpm, "4_6", {}),
+    "minicpmv4_7": partial(_minicpm, "4_7", _MINICPM_MARKERS),
     "video_llava": _video_llava,
 }

@@ -23,6 +23,7 @@ VIDEO = {
     "llava_next_video": "LlavaNextVideoVideoProcessor",
     "llava_onevision": "LlavaOnevisionVideoProcessor",
     "minicpmv4_6": "MiniCPMV4_6VideoProcessor",
+    "minicpmv4_7": "MiniCPMV4_6VideoProcessor",
     "qwen2_5_vl": "Qwen2VLVideoProcessor",
     "qwen2_vl": "Qwen2VLVideoProcessor",
     "qwen3_5": "Qwen3VLVideoProcessor",

@@ -59,6 +59,7 @@ _MODULES = {
     "llava_next_video": "latentlens_dag.models.families.llava_next",
     "llava_onevision": "latentlens_dag.models.families.llava_next",
     "minicpmv4_6": "latentlens_dag.models.families.minicpmv",
+    "minicpmv4_7": "latentlens_dag.models.families.minicpmv",
     "minimax_m3_vl": "latentlens_dag.models.families.minimax_m3",
     "mistral3": "latentlens_dag.models.families.pixtral",
     "mistral_large4": "latentlens_dag.models.families.pixtral",
