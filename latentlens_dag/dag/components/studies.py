@@ -22,7 +22,7 @@ from latentlens_dag.models.dtypes import Dtype
 from latentlens_dag.models.families.registry import is_mapped
 from latentlens_dag.models.layers import auto_contextual_layers, auto_visual_layers, check_layers
 from latentlens_dag.models.model_ref import ModelRef
-from latentlens_dag.models.vlm import DEFAULT_PROMPT
+from latentlens_dag.models.prompts import DEFAULT_PROMPT
 from latentlens_dag.schema import LENSES
 
 if TYPE_CHECKING:
