@@ -315,6 +315,7 @@ CHANGES: dict[str, list[Change]] = {
     "PromptParts.before": [
         Change("images", {"Study tiny.prompt": {"before": "Look."}}, _ASKED),
         Change("released", {"Study tiny.prompt": {"before": "Look."}}, _ASKED | _OUT),
+        Change("images", {"Study tiny.prompt": {"before": "See."}}, _ASKED, {"Study tiny.prompt": {"before": "Look."}}),
     ],
     "PromptParts.after": [
         Change("images", {"Study tiny.prompt": {"after": "What?"}}, _ASKED),
@@ -323,6 +324,7 @@ CHANGES: dict[str, list[Change]] = {
     ],
     "PromptParts.system": [
         Change("images", {"Study tiny.prompt": {"system": "Look."}}, _ASKED),
+        Change("images", {"Study tiny.prompt": {"system": "See."}}, _ASKED, {"Study tiny.prompt": {"system": "Look."}}),
         Change(
             "images",
             {"Study tiny.prompt": {"system": "Look."}},

@@ -113,6 +113,16 @@ def test_a_system_prompt_that_the_template_does_not_write_is_refused(
         asked(template).visual_states([IMAGE], [0], Prompt(system="Be brief."))
 
 
+def test_a_text_before_the_image_is_refused_where_it_is_not_known_where_the_image_begins(
+    asked: Callable[[str], Vlm],
+) -> None:
+    texts = "messages[0]['content'] | selectattr('type', 'equalto', 'text') | list"
+    vlm = asked(f"{{{{ 'ASK: ' if {texts} else 'SHOW: ' }}}}{IMAGES_FIRST}")
+    assert vlm.prompt_text(Prompt("")) == "SHOW: USER: <image>\nASSISTANT:"
+    with pytest.raises(UserError, match=r"text before the image \('Look'\): its chat template moves it"):
+        vlm.visual_states([IMAGE], [0], Prompt("", "Look"))
+
+
 def test_a_template_that_writes_one_image_of_several_is_refused(asked: Callable[[str], Vlm]) -> None:
     vlm = asked(ONE_IMAGE)
     vlm.visual_states([IMAGE], [0])
@@ -140,6 +150,7 @@ def test_a_prompt_that_contains_the_image_token_is_refused(
     [
         ("gemma3", "<start_of_image>"),
         ("gemma3", "<image_soft_token>"),
+        ("idefics3", "<fake_token_around_image>"),
         ("internvl", "<IMG_CONTEXT>"),
         ("paligemma", "<image>"),
         ("qwen2_vl", "<|vision_start|>"),
