@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.models.connector import connector_output, visual_mask
-from latentlens_dag.models.families.registry import region_map
-from latentlens_dag.models.families.token_map import TokenMap, unmapped
+from latentlens_dag.models.families.registry import ONE_IMAGE_PER_PASS, region_map
+from latentlens_dag.models.families.token_map import TokenMap, mark_padding, unmapped
 from latentlens_dag.models.hooks import capture_hidden_states, stop_at_layer
 from latentlens_dag.models.language_model import LanguageModel
 from latentlens_dag.models.layers import check_layers
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     """One image of a prompt, or several in their order."""
 
 IMAGES_PER_PASS = 8
-"""In one forward pass, unless one prompt has more or the memory of the device is insufficient."""
+"""In one forward pass, unless one prompt has more, the memory of the device is insufficient, or the family needs passes
+of one image."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,11 @@ class VisualStates:
 
     `image_index` numbers all images in their order, and `token_index` the visual tokens of one. Two more columns are
     `prompt_index`, the image's position in `images`, and `image_in_prompt`, its number in that prompt: 0 if it is
-    alone. For a family without a region map, the view is `unmapped`, and all from `tile` to `y1` are null.
+    alone.
+
+    The view is `global`, `tile`, or of a token that shows nothing of the image: `padding` (its box is outside),
+    `newline` or `separator` (it has no box). For a family without a region map, it is `unmapped`, and all from `tile`
+    to `y1` are null.
     """
     connector: Tensor | None = None
     """The output of the connector: [N, d] float32 on the CPU, rows as in `tokens`; None if not requested.
@@ -101,7 +106,7 @@ class Vlm:
             ) from error
 
     def inputs(self, images: Sequence[PromptImages], prompt: str | Prompt | None = None) -> Any:
-        """The model's inputs for some images, or lists of images, one sequence each, on its device.
+        """The model's inputs for some images, or lists of images, one sequence each, on its device and in its dtype.
 
         Raises:
             UserError: if sequences of several lengths must be padded and the tokenizer has no special token for it.
@@ -127,7 +132,7 @@ class Vlm:
                 "tokenizer_config.json in its folder."
             ) from error
         inputs.pop("labels", None)  # PaliGemma's processor adds them, for training
-        return inputs.to(self.model.device)
+        return inputs.to(self.model.device, self.model.dtype)  # pixels too: not every vision tower casts its own
 
     def visual_states(
         self,
@@ -194,7 +199,7 @@ class Vlm:
         """The results of passes, which are halved from where the memory of the device is insufficient."""
         import torch
 
-        count = IMAGES_PER_PASS
+        count = 1 if self.model.config.model_type in ONE_IMAGE_PER_PASS else IMAGES_PER_PASS
         for images in passes:
             start = 0
             while start < len(images):
@@ -237,12 +242,13 @@ class Vlm:
     def _map(self, width: int, height: int, several: bool) -> TokenMap | None:
         family_map = region_map(self.model.config.model_type, self.name, several)
         try:
-            return family_map(self.processor, self.model.config, width, height) if family_map else None
+            found = family_map(self.processor, self.model.config, width, height) if family_map else None
         except (ValueError, IndexError, ZeroDivisionError) as error:
             raise UserError(
                 f"{self.name} cannot be shown an image of {width} x {height} pixels ({error}): it is too narrow or too "
                 "small for its processor. Crop the image to a squarer shape, or remove it."
             ) from error
+        return found and mark_padding(found, width, height)
 
     def _forward(
         self, images: Sequence[PromptImages], layers: Sequence[int], prompt: Prompt, connector: bool

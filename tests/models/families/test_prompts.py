@@ -122,7 +122,7 @@ def test_every_token_of_several_images_sees_exactly_the_pixels_of_its_box_in_its
     maps = vlm.token_maps(SIZES)
     for side in ("left", "right"):
         monkeypatch.setattr(vlm.processor.tokenizer, "padding_side", side)
-        with localization._without_attention(vlm.model):
+        with localization._without_mixing(vlm.model):
             original = vlm.visual_states([IMAGES, [IMAGES[0]]], [0])
             for number, token_map in enumerate(maps):
                 for token in localization._sample_tokens(token_map.view, per_view=8):
