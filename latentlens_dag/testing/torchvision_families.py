@@ -68,7 +68,7 @@ def _lfm2_vl(folder: Path, seed: int) -> None:
         text_config={
             **TEXT_CONFIG,
             "model_type": "lfm2",
-            "layer_types": ["conv", "full_attention", "conv"],
+            "layer_types": ["full_attention", "conv", "full_attention"],
             "vocab_size": len(tokenizer),
         },
         image_token_id=tokenizer.image_token_id,

@@ -17,8 +17,7 @@ TESTS = Path(__file__).resolve().parents[2]
 def test_what_is_true_of_every_family_is_true_of_those_that_need_torchvision() -> None:
     """In a process of its own, because transformers takes other image processors where it finds torchvision."""
     path = os.pathsep.join([str(TESTS / "helpers" / "stand_in"), str(TESTS.parent)])
-    names = ("test_families.py", "test_molmo2.py", "test_grids_of_processors.py")
-    families = [TESTS / "models" / "families" / name for name in names]
+    families = sorted((TESTS / "models" / "families").glob("test_*.py"))
     processors = TESTS / "models" / "test_processors.py"
     selected = ["-k", " or ".join([*sorted(NEED_TORCHVISION), "whole_processor"])]
     run = subprocess.run(
