@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from latentlens_dag.errors import UserError
+from latentlens_dag.models.families.registry import why_unmapped
 from latentlens_dag.models.families.token_map import WITHOUT_PIXELS, TokenMap
 from latentlens_dag.models.text_checks import ModelCheck
 from latentlens_dag.models.vlm import Vlm
@@ -55,7 +56,7 @@ def localization(vlm: Vlm, image: Image, per_view: int | None = 8, prompt: str |
     if token_map is None:
         raise CannotBeCheckedError(
             f"{vlm.name} is of the family `{vlm.model.config.model_type}`, which has no region map that could be "
-            "checked: its visual tokens are unmapped."
+            f"checked: {why_unmapped(vlm.model.config.model_type) or 'its visual tokens are unmapped'}."
         )
     parts = {token: _inner_half(token_map.boxes[token], image) for token in _sample_tokens(token_map.view, per_view)}
     with _without_mixing(vlm.model):

@@ -51,7 +51,8 @@ class VisualStates:
     connector: Tensor | None = None
     """The output of the connector: [N, d] float32 on the CPU, rows as in `tokens`; None if not requested.
 
-    Equal to the states of layer 0, except in models that add it to the embedding of their image token (Molmo).
+    Equal to the states of layer 0, except in models that add it to the embedding of their image token (Molmo) or scale
+    it (Granite).
     """
 
 
