@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
+    from latentlens_dag.models.prompts import Prompt
+
 LOCALIZATION_MEANING = "share of visual tokens that see exactly their box"
 _UNCHANGED = 1e-3  # relative to the change of the token whose box is inverted
 
@@ -33,7 +35,7 @@ class CannotBeCheckedError(UserError):
     """A property of a model cannot be measured."""
 
 
-def localization(vlm: Vlm, image: Image, per_view: int | None = 8, prompt: str | None = None) -> ModelCheck:
+def localization(vlm: Vlm, image: Image, per_view: int | None = 8, prompt: str | Prompt | None = None) -> ModelCheck:
     """Measure the share of visual tokens whose box is right; the check passes if it is 1.
 
     It costs one pass, and one more per checked token, through the vision tower and the connector; no block of the

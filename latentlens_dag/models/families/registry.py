@@ -130,13 +130,18 @@ def why_unmapped(model_type: str) -> str | None:
     return _UNMAPPED.get(model_type)
 
 
-def region_map(model_type: str, name: str) -> RegionMap | None:
-    """The region map of a family, if it has one; arguments as `is_mapped`, errors also as `check_packages`."""
+def region_map(model_type: str, name: str, several: bool = False) -> RegionMap | None:
+    """The region map of a family, if it has one; arguments as `is_mapped`, errors also as `check_packages`.
+
+    `several`: of an image that shares its prompt with others. A module whose family cuts such images in another way has
+    a `several_images_map` too.
+    """
     if not is_mapped(model_type, name):
         return None
     check_packages(model_type, name)
-    family_map: RegionMap = import_module(_MODULES[model_type]).region_map
-    return family_map
+    module = import_module(_MODULES[model_type])
+    family_map: RegionMap = module.region_map
+    return getattr(module, "several_images_map", family_map) if several else family_map
 
 
 def check_packages(model_type: str, name: str) -> None:

@@ -342,7 +342,7 @@ def test_a_family_that_is_not_known_is_read_as_before_but_its_tokens_have_no_pla
     monkeypatch.delitem(registry._MODULES, family)
     seen = vlm.visual_states(images, [0, 2])
     assert all(torch.equal(seen.states[layer], mapped.states[layer]) for layer in (0, 2))
-    number = ["image_index", "token_index"]
+    number = ["image_index", "token_index", "prompt_index", "image_in_prompt"]
     assert seen.tokens.select(number).equals(mapped.tokens.select(number))
     assert set(seen.tokens["view"]) == {"unmapped"}
     assert seen.tokens.schema == mapped.tokens.schema
