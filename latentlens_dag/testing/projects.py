@@ -8,7 +8,9 @@ from latentlens_dag.testing.models import SENTENCES
 
 
 def tiny_vlm(family: str, folder: Path, seed: int = 0) -> Path:
-    """Write a random model of a family of VLMs, by its name in `families.BUILDERS` (its config's `model_type`).
+    """Write a random model of a family of VLMs, by its config's `model_type`.
+
+    Those of `families.BUILDERS` have a region map; those of `unmapped_families.UNMAPPED_BUILDERS` have none.
 
     Raises:
         UserError: where the family has no builder, or its processor needs a package that cannot be imported.
@@ -16,11 +18,13 @@ def tiny_vlm(family: str, folder: Path, seed: int = 0) -> Path:
     from latentlens_dag.errors import UserError
     from latentlens_dag.models.families.registry import check_packages
     from latentlens_dag.testing.families import BUILDERS
+    from latentlens_dag.testing.unmapped_families import UNMAPPED_BUILDERS
 
-    if family not in BUILDERS:
-        raise UserError(f"There is no tiny model of the family `{family}`; there is of {', '.join(sorted(BUILDERS))}.")
+    builders = BUILDERS | UNMAPPED_BUILDERS
+    if family not in builders:
+        raise UserError(f"There is no tiny model of the family `{family}`; there is of {', '.join(sorted(builders))}.")
     check_packages(family, f"A tiny model of {family}")
-    BUILDERS[family](folder, seed)
+    builders[family](folder, seed)
     return folder
 
 
