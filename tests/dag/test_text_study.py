@@ -374,10 +374,10 @@ def test_a_study_of_images_has_the_versions_that_it_had_before_there_were_texts(
     assert found == {
         "catalog": "5-21375aae76ee47e9",
         "chance_patches": "2-ee705ae998005e67",
-        "diversity": "1-ee705ae998005e67",
+        "diversity": "2-ee705ae998005e67",
         "embeddinglens/V00": "1-037f8689bdd5393e",
-        "interpretability": "1-ee705ae998005e67",
-        "judgements/V00": "1-fde575218ee7ab25",
+        "interpretability": "2-ee705ae998005e67",
+        "judgements/V00": "2-fde575218ee7ab25",
         "latentlens/V00": "1-037f8689bdd5393e",
         "layer_alignment": "1-ee705ae998005e67",
         "logitlens/V00": "1-037f8689bdd5393e",
