@@ -21,6 +21,7 @@ from latentlens_dag.text.words import token_words
 if TYPE_CHECKING:
     import polars as pl
     from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
 
 
 class TextStates(NamedTuple):
@@ -88,7 +89,7 @@ def text_states(
     tokenized = tokenize(model.tokenizer, list(texts))
     for text, tokens in zip(texts, tokenized, strict=True):
         _check_length(model, text, tokens)
-    table = _token_table(model, texts, tokenized)
+    table = _token_table(model.tokenizer, texts, tokenized)
     states = {layer: torch.empty(len(table), model.width) for layer in layers}
     by_length = sorted((text for text in _with_rows(tokenized) if text.positions), key=lambda text: len(text.ids))
     to_read = by_length if layers else []
@@ -130,10 +131,17 @@ def _check_length(model: ModelParts, text: str, tokens: TokenizedText) -> None:
         )
 
 
-def _token_table(model: ModelParts, texts: Sequence[str], tokenized: list[TokenizedText]) -> pl.DataFrame:
+def token_table(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> pl.DataFrame:
+    """`TextStates.tokens` of the texts, without a model."""
+    return _token_table(tokenizer, texts, tokenize(tokenizer, list(texts)))
+
+
+def _token_table(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], tokenized: list[TokenizedText]
+) -> pl.DataFrame:
     import polars as pl
 
-    strings = token_texts(model.tokenizer, {token_id for tokens in tokenized for token_id in tokens.ids})
+    strings = token_texts(tokenizer, {token_id for tokens in tokenized for token_id in tokens.ids})
     pairs = zip(texts, tokenized, strict=True)
     rows = [row for number, (text, tokens) in enumerate(pairs) for row in _rows(number, text, tokens, strings)]
     numbers = ("text_index", "token_index", "position", "token_id", "char_start", "char_end")

@@ -240,12 +240,14 @@ def _read_texts(
     stored: "StoredStates",
     progress: ProgressLog,
 ) -> "BatchStates":
+    from latentlens_dag.models.loading import load_tokenizer
     from latentlens_dag.study.stored_states import text_batch_states
 
     texts = pq.read_table(paths.texts(study.inputs.name, batch))
     by_id = dict(zip(texts["text_id"].to_pylist(), texts["text"].to_pylist(), strict=True))
     numbers = [layer for layer in layers if layer != "connector"]
-    return text_batch_states(load, study.name, by_id, numbers, stored, progress)
+    tokenizer = partial(load_tokenizer, study.model)
+    return text_batch_states(load, tokenizer, study.name, by_id, numbers, stored, progress)
 
 
 def _stored(
@@ -267,7 +269,10 @@ def _stored(
         if can_reuse(context, key, study.model_key)
     }
     tables = {name: _tokens_path(name, study, paths, batch) for name in study.token_tables}
-    whole = all(can_reuse(context, keys.study(study.name, name), study.model_key) for name in tables)
+    # Another rule for words leaves the states as they are, and `text_batch_states` makes that table in any case.
+    counted = [name for name in tables if name != "text_tokens"]
+    whole = all(can_reuse(context, keys.study(study.name, name), study.model_key) for name in counted)
+    tables = {name: tables[name] for name in counted}
     return StoredStates.read(tables if whole else {}, layers, dtype)
 
 
