@@ -67,6 +67,7 @@ _MODULES = {
     "molmo2": "latentlens_dag.models.families.molmo2",
     "muse_glimmer": "latentlens_dag.models.families.muse_glimmer",
     "muse_spark": "latentlens_dag.models.families.muse_spark",
+    "nemotron_h_omni": "latentlens_dag.models.families.nemotron_omni",
     "ovis2": "latentlens_dag.models.families.ovis2",
     "paddleocr_vl": "latentlens_dag.models.families.qwen_vl",
     "paligemma": "latentlens_dag.models.families.paligemma",
@@ -160,6 +161,7 @@ _PROCESSORS = {
     "MiniMaxM3VLProcessor": "latentlens_dag.models.families.minimax_m3",
     "MuseGlimmerProcessor": "latentlens_dag.models.families.muse_glimmer",
     "MuseSparkProcessor": "latentlens_dag.models.families.muse_spark",
+    "NemotronH_Omni_Reasoning_V3Processor": "latentlens_dag.models.families.nemotron_omni",
     "PerceptionLMProcessor": "latentlens_dag.models.families.perception_lm",
     "PixtralProcessor": "latentlens_dag.models.families.pixtral",
     "SmolVLMProcessor": "latentlens_dag.models.families.smolvlm",
@@ -258,8 +260,9 @@ def apply_checkpoint_settings(model_type: str, processor: Any) -> None:
 
 def mend(model: Any) -> None:
     """Work around errors of transformers in a model's class."""
-    if model.config.model_type == "llama4":
-        import_module(_MODULES["llama4"]).mend(model)
+    model_type = model.config.model_type
+    if model_type in ("llama4", "nemotron_h_omni"):
+        import_module(_MODULES[model_type]).mend(model)
 
 
 def processor_of_config(source: Path, config: Any) -> Any:
