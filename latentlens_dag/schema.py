@@ -93,7 +93,7 @@ REGIONS = _schema(
 
 VISUAL_TOKENS = _schema(
     *_TOKEN,
-    ("view", pa.string()),  # global, tile, newline, unmapped; of a study of texts: text
+    ("view", pa.string()),  # global, tile, padding, newline, separator, unmapped; of a study of texts: text
     ("tile", pa.int32()),
     ("row", pa.int32()),
     ("col", pa.int32()),

@@ -132,4 +132,6 @@ class ImageState:
 
 def position(row: Row) -> str:
     """Where a token lies, in words."""
-    return f"row {row['row'] + 1}, column {row['col'] + 1}" if row["x0"] is not None else str(row["view"])
+    if row["x0"] is None:
+        return str(row["view"])
+    return f"row {row['row'] + 1}, column {row['col'] + 1}" + (", padding" if row["view"] == "padding" else "")

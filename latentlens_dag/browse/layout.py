@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from latentlens_dag.errors import UserError
+from latentlens_dag.models.families.token_map import grid_view
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,13 +28,16 @@ class TokenView(NamedTuple):
 def token_views(tokens: Sequence[Mapping[str, Any]]) -> list[TokenView]:
     """The views of an image's tokens: as the model names them, cut by tile where the tiles of one lie on each other.
 
+    Padding is in the view whose grid it fills up.
+
     Args:
         tokens: rows with view, tile, token_index and box; those without a box belong to no view.
     """
     placed: dict[str, dict[int, list[Mapping[str, Any]]]] = {}
     for token in tokens:
         if token["x0"] is not None:
-            placed.setdefault(token["view"], {}).setdefault(token["tile"] or 0, []).append(token)
+            name = grid_view(token["view"], token["tile"])
+            placed.setdefault(name, {}).setdefault(token["tile"] or 0, []).append(token)
     views = []
     for name, tiles in placed.items():
         if _overlap([_bounds(rows) for rows in tiles.values()]):

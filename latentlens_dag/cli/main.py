@@ -7,6 +7,8 @@ are imported inside the commands that need them (together over 8 s).
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import sys
 import traceback
@@ -54,6 +56,7 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # read when transformers is imported
     os.environ.setdefault("LANCE_LOG", "error")
     configure_threads()
+    atexit.register(gc.freeze)  # else Python looks for garbage a last time, among all models and modules: 0.5 s or more
     try:
         cli.main(arguments, prog_name="latentlens-dag", standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):

@@ -111,19 +111,23 @@ def _inspection_lines(found: Inspection, picture: Path | None) -> str:
 
 
 def _layout_rows(found: Inspection) -> list[tuple[str, str]]:
+    from latentlens_dag.models.families.token_map import WITHOUT_BOX
+
     layout = found.layout
     if layout is None:
         return [("vision", "none: a language model, for indexes and studies of texts")]
     views = [
-        f"unmapped {view.tokens}"
-        if view.name == "unmapped"
+        f"{view.name} {view.tokens}"
+        if view.name in WITHOUT_BOX
         else f"{view.name} {view.rows} x {view.columns}" + (f" in {view.tiles} tiles" if view.name == "tile" else "")
         for view in layout.views
     ]
+    others = [f"{layout.newlines} newlines at the ends of rows"] if layout.newlines else []
+    others += [f"{layout.padding} of these in padding, outside of the image"] if layout.padding else []
     boxes = [" ".join(f"{value:g}" for value in box or []) or "unknown" for box in (layout.first_box, layout.last_box)]
     return [
         ("visual tokens", f"{layout.tokens} of an image of {layout.width} x {layout.height}, in this order:"),
-        ("", ", ".join(views) + (f", {layout.newlines} newlines at the ends of rows" if layout.newlines else "")),
+        ("", ", ".join([*views, *others])),
         ("", f"first box {boxes[0]}, last {boxes[1]} (x0 y0 x1 y1); {layout.covered:.1%} of the image covered"),
     ]
 

@@ -181,14 +181,18 @@ FROM shares LEFT JOIN images USING (image_id)
 ORDER BY abs(share - (SELECT median(share) FROM shares)) NULLS LAST, image_id
 LIMIT CAST($scenes AS INTEGER)
 """
-# Only the first view by name (`global` before `tile`): boxes of several views would overlap.
+# Only the first view by name (`global` before `tile`): boxes of several views would overlap. Padding is not in a scene.
 _ANSWERS = """
 SELECT token_index, x0, y0, x1, y1, lens, word, verdict
 FROM visual_tokens
 JOIN neighbors USING (study, image_id, token_index)
 LEFT JOIN (FROM judgements WHERE judge = $judge) USING (study, image_id, token_index, visual_layer, lens)
 WHERE study = $study AND visual_layer = CAST($layer AS INTEGER) AND image_id = $image_id AND rank = 1 AND x0 IS NOT NULL
-    AND view = (SELECT min(view) FROM visual_tokens WHERE study = $study AND image_id = $image_id AND x0 IS NOT NULL)
+    AND view = (
+        SELECT min(view)
+        FROM visual_tokens
+        WHERE study = $study AND image_id = $image_id AND x0 IS NOT NULL AND view <> 'padding'
+    )
 ORDER BY token_index
 """
 

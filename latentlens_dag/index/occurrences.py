@@ -47,7 +47,7 @@ ORDERED_CANDIDATES = OCCURRENCES.append(pa.field("first_place", pa.int64()))
 _PLACE = "first_place"
 _SENTENCES_PER_CALL = 1000
 _NAMED, _HEAD = 3, 60  # sentences that a message names, and characters of each
-_ROWS_WAITING = 1 << 18  # rows of a shard that wait, at least, until they are reduced
+_ROWS_WAITING = 1 << 13  # rows of a shard that wait, at least, until they are reduced: the sooner, the fewer follow
 _ROWS_MERGED = 1 << 16  # rows of each shard's candidates that are held while the smallest are taken
 _ROWS_JOINED = 1 << 20  # rows of the selection that are compared with a shard's candidates at once
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 _MAPPED_BYTES = 12 << 20  # of a block that is mapped from a file
 _SCANNED_BYTES = 4 << 20  # of a block that is scanned: larger ones are no faster, and cost memory several times over
+_KEYS_HELD = 1 << 20  # rows of a table whose keys may be held, 8 MiB
+_FEW_KEYS = 1 / 16  # of a table's keys; once more were requested, it is quicker to read all
 _AHEAD_BYTES = 2 << 20  # that Lance may read ahead
 
 
@@ -101,12 +104,20 @@ def count_sinks(table: Table) -> int:
 
 
 class _TableKeys:
-    """The keys of a layer table's rows, each read when it is asked for."""
+    """The keys of a layer table's rows, each read when it is asked for; those of a small table all, if many are."""
 
     def __init__(self, dataset: lance.LanceDataset) -> None:
-        self._dataset = dataset
+        self._dataset, self._rows = dataset, int(dataset.count_rows())
+        self._requested = 0
+
+    @cached_property
+    def _all(self) -> NDArray[np.uint64]:
+        return ids_to_integers(self._dataset.to_table(columns=["key"])["key"])
 
     def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
+        self._requested += rows.size
+        if self._rows <= _KEYS_HELD and self._requested > self._rows * _FEW_KEYS:
+            return self._all[rows]
         distinct, positions = np.unique(rows, return_inverse=True)
         keys = [
             ids_to_integers(self._dataset.take(distinct[start : start + READ_ROWS].tolist(), columns=["key"])["key"])

@@ -75,8 +75,7 @@ def load_checkpoint(auto: Any, folder: Path, name: str, trusted: bool, dtype: st
     config = AutoConfig.from_pretrained(folder, trust_remote_code=trusted)
     stored = stored_weights(folder, name, auto.__name__)
     check_size(auto, config, stored, folder, name, trusted)
-    if _LOADED:  # a reference cycle kept the first model of a build in memory beside the second
-        gc.collect()
+    free_unused_models()
     with _load_report_as_error(name):
         model, loading_info = auto.from_pretrained(
             folder,
@@ -90,6 +89,12 @@ def load_checkpoint(auto: Any, folder: Path, name: str, trusted: bool, dtype: st
     check_loaded(model, loading_info, name)
     check_finite(model, name)
     return model
+
+
+def free_unused_models() -> None:
+    """Free the models that only reference cycles hold: one kept the first model of a build beside the second."""
+    if _LOADED:
+        gc.collect()
 
 
 def check_size(auto: Any, config: Any, stored: Mapping[str, int], folder: Path, name: str, trusted: bool) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.models.families.registry import region_map
-from latentlens_dag.models.families.token_map import TokenMap, unmapped
+from latentlens_dag.models.families.token_map import PADDING, WITHOUT_PIXELS, TokenMap, grid_view, unmapped
 from latentlens_dag.models.layers import auto_contextual_layers, auto_visual_layers
 from latentlens_dag.models.model_ref import ModelRef, model_ref
 from latentlens_dag.models.remote_code import may_have_vision
@@ -55,7 +55,7 @@ class ModelSize(NamedTuple):
 
 
 class View(NamedTuple):
-    """A view of an image: the global view, the tiles, or unmapped tokens."""
+    """A view of an image, with its padding: the global view, the tiles, or tokens without a box."""
 
     name: str
     tokens: int
@@ -72,6 +72,8 @@ class TokenLayout(NamedTuple):
     tokens: int
     views: list[View]
     newlines: int
+    padding: int
+    """Tokens outside of the image, which are counted in their views too."""
     first_box: list[float] | None
     """The box of the first token with pixels: x0, y0, x1, y1 in pixels of the image; None if all are unmapped."""
     last_box: list[float] | None
@@ -180,9 +182,9 @@ def covered_share(boxes: NDArray[np.float32], width: int, height: int) -> float:
 
 def token_layout(token_map: TokenMap, width: int, height: int) -> TokenLayout:
     """Summarize the map of an image of `width` x `height` pixels."""
-    view = np.array(token_map.view)
-    names = [name for name in dict.fromkeys(token_map.view) if name != "newline"]
-    mapped = [token for token, name in enumerate(token_map.view) if name not in ("newline", "unmapped")]
+    view = np.array(list(map(grid_view, token_map.view, token_map.tile)))
+    names = [name for name in dict.fromkeys(view.tolist()) if name != "newline"]
+    mapped = [token for token, name in enumerate(token_map.view) if name not in WITHOUT_PIXELS]
     ends = [[float(value) for value in token_map.boxes[mapped[end]]] if mapped else None for end in (0, -1)]
     return TokenLayout(
         width=width,
@@ -190,6 +192,7 @@ def token_layout(token_map: TokenMap, width: int, height: int) -> TokenLayout:
         tokens=len(view),
         views=[_view(name, token_map, view == name) for name in names],
         newlines=token_map.view.count("newline"),
+        padding=token_map.view.count(PADDING),
         first_box=ends[0],
         last_box=ends[1],
         covered=covered_share(token_map.boxes, width, height),

@@ -1,8 +1,9 @@
 """The check that a region map is right: a visual token sees the pixels of its box, and no others.
 
-Attention in the vision tower is switched off, so that a token sees only its own patches. Then the inner part of one
-token's box after the other is inverted: of its view, that token's state at layer 0 must change most, and all tokens
-whose boxes the inverted part does not touch must not change.
+Attention in the vision tower is switched off, and so are convolutions whose windows overlap, so that a token sees only
+its own patches. Then the inner part of one token's box after the other is inverted: of its view, that token's state at
+layer 0 must change most, and all tokens whose boxes the inverted part does not touch must not change, nor any token
+without pixels.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.models.families.token_map import TokenMap
+from latentlens_dag.models.families.token_map import WITHOUT_PIXELS, TokenMap
 from latentlens_dag.models.text_checks import ModelCheck
 from latentlens_dag.models.vlm import Vlm
 
@@ -55,7 +56,7 @@ def localization(vlm: Vlm, image: Image, per_view: int | None = 8, prompt: str |
             "checked: its visual tokens are unmapped."
         )
     parts = {token: _inner_half(token_map.boxes[token], image) for token in _sample_tokens(token_map.view, per_view)}
-    with _without_attention(vlm.model):
+    with _without_mixing(vlm.model):
         original = vlm.visual_states([image], [0], prompt).states[0]
 
         def change(part: tuple[int, int, int, int]) -> NDArray:
@@ -70,7 +71,7 @@ def localization(vlm: Vlm, image: Image, per_view: int | None = 8, prompt: str |
 def _sample_tokens(view: list[str], per_view: int | None) -> list[int]:
     """Evenly spaced tokens of every view that shows pixels."""
     sample = []
-    for name in sorted(set(view) - {"newline", "unmapped"}):
+    for name in sorted(set(view) - WITHOUT_PIXELS):
         tokens = [token for token, token_view in enumerate(view) if token_view == name]
         count = len(tokens) if per_view is None else min(per_view, len(tokens))
         sample += [tokens[round(index)] for index in np.linspace(0, len(tokens) - 1, count)]
@@ -99,14 +100,14 @@ def _is_localized(token_map: TokenMap, token: int, part: tuple[int, int, int, in
     same_view = view == view[token]
     touched = (boxes[:, 0] < part[2]) & (boxes[:, 2] > part[0])
     touched &= (boxes[:, 1] < part[3]) & (boxes[:, 3] > part[1])
-    must_not_change = (same_view & ~touched) | np.isin(view, ["newline", "unmapped"])
+    must_not_change = (same_view & ~touched) | np.isin(view, list(WITHOUT_PIXELS))
     changed_most = change[token] > 0 and change[token] == change[same_view].max()
     return bool(changed_most and (change[must_not_change] <= _UNCHANGED * change[token]).all())
 
 
 @contextmanager
-def _without_attention(model: Any) -> Iterator[None]:
-    """Let the attention of the vision tower return zeros inside the block, so that no patch sees another."""
+def _without_mixing(model: Any) -> Iterator[None]:
+    """Let what mixes patches return zeros inside the block: the vision tower's attention, overlapping convolutions."""
     import torch
 
     def zeros(_module: object, _args: object, output: Any) -> Any:
@@ -121,9 +122,17 @@ def _without_attention(model: Any) -> Iterator[None]:
             f"The vision tower of a {type(model).__name__} was not found, or has no attention that we know: where its "
             "visual tokens look cannot be checked."
         )
-    hooks = [module.register_forward_hook(zeros) for module in attention]
+    hooks = [module.register_forward_hook(zeros) for module in [*attention, *_overlapping_convolutions(model)]]
     try:
         yield
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _overlapping_convolutions(model: Any) -> list[Any]:
+    """Convolutions over an image whose windows are larger than their steps; not those that cut it into patches."""
+    import torch
+
+    convolutions = [module for module in model.modules() if isinstance(module, torch.nn.Conv2d)]
+    return [conv for conv in convolutions if any(k > s for k, s in zip(conv.kernel_size, conv.stride, strict=True))]

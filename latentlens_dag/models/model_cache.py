@@ -7,11 +7,11 @@ its own code), dtype and device, and by the sizes and times of the files in its 
 
 from __future__ import annotations
 
-import gc
 from dataclasses import replace
 from typing import NamedTuple
 
 from latentlens_dag.device import default_device
+from latentlens_dag.models.checkpoints import free_unused_models
 from latentlens_dag.models.configs import read_config
 from latentlens_dag.models.dtypes import chosen_dtype
 from latentlens_dag.models.language_model import LanguageModel
@@ -83,7 +83,7 @@ class ModelCache:
         self._parts = {}
         if not held:
             return
-        gc.collect()  # modules of transformers lie in reference cycles
+        free_unused_models()
         if default_device() != "cpu":
             import torch
 

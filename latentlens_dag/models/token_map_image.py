@@ -3,7 +3,7 @@
 Views overlap in the image, so each has a panel and a color of its own.
 
 Note: pale areas are in no token of the view (crops, unpadding, a tile's last pixels). A grid may go beyond the image
-where a processor pads.
+where a processor pads; tokens of padding only are gray. Separators are not drawn.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from latentlens_dag.drawing import INK, PAPER, Color, draw_plate, fit_font, load_font, make_sheet
-from latentlens_dag.models.families.token_map import TokenMap
+from latentlens_dag.models.families.token_map import PADDING, WITHOUT_BOX, TokenMap, grid_view
 from latentlens_dag.storage.files import atomic_path
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-COLORS = {"global": (180, 95, 0), "tile": (0, 114, 178), "unmapped": (90, 90, 96)}
+COLORS = {"global": (180, 95, 0), "tile": (0, 114, 178), PADDING: (90, 90, 96), "unmapped": (90, 90, 96)}
 """After Okabe and Ito, safe for the color-blind; dark enough for white numbers."""
 _NEWLINE = (196, 30, 58)
 _SHORT, _LONG = 1200, 2400  # pixels of a panel's longer side: longer if boxes would be small
@@ -34,7 +34,7 @@ def draw_token_map(image: Image.Image, token_map: TokenMap, path: Path) -> None:
 
     `image` is the model's input.
     """
-    views = [name for name in dict.fromkeys(token_map.view) if name != "newline"]
+    views = [name for name in dict.fromkeys(_grids(token_map).tolist()) if name not in ("newline", "separator")]
     panels = [_panel(image.convert("RGB"), token_map, view) for view in views]
     is_wide = panels[0].width >= panels[0].height
     sheet, _ = make_sheet([panels] if is_wide else [[panel] for panel in panels], _MARGIN, _MARGIN)
@@ -44,9 +44,9 @@ def draw_token_map(image: Image.Image, token_map: TokenMap, path: Path) -> None:
 
 def _panel(image: Image.Image, token_map: TokenMap, view: str) -> Image.Image:
     """The enlarged image with the tokens of one view, below a line of text."""
-    owners, boxes = np.array(token_map.view), _with_bars(token_map)
+    owners, boxes = _grids(token_map), _with_bars(token_map)
     # Newline tokens end the rows of tiles, or of the only view.
-    newlines = (owners == "newline") & (view == _with_newlines(token_map.view))
+    newlines = (owners == "newline") & (view == _with_newlines(owners.tolist()))
     tokens = np.flatnonzero(((owners == view) | newlines) & (boxes[:, 3] > boxes[:, 1]))  # whose place is known
     boxes = boxes[tokens]
     left, top = np.floor(boxes[:, :2].min(axis=0, initial=0))
@@ -61,9 +61,15 @@ def _panel(image: Image.Image, token_map: TokenMap, view: str) -> Image.Image:
     draw = ImageDraw.Draw(panel)
     drawn = boxes * scale + [*corner, *corner]
     for number, box in zip(tokens, drawn, strict=True):
-        _token(draw, box, int(number), _NEWLINE if owners[number] == "newline" else COLORS.get(view, INK))
+        own = token_map.view[number]
+        _token(draw, box, int(number), _NEWLINE if own == "newline" else COLORS.get(own, INK))
     _title(draw, view, token_map, owners, width)
     return panel
+
+
+def _grids(token_map: TokenMap) -> NDArray[np.str_]:
+    """The view [T] in whose grid each token lies."""
+    return np.array(list(map(grid_view, token_map.view, token_map.tile)))
 
 
 def _with_bars(token_map: TokenMap) -> NDArray[np.float64]:
@@ -112,9 +118,12 @@ def _token(draw: ImageDraw.ImageDraw, box: NDArray[np.float64], number: int, col
 def _title(draw: ImageDraw.ImageDraw, view: str, token_map: TokenMap, owners: NDArray[np.str_], width: int) -> None:
     in_view = owners == view
     tiles, rows, columns = (len(np.unique(part[in_view])) for part in (token_map.tile, token_map.row, token_map.col))
-    text = f"{view}: {int(in_view.sum())} tokens" + (f", {rows} x {columns}" if view != "unmapped" else "")
+    has_place = view not in WITHOUT_BOX
+    text = f"{view}: {int(in_view.sum())} tokens" + (f", {rows} x {columns}" if has_place else "")
     text += f", in {tiles} tiles" if view == "tile" else ""
+    padding = int((np.array(token_map.view)[in_view] == PADDING).sum())
+    text += f"; {padding} in padding (gray)" if padding else ""
     newlines = int((owners == "newline").sum())
-    text += f"; {newlines} newlines (bars)" if newlines and view == _with_newlines(token_map.view) else ""
-    text += "; pale: in none of them" if view != "unmapped" else ", whose place is not known"
+    text += f"; {newlines} newlines (bars)" if newlines and view == _with_newlines(owners.tolist()) else ""
+    text += "; pale: in none of them" if has_place else ", whose place is not known"
     draw.text((0, 18), text, font=fit_font(text, width, 22, 9), fill=COLORS.get(view, INK), anchor="lm")

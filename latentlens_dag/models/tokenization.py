@@ -53,10 +53,8 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[Token
     backend.no_truncation()
     backend.no_padding()
     special = _special_ids(tokenizer)  # the library's mask has only those that it adds itself
-    return [
-        TokenizedText(encoding.ids, encoding.offsets, [token_id in special for token_id in encoding.ids])
-        for encoding in backend.encode_batch(texts)
-    ]
+    encoded = ((encoding.ids, encoding.offsets) for encoding in backend.encode_batch(texts))  # each makes a new list
+    return [TokenizedText(ids, spans, [token_id in special for token_id in ids]) for ids, spans in encoded]
 
 
 def _special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.models.connector import connector_output, visual_mask
-from latentlens_dag.models.families.registry import WITHOUT_TEMPLATE, region_map
-from latentlens_dag.models.families.token_map import TokenMap, unmapped
+from latentlens_dag.models.families.registry import ONE_IMAGE_PER_PASS, WITHOUT_TEMPLATE, region_map
+from latentlens_dag.models.families.token_map import TokenMap, mark_padding, unmapped
 from latentlens_dag.models.hooks import capture_hidden_states, stop_at_layer
 from latentlens_dag.models.language_model import LanguageModel
 from latentlens_dag.models.layers import check_layers
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 DEFAULT_PROMPT = "Describe this image in detail."
 IMAGES_PER_PASS = 8
-"""In one forward pass, unless the memory of the device is insufficient."""
+"""In one forward pass, unless the memory of the device is insufficient or the family needs passes of one image."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,9 @@ class VisualStates:
     tokens: pl.DataFrame
     """image_index, token_index, view, tile, row, col, x0, y0, x1, y1 (pixels of the original image; null: none).
 
-    For a family without a region map, the view is `unmapped`, and all columns after it are null.
+    The view is `global`, `tile`, or of a token that shows nothing of the image: `padding` (its box is outside),
+    `newline` or `separator` (it has no box). For a family without a region map, it is `unmapped`, and all
+    columns after it are null.
     """
     connector: Tensor | None = None
     """The output of the connector: [N, d] float32 on the CPU, rows as in `tokens`; None if not requested.
@@ -120,7 +122,7 @@ class Vlm:
             ) from error
 
     def inputs(self, images: Sequence[Image], prompt: str | None = None) -> Any:
-        """The model's inputs for some images, one sequence each, on its device.
+        """The model's inputs for some images, one sequence each, on its device and in its dtype.
 
         Raises:
             UserError: if sequences of several lengths must be padded and the tokenizer has no special token for it.
@@ -144,7 +146,7 @@ class Vlm:
                 "tokenizer_config.json in its folder."
             ) from error
         inputs.pop("labels", None)  # PaliGemma's processor adds them, for training
-        return inputs.to(self.model.device)
+        return inputs.to(self.model.device, self.model.dtype)  # pixels too: not every vision tower casts its own
 
     def visual_states(
         self, images: Sequence[Image], layers: Sequence[int], prompt: str | None = None, connector: bool = False
@@ -207,7 +209,7 @@ class Vlm:
         """The results of passes, which are halved from where the memory of the device is insufficient."""
         import torch
 
-        count = IMAGES_PER_PASS
+        count = 1 if self.model.config.model_type in ONE_IMAGE_PER_PASS else IMAGES_PER_PASS
         for images in passes:
             start = 0
             while start < len(images):
@@ -238,12 +240,13 @@ class Vlm:
         """
         family_map = region_map(self.model.config.model_type, self.name)
         try:
-            return family_map(self.processor, self.model.config, width, height) if family_map else None
+            found = family_map(self.processor, self.model.config, width, height) if family_map else None
         except (ValueError, IndexError, ZeroDivisionError) as error:
             raise UserError(
                 f"{self.name} cannot be shown an image of {width} x {height} pixels ({error}): it is too narrow or too "
                 "small for its processor. Crop the image to a squarer shape, or remove it."
             ) from error
+        return found and mark_padding(found, width, height)
 
     def _forward(
         self, images: Sequence[Image], layers: Sequence[int], prompt: str | None, connector: bool

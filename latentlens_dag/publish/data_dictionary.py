@@ -52,7 +52,8 @@ COLUMNS = {
     "char_end": "where the word ends, in characters",
     "cosine": f"of {_lenses_with('cosine')}; cannot be compared with a logit",
     "logit": f"of {_lenses_with('logit')}; cannot be compared with a cosine",
-    "view": "global (the whole image), tile, newline or unmapped; text of a study of texts",
+    "view": "global (the whole image), tile, padding (outside of the image), newline, separator or unmapped; text of a "
+    "study of texts",
     "tile": "which tile of the image, from 0",
     "row": "row of the patch in its view, from 0",
     "col": "column of the patch in its view, from 0",

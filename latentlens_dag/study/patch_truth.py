@@ -7,7 +7,8 @@ ones. Its group is `object` if object regions together cover at least half of it
 A photograph with annotations may have a hundred words for each of its hundreds of patches, but few selections of
 regions. Whoever reads the words of a batch reads those of its distinct truths: an image and the regions that show.
 
-Note: tokens without a box, and images without a region, have no rows.
+Note: tokens without a box, and images without a region, have no rows. Those of padding, whose box is outside of the
+image, have rows, and so are judged, though they show nothing.
 """
 
 from __future__ import annotations
@@ -49,6 +50,9 @@ def patch_truth(regions: pa.Table, visual_tokens: pa.Table, images: pa.Table) ->
     regions_of = dict(_by_image(regions, "region_id"))
     for image_id, tokens in _by_image(visual_tokens, "token_index"):
         if image_id in regions_of:
+            # To leave out padding, drop here the tokens whose whole box is outside of the image: by their boxes, for
+            # the view `padding` is newer than many a home. Then raise the number of the algorithm of this step, and do
+            # the same in _PATCHES of `browse/judging.py`, where people judge.
             yield _image_truth(tokens.drop_nulls(_BOX), regions_of[image_id], *sizes[image_id])
 
 

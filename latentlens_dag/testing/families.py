@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from latentlens_dag.testing.grid_families import GRID_BUILDERS
 from latentlens_dag.testing.models import (
     CHAT_TEMPLATE,
     SIGLIP_CONFIG,
@@ -104,6 +105,7 @@ _RECURRENT_QWEN = {
     "rope_parameters": {"rope_type": "default", "mrope_section": [2, 1, 1], "partial_rotary_factor": 0.5},
 }
 _EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+_SHARED_EXPERTS = {**_EXPERTS, "shared_expert_intermediate_size": 16}
 _QWEN2_VISION = {"embed_dim": 32, "hidden_size": 32, "mlp_ratio": 2}
 _MERGED_VISION = {"hidden_size": 32, "intermediate_size": 64, "out_hidden_size": 32}
 _QWEN2_5_VISION = {**_MERGED_VISION, "window_size": 56, "fullatt_block_indexes": [1]}
@@ -113,8 +115,11 @@ _DEEPSTACK_VISION = {**_QWEN3_VISION, "deepstack_visual_indexes": [0, 1]}
 _ENDS = {"start": "begin", "end": "end"}
 
 
-def _glm(name: str, folder: Path, seed: int) -> None:
-    """Write a model of the GLM family whose classes begin with `name`."""
+_GLM_EXPERTS = {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+
+
+def _glm(name: str, parts: str, text: dict[str, Any], folder: Path, seed: int) -> None:
+    """Write a model of the GLM family whose classes begin with `name`, those of its processor with `parts`."""
     import transformers
 
     from latentlens_dag.models.processors import for_images_only
@@ -133,14 +138,15 @@ def _glm(name: str, folder: Path, seed: int) -> None:
             "num_key_value_heads": 1,
             "vocab_size": len(tokenizer),
             "rope_parameters": rope,
+            **text,
         },
         vision_config={**vision, "image_size": 56, "patch_size": 14},
         **{f"{name}_id": tokenizer.convert_tokens_to_ids(token) for name, token in {**tokens, **ends}.items()},
     )
-    image_processor = getattr(transformers, f"{name}ImageProcessorPil")(
+    image_processor = getattr(transformers, f"{parts}ImageProcessorPil")(
         patch_size=14, size={"shortest_edge": 2 * 4 * 28**2, "longest_edge": 2 * 12 * 28**2}
     )
-    processor = for_images_only(getattr(transformers, f"{name}Processor"))(
+    processor = for_images_only(getattr(transformers, f"{parts}Processor"))(
         image_processor, tokenizer, chat_template=chat_template("<|begin_of_image|><|image|><|end_of_image|>")
     )
     save_random_model(getattr(transformers, f"{name}ForConditionalGeneration"), config, processor, folder, seed)
@@ -186,8 +192,10 @@ def _pixtral(name: str, patch: int, merged: int, folder: Path, seed: int) -> Non
 
 BUILDERS: dict[str, Builder] = {
     "deepseek_vl": _deepseek_vl,
-    "glm46v": partial(_glm, "Glm46V"),
-    "glm4v": partial(_glm, "Glm4v"),
+    "glm46v": partial(_glm, "Glm46V", "Glm46V", {}),
+    "glm4v": partial(_glm, "Glm4v", "Glm4v", {}),
+    "glm4v_moe": partial(_glm, "Glm4vMoe", "Glm4v", _GLM_EXPERTS),
+    "glm_ocr": partial(_glm, "GlmOcr", "Glm46V", {}),
     "llava": tiny_llava,
     "mistral3": partial(_pixtral, "Mistral3", 14, 2),
     "paligemma": _paligemma,
@@ -195,7 +203,9 @@ BUILDERS: dict[str, Builder] = {
     "qwen2_5_vl": partial(_qwen, "Qwen2_5_VL", _QWEN2_5_VISION, 14, {}),
     "qwen2_vl": partial(_qwen, "Qwen2VL", _QWEN2_VISION, 14, {}),
     "qwen3_5": partial(_qwen, "Qwen3_5", _QWEN3_VISION, 16, _RECURRENT_QWEN),
+    "qwen3_5_moe": partial(_qwen, "Qwen3_5Moe", _QWEN3_VISION, 16, {**_RECURRENT_QWEN, **_SHARED_EXPERTS}),
     "qwen3_vl": partial(_qwen, "Qwen3VL", _DEEPSTACK_VISION, 16, {"head_dim": 8}),
     "qwen3_vl_moe": partial(_qwen, "Qwen3VLMoe", _DEEPSTACK_VISION, 16, {**_EXPERTS, "head_dim": 8}),
+    **GRID_BUILDERS,
     **TILED_BUILDERS,
 }

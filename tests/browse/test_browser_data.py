@@ -95,6 +95,14 @@ def test_tiles_side_by_side_are_one_view_and_tiles_on_each_other_are_several() -
     assert token_views([gap]) == []
 
 
+def test_padding_is_in_the_view_whose_grid_it_fills_up() -> None:
+    above, shown = _token(0, "padding", 0, (0, -10, 10, 0)), _token(1, "global", 0, (0, 0, 10, 10))
+    beside, tile = _token(2, "padding", 1, (-10, 0, 0, 10)), _token(3, "tile", 1, (0, 0, 10, 10))
+    assert token_views([above, shown, beside, tile]) == [("global", (0, 1)), ("tile", (2, 3))]
+    older = [{**token, "view": view} for token, view in ((above, "global"), (shown, "global"))]
+    assert token_views(older) == [("global", (0, 1))]
+
+
 def _pixels(mask: list[bool]) -> list[int]:
     """The run lengths of a mask, first the pixels outside."""
     runs, last = [0], False

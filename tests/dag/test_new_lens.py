@@ -25,8 +25,9 @@ class ToyLens(VocabularyLens):
     needs = "embedding"
     description = "The vocabulary tokens farthest from each visual token at layer {layer}."
 
-    def scores(self, model, states):
-        return -normalize(states, dim=1) @ normalize(model.embedding.detach().float(), dim=1).T
+    def scorer(self, vocabulary):
+        embedding = normalize(vocabulary.embedding.detach().float(), dim=1)
+        return lambda states: -normalize(states, dim=1) @ embedding.T
 '''
 BUILD = "from latentlens_dag.cli.main import main; main()"
 READ = """\

@@ -17,8 +17,8 @@ import pyarrow as pa
 from PIL import Image, ImageDraw
 
 from latentlens_dag.dataset.study_catalog import write_catalog
-from latentlens_dag.models.families import gemma3, idefics3, llava_next, qwen_vl
-from latentlens_dag.models.families.token_map import TokenMap, unmapped
+from latentlens_dag.models.families import deepseek_vl, gemma3, idefics3, llava_next, qwen_vl
+from latentlens_dag.models.families.token_map import TokenMap, mark_padding, unmapped
 from latentlens_dag.schema import IMAGES, LENSES, NEIGHBORS, SENTENCES, TEXT_TOKENS, TEXTS, VISUAL_TOKENS
 from latentlens_dag.storage.files import write_json
 from latentlens_dag.storage.hashing import hash_bytes, text_id
@@ -63,9 +63,16 @@ def _idefics() -> Callable[[int, int], TokenMap]:
     return lambda *size: idefics3.region_map(processor, config, *size)
 
 
+def _deepseek() -> Callable[[int, int], TokenMap]:
+    processor = SimpleNamespace(image_processor=SimpleNamespace(size={"height": 384}, min_size=14))
+    config = SimpleNamespace(vision_config=SimpleNamespace(patch_size=32))
+    return lambda *size: mark_padding(deepseek_vl.region_map(processor, config, *size), *size)
+
+
 MAPS: dict[str, Callable[[int, int], TokenMap]] = {
     "crops": _gemma(),
     "nowhere": lambda *size: unmapped(40),
+    "padded": _deepseek(),
     "qwen": _qwen(),
     "tiles": _llava_next(6),
     "tiles_last": _idefics(),

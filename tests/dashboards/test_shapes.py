@@ -46,6 +46,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ("crops", "wide.png"),
         ("nowhere", "square.png"),
+        ("padded", "wide.png"),
         ("qwen", "tall.png"),
         ("tiles", "thin.png"),
         ("tiles", "tall.png"),
@@ -76,6 +77,16 @@ def test_every_token_of_every_view_is_drawn_in_its_box_and_the_others_stand_apar
             assert [x, y, x + wide, y + high] == pytest.approx(boxes[int(token)], abs=0.02)
             assert left <= x and top <= y and x + wide <= left + width + 0.02 and y + high <= top + height + 0.02
         assert int(seen["picture"]) == SIZES[name][0]
+
+
+def test_a_token_of_padding_is_in_the_grid_and_called_so(page: Page, address: str, home: Path) -> None:
+    page.goto(f"{address}/?study=padded&image={image_id('wide.png')}&token=0")
+    page.locator(".grid svg").wait_for()
+    assert len(page.evaluate(SHOWN)["patches"]) == 144
+    page.get_by_text("row 1, column 1, padding").first.wait_for()
+    page.goto(f"{address}/?study=padded&image={image_id('wide.png')}&token=78")
+    page.get_by_text("row 7, column 7").first.wait_for()
+    assert page.get_by_text("padding").count() == 0
 
 
 def test_arrow_keys_home_and_end_move_and_stop_at_the_edges(page: Page, address: str) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import polars as pl
 
 from latentlens_dag.inputs.images import read_image
+from latentlens_dag.models.families.token_map import WITHOUT_BOX
 from latentlens_dag.models.loading import load_vlm
 from latentlens_dag.testing import tiny_project
 from tests.dag.conftest import build
@@ -12,7 +13,7 @@ from tests.helpers.image_files import list_images
 
 LAYERS, LENSES, TOP_K = 3, 3, 3  # of testing.TINY_STUDY
 BOX = ["x0", "y0", "x1", "y1"]
-WITH_NEWLINES = {"llava_next", "llava_onevision"}
+WITH_NEWLINES = {"hunyuan_vl", "llava_next", "llava_onevision"}
 
 
 def study_of(project: Path) -> Path:
@@ -42,11 +43,11 @@ def _tokens_of(here: Path) -> pl.DataFrame:
 
 
 def _check_boxes(family: str, tokens: pl.DataFrame) -> None:
-    newline = tokens["view"] == "newline"
-    assert newline.any() == (family in WITH_NEWLINES)
+    assert (tokens["view"] == "newline").any() == (family in WITH_NEWLINES)
+    no_box = tokens["view"].is_in(list(WITHOUT_BOX))
     for side in BOX:
-        assert tokens[side].is_null().equals(newline.alias(side))
-    others = tokens.filter(~newline)
+        assert tokens[side].is_null().equals(no_box.alias(side))
+    others = tokens.filter(~no_box)
     assert (others["x0"] < others["x1"]).all() and (others["y0"] < others["y1"]).all()
 
 

@@ -12,6 +12,7 @@ from latentlens_dag.index.layer_tables import commit_fragments, write_fragments
 from latentlens_dag.index.memory_map import flat_pages, mapped_rows
 from latentlens_dag.index.table_blocks import blocks
 from latentlens_dag.schema import OCCURRENCES
+from latentlens_dag.storage.hashing import ids_to_integers
 
 WIDTH = 384
 
@@ -86,3 +87,30 @@ def test_narrow_vectors_that_lance_packs_otherwise_are_left_to_the_scanner(tmp_p
     vectors = pa.FixedSizeListArray.from_arrays(pa.array(np.ones(50_000 * 8, np.float16)), 8)
     lance.write_dataset(pa.table({"vector": vectors}), str(tmp_path / "narrow.lance"), data_storage_version="2.1")
     assert flat_pages(open_table(tmp_path / "narrow.lance"), "vector") is None
+
+
+@pytest.mark.parametrize("held", [0, 1 << 20])
+def test_keys_are_those_of_the_table_whether_a_few_or_all_are_read(
+    table: Path, held: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table_blocks, "_KEYS_HELD", held)
+    expected = ids_to_integers(lance.dataset(str(table)).to_table(columns=["key"])["key"])
+    keys = next(iter(blocks(table, 1))).keys
+    few, repeated = np.array([79_999, 0, 41]), np.random.default_rng(0).choice(len(expected), 30_000)
+    for rows in (few, repeated, few, np.arange(0)):
+        assert (keys[rows] == expected[rows]).all()
+
+
+def test_all_keys_of_a_small_table_are_read_once(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads = []
+    keys = next(iter(blocks(table, 1))).keys
+    take, to_table = lance.LanceDataset.take, lance.LanceDataset.to_table
+    monkeypatch.setattr(
+        lance.LanceDataset, "take", lambda *given, **named: (reads.append("some"), take(*given, **named))[1]
+    )
+    monkeypatch.setattr(
+        lance.LanceDataset, "to_table", lambda *given, **named: (reads.append("all"), to_table(*given, **named))[1]
+    )
+    for start in range(0, 80_000, 4_000):
+        keys[np.arange(start, start + 2_000)]
+    assert reads == ["some", "some", "all"]

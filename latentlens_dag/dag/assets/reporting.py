@@ -11,6 +11,7 @@ import html
 import logging
 import time
 from collections.abc import Callable, Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def parquet_result(
     `beside` are other files that belong to it, or folders of them.
     """
     file = pq.ParquetFile(path)
-    head = file.read_row_group(0).slice(0, _PREVIEW_ROWS) if file.num_row_groups else file.schema_arrow.empty_table()
+    head = pa.Table.from_batches(islice(file.iter_batches(_PREVIEW_ROWS), 1), file.schema_arrow)
     facts = {
         "dagster/row_count": file.metadata.num_rows,
         "dagster/column_schema": column_schema(file.schema_arrow),

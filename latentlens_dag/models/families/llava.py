@@ -1,7 +1,8 @@
-"""LLaVA 1.5: the shortest edge is resized, the center is cropped, and the crop is cut into g x g patches.
+"""LLaVA 1.5 and VipLlava: the shortest edge is resized, the center is cropped, and the crop is cut into g x g patches.
 
-Note: the crop removes the sides of an image that is not square, so the boxes do not cover the whole image. Pixtral has
-LLaVA's format, but cuts images like Mistral 3.
+Note: the crop removes the sides of an image that is not square, so the boxes do not cover the whole image; with
+`do_pad`, LLaVA's own processor first pads it to a square, whose padding has tokens too. Pixtral has LLaVA's format, but
+cuts images like Mistral 3.
 """
 
 from __future__ import annotations
@@ -32,25 +33,36 @@ def region_map(processor: Any, config: Any, width: int, height: int) -> TokenMap
 
 def _crop_box(processor: Any, width: int, height: int) -> tuple[float, float, float, float]:
     """Left, top, width and height of the crop, in pixels of the original image."""
-    size = dict(processor.size) if processor.do_resize else {"height": height, "width": width}
-    if size.get("shortest_edge"):
-        new_width, new_height = _resized(width, height, int(size["shortest_edge"]))
-    elif size.get("height") and size.get("width"):
-        new_width, new_height = int(size["width"]), int(size["height"])
-    else:
-        raise UserError(
-            f"The size {size} of the image processor is not supported for LLaVA: it needs shortest_edge, or height and "
-            "width."
-        )
-    x_scale, y_scale = width / new_width, height / new_height
+    if hasattr(processor, "pad_to_square") and processor.do_pad:  # LLaVA's own processor; other classes pad batches
+        side = max(width, height)
+        left, top, crop_width, crop_height = _crop_of_padded(processor, side, side)
+        return left - (side - width) // 2, top - (side - height) // 2, crop_width, crop_height
+    return _crop_of_padded(processor, width, height)
+
+
+def _crop_of_padded(processor: Any, width: int, height: int) -> tuple[float, float, float, float]:
+    """As `_crop_box`, for an image that has its padding."""
     if not processor.do_center_crop:
         return 0.0, 0.0, float(width), float(height)
+    new_width, new_height = _resized(processor, width, height)
+    x_scale, y_scale = width / new_width, height / new_height
     crop = dict(processor.crop_size)
     left, top = (new_width - crop["width"]) // 2, (new_height - crop["height"]) // 2
     return left * x_scale, top * y_scale, crop["width"] * x_scale, crop["height"] * y_scale
 
 
-def _resized(width: int, height: int, shortest_edge: int) -> tuple[int, int]:
-    if width <= height:
-        return shortest_edge, int(shortest_edge * height / width)
-    return int(shortest_edge * width / height), shortest_edge
+def _resized(processor: Any, width: int, height: int) -> tuple[int, int]:
+    """Width and height after resizing."""
+    if not processor.do_resize:
+        return width, height
+    size = dict(processor.size)
+    if shortest_edge := size.get("shortest_edge"):
+        if width <= height:
+            return int(shortest_edge), int(shortest_edge * height / width)
+        return int(shortest_edge * width / height), int(shortest_edge)
+    if size.get("height") and size.get("width"):
+        return int(size["width"]), int(size["height"])
+    raise UserError(
+        f"The size {size} of the image processor is not supported for LLaVA: it needs shortest_edge, or height and "
+        "width."
+    )

@@ -1,7 +1,7 @@
-"""Mistral 3 and Pixtral: the image is squashed to whole cells, with an [IMG_BREAK] after each row.
+"""Mistral 3, Pixtral and LightOnOCR: the image is squashed to whole cells, whose rows end with [IMG_BREAK].
 
-The breaks are tokens of the text, not visual ones. The processor of transformers cannot be imported without
-torchvision, though it does not need it, so this module has a replacement.
+The breaks, which LightOnOCR has none of, are tokens of the text, not visual ones. The PixtralProcessor of transformers
+cannot be imported without torchvision, though it does not need it, so this module has a replacement.
 """
 
 from __future__ import annotations
@@ -18,10 +18,14 @@ def region_map(processor: Any, config: Any, width: int, height: int) -> TokenMap
     from transformers.models.pixtral.image_processing_pil_pixtral import get_resize_output_image_size
 
     cell = processor.patch_size * processor.spatial_merge_size
+    # LightOnOCR resizes to whole patches; the last ones may then be in no cell.
+    multiple = dict(processor.image_processor.patch_size)["height"] if config.model_type == "lighton_ocr" else cell
     shape = np.broadcast_to(np.uint8(0), (3, height, width))  # an image of this shape
     side = processor.image_processor.size["longest_edge"]
-    resized_height, resized_width = get_resize_output_image_size(shape, side, cell, "channels_first")
-    return grid_map(resized_height // cell, resized_width // cell, (0, 0, width, height))
+    resized_height, resized_width = get_resize_output_image_size(shape, side, multiple, "channels_first")
+    rows, columns = resized_height // cell, resized_width // cell
+    covered = width * columns * cell / resized_width, height * rows * cell / resized_height
+    return grid_map(rows, columns, (0, 0, *covered))
 
 
 def processor_class() -> Any:

@@ -27,24 +27,32 @@ of tokens with it.
 _MODULES = {
     "aya_vision": "latentlens_dag.models.families.internvl",
     "deepseek_vl": "latentlens_dag.models.families.deepseek_vl",
+    "deepseek_vl_hybrid": "latentlens_dag.models.families.deepseek_vl",
     "gemma3": "latentlens_dag.models.families.gemma3",
     "glm46v": "latentlens_dag.models.families.qwen_vl",
     "glm4v": "latentlens_dag.models.families.qwen_vl",
+    "glm4v_moe": "latentlens_dag.models.families.qwen_vl",
+    "glm_ocr": "latentlens_dag.models.families.qwen_vl",
+    "hunyuan_vl": "latentlens_dag.models.families.hunyuan_vl",
     "idefics3": "latentlens_dag.models.families.idefics3",
     "internvl": "latentlens_dag.models.families.internvl",
+    "lighton_ocr": "latentlens_dag.models.families.pixtral",
     "llava": "latentlens_dag.models.families.llava",
     "llava_next": "latentlens_dag.models.families.llava_next",
     "llava_onevision": "latentlens_dag.models.families.llava_next",
     "mistral3": "latentlens_dag.models.families.pixtral",
     "molmo2": "latentlens_dag.models.families.molmo2",
     "ovis2": "latentlens_dag.models.families.ovis2",
+    "paddleocr_vl": "latentlens_dag.models.families.qwen_vl",
     "paligemma": "latentlens_dag.models.families.paligemma",
     "qwen2_5_vl": "latentlens_dag.models.families.qwen_vl",
     "qwen2_vl": "latentlens_dag.models.families.qwen_vl",
     "qwen3_5": "latentlens_dag.models.families.qwen_vl",
+    "qwen3_5_moe": "latentlens_dag.models.families.qwen_vl",
     "qwen3_vl": "latentlens_dag.models.families.qwen_vl",
     "qwen3_vl_moe": "latentlens_dag.models.families.qwen_vl",
     "smolvlm": "latentlens_dag.models.families.smolvlm",
+    "vipllava": "latentlens_dag.models.families.llava",
 }
 _CROSS = "its images enter by cross-attention, so there are no visual tokens in its sequence to read"
 _MIXED = "its connector mixes the whole image into every visual token, so none has a place in it"
@@ -56,6 +64,9 @@ _PROCESSORS = {
 NEED_TORCHVISION = frozenset({"molmo2"})  # the image processor has no variant for Pillow
 WITHOUT_TEMPLATE = frozenset({"paligemma"})
 """Families without chat template: the image token is followed by the prompt."""
+
+ONE_IMAGE_PER_PASS = frozenset({"hunyuan_vl"})
+"""Families whose positions number the images of all sequences of a pass, so that states depend on what is before."""
 
 
 def is_mapped(model_type: str, name: str) -> bool:

@@ -8,21 +8,52 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+PADDING = "padding"
+WITHOUT_BOX = frozenset({"newline", "separator", "unmapped"})
+"""Views of tokens without a place: what ends a row, what stands around a view, and those of no known place."""
+WITHOUT_PIXELS = WITHOUT_BOX | {PADDING}
+"""Views of tokens that show nothing of the image."""
+_ROUNDING = 1e-3  # pixels of float32 boxes
+
 
 class TokenMap(NamedTuple):
     """The location of the T visual tokens of one image, in their order in the sequence."""
 
-    view: list[str]  # global, tile, newline, unmapped
+    view: list[str]  # global, tile, or one of WITHOUT_PIXELS
     tile: NDArray[np.int32]  # [T]: 0 for the global view, tiles from 1; tile, row and col are -1 if unmapped
     row: NDArray[np.int32]  # [T]: in the grid of the whole view, across its tiles
     col: NDArray[np.int32]  # [T]
     boxes: NDArray[np.float32]  # [T, 4]: x0, y0, x1, y1 in pixels of the image; may exceed it; NaN without pixels
 
 
+def mark_padding(token_map: TokenMap, width: int, height: int) -> TokenMap:
+    """Give the tokens whose whole box is outside of an image of `width` x `height` pixels the view `padding`.
+
+    They keep tile, row, column and box. Processors that fill up a square or whole tiles write them. This is the only
+    place that decides it, for all families.
+    """
+    x0, y0, x1, y1 = token_map.boxes.T
+    inside = (x1 > _ROUNDING) & (y1 > _ROUNDING) & (x0 < width - _ROUNDING) & (y0 < height - _ROUNDING)
+    outside = np.isfinite(token_map.boxes).all(axis=1) & ~inside
+    return token_map._replace(
+        view=[PADDING if is_outside else view for view, is_outside in zip(token_map.view, outside, strict=True)]
+    )
+
+
+def grid_view(view: str, tile: int | None) -> str:
+    """The view in whose grid a token lies: of padding that of its tile, which is 0 (or None) for the global view."""
+    return view if view != PADDING else "tile" if tile else "global"
+
+
 def unmapped(tokens: int) -> TokenMap:
     """A map of which only the number of tokens is known."""
+    return without_box("unmapped", tokens)
+
+
+def without_box(view: str, tokens: int) -> TokenMap:
+    """Tokens of one view (WITHOUT_BOX) that have no tile, row or column either."""
     nowhere = np.full(tokens, -1, np.int32)
-    return TokenMap(["unmapped"] * tokens, nowhere, nowhere, nowhere, np.full((tokens, 4), np.nan, np.float32))
+    return TokenMap([view] * tokens, nowhere, nowhere, nowhere, np.full((tokens, 4), np.nan, np.float32))
 
 
 def grid_map(rows: int, columns: int, box: tuple[float, float, float, float], view: str = "global") -> TokenMap:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
 from latentlens_dag.device import float32_rows, full_precision
 from latentlens_dag.study.lenses.vocabulary import VocabularyLens
@@ -20,17 +21,40 @@ class EmbeddingLens(VocabularyLens):
     needs = "embedding"
     description = "The vocabulary tokens whose input embeddings are nearest to each visual token at layer {layer}."
 
-    def scores(self, vocabulary: Vocabulary, states: Tensor) -> Tensor:
-        """The cosines [N, V]; minus infinity to a row of zeros."""
+    def scorer(self, vocabulary: Vocabulary) -> Callable[[Tensor], Tensor]:
+        """The cosines; minus infinity to a row of zeros.
+
+        An embedding in float32 is normalized once, another one in every pass: there is no float32 copy of it.
+        """
         import torch
 
         embedding = vocabulary.embedding.detach()
-        unit = torch.nn.functional.normalize(states, dim=1)
-        cosines = states.new_empty(len(states), len(embedding))
-        with full_precision():
-            for part, rows in float32_rows(embedding):
-                norms = rows.norm(dim=1, keepdim=True)
-                products = torch.mm(unit, (rows / norms).T, out=cosines[:, part])  # NaN where the norm is 0
-                if bool((zero := norms[:, 0] == 0).any()):
-                    products.masked_fill_(zero, -torch.inf)
-        return cosines
+        once = list(_unit_rows(embedding)) if embedding.dtype == torch.float32 else None
+        return lambda states: _cosines(states, len(embedding), once or _unit_rows(embedding))
+
+
+class _UnitRows(NamedTuple):
+    """Some rows of the embedding in float32, divided by their lengths; NaN where one is 0."""
+
+    rows: slice
+    unit: Tensor
+    is_zero: Tensor
+
+
+def _unit_rows(embedding: Tensor) -> Iterator[_UnitRows]:
+    for part, rows in float32_rows(embedding):
+        norms = rows.norm(dim=1, keepdim=True)
+        yield _UnitRows(part, rows / norms, norms[:, 0] == 0)
+
+
+def _cosines(states: Tensor, vocabulary_size: int, parts: Iterable[_UnitRows]) -> Tensor:
+    import torch
+
+    unit = torch.nn.functional.normalize(states, dim=1)
+    cosines = states.new_empty(len(states), vocabulary_size)
+    with full_precision():
+        for part in parts:
+            products = torch.mm(unit, part.unit.T, out=cosines[:, part.rows])
+            if bool(part.is_zero.any()):
+                products.masked_fill_(part.is_zero, -torch.inf)
+    return cosines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from latentlens_dag.study.lenses.vocabulary import VocabularyLens
@@ -19,6 +20,6 @@ class LogitLens(VocabularyLens):
     needs = "head"
     description = "The vocabulary tokens with the highest logits for each visual token at layer {layer}."
 
-    def scores(self, vocabulary: Vocabulary, states: Tensor) -> Tensor:
-        """The model's logits [N, V]."""
-        return vocabulary.logits(states)
+    def scorer(self, vocabulary: Vocabulary) -> Callable[[Tensor], Tensor]:
+        """The model's logits."""
+        return vocabulary.logits

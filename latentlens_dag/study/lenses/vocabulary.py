@@ -9,7 +9,7 @@ Note: many models have more rows of vocabulary than their tokenizer has tokens; 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
@@ -47,8 +47,8 @@ class VocabularyLens(Lens):
     needs: ClassVar[VocabularyNeeds]
 
     @abstractmethod
-    def scores(self, vocabulary: Vocabulary, states: Tensor) -> Tensor:
-        """The scores [N, V] of states [N, d], in float32; minus infinity for what is no candidate."""
+    def scorer(self, vocabulary: Vocabulary) -> Callable[[Tensor], Tensor]:
+        """A function: states [N, d] -> scores [N, V], in float32; minus infinity for what is no candidate."""
 
     def neighbors(self, states: Mapping[int, TokenStates], inputs: LensInputs) -> Iterator[tuple[int, pa.Table]]:
         """As `Lens.neighbors`."""
@@ -82,14 +82,14 @@ class VocabularyLens(Lens):
         """The k best tokens of states [N, d]; with `labels` [V] of the tokens, only the best token of each label."""
         import torch
 
-        device, k = vocabulary.device, self.k
+        device, k, scorer = vocabulary.device, self.k, self.scorer(vocabulary)
         of_tokens = torch.tensor(sorted(set(vocabulary.tokenizer.get_vocab().values())), device=device)
         ids = [np.empty((0, min(k, vocabulary.vocabulary_size)), np.int32)]
         scores = [ids[0].astype(np.float32)]
         with torch.inference_mode():
             for start in range(0, len(states), _QUERIES_PER_PASS):
                 queries = torch.from_numpy(states[start : start + _QUERIES_PER_PASS].copy()).to(device, torch.float32)
-                candidates = _masked(self.scores(vocabulary, queries), of_tokens)
+                candidates = _masked(scorer(queries), of_tokens)
                 if labels is None:
                     values, columns = top_k_lowest_index_first(candidates, k)
                 else:

@@ -17,7 +17,7 @@ from latentlens_dag.models import connector, self_checks
 from latentlens_dag.models.connector import connector_output
 from latentlens_dag.models.families import registry
 from latentlens_dag.models.families.registry import region_map
-from latentlens_dag.models.families.token_map import TokenMap
+from latentlens_dag.models.families.token_map import WITHOUT_BOX, TokenMap
 from latentlens_dag.models.hooks import capture_hidden_states
 from latentlens_dag.models.loading import load_vlm
 from latentlens_dag.models.localization import localization
@@ -29,6 +29,11 @@ from tests.helpers.packages import need_packages_of
 
 RIGHT = np.float32([1, 0, 1, 0])
 SIZES = [(150, 100), (90, 140), (96, 96)]
+HAVE_NO_BOX = {
+    "hunyuan_vl": {"newline", "separator"},
+    "llava_next": {"newline"},
+    "llava_onevision": {"newline"},
+}
 
 
 @pytest.fixture(scope="session")
@@ -193,14 +198,14 @@ KNOWN_TO_FAIL = {"paligemma": {"causality", "padding_invariance"}}
 
 
 @pytest.mark.parametrize("family", BUILDERS)
-def test_tokens_have_boxes_with_an_area_but_for_newlines_which_have_none(
+def test_tokens_have_boxes_with_an_area_but_for_newlines_and_separators_which_have_none(
     tiny: Callable[[str], Vlm], family: str
 ) -> None:
     tokens = tiny(family).visual_states([noise_image(150, 100)], [0]).tokens
-    newlines = tokens.filter(view="newline")
-    assert (len(newlines) > 0) == (family in ("llava_next", "llava_onevision"))
-    assert newlines.select("x0", "y0", "x1", "y1").null_count().row(0) == (len(newlines),) * 4
-    others = tokens.filter(tokens["view"] != "newline")
+    assert set(tokens["view"]) & WITHOUT_BOX == HAVE_NO_BOX.get(family, set())
+    no_box = tokens["view"].is_in(list(WITHOUT_BOX))
+    assert tokens.filter(no_box).select("x0", "y0", "x1", "y1").null_count().row(0) == (int(no_box.sum()),) * 4
+    others = tokens.filter(~no_box)
     assert ((others["x1"] > others["x0"]) & (others["y1"] > others["y0"])).to_list() == [True] * len(others)
 
 
@@ -228,7 +233,7 @@ def test_a_wrong_map_is_found_out(
 def _one_column_on(true: TokenMap) -> np.ndarray:
     """The boxes of a map in which every token of a row has its neighbor's."""
     found = true.boxes.copy()
-    for view in set(true.view) - {"newline"}:
+    for view in set(true.view) - WITHOUT_BOX:
         of_view = np.array(true.view) == view
         for row in np.unique(true.row[of_view]):
             tokens = np.flatnonzero(of_view & (true.row == row))
