@@ -15,7 +15,7 @@ from typing import Any
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.models.families import registry
-from latentlens_dag.testing.families import BUILDERS
+from latentlens_dag.testing import tiny_families, tiny_vlm
 from tests.families.generic import CannotBeMadeError, GenericModel
 from tests.families.table import registry_refusal
 
@@ -46,18 +46,14 @@ def try_family(model_type: str) -> Trial:
     reason = registry_refusal(model_type)
     if reason is not None:
         return Trial("refused", reason)
-    if model_type in BUILDERS:
-        return _try_builder(model_type)
-    return _try_defaults(model_type)
-
-
-def _try_builder(model_type: str) -> Trial:
-    from latentlens_dag.testing import tiny_vlm
-
     try:
         registry.check_packages(model_type, model_type)
     except UserError:
         return Trial("not tried", "its image processor needs torchvision", "builder")
+    return _try_builder(model_type) if model_type in tiny_families() else _try_defaults(model_type)
+
+
+def _try_builder(model_type: str) -> Trial:
     with tempfile.TemporaryDirectory() as folder:
         try:
             return _read(tiny_vlm(model_type, Path(folder)), "builder")
