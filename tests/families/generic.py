@@ -47,6 +47,7 @@ class GenericModel:
         self._vocabulary = len(_tokenizer(""))
         shrink(self.config, self._vocabulary)
         self._image_tokens: int | None = None
+        self.fits_processor = True
 
     def refusal(self) -> str | None:
         """Why `load_vlm` refuses the family by its config; None if it does not."""
@@ -94,6 +95,13 @@ class GenericModel:
         _set_token_ids(config, processor)
         save_random_model(self._class, config, processor, folder, 0)
 
+    def variants(self) -> Iterator[GenericModel]:
+        """The model with an image processor that fits its vision tower, and with a vision tower that fits that one."""
+        yield self
+        other = GenericModel(self.model_type)
+        other.fits_processor = False
+        yield other
+
     def learn(self, error: Exception) -> bool:
         """Whether an error says how many tokens an image has, with which the model may be written once more."""
         counts = re.search(r"tokens: (\d+), features:? (\d+)", str(error))
@@ -124,7 +132,8 @@ class GenericModel:
 
         own_class = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES[self.model_type]
         same = [name for name, other in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.items() if other == own_class]
-        names = (PROCESSOR_MAPPING_NAMES.get(model_type) for model_type in (self.model_type, *same))
+        folder = self._class.__module__.split(".")[-2]
+        names = (PROCESSOR_MAPPING_NAMES.get(model_type) for model_type in (self.model_type, *same, folder))
         name = next(filter(None, names), None)
         if name is None:
             raise CannotBeMadeError("transformers names no processor for it")
@@ -169,7 +178,11 @@ class GenericModel:
         if "pil" not in names:
             raise CannotBeMadeError("its image processor needs torchvision")
         image_processor = getattr(transformers, names["pil"])()
-        _fit_to_vision(image_processor, getattr(self.config, "vision_config", None))
+        vision = getattr(self.config, "vision_config", None)
+        if self.fits_processor:
+            _fit_to_vision(image_processor, vision)
+        else:
+            _fit_to_processor(vision, image_processor)
         return image_processor
 
 
@@ -272,6 +285,14 @@ def _fit_to_vision(image_processor: Any, vision: Any) -> None:
     for name, value in (("patch_size", patch), ("merge_size", getattr(vision, "spatial_merge_size", None))):
         if isinstance(value, int) and isinstance(getattr(image_processor, name, None), int):
             setattr(image_processor, name, value)
+
+
+def _fit_to_processor(vision: Any, image_processor: Any) -> None:
+    """Let a vision tower take images of the size that an image processor makes by default."""
+    size = dict(getattr(image_processor, "size", None) or {})
+    side = size.get("height") or size.get("shortest_edge") or getattr(image_processor, "max_image_size", None)
+    if isinstance(side, int) and isinstance(getattr(vision, "image_size", None), int):
+        vision.image_size = side
 
 
 def _set_token_ids(config: Any, processor: Any) -> None:

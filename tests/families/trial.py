@@ -108,19 +108,20 @@ def _try_defaults(model_type: str) -> Trial:
 
 
 def _shown_an_image(model: GenericModel, folder: Path) -> Trial:
-    """Write the model, and read it; once more with the number of image tokens that it says it has."""
+    """Write a variant of the model, and read it; once more with the number of image tokens that it says it has."""
     placeholders, errors = model.placeholders(), list[Exception]()
     if model.parameters() > MOST_PARAMETERS:
         raise CannotBeMadeError(f"its smallest model has {model.parameters() / 1e6:.0f} million parameters")
-    for placeholder in placeholders:
-        for _ in range(2):
-            try:
-                model.write(folder, placeholder)
-                return _read(folder, "defaults")
-            except Exception as error:
-                errors.append(error)
-                if not model.learn(error):
-                    break
+    for variant in model.variants():
+        for placeholder in placeholders:
+            for _ in range(2):
+                try:
+                    variant.write(folder, placeholder)
+                    return _read(folder, "defaults")
+                except Exception as error:
+                    errors.append(error)
+                    if not variant.learn(error):
+                        break
     raise errors[0]
 
 
