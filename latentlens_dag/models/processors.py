@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from latentlens_dag.models.families.registry import replacement_processor
+from latentlens_dag.models.families.registry import ALWAYS_REPLACED, replacement_processor
 
 
 def load_processor(source: Path, trusted: bool) -> Any:
@@ -14,12 +14,16 @@ def load_processor(source: Path, trusted: bool) -> Any:
     from transformers import AutoProcessor
 
     try:
-        return AutoProcessor.from_pretrained(source, trust_remote_code=trusted)
+        processor = AutoProcessor.from_pretrained(source, trust_remote_code=trusted)
     except (ImportError, OSError, ValueError):
         processor_class = _class_for_images_only(_processor_name(source, trusted))
         if processor_class is None:
             raise
-        return processor_class.from_pretrained(source, trust_remote_code=trusted)
+    else:
+        if type(processor).__name__ not in ALWAYS_REPLACED:
+            return processor
+        processor_class = replacement_processor(type(processor).__name__)
+    return processor_class.from_pretrained(source, trust_remote_code=trusted)
 
 
 def ensure_pad_token(tokenizer: Any) -> bool:

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
+    from latentlens_dag.models.prompts import Prompt
+
 _LOGITS_MEANING = "LogitLens after the last block against the logits"
 _MIN_BOX_PIXELS = 16  # for `localization`
 _SIZES = [(150 << doubled, 100 << doubled) for doubled in range(5)]  # up to 2400 x 1600
@@ -64,7 +66,9 @@ TEXT_CHECKS = CHECKS[:3]
 """The checks of a model that reads texts only."""
 
 
-def check_model(vlm: Vlm, prompt: str | None = None, localize: bool = True, stored: str | None = None) -> ModelFacts:
+def check_model(
+    vlm: Vlm, prompt: str | Prompt | None = None, localize: bool = True, stored: str | None = None
+) -> ModelFacts:
     """Run all checks, in the order of CHECKS, on an image of noise that is not square.
 
     Args:
@@ -211,7 +215,7 @@ def noise_image(width: int, height: int) -> Image:
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
-def logits_reproduced(vlm: Vlm, image: Image, prompt: str | None = None) -> ModelCheck:
+def logits_reproduced(vlm: Vlm, image: Image, prompt: str | Prompt | None = None) -> ModelCheck:
     """Check that LogitLens after the last block gives the model's own logits."""
     inputs = vlm.inputs([image], prompt)
     return _logits_reproduced(vlm.language_model, lambda: vlm.run(inputs).logits)
@@ -240,7 +244,7 @@ def _logits_reproduced(model: LanguageModel, own_logits: Callable[[], Tensor]) -
     return closeness(model, "logits_reproduced", own.float(), ours, _LOGITS_MEANING)
 
 
-def visual_token_count(vlm: Vlm, image: Image, prompt: str | None = None) -> ModelCheck:
+def visual_token_count(vlm: Vlm, image: Image, prompt: str | Prompt | None = None) -> ModelCheck:
     """Check that there are as many visual tokens as the region map has; without a map, that there are any."""
     import torch
 
@@ -254,7 +258,7 @@ def visual_token_count(vlm: Vlm, image: Image, prompt: str | None = None) -> Mod
     return ModelCheck("visual_token_count", difference == 0, float(difference), "visual tokens less mapped tokens")
 
 
-def localization_if_possible(vlm: Vlm, prompt: str | None = None) -> ModelCheck:
+def localization_if_possible(vlm: Vlm, prompt: str | Prompt | None = None) -> ModelCheck:
     """Run `localization` with 8 tokens per view on an image with large boxes; or return why it cannot be run."""
     try:
         return localization(vlm, _image_with_large_boxes(vlm), prompt=prompt)

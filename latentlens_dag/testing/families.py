@@ -22,6 +22,7 @@ from latentlens_dag.testing.models import (
     tiny_llava,
     tiny_tokenizer,
 )
+from latentlens_dag.testing.more_families import MORE_BUILDERS
 from latentlens_dag.testing.tiled_families import TILED_BUILDERS
 
 
@@ -208,4 +209,5 @@ BUILDERS: dict[str, Builder] = {
     "qwen3_vl_moe": partial(_qwen, "Qwen3VLMoe", _DEEPSTACK_VISION, 16, {**_EXPERTS, "head_dim": 8}),
     **GRID_BUILDERS,
     **TILED_BUILDERS,
+    **MORE_BUILDERS,
 }

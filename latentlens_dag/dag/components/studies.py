@@ -22,7 +22,7 @@ from latentlens_dag.models.dtypes import Dtype
 from latentlens_dag.models.families.registry import is_mapped
 from latentlens_dag.models.layers import auto_contextual_layers, auto_visual_layers, check_layers
 from latentlens_dag.models.model_ref import ModelRef
-from latentlens_dag.models.vlm import DEFAULT_PROMPT
+from latentlens_dag.models.prompts import DEFAULT_PROMPT, Prompt
 from latentlens_dag.schema import LENSES
 
 if TYPE_CHECKING:
@@ -39,6 +39,22 @@ class Judge(dg.Model, dg.Resolvable):
     """Who judges the neighbors."""
 
     regions: RegionsJudge | None = None
+
+
+class PromptParts(dg.Model, dg.Resolvable):
+    """The text around the image, where it is not only a question after it."""
+
+    before: str = ""
+    """Text before the image: in a causal model only this, or `system`, changes the states of visual tokens."""
+    after: str | None = None
+    """The question after the image; by default the paper's, and none if it is empty."""
+    system: str = ""
+    """The system prompt; by default the chat template's own, if it has one."""
+
+    def prompt(self) -> str | Prompt:
+        """The same; a question alone is what a plain `prompt` is."""
+        after = DEFAULT_PROMPT if self.after is None else self.after
+        return Prompt(after, self.before, self.system) if self.before or self.system or not after else after
 
 
 class Corpus(NamedComponent):
@@ -175,8 +191,8 @@ class Study(NamedComponent):
     layers: list[int] | Literal["auto"] = "auto"
     lenses: Sequence[Lens] = tuple(LENSES)
     top_k: int = 5
-    prompt: str | None = None
-    """The VLM's prompt for every image; by default the paper's."""
+    prompt: str | PromptParts | None = None
+    """The VLM's question after every image, or the text around it; by default the paper's question."""
     unique: Literal["none", "word", "sentence"] = "none"
     judge: Judge | Literal["none"] = "none"
     connector: bool = False
@@ -221,7 +237,7 @@ class Study(NamedComponent):
             unique=self.unique,
             judged=self.judge != "none",
             connector=self.connector,
-            prompt=DEFAULT_PROMPT if self.prompt is None else self.prompt,
+            prompt=self._prompt(),
             dtype=declared_dtype(self.dtype),
         )
 
@@ -229,6 +245,11 @@ class Study(NamedComponent):
     def model_ref(self) -> ModelRef:
         """Its model."""
         return self._model(f"Study {self.name}")
+
+    def _prompt(self) -> str | Prompt:
+        if isinstance(self.prompt, PromptParts):
+            return self.prompt.prompt()
+        return DEFAULT_PROMPT if self.prompt is None else self.prompt
 
     def _model(self, place: str) -> ModelRef:
         """The model; a UserError for fields that do not go together."""

@@ -26,25 +26,43 @@ of tokens with it.
 
 _MODULES = {
     "aya_vision": "latentlens_dag.models.families.internvl",
+    "cohere2_vision": "latentlens_dag.models.families.cohere2_vision",
+    "cohere_compass": "latentlens_dag.models.families.qwen_vl",
+    "cosmos3_edge": "latentlens_dag.models.families.qwen_vl",
+    "cosmos3_omni": "latentlens_dag.models.families.qwen_vl",
     "deepseek_vl": "latentlens_dag.models.families.deepseek_vl",
     "deepseek_vl_hybrid": "latentlens_dag.models.families.deepseek_vl",
+    "ernie4_5_vl_moe": "latentlens_dag.models.families.qwen_vl",
+    "exaone4_5": "latentlens_dag.models.families.qwen_vl",
     "gemma3": "latentlens_dag.models.families.gemma3",
     "glm46v": "latentlens_dag.models.families.qwen_vl",
     "glm4v": "latentlens_dag.models.families.qwen_vl",
     "glm4v_moe": "latentlens_dag.models.families.qwen_vl",
     "glm_ocr": "latentlens_dag.models.families.qwen_vl",
+    "glmga": "latentlens_dag.models.families.qwen_vl",
+    "granite_docling": "latentlens_dag.models.families.granite_docling",
     "hunyuan_vl": "latentlens_dag.models.families.hunyuan_vl",
+    "hyperclovax_vision_v2": "latentlens_dag.models.families.qwen_vl",
     "idefics3": "latentlens_dag.models.families.idefics3",
     "internvl": "latentlens_dag.models.families.internvl",
+    "janus": "latentlens_dag.models.families.deepseek_vl",
+    "kimi_k25": "latentlens_dag.models.families.kimi_k25",
+    "lfm3_vl": "latentlens_dag.models.families.qwen_vl",
     "lighton_ocr": "latentlens_dag.models.families.pixtral",
     "llava": "latentlens_dag.models.families.llava",
     "llava_next": "latentlens_dag.models.families.llava_next",
     "llava_onevision": "latentlens_dag.models.families.llava_next",
+    "minimax_m3_vl": "latentlens_dag.models.families.minimax_m3",
     "mistral3": "latentlens_dag.models.families.pixtral",
+    "mistral_large4": "latentlens_dag.models.families.pixtral",
     "molmo2": "latentlens_dag.models.families.molmo2",
+    "muse_glimmer": "latentlens_dag.models.families.muse_glimmer",
+    "muse_spark": "latentlens_dag.models.families.muse_spark",
     "ovis2": "latentlens_dag.models.families.ovis2",
     "paddleocr_vl": "latentlens_dag.models.families.qwen_vl",
     "paligemma": "latentlens_dag.models.families.paligemma",
+    "perception_lm": "latentlens_dag.models.families.perception_lm",
+    "qianfan_ocr": "latentlens_dag.models.families.internvl",
     "qwen2_5_vl": "latentlens_dag.models.families.qwen_vl",
     "qwen2_vl": "latentlens_dag.models.families.qwen_vl",
     "qwen3_5": "latentlens_dag.models.families.qwen_vl",
@@ -52,15 +70,35 @@ _MODULES = {
     "qwen3_vl": "latentlens_dag.models.families.qwen_vl",
     "qwen3_vl_moe": "latentlens_dag.models.families.qwen_vl",
     "smolvlm": "latentlens_dag.models.families.smolvlm",
+    "video_llama_3": "latentlens_dag.models.families.qwen_vl",
     "vipllava": "latentlens_dag.models.families.llava",
 }
 _CROSS = "its images enter by cross-attention, so there are no visual tokens in its sequence to read"
 _MIXED = "its connector mixes the whole image into every visual token, so none has a place in it"
 _REFUSED = {"mllama": _CROSS, "idefics": _CROSS} | dict.fromkeys(("blip-2", "instructblip", "idefics2"), _MIXED)
+_BLURRED = "its connector mixes neighboring patches by convolution, so each of its visual tokens sees more than a cell"
+_QUERIES = "its visual tokens are queries that attend to the whole image, so none has a place in it"
+_WINDOWS = "its visual tokens are queries that attend to windows of patches, and several share a window"
+_UNMAPPED = {
+    "aria": _QUERIES,
+    "deepseek_ocr2": _QUERIES,
+    "granite4_vision": _WINDOWS,
+    "step3p7": _BLURRED,
+    "unlimited_ocr": _BLURRED,
+}
+"""Families whose visual tokens are read, but have no boxes, and why."""
 _PROCESSORS = {
+    "Cohere2VisionProcessor": "latentlens_dag.models.families.cohere2_vision",
+    "Kimi_K25Processor": "latentlens_dag.models.families.kimi_k25",
+    "MiniMaxM3VLProcessor": "latentlens_dag.models.families.minimax_m3",
+    "MuseGlimmerProcessor": "latentlens_dag.models.families.muse_glimmer",
+    "MuseSparkProcessor": "latentlens_dag.models.families.muse_spark",
+    "PerceptionLMProcessor": "latentlens_dag.models.families.perception_lm",
     "PixtralProcessor": "latentlens_dag.models.families.pixtral",
     "SmolVLMProcessor": "latentlens_dag.models.families.smolvlm",
 }
+ALWAYS_REPLACED = frozenset({"PerceptionLMProcessor"})
+"""Processors of transformers for which the replacement is used even if they can be imported."""
 NEED_TORCHVISION = frozenset({"molmo2"})  # the image processor has no variant for Pillow
 WITHOUT_TEMPLATE = frozenset({"paligemma"})
 """Families without chat template: the image token is followed by the prompt."""
@@ -87,13 +125,23 @@ def is_mapped(model_type: str, name: str) -> bool:
     return model_type in _MODULES
 
 
-def region_map(model_type: str, name: str) -> RegionMap | None:
-    """The region map of a family, if it has one; arguments as `is_mapped`, errors also as `check_packages`."""
+def why_unmapped(model_type: str) -> str | None:
+    """Why a family that is read cannot have a region map; None if nobody has written one yet."""
+    return _UNMAPPED.get(model_type)
+
+
+def region_map(model_type: str, name: str, several: bool = False) -> RegionMap | None:
+    """The region map of a family, if it has one; arguments as `is_mapped`, errors also as `check_packages`.
+
+    `several`: of an image that shares its prompt with others. A module whose family cuts such images in another way has
+    a `several_images_map` too.
+    """
     if not is_mapped(model_type, name):
         return None
     check_packages(model_type, name)
-    family_map: RegionMap = import_module(_MODULES[model_type]).region_map
-    return family_map
+    module = import_module(_MODULES[model_type])
+    family_map: RegionMap = module.region_map
+    return getattr(module, "several_images_map", family_map) if several else family_map
 
 
 def check_packages(model_type: str, name: str) -> None:
@@ -114,9 +162,11 @@ def check_packages(model_type: str, name: str) -> None:
 
 
 def apply_checkpoint_settings(model_type: str, processor: Any) -> None:
-    """Apply settings in the model's files to its processor if defaults of transformers override them."""
+    """Apply settings that the model needs to its processor if defaults of transformers override them."""
     if model_type == "gemma3":
         import_module(_MODULES[model_type]).apply_checkpoint_settings(processor)
+    if model_type == "cosmos3_edge":  # its model needs them, its processor gives them on request only
+        processor.return_mm_token_type_ids = True
 
 
 def replacement_processor(name: str | None) -> Any:
