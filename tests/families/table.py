@@ -112,9 +112,11 @@ def _status(model_type: str, trial: Mapping[str, Any]) -> tuple[str, str]:
         return MAPPED, _map(registry._MODULES[model_type])
     if not trial or trial["outcome"] == "proved":
         return NOT_TRIED, f"`{COMMAND} {model_type}` tries it"
+    why = registry.why_unmapped(model_type)
     if trial["outcome"] == "read":
-        return READ, trial.get("reason") or "no region map was written"
-    return _OUTCOMES[trial["outcome"]], "; ".join(filter(None, (trial.get("reason"), trial.get("known"))))
+        return READ, why or "no region map was written"
+    boxes = f"it would have no boxes: {why}" if why else None
+    return _OUTCOMES[trial["outcome"]], "; ".join(filter(None, (trial.get("reason"), trial.get("known"), boxes)))
 
 
 def _map(module: str) -> str:
