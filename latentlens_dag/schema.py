@@ -162,7 +162,7 @@ INTERPRETABILITY = _schema(
     ("abstract", pa.float64()),
     ("global", pa.float64()),
     ("interpretable", pa.float64()),
-    ("low", pa.float64()),  # 95 % bootstrap over images, of interpretable
+    ("low", pa.float64()),  # 95 % interval of interpretable, with images as the units
     ("high", pa.float64()),
     ("chance", pa.float64()),
     ("excess", pa.float64()),

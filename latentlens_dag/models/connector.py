@@ -78,7 +78,9 @@ def connector_output(model: Any, width: int) -> Iterator[Callable[[Tensor], Tens
             arguments.append(_flat(features))
 
     def record_result(_args: tuple[Any, ...], _kwargs: dict[str, Any], result: Any) -> None:
-        results.append(_flat(getattr(result, "pooler_output", result)))
+        features = getattr(result, "pooler_output", result)
+        if features is not None:  # it is in Llama 4, whose projector comes later
+            results.append(_flat(features))
 
     with ExitStack() as stack:
         for module in model.modules():

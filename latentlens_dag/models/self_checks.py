@@ -22,6 +22,7 @@ from latentlens_dag.models.fingerprints import WeightSample, fingerprint_like, w
 from latentlens_dag.models.hooks import capture_hidden_states
 from latentlens_dag.models.language_model import LanguageModel
 from latentlens_dag.models.localization import LOCALIZATION_MEANING, CannotBeCheckedError, localization
+from latentlens_dag.models.logit_rule import unembedding_of
 from latentlens_dag.models.model_ref import ModelRef
 from latentlens_dag.models.text_checks import (
     ModelCheck,
@@ -226,14 +227,17 @@ def text_logits_reproduced(model: Any, language_model: LanguageModel) -> ModelCh
     import torch
 
     ids = torch.tensor([ordinary_token_ids(language_model, 8)], device=language_model.embedding.device)
-    return _logits_reproduced(language_model, lambda: model(input_ids=ids, use_cache=False).logits)
+    # The innermost model with this head, because a BLIP-2 around it cannot run without an image.
+    complete = [part for part in model.modules() if unembedding_of(part) is language_model.unembedding][-1]
+    return _logits_reproduced(language_model, lambda: complete(input_ids=ids, use_cache=False).logits)
 
 
 def _logits_reproduced(model: LanguageModel, own_logits: Callable[[], Tensor]) -> ModelCheck:
     """Compare the logits of a forward pass with those of LogitLens for the states that enter the final norm.
 
     The relative difference reveals an unknown scale or soft-cap (`logit_rule.py`). Rows of the unembedding that the
-    model itself drops, after those of all tokens, are dropped here too.
+    model itself drops, after those of all tokens, are dropped here too, and so are tokens that it rules out, as
+    Chameleon does the codes of images.
     """
     import torch
 
@@ -241,7 +245,8 @@ def _logits_reproduced(model: LanguageModel, own_logits: Callable[[], Tensor]) -
         with capture_hidden_states(model.decoder, [model.depth], lambda s: s) as states:
             own = own_logits()
         ours = model.logits(states[model.depth])[..., : own.shape[-1]]
-    return closeness(model, "logits_reproduced", own.float(), ours, _LOGITS_MEANING)
+    compared = ~(own <= torch.finfo(own.dtype).min)
+    return closeness(model, "logits_reproduced", own[compared].float(), ours[compared], _LOGITS_MEANING)
 
 
 def visual_token_count(vlm: Vlm, image: Image, prompt: str | Prompt | None = None) -> ModelCheck:

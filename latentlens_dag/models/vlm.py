@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.models.connector import connector_output, visual_mask
-from latentlens_dag.models.families.registry import ONE_IMAGE_PER_PASS, region_map
+from latentlens_dag.models.families.registry import FLAT_IMAGES, ONE_IMAGE_PER_PASS, region_map
 from latentlens_dag.models.families.token_map import TokenMap, mark_padding, unmapped
 from latentlens_dag.models.hooks import capture_hidden_states, stop_at_layer
 from latentlens_dag.models.language_model import LanguageModel
@@ -114,11 +114,12 @@ class Vlm:
         """
         groups = [_images_of(one) for one in images]
         texts = {count: self.prompt_text(prompt, count) for count in {len(group) for group in groups}}
+        flat = [image for group in groups for image in group]
         bos, can_pad = self.processor.tokenizer.bos_token, ensure_pad_token(self.processor.tokenizer)
         has_bos = bool(bos) and all(text.startswith(bos) for text in texts.values())
         try:
             inputs = self.processor(
-                images=groups,  # a list per text, because some processors count them
+                images=flat if self.model.config.model_type in FLAT_IMAGES else groups,  # most count those of a text
                 text=[texts[len(group)] for group in groups],
                 add_special_tokens=not has_bos,  # the template may have written it already
                 padding=can_pad,
@@ -133,7 +134,8 @@ class Vlm:
                 "tokenizer_config.json in its folder."
             ) from error
         inputs.pop("labels", None)  # PaliGemma's processor adds them, for training
-        return inputs.to(self.model.device, self.model.dtype)  # pixels too: not every vision tower casts its own
+        # Pixels too: not every vision tower casts its own, and Llama 4's are bfloat16.
+        return inputs.to(self.model.device, self.model.dtype)
 
     def visual_states(
         self,
@@ -266,7 +268,7 @@ class Vlm:
                 capture_hidden_states(decoder, layers, select) as states,
                 stop_at_layer(decoder, max(layers, default=0)),
             ):
-                self.run(inputs, logits_to_keep=1)
+                self.run(inputs)  # not `logits_to_keep=1`: Gemma 4 would then drop states
             visual = mask()
             maps = [
                 self._checked_maps(_images_of(one), row.tolist(), set(ids[row].tolist()), prompt)

@@ -157,7 +157,7 @@ def _verdict_tables(rows: list[Facts]) -> Iterator[str]:
             yield f"**{name}**: % of {tokens:,} visual tokens with {meaning}, by judge `{judge}`"
             yield _matrix({(row["visual_layer"], row["lens"]): _share(row, columns) for row in rows_of_judge}, _TITLES)
     yield (
-        "In brackets the 95 % bootstrap interval over images, after it what chance gives: the same answers judged "
+        "In brackets the 95 % interval, with images as the units; after it what chance gives: the same answers judged "
         "against a patch of the same group in another image. By patch group: table `interpretability`."
     )
 

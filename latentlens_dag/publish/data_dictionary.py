@@ -74,7 +74,7 @@ COLUMNS = {
     "abstract": "share of tokens whose best verdict is abstract",
     "global": "share of tokens whose best verdict is global: it fits elsewhere in the image",
     "interpretable": "concrete, abstract and global together",
-    "low": "lower end of the 95 % bootstrap interval over images, of interpretable",
+    "low": "lower end of the 95 % interval of interpretable, with images as the units",
     "high": "upper end of it",
     "chance": "the share that chance gives",
     "excess": "(interpretable - chance) / (1 - chance)",

@@ -4,12 +4,13 @@ Kappa is agreement beyond what two judges would reach by chance, each with their
 (p_o - p_e) / (1 - p_e), 1 for perfect agreement and 0 for chance (Cohen, "A coefficient of agreement for nominal
 scales", Educational and Psychological Measurement 20(1), 1960, p. 40).
 
-Note: judgements on the patches of one image are not independent, so the interval is a bootstrap over *images*, as in
-`interpretability.py`. High agreement may come with low kappa if nearly all verdicts are of one category.
+Note: judgements on the patches of one image are not independent, so the interval is a bootstrap over *images*. High
+agreement may come with low kappa if nearly all verdicts are of one category.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from itertools import combinations
 from typing import NamedTuple
 
@@ -17,10 +18,12 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from latentlens_dag.study.interpretability import ALL, Interval, resampled_images
+from latentlens_dag.study.interpretability import ALL
+from latentlens_dag.study.intervals import SEED, Interval
 from latentlens_dag.study.regions_judge import NONE, VERDICTS
 
 INTERPRETABLE = "interpretable"
+RESAMPLES = 1_000
 _ITEM = ["image_id", "token_index", "visual_layer", "lens"]
 RATINGS = ["rater", *_ITEM, "verdict"]
 """The columns of ratings: one row per judge and item."""
@@ -103,6 +106,15 @@ def kappa_interval(counts: npt.NDArray[np.int64]) -> Interval:
         return Interval(None, None)
     low, high = np.quantile(kappas, [0.025, 0.975])
     return Interval(float(low), float(high))
+
+
+@lru_cache(maxsize=4)
+def resampled_images(images: int) -> tuple[npt.NDArray[np.uint16], ...]:
+    """How often each image is drawn: RESAMPLES rows of `images` columns, in blocks of 100; 2 bytes per count."""
+    generator = np.random.default_rng(SEED)
+    draws = (np.bincount(generator.integers(images, size=images), minlength=images) for _ in range(RESAMPLES))
+    rows = [draw.astype(np.uint16) for draw in draws]
+    return tuple(np.stack(rows[start : start + 100]) for start in range(0, RESAMPLES, 100))
 
 
 def _kappas(tables: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

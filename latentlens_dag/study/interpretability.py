@@ -1,8 +1,8 @@
 """Interpretability: shares of verdicts per lens, visual layer, judge and patch group.
 
-A share is a ratio of sums over images, so an image with more tokens weighs more. Its interval is a bootstrap over
-*images*: the patches of one image are not independent, and a binomial interval over patches would be far too narrow.
-Every row resamples the images that have tokens in it, with a fixed seed, so it depends on no other row and no order.
+A share is a ratio of sums over images, so an image with more tokens weighs more. In its interval the images are the
+units (`intervals.py`): the patches of one image are not independent, and a binomial interval over patches would be far
+too narrow. A row depends on no other row and no order.
 
 Note: a share says little without `chance`, the share that the same neighbors reach on a patch of the same group in
 another image. A lens that says "blue" everywhere is often right.
@@ -11,33 +11,22 @@ another image. A lens that says "blue" everywhere is often right.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
 from latentlens_dag.inputs.regions import BACKGROUND, OBJECT
 from latentlens_dag.schema import INTERPRETABILITY, SINKS, lens_order
+from latentlens_dag.study.intervals import Interval, shares
 
 ALL = "all"
 SINK = "sink"
 """The group of attention sinks (`search/sinks.py`), which are in no other group."""
 GROUPS = (ALL, OBJECT, BACKGROUND, SINK)
 _TOKEN = ["study", "image_id", "token_index", "visual_layer"]
-RESAMPLES = 1_000
-SEED = 20_260_202
 _ROW = ["study", "lens", "visual_layer", "judge", "patch_group"]
 _COUNTS = ["tokens", "concrete", "abstract", "global", "judged_by_chance", "chance", "concrete_chance"]
-
-
-class Interval(NamedTuple):
-    """A 95 % interval; null for one image only, which says nothing about others."""
-
-    low: float | None
-    high: float | None
 
 
 def interpretability(judgements: pa.Table | Iterable[pa.Table], sinks: pa.Table | None = None) -> pa.Table:
@@ -61,29 +50,6 @@ def interpretability(judgements: pa.Table | Iterable[pa.Table], sinks: pa.Table 
     rows = [_row(dict(zip(_ROW, key, strict=True)), part) for key, part in counts.group_by(_ROW, maintain_order=True)]
     rows.sort(key=_place)
     return pa.Table.from_pylist(rows, schema=INTERPRETABILITY)
-
-
-def bootstrap_interval(hits: npt.NDArray[np.int64], tokens: npt.NDArray[np.int64]) -> Interval:
-    """Bootstrap over images of sum(hits) / sum(tokens); both [images], every image with at least one token.
-
-    The result depends on the counts and their order; callers sort by image_id.
-    """
-    if len(tokens) < 2:
-        return Interval(None, None)
-    both = np.stack([hits, tokens], axis=1).astype(np.float64)
-    # Sums of integers below 2**53 are exact in float64, so threads and block sizes cannot change a bit.
-    sums = np.concatenate([weights @ both for weights in resampled_images(len(tokens))])
-    low, high = np.quantile(sums[:, 0] / sums[:, 1], [0.025, 0.975])
-    return Interval(float(low), float(high))
-
-
-@lru_cache(maxsize=4)
-def resampled_images(images: int) -> tuple[npt.NDArray[np.uint16], ...]:
-    """How often each image is drawn: RESAMPLES rows of `images` columns, in blocks of 100; 2 bytes per count."""
-    generator = np.random.default_rng(SEED)
-    draws = (np.bincount(generator.integers(images, size=images), minlength=images) for _ in range(RESAMPLES))
-    rows = [draw.astype(np.uint16) for draw in draws]
-    return tuple(np.stack(rows[start : start + 100]) for start in range(0, RESAMPLES, 100))
 
 
 def _counts(judgements: pa.Table | Iterable[pa.Table], sinks: pa.Table) -> pl.DataFrame:
@@ -114,8 +80,8 @@ def _row(key: dict[str, object], images: pl.DataFrame) -> dict[str, object]:
     """One row of INTERPRETABILITY from the counts of its images, in order of image_id."""
     total = images.select(_COUNTS).sum().row(0, named=True)
     interpretable = images["concrete"] + images["abstract"] + images["global"]
-    whole = bootstrap_interval(interpretable.to_numpy(), images["tokens"].to_numpy())
-    concrete = bootstrap_interval(images["concrete"].to_numpy(), images["tokens"].to_numpy())
+    found = shares(np.stack([interpretable.to_numpy(), images["concrete"].to_numpy()]), images["tokens"].to_numpy())
+    whole, concrete = (Interval.of(low, high) for low, high in zip(found.low, found.high, strict=True))
     share = int(interpretable.sum()) / total["tokens"]
     chance = _share(total["chance"], total["judged_by_chance"])
     return {

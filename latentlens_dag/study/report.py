@@ -56,7 +56,7 @@ def _matrix(cells: Mapping[tuple[int, str], str]) -> Iterator[str]:
 
 
 _FOOT = (
-    "n: visual tokens. [..]: 95 % bootstrap interval over images. chance: the same answers judged",
+    "n: visual tokens. [..]: 95 % interval over images. chance: the same answers judged",
     "against a patch of the same group in another image. object: at least half covered by objects.",
 )
 

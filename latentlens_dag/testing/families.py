@@ -24,6 +24,8 @@ from latentlens_dag.testing.models import (
 )
 from latentlens_dag.testing.more_families import MORE_BUILDERS
 from latentlens_dag.testing.tiled_families import TILED_BUILDERS
+from latentlens_dag.testing.torchvision_families import TORCHVISION_BUILDERS
+from latentlens_dag.testing.video_families import VIDEO_BUILDERS
 
 
 def _paligemma(folder: Path, seed: int) -> None:
@@ -210,4 +212,6 @@ BUILDERS: dict[str, Builder] = {
     **GRID_BUILDERS,
     **TILED_BUILDERS,
     **MORE_BUILDERS,
+    **TORCHVISION_BUILDERS,
+    **VIDEO_BUILDERS,
 }

@@ -10,11 +10,13 @@ from latentlens_dag.testing.models import SENTENCES
 def tiny_families() -> list[str]:
     """The families of VLMs that `tiny_vlm` makes here, in alphabetical order.
 
-    A family is left out if its processor needs a package that cannot be imported.
+    Those of `families.BUILDERS` have a region map; those of `unmapped_families.UNMAPPED_BUILDERS` have none. A family
+    is left out if its processor needs a package that cannot be imported.
     """
     from latentlens_dag.errors import UserError
     from latentlens_dag.models.families.registry import check_packages
     from latentlens_dag.testing.families import BUILDERS
+    from latentlens_dag.testing.unmapped_families import UNMAPPED_BUILDERS
 
     def has_packages(family: str) -> bool:
         try:
@@ -23,7 +25,7 @@ def tiny_families() -> list[str]:
             return False
         return True
 
-    return sorted(filter(has_packages, BUILDERS))
+    return sorted(filter(has_packages, BUILDERS | UNMAPPED_BUILDERS))
 
 
 def tiny_vlm(family: str, folder: Path, seed: int = 0) -> Path:
@@ -44,11 +46,13 @@ def tiny_vlm(family: str, folder: Path, seed: int = 0) -> Path:
     from latentlens_dag.errors import UserError
     from latentlens_dag.models.families.registry import check_packages
     from latentlens_dag.testing.families import BUILDERS
+    from latentlens_dag.testing.unmapped_families import UNMAPPED_BUILDERS
 
-    if family not in BUILDERS:
-        raise UserError(f"There is no tiny model of the family `{family}`; there is of {', '.join(sorted(BUILDERS))}.")
+    builders = BUILDERS | UNMAPPED_BUILDERS
+    if family not in builders:
+        raise UserError(f"There is no tiny model of the family `{family}`; there is of {', '.join(sorted(builders))}.")
     check_packages(family, f"A tiny model of {family}")
-    BUILDERS[family](folder, seed)
+    builders[family](folder, seed)
     return folder
 
 

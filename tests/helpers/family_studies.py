@@ -13,7 +13,7 @@ from tests.helpers.image_files import list_images
 
 LAYERS, LENSES, TOP_K = 3, 3, 3  # of testing.TINY_STUDY
 BOX = ["x0", "y0", "x1", "y1"]
-WITH_NEWLINES = {"hunyuan_vl", "llava_next", "llava_onevision"}
+WITH_NEWLINES = {"hunyuan_vl", "llava_next", "llava_next_video", "llava_onevision"}
 
 
 def study_of(project: Path) -> Path:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latentlens_dag.study.agreement import Agreement, agreements, cohen_kappa, kappa_interval
-from latentlens_dag.study.interpretability import SEED, Interval
+from latentlens_dag.study.intervals import SEED, Interval
 from latentlens_dag.study.regions_judge import VERDICTS
 
 Verdicts = list[tuple[int, str, str]]

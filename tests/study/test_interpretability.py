@@ -4,14 +4,14 @@ import math
 import random
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latentlens_dag.schema import INTERPRETABILITY, JUDGEMENTS
-from latentlens_dag.study.interpretability import RESAMPLES, SEED, bootstrap_interval, excess, interpretability
+from latentlens_dag.study.interpretability import excess, interpretability
+from latentlens_dag.study.intervals import shares
 from latentlens_dag.study.regions_judge import VERDICTS
 
 
@@ -59,24 +59,13 @@ def test_excess_is_the_share_beyond_chance_of_what_chance_leaves(
     assert excess(share, chance) == expected
 
 
-def slow_interval(hits: list[int], tokens: list[int]) -> tuple[float, float]:
-    """The definition: draw as many images as there are, with replacement; ratio of sums; percentiles."""
-    generator = np.random.default_rng(SEED)
-    ratios = []
-    for _ in range(RESAMPLES):
-        drawn = generator.integers(len(hits), size=len(hits))
-        ratios.append(sum(hits[i] for i in drawn) / sum(tokens[i] for i in drawn))
-    return float(np.quantile(ratios, 0.025)), float(np.quantile(ratios, 0.975))
-
-
-@settings(max_examples=8, deadline=None)
-@given(st.lists(st.tuples(st.integers(1, 200), st.floats(0, 1)), min_size=2, max_size=9))
-def test_the_interval_is_that_of_a_bootstrap_over_images(images: list[tuple[int, float]]) -> None:
-    tokens = [count for count, _ in images]
-    hits = [round(count * share) for count, share in images]
-    found = bootstrap_interval(np.array(hits), np.array(tokens))
-    assert found == pytest.approx(slow_interval(hits, tokens))
-    assert found.low is not None and found.high is not None and found.low <= found.high
+def test_the_intervals_are_those_of_shares_over_images() -> None:
+    verdicts = ["concrete", "none", "abstract", "concrete", "global", "none", "none"]
+    rows = [judged(f"image {n // 3}", n, verdict) for n, verdict in enumerate(verdicts)]
+    row = by_group(rows)["all"]
+    whole, concrete = shares([2, 2, 0], [3, 3, 1]), shares([1, 1, 0], [3, 3, 1])
+    assert (row["low"], row["high"]) == (whole.low, whole.high)
+    assert (row["concrete_low"], row["concrete_high"]) == (concrete.low, concrete.high)
 
 
 def test_patches_of_one_image_do_not_make_the_interval_narrow() -> None:

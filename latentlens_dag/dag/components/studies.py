@@ -19,7 +19,7 @@ from latentlens_dag.dag.specs import CorpusSpec, ImageSetSpec, IndexSpec, StudyS
 from latentlens_dag.errors import UserError
 from latentlens_dag.models.configs import read_config
 from latentlens_dag.models.dtypes import Dtype
-from latentlens_dag.models.families.registry import is_mapped
+from latentlens_dag.models.families.registry import check_family, check_text_family, is_mapped
 from latentlens_dag.models.layers import auto_contextual_layers, auto_visual_layers, check_layers
 from latentlens_dag.models.model_ref import ModelRef
 from latentlens_dag.models.prompts import DEFAULT_PROMPT, Prompt
@@ -156,7 +156,7 @@ class Index(NamedComponent):
         """Its fields, resolved and checked."""
         corpus = self.find(context, Corpus, self.corpus, "corpus")
         place = self.place(context)
-        model = self.language_model.model_ref("language_model", place)
+        model = _language_model(self.language_model, place)
         layers = chosen_layers(self.layers, model, auto_contextual_layers, place)
         return IndexSpec(
             name=self.name,
@@ -256,7 +256,9 @@ class Study(NamedComponent):
         fields = ("vlm", "images", "language_model", "texts")
         given = [field for field in fields if getattr(self, field) is not None]
         if self.vlm is not None and self.images is not None and len(given) == 2:
-            return self.vlm.model_ref("vlm", place)
+            vlm = self.vlm.model_ref("vlm", place)
+            check_family(_family(vlm), f"`vlm` of {place}, {vlm.name},")
+            return vlm
         if self.language_model is None or self.texts is None or len(given) != 2:
             raise UserError(
                 f"{place} has {', '.join(f'`{field}`' for field in given) or 'no model'}, but a study needs either "
@@ -268,7 +270,7 @@ class Study(NamedComponent):
                 f"`{'connector' if self.prompt is None else 'prompt'}` of {place} is for a VLM that sees images; "
                 "`texts` are read as they stand. Leave it out."
             )
-        return self.language_model.model_ref("language_model", place)
+        return _language_model(self.language_model, place)
 
     def _check_judge(self, inputs: ImageSet | TextSet, vlm: ModelRef, place: str) -> None:
         if not isinstance(self.judge, Judge):
@@ -303,6 +305,19 @@ class Study(NamedComponent):
                 f"{place} reads {model.name} through Index {index.name} of another model: {_shape_text(shape)} here, "
                 f"{_shape_text(index_shape)} there ({index.model_ref.name}). Name an index of this {own}."
             )
+
+
+def _family(model: ModelRef) -> str:
+    """The family of a model by its config; empty if the config is not downloaded yet."""
+    family: str = (read_config(model) or {}).get("model_type", "")
+    return family
+
+
+def _language_model(source: ModelSource, place: str) -> ModelRef:
+    """The model that the field `language_model` of `place` names."""
+    model = source.model_ref("language_model", place)
+    check_text_family(_family(model), f"`language_model` of {place}, {model.name},")
+    return model
 
 
 def declared_dtype(dtype: str) -> str | None:

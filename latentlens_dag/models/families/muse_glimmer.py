@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from latentlens_dag.models.families.pillow import with_pillow
+from latentlens_dag.models.families.pillow import scaled, with_pillow
 from latentlens_dag.models.families.token_map import TokenMap, grid_map
 
 
@@ -79,10 +79,8 @@ def _image_processor_class() -> Any:
         def _preprocess(self, images: list[Any], return_tensors: Any = None, **kwargs: Any) -> Any:
             patches, grids = [], []
             for image in images:
-                pixels = self._squashed(image, kwargs["resample"]) if kwargs["do_resize"] else image
-                pixels = self.rescale(pixels, kwargs["rescale_factor"]) if kwargs["do_rescale"] else pixels
-                if kwargs["do_normalize"]:
-                    pixels = self.normalize(pixels, kwargs["image_mean"], kwargs["image_std"])
+                resized = self._squashed(image, kwargs["resample"]) if kwargs["do_resize"] else image
+                pixels = scaled(self, resized, kwargs)
                 rows, columns = (length // self.patch_size for length in pixels.shape[1:])
                 cut = pixels.reshape(3, rows, self.patch_size, columns, self.patch_size).transpose(1, 3, 0, 2, 4)
                 flat = cut.reshape(rows * columns, -1)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from latentlens_dag.models.families.pillow import with_pillow
+from latentlens_dag.models.families.pillow import scaled, with_pillow
 from latentlens_dag.models.families.token_map import TokenMap, concat_maps, grid_map, tiled_map
 
 
@@ -96,11 +96,7 @@ def processor_class() -> Any:
         def _preprocess(self, images: list[Any], return_tensors: Any = None, **kwargs: Any) -> Any:
             views = [self._views(image, kwargs["resample"]) for image in images]
             counts = [len(views_of_image) for views_of_image in views]
-            pixels = [view for views_of_image in views for view in views_of_image]
-            if kwargs["do_rescale"]:
-                pixels = [self.rescale(view, kwargs["rescale_factor"]) for view in pixels]
-            if kwargs["do_normalize"]:
-                pixels = [self.normalize(view, kwargs["image_mean"], kwargs["image_std"]) for view in pixels]
+            pixels = [scaled(self, view, kwargs) for views_of_image in views for view in views_of_image]
             # As if of one image, because the model flattens images and tiles, and images differ in their tiles.
             data = {"pixel_values": np.stack(pixels)[np.newaxis], "num_tiles": counts}
             return BatchFeature(data, tensor_type=return_tensors)

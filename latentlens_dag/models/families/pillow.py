@@ -28,3 +28,10 @@ def with_pillow(processor_class: type, image_processor_class: Any) -> Any:
         "image_processor_type": image_processor_class,
     }
     return type(processor_class.__name__, (processor_class,), parts)
+
+
+def scaled(images: Any, pixels: Any, options: dict[str, Any]) -> Any:
+    """The pixels [3, H, W] of an image, rescaled and normalized by an image processor as it is asked to."""
+    if options["do_rescale"]:
+        pixels = images.rescale(pixels, options["rescale_factor"])
+    return images.normalize(pixels, options["image_mean"], options["image_std"]) if options["do_normalize"] else pixels

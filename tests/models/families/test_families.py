@@ -34,6 +34,7 @@ DEEPSTACK = ("cohere_compass", "cosmos3_omni", "granite_docling", "qwen3_vl", "q
 HAVE_NO_BOX = {
     "hunyuan_vl": {"newline", "separator"},
     "llava_next": {"newline"},
+    "llava_next_video": {"newline"},
     "llava_onevision": {"newline"},
 }
 
@@ -126,12 +127,11 @@ def test_a_batch_of_images_has_the_states_of_each_alone_whatever_side_is_padded(
         counts = [len(one.tokens) for one in alone]
         assert together.tokens.group_by("image_index", maintain_order=True).len()["len"].to_list() == counts
         for layer in (0, 2):
-            assert torch.allclose(
-                together.states[layer], torch.cat([one.states[layer] for one in alone]), atol=1e-5, rtol=1e-5
-            )
+            expected = torch.cat([one.states[layer] for one in alone])
+            assert torch.allclose(together.states[layer], expected, atol=1e-5 * float(expected.abs().max()))
 
 
-@pytest.mark.parametrize("family", BUILDERS)
+@pytest.mark.parametrize("family", [family for family in BUILDERS if family != "molmo2"])  # which adds it
 def test_the_connectors_output_is_layer_0_where_a_family_puts_it_there_as_it_is(
     tiny: Callable[[str], Vlm], family: str
 ) -> None:

@@ -1,0 +1,229 @@
+"""95 % intervals of shares, and tests of their differences, with images as the units.
+
+The patches of one image are not independent, so the number of patches says little about how sure a share is. Three
+quantities follow from how the hits are spread over the images:
+
+- The *effective number of patches* n_e: so many independent patches would give a share as sure as this one. From the
+  variance of a ratio of sums over m images (Cochran, Sampling Techniques, eq. 6.13) follows the correlation r of two
+  patches of one image, which gives n_e = 1 / ((1 - r) / N + r S) for N patches, where S is the sum of the squared
+  shares of the images in N.
+- r is known as well as there are images with the rarer outcome: K images, by their effective number. It is therefore
+  shrunk towards 0.4, a high value, by half an image: r = (K r' + 0.2) / (K + 0.5).
+- The same K limits the degrees of freedom: 2 K + 0.5, at least 1 and at most m - 1.
+
+The interval of a share is Wilson's (JASA 22, 1927) with n_e, which is reduced by the quotient of the quantiles of the
+normal and of the t distribution (Korn and Graubard, Survey Methodology 24(2), 1998). For differences and quotients of
+two shares, their intervals are combined (Zou and Donner, Statistics in Medicine 27, 2008; Newcombe, 1998), with the
+correlation of the two over the images.
+
+The constants were chosen by a simulation: `tests/benchmarks/interval_coverage.py`, whose table is in docs/intervals.md.
+There the percentile bootstrap over images covers far too little for shares near 0 and 1.
+
+All functions take arrays [.., m], one row per share and one column per image. Hits may be fractions, such as means over
+draws. Patches of images without any count as nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+_PRIOR_CORRELATION = 0.4
+_PRIOR_IMAGES = 0.5
+_FREEDOM_PER_IMAGE = 2
+_CORRELATION_IMAGES = 2
+"""By so many images the correlation of two shares is shrunk towards 0."""
+_FLIPS = 9_999
+_ALL_FLIPS_TO = 12
+"""Images: so many have at most 4,096 ways to change signs, all of which are tried."""
+SEED = 20_260_202
+
+
+class Interval(NamedTuple):
+    """A 95 % interval; null for one image only, which says nothing about others."""
+
+    low: float | None
+    high: float | None
+
+    @classmethod
+    def of(cls, low: float, high: float) -> Interval:
+        """From limits of which NaN stands for null."""
+        return cls(None, None) if math.isnan(low) else cls(float(low), float(high))
+
+
+class Shares(NamedTuple):
+    """Shares with 95 % intervals, each an array [..]; NaN where there are no patches."""
+
+    share: Floats
+    low: Floats
+    """NaN for fewer than two images, which say nothing about others."""
+    high: Floats
+    effective: Floats
+    """The effective number of patches; NaN as `low`."""
+
+
+class Differences(NamedTuple):
+    """Differences, or other comparisons, of two shares of the same patches, with 95 % intervals; each [..]."""
+
+    value: Floats
+    low: Floats
+    high: Floats
+
+
+def shares(hits: npt.ArrayLike, patches: npt.ArrayLike) -> Shares:
+    """The shares sum(hits) / sum(patches).
+
+    Args:
+        hits: [.., m], at least 0 and at most `patches`.
+        patches: [.., m].
+    """
+    from scipy.stats import norm, t
+
+    h, n = _both(hits, patches)
+    counts = _Counts.of(h, n)
+    freedom = np.clip(_FREEDOM_PER_IMAGE * counts.spread + _PRIOR_IMAGES, 1, np.maximum(counts.images - 1, 1))
+    normal = float(norm.ppf(0.975))
+    factor = np.where(counts.varies, (normal / t.ppf(0.975, freedom)) ** 2, 1)
+    effective = np.where(counts.images > 1, counts.effective, np.nan)
+    low, high = _wilson(counts.share, effective * factor, normal)
+    return Shares(counts.share, low, high, effective)
+
+
+def differences(first: npt.ArrayLike, second: npt.ArrayLike, patches: npt.ArrayLike) -> Differences:
+    """The shares of `first` minus those of `second`, both hits [.., m] of the same patches [.., m]."""
+    one, two, r = _pairs(first, second, patches)
+    value = one.share - two.share
+    down, up = (one.share - one.low, one.high - one.share), (two.share - two.low, two.high - two.share)
+    low = value - _combined(down[0], up[1], r)
+    high = value + _combined(down[1], up[0], r)
+    return Differences(value, np.maximum(low, -1), np.minimum(high, 1))
+
+
+def excesses(hits: npt.ArrayLike, chance: npt.ArrayLike, patches: npt.ArrayLike) -> Differences:
+    """(share - chance) / (1 - chance): 0 at chance level, 1 where every patch is a hit; NaN where chance is 1.
+
+    1 minus it is a quotient of two shares, that of the misses and that of the misses by chance.
+    """
+    h, c, n = np.broadcast_arrays(*(np.asarray(values, np.float64) for values in (hits, chance, patches)))
+    misses, by_chance, r = _pairs(n - h, n - c, n)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        quotient = misses.share / by_chance.share
+        low, high = _quotient_interval(misses, by_chance, r)
+    known = by_chance.share > 0
+    return Differences(*(np.where(known, 1 - values, np.nan) for values in (quotient, high, low)))
+
+
+def sign_flip_p_values(first: npt.ArrayLike, second: npt.ArrayLike, patches: npt.ArrayLike) -> Floats:
+    """How often the shares would differ at least as much if, image by image, the two were exchanged at random.
+
+    A permutation test: all exchanges for up to 12 images with a difference, else 9,999 that a fixed seed draws.
+
+    Args:
+        first, second: hits [.., m] of the same patches; multiples of one fraction, so that sums can be equal.
+        patches: [.., m].
+
+    Returns:
+        p-values [..] of both sides; 1 where no image differs.
+    """
+    one, two, n = np.broadcast_arrays(*(np.asarray(values, np.float64) for values in (first, second, patches)))
+    del n  # the sum of patches is the same for every exchange
+    found = [_sign_flip(row) for row in (one - two).reshape(-1, one.shape[-1])]
+    return np.asarray(found, np.float64).reshape(one.shape[:-1])
+
+
+def adjusted_p_values(p_values: npt.ArrayLike) -> Floats:
+    """p-values [n] adjusted by Benjamini and Hochberg (JRSS B 57, 1995): their false discovery rate."""
+    from scipy.stats import false_discovery_control
+
+    values = np.asarray(p_values, np.float64)
+    return np.asarray(false_discovery_control(values), np.float64) if values.size else values
+
+
+class _Counts(NamedTuple):
+    """What the spread of hits over images says; each [..]."""
+
+    share: Floats
+    images: Floats
+    """With a patch."""
+    spread: Floats
+    """K: the effective number of images with the rarer outcome."""
+    varies: npt.NDArray[np.bool_]
+    """Whether both outcomes occur."""
+    effective: Floats
+
+    @classmethod
+    def of(cls, hits: Floats, patches: Floats) -> _Counts:
+        total, images = patches.sum(-1), (patches > 0).sum(-1).astype(np.float64)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            share = hits.sum(-1) / total
+            crowding = (patches**2).sum(-1) / total**2
+            residual = hits - share[..., None] * patches
+            variance = images / (images - 1) * (residual**2).sum(-1) / total**2
+            correlation = (variance / (share * (1 - share)) - 1 / total) / (crowding - 1 / total)
+        rarer = np.where((share < 0.5)[..., None], hits, patches - hits)
+        squares = (rarer**2).sum(-1)
+        spread = np.divide(rarer.sum(-1) ** 2, squares, out=np.zeros_like(squares), where=squares > 0)
+        correlation = np.clip(np.where(np.isfinite(correlation), correlation, _PRIOR_CORRELATION), 0, 1)
+        correlation = (spread * correlation + _PRIOR_IMAGES * _PRIOR_CORRELATION) / (spread + _PRIOR_IMAGES)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            effective = 1 / ((1 - correlation) / total + correlation * crowding)
+        return cls(share, images, spread, (share > 0) & (share < 1), effective)
+
+
+def _both(hits: npt.ArrayLike, patches: npt.ArrayLike) -> tuple[Floats, Floats]:
+    h, n = np.broadcast_arrays(np.asarray(hits, np.float64), np.asarray(patches, np.float64))
+    return h, n
+
+
+def _wilson(share: Floats, patches: Floats, z: float) -> tuple[Floats, Floats]:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        center = (share + z * z / (2 * patches)) / (1 + z * z / patches)
+        half = z / (1 + z * z / patches) * np.sqrt(share * (1 - share) / patches + z * z / (4 * patches**2))
+    return np.clip(center - half, 0, share), np.clip(center + half, share, 1)
+
+
+def _pairs(first: npt.ArrayLike, second: npt.ArrayLike, patches: npt.ArrayLike) -> tuple[Shares, Shares, Floats]:
+    """The shares of two, and their correlation over the images, shrunk towards 0."""
+    one, two, n = np.broadcast_arrays(*(np.asarray(values, np.float64) for values in (first, second, patches)))
+    found = shares(one, n), shares(two, n)
+    rest = [hits - which.share[..., None] * n for hits, which in zip((one, two), found, strict=True)]
+    product, squares = (rest[0] * rest[1]).sum(-1), (rest[0] ** 2).sum(-1) * (rest[1] ** 2).sum(-1)
+    r = np.divide(product, np.sqrt(squares), out=np.zeros_like(product), where=squares > 0)
+    images = (n > 0).sum(-1)
+    return *found, r * images / (images + _CORRELATION_IMAGES)
+
+
+def _combined(one: Floats, two: Floats, correlation: Floats) -> Floats:
+    """The distance of a difference to its limit, from those of the two to theirs."""
+    return np.sqrt(np.maximum(one**2 + two**2 - 2 * correlation * one * two, 0))
+
+
+def _quotient_interval(above: Shares, below: Shares, r: Floats) -> tuple[Floats, Floats]:
+    """The limits of a quotient of two shares (Donner and Zou, Statistics in Medicine 31, 2012, eq. 9)."""
+    product = above.share * below.share
+
+    def limit(one: Floats, two: Floats, sign: int) -> Floats:
+        mixed = product - r * (above.share - one) * (two - below.share)
+        squared = mixed**2 - one * two * (2 * above.share - one) * (2 * below.share - two)
+        return (mixed + sign * np.sqrt(np.maximum(squared, 0))) / (two * (2 * below.share - two))
+
+    low, high = limit(above.low, below.high, -1), limit(above.high, below.low, 1)
+    unbounded = below.low <= 0
+    return np.maximum(low, 0), np.where(unbounded, np.inf, high)
+
+
+def _sign_flip(difference: Floats) -> float:
+    own = difference[difference != 0]
+    if not len(own):
+        return 1.0
+    observed, tolerance = abs(own.sum()), 1e-9 * np.abs(own).sum()
+    if len(own) <= _ALL_FLIPS_TO:
+        signs = 1 - 2 * (np.arange(2 ** len(own))[:, None] >> np.arange(len(own)) & 1)
+        return float((np.abs(signs @ own) >= observed - tolerance).mean())
+    generator = np.random.default_rng(SEED)
+    signs = 1 - 2 * generator.integers(2, size=(_FLIPS, len(own)), dtype=np.int8)
+    return float((1 + (np.abs(signs @ own) >= observed - tolerance).sum()) / (_FLIPS + 1))
