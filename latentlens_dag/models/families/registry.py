@@ -109,11 +109,13 @@ _TWO_STACKS = _Refusal(
 )
 _NORMALIZED = "its blocks normalize what they return, as in BERT, so it has neither a residual stream nor a final norm"
 _FOUR_STREAMS = "its blocks pass on several streams that each block mixes (AltUp), so there is no one residual stream"
+_CONNECTED = _FOUR_STREAMS.replace("AltUp", "hyper-connections")
 _ACTIONS = "it answers with the actions of a robot, not with words, so there is no unembedding"
 _REFUSED = {
     "blip": _Refusal(_CROSS, _NORMALIZED),
     "blip-2": _MIXED,
     "chameleon": _CODES,
+    "deepseek_v4": _Refusal(_CONNECTED, _CONNECTED),
     "emu3": _CODES,
     "evolla": _Refusal("it is shown proteins, not images"),
     "florence2": _TWO_STACKS,
@@ -124,6 +126,11 @@ _REFUSED = {
     "gemma3n": _Refusal(_FOUR_STREAMS, _FOUR_STREAMS),
     "gemma3n_text": _Refusal(_FOUR_STREAMS, _FOUR_STREAMS),
     "git": _Refusal(_NORMALIZED, _NORMALIZED),
+    "glm5_next": _Refusal(_CONNECTED, _CONNECTED),
+    "glm5_next_text": _Refusal(_CONNECTED, _CONNECTED),
+    "hy_v4": _Refusal(_CONNECTED, _CONNECTED),
+    "hy_v4_vl": _Refusal(_CONNECTED, _CONNECTED),
+    "hy_v4_vl_text": _Refusal(_CONNECTED, _CONNECTED),
     "idefics": _Refusal(_CROSS, "its blocks attend to an image, so it cannot run without one"),
     "idefics2": _MIXED,
     "instructblip": _MIXED,
