@@ -72,7 +72,7 @@ def test_muse_glimmer_has_the_grid_of_transformers(width: int, height: int, most
     assert (rows * 28, columns * 28) == _original("muse_glimmer", "smart_resize")(height, width, 28, most)
 
 
-@given(SIDES, SIDES, st.integers(4, 40), st.integers(4, 400))
+@given(SIDES, SIDES, st.integers(4, 2000), st.integers(400, 20000))
 @settings(deadline=None, max_examples=200)
 def test_nemotron_omni_has_the_grid_of_transformers(width: int, height: int, least: int, most: int) -> None:
     images = SimpleNamespace(
