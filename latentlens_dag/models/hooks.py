@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from latentlens_dag.errors import UserError
 from latentlens_dag.models.model_parts import blocks_of, final_norm_of
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ def capture_hidden_states(
 
     Yields:
         A dict that has, after a forward pass, the selected states of each layer.
+
+    Raises:
+        UserError: in the forward pass, if the blocks pass on more than one state per token.
     """
     states: dict[int, Tensor] = {}
     reached: list[int] = []  # the numbers of the modules that ran in this pass
@@ -40,7 +44,8 @@ def capture_hidden_states(
             reached.append(number)
             # Blocks after the last one were skipped, as those of Mllama with cross-attention are for a text.
             if entered := [layer for layer in layers if last < layer <= number]:
-                states.update(dict.fromkeys(entered, rows(args[0] if args else kwargs["hidden_states"])))
+                stream = _one_stream(args[0] if args else kwargs["hidden_states"], decoder)
+                states.update(dict.fromkeys(entered, rows(stream)))
 
         return hook
 
@@ -53,6 +58,15 @@ def capture_hidden_states(
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _one_stream(states: Tensor, decoder: nn.Module) -> Tensor:
+    if states.ndim == 3:
+        return states
+    raise UserError(
+        f"A {type(decoder).__name__} cannot be read: its blocks pass on several streams that each block mixes "
+        f"(states of shape {list(states.shape)}, not [sequences, tokens, width]), so there is no one residual stream."
+    )
 
 
 @contextmanager

@@ -33,6 +33,7 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.models.checkpoints import check_tokenizer, meta_model, not_finite
 from latentlens_dag.models.configs import read_config
 from latentlens_dag.models.dtypes import chosen_dtype
+from latentlens_dag.models.families.registry import mend
 from latentlens_dag.models.loading import (
     check_texts,
     checked_folder,
@@ -176,6 +177,7 @@ def _model_with_part(folder: Path, name: str, config: Mapping[str, Any], needs: 
     _check_only_own_weights(folder, model_config)
     auto, own_dtype = _auto_class(config), getattr(torch, dtype)
     model = meta_model(auto, model_config, trusted=False, dtype=own_dtype).eval()
+    mend(model)
     with ExitStack() as opened:
         slices = _stored_slices(weight_files(folder, name, auto.__name__), opened)
         checkpoint = _Checkpoint(model, own_dtype, slices, _stored_names(model, slices))

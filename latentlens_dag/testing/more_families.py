@@ -197,11 +197,56 @@ def _granite_docling(folder: Path, seed: int) -> None:
     save_random_model(GraniteDoclingForConditionalGeneration, config, processor, folder, seed)
 
 
+_MINICPM_TOKENS = {
+    "image_token": "<|image_pad|>",
+    "video_token": "<|video_pad|>",
+    "image_start_token": "<image>",
+    "image_end_token": "</image>",
+    "slice_start_token": "<slice>",
+    "slice_end_token": "</slice>",
+    "image_id_start_token": "<image_id>",
+    "image_id_end_token": "</image_id>",
+}
+_QWEN3_5_TEXT = {
+    "model_type": "qwen3_5_text",
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
+    "layer_types": ["linear_attention", "linear_attention", "full_attention"],
+    "head_dim": 16,
+    "rope_parameters": {"rope_type": "default", "mrope_section": [2, 1, 1], "partial_rotary_factor": 0.5},
+}
+
+
+def _minicpmv4_7(folder: Path, seed: int) -> None:
+    from transformers import MiniCPMV4_7Config, MiniCPMV4_7ForConditionalGeneration, MiniCPMV4_7Processor
+    from transformers.models.minicpmv4_6.image_processing_pil_minicpmv4_6 import MiniCPMV4_6ImageProcessorPil
+
+    from latentlens_dag.models.processors import for_images_only
+
+    tokenizer = tiny_tokenizer(image_tokens=_MINICPM_TOKENS, bos_first=False)
+    config = MiniCPMV4_7Config(
+        vision_config={**VISION_CONFIG, "num_hidden_layers": 3, "image_size": 64, "patch_size": 4},
+        text_config={**TEXT_CONFIG, **_QWEN3_5_TEXT, "vocab_size": len(tokenizer)},
+        insert_layer_id=1,
+        image_token_id=tokenizer.image_token_id,
+        video_token_id=tokenizer.video_token_id,
+    )
+    processor = for_images_only(MiniCPMV4_7Processor)(
+        image_processor=MiniCPMV4_6ImageProcessorPil(scale_resolution=64, patch_size=4),
+        tokenizer=tokenizer,
+        chat_template=chat_template("<|image_pad|>"),
+    )
+    save_random_model(MiniCPMV4_7ForConditionalGeneration, config, processor, folder, seed)
+
+
 MORE_BUILDERS: dict[str, Builder] = {
     "ernie4_5_vl_moe": _ernie,
     "glmga": _glmga,
     "granite_docling": _granite_docling,
     "janus": _janus,
+    "minicpmv4_7": _minicpmv4_7,
     "mistral_large4": _mistral_large4,
     "qianfan_ocr": _qianfan_ocr,
     **PILLOW_BUILDERS,

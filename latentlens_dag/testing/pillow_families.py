@@ -179,11 +179,58 @@ def _perception_lm(folder: Path, seed: int) -> None:
     save_random_model(PerceptionLMForConditionalGeneration, config, processor, folder, seed)
 
 
+_NEMOTRON_TOKENS = {
+    "image_token": "<image>",
+    "video_token": "<video>",
+    "audio_token": "<so_embedding>",
+    "image_start_token": "<img>",
+    "image_end_token": "</img>",
+}
+_NEMOTRON_H = {
+    "model_type": "nemotron_h",
+    "layers_block_type": ["mamba", "attention", "moe"],
+    "head_dim": 8,
+    "ssm_state_size": 8,
+    "mamba_num_heads": 4,
+    "mamba_head_dim": 8,
+    "n_groups": 2,
+    "chunk_size": 16,
+    "n_routed_experts": 4,
+    "moe_intermediate_size": 16,
+    "moe_shared_expert_intermediate_size": 16,
+}
+
+
+def _nemotron_h_omni(folder: Path, seed: int) -> None:
+    import transformers
+
+    from latentlens_dag.models.families.nemotron_omni import processor_class
+
+    tokenizer = tiny_tokenizer(image_tokens=_NEMOTRON_TOKENS, bos_first=False)
+    tower = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "max_img_size": 128}
+    config = transformers.NemotronH_Omni_Reasoning_V3_Config(
+        vision_config={**tower, "mlp_ratio": 2.0, "video_temporal_patch_size": 2},
+        text_config={**TEXT_CONFIG, **_NEMOTRON_H, "vocab_size": len(tokenizer)},
+        audio_config=None,
+        vision_hidden_size=32,
+        projector_hidden_size=64,
+        image_token_id=tokenizer.image_token_id,
+    )
+    whole = processor_class()
+    processor = whole(
+        whole.image_processor_type(min_num_patches=16, max_num_patches=48),
+        tokenizer,
+        chat_template=chat_template("<image>"),
+    )
+    save_random_model(transformers.NemotronH_Omni_Reasoning_V3, config, processor, folder, seed)
+
+
 PILLOW_BUILDERS: dict[str, Builder] = {
     "cohere2_vision": _cohere2_vision,
     "kimi_k25": _kimi_k25,
     "minimax_m3_vl": _minimax_m3_vl,
     "muse_glimmer": partial(_muse, "Glimmer"),
     "muse_spark": partial(_muse, "Spark", audio_config=_MUSE_AUDIO),
+    "nemotron_h_omni": _nemotron_h_omni,
     "perception_lm": _perception_lm,
 }

@@ -7,10 +7,38 @@ from pathlib import Path
 from latentlens_dag.testing.models import SENTENCES
 
 
-def tiny_vlm(family: str, folder: Path, seed: int = 0) -> Path:
-    """Write a random model of a family of VLMs, by its config's `model_type`.
+def tiny_families() -> list[str]:
+    """The families of VLMs that `tiny_vlm` makes here, in alphabetical order.
 
-    Those of `families.BUILDERS` have a region map; those of `unmapped_families.UNMAPPED_BUILDERS` have none.
+    Those of `families.BUILDERS` have a region map; those of `unmapped_families.UNMAPPED_BUILDERS` have none. A family
+    is left out if its processor needs a package that cannot be imported.
+    """
+    from latentlens_dag.errors import UserError
+    from latentlens_dag.models.families.registry import check_packages
+    from latentlens_dag.testing.families import BUILDERS
+    from latentlens_dag.testing.unmapped_families import UNMAPPED_BUILDERS
+
+    def has_packages(family: str) -> bool:
+        try:
+            check_packages(family, family)
+        except UserError:
+            return False
+        return True
+
+    return sorted(filter(has_packages, BUILDERS | UNMAPPED_BUILDERS))
+
+
+def tiny_vlm(family: str, folder: Path, seed: int = 0) -> Path:
+    """Write a tiny random model of a family of VLMs, with its processor and chat template, which `load_vlm` loads.
+
+    Args:
+        family: the `model_type` of its config, as `tiny_families` lists them; `pixtral` is a LLaVA with the vision
+            tower of Pixtral.
+        folder: to write to; it is made if it does not exist.
+        seed: of the weights. The same seed gives the same model.
+
+    Returns:
+        The folder.
 
     Raises:
         UserError: where the family has no builder, or its processor needs a package that cannot be imported.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from latentlens_dag.testing.models import (
+    DEEPSEEK_V3_CONFIG,
     TEXT_CONFIG,
     VISION_CONFIG,
     Builder,
@@ -43,6 +44,7 @@ def _qwen_like(
     seed: int,
     images: Any = "Qwen2VLImageProcessorPil",
     merged: int = 2,
+    frames: int | None = None,
     processor: str | None = None,
     tokens: dict[str, str] = _QWEN_TOKENS,
     **own: Any,
@@ -57,6 +59,7 @@ def _qwen_like(
         seed: of the weights.
         images: the name of the image processor.
         merged: patches along a side of a visual token.
+        frames: times that the pixels of a patch are repeated, if not as by default.
         processor: the name of the processor, if it does not begin with `prefix`.
         tokens: the special tokens, by their names in the config.
         own: further values of the config.
@@ -77,11 +80,14 @@ def _qwen_like(
         patch_size=config.vision_config.patch_size,
         merge_size=merged,
         size={"shortest_edge": 4 * cell**2, "longest_edge": 12 * cell**2},
+        **({"temporal_patch_size": frames} if frames else {}),
     )
     names = [name for name in tokens if name.startswith(("vision", "image"))]
-    image = "".join(tokens[name] for name in sorted(names, key=lambda name: ("start" not in name, "end" in name)))
+    places = ("start", "bos", "image", "end", "eos")
+    names.sort(key=lambda name: next(place for place, word in enumerate(places) if word in name))
+    image = "".join(dict.fromkeys(tokens[name] for name in names))
     saved = for_images_only(getattr(transformers, processor or f"{prefix}Processor"))(
-        image_processor, tokenizer, chat_template=chat_template(image)
+        image_processor=image_processor, tokenizer=tokenizer, chat_template=chat_template(image)
     )
     save_random_model(getattr(transformers, f"{prefix}ForConditionalGeneration"), config, saved, folder, seed)
 
@@ -104,6 +110,50 @@ _COMPASS_TOKENS = {
     "vision_end_token": "<|VISION_END|>",
 }
 _LFM3_VISION = {"hidden_size": 32, "num_key_value_heads": 2, "layer_types": ["conv", "full_attention"]}
+
+_OMNI_TOKENS = {
+    "image_token": "<|IMAGE|>",
+    "video_token": "<|VIDEO|>",
+    "audio_token": "<|AUDIO|>",
+    "vision_bos_token": "<|vision_bos|>",
+    "vision_start_token": "<|vision_bos|>",
+    "vision_eos_token": "<|vision_eos|>",
+    "audio_bos_token": "<|audio_bos|>",
+    "audio_eos_token": "<|audio_eos|>",
+}
+_OMNI_AUDIO = {
+    "num_mel_bins": 8,
+    "encoder_layers": 1,
+    "encoder_attention_heads": 2,
+    "encoder_ffn_dim": 32,
+    "d_model": 16,
+    "output_dim": 32,
+}
+_DOTS_TOKENS = {
+    "image_token": "<|imgpad|>",
+    "video_token": "<|video_pad|>",
+    "audio_token": "<|audio_comp_pad|>",
+    "vision_start_token": "<|img|>",
+    "vision_end_token": "<|endofimg|>",
+}
+_DOTS_VISION = {
+    **VISION_CONFIG,
+    "hidden_size": 32,
+    "moe_intermediate_size": 16,
+    "num_local_experts": 4,
+    "num_experts_per_tok": 2,
+    "mlp_layer_types": ["dense", "sparse"],
+    "adapter_in_dim": 32,
+    "adapter_out_dim": 32,
+}
+_DOTS_AUDIO = {
+    **VISION_CONFIG,
+    "hidden_size": 32,
+    "feature_size": 8,
+    "downsample_hidden_size": 8,
+    "adapter_input_size": 32,
+    "adapter_out_dim": 32,
+}
 
 QWEN_LIKE_BUILDERS: dict[str, Builder] = {
     "cohere_compass": partial(
@@ -129,6 +179,20 @@ QWEN_LIKE_BUILDERS: dict[str, Builder] = {
         {"model_type": "qwen3_vl_text", "head_dim": 8, "rope_parameters": _MROPE},
         processor="Qwen3VLProcessor",
     ),
+    "dots3_note": partial(
+        _qwen_like,
+        "Dots3Note",
+        _DOTS_VISION,
+        {
+            **DEEPSEEK_V3_CONFIG,
+            "layer_types": ["full_attention"] * 3,
+            "head_dim": 16,
+            "shared_experts_intermediate_size": 16,
+        },
+        frames=1,
+        tokens=_DOTS_TOKENS,
+        audio_config=_DOTS_AUDIO,
+    ),
     "exaone4_5": partial(
         _qwen_like, "Exaone4_5_", {**_QWEN2_5_VISION, "num_key_value_heads": 2}, {"model_type": "exaone4"}
     ),
@@ -143,6 +207,30 @@ QWEN_LIKE_BUILDERS: dict[str, Builder] = {
         "Lfm3Vl",
         {**VISION_CONFIG, **_LFM3_VISION},
         {"model_type": "lfm3", "head_dim": 8, "layer_types": ["conv", "sliding_attention", "full_attention"]},
+    ),
+    "qwen2_5_omni_thinker": partial(
+        _qwen_like,
+        "Qwen2_5OmniThinker",
+        {**_QWEN2_5_VISION, "patch_size": 14},
+        {"rope_parameters": _MROPE},
+        processor="Qwen2_5OmniProcessor",
+        tokens=_OMNI_TOKENS,
+        audio_config=_OMNI_AUDIO,
+    ),
+    "qwen3_omni_moe_thinker": partial(
+        _qwen_like,
+        "Qwen3OmniMoeThinker",
+        _DEEPSTACK,
+        {
+            "rope_parameters": _MROPE,
+            "head_dim": 8,
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 16,
+        },
+        processor="Qwen3OmniMoeProcessor",
+        tokens=_OMNI_TOKENS,
+        audio_config={**_OMNI_AUDIO, "downsample_hidden_size": 8},
     ),
     "video_llama_3": partial(
         _qwen_like,

@@ -34,6 +34,7 @@ _MODULES = {
     "cosmos3_omni": "latentlens_dag.models.families.qwen_vl",
     "deepseek_vl": "latentlens_dag.models.families.deepseek_vl",
     "deepseek_vl_hybrid": "latentlens_dag.models.families.deepseek_vl",
+    "dots3_note": "latentlens_dag.models.families.qwen_vl",
     "ernie4_5_vl_moe": "latentlens_dag.models.families.qwen_vl",
     "exaone4_5": "latentlens_dag.models.families.qwen_vl",
     "gemma3": "latentlens_dag.models.families.gemma3",
@@ -52,8 +53,8 @@ _MODULES = {
     "kimi_k25": "latentlens_dag.models.families.kimi_k25",
     "lfm2_vl": "latentlens_dag.models.families.lfm2_vl",
     "lfm3_vl": "latentlens_dag.models.families.qwen_vl",
-    "llama4": "latentlens_dag.models.families.llama4",
     "lighton_ocr": "latentlens_dag.models.families.pixtral",
+    "llama4": "latentlens_dag.models.families.llama4",
     "llava": "latentlens_dag.models.families.llava",
     "llava_next": "latentlens_dag.models.families.llava_next",
     "llava_next_video": "latentlens_dag.models.families.llava_next",
@@ -66,15 +67,18 @@ _MODULES = {
     "molmo2": "latentlens_dag.models.families.molmo2",
     "muse_glimmer": "latentlens_dag.models.families.muse_glimmer",
     "muse_spark": "latentlens_dag.models.families.muse_spark",
+    "nemotron_h_omni": "latentlens_dag.models.families.nemotron_omni",
     "ovis2": "latentlens_dag.models.families.ovis2",
     "paddleocr_vl": "latentlens_dag.models.families.qwen_vl",
     "paligemma": "latentlens_dag.models.families.paligemma",
     "perception_lm": "latentlens_dag.models.families.perception_lm",
     "qianfan_ocr": "latentlens_dag.models.families.internvl",
+    "qwen2_5_omni_thinker": "latentlens_dag.models.families.qwen_vl",
     "qwen2_5_vl": "latentlens_dag.models.families.qwen_vl",
     "qwen2_vl": "latentlens_dag.models.families.qwen_vl",
     "qwen3_5": "latentlens_dag.models.families.qwen_vl",
     "qwen3_5_moe": "latentlens_dag.models.families.qwen_vl",
+    "qwen3_omni_moe_thinker": "latentlens_dag.models.families.qwen_vl",
     "qwen3_vl": "latentlens_dag.models.families.qwen_vl",
     "qwen3_vl_moe": "latentlens_dag.models.families.qwen_vl",
     "smolvlm": "latentlens_dag.models.families.smolvlm",
@@ -105,11 +109,13 @@ _TWO_STACKS = _Refusal(
 )
 _NORMALIZED = "its blocks normalize what they return, as in BERT, so it has neither a residual stream nor a final norm"
 _FOUR_STREAMS = "its blocks pass on several streams that each block mixes (AltUp), so there is no one residual stream"
+_CONNECTED = _FOUR_STREAMS.replace("AltUp", "hyper-connections")
 _ACTIONS = "it answers with the actions of a robot, not with words, so there is no unembedding"
 _REFUSED = {
     "blip": _Refusal(_CROSS, _NORMALIZED),
     "blip-2": _MIXED,
     "chameleon": _CODES,
+    "deepseek_v4": _Refusal(_CONNECTED, _CONNECTED),
     "emu3": _CODES,
     "evolla": _Refusal("it is shown proteins, not images"),
     "florence2": _TWO_STACKS,
@@ -120,6 +126,11 @@ _REFUSED = {
     "gemma3n": _Refusal(_FOUR_STREAMS, _FOUR_STREAMS),
     "gemma3n_text": _Refusal(_FOUR_STREAMS, _FOUR_STREAMS),
     "git": _Refusal(_NORMALIZED, _NORMALIZED),
+    "glm5_next": _Refusal(_CONNECTED, _CONNECTED),
+    "glm5_next_text": _Refusal(_CONNECTED, _CONNECTED),
+    "hy_v4": _Refusal(_CONNECTED, _CONNECTED),
+    "hy_v4_vl": _Refusal(_CONNECTED, _CONNECTED),
+    "hy_v4_vl_text": _Refusal(_CONNECTED, _CONNECTED),
     "idefics": _Refusal(_CROSS, "its blocks attend to an image, so it cannot run without one"),
     "idefics2": _MIXED,
     "instructblip": _MIXED,
@@ -157,6 +168,7 @@ _PROCESSORS = {
     "MiniMaxM3VLProcessor": "latentlens_dag.models.families.minimax_m3",
     "MuseGlimmerProcessor": "latentlens_dag.models.families.muse_glimmer",
     "MuseSparkProcessor": "latentlens_dag.models.families.muse_spark",
+    "NemotronH_Omni_Reasoning_V3Processor": "latentlens_dag.models.families.nemotron_omni",
     "PerceptionLMProcessor": "latentlens_dag.models.families.perception_lm",
     "PixtralProcessor": "latentlens_dag.models.families.pixtral",
     "SmolVLMProcessor": "latentlens_dag.models.families.smolvlm",
@@ -255,8 +267,9 @@ def apply_checkpoint_settings(model_type: str, processor: Any) -> None:
 
 def mend(model: Any) -> None:
     """Work around errors of transformers in a model's class."""
-    if model.config.model_type == "llama4":
-        import_module(_MODULES["llama4"]).mend(model)
+    model_type = model.config.model_type
+    if model_type in ("llama4", "nemotron_h_omni"):
+        import_module(_MODULES[model_type]).mend(model)
 
 
 def processor_of_config(source: Path, config: Any) -> Any:

@@ -29,7 +29,7 @@ from tests.helpers.packages import need_packages_of
 
 RIGHT = np.float32([1, 0, 1, 0])
 SIZES = [(150, 100), (90, 140), (96, 96)]
-DEEPSTACK = ("cohere_compass", "cosmos3_omni", "granite_docling", "qwen3_vl", "qwen3_vl_moe")
+DEEPSTACK = ("cohere_compass", "cosmos3_omni", "granite_docling", "qwen3_omni_moe_thinker", "qwen3_vl", "qwen3_vl_moe")
 """Families that add visual features after their first blocks too."""
 HAVE_NO_BOX = {
     "hunyuan_vl": {"newline", "separator"},

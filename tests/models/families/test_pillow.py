@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoImageProcessor, AutoProcessor
 
-from latentlens_dag.models.families import cohere2_vision, kimi_k25, muse_glimmer, perception_lm
+from latentlens_dag.models.families import cohere2_vision, kimi_k25, muse_glimmer, nemotron_omni, perception_lm
 from latentlens_dag.models.families.registry import ALWAYS_REPLACED
 from latentlens_dag.models.loading import load_vlm
 from latentlens_dag.models.localization import localization
@@ -28,7 +28,7 @@ from latentlens_dag.testing import tiny_vlm
 from tests.helpers.packages import need_torchvision
 
 SIDES = st.one_of(st.integers(1, 3000), st.sampled_from([448, 512, 896, 1024, 1344, 1536]))
-REPLACED = ("cohere2_vision", "kimi_k25", "minimax_m3_vl", "muse_glimmer", "muse_spark")
+REPLACED = ("cohere2_vision", "kimi_k25", "minimax_m3_vl", "muse_glimmer", "muse_spark", "nemotron_h_omni")
 
 
 def _from_source(family: str, name: str) -> Any:
@@ -70,6 +70,16 @@ def test_kimi_resizes_and_pads_as_transformers(width: int, height: int, most: in
 def test_muse_glimmer_has_the_grid_of_transformers(width: int, height: int, most: int) -> None:
     rows, columns = muse_glimmer._grid(width, height, 28, most)
     assert (rows * 28, columns * 28) == _original("muse_glimmer", "smart_resize")(height, width, 28, most)
+
+
+@given(SIDES, SIDES, st.integers(4, 2000), st.integers(400, 20000))
+@settings(deadline=None, max_examples=200)
+def test_nemotron_omni_has_the_grid_of_transformers(width: int, height: int, least: int, most: int) -> None:
+    images = SimpleNamespace(
+        patch_size=16, downsample_ratio=0.5, min_num_patches=least, max_num_patches=most, max_model_len=16384
+    )
+    expected = _original("nemotron_h_omni", "get_patch_grid_size")(height, width, 16, 2, least, max(most, least))
+    assert nemotron_omni._patches(images, width, height) == expected
 
 
 @given(SIDES, SIDES, st.integers(1, 36))

@@ -19,7 +19,7 @@ def test_what_is_true_of_every_family_is_true_of_those_that_need_torchvision() -
     path = os.pathsep.join([str(TESTS / "helpers" / "stand_in"), str(TESTS.parent)])
     families = sorted((TESTS / "models" / "families").glob("test_*.py"))
     processors = TESTS / "models" / "test_processors.py"
-    selected = ["-k", " or ".join([*sorted(NEED_TORCHVISION), "whole_processor"])]
+    selected = ["-k", " or ".join([*sorted(NEED_TORCHVISION), "whole_processor", "cuts_alike"])]
     run = subprocess.run(
         [sys.executable, "-m", "pytest", *map(str, [*families, processors]), *selected, "-q", "-p", "no:cacheprovider"],
         env=os.environ | {"PYTHONPATH": path},
