@@ -138,8 +138,8 @@ def text_batch_states(
     """Tokens (in the two tables of `text_token_tables`) and states of a batch's texts, by id; else as above.
 
     Stored tokens say only of which texts there are states: the tables are made from the texts, so that another rule for
-    words, or no layers, take no model. `load_tokenizer` gives the model's tokenizer; it is not called where the model is loaded.
-    `progress` is called with the tokens read and all tokens of new texts.
+    words, or no layers, take no model. `load_tokenizer` gives the model's tokenizer; it is not called where the model
+    is loaded. `progress` is called with the tokens read and all tokens of new texts.
     """
     from latentlens_dag.models.text_states import text_states, token_table
 
