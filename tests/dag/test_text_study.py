@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import lance
 import numpy as np
 import polars as pl
@@ -385,6 +386,14 @@ def test_another_rule_for_words_makes_the_tokens_of_texts_anew_without_a_model_o
 
     monkeypatch.setattr("latentlens_dag.models.text_states.text_states", counted)
     build(copy)
+    assert read == ["A new text."]
+    monkeypatch.setattr(states, "_TEXT_TOKENS", 101)
+    with opened(copy) as one:  # tokens and states in one step, as from the UI
+        job = load_definitions(copy, one.home).resolve_implicit_global_asset_job_def()
+        chosen = [
+            dg.AssetKey(["study", "tiny", *name]) for name in (["text_tokens"], ["visual_tokens"], ["visual", "V01"])
+        ]
+        assert job.execute_in_process(asset_selection=chosen, instance=one.instance, partition_key="00").success
     assert read == ["A new text."]
     stored = pl.read_parquet(study_of(copy) / "text_tokens" / "*.parquet")
     assert set(stored["image_id"]) == {text_id(text) for text in [*TEXTS, "A new text."]}
