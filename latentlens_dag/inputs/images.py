@@ -19,7 +19,6 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 from cachetools import LRUCache, cached
 
@@ -142,12 +141,14 @@ def _decode(source: Path | io.BytesIO, path: Path) -> Image:
     """As `open_image`, of a file at `path` whose bytes may have been read already."""
     from PIL import Image, ImageOps
 
+    from latentlens_dag.drawing import as_rgb
+
     try:
         with Image.open(source, formats=FORMATS) as image:
             # Pillow itself only warns up to twice the limit; a filter of warnings would be that of all threads.
             if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
                 raise _too_large(path)
-            return _on_white(_in_8_bits(ImageOps.exif_transpose(image), path))
+            return as_rgb(ImageOps.exif_transpose(image), str(path))
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise _too_large(path) from error
     except _UNREADABLE as error:
@@ -309,32 +310,6 @@ def _other_format(path: Path) -> str | None:
             if kind not in FORMATS and accepts is not None and accepts(start):
                 return kind
     return None
-
-
-def _in_8_bits(image: Image, path: Path) -> Image:
-    """The image with 8 bits per channel; Pillow's own conversion of 16 bits clips all values above 255."""
-    from PIL import Image
-
-    if image.mode in ("I", "F"):
-        raise UserError(
-            f"{path} has 32 bits per pixel, and the file does not say which value is white. Save it with 8 or 16 bits."
-        )
-    if not image.mode.startswith("I;16"):
-        return image
-    values = np.asarray(image)
-    gray = (values >> 8).astype(np.uint8)
-    gray[values == image.info.get("transparency", -1)] = 255
-    return Image.fromarray(gray)
-
-
-def _on_white(image: Image) -> Image:
-    """The image as RGB, composited on white, so that colors under transparent pixels stay hidden."""
-    from PIL import Image
-
-    if not image.has_transparency_data:
-        return image.convert("RGB")
-    white = Image.new("RGBA", image.size, "white")
-    return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
 
 
 def _row(file: ImageFile, folder: Path) -> dict[str, object]:

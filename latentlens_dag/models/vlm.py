@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     PromptImages = Image | Sequence[Image]
     """One image of a prompt, or several in their order."""
 
+_MISMATCH = re.compile(r"tokens\b.* do not match", re.IGNORECASE)  # the wordings of transformers
+_USUAL_SIDE = 448  # pixels of an image that every processor can be shown
 IMAGES_PER_PASS = 8
 """In one forward pass, unless one prompt has more, the memory of the device is insufficient, or the family needs passes
 of one image."""
@@ -99,11 +102,18 @@ class Vlm:
         try:
             return self.model(**inputs, use_cache=False, **options)
         except ValueError as error:
-            if "image tokens do not match" not in str(error):
+            if not _MISMATCH.search(str(error)):
                 raise
+            if re.search(r"tokens: 0\b", str(error)):
+                raise UserError(
+                    f"{self.name} and its processor do not match: the processor writes no token that the model takes "
+                    f"for an image ({error}). Compare the id of the image token in config.json with the tokenizer's; "
+                    "both must be the published ones."
+                ) from error
             raise UserError(
                 f"{self.name} and its processor do not match: {error}. Compare the sizes of images and patches in "
-                "processor_config.json and config.json; both must be the published ones."
+                "processor_config.json (or preprocessor_config.json) and config.json, and whether one of the published "
+                "files is missing: without processor_config.json, transformers takes defaults."
             ) from error
 
     def inputs(self, images: Sequence[PromptImages], prompt: str | Prompt | None = None) -> Any:
@@ -112,7 +122,9 @@ class Vlm:
         Raises:
             UserError: if sequences of several lengths must be padded and the tokenizer has no special token for it.
         """
-        groups = [_images_of(one) for one in images]
+        from latentlens_dag.drawing import as_rgb
+
+        groups = [[as_rgb(image, "An image") for image in _images_of(one)] for one in images]
         texts = {count: self.prompt_text(prompt, count) for count in {len(group) for group in groups}}
         flat = [image for group in groups for image in group]
         bos, can_pad = self.processor.tokenizer.bos_token, ensure_pad_token(self.processor.tokenizer)
@@ -147,8 +159,8 @@ class Vlm:
         """The states of every visual token of the images, at the given layers.
 
         Args:
-            images: of any sizes, each in a prompt of its own; a list in place of an image has several in one prompt, in
-                their order. Without images, the tables are empty.
+            images: of any sizes and modes (read as RGB, transparency on white), each in a prompt of its own; a list in
+                place of an image has several in one prompt, in their order. Without images, the tables are empty.
             layers: visual layers, each below `depth`.
             prompt: the question after each image (or after all images of a prompt), or a `Prompt` with text before the
                 first one and a system prompt too; by default the paper's question. In a causal model only what comes
@@ -246,12 +258,27 @@ class Vlm:
         family_map = region_map(self.model.config.model_type, self.name, several)
         try:
             found = family_map(self.processor, self.model.config, width, height) if family_map else None
-        except (ValueError, IndexError, ZeroDivisionError) as error:
-            raise UserError(
-                f"{self.name} cannot be shown an image of {width} x {height} pixels ({error}): it is too narrow or too "
-                "small for its processor. Crop the image to a squarer shape, or remove it."
-            ) from error
+        except (ValueError, IndexError, ZeroDivisionError, TypeError) as error:
+            raise self._cannot_be_shown(width, height, error) from error
         return found and mark_padding(found, width, height)
+
+    def _cannot_be_shown(self, width: int, height: int, error: Exception) -> UserError:
+        """Why there is no map of an image: its shape if a square image has one, else the settings of the processor."""
+        family_map = region_map(self.model.config.model_type, self.name)
+        assert family_map is not None
+        own = f" ({error})" if isinstance(error, ValueError) else ""
+        image = f"{self.name} cannot be shown an image of {width} x {height} pixels"
+        try:
+            family_map(self.processor, self.model.config, _USUAL_SIDE, _USUAL_SIDE)
+        except (ValueError, IndexError, ZeroDivisionError, TypeError):
+            return UserError(
+                f"{image}, nor any other: settings of its processor are not those of its family ({error}). Use the "
+                "processor_config.json or preprocessor_config.json that was published with the model."
+            )
+        return UserError(
+            f"{image}{own}: it is too narrow or too small for its processor. Enlarge the image, crop it to a squarer "
+            "shape, or remove it."
+        )
 
     def _forward(
         self, images: Sequence[PromptImages], layers: Sequence[int], prompt: Prompt, connector: bool
@@ -298,9 +325,10 @@ class Vlm:
             return [unmapped(count) for count in self._unmapped_counts(images, visual, token_ids, prompt)]
         mapped = sum(len(token_map.view) for token_map in family_maps)
         if tokens != mapped:
-            raise ValueError(
-                f"{self.name} has {tokens} visual tokens for {_described(sizes)}, but its region map has {mapped}: the "
-                "map does not fit this model or its processor."
+            raise UserError(
+                f"{self.name} has {tokens} visual tokens for {_described(sizes)}, but its region map has {mapped}: its "
+                "processor or config has a setting that the map does not know. Use the published files; if these are, "
+                "please report the model."
             )
         return family_maps
 

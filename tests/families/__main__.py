@@ -13,6 +13,7 @@ import resource
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from difflib import get_close_matches
 from importlib.metadata import version
 from typing import Any
 
@@ -52,6 +53,9 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="try none, only write the table")
     parser.add_argument("--jobs", type=int, default=1, help="trials at a time")
     options = parser.parse_args()
+    if unknown := sorted(set(options.family) - set(classes())):
+        close = sorted({name for one in unknown for name in get_close_matches(one, classes())})
+        parser.error(f"no family {', '.join(unknown)}" + (f"; did you mean {', '.join(close)}?" if close else ""))
     stored = read_trials()["families"] if TRIALS.is_file() else {}
     wanted = [] if options.table else options.family or list(classes())
     with ThreadPoolExecutor(options.jobs) as pool:

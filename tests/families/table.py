@@ -22,9 +22,11 @@ ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "docs" / "families.md"
 TRIALS = Path(__file__).parent / "trials.json"
 COMMAND = "python -m tests.families"
-MAPPED, READ, REFUSED, NOT_TRIED = "mapped and proved", "read without boxes", "refused", "not tried"
+MAPPED, WITH_TORCHVISION = "mapped and proved", "mapped, needs torchvision"
+READ, REFUSED, NOT_TRIED = "read without boxes", "refused", "not tried"
 MEANINGS = {
-    MAPPED: "each visual token has a box in the image, proved by localization on a tiny random model",
+    MAPPED: "each visual token that shows pixels has its box, proved by localization on a tiny random model",
+    WITH_TORCHVISION: "the same, but proved with a stand-in for torchvision only, or where torchvision is installed",
     READ: "visual tokens are read at every layer, but have no place in the image, and so no verdicts",
     REFUSED: "the model is refused for this reason",
     NOT_TRIED: "unknown, since no tiny model of it could be made and shown an image",
@@ -70,13 +72,13 @@ def render(stored: Mapping[str, Any]) -> str:
 Every image-text-to-text class of transformers {stored["transformers"]}, by the `model_type` of a model's config.json.
 `{COMMAND}` writes this file: do not edit it.
 
-| status | classes | meaning |
+| status | types | meaning |
 |---|---|---|
 {_lines((status, str(counts[status]), meaning) for status, meaning in MEANINGS.items())}
 
 A family with a region map has a tiny random model in `latentlens_dag.testing`; other families were tried with a tiny
-model made of the defaults of transformers. "Torchvision" says whether images cannot be prepared without it; a family
-that needs it is proved where it is installed. `load_vlm` does not load other multimodal classes:
+model made of the defaults of transformers. "Torchvision" says whether images cannot be prepared without it.
+Some classes stand for more than one `model_type`. `load_vlm` does not load other multimodal classes:
 {", ".join(f"`{name}`" for name in other_classes())}.
 
 | `model_type` | class | status | boxes, or why not | torchvision |
@@ -109,7 +111,8 @@ def _status(model_type: str, trial: Mapping[str, Any]) -> tuple[str, str]:
     if refusal is not None:
         return REFUSED, refusal
     if model_type in registry._MODULES and model_type in BUILDERS:
-        return MAPPED, _map(registry._MODULES[model_type])
+        needs = model_type in registry.NEED_TORCHVISION
+        return WITH_TORCHVISION if needs else MAPPED, _map(registry._MODULES[model_type])
     if not trial or trial["outcome"] == "proved":
         return NOT_TRIED, f"`{COMMAND} {model_type}` tries it"
     why = registry.why_unmapped(model_type)

@@ -249,7 +249,7 @@ class Study(NamedComponent):
     def _prompt(self) -> str | Prompt:
         if isinstance(self.prompt, PromptParts):
             return self.prompt.prompt()
-        return DEFAULT_PROMPT if self.prompt is None else self.prompt
+        return self.prompt or DEFAULT_PROMPT
 
     def _model(self, place: str) -> ModelRef:
         """The model; a UserError for fields that do not go together."""

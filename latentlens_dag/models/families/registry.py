@@ -200,8 +200,8 @@ def check_family(model_type: str, name: str) -> None:
         return
     by_itself = "" if refusal.text_reason else " Its language model can be used by itself, as `language_model`."
     raise UserError(
-        f"{name} is of the family `{model_type}` and cannot be read: {refusal.reason}.{by_itself} Families that can: "
-        f"{', '.join(sorted(_MODULES))}."
+        f"{name} is of the family `{model_type}` and cannot be read: {refusal.reason}.{by_itself} The "
+        f"{len(_MODULES)} families whose visual tokens have boxes are listed in docs/families.md of the project."
     )
 
 
