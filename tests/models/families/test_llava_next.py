@@ -7,7 +7,7 @@ from latentlens_dag.models.self_checks import noise_image
 from latentlens_dag.models.vlm import Vlm
 from latentlens_dag.testing import tiny_vlm
 
-SIZES = [(1, 2000), (2000, 1), (13, 977), (977, 13), (1, 1), (4, 700), (20, 150)]
+SIZES = [(1, 40), (1, 2000), (2000, 1), (13, 977), (977, 13), (1, 1), (4, 700), (20, 150)]
 
 
 @pytest.fixture(scope="module", params=["llava_next", "llava_next_video", "llava_onevision"])
