@@ -219,7 +219,7 @@ def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub() -> None:
             load("nope")
 
 
-@pytest.mark.parametrize(("family", "size"), [("qwen2_vl", (5000, 20)), ("llava_next", (1, 40))])
+@pytest.mark.parametrize(("family", "size"), [("qwen2_vl", (5000, 20)), ("pixtral", (1, 2000))])
 def test_an_image_that_is_too_narrow_for_the_processor_is_told(
     tmp_path: Path, family: str, size: tuple[int, int]
 ) -> None:

@@ -2,7 +2,8 @@
 
 Note: the crop removes the sides of an image that is not square, so the boxes do not cover the whole image; with
 `do_pad`, LLaVA's own processor first pads it to a square, whose padding has tokens too. Pixtral has LLaVA's format, but
-cuts images like Mistral 3.
+cuts images like Mistral 3. With `vision_feature_select_strategy: full`, the vision tower's CLS token, which has no box,
+comes before the patches.
 """
 
 from __future__ import annotations
@@ -13,13 +14,20 @@ import numpy as np
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.models.families import pixtral
-from latentlens_dag.models.families.token_map import TokenMap
+from latentlens_dag.models.families.token_map import TokenMap, concat_maps, without_box
 
 
 def region_map(processor: Any, config: Any, width: int, height: int) -> TokenMap:
-    """The boxes of the g x g patches of an image of `width` x `height` pixels, row by row."""
+    """The boxes of the g x g patches of an image of `width` x `height` pixels, row by row.
+
+    Raises:
+        ValueError: if Video-LLaVA's processor, which tells an image's channels by its shape, would mistake its rows for
+            them.
+    """
     if config.vision_config.model_type == "pixtral":
         return pixtral.region_map(processor, config, width, height)
+    if config.model_type == "video_llava" and height in (1, 3):
+        raise ValueError("its processor takes the rows of an image that is 1 or 3 pixels high for channels")
     left, top, crop_width, crop_height = _crop_box(processor.image_processor, width, height)
     patch = config.vision_config.patch_size
     side = config.vision_config.image_size
@@ -28,7 +36,14 @@ def region_map(processor: Any, config: Any, width: int, height: int) -> TokenMap
     # A patch has `patch` of the `side` pixels of the crop.
     x, y = crop_width * patch / side, crop_height * patch / side
     boxes = np.stack([left + col * x, top + row * y, left + (col + 1) * x, top + (row + 1) * y], axis=1)
-    return TokenMap(["global"] * grid * grid, np.zeros(grid * grid, np.int32), row, col, boxes.astype(np.float32))
+    patches = TokenMap(["global"] * grid**2, np.zeros(grid**2, np.int32), row, col, boxes.astype(np.float32))
+    return concat_maps([without_box("separator", _tokens_of_tower(processor)), patches])
+
+
+def _tokens_of_tower(processor: Any) -> int:
+    """How many tokens the vision tower puts before the patches, such as CLS, but for one that is left out."""
+    left_out = processor.vision_feature_select_strategy == "default"
+    return max(processor.num_additional_image_tokens - left_out, 0)
 
 
 def _crop_box(processor: Any, width: int, height: int) -> tuple[float, float, float, float]:

@@ -109,9 +109,10 @@ def _resampled(axis: _Axis, count: int) -> _Axis:
 
 
 def _row(number: int, x: _Axis, y: _Axis, tiles_across: int) -> TokenMap:
-    """A row of cells and its newline."""
+    """A row of cells and its newline; of a very narrow image, all columns may be removed, but no newline."""
     columns = len(x.start)
-    tile = 1 + y.tile[number] * tiles_across + np.append(x.tile, x.tile[-1])  # 0 is the global view
+    last = x.tile[-1] if columns else 0
+    tile = 1 + y.tile[number] * tiles_across + np.append(x.tile, last)  # 0 is the global view
     top, bottom = (np.full(columns, edge) for edge in (y.start[number], y.end[number]))
     boxes = np.vstack([np.stack([x.start, top, x.end, bottom], axis=1), np.full(4, np.nan)])
     return TokenMap(

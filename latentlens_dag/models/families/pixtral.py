@@ -15,18 +15,39 @@ from latentlens_dag.models.families.token_map import TokenMap, grid_map
 
 
 def region_map(processor: Any, config: Any, width: int, height: int) -> TokenMap:
-    """The boxes of the visual tokens of an image of `width` x `height` pixels, row by row."""
-    from transformers.models.pixtral.image_processing_pil_pixtral import get_resize_output_image_size
+    """The boxes of the visual tokens of an image of `width` x `height` pixels, row by row.
 
+    Raises:
+        ValueError: if it is one cell in Mistral 3 or Mistral Large 4, in which transformers 5.24 takes the width of a
+            single token for the number of tokens.
+    """
+    cells = several_images_map(processor, config, width, height)
+    if config.model_type in ("mistral3", "mistral_large4") and len(cells.view) == 1:
+        raise ValueError("it would be a single visual token, but its model needs at least 2")
+    return cells
+
+
+def several_images_map(processor: Any, config: Any, width: int, height: int) -> TokenMap:
+    """As `region_map`, of an image that shares its prompt with others, where a single cell can be read."""
     cell = processor.patch_size * processor.spatial_merge_size
     # LightOnOCR resizes to whole patches; the last ones may then be in no cell.
     multiple = dict(processor.image_processor.patch_size)["height"] if config.model_type == "lighton_ocr" else cell
-    shape = np.broadcast_to(np.uint8(0), (3, height, width))  # an image of this shape
-    side = processor.image_processor.size["longest_edge"]
-    resized_height, resized_width = get_resize_output_image_size(shape, side, multiple, "channels_first")
+    resized_height, resized_width = _resized(processor.image_processor, multiple, width, height)
     rows, columns = resized_height // cell, resized_width // cell
     covered = width * columns * cell / resized_width, height * rows * cell / resized_height
     return grid_map(rows, columns, (0, 0, *covered))
+
+
+def _resized(processor: Any, multiple: int, width: int, height: int) -> tuple[int, int]:
+    """Height and width after resizing, which may be switched off; the last pixels are then in no cell."""
+    from transformers.models.pixtral.image_processing_pil_pixtral import get_resize_output_image_size
+
+    if not processor.do_resize:
+        return height, width
+    shape = np.broadcast_to(np.uint8(0), (3, height, width))  # an image of this shape
+    side = processor.size["longest_edge"]
+    resized: tuple[int, int] = get_resize_output_image_size(shape, side, multiple, "channels_first")
+    return resized
 
 
 def processor_of_config(source: Path, config: Any) -> Any:

@@ -10,16 +10,27 @@ import sys
 from inspect import signature
 from typing import Any
 
+from latentlens_dag.errors import UserError
 from latentlens_dag.models.families.token_map import TokenMap, grid_map
 
 
 def region_map(processor: Any, config: Any, width: int, height: int) -> TokenMap:
-    """The boxes of the visual tokens of an image of `width` x `height` pixels, row by row."""
+    """The boxes of the visual tokens of an image of `width` x `height` pixels, row by row.
+
+    Raises:
+        UserError: if the processor does not resize, and the image is not one of whole cells.
+    """
     image_processor = processor.image_processor
     cell = image_processor.patch_size * image_processor.merge_size
     if image_processor.do_resize:
         resized_height, resized_width = _resized(image_processor, cell, width, height)
         return grid_map(resized_height // cell, resized_width // cell, (0, 0, width, height))
+    if width % cell or height % cell:
+        raise UserError(
+            f"An image of {width} x {height} pixels cannot be shown: the image processor has `do_resize: false`, so "
+            f"both sides must be multiples of {cell} pixels. Resize or crop the image, or switch resizing on in the "
+            "model's processor_config.json or preprocessor_config.json."
+        )
     return grid_map(height // cell, width // cell, (0, 0, width, height))
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 PADDING = "padding"
 WITHOUT_BOX = frozenset({"newline", "separator", "unmapped"})
-"""Views of tokens without a place: what ends a row, what stands around a view, and those of no known place."""
+"""Views of tokens without a place: what ends a row, what stands beside a view (as CLS), those of no known place."""
 WITHOUT_PIXELS = WITHOUT_BOX | {PADDING}
 """Views of tokens that show nothing of the image."""
 _ROUNDING = 1e-3  # pixels of float32 boxes

@@ -1,5 +1,6 @@
-"""LLaVA's own image processor: padding to a square first, and each of its steps left out."""
+"""LLaVA: each step of its own image processor left out, the CLS token, and images that look like channels."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from latentlens_dag.models.loading import load_vlm
 from latentlens_dag.models.localization import localization
 from latentlens_dag.models.self_checks import noise_image
 from latentlens_dag.models.vlm import Vlm
-from latentlens_dag.testing import tiny_llava
+from latentlens_dag.testing import tiny_llava, tiny_vlm
 
 SIZES = [(150, 100), (90, 140), (96, 96), (151, 98)]
 SQUARE = {"height": 64, "width": 64}
@@ -104,3 +105,27 @@ def test_another_size_than_those_of_llava_is_refused(tmp_path: Path) -> None:
     vlm.processor.image_processor.size = {"longest_edge": 64}
     with pytest.raises(UserError, match=r"'longest_edge': 64.* not supported for LLaVA: it needs shortest_edge"):
         vlm.token_map(150, 100)
+
+
+@pytest.mark.parametrize("family", ["llava", "video_llava"])
+def test_a_cls_token_that_is_not_left_out_comes_first_and_has_no_place(family: str, tmp_path: Path) -> None:
+    tiny_vlm(family, tmp_path)
+    for name in ("config.json", "processor_config.json"):
+        settings = json.loads((tmp_path / name).read_text())
+        (tmp_path / name).write_text(json.dumps(settings | {"vision_feature_select_strategy": "full"}))
+    vlm = load_vlm(tmp_path, device="cpu")
+    for size in SIZES:
+        check = localization(vlm, noise_image(*size), per_view=None)
+        assert (check.passed, check.figure) == (True, 1.0)
+        tokens = vlm.visual_states([noise_image(*size)], [0]).tokens
+        assert tokens["view"].to_list() == ["separator"] + ["global"] * (len(tokens) - 1)
+        assert tokens.select("tile", "row", "col", "x0", "y0", "x1", "y1").row(0) == (None,) * 7
+
+
+@pytest.mark.parametrize("height", [1, 3])
+def test_video_llava_refuses_an_image_whose_rows_its_processor_takes_for_channels(height: int, tmp_path: Path) -> None:
+    vlm = load_vlm(tiny_vlm("video_llava", tmp_path), device="cpu")
+    with pytest.raises(UserError, match=f"40 x {height} pixels.*takes the rows .* for channels"):
+        vlm.visual_states([noise_image(40, height)], [0])
+    for size in [(height, 40), (40, 2), (40, 4)]:
+        assert len(vlm.visual_states([noise_image(*size)], [0]).tokens) == 16

@@ -2,6 +2,7 @@
 
 import pytest
 
+from latentlens_dag.errors import UserError
 from latentlens_dag.models.loading import load_vlm
 from latentlens_dag.models.localization import localization
 from latentlens_dag.models.self_checks import noise_image
@@ -35,3 +36,14 @@ def test_without_resizing_the_grid_is_that_of_the_image_itself(vlm: Vlm) -> None
     tokens = vlm.visual_states([noise_image(5 * cell, 3 * cell)], [0]).tokens
     images.do_resize = was
     assert (check.figure, len(tokens)) == (1, 15)
+
+
+def test_without_resizing_an_image_that_is_not_of_whole_cells_is_refused(
+    vlm: Vlm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = vlm.processor.image_processor
+    monkeypatch.setattr(images, "do_resize", False)
+    cell = images.patch_size * images.merge_size
+    for size in [(2 * cell + 1, cell), (cell, 3 * cell - 1)]:
+        with pytest.raises(UserError, match=f"{size[0]} x {size[1]} pixels.*do_resize.*multiples of {cell} pixels"):
+            vlm.visual_states([noise_image(*size)], [0])
