@@ -34,6 +34,7 @@ from tests.helpers.patch_truths import write_truths
 ANIMALS = ("dog", "cat", "owl", "fox")
 SENTENCES_OF = {word: f"A {word} is here." for word in (*ANIMALS, "grass", "tree")}
 LAYERS = (0, 8)
+TOP_K = 2
 SIDE, PATCH = 32, 16
 
 
@@ -145,7 +146,7 @@ def write_study(warehouse: Warehouse, study: str, batches: tuple[tuple[str, ...]
             found += tables
             write_parquet(judged[-1], warehouse.judgements(study, layer, number), JUDGEMENTS)
     for name, table, schema in (
-        ("interpretability", interpretability(judged), INTERPRETABILITY),
+        ("interpretability", interpretability(judged, TOP_K), INTERPRETABILITY),
         ("layer_alignment", layer_alignment(found), LAYER_ALIGNMENT),
         ("diversity", diversity(found), DIVERSITY),
         ("state_statistics", state_statistics(study), STATE_STATISTICS),
