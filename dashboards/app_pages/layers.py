@@ -39,7 +39,7 @@ def layers_page(data: BrowserData, study: StudyFacts) -> None:
 
 def interpretability(data: BrowserData, study: StudyFacts) -> str | None:
     """The curves of all lenses, with their intervals and chance. Returns the group of patches shown."""
-    sql = "FROM interpretability WHERE study = $study ORDER BY lens, visual_layer, k DESC"
+    sql = "FROM interpretability WHERE study = $study ORDER BY lens, visual_layer"
     shares = data.dataset(study.name).collect(sql, study=study.name)
     if shares.is_empty():
         st.info("This study has no judgements, so it is not known how much of it is interpretable.")
@@ -47,7 +47,7 @@ def interpretability(data: BrowserData, study: StudyFacts) -> str | None:
     if "measure" not in shares.columns:
         st.info("An older version judged this study. `latentlens-dag build` judges it again, without a model.")
         return None
-    ks = shares["k"].unique(maintain_order=True).to_list()
+    ks = shares["k"].unique().sort(descending=True).to_list()
     with st.container(horizontal=True, vertical_alignment="bottom"):
         group = permalink.choice("Patches", "group", GROUPS, "all")
         measure = permalink.choice("Measure", "measure", MEASURES, MEASURES[0])

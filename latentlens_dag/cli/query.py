@@ -227,17 +227,16 @@ def _dataset(home: Path | None, data: str | None) -> Dataset:
 
     if data is not None and home is not None:
         raise UserError("`--data` and `--home` name two datasets: leave one out.")
-    if data is not None:
-        dataset = open_dataset(data)
-        if dataset.release_tables is not None and (note := dataset.release_tables.note):
-            click.echo(note, err=True)
-        return dataset
-    found = find_home(home)
-    if is_empty(found.warehouse):
-        raise UserError(
-            f"Nothing is built in {found.root} yet. Run `latentlens-dag build` first, or name another --home."
-        )
-    return open_dataset(found.warehouse)
+    if data is None:
+        found = find_home(home)
+        if is_empty(found.warehouse):
+            raise UserError(
+                f"Nothing is built in {found.root} yet. Run `latentlens-dag build` first, or name another --home."
+            )
+    dataset = open_dataset(found.warehouse if data is None else data)
+    if dataset.note:
+        click.echo(dataset.note, err=True)
+    return dataset
 
 
 def _bound(params: Sequence[str]) -> dict[str, str]:

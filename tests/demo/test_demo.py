@@ -144,7 +144,7 @@ def test_fresh_scenes_are_read_and_an_untrained_connector_says_nothing(tmp_path:
     found = measure(SceneSource.open(), DEMO / "model", tmp_path / "untrained", tmp_path / "project", scenes=8)
     assert found[UNTRAINED]["latentlens"]["object"]["mean"] < 0.05
     control = pl.read_parquet(tmp_path / "project/.latentlens/warehouse/study" / UNTRAINED / "interpretability.parquet")
-    assert control.filter(pl.col("excess_low") > 0.02).is_empty()
+    assert (control["excess_low"] > 0).mean() < 0.05 < (control["chance"] > 0.05).mean()
     assert found[FRESH]["latentlens"]["object"]["mean"] > 0.5
     assert found[FRESH]["latentlens"]["all"]["mean_excess"] > 0.5
 
