@@ -54,7 +54,7 @@ def older_note(studies: Sequence[str]) -> str | None:
         return None
     return (
         f"An older version of this package judged {', '.join(studies)}: `latentlens-dag build` judges again, without a "
-        f"model. Until then: {MIGRATIONS[1].note}"
+        f"model. {MIGRATIONS[1].note}"
     )
 
 

@@ -95,9 +95,9 @@ MIGRATIONS: dict[int, Migration] = {
             ),
         },
         selects={"interpretability": _FIRST_INTERPRETABILITY, "judgements": _FIRST_JUDGEMENTS},
-        note="It judged all answers only, against one chance patch each: what is said of the nearest answer alone, the "
-        "numbers of images and of effective tokens, and the chance of `abstract` and `global` are null, and so are "
-        "intervals, whose method covered too little. Padding was judged as background.",
+        note="Its verdicts are on all answers, against one chance patch each: what is said of the nearest answer "
+        "alone, the numbers of images and of effective tokens, and the chance of `abstract` and `global` are null, and "
+        "so are intervals, whose method covered too little. Padding was judged as background.",
     )
 }
 """By the version that they start from: one for every version before `manifest.SCHEMA_VERSION`."""

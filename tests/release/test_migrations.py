@@ -97,7 +97,7 @@ def test_the_command_line_says_what_is_null(older: Path) -> None:
         return CliRunner().invoke(cli, [*arguments, "--data", str(older)], catch_exceptions=False)
 
     shown = run("summary", "tiny")
-    assert "made by latentlens-dag 0.1.0. It judged all answers only" in shown.stderr
+    assert "made by latentlens-dag 0.1.0. Its verdicts are on all answers" in shown.stderr
     assert "by 3 answers" in shown.stdout
     assert "-" in run("summary", "tiny", "--measure", "global").stdout
     assert "0.1.0" not in run("query", "interpretability").stdout
