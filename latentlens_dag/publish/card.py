@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Facts = Mapping[str, Any]
 _TITLES = {name: lens.title for name, lens in LENSES.items()}
+_PROMPTS = {"system_prompt": "system prompt", "prompt_before": "prompt before the image", "prompt": "prompt"}
 _SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
 _LARGER = ((10**8, "10M<n<100M"), (10**9, "100M<n<1B"), (10**12, "1B<n<10B"))
 _TAGS = ["latentlens", "interpretability", "vision-language-models", "latentlens-dag"]
@@ -206,7 +207,7 @@ def _made(study: str, facts: Facts) -> str:
     lines = [
         f"model: {_model(model)}",
         f"{facts['kind']}: {shown['count']:,} of `{shown['name']}`, from {escape_markdown(shown['source'])}",
-        *([f"prompt: {escape_markdown(facts['prompt'])}"] if facts.get("prompt") else []),
+        *(f"{title}: {escape_markdown(facts[name])}" for name, title in _PROMPTS.items() if facts.get(name)),
         f"visual layers: {_numbers(facts['visual_layers'])}",
         f"lenses: {', '.join(_TITLES[lens] for lens in LENSES if lens in facts['lenses'])}, "
         f"{facts['top_k']} answers each" + ("" if facts["unique"] == "none" else f", of different {facts['unique']}s"),
