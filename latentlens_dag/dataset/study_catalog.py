@@ -25,7 +25,7 @@ ROW_ORDER = {
     "visual_tokens": "image_id, token_index",
     "patch_truth": "image_id, token_index",
     "judgements": "image_id, visual_layer, lens, token_index, judge",
-    "interpretability": "lens, visual_layer, judge, patch_group",
+    "interpretability": "lens, visual_layer, judge, patch_group, k, measure",
     "layer_alignment": "visual_layer, contextual_layer",
     "diversity": "lens, visual_layer",
     "state_statistics": "source, layer",

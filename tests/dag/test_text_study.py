@@ -407,17 +407,17 @@ def test_a_study_of_images_has_the_versions_that_it_had_before_there_were_texts(
             if key.path[0] == "study" and key.path[-1] not in ("V01", "V02")
         }
     assert found == {
-        "catalog": "5-21375aae76ee47e9",
-        "chance_patches": "2-ee705ae998005e67",
+        "catalog": "6-21375aae76ee47e9",
+        "chance_patches": "3-ee705ae998005e67",
         "diversity": "2-ee705ae998005e67",
         "embeddinglens/V00": "1-037f8689bdd5393e",
-        "interpretability": "2-ee705ae998005e67",
-        "judgements/V00": "2-fde575218ee7ab25",
+        "interpretability": "3-5163eb331120aa54",
+        "judgements/V00": "3-fde575218ee7ab25",
         "latentlens/V00": "1-037f8689bdd5393e",
         "layer_alignment": "1-ee705ae998005e67",
         "logitlens/V00": "1-037f8689bdd5393e",
         "model_checks": "3-c4c57dd7f36739a6",
-        "patch_truth": "1",
+        "patch_truth": "2",
         "sinks": "1-ee705ae998005e67",
         "state_statistics": "1-ee705ae998005e67",
         "visual/V00": "2-c4c57dd7f36739a6",

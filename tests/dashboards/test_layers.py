@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import shutil
+import tarfile
 from pathlib import Path
 
+import duckdb
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from latentlens_dag.storage.warehouse import Warehouse
 from tests.dashboards.test_pages import APP, _opened, app
-from tests.helpers.small_dataset import LAYERS
+from tests.helpers.small_dataset import LAYERS, as_first_version
+from tests.release.test_migrations import OF_0_1
 
 __all__ = ["app"]  # a fixture
 VIEWS = ("interpretability", "contextual layers", "norms and drift", "similarity")
@@ -70,6 +74,47 @@ def test_a_point_that_is_not_there_has_none_and_breaks_nothing(app: AppTest, poi
     assert "Click a point" in _texts(_opened(app, "layers", study="one", **point))
     far = _opened(app, "layers", study="one", at_layer="8", at_lens="latentlens", at_low="nan", at_high="x")
     assert not far.error
+
+
+@pytest.mark.parametrize("measure", ["interpretable", "concrete", "abstract", "global"])
+@pytest.mark.parametrize("k", ["1", "2"])
+def test_every_measure_by_one_answer_and_by_all_has_its_curves_and_figures(app: AppTest, measure: str, k: str) -> None:
+    shown = _opened(app, "layers", study="one", measure=measure, k=k, group="object")
+    assert f"visual tokens that are {measure}" in _texts(shown)
+    (figures,) = [one.value for one in shown.dataframe if "effective_tokens" in one.value.columns]
+    row = figures[(figures["lens"] == "LogitLens") & (figures["visual_layer"] == 8)].iloc[0]
+    grass_elsewhere = 1.0 if measure in ("interpretable", "global") else 0.0
+    assert (row["share"], row["chance"], row["tokens"], row["images"]) == (grass_elsewhere, grass_elsewhere, 4, 4)
+    assert {"excess_low", "excess_high", "chance_low", "chance_high"} <= set(figures.columns)
+
+
+def test_a_home_judged_by_an_older_version_says_what_to_run(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = tmp_path / "home"
+    shutil.copytree(home, older)
+    warehouse = Warehouse(older / "warehouse")
+    as_first_version(warehouse, "one")
+    with duckdb.connect(warehouse.catalog("one")) as catalog:
+        catalog.execute(
+            f"CREATE OR REPLACE TABLE interpretability AS FROM '{warehouse.summary('one', 'interpretability')}'"
+        )
+    monkeypatch.setenv("LATENTLENS_BROWSE", str(older))
+    monkeypatch.syspath_prepend(str(APP.parent))
+    shown = _opened(AppTest.from_file(str(APP), default_timeout=30), "layers", study="one")
+    assert "`latentlens-dag build` judges it again" in shown.info[0].value and not shown.get("vega_lite_chart")
+
+
+def test_a_release_of_version_0_1_has_its_curves_and_says_what_is_not_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tarfile.open(OF_0_1) as archive:
+        archive.extractall(tmp_path, filter="data")
+    monkeypatch.setenv("LATENTLENS_BROWSE", str(tmp_path / "tiny_release"))
+    monkeypatch.syspath_prepend(str(APP.parent))
+    shown = _opened(AppTest.from_file(str(APP), default_timeout=30), "layers", study="tiny")
+    assert len(shown.get("vega_lite_chart")) == 1
+    assert "made by latentlens-dag 0.1.0. Its verdicts are on all answers" in _texts(shown)
 
 
 def test_states_that_nobody_summed_up_are_told(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

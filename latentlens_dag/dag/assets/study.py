@@ -34,7 +34,7 @@ from latentlens_dag.study.lenses.registry import lens_class
 from latentlens_dag.study.source import StudySource
 
 # Algorithms: raise one when the same input would give other bytes.
-_PATCH_TRUTH, _CHANCE, _JUDGEMENTS, _INTERPRETABILITY, _STATES, _SINKS, _CATALOG = 1, 2, 2, 2, 1, 1, 5
+_PATCH_TRUTH, _CHANCE, _JUDGEMENTS, _INTERPRETABILITY, _STATES, _SINKS, _CATALOG = 2, 3, 3, 3, 1, 1, 6
 _DIVERSITY, _ALIGNMENT = 2, 1
 
 
@@ -122,7 +122,7 @@ def _chance_patches(study: StudySpec) -> dg.AssetsDefinition:
         group_name=study.group,
         kinds={"parquet"},
         **version_fields(_CHANCE, batches=study.batches),
-        description="For each patch another image's patch of the same group, and what it shows; a file per batch.",
+        description="For each patch other images' patches of the same group, and what they show; a file per batch.",
     )
     def chance_patches(warehouse: WarehouseResource) -> dg.MaterializeResult:
         from latentlens_dag.study.chance_patches import write_chance_patches
@@ -172,11 +172,12 @@ def _interpretability(study: StudySpec) -> dg.AssetsDefinition:
         from latentlens_dag.study.interpretability import interpretability
 
         files = [paths.judgements(study.name, layer, b) for layer in study.visual_layers for b in range(study.batches)]
-        return interpretability(map(pq.read_table, files), pq.read_table(paths.summary(study.name, "sinks")))
+        sinks = pq.read_table(paths.summary(study.name, "sinks"))
+        return interpretability(map(pq.read_table, files), study.top_k, sinks)
 
     deps = [*study.layer_keys("judgements").values(), keys.study(study.name, "sinks")]
-    text = "The share of visual tokens with a related word, by lens, layer and group, with interval and chance."
-    return _summary(study, "interpretability", deps, compute, _INTERPRETABILITY, text)
+    text = "Shares of visual tokens with a related word, by lens, layer, group and measure, with intervals and chance."
+    return _summary(study, "interpretability", deps, compute, _INTERPRETABILITY, text, top_k=study.top_k)
 
 
 def _analyses(study: StudySpec) -> list[dg.AssetsDefinition]:
@@ -247,12 +248,13 @@ def _summary(
     compute: Callable[[Warehouse], pa.Table],
     algorithm: int,
     text: str,
+    **settings: int,
 ) -> dg.AssetsDefinition:
     def write(paths: Warehouse, _: int) -> list[Path]:
         write_parquet(compute(paths), out := paths.summary(study.name, name), TABLES[name])
         return [out]
 
-    version, kinds = version_fields(algorithm, batches=study.batches), frozenset({"polars", "parquet"})
+    version, kinds = version_fields(algorithm, batches=study.batches, **settings), frozenset({"polars", "parquet"})
     return parquet_asset(keys.study(study.name, name), deps, version, text, write, kinds=kinds)
 
 
