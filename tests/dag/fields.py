@@ -99,7 +99,8 @@ _SAID = {*_of_layers("said", "visual"), *_study("said", "visual_tokens", "text_t
 _TRUTH = {"study/tiny/patch_truth"}
 _JUDGED = _TRUTH | {"study/tiny/chance_patches"} | _of_layers("tiny", "judgements")
 _BY_BATCH = _SEEN | _JUDGED | _of_layers("tiny", *_LENSES)
-_SUMMARIES = _study("tiny", "interpretability", "layer_alignment", "diversity", "state_statistics", "sinks", "catalog")
+_SHARES = _study("tiny", "interpretability", "lens_differences")
+_SUMMARIES = _SHARES | _study("tiny", "layer_alignment", "diversity", "state_statistics", "sinks", "catalog")
 _SAID_BY_BATCH = (
     _SAID
     | _of_layers("said", *_LENSES)
@@ -326,14 +327,14 @@ CHANGES: dict[str, list[Change]] = {
         Change(
             "images",
             {"Study tiny.judge": "none"},
-            _JUDGED | _study("tiny", "interpretability", "model_checks", "catalog"),
+            _JUDGED | _SHARES | _study("tiny", "model_checks", "catalog"),
         )
     ],
     "Judge.regions": [
         Change(
             "images",
             {"Study tiny.judge": {"regions": {}}},
-            _JUDGED | _study("tiny", "interpretability", "model_checks", "catalog"),
+            _JUDGED | _SHARES | _study("tiny", "model_checks", "catalog"),
             {"Study tiny.judge": "none"},
         )
     ],

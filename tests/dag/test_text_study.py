@@ -372,13 +372,14 @@ def test_a_study_of_images_has_the_versions_that_it_had_before_there_were_texts(
             if key.path[0] == "study" and key.path[-1] not in ("V01", "V02")
         }
     assert found == {
-        "catalog": "5-21375aae76ee47e9",
+        "catalog": "6-21375aae76ee47e9",
         "chance_patches": "2-ee705ae998005e67",
         "diversity": "1-ee705ae998005e67",
         "embeddinglens/V00": "1-037f8689bdd5393e",
         "interpretability": "1-ee705ae998005e67",
         "judgements/V00": "1-fde575218ee7ab25",
         "latentlens/V00": "1-037f8689bdd5393e",
+        "lens_differences": "1-ee705ae998005e67",
         "layer_alignment": "1-ee705ae998005e67",
         "logitlens/V00": "1-037f8689bdd5393e",
         "model_checks": "3-c4c57dd7f36739a6",
