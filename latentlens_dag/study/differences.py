@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import polars as pl
 import pyarrow as pa
@@ -30,6 +30,9 @@ from latentlens_dag.inputs.regions import BACKGROUND, OBJECT
 from latentlens_dag.schema import LENS_DIFFERENCES, SINKS, lens_order
 from latentlens_dag.study.interpretability import ALL
 from latentlens_dag.study.intervals import Interval, adjusted_p_values, differences, sign_flip_p_values
+
+if TYPE_CHECKING:
+    from latentlens_dag.dataset.dataset import Dataset
 
 
 class Measure(NamedTuple):
@@ -76,6 +79,20 @@ class JudgedStudy(NamedTuple):
     judgements: Mapping[int, pl.LazyFrame]
     """JUDGEMENTS by visual layer."""
     sinks: pa.Table
+
+    @classmethod
+    def of(cls, dataset: Dataset, study: str) -> JudgedStudy:
+        """A study of a dataset, read layer by layer when it is compared.
+
+        Raises:
+            UserError: if a table was not pulled.
+        """
+        found = dataset.collect("SELECT DISTINCT visual_layer FROM judgements WHERE study = $study", study=study)
+        judgements, of_study = dataset.scan("judgements"), pl.col("study") == study
+        layers = {
+            layer: judgements.filter(of_study, pl.col("visual_layer") == layer) for layer in found["visual_layer"]
+        }
+        return cls(study, layers, dataset.scan("sinks").filter(of_study).collect().to_arrow())
 
 
 def lens_differences(

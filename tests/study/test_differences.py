@@ -4,6 +4,7 @@ import math
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from latentlens_dag.dataset.dataset import open_dataset
 from latentlens_dag.schema import JUDGEMENTS, LENS_DIFFERENCES, LENSES, SINKS
 from latentlens_dag.study.differences import JudgedStudy, lens_differences, study_differences
 from latentlens_dag.study.intervals import adjusted_p_values, differences, sign_flip_p_values
 from latentlens_dag.study.regions_judge import VERDICTS
 from tests.benchmarks.interval_coverage import Cell, draw
+from tests.helpers.small_dataset import AWKWARD, LAYERS, write_warehouse
 
 Row = dict[str, Any]
 HITS = {"interpretable": {"concrete", "abstract", "global"}, "concrete": {"concrete"}}
@@ -287,6 +290,38 @@ def test_studies_exchanged_give_the_same_with_another_sign() -> None:
         assert (row["share"], row["other_share"]) == pytest.approx((turned["other_share"], turned["share"]))
         expected = -turned["difference"], -turned["high"], -turned["low"], turned["p_value"]
         assert (row["difference"], row["low"], row["high"], row["p_value"]) == pytest.approx(expected)
+
+
+def test_studies_of_a_dataset_and_the_named_query_give_the_same(tmp_path: Path) -> None:
+    write_warehouse(tmp_path / "warehouse")
+    with open_dataset(tmp_path / "warehouse") as dataset:
+        names = "one", AWKWARD
+        found = pl.DataFrame(study_differences(*(JudgedStudy.of(dataset, name) for name in names)))
+        assert found["images"].unique().to_list() == [1]
+        places = len(LAYERS) * len(GROUPS) - 1  # the only object is a sink at the last layer
+        assert len(found) == len(NAMES) * len(HITS) * places
+        for (measure, group), rows in found.group_by("measure", "patch_group"):
+            asked = {"study": names[0], "other_study": names[1], "measure": str(measure), "patch_group": str(group)}
+            query = dataset.collect("study_differences", **asked).sort("lens", "visual_layer")
+            points = [pl.col(name).mul(100).round(1) for name in ("share", "other_share", "difference")]
+            expected = rows.sort("lens", "visual_layer").select(
+                "judge", "lens", "visual_layer", *points, "images", "tokens"
+            )
+            assert query.rows() == expected.rows()
+
+
+def test_the_query_of_a_studys_differences_has_one_family_a_time(tmp_path: Path) -> None:
+    write_warehouse(tmp_path / "warehouse")
+    with open_dataset(tmp_path / "warehouse") as dataset:
+        found = dataset.collect("lens_differences", study="one", measure="concrete", patch_group="background")
+        table = dataset.collect(
+            "FROM lens_differences WHERE study = 'one' AND measure = 'concrete' AND patch_group = 'background' "
+            "AND comparison = 'lenses' ORDER BY lens, other_lens, visual_layer"
+        )
+    assert len(found) == len(NAMES) * len(LAYERS)
+    assert found["points"].to_list() == [round(100 * value, 1) for value in table["difference"]]
+    adjusted = adjusted_p_values(table["p_value"].to_list())
+    assert found["adjusted_p_value"].to_list() == pytest.approx(adjusted)
 
 
 def test_no_judgements_one_lens_at_one_layer_and_one_image_have_no_difference_or_interval() -> None:
