@@ -376,7 +376,7 @@ def test_a_study_of_images_has_the_versions_that_it_had_before_there_were_texts(
         "chance_patches": "2-ee705ae998005e67",
         "diversity": "1-ee705ae998005e67",
         "embeddinglens/V00": "1-037f8689bdd5393e",
-        "interpretability": "1-ee705ae998005e67",
+        "interpretability": "2-ee705ae998005e67",
         "judgements/V00": "1-fde575218ee7ab25",
         "latentlens/V00": "1-037f8689bdd5393e",
         "lens_differences": "1-ee705ae998005e67",
