@@ -110,45 +110,37 @@ def in_any_order(rows: Iterable[Row]) -> list[Row]:
     return sorted(rows, key=lambda row: str([row[name] for name in LENS_DIFFERENCES.names[:10]]))
 
 
-verdicts = st.fixed_dictionaries(
-    {
-        "image": st.sampled_from("abcd"),
-        "token": st.integers(0, 4),
-        "lens": st.sampled_from(NAMES),
-        "layer": st.sampled_from((0, 2, 5)),
-        "verdict": st.sampled_from(VERDICTS),
-    }
-)
-places = st.tuples(st.sampled_from("abcd"), st.integers(0, 4), st.sampled_from((0, 2, 5)))
+places = st.sets(st.tuples(st.sampled_from("abcd"), st.integers(0, 4), st.sampled_from((0, 2, 5))), max_size=9)
+randoms = st.randoms(use_true_random=False)
 
 
-def rows_of(drawn: Iterable[Row]) -> list[Row]:
-    """Of each token under a lens at a layer one verdict; a token is of one group at all layers."""
-    one_each = {(row["image"], row["token"], row["lens"], row["layer"]): row for row in drawn}.values()
-    return [judged(**row, group=("object", "background", "padding")[row["token"] % 3]) for row in one_each]
+def some_rows(generator: random.Random) -> list[Row]:
+    """Most tokens of some images, under most lenses at most layers; a token is of one group at all layers."""
+    groups = ("object", "background", "padding")
+    most, images = generator.uniform(0.4, 1), "abcd"[: generator.randint(1, 4)]
+    every = [(i, t, lens, layer) for i in images for t in range(5) for lens in NAMES for layer in (0, 2, 5)]
+    return [judged(*at, generator.choice(VERDICTS), groups[at[1] % 3]) for at in every if generator.random() < most]
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.lists(verdicts, min_size=1, max_size=60), st.sets(places, max_size=4))
+@settings(max_examples=25, deadline=None)
+@given(randoms, places)
 def test_differences_are_those_of_the_definition_patch_by_patch(
-    drawn: list[Row], sinks: set[tuple[str, int, int]]
+    generator: random.Random, sinks: set[tuple[str, int, int]]
 ) -> None:
-    rows = rows_of(drawn)
+    rows = some_rows(generator)
     found = lens_differences("s", by_layer(rows), sink_table(*sorted(sinks)))
     assert found.schema == LENS_DIFFERENCES
     expected = in_any_order(adjusted(slow_differences(rows, sinks)))
     for one, other in zip(in_any_order(found.to_pylist()), expected, strict=True):
-        assert one == pytest.approx(other, nan_ok=True)
+        assert one == pytest.approx(other)
 
 
 @settings(max_examples=15, deadline=None)
-@given(st.lists(verdicts, min_size=1, max_size=60), st.integers(1, 4), st.randoms(use_true_random=False))
-def test_order_of_rows_and_cut_into_tables_change_no_byte(
-    drawn: list[Row], parts: int, shuffler: random.Random
-) -> None:
-    rows = rows_of(drawn)
+@given(randoms, st.integers(1, 4))
+def test_order_of_rows_and_cut_into_tables_change_no_byte(generator: random.Random, parts: int) -> None:
+    rows = some_rows(generator)
     expected = lens_differences("s", by_layer(rows))
-    shuffler.shuffle(rows)
+    generator.shuffle(rows)
     assert lens_differences("s", by_layer(rows, parts)).equals(expected)
 
 
