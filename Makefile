@@ -1,7 +1,7 @@
 # make demo: environment, demo study, table and picture. make test: environment, all tests.
 # make browse: the results, in your browser.
-# make soak [PART=kills|families|fields|hub|models]: a study of every family of VLMs end to end, a hundred killed builds, every field of the YAML both ways, every
-#            fault at every request of a publication and a download; it takes hours.
+# make soak [PART=kills|families|table|fields|hub|models]: a study of every family of VLMs end to end, a hundred killed builds, every field of the YAML both ways, every
+#            class of docs/families.md, every fault at every request of a publication and a download; it takes hours.
 # make bench: search, build and selection against their peers and limits (docs/benchmarks.md); an hour and a half, 6 GB of disk.
 # make check: lint, types and files (.pre-commit-config.yaml), then the definitions. make hooks: the former before every commit, too.
 # make constraints: constraints-dev.txt anew, with the newest versions that pyproject.toml allows.
@@ -48,12 +48,13 @@ test: $(STAMP)
 
 SOAK_kills := tests/soak/test_kills.py
 SOAK_families := tests/soak/test_family_studies.py tests/models/families/test_families.py
+SOAK_table := tests/soak/test_family_table.py
 SOAK_fields := tests/dag
 SOAK_hub := tests/soak/test_hub_faults.py tests/soak/test_pull_faults.py
 SOAK_models := tests/real
 
 soak: $(STAMP)
-	$(if $(PART),$(if $(SOAK_$(PART)),,$(error There is no part $(PART): kills, families, fields, hub, models)))
+	$(if $(PART),$(if $(SOAK_$(PART)),,$(error There is no part $(PART): kills, families, table, fields, hub, models)))
 	$(BIN)/python -m pytest -n 2 -m soak $(SOAK_$(PART))
 
 # The peers come without what they depend on: all of that is in the environment already.

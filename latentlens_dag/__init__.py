@@ -12,11 +12,13 @@ if TYPE_CHECKING:
     from latentlens_dag.dataset.dataset import open_dataset
     from latentlens_dag.index.contextual_index import ContextualIndex
     from latentlens_dag.models.loading import load_language_model, load_vlm
+    from latentlens_dag.models.prompts import Prompt
 
-__all__ = ["ContextualIndex", "__version__", "load_language_model", "load_vlm", "open_dataset"]
+__all__ = ["ContextualIndex", "Prompt", "__version__", "load_language_model", "load_vlm", "open_dataset"]
 
 _HOMES = {
     "ContextualIndex": "latentlens_dag.index.contextual_index",
+    "Prompt": "latentlens_dag.models.prompts",
     "load_language_model": "latentlens_dag.models.loading",
     "load_vlm": "latentlens_dag.models.loading",
     "open_dataset": "latentlens_dag.dataset.dataset",

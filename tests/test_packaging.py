@@ -1,5 +1,6 @@
 """What the source distribution and the wheel contain."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -10,6 +11,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+from latentlens_dag.models.families.registry import NEED_TORCHVISION
+from latentlens_dag.testing import tiny_families
+from latentlens_dag.testing.families import BUILDERS
+from latentlens_dag.testing.unmapped_families import UNMAPPED_BUILDERS
 
 ROOT = Path(__file__).parents[1]
 BUILT = ["latentlens_dag", "dashboards", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"]
@@ -87,6 +93,16 @@ def test_nothing_installed_names_the_training_of_the_demo(installed: Path) -> No
     assert naming == []
 
 
+def _run_installed(installed: Path, folder: Path, code: str, *arguments: object) -> str:
+    """The output of code that imports the installed copy, run in another folder."""
+    # Without `site`, which would put the checkout of an editable installation on the path.
+    path = os.pathsep.join([str(installed), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")])
+    command = [sys.executable, "-S", "-c", code, *arguments]
+    run = subprocess.run(command, cwd=folder, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
 def test_an_installed_copy_runs_from_any_folder(installed: Path, tmp_path: Path) -> None:
     code = """
 import importlib.util, latentlens_dag, sys
@@ -95,9 +111,27 @@ assert latentlens_dag.__file__.startswith(sys.argv.pop()), latentlens_dag.__file
 assert importlib.util.find_spec("latentlens_dag.demo") is None
 main()
 """
-    # Without `site`, which would put the checkout of an editable installation on the path.
-    path = os.pathsep.join([str(installed), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")])
-    command = [sys.executable, "-S", "-c", code, "query", installed]
-    run = subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    assert "where_word" in run.stdout
+    assert "where_word" in _run_installed(installed, tmp_path, code, "query", installed)
+
+
+def test_an_installed_copy_makes_a_tiny_model_of_every_family_that_shows_what_it_sees(
+    installed: Path, tmp_path: Path
+) -> None:
+    code = """
+import json, sys
+from pathlib import Path
+from PIL import Image
+import latentlens_dag
+from latentlens_dag.models.loading import load_vlm
+from latentlens_dag.testing import tiny_families, tiny_vlm
+assert latentlens_dag.__file__.startswith(sys.argv[1]), latentlens_dag.__file__
+tokens = {}
+for family in tiny_families():
+    vlm = load_vlm(tiny_vlm(family, Path(family)), device="cpu")
+    tokens[family] = len(vlm.visual_states([Image.new("RGB", (150, 100))], [0, 1]).tokens)
+print(json.dumps(tokens))
+"""
+    tokens = json.loads(_run_installed(installed, tmp_path, code, installed).splitlines()[-1])
+    assert list(tokens) == tiny_families()
+    assert (set(BUILDERS) | set(UNMAPPED_BUILDERS)) - set(tokens) <= NEED_TORCHVISION
+    assert min(tokens.values()) > 0

@@ -111,7 +111,12 @@ def _wrong_values(error: ValidationError, folder: Path) -> str:
         place = place or _components_with(error.title, problem, folder)
         message = f"`{field}: {problem['input']}` of {place}: {problem['msg']}.{_quoting_hint(problem)}"
         messages.setdefault((field, place), message)
-    return " ".join(messages.values())
+    # A field that may be a text or have fields of its own is wrong in one of these, not because it is no text.
+    return " ".join(
+        message
+        for (field, place), message in messages.items()
+        if not any(inner.startswith(f"{field}.") and other == place for inner, other in messages)
+    )
 
 
 def _quoting_hint(error: Any) -> str:

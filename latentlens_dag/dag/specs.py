@@ -16,6 +16,7 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.inputs.image_tables import TableSource
 from latentlens_dag.inputs.texts import TextSource
 from latentlens_dag.models.model_ref import ModelRef
+from latentlens_dag.models.prompts import Prompt
 from latentlens_dag.publish.about import About
 from latentlens_dag.publish.tables import SentenceChoice
 
@@ -85,8 +86,8 @@ class StudySpec:
     judged: bool
     """Whether its neighbors are judged by the image set's regions."""
     connector: bool
-    prompt: str
-    """The VLM's prompt for every image."""
+    prompt: str | Prompt
+    """The VLM's question after every image, or all text around it."""
     dtype: str | None
     """In which its model is computed; None for `auto`."""
 
@@ -99,6 +100,17 @@ class StudySpec:
     def of_texts(self) -> bool:
         """Whether it is a language model on texts."""
         return isinstance(self.inputs, TextSetSpec)
+
+    @property
+    def prompt_settings(self) -> dict[str, str]:
+        """The prompt as settings of a step and facts of a release; those of a question alone are only `prompt`."""
+        if isinstance(self.prompt, str):
+            return {"prompt": self.prompt}
+        return {
+            "prompt": self.prompt.after,
+            "prompt_before": self.prompt.before,
+            "system_prompt": self.prompt.system,
+        }
 
     @property
     def images(self) -> ImageSetSpec:

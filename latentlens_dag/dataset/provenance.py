@@ -80,6 +80,8 @@ def summary_rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     kind = "Texts" if facts.get("kind") == "texts" else "Images"
     lines = [
         ("Model", _model_line(facts)),
+        ("System prompt", facts.get("system_prompt")),
+        ("Prompt before the image", facts.get("prompt_before")),
         ("Prompt", facts.get("prompt")),
         (kind, _joined(_count(images.get("count")), images.get("name"), _from(images))),
         ("Visual layers", _listed(facts.get("visual_layers"))),

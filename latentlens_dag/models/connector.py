@@ -4,8 +4,8 @@ Both are captured in a forward pass. Note: the image token of the processor is n
 the model writes visual features.
 
 Layer 0 is what enters block 0. Most families write the connector's output there unchanged; Molmo adds it to the
-embedding of the placeholder token, so that the two differ. Note: a hook on the projector does not capture it, because
-views are still joined, cropped and given newlines after the projector.
+embedding of the placeholder token, and Granite scales it as it does embeddings, so that the two differ. Note: a hook on
+the projector does not capture it, because views are still joined, cropped and given newlines after the projector.
 """
 
 from __future__ import annotations
@@ -78,7 +78,9 @@ def connector_output(model: Any, width: int) -> Iterator[Callable[[Tensor], Tens
             arguments.append(_flat(features))
 
     def record_result(_args: tuple[Any, ...], _kwargs: dict[str, Any], result: Any) -> None:
-        results.append(_flat(getattr(result, "pooler_output", result)))
+        features = getattr(result, "pooler_output", result)
+        if features is not None:  # it is in Llama 4, whose projector comes later
+            results.append(_flat(features))
 
     with ExitStack() as stack:
         for module in model.modules():

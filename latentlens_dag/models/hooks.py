@@ -1,8 +1,8 @@
 """Reading the residual stream of a language model during a forward pass.
 
-The state of layer i is what enters block i; a hook before the block captures it, so that only the requested rows and
-layers are kept. Note: `output_hidden_states` is not equivalent. Its last entry is after the final norm, and some models
-add visual features after an entry is recorded.
+The state of layer i is what enters block i, or would if the model did not skip it; hooks before the blocks capture it,
+so that only the requested rows and layers are kept. Note: `output_hidden_states` is not equivalent. Its last entry is
+after the final norm, and some models add visual features after an entry is recorded.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from latentlens_dag.errors import UserError
 from latentlens_dag.models.model_parts import blocks_of, final_norm_of
 
 if TYPE_CHECKING:
@@ -30,22 +31,42 @@ def capture_hidden_states(
 
     Yields:
         A dict that has, after a forward pass, the selected states of each layer.
+
+    Raises:
+        UserError: in the forward pass, if the blocks pass on more than one state per token.
     """
     states: dict[int, Tensor] = {}
+    reached: list[int] = []  # the numbers of the modules that ran in this pass
 
-    def hook_of(layer: int) -> Callable[..., None]:
+    def hook_of(number: int) -> Callable[..., None]:
         def hook(_module: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            states[layer] = rows(args[0] if args else kwargs["hidden_states"])
+            last = min(max(reached, default=-1), number - 1)
+            reached.append(number)
+            # Blocks after the last one were skipped, as those of Mllama with cross-attention are for a text.
+            if entered := [layer for layer in layers if last < layer <= number]:
+                stream = _one_stream(args[0] if args else kwargs["hidden_states"], decoder)
+                states.update(dict.fromkeys(entered, rows(stream)))
 
         return hook
 
-    modules = [*blocks_of(decoder), final_norm_of(decoder)]
-    hooks = [modules[i].register_forward_pre_hook(hook_of(i), with_kwargs=True) for i in layers]
+    modules = list(enumerate([*blocks_of(decoder), final_norm_of(decoder)]))
+    hooks = [decoder.register_forward_pre_hook(lambda *_: reached.clear())]
+    for number, module in modules[min(layers) :] if layers else []:
+        hooks.append(module.register_forward_pre_hook(hook_of(number), with_kwargs=True))
     try:
         yield states
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _one_stream(states: Tensor, decoder: nn.Module) -> Tensor:
+    if states.ndim == 3:
+        return states
+    raise UserError(
+        f"A {type(decoder).__name__} cannot be read: its blocks pass on several streams that each block mixes "
+        f"(states of shape {list(states.shape)}, not [sequences, tokens, width]), so there is no one residual stream."
+    )
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.models.families.registry import region_map
+from latentlens_dag.models.families.registry import check_family
 from latentlens_dag.models.families.token_map import PADDING, WITHOUT_PIXELS, TokenMap, grid_view, unmapped
 from latentlens_dag.models.layers import auto_contextual_layers, auto_visual_layers
 from latentlens_dag.models.model_ref import ModelRef, model_ref
@@ -150,8 +150,8 @@ def inspect_model(
     ref = model_ref(source, revision, trust_remote_code)
     folder, name = checked_folder(ref, weights=False)
     config = read_config(folder) or {}
+    check_family(config.get("model_type", "?"), name)
     if may_have_vision(config, ref.trust_remote_code):
-        region_map(config.get("model_type", "?"), name)  # may refuse the family before its weights are loaded
         vlm = load_vlm(ref)
         return _inspect_vlm(vlm, ref, image or noise_image(150, 100), localize, picture)
     if image is not None or picture is not None or localize:

@@ -15,8 +15,8 @@ from latentlens_dag.errors import UserError
 def auto_contextual_layers(depth: int) -> list[int]:
     """The contextual layers that the paper uses, generalized to a model of `depth` blocks, L.
 
-    1, 2, 4, 8, 16; then 24 (up to 40 blocks) or round(L/2) and round(3L/4) (above); round(7L/8) from 64 blocks on; and
-    always L-2 and L-1 (arXiv 2602.00462, appendix B).
+    1, 2, 4, 8, 16; then 24 (up to 40 blocks) or round(L/2) and round(3L/4) (above); L-8 from 64 blocks on; and always
+    L-2 and L-1 (arXiv 2602.00462, appendix B).
     """
     layers = {1, 2, 4, 8, 16, depth - 2, depth - 1}
     if depth <= 40:
@@ -24,7 +24,7 @@ def auto_contextual_layers(depth: int) -> list[int]:
     if depth > 40:
         layers |= {round(depth / 2), round(3 * depth / 4)}
     if depth >= 64:
-        layers.add(round(7 * depth / 8))
+        layers.add(depth - 8)
     return sorted(layer for layer in layers if 1 <= layer < depth)
 
 

@@ -6,22 +6,29 @@ only. A model's own code is run only if the user allows it (`remote_code.py`).
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from latentlens_dag.device import default_device
 from latentlens_dag.errors import UserError
 from latentlens_dag.models.checkpoints import check_tokenizer, load_checkpoint
 from latentlens_dag.models.configs import read_config
 from latentlens_dag.models.dtypes import chosen_dtype
-from latentlens_dag.models.families.registry import apply_checkpoint_settings, check_packages
+from latentlens_dag.models.families.registry import (
+    apply_checkpoint_settings,
+    check_family,
+    check_packages,
+    check_text_family,
+    mend,
+)
 from latentlens_dag.models.hub_models import LocalModel, local_model
 from latentlens_dag.models.language_model import LanguageModel
 from latentlens_dag.models.logit_rule import logit_rule
 from latentlens_dag.models.model_parts import blocks_of, decoder_of, final_norm_of, position_limit_of
 from latentlens_dag.models.model_ref import ModelRef, model_ref
 from latentlens_dag.models.processors import load_processor
-from latentlens_dag.models.remote_code import check_code, loading, may_have_vision, vlm_auto_class
+from latentlens_dag.models.remote_code import check_code, loading, may_have_vision, text_auto_class, vlm_auto_class
 from latentlens_dag.models.vlm import Vlm
 from latentlens_dag.models.weight_files import check_lfs_pointers
 
@@ -48,32 +55,71 @@ def load_vlm(
             may not run it, or its checkpoint is refused (see `checkpoints`).
     """
     ref = model_ref(source, revision, trust_remote_code)
-    trusted = ref.trust_remote_code
-    folder, name = checked_folder(ref)
-    config = read_config(folder) or {}
+    return _whole_vlm(ref, *checked_folder(ref, check=check_vlm), device, dtype)
+
+
+def check_vlm(config: Mapping[str, Any], name: str, trusted: bool) -> None:
+    """Refuse a model that is not a VLM whose visual tokens can be read, before its weights are downloaded.
+
+    Args:
+        config: its config.json.
+        name: its name, for messages.
+        trusted: whether its own code may be run.
+
+    Raises:
+        UserError: if its family is refused, it is not a VLM, or its processor needs a missing package.
+    """
+    model_type = config.get("model_type", "")
+    check_family(model_type, name)
     if not may_have_vision(config, trusted):
         raise UserError(
             f"{name} is not a vision-language model: its config.json has no `vision_config`. A language model is "
             "loaded by `load_language_model` in Python, and named as `language_model` (not `vlm`) in the defs.yaml of "
             "a study of texts."
         )
-    check_packages(config.get("model_type", ""), name)
+    check_packages(model_type, name)
+
+
+def check_texts(config: Mapping[str, Any], name: str, trusted: bool) -> None:
+    """Refuse a model whose language model cannot be read; arguments and errors as `check_vlm`."""
+    model_type = config.get("model_type", "")
+    check_text_family(model_type, name)
+    if may_have_vision(config, trusted):
+        check_packages(model_type, name)
+
+
+def _whole_vlm(ref: ModelRef, folder: Path, name: str, device: str | None, dtype: str | None) -> Vlm:
+    """The VLM in a folder, even if only its language model can be read."""
+    trusted = ref.trust_remote_code
+    config = read_config(folder) or {}
     with loading(folder, name, "vision-language model", trusted):
         model = load_checkpoint(
             vlm_auto_class(config, trusted), folder, name, trusted, chosen_dtype(folder, device, dtype)
         )
         processor = load_processor(folder, trusted)
     apply_checkpoint_settings(model.config.model_type, processor)
+    mend(model)
     model = model.to(device or default_device()).eval()
     language_model = language_model_of(name, model, processor.tokenizer)
     check_tokenizer(language_model)
     return Vlm(name, model, processor, language_model)
 
 
-def checked_folder(model: ModelRef, weights: bool = True) -> LocalModel:
-    """A model as a folder, with its weights or without; its code is checked before they are downloaded."""
+def checked_folder(
+    model: ModelRef, weights: bool = True, check: Callable[[Mapping[str, Any], str, bool], None] | None = None
+) -> LocalModel:
+    """A model as a folder, with its weights or without; it is checked before they are downloaded.
+
+    Args:
+        model: the model.
+        weights: whether its weights are needed.
+        check: what else its config is checked for, besides its code, such as `check_vlm`.
+    """
     without_weights = local_model(model, weights=False)
-    check_code(read_config(without_weights.folder) or {}, *without_weights, model.trust_remote_code)
+    config = read_config(without_weights.folder) or {}
+    check_code(config, *without_weights, model.trust_remote_code)
+    if check is not None:
+        check(config, without_weights.name, model.trust_remote_code)
     return local_model(model) if weights else without_weights
 
 
@@ -105,16 +151,19 @@ def load_with_language_model(
 
 
 def load_model(source: str | Path | ModelRef, device: str | None = None, dtype: str | None = None) -> Vlm | FullModel:
-    """Load a VLM or, where the config has no vision, a language model; see `load_vlm`."""
-    from transformers import AutoModelForCausalLM
+    """Load a VLM or, where the config has no vision, a language model; see `load_vlm`.
 
+    Note: of a family that `load_vlm` refuses, the VLM is loaded for its language model.
+    """
     ref = model_ref(source)
     trusted = ref.trust_remote_code
-    folder, name = checked_folder(ref)
-    if may_have_vision(read_config(folder) or {}, trusted):
-        return load_vlm(ref, device=device, dtype=dtype)
+    folder, name = checked_folder(ref, check=check_texts)
+    config = read_config(folder) or {}
+    if may_have_vision(config, trusted):
+        return _whole_vlm(ref, folder, name, device, dtype)
     with loading(folder, name, "language model", trusted):
-        model = load_checkpoint(AutoModelForCausalLM, folder, name, trusted, chosen_dtype(folder, device, dtype))
+        auto = text_auto_class(config)
+        model = load_checkpoint(auto, folder, name, trusted, chosen_dtype(folder, device, dtype))
         tokenizer = load_tokenizer(folder, trusted)
     model = model.to(device or default_device()).eval()
     language_model = language_model_of(name, model, tokenizer)
@@ -149,12 +198,13 @@ def language_model_of(name: str, model: Any, tokenizer: Any) -> LanguageModel:
     """The language model inside a loaded model of transformers.
 
     Raises:
-        UserError: if it is not a language model, has its blocks or final norm under unknown names, or has an embedding
-            or unembedding of another width than the residual stream.
+        UserError: if it is not a language model, its family is refused, it has its blocks or final norm under unknown
+            names, or its embedding or unembedding has another width than the residual stream.
     """
     try:
         decoder = decoder_of(model)
         blocks_of(decoder)
+        check_text_family(cast("Any", decoder.config).model_type, name)
         _check_widths(name, model, decoder)
         final_norm_of(decoder)
         rule = logit_rule(model)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from latentlens_dag.errors import UserError
+from latentlens_dag.models.families.registry import why_unmapped
 from latentlens_dag.models.families.token_map import WITHOUT_PIXELS, TokenMap
 from latentlens_dag.models.text_checks import ModelCheck
 from latentlens_dag.models.vlm import Vlm
@@ -23,6 +24,8 @@ from latentlens_dag.models.vlm import Vlm
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
+
+    from latentlens_dag.models.prompts import Prompt
 
 LOCALIZATION_MEANING = "share of visual tokens that see exactly their box"
 _UNCHANGED = 1e-3  # relative to the change of the token whose box is inverted
@@ -32,7 +35,7 @@ class CannotBeCheckedError(UserError):
     """A property of a model cannot be measured."""
 
 
-def localization(vlm: Vlm, image: Image, per_view: int | None = 8, prompt: str | None = None) -> ModelCheck:
+def localization(vlm: Vlm, image: Image, per_view: int | None = 8, prompt: str | Prompt | None = None) -> ModelCheck:
     """Measure the share of visual tokens whose box is right; the check passes if it is 1.
 
     It costs one pass, and one more per checked token, through the vision tower and the connector; no block of the
@@ -53,7 +56,7 @@ def localization(vlm: Vlm, image: Image, per_view: int | None = 8, prompt: str |
     if token_map is None:
         raise CannotBeCheckedError(
             f"{vlm.name} is of the family `{vlm.model.config.model_type}`, which has no region map that could be "
-            "checked: its visual tokens are unmapped."
+            f"checked: {why_unmapped(vlm.model.config.model_type) or 'its visual tokens are unmapped'}."
         )
     parts = {token: _inner_half(token_map.boxes[token], image) for token in _sample_tokens(token_map.view, per_view)}
     with _without_mixing(vlm.model):

@@ -50,11 +50,11 @@ def logit_rule(model: Any) -> LogitRule:
 def _names_in_logit_code(model: Any) -> set[str]:
     """The names in the code of every class that has the unembedding: the model's own and those it wraps."""
     unembedding = model.get_output_embeddings()
-    classes = {type(module) for module in model.modules() if _unembedding_of(module) is unembedding}
+    classes = {type(module) for module in model.modules() if unembedding_of(module) is unembedding}
     return {name for class_ in classes for code in _code_objects(class_) for name in _names_in(code)}
 
 
-def _unembedding_of(module: nn.Module) -> nn.Module | None:
+def unembedding_of(module: nn.Module) -> nn.Module | None:
     """The unembedding of a module that is a model by itself; None for any other."""
     unembedding: nn.Module | None = getattr(module, "get_output_embeddings", lambda: None)()
     return unembedding

@@ -12,12 +12,10 @@ from typing import NamedTuple
 
 from latentlens_dag.device import default_device
 from latentlens_dag.models.checkpoints import free_unused_models
-from latentlens_dag.models.configs import read_config
 from latentlens_dag.models.dtypes import chosen_dtype
 from latentlens_dag.models.language_model import LanguageModel
-from latentlens_dag.models.loading import FullModel, checked_folder, load_model, load_vlm
+from latentlens_dag.models.loading import FullModel, check_vlm, checked_folder, load_model
 from latentlens_dag.models.model_ref import ModelRef
-from latentlens_dag.models.remote_code import may_have_vision
 from latentlens_dag.models.vlm import Vlm
 from latentlens_dag.models.vocabulary_parts import (
     Vocabulary,
@@ -47,9 +45,7 @@ class ModelCache:
 
     def vlm(self, source: ModelRef, dtype: str | None = None) -> Vlm:
         """As `load_vlm`, on the default device."""
-        config = read_config(checked_folder(source, weights=False).folder) or {}
-        if not may_have_vision(config, source.trust_remote_code):
-            return load_vlm(source)  # which says that it is none, before anything is loaded or forgotten
+        checked_folder(source, weights=False, check=check_vlm)  # before anything is loaded or forgotten
         found = self._load(source, dtype)
         assert isinstance(found, Vlm)
         return found

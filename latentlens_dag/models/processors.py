@@ -6,20 +6,28 @@ import json
 from pathlib import Path
 from typing import Any
 
-from latentlens_dag.models.families.registry import replacement_processor
+from latentlens_dag.models.families.registry import ALWAYS_REPLACED, processor_of_config, replacement_processor
 
 
 def load_processor(source: Path, trusted: bool) -> Any:
     """Load a model's processor, without the part for videos if that cannot be loaded."""
-    from transformers import AutoProcessor
+    from transformers import AutoConfig, AutoProcessor
 
+    if not (source / "processor_config.json").is_file():
+        config = AutoConfig.from_pretrained(source, trust_remote_code=trusted)
+        if (processor := processor_of_config(source, config)) is not None:
+            return processor
     try:
-        return AutoProcessor.from_pretrained(source, trust_remote_code=trusted)
+        processor = AutoProcessor.from_pretrained(source, trust_remote_code=trusted)
     except (ImportError, OSError, ValueError):
         processor_class = _class_for_images_only(_processor_name(source, trusted))
         if processor_class is None:
             raise
-        return processor_class.from_pretrained(source, trust_remote_code=trusted)
+    else:
+        if type(processor).__name__ not in ALWAYS_REPLACED:
+            return processor
+        processor_class = replacement_processor(type(processor).__name__)
+    return processor_class.from_pretrained(source, trust_remote_code=trusted)
 
 
 def ensure_pad_token(tokenizer: Any) -> bool:
@@ -62,7 +70,44 @@ def _class_for_images_only(name: str | None) -> Any:
 
 
 def for_images_only(processor_class: type) -> Any:
-    """A subclass of a processor class that has an image processor and a tokenizer only."""
-    parts = classmethod(lambda cls: ["image_processor", "tokenizer"])
-    name, module = processor_class.__name__, processor_class.__module__
-    return type(name, (processor_class,), {"get_attributes": parts, "__module__": module})
+    """A subclass of a processor class that has an image processor and a tokenizer only.
+
+    Its other parts are a `_NoPart`. Note: a processor class has its parts in any order and may require all of them, and
+    transformers passes them by position.
+    """
+    from transformers.processing_utils import ProcessorMixin
+
+    whole: list[str] = processor_class.get_attributes()  # type: ignore[attr-defined]
+
+    class Parts(ProcessorMixin):  # type: ignore[misc]
+        """What `super().__init__` of the processor class calls."""
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            given = dict(zip(whole, args, strict=False)) | kwargs
+            super().__init__(**{name: part for name, part in given.items() if name in _PARTS or name not in whole})
+
+    class ForImages(processor_class, Parts):  # type: ignore[misc, valid-type]
+        @classmethod
+        def get_attributes(cls) -> list[str]:
+            return list(_PARTS)
+
+        @classmethod
+        def _get_arguments_from_pretrained(cls, *args: Any, **kwargs: Any) -> list[Any]:
+            parts = dict(zip(_PARTS, super()._get_arguments_from_pretrained(*args, **kwargs), strict=True))
+            return [parts.get(name, _NoPart()) for name in whole]
+
+    for name in set(whole).difference(_PARTS):
+        setattr(ForImages, name, _NoPart())
+    ForImages.__name__, ForImages.__module__ = processor_class.__name__, processor_class.__module__
+    return ForImages
+
+
+_PARTS = ("image_processor", "tokenizer")
+
+
+class _NoPart:
+    """In place of a part of a processor that images do not need: any setting of it is None."""
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("_"):
+            raise AttributeError(name)

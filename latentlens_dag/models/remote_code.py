@@ -161,6 +161,18 @@ def vlm_auto_class(config: Mapping[str, Any], trusted: bool) -> Any:
     return AutoModelForCausalLM if "AutoModelForCausalLM" in own else AutoModelForImageTextToText
 
 
+def text_auto_class(config: Mapping[str, Any]) -> Any:
+    """The auto class to load a language model with: that of VLMs if it is part of one without a class of its own."""
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers.models.auto import modeling_auto as auto
+
+    family = config.get("model_type")
+    only_vlm = family not in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and "auto_map" not in config
+    if only_vlm and family in auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        return AutoModelForImageTextToText
+    return AutoModelForCausalLM
+
+
 def may_have_vision(config: Mapping[str, Any], trusted: bool) -> bool:
     """Whether a model may be a VLM, by its config; a model with its own code may have any name for its vision part."""
     own = config.get("auto_map", {}) if trusted else {}

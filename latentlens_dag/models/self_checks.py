@@ -22,6 +22,7 @@ from latentlens_dag.models.fingerprints import WeightSample, fingerprint_like, w
 from latentlens_dag.models.hooks import capture_hidden_states
 from latentlens_dag.models.language_model import LanguageModel
 from latentlens_dag.models.localization import LOCALIZATION_MEANING, CannotBeCheckedError, localization
+from latentlens_dag.models.logit_rule import unembedding_of
 from latentlens_dag.models.model_ref import ModelRef
 from latentlens_dag.models.text_checks import (
     ModelCheck,
@@ -39,6 +40,8 @@ from latentlens_dag.storage.hashing import hash_values
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
+
+    from latentlens_dag.models.prompts import Prompt
 
 _LOGITS_MEANING = "LogitLens after the last block against the logits"
 _MIN_BOX_PIXELS = 16  # for `localization`
@@ -64,7 +67,9 @@ TEXT_CHECKS = CHECKS[:3]
 """The checks of a model that reads texts only."""
 
 
-def check_model(vlm: Vlm, prompt: str | None = None, localize: bool = True, stored: str | None = None) -> ModelFacts:
+def check_model(
+    vlm: Vlm, prompt: str | Prompt | None = None, localize: bool = True, stored: str | None = None
+) -> ModelFacts:
     """Run all checks, in the order of CHECKS, on an image of noise that is not square.
 
     Args:
@@ -211,7 +216,7 @@ def noise_image(width: int, height: int) -> Image:
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
-def logits_reproduced(vlm: Vlm, image: Image, prompt: str | None = None) -> ModelCheck:
+def logits_reproduced(vlm: Vlm, image: Image, prompt: str | Prompt | None = None) -> ModelCheck:
     """Check that LogitLens after the last block gives the model's own logits."""
     inputs = vlm.inputs([image], prompt)
     return _logits_reproduced(vlm.language_model, lambda: vlm.run(inputs).logits)
@@ -222,14 +227,17 @@ def text_logits_reproduced(model: Any, language_model: LanguageModel) -> ModelCh
     import torch
 
     ids = torch.tensor([ordinary_token_ids(language_model, 8)], device=language_model.embedding.device)
-    return _logits_reproduced(language_model, lambda: model(input_ids=ids, use_cache=False).logits)
+    # The innermost model with this head, because a BLIP-2 around it cannot run without an image.
+    complete = [part for part in model.modules() if unembedding_of(part) is language_model.unembedding][-1]
+    return _logits_reproduced(language_model, lambda: complete(input_ids=ids, use_cache=False).logits)
 
 
 def _logits_reproduced(model: LanguageModel, own_logits: Callable[[], Tensor]) -> ModelCheck:
     """Compare the logits of a forward pass with those of LogitLens for the states that enter the final norm.
 
     The relative difference reveals an unknown scale or soft-cap (`logit_rule.py`). Rows of the unembedding that the
-    model itself drops, after those of all tokens, are dropped here too.
+    model itself drops, after those of all tokens, are dropped here too, and so are tokens that it rules out, as
+    Chameleon does the codes of images.
     """
     import torch
 
@@ -237,10 +245,11 @@ def _logits_reproduced(model: LanguageModel, own_logits: Callable[[], Tensor]) -
         with capture_hidden_states(model.decoder, [model.depth], lambda s: s) as states:
             own = own_logits()
         ours = model.logits(states[model.depth])[..., : own.shape[-1]]
-    return closeness(model, "logits_reproduced", own.float(), ours, _LOGITS_MEANING)
+    compared = ~(own <= torch.finfo(own.dtype).min)
+    return closeness(model, "logits_reproduced", own[compared].float(), ours[compared], _LOGITS_MEANING)
 
 
-def visual_token_count(vlm: Vlm, image: Image, prompt: str | None = None) -> ModelCheck:
+def visual_token_count(vlm: Vlm, image: Image, prompt: str | Prompt | None = None) -> ModelCheck:
     """Check that there are as many visual tokens as the region map has; without a map, that there are any."""
     import torch
 
@@ -254,7 +263,7 @@ def visual_token_count(vlm: Vlm, image: Image, prompt: str | None = None) -> Mod
     return ModelCheck("visual_token_count", difference == 0, float(difference), "visual tokens less mapped tokens")
 
 
-def localization_if_possible(vlm: Vlm, prompt: str | None = None) -> ModelCheck:
+def localization_if_possible(vlm: Vlm, prompt: str | Prompt | None = None) -> ModelCheck:
     """Run `localization` with 8 tokens per view on an image with large boxes; or return why it cannot be run."""
     try:
         return localization(vlm, _image_with_large_boxes(vlm), prompt=prompt)

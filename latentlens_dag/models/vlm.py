@@ -5,26 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.models.connector import connector_output, visual_mask
-from latentlens_dag.models.families.registry import ONE_IMAGE_PER_PASS, WITHOUT_TEMPLATE, region_map
+from latentlens_dag.models.families.registry import FLAT_IMAGES, ONE_IMAGE_PER_PASS, region_map
 from latentlens_dag.models.families.token_map import TokenMap, mark_padding, unmapped
 from latentlens_dag.models.hooks import capture_hidden_states, stop_at_layer
 from latentlens_dag.models.language_model import LanguageModel
 from latentlens_dag.models.layers import check_layers
 from latentlens_dag.models.processors import ensure_pad_token
+from latentlens_dag.models.prompts import Prompt, prompt_text
 
 if TYPE_CHECKING:
     import polars as pl
     from PIL.Image import Image
     from torch import Tensor
 
+    PromptImages = Image | Sequence[Image]
+    """One image of a prompt, or several in their order."""
 
-DEFAULT_PROMPT = "Describe this image in detail."
 IMAGES_PER_PASS = 8
-"""In one forward pass, unless the memory of the device is insufficient or the family needs passes of one image."""
+"""In one forward pass, unless one prompt has more, the memory of the device is insufficient, or the family needs passes
+of one image."""
 
 
 @dataclass(frozen=True)
@@ -36,24 +40,27 @@ class VisualStates:
     tokens: pl.DataFrame
     """image_index, token_index, view, tile, row, col, x0, y0, x1, y1 (pixels of the original image; null: none).
 
+    `image_index` numbers all images in their order, and `token_index` the visual tokens of one. Two more columns are
+    `prompt_index`, the image's position in `images`, and `image_in_prompt`, its number in that prompt: 0 if it is
+    alone.
+
     The view is `global`, `tile`, or of a token that shows nothing of the image: `padding` (its box is outside),
-    `newline` or `separator` (it has no box). For a family without a region map, it is `unmapped`, and all
-    columns after it are null.
+    `newline` or `separator` (it has no box). For a family without a region map, it is `unmapped`, and all from `tile`
+    to `y1` are null.
     """
     connector: Tensor | None = None
     """The output of the connector: [N, d] float32 on the CPU, rows as in `tokens`; None if not requested.
 
-    Equal to the states of layer 0, except in models that add it to the embedding of their image token (Molmo).
+    Equal to the states of layer 0, except in models that add it to the embedding of their image token (Molmo) or scale
+    it (Granite).
     """
 
 
 class _PassResult(NamedTuple):
-    sizes: list[tuple[int, int]]
-    """Width and height of each image, which itself is not kept."""
+    maps: list[list[TokenMap]]
+    """Per prompt, of each of its images."""
     states: dict[int, Tensor]
     """Per layer, of the visual tokens, image after image."""
-    token_counts: list[int]
-    """Visual tokens per image."""
     connector: Tensor | None
 
 
@@ -76,34 +83,12 @@ class Vlm:
         """L, the number of blocks of the language model."""
         return self.language_model.depth
 
-    def prompt_text(self, prompt: str | None = None) -> str:
-        """The whole text around one image, through the model's chat template.
+    def prompt_text(self, prompt: str | Prompt | None = None, images: int = 1) -> str:
+        """The whole text around an image, or several, through the model's chat template.
 
-        A family without chat template (PaliGemma) gets its image token and then the prompt verbatim.
-
-        Raises:
-            UserError: if another family's processor has no chat template, or one that omits the image.
+        Arguments and errors as of `visual_states` and `prompts.prompt_text`.
         """
-        if not getattr(self.processor, "chat_template", None):
-            if self.model.config.model_type in WITHOUT_TEMPLATE:
-                return f"{self.processor.image_token}{prompt or DEFAULT_PROMPT}"
-            raise UserError(
-                f"{self.name} has no chat template, so it is not known how to ask it about an image. Put the published "
-                "one into its folder, as chat_template.jinja."
-            )
-        question = {"type": "text", "text": prompt or DEFAULT_PROMPT}
-        text = self._apply_template({"type": "image"}, question)
-        if text == self._apply_template(question):
-            raise UserError(
-                f"{self.name} would not see the image: its chat template leaves it out, and the prompt has no image "
-                "token. It may be the template of its language model: replace chat_template.jinja in its folder."
-            )
-        return text
-
-    def _apply_template(self, *content: dict[str, str]) -> str:
-        messages = [{"role": "user", "content": list(content)}]
-        text: str = self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-        return text
+        return prompt_text(self, Prompt.of(prompt), images)
 
     def run(self, inputs: Any, **options: Any) -> Any:
         """Run a forward pass.
@@ -121,19 +106,22 @@ class Vlm:
                 "processor_config.json and config.json; both must be the published ones."
             ) from error
 
-    def inputs(self, images: Sequence[Image], prompt: str | None = None) -> Any:
-        """The model's inputs for some images, one sequence each, on its device and in its dtype.
+    def inputs(self, images: Sequence[PromptImages], prompt: str | Prompt | None = None) -> Any:
+        """The model's inputs for some images, or lists of images, one sequence each, on its device and in its dtype.
 
         Raises:
             UserError: if sequences of several lengths must be padded and the tokenizer has no special token for it.
         """
-        text = self.prompt_text(prompt)
+        groups = [_images_of(one) for one in images]
+        texts = {count: self.prompt_text(prompt, count) for count in {len(group) for group in groups}}
+        flat = [image for group in groups for image in group]
         bos, can_pad = self.processor.tokenizer.bos_token, ensure_pad_token(self.processor.tokenizer)
+        has_bos = bool(bos) and all(text.startswith(bos) for text in texts.values())
         try:
             inputs = self.processor(
-                images=[[image] for image in images],  # a list per text, because some processors count them
-                text=[text] * len(images),
-                add_special_tokens=not (bos and text.startswith(bos)),  # the template may have written it already
+                images=flat if self.model.config.model_type in FLAT_IMAGES else groups,  # most count those of a text
+                text=[texts[len(group)] for group in groups],
+                add_special_tokens=not has_bos,  # the template may have written it already
                 padding=can_pad,
                 return_tensors="pt",
             )
@@ -146,35 +134,43 @@ class Vlm:
                 "tokenizer_config.json in its folder."
             ) from error
         inputs.pop("labels", None)  # PaliGemma's processor adds them, for training
-        return inputs.to(self.model.device, self.model.dtype)  # pixels too: not every vision tower casts its own
+        # Pixels too: not every vision tower casts its own, and Llama 4's are bfloat16.
+        return inputs.to(self.model.device, self.model.dtype)
 
     def visual_states(
-        self, images: Sequence[Image], layers: Sequence[int], prompt: str | None = None, connector: bool = False
+        self,
+        images: Sequence[PromptImages],
+        layers: Sequence[int],
+        prompt: str | Prompt | None = None,
+        connector: bool = False,
     ) -> VisualStates:
         """The states of every visual token of the images, at the given layers.
 
         Args:
-            images: of any sizes; without images, the tables are empty.
+            images: of any sizes, each in a prompt of its own; a list in place of an image has several in one prompt, in
+                their order. Without images, the tables are empty.
             layers: visual layers, each below `depth`.
-            prompt: the question about each image; by default the paper's.
+            prompt: the question after each image (or after all images of a prompt), or a `Prompt` with text before the
+                first one and a system prompt too; by default the paper's question. In a causal model only what comes
+                before an image changes its states.
             connector: whether to return the output of the connector too.
 
         Raises:
-            TypeError: if `images` is not a list of PIL images.
-            UserError: if a layer does not exist, an image has no visual tokens, or the connector's output cannot be
-                captured.
+            TypeError: if `images` is not a list of PIL images or of lists of them, or `prompt` is neither of the two.
+            UserError: if a layer does not exist, an image has no visual tokens, the connector's output cannot be
+                captured, the model's chat template has no place for a part of the prompt, the prompt contains a token
+                of images, or it is not known which tokens are those of which image of a prompt.
         """
         _check_images(images)
-        for size in dict.fromkeys((image.width, image.height) for image in images):
-            self.token_map(*size)  # refuses before the first pass
-        passes = (images[start : start + IMAGES_PER_PASS] for start in range(0, len(images), IMAGES_PER_PASS))
-        return self.states_in_passes(passes, layers, prompt, connector)
+        for sizes in dict.fromkeys(_sizes(one) for one in images):
+            self.token_maps(sizes)  # refuses before the first pass
+        return self.states_in_passes(_passes(images), layers, prompt, connector)
 
     def states_in_passes(
         self,
-        passes: Iterable[Sequence[Image]],
+        passes: Iterable[Sequence[PromptImages]],
         layers: Sequence[int],
-        prompt: str | None = None,
+        prompt: str | Prompt | None = None,
         connector: bool = False,
     ) -> VisualStates:
         """As `visual_states`, for images that come pass after pass and are not kept.
@@ -192,19 +188,16 @@ class Vlm:
         import torch
 
         check_layers(layers, self.depth, self.name, "the call of visual_states")
-        results: list[_PassResult] = []
-        maps: list[TokenMap] = []
-        for result in self._results(passes, layers, prompt, connector):
-            results.append(result)
-            maps += map(self._checked_map, result.sizes, result.token_counts)
+        results = list(self._results(passes, layers, Prompt.of(prompt), connector))
         empty = torch.empty(0, self.language_model.width)
         # Popped, so that no more than one layer is in memory twice.
         states = {layer: torch.cat([empty, *(result.states.pop(layer) for result in results)]) for layer in layers}
         outputs = [result.connector for result in results if result.connector is not None]
-        return VisualStates(states, _token_table(maps), torch.cat([empty, *outputs]) if connector else None)
+        tokens = _token_table([maps for result in results for maps in result.maps])
+        return VisualStates(states, tokens, torch.cat([empty, *outputs]) if connector else None)
 
     def _results(
-        self, passes: Iterable[Sequence[Image]], layers: Sequence[int], prompt: str | None, connector: bool
+        self, passes: Iterable[Sequence[PromptImages]], layers: Sequence[int], prompt: Prompt, connector: bool
     ) -> Iterator[_PassResult]:
         """The results of passes, which are halved from where the memory of the device is insufficient."""
         import torch
@@ -225,11 +218,12 @@ class Vlm:
                 yield result
                 start += count
 
-    def _too_large(self, image: Image) -> UserError:
+    def _too_large(self, images: PromptImages) -> UserError:
         return UserError(
-            f"{self.name} does not fit into the memory of {self.model.device} beside one image of {image.width} x "
-            f"{image.height} pixels. Free memory there, make the image smaller if larger images have more tokens in "
-            "its family, take a smaller model, or use the CPU with CUDA_VISIBLE_DEVICES= (empty)."
+            f"{self.name} does not fit into the memory of {self.model.device} beside "
+            f"{_described(_sizes(images), 'one image')}. "
+            "Free memory there, make the image smaller if larger images have more tokens in its family, take a smaller "
+            "model, or use the CPU with CUDA_VISIBLE_DEVICES= (empty)."
         )
 
     def token_map(self, width: int, height: int) -> TokenMap | None:
@@ -238,7 +232,18 @@ class Vlm:
         Raises:
             UserError: if the family's processor does not accept images of this shape.
         """
-        family_map = region_map(self.model.config.model_type, self.name)
+        return self._map(width, height, several=False)
+
+    def token_maps(self, sizes: Sequence[tuple[int, int]]) -> list[TokenMap] | None:
+        """As `token_map`, of each image of one prompt, by width and height; some families cut several otherwise."""
+        if len(sizes) == 1:
+            token_map = self.token_map(*sizes[0])
+            return None if token_map is None else [token_map]
+        maps = [self._map(*size, several=True) for size in sizes]
+        return [token_map for token_map in maps if token_map is not None] or None
+
+    def _map(self, width: int, height: int, several: bool) -> TokenMap | None:
+        family_map = region_map(self.model.config.model_type, self.name, several)
         try:
             found = family_map(self.processor, self.model.config, width, height) if family_map else None
         except (ValueError, IndexError, ZeroDivisionError) as error:
@@ -249,7 +254,7 @@ class Vlm:
         return found and mark_padding(found, width, height)
 
     def _forward(
-        self, images: Sequence[Image], layers: Sequence[int], prompt: str | None, connector: bool
+        self, images: Sequence[PromptImages], layers: Sequence[int], prompt: Prompt, connector: bool
     ) -> _PassResult:
         import torch
 
@@ -263,24 +268,94 @@ class Vlm:
                 capture_hidden_states(decoder, layers, select) as states,
                 stop_at_layer(decoder, max(layers, default=0)),
             ):
-                self.run(inputs, logits_to_keep=1)
-            sizes = [(image.width, image.height) for image in images]
-            return _PassResult(sizes, dict(states), mask().sum(dim=1).tolist(), output(mask()) if output else None)
+                self.run(inputs)  # not `logits_to_keep=1`: Gemma 4 would then drop states
+            visual = mask()
+            maps = [
+                self._checked_maps(_images_of(one), row.tolist(), set(ids[row].tolist()), prompt)
+                for one, row, ids in zip(images, visual, inputs["input_ids"], strict=True)
+            ]
+            return _PassResult(maps, dict(states), output(visual) if output else None)
 
-    def _checked_map(self, size: tuple[int, int], tokens: int) -> TokenMap:
-        """The map of an image of this size with `tokens` visual tokens: the family's, or that of unmapped tokens."""
-        family_map, image = self.token_map(*size), f"an image of {size[0]} x {size[1]} pixels"
+    def _checked_maps(
+        self, images: Sequence[Image], visual: list[bool], token_ids: set[int], prompt: Prompt
+    ) -> list[TokenMap]:
+        """The maps of the images of one prompt: the family's, or those of unmapped tokens.
+
+        Args:
+            images: the images.
+            visual: which tokens of the sequence are visual.
+            token_ids: the ids of those.
+            prompt: the prompt.
+        """
+        sizes, tokens = _sizes(images), sum(visual)
+        family_maps = self.token_maps(sizes)
         if tokens == 0:
             raise UserError(
-                f"{self.name} has no visual tokens for {image}: images of the family `{self.model.config.model_type}` "
-                "may not enter its sequence, and then it cannot be read."
+                f"{self.name} has no visual tokens for {_described(sizes)}: images of the family "
+                f"`{self.model.config.model_type}` may not enter its sequence, and then it cannot be read."
             )
-        if family_map is not None and tokens != len(family_map.view):
+        if family_maps is None:
+            return [unmapped(count) for count in self._unmapped_counts(images, visual, token_ids, prompt)]
+        mapped = sum(len(token_map.view) for token_map in family_maps)
+        if tokens != mapped:
             raise ValueError(
-                f"{self.name} has {tokens} visual tokens for {image}, but its region map has {len(family_map.view)}: "
-                "the map does not fit this model or its processor."
+                f"{self.name} has {tokens} visual tokens for {_described(sizes)}, but its region map has {mapped}: the "
+                "map does not fit this model or its processor."
             )
-        return family_map or unmapped(tokens)
+        return family_maps
+
+    def _unmapped_counts(
+        self, images: Sequence[Image], visual: list[bool], token_ids: set[int], prompt: Prompt
+    ) -> list[int]:
+        """The visual tokens of each image of one prompt, arguments as of `_checked_maps`.
+
+        Several images are told apart if each alone is one run of tokens, and together they are as many.
+        """
+        if len(images) == 1:
+            return [sum(visual)]
+        runs = _runs(visual)
+        if len(runs) == len(images):
+            alone = (self.inputs([image], prompt)["input_ids"][0].tolist() for image in images)
+            if all(len(_runs([token in token_ids for token in ids])) == 1 for ids in alone):
+                return runs
+        raise UserError(
+            f"{self.name} has {sum(visual)} visual tokens in {len(runs)} runs for {len(images)} images of one prompt, "
+            f"so it is not known which are whose: the family `{self.model.config.model_type}` has no region map. Give "
+            "it one image per prompt."
+        )
+
+
+def _images_of(images: PromptImages) -> list[Image]:
+    """The images of one prompt."""
+    return list(images) if isinstance(images, Sequence) else [images]
+
+
+def _sizes(images: PromptImages) -> tuple[tuple[int, int], ...]:
+    """Width and height of each image of one prompt."""
+    return tuple((image.width, image.height) for image in _images_of(images))
+
+
+def _described(sizes: Sequence[tuple[int, int]], image: str = "an image") -> str:
+    """The images of one prompt, for messages: `an image of 40 x 30 pixels`."""
+    texts = " and ".join(f"{width} x {height}" for width, height in sizes)
+    return f"{image if len(sizes) == 1 else f'{len(sizes)} images in one prompt'} of {texts} pixels"
+
+
+def _passes(images: Sequence[PromptImages]) -> Iterator[list[PromptImages]]:
+    """Prompts with at most IMAGES_PER_PASS images together, or one with more."""
+    part: list[PromptImages] = []
+    for one in images:
+        if part and sum(len(_images_of(other)) for other in [*part, one]) > IMAGES_PER_PASS:
+            yield part
+            part = []
+        part.append(one)
+    if part:
+        yield part
+
+
+def _runs(visual: list[bool]) -> list[int]:
+    """The lengths of the runs of visual tokens."""
+    return [len(list(run)) for is_visual, run in groupby(visual) if is_visual]
 
 
 def _check_images(images: object) -> None:
@@ -288,17 +363,24 @@ def _check_images(images: object) -> None:
 
     if not isinstance(images, Sequence) or isinstance(images, str):
         raise TypeError(f"`images` is a {type(images).__name__}, but must be a list of PIL images: [image].")
-    for number, image in enumerate(images):
-        if not isinstance(image, Image):
-            raise TypeError(
-                f"`images[{number}]` is a {type(image).__name__}, but must be a PIL image, as "
-                "`PIL.Image.open(path)` or `latentlens_dag.inputs.images.open_image(path)` give."
-            )
+    for number, one in enumerate(images):
+        several = isinstance(one, Sequence) and not isinstance(one, str)
+        if several and not one:
+            raise UserError(f"`images[{number}]` is an empty list, but a prompt needs at least one image.")
+        for place, image in enumerate(one if several else [one]):
+            if not isinstance(image, Image):
+                name = f"images[{number}][{place}]" if several else f"images[{number}]"
+                raise TypeError(
+                    f"`{name}` is a {type(image).__name__}, but must be a PIL image, as "
+                    "`PIL.Image.open(path)` or `latentlens_dag.inputs.images.open_image(path)` give."
+                )
 
 
-def _token_table(maps: list[TokenMap]) -> pl.DataFrame:
+def _token_table(prompts: list[list[TokenMap]]) -> pl.DataFrame:
+    """The table of the maps of each image of each prompt."""
     import polars as pl
 
+    places = [(prompt, image) for prompt, maps in enumerate(prompts) for image in range(len(maps))]
     frames = [
         pl.DataFrame(
             {
@@ -314,9 +396,14 @@ def _token_table(maps: list[TokenMap]) -> pl.DataFrame:
             "view",
             pl.col(pl.Int32).replace(-1, None),  # unmapped
             pl.col(pl.Float32).fill_nan(None),  # tokens without pixels
+            pl.lit(prompt, pl.Int32).alias("prompt_index"),
+            pl.lit(image, pl.Int32).alias("image_in_prompt"),
         )
-        for number, token_map in enumerate(maps)
+        for number, ((prompt, image), token_map) in enumerate(
+            zip(places, (token_map for maps in prompts for token_map in maps), strict=True)
+        )
     ]
     empty = {"image_index": pl.Int32, "token_index": pl.Int32, "view": pl.String}
     empty |= dict.fromkeys(("tile", "row", "col"), pl.Int32) | dict.fromkeys(("x0", "y0", "x1", "y1"), pl.Float32)
+    empty |= dict.fromkeys(("prompt_index", "image_in_prompt"), pl.Int32)
     return pl.concat([pl.DataFrame(schema=empty), *frames])

@@ -33,12 +33,18 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.models.checkpoints import check_tokenizer, meta_model, not_finite
 from latentlens_dag.models.configs import read_config
 from latentlens_dag.models.dtypes import chosen_dtype
-from latentlens_dag.models.families.registry import check_packages
-from latentlens_dag.models.loading import checked_folder, language_model_of, load_language_model, load_tokenizer
+from latentlens_dag.models.families.registry import mend
+from latentlens_dag.models.loading import (
+    check_texts,
+    checked_folder,
+    language_model_of,
+    load_language_model,
+    load_tokenizer,
+)
 from latentlens_dag.models.model_parts import Head, decoder_of, final_norm_of
 from latentlens_dag.models.model_ref import ModelRef, model_ref
 from latentlens_dag.models.processors import load_processor
-from latentlens_dag.models.remote_code import loading, may_have_vision, vlm_auto_class
+from latentlens_dag.models.remote_code import loading, may_have_vision, text_auto_class, vlm_auto_class
 from latentlens_dag.models.weight_files import weight_files
 
 if TYPE_CHECKING:
@@ -136,12 +142,12 @@ def read_vocabulary_parts(
     """As `load_vocabulary_parts`, but None in doubt: then the caller is to load the whole model."""
     if ref.trust_remote_code:
         return None
-    folder, name = checked_folder(ref)
+    folder, name = checked_folder(ref, check=check_texts)
     config = read_config(folder) or {}
     with loading(folder, name, "language model", trusted=False):
         try:
             model = _model_with_part(folder, name, config, needs, chosen_dtype(folder, device, dtype))
-            language_model = language_model_of(name, model, _tokenizer(folder, name, config))
+            language_model = language_model_of(name, model, _tokenizer(folder, config))
         except UserError:
             raise
         except Exception as doubt:  # also what transformers raises: the whole model either loads, or says why not
@@ -171,6 +177,7 @@ def _model_with_part(folder: Path, name: str, config: Mapping[str, Any], needs: 
     _check_only_own_weights(folder, model_config)
     auto, own_dtype = _auto_class(config), getattr(torch, dtype)
     model = meta_model(auto, model_config, trusted=False, dtype=own_dtype).eval()
+    mend(model)
     with ExitStack() as opened:
         slices = _stored_slices(weight_files(folder, name, auto.__name__), opened)
         checkpoint = _Checkpoint(model, own_dtype, slices, _stored_names(model, slices))
@@ -202,17 +209,14 @@ def _check_complete(module: nn.Module) -> None:
 
 def _auto_class(config: Mapping[str, Any]) -> Any:
     """The class that the whole model is loaded with."""
-    from transformers import AutoModelForCausalLM
-
     is_vlm = may_have_vision(config, trusted=False)
-    return vlm_auto_class(config, trusted=False) if is_vlm else AutoModelForCausalLM
+    return vlm_auto_class(config, trusted=False) if is_vlm else text_auto_class(config)
 
 
-def _tokenizer(folder: Path, name: str, config: Mapping[str, Any]) -> Any:
+def _tokenizer(folder: Path, config: Mapping[str, Any]) -> Any:
     """The tokenizer of the whole model; a VLM's processor may add tokens to it."""
     if not may_have_vision(config, trusted=False):
         return load_tokenizer(folder)
-    check_packages(config.get("model_type", ""), name)
     return load_processor(folder, trusted=False).tokenizer
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Facts = Mapping[str, Any]
 _TITLES = {name: lens.title for name, lens in LENSES.items()}
+_PROMPTS = {"system_prompt": "system prompt", "prompt_before": "prompt before the image", "prompt": "prompt"}
 _MEASURES = (
     ("interpretable", ("interpretable", "low", "high", "chance"), "a concrete, abstract or global word"),
     ("concrete", ("concrete", "concrete_low", "concrete_high", "concrete_chance"), "a word for what is there"),
@@ -191,7 +192,7 @@ def _made(study: str, facts: Facts) -> str:
     lines = [
         f"model: {_model(model)}",
         f"{facts['kind']}: {shown['count']:,} of `{shown['name']}`, from {escape_markdown(shown['source'])}",
-        *([f"prompt: {escape_markdown(facts['prompt'])}"] if facts.get("prompt") else []),
+        *(f"{title}: {escape_markdown(facts[name])}" for name, title in _PROMPTS.items() if facts.get(name)),
         f"visual layers: {_numbers(facts['visual_layers'])}",
         f"lenses: {', '.join(_TITLES[lens] for lens in LENSES if lens in facts['lenses'])}, "
         f"{facts['top_k']} answers each" + ("" if facts["unique"] == "none" else f", of different {facts['unique']}s"),

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from latentlens_dag.models.language_model import LanguageModel
+    from latentlens_dag.models.prompts import Prompt
     from latentlens_dag.models.vlm import Vlm
 
 
@@ -89,7 +90,7 @@ def visual_batch_states(
     study: str,
     files: Sequence[ImageFile],
     layers: Sequence[Layer],
-    prompt: str | None,
+    prompt: str | Prompt | None,
     stored: StoredStates,
     progress: Progress = lambda done, total: None,
 ) -> BatchStates:

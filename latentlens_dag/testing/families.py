@@ -22,7 +22,10 @@ from latentlens_dag.testing.models import (
     tiny_llava,
     tiny_tokenizer,
 )
+from latentlens_dag.testing.more_families import MORE_BUILDERS
 from latentlens_dag.testing.tiled_families import TILED_BUILDERS
+from latentlens_dag.testing.torchvision_families import TORCHVISION_BUILDERS
+from latentlens_dag.testing.video_families import VIDEO_BUILDERS
 
 
 def _paligemma(folder: Path, seed: int) -> None:
@@ -208,4 +211,7 @@ BUILDERS: dict[str, Builder] = {
     "qwen3_vl_moe": partial(_qwen, "Qwen3VLMoe", _DEEPSTACK_VISION, 16, {**_EXPERTS, "head_dim": 8}),
     **GRID_BUILDERS,
     **TILED_BUILDERS,
+    **MORE_BUILDERS,
+    **TORCHVISION_BUILDERS,
+    **VIDEO_BUILDERS,
 }

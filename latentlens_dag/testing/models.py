@@ -34,6 +34,22 @@ TEXT_CONFIG = {
 VISION_CONFIG = {"hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
 SIGLIP_CONFIG = {**VISION_CONFIG, "model_type": "siglip_vision_model", "vision_use_head": False}
 
+DEEPSEEK_V3_CONFIG = {
+    "num_key_value_heads": 4,
+    "kv_lora_rank": 16,
+    "q_lora_rank": 16,
+    "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 8,
+    "v_head_dim": 8,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "n_group": 1,
+    "topk_group": 1,
+    "moe_intermediate_size": 16,
+    "first_k_dense_replace": 1,
+}
+"""What a DeepSeek-V3 has beside TEXT_CONFIG: attention with compressed keys and values, and experts."""
+
 
 def chat_template(image: str) -> str:
     """A template that writes `image` where an image is, and text on its own lines."""

@@ -7,8 +7,38 @@ from pathlib import Path
 from latentlens_dag.testing.models import SENTENCES
 
 
+def tiny_families() -> list[str]:
+    """The families of VLMs that `tiny_vlm` makes here, in alphabetical order.
+
+    Those of `families.BUILDERS` have a region map; those of `unmapped_families.UNMAPPED_BUILDERS` have none. A family
+    is left out if its processor needs a package that cannot be imported.
+    """
+    from latentlens_dag.errors import UserError
+    from latentlens_dag.models.families.registry import check_packages
+    from latentlens_dag.testing.families import BUILDERS
+    from latentlens_dag.testing.unmapped_families import UNMAPPED_BUILDERS
+
+    def has_packages(family: str) -> bool:
+        try:
+            check_packages(family, family)
+        except UserError:
+            return False
+        return True
+
+    return sorted(filter(has_packages, BUILDERS | UNMAPPED_BUILDERS))
+
+
 def tiny_vlm(family: str, folder: Path, seed: int = 0) -> Path:
-    """Write a random model of a family of VLMs, by its name in `families.BUILDERS` (its config's `model_type`).
+    """Write a tiny random model of a family of VLMs, with its processor and chat template, which `load_vlm` loads.
+
+    Args:
+        family: the `model_type` of its config, as `tiny_families` lists them; `pixtral` is a LLaVA with the vision
+            tower of Pixtral.
+        folder: to write to; it is made if it does not exist.
+        seed: of the weights. The same seed gives the same model.
+
+    Returns:
+        The folder.
 
     Raises:
         UserError: where the family has no builder, or its processor needs a package that cannot be imported.
@@ -16,11 +46,13 @@ def tiny_vlm(family: str, folder: Path, seed: int = 0) -> Path:
     from latentlens_dag.errors import UserError
     from latentlens_dag.models.families.registry import check_packages
     from latentlens_dag.testing.families import BUILDERS
+    from latentlens_dag.testing.unmapped_families import UNMAPPED_BUILDERS
 
-    if family not in BUILDERS:
-        raise UserError(f"There is no tiny model of the family `{family}`; there is of {', '.join(sorted(BUILDERS))}.")
+    builders = BUILDERS | UNMAPPED_BUILDERS
+    if family not in builders:
+        raise UserError(f"There is no tiny model of the family `{family}`; there is of {', '.join(sorted(builders))}.")
     check_packages(family, f"A tiny model of {family}")
-    BUILDERS[family](folder, seed)
+    builders[family](folder, seed)
     return folder
 
 

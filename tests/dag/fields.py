@@ -98,6 +98,7 @@ _SEEN = {*_of_layers("tiny", "visual"), "study/tiny/visual_tokens"}
 _SAID = {*_of_layers("said", "visual"), *_study("said", "visual_tokens", "text_tokens")}
 _TRUTH = {"study/tiny/patch_truth"}
 _JUDGED = _TRUTH | {"study/tiny/chance_patches"} | _of_layers("tiny", "judgements")
+_ASKED = {"study/tiny/model_checks"} | _SEEN
 _BY_BATCH = _SEEN | _JUDGED | _of_layers("tiny", *_LENSES)
 _SHARES = _study("tiny", "interpretability", "lens_differences")
 _SUMMARIES = _SHARES | _study("tiny", "layer_alignment", "diversity", "state_statistics", "sinks", "catalog")
@@ -308,8 +309,29 @@ CHANGES: dict[str, list[Change]] = {
     "Study.top_k": [Change("images", {"Study tiny.top_k": 2}, _of_layers("tiny", *_LENSES))],
     # The table of tokens comes from the pass that is asked the question, though no question is in it.
     "Study.prompt": [
-        Change("images", {"Study tiny.prompt": "What?"}, {"study/tiny/model_checks"} | _SEEN),
-        Change("released", {"Study tiny.prompt": "What?"}, {"study/tiny/model_checks"} | _SEEN | _OUT),
+        Change("images", {"Study tiny.prompt": "What?"}, _ASKED),
+        Change("released", {"Study tiny.prompt": "What?"}, _ASKED | _OUT),
+        Change("images", {"Study tiny.prompt": {}}),
+    ],
+    "PromptParts.before": [
+        Change("images", {"Study tiny.prompt": {"before": "Look."}}, _ASKED),
+        Change("released", {"Study tiny.prompt": {"before": "Look."}}, _ASKED | _OUT),
+        Change("images", {"Study tiny.prompt": {"before": "See."}}, _ASKED, {"Study tiny.prompt": {"before": "Look."}}),
+    ],
+    "PromptParts.after": [
+        Change("images", {"Study tiny.prompt": {"after": "What?"}}, _ASKED),
+        Change("images", {"Study tiny.prompt": {"after": "What?"}}, set(), {"Study tiny.prompt": "What?"}),
+        Change("images", {"Study tiny.prompt": {"after": ""}}, _ASKED, {"Study tiny.prompt": ""}),
+    ],
+    "PromptParts.system": [
+        Change("images", {"Study tiny.prompt": {"system": "Look."}}, _ASKED),
+        Change("images", {"Study tiny.prompt": {"system": "See."}}, _ASKED, {"Study tiny.prompt": {"system": "Look."}}),
+        Change(
+            "images",
+            {"Study tiny.prompt": {"system": "Look."}},
+            _ASKED,
+            {"Study tiny.prompt": {"before": "Look."}},
+        ),
     ],
     "Study.dtype": [
         Change(

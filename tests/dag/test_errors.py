@@ -101,6 +101,14 @@ MISTAKES = {
         _edited("judge: {regions: {}}", "judge: {chat: {}}"),
         r"`judge\.chat: {}` of \S*defs\.yaml:\d+: Extra inputs",
     ),
+    "no such part of the prompt": (
+        _edited("top_k: 3", "prompt: {befor: Look}"),
+        r"Error: `prompt\.befor: Look` of \S*defs\.yaml:\d+: Extra inputs are not permitted\.$",
+    ),
+    "the image's token in the prompt": (
+        _edited("top_k: 3", "prompt: {before: Look at <image>}"),
+        r"The prompt 'Look at <image>' \(`before`\) contains <image>, a token of \S+ for images",
+    ),
     "unreadable image": (
         lambda here: (here / "pictures" / "picture_1.png").write_bytes(b"nothing"),
         r"picture_1\.png cannot be read as an image",
@@ -121,7 +129,7 @@ def test_a_mistake_is_one_message_with_exit_code_2_and_harms_nothing(
     run = run_command(project, "build")
     assert run.returncode == 2, run.stderr
     assert "Traceback" not in run.stderr
-    assert re.search(message, run.stderr.replace("\n", " ")), run.stderr
+    assert re.search(message, run.stderr.strip().replace("\n", " ")), run.stderr
     after = _warehouse(project)
     changed = {name for name, content in before.items() if after.get(name) != content}
     # Images are listed before they are read; nobody but the steps reads the list.

@@ -191,7 +191,7 @@ def test_every_field_of_every_component_is_changed_here() -> None:
             }
             kind, _, field = name.partition(".")
             assert name in edited or (
-                field in {one.split(".")[1] for one in edited} and kind.endswith(("Source", "Judge"))
+                field in {one.split(".")[1] for one in edited} and kind.endswith(("Source", "Judge", "Parts"))
             )
 
 

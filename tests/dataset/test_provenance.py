@@ -61,6 +61,12 @@ def test_what_was_declared_is_told_in_lines(release: Path) -> None:
     assert lines["Corpus"] == "64 sentences, text, from corpus.txt" and lines["Prompt"] == "What is this?"
 
 
+def test_the_text_around_the_image_is_listed_in_its_order() -> None:
+    rows = summary_rows({**DECLARED, "prompt_before": "A dog.", "system_prompt": "Be brief."})
+    named = [(name, text) for name, text in rows if "rompt" in name]
+    assert named == [("System prompt", "Be brief."), ("Prompt before the image", "A dog."), ("Prompt", "What is this?")]
+
+
 @pytest.mark.parametrize("odd", [None, 7, "text", [], {}, {"name": None}, [["x"]], {"name": {"a": 1}}])
 def test_what_a_stranger_wrote_is_told_or_left_out_and_never_an_error(odd: Any) -> None:
     for facts in (dict.fromkeys(DECLARED, odd), {"index": dict.fromkeys(INDEX, odd)}):

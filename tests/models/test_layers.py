@@ -17,7 +17,7 @@ from latentlens_dag.models.layers import auto_contextual_layers, auto_visual_lay
         (41, [1, 2, 4, 8, 16, 20, 31, 39, 40]),
         (60, [1, 2, 4, 8, 16, 30, 45, 58, 59]),
         (64, [1, 2, 4, 8, 16, 32, 48, 56, 62, 63]),
-        (80, [1, 2, 4, 8, 16, 40, 60, 70, 78, 79]),
+        (80, [1, 2, 4, 8, 16, 40, 60, 72, 78, 79]),
     ],
 )
 def test_automatic_layers_are_the_papers_at_the_papers_depths(depth: int, expected: list[int]) -> None:

@@ -136,7 +136,7 @@ def test_a_layer_that_the_model_lacks_is_refused(llava: Vlm) -> None:
 
 
 def test_the_map_of_a_family_that_is_not_known_is_not_guessed() -> None:
-    assert region_map("git", "some model") is None
+    assert region_map("qwen2_5_omni", "some model") is None
 
 
 @pytest.mark.parametrize(

@@ -169,7 +169,8 @@ def test_text_of_others_is_neither_markdown_nor_html(text: str) -> None:
 
 
 def test_what_comes_from_data_is_escaped_on_the_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    words = {**DECLARED, "prompt": HOSTILE, "model": {"name": HOSTILE, "revision": None}}
+    prompts = dict.fromkeys(("prompt", "prompt_before", "system_prompt"), HOSTILE)
+    words = {**DECLARED, **prompts, "model": {"name": HOSTILE, "revision": None}}
     words |= {"images": {"name": "pictures", "source": HOSTILE}, "index": {**DECLARED["index"], "source": HOSTILE}}
     monkeypatch.setitem(stage.__globals__, "DECLARED", words)
     about = replace(ABOUT, title=HOSTILE, description=HOSTILE, image_license=HOSTILE, text_license=HOSTILE)
@@ -178,7 +179,7 @@ def test_what_comes_from_data_is_escaped_on_the_card(tmp_path: Path, monkeypatch
     card = card_of(warehouse.release("small"))
     assert front_matter(card)["pretty_name"] == " ".join(HOSTILE.split())
     text = card.split("\n---\n", 1)[1]
-    assert text.count("alert") >= 8
+    assert text.count("alert") >= 10
     for wrong in ("<script", "](https://evil", "www.evil", "@someone", "`c`", "**d**"):
         assert wrong not in text
 
@@ -204,6 +205,15 @@ def test_the_citation_is_that_of_the_project() -> None:
 def test_the_citation_names_the_version_that_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("latentlens_dag.publish.card.package_versions", lambda: {"latentlens-dag": "7.8.9"})
     assert "version = {7.8.9}," in citation()
+
+
+def test_the_card_has_the_text_around_the_image_in_its_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = {"prompt_before": "A dog", "system_prompt": "Be brief"}
+    monkeypatch.setitem(stage.__globals__, "DECLARED", {**DECLARED, **parts})
+    warehouse = write_warehouse(tmp_path / "warehouse", images=1, batches=1)
+    stage(warehouse)
+    lines = "- system prompt: Be brief\n- prompt before the image: A dog\n- prompt: What is this&#63;\n"
+    assert lines in card_of(warehouse.release("small"))
 
 
 def test_the_card_says_how_it_was_made(folder: Path) -> None:

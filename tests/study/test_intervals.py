@@ -1,6 +1,7 @@
 import math
 import tracemalloc
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from latentlens_dag.study.intervals import (
 from tests.benchmarks.interval_coverage import Cell, bootstrap_coverage, comparison_coverage, false_positives
 from tests.benchmarks.interval_coverage import share_coverage as coverage_of_shares
 
+DOCUMENT = Path(__file__).parents[2] / "docs" / "intervals.md"
 DRAWS, SEED = 1500, 2  # not the seed that the constants were chosen with
 images = st.lists(st.tuples(st.integers(1, 40), st.floats(0, 1)), min_size=2, max_size=12)
 
@@ -181,3 +183,28 @@ def test_an_excess_is_0_at_chance_1_without_misses_and_null_where_chance_is_1() 
 def test_adjusted_p_values_are_those_of_benjamini_and_hochberg() -> None:
     assert adjusted_p_values([0.01, 0.04, 0.03, 0.5]) == pytest.approx([0.04, 0.16 / 3, 0.16 / 3, 0.5])
     assert len(adjusted_p_values([])) == 0
+
+
+def _figures() -> dict[str, list[float]]:
+    """The figures of docs/intervals.md by interval or test."""
+    figures: dict[str, list[float]] = {}
+    for line in DOCUMENT.read_text("utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if line.startswith("|") and len(cells) > 5 and cells[2].isdigit():
+            figures.setdefault(cells[3], []).extend(map(float, cells[4:]))
+    return figures
+
+
+def test_the_document_says_what_its_tables_hold() -> None:
+    found = _figures()
+    ours, bootstrap = sorted(found["ours"]), found["bootstrap"]
+    text = " ".join(DOCUMENT.read_text("utf-8").split())
+    for sentence in (
+        f"{sum(figure >= 93 for figure in ours)} of {len(ours)} figures are 93 % or more. The lowest is {ours[0]} %",
+        f"the next is {ours[1]} %",
+        f"{sum(figure > 97 for figure in ours)} of the {len(ours)} are above 97 %",
+        f"in {sum(figure >= 93 for figure in bootstrap)} of the {len(ours)}; its lowest figure is {min(bootstrap)} %",
+        f"Differences cover in {min(found['difference'])} % or more, excesses in {min(found['excess'])} % or more",
+        f"at most {max(found['sign flips'])} % of 500 draws, {np.mean(found['sign flips']):.1f} % on average",
+    ):
+        assert sentence in text

@@ -144,7 +144,7 @@ def _declared(study: StudySpec) -> dict[str, Any]:
     return {
         "kind": "texts" if study.of_texts else "images",
         "model": _named(study.model),
-        "prompt": None if study.of_texts else study.prompt,
+        **({"prompt": None} if study.of_texts else study.prompt_settings),
         "visual_layers": study.visual_layers,
         "lenses": [lens for lens in LENSES if lens in study.lenses],
         "top_k": study.top_k,

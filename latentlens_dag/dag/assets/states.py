@@ -51,7 +51,7 @@ def model_checks(study: StudySpec) -> dg.AssetsDefinition:
     # the places of tokens: these checks only warn.
     not_needed = {"causality", "padding_invariance"} if study.index.dedup == "sentence" else set()
     not_needed |= {"localization"} if not study.judged and not study.of_texts else set()
-    fields: dict[str, object] = {} if study.of_texts else {"prompt": study.prompt}
+    fields: dict[str, object] = {} if study.of_texts else dict(study.prompt_settings)
     fields |= {"not_needed": sorted(not_needed)} if not_needed else {}
     fields |= dtype_setting(study.dtype)
 
@@ -178,7 +178,7 @@ def _state_specs(study: StudySpec) -> list[dg.AssetSpec]:
     if study.of_texts:
         version = version_fields(_TEXT_STATES, **declared)
     else:
-        version = version_fields(_VISUAL, prompt=study.prompt, **declared)
+        version = version_fields(_VISUAL, **study.prompt_settings, **declared)
     shared: dict[str, Any] = {"deps": deps, "skippable": True, "group_name": study.group, **version}
     layers, states = study.layer_keys("visual"), {"torch", "lance"}
     text = _STATES_OF_TEXTS if study.of_texts else _STATES

@@ -19,10 +19,10 @@ from latentlens_dag.dag.specs import CorpusSpec, ImageSetSpec, IndexSpec, StudyS
 from latentlens_dag.errors import UserError
 from latentlens_dag.models.configs import read_config
 from latentlens_dag.models.dtypes import Dtype
-from latentlens_dag.models.families.registry import is_mapped
+from latentlens_dag.models.families.registry import check_family, check_text_family, is_mapped
 from latentlens_dag.models.layers import auto_contextual_layers, auto_visual_layers, check_layers
 from latentlens_dag.models.model_ref import ModelRef
-from latentlens_dag.models.vlm import DEFAULT_PROMPT
+from latentlens_dag.models.prompts import DEFAULT_PROMPT, Prompt
 from latentlens_dag.schema import LENSES
 
 if TYPE_CHECKING:
@@ -39,6 +39,22 @@ class Judge(dg.Model, dg.Resolvable):
     """Who judges the neighbors."""
 
     regions: RegionsJudge | None = None
+
+
+class PromptParts(dg.Model, dg.Resolvable):
+    """The text around the image, where it is not only a question after it."""
+
+    before: str = ""
+    """Text before the image: in a causal model only this, or `system`, changes the states of visual tokens."""
+    after: str | None = None
+    """The question after the image; by default the paper's, and none if it is empty."""
+    system: str = ""
+    """The system prompt; by default the chat template's own, if it has one."""
+
+    def prompt(self) -> str | Prompt:
+        """The same; a question alone is what a plain `prompt` is."""
+        after = DEFAULT_PROMPT if self.after is None else self.after
+        return Prompt(after, self.before, self.system) if self.before or self.system or not after else after
 
 
 class Corpus(NamedComponent):
@@ -140,7 +156,7 @@ class Index(NamedComponent):
         """Its fields, resolved and checked."""
         corpus = self.find(context, Corpus, self.corpus, "corpus")
         place = self.place(context)
-        model = self.language_model.model_ref("language_model", place)
+        model = _language_model(self.language_model, place)
         layers = chosen_layers(self.layers, model, auto_contextual_layers, place)
         return IndexSpec(
             name=self.name,
@@ -175,8 +191,8 @@ class Study(NamedComponent):
     layers: list[int] | Literal["auto"] = "auto"
     lenses: Sequence[Lens] = tuple(LENSES)
     top_k: int = 5
-    prompt: str | None = None
-    """The VLM's prompt for every image; by default the paper's."""
+    prompt: str | PromptParts | None = None
+    """The VLM's question after every image, or the text around it; by default the paper's question."""
     unique: Literal["none", "word", "sentence"] = "none"
     judge: Judge | Literal["none"] = "none"
     connector: bool = False
@@ -221,7 +237,7 @@ class Study(NamedComponent):
             unique=self.unique,
             judged=self.judge != "none",
             connector=self.connector,
-            prompt=DEFAULT_PROMPT if self.prompt is None else self.prompt,
+            prompt=self._prompt(),
             dtype=declared_dtype(self.dtype),
         )
 
@@ -230,12 +246,19 @@ class Study(NamedComponent):
         """Its model."""
         return self._model(f"Study {self.name}")
 
+    def _prompt(self) -> str | Prompt:
+        if isinstance(self.prompt, PromptParts):
+            return self.prompt.prompt()
+        return DEFAULT_PROMPT if self.prompt is None else self.prompt
+
     def _model(self, place: str) -> ModelRef:
         """The model; a UserError for fields that do not go together."""
         fields = ("vlm", "images", "language_model", "texts")
         given = [field for field in fields if getattr(self, field) is not None]
         if self.vlm is not None and self.images is not None and len(given) == 2:
-            return self.vlm.model_ref("vlm", place)
+            vlm = self.vlm.model_ref("vlm", place)
+            check_family(_family(vlm), f"`vlm` of {place}, {vlm.name},")
+            return vlm
         if self.language_model is None or self.texts is None or len(given) != 2:
             raise UserError(
                 f"{place} has {', '.join(f'`{field}`' for field in given) or 'no model'}, but a study needs either "
@@ -247,7 +270,7 @@ class Study(NamedComponent):
                 f"`{'connector' if self.prompt is None else 'prompt'}` of {place} is for a VLM that sees images; "
                 "`texts` are read as they stand. Leave it out."
             )
-        return self.language_model.model_ref("language_model", place)
+        return _language_model(self.language_model, place)
 
     def _check_judge(self, inputs: ImageSet | TextSet, vlm: ModelRef, place: str) -> None:
         if not isinstance(self.judge, Judge):
@@ -282,6 +305,19 @@ class Study(NamedComponent):
                 f"{place} reads {model.name} through Index {index.name} of another model: {_shape_text(shape)} here, "
                 f"{_shape_text(index_shape)} there ({index.model_ref.name}). Name an index of this {own}."
             )
+
+
+def _family(model: ModelRef) -> str:
+    """The family of a model by its config; empty if the config is not downloaded yet."""
+    family: str = (read_config(model) or {}).get("model_type", "")
+    return family
+
+
+def _language_model(source: ModelSource, place: str) -> ModelRef:
+    """The model that the field `language_model` of `place` names."""
+    model = source.model_ref("language_model", place)
+    check_text_family(_family(model), f"`language_model` of {place}, {model.name},")
+    return model
 
 
 def declared_dtype(dtype: str) -> str | None:

@@ -36,6 +36,23 @@ def region_map(processor: Any, config: Any, width: int, height: int) -> TokenMap
     return concat_maps([whole, *(_row(number, x, y, tiles_across) for number in range(len(y.start)))])
 
 
+def several_images_map(processor: Any, config: Any, width: int, height: int) -> TokenMap:
+    """The boxes of an image that shares its prompt with others.
+
+    LLaVA-OneVision pads it to a square and cuts it into g x g cells, with one newline at the end; LLaVA-NeXT cuts it
+    like an image alone.
+    """
+    if not hasattr(config, "vision_aspect_ratio"):
+        return region_map(processor, config, width, height)
+    side, patch = _side(processor.image_processor), config.vision_config.patch_size
+    cells, longest = side // patch, max(width, height)
+    covered = longest * cells * patch / side
+    left, top = -((longest - width) // 2), -((longest - height) // 2)
+    square = grid_map(cells, cells, (left, top, left + covered, top + covered))
+    newline = grid_map(1, 1, (np.nan,) * 4, "newline")
+    return concat_maps([square, newline._replace(row=newline.row + cells - 1, col=newline.col + cells)])
+
+
 def _side(processor: Any) -> int:
     """The side of a tile in pixels."""
     size, crop = dict(processor.size), dict(getattr(processor, "crop_size", None) or {})

@@ -6,6 +6,7 @@ cannot be imported without torchvision, though it does not need it, so this modu
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,17 @@ def region_map(processor: Any, config: Any, width: int, height: int) -> TokenMap
     rows, columns = resized_height // cell, resized_width // cell
     covered = width * columns * cell / resized_width, height * rows * cell / resized_height
     return grid_map(rows, columns, (0, 0, *covered))
+
+
+def processor_of_config(source: Path, config: Any) -> Any:
+    """The processor of a folder without processor_config.json: its sizes are those of the model's config.
+
+    Note: of a LLaVA with this vision tower, transformers would load the processor of LLaVA.
+    """
+    processor = processor_class().from_pretrained(source)
+    processor.patch_size = config.vision_config.patch_size
+    processor.spatial_merge_size = getattr(config, "spatial_merge_size", 1)
+    return processor
 
 
 def processor_class() -> Any:

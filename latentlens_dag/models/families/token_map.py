@@ -73,7 +73,7 @@ def concat_maps(maps: Sequence[TokenMap]) -> TokenMap:
 
 
 def tiled_map(
-    shape: tuple[int, int], cells: int, covered: float, size: tuple[int, int], whole_first: bool = False
+    shape: tuple[int, int], cells: int, covered: float, size: tuple[float, float], whole_first: bool = False
 ) -> TokenMap:
     """The tokens of an image that is squashed to whole tiles, and of its squashed global view.
 

@@ -1,5 +1,6 @@
 """What a build runs, and what it leaves alone."""
 
+import json
 import os
 import random
 from collections.abc import Callable
@@ -109,6 +110,28 @@ def test_another_prompt_that_comes_after_the_image_changes_no_state_and_nothing_
     assert _steps(build(project)) == {"study/tiny/visual", "study/tiny/visual_tokens", "study/tiny/model_checks"} | {
         "study/tiny/catalog"
     }
+
+
+def test_a_text_before_the_image_changes_the_states_above_layer_0_and_what_follows_from_them(
+    built_project: Path, copy_of: Copy
+) -> None:
+    from latentlens_dag.index.state_tables import read_states
+
+    project = copy_of(built_project)
+    _edit(project, "  top_k: 3", "  top_k: 3\n  prompt: {before: A dog., system: Look at it.}")
+    ran = build(project)
+    assert not any("V00" in label for label in ran if not label.startswith("study/tiny/visual/"))
+    assert {"study/tiny/latentlens", "study/tiny/logitlens", "study/tiny/interpretability"} <= _steps(ran)
+    for layer in (0, 1, 2):
+        name = f".latentlens/warehouse/study/tiny/visual/layer_0{layer}/batch_00.lance"
+        one, other = (read_states(place / name).states for place in (built_project, project))
+        assert np.allclose(one, other, atol=1e-5) == (layer == 0)
+    checks = json.loads((project / ".latentlens/warehouse/study/tiny/model_checks.json").read_text())
+    assert checks["prompt"] == "<bos>Look at it.\nA dog.\n<image>Describe this image in detail.\n"
+    _edit(project, "{before: A dog., system: Look at it.}", "{after: Describe this image in detail.}")
+    build(project)
+    whole, again = (_files(place / ".latentlens" / "warehouse") for place in (built_project, project))
+    assert {name: again[name] == content for name, content in whole.items()} == dict.fromkeys(whole, True)
 
 
 def test_a_new_visual_layer_runs_that_layer_only(built_project: Path, copy_of: Copy) -> None:

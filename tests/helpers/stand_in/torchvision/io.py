@@ -1,0 +1,1 @@
+"""As `torchvision.io`: nothing, since nothing is read through it."""

@@ -1,0 +1,1 @@
+"""As `torchvision.transforms.v2`."""
