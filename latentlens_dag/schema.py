@@ -174,8 +174,9 @@ INTERPRETABILITY = _schema(
 LENS_DIFFERENCES = _schema(
     ("comparison", pa.string()),  # lenses: of one layer; layers: of one lens, the other is the study's first
     ("judge", pa.string()),
-    ("measure", pa.string()),  # interpretable, concrete
     ("patch_group", pa.string()),  # all, object, background: without sinks and padding
+    ("k", pa.int32()),  # answers that were judged: 1 (the nearest), or all; null for all of two studies
+    ("measure", pa.string()),  # interpretable, concrete
     ("study", pa.string()),
     ("lens", pa.string()),
     ("visual_layer", pa.int32()),

@@ -92,13 +92,19 @@ def differences(data: BrowserData, study: StudyFacts) -> str | None:
             "In a home that has the judgements, `latentlens-dag build` computes them."
         )
         return None
+    ks = found["k"].unique().sort(descending=True).to_list()
     kinds = [kind for kind in COMPARISONS if kind in found["comparison"]]
     with st.container(horizontal=True, vertical_alignment="bottom"):
         kind = permalink.choice("Compare", "comparison", kinds, kinds[0], format_func=str.capitalize)
         group = permalink.choice("Patches", "group", GROUPS, "all")
-        measure = permalink.choice("Measure", "measure", MEASURES, "interpretable")
-    chosen = (pl.col("comparison") == kind) & (pl.col("patch_group") == group) & (pl.col("measure") == measure)
-    difference_curves(found.filter(chosen), study, kind, measure)
+        measure = permalink.choice(
+            "Measure", "measure", found["measure"].unique(maintain_order=True).to_list(), "interpretable"
+        )
+        k = permalink.choice(
+            "Judged by", "k", ks, ks[0], format_func=lambda n: f"{n} answers" if n > 1 else "the nearest"
+        )
+    of_answers = found.filter(pl.col("comparison") == kind, pl.col("patch_group") == group, pl.col("k") == k)
+    difference_curves(of_answers.filter(pl.col("measure") == measure), study, kind, measure)
     return group
 
 

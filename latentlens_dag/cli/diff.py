@@ -87,7 +87,12 @@ def _print_share_differences(names: tuple[str, str], first: JudgedStudy, second:
             f"{' and '.join(names)} have no judged image in common at one lens and visual layer, so their shares "
             "cannot be compared: name two studies of the same images that have `judge: regions`."
         )
-    print_facts(rows, as_json, lambda: _share_text(names, [row for row in rows if row["patch_group"] == "all"]))
+    print_facts(rows, as_json, lambda: _share_text(names, _of_all(rows)))
+
+
+def _of_all(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those of all patches and all answers."""
+    return [row for row in rows if row["patch_group"] == "all" and row["k"] is None]
 
 
 def _share_text(names: tuple[str, str], rows: list[dict[str, Any]]) -> str:

@@ -87,6 +87,7 @@ COLUMNS = {
     "share": "of the visual layer's answers; those of a visual layer sum to 1 (of lens_differences: of the tokens, by "
     "measure)",
     "comparison": "lenses: two at one visual layer; layers: a lens at one, and at the study's first one",
+    "k": "how many answers were judged: 1, the nearest alone, or all of the study",
     "measure": "which share: interpretable or concrete",
     "other_study": "the study that is compared with; in a release the same",
     "other_lens": "the lens that is compared with",
@@ -95,7 +96,7 @@ COLUMNS = {
     "other_share": "the share of the lens, at the layer, that is compared with, of the same tokens",
     "difference": "share - other_share",
     "p_value": "how often the difference is as large if the two are exchanged image by image at random",
-    "adjusted_p_value": "Benjamini and Hochberg's, over the tests of one comparison, judge, measure and patch group",
+    "adjusted_p_value": "Benjamini and Hochberg's, over the tests of one comparison, judge, patch group, k and measure",
     "distinct_words": "mean over tokens: answers that match no nearer answer",
     "source": "whose states: visual tokens, the connector's output, or the index's text tokens (contextual)",
     "layer": "the visual or the contextual layer; null of the connector",

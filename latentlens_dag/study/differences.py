@@ -10,7 +10,7 @@ Between studies only the images are the same: models cut an image into different
 many patches as the two have of it on average, and with the share of each; for equal patches that is the same.
 
 p-values are adjusted by Benjamini and Hochberg over a *family*, the tests that one chart shows together: those of one
-study (or pair of studies), comparison, judge, measure and patch group, over all layers and pairs of lenses.
+study (or pair of studies), comparison, judge, patch group, k and measure, over all layers and pairs of lenses.
 
 Sinks and padding are in no patch group here: a patch that is a sink at one of two layers is left out of both. Memory
 grows with the patches of one file and with the images, not with images and layers.
@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import polars as pl
 import pyarrow as pa
@@ -39,20 +39,28 @@ class Measure(NamedTuple):
     """What counts as a hit."""
 
     name: str
+    of: Literal["first", "every"]
+    """Whether of the nearest answer alone or of all answers."""
     hit: pl.Expr
     """Of a row of JUDGEMENTS."""
 
+    @property
+    def column(self) -> str:
+        """Of the hits, while they are counted."""
+        return f"{self.of}_{self.name}"
+
 
 MEASURES = (
-    Measure("interpretable", pl.col("verdict") != "none"),
-    Measure("concrete", pl.col("verdict") == "concrete"),
+    Measure("interpretable", "every", pl.col("verdict") != "none"),
+    Measure("concrete", "every", pl.col("verdict") == "concrete"),
 )
+"""In the order of the table."""
 GROUPS = (ALL, OBJECT, BACKGROUND)
-_NAMES = [measure.name for measure in MEASURES]
-_OTHERS = [f"{name}_other" for name in _NAMES]
+_HITS = [measure.column for measure in MEASURES]
+_OTHERS = [f"{name}_other" for name in _HITS]
 _PATCH = ["judge", "image_id", "token_index", "patch_group"]
 _IMAGE = ["judge", "patch_group", "image_id"]
-_FAMILY = ["study", "other_study", "comparison", "judge", "measure", "patch_group"]
+_FAMILY = ["study", "other_study", "comparison", "judge", "patch_group", "k", "measure"]
 
 
 class Side(NamedTuple):
@@ -96,7 +104,7 @@ class JudgedStudy(NamedTuple):
 
 
 def lens_differences(
-    study: str, judgements: Mapping[int, Sequence[pl.LazyFrame]], sinks: pa.Table | None = None
+    study: str, judgements: Mapping[int, Sequence[pl.LazyFrame]], top_k: int, sinks: pa.Table | None = None
 ) -> pa.Table:
     """The differences between the lenses of a study at each layer, and between each layer and the first one.
 
@@ -104,11 +112,12 @@ def lens_differences(
         study: its name.
         judgements: JUDGEMENTS by visual layer, in one part or more. Parts of the same number hold the same images at
             all layers, and two are in memory at a time.
+        top_k: how many answers were judged.
         sinks: SINKS of the study.
 
     Returns:
-        LENS_DIFFERENCES, ordered by comparison, judge, measure (as in MEASURES), patch group (all first), lenses (as in
-        LENSES) and layer.
+        LENS_DIFFERENCES, ordered by comparison, judge, patch group (all first), k and measure (as in MEASURES), lenses
+        (as in LENSES) and layer.
     """
     marked = _lazy_sinks(sinks)
     rows: list[dict[str, Any]] = []
@@ -118,7 +127,7 @@ def lens_differences(
             for pair, both in _pairs(study, layer, _by_lens(here, marked), min(judgements), at_first, marked):
                 counts[pair].append(both)
         for pair, parts in counts.items():
-            rows += _compared(pair, _with_all(pl.concat(parts)))
+            rows += _compared(pair, _with_all(pl.concat(parts)), top_k)
     return _table(rows)
 
 
@@ -127,7 +136,8 @@ def study_differences(first: JudgedStudy, second: JudgedStudy) -> pa.Table:
 
     Returns:
         LENS_DIFFERENCES with the comparison `studies`, ordered as by `lens_differences`; `tokens` are those of the
-        first study. No row for a patch group without an image that both have.
+        first study, and `k` is null for all answers, of which each study may have its own number. No row for a patch
+        group without an image that both have.
     """
     rows: list[dict[str, Any]] = []
     for layer in sorted(first.judgements.keys() & second.judgements.keys()):
@@ -135,7 +145,7 @@ def study_differences(first: JudgedStudy, second: JudgedStudy) -> pa.Table:
         both = one.join(other, on=["lens", *_IMAGE], suffix="_other")
         for (lens,), counts in both.partition_by("lens", as_dict=True).items():
             sides = (Side(study.name, str(lens), layer) for study in (first, second))
-            rows += _compared(Pair("studies", *sides), _of_equal_weight(counts))
+            rows += _compared(Pair("studies", *sides), _of_equal_weight(counts), None)
     return _table(rows)
 
 
@@ -148,7 +158,7 @@ def _hits(judgements: pl.LazyFrame, sinks: pl.LazyFrame) -> pl.LazyFrame:
     """The patches that count under each lens, with a column per measure: whether it is a hit."""
     in_group = judgements.filter(pl.col("patch_group").is_in([OBJECT, BACKGROUND]))
     shown = in_group.join(sinks, on=["image_id", "token_index", "visual_layer"], how="anti")
-    return shown.select("lens", *_PATCH, *(measure.hit.alias(measure.name) for measure in MEASURES))
+    return shown.select("lens", *_PATCH, *(measure.hit.alias(measure.column) for measure in MEASURES))
 
 
 def _by_lens(judgements: pl.LazyFrame, sinks: pl.LazyFrame) -> dict[str, pl.DataFrame]:
@@ -177,7 +187,7 @@ def _pairs(
 def _count_both(one: pl.DataFrame, other: pl.DataFrame) -> pl.DataFrame:
     """Per image and patch group: the patches that both have, and the hits of each."""
     both = one.join(other, on=_PATCH, suffix="_other")
-    return both.group_by(_IMAGE).agg(pl.len().cast(pl.Int64).alias("patches"), _sums([*_NAMES, *_OTHERS]))
+    return both.group_by(_IMAGE).agg(pl.len().cast(pl.Int64).alias("patches"), _sums([*_HITS, *_OTHERS]))
 
 
 def _sums(columns: list[str]) -> pl.Expr:
@@ -187,7 +197,7 @@ def _sums(columns: list[str]) -> pl.Expr:
 def _of_images(study: JudgedStudy, layer: int) -> pl.DataFrame:
     """Per lens, image and patch group of a study: the patches and the hits."""
     hits = _hits(study.judgements[layer], _lazy_sinks(study.sinks)).group_by("lens", *_IMAGE)
-    return hits.agg(pl.len().cast(pl.Int64).alias("patches"), _sums(_NAMES)).collect(engine="streaming")
+    return hits.agg(pl.len().cast(pl.Int64).alias("patches"), _sums(_HITS)).collect(engine="streaming")
 
 
 def _with_all(counts: pl.DataFrame) -> pl.DataFrame:
@@ -201,27 +211,29 @@ def _of_equal_weight(counts: pl.DataFrame) -> pl.DataFrame:
     """Counts of two studies as of the same patches: as many as they have on average, with the shares of each."""
     weight = (pl.col("patches") + pl.col("patches_other")) / 2
     return counts.with_columns(
-        pl.col(_NAMES) * weight / pl.col("patches"),
+        pl.col(_HITS) * weight / pl.col("patches"),
         pl.col(_OTHERS) * weight / pl.col("patches_other"),
         patches=weight,
         tokens=pl.col("patches"),
     )
 
 
-def _compared(pair: Pair, counts: pl.DataFrame) -> Iterator[dict[str, Any]]:
-    """The rows of a comparison, by judge, patch group and measure; without adjusted p-values."""
+def _compared(pair: Pair, counts: pl.DataFrame, top_k: int | None) -> Iterator[dict[str, Any]]:
+    """The rows of a comparison, by judge, patch group, k and measure; without adjusted p-values."""
+    measures = [(at, one) for at, one in enumerate(MEASURES) if one.of == "every" or top_k != 1]
     for (judge, group), images in counts.sort(_IMAGE).group_by("judge", "patch_group", maintain_order=True):
         patches = images["patches"].to_numpy()
-        one, other = (images.select(names).to_numpy().T for names in (_NAMES, _OTHERS))
+        one, other = (images.select(names).to_numpy().T for names in (_HITS, _OTHERS))
         found, p_values = differences(one, other, patches), sign_flip_p_values(one, other, patches)
         counted = {"images": len(images), "tokens": int(images["tokens" if "tokens" in images else "patches"].sum())}
-        for at, measure in enumerate(_NAMES):
+        for at, measure in measures:
             interval = Interval.of(found.low[at], found.high[at])
             yield {
                 **_places(pair),
                 "judge": judge,
-                "measure": measure,
                 "patch_group": group,
+                "k": 1 if measure.of == "first" else top_k,
+                "measure": measure.name,
                 **counted,
                 "share": float(one[at].sum() / patches.sum()),
                 "other_share": float(other[at].sum() / patches.sum()),
@@ -251,7 +263,8 @@ def _table(rows: Iterable[dict[str, Any]]) -> pa.Table:
 
 
 def _order(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    measure, group = _NAMES.index(row["measure"]), GROUPS.index(row["patch_group"])
+    names = [measure.name for measure in MEASURES]
+    group, all_answers, measure = GROUPS.index(row["patch_group"]), row["k"] != 1, names.index(row["measure"])
     lenses = lens_order(row["lens"]), lens_order(row["other_lens"])
     whole = (row[name] for name in ("study", "other_study", "comparison", "judge"))
-    return *whole, measure, group, *lenses, row["visual_layer"]
+    return *whole, group, all_answers, measure, *lenses, row["visual_layer"]

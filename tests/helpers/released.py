@@ -169,7 +169,7 @@ def write_study(warehouse: Warehouse, study: str, batches: Sequence[Sequence[int
     write_parquet(found_sinks, warehouse.summary(study, "sinks"), SINKS)
     if judged:
         write_parquet(interpretability(verdicts), warehouse.summary(study, "interpretability"), INTERPRETABILITY)
-        differences = lens_differences(study, by_layer(verdicts))
+        differences = lens_differences(study, by_layer(verdicts), TOP_K)
         write_parquet(differences, warehouse.summary(study, "lens_differences"), LENS_DIFFERENCES)
     write_catalog(warehouse, study, warehouse.catalog(study))
 

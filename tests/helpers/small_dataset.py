@@ -156,7 +156,7 @@ def write_study(warehouse: Warehouse, study: str, batches: tuple[tuple[str, ...]
             write_parquet(judged[-1], warehouse.judgements(study, layer, number), JUDGEMENTS)
     for name, table, schema in (
         ("interpretability", interpretability(judged), INTERPRETABILITY),
-        ("lens_differences", lens_differences(study, by_layer(judged)), LENS_DIFFERENCES),
+        ("lens_differences", lens_differences(study, by_layer(judged), top_k=2), LENS_DIFFERENCES),
         ("layer_alignment", layer_alignment(found), LAYER_ALIGNMENT),
         ("diversity", diversity(found), DIVERSITY),
         ("state_statistics", state_statistics(study), STATE_STATISTICS),

@@ -55,7 +55,7 @@ def release_tables(studies: dict[str, tuple[str, ...]] = STUDIES) -> Tables:
         for name, table in own.items():
             found |= {f"{name}/{study}/{part}": rows for part, rows in by_image(table).items()}
         summaries["interpretability"].append(interpretability([own["judgements"]]))
-        summaries["lens_differences"].append(lens_differences(study, by_layer([own["judgements"]])))
+        summaries["lens_differences"].append(lens_differences(study, by_layer([own["judgements"]]), top_k=2))
         summaries["layer_alignment"].append(layer_alignment([own["neighbors"]]))
         summaries["diversity"].append(diversity([own["neighbors"]]))
     for text in SENTENCES_OF.values():

@@ -26,6 +26,7 @@ Row = dict[str, Any]
 HITS = {"interpretable": {"concrete", "abstract", "global"}, "concrete": {"concrete"}}
 GROUPS = {"all": {"object", "background"}, "object": {"object"}, "background": {"background"}}
 NAMES = list(LENSES)
+K = 5
 
 
 def judged(image: str, token: int, lens: str, layer: int, verdict: str, group: str = "object", study: str = "s") -> Row:
@@ -84,7 +85,13 @@ def slow_differences(rows: Sequence[Row], sinks: set[tuple[str, int, int]]) -> l
                 if counts:
                     arrays = np.array([counts[image] for image in sorted(counts)]).T
                     result = differences(*arrays)
-                    key = {"comparison": comparison, "measure": measure, "patch_group": group, "judge": "regions"}
+                    key = {
+                        "comparison": comparison,
+                        "measure": measure,
+                        "patch_group": group,
+                        "judge": "regions",
+                        "k": K,
+                    }
                     key |= {"study": "s", "other_study": "s", "lens": one[0], "visual_layer": one[1]}
                     key |= {"other_lens": other[0], "other_visual_layer": other[1]}
                     key |= {"images": len(counts), "tokens": int(arrays[2].sum())}
@@ -99,7 +106,7 @@ def slow_differences(rows: Sequence[Row], sinks: set[tuple[str, int, int]]) -> l
 
 
 def adjusted(rows: Sequence[Row]) -> Iterator[Row]:
-    families = ("comparison", "judge", "measure", "patch_group")
+    families = ("comparison", "judge", "patch_group", "k", "measure")
     for row in rows:
         family = [other for other in rows if all(other[name] == row[name] for name in families)]
         values = adjusted_p_values([other["p_value"] for other in family])
@@ -107,7 +114,7 @@ def adjusted(rows: Sequence[Row]) -> Iterator[Row]:
 
 
 def in_any_order(rows: Iterable[Row]) -> list[Row]:
-    return sorted(rows, key=lambda row: str([row[name] for name in LENS_DIFFERENCES.names[:10]]))
+    return sorted(rows, key=lambda row: str([row[name] for name in LENS_DIFFERENCES.names[:11]]))
 
 
 places = st.sets(st.tuples(st.sampled_from("abcd"), st.integers(0, 4), st.sampled_from((0, 2, 5))), max_size=9)
@@ -128,7 +135,7 @@ def test_differences_are_those_of_the_definition_patch_by_patch(
     generator: random.Random, sinks: set[tuple[str, int, int]]
 ) -> None:
     rows = some_rows(generator)
-    found = lens_differences("s", by_layer(rows), sink_table(*sorted(sinks)))
+    found = lens_differences("s", by_layer(rows), K, sink_table(*sorted(sinks)))
     assert found.schema == LENS_DIFFERENCES
     expected = in_any_order(adjusted(slow_differences(rows, sinks)))
     for one, other in zip(in_any_order(found.to_pylist()), expected, strict=True):
@@ -139,9 +146,9 @@ def test_differences_are_those_of_the_definition_patch_by_patch(
 @given(randoms, st.integers(1, 4))
 def test_order_of_rows_and_cut_into_tables_change_no_byte(generator: random.Random, parts: int) -> None:
     rows = some_rows(generator)
-    expected = lens_differences("s", by_layer(rows))
+    expected = lens_differences("s", by_layer(rows), K)
     generator.shuffle(rows)
-    assert lens_differences("s", by_layer(rows, parts)).equals(expected)
+    assert lens_differences("s", by_layer(rows, parts), K).equals(expected)
 
 
 def every_lens(images: int = 6, tokens: int = 5, layers: Sequence[int] = (0, 3, 8), study: str = "s") -> list[Row]:
@@ -156,7 +163,7 @@ def every_lens(images: int = 6, tokens: int = 5, layers: Sequence[int] = (0, 3, 
 
 
 def test_each_lens_is_compared_with_each_and_each_layer_with_the_first_one() -> None:
-    found = lens_differences("s", by_layer(every_lens())).to_pylist()
+    found = lens_differences("s", by_layer(every_lens()), K).to_pylist()
     shown = [row for row in found if (row["measure"], row["patch_group"]) == ("concrete", "all")]
     lenses = [(r["lens"], r["other_lens"], r["visual_layer"], r["other_visual_layer"]) for r in shown]
     of_layers = [(lens, lens, layer, 0) for lens in NAMES for layer in (3, 8)]
@@ -167,7 +174,9 @@ def test_each_lens_is_compared_with_each_and_each_layer_with_the_first_one() -> 
 def test_a_row_depends_on_other_lenses_and_layers_in_nothing_but_its_adjusted_p_value() -> None:
     rows = every_lens()
     few = [row for row in rows if row["lens"] != NAMES[2] and row["visual_layer"] != 3]
-    every, some = (pl.DataFrame(lens_differences("s", by_layer(one))).drop("adjusted_p_value") for one in (rows, few))
+    every, some = (
+        pl.DataFrame(lens_differences("s", by_layer(one), K)).drop("adjusted_p_value") for one in (rows, few)
+    )
     assert some.join(every, on=some.columns, how="anti", nulls_equal=True).is_empty()
     assert 0 < len(some) < len(every)
 
@@ -176,7 +185,7 @@ def test_a_patch_that_is_a_sink_at_one_of_two_layers_counts_in_neither() -> None
     rows = [
         judged(image, token, "latentlens", layer, "none") for image in "ab" for token in range(4) for layer in (0, 3)
     ]
-    found = lens_differences("s", by_layer(rows), sink_table(("a", 0, 0), ("b", 1, 3))).to_pylist()
+    found = lens_differences("s", by_layer(rows), K, sink_table(("a", 0, 0), ("b", 1, 3))).to_pylist()
     assert {(row["images"], row["tokens"]) for row in found} == {(2, 6)}
 
 
@@ -187,7 +196,7 @@ def test_lenses_that_differ_in_every_image_are_found_and_equal_ones_are_not() ->
     ]
     found = {
         (row["lens"], row["other_lens"]): row
-        for row in lens_differences("s", by_layer(rows)).to_pylist()
+        for row in lens_differences("s", by_layer(rows), K).to_pylist()
         if (row["measure"], row["patch_group"]) == ("concrete", "all")
     }
     better, same = found["latentlens", "logitlens"], found["logitlens", "embeddinglens"]
@@ -219,7 +228,7 @@ def test_exchanged_labels_are_found_to_differ_in_at_most_5_percent_and_adjusted_
     found = [
         row
         for seed in range(studies)
-        for row in lens_differences("s", by_layer(exchanged_study(seed, 10, layers))).to_pylist()
+        for row in lens_differences("s", by_layer(exchanged_study(seed, 10, layers)), K).to_pylist()
         if (row["comparison"], row["measure"], row["patch_group"]) == ("lenses", "concrete", "all")
     ]
     tests = studies * len(layers)
@@ -317,10 +326,10 @@ def test_the_query_of_a_studys_differences_has_one_family_a_time(tmp_path: Path)
 
 
 def test_no_judgements_one_lens_at_one_layer_and_one_image_have_no_difference_or_interval() -> None:
-    assert lens_differences("s", {}).equals(LENS_DIFFERENCES.empty_table())
-    assert lens_differences("s", {0: [pl.DataFrame(table([])).lazy()]}).equals(LENS_DIFFERENCES.empty_table())
+    assert lens_differences("s", {}, K).equals(LENS_DIFFERENCES.empty_table())
+    assert lens_differences("s", {0: [pl.DataFrame(table([])).lazy()]}, K).equals(LENS_DIFFERENCES.empty_table())
     alone = [row for row in every_lens() if row["lens"] == "latentlens" and row["visual_layer"] == 0]
-    assert len(lens_differences("s", by_layer(alone))) == 0
+    assert len(lens_differences("s", by_layer(alone), K)) == 0
     assert len(study_differences(study_of("s", alone), study_of("t", []))) == 0
-    found = lens_differences("s", by_layer(every_lens(images=1))).to_pylist()
+    found = lens_differences("s", by_layer(every_lens(images=1)), K).to_pylist()
     assert {(row["low"], row["high"], row["p_value"]) for row in found} == {(None, None, 1)}

@@ -191,11 +191,12 @@ def _lens_differences(study: StudySpec) -> dg.AssetsDefinition:
             ]
             for layer in study.visual_layers
         }
-        return lens_differences(study.name, judgements, pq.read_table(paths.summary(study.name, "sinks")))
+        sinks = pq.read_table(paths.summary(study.name, "sinks"))
+        return lens_differences(study.name, judgements, study.top_k, sinks)
 
     deps = [*study.layer_keys("judgements").values(), keys.study(study.name, "sinks")]
     text = "By how much lenses, and layers of a lens, differ on the same patches, with interval and adjusted p-value."
-    return _summary(study, "lens_differences", deps, compute, _DIFFERENCES, text)
+    return _summary(study, "lens_differences", deps, compute, _DIFFERENCES, text, top_k=study.top_k)
 
 
 def _analyses(study: StudySpec) -> list[dg.AssetsDefinition]:
@@ -266,12 +267,13 @@ def _summary(
     compute: Callable[[Warehouse], pa.Table],
     algorithm: int,
     text: str,
+    **settings: int,
 ) -> dg.AssetsDefinition:
     def write(paths: Warehouse, _: int) -> list[Path]:
         write_parquet(compute(paths), out := paths.summary(study.name, name), TABLES[name])
         return [out]
 
-    version, kinds = version_fields(algorithm, batches=study.batches), frozenset({"polars", "parquet"})
+    version, kinds = version_fields(algorithm, batches=study.batches, **settings), frozenset({"polars", "parquet"})
     return parquet_asset(keys.study(study.name, name), deps, version, text, write, kinds=kinds)
 
 

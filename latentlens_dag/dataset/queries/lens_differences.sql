@@ -5,6 +5,7 @@
 -- param patch_group = all: all, object or background
 -- param judge = null: only this judge
 -- param measure = interpretable: interpretable or concrete
+-- param k = null: how many answers are judged: 1, the nearest alone, or by default all
 SELECT
     study,
     judge,
@@ -27,4 +28,6 @@ WHERE comparison = $comparison
     AND measure = $measure
     AND ($study IS NULL OR study = $study)
     AND ($judge IS NULL OR judge = $judge)
+    AND ($k IS NULL OR k = CAST($k AS INTEGER))
+QUALIFY k = max(k) OVER (PARTITION BY study, judge)
 ORDER BY study, judge, lens, other_lens, visual_layer
