@@ -151,6 +151,11 @@ def test_order_of_rows_and_cut_into_tables_change_no_byte(generator: random.Rand
     assert lens_differences("s", by_layer(rows, parts), K).equals(expected)
 
 
+def by_all_answers(found: pa.Table) -> list[Row]:
+    """The rows of all answers, without those of the nearest alone."""
+    return [row for row in found.to_pylist() if row["k"] != 1]
+
+
 def every_lens(images: int = 6, tokens: int = 5, layers: Sequence[int] = (0, 3, 8), study: str = "s") -> list[Row]:
     generator = random.Random(study)
     return [
@@ -163,7 +168,7 @@ def every_lens(images: int = 6, tokens: int = 5, layers: Sequence[int] = (0, 3, 
 
 
 def test_each_lens_is_compared_with_each_and_each_layer_with_the_first_one() -> None:
-    found = lens_differences("s", by_layer(every_lens()), K).to_pylist()
+    found = by_all_answers(lens_differences("s", by_layer(every_lens()), K))
     shown = [row for row in found if (row["measure"], row["patch_group"]) == ("concrete", "all")]
     lenses = [(r["lens"], r["other_lens"], r["visual_layer"], r["other_visual_layer"]) for r in shown]
     of_layers = [(lens, lens, layer, 0) for lens in NAMES for layer in (3, 8)]
@@ -196,7 +201,7 @@ def test_lenses_that_differ_in_every_image_are_found_and_equal_ones_are_not() ->
     ]
     found = {
         (row["lens"], row["other_lens"]): row
-        for row in lens_differences("s", by_layer(rows), K).to_pylist()
+        for row in by_all_answers(lens_differences("s", by_layer(rows), K))
         if (row["measure"], row["patch_group"]) == ("concrete", "all")
     }
     better, same = found["latentlens", "logitlens"], found["logitlens", "embeddinglens"]
@@ -228,7 +233,7 @@ def test_exchanged_labels_are_found_to_differ_in_at_most_5_percent_and_adjusted_
     found = [
         row
         for seed in range(studies)
-        for row in lens_differences("s", by_layer(exchanged_study(seed, 10, layers)), K).to_pylist()
+        for row in by_all_answers(lens_differences("s", by_layer(exchanged_study(seed, 10, layers)), K))
         if (row["comparison"], row["measure"], row["patch_group"]) == ("lenses", "concrete", "all")
     ]
     tests = studies * len(layers)
@@ -240,10 +245,11 @@ def test_exchanged_labels_are_found_to_differ_in_at_most_5_percent_and_adjusted_
 
 def test_studies_with_equal_patches_differ_by_their_shares() -> None:
     first, second = every_lens(study="s"), every_lens(study="t")
-    found = study_differences(study_of("s", first), study_of("t", second))
-    assert found.schema == LENS_DIFFERENCES
+    compared = study_differences(study_of("s", first), study_of("t", second))
+    assert compared.schema == LENS_DIFFERENCES
+    found = by_all_answers(compared)
     assert len(found) == len(NAMES) * 3 * len(HITS) * len(GROUPS)
-    for row in found.to_pylist():
+    for row in found:
         assert (row["comparison"], row["study"], row["other_study"]) == ("studies", "s", "t")
         own, other = (
             [r for r in rows if (r["lens"], r["visual_layer"]) == (row["lens"], row["visual_layer"])]
@@ -275,7 +281,7 @@ def test_of_studies_with_other_patches_an_image_counts_by_its_shares_in_both() -
     first = [judged(image, t, "latentlens", 0, "concrete" if t < 2 else "none") for image in "abc" for t in range(4)]
     finer = [judged(image, t, "latentlens", 0, "concrete" if t < 8 else "none") for image in "abc" for t in range(16)]
     one, other = study_of("s", first), study_of("t", finer)
-    for row in study_differences(one, other).to_pylist():
+    for row in by_all_answers(study_differences(one, other)):
         assert (row["share"], row["other_share"], row["difference"], row["p_value"]) == (0.5, 0.5, 0, 1)
         assert (row["images"], row["tokens"]) == (3, 12)
     less = [row for row in finer if row["image_id"] != "a"]
@@ -297,7 +303,8 @@ def test_studies_of_a_dataset_and_the_named_query_give_the_same(tmp_path: Path) 
     write_warehouse(tmp_path / "warehouse")
     with open_dataset(tmp_path / "warehouse") as dataset:
         names = "one", AWKWARD
-        found = pl.DataFrame(study_differences(*(JudgedStudy.of(dataset, name) for name in names)))
+        compared = study_differences(*(JudgedStudy.of(dataset, name) for name in names))
+        found = pl.DataFrame(compared).filter(pl.col("k").ne_missing(1))
         assert found["images"].unique().to_list() == [1]
         places = len(LAYERS) * len(GROUPS) - 1  # the only object is a sink at the last layer
         assert len(found) == len(NAMES) * len(HITS) * places
@@ -317,7 +324,7 @@ def test_the_query_of_a_studys_differences_has_one_family_a_time(tmp_path: Path)
         found = dataset.collect("lens_differences", study="one", measure="concrete", patch_group="background")
         table = dataset.collect(
             "FROM lens_differences WHERE study = 'one' AND measure = 'concrete' AND patch_group = 'background' "
-            "AND comparison = 'lenses' ORDER BY lens, other_lens, visual_layer"
+            "AND comparison = 'lenses' AND k > 1 ORDER BY lens, other_lens, visual_layer"
         )
     assert len(found) == len(NAMES) * len(LAYERS)
     assert found["points"].to_list() == [round(100 * value, 1) for value in table["difference"]]
