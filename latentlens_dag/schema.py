@@ -102,7 +102,7 @@ VISUAL_TOKENS = _schema(
 
 PATCH_TRUTH = _schema(
     *_TOKEN,
-    ("patch_group", pa.string()),  # object (at least half covered by objects), background
+    ("patch_group", pa.string()),  # object (at least half covered by objects), background, padding
     ("region_ids", pa.list_(pa.string())),  # the regions that the patch shows
     ("concrete_words", pa.list_(pa.string())),  # of these regions: what one can see
     ("abstract_words", pa.list_(pa.string())),  # of these regions
@@ -139,8 +139,11 @@ JUDGEMENTS = _schema(
     ("judge", pa.string()),
     ("verdict", pa.string()),  # concrete, abstract, global, none: the first that holds
     ("words", pa.list_(pa.string())),  # the neighbors that earned it
-    ("patch_group", pa.string()),  # object, background
+    ("patch_group", pa.string()),  # object, background, padding
     ("chance_verdict", pa.string()),  # of the same neighbors, against another image's patch
+    ("chance_counts", pa.list_(pa.int32())),  # of several such patches: concrete, abstract, global, none
+    ("first_verdict", pa.string()),  # on the nearest neighbor alone
+    ("first_chance_counts", pa.list_(pa.int32())),
 )
 
 HUMAN_JUDGEMENTS = _schema(
@@ -156,19 +159,21 @@ INTERPRETABILITY = _schema(
     ("lens", pa.string()),
     ("visual_layer", pa.int32()),
     ("judge", pa.string()),
-    ("patch_group", pa.string()),  # all, object, background: without sinks, which are a group of their own
+    ("patch_group", pa.string()),  # all, object, background; padding and sink, which are in no other
+    ("k", pa.int32()),  # answers that were judged: 1 (the nearest), or all
+    ("measure", pa.string()),  # interpretable, concrete, abstract, global
     ("tokens", pa.int32()),
-    ("concrete", pa.float64()),  # shares in 0..1
-    ("abstract", pa.float64()),
-    ("global", pa.float64()),
-    ("interpretable", pa.float64()),
-    ("low", pa.float64()),  # 95 % interval of interpretable, with images as the units
+    ("images", pa.int32()),
+    ("effective_tokens", pa.float64()),  # so many independent tokens would give a share as sure
+    ("share", pa.float64()),  # of the tokens, in 0..1
+    ("low", pa.float64()),  # 95 % interval, with images as the units (study/intervals.py)
     ("high", pa.float64()),
-    ("chance", pa.float64()),
-    ("excess", pa.float64()),
-    ("concrete_chance", pa.float64()),
-    ("concrete_low", pa.float64()),
-    ("concrete_high", pa.float64()),
+    ("chance", pa.float64()),  # the share that the same answers reach on other images' patches of the same group
+    ("chance_low", pa.float64()),
+    ("chance_high", pa.float64()),
+    ("excess", pa.float64()),  # (share - chance) / (1 - chance)
+    ("excess_low", pa.float64()),
+    ("excess_high", pa.float64()),
 )
 
 LENS_DIFFERENCES = _schema(

@@ -15,19 +15,23 @@ from widgets.sources import browser_data, choose_study
 
 from latentlens_dag.browse.browser_data import BrowserData, StudyFacts
 from latentlens_dag.schema import LATENTLENS, LENSES
+from latentlens_dag.study.interpretability import MEASURES
 
 GROUPS = ("all", "object", "background")
 MEANINGS = {
-    "interpretable": "Interpretable: one of the answers names what lies in the patch (concrete), what goes with it "
-    "(abstract), or what is elsewhere in the image (global).",
+    "interpretable": "Interpretable, the measure of the paper: one of the answers names what lies in the patch "
+    "(concrete), what goes with it (abstract), or what is elsewhere in the image (global).",
     "concrete": "Concrete: one of the answers names what lies in the patch.",
+    "abstract": "Abstract: one of the answers names what goes with what lies in the patch, and none names it.",
+    "global": "Global: the answers that fit at all name what is elsewhere in the image.",
 }
-MEASURES = tuple(MEANINGS)
 COMPARISONS = {
     "lenses": "Above 0, the lens that is named first has more.",
     "layers": "Above 0, the layer has more than the study's first one.",
 }
 SIGNIFICANT = 0.05
+_INTERVALS = [f"{name}{end}" for name in ("", "chance_", "excess_") for end in ("low", "high")]
+_FIGURES = ["lens", "visual_layer", "share", "chance", "excess", *_INTERVALS, "tokens", "images", "effective_tokens"]
 SOURCES = {"visual": "visual tokens", "contextual": "text tokens of the index"}
 
 
@@ -46,16 +50,26 @@ def interpretability(data: BrowserData, study: StudyFacts) -> str | None:
     if shares.is_empty():
         st.info("This study has no judgements, so it is not known how much of it is interpretable.")
         return None
+    if "measure" not in shares.columns:
+        st.info("An older version judged this study. `latentlens-dag build` judges it again, without a model.")
+        return None
+    ks = shares["k"].unique().sort(descending=True).to_list()
     with st.container(horizontal=True, vertical_alignment="bottom"):
         group = permalink.choice("Patches", "group", GROUPS, "all")
-        measure = permalink.choice("Measure", "measure", MEASURES, "interpretable")
-    curves(shares.filter(pl.col("patch_group") == group), study, measure)
+        measure = permalink.choice("Measure", "measure", MEASURES, MEASURES[0])
+        k = permalink.choice("Judged by", "k", ks, ks[0], format_func=answers)
+    shown = (pl.col("patch_group") == group) & (pl.col("measure") == measure) & pl.col("k").eq_missing(k)
+    curves(shares.filter(shown), study, measure)
     return group
 
 
+def answers(k: int | None) -> str:
+    """What people call the first k answers."""
+    return "all answers" if k is None else "the nearest answer" if k == 1 else f"{k} answers"
+
+
 def curves(shares: pl.DataFrame, study: StudyFacts, measure: str) -> None:
-    """One curve for each lens."""
-    prefix = "" if measure == "interpretable" else f"{measure}_"
+    """One curve for each lens, and its figures."""
     shown = shares.with_columns(pl.col("lens").map_elements(lens_name, return_dtype=pl.String))
     by_name = {lens_name(lens): lens for lens in study.lenses}
 
@@ -63,7 +77,7 @@ def curves(shares: pl.DataFrame, study: StudyFacts, measure: str) -> None:
         pick(lens=by_name.get(point["lens"]), layer=point["visual_layer"])
 
     st.markdown(f"**Share of visual tokens that are {measure}**, with 95 % intervals over images; dashed: chance")
-    st.caption(f"{MEANINGS[measure]} Chance: the same answers against a patch of the same group in another image.")
+    st.caption(f"{MEANINGS[measure]} Chance: the same answers against patches of the same group in other images.")
     point = current_point()
     chosen = None
     if point.keys() == {"lens", "layer"}:
@@ -71,14 +85,21 @@ def curves(shares: pl.DataFrame, study: StudyFacts, measure: str) -> None:
     lines(
         shown,
         "visual_layer",
-        measure,
+        "share",
         "lens",
         y_title="Visual tokens",
-        band=(f"{prefix}low", f"{prefix}high"),
-        chance=f"{prefix}chance",
+        band=("low", "high"),
+        chance="chance",
+        chance_band=("chance_low", "chance_high"),
         number_format=".0%",
         clicks=Clicks("curves", picked, chosen),
     )
+    with st.expander("Figures"):
+        st.dataframe(shown.select(_FIGURES), hide_index=True)
+        st.caption(
+            "Excess is (share - chance) / (1 - chance). So many effective tokens, if they were independent, would make "
+            "the share as sure."
+        )
 
 
 def differences(data: BrowserData, study: StudyFacts) -> str | None:

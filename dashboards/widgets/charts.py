@@ -87,6 +87,7 @@ def lines(
     facet: str | None = None,
     band: tuple[str, str] | None = None,
     chance: str | None = None,
+    chance_band: tuple[str, str] | None = None,
     number_format: str = ",d",
     colors: Mapping[str, str] = COLORS,
     log_scale: bool = False,
@@ -107,6 +108,7 @@ def lines(
         facet: a column with a chart for each value.
         band: columns of the lower and the upper end of a shaded band.
         chance: column of a dashed curve.
+        chance_band: columns of the ends of its band.
         number_format: of y, in the notation of D3.
         colors: by name.
         log_scale: whether y has a logarithmic scale.
@@ -139,10 +141,11 @@ def lines(
     if chance:
         dashed = {"type": "line", "strokeDash": [4, 4], "opacity": 0.8}
         layers.insert(1, {"mark": dashed, "encoding": {"x": across, "y": {**up, "field": chance}, "color": hue}})
-    if band:
-        ends = {"y": {**up, "field": band[0]}, "y2": {"field": band[1]}}
-        area = {"x": across, "color": hue, **ends}
-        layers.insert(0, {"mark": {"type": "area", "opacity": 0.2}, "encoding": area})
+    for columns, opacity in ((band, 0.2), (chance_band, 0.1)):
+        if columns:
+            ends = {"y": {**up, "field": columns[0]}, "y2": {"field": columns[1]}}
+            area = {"x": across, "color": hue, **ends}
+            layers.insert(0, {"mark": {"type": "area", "opacity": opacity}, "encoding": area})
     spec: dict[str, Any] = {"data": {"values": frame.to_dicts()}}
     if facet:
         inner = {"layer": layers, "height": 170, "width": 230}

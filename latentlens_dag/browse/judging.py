@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from latentlens_dag.browse.browser_data import BrowserData
 from latentlens_dag.dataset.human_judgements import HumanJudgement, Item, judgement_table, latest_judgements
+from latentlens_dag.models.families.token_map import ROUNDING
 from latentlens_dag.study.agreement import RATINGS
 
 if TYPE_CHECKING:
     import polars as pl
 
 _ITEM = list(Item._fields)
-_PATCHES = """
+_PATCHES = f"""
 SELECT image_id, list(token_index ORDER BY token_index)
-FROM visual_tokens
-WHERE study = $study AND x0 IS NOT NULL
+FROM visual_tokens LEFT JOIN images USING (image_id)
+WHERE study = $study AND x0 IS NOT NULL AND coalesce(
+    x1 > {ROUNDING} AND y1 > {ROUNDING} AND x0 < width - {ROUNDING} AND y0 < height - {ROUNDING}, true)
 GROUP BY image_id"""
 _BOX = "SELECT x0, y0, x1, y1 FROM visual_tokens WHERE study = $study AND image_id = $image AND token_index = $token"
 _WANTED = """
@@ -49,7 +51,7 @@ WHERE study = $study"""
 
 
 def patches_by_image(data: BrowserData, study: str) -> dict[str, list[int]]:
-    """The tokens of every image of a study that have a box."""
+    """The tokens of every image of a study that have a box which is not padding (as `outside_image` decides)."""
     return dict(data.dataset(study).collect(_PATCHES, study=study).iter_rows())
 
 

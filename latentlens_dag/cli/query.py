@@ -77,10 +77,23 @@ def query(
 )
 @click.option("--layer", type=int, help="The visual layer of the picture; by default the one in the middle.")
 @click.option("--scenes", type=click.IntRange(1), default=2, show_default=True, help="How many scenes the picture has.")
+@click.option(
+    "--measure",
+    type=click.Choice(["interpretable", "concrete", "abstract", "global"]),
+    help="All figures of this measure: share, chance and excess with intervals, tokens and images.",
+)
+@click.option("--k", type=click.IntRange(1), help="Judged by so many answers: 1, or by default all.")
 @data_option
 @home_option
 def summary(
-    study: str, picture: Path | None, layer: int | None, scenes: int, data: str | None, home: Path | None
+    study: str,
+    picture: Path | None,
+    layer: int | None,
+    scenes: int,
+    measure: str | None,
+    k: int | None,
+    data: str | None,
+    home: Path | None,
 ) -> None:
     """Print a study's figures as a table, and draw its words on its pictures."""
     from latentlens_dag.figures.contact_sheet import thumbnail_loader, write_sheet
@@ -88,14 +101,14 @@ def summary(
     if picture is not None and not picture.absolute().parent.is_dir():
         raise UserError(f"`--picture {picture}` cannot be written: there is no such folder.")
     with _dataset(home, data) as dataset:
-        click.echo(_figures(dataset, study))
+        click.echo(_figures(dataset, study, measure, k))
         if picture is not None:
             with write_errors("--picture", picture):
                 drawn = write_sheet(dataset, study, thumbnail_loader(dataset), picture, layer=layer, scenes=scenes)
             click.echo(f"{picture}: {scenes} scenes with the nearest answer of every visual token at layer {drawn}.")
 
 
-def _figures(dataset: Dataset, study: str) -> str:
+def _figures(dataset: Dataset, study: str, measure: str | None, k: int | None) -> str:
     """A study's verdicts or, without a judge, statistics of its neighbors."""
     from latentlens_dag.study.report import interpretability_lines, unjudged_lines
 
@@ -104,7 +117,16 @@ def _figures(dataset: Dataset, study: str) -> str:
         dataset.collect(f"FROM {table} WHERE study = $study", study=study).to_arrow() for table in tables
     )
     if len(judged):
-        return interpretability_lines(judged)
+        if "measure" not in judged.column_names:
+            raise UserError(
+                f"The figures of study {study} were made by an older version of this package, with other columns: run "
+                f"`latentlens-dag build {study}`, which runs the cheap steps after its answers again."
+            )
+        if k not in (None, *(known := judged["k"].unique().to_pylist())):
+            raise UserError(
+                f"`--k {k}`: the answers of study {study} were judged by {' and by '.join(map(str, known))}: name one."
+            )
+        return interpretability_lines(judged, measure, k)
     if len(diversity):
         return unjudged_lines(diversity, alignment)
     known = dataset.collect("SELECT DISTINCT study FROM neighbors ORDER BY study")["study"].to_list()
@@ -123,7 +145,9 @@ def _figures(dataset: Dataset, study: str) -> str:
 @click.option("--contextual-layers", metavar="LAYERS", help="Only these layers of the index, as 1,2.")
 @click.option("-k", "--top-k", type=int, default=5, show_default=True, help="Answers per token.")
 @click.option("--unique", type=click.Choice(["word", "sentence"]), help="What the answers of a token must differ in.")
-@click.option("--word", help="Only answers whose whole word is this, whatever its case.")
+@click.option(
+    "--word", help="Only answers whose whole word is this, whatever its case and however its accents are stored."
+)
 @click.option("--own-sentence", is_flag=True, help="Answer from the text itself, too, where the index holds it.")
 @click.option("--recall", type=float, help="Ask the tables' indexes where they reached this recall; else all rows are.")
 @home_option
@@ -205,14 +229,16 @@ def _dataset(home: Path | None, data: str | None) -> Dataset:
 
     if data is not None and home is not None:
         raise UserError("`--data` and `--home` name two datasets: leave one out.")
-    if data is not None:
-        return open_dataset(data)
-    found = find_home(home)
-    if is_empty(found.warehouse):
-        raise UserError(
-            f"Nothing is built in {found.root} yet. Run `latentlens-dag build` first, or name another --home."
-        )
-    return open_dataset(found.warehouse)
+    if data is None:
+        found = find_home(home)
+        if is_empty(found.warehouse):
+            raise UserError(
+                f"Nothing is built in {found.root} yet. Run `latentlens-dag build` first, or name another --home."
+            )
+    dataset = open_dataset(found.warehouse if data is None else data)
+    if dataset.note:
+        click.echo(dataset.note, err=True)
+    return dataset
 
 
 def _bound(params: Sequence[str]) -> dict[str, str]:

@@ -16,6 +16,7 @@ import duckdb
 
 from latentlens_dag.dataset.human_judgements import FOLDER, JudgingFolder, judging_folder
 from latentlens_dag.dataset.named_queries import NamedQuery, ParameterValue, named_queries
+from latentlens_dag.dataset.older_homes import mixed_view, older_note, older_studies
 from latentlens_dag.dataset.release_catalog import find_catalog
 from latentlens_dag.errors import UserError
 from latentlens_dag.hub.names import parse_release_name
@@ -56,11 +57,14 @@ class Dataset:
         spill: tempfile.TemporaryDirectory[str] | None,
         release: ReleaseTables | None = None,
         in_catalog: bool = False,
+        note: str | None = None,
     ) -> None:
         """Take a locked connection, the files of the tables that consist of plain files, and the folder to spill to.
 
         For a release also the release, and whether the connection reads its catalog instead of its files.
         """
+        self.note = note if release is None else release.note
+        """What people should know where an older version of this package made some of the tables."""
         self._connection = connection
         self._files = files
         self._spill = spill  # removed with the dataset
@@ -234,14 +238,17 @@ def _open_warehouse(root: Path, people: JudgingFolder | None, limits: Limits) ->
         table: view_sql(table, [mounted_path(root, file) for file in files[table]], table in several)
         for table in TABLES
     }
+    older = {table: found for table in TABLES if (found := older_studies(root, table, files[table]))}
+    views |= {table: mixed_view(root, table, files[table], found) for table, found in older.items()}
+    note = older_note(sorted({study for found in older.values() for study in found}))
     beside = {}
     if people is not None:
         mounted = [mounted_path(people.root, file, FOLDER) for file in people.files()]
         views["human_judgements"], beside[FOLDER] = human_judgements_view(mounted), people.root
     listed = {file.relative_to(root).as_posix() for table in files.values() for file in table}
-    plain = {table: paths for table, paths in files.items() if table not in several}
+    plain = {table: paths for table, paths in files.items() if table not in several and table not in older}
     spill = _spill_folder(limits)
-    return Dataset(open_folder(root, views, _path(spill), listed, limits, beside), plain, spill)
+    return Dataset(open_folder(root, views, _path(spill), listed, limits, beside), plain, spill, note=note)
 
 
 def _open_release(release: ReleaseTables, limits: Limits) -> Dataset:

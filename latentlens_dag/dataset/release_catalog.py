@@ -31,7 +31,7 @@ from latentlens_dag.sql.quoting import create_views, identifier, literal
 from latentlens_dag.sql.sandbox import ReadOnlyFolder, first_line
 from latentlens_dag.storage.files import atomic_path, remove
 
-_FORMAT = 2
+_FORMAT = 3
 """Raise it when the same release would make another catalog."""
 _MEMORY = "300MB"
 _UNUSED_S = 30 * 86_400

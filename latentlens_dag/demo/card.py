@@ -46,7 +46,8 @@ def write_card(
     text = TEMPLATE.read_text(encoding="utf-8").format(
         objects=len(world.objects),
         backgrounds=len(world.backgrounds),
-        table=shares_table(rows),
+        table=shares_table(rows, "interpretable"),
+        concrete_table=shares_table(rows, "concrete"),
         shipped=DEMO_SCENES,
         steps=stages["connector"]["steps"],
         oracle=f"{100 * stages['language']['oracle_mean']:.1f}",
@@ -72,28 +73,38 @@ def _gate_rows(stages: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return rows
 
 
-def shares_table(rows: list[dict[str, Any]]) -> str:
-    """Markdown: % of visual tokens with a concrete word, per lens, group and layer, chance in brackets."""
+def shares_table(rows: list[dict[str, Any]], measure: str) -> str:
+    """Markdown: % of visual tokens per lens, group and layer, judged by all answers, chance in brackets.
+
+    Args:
+        rows: INTERPRETABILITY of one study and judge.
+        measure: `interpretable`, or another one.
+    """
+    k = max(row["k"] for row in rows)
+    rows = [row for row in rows if (row["measure"], row["k"]) == (measure, k)]
     layers = sorted({row["visual_layer"] for row in rows})
     lines = ["| lens | patches | " + " | ".join(map(str, layers)) + " |", "|---" * (len(layers) + 2) + "|"]
     by_key = {(row["lens"], row["patch_group"], row["visual_layer"]): row for row in rows}
     for lens in LENSES:
         for group in ("all", "object", "background"):
             found = (by_key[lens, group, layer] for layer in layers)
-            cells = [f"{100 * row['concrete']:.0f} ({100 * row['concrete_chance']:.0f})" for row in found]
+            cells = [f"{100 * row['share']:.0f} ({100 * row['chance']:.0f})" for row in found]
             lines.append(f"| {lens} | {group} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 def fresh_table(figures: Mapping[str, Any]) -> str:
     """Markdown: the means over layers 1 and up of every study, lens and patch group that `measure` gave."""
-    lines = ["| | lens | patches | concrete | chance | excess |", "|---|---|---|---|---|---|"]
+    names = " | ".join(f"{measure} | chance | excess" for measure in ("interpretable", "concrete"))
+    lines = [f"| | lens | patches | {names} |", "|---" * 9 + "|"]
     for study, text in _STUDIES.items():
         lenses = figures.get(study, {})
         for lens in [lens for lens in LENSES if lens in lenses and (study == FRESH or lens == LATENTLENS)]:
             for group in ("all", "object", "background"):
                 found = lenses[lens][group]
-                cells = [f"{100 * found[name]:.1f}" for name in ("mean", "mean_chance", "mean_excess")]
+                whole = found.get("interpretable", {})  # which runs before it was measured lack
+                values = [one.get(name) for one in (whole, found) for name in ("mean", "mean_chance", "mean_excess")]
+                cells = ["-" if value is None else f"{100 * value:.1f}" for value in values]
                 lines.append(f"| {text} | {lens} | {group} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

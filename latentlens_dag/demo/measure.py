@@ -13,10 +13,10 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import chdir, redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from latentlens_dag.demo.corpus import write_corpus
 from latentlens_dag.demo.scenes import FRESH_FROM, SceneSource, random_scene, write_scenes
@@ -25,6 +25,9 @@ from latentlens_dag.demo.world import World
 from latentlens_dag.storage.files import write_text
 from latentlens_dag.storage.home import Home
 from latentlens_dag.storage.warehouse import Warehouse
+
+if TYPE_CHECKING:
+    import polars as pl
 
 FRESH, UNTRAINED, REAL = "fresh", "fresh_untrained", "fresh_real_sentences"
 """The studies."""
@@ -118,30 +121,35 @@ def sentences_about(world: World, lines: Iterable[str], longest: int = 20) -> li
 
 
 def study_figures(warehouse: Warehouse, study: str) -> dict[str, Any]:
-    """Shares of tokens with a concrete word by lens and patch group: per layer, and the mean of layers 1 and up.
+    """Shares of tokens by lens and patch group, judged by all answers: per layer, and the mean of layers 1 and up.
 
     Gives {lens: {"distinct_words": .., group: {"concrete": [..], "chance": [..], "mean": .., "mean_chance": ..,
-    "mean_excess": ..}}}; lists are by visual layer from 0, shares in 0..1, distinct words are of the five answers.
+    "mean_excess": .., "interpretable": {"shares": [..], "chance": [..], "mean": ..}}}}: of `concrete`, and below it the
+    same of `interpretable`. Lists are by visual layer from 0, shares in 0..1, distinct words are of the five answers.
     """
     import polars as pl
 
     shares = pl.read_parquet(warehouse.summary(study, "interpretability")).sort("visual_layer")
     words = pl.read_parquet(warehouse.summary(study, "diversity")).filter(pl.col("visual_layer") >= 1)
     found: dict[str, Any] = {}
+    shares = shares.filter(pl.col("k") == pl.col("k").max())
     for (lens, group), rows in shares.group_by("lens", "patch_group", maintain_order=True):
-        of_lens = found.setdefault(str(lens), {})
-        of_lens[str(group)] = _group_figures(rows["concrete"].to_list(), rows["concrete_chance"].to_list())
+        concrete, interpretable = (rows.filter(measure=measure) for measure in ("concrete", "interpretable"))
+        figures = _group_figures(concrete, "concrete") | {"interpretable": _group_figures(interpretable, "shares")}
+        found.setdefault(str(lens), {})[str(group)] = figures
     for (lens,), rows in words.group_by("lens"):
         found[str(lens)]["distinct_words"] = round(float(rows["distinct_words"].mean()), 3)  # type: ignore[arg-type]
     return found
 
 
-def _group_figures(concrete: Sequence[float], chance: Sequence[float]) -> dict[str, Any]:
-    inner = list(zip(concrete, chance, strict=True))[1:]
+def _group_figures(rows: pl.DataFrame, name: str) -> dict[str, Any]:
+    """The figures of one measure, from a row per layer; its shares get this name."""
+    shares, chance = rows["share"].to_list(), rows["chance"].to_list()
+    inner = list(zip(shares, chance, strict=True))[1:]
     means = {
         "mean": sum(share for share, _ in inner) / len(inner),
         "mean_chance": sum(by_chance for _, by_chance in inner) / len(inner),
         "mean_excess": sum((share - by_chance) / (1 - by_chance) for share, by_chance in inner) / len(inner),
     }
-    lists = {"concrete": [round(share, 4) for share in concrete], "chance": [round(share, 4) for share in chance]}
+    lists = {name: [round(share, 4) for share in shares], "chance": [round(share, 4) for share in chance]}
     return lists | {name: round(value, 4) for name, value in means.items()}

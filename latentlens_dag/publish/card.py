@@ -17,6 +17,7 @@ from latentlens_dag.publish.snippets import index_snippets, table_snippets
 from latentlens_dag.publish.tables import RELEASE_IMAGES
 from latentlens_dag.schema import LENSES, TABLES
 from latentlens_dag.storage.package_versions import package_versions
+from latentlens_dag.study.interpretability import MEASURES
 
 if TYPE_CHECKING:
     from latentlens_dag.publish.about import About
@@ -24,10 +25,6 @@ if TYPE_CHECKING:
 Facts = Mapping[str, Any]
 _TITLES = {name: lens.title for name, lens in LENSES.items()}
 _PROMPTS = {"system_prompt": "system prompt", "prompt_before": "prompt before the image", "prompt": "prompt"}
-_MEASURES = (
-    ("interpretable", ("interpretable", "low", "high", "chance"), "a concrete, abstract or global word"),
-    ("concrete", ("concrete", "concrete_low", "concrete_high", "concrete_chance"), "a word for what is there"),
-)
 _SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
 _LARGER = ((10**8, "10M<n<100M"), (10**9, "100M<n<1B"), (10**12, "1B<n<10B"))
 _TAGS = ["latentlens", "interpretability", "vision-language-models", "latentlens-dag"]
@@ -151,21 +148,39 @@ def _rows(folder: Path, table: str, study: str) -> list[Facts]:
 def _verdict_tables(rows: list[Facts]) -> Iterator[str]:
     every = [row for row in rows if row["patch_group"] == "all"]
     for judge in dict.fromkeys(row["judge"] for row in every):
-        rows_of_judge = [row for row in every if row["judge"] == judge]
-        for name, columns, meaning in _MEASURES:
-            tokens = max(row["tokens"] for row in rows_of_judge)
-            yield f"**{name}**: % of {tokens:,} visual tokens with {meaning}, by judge `{judge}`"
-            yield _matrix({(row["visual_layer"], row["lens"]): _share(row, columns) for row in rows_of_judge}, _TITLES)
-    yield (
-        "In brackets the 95 % interval, with images as the units; after it what chance gives: the same answers judged "
-        "against a patch of the same group in another image. By patch group: table `interpretability`."
+        own = [row for row in every if row["judge"] == judge]
+        tokens, images = (max(row[name] for row in own) for name in ("tokens", "images"))
+        for k in sorted({row["k"] for row in own}, reverse=True):
+            by = "the nearest answer alone" if k == 1 else f"{k} answers"
+            yield f"**Judged by {by}**: % of {tokens:,} visual tokens of {images:,} images, by judge `{judge}`"
+            yield _measure_table([row for row in own if row["k"] == k])
+    yield _MEASURED
+
+
+def _measure_table(rows: list[Facts]) -> str:
+    """Markdown: a row per lens and visual layer, a column per measure."""
+    head = ["lens", "visual layer", *MEASURES, "effective tokens"]
+    lines = [head, ["---", "---:", *["---"] * len(MEASURES), "---:"]]
+    places = dict.fromkeys((row["lens"], row["visual_layer"]) for row in rows)
+    by_place = {(row["lens"], row["visual_layer"], row["measure"]): row for row in rows}
+    for lens, layer in places:
+        found = [by_place[lens, layer, measure] for measure in MEASURES]
+        effective = found[0]["effective_tokens"]
+        cells = map(_share, found)
+        lines.append([_TITLES[lens], str(layer), *cells, "" if effective is None else f"{effective:,.0f}"])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _share(row: Facts) -> str:
+    """Share, chance and excess, each with its interval."""
+    return " / ".join(
+        "-" if row[name] is None else f"{100 * row[name]:.1f}{_interval(row[f'{ends}low'], row[f'{ends}high'])}"
+        for name, ends in (("share", ""), ("chance", "chance_"), ("excess", "excess_"))
     )
 
 
-def _share(row: Facts, columns: tuple[str, ...]) -> str:
-    share, low, high, chance = (row[column] for column in columns)
-    interval = "" if low is None else f" [{100 * low:.1f}, {100 * high:.1f}]"
-    return f"{100 * share:.1f}{interval}" + ("" if chance is None else f", chance {100 * chance:.1f}")
+def _interval(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f" [{100 * low:.1f}-{100 * high:.1f}]"
 
 
 def _unjudged(folder: Path, study: str) -> Iterator[str]:
@@ -267,6 +282,14 @@ _INDEX_INTRODUCTION = (
     "LatentLens DAG after the paper [LatentLens](https://arxiv.org/abs/2602.00462)."
 )
 _PICTURE = "The image with the lowest id, chosen by nobody: nearest answers on the patches, colors by verdict."
+_MEASURED = (
+    "*interpretable*, the measure of the paper: an answer fits the patch or its image. The first that holds of "
+    "*concrete* (a word for what is there), *abstract* (a word that goes with it) and *global* (a word for what is "
+    "elsewhere in the image) is a token's verdict. Each cell is share / chance / excess with their 95 % intervals, "
+    "whose units are images: chance is the share that the same answers reach on patches of the same group in other "
+    "images, excess is (share - chance) / (1 - chance). So many *effective tokens*, if they were independent, would "
+    "make *interpretable* as sure. Padding and attention sinks are left out; by patch group: table `interpretability`."
+)
 _MADE = (
     "Every visual token's state that enters a block was compared with the states of all kept occurrences at all "
     "contextual layers, exactly; equal cosines are in order of (contextual layer, key)."

@@ -44,7 +44,7 @@ _SHARED = {"images": "image_id", "regions": "image_id", "texts": "text_id"}
 _ORDER = {
     **{table: ROW_ORDER[table] for table in (*_OF_STUDIES, *_SHARED)},
     **{table: f"study, {ROW_ORDER[table]}" for table in SUMMARIES},
-    "interpretability": "study, judge, lens, visual_layer, patch_group",
+    "interpretability": "study, judge, lens, visual_layer, patch_group, k, measure",
 }
 """In which order the rows lie in a file; total, so that equal rows are equal bytes."""
 

@@ -23,8 +23,8 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.schema import TABLES
 
 FORMAT = "latentlens-release"
-SCHEMA_VERSION = 1
-"""Of the tables' columns and the layout of files; an older one is migrated when it is read (`reader.py`)."""
+SCHEMA_VERSION = 2
+"""Of the tables' columns and the layout of files; an older one is migrated when it is read (`migrations.py`)."""
 MANIFEST = "manifest.json"
 
 MAX_FILES = 100_000

@@ -1,7 +1,8 @@
 """A release's tables as SQL views, those of an older release as if it had been made today.
 
-This module maps files to tables and migrates older schemas; `pull.py` downloads. Note: a release may come from a
-stranger. Its manifest is checked before its data is read, and SQL sees the files of its manifest and no others.
+This module maps files to tables; `migrations.py` has the older schemas, and `pull.py` downloads. Note: a release may
+come from a stranger. Its manifest is checked before its data is read, and SQL sees the files of its manifest and no
+others.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
-from typing import NamedTuple
 
 import pyarrow as pa
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.release.manifest import MANIFEST, ReleaseFile, ReleaseManifest, read_manifest
+from latentlens_dag.release.migrations import MIGRATIONS, migrated, migration_note, steps_from
 from latentlens_dag.release.parquet_checks import names_problem, parquet_problem
 from latentlens_dag.schema import TABLES
 from latentlens_dag.sql.quoting import SQL_TYPES, empty_sql, identifier
@@ -29,19 +30,6 @@ IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 BY_IMAGE = {"neighbors", "visual_tokens", "judgements", "regions", "text_tokens"}
 """Tables with one file per image (or text), or per first digits of their ids."""
 _PART = re.compile(r"[0-9a-f]{2}|[0-9a-f]{16}")
-
-
-class Migration(NamedTuple):
-    """From one schema version to the next."""
-
-    before: Mapping[str, pa.Schema]
-    """The tables whose columns differ, as they were."""
-    selects: Mapping[str, str]
-    """Per table, a SELECT over `{older}` with the columns of the next version."""
-
-
-MIGRATIONS: dict[int, Migration] = {}
-"""By the version that they start from: one for every version before `manifest.SCHEMA_VERSION`."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +55,13 @@ class ReleaseTables:
             files = [self.folder / file.path for file in self.manifest.of([table])]
             if all(_PART.fullmatch(file.stem) for file in files):
                 own = [file for file in files if image_id.startswith(file.stem)]
-                found[table] = _view(self.folder, table, own, self.manifest.schema_version)
+                found[table] = _view(self.folder, table, own, self.manifest)
         return found
+
+    @property
+    def note(self) -> str | None:
+        """What people should know of its tables; None for a release of today's schema version."""
+        return migration_note(self.manifest.schema_version, self.manifest.package_version)
 
     @property
     def listed(self) -> frozenset[str]:
@@ -86,7 +79,7 @@ def schemas_at(version: int) -> dict[str, pa.Schema]:
     images = TABLES["images"]
     thumbnail = images.get_field_index("thumbnail")
     today = {**TABLES, "images": images.set(thumbnail, pa.field("thumbnail", IMAGE))}
-    return reduce(lambda schemas, step: {**schemas, **MIGRATIONS[step].before}, reversed(_steps(version)), today)
+    return reduce(lambda schemas, step: {**schemas, **MIGRATIONS[step].before}, reversed(steps_from(version)), today)
 
 
 def read_release(folder: Path, name: str, verified: Collection[str] | None = None) -> ReleaseTables:
@@ -122,8 +115,8 @@ def read_release(folder: Path, name: str, verified: Collection[str] | None = Non
         check_files(folder, manifest, (file for files in present.values() for file in files))
     paths = {table: [folder / file.path for file in files] for table, files in present.items()}
     version, schemas = manifest.schema_version, schemas_at(manifest.schema_version)
-    views = {table: _view(folder, table, found, version) for table, found in paths.items()}
-    changed = {table for step in _steps(version) for table in MIGRATIONS[step].selects}
+    views = {table: _view(folder, table, found, manifest) for table, found in paths.items()}
+    changed = {table for step in steps_from(version) for table in MIGRATIONS[step].selects}
     plain = {
         table: found
         for table, found in paths.items()
@@ -167,10 +160,6 @@ def check_files(folder: Path, manifest: ReleaseManifest, files: Iterable[Release
             )
 
 
-def _steps(version: int) -> list[int]:
-    return sorted(step for step in MIGRATIONS if step >= version)
-
-
 def _is_here(folder: Path, file: ReleaseFile, folders: Iterable[Path]) -> bool:
     """Whether a file exists; a link must lead into one of the folders."""
     path = folder / file.path
@@ -187,13 +176,12 @@ def _missing(table: str, name: str, here: int, files: int) -> str:
     return f"Table {table} was not pulled{part}: `latentlens-dag pull {name} --tables {table}` fetches it."
 
 
-def _view(folder: Path, table: str, files: list[Path], version: int) -> str:
+def _view(folder: Path, table: str, files: list[Path], manifest: ReleaseManifest) -> str:
     """The SELECT of a table with the columns of this version."""
     if not files:
         return empty_sql(TABLES[table])
     rows = view_sql(table, [mounted_path(folder, file) for file in files])
-    for step in _steps(version):
-        rows = MIGRATIONS[step].selects.get(table, "{older}").replace("{older}", f"({rows})")
+    rows = migrated(table, rows, manifest.schema_version, manifest.studies)
     columns = [_column(table, field) for field in TABLES[table]]
     return f"SELECT {', '.join(columns)} FROM ({rows})"
 

@@ -116,4 +116,7 @@ _NOT_GIVEN = {
     "words": "NULL::VARCHAR[] AS words",
     "patch_group": "NULL::VARCHAR AS patch_group",
     "chance_verdict": "NULL::VARCHAR AS chance_verdict",
+    "chance_counts": "NULL::INTEGER[] AS chance_counts",
+    "first_verdict": "NULL::VARCHAR AS first_verdict",
+    "first_chance_counts": "NULL::INTEGER[] AS first_chance_counts",
 }

@@ -51,6 +51,8 @@ class Measure(NamedTuple):
 
 
 MEASURES = (
+    Measure("interpretable", "first", pl.col("first_verdict") != "none"),
+    Measure("concrete", "first", pl.col("first_verdict") == "concrete"),
     Measure("interpretable", "every", pl.col("verdict") != "none"),
     Measure("concrete", "every", pl.col("verdict") == "concrete"),
 )

@@ -166,14 +166,20 @@ class _Counts(NamedTuple):
             residual = hits - share[..., None] * patches
             variance = images / (images - 1) * (residual**2).sum(-1) / total**2
             correlation = (variance / (share * (1 - share)) - 1 / total) / (crowding - 1 / total)
-        rarer = np.where((share < 0.5)[..., None], hits, patches - hits)
-        squares = (rarer**2).sum(-1)
-        spread = np.divide(rarer.sum(-1) ** 2, squares, out=np.zeros_like(squares), where=squares > 0)
+        of_hits, of_misses = _spread(hits), _spread(patches - hits)
+        of_half = np.minimum(of_hits, of_misses)  # neither is the rarer one
+        spread = np.where(share < 0.5, of_hits, np.where(share > 0.5, of_misses, of_half))
         correlation = np.clip(np.where(np.isfinite(correlation), correlation, _PRIOR_CORRELATION), 0, 1)
         correlation = (spread * correlation + _PRIOR_IMAGES * _PRIOR_CORRELATION) / (spread + _PRIOR_IMAGES)
         with np.errstate(divide="ignore", invalid="ignore"):
             effective = 1 / ((1 - correlation) / total + correlation * crowding)
         return cls(share, images, spread, (share > 0) & (share < 1), effective)
+
+
+def _spread(counts: Floats) -> Floats:
+    """[..]: over how many images counts [.., m] are spread, by their effective number; 0 without any."""
+    squares = (counts**2).sum(-1)
+    return np.divide(counts.sum(-1) ** 2, squares, out=np.zeros_like(squares), where=squares > 0)
 
 
 def _both(hits: npt.ArrayLike, patches: npt.ArrayLike) -> tuple[Floats, Floats]:

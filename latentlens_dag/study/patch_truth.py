@@ -2,13 +2,14 @@
 
 A patch shows the regions that cover at least half of it or, if none does, the one that covers most. Their `words` are
 its *concrete* words, their `abstract_words` its *abstract* ones, the words of the image's other regions its *global*
-ones. Its group is `object` if object regions together cover at least half of it, else `background`.
+ones. Its group is `object` if object regions together cover at least half of it, else `background`. That of a
+patch whose whole box is outside of the image is `padding`: it shows no region.
 
 A photograph with annotations may have a hundred words for each of its hundreds of patches, but few selections of
 regions. Whoever reads the words of a batch reads those of its distinct truths: an image and the regions that show.
 
-Note: tokens without a box, and images without a region, have no rows. Those of padding, whose box is outside of the
-image, have rows, and so are judged, though they show nothing.
+Note: tokens without a box, and images without a region, have no rows. Padding is found by its boxes, since the view
+`padding` is newer than many a home.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from latentlens_dag.inputs.regions import BACKGROUND, OBJECT, patch_coverage
+from latentlens_dag.models.families.token_map import PADDING, outside_image
 from latentlens_dag.schema import PATCH_TRUTH
 from latentlens_dag.text.inflection import distinct
 
@@ -50,9 +52,6 @@ def patch_truth(regions: pa.Table, visual_tokens: pa.Table, images: pa.Table) ->
     regions_of = dict(_by_image(regions, "region_id"))
     for image_id, tokens in _by_image(visual_tokens, "token_index"):
         if image_id in regions_of:
-            # To leave out padding, drop here the tokens whose whole box is outside of the image: by their boxes, for
-            # the view `padding` is newer than many a home. Then raise the number of the algorithm of this step, and do
-            # the same in _PATCHES of `browse/judging.py`, where people judge.
             yield _image_truth(tokens.drop_nulls(_BOX), regions_of[image_id], *sizes[image_id])
 
 
@@ -105,12 +104,13 @@ def read_words(file: Path, rows: npt.NDArray[np.int64]) -> pa.Table:
 def _image_truth(tokens: pl.DataFrame, regions: pl.DataFrame, width: int, height: int) -> pa.Table:
     """PATCH_TRUTH of one image, whose tokens all have boxes."""
     boxes = tokens.select(_BOX).to_numpy().astype(np.float32)
-    cover = patch_coverage(regions.to_arrow(), boxes, width, height)
-    selections, selection_of = np.unique(regions_shown(cover.regions), axis=0, return_inverse=True)
+    cover, padding = patch_coverage(regions.to_arrow(), boxes, width, height), outside_image(boxes, width, height)
+    shows = regions_shown(cover.regions) & ~padding[:, None]
+    selections, selection_of = np.unique(shows, axis=0, return_inverse=True)
     columns = regions.select("region_id", "words", "abstract_words").to_dict(as_series=False)
     found = pa.Table.from_pylist([_in_words(**columns, shown=shown) for shown in selections], _SHOWN)
     found = found.take(pa.array(selection_of.ravel()))
-    group = np.where(cover.objects >= HALF, OBJECT, BACKGROUND)
+    group = np.where(padding, PADDING, np.where(cover.objects >= HALF, OBJECT, BACKGROUND))
     of_tokens = tokens.select("study", "image_id", "token_index", pl.Series("patch_group", group, pl.String)).to_arrow()
     return pa.table([*of_tokens.columns, *found.columns], [*of_tokens.column_names, *found.column_names]).cast(
         PATCH_TRUTH

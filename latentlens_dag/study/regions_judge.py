@@ -4,7 +4,8 @@ What a patch shows is in the patch truth (`study/patch_truth.py`). The verdict o
 concrete, abstract, global, none that any of its neighbors earns; `words` are the neighbors that earned it. Words match
 as in `text/inflection.py`.
 
-*Chance* judges the same neighbors against a patch of the same group in another image (`study/chance_patches.py`).
+*Chance* judges the same neighbors against patches of the same group in other images (`study/chance_patches.py`):
+`chance_verdict` is that of the first draw, `chance_counts` of all. The nearest neighbor alone has verdicts of its own.
 
 Note: words are compared as numbers, for a batch may have ten million answers per layer, and as many words that are
 shown. The base forms of the latter are sorted once, as integers; the answers of every layer are looked up among them.
@@ -25,6 +26,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from latentlens_dag.schema import JUDGEMENTS
+from latentlens_dag.study.chance_patches import DRAWS
 from latentlens_dag.study.patch_truth import WORD_LISTS, distinct_truths, read_words
 from latentlens_dag.text.inflection import base_forms
 
@@ -44,10 +46,11 @@ class Truth:
     """What the patches of a batch and their chance patches show, ready to look words up."""
 
     patches: pl.DataFrame
-    """patch (from 0, in order of image_id, token_index), image_id, token_index, patch_group, shown, chance.
+    """patch (from 0, in order of image_id, token_index), image_id, token_index, patch_group, shown.
 
-    `shown` and `chance` are the numbers of what the patch and its chance patch show. Patches of an image that show the
-    same regions share a number; without a chance patch it is -1."""
+    `shown` is the number of what the patch shows; patches of an image that show the same regions share it."""
+    chance: npt.NDArray[np.int64]
+    """[DRAWS, P]: the numbers of what the chance patches of each patch show; -1 for a patch without any."""
     forms: Forms
 
     @classmethod
@@ -55,14 +58,14 @@ class Truth:
         """Of the files of one batch: PATCH_TRUTH, in order of image_id, token_index, and CHANCE_PATCHES."""
         own, drawn = distinct_truths(patch_truth), _DrawnTruths.of(chance_patches)
         other = len(own.first)  # the number of the first of the drawn truths
-        chance = np.full(len(own.number), _NOTHING, np.int64)
-        chance[drawn.patches] = other + drawn.number
+        chance = np.full((DRAWS, len(own.number)), _NOTHING, np.int64)
+        chance[drawn.draw, drawn.patches] = other + drawn.number
         words = [
             *_word_columns(read_words(patch_truth, own.first), np.arange(other)),
             *_word_columns(read_words(chance_patches, drawn.rows), other + drawn.truths),
         ]
         patches = pl.DataFrame(pq.read_table(patch_truth, columns=[*_PATCH, "patch_group"])).with_row_index("patch")
-        return cls(patches.with_columns(shown=own.number.astype(np.int64), chance=chance), Forms.of(words))
+        return cls(patches.with_columns(shown=own.number.astype(np.int64)), chance, Forms.of(words))
 
 
 class _DrawnTruths(NamedTuple):
@@ -72,9 +75,11 @@ class _DrawnTruths(NamedTuple):
     """
 
     patches: npt.NDArray[np.int64]
-    """[N], of the batch: those with a chance patch."""
+    """[N], of the batch: the patch that drew each chance patch."""
+    draw: npt.NDArray[np.int64]
+    """[N], from 0."""
     number: npt.NDArray[np.int64]
-    """[N]: of what each one's chance patch shows."""
+    """[N]: of what it shows."""
     rows: npt.NDArray[np.int64]
     """[D], ascending: the rows of the file that have the words."""
     truths: npt.NDArray[np.int64]
@@ -83,12 +88,14 @@ class _DrawnTruths(NamedTuple):
     @classmethod
     def of(cls, chance_patches: Path) -> _DrawnTruths:
         """Of CHANCE_PATCHES in a file."""
-        drawn = pl.DataFrame(pq.read_table(chance_patches, columns=["patch", "chance_truth"])).with_row_index("row")
-        truths = drawn.sort("patch").group_by("chance_truth", maintain_order=True).agg("patch", pl.col("row").min())
+        drawn = pl.DataFrame(pq.read_table(chance_patches, columns=["patch", "draw", "chance_truth"]))
+        drawn = drawn.with_row_index("row").sort("patch", "draw")
+        truths = drawn.group_by("chance_truth", maintain_order=True).agg("patch", "draw", pl.col("row").min())
         truths = truths.with_row_index("number").with_columns(pl.col("number", "row").cast(pl.Int64))
-        patches, first = truths.select("number", "patch").explode("patch"), truths.sort("row")
+        every, first = truths.select("number", "patch", "draw").explode("patch", "draw"), truths.sort("row")
         return cls(
-            *(column.to_numpy() for column in (patches["patch"], patches["number"], first["row"], first["number"]))
+            *(every[name].to_numpy() for name in ("patch", "draw", "number")),
+            *(first[name].to_numpy() for name in ("row", "number")),
         )
 
 
@@ -192,25 +199,47 @@ def judge_regions(neighbors: pa.Table, truth: Truth, judge_name: str = "regions"
     Returns:
         JUDGEMENTS, one row per judged token, layer and lens, ordered by study, layer, lens, image, token.
     """
-    patches = truth.patches.select(*_PATCH, "patch", "shown", "chance")
+    patches = truth.patches.select(*_PATCH, "patch", "shown")
     answers = pl.DataFrame(neighbors.select(_ANSWER)).join(patches, on=_PATCH).drop(_PATCH)
     by_token = [*_LENS, "patch"]
     answers = answers.sort(*by_token, "rank").with_columns(token=pl.struct(by_token).rle_id())
-    shown = [answers[name].to_numpy() for name in ("shown", "chance")]
-    level, chance_level = map(pl.Series, truth.forms.levels(answers["word"], *shown))
-    answers = answers.with_columns(level=level, chance_level=pl.when(pl.col("chance") != _NOTHING).then(chance_level))
+    drawn = truth.chance[:, answers["patch"].to_numpy()]
+    level, *chance_levels = truth.forms.levels(answers["word"], answers["shown"].to_numpy(), *drawn)
+    answers = answers.with_columns(level=pl.Series(level))
     judged = answers.group_by("token", maintain_order=True).agg(
-        pl.col(*by_token).first(), pl.col("level", "chance_level").min()
+        pl.col(*by_token).first(), pl.col("level").min(), first_level=pl.col("level").first()
     )
     judged = judged.join(_earned(answers, judged), on="token", how="left", maintain_order="left")
+    starts = np.flatnonzero(answers["token"].is_first_distinct())
+    judged = judged.with_columns(_chance_columns(chance_levels, starts, drawn[0, starts] != _NOTHING))
     of_patch = truth.patches.select(*_PATCH, "patch", "patch_group")
     judged = judged.join(of_patch, on="patch", how="left", maintain_order="left").with_columns(
         judge=pl.lit(judge_name),
         verdict=_verdict("level"),
+        first_verdict=_verdict("first_level"),
         chance_verdict=_verdict("chance_level"),
         words=pl.col("words").fill_null(pl.lit([], dtype=pl.List(pl.String))),
     )
     return judged.select(JUDGEMENTS.names).to_arrow().cast(JUDGEMENTS)
+
+
+def _chance_columns(
+    levels: Sequence[npt.NDArray[np.int8]], starts: npt.NDArray[np.int64], has_chance: npt.NDArray[np.bool_]
+) -> list[pl.Expr]:
+    """chance_level (of the first draw), chance_counts and first_chance_counts of T tokens; null without a chance patch.
+
+    Args:
+        levels: [N] of each draw, of the answers, those of a token together and its nearest first.
+        starts: [T]: where the answers of each token begin.
+        has_chance: [T]
+    """
+    best = [np.minimum.reduceat(level, starts) if len(starts) else level for level in levels]
+    nearest = [level[starts] for level in levels]
+    columns = {"chance_level": pl.Series(best[0])}
+    for name, of_draws in (("chance_counts", best), ("first_chance_counts", nearest)):
+        counts = np.stack([np.equal(of_draws, level).sum(axis=0) for level in range(len(VERDICTS))], axis=1)
+        columns[name] = pl.Series(counts.astype(np.int32)).cast(pl.List(pl.Int32))
+    return [pl.when(pl.Series(has_chance)).then(values).alias(name) for name, values in columns.items()]
 
 
 def _word_columns(table: pa.Table, shown: npt.NDArray[np.int64]) -> Iterator[ShownWords]:

@@ -5,31 +5,61 @@ Note: `concrete` and `interpretable` are different shares of the same tokens, ea
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby
 from typing import Any
 
 import pyarrow as pa
 
-from latentlens_dag.study.interpretability import GROUPS
+from latentlens_dag.inputs.regions import BACKGROUND, OBJECT
+from latentlens_dag.study.interpretability import ALL, GROUPS, INTERPRETABLE, MEASURES
 
-_MEASURES = {
-    "with a concrete word": ("concrete", "concrete_low", "concrete_high", "concrete_chance"),
-    "interpretable (a concrete, abstract or global word)": ("interpretable", "low", "high", "chance"),
+MEANINGS = {
+    INTERPRETABLE: "interpretable (a concrete, abstract or global word)",
+    "concrete": "with a concrete word",
+    "abstract": "with an abstract word, and none that is concrete",
+    "global": "with a word for what is elsewhere in the image only",
 }
+_SHORT = {INTERPRETABLE: "interp."}
+_SHOWN_GROUPS = (ALL, OBJECT, BACKGROUND)
 _CELL = "{share:>5} {interval:>9} {chance:>6}"
+_WHOLE_CELL = "{:>5} {:<9}"
 _GAP = "   "
 _CELL_WIDTH, _LABEL_WIDTH = 22, 20
 _Row = Mapping[str, Any]
 
 
-def interpretability_lines(table: pa.Table) -> str:
-    """INTERPRETABILITY as text of at most 100 columns: a block per study, judge and measure."""
+def interpretability_lines(table: pa.Table, measure: str | None = None, k: int | None = None) -> str:
+    """INTERPRETABILITY as text of at most 100 columns: blocks per study and judge.
+
+    Args:
+        table: of any studies and judges.
+        measure: only this one, with all its figures; by default the share of all, and chance of the main ones.
+        k: only verdicts on so many answers; by default, of a measure, on all.
+    """
     rows = table.to_pylist()
     if not rows:
         return "No judgements yet: the study has no judge, or its judgements are not built.\n"
-    blocks = list(dict.fromkeys((row["study"], row["judge"]) for row in rows))
-    lines = [line for block in blocks for line in _block(block, [r for r in rows if (r["study"], r["judge"]) == block])]
+    lines: list[str] = []
+    for study, judge in dict.fromkeys((row["study"], row["judge"]) for row in rows):
+        own = [row for row in rows if (row["study"], row["judge"]) == (study, judge)]
+        name, every = f"{study}, judge {judge}", answers_judged(own)
+        if measure is None and k is None:
+            lines += [*_main_blocks(name, own, every), *_overview(name, own)]
+        else:
+            found = [row for row in own if _is_of(row, measure or INTERPRETABLE, k or every)]
+            lines += _whole_blocks(f"{name}, {answers_text(k or every)}", found)
     return "\n".join([*lines, *_FOOT]) + "\n"
+
+
+def answers_judged(rows: Iterable[_Row]) -> int | None:
+    """k of the verdicts on all answers; None where a release of version 0.1 does not say it."""
+    return max((row["k"] for row in rows if row["k"] is not None), default=None)
+
+
+def answers_text(k: int | None) -> str:
+    """`by the nearest answer`, `by 5 answers`."""
+    return "by the nearest answer" if k == 1 else "by all answers" if k is None else f"by {k} answers"
 
 
 def unjudged_lines(diversity: pa.Table, alignment: pa.Table) -> str:
@@ -56,38 +86,95 @@ def _matrix(cells: Mapping[tuple[int, str], str]) -> Iterator[str]:
 
 
 _FOOT = (
-    "n: visual tokens. [..]: 95 % interval over images. chance: the same answers judged",
-    "against a patch of the same group in another image. object: at least half covered by objects.",
+    "[..]: 95 % interval over images. chance: the same answers judged against patches of the same",
+    "group in other images. object: at least half covered by objects. Padding and sinks are left out.",
 )
 
 
-def _block(block: tuple[str, str], rows: list[_Row]) -> Iterator[str]:
-    study, judge = block
+def _main_blocks(name: str, rows: list[_Row], k: int | None) -> Iterator[str]:
+    """Share, interval and chance of the paper's measure and of `concrete`, by k answers, side by side by group."""
     tokens = {row["patch_group"]: row["tokens"] for row in reversed(rows)}
-    groups = [group for group in GROUPS if group in tokens]
-    for measure, columns in _MEASURES.items():
-        yield f"{study}, judge {judge}: % of visual tokens {measure}"
+    groups = [group for group in _SHOWN_GROUPS if group in tokens]
+    for measure in (INTERPRETABLE, "concrete"):
+        yield f"{name}, {answers_text(k)}: % of tokens {MEANINGS[measure]}"
         yield ""
         titles = (f"{group}, n={tokens[group]:,}" for group in groups)
         yield " " * _LABEL_WIDTH + "".join(f"{title:<{_CELL_WIDTH + len(_GAP)}}" for title in titles).rstrip()
         heads = [_CELL.format(share="share", interval="95 %", chance="chance")] * len(groups)
-        yield f"{'lens':<14}{'layer':<{_LABEL_WIDTH - 14}}" + _GAP.join(heads)
-        yield from _lens_lines(rows, groups, columns)
+        yield _label("lens", "layer") + _GAP.join(heads)
+        cells = {(*_place(row), row["patch_group"]): _cell(row) for row in rows if _is_of(row, measure, k)}
+        yield from _lens_lines({place: [cells.get((*place, one), "") for one in groups] for place in map(_place, rows)})
 
 
-def _lens_lines(rows: list[_Row], groups: list[str], columns: tuple[str, ...]) -> Iterator[str]:
+def _overview(name: str, rows: list[_Row]) -> Iterator[str]:
+    """The shares of every measure among all patches, by the nearest answer and by all."""
+    every = [row for row in rows if row["patch_group"] == ALL]
+    if not every:
+        return
+    ks = sorted({row["k"] for row in every}, key=lambda k: k or 0)
+    yield f"{name}: % of tokens by every measure"
+    yield ""
+    head = "".join(f"{_SHORT.get(measure, measure):>9}" for measure in MEASURES)
+    yield " " * _LABEL_WIDTH + _GAP.join(f"{answers_text(k):<{len(head)}}" for k in ks).rstrip()
+    yield _label("lens", "layer") + _GAP.join([head] * len(ks))
+    cells = {(*_place(row), row["k"], row["measure"]): _percent(row["share"]) for row in every}
+    lines = {
+        place: ["".join(f"{cells.get((*place, k, measure), '-'):>9}" for measure in MEASURES) for k in ks]
+        for place in map(_place, every)
+    }
+    yield from _lens_lines(lines)
+
+
+def _whole_blocks(heading: str, rows: list[_Row]) -> Iterator[str]:
+    """All figures of one measure, a block per patch group."""
+    for group in (group for group in GROUPS if any(row["patch_group"] == group for row in rows)):
+        own = [row for row in rows if row["patch_group"] == group]
+        yield f"{heading}, patches {group}: % of tokens {MEANINGS[own[0]['measure']]}"
+        yield ""
+        heads = (_WHOLE_CELL.format(name, "95 %") for name in ("share", "chance", "excess"))
+        yield _label("lens", "layer") + "  ".join([*heads, f"{'tokens':>9} {'images':>6} {'effective':>9}"])
+        yield from _lens_lines({_place(row): [_whole_cells(row)] for row in own})
+
+
+def _label(lens: str, layer: object) -> str:
+    return f"{lens:<14}{layer:>5} "
+
+
+def _lens_lines(cells: Mapping[tuple[str, int], list[str]]) -> Iterator[str]:
     """A line per lens and layer, with the lens on its first line; a blank line after each lens."""
-    cells = {(row["lens"], row["visual_layer"], row["patch_group"]): _cell(row, columns) for row in rows}
-    for lens in dict.fromkeys(row["lens"] for row in rows):
-        layers = dict.fromkeys(row["visual_layer"] for row in rows if row["lens"] == lens)
-        for number, layer in enumerate(layers):
-            line = _GAP.join(cells.get((lens, layer, group), " " * _CELL_WIDTH) for group in groups)
-            yield f"{lens if number == 0 else '':<14}{layer:>5} " + line.rstrip()
+    for lens, places in groupby(cells, key=lambda place: place[0]):
+        for number, (_, layer) in enumerate(places):
+            line = _GAP.join(f"{cell:<{_CELL_WIDTH}}" for cell in cells[lens, layer])
+            yield (_label(lens if number == 0 else "", layer) + line).rstrip()
         yield ""
 
 
-def _cell(row: _Row, columns: tuple[str, ...]) -> str:
-    share, low, high, chance = (row[column] for column in columns)
-    interval = "" if low is None else f"[{100 * low:.0f}-{100 * high:.0f}]"
-    by_chance = "-" if chance is None else f"{100 * chance:.1f}"
-    return _CELL.format(share=f"{100 * share:.1f}", interval=interval, chance=by_chance)
+def _place(row: _Row) -> tuple[str, int]:
+    return row["lens"], row["visual_layer"]
+
+
+def _is_of(row: _Row, measure: str, k: int | None) -> bool:
+    return (row["measure"], row["k"]) == (measure, k)
+
+
+def _cell(row: _Row) -> str:
+    interval = _interval(row["low"], row["high"])
+    return _CELL.format(share=_percent(row["share"]), interval=interval, chance=_percent(row["chance"]))
+
+
+def _whole_cells(row: _Row) -> str:
+    cells = [
+        _WHOLE_CELL.format(_percent(row[name]), _interval(row[f"{ends}low"], row[f"{ends}high"]))
+        for name, ends in (("share", ""), ("chance", "chance_"), ("excess", "excess_"))
+    ]
+    images = "-" if row["images"] is None else f"{row['images']:,}"
+    effective = "-" if row["effective_tokens"] is None else f"{row['effective_tokens']:,.0f}"
+    return "  ".join([*cells, f"{row['tokens']:>9,} {images:>6} {effective:>9}"])
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f}"
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f"[{100 * low:.0f}-{100 * high:.0f}]"

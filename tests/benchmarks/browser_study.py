@@ -157,7 +157,7 @@ def _write_study(warehouse: Warehouse, corpus: Corpus, images: int) -> None:
     for name, made in (
         ("layer_alignment", layer_alignment(_files(study, "latentlens/*/*.parquet"))),
         ("diversity", diversity(_files(study, "*lens/*/*.parquet"))),
-        ("interpretability", interpretability(_files(study, "judgements/*/*.parquet"))),
+        ("interpretability", interpretability(_files(study, "judgements/*/*.parquet"), TOP_K)),
     ):
         write_parquet(made, warehouse.summary(STUDY, name))
 

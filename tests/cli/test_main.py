@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from tests.helpers.command_line import run_command
-from tests.helpers.small_dataset import write_warehouse
+from tests.helpers.small_dataset import as_first_version, write_warehouse
 
 STUDY = "one"
 
@@ -119,6 +119,27 @@ def test_a_study_without_a_judge_is_summed_up_by_its_answers(tmp_path: Path) -> 
     assert run.returncode == 0, run.stderr
     assert "different words among a token's answers" in run.stdout and "contextual layer" in run.stdout
     assert "no judge" in run.stdout
+
+
+def test_a_summary_has_all_figures_of_a_measure_by_one_answer_or_by_all(home: Path) -> None:
+    run = _run(home, "summary", STUDY, "--measure", "global")
+    assert "by 2 answers, patches object: % of tokens with a word for what is elsewhere" in run.stdout
+    assert "effective" in run.stdout and run.returncode == 0
+    assert "by the nearest answer, patches all" in _run(home, "summary", STUDY, "--k", "1").stdout
+    wrong = _run(home, "summary", STUDY, "--k", "3")
+    assert wrong.returncode == 2 and f"`--k 3`: the answers of study {STUDY} were judged by 1 and by 2" in wrong.stderr
+
+
+def test_a_home_judged_in_part_by_an_older_version_is_read_as_one_of_today(tmp_path: Path) -> None:
+    warehouse = write_warehouse(tmp_path / "warehouse")
+    as_first_version(warehouse, STUDY)
+    run = _run(tmp_path, "summary", STUDY)
+    assert run.returncode == 0 and "\nlatentlens        0 100.0             75.0" in run.stdout, run.stdout
+    assert f"An older version of this package judged {STUDY}: `latentlens-dag build` judges again" in run.stderr
+    counts = "SELECT study, measure, count(low), count(*) FROM interpretability GROUP BY ALL ORDER BY ALL"
+    assert len(_run(tmp_path, "query", counts, "--format", "csv").stdout.splitlines()) == 1 + 2 * 4
+    verdicts = "SELECT count(first_verdict), count(verdict), count(chance_counts) FROM judgements WHERE study = 'one'"
+    assert _run(tmp_path, "query", verdicts, "--format", "csv").stdout.splitlines()[1] == "0,96,96"
 
 
 def test_debug_shows_where(home: Path) -> None:

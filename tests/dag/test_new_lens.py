@@ -81,4 +81,4 @@ def test_a_new_lens_is_one_module_and_one_line(tmp_path: Path) -> None:
     assert found["columns"]["cosine"].startswith("of LatentLens, EmbeddingLens and ToyLens;")
     picture = project / "sheet.png"
     summary = _run(package, project, BUILD, "summary", "tiny", "--picture", str(picture))
-    assert summary.count("\ntoylens ") == 2 and picture.is_file()  # concrete and interpretable
+    assert summary.count("\ntoylens ") == 3 and picture.is_file()  # interpretable, concrete and all measures

@@ -14,8 +14,9 @@ from streamlit.testing.v1 import AppTest
 from streamlit.testing.v1.element_tree import UnknownElement
 
 from latentlens_dag.schema import LENSES
+from latentlens_dag.storage.warehouse import Warehouse
 from tests.dashboards.test_pages import APP, _opened, app
-from tests.helpers.small_dataset import LAYERS
+from tests.helpers.small_dataset import LAYERS, as_first_version
 
 __all__ = ["app"]  # a fixture
 VIEWS = ("interpretability", "differences", "contextual layers", "norms and drift", "similarity")
@@ -107,6 +108,35 @@ def test_differences_that_nobody_computed_are_told(home: Path, tmp_path: Path, m
     monkeypatch.syspath_prepend(str(APP.parent))
     shown = _opened(AppTest.from_file(str(APP), default_timeout=30), "layers", study="one", show="differences")
     assert "latentlens-dag build" in shown.info[0].value and not shown.get("vega_lite_chart")
+
+
+@pytest.mark.parametrize("measure", ["interpretable", "concrete", "abstract", "global"])
+@pytest.mark.parametrize("k", ["1", "2"])
+def test_every_measure_by_one_answer_and_by_all_has_its_curves_and_figures(app: AppTest, measure: str, k: str) -> None:
+    shown = _opened(app, "layers", study="one", measure=measure, k=k, group="object")
+    assert f"visual tokens that are {measure}" in _texts(shown)
+    (figures,) = [one.value for one in shown.dataframe if "effective_tokens" in one.value.columns]
+    row = figures[(figures["lens"] == "LogitLens") & (figures["visual_layer"] == 8)].iloc[0]
+    grass_elsewhere = 1.0 if measure in ("interpretable", "global") else 0.0
+    assert (row["share"], row["chance"], row["tokens"], row["images"]) == (grass_elsewhere, grass_elsewhere, 4, 4)
+    assert {"excess_low", "excess_high", "chance_low", "chance_high"} <= set(figures.columns)
+
+
+def test_a_home_judged_by_an_older_version_says_what_to_run(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = tmp_path / "home"
+    shutil.copytree(home, older)
+    warehouse = Warehouse(older / "warehouse")
+    as_first_version(warehouse, "one")
+    with duckdb.connect(warehouse.catalog("one")) as catalog:
+        catalog.execute(
+            f"CREATE OR REPLACE TABLE interpretability AS FROM '{warehouse.summary('one', 'interpretability')}'"
+        )
+    monkeypatch.setenv("LATENTLENS_BROWSE", str(older))
+    monkeypatch.syspath_prepend(str(APP.parent))
+    shown = _opened(AppTest.from_file(str(APP), default_timeout=30), "layers", study="one")
+    assert "`latentlens-dag build` judges it again" in shown.info[0].value and not shown.get("vega_lite_chart")
 
 
 def test_states_that_nobody_summed_up_are_told(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -263,6 +263,10 @@ def test_interpretability_has_a_column_per_lens(dataset: Dataset) -> None:
     found = rows(dataset.named("interpretability", study="one", patch_group="object", measure="concrete"))
     assert [row["visual_layer"] for row in found] == [0, 8]
     assert {(row["latentlens"], row["logitlens"], row["latentlens_chance"]) for row in found} == {(100.0, 0.0, 0.0)}
+    first = rows(dataset.named("interpretability", study="one", patch_group="object", measure="concrete", k="1"))
+    assert first == found  # the nearest is right, the second is not
+    of_second = dataset.named("interpretability", study="one", patch_group="object", measure="global", k=2)
+    assert {row["logitlens"] for row in rows(of_second)} == {100.0}
 
 
 def test_layer_alignment_has_a_column_per_contextual_layer(dataset: Dataset) -> None:
@@ -331,7 +335,7 @@ def test_a_catalog_holds_one_study_and_what_it_refers_to(warehouse: Warehouse) -
     with open_dataset(warehouse.catalog(AWKWARD)) as opened:
         counts = {table: len(opened.scan(table).collect()) for table in opened.tables}
         assert counts["neighbors"] == 60 and counts["visual_tokens"] == 5 and counts["images"] == 1
-        assert counts["regions"] == 2 and counts["interpretability"] == 18 and counts["diversity"] == 6
+        assert counts["regions"] == 2 and counts["interpretability"] == 18 * 2 * 4 and counts["diversity"] == 6
         sentences = set(opened.scan("sentences").collect()["sentence_id"])
         assert sentences == {text_id(SENTENCES_OF[word]) for word in ("dog", "grass", "tree")}
         assert counts["occurrences"] == 3

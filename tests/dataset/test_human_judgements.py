@@ -25,7 +25,7 @@ from latentlens_dag.dataset.human_judgements import (
     person_name,
 )
 from latentlens_dag.errors import UserError
-from latentlens_dag.schema import HUMAN_JUDGEMENTS, NEIGHBORS
+from latentlens_dag.schema import HUMAN_JUDGEMENTS, NEIGHBORS, VISUAL_TOKENS
 from latentlens_dag.storage.parquet import write_parquet
 from tests.helpers.small_dataset import image_id, write_warehouse
 
@@ -239,6 +239,15 @@ def test_a_blank_answer_is_the_same_answer_when_it_is_looked_up_again(
     answers = tuple(row["word"] for row in item_answers(library, "one", item))
     assert answers[0] == shown
     assert current_ratings(library, "one", [said(answers=answers)]).outdated == 0
+
+
+def test_padding_is_no_patch_to_judge(home: Path) -> None:
+    (tokens,) = [one for one in (home / "warehouse/study/one/visual_tokens").iterdir() if "00" in one.name]
+    rows = pl.read_parquet(tokens)
+    lower = pl.when(pl.col("token_index") == 2).then(pl.col("y0") + 16).otherwise("y0").alias("y0")
+    write_parquet(rows.with_columns(lower, y1=pl.col("y1") + 16).to_arrow(), tokens, VISUAL_TOKENS)
+    found = patches_by_image(open_browser_data(home), "one")
+    assert found[image_id("dog")] == [0, 1, 3] and found[image_id("owl")] == [0, 1, 2, 3]
 
 
 def test_what_is_asked_of_a_library_is_the_patches_with_a_place_and_their_answers(home: Path) -> None:

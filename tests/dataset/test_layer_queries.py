@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from latentlens_dag.dataset.dataset import Dataset, open_dataset
-from tests.helpers.released import GRID, LAYERS, write_warehouse
+from tests.helpers.released import GRID, LAYERS, TOP_K, write_warehouse
 
 IMAGES = 3
 
@@ -40,6 +40,14 @@ def test_an_example_shows_the_nearest_answer_its_verdict_and_its_place(dataset: 
         assert row["verdict"] == dataset.collect(f"FROM judgements WHERE {where}", **at)["verdict"][0]
         places = dataset.collect("FROM visual_tokens WHERE image_id = $image AND token_index = $token", **at)
         assert row["x0"] == places["x0"][0]
+
+
+def test_interpretability_is_by_all_answers_unless_it_is_asked_of_the_nearest(dataset: Dataset) -> None:
+    every, first = (dataset.collect("interpretability", measure="abstract", k=k) for k in (TOP_K, 1))
+    assert dataset.collect("interpretability", measure="abstract").equals(every) and not every.equals(first)
+    wanted = "k = 1 AND lens = 'logitlens' AND measure = 'abstract' AND patch_group = 'all' ORDER BY visual_layer"
+    shares = dataset.collect(f"SELECT round(100 * share, 1) FROM interpretability WHERE {wanted}").to_series()
+    assert first["logitlens"].to_list() == shares.to_list()
 
 
 def test_examples_keep_to_contextual_layer_range_and_group(dataset: Dataset) -> None:

@@ -9,6 +9,8 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
+from latentlens_dag.demo.card import shares_table
+from latentlens_dag.schema import LENSES
 from latentlens_dag.storage.home import Home
 
 ROOT = Path(__file__).parents[2]
@@ -38,9 +40,50 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     return found
 
 
-def _concrete(home: Home, lens: str, group: str) -> dict[int, float]:
+@pytest.fixture(scope="module")
+def shares(home: Home) -> pl.DataFrame:
+    """Its table `interpretability`, judged by all answers."""
+    found = pl.read_parquet(home.warehouse.summary("demo", "interpretability"))
+    return found.filter(pl.col("k") == 5)
+
+
+def _mean(shares: pl.DataFrame, **where: str) -> str:
+    """`98.1 (10.9)`: means of share and chance over the layers 1 and up, in percent."""
+    rows = shares.filter(pl.col("visual_layer") >= 1, **where)
+    assert rows["visual_layer"].to_list() == list(range(1, 8))
+    return "{:.1f} ({:.1f})".format(*(100 * rows[name].mean() for name in ("share", "chance")))
+
+
+def test_the_table_of_the_readme_is_that_of_the_study(shares: pl.DataFrame) -> None:
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    for lens in LENSES.values():
+        columns = [(group, measure) for group in ("all", "object") for measure in ("interpretable", "concrete")]
+        cells = [_mean(shares, lens=lens.name, patch_group=group, measure=measure) for group, measure in columns]
+        assert f"| {lens.title} | {' | '.join(cells)} |" in lines
+
+
+def test_the_readme_says_of_logitlens_what_the_study_says(shares: pl.DataFrame) -> None:
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    rows = shares.filter(visual_layer=5, lens="logitlens", patch_group="object").rows_by_key("measure", named=True)
+    figures = {
+        measure: {name: f"{100 * one:.1f}" for name, one in row.items() if isinstance(one, float)}
+        for measure, (row,) in rows.items()
+    }
+    whole = figures["interpretable"]
+    for sentence in (
+        f"at layer 5, {whole['share']} % [{whole['low']}-{whole['high']}] of the patches on objects are interpretable",
+        f"(chance {whole['chance']} % [{whole['chance_low']}-{whole['chance_high']}])",
+        f"{figures['global']['share']} % by a word for what is elsewhere in the picture",
+        f"{figures['concrete']['share']} % by a word for the object itself",
+    ):
+        assert sentence in text
+
+
+def test_the_card_of_the_model_has_the_tables_of_the_study(home: Home) -> None:
+    card = (DEMO / "model" / "README.md").read_text(encoding="utf-8")
     rows = pq.read_table(home.warehouse.summary("demo", "interpretability")).to_pylist()
-    return {r["visual_layer"]: r["concrete"] for r in rows if (r["lens"], r["patch_group"]) == (lens, group)}
+    for measure in ("interpretable", "concrete"):
+        assert shares_table(rows, measure) in card
 
 
 def test_every_model_check_passes(home: Home) -> None:
@@ -100,6 +143,8 @@ def test_fresh_scenes_are_read_and_an_untrained_connector_says_nothing(tmp_path:
     vlm.processor.save_pretrained(tmp_path / "untrained")
     found = measure(SceneSource.open(), DEMO / "model", tmp_path / "untrained", tmp_path / "project", scenes=8)
     assert found[UNTRAINED]["latentlens"]["object"]["mean"] < 0.05
+    control = pl.read_parquet(tmp_path / "project/.latentlens/warehouse/study" / UNTRAINED / "interpretability.parquet")
+    assert (control["excess_low"] > 0).mean() < 0.05 < (control["chance"] > 0.05).mean()
     assert found[FRESH]["latentlens"]["object"]["mean"] > 0.5
     assert found[FRESH]["latentlens"]["all"]["mean_excess"] > 0.5
 

@@ -1,6 +1,7 @@
 """The figures of fresh scenes: which sentences are read, and that a mean is the mean."""
 
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -16,8 +17,11 @@ def warehouse(tmp_path: Path) -> Warehouse:
     found = Warehouse(tmp_path)
     found.study("s").mkdir(parents=True)
     layers = {"lens": ["latentlens"] * 3, "patch_group": ["all"] * 3, "visual_layer": [2, 0, 1]}
-    shares = {"concrete": [0.9, 0.1, 0.7], "concrete_chance": [0.5, 0.0, 0.4]}
-    pl.DataFrame(layers | shares).write_parquet(found.summary("s", "interpretability"))
+    shares = {"share": [0.9, 0.1, 0.7], "chance": [0.5, 0.0, 0.4]}
+    concrete = pl.DataFrame(layers | shares).with_columns(measure=pl.lit("concrete"), k=5)
+    parts = [concrete, concrete.with_columns(pl.col("share") / 2, k=1)]
+    parts += [part.with_columns(pl.col("share") + 0.05, measure=pl.lit("interpretable")) for part in parts]
+    pl.concat(parts).write_parquet(found.summary("s", "interpretability"))
     pl.DataFrame({**layers, "distinct_words": [1.5, 5.0, 2.5]}).write_parquet(found.summary("s", "diversity"))
     return found
 
@@ -29,6 +33,8 @@ def test_means_leave_out_layer_0(warehouse: Warehouse) -> None:
     assert figures["all"]["mean_chance"] == pytest.approx(0.45)
     assert figures["all"]["mean_excess"] == pytest.approx((0.3 / 0.6 + 0.4 / 0.5) / 2)
     assert figures["distinct_words"] == 2.0
+    whole = figures["all"]["interpretable"]
+    assert (whole["shares"], whole["mean"]) == (pytest.approx([0.15, 0.75, 0.95]), pytest.approx(0.85))
 
 
 def test_real_sentences_are_kept_once_where_they_hold_a_word_of_the_world_and_are_short() -> None:
@@ -37,12 +43,15 @@ def test_real_sentences_are_kept_once_where_they_hold_a_word_of_the_world_and_ar
 
 
 def test_the_card_shows_the_control_with_one_lens_and_the_model_with_all() -> None:
-    of_group = {"mean": 0.5, "mean_chance": 0.25, "mean_excess": 1 / 3}
+    of_group: dict[str, Any] = {"mean": 0.5, "mean_chance": 0.25, "mean_excess": 1 / 3}
+    whole = {"mean": 0.75, "mean_chance": 0.5, "mean_excess": 0.5}
     lens = dict.fromkeys(("all", "object", "background"), of_group)
+    lens["object"] = of_group | {"interpretable": whole}
     table = fresh_table({study: {"latentlens": lens, "logitlens": lens} for study in (FRESH, UNTRAINED)})
     assert table.count("| latentlens |") == 6
     assert table.count("| logitlens |") == 3
-    assert "| the model | latentlens | object | 50.0 | 25.0 | 33.3 |" in table
+    assert "| the model | latentlens | object | 75.0 | 50.0 | 50.0 | 50.0 | 25.0 | 33.3 |" in table
+    assert "| the model | latentlens | all | - | - | - | 50.0 | 25.0 | 33.3 |" in table
 
 
 def test_the_mean_over_seeds_is_of_all_seeds() -> None:

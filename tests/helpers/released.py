@@ -45,7 +45,7 @@ from tests.helpers.small_dataset import by_layer, state_statistics
 
 WORDS = ("dog", "cat", "owl", "fox", "tree", "grass", "moon", "lake")
 TEXTS = sorted((f"A {word} is near a {other}." for word in WORDS for other in WORDS), key=text_id)
-LAYERS, SIDE, GRID, TOP_K, WIDTH = (0, 4), 64, 6, 5, 32
+LAYERS, SIDE, GRID, TOP_K, WIDTH = (0, 4), 64, 8, 5, 32
 ABOUT = About("small", "user/small", "A small release", "apache-2.0", "drawn for these tests", "written for them")
 INDEX = {
     "name": "words",
@@ -142,7 +142,7 @@ def _judgements(study: str, layer: int, numbers: Sequence[int]) -> pa.Table:
             for token in range(GRID * GRID):
                 words, group = [source.choice(WORDS)], source.choice(("object", "background"))
                 values = (study, image_id(number), token, layer, lens, "regions", source.choice(verdicts))
-                values += (words, group, source.choice(verdicts))
+                values += (words, group, source.choice(verdicts), [1, 0, 1, 2], source.choice(verdicts), [0, 1, 1, 2])
                 rows.append(dict(zip(JUDGEMENTS.names, values, strict=True)))
     return pa.Table.from_pylist(rows, schema=JUDGEMENTS)
 
@@ -168,7 +168,7 @@ def write_study(warehouse: Warehouse, study: str, batches: Sequence[Sequence[int
     found_sinks = pa.Table.from_pylist([{**first, "image_id": one} for one in ids], schema=SINKS)
     write_parquet(found_sinks, warehouse.summary(study, "sinks"), SINKS)
     if judged:
-        write_parquet(interpretability(verdicts), warehouse.summary(study, "interpretability"), INTERPRETABILITY)
+        write_parquet(interpretability(verdicts, TOP_K), warehouse.summary(study, "interpretability"), INTERPRETABILITY)
         differences = lens_differences(study, by_layer(verdicts), TOP_K)
         write_parquet(differences, warehouse.summary(study, "lens_differences"), LENS_DIFFERENCES)
     write_catalog(warehouse, study, warehouse.catalog(study))

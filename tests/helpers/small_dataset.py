@@ -8,7 +8,9 @@ from typing import Any
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 
+from latentlens_dag.release.migrations import MIGRATIONS
 from latentlens_dag.schema import (
     DIVERSITY,
     IMAGES,
@@ -38,6 +40,7 @@ from tests.helpers.patch_truths import write_truths
 ANIMALS = ("dog", "cat", "owl", "fox")
 SENTENCES_OF = {word: f"A {word} is here." for word in (*ANIMALS, "grass", "tree")}
 LAYERS = (0, 8)
+TOP_K = 2
 SIDE, PATCH = 32, 16
 
 
@@ -155,7 +158,7 @@ def write_study(warehouse: Warehouse, study: str, batches: tuple[tuple[str, ...]
             found += tables
             write_parquet(judged[-1], warehouse.judgements(study, layer, number), JUDGEMENTS)
     for name, table, schema in (
-        ("interpretability", interpretability(judged), INTERPRETABILITY),
+        ("interpretability", interpretability(judged, TOP_K), INTERPRETABILITY),
         ("lens_differences", lens_differences(study, by_layer(judged), top_k=2), LENS_DIFFERENCES),
         ("layer_alignment", layer_alignment(found), LAYER_ALIGNMENT),
         ("diversity", diversity(found), DIVERSITY),
@@ -189,4 +192,23 @@ def write_warehouse(root: Path) -> Warehouse:
     return warehouse
 
 
+def as_first_version(warehouse: Warehouse, study: str) -> None:
+    """Write the tables of a study's judge as the first schema version had them."""
+    old = MIGRATIONS[1].before
+    for file in warehouse.study(study).glob("judgements/*/*.parquet"):
+        write_parquet(pq.read_table(file).select(old["judgements"].names), file, old["judgements"])
+    path = warehouse.summary(study, "interpretability")
+    rows: dict[tuple[object, ...], dict[str, Any]] = {}
+    for row in pq.read_table(path).to_pylist():
+        if row["k"] == TOP_K:
+            place = ("study", "lens", "visual_layer", "judge", "patch_group", "tokens")
+            old_row = rows.setdefault(tuple(row[name] for name in place), {name: row[name] for name in place})
+            prefix = "" if row["measure"] == "interpretable" else f"{row['measure']}_"
+            old_row |= {row["measure"]: row["share"]} | {f"{prefix}{name}": row[name] for name in _OLD_COLUMNS}
+    names = old["interpretability"].names
+    found = [{name: row.get(name) for name in names} for row in rows.values()]
+    write_parquet(pa.Table.from_pylist(found, old["interpretability"]), path)
+
+
+_OLD_COLUMNS = ("low", "high", "chance", "excess")
 AWKWARD = "it's [x] *two*"

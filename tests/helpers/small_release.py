@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from latentlens_dag.release.manifest import build_manifest, manifest_text
+from latentlens_dag.release.manifest import SCHEMA_VERSION, build_manifest, manifest_text
 from latentlens_dag.release.reader import schemas_at
 from latentlens_dag.schema import LENSES, TABLES
 from latentlens_dag.storage.hashing import text_id
@@ -23,6 +23,7 @@ from tests.helpers.small_dataset import (
     ANIMALS,
     LAYERS,
     SENTENCES_OF,
+    TOP_K,
     by_layer,
     image_id,
     images,
@@ -54,7 +55,7 @@ def release_tables(studies: dict[str, tuple[str, ...]] = STUDIES) -> Tables:
         own = tables_of_study(study, names)
         for name, table in own.items():
             found |= {f"{name}/{study}/{part}": rows for part, rows in by_image(table).items()}
-        summaries["interpretability"].append(interpretability([own["judgements"]]))
+        summaries["interpretability"].append(interpretability([own["judgements"]], TOP_K))
         summaries["lens_differences"].append(lens_differences(study, by_layer([own["judgements"]]), top_k=2))
         summaries["layer_alignment"].append(layer_alignment([own["neighbors"]]))
         summaries["diversity"].append(diversity([own["neighbors"]]))
@@ -84,7 +85,7 @@ ORDER = ("visual_layer", "lens", "token_index", "rank")
 
 def as_released(table: pa.Table) -> pa.Table:
     """Images with their thumbnails as pictures of the library `datasets`."""
-    schema = schemas_at(1)["images"]
+    schema = schemas_at(SCHEMA_VERSION)["images"]
     pictures = [{"bytes": one, "path": None} for one in table["thumbnail"].to_pylist()]
     return table.drop("thumbnail").append_column(schema.field("thumbnail"), pa.array(pictures, schema[-1].type))
 
@@ -92,14 +93,14 @@ def as_released(table: pa.Table) -> pa.Table:
 def write_release(
     folder: Path,
     change: Callable[[Tables], object] | None = None,
-    version: int = 1,
+    version: int | None = None,
     tables: Tables | None = None,
 ) -> Path:
     """Write a release; `change` may change its tables before."""
     found = release_tables() if tables is None else tables
     if change:
         change(found)
-    schemas = schemas_at(version)
+    schemas = schemas_at(SCHEMA_VERSION if version is None else version)
     for path, table in found.items():
         name = path.partition("/")[0]
         schema = schemas[name] if table.schema.names == schemas[name].names else table.schema

@@ -12,7 +12,8 @@ import yaml
 from latentlens_dag.publish.card import citation, escape_markdown
 from latentlens_dag.publish.data_dictionary import COLUMNS, TABLE_TITLES
 from latentlens_dag.publish.snippets import snippets_of
-from latentlens_dag.schema import TABLES
+from latentlens_dag.schema import TABLES, lens_title
+from latentlens_dag.study.interpretability import MEASURES
 from tests.helpers.hub_server import HubServer, Repo
 from tests.helpers.released import ABOUT, DECLARED, contents, stage, write_warehouse
 
@@ -126,16 +127,26 @@ def test_the_configs_name_every_table_and_every_file_of_it(folder: Path) -> None
 
 def test_the_results_are_those_of_the_tables(folder: Path) -> None:
     card = card_of(folder)
-    for row in _frames(folder)["interpretability"].filter(pl.col("patch_group") == "all").rows(named=True):
-        for share, low, high, chance in (
-            ("interpretable", "low", "high", "chance"),
-            ("concrete", "concrete_low", "concrete_high", "concrete_chance"),
-        ):
-            figure, *others = (f"{100 * row[name]:.1f}" for name in (share, low, high, chance))
-            cell = f"{figure} [{others[0]}, {others[1]}], chance {others[2]}"
-            (line,) = [line for line in _section(card, f"**{share}**") if line.startswith(f"| {row['visual_layer']} |")]
-            columns = ["latentlens", "logitlens", "embeddinglens"]
-            assert line.split(" | ")[1 + columns.index(row["lens"])].removesuffix(" |") == cell
+    every = _frames(folder)["interpretability"].filter(pl.col("patch_group") == "all")
+    assert len(every) == 3 * 2 * 2 * 4
+    for row in every.rows(named=True):
+        by = "Judged by the nearest answer alone" if row["k"] == 1 else f"Judged by {row['k']} answers"
+        start = f"| {lens_title(row['lens'])} | {row['visual_layer']} |"
+        (line,) = [line for line in _section(card, f"**{by}**") if line.startswith(start)]
+        cells = line.removesuffix(" |").split(" | ")[2:]
+        figures = [
+            f"{100 * row[name]:.1f} [{100 * row[f'{ends}low']:.1f}-{100 * row[f'{ends}high']:.1f}]"
+            for name, ends in (("share", ""), ("chance", "chance_"), ("excess", "excess_"))
+        ]
+        assert cells[MEASURES.index(row["measure"])] == " / ".join(figures)
+        if row["measure"] == "interpretable":
+            assert cells[-1] == f"{row['effective_tokens']:,.0f}"
+            assert f"**{by}**: % of {row['tokens']} visual tokens of {row['images']} images" in card
+
+
+def test_the_papers_measure_comes_first_and_concrete_beside_it(folder: Path) -> None:
+    head = "| lens | visual layer | interpretable | concrete | abstract | global | effective tokens |"
+    assert card_of(folder).count(head) == 2
 
 
 def _section(card: str, start: str) -> list[str]:

@@ -178,7 +178,7 @@ def refused(tmp_path_factory: pytest.TempPathFactory) -> tuple[HubServer, dict[s
     """What one client makes of repositories and servers that it must leave as they are."""
     at = tmp_path_factory.mktemp("refused")
     folder, other = stage(at / "staged"), held(stage(at / "other", name="another"))
-    newer = {**other, "manifest.json": re.sub(rb'("schema_version": ?)1', rb"\g<1>99", other["manifest.json"])}
+    newer = {**other, "manifest.json": re.sub(rb'("schema_version": ?)\d+', rb"\g<1>99", other["manifest.json"])}
     card = stage(at / "card", {**FILES, "README.md": b"---\na: [\n---\n"})
     licence = stage(at / "licence", {**FILES, "README.md": b"---\nlicense: [mit]\n---\n"})
     changing = stage(at / "changing")

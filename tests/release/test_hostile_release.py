@@ -21,7 +21,7 @@ from click.testing import CliRunner
 from latentlens_dag.cli.main import cli
 from latentlens_dag.dataset.dataset import open_dataset
 from latentlens_dag.errors import UserError
-from latentlens_dag.release.manifest import MANIFEST, file_sha256
+from latentlens_dag.release.manifest import MANIFEST, SCHEMA_VERSION, file_sha256
 from latentlens_dag.schema import SENTENCES
 from tests.helpers.small_release import Tables, release_tables, write_manifest, write_release
 
@@ -208,10 +208,10 @@ def test_a_manifest_that_was_made_to_harm_is_refused(evil: Path, content: bytes,
 
 
 def test_what_a_newer_version_made_says_to_upgrade(evil: Path) -> None:
-    _claim(evil, lambda manifest: manifest.update(schema_version=2, package_version="9.1\x1b[2J"))
+    _claim(evil, lambda manifest: manifest.update(schema_version=SCHEMA_VERSION + 1, package_version="9.1\x1b[2J"))
 
     told = _refused(evil)
-    assert "newer version of this package ('9.1\\x1b[2J'), with schema version 2" in told
+    assert f"newer version of this package ('9.1\\x1b[2J'), with schema version {SCHEMA_VERSION + 1}" in told
     assert "pip install -U latentlens-dag" in told and "\x1b" not in told
 
 

@@ -17,6 +17,7 @@ from latentlens_dag.release.manifest import (
     MAX_FILE_BYTES,
     MAX_FILES,
     MAX_MANIFEST_BYTES,
+    SCHEMA_VERSION,
     ReleaseFile,
     ReleaseTable,
     build_manifest,
@@ -65,7 +66,7 @@ def test_a_manifest_names_every_file_with_size_hash_and_rows(folder: Path) -> No
     assert manifest.files[0] == ReleaseFile("README.md", len(card), hashlib.sha256(card).hexdigest())
     assert [(file.rows, file.table) for file in manifest.of(["sentences"])] == [(2, "sentences"), (1, "sentences")]
     assert manifest.tables == {"sentences": ReleaseTable(3, ("sentence_id", "text"))}
-    assert (manifest.kind, manifest.name, manifest.schema_version) == ("tables", "animals", 1)
+    assert (manifest.kind, manifest.name, manifest.schema_version) == ("tables", "animals", SCHEMA_VERSION)
 
 
 def test_equal_folders_have_equal_manifests_with_a_line_per_file(folder: Path, tmp_path: Path) -> None:
@@ -141,7 +142,11 @@ WRONG: list[tuple[str, Change, str]] = [
         lambda f: f["studies"].update(demo="x"),
         "demo of studies is 'x': Input should be a valid dictionary",
     ),
-    ("a newer version", lambda f: f.update(schema_version=2), "Upgrade: `pip install -U latentlens-dag`"),
+    (
+        "a newer version",
+        lambda f: f.update(schema_version=SCHEMA_VERSION + 1),
+        "Upgrade: `pip install -U latentlens-dag`",
+    ),
     ("a version before the first", lambda f: f.update(schema_version=0), "never was a schema version 0"),
     ("a version in words", lambda f: f.update(schema_version="1"), "schema_version is '1', no number"),
     (

@@ -15,8 +15,8 @@ from latentlens_dag.dataset.dataset import Dataset, open_dataset
 from latentlens_dag.dataset.named_queries import named_queries
 from latentlens_dag.errors import UserError
 from latentlens_dag.release import manifest as release_manifest
-from latentlens_dag.release import reader
-from latentlens_dag.release.reader import Migration, schemas_at
+from latentlens_dag.release.migrations import MIGRATIONS, Migration
+from latentlens_dag.release.reader import schemas_at
 from latentlens_dag.schema import TABLES
 from latentlens_dag.sql.sandbox import ReadOnlyFolder
 from latentlens_dag.storage.warehouse import Warehouse
@@ -223,28 +223,31 @@ def _without(schema: pa.Schema, name: str) -> pa.Schema:
 
 
 @pytest.fixture
-def second_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if today's schema were the second version, after an artificial first one."""
+def next_version(monkeypatch: pytest.MonkeyPatch) -> int:
+    """As if today's schema came after an artificial one; gives the number of that one."""
+    today = release_manifest.SCHEMA_VERSION
     shares = _without(TABLES["layer_alignment"], "share").append(pa.field("percent", pa.float64()))
     before = {"neighbors": _without(TABLES["neighbors"], "word"), "layer_alignment": shares}
     selects = {
         "neighbors": "SELECT *, trim(token_str) AS word FROM {older}",
         "layer_alignment": "SELECT * EXCLUDE (percent), percent / 100 AS share FROM {older}",
     }
-    monkeypatch.setitem(reader.MIGRATIONS, 1, Migration(before, selects))
-    monkeypatch.setattr(release_manifest, "SCHEMA_VERSION", 2)
+    monkeypatch.setitem(MIGRATIONS, today, Migration(before, selects))
+    monkeypatch.setattr(release_manifest, "SCHEMA_VERSION", today + 1)
+    return today
 
 
 def _set_version(folder: Path, version: int) -> None:
     manifest = folder / "manifest.json"
+    now = f'"schema_version": {release_manifest.SCHEMA_VERSION}'
     text = manifest.read_text(encoding="utf-8")
-    manifest.write_text(text.replace('"schema_version": 2', f'"schema_version": {version}'), encoding="utf-8")
+    assert now in text
+    manifest.write_text(text.replace(now, f'"schema_version": {version}'), encoding="utf-8")
 
 
-@pytest.mark.usefixtures("second_version")
-def test_an_older_release_opens_as_if_it_had_been_made_today(release: Path, tmp_path: Path) -> None:
-    older = write_release(tmp_path / "older", _older, version=1)
-    _set_version(older, 1)
+def test_an_older_release_opens_as_if_it_had_been_made_today(release: Path, tmp_path: Path, next_version: int) -> None:
+    older = write_release(tmp_path / "older", _older, version=next_version)
+    _set_version(older, next_version)
     assert older.joinpath("manifest.json").read_text(encoding="utf-8").count('"word"') == 0
     today = Path(shutil.copytree(release, tmp_path / "today"))
     write_manifest(today)
@@ -259,19 +262,22 @@ def test_an_older_release_opens_as_if_it_had_been_made_today(release: Path, tmp_
         assert migrated.collect("where_word", word="dog").equals(opened.collect("where_word", word="dog"))
 
 
-@pytest.mark.usefixtures("second_version")
-def test_an_older_release_with_the_columns_of_a_newer_one_is_refused(release: Path, tmp_path: Path) -> None:
+def test_an_older_release_with_the_columns_of_a_newer_one_is_refused(
+    release: Path, tmp_path: Path, next_version: int
+) -> None:
     mixed = Path(shutil.copytree(release, tmp_path / "mixed"))
     write_manifest(mixed)
-    _set_version(mixed, 1)
+    _set_version(mixed, next_version)
 
-    with pytest.raises(UserError, match="of schema version 1: it lacks the columns percent"):
+    with pytest.raises(UserError, match=f"of schema version {next_version}: it lacks the columns percent"):
         open_dataset(mixed)
 
 
-def test_every_version_before_todays_has_its_migration() -> None:
-    assert sorted(reader.MIGRATIONS) == list(range(1, release_manifest.SCHEMA_VERSION))
-    assert {name: schema.names for name, schema in schemas_at(1).items()} == {
+def test_every_version_before_todays_has_its_migration_and_a_note() -> None:
+    assert sorted(MIGRATIONS) == list(range(1, release_manifest.SCHEMA_VERSION))
+    assert all(one.note and one.before.keys() == one.selects.keys() for one in MIGRATIONS.values())
+    today = schemas_at(release_manifest.SCHEMA_VERSION)
+    assert {name: schema.names for name, schema in today.items()} == {
         name: schema.names for name, schema in TABLES.items()
     }
 

@@ -240,13 +240,16 @@ def test_sinks_are_judged_apart_and_count_in_no_other_group() -> None:
             "words": [],
             "patch_group": group,
             "chance_verdict": "none",
+            "chance_counts": [0, 0, 0, 4],
+            "first_verdict": verdict,
+            "first_chance_counts": [0, 0, 0, 4],
         }
         for layer in (1, 2)
         for number, (group, verdict) in enumerate(tokens)
     ]
     judgements = pa.Table.from_pylist(rows, schema=JUDGEMENTS)
-    without = interpretability(judgements)
-    assert interpretability(judgements, SINKS.empty_table()).equals(without)
+    without = interpretability(judgements, 5)
+    assert interpretability(judgements, 5, SINKS.empty_table()).equals(without)
     sinks = [0, 2, 4]  # at layer 2 only: two objects that are concrete, and a background
     marked = pa.Table.from_pylist(
         [
@@ -262,11 +265,11 @@ def test_sinks_are_judged_apart_and_count_in_no_other_group() -> None:
         ],
         schema=SINKS,
     )
-    found = pl.from_arrow(interpretability(judgements, marked))
+    found = pl.from_arrow(interpretability(judgements, 5, marked))
     same = found.filter(visual_layer=1)
     assert same.equals(pl.from_arrow(without).filter(visual_layer=1))
     left = judgements.filter(pa.array([row["visual_layer"] != 2 or row["token_index"] not in sinks for row in rows]))
     others = found.filter(pl.col("patch_group") != "sink")
-    assert others.equals(pl.from_arrow(interpretability(left)))
-    apart = found.filter(patch_group="sink")
-    assert apart.select("visual_layer", "tokens", "concrete").rows() == [(2, 3, 2 / 3)]
+    assert others.equals(pl.from_arrow(interpretability(left, 5)))
+    apart = found.filter(patch_group="sink", measure="concrete", k=5)
+    assert apart.select("visual_layer", "tokens", "share").rows() == [(2, 3, 2 / 3)]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -7,13 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from latentlens_dag.schema import PATCH_TRUTH
+from latentlens_dag.schema import PATCH_TRUTH, VISUAL_TOKENS
 from latentlens_dag.storage.parquet import write_parquet
 from latentlens_dag.study import chance_patches
-from latentlens_dag.study.chance_patches import CHANCE_PATCHES, write_chance_patches
+from latentlens_dag.study.chance_patches import CHANCE_PATCHES, DRAWS, write_chance_patches
 from latentlens_dag.study.patch_truth import WORD_LISTS
 from tests.helpers.patch_truths import truth_tables
-from tests.helpers.small_dataset import images, regions, visual_tokens
+from tests.helpers.small_dataset import SIDE, images, regions, visual_tokens
 
 
 def _tables(animals: int, batches: int) -> list[tuple[pa.Table, pa.Table]]:
@@ -21,12 +23,13 @@ def _tables(animals: int, batches: int) -> list[tuple[pa.Table, pa.Table]]:
     return truth_tables([(regions(own), visual_tokens("s", own), images(own)) for own in cut])
 
 
-def _drawn(animals: int, batches: int) -> dict[tuple[str, int], tuple[object, ...]]:
-    """The chance patch of each patch, and its words."""
+def _drawn(animals: int, batches: int) -> dict[tuple[str, int, int], tuple[object, ...]]:
+    """The chance patch of each patch and draw, and its words."""
     found = {}
     for truth, chance in _tables(animals, batches):
         patches = truth.take(chance["patch"])
-        places = zip(patches["image_id"].to_pylist(), patches["token_index"].to_pylist(), strict=True)
+        columns = (*(patches[name] for name in ("image_id", "token_index")), chance["draw"])
+        places = zip(*(column.to_pylist() for column in columns), strict=True)
         found |= dict(zip(places, map(_place_and_words, _with_words(chance)), strict=True))
     return found
 
@@ -53,7 +56,7 @@ def test_the_chance_patch_is_of_the_same_group_in_another_image_and_its_words_ar
     tables = _tables(7, 3)
     every = {(row["image_id"], row["token_index"]): row for truth, _ in tables for row in truth.to_pylist()}
     for truth, chance in tables:
-        assert chance.schema == CHANCE_PATCHES and len(chance) == len(truth)
+        assert chance.schema == CHANCE_PATCHES and len(chance) == DRAWS * len(truth)
         for row in _with_words(chance):
             own = truth.slice(row["patch"], 1).to_pylist()[0]
             other = every[row["chance_image_id"], row["chance_token_index"]]
@@ -80,11 +83,32 @@ def test_words_stand_once_for_each_image_and_regions_that_chance_patches_show() 
 
 def test_the_chance_patch_is_drawn_from_all_others_about_equally_often() -> None:
     counts: dict[object, int] = {}
-    for (_, token), (image, *_) in _drawn(41, 1).items():
-        if token == 0:
+    for (_, token, draw), (image, *_) in _drawn(41, 1).items():
+        if token == draw == 0:
             counts[image] = counts.get(image, 0) + 1
     # 41 draws from 40 others each: about 26 different ones are expected, all the same one would be a defect.
     assert len(counts) > 18 and max(counts.values()) < 7
+
+
+def test_the_draws_of_a_patch_are_drawn_independently() -> None:
+    drawn = _drawn(41, 1)
+    images_of = [[drawn[image, token, draw][0] for image, token, _ in drawn] for draw in range(DRAWS)]
+    for one, two in itertools.combinations(images_of, 2):
+        same = sum(a == b for a, b in zip(one, two, strict=True)) / len(one)
+        assert same < 3 / 40
+
+
+def test_padding_is_drawn_for_padding_and_for_nothing_else() -> None:
+    animals = tuple(f"animal {n}" for n in range(6))
+    tokens = visual_tokens("s", animals).to_pylist()
+    below = {"token_index": 9, "x0": 4.0, "x1": 12.0, "y0": float(SIDE), "y1": SIDE + 16.0}
+    shown = pa.Table.from_pylist([*tokens, *(row | below for row in tokens[::5])], VISUAL_TOKENS)
+    ((truth, chance),) = truth_tables([(regions(animals), shown, images(animals))])
+    group = {(row["image_id"], row["token_index"]): row["patch_group"] for row in truth.to_pylist()}
+    assert Counter(group.values()) == {"object": 6, "background": 18, "padding": 6}
+    own = truth.take(chance["patch"])["patch_group"].to_pylist()
+    columns = (chance[name].to_pylist() for name in ("chance_image_id", "chance_token_index"))
+    assert own == [group[place] for place in zip(*columns, strict=True)] and len(own) == DRAWS * len(truth)
 
 
 def test_what_waits_in_memory_does_not_change_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,16 @@ K = 5
 
 
 def judged(image: str, token: int, lens: str, layer: int, verdict: str, group: str = "object", study: str = "s") -> Row:
-    row = {"study": study, "image_id": image, "token_index": token, "visual_layer": layer, "lens": lens, "words": []}
+    first = VERDICTS[(VERDICTS.index(verdict) + token + len(image)) % len(VERDICTS)]
+    row = {
+        "study": study,
+        "first_verdict": first,
+        "image_id": image,
+        "token_index": token,
+        "visual_layer": layer,
+        "lens": lens,
+        "words": [],
+    }
     return row | {"judge": "regions", "verdict": verdict, "patch_group": group, "chance_verdict": None}
 
 
@@ -70,7 +79,7 @@ def slow_differences(rows: Sequence[Row], sinks: set[tuple[str, int, int]]) -> l
     pairs = [("layers", (lens, layer), (lens, layers[0])) for lens in lenses for layer in layers[1:]]
     pairs += [("lenses", (a, layer), (b, layer)) for a, b in combinations(lenses, 2) for layer in layers]
     found = []
-    for measure, hits in HITS.items():
+    for (column, k), (measure, hits) in product((("first_verdict", 1), ("verdict", K)), HITS.items()):
         for group, members in GROUPS.items():
             for comparison, one, other in pairs:
                 counts: dict[str, list[int]] = {}
@@ -79,8 +88,8 @@ def slow_differences(rows: Sequence[Row], sinks: set[tuple[str, int, int]]) -> l
                     is_sink = any((image, token, at) in sinks for at in (one[1], other[1]))
                     if (lens, layer) == one and second and row["patch_group"] in members and not is_sink:
                         count = counts.setdefault(image, [0, 0, 0])
-                        count[0] += row["verdict"] in hits
-                        count[1] += second["verdict"] in hits
+                        count[0] += row[column] in hits
+                        count[1] += second[column] in hits
                         count[2] += 1
                 if counts:
                     arrays = np.array([counts[image] for image in sorted(counts)]).T
@@ -90,7 +99,7 @@ def slow_differences(rows: Sequence[Row], sinks: set[tuple[str, int, int]]) -> l
                         "measure": measure,
                         "patch_group": group,
                         "judge": "regions",
-                        "k": K,
+                        "k": k,
                     }
                     key |= {"study": "s", "other_study": "s", "lens": one[0], "visual_layer": one[1]}
                     key |= {"other_lens": other[0], "other_visual_layer": other[1]}

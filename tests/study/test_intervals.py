@@ -39,8 +39,9 @@ def slow_share(hits: list[int], patches: list[int]) -> tuple[float, float, float
         variance = m / (m - 1) * sum((h - share * n) ** 2 for h, n in zip(hits, patches, strict=True)) / total**2
         correlation = (variance / (share * (1 - share)) - 1 / total) / (crowding - 1 / total)
         correlation = min(max(correlation, 0), 1)
-    rarer = [h if share < 0.5 else n - h for h, n in zip(hits, patches, strict=True)]
-    spread = sum(rarer) ** 2 / sum(a * a for a in rarer) if any(rarer) else 0
+    outcomes = [hits, [n - h for h, n in zip(hits, patches, strict=True)]]
+    spreads = [sum(counts) ** 2 / sum(a * a for a in counts) if any(counts) else 0 for counts in outcomes]
+    spread = min(spreads) if share == 0.5 else spreads[share > 0.5]
     correlation = (spread * correlation + 0.2) / (spread + 0.5)
     effective = 1 / ((1 - correlation) / total + correlation * crowding)
     z = norm.ppf(0.975)

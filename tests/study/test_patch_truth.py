@@ -60,6 +60,21 @@ def test_tokens_without_a_box_and_images_without_a_region_have_no_rows() -> None
     assert rows_of([SKY], [(0, 0, 8, 8)], image="another") == rows_of([SKY], [None]) == []
 
 
+@pytest.mark.parametrize(
+    ("box", "group"),
+    [
+        ((0, SIDE, 8, SIDE + 8), "padding"),
+        ((-8, 0, 0, 8), "padding"),
+        ((SIDE, 0, SIDE + 8, 8), "padding"),
+        ((0, -8, 8, 1e-5), "padding"),  # float32 boxes of a scaled image are not exact
+        ((0, SIDE - 1, 8, SIDE + 7), "background"),
+    ],
+)
+def test_a_patch_whose_whole_box_is_outside_of_the_image_is_padding(box: tuple[float, ...], group: str) -> None:
+    (row,) = rows_of([SKY], [box])
+    assert (row["patch_group"], row["region_ids"]) == (group, [] if group == "padding" else ["0"])
+
+
 edges = st.integers(0, SIDE).flatmap(lambda a: st.tuples(st.just(a), st.integers(a + 1, SIDE + 8)))
 boxes_of_pixels = st.tuples(edges, edges).map(lambda e: (e[0][0], e[1][0], e[0][1], e[1][1]))
 region_kinds = st.tuples(boxes_of_pixels, st.sampled_from(["object", "background"]), st.booleans())
@@ -86,7 +101,8 @@ def test_the_truth_is_that_of_the_definition_pixel_by_pixel(
         objects = [inside for inside, (_, kind, _) in zip(pixels, kinds, strict=True) if kind == "object"]
         is_object = 2 * np.any([np.zeros((SIDE, SIDE), bool), *objects], axis=0)[y0:y1, x0:x1].sum() >= area
         others = [number for number in range(len(kinds)) if number not in here]
-        assert row["patch_group"] == ("object" if is_object else "background")
+        padding = x0 >= SIDE or y0 >= SIDE
+        assert row["patch_group"] == ("padding" if padding else "object" if is_object else "background")
         assert row["region_ids"] == [str(number) for number in here]
         assert row["concrete_words"] == _in_order([[f"w{number}", "all"] for number in here])
         assert row["abstract_words"] == [f"a{number}" for number in here]

@@ -17,9 +17,9 @@ from latentlens_dag.schema import IMAGES, JUDGEMENTS, LENSES, NEIGHBORS, PATCH_T
 from latentlens_dag.storage.hashing import hash_bytes
 from latentlens_dag.storage.parquet import write_parquet
 from latentlens_dag.study import regions_judge
-from latentlens_dag.study.chance_patches import CHANCE_SEED, write_chance_patches
+from latentlens_dag.study.chance_patches import CHANCE_SEED, DRAWS, write_chance_patches
 from latentlens_dag.study.patch_truth import patch_truth
-from latentlens_dag.study.regions_judge import Truth, judge_files, judge_regions
+from latentlens_dag.study.regions_judge import VERDICTS, Truth, judge_files, judge_regions
 from tests.helpers.patch_truths import Inputs, truth_of, truth_tables, truths_of
 from tests.helpers.small_dataset import (
     ANIMALS,
@@ -120,11 +120,11 @@ def slow_patches(batches: Sequence[Inputs]) -> dict[tuple[str, int], SlowPatch]:
     return dict(sorted(found.items()))
 
 
-def slow_chance(patches: dict[tuple[str, int], SlowPatch], place: tuple[str, int]) -> SlowPatch | None:
-    """The definition: of all patches of the group in other images the one that the hash of the place names."""
+def slow_chance(patches: dict[tuple[str, int], SlowPatch], place: tuple[str, int], draw: int = 0) -> SlowPatch | None:
+    """The definition: of all patches of the group in other images the one that the hash of draw and place names."""
     image, token = place
     others = [one for (at, _), one in patches.items() if at != image and one.group == patches[place].group]
-    number = int(hash_bytes(f"{CHANCE_SEED} {image}".encode()), 16) + (token + 1) * 0x9E3779B97F4A7C15
+    number = int(hash_bytes(f"{CHANCE_SEED + draw} {image}".encode()), 16) + (token + 1) * 0x9E3779B97F4A7C15
     number %= 1 << 64
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         number = ((number ^ (number >> shift)) * factor) % (1 << 64)
@@ -187,6 +187,17 @@ def test_judgements_are_those_of_the_definition_however_images_are_cut_into_batc
         assert row["patch_group"] == patches[place].group
         assert (row["verdict"], row["words"]) == slow_verdict(patches[place], said[place])
         assert row["chance_verdict"] == slow_verdict(slow_chance(patches, place), said[place])[0]
+        assert row["chance_counts"] == slow_counts(patches, place, said[place])
+        assert row["first_verdict"] == slow_verdict(patches[place], said[place][:1])[0]
+        assert row["first_chance_counts"] == slow_counts(patches, place, said[place][:1])
+
+
+def slow_counts(
+    patches: dict[tuple[str, int], SlowPatch], place: tuple[str, int], words: Sequence[str | None]
+) -> list[int] | None:
+    """The definition, draw by draw."""
+    found = [slow_verdict(slow_chance(patches, place, draw), words)[0] for draw in range(DRAWS)]
+    return None if found[0] is None else [found.count(verdict) for verdict in VERDICTS]
 
 
 def _places(names: Sequence[str]) -> list[tuple[str, int]]:
@@ -246,7 +257,7 @@ def test_a_batch_may_have_more_than_two_gigabytes_of_words(tmp_path: Path) -> No
     write_long_words(truth, images_of_batch, patches, word)
     write_chance_patches([truth], [chance])
     found = Truth.of(truth, chance)
-    assert len(found.patches) == images_of_batch * patches and found.patches["chance"].min() >= images_of_batch
+    assert len(found.patches) == images_of_batch * patches and found.chance.min() >= images_of_batch
     rows = [answer("s", "0", 7, 0, "latentlens", rank, said) for rank, said in enumerate(["v", word], 1)]
     (judged,) = judge_regions(answers(*rows), found).to_pylist()
     assert judged["verdict"] == judged["chance_verdict"] == "global" and judged["words"] == [word]

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,48 +14,81 @@ from latentlens_dag.drawing import VERDICT_PLATES
 from latentlens_dag.errors import UserError
 from latentlens_dag.figures.contact_sheet import LensView, draw_scenes, thumbnail_loader, write_sheet
 from latentlens_dag.schema import INTERPRETABILITY
+from latentlens_dag.study.interpretability import MEASURES
 from latentlens_dag.study.report import interpretability_lines
 from tests.helpers.small_dataset import ANIMALS, SIDE, image_id, write_warehouse
 
 ROW = {
-    "study": "demo", "lens": "latentlens", "visual_layer": 4, "judge": "regions", "patch_group": "object",
-    "tokens": 1234, "concrete": 0.912, "abstract": 0.01, "global": 0.02, "interpretable": 0.942, "low": 0.93,
-    "high": 0.95, "chance": 0.081, "excess": 0.9, "concrete_chance": 0.043, "concrete_low": 0.89, "concrete_high": 0.93,
+    "study": "demo", "lens": "latentlens", "visual_layer": 4, "judge": "regions", "patch_group": "object", "k": 5,
+    "measure": "interpretable", "tokens": 1234, "images": 64, "effective_tokens": 345.6, "share": 0.942, "low": 0.93,
+    "high": 0.95, "chance": 0.081, "chance_low": 0.07, "chance_high": 0.09, "excess": 0.937, "excess_low": 0.91,
+    "excess_high": 0.96,
 }  # fmt: skip
+CONCRETE = ROW | {"measure": "concrete", "share": 0.912, "low": 0.89, "high": 0.93, "chance": 0.043}
 GREEN = Image.new("RGB", (SIDE, SIDE), (20, 160, 20))
 QUARTERS = np.array([[0, 0, 16, 16], [16, 0, 32, 16], [0, 16, 16, 32], [16, 16, 32, 32]], np.float32)
 
 
-def lines(*rows: dict[str, object]) -> list[str]:
-    return interpretability_lines(pa.Table.from_pylist(list(rows), schema=INTERPRETABILITY)).splitlines()
+def lines(*rows: dict[str, object], **options: Any) -> list[str]:
+    table = pa.Table.from_pylist(list(rows), schema=INTERPRETABILITY)
+    return interpretability_lines(table, **options).splitlines()
 
 
-def test_a_line_has_share_interval_and_chance_for_both_measures() -> None:
-    text = lines(ROW)
-    told = [line.split() for line in text if line.startswith("latentlens")]
-    assert told == [["latentlens", "4", "91.2", "[89-93]", "4.3"], ["latentlens", "4", "94.2", "[93-95]", "8.1"]]
+def told(text: list[str]) -> list[list[str]]:
+    return [line.split() for line in text if line.startswith("latentlens")]
+
+
+def test_a_line_has_share_interval_and_chance_of_the_papers_measure_and_then_of_concrete() -> None:
+    text = lines(ROW, CONCRETE)
+    shares = [["latentlens", "4", "94.2", "[93-95]", "8.1"], ["latentlens", "4", "91.2", "[89-93]", "4.3"]]
+    assert told(text) == shares
+    headings = [line for line in text if "judge regions, by 5 answers: % of tokens" in line]
+    assert ["interpretable (" in line for line in headings] == [True, False]
     assert any("object, n=1,234" in line for line in text)
-    assert sum("judge regions: % of visual tokens" in line for line in text) == 2
 
 
-def test_the_widest_table_fits_100_columns_and_numbers_stand_in_columns() -> None:
-    full = {"concrete": 1.0, "concrete_low": 1.0, "concrete_high": 1.0, "concrete_chance": 1.0, "tokens": 99_999_999}
+def test_all_measures_among_all_patches_stand_side_by_side_for_the_nearest_answer_and_for_all() -> None:
+    shares = {(k, measure): (k + place) / 100 for k in (1, 5) for place, measure in enumerate(MEASURES)}
+    rows = [ROW | {"patch_group": "all", "k": k, "measure": m, "share": share} for (k, m), share in shares.items()]
+    text = lines(*rows)
+    assert told(text)[-1] == ["latentlens", "4", *["1.0", "2.0", "3.0", "4.0", "5.0", "6.0", "7.0", "8.0"]]
+    assert any("by the nearest answer" in line and "by 5 answers" in line for line in text)
+
+
+def test_one_measure_has_all_its_figures_for_every_group() -> None:
+    groups = [ROW | {"patch_group": group, "k": k} for group in ("object", "padding") for k in (1, 5)]
+    text = lines(*groups, CONCRETE, measure="interpretable")
+    figures = ["94.2", "[93-95]", "8.1", "[7-9]", "93.7", "[91-96]", "1,234", "64", "346"]
+    assert told(text) == [["latentlens", "4", *figures]] * 2
+    patches = [re.findall("by 5 answers, patches (.*): %", line) for line in text if "judge regions" in line]
+    assert patches == [["object"], ["padding"]]
+    assert all("by the nearest answer" in line for line in lines(*groups, k=1) if "judge regions" in line)
+
+
+@pytest.mark.parametrize("options", [{}, {"measure": "concrete"}])
+def test_the_widest_table_fits_100_columns_and_numbers_stand_in_columns(options: dict[str, str]) -> None:
+    ends = dict.fromkeys([name for name in ROW if "low" in name or "high" in name], 1.0)
+    full = ends | {"share": 1.0, "chance": 1.0, "excess": 1.0, "tokens": 99_999_999, "effective_tokens": 9e6}
     rows = [
-        {**ROW, **full, "lens": lens, "visual_layer": layer, "patch_group": group}
+        {**ROW, **full, "lens": lens, "visual_layer": layer, "patch_group": group, "measure": measure, "k": k}
         for lens in ("latentlens", "embeddinglens")
         for layer in (0, 63)
         for group in ("all", "object", "background")
+        for measure in MEASURES
+        for k in (1, 5)
     ]
-    text = lines(*rows)
+    text = lines(*rows, **options)
     assert max(map(len, text)) <= 100
-    ends = {len(line) for line in text if "[100-100]" in line}
-    assert len(ends) == 1
+    assert len({len(line) for line in text if "[100-100]" in line}) == 1
 
 
 def test_missing_interval_chance_or_group_leaves_its_place_open() -> None:
-    missing = {**ROW, "concrete_low": None, "concrete_high": None, "concrete_chance": None, "low": None, "high": None}
-    text = [line.split() for line in lines({**missing, "chance": None}) if line.startswith("latentlens")]
-    assert text == [["latentlens", "4", "91.2", "-"], ["latentlens", "4", "94.2", "-"]]
+    missing = {**ROW, "low": None, "high": None, "chance": None}
+    assert told(lines(missing))[0] == ["latentlens", "4", "94.2", "-"]
+    unknown = missing | {"k": None, "images": None, "effective_tokens": None, "excess": None}
+    unknown |= {"chance_low": None, "chance_high": None, "excess_low": None, "excess_high": None}
+    whole = told(lines(unknown, measure="interpretable"))
+    assert whole == [["latentlens", "4", "94.2", "-", "-", "1,234", "-", "-"]]
     assert "No judgements yet" in lines()[0]
 
 
@@ -135,3 +170,21 @@ def test_a_damaged_thumbnail_is_named(content: bytes) -> None:
 
     with pytest.raises(UserError, match=r"thumbnail of a/b\.png \(image_id 0123\) cannot be read"):
         thumbnail_loader(Damaged())("0123", "a/b.png")  # type: ignore[arg-type]
+
+
+def test_a_sheet_says_of_which_scripts_it_has_no_letters(monkeypatch: pytest.MonkeyPatch) -> None:
+    boxes = [np.array([[0, 0, 64, 64]], np.float32)]
+    scene = [Image.new("RGB", (64, 64))]
+
+    def drawn(word: str) -> Image.Image:
+        return draw_scenes(scene, boxes, {"latentlens": [LensView([word], ["concrete"])]}, title="one")
+
+    script = "latentlens_dag.figures.contact_sheet.missing_script"
+    monkeypatch.setattr("latentlens_dag.figures.contact_sheet.drawable_text", lambda word: word.replace("X", "(Tamil)"))
+    assert drawn("X").height == drawn("(Tamil)").height
+    monkeypatch.setattr(script, lambda word: "Tamil" if word == "X" else None)
+    named, plain = drawn("X"), drawn("(Tamil)")
+    assert named.height > plain.height  # by a line
+    assert named.crop((28, 78, named.width, 95)).convert("L").getextrema()[0] < 255  # between legend and columns
+    below = [sheet.crop((28, sheet.height - 28 - 64, 28 + 64, sheet.height - 28)) for sheet in (named, plain)]
+    assert below[0].tobytes() == below[1].tobytes()

@@ -34,7 +34,8 @@ from latentlens_dag.study.lenses.registry import lens_class
 from latentlens_dag.study.source import StudySource
 
 # Algorithms: raise one when the same input would give other bytes.
-_PATCH_TRUTH, _CHANCE, _JUDGEMENTS, _INTERPRETABILITY, _ANALYSIS, _STATES, _SINKS, _CATALOG = 1, 2, 1, 2, 1, 1, 1, 6
+_PATCH_TRUTH, _CHANCE, _JUDGEMENTS, _INTERPRETABILITY, _STATES, _SINKS, _CATALOG = 2, 3, 3, 3, 1, 1, 6
+_DIVERSITY, _ALIGNMENT = 2, 1
 _DIFFERENCES = 1
 
 
@@ -57,7 +58,9 @@ def _lens(study: StudySpec, name: str) -> dg.AssetsDefinition:
     deps = {layer: [visual_key_of[layer], *candidates] for layer in key_of}
     own_sentence = {"own_sentence": "excluded"} if study.of_texts and lens.needs == "index" else {}
     declared = {} if lens.needs == "index" else dtype_setting(study.dtype)
-    version = version_fields(lens.algorithm, top_k=study.top_k, unique=study.unique, **own_sentence, **declared)
+    composed = {"words": "composed"} if study.unique == "word" else {}  # an algorithm's number would be of all studies
+    fields = {"top_k": study.top_k, "unique": study.unique, **own_sentence, **declared, **composed}
+    version = version_fields(lens.algorithm, **fields)
 
     @dg.multi_asset(
         name=f"{study.name}_{name}",
@@ -121,7 +124,7 @@ def _chance_patches(study: StudySpec) -> dg.AssetsDefinition:
         group_name=study.group,
         kinds={"parquet"},
         **version_fields(_CHANCE, batches=study.batches),
-        description="For each patch another image's patch of the same group, and what it shows; a file per batch.",
+        description="For each patch other images' patches of the same group, and what they show; a file per batch.",
     )
     def chance_patches(warehouse: WarehouseResource) -> dg.MaterializeResult:
         from latentlens_dag.study.chance_patches import write_chance_patches
@@ -171,11 +174,12 @@ def _interpretability(study: StudySpec) -> dg.AssetsDefinition:
         from latentlens_dag.study.interpretability import interpretability
 
         files = [paths.judgements(study.name, layer, b) for layer in study.visual_layers for b in range(study.batches)]
-        return interpretability(map(pq.read_table, files), pq.read_table(paths.summary(study.name, "sinks")))
+        sinks = pq.read_table(paths.summary(study.name, "sinks"))
+        return interpretability(map(pq.read_table, files), study.top_k, sinks)
 
     deps = [*study.layer_keys("judgements").values(), keys.study(study.name, "sinks")]
-    text = "The share of visual tokens with a related word, by lens, layer and group, with interval and chance."
-    return _summary(study, "interpretability", deps, compute, _INTERPRETABILITY, text)
+    text = "Shares of visual tokens with a related word, by lens, layer, group and measure, with intervals and chance."
+    return _summary(study, "interpretability", deps, compute, _INTERPRETABILITY, text, top_k=study.top_k)
 
 
 def _lens_differences(study: StudySpec) -> dg.AssetsDefinition:
@@ -217,11 +221,11 @@ def _analyses(study: StudySpec) -> list[dg.AssetsDefinition]:
 
     deps = [key for lens in study.lenses for key in study.layer_keys(lens).values()]
     text = "Distinct words among the answers."
-    summaries = [_summary(study, "diversity", deps, distinct, _ANALYSIS, text)]
+    summaries = [_summary(study, "diversity", deps, distinct, _DIVERSITY, text)]
     if LATENTLENS in study.lenses:
         deps = [*study.layer_keys(LATENTLENS).values()]
         text = "From which contextual layers each visual layer's neighbors come."
-        summaries.append(_summary(study, "layer_alignment", deps, alignment, _ANALYSIS, text))
+        summaries.append(_summary(study, "layer_alignment", deps, alignment, _ALIGNMENT, text))
     return [*summaries, _state_statistics(study), _sinks(study)]
 
 

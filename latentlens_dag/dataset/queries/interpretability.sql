@@ -1,21 +1,26 @@
 -- title: How much is interpretable, lens by layer
 -- description: Per visual layer, the percentage of visual tokens that each lens makes interpretable, beside its chance level.
 -- param study = null: only this study
--- param patch_group = all: all, object or background
+-- param patch_group = all: all, object, background, padding or sink
 -- param judge = null: only this judge
--- param measure = interpretable: interpretable or concrete
+-- param measure = interpretable: interpretable, concrete, abstract or global
+-- param k = null: how many answers are judged: 1, the nearest alone, or by default all
 WITH shares AS (
     SELECT
         study,
         judge,
         visual_layer,
         lens,
-        round(100 * if($measure = 'concrete', concrete, interpretable), 1) AS percent,
-        round(100 * if($measure = 'concrete', concrete_chance, chance), 1) AS chance_percent
+        round(100 * share, 1) AS percent,
+        round(100 * chance, 1) AS chance_percent
     FROM interpretability
     WHERE patch_group = $patch_group
+        AND measure = $measure
         AND ($study IS NULL OR study = $study)
         AND ($judge IS NULL OR judge = $judge)
+        AND ($k IS NULL OR k = CAST($k AS INTEGER))
+    -- A release of version 0.1 does not say of how many answers its shares are.
+    QUALIFY coalesce(k, 0) = max(coalesce(k, 0)) OVER (PARTITION BY study, judge)
 )
 SELECT
     study,

@@ -13,7 +13,8 @@ WITHOUT_BOX = frozenset({"newline", "separator", "unmapped"})
 """Views of tokens without a place: what ends a row, what stands around a view, and those of no known place."""
 WITHOUT_PIXELS = WITHOUT_BOX | {PADDING}
 """Views of tokens that show nothing of the image."""
-_ROUNDING = 1e-3  # pixels of float32 boxes
+ROUNDING = 1e-3
+"""Of float32 boxes, in pixels."""
 
 
 class TokenMap(NamedTuple):
@@ -30,14 +31,19 @@ def mark_padding(token_map: TokenMap, width: int, height: int) -> TokenMap:
     """Give the tokens whose whole box is outside of an image of `width` x `height` pixels the view `padding`.
 
     They keep tile, row, column and box. Processors that fill up a square or whole tiles write them. This is the only
-    place that decides it, for all families.
+    place that marks them, for all families.
     """
-    x0, y0, x1, y1 = token_map.boxes.T
-    inside = (x1 > _ROUNDING) & (y1 > _ROUNDING) & (x0 < width - _ROUNDING) & (y0 < height - _ROUNDING)
-    outside = np.isfinite(token_map.boxes).all(axis=1) & ~inside
+    outside = outside_image(token_map.boxes, width, height)
     return token_map._replace(
         view=[PADDING if is_outside else view for view, is_outside in zip(token_map.view, outside, strict=True)]
     )
+
+
+def outside_image(boxes: NDArray[np.float32], width: int, height: int) -> NDArray[np.bool_]:
+    """[T]: whether the whole of each of `boxes` [T, 4] is outside of an image; False for those with a NaN."""
+    x0, y0, x1, y1 = boxes.T
+    inside = (x1 > ROUNDING) & (y1 > ROUNDING) & (x0 < width - ROUNDING) & (y0 < height - ROUNDING)
+    return np.isfinite(boxes).all(axis=1) & ~inside
 
 
 def grid_view(view: str, tile: int | None) -> str:
