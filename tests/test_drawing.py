@@ -1,7 +1,16 @@
 import pytest
-from PIL import Image
+from PIL import Image, ImageFont, features
 
-from latentlens_dag.drawing import VERDICT_COLORS, VERDICT_PLATES, fit_font, load_font, make_sheet
+from latentlens_dag import drawing
+from latentlens_dag.drawing import (
+    VERDICT_COLORS,
+    VERDICT_PLATES,
+    drawable_text,
+    fit_font,
+    load_font,
+    make_sheet,
+    missing_script,
+)
 from latentlens_dag.study.regions_judge import VERDICTS
 
 
@@ -37,3 +46,65 @@ def _luminance(color: tuple[int, ...]) -> float:
 def test_white_text_on_a_plate_of_every_verdict_has_the_contrast_that_text_needs() -> None:
     assert tuple(VERDICT_COLORS) == tuple(VERDICT_PLATES) == VERDICTS
     assert all(1.05 / (_luminance(color) + 0.05) >= 4.5 for color in VERDICT_PLATES.values())
+
+
+SCRIPTS = {
+    "caf\u00e9": "Latin",
+    "cafe\u0301": "Latin",
+    "\u05e9\u05b8\u05dc": "Hebrew",
+    "\u0645\u064f\u062d": "Arabic",
+    "\u0939\u093f\u0928\u094d\u0926\u0940": "Devanagari",
+    "\u0ba4\u0bae\u0bbf\u0bb4\u0bcd": "Tamil",
+    "\u0e44\u0e17\u0e22": "Thai",
+    "\u65e5\u672c": "CJK",
+    "\U0001f469\u200d\U0001f467": "emoji",
+}
+
+
+@pytest.fixture
+def without_system_fonts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drawing, "_system_fonts", lambda character: ())
+    monkeypatch.setattr(drawing, "_font_file", drawing._font_file.__wrapped__)
+
+
+@pytest.mark.parametrize("text", ["dog", "well-known", "a, b.", "don\u2019t", " ", ""])
+def test_what_pillows_own_font_has_is_drawn_with_it_on_every_machine(text: str) -> None:
+    assert drawable_text(text) == text and missing_script(text) is None
+    assert load_font(20, text).getname() == ImageFont.load_default(20).getname()
+
+
+@pytest.mark.parametrize("text", SCRIPTS)
+def test_a_text_is_drawn_without_a_sign_for_a_missing_character_or_its_script_is_named(text: str) -> None:
+    font = load_font(40, drawn := drawable_text(text))
+    assert drawn in (text, f"({SCRIPTS[text]})")
+    if drawn == text:
+        plain = ImageFont.truetype(font.path, 40, layout_engine=ImageFont.Layout.BASIC)  # a sign per character
+        missing = bytes(plain.getmask("\U0010fffe"))
+        assert all(bytes(plain.getmask(one)) != missing for one in text if one != "\u200d")
+
+
+@pytest.mark.usefixtures("without_system_fonts")
+@pytest.mark.parametrize("text", SCRIPTS)
+def test_without_a_font_the_script_is_named(text: str) -> None:
+    assert (missing_script(text), drawable_text(text)) == (SCRIPTS[text], f"({SCRIPTS[text]})")
+
+
+def test_without_fontconfig_common_fonts_are_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert drawing._system_fonts.__wrapped__("\u05e9") == drawing._COMMON_FONTS
+    assert drawing._has_all("no such font.ttf", frozenset("a")) is False
+
+
+def test_without_a_library_that_shapes_text_only_letters_that_stand_alone_are_drawn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(features, "check", lambda feature: False)
+    monkeypatch.setattr(drawing, "_system_fonts", lambda character: ("any.ttf",))
+    monkeypatch.setattr(drawing, "_has_all", lambda file, characters: True)
+    file_of = drawing._font_file.__wrapped__
+    assert [file_of(frozenset(text)) for text in ("\u05e9", "e\u0301", "\u00e9", "\u65e5")] == [
+        None,
+        None,
+        "any.ttf",
+        "any.ttf",
+    ]

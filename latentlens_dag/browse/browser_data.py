@@ -26,6 +26,7 @@ from latentlens_dag.schema import lens_order
 from latentlens_dag.sql.sandbox import Limits
 from latentlens_dag.storage.hashing import hash_values
 from latentlens_dag.storage.home import find_warehouse
+from latentlens_dag.text.words import fold_word
 
 if TYPE_CHECKING:
     import polars as pl
@@ -222,6 +223,6 @@ def source_fingerprint(source: str | Path) -> str:
 
 
 def parse_words(text: str) -> str | None:
-    """Typed words as the parameter `words` of a query: in lower case, comma-separated; None if there are none."""
-    words = [" ".join(word.split()).lower() for word in text.split(",")]
+    """Typed words as the parameter `words` of a query: as `fold_word`, comma-separated; None if there are none."""
+    words = [fold_word(" ".join(word.split())) for word in text.split(",")]
     return ",".join(dict.fromkeys(word for word in words if word)) or None

@@ -123,7 +123,9 @@ def _figures(dataset: Dataset, study: str) -> str:
 @click.option("--contextual-layers", metavar="LAYERS", help="Only these layers of the index, as 1,2.")
 @click.option("-k", "--top-k", type=int, default=5, show_default=True, help="Answers per token.")
 @click.option("--unique", type=click.Choice(["word", "sentence"]), help="What the answers of a token must differ in.")
-@click.option("--word", help="Only answers whose whole word is this, whatever its case.")
+@click.option(
+    "--word", help="Only answers whose whole word is this, whatever its case and however its accents are stored."
+)
 @click.option("--own-sentence", is_flag=True, help="Answer from the text itself, too, where the index holds it.")
 @click.option("--recall", type=float, help="Ask the tables' indexes where they reached this recall; else all rows are.")
 @home_option

@@ -5,12 +5,15 @@ color of the verdict. Boxes may be any list; no grid is assumed.
 
 Note: the word is that of the *first* neighbor, the color is the verdict on *all* of them, so a wrong word can be on the
 color of `concrete`: a farther neighbor earned it.
+
+A word of a script for which this machine has no font is not drawn; its plate has the name of the script in parentheses,
+and a line below the legend says so.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -20,15 +23,27 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from latentlens_dag.dataset.dataset import Dataset
-from latentlens_dag.drawing import INK, VERDICT_PLATES, Color, Font, draw_plate, fit_font, load_font, make_sheet
+from latentlens_dag.drawing import (
+    INK,
+    VERDICT_PLATES,
+    Color,
+    Font,
+    draw_plate,
+    drawable_text,
+    fit_font,
+    load_font,
+    make_sheet,
+    missing_script,
+)
 from latentlens_dag.errors import UserError
 from latentlens_dag.inputs.images import FORMATS
 from latentlens_dag.models.layers import middle_layer
 from latentlens_dag.schema import lens_order, lens_title
 from latentlens_dag.storage.files import atomic_path
+from latentlens_dag.text.words import whole_characters
 
 _UNJUDGED, _FAINT = (120, 120, 120), (105, 105, 112)
-_MARGIN, _GAP, _LEAST_FONT = 28, 18, 11
+_MARGIN, _GAP, _LEAST_FONT, _LEAST_NOTE = 28, 18, 11, 7
 _PATCH = 64  # width of the median patch in the sheet, in pixels, for a word to fit
 _BOX = ("x0", "y0", "x1", "y1")
 _JUDGE = "regions"  # whose verdicts color the words
@@ -63,7 +78,8 @@ def draw_scenes(
         [_scene(image, box, view) for image, box, view in zip(images, boxes, views, strict=True)]
         for views in lenses.values()
     ]
-    return _sheet(columns, [lens_title(lens) for lens in lenses], title)
+    words = {word for views in lenses.values() for view in views for word in view.words if word}
+    return _sheet(columns, [lens_title(lens) for lens in lenses], title, _missing_note(words))
 
 
 def thumbnail_loader(dataset: Dataset) -> Callable[[str, str], Image.Image]:
@@ -246,22 +262,38 @@ def _label(draw: ImageDraw.ImageDraw, box: tuple[float, float, float, float], wo
 
 def _fit_word(word: str, width: float, size: int) -> tuple[str, Font]:
     """The word in the largest font up to `size` that fits, cut short where even the smallest does not."""
+    word = drawable_text(word)
     font = fit_font(word, width, max(size, _LEAST_FONT), _LEAST_FONT)
     if font.getlength(word) <= width:
         return word, font
-    while len(word) > 1 and font.getlength(word + "..") > width:
-        word = word[:-1]
-    return word + "..", font
+    characters = whole_characters(word)
+    while len(characters) > 1 and font.getlength("".join(characters) + "..") > width:
+        characters.pop()
+    return "".join(characters) + "..", font
 
 
-def _sheet(columns: list[list[Image.Image]], titles: list[str], title: str) -> Image.Image:
-    """The scenes in a grid below title, legend and column titles."""
+def _missing_note(words: Iterable[str]) -> str:
+    """What to say about the words that cannot be drawn; empty where all can be."""
+    scripts = sorted({script for word in words if (script := missing_script(word)) is not None})
+    if not scripts:
+        return ""
+    return (
+        f"In ( ): the script of a word for which no font is installed here ({', '.join(scripts)}). A font such as Noto "
+        "Sans of that script helps."
+    )
+
+
+def _sheet(columns: list[list[Image.Image]], titles: list[str], title: str, note: str = "") -> Image.Image:
+    """The scenes in a grid below title, legend, note and column titles."""
     unit = max(18, sum(max(scene.width for scene in column) for column in columns) // 70)
-    top = _MARGIN + round(unit * 4.6)
+    top = _MARGIN + round(unit * (5.8 if note else 4.6))
     sheet, lefts = make_sheet(columns, _MARGIN, _GAP, top)
     draw = ImageDraw.Draw(sheet)
     draw.text((_MARGIN, _MARGIN), title, font=load_font(unit), fill=INK, anchor="lt")
     _legend(draw, _MARGIN + round(unit * 1.7), round(unit * 0.72))
+    if note:
+        font = fit_font(note, sheet.width - 2 * _MARGIN, round(unit * 0.72), _LEAST_NOTE)
+        draw.text((_MARGIN, _MARGIN + round(unit * 2.9)), note, font=font, fill=_FAINT, anchor="lt")
     for name, left in zip(titles, lefts, strict=True):
         draw.text((left, top - round(unit * 0.45)), name, font=load_font(round(unit * 0.9)), fill=INK, anchor="ls")
     return sheet

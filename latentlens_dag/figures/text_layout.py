@@ -12,6 +12,7 @@ from itertools import pairwise
 from xml.sax.saxutils import escape
 
 from latentlens_dag.text.display import CONTROL
+from latentlens_dag.text.words import fitting_characters, whole_characters
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _BREAK = re.compile("[\t\n\v\f\r\x85\u2028\u2029]+")
@@ -30,7 +31,7 @@ def text_width(text: str) -> float:
 
 
 def _advance(char: str) -> float:
-    if unicodedata.combining(char) or char in _JOINERS:
+    if unicodedata.category(char) in ("Mn", "Me") or char in _JOINERS:
         return 0.0
     if unicodedata.east_asian_width(char) in "WF":
         return 1.1
@@ -74,27 +75,12 @@ def _has_separate_letters(word: str) -> bool:
 
 def _prefix(text: str, width: float) -> str:
     """As many characters from the beginning as fit, without splitting combined ones."""
-    used, end = 0.0, 0
-    while end < len(text) and (used := used + _advance(text[end])) <= width:
-        end += 1
-    while 0 < end < len(text) and _is_continuation(text, end):
-        end -= 1
-    return text[:end]
+    return "".join(fitting_characters(whole_characters(text), width, text_width))
 
 
 def _suffix(text: str, width: float) -> str:
     """As many characters from the end as fit."""
-    used, start = 0.0, len(text)
-    while start > 0 and (used := used + _advance(text[start - 1])) <= width:
-        start -= 1
-    while 0 < start < len(text) and _is_continuation(text, start):
-        start += 1
-    return text[start:]
-
-
-def _is_continuation(text: str, i: int) -> bool:
-    """Whether character i belongs to the one before it."""
-    return _advance(text[i]) == 0 or text[i - 1] == "\u200d"
+    return "".join(reversed([*fitting_characters(reversed(whole_characters(text)), width, text_width)]))
 
 
 def reads_right_to_left(text: str) -> bool:

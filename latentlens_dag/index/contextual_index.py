@@ -256,7 +256,7 @@ class ContextualIndex:
             layers: contextual layers to search; all by default.
             unique: the neighbors of a query are of different words (whatever their case) or sentences, each the nearest
                 of its own.
-            word: only occurrences whose whole word is this, whatever its case.
+            word: only occurrences whose whole word is this, whatever its case and Unicode form (`text/words.py`).
             merge: the k best over all layers; where false, the k best of every layer, layer by layer, so that any of
                 the layers can be merged later: k * layers neighbors per query.
             exact: compare every row. Where false, large tables are searched through their indexes, which takes

@@ -14,19 +14,16 @@ import pyarrow.parquet as pq
 from latentlens_dag.index.table_blocks import OwnRows
 from latentlens_dag.search.top_k import LabelsOf
 from latentlens_dag.storage.hashing import ids_to_integers
+from latentlens_dag.text.words import fold_word
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
 def word_labels(texts: Iterable[str | None]) -> NDArray[np.int64]:
-    """A number per text, the same for texts that are one word whatever their case and the spaces around it."""
+    """A number per text, the same for texts that are one word (`fold_word`)."""
     numbers: dict[str, int] = {}
-    return np.array([numbers.setdefault(_folded(text), len(numbers)) for text in texts], np.int64)
-
-
-def _folded(text: str | None) -> str:
-    return (text or "").strip().lower()
+    return np.array([numbers.setdefault(fold_word(text), len(numbers)) for text in texts], np.int64)
 
 
 class OccurrenceLookup:
@@ -47,8 +44,9 @@ class OccurrenceLookup:
         return len(self._keys)
 
     def with_word(self, word: str) -> OccurrenceLookup:
-        """Only the occurrences whose whole word is this, whatever its case."""
-        spellings = [other for other in self._rows["word"].unique().to_pylist() if _folded(other) == _folded(word)]
+        """Only the occurrences whose whole word is this (`fold_word`)."""
+        folded = fold_word(word)
+        spellings = [other for other in self._rows["word"].unique().to_pylist() if fold_word(other) == folded]
         return OccurrenceLookup(self._rows.filter(pc.is_in(self._rows["word"], pa.array(spellings, pa.string()))))
 
     def own_rows(self, sentence_ids: Sequence[str | None]) -> OwnRows:

@@ -13,7 +13,7 @@ Memory holds a shard's candidates and some thousand sentences, never the tokens 
 the smallest from time to time, and tokens that can no longer be among them never become rows.
 
 Note: the word is not the token. "ele" of "elephant" is a token; its word is "elephant", found from the tokenizer's
-character offsets, never by searching for the text.
+character offsets, never by searching for the text (`text/words.py`).
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ import pyarrow.parquet as pq
 
 from latentlens_dag.inputs.texts import SourceOrder
 from latentlens_dag.models.self_checks import Dedup
-from latentlens_dag.models.tokenization import TokenizedText, find_word_span, token_texts, tokenize, word_spans
+from latentlens_dag.models.tokenization import TokenizedText, token_texts, tokenize
 from latentlens_dag.schema import OCCURRENCES
 from latentlens_dag.storage.hashing import ids_to_integers, integers_to_ids, within_fraction
 from latentlens_dag.storage.parquet import parquet_rows
+from latentlens_dag.text.words import token_words
 
 if TYPE_CHECKING:
     import polars as pl
@@ -268,13 +269,12 @@ def _words_around(
 ) -> Iterator[tuple[str, int, int]]:
     """Word, start and end of the wanted tokens, counted over all sentences, of which `sentences` says whose each is."""
     starts = np.cumsum([0, *(len(tokens.ids) for tokens in found)]).tolist()
-    last, words = -1, []
+    last, words = -1, dict[int, tuple[str, int, int]]()
     for number, place in zip(sentences, wanted, strict=True):
-        text = texts[number]
         if number != last:
-            last, words = number, word_spans(text)
-        start, end = find_word_span(words, text, *found[number].spans[place - starts[number]])
-        yield text[start:end], start, end
+            last, tokens = number, found[number]
+            words = dict(zip(tokens.text_positions, token_words(texts[number], tokens.text_spans), strict=True))
+        yield words[place - starts[number]]
 
 
 class _SmallestPerToken:

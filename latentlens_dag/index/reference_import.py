@@ -30,12 +30,12 @@ from latentlens_dag.index.encode import LayerVectors, Progress, allocate_vectors
 from latentlens_dag.index.folder import new_index
 from latentlens_dag.index.layer_tables import commit_fragments, write_fragments
 from latentlens_dag.inputs.texts import write_texts
-from latentlens_dag.models.tokenization import word_span
 from latentlens_dag.schema import OCCURRENCES
 from latentlens_dag.storage.hashing import hash_values, text_id
 from latentlens_dag.storage.parquet import write_parquet
 from latentlens_dag.storage.shapes import IndexShape
 from latentlens_dag.storage.warehouse import IndexPaths
+from latentlens_dag.text.words import token_words, word_span
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -382,8 +382,7 @@ def _run_places(text: str, tokens: list[str]) -> list[_Place]:
     whole = [found for start in _starts(text, tokens[0]) if (found := _aligned(text, start, tokens))]
     if len(whole) != 1:
         return [_token_place(text, token) for token in tokens]
-    spans = [word_span(text, start, end) for start, end in whole[0]]
-    return [(text[start:end], start, end) for start, end in spans]
+    return [*token_words(text, whole[0])]
 
 
 def _aligned(text: str, start: int, tokens: list[str]) -> list[tuple[int, int]] | None:

@@ -8,6 +8,8 @@ has fractional edges, which weight a pixel by the covered area, and may extend b
 
 from __future__ import annotations
 
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +31,7 @@ KINDS = (OBJECT, BACKGROUND)
 _OPTIONAL = ("abstract_words", "mask")
 _ROWS = 4096  # read at a time: masks are large
 _ROWS_IN_PYTHON = 256
+_NAMED = 3  # files that a message names
 _FILE_SCHEMA = pa.schema([("file_name", pa.string()), *(field for field in REGIONS if field.name != "image_id")])
 
 
@@ -78,19 +81,52 @@ def region_rows(path: Path) -> Iterator[pa.Table]:
 
 
 def regions_by_batch(path: Path, names: pa.Table, batches: int) -> Iterator[NumberedRows]:
-    """The rows of `region_rows`, with the batch of each one's image; -1 for the rows of other files.
+    """The rows of `region_rows`, with the batch of each one's image.
 
     Args:
         path: as of `region_rows`.
         names: id and name of every image of the set (`images.NAMES`).
         batches: their number.
+
+    Raises:
+        UserError: after the last row, if any is of a file that is no image of the set.
     """
     import pyarrow.compute as pc
 
     known, batch_of = names["file_name"].combine_chunks(), shards_of(names["image_id"], batches)
+    unknown = Counter[str | None]()
     for rows in region_rows(path):
         places = pc.fill_null(pc.index_in(rows["file_name"], known), -1).to_numpy()
+        unknown.update(rows["file_name"].filter(pa.array(places < 0)).to_pylist())
         yield NumberedRows(rows, np.where(places < 0, -1, batch_of[places]))
+    if unknown:
+        raise UserError(_unknown_images(path, unknown, known.to_pylist()))
+
+
+def _unknown_images(path: Path, unknown: Counter[str | None], known: Sequence[str]) -> str:
+    """What to say about regions of files that are no images of the set, by the name of the file."""
+    names = sorted(unknown, key=str)
+    named = ", ".join(map(repr, names[:_NAMED])) + (f" and {len(names) - _NAMED:,} more" if names[_NAMED:] else "")
+    alike = {_bare_name(name): name for name in reversed(known)}
+    pairs = ((name, alike.get(_bare_name(name))) for name in names if name is not None)
+    meant = next((_question(name, other) for name, other in pairs if other is not None), "")
+    return (
+        f"{path}: rows about images that the set does not have: {unknown.total():,}, of {named}.{meant} `file_name` is "
+        f"the name of an image as the table `images` has it, such as {known[0]!r}: its path in the folder of the "
+        "source, or its name in the table, letter by letter; of images with equal bytes, the first name. Correct the "
+        "names, or remove these rows."
+    )
+
+
+def _question(name: str, other: str) -> str:
+    looks_the_same = unicodedata.normalize("NFC", name) == unicodedata.normalize("NFC", other)
+    written = ascii if looks_the_same else repr
+    return f" Is {written(name)} the image {written(other)}?"
+
+
+def _bare_name(name: str) -> str:
+    """What names that mean the same file have in common: no folders, composed letters (NFC), no case."""
+    return unicodedata.normalize("NFC", name).casefold().replace("\\", "/").rpartition("/")[2]
 
 
 def read_regions(path: Path, rows: Iterable[pa.Table], ids: Mapping[str, tuple[str, int, int]]) -> pa.Table:
@@ -99,7 +135,7 @@ def read_regions(path: Path, rows: Iterable[pa.Table], ids: Mapping[str, tuple[s
     Args:
         path: their file, for messages.
         rows: of `region_rows`.
-        ids: (image_id, width, height) by file name. Rows of other files are skipped.
+        ids: (image_id, width, height) by file name. Rows of other files are skipped (`regions_by_batch` refuses them).
 
     Returns:
         A table with the schema REGIONS, sorted by image_id, region_id.

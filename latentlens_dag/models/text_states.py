@@ -14,12 +14,14 @@ from latentlens_dag.models.hooks import capture_hidden_states, stop_at_layer
 from latentlens_dag.models.layers import check_layers
 from latentlens_dag.models.model_parts import ModelParts
 from latentlens_dag.models.text_batches import run_decoder, run_in_batches, select_positions
-from latentlens_dag.models.tokenization import TokenizedText, token_texts, tokenize, whole_words
+from latentlens_dag.models.tokenization import TokenizedText, token_texts, tokenize
 from latentlens_dag.storage.hashing import text_id
+from latentlens_dag.text.words import token_words
 
 if TYPE_CHECKING:
     import polars as pl
     from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
 
 
 class TextStates(NamedTuple):
@@ -87,7 +89,7 @@ def text_states(
     tokenized = tokenize(model.tokenizer, list(texts))
     for text, tokens in zip(texts, tokenized, strict=True):
         _check_length(model, text, tokens)
-    table = _token_table(model, texts, tokenized)
+    table = _token_table(model.tokenizer, texts, tokenized)
     states = {layer: torch.empty(len(table), model.width) for layer in layers}
     by_length = sorted((text for text in _with_rows(tokenized) if text.positions), key=lambda text: len(text.ids))
     to_read = by_length if layers else []
@@ -129,10 +131,17 @@ def _check_length(model: ModelParts, text: str, tokens: TokenizedText) -> None:
         )
 
 
-def _token_table(model: ModelParts, texts: Sequence[str], tokenized: list[TokenizedText]) -> pl.DataFrame:
+def token_table(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> pl.DataFrame:
+    """`TextStates.tokens` of the texts, without a model."""
+    return _token_table(tokenizer, texts, tokenize(tokenizer, list(texts)))
+
+
+def _token_table(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], tokenized: list[TokenizedText]
+) -> pl.DataFrame:
     import polars as pl
 
-    strings = token_texts(model.tokenizer, {token_id for tokens in tokenized for token_id in tokens.ids})
+    strings = token_texts(tokenizer, {token_id for tokens in tokenized for token_id in tokens.ids})
     pairs = zip(texts, tokenized, strict=True)
     rows = [row for number, (text, tokens) in enumerate(pairs) for row in _rows(number, text, tokens, strings)]
     numbers = ("text_index", "token_index", "position", "token_id", "char_start", "char_end")
@@ -145,7 +154,7 @@ _COLUMNS = ("text_index", "token_index", "position", "token_id", "token_str", "w
 
 def _rows(number: int, text: str, tokens: TokenizedText, strings: dict[int, str]) -> Iterator[tuple[int | str, ...]]:
     positions = tokens.text_positions
-    words = whole_words(text, [tokens.spans[position] for position in positions])
+    words = token_words(text, tokens.text_spans)
     for index, (position, (word, start, end)) in enumerate(zip(positions, words, strict=True)):
         token_id = tokens.ids[position]
         yield number, index, index, token_id, strings[token_id], word, start, end

@@ -1,9 +1,7 @@
-"""Tokenizing texts, and finding the word of each token."""
+"""Tokenizing texts, and the texts of tokens."""
 
 from __future__ import annotations
 
-import re
-from bisect import bisect_right
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,12 +9,6 @@ from latentlens_dag.errors import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-
-# Letters and digits with inner apostrophes and hyphens. In scripts without spaces between words (Thai, Chinese,
-# Japanese) the word of a token is its own text.
-_UNSPACED = "\u0e00-\u0eff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-_WORD = re.compile(rf"[^\W_{_UNSPACED}]+(?:['’-][^\W_{_UNSPACED}]+)*")
 
 
 class TokenizedText(NamedTuple):
@@ -29,6 +21,11 @@ class TokenizedText(NamedTuple):
     spans: list[tuple[int, int]]
     """Start and end of each token, in characters."""
     special: list[bool]
+
+    @property
+    def text_spans(self) -> list[tuple[int, int]]:
+        """The spans of the tokens that are not special."""
+        return [span for span, special in zip(self.spans, self.special, strict=True) if not special]
 
     @property
     def text_positions(self) -> list[int]:
@@ -63,18 +60,6 @@ def _special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
     return {*tokenizer.all_special_ids, *(token_id for token_id, token in added if token.special)}
 
 
-def word_span(text: str, start: int, end: int) -> tuple[int, int]:
-    """The span of the word that contains a token's span; without a word, the token's span."""
-    return find_word_span(word_spans(text), text, start, end)
-
-
-def whole_words(text: str, spans: Iterable[tuple[int, int]]) -> list[tuple[str, int, int]]:
-    """The word of each token, as in `word_span`, with its start and end."""
-    words = word_spans(text)
-    of_tokens = [find_word_span(words, text, *span) for span in spans]
-    return [(text[start:end], start, end) for start, end in of_tokens]
-
-
 def token_texts(tokenizer: PreTrainedTokenizerBase, ids: Iterable[int]) -> dict[int, str]:
     """The text of each token; a part of a character has none, and is written as in the tokenizer's vocabulary."""
     texts = {}
@@ -82,20 +67,3 @@ def token_texts(tokenizer: PreTrainedTokenizerBase, ids: Iterable[int]) -> dict[
         text = tokenizer.decode([token_id], clean_up_tokenization_spaces=False)
         texts[token_id] = tokenizer.convert_ids_to_tokens(token_id) if "\ufffd" in text or text == "" else text
     return texts
-
-
-def word_spans(text: str) -> list[tuple[int, int]]:
-    """Start and end of every word of a text."""
-    return [word.span() for word in _WORD.finditer(text)]
-
-
-def find_word_span(words: list[tuple[int, int]], text: str, start: int, end: int) -> tuple[int, int]:
-    """`word_span` for the known `words` of the text."""
-    while start < end and text[start].isspace():
-        start += 1
-    while end > start and text[end - 1].isspace():
-        end -= 1
-    before = bisect_right(words, (start, len(text)))
-    if before and start < words[before - 1][1]:
-        return words[before - 1][0], max(words[before - 1][1], end)
-    return start, end

@@ -44,7 +44,8 @@ COLUMNS = {
     "rank": "1 is the nearest",
     "token_id": "number of the answer in the vocabulary",
     "token_str": "the vocabulary token itself",
-    "word": "the whole word around the token; of the vocabulary lenses the token without blanks",
+    "word": "the whole word around the token, or the token itself where a script has no spaces between words; of the "
+    "vocabulary lenses the token without blanks",
     "contextual_layer": "the layer of the text's state; null where no text was read",
     "key": "64-bit hash of the text up to this token, which names the occurrence",
     "sentence_id": "64-bit hash of the sentence; its text is in sentences",

@@ -24,6 +24,7 @@ from latentlens_dag.study.token_tables import text_token_tables, visual_token_ta
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
+    from transformers import PreTrainedTokenizerBase
 
     from latentlens_dag.models.language_model import LanguageModel
     from latentlens_dag.models.prompts import Prompt
@@ -127,6 +128,7 @@ def visual_batch_states(
 
 def text_batch_states(
     load: Callable[[], LanguageModel],
+    load_tokenizer: Callable[[], PreTrainedTokenizerBase],
     study: str,
     texts: Mapping[str, str],
     layers: Sequence[int],
@@ -135,19 +137,25 @@ def text_batch_states(
 ) -> BatchStates:
     """Tokens (in the two tables of `text_token_tables`) and states of a batch's texts, by id; else as above.
 
-    `progress` is called with the tokens read and all tokens of new texts.
+    Stored tokens say only of which texts there are states: the tables are made from the texts, so that another rule for
+    words, or no layers, take no model. `load_tokenizer` gives the model's tokenizer; it is not called where the model
+    is loaded. `progress` is called with the tokens read and all tokens of new texts.
     """
-    from latentlens_dag.models.text_states import text_states
+    from latentlens_dag.models.text_states import text_states, token_table
 
     all_ids = list(texts)
 
     def run_model(numbers: list[int]) -> BatchStates:
         ids = [all_ids[number] for number in numbers]
         found = text_states(load(), [texts[text_id] for text_id in ids], layers, progress)
-        tables = text_token_tables(study, ids, found.tokens)
-        return BatchStates(tables._asdict(), {layer: found.states[layer].numpy() for layer in layers}, len(ids))
+        tables = {TOKENS: text_token_tables(study, ids, found.tokens).visual_tokens}
+        return BatchStates(tables, {layer: found.states[layer].numpy() for layer in layers}, len(ids))
 
-    return _with_stored(all_ids, layers, stored, run_model)
+    only_ids = StoredStates({name: table for name, table in stored.tables.items() if name == TOKENS}, stored.states)
+    found = _with_stored(all_ids, layers, only_ids, run_model) if layers else BatchStates({}, {}, 0)
+    tokenizer = load().tokenizer if found.forwarded else load_tokenizer()
+    tables = text_token_tables(study, all_ids, token_table(tokenizer, list(texts.values())))
+    return found._replace(tables=tables._asdict())
 
 
 def _reported(passes: Iterable[list[Image]], total: int, progress: Progress) -> Iterator[list[Image]]:

@@ -31,8 +31,8 @@ def excerpt(sentence: str, start: int | None, end: int | None, room: int = 160) 
     before, word, after = split_at(sentence, start, end)
     if not word:
         return SentenceParts(clip(sentence, 2 * room), "", "")
-    head = "…" + before[-room:] if len(before) > room else before
-    tail = after[:room] + "…" if len(after) > room else after
+    head = "…" + last_characters(before, room) if len(before) > room else before
+    tail = first_characters(after, room) + "…" if len(after) > room else after
     return SentenceParts(printable(head), clip(word, room), printable(tail))
 
 
@@ -50,7 +50,25 @@ def clip(text: str | None, length: int) -> str:
 
 
 def _ellipsize(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"
+    return text if len(text) <= length else first_characters(text, length - 1) + "…"
+
+
+def first_characters(text: str, length: int) -> str:
+    """The beginning of a text, at most `length` long; no letter loses its marks."""
+    if text.isascii():
+        return text[:length]
+    from latentlens_dag.text.words import fitting_characters, whole_characters  # not when the command line starts
+
+    return "".join(fitting_characters(whole_characters(text), length))
+
+
+def last_characters(text: str, length: int) -> str:
+    """The end of a text, at most `length` long; no letter loses its marks."""
+    if text.isascii():
+        return text[max(0, len(text) - length) :]
+    from latentlens_dag.text.words import fitting_characters, whole_characters
+
+    return "".join(reversed([*fitting_characters(reversed(whole_characters(text)), length)]))
 
 
 def bracket_word(sentence: str | None, start: int | None, end: int | None, width: int | None = None) -> str:
@@ -62,6 +80,6 @@ def bracket_word(sentence: str | None, start: int | None, end: int | None, width
         return sentence if width is None else _ellipsize(sentence, width)
     if width is not None and len(sentence) > width:
         room = max(0, width - len(word)) // 2
-        before = before if len(before) <= room else "…" + before[len(before) - room :]
-        after = after if len(after) <= room else after[:room] + "…"
+        before = before if len(before) <= room else "…" + last_characters(before, room)
+        after = after if len(after) <= room else first_characters(after, room) + "…"
     return f"{before}[{word}]{after}"

@@ -13,6 +13,7 @@ word has `hous`. A rule is wrong only if two *real* words share a base form by i
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable
 from functools import cache, lru_cache
 
@@ -54,10 +55,15 @@ def base_forms(word: str) -> frozenset[str]:
 
 
 def plain_word(word: str) -> str:
-    """The word case-folded, without non-letters at its ends and without a possessive `'s`."""
-    folded = word.casefold().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
+    """The word case-folded and composed (NFC), without non-letters at its ends and without a possessive `'s`."""
+    folded = unicodedata.normalize("NFC", word.casefold()).replace("\u2019", "'")
     letters = [i for i, character in enumerate(folded) if character.isalpha()]
-    return folded[letters[0] : letters[-1] + 1].removesuffix("'s") if letters else ""
+    if not letters:
+        return ""
+    end = letters[-1] + 1
+    while unicodedata.category(folded[end : end + 1] or " ").startswith("M"):  # a mark of the last letter, as in Hindi
+        end += 1
+    return folded[letters[0] : end].removesuffix("'s")
 
 
 def distinct(words: Iterable[str]) -> tuple[str, ...]:

@@ -6,7 +6,6 @@ that tests the mended one.
 
 import shutil
 import struct
-import unicodedata
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,7 +15,6 @@ from PIL import Image
 from latentlens_dag.errors import UserError
 from latentlens_dag.inputs.images import open_image
 from latentlens_dag.inputs.texts import TextFile, read_texts, write_sentences
-from latentlens_dag.models.tokenization import word_span
 
 FILES = Path(__file__).parent / "files"
 TURNED = (0x112, 3, 1, struct.pack("<HH", 6, 0))
@@ -75,19 +73,3 @@ def test_a_parquet_corpus_with_damaged_pages_is_named(tmp_path: Path) -> None:
     shutil.copy(FILES / "dictionary_index.parquet", tmp_path / "corpus.parquet")  # an index beyond its dictionary
     with pytest.raises(UserError, match=r"corpus\.parquet"):
         list(read_texts(TextFile("parquet", tmp_path / "corpus.parquet", "text")))
-
-
-WORDS = {
-    "Hindi": "\u0939\u093f\u0928\u094d\u0926\u0940",
-    "decomposed Latin": "cafe\u0301s",
-    "Hebrew with points": "\u05e9\u05b8\u05c1\u05dc\u05d5\u05b9\u05dd",
-    "Arabic with vowels": "\u0645\u064f\u062d\u064e\u0645\u064e\u0651\u062f",
-    "Tamil": "\u0ba4\u0bae\u0bbf\u0bb4\u0bcd",
-    "decomposed Vietnamese": unicodedata.normalize("NFD", "Vi\u1ec7t"),
-}
-
-
-@pytest.mark.parametrize("language", WORDS)
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="a combining mark is taken for the end of the word")
-def test_a_word_holds_its_combining_marks(language: str) -> None:
-    assert word_span(WORDS[language], 0, 1) == (0, len(WORDS[language]))

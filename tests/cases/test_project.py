@@ -11,14 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
-from PIL import Image
 
 from latentlens_dag.cli.main import cli
 from latentlens_dag.dag.loading import load_definitions
 from latentlens_dag.errors import UserError
 from latentlens_dag.schema import IMAGES
 from latentlens_dag.storage.home import Home
-from tests.dag.conftest import build
 
 
 @pytest.mark.xfail(strict=True, reason="the writer of JSON does not know bytes, and panics")
@@ -71,17 +69,3 @@ def test_a_key_that_was_overwritten_by_an_alias_is_refused_with_its_place(tmp_pa
     project = _project(tmp_path, COMPONENT.format("Corpus", "x").replace("attributes:", "attribu<<: *ates:"))
     with pytest.raises(UserError, match=r"defs\.yaml is not valid YAML: (?s:.*), line 2, "):
         load_definitions(project, Home(tmp_path / "home"))
-
-
-@pytest.mark.xfail(strict=True, raises=pytest.fail.Exception, reason="regions of no picture are left out in silence")
-def test_regions_whose_file_names_are_of_no_picture_stop_the_build(tmp_path: Path) -> None:
-    image_set = "{name: pictures, source: {folder: pictures}, regions: {masks: regions.parquet}}"
-    project = _project(tmp_path, f"type: latentlens_dag.dag.components.ImageSet\nattributes: {image_set}\n")
-    (project / "assets/a/pictures").mkdir()
-    Image.new("RGB", (8, 8)).save(project / "assets/a/pictures/a.png")
-    region = {"region_id": "1", "kind": "object", "name": "dog", "words": ["dog"]}
-    box = {"x0": 0.0, "y0": 0.0, "x1": 4.0, "y1": 4.0}
-    rows = pa.Table.from_pylist([{"file_name": "pictures/a.png", **region, **box}])  # relative to another folder
-    pq.write_table(rows, project / "assets/a/regions.parquet")
-    with pytest.raises(UserError, match=r"pictures/a\.png"):
-        build(project)

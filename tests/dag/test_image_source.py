@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -87,6 +88,8 @@ def test_another_picture_in_the_table_makes_its_batch_new_and_another_order_make
     _run(hub, project, "build", "--select", "images/pictures")
     assert _results(project / ".latentlens") == before
     pq.write_table(pa.table({"image": rows[1:]}), file)
+    annotated = pq.read_table(regions := file.with_name("regions.parquet"))
+    pq.write_table(annotated.filter(pc.not_equal(annotated["file_name"], rows[0]["path"])), regions)
     _run(hub, project, "build", "--select", "images/pictures")
     after = _results(project / ".latentlens")
     originals = project / ".latentlens" / "warehouse" / "images" / "pictures" / "originals"
@@ -163,3 +166,13 @@ def test_a_build_of_more_batches_reads_the_record_of_the_extracted_pictures_no_m
         assert len([name for name in ran if name.startswith("images/pictures/regions")]) == batches
         opens.append(count[str(home / "warehouse" / "manifest" / "images" / "pictures" / "originals" / "all.json")])
     assert opens[0] == opens[1]
+
+
+def test_regions_whose_file_names_are_of_no_picture_stop_the_build_before_anything_is_judged(project: Path) -> None:
+    file = project / "assets" / "tiny" / "regions.parquet"
+    table = pq.read_table(file)
+    moved = pa.array([f"images/{name}" for name in table["file_name"].to_pylist()])  # relative to another folder
+    pq.write_table(table.set_column(table.column_names.index("file_name"), "file_name", moved), file)
+    with pytest.raises(UserError, match=f"does not have: {len(table)}, of {moved[0].as_py()!r}"):
+        build(project, names=["images"])
+    assert not [*(project / ".latentlens").rglob("regions_*.parquet")]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import lance
 import numpy as np
 import polars as pl
@@ -15,12 +16,14 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from latentlens_dag.cli.main import cli
+from latentlens_dag.dag.assets import states
 from latentlens_dag.dag.loading import find_study, load_definitions
 from latentlens_dag.dataset.dataset import open_dataset
 from latentlens_dag.errors import UserError
 from latentlens_dag.figures.contact_sheet import write_sheet
 from latentlens_dag.index.state_tables import read_states
 from latentlens_dag.models.loading import load_with_language_model
+from latentlens_dag.models.model_cache import ModelCache
 from latentlens_dag.models.model_ref import ModelRef
 from latentlens_dag.models.text_states import TextStates, text_states
 from latentlens_dag.release.manifest import MANIFEST, read_manifest
@@ -364,6 +367,38 @@ def test_a_wrong_pair_is_told_to_who_asks_for_the_studys_model_too(project: Path
         _ = find_study("tiny", copy).model_ref
 
 
+def test_another_rule_for_words_makes_the_tokens_of_texts_anew_without_a_model_or_a_state(
+    project: Path, copy_of: Copy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = copy_of(project)
+    monkeypatch.setattr(states, "_TEXT_TOKENS", 99)
+    with monkeypatch.context() as no_model:
+        no_model.setattr(ModelCache, "language_model", lambda *_: pytest.fail("the model is not needed"))
+        assert set(build(copy)) == {f"study/tiny/text_tokens[0{batch}]" for batch in (0, 1)}
+    monkeypatch.setattr(states, "_TEXT_TOKENS", 100)
+    texts = copy / "assets" / "tiny" / "texts.txt"
+    texts.write_text(texts.read_text() + "\nA new text.")
+    read: list[str] = []
+
+    def counted(model: Any, texts: list[str], *options: Any) -> TextStates:
+        read.extend(texts)
+        return text_states(model, texts, *options)
+
+    monkeypatch.setattr("latentlens_dag.models.text_states.text_states", counted)
+    build(copy)
+    assert read == ["A new text."]
+    monkeypatch.setattr(states, "_TEXT_TOKENS", 101)
+    with opened(copy) as one:  # tokens and states in one step, as from the UI
+        job = load_definitions(copy, one.home).resolve_implicit_global_asset_job_def()
+        chosen = [
+            dg.AssetKey(["study", "tiny", *name]) for name in (["text_tokens"], ["visual_tokens"], ["visual", "V01"])
+        ]
+        assert job.execute_in_process(asset_selection=chosen, instance=one.instance, partition_key="00").success
+    assert read == ["A new text."]
+    stored = pl.read_parquet(study_of(copy) / "text_tokens" / "*.parquet")
+    assert set(stored["image_id"]) == {text_id(text) for text in [*TEXTS, "A new text."]}
+
+
 def test_a_study_of_images_has_the_versions_that_it_had_before_there_were_texts(fresh_project: Path) -> None:
     with opened(fresh_project) as one:
         found: dict[str, Any] = {
@@ -374,10 +409,10 @@ def test_a_study_of_images_has_the_versions_that_it_had_before_there_were_texts(
     assert found == {
         "catalog": "6-21375aae76ee47e9",
         "chance_patches": "2-ee705ae998005e67",
-        "diversity": "1-ee705ae998005e67",
+        "diversity": "2-ee705ae998005e67",
         "embeddinglens/V00": "1-037f8689bdd5393e",
         "interpretability": "2-ee705ae998005e67",
-        "judgements/V00": "1-fde575218ee7ab25",
+        "judgements/V00": "2-fde575218ee7ab25",
         "latentlens/V00": "1-037f8689bdd5393e",
         "lens_differences": "1-5163eb331120aa54",
         "layer_alignment": "1-ee705ae998005e67",

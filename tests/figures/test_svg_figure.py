@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import random
+import re
 import struct
 import zlib
 from dataclasses import replace
@@ -22,7 +23,7 @@ from latentlens_dag.figures.svg_figure import (
     word_lines,
 )
 from latentlens_dag.figures.text_layout import hyphenate, kwic, text_width, truncate
-from latentlens_dag.text.display import split_at
+from latentlens_dag.text.display import bracket_word, clip, excerpt, split_at
 
 GOLDEN = Path(__file__).parent / "golden" / "figure.svg"
 HOSTILE = "<img src=x onerror=alert(1)>&\x07\x00\u202e\ud800\uffff]]>"
@@ -106,12 +107,22 @@ def test_words_keep_to_their_cells_and_are_legible_where_there_is_room() -> None
     ]
 
 
+LETTERS = ("\u0939\u093f", "\u0bae\u0bbf", "e\u0301", "\u05e9\u05b8\u05c1", "\u0e17\u0e35\u0e48")
+"""Letters with their vowels and marks."""
+
+
 def test_nothing_that_belongs_together_is_cut_apart() -> None:
     assert hyphenate("bookshelf", 2) == ["book-", "shelf"]
     assert hyphenate(ARABIC, 2) == [ARABIC] and hyphenate(FAMILY * 4, 2) == [FAMILY * 4]
     for width in range(1, 12):
         cuts = [truncate(FAMILY * 5, width).rstrip("…"), kwic(FAMILY * 5, "dog", FAMILY * 5, width)[0].lstrip("…")]
         assert all(set(one.split(FAMILY)) <= {""} for one in cuts)
+        for letter in LETTERS:
+            text = letter * 9
+            cuts = [truncate(text, width), *kwic(text, "dog", text, width), clip(text, width + 2)]
+            cuts += excerpt(text + "dog" + text, len(text), len(text) + 3, width)
+            cuts.append(bracket_word(text + "dog" + text, len(text), len(text) + 3, width + 5))
+            assert all(set(re.sub(r"[…\[\]dog]", "", one).split(letter)) <= {""} for one in cuts if not one.isascii())
     head, word, tail = kwic("a" * 90, "dog", "b" * 90, 40)
     assert word == "dog" and head.startswith("…") and tail.endswith("…") and text_width(head + word + tail) <= 40
     assert kwic("", "dog", " is here", 40) == ("", "dog", " is here")

@@ -13,7 +13,7 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.index import occurrences as module
 from latentlens_dag.index.occurrences import candidates, selected_rows, write_selection
 from latentlens_dag.inputs.texts import SourceOrder, TextFile, read_order, write_order
-from latentlens_dag.models.tokenization import token_texts, tokenize, word_span
+from latentlens_dag.models.tokenization import token_texts, tokenize
 from latentlens_dag.schema import OCCURRENCES, SENTENCES
 from latentlens_dag.storage.hashing import hash_bytes, shard_of, text_id
 from latentlens_dag.storage.parquet import write_parquet
@@ -249,27 +249,6 @@ def test_the_word_is_the_one_around_the_token_in_its_sentence(tmp_path: Path) ->
     rows = [row for row in _kept(tmp_path, ["She put an apple there."], 1, 9) if row["word"] == "apple"]
     assert len(rows) > 1  # a word of several tokens: each carries the whole word
     assert {(row["char_start"], row["char_end"]) for row in rows} == {(11, 16)}
-
-
-@pytest.mark.parametrize(
-    ("text", "token", "word"),
-    [
-        ("that hat is a hat", (12, 13), "a"),  # not the "a" of "that"
-        ("a well-known dog's tail", (2, 6), "well-known"),
-        ("a well-known dog's tail", (16, 18), "dog's"),
-        ("wait, what", (4, 5), ","),
-        (" spaced out", (0, 7), "spaced"),
-        ("naïve café", (6, 9), "café"),
-        ("他看见狗了", (3, 4), "狗"),
-        ("end.", (3, 4), "."),
-        ("end. Go", (0, 4), "end."),  # a token that is more than its word
-        ("go on ", (2, 6), "on"),
-        ("a dog’s tail", (2, 5), "dog’s"),
-    ],
-)
-def test_whole_words_are_found_from_character_spans(text: str, token: tuple[int, int], word: str) -> None:
-    start, end = word_span(text, *token)
-    assert text[start:end] == word
 
 
 def test_a_piece_of_a_character_has_a_text_that_tells_it_from_others() -> None:

@@ -16,9 +16,10 @@ from latentlens_dag.cli.main import cli
 from latentlens_dag.errors import UserError
 from latentlens_dag.index import reference_import
 from latentlens_dag.index.reference_import import import_index
-from latentlens_dag.models.tokenization import tokenize, word_span
+from latentlens_dag.models.tokenization import tokenize
 from latentlens_dag.storage.hashing import text_id
 from latentlens_dag.testing import SENTENCES, tiny_tokenizer
+from latentlens_dag.text.words import word_span
 
 WIDTH = 16
 

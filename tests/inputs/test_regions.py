@@ -177,7 +177,7 @@ def test_the_regions_of_a_batch_are_those_of_its_images_with_their_rows_in_the_f
     monkeypatch.setattr("latentlens_dag.inputs.regions._ROWS", 3)
     names = [f"{number}.png" for number in range(8)]
     ids = {name: (hash_bytes(name.encode()), 6, 4) for name in names}
-    path = written(tmp_path, *({"file_name": name, "region_id": name[0]} for name in ["z.png", *names[::-1], "y.png"]))
+    path = written(tmp_path, *({"file_name": name, "region_id": name[0]} for name in names[::-1]))
     table = pa.table({"image_id": [image_id for image_id, *_ in ids.values()], "file_name": names})
     found = []
     for batch in range(batches):
@@ -185,7 +185,40 @@ def test_the_regions_of_a_batch_are_those_of_its_images_with_their_rows_in_the_f
         mine = {name: facts for name, facts in ids.items() if shard_of(facts[0], batches) == batch}
         assert read_regions(path, rows, mine).equals(read_regions(path, region_rows(path), mine))
         found += [(row["file_name"], row["row"]) for part in rows for row in part.to_pylist()]
-    assert sorted(found) == [(name, 9 - number) for number, name in enumerate(names)]
+    assert sorted(found) == [(name, 8 - number) for number, name in enumerate(names)]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "meant"),
+    [
+        (
+            "pictures/a/\u00e9.png",
+            " Is 'pictures/a/\u00e9.png' the image 'a/\u00e9.png'?",
+        ),  # relative to another folder
+        ("a/e\u0301.png", r" Is 'a/e\u0301.png' the image 'a/\xe9.png'?"),  # the same letters, stored otherwise
+        ("A\\\u00c9.PNG", " Is 'A\\\\\u00c9.PNG' the image 'a/\u00e9.png'?"),
+        ("copy.png", ""),
+        (None, ""),
+    ],
+)
+def test_regions_of_no_image_are_refused_with_the_names_of_their_files(
+    tmp_path: Path, wrong: str | None, meant: str
+) -> None:
+    names = pa.table({"image_id": [hash_bytes(b"a"), hash_bytes(b"b")], "file_name": ["a/\u00e9.png", "b.png"]})
+    path = written(tmp_path, {"file_name": "b.png"}, {"file_name": wrong}, {"file_name": wrong, "region_id": "2"})
+    for batch in (0, 1):  # whichever batch is built first
+        with pytest.raises(UserError) as refused:
+            list(rows_of_part(partial(regions_by_batch, path, names, 2), batch))
+        message = str(refused.value)
+        assert message.startswith(f"{path}: ") and f"does not have: 2, of {wrong!r}.{meant}" in message
+        assert ("Is " in message) == bool(meant)
+
+
+def test_of_many_files_that_are_no_images_the_first_are_named(tmp_path: Path) -> None:
+    names = pa.table({"image_id": [hash_bytes(b"a")], "file_name": ["a.png"]})
+    path = written(tmp_path, *({"file_name": f"{n}.png"} for n in range(9)))
+    with pytest.raises(UserError, match=r"does not have: 9, of '0.png', '1.png', '2.png' and 6 more\."):
+        list(regions_by_batch(path, names, 1))
 
 
 def test_a_wrong_value_is_named_with_its_row_in_the_whole_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

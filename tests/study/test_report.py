@@ -135,3 +135,21 @@ def test_a_damaged_thumbnail_is_named(content: bytes) -> None:
 
     with pytest.raises(UserError, match=r"thumbnail of a/b\.png \(image_id 0123\) cannot be read"):
         thumbnail_loader(Damaged())("0123", "a/b.png")  # type: ignore[arg-type]
+
+
+def test_a_sheet_says_of_which_scripts_it_has_no_letters(monkeypatch: pytest.MonkeyPatch) -> None:
+    boxes = [np.array([[0, 0, 64, 64]], np.float32)]
+    scene = [Image.new("RGB", (64, 64))]
+
+    def drawn(word: str) -> Image.Image:
+        return draw_scenes(scene, boxes, {"latentlens": [LensView([word], ["concrete"])]}, title="one")
+
+    script = "latentlens_dag.figures.contact_sheet.missing_script"
+    monkeypatch.setattr("latentlens_dag.figures.contact_sheet.drawable_text", lambda word: word.replace("X", "(Tamil)"))
+    assert drawn("X").height == drawn("(Tamil)").height
+    monkeypatch.setattr(script, lambda word: "Tamil" if word == "X" else None)
+    named, plain = drawn("X"), drawn("(Tamil)")
+    assert named.height > plain.height  # by a line
+    assert named.crop((28, 78, named.width, 95)).convert("L").getextrema()[0] < 255  # between legend and columns
+    below = [sheet.crop((28, sheet.height - 28 - 64, 28 + 64, sheet.height - 28)) for sheet in (named, plain)]
+    assert below[0].tobytes() == below[1].tobytes()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import unicodedata
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,7 +48,22 @@ def test_what_has_no_letter_matches_nothing_not_even_itself(word: str) -> None:
 def test_a_word_is_its_own_base_form_and_its_ends_are_letters(word: str) -> None:
     plain = plain_word(word)
     assert (plain in base_forms(word)) == bool(plain)
-    assert not plain or (plain[0].isalpha() and plain[-1].isalpha())
+    letters = "".join(sign for sign in plain if not unicodedata.category(sign).startswith("M"))  # without their marks
+    assert not plain or (plain[0].isalpha() and letters[-1].isalpha())
+
+
+HINDI, TAMIL = "\u0939\u093f\u0928\u094d\u0926\u0940", "\u0ba4\u0bae\u0bbf\u0bb4\u0bcd"
+
+
+@pytest.mark.parametrize("word", [HINDI, TAMIL])
+def test_the_marks_of_the_last_letter_belong_to_the_word(word: str) -> None:
+    assert plain_word(f"\u201c{word}\u201d.") == word
+    assert not same_word(word, word[:-1])
+
+
+def test_a_word_matches_itself_however_its_marks_are_stored() -> None:
+    assert plain_word("CAFE\u0301") == "caf\u00e9"
+    assert same_word("cafe\u0301s", "caf\u00e9") and not same_word("caf\u00e9", "cafe")
 
 
 def test_distinct_keeps_the_first_of_each() -> None:

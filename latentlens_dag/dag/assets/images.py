@@ -38,7 +38,7 @@ from latentlens_dag.storage.shapes import ImageSetShape
 from latentlens_dag.storage.split_input import NumberedRows
 from latentlens_dag.storage.warehouse import Warehouse
 
-_NAMES, _ORIGINALS, _PICTURES, _REGIONS = 1, 1, 2, 1  # algorithms
+_NAMES, _ORIGINALS, _PICTURES, _REGIONS = 1, 1, 2, 2  # algorithms
 
 
 def image_definitions(images: ImageSetSpec) -> dg.Definitions:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from latentlens_dag.models.language_model import LanguageModel
 
 _OLD_VERSIONS = timedelta(days=1)  # of layer tables, which a reader may still have open
-_CANDIDATES, _SELECTION, _OCCURRENCES, _CONTEXTUAL, _TABLE = 2, 1, 1, 1, 2  # algorithms
+_CANDIDATES, _SELECTION, _OCCURRENCES, _CONTEXTUAL, _TABLE = 3, 1, 1, 1, 2  # algorithms
 _POLARS = frozenset({"polars", "parquet"})
 _CONTEXTUAL_TEXT = "The occurrences' states entering block {layer}; one forward pass for all layers."
 _TABLE_TEXT = "The layer table of contextual layer {layer}: one row per occurrence, one atomic version."

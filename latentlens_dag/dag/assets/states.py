@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from latentlens_dag.study.stored_states import BatchStates, Layer, StoredStates
 
 # Algorithms: raise one when the same input would give other bytes.
-_MODEL_CHECKS, _VISUAL, _TEXT_STATES = 3, 2, 2
+_MODEL_CHECKS, _VISUAL, _TEXT_STATES, _TEXT_TOKENS = 3, 2, 2, 3
 
 
 def model_checks(study: StudySpec) -> dg.AssetsDefinition:
@@ -186,8 +186,10 @@ def _state_specs(study: StudySpec) -> list[dg.AssetSpec]:
     if study.connector:
         specs.append(dg.AssetSpec(keys.connector(study.name), kinds=states, description=_CONNECTOR, **shared))
     for name in study.token_tables:
-        key = keys.study(study.name, name)
-        specs.append(dg.AssetSpec(key, kinds={"parquet"}, description=_TABLE_TEXT[name], **shared))
+        key, own = keys.study(study.name, name), shared
+        if name == "text_tokens":  # another rule for words makes this table anew, and no state
+            own = {**shared, **version_fields(_TEXT_TOKENS, **declared)}
+        specs.append(dg.AssetSpec(key, kinds={"parquet"}, description=_TABLE_TEXT[name], **own))
     return specs
 
 
@@ -238,12 +240,14 @@ def _read_texts(
     stored: "StoredStates",
     progress: ProgressLog,
 ) -> "BatchStates":
+    from latentlens_dag.models.loading import load_tokenizer
     from latentlens_dag.study.stored_states import text_batch_states
 
     texts = pq.read_table(paths.texts(study.inputs.name, batch))
     by_id = dict(zip(texts["text_id"].to_pylist(), texts["text"].to_pylist(), strict=True))
     numbers = [layer for layer in layers if layer != "connector"]
-    return text_batch_states(load, study.name, by_id, numbers, stored, progress)
+    tokenizer = partial(load_tokenizer, study.model)
+    return text_batch_states(load, tokenizer, study.name, by_id, numbers, stored, progress)
 
 
 def _stored(
@@ -265,7 +269,10 @@ def _stored(
         if can_reuse(context, key, study.model_key)
     }
     tables = {name: _tokens_path(name, study, paths, batch) for name in study.token_tables}
-    whole = all(can_reuse(context, keys.study(study.name, name), study.model_key) for name in tables)
+    # Another rule for words leaves the states as they are, and `text_batch_states` makes that table in any case.
+    counted = [name for name in tables if name != "text_tokens"]
+    whole = all(can_reuse(context, keys.study(study.name, name), study.model_key) for name in counted)
+    tables = {name: tables[name] for name in counted}
     return StoredStates.read(tables if whole else {}, layers, dtype)
 
 

@@ -34,8 +34,8 @@ from latentlens_dag.study.lenses.registry import lens_class
 from latentlens_dag.study.source import StudySource
 
 # Algorithms: raise one when the same input would give other bytes.
-_PATCH_TRUTH, _CHANCE, _JUDGEMENTS, _INTERPRETABILITY, _ANALYSIS, _STATES, _SINKS, _CATALOG = 1, 2, 1, 2, 1, 1, 1, 6
-_DIFFERENCES = 1
+_PATCH_TRUTH, _CHANCE, _JUDGEMENTS, _INTERPRETABILITY, _STATES, _SINKS, _CATALOG = 1, 2, 2, 2, 1, 1, 6
+_DIVERSITY, _ALIGNMENT, _DIFFERENCES = 2, 1, 1
 
 
 def study_definitions(study: StudySpec) -> dg.Definitions:
@@ -57,7 +57,9 @@ def _lens(study: StudySpec, name: str) -> dg.AssetsDefinition:
     deps = {layer: [visual_key_of[layer], *candidates] for layer in key_of}
     own_sentence = {"own_sentence": "excluded"} if study.of_texts and lens.needs == "index" else {}
     declared = {} if lens.needs == "index" else dtype_setting(study.dtype)
-    version = version_fields(lens.algorithm, top_k=study.top_k, unique=study.unique, **own_sentence, **declared)
+    composed = {"words": "composed"} if study.unique == "word" else {}  # an algorithm's number would be of all studies
+    fields = {"top_k": study.top_k, "unique": study.unique, **own_sentence, **declared, **composed}
+    version = version_fields(lens.algorithm, **fields)
 
     @dg.multi_asset(
         name=f"{study.name}_{name}",
@@ -217,11 +219,11 @@ def _analyses(study: StudySpec) -> list[dg.AssetsDefinition]:
 
     deps = [key for lens in study.lenses for key in study.layer_keys(lens).values()]
     text = "Distinct words among the answers."
-    summaries = [_summary(study, "diversity", deps, distinct, _ANALYSIS, text)]
+    summaries = [_summary(study, "diversity", deps, distinct, _DIVERSITY, text)]
     if LATENTLENS in study.lenses:
         deps = [*study.layer_keys(LATENTLENS).values()]
         text = "From which contextual layers each visual layer's neighbors come."
-        summaries.append(_summary(study, "layer_alignment", deps, alignment, _ANALYSIS, text))
+        summaries.append(_summary(study, "layer_alignment", deps, alignment, _ALIGNMENT, text))
     return [*summaries, _state_statistics(study), _sinks(study)]
 
 

@@ -9,7 +9,7 @@ SELECT
     study,
     image_id,
     token_index,
-    list_sort(list(DISTINCT lower(trim(coalesce(nullif(trim(word), ''), token_str, ''))))) AS words
+    list_sort(list(DISTINCT lower(nfc_normalize(trim(coalesce(nullif(trim(word), ''), token_str, '')))))) AS words
 FROM neighbors
 WHERE lens = $lens
     AND visual_layer = CAST($layer AS INTEGER)

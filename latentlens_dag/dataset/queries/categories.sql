@@ -3,14 +3,14 @@
 -- param study = null: only regions of this study's images
 -- param least = 2: how many words a category has, at least
 WITH known AS (
-    SELECT lower(name) AS name, words, abstract_words
+    SELECT lower(nfc_normalize(name)) AS name, words, abstract_words
     FROM regions
     WHERE name IS NOT NULL
         AND ($study IS NULL OR image_id IN (SELECT image_id FROM visual_tokens WHERE study = $study))
 ), named AS (
     SELECT name, word, count(*) AS regions
     FROM (
-        SELECT name, lower(unnest(list_distinct(words))) AS word FROM known
+        SELECT name, lower(nfc_normalize(unnest(list_distinct(words)))) AS word FROM known
     )
     GROUP BY name, word
 ), totals AS (
@@ -18,7 +18,7 @@ WITH known AS (
 ), shared AS (
     SELECT name, word FROM named
     UNION
-    SELECT name, lower(unnest(abstract_words)) AS word FROM known
+    SELECT name, lower(nfc_normalize(unnest(abstract_words))) AS word FROM known
 ), categories AS (
     SELECT 'shared' AS of, word AS category, list(name ORDER BY name) AS words
     FROM shared

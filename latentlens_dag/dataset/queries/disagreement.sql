@@ -12,7 +12,7 @@ WITH answers AS (
         study,
         image_id,
         token_index,
-        lower(trim(coalesce(nullif(trim(word), ''), token_str, ''))) AS word,
+        lower(nfc_normalize(trim(coalesce(nullif(trim(word), ''), token_str, '')))) AS word,
         lens = $lens AND visual_layer = CAST($layer AS INTEGER) AS here,
         lens = $other_lens AND visual_layer = CAST($other_layer AS INTEGER) AS there
     FROM neighbors

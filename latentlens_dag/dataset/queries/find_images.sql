@@ -14,8 +14,12 @@ WITH patches AS (
         min_by(word, rank) AS word,
         max(coalesce(cosine, logit)) AS similarity,
         $words IS NULL
-        OR bool_or(list_contains(list_transform(string_split(lower($words), ','), lambda w: trim(w)), lower(word)))
-            AS named
+        OR bool_or(
+            list_contains(
+                list_transform(string_split(lower(nfc_normalize($words)), ','), lambda w: trim(w)),
+                lower(nfc_normalize(word))
+            )
+        ) AS named
     FROM neighbors
     WHERE lens = $lens
         AND visual_layer = CAST($layer AS INTEGER)
@@ -43,7 +47,7 @@ SELECT
     any_value(images.file_name) AS file_name,
     count(*) FILTER (fits) AS patches,
     count(*) AS tokens,
-    mode(lower(word)) FILTER (fits) AS frequent_word,
+    mode(lower(nfc_normalize(word))) FILTER (fits) AS frequent_word,
     avg(similarity) FILTER (fits) AS mean_similarity
 FROM kept
 LEFT JOIN images USING (image_id)

@@ -9,14 +9,14 @@ WITH counts AS (
     SELECT
         study,
         image_id,
-        lower(word) AS word,
+        lower(nfc_normalize(word)) AS word,
         count(DISTINCT (visual_layer, token_index)) AS tokens
     FROM neighbors
     WHERE lens = $lens
         AND ($layer IS NULL OR visual_layer = CAST($layer AS INTEGER))
         AND ($image_id IS NULL OR image_id = $image_id)
         AND ($study IS NULL OR study = $study)
-    GROUP BY study, image_id, lower(word)
+    GROUP BY study, image_id, lower(nfc_normalize(word))
 ), ranked AS (
     SELECT *, row_number() OVER (PARTITION BY study, image_id ORDER BY tokens DESC, word) AS place
     FROM counts

@@ -5,13 +5,13 @@
 -- param study = null: only this study
 -- param top = 24: words per study
 WITH counts AS (
-    SELECT study, lower(word) AS word, count(*) AS answers
+    SELECT study, lower(nfc_normalize(word)) AS word, count(*) AS answers
     FROM neighbors
     WHERE lens = $lens
         AND word <> ''
         AND ($layer IS NULL OR visual_layer = CAST($layer AS INTEGER))
         AND ($study IS NULL OR study = $study)
-    GROUP BY study, lower(word)
+    GROUP BY study, lower(nfc_normalize(word))
 )
 SELECT study, word, answers
 FROM counts

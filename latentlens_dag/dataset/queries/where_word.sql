@@ -15,7 +15,7 @@ SELECT
     list_sort(list(DISTINCT token_index)) AS token_indices
 FROM neighbors
 LEFT JOIN images USING (image_id)
-WHERE lower(word) = lower($word)
+WHERE lower(nfc_normalize(word)) = lower(nfc_normalize($word))
     AND ($lens IS NULL OR lens = $lens)
     AND ($layer IS NULL OR visual_layer = CAST($layer AS INTEGER))
     AND ($study IS NULL OR study = $study)

@@ -7,7 +7,7 @@
 WITH hits AS (
     SELECT study, image_id, token_index, min(rank) AS best_rank
     FROM neighbors
-    WHERE list_contains(list_transform(string_split(lower($words), ','), lambda w: trim(w)), lower(word))
+    WHERE list_contains(list_transform(string_split(lower(nfc_normalize($words)), ','), lambda w: trim(w)), lower(nfc_normalize(word)))
         AND lens = $lens
         AND ($layer IS NULL OR visual_layer = CAST($layer AS INTEGER))
         AND ($study IS NULL OR study = $study)

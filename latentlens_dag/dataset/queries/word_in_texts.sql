@@ -7,7 +7,7 @@
 WITH places AS (
     SELECT study, image_id, char_start, max(token_index) AS token_index
     FROM text_tokens
-    WHERE lower(word) = lower($word) AND ($study IS NULL OR study = $study)
+    WHERE lower(nfc_normalize(word)) = lower(nfc_normalize($word)) AND ($study IS NULL OR study = $study)
     GROUP BY study, image_id, char_start
 )
 SELECT

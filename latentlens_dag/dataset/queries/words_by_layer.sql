@@ -6,14 +6,14 @@
 WITH hits AS (
     SELECT
         study,
-        lower(word) AS word,
+        lower(nfc_normalize(word)) AS word,
         lens,
         visual_layer,
         list_unique(list(token_index)) AS patches
     FROM neighbors
-    WHERE list_contains(list_transform(string_split(lower($words), ','), lambda w: trim(w)), lower(word))
+    WHERE list_contains(list_transform(string_split(lower(nfc_normalize($words)), ','), lambda w: trim(w)), lower(nfc_normalize(word)))
         AND ($study IS NULL OR study = $study)
-    GROUP BY study, lower(word), lens, visual_layer, image_id
+    GROUP BY study, lower(nfc_normalize(word)), lens, visual_layer, image_id
 )
 SELECT study, word, lens, visual_layer, CAST(sum(patches) AS BIGINT) AS patches, count(*) AS images
 FROM hits
