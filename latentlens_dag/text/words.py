@@ -18,7 +18,7 @@ from __future__ import annotations
 import unicodedata
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator
-from itertools import pairwise
+from itertools import pairwise, takewhile
 
 import regex
 
@@ -34,6 +34,7 @@ _REST = rf"[{_LETTER}\p{{WB=Extend}}\p{{WB=Format}}\p{{WB=ZWJ}}]*"  # what Unico
 _INNER = "['’·\\-\u2010\u2011\u058a\u05be\u05f3\u05f4]"  # then: hyphens, the Armenian and the Hebrew one, gereshes
 _WORD = regex.compile(rf"(?V1){_LETTER}{_REST}(?:{_INNER}{_LETTER}{_REST})*")
 _CHARACTER = regex.compile(r"\X")
+_PUNCTUATION = regex.compile(r"[\p{P}\p{S}\p{M}\p{C}\s]+")  # with the marks and joiners of one character
 
 
 def word_spans(text: str) -> list[Span]:
@@ -50,8 +51,9 @@ def word_span(text: str, start: int, end: int) -> Span:
 def token_words(text: str, spans: Iterable[Span]) -> list[tuple[str, int, int]]:
     """The word of each token, with its start and end.
 
-    It holds the token without the spaces around it, and all words and characters of which the token has a part. Words
-    never overlap: of two that would, as where a byte-level tokenizer splits a character, both tokens have the union.
+    It holds all words and characters of which the token has a part, without spaces and punctuation around them: `(dog`
+    has the word `dog`. Only a token without a letter has its punctuation. Words never overlap: of two that would, as
+    where a byte-level tokenizer splits a character, both tokens have the union.
 
     Args:
         text: any.
@@ -59,7 +61,7 @@ def token_words(text: str, spans: Iterable[Span]) -> list[tuple[str, int, int]]:
     """
     words = word_spans(text)
     characters = [] if text.isascii() else [character.span() for character in _CHARACTER.finditer(text)]
-    found = [_widened(_widened(_stripped(text, span), characters), words) for span in spans]
+    found = [_trimmed(text, _widened(_widened(_stripped(text, span), characters), words)) for span in spans]
     return [(text[start:end], start, end) for start, end in _without_overlap(found)]
 
 
@@ -93,6 +95,17 @@ def _stripped(text: str, span: Span) -> Span:
     while end > start and text[end - 1].isspace():
         end -= 1
     return start, end
+
+
+def _trimmed(text: str, span: Span) -> Span:
+    """The span without characters of punctuation at its ends, unless it has no others."""
+    start, end = span
+    if start == end or (text[start].isalnum() and text[end - 1].isalnum()) or _PUNCTUATION.fullmatch(text, start, end):
+        return span
+    characters = whole_characters(text[start:end])
+    before = list(takewhile(_PUNCTUATION.fullmatch, characters))
+    behind = list(takewhile(_PUNCTUATION.fullmatch, reversed(characters)))
+    return start + len("".join(before)), end - len("".join(behind))
 
 
 def _widened(span: Span, wholes: list[Span]) -> Span:

@@ -306,9 +306,7 @@ CHANGES: dict[str, list[Change]] = {
         ),
         Change("images", {"Study tiny.lenses": ["logitlens", "embeddinglens", "latentlens"]}),
     ],
-    "Study.top_k": [
-        Change("images", {"Study tiny.top_k": 2}, _of_layers("tiny", *_LENSES) | {"study/tiny/interpretability"})
-    ],
+    "Study.top_k": [Change("images", {"Study tiny.top_k": 2}, _of_layers("tiny", *_LENSES) | _SHARES)],
     # The table of tokens comes from the pass that is asked the question, though no question is in it.
     "Study.prompt": [
         Change("images", {"Study tiny.prompt": "What?"}, _ASKED),
