@@ -53,6 +53,8 @@ def interpretability(data: BrowserData, study: StudyFacts) -> str | None:
     if "measure" not in shares.columns:
         st.info("An older version judged this study. `latentlens-dag build` judges it again, without a model.")
         return None
+    if note := data.dataset(study.name).note:
+        st.caption(note)
     ks = shares["k"].unique().sort(descending=True).to_list()
     with st.container(horizontal=True, vertical_alignment="bottom"):
         group = permalink.choice("Patches", "group", GROUPS, "all")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tarfile
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from latentlens_dag.schema import LENSES
 from latentlens_dag.storage.warehouse import Warehouse
 from tests.dashboards.test_pages import APP, _opened, app
 from tests.helpers.small_dataset import LAYERS, as_first_version
+from tests.release.test_migrations import OF_0_1
 
 __all__ = ["app"]  # a fixture
 VIEWS = ("interpretability", "differences", "contextual layers", "norms and drift", "similarity")
@@ -137,6 +139,18 @@ def test_a_home_judged_by_an_older_version_says_what_to_run(
     monkeypatch.syspath_prepend(str(APP.parent))
     shown = _opened(AppTest.from_file(str(APP), default_timeout=30), "layers", study="one")
     assert "`latentlens-dag build` judges it again" in shown.info[0].value and not shown.get("vega_lite_chart")
+
+
+def test_a_release_of_version_0_1_has_its_curves_and_says_what_is_not_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tarfile.open(OF_0_1) as archive:
+        archive.extractall(tmp_path, filter="data")
+    monkeypatch.setenv("LATENTLENS_BROWSE", str(tmp_path / "tiny_release"))
+    monkeypatch.syspath_prepend(str(APP.parent))
+    shown = _opened(AppTest.from_file(str(APP), default_timeout=30), "layers", study="tiny")
+    assert len(shown.get("vega_lite_chart")) == 1
+    assert "made by latentlens-dag 0.1.0. Its verdicts are on all answers" in _texts(shown)
 
 
 def test_states_that_nobody_summed_up_are_told(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
