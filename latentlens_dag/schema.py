@@ -176,6 +176,29 @@ INTERPRETABILITY = _schema(
     ("excess_high", pa.float64()),
 )
 
+LENS_DIFFERENCES = _schema(
+    ("comparison", pa.string()),  # lenses: of one layer; layers: of one lens, the other is the study's first
+    ("judge", pa.string()),
+    ("patch_group", pa.string()),  # all, object, background: without sinks and padding
+    ("k", pa.int32()),  # answers that were judged: 1 (the nearest), or all; null for all of two studies
+    ("measure", pa.string()),  # interpretable, concrete
+    ("study", pa.string()),
+    ("lens", pa.string()),
+    ("visual_layer", pa.int32()),
+    ("other_study", pa.string()),
+    ("other_lens", pa.string()),
+    ("other_visual_layer", pa.int32()),
+    ("images", pa.int32()),
+    ("tokens", pa.int64()),  # the same ones of both
+    ("share", pa.float64()),
+    ("other_share", pa.float64()),
+    ("difference", pa.float64()),  # share - other_share
+    ("low", pa.float64()),  # 95 % interval of the difference, with images as the units
+    ("high", pa.float64()),
+    ("p_value", pa.float64()),  # of a difference of 0: the two exchanged image by image
+    ("adjusted_p_value", pa.float64()),  # Benjamini and Hochberg, over the family (study/differences.py)
+)
+
 LAYER_ALIGNMENT = _schema(
     ("study", pa.string()),
     ("visual_layer", pa.int32()),
@@ -218,6 +241,7 @@ TABLES = {
     "patch_truth": PATCH_TRUTH,
     "judgements": JUDGEMENTS,
     "interpretability": INTERPRETABILITY,
+    "lens_differences": LENS_DIFFERENCES,
     "layer_alignment": LAYER_ALIGNMENT,
     "diversity": DIVERSITY,
     "state_statistics": STATE_STATISTICS,

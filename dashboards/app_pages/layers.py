@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import combinations, cycle, product
 from typing import Any
 
 import polars as pl
 import streamlit as st
 from widgets import permalink
-from widgets.charts import DRIFT_COLORS, SOURCE_COLORS, Clicks, heat_map, histograms, lines
+from widgets.charts import COLORS, DRIFT_COLORS, PALETTE, SOURCE_COLORS, Clicks, heat_map, histograms, lines
 from widgets.examples import POINT, current_point, examples, pick
 from widgets.labels import lens_name
 from widgets.sources import browser_data, choose_study
@@ -24,6 +25,11 @@ MEANINGS = {
     "abstract": "Abstract: one of the answers names what goes with what lies in the patch, and none names it.",
     "global": "Global: the answers that fit at all name what is elsewhere in the image.",
 }
+COMPARISONS = {
+    "lenses": "Above 0, the lens that is named first has more.",
+    "layers": "Above 0, the layer has more than the study's first one.",
+}
+SIGNIFICANT = 0.05
 _INTERVALS = [f"{name}{end}" for name in ("", "chance_", "excess_") for end in ("low", "high")]
 _FIGURES = ["lens", "visual_layer", "share", "chance", "excess", *_INTERVALS, "tokens", "images", "effective_tokens"]
 SOURCES = {"visual": "visual tokens", "contextual": "text tokens of the index"}
@@ -31,7 +37,7 @@ SOURCES = {"visual": "visual tokens", "contextual": "text tokens of the index"}
 
 def layers_page(data: BrowserData, study: StudyFacts) -> None:
     """One kind of summary of a study, and examples of the point that was clicked."""
-    draw = {"interpretability": interpretability, "contextual layers": contextual_layers}
+    draw = {"interpretability": interpretability, "differences": differences, "contextual layers": contextual_layers}
     draw |= {"norms and drift": states, "similarity": similarity}
     what = permalink.choice("Show", "show", list(draw), "interpretability", format_func=str.capitalize, clears=POINT)
     examples(data, study, draw[what](data, study) or "all")
@@ -96,6 +102,83 @@ def curves(shares: pl.DataFrame, study: StudyFacts, measure: str) -> None:
             "Excess is (share - chance) / (1 - chance). So many effective tokens, if they were independent, would make "
             "the share as sure."
         )
+
+
+def differences(data: BrowserData, study: StudyFacts) -> str | None:
+    """The differences of lenses, or of layers, on the same patches. Returns the group of patches shown."""
+    dataset = data.dataset(study.name)
+    sql = "FROM lens_differences WHERE study = $study ORDER BY visual_layer"
+    found = dataset.collect(sql, study=study.name) if "lens_differences" in dataset.tables else pl.DataFrame()
+    if found.is_empty():
+        st.info(
+            "There are no differences here: the study has no judgements, or an older version made this. "
+            "In a home that has the judgements, `latentlens-dag build` computes them."
+        )
+        return None
+    ks = found["k"].unique().sort(descending=True).to_list()
+    kinds = [kind for kind in COMPARISONS if kind in found["comparison"]]
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        kind = permalink.choice("Compare", "comparison", kinds, kinds[0], format_func=str.capitalize)
+        group = permalink.choice("Patches", "group", GROUPS, "all")
+        measure = permalink.choice(
+            "Measure", "measure", found["measure"].unique(maintain_order=True).to_list(), "interpretable"
+        )
+        k = permalink.choice(
+            "Judged by", "k", ks, ks[0], format_func=lambda n: f"{n} answers" if n > 1 else "the nearest"
+        )
+    of_answers = found.filter(pl.col("comparison") == kind, pl.col("patch_group") == group, pl.col("k") == k)
+    difference_curves(of_answers.filter(pl.col("measure") == measure), study, kind, measure)
+    return group
+
+
+def difference_curves(found: pl.DataFrame, study: StudyFacts, kind: str, measure: str) -> None:
+    """One curve for each pair of lenses, or for each lens."""
+    names = [pair_name(*pair) for pair in combinations(study.lenses, 2)] if kind == "lenses" else []
+    colors = dict(zip(names, cycle(PALETTE), strict=False)) or COLORS
+
+    def picked(point: dict[str, Any]) -> None:
+        first = {pair_name(*pair): pair[0] for pair in product(study.lenses, repeat=2)}
+        pick(lens=first.get(point["pair"]), layer=point["visual_layer"])
+
+    st.markdown(f"**{kind.capitalize()} compared: difference of the shares that are {measure}**, with 95 % intervals")
+    st.caption(
+        f"{MEANINGS[measure]} {COMPARISONS[kind]} Both have the same patches. Dots: adjusted p at most {SIGNIFICANT}, "
+        "over all points of this chart (Benjamini and Hochberg); crosses: above it."
+    )
+    point = current_point()
+    chosen = None
+    if point.keys() == {"lens", "layer"}:
+        chosen = {"visual_layer": point["layer"], "lens": point["lens"]}
+    lines(
+        found.with_columns(
+            pair=pl.struct("lens", "other_lens").map_elements(lambda row: pair_name(*row.values()), pl.String),
+            unsure=pl.col("adjusted_p_value") > SIGNIFICANT,
+            interval=pl.struct("low", "high").map_elements(interval_text, pl.String),
+            p=pl.col("adjusted_p_value").round_sig_figs(2),
+        ),
+        "visual_layer",
+        "difference",
+        "pair",
+        y_title="Difference",
+        band=("low", "high"),
+        number_format="+.1%",
+        colors=colors,
+        zero=True,
+        crosses="unsure",
+        notes={"interval": "95 %", "p": "Adjusted p", "images": "Images", "tokens": "Patches"},
+        clicks=Clicks(f"differences-{kind}", picked, chosen),
+    )
+
+
+def pair_name(lens: str, other: str) -> str:
+    """LatentLens − LogitLens; of layers of one lens, only its name."""
+    return lens_name(lens) if lens == other else f"{lens_name(lens)} \N{MINUS SIGN} {lens_name(other)}"
+
+
+def interval_text(ends: dict[str, float | None]) -> str:
+    """+1.2 to +3.4 %; a dash where one image says nothing about others."""
+    low, high = ends["low"], ends["high"]
+    return "\N{EN DASH}" if low is None or high is None else f"{100 * low:+.1f} to {100 * high:+.1f} %"
 
 
 def contextual_layers(data: BrowserData, study: StudyFacts) -> None:

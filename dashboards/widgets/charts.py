@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -12,8 +13,8 @@ import streamlit as st
 
 from latentlens_dag.schema import LENSES
 
-_PALETTE = ("#0072b2", "#009e73", "#cc7a00", "#cc79a7", "#d55e00")
-COLORS = {lens.title: color for lens, color in zip(LENSES.values(), cycle(_PALETTE), strict=False)}
+PALETTE = ("#0072b2", "#009e73", "#cc7a00", "#cc79a7", "#d55e00")
+COLORS = {lens.title: color for lens, color in zip(LENSES.values(), cycle(PALETTE), strict=False)}
 """Okabe and Ito's palette with a darker orange: each has a contrast of 3 to 1 on white and on the dark scheme."""
 SOURCE_COLORS = {"visual tokens": "#0072b2", "text tokens of the index": "#cc79a7"}
 DRIFT_COLORS = {"the layer before": "#0072b2", "the first layer": "#d55e00"}
@@ -90,6 +91,9 @@ def lines(
     number_format: str = ",d",
     colors: Mapping[str, str] = COLORS,
     log_scale: bool = False,
+    zero: bool = False,
+    crosses: str | None = None,
+    notes: Mapping[str, str] = MappingProxyType({}),
     clicks: Clicks | None = None,
 ) -> None:
     """Curves over an ordered x, a color per value of `color`.
@@ -108,6 +112,9 @@ def lines(
         number_format: of y, in the notation of D3.
         colors: by name.
         log_scale: whether y has a logarithmic scale.
+        zero: whether to draw a line at y = 0.
+        crosses: column that says whether a point is a cross instead of a dot.
+        notes: columns that the tooltip of a point shows too, and their titles.
         clicks: makes points clickable; they report x and color.
     """
     names = [name for name in colors if name in frame[color].unique().to_list()]
@@ -119,8 +126,18 @@ def lines(
     up |= {"scale": {"type": "log", "nice": False}} if log_scale else {}
     tip = [{"field": n, "type": "nominal", "title": t} for n, t in ((color, color), (x, x_title))]
     tip.append({"field": y, "type": "quantitative", "format": number_format, "title": y_title})
+    tip += [{"field": n, "type": "nominal", "title": t} for n, t in notes.items()]
     encoding = {"x": across, "y": up, "color": hue, "tooltip": tip}
-    layers: list[dict[str, Any]] = [{"mark": {"type": "line"}, "encoding": encoding}, _points(encoding, clicks)]
+    points = _points(encoding, clicks)
+    if crosses:
+        test = f"datum[{json.dumps(crosses)}]"
+        points["encoding"] = {
+            **points["encoding"],
+            "shape": {"condition": {"test": test, "value": "cross"}, "value": "circle"},
+        }
+    layers: list[dict[str, Any]] = [{"mark": {"type": "line"}, "encoding": encoding}, points]
+    if zero:
+        layers.insert(0, {"mark": {"type": "rule", "color": "#808080"}, "encoding": {"y": {"datum": 0}}})
     if chance:
         dashed = {"type": "line", "strokeDash": [4, 4], "opacity": 0.8}
         layers.insert(1, {"mark": dashed, "encoding": {"x": across, "y": {**up, "field": chance}, "color": hue}})

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +15,7 @@ from latentlens_dag.storage.home import find_home
 if TYPE_CHECKING:
     from latentlens_dag.dataset.comparison import AnswerDifference
     from latentlens_dag.dataset.release_comparison import ReleaseDifference
+    from latentlens_dag.study.differences import JudgedStudy
 
 _IDS_SHOWN = 5
 
@@ -22,31 +24,97 @@ _IDS_SHOWN = 5
 @click.argument("first", metavar="STUDY[@VERSION]|RELEASE")
 @click.argument("second", metavar="STUDY[@VERSION]|RELEASE")
 @click.option("--second-home", type=click.Path(path_type=Path), help="The home of the second study, if it has another.")
+@click.option("--shares", is_flag=True, help="Of studies: by how much their shares of interpretable tokens differ.")
 @home_option
 @json_option
-def diff(first: str, second: str, second_home: Path | None, home: Path | None, as_json: bool) -> None:
+def diff(first: str, second: str, second_home: Path | None, shares: bool, home: Path | None, as_json: bool) -> None:
     """Say how the answers and verdicts of two studies, versions of a study, or releases differ, layer by layer.
 
     `status --versions` lists versions; without one, what is there now is compared. A release is a folder (./release),
     or its name on the Hub (user/name@v1.0.0); a home may stand in place of one of them.
+
+    With --shares, two studies of the same images are compared by their shares, with intervals and p-values; they may be
+    of models that cut an image into different patches.
     """
     if _is_release(first) != _is_release(second):
         raise UserError(f"{first} and {second}: a study and a release cannot be compared; name two of a kind.")
     if _is_release(first):
+        if shares:
+            raise UserError("`--shares` compares two studies of homes, by their names; of releases leave it out.")
         _diff_releases(first, second, as_json)
         return
     from latentlens_dag.dataset.comparison import compare_results
     from latentlens_dag.storage.records import ArtifactStore
     from latentlens_dag.storage.study_versions import version_files
 
-    homes = [find_home(home), find_home(second_home or home)]
+    homes = [find_home(home).warehouse, find_home(second_home or home).warehouse]
     versions = [_study_and_version(name) for name in (first, second)]
-    stores = [ArtifactStore(at.warehouse.root) for at in homes]
+    stores = [ArtifactStore(at.root) for at in homes]
     files = [version_files(store, *version) for store, version in zip(stores, versions, strict=True)]
+    if shares:
+        sinks = [at.summary(study, "sinks") for at, (study, _) in zip(homes, versions, strict=True)]
+        studies = map(_judged, (first, second), files, sinks)
+        _print_share_differences((first, second), *studies, as_json=as_json)
+        return
     differences = compare_results(*files)
     if not differences:
         raise UserError(f"{first} and {second} have no lens at the same visual layer, so nothing can be compared.")
     print_facts([one._asdict() for one in differences], as_json, lambda: _difference_text(differences))
+
+
+def _judged(name: str, files: Mapping[tuple[str, int], Sequence[Path]], sinks: Path) -> JudgedStudy:
+    """The judgements of a version of a study. Of sinks, the home has those of now only."""
+    import polars as pl
+    import pyarrow.parquet as pq
+
+    from latentlens_dag.schema import SINKS
+    from latentlens_dag.study.differences import JudgedStudy
+
+    judgements = {
+        layer: pl.scan_parquet(list(of_layer), glob=False)
+        for (part, layer), of_layer in files.items()
+        if part == "judgements"
+    }
+    return JudgedStudy(name, judgements, pq.read_table(sinks) if sinks.is_file() else SINKS.empty_table())
+
+
+def _print_share_differences(names: tuple[str, str], first: JudgedStudy, second: JudgedStudy, *, as_json: bool) -> None:
+    from latentlens_dag.study.differences import study_differences
+
+    rows = study_differences(first, second).to_pylist()
+    if not rows:
+        raise UserError(
+            f"{' and '.join(names)} have no judged image in common at one lens and visual layer, so their shares "
+            "cannot be compared: name two studies of the same images that have `judge: regions`."
+        )
+    print_facts(rows, as_json, lambda: _share_text(names, _of_all(rows)))
+
+
+def _of_all(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those of all patches and all answers."""
+    return [row for row in rows if row["patch_group"] == "all" and row["k"] is None]
+
+
+def _share_text(names: tuple[str, str], rows: list[dict[str, Any]]) -> str:
+    cells = [
+        (
+            row["measure"],
+            row["lens"],
+            str(row["visual_layer"]),
+            *(f"{100 * row[name]:.1f}" for name in ("share", "other_share", "difference")),
+            "" if row["low"] is None else f"[{100 * row['low']:.1f}, {100 * row['high']:.1f}]",
+            f"{row['adjusted_p_value']:.2g}",
+            f"{row['images']:,}",
+        )
+        for row in rows
+    ]
+    headers = ("measure", "lens", "layer", *(f"{name} %" for name in names), "points", "95 %", "adjusted p", "images")
+    return table_text(headers, cells, terminal_width(), ["measure", "lens"]) + "\n" + _SHARES_FOOT
+
+
+_SHARES_FOOT = (
+    "Of all patches without sinks; an image counts with its share in each study. --json has objects and background too."
+)
 
 
 def _study_and_version(name: str) -> tuple[str, int | None]:

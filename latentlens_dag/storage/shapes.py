@@ -20,7 +20,7 @@ from latentlens_dag.storage.warehouse import Warehouse
 INDEX_FORMAT = 1
 """Of an index's folder; raised where older versions of this package would misread it."""
 
-_JUDGED = ("patch_truth", "chance_patches", "judgements", "interpretability")
+_JUDGED = ("patch_truth", "chance_patches", "judgements", "interpretability", "lens_differences")
 """Of a study, what only one that is judged has."""
 
 S = TypeVar("S", bound="Shape")

@@ -100,7 +100,8 @@ _TRUTH = {"study/tiny/patch_truth"}
 _JUDGED = _TRUTH | {"study/tiny/chance_patches"} | _of_layers("tiny", "judgements")
 _ASKED = {"study/tiny/model_checks"} | _SEEN
 _BY_BATCH = _SEEN | _JUDGED | _of_layers("tiny", *_LENSES)
-_SUMMARIES = _study("tiny", "interpretability", "layer_alignment", "diversity", "state_statistics", "sinks", "catalog")
+_SHARES = _study("tiny", "interpretability", "lens_differences")
+_SUMMARIES = _SHARES | _study("tiny", "layer_alignment", "diversity", "state_statistics", "sinks", "catalog")
 _SAID_BY_BATCH = (
     _SAID
     | _of_layers("said", *_LENSES)
@@ -305,9 +306,7 @@ CHANGES: dict[str, list[Change]] = {
         ),
         Change("images", {"Study tiny.lenses": ["logitlens", "embeddinglens", "latentlens"]}),
     ],
-    "Study.top_k": [
-        Change("images", {"Study tiny.top_k": 2}, _of_layers("tiny", *_LENSES) | {"study/tiny/interpretability"})
-    ],
+    "Study.top_k": [Change("images", {"Study tiny.top_k": 2}, _of_layers("tiny", *_LENSES) | _SHARES)],
     # The table of tokens comes from the pass that is asked the question, though no question is in it.
     "Study.prompt": [
         Change("images", {"Study tiny.prompt": "What?"}, _ASKED),
@@ -350,14 +349,14 @@ CHANGES: dict[str, list[Change]] = {
         Change(
             "images",
             {"Study tiny.judge": "none"},
-            _JUDGED | _study("tiny", "interpretability", "model_checks", "catalog"),
+            _JUDGED | _SHARES | _study("tiny", "model_checks", "catalog"),
         )
     ],
     "Judge.regions": [
         Change(
             "images",
             {"Study tiny.judge": {"regions": {}}},
-            _JUDGED | _study("tiny", "interpretability", "model_checks", "catalog"),
+            _JUDGED | _SHARES | _study("tiny", "model_checks", "catalog"),
             {"Study tiny.judge": "none"},
         )
     ],

@@ -213,7 +213,7 @@ def test_images_that_are_added_are_the_only_ones_shown_and_one_that_is_removed_c
 
 
 def test_fewer_answers_and_another_judge_cost_no_pass(project: Path, copy_of: Copy, forwarded: Forwarded) -> None:
-    changed, judged = copy_of(project), {"judgements", "interpretability", "catalog"}
+    changed, judged = copy_of(project), {"judgements", "interpretability", "lens_differences", "catalog"}
     lenses = {"latentlens", "logitlens", "embeddinglens"}
     _edit(changed, "top_k: 3", "top_k: 2")
     assert _steps(build(changed)) == lenses | judged | {"diversity", "layer_alignment"}

@@ -79,9 +79,38 @@ def test_a_study_is_the_same_as_itself(changed: tuple[Path, Any]) -> None:
     assert all(row["overlap"] == 1 for row in found if row["part"] != "judgements")
 
 
+def _shares(project: Path) -> dict[tuple[str, int], float]:
+    """Per lens and layer the share of tokens with a concrete word, sinks left out, read the slow way."""
+    study = project / ".latentlens/warehouse/study/tiny"
+    token = ["image_id", "token_index", "visual_layer"]
+    rows = pl.concat(map(pl.read_parquet, sorted(study.glob("judgements/*/*.parquet"))))
+    rows = rows.join(pl.read_parquet(study / "sinks.parquet"), on=token, how="anti")
+    found = rows.group_by("lens", "visual_layer").agg((pl.col("verdict") == "concrete").mean())
+    return {(lens, layer): share for lens, layer, share in found.rows()}
+
+
+def test_shares_of_versions_are_compared_over_the_same_images(changed: tuple[Path, Any], built_project: Path) -> None:
+    project, _ = changed
+    before, now = _shares(built_project), _shares(project)
+    found = {
+        (row["lens"], row["visual_layer"]): row
+        for row in _ask(project, "diff", "tiny@1", "tiny", "--shares")
+        if (row["measure"], row["patch_group"]) == ("concrete", "all")
+    }
+    assert found.keys() == before.keys() == now.keys()
+    for place, row in found.items():
+        assert (row["study"], row["other_study"], row["images"]) == ("tiny@1", "tiny", 4)
+        assert (row["share"], row["other_share"]) == pytest.approx((before[place], now[place]))
+        assert 0 < row["p_value"] <= row["adjusted_p_value"] <= 1
+    shown = run_command(project, "diff", "tiny", "tiny", "--shares").stdout
+    assert "adjusted p" in shown
+    assert "objects and background" in shown
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [
+        (["./release", "./other", "--shares"], "compares two studies of homes"),
         (["tiny@9", "tiny"], "has no version 9: it has 1 to 2"),
         (["tiny@x", "tiny"], "a version is a number, as in tiny@1"),
         (["nobody", "tiny"], "Nothing is built of study 'nobody'"),

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import shutil
 import tarfile
+from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pytest
 from streamlit.testing.v1 import AppTest
+from streamlit.testing.v1.element_tree import UnknownElement
 
+from latentlens_dag.schema import LENSES
 from latentlens_dag.storage.warehouse import Warehouse
 from tests.dashboards.test_pages import APP, _opened, app
 from tests.helpers.small_dataset import LAYERS, as_first_version
 from tests.release.test_migrations import OF_0_1
 
 __all__ = ["app"]  # a fixture
-VIEWS = ("interpretability", "contextual layers", "norms and drift", "similarity")
+VIEWS = ("interpretability", "differences", "contextual layers", "norms and drift", "similarity")
 
 
 def _light(color: str) -> float:
@@ -74,6 +79,37 @@ def test_a_point_that_is_not_there_has_none_and_breaks_nothing(app: AppTest, poi
     assert "Click a point" in _texts(_opened(app, "layers", study="one", **point))
     far = _opened(app, "layers", study="one", at_layer="8", at_lens="latentlens", at_low="nan", at_high="x")
     assert not far.error
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"), [("lenses", "the lens that is named first has more"), ("layers", "than the study's first one")]
+)
+def test_differences_are_of_lenses_or_of_layers(app: AppTest, kind: str, said: str) -> None:
+    shown = _opened(app, "layers", study="one", show="differences", comparison=kind, measure="concrete")
+    assert said in _texts(shown) and "Benjamini and Hochberg" in _texts(shown)
+    [chart] = shown.get("vega_lite_chart")
+    rows = [row for row in _values(chart) if row["visual_layer"] == LAYERS[-1]]
+    pairs = {(row["lens"], row["other_lens"]) for row in rows}
+    expected = combinations(LENSES, 2) if kind == "lenses" else [(lens, lens) for lens in LENSES]
+    assert pairs == set(expected)
+    assert {row["measure"] for row in rows} == {"concrete"} and {row["patch_group"] for row in rows} == {"all"}
+
+
+def _values(chart: UnknownElement) -> list[dict[str, Any]]:
+    """The rows that a chart draws."""
+    rows: list[dict[str, Any]] = pa.ipc.open_stream(chart.proto.data.data).read_all().to_pylist()
+    return rows
+
+
+def test_differences_that_nobody_computed_are_told(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    older = tmp_path / "home"
+    shutil.copytree(home, older)
+    with duckdb.connect(older / "warehouse" / "study" / "one" / "catalog.duckdb") as catalog:
+        catalog.execute("DROP TABLE lens_differences")  # as an older version wrote it
+    monkeypatch.setenv("LATENTLENS_BROWSE", str(older))
+    monkeypatch.syspath_prepend(str(APP.parent))
+    shown = _opened(AppTest.from_file(str(APP), default_timeout=30), "layers", study="one", show="differences")
+    assert "latentlens-dag build" in shown.info[0].value and not shown.get("vega_lite_chart")
 
 
 @pytest.mark.parametrize("measure", ["interpretable", "concrete", "abstract", "global"])

@@ -157,7 +157,11 @@ def test_back_goes_through_the_pages_to_the_patch_where_one_came_from(page: Page
 
 def test_layers_draws_its_curves_and_about_says_what_is_here(page: Page, address: str) -> None:
     charts = page.locator("[data-testid='stVegaLiteChart'] :is(canvas, svg)")
-    for show, text in (("interpretability", "95 % intervals"), ("contextual layers", "answers come from")):
+    for show, text in (
+        ("interpretability", "95 % intervals"),
+        ("differences", "Lenses compared"),
+        ("contextual layers", "answers come from"),
+    ):
         page.goto(f"{address}/layers?study=one&show={show}")
         page.get_by_text(text).first.wait_for()
         charts.first.wait_for()

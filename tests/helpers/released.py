@@ -24,6 +24,7 @@ from latentlens_dag.schema import (
     JUDGEMENTS,
     LATENTLENS,
     LAYER_ALIGNMENT,
+    LENS_DIFFERENCES,
     LENSES,
     NEIGHBORS,
     OCCURRENCES,
@@ -38,8 +39,9 @@ from latentlens_dag.storage.parquet import write_parquet
 from latentlens_dag.storage.shapes import IndexShape
 from latentlens_dag.storage.warehouse import Warehouse
 from latentlens_dag.study.answer_statistics import diversity, layer_alignment
+from latentlens_dag.study.differences import lens_differences
 from latentlens_dag.study.interpretability import interpretability
-from tests.helpers.small_dataset import state_statistics
+from tests.helpers.small_dataset import by_layer, state_statistics
 
 WORDS = ("dog", "cat", "owl", "fox", "tree", "grass", "moon", "lake")
 TEXTS = sorted((f"A {word} is near a {other}." for word in WORDS for other in WORDS), key=text_id)
@@ -167,6 +169,8 @@ def write_study(warehouse: Warehouse, study: str, batches: Sequence[Sequence[int
     write_parquet(found_sinks, warehouse.summary(study, "sinks"), SINKS)
     if judged:
         write_parquet(interpretability(verdicts, TOP_K), warehouse.summary(study, "interpretability"), INTERPRETABILITY)
+        differences = lens_differences(study, by_layer(verdicts), TOP_K)
+        write_parquet(differences, warehouse.summary(study, "lens_differences"), LENS_DIFFERENCES)
     write_catalog(warehouse, study, warehouse.catalog(study))
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -16,6 +18,7 @@ from latentlens_dag.schema import (
     JUDGEMENTS,
     LATENTLENS,
     LAYER_ALIGNMENT,
+    LENS_DIFFERENCES,
     LENSES,
     NEIGHBORS,
     OCCURRENCES,
@@ -29,6 +32,7 @@ from latentlens_dag.storage.hashing import hash_bytes, text_id
 from latentlens_dag.storage.parquet import write_parquet
 from latentlens_dag.storage.warehouse import Warehouse
 from latentlens_dag.study.answer_statistics import diversity, layer_alignment
+from latentlens_dag.study.differences import lens_differences
 from latentlens_dag.study.interpretability import interpretability
 from latentlens_dag.study.regions_judge import Truth, judge_regions
 from tests.helpers.patch_truths import write_truths
@@ -128,6 +132,12 @@ def sinks(study: str, animals: tuple[str, ...]) -> pa.Table:
     return pa.Table.from_pylist([dict(zip(SINKS.names, row, strict=True)) for row in rows], schema=SINKS)
 
 
+def by_layer(judgements: Iterable[pa.Table]) -> dict[int, list[pl.LazyFrame]]:
+    """All judgements in one part per visual layer, as `lens_differences` takes them."""
+    frame = pl.DataFrame(pa.concat_tables(judgements))
+    return {layer: [part.lazy()] for (layer,), part in frame.partition_by("visual_layer", as_dict=True).items()}
+
+
 def write_study(warehouse: Warehouse, study: str, batches: tuple[tuple[str, ...], ...]) -> None:
     """All tables of a study, one batch per tuple of animals."""
     every = [animal for batch in batches for animal in batch]
@@ -149,6 +159,7 @@ def write_study(warehouse: Warehouse, study: str, batches: tuple[tuple[str, ...]
             write_parquet(judged[-1], warehouse.judgements(study, layer, number), JUDGEMENTS)
     for name, table, schema in (
         ("interpretability", interpretability(judged, TOP_K), INTERPRETABILITY),
+        ("lens_differences", lens_differences(study, by_layer(judged), top_k=2), LENS_DIFFERENCES),
         ("layer_alignment", layer_alignment(found), LAYER_ALIGNMENT),
         ("diversity", diversity(found), DIVERSITY),
         ("state_statistics", state_statistics(study), STATE_STATISTICS),

@@ -15,6 +15,7 @@ from latentlens_dag.schema import LENSES, TABLES
 from latentlens_dag.storage.hashing import text_id
 from latentlens_dag.storage.parquet import write_parquet
 from latentlens_dag.study.answer_statistics import diversity, layer_alignment
+from latentlens_dag.study.differences import lens_differences
 from latentlens_dag.study.interpretability import interpretability
 from latentlens_dag.study.regions_judge import judge_regions
 from tests.helpers.patch_truths import truth_of
@@ -23,6 +24,7 @@ from tests.helpers.small_dataset import (
     LAYERS,
     SENTENCES_OF,
     TOP_K,
+    by_layer,
     image_id,
     images,
     neighbors,
@@ -45,7 +47,8 @@ def release_tables(studies: dict[str, tuple[str, ...]] = STUDIES) -> Tables:
         part = image_id(animal)
         found[f"images/{part}"] = as_released(images((animal,)))
         found[f"regions/{part}"] = regions((animal,))
-    summaries: dict[str, list[pa.Table]] = {"interpretability": [], "layer_alignment": [], "diversity": []}
+    names_of = ("interpretability", "lens_differences", "layer_alignment", "diversity")
+    summaries: dict[str, list[pa.Table]] = {name: [] for name in names_of}
     summaries["state_statistics"] = [state_statistics(study) for study in studies]
     summaries["sinks"] = [sinks(study, names) for study, names in studies.items()]
     for study, names in studies.items():
@@ -53,6 +56,7 @@ def release_tables(studies: dict[str, tuple[str, ...]] = STUDIES) -> Tables:
         for name, table in own.items():
             found |= {f"{name}/{study}/{part}": rows for part, rows in by_image(table).items()}
         summaries["interpretability"].append(interpretability([own["judgements"]], TOP_K))
+        summaries["lens_differences"].append(lens_differences(study, by_layer([own["judgements"]]), top_k=2))
         summaries["layer_alignment"].append(layer_alignment([own["neighbors"]]))
         summaries["diversity"].append(diversity([own["neighbors"]]))
     for text in SENTENCES_OF.values():

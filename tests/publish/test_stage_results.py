@@ -12,6 +12,7 @@ from latentlens_dag.publish.tables import RELEASE_IMAGES
 from latentlens_dag.release.manifest import MANIFEST, manifest_text, read_manifest
 from latentlens_dag.storage.hashing import text_id
 from latentlens_dag.storage.warehouse import Warehouse
+from tests.helpers import released
 from tests.helpers.released import (
     ABOUT,
     GRID,
@@ -98,7 +99,8 @@ def test_rows_of_one_image_are_files_of_their_own_while_there_are_few(
     assert many.tables == few.tables
 
 
-def test_one_image_more_uploads_at_most_twice_its_own_data(tmp_path: Path) -> None:
+def test_one_image_more_uploads_at_most_twice_its_own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(released, "GRID", 12)  # a quarter of the patches that LLaVA-1.5 has of an image
     images = 7
     before, after = (write_warehouse(tmp_path / str(n), images=n) for n in (images, images + 1))
     stage(before), stage(after)
@@ -107,7 +109,8 @@ def test_one_image_more_uploads_at_most_twice_its_own_data(tmp_path: Path) -> No
     changed = {path for path in new if new[path] != old.get(path)}
     assert old.keys() == new.keys() - own
     assert len(own) == 5
-    summaries = {f"{table}.parquet" for table in ("interpretability", "layer_alignment", "diversity", "sinks")}
+    tables_of_studies = ("interpretability", "lens_differences", "layer_alignment", "diversity", "sinks")
+    summaries = {f"{table}.parquet" for table in tables_of_studies}
     assert changed - own <= {"README.md", MANIFEST} | summaries
     assert sum(len(new[path]) for path in changed) <= 2 * sum(len(new[path]) for path in own)
 

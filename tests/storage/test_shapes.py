@@ -61,6 +61,7 @@ LISTED = [
     ("text_tokens/batch_00.parquet", False),
     ("layer_alignment.parquet", True),
     ("interpretability.parquet", True),
+    ("lens_differences.parquet", True),
 ]
 
 
@@ -71,7 +72,8 @@ def test_a_study_lists_the_files_of_its_batches_layers_and_lenses(file: str, lis
 
 def test_what_a_study_no_longer_has_is_not_listed() -> None:
     unjudged = STUDY.model_copy(update={"judged": False, "lenses": ["logitlens"], "of": "texts"})
-    lost = {"latentlens", "patch_truth", "chance_patches", "judgements", "interpretability", "layer_alignment"}
+    lost = {"latentlens", "patch_truth", "chance_patches", "judgements", "layer_alignment"}
+    lost |= {"interpretability", "lens_differences"}
     for file, listed in LISTED:
         table = file.partition("/")[0].removesuffix(".parquet")
         assert unjudged.lists(Path(file)) == (table not in lost and (listed or table == "text_tokens"))

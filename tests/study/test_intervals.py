@@ -1,4 +1,6 @@
 import math
+import tracemalloc
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -111,7 +113,8 @@ def test_intervals_of_differences_and_excesses_cover(cell: Cell, pair: tuple[flo
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_exchanged_labels_are_rarely_found_to_differ(cell: Cell) -> None:
-    assert false_positives(cell, 0.5, 800, SEED) < 0.05 + 3 * math.sqrt(0.05 * 0.95 / 800)
+    draws = 2400
+    assert false_positives(cell, 0.5, draws, SEED) < 0.05 + 3 * math.sqrt(0.05 * 0.95 / draws)
 
 
 def test_a_difference_of_equal_hits_is_0_and_one_in_every_image_is_found() -> None:
@@ -126,7 +129,7 @@ def test_a_difference_of_equal_hits_is_0_and_one_in_every_image_is_found() -> No
     assert sign_flip_p_values(range(20, 30), range(10), patches) == pytest.approx(2 / 2**10)
 
 
-def slow_p_value(difference: list[int]) -> float:
+def slow_p_value(difference: Sequence[float]) -> float:
     signs = np.array(np.meshgrid(*[[1, -1]] * len(difference))).reshape(len(difference), -1)
     return float((abs(signs.T @ difference) >= abs(sum(difference))).mean())
 
@@ -146,6 +149,27 @@ def test_many_images_give_a_p_value_of_draws_that_is_the_same_again() -> None:
     assert found.shape == (3,)
     assert (found == sign_flip_p_values(first, second, 9)).all()
     assert (found == sign_flip_p_values(second, first, 9)).all()
+
+
+def test_a_p_value_of_draws_is_near_that_of_the_normal_distribution_and_needs_no_memory_per_image() -> None:
+    generator = np.random.default_rng(0)
+    first, second = generator.integers(577, size=(2, 100_000))  # more sizes than are drawn at a time
+    difference = (first - second).astype(np.float64)
+    expected = 2 * norm.sf(abs(difference.sum()) / math.sqrt((difference**2).sum()))
+    tracemalloc.start()
+    found = sign_flip_p_values(first, second, 576)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found == pytest.approx(expected, abs=0.015)
+    assert peak < 64 << 20
+
+
+@pytest.mark.parametrize("step", [0.5, 1.0])
+def test_drawn_p_values_are_those_of_all_exchanges(step: float) -> None:
+    difference = [step * value for value in (3, -1, 2, 2, 0, 1, 1, -1, 4, -2, 1, 3, -1, 2, -3)]
+    first, second = ([max(sign * value, 0) for value in difference] for sign in (1, -1))
+    found = sign_flip_p_values(first, second, [9] * len(first))
+    assert found == pytest.approx(slow_p_value(difference), abs=0.015)
 
 
 def test_an_excess_is_0_at_chance_1_without_misses_and_null_where_chance_is_1() -> None:

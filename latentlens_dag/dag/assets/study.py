@@ -35,7 +35,7 @@ from latentlens_dag.study.source import StudySource
 
 # Algorithms: raise one when the same input would give other bytes.
 _PATCH_TRUTH, _CHANCE, _JUDGEMENTS, _INTERPRETABILITY, _STATES, _SINKS, _CATALOG = 2, 3, 3, 3, 1, 1, 6
-_DIVERSITY, _ALIGNMENT = 2, 1
+_DIVERSITY, _ALIGNMENT, _DIFFERENCES = 2, 1, 1
 
 
 def study_definitions(study: StudySpec) -> dg.Definitions:
@@ -44,7 +44,8 @@ def study_definitions(study: StudySpec) -> dg.Definitions:
     assets: list[Any] = [source, model_checks(study), token_states(study)]
     assets += [_lens(study, lens) for lens in study.lenses]
     if study.judged:
-        assets += [_patch_truth(study), _chance_patches(study), _judgements(study), _interpretability(study)]
+        assets += [_patch_truth(study), _chance_patches(study), _judgements(study)]
+        assets += [_interpretability(study), _lens_differences(study)]
     return dg.Definitions(assets=[*assets, *_analyses(study), _catalog(study)])
 
 
@@ -180,6 +181,27 @@ def _interpretability(study: StudySpec) -> dg.AssetsDefinition:
     return _summary(study, "interpretability", deps, compute, _INTERPRETABILITY, text, top_k=study.top_k)
 
 
+def _lens_differences(study: StudySpec) -> dg.AssetsDefinition:
+    def compute(paths: Warehouse) -> pa.Table:
+        import polars as pl
+
+        from latentlens_dag.study.differences import lens_differences
+
+        judgements = {
+            layer: [
+                pl.scan_parquet(paths.judgements(study.name, layer, batch), glob=False)
+                for batch in range(study.batches)
+            ]
+            for layer in study.visual_layers
+        }
+        sinks = pq.read_table(paths.summary(study.name, "sinks"))
+        return lens_differences(study.name, judgements, study.top_k, sinks)
+
+    deps = [*study.layer_keys("judgements").values(), keys.study(study.name, "sinks")]
+    text = "By how much lenses, and layers of a lens, differ on the same patches, with interval and adjusted p-value."
+    return _summary(study, "lens_differences", deps, compute, _DIFFERENCES, text, top_k=study.top_k)
+
+
 def _analyses(study: StudySpec) -> list[dg.AssetsDefinition]:
     def neighbors(paths: Warehouse, lenses: list[str]) -> Iterable[pa.Table]:
         layers, batches = study.visual_layers, range(study.batches)
@@ -260,7 +282,7 @@ def _summary(
 
 def _catalog(study: StudySpec) -> dg.AssetsDefinition:
     judged = study.judged
-    names = ["diversity", "state_statistics", "sinks", *(["interpretability"] if judged else [])]
+    names = ["diversity", "state_statistics", "sinks", *(["interpretability", "lens_differences"] if judged else [])]
     names += ["layer_alignment"] if LATENTLENS in study.lenses else []
     deps = [keys.study(study.name, name) for name in (*names, *study.token_tables, "model_checks")]
     deps += [key for lens in study.lenses for key in study.layer_keys(lens).values()]

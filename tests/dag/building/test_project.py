@@ -85,6 +85,7 @@ def test_a_touched_source_a_comment_and_reordered_keys_run_nothing(built_project
                 "embeddinglens",
                 "judgements",
                 "interpretability",
+                "lens_differences",
                 "layer_alignment",
                 "diversity",
                 "catalog",
