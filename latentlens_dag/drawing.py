@@ -1,4 +1,4 @@
-"""What pictures share: the conversion to RGB, and of those with text on them colors, fonts, plates and sheets.
+"""What pictures with text on them share: colors, fonts, plates and sheets.
 
 Colors are after Okabe and Ito, safe for the color-blind.
 
@@ -14,11 +14,8 @@ import unicodedata
 from collections.abc import Sequence
 from functools import cache
 
-import numpy as np
 import regex
 from PIL import Image, ImageDraw, ImageFont, features
-
-from latentlens_dag.errors import UserError
 
 Color = tuple[int, int, int]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -44,27 +41,6 @@ _INVISIBLE = regex.compile(r"[\s\p{Default_Ignorable_Code_Point}]")  # joiners; 
 _PICTOGRAPH = regex.compile(r"\p{Extended_Pictographic}")
 _MISSING = "\U0010fffe"  # never a character, so that every font draws its sign for a missing one
 _TEST_SIZE = 20
-
-
-def as_rgb(image: Image.Image, name: str) -> Image.Image:
-    """An image of any mode as a viewer shows it: RGB, composited on white; 16-bit gray is scaled to 8 bits.
-
-    Raises:
-        UserError: if it has 32 bits per pixel, and so no known range of brightness; `name` is for the message.
-    """
-    if image.mode in ("I", "F"):
-        raise UserError(
-            f"{name} has 32 bits per pixel, and it does not say which value is white. Save it with 8 or 16 bits."
-        )
-    if image.mode.startswith("I;16"):  # Pillow's own conversion clips all values above 255
-        values = np.asarray(image)
-        gray = (values >> 8).astype(np.uint8)
-        gray[values == image.info.get("transparency", -1)] = 255
-        return Image.fromarray(gray).convert("RGB")
-    if image.has_transparency_data:  # colors under transparent pixels stay hidden
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def load_font(size: int, text: str = "") -> Font:

@@ -141,7 +141,7 @@ def _decode(source: Path | io.BytesIO, path: Path) -> Image:
     """As `open_image`, of a file at `path` whose bytes may have been read already."""
     from PIL import Image, ImageOps
 
-    from latentlens_dag.drawing import as_rgb
+    from latentlens_dag.storage.pixels import as_rgb
 
     try:
         with Image.open(source, formats=FORMATS) as image:

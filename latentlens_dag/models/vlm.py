@@ -122,7 +122,7 @@ class Vlm:
         Raises:
             UserError: if sequences of several lengths must be padded and the tokenizer has no special token for it.
         """
-        from latentlens_dag.drawing import as_rgb
+        from latentlens_dag.storage.pixels import as_rgb
 
         groups = [[as_rgb(image, "An image") for image in _images_of(one)] for one in images]
         texts = {count: self.prompt_text(prompt, count) for count in {len(group) for group in groups}}

@@ -61,7 +61,9 @@ def token_words(text: str, spans: Iterable[Span]) -> list[tuple[str, int, int]]:
     """
     words = word_spans(text)
     characters = [] if text.isascii() else [character.span() for character in _CHARACTER.finditer(text)]
-    found = [_trimmed(text, _widened(_widened(_stripped(text, span), characters), words)) for span in spans]
+    tokens = [_widened(_stripped(text, span), characters) for span in spans]
+    # A word may end in what is punctuation elsewhere, such as a soft hyphen: so its own ends come last.
+    found = [_widened(_trimmed(text, _widened(token, words)), words) for token in tokens]
     return [(text[start:end], start, end) for start, end in _without_overlap(found)]
 
 

@@ -52,7 +52,7 @@ def test_what_is_built_by_default_has_the_versions_that_it_had_before_there_was_
             if key.path[0] == "index" or key.path[-1] == "model_checks"
         }
     assert versions == {
-        "index/words/candidates": "2-ec1d15fb08ec77cf",
+        "index/words/candidates": "3-ec1d15fb08ec77cf",
         "index/words/contextual/L01": "1",
         "index/words/contextual/L02": "1",
         "index/words/language_model": None,
