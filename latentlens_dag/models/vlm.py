@@ -124,7 +124,10 @@ class Vlm:
         """
         from latentlens_dag.storage.pixels import as_rgb
 
-        groups = [[as_rgb(image, "An image") for image in _images_of(one)] for one in images]
+        groups = [
+            [as_rgb(image, f"An image of {image.width} x {image.height} pixels") for image in _images_of(one)]
+            for one in images
+        ]
         texts = {count: self.prompt_text(prompt, count) for count in {len(group) for group in groups}}
         flat = [image for group in groups for image in group]
         bos, can_pad = self.processor.tokenizer.bos_token, ensure_pad_token(self.processor.tokenizer)
@@ -169,9 +172,9 @@ class Vlm:
 
         Raises:
             TypeError: if `images` is not a list of PIL images or of lists of them, or `prompt` is neither of the two.
-            UserError: if a layer does not exist, an image has no visual tokens, the connector's output cannot be
-                captured, the model's chat template has no place for a part of the prompt, the prompt contains a token
-                of images, or it is not known which tokens are those of which image of a prompt.
+            UserError: if a layer does not exist, an image has 32 bits per pixel or no visual tokens, the connector's
+                output cannot be captured, the model's chat template has no place for a part of the prompt, the prompt
+                contains a token of images, or it is not known which tokens are those of which image of a prompt.
         """
         _check_images(images)
         for sizes in dict.fromkeys(_sizes(one) for one in images):

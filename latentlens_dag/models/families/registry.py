@@ -4,9 +4,9 @@ A region map computes the boxes of an image's visual tokens, in their order in t
 and config and the size of the image. Note: a grid of sqrt(n) cells would be a guess, which crops, tiles, newline tokens
 and padding make wrong. So the tokens of a family without a module are read, but are `unmapped`.
 
-A new family is one module with `region_map`, one line in `_MODULES`, and one builder in `testing/families.py` (or
-`tiled_families.py`), with which tests/models/families/test_families.py proves the map. A family whose architecture
-rules out reading it has a line in `_REFUSED`.
+A new family is one module with `region_map`, one line in `_MODULES`, and one builder in a module of `testing/` whose
+builders are in `BUILDERS`, with which tests/models/families/test_families.py proves the map. A family whose
+architecture rules out reading it has a line in `_REFUSED`.
 """
 
 from __future__ import annotations
