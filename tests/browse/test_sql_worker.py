@@ -45,12 +45,17 @@ def confined() -> Iterator[SqlWorker]:
     confined.close()
 
 
+def _peak(process: subprocess.Popen[bytes]) -> float:
+    """The most that a process ever had in memory, in MB; 0 once it has ended."""
+    lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+    return max((int(line.split()[1]) / 1e3 for line in lines if line.startswith("VmHWM")), default=0.0)
+
+
 def _watch(process: subprocess.Popen[bytes], most: list[float]) -> None:
     """Note the most that a process ever had in memory, in MB, until it has ended."""
     while process.poll() is None:
         with suppress(OSError):  # it has ended just now
-            lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
-            most[0] = max(most[0], *(int(line.split()[1]) / 1e3 for line in lines if line.startswith("VmHWM")), 0)
+            most[0] = max(most[0], _peak(process))
         time.sleep(0.005)
 
 
@@ -86,8 +91,9 @@ def test_a_query_that_needs_too_much_memory_is_stopped_and_the_next_one_runs(
     confined: SqlWorker, library: BrowserData, kind: str
 ) -> None:
     confined.collect(library, "SELECT 1", 20, 10)
-    process, most = confined._process, [0.0]
+    process = confined._process
     assert process is not None
+    most = [_peak(process)]  # now, as a query may be stopped before the thread looks for the first time
     watch = Thread(target=_watch, args=[process, most])
     watch.start()
     with pytest.raises(UserError, match="more memory than the 250 MB"):
