@@ -29,6 +29,7 @@ ROW_ORDER = {
     "lens_differences": "comparison, judge, patch_group, k, measure, lens, other_lens, visual_layer",
     "layer_alignment": "visual_layer, contextual_layer",
     "diversity": "lens, visual_layer",
+    "candidates": "lens, token_id",
     "state_statistics": "source, layer",
     "sinks": "image_id, visual_layer, token_index",
     "images": "image_id",

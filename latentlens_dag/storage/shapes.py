@@ -112,6 +112,7 @@ class StudyShape(Shape):
             and (lens not in LENSES or lens in self.lenses)
             and (self.judged or table not in _JUDGED)
             and (table != "text_tokens" or self.of == "texts")
+            and (table != "candidates" or any(lens in LENSES and LENSES[lens].declared for lens in self.lenses))
         )
 
 

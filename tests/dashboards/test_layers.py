@@ -14,7 +14,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 from streamlit.testing.v1.element_tree import UnknownElement
 
-from latentlens_dag.schema import LENSES
+from latentlens_dag.schema import DECLARED_LENSES
 from latentlens_dag.storage.warehouse import Warehouse
 from tests.dashboards.test_pages import APP, _opened, app
 from tests.helpers.small_dataset import LAYERS, as_first_version
@@ -90,7 +90,7 @@ def test_differences_are_of_lenses_or_of_layers(app: AppTest, kind: str, said: s
     [chart] = shown.get("vega_lite_chart")
     rows = [row for row in _values(chart) if row["visual_layer"] == LAYERS[-1]]
     pairs = {(row["lens"], row["other_lens"]) for row in rows}
-    expected = combinations(LENSES, 2) if kind == "lenses" else [(lens, lens) for lens in LENSES]
+    expected = combinations(DECLARED_LENSES, 2) if kind == "lenses" else [(lens, lens) for lens in DECLARED_LENSES]
     assert pairs == set(expected)
     assert {row["measure"] for row in rows} == {"concrete"} and {row["patch_group"] for row in rows} == {"all"}
 
