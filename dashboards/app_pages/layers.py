@@ -9,6 +9,7 @@ import polars as pl
 import streamlit as st
 from widgets import permalink
 from widgets.charts import COLORS, DRIFT_COLORS, PALETTE, SOURCE_COLORS, Clicks, heat_map, histograms, lines
+from widgets.distinct_words import distinct_words
 from widgets.examples import POINT, current_point, examples, pick
 from widgets.labels import lens_name
 from widgets.sources import browser_data, choose_study
@@ -38,7 +39,7 @@ SOURCES = {"visual": "visual tokens", "contextual": "text tokens of the index"}
 def layers_page(data: BrowserData, study: StudyFacts) -> None:
     """One kind of summary of a study, and examples of the point that was clicked."""
     draw = {"interpretability": interpretability, "differences": differences, "contextual layers": contextual_layers}
-    draw |= {"norms and drift": states, "similarity": similarity}
+    draw |= {"norms and drift": states, "similarity": similarity, "distinct words": distinct_words}
     what = permalink.choice("Show", "show", list(draw), "interpretability", format_func=str.capitalize, clears=POINT)
     examples(data, study, draw[what](data, study) or "all")
 
@@ -133,7 +134,12 @@ def differences(data: BrowserData, study: StudyFacts) -> str | None:
 
 def difference_curves(found: pl.DataFrame, study: StudyFacts, kind: str, measure: str) -> None:
     """One curve for each pair of lenses, or for each lens."""
-    names = [pair_name(*pair) for pair in combinations(study.lenses, 2)] if kind == "lenses" else []
+    pairs = list(combinations(study.lenses, 2)) if kind == "lenses" else []
+    if len(pairs) > len(PALETTE):
+        one = permalink.choice("Pairs with", "with", study.lenses, study.lenses[0], format_func=lens_name)
+        pairs = [pair for pair in pairs if one in pair]
+        found = found.filter((pl.col("lens") == one) | (pl.col("other_lens") == one))
+    names = [pair_name(*pair) for pair in pairs]
     colors = dict(zip(names, cycle(PALETTE), strict=False)) or COLORS
 
     def picked(point: dict[str, Any]) -> None:
@@ -143,7 +149,8 @@ def difference_curves(found: pl.DataFrame, study: StudyFacts, kind: str, measure
     st.markdown(f"**{kind.capitalize()} compared: difference of the shares that are {measure}**, with 95 % intervals")
     st.caption(
         f"{MEANINGS[measure]} {COMPARISONS[kind]} Both have the same patches. Dots: adjusted p at most {SIGNIFICANT}, "
-        "over all points of this chart (Benjamini and Hochberg); crosses: above it."
+        f"over all layers and {'pairs of lenses' if kind == 'lenses' else 'lenses'} (Benjamini and Hochberg); crosses: "
+        "above it."
     )
     point = current_point()
     chosen = None

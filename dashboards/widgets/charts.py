@@ -11,10 +11,12 @@ from typing import Any, NamedTuple
 import polars as pl
 import streamlit as st
 
-from latentlens_dag.schema import LENSES
+from latentlens_dag.schema import DECLARED_LENSES, LENSES
 
 PALETTE = ("#0072b2", "#009e73", "#cc7a00", "#cc79a7", "#d55e00")
-COLORS = {lens.title: color for lens, color in zip(LENSES.values(), cycle(PALETTE), strict=False)}
+_SHARED = (lens for lens in LENSES if lens not in DECLARED_LENSES)
+_BY_LENS = dict(zip((*DECLARED_LENSES, *_SHARED), cycle(PALETTE), strict=False))
+COLORS = {lens.title: _BY_LENS[lens.name] for lens in LENSES.values()}
 """Okabe and Ito's palette with a darker orange: each has a contrast of 3 to 1 on white and on the dark scheme."""
 SOURCE_COLORS = {"visual tokens": "#0072b2", "text tokens of the index": "#cc79a7"}
 DRIFT_COLORS = {"the layer before": "#0072b2", "the first layer": "#d55e00"}

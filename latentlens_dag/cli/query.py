@@ -126,7 +126,7 @@ def _figures(dataset: Dataset, study: str, measure: str | None, k: int | None) -
             raise UserError(
                 f"`--k {k}`: the answers of study {study} were judged by {' and by '.join(map(str, known))}: name one."
             )
-        return interpretability_lines(judged, measure, k)
+        return interpretability_lines(judged, measure, k, diversity)
     if len(diversity):
         return unjudged_lines(diversity, alignment)
     known = dataset.collect("SELECT DISTINCT study FROM neighbors ORDER BY study")["study"].to_list()
