@@ -300,7 +300,7 @@ _MEASURED = (
     "make *interpretable* as sure. Padding and attention sinks are left out; by patch group: table `interpretability`."
 )
 _WORDS = "Different words among a token's answers (mean, and 95 % interval over images):"
-_SHARED = "(shared): answers only with the tokens that the index has, which are LatentLens's; by lens in the table `candidates`"
+_SHARED = "(shared): answers only with the tokens that the index has, which are LatentLens's: table `candidates`"
 _MADE = (
     "Every visual token's state that enters a block was compared with the states of all kept occurrences at all "
     "contextual layers, exactly; equal cosines are in order of (contextual layer, key)."

@@ -18,6 +18,7 @@ from latentlens_dag.publish.stage_index import ReleasedIndex, stage_index
 from latentlens_dag.publish.stage_results import ReleasedStudy, stage_tables
 from latentlens_dag.release.manifest import ReleaseManifest
 from latentlens_dag.schema import (
+    CANDIDATES,
     DECLARED_LENSES,
     DIVERSITY,
     IMAGES,
@@ -39,6 +40,7 @@ from latentlens_dag.storage.parquet import write_parquet
 from latentlens_dag.storage.shapes import IndexShape
 from latentlens_dag.storage.warehouse import Warehouse
 from latentlens_dag.study.answer_statistics import diversity, layer_alignment
+from latentlens_dag.study.candidates import candidates
 from latentlens_dag.study.differences import lens_differences
 from latentlens_dag.study.interpretability import interpretability
 from tests.helpers.small_dataset import by_layer, state_statistics
@@ -167,6 +169,8 @@ def write_study(warehouse: Warehouse, study: str, batches: Sequence[Sequence[int
     ids = sorted(image_id(number) for batch in batches for number in batch)
     found_sinks = pa.Table.from_pylist([{**first, "image_id": one} for one in ids], schema=SINKS)
     write_parquet(found_sinks, warehouse.summary(study, "sinks"), SINKS)
+    tokens = candidates(study, ["latentlens", "embeddinglens_shared"], 1, [warehouse.occurrences("words", 0)])
+    write_parquet(tokens, warehouse.summary(study, "candidates"), CANDIDATES)
     if judged:
         write_parquet(interpretability(verdicts, TOP_K), warehouse.summary(study, "interpretability"), INTERPRETABILITY)
         differences = lens_differences(study, by_layer(verdicts), TOP_K)
