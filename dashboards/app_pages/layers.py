@@ -11,7 +11,7 @@ from widgets import permalink
 from widgets.charts import COLORS, DRIFT_COLORS, PALETTE, SOURCE_COLORS, Clicks, heat_map, histograms, lines
 from widgets.distinct_words import distinct_words
 from widgets.examples import POINT, current_point, examples, pick
-from widgets.labels import lens_name
+from widgets.labels import lens_name, shared_note
 from widgets.sources import browser_data, choose_study
 
 from latentlens_dag.browse.browser_data import BrowserData, StudyFacts
@@ -80,7 +80,10 @@ def curves(shares: pl.DataFrame, study: StudyFacts, measure: str) -> None:
         pick(lens=by_name.get(point["lens"]), layer=point["visual_layer"])
 
     st.markdown(f"**Share of visual tokens that are {measure}**, with 95 % intervals over images; dashed: chance")
-    st.caption(f"{MEANINGS[measure]} Chance: the same answers against patches of the same group in other images.")
+    st.caption(
+        f"{MEANINGS[measure]} Chance: the same answers against patches of the same group in other images. "
+        f"{shared_note(study.lenses)}"
+    )
     point = current_point()
     chosen = None
     if point.keys() == {"lens", "layer"}:
@@ -150,7 +153,7 @@ def difference_curves(found: pl.DataFrame, study: StudyFacts, kind: str, measure
     st.caption(
         f"{MEANINGS[measure]} {COMPARISONS[kind]} Both have the same patches. Dots: adjusted p at most {SIGNIFICANT}, "
         f"over all layers and {'pairs of lenses' if kind == 'lenses' else 'lenses'} (Benjamini and Hochberg); crosses: "
-        "above it."
+        f"above it. {shared_note(study.lenses)}"
     )
     point = current_point()
     chosen = None

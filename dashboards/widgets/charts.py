@@ -122,7 +122,7 @@ def lines(
     names = [name for name in colors if name in frame[color].unique().to_list()]
     hue: dict[str, Any] = {"field": color, "type": "nominal"}
     hue["scale"] = {"domain": names, "range": [colors[name] for name in names]} if names else {}
-    hue["legend"] = {"title": None, "orient": "top", "symbolOpacity": 1}
+    hue["legend"] = {"title": None, "orient": "top", "symbolOpacity": 1, "labelLimit": 300}
     across = {"field": x, "type": "ordinal", "title": x_title, "axis": {"labelAngle": 0}}
     up: dict[str, Any] = {"field": y, "type": "quantitative", "title": y_title, "axis": {"format": number_format}}
     up |= {"scale": {"type": "log", "nice": False}} if log_scale else {}

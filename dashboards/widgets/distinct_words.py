@@ -10,7 +10,7 @@ import streamlit as st
 from latentlens_dag.browse.browser_data import BrowserData, StudyFacts
 from widgets.charts import Clicks, lines
 from widgets.examples import current_point, pick
-from widgets.labels import lens_name
+from widgets.labels import lens_name, shared_note
 
 
 def distinct_words(data: BrowserData, study: StudyFacts) -> None:
@@ -26,8 +26,8 @@ def distinct_words(data: BrowserData, study: StudyFacts) -> None:
         f"**Different words among a token's answers**, mean{', with 95 % intervals over images' if known else ''}"
     )
     st.caption(
-        "An answer counts as another word if it matches none nearer than itself, in any case and inflection. Two words "
-        "that mean the same are two chances to be right."
+        "An answer counts as another word if it matches none nearer than itself, in any case and inflection. More "
+        f"words are more chances to be right. {shared_note(study.lenses)}"
     )
     by_name = {lens_name(lens): lens for lens in study.lenses}
 

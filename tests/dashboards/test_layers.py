@@ -61,7 +61,7 @@ def test_distinct_words_are_curves_of_all_lenses_with_their_intervals(app: AppTe
     assert rows.keys() == {(lens.title, layer) for lens in DECLARED_LENSES.values() for layer in LAYERS}
     row = rows["LogitLens", 8]  # grass and tree on every patch
     assert row["distinct_words"] == row["high"] == 2 and 1 < row["low"] < 2
-    assert "95 % intervals over images" in _texts(shown)
+    assert "95 % intervals over images" in _texts(shown) and "(shared)" not in _texts(shown)
 
 
 @pytest.fixture
@@ -95,6 +95,7 @@ def test_lenses_with_shared_candidates_stand_beside_the_others_in_colors_of_thei
     assert len(set(COLORS.values())) == len(LENSES)
     shown = _opened(shared, "layers", study="one")
     assert {row["lens"] for row in _values(shown.get("vega_lite_chart")[0])} == set(COLORS)
+    assert "(shared): the lens answers only with tokens that the index has" in _texts(shown)
     picked = _opened(shared, "layers", study="one", at_layer="8", at_lens="embeddinglens_shared")
     assert "EmbeddingLens (shared) at visual layer 8" in _texts(picked)
 
