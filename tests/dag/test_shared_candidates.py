@@ -79,6 +79,18 @@ def test_shared_candidates_beside_all_cost_only_their_own_answers_and_what_sums_
     assert build(project) == []
 
 
+def test_of_two_sets_in_one_step_only_what_is_missing_is_written(built_project: Path, copy_of: Copy) -> None:
+    project = copy_of(built_project)
+    gone = _warehouse(project).neighbors("tiny", "logitlens", 1, 0)
+    before = _hashes(_warehouse(project), DECLARED)
+    gone.unlink()
+    _declare(project, "[all, shared]")
+    ran = build(project, names=["study/tiny/logitlens", "study/tiny/logitlens_shared"])
+    of_shared = {f"study/tiny/logitlens_shared/V{layer:02d}[{batch:02d}]" for layer in range(3) for batch in range(2)}
+    assert set(ran) == {"study/tiny/candidates", "study/tiny/logitlens/V01[00]", *of_shared}
+    assert _hashes(_warehouse(project), DECLARED) == before
+
+
 def test_built_at_once_or_one_after_the_other_the_answers_are_the_same_bytes(
     fresh_project: Path, both: tuple[Path, list[str]], copy_of: Copy
 ) -> None:
