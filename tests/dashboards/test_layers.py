@@ -59,6 +59,7 @@ def test_distinct_words_are_curves_of_all_lenses_with_their_intervals(app: AppTe
     [chart] = shown.get("vega_lite_chart")
     rows = {(row["lens"], row["visual_layer"]): row for row in _values(chart)}
     assert rows.keys() == {(lens.title, layer) for lens in DECLARED_LENSES.values() for layer in LAYERS}
+    assert all(f'"{column}"' in chart.proto.spec for column in ("distinct_words", "low", "high"))
     row = rows["LogitLens", 8]  # grass and tree on every patch
     assert row["distinct_words"] == row["high"] == 2 and 1 < row["low"] < 2
     assert "95 % intervals over images" in _texts(shown) and "(shared)" not in _texts(shown)
