@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 import streamlit as st
 from widgets import permalink
+from widgets.ablation import corpus_ablation
 from widgets.charts import COLORS, DRIFT_COLORS, PALETTE, SOURCE_COLORS, Clicks, heat_map, histograms, lines
 from widgets.examples import POINT, current_point, examples, pick
 from widgets.labels import lens_name
@@ -38,7 +39,7 @@ SOURCES = {"visual": "visual tokens", "contextual": "text tokens of the index"}
 def layers_page(data: BrowserData, study: StudyFacts) -> None:
     """One kind of summary of a study, and examples of the point that was clicked."""
     draw = {"interpretability": interpretability, "differences": differences, "contextual layers": contextual_layers}
-    draw |= {"norms and drift": states, "similarity": similarity}
+    draw |= {"size of the index": corpus_ablation, "norms and drift": states, "similarity": similarity}
     what = permalink.choice("Show", "show", list(draw), "interpretability", format_func=str.capitalize, clears=POINT)
     examples(data, study, draw[what](data, study) or "all")
 

@@ -21,7 +21,7 @@ from tests.helpers.small_dataset import LAYERS, as_first_version
 from tests.release.test_migrations import OF_0_1
 
 __all__ = ["app"]  # a fixture
-VIEWS = ("interpretability", "differences", "contextual layers", "norms and drift", "similarity")
+VIEWS = ("interpretability", "differences", "contextual layers", "size of the index", "norms and drift", "similarity")
 
 
 def _light(color: str) -> float:
