@@ -31,6 +31,8 @@ COMPARISONS = {
     "layers": "Above 0, the layer has more than the study's first one.",
 }
 SIGNIFICANT = 0.05
+WITHOUT_EXAMPLES = ("size of the index",)
+"""Charts whose points cannot be clicked: the examples are those of the whole index."""
 _INTERVALS = [f"{name}{end}" for name in ("", "chance_", "excess_") for end in ("low", "high")]
 _FIGURES = ["lens", "visual_layer", "share", "chance", "excess", *_INTERVALS, "tokens", "images", "effective_tokens"]
 SOURCES = {"visual": "visual tokens", "contextual": "text tokens of the index"}
@@ -41,7 +43,9 @@ def layers_page(data: BrowserData, study: StudyFacts) -> None:
     draw = {"interpretability": interpretability, "differences": differences, "contextual layers": contextual_layers}
     draw |= {"size of the index": corpus_ablation, "norms and drift": states, "similarity": similarity}
     what = permalink.choice("Show", "show", list(draw), "interpretability", format_func=str.capitalize, clears=POINT)
-    examples(data, study, draw[what](data, study) or "all")
+    group = draw[what](data, study) or "all"
+    if what not in WITHOUT_EXAMPLES:
+        examples(data, study, group)
 
 
 def interpretability(data: BrowserData, study: StudyFacts) -> str | None:

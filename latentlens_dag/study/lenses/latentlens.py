@@ -58,7 +58,7 @@ class LatentLens(Lens):
                 progress=inputs.progress,
             )
         except TooFewNeighborsError as error:
-            part = "" if inputs.fraction == 1 else f" in {inputs.fraction:g} of its sentences (`corpus_ablation`)"
+            part = "" if inputs.fraction == 1 else f" in {inputs.fraction:g} of its corpus (`corpus_ablation`)"
             raise UserError(
                 f"`top_k: {self.k}` of Study {self.study} asks for more answers than its index has "
                 f"{error.available}{part}: ask for fewer, or give the index a larger corpus."
