@@ -22,14 +22,14 @@ JUDGE = "judge: {regions: {}}"
 STUDY = (
     TINY_STUDY.replace("SHARDS", "2")
     .replace("BATCHES", "2")
-    .replace(INDEX, INDEX.replace("token: 5", "token: 50, fraction: 0.8"))
-    .replace(JUDGE, f"{JUDGE}\n  unique: sentence\n  corpus_ablation: [0.5, 1.0]")
+    .replace(INDEX, INDEX.replace("token: 5", "token: 50, fraction: 0.7"))
+    .replace(JUDGE, f"{JUDGE}\n  unique: sentence\n  corpus_ablation: [0.55, 1.0]")
 )
 """Of every sentence every prefix is kept."""
 SMALLER = f"""\
 ---
 type: latentlens_dag.dag.components.Index
-attributes: {{name: part, {INDEX.replace("token: 5", "token: 50, fraction: 0.4")}}}
+attributes: {{name: part, {INDEX.replace("token: 5", "token: 50, fraction: 0.385")}}}
 ---
 type: latentlens_dag.dag.components.Study
 attributes:
@@ -46,7 +46,7 @@ attributes:
 type: latentlens_dag.dag.components.Release
 attributes: {{name: out, studies: [tiny], repo_id: user/out, license: mit}}
 """
-"""The same study through an index of half as many sentences."""
+"""The same study through an index of 0.55 * 0.7 of the sentences."""
 
 
 @pytest.fixture(scope="module")
@@ -81,13 +81,13 @@ def test_the_whole_index_has_the_rows_of_latentlens_itself(project: Path) -> Non
 def test_a_part_has_the_rows_of_a_study_through_an_index_of_its_sentences_where_the_cap_does_not_bind(
     project: Path,
 ) -> None:
-    assert _part(project, 0.5).equals(_shares(project, "smaller"))
-    assert not _part(project, 0.5).equals(_part(project, 1.0))
+    assert _part(project, 0.55).equals(_shares(project, "smaller"))
+    assert not _part(project, 0.55).equals(_part(project, 1.0))
     sizes = _collect(
         project,
         "SELECT count(*), count(DISTINCT sentence_id), count(DISTINCT token_id) FROM occurrences WHERE index = 'part'",
     )
-    columns = "SELECT DISTINCT occurrences, sentences, token_ids FROM corpus_ablation WHERE fraction = 0.5"
+    columns = "SELECT DISTINCT occurrences, sentences, token_ids FROM corpus_ablation WHERE fraction = 0.55"
     assert _collect(project, columns).rows() == sizes.rows()
 
 
@@ -96,13 +96,13 @@ def test_the_table_is_released_named_on_the_card_and_printed(project: Path) -> N
     rows = _collect(project, "FROM corpus_ablation")
     assert read_manifest(folder / MANIFEST).tables["corpus_ablation"].rows == len(rows) == 2 * 72
     card = (folder / "README.md").read_text()
-    (titles,) = (line for line in card.splitlines() if re.match(r"\| visual layer \| \d+ \(50 %", line))
+    (titles,) = (line for line in card.splitlines() if re.match(r"\| visual layer \| \d+ \(55 %", line))
     sizes = dict(rows.select("fraction", "occurrences").unique().rows())
-    assert titles == f"| visual layer | {sizes[0.5]} (50 % of its sentences) | {sizes[1.0]} (100 % of its sentences) |"
+    assert titles == f"| visual layer | {sizes[0.55]} (55 % of its sentences) | {sizes[1.0]} (100 % of its sentences) |"
     result = run_command(project, "summary", "tiny", "--home", str(project / ".latentlens"))
     lines = [line.split() for line in result.stdout.splitlines()]
     everyone = rows.filter(patch_group="all", measure="interpretable", k=3)
-    for fraction, text in ((0.5, "50"), (1.0, "100")):
+    for fraction, text in ((0.55, "55"), (1.0, "100")):
         (line,) = (line for line in lines if line[:3] == [text, "%", str(sizes[fraction])])
         share, chance = everyone.filter(fraction=fraction).select(pl.mean("share", "chance") * 100).row(0)
         assert (line[3], line[5]) == (f"{share:.1f}", f"{chance:.1f}")
@@ -111,7 +111,7 @@ def test_the_table_is_released_named_on_the_card_and_printed(project: Path) -> N
 def test_a_study_that_no_longer_declares_it_has_no_rows(project: Path, copy_of: Copy) -> None:
     changed = copy_of(project)
     file = changed / "assets" / "tiny" / "defs.yaml"
-    file.write_text(file.read_text().replace("  corpus_ablation: [0.5, 1.0]\n", ""))
+    file.write_text(file.read_text().replace("  corpus_ablation: [0.55, 1.0]\n", ""))
     assert build(changed) == ["study/tiny/catalog", "release/out/dataset"]
     assert _collect(changed, "FROM corpus_ablation").is_empty()
     assert "LatentLens from parts" not in (changed / ".latentlens/warehouse/release/out/README.md").read_text()
@@ -128,7 +128,7 @@ REFUSED = {
 
 def _refusal(folder: Path, old: str, new: str) -> str:
     file = folder / "assets" / "tiny" / "defs.yaml"
-    text = STUDY.replace("[0.5, 1.0]", "[0.1, 1.0]").replace("  unique: sentence\n", "")
+    text = STUDY.replace("[0.55, 1.0]", "[0.1, 1.0]").replace("  unique: sentence\n", "")
     assert text.count(old) == 1
     file.write_text(text.replace(old, new))
     with pytest.raises(UserError) as caught:
@@ -158,17 +158,17 @@ def test_a_study_of_texts_is_refused(fresh_project: Path, copy_of: Copy) -> None
     folder = copy_of(fresh_project)
     text = STUDY.replace("vlm: {path: model}", texts).replace("  images: pictures\n", "").replace(JUDGE, "judge: none")
     (folder / "assets" / "tiny" / "defs.yaml").write_text(sayings + text)
-    with pytest.raises(UserError, match=r"`corpus_ablation: \[0\.5, 1\.0\]` of Study tiny .* texts have none"):
+    with pytest.raises(UserError, match=r"`corpus_ablation: \[0\.55, 1\.0\]` of Study tiny .* texts have none"):
         load_definitions(folder, Home(folder / ".latentlens"))
 
 
 def test_a_part_with_too_few_sentences_stops_its_step_and_names_the_field(project: Path, copy_of: Copy) -> None:
     changed = copy_of(project)
     file = changed / "assets" / "tiny" / "defs.yaml"
-    file.write_text(file.read_text().replace("[0.5, 1.0]", "[0.001, 1.0]"))
+    file.write_text(file.read_text().replace("[0.55, 1.0]", "[0.001, 1.0]"))
     result = run_command(changed, "build", "--home", str(changed / ".latentlens"))
     assert result.returncode
     assert (
-        "than its index has different sentences (0) in 0.0008 of its corpus (`corpus_ablation`)"
+        "than its index has different sentences (0) in 0.0007 of its corpus (`corpus_ablation`)"
         in result.stdout + result.stderr
     )
