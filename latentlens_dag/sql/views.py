@@ -26,6 +26,7 @@ IDENTITY = {
 SUMMARIES = (
     "interpretability",
     "lens_differences",
+    "corpus_ablation",
     "layer_alignment",
     "diversity",
     "candidates",
