@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from latentlens_dag.cli.output import home_option, json_option, print_facts, table_text, terminal_width
+from latentlens_dag.cli.output import LocalPath, home_option, json_option, print_facts, table_text, terminal_width
 from latentlens_dag.errors import UserError
 from latentlens_dag.storage.home import find_home
 
@@ -23,7 +23,7 @@ _IDS_SHOWN = 5
 @click.command()
 @click.argument("first", metavar="STUDY[@VERSION]|RELEASE")
 @click.argument("second", metavar="STUDY[@VERSION]|RELEASE")
-@click.option("--second-home", type=click.Path(path_type=Path), help="The home of the second study, if it has another.")
+@click.option("--second-home", type=LocalPath(), help="The home of the second study, if it has another.")
 @click.option("--shares", is_flag=True, help="Of studies: by how much their shares of interpretable tokens differ.")
 @home_option
 @json_option

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import click
 
 from latentlens_dag.cli.output import (
+    LocalPath,
     home_option,
     json_option,
     one_line,
@@ -48,9 +49,7 @@ data_option = click.option(
     "--param", "params", multiple=True, metavar="NAME=VALUE", help="A parameter of the query; may be repeated."
 )
 @click.option("--format", "form", type=click.Choice(["table", "csv", "json", "parquet"]), default="table")
-@click.option(
-    "--output", type=click.Path(path_type=Path, dir_okay=False), help="A file to write instead of the terminal."
-)
+@click.option("--output", type=LocalPath(dir_okay=False), help="A file to write instead of the terminal.")
 @data_option
 @home_option
 def query(
@@ -72,9 +71,7 @@ def query(
 
 @click.command()
 @click.argument("study")
-@click.option(
-    "--picture", type=click.Path(path_type=Path, dir_okay=False), help="A PNG of scenes with the words on them."
-)
+@click.option("--picture", type=LocalPath(dir_okay=False), help="A PNG of scenes with the words on them.")
 @click.option("--layer", type=int, help="The visual layer of the picture; by default the one in the middle.")
 @click.option("--scenes", type=click.IntRange(1), default=2, show_default=True, help="How many scenes the picture has.")
 @click.option(

@@ -41,6 +41,7 @@ from latentlens_dag.sql.views import (
     view_sql,
 )
 from latentlens_dag.storage.home import find_warehouse
+from latentlens_dag.storage.paths import refuse_address
 from latentlens_dag.storage.warehouse import Warehouse
 
 if TYPE_CHECKING:
@@ -223,12 +224,16 @@ def open_dataset(source: str | Path | Warehouse, limits: Limits = NO_LIMITS) -> 
         from latentlens_dag.release.pull import pull_tables
 
         return _open_release(pull_tables(*name), limits)
+    refuse_address(source, "data", _ON_THE_HUB)
     if is_release(path):
         return _open_release(read_release(path, "user/name"), limits)
     if path.is_file():
         spill = _spill_folder(limits)
         return Dataset(open_file(path, _path(spill), limits), {}, spill)
     return _open_warehouse(_warehouse_root(path), judging_folder(path), limits)
+
+
+_ON_THE_HUB = "Name a folder or file of this machine, or a release on the Hub as user/name@v1.0.0."
 
 
 def _open_warehouse(root: Path, people: JudgingFolder | None, limits: Limits) -> Dataset:
