@@ -41,7 +41,7 @@ class LocalPath(click.Path):
 
 home_option = click.option("--home", type=LocalPath(), help="Folder of results and history.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-studies_argument = click.argument("studies", nargs=-1, metavar="[STUDY ...]")
+studies_argument = click.argument("studies", nargs=-1, metavar="[NAME ...]")
 
 
 def print_facts(facts: Any, as_json: bool, text: Callable[[], str]) -> None:

@@ -39,6 +39,7 @@ from latentlens_dag.sql.views import (
     human_judgements_view,
     table_patterns,
     view_sql,
+    with_text_id,
 )
 from latentlens_dag.storage.home import find_warehouse
 from latentlens_dag.storage.paths import refuse_address
@@ -250,6 +251,8 @@ def _open_warehouse(root: Path, people: JudgingFolder | None, limits: Limits) ->
     if people is not None:
         mounted = [mounted_path(people.root, file, FOLDER) for file in people.files()]
         views["human_judgements"], beside[FOLDER] = human_judgements_view(mounted), people.root
+    of_texts = {file.relative_to(root).parts[1] for file in files["text_tokens"]}
+    views = {table: with_text_id(table, select, of_texts) for table, select in views.items()}
     listed = {file.relative_to(root).as_posix() for table in files.values() for file in table}
     plain = {table: paths for table, paths in files.items() if table not in several and table not in older}
     spill = _spill_folder(limits)
@@ -262,7 +265,9 @@ def _open_release(release: ReleaseTables, limits: Limits) -> Dataset:
     if catalog := find_catalog(release):
         return Dataset(open_file(catalog, _path(spill), limits), release.files, spill, release, in_catalog=True)
     try:
-        connection = open_folder(release.folder, release.views, _path(spill), release.listed, limits)
+        of_texts = {Path(file).parts[1] for file in release.listed if Path(file).parts[0] == "text_tokens"}
+        views = {table: with_text_id(table, select, of_texts) for table, select in release.views.items()}
+        connection = open_folder(release.folder, views, _path(spill), release.listed, limits)
     except duckdb.Error as error:
         raise UserError(f"Release {release.manifest.name} cannot be read: {first_line(error)}") from error
     return Dataset(connection, release.files, spill, release)

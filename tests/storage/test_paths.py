@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from latentlens_dag.dataset.dataset import open_dataset
 from latentlens_dag.errors import UserError
 from latentlens_dag.models.model_ref import model_ref
-from latentlens_dag.sql.quoting import literal
+from latentlens_dag.sql.quoting import file_literal, literal
 from latentlens_dag.sql.sandbox import open_file
 from latentlens_dag.storage.home import find_home
 from latentlens_dag.storage.paths import is_plain, plain_file, plain_path, refuse_address
@@ -40,6 +40,14 @@ def test_a_database_written_through_a_plain_file_lies_where_its_path_says_and_op
         assert [path for path in Path(outside).rglob("*") if path.is_file()] == [file]
         with open_file(file, None) as reading:
             assert reading.sql("SELECT count(*) FROM numbers").fetchall() == [(100,)]
+
+
+def test_a_file_in_sql_is_that_file_where_its_folder_is_a_pattern_of_another_one(tmp_path: Path) -> None:
+    for name, number in (("a[b]", 1), ("ab", 2), ("a*", 3), ("a?", 4)):
+        (tmp_path / name).mkdir()
+        duckdb.sql(f"COPY (SELECT {number} AS number) TO {literal(str(tmp_path / name / 'x.parquet'))}")
+        file = file_literal(tmp_path / name / "x.parquet")
+        assert duckdb.sql(f"FROM read_parquet({file})").fetchall() == [(number,)]
 
 
 @pytest.mark.parametrize("name", ["plain", "what?x", "per%cent", "a#b"])
