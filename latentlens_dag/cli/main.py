@@ -15,7 +15,7 @@ import traceback
 
 import click
 
-from latentlens_dag.cli import browse, build, diff, maintenance, models, publish, pull, query
+from latentlens_dag.cli import browse, build, dev, diff, maintenance, models, publish, pull, query
 from latentlens_dag.device import configure_threads
 from latentlens_dag.errors import RESUME_HINT, StoppedBySignalError, UserError
 from latentlens_dag.storage.full_disk import remedy
@@ -42,6 +42,7 @@ for command in (
     query.search,
     pull.pull,
     browse.browse,
+    dev.dev,
     models.import_index,
     models.inspect_model,
     publish.publish,
