@@ -44,9 +44,13 @@ from latentlens_dag.sql.views import (
 from latentlens_dag.storage.home import find_warehouse
 from latentlens_dag.storage.paths import refuse_address
 from latentlens_dag.storage.warehouse import Warehouse
+from latentlens_dag.text.html import table_html
 
 if TYPE_CHECKING:
     import polars as pl
+
+
+_SIZE = "SELECT count(*) FROM {}"
 
 
 class Dataset:
@@ -81,6 +85,21 @@ class Dataset:
     def tables(self) -> list[str]:
         """The names of the tables, sorted."""
         return sorted(row[0] for row in self.sql("SHOW TABLES").fetchall())
+
+    def __repr__(self) -> str:
+        """The names of the tables, on one line."""
+        try:
+            return f"<Dataset of {len(self.tables)} tables: {', '.join(self.tables)}>"
+        except (UserError, duckdb.Error):
+            return "<Dataset, closed>"
+
+    def _repr_html_(self) -> str:
+        try:
+            rows = [(name, *self.sql(_SIZE.format(identifier(name))).fetchall()[0]) for name in self.tables]
+        except (UserError, duckdb.Error):  # closed, or a file is gone
+            return table_html(repr(self), [], [])
+        cells = [(name, f"{count:,}", ", ".join(self.sql(f"FROM {identifier(name)}").columns)) for name, count in rows]
+        return table_html(f"Dataset of {len(rows)} tables", ("table", "rows", "columns"), cells)
 
     def sql(self, query: str, /, **params: ParameterValue) -> duckdb.DuckDBPyRelation:
         """Run one reading statement; `$name` in it is bound to the parameter of that name.
