@@ -72,9 +72,17 @@ def main() -> None:
     except BrokenPipeError:
         sys.exit(1)
     except Exception as error:
-        hint = remedy(error, find_home().root)
+        hint = _remedy(error)
         hint = f"\n{hint}" if hint else "" if debug else "\nRun again with --debug to see where."
         _leave(f"Error: {type(error).__name__}: {error}{hint}", 1, debug, getattr(error, "trace", ""))
+
+
+def _remedy(error: Exception) -> str | None:
+    """The way out of a full disk; None for other errors, and where LATENTLENS_HOME names no home."""
+    try:
+        return remedy(error, find_home().root)
+    except UserError:
+        return None
 
 
 def _leave(message: str, code: int, debug: bool = False, trace: str = "") -> None:

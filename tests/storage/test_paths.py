@@ -124,3 +124,15 @@ def test_a_folder_that_is_called_like_a_scheme_is_a_folder(tmp_path: Path, monke
 def test_a_home_whose_path_no_library_can_write_is_refused_with_the_character(tmp_path: Path, character: str) -> None:
     with pytest.raises(UserError, match="control characters and backslashes"):
         find_home(tmp_path / f"a{character}b")
+
+
+def test_an_error_of_another_kind_is_told_even_where_the_environment_names_no_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr("latentlens_dag.index.reference_import.import_index", fail)
+    environment = {"LATENTLENS_HOME": "s3://bucket/home"}
+    answer = run_command(tmp_path, "import-index", "x", "--output", "y", environment=environment)
+    assert (answer.returncode, answer.stderr.splitlines()[0]) == (1, "Error: RuntimeError: something else")
