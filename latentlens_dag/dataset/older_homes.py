@@ -6,7 +6,7 @@ study anew, `FROM judgements` may fail; the next build ends that.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from latentlens_dag.release.migrations import MIGRATIONS, migrated
@@ -48,14 +48,24 @@ def mixed_view(root: Path, table: str, files: Sequence[Path], older: dict[str, i
     return " UNION ALL BY NAME ".join(f"FROM ({part})" for part in parts)
 
 
-def older_note(studies: Sequence[str]) -> str | None:
-    """What people should know of a home with such studies."""
-    if not studies:
+def older_note(older: Mapping[str, Mapping[str, int]]) -> str | None:
+    """What people should know of a home with such studies: `older_studies` by table, of those that have any."""
+    judged = sorted({study for table in _OF_JUDGES & older.keys() for study in older[table]})
+    if judged:
+        return (
+            f"An older version of this package judged {', '.join(judged)}: `latentlens-dag build` judges again, "
+            f"without a model. {MIGRATIONS[1].note}"
+        )
+    if not older:
         return None
+    studies = sorted({study for found in older.values() for study in found})
     return (
-        f"An older version of this package judged {', '.join(studies)}: `latentlens-dag build` judges again, without a "
-        f"model. {MIGRATIONS[1].note}"
+        f"An older version of this package made {', '.join(sorted(older))} of {', '.join(studies)}: columns that it "
+        "did not know are null. `latentlens-dag build` computes them, without a model."
     )
+
+
+_OF_JUDGES = {"interpretability", "judgements"}
 
 
 def _study(root: Path, file: Path) -> str:
