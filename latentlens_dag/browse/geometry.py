@@ -24,13 +24,11 @@ def alignment_cells(alignment: pl.DataFrame) -> pl.DataFrame:
         alignment = alignment.with_columns(null_share=pl.lit(None, pl.Float64), null_tokens=pl.lit(None, pl.Int64))
     null_answers = pl.col("null_share") * pl.col("null_tokens")
     every = alignment.group_by("contextual_layer").agg(pl.col("neighbors").sum(), null=null_answers.sum())
-    # Pairs without any answer have no row, so the tokens of the null are counted once for each visual layer.
-    tokens = alignment.group_by("visual_layer").agg(pl.col("null_tokens").max())["null_tokens"].sum()
     together = every.sort("contextual_layer").select(
         "contextual_layer",
         visual_layer=pl.lit("all"),
         share=pl.col("neighbors") / pl.col("neighbors").sum(),
-        null_share=pl.col("null") / tokens if tokens else pl.lit(None, pl.Float64),
+        null_share=(pl.col("null") / pl.col("null").sum()).fill_nan(None),
     )
     columns = [*_CELL, "share", "null_share"]
     single = alignment.with_columns(pl.col("visual_layer").cast(pl.String)).select(columns)

@@ -20,12 +20,12 @@ from latentlens_dag.storage.warehouse import Warehouse
 def plant_index(root: Path, states: Mapping[int, np.ndarray], per_sentence: int = 4) -> ContextualIndex:
     """An index with the given states [N, d] at each layer, of N words in sentences of some words each.
 
-    Row n of a table has the word `wordn`, and rows n, n + 1, ... are of one sentence.
+    Row n of a table has the word `wordn`, and is of sentence n modulo the number of sentences.
     """
     warehouse = Warehouse(root)
     rows = len(next(iter(states.values())))
     keys = [f"{number:016x}" for number in range(rows)]
-    texts = [f"sentence {number // per_sentence}" for number in range(rows)]
+    texts = [f"sentence {number % (rows // per_sentence)}" for number in range(rows)]
     values = [
         ("words", key, n, f"word{n}", f"word{n}", 0, 5, 1, text_id(text))
         for n, (key, text) in enumerate(zip(keys, texts, strict=True))

@@ -37,7 +37,7 @@ def test_a_sample_of_rows_is_nested_and_leaves_out_those_of_larger_norms(
     table = Warehouse(tmp_path).layer_table("words", 1)
     few, more, every = (sampled_rows(table, count) for count in (5, 20, 50))
     assert set(few) < set(more) < set(every) and every.tolist() == list(range(50))
-    usual = sampled_rows(table, 40, 50.0)
+    usual = sampled_rows(table, 45, 50.0)
     assert usual.tolist() == [row for row in range(50) if row % 5]
     assert len(sampled_rows(table, 10, 50.0)) == 10 and set(sampled_rows(table, 10, 50.0)) < set(usual)
     monkeypatch.setattr(row_samples, "_ROWS", 7)
