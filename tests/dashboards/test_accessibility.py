@@ -30,6 +30,8 @@ SEEN = {
     "examples": ("layers?study=one&at_layer=8", "drawn by chance"),
     "norms": ("layers?study=one&show=norms+and+drift", "Norm of the states"),
     "alignment": ("layers?study=one&show=contextual+layers", "answers come from"),
+    "difference": ("layers?study=one&show=contextual+layers&answers=difference", "minus the null"),
+    "directions": ("layers?study=one&show=directions", "Anisotropy"),
     "similarity": ("layers?study=one&show=similarity", "of the nearest answer"),
     "before_judging": ("judge?study=one", "Give your initials"),
     "judging": ("judge?study=one&person=ab", "Item 1 of 20"),
