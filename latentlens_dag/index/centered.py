@@ -22,7 +22,7 @@ import numpy as np
 from latentlens_dag.errors import UserError
 from latentlens_dag.index.lance_files import Table, open_table
 from latentlens_dag.index.layer_tables import sink_norm_of, width_of
-from latentlens_dag.index.table_blocks import RowFilter, blocks
+from latentlens_dag.index.table_blocks import DEFAULT_ROWS, RowFilter, blocks
 from latentlens_dag.search.exact import Block
 
 if TYPE_CHECKING:
@@ -73,9 +73,9 @@ def centered(
         yield block._replace(vectors=vectors)
 
 
-def _norms(table: Table, rows: RowFilter | None = None) -> NDArray[np.float32]:
-    """The norms of a table's rows, of those that a search reads: all, or those of some words."""
+def _norms(table: Table, rows: RowFilter = DEFAULT_ROWS) -> NDArray[np.float32]:
+    """The norms of a table's rows, of those that a search reads: all, or those of some words or sentences."""
     dataset = open_table(table)
-    expression = rows.expression(dataset) if rows is not None and rows.words is not None else None
+    expression = None if rows.reads_all else rows.expression(dataset)
     norms: NDArray[np.float32] = dataset.to_table(columns=["norm"], filter=expression)["norm"].to_numpy()
     return norms

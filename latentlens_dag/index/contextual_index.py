@@ -250,6 +250,7 @@ class ContextualIndex:
         sinks: bool = False,
         similarity: Similarity = "cosine",
         query_mean: Any = None,
+        fraction: float = 1.0,
         progress: Progress = lambda done, total: None,
     ) -> SearchResult:
         """Find the k occurrences whose states have the highest cosine to each query.
@@ -278,11 +279,15 @@ class ContextualIndex:
                 `query_mean`, before the cosine (`index/centered.py`). A variant for comparison: always exact.
             query_mean: [d], the mean of the states at the layer that the queries are of, where centered. Where `states`
                 are those of `text_states`, by default `mean_state` of their layer.
+            fraction: only occurrences of this part of the sentences, chosen by their hashes as `build` chooses them. An
+                index that was built of this part has these rows and, of a token that occurs more than
+                `contexts_per_token` times, others in place of those that this part lacks.
             progress: called with (rows read, rows), where exact.
 
         Raises:
             TooFewNeighborsError: a UserError, where there are not k neighbors.
-            UserError: where the width is not the index's, it lacks a layer or the word, or no mean is known.
+            UserError: where the width is not the index's, it lacks a layer or the word, no mean is known, or `fraction`
+                is none.
             ValueError: where a query has no direction (zero, infinite, NaN).
 
         Memory grows with Q (d + k), not with the index.
@@ -295,12 +300,16 @@ class ContextualIndex:
             if similarity == "centered" and query_mean is None and len(states.states) == 1:
                 query_mean = self.mean_state(next(iter(states.states)))
             states = states.only_layer()
+        if not 0 < fraction <= 1:
+            raise UserError(f"`fraction={fraction}` must be above 0 and at most 1.")
         with self._folder.reading():
             queries = self._queries(states, width_of(self._tables[chosen[0]]))
             queries = self._around_mean(queries, similarity, query_mean)
             lookup = self.occurrences if word is None else self._occurrences_of(word)
+            words = None if word is None else lookup.spellings()
+            lookup = lookup if fraction == 1 else lookup.within(fraction)
             own = None if own_sentence else self._own_rows(sentence_ids, len(queries))
-            rows = RowFilter(None if word is None else lookup.spellings(), own, sinks)
+            rows = RowFilter(words, own, sinks, fraction)
             labels_of = self._labels(lookup, unique, k)
             groups = [chosen] if merge else [[layer] for layer in chosen]
             self._check_k(k, groups, rows)
@@ -361,7 +370,9 @@ class ContextualIndex:
             raise UserError(f"`recall={recall}` must be above 0 and at most 1.")
         if not plain:
             return ApproximatePlan(
-                {}, "`word`, `unique`, `merge=False`, `sinks`, `centered` and own sentences are answered exactly"
+                {},
+                "`word`, `unique`, `merge=False`, `sinks`, `fraction`, `centered` and own sentences are answered "
+                "exactly",
             )
         if k > MEASURED_K or queries > _FEW_QUERIES:
             return ApproximatePlan({}, f"indexes are for at most {MEASURED_K} answers to {_FEW_QUERIES} queries")
@@ -430,5 +441,6 @@ class ContextualIndex:
     def _check_k(self, k: int, groups: list[list[int]], rows: RowFilter) -> None:
         counts = {layer: count_searched_rows(self._tables[layer], rows) for group in groups for layer in group}
         if (fewest := min(sum(counts[layer] for layer in group) for group in groups)) < k:
-            of_word = "" if rows.words is None else " of this word"
-            raise TooFewNeighborsError(k, f"rows ({fewest}{of_word}, over {len(groups[0])} contextual layers)")
+            which = "" if rows.words is None else " of this word"
+            which += "" if rows.fraction == 1 else f" of {rows.fraction:g} of the sentences"
+            raise TooFewNeighborsError(k, f"rows ({fewest}{which}, over {len(groups[0])} contextual layers)")

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from latentlens_dag.errors import UserError
 from latentlens_dag.index import table_blocks
 from latentlens_dag.index.contextual_index import ContextualIndex
+from latentlens_dag.storage.hashing import text_id, within_fraction
 from tests.helpers.planted_index import plant_index, stored
 
 ROWS, WIDTH, LAYERS = 120, 24, (1, 4)
@@ -92,6 +93,13 @@ def test_words_layers_and_answers_of_each_layer_are_as_in_the_plain_search(index
     other = index.search(QUERIES, 3, [4], exact=False, **how)
     _check(other, [_slow(query, MEAN, (4,))[:3] for query in QUERIES])
     assert other.method.startswith("exact, by centered cosine: ")
+
+
+def test_of_a_part_of_the_sentences_the_rows_are_centered_by_the_mean_of_all(index: ContextualIndex) -> None:
+    found = index.search(QUERIES, 3, fraction=0.5, similarity="centered", query_mean=MEAN)
+    half = {row for row in range(ROWS) if within_fraction(text_id(f"sentence {row % (ROWS // 4)}"), 0.5)}
+    assert 0 < len(half) < ROWS
+    _check(found, [[one for one in _slow(query, MEAN) if one[2] in half][:3] for query in QUERIES])
 
 
 def test_many_queries_in_bfloat16_find_what_few_find(index: ContextualIndex) -> None:
