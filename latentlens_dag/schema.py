@@ -242,6 +242,10 @@ LAYER_ALIGNMENT = _schema(
     ("contextual_layer", pa.int32()),
     ("neighbors", pa.int64()),
     ("share", pa.float64()),  # of the visual layer's neighbors; a row sums to 1
+    ("null_share", pa.float64()),  # of the answers to states with shuffled dimensions (study/null_answers.py)
+    ("null_low", pa.float64()),  # 95 % interval of it, with images as the units
+    ("null_high", pa.float64()),
+    ("null_tokens", pa.int64()),  # of the visual layer, whose states were shuffled
 )
 
 DIVERSITY = _schema(
@@ -265,6 +269,21 @@ STATE_STATISTICS = _schema(
     ("norm_high", pa.float64()),
     ("cosine_to_previous", pa.float64()),  # mean over tokens, with the study's layer before; null for the first
     ("cosine_to_first", pa.float64()),  # with the study's first layer
+    ("norm_p99", pa.float64()),  # quantile 99 %
+    ("norm_max", pa.float64()),
+    ("sinks", pa.int64()),  # of the states; all that follows is without them
+    ("dimensions", pa.int32()),  # of a state
+    ("directions", pa.int64()),  # states that the next four are of: of the index's text a sample
+    ("anisotropy", pa.float64()),  # mean cosine of two states of different images, texts or sentences
+    ("top_dimension", pa.int32()),  # the one with the largest share of the squared length
+    ("top_dimension_share", pa.float64()),  # mean over states
+    ("top_10_share", pa.float64()),  # of the ten dimensions with the largest shares, together
+    ("hub_tokens", pa.int64()),  # tokens that the hub is of: all visual tokens, a sample of the index's text
+    ("first_answers", pa.int64()),  # different rows of the index among their first answers by LatentLens
+    ("hub_share", pa.float64()),  # of the tokens whose first answer is the most frequent one, the hub
+    ("hub_layer", pa.int32()),  # its contextual layer
+    ("hub_key", pa.string()),
+    ("hub_word", pa.string()),
 )
 
 SINKS = _schema(

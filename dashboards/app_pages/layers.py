@@ -12,10 +12,12 @@ from widgets.ablation import corpus_ablation
 from widgets.charts import COLORS, DRIFT_COLORS, PALETTE, SOURCE_COLORS, Clicks, heat_map, histograms, lines
 from widgets.distinct_words import distinct_words
 from widgets.examples import POINT, current_point, examples, pick
+from widgets.geometry import NO_STATISTICS, directions_view, layer_clicks, statistics_of
 from widgets.labels import lens_name, shared_note
 from widgets.sources import browser_data, choose_study
 
 from latentlens_dag.browse.browser_data import BrowserData, StudyFacts
+from latentlens_dag.browse.geometry import SOURCES, alignment_cells, has_null
 from latentlens_dag.schema import LATENTLENS, LENSES
 from latentlens_dag.study.interpretability import MEASURES
 
@@ -36,14 +38,18 @@ WITHOUT_EXAMPLES = ("size of the index",)
 """Charts whose points cannot be clicked: the examples are those of the whole index."""
 _INTERVALS = [f"{name}{end}" for name in ("", "chance_", "excess_") for end in ("low", "high")]
 _FIGURES = ["lens", "visual_layer", "share", "chance", "excess", *_INTERVALS, "tokens", "images", "effective_tokens"]
-SOURCES = {"visual": "visual tokens", "contextual": "text tokens of the index"}
+OF_ANSWERS = {
+    "share": ("the tokens", "Share of answers", "share of each visual layer's answers; a row sums to 100 %"),
+    "null_share": ("the null", "Share of answers", "answers to the same states with shuffled dimensions"),
+    "difference": ("the difference", "Difference", "the tokens' share minus the null's"),
+}
 
 
 def layers_page(data: BrowserData, study: StudyFacts) -> None:
     """One kind of summary of a study, and examples of the point that was clicked."""
     draw = {"interpretability": interpretability, "differences": differences, "contextual layers": contextual_layers}
-    draw |= {"size of the index": corpus_ablation, "norms and drift": states, "similarity": similarity}
-    draw |= {"distinct words": distinct_words}
+    draw |= {"size of the index": corpus_ablation, "norms and drift": states, "directions": directions_view}
+    draw |= {"similarity": similarity, "distinct words": distinct_words}
     what = permalink.choice("Show", "show", list(draw), "interpretability", format_func=str.capitalize, clears=POINT)
     group = draw[what](data, study) or "all"
     if what not in WITHOUT_EXAMPLES:
@@ -204,11 +210,20 @@ def contextual_layers(data: BrowserData, study: StudyFacts) -> None:
     if alignment.is_empty():
         st.info("This study has no answers of LatentLens, the only lens with contextual layers.")
         return
-    together = alignment.group_by("contextual_layer").agg(pl.col("neighbors").sum()).sort("contextual_layer")
-    together = together.select("contextual_layer", share=pl.col("neighbors") / pl.col("neighbors").sum())
-    every = together.with_columns(visual_layer=pl.lit("all"))
-    shown = alignment.select("contextual_layer", "share", pl.col("visual_layer").cast(pl.String))
-    st.markdown("**Where LatentLens's answers come from**: share of each visual layer's answers; a row sums to 100 %")
+    kind = "share"
+    if has_null(alignment):
+        kind = permalink.choice(
+            "Answers of", "answers", list(OF_ANSWERS), "share", format_func=lambda name: OF_ANSWERS[name][0]
+        )
+    _, title, what = OF_ANSWERS[kind]
+    st.markdown(f"**Where LatentLens's answers come from**: {what}")
+    if has_null(alignment):
+        tokens = int(alignment.select(pl.col("null_tokens").max()).item())
+        st.caption(
+            f"The null is what states answer that mean nothing: those of up to {tokens:,} tokens of each layer, every "
+            "one with its dimensions in a random order of its own. Where the tokens' share is like the null's, it says "
+            "something of the index, not of the tokens."
+        )
 
     def picked(point: dict[str, Any]) -> None:
         if point["visual_layer"] != "all":
@@ -219,39 +234,29 @@ def contextual_layers(data: BrowserData, study: StudyFacts) -> None:
     if point.keys() == {"lens", "layer", "context"}:
         chosen = {"visual_layer": str(point["layer"]), "contextual_layer": point["context"]}
     heat_map(
-        pl.concat([shown, every.select(shown.columns)]),
+        alignment_cells(alignment),
         "contextual_layer",
         "visual_layer",
-        "share",
+        kind,
         x_title="Contextual layer",
         y_title="Visual layer",
-        title="Share of answers",
+        title=title,
         order=[*map(str, study.visual_layers), "all"],
-        clicks=Clicks("alignment", picked, chosen),
+        signed=kind == "difference",
+        notes={"share": "Tokens", "null_share": "Null"} if has_null(alignment) else {},
+        clicks=Clicks(f"alignment-{kind}", picked, chosen),
     )
 
 
 def states(data: BrowserData, study: StudyFacts) -> None:
     """The norms of the states, and their drift from layer to layer."""
-    dataset = data.dataset(study.name)
-    sql = "FROM state_statistics WHERE study = $study ORDER BY source, layer"
-    found = dataset.collect(sql, study=study.name) if "state_statistics" in dataset.tables else pl.DataFrame()
+    found = statistics_of(data, study)
     if found.is_empty():
-        st.info(
-            "There are no norms of the states here: an older version made this, or it is not built yet. "
-            "In a home that has the states, `latentlens-dag build` computes them."
-        )
+        st.info(NO_STATISTICS.format("norms of the states"))
         return
     layered = found.filter(pl.col("source") != "connector").with_columns(
         pl.col("source").replace_strict(SOURCES, default=None), pl.col("layer").cast(pl.Int32)
     )
-
-    def picked(point: dict[str, Any]) -> None:
-        of_tokens = point.get("source", SOURCES["visual"]) == SOURCES["visual"]
-        pick(layer=point["layer"] if of_tokens else None)  # the index's text has no pictures
-
-    point = current_point()
-    chosen = {"layer": point["layer"]} if point.keys() == {"layer"} else None
     left, right = st.columns(2, gap="medium")
     with left:
         st.markdown("**Norm of the states**: mean, and the band of 5 to 95 % of the tokens")
@@ -266,7 +271,8 @@ def states(data: BrowserData, study: StudyFacts) -> None:
             number_format="~s",
             colors=SOURCE_COLORS,
             log_scale=True,
-            clicks=Clicks("norms", picked, chosen),
+            notes={"norm_p99": "99 % below", "norm_max": "Longest"} if "norm_max" in found.columns else {},
+            clicks=layer_clicks("norms"),
         )
     with right:
         st.markdown("**Drift**: mean cosine of a visual token's state with its own state at another layer")
@@ -278,7 +284,7 @@ def states(data: BrowserData, study: StudyFacts) -> None:
             y_title="Cosine",
             number_format=".2f",
             colors=DRIFT_COLORS,
-            clicks=Clicks("drift", picked, chosen),
+            clicks=layer_clicks("drift"),
         )
     for row in found.filter(pl.col("source") == "connector").iter_rows(named=True):
         st.caption(

@@ -73,9 +73,11 @@ def _outline(chosen: dict[str, Any] | None) -> dict[str, Any]:
     return {"condition": {"test": test, "value": ink}, "value": "transparent"}
 
 
-def _ink(field: str, most: float) -> dict[str, Any]:
-    """The color of a number on a cell of the scheme `blues`, with a contrast of 4.5 to 1 on each of them."""
-    return {"condition": {"test": f"datum[{json.dumps(field)}] > {0.73 * most}", "value": "white"}, "value": "black"}
+def _ink(field: str, most: float, signed: bool = False) -> dict[str, Any]:
+    """The color of a number on a cell of `blues` or, signed, of `redblue`: its contrast is 4.5 to 1 on each of them."""
+    value = f"datum[{json.dumps(field)}]"
+    dark = f"abs({value}) > {0.72 * most}" if signed else f"{value} > {0.73 * most}"
+    return {"condition": {"test": dark, "value": "white"}, "value": "black"}
 
 
 def lines(
@@ -183,23 +185,41 @@ def heat_map(
     y_title: str,
     title: str,
     order: Sequence[str],
+    signed: bool = False,
+    notes: Mapping[str, str] = MappingProxyType({}),
     clicks: Clicks,
 ) -> None:
-    """Shares in 0..1 as colors, with their numbers; `order` is that of y. A click on a cell reports x and y."""
+    """Shares as colors, with their numbers; a click on a cell reports x and y.
+
+    Args:
+        frame: a row per cell.
+        x: column of the positions from left to right.
+        y: column of the positions from top to bottom.
+        value: column of the shares, 0..1, or where `signed` of their differences, -1..1.
+        x_title: title of x.
+        y_title: title of y.
+        title: title of the value.
+        order: of y.
+        signed: whether values are below 0, too: then red, and 0 is white.
+        notes: columns of shares that the tooltip of a cell shows too, and their titles.
+        clicks: what a click does.
+    """
     across, down = (
         {"field": n, "type": "ordinal", "title": t, "axis": {"labelAngle": 0}} for n, t in ((x, x_title), (y, y_title))
     )
     down["sort"] = list(order)
-    hue = {"field": value, "type": "quantitative", "title": title, "scale": {"scheme": "blues", "domainMin": 0}}
-    hue["legend"] = {"format": ".0%"}
-    ink = _ink(value, float(frame[value].max() or 0))  # type: ignore[arg-type]
-    number = {"field": value, "type": "quantitative", "format": ".0%"}
+    most = max((abs(one) for one in frame[value].drop_nulls()), default=0.0)
+    colors = {"scheme": "redblue", "domain": [-most, most]} if signed else {"scheme": "blues", "domainMin": 0}
+    form = "+.0%" if signed else ".0%"
+    hue = {"field": value, "type": "quantitative", "title": title, "scale": colors, "legend": {"format": form}}
+    number = {"field": value, "type": "quantitative", "format": form}
     tip = [{"field": n, "type": "ordinal", "title": t} for n, t in ((x, x_title), (y, y_title))]
-    tip.append({**number, "title": title, "format": ".1%"})
+    tip.append({**number, "title": title, "format": form.replace(".0", ".1")})
+    tip += [{"field": n, "type": "quantitative", "title": t, "format": ".1%"} for n, t in notes.items()]
     cell = {"type": "rect", "fill": "transparent", "cursor": "pointer", "strokeWidth": 3}
     layer: list[dict[str, Any]] = [
         {"mark": {"type": "rect", "tooltip": True}, "encoding": {"color": hue}},
-        {"mark": {"type": "text", "fontSize": 11}, "encoding": {"text": number, "color": ink}},
+        {"mark": {"type": "text", "fontSize": 11}, "encoding": {"text": number, "color": _ink(value, most, signed)}},
         # On top of the numbers, which would catch the clicks.
         {"mark": cell, "encoding": {"tooltip": tip, "stroke": _outline(clicks.chosen)}, "params": _param(x, y)},
     ]

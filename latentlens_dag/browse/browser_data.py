@@ -137,7 +137,8 @@ class BrowserData(MethodCache):
     @cached
     def contextual_layers(self, study: str) -> tuple[int, ...]:
         """The contextual layers that the study's answers come from, sorted."""
-        sql = "SELECT DISTINCT contextual_layer FROM layer_alignment WHERE study = $study ORDER BY 1"
+        answered = "study = $study AND neighbors > 0"  # of a null, other layers have rows, too
+        sql = f"SELECT DISTINCT contextual_layer FROM layer_alignment WHERE {answered} ORDER BY 1"
         return tuple(self.dataset(study).collect(sql, study=study)["contextual_layer"].drop_nulls().to_list())
 
     @cached

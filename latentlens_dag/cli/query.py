@@ -26,7 +26,9 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.storage.home import find_home
 
 if TYPE_CHECKING:
+    import numpy as np
     import polars as pl
+    from numpy.typing import NDArray
 
     from latentlens_dag.dag.components.studies import Study
     from latentlens_dag.dataset.dataset import Dataset
@@ -179,6 +181,13 @@ def _figures(dataset: Dataset, study: str, measure: str | None, k: int | None) -
     "--word", help="Only answers whose whole word is this, whatever its case and however its accents are stored."
 )
 @click.option("--own-sentence", is_flag=True, help="Answer from the text itself, too, where the index holds it.")
+@click.option(
+    "--similarity",
+    type=click.Choice(["cosine", "centered"]),
+    default="cosine",
+    show_default=True,
+    help="centered: of states without their layer's mean, for comparison.",
+)
 @click.option("--recall", type=float, help="Ask the tables' indexes where they reached this recall; else all rows are.")
 @home_option
 @json_option
@@ -193,10 +202,11 @@ def search(name: str, home: Path | None, as_json: bool, **options: Any) -> None:
     study, warehouse = find_study(name), find_home(home).warehouse
     index = _open_index(name, warehouse.index(study.index).root)
     query = _query_states(request, study, warehouse, index)
-    rows, method = _neighbors(request, layers, query, index)
+    mean = _query_mean(request, study, warehouse, query.layer, index)
+    rows, method = _neighbors(request, layers, query, index, mean)
     of_texts = request.text is not None or study.texts is not None
     heading = f"The {'text' if of_texts else 'visual'} states at layer {query.layer} are nearest to:\n"
-    end = "" if request.recall is None else f"\n{method}"
+    end = "" if request.recall is None and mean is None else f"\n{method}"
     print_facts(rows, as_json, lambda: heading + _neighbor_table(rows, terminal_width()) + end)
 
 
@@ -212,6 +222,7 @@ class SearchRequest(NamedTuple):
     unique: Literal["word", "sentence"] | None
     word: str | None
     own_sentence: bool
+    similarity: Literal["cosine", "centered"]
     recall: float | None
 
 
@@ -242,12 +253,28 @@ def _query_states(request: SearchRequest, study: Study, warehouse: Warehouse, in
     return stored_query(warehouse, study.name, *token, request.layer, middle_layer(index.layers))
 
 
+def _query_mean(
+    request: SearchRequest, study: Study, warehouse: Warehouse, layer: int, index: ContextualIndex
+) -> NDArray[np.float64] | None:
+    """What is subtracted from the query: the mean of the study's tokens, or of the index's, at its layer."""
+    from latentlens_dag.study.query_states import mean_state
+
+    if request.similarity == "cosine":
+        return None
+    return index.mean_state(layer) if request.text is not None else mean_state(warehouse, study.name, layer)
+
+
 def _neighbors(
-    request: SearchRequest, layers: list[int] | None, query: QueryStates, index: ContextualIndex
+    request: SearchRequest,
+    layers: list[int] | None,
+    query: QueryStates,
+    index: ContextualIndex,
+    mean: NDArray[np.float64] | None,
 ) -> tuple[list[dict[str, Any]], str]:
     """The neighbors of every token, as rows, and how they were found."""
     how: dict[str, Any] = {"exact": True} if request.recall is None else {"exact": False, "recall": request.recall}
     how |= {"sentence_ids": [query.sentence_id] * len(query.tokens), "own_sentence": request.own_sentence}
+    how |= {} if mean is None else {"similarity": request.similarity, "query_mean": mean}
     found = index.search(query.states, request.top_k, layers, unique=request.unique, word=request.word, **how)
     same = {"layer": query.layer, "method": found.method}
     rows = [{"token": query.tokens[row["query"]], **same, **row} for row in found.to_polars().to_dicts()]

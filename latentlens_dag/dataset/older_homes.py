@@ -61,18 +61,24 @@ def mixed_view(root: Path, table: str, files: Sequence[Path], older: dict[str, i
 
 
 def older_note(older: Mapping[str, Mapping[str, int]]) -> str | None:
-    """What people should know of a home with such studies, by table as `older_studies` gives them."""
+    """What people should know of a home with such studies: `older_studies` by table, of those that have any."""
+    of_judges = [older[table] for table in sorted(_OF_JUDGES & older.keys())]
+    judged = sorted({study for found in of_judges for study, version in found.items() if version < SCHEMA_VERSION})
+    if judged:
+        return (
+            f"An older version of this package judged {', '.join(judged)}: `latentlens-dag build` judges again, "
+            f"without a model. {MIGRATIONS[1].note}"
+        )
     if not older:
         return None
-    studies = ", ".join(sorted({study for found in older.values() for study in found}))
-    if "judgements" in older:
-        made, note = f"judged {studies}: `latentlens-dag build` judges again", MIGRATIONS[1].note
-    else:
-        made, note = f"made {', '.join(older)} of {studies}: `latentlens-dag build` makes them anew", _LACKING
-    return f"An older version of this package {made}, without a model. {note}"
+    studies = sorted({study for found in older.values() for study in found})
+    return (
+        f"An older version of this package made {', '.join(sorted(older))} of {', '.join(studies)}: columns that it "
+        "did not know are null. `latentlens-dag build` computes them, without a model."
+    )
 
 
-_LACKING = "Until then, columns that they lack are null."
+_OF_JUDGES = {"interpretability", "judgements"}
 
 
 def _study(root: Path, file: Path) -> str:

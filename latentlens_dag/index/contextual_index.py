@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.index.approximate import MEASURED_K, ApproximatePlan, approximate_top_k, plan_approximate
+from latentlens_dag.index.centered import centered, mean_of_rows
 from latentlens_dag.index.folder import IndexFolder, read_index_folder
 from latentlens_dag.index.lance_files import Table, open_table
 from latentlens_dag.index.layer_tables import dtype_of, width_of
@@ -47,6 +48,7 @@ Progress = Callable[[int, int], None]
 """Called with the rows done and all rows."""
 _FEW_QUERIES = 32  # for more, one scan for all of them is quicker
 _LABELS = {"word": "word", "sentence": "sentence_id"}
+Similarity = Literal["cosine", "centered"]
 
 
 class TooFewNeighborsError(UserError):
@@ -62,7 +64,7 @@ class TooFewNeighborsError(UserError):
 class SearchResult:
     """The neighbors of each of Q queries, nearest first; equal cosines in order of (layer, key)."""
 
-    cosine: NDArray[np.float32]  # [Q, k], or [Q, layers * k] where the layers were not merged
+    cosine: NDArray[np.float32]  # plain or centered; [Q, k], or [Q, layers * k] where the layers were not merged
     contextual_layer: NDArray[np.int32]
     key: NDArray[np.uint64]
     rank: NDArray[np.int32]
@@ -129,6 +131,7 @@ class ContextualIndex:
         """Take a whole index; use `open` or `build`."""
         self._folder = folder
         self._open_tables: dict[int, lance.LanceDataset] = {}
+        self._means: dict[int, NDArray[np.float64]] = {}
 
     @classmethod
     def open(cls, path: str | Path) -> ContextualIndex:
@@ -276,6 +279,8 @@ class ContextualIndex:
         sentence_ids: Sequence[str | None] | None = None,
         own_sentence: bool = False,
         sinks: bool = False,
+        similarity: Similarity = "cosine",
+        query_mean: Any = None,
         fraction: float = 1.0,
         progress: Progress = lambda done, total: None,
     ) -> SearchResult:
@@ -301,6 +306,10 @@ class ContextualIndex:
                 state would be the nearest, with cosine 1.
             sinks: whether attention sinks may be neighbors (`search/sinks.py`): rows with outlying norms, which are
                 left out where the index was built to leave them out (`sink_counts`).
+            similarity: "centered" subtracts from each row the mean of its contextual layer, and from each query
+                `query_mean`, before the cosine (`index/centered.py`). A variant for comparison: always exact.
+            query_mean: [d], the mean of the states at the layer that the queries are of, where centered. Where `states`
+                are those of `text_states`, by default `mean_state` of their layer.
             fraction: only occurrences of this part of the sentences, chosen by their hashes as `build` chooses them. An
                 index that was built of this part has these rows and, of a token that occurs more than
                 `contexts_per_token` times, others in place of those that this part lacks.
@@ -308,7 +317,8 @@ class ContextualIndex:
 
         Raises:
             TooFewNeighborsError: a UserError, where there are not k neighbors.
-            UserError: where the width is not the index's, it lacks a layer or the word, or `fraction` is none.
+            UserError: where the width is not the index's, it lacks a layer or the word, no mean is known, or `fraction`
+                is none.
             ValueError: where a query has no direction (zero, infinite, NaN).
 
         Memory grows with Q (d + k), not with the index.
@@ -318,11 +328,14 @@ class ContextualIndex:
             raise UserError(f"`k` must be a whole number of at least 1, not {k!r}.")
         if isinstance(states, TextStates):
             sentence_ids = states.sentence_ids() if sentence_ids is None else sentence_ids
+            if similarity == "centered" and query_mean is None and len(states.states) == 1:
+                query_mean = self.mean_state(next(iter(states.states)))
             states = states.only_layer()
         if not 0 < fraction <= 1:
             raise UserError(f"`fraction={fraction}` must be above 0 and at most 1.")
         with self._folder.reading():
             queries = self._queries(states, width_of(self._tables[chosen[0]]))
+            queries = self._around_mean(queries, similarity, query_mean)
             lookup = self.occurrences if word is None else self._occurrences_of(word)
             words = None if word is None else lookup.spellings()
             lookup = lookup if fraction == 1 else lookup.within(fraction)
@@ -331,14 +344,46 @@ class ContextualIndex:
             labels_of = self._labels(lookup, unique, k)
             groups = [chosen] if merge else [[layer] for layer in chosen]
             self._check_k(k, groups, rows)
-            plain = merge and unique is None and rows == DEFAULT_ROWS
+            plain = merge and unique is None and rows == DEFAULT_ROWS and similarity == "cosine"
             plan = None if exact else self._plan(chosen, k, recall, len(queries), plain)
             if plan is not None and plan.nprobes:
                 found = approximate_top_k(queries, self._keep_open(chosen), k, plan.nprobes)
                 return self._result([found], k, plan.description)
             reader = BlockReader({layer: self._tables[layer] for layer in chosen}, rows, progress)
-            neighbors = [cosine_top_k(queries, reader.read(group), k, labels_of) for group in groups]
-            return self._result(neighbors, k, "exact" if plan is None else f"exact: {plan.description}")
+            parts = [reader.read(group) for group in groups]
+            if similarity == "centered":
+                parts = [centered(part, self._tables.__getitem__, rows, self.mean_state) for part in parts]
+            neighbors = [cosine_top_k(queries, part, k, labels_of) for part in parts]
+            exact_name = "exact" if similarity == "cosine" else "exact, by centered cosine"
+            return self._result(neighbors, k, exact_name if plan is None else f"{exact_name}: {plan.description}")
+
+    def mean_state(self, layer: int) -> NDArray[np.float64]:
+        """The mean state [d] of a contextual layer, without attention sinks; computed once.
+
+        Raises:
+            UserError: where the index lacks the layer.
+        """
+        (layer,) = self._chosen([layer])
+        if layer not in self._means:
+            with self._folder.reading():
+                self._means[layer] = mean_of_rows(self._tables[layer])
+        return self._means[layer]
+
+    def _around_mean(self, queries: NDArray[np.floating], similarity: str, mean: Any) -> NDArray[np.floating]:
+        """The queries as they are searched with."""
+        if similarity == "cosine" and mean is None:
+            return queries
+        if similarity not in get_args(Similarity):
+            raise UserError(f"`similarity={similarity!r}` must be 'cosine' or 'centered'.")
+        if similarity == "cosine":
+            raise UserError("`query_mean` is of the centered similarity: pass `similarity='centered'` too.")
+        if mean is None:
+            raise UserError(
+                "`similarity='centered'` needs `query_mean`, the mean of the states at the layer that the queries are "
+                "of, such as `states.mean(0)` of many of them; of a layer of this index, `mean_state(layer)`."
+            )
+        (center,) = self._queries(mean[None], queries.shape[1])
+        return queries.astype(np.float64) - center
 
     def _own_rows(self, sentence_ids: Sequence[str | None] | None, queries: int) -> OwnRows | None:
         if sentence_ids is None:
@@ -356,7 +401,9 @@ class ContextualIndex:
             raise UserError(f"`recall={recall}` must be above 0 and at most 1.")
         if not plain:
             return ApproximatePlan(
-                {}, "`word`, `unique`, `merge=False`, `sinks`, `fraction` and own sentences are answered exactly"
+                {},
+                "`word`, `unique`, `merge=False`, `sinks`, `fraction`, `centered` and own sentences are answered "
+                "exactly",
             )
         if k > MEASURED_K or queries > _FEW_QUERIES:
             return ApproximatePlan({}, f"indexes are for at most {MEASURED_K} answers to {_FEW_QUERIES} queries")

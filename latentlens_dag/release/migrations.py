@@ -54,6 +54,14 @@ SELECT
     NULL AS first_verdict,
     NULL AS first_chance_counts
 FROM {older}"""
+_FIRST_LAYER_ALIGNMENT = """
+SELECT *, NULL AS null_share, NULL AS null_low, NULL AS null_high, NULL AS null_tokens FROM {older}"""
+_FIRST_STATE_STATISTICS = """
+SELECT
+    *, NULL AS norm_p99, NULL AS norm_max, NULL AS sinks, NULL AS dimensions, NULL AS directions, NULL AS anisotropy,
+    NULL AS top_dimension, NULL AS top_dimension_share, NULL AS top_10_share, NULL AS hub_tokens, NULL AS first_answers,
+    NULL AS hub_share, NULL AS hub_layer, NULL AS hub_key, NULL AS hub_word
+FROM {older}"""
 
 _FIRST_DIVERSITY = """
 SELECT
@@ -108,15 +116,41 @@ MIGRATIONS: dict[int, Migration] = {
                     ("distinct_words", pa.float64()),
                 ]
             ),
+            "layer_alignment": pa.schema(
+                [
+                    ("study", pa.string()),
+                    ("visual_layer", pa.int32()),
+                    ("contextual_layer", pa.int32()),
+                    ("neighbors", pa.int64()),
+                    ("share", pa.float64()),
+                ]
+            ),
+            "state_statistics": pa.schema(
+                [
+                    ("study", pa.string()),
+                    ("source", pa.string()),
+                    ("layer", pa.int32()),
+                    ("states", pa.int64()),
+                    ("norm_mean", pa.float64()),
+                    ("norm_low", pa.float64()),
+                    ("norm_median", pa.float64()),
+                    ("norm_high", pa.float64()),
+                    ("cosine_to_previous", pa.float64()),
+                    ("cosine_to_first", pa.float64()),
+                ]
+            ),
         },
         selects={
             "interpretability": _FIRST_INTERPRETABILITY,
             "judgements": _FIRST_JUDGEMENTS,
             "diversity": _FIRST_DIVERSITY,
+            "layer_alignment": _FIRST_LAYER_ALIGNMENT,
+            "state_statistics": _FIRST_STATE_STATISTICS,
         },
         note="Its verdicts are on all answers, against one chance patch each: what is said of the nearest answer "
         "alone, the numbers of images and of effective tokens, and the chance of `abstract` and `global` are null, and "
-        "so are intervals, whose method covered too little. Padding was judged as background.",
+        "so are intervals, whose method covered too little. Padding was judged as background. The null of the layer "
+        "alignment and the directions of the states are null.",
     )
 }
 """By the version that they start from: one for every version before `manifest.SCHEMA_VERSION`."""

@@ -1,7 +1,9 @@
 """Statistics of neighbors: the contextual layers that they come from, and how many different words they are.
 
 `layer_alignment` is the paper's row-normalized heat map: the share of each contextual layer among the LatentLens
-neighbors at each visual layer. `diversity` counts the different words among a token's neighbors.
+neighbors at each visual layer, beside that among the answers to states that mean nothing (`study/null_answers.py`):
+where the two agree, the share says something of the index, not of the tokens. `diversity` counts the different words
+among a token's neighbors.
 
 Note: five neighbors are often one word five times, from five adjacent layers or in five inflections. A neighbor counts
 as another word only if it matches none nearer than itself. Its interval is that of the share of such answers among
@@ -24,20 +26,27 @@ from latentlens_dag.text.inflection import base_forms
 _LAYERS = ["study", "visual_layer", "contextual_layer"]
 _LENS = ["study", "lens", "visual_layer"]
 _COUNTS = ["tokens", "answers", "words"]
+ALIGNMENT_COLUMNS = [*_LAYERS, "lens"]
+"""Of NEIGHBORS: what `layer_alignment` needs."""
 
 
-def layer_alignment(neighbors: pa.Table | Iterable[pa.Table]) -> pa.Table:
-    """The share of each contextual layer among the LatentLens neighbors of each visual layer.
+def layer_alignment(neighbors: pa.Table | Iterable[pa.Table], null: pa.Table | Iterable[pa.Table] = ()) -> pa.Table:
+    """The share of each contextual layer among the LatentLens neighbors of each visual layer, and among a null's.
 
     Args:
-        neighbors: NEIGHBORS, in one or many tables (one at a time in memory); other lenses are ignored.
+        neighbors: NEIGHBORS (ALIGNMENT_COLUMNS at least), in one or many tables (one at a time in memory); other lenses
+            are ignored.
+        null: NEIGHBORS of shuffled states of some of the tokens; what is said of a null is null without any.
 
     Returns:
-        LAYER_ALIGNMENT, ordered by study, visual layer, contextual layer; pairs without a neighbor have no row.
+        LAYER_ALIGNMENT, ordered by study, visual layer, contextual layer; pairs without a neighbor in either have no
+        row.
     """
     counts = _sum(_LAYERS, ["neighbors"], (_alignment_counts(table) for table in _tables(neighbors)))
+    both = counts.join(_null_shares(_tables(null), counts), on=_LAYERS, how="full", coalesce=True)
+    both = both.with_columns(pl.col("neighbors").fill_null(0))
     of_layer = pl.col("neighbors").sum().over("study", "visual_layer")
-    shares = counts.with_columns(share=pl.col("neighbors") / of_layer).sort(_LAYERS)
+    shares = both.with_columns(share=pl.col("neighbors") / of_layer).sort(_LAYERS)
     return shares.select(LAYER_ALIGNMENT.names).to_arrow().cast(LAYER_ALIGNMENT)
 
 
@@ -78,8 +87,50 @@ def _distinct_words(group: tuple[Any, ...], images: pl.DataFrame) -> dict[str, A
 
 
 def _alignment_counts(table: pa.Table) -> pl.DataFrame:
-    answers = pl.DataFrame(table.select([*_LAYERS, "lens"])).filter(pl.col("lens") == LATENTLENS)
+    answers = pl.DataFrame(table.select(ALIGNMENT_COLUMNS)).filter(pl.col("lens") == LATENTLENS)
     return answers.group_by(_LAYERS).agg(neighbors=pl.len().cast(pl.Int64))
+
+
+def _null_shares(null: Iterable[pa.Table], counts: pl.DataFrame) -> pl.DataFrame:
+    """The null's columns, a row for every contextual layer that answers at the visual layer, measured or by the null.
+
+    Args:
+        null: NEIGHBORS, so few that all of them are in memory at once.
+        counts: the measured pairs of layers.
+    """
+    tables = [pl.DataFrame(NEIGHBORS.empty_table()), *map(pl.DataFrame, null)]
+    answers = pl.concat(table.select(*_LAYERS, "image_id", "token_index") for table in tables)
+    parts = [pl.DataFrame(LAYER_ALIGNMENT.empty_table()).select(*_LAYERS, *_NULL)]
+    for (study, layer), of_layer in answers.partition_by(*_LAYERS[:2], as_dict=True, maintain_order=True).items():
+        measured = counts.filter(pl.col("study") == study, pl.col("visual_layer") == layer)
+        layers = sorted({*measured["contextual_layer"], *of_layer["contextual_layer"]})
+        found = _null_of_layer(of_layer, layers)
+        found = found.with_columns(study=pl.lit(study), visual_layer=pl.lit(layer, pl.Int32))
+        parts.append(found.select(*_LAYERS, *_NULL))
+    return pl.concat(parts)
+
+
+_NULL = ["null_share", "null_low", "null_high", "null_tokens"]
+
+
+def _null_of_layer(answers: pl.DataFrame, layers: list[int]) -> pl.DataFrame:
+    """The share of each contextual layer among the answers at one visual layer, images being the units."""
+    from latentlens_dag.study.intervals import shares
+
+    tokens = answers.group_by("image_id", "token_index").agg(pl.len()).group_by("image_id").agg(tokens=pl.len())
+    tokens = tokens.sort("image_id")
+    each = len(answers) / tokens["tokens"].sum()
+    found = answers.group_by("contextual_layer", "image_id").agg(pl.len())
+    of_layers = pl.DataFrame({"contextual_layer": pl.Series(layers, dtype=answers["contextual_layer"].dtype)})
+    grid = of_layers.join(tokens, how="cross").join(found, on=["contextual_layer", "image_id"], how="left")
+    hits = grid["len"].fill_null(0).to_numpy().reshape(len(layers), len(tokens)) / each
+    of_null = shares(hits, tokens["tokens"].to_numpy())
+    return of_layers.with_columns(
+        null_share=of_null.share,
+        null_low=pl.Series(of_null.low).fill_nan(None),
+        null_high=pl.Series(of_null.high).fill_nan(None),
+        null_tokens=pl.lit(int(tokens["tokens"].sum()), pl.Int64),
+    )
 
 
 def _word_counts(table: pa.Table) -> pl.DataFrame:

@@ -21,6 +21,7 @@ from latentlens_dag.models.tokenization import token_texts, tokenize
 from latentlens_dag.storage.hashing import shard_of, text_id
 from latentlens_dag.storage.shapes import study_shape
 from latentlens_dag.storage.warehouse import Warehouse
+from latentlens_dag.study.norms import norms_of, sink_norm_of_states
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -103,6 +104,20 @@ def stored_query(
         return QueryStates([str(token)], layer, states.states[where])
     name = _token_str(warehouse.text_tokens(study, batch), image_id, token)
     return QueryStates([name], layer, states.states[where], image_id)
+
+
+def mean_state(warehouse: Warehouse, study: str, layer: int) -> NDArray[np.float64]:
+    """The mean [d] of a study's stored states at a visual layer, of all batches, without attention sinks."""
+    batches = range(study_shape(warehouse, study).parts)
+    files = [warehouse.visual(study, layer, batch) for batch in batches]
+    norms = [norms_of(file) for file in files]
+    longest = sink_norm_of_states(files, np.concatenate(norms))
+    count, total = 0, np.zeros(1)
+    for file, of_file in zip(files, norms, strict=True):
+        usual = of_file <= longest
+        count += int(usual.sum())
+        total = total + read_states(file).states[usual].astype(np.float64).sum(0)
+    return total / count
 
 
 def _token_str(text_tokens: Path, text_id: str, token: int) -> str:

@@ -1,15 +1,17 @@
-"""Norms and drift of the states, layer by layer.
+"""Norms, directions and drift of the states, layer by layer.
 
 `norm_*` are norms of the residual stream, for visual tokens and for the index's text tokens. *Drift* is the cosine of a
 token's state with its own state at the previous layer, and at the first layer: near 1, a layer changes little.
+`study/directions.py` and `study/hubs.py` define the figures of directions and hubs, which are without attention sinks.
 
 Note: a few tokens with norms a hundred times as large as others (attention sinks) often dominate the mean, so quantiles
-are given too. Only norms are held for all tokens; states are read in blocks of rows, from all layers in step.
+are given too. Only norms are held for all tokens; states are read in blocks of rows, from all layers in step. Of a
+contextual layer all norms are read, and a sample of the states.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,16 +19,22 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from latentlens_dag.index.lance_files import count_rows, matrix_of, open_table
+from latentlens_dag.index.lance_files import READ_ROWS, count_rows, matrix_of, open_table
+from latentlens_dag.index.row_samples import sampled_rows
 from latentlens_dag.schema import SINKS, STATE_STATISTICS
-from latentlens_dag.search.sinks import sink_norm
+from latentlens_dag.study.directions import DirectionSums
+from latentlens_dag.study.hubs import Hub
+from latentlens_dag.study.norms import norms_of, sink_norm_of_states
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 VISUAL, CONNECTOR, CONTEXTUAL = "visual", "connector", "contextual"
-_QUANTILES = (0.05, 0.5, 0.95)
+_QUANTILES = {"norm_low": 0.05, "norm_median": 0.5, "norm_high": 0.95, "norm_p99": 0.99, "norm_max": 1}
 _ROWS = 2048
+_SAMPLE = 16_384
+"""Rows of a contextual layer whose directions are read: 128 MB of a layer of width 4,096, one block of it at a time."""
+_NO_HUBS: Mapping[tuple[str, int | None], Hub] = {}
 
 
 class StateFiles(NamedTuple):
@@ -38,13 +46,19 @@ class StateFiles(NamedTuple):
     """The connector's output, if stored."""
 
 
-def state_statistics(study: str, batches: Iterable[StateFiles], contextual: Mapping[int, Path]) -> pa.Table:
-    """Norms and drift of a study's states.
+def state_statistics(
+    study: str,
+    batches: Sequence[StateFiles],
+    contextual: Mapping[int, Path],
+    hubs: Mapping[tuple[str, int | None], Hub] = _NO_HUBS,
+) -> pa.Table:
+    """Norms, directions and drift of a study's states.
 
     Args:
         study: its name.
         batches: all of its visual tokens.
         contextual: the index's layer tables, by contextual layer.
+        hubs: by source ("visual" or "contextual") and layer.
 
     Returns:
         STATE_STATISTICS: visual layers in order, the connector, contextual layers in order.
@@ -52,16 +66,22 @@ def state_statistics(study: str, batches: Iterable[StateFiles], contextual: Mapp
     Raises:
         ValueError: if the layers of a batch do not have the same tokens.
     """
-    visual: dict[int, _Sums] = {}
-    connector = _Sums()
+    layers = sorted({layer for batch in batches for layer in batch.visual})
+    visual = {layer: _Sums.of([batch.visual[layer] for batch in batches]) for layer in layers}
+    connector = _Sums.of([batch.connector for batch in batches if batch.connector is not None])
     for batch in batches:
         _check_same_tokens(batch)
         for start in range(0, count_rows(next(iter(batch.visual.values()))), _ROWS):
             _add_block(batch, range(start, start + _ROWS), visual, connector)
-    rows = [_row(study, VISUAL, layer, sums) for layer, sums in sorted(visual.items())]
-    rows += [_row(study, CONNECTOR, None, connector)] if connector.norms else []
-    rows += [_row(study, CONTEXTUAL, layer, _Sums([_norms(table)])) for layer, table in sorted(contextual.items())]
-    return pa.Table.from_pylist([row for row in rows if row["states"]], schema=STATE_STATISTICS)
+    found: list[tuple[str, int | None, _Sums]] = [(VISUAL, layer, sums) for layer, sums in visual.items()]
+    found.append((CONNECTOR, None, connector))
+    found += [(CONTEXTUAL, layer, _contextual_sums(table)) for layer, table in sorted(contextual.items())]
+    rows = [
+        {"study": study, "source": source, "layer": layer, **_columns(sums), **_hub_columns(hubs.get((source, layer)))}
+        for source, layer, sums in found
+        if len(sums.norms)
+    ]
+    return pa.Table.from_pylist(rows, schema=STATE_STATISTICS)
 
 
 def sink_tokens(study: str, visual: Mapping[int, Sequence[Path]]) -> pa.Table:
@@ -80,8 +100,7 @@ def sink_tokens(study: str, visual: Mapping[int, Sequence[Path]]) -> pa.Table:
 
 
 def _layer_sinks(study: str, layer: int, files: Sequence[Path]) -> pa.Table:
-    norms = np.concatenate([np.empty(0, np.float32), *map(_norms, files)])
-    limit = np.float32(sink_norm(norms, lambda least: _states_above(files, least)))
+    limit = sink_norm_of_states(files, _norms(files))
     if np.isinf(limit):
         return SINKS.empty_table()
     columns = ["image_id", "token_index", "norm"]
@@ -93,23 +112,28 @@ def _layer_sinks(study: str, layer: int, files: Sequence[Path]) -> pa.Table:
     return pa.table(found, SINKS.names).cast(SINKS)
 
 
-def _states_above(files: Sequence[Path], norm: float) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    """Norms and states with a norm above the given one, in blocks."""
-    for file in files:
-        scanner = open_table(file).scanner(["state", "norm"], filter=f"norm > {norm!r}", batch_size=_ROWS)
-        for batch in scanner.to_batches():
-            if len(batch):
-                yield batch["norm"].to_numpy(), matrix_of(batch["state"])
-
-
 @dataclass
 class _Sums:
-    """Norms and sums of cosines of one layer."""
+    """Norms, and sums over the states, of one layer."""
 
-    norms: list[NDArray[np.float32]] = field(default_factory=list)
+    norms: NDArray[np.float32]
+    longest: np.float32
+    """Above it, a state is a sink."""
+    directions: DirectionSums | None = None
     to_previous: list[float] = field(default_factory=list)
     """One sum per block of tokens."""
     to_first: list[float] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, files: Sequence[Path]) -> _Sums:
+        """All norms of the layer, and no state yet."""
+        norms = _norms(files)
+        return cls(norms, sink_norm_of_states(files, norms))
+
+    def add_directions(self, part: _StateBlock, groups: NDArray) -> None:
+        self.directions = self.directions or DirectionSums(part.states.shape[1])
+        usual = part.norms <= self.longest
+        self.directions.add(part.states[usual], groups[usual])
 
 
 class _StateBlock(NamedTuple):
@@ -121,24 +145,47 @@ def _add_block(batch: StateFiles, rows: range, visual: dict[int, _Sums], connect
     """Add a block of tokens at every layer; three layers of it are in memory."""
     first: _StateBlock | None = None
     previous: _StateBlock | None = None
+    images = _images(next(iter(batch.visual.values())), rows)
     for layer, table in sorted(batch.visual.items()):
-        part, sums = _read(table, rows), visual.setdefault(layer, _Sums())
+        part, sums = _read(table, rows), visual[layer]
         first = first or part
-        sums.norms.append(part.norms)
+        sums.add_directions(part, images)
         sums.to_first.append(_sum_cosines(part, first))
         if previous is not None:
             sums.to_previous.append(_sum_cosines(part, previous))
         previous = part
     if batch.connector is not None and first is not None:
         part = _read(batch.connector, rows)
-        connector.norms.append(part.norms)
+        connector.add_directions(part, images)
         connector.to_first.append(_sum_cosines(part, first))
 
 
+def _contextual_sums(table: Path) -> _Sums:
+    """All norms of a contextual layer, and the directions of a sample of its rows, sentence by sentence."""
+    sums, dataset = _Sums.of([table]), open_table(table)
+    rows = sampled_rows(table, _SAMPLE, float(sums.longest))
+    sentences = dataset.take(rows.tolist(), columns=["sentence_id"])["sentence_id"].to_numpy()
+    order = np.argsort(sentences, kind="stable")
+    for start in range(0, len(rows), READ_ROWS):
+        part = order[start : start + READ_ROWS]
+        found = dataset.take(rows[part].tolist(), columns=["vector", "norm"]).combine_chunks()
+        states = matrix_of(found["vector"].combine_chunks()).astype(np.float64)
+        sums.add_directions(_StateBlock(states, found["norm"].to_numpy()), sentences[part])
+    return sums
+
+
+def _numbers(table: Path, rows: range) -> list[int]:
+    return list(range(rows.start, min(rows.stop, count_rows(table))))
+
+
+def _images(table: Path, rows: range) -> NDArray[np.object_]:
+    """The image or text of each token."""
+    images: NDArray[np.object_] = open_table(table).take(_numbers(table, rows), columns=["image_id"])[0].to_numpy()
+    return images
+
+
 def _read(table: Path, rows: range) -> _StateBlock:
-    dataset = open_table(table)
-    numbers = list(range(rows.start, min(rows.stop, dataset.count_rows())))
-    block = dataset.take(numbers, columns=["state", "norm"]).combine_chunks()
+    block = open_table(table).take(_numbers(table, rows), columns=["state", "norm"]).combine_chunks()
     states = matrix_of(block["state"].combine_chunks()).astype(np.float64)
     return _StateBlock(states, block["norm"].to_numpy())
 
@@ -150,20 +197,44 @@ def _sum_cosines(a: _StateBlock, b: _StateBlock) -> float:
     return float((products / norms).sum())
 
 
-def _row(study: str, source: str, layer: int | None, sums: _Sums) -> dict[str, object]:
-    norms = np.concatenate(sums.norms).astype(np.float64)
-    low, median, high = np.quantile(norms, _QUANTILES) if len(norms) else (None, None, None)
+def _columns(sums: _Sums) -> dict[str, object]:
+    """What is said of the states of a layer, of which there are some."""
+    norms = sums.norms.astype(np.float64)
     return {
-        "study": study,
-        "source": source,
-        "layer": layer,
         "states": len(norms),
-        "norm_mean": norms.mean() if len(norms) else None,
-        "norm_low": low,
-        "norm_median": median,
-        "norm_high": high,
+        "norm_mean": norms.mean(),
+        **dict(zip(_QUANTILES, np.quantile(norms, [*_QUANTILES.values()]), strict=True)),
         "cosine_to_previous": sum(sums.to_previous) / len(norms) if sums.to_previous else None,
         "cosine_to_first": sum(sums.to_first) / len(norms) if sums.to_first else None,
+        "sinks": int((sums.norms > sums.longest).sum()),
+        **_direction_columns(sums.directions),
+    }
+
+
+def _direction_columns(sums: DirectionSums | None) -> dict[str, object]:
+    found = None if sums is None else sums.figures()
+    if found is None:
+        return {"directions": 0}
+    return {
+        "dimensions": found.dimensions,
+        "directions": found.states,
+        "anisotropy": None if np.isnan(found.anisotropy) else found.anisotropy,
+        "top_dimension": found.top_dimension,
+        "top_dimension_share": found.top_share,
+        "top_10_share": found.top_10_share,
+    }
+
+
+def _hub_columns(hub: Hub | None) -> dict[str, object]:
+    if hub is None:
+        return {}
+    return {
+        "hub_tokens": hub.tokens,
+        "first_answers": hub.first_answers,
+        "hub_share": hub.share,
+        "hub_layer": hub.contextual_layer,
+        "hub_key": hub.key,
+        "hub_word": hub.word,
     }
 
 
@@ -178,6 +249,5 @@ def _check_same_tokens(batch: StateFiles) -> None:
             )
 
 
-def _norms(table: Path) -> NDArray[np.float32]:
-    norms: NDArray[np.float32] = open_table(table).to_table(columns=["norm"])["norm"].to_numpy()
-    return norms
+def _norms(files: Sequence[Path]) -> NDArray[np.float32]:
+    return np.concatenate([np.empty(0, np.float32), *map(norms_of, files)])

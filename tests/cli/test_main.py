@@ -5,8 +5,11 @@ import subprocess
 from pathlib import Path
 
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 
+from latentlens_dag.release.migrations import MIGRATIONS
+from latentlens_dag.storage.parquet import write_parquet
 from tests.helpers.command_line import run_command
 from tests.helpers.small_dataset import as_first_version, write_warehouse
 
@@ -140,6 +143,17 @@ def test_a_home_judged_in_part_by_an_older_version_is_read_as_one_of_today(tmp_p
     assert len(_run(tmp_path, "query", counts, "--format", "csv").stdout.splitlines()) == 1 + 2 * 4
     verdicts = "SELECT count(first_verdict), count(verdict), count(chance_counts) FROM judgements WHERE study = 'one'"
     assert _run(tmp_path, "query", verdicts, "--format", "csv").stdout.splitlines()[1] == "0,96,96"
+
+
+def test_a_home_whose_states_an_older_version_summed_up_says_what_is_null(tmp_path: Path) -> None:
+    warehouse = write_warehouse(tmp_path / "warehouse")
+    old = MIGRATIONS[1].before["state_statistics"]
+    file = warehouse.summary(STUDY, "state_statistics")
+    write_parquet(pq.read_table(file).select(old.names), file, old)
+    run = _run(tmp_path, "query", "SELECT count(anisotropy), count(*) FROM state_statistics", "--format", "csv")
+    assert run.stdout.splitlines()[1] == "4,8"  # of two studies, one as of today
+    assert f"An older version of this package made state_statistics of {STUDY}: columns" in run.stderr
+    assert "verdicts" not in run.stderr
 
 
 def test_debug_shows_where(home: Path) -> None:

@@ -109,7 +109,7 @@ _SAID_BY_BATCH = (
 )
 _SHARED = _of_layers("tiny", "logitlens_shared", "embeddinglens_shared")
 _BOTH = _SHARED | _of_layers("tiny", "judgements") | _study("tiny", "candidates", "diversity", "catalog")
-_READS_INDEX = {"model_checks", "latentlens/V*", "state_statistics", "catalog"}
+_READS_INDEX = {"model_checks", "latentlens/V*", "layer_alignment", "state_statistics", "catalog"}
 
 # Where a source of texts stands, what reads its fields, and what it is in those paths.
 _TEXTS_READ = {
@@ -246,7 +246,7 @@ CHANGES: dict[str, list[Change]] = {
             {"Index words.layers": [1]},
             _index("words", "occurrences", "contextual/L02", "table/L02")
             | _of_layers("tiny", "latentlens")
-            | {"study/tiny/state_statistics"},
+            | _study("tiny", "layer_alignment", "state_statistics"),
         ),
         Change("images", {"Index words.layers": [2, 1]}),
         Change("images", {"Index words.layers": "auto"}),  # of a model of three blocks
@@ -324,7 +324,13 @@ CHANGES: dict[str, list[Change]] = {
             {"Study tiny.candidates": ["all", "shared"]},
         ),
     ],
-    "Study.top_k": [Change("images", {"Study tiny.top_k": 2}, _of_layers("tiny", *_LENSES) | _SHARES)],
+    "Study.top_k": [
+        Change(
+            "images",
+            {"Study tiny.top_k": 2},
+            _of_layers("tiny", *_LENSES) | _SHARES | {"study/tiny/layer_alignment"},
+        )
+    ],
     # The table of tokens comes from the pass that is asked the question, though no question is in it.
     "Study.prompt": [
         Change("images", {"Study tiny.prompt": "What?"}, _ASKED),
@@ -360,7 +366,11 @@ CHANGES: dict[str, list[Change]] = {
         Change("images", {"Study tiny.dtype": "auto"}),
     ],
     "Study.unique": [
-        Change("images", {"Study tiny.unique": "word"}, _of_layers("tiny", *_LENSES)),
+        Change(
+            "images",
+            {"Study tiny.unique": "word"},
+            _of_layers("tiny", *_LENSES) | {"study/tiny/layer_alignment"},
+        ),
         Change("released", {"Study second.unique": "word"}, _of_layers("second", "embeddinglens")),
     ],
     "Study.judge": [

@@ -216,7 +216,7 @@ def test_fewer_answers_and_another_judge_cost_no_pass(project: Path, copy_of: Co
     changed, judged = copy_of(project), {"judgements", "interpretability", "lens_differences", "catalog"}
     lenses = {"latentlens", "logitlens", "embeddinglens"}
     _edit(changed, "top_k: 3", "top_k: 2")
-    assert _steps(build(changed)) == lenses | judged | {"diversity", "layer_alignment"}
+    assert _steps(build(changed)) == lenses | judged | {"diversity", "layer_alignment", "state_statistics"}
     _edit(changed, "judge: {regions: {}}", "judge: none")
     build(changed)
     _edit(changed, "judge: none", "judge: {regions: {}}")

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 import torch
@@ -12,6 +13,7 @@ from latentlens_dag import ContextualIndex
 from latentlens_dag.cli.main import cli
 from latentlens_dag.cli.query import _neighbor_table
 from latentlens_dag.errors import UserError
+from latentlens_dag.index.state_tables import read_states
 from latentlens_dag.models.loading import load_language_model
 from latentlens_dag.testing import SENTENCES
 
@@ -68,6 +70,26 @@ def test_a_text_of_the_corpus_is_answered_from_itself_only_where_that_is_asked_f
     question = ("--text", SENTENCES[0], "--layer", "1", "-k", "3", "--json")
     assert SENTENCES[0] not in {row["sentence"] for row in json.loads(search(*question))}
     assert SENTENCES[0] in {row["sentence"] for row in json.loads(search(*question, "--own-sentence"))}
+
+
+def test_centered_answers_are_of_states_without_the_mean_of_their_own_layer(search: Any, built_project: Path) -> None:
+    warehouse = built_project / ".latentlens" / "warehouse"
+    index = ContextualIndex.open(warehouse / "index" / "words")
+    files = sorted((warehouse / "study" / "tiny" / "visual" / "layer_01").glob("*.lance"))
+    stored = [read_states(file) for file in files]
+    every = np.concatenate([found.states for found in stored]).astype(np.float64)
+    image, token = stored[0].image_ids[7], int(stored[0].token_index[7])
+    how = ("--layer", "1", "-k", "2", "--similarity", "centered", "--json")
+    rows = json.loads(search("--image-id", image, "--token", str(token), *how))
+    expected = index.search(every[[7]], 2, similarity="centered", query_mean=every.mean(0))
+    assert [row["key"] for row in rows] == expected.to_polars()["key"].to_list()
+    assert {row["method"] for row in rows} == {"exact, by centered cosine"}
+
+    rows = json.loads(search("--text", "A brown elephant", *how))
+    model = load_language_model(built_project / "assets" / "tiny" / "model", device="cpu")
+    found = index.search(model.text_states(["A brown elephant"], [1]), 2, similarity="centered")
+    assert [row["key"] for row in rows] == found.to_polars()["key"].to_list()
+    assert "by centered cosine" in search("--text", "A brown elephant", *how[:-1])
 
 
 def test_the_table_marks_the_word_in_its_sentence(search: Any) -> None:

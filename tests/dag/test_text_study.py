@@ -408,7 +408,7 @@ def test_a_study_of_images_has_the_versions_that_it_had_before_there_were_texts(
             if key.path[0] == "study" and key.path[-1] not in ("V01", "V02")
         }
     assert found == {
-        "catalog": "8-21375aae76ee47e9",
+        "catalog": "9-21375aae76ee47e9",
         "chance_patches": "3-ee705ae998005e67",
         "diversity": "3-ee705ae998005e67",
         "embeddinglens/V00": "1-037f8689bdd5393e",
@@ -416,12 +416,12 @@ def test_a_study_of_images_has_the_versions_that_it_had_before_there_were_texts(
         "judgements/V00": "3-fde575218ee7ab25",
         "latentlens/V00": "1-037f8689bdd5393e",
         "lens_differences": "1-5163eb331120aa54",
-        "layer_alignment": "1-ee705ae998005e67",
+        "layer_alignment": "2-57ca5c960962362a",
         "logitlens/V00": "1-037f8689bdd5393e",
         "model_checks": "3-c4c57dd7f36739a6",
         "patch_truth": "2",
         "sinks": "1-ee705ae998005e67",
-        "state_statistics": "1-ee705ae998005e67",
+        "state_statistics": "2-ee705ae998005e67",
         "visual/V00": "2-c4c57dd7f36739a6",
         "visual_tokens": "2-c4c57dd7f36739a6",
         "vlm": None,

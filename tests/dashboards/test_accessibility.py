@@ -31,6 +31,8 @@ SEEN = {
     "index_size": ("layers?study=one&show=size+of+the+index", "by the size of its index"),
     "norms": ("layers?study=one&show=norms+and+drift", "Norm of the states"),
     "alignment": ("layers?study=one&show=contextual+layers", "answers come from"),
+    "difference": ("layers?study=one&show=contextual+layers&answers=difference", "minus the null"),
+    "directions": ("layers?study=one&show=directions", "Anisotropy"),
     "similarity": ("layers?study=one&show=similarity", "of the nearest answer"),
     "before_judging": ("judge?study=one", "Give your initials"),
     "judging": ("judge?study=one&person=ab", "Item 1 of 20"),

@@ -24,7 +24,8 @@ from tests.helpers.small_dataset import LAYERS, TOP_K, as_first_version
 from tests.release.test_migrations import OF_0_1
 
 __all__ = ["app"]  # a fixture
-VIEWS = ("interpretability", "differences", "contextual layers", "norms and drift", "similarity", "distinct words")
+VIEWS = ("interpretability", "differences", "contextual layers", "norms and drift", "directions", "similarity")
+VIEWS += ("distinct words",)
 
 
 def _light(color: str) -> float:
@@ -51,7 +52,8 @@ def _texts(app: AppTest) -> str:
 @pytest.mark.parametrize("view", VIEWS)
 def test_every_view_has_its_charts_and_says_that_a_click_gives_examples(app: AppTest, view: str) -> None:
     shown = _opened(app, "layers", study="one", show=view)
-    assert len(shown.get("vega_lite_chart")) == {"norms and drift": 2, "similarity": len(LAYERS)}.get(view, 1)
+    charts = {"norms and drift": 2, "directions": 4, "similarity": len(LAYERS)}.get(view, 1)
+    assert len(shown.get("vega_lite_chart")) == charts
     assert "Click a point, a cell or a bar" in _texts(shown)
 
 
@@ -194,6 +196,48 @@ def test_differences_that_nobody_computed_are_told(home: Path, tmp_path: Path, m
     monkeypatch.setenv("LATENTLENS_BROWSE", str(older))
     monkeypatch.syspath_prepend(str(APP.parent))
     shown = _opened(AppTest.from_file(str(APP), default_timeout=30), "layers", study="one", show="differences")
+    assert "latentlens-dag build" in shown.info[0].value and not shown.get("vega_lite_chart")
+
+
+@pytest.mark.parametrize(("kind", "column"), [("share", 0), ("null_share", 1), ("difference", 2)])
+def test_the_heat_map_is_of_the_tokens_of_the_null_or_of_their_difference(app: AppTest, kind: str, column: int) -> None:
+    shown = _opened(app, "layers", study="one", show="contextual layers", answers=kind)
+    (chart,) = shown.get("vega_lite_chart")
+    field = json.loads(chart.proto.spec)["layer"][0]["encoding"]["color"]["field"]
+    assert field == kind and "with its dimensions in a random order" in _texts(shown)
+    cells = {(row["visual_layer"], row["contextual_layer"]): row for row in _values(chart)}
+    half = {2: (0.5, 1.0, -0.5), 4: (0.5, 0.0, 0.5)}  # the two answers of a token; those of the null
+    for (_, contextual), row in cells.items():
+        assert row[kind] == pytest.approx(half[contextual][column])
+    assert set(cells) == {(layer, contextual) for layer in (*map(str, LAYERS), "all") for contextual in (2, 4)}
+
+
+def test_text_tokens_stand_beside_visual_tokens_with_the_hubs_word_in_the_figures(app: AppTest) -> None:
+    shown = _opened(app, "layers", study="one", show="directions")
+    for chart in shown.get("vega_lite_chart"):
+        assert {row["source"] for row in _values(chart)} == {"visual tokens", "text tokens of the index"}
+    (figures,) = [one.value for one in shown.dataframe if "hub_word" in one.value.columns]
+    assert set(figures["hub_word"]) == {"grass"} and set(figures["norm_max"]) >= {900.0, 1980.0}
+
+
+def test_a_catalog_of_an_older_version_has_its_heat_map_and_norms_and_says_what_is_missing(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = tmp_path / "home"
+    shutil.copytree(home, older)
+    warehouse = Warehouse(older / "warehouse")
+    as_first_version(warehouse, "one")
+    with duckdb.connect(warehouse.catalog("one")) as catalog:
+        for table in ("layer_alignment", "state_statistics"):
+            catalog.execute(f"CREATE OR REPLACE TABLE {table} AS FROM '{warehouse.summary('one', table)}'")
+    monkeypatch.setenv("LATENTLENS_BROWSE", str(older))
+    monkeypatch.syspath_prepend(str(APP.parent))
+    opened = AppTest.from_file(str(APP), default_timeout=30)
+    shown = _opened(opened, "layers", study="one", show="contextual layers")
+    assert len(shown.get("vega_lite_chart")) == 1 and "The null" not in _texts(shown)
+    norms, _drift = _opened(opened, "layers", study="one", show="norms and drift").get("vega_lite_chart")
+    assert "norm_high" in norms.proto.spec and "norm_max" not in norms.proto.spec
+    shown = _opened(opened, "layers", study="one", show="directions")
     assert "latentlens-dag build" in shown.info[0].value and not shown.get("vega_lite_chart")
 
 

@@ -274,6 +274,24 @@ def test_layer_alignment_has_a_column_per_contextual_layer(dataset: Dataset) -> 
     assert found == [{"study": "one", "visual_layer": layer, "2": 0.5, "4": 0.5} for layer in (0, 8)]
 
 
+def test_the_null_stands_beside_the_layer_alignment_with_interval_and_difference(dataset: Dataset) -> None:
+    found = rows(dataset.named("layer_alignment_null", study="one", layer="8"))
+    shares = [tuple(row[name] for name in ("contextual_layer", "share", "null_share", "difference")) for row in found]
+    assert shares == [(2, 0.5, 1.0, -0.5), (4, 0.5, 0.0, 0.5)]
+    assert all(row["null_low"] <= row["null_share"] <= row["null_high"] for row in found)
+    assert {row["null_tokens"] for row in found} == {20}
+
+
+def test_the_geometry_has_a_row_for_each_source_and_layer(dataset: Dataset) -> None:
+    found = rows(dataset.named("geometry", study="one"))
+    assert [(row["source"], row["layer"]) for row in found] == [
+        *(("visual", layer) for layer in (0, 8)),
+        *(("contextual", layer) for layer in (2, 4)),
+    ]
+    assert {(row["hub_word"], row["top_dimension"], row["even_share"]) for row in found} == {("grass", 3, 0.125)}
+    assert len(rows(dataset.named("geometry", study="one", source="contextual"))) == 2
+
+
 def test_frequent_neighbors_ranks_the_words_of_each_image(dataset: Dataset) -> None:
     found = rows(dataset.named("frequent_neighbors", study="one", image_id=image_id("dog"), top=2))
     assert [(row["place"], row["word"], row["tokens"]) for row in found] == [(1, "tree", 10), (2, "grass", 8)]

@@ -123,10 +123,21 @@ def state_statistics(study: str) -> pa.Table:
     rows = []
     for source, layer in values:
         norm = (10.0 if source == "visual" else 20.0) + layer
-        drift = (None if layer == LAYERS[0] else 0.8, 1 - layer / 20) if source == "visual" else (None, None)
-        row = (study, source, layer, 20, norm, norm / 2, norm, 2 * norm, *drift)
+        visual = source == "visual"
+        drift = (None if layer == LAYERS[0] else 0.8, 1 - layer / 20) if visual else (None, None)
+        lengths = (20, norm, norm / 2, norm, 2 * norm, *drift, 3 * norm, 90 * norm, int(layer == LAYERS[-1]))
+        directions = (8, 19, 0.3 + layer / 40, 3, 0.2 + layer / 20, 1.0)
+        hub = (19, 5, 0.25 if visual else 0.05, 2, hash_bytes(b"grass"), "grass")
+        row = (study, source, layer, *lengths, *directions, *hub)
         rows.append(dict(zip(STATE_STATISTICS.names, row, strict=True)))
     return pa.Table.from_pylist(rows, schema=STATE_STATISTICS)
+
+
+def null_of(answers: pa.Table) -> pa.Table:
+    """A null whose answers are all from contextual layer 2: one for each of LatentLens."""
+    own = answers.filter(pc.equal(answers["lens"], LATENTLENS))
+    column = NEIGHBORS.field("contextual_layer")
+    return own.set_column(own.column_names.index(column.name), column, pa.array([2] * len(own), column.type))
 
 
 def sinks(study: str, animals: tuple[str, ...]) -> pa.Table:
@@ -170,7 +181,7 @@ def write_study(warehouse: Warehouse, study: str, batches: tuple[tuple[str, ...]
         ("interpretability", interpretability(judged, TOP_K), INTERPRETABILITY),
         ("lens_differences", lens_differences(study, by_layer(judged), top_k=2), LENS_DIFFERENCES),
         ("corpus_ablation", ablation(judged), CORPUS_ABLATION),
-        ("layer_alignment", layer_alignment(found), LAYER_ALIGNMENT),
+        ("layer_alignment", layer_alignment(found, null_of(pa.concat_tables(found))), LAYER_ALIGNMENT),
         ("diversity", diversity(found), DIVERSITY),
         ("state_statistics", state_statistics(study), STATE_STATISTICS),
         ("sinks", sinks(study, tuple(every)), SINKS),
@@ -203,8 +214,11 @@ def write_warehouse(root: Path) -> Warehouse:
 
 
 def as_first_version(warehouse: Warehouse, study: str) -> None:
-    """Write the tables of a study's judge as the first schema version had them."""
+    """Write the tables of a study as the first schema version had them."""
     old = MIGRATIONS[1].before
+    for name in ("layer_alignment", "state_statistics"):
+        file = warehouse.summary(study, name)
+        write_parquet(pq.read_table(file).select(old[name].names), file, old[name])
     for file in warehouse.study(study).glob("judgements/*/*.parquet"):
         write_parquet(pq.read_table(file).select(old["judgements"].names), file, old["judgements"])
     path = warehouse.summary(study, "interpretability")

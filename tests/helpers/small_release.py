@@ -29,6 +29,7 @@ from tests.helpers.small_dataset import (
     image_id,
     images,
     neighbors,
+    null_of,
     regions,
     sinks,
     state_statistics,
@@ -59,7 +60,7 @@ def release_tables(studies: dict[str, tuple[str, ...]] = STUDIES) -> Tables:
         summaries["interpretability"].append(interpretability([own["judgements"]], TOP_K))
         summaries["lens_differences"].append(lens_differences(study, by_layer([own["judgements"]]), top_k=2))
         summaries["corpus_ablation"].append(ablation([own["judgements"]]))
-        summaries["layer_alignment"].append(layer_alignment([own["neighbors"]]))
+        summaries["layer_alignment"].append(layer_alignment([own["neighbors"]], null_of(own["neighbors"])))
         summaries["diversity"].append(diversity([own["neighbors"]]))
     for text in SENTENCES_OF.values():
         row = {"sentence_id": text_id(text), "text": text}

@@ -114,7 +114,7 @@ def test_only_the_tables_that_are_asked_for_are_fetched_and_the_rest_is_told(hub
     assert _pull(hub, home, "user/small", "--tables", "sentences")["fetched_files"] == 6
     opened = _open(hub, home, "user/small")[0]
     assert {"neighbors", "images", "sentences"} <= set(opened) and "judgements" not in opened
-    assert "no table 'cats'; its tables: diversity, images" in _pull(
+    assert "no table 'cats'; its tables: corpus_ablation, diversity, images" in _pull(
         hub, home, "user/small", "--tables", "cats", code=2
     )
 

@@ -32,7 +32,8 @@ def test_alignment_is_the_share_of_each_contextual_layer_however_the_answers_are
     found = layer_alignment([table(rows[part::parts]) for part in range(parts)])
     assert found.schema == LAYER_ALIGNMENT
     counts, totals = Counter(drawn), Counter((study, visual) for study, visual, _ in drawn)
-    expected = [(*place, count, count / totals[place[:2]]) for place, count in sorted(counts.items())]
+    no_null = (None,) * 4
+    expected = [(*place, count, count / totals[place[:2]], *no_null) for place, count in sorted(counts.items())]
     assert [tuple(row.values()) for row in found.to_pylist()] == expected
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import pyarrow as pa
@@ -43,9 +43,12 @@ from latentlens_dag.study.lenses.base import LensInputs
 from latentlens_dag.study.lenses.registry import lens_class
 from latentlens_dag.study.source import StudySource
 
+if TYPE_CHECKING:
+    from latentlens_dag.study.hubs import Hub
+
 # Algorithms: raise one when the same input would give other bytes.
-_PATCH_TRUTH, _CHANCE, _JUDGEMENTS, _INTERPRETABILITY, _STATES, _SINKS, _CATALOG = 2, 3, 3, 4, 1, 1, 8
-_DIVERSITY, _ALIGNMENT, _DIFFERENCES, _CANDIDATES = 3, 1, 1, 1
+_PATCH_TRUTH, _CHANCE, _JUDGEMENTS, _INTERPRETABILITY, _STATES, _SINKS, _CATALOG = 2, 3, 3, 4, 2, 1, 9
+_DIVERSITY, _ALIGNMENT, _DIFFERENCES, _CANDIDATES = 3, 2, 1, 1
 _POLARS = frozenset({"polars", "parquet"})
 
 
@@ -258,38 +261,60 @@ def _lens_differences(study: StudySpec) -> dg.AssetsDefinition:
 
 
 def _analyses(study: StudySpec) -> list[dg.AssetsDefinition]:
-    def neighbors(paths: Warehouse, lenses: list[str]) -> Iterable[pa.Table]:
-        layers, batches = study.visual_layers, range(study.batches)
-        files = (paths.neighbors(study.name, lens, v, b) for lens in lenses for v in layers for b in batches)
-        return map(pq.read_table, files)
-
-    def alignment(paths: Warehouse) -> pa.Table:
-        from latentlens_dag.study.answer_statistics import layer_alignment
-
-        return layer_alignment(neighbors(paths, [LATENTLENS]))
-
     def distinct(paths: Warehouse) -> pa.Table:
         from latentlens_dag.study.answer_statistics import diversity
 
-        return diversity(neighbors(paths, list(study.lenses)))
+        return diversity(_neighbors_of(study, paths, list(study.lenses)))
 
     deps = [key for lens in study.lenses for key in study.layer_keys(lens).values()]
     text = "Distinct words among the answers."
     summaries = [_summary(study, "diversity", deps, distinct, _DIVERSITY, text)]
-    if LATENTLENS in study.lenses:
-        deps = [*study.layer_keys(LATENTLENS).values()]
-        text = "From which contextual layers each visual layer's neighbors come."
-        summaries.append(_summary(study, "layer_alignment", deps, alignment, _ALIGNMENT, text))
-    return [*summaries, _state_statistics(study), _sinks(study)]
+    aligned = [_layer_alignment(study)] if LATENTLENS in study.lenses else []
+    return [*summaries, *aligned, _state_statistics(study), _sinks(study)]
+
+
+def _neighbors_of(
+    study: StudySpec, paths: Warehouse, lenses: list[str], columns: list[str] | None = None
+) -> Iterable[pa.Table]:
+    layers, batches = study.visual_layers, range(study.batches)
+    files = (paths.neighbors(study.name, lens, v, b) for lens in lenses for v in layers for b in batches)
+    return (pq.read_table(file, columns=columns) for file in files)
+
+
+def _visual_files(study: StudySpec, paths: Warehouse) -> dict[int, list[Path]]:
+    batches = range(study.batches)
+    return {layer: [paths.visual(study.name, layer, batch) for batch in batches] for layer in study.visual_layers}
+
+
+def _layer_alignment(study: StudySpec) -> dg.AssetsDefinition:
+    def compute(paths: Warehouse) -> pa.Table:
+        from latentlens_dag.study.answer_statistics import ALIGNMENT_COLUMNS, layer_alignment
+        from latentlens_dag.study.null_answers import null_answers
+
+        lens = lens_class(LATENTLENS)(study.name, study.top_k, study.unique, study.of_texts)
+        inputs = LensInputs(
+            lambda: ContextualIndex.open(paths.index(study.index.name).root),
+            _no_vocabulary,
+            contextual_layers=study.index.layers,
+        )
+        null = null_answers(lens, _visual_files(study, paths), inputs)
+        return layer_alignment(_neighbors_of(study, paths, [LATENTLENS], ALIGNMENT_COLUMNS), null)
+
+    deps = [*study.layer_keys(LATENTLENS).values(), *study.layer_keys("visual").values()]
+    deps += [keys.table(study.index.name, layer) for layer in study.index.layers]
+    text = "From which contextual layers each visual layer's neighbors come, and those of states that mean nothing."
+    return _summary(study, "layer_alignment", deps, compute, _ALIGNMENT, text, top_k=study.top_k, unique=study.unique)
+
+
+def _no_vocabulary(needs: str) -> Any:
+    raise ValueError(f"LatentLens needs no vocabulary, but asked for {needs}.")
 
 
 def _sinks(study: StudySpec) -> dg.AssetsDefinition:
     def compute(paths: Warehouse) -> pa.Table:
         from latentlens_dag.study.state_statistics import sink_tokens
 
-        batches = range(study.batches)
-        files = {layer: [paths.visual(study.name, layer, batch) for batch in batches] for layer in study.visual_layers}
-        return sink_tokens(study.name, files)
+        return sink_tokens(study.name, _visual_files(study, paths))
 
     deps = [*study.layer_keys("visual").values()]
     text = "The tokens whose states are attention sinks: outlying norms, which say nothing and are judged apart."
@@ -297,7 +322,20 @@ def _sinks(study: StudySpec) -> dg.AssetsDefinition:
 
 
 def _state_statistics(study: StudySpec) -> dg.AssetsDefinition:
-    contextual = study.index.layers if LATENTLENS in study.lenses else []
+    answered = LATENTLENS in study.lenses
+    contextual = study.index.layers if answered else []
+
+    def hubs(paths: Warehouse, tables: dict[int, Path]) -> "dict[tuple[str, int | None], Hub]":
+        from latentlens_dag.study.hubs import HUB_COLUMNS, text_hubs, visual_hubs
+        from latentlens_dag.study.state_statistics import CONTEXTUAL, VISUAL
+
+        if not answered:
+            return {}
+        sinks = pq.read_table(paths.summary(study.name, "sinks"))
+        visual = visual_hubs(_neighbors_of(study, paths, [LATENTLENS], HUB_COLUMNS), sinks)
+        text = text_hubs(ContextualIndex.open(paths.index(study.index.name).root), tables)
+        named = ((VISUAL, visual), (CONTEXTUAL, text))
+        return {(source, layer): hub for source, found in named for layer, hub in found.items()}
 
     def compute(paths: Warehouse) -> pa.Table:
         from latentlens_dag.study.state_statistics import StateFiles, state_statistics
@@ -310,11 +348,12 @@ def _state_statistics(study: StudySpec) -> dg.AssetsDefinition:
             for batch in range(study.batches)
         ]
         tables = {layer: paths.layer_table(study.index.name, layer) for layer in contextual}
-        return state_statistics(study.name, batches, tables)
+        return state_statistics(study.name, batches, tables, hubs(paths, tables))
 
     deps = [*study.layer_keys("visual").values(), *([keys.connector(study.name)] if study.connector else [])]
     deps += [keys.table(study.index.name, layer) for layer in contextual]
-    text = "How long the states of each layer are, and how far a token's state turns from layer to layer."
+    deps += [*study.layer_keys(LATENTLENS).values(), keys.study(study.name, "sinks")] if answered else []
+    text = "How long the states of each layer are, how their directions are spread, and how far a token's state turns."
     return _summary(study, "state_statistics", deps, compute, _STATES, text)
 
 
@@ -325,7 +364,7 @@ def _summary(
     compute: Callable[[Warehouse], pa.Table],
     algorithm: int,
     text: str,
-    **settings: int,
+    **settings: int | str,
 ) -> dg.AssetsDefinition:
     def write(paths: Warehouse, _: int) -> list[Path]:
         write_parquet(compute(paths), out := paths.summary(study.name, name), TABLES[name])

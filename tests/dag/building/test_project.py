@@ -88,6 +88,7 @@ def test_a_touched_source_a_comment_and_reordered_keys_run_nothing(built_project
                 "lens_differences",
                 "layer_alignment",
                 "diversity",
+                "state_statistics",
                 "catalog",
             },
         ),
