@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from latentlens_dag.dag.components.studies import Study
     from latentlens_dag.dataset.dataset import Dataset
     from latentlens_dag.dataset.named_queries import NamedQuery
+    from latentlens_dag.index.approximate import MeasuredRecall
     from latentlens_dag.index.contextual_index import ContextualIndex
     from latentlens_dag.storage.warehouse import Warehouse
     from latentlens_dag.study.query_states import QueryStates
@@ -149,7 +150,7 @@ def _figures(dataset: Dataset, study: str, measure: str | None, k: int | None) -
     "--word", help="Only answers whose whole word is this, whatever its case and however its accents are stored."
 )
 @click.option("--own-sentence", is_flag=True, help="Answer from the text itself, too, where the index holds it.")
-@click.option("--recall", type=float, help="Ask the tables' indexes where they reached this recall; else all rows are.")
+@click.option("--recall", type=float, help="Ask the tables' indexes if they reached this recall; else all rows.")
 @home_option
 @json_option
 def search(name: str, home: Path | None, as_json: bool, **options: Any) -> None:
@@ -163,7 +164,7 @@ def search(name: str, home: Path | None, as_json: bool, **options: Any) -> None:
     study, warehouse = find_study(name), find_home(home).warehouse
     index = _open_index(name, warehouse.index(study.index).root)
     query = _query_states(request, study, warehouse, index)
-    rows, method = _neighbors(request, layers, query, index)
+    rows, method = _neighbors(request, layers, query, index, _measured(request, warehouse, study.name, query.layer))
     of_texts = request.text is not None or study.texts is not None
     heading = f"The {'text' if of_texts else 'visual'} states at layer {query.layer} are nearest to:\n"
     end = "" if request.recall is None else f"\n{method}"
@@ -212,12 +213,27 @@ def _query_states(request: SearchRequest, study: Study, warehouse: Warehouse, in
     return stored_query(warehouse, study.name, *token, request.layer, middle_layer(index.layers))
 
 
+def _measured(request: SearchRequest, warehouse: Warehouse, study: str, layer: int) -> MeasuredRecall | None:
+    """The recall on the study's stored states, where one of them asks; a new text is more like the index's rows."""
+    from latentlens_dag.study.search_recall import stored_recall
+
+    return None if request.recall is None or request.text is not None else stored_recall(warehouse, study, layer)
+
+
 def _neighbors(
-    request: SearchRequest, layers: list[int] | None, query: QueryStates, index: ContextualIndex
+    request: SearchRequest,
+    layers: list[int] | None,
+    query: QueryStates,
+    index: ContextualIndex,
+    measured: MeasuredRecall | None,
 ) -> tuple[list[dict[str, Any]], str]:
     """The neighbors of every token, as rows, and how they were found."""
     how: dict[str, Any] = {"exact": True} if request.recall is None else {"exact": False, "recall": request.recall}
-    how |= {"sentence_ids": [query.sentence_id] * len(query.tokens), "own_sentence": request.own_sentence}
+    how |= {
+        "measured": measured,
+        "sentence_ids": [query.sentence_id] * len(query.tokens),
+        "own_sentence": request.own_sentence,
+    }
     found = index.search(query.states, request.top_k, layers, unique=request.unique, word=request.word, **how)
     same = {"layer": query.layer, "method": found.method}
     rows = [{"token": query.tokens[row["query"]], **same, **row} for row in found.to_polars().to_dicts()]

@@ -292,7 +292,8 @@ _MEASURED = (
 )
 _MADE = (
     "Every visual token's state that enters a block was compared with the states of all kept occurrences at all "
-    "contextual layers, exactly; equal cosines are in order of (contextual layer, key)."
+    "contextual layers, exactly (of the vectors as stored: of unit length, in float16); equal cosines are in order of "
+    "(contextual layer, key)."
 )
 _LIMITS = _bullets(
     [
