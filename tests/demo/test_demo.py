@@ -227,6 +227,8 @@ def test_the_card_of_the_release_says_what_the_demo_can_show(found: Figures, rel
 def test_the_demo_release_is_small_and_an_image_more_would_upload_at_most_twice_its_own_data(release: Path) -> None:
     sizes = {path: path.stat().st_size for path in release.rglob("*") if path.is_file()}
     assert sum(sizes.values()) <= 15_000_000
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"The demo has one, {sum(sizes.values()) / 1e6:.0f} MB:" in readme
     assert sizes[release / "examples" / "demo.webp"] <= 60_000
     images = [path.stem for path in (release / "images").iterdir()]
     own = [sum(size for path, size in sizes.items() if path.stem == image) for image in images]
