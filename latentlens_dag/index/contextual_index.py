@@ -273,7 +273,8 @@ class ContextualIndex:
             recall: where not exact, the share of the true nearest rows that the indexes must have found when they were
                 measured; a higher one reads more of a table. Where no index reached it, the search is exact.
             measured: what `measure_recall` gave for states like these. Without it the recall is that of rows of the
-                tables, each a query that must find others than itself: that of texts, not of visual tokens.
+                tables, each a query that must find others than itself: that of texts, of which visual tokens may be far
+                (docs/search.md).
             sentence_ids: [Q], the id of the text that each query was taken from (`hashing.text_id`), None for those
                 from no text. Known where `states` are those of `text_states`.
             own_sentence: whether a query's own text, where it is a sentence of the index, may be a neighbor. Its own
