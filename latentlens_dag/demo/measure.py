@@ -24,7 +24,7 @@ from latentlens_dag.demo.scenes import CHOICE_FROM, FRESH_FROM, SceneSource, ran
 from latentlens_dag.demo.text import judged_words
 from latentlens_dag.demo.world import World
 from latentlens_dag.inputs.regions import OBJECT
-from latentlens_dag.schema import LATENTLENS, LENSES
+from latentlens_dag.schema import DECLARED_LENSES, LATENTLENS
 from latentlens_dag.storage.files import write_text
 from latentlens_dag.storage.home import Home
 from latentlens_dag.storage.warehouse import Warehouse
@@ -147,7 +147,7 @@ class Study(NamedTuple):
     model: Path
     index_name: str
     unique: str = UNIQUE
-    lenses: Sequence[str] = tuple(LENSES)
+    lenses: Sequence[str] = tuple(DECLARED_LENSES)
 
 
 def _build(folder: Path, studies: Iterable[str]) -> Warehouse:

@@ -90,7 +90,7 @@ def test_another_cell_of_a_table_is_not_what_the_readme_says(found: Figures) -> 
         pl.col("patch_group").is_in(["all", "object"]),
         pl.col("measure").is_in(["interpretable", "concrete"]),
     )
-    assert len(shown) == 3 * 7 * 2 * 2
+    assert len(shown) == len(LENSES) * 7 * 2 * 2
     for row, column in product(shown["index"], ("share", "chance")):
         more = pl.when(pl.col("index") == row).then(pl.col(column) + 0.1).otherwise(pl.col(column))
         assert not true(shares=shares.with_columns(more.alias(column))), shares.row(row)
@@ -136,7 +136,7 @@ def test_another_cell_of_the_study_makes_another_card(home: Home, found: Figures
         pl.col("patch_group").is_in(["all", "object", "background"]),
         pl.col("measure").is_in(["interpretable", "concrete"]),
     )
-    assert len(shown) == 3 * 8 * 3 * 2
+    assert len(shown) == len(LENSES) * 8 * 3 * 2
     for row in shown["index"]:
         more = pl.when(pl.col("index") == row).then(pl.col("share") + 0.02).otherwise(pl.col("share"))
         rows.with_columns(share=more).drop("index").write_parquet(copied.summary("demo", "interpretability"))
@@ -164,7 +164,7 @@ def test_all_shipped_scenes_are_judged_on_every_patch(home: Home) -> None:
         counted = data.sql("SELECT count(DISTINCT image_id), count(*) FROM visual_tokens").fetchall()
         judged = data.sql("SELECT lens, visual_layer, count(*) FROM judgements GROUP BY ALL").fetchall()
     assert counted == [(64, 64 * 144)]
-    assert len(judged) == 3 * 8
+    assert len(judged) == 5 * 8
     assert {tokens for _, _, tokens in judged} == {64 * 144}
 
 
@@ -197,7 +197,7 @@ def _differences(card: str, shares: pl.DataFrame) -> list[Any]:
     titles = {lens.title: name for name, lens in LENSES.items()}
     of_all = shares.filter(patch_group="all").rows_by_key(["k", "lens", "visual_layer", "measure"], named=True)
     found = dict(_card_cells(card))
-    assert len(found) == len(of_all) == 2 * 3 * 8 * 4
+    assert len(found) == len(of_all) == 2 * len(LENSES) * 8 * 4
     wrong = []
     for (k, title, layer, measure), figures_there in found.items():
         (row,) = of_all[k, titles[title], layer, measure]
