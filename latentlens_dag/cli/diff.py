@@ -15,6 +15,7 @@ from latentlens_dag.storage.home import find_home
 
 if TYPE_CHECKING:
     from latentlens_dag.dataset.comparison import AnswerDifference
+    from latentlens_dag.dataset.dataset import Dataset
     from latentlens_dag.dataset.release_comparison import ReleaseDifference
     from latentlens_dag.study.differences import JudgedStudy
 
@@ -25,7 +26,7 @@ _IDS_SHOWN = 5
 @click.argument("first", metavar="STUDY[@VERSION]|RELEASE")
 @click.argument("second", metavar="STUDY[@VERSION]|RELEASE")
 @click.option("--second-home", type=LocalPath(), help="The home of the second study, if it has another.")
-@click.option("--shares", is_flag=True, help="Of studies: by how much their shares of interpretable tokens differ.")
+@click.option("--shares", is_flag=True, help="By how much the shares of interpretable tokens differ.")
 @home_option
 @json_option
 def diff(first: str, second: str, second_home: Path | None, shares: bool, home: Path | None, as_json: bool) -> None:
@@ -35,14 +36,12 @@ def diff(first: str, second: str, second_home: Path | None, shares: bool, home: 
     or its name on the Hub (user/name@v1.0.0); a home may stand in place of one of them.
 
     With --shares, two studies of the same images are compared by their shares, with intervals and p-values; they may be
-    of models that cut an image into different patches.
+    of models that cut an image into different patches. Of releases, the studies of the same name are, or the only ones.
     """
     if _is_release(first) != _is_release(second):
         raise UserError(f"{first} and {second}: a study and a release cannot be compared; name two of a kind.")
     if _is_release(first):
-        if shares:
-            raise UserError("`--shares` compares two studies of homes, by their names; of releases leave it out.")
-        _diff_releases(first, second, as_json)
+        (_diff_shares_of_releases if shares else _diff_releases)(first, second, as_json)
         return
     from latentlens_dag.dataset.comparison import compare_results
     from latentlens_dag.storage.records import ArtifactStore
@@ -54,8 +53,8 @@ def diff(first: str, second: str, second_home: Path | None, shares: bool, home: 
     files = [version_files(store, *version) for store, version in zip(stores, versions, strict=True)]
     if shares:
         sinks = [at.summary(study, "sinks") for at, (study, _) in zip(homes, versions, strict=True)]
-        studies = map(_judged, (first, second), files, sinks)
-        _print_share_differences((first, second), *studies, as_json=as_json)
+        one, other = map(_judged, (first, second), files, sinks)
+        _print_share_differences([(one, other)], as_json)
         return
     if not set(files[0]) & set(files[1]):
         raise UserError(f"{first} and {second} have no lens at the same visual layer, so nothing can be compared.")
@@ -80,16 +79,49 @@ def _judged(name: str, files: Mapping[tuple[str, int], Sequence[Path]], sinks: P
     return JudgedStudy(name, judgements, pq.read_table(sinks) if sinks.is_file() else SINKS.empty_table())
 
 
-def _print_share_differences(names: tuple[str, str], first: JudgedStudy, second: JudgedStudy, *, as_json: bool) -> None:
+def _diff_shares_of_releases(first: str, second: str, as_json: bool) -> None:
+    from latentlens_dag.dataset.dataset import open_dataset
+
+    with open_dataset(first) as one, open_dataset(second) as other:
+        names = [_judged_studies(data) for data in (one, other)]
+        same = [(name, name) for name in names[0] if name in names[1]]
+        if not same and (len(names[0]), len(names[1])) != (1, 1):
+            raise UserError(
+                f"{first} has judgements of {_named(names[0])}, {second} of {_named(names[1])}: no study of the same "
+                "name, nor one of each, so there is nothing to compare."
+            )
+        pairs = same or [(names[0][0], names[1][0])]
+        _print_share_differences([(_released(first, one, a), _released(second, other, b)) for a, b in pairs], as_json)
+
+
+def _judged_studies(data: Dataset) -> list[str]:
+    if "judgements" not in data.tables:
+        return []
+    return list(data.collect("SELECT DISTINCT study FROM judgements ORDER BY study")["study"])
+
+
+def _named(studies: list[str]) -> str:
+    return ", ".join(studies) or "no study"
+
+
+def _released(release: str, data: Dataset, study: str) -> JudgedStudy:
+    from latentlens_dag.study.differences import JudgedStudy
+
+    return JudgedStudy.of(data, study)._replace(name=f"{study} of {release}")
+
+
+def _print_share_differences(pairs: Sequence[tuple[JudgedStudy, JudgedStudy]], as_json: bool) -> None:
     from latentlens_dag.study.differences import study_differences
 
-    rows = study_differences(first, second).to_pylist()
-    if not rows:
-        raise UserError(
-            f"{' and '.join(names)} have no judged image in common at one lens and visual layer, so their shares "
-            "cannot be compared: name two studies of the same images that have `judge: regions`."
-        )
-    print_facts(rows, as_json, lambda: _share_text(names, _of_all(rows)))
+    found = [((one.name, other.name), study_differences(one, other).to_pylist()) for one, other in pairs]
+    for names, rows in found:
+        if not rows:
+            raise UserError(
+                f"{' and '.join(names)} have no judged image in common at one lens and visual layer, so their shares "
+                "cannot be compared: name two studies of the same images that have `judge: regions`."
+            )
+    every = [row for _, rows in found for row in rows]
+    print_facts(every, as_json, lambda: "\n\n".join(_share_text(names, _of_all(rows)) for names, rows in found))
 
 
 def _of_all(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

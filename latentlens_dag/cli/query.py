@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from latentlens_dag.dag.components.studies import Study
     from latentlens_dag.dataset.dataset import Dataset
     from latentlens_dag.dataset.named_queries import NamedQuery
+    from latentlens_dag.index.approximate import MeasuredRecall
     from latentlens_dag.index.contextual_index import ContextualIndex
     from latentlens_dag.storage.warehouse import Warehouse
     from latentlens_dag.study.query_states import QueryStates
@@ -188,7 +189,7 @@ def _figures(dataset: Dataset, study: str, measure: str | None, k: int | None) -
     show_default=True,
     help="centered: of states without their layer's mean, for comparison.",
 )
-@click.option("--recall", type=float, help="Ask the tables' indexes where they reached this recall; else all rows are.")
+@click.option("--recall", type=float, help="Ask the tables' indexes if they reached this recall; else all rows.")
 @home_option
 @json_option
 def search(name: str, home: Path | None, as_json: bool, **options: Any) -> None:
@@ -203,7 +204,8 @@ def search(name: str, home: Path | None, as_json: bool, **options: Any) -> None:
     index = _open_index(name, warehouse.index(study.index).root)
     query = _query_states(request, study, warehouse, index)
     mean = _query_mean(request, study, warehouse, query.layer, index)
-    rows, method = _neighbors(request, layers, query, index, mean)
+    how = _how(request, query, mean, _measured(request, warehouse, study.name, query.layer))
+    rows, method = _neighbors(request, layers, query, index, how)
     of_texts = request.text is not None or study.texts is not None
     heading = f"The {'text' if of_texts else 'visual'} states at layer {query.layer} are nearest to:\n"
     end = "" if request.recall is None and mean is None else f"\n{method}"
@@ -264,17 +266,35 @@ def _query_mean(
     return index.mean_state(layer) if request.text is not None else mean_state(warehouse, study.name, layer)
 
 
+def _measured(request: SearchRequest, warehouse: Warehouse, study: str, layer: int) -> MeasuredRecall | None:
+    """The recall on the study's stored states, where one of them asks; a new text is more like the index's rows."""
+    from latentlens_dag.study.search_recall import stored_recall
+
+    return None if request.recall is None or request.text is not None else stored_recall(warehouse, study, layer)
+
+
+def _how(
+    request: SearchRequest, query: QueryStates, mean: NDArray[np.float64] | None, measured: MeasuredRecall | None
+) -> dict[str, Any]:
+    """What `ContextualIndex.search` is told of how to search."""
+    how: dict[str, Any] = {"exact": True} if request.recall is None else {"exact": False, "recall": request.recall}
+    how |= {} if mean is None else {"similarity": request.similarity, "query_mean": mean}
+    return {
+        **how,
+        "measured": measured,
+        "sentence_ids": [query.sentence_id] * len(query.tokens),
+        "own_sentence": request.own_sentence,
+    }
+
+
 def _neighbors(
     request: SearchRequest,
     layers: list[int] | None,
     query: QueryStates,
     index: ContextualIndex,
-    mean: NDArray[np.float64] | None,
+    how: dict[str, Any],
 ) -> tuple[list[dict[str, Any]], str]:
-    """The neighbors of every token, as rows, and how they were found."""
-    how: dict[str, Any] = {"exact": True} if request.recall is None else {"exact": False, "recall": request.recall}
-    how |= {"sentence_ids": [query.sentence_id] * len(query.tokens), "own_sentence": request.own_sentence}
-    how |= {} if mean is None else {"similarity": request.similarity, "query_mean": mean}
+    """The neighbors of every token, as rows, and how they were found; `how` as `_how` gives it."""
     found = index.search(query.states, request.top_k, layers, unique=request.unique, word=request.word, **how)
     same = {"layer": query.layer, "method": found.method}
     rows = [{"token": query.tokens[row["query"]], **same, **row} for row in found.to_polars().to_dicts()]

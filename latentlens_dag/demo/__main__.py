@@ -18,13 +18,15 @@ from latentlens_dag.demo import stages
 from latentlens_dag.demo.atlas import DEBIAN_FONT, write_atlas
 from latentlens_dag.demo.card import write_card
 from latentlens_dag.demo.corpus import write_corpus
-from latentlens_dag.demo.measure import measure
-from latentlens_dag.demo.scenes import SceneSource, demo_scenes, write_scenes
+from latentlens_dag.demo.measure import measure, measure_choices
+from latentlens_dag.demo.scenes import CHOICE_FROM, FRESH_FROM, SceneSource, demo_scenes, write_scenes
 from latentlens_dag.demo.training import GateError, read_figures, write_figures
 from latentlens_dag.demo.world import load_world, world_folder
 from latentlens_dag.errors import UserError
 from latentlens_dag.storage.home import find_home
 
+CHOICE = "measure_choice"
+"""The folder of what is measured on the scenes for choices."""
 DEFAULT_WORK = Path(".latentlens/demo-training")
 
 
@@ -71,7 +73,12 @@ def _parser() -> argparse.ArgumentParser:
     _add_work_option(measure)
     measure.add_argument("--scenes", type=int, default=64, help="fresh scenes (default: %(default)s)")
     measure.add_argument("--sentences", type=Path, help="real sentences for an index of their own, one per line")
+    measure.add_argument("--for-choice", action="store_true", help="the scenes on which a connector is chosen")
     measure.set_defaults(run=_measure)
+    choices = commands.add_parser("choices", help="read the scenes for choices with other settings of the index")
+    _add_work_option(choices)
+    choices.add_argument("--scenes", type=int, default=64, help="scenes (default: %(default)s)")
+    choices.set_defaults(run=_choices)
     card = commands.add_parser("card", help="write the model's card from the stages' figures and the built study")
     _add_work_option(card)
     card.add_argument(
@@ -82,6 +89,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     card.set_defaults(run=_card)
     return parser
+
+
+_COMMANDS = {CHOICE: "measure --for-choice"}
 
 
 def _add_work_option(parser: argparse.ArgumentParser) -> None:
@@ -101,10 +111,11 @@ def _atlas(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _card(options: argparse.Namespace) -> dict[str, Any]:
-    figures = _figures_of(options.work, ("language", "vision", "connector", "measure"))
-    other_seeds = [_figures_of(work, ("connector", "measure")) for work in options.seeds]
+    figures = _figures_of(options.work, ("language", "vision", "connector", "measure", "choices"))
+    seeds = [_figures_of(work, ("connector", CHOICE)) for work in (options.work, *options.seeds)]
+    seeds = [{"connector": seed["connector"], "measure": seed[CHOICE]} for seed in seeds]
     out = world_folder().parent / "model" / "README.md"
-    write_card(load_world(), figures, find_home(options.home).warehouse, out, other_seeds)
+    write_card(load_world(), figures, find_home(options.home).warehouse, out, seeds, figures["choices"])
     return {"card": str(out)}
 
 
@@ -114,7 +125,7 @@ def _figures_of(work: Path, stages: Sequence[str]) -> dict[str, dict[str, Any]]:
     if missing := [name for name, figures in found.items() if figures is None]:
         raise FileNotFoundError(
             f"{work} has no figures of {missing[0]}: "
-            f"run python -m latentlens_dag.demo {missing[0]} --work {work} first."
+            f"run python -m latentlens_dag.demo {_COMMANDS.get(missing[0], missing[0])} --work {work} first."
         )
     return {name: figures or {} for name, figures in found.items()}
 
@@ -134,8 +145,16 @@ def _scenes(options: argparse.Namespace) -> dict[str, Any]:
 
 def _measure(options: argparse.Namespace) -> dict[str, Any]:
     work: Path = options.work
-    folder, untrained = work / "measure", work / "model_untrained"
-    figures = measure(SceneSource.open(), work / "model", untrained, folder, options.scenes, options.sentences)
+    name, first = (CHOICE, CHOICE_FROM) if options.for_choice else ("measure", FRESH_FROM)
+    model, untrained = work / "model", work / "model_untrained"
+    figures = measure(SceneSource.open(), model, untrained, work / name, options.scenes, options.sentences, first)
+    write_figures(work / name, figures)
+    return figures
+
+
+def _choices(options: argparse.Namespace) -> dict[str, Any]:
+    folder: Path = options.work / "choices"
+    figures = measure_choices(SceneSource.open(), options.work / "model", folder, options.scenes)
     write_figures(folder, figures)
     return figures
 

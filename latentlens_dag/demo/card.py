@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from latentlens_dag.demo import assemble, vision
+from latentlens_dag.demo.claims import choices_table, support
 from latentlens_dag.demo.measure import FRESH, REAL, UNTRAINED
 from latentlens_dag.demo.scenes import DEMO_SCENES
 from latentlens_dag.demo.stages import LANGUAGE_GATES
@@ -31,7 +32,8 @@ def write_card(
     stages: Mapping[str, Mapping[str, Any]],
     warehouse: Warehouse,
     out: Path,
-    other_seeds: Sequence[Mapping[str, Mapping[str, Any]]] = (),
+    seeds: Sequence[Mapping[str, Mapping[str, Any]]],
+    choices: Mapping[str, Any],
 ) -> None:
     """Write the card.
 
@@ -40,12 +42,18 @@ def write_card(
         stages: the figures of `language`, `vision`, `connector` and `measure` (their DONE.json).
         warehouse: where the study `demo` is built.
         out: the README.md to write.
-        other_seeds: `connector` and `measure` of connectors of other seeds between the same frozen models.
+        seeds: `connector` and `measure`, on the scenes for choices, of connectors of several seeds between the same
+            frozen models, the shipped one first.
+        choices: what `measure_choices` gave.
     """
-    rows = pq.read_table(warehouse.summary(STUDY, "interpretability")).to_pylist()
+    rows, alignment = (
+        pq.read_table(warehouse.summary(STUDY, name)).to_pylist() for name in ("interpretability", "layer_alignment")
+    )
+    sentences = support(rows, alignment, stages["measure"], stages["vision"]["object_accuracy"])
     text = TEMPLATE.read_text(encoding="utf-8").format(
         objects=len(world.objects),
         backgrounds=len(world.backgrounds),
+        support="\n".join(f"- {sentence}" for sentence in sentences),
         table=shares_table(rows, "interpretable"),
         concrete_table=shares_table(rows, "concrete"),
         shipped=DEMO_SCENES,
@@ -54,7 +62,9 @@ def write_card(
         scenes=stages["measure"]["scenes"],
         fresh=fresh_table(stages["measure"]),
         diversity=f"{stages['measure'][FRESH][LATENTLENS]['distinct_words']:.2f}",
-        seeds=seeds_table([stages, *other_seeds]),
+        seeds=seeds_table(seeds),
+        choice_scenes=choices["scenes"],
+        choices=choices_table(choices),
         gates="\n".join(_gate_rows(stages)),
         **{stage: "\n".join(_figure_lines(stages[stage])) for stage in ("language", "vision", "connector")},
     )

@@ -4,16 +4,18 @@ The exact engine reads a whole table, which pays for the hundreds of visual toke
 An index answers one query from a few of its partitions (`nprobes`). Its recall is measured when it is built, against
 the exact engine, and stored beside the table.
 
-Note: recall is a property of these queries on this table. It is measured on states of the table with 15 % of noise;
-states of another kind may fare better or worse. Cosines are exact in any case: the rows found are scored again from the
-stored vectors.
+Note: recall is a property of these queries on this table. When a table is indexed there may be no states yet that it
+is to serve, so each of 512 of its own rows is a query that must find others than itself, as the state of a text does
+that the corpus does not have. Visual tokens are no text and may fare better or worse: `measure_recall` measures on
+given states, and a study does on those that it has stored (`study/search_recall.py`). Cosines are exact in any case:
+the rows found are scored again from the stored vectors.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -40,7 +42,8 @@ WORTH_ROWS = 50_000
 _REFINE = 16  # times k candidates are compared by their stored vectors
 _NPROBES = (4, 8, 16, 32, 64, 128, 256)
 _QUERIES = 512
-_NOISE = 0.15
+HELD_OUT = "held-out rows"
+_NOISY = "rows with noise"  # by versions that did not say so
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,8 @@ class ApproximateIndex:
     """Share of the true 5 nearest rows that are found, by nprobes."""
     queries: int
     """Number of queries that recall was measured with."""
+    measured_on: str = _NOISY
+    """What the queries were."""
 
     def nprobes_for(self, recall: float) -> int | None:
         """The fewest partitions that reached this recall; None where none did."""
@@ -74,11 +79,32 @@ def build_approximate_index(table: Path) -> ApproximateIndex:
     truth = cosine_top_k(queries, blocks(table, 0), MEASURED_K + 1)
     recall = {
         nprobes: _recall(truth, [_nearest(indexed, query, MEASURED_K + 1, nprobes) for query in queries], own)
-        for nprobes in sorted({min(nprobes, partitions) for nprobes in _NPROBES})
+        for nprobes in _nprobes(partitions)
     }
-    found = ApproximateIndex(indexed.version, partitions, recall, len(queries))
+    found = ApproximateIndex(indexed.version, partitions, recall, len(queries), HELD_OUT)
     write_text(json.dumps({"index": KIND, "k": MEASURED_K, **asdict(found)}, indent=1) + "\n", measurement_file(table))
     return found
+
+
+def _nprobes(partitions: int) -> list[int]:
+    return sorted({min(nprobes, partitions) for nprobes in _NPROBES})
+
+
+def measure_recall(queries: NDArray[np.floating], table: Table) -> dict[int, float]:
+    """The recall of a table's index for queries [Q, d], by nprobes; none where the table has no index.
+
+    The share of the 5 nearest rows of the exact search that are found, over all queries together. Attention sinks are
+    no answers.
+    """
+    facts = read_approximate_index(table)
+    if facts is None:
+        return {}
+    truth, opened = cosine_top_k(queries, blocks(table, 0), MEASURED_K), open_table(table)
+    nobody = np.zeros(len(queries), np.uint64)
+    return {
+        nprobes: _recall(truth, [_nearest(opened, query, MEASURED_K, nprobes) for query in queries], nobody)
+        for nprobes in _nprobes(facts.partitions)
+    }
 
 
 def read_approximate_index(table: Table) -> ApproximateIndex | None:
@@ -90,7 +116,8 @@ def read_approximate_index(table: Table) -> ApproximateIndex | None:
     if facts["version"] != open_table(table).version:
         return None
     recall = {int(nprobes): share for nprobes, share in facts["recall"].items()}
-    return ApproximateIndex(facts["version"], facts["partitions"], recall, facts["queries"])
+    measured_on = facts.get("measured_on", _NOISY)
+    return ApproximateIndex(facts["version"], facts["partitions"], recall, facts["queries"], measured_on)
 
 
 class ApproximatePlan(NamedTuple):
@@ -102,25 +129,46 @@ class ApproximatePlan(NamedTuple):
     """The measured recall, or why the indexes do not suffice."""
 
 
-def plan_approximate(tables: Mapping[int, Table], recall: float) -> ApproximatePlan:
-    """The least work that reached a recall on every one of the tables when their indexes were measured."""
-    nprobes, worth = {}, []
+class MeasuredRecall(NamedTuple):
+    """The recall of some tables' indexes, measured on other states than those that a table was indexed with."""
+
+    recall: Mapping[int, Mapping[int, float]]
+    """By contextual layer and nprobes."""
+    measured_on: str
+    """What the queries were, for people: "512 visual states of study demo at layer 4"."""
+
+
+def plan_approximate(
+    tables: Mapping[int, Table], recall: float, measured: MeasuredRecall | None = None
+) -> ApproximatePlan:
+    """The least work that reached a recall on every one of the tables when their indexes were measured.
+
+    With `measured`, its figures count in place of those that are stored with a table, where it has the table's layer.
+    """
+    nprobes, worth, kinds = {}, [], set()
     for layer, table in tables.items():
         facts = read_approximate_index(table)
         if facts is None:
             return ApproximatePlan(
                 {}, f"contextual layer {layer} has no index; tables of {WORTH_ROWS:,} rows and more have one"
             )
+        if measured is not None and layer in measured.recall:
+            facts = replace(facts, recall=dict(measured.recall[layer]), measured_on=measured.measured_on)
         found = facts.nprobes_for(recall)
         if found is None:
             most = max(facts.recall.values())
             return ApproximatePlan(
-                {}, f"a recall of {recall} was asked for, the index of layer {layer} reached {most:.4f}"
+                {},
+                f"a recall of {recall} was asked for, the index of layer {layer} reached {most:.4f} on "
+                f"{facts.measured_on}",
             )
         nprobes[layer] = found
         worth.append(facts.recall[found])
+        kinds.add(facts.measured_on)
     return ApproximatePlan(
-        nprobes, f"{KIND}, nprobes {max(nprobes.values())}, measured recall@{MEASURED_K} {min(worth):.4f}"
+        nprobes,
+        f"{KIND}, nprobes {max(nprobes.values())}, recall@{MEASURED_K} {min(worth):.4f}, measured on "
+        f"{' and '.join(sorted(kinds))}",
     )
 
 
@@ -176,18 +224,16 @@ def _from_index(
 
 
 def _sampled(table: lance.LanceDataset) -> tuple[NDArray[np.float32], NDArray[np.uint64]]:
-    """Queries like visual tokens: rows spread over the table, with noise; and the keys of these rows."""
+    """Rows spread over the table, which are queries; and their keys."""
     rows = np.linspace(0, table.count_rows() - 1, min(_QUERIES, table.count_rows())).astype(np.int64)
     found = table.take(rows.tolist(), columns=["key", "vector", "norm"])
     if (limit := sink_norm_of(table)) is not None:
         found = found.filter(pc.field("norm") <= pa.scalar(limit, pa.float32()))
-    states = matrix_of(found["vector"].combine_chunks()).astype(np.float32)
-    noise = np.random.default_rng(0).standard_normal(states.shape, np.float32)
-    return states + _NOISE * noise / np.linalg.norm(noise, axis=1, keepdims=True), ids_to_integers(found["key"])
+    return matrix_of(found["vector"].combine_chunks()).astype(np.float32), ids_to_integers(found["key"])
 
 
 def _recall(truth: Neighbors, found: list[Block], own: NDArray[np.uint64]) -> float:
-    """The share of the true nearest rows that were found; the row that a query was made of is too easy, so left out."""
+    """The share of the true nearest rows that were found; the row that a query is, `own`, is too easy, so left out."""
     hits = wanted = 0
     for true, block, own_key in zip(truth.key, found, own, strict=True):
         others = true[true != own_key][:MEASURED_K]

@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.index.approximate import MEASURED_K, ApproximatePlan, approximate_top_k, plan_approximate
+from latentlens_dag.index.approximate import (
+    MEASURED_K,
+    ApproximatePlan,
+    MeasuredRecall,
+    approximate_top_k,
+    measure_recall,
+    plan_approximate,
+)
 from latentlens_dag.index.centered import centered, mean_of_rows
 from latentlens_dag.index.folder import IndexFolder, read_index_folder
 from latentlens_dag.index.lance_files import Table, open_table
@@ -179,7 +186,7 @@ class ContextualIndex:
             tokenizer: its fast tokenizer.
             sentences: texts, in any order; outer blanks are dropped, empty and equal ones too. Any number.
             layers: contextual layers; by default the paper's choice for the model's depth.
-            contexts_per_token: the most occurrences kept of each token.
+            contexts_per_token: the most occurrences kept of each token, a uniform sample of its distinct prefixes.
             path: folder of the index; made where it is missing.
             min_position: the first position that is kept, in real tokens (no specials) from 0.
             fraction: the part of the sentences that is used, chosen by their hashes.
@@ -276,6 +283,7 @@ class ContextualIndex:
         merge: bool = True,
         exact: bool = True,
         recall: float = 0.999,
+        measured: MeasuredRecall | None = None,
         sentence_ids: Sequence[str | None] | None = None,
         own_sentence: bool = False,
         sinks: bool = False,
@@ -296,10 +304,14 @@ class ContextualIndex:
             word: only occurrences whose whole word is this, whatever its case and Unicode form (`text/words.py`).
             merge: the k best over all layers; where false, the k best of every layer, layer by layer, so that any of
                 the layers can be merged later: k * layers neighbors per query.
-            exact: compare every row. Where false, large tables are searched through their indexes, which takes
-                milliseconds for a single query; `SearchResult.method` names the method that was used.
+            exact: compare every row, as it is stored: a unit vector in float16. Where false, large tables are searched
+                through their indexes, which takes milliseconds for a single query; `SearchResult.method` names the
+                method that was used.
             recall: where not exact, the share of the true nearest rows that the indexes must have found when they were
                 measured; a higher one reads more of a table. Where no index reached it, the search is exact.
+            measured: what `measure_recall` gave for states like these. Without it the recall is that of rows of the
+                tables, each a query that must find others than itself: that of texts, of which visual tokens may be far
+                (docs/search.md).
             sentence_ids: [Q], the id of the text that each query was taken from (`hashing.text_id`), None for those
                 from no text. Known where `states` are those of `text_states`.
             own_sentence: whether a query's own text, where it is a sentence of the index, may be a neighbor. Its own
@@ -345,7 +357,7 @@ class ContextualIndex:
             groups = [chosen] if merge else [[layer] for layer in chosen]
             self._check_k(k, groups, rows)
             plain = merge and unique is None and rows == DEFAULT_ROWS and similarity == "cosine"
-            plan = None if exact else self._plan(chosen, k, recall, len(queries), plain)
+            plan = None if exact else self._plan(chosen, k, recall, len(queries), plain, measured)
             if plan is not None and plan.nprobes:
                 found = approximate_top_k(queries, self._keep_open(chosen), k, plan.nprobes)
                 return self._result([found], k, plan.description)
@@ -385,6 +397,27 @@ class ContextualIndex:
         (center,) = self._queries(mean[None], queries.shape[1])
         return queries.astype(np.float64) - center
 
+    def measure_recall(self, states: Any) -> MeasuredRecall:
+        """Measure how many of the 5 true nearest rows `search(exact=False)` finds for states like yours.
+
+        Args:
+            states: [Q, d], as `search` takes them; some hundred are enough. Each takes milliseconds a layer, and the
+                exact search once.
+
+        Returns:
+            The recall by contextual layer and number of partitions searched, of the layers that have an index: tables
+            of 50,000 rows and more. Give it to `search` as `measured`.
+
+        Raises:
+            UserError: where the width is not the index's.
+            ValueError: where a state has no direction (zero, infinite, NaN).
+        """
+        states = states.only_layer() if isinstance(states, TextStates) else states
+        with self._folder.reading():
+            queries = self._queries(states, width_of(next(iter(self._tables.values()))))
+            found = {layer: measure_recall(queries, table) for layer, table in self._tables.items()}
+        return MeasuredRecall({layer: one for layer, one in found.items() if one}, f"{len(queries):,} given states")
+
     def _own_rows(self, sentence_ids: Sequence[str | None] | None, queries: int) -> OwnRows | None:
         if sentence_ids is None:
             return None
@@ -395,7 +428,9 @@ class ContextualIndex:
         own = self.occurrences.own_rows(sentence_ids)
         return own if len(own.keys) else None
 
-    def _plan(self, layers: list[int], k: int, recall: float, queries: int, plain: bool) -> ApproximatePlan:
+    def _plan(
+        self, layers: list[int], k: int, recall: float, queries: int, plain: bool, measured: MeasuredRecall | None
+    ) -> ApproximatePlan:
         """How to search through the tables' indexes, or why not."""
         if not 0 < recall <= 1:
             raise UserError(f"`recall={recall}` must be above 0 and at most 1.")
@@ -407,7 +442,7 @@ class ContextualIndex:
             )
         if k > MEASURED_K or queries > _FEW_QUERIES:
             return ApproximatePlan({}, f"indexes are for at most {MEASURED_K} answers to {_FEW_QUERIES} queries")
-        return plan_approximate({layer: self._tables[layer] for layer in layers}, recall)
+        return plan_approximate({layer: self._tables[layer] for layer in layers}, recall, measured)
 
     def _keep_open(self, layers: list[int]) -> dict[int, lance.LanceDataset]:
         """Layer tables that stay open, and so cache what was read of their indexes."""

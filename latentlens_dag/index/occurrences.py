@@ -1,13 +1,15 @@
 """Which tokens of which sentences an index keeps.
 
-An occurrence is one token at one position of one sentence. Two sentences with the same beginning have
-the same state there (the model is causal), so an occurrence is named by the hash of its token prefix,
-its `key`, and kept once; of every token the `contexts_per_token` occurrences with the smallest keys are
-kept. A hash is a uniform random number, so this is a uniform sample, and it is the same in any order of
-the corpus and any number of shards: each shard offers its own smallest (`candidates`), `write_selection`
-takes the smallest of those, and the shard that owns a kept occurrence writes it (`selected_rows`). Where the order
-of the source is given, the first occurrences of every token are kept in place of those with the smallest keys.
-Where the model is not causal, a state depends on the whole sentence, and so must its key (`dedup`).
+An occurrence is one token at one position of one sentence. Two sentences with the same beginning have the same state
+there (the model is causal), so an occurrence is named by the hash of its token prefix, its `key`, and kept once; of
+every token the `contexts_per_token` occurrences with the smallest keys are kept. A hash is a uniform random number, so
+this is a uniform sample of a token's distinct prefixes, and it is the same in any order of the corpus and any number of
+shards. How often a prefix occurs plays no part: a reservoir over the running text, as the paper's, samples occurrences,
+so that frequent beginnings come more often. Each shard offers its own smallest (`candidates`), `write_selection` takes
+the smallest of those, and the shard that owns a kept occurrence writes it (`selected_rows`). Where the order of the
+source is given, the first occurrences of every token are kept in place of those with the smallest keys, which samples
+nothing: they are of the sentences that come first. Where the model is not causal, a state depends on the whole
+sentence, and so must its key (`dedup`).
 
 Memory holds a shard's candidates and some thousand sentences, never the tokens of a whole shard: rows are reduced to
 the smallest from time to time, and tokens that can no longer be among them never become rows.

@@ -319,7 +319,8 @@ _SHARED = "(shared): answers only with the tokens that the index has, which are 
 _ABLATED = "% *interpretable* of all visual tokens, share / chance / excess with their 95 % intervals"
 _MADE = (
     "Every visual token's state that enters a block was compared with the states of all kept occurrences at all "
-    "contextual layers, exactly; equal cosines are in order of (contextual layer, key)."
+    "contextual layers, exactly (of the vectors as stored: of unit length, in float16); equal cosines are in order of "
+    "(contextual layer, key)."
 )
 _LIMITS = _bullets(
     [

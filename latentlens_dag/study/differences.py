@@ -28,18 +28,23 @@ import pyarrow as pa
 
 from latentlens_dag.inputs.regions import BACKGROUND, OBJECT
 from latentlens_dag.schema import LENS_DIFFERENCES, SINKS, lens_order
-from latentlens_dag.study.interpretability import ALL
+from latentlens_dag.study import interpretability
+from latentlens_dag.study.interpretability import ALL, INTERPRETABLE
 from latentlens_dag.study.intervals import Interval, adjusted_p_values, differences, sign_flip_p_values
 
 if TYPE_CHECKING:
     from latentlens_dag.dataset.dataset import Dataset
 
 
+Answers = Literal["first", "every"]
+_VERDICT_OF: dict[Answers, pl.Expr] = {"first": pl.col("first_verdict"), "every": pl.col("verdict")}
+
+
 class Measure(NamedTuple):
     """What counts as a hit."""
 
     name: str
-    of: Literal["first", "every"]
+    of: Answers
     """Whether of the nearest answer alone or of all answers."""
     hit: pl.Expr
     """Of a row of JUDGEMENTS."""
@@ -50,11 +55,10 @@ class Measure(NamedTuple):
         return f"{self.of}_{self.name}"
 
 
-MEASURES = (
-    Measure("interpretable", "first", pl.col("first_verdict") != "none"),
-    Measure("concrete", "first", pl.col("first_verdict") == "concrete"),
-    Measure("interpretable", "every", pl.col("verdict") != "none"),
-    Measure("concrete", "every", pl.col("verdict") == "concrete"),
+MEASURES = tuple(
+    Measure(name, of, verdict != "none" if name == INTERPRETABLE else verdict == name)
+    for of, verdict in _VERDICT_OF.items()
+    for name in interpretability.MEASURES
 )
 """In the order of the table."""
 GROUPS = (ALL, OBJECT, BACKGROUND)

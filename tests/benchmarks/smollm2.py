@@ -5,12 +5,13 @@
 Model and sentences come from the cache or from PyPI first, which is not measured. Printed are the CPU seconds and the
 largest resident memory of `latentlens-dag build smollm2`, a process of its own, from the first import on; beside them
 the wall time and the load of the machine; then the nearest neighbors of the ambiguous words. By default, FOLDER is
-temporary.
+temporary. Figures and answers go to `results/`, with which README and the example's own are compared.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import os
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.benchmarks.results import write_results
 from tests.real.models import smollm2
 from tests.real.sentences import chosen_sentences, write_lines
 
@@ -51,9 +53,16 @@ def _measure(folder: Path) -> int:
     sys.stdout.write(f"{cpu_s:.0f} CPU s (at most {CPU_SECONDS}), {wall_s:.0f} s wall, ")
     sys.stdout.write(f"load {load:.1f} to {os.getloadavg()[0]:.1f}, peak {peak_mb:,.0f} MiB (at most {most_mb:,.0f})\n")
     sys.stdout.flush()
-    answers = (EXAMPLE / "answers.sql").read_text()
-    subprocess.run([*_COMMAND, "query", answers, "--format", "csv"], cwd=folder, env=environment(), check=True)
+    answers = _answers(folder)
+    sys.stdout.write(answers)
+    rows = list(csv.DictReader(answers.splitlines()))
+    write_results("smollm2", {"cpu_s": round(cpu_s), "peak_mib": round(peak_mb), "answers": rows})
     return int(cpu_s > CPU_SECONDS or peak_mb > most_mb)
+
+
+def _answers(folder: Path) -> str:
+    command = [*_COMMAND, "query", (EXAMPLE / "answers.sql").read_text(), "--format", "csv"]
+    return subprocess.run(command, cwd=folder, env=environment(), check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def example_project(folder: Path) -> int:

@@ -110,7 +110,6 @@ def test_shares_of_versions_are_compared_over_the_same_images(changed: tuple[Pat
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["./release", "./other", "--shares"], "compares two studies of homes"),
         (["tiny@9", "tiny"], "has no version 9: it has 1 to 2"),
         (["tiny@x", "tiny"], "a version is a number, as in tiny@1"),
         (["nobody", "tiny"], "Nothing is built of study 'nobody'"),

@@ -101,3 +101,54 @@ def test_the_command_compares_two_folders(release: Path, tmp_path: Path) -> None
     assert facts["images_added"] == [image_id("fox")] and len(facts["studies"]["one"]) == 8
     with pytest.raises(UserError, match="a study and a release cannot be compared"):
         runner.invoke(cli, ["diff", "one", str(release)], catch_exceptions=False)
+
+
+def _none_of_one(tables: Tables) -> None:
+    """Nothing is interpretable in study `one`."""
+    for path in [path for path in tables if path.startswith("judgements/one/")]:
+        rows = [row | {"verdict": "none", "first_verdict": "none"} for row in tables[path].to_pylist()]
+        tables[path] = pa.Table.from_pylist(rows, TABLES["judgements"])
+
+
+def test_shares_of_two_releases_are_compared_study_by_study_with_interval_and_p_value(
+    release: Path, tmp_path: Path
+) -> None:
+    other = write_release(tmp_path / "other", _none_of_one)
+    arguments = ["diff", str(release), str(other), "--shares"]
+    rows = json.loads(CliRunner().invoke(cli, [*arguments, "--json"], catch_exceptions=False).output)
+    with open_dataset(release) as data:
+        asked = {"study": "one", "measure": "abstract", "patch_group": "all"}
+        shares = data.sql(
+            "SELECT lens, visual_layer, avg((verdict = 'abstract')::INT) FROM judgements "
+            "ANTI JOIN sinks USING (study, image_id, token_index, visual_layer) "
+            "WHERE study = 'one' AND patch_group IN ('object', 'background') GROUP BY ALL"
+        ).fetchall()
+    found = {
+        (row["lens"], row["visual_layer"]): row
+        for row in rows
+        if row["study"] == f"one of {release}" and row["k"] is None
+        if all(row[name] == asked[name] for name in ("measure", "patch_group"))
+    }
+    assert {place: row["share"] for place, row in found.items()} == pytest.approx({(a, b): c for a, b, c in shares})
+    for row in found.values():
+        assert row["other_share"] == 0 and row["low"] <= row["difference"] <= row["high"]
+        assert 0 < row["p_value"] <= row["adjusted_p_value"] <= 1
+    same = [row for row in rows if row["study"] == f"two of {release}"]
+    assert same and {row["difference"] for row in same} == {0}
+    shown = CliRunner().invoke(cli, arguments, catch_exceptions=False).output
+    assert "adjusted p" in shown and "one of " in shown and "two of " in shown
+
+
+def test_releases_of_one_study_each_are_compared_whatever_its_name(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write_release(tmp_path / name, tables=release_tables({name: ANIMALS[:3]}))
+    arguments = ["diff", str(tmp_path / "one"), str(tmp_path / "two"), "--shares", "--json"]
+    rows = json.loads(CliRunner().invoke(cli, arguments, catch_exceptions=False).output)
+    names = f"one of {tmp_path / 'one'}", f"two of {tmp_path / 'two'}"
+    assert {(row["study"], row["other_study"]) for row in rows} == {names}
+
+
+def test_releases_without_judgements_of_one_study_have_no_shares_to_compare(release: Path, tmp_path: Path) -> None:
+    other = write_release(tmp_path / "other", tables=release_tables({"three": ANIMALS[:3]}))
+    with pytest.raises(UserError, match=r"judgements of one, two, .* of three: no study of the same name"):
+        CliRunner().invoke(cli, ["diff", str(release), str(other), "--shares"], catch_exceptions=False)

@@ -351,11 +351,22 @@ def test_an_index_is_asked_where_it_reached_the_recall_and_says_so(
     indexed: ContextualIndex, states: np.ndarray
 ) -> None:
     found = indexed.search(states, k=3, exact=False, recall=0.5)
-    assert re.fullmatch(r"IVF_RQ, nprobes \d+, measured recall@5 [01]\.\d{4}", found.method)
+    assert re.fullmatch(r"IVF_RQ, nprobes \d+, recall@5 [01]\.\d{4}, measured on held-out rows", found.method)
     exact = indexed.search(states, k=3)
     assert exact.method == "exact"
     assert len(np.intersect1d(found.key, exact.key)) > 0.7 * len(np.unique(exact.key))
     assert (np.diff(found.cosine, axis=1) <= 0).all()
+
+
+def test_a_recall_measured_on_given_states_is_used_and_said(indexed: ContextualIndex, states: np.ndarray) -> None:
+    measured = indexed.measure_recall(states)
+    assert list(measured.recall) == indexed.layers
+    found = indexed.search(states, k=5, exact=False, recall=0.1, measured=measured)
+    assert found.method.endswith("measured on 6 given states")
+
+
+def test_small_tables_have_no_recall(index: ContextualIndex, states: np.ndarray) -> None:
+    assert index.measure_recall(states).recall == {}
 
 
 def test_a_recall_that_no_index_reached_is_answered_exactly_and_said(
@@ -364,7 +375,9 @@ def test_a_recall_that_no_index_reached_is_answered_exactly_and_said(
     poor = ApproximateIndex(version=1, partitions=1, recall={1: 0.9}, queries=9)
     monkeypatch.setattr(approximate, "read_approximate_index", lambda _: poor)
     found = indexed.search(states, exact=False, recall=0.95)
-    assert found.method == "exact: a recall of 0.95 was asked for, the index of layer 0 reached 0.9000"
+    assert (
+        found.method == "exact: a recall of 0.95 was asked for, the index of layer 0 reached 0.9000 on rows with noise"
+    )
     assert (found.key == indexed.search(states).key).all()
 
 

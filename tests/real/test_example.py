@@ -1,10 +1,8 @@
 """The example study of a real language model, within what it may take; and a real GGUF file, converted as is said."""
 
 import csv
-import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ import torch
 from latentlens_dag import load_language_model
 from latentlens_dag.errors import UserError
 from latentlens_dag.models.fingerprints import fingerprint
+from tests.real.answers import told_answers, wrongly_told
 from tests.real.models import SMOLLM2
 
 pytestmark = pytest.mark.soak
@@ -26,30 +25,11 @@ def test_the_example_study_of_smollm2_stays_within_150_cpu_seconds_and_its_memor
     found = subprocess.run(command, capture_output=True, text=True, check=False, cwd=REPOSITORY)
     assert found.returncode == 0, found.stdout + found.stderr
     lines = found.stdout[found.stdout.index("text,layer,from_layer,cosine,nearest") :].splitlines()
-    answers = {(row["text"], row["layer"]): row for row in csv.DictReader(lines)}
+    answers = list(csv.DictReader(lines))
     for file in ("README.md", "docs/examples/smollm2/README.md"):
-        told = list(_told_answers((REPOSITORY / file).read_text()))
-        assert len(told) >= 20, file
-        for text, layer, cosine, parts in told:
-            row = answers[text, layer]
-            assert round(float(row["cosine"]), 3) == pytest.approx(cosine, abs=0.0011), (file, row)
-            assert all(part in row["nearest"] for part in parts), (file, row, parts)
-
-
-def _told_answers(text: str) -> Iterator[tuple[str, str, float, list[str]]]:
-    """Text, layer, cosine and the parts of the sentence, of every answer in a table of a README."""
-    for line in text.splitlines():
-        if not re.match(r"\| .*\*\*\w+\*\*.* \|", line):
-            continue
-        question, *cells = [cell.strip() for cell in line.strip("|").split("|")]
-        for layer, cell in zip(("1", "24"), cells, strict=True):
-            cosine, sentence = cell.removeprefix("wrong: ").split(" ", 1)
-            yield (
-                question.replace("**", ""),
-                layer,
-                float(cosine),
-                [p.strip() for p in sentence.split("...") if p.strip()],
-            )
+        document = (REPOSITORY / file).read_text()
+        assert len(list(told_answers(document))) >= 20, file
+        assert wrongly_told(document, answers, apart=0.001) == [], file
 
 
 def test_a_real_gguf_file_is_converted_by_the_lines_that_refuse_it(smollm2_folder: Path, tmp_path: Path) -> None:

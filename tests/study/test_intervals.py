@@ -16,7 +16,14 @@ from latentlens_dag.study.intervals import (
     shares,
     sign_flip_p_values,
 )
-from tests.benchmarks.interval_coverage import Cell, bootstrap_coverage, comparison_coverage, false_positives
+from tests.benchmarks.interval_coverage import (
+    PAIRS,
+    SHARES,
+    Cell,
+    bootstrap_coverage,
+    comparison_coverage,
+    false_positives,
+)
 from tests.benchmarks.interval_coverage import share_coverage as coverage_of_shares
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "intervals.md"
@@ -209,3 +216,26 @@ def test_the_document_says_what_its_tables_hold() -> None:
         f"at most {max(found['sign flips'])} % of 500 draws, {np.mean(found['sign flips']):.1f} % on average",
     ):
         assert sentence in text
+
+
+def _told(cell: Cell, name: str) -> list[float]:
+    (line,) = [
+        line
+        for line in DOCUMENT.read_text("utf-8").splitlines()
+        if line.startswith(f"| {cell.size} | {cell.correlation} | {cell.images} | {name} |")
+    ]
+    return [float(figure) for figure in line.strip("| ").split(" | ")[4:]]
+
+
+@pytest.mark.parametrize("cell", [Cell("one", 0.0, 4), Cell("36", 0.5, 4), Cell("1 to 31", 0.2, 8)])
+def test_the_tables_are_what_the_simulation_gives(cell: Cell) -> None:
+    """Some of their rows, drawn again with the seed and draws that the document names; a draw may fall otherwise."""
+    text = DOCUMENT.read_text("utf-8")
+    assert "are of another seed (1)" in text and "--draws 2000" in text
+    pairs = [comparison_coverage(cell, *pair, 2000, 1) for pair in PAIRS]
+    found = {"ours": [coverage_of_shares(cell, truth, 2000, 1) for truth in SHARES]}
+    found |= {"difference": [one[0] for one in pairs], "excess": [one[1] for one in pairs]}
+    for name, row in found.items():
+        assert _told(cell, name) == pytest.approx([100 * share for share in row], abs=0.11), name
+    flips = [false_positives(cell, share, 500, 1) for share in SHARES]
+    assert _told(cell, "sign flips") == pytest.approx([100 * share for share in flips], abs=0.26)

@@ -1,6 +1,7 @@
 """The assets of a study after its states: lenses, judgements, summaries, catalog."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 
 # Algorithms: raise one when the same input would give other bytes.
 _PATCH_TRUTH, _CHANCE, _JUDGEMENTS, _INTERPRETABILITY, _STATES, _SINKS, _CATALOG = 2, 3, 3, 4, 2, 1, 9
-_DIVERSITY, _ALIGNMENT, _DIFFERENCES, _CANDIDATES = 3, 2, 1, 1
+_DIVERSITY, _ALIGNMENT, _DIFFERENCES, _CANDIDATES = 3, 2, 2, 1
 _POLARS = frozenset({"polars", "parquet"})
 
 
@@ -354,7 +355,23 @@ def _state_statistics(study: StudySpec) -> dg.AssetsDefinition:
     deps += [keys.table(study.index.name, layer) for layer in contextual]
     deps += [*study.layer_keys(LATENTLENS).values(), keys.study(study.name, "sinks")] if answered else []
     text = "How long the states of each layer are, how their directions are spread, and how far a token's state turns."
-    return _summary(study, "state_statistics", deps, compute, _STATES, text)
+    return _summary(study, "state_statistics", deps, compute, _STATES, text, partial(_search_recall, study))
+
+
+def _search_recall(study: StudySpec, paths: Warehouse) -> list[Path]:
+    """The file with the recall of the index on the study's states; none where its tables are too small for indexes."""
+    from latentlens_dag.index.approximate import measurement_file
+    from latentlens_dag.study.search_recall import SEARCH_RECALL, search_recall
+
+    tables = [paths.layer_table(study.index.name, layer) for layer in study.index.layers]
+    out = paths.summary(study.name, "search_recall")
+    out.unlink(missing_ok=True)
+    if LATENTLENS not in study.lenses or not any(measurement_file(table).is_file() for table in tables):
+        return []
+    files = {layer: [paths.visual(study.name, layer, b) for b in range(study.batches)] for layer in study.visual_layers}
+    table = search_recall(study.name, files, ContextualIndex.open(paths.index(study.index.name).root))
+    write_parquet(table, out, SEARCH_RECALL)
+    return [out]
 
 
 def _summary(
@@ -364,11 +381,12 @@ def _summary(
     compute: Callable[[Warehouse], pa.Table],
     algorithm: int,
     text: str,
+    beside: Callable[[Warehouse], list[Path]] = lambda paths: [],
     **settings: int | str,
 ) -> dg.AssetsDefinition:
     def write(paths: Warehouse, _: int) -> list[Path]:
         write_parquet(compute(paths), out := paths.summary(study.name, name), TABLES[name])
-        return [out]
+        return [out, *beside(paths)]
 
     version = version_fields(algorithm, batches=study.batches, **settings)
     return parquet_asset(keys.study(study.name, name), deps, version, text, write, kinds=_POLARS)

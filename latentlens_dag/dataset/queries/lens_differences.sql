@@ -4,7 +4,7 @@
 -- param comparison = lenses: lenses or layers
 -- param patch_group = all: all, object or background
 -- param judge = null: only this judge
--- param measure = interpretable: interpretable or concrete
+-- param measure = interpretable: interpretable, concrete, abstract or global
 -- param k = null: how many answers are judged: 1, the nearest alone, or by default all
 SELECT
     study,

@@ -1,9 +1,9 @@
 -- title: Which of two studies says more
--- description: By how many percentage points two studies of the same images differ, at each lens and layer of both. An image counts with its shares in both and as many patches as they have on average. The command `diff --shares` adds intervals and p-values.
+-- description: By how many percentage points two studies of the same images differ, at each lens and layer of both. An image counts with its shares in both and as many patches as they have on average. Intervals and p-values need all images' counts exchanged thousands of times, which SQL has not: the command `diff --shares` gives them.
 -- param study: the study
 -- param other_study: the other study
 -- param patch_group = all: all, object or background
--- param measure = interpretable: interpretable or concrete
+-- param measure = interpretable: interpretable, concrete, abstract or global
 WITH per_image AS (
     SELECT
         study,
@@ -12,7 +12,7 @@ WITH per_image AS (
         visual_layer,
         image_id,
         count(*) AS tokens,
-        avg(CAST(if($measure = 'concrete', verdict = 'concrete', verdict <> 'none') AS INTEGER)) AS share
+        avg(CAST(if($measure = 'interpretable', verdict <> 'none', verdict = $measure) AS INTEGER)) AS share
     FROM judgements
     ANTI JOIN sinks USING (study, image_id, token_index, visual_layer)
     WHERE study IN ($study, $other_study)
