@@ -35,7 +35,7 @@ from latentlens_dag.study.source import StudySource
 
 # Algorithms: raise one when the same input would give other bytes.
 _PATCH_TRUTH, _CHANCE, _JUDGEMENTS, _INTERPRETABILITY, _STATES, _SINKS, _CATALOG = 2, 3, 3, 3, 1, 1, 6
-_DIVERSITY, _ALIGNMENT, _DIFFERENCES = 2, 1, 1
+_DIVERSITY, _ALIGNMENT, _DIFFERENCES = 2, 1, 2
 
 
 def study_definitions(study: StudySpec) -> dg.Definitions:
