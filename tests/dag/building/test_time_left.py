@@ -215,6 +215,18 @@ def test_what_comes_before_the_first_unit_or_part_of_a_step_counts_again_only_if
     assert str(estimator.total_left()) == "longer than expected"
 
 
+def test_a_step_that_became_slower_is_not_expected_to_take_longer_again_than_it_did() -> None:
+    build = Build({})
+    build.estimator.up_to_date([part for part in PARTS if PARTS[part] != "a"])
+    build.started(("a", "00"))
+    for build.clock.now, done in ((10.0, 4), (20.0, 5)):  # by their pace, they began before the step
+        build.progressed((done, 5))
+    for layer in range(2):
+        build.built((f"a{layer}", "00"))
+    build.finished(None)
+    assert build.estimator.total_left() == TimeLeft(20.0)
+
+
 def test_from_its_second_partition_on_a_step_is_estimated_by_those_after_the_first() -> None:
     parts = {(f"a{layer}", f"0{batch}"): "a" for layer in range(2) for batch in range(4)}
     estimator, clock = TimeEstimator(clock := Clock()), clock
