@@ -14,6 +14,7 @@ forms of the latter are sorted once, as integers of four bytes; the answers of e
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,15 +92,15 @@ class _DrawnTruths(NamedTuple):
     @classmethod
     def of(cls, chance_patches: Path) -> _DrawnTruths:
         """Of CHANCE_PATCHES in a file."""
-        drawn = pl.DataFrame(pq.read_table(chance_patches, columns=["patch", "draw", "chance_truth"]))
-        drawn = drawn.with_row_index("row").sort("patch", "draw")
-        truths = drawn.group_by("chance_truth", maintain_order=True).agg("patch", "draw", pl.col("row").min())
-        truths = truths.with_row_index("number").with_columns(pl.col("number", "row").cast(pl.Int64))
-        every, first = truths.select("number", "patch", "draw").explode("patch", "draw"), truths.sort("row")
-        return cls(
-            *(every[name].to_numpy() for name in ("patch", "draw", "number")),
-            *(first[name].to_numpy() for name in ("row", "number")),
-        )
+        table = pq.read_table(chance_patches, columns=["patch", "draw", "chance_truth"])
+        patch, draw, truth = (column.to_numpy() for column in table.columns)
+        order = np.lexsort((draw, patch))
+        distinct, row = np.unique(truth, return_index=True)
+        number = np.empty(len(distinct), np.int64)
+        number[np.unique(truth[order], return_index=True)[1].argsort()] = np.arange(len(distinct))
+        by_row = row.argsort()
+        of_patches = number[np.searchsorted(distinct, truth)]
+        return cls(patch.astype(np.int64), draw.astype(np.int64), of_patches, row[by_row], number[by_row])
 
 
 class ShownWords(NamedTuple):
@@ -134,15 +135,18 @@ class Forms:
         vocabulary = {word for column in columns() for word in column.words.dictionary.to_pylist()}
         every = sorted({form for word in vocabulary for form in base_forms(word)})
         forms = cls({form: code for code, form in enumerate(every)}, [])
-        parts: list[list[npt.NDArray[np.uint32]]] = []
+        parts: list[array[int]] = []
         for column in columns():
             forms._pack(column, parts)
-        for part in parts:
-            forms.keys.append(_lowest_levels(part))
+        while parts:
+            forms.keys.append(_lowest_levels(np.frombuffer(parts.pop(0), np.uint32)))
         return forms
 
-    def _pack(self, column: ShownWords, parts: list[list[npt.NDArray[np.uint32]]]) -> None:
-        """Add the keys of some words to the parts of all keys, of which there may be more then."""
+    def _pack(self, column: ShownWords, parts: list[array[int]]) -> None:
+        """Add the keys of some words to the parts of all keys, of which there may be more then.
+
+        Note: an array of Python's grows in place. A list of small arrays would leave its memory in pieces.
+        """
         indices = column.words.indices.to_numpy()
         for code in _form_codes(column.words.dictionary.to_pylist(), self.codes).T:
             of_word = code[indices]
@@ -150,8 +154,8 @@ class Forms:
             part, local = np.divmod(column.shown[has], self.span)
             packed = self._keys(local, of_word[has]) | np.uint32(column.level)
             for number in np.unique(part).tolist():
-                parts.extend([] for _ in range(len(parts), number + 1))
-                parts[number].append(packed[part == number])
+                parts.extend(array("I") for _ in range(len(parts), number + 1))
+                parts[number].frombytes(packed[part == number].view(np.uint8))
 
     def _keys(self, local: npt.NDArray[np.int64], codes: npt.NDArray[np.int64]) -> npt.NDArray[np.uint32]:
         """The keys [N], with level 0, of numbers counted from the first of their array."""
@@ -281,10 +285,8 @@ def _shown_words(file: Path, rows: npt.NDArray[np.int64], shown: npt.NDArray[np.
             yield ShownWords(level, np.repeat(shown[place], pc.list_value_length(lists).to_numpy()), words)
 
 
-def _lowest_levels(packed: list[npt.NDArray[np.uint32]]) -> npt.NDArray[np.uint32]:
-    """The keys, ascending, each with its lowest level; empties `packed`, for there may be 10^8 of them."""
-    keys = np.concatenate([np.empty(0, np.uint32), *packed])
-    packed.clear()
+def _lowest_levels(keys: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+    """The keys, ascending, each with its lowest level; sorts its argument, for there may be 10^8 of them."""
     keys.sort()
     is_first = np.ones(len(keys), np.bool_)
     np.not_equal(keys[1:] >> _LEVEL_BITS, keys[:-1] >> _LEVEL_BITS, out=is_first[1:])
