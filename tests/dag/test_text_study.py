@@ -414,7 +414,7 @@ def test_a_study_of_images_has_the_versions_that_it_had_before_there_were_texts(
         "interpretability": "3-5163eb331120aa54",
         "judgements/V00": "3-fde575218ee7ab25",
         "latentlens/V00": "1-037f8689bdd5393e",
-        "lens_differences": "1-5163eb331120aa54",
+        "lens_differences": "2-5163eb331120aa54",
         "layer_alignment": "1-ee705ae998005e67",
         "logitlens/V00": "1-037f8689bdd5393e",
         "model_checks": "3-c4c57dd7f36739a6",
