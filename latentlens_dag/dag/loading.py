@@ -134,10 +134,17 @@ def _components_with(component: str, error: Any, folder: Path) -> str:
             value = document.get("attributes", {}) if isinstance(document, dict) else {}
             name = value.get("name", "?") if isinstance(value, dict) else "?"
             for part in error["loc"]:
-                value = value.get(part) if isinstance(value, dict) else None
+                value = _within(value, part)
             if str(document.get("type", "")).endswith(f".{component}") and value == error["input"]:
                 places.append(f"{component} {name} in {file}")
     return " and of ".join(places) or f"a component {component} below {folder}"
+
+
+def _within(value: Any, part: str | int) -> Any:
+    """A part of a value; the value itself where `part` names a type that was tried, or a field that is missing."""
+    if isinstance(value, list) and isinstance(part, int) and part < len(value):
+        return value[part]
+    return value.get(part, value) if isinstance(value, dict) else value
 
 
 def _as_user_error(error: BaseException, folder: Path) -> UserError | None:
