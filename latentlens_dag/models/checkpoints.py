@@ -73,10 +73,9 @@ def load_checkpoint(auto: Any, folder: Path, name: str, trusted: bool, dtype: st
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(folder, trust_remote_code=trusted)
-    stored = stored_weights(folder, name, auto.__name__)
-    check_size(auto, config, stored, folder, name, trusted)
-    free_unused_models()
-    with _load_report_as_error(name):
+    with stored_weights(folder, name, auto.__name__) as stored, _load_report_as_error(name):
+        check_size(auto, config, stored, folder, name, trusted)
+        free_unused_models()
         model, loading_info = auto.from_pretrained(
             folder,
             dtype=dtype,

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,12 @@ _LISTED_NAMES = 3
 _DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}  # as safetensors writes them
 
 
-def stored_weights(folder: Path, name: str, auto_class: str) -> dict[str, int]:
+@contextmanager
+def stored_weights(folder: Path, name: str, auto_class: str) -> Iterator[dict[str, int]]:
     """The number of elements of each weight in a model's files, by the weight's name; only headers are read.
+
+    The files stay open, and transformers loads from them inside the block: it would open each of them again, and
+    safetensors opens a file twice, for its header and for torch's storage.
 
     Args:
         folder: the model's folder.
@@ -35,8 +40,11 @@ def stored_weights(folder: Path, name: str, auto_class: str) -> dict[str, int]:
     Raises:
         UserError: if the weights are not in safetensors, or a file is missing, damaged or a pointer of Git LFS.
     """
-    files = weight_files(folder, name, auto_class)
-    return {weight: count for file in files for weight, count in _element_counts(file).items()}
+    with ExitStack() as opened:
+        files = {file: opened.enter_context(_open(file)) for file in weight_files(folder, name, auto_class)}
+        counts = {weight: count for file in files.values() for weight, count in _element_counts(file).items()}
+        with _loaded_from(files):
+            yield counts
 
 
 def weight_files(folder: Path, name: str, auto_class: str) -> list[Path]:
@@ -165,19 +173,46 @@ def _is_pointer(path: Path) -> bool:
         return file.read(len(_POINTER)) == _POINTER
 
 
-def _element_counts(path: Path) -> dict[str, int]:
-    """The number of elements of each weight in a file; only its header is read."""
+def _open(path: Path) -> Any:
+    """A file as safetensors opens it; only its header is read."""
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="np") as file:
-            return {key: math.prod(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+        return safe_open(path, framework="pt")
     except SafetensorError as error:
         size, full_size = path.stat().st_size, _size_by_header(path) or 0
         state = f"is cut off: it has {size:,} of {full_size:,} bytes" if size < full_size else "is cut off or damaged"
         raise UserError(
             f"{path} {state} ({error}). Download or copy it again, and compare its size with that of the original."
         ) from error
+
+
+def _element_counts(file: Any) -> dict[str, int]:
+    """The number of elements of each weight in an open file."""
+    return {key: math.prod(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+
+
+@contextmanager
+def _loaded_from(files: Mapping[Path, Any]) -> Iterator[None]:
+    """Give transformers these open files, where it would open them as they are, each once.
+
+    Note: it takes no open file as an argument, and a dict of weights only without a folder.
+    """
+    from transformers import modeling_utils
+
+    waiting, original = {**files}, modeling_utils.safe_open
+
+    def safe_open(file: str, framework: str = "pt", device: Any = "cpu", backend: str = "mmap") -> Any:
+        same = (framework, str(device), backend) == ("pt", "cpu", "mmap")
+        held = waiting.pop(Path(file), None) if same else None
+        return original(file, framework=framework, device=device, backend=backend) if held is None else held
+
+    modeling_utils.safe_open = safe_open
+    try:
+        yield
+    finally:
+        modeling_utils.safe_open = original
+        waiting.clear()  # another thread that loads a model may still call it
 
 
 def _size_by_header(path: Path) -> int | None:

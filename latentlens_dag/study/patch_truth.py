@@ -35,6 +35,7 @@ HALF = 0.5 - 1e-6  # coverage is float32: half a patch may come out as 0.4999999
 
 _BOX = ("x0", "y0", "x1", "y1")
 _WORDS = pa.large_list(pa.dictionary(pa.int32(), pa.string()))  # pa.list_ ends at 2^31 words, pa.string() at 2 GiB
+_NO_WORDS = pa.schema([(name, _WORDS) for name in WORD_LISTS])
 
 
 def patch_truth(regions: pa.Table, visual_tokens: pa.Table, images: pa.Table) -> Iterator[pa.Table]:
@@ -90,15 +91,29 @@ def read_words(file: Path, rows: npt.NDArray[np.int64]) -> pa.Table:
     Returns:
         WORD_LISTS [N], as large lists of dictionary<int32, string>: each word takes four bytes.
     """
-    schema = pa.schema([(name, _WORDS) for name in WORD_LISTS])
-    found, start = [schema.empty_table()], 0
+    return pa.concat_tables([_NO_WORDS.empty_table(), *(part.words for part in iter_words(file, rows))])
+
+
+class WordsOfRows(NamedTuple):
+    """The words in some consecutive ones of the requested rows."""
+
+    place: slice
+    """Which of the requested rows they are."""
+    words: pa.Table
+    """As `read_words` gives them."""
+
+
+def iter_words(file: Path, rows: npt.NDArray[np.int64]) -> Iterator[WordsOfRows]:
+    """As `read_words`, one row group of the file after the other."""
+    start = 0
     with pq.ParquetFile(file, read_dictionary=[f"{name}.list.element" for name in WORD_LISTS]) as source:
         for group in range(source.num_row_groups):
             end = start + source.metadata.row_group(group).num_rows
-            own = rows[slice(*np.searchsorted(rows, (start, end)))] - start
-            found.append(source.read_row_group(group, columns=list(WORD_LISTS)).take(pa.array(own)).cast(schema))
+            place = slice(*(int(at) for at in np.searchsorted(rows, (start, end))))
+            if place.stop > place.start:
+                words = source.read_row_group(group, columns=list(WORD_LISTS))
+                yield WordsOfRows(place, words.take(pa.array(rows[place] - start)).cast(_NO_WORDS))
             start = end
-    return pa.concat_tables(found)
 
 
 def _image_truth(tokens: pl.DataFrame, regions: pl.DataFrame, width: int, height: int) -> pa.Table:

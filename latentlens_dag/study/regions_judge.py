@@ -7,13 +7,15 @@ as in `text/inflection.py`.
 *Chance* judges the same neighbors against patches of the same group in other images (`study/chance_patches.py`):
 `chance_verdict` is that of the first draw, `chance_counts` of all. The nearest neighbor alone has verdicts of its own.
 
-Note: words are compared as numbers, for a batch may have ten million answers per layer, and as many words that are
-shown. The base forms of the latter are sorted once, as integers; the answers of every layer are looked up among them.
+Note: words are compared as numbers, for a batch may have ten million answers per layer, and many times as many words
+that are shown: 63 million of 1,042 images with 576 patches, each of whose chance patches shows something else. The base
+forms of the latter are sorted once, as integers of four bytes; the answers of every layer are looked up among them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -27,7 +29,7 @@ import pyarrow.parquet as pq
 
 from latentlens_dag.schema import JUDGEMENTS
 from latentlens_dag.study.chance_patches import DRAWS
-from latentlens_dag.study.patch_truth import WORD_LISTS, distinct_truths, read_words
+from latentlens_dag.study.patch_truth import WORD_LISTS, distinct_truths, iter_words
 from latentlens_dag.text.inflection import base_forms
 
 CONCRETE, ABSTRACT, GLOBAL, NONE = "concrete", "abstract", "global", "none"
@@ -37,8 +39,9 @@ VERDICTS = (CONCRETE, ABSTRACT, GLOBAL, NONE)
 _PATCH = ["image_id", "token_index"]
 _LENS = ["study", "visual_layer", "lens"]
 _ANSWER = [*_LENS, *_PATCH, "rank", "word"]
-_PIECE = 1 << 20  # answers
-_NOTHING = -1  # gives keys below all others
+_PIECE = 1 << 18  # answers
+_NOTHING = -1
+_LEVEL_BITS = 2  # of a key
 
 
 @dataclass(frozen=True)
@@ -60,10 +63,11 @@ class Truth:
         other = len(own.first)  # the number of the first of the drawn truths
         chance = np.full((DRAWS, len(own.number)), _NOTHING, np.int64)
         chance[drawn.draw, drawn.patches] = other + drawn.number
-        words = [
-            *_word_columns(read_words(patch_truth, own.first), np.arange(other)),
-            *_word_columns(read_words(chance_patches, drawn.rows), other + drawn.truths),
-        ]
+
+        def words() -> Iterator[ShownWords]:
+            yield from _shown_words(patch_truth, own.first, np.arange(other))
+            yield from _shown_words(chance_patches, drawn.rows, other + drawn.truths)
+
         patches = pl.DataFrame(pq.read_table(patch_truth, columns=[*_PATCH, "patch_group"])).with_row_index("patch")
         return cls(patches.with_columns(shown=own.number.astype(np.int64)), chance, Forms.of(words))
 
@@ -88,15 +92,15 @@ class _DrawnTruths(NamedTuple):
     @classmethod
     def of(cls, chance_patches: Path) -> _DrawnTruths:
         """Of CHANCE_PATCHES in a file."""
-        drawn = pl.DataFrame(pq.read_table(chance_patches, columns=["patch", "draw", "chance_truth"]))
-        drawn = drawn.with_row_index("row").sort("patch", "draw")
-        truths = drawn.group_by("chance_truth", maintain_order=True).agg("patch", "draw", pl.col("row").min())
-        truths = truths.with_row_index("number").with_columns(pl.col("number", "row").cast(pl.Int64))
-        every, first = truths.select("number", "patch", "draw").explode("patch", "draw"), truths.sort("row")
-        return cls(
-            *(every[name].to_numpy() for name in ("patch", "draw", "number")),
-            *(first[name].to_numpy() for name in ("row", "number")),
-        )
+        table = pq.read_table(chance_patches, columns=["patch", "draw", "chance_truth"])
+        patch, draw, truth = (column.to_numpy() for column in table.columns)
+        order = np.lexsort((draw, patch))
+        distinct, row = np.unique(truth, return_index=True)
+        number = np.empty(len(distinct), np.int64)
+        number[np.unique(truth[order], return_index=True)[1].argsort()] = np.arange(len(distinct))
+        by_row = row.argsort()
+        of_patches = number[np.searchsorted(distinct, truth)]
+        return cls(patch.astype(np.int64), draw.astype(np.int64), of_patches, row[by_row], number[by_row])
 
 
 class ShownWords(NamedTuple):
@@ -115,24 +119,47 @@ class Forms:
 
     codes: dict[str, int]
     """Base form to its code, from 0."""
-    keys: npt.NDArray[np.int64]
-    """[K], ascending: the number of what is shown, times the number of codes, plus the code."""
-    level: npt.NDArray[np.int8]
-    """[K]: the lowest level of the words that are shown there and have this base form."""
+    keys: list[npt.NDArray[np.uint32]]
+    """Each ascending: those of `span` numbers of what is shown after the other. A key is the number, counted from the
+    first of its array, times the number of codes, plus the code; its last two bits are the lowest level of the words
+    that are shown there and have this base form."""
+
+    @property
+    def span(self) -> int:
+        """As many numbers have their keys in one array, for keys have four bytes."""
+        return max(1, (1 << 32 - _LEVEL_BITS) // max(1, len(self.codes)))
 
     @classmethod
-    def of(cls, columns: Sequence[ShownWords]) -> Forms:
-        """Of words of all levels."""
-        vocabularies = [column.words.dictionary.to_pylist() for column in columns]
-        forms = sorted({form for words in vocabularies for word in words for form in base_forms(word)})
-        codes = {form: code for code, form in enumerate(forms)}
-        packed = [np.empty(0, np.int64)]  # with the level as the last digit, one sort of integers gives both
-        for column, words in zip(columns, vocabularies, strict=True):
-            for code in _form_codes(words, codes).T:
-                of_word = code[column.words.indices.to_numpy()]
-                has = of_word >= 0
-                packed.append((column.shown[has] * len(codes) + of_word[has]) * len(VERDICTS) + column.level)
-        return cls(codes, *_lowest_levels(packed))
+    def of(cls, columns: Callable[[], Iterable[ShownWords]]) -> Forms:
+        """Of words of all levels, which are read twice: memory holds four bytes for each, and some columns."""
+        vocabulary = {word for column in columns() for word in column.words.dictionary.to_pylist()}
+        every = sorted({form for word in vocabulary for form in base_forms(word)})
+        forms = cls({form: code for code, form in enumerate(every)}, [])
+        parts: list[array[int]] = []
+        for column in columns():
+            forms._pack(column, parts)
+        while parts:
+            forms.keys.append(_lowest_levels(np.frombuffer(parts.pop(0), np.uint32)))
+        return forms
+
+    def _pack(self, column: ShownWords, parts: list[array[int]]) -> None:
+        """Add the keys of some words to the parts of all keys, of which there may be more then.
+
+        Note: an array of Python's grows in place. A list of small arrays would leave its memory in pieces.
+        """
+        indices = column.words.indices.to_numpy()
+        for code in _form_codes(column.words.dictionary.to_pylist(), self.codes).T:
+            of_word = code[indices]
+            has = of_word >= 0
+            part, local = np.divmod(column.shown[has], self.span)
+            packed = self._keys(local, of_word[has]) | np.uint32(column.level)
+            for number in np.unique(part).tolist():
+                parts.extend(array("I") for _ in range(len(parts), number + 1))
+                parts[number].frombytes(packed[part == number].view(np.uint8))
+
+    def _keys(self, local: npt.NDArray[np.int64], codes: npt.NDArray[np.int64]) -> npt.NDArray[np.uint32]:
+        """The keys [N], with level 0, of numbers counted from the first of their array."""
+        return ((local * len(self.codes) + codes) << _LEVEL_BITS).astype(np.uint32)
 
     def levels(self, words: pl.Series, *shown: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int8]]:
         """The level [N] of each of N words, or null, against each of `shown` [N]: numbers of what is shown."""
@@ -147,16 +174,17 @@ class Forms:
         """The level [N] of `words` [N], which are rows of `codes`, against `shown` [N]."""
         levels = np.full(len(words), VERDICTS.index(NONE), np.int8)
         for code in codes.T:
-            rows = np.flatnonzero(code[words] >= 0)
-            wanted = shown[rows] * len(self.codes) + code[words[rows]]
-            place = np.searchsorted(self.keys, wanted).clip(max=max(len(self.keys) - 1, 0))
-            found = self.keys[place] == wanted if len(self.keys) else np.zeros(len(rows), np.bool_)
-            levels[rows[found]] = np.minimum(levels[rows[found]], self.level[place[found]])
+            rows = np.flatnonzero((code[words] >= 0) & (shown != _NOTHING))
+            part, local = np.divmod(shown[rows], self.span)
+            wanted = self._keys(local, code[words[rows]])
+            for number, keys in enumerate(self.keys):
+                own = np.flatnonzero(part == number) if len(self.keys) > 1 else slice(None)
+                levels[rows[own]] = np.minimum(levels[rows[own]], _find_levels(keys, wanted[own]))
         return levels
 
 
 def judge_files(files: Iterable[Path], truth: Truth) -> Iterator[pa.Table]:
-    """Judge the neighbors in files, piece by piece: a million answers take half a gigabyte.
+    """Judge the neighbors in files, piece by piece: a quarter of a million answers take 150 MB.
 
     Args:
         files: NEIGHBORS of one lens and layer each, in order of image_id.
@@ -242,24 +270,37 @@ def _chance_columns(
     return [pl.when(pl.Series(has_chance)).then(values).alias(name) for name, values in columns.items()]
 
 
-def _word_columns(table: pa.Table, shown: npt.NDArray[np.int64]) -> Iterator[ShownWords]:
-    """The words of WORD_LISTS, whose index is their level; `shown` has the number of each row."""
-    for level, name in enumerate(WORD_LISTS):
-        lists = table[name]
-        words = pc.list_flatten(lists).unify_dictionaries().combine_chunks()
-        yield ShownWords(level, np.repeat(shown, pc.list_value_length(lists).to_numpy()), words)
+def _shown_words(file: Path, rows: npt.NDArray[np.int64], shown: npt.NDArray[np.int64]) -> Iterator[ShownWords]:
+    """The words in some rows of a file, piece by piece.
+
+    Args:
+        file: with the columns WORD_LISTS, whose index is the level of their words.
+        rows: [N], ascending.
+        shown: [N], the number of what each row shows.
+    """
+    for place, table in iter_words(file, rows):
+        for level, name in enumerate(WORD_LISTS):
+            lists = table[name]
+            words = pc.list_flatten(lists).unify_dictionaries().combine_chunks()
+            yield ShownWords(level, np.repeat(shown[place], pc.list_value_length(lists).to_numpy()), words)
 
 
-def _lowest_levels(packed: list[npt.NDArray[np.int64]]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int8]]:
-    """The keys, ascending, and the lowest level of each; empties `packed`, for there may be 10^8 of them."""
-    keys = np.concatenate(packed)
-    packed.clear()
+def _lowest_levels(keys: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+    """The keys, ascending, each with its lowest level; sorts its argument, for there may be 10^8 of them."""
     keys.sort()
-    level = np.remainder(keys, len(VERDICTS), out=np.empty(len(keys), np.int8), casting="unsafe")
-    keys //= len(VERDICTS)
     is_first = np.ones(len(keys), np.bool_)
-    np.not_equal(keys[1:], keys[:-1], out=is_first[1:])
-    return keys[is_first], level[is_first]
+    np.not_equal(keys[1:] >> _LEVEL_BITS, keys[:-1] >> _LEVEL_BITS, out=is_first[1:])
+    return keys[is_first]
+
+
+def _find_levels(keys: npt.NDArray[np.uint32], wanted: npt.NDArray[np.uint32]) -> npt.NDArray[np.int8]:
+    """The levels [N] of wanted keys, which have level 0 themselves; that of NONE for one that is not among `keys`."""
+    if not len(keys):
+        return np.full(len(wanted), VERDICTS.index(NONE), np.int8)
+    found = keys[np.searchsorted(keys, wanted).clip(max=len(keys) - 1)]
+    level = (found & (len(VERDICTS) - 1)).astype(np.int8)
+    level[found >> _LEVEL_BITS != wanted >> _LEVEL_BITS] = VERDICTS.index(NONE)
+    return level
 
 
 def _form_codes(words: Sequence[str | None], codes: Mapping[str, int]) -> npt.NDArray[np.int64]:

@@ -667,6 +667,12 @@ def _shape(folder: Path, **changes: Any) -> None:
     (folder / "shape.json").write_text(json.dumps({name: value for name, value in shape.items() if value is not None}))
 
 
+def test_the_shape_says_in_which_dtype_the_states_are_and_may_lack_it(copy: Path) -> None:
+    assert json.loads((copy / "shape.json").read_text())["dtype"] == "float32"
+    _shape(copy, dtype=None)  # as of an index of 0.1
+    assert ContextualIndex.open(copy).dtype == "float32"
+
+
 def test_layers_that_the_shape_does_not_list_are_left_out(copy: Path, states: np.ndarray) -> None:
     _shape(copy, layers=[0, 2])
     opened = ContextualIndex.open(copy)

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from safetensors import safe_open
+from transformers import AutoModelForCausalLM, modeling_utils
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.models.loading import load_language_model, load_tokenizer, load_vlm
 from latentlens_dag.models.weight_files import stored_dtypes, stored_weights
+from tests.helpers.file_opens import counted_opens
 from tests.models.conftest import read_weights, run_code_of
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:" + 64 * "0" + "\nsize 123456\n"
@@ -80,20 +82,47 @@ def test_a_header_that_says_something_else_than_weights_counts_for_nothing_and_i
     text = json.dumps(header).encode()
     (tmp_path / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + bytes(24))
     assert stored_dtypes(tmp_path) == {}
-    with pytest.raises(UserError, match=r"model\.safetensors is cut off or damaged \("):
-        stored_weights(tmp_path, "tiny", "AutoModel")
+    refused = pytest.raises(UserError, match=r"model\.safetensors is cut off or damaged \(")
+    with refused, stored_weights(tmp_path, "tiny", "AutoModel"):
+        pass
 
 
 def test_a_sound_header_gives_the_elements_of_its_weights(tmp_path: Path) -> None:
     text = json.dumps({"__metadata__": {"format": "pt"}, "w": _weight()}).encode()
     (tmp_path / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + bytes(24))
-    assert stored_dtypes(tmp_path) == {"float32": 6} and stored_weights(tmp_path, "tiny", "AutoModel") == {"w": 6}
+    assert stored_dtypes(tmp_path) == {"float32": 6}
+    with stored_weights(tmp_path, "tiny", "AutoModel") as found:
+        assert found == {"w": 6}
 
 
 def _shard(folder: Path) -> list[Path]:
     AutoModelForCausalLM.from_pretrained(folder).save_pretrained(folder, max_shard_size="60KB")
     (folder / "model.safetensors").unlink()  # which transformers leaves beside the shards
     return sorted(folder.glob("model-*.safetensors"))
+
+
+def test_a_load_opens_each_shard_as_often_as_safetensors_does_and_leaves_none_open(llama_copy: Path) -> None:
+    shards, original = _shard(llama_copy), modeling_utils.safe_open
+    with counted_opens(shards) as opens:
+        for shard in shards:
+            with safe_open(shard, framework="pt"):
+                pass
+        alone = opens()
+        load_language_model(llama_copy)
+        assert opens() == alone
+    assert len(alone) > 2
+    assert modeling_utils.safe_open is original
+    assert not {*shards} & {file.resolve() for file in Path("/proc/self/fd").iterdir()}
+
+
+def test_transformers_opens_a_file_itself_where_it_asks_for_it_in_another_way_or_again(llama_copy: Path) -> None:
+    file = llama_copy / "model.safetensors"
+    with stored_weights(llama_copy, "tiny", "AutoModel"):
+        held = modeling_utils.safe_open(str(file), framework="np")
+        first, second = (modeling_utils.safe_open(str(file), framework="pt", device="cpu") for _ in range(2))
+        assert type(held.get_tensor(key := next(iter(held.keys())))).__module__ == "numpy"
+        assert first is not second
+        assert (first.get_tensor(key) == second.get_tensor(key)).all()
 
 
 def test_shards_that_are_missing_are_named(llama_copy: Path) -> None:

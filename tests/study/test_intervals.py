@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import norm, t
+from scipy.stats import false_discovery_control, norm, t
 
 from latentlens_dag.study.intervals import (
     adjusted_p_values,
@@ -158,6 +158,17 @@ def test_many_images_give_a_p_value_of_draws_that_is_the_same_again() -> None:
     assert (found == sign_flip_p_values(second, first, 9)).all()
 
 
+@pytest.mark.parametrize("images", [40, 1001])  # signs are drawn image by image, or size by size
+def test_a_p_value_does_not_depend_on_the_rows_beside_it(images: int) -> None:
+    generator = np.random.default_rng(0)
+    first, second = generator.integers(9, size=(2, 70, images))  # more rows than are compared at a time
+    first[3, 5:] = second[3, 5:]  # so few differences that all exchanges are tried
+    first[4] = second[4]
+    together = sign_flip_p_values(first, second, 9)
+    assert together.tolist() == [float(sign_flip_p_values(*pair, 9)) for pair in zip(first, second, strict=True)]
+    assert together[4] == 1
+
+
 def test_a_p_value_of_draws_is_near_that_of_the_normal_distribution_and_needs_no_memory_per_image() -> None:
     generator = np.random.default_rng(0)
     first, second = generator.integers(577, size=(2, 100_000))  # more sizes than are drawn at a time
@@ -191,6 +202,11 @@ def test_an_excess_is_0_at_chance_1_without_misses_and_null_where_chance_is_1() 
 def test_adjusted_p_values_are_those_of_benjamini_and_hochberg() -> None:
     assert adjusted_p_values([0.01, 0.04, 0.03, 0.5]) == pytest.approx([0.04, 0.16 / 3, 0.16 / 3, 0.5])
     assert len(adjusted_p_values([])) == 0
+
+
+@given(st.lists(st.integers(1, 20).map(lambda count: count / 20), min_size=1, max_size=30))
+def test_adjusted_p_values_are_those_of_scipy(p_values: list[float]) -> None:
+    assert adjusted_p_values(p_values).tolist() == false_discovery_control(p_values).tolist()
 
 
 def _figures() -> dict[str, list[float]]:

@@ -247,7 +247,19 @@ def test_words_are_held_once_for_each_image_and_regions_that_patches_show() -> N
         places = (chance.select(["chance_image_id", "chance_token_index"]).to_pylist(), own.select(PLACE).to_pylist())
         drawn, mine = ({shown[tuple(row.values())] for row in rows} for rows in places)
         assert len(drawn) + len(mine) < len(own) + len(chance)
-        assert len({key // len(truth.forms.codes) for key in truth.forms.keys.tolist()}) == len(drawn) + len(mine)
+        (keys,) = truth.forms.keys
+        assert len({(key >> 2) // len(truth.forms.codes) for key in keys.tolist()}) == len(drawn) + len(mine)
+
+
+@pytest.mark.parametrize("span", [1, 3, 7])
+def test_verdicts_do_not_depend_on_how_many_arrays_hold_the_keys(span: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    order = tuple(sorted(ANIMALS, key=image_id))
+    table, whole = neighbors("s", order, "latentlens", 0), truth_of(*inputs_of(ANIMALS))
+    expected = judge_regions(table, whole)
+    monkeypatch.setattr(regions_judge.Forms, "span", span)
+    cut = truth_of(*inputs_of(ANIMALS))
+    assert len(whole.forms.keys) == 1 and len(cut.forms.keys) > 1
+    assert judge_regions(table, cut).equals(expected)
 
 
 def test_a_batch_may_have_more_than_two_gigabytes_of_words(tmp_path: Path) -> None:

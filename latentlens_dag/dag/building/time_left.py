@@ -5,8 +5,10 @@ the parts that it has written, is estimated by its pace. All else is estimated b
 in this build or, before it ran here, in its last run; partitions of the running step that wait, by its present time per
 part where that is more.
 
-Note: a step's pace is that between its first and its last report. What comes before the first one, such as loading a
-model, would make all that follows look slow. No Dagster here, so that the command line can import it at once.
+Note: a step's pace is that between its first and its last report. What comes before, in its first partition such as
+imports and the load of a model, would make all that follows look slow: it counts for what runs, but not for the
+partitions that wait. Whether some of it comes again is known from the last run of the step or, at the latest, from its
+second partition. No Dagster here, so that the command line can import it at once.
 """
 
 from __future__ import annotations
@@ -90,6 +92,12 @@ class Pace:
         wall_s, done = self._last[0] - self._first[0], self._last[1] - self._first[1]
         return done / wall_s if done and wall_s > 0 else None
 
+    @property
+    def began(self) -> float | None:
+        """When the first unit began, by this pace; None without a pace."""
+        rate = self.per_second
+        return None if rate is None or self._first is None else self._first[0] - self._first[1] / rate
+
     def seconds_left(self, now: float) -> float | None:
         """Below 0 once it takes longer than this pace says; None without a pace."""
         rate = self.per_second
@@ -105,9 +113,13 @@ class _RunningStep:
     """By its parts; None where it never ran."""
     parts: int
     """To be built."""
+    is_first: bool
+    """Whether no other partition of the step ran before it in this build."""
     built: int = 0
     pace: Pace = field(default_factory=Pace)
     """Of the parts that it writes."""
+    units: Pace = field(default_factory=Pace)
+    """Of the units that it reports, in their first pass."""
     progress: StepProgress | None = None
     reported: float = 0.0
     """When that was."""
@@ -115,6 +127,17 @@ class _RunningStep:
     def count_part(self, now: float) -> None:
         self.built += 1
         self.pace.report(now, self.built, self.parts)
+
+    def report(self, now: float, progress: StepProgress) -> None:
+        if self.progress is None or progress.done >= self.progress.done:
+            self.units.report(now, progress.done, progress.total)
+        self.progress, self.reported = progress, now
+
+    def repeated_seconds(self, end: float) -> float:
+        """What it takes until then, without what comes once: before the first unit or part of its first partition."""
+        pace = self.pace if self.progress is None else self.units
+        began = pace.began if self.is_first else None
+        return end - (self.start if began is None else max(began, self.start))
 
     def seconds_left(self, now: float) -> float | None:
         """Below 0 where it takes longer than expected; None where nothing is known."""
@@ -127,9 +150,9 @@ class _RunningStep:
         return self.progress.seconds_left - (now - self.reported)
 
     def seconds_per_part(self, now: float) -> float | None:
-        """By what it took so far and still takes; None where nothing is known."""
+        """Of a partition like it: by what it took so far and still takes; None where nothing is known."""
         left = self.seconds_left(now)
-        return None if left is None or not self.parts else (now - self.start + max(left, 0.0)) / self.parts
+        return None if left is None or not self.parts else self.repeated_seconds(now + max(left, 0.0)) / self.parts
 
     def _seconds_left_after_units(self, now: float) -> float | None:
         """What follows the last unit, such as writing, is not counted in units, and late only from then on."""
@@ -141,6 +164,14 @@ class _RunningStep:
         if by_pace is None and self.expected_s is not None:
             return self.expected_s - (now - self.start)
         return by_pace
+
+
+class _StepSpeed(NamedTuple):
+    """Seconds per part of the partitions of a step that this build made."""
+
+    least: float
+    """Without what may come once only."""
+    most: float
 
 
 class TimeEstimator:
@@ -156,7 +187,8 @@ class TimeEstimator:
         self._left_of = Counter[str]()  # how many parts of each step are left
         self._left_in = Counter[tuple[str, str | None]]()  # and of each partition of a step
         self._earlier_speeds: Mapping[str, float] = {}
-        self._seconds: dict[str, float] = defaultdict(float)  # of this build, by step
+        self._first_speeds: dict[str, _StepSpeed] = {}  # of this build, by step: of its first partition
+        self._seconds: dict[str, float] = defaultdict(float)  # of those after the first
         self._parts = Counter[str]()
         self._step: _RunningStep | None = None
         self._idle_since = clock()
@@ -188,12 +220,12 @@ class TimeEstimator:
         """A step begins. What the build did since the last one ended counts as its time."""
         parts, speed = self._left_in[step, partition], self._speed(step)
         expected_s = None if speed is None or not parts else parts * speed
-        self._step = _RunningStep(step, partition, self._idle_since, expected_s, parts)
+        self._step = _RunningStep(step, partition, self._idle_since, expected_s, parts, step not in self._first_speeds)
 
     def progressed(self, progress: StepProgress) -> None:
         """The running step reports its progress."""
         if self._step is not None:
-            self._step.progress, self._step.reported = progress, self._clock()
+            self._step.report(self._clock(), progress)
 
     def built(self, key: Key, partition: str | None) -> None:
         """The step that runs has written a part."""
@@ -205,9 +237,16 @@ class TimeEstimator:
         """The step that runs has ended."""
         self._idle_since = self._clock()
         if self._step is not None and self._step.built:
-            self._seconds[self._step.name] += self._idle_since - self._step.start
-            self._parts[self._step.name] += self._step.built
+            self._remember(self._step, self._idle_since)
         self._step = None
+
+    def _remember(self, step: _RunningStep, end: float) -> None:
+        if step.is_first:
+            times = step.repeated_seconds(end), end - step.start
+            self._first_speeds[step.name] = _StepSpeed(*(wall_s / step.built for wall_s in times))
+        else:
+            self._seconds[step.name] += end - step.start
+            self._parts[step.name] += step.built
 
     def up_to_date(self, parts: Iterable[AssetPartition]) -> None:
         """Nothing is left to do for these."""
@@ -249,9 +288,13 @@ class TimeEstimator:
             self._left_in[step, part[1]] -= 1
 
     def _speed(self, step: str) -> float | None:
-        """Seconds per part."""
-        own = self._parts[step]
-        return self._seconds[step] / own if own else self._earlier_speeds.get(step)
+        """Seconds per part: by the partitions after the first; by its last run as far as the first one allows that."""
+        if self._parts[step]:
+            return self._seconds[step] / self._parts[step]
+        first, earlier = self._first_speeds.get(step), self._earlier_speeds.get(step)
+        if first is None:
+            return earlier
+        return first.least if earlier is None else min(max(earlier, first.least), first.most)
 
     def _speed_from_now(self, step: str) -> float | None:
         """Seconds per part of what waits: of the step that runs, it takes no less than what runs."""

@@ -144,7 +144,7 @@ def test_a_step_that_reports_units_is_estimated_by_its_own_pace_after_its_first_
     assert build.estimator.step_left() == TimeLeft(60.0)
     build.clock.now = 130.0
     assert build.estimator.step_left() == TimeLeft(40.0)
-    other_batch, other_steps = 130 + 40.0, 4 * 1.0 + 4 * 1.0  # those that never ran are left out
+    other_batch, other_steps = 80.0, 4 * 1.0 + 4 * 1.0  # nothing is loaded again; those that never ran are left out
     total = 40.0 + other_batch + (other_steps if before else 0.0)
     assert build.estimator.total_left() == TimeLeft(total, complete=bool(before))
 
@@ -183,6 +183,61 @@ def test_a_step_that_was_slow_in_its_units_is_late_only_some_time_after_the_last
         estimator.progressed(StepProgress(done, 100, "images", pace.per_second, pace.seconds_left(now)))
     clock.now += wall_s
     assert str(estimator.step_left()) == ("under 10 s left" if wall_s < 10 else "longer than expected")
+
+
+def _first_batch_with_a_load(before: Mapping[str, float], by_units: bool) -> tuple[TimeEstimator, Clock]:
+    """Of step a, whose first batch took 90 s to load, then 10 s for each of its two layers."""
+    estimator, clock = _planned(before)
+    estimator.up_to_date([part for part in PARTS if PARTS[part] != "a"])
+    estimator.started("a", "00")
+    pace = Pace()
+    for now, done in ((90.0, 0), (95.0, 1), (110.0, 4)) if by_units else ():
+        clock.now = now
+        pace.report(now, done, 4)
+        estimator.progressed(StepProgress(done, 4, "rows", pace.per_second, pace.seconds_left(now)))
+    for layer in range(2):
+        clock.now = 110.0 if by_units else 100.0 + 10 * layer
+        estimator.built(f"a{layer}", "00")
+    estimator.finished()
+    return estimator, clock
+
+
+@pytest.mark.parametrize("by_units", [True, False])
+@pytest.mark.parametrize(("before", "expected"), [(None, 20.0), (1.0, 20.0), (30.0, 60.0), (200.0, 110.0)])
+def test_what_comes_before_the_first_unit_or_part_of_a_step_counts_again_only_if_its_last_run_says_so(
+    by_units: bool, before: float | None, expected: float
+) -> None:
+    estimator, clock = _first_batch_with_a_load({} if before is None else {"a": before}, by_units)
+    assert estimator.total_left() == TimeLeft(pytest.approx(expected))
+    estimator.started("a", "01")
+    assert estimator.step_left() == estimator.total_left() == TimeLeft(pytest.approx(expected))
+    clock.now += expected + 11
+    assert str(estimator.total_left()) == "longer than expected"
+
+
+def test_a_step_that_became_slower_is_not_expected_to_take_longer_again_than_it_did() -> None:
+    build = Build({})
+    build.estimator.up_to_date([part for part in PARTS if PARTS[part] != "a"])
+    build.started(("a", "00"))
+    for build.clock.now, done in ((10.0, 4), (20.0, 5)):  # by their pace, they began before the step
+        build.progressed((done, 5))
+    for layer in range(2):
+        build.built((f"a{layer}", "00"))
+    build.finished(None)
+    assert build.estimator.total_left() == TimeLeft(20.0)
+
+
+def test_from_its_second_partition_on_a_step_is_estimated_by_those_after_the_first() -> None:
+    parts = {(f"a{layer}", f"0{batch}"): "a" for layer in range(2) for batch in range(4)}
+    estimator, clock = TimeEstimator(clock := Clock()), clock
+    estimator.planned(parts, {})
+    for batch, wall_s in enumerate((110.0, 30.0, 50.0)):
+        estimator.started("a", f"0{batch}")
+        for layer in range(2):
+            clock.now += wall_s / 2
+            estimator.built(f"a{layer}", f"0{batch}")
+        estimator.finished()
+    assert estimator.total_left() == TimeLeft(40.0)
 
 
 def test_a_step_that_reports_nothing_is_estimated_by_the_parts_that_it_writes() -> None:
