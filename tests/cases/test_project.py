@@ -57,14 +57,6 @@ def _project(folder: Path, yaml: str) -> Path:
     return folder
 
 
-@pytest.mark.xfail(strict=True, raises=pytest.fail.Exception, reason="of equal keys, YAML takes the last")
-def test_a_key_that_comes_twice_in_a_defs_yaml_is_refused(tmp_path: Path) -> None:
-    forgotten = COMPONENT.format("Corpus", "x") + COMPONENT.format("TextSet", "y")  # the --- between them
-    project = _project(tmp_path, forgotten)
-    with pytest.raises(UserError, match=r"defs\.yaml"):
-        load_definitions(project, Home(tmp_path / "home"))
-
-
 def test_a_key_that_was_overwritten_by_an_alias_is_refused_with_its_place(tmp_path: Path) -> None:
     project = _project(tmp_path, COMPONENT.format("Corpus", "x").replace("attributes:", "attribu<<: *ates:"))
     with pytest.raises(UserError, match=r"defs\.yaml is not valid YAML: (?s:.*), line 2, "):

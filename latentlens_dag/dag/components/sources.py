@@ -95,7 +95,7 @@ class CorpusSource(HubFields):
             path = self._package_file(place)
             endings = path.name.removesuffix(".gz")
             kind = next((kind for kind, suffix in _SUFFIXES.items() if endings.endswith(suffix)), "lines")
-        existing_path(path, f"source.{'file' if self.package else kind}", place)
+        existing_file(path, f"source.{'file' if self.package else kind}", place)
         if (kind == "lines") == (self.column is not None):
             hint = "has lines, no columns: leave `column` out"
             hint = hint if self.column else "is a table: say its `column` of texts"
@@ -140,9 +140,10 @@ class ImageSource(HubFields):
                 raise UserError(f"`source` of {place}: `{field}` does not belong to `{kind}`. Leave it out.")
         if self.hub is not None:
             return self.hub_column(self.hub, "image", place)
-        path = existing_path(getattr(self, kind), f"source.{kind}", place)
+        path = getattr(self, kind)
         if self.parquet is None:
-            return path
+            return existing_path(path, "source.folder", place)
+        existing_file(path, "source.parquet", place)
         if not self.column:
             raise UserError(f"`source` of {place}: {path.name} is a table: say its `column` of pictures.")
         return ImageColumn(path, self.column, self.name)
@@ -204,6 +205,13 @@ def existing_path(path: Path, field: str, place: str) -> Path:
     """A path of the YAML, which must exist."""
     if not path.exists():
         raise UserError(f"`{field}` of {place}: {path} does not exist. Paths are relative to the defs.yaml.")
+    return path
+
+
+def existing_file(path: Path, field: str, place: str) -> Path:
+    """A path of the YAML, which must be a file."""
+    if existing_path(path, field, place).is_dir():
+        raise UserError(f"`{field}` of {place}: {path} is a folder, and a file is read. Name a file in it.")
     return path
 
 
