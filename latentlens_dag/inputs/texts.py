@@ -271,8 +271,8 @@ def _read_csv(source: TextFile) -> Iterator[tuple[str, str]]:
             if None in row or None in row.values():  # in the key None are the fields beyond the header
                 raise UserError(
                     f"{source.path}, line {rows.line_num}: the row has {'more' if None in row else 'fewer'} "
-                    f"fields than the header, which has {len(header)}. A text with a comma, a quote or a line break in it needs "
-                    "double quotes around it."
+                    f"fields than the header, which has {len(header)}. A text with a comma, a quote or "
+                    "a line break in it needs double quotes around it."
                 )
             yield f"line {rows.line_num}", row[source.column or ""]
     except csv.Error as error:
