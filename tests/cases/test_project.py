@@ -3,31 +3,14 @@
 Strict expected failures as in `test_inputs`.
 """
 
-import json
 from pathlib import Path
 
 import dagster as dg
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from click.testing import CliRunner
 
-from latentlens_dag.cli.main import cli
 from latentlens_dag.dag.loading import load_definitions
 from latentlens_dag.errors import UserError
-from latentlens_dag.schema import IMAGES
 from latentlens_dag.storage.home import Home
-
-
-@pytest.mark.xfail(strict=True, reason="the writer of JSON does not know bytes, and panics")
-def test_thumbnails_can_be_queried_as_json(tmp_path: Path) -> None:
-    file = tmp_path / "warehouse/images/x/batch_00.parquet"
-    file.parent.mkdir(parents=True)
-    row = {"image_id": "0" * 16, "file_name": "a.png", "width": 1, "height": 1, "thumbnail": b"\xff"}
-    pq.write_table(pa.Table.from_pylist([row], schema=IMAGES), file)
-    answer = CliRunner().invoke(cli, ["query", "FROM images", "--format", "json", "--home", str(tmp_path)])
-    assert answer.exit_code == 0, answer.output
-    assert [image["file_name"] for image in json.loads(answer.stdout)] == ["a.png"]
 
 
 def _not_yet(name: str) -> object:
