@@ -21,6 +21,7 @@ from latentlens_dag.inputs.images import NAMES, ImageFile, files_of_batch, image
 from latentlens_dag.storage.files import atomic_path
 from latentlens_dag.storage.hashing import hash_bytes
 from latentlens_dag.storage.parquet import write_parquet
+from latentlens_dag.text.display import name_list
 
 _NAMES_FILE = "names.parquet"
 _BATCH = 32  # rows read at a time: images are large
@@ -166,6 +167,6 @@ def _check_columns(source: ImageColumn, columns: Sequence[str], existing: Sequen
             raise UserError(f"{source} has several columns {column!r}, of which only one would be read. Rename them.")
         if column not in existing:
             raise UserError(
-                f"{source} has no column {column!r}; it has {', '.join(existing)}. Correct `{field}` of the image "
+                f"{source} has no column {column!r}; it has {name_list(existing)}. Correct `{field}` of the image "
                 "set's source."
             )

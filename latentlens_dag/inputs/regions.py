@@ -23,6 +23,7 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.schema import REGIONS
 from latentlens_dag.storage.hashing import shards_of
 from latentlens_dag.storage.split_input import NumberedRows
+from latentlens_dag.text.display import name_list
 
 Pixels = npt.NDArray[np.bool_] | npt.NDArray[np.float64]
 """[H, W]: whether each pixel belongs to something, or which fraction of it does."""
@@ -268,7 +269,7 @@ def _check_columns(path: Path, columns: Sequence[str]) -> None:
     missing = [name for name in _FILE_SCHEMA.names if name not in columns and name not in _OPTIONAL]
     if missing:
         raise UserError(
-            f"{path} has no column {', '.join(missing)}; it has {', '.join(columns)}. "
+            f"{path} has no column {', '.join(missing)}; it has {name_list(columns)}. "
             f"Regions need {', '.join(_FILE_SCHEMA.names)} ({' and '.join(_OPTIONAL)} may be left out)."
         )
 

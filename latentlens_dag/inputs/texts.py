@@ -29,6 +29,7 @@ from latentlens_dag.sql.connections import scratch_connection
 from latentlens_dag.storage.hashing import ids_to_integers, shards_of, text_id
 from latentlens_dag.storage.parquet import parquet_rows
 from latentlens_dag.storage.split_input import NumberedRows
+from latentlens_dag.text.display import name_list
 
 if TYPE_CHECKING:
     import numpy as np
@@ -326,7 +327,7 @@ def _check_column(source: TextFile, columns: Iterable[str], place: str = "") -> 
         )
     if source.column not in existing:
         raise UserError(
-            f"{source.path}{place} has no column {source.column!r}; it has {', '.join(existing) or 'none'}. Correct "
+            f"{source.path}{place} has no column {source.column!r}; it has {name_list(existing)}. Correct "
             "`column` of the corpus's source."
         )
 

@@ -210,8 +210,9 @@ def existing_path(path: Path, field: str, place: str) -> Path:
 
 def existing_file(path: Path, field: str, place: str) -> Path:
     """A path of the YAML, which must be a file."""
-    if existing_path(path, field, place).is_dir():
-        raise UserError(f"`{field}` of {place}: {path} is a folder, and a file is read. Name a file in it.")
+    if not existing_path(path, field, place).is_file():
+        kind = "is a folder" if path.is_dir() else "is no regular file"
+        raise UserError(f"`{field}` of {place}: {path} {kind}, and a file is read. Name one.")
     return path
 
 
