@@ -112,7 +112,7 @@ def summary(
 
 def _figures(dataset: Dataset, study: str, measure: str | None, k: int | None) -> str:
     """A study's verdicts or, without a judge, statistics of its neighbors."""
-    from latentlens_dag.study.report import interpretability_lines, unjudged_lines
+    from latentlens_dag.study.report import ablation_lines, interpretability_lines, unjudged_lines
 
     tables = ("interpretability", "diversity", "layer_alignment")
     judged, diversity, alignment = (
@@ -128,7 +128,11 @@ def _figures(dataset: Dataset, study: str, measure: str | None, k: int | None) -
             raise UserError(
                 f"`--k {k}`: the answers of study {study} were judged by {' and by '.join(map(str, known))}: name one."
             )
-        return interpretability_lines(judged, measure, k)
+        parts = [interpretability_lines(judged, measure, k)]
+        if "corpus_ablation" in dataset.tables:  # a catalog of an older version has none
+            found = dataset.collect("FROM corpus_ablation WHERE study = $study", study=study).to_arrow()
+            parts += [ablation_lines(found, measure, k)] if len(found) else []
+        return "\n".join(parts)
     if len(diversity):
         return unjudged_lines(diversity, alignment)
     known = dataset.collect("SELECT DISTINCT study FROM neighbors ORDER BY study")["study"].to_list()

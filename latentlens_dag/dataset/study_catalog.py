@@ -27,6 +27,7 @@ ROW_ORDER = {
     "judgements": "image_id, visual_layer, lens, token_index, judge",
     "interpretability": "lens, visual_layer, judge, patch_group, k, measure",
     "lens_differences": "comparison, judge, patch_group, k, measure, lens, other_lens, visual_layer",
+    "corpus_ablation": "fraction, visual_layer, judge, patch_group, k, measure",
     "layer_alignment": "visual_layer, contextual_layer",
     "diversity": "lens, visual_layer",
     "state_statistics": "source, layer",

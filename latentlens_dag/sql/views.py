@@ -23,7 +23,15 @@ IDENTITY = {
 }
 """Tables whose rows may repeat across sets, and the columns that identify a row."""
 
-SUMMARIES = ("interpretability", "lens_differences", "layer_alignment", "diversity", "state_statistics", "sinks")
+SUMMARIES = (
+    "interpretability",
+    "lens_differences",
+    "corpus_ablation",
+    "layer_alignment",
+    "diversity",
+    "state_statistics",
+    "sinks",
+)
 """Tables with one file per study."""
 
 _ANY = "*"

@@ -407,7 +407,7 @@ def test_a_study_of_images_has_the_versions_that_it_had_before_there_were_texts(
             if key.path[0] == "study" and key.path[-1] not in ("V01", "V02")
         }
     assert found == {
-        "catalog": "6-21375aae76ee47e9",
+        "catalog": "7-21375aae76ee47e9",
         "chance_patches": "3-ee705ae998005e67",
         "diversity": "2-ee705ae998005e67",
         "embeddinglens/V00": "1-037f8689bdd5393e",
