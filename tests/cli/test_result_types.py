@@ -115,6 +115,8 @@ def test_a_terminal_of_any_encoding_gets_all_rows(home: Path, encoding: str, for
     run = subprocess.run(command, capture_output=True, env=environment, check=False)
     assert run.returncode == 0, run.stderr
     assert b"last" in run.stdout
+    if form == "json":
+        assert json.loads(run.stdout.decode(encoding))[0] == {"v": "é日\U0001f600"}
 
 
 def test_thumbnails_can_be_queried_as_json(tmp_path: Path) -> None:

@@ -549,6 +549,13 @@ def test_a_photo_is_read_upright_whatever_else_its_exif_says(tmp_path: Path, tag
     assert open_image(tmp_path / "photo.jpg").size == (10, 20)
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("exif", [b"Exif\0\0no order", b"Exif\0\0II*\0", b"Exif\0\0MM\0*\xff\xff\xff\xff", b"x"])
+def test_a_picture_whose_exif_is_none_is_read_as_it_lies(tmp_path: Path, kind: str, exif: bytes) -> None:
+    Image.new("RGB", (20, 10)).save(tmp_path / "photo", kind, exif=exif)
+    assert open_image(tmp_path / "photo").size == (20, 10)
+
+
 @pytest.mark.parametrize("orientation", [*range(10), 65535])
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
 def test_a_picture_is_turned_as_pillow_turns_it(tmp_path: Path, suffix: str, orientation: int) -> None:
