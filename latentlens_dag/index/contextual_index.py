@@ -33,6 +33,8 @@ from latentlens_dag.models.layers import as_int_list
 from latentlens_dag.models.text_states import TextStates
 from latentlens_dag.search.exact import cosine_top_k
 from latentlens_dag.search.top_k import LabelsOf, Neighbors, concat_neighbors
+from latentlens_dag.text.display import bracket_word
+from latentlens_dag.text.html import some, table_html
 
 if TYPE_CHECKING:
     import lance
@@ -69,6 +71,20 @@ class SearchResult:
     """How they were found: "exact", the kind of index and its measured recall, or why no index was used."""
     index: ContextualIndex = field(repr=False)
 
+    def __repr__(self) -> str:
+        """The sizes, on one line; `to_polars` gives the neighbors."""
+        queries, neighbors = self.key.shape
+        layers = some(np.unique(self.contextual_layer).tolist())
+        return f"<SearchResult: {queries:,} queries, {neighbors:,} neighbors each, of layers {layers}; {self.method}>"
+
+    def _repr_html_(self) -> str:
+        rows = (
+            (row["query"], row["rank"], f"{row['cosine']:.3f}", row["contextual_layer"], _in_sentence(row))
+            for row in self[:_QUERIES_SHOWN].to_polars().to_dicts()
+        )
+        more = f"the first {_QUERIES_SHOWN} queries; to_polars() gives all" if len(self.key) > _QUERIES_SHOWN else ""
+        return table_html(repr(self), ("query", "rank", "cosine", "layer", "word in its sentence"), rows, more)
+
     def __getitem__(self, queries: slice) -> SearchResult:
         """The neighbors of some of the queries."""
         columns = {name: getattr(self, name)[queries] for name in ("cosine", "contextual_layer", "key")}
@@ -97,6 +113,12 @@ class SearchResult:
         return joined.select("query", "rank", "word", "sentence", *_OF_OCCURRENCE, "key", "contextual_layer", "cosine")
 
 
+def _in_sentence(row: Mapping[str, Any]) -> str:
+    return bracket_word(row["sentence"], row["char_start"], row["char_end"], _SENTENCE_SHOWN)
+
+
+_QUERIES_SHOWN = 5
+_SENTENCE_SHOWN = 80  # characters
 _OF_OCCURRENCE = ("token_id", "token_str", "char_start", "char_end", "position", "sentence_id")
 
 
@@ -230,6 +252,15 @@ class ContextualIndex:
     def __repr__(self) -> str:
         """Path, language model and layers."""
         return f"ContextualIndex({str(self.path)!r}, language_model={self.language_model!r}, layers={self.layers})"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            ("path", self.path),
+            ("language model", self.language_model),
+            ("contextual layers", some(self.layers)),
+            ("occurrences", f"{self.rows:,}"),
+        ]
+        return table_html("ContextualIndex", [], rows)
 
     def search(
         self,

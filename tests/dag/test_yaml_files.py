@@ -61,6 +61,11 @@ def test_a_key_that_comes_twice_is_refused_with_both_lines(project: Path, case: 
     assert _refused(project, text).startswith(message)
 
 
+def test_a_key_that_an_alias_overwrote_is_refused_with_its_place(project: Path) -> None:
+    told = _refused(project, CORPUS.replace("attributes:", "attribu<<: *ates:"))
+    assert re.search(r"defs\.yaml is not valid YAML: (?s:.*), line 2, ", told)
+
+
 def test_a_key_that_overrides_a_merged_one_is_no_repetition(project: Path) -> None:
     merged = CORPUS.replace("{name: NAME, ", "\n  <<: &a {name: text, shards: 2}\n  name: mine\n  ")
     _file(project).write_text(merged.replace("}}", "}").replace("  source: {", "  source: {"))
