@@ -316,7 +316,9 @@ def _write_frame(frame: pl.DataFrame, form: str, output: Path | None, vertical: 
         frame.write_parquet(output or "")
         return
     if form == "json":
-        text = json_text(frame) if output is not None else escape_beyond(json_text(frame), sys.stdout.encoding)
+        text = (
+            json_text(frame) if output is not None else escape_beyond(json_text(frame), sys.stdout.encoding or "utf-8")
+        )
     elif form == "csv":
         text = csv_text(frame)
     else:
