@@ -13,33 +13,56 @@ from typing import Literal, NamedTuple
 
 import pyarrow as pa
 
+Candidates = Literal["all", "shared"]
+"""The tokens that a lens may answer with: all of the vocabulary, or those that the study's index has."""
+
 
 class LensInfo(NamedTuple):
     """How tables, cards, figures and pages name a lens; its computation is in `study/lenses/`."""
 
     name: str
-    """In the column `lens`, in asset keys and in defs.yaml."""
+    """In the column `lens` and in asset keys."""
     title: str
     score: Literal["cosine", "logit"]
     """The column of NEIGHBORS that ranks its neighbors, higher first."""
+    candidates: Candidates = "all"
+    declared: str = ""
+    """The lens of DECLARED_LENSES that this is with other candidates; empty where it is one of them."""
+
+    @property
+    def shared(self) -> LensInfo:
+        """The same lens with the candidates that LatentLens has."""
+        return LensInfo(f"{self.name}_shared", f"{self.title} (shared)", self.score, "shared", self.name)
 
 
 LATENTLENS = "latentlens"
-LENSES = {
+DECLARED_LENSES = {
     lens.name: lens
     for lens in (
-        LensInfo(LATENTLENS, "LatentLens", "cosine"),
+        LensInfo(LATENTLENS, "LatentLens", "cosine", "shared"),
         LensInfo("logitlens", "LogitLens", "logit"),
         LensInfo("embeddinglens", "EmbeddingLens", "cosine"),
     )
 }
-"""All lenses by name, in the order of tables and pages. A new lens is a line here and a module `study/lenses/<name>.py`
-with a class named as its title."""
+"""The lenses that defs.yaml names. A new one is a line here and a module `study/lenses/<name>.py` with a class named as
+its title."""
+LENSES = {
+    lens.name: lens
+    for declared in DECLARED_LENSES.values()
+    for lens in ([declared] if declared.candidates == "shared" else [declared, declared.shared])
+}
+"""All lenses by name, in the order of tables and pages. Answers from other candidates are those of another lens, so
+that no join can mix them."""
 
 
 def lens_title(lens: str) -> str:
     """The lens as people write it; a name that is not in LENSES stays as it is."""
     return LENSES[lens].title if lens in LENSES else lens
+
+
+def lens_candidates(lens: str) -> Candidates | None:
+    """The candidates of a lens; None for a name that is not in LENSES."""
+    return LENSES[lens].candidates if lens in LENSES else None
 
 
 def lens_order(lens: str) -> tuple[int, str]:
@@ -154,9 +177,13 @@ HUMAN_JUDGEMENTS = _schema(
 )
 """Judgements by people (`dataset/human_judgements.py`); only in a home, and never made by a build."""
 
+_LENS_OF_STUDY = (("study", pa.string()), ("lens", pa.string()), ("candidates", pa.string()))  # all, shared
+
+CANDIDATES = _schema(("study", pa.string()), ("lens", pa.string()), ("token_id", pa.int32()))
+"""The tokens that the lenses with shared candidates may answer with (`study/candidates.py`)."""
+
 INTERPRETABILITY = _schema(
-    ("study", pa.string()),
-    ("lens", pa.string()),
+    *_LENS_OF_STUDY,
     ("visual_layer", pa.int32()),
     ("judge", pa.string()),
     ("patch_group", pa.string()),  # all, object, background; padding and sink, which are in no other
@@ -182,7 +209,7 @@ CORPUS_ABLATION = _schema(
     ("occurrences", pa.int64()),  # of these sentences: vectors per contextual layer
     ("sentences", pa.int64()),  # that have any of them
     ("token_ids", pa.int64()),  # different ones
-    *(field for field in INTERPRETABILITY if field.name not in ("study", "lens")),
+    *(field for field in INTERPRETABILITY if field.name not in ("study", "lens", "candidates")),
 )
 """Of LatentLens, from parts of the index (`study/corpus_ablation.py`)."""
 
@@ -218,11 +245,13 @@ LAYER_ALIGNMENT = _schema(
 )
 
 DIVERSITY = _schema(
-    ("study", pa.string()),
-    ("lens", pa.string()),
+    *_LENS_OF_STUDY,
     ("visual_layer", pa.int32()),
     ("tokens", pa.int64()),
+    ("images", pa.int32()),
     ("distinct_words", pa.float64()),  # mean over tokens: answers that match no nearer answer (text/inflection.py)
+    ("low", pa.float64()),  # 95 % interval, with images as the units
+    ("high", pa.float64()),
 )
 
 STATE_STATISTICS = _schema(
@@ -255,6 +284,7 @@ TABLES = {
     "corpus_ablation": CORPUS_ABLATION,
     "layer_alignment": LAYER_ALIGNMENT,
     "diversity": DIVERSITY,
+    "candidates": CANDIDATES,
     "state_statistics": STATE_STATISTICS,
     "sinks": SINKS,
     "sentences": SENTENCES,

@@ -10,8 +10,9 @@ import streamlit as st
 from widgets import permalink
 from widgets.ablation import corpus_ablation
 from widgets.charts import COLORS, DRIFT_COLORS, PALETTE, SOURCE_COLORS, Clicks, heat_map, histograms, lines
+from widgets.distinct_words import distinct_words
 from widgets.examples import POINT, current_point, examples, pick
-from widgets.labels import lens_name
+from widgets.labels import lens_name, shared_note
 from widgets.sources import browser_data, choose_study
 
 from latentlens_dag.browse.browser_data import BrowserData, StudyFacts
@@ -42,6 +43,7 @@ def layers_page(data: BrowserData, study: StudyFacts) -> None:
     """One kind of summary of a study, and examples of the point that was clicked."""
     draw = {"interpretability": interpretability, "differences": differences, "contextual layers": contextual_layers}
     draw |= {"size of the index": corpus_ablation, "norms and drift": states, "similarity": similarity}
+    draw |= {"distinct words": distinct_words}
     what = permalink.choice("Show", "show", list(draw), "interpretability", format_func=str.capitalize, clears=POINT)
     group = draw[what](data, study) or "all"
     if what not in WITHOUT_EXAMPLES:
@@ -84,7 +86,10 @@ def curves(shares: pl.DataFrame, study: StudyFacts, measure: str) -> None:
         pick(lens=by_name.get(point["lens"]), layer=point["visual_layer"])
 
     st.markdown(f"**Share of visual tokens that are {measure}**, with 95 % intervals over images; dashed: chance")
-    st.caption(f"{MEANINGS[measure]} Chance: the same answers against patches of the same group in other images.")
+    st.caption(
+        f"{MEANINGS[measure]} Chance: the same answers against patches of the same group in other images. "
+        f"{shared_note(study.lenses)}"
+    )
     point = current_point()
     chosen = None
     if point.keys() == {"lens", "layer"}:
@@ -138,7 +143,12 @@ def differences(data: BrowserData, study: StudyFacts) -> str | None:
 
 def difference_curves(found: pl.DataFrame, study: StudyFacts, kind: str, measure: str) -> None:
     """One curve for each pair of lenses, or for each lens."""
-    names = [pair_name(*pair) for pair in combinations(study.lenses, 2)] if kind == "lenses" else []
+    pairs = list(combinations(study.lenses, 2)) if kind == "lenses" else []
+    if len(pairs) > len(PALETTE):
+        one = permalink.choice("Pairs with", "with", study.lenses, study.lenses[0], format_func=lens_name)
+        pairs = [pair for pair in pairs if one in pair]
+        found = found.filter((pl.col("lens") == one) | (pl.col("other_lens") == one))
+    names = [pair_name(*pair) for pair in pairs]
     colors = dict(zip(names, cycle(PALETTE), strict=False)) or COLORS
 
     def picked(point: dict[str, Any]) -> None:
@@ -148,7 +158,8 @@ def difference_curves(found: pl.DataFrame, study: StudyFacts, kind: str, measure
     st.markdown(f"**{kind.capitalize()} compared: difference of the shares that are {measure}**, with 95 % intervals")
     st.caption(
         f"{MEANINGS[measure]} {COMPARISONS[kind]} Both have the same patches. Dots: adjusted p at most {SIGNIFICANT}, "
-        "over all points of this chart (Benjamini and Hochberg); crosses: above it."
+        f"over all layers and {'pairs of lenses' if kind == 'lenses' else 'lenses'} (Benjamini and Hochberg); crosses: "
+        f"above it. {shared_note(study.lenses)}"
     )
     point = current_point()
     chosen = None

@@ -11,10 +11,12 @@ from typing import Any, NamedTuple
 import polars as pl
 import streamlit as st
 
-from latentlens_dag.schema import LENSES
+from latentlens_dag.schema import DECLARED_LENSES, LENSES
 
 PALETTE = ("#0072b2", "#009e73", "#cc7a00", "#cc79a7", "#d55e00")
-COLORS = {lens.title: color for lens, color in zip(LENSES.values(), cycle(PALETTE), strict=False)}
+_SHARED = (lens for lens in LENSES if lens not in DECLARED_LENSES)
+_BY_LENS = dict(zip((*DECLARED_LENSES, *_SHARED), cycle(PALETTE), strict=False))
+COLORS = {lens.title: _BY_LENS[lens.name] for lens in LENSES.values()}
 """Okabe and Ito's palette with a darker orange: each has a contrast of 3 to 1 on white and on the dark scheme."""
 SOURCE_COLORS = {"visual tokens": "#0072b2", "text tokens of the index": "#cc79a7"}
 DRIFT_COLORS = {"the layer before": "#0072b2", "the first layer": "#d55e00"}
@@ -122,7 +124,7 @@ def lines(
     names = [name for name in colors if name in frame[color].unique().to_list()]
     hue: dict[str, Any] = {"field": color, "type": "nominal"}
     hue["scale"] = {"domain": names, "range": [colors[name] for name in names]} if names else {}
-    hue["legend"] = {"title": None, "orient": "top", "symbolOpacity": 1}
+    hue["legend"] = {"title": None, "orient": "top", "symbolOpacity": 1, "labelLimit": 300}
     across: dict[str, Any] = {"field": x, "type": "ordinal", "title": x_title, "axis": {"labelAngle": 0}}
     if log_x:
         across |= {"type": "quantitative", "scale": {"type": "log"}, "axis": {"format": "~s", "tickCount": 3}}

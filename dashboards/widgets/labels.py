@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
-from latentlens_dag.schema import lens_title
+from latentlens_dag.schema import LENSES, lens_title
 
 lens_name = lens_title
+
+
+def shared_note(lenses: Iterable[str]) -> str:
+    """What the lenses called shared are; empty where there is none among `lenses`."""
+    if not any(lens in LENSES and LENSES[lens].declared for lens in lenses):
+        return ""
+    return "(shared): the lens answers only with tokens that the index has, which are those of LatentLens."
 
 
 def counted(count: int, one: str, many: str | None = None) -> str:

@@ -154,7 +154,7 @@ def _figures(dataset: Dataset, study: str, measure: str | None, k: int | None) -
             raise UserError(
                 f"`--k {k}`: the answers of study {study} were judged by {' and by '.join(map(str, known))}: name one."
             )
-        parts = [interpretability_lines(judged, measure, k)]
+        parts = [interpretability_lines(judged, measure, k, diversity)]
         if "corpus_ablation" in dataset.tables:  # a catalog of an older version has none
             found = dataset.collect("FROM corpus_ablation WHERE study = $study", study=study).to_arrow()
             parts += [ablation_lines(found, measure, k)] if len(found) else []

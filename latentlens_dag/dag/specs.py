@@ -19,6 +19,7 @@ from latentlens_dag.models.model_ref import ModelRef
 from latentlens_dag.models.prompts import Prompt
 from latentlens_dag.publish.about import About
 from latentlens_dag.publish.tables import SentenceChoice
+from latentlens_dag.schema import LENSES
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ class StudySpec:
     """The images or texts that the model reads."""
     visual_layers: list[int]
     lenses: Sequence[str]
+    """Keys of `schema.LENSES`: a lens on the vocabulary is one per set of candidates."""
     top_k: int
     unique: Literal["none", "word", "sentence"]
     judged: bool
@@ -141,6 +143,11 @@ class StudySpec:
     def token_tables(self) -> list[str]:
         """The tables that describe the tokens: where or what each is."""
         return ["visual_tokens", "text_tokens"] if self.of_texts else ["visual_tokens"]
+
+    @property
+    def has_shared_candidates(self) -> bool:
+        """Whether a lens on the vocabulary answers with the tokens of the index alone."""
+        return any(LENSES[lens].declared for lens in self.lenses)
 
     @property
     def batches(self) -> int:

@@ -265,7 +265,7 @@ def _open_warehouse(root: Path, people: JudgingFolder | None, limits: Limits) ->
     }
     older = {table: found for table in TABLES if (found := older_studies(root, table, files[table]))}
     views |= {table: mixed_view(root, table, files[table], found) for table, found in older.items()}
-    note = older_note(sorted({study for found in older.values() for study in found}))
+    note = older_note(older)
     beside = {}
     if people is not None:
         mounted = [mounted_path(people.root, file, FOLDER) for file in people.files()]

@@ -31,6 +31,7 @@ ROW_ORDER = {
     "corpus_ablation": "fraction, visual_layer, judge, patch_group, k, measure",
     "layer_alignment": "visual_layer, contextual_layer",
     "diversity": "lens, visual_layer",
+    "candidates": "lens, token_id",
     "state_statistics": "source, layer",
     "sinks": "image_id, visual_layer, token_index",
     "images": "image_id",

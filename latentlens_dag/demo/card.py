@@ -85,7 +85,8 @@ def shares_table(rows: list[dict[str, Any]], measure: str) -> str:
     layers = sorted({row["visual_layer"] for row in rows})
     lines = ["| lens | patches | " + " | ".join(map(str, layers)) + " |", "|---" * (len(layers) + 2) + "|"]
     by_key = {(row["lens"], row["patch_group"], row["visual_layer"]): row for row in rows}
-    for lens in LENSES:
+    named = {row["lens"] for row in rows}
+    for lens in (lens for lens in LENSES if lens in named):
         for group in ("all", "object", "background"):
             found = (by_key[lens, group, layer] for layer in layers)
             cells = [f"{100 * row['share']:.0f} ({100 * row['chance']:.0f})" for row in found]

@@ -294,8 +294,9 @@ def _sheet(columns: list[list[Image.Image]], titles: list[str], title: str, note
     if note:
         font = fit_font(note, sheet.width - 2 * _MARGIN, round(unit * 0.72), _LEAST_NOTE)
         draw.text((_MARGIN, _MARGIN + round(unit * 2.9)), note, font=font, fill=_FAINT, anchor="lt")
-    for name, left in zip(titles, lefts, strict=True):
-        draw.text((left, top - round(unit * 0.45)), name, font=load_font(round(unit * 0.9)), fill=INK, anchor="ls")
+    for name, left, column in zip(titles, lefts, columns, strict=True):
+        font = fit_font(name, max(scene.width for scene in column), round(unit * 0.9), _LEAST_NOTE)
+        draw.text((left, top - round(unit * 0.45)), name, font=font, fill=INK, anchor="ls")
     return sheet
 
 

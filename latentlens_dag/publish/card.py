@@ -18,6 +18,7 @@ from latentlens_dag.publish.tables import RELEASE_IMAGES
 from latentlens_dag.schema import LENSES, TABLES
 from latentlens_dag.storage.package_versions import package_versions
 from latentlens_dag.study.interpretability import MEASURES
+from latentlens_dag.study.report import words_text
 
 if TYPE_CHECKING:
     from latentlens_dag.publish.about import About
@@ -134,6 +135,8 @@ def _results(folder: Path, study: str) -> str:
     """The verdicts on a study or, where there are none, statistics of its neighbors."""
     judged = _rows(folder, "interpretability", study)
     lines = list(_verdict_tables(judged)) if judged else list(_unjudged(folder, study))
+    if judged and (words := _distinct_words(folder, study)):
+        lines += [_WORDS, words]
     lines += list(_ablation(_rows(folder, "corpus_ablation", study)))
     return "\n\n".join([f"### {study}", *lines])
 
@@ -199,14 +202,19 @@ def _interval(low: float | None, high: float | None) -> str:
 
 
 def _unjudged(folder: Path, study: str) -> Iterator[str]:
-    words = _rows(folder, "diversity", study)
-    yield "Nobody judged the answers, so it is not known how many fit. Different words among a token's answers (mean):"
-    yield _matrix({(row["visual_layer"], row["lens"]): f"{row['distinct_words']:.2f}" for row in words}, _TITLES)
+    yield f"Nobody judged the answers, so it is not known how many fit. {_WORDS}"
+    yield _distinct_words(folder, study)
     if alignment := _rows(folder, "layer_alignment", study):
         yield "% of LatentLens's answers, by the contextual layer that they come from:"
         layers = sorted({row["contextual_layer"] for row in alignment})
         cells = {(row["visual_layer"], str(row["contextual_layer"])): f"{100 * row['share']:.1f}" for row in alignment}
         yield _matrix(cells, {str(layer): f"layer {layer}" for layer in layers})
+
+
+def _distinct_words(folder: Path, study: str) -> str:
+    """Markdown: a row per visual layer, a column per lens; empty where nobody counted."""
+    words = _rows(folder, "diversity", study)
+    return _matrix({(row["visual_layer"], row["lens"]): words_text(row) for row in words}, _TITLES) if words else ""
 
 
 def _matrix(cells: Mapping[tuple[int, str], str], titles: Mapping[str, str]) -> str:
@@ -226,6 +234,7 @@ def _made(study: str, facts: Facts) -> str:
         f"visual layers: {_numbers(facts['visual_layers'])}",
         f"lenses: {', '.join(_TITLES[lens] for lens in LENSES if lens in facts['lenses'])}, "
         f"{facts['top_k']} answers each" + ("" if facts["unique"] == "none" else f", of different {facts['unique']}s"),
+        *([_SHARED] if any(LENSES[lens].declared for lens in LENSES if lens in facts["lenses"]) else []),
         f"judge: {escape_markdown(facts['judge'])}",
     ]
     versions = ", ".join(f"{name} {version}" for name, version in sorted(facts["versions"].items()))
@@ -305,6 +314,8 @@ _MEASURED = (
     "images, excess is (share - chance) / (1 - chance). So many *effective tokens*, if they were independent, would "
     "make *interpretable* as sure. Padding and attention sinks are left out; by patch group: table `interpretability`."
 )
+_WORDS = "Different words among a token's answers (mean, and 95 % interval over images):"
+_SHARED = "(shared): answers only with the tokens that the index has, which are LatentLens's: table `candidates`"
 _ABLATED = "% *interpretable* of all visual tokens, share / chance / excess with their 95 % intervals"
 _MADE = (
     "Every visual token's state that enters a block was compared with the states of all kept occurrences at all "

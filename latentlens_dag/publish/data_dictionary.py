@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from latentlens_dag.schema import LENSES
+from latentlens_dag.schema import DECLARED_LENSES, LENSES
 
 TABLE_TITLES = {
     "neighbors": "one row per answer: what a lens says of a visual token",
@@ -16,6 +16,7 @@ TABLE_TITLES = {
     "corpus_ablation": "shares of tokens that LatentLens makes interpretable from parts of its index, by size",
     "layer_alignment": "from which contextual layers the answers of each visual layer come",
     "diversity": "how many different words the answers of a token are",
+    "candidates": "one row per lens with shared candidates and token that it may answer with: those of the index",
     "state_statistics": "lengths of the states at each layer, and how far a token's state turns from layer to layer",
     "sinks": "one row per visual token and layer whose state is an attention sink: its norm is an outlier",
     "sentences": "the sentences that answers come from",
@@ -33,7 +34,7 @@ def _listed(names: Sequence[str], conjunction: str) -> str:
 
 
 def _lenses_with(score: str) -> str:
-    return _listed([lens.title for lens in LENSES.values() if lens.score == score], "and")
+    return _listed([lens.title for lens in DECLARED_LENSES.values() if lens.score == score], "and")
 
 
 COLUMNS = {
@@ -42,8 +43,9 @@ COLUMNS = {
     "token_index": "number of the token in its image or text, from 0",
     "visual_layer": "the block that the token's state enters; 0 is what the language model is given",
     "lens": _listed(list(LENSES), "or"),
+    "candidates": "the tokens that the lens may answer with: all of the vocabulary, or shared: those of the index",
     "rank": "1 is the nearest",
-    "token_id": "number of the answer in the vocabulary",
+    "token_id": "number of the token in the vocabulary",
     "token_str": "the vocabulary token itself",
     "word": "the whole word around the token, or the token itself where a script has no spaces between words; of the "
     "vocabulary lenses the token without blanks",
@@ -82,7 +84,7 @@ COLUMNS = {
     "tokens": "how many visual tokens were counted",
     "images": "how many images they are of",
     "effective_tokens": "so many independent tokens would give a share as sure; null for fewer than two images",
-    "low": "lower end of the 95 % interval of the share (or difference), over images; null for fewer than two images",
+    "low": "lower end of the 95 % interval of share, difference or mean, over images; null for fewer than two images",
     "high": "upper end of it",
     "chance": "the share that the same answers reach on other images' patches of the same group",
     "chance_low": "lower end of the 95 % interval of chance",

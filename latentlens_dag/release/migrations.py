@@ -30,9 +30,9 @@ class Migration(NamedTuple):
 
 _FIRST_INTERPRETABILITY = """
 SELECT
-    study, lens, visual_layer, judge, patch_group, {top_k} AS k, one.measure, tokens, NULL AS images,
-    NULL AS effective_tokens, one.share, NULL AS low, NULL AS high, one.chance, NULL AS chance_low, NULL AS chance_high,
-    one.excess, NULL AS excess_low, NULL AS excess_high
+    study, lens, if(lens = 'latentlens', 'shared', 'all') AS candidates, visual_layer, judge, patch_group,
+    {top_k} AS k, one.measure, tokens, NULL AS images, NULL AS effective_tokens, one.share, NULL AS low, NULL AS high,
+    one.chance, NULL AS chance_low, NULL AS chance_high, one.excess, NULL AS excess_low, NULL AS excess_high
 FROM (
     SELECT *, unnest([
         {'measure': 'interpretable', 'share': interpretable, 'chance': chance, 'excess': excess},
@@ -53,6 +53,12 @@ SELECT
     ]) AS chance_counts,
     NULL AS first_verdict,
     NULL AS first_chance_counts
+FROM {older}"""
+
+_FIRST_DIVERSITY = """
+SELECT
+    study, lens, if(lens = 'latentlens', 'shared', 'all') AS candidates, visual_layer, tokens, NULL AS images,
+    distinct_words, NULL AS low, NULL AS high
 FROM {older}"""
 
 MIGRATIONS: dict[int, Migration] = {
@@ -93,8 +99,21 @@ MIGRATIONS: dict[int, Migration] = {
                     ("chance_verdict", pa.string()),
                 ]
             ),
+            "diversity": pa.schema(
+                [
+                    ("study", pa.string()),
+                    ("lens", pa.string()),
+                    ("visual_layer", pa.int32()),
+                    ("tokens", pa.int64()),
+                    ("distinct_words", pa.float64()),
+                ]
+            ),
         },
-        selects={"interpretability": _FIRST_INTERPRETABILITY, "judgements": _FIRST_JUDGEMENTS},
+        selects={
+            "interpretability": _FIRST_INTERPRETABILITY,
+            "judgements": _FIRST_JUDGEMENTS,
+            "diversity": _FIRST_DIVERSITY,
+        },
         note="Its verdicts are on all answers, against one chance patch each: what is said of the nearest answer "
         "alone, the numbers of images and of effective tokens, and the chance of `abstract` and `global` are null, and "
         "so are intervals, whose method covered too little. Padding was judged as background.",

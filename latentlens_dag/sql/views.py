@@ -29,6 +29,7 @@ SUMMARIES = (
     "corpus_ablation",
     "layer_alignment",
     "diversity",
+    "candidates",
     "state_statistics",
     "sinks",
 )

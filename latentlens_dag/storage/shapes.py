@@ -115,6 +115,7 @@ class StudyShape(Shape):
             and (self.judged or table not in _JUDGED)
             and (table != "corpus_ablation" or self.corpus_ablation is not None)
             and (table != "text_tokens" or self.of == "texts")
+            and (table != "candidates" or any(lens in LENSES and LENSES[lens].declared for lens in self.lenses))
         )
 
 

@@ -4,21 +4,26 @@
 neighbors at each visual layer. `diversity` counts the different words among a token's neighbors.
 
 Note: five neighbors are often one word five times, from five adjacent layers or in five inflections. A neighbor counts
-as another word only if it matches none nearer than itself.
+as another word only if it matches none nearer than itself. Its interval is that of the share of such answers among
+all (`intervals.py`), with images as the units.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
 
-from latentlens_dag.schema import DIVERSITY, LATENTLENS, LAYER_ALIGNMENT, LENSES, NEIGHBORS
+from latentlens_dag.schema import DIVERSITY, LATENTLENS, LAYER_ALIGNMENT, NEIGHBORS, lens_candidates, lens_order
+from latentlens_dag.study.intervals import shares
 from latentlens_dag.text.inflection import base_forms
 
 _LAYERS = ["study", "visual_layer", "contextual_layer"]
 _LENS = ["study", "lens", "visual_layer"]
+_COUNTS = ["tokens", "answers", "words"]
 
 
 def layer_alignment(neighbors: pa.Table | Iterable[pa.Table]) -> pa.Table:
@@ -46,11 +51,30 @@ def diversity(neighbors: pa.Table | Iterable[pa.Table]) -> pa.Table:
     Returns:
         DIVERSITY, ordered by study, lens (as in LENSES), visual layer.
     """
-    counts = _sum(_LENS, ["tokens", "words"], (_word_counts(table) for table in _tables(neighbors)))
-    means = counts.with_columns(distinct_words=pl.col("words") / pl.col("tokens"))
-    order = pl.col("lens").replace_strict(list(LENSES), range(len(LENSES)), default=len(LENSES), return_dtype=pl.Int8)
-    means = means.sort("study", order, "lens", "visual_layer")
-    return means.select(DIVERSITY.names).to_arrow().cast(DIVERSITY)
+    parts = (_word_counts(table) for table in _tables(neighbors))
+    counts = _sum([*_LENS, "image_id"], _COUNTS, parts).sort(*_LENS, "image_id")
+    groups = sorted(counts.group_by(_LENS, maintain_order=True), key=lambda group: _place(group[0]))
+    return pa.Table.from_pylist([_distinct_words(*group) for group in groups], schema=DIVERSITY)
+
+
+def _place(group: tuple[Any, ...]) -> tuple[object, ...]:
+    study, lens, layer = group
+    return study, lens_order(lens), layer
+
+
+def _distinct_words(group: tuple[Any, ...], images: pl.DataFrame) -> dict[str, Any]:
+    """A row of DIVERSITY, from the counts of the images."""
+    tokens, answers, words = (int(images[name].sum()) for name in _COUNTS)
+    found = shares(images["words"].to_numpy(), images["answers"].to_numpy())
+    of_tokens = {name: float(end) * answers / tokens for name, end in (("low", found.low), ("high", found.high))}
+    return {
+        **dict(zip(_LENS, group, strict=True)),
+        "candidates": lens_candidates(group[1]),
+        "tokens": tokens,
+        "images": len(images),
+        "distinct_words": words / tokens,
+        **{name: end if math.isfinite(end) else None for name, end in of_tokens.items()},
+    }
 
 
 def _alignment_counts(table: pa.Table) -> pl.DataFrame:
@@ -59,7 +83,7 @@ def _alignment_counts(table: pa.Table) -> pl.DataFrame:
 
 
 def _word_counts(table: pa.Table) -> pl.DataFrame:
-    """Per lens and layer: tokens, and neighbors that match no nearer neighbor of their token."""
+    """Per lens, layer and image: tokens, neighbors, and those that match no nearer neighbor of their token."""
     answers = pl.DataFrame(table.select([*_LENS, "image_id", "token_index", "rank", "word"]))
     tokens = answers.select(*_LENS, "image_id", "token_index").unique(maintain_order=True).with_row_index("token")
     answers = answers.join(tokens, on=[*_LENS, "image_id", "token_index"]).select("token", "rank", "word")
@@ -70,7 +94,9 @@ def _word_counts(table: pa.Table) -> pl.DataFrame:
     repeats = matches.join(nearest, on=["token", "form"]).filter(pl.col("rank") > pl.col("nearest"))
     new = matches.select("token", "rank").unique().join(repeats, on=["token", "rank"], how="anti")
     counted = tokens.join(new.group_by("token").agg(words=pl.len()), on="token", how="left")
-    return counted.group_by(_LENS).agg(tokens=pl.len().cast(pl.Int64), words=pl.col("words").sum().cast(pl.Int64))
+    counted = counted.join(answers.group_by("token").agg(answers=pl.len()), on="token", how="left")
+    sums = {name: pl.col(name).sum().cast(pl.Int64) for name in ("answers", "words")}
+    return counted.group_by(*_LENS, "image_id").agg(tokens=pl.len().cast(pl.Int64), **sums)
 
 
 _FORMS: dict[str, pl.DataType | type[pl.DataType]] = {"word": pl.String, "form": pl.List(pl.String)}

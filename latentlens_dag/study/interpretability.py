@@ -25,7 +25,7 @@ import pyarrow as pa
 
 from latentlens_dag.inputs.regions import BACKGROUND, OBJECT
 from latentlens_dag.models.families.token_map import PADDING
-from latentlens_dag.schema import INTERPRETABILITY, SINKS, lens_order
+from latentlens_dag.schema import INTERPRETABILITY, SINKS, lens_candidates, lens_order
 from latentlens_dag.study.intervals import excesses, shares
 from latentlens_dag.study.regions_judge import NONE, VERDICTS
 
@@ -71,7 +71,10 @@ def interpretability(judgements: pa.Table | Iterable[pa.Table], top_k: int, sink
     groups = sorted(counts.group_by(_ROW, maintain_order=True), key=lambda group: _place(group[0]))
     ks = {1: "first"} | {top_k: "every"}
     rows = [
-        dict(zip(_ROW, key, strict=True)) | row for key, images in groups for k in ks for row in _rows(images, k, ks[k])
+        dict(zip(_ROW, key, strict=True)) | {"candidates": lens_candidates(key[1])} | row
+        for key, images in groups
+        for k in ks
+        for row in _rows(images, k, ks[k])
     ]
     return pa.Table.from_pylist(rows, schema=INTERPRETABILITY)
 

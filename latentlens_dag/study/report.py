@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from latentlens_dag.inputs.regions import BACKGROUND, OBJECT
+from latentlens_dag.schema import lens_order
 from latentlens_dag.study.interpretability import ALL, GROUPS, INTERPRETABLE, MEASURES
 
 MEANINGS = {
@@ -27,17 +28,20 @@ _CELL = "{share:>5} {interval:>9} {chance:>6}"
 _WHOLE_CELL = "{:>5} {:<9}"
 _PART = "{:<12}{:>14}{:>9}{:>17}{:>9}"
 _GAP = "   "
-_CELL_WIDTH, _LABEL_WIDTH = 22, 20
+_CELL_WIDTH, _LABEL_WIDTH, _LAYER_WIDTH = 22, 19, 3
 _Row = Mapping[str, Any]
 
 
-def interpretability_lines(table: pa.Table, measure: str | None = None, k: int | None = None) -> str:
+def interpretability_lines(
+    table: pa.Table, measure: str | None = None, k: int | None = None, diversity: pa.Table | None = None
+) -> str:
     """INTERPRETABILITY as text of at most 100 columns: blocks per study and judge.
 
     Args:
         table: of any studies and judges.
         measure: only this one, with all its figures; by default the share of all, and chance of the main ones.
         k: only verdicts on so many answers; by default, of a measure, on all.
+        diversity: DIVERSITY of one study, which is added where neither a measure nor k is given.
     """
     rows = table.to_pylist()
     if not rows:
@@ -51,6 +55,8 @@ def interpretability_lines(table: pa.Table, measure: str | None = None, k: int |
         else:
             found = [row for row in own if _is_of(row, measure or INTERPRETABLE, k or every)]
             lines += _whole_blocks(f"{name}, {answers_text(k or every)}", found)
+    if diversity is not None and len(diversity) and measure is None and k is None:
+        lines += _distinct_words(diversity)
     return "\n".join([*lines, *_FOOT]) + "\n"
 
 
@@ -93,21 +99,36 @@ def answers_text(k: int | None) -> str:
 
 def unjudged_lines(diversity: pa.Table, alignment: pa.Table) -> str:
     """DIVERSITY and LAYER_ALIGNMENT of a study without a judge as text, a row per layer."""
-    words = {(row["visual_layer"], row["lens"]): f"{row['distinct_words']:.2f}" for row in diversity.to_pylist()}
     shares = {
         (row["visual_layer"], f"L{row['contextual_layer']}"): f"{100 * row['share']:.1f}"
         for row in alignment.to_pylist()
     }
-    lines = ["different words among a token's answers (mean)", "", *_matrix(words), ""]
+    lines = [*_distinct_words(diversity)]
     if shares:
         lines += ["% of LatentLens's answers, by the contextual layer that they come from", "", *_matrix(shares), ""]
     return "\n".join([*lines, "The study has no judge, so it is not known how many answers fit their patch."]) + "\n"
 
 
+def _distinct_words(diversity: pa.Table) -> Iterator[str]:
+    """DIVERSITY, a column per lens."""
+    rows = sorted(diversity.to_pylist(), key=lambda row: lens_order(row["lens"]))
+    yield "different words among a token's answers (mean, and 95 % interval)"
+    yield ""
+    yield from _matrix({(row["visual_layer"], row["lens"]): words_text(row) for row in rows})
+    yield ""
+
+
+def words_text(row: _Row) -> str:
+    """The distinct words of a row of DIVERSITY: `2.41 [2.35-2.47]`."""
+    known = row["low"] is not None and row["high"] is not None
+    return f"{row['distinct_words']:.2f}" + (f" [{row['low']:.2f}-{row['high']:.2f}]" if known else "")
+
+
 def _matrix(cells: Mapping[tuple[int, str], str]) -> Iterator[str]:
     """A row per visual layer, a column per name in order of first occurrence."""
     names = list(dict.fromkeys(name for _, name in cells))
-    widths = [max(8, len(name) + 2) for name in names]
+    longest = max(map(len, cells.values()), default=0)
+    widths = [max(8, len(name) + 2, longest + 2) for name in names]
     yield "layer" + "".join(f"{name:>{width}}" for name, width in zip(names, widths, strict=True))
     for layer in sorted({layer for layer, _ in cells}):
         row = (f"{cells.get((layer, name), '-'):>{width}}" for name, width in zip(names, widths, strict=True))
@@ -128,11 +149,13 @@ def _main_blocks(name: str, rows: list[_Row], k: int | None) -> Iterator[str]:
         yield f"{name}, {answers_text(k)}: % of tokens {MEANINGS[measure]}"
         yield ""
         titles = (f"{group}, n={tokens[group]:,}" for group in groups)
-        yield " " * _LABEL_WIDTH + "".join(f"{title:<{_CELL_WIDTH + len(_GAP)}}" for title in titles).rstrip()
+        label = _label_width(rows)
+        yield " " * (label + 1) + "".join(f"{title:<{_CELL_WIDTH + len(_GAP)}}" for title in titles).rstrip()
         heads = [_CELL.format(share="share", interval="95 %", chance="chance")] * len(groups)
-        yield _label("lens", "layer") + _GAP.join(heads)
+        yield _label("lens", "layer", label) + _GAP.join(heads)
         cells = {(*_place(row), row["patch_group"]): _cell(row) for row in rows if _is_of(row, measure, k)}
-        yield from _lens_lines({place: [cells.get((*place, one), "") for one in groups] for place in map(_place, rows)})
+        found = {place: [cells.get((*place, one), "") for one in groups] for place in map(_place, rows)}
+        yield from _lens_lines(found, label)
 
 
 def _overview(name: str, rows: list[_Row]) -> Iterator[str]:
@@ -144,14 +167,15 @@ def _overview(name: str, rows: list[_Row]) -> Iterator[str]:
     yield f"{name}: % of tokens by every measure"
     yield ""
     head = "".join(f"{_SHORT.get(measure, measure):>9}" for measure in MEASURES)
-    yield " " * _LABEL_WIDTH + _GAP.join(f"{answers_text(k):<{len(head)}}" for k in ks).rstrip()
-    yield _label("lens", "layer") + _GAP.join([head] * len(ks))
+    label = _label_width(every)
+    yield " " * (label + 1) + _GAP.join(f"{answers_text(k):<{len(head)}}" for k in ks).rstrip()
+    yield _label("lens", "layer", label) + _GAP.join([head] * len(ks))
     cells = {(*_place(row), row["k"], row["measure"]): _percent(row["share"]) for row in every}
     lines = {
         place: ["".join(f"{cells.get((*place, k, measure), '-'):>9}" for measure in MEASURES) for k in ks]
         for place in map(_place, every)
     }
-    yield from _lens_lines(lines)
+    yield from _lens_lines(lines, label)
 
 
 def _whole_blocks(heading: str, rows: list[_Row]) -> Iterator[str]:
@@ -161,20 +185,26 @@ def _whole_blocks(heading: str, rows: list[_Row]) -> Iterator[str]:
         yield f"{heading}, patches {group}: % of tokens {MEANINGS[own[0]['measure']]}"
         yield ""
         heads = (_WHOLE_CELL.format(name, "95 %") for name in ("share", "chance", "excess"))
-        yield _label("lens", "layer") + "  ".join([*heads, f"{'tokens':>9} {'images':>6} {'effective':>9}"])
-        yield from _lens_lines({_place(row): [_whole_cells(row)] for row in own})
+        label = _label_width(rows)
+        yield _label("lens", "layer", label) + " ".join([*heads, f"{'tokens':>9} {'images':>6} {'effective':>9}"])
+        yield from _lens_lines({_place(row): [_whole_cells(row)] for row in own}, label)
 
 
-def _label(lens: str, layer: object) -> str:
-    return f"{lens:<14}{layer:>5} "
+def _label_width(rows: Iterable[_Row]) -> int:
+    """The columns of lens and layer; only the longest lenses need more than the usual ones."""
+    return max(_LABEL_WIDTH, max((len(row["lens"]) for row in rows), default=0) + _LAYER_WIDTH)
 
 
-def _lens_lines(cells: Mapping[tuple[str, int], list[str]]) -> Iterator[str]:
+def _label(lens: str, layer: object, width: int) -> str:
+    return f"{lens}{layer:>{width - len(lens)}} "
+
+
+def _lens_lines(cells: Mapping[tuple[str, int], list[str]], label: int) -> Iterator[str]:
     """A line per lens and layer, with the lens on its first line; a blank line after each lens."""
     for lens, places in groupby(cells, key=lambda place: place[0]):
         for number, (_, layer) in enumerate(places):
             line = _GAP.join(f"{cell:<{_CELL_WIDTH}}" for cell in cells[lens, layer])
-            yield (_label(lens if number == 0 else "", layer) + line).rstrip()
+            yield (_label(lens if number == 0 else "", layer, label) + line).rstrip()
         yield ""
 
 
@@ -198,7 +228,7 @@ def _whole_cells(row: _Row) -> str:
     ]
     images = "-" if row["images"] is None else f"{row['images']:,}"
     effective = "-" if row["effective_tokens"] is None else f"{row['effective_tokens']:,.0f}"
-    return "  ".join([*cells, f"{row['tokens']:>9,} {images:>6} {effective:>9}"])
+    return " ".join([*cells, f"{row['tokens']:>9,} {images:>6} {effective:>9}"])
 
 
 def _percent(share: float | None) -> str:

@@ -24,7 +24,7 @@ from latentlens_dag.dataset.study_catalog import write_catalog
 from latentlens_dag.inputs.regions import encode_mask
 from latentlens_dag.publish.about import About
 from latentlens_dag.publish.stage_results import ReleasedStudy, stage_tables
-from latentlens_dag.schema import IMAGES, LATENTLENS, LENSES, NEIGHBORS, OCCURRENCES, REGIONS, SENTENCES
+from latentlens_dag.schema import DECLARED_LENSES, IMAGES, LATENTLENS, NEIGHBORS, OCCURRENCES, REGIONS, SENTENCES
 from latentlens_dag.storage.hashing import hash_bytes, text_id
 from latentlens_dag.storage.parquet import write_parquet
 from latentlens_dag.storage.shapes import IndexShape
@@ -149,8 +149,8 @@ def _write_study(warehouse: Warehouse, corpus: Corpus, images: int) -> None:
         write_parquet(tokens, warehouse.visual_tokens(STUDY, number))
         truth = truth_of(regions, tokens, pictures)
         for layer in VISUAL_LAYERS:
-            answers = [_neighbors(corpus, shown, lens, layer) for lens in LENSES]
-            for lens, table in zip(LENSES, answers, strict=True):
+            answers = [_neighbors(corpus, shown, lens, layer) for lens in DECLARED_LENSES]
+            for lens, table in zip(DECLARED_LENSES, answers, strict=True):
                 write_parquet(table, warehouse.neighbors(STUDY, lens, layer, number), NEIGHBORS)
             write_parquet(judge_regions(pa.concat_tables(answers), truth), warehouse.judgements(STUDY, layer, number))
     study = warehouse.study(STUDY)
@@ -252,7 +252,7 @@ def _visual_tokens(image_ids: list[str]) -> pa.Table:
 
 def _neighbors(corpus: Corpus, photos: list[Photo], lens: str, layer: int) -> pa.Table:
     """The answers of one lens at one layer."""
-    random = np.random.default_rng((4, photos[0].number, layer, LENSES.index(lens)))
+    random = np.random.default_rng((4, photos[0].number, layer, list(DECLARED_LENSES).index(lens)))
     shape = (len(photos), GRID**2, TOP_K)
     topics = np.stack([photo.topics() for photo in photos])[..., None]
     words = np.where(random.random(shape) < NAMED, topics, zipf(random, shape)).ravel()
@@ -266,7 +266,7 @@ def _neighbors(corpus: Corpus, photos: list[Photo], lens: str, layer: int) -> pa
     columns |= {"study": [STUDY] * count, "lens": [lens] * count, "visual_layer": np.full(count, layer)}
     columns |= {"image_id": pa.array([photo.image_id for photo in photos]).take(pa.array(image)), "token_index": token}
     columns |= {"rank": rank + 1, "token_id": words, "token_str": word, "word": word}
-    columns[LENSES[lens].score] = likeness
+    columns[DECLARED_LENSES[lens].score] = likeness
     if lens == LATENTLENS:
         columns |= _occurrences(corpus, words, layer, random)
     arrays = [pa.array(columns[field.name]).cast(field.type) for field in NEIGHBORS]
@@ -289,7 +289,7 @@ _DECLARED: dict[str, Any] = {
     "model": {"name": "random", "revision": None},
     "prompt": "",
     "visual_layers": list(VISUAL_LAYERS),
-    "lenses": list(LENSES),
+    "lenses": list(DECLARED_LENSES),
     "top_k": TOP_K,
     "unique": "none",
     "judge": "regions",

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from latentlens_dag.inputs.regions import encode_mask
-from latentlens_dag.schema import IMAGES, JUDGEMENTS, LENSES, NEIGHBORS, PATCH_TRUTH, REGIONS, VISUAL_TOKENS
+from latentlens_dag.schema import DECLARED_LENSES, IMAGES, JUDGEMENTS, NEIGHBORS, PATCH_TRUTH, REGIONS, VISUAL_TOKENS
 from latentlens_dag.storage.hashing import hash_bytes
 from latentlens_dag.storage.parquet import parquet_rows, write_parquet
 from latentlens_dag.storage.warehouse import Warehouse
@@ -91,7 +91,7 @@ def _write_truth(warehouse: Warehouse, batch: int, out: Path) -> None:
 
 def _judge(warehouse: Warehouse) -> None:
     truth = Truth.of(warehouse.patch_truth("s", 0), warehouse.chance_patches("s", 0))
-    files = [warehouse.neighbors("s", lens, 0, 0) for lens in sorted(LENSES)]
+    files = [warehouse.neighbors("s", lens, 0, 0) for lens in sorted(DECLARED_LENSES)]
     with parquet_rows(warehouse.judgements("s", 0, 0), JUDGEMENTS) as rows:
         for table in judge_files(files, truth):
             rows.write(table)
@@ -109,7 +109,7 @@ def _write_batch(warehouse: Warehouse, batch: int, numbers: range, side: int, wo
     write_parquet(pa.Table.from_pylist(regions, REGIONS), warehouse.regions("i", batch))
     write_parquet(_tokens(ids, side), warehouse.visual_tokens("s", batch))
     if batch == 0:
-        for lens in LENSES:
+        for lens in DECLARED_LENSES:
             write_parquet(_answers(ids, side, lens, random), warehouse.neighbors("s", lens, 0, 0))
 
 

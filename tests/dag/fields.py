@@ -107,6 +107,8 @@ _SAID_BY_BATCH = (
     | _of_layers("said", *_LENSES)
     | _study("said", "layer_alignment", "diversity", "state_statistics", "sinks", "catalog")
 )
+_SHARED = _of_layers("tiny", "logitlens_shared", "embeddinglens_shared")
+_BOTH = _SHARED | _of_layers("tiny", "judgements") | _study("tiny", "candidates", "diversity", "catalog")
 _READS_INDEX = {"model_checks", "latentlens/V*", "state_statistics", "catalog"}
 
 # Where a source of texts stands, what reads its fields, and what it is in those paths.
@@ -305,6 +307,22 @@ CHANGES: dict[str, list[Change]] = {
             {"study/tiny/logitlens/*", *_of_layers("tiny", "judgements"), *_study("tiny", "diversity", "catalog")},
         ),
         Change("images", {"Study tiny.lenses": ["logitlens", "embeddinglens", "latentlens"]}),
+    ],
+    "Study.candidates": [
+        Change("images", {"Study tiny.candidates": "all"}),
+        Change("images", {"Study tiny.candidates": ["all"]}),
+        Change("images", {"Study tiny.candidates": ["all", "shared"]}, _BOTH),
+        Change(
+            "images",
+            {"Study tiny.candidates": "shared"},
+            {"study/tiny/logitlens/*", "study/tiny/embeddinglens/*", *_BOTH},
+        ),
+        Change(
+            "images",
+            {"Study tiny.candidates": ["shared", "all"]},
+            set(),
+            {"Study tiny.candidates": ["all", "shared"]},
+        ),
     ],
     "Study.top_k": [Change("images", {"Study tiny.top_k": 2}, _of_layers("tiny", *_LENSES) | _SHARES)],
     # The table of tokens comes from the pass that is asked the question, though no question is in it.

@@ -65,7 +65,7 @@ def _collect(project: Path, sql: str) -> pl.DataFrame:
 
 def _shares(project: Path, study: str) -> pl.DataFrame:
     sql = f"FROM interpretability WHERE study = '{study}' AND lens = 'latentlens'"
-    return _collect(project, f"SELECT * EXCLUDE (study, lens) {sql} ORDER BY ALL")
+    return _collect(project, f"SELECT * EXCLUDE (study, lens, candidates) {sql} ORDER BY ALL")
 
 
 def _part(project: Path, fraction: float) -> pl.DataFrame:

@@ -65,6 +65,30 @@ MISTAKES = {
     ),
     "top_k of zero": (_edited("top_k: 3", "top_k: 0"), r"`top_k: 0` of Study tiny .*at least 1"),
     "top_k over the vocabulary": (_edited("top_k: 3", "top_k: 999999"), r"`top_k: 999999` of Study tiny .*at most \d+"),
+    "no such candidates": (
+        _edited("top_k: 3", "candidates: some"),
+        r"`candidates: some` of Study tiny in \S*defs\.yaml: .*'all' or 'shared'",
+    ),
+    "no such candidates in a list": (
+        _edited("top_k: 3", "candidates: [all, some]"),
+        r"`candidates: \['all', 'some'\]` of \S*defs\.yaml:\d+: .*'all' or 'shared'",
+    ),
+    "candidates twice": (
+        _edited("top_k: 3", "candidates: [shared, shared]"),
+        r"`candidates: \['shared', 'shared'\]` of Study tiny .*must name `all`, `shared` or both, each once",
+    ),
+    "no candidates": (
+        _edited("top_k: 3", "candidates: []"),
+        r"`candidates: \[\]` of Study tiny .*must name `all`, `shared` or both, each once",
+    ),
+    "candidates of no lens on the vocabulary": (
+        _edited("top_k: 3", "candidates: shared\n  lenses: [latentlens]"),
+        r"`candidates: shared` of Study tiny .*`lenses: \['latentlens'\]`.*add one of logitlens, embeddinglens",
+    ),
+    "a lens with other candidates by its name": (
+        _edited("top_k: 3", "lenses: [logitlens_shared]"),
+        r"`lenses.*logitlens_shared.*'latentlens', 'logitlens' or 'embeddinglens'",
+    ),
     "no such component": (
         _edited("components.Study", "components.Studdy"),
         r"`type: latentlens_dag\.dag\.components\.Studdy` in \S*defs\.yaml is no component\. There are: "

@@ -1,4 +1,4 @@
-"""What it takes to add a lens: a line of `schema.LENSES` and a module, in a copy of the package."""
+"""What it takes to add a lens: a line of `schema.DECLARED_LENSES` and a module, in a copy of the package."""
 
 import json
 import os
@@ -77,7 +77,9 @@ def test_a_new_lens_is_one_module_and_one_line(tmp_path: Path) -> None:
     assert found["tables"] == dict.fromkeys(found["tables"], every)
     cosines, logits, least = found["scores"]
     assert cosines > 0 and logits == 0 and -1 <= least <= 1
-    assert found["columns"]["lens"] == "latentlens, logitlens, embeddinglens or toylens"
+    assert found["columns"]["lens"] == (
+        "latentlens, logitlens, logitlens_shared, embeddinglens, embeddinglens_shared, toylens or toylens_shared"
+    )
     assert found["columns"]["cosine"].startswith("of LatentLens, EmbeddingLens and ToyLens;")
     picture = project / "sheet.png"
     summary = _run(package, project, BUILD, "summary", "tiny", "--picture", str(picture))

@@ -408,11 +408,11 @@ def test_a_study_of_images_has_the_versions_that_it_had_before_there_were_texts(
             if key.path[0] == "study" and key.path[-1] not in ("V01", "V02")
         }
     assert found == {
-        "catalog": "7-21375aae76ee47e9",
+        "catalog": "8-21375aae76ee47e9",
         "chance_patches": "3-ee705ae998005e67",
-        "diversity": "2-ee705ae998005e67",
+        "diversity": "3-ee705ae998005e67",
         "embeddinglens/V00": "1-037f8689bdd5393e",
-        "interpretability": "3-5163eb331120aa54",
+        "interpretability": "4-5163eb331120aa54",
         "judgements/V00": "3-fde575218ee7ab25",
         "latentlens/V00": "1-037f8689bdd5393e",
         "lens_differences": "1-5163eb331120aa54",

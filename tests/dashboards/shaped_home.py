@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw
 from latentlens_dag.dataset.study_catalog import write_catalog
 from latentlens_dag.models.families import deepseek_vl, gemma3, idefics3, llava_next, qwen_vl
 from latentlens_dag.models.families.token_map import TokenMap, mark_padding, unmapped
-from latentlens_dag.schema import IMAGES, LENSES, NEIGHBORS, SENTENCES, TEXT_TOKENS, TEXTS, VISUAL_TOKENS
+from latentlens_dag.schema import DECLARED_LENSES, IMAGES, NEIGHBORS, SENTENCES, TEXT_TOKENS, TEXTS, VISUAL_TOKENS
 from latentlens_dag.storage.files import write_json
 from latentlens_dag.storage.hashing import hash_bytes, text_id
 from latentlens_dag.storage.parquet import write_parquet
@@ -137,7 +137,7 @@ def _sentence(word: str) -> str:
 def _write_study(house: Warehouse, study: str, tokens: pa.Table) -> None:
     write_parquet(tokens, house.visual_tokens(study, 0), VISUAL_TOKENS)
     pairs = list(zip(tokens["image_id"].to_pylist(), tokens["token_index"].to_pylist(), strict=True))
-    for lens in LENSES:
+    for lens in DECLARED_LENSES:
         for layer in LAYERS:
             write_parquet(_answers(study, pairs, lens, layer), house.neighbors(study, lens, layer, 0), NEIGHBORS)
 
@@ -158,7 +158,7 @@ def _write_texts(house: Warehouse) -> None:
     write_parquet(pa.Table.from_pylist(rows, schema=TEXT_TOKENS), file, TEXT_TOKENS)
     _write_study(house, "texts", pa.Table.from_pylist(places, schema=VISUAL_TOKENS))
     write_json(
-        {"parts": 1, "visual_layers": list(LAYERS), "lenses": sorted(LENSES), "of": "texts"},
+        {"parts": 1, "visual_layers": list(LAYERS), "lenses": sorted(DECLARED_LENSES), "of": "texts"},
         house.shape("study", "texts"),
     )
 

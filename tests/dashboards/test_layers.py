@@ -10,19 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import polars as pl
 import pyarrow as pa
 import pytest
 from streamlit.testing.v1 import AppTest
 from streamlit.testing.v1.element_tree import UnknownElement
 
-from latentlens_dag.schema import LENSES
+from latentlens_dag.schema import DECLARED_LENSES, LENSES
 from latentlens_dag.storage.warehouse import Warehouse
+from latentlens_dag.study.differences import lens_differences
 from tests.dashboards.test_pages import APP, _opened, app
-from tests.helpers.small_dataset import LAYERS, as_first_version
+from tests.helpers.small_dataset import LAYERS, TOP_K, as_first_version
 from tests.release.test_migrations import OF_0_1
 
 __all__ = ["app"]  # a fixture
-VIEWS = ("interpretability", "differences", "contextual layers", "norms and drift", "similarity")
+VIEWS = ("interpretability", "differences", "contextual layers", "norms and drift", "similarity", "distinct words")
 
 
 def _light(color: str) -> float:
@@ -51,6 +53,62 @@ def test_every_view_has_its_charts_and_says_that_a_click_gives_examples(app: App
     shown = _opened(app, "layers", study="one", show=view)
     assert len(shown.get("vega_lite_chart")) == {"norms and drift": 2, "similarity": len(LAYERS)}.get(view, 1)
     assert "Click a point, a cell or a bar" in _texts(shown)
+
+
+def test_distinct_words_are_curves_of_all_lenses_with_their_intervals(app: AppTest) -> None:
+    shown = _opened(app, "layers", study="one", show="distinct words")
+    [chart] = shown.get("vega_lite_chart")
+    rows = {(row["lens"], row["visual_layer"]): row for row in _values(chart)}
+    assert rows.keys() == {(lens.title, layer) for lens in DECLARED_LENSES.values() for layer in LAYERS}
+    assert all(f'"{column}"' in chart.proto.spec for column in ("distinct_words", "low", "high"))
+    row = rows["LogitLens", 8]  # grass and tree on every patch
+    assert row["distinct_words"] == row["high"] == 2 and 1 < row["low"] < 2
+    assert "95 % intervals over images" in _texts(shown) and "(shared)" not in _texts(shown)
+
+
+@pytest.fixture
+def shared(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AppTest:
+    """The page of a home whose study has shared candidates too: the answers of the lenses, and those again."""
+    both = tmp_path / "home"
+    shutil.copytree(home, both)
+    names = {lens.declared: lens.name for lens in LENSES.values() if lens.declared}
+    with duckdb.connect(both / "warehouse" / "study" / "one" / "catalog.duckdb") as catalog:
+        for table in ("neighbors", "judgements", "interpretability", "diversity"):
+            for lens, name in names.items():
+                rows = f"SELECT * REPLACE ('{name}' AS lens) FROM {table} WHERE lens = '{lens}'"
+                catalog.execute(f"INSERT INTO {table} {rows}")
+        found = pl.DataFrame(catalog.sql("FROM judgements").to_arrow_table())
+        parts = found.partition_by("visual_layer", as_dict=True)
+        table = lens_differences("one", {layer: [part.lazy()] for (layer,), part in parts.items()}, TOP_K)
+        catalog.register("found", table)
+        catalog.execute("CREATE OR REPLACE TABLE lens_differences AS FROM found")
+    monkeypatch.setenv("LATENTLENS_BROWSE", str(both))
+    monkeypatch.syspath_prepend(str(APP.parent))
+    return AppTest.from_file(str(APP), default_timeout=30)
+
+
+def test_lenses_with_shared_candidates_stand_beside_the_others_in_colors_of_their_own(
+    shared: AppTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from widgets.charts import COLORS, PALETTE
+
+    assert list(COLORS) == [lens.title for lens in LENSES.values()]
+    assert [COLORS[lens.title] for lens in DECLARED_LENSES.values()] == list(PALETTE[:3])
+    assert len(set(COLORS.values())) == len(LENSES)
+    shown = _opened(shared, "layers", study="one")
+    assert {row["lens"] for row in _values(shown.get("vega_lite_chart")[0])} == set(COLORS)
+    assert "(shared): the lens answers only with tokens that the index has" in _texts(shown)
+    picked = _opened(shared, "layers", study="one", at_layer="8", at_lens="embeddinglens_shared")
+    assert "EmbeddingLens (shared) at visual layer 8" in _texts(picked)
+
+
+@pytest.mark.parametrize("one", ["latentlens", "embeddinglens_shared"])
+def test_of_more_pairs_than_there_are_colors_those_with_one_lens_are_shown(shared: AppTest, one: str) -> None:
+    shown = _opened(shared, "layers", study="one", show="differences", **{"with": one})
+    [chart] = shown.get("vega_lite_chart")
+    pairs = {frozenset((row["lens"], row["other_lens"])) for row in _values(chart)}
+    assert pairs == {frozenset((one, other)) for other in LENSES if other != one}
+    assert "over all layers and pairs of lenses" in _texts(shown)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +149,7 @@ def test_differences_are_of_lenses_or_of_layers(app: AppTest, kind: str, said: s
     [chart] = shown.get("vega_lite_chart")
     rows = [row for row in _values(chart) if row["visual_layer"] == LAYERS[-1]]
     pairs = {(row["lens"], row["other_lens"]) for row in rows}
-    expected = combinations(LENSES, 2) if kind == "lenses" else [(lens, lens) for lens in LENSES]
+    expected = combinations(DECLARED_LENSES, 2) if kind == "lenses" else [(lens, lens) for lens in DECLARED_LENSES]
     assert pairs == set(expected)
     assert {row["measure"] for row in rows} == {"concrete"} and {row["patch_group"] for row in rows} == {"all"}
 

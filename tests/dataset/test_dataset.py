@@ -18,7 +18,7 @@ from latentlens_dag.dataset.dataset import Dataset, open_dataset
 from latentlens_dag.dataset.named_queries import named_queries
 from latentlens_dag.dataset.study_catalog import write_catalog
 from latentlens_dag.errors import UserError
-from latentlens_dag.schema import IMAGES, LENSES, NEIGHBORS, TABLES, TEXT_TOKENS, TEXTS
+from latentlens_dag.schema import DECLARED_LENSES, IMAGES, NEIGHBORS, TABLES, TEXT_TOKENS, TEXTS
 from latentlens_dag.storage.files import write_json
 from latentlens_dag.storage.hashing import text_id
 from latentlens_dag.storage.parquet import write_parquet
@@ -70,7 +70,7 @@ def test_every_table_is_a_view_with_the_columns_of_its_schema(dataset: Dataset) 
 
 def test_sql_and_scan_give_what_was_written(dataset: Dataset) -> None:
     expected = pl.concat(
-        pl.DataFrame(neighbors("one", ANIMALS, lens, layer)) for lens in LENSES for layer in (0, 8)
+        pl.DataFrame(neighbors("one", ANIMALS, lens, layer)) for lens in DECLARED_LENSES for layer in (0, 8)
     ).sort(KEYS)
     for found in (
         dataset.sql("FROM neighbors WHERE study = $study", study="one").pl(),
@@ -299,7 +299,7 @@ def test_studies_lists_what_there_is(warehouse: Warehouse) -> None:
         (AWKWARD, 1, 5, 60),
         ("one", 4, 20, 240),
     ]
-    assert found[1]["visual_layers"] == [0, 8] and found[1]["lenses"] == sorted(LENSES)
+    assert found[1]["visual_layers"] == [0, 8] and found[1]["lenses"] == sorted(DECLARED_LENSES)
 
 
 def test_mistakes_with_named_queries_name_the_right_ones(dataset: Dataset) -> None:
@@ -327,7 +327,7 @@ def test_query_takes_a_name_or_sql(dataset: Dataset) -> None:
 
 
 def test_scan_of_an_unknown_table_names_the_tables(dataset: Dataset) -> None:
-    with pytest.raises(UserError, match="no table 'neighbours'; there are corpus_ablation, diversity"):
+    with pytest.raises(UserError, match="no table 'neighbours'; there are candidates, corpus_ablation, diversity"):
         dataset.scan("neighbours")
 
 

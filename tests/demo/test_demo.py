@@ -107,7 +107,7 @@ def test_all_shipped_scenes_are_judged_on_every_patch(home: Home) -> None:
         counted = data.sql("SELECT count(DISTINCT image_id), count(*) FROM visual_tokens").fetchall()
         judged = data.sql("SELECT lens, visual_layer, count(*) FROM judgements GROUP BY ALL").fetchall()
     assert counted == [(64, 64 * 144)]
-    assert len(judged) == 3 * 8
+    assert len(judged) == 5 * 8
     assert {tokens for _, _, tokens in judged} == {64 * 144}
 
 

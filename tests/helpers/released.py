@@ -18,7 +18,9 @@ from latentlens_dag.publish.stage_index import ReleasedIndex, stage_index
 from latentlens_dag.publish.stage_results import ReleasedStudy, stage_tables
 from latentlens_dag.release.manifest import ReleaseManifest
 from latentlens_dag.schema import (
+    CANDIDATES,
     CORPUS_ABLATION,
+    DECLARED_LENSES,
     DIVERSITY,
     IMAGES,
     INTERPRETABILITY,
@@ -26,7 +28,6 @@ from latentlens_dag.schema import (
     LATENTLENS,
     LAYER_ALIGNMENT,
     LENS_DIFFERENCES,
-    LENSES,
     NEIGHBORS,
     OCCURRENCES,
     REGIONS,
@@ -40,6 +41,7 @@ from latentlens_dag.storage.parquet import write_parquet
 from latentlens_dag.storage.shapes import IndexShape
 from latentlens_dag.storage.warehouse import Warehouse
 from latentlens_dag.study.answer_statistics import diversity, layer_alignment
+from latentlens_dag.study.candidates import candidates
 from latentlens_dag.study.differences import lens_differences
 from latentlens_dag.study.interpretability import interpretability
 from tests.helpers.small_dataset import ablation, by_layer, state_statistics
@@ -65,7 +67,7 @@ DECLARED: dict[str, Any] = {
     "model": {"name": "model", "revision": None},
     "prompt": "What is this?",
     "visual_layers": list(LAYERS),
-    "lenses": list(LENSES),
+    "lenses": list(DECLARED_LENSES),
     "top_k": TOP_K,
     "unique": "none",
     "judge": "regions",
@@ -125,7 +127,7 @@ def _neighbors(study: str, lens: str, layer: int, numbers: Sequence[int]) -> pa.
                 row |= {"study": study, "image_id": image_id(number), "token_index": token, "visual_layer": layer}
                 row |= {"lens": lens, "rank": rank, "token_id": source.randrange(4096), "word": source.choice(WORDS)}
                 row["token_str"] = row["word"]
-                row[LENSES[lens].score] = source.random() - rank
+                row[DECLARED_LENSES[lens].score] = source.random() - rank
                 if lens == LATENTLENS:
                     row |= {"contextual_layer": source.choice((1, 2)), "key": hash_bytes(source.randbytes(8))}
                     row |= {"sentence_id": text_id(source.choice(TEXTS[:9])), "position": 1}
@@ -139,7 +141,7 @@ def _judgements(study: str, layer: int, numbers: Sequence[int]) -> pa.Table:
     rows = []
     for number in numbers:
         source = _random(study, layer, number, "judged")
-        for lens in LENSES:
+        for lens in DECLARED_LENSES:
             for token in range(GRID * GRID):
                 words, group = [source.choice(WORDS)], source.choice(("object", "background"))
                 values = (study, image_id(number), token, layer, lens, "regions", source.choice(verdicts))
@@ -154,7 +156,7 @@ def write_study(warehouse: Warehouse, study: str, batches: Sequence[Sequence[int
     for number, batch in enumerate(batches):
         write_parquet(_tokens(study, batch), warehouse.visual_tokens(study, number), VISUAL_TOKENS)
         for layer in LAYERS:
-            for lens in LENSES:
+            for lens in DECLARED_LENSES:
                 found.append(_neighbors(study, lens, layer, batch))
                 write_parquet(found[-1], warehouse.neighbors(study, lens, layer, number), NEIGHBORS)
             if judged:
@@ -168,6 +170,8 @@ def write_study(warehouse: Warehouse, study: str, batches: Sequence[Sequence[int
     ids = sorted(image_id(number) for batch in batches for number in batch)
     found_sinks = pa.Table.from_pylist([{**first, "image_id": one} for one in ids], schema=SINKS)
     write_parquet(found_sinks, warehouse.summary(study, "sinks"), SINKS)
+    tokens = candidates(study, ["latentlens", "embeddinglens_shared"], 1, [warehouse.occurrences("words", 0)])
+    write_parquet(tokens, warehouse.summary(study, "candidates"), CANDIDATES)
     if judged:
         write_parquet(interpretability(verdicts, TOP_K), warehouse.summary(study, "interpretability"), INTERPRETABILITY)
         differences = lens_differences(study, by_layer(verdicts), TOP_K)

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from latentlens_dag.release.migrations import MIGRATIONS
 from latentlens_dag.schema import (
     CORPUS_ABLATION,
+    DECLARED_LENSES,
     DIVERSITY,
     IMAGES,
     INTERPRETABILITY,
@@ -21,7 +22,6 @@ from latentlens_dag.schema import (
     LATENTLENS,
     LAYER_ALIGNMENT,
     LENS_DIFFERENCES,
-    LENSES,
     NEIGHBORS,
     OCCURRENCES,
     REGIONS,
@@ -160,8 +160,8 @@ def write_study(warehouse: Warehouse, study: str, batches: tuple[tuple[str, ...]
     for number, batch in enumerate(batches):
         write_parquet(visual_tokens(study, batch), warehouse.visual_tokens(study, number), VISUAL_TOKENS)
         for layer in LAYERS:
-            tables = [neighbors(study, batch, lens, layer) for lens in LENSES]
-            for lens, table in zip(LENSES, tables, strict=True):
+            tables = [neighbors(study, batch, lens, layer) for lens in DECLARED_LENSES]
+            for lens, table in zip(DECLARED_LENSES, tables, strict=True):
                 write_parquet(table, warehouse.neighbors(study, lens, layer, number), NEIGHBORS)
             judged.append(judge_regions(pa.concat_tables(tables), truths[number]))
             found += tables

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from latentlens_dag.release.manifest import SCHEMA_VERSION, build_manifest, manifest_text
 from latentlens_dag.release.reader import schemas_at
-from latentlens_dag.schema import LENSES, TABLES
+from latentlens_dag.schema import DECLARED_LENSES, TABLES
 from latentlens_dag.storage.hashing import text_id
 from latentlens_dag.storage.parquet import write_parquet
 from latentlens_dag.study.answer_statistics import diversity, layer_alignment
@@ -69,7 +69,7 @@ def release_tables(studies: dict[str, tuple[str, ...]] = STUDIES) -> Tables:
 
 def tables_of_study(study: str, animals: tuple[str, ...]) -> Tables:
     """The tables of all images of a study, by their names."""
-    layers = [neighbors(study, animals, lens, layer) for layer in LAYERS for lens in LENSES]
+    layers = [neighbors(study, animals, lens, layer) for layer in LAYERS for lens in DECLARED_LENSES]
     answers, tokens = pa.concat_tables(layers), visual_tokens(study, animals)
     truth = truth_of(regions(animals), tokens, images(animals))
     return {"neighbors": answers, "judgements": judge_regions(answers, truth), "visual_tokens": tokens}

@@ -24,6 +24,7 @@ from latentlens_dag.models.vocabulary_parts import VocabularyParts, load_vocabul
 from latentlens_dag.search.sinks import sink_norm
 from latentlens_dag.study.lenses.embeddinglens import EmbeddingLens
 from latentlens_dag.study.lenses.logitlens import LogitLens
+from latentlens_dag.study.lenses.vocabulary import Choice, VocabularyLens
 from tests.real.senses import texts_and_corpus
 
 TEXTS = [*texts_and_corpus()[0][::5], "The naïve café owner said: “I'll pay 1,250 €!” 猫が眠る。"]
@@ -103,6 +104,26 @@ def test_logitlens_after_the_last_block_names_what_the_model_would_say_next(
 def test_embeddinglens_finds_every_token_itself_at_layer_0(model: LanguageModel, states: TextStates) -> None:
     found = EmbeddingLens("study", 1).top_k(model, states.states[0].numpy())
     assert found.token_id[:, 0].tolist() == states.tokens["token_id"].to_list()
+
+
+@pytest.mark.parametrize("made", [LogitLens, EmbeddingLens])
+def test_shared_candidates_give_the_best_of_the_scores_with_all_other_tokens_struck_out(
+    model: LanguageModel, states: TextStates, made: type[VocabularyLens]
+) -> None:
+    """The candidates are the tokens of the texts themselves, few of the vocabulary."""
+    ids = np.array(sorted(set(states.tokens["token_id"])), np.int64)
+    assert 50 < len(ids) < model.vocabulary_size / 100
+    for layer in (0, 12, model.depth - 1):
+        rows = states.states[layer][:100]
+        with torch.inference_mode():
+            scores = made("study", 5).scorer(model)(rows.to(torch.float32).clone())
+        struck_out = torch.ones(scores.shape[1], dtype=torch.bool)
+        struck_out[ids] = False
+        slow = scores.masked_fill(struck_out, -torch.inf).sort(dim=1, descending=True, stable=True)
+        every, shared = made("study", 5).top_k_of_each(model, rows.numpy(), [Choice(), Choice(ids)])
+        assert np.array_equal(shared.token_id, slow.indices[:, :5])
+        assert np.array_equal(shared.score, slow.values[:, :5])
+        assert np.array_equal(every.token_id, scores.sort(dim=1, descending=True, stable=True).indices[:, :5])
 
 
 def test_the_tokens_of_a_text_are_its_own_characters_in_order(states: TextStates) -> None:

@@ -64,8 +64,19 @@ def test_its_shares_are_those_that_it_had_and_what_it_does_not_say_is_null(older
             assert new["chance"] == chance
             excess = None if chance in (None, 1) else (new["share"] - chance) / (1 - chance)
             assert new["excess"] == (None if excess is None else pytest.approx(excess))
-            known = {*place, "measure", "share", "tokens", "k", "chance", "excess"}
+            assert new["candidates"] == ("shared" if old["lens"] == "latentlens" else "all")
+            known = {*place, "candidates", "measure", "share", "tokens", "k", "chance", "excess"}
             assert {name for name, value in new.items() if value is not None} <= known
+
+
+def test_its_distinct_words_are_those_that_it_had_without_an_interval(older: Path) -> None:
+    before = pl.read_parquet(older / "diversity.parquet").to_dicts()
+    with open_dataset(older) as opened:
+        after = _new(opened, "diversity")
+    assert [{name: row[name] for name in before[0]} for row in after] == before
+    for row in after:
+        assert row["candidates"] == ("shared" if row["lens"] == "latentlens" else "all")
+        assert row["images"] is row["low"] is row["high"] is None
 
 
 def test_its_judgements_are_those_of_all_answers_with_one_chance_patch_each(older: Path) -> None:

@@ -26,6 +26,7 @@ from tests.helpers.small_release import Tables, release_tables, write_manifest, 
 PARAMETERS = {
     "answer_words": {"layer": "8"},
     "disagreement": {"layer": "0", "other_layer": "8", "images": image_id("dog"), "top": "1"},
+    "candidates": {"study": "one"},
     "categories": {"study": "one"},
     "corpus_ablation": {"study": "one", "layer": "8"},
     "examples": {"layer": "8", "contextual_layer": "2", "patch_group": "object"},

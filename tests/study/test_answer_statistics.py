@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from latentlens_dag.schema import DIVERSITY, LAYER_ALIGNMENT, NEIGHBORS
 from latentlens_dag.study.answer_statistics import diversity, layer_alignment
+from latentlens_dag.study.intervals import shares
 from tests.helpers.small_dataset import answer
 from tests.text.test_inflection import same_word
 
@@ -79,10 +80,25 @@ def test_diversity_is_per_lens_and_layer_in_their_order_and_sums_over_tables() -
     found = diversity([part(0, "dogs"), part(1, "cat")])
     assert found.schema == DIVERSITY
     assert [tuple(row.values()) for row in found.to_pylist()] == [
-        ("s", "latentlens", 0, 2, 1.5),
-        ("s", "latentlens", 8, 2, 1.5),
-        ("s", "logitlens", 8, 2, 1.5),
+        ("s", "latentlens", "shared", 0, 2, 1, 1.5, None, None),  # one image says nothing about others
+        ("s", "latentlens", "shared", 8, 2, 1, 1.5, None, None),
+        ("s", "logitlens", "all", 8, 2, 1, 1.5, None, None),
     ]
+
+
+def test_the_interval_of_distinct_words_is_that_of_their_share_among_all_answers_over_images() -> None:
+    words = {"i": ["dog dogs", "cat owl"], "j": ["dog cat", "owl fox"], "k": ["sky sky"]}
+    rows = [
+        answer("s", image, token, 4, "logitlens", rank, word)
+        for image, tokens in words.items()
+        for token, said in enumerate(tokens)
+        for rank, word in enumerate(said.split(), start=1)
+    ]
+    (row,) = diversity([table(rows[:4]), table(rows[4:])]).to_pylist()
+    found = shares([3, 4, 1], [4, 4, 2])  # per image: answers that match no nearer one, and all
+    assert (row["tokens"], row["images"], row["distinct_words"]) == (5, 3, 8 / 5)
+    assert [row["low"], row["high"]] == pytest.approx([2 * float(found.low), 2 * float(found.high)])
+    assert 0 < row["low"] < row["distinct_words"] < row["high"] < 2
 
 
 PLACES = ((8, "logitlens"), (8, "latentlens"), (0, "latentlens"))

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latentlens_dag.dataset.dataset import open_dataset
-from latentlens_dag.schema import JUDGEMENTS, LENS_DIFFERENCES, LENSES, SINKS
+from latentlens_dag.schema import DECLARED_LENSES, JUDGEMENTS, LENS_DIFFERENCES, SINKS
 from latentlens_dag.study.differences import JudgedStudy, lens_differences, study_differences
 from latentlens_dag.study.intervals import adjusted_p_values, differences, sign_flip_p_values
 from latentlens_dag.study.regions_judge import VERDICTS
@@ -25,7 +25,7 @@ from tests.helpers.small_dataset import AWKWARD, LAYERS, write_warehouse
 Row = dict[str, Any]
 HITS = {"interpretable": {"concrete", "abstract", "global"}, "concrete": {"concrete"}}
 GROUPS = {"all": {"object", "background"}, "object": {"object"}, "background": {"background"}}
-NAMES = list(LENSES)
+NAMES = list(DECLARED_LENSES)
 K = 5
 
 

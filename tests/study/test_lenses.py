@@ -24,7 +24,7 @@ from latentlens_dag.models.language_model import LanguageModel
 from latentlens_dag.models.self_checks import noise_image
 from latentlens_dag.models.vlm import Vlm
 from latentlens_dag.models.vocabulary_parts import VocabularyNeeds, VocabularyParts, load_vocabulary_parts
-from latentlens_dag.schema import LENSES, SENTENCES
+from latentlens_dag.schema import DECLARED_LENSES, LENSES, SENTENCES
 from latentlens_dag.storage.hashing import text_id
 from latentlens_dag.storage.parquet import write_parquet
 from latentlens_dag.study.lenses import vocabulary
@@ -86,7 +86,7 @@ def test_a_row_that_no_token_has_is_never_an_answer(llava: Vlm) -> None:
             found, plain = lens.top_k(padded, at.states, labels), lens.top_k(model, at.states, labels)
             assert (found.token_id == plain.token_id).all()
             assert np.allclose(found.score, plain.score, atol=1e-5)
-        table = lens.vocabulary_table(1, at, lens.top_k(padded, at.states), padded)
+        table = lens.vocabulary_table(lens.name, 1, at, lens.top_k(padded, at.states), padded)
         assert table["word"].null_count == 0
 
 
@@ -134,12 +134,12 @@ def _tables(
         assert what is not None
         return what
 
-    found = dict(lens.neighbors(states, LensInputs(lambda: given(index), lambda needs: given(model))))
-    assert list(found) == list(states)
-    return list(found.values())
+    found = list(lens.neighbors(states, LensInputs(lambda: given(index), lambda needs: given(model))))
+    assert [(answers.lens, answers.visual_layer) for answers in found] == [(lens.name, layer) for layer in states]
+    return [answers.table for answers in found]
 
 
-VOCABULARY_LENSES = [name for name in LENSES if issubclass(lens_class(name), VocabularyLens)]
+VOCABULARY_LENSES = [name for name in DECLARED_LENSES if issubclass(lens_class(name), VocabularyLens)]
 
 
 @pytest.mark.parametrize("name", VOCABULARY_LENSES)
@@ -156,9 +156,9 @@ def test_a_vocabulary_lens_says_the_same_by_its_part_of_the_model_and_by_the_who
         parts.append(part)
         return part
 
-    ((_, found),) = lens.neighbors(states, LensInputs(lambda: pytest.fail("no index is needed"), part))
+    (found,) = lens.neighbors(states, LensInputs(lambda: pytest.fail("no index is needed"), part))
     (expected,) = _tables(lens, states, model=llava.language_model)
-    assert found.equals(expected) and len(parts) == 1
+    assert found.table.equals(expected) and len(parts) == 1
 
 
 @pytest.mark.parametrize("name", VOCABULARY_LENSES)
@@ -288,18 +288,24 @@ def test_answers_stand_by_image_token_and_rank(llava: Vlm) -> None:
 
 
 def test_the_lenses_keep_their_names_titles_and_scores() -> None:
-    assert list(LENSES.values()) == [
-        ("latentlens", "LatentLens", "cosine"),
-        ("logitlens", "LogitLens", "logit"),
-        ("embeddinglens", "EmbeddingLens", "cosine"),
+    assert [(lens.name, lens.title, lens.score, lens.candidates) for lens in LENSES.values()] == [
+        ("latentlens", "LatentLens", "cosine", "shared"),
+        ("logitlens", "LogitLens", "logit", "all"),
+        ("logitlens_shared", "LogitLens (shared)", "logit", "shared"),
+        ("embeddinglens", "EmbeddingLens", "cosine", "all"),
+        ("embeddinglens_shared", "EmbeddingLens (shared)", "cosine", "shared"),
     ]
-    assert [lens_class(name).name for name in LENSES] == list(LENSES)
-    assert {name: lens_class(name).needs for name in LENSES} == {
+    assert [lens_class(name).name for name in LENSES] == [lens.declared or name for name, lens in LENSES.items()]
+    assert {name: lens_class(name).needs for name in DECLARED_LENSES} == {
         "latentlens": "index",
         "logitlens": "head",
         "embeddinglens": "embedding",
     }
     assert {lens_class(name).algorithm for name in LENSES} == {1}
+
+
+def test_the_lenses_on_the_vocabulary_are_those_that_have_all_candidates() -> None:
+    assert [lens.name for lens in DECLARED_LENSES.values() if lens.candidates == "all"] == VOCABULARY_LENSES
 
 
 def test_the_wide_interpretability_query_has_a_share_and_a_chance_of_every_lens() -> None:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latentlens_dag.schema import IMAGES, JUDGEMENTS, LENSES, NEIGHBORS, PATCH_TRUTH, REGIONS, VISUAL_TOKENS
+from latentlens_dag.schema import DECLARED_LENSES, IMAGES, JUDGEMENTS, NEIGHBORS, PATCH_TRUTH, REGIONS, VISUAL_TOKENS
 from latentlens_dag.storage.hashing import hash_bytes
 from latentlens_dag.storage.parquet import write_parquet
 from latentlens_dag.study import regions_judge
@@ -212,7 +212,7 @@ def _regions(name: str, drawn: Sequence[Any]) -> list[dict[str, Any]]:
 
 
 def test_chance_is_judged_against_a_patch_of_the_same_group_in_another_image() -> None:
-    every = pa.concat_tables([neighbors("s", ANIMALS, lens, 0) for lens in LENSES])
+    every = pa.concat_tables([neighbors("s", ANIMALS, lens, 0) for lens in DECLARED_LENSES])
     judged = judge_regions(every, truth_of(*inputs_of(ANIMALS))).to_pylist()
     chance = {(row["lens"], row["patch_group"]): set() for row in judged}
     for row in judged:
@@ -227,8 +227,8 @@ def test_the_lenses_of_a_layer_are_judged_piece_by_piece_as_together(
 ) -> None:
     monkeypatch.setattr(regions_judge, "_PIECE", piece)
     order = tuple(sorted(ANIMALS, key=image_id))
-    truth, tables = truth_of(*inputs_of(ANIMALS)), [neighbors("s", order, lens, 0) for lens in sorted(LENSES)]
-    files = [tmp_path / lens for lens in sorted(LENSES)]
+    truth, tables = truth_of(*inputs_of(ANIMALS)), [neighbors("s", order, lens, 0) for lens in sorted(DECLARED_LENSES)]
+    files = [tmp_path / lens for lens in sorted(DECLARED_LENSES)]
     for table, file in zip(tables, files, strict=True):
         write_parquet(table, file)
     found = pa.concat_tables(judge_files(files, truth))

@@ -13,7 +13,7 @@ from latentlens_dag.dataset.dataset import open_dataset
 from latentlens_dag.drawing import VERDICT_PLATES
 from latentlens_dag.errors import UserError
 from latentlens_dag.figures.contact_sheet import LensView, draw_scenes, thumbnail_loader, write_sheet
-from latentlens_dag.schema import CORPUS_ABLATION, INTERPRETABILITY
+from latentlens_dag.schema import CORPUS_ABLATION, DIVERSITY, INTERPRETABILITY, LENSES
 from latentlens_dag.study.interpretability import MEASURES
 from latentlens_dag.study.report import ablation_lines, interpretability_lines
 from tests.helpers.small_dataset import ANIMALS, SIDE, image_id, write_warehouse
@@ -65,13 +65,14 @@ def test_one_measure_has_all_its_figures_for_every_group() -> None:
     assert all("by the nearest answer" in line for line in lines(*groups, k=1) if "judge regions" in line)
 
 
+@pytest.mark.parametrize("longest", ["embeddinglens", "embeddinglens_shared"])
 @pytest.mark.parametrize("options", [{}, {"measure": "concrete"}])
-def test_the_widest_table_fits_100_columns_and_numbers_stand_in_columns(options: dict[str, str]) -> None:
+def test_the_widest_table_fits_100_columns_and_numbers_stand_in_columns(options: dict[str, str], longest: str) -> None:
     ends = dict.fromkeys([name for name in ROW if "low" in name or "high" in name], 1.0)
     full = ends | {"share": 1.0, "chance": 1.0, "excess": 1.0, "tokens": 99_999_999, "effective_tokens": 9e6}
     rows = [
         {**ROW, **full, "lens": lens, "visual_layer": layer, "patch_group": group, "measure": measure, "k": k}
-        for lens in ("latentlens", "embeddinglens")
+        for lens in ("latentlens", longest)
         for layer in (0, 63)
         for group in ("all", "object", "background")
         for measure in MEASURES
@@ -90,6 +91,23 @@ def test_missing_interval_chance_or_group_leaves_its_place_open() -> None:
     whole = told(lines(unknown, measure="interpretable"))
     assert whole == [["latentlens", "4", "94.2", "-", "-", "1,234", "-", "-"]]
     assert "No judgements yet" in lines()[0]
+
+
+def _words(lens: str, layer: int, words: float, low: float | None, high: float | None) -> dict[str, Any]:
+    row = {"study": "demo", "lens": lens, "visual_layer": layer, "tokens": 9, "images": 3, "distinct_words": words}
+    return row | {"low": low, "high": high}
+
+
+def test_the_distinct_words_of_every_lens_stand_below_with_their_intervals_in_100_columns() -> None:
+    rows = [_words(lens, layer, 2.414, 2.351, 2.472) for lens in reversed(LENSES) for layer in (0, 63)]
+    diversity = pa.Table.from_pylist([*rows, _words("latentlens", 7, 4.0, None, None)], schema=DIVERSITY)
+    text = lines(ROW, diversity=diversity)
+    start = next(at for at, line in enumerate(text) if line.startswith("different words among a token's answers"))
+    assert text[start + 2].split() == ["layer", *LENSES]
+    assert text[start + 3].split() == ["0", *["2.41", "[2.35-2.47]"] * 5]
+    assert text[start + 4].split() == ["7", "4.00", *["-"] * 4]  # one image says nothing about others
+    assert max(map(len, text)) <= 100
+    assert not any("different words" in line for line in lines(ROW, measure="concrete", diversity=diversity))
 
 
 def test_a_part_of_the_index_has_a_line_with_the_mean_of_its_visual_layers_and_their_range() -> None:

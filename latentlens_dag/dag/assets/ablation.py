@@ -73,9 +73,9 @@ def _ablation_neighbors(study: StudySpec) -> dg.AssetsDefinition:
                 _no_vocabulary,
                 ProgressLog(context.log.info, "rows"),
                 study.index.layers,
-                of_corpus,
+                fraction=of_corpus,
             )
-            for layer, table in lens.neighbors(states, inputs):
+            for _, layer, table in lens.neighbors(states, inputs):
                 write_parquet(table, paths.ablation_neighbors(study.name, fraction, layer, batch), NEIGHBORS)
                 rows[layer] += len(table)
         for layer in layers:

@@ -26,7 +26,16 @@ from latentlens_dag.dag.resources import ModelResource, WarehouseResource
 from latentlens_dag.dag.specs import StudySpec
 from latentlens_dag.dag.versions import version_fields
 from latentlens_dag.index.contextual_index import ContextualIndex
-from latentlens_dag.schema import JUDGEMENTS, LATENTLENS, LENSES, NEIGHBORS, PATCH_TRUTH, TABLES
+from latentlens_dag.schema import (
+    CANDIDATES,
+    DECLARED_LENSES,
+    JUDGEMENTS,
+    LATENTLENS,
+    LENSES,
+    NEIGHBORS,
+    PATCH_TRUTH,
+    TABLES,
+)
 from latentlens_dag.storage.hashing import hash_file, hash_values
 from latentlens_dag.storage.parquet import parquet_rows, write_parquet
 from latentlens_dag.storage.warehouse import Warehouse
@@ -35,15 +44,17 @@ from latentlens_dag.study.lenses.registry import lens_class
 from latentlens_dag.study.source import StudySource
 
 # Algorithms: raise one when the same input would give other bytes.
-_PATCH_TRUTH, _CHANCE, _JUDGEMENTS, _INTERPRETABILITY, _STATES, _SINKS, _CATALOG = 2, 3, 3, 3, 1, 1, 7
-_DIVERSITY, _ALIGNMENT, _DIFFERENCES = 2, 1, 1
+_PATCH_TRUTH, _CHANCE, _JUDGEMENTS, _INTERPRETABILITY, _STATES, _SINKS, _CATALOG = 2, 3, 3, 4, 1, 1, 8
+_DIVERSITY, _ALIGNMENT, _DIFFERENCES, _CANDIDATES = 3, 1, 1, 1
+_POLARS = frozenset({"polars", "parquet"})
 
 
 def study_definitions(study: StudySpec) -> dg.Definitions:
     """model checks -> states -> lenses (and what patches show) -> judgements -> summaries -> catalog."""
     source = model_source(study.model_key, study.model)
     assets: list[Any] = [source, model_checks(study), token_states(study)]
-    assets += [_lens(study, lens) for lens in study.lenses]
+    assets += [_lens(study, lenses) for lenses in _steps_of_lenses(study)]
+    assets += [_candidates(study)] if study.has_shared_candidates else []
     if study.judged:
         assets += [_patch_truth(study), _chance_patches(study), _judgements(study)]
         assets += [_interpretability(study), _lens_differences(study)]
@@ -52,22 +63,37 @@ def study_definitions(study: StudySpec) -> dg.Definitions:
     return dg.Definitions(assets=[*assets, *_analyses(study), _catalog(study)])
 
 
-def _lens(study: StudySpec, name: str) -> dg.AssetsDefinition:
-    key_of, visual_key_of = study.layer_keys(name), study.layer_keys("visual")
-    lens = lens_class(name)(study.name, study.top_k, study.unique, study.of_texts)
+def _steps_of_lenses(study: StudySpec) -> list[list[str]]:
+    """The lenses of each step: those that differ in their candidates alone share their scores."""
+    steps: dict[str, list[str]] = {}
+    for name in study.lenses:
+        steps.setdefault(LENSES[name].declared or name, []).append(name)
+    return list(steps.values())
+
+
+def _lens(study: StudySpec, names: list[str]) -> dg.AssetsDefinition:
+    """The step of one lens, or of lenses of one class with different candidates."""
+    made, visual_key_of = lens_class(names[0]), study.layer_keys("visual")
+    key_of, shared_lens = {name: study.layer_keys(name) for name in names}, DECLARED_LENSES[made.name].shared.name
     tables = [keys.table(study.index.name, layer) for layer in study.index.layers]
-    candidates = tables if lens.needs == "index" else [study.model_key]
-    deps = {layer: [visual_key_of[layer], *candidates] for layer in key_of}
-    own_sentence = {"own_sentence": "excluded"} if study.of_texts and lens.needs == "index" else {}
-    declared = {} if lens.needs == "index" else dtype_setting(study.dtype)
+    sources = tables if made.needs == "index" else [study.model_key]
+    own_sentence = {"own_sentence": "excluded"} if study.of_texts and made.needs == "index" else {}
+    declared = {} if made.needs == "index" else dtype_setting(study.dtype)
     composed = {"words": "composed"} if study.unique == "word" else {}  # an algorithm's number would be of all studies
     fields = {"top_k": study.top_k, "unique": study.unique, **own_sentence, **declared, **composed}
-    version = version_fields(lens.algorithm, **fields)
+    specs: list[dg.AssetSpec] = []
+    for name in names:
+        shared = bool(LENSES[name].declared)
+        version = version_fields(made.algorithm, **fields, **({"candidates": "shared"} if shared else {}))
+        of_index = [keys.study(study.name, "candidates")] if shared else []
+        deps = {layer: [visual_key_of[layer], *sources, *of_index] for layer in study.visual_layers}
+        text = made.description + (_OF_THE_INDEX if shared else "")
+        specs += layer_specs(key_of[name], deps, version, {"torch", "parquet"}, text)
 
     @dg.multi_asset(
-        name=f"{study.name}_{name}",
-        specs=layer_specs(key_of, deps, version, {"torch", "parquet"}, lens.description),
-        check_specs=[dg.AssetCheckSpec("sorted_neighbors", asset=key, blocking=True) for key in key_of.values()],
+        name=f"{study.name}_{made.name}",
+        specs=specs,
+        check_specs=[dg.AssetCheckSpec("sorted_neighbors", asset=spec.key, blocking=True) for spec in specs],
         partitions_def=keys.partitions(study.batches),
         can_subset=True,
     )
@@ -76,30 +102,56 @@ def _lens(study: StudySpec, name: str) -> dg.AssetsDefinition:
     ) -> StepResults:
         from latentlens_dag.index.state_tables import read_states
         from latentlens_dag.models.dtypes import DTYPES, check_one_dtype
+        from latentlens_dag.study.candidates import tokens_of
 
-        batch, paths = int(context.partition_key), warehouse.paths
-        layers = [layer for layer, key in key_of.items() if key in context.selected_asset_keys]
+        batch, paths, selected = int(context.partition_key), warehouse.paths, context.selected_asset_keys
+        wanted = {name: {layer for layer, key in key_of[name].items() if key in selected} for name in names}
+        layers = sorted(set[int]().union(*wanted.values()))
         states = {layer: read_states(paths.visual(study.name, layer, batch)) for layer in layers}
-        dtype = None if lens.needs == "index" else step_dtype(study)
+        dtype = None if made.needs == "index" else step_dtype(study)
         facts: dict[str, Any] = {}
         if dtype is not None:
             for at in states.values():
                 check_one_dtype(dtype, at.dtype if at.dtype in DTYPES else None, study.dtype, f"Study {study.name}")
             facts["dtype"] = dtype
+        chosen = {name: LENSES[name].candidates for name in names if wanted[name]}
+        lens = made(study.name, study.top_k, study.unique, study.of_texts, tuple(chosen.values()))
         inputs = LensInputs(
             lambda: ContextualIndex.open(paths.index(study.index.name).root),
             lambda needs: models.cache.vocabulary(study.model, needs, dtype),
             ProgressLog(context.log.info, "rows"),
             study.index.layers,
+            lambda: tokens_of(pq.read_table(paths.summary(study.name, "candidates")), shared_lens),
         )
-        for layer, table in lens.neighbors(states, inputs):
-            out = paths.neighbors(study.name, name, layer, batch)
-            write_parquet(table, out, NEIGHBORS)
-            problems = neighbor_problems(table, len(states[layer].image_ids), study.top_k)
-            check = check_result("sorted_neighbors", key_of[layer], problems)
-            yield from fail_on_errors(parquet_result(out, key_of[layer], [check], **facts))
+        for name, layer, table in lens.neighbors(states, inputs):
+            if layer in wanted[name]:
+                out, key = paths.neighbors(study.name, name, layer, batch), key_of[name][layer]
+                write_parquet(table, out, NEIGHBORS)
+                problems = neighbor_problems(table, len(states[layer].image_ids), study.top_k)
+                check = check_result("sorted_neighbors", key, problems)
+                yield from fail_on_errors(parquet_result(out, key, [check], **facts))
 
     return neighbors
+
+
+_OF_THE_INDEX = " Only tokens that the index has."
+
+
+def _candidates(study: StudySpec) -> dg.AssetsDefinition:
+    lenses = [lens for lens in LENSES if lens in study.lenses and LENSES[lens].candidates == "shared"]
+
+    def write(paths: Warehouse, _: int) -> list[Path]:
+        from latentlens_dag.study.candidates import candidates
+
+        files = [paths.occurrences(study.index.name, shard) for shard in range(study.index.corpus.shards)]
+        found = candidates(study.name, lenses, study.top_k, files)
+        write_parquet(found, out := paths.summary(study.name, "candidates"), CANDIDATES)
+        return [out]
+
+    version = version_fields(_CANDIDATES, lenses=lenses, top_k=study.top_k, index=study.index.name)
+    text = "The tokens that LatentLens and the lenses with shared candidates may answer with."
+    deps = [keys.index(study.index.name, "occurrences")]
+    return parquet_asset(keys.study(study.name, "candidates"), deps, version, text, write, kinds=_POLARS)
 
 
 def _patch_truth(study: StudySpec) -> dg.AssetsDefinition:
@@ -279,14 +331,15 @@ def _summary(
         write_parquet(compute(paths), out := paths.summary(study.name, name), TABLES[name])
         return [out]
 
-    version, kinds = version_fields(algorithm, batches=study.batches, **settings), frozenset({"polars", "parquet"})
-    return parquet_asset(keys.study(study.name, name), deps, version, text, write, kinds=kinds)
+    version = version_fields(algorithm, batches=study.batches, **settings)
+    return parquet_asset(keys.study(study.name, name), deps, version, text, write, kinds=_POLARS)
 
 
 def _catalog(study: StudySpec) -> dg.AssetsDefinition:
     judged = study.judged
     names = ["diversity", "state_statistics", "sinks", *(["interpretability", "lens_differences"] if judged else [])]
     names += ["layer_alignment"] if LATENTLENS in study.lenses else []
+    names += ["candidates"] if study.has_shared_candidates else []
     names += ["corpus_ablation"] if study.corpus_ablation else []
     deps = [keys.study(study.name, name) for name in (*names, *study.token_tables, "model_checks")]
     deps += [key for lens in study.lenses for key in study.layer_keys(lens).values()]

@@ -24,12 +24,12 @@ from latentlens_dag.models.families.registry import check_family, check_text_fam
 from latentlens_dag.models.layers import auto_contextual_layers, auto_visual_layers, check_layers
 from latentlens_dag.models.model_ref import ModelRef
 from latentlens_dag.models.prompts import DEFAULT_PROMPT, Prompt
-from latentlens_dag.schema import LATENTLENS, LENSES
+from latentlens_dag.schema import DECLARED_LENSES, LATENTLENS, Candidates
 
 if TYPE_CHECKING:
     Lens = str
 else:
-    Lens = Literal[tuple(LENSES)]
+    Lens = Literal[tuple(DECLARED_LENSES)]
 
 
 class RegionsJudge(dg.Model, dg.Resolvable):
@@ -190,7 +190,10 @@ class Study(NamedComponent):
     texts: str | None = None
     index: str
     layers: list[int] | Literal["auto"] = "auto"
-    lenses: Sequence[Lens] = tuple(LENSES)
+    lenses: Sequence[Lens] = tuple(DECLARED_LENSES)
+    candidates: Candidates | Sequence[Candidates] = "all"
+    """Of the lenses on the vocabulary: all its tokens, or `shared`, the tokens of the index, which are those that
+    LatentLens has; or a list of both, each with lenses of its own."""
     top_k: int = 5
     prompt: str | PromptParts | None = None
     """The VLM's question after every image, or the text around it; by default the paper's question."""
@@ -214,6 +217,7 @@ class Study(NamedComponent):
         check_at_least(self.top_k, 1, "top_k", place)
         if not self.lenses or len(set(self.lenses)) < len(self.lenses):
             raise UserError(f"`lenses: {self.lenses}` of {place} must name at least one lens, each once.")
+        self._check_candidates(place)
         if not self.enabled:
             return dg.Definitions(metadata={f"{DISABLED}study/{self.name}": True})
         return study_definitions(self.spec(context))
@@ -237,7 +241,7 @@ class Study(NamedComponent):
             index=index.spec(context),
             inputs=inputs.spec(context),
             visual_layers=chosen_layers(self.layers, model, auto_visual_layers, place),
-            lenses=self.lenses,
+            lenses=self._lenses(),
             top_k=self.top_k,
             unique=self.unique,
             judged=self.judge != "none",
@@ -251,6 +255,28 @@ class Study(NamedComponent):
     def model_ref(self) -> ModelRef:
         """Its model."""
         return self._model(f"Study {self.name}")
+
+    def _lenses(self) -> list[str]:
+        """The names of its lenses: a lens on the vocabulary is one per set of candidates."""
+        found = list[str]()
+        for lens in (DECLARED_LENSES[name] for name in self.lenses):
+            versions = {"all": lens, "shared": lens if lens.candidates == "shared" else lens.shared}
+            found += dict.fromkeys(versions[one].name for one in self._candidates())
+        return found
+
+    def _candidates(self) -> Sequence[Candidates]:
+        return [self.candidates] if isinstance(self.candidates, str) else self.candidates
+
+    def _check_candidates(self, place: str) -> None:
+        chosen = self._candidates()
+        if not chosen or len(set(chosen)) < len(chosen):
+            raise UserError(f"`candidates: {self.candidates}` of {place} must name `all`, `shared` or both, each once.")
+        if "shared" in chosen and all(DECLARED_LENSES[lens].candidates == "shared" for lens in self.lenses):
+            raise UserError(
+                f"`candidates: {self.candidates}` of {place} is for lenses on the vocabulary, and it has none of them "
+                f"(`lenses: {list(self.lenses)}`): LatentLens always answers from its index. Leave it out, or add "
+                f"one of {', '.join(lens.name for lens in DECLARED_LENSES.values() if lens.candidates == 'all')}."
+            )
 
     def _prompt(self, place: str) -> str | Prompt:
         if isinstance(self.prompt, PromptParts):

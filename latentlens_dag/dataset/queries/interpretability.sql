@@ -28,10 +28,14 @@ SELECT
     visual_layer,
     first(percent) FILTER (lens = 'latentlens') AS latentlens,
     first(percent) FILTER (lens = 'logitlens') AS logitlens,
+    first(percent) FILTER (lens = 'logitlens_shared') AS logitlens_shared,
     first(percent) FILTER (lens = 'embeddinglens') AS embeddinglens,
+    first(percent) FILTER (lens = 'embeddinglens_shared') AS embeddinglens_shared,
     first(chance_percent) FILTER (lens = 'latentlens') AS latentlens_chance,
     first(chance_percent) FILTER (lens = 'logitlens') AS logitlens_chance,
-    first(chance_percent) FILTER (lens = 'embeddinglens') AS embeddinglens_chance
+    first(chance_percent) FILTER (lens = 'logitlens_shared') AS logitlens_shared_chance,
+    first(chance_percent) FILTER (lens = 'embeddinglens') AS embeddinglens_chance,
+    first(chance_percent) FILTER (lens = 'embeddinglens_shared') AS embeddinglens_shared_chance
 FROM shares
 GROUP BY study, judge, visual_layer
 ORDER BY study, judge, visual_layer

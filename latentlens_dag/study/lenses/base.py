@@ -8,14 +8,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from latentlens_dag.index.contextual_index import ContextualIndex
 from latentlens_dag.index.state_tables import TokenStates
-from latentlens_dag.schema import LENSES, NEIGHBORS
+from latentlens_dag.schema import DECLARED_LENSES, NEIGHBORS, Candidates
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,16 +37,28 @@ class LensInputs:
     """Called with rows done and rows in all."""
     contextual_layers: Sequence[int] | None = None
     """The layers of the index that are searched; None for all."""
+    shared_candidates: Callable[[], NDArray[np.int32]] | None = None
+    """The tokens that the index has, by id in ascending order (`study/candidates.py`)."""
     fraction: float = 1.0
     """The part of the index's sentences that is searched (`ContextualIndex.search`)."""
 
 
+class LayerAnswers(NamedTuple):
+    """The answers of one lens at one visual layer."""
+
+    lens: str
+    """Key of `schema.LENSES`."""
+    visual_layer: int
+    table: pa.Table
+    """NEIGHBORS, in order of token and rank."""
+
+
 @dataclass(frozen=True)
 class Lens(ABC):
-    """One lens on the states of one study."""
+    """One lens on the states of one study, with one or more sets of candidates."""
 
     name: ClassVar[str]
-    """Key of `schema.LENSES`."""
+    """Key of `schema.DECLARED_LENSES`."""
     needs: ClassVar[Literal["index", "head", "embedding"]]
     """Where its candidates are: the index, the model's head (final norm and unembedding), or its input embedding."""
     algorithm: ClassVar[int] = 1
@@ -60,21 +72,26 @@ class Lens(ABC):
     unique: Unique = "none"
     of_texts: bool = False
     """Whether the tokens are those of texts; then a text's own sentence in the index is no neighbor."""
+    candidates: tuple[Candidates, ...] = ("all",)
+    """Of a lens on the vocabulary; LatentLens has those of its index in any case."""
 
     @abstractmethod
-    def neighbors(self, states: Mapping[int, TokenStates], inputs: LensInputs) -> Iterator[tuple[int, pa.Table]]:
-        """The k nearest candidates of every token: (visual layer, NEIGHBORS) for each layer of `states`.
+    def neighbors(self, states: Mapping[int, TokenStates], inputs: LensInputs) -> Iterator[LayerAnswers]:
+        """The k nearest candidates of every token, for each layer of `states` and each set of candidates.
 
-        Rows are in order of token and rank. A generator, so that a caller can write one layer before the next.
+        A generator, so that a caller can write one layer before the next.
 
         Raises:
             UserError: if there are fewer than k candidates, or fewer than k different ones under `unique`.
         """
 
-    def table(self, layer: int, at: TokenStates, score: NDArray[np.float32], columns: Mapping[str, object]) -> pa.Table:
+    def table(
+        self, lens: str, layer: int, at: TokenStates, score: NDArray[np.float32], columns: Mapping[str, object]
+    ) -> pa.Table:
         """NEIGHBORS of the tokens `at` one layer.
 
         Args:
+            lens: for the column `lens`.
             layer: visual layer.
             at: N tokens.
             score: [N, k], best first; goes into the lens's column.
@@ -86,9 +103,9 @@ class Lens(ABC):
             "image_id": pa.array(at.image_ids).take(pa.array(np.repeat(np.arange(tokens), k))),
             "token_index": np.repeat(at.token_index, k),
             "visual_layer": np.full(score.size, layer, np.int32),
-            "lens": [self.name] * score.size,
+            "lens": [lens] * score.size,
             "rank": np.tile(np.arange(1, k + 1, dtype=np.int32), tokens),
-            LENSES[self.name].score: score.ravel(),
+            DECLARED_LENSES[self.name].score: score.ravel(),
             **columns,
         }
         arrays = [values.get(field.name, pa.nulls(score.size, field.type)) for field in NEIGHBORS]

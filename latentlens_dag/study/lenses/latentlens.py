@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 import numpy as np
-import pyarrow as pa
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.index.contextual_index import SearchResult, TooFewNeighborsError
 from latentlens_dag.index.state_tables import TokenStates
 from latentlens_dag.schema import LATENTLENS
-from latentlens_dag.study.lenses.base import Lens, LensInputs
+from latentlens_dag.study.lenses.base import LayerAnswers, Lens, LensInputs
 
 _COPIED = ("token_id", "token_str", "word", "key", "sentence_id", "position", "char_start", "char_end")
 
@@ -27,7 +26,7 @@ class LatentLens(Lens):
     needs = "index"
     description = "The nearest contextual states of each visual token at layer {layer}, over all contextual layers."
 
-    def neighbors(self, states: Mapping[int, TokenStates], inputs: LensInputs) -> Iterator[tuple[int, pa.Table]]:
+    def neighbors(self, states: Mapping[int, TokenStates], inputs: LensInputs) -> Iterator[LayerAnswers]:
         """As `Lens.neighbors`; the queries of all layers share one scan of the index."""
         if not states:
             return
@@ -38,7 +37,7 @@ class LatentLens(Lens):
             rows = found.index.occurrences.rows(part.key.ravel())
             copied = {name: rows[name] for name in _COPIED}
             columns = {**copied, "contextual_layer": part.contextual_layer.ravel()}
-            yield layer, self.table(layer, at, part.cosine, columns)
+            yield LayerAnswers(self.name, layer, self.table(self.name, layer, at, part.cosine, columns))
 
     def _search(self, states: Mapping[int, TokenStates], inputs: LensInputs) -> SearchResult:
         """The neighbors of the tokens of all layers, one layer after the other."""

@@ -1,7 +1,8 @@
-"""Lenses whose candidates are the tokens of the vocabulary.
+"""Lenses whose candidates are the tokens of the vocabulary, or those of them that the study's index has.
 
-Equal scores go to the lower token id. Scores are computed in float32, whatever the checkpoint's dtype: in bfloat16,
-many tokens would share one logit.
+With both sets of candidates a state is scored once, and the best of each set are taken from the same scores. Equal
+scores go to the lower token id. Scores are computed in float32, whatever the checkpoint's dtype: in bfloat16, many
+tokens would share one logit.
 
 Note: many models have more rows of vocabulary than their tokenizer has tokens; a row without a token is no candidate.
 """
@@ -9,7 +10,7 @@ Note: many models have more rows of vocabulary than their tokenizer has tokens; 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
@@ -19,7 +20,9 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.index.occurrence_lookup import word_labels
 from latentlens_dag.index.state_tables import TokenStates
 from latentlens_dag.models.tokenization import token_texts
-from latentlens_dag.study.lenses.base import Lens, LensInputs
+from latentlens_dag.schema import DECLARED_LENSES, Candidates
+from latentlens_dag.study.candidates import check_enough
+from latentlens_dag.study.lenses.base import LayerAnswers, Lens, LensInputs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,6 +40,15 @@ class VocabularyNeighbors(NamedTuple):
     score: NDArray[np.float32]  # [N, k]
 
 
+class Choice(NamedTuple):
+    """The tokens among which the best are chosen."""
+
+    ids: NDArray[np.int64] | None = None
+    """In ascending order; None for the whole vocabulary."""
+    labels: NDArray[np.int64] | None = None
+    """Of each of them: only the best token of a label is an answer."""
+
+
 class VocabularyLens(Lens):
     """A lens that scores every token of the vocabulary.
 
@@ -50,53 +62,106 @@ class VocabularyLens(Lens):
     def scorer(self, vocabulary: Vocabulary) -> Callable[[Tensor], Tensor]:
         """A function: states [N, d] -> scores [N, V], in float32; minus infinity for what is no candidate."""
 
-    def neighbors(self, states: Mapping[int, TokenStates], inputs: LensInputs) -> Iterator[tuple[int, pa.Table]]:
+    def neighbors(self, states: Mapping[int, TokenStates], inputs: LensInputs) -> Iterator[LayerAnswers]:
         """As `Lens.neighbors`."""
         vocabulary = inputs.vocabulary(self.needs)
-        labels = self._word_labels(vocabulary) if self.unique == "word" else None
+        choices = {self._named(one): self._choice(one, vocabulary, inputs) for one in self.candidates}
         for layer, at in states.items():
-            yield layer, self.vocabulary_table(layer, at, self.top_k(vocabulary, at.states, labels), vocabulary)
+            found = self.top_k_of_each(vocabulary, at.states, list(choices.values()))
+            for lens, best in zip(choices, found, strict=True):
+                yield LayerAnswers(lens, layer, self.vocabulary_table(lens, layer, at, best, vocabulary))
 
-    def _word_labels(self, vocabulary: Vocabulary) -> NDArray[np.int64]:
-        labels = word_labels(token_texts(vocabulary.tokenizer, range(vocabulary.vocabulary_size)).values())
-        if (different := len(np.unique(labels))) < self.k:
+    def _named(self, candidates: Candidates) -> str:
+        """The lens with these candidates, as tables name it."""
+        declared = DECLARED_LENSES[self.name]
+        return (declared.shared if candidates == "shared" else declared).name
+
+    def _choice(self, candidates: Candidates, vocabulary: Vocabulary, inputs: LensInputs) -> Choice:
+        ids = self._shared_tokens(vocabulary, inputs) if candidates == "shared" else None
+        return Choice(ids, self._word_labels(vocabulary, ids) if self.unique == "word" else None)
+
+    def _shared_tokens(self, vocabulary: Vocabulary, inputs: LensInputs) -> NDArray[np.int64]:
+        """The tokens of the index; the vocabulary must have them all, or LatentLens had candidates of its own."""
+        assert inputs.shared_candidates is not None
+        ids = inputs.shared_candidates().astype(np.int64)
+        check_enough(self.study, self.k, len(ids))
+        missing = np.setdiff1d(ids, [i for i in _tokens(vocabulary) if i < vocabulary.vocabulary_size])
+        if len(missing):
             raise UserError(
-                f"`top_k: {self.k}` and `unique: word` of Study {self.study} ask for more answers than the vocabulary "
-                f"has different words ({different}): ask for fewer."
+                f"`candidates: shared` of Study {self.study} asks for answers from the {len(ids)} tokens of its index, "
+                f"but the vocabulary of its model has no token {', '.join(map(str, missing[:5]))}: the index was made "
+                "with another tokenizer. Name an index of the study's language model, or set `candidates: all`."
+            )
+        return ids
+
+    def _word_labels(self, vocabulary: Vocabulary, ids: NDArray[np.int64] | None) -> NDArray[np.int64]:
+        numbers = range(vocabulary.vocabulary_size) if ids is None else ids.tolist()
+        labels = word_labels(token_texts(vocabulary.tokenizer, numbers).values())
+        if (different := len(np.unique(labels))) < self.k:
+            whose = "the vocabulary" if ids is None else "its index, whose tokens are shared candidates,"
+            raise UserError(
+                f"`top_k: {self.k}` and `unique: word` of Study {self.study} ask for more answers than {whose} has "
+                f"different words ({different}): ask for fewer."
             )
         return labels
 
     def vocabulary_table(
-        self, layer: int, at: TokenStates, found: VocabularyNeighbors, vocabulary: Vocabulary
+        self, lens: str, layer: int, at: TokenStates, found: VocabularyNeighbors, vocabulary: Vocabulary
     ) -> pa.Table:
         """NEIGHBORS with the tokens' texts."""
         texts = token_texts(vocabulary.tokenizer, np.unique(found.token_id).tolist())
         ids = found.token_id.ravel()
         token_str = [texts[i] for i in ids.tolist()]
         columns = {"token_id": ids, "token_str": token_str, "word": [text.strip() for text in token_str]}
-        return self.table(layer, at, found.score, columns)
+        return self.table(lens, layer, at, found.score, columns)
 
     def top_k(
         self, vocabulary: Vocabulary, states: NDArray[np.float32], labels: NDArray[np.int64] | None = None
     ) -> VocabularyNeighbors:
         """The k best tokens of states [N, d]; with `labels` [V] of the tokens, only the best token of each label."""
+        (found,) = self.top_k_of_each(vocabulary, states, [Choice(None, labels)])
+        return found
+
+    def top_k_of_each(
+        self, vocabulary: Vocabulary, states: NDArray[np.float32], choices: Sequence[Choice]
+    ) -> list[VocabularyNeighbors]:
+        """The k best tokens of states [N, d] by each choice; all have the same scores, which are computed once."""
         import torch
 
-        device, k, scorer = vocabulary.device, self.k, self.scorer(vocabulary)
-        of_tokens = torch.tensor(sorted(set(vocabulary.tokenizer.get_vocab().values())), device=device)
-        ids = [np.empty((0, min(k, vocabulary.vocabulary_size)), np.int32)]
-        scores = [ids[0].astype(np.float32)]
+        device, scorer = vocabulary.device, self.scorer(vocabulary)
+        of_tokens = torch.tensor(_tokens(vocabulary), device=device)
+        found: list[list[VocabularyNeighbors]] = [[] for _ in choices]
         with torch.inference_mode():
             for start in range(0, len(states), _QUERIES_PER_PASS):
                 queries = torch.from_numpy(states[start : start + _QUERIES_PER_PASS].copy()).to(device, torch.float32)
-                candidates = _masked(scorer(queries), of_tokens)
-                if labels is None:
-                    values, columns = top_k_lowest_index_first(candidates, k)
-                else:
-                    values, columns = top_k_of_distinct_labels(candidates, k, torch.from_numpy(labels).to(device))
-                ids.append(columns.cpu().numpy().astype(np.int32))
-                scores.append(values.cpu().numpy())
-        return VocabularyNeighbors(np.concatenate(ids), np.concatenate(scores))
+                scores = _masked(scorer(queries), of_tokens)
+                for parts, choice in zip(found, choices, strict=True):
+                    parts.append(_best(scores, self.k, choice))
+        return [_joined(parts, min(self.k, vocabulary.vocabulary_size)) for parts in found]
+
+
+def _tokens(vocabulary: Vocabulary) -> list[int]:
+    """The rows that a token has, in ascending order; they may go beyond those of the vocabulary."""
+    return sorted(set(vocabulary.tokenizer.get_vocab().values()))
+
+
+def _best(scores: Tensor, k: int, choice: Choice) -> VocabularyNeighbors:
+    """The k best of scores [N, V] by a choice."""
+    import torch
+
+    ids = None if choice.ids is None else torch.from_numpy(choice.ids).to(scores.device)
+    chosen = scores if ids is None else scores[:, ids]
+    if choice.labels is None:
+        values, columns = top_k_lowest_index_first(chosen, k)
+    else:
+        values, columns = top_k_of_distinct_labels(chosen, k, torch.from_numpy(choice.labels).to(scores.device))
+    columns = columns if ids is None else ids[columns]
+    return VocabularyNeighbors(columns.cpu().numpy().astype(np.int32), values.cpu().numpy())
+
+
+def _joined(parts: Sequence[VocabularyNeighbors], k: int) -> VocabularyNeighbors:
+    empty = VocabularyNeighbors(np.empty((0, k), np.int32), np.empty((0, k), np.float32))
+    return VocabularyNeighbors(*map(np.concatenate, zip(*(parts or [empty]), strict=True)))
 
 
 def top_k_lowest_index_first(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
