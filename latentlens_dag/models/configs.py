@@ -37,7 +37,7 @@ def read_config(source: Path | ModelRef) -> dict[str, Any] | None:
 def _parse_config(path: Path) -> dict[str, Any]:
     try:
         config: Any = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError, OSError) as error:
         check_lfs_pointers(path.parent, str(path.parent))
         raise UserError(f"{path} is not JSON ({error}): the model folder is damaged.") from error
     if not isinstance(config, dict) or not isinstance(config.get("model_type", ""), str):
