@@ -73,12 +73,21 @@ def prompt_text(vlm: Any, prompt: Prompt, images: int) -> str:
     return _put_before_images(vlm, write, prompt, images)
 
 
-def _verbatim(vlm: Any, prompt: Prompt, images: int) -> str:
-    if vlm.model.config.model_type not in WITHOUT_TEMPLATE:
+def check_template(processor: Any, model_type: str, name: str) -> None:
+    """Refuse a processor without the chat template that its family needs.
+
+    Raises:
+        UserError: if it has none, and the family is none of WITHOUT_TEMPLATE.
+    """
+    if not getattr(processor, "chat_template", None) and model_type not in WITHOUT_TEMPLATE:
         raise UserError(
-            f"{vlm.name} has no chat template, so it is not known how to ask it about an image. Put the published "
+            f"{name} has no chat template, so it is not known how to ask it about an image. Put the published "
             "one into its folder, as chat_template.jinja."
         )
+
+
+def _verbatim(vlm: Any, prompt: Prompt, images: int) -> str:
+    check_template(vlm.processor, vlm.model.config.model_type, vlm.name)
     if prompt.system:
         raise UserError(
             f"{vlm.name} has no chat template, and so no place for a system prompt ({prompt.system!r}). Use `before` "
