@@ -12,7 +12,10 @@ sentence once.
 from __future__ import annotations
 
 import json
+import pickle
 import re
+import subprocess
+import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +29,7 @@ import pyarrow as pa
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.hub.names import REPO_ID
+from latentlens_dag.index import pickle_child
 from latentlens_dag.index.encode import LayerVectors, Progress, allocate_vectors
 from latentlens_dag.index.folder import new_index
 from latentlens_dag.index.layer_tables import commit_fragments, write_fragments
@@ -271,32 +275,40 @@ def _read_layer(file: Path) -> _Layer:
 
 def _load(file: Path) -> object:
     """The content of the file. Only tensors and plain values are made; nothing that it names is run."""
-    import pickle
-
     import torch
 
+    _try_pickle(file)
     try:
         return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{file} was not read: it holds {_wanted(file, error)}, which only runs as code. An index needs tensors "
-            "and plain values alone. Do not load it elsewhere unless you trust its author; ask for, or save, an index "
-            "of plain values (`ContextualIndex.save` of the reference library does)."
-        ) from error
+        names = re.findall(r"GLOBAL (\S{1,300}) ", str(error)[:10_000])
+        raise _holds_code(file, names) from error
     except Exception as error:  # any: the unpickler meets instructions of any kind
         raise _unreadable(file, f"{type(error).__name__}: {error}") from error
 
 
-def _wanted(file: Path, error: Exception) -> str:
-    """What the pickle names that is neither tensor nor plain value."""
-    import torch
-
+def _try_pickle(file: Path) -> None:
+    """Read the pickle in a process of its own first: torch survives neither every depth nor every length."""
+    command = [sys.executable, "-I", pickle_child.__file__, str(file.absolute())]
+    run = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     try:
-        names = torch.serialization.get_unsafe_globals_in_checkpoint(file)
-    except Exception:
-        names = []
-    blocked = re.findall(r"GLOBAL (\S+)", str(error))
-    return ", ".join(sorted({*names, *blocked})) or "something else than tensors and plain values"
+        found = json.loads(run.stdout)
+    except ValueError:
+        how = f"exit code {run.returncode}"
+        raise _unreadable(file, f"the process that tried to read it ended, {how}: it takes too much") from None
+    if found["names"]:
+        raise _holds_code(file, found["names"])
+    if found["wrong"]:
+        raise _unreadable(file, found["wrong"])
+
+
+def _holds_code(file: Path, names: Sequence[str]) -> UserError:
+    what = ", ".join(sorted(set(names))) or "something else than tensors and plain values"
+    return UserError(
+        f"{file} was not read: it holds {what}, which only runs as code. An index needs tensors and plain values "
+        "alone. Do not load it elsewhere unless you trust its author; ask for, or save, an index of plain values "
+        "(`ContextualIndex.save` of the reference library does)."
+    )
 
 
 def _unreadable(file: Path, why: str) -> UserError:

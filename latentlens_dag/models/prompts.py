@@ -107,7 +107,14 @@ def _writer(vlm: Any, system: str) -> _Writer:
 
     def write(before: str, images: int, after: str) -> str:
         parts = [*_parts(before), *[{"type": "image"}] * images, *_parts(after)]
-        return _apply_template(vlm.processor, [*messages, {"role": "user", "content": parts}])
+        try:
+            return _apply_template(vlm.processor, [*messages, {"role": "user", "content": parts}])
+        except Exception as error:  # any: a template is a program
+            reason = " ".join(str(error).split())
+            raise UserError(
+                f"{vlm.name} cannot be asked about an image: its chat template fails ({type(error).__name__}: "
+                f"{reason:.200}). Put the published one into its folder, as chat_template.jinja."
+            ) from error
 
     return write
 

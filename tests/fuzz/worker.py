@@ -11,6 +11,7 @@ import sys
 import time
 import traceback
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
@@ -42,7 +43,8 @@ def main(part: str, first_seed: int, seconds: float, folder: Path) -> None:
         reader.write(sound)
     files = sorted(path.relative_to(sound) for path in sound.glob(CHANGED.get(part, "**/*")) if path.is_file())
     reader.start()
-    _read(part, sound, sound / files[0], folder / "work")  # loads what reading needs
+    with suppress(UserError):
+        _read(part, sound, sound / files[0], folder / "work")  # loads what reading needs
     limit_memory(MEMORY_BYTES)
     known: set[str] = {line for path in folder.glob("fault_*.place") for line in path.read_text().splitlines()}
     end, runs = time.monotonic() + seconds, [0]
