@@ -109,7 +109,7 @@ def _wrong_values(error: ValidationError, folder: Path) -> str:
         path, _, place = ".".join(map(str, problem["loc"])).partition(" at ")  # where Dagster knows it
         field = ".".join(part for part in path.split(".") if _FIELD.fullmatch(part) and part not in _NO_FIELDS)
         place = place or _components_with(error.title, problem, folder)
-        message = f"`{field}: {problem['input']}` of {place}: {problem['msg']}.{_quoting_hint(problem)}"
+        message = f"`{field}: {problem['input']!s:.200}` of {place}: {problem['msg']}.{_quoting_hint(problem)}"
         messages.setdefault((field, place), message)
     # A field that may be a text or have fields of its own is wrong in one of these, not because it is no text.
     return " ".join(

@@ -29,6 +29,7 @@ from dagster.components.core.defs_module import ComponentPath, ComponentRootLoc,
 from dagster_shared.yaml_utils import parse_yamls_with_source_position
 from yaml import YAMLError
 
+from latentlens_dag.dag.yaml_limits import check_size
 from latentlens_dag.errors import UserError
 
 
@@ -100,6 +101,7 @@ def _documents(file: Path) -> list[Any]:
         raise UserError(f"{file} is no file, and a file of this name is where components are declared. Rename it.")
     try:
         text = file.read_text(encoding="utf-8")
+        check_size(text, file)
         documents = [tree.value for tree in parse_yamls_with_source_position(text, str(file))]
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
