@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latentlens_dag.dag.yaml_limits import MOST_VALUES, check_size
@@ -44,6 +44,7 @@ def _size(value: object) -> int:
     return 1 + sum(map(_size, parts))
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(0, 25), min_size=1, max_size=4))
 def test_what_is_counted_is_what_aliases_write_out(repeats: list[int]) -> None:
     lines = ["a0: &a0 [x, {y: z}]"]
