@@ -25,7 +25,9 @@ def check_size(text: str, file: Path) -> None:
     if "*" not in text:  # no alias
         return
     known: dict[int, int | None] = {}
-    values = sum(_values(node, known, file) for node in yaml.compose_all(text, Loader=yaml.SafeLoader) if node)
+    values = sum(
+        _values(node, known, file) for node in yaml.compose_all(text, Loader=yaml.SafeLoader) if node is not None
+    )
     if values > MOST_VALUES:
         raise UserError(
             f"{file} has {values:,} values where its aliases (`*name`) are written out, and {MOST_VALUES:,} are the "
