@@ -108,8 +108,7 @@ browse: $(STAMP)
 	$(BIN)/latentlens-dag browse
 
 dev: $(STAMP)
-	mkdir -p .latentlens/dagster
-	DAGSTER_HOME="$$PWD/.latentlens/dagster" $(BIN)/dagster dev -w workspace.yaml
+	exec $(BIN)/latentlens-dag dev
 
 clean:
 	rm -rf $(VENV) .latentlens demo.png

@@ -176,6 +176,16 @@ INTERPRETABILITY = _schema(
     ("excess_high", pa.float64()),
 )
 
+CORPUS_ABLATION = _schema(
+    ("study", pa.string()),
+    ("fraction", pa.float64()),  # of the index's sentences
+    ("occurrences", pa.int64()),  # of these sentences: vectors per contextual layer
+    ("sentences", pa.int64()),  # that have any of them
+    ("token_ids", pa.int64()),  # different ones
+    *(field for field in INTERPRETABILITY if field.name not in ("study", "lens")),
+)
+"""Of LatentLens, from parts of the index (`study/corpus_ablation.py`)."""
+
 LENS_DIFFERENCES = _schema(
     ("comparison", pa.string()),  # lenses: of one layer; layers: of one lens, the other is the study's first
     ("judge", pa.string()),
@@ -242,6 +252,7 @@ TABLES = {
     "judgements": JUDGEMENTS,
     "interpretability": INTERPRETABILITY,
     "lens_differences": LENS_DIFFERENCES,
+    "corpus_ablation": CORPUS_ABLATION,
     "layer_alignment": LAYER_ALIGNMENT,
     "diversity": DIVERSITY,
     "state_statistics": STATE_STATISTICS,

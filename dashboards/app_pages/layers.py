@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 import streamlit as st
 from widgets import permalink
+from widgets.ablation import corpus_ablation
 from widgets.charts import COLORS, DRIFT_COLORS, PALETTE, SOURCE_COLORS, Clicks, heat_map, histograms, lines
 from widgets.examples import POINT, current_point, examples, pick
 from widgets.labels import lens_name
@@ -30,6 +31,8 @@ COMPARISONS = {
     "layers": "Above 0, the layer has more than the study's first one.",
 }
 SIGNIFICANT = 0.05
+WITHOUT_EXAMPLES = ("size of the index",)
+"""Charts whose points cannot be clicked: the examples are those of the whole index."""
 _INTERVALS = [f"{name}{end}" for name in ("", "chance_", "excess_") for end in ("low", "high")]
 _FIGURES = ["lens", "visual_layer", "share", "chance", "excess", *_INTERVALS, "tokens", "images", "effective_tokens"]
 SOURCES = {"visual": "visual tokens", "contextual": "text tokens of the index"}
@@ -38,9 +41,11 @@ SOURCES = {"visual": "visual tokens", "contextual": "text tokens of the index"}
 def layers_page(data: BrowserData, study: StudyFacts) -> None:
     """One kind of summary of a study, and examples of the point that was clicked."""
     draw = {"interpretability": interpretability, "differences": differences, "contextual layers": contextual_layers}
-    draw |= {"norms and drift": states, "similarity": similarity}
+    draw |= {"size of the index": corpus_ablation, "norms and drift": states, "similarity": similarity}
     what = permalink.choice("Show", "show", list(draw), "interpretability", format_func=str.capitalize, clears=POINT)
-    examples(data, study, draw[what](data, study) or "all")
+    group = draw[what](data, study) or "all"
+    if what not in WITHOUT_EXAMPLES:
+        examples(data, study, group)
 
 
 def interpretability(data: BrowserData, study: StudyFacts) -> str | None:

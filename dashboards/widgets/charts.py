@@ -91,12 +91,13 @@ def lines(
     number_format: str = ",d",
     colors: Mapping[str, str] = COLORS,
     log_scale: bool = False,
+    log_x: bool = False,
     zero: bool = False,
     crosses: str | None = None,
     notes: Mapping[str, str] = MappingProxyType({}),
     clicks: Clicks | None = None,
 ) -> None:
-    """Curves over an ordered x, a color per value of `color`.
+    """Curves over an ordered x, or a number, a color per value of `color`.
 
     Args:
         frame: a row per point.
@@ -112,6 +113,7 @@ def lines(
         number_format: of y, in the notation of D3.
         colors: by name.
         log_scale: whether y has a logarithmic scale.
+        log_x: whether x is a number on a logarithmic scale.
         zero: whether to draw a line at y = 0.
         crosses: column that says whether a point is a cross instead of a dot.
         notes: columns that the tooltip of a point shows too, and their titles.
@@ -121,7 +123,9 @@ def lines(
     hue: dict[str, Any] = {"field": color, "type": "nominal"}
     hue["scale"] = {"domain": names, "range": [colors[name] for name in names]} if names else {}
     hue["legend"] = {"title": None, "orient": "top", "symbolOpacity": 1}
-    across = {"field": x, "type": "ordinal", "title": x_title, "axis": {"labelAngle": 0}}
+    across: dict[str, Any] = {"field": x, "type": "ordinal", "title": x_title, "axis": {"labelAngle": 0}}
+    if log_x:
+        across |= {"type": "quantitative", "scale": {"type": "log"}, "axis": {"format": "~s", "tickCount": 3}}
     up: dict[str, Any] = {"field": y, "type": "quantitative", "title": y_title, "axis": {"format": number_format}}
     up |= {"scale": {"type": "log", "nice": False}} if log_scale else {}
     tip = [{"field": n, "type": "nominal", "title": t} for n, t in ((color, color), (x, x_title))]

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -23,18 +24,16 @@ from latentlens_dag.cli.output import (
     table_text,
     terminal_width,
 )
+from latentlens_dag.cli.plan_text import plan_lines
 from latentlens_dag.cli.progress import BuildProgress, forward_step_progress
 from latentlens_dag.dag.building.listener import BuildListener
 from latentlens_dag.dag.building.opening import open_project
-from latentlens_dag.dag.building.time_left import duration
 from latentlens_dag.errors import RESUME_HINT, StoppedBySignalError
 from latentlens_dag.storage.home import find_home
 
 if TYPE_CHECKING:
-    from latentlens_dag.dag.building.estimate import StepWork
     from latentlens_dag.dag.building.project import Project
     from latentlens_dag.dag.building.runs import BuildRun
-    from latentlens_dag.dag.building.staleness import StaleTarget
     from latentlens_dag.dag.home_lock import LockOwner
 
 TO_BUILD = 3
@@ -67,6 +66,8 @@ def build(
 ) -> None:
     """Build what is missing or out of date, and nothing else.
 
+    NAME is a study, a release, an index, or a folder of assets/ for all that it declares; without one, all is built.
+
     Exit codes: 0 done, 1 a step failed, 2 a mistake of yours, 130 interrupted.
     """
     from latentlens_dag.dag.home_lock import build_lock
@@ -86,6 +87,7 @@ def build(
 @studies_argument
 @select_option
 @force_option
+@click.option("--verbose", "-v", is_flag=True, help="A line per part, not per step.")
 @click.option("--exit-code", is_flag=True, help=f"Exit with {TO_BUILD} where something is to be built, else with 0.")
 @home_option
 @json_option
@@ -93,11 +95,15 @@ def plan(
     studies: Sequence[str],
     names: Sequence[str],
     force: bool,
+    verbose: bool,
     exit_code: bool,
     home: Path | None,
     as_json: bool,
 ) -> None:
-    """Say what `build` would do, why, and how much work it is."""
+    """Say what `build` would do, why, and how much work it is.
+
+    NAME is as of `build`.
+    """
     from latentlens_dag.dag.home_lock import lock_owner
 
     with _stdout_for_json(as_json), open_project(find_home(home)) as project:
@@ -105,13 +111,15 @@ def plan(
         selection = project.select(studies, names)
         project.observe(selection)
         targets = project.plan(selection, force)
-        work = project.work(targets)
+        work, reused = project.work(targets), project.reused(targets)
+        step_of = {key: step.name for step in project.steps for key in step.keys}
     facts = {
         "parts": [{"asset": t.key.to_user_string(), "partition": t.partition, "reason": t.reason} for t in targets],
-        "steps": [step._asdict() for step in work],
+        "steps": [{**step._asdict(), "reused": reused.get(step.step, 0)} for step in work],
         "building": owner and owner._asdict(),
     }
-    print_facts(facts, as_json, lambda: "\n".join([*_owner_lines(owner), *_plan_lines(targets, work)]))
+    lines = partial(plan_lines, targets, work, step_of, reused, verbose)
+    print_facts(facts, as_json, lambda: "\n".join([*_owner_lines(owner), *lines()]))
     if exit_code and targets:
         sys.exit(TO_BUILD)
 
@@ -187,44 +195,6 @@ def _summary(runs: list[BuildRun]) -> str:
 def _run_facts(run: BuildRun) -> dict[str, Any]:
     built = [{"asset": target.key.to_user_string(), "reason": target.reason} for target in run.targets]
     return {"partition": run.partition, "built": built, "steps": run.steps, "wall_s": run.wall_s}
-
-
-def _plan_lines(targets: list[StaleTarget], work: list[StepWork]) -> list[str]:
-    if not targets:
-        return ["Everything is up to date."]
-    rows = [
-        (step.step, str(step.parts), _known(step.wall_s, duration), _known(step.rows, "{:,}".format), _size(step))
-        for step in work
-    ]
-    least = {"time": 10, "rows": 12, "size": 9}
-    table = table_text(("step", "parts", "time", "rows", "size"), rows, terminal_width(), ["step"], least)
-    return [
-        *map(str, targets),
-        "",
-        table,
-        f"{len(targets)} parts of {len(work)} steps, {_whole_time(work)}. {_AT_MOST}",
-    ]
-
-
-_AT_MOST = "At most: where a step writes the same content again, what follows it is not run."
-
-
-def _whole_time(work: list[StepWork]) -> str:
-    known = [step.wall_s for step in work if step.wall_s is not None]
-    unknown = len(work) - len(known)
-    if not known:
-        return "which never ran here, so that their time is unknown"
-    without = f", without {unknown} that never ran" if unknown else ""
-    return f"about {duration(sum(known))} by their last runs{without}"
-
-
-def _known(figure: Any, text: Callable[[Any], str]) -> str:
-    return "unknown" if figure is None else text(figure)
-
-
-def _size(step: StepWork) -> str:
-    scale, unit = (1e6, "MB") if (step.size_bytes or 0) < 1e9 else (1e9, "GB")
-    return _known(step.size_bytes, lambda size: f"{size / scale:,.1f} {unit}")
 
 
 def _status_table(steps: list[dict[str, Any]]) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from latentlens_dag.cli.output import home_option, json_option, print_facts, table_text, terminal_width
+from latentlens_dag.cli.output import LocalPath, home_option, json_option, print_facts, table_text, terminal_width
 from latentlens_dag.errors import UserError
 from latentlens_dag.storage.home import find_home
 
@@ -23,7 +24,7 @@ _IDS_SHOWN = 5
 @click.command()
 @click.argument("first", metavar="STUDY[@VERSION]|RELEASE")
 @click.argument("second", metavar="STUDY[@VERSION]|RELEASE")
-@click.option("--second-home", type=click.Path(path_type=Path), help="The home of the second study, if it has another.")
+@click.option("--second-home", type=LocalPath(), help="The home of the second study, if it has another.")
 @click.option("--shares", is_flag=True, help="Of studies: by how much their shares of interpretable tokens differ.")
 @home_option
 @json_option
@@ -56,10 +57,11 @@ def diff(first: str, second: str, second_home: Path | None, shares: bool, home: 
         studies = map(_judged, (first, second), files, sinks)
         _print_share_differences((first, second), *studies, as_json=as_json)
         return
-    differences = compare_results(*files)
-    if not differences:
+    if not set(files[0]) & set(files[1]):
         raise UserError(f"{first} and {second} have no lens at the same visual layer, so nothing can be compared.")
-    print_facts([one._asdict() for one in differences], as_json, lambda: _difference_text(differences))
+    differences = compare_results(*files)
+    text = partial(_difference_text, differences, (first, second))
+    print_facts([one._asdict() for one in differences], as_json, lambda: f"{text()}\n\n{_COLUMNS}")
 
 
 def _judged(name: str, files: Mapping[tuple[str, int], Sequence[Path]], sinks: Path) -> JudgedStudy:
@@ -124,16 +126,24 @@ def _study_and_version(name: str) -> tuple[str, int | None]:
     return study, int(version) if version else None
 
 
-def _difference_text(differences: list[AnswerDifference]) -> str:
+_COLUMNS = """\
+tokens   visual tokens that both have (for judgements: tokens under lenses)
+same     share of them with the same answers in the same order, or the same verdict
+nearest  share with the same first answer
+overlap  mean share of the answers that the other has, too
+only in  tokens that one has and the other lacks, for which nothing is compared"""
+
+
+def _difference_text(differences: list[AnswerDifference], names: tuple[str, str] = ("first", "second")) -> str:
     rows = []
     for difference in differences:
         first, second = difference.only_first, difference.only_second
         shares = (difference.same, difference.same_nearest, difference.overlap)
         percents = ("" if share is None else f"{share:.1%}" for share in shares)
-        alone = f"{first:,} / {second:,}" if first or second else ""
-        rows.append((difference.part, str(difference.visual_layer), f"{difference.tokens:,}", *percents, alone))
-    headers = ("", "layer", "tokens", "same", "nearest", "overlap", "only in one")
-    return table_text(headers, rows, terminal_width(), ["", "only in one"], {"tokens": 9, "same": 7})
+        alone = (f"{only:,}" if only else "" for only in (first, second))
+        rows.append((difference.part, str(difference.visual_layer), f"{difference.tokens:,}", *percents, *alone))
+    headers = ("", "layer", "tokens", "same", "nearest", "overlap", *(f"only in {name}" for name in names))
+    return table_text(headers, rows, terminal_width(), [""], {"tokens": 9, "same": 7})
 
 
 def _is_release(name: str) -> bool:
@@ -157,6 +167,8 @@ def _release_text(difference: ReleaseDifference) -> str:
         parts.append(f"\nStudy {study}\n{_difference_text(layers)}")
     if not difference.studies:
         parts.append("No study of the two has answers of one lens at the same visual layer.")
+    else:
+        parts.append(f"\n{_COLUMNS}")
     return "\n".join(part for part in parts if part)
 
 

@@ -40,12 +40,11 @@ def lineage_report(project: Project, studies: Sequence[str], name: str) -> Repor
 
 
 def versions_report(project: Project, studies: Sequence[str]) -> Report:
-    """The versions of the named studies, by default of all."""
-    from latentlens_dag.dag.building.selection import find_studies
+    """The versions of the named studies, and of those in named folders; by default of all."""
     from latentlens_dag.storage.study_versions import study_versions
 
-    project.select(studies)  # refuses unknown names
-    versions_of = {study: study_versions(project.store, study) for study in studies or find_studies(project.steps)}
+    requested = {key.path[1] for key, _ in project.select(studies).requested if key.path[0] == "study"}
+    versions_of = {study: study_versions(project.store, study) for study in sorted(requested)}
     facts = {
         study: [dict(zip(_VERSION_KEYS, version, strict=True)) for version in versions]
         for study, versions in versions_of.items()

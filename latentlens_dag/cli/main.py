@@ -15,7 +15,7 @@ import traceback
 
 import click
 
-from latentlens_dag.cli import browse, build, diff, maintenance, models, publish, pull, query
+from latentlens_dag.cli import browse, build, dev, diff, maintenance, models, publish, pull, query
 from latentlens_dag.device import configure_threads
 from latentlens_dag.errors import RESUME_HINT, StoppedBySignalError, UserError
 from latentlens_dag.storage.full_disk import remedy
@@ -42,6 +42,7 @@ for command in (
     query.search,
     pull.pull,
     browse.browse,
+    dev.dev,
     models.import_index,
     models.inspect_model,
     publish.publish,
@@ -71,9 +72,17 @@ def main() -> None:
     except BrokenPipeError:
         sys.exit(1)
     except Exception as error:
-        hint = remedy(error, find_home().root)
+        hint = _remedy(error)
         hint = f"\n{hint}" if hint else "" if debug else "\nRun again with --debug to see where."
         _leave(f"Error: {type(error).__name__}: {error}{hint}", 1, debug, getattr(error, "trace", ""))
+
+
+def _remedy(error: Exception) -> str | None:
+    """The way out of a full disk; None for other errors, and where LATENTLENS_HOME names no home."""
+    try:
+        return remedy(error, find_home().root)
+    except UserError:
+        return None
 
 
 def _leave(message: str, code: int, debug: bool = False, trace: str = "") -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from latentlens_dag.cli.output import bytes_text, json_option, one_line, print_facts
+from latentlens_dag.cli.output import LocalPath, bytes_text, json_option, one_line, print_facts
 from latentlens_dag.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.argument("source")
 @click.option(
     "--output",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=LocalPath(file_okay=False),
     required=True,
     help="The folder to write; an index there is replaced.",
 )
@@ -46,10 +46,8 @@ def import_index(source: str, output: Path, revision: str | None, as_json: bool)
 
 @click.command("inspect-model")
 @click.argument("source", metavar="PATH_OR_ID")
-@click.option("--image", "file", type=click.Path(path_type=Path), help="Show the model this picture, not noise.")
-@click.option(
-    "--picture", type=click.Path(path_type=Path, dir_okay=False), help="A PNG of the image with its visual tokens."
-)
+@click.option("--image", "file", type=LocalPath(), help="Show the model this picture, not noise.")
+@click.option("--picture", type=LocalPath(dir_okay=False), help="A PNG of the image with its visual tokens.")
 @click.option("--revision", metavar="COMMIT", help="Of a Hub id: a full commit.")
 @click.option(
     "--localize/--no-localize", default=None, help="Check where the tokens look; by default for models up to 1 GB."

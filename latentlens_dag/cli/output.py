@@ -19,14 +19,29 @@ from typing import Any, Literal
 import click
 
 from latentlens_dag.errors import UserError
+from latentlens_dag.storage.paths import refuse_address
 from latentlens_dag.text.display import CONTROL
 
 _UNLIMITED = 1_000_000  # characters
 _NARROWEST = 10  # characters a column: below, nothing can be read
 
-home_option = click.option("--home", type=click.Path(path_type=Path), help="Folder of results and history.")
+
+class LocalPath(click.Path):
+    """The path of a file or folder of this machine; an address such as s3://bucket is refused."""
+
+    def __init__(self, *, file_okay: bool = True, dir_okay: bool = True) -> None:
+        """Give a `Path`, which need not exist."""
+        super().__init__(path_type=Path, file_okay=file_okay, dir_okay=dir_okay)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path, as `click.Path` gives it."""
+        refuse_address(value, param.opts[-1] if param else "path")
+        return super().convert(value, param, ctx)
+
+
+home_option = click.option("--home", type=LocalPath(), help="Folder of results and history.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-studies_argument = click.argument("studies", nargs=-1, metavar="[STUDY ...]")
+studies_argument = click.argument("studies", nargs=-1, metavar="[NAME ...]")
 
 
 def print_facts(facts: Any, as_json: bool, text: Callable[[], str]) -> None:

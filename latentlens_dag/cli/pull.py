@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from latentlens_dag.cli.output import bytes_progress, bytes_text, json_option, print_facts, write_errors
+from latentlens_dag.cli.output import LocalPath, bytes_progress, bytes_text, json_option, print_facts, write_errors
 from latentlens_dag.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.option("--tables", metavar="NAMES", help="Only these tables, as neighbors,sentences; by default everything.")
 @click.option(
     "--output",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=LocalPath(file_okay=False),
     help="A folder that gets a copy; a release there is replaced.",
 )
 @json_option

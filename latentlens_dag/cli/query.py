@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import click
 
+from latentlens_dag.cli.layout import rows_text
 from latentlens_dag.cli.output import (
+    LocalPath,
     home_option,
     json_option,
     one_line,
@@ -48,16 +50,29 @@ data_option = click.option(
     "--param", "params", multiple=True, metavar="NAME=VALUE", help="A parameter of the query; may be repeated."
 )
 @click.option("--format", "form", type=click.Choice(["table", "csv", "json", "parquet"]), default="table")
-@click.option(
-    "--output", type=click.Path(path_type=Path, dir_okay=False), help="A file to write instead of the terminal."
-)
+@click.option("--output", type=LocalPath(dir_okay=False), help="A file to write instead of the terminal.")
+@click.option("--columns", metavar="NAMES", help="Only these columns, as study,word,cosine, in this order.")
+@click.option("--limit", type=click.IntRange(0), metavar="ROWS", help="At most so many rows.")
+@click.option("--vertical", is_flag=True, help="A line per column; a table too wide for the terminal is printed so.")
 @data_option
 @home_option
 def query(
-    query: str | None, params: Sequence[str], form: str, output: Path | None, data: str | None, home: Path | None
+    query: str | None,
+    params: Sequence[str],
+    form: str,
+    output: Path | None,
+    columns: str | None,
+    limit: int | None,
+    vertical: bool,
+    data: str | None,
+    home: Path | None,
 ) -> None:
-    """Run SQL, or a query by name, over all that is built or over a release; without one, list the queries."""
+    """Run SQL, or a query by name, over all that is built or over a release; without one, list the queries.
+
+    For example: latentlens-dag query where_word --param word=dog --limit 5
+    """
     from latentlens_dag.dataset.named_queries import named_queries
+    from latentlens_dag.dataset.unjudged import unjudged_note
 
     if query is None:
         click.echo("\n".join(_query_help(one) for one in named_queries().values()))
@@ -65,16 +80,27 @@ def query(
     if form == "parquet" and output is None:
         raise UserError("Parquet is no text: name a file with --output.")
     with _dataset(home, data) as dataset:
-        frame = dataset.collect(query, **_bound(params))
+        frame = _part(dataset.collect(query, **_bound(params)), columns, limit)
+        note = unjudged_note(dataset, query) if frame.is_empty() else None
     with nullcontext() if output is None else write_errors("--output", output):
-        _write_frame(frame, form, output)
+        _write_frame(frame, form, output, vertical)
+    if note:
+        click.echo(note, err=True)
+
+
+def _part(frame: pl.DataFrame, columns: str | None, limit: int | None) -> pl.DataFrame:
+    """Some of the columns and rows."""
+    names = frame.columns if columns is None else [name.strip() for name in columns.split(",")]
+    if unknown := [name for name in names if name not in frame.columns]:
+        raise UserError(
+            f"`--columns {columns}`: the result has no column {unknown[0]!r}; it has {', '.join(frame.columns)}."
+        )
+    return frame.select([*dict.fromkeys(names)]).head(len(frame) if limit is None else limit)
 
 
 @click.command()
 @click.argument("study")
-@click.option(
-    "--picture", type=click.Path(path_type=Path, dir_okay=False), help="A PNG of scenes with the words on them."
-)
+@click.option("--picture", type=LocalPath(dir_okay=False), help="A PNG of scenes with the words on them.")
 @click.option("--layer", type=int, help="The visual layer of the picture; by default the one in the middle.")
 @click.option("--scenes", type=click.IntRange(1), default=2, show_default=True, help="How many scenes the picture has.")
 @click.option(
@@ -110,7 +136,7 @@ def summary(
 
 def _figures(dataset: Dataset, study: str, measure: str | None, k: int | None) -> str:
     """A study's verdicts or, without a judge, statistics of its neighbors."""
-    from latentlens_dag.study.report import interpretability_lines, unjudged_lines
+    from latentlens_dag.study.report import ablation_lines, interpretability_lines, unjudged_lines
 
     tables = ("interpretability", "diversity", "layer_alignment")
     judged, diversity, alignment = (
@@ -126,7 +152,11 @@ def _figures(dataset: Dataset, study: str, measure: str | None, k: int | None) -
             raise UserError(
                 f"`--k {k}`: the answers of study {study} were judged by {' and by '.join(map(str, known))}: name one."
             )
-        return interpretability_lines(judged, measure, k)
+        parts = [interpretability_lines(judged, measure, k)]
+        if "corpus_ablation" in dataset.tables:  # a catalog of an older version has none
+            found = dataset.collect("FROM corpus_ablation WHERE study = $study", study=study).to_arrow()
+            parts += [ablation_lines(found, measure, k)] if len(found) else []
+        return "\n".join(parts)
     if len(diversity):
         return unjudged_lines(diversity, alignment)
     known = dataset.collect("SELECT DISTINCT study FROM neighbors ORDER BY study")["study"].to_list()
@@ -279,7 +309,7 @@ def _query_help(one: NamedQuery) -> str:
     return f"{one.name} {names}\n    {one.description}"
 
 
-def _write_frame(frame: pl.DataFrame, form: str, output: Path | None) -> None:
+def _write_frame(frame: pl.DataFrame, form: str, output: Path | None, vertical: bool = False) -> None:
     if form == "parquet":
         frame.write_parquet(output or "")
         return
@@ -288,20 +318,21 @@ def _write_frame(frame: pl.DataFrame, form: str, output: Path | None) -> None:
     elif form == "csv":
         text = _flat(frame).write_csv()
     else:
-        text = _frame_table(frame, terminal_width() if output is None else None)
+        text = _frame_table(frame, terminal_width() if output is None else None, vertical)
     if output is None:
         click.echo(text.rstrip("\n"))
     else:
         output.write_text(text, encoding="utf-8")
 
 
-def _frame_table(frame: pl.DataFrame, width: int | None) -> str:
-    """The first rows as a table."""
+def _frame_table(frame: pl.DataFrame, width: int | None, vertical: bool = False) -> str:
+    """The first rows as a table, or a line per column where that is wanted or too wide."""
     headers = {name: one_line(name) for name in frame.columns}
     left = [headers[name] for name, dtype in frame.schema.items() if not dtype.is_numeric()]
     rows = [[_cell(value) for value in row] for row in frame.head(_ROWS_SHOWN).iter_rows()]
-    more = f", {_ROWS_SHOWN} shown; --format csv gives all" if len(frame) > _ROWS_SHOWN else ""
-    return f"{table_text([*headers.values()], rows, width, left)}\n{len(frame):,} rows{more}"
+    text, shown = rows_text([*headers.values()], rows, width, left, vertical)
+    more = f", {shown} shown; --format csv gives all" if len(frame) > shown else ""
+    return f"{text}\n{len(frame):,} row{'' if len(frame) == 1 else 's'}{more}"
 
 
 def _cell(value: Any) -> str:

@@ -64,7 +64,7 @@ def connector(name: str) -> dg.AssetKey:
 
 
 def study_layer(name: str, part: str, layer: int) -> dg.AssetKey:
-    """study/<name>/<part>/V08; part is visual, judgements or a lens."""
+    """study/<name>/<part>/V08; part is visual, judgements, ablation_neighbors or a lens."""
     return dg.AssetKey(["study", name, part, f"V{layer:02d}"])
 
 

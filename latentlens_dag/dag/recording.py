@@ -91,13 +91,19 @@ def can_reuse(context: dg.AssetExecutionContext, key: dg.AssetKey, model: dg.Ass
 
     `dtype` does not count among the settings: who reuses states compares the one in which they were computed.
     """
-    store = store_of(context)
+    store, observed = store_of(context), last_observed_version(context.instance, model)
     record = store.read(key.to_user_string(), context.partition_key)
+    return record is not None and is_reusable(store, record, _metadata_of(context, key), model, observed)
+
+
+def is_reusable(
+    store: ArtifactStore, record: ArtifactRecord, metadata: Mapping[str, Any], model: dg.AssetKey, observed: str | None
+) -> bool:
+    """Whether a stored artifact is whole and was made as its asset's metadata says now, by the observed model."""
     return (
-        record is not None
-        and record.damaged is None
-        and {**record.settings, **_ANY_DTYPE} == {**settings_of(_metadata_of(context, key)), **_ANY_DTYPE}
-        and record.inputs.get(model.to_user_string()) == last_observed_version(context.instance, model)
+        record.damaged is None
+        and {**record.settings, **_ANY_DTYPE} == {**settings_of(metadata), **_ANY_DTYPE}
+        and record.inputs.get(model.to_user_string()) == observed
         and record.packages == package_versions()
         and not store.problems(record)
     )

@@ -85,6 +85,8 @@ class StudySpec:
     unique: Literal["none", "word", "sentence"]
     judged: bool
     """Whether its neighbors are judged by the image set's regions."""
+    corpus_ablation: Sequence[float]
+    """The parts of the index's sentences from which LatentLens answers too, ascending; empty for none."""
     connector: bool
     prompt: str | Prompt
     """The VLM's question after every image, or all text around it."""

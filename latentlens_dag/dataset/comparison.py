@@ -1,7 +1,7 @@
 """The differences of two sets of answers: of versions of a study, of studies on the same images, of releases.
 
 Answers are compared token by token, so both must be of the same images and of models with equally many visual tokens.
-Tokens that only one of them has are counted, not compared.
+Tokens, layers and lenses that only one of them has are counted, not compared.
 """
 
 from __future__ import annotations
@@ -41,19 +41,33 @@ def compare_results(
 ) -> list[AnswerDifference]:
     """Compare two results, part by part and layer by layer (as `study_versions.version_files` gives them).
 
-    Parts and layers that only one has are left out. Memory holds one part at one layer.
+    Of parts and layers that only one has, the tokens are counted. Memory holds one part at one layer.
     """
     import polars as pl
 
+    def rows(files: Mapping[tuple[str, int], Sequence[Path]], part: str, layer: int) -> pl.LazyFrame | None:
+        found = files.get((part, layer))
+        return pl.scan_parquet(list(found), glob=False) if found else None
+
     return [
-        compare_part(part, layer, *(pl.scan_parquet(list(files[part, layer]), glob=False) for files in (first, second)))
-        for part, layer in sorted(set(first) & set(second))
+        compare_part(part, layer, rows(first, part, layer), rows(second, part, layer))
+        for part, layer in sorted({*first, *second})
     ]
 
 
-def compare_part(part: str, layer: int, first: pl.LazyFrame, second: pl.LazyFrame) -> AnswerDifference:
-    """Compare two results of one part at one visual layer: rows of NEIGHBORS under one lens, or of JUDGEMENTS."""
-    return (_compare_verdicts if part == "judgements" else _compare_answers)(part, layer, first, second)
+def compare_part(part: str, layer: int, first: pl.LazyFrame | None, second: pl.LazyFrame | None) -> AnswerDifference:
+    """Compare two results of one part at one visual layer: rows of NEIGHBORS under one lens, or of JUDGEMENTS.
+
+    Raises:
+        ValueError: where neither has such rows; one of them may be None.
+    """
+    one, other = (first, second) if first is not None else (second, first)
+    if one is None:
+        raise ValueError(f"Neither has {part} at visual layer {layer}.")
+    if other is None:
+        other = one.limit(0)
+    rows = (one, other) if first is not None else (other, one)
+    return (_compare_verdicts if part == "judgements" else _compare_answers)(part, layer, *rows)
 
 
 def _compare_answers(part: str, layer: int, first: pl.LazyFrame, second: pl.LazyFrame) -> AnswerDifference:

@@ -39,12 +39,18 @@ from latentlens_dag.sql.views import (
     human_judgements_view,
     table_patterns,
     view_sql,
+    with_text_id,
 )
 from latentlens_dag.storage.home import find_warehouse
+from latentlens_dag.storage.paths import refuse_address
 from latentlens_dag.storage.warehouse import Warehouse
+from latentlens_dag.text.html import table_html
 
 if TYPE_CHECKING:
     import polars as pl
+
+
+_SIZE = "SELECT count(*) FROM {}"
 
 
 class Dataset:
@@ -79,6 +85,21 @@ class Dataset:
     def tables(self) -> list[str]:
         """The names of the tables, sorted."""
         return sorted(row[0] for row in self.sql("SHOW TABLES").fetchall())
+
+    def __repr__(self) -> str:
+        """The names of the tables, on one line."""
+        try:
+            return f"<Dataset of {len(self.tables)} tables: {', '.join(self.tables)}>"
+        except (UserError, duckdb.Error):
+            return "<Dataset, closed>"
+
+    def _repr_html_(self) -> str:
+        try:
+            rows = [(name, *self.sql(_SIZE.format(identifier(name))).fetchall()[0]) for name in self.tables]
+        except (UserError, duckdb.Error):  # closed, or a file is gone
+            return table_html(repr(self), [], [])
+        cells = [(name, f"{count:,}", ", ".join(self.sql(f"FROM {identifier(name)}").columns)) for name, count in rows]
+        return table_html(f"Dataset of {len(rows)} tables", ("table", "rows", "columns"), cells)
 
     def sql(self, query: str, /, **params: ParameterValue) -> duckdb.DuckDBPyRelation:
         """Run one reading statement; `$name` in it is bound to the parameter of that name.
@@ -223,12 +244,16 @@ def open_dataset(source: str | Path | Warehouse, limits: Limits = NO_LIMITS) -> 
         from latentlens_dag.release.pull import pull_tables
 
         return _open_release(pull_tables(*name), limits)
+    refuse_address(source, "data", _ON_THE_HUB)
     if is_release(path):
         return _open_release(read_release(path, "user/name"), limits)
     if path.is_file():
         spill = _spill_folder(limits)
         return Dataset(open_file(path, _path(spill), limits), {}, spill)
     return _open_warehouse(_warehouse_root(path), judging_folder(path), limits)
+
+
+_ON_THE_HUB = "Name a folder or file of this machine, or a release on the Hub as user/name@v1.0.0."
 
 
 def _open_warehouse(root: Path, people: JudgingFolder | None, limits: Limits) -> Dataset:
@@ -245,6 +270,8 @@ def _open_warehouse(root: Path, people: JudgingFolder | None, limits: Limits) ->
     if people is not None:
         mounted = [mounted_path(people.root, file, FOLDER) for file in people.files()]
         views["human_judgements"], beside[FOLDER] = human_judgements_view(mounted), people.root
+    of_texts = {file.relative_to(root).parts[1] for file in files["text_tokens"]}
+    views = {table: with_text_id(table, select, of_texts) for table, select in views.items()}
     listed = {file.relative_to(root).as_posix() for table in files.values() for file in table}
     plain = {table: paths for table, paths in files.items() if table not in several and table not in older}
     spill = _spill_folder(limits)
@@ -257,7 +284,9 @@ def _open_release(release: ReleaseTables, limits: Limits) -> Dataset:
     if catalog := find_catalog(release):
         return Dataset(open_file(catalog, _path(spill), limits), release.files, spill, release, in_catalog=True)
     try:
-        connection = open_folder(release.folder, release.views, _path(spill), release.listed, limits)
+        of_texts = {Path(file).parts[1] for file in release.listed if Path(file).parts[0] == "text_tokens"}
+        views = {table: with_text_id(table, select, of_texts) for table, select in release.views.items()}
+        connection = open_folder(release.folder, views, _path(spill), release.listed, limits)
     except duckdb.Error as error:
         raise UserError(f"Release {release.manifest.name} cannot be read: {first_line(error)}") from error
     return Dataset(connection, release.files, spill, release)

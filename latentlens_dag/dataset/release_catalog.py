@@ -30,6 +30,7 @@ from latentlens_dag.sql.connections import scratch_connection
 from latentlens_dag.sql.quoting import create_views, identifier, literal
 from latentlens_dag.sql.sandbox import ReadOnlyFolder, first_line
 from latentlens_dag.storage.files import atomic_path, remove
+from latentlens_dag.storage.paths import plain_file
 
 _FORMAT = 3
 """Raise it when the same release would make another catalog."""
@@ -96,9 +97,13 @@ def build_catalog(path: Path, folder: str, listed: Collection[str], views: Mappi
         OSError: if the disk is full.
     """
     settings = {"threads": 1, "enable_external_file_cache": False}
-    with atomic_path(path) as temporary, scratch_connection(path, _MEMORY, **settings) as connection:
+    with (
+        atomic_path(path) as temporary,
+        plain_file(temporary) as database,
+        scratch_connection(path, _MEMORY, **settings) as connection,
+    ):
         connection.register_filesystem(ReadOnlyFolder(Path(folder), listed))
-        connection.execute(f"ATTACH {literal(str(temporary))} AS catalog")
+        connection.execute(f"ATTACH {literal(str(database))} AS catalog")
         create_views(connection, views)
         for table in map(identifier, views):
             connection.execute(f"CREATE TABLE catalog.{table} AS FROM {table}")

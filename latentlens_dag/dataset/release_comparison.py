@@ -44,7 +44,7 @@ class ReleaseDifference:
     studies_added: tuple[str, ...]
     studies_removed: tuple[str, ...]
     studies: Mapping[str, list[AnswerDifference]]
-    """For each study of both: its answers through each lens, and its verdicts, at each visual layer of both."""
+    """For each study of both: its answers through each lens, and its verdicts, at each visual layer of either."""
 
     def facts(self) -> dict[str, Any]:
         """As JSON."""
@@ -100,9 +100,12 @@ def _differences(study: str, first: Dataset, second: Dataset, tables: list[str])
     for table in _OF_STUDIES:
         if table in tables:
             parts = [_parts(data, table, study) for data in (first, second)]
-            for part, layer in sorted(parts[0] & parts[1]):
-                rows = (_rows(data, table, study, part, layer) for data in (first, second))
-                found.append(compare_part(part, layer, *rows))
+            for part, layer in sorted(parts[0] | parts[1]):
+                one, other = (
+                    _rows(data, table, study, part, layer) if (part, layer) in of else None
+                    for data, of in zip((first, second), parts, strict=True)
+                )
+                found.append(compare_part(part, layer, one, other))
     return found
 
 

@@ -16,6 +16,7 @@ from latentlens_dag.sql.connections import scratch_connection
 from latentlens_dag.sql.quoting import create_views, identifier, literal
 from latentlens_dag.sql.views import count_sets, current_files, table_patterns, view_sql
 from latentlens_dag.storage.files import atomic_path
+from latentlens_dag.storage.paths import plain_file
 from latentlens_dag.storage.warehouse import Warehouse
 
 _MEMORY = "1GB"  # 23 million rows take 1.2 GB and 68 s of the processor; without a limit 5.5 GB and 44 s
@@ -27,6 +28,7 @@ ROW_ORDER = {
     "judgements": "image_id, visual_layer, lens, token_index, judge",
     "interpretability": "lens, visual_layer, judge, patch_group, k, measure",
     "lens_differences": "comparison, judge, patch_group, k, measure, lens, other_lens, visual_layer",
+    "corpus_ablation": "fraction, visual_layer, judge, patch_group, k, measure",
     "layer_alignment": "visual_layer, contextual_layer",
     "diversity": "lens, visual_layer",
     "state_statistics": "source, layer",
@@ -67,9 +69,13 @@ def write_catalog(
         UserError: if the warehouse has nothing of the study.
     """
     views = _views(warehouse, study, index, images)
-    with atomic_path(path) as temporary, scratch_connection(path, _MEMORY) as connection:
+    with (
+        atomic_path(path) as temporary,
+        plain_file(temporary) as database,
+        scratch_connection(path, _MEMORY) as connection,
+    ):
         create_views(connection, views)
-        connection.execute(f"ATTACH {literal(str(temporary))} AS catalog")
+        connection.execute(f"ATTACH {literal(str(database))} AS catalog")
         for table, order in ROW_ORDER.items():
             where = f"WHERE {_REFERENCED[table]}" if table in _REFERENCED else ""
             name = identifier(table)

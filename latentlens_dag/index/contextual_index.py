@@ -33,6 +33,8 @@ from latentlens_dag.models.layers import as_int_list
 from latentlens_dag.models.text_states import TextStates
 from latentlens_dag.search.exact import cosine_top_k
 from latentlens_dag.search.top_k import LabelsOf, Neighbors, concat_neighbors
+from latentlens_dag.text.display import bracket_word
+from latentlens_dag.text.html import some, table_html
 
 if TYPE_CHECKING:
     import lance
@@ -69,6 +71,20 @@ class SearchResult:
     """How they were found: "exact", the kind of index and its measured recall, or why no index was used."""
     index: ContextualIndex = field(repr=False)
 
+    def __repr__(self) -> str:
+        """The sizes, on one line; `to_polars` gives the neighbors."""
+        queries, neighbors = self.key.shape
+        layers = some(np.unique(self.contextual_layer).tolist())
+        return f"<SearchResult: {queries:,} queries, {neighbors:,} neighbors each, of layers {layers}; {self.method}>"
+
+    def _repr_html_(self) -> str:
+        rows = (
+            (row["query"], row["rank"], f"{row['cosine']:.3f}", row["contextual_layer"], _in_sentence(row))
+            for row in self[:_QUERIES_SHOWN].to_polars().to_dicts()
+        )
+        more = f"the first {_QUERIES_SHOWN} queries; to_polars() gives all" if len(self.key) > _QUERIES_SHOWN else ""
+        return table_html(repr(self), ("query", "rank", "cosine", "layer", "word in its sentence"), rows, more)
+
     def __getitem__(self, queries: slice) -> SearchResult:
         """The neighbors of some of the queries."""
         columns = {name: getattr(self, name)[queries] for name in ("cosine", "contextual_layer", "key")}
@@ -97,6 +113,12 @@ class SearchResult:
         return joined.select("query", "rank", "word", "sentence", *_OF_OCCURRENCE, "key", "contextual_layer", "cosine")
 
 
+def _in_sentence(row: Mapping[str, Any]) -> str:
+    return bracket_word(row["sentence"], row["char_start"], row["char_end"], _SENTENCE_SHOWN)
+
+
+_QUERIES_SHOWN = 5
+_SENTENCE_SHOWN = 80  # characters
 _OF_OCCURRENCE = ("token_id", "token_str", "char_start", "char_end", "position", "sentence_id")
 
 
@@ -231,6 +253,15 @@ class ContextualIndex:
         """Path, language model and layers."""
         return f"ContextualIndex({str(self.path)!r}, language_model={self.language_model!r}, layers={self.layers})"
 
+    def _repr_html_(self) -> str:
+        rows = [
+            ("path", self.path),
+            ("language model", self.language_model),
+            ("contextual layers", some(self.layers)),
+            ("occurrences", f"{self.rows:,}"),
+        ]
+        return table_html("ContextualIndex", [], rows)
+
     def search(
         self,
         states: Any,
@@ -245,6 +276,7 @@ class ContextualIndex:
         sentence_ids: Sequence[str | None] | None = None,
         own_sentence: bool = False,
         sinks: bool = False,
+        fraction: float = 1.0,
         progress: Progress = lambda done, total: None,
     ) -> SearchResult:
         """Find the k occurrences whose states have the highest cosine to each query.
@@ -269,11 +301,14 @@ class ContextualIndex:
                 state would be the nearest, with cosine 1.
             sinks: whether attention sinks may be neighbors (`search/sinks.py`): rows with outlying norms, which are
                 left out where the index was built to leave them out (`sink_counts`).
+            fraction: only occurrences of this part of the sentences, chosen by their hashes as `build` chooses them. An
+                index that was built of this part has these rows and, of a token that occurs more than
+                `contexts_per_token` times, others in place of those that this part lacks.
             progress: called with (rows read, rows), where exact.
 
         Raises:
             TooFewNeighborsError: a UserError, where there are not k neighbors.
-            UserError: where the width is not the index's, or it lacks a layer or the word.
+            UserError: where the width is not the index's, it lacks a layer or the word, or `fraction` is none.
             ValueError: where a query has no direction (zero, infinite, NaN).
 
         Memory grows with Q (d + k), not with the index.
@@ -284,11 +319,15 @@ class ContextualIndex:
         if isinstance(states, TextStates):
             sentence_ids = states.sentence_ids() if sentence_ids is None else sentence_ids
             states = states.only_layer()
+        if not 0 < fraction <= 1:
+            raise UserError(f"`fraction={fraction}` must be above 0 and at most 1.")
         with self._folder.reading():
             queries = self._queries(states, width_of(self._tables[chosen[0]]))
             lookup = self.occurrences if word is None else self._occurrences_of(word)
+            words = None if word is None else lookup.spellings()
+            lookup = lookup if fraction == 1 else lookup.within(fraction)
             own = None if own_sentence else self._own_rows(sentence_ids, len(queries))
-            rows = RowFilter(None if word is None else lookup.spellings(), own, sinks)
+            rows = RowFilter(words, own, sinks, fraction)
             labels_of = self._labels(lookup, unique, k)
             groups = [chosen] if merge else [[layer] for layer in chosen]
             self._check_k(k, groups, rows)
@@ -317,7 +356,7 @@ class ContextualIndex:
             raise UserError(f"`recall={recall}` must be above 0 and at most 1.")
         if not plain:
             return ApproximatePlan(
-                {}, "`word`, `unique`, `merge=False`, `sinks` and own sentences are answered exactly"
+                {}, "`word`, `unique`, `merge=False`, `sinks`, `fraction` and own sentences are answered exactly"
             )
         if k > MEASURED_K or queries > _FEW_QUERIES:
             return ApproximatePlan({}, f"indexes are for at most {MEASURED_K} answers to {_FEW_QUERIES} queries")
@@ -386,5 +425,6 @@ class ContextualIndex:
     def _check_k(self, k: int, groups: list[list[int]], rows: RowFilter) -> None:
         counts = {layer: count_searched_rows(self._tables[layer], rows) for group in groups for layer in group}
         if (fewest := min(sum(counts[layer] for layer in group) for group in groups)) < k:
-            of_word = "" if rows.words is None else " of this word"
-            raise TooFewNeighborsError(k, f"rows ({fewest}{of_word}, over {len(groups[0])} contextual layers)")
+            which = "" if rows.words is None else " of this word"
+            which += "" if rows.fraction == 1 else f" of {rows.fraction:g} of the sentences"
+            raise TooFewNeighborsError(k, f"rows ({fewest}{which}, over {len(groups[0])} contextual layers)")

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from latentlens_dag.index.table_blocks import OwnRows
 from latentlens_dag.search.top_k import LabelsOf
-from latentlens_dag.storage.hashing import ids_to_integers
+from latentlens_dag.storage.hashing import fraction_end, ids_to_integers
 from latentlens_dag.text.words import fold_word
 
 if TYPE_CHECKING:
@@ -48,6 +48,10 @@ class OccurrenceLookup:
         folded = fold_word(word)
         spellings = [other for other in self._rows["word"].unique().to_pylist() if fold_word(other) == folded]
         return OccurrenceLookup(self._rows.filter(pc.is_in(self._rows["word"], pa.array(spellings, pa.string()))))
+
+    def within(self, fraction: float) -> OccurrenceLookup:
+        """Only the occurrences of this part of all sentences, chosen by their ids (`hashing.within_fraction`)."""
+        return OccurrenceLookup(self._rows.filter(pc.less(self._rows["sentence_id"], fraction_end(fraction))))
 
     def own_rows(self, sentence_ids: Sequence[str | None]) -> OwnRows:
         """The occurrences of the sentences that queries were taken from; None of a query from no sentence."""

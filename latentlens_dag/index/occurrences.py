@@ -154,7 +154,7 @@ def selected_rows(candidate_file: Path, selection_file: Path) -> pa.Table:
     import polars as pl
 
     columns = ["key", "sentence_id"]
-    candidates = pl.read_parquet(candidate_file, columns=columns).with_row_index("place")
+    candidates = pl.read_parquet(candidate_file, columns=columns, glob=False).with_row_index("place")
     parts = pq.ParquetFile(selection_file).iter_batches(_ROWS_JOINED)
     selected = [candidates.join(_frame(part), on=columns, how="semi") for part in parts]
     places = pl.concat([candidates.clear(), *selected]).sort("key")["place"].to_numpy()

@@ -12,7 +12,7 @@ from latentlens_dag.index.lance_files import READ_ROWS, Table, count_rows, is_in
 from latentlens_dag.index.layer_tables import sink_norm_of, width_of
 from latentlens_dag.index.memory_map import flat_pages, mapped_rows
 from latentlens_dag.search.exact import EVERY_QUERY, Block, Exclusions
-from latentlens_dag.storage.hashing import ids_to_integers
+from latentlens_dag.storage.hashing import fraction_end, ids_to_integers
 
 if TYPE_CHECKING:
     import lance
@@ -42,11 +42,19 @@ class RowFilter(NamedTuple):
     """Rows that are excluded for some queries."""
     sinks: bool = False
     """Whether attention sinks may; else they are excluded, where the table says which they are."""
+    fraction: float = 1.0
+    """Only rows of this part of all sentences, chosen by their ids (`hashing.within_fraction`)."""
+
+    @property
+    def reads_all(self) -> bool:
+        """Whether a whole table is read, with the rows that are excluded."""
+        return self.words is None and self.fraction == 1
 
     def expression(self, dataset: lance.LanceDataset) -> str | None:
         """The rows that are neighbors of any query, as a filter of Lance's scanner."""
         limit = None if self.sinks else sink_norm_of(dataset)
         conditions = [] if self.words is None else [is_in_filter("word", self.words)]
+        conditions += [] if self.fraction == 1 else [f"sentence_id < '{fraction_end(self.fraction)}'"]
         conditions += [] if limit is None else [f"norm <= {limit!r}"]
         return " AND ".join(conditions) or None
 
@@ -61,8 +69,9 @@ class BlockReader:
     def __init__(self, tables: Mapping[int, Table], rows: RowFilter, progress: Callable[[int, int], None]) -> None:
         """Take the tables by contextual layer; `progress` is called with the rows read and all rows."""
         self._tables, self._rows, self._progress = tables, rows, progress
-        whole = rows.words is None  # then excluded rows are read, too
-        counts = (count_rows(table) if whole else count_searched_rows(table, rows) for table in tables.values())
+        counts = (
+            count_rows(table) if rows.reads_all else count_searched_rows(table, rows) for table in tables.values()
+        )
         self._rows_read, self._total = 0, sum(counts)
 
     def read(self, layers: Iterable[int]) -> Iterator[Block]:
@@ -78,7 +87,7 @@ def blocks(table: Table, layer: int, rows: RowFilter = DEFAULT_ROWS) -> Iterator
     """The rows of a layer table as blocks named `layer`, at most 4,096 rows each; at most two are held."""
     dataset, width = open_table(table), width_of(table)
     scanned = max(512, min(READ_ROWS, _SCANNED_BYTES // (2 * width)))
-    if rows.words is not None:
+    if not rows.reads_all:
         yield from _filtered_blocks(dataset, layer, scanned, rows)
         return
     excluded = _excluded_rows(dataset, rows)
@@ -139,7 +148,7 @@ def _whole_table_blocks(
 
 
 def _filtered_blocks(dataset: lance.LanceDataset, layer: int, batch_rows: int, rows: RowFilter) -> Iterator[Block]:
-    """The rows of some words, as blocks with keys of their own."""
+    """The rows of some words or sentences, as blocks with keys of their own."""
     for batch in _scan(dataset, ["key", "vector"], batch_rows, rows.expression(dataset)):
         if len(batch):
             keys = ids_to_integers(batch["key"])

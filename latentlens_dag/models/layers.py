@@ -7,9 +7,11 @@ block 0); layer L, the stream after the last of L blocks, is never used. Note: `
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from latentlens_dag.errors import UserError
+from latentlens_dag.text.html import some
 
 
 def auto_contextual_layers(depth: int) -> list[int]:
@@ -64,3 +66,9 @@ def check_layers(layers: Sequence[int], depth: int, model: str, place: str) -> N
                 f"Layer {layer} was asked for, but {model} has {depth} blocks: layers 0 (input embeddings) to "
                 f"{depth - 1} (what enters the last block). Correct `layers` in {place}."
             )
+
+
+def states_text(states: Mapping[int, Any], tokens: int, what: str) -> str:
+    """The sizes of states by layer, in words: 36 visual tokens at layers 0, 8; width 32."""
+    width = next((f"; width {at.shape[-1]:,}" for at in states.values()), "")
+    return f"{tokens:,} {what}{'' if tokens == 1 else 's'} at layers {some(sorted(states)) or 'none'}{width}"

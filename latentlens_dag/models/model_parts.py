@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from latentlens_dag.device import float32_rows, full_precision, in_float32
+from latentlens_dag.text.html import table_html
 
 if TYPE_CHECKING:
     import torch
@@ -73,6 +74,10 @@ class ModelParts:
     def __repr__(self) -> str:
         """One line, in contrast to the representation of a torch module."""
         return f"<LanguageModel {self.name}: {type(self.decoder).__name__}, {self.depth} blocks, width {self.width}>"
+
+    def _repr_html_(self) -> str:
+        blocks = f"{type(self.decoder).__name__}, {self.depth} blocks, width {self.width:,}"
+        return table_html(f"LanguageModel {self.name}", [], [("model", blocks), ("layers", f"0 to {self.depth - 1}")])
 
     @property
     def depth(self) -> int:

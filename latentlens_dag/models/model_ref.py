@@ -14,6 +14,7 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.hub.names import COMMIT, REPO_ID
 from latentlens_dag.models.weight_files import gguf_instructions
 from latentlens_dag.storage.hashing import hash_values
+from latentlens_dag.storage.paths import refuse_address
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,7 @@ def _resolve(source: str | Path, revision: str | None) -> ModelRef:
         return ModelRef(path=Path(source))
     if isinstance(source, str) and REPO_ID.fullmatch(source):
         return ModelRef(repo=source, revision=revision)
+    refuse_address(source, "model", "Name a folder of this machine, or a model on the Hub as user/name.")
     raise no_model_error(source)
 
 

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.models.hooks import capture_hidden_states, stop_at_layer
-from latentlens_dag.models.layers import check_layers
+from latentlens_dag.models.layers import check_layers, states_text
 from latentlens_dag.models.model_parts import ModelParts
 from latentlens_dag.models.text_batches import run_decoder, run_in_batches, select_positions
 from latentlens_dag.models.tokenization import TokenizedText, token_texts, tokenize
 from latentlens_dag.storage.hashing import text_id
+from latentlens_dag.text.html import table_html
 from latentlens_dag.text.words import token_words
 
 if TYPE_CHECKING:
@@ -36,6 +37,13 @@ class TextStates(NamedTuple):
     """
     text_ids: Sequence[str] = ()
     """The ids of the texts, by `text_index`; a corpus has the same id for an equal sentence."""
+
+    def __repr__(self) -> str:
+        """The sizes, on one line."""
+        return f"<TextStates of {states_text(self.states, self.tokens.height, 'token')}>"
+
+    def _repr_html_(self) -> str:
+        return table_html(repr(self), self.tokens.columns, self.tokens.head(5).iter_rows(), "the first tokens")
 
     def sentence_ids(self) -> list[str]:
         """The id of the text of each row."""

@@ -15,9 +15,10 @@ from latentlens_dag.models.families.registry import FLAT_IMAGES, ONE_IMAGE_PER_P
 from latentlens_dag.models.families.token_map import TokenMap, mark_padding, unmapped
 from latentlens_dag.models.hooks import capture_hidden_states, stop_at_layer
 from latentlens_dag.models.language_model import LanguageModel
-from latentlens_dag.models.layers import check_layers
+from latentlens_dag.models.layers import check_layers, states_text
 from latentlens_dag.models.processors import ensure_pad_token
 from latentlens_dag.models.prompts import Prompt, prompt_text
+from latentlens_dag.text.html import table_html
 
 if TYPE_CHECKING:
     import polars as pl
@@ -60,6 +61,13 @@ class VisualStates:
     it (Granite).
     """
 
+    def __repr__(self) -> str:
+        """The sizes, on one line."""
+        return f"<VisualStates of {states_text(self.states, self.tokens.height, 'visual token')}>"
+
+    def _repr_html_(self) -> str:
+        return table_html(repr(self), self.tokens.columns, self.tokens.head(5).iter_rows(), "the first tokens")
+
 
 class _PassResult(NamedTuple):
     maps: list[list[TokenMap]]
@@ -82,6 +90,15 @@ class Vlm:
         """One line, in contrast to the representation of a torch module."""
         model = f"{type(self.model).__name__}, {self.depth} blocks, width {self.language_model.width}"
         return f"<Vlm {self.name}: {model}, {self.model.dtype} on {self.model.device}>"
+
+    def _repr_html_(self) -> str:
+        model = self.language_model
+        rows = [
+            ("model", f"{type(self.model).__name__}, {self.model.dtype} on {self.model.device}"),
+            ("language model", f"{self.depth} blocks, width {model.width:,}"),
+            ("layers", f"0 to {self.depth - 1}"),
+        ]
+        return table_html(f"Vlm {self.name}", [], rows)
 
     @property
     def depth(self) -> int:

@@ -134,6 +134,7 @@ def _results(folder: Path, study: str) -> str:
     """The verdicts on a study or, where there are none, statistics of its neighbors."""
     judged = _rows(folder, "interpretability", study)
     lines = list(_verdict_tables(judged)) if judged else list(_unjudged(folder, study))
+    lines += list(_ablation(_rows(folder, "corpus_ablation", study)))
     return "\n\n".join([f"### {study}", *lines])
 
 
@@ -169,6 +170,20 @@ def _measure_table(rows: list[Facts]) -> str:
         cells = map(_share, found)
         lines.append([_TITLES[lens], str(layer), *cells, "" if effective is None else f"{effective:,.0f}"])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _ablation(rows: list[Facts]) -> Iterator[str]:
+    """The paper's measure by all answers from each part of the index; nothing without rows."""
+    every = max((row["k"] for row in rows), default=0)
+    shown = [row for row in rows if (row["patch_group"], row["measure"], row["k"]) == ("all", MEASURES[0], every)]
+    for judge in dict.fromkeys(row["judge"] for row in shown):
+        own = [row for row in shown if row["judge"] == judge]
+        yield f"**LatentLens from parts of the index**, by vectors per contextual layer: {_ABLATED}, by judge `{judge}`"
+        titles = {
+            str(row["fraction"]): f"{row['occurrences']:,} ({100 * row['fraction']:g} % of its sentences)"
+            for row in own
+        }
+        yield _matrix({(row["visual_layer"], str(row["fraction"])): _share(row) for row in own}, titles)
 
 
 def _share(row: Facts) -> str:
@@ -290,6 +305,7 @@ _MEASURED = (
     "images, excess is (share - chance) / (1 - chance). So many *effective tokens*, if they were independent, would "
     "make *interpretable* as sure. Padding and attention sinks are left out; by patch group: table `interpretability`."
 )
+_ABLATED = "% *interpretable* of all visual tokens, share / chance / excess with their 95 % intervals"
 _MADE = (
     "Every visual token's state that enters a block was compared with the states of all kept occurrences at all "
     "contextual layers, exactly; equal cosines are in order of (contextual layer, key)."

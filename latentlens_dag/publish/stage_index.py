@@ -26,7 +26,7 @@ from latentlens_dag.publish.stage_results import count_parquet_rows, occurrence_
 from latentlens_dag.publish.tables import count_table_rows
 from latentlens_dag.release.manifest import ReleaseManifest
 from latentlens_dag.schema import SENTENCES
-from latentlens_dag.sql.quoting import literal
+from latentlens_dag.sql.quoting import file_literal
 from latentlens_dag.storage.files import atomic_path, write_text
 from latentlens_dag.storage.parquet import ParquetRows, unsynced_parquet_rows
 from latentlens_dag.storage.records import ArtifactStore
@@ -112,9 +112,9 @@ def _write_sentences(sentences: Path, occurrences: Sequence[Path], path: Path, e
     import duckdb
     import pyarrow as pa
 
-    files = ", ".join(literal(str(file)) for file in occurrences)
+    files = ", ".join(map(file_literal, occurrences))
     query = (
-        f"SELECT sentence_id, text FROM read_parquet({literal(str(sentences))}) WHERE sentence_id IN "
+        f"SELECT sentence_id, text FROM read_parquet({file_literal(sentences)}) WHERE sentence_id IN "
         f"(SELECT sentence_id FROM read_parquet([{files}])) ORDER BY sentence_id"
     )
     with duckdb.connect() as connection, unsynced_parquet_rows(path, SENTENCES) as rows:

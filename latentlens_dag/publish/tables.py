@@ -24,7 +24,7 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.release.manifest import table_of
 from latentlens_dag.schema import IMAGES, TABLES
 from latentlens_dag.sql.connections import scratch_connection
-from latentlens_dag.sql.quoting import identifier, literal
+from latentlens_dag.sql.quoting import file_literal, identifier, literal
 from latentlens_dag.sql.views import SUMMARIES
 from latentlens_dag.storage.parquet import unsynced_parquet_rows
 from latentlens_dag.storage.warehouse import Warehouse
@@ -176,7 +176,7 @@ def _write_shared(
 def _write_sentences(
     connection: duckdb.DuckDBPyConnection, folder: Path, catalogs: Sequence[str], corpora: Sequence[Path], every: bool
 ) -> None:
-    files = ", ".join(literal(str(file)) for file in dict.fromkeys(corpora))
+    files = ", ".join(map(file_literal, dict.fromkeys(corpora)))
     cited = " UNION ALL ".join(f"SELECT sentence_id, text FROM {catalog}.sentences" for catalog in catalogs)
     rows = f"SELECT * FROM read_parquet([{files}])" if every else cited
     ((count,),) = connection.sql(f"SELECT count(*) FROM ({rows})").fetchall()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -32,6 +34,11 @@ def empty_sql(schema: pa.Schema) -> str:
 def literal(text: str) -> str:
     """The text as an SQL string, for the few places (paths, file lists) where nothing can be bound."""
     return "'" + text.replace("'", "''") + "'"
+
+
+def file_literal(file: Path) -> str:
+    """The path of a file as an SQL string, for functions that read patterns of files."""
+    return literal(glob.escape(str(file)))
 
 
 def identifier(name: str) -> str:

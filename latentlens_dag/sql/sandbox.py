@@ -27,6 +27,7 @@ from fsspec import AbstractFileSystem  # type: ignore[import-untyped]
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.sql.quoting import create_views, identifier, literal
+from latentlens_dag.sql.views import with_text_id
 
 PROTOCOL = "warehouse"
 
@@ -191,11 +192,20 @@ def open_file(path: Path, spill: Path | None, limits: Limits = NO_LIMITS) -> duc
     try:
         connection.execute(f"ATTACH {literal(str(path))} AS dataset (READ_ONLY)")
         found = connection.sql("SELECT table_name FROM duckdb_tables() WHERE database_name = 'dataset'").fetchall()
-        create_views(connection, {name: f"FROM dataset.{identifier(name)}" for (name,) in found})
+        views = {name: f"FROM dataset.{identifier(name)}" for (name,) in found}
+        of_texts = _studies_of_texts(connection, views)
+        create_views(connection, {name: with_text_id(name, view, of_texts) for name, view in views.items()})
     except duckdb.Error as error:
         connection.close()
         raise UserError(f"{path} cannot be opened as a DuckDB file: {first_line(error)}") from error
     return _locked(connection, spill, limits)
+
+
+def _studies_of_texts(connection: duckdb.DuckDBPyConnection, views: Mapping[str, str]) -> list[str]:
+    """The studies that have tokens of texts."""
+    if "text_tokens" not in views:
+        return []
+    return [study for (study,) in connection.sql(f"SELECT DISTINCT study FROM ({views['text_tokens']})").fetchall()]
 
 
 def _locked(connection: duckdb.DuckDBPyConnection, spill: Path | None, limits: Limits) -> duckdb.DuckDBPyConnection:

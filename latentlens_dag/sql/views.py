@@ -7,7 +7,7 @@ therefore drop repetitions where there is more than one, or every join would dou
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from latentlens_dag.schema import HUMAN_JUDGEMENTS, LENSES, TABLES
@@ -23,7 +23,15 @@ IDENTITY = {
 }
 """Tables whose rows may repeat across sets, and the columns that identify a row."""
 
-SUMMARIES = ("interpretability", "lens_differences", "layer_alignment", "diversity", "state_statistics", "sinks")
+SUMMARIES = (
+    "interpretability",
+    "lens_differences",
+    "corpus_ablation",
+    "layer_alignment",
+    "diversity",
+    "state_statistics",
+    "sinks",
+)
 """Tables with one file per study."""
 
 _ANY = "*"
@@ -87,6 +95,21 @@ def view_sql(table: str, sources: Sequence[str], several: bool = False) -> str:
     if several and table in IDENTITY:
         rows = f"SELECT DISTINCT ON ({', '.join(IDENTITY[table])}) * FROM ({rows})"
     return rows
+
+
+def with_text_id(table: str, select: str, studies: Collection[str]) -> str:
+    """The SELECT of a table with the column text_id, for joins with `texts`: what image_id holds in studies of texts.
+
+    Args:
+        table: a name of TABLES, or human_judgements; others, and those without an image, stay as they are.
+        select: its SELECT.
+        studies: those of texts; where there are none, no table has the column.
+    """
+    schema = HUMAN_JUDGEMENTS if table == "human_judgements" else TABLES.get(table)
+    if not studies or schema is None or not {"study", "image_id"} <= set(schema.names):
+        return select
+    listed = ", ".join(map(literal, sorted(studies)))
+    return f"SELECT *, CASE WHEN study IN ({listed}) THEN image_id END AS text_id FROM ({select})"
 
 
 def human_judgements_view(files: Sequence[str]) -> str:

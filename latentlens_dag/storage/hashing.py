@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,6 +65,12 @@ def shards_of(ids: pa.Array | pa.ChunkedArray, parts: int) -> NDArray[np.int64]:
 def within_fraction(content_id: str, fraction: float) -> bool:
     """Whether an id belongs to a sample of `fraction` of all ids; smaller samples lie inside larger ones."""
     return int(content_id[:8], 16) < fraction * 2**32
+
+
+def fraction_end(fraction: float) -> str:
+    """The end of a sample of `fraction` of all ids: those that are smaller, as texts too, are `within_fraction`."""
+    end = math.ceil(fraction * 2**32)
+    return f"{end:08x}" if end < 2**32 else "g"  # above every hexadecimal digit
 
 
 def ids_to_integers(ids: pa.Array | pa.ChunkedArray) -> NDArray[np.uint64]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from latentlens_dag.errors import UserError
+from latentlens_dag.storage.paths import refuse_address, refuse_unusable
 from latentlens_dag.storage.warehouse import Warehouse
 
 _DAGSTER_YAML = """\
@@ -69,9 +70,17 @@ def find_project(start: Path | None = None) -> Path | None:
 
 
 def find_home(home: str | Path | None = None) -> Home:
-    """The home in force: `home`, else LATENTLENS_HOME, else `.latentlens/` in the project."""
-    chosen = home or os.environ.get("LATENTLENS_HOME")
-    return Home(Path(chosen).resolve() if chosen else (find_project() or Path.cwd()) / ".latentlens")
+    """The home in force: `home`, else LATENTLENS_HOME, else `.latentlens/` in the project.
+
+    Raises:
+        UserError: for an address such as s3://bucket, and a path that the libraries below cannot write.
+    """
+    chosen, name = home or os.environ.get("LATENTLENS_HOME"), "--home" if home else "LATENTLENS_HOME"
+    if chosen:
+        refuse_address(chosen, name, "A home lies on a disk of this machine: mount the bucket, or name a folder.")
+    root = Path(chosen).resolve() if chosen else (find_project() or Path.cwd()) / ".latentlens"
+    refuse_unusable(root, name if chosen else "home")
+    return Home(root)
 
 
 def find_warehouse(source: str | Path) -> Warehouse:

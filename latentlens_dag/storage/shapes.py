@@ -93,6 +93,8 @@ class StudyShape(Shape):
     visual_layers: list[int]
     lenses: list[str]
     judged: bool = True
+    corpus_ablation: Literal[True] | None = None
+    """True where LatentLens answers from parts of the index, too."""
     of: Literal["texts"] | None = None
     """None for a study of images."""
     index: Name | None = None
@@ -111,6 +113,7 @@ class StudyShape(Shape):
             and (layer is None or int(layer[1]) in self.visual_layers)
             and (lens not in LENSES or lens in self.lenses)
             and (self.judged or table not in _JUDGED)
+            and (table != "corpus_ablation" or self.corpus_ablation is not None)
             and (table != "text_tokens" or self.of == "texts")
         )
 

@@ -6,13 +6,15 @@ earlier ones; their numbers are not given again.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.schema import LENSES
 from latentlens_dag.storage.records import ArtifactRecord, ArtifactStore, FileFacts, SupersededResult
+from latentlens_dag.storage.shapes import KINDS, read_shape
+from latentlens_dag.storage.warehouse import Warehouse
 
 VERSIONED_PARTS = (*LENSES, "judgements")
 """The parts of a study whose superseded results are kept."""
@@ -55,6 +57,9 @@ def study_versions(store: ArtifactStore, study: str) -> list[StudyVersion]:
 def version_files(store: ArtifactStore, study: str, number: int | None = None) -> Mapping[tuple[str, int], list[Path]]:
     """The files of a version of a study, by default of what is there now.
 
+    What is there now is what the study has: files of a layer, lens or batch that its YAML no longer has lie there until
+    `clean`, and do not count.
+
     Returns:
         Per part (lens or judgements) and visual layer, the Parquet files of its batches.
 
@@ -68,10 +73,13 @@ def version_files(store: ArtifactStore, study: str, number: int | None = None) -
     if not 1 <= chosen <= len(versions):
         raise UserError(f"Study {study} has no version {chosen}: it has 1 to {len(versions)} (`status --versions`).")
     past = {version.build for version in versions[:chosen]}
+    has = _has(store, study) if number is None else None
     found: dict[tuple[str, int], list[Path]] = {}
     for record in _records(store, study):
         _, _, part, layer = record.asset.split("/")
         for file in _files(store, record, past):
+            if has is not None and not has(file):
+                continue
             if number is not None and not file.is_file():
                 raise UserError(
                     f"A file of {study}@{chosen} is gone ({record.label}): `clean` removed it, or the home's file "
@@ -79,6 +87,13 @@ def version_files(store: ArtifactStore, study: str, number: int | None = None) -
                 )
             found.setdefault((part, int(layer[1:])), []).append(file)
     return found
+
+
+def _has(store: ArtifactStore, study: str) -> Callable[[Path], bool] | None:
+    """Whether a study has a file now, by its `shape.json`; None where there is none, as in homes of old versions."""
+    warehouse = Warehouse(store.warehouse)
+    shape = read_shape(KINDS["study"], warehouse.shape("study", study))
+    return None if shape is None else lambda file: shape.lists(file.relative_to(warehouse.study(study)))
 
 
 def _files(store: ArtifactStore, record: ArtifactRecord, builds: Collection[str]) -> list[Path]:

@@ -110,6 +110,11 @@ class Warehouse:
         """Parquet: the verdicts on the neighbors of all lenses at one visual layer (JUDGEMENTS)."""
         return self.study(study) / "judgements" / f"layer_{layer:02d}" / f"batch_{batch:02d}.parquet"
 
+    def ablation_neighbors(self, study: str, fraction: float, layer: int, batch: int) -> Path:
+        """Parquet: LatentLens's neighbors (NEIGHBORS) from a part of the index."""
+        layers = self.study(study) / "ablation_neighbors" / f"fraction_{fraction!r}"
+        return layers / f"layer_{layer:02d}" / f"batch_{batch:02d}.parquet"
+
     def summary(self, study: str, table: str) -> Path:
         """Parquet: a summary of the whole study (`views.SUMMARIES`)."""
         return self.study(study) / f"{table}.parquet"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
+from statistics import fmean
 from typing import Any
 
 import pyarrow as pa
@@ -24,6 +25,7 @@ _SHORT = {INTERPRETABLE: "interp."}
 _SHOWN_GROUPS = (ALL, OBJECT, BACKGROUND)
 _CELL = "{share:>5} {interval:>9} {chance:>6}"
 _WHOLE_CELL = "{:>5} {:<9}"
+_PART = "{:<12}{:>14}{:>9}{:>17}{:>9}"
 _GAP = "   "
 _CELL_WIDTH, _LABEL_WIDTH = 22, 20
 _Row = Mapping[str, Any]
@@ -50,6 +52,33 @@ def interpretability_lines(table: pa.Table, measure: str | None = None, k: int |
             found = [row for row in own if _is_of(row, measure or INTERPRETABLE, k or every)]
             lines += _whole_blocks(f"{name}, {answers_text(k or every)}", found)
     return "\n".join([*lines, *_FOOT]) + "\n"
+
+
+def ablation_lines(table: pa.Table, measure: str | None = None, k: int | None = None) -> str:
+    """CORPUS_ABLATION as text: a line per part of the index, with the mean of the visual layers; empty without rows.
+
+    `measure` and `k` as of `interpretability_lines`, by default the paper's measure and all answers.
+    """
+    rows, lines, measure = table.to_pylist(), list[str](), measure or INTERPRETABLE
+    for study, judge in dict.fromkeys((row["study"], row["judge"]) for row in rows):
+        own = [row for row in rows if (row["study"], row["judge"]) == (study, judge) and row["patch_group"] == ALL]
+        every = k or answers_judged(own)
+        found = [row for row in own if _is_of(row, measure, every)]
+        lines += [f"{study}, judge {judge}, {answers_text(every)}: % of tokens {MEANINGS[measure]},"]
+        lines += ["by LatentLens from a part of the index's sentences, mean of the visual layers", ""]
+        lines += [_PART.format("part", "vectors/layer", "share", "lowest-highest", "chance")]
+        lines += [_part_line(list(part)) for _, part in groupby(found, key=lambda row: row["fraction"])]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _part_line(rows: list[_Row]) -> str:
+    """Of the rows of all visual layers for one part."""
+    shares, first = [row["share"] for row in rows], rows[0]
+    chance = [row["chance"] for row in rows if row["chance"] is not None]
+    ends = f"{100 * min(shares):.1f}-{100 * max(shares):.1f}"
+    means = (_percent(fmean(values) if values else None) for values in (shares, chance))
+    return _PART.format(f"{100 * first['fraction']:g} %", f"{first['occurrences']:,}", next(means), ends, next(means))
 
 
 def answers_judged(rows: Iterable[_Row]) -> int | None:

@@ -6,7 +6,6 @@ Strict expected failures as in `test_inputs`.
 import json
 from pathlib import Path
 
-import dagster as dg
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -28,22 +27,6 @@ def test_thumbnails_can_be_queried_as_json(tmp_path: Path) -> None:
     answer = CliRunner().invoke(cli, ["query", "FROM images", "--format", "json", "--home", str(tmp_path)])
     assert answer.exit_code == 0, answer.output
     assert [image["file_name"] for image in json.loads(answer.stdout)] == ["a.png"]
-
-
-def _not_yet(name: str) -> object:
-    return pytest.param(
-        name, marks=pytest.mark.xfail(strict=True, reason="the path is put into the address of a database as it is")
-    )
-
-
-@pytest.mark.parametrize("name", ["plain", "a b", *map(_not_yet, ("a%20b", "per%cent", "what?x"))])
-def test_the_history_of_a_home_lies_in_the_home_whatever_its_path_is(tmp_path: Path, name: str) -> None:
-    home = Home(tmp_path / name)
-    home.prepare()
-    with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
-        instance.report_runless_asset_event(dg.AssetObservation("x"))
-        assert instance.get_runs_count() == 0
-    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 COMPONENT = "type: latentlens_dag.dag.components.{}\nattributes: {{name: {}, source: {{lines: sentences.txt}}}}\n"

@@ -352,6 +352,25 @@ CHANGES: dict[str, list[Change]] = {
             _JUDGED | _SHARES | _study("tiny", "model_checks", "catalog"),
         )
     ],
+    "Study.corpus_ablation": [
+        Change(
+            "images",
+            {"Study tiny.corpus_ablation": [0.4, 1.0]},
+            _of_layers("tiny", "ablation_neighbors") | _study("tiny", "corpus_ablation", "catalog"),
+        ),
+        Change(
+            "images",
+            {"Study tiny.corpus_ablation": [0.4, 0.9]},
+            _of_layers("tiny", "ablation_neighbors") | _study("tiny", "corpus_ablation"),
+            {"Study tiny.corpus_ablation": [0.4, 1.0]},
+        ),
+        Change(
+            "images",
+            {"Study tiny.corpus_ablation": [0.4]},
+            _study("tiny", "corpus_ablation"),
+            {"Study tiny.corpus_ablation": [0.4, 1.0]},
+        ),
+    ],
     "Judge.regions": [
         Change(
             "images",

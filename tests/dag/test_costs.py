@@ -225,6 +225,20 @@ def test_fewer_answers_and_another_judge_cost_no_pass(project: Path, copy_of: Co
     assert forwarded == Forwarded()
 
 
+def test_parts_of_the_index_cost_no_pass_and_no_second_search_of_the_whole(
+    project: Path, copy_of: Copy, forwarded: Forwarded
+) -> None:
+    changed, neighbors = copy_of(project), _house(project) / "study" / "tiny" / "latentlens"
+    _edit(changed, "judge: {regions: {}}", "judge: {regions: {}}\n  corpus_ablation: [0.4, 1.0]")
+    assert _steps(build(changed)) == {"ablation_neighbors", "corpus_ablation", "catalog"}
+    _edit(changed, "[0.4, 1.0]", "[1.0]")
+    assert _steps(build(changed)) == {"corpus_ablation", "catalog"}
+    assert forwarded == Forwarded()
+    for file in neighbors.rglob("*.parquet"):
+        own = _house(changed) / file.relative_to(_house(project))
+        assert own.stat().st_mtime_ns == file.stat().st_mtime_ns
+
+
 def test_another_number_of_batches_costs_a_pass_over_the_images_that_come_into_another_batch(
     project: Path, copy_of: Copy, forwarded: Forwarded
 ) -> None:

@@ -31,6 +31,7 @@ from latentlens_dag.storage.hashing import text_id
 from latentlens_dag.storage.home import Home
 from latentlens_dag.testing import SENTENCES, tiny_llava, tiny_tokenizer
 from tests.dag.conftest import build, opened
+from tests.helpers.command_line import run_command
 from tests.helpers.family_studies import check_answers, study_of
 from tests.models.test_language_families import tiny_language_model
 
@@ -407,7 +408,7 @@ def test_a_study_of_images_has_the_versions_that_it_had_before_there_were_texts(
             if key.path[0] == "study" and key.path[-1] not in ("V01", "V02")
         }
     assert found == {
-        "catalog": "6-21375aae76ee47e9",
+        "catalog": "7-21375aae76ee47e9",
         "chance_patches": "3-ee705ae998005e67",
         "diversity": "2-ee705ae998005e67",
         "embeddinglens/V00": "1-037f8689bdd5393e",
@@ -460,3 +461,37 @@ def test_a_study_of_texts_is_released_with_its_texts_and_without_images(project:
     assert made.studies["tiny"]["images"] == {"name": "sayings", "source": "texts.txt", "count": len(TEXTS)}
     card = (folder / "README.md").read_text()
     assert "- texts: 5 of `sayings`" in card and "- prompt" not in card and "- pictures" not in card
+
+
+def test_text_id_joins_answers_and_texts_in_a_home_and_in_a_catalog(project: Path) -> None:
+    home = Home(project / ".latentlens")
+    slow = "SELECT text, word FROM neighbors JOIN texts ON texts.text_id = neighbors.image_id ORDER BY ALL"
+    for source in (home.root, home.warehouse.catalog("tiny")):
+        with open_dataset(source) as dataset:
+            joined = dataset.collect("SELECT text, word FROM neighbors JOIN texts USING (text_id) ORDER BY ALL")
+            assert joined.equals(dataset.collect(slow)) and len(joined)
+            (same,) = dataset.collect("SELECT bool_and(text_id = image_id) FROM text_tokens").row(0)
+            assert same
+
+
+def test_a_word_in_texts_is_read_with_the_sentence_of_its_nearest_answer(project: Path) -> None:
+    with open_dataset(project / ".latentlens") as dataset:
+        rows = dataset.named("word_in_texts", word="dog").pl().to_dicts()
+        assert rows
+        for row in rows:
+            nearest = dataset.collect(
+                "SELECT sentences.text FROM neighbors JOIN sentences USING (sentence_id) WHERE rank = 1 AND image_id = "
+                "$text AND token_index = $token AND visual_layer = $layer AND lens = 'latentlens'",
+                text=row["text_id"],
+                token=row["token_index"],
+                layer=row["layer"],
+            )
+            assert [row["nearest_sentence"]] == nearest["text"].to_list()
+
+
+def test_an_empty_table_of_verdicts_says_that_the_study_has_no_judge(project: Path) -> None:
+    asked = run_command(project, "query", "interpretability")
+    assert "0 rows" in asked.stdout
+    assert "There are no verdicts of tiny: either its defs.yaml names no judge" in asked.stderr
+    assert "verdicts" not in run_command(project, "query", "SELECT word FROM neighbors WHERE false").stderr
+    assert "verdicts" in run_command(project, "query", "FROM judgements").stderr

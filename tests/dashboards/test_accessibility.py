@@ -28,6 +28,7 @@ SEEN = {
     "category": ("words?study=one&category=shared:animal", "Looking for"),
     "layers": ("layers?study=one", "Share of visual tokens"),
     "examples": ("layers?study=one&at_layer=8", "drawn by chance"),
+    "index_size": ("layers?study=one&show=size+of+the+index", "by the size of its index"),
     "norms": ("layers?study=one&show=norms+and+drift", "Norm of the states"),
     "alignment": ("layers?study=one&show=contextual+layers", "answers come from"),
     "similarity": ("layers?study=one&show=similarity", "of the nearest answer"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tarfile
 from itertools import combinations
@@ -99,6 +100,32 @@ def _values(chart: UnknownElement) -> list[dict[str, Any]]:
     """The rows that a chart draws."""
     rows: list[dict[str, Any]] = pa.ipc.open_stream(chart.proto.data.data).read_all().to_pylist()
     return rows
+
+
+def test_the_size_of_the_index_has_a_chart_of_shares_over_its_vectors(app: AppTest) -> None:
+    shown = _opened(app, "layers", study="one", show="size of the index", measure="concrete", k="2", group="object")
+    [chart] = shown.get("vega_lite_chart")
+    spec = json.loads(chart.proto.spec)
+    across = spec["spec"]["layer"][-1]["encoding"]["x"]
+    assert (across["field"], across["type"], across["scale"]["type"]) == ("occurrences", "quantitative", "log")
+    points = [(row["visual_layer"], row["occurrences"], row["share"], row["chance"]) for row in _values(chart)]
+    assert points == [(layer, size, 1.0, 0.0) for layer in LAYERS for size in (3, 6)]
+    (figures,) = [one.value for one in shown.dataframe if "fraction" in one.value.columns]
+    assert list(figures["sentences"]) == [3, 6] * len(LAYERS)
+    assert "Click a point" not in _texts(shown)
+
+
+def test_a_study_of_its_whole_index_only_says_how_to_have_more(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = tmp_path / "home"
+    shutil.copytree(home, older)
+    with duckdb.connect(older / "warehouse" / "study" / "one" / "catalog.duckdb") as catalog:
+        catalog.execute("DROP TABLE corpus_ablation")  # as an older version wrote it
+    monkeypatch.setenv("LATENTLENS_BROWSE", str(older))
+    monkeypatch.syspath_prepend(str(APP.parent))
+    shown = _opened(AppTest.from_file(str(APP), default_timeout=30), "layers", study="one", show="size of the index")
+    assert "corpus_ablation: [0.01, 0.1, 1.0]" in shown.info[0].value and not shown.get("vega_lite_chart")
 
 
 def test_differences_that_nobody_computed_are_told(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from latentlens_dag.publish.stage_index import ReleasedIndex, stage_index
 from latentlens_dag.publish.stage_results import ReleasedStudy, stage_tables
 from latentlens_dag.release.manifest import ReleaseManifest
 from latentlens_dag.schema import (
+    CORPUS_ABLATION,
     DIVERSITY,
     IMAGES,
     INTERPRETABILITY,
@@ -41,7 +42,7 @@ from latentlens_dag.storage.warehouse import Warehouse
 from latentlens_dag.study.answer_statistics import diversity, layer_alignment
 from latentlens_dag.study.differences import lens_differences
 from latentlens_dag.study.interpretability import interpretability
-from tests.helpers.small_dataset import by_layer, state_statistics
+from tests.helpers.small_dataset import ablation, by_layer, state_statistics
 
 WORDS = ("dog", "cat", "owl", "fox", "tree", "grass", "moon", "lake")
 TEXTS = sorted((f"A {word} is near a {other}." for word in WORDS for other in WORDS), key=text_id)
@@ -171,6 +172,7 @@ def write_study(warehouse: Warehouse, study: str, batches: Sequence[Sequence[int
         write_parquet(interpretability(verdicts, TOP_K), warehouse.summary(study, "interpretability"), INTERPRETABILITY)
         differences = lens_differences(study, by_layer(verdicts), TOP_K)
         write_parquet(differences, warehouse.summary(study, "lens_differences"), LENS_DIFFERENCES)
+        write_parquet(ablation(verdicts), warehouse.summary(study, "corpus_ablation"), CORPUS_ABLATION)
     write_catalog(warehouse, study, warehouse.catalog(study))
 
 

@@ -8,10 +8,12 @@ from typing import Any
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from latentlens_dag.release.migrations import MIGRATIONS
 from latentlens_dag.schema import (
+    CORPUS_ABLATION,
     DIVERSITY,
     IMAGES,
     INTERPRETABILITY,
@@ -32,6 +34,7 @@ from latentlens_dag.storage.hashing import hash_bytes, text_id
 from latentlens_dag.storage.parquet import write_parquet
 from latentlens_dag.storage.warehouse import Warehouse
 from latentlens_dag.study.answer_statistics import diversity, layer_alignment
+from latentlens_dag.study.corpus_ablation import IndexPart, corpus_ablation
 from latentlens_dag.study.differences import lens_differences
 from latentlens_dag.study.interpretability import interpretability
 from latentlens_dag.study.regions_judge import Truth, judge_regions
@@ -138,6 +141,12 @@ def by_layer(judgements: Iterable[pa.Table]) -> dict[int, list[pl.LazyFrame]]:
     return {layer: [part.lazy()] for (layer,), part in frame.partition_by("visual_layer", as_dict=True).items()}
 
 
+def ablation(judgements: Iterable[pa.Table]) -> pa.Table:
+    """CORPUS_ABLATION of half of the index, which answers as all of it, and of all of it."""
+    tables = [table.filter(pc.equal(table["lens"], LATENTLENS)) for table in judgements]
+    return corpus_ablation({IndexPart(0.5, 3, 3, 1): tables, IndexPart(1.0, 6, 6, 1): tables}, TOP_K)
+
+
 def write_study(warehouse: Warehouse, study: str, batches: tuple[tuple[str, ...], ...]) -> None:
     """All tables of a study, one batch per tuple of animals."""
     every = [animal for batch in batches for animal in batch]
@@ -160,6 +169,7 @@ def write_study(warehouse: Warehouse, study: str, batches: tuple[tuple[str, ...]
     for name, table, schema in (
         ("interpretability", interpretability(judged, TOP_K), INTERPRETABILITY),
         ("lens_differences", lens_differences(study, by_layer(judged), top_k=2), LENS_DIFFERENCES),
+        ("corpus_ablation", ablation(judged), CORPUS_ABLATION),
         ("layer_alignment", layer_alignment(found), LAYER_ALIGNMENT),
         ("diversity", diversity(found), DIVERSITY),
         ("state_statistics", state_statistics(study), STATE_STATISTICS),

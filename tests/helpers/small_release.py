@@ -24,6 +24,7 @@ from tests.helpers.small_dataset import (
     LAYERS,
     SENTENCES_OF,
     TOP_K,
+    ablation,
     by_layer,
     image_id,
     images,
@@ -47,7 +48,7 @@ def release_tables(studies: dict[str, tuple[str, ...]] = STUDIES) -> Tables:
         part = image_id(animal)
         found[f"images/{part}"] = as_released(images((animal,)))
         found[f"regions/{part}"] = regions((animal,))
-    names_of = ("interpretability", "lens_differences", "layer_alignment", "diversity")
+    names_of = ("interpretability", "lens_differences", "corpus_ablation", "layer_alignment", "diversity")
     summaries: dict[str, list[pa.Table]] = {name: [] for name in names_of}
     summaries["state_statistics"] = [state_statistics(study) for study in studies]
     summaries["sinks"] = [sinks(study, names) for study, names in studies.items()]
@@ -57,6 +58,7 @@ def release_tables(studies: dict[str, tuple[str, ...]] = STUDIES) -> Tables:
             found |= {f"{name}/{study}/{part}": rows for part, rows in by_image(table).items()}
         summaries["interpretability"].append(interpretability([own["judgements"]], TOP_K))
         summaries["lens_differences"].append(lens_differences(study, by_layer([own["judgements"]]), top_k=2))
+        summaries["corpus_ablation"].append(ablation([own["judgements"]]))
         summaries["layer_alignment"].append(layer_alignment([own["neighbors"]]))
         summaries["diversity"].append(diversity([own["neighbors"]]))
     for text in SENTENCES_OF.values():

@@ -22,7 +22,7 @@ from latentlens_dag.index import approximate, build, contextual_index, encode, l
 from latentlens_dag.index.approximate import ApproximateIndex
 from latentlens_dag.index.folder import new_index
 from latentlens_dag.models.vlm import Vlm
-from latentlens_dag.storage.hashing import text_id
+from latentlens_dag.storage.hashing import text_id, within_fraction
 from latentlens_dag.storage.shapes import IndexShape
 from latentlens_dag.testing import SENTENCES, tiny_tokenizer
 
@@ -90,6 +90,41 @@ def test_a_search_gives_what_the_definition_gives(
         assert np.allclose(found.cosine[number], [cosine for cosine, _, _ in expected], atol=1e-6)
     assert found.cosine.shape == found.contextual_layer.shape == found.key.shape == (6, 4)
     assert frame["rank"].to_list() == [1, 2, 3, 4] * 6
+
+
+@pytest.mark.parametrize("fraction", [0.3, 0.6])
+@pytest.mark.parametrize("unique", [None, "word", "sentence"])
+def test_of_a_fraction_only_rows_of_its_sentences_answer(
+    index: ContextualIndex, states: np.ndarray, fraction: float, unique: Any
+) -> None:
+    every = _rows(index, index.layers)
+    within = pl.Series([within_fraction(one, fraction) for one in every["sentence_id"]])
+    rows = every.filter(within)
+    assert 0 < rows["sentence_id"].n_unique() < every["sentence_id"].n_unique()
+    k, label = rows["sentence_id"].n_unique(), {None: None, "word": "word", "sentence": "sentence_id"}[unique]
+    done: list[tuple[int, int]] = []
+    found = index.search(states, k, unique=unique, fraction=fraction, progress=lambda *rows: done.append(rows))
+    for number, query in enumerate(states):
+        expected = _slow(rows, query, k, label)
+        assert _found(found.to_polars(), number) == [(layer, key) for _, layer, key in expected]
+    assert done[-1] == (len(rows), len(rows))
+    own = [rows["sentence_id"][0], *[None] * 5]
+    others = index.search(states[:6], 1, fraction=fraction, sentence_ids=own, exact=False)
+    mine = rows.filter(pl.col("sentence_id") != own[0])
+    assert _found(others.to_polars(), 0) == [(layer, key) for _, layer, key in _slow(mine, states[0], 1)]
+    assert "`fraction`" in others.method
+
+
+def test_a_fraction_with_too_few_rows_sentences_or_words_is_refused(index: ContextualIndex, states: np.ndarray) -> None:
+    with pytest.raises(UserError, match=r"there are rows \(0 of 1e-09 of the sentences, over 3 contextual layers\)"):
+        index.search(states, 1, fraction=1e-9)
+    with pytest.raises(UserError, match=r"than there are rows \(0 of this word of 1e-09 of the sentences, over"):
+        index.search(states, 1, word="dog", fraction=1e-9)
+    with pytest.raises(UserError, match=r"different sentences \(\d\)"):
+        index.search(states, 9, unique="sentence", fraction=0.3)
+    for fraction in (0.0, 1.5, float("nan")):
+        with pytest.raises(UserError, match=r"`fraction=.*` must be above 0 and at most 1"):
+            index.search(states, 1, fraction=fraction)
 
 
 def test_layers_that_are_not_merged_can_be_merged_later(index: ContextualIndex, states: np.ndarray) -> None:

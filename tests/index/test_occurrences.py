@@ -15,7 +15,7 @@ from latentlens_dag.index.occurrences import candidates, selected_rows, write_se
 from latentlens_dag.inputs.texts import SourceOrder, TextFile, read_order, write_order
 from latentlens_dag.models.tokenization import token_texts, tokenize
 from latentlens_dag.schema import OCCURRENCES, SENTENCES
-from latentlens_dag.storage.hashing import hash_bytes, shard_of, text_id
+from latentlens_dag.storage.hashing import hash_bytes, shard_of, text_id, within_fraction
 from latentlens_dag.storage.parquet import write_parquet
 from latentlens_dag.testing import SENTENCES as TEXTS
 from latentlens_dag.testing import tiny_tokenizer
@@ -225,10 +225,35 @@ def test_order_and_shards_do_not_change_what_is_kept(
     assert _kept(tmp_path_factory.mktemp("b"), shuffled, shards, cap) == one
 
 
-def test_a_tenth_is_inside_the_whole_where_the_cap_does_not_bind(tmp_path: Path) -> None:
-    part = {row["key"] for row in _kept(tmp_path, MANY, 2, 10_000, fraction=0.3)}
-    whole = {row["key"] for row in _kept(tmp_path, MANY, 2, 10_000)}
-    assert part < whole
+@settings(max_examples=15, deadline=None)
+@given(order=st.randoms(use_true_random=False), fraction=st.floats(0.02, 1), cap=st.integers(1, 4))
+@pytest.mark.parametrize("dedup", ["prefix", "sentence"])
+def test_what_a_fraction_keeps_is_the_part_of_the_whole_whose_sentences_it_has_and_under_the_cap_no_less(
+    tmp_path_factory: pytest.TempPathFactory, order: random.Random, fraction: float, cap: int, dedup: str
+) -> None:
+    folder, texts = tmp_path_factory.mktemp("part"), order.sample(MANY, 40)
+
+    def part_and_index(most: int) -> tuple[list[dict], list[dict]]:
+        whole = _kept(folder, texts, 2, most, dedup=dedup)
+        part = [row for row in whole if within_fraction(row["sentence_id"], fraction)]
+        return part, _kept(folder, texts, 3, most, dedup=dedup, fraction=fraction)
+
+    part, index = part_and_index(10_000)
+    assert part == index
+    part, index = part_and_index(cap)
+    assert all(row in index for row in part)
+
+
+@settings(max_examples=10, deadline=None)
+@given(order=st.randoms(use_true_random=False), fraction=st.floats(0.02, 1), cap=st.integers(1, 4))
+def test_of_first_occurrences_the_part_is_inside_what_the_fraction_keeps(
+    tmp_path_factory: pytest.TempPathFactory, order: random.Random, fraction: float, cap: int
+) -> None:
+    folder, texts = tmp_path_factory.mktemp("part"), order.sample(MANY, 40)
+    places = _order(folder, texts)
+    index = _kept(folder, texts, 2, cap, order=places, fraction=fraction)
+    whole = _kept(folder, texts, 2, cap, order=places)
+    assert all(row in index for row in whole if within_fraction(row["sentence_id"], fraction))
 
 
 @pytest.mark.parametrize("min_position", [0, 1, 2])

@@ -109,7 +109,8 @@ def test_one_image_more_uploads_at_most_twice_its_own_data(tmp_path: Path, monke
     changed = {path for path in new if new[path] != old.get(path)}
     assert old.keys() == new.keys() - own
     assert len(own) == 5
-    tables_of_studies = ("interpretability", "lens_differences", "layer_alignment", "diversity", "sinks")
+    tables_of_studies = ("interpretability", "lens_differences", "corpus_ablation", "layer_alignment")
+    tables_of_studies += ("diversity", "sinks")
     summaries = {f"{table}.parquet" for table in tables_of_studies}
     assert changed - own <= {"README.md", MANIFEST} | summaries
     assert sum(len(new[path]) for path in changed) <= 2 * sum(len(new[path]) for path in own)

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latentlens_dag.storage.hashing import (
+    fraction_end,
     hash_bytes,
     hash_file,
     hash_values,
@@ -47,6 +48,13 @@ def test_a_sample_is_everything_or_nothing_at_its_ends() -> None:
     ends = ["0" * 16, "f" * 16]
     assert [within_fraction(i, 1.0) for i in ends] == [True, True]
     assert [within_fraction(i, 0.0) for i in ends] == [False, False]
+
+
+@given(number=st.integers(0, 2**64 - 1), near=st.integers(-2, 2), fraction=st.floats(0, 1))
+def test_the_ids_of_a_sample_are_those_before_its_end(number: int, near: int, fraction: float) -> None:
+    at_the_end = min(max(int(fraction * 2**32) + near, 0), 2**32 - 1) << 32
+    for content_id in (f"{number:016x}", f"{at_the_end:016x}", f"{at_the_end + 2**32 - 1:016x}"):
+        assert (content_id < fraction_end(fraction)) == within_fraction(content_id, fraction)
 
 
 @pytest.mark.parametrize("ids", [[], ["0" * 16], ["f" * 16, "0123456789abcdef", "0" * 16]])

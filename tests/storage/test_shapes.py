@@ -62,12 +62,19 @@ LISTED = [
     ("layer_alignment.parquet", True),
     ("interpretability.parquet", True),
     ("lens_differences.parquet", True),
+    ("corpus_ablation.parquet", False),
 ]
 
 
 @pytest.mark.parametrize(("file", "listed"), LISTED)
 def test_a_study_lists_the_files_of_its_batches_layers_and_lenses(file: str, listed: bool) -> None:
     assert STUDY.lists(Path(file)) == listed
+
+
+def test_a_study_lists_its_corpus_ablation_where_it_is_declared() -> None:
+    declared = STUDY.model_copy(update={"corpus_ablation": True})
+    assert declared.lists(Path("corpus_ablation.parquet"))
+    assert "corpus_ablation" not in STUDY.to_json()
 
 
 def test_what_a_study_no_longer_has_is_not_listed() -> None:

@@ -13,9 +13,9 @@ from latentlens_dag.dataset.dataset import open_dataset
 from latentlens_dag.drawing import VERDICT_PLATES
 from latentlens_dag.errors import UserError
 from latentlens_dag.figures.contact_sheet import LensView, draw_scenes, thumbnail_loader, write_sheet
-from latentlens_dag.schema import INTERPRETABILITY
+from latentlens_dag.schema import CORPUS_ABLATION, INTERPRETABILITY
 from latentlens_dag.study.interpretability import MEASURES
-from latentlens_dag.study.report import interpretability_lines
+from latentlens_dag.study.report import ablation_lines, interpretability_lines
 from tests.helpers.small_dataset import ANIMALS, SIDE, image_id, write_warehouse
 
 ROW = {
@@ -90,6 +90,33 @@ def test_missing_interval_chance_or_group_leaves_its_place_open() -> None:
     whole = told(lines(unknown, measure="interpretable"))
     assert whole == [["latentlens", "4", "94.2", "-", "-", "1,234", "-", "-"]]
     assert "No judgements yet" in lines()[0]
+
+
+def test_a_part_of_the_index_has_a_line_with_the_mean_of_its_visual_layers_and_their_range() -> None:
+    sizes = {0.01: 73, 1.0: 4491}
+    rows = [
+        ROW | {"patch_group": "all", "visual_layer": layer, "fraction": part, "occurrences": size, "k": k, "measure": m}
+        | {"sentences": 1, "token_ids": 1, "share": part / 2 + layer / 100 + k / 1000, "chance": layer / 50}
+        for part, size in sizes.items()
+        for layer in (0, 4)
+        for k in (1, 5)
+        for m in ("interpretable", "concrete")
+    ]  # fmt: skip
+    rows.append(rows[0] | {"patch_group": "object", "share": 0.99})
+
+    def printed(**options: Any) -> list[str]:
+        table = pa.Table.from_pylist(rows, schema=CORPUS_ABLATION)
+        return [line for line in ablation_lines(table, **options).splitlines() if line]
+
+    assert "demo, judge regions, by 5 answers: % of tokens interpretable (" in printed()[0]
+    assert [line.split() for line in printed()[-2:]] == [
+        ["1", "%", "73", "3.0", "1.0-5.0", "4.0"],
+        ["100", "%", "4,491", "52.5", "50.5-54.5", "4.0"],
+    ]
+    assert "by the nearest answer: % of tokens with a concrete word" in printed(measure="concrete", k=1)[0]
+    assert printed(k=1)[-1].split()[3:] == ["52.1", "50.1-54.1", "4.0"]
+    assert max(map(len, printed())) <= 100
+    assert ablation_lines(CORPUS_ABLATION.empty_table()) == ""
 
 
 def labelled(tmp_path: Path, view: LensView, boxes: np.ndarray = QUARTERS) -> Image.Image:

@@ -184,6 +184,7 @@ def write_study_shape(
         visual_layers=study.visual_layers,
         lenses=sorted(study.lenses),
         judged=study.judged,
+        corpus_ablation=True if study.corpus_ablation else None,
         of="texts" if study.of_texts else None,
         dtype=dtype or stored_dtype(path),
         **(recorded_source_fields(path) if source is None else source_fields(source, paths)),

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from latentlens_dag.dag import keys
+from latentlens_dag.dag.assets.ablation import ablation_assets
 from latentlens_dag.dag.assets.checks import StepResults, check_result, fail_on_errors, neighbor_problems
 from latentlens_dag.dag.assets.common import (
     dtype_setting,
@@ -34,7 +35,7 @@ from latentlens_dag.study.lenses.registry import lens_class
 from latentlens_dag.study.source import StudySource
 
 # Algorithms: raise one when the same input would give other bytes.
-_PATCH_TRUTH, _CHANCE, _JUDGEMENTS, _INTERPRETABILITY, _STATES, _SINKS, _CATALOG = 2, 3, 3, 3, 1, 1, 6
+_PATCH_TRUTH, _CHANCE, _JUDGEMENTS, _INTERPRETABILITY, _STATES, _SINKS, _CATALOG = 2, 3, 3, 3, 1, 1, 7
 _DIVERSITY, _ALIGNMENT, _DIFFERENCES = 2, 1, 1
 
 
@@ -46,6 +47,8 @@ def study_definitions(study: StudySpec) -> dg.Definitions:
     if study.judged:
         assets += [_patch_truth(study), _chance_patches(study), _judgements(study)]
         assets += [_interpretability(study), _lens_differences(study)]
+    if study.corpus_ablation:
+        assets += ablation_assets(study, judge=_JUDGEMENTS, shares=_INTERPRETABILITY)
     return dg.Definitions(assets=[*assets, *_analyses(study), _catalog(study)])
 
 
@@ -284,6 +287,7 @@ def _catalog(study: StudySpec) -> dg.AssetsDefinition:
     judged = study.judged
     names = ["diversity", "state_statistics", "sinks", *(["interpretability", "lens_differences"] if judged else [])]
     names += ["layer_alignment"] if LATENTLENS in study.lenses else []
+    names += ["corpus_ablation"] if study.corpus_ablation else []
     deps = [keys.study(study.name, name) for name in (*names, *study.token_tables, "model_checks")]
     deps += [key for lens in study.lenses for key in study.layer_keys(lens).values()]
     deps += [keys.study(study.name, "patch_truth"), *study.layer_keys("judgements").values()] if judged else []

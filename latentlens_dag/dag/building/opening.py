@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from latentlens_dag.dag.building.collector import no_collector
 from latentlens_dag.storage.home import Home, home_write_errors
+from latentlens_dag.storage.paths import plain_path
 
 if TYPE_CHECKING:
     from latentlens_dag.dag.building.project import Project
@@ -36,7 +37,8 @@ def open_project(home: Home) -> Iterator[Project]:
             from latentlens_dag.dag.building.project import Project
 
             opened.enter_context(home_write_errors(home))
-            instance = opened.enter_context(dg.DagsterInstance.from_config(str(home.dagster)))
+            history = opened.enter_context(plain_path(home.dagster))
+            instance = opened.enter_context(dg.DagsterInstance.from_config(str(history)))
             opened.enter_context(quick_history(home))
             project = Project(definitions, home, instance)
         yield project

@@ -15,10 +15,11 @@ import dagster as dg
 from latentlens_dag.dag.building.collector import no_collector, rare_collections
 from latentlens_dag.dag.building.estimate import StepWork, seconds_per_part, step_works
 from latentlens_dag.dag.building.listener import BuildListener
+from latentlens_dag.dag.building.reuse import parts_with_stored_states
 from latentlens_dag.dag.building.runs import BuildError, BuildRun, Runner, cancel_orphans
 from latentlens_dag.dag.building.selection import Selection, select
 from latentlens_dag.dag.building.signals import catch_signals
-from latentlens_dag.dag.building.staleness import StaleTarget, find_stale, observe_sources
+from latentlens_dag.dag.building.staleness import FORCED_REASON, StaleTarget, find_stale, observe_sources
 from latentlens_dag.dag.building.steps import (
     AssetPartition,
     Lineage,
@@ -114,6 +115,10 @@ class Project:
         """The work of each step that is planned, as far as earlier runs tell."""
         return step_works(self.graph, self.instance, self.steps, targets)
 
+    def reused(self, targets: Sequence[StaleTarget]) -> dict[str, int]:
+        """The number of planned parts of each step whose stored states are used again."""
+        return parts_with_stored_states(self.graph, self.instance, self.store, self.steps, targets)
+
     def speeds(self, targets: Sequence[StaleTarget]) -> dict[str, float]:
         """Seconds per part of each step that is planned and ran before."""
         return seconds_per_part(self.instance, self.steps, targets)
@@ -182,7 +187,7 @@ class Project:
         """The targets that are missing, stale or forced, in their order."""
         with no_collector():
             stale = find_stale(self.lineage, self.instance, self.store, targets)
-        stale |= {target: StaleTarget(*target, "forced") for target in forced.intersection(targets)}
+        stale |= {target: StaleTarget(*target, FORCED_REASON) for target in forced.intersection(targets)}
         return {target: stale[target] for target in targets if target in stale}
 
     def _following(self, target: AssetPartition, planned: dict[AssetPartition, StaleTarget]) -> StaleTarget | None:

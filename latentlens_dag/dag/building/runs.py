@@ -80,7 +80,9 @@ class Runner:
         events = _RunEvents(self, run_id, partition, listener)
         self.instance.add_event_listener(run_id, events)
         with _quiet_dagster(), _closed_run(self.instance, run_id):
-            result = self.job.get_subset(asset_selection={need.key for need in targets}).execute_in_process(
+            keys = sorted({need.key for need in targets})
+            result = self.job.get_subset(asset_selection={*keys}).execute_in_process(
+                asset_selection=keys,  # of a subset of the same assets: the UI names them as the run's target
                 instance=self.instance,
                 run_id=run_id,
                 partition_key=partition,

@@ -6,9 +6,10 @@ ancestors of a partition only the same partition is selected, except where a ste
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 
 import dagster as dg
 
@@ -48,7 +49,8 @@ def select(lineage: Lineage, steps: Sequence[Step], studies: Sequence[str], name
     Args:
         lineage: of the assets.
         steps: their steps.
-        studies: names of studies; everything where there are none.
+        studies: names of studies, releases, indexes, sets or corpora, or of folders of assets/ for all that is declared
+            in them; everything where there are none. Of one name, the first of these that has it is taken.
         names: what to take of those and of what they are made from, as this module's docstring says; all of the
             studies where there are none.
 
@@ -56,8 +58,7 @@ def select(lineage: Lineage, steps: Sequence[Step], studies: Sequence[str], name
         UserError: where nothing has a name, with those that are near to it.
     """
     every = {target for step in steps for target in step.targets()}
-    studies = _known(studies, steps)
-    requested = {(key, part) for key, part in every if key.path[0] == "study" and key.path[1] in studies}
+    requested = {target for name in studies for target in _declared(lineage, name, every)}
     if names:
         among = lineage.with_ancestors(requested) & every if studies else every
         requested = set().union(*(_named(name, among) for name in names))
@@ -66,13 +67,40 @@ def select(lineage: Lineage, steps: Sequence[Step], studies: Sequence[str], name
     return Selection(frozenset(requested), frozenset(lineage.with_ancestors(requested)))
 
 
-def _known(studies: Sequence[str], steps: Sequence[Step]) -> Sequence[str]:
-    known = find_studies(steps)
-    for study in studies:
-        if study not in known:
-            hint = _similar(study, known) or f"There are: {', '.join(known) or 'none'}."
-            raise UserError(f"There is no study {study!r}. {hint}")
-    return studies
+_KINDS = ("study", "release", "index", "images", "texts", "corpus")  # first parts of keys
+
+
+def _declared(lineage: Lineage, name: str, every: set[AssetPartition]) -> set[AssetPartition]:
+    """What is declared under a name or, where nothing has it, in a folder of that name."""
+    names = {(key.path[0], key.path[1]) for key, _ in every}
+    kind = next((kind for kind in _KINDS if (kind, name) in names), None)
+    if kind is not None:
+        return {(key, partition) for key, partition in every if key.path[:2] == [kind, name]}
+    folders = {key: _folder(lineage, key) for key, _ in every}
+    wanted = Path(name).parts
+    found = {(key, partition) for key, partition in every if wanted and folders[key].parts[-len(wanted) :] == wanted}
+    if not found:
+        raise UserError(
+            f"There is no study {name!r}, nor a release, an index or a folder of assets/ of that name. "
+            f"{_names_help(name, names, folders.values())}"
+        )
+    return found
+
+
+def _names_help(name: str, names: set[tuple[str, str]], folders: Iterable[Path]) -> str:
+    """The names similar to a wrong one or, where none is, all studies, releases and indexes."""
+    if hint := _similar(name, sorted({known for _, known in names} | {folder.name for folder in folders})):
+        return hint
+    there = {kind: sorted(known for of, known in names if of == kind) for kind in _KINDS[:3]}
+    lists = "; ".join(f"{kind} {', '.join(known)}" for kind, known in there.items() if known)
+    return f"There are: {lists or 'none'}."
+
+
+def _folder(lineage: Lineage, key: dg.AssetKey) -> Path:
+    """The folder of the defs.yaml that declares an asset, as Dagster links it; an empty path where it does not."""
+    links = lineage.graph.get(key).metadata.get("dagster/code_references")
+    files = [Path(link.file_path) for link in getattr(links, "code_references", []) if hasattr(link, "file_path")]
+    return next((file.parent for file in files if file.name == "defs.yaml"), Path())
 
 
 def _named(name: str, among: set[AssetPartition]) -> set[AssetPartition]:

@@ -38,6 +38,7 @@ from latentlens_dag.storage.records import ArtifactRecord, ArtifactStore, change
 from latentlens_dag.storage.warehouse import Warehouse
 
 NOT_BUILT = "not built yet"
+FORCED_REASON = "forced"
 
 
 class StaleTarget(NamedTuple):
@@ -53,6 +54,11 @@ class StaleTarget(NamedTuple):
     def missing(self) -> bool:
         """Whether it was never built."""
         return self.reason == NOT_BUILT
+
+    @property
+    def computed_anew(self) -> bool:
+        """Whether nothing that is stored of it may be used."""
+        return self.damaged or self.reason == FORCED_REASON
 
     def __str__(self) -> str:
         """`study/demo/judgements/V08[2]: not built yet`."""
@@ -185,12 +191,16 @@ def _damage(store: ArtifactStore, record: ArtifactRecord | None, version: str | 
     return problem_summary(store.problems(record))
 
 
+_REMOVED = "removed dependency"  # how Dagster begins to say it
+
+
 def _reason(cause: StaleCause, changes: list[str]) -> str:
     if cause.category == StaleCauseCategory.CODE:
         return _code_reason(changes)
-    if cause.category == StaleCauseCategory.DEPENDENCIES:
-        return f"it {cause.reason}"
     dependency = cause.dependency
+    if cause.category == StaleCauseCategory.DEPENDENCIES and dependency is not None:
+        reads = "no longer reads" if cause.reason.startswith(_REMOVED) else "now reads"
+        return f"{reads} {dependency.asset_key.to_user_string()}"
     return f"{label(dependency.asset_key, dependency.partition_key)} changed" if dependency else cause.reason
 
 

@@ -19,6 +19,7 @@ from latentlens_dag.inputs.image_tables import ImageColumn
 from latentlens_dag.inputs.texts import TextFile, TextSource
 from latentlens_dag.models.configs import read_config
 from latentlens_dag.models.model_ref import ModelRef
+from latentlens_dag.storage.paths import refuse_address
 
 LocalPath = Annotated[
     Path, dg.Resolver(lambda context, value: context.resolve_source_relative_path(value), model_field_type=str)
@@ -202,6 +203,7 @@ class ModelSource(dg.Model, dg.Resolvable):
 
 def existing_path(path: Path, field: str, place: str) -> Path:
     """A path of the YAML, which must exist."""
+    refuse_address(path, f"{field}:", f"It stands in {place}: name a file or folder of this machine, or use `hub`.")
     if not path.exists():
         raise UserError(f"`{field}` of {place}: {path} does not exist. Paths are relative to the defs.yaml.")
     return path

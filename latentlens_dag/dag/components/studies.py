@@ -8,6 +8,7 @@ are checked when its steps run.
 
 # `from __future__ import annotations` is left out: Dagster resolves these annotations itself.
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
@@ -23,7 +24,7 @@ from latentlens_dag.models.families.registry import check_family, check_text_fam
 from latentlens_dag.models.layers import auto_contextual_layers, auto_visual_layers, check_layers
 from latentlens_dag.models.model_ref import ModelRef
 from latentlens_dag.models.prompts import DEFAULT_PROMPT, Prompt
-from latentlens_dag.schema import LENSES
+from latentlens_dag.schema import LATENTLENS, LENSES
 
 if TYPE_CHECKING:
     Lens = str
@@ -195,6 +196,9 @@ class Study(NamedComponent):
     """The VLM's question after every image, or the text around it; by default the paper's question."""
     unique: Literal["none", "word", "sentence"] = "none"
     judge: Judge | Literal["none"] = "none"
+    corpus_ablation: Sequence[float] = ()
+    """Fractions of the index's sentences, ascending, from which LatentLens answers too: how much is interpretable by a
+    smaller index. It needs a judge, and no pass of a model."""
     connector: bool = False
     """Whether the connector's output is stored too, which differs from layer 0 in models that add it to the embedding
     of their image token."""
@@ -226,6 +230,7 @@ class Study(NamedComponent):
         if (shape := text_shape(model)) is not None:
             check_top_k(self.top_k, shape[2], place)
         self._check_judge(inputs, model, place)
+        self._check_ablation(place)
         return StudySpec(
             name=self.name,
             model=model,
@@ -236,6 +241,7 @@ class Study(NamedComponent):
             top_k=self.top_k,
             unique=self.unique,
             judged=self.judge != "none",
+            corpus_ablation=tuple(self.corpus_ablation),
             connector=self.connector,
             prompt=self._prompt(),
             dtype=declared_dtype(self.dtype),
@@ -291,6 +297,31 @@ class Study(NamedComponent):
             raise UserError(
                 f"`judge` of {place} judges by regions, but {vlm.name} is of the family `{family}`, of which it is not "
                 "known where in the image its visual tokens lie. They can be read, but not judged: set `judge: none`."
+            )
+
+    def _check_ablation(self, place: str) -> None:
+        """Refuse fractions that are none, out of order, or of a study whose answers nobody judges."""
+        fractions = list(self.corpus_ablation)
+        if not fractions:
+            return
+        field = f"`corpus_ablation: {fractions}` of {place}"
+        if wrong := [one for one in fractions if not 0 < one <= 1]:
+            raise UserError(f"{field} has {wrong[0]}: a fraction of the index's sentences is above 0 and at most 1.")
+        if any(one >= other for one, other in pairwise(fractions)):
+            raise UserError(f"{field} must be ascending, each fraction once, as in [0.01, 0.1, 1.0].")
+        if self.texts is not None:
+            raise UserError(
+                f"{field} compares how many answers fit annotated regions of images, and texts have none. Leave it out."
+            )
+        if self.judge == "none":
+            raise UserError(
+                f"{field} compares how many answers fit, but nobody judges them (`judge: none`). Set "
+                "`judge: {regions: {}}`, where the image set has annotated regions, or leave `corpus_ablation` out."
+            )
+        if LATENTLENS not in self.lenses:
+            raise UserError(
+                f"{field} is of LatentLens, the lens that answers from an index, and `lenses` has only "
+                f"{', '.join(self.lenses)}. Add it, or leave `corpus_ablation` out."
             )
 
     def _check_same_model(self, model: ModelRef, index: Index, place: str) -> None:

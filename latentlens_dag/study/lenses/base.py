@@ -37,6 +37,8 @@ class LensInputs:
     """Called with rows done and rows in all."""
     contextual_layers: Sequence[int] | None = None
     """The layers of the index that are searched; None for all."""
+    fraction: float = 1.0
+    """The part of the index's sentences that is searched (`ContextualIndex.search`)."""
 
 
 @dataclass(frozen=True)

@@ -48,9 +48,18 @@ class LatentLens(Lens):
         unique = None if self.unique == "none" else self.unique
         index, layers = inputs.index(), inputs.contextual_layers
         try:
-            return index.search(queries, self.k, layers, unique=unique, sentence_ids=texts, progress=inputs.progress)
+            return index.search(
+                queries,
+                self.k,
+                layers,
+                unique=unique,
+                sentence_ids=texts,
+                fraction=inputs.fraction,
+                progress=inputs.progress,
+            )
         except TooFewNeighborsError as error:
+            part = "" if inputs.fraction == 1 else f" in {inputs.fraction:g} of its corpus (`corpus_ablation`)"
             raise UserError(
-                f"`top_k: {self.k}` of Study {self.study} asks for more answers than its index has {error.available}: "
-                "ask for fewer, or give the index a larger corpus."
+                f"`top_k: {self.k}` of Study {self.study} asks for more answers than its index has "
+                f"{error.available}{part}: ask for fewer, or give the index a larger corpus."
             ) from error

@@ -136,7 +136,7 @@ def test_a_source_is_told_of_once_per_change_and_what_follows_is_told_why(tmp_pa
         changed, _ = _graph(source, made="2")
         assert needs(changed)[0] == "here/made: its settings in the YAML, or the algorithm, changed"
         deps, _ = _graph(source, more=True)
-        assert needs(deps) == ["here/next: it has a new dependency on here/other"]
+        assert needs(deps) == ["here/next: now reads here/other"]
 
 
 def _hub_corpus(**fields: str) -> dg.Definitions:

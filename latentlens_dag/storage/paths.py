@@ -1,0 +1,103 @@
+"""Paths that users name: which cannot be used, and a plain path where a library reads characters as its own.
+
+Databases take a path as part of an address: SQLAlchemy, through which Dagster opens SQLite, reads `%` and `?` in it,
+and DuckDB cuts the name of its log at a `?`. Without a plain path, files came to lie outside of the home.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from latentlens_dag.errors import UserError
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # as a part of a path: `pathlib` makes one slash of two; C: is a disk
+_IN_ADDRESSES = re.compile(r"[%?#]")
+_UNUSABLE = re.compile(r"[\x00-\x1f\x7f\\\ud800-\udfff]")  # Lance refuses them, DuckDB takes a backslash for a slash
+_TEMPORARY = ("/tmp", "/var/tmp", "/dev/shm")
+
+
+def refuse_address(path: str | Path, what: str, remedy: str = "Name a folder or file of this machine.") -> None:
+    """Refuse an address such as s3://bucket/home where a path belongs; what exists under such a name passes.
+
+    Args:
+        path: as the user wrote it, or below the folder to which it is relative.
+        what: the option or field that holds it, for the message.
+        remedy: what to write instead.
+
+    Raises:
+        UserError: naming the scheme.
+    """
+    parts = Path(path).parts
+    at = next((at for at, part in enumerate(parts[:-1]) if _SCHEME.fullmatch(part)), None)
+    if at is not None and not Path(path).exists():
+        address = f"{parts[at]}//{'/'.join(parts[at + 1 :])}"
+        raise UserError(f"`{what} {address}`: addresses are not supported here. {remedy}")
+
+
+def refuse_unusable(path: Path, what: str) -> None:
+    """Refuse a path with a character that no file of a home can have: a control character, backslash or raw byte.
+
+    Raises:
+        UserError: naming the character.
+    """
+    if found := _UNUSABLE.search(str(path)):
+        raise UserError(
+            f"`{what} {str(path)!r}`: the path has the character {found[0]!r}, which the tables' libraries cannot "
+            "write. Name a folder without control characters and backslashes."
+        )
+
+
+def is_plain(path: Path) -> bool:
+    """Whether a path means itself inside of a database's address, too."""
+    return not _IN_ADDRESSES.search(str(path))
+
+
+@contextmanager
+def plain_path(path: Path) -> Iterator[Path]:
+    """The same file or folder by a path that databases take literally: through a temporary link where needed.
+
+    Args:
+        path: absolute; its folder must exist.
+
+    Raises:
+        UserError: where no folder for temporary files has a plain path.
+    """
+    if is_plain(path):
+        yield path
+        return
+    with _plain_folder(path) as folder:
+        link = folder / "link"
+        link.symlink_to(path.parent, target_is_directory=True)
+        yield link / path.name
+
+
+@contextmanager
+def plain_file(path: Path) -> Iterator[Path]:
+    """Where to write a new file so that a database takes its path literally; it is copied to `path` at the end.
+
+    For DuckDB, which follows links. Of a plain path, this is the path itself.
+
+    Raises:
+        UserError: where no folder for temporary files has a plain path.
+    """
+    if is_plain(path):
+        yield path
+        return
+    with _plain_folder(path) as folder:
+        yield folder / "file"
+        shutil.copyfile(folder / "file", path)
+
+
+@contextmanager
+def _plain_folder(path: Path) -> Iterator[Path]:
+    places = [Path(place) for place in (tempfile.gettempdir(), *_TEMPORARY)]
+    place = next((place for place in places if is_plain(place) and place.is_dir()), None)
+    if place is None:
+        raise UserError(f"{path} needs a temporary folder without %, ? and # in its path: name one by TMPDIR.")
+    with tempfile.TemporaryDirectory(prefix="latentlens-", dir=place) as folder:
+        yield Path(folder)
