@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING
 
 from latentlens_dag.dataset.dataset import Dataset, open_dataset
 from latentlens_dag.dataset.named_queries import ParameterValue
+from latentlens_dag.dataset.result_types import result_table
 from latentlens_dag.errors import UserError
 from latentlens_dag.sql.sandbox import Limits, first_line
 
@@ -168,7 +169,7 @@ def _answer_to(dataset: Dataset, text: str, rows: int, params: dict[str, Paramet
     import pyarrow as pa
 
     try:
-        found = dataset.query(text, **params).limit(rows).to_arrow_table()
+        found = result_table(dataset.query(text, **params).limit(rows))
         if found.nbytes > 1e6 * _ANSWER_MB:
             raise UserError(f"The result has {found.nbytes / 1e6:,.0f} MB. Select fewer columns or rows.")
         sink = pa.BufferOutputStream()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import io
 import os
 import sys
 import traceback
@@ -57,6 +58,8 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # read when transformers is imported
     os.environ.setdefault("LANCE_LOG", "error")
     configure_threads()
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that lacks a character of the data gets its code
     atexit.register(gc.freeze)  # else Python looks for garbage a last time, among all models and modules: 0.5 s or more
     try:
         cli.main(arguments, prog_name="latentlens-dag", standalone_mode=False)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
+import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -22,6 +23,7 @@ from latentlens_dag.cli.output import (
     terminal_width,
     write_errors,
 )
+from latentlens_dag.cli.result_text import csv_text, escape_beyond, json_text
 from latentlens_dag.errors import UserError
 from latentlens_dag.storage.home import find_home
 
@@ -314,13 +316,15 @@ def _write_frame(frame: pl.DataFrame, form: str, output: Path | None, vertical: 
         frame.write_parquet(output or "")
         return
     if form == "json":
-        text = frame.write_json()
+        text = (
+            json_text(frame) if output is not None else escape_beyond(json_text(frame), sys.stdout.encoding or "utf-8")
+        )
     elif form == "csv":
-        text = _flat(frame).write_csv()
+        text = csv_text(frame)
     else:
         text = _frame_table(frame, terminal_width() if output is None else None, vertical)
     if output is None:
-        click.echo(text.rstrip("\n"))
+        click.echo(text.removesuffix("\n"))  # and no more: a last row of null is an empty line of CSV
     else:
         output.write_text(text, encoding="utf-8")
 
@@ -344,17 +348,9 @@ def _cell(value: Any) -> str:
         return f"{len(value):,} bytes"
     if isinstance(value, dict):
         return f"{{{', '.join(f'{one_line(str(name))}: {_cell(part)}' for name, part in value.items())}}}"
+    if isinstance(value, Decimal):
+        return f"{value:f}"
     if isinstance(value, list):
         more = [f"… {len(value):,} in all"] if len(value) > _ITEMS_SHOWN else []
         return f"[{', '.join([*map(_cell, value[:_ITEMS_SHOWN]), *more])}]"
     return one_line(str(value))
-
-
-def _flat(frame: pl.DataFrame) -> pl.DataFrame:
-    """Lists as JSON text, bytes as their number, which CSV has no form for."""
-    import polars as pl
-    import polars.selectors as cs
-
-    lists = cs.by_dtype(pl.List)
-    joined = lists.map_elements(lambda one: json.dumps(list(one)), return_dtype=pl.String)
-    return frame.with_columns(joined, cs.binary().bin.size())

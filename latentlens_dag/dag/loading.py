@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dagster as dg
-import yaml
 from pydantic import ValidationError
 
 from latentlens_dag.dag.components.base import C
+from latentlens_dag.dag.components.wrong_values import wrong_values
 from latentlens_dag.dag.resources import HomeResource, ModelResource, WarehouseResource
 from latentlens_dag.dag.yaml_tree import YamlTree
 from latentlens_dag.device import configure_threads
@@ -95,49 +95,10 @@ def _user_errors(tree: YamlTree) -> Iterator[None]:
             warnings.simplefilter("ignore", dg.BetaWarning)  # of Dagster's own code references
             yield
     except Exception as error:
-        raise _as_user_error(error, Path(tree.defs_module.__path__[0])) or error from error
-
-
-_FIELD = re.compile(r"[a-z][a-z0-9_]*")
-_NO_FIELDS = {"attributes", "str", "int", "float", "bool"}
-
-
-def _wrong_values(error: ValidationError, folder: Path) -> str:
-    """The values that do not fit the fields of a component, with their components and files."""
-    messages: dict[tuple[str, str], str] = {}
-    for problem in error.errors():
-        path, _, place = ".".join(map(str, problem["loc"])).partition(" at ")  # where Dagster knows it
-        field = ".".join(part for part in path.split(".") if _FIELD.fullmatch(part) and part not in _NO_FIELDS)
-        place = place or _components_with(error.title, problem, folder)
-        message = f"`{field}: {problem['input']!s:.200}` of {place}: {problem['msg']}.{_quoting_hint(problem)}"
-        messages.setdefault((field, place), message)
-    # A field that may be a text or have fields of its own is wrong in one of these, not because it is no text.
-    return " ".join(
-        message
-        for (field, place), message in messages.items()
-        if not any(inner.startswith(f"{field}.") and other == place for inner, other in messages)
-    )
-
-
-def _quoting_hint(error: Any) -> str:
-    """The remedy for a text that YAML reads as a number or boolean."""
-    if error["type"] != "string_type" or not isinstance(error["input"], bool | int | float):
-        return ""
-    return " YAML reads yes, no, on and off as booleans and digits as numbers: put the text in quotes."
-
-
-def _components_with(component: str, error: Any, folder: Path) -> str:
-    """The components of this type that have the wrong value; Dagster does not say where it found it."""
-    places = []
-    for file in sorted(folder.rglob("defs.yaml")):
-        for document in yaml.safe_load_all(file.read_text(encoding="utf-8")):
-            value = document.get("attributes", {}) if isinstance(document, dict) else {}
-            name = value.get("name", "?") if isinstance(value, dict) else "?"
-            for part in error["loc"]:
-                value = value.get(part) if isinstance(value, dict) else None
-            if str(document.get("type", "")).endswith(f".{component}") and value == error["input"]:
-                places.append(f"{component} {name} in {file}")
-    return " and of ".join(places) or f"a component {component} below {folder}"
+        found = _as_user_error(error, Path(tree.defs_module.__path__[0]))
+        if found is None:
+            raise
+        raise found from (None if found is error else error)
 
 
 def _as_user_error(error: BaseException, folder: Path) -> UserError | None:
@@ -147,7 +108,7 @@ def _as_user_error(error: BaseException, folder: Path) -> UserError | None:
         if isinstance(cause, UserError):
             return cause
         if isinstance(cause, ValidationError):
-            return UserError(_wrong_values(cause, folder))
+            return UserError(wrong_values(cause, f"a component {cause.title} below {folder}"))
         if type(cause).__name__ in _YAML_ERRORS:
             return UserError(re.sub(r"\x1b\[[0-9;]*m", "", str(cause)).strip())  # no colors of a terminal
         cause = cause.__cause__ or cause.__context__

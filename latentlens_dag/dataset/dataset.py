@@ -18,6 +18,7 @@ from latentlens_dag.dataset.human_judgements import FOLDER, JudgingFolder, judgi
 from latentlens_dag.dataset.named_queries import NamedQuery, ParameterValue, named_queries
 from latentlens_dag.dataset.older_homes import mixed_view, older_note, older_studies
 from latentlens_dag.dataset.release_catalog import find_catalog
+from latentlens_dag.dataset.result_types import result_frame
 from latentlens_dag.errors import UserError
 from latentlens_dag.hub.names import parse_release_name
 from latentlens_dag.release.reader import ReleaseTables, is_release, read_release
@@ -179,17 +180,16 @@ class Dataset:
     def collect(self, text: str, /, **params: ParameterValue) -> pl.DataFrame:
         """The rows of a named query or of SQL.
 
-        A relation is lazy, so a wrong value (`layer="x"`) fails only when it is read, with an error of DuckDB. Here
-        every mistake is a UserError.
+        What Polars has no type for, such as an interval or a year after 9999, is text. A relation is lazy, so a wrong
+        value (`layer="x"`) fails only when it is read, with an error of DuckDB. Here every mistake is a UserError.
 
         Raises:
             UserError: as `query`, and if the query fails while it runs.
         """
         try:
-            rows: pl.DataFrame = self.query(text, **params).pl()
+            return result_frame(self.query(text, **params))
         except duckdb.Error as error:
             raise UserError(self._query_error(error, text)) from error
-        return rows
 
     def close(self) -> None:
         """Close the connection, and with it all relations made from it."""

@@ -19,6 +19,7 @@ from typing import Any
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.hub.errors import CONNECTION_HINT, failure_cause, network_errors
+from latentlens_dag.text.display import name_list
 
 _FORMATS = {"arrow", "csv", "json", "parquet", "text"}  # others unpack archives of media, or need more packages
 _BATCH = 1000
@@ -77,7 +78,7 @@ def _rows(source: HubColumn) -> Any:
     columns = rows.column_names or _first_row_columns(rows)  # none where there is no row
     if columns and source.column not in columns:
         raise UserError(
-            f"{source} has no column {source.column!r}; it has {', '.join(columns)}. Correct `column` of its source."
+            f"{source} has no column {source.column!r}; it has {name_list(columns)}. Correct `column` of its source."
         )
     if hasattr(builder.config, "columns"):
         builder.config.columns = [source.column]  # or Parquet's other columns, images perhaps, would be fetched too

@@ -22,6 +22,7 @@ from latentlens_dag.storage.files import atomic_path
 from latentlens_dag.storage.hashing import hash_bytes
 from latentlens_dag.storage.parquet import write_parquet
 from latentlens_dag.storage.untrusted_parquet import ParquetReadError, read_batches, read_footer
+from latentlens_dag.text.display import name_list
 
 _NAMES_FILE = "names.parquet"
 _BATCH = 32  # rows read at a time: images are large
@@ -66,7 +67,7 @@ def read_image_rows(source: TableSource) -> Iterator[ImageRow]:
                 f"{source}, row {number}: {source.column} holds no bytes of an image ({value}). It must be a column of "
                 "bytes, or of bytes and paths as the library `datasets` writes them."
             )
-        yield ImageRow(content, name or path)
+        yield ImageRow(content, name or (path if isinstance(path, str) and path else None))
 
 
 def extract_images(source: TableSource, folder: Path) -> Path:
@@ -143,18 +144,29 @@ def _values_and_names(source: TableSource) -> Iterator[tuple[Any, str | None]]:
         _check_columns(source, columns, read_footer(source.path).schema.names)
         for batch in read_batches(source.path, columns, _BATCH):
             names = batch[source.name].to_pylist() if source.name else [None] * len(batch)
-            names = [None if name is None else str(name) for name in names]
+            names = [None if name is None else _name(name, source) for name in names]
             yield from zip(batch[source.column].to_pylist(), names, strict=True)
     except ParquetReadError as error:
         raise UserError(
             f"{source} cannot be read as Parquet ({error}): it is missing, damaged or not Parquet."
         ) from error
+    except ValueError as error:  # of a text that is not UTF-8
+        raise UserError(f"{source} has a text that cannot be read ({error}). Write it again, with UTF-8.") from error
+
+
+def _name(value: object, source: ImageColumn) -> str:
+    """The name of an image: a text or a number."""
+    if not isinstance(value, str | int | float):
+        raise UserError(f"{source}: the name {value!r:.80} in column {source.name} is no text. Name another column.")
+    return str(value)
 
 
 def _check_columns(source: ImageColumn, columns: Sequence[str], existing: Sequence[str]) -> None:
     for field, column in zip(("column", "name"), columns, strict=False):
+        if existing.count(column) > 1:
+            raise UserError(f"{source} has several columns {column!r}, of which only one would be read. Rename them.")
         if column not in existing:
             raise UserError(
-                f"{source} has no column {column!r}; it has {', '.join(existing)}. Correct `{field}` of the image "
+                f"{source} has no column {column!r}; it has {name_list(existing)}. Correct `{field}` of the image "
                 "set's source."
             )

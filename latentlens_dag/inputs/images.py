@@ -11,8 +11,8 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import struct
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -48,7 +48,8 @@ SUFFIXES = {suffix for suffixes in _SUFFIXES.values() for suffix in suffixes}
 THUMBNAIL_SIDE = 256
 _RECENT_BYTES = 256 * 2**20
 """Of the files read last, which the next step of a build reads too. Larger batches are read once per step."""
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error)  # Pillow's errors for damaged files
+_ORIENTATION = 0x112  # the tag of EXIF
+_LARGEST_NAMED = 5  # of the suffixes that are left out, those a report names
 
 
 class ImageFile(NamedTuple):
@@ -99,6 +100,57 @@ def image_names(folder: Path, hashes: Mapping[str, str]) -> pa.Table:
     return pa.table([ids, [_relative(first[image_id], folder) for image_id in ids]], NAMES)
 
 
+class FolderReport(NamedTuple):
+    """What is in a folder of images beside those that are read once, and how often."""
+
+    others: Mapping[str, int]
+    """Files that are no images by their names, by suffix; hidden ones and README.md do not count."""
+    repeated: int
+    """Images with the bytes of another one, which count once."""
+    hidden: int
+    """Images that are read though their names, or those of their folders, begin with a dot."""
+    linked_folders: Sequence[str]
+    """Links to folders, which are not followed; relative to the folder, sorted."""
+
+    def __str__(self) -> str:
+        """What was left out and why, in sentences; empty if nothing was."""
+        return " ".join(self._sentences())
+
+    def _sentences(self) -> Iterator[str]:
+        if self.others:
+            most = sorted(self.others.items(), key=lambda other: (-other[1], other[0]))
+            named = ", ".join(f"{number:,} {suffix or 'without suffix'}" for suffix, number in most[:_LARGEST_NAMED])
+            more = f", and {len(most) - _LARGEST_NAMED} other suffixes" if most[_LARGEST_NAMED:] else ""
+            read = ", ".join(sorted(SUFFIXES))
+            yield f"Left out, since only {read} are read: {sum(self.others.values()):,} files ({named}{more})."
+        if self.linked_folders:
+            first = self.linked_folders[0]
+            yield f"Left out, since links to folders are not followed: {len(self.linked_folders):,}, such as {first}."
+        if self.repeated:
+            yield f"Counted once, since their bytes are those of another image: {self.repeated:,}."
+        if self.hidden:
+            yield f"Read though hidden (a name that begins with a dot): {self.hidden:,}."
+
+
+def report_folder(folder: Path, hashes: Mapping[str, str]) -> FolderReport:
+    """Count what `image_names` leaves out of a folder, and what it may take by accident; arguments as there."""
+    images = [file for file in hashes if _is_image(file)]
+    inside = len(str(folder))
+    others = Counter(
+        os.path.splitext(file)[1].lower()  # noqa: PTH122 - for 100,000 files
+        for file in hashes
+        if not _is_image(file) and not _is_hidden(file[inside:])
+    )
+    links = [
+        Path(parent, name).relative_to(folder).as_posix()
+        for parent, folders, _ in os.walk(folder)
+        for name in folders
+        if os.path.islink(os.path.join(parent, name))  # noqa: PTH114, PTH118
+    ]
+    repeated = len(images) - len({hashes[file] for file in images})
+    return FolderReport(others, repeated, sum(_is_hidden(file[inside:]) for file in images), sorted(links))
+
+
 def files_of_batch(names: pa.Table, batch: int, batches: int) -> pa.Table:
     """The rows of a list of images (NAMES) that fall into one batch."""
     return names.filter(pa.array(shards_of(names["image_id"], batches) == batch))
@@ -139,7 +191,7 @@ def open_image(path: Path) -> Image:
 
 def _decode(source: Path | io.BytesIO, path: Path) -> Image:
     """As `open_image`, of a file at `path` whose bytes may have been read already."""
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     from latentlens_dag.storage.pixels import as_rgb
 
@@ -148,11 +200,38 @@ def _decode(source: Path | io.BytesIO, path: Path) -> Image:
             # Pillow itself only warns up to twice the limit; a filter of warnings would be that of all threads.
             if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
                 raise _too_large(path)
-            return as_rgb(ImageOps.exif_transpose(image), str(path))
+            return as_rgb(_upright(image), str(path))
+    except UserError:
+        raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise _too_large(path) from error
-    except _UNREADABLE as error:
+    except Exception as error:  # Pillow's readers raise what the damage leads to: KeyError, RuntimeError, ...
         raise _unreadable(path, error) from error
+
+
+def _upright(image: Image) -> Image:
+    """The image turned as the orientation in its EXIF says; whatever else that says does not count.
+
+    Pillow's own `exif_transpose` also writes the EXIF anew, and fails at any tag that is damaged.
+    """
+    from PIL.Image import Transpose
+
+    image.load()  # before its EXIF is read: TIFF turns its pixels itself
+    try:
+        orientation = image.getexif().get(_ORIENTATION)
+    except Exception:  # of EXIF that is no EXIF
+        orientation = None
+    turns = {
+        2: Transpose.FLIP_LEFT_RIGHT,
+        3: Transpose.ROTATE_180,
+        4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270,
+        7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_90,
+    }
+    turn = turns.get(orientation) if isinstance(orientation, int) else None
+    return image if turn is None else image.transpose(turn)
 
 
 def image_table(files: Sequence[ImageFile], folder: Path) -> pa.Table:
@@ -246,6 +325,10 @@ def _is_image(file: str) -> bool:
     return os.path.splitext(file)[1].lower() in SUFFIXES  # noqa: PTH122 - as below
 
 
+def _is_hidden(file: str) -> bool:
+    return f"{os.sep}." in file
+
+
 def _refuse_dangling_links(folder: Path) -> None:
     """Refuse links to images that are gone, of which the observation knows nothing."""
     for file in filter(_is_image, files_below(folder, hidden=True)):
@@ -286,6 +369,8 @@ def _unreadable(path: Path, error: Exception) -> UserError:
 
     if isinstance(error, OSError) and error.errno is not None:
         return UserError(f"{path} cannot be opened ({error.strerror}). Correct its name or permissions.")
+    if isinstance(error, MemoryError):
+        return UserError(f"{path} takes more memory than there is. Make it smaller, or remove it.")
     kind = _other_format(path) if isinstance(error, UnidentifiedImageError) else None
     if kind is not None:
         return UserError(
@@ -293,8 +378,8 @@ def _unreadable(path: Path, error: Exception) -> UserError:
             "whatever the file is called. Convert it to PNG or remove it."
         )
     return UserError(
-        f"{path} cannot be read as an image ({error}): it is damaged, cut short, or in none of the formats "
-        f"{', '.join(FORMATS)}. Replace or remove it."
+        f"{path} cannot be read as an image ({str(error) or type(error).__name__}): it is damaged, cut short, or in "
+        f"none of the formats {', '.join(FORMATS)}. Replace or remove it."
     )
 
 
@@ -306,7 +391,7 @@ def _other_format(path: Path) -> str | None:
         start = file.read(16)  # as many bytes as Pillow passes on
     Image.init()
     for kind, (_, accepts) in Image.OPEN.items():
-        with contextlib.suppress(IndexError, struct.error):  # the file is shorter than a signature
+        with contextlib.suppress(Exception):  # the file is shorter than a signature
             if kind not in FORMATS and accepts is not None and accepts(start):
                 return kind
     return None

@@ -24,6 +24,7 @@ from latentlens_dag.schema import REGIONS
 from latentlens_dag.storage.hashing import shards_of
 from latentlens_dag.storage.split_input import NumberedRows
 from latentlens_dag.storage.untrusted_parquet import ParquetReadError, read_batches, read_footer
+from latentlens_dag.text.display import name_list
 
 Pixels = npt.NDArray[np.bool_] | npt.NDArray[np.float64]
 """[H, W]: whether each pixel belongs to something, or which fraction of it does."""
@@ -303,10 +304,13 @@ def _read_columns(path: Path) -> Iterator[pa.Table]:
 
 
 def _check_columns(path: Path, columns: Sequence[str]) -> None:
+    repeated = next((name for name in _FILE_SCHEMA.names if columns.count(name) > 1), None)
+    if repeated is not None:
+        raise UserError(f"{path} has several columns {repeated}, of which only one would be read. Rename the others.")
     missing = [name for name in _FILE_SCHEMA.names if name not in columns and name not in _OPTIONAL]
     if missing:
         raise UserError(
-            f"{path} has no column {', '.join(missing)}; it has {', '.join(columns)}. "
+            f"{path} has no column {', '.join(missing)}; it has {name_list(columns)}. "
             f"Regions need {', '.join(_FILE_SCHEMA.names)} ({' and '.join(_OPTIONAL)} may be left out)."
         )
 
@@ -316,11 +320,14 @@ def _cast(path: Path, table: pa.Table, field: pa.Field) -> pa.ChunkedArray | pa.
         return pa.nulls(len(table), field.type)
     column = table.column(field.name)
     try:
-        return column.cast(field.type)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        values = column.cast(field.type)
+        values.validate(full=True)  # whether texts are UTF-8, which nothing else looks at
+    except pa.ArrowException as error:
         raise UserError(
-            f"{path}: column {field.name} has type {column.type}, which cannot be cast to {field.type} ({error})."
+            f"{path}: column {field.name} has type {column.type}, which cannot be cast to {field.type} ({error}). "
+            "Write it with that type; texts are UTF-8."
         ) from error
+    return values
 
 
 def _validated(path: Path, row: dict[str, Any], entry: tuple[str, int, int]) -> dict[str, Any]:
@@ -337,7 +344,7 @@ def _validated(path: Path, row: dict[str, Any], entry: tuple[str, int, int]) -> 
     try:
         if row["mask"] is not None:
             _run_lengths(row["mask"], width, height)
-    except ValueError as error:
+    except (ValueError, TypeError, OverflowError) as error:  # TypeError: a run that is null
         raise UserError(
             f"{place}: mask is invalid: {error}. Runs are row-major over the original image, alternating, "
             "and start with the pixels outside the region."

@@ -8,6 +8,7 @@ shuffled corpus gives the same bytes; `write_order` records where each sentence 
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import io
@@ -29,6 +30,7 @@ from latentlens_dag.storage.hashing import ids_to_integers, shards_of, text_id
 from latentlens_dag.storage.parquet import parquet_rows
 from latentlens_dag.storage.split_input import NumberedRows
 from latentlens_dag.storage.untrusted_parquet import ParquetReadError, read_batches, read_footer
+from latentlens_dag.text.display import name_list
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,10 +70,17 @@ def read_texts(source: TextSource) -> Iterator[str]:
     `.gz` is decompressed, except for Parquet.
 
     Raises:
-        UserError: if the file is missing, cannot be decompressed or parsed, or is not UTF-8; if the column is missing
-            or has other values than text; if a text is longer than MAX_CHARACTERS. For the Hub, see `column_values`.
+        UserError: if the file is missing, cannot be read, decompressed or parsed, or is not UTF-8; if the column is
+            missing, comes twice or has other values than text; if a row of CSV has more or fewer fields than the
+            header; if a text is longer than MAX_CHARACTERS or has characters that are none. For the Hub, see
+            `column_values`.
     """
     for place, text in _read_hub(source) if isinstance(source, HubColumn) else _read_file(source):
+        if "\0" in text:
+            raise UserError(
+                f"{source}, {place}: the text has a NUL character, as text in UTF-16 has when it is read as UTF-8. "
+                f"{_CONVERT.format('utf-16')}, or remove the character."
+            )
         if len(text) > MAX_CHARACTERS:
             raise UserError(
                 f"{source}, {place}: {len(text):,} characters are no sentence (at most {MAX_CHARACTERS:,}). "
@@ -96,6 +105,15 @@ def _read_file(source: TextFile) -> Iterator[tuple[str, str]]:
         raise UserError(
             f"{source.path} cannot be decompressed ({error}): it is named .gz, but is damaged or not gzip. Create it "
             "again, or rename it without .gz if it is plain text."
+        ) from error
+    except OSError as error:
+        raise UserError(
+            f"{source.path} cannot be read ({error.strerror or error}). Correct its permissions."
+        ) from error
+    except (pa.ArrowException, ValueError) as error:  # ValueError: text that is not UTF-8 too
+        raise UserError(
+            f"{source.path} cannot be read as {source.kind} ({error}): it is damaged, or its texts are not "
+            "UTF-8. Write it again."
         ) from error
 
 
@@ -251,9 +269,16 @@ def _read_csv(source: TextFile) -> Iterator[tuple[str, str]]:
     csv.field_size_limit(max(csv.field_size_limit(), 16 * MAX_CHARACTERS))
     rows = csv.DictReader(lines, strict=True)
     try:
-        _check_column(source, rows.fieldnames or [])
+        header = list(rows.fieldnames or [])
+        _check_column(source, header)
         for row in rows:
-            yield f"line {rows.line_num}", row[source.column or ""] or ""
+            if None in row or None in row.values():  # in the key None are the fields beyond the header
+                raise UserError(
+                    f"{source.path}, line {rows.line_num}: the row has {'more' if None in row else 'fewer'} "
+                    f"fields than the header, which has {len(header)}. A text with a comma, a quote or "
+                    "a line break in it needs double quotes around it."
+                )
+            yield f"line {rows.line_num}", row[source.column or ""]
     except csv.Error as error:
         raise UserError(
             f"{source.path}, line {rows.line_num}: {error}. Is it CSV, with a header and fields in double quotes?"
@@ -265,11 +290,22 @@ def _read_jsonl(source: TextFile) -> Iterator[tuple[str, str]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{source.path}, {place}: not JSON ({error}). Write one object per line.") from error
+            row = json.loads(line, object_pairs_hook=_unique_keys)
+        except (ValueError, RecursionError) as error:  # numbers too long and lists too deep are none of its own errors
+            raise UserError(
+                f"{source.path}, {place}: no JSON that can be read ({error}). Write one object per line."
+            ) from error
         _check_column(source, list(row) if isinstance(row, dict) else [], f", {place}")
         yield place, _text(row[source.column], source, place)
+
+
+def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """An object of JSON, of whose equal keys `json` would take the last."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} comes twice")
+    return found
 
 
 def _read_parquet(source: TextFile) -> Iterator[tuple[str, str]]:
@@ -284,9 +320,15 @@ def _read_parquet(source: TextFile) -> Iterator[tuple[str, str]]:
 
 
 def _check_column(source: TextFile, columns: Iterable[str], place: str = "") -> None:
-    if source.column not in (existing := list(columns)):
+    existing = list(columns)
+    if existing.count(source.column or "") > 1:
         raise UserError(
-            f"{source.path}{place} has no column {source.column!r}; it has {', '.join(existing) or 'none'}. Correct "
+            f"{source.path}{place} has several columns {source.column!r}, of which only one would be read. Rename the "
+            "others."
+        )
+    if source.column not in existing:
+        raise UserError(
+            f"{source.path}{place} has no column {source.column!r}; it has {name_list(existing)}. Correct "
             "`column` of the corpus's source."
         )
 
@@ -298,6 +340,13 @@ def _text(value: object, source: TextSource, place: str) -> str:
         raise UserError(
             f"{source}, {place}: {source.column} is {value!r:.80}, not text. Name the column that has the text."
         )
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{source}, {place}: {source.column} has a character that is none, {value[error.start]!r}: half of a "
+            "surrogate pair, as where an emoji was cut in two. Write the whole character, or leave it out."
+        ) from error
     return value
 
 
@@ -316,6 +365,9 @@ def _lines(path: Path) -> Iterator[bytes]:
             yield line
 
 
+_CONVERT = "Convert the file, for example with `iconv -f {} -t utf-8`"
+
+
 def _open(path: Path) -> IO[bytes]:
     return io.BufferedReader(gzip.open(path, "rb")) if path.suffix == ".gz" else path.open("rb")  # type: ignore[arg-type]
 
@@ -326,5 +378,12 @@ def _decode(line: bytes, path: Path, number: int) -> str:
     except UnicodeDecodeError as error:
         raise UserError(
             f"{path}, line {number}: byte 0x{line[error.start]:02x} at column {error.start + 1} is not UTF-8. The "
-            "file was probably saved in another encoding: convert it, for example with `iconv -f latin1 -t utf-8`."
+            f"file was probably saved in another encoding. {_CONVERT.format(_likely_encoding(line))}."
         ) from error
+
+
+def _likely_encoding(line: bytes) -> str:
+    """What a line that is not UTF-8 may be, by its mark or its NUL bytes."""
+    if line.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return "utf-32"
+    return "utf-16" if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in line else "latin1"

@@ -32,7 +32,11 @@ class Prompt:
 
     @classmethod
     def of(cls, prompt: str | Prompt | None) -> Prompt:
-        """A plain text as the question after the images; the paper's if there is none."""
+        """A plain text as the question after the images; the paper's if there is none.
+
+        Raises:
+            UserError: if the text is empty, which may mean either.
+        """
         if isinstance(prompt, Prompt):
             return prompt
         if prompt is not None and not isinstance(prompt, str):
@@ -40,7 +44,12 @@ class Prompt:
                 f"`prompt` is a {type(prompt).__name__}, but must be a text, which comes after the images, or a "
                 "`Prompt(before=..., after=..., system=...)`."
             )
-        return cls(prompt or DEFAULT_PROMPT)
+        if prompt is not None and not prompt.strip():
+            raise UserError(
+                f"The prompt {prompt!r} is empty. Leave it out for the paper's question ({DEFAULT_PROMPT!r}), or give "
+                "`Prompt(after='')` for none."
+            )
+        return cls(DEFAULT_PROMPT if prompt is None else prompt)
 
 
 def prompt_text(vlm: Any, prompt: Prompt, images: int) -> str:

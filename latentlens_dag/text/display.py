@@ -6,6 +6,7 @@ Note: nothing is escaped here; what draws it must treat it as text (`textContent
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -47,6 +48,12 @@ def printable(text: str) -> str:
 def clip(text: str | None, length: int) -> str:
     """The printable text, cut to `length` characters with an ellipsis; null is empty."""
     return printable(_ellipsize(text or "", length))
+
+
+def name_list(names: Sequence[str], most: int = 30, length: int = 40) -> str:
+    """Names of data for a message, with commas: at most so many, each of at most so many characters."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return (", ".join(clip(name, length) for name in names[:most]) or "none") + more
 
 
 def _ellipsize(text: str, length: int) -> str:

@@ -321,7 +321,7 @@ CHANGES: dict[str, list[Change]] = {
     "PromptParts.after": [
         Change("images", {"Study tiny.prompt": {"after": "What?"}}, _ASKED),
         Change("images", {"Study tiny.prompt": {"after": "What?"}}, set(), {"Study tiny.prompt": "What?"}),
-        Change("images", {"Study tiny.prompt": {"after": ""}}, _ASKED, {"Study tiny.prompt": ""}),
+        Change("images", {"Study tiny.prompt": {"after": ""}}, _ASKED, {"Study tiny.prompt": {}}),
     ],
     "PromptParts.system": [
         Change("images", {"Study tiny.prompt": {"system": "Look."}}, _ASKED),

@@ -349,8 +349,6 @@ def test_without_python_files_the_tree_is_dagsters_own(project: Path) -> None:
         (assets / below / "data.json").write_text("{}")
     for below in (".hidden", "__pycache__", "some/.cache/deep"):  # left out by both
         (assets / below / "defs.yaml").write_text(CORPUS)
-    (assets / "text" / "below").mkdir()
-    (assets / "text" / "below" / "defs.yaml").write_text(CORPUS)  # below another one: left out by both
     several = "---\n".join(CORPUS.replace("NAME", name) for name in ("one", "two"))
     for place, file in (("yml", "defs.yml"), ("old", "component.yaml"), ("linked", "defs.yaml")):
         (assets / place).mkdir(exist_ok=True)

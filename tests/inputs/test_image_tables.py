@@ -212,3 +212,29 @@ def test_pictures_of_the_hub_are_those_of_a_folder_with_the_same_files(folder: P
     assert re.search(r"consists of imagefolder files", told[2]), told[2]
     assert re.search(r"has no column 'img'; it has id, image, other\. Correct `column`", told[3]), told[3]
     assert re.search(r"row 1: id holds no bytes of an image \(int\)", told[4]), told[4]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (pa.array([["a"]]), "the name .* is no text"),
+        (pa.array([{"a": 1}]), "the name .* is no text"),
+        (pa.array([b"caf\xe9"], pa.binary()).view(pa.string()), "cannot be read"),
+    ],
+)
+def test_a_name_that_is_no_text_is_refused_with_the_file(tmp_path: Path, name: pa.Array, message: str) -> None:
+    pq.write_table(pa.table({"image": pa.array([b"x"]), "name": name}), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=rf"a\.parquet.*{message}"):
+        list(read_image_rows(ImageColumn(tmp_path / "a.parquet", "image", "name")))
+
+
+def test_a_column_of_images_that_comes_twice_is_refused(tmp_path: Path) -> None:
+    pq.write_table(pa.table([[b"x"], [b"y"]], names=["image", "image"]), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=r"a\.parquet has several columns 'image'"):
+        list(read_image_rows(ImageColumn(tmp_path / "a.parquet", "image")))
+
+
+@pytest.mark.parametrize("path", [None, "", 7, ["a"]])
+def test_a_path_that_is_no_text_is_no_name(tmp_path: Path, path: object) -> None:
+    pq.write_table(pa.table({"image": [{"bytes": b"x", "path": path}]}), tmp_path / "a.parquet")
+    assert [row.name for row in read_image_rows(ImageColumn(tmp_path / "a.parquet", "image"))] == [None]

@@ -12,7 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
 
 from latentlens_dag.dag.versions import content_version
 from latentlens_dag.errors import UserError
@@ -28,6 +30,7 @@ from latentlens_dag.inputs.images import (
     original_files,
     read_image,
     read_in_chunks,
+    report_folder,
 )
 from latentlens_dag.storage.file_hashes import file_hashes
 from latentlens_dag.storage.hashing import hash_bytes
@@ -519,3 +522,107 @@ def test_a_damaged_image_is_named_when_its_chunk_is_due(tmp_path: Path) -> None:
     assert len(next(chunks)) == 2
     with pytest.raises(ChangedFileError, match=files[3].path.name):
         next(chunks)
+
+
+TURNED = (0x112, 3, 1, struct.pack("<HH", 6, 0))
+"""The EXIF tag that turns a picture by a quarter."""
+
+
+def _exif(*tags: tuple[int, int, int, bytes]) -> bytes:
+    rows = [struct.pack("<HHI", number, kind, count) + value for number, kind, count, value in sorted(tags)]
+    return b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(rows)) + b"".join(rows) + struct.pack("<I", 0)
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        pytest.param((0x11A, 2, 4, b"72\0\0"), id="a resolution that is text"),
+        pytest.param((0x8769, 4, 1, struct.pack("<I", 7)), id="more tags in the midst of others"),
+        pytest.param((0x132, 99, 4, b"abcd"), id="a time of no type"),
+        pytest.param((0x8825, 4, 1, struct.pack("<I", 2**31)), id="a place beyond the end"),
+        pytest.param((0x131, 11, 1, struct.pack("<f", 1.5)), id="software that is a number"),
+        pytest.param((0x111, 2, 4, b"abc\0"), id="strip offsets that are text"),
+    ],
+)
+def test_a_photo_is_read_upright_whatever_else_its_exif_says(tmp_path: Path, tag: tuple[int, int, int, bytes]) -> None:
+    Image.new("RGB", (20, 10)).save(tmp_path / "photo.jpg", "JPEG", exif=_exif(TURNED, tag))
+    assert open_image(tmp_path / "photo.jpg").size == (10, 20)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("exif", [b"Exif\0\0no order", b"Exif\0\0II*\0", b"Exif\0\0MM\0*\xff\xff\xff\xff", b"x"])
+def test_a_picture_whose_exif_is_none_is_read_as_it_lies(tmp_path: Path, kind: str, exif: bytes) -> None:
+    Image.new("RGB", (20, 10)).save(tmp_path / "photo", kind, exif=exif)
+    assert open_image(tmp_path / "photo").size == (20, 10)
+
+
+@pytest.mark.parametrize("orientation", [*range(10), 65535])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
+def test_a_picture_is_turned_as_pillow_turns_it(tmp_path: Path, suffix: str, orientation: int) -> None:
+    path = tmp_path / f"a.{suffix}"
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8))
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    image.save(path, exif=exif)
+    with Image.open(path) as stored:
+        expected = ImageOps.exif_transpose(stored).convert("RGB")
+    assert np.array_equal(np.asarray(open_image(path)), np.asarray(expected))
+
+
+@settings(deadline=None, max_examples=150)
+@given(format_=st.sampled_from(FORMATS), place=st.floats(0, 1), damage=st.binary(max_size=12), cut=st.booleans())
+def test_a_damaged_picture_of_any_format_is_read_or_refused_by_name(
+    format_: str, place: float, damage: bytes, cut: bool, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    content = io.BytesIO()
+    Image.new("P", (9, 7)).convert("RGB").save(content, format_, exif=_exif(TURNED))
+    whole = content.getvalue()
+    start = round(place * len(whole))
+    path = tmp_path_factory.mktemp("damaged") / "a.png"
+    path.write_bytes(whole[:start] + damage + (b"" if cut else whole[start + len(damage) :]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            assert open_image(path).mode == "RGB"
+        except UserError as error:
+            assert str(error).startswith(str(path))
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("x"), NotImplementedError(), KeyError(1), MemoryError(), OverflowError()]
+)
+def test_whatever_pillow_raises_is_an_error_about_the_file(
+    tmp_path: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    _save(tmp_path / "a.png", 0)
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", fail)
+    with pytest.raises(UserError, match=r"a\.png ") as refused:
+        open_image(tmp_path / "a.png")
+    assert refused.value.__cause__ is error  # which --debug shows
+
+
+def test_what_is_left_out_of_a_folder_is_counted_with_the_reason(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures.d"
+    _save(folder / "a.png", 0)
+    _save(folder / "below" / "again.png", 0)
+    _save(folder / ".hidden" / "b.png", 1)
+    _save(tmp_path / "elsewhere" / "c.png", 2)
+    (folder / "linked").symlink_to(tmp_path / "elsewhere")
+    for name in ("a.heic", "b.HEIC", "notes.txt", "without", ".DS_Store", "README.md"):
+        (folder / name).write_text(name)
+    report = report_folder(folder, file_hashes(folder, tmp_path / "memory.json", hidden=True))
+    assert report == ({".heic": 2, ".txt": 1, "": 1}, 1, 1, ["linked"])
+    assert str(report) == (
+        "Left out, since only .bmp, .gif, .jpeg, .jpg, .png, .tif, .tiff, .webp are read: 4 files (2 .heic, 1 without "
+        "suffix, 1 .txt). Left out, since links to folders are not followed: 1, such as linked. Counted once, since "
+        "their bytes are those of another image: 1. Read though hidden (a name that begins with a dot): 1."
+    )
+
+
+def test_of_a_folder_of_different_pictures_nothing_is_left_out(tmp_path: Path) -> None:
+    for seed in range(3):
+        _save(tmp_path / "some" / f"{seed}.png", seed)
+    assert str(report_folder(tmp_path / "some", file_hashes(tmp_path / "some", tmp_path / "memory.json"))) == ""

@@ -226,3 +226,36 @@ def test_a_wrong_value_is_named_with_its_row_in_the_whole_file(tmp_path: Path, m
     path = written(tmp_path, *({"region_id": str(n), "kind": "object" if n < 6 else "thing"} for n in range(9)))
     with pytest.raises(UserError, match="row 7 "):
         read_regions(path, region_rows(path), IDS)
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "message"),
+    [
+        ("words", pa.array([[["dog"]]]), "column words has type"),
+        ("x0", pa.array([{"a": 1}]), "column x0 has type"),
+        ("name", pa.array([["dog"]]), "column name has type"),
+        ("kind", pa.array([None], pa.null()), "kind is None"),
+        ("mask", pa.array([[24, None]]), "mask is invalid"),
+        ("mask", pa.array([[2**63, 2**63 + 24]], pa.list_(pa.uint64())), "column mask has type"),
+        ("name", pa.array([b"caf\xe9"], pa.binary()).view(pa.string()), "column name has type .*UTF-?8"),
+        ("name", pa.array([b"caf\xe9"], pa.binary()), "column name has type .*UTF-?8"),
+        ("words", pa.array(["dog"]), "column words has type"),
+    ],
+)
+def test_a_column_of_any_other_type_is_refused_by_name(
+    tmp_path: Path, column: str, values: pa.Array, message: str
+) -> None:
+    row = {name: value for name, value in region("i", "r", "object", ["w"], []).items() if name != "image_id"}
+    table = pa.Table.from_pylist([{"file_name": "a.png", **row}])
+    table = table.drop_columns([column]).append_column(column, values)
+    pq.write_table(table, tmp_path / "regions.parquet")
+    with pytest.raises(UserError, match=rf"regions\.parquet.*{message}"):
+        read_regions(tmp_path / "regions.parquet", list(region_rows(tmp_path / "regions.parquet")), IDS)
+
+
+def test_a_column_of_regions_that_comes_twice_is_refused(tmp_path: Path) -> None:
+    row = {name: value for name, value in region("i", "r", "object", ["w"], []).items() if name != "image_id"}
+    table = pa.Table.from_pylist([{"file_name": "a.png", **row}])
+    pq.write_table(table.append_column("name", pa.array(["other"])), tmp_path / "regions.parquet")
+    with pytest.raises(UserError, match=r"regions\.parquet has several columns name"):
+        list(region_rows(tmp_path / "regions.parquet"))

@@ -1,6 +1,9 @@
+import csv
 import gzip
+import io
 import json
 import random
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -147,7 +150,7 @@ def test_a_column_that_is_not_there_is_told_with_those_that_are(tmp_path: Path, 
         ("a.csv", b'text\n"never closed\n', r"line \d: unexpected end of data"),
         ("a.csv", b"", r"no column 'text'; it has none"),
         ("a.csv", b"text\nB\xe9d.\n", r"line 2: byte 0xe9 at column 2 is not UTF-8"),
-        ("a.jsonl", b'{"text": "a"}\n{"text": \n', r"line 2: not JSON"),
+        ("a.jsonl", b'{"text": "a"}\n{"text": \n', r"line 2: no JSON"),
         ("a.jsonl", b'{"text": 7}\n', r"line 1: text is 7, not text"),
         ("a.jsonl", b"[1]\n", r"line 1 has no column 'text'"),
         ("a.parquet", b"PAR1 no", r"is not a Parquet file"),
@@ -191,3 +194,88 @@ def test_shards_and_batches_of_one_reading_have_the_bytes_of_those_that_each_rea
             texts = pq.read_table(folder / "alone.parquet")["text"].to_pylist()
             mine = {line for line in lines if shard_of(text_id(line), parts) == part}
             assert (sorted(texts), count) == (sorted(mine), len(texts))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param('{"text": "cut \\ud83d"}', id="half an emoji"),
+        pytest.param('{"text": "a", "x": ' + "[" * 9**5 + "]" * 9**5 + "}", id="lists too deep"),
+        pytest.param('{"text": ' * 2000 + "1" + "}" * 2000, id="objects too deep"),
+        pytest.param('{"text": "a", "x": ' + "9" * 5000 + "}", id="a number too long"),
+        pytest.param('{"text": "a", "text": "b"}', id="a key twice"),
+        pytest.param('{"text": ["a"]}', id="a list"),
+        pytest.param('{"text": {"a": "b"}}', id="an object"),
+        pytest.param('"text"', id="a text alone"),
+        pytest.param('{"text": "a\\u0000"}', id="NUL"),
+        pytest.param("\x00", id="a NUL byte"),
+    ],
+)
+def test_a_line_of_jsonl_that_cannot_be_read_is_named(tmp_path: Path, line: str) -> None:
+    (tmp_path / "a.jsonl").write_text(f'{{"text": "fine"}}\n{line}\n')
+    with pytest.raises(UserError, match=r"a\.jsonl, line 2"):
+        write_sentences(TextFile("jsonl", tmp_path / "a.jsonl", "text"), tmp_path / "sentences.parquet")
+
+
+@pytest.mark.parametrize("row", ["1,A dog, a cat and a ball.", "1"], ids=["too many", "too few"])
+def test_a_row_of_csv_with_too_many_or_too_few_fields_is_named(tmp_path: Path, row: str) -> None:
+    (tmp_path / "a.csv").write_text(f"id,text\n{row}\n2,Snow.\n")
+    with pytest.raises(
+        UserError, match=r"a\.csv, line 2: the row has (more|fewer) fields than the header, which has 2"
+    ):
+        list(read_texts(TextFile("csv", tmp_path / "a.csv", "text")))
+
+
+fields = st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), max_size=6), min_size=1, max_size=4)
+
+
+@settings(deadline=None, max_examples=80)
+@given(rows=st.lists(fields, max_size=5), width=st.integers(1, 4), data=st.data())
+def test_a_csv_is_read_whole_exactly_where_all_its_rows_are_as_long_as_its_header(
+    rows: list[list[str]], width: int, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    file = tmp_path_factory.mktemp("csv") / "a.csv"
+    column = data.draw(st.integers(0, width - 1))
+    table = io.StringIO()
+    csv.writer(table, quoting=csv.QUOTE_ALL).writerows([[f"c{number}" for number in range(width)], *rows])
+    file.write_text(table.getvalue(), encoding="utf-8", newline="")
+    source = TextFile("csv", file, f"c{column}")
+    if all(len(row) == width for row in rows):
+        assert list(read_texts(source)) == [text for row in rows if (text := row[column].strip())]
+    else:
+        with pytest.raises(UserError, match=r"a\.csv, line \d+: the row has (more|fewer) fields than"):
+            list(read_texts(source))
+
+
+def test_a_column_that_comes_twice_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,id,text\na,1,b\n")
+    pq.write_table(pa.table([["a"], ["b"]], names=["text", "text"]), tmp_path / "a.parquet")
+    for kind in ("csv", "parquet"):
+        with pytest.raises(UserError, match=rf"a\.{kind} has several columns 'text'"):
+            list(read_texts(TextFile(kind, tmp_path / f"a.{kind}", "text")))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "latin-1", "cp1252"])
+@pytest.mark.parametrize("kind", ["lines", "csv", "jsonl"])
+def test_texts_of_another_encoding_are_refused_with_what_to_do(tmp_path: Path, kind: str, encoding: str) -> None:
+    content = {"lines": "Caf\u00e9.\n", "csv": "text\nCaf\u00e9.\n", "jsonl": '{"text": "Caf\u00e9."}\n'}[kind]
+    (tmp_path / "a.txt").write_bytes(content.encode(encoding))
+    with pytest.raises(UserError, match=r"a\.txt") as refused:
+        list(read_texts(TextFile(kind, tmp_path / "a.txt", None if kind == "lines" else "text")))  # type: ignore[arg-type]
+    if kind == "lines":
+        likely = {"latin-1": "latin1", "cp1252": "latin1", "utf-32": "utf-32"}.get(encoding, "utf-16")
+        assert f"iconv -f {likely} " in str(refused.value)
+
+
+def test_a_parquet_corpus_with_damaged_pages_is_named(tmp_path: Path) -> None:
+    damaged = Path(__file__).parent / "files" / "dictionary_index.parquet"  # an index beyond its dictionary
+    shutil.copy(damaged, tmp_path / "corpus.parquet")
+    with pytest.raises(UserError, match=r"corpus\.parquet"):
+        list(read_texts(TextFile("parquet", tmp_path / "corpus.parquet", "text")))
+
+
+def test_a_parquet_corpus_whose_texts_are_not_utf_8_is_named(tmp_path: Path) -> None:
+    column = pa.array([b"fine", b"caf\xe9"], pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"text": column}), tmp_path / "corpus.parquet")
+    with pytest.raises(UserError, match=r"corpus\.parquet"):
+        list(read_texts(TextFile("parquet", tmp_path / "corpus.parquet", "text")))

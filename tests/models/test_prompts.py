@@ -167,11 +167,17 @@ def test_a_prompt_that_contains_another_token_of_images_is_refused(tmp_path: Pat
         vlm.visual_states([IMAGE], [0], f"Is this {token}?")
 
 
-def test_an_empty_plain_prompt_is_the_papers_and_an_empty_part_is_left_out(asked: Callable[[str], Vlm]) -> None:
+def test_no_prompt_is_the_papers_and_an_empty_part_is_left_out(asked: Callable[[str], Vlm]) -> None:
     vlm = asked(IN_ORDER)
-    assert vlm.prompt_text("") == vlm.prompt_text(None) == vlm.prompt_text(Prompt()) == vlm.prompt_text(DEFAULT_PROMPT)
+    assert vlm.prompt_text(None) == vlm.prompt_text(Prompt()) == vlm.prompt_text(DEFAULT_PROMPT)
     assert vlm.prompt_text(Prompt("", "", "")) == "[system] You are helpful.\n[user] (<image>)\n[assistant] "
     assert len(vlm.visual_states([IMAGE], [0], Prompt("")).tokens) == 9
+
+
+@pytest.mark.parametrize("prompt", ["", " ", "\n"])
+def test_an_empty_plain_prompt_is_refused_with_what_it_may_mean(asked: Callable[[str], Vlm], prompt: str) -> None:
+    with pytest.raises(UserError, match=r"is empty\. Leave it out for the paper's question .* `Prompt\(after=''\)`"):
+        asked(IN_ORDER).visual_states([IMAGE], [0], prompt)
 
 
 def test_a_prompt_of_another_type_is_told(asked: Callable[[str], Vlm]) -> None:

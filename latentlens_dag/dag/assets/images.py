@@ -87,6 +87,16 @@ def _check_observed(source: dg.AssetKey, folder: Path, hashes: Mapping[str, str]
         )
 
 
+def _tell_left_out(report: core.FolderReport) -> None:
+    """Say in the step's log and metadata what of the folder is no image of the set, and why."""
+    context = dg.AssetExecutionContext.get()
+    if str(report):
+        context.log.warning(str(report))
+    counts = {"other_files": sum(report.others.values()), "linked_folders": len(report.linked_folders)}
+    counts |= {"repeated_images": report.repeated, "hidden_images": report.hidden}
+    context.add_output_metadata({**counts, **({"left_out": str(report)} if str(report) else {})})
+
+
 def _names(images: ImageSetSpec, folder: Path) -> dg.AssetsDefinition:
     source = keys.images(images.name, "source")
 
@@ -95,6 +105,7 @@ def _names(images: ImageSetSpec, folder: Path) -> dg.AssetsDefinition:
         names = core.image_names(folder, hashes)
         _check_observed(source, folder, hashes)
         write_parquet(names, out := paths.image_names(images.name))
+        _tell_left_out(core.report_folder(folder, hashes))
         return [out]
 
     return parquet_asset(

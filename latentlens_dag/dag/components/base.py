@@ -6,10 +6,13 @@ Note: a component finds others by name when its assets are made, not earlier: on
 # `from __future__ import annotations` is left out: Dagster resolves these annotations itself.
 import re
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import dagster as dg
+from dagster.components.resolved.errors import ResolutionException
+from pydantic import BaseModel, ValidationError
 
+from latentlens_dag.dag.components.wrong_values import shortened, wrong_values
 from latentlens_dag.dag.keys import MOST_PARTITIONS
 from latentlens_dag.errors import UserError
 
@@ -21,6 +24,25 @@ class NamedComponent(dg.Component, dg.Model, dg.Resolvable):
     """A component with a unique name, and errors that say where they come from."""
 
     name: str
+
+    @classmethod
+    def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> Self:
+        """Make the component of its YAML.
+
+        Raises:
+            UserError: where a value does not fit its field, with the field, the component and its file.
+        """
+        name = getattr(attributes, "name", None)
+        place = f"{cls.__name__} {name or 'without a name'} in {folder_of(context) / 'defs.yaml'}"
+        # A field that is null is one that is left out; Dagster resolves null as any value where types are several.
+        fields = set() if attributes is None else attributes.model_fields_set
+        fields.difference_update([field for field in fields if getattr(attributes, field) is None])
+        try:
+            return super().load(attributes, context)
+        except ValidationError as error:
+            raise UserError(wrong_values(error, place)) from error
+        except ResolutionException as error:
+            raise _unresolved(error, attributes, place) from error
 
     def place(self, context: dg.ComponentLoadContext) -> str:
         """The component and its file, for messages."""
@@ -48,6 +70,21 @@ class NamedComponent(dg.Component, dg.Model, dg.Resolvable):
                 f"{', '.join(sorted(components)) or 'none'}."
             )
         return components[name]
+
+
+_UNRESOLVED = re.compile(r"Exception occurred in Resolver for field '(\w+)'")
+
+
+def _unresolved(error: ResolutionException, attributes: BaseModel | None, place: str) -> UserError:
+    """The error for a text where fields belong, for which Dagster looks no further; it tells it as a traceback."""
+    fields = _UNRESOLVED.findall(str(error))
+    value: object = attributes
+    for field in fields:
+        value = getattr(value, field, None)
+    return UserError(
+        f"`{'.'.join(fields) or 'attributes'}: {shortened(str(value))}` of {place} does not fit this field: it has "
+        "fields of its own. Write them below it, or leave it out."
+    )
 
 
 def folder_of(context: dg.ComponentLoadContext) -> Path:

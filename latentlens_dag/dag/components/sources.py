@@ -96,7 +96,7 @@ class CorpusSource(HubFields):
             path = self._package_file(place)
             endings = path.name.removesuffix(".gz")
             kind = next((kind for kind, suffix in _SUFFIXES.items() if endings.endswith(suffix)), "lines")
-        existing_path(path, f"source.{'file' if self.package else kind}", place)
+        existing_file(path, f"source.{'file' if self.package else kind}", place)
         if (kind == "lines") == (self.column is not None):
             hint = "has lines, no columns: leave `column` out"
             hint = hint if self.column else "is a table: say its `column` of texts"
@@ -141,9 +141,10 @@ class ImageSource(HubFields):
                 raise UserError(f"`source` of {place}: `{field}` does not belong to `{kind}`. Leave it out.")
         if self.hub is not None:
             return self.hub_column(self.hub, "image", place)
-        path = existing_path(getattr(self, kind), f"source.{kind}", place)
+        path = getattr(self, kind)
         if self.parquet is None:
-            return path
+            return existing_path(path, "source.folder", place)
+        existing_file(path, "source.parquet", place)
         if not self.column:
             raise UserError(f"`source` of {place}: {path.name} is a table: say its `column` of pictures.")
         return ImageColumn(path, self.column, self.name)
@@ -206,6 +207,14 @@ def existing_path(path: Path, field: str, place: str) -> Path:
     refuse_address(path, f"{field}:", f"It stands in {place}: name a file or folder of this machine, or use `hub`.")
     if not path.exists():
         raise UserError(f"`{field}` of {place}: {path} does not exist. Paths are relative to the defs.yaml.")
+    return path
+
+
+def existing_file(path: Path, field: str, place: str) -> Path:
+    """A path of the YAML, which must be a file."""
+    if not existing_path(path, field, place).is_file():
+        kind = "is a folder" if path.is_dir() else "is no regular file"
+        raise UserError(f"`{field}` of {place}: {path} {kind}, and a file is read. Name one.")
     return path
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import dagster as dg
 
 from latentlens_dag.dag.components.base import NamedComponent, check_at_least, check_count
-from latentlens_dag.dag.components.sources import CorpusSource, ImageSource, ModelSource, RegionSource, existing_path
+from latentlens_dag.dag.components.sources import CorpusSource, ImageSource, ModelSource, RegionSource, existing_file
 from latentlens_dag.dag.keys import DISABLED
 from latentlens_dag.dag.specs import CorpusSpec, ImageSetSpec, IndexSpec, StudySpec, TextSetSpec, check_top_k
 from latentlens_dag.errors import UserError
@@ -98,7 +98,7 @@ class ImageSet(NamedComponent):
         """Its fields, resolved and checked."""
         place = self.place(context)
         source = self.source.image_source(place)
-        masks = existing_path(self.regions.masks, "regions.masks", place) if self.regions else None
+        masks = existing_file(self.regions.masks, "regions.masks", place) if self.regions else None
         return ImageSetSpec(self.name, source, self.batches, masks)
 
 
@@ -243,7 +243,7 @@ class Study(NamedComponent):
             judged=self.judge != "none",
             corpus_ablation=tuple(self.corpus_ablation),
             connector=self.connector,
-            prompt=self._prompt(),
+            prompt=self._prompt(place),
             dtype=declared_dtype(self.dtype),
         )
 
@@ -252,9 +252,14 @@ class Study(NamedComponent):
         """Its model."""
         return self._model(f"Study {self.name}")
 
-    def _prompt(self) -> str | Prompt:
+    def _prompt(self, place: str) -> str | Prompt:
         if isinstance(self.prompt, PromptParts):
             return self.prompt.prompt()
+        if self.prompt is not None and not self.prompt.strip():
+            raise UserError(
+                f"`prompt: {self.prompt!r}` of {place} is empty. Leave it out for the paper's question "
+                f"({DEFAULT_PROMPT!r}), or write `prompt: {{after: ''}}` for none."
+            )
         return self.prompt or DEFAULT_PROMPT
 
     def _model(self, place: str) -> ModelRef:
