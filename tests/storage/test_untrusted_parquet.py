@@ -117,7 +117,7 @@ def test_a_footer_that_ends_its_reader_is_refused_and_the_next_file_is_read(tmp_
 
 def test_damage_behind_the_footer_is_refused_after_the_rows_before_it() -> None:
     with pytest.raises(ParquetReadError, match="out of bounds"):
-        list(read_batches(CASES / "dictionary_index.parquet", ["text"], 2048))
+        list(read_batches(CASES.parents[1] / "inputs/files/dictionary_index.parquet", ["text"], 2048))
 
 
 def test_one_process_reads_file_after_file_and_none_that_was_left_half_read(tmp_path: Path) -> None:
