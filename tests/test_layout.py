@@ -6,9 +6,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 TESTS = Path(__file__).parent
-NO_PACKAGES = {"benchmarks", "cases", "families", "helpers", "real", "soak"}
-"""Folders of tests that mirror no package: measurements, inputs of the world outside, the table of all families, what
-tests share, real models and what takes hours."""
+NO_PACKAGES = {"benchmarks", "cases", "families", "fuzz", "helpers", "real", "soak"}
+"""Folders of tests that mirror no package: measurements, inputs of the world outside, the table of all families,
+damaged inputs, what tests share, real models and what takes hours."""
 
 
 def _unmirrored(tests: Path, package: Path) -> list[str]:

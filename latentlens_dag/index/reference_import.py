@@ -12,7 +12,10 @@ sentence once.
 from __future__ import annotations
 
 import json
+import pickle
 import re
+import subprocess
+import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,10 +29,11 @@ import pyarrow as pa
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.hub.names import REPO_ID
+from latentlens_dag.index import pickle_child
 from latentlens_dag.index.encode import LayerVectors, Progress, allocate_vectors
 from latentlens_dag.index.folder import new_index
 from latentlens_dag.index.layer_tables import commit_fragments, write_fragments
-from latentlens_dag.inputs.texts import write_texts
+from latentlens_dag.inputs.texts import MAX_CHARACTERS, write_texts
 from latentlens_dag.schema import OCCURRENCES
 from latentlens_dag.storage.hashing import hash_values, text_id
 from latentlens_dag.storage.parquet import write_parquet
@@ -44,6 +48,12 @@ if TYPE_CHECKING:
 _FILE = "embeddings_cache.pt"
 _FIELDS: Mapping[str, type] = {"token_str": str, "token_id": int, "caption": str, "position": int}
 _ROWS = 4096  # that are normalized at once
+_MOST_WIDTH = 1 << 17
+"""Numbers of a vector; of the widest models, a sixth."""
+_MOST_LAYER = 10_000
+_MOST_SEARCHED = 1_000_000
+"""Characters of a sentence times tokens of it up to which the tokens' places are looked for; a sentence of five hundred
+tokens is a match for it."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +94,9 @@ def import_index(
         progress: called with (layers done, layers).
 
     Raises:
-        UserError: where there is no such index, a file is damaged or holds code, a field is
-            missing or of a wrong type, numbers do not fit together, or `output` cannot be written.
+        UserError: where there is no such index, a file is damaged, packed, or holds code, a matrix is larger than its
+            file, a sentence is longer than MAX_CHARACTERS, a field is missing or of a wrong type, numbers do not fit
+            together, or `output` cannot be written.
 
     Memory holds the rows of a layer without their vectors, and all occurrences; the disk of `output` must have room
     for one layer more than the index.
@@ -196,8 +207,10 @@ def _layer_files(folder: Path) -> dict[int, Path]:
     found: dict[int, Path] = {}
     for path in sorted(folder.glob("layer_*")):
         number = path.name.removeprefix("layer_")
-        if not path.is_dir() or not number.isdecimal():
+        if not path.is_dir() or not (number.isascii() and number.isdecimal()):
             continue
+        if len(number) > 5 or int(number) > _MOST_LAYER:
+            raise UserError(f"{path} is no layer that a model has: at most {_MOST_LAYER:,}. Rename or remove it.")
         if not (path / _FILE).is_file() or int(number) in found:
             raise UserError(f"{path} has no {_FILE}, or its layer is there twice: is the download whole?")
         found[int(number)] = path / _FILE
@@ -216,20 +229,33 @@ def _promised(path: Path) -> list[int]:
     if not path.is_file():
         return []
     try:
-        return [int(layer) for layer in json.loads(path.read_text(encoding="utf-8")).get("layers", [])]
-    except (ValueError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is damaged ({error}). Download it again, or delete it.") from error
+        layers = json.loads(path.read_text(encoding="utf-8")).get("layers", [])
+        return [int(layer) for layer in layers]
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError, OSError) as error:
+        raise UserError(f"{path} is damaged ({error!s:.200}). Download it again, or delete it.") from error
 
 
 def _checksums(files: Mapping[int, Path]) -> Iterator[str]:
     """What tells this index's vectors from others': the checksums that the files' own directories have."""
     for layer, file in files.items():
-        try:
-            with zipfile.ZipFile(file) as members:
-                parts = [f"{m.filename.split('/', 1)[-1]} {m.CRC:x} {m.file_size}" for m in members.infolist()]
-        except (zipfile.BadZipFile, OSError) as error:
-            raise _unreadable(file, str(error)) from error
+        parts = [f"{m.filename.split('/', 1)[-1]} {m.CRC:x} {m.file_size}" for m in _members(file)]
         yield f"{layer} {' '.join(sorted(part for part in parts if 'serialization_id' not in part))}"
+
+
+def _members(file: Path) -> list[zipfile.ZipInfo]:
+    """What the file's own directory lists. Nothing in it may be packed: a kilobyte could then become a gigabyte."""
+    try:
+        with zipfile.ZipFile(file) as members:
+            found = members.infolist()
+    except Exception as error:  # any: zipfile meets bytes of any kind
+        raise _unreadable(file, str(error)) from error
+    size = file.stat().st_size
+    if any(m.compress_type != zipfile.ZIP_STORED for m in found) or sum(m.file_size for m in found) > size:
+        raise UserError(
+            f"{file} was not read: what is in it is compressed, or its parts together are larger than its {size:,} "
+            "bytes, and `torch.save` writes no such file. Load it where it was made and save it with `torch.save`."
+        )
+    return found
 
 
 def _read_layer(file: Path) -> _Layer:
@@ -249,32 +275,40 @@ def _read_layer(file: Path) -> _Layer:
 
 def _load(file: Path) -> object:
     """The content of the file. Only tensors and plain values are made; nothing that it names is run."""
-    import pickle
-
     import torch
 
+    _try_pickle(file)
     try:
         return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{file} was not read: it holds {_wanted(file, error)}, which only runs as code. An index needs tensors "
-            "and plain values alone. Do not load it elsewhere unless you trust its author; ask for, or save, an index "
-            "of plain values (`ContextualIndex.save` of the reference library does)."
-        ) from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        raise _unreadable(file, str(error)) from error
+        names = re.findall(r"GLOBAL (\S{1,300}) ", str(error)[:10_000])
+        raise _holds_code(file, names) from error
+    except Exception as error:  # any: the unpickler meets instructions of any kind
+        raise _unreadable(file, f"{type(error).__name__}: {error}") from error
 
 
-def _wanted(file: Path, error: Exception) -> str:
-    """What the pickle names that is neither tensor nor plain value."""
-    import torch
-
+def _try_pickle(file: Path) -> None:
+    """Read the pickle in a process of its own first: torch survives neither every depth nor every length."""
+    command = [sys.executable, "-I", pickle_child.__file__, str(file.absolute())]
+    run = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     try:
-        names = torch.serialization.get_unsafe_globals_in_checkpoint(file)
-    except Exception:
-        names = []
-    blocked = re.findall(r"GLOBAL (\S+)", str(error))
-    return ", ".join(sorted({*names, *blocked})) or "something else than tensors and plain values"
+        found = json.loads(run.stdout)
+    except ValueError:
+        how = f"exit code {run.returncode}"
+        raise _unreadable(file, f"the process that tried to read it ended, {how}: it takes too much") from None
+    if found["names"]:
+        raise _holds_code(file, found["names"])
+    if found["wrong"]:
+        raise _unreadable(file, found["wrong"])
+
+
+def _holds_code(file: Path, names: Sequence[str]) -> UserError:
+    what = ", ".join(sorted(set(names))) or "something else than tensors and plain values"
+    return UserError(
+        f"{file} was not read: it holds {what}, which only runs as code. An index needs tensors and plain values "
+        "alone. Do not load it elsewhere unless you trust its author; ask for, or save, an index of plain values "
+        "(`ContextualIndex.save` of the reference library does)."
+    )
 
 
 def _unreadable(file: Path, why: str) -> UserError:
@@ -294,6 +328,21 @@ def _check_matrix(embeddings: object, file: Path) -> None:
         if isinstance(embeddings, torch.Tensor):
             what = f"a tensor {tuple(embeddings.shape)}"
         raise UserError(f"{file}: `embeddings` must be a matrix of floating numbers, and is {what}.")
+    assert isinstance(embeddings, torch.Tensor)
+    _check_size(embeddings, file)
+
+
+def _check_size(embeddings: Tensor, file: Path) -> None:
+    """Refuse a matrix that has no values, or has them more than once (a stride of 0), before its rows are read."""
+    rows, width = embeddings.shape
+    if width > _MOST_WIDTH:
+        raise UserError(f"{file}: its vectors are {width:,} numbers wide, and {_MOST_WIDTH:,} are the most.")
+    held = 0 if embeddings.device.type != "cpu" else embeddings.untyped_storage().nbytes()
+    if rows * width * embeddings.element_size() > min(held, file.stat().st_size):
+        raise UserError(
+            f"{file}: `embeddings` has {rows:,} x {width:,} numbers, but the file does not hold as many: it repeats "
+            "one (a view of `expand`), or is damaged. Save it with `embeddings.contiguous()`."
+        )
 
 
 def _checked_row(row: Any, number: int, file: Path) -> _Row:
@@ -306,6 +355,11 @@ def _checked_row(row: Any, number: int, file: Path) -> _Row:
     found = _Row(*(row[name] for name in _FIELDS))
     if not (0 <= found.token_id < 2**31 and 0 <= found.position < 2**31 and found.caption.strip()):
         raise UserError(f"{file}, row {number}: token id, position and sentence are {found[1:]!r:.120}: it is damaged.")
+    if max(len(found.caption), len(found.token_str)) > MAX_CHARACTERS:
+        raise UserError(
+            f"{file}, row {number}: the sentence or token has {max(len(found.caption), len(found.token_str)):,} "
+            f"characters, and {MAX_CHARACTERS:,} are the most: it is damaged."
+        )
     return found
 
 
@@ -360,7 +414,12 @@ def _places(rows: list[_Row]) -> list[_Place]:
     found: list[_Place] = [("", None, None)] * len(rows)
     order = sorted(range(len(rows)), key=lambda number: (rows[number].caption, rows[number].position))
     for caption, group in groupby(order, key=lambda number: rows[number].caption):
-        for run in _runs(list(group), rows):
+        numbers = list(group)
+        if len(caption) * len(numbers) > _MOST_SEARCHED:  # each token would be looked for at each place
+            for number in numbers:
+                found[number] = rows[number].token_str.strip(), None, None
+            continue
+        for run in _runs(numbers, rows):
             for number, place in zip(run, _run_places(caption.strip(), [rows[n].token_str for n in run]), strict=True):
                 found[number] = place
     return found

@@ -21,6 +21,7 @@ from latentlens_dag.inputs.images import NAMES, ImageFile, files_of_batch, image
 from latentlens_dag.storage.files import atomic_path
 from latentlens_dag.storage.hashing import hash_bytes
 from latentlens_dag.storage.parquet import write_parquet
+from latentlens_dag.storage.untrusted_parquet import ParquetReadError, read_batches, read_footer
 from latentlens_dag.text.display import name_list
 
 _NAMES_FILE = "names.parquet"
@@ -140,13 +141,12 @@ def _values_and_names(source: TableSource) -> Iterator[tuple[Any, str | None]]:
         return
     columns = [source.column, *([source.name] if source.name else [])]
     try:
-        with pq.ParquetFile(source.path) as file:
-            _check_columns(source, columns, file.schema_arrow.names)
-            for batch in file.iter_batches(_BATCH, columns=columns):
-                names = batch[source.name].to_pylist() if source.name else [None] * len(batch)
-                names = [None if name is None else _name(name, source) for name in names]
-                yield from zip(batch[source.column].to_pylist(), names, strict=True)
-    except (pa.ArrowException, OSError) as error:
+        _check_columns(source, columns, read_footer(source.path).schema.names)
+        for batch in read_batches(source.path, columns, _BATCH):
+            names = batch[source.name].to_pylist() if source.name else [None] * len(batch)
+            names = [None if name is None else _name(name, source) for name in names]
+            yield from zip(batch[source.column].to_pylist(), names, strict=True)
+    except ParquetReadError as error:
         raise UserError(
             f"{source} cannot be read as Parquet ({error}): it is missing, damaged or not Parquet."
         ) from error

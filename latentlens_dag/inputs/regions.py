@@ -23,6 +23,7 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.schema import REGIONS
 from latentlens_dag.storage.hashing import shards_of
 from latentlens_dag.storage.split_input import NumberedRows
+from latentlens_dag.storage.untrusted_parquet import ParquetReadError, read_batches, read_footer
 from latentlens_dag.text.display import name_list
 
 Pixels = npt.NDArray[np.bool_] | npt.NDArray[np.float64]
@@ -31,7 +32,13 @@ OBJECT, BACKGROUND = "object", "background"
 KINDS = (OBJECT, BACKGROUND)
 _OPTIONAL = ("abstract_words", "mask")
 _ROWS = 4096  # read at a time: masks are large
-_ROWS_IN_PYTHON = 256
+_ROWS_IN_PYTHON, _BYTES_IN_PYTHON = 256, 8 << 20  # at a time: a number of 4 bytes takes up to 36 there
+MAX_RUNS = 4_000_000
+"""The most runs of a mask; that of a photo's object has some hundred."""
+MAX_WORDS = 10_000
+"""The most words of a region."""
+MAX_REGIONS = 10_000
+"""The most regions of an image: each is compared with all of its pixels."""
 _NAMED = 3  # files that a message names
 _FILE_SCHEMA = pa.schema([("file_name", pa.string()), *(field for field in REGIONS if field.name != "image_id")])
 
@@ -77,8 +84,23 @@ def region_rows(path: Path) -> Iterator[pa.Table]:
     number = 1
     for table in _read_columns(path):
         numbers = np.arange(number, number + len(table))
+        _check_lengths(path, table, number)
         yield table.append_column("row", pa.array(numbers))
         number += len(table)
+
+
+def _check_lengths(path: Path, table: pa.Table, number: int) -> None:
+    """Refuse lists that no region has, before they become objects of Python; `number` is that of the first row."""
+    import pyarrow.compute as pc
+
+    for column, most in (("mask", MAX_RUNS), ("words", MAX_WORDS), ("abstract_words", MAX_WORDS)):
+        lengths = pc.fill_null(pc.list_value_length(table[column]), 0).to_numpy()
+        if lengths.max(initial=0) > most:
+            longest = int(lengths.argmax())
+            raise UserError(
+                f"{path}, row {number + longest}: {column} has {lengths[longest]:,} entries, and {most:,} are the "
+                "most. Simplify the region or remove it."
+            )
 
 
 def regions_by_batch(path: Path, names: pa.Table, batches: int) -> Iterator[NumberedRows]:
@@ -146,13 +168,33 @@ def read_regions(path: Path, rows: Iterable[pa.Table], ids: Mapping[str, tuple[s
     """
     schema = REGIONS.append(pa.field("file_name", pa.string()))
     # A few at a time: a mask as Python integers takes much memory.
-    some = (batch.to_pylist() for table in rows for batch in table.to_batches(max_chunksize=_ROWS_IN_PYTHON))
+    some = (group.to_pylist() for table in rows for group in _small_groups(table))
     known = ([row for row in group if row["file_name"] in ids] for group in some)
     valid = ([_validated(path, row, ids[row["file_name"]]) for row in group] for group in known)
     regions = pa.concat_tables([schema.empty_table(), *(pa.Table.from_pylist(group, schema) for group in valid)])
     regions = regions.sort_by([("image_id", "ascending"), ("region_id", "ascending")])
     _refuse_repetition(path, regions)
+    _refuse_crowd(path, regions)
     return regions.select(REGIONS.names).combine_chunks()
+
+
+def _small_groups(table: pa.Table) -> Iterator[pa.RecordBatch]:
+    """A table in groups of few rows and bytes; a row alone may have more."""
+    waiting = table.to_batches(max_chunksize=_ROWS_IN_PYTHON)[::-1]
+    while waiting:
+        group = waiting.pop()
+        if len(group) == 1 or group.nbytes <= _BYTES_IN_PYTHON:
+            yield group
+        else:
+            half = len(group) // 2
+            waiting += [group.slice(half), group.slice(0, half)]
+
+
+def _refuse_crowd(path: Path, regions: pa.Table) -> None:
+    """Refuse an image of more regions than can be compared with its pixels."""
+    counts = pl.DataFrame(regions.select(["file_name"])).group_by("file_name").len().filter(pl.col("len") > MAX_REGIONS)
+    for file_name, count in counts.sort("file_name").head(1).iter_rows():
+        raise UserError(f"{path}: {file_name!r} has {count:,} regions, and {MAX_REGIONS:,} are the most of an image.")
 
 
 def _refuse_repetition(path: Path, regions: pa.Table) -> None:
@@ -250,15 +292,14 @@ def _overlap(start: float, end: float, pixels: int) -> npt.NDArray[np.float64]:
 
 def _read_columns(path: Path) -> Iterator[pa.Table]:
     """The file's columns, some rows at a time, cast to the types of REGIONS; missing optional ones are null."""
-    import pyarrow.parquet as pq
-
     try:
-        with pq.ParquetFile(path) as file:
-            _check_columns(path, file.schema_arrow.names)
-            for batch in file.iter_batches(_ROWS):
-                table = pa.Table.from_batches([batch])
-                yield pa.table([_cast(path, table, field) for field in _FILE_SCHEMA], schema=_FILE_SCHEMA)
-    except (OSError, pa.ArrowInvalid) as error:
+        existing = read_footer(path).schema.names
+        _check_columns(path, existing)
+        columns = [name for name in _FILE_SCHEMA.names if name in existing]
+        for batch in read_batches(path, columns, _ROWS):
+            table = pa.Table.from_batches([batch])
+            yield pa.table([_cast(path, table, field) for field in _FILE_SCHEMA], schema=_FILE_SCHEMA)
+    except ParquetReadError as error:
         raise UserError(f"{path} cannot be read as Parquet ({error}). Correct `regions: {{masks: ...}}`.") from error
 
 

@@ -16,7 +16,7 @@ import json
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal, NamedTuple
 
@@ -29,6 +29,7 @@ from latentlens_dag.sql.connections import scratch_connection
 from latentlens_dag.storage.hashing import ids_to_integers, shards_of, text_id
 from latentlens_dag.storage.parquet import parquet_rows
 from latentlens_dag.storage.split_input import NumberedRows
+from latentlens_dag.storage.untrusted_parquet import ParquetReadError, read_batches, read_footer
 from latentlens_dag.text.display import name_list
 
 if TYPE_CHECKING:
@@ -39,7 +40,10 @@ ORDER = pa.schema([("sentence_id", pa.string()), ("first_place", pa.int64())])
 """Columns of the source's order: `first_place` counts its texts from 0."""
 MAX_CHARACTERS = 100_000
 """The most characters that a sentence may have."""
+MAX_LINE_BYTES = 16 << 20
+"""The most bytes of a line, with all columns that it may have."""
 _BATCH = 65_536
+_PARQUET_ROWS = 2048  # read at a time: of the longest sentences, they fit into the memory of the reader
 _SORT_MEMORY = "1GB"  # DuckDB's limit, above which it sorts on disk
 
 
@@ -256,13 +260,12 @@ def write_shard(sentences: Iterable[pa.Table], out: Path) -> int:
 
 
 def _read_lines(source: TextFile) -> Iterator[tuple[str, str]]:
-    with _open(source.path) as file:
-        for number, line in enumerate(file, 1):
-            yield f"line {number}", _decode(line, source.path, number)
+    for number, line in enumerate(_lines(source.path), 1):
+        yield f"line {number}", _decode(line, source.path, number)
 
 
 def _read_csv(source: TextFile) -> Iterator[tuple[str, str]]:
-    lines = (_decode(line, source.path, number) for number, line in enumerate(_open(source.path), 1))
+    lines = (_decode(line, source.path, number) for number, line in enumerate(_lines(source.path), 1))
     csv.field_size_limit(max(csv.field_size_limit(), 16 * MAX_CHARACTERS))
     rows = csv.DictReader(lines, strict=True)
     try:
@@ -306,16 +309,14 @@ def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _read_parquet(source: TextFile) -> Iterator[tuple[str, str]]:
-    import pyarrow.parquet as pq
-
     try:
-        file = pq.ParquetFile(source.path)
-    except pa.ArrowInvalid as error:
+        _check_column(source, read_footer(source.path).schema.names)
+        batches = read_batches(source.path, [source.column or ""], _PARQUET_ROWS)
+        values = (value for batch in batches for value in batch[0].to_pylist())
+        for number, value in enumerate(values, 1):
+            yield f"row {number}", _text(value, source, f"row {number}")
+    except ParquetReadError as error:
         raise UserError(f"{source.path} is not a Parquet file, or is damaged ({error}). Write it again.") from error
-    _check_column(source, file.schema_arrow.names)
-    values = (value for batch in file.iter_batches(columns=[source.column]) for value in batch[0].to_pylist())
-    for number, value in enumerate(values, 1):
-        yield f"row {number}", _text(value, source, f"row {number}")
 
 
 def _check_column(source: TextFile, columns: Iterable[str], place: str = "") -> None:
@@ -347,6 +348,21 @@ def _text(value: object, source: TextSource, place: str) -> str:
             "surrogate pair, as where an emoji was cut in two. Write the whole character, or leave it out."
         ) from error
     return value
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """The lines of a file, each held only up to MAX_LINE_BYTES: five megabytes of gzip may be one of five gigabytes."""
+    with _open(path) as file:
+        for number in count(1):
+            line = file.readline(MAX_LINE_BYTES + 1)
+            if not line:
+                return
+            if len(line) > MAX_LINE_BYTES:
+                raise UserError(
+                    f"{path}, line {number}: it has more than {MAX_LINE_BYTES:,} bytes. Write one sentence per line or "
+                    "row; is it text at all?"
+                )
+            yield line
 
 
 _CONVERT = "Convert the file, for example with `iconv -f {} -t utf-8`"

@@ -11,6 +11,9 @@ from latentlens_dag.models.hub_models import cached_config
 from latentlens_dag.models.model_ref import ModelRef, no_model_error
 from latentlens_dag.models.weight_files import check_lfs_pointers, gguf_instructions
 
+_MOST_BYTES = 16 << 20
+_OBJECTS = ("auto_map", "text_config", "vision_config")
+
 
 def read_config(source: Path | ModelRef) -> dict[str, Any] | None:
     """The config.json of a model; None for a model of the Hub that is not in the cache.
@@ -36,6 +39,8 @@ def read_config(source: Path | ModelRef) -> dict[str, Any] | None:
 
 def _parse_config(path: Path) -> dict[str, Any]:
     try:
+        if (size := path.stat().st_size) > _MOST_BYTES:
+            raise ValueError(f"it has {size:,} bytes, and {_MOST_BYTES:,} are the most")
         config: Any = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError, OSError) as error:
         check_lfs_pointers(path.parent, str(path.parent))
@@ -45,4 +50,10 @@ def _parse_config(path: Path) -> dict[str, Any]:
             f"{path} is not the config of a model, a JSON object with a `model_type`, but {config!r:.80}. Use the "
             "config.json that was published with the weights."
         )
+    for field in _OBJECTS:
+        if not isinstance(config.get(field) or {}, dict):
+            raise UserError(
+                f"{path}: `{field}` is {config[field]!r:.80}, and must be a JSON object. Use the config.json that was "
+                "published with the weights."
+            )
     return config

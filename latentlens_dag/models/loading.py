@@ -28,6 +28,7 @@ from latentlens_dag.models.logit_rule import logit_rule
 from latentlens_dag.models.model_parts import blocks_of, decoder_of, final_norm_of, position_limit_of
 from latentlens_dag.models.model_ref import ModelRef, model_ref
 from latentlens_dag.models.processors import load_processor
+from latentlens_dag.models.prompts import check_template
 from latentlens_dag.models.remote_code import check_code, loading, may_have_vision, text_auto_class, vlm_auto_class
 from latentlens_dag.models.vlm import Vlm
 from latentlens_dag.models.weight_files import check_lfs_pointers
@@ -55,7 +56,7 @@ def load_vlm(
             may not run it, or its checkpoint is refused (see `checkpoints`).
     """
     ref = model_ref(source, revision, trust_remote_code)
-    return _whole_vlm(ref, *checked_folder(ref, check=check_vlm), device, dtype)
+    return _whole_vlm(ref, *checked_folder(ref, check=check_vlm), device, dtype, of_images=True)
 
 
 def check_vlm(config: Mapping[str, Any], name: str, trusted: bool) -> None:
@@ -88,20 +89,25 @@ def check_texts(config: Mapping[str, Any], name: str, trusted: bool) -> None:
         check_packages(model_type, name)
 
 
-def _whole_vlm(ref: ModelRef, folder: Path, name: str, device: str | None, dtype: str | None) -> Vlm:
-    """The VLM in a folder, even if only its language model can be read."""
-    trusted = ref.trust_remote_code
+def _whole_vlm(
+    ref: ModelRef, folder: Path, name: str, device: str | None, dtype: str | None, of_images: bool = False
+) -> Vlm:
+    """The VLM in a folder; without `of_images`, even if only its language model can be read."""
+    trusted, kind = ref.trust_remote_code, "vision-language model"
     config = read_config(folder) or {}
-    with loading(folder, name, "vision-language model", trusted):
+    with loading(folder, name, kind, trusted):
         model = load_checkpoint(
             vlm_auto_class(config, trusted), folder, name, trusted, chosen_dtype(folder, device, dtype)
         )
         processor = load_processor(folder, trusted)
-    apply_checkpoint_settings(model.config.model_type, processor)
-    mend(model)
+        apply_checkpoint_settings(model.config.model_type, processor)
+        mend(model)
+    if of_images:
+        check_template(processor, model.config.model_type, name)
     model = model.to(device or default_device()).eval()
-    language_model = language_model_of(name, model, processor.tokenizer)
-    check_tokenizer(language_model)
+    with loading(folder, name, kind, trusted):
+        language_model = language_model_of(name, model, processor.tokenizer)
+        check_tokenizer(language_model)
     return Vlm(name, model, processor, language_model)
 
 
@@ -166,8 +172,9 @@ def load_model(source: str | Path | ModelRef, device: str | None = None, dtype: 
         model = load_checkpoint(auto, folder, name, trusted, chosen_dtype(folder, device, dtype))
         tokenizer = load_tokenizer(folder, trusted)
     model = model.to(device or default_device()).eval()
-    language_model = language_model_of(name, model, tokenizer)
-    check_tokenizer(language_model)
+    with loading(folder, name, "language model", trusted):
+        language_model = language_model_of(name, model, tokenizer)
+        check_tokenizer(language_model)
     return FullModel(model, language_model)
 
 

@@ -82,12 +82,21 @@ def prompt_text(vlm: Any, prompt: Prompt, images: int) -> str:
     return _put_before_images(vlm, write, prompt, images)
 
 
-def _verbatim(vlm: Any, prompt: Prompt, images: int) -> str:
-    if vlm.model.config.model_type not in WITHOUT_TEMPLATE:
+def check_template(processor: Any, model_type: str, name: str) -> None:
+    """Refuse a processor without the chat template that its family needs.
+
+    Raises:
+        UserError: if it has none, and the family is none of WITHOUT_TEMPLATE.
+    """
+    if not getattr(processor, "chat_template", None) and model_type not in WITHOUT_TEMPLATE:
         raise UserError(
-            f"{vlm.name} has no chat template, so it is not known how to ask it about an image. Put the published "
+            f"{name} has no chat template, so it is not known how to ask it about an image. Put the published "
             "one into its folder, as chat_template.jinja."
         )
+
+
+def _verbatim(vlm: Any, prompt: Prompt, images: int) -> str:
+    check_template(vlm.processor, vlm.model.config.model_type, vlm.name)
     if prompt.system:
         raise UserError(
             f"{vlm.name} has no chat template, and so no place for a system prompt ({prompt.system!r}). Use `before` "
@@ -107,7 +116,14 @@ def _writer(vlm: Any, system: str) -> _Writer:
 
     def write(before: str, images: int, after: str) -> str:
         parts = [*_parts(before), *[{"type": "image"}] * images, *_parts(after)]
-        return _apply_template(vlm.processor, [*messages, {"role": "user", "content": parts}])
+        try:
+            return _apply_template(vlm.processor, [*messages, {"role": "user", "content": parts}])
+        except Exception as error:  # any: a template is a program
+            reason = " ".join(str(error).split())
+            raise UserError(
+                f"{vlm.name} cannot be asked about an image: its chat template fails ({type(error).__name__}: "
+                f"{reason:.200}). Put the published one into its folder, as chat_template.jinja."
+            ) from error
 
     return write
 

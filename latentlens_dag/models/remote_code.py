@@ -155,7 +155,7 @@ def vlm_auto_class(config: Mapping[str, Any], trusted: bool) -> Any:
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-    own = config.get("auto_map", {}) if trusted else {}
+    own = (config.get("auto_map") or {}) if trusted else {}
     if "AutoModelForImageTextToText" in own or config.get("model_type") in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
         return AutoModelForImageTextToText
     return AutoModelForCausalLM if "AutoModelForCausalLM" in own else AutoModelForImageTextToText
@@ -175,7 +175,7 @@ def text_auto_class(config: Mapping[str, Any]) -> Any:
 
 def may_have_vision(config: Mapping[str, Any], trusted: bool) -> bool:
     """Whether a model may be a VLM, by its config; a model with its own code may have any name for its vision part."""
-    own = config.get("auto_map", {}) if trusted else {}
+    own = (config.get("auto_map") or {}) if trusted else {}
     has_vision = "vision_config" in config or "vit_config" in config  # the latter in Molmo2's own checkpoints
     return has_vision or "AutoProcessor" in own or "AutoModelForImageTextToText" in own
 
@@ -202,8 +202,16 @@ def _code_files(folder: Path) -> dict[str, list[str]]:
 
 def _classes(folder: Path) -> list[tuple[str, str]]:
     """`module.Class` and the auto class that it implements, of every `auto_map` in the model's configs."""
-    configs = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob(_CONFIGS))]
-    return [entry for config in configs for entry in _entries(config)]
+    return [entry for file in sorted(folder.glob(_CONFIGS)) for entry in _entries_of_file(file)]
+
+
+def _entries_of_file(file: Path) -> list[tuple[str, str]]:
+    try:
+        return list(_entries(json.loads(file.read_text(encoding="utf-8"))))
+    except (ValueError, RecursionError, OSError) as error:
+        raise UserError(
+            f"{file} is not JSON ({error!s:.200}), so it is not known which code it names. Copy the published one."
+        ) from error
 
 
 def _entries(config: Any) -> Iterator[tuple[str, str]]:

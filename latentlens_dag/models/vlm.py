@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     """One image of a prompt, or several in their order."""
 
 _MISMATCH = re.compile(r"tokens\b.* do not match", re.IGNORECASE)  # the wordings of transformers
+_FAULTS = (ValueError, TypeError, RuntimeError, LookupError, AttributeError, ArithmeticError, AssertionError)
+"""What processors and models raise for images, or settings, that do not fit them."""
 _USUAL_SIDE = 448  # pixels of an image that every processor can be shown
 IMAGES_PER_PASS = 8
 """In one forward pass, unless one prompt has more, the memory of the device is insufficient, or the family needs passes
@@ -137,7 +139,8 @@ class Vlm:
         """The model's inputs for some images, or lists of images, one sequence each, on its device and in its dtype.
 
         Raises:
-            UserError: if sequences of several lengths must be padded and the tokenizer has no special token for it.
+            UserError: if sequences of several lengths must be padded and the tokenizer has no special token for it, or
+                the processor fails on the images.
         """
         from latentlens_dag.storage.pixels import as_rgb
 
@@ -157,9 +160,9 @@ class Vlm:
                 padding=can_pad,
                 return_tensors="pt",
             )
-        except ValueError as error:
-            if can_pad or len(images) == 1:
-                raise
+        except _FAULTS as error:
+            if can_pad or len(images) == 1 or not isinstance(error, ValueError):
+                raise self._not_processed(flat, error) from error
             raise UserError(
                 f"{self.name} cannot read {len(images)} images together whose prompts are of different lengths: its "
                 "tokenizer has no padding token, nor another special token that could replace it. Add a `pad_token` to "
@@ -168,6 +171,22 @@ class Vlm:
         inputs.pop("labels", None)  # PaliGemma's processor adds them, for training
         # Pixels too: not every vision tower casts its own, and Llama 4's are bfloat16.
         return inputs.to(self.model.device, self.model.dtype)
+
+    def _not_processed(self, images: Sequence[Image], error: Exception) -> Exception:
+        """The error for images on which the processor or the model failed; a device's own stays as it is."""
+        import torch
+
+        if isinstance(error, (UserError, torch.OutOfMemoryError, torch.AcceleratorError)):
+            return error
+        settings = ", ".join(f"`{name}: false`" for name in _off(self.processor.image_processor)) or "its settings"
+        reason = " ".join(str(error).split())
+        sizes = ", ".join(dict.fromkeys(f"{width} x {height}" for width, height in _sizes(images)))
+        return UserError(
+            f"{self.name} fails on {'an image' if len(images) == 1 else 'images'} of {sizes} pixels "
+            f"({type(error).__name__}: {reason:.200}). Most likely {settings} of its image processor "
+            "(preprocessor_config.json or processor_config.json) or the sizes in config.json are not those it was made "
+            "with: use the published files. If they are, scale the image or crop it to a squarer shape."
+        )
 
     def visual_states(
         self,
@@ -278,7 +297,7 @@ class Vlm:
         family_map = region_map(self.model.config.model_type, self.name, several)
         try:
             found = family_map(self.processor, self.model.config, width, height) if family_map else None
-        except (ValueError, IndexError, ZeroDivisionError, TypeError) as error:
+        except _FAULTS as error:
             raise self._cannot_be_shown(width, height, error) from error
         return found and mark_padding(found, width, height)
 
@@ -290,7 +309,7 @@ class Vlm:
         image = f"{self.name} cannot be shown an image of {width} x {height} pixels"
         try:
             family_map(self.processor, self.model.config, _USUAL_SIDE, _USUAL_SIDE)
-        except (ValueError, IndexError, ZeroDivisionError, TypeError):
+        except _FAULTS:
             return UserError(
                 f"{image}, nor any other: settings of its processor are not those of its family ({error}). Use the "
                 "processor_config.json or preprocessor_config.json that was published with the model."
@@ -315,7 +334,10 @@ class Vlm:
                 capture_hidden_states(decoder, layers, select) as states,
                 stop_at_layer(decoder, max(layers, default=0)),
             ):
-                self.run(inputs)  # not `logits_to_keep=1`: Gemma 4 would then drop states
+                try:
+                    self.run(inputs)  # not `logits_to_keep=1`: Gemma 4 would then drop states
+                except _FAULTS as error:
+                    raise self._not_processed([image for one in images for image in _images_of(one)], error) from error
             visual = mask()
             maps = [
                 self._checked_maps(_images_of(one), row.tolist(), set(ids[row].tolist()), prompt)
@@ -371,6 +393,12 @@ class Vlm:
             f"so it is not known which are whose: the family `{self.model.config.model_type}` has no region map. Give "
             "it one image per prompt."
         )
+
+
+def _off(image_processor: Any) -> list[str]:
+    """The steps that are switched off in an image processor's settings."""
+    steps = ("do_resize", "do_pad", "do_center_crop", "do_convert_rgb", "do_image_splitting")
+    return [name for name in steps if getattr(image_processor, name, None) is False]
 
 
 def _images_of(images: PromptImages) -> list[Image]:

@@ -22,6 +22,7 @@ _MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.tik
 _POINTER, _POINTER_BYTES = b"version https://git-lfs.github.com/spec/v1", 1024
 _PICKLES = ("pytorch_model*.bin", "*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _LISTED_NAMES = 3
+_MOST_HEADER = 100_000_000  # bytes, as in safetensors itself
 _DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}  # as safetensors writes them
 
 
@@ -42,7 +43,7 @@ def stored_weights(folder: Path, name: str, auto_class: str) -> Iterator[dict[st
     """
     with ExitStack() as opened:
         files = {file: opened.enter_context(_open(file)) for file in weight_files(folder, name, auto_class)}
-        counts = {weight: count for file in files.values() for weight, count in _element_counts(file).items()}
+        counts = {key: n for path, file in files.items() for key, n in _element_counts(path, file).items()}
         with _loaded_from(files):
             yield counts
 
@@ -125,8 +126,10 @@ def _named_files(folder: Path, name: str, auto_class: str) -> list[Path]:
 def _shards(index: Path, name: str) -> list[Path]:
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        if outside := [name for name in names if not name or name != Path(name).name]:
+            raise ValueError(f"{outside[0]!r:.80} is no name of a file beside it")
         return [index.parent / file for file in names]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
         raise UserError(
             f"{name} cannot be read: {index.name} does not say which file holds which weights "
             f"({type(error).__name__}: {error}). Download or copy it again."
@@ -179,17 +182,26 @@ def _open(path: Path) -> Any:
 
     try:
         return safe_open(path, framework="pt")
-    except SafetensorError as error:
-        size, full_size = path.stat().st_size, _size_by_header(path) or 0
-        state = f"is cut off: it has {size:,} of {full_size:,} bytes" if size < full_size else "is cut off or damaged"
-        raise UserError(
-            f"{path} {state} ({error}). Download or copy it again, and compare its size with that of the original."
-        ) from error
+    except (SafetensorError, ValueError, OSError) as error:
+        raise _damaged(path, error) from error
 
 
-def _element_counts(file: Any) -> dict[str, int]:
+def _element_counts(path: Path, file: Any) -> dict[str, int]:
     """The number of elements of each weight in an open file."""
-    return {key: math.prod(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+    from safetensors import SafetensorError
+
+    try:
+        return {key: math.prod(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, ValueError, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    size, full_size = path.stat().st_size, _size_by_header(path) or 0
+    state = f"is cut off: it has {size:,} of {full_size:,} bytes" if size < full_size else "is cut off or damaged"
+    return UserError(
+        f"{path} {state} ({error}). Download or copy it again, and compare its size with that of the original."
+    )
 
 
 @contextmanager
@@ -229,7 +241,7 @@ def _header(path: Path) -> dict[str, Any] | None:
     """What a file of safetensors says about its weights, by their names; None if that is damaged."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        text = file.read(length) if length <= path.stat().st_size else b""
+        text = file.read(length) if length <= min(path.stat().st_size, _MOST_HEADER) else b""
     try:
         entries = {key: entry for key, entry in json.loads(text).items() if key != "__metadata__"}
     except (ValueError, AttributeError, RecursionError):

@@ -6,14 +6,11 @@ Note: an equal hash only proves that a file is the one its author published. A m
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from latentlens_dag.release.manifest import ReleaseFile
-
-if TYPE_CHECKING:
-    import pyarrow.parquet as pq
+from latentlens_dag.storage.untrusted_parquet import Footer, ParquetReadError, read_footer
 
 MAX_FOOTER_BYTES = 64 << 20
 MAX_EXPANSION = 1000
@@ -36,19 +33,20 @@ def parquet_problem(path: Path, file: ReleaseFile, schema: pa.Schema) -> str | N
         file: its entry in the manifest.
         schema: its required columns, in this order.
     """
-    import pyarrow.parquet as pq
-
     size = path.stat().st_size
     if size != file.size:
         return f"it has {size:,} bytes, and the manifest says {file.size:,}"
     if problem := _tail_problem(path, size):
         return problem
     try:
-        footer = pq.read_metadata(path)
-        columns = footer.schema.to_arrow_schema()
-    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-        return f"its footer cannot be read ({type(error).__name__})"
-    return _rows_problem(footer, file, size) or columns_problem(columns, schema) or _expansion_problem(footer, size)
+        footer = read_footer(path)
+    except ParquetReadError as error:
+        return f"its footer cannot be read ({error})"
+    return (
+        _rows_problem(footer, file, size)
+        or columns_problem(footer.schema, schema)
+        or _expansion_problem(footer.group_sizes, size)
+    )
 
 
 def columns_problem(columns: pa.Schema, schema: pa.Schema) -> str | None:
@@ -82,24 +80,22 @@ def _tail_problem(path: Path, size: int) -> str | None:
     return f"its footer has {length:,} bytes" if length > MAX_FOOTER_BYTES else None
 
 
-def _rows_problem(footer: pq.FileMetaData, file: ReleaseFile, size: int) -> str | None:
-    groups = sum(footer.row_group(number).num_rows for number in range(footer.num_row_groups))
-    if not groups == footer.num_rows == file.rows:
-        return f"it has {footer.num_rows:,} rows ({groups:,} in its groups), and the manifest says {file.rows:,}"
-    if footer.num_rows > FREE_ROWS + MAX_ROWS_PER_BYTE * size:
-        return f"its {size:,} bytes would become {footer.num_rows:,} rows"
+def _rows_problem(footer: Footer, file: ReleaseFile, size: int) -> str | None:
+    groups = sum(footer.group_rows)
+    if not groups == footer.rows == file.rows:
+        return f"it has {footer.rows:,} rows ({groups:,} in its groups), and the manifest says {file.rows:,}"
+    if footer.rows > FREE_ROWS + MAX_ROWS_PER_BYTE * size:
+        return f"its {size:,} bytes would become {footer.rows:,} rows"
     return None
 
 
-def _expansion_problem(footer: pq.FileMetaData, size: int) -> str | None:
+def _expansion_problem(group_sizes: list[list[int]], size: int) -> str | None:
     """Check for a decompression bomb: few bytes that become very many."""
-    every = [footer.row_group(number) for number in range(footer.num_row_groups)]
-    groups = [[one.column(place).total_uncompressed_size for place in range(one.num_columns)] for one in every]
-    if any(chunk < 0 for group in groups for chunk in group):
+    if any(chunk < 0 for group in group_sizes for chunk in group):
         return "it claims columns of less than no bytes"
-    if (largest := max(map(sum, groups), default=0)) > MAX_GROUP_BYTES:
+    if (largest := max(map(sum, group_sizes), default=0)) > MAX_GROUP_BYTES:
         return f"a group of its rows becomes {largest:,} bytes, and {MAX_GROUP_BYTES:,} are the most"
-    total = sum(map(sum, groups))
+    total = sum(map(sum, group_sizes))
     if total > FREE_EXPANSION + MAX_EXPANSION * size:
         return f"its {size:,} bytes would become {total:,}"
     return None
