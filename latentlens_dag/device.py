@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from copy import deepcopy
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -60,6 +61,26 @@ def _processor_share(limits: Path) -> int | None:
         return None if quota == "max" else max(1, math.ceil(int(quota) / int(period)))
     except (OSError, ValueError):
         return None
+
+
+@contextmanager
+def worker_threads(count: int) -> Iterator[Callable[[Callable[[int], Any], int], list[Any]]]:
+    """A function that calls another with 0, 1, .. n - 1 in `count` threads, and gives the results.
+
+    torch uses one thread in each of them. One that is done takes the next number: so beside another program one does
+    more than the other, where threads that share a product would wait for the slower one.
+    """
+    import torch
+
+    if count == 1:
+        yield lambda work, calls: [work(number) for number in range(calls)]
+        return
+    within = torch.get_num_threads()
+    with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        try:
+            yield lambda work, calls: list(pool.map(work, range(calls)))
+        finally:
+            torch.set_num_threads(within)  # MKL has one number for all threads
 
 
 @cache

@@ -23,16 +23,14 @@ it would lose neighbors.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from latentlens_dag.device import default_device, full_precision
+from latentlens_dag.device import default_device, full_precision, worker_threads
 from latentlens_dag.search.prefilter import GROUP, Arithmetic, Prefilter, fastest_arithmetic, outlier_dimensions, slices
 from latentlens_dag.search.top_k import Keys, LabelsOf, Neighbors, TopK, concat_neighbors
 
@@ -103,10 +101,10 @@ def cosine_top_k(
     queries = np.asarray(queries)
     lengths = _lengths(queries)
     searches = [_Search(queries[part], lengths[part], k, labels_of, where, chosen) for part in parts]
-    with full_precision(), warnings.catch_warnings(), _threads(len(parts)) as in_threads:
+    with full_precision(), warnings.catch_warnings(), worker_threads(len(parts)) as in_threads:
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # it is only read
         for block in blocks:
-            in_threads(partial(_add_block, searches, parts, block))
+            in_threads(partial(_add_block, searches, parts, block), len(parts))
     return concat_neighbors([search.best.neighbors() for search in searches], axis=0)
 
 
@@ -127,26 +125,6 @@ def _parts_for_threads(queries: int, device: str) -> list[slice]:
     count = max(1, min(threads, queries // _QUERIES_PER_PRODUCT))
     edges = [queries * number // count for number in range(count + 1)]
     return [slice(start, end) for start, end in pairwise(edges)]
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[Callable[[Callable[[int], None]], None]]:
-    """A function that calls another with 0, 1, .. count - 1, each in a thread of its own, and waits for all."""
-    import torch
-
-    if count == 1:
-        yield lambda work: work(0)
-        return
-    within = torch.get_num_threads()
-    with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        try:
-
-            def in_threads(work: Callable[[int], None]) -> None:
-                list(pool.map(work, range(count)))
-
-            yield in_threads
-        finally:
-            torch.set_num_threads(within)  # MKL has one number for all threads
 
 
 def _for_queries(block: Block, part: slice) -> Block:
@@ -181,6 +159,7 @@ class _Search:
         self._proved = np.full(len(self._queries), -np.inf, np.float32)  # floors, also where there are no k rows yet
         self._arithmetic: Arithmetic = arithmetic
         self._layer: int | None = None
+        self._has_outliers = False
         self._prefilters: dict[Arithmetic, Prefilter] = {}
         self._failures, self._wait = 0, 0
 
@@ -219,10 +198,12 @@ class _Search:
             self._failures = 0
 
     def _begin_layer(self, layer: int, vectors: Tensor) -> None:
-        """Every contextual layer has outlier dimensions of its own."""
+        """Every contextual layer has outlier dimensions of its own; where there are none, the matrices stay."""
         if layer != self._layer:
             outliers = outlier_dimensions(vectors) if self._arithmetic == "bfloat16" else None
-            self._prefilters, self._layer = {self._arithmetic: Prefilter(self._unit, self._arithmetic, outliers)}, layer
+            if self._layer is None or outliers is not None or self._has_outliers:
+                self._prefilters = {self._arithmetic: Prefilter(self._unit, self._arithmetic, outliers)}
+            self._layer, self._has_outliers = layer, outliers is not None
             self._failures = self._wait = 0
 
     def _next_prefilter(self) -> Prefilter:

@@ -258,6 +258,34 @@ def test_outlier_dimensions_and_rows_of_any_length_lose_no_neighbor(
     assert _found(found) == _slow_definition(queries, blocks, 5)
 
 
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**31), loud=st.lists(st.booleans(), min_size=2, max_size=4))
+def test_layers_with_outlier_dimensions_and_without_are_searched_in_any_order(seed: int, loud: list[bool]) -> None:
+    random = np.random.default_rng(seed)
+    parts = [_adversarial(random, 300, 32, 40.0 if is_loud else 1.0, 0.0)[0][0] for is_loud in loud]
+    blocks = [block._replace(contextual_layer=layer) for layer, block in enumerate(parts)]
+    queries = random.standard_normal((9, 32)).astype(np.float32)
+    assert _found(cosine_top_k(queries, blocks, 5, arithmetic="bfloat16")) == _slow_definition(queries, blocks, 5)
+
+
+def test_the_queries_matrix_is_made_once_for_layers_without_outlier_dimensions(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int | None] = []
+
+    class Counted(Prefilter):
+        def __init__(self, unit: torch.Tensor, arithmetic: Arithmetic, outliers: torch.Tensor | None = None) -> None:
+            if arithmetic == "bfloat16":  # float32 steps in where that lets too many rows through
+                made.append(None if outliers is None else len(outliers))
+            super().__init__(unit, arithmetic, outliers)
+
+    monkeypatch.setattr(exact, "Prefilter", Counted)
+    random = np.random.default_rng(0)
+    plain, loud = (_adversarial(random, 400, 64, loudness, 0.0)[0][0] for loudness in (1.0, 40.0))
+    layers = [plain, plain, plain, loud, loud, plain, plain]
+    blocks = [block._replace(contextual_layer=layer) for layer, block in enumerate(layers)]
+    cosine_top_k(random.standard_normal((9, 64)).astype(np.float32), blocks, 5, arithmetic="bfloat16")
+    assert made == [None, 8, 8, None]
+
+
 def _adversarial(
     random: np.random.Generator, rows: int, width: int, loudness: float, lengths: float
 ) -> tuple[list[Block], np.ndarray]:

@@ -101,6 +101,27 @@ def test_of_equal_scores_the_lower_column_comes_first(seed: int, width: int, k: 
         assert values[row].tolist() == scores[row, slow].tolist()
 
 
+@settings(max_examples=100, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    width=st.integers(128, 1500),
+    k=st.integers(1, 8),
+    levels=st.sampled_from([2, 9, 1000]),
+    lacking=st.sampled_from([0.0, 0.9, 1.0]),
+)
+def test_the_best_of_many_columns_are_those_of_a_sort_of_all(
+    seed: int, width: int, k: int, levels: int, lacking: float
+) -> None:
+    """With groups of columns, columns in no group, ties inside and between groups, and columns of minus infinity."""
+    random = np.random.default_rng(seed)
+    scores = random.integers(0, levels, (6, width)).astype(np.float32)
+    scores[:, random.random(width) < lacking] = -np.inf
+    values, columns = top_k_lowest_index_first(torch.from_numpy(scores), k)
+    slow = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    assert (columns.numpy() == slow).all()
+    assert (values.numpy() == np.take_along_axis(scores, slow, 1)).all()
+
+
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**31), width=st.integers(1, 60), levels=st.integers(1, 9), different=st.integers(1, 9))
 def test_of_columns_with_one_label_only_the_first_is_taken(seed: int, width: int, levels: int, different: int) -> None:
@@ -275,6 +296,35 @@ def test_more_states_than_one_pass_takes_are_all_answered(llava: Vlm, monkeypatc
     whole = LogitLens("study", 3).top_k(llava.language_model, states)
     monkeypatch.setattr(vocabulary, "_QUERIES_PER_PASS", 4)
     assert (LogitLens("study", 3).top_k(llava.language_model, states).token_id == whole.token_id).all()
+
+
+@pytest.mark.parametrize("made", [LogitLens, EmbeddingLens])
+def test_answers_are_the_same_bytes_for_any_number_of_threads(
+    llava: Vlm, monkeypatch: pytest.MonkeyPatch, made: type[VocabularyLens]
+) -> None:
+    model, states, threads = llava.language_model, np.tile(_states(llava).states, (20, 1)), torch.get_num_threads()
+    monkeypatch.setattr(vocabulary, "_QUERIES_PER_PASS", 16)
+    found = []
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            assert vocabulary._threads(model, 9) == count
+            found.append(made("study", 3).top_k(model, states))
+            assert torch.get_num_threads() == count
+    finally:
+        torch.set_num_threads(threads)
+    one, three = found
+    assert (one.token_id == three.token_id).all()
+    assert (one.score == three.score).all()
+
+
+def test_only_passes_over_a_small_vocabulary_are_computed_at_the_same_time(
+    llava: Vlm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    assert [vocabulary._threads(llava.language_model, passes) for passes in (0, 1, 2, 9)] == [1, 1, 2, 3]
+    monkeypatch.setattr(vocabulary, "_SMALL_VOCABULARY", llava.language_model.vocabulary_size - 1)
+    assert vocabulary._threads(llava.language_model, 9) == 1
 
 
 def test_answers_stand_by_image_token_and_rank(llava: Vlm) -> None:

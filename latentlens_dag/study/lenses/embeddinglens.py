@@ -38,13 +38,14 @@ class _UnitRows(NamedTuple):
 
     rows: slice
     unit: Tensor
-    is_zero: Tensor
+    zeros: Tensor
+    """Which of these rows are 0, as numbers from the first of them."""
 
 
 def _unit_rows(embedding: Tensor) -> Iterator[_UnitRows]:
     for part, rows in float32_rows(embedding):
         norms = rows.norm(dim=1, keepdim=True)
-        yield _UnitRows(part, rows / norms, norms[:, 0] == 0)
+        yield _UnitRows(part, rows / norms, (norms[:, 0] == 0).nonzero()[:, 0])
 
 
 def _cosines(states: Tensor, vocabulary_size: int, parts: Iterable[_UnitRows]) -> Tensor:
@@ -55,6 +56,6 @@ def _cosines(states: Tensor, vocabulary_size: int, parts: Iterable[_UnitRows]) -
     with full_precision():
         for part in parts:
             products = torch.mm(unit, part.unit.T, out=cosines[:, part.rows])
-            if bool(part.is_zero.any()):
-                products.masked_fill_(part.is_zero, -torch.inf)
+            if len(part.zeros):
+                products.index_fill_(1, part.zeros, -torch.inf)
     return cosines

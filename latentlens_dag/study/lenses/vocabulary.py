@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from latentlens_dag.device import full_precision, worker_threads
 from latentlens_dag.errors import UserError
 from latentlens_dag.index.occurrence_lookup import word_labels
 from latentlens_dag.index.state_tables import TokenStates
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from latentlens_dag.models.vocabulary_parts import Vocabulary, VocabularyNeeds
 
 _QUERIES_PER_PASS = 512
+_GROUP = 64  # columns whose maximum is compared first
+_FEWEST_GROUPS = 2  # for each of the k; with fewer, most columns would be sorted in any case
+_SMALL_VOCABULARY = 1 << 13  # rows, whose scores are 16 MiB in a pass
 
 
 class VocabularyNeighbors(NamedTuple):
@@ -60,7 +64,10 @@ class VocabularyLens(Lens):
 
     @abstractmethod
     def scorer(self, vocabulary: Vocabulary) -> Callable[[Tensor], Tensor]:
-        """A function: states [N, d] -> scores [N, V], in float32; minus infinity for what is no candidate."""
+        """A function: states [N, d] -> scores [N, V], in float32; minus infinity for what is no candidate.
+
+        The scores are a tensor of their own, which the caller may change; threads may call it at the same time.
+        """
 
     def neighbors(self, states: Mapping[int, TokenStates], inputs: LensInputs) -> Iterator[LayerAnswers]:
         """As `Lens.neighbors`."""
@@ -128,16 +135,42 @@ class VocabularyLens(Lens):
         """The k best tokens of states [N, d] by each choice; all have the same scores, which are computed once."""
         import torch
 
-        device, scorer = vocabulary.device, self.scorer(vocabulary)
-        of_tokens = torch.tensor(_tokens(vocabulary), device=device)
-        found: list[list[VocabularyNeighbors]] = [[] for _ in choices]
-        with torch.inference_mode():
-            for start in range(0, len(states), _QUERIES_PER_PASS):
-                queries = torch.from_numpy(states[start : start + _QUERIES_PER_PASS].copy()).to(device, torch.float32)
-                scores = _masked(scorer(queries), of_tokens)
-                for parts, choice in zip(found, choices, strict=True):
-                    parts.append(_best(scores, self.k, choice))
-        return [_joined(parts, min(self.k, vocabulary.vocabulary_size)) for parts in found]
+        scorer, starts = self.scorer(vocabulary), range(0, len(states), _QUERIES_PER_PASS)
+        masked = _rows_without_token(vocabulary)
+
+        def one_pass(number: int) -> list[VocabularyNeighbors]:
+            queries = torch.from_numpy(states[starts[number] :][:_QUERIES_PER_PASS].copy())
+            with torch.inference_mode():  # of this thread
+                scores = scorer(queries.to(vocabulary.device, torch.float32))
+                if len(masked):
+                    scores.index_fill_(1, masked, -torch.inf)
+                return [_best(scores, self.k, choice) for choice in choices]
+
+        # The precision is one of all threads: set here, none of them changes it while another computes.
+        with full_precision(), worker_threads(_threads(vocabulary, len(starts))) as in_threads:
+            found = in_threads(one_pass, len(starts))
+        k = min(self.k, vocabulary.vocabulary_size)
+        return [_joined([parts[number] for parts in found], k) for number in range(len(choices))]
+
+
+def _threads(vocabulary: Vocabulary, passes: int) -> int:
+    """How many passes are computed at a time, each in a thread.
+
+    Of a small vocabulary, choosing the best takes as long as the product, and no part of the product is long enough to
+    be divided: beside another program, threads that divide it wait for each other most of the time.
+    """
+    import torch
+
+    is_small = vocabulary.vocabulary_size <= _SMALL_VOCABULARY and vocabulary.device.type == "cpu"
+    return max(1, min(torch.get_num_threads(), passes)) if is_small else 1
+
+
+def _rows_without_token(vocabulary: Vocabulary) -> Tensor:
+    """The rows of the vocabulary that no token has."""
+    import torch
+
+    rows = np.setdiff1d(np.arange(vocabulary.vocabulary_size), _tokens(vocabulary))
+    return torch.from_numpy(rows).to(vocabulary.device)
 
 
 def _tokens(vocabulary: Vocabulary) -> list[int]:
@@ -171,14 +204,35 @@ def top_k_lowest_index_first(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     every column that reaches it is sorted.
     """
     k = min(k, scores.shape[1])
-    best = scores.topk(min(k + 1, scores.shape[1]), dim=1)
-    unsure = (best.values[:, k - 1] == best.values[:, -1]).nonzero()[:, 0]
-    columns, by_column = best.indices[:, :k].sort(dim=1)
-    values, by_value = best.values.gather(1, by_column).sort(dim=1, descending=True, stable=True)
+    best, indices = _highest(scores, min(k + 1, scores.shape[1]))
+    unsure = (best[:, k - 1] == best[:, -1]).nonzero()[:, 0]
+    columns, by_column = indices[:, :k].sort(dim=1)
+    values, by_value = best.gather(1, by_column).sort(dim=1, descending=True, stable=True)
     columns = columns.gather(1, by_value)
     if len(unsure):
         values[unsure], columns[unsure] = _sorted_top_k(scores[unsure], k)
     return values, columns
+
+
+def _highest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """As `topk` of each row, in less than half the time of many columns.
+
+    Only the k groups of columns with the highest maxima are sorted, and the columns that are in no group. That is
+    enough: what is above the k-th maximum can be in no other group, and these groups have k scores that reach it.
+    """
+    import torch
+
+    groups = scores.shape[1] // _GROUP
+    if groups < _FEWEST_GROUPS * k:
+        best = scores.topk(k, dim=1)
+        return best.values, best.indices
+    maxima = scores[:, : groups * _GROUP].unflatten(1, (_GROUP, groups)).amax(1)
+    first = maxima.topk(k, dim=1, sorted=False).indices
+    members = torch.arange(0, groups * _GROUP, groups, device=scores.device)
+    rest = torch.arange(groups * _GROUP, scores.shape[1], device=scores.device).expand(len(scores), -1)
+    columns = torch.cat([(first[:, :, None] + members).flatten(1), rest], dim=1)
+    best = scores.gather(1, columns).topk(k, dim=1)
+    return best.values, columns.gather(1, best.indices)
 
 
 def _sorted_top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -214,12 +268,3 @@ def top_k_of_distinct_labels(scores: Tensor, k: int, labels: Tensor) -> tuple[Te
             return values.gather(1, first), columns.gather(1, first)
         if taken == scores.shape[1]:
             raise ValueError(f"There are not {k} different labels.")
-
-
-def _masked(scores: Tensor, ids: Tensor) -> Tensor:
-    """The scores [N, V], but of rows that no token has minus infinity; `ids` of the tokens may go beyond V."""
-    import torch
-
-    is_none = torch.ones(scores.shape[1], dtype=torch.bool, device=scores.device)
-    is_none[ids[ids < scores.shape[1]]] = False
-    return scores.masked_fill(is_none, -torch.inf) if bool(is_none.any()) else scores
