@@ -62,8 +62,8 @@ def token_words(text: str, spans: Iterable[Span]) -> list[tuple[str, int, int]]:
     words = word_spans(text)
     characters = [] if text.isascii() else [character.span() for character in _CHARACTER.finditer(text)]
     tokens = [_widened(_stripped(text, span), characters) for span in spans]
-    # A word may end in what is punctuation elsewhere, such as a soft hyphen: so its own ends come last.
-    found = [_widened(_trimmed(text, _widened(token, words)), words) for token in tokens]
+    whole = set(words)  # most tokens are one; the rest of the steps would give it again
+    found = [token if token in whole else _around(text, token, words) for token in tokens]
     return [(text[start:end], start, end) for start, end in _without_overlap(found)]
 
 
@@ -88,6 +88,14 @@ def fold_word(word: str | None) -> str:
     In SQL: `lower(nfc_normalize(word))`.
     """
     return unicodedata.normalize("NFC", word or "").strip().lower()
+
+
+def _around(text: str, token: Span, words: list[Span]) -> Span:
+    """The words of which a token has a part, without punctuation around them; only punctuation where it has no other.
+
+    A word may end in what is punctuation elsewhere, such as a soft hyphen: so its own ends come last.
+    """
+    return _widened(_trimmed(text, _widened(token, words)), words)
 
 
 def _stripped(text: str, span: Span) -> Span:

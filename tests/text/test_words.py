@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from latentlens_dag.models.tokenization import tokenize
 from latentlens_dag.testing.models import tiny_tokenizer
+from latentlens_dag.text import words
 from latentlens_dag.text.words import fold_word, token_words, word_span, word_spans
 
 WHOLE = {
@@ -123,23 +124,40 @@ def texts_and_tokens(draw: st.DrawFn) -> tuple[str, list[tuple[int, int]]]:
 @given(texts_and_tokens())
 @example(("\u0600" + "12", [(0, 1), (1, 2), (2, 3)]))
 @example(("111_\u06001", [(0, 3), (3, 5), (5, 6)]))
+@example((":\U00018d80", [(0, 2)]))
 def test_the_words_of_tokens_hold_their_letters_and_never_overlap(case: tuple[str, list[tuple[int, int]]]) -> None:
     text, spans = case
-    words = token_words(text, spans)
+    found = token_words(text, spans)
     inner = word_spans(text)
-    for (start, end), (word, word_start, word_end) in zip(spans, words, strict=True):
+    for (start, end), (word, word_start, word_end) in zip(spans, found, strict=True):
         assert word == text[word_start:word_end]
         token = text[start:end]
         if token.strip():
             touched = [(a, b) for a, b in inner if a < end and start < b]
             letters = [place for place in range(start, end) if text[place].isalnum()]
             assert all(word_start <= place < word_end for place in letters)
-            assert any(map(str.isalnum, word)) or word_start <= start + len(token) - len(token.lstrip())
+            # Not `isalnum`: Python's tables may lack letters that those of `regex` have, as U+18D80.
+            assert regex.search(r"[\p{L}\p{N}]", word) or word_start <= start + len(token) - len(token.lstrip())
             assert all(word_start <= a and b <= word_end for a, b in touched)
         else:
             assert word == ""
-    placed = sorted({(start, end) for _, start, end in words if start < end})
+    placed = sorted({(start, end) for _, start, end in found if start < end})
     assert all(before[1] <= after[0] for before, after in pairwise(placed))
+
+
+@settings(max_examples=500, deadline=None)
+@given(texts_and_tokens())
+@example(("co\u00adoperate e\u0301\u00ad.", [(0, 10), (10, 15)]))
+def test_a_token_that_is_a_whole_word_needs_no_search_for_the_words_around_it(
+    case: tuple[str, list[tuple[int, int]]],
+) -> None:
+    text, spans = case
+    inner = word_spans(text)
+    assert all(words._around(text, span, inner) == span for span in inner)
+    found = token_words(text, [*spans, *inner])
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(words, "set", lambda _: (), raising=False)
+        assert token_words(text, [*spans, *inner]) == found
 
 
 @settings(max_examples=200, deadline=None)
