@@ -39,6 +39,7 @@ OWN_FILES = 1024
 _MANY_SENTENCES = 1 << 20  # above it, they lie in 256 files instead of 16
 _MEMORY = "1GB"
 _BATCH = 1 << 14  # rows per record batch
+_SCORES = ("cosine", "logit")  # columns of floats with hardly two equal values
 _OF_STUDIES = ("neighbors", "judgements", "visual_tokens", "text_tokens")
 _SHARED = {"images": "image_id", "regions": "image_id", "texts": "text_id"}
 _ORDER = {
@@ -204,7 +205,9 @@ def _write(
     first = next((batch for batch in batches if batch.num_rows), None)
     if first is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with unsynced_parquet_rows(path, schema) as rows:
+        figures = [field.name for field in schema if pa.types.is_float64(field.type)]
+        split, of_studies = [*_SCORES, *figures], table in SUMMARIES
+        with unsynced_parquet_rows(path, schema, split=split, read_whole=of_studies) as rows:
             rows.write(pa.Table.from_batches([first]))
             for batch in batches:
                 rows.write(pa.Table.from_batches([batch]))

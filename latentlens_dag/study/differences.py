@@ -30,7 +30,13 @@ from latentlens_dag.inputs.regions import BACKGROUND, OBJECT
 from latentlens_dag.schema import LENS_DIFFERENCES, SINKS, lens_order
 from latentlens_dag.study import interpretability
 from latentlens_dag.study.interpretability import ALL, INTERPRETABLE
-from latentlens_dag.study.intervals import Interval, adjusted_p_values, differences, sign_flip_p_values
+from latentlens_dag.study.intervals import (
+    Interval,
+    adjusted_p_values,
+    differences,
+    ends_in_single_precision,
+    sign_flip_p_values,
+)
 
 if TYPE_CHECKING:
     from latentlens_dag.dataset.dataset import Dataset
@@ -265,7 +271,7 @@ def _table(rows: Iterable[dict[str, Any]]) -> pa.Table:
         adjusted = adjusted_p_values([row["p_value"] for row in family])
         for row, value in zip(family, adjusted, strict=True):
             row["adjusted_p_value"] = float(value)
-    return pa.Table.from_pylist(ordered, schema=LENS_DIFFERENCES)
+    return ends_in_single_precision(pa.Table.from_pylist(ordered, schema=LENS_DIFFERENCES))
 
 
 def _order(row: Mapping[str, Any]) -> tuple[Any, ...]:

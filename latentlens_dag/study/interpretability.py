@@ -26,7 +26,7 @@ import pyarrow as pa
 from latentlens_dag.inputs.regions import BACKGROUND, OBJECT
 from latentlens_dag.models.families.token_map import PADDING
 from latentlens_dag.schema import INTERPRETABILITY, SINKS, lens_candidates, lens_order
-from latentlens_dag.study.intervals import excesses, shares
+from latentlens_dag.study.intervals import ends_in_single_precision, excesses, shares
 from latentlens_dag.study.regions_judge import NONE, VERDICTS
 
 INTERPRETABLE = "interpretable"
@@ -76,7 +76,7 @@ def interpretability(judgements: pa.Table | Iterable[pa.Table], top_k: int, sink
         for k in ks
         for row in _rows(images, k, ks[k])
     ]
-    return pa.Table.from_pylist(rows, schema=INTERPRETABILITY)
+    return ends_in_single_precision(pa.Table.from_pylist(rows, schema=INTERPRETABILITY))
 
 
 def _counts(judgements: pa.Table | Iterable[pa.Table], sinks: pa.Table) -> pl.DataFrame:

@@ -27,10 +27,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Floats = npt.NDArray[np.float64]
 _PRIOR_CORRELATION = 0.4
@@ -188,6 +191,23 @@ class _Counts(NamedTuple):
         with np.errstate(divide="ignore", invalid="ignore"):
             effective = 1 / ((1 - correlation) / total + correlation * crowding)
         return cls(share, images, spread, (share > 0) & (share < 1), effective)
+
+
+def ends_in_single_precision(table: pa.Table) -> pa.Table:
+    """The table with ends of intervals and effective numbers rounded to single precision, still of their type.
+
+    Further digits of them say nothing, and would be a fifth of a table's file. Shares stay as they are.
+    """
+    import pyarrow as pa
+
+    columns = [
+        column.cast(pa.float32()).cast(column.type) if name.endswith(_ENDS) else column
+        for name, column in zip(table.column_names, table.columns, strict=True)
+    ]
+    return pa.table(columns, schema=table.schema)
+
+
+_ENDS = ("low", "high", "effective_tokens")
 
 
 def _spread(counts: Floats) -> Floats:

@@ -27,7 +27,7 @@ from latentlens_dag.schema import LENSES
 from latentlens_dag.storage.hashing import hash_file
 from latentlens_dag.storage.warehouse import Warehouse
 
-_TABLES, _INDEX, _PUBLISHED = 1, 1, 1  # algorithms
+_TABLES, _INDEX, _PUBLISHED = 2, 1, 1  # algorithms
 
 
 class Confirmation(dg.Config):
