@@ -34,8 +34,8 @@ COMPARISONS = {
     "layers": "Above 0, the layer has more than the study's first one.",
 }
 SIGNIFICANT = 0.05
+# Charts whose points cannot be clicked: the examples are those of the whole index. (Streamlit would show a docstring.)
 WITHOUT_EXAMPLES = ("size of the index",)
-"""Charts whose points cannot be clicked: the examples are those of the whole index."""
 _INTERVALS = [f"{name}{end}" for name in ("", "chance_", "excess_") for end in ("low", "high")]
 _FIGURES = ["lens", "visual_layer", "share", "chance", "excess", *_INTERVALS, "tokens", "images", "effective_tokens"]
 OF_ANSWERS = {

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -42,6 +41,8 @@ def candidates(study: str, lenses: Sequence[str], top_k: int, occurrences: Seque
     Raises:
         UserError: where the index has fewer tokens than `top_k`.
     """
+    import polars as pl
+
     found = pl.scan_parquet(list(occurrences), glob=False).select(pl.col("token_id").unique().sort()).collect()
     ids = found["token_id"].cast(pl.Int32)
     check_enough(study, top_k, len(ids))

@@ -137,7 +137,8 @@ def _matrix(cells: Mapping[tuple[int, str], str]) -> Iterator[str]:
 
 _FOOT = (
     "[..]: 95 % interval over images. chance: the same answers judged against patches of the same",
-    "group in other images. object: at least half covered by objects. Padding and sinks are left out.",
+    "group in other images. object: at least half covered by objects. Padding and sinks are left out of",
+    "verdicts; distinct words and contextual layers are of all tokens.",
 )
 
 
