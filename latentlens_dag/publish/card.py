@@ -312,7 +312,8 @@ _MEASURED = (
     "elsewhere in the image) is a token's verdict. Each cell is share / chance / excess with their 95 % intervals, "
     "whose units are images: chance is the share that the same answers reach on patches of the same group in other "
     "images, excess is (share - chance) / (1 - chance). So many *effective tokens*, if they were independent, would "
-    "make *interpretable* as sure. Padding and attention sinks are left out of verdicts; by patch group: table `interpretability`."
+    "make *interpretable* as sure. Padding and attention sinks are left out of verdicts; by patch group: table "
+    "`interpretability`."
 )
 _WORDS = "Different words among a token's answers (mean, and 95 % interval over images):"
 _SHARED = "(shared): answers only with the tokens that the index has, which are LatentLens's: table `candidates`"
