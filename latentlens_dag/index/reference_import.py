@@ -259,6 +259,7 @@ def _members(file: Path) -> list[zipfile.ZipInfo]:
 
 
 def _read_layer(file: Path) -> _Layer:
+    _check_bytes(file)
     found = _load(file)
     if not isinstance(found, dict) or not {"embeddings", "metadata"} <= found.keys():
         holds = ", ".join(map(repr, found)) if isinstance(found, dict) else type(found).__name__
@@ -271,6 +272,17 @@ def _read_layer(file: Path) -> _Layer:
     if not metadata:
         raise UserError(f"{file} holds no rows.")
     return _Layer(embeddings, [_checked_row(row, number, file) for number, row in enumerate(metadata)])
+
+
+def _check_bytes(file: Path) -> None:
+    """Refuse a file with other bytes than its own checksums tell; torch maps it without asking them."""
+    try:
+        with zipfile.ZipFile(file) as members:
+            damaged = members.testzip()
+    except Exception as error:  # any: zipfile meets bytes of any kind
+        raise _unreadable(file, str(error)) from error
+    if damaged is not None:
+        raise _unreadable(file, f"the checksum of {damaged!r:.80} is another one")
 
 
 def _load(file: Path) -> object:
@@ -322,11 +334,12 @@ def _unreadable(file: Path, why: str) -> UserError:
 def _check_matrix(embeddings: object, file: Path) -> None:
     import torch
 
-    plain = type(embeddings) is torch.Tensor and embeddings.layout == torch.strided and embeddings.is_floating_point()
+    plain = type(embeddings) is torch.Tensor and not embeddings.is_nested and embeddings.layout == torch.strided
+    plain = plain and embeddings.is_floating_point()  # type: ignore[attr-defined]
     if not plain or embeddings.ndim != 2 or not embeddings.shape[1]:  # type: ignore[attr-defined]
         what = type(embeddings).__name__
         if isinstance(embeddings, torch.Tensor):
-            what = f"a tensor {tuple(embeddings.shape)}"
+            what = "a nested tensor" if embeddings.is_nested else f"a tensor {tuple(embeddings.shape)}"
         raise UserError(f"{file}: `embeddings` must be a matrix of floating numbers, and is {what}.")
     assert isinstance(embeddings, torch.Tensor)
     _check_size(embeddings, file)
@@ -338,7 +351,8 @@ def _check_size(embeddings: Tensor, file: Path) -> None:
     if width > _MOST_WIDTH:
         raise UserError(f"{file}: its vectors are {width:,} numbers wide, and {_MOST_WIDTH:,} are the most.")
     held = 0 if embeddings.device.type != "cpu" else embeddings.untyped_storage().nbytes()
-    if rows * width * embeddings.element_size() > min(held, file.stat().st_size):
+    storages = [member.file_size for member in _members(file) if member.filename.split("/")[-2:-1] == ["data"]]
+    if rows * width * embeddings.element_size() > min(held, max(storages, default=0)):
         raise UserError(
             f"{file}: `embeddings` has {rows:,} x {width:,} numbers, but the file does not hold as many: it repeats "
             "one (a view of `expand`), or is damaged. Save it with `embeddings.contiguous()`."
@@ -374,7 +388,7 @@ def _unit(embeddings: Tensor, order: NDArray[np.int64], file: Path, scratch: Pat
     found = allocate_vectors(scratch / "vectors.f16", (len(order), embeddings.shape[1]))
     for start in range(0, len(order), _ROWS):
         rows = order[start : start + _ROWS]
-        vectors = embeddings[torch.from_numpy(rows)].float()
+        vectors = embeddings.detach()[torch.from_numpy(rows)].float()
         norms = vectors.norm(dim=1)
         bad = torch.nonzero(~(torch.isfinite(norms) & (norms > 0))).flatten().tolist()
         if bad:

@@ -14,6 +14,7 @@ import gzip
 import io
 import json
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count, islice
@@ -303,8 +304,8 @@ def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """An object of JSON, of whose equal keys `json` would take the last."""
     found = dict(pairs)
     if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} comes twice")
+        key = next(key for key, number in Counter(key for key, _ in pairs).items() if number > 1)
+        raise ValueError(f"the key {key!r} comes twice")
     return found
 
 

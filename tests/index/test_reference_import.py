@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -252,6 +253,56 @@ def test_a_file_of_something_else_is_refused(source: Path, tmp_path: Path, damag
     with pytest.raises(UserError, match=r"layer_10/embeddings_cache\.pt is no "):
         import_index(str(source), tmp_path / "ours")
     assert not (tmp_path / "ours").exists()
+
+
+def _storage(file: Path) -> tuple[str, int]:
+    """The name of the member that holds the vectors, and where its bytes begin in the file."""
+    content = file.read_bytes()
+    with zipfile.ZipFile(file) as members:
+        (name,) = (name for name in members.namelist() if name.endswith("/data/0"))
+        return name, content.index(members.read(name))
+
+
+def test_vectors_that_are_not_those_of_the_files_own_checksum_are_refused(source: Path, tmp_path: Path) -> None:
+    file = source / "layer_10" / "embeddings_cache.pt"
+    _, start = _storage(file)
+    content = bytearray(file.read_bytes())
+    content[start : start + 8] = bytes(8)
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=r"layer_10/embeddings_cache\.pt is no .*checksum"):
+        import_index(str(source), tmp_path / "ours")
+
+
+def test_vectors_that_end_before_their_matrix_does_are_refused(source: Path, tmp_path: Path) -> None:
+    file = source / "layer_10" / "embeddings_cache.pt"
+    cut, _ = _storage(file)
+    with zipfile.ZipFile(file) as members:
+        parts = {name: members.read(name) for name in members.namelist()}
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as members:
+        for name, content in parts.items():
+            members.writestr(name, content[:10] if name == cut else content)
+    with pytest.raises(UserError, match=r"layer_10/embeddings_cache\.pt"):
+        import_index(str(source), tmp_path / "ours")
+    assert not (tmp_path / "ours").exists()
+
+
+def test_vectors_with_a_gradient_are_read_as_those_without(source: Path, tmp_path: Path) -> None:
+    import_index(str(source), tmp_path / "plain")
+    for layer in (2, 10):
+        file = source / f"layer_{layer}" / "embeddings_cache.pt"
+        found = torch.load(file, weights_only=True)
+        _save(source, layer, found["embeddings"].requires_grad_(), found["metadata"])
+    import_index(str(source), tmp_path / "ours")
+    plain, ours = (ContextualIndex.open(tmp_path / name) for name in ("plain", "ours"))
+    states = _random(3, 5).float()
+    assert ours.search(states, 3).to_polars().equals(plain.search(states, 3).to_polars())
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_a_nested_tensor_is_refused(source: Path, tmp_path: Path) -> None:
+    _save(source, 10, torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]), [])
+    with pytest.raises(UserError, match=r"layer_10/embeddings_cache\.pt"):
+        import_index(str(source), tmp_path / "ours")
 
 
 def test_a_source_that_is_not_whole_or_not_there_is_told(source: Path, tmp_path: Path) -> None:
