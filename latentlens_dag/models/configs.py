@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,9 @@ from latentlens_dag.models.model_ref import ModelRef, no_model_error
 from latentlens_dag.models.weight_files import check_lfs_pointers, gguf_instructions
 
 _MOST_BYTES = 16 << 20
+_MOST_MODULES = 10_000
+"""No model has as many layers or experts; building one of a billion would take all memory before weights are read."""
+_NUMBERS_OF_MODULES = re.compile(r"(^|_)(layers?|experts?|depths?|blocks?)$")
 _OBJECTS = ("auto_map", "text_config", "vision_config")
 
 
@@ -56,4 +61,19 @@ def _parse_config(path: Path) -> dict[str, Any]:
                 f"{path}: `{field}` is {config[field]!r:.80}, and must be a JSON object. Use the config.json that was "
                 "published with the weights."
             )
+    for field, number in _numbers_of_modules(config):
+        if number > _MOST_MODULES:
+            raise UserError(
+                f"{path}: `{field}` is {number!r:.30}, and {_MOST_MODULES:,} are the most: the folder is damaged. Use the "
+                "config.json that was published with the weights."
+            )
     return config
+
+
+def _numbers_of_modules(config: dict[str, Any]) -> Iterator[tuple[str, int]]:
+    """The fields, also of configs in it, that say how many layers or experts there are."""
+    for field, value in config.items():
+        if isinstance(value, dict):
+            yield from _numbers_of_modules(value)
+        elif isinstance(value, int) and _NUMBERS_OF_MODULES.search(field):
+            yield field, value
