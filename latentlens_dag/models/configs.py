@@ -64,8 +64,8 @@ def _parse_config(path: Path) -> dict[str, Any]:
     for field, number in _numbers_of_modules(config):
         if number > _MOST_MODULES:
             raise UserError(
-                f"{path}: `{field}` is {number!r:.30}, and {_MOST_MODULES:,} are the most: the folder is damaged. Use the "
-                "config.json that was published with the weights."
+                f"{path}: `{field}` is {number!r:.30}, and {_MOST_MODULES:,} are the most: the folder is damaged. Use "
+                "the config.json that was published with the weights."
             )
     return config
 
