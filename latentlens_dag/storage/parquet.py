@@ -87,8 +87,8 @@ def unsynced_parquet_rows(
         path: of the file.
         schema: of its rows.
         row_group: rows per row group.
-        split: columns of floats with few equal values: their bytes are stored by place, which makes cosines a third
-            smaller, not by a dictionary.
+        split: columns of floats with few equal values: their bytes are stored by place, which takes less, not by a
+            dictionary.
         read_whole: whether the table is so small that it is read whole: it needs no page index, and is compressed more.
     """
     import pyarrow.parquet as pq

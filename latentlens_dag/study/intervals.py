@@ -196,7 +196,7 @@ class _Counts(NamedTuple):
 def ends_in_single_precision(table: pa.Table) -> pa.Table:
     """The table with ends of intervals and effective numbers rounded to single precision, still of their type.
 
-    Further digits of them say nothing, and would be a fifth of a table's file. Shares stay as they are.
+    Further digits of them say nothing, and do not compress. Shares stay as they are.
     """
     import pyarrow as pa
 
