@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
@@ -66,10 +67,14 @@ def test_a_key_that_an_alias_overwrote_is_refused_with_its_place(project: Path) 
     assert re.search(r"defs\.yaml is not valid YAML: (?s:.*), line 2, ", told)
 
 
+def _keys(project: Path) -> set[dg.AssetKey]:
+    return set(load_definitions(project, Home(project / "home")).resolve_all_asset_keys())
+
+
 def test_a_key_that_overrides_a_merged_one_is_no_repetition(project: Path) -> None:
     merged = CORPUS.replace("{name: NAME, ", "\n  <<: &a {name: text, shards: 2}\n  name: mine\n  ")
     _file(project).write_text(merged.replace("}}", "}").replace("  source: {", "  source: {"))
-    load_definitions(project, Home(project / "home"))
+    assert {key.path[1] for key in _keys(project) if key.path[0] == "corpus"} == {"mine"}
 
 
 keys = st.sampled_from(["a", "b", "c", "d"])
@@ -118,7 +123,9 @@ def test_a_file_of_another_encoding_is_refused_by_name(project: Path, encoding: 
 def test_a_byte_order_mark_and_ends_of_lines_of_other_systems_change_nothing(project: Path, ends: str) -> None:
     text = CORPUS.replace("NAME", "text").replace("\n", ends)
     _file(project).write_bytes(b"\xef\xbb\xbf" + text.encode())
-    load_definitions(project, Home(project / "home"))
+    found = _keys(project)
+    _file(project).write_text(CORPUS.replace("NAME", "text"))
+    assert found == _keys(project) and any(key.path[:2] == ["corpus", "text"] for key in found)
 
 
 @pytest.mark.parametrize("document", ["", "text", "[a, b]", "7"])
