@@ -1,4 +1,4 @@
-"""Processes that find torch, Dagster and SciPy imported, which takes a new one three seconds.
+"""Processes that find torch, Dagster and SciPy imported, which takes a new one four seconds.
 
 `WarmProcess` is a fork of a process that has imported these and done nothing else: no thread was started, nothing of
 this package, transformers or huggingface_hub was read, so that all that they read when they are imported is the new
@@ -26,7 +26,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-_IMPORTED = ("torch", "dagster", "scipy.stats", "duckdb", "pyarrow.parquet", "PIL.Image")
+_IMPORTED = (
+    *("torch", "torch._dynamo"),  # the latter is what transformers imports
+    *("dagster", "sqlalchemy.dialects.sqlite", "alembic.command", "jinja2", "rich.progress"),
+    *("scipy.stats", "pandas", "duckdb", "pyarrow.parquet", "PIL.Image"),
+)
 FIRST_PASSED = 100
 """The descriptor that the first of those that are passed has in the new process."""
 
