@@ -30,8 +30,8 @@ mutation ($selector: SensorSelector!) { startSensor(sensorSelector: $selector) {
 """
 VOCABULARY = ("embeddinglens", "logitlens")
 """The lenses that read the model."""
-# The daemon looks at a backfill every 30 s, and no setting changes that; the process of every run takes seconds to import
-# torch. Python runs this file at the start of every process of the server: the daemon then looks every second, and the
+# The daemon looks at a backfill every 30 s, and no setting changes that; the process of every run imports torch for
+# seconds. Python runs this file at the start of every process of the server: the daemon then looks every second, and the
 # process of a run is a fork of one that has imported it.
 QUICKLY = """
 import sys
