@@ -30,9 +30,9 @@ mutation ($selector: SensorSelector!) { startSensor(sensorSelector: $selector) {
 """
 VOCABULARY = ("embeddinglens", "logitlens")
 """The lenses that read the model."""
-# The daemon looks at a backfill every 30 s, and no setting changes that; the process of every run imports torch for
-# seconds. Python runs this file at the start of every process of the server: the daemon then looks every second, and the
-# process of a run is a fork of one that has imported it.
+# The daemon looks at a backfill every 30 s, and no setting changes that; the process of every run imports torch. Python
+# runs this file at the start of every process of the server: the daemon then looks every second, and the process of a
+# run is a fork of one that has imported torch.
 QUICKLY = """
 import sys
 if "dagster._daemon" in sys.orig_argv:
