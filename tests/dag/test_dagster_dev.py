@@ -30,19 +30,13 @@ mutation ($selector: SensorSelector!) { startSensor(sensorSelector: $selector) {
 """
 VOCABULARY = ("embeddinglens", "logitlens")
 """The lenses that read the model."""
-# The daemon looks at a backfill every 30 s, and no setting changes that; the process of every run imports torch. Python
-# runs this file at the start of every process of the server: the daemon then looks every second, and the process of a
-# run is a fork of one that has imported torch.
-QUICKLY = """
+# The daemon looks at a backfill every 30 s, and no setting changes that. Python runs this file at the start of every
+# process of the server, and the daemon then looks every second.
+EVERY_SECOND = """
 import sys
 if "dagster._daemon" in sys.orig_argv:
     import dagster._daemon.controller
     dagster._daemon.controller.DEFAULT_DAEMON_INTERVAL_SECONDS = 1
-elif "api" in sys.orig_argv and "grpc" in sys.orig_argv:
-    import multiprocessing
-    new = multiprocessing.get_context
-    multiprocessing.get_context = lambda method=None: new("forkserver" if method == "spawn" else method)
-    multiprocessing.set_forkserver_preload(["torch", "dagster", "scipy.stats"])
 """
 
 
@@ -53,7 +47,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     switched_off = TINY_STUDY.split("---\n")[-1].replace("name: tiny", "name: unused\n  enabled: false")
     yaml = project / "assets" / "tiny" / "defs.yaml"
     yaml.write_text(yaml.read_text() + "---\n" + switched_off)
-    (extra / "sitecustomize.py").write_text(QUICKLY)
+    (extra / "sitecustomize.py").write_text(EVERY_SECOND)
     build(project)
     shutil.rmtree(project / ".latentlens" / "warehouse" / "study")
     with dagster_dev(project, extra) as one:
