@@ -208,7 +208,7 @@ def _whole_blocks(heading: str, rows: list[_Row]) -> Iterator[str]:
         own = [row for row in rows if row["patch_group"] == group]
         yield f"{heading}, patches {group}: % of tokens {MEANINGS[own[0]['measure']]}"
         yield ""
-        heads = (cell.format(name, "95 %") for name, _, cell in _WHOLE)
+        heads = (f"{name:>5} 95 %".ljust(len(cell.format("", ""))) for name, _, cell in _WHOLE)
         label = _label_width(rows)
         yield _label("lens", "layer", label) + " ".join(heads) + f"{'tokens':>10} {'images':>6} {'effective':>9}"
         yield from _lens_lines({_place(row): [_whole_cells(row)] for row in own}, label)
