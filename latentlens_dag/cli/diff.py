@@ -151,8 +151,8 @@ def _share_text(names: tuple[str, str], rows: list[dict[str, Any]]) -> str:
 _SHARES_FOOT = """\
 difference        of the two shares, first minus second, in percentage points, with its 95 % interval over images
 adjusted p-value  of no difference, adjusted for all rows of its measure (Benjamini and Hochberg)
-Of all patches but sinks and padding; an image counts with its share in each study. --json has objects and
-background, too."""
+Of all patches but sinks and padding; an image counts with its share in each study.
+--json has objects and background, too."""
 
 
 def _study_and_version(name: str) -> tuple[str, int | None]:

@@ -17,7 +17,7 @@ from latentlens_dag.dag.assets import study as assets
 from latentlens_dag.dataset.dataset import open_dataset
 from latentlens_dag.index.contextual_index import ContextualIndex
 from latentlens_dag.index.state_tables import read_states, write_states
-from latentlens_dag.schema import LATENTLENS
+from latentlens_dag.schema import LATENTLENS, NEIGHBORS
 from latentlens_dag.storage.warehouse import Warehouse
 from latentlens_dag.study.answer_statistics import diversity, layer_alignment
 from latentlens_dag.study.lenses.base import LensInputs
@@ -103,14 +103,14 @@ def test_the_null_is_of_a_sample_of_the_tokens_that_show_something(
     (folder,) = (padded / ".latentlens" / "warehouse" / "index").iterdir()
     inputs = LensInputs(lambda: ContextualIndex.open(folder), lambda needs: pytest.fail(str(needs)))
     null = null_answers(LatentLens("tiny", 3), _only_shown(padded, shown, tmp_path), inputs)
-    answers = pa.Table.from_pylist(_answers(padded, shown, (LATENTLENS,)))
+    answers = pa.Table.from_pylist(_answers(padded, shown, (LATENTLENS,)), NEIGHBORS)
     assert _summary(padded, "layer_alignment").equals(layer_alignment(answers, null))
     assert set(_summary(padded, "layer_alignment")["null_tokens"].to_pylist()) == {20}
 
 
 def test_distinct_words_are_of_tokens_that_show_something(padded: Path, shown: set[tuple[str, int]]) -> None:
     found = _summary(padded, "diversity")
-    assert found.equals(diversity(pa.Table.from_pylist(_answers(padded, shown))))
+    assert found.equals(diversity(pa.Table.from_pylist(_answers(padded, shown), NEIGHBORS)))
     assert set(found["tokens"].to_pylist()) == {len(shown)}
 
 
