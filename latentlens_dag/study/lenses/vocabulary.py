@@ -148,7 +148,7 @@ class VocabularyLens(Lens):
 
         # The precision is one of all threads: set here, none of them changes it while another computes.
         with full_precision(), worker_threads(_threads(vocabulary, len(starts))) as in_threads:
-            found = in_threads(one_pass, len(starts))
+            found = list(in_threads(one_pass, len(starts)))
         k = min(self.k, vocabulary.vocabulary_size)
         return [_joined([parts[number] for parts in found], k) for number in range(len(choices))]
 
