@@ -69,7 +69,7 @@ def worker_threads(count: int) -> Iterator[Callable[[Callable[[int], Any], int],
 
     torch uses one thread in each of them. One that is done takes the next number: so beside another program one does
     more than the other, where threads that share a product would wait for the slower one. With one thread, a call is
-    made when its result is taken; at the end of the block, calls that have not begun are not made.
+    made when its result is taken. Where no more results are taken, calls that have not begun are not made.
     """
     import torch
 
@@ -81,7 +81,6 @@ def worker_threads(count: int) -> Iterator[Callable[[Callable[[int], Any], int],
         try:
             yield lambda work, calls: pool.map(work, range(calls))
         finally:
-            pool.shutdown(cancel_futures=True)
             torch.set_num_threads(within)  # MKL has one number for all threads
 
 
