@@ -2,8 +2,8 @@
 
 Only sentences that hold an occurrence of the index are read, each cut after the last one (but not where the model is
 not causal: there what follows counts too), in batches of similar length (`models/text_batches.py`). States go to a
-memory map on disk, so memory holds one batch. A sentence that was read before is not read again: its rows are taken
-from the layer tables, by the hash of their prefixes.
+memory map on disk, so memory holds one batch per thread. A sentence that was read before is not read again: its rows
+are taken from the layer tables, by the hash of their prefixes.
 """
 
 from __future__ import annotations
