@@ -135,8 +135,10 @@ def test_video_llava_refuses_an_image_whose_rows_its_processor_takes_for_channel
 
 @pytest.mark.parametrize("orientation", [3, 6, 7])
 def test_a_photo_is_read_as_a_viewer_shows_it_alone_and_beside_others(
-    llava: Vlm, tmp_path: Path, orientation: int
+    llava: Vlm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, orientation: int
 ) -> None:
+    sizes, maps = [], Vlm.token_maps
+    monkeypatch.setattr(Vlm, "token_maps", lambda self, asked: sizes.extend(asked) or maps(self, asked))
     stored = noise_image(90, 60)
     exif = stored.getexif()
     exif[0x0112] = orientation
@@ -148,4 +150,7 @@ def test_a_photo_is_read_as_a_viewer_shows_it_alone_and_beside_others(
             seen, as_shown = llava.visual_states(found, [1]), llava.visual_states(expected, [1])
             assert torch.equal(seen.states[1], as_shown.states[1])
             assert seen.tokens.equals(as_shown.tokens)
+            assert set(sizes) == {shown.size}
+        [layer] = llava.states_in_passes([[photo]], [1]).states.values()
+        assert torch.equal(layer, llava.visual_states([shown], [1]).states[1])
         assert torch.equal(llava.inputs([photo])["pixel_values"], llava.inputs([shown])["pixel_values"])
