@@ -247,7 +247,7 @@ class ContextualIndex:
             sentence_ids = states.sentence_ids() if sentence_ids is None else sentence_ids
             query_mean = self._mean_of_texts(states, similarity) if query_mean is None else query_mean
         with self._folder.reading():
-            queries = self._queries(states, similarity, query_mean)
+            queries = self._queries(states, settings.layers[0], similarity, query_mean)
             own = None if own_sentence else self._own_rows(sentence_ids, len(queries))
             search = IndexSearch(self, settings, queries, own)
             search.check()
@@ -280,7 +280,7 @@ class ContextualIndex:
         """
         settings = SearchSettings(k, self._chosen(layers), unique, fractions=tuple(fractions))
         with self._folder.reading():
-            queries = self._queries(states, "cosine", None)
+            queries = self._queries(states, settings.layers[0])
             search = IndexSearch(self, settings, queries, self._own_rows(sentence_ids, len(queries)))
             search.check()
             return search.by_scan(progress)
@@ -302,15 +302,16 @@ class ContextualIndex:
         layers = list(states.states)
         return self.mean_state(layers[0]) if similarity == "centered" and len(layers) == 1 else None
 
-    def _queries(self, states: Any, similarity: str, mean: Any) -> NDArray[np.floating]:
-        """The matrix [Q, d] that is searched with."""
+    def _queries(self, states: Any, layer: int, similarity: str = "cosine", mean: Any = None) -> NDArray[np.floating]:
+        """The matrix [Q, d] that is searched with; d is looked up in one layer, for others may lie on the Hub."""
         states = states.only_layer() if isinstance(states, TextStates) else states
-        queries = self._matrix(states)
+        width = width_of(self.tables[layer])
+        queries = query_matrix(states, width, self.path, self.language_model)
         check_similarity(similarity, mean is not None)
-        return queries if mean is None else queries.astype(np.float64) - self._matrix(mean[None])[0]
-
-    def _matrix(self, states: Any) -> NDArray[np.floating]:
-        return query_matrix(states, self.width, self.path, self.language_model)
+        if mean is None:
+            return queries
+        (center,) = query_matrix(mean[None], width, self.path, self.language_model)
+        return queries.astype(np.float64) - center
 
     def measure_recall(self, states: Any) -> MeasuredRecall:
         """Measure how many of the 5 true nearest rows `search(exact=False)` finds for states like yours.
@@ -328,7 +329,7 @@ class ContextualIndex:
             ValueError: where a state has no direction (zero, infinite, NaN).
         """
         with self._folder.reading():
-            queries = self._queries(states, "cosine", None)
+            queries = self._queries(states, self.layers[0])
             found = {layer: measure_recall(queries, table) for layer, table in self.tables.items()}
         return MeasuredRecall({layer: one for layer, one in found.items() if one}, f"{len(queries):,} given states")
 
