@@ -107,9 +107,7 @@ def build_index(
         rows = build.write_occurrences(-(-count // _SENTENCES_PER_PART))
         build.write_tables(rows)
         layer_rows = dict.fromkeys(chosen, sum(rows))
-        shape = IndexShape(
-            parts=len(rows), layers=chosen, language_model=model.name, rows=layer_rows, dtype=build.dtype
-        )
+        shape = IndexShape(parts=len(rows), layers=chosen, language_model=model.name, rows=layer_rows)
         shape.write(new.shape)
 
 
