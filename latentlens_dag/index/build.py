@@ -107,7 +107,9 @@ def build_index(
         rows = build.write_occurrences(-(-count // _SENTENCES_PER_PART))
         build.write_tables(rows)
         layer_rows = dict.fromkeys(chosen, sum(rows))
-        shape = IndexShape(parts=len(rows), layers=chosen, language_model=model.name, rows=layer_rows)
+        shape = IndexShape(
+            parts=len(rows), layers=chosen, language_model=model.name, rows=layer_rows, dtype=build.dtype
+        )
         shape.write(new.shape)
 
 

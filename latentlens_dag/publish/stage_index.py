@@ -20,7 +20,7 @@ from typing import Any
 
 from latentlens_dag.index.folder import read_index_folder
 from latentlens_dag.index.lance_files import count_rows, open_table
-from latentlens_dag.index.layer_tables import last_transaction, version_files, width_of
+from latentlens_dag.index.layer_tables import dtype_of, last_transaction, version_files, width_of
 from latentlens_dag.publish.about import About
 from latentlens_dag.publish.stage_results import count_parquet_rows, occurrence_files, write_manifest
 from latentlens_dag.publish.tables import count_table_rows
@@ -81,6 +81,7 @@ def stage_index(
             layers=list(rows),
             language_model=source.language_model,
             rows=rows,
+            dtype=dtype_of(source.tables[min(rows)]),
         )
         shape.write(target.shape)
         for layer, table in source.tables.items() if vectors else ():

@@ -72,7 +72,7 @@ Name = Annotated[str, AfterValidator(_one_name)]
 
 
 class IndexShape(Shape):
-    """An index, in a warehouse or alone. In which dtype its states were computed, its layer tables say."""
+    """An index, in a warehouse or alone."""
 
     format: int = INDEX_FORMAT
     layers: Annotated[list[int], AfterValidator(sorted)]
@@ -85,6 +85,9 @@ class IndexShape(Shape):
     """Rows per layer, of an index that stands alone; in a warehouse every layer has all occurrences."""
     source: str | None = None
     """What the index was imported from."""
+    dtype: str | None = None
+    """In which the language model computed its states, of an index that stands alone; None where that is not known, and
+    in a warehouse, where this file is older than the states, and their tables tell."""
 
 
 class StudyShape(Shape):

@@ -72,7 +72,7 @@ def test_a_staged_index_answers_as_the_one_of_the_warehouse(warehouse: Warehouse
     staged, own = (ContextualIndex.open(p) for p in (warehouse.release("small"), warehouse.index("words").root))
     assert (staged.layers, staged.rows, staged.language_model) == ([1, 2, 3], ROWS, "model")
     shapes = [json.loads((Path(index.path) / "shape.json").read_text()) for index in (staged, own)]
-    assert all("dtype" not in shape for shape in shapes) and staged.dtype == own.dtype
+    assert [shape.get("dtype") for shape in shapes] == [own.dtype, None] and staged.dtype == own.dtype
     for options in ({}, {"layers": [2], "word": "dog"}, {"layers": [3], "exact": False, "recall": 0.1}):
         assert _answers(staged, **options) == _answers(own, **options)
 
