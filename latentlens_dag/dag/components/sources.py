@@ -206,12 +206,14 @@ class ModelSource(dg.Model, dg.Resolvable):
 def existing_path(path: Path, field: str, place: str) -> Path:
     """A path of the YAML, which must exist and may be read."""
     refuse_address(path, f"{field}:", f"It stands in {place}: name a file or folder of this machine, or use `hub`.")
-    if path.is_symlink() and not path.exists():
+    try:
+        path.stat()
+    except OSError as error:
+        link = f"is a link to {path.readlink()}, which " if os.path.islink(path) else ""  # noqa: PTH114 - never raises
+        reason = "does not exist" if isinstance(error, FileNotFoundError) or link else f"is no path ({error.strerror})"
         raise UserError(
-            f"`{field}` of {place}: {path} is a link to {path.readlink()}, which does not exist. Correct it."
-        )
-    if not path.exists():
-        raise UserError(f"`{field}` of {place}: {path} does not exist. Paths are relative to the defs.yaml.")
+            f"`{field}` of {place}: {path!s:.300} {link}{reason}. Paths are relative to the defs.yaml."
+        ) from error
     if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
         raise UserError(f"`{field}` of {place}: {path} may not be read. Correct its permissions.")
     return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from latentlens_dag.dag.components.sources import CorpusSource, ImageSource, existing_path
 from latentlens_dag.errors import UserError
+from latentlens_dag.storage.file_hashes import file_hashes
 
 
 def _a_file(path: Path) -> None:
@@ -60,3 +62,19 @@ def test_a_path_that_may_not_be_read_is_refused(
     with pytest.raises(UserError, match=r"`source\.folder` of a: .*x may not be read"):
         existing_path(tmp_path / "x", "source.folder", "a")
     assert asked == [os.R_OK | (os.X_OK if make is Path.mkdir else 0)]
+
+
+@pytest.mark.parametrize("name", ["c" * 300, "c" * 5000, "c/" * 3000])
+def test_a_path_that_no_system_takes_is_refused_and_not_repeated_whole(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match=r"`source\.lines` of a: .* is no path \(File name too long\)") as error:
+        existing_path(tmp_path / name, "source.lines", "a")
+    assert len(str(error.value)) < 500
+
+
+def test_a_file_that_fails_to_be_read_is_named(tmp_path: Path) -> None:
+    def broken(path: str, size: int, time_ns: int) -> str:
+        raise OSError(errno.EIO, "Input/output error")  # as of a damaged disk, without the name
+
+    _a_file(tmp_path / "x")
+    with pytest.raises(UserError, match=r"x cannot be read \(Input/output error\)"):
+        file_hashes(tmp_path / "x", tmp_path / "memory.json", hasher=broken)
