@@ -298,8 +298,9 @@ def _csv_rows(lines: _Lines, path: Path) -> Iterator[tuple[str, list[str]]]:
             row = next(rows, None)
         except csv.Error as error:
             place = f"line {first}" if lines.number <= first else f"lines {first} to {lines.number}"
+            reason = "a carriage return outside of quotes" if "new-line" in str(error) else error
             raise UserError(
-                f"{path}, {place}: {error}. Is it CSV, with a header and fields in double quotes?"
+                f"{path}, {place}: {reason}. Is it CSV, with a header and fields in double quotes?"
             ) from error
         if row is None:
             return
@@ -336,7 +337,7 @@ def _read_parquet(source: TextFile) -> Iterator[tuple[str, str]]:
     try:
         _check_column(source, read_footer(source.path).schema.names)
         batches = read_batches(source.path, [source.column or ""], _PARQUET_ROWS)
-        values = (value for batch in batches for value in python_values(batch[0]))
+        values = (value for batch in batches for value in python_values(batch[source.column]))
         for number, value in enumerate(values, 1):
             yield f"row {number}", _text(value, source, f"row {number}")
     except ParquetReadError as error:
