@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import polars as pl
 import streamlit as st
 from widgets import patch_grid, permalink, token_html
-from widgets.charts import lines
 from widgets.comparison import choose_side, study_registry, with_disagreement
+from widgets.curves import lines
 from widgets.errors import show_user_errors
 from widgets.image_state import ImageState, choose_view, middle_token, position
 from widgets.labels import counted, escape_markdown, percent
@@ -120,7 +120,7 @@ def disagreement_by_layer(registry: StudyRegistry, one: Side, other: Side, top: 
     where = "here" if image else "in a sample"
     st.markdown(f"**Layer by layer**: mean disagreement {where}, {what}")
     curve = curve.with_columns(sides=pl.lit("A and B"))
-    lines(curve, "layer", "disagreement", "sides", y_title="Disagreement", number_format=".0%")
+    lines(curve, "layer", "disagreement", "sides", y_title="Mean disagreement", number_format=".0%")
 
 
 def image_view(registry: StudyRegistry, one: Side, other: Side, image: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 import streamlit as st
 from widgets import permalink, small_pictures
-from widgets.charts import lines
+from widgets.curves import lines
 from widgets.labels import counted, lens_name
 from widgets.sources import browser_data, choose_study
 
@@ -88,7 +88,8 @@ def curves(study: StudyFacts, by_layer: pl.DataFrame) -> None:
     st.markdown(f"**Layer by layer**: patches with the word among their answers{of}")
     names = {lens: lens_name(lens) for lens in study.lenses}
     shown = by_layer.filter(pl.col("word").is_in(kept)).with_columns(pl.col("lens").replace_strict(names, default=None))
-    lines(shown, "visual_layer", "patches", "lens", facet="word", y_title="Patches")
+    order = shown.join(pl.DataFrame({"word": kept}).with_row_index("place"), on="word").sort("place", "visual_layer")
+    lines(order, "visual_layer", "patches", "lens", facet="word", y_title="Number of patches")
 
 
 def frequent(data: BrowserData, study: StudyFacts) -> None:

@@ -9,7 +9,8 @@ import streamlit as st
 
 from latentlens_dag.browse.browser_data import BrowserData, StudyFacts
 from latentlens_dag.browse.geometry import DIRECTIONS, SOURCES, directions
-from widgets.charts import SOURCE_COLORS, Clicks, lines
+from widgets.charts import SOURCE_COLORS, Clicks
+from widgets.curves import lines
 from widgets.examples import current_point, pick
 
 NO_STATISTICS = (
@@ -38,13 +39,13 @@ def layer_clicks(key: str) -> Clicks:
     return Clicks(key, picked, {"layer": point["layer"]} if point.keys() == {"layer"} else None)
 
 
-def directions_view(data: BrowserData, study: StudyFacts) -> None:
+def directions_view(data: BrowserData, study: StudyFacts) -> str | None:
     """How the directions of the states are spread, and how much a few states or rows stand out."""
     found = statistics_of(data, study)
     shown = directions(found) if len(found) else found
     if shown.is_empty():
         st.info(NO_STATISTICS.format("figures of directions"))
-        return
+        return None
     st.caption(
         "Cosines compare directions, so these figures say how much a cosine can tell apart. All but the sinks are "
         "without sinks; those of text tokens are of a sample of the index."
@@ -58,6 +59,7 @@ def directions_view(data: BrowserData, study: StudyFacts) -> None:
         _hubs(shown)
     with st.expander("Figures"):
         st.dataframe(shown.select(*_FIGURES, "top_dimension", *_OF_HUBS), hide_index=True)
+    return "all"
 
 
 def _curve(shown: pl.DataFrame, name: str, title: str, number_format: str, **more: Any) -> None:

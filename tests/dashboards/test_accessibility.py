@@ -27,7 +27,7 @@ SEEN = {
     "words": ("words?study=one&word=fox", "fox.png"),
     "category": ("words?study=one&category=shared:animal", "Looking for"),
     "layers": ("layers?study=one", "Share of visual tokens"),
-    "examples": ("layers?study=one&at_layer=8", "drawn by chance"),
+    "examples": ("layers?study=one&at_layer=8", "drawn at random"),
     "index_size": ("layers?study=one&show=size+of+the+index", "by the size of its index"),
     "norms": ("layers?study=one&show=norms+and+drift", "Norm of the states"),
     "alignment": ("layers?study=one&show=contextual+layers", "answers come from"),
