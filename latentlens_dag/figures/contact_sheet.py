@@ -285,9 +285,7 @@ def _missing_note(words: Iterable[str]) -> str:
         )
     if any(map(has_no_characters, words)):
         sign = drawable_text("\ufffd")
-        notes.append(
-            f"{sign}: what is no character in the answer itself (a part of one, a control code); no font is missing."
-        )
+        notes.append(f"{sign}: an answer that is no character (a part of one, or a control code); no font is missing.")
     return " ".join(notes)
 
 
