@@ -159,9 +159,9 @@ def difference_curves(found: pl.DataFrame, study: StudyFacts, kind: str, measure
 
     st.markdown(f"**{kind.capitalize()} compared: difference of the shares that are {measure}**, with 95 % intervals")
     st.caption(
-        f"{MEANINGS[measure]} {COMPARISONS[kind]} Both have the same patches. Dots: adjusted p at most {SIGNIFICANT}, "
-        f"over all layers and {'pairs of lenses' if kind == 'lenses' else 'lenses'} (Benjamini and Hochberg); crosses: "
-        f"above it. {shared_note(study.lenses)}"
+        f"{MEANINGS[measure]} {COMPARISONS[kind]} Both are judged on the same patches. Dots: p at most {SIGNIFICANT}, "
+        f"adjusted over all layers and {'pairs of lenses' if kind == 'lenses' else 'lenses'} (Benjamini and Hochberg); "
+        f"crosses: larger p. {shared_note(study.lenses)}"
     )
     point = current_point()
     chosen = None

@@ -40,10 +40,10 @@ def words_page(data: BrowserData, study: StudyFacts) -> None:
     images = data.collect(study.name, "where_words", words=words, lens=lens, layer=None if layer == "any" else layer)
     at = "any layer" if layer == "any" else f"layer {layer}"
     if images.is_empty():
-        st.markdown(f"No patch at {at} by {lens_name(lens)}.")
+        st.markdown(f"No patch has such a word at {at} by {lens_name(lens)}.")
     else:
         st.markdown(
-            f"{counted(int(images['patches'].sum()), 'patch', 'patches')} of {counted(len(images), 'image')} "
+            f"{counted(int(images['patches'].sum()), 'patch', 'patches')} in {counted(len(images), 'image')} "
             f"at {at} by {lens_name(lens)}, most patches first"
         )
         lit = {"lit" if category else "word": words}
@@ -51,7 +51,8 @@ def words_page(data: BrowserData, study: StudyFacts) -> None:
     by_layer = data.collect(study.name, "words_by_layer", words=words)  # of all lenses, so after the pictures
     if by_layer.is_empty():
         st.info(
-            "No visual token of this study has such a word among its answers. Whole words are compared, in any case."
+            "No visual token of this study has such a word among its answers. Whole words are "
+            "compared, whatever their case."
         )
         return
     curves(study, by_layer)

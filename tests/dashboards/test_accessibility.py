@@ -34,7 +34,7 @@ SEEN = {
     "difference": ("layers?study=one&show=contextual+layers&answers=difference", "minus the null"),
     "directions": ("layers?study=one&show=directions", "Anisotropy"),
     "similarity": ("layers?study=one&show=similarity", "of the nearest answer"),
-    "before_judging": ("judge?study=one", "Give your initials"),
+    "before_judging": ("judge?study=one", "Enter your initials"),
     "judging": ("judge?study=one&person=ab", "Item 1 of 20"),
     "judged": ("judge?study=one&person=ab&item=99", "items judged"),
     "no_agreement": ("judge?study=one&show=agreement", "judgements of this study"),
