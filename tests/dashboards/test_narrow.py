@@ -44,6 +44,10 @@ def home(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return wide
 
 
+IS_DRAWN = """() => !document.querySelector("[data-testid=stStatusWidget], [data-testid=stSkeleton], .stSpinner")
+    && [...document.querySelectorAll("[data-testid=stVegaLiteChart]")].every((one) => one.querySelector("svg text"))"""
+
+
 def _unfit(page: Page) -> list[Any]:
     """What does not fit; what is drawn last has 5 s to be in its place."""
     for _ in range(20):
@@ -63,6 +67,7 @@ def test_no_page_scrolls_sideways_on_a_phone_and_no_text_is_cut_off_or_covered(
     page.goto(f"{address}/{path.replace('=one', f'={WIDE}')}")
     page.get_by_text(text).first.wait_for()
     page.wait_for_timeout(500)
+    page.wait_for_function(IS_DRAWN)
     assert _unfit(page) == []
 
 
