@@ -14,8 +14,8 @@ from scipy.stats import beta, binom, false_discovery_control, norm
 from latentlens_dag.study.intervals import (
     adjusted_p_values,
     differences,
-    exchanged_sums,
     excesses,
+    exchanged_sums,
     shares,
     sign_flip_p_values,
 )
@@ -43,7 +43,7 @@ def counts(drawn: list[tuple[int, float]]) -> tuple[list[int], list[int]]:
     return [round(count * share) for count, share in drawn], patches
 
 
-CORRELATIONS = beta.ppf((np.arange(256) + 0.5) / 256, 0.3, 0.4).tolist()
+CORRELATIONS = beta.ppf((np.arange(256) + 0.5) / 256, 0.3, 0.4)
 
 
 def slow_share(hits: list[int], patches: list[int]) -> tuple[float, float, float, float]:
@@ -51,8 +51,8 @@ def slow_share(hits: list[int], patches: list[int]) -> tuple[float, float, float
     total = sum(patches)
     share = sum(hits) / total
     crowding = sum((n / total) ** 2 for n in patches)
-    variances = [(1 - r) / total + r * crowding for r in CORRELATIONS]
-    weights = [1.0] * len(variances)
+    variances = (1 - CORRELATIONS) / total + CORRELATIONS * crowding
+    weights = np.ones(len(variances))
     if 0 < share < 1:
         errors = sum((h - share * n) ** 2 for h, n in zip(hits, patches, strict=True)) / total**2
         estimate = errors / (1 - crowding) / (share * (1 - share))
@@ -61,12 +61,11 @@ def slow_share(hits: list[int], patches: list[int]) -> tuple[float, float, float
         spread = min(spreads) if share == 0.5 else spreads[share > 0.5]
         freedom = min(1.5 * spread, 1 / crowding - 1)
         # of freedom * estimate / u by chi-squared, but for factors that all u share
-        weights = [math.exp(-freedom / 2 * (math.log(u * total) + estimate / u - estimate * total)) for u in variances]
-    effective = sum(weights) / sum(w * u for w, u in zip(weights, variances, strict=True))
+        weights = np.exp(-freedom / 2 * (np.log(variances * total) + estimate / variances - estimate * total))
+    effective = weights.sum() / (weights @ variances)
 
     def below(c: float) -> float:
-        of_each = (w * norm.cdf(c / math.sqrt(u)) for w, u in zip(weights, variances, strict=True))
-        return sum(of_each) / sum(weights) - 0.975
+        return float(weights @ norm.cdf(c / np.sqrt(variances)) / weights.sum() - 0.975)
 
     n = (norm.ppf(0.975) / brentq(below, 0, 30, xtol=1e-14)) ** 2
     center, half, scale = share + 2 / n, 2 * math.sqrt(share * (1 - share) / n + 1 / n**2), 1 + 4 / n
