@@ -20,7 +20,7 @@ _RARE = (100_000, 20, 50)
 def rare_collections() -> Iterator[None]:
     """Let the collector look for garbage less often: by default, a build of the demo spent 6 % of its time on that.
 
-    Models, whose modules lie in reference cycles, are collected when they are let go (`models/model_cache.py`).
+    Models of some size, whose modules lie in reference cycles, are collected before the next (`models/checkpoints.py`).
     """
     before = gc.get_threshold()
     gc.set_threshold(*_RARE)
