@@ -48,7 +48,6 @@ SUFFIXES = {suffix for suffixes in _SUFFIXES.values() for suffix in suffixes}
 THUMBNAIL_SIDE = 256
 _RECENT_BYTES = 256 * 2**20
 """Of the files read last, which the next step of a build reads too. Larger batches are read once per step."""
-_ORIENTATION = 0x112  # the tag of EXIF
 _LARGEST_NAMED = 5  # of the suffixes that are left out, those a report names
 
 
@@ -193,45 +192,20 @@ def _decode(source: Path | io.BytesIO, path: Path) -> Image:
     """As `open_image`, of a file at `path` whose bytes may have been read already."""
     from PIL import Image
 
-    from latentlens_dag.storage.pixels import as_rgb
+    from latentlens_dag.storage.pixels import as_rgb, upright
 
     try:
         with Image.open(source, formats=FORMATS) as image:
             # Pillow itself only warns up to twice the limit; a filter of warnings would be that of all threads.
             if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
                 raise _too_large(path)
-            return as_rgb(_upright(image), str(path))
+            return as_rgb(upright(image), str(path))
     except UserError:
         raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise _too_large(path) from error
     except Exception as error:  # Pillow's readers raise what the damage leads to: KeyError, RuntimeError, ...
         raise _unreadable(path, error) from error
-
-
-def _upright(image: Image) -> Image:
-    """The image turned as the orientation in its EXIF says; whatever else that says does not count.
-
-    Pillow's own `exif_transpose` also writes the EXIF anew, and fails at any tag that is damaged.
-    """
-    from PIL.Image import Transpose
-
-    image.load()  # before its EXIF is read: TIFF turns its pixels itself
-    try:
-        orientation = image.getexif().get(_ORIENTATION)
-    except Exception:  # of EXIF that is no EXIF
-        orientation = None
-    turns = {
-        2: Transpose.FLIP_LEFT_RIGHT,
-        3: Transpose.ROTATE_180,
-        4: Transpose.FLIP_TOP_BOTTOM,
-        5: Transpose.TRANSPOSE,
-        6: Transpose.ROTATE_270,
-        7: Transpose.TRANSVERSE,
-        8: Transpose.ROTATE_90,
-    }
-    turn = turns.get(orientation) if isinstance(orientation, int) else None
-    return image if turn is None else image.transpose(turn)
 
 
 def image_table(files: Sequence[ImageFile], folder: Path) -> pa.Table:

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import polars as pl
@@ -170,3 +171,12 @@ def test_a_folder_that_is_named_with_a_dot_is_no_study(home: Path, tmp_path: Pat
     (tmp_path / ".home").symlink_to(home)
     run = run_command(tmp_path, "diff", ".home", str(home))
     assert run.returncode == 0 and "cannot be compared" not in run.stderr
+
+
+def test_the_collector_stays_rare_until_the_process_of_a_command_ends() -> None:
+    code = (
+        "import atexit, gc; atexit.register(lambda: print(gc.get_threshold()[0]))\n"
+        "from latentlens_dag.cli.main import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code, "--version"], capture_output=True, text=True, check=True)
+    assert int(done.stdout.splitlines()[-1]) >= 100_000
