@@ -17,6 +17,7 @@ from latentlens_dag.dag.keys import MOST_PARTITIONS
 from latentlens_dag.errors import UserError
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
+_LONGEST_NAME = 150  # files are named by it, of which a system takes 255 characters
 C = TypeVar("C", bound="NamedComponent")
 
 
@@ -54,6 +55,11 @@ class NamedComponent(dg.Component, dg.Model, dg.Resolvable):
             raise UserError(
                 f"{self.name!r} is no name for {self.place(context)}: use lower-case letters, digits and underscores, "
                 "beginning with a letter."
+            )
+        if len(self.name) > _LONGEST_NAME:
+            raise UserError(
+                f"`name: {shortened(self.name)}` of {type(self).__name__} has {len(self.name)} characters, and "
+                f"{_LONGEST_NAME} are the most. Shorten it."
             )
         same = [c for c in context.component_tree.get_all_components(of_type=type(self)) if c.name == self.name]
         if len(same) > 1:
