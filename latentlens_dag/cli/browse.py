@@ -21,6 +21,7 @@ import click
 from latentlens_dag.cli.output import home_option
 from latentlens_dag.errors import UserError
 from latentlens_dag.storage.home import find_home
+from latentlens_dag.storage.paths import refuse_too_long
 
 HOST = "127.0.0.1"
 _PORT = 8501
@@ -96,6 +97,7 @@ def _command(port: int) -> list[str]:
 
 
 def _absolute(source: str) -> str:
+    refuse_too_long(source, "browse")
     return str(Path(source).resolve()) if Path(source).exists() else source
 
 

@@ -17,6 +17,8 @@ from latentlens_dag.dag.keys import MOST_PARTITIONS
 from latentlens_dag.errors import UserError
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
+LONGEST_NAME = 200
+"""In letters. The names of files that begin with a component's have up to 50 more, and file systems take 255."""
 C = TypeVar("C", bound="NamedComponent")
 
 
@@ -34,9 +36,6 @@ class NamedComponent(dg.Component, dg.Model, dg.Resolvable):
         """
         name = getattr(attributes, "name", None)
         place = f"{cls.__name__} {name or 'without a name'} in {folder_of(context) / 'defs.yaml'}"
-        # A field that is null is one that is left out; Dagster resolves null as any value where types are several.
-        fields = set() if attributes is None else attributes.model_fields_set
-        fields.difference_update([field for field in fields if getattr(attributes, field) is None])
         try:
             return super().load(attributes, context)
         except ValidationError as error:
@@ -50,10 +49,15 @@ class NamedComponent(dg.Component, dg.Model, dg.Resolvable):
 
     def check_name(self, context: dg.ComponentLoadContext) -> None:
         """Refuse malformed and duplicate names."""
+        place = f"`name: {shortened(self.name)}` of {type(self).__name__} in {folder_of(context) / 'defs.yaml'}"
         if not _NAME.fullmatch(self.name):
             raise UserError(
-                f"{self.name!r} is no name for {self.place(context)}: use lower-case letters, digits and underscores, "
-                "beginning with a letter."
+                f"{place} is no name: use lower-case letters, digits and underscores, beginning with a letter."
+            )
+        if len(self.name) > LONGEST_NAME:
+            raise UserError(
+                f"{place} has {len(self.name)} letters, and files are named after it: {LONGEST_NAME} letters at most. "
+                "Write a shorter one."
             )
         same = [c for c in context.component_tree.get_all_components(of_type=type(self)) if c.name == self.name]
         if len(same) > 1:
