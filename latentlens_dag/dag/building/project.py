@@ -143,8 +143,10 @@ class Project:
                     runs.append(run)
                     if signals.last() is not None:
                         raise KeyboardInterrupt
-            except KeyboardInterrupt:
-                number = signals.last() or signal.SIGINT
+            except BaseException as error:  # between two steps, Dagster turns a signal into errors of its own
+                number = signals.last() or (signal.SIGINT if isinstance(error, KeyboardInterrupt) else None)
+                if number is None:
+                    raise
                 raise StoppedBySignalError(f"Interrupted. {RESUME_HINT}", number) from None
             finally:
                 release_memory()
