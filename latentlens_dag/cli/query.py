@@ -77,7 +77,7 @@ def query(
     For example: latentlens-dag query where_word --param word=dog --limit 5
     """
     from latentlens_dag.dataset.named_queries import named_queries
-    from latentlens_dag.dataset.unjudged import unjudged_note
+    from latentlens_dag.dataset.no_rows import no_rows_note
 
     if query is None:
         click.echo("\n".join(_query_help(one) for one in named_queries().values()))
@@ -85,8 +85,8 @@ def query(
     if form == "parquet" and output is None:
         raise UserError("Parquet is no text: name a file with --output.")
     with _dataset(home, data) as dataset:
-        frame = _part(dataset.collect(query, **_bound(params)), columns, limit)
-        note = unjudged_note(dataset, query) if frame.is_empty() else None
+        frame = _part(found := dataset.collect(query, **(bound := _bound(params))), columns, limit)
+        note = no_rows_note(dataset, query, bound) if found.is_empty() else None
     with nullcontext() if output is None else write_errors("--output", output):
         _write_frame(frame, form, output, vertical)
     if note:
