@@ -25,13 +25,14 @@ from latentlens_dag.cli.output import (
     terminal_width,
 )
 from latentlens_dag.cli.plan_text import plan_lines
-from latentlens_dag.cli.progress import BuildProgress, forward_step_progress
+from latentlens_dag.cli.progress import BuildProgress, LeftOutNotes, forward_step_progress, left_out_line
 from latentlens_dag.dag.building.listener import BuildListener
 from latentlens_dag.dag.building.opening import open_project, open_project_to_read
 from latentlens_dag.errors import RESUME_HINT, StoppedBySignalError
 from latentlens_dag.storage.home import Home, find_home
 
 if TYPE_CHECKING:
+    from latentlens_dag.dag.building.left_out import LeftOut
     from latentlens_dag.dag.building.project import Project
     from latentlens_dag.dag.building.runs import BuildRun
     from latentlens_dag.dag.home_lock import LockOwner
@@ -111,15 +112,16 @@ def plan(
         selection = project.select(studies, names)
         project.observe(selection)
         targets = project.plan(selection, force)
-        work, reused = project.work(targets), project.reused(targets)
+        work, reused, left_out = project.work(targets), project.reused(targets), project.left_out(selection)
         step_of = {key: step.name for step in project.steps for key in step.keys}
     facts = {
         "parts": [{"asset": t.key.to_user_string(), "partition": t.partition, "reason": t.reason} for t in targets],
         "steps": [{**step._asdict(), "reused": reused.get(step.step, 0)} for step in work],
+        "left_out": [one._asdict() for one in left_out],
         "building": owner and owner._asdict(),
     }
     lines = partial(plan_lines, targets, work, step_of, reused, verbose)
-    print_facts(facts, as_json, lambda: "\n".join([*_owner_lines(owner), *lines()]))
+    print_facts(facts, as_json, lambda: "\n".join([*_owner_lines(owner), *lines(), *_left_out_lines(left_out)]))
     if exit_code and targets:
         sys.exit(TO_BUILD)
 
@@ -143,7 +145,8 @@ def status(
         elif versions:
             report = versions_report(project, studies)
         else:
-            report = _status_report(lock_owner(project.home), project.status(project.select(studies, names)))
+            selection = project.select(studies, names)
+            report = _status_report(lock_owner(project.home), project.status(selection), project.left_out(selection))
     print_facts(report.facts, as_json, lambda: report.text)
 
 
@@ -156,16 +159,20 @@ def _opened(home: Home) -> Iterator[Project]:
         yield project
 
 
-def _status_report(owner: LockOwner | None, steps: list[dict[str, Any]]) -> Report:
-    facts = {"steps": steps, "building": owner and owner._asdict()}
-    return Report(facts, "\n".join([*_owner_lines(owner), _status_table(steps)]))
+def _status_report(owner: LockOwner | None, steps: list[dict[str, Any]], left_out: list[LeftOut]) -> Report:
+    facts = {"steps": steps, "left_out": [one._asdict() for one in left_out], "building": owner and owner._asdict()}
+    return Report(facts, "\n".join([*_owner_lines(owner), _status_table(steps), *_left_out_lines(left_out)]))
+
+
+def _left_out_lines(left_out: list[LeftOut]) -> list[str]:
+    return ["", *(left_out_line(*one) for one in left_out)] if left_out else []
 
 
 @contextmanager
 def _listener(project: Project, quiet: bool) -> Iterator[BuildListener]:
     """The progress of the build on stderr; an interruption's message says how far it was."""
     if quiet:
-        yield BuildListener()
+        yield LeftOutNotes()
         return
     step_of = {key: step.name for step in project.steps for key in step.keys}
     with _own_stderr() as stream:

@@ -226,6 +226,7 @@ def test_facts_come_as_json_on_request(built_project: Path) -> None:
     assert json.loads(run_command(built_project, "plan", "--json").stdout) == {
         "parts": [],
         "steps": [],
+        "left_out": [],
         "building": None,
     }
 
