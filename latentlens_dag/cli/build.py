@@ -26,10 +26,11 @@ from latentlens_dag.cli.output import (
 )
 from latentlens_dag.cli.plan_text import plan_lines
 from latentlens_dag.cli.progress import BuildProgress, LeftOutNotes, forward_step_progress, left_out_line
+from latentlens_dag.cli.reading import open_to_read
 from latentlens_dag.dag.building.listener import BuildListener
-from latentlens_dag.dag.building.opening import open_project, open_project_to_read
+from latentlens_dag.dag.building.opening import open_project
 from latentlens_dag.errors import RESUME_HINT, StoppedBySignalError
-from latentlens_dag.storage.home import Home, find_home
+from latentlens_dag.storage.home import find_home
 
 if TYPE_CHECKING:
     from latentlens_dag.dag.building.left_out import LeftOut
@@ -107,7 +108,7 @@ def plan(
     """
     from latentlens_dag.dag.home_lock import lock_owner
 
-    with _stdout_for_json(as_json), _opened(find_home(home)) as project:
+    with _stdout_for_json(as_json), open_to_read(find_home(home)) as project:
         owner = lock_owner(project.home)
         selection = project.select(studies, names)
         project.observe(selection)
@@ -139,7 +140,7 @@ def status(
     """Say what is built, what is missing and what is out of date, step by step."""
     from latentlens_dag.dag.home_lock import lock_owner
 
-    with _stdout_for_json(as_json), _opened(find_home(home)) as project:
+    with _stdout_for_json(as_json), open_to_read(find_home(home)) as project:
         if lineage is not None:
             report = lineage_report(project, studies, lineage)
         elif versions:
@@ -148,15 +149,6 @@ def status(
             selection = project.select(studies, names)
             report = _status_report(lock_owner(project.home), project.status(selection), project.left_out(selection))
     print_facts(report.facts, as_json, lambda: report.text)
-
-
-@contextmanager
-def _opened(home: Home) -> Iterator[Project]:
-    """The project, to be read; people are told where there is no home, whose path may be misspelled."""
-    if not home.root.exists():
-        click.echo(f"There is no home {home.root} yet, so nothing is built; `build` makes it.", err=True)
-    with open_project_to_read(home) as project:
-        yield project
 
 
 def _status_report(owner: LockOwner | None, steps: list[dict[str, Any]], left_out: list[LeftOut]) -> Report:

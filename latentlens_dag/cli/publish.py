@@ -63,9 +63,9 @@ def publish(
 def _staged(home: Home, release: str) -> tuple[Path, bool]:
     """The folder of a release, and whether it is the name of one of the home."""
     refuse_too_long(release, "release")
-    if "/" not in release and (folder := home.warehouse.release(release)).is_dir():
+    if release and "/" not in release and (folder := home.warehouse.release(release)).is_dir():
         return folder, True
-    if (folder := Path(release)).is_dir():
+    if release and (folder := Path(release)).is_dir():
         return folder, False
     known = sorted(path.name for path in home.warehouse.release("").glob("[!.]*") if path.is_dir())
     raise UserError(

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from latentlens_dag.dataset.named_queries import ParameterValue, named_queries
+from latentlens_dag.schema import TABLES
 
 if TYPE_CHECKING:
     from latentlens_dag.dataset.dataset import Dataset
@@ -41,6 +42,8 @@ _COLUMNS = {
     "text_id": "image_id",
 }
 """Parameters that name something, and the column of the answers that has it."""
+_OF_VERDICTS = {name: name for name in ("judge", "measure", "k", "patch_group", "comparison")}
+"""Those that name something of the tables in `_NEEDED`, where these have the column."""
 
 
 def no_rows_note(dataset: Dataset, query: str, params: Mapping[str, ParameterValue]) -> str | None:
@@ -55,33 +58,35 @@ def no_rows_note(dataset: Dataset, query: str, params: Mapping[str, ParameterVal
         return None
     named = query.strip() in named_queries()
     given = {name: value for name, value in params.items() if value is not None} if named else {}
-    if unknown := next(_unknown(dataset, given), None):
+    if unknown := next(_unknown(dataset, "neighbors", _COLUMNS, given), None):
         return unknown
     table = _NEEDED.get(query.strip()) if named else _table_of(query)
     if table is None or table not in dataset.tables:
         return None
-    return _lacking_note(dataset, table, {str(given[name]) for name in ("study", "other_study") if name in given})
+    studies = {str(given[name]) for name in ("study", "other_study") if name in given}
+    return _lacking_note(dataset, table, studies) or next(_unknown(dataset, table, _OF_VERDICTS, given), None)
 
 
-def _unknown(dataset: Dataset, given: Mapping[str, ParameterValue]) -> Iterator[str]:
-    """The parameters with a value that no answer here has."""
-    for name, column in _COLUMNS.items():
-        if name in given and not _has(dataset, column, str(given[name])):
-            yield f"`{name}={given[name]}`: no answer here has it.{_known(dataset, column)}"
+def _unknown(
+    dataset: Dataset, table: str, columns: Mapping[str, str], given: Mapping[str, ParameterValue]
+) -> Iterator[str]:
+    """The parameters with a value that no row of a table has, of those that the table has a column of."""
+    for name, column in columns.items():
+        if name in given and column in TABLES[table].names and not _has(dataset, table, column, str(given[name])):
+            yield f"`{name}={given[name]}`: no answer here has it.{_known(dataset, table, column)}"
 
 
-def _has(dataset: Dataset, column: str, value: str) -> bool:
-    """Whether an answer has a value, which may be a number as text."""
-    return not dataset.collect(
-        f"SELECT 1 FROM neighbors WHERE {column}::VARCHAR = $value LIMIT 1", value=value
-    ).is_empty()
+def _has(dataset: Dataset, table: str, column: str, value: str) -> bool:
+    """Whether a row has a value, which may be a number as text."""
+    sql = f'SELECT 1 FROM "{table}" WHERE {column}::VARCHAR = $value LIMIT 1'
+    return not dataset.collect(sql, value=value).is_empty()
 
 
-def _known(dataset: Dataset, column: str) -> str:
+def _known(dataset: Dataset, table: str, column: str) -> str:
     """The values of a column, but for ids, of which there may be millions."""
     if column == "image_id":
         return ""
-    values = dataset.collect(f"SELECT DISTINCT {column} FROM neighbors ORDER BY {column}")[column].to_list()
+    values = dataset.collect(f'SELECT DISTINCT {column} FROM "{table}" ORDER BY {column}')[column].to_list()
     return f" There are: {', '.join(map(str, values))}."
 
 

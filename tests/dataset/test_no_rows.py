@@ -49,7 +49,10 @@ def test_the_reason_is_of_the_study_that_was_asked_and_of_what_was_asked(
     assert words in str(no_rows_note(half_judged, query, {"study": "one"}))
     for judge in ("nobody", None):  # of the other study, which has rows, no other study's reason is told
         told = no_rows_note(half_judged, query, {"study": AWKWARD, **({"judge": judge} if judge else {})})
-        assert told is None if query != "candidates" else AWKWARD in str(told)
+        if query == "candidates":
+            assert AWKWARD in str(told)
+        else:
+            assert told is None if judge is None else f"`judge={judge}`: no answer here has it. There are:" in str(told)
 
 
 def test_without_a_study_the_reason_is_of_all_that_lack_something(half_judged: Dataset) -> None:
@@ -67,6 +70,9 @@ def test_without_a_study_the_reason_is_of_all_that_lack_something(half_judged: D
         ("interpretability", {"study": "two"}, "`study=two`: no answer"),
         ("patches", {"image_id": "x", "layer": "0"}, "`image_id=x`: no answer here has it."),
         ("where_word", {"word": "dog", "layer": "7"}, "`layer=7`: no answer here has it. There are: 0, 8."),
+        ("interpretability", {"study": AWKWARD, "k": "0"}, "`k=0`: no answer here has it. There are: 1, 2."),
+        ("interpretability", {"study": AWKWARD, "measure": "concret"}, "There are: abstract, concrete, global, "),
+        ("lens_differences", {"study": AWKWARD, "comparison": "lens"}, "`comparison=lens`: no answer here has it."),
         ("where_word", {"word": "dog", "layer": 0}, None),
         ("where_word", {"word": "zebra", "study": "one"}, None),
         ("find_images", {"layer": "0", "study": "one", "words": "zebra"}, None),
