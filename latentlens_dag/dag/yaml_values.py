@@ -121,6 +121,8 @@ def _check_value(value: Any, kinds: "_Kinds", place: _Place) -> None:
         written = str(value).lower() if isinstance(value, bool) else str(value)
         hint = f" {QUOTES}" if str in kinds.plain else ""
         raise UserError(f"`{place.field}: {written}` of {place.where}: this field takes {kinds}.{hint}")
+    elif isinstance(value, str) and kinds.refuses_text(value):
+        raise UserError(f"`{place.field}: {shortened(value)}` of {place.where}: this field takes {kinds}.")
     elif isinstance(value, str) and Path in kinds.plain:
         if not value.strip():
             raise UserError(f"`{place.field}` of {place.where} is empty. Name a path; the file's own folder is a dot.")
@@ -146,14 +148,20 @@ class _Kinds(NamedTuple):
         """Whether a number or boolean is one of them; a whole number is a number."""
         return type(value) in self.plain or (type(value) is int and float in self.plain)
 
+    def refuses_text(self, value: str) -> bool:
+        """Whether only fields are taken, which Dagster takes a text for where there are none; not a variable's name."""
+        return bool(self.models) and not (self.plain or self.items or value in self.choices or "{{" in value)
+
     def __str__(self) -> str:
         """In words."""
         words = [word for one, word in _WORDS.items() if one in self.plain]
-        words += [
-            *map(repr, self.choices),
-            *(f"fields of its own ({', '.join(model.model_fields)})" for model in self.models),
-        ]
+        words += [*map(repr, self.choices), *map(_fields_text, self.models)]
         return " or ".join([*words, *([f"a list of these: {self.items}"] if self.items else [])])
+
+
+def _fields_text(model: type[BaseModel]) -> str:
+    names = ", ".join(model.model_fields)
+    return f"fields of its own ({names})" if names else "`{}`"
 
 
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", Path: "a path"}

@@ -272,3 +272,29 @@ def test_the_literal_choices_of_a_field_are_named_where_a_boolean_stands(project
     _declare(project, "Study", {"judge": "RAW"}, "no")
     assert "takes 'none' or fields of its own (regions)." in str(_refused(project))
     assert Literal["none"] in _inner(KINDS[4].model_fields["judge"].annotation)
+
+
+@pytest.mark.parametrize("text", ["xyzzy", "''", "2020-01-01", "none"])
+def test_a_text_where_only_fields_are_taken_is_refused_even_where_there_are_none(project: Path, text: str) -> None:
+    _declare(project, "Study", {"judge": {"regions": "RAW"}}, text)
+    assert str(_refused(project)).endswith(": this field takes `{}`.")
+    _declare(project, "Corpus", {"source": "RAW"}, text)
+    assert "this field takes fields of its own (hub, config," in str(_refused(project))
+
+
+@pytest.mark.usefixtures("_types_are_not_described")
+@pytest.mark.parametrize("field", ["image_license", "text_license"])
+def test_empty_terms_are_no_terms_under_which_anything_goes_out(project: Path, field: str) -> None:
+    fields = {"name": "out", "studies": ["one"], "repo_id": "user/out", "license": "mit", field: " "}
+    _declare(project, "Release", fields)
+    with pytest.raises(UserError, match=f"`{field}` of Release out in .* is empty"):
+        load_definitions(project, Home(project / "home"))
+
+
+@pytest.mark.usefixtures("_types_are_not_described")
+@pytest.mark.parametrize("field", ["contexts_per_token", "min_position"])
+def test_a_number_too_large_for_any_column_is_refused_before_a_step_runs(project: Path, field: str) -> None:
+    fields = {"name": "words", "language_model": {"path": "."}, "corpus": "text", field: 10**22}
+    _declare(project, "Index", fields)
+    with pytest.raises(UserError, match=f"`{field}: 1000.*` of Index words in .* must be at most 2147483647"):
+        load_definitions(project, Home(project / "home"))

@@ -16,6 +16,7 @@ from latentlens_dag.dag.components.wrong_values import shortened, wrong_values
 from latentlens_dag.dag.keys import MOST_PARTITIONS
 from latentlens_dag.errors import UserError
 
+_LARGEST = 2**31 - 1
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 LONGEST_NAME = 200
 """In letters. The names of files that begin with a component's have up to 50 more, and file systems take 255."""
@@ -103,6 +104,8 @@ def check_count(count: int, field: str, place: str) -> None:
 
 
 def check_at_least(value: int, least: int, field: str, place: str) -> None:
-    """Refuse a number that is too small."""
+    """Refuse a number that is too small, or too large for a column."""
     if value < least:
         raise UserError(f"`{field}: {value}` of {place} must be at least {least}.")
+    if value > _LARGEST:
+        raise UserError(f"`{field}: {value}` of {place} must be at most {_LARGEST}.")
