@@ -20,7 +20,7 @@ FLOORS = (
     ("storage", "search"),
     ("hub", "sql"),
     ("models", "inputs", "release"),
-    ("index", "dataset", "testing"),
+    ("index", "dataset", "testing", "training"),
     ("study", "figures"),
     ("publish", "browse"),
     ("dag", "dashboards"),
@@ -31,7 +31,7 @@ FLOORS = (
 LIBRARIES = {
     "dagster": {"dag", "definitions"},
     "streamlit": {"dashboards"},
-    "torch": {"device", "models", "search", "index", "study", "testing", "demo"},
+    "torch": {"device", "models", "search", "index", "study", "testing", "training", "demo"},
     "lance": {"index", "browse"},
     "huggingface_hub": {"hub", "models", "release", "publish", "index", "dataset", "dag"},
 }

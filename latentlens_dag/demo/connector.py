@@ -7,17 +7,15 @@ there. On captions of whole scenes alone one background token is enough for the 
 rest carry nothing: then 84 % of the background patches are read instead of 96 %. The model is never asked
 to name single patches, which would train exactly what the lenses measure.
 
-All sequences of a step keep the same number of tokens, so nothing is padded on the left and an
-all-ones attention mask is right; captions are padded on the right, where causal attention never
-looks. Without a mask, transformers 5 takes jumps of the positions for packed sequences.
+What is special to the demo is here: its scenes, their captions, and the regions of which a step keeps patches. The
+training itself is that of `latentlens_dag.training`.
 """
 
 from __future__ import annotations
 
-import logging
 import random
-import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -26,17 +24,20 @@ import numpy.typing as npt
 
 from latentlens_dag.demo.scenes import GRID, PATCHES, SceneSource, Truth, scene_truth, training_seed, visible_view
 from latentlens_dag.demo.text_captions import PROMPT, caption
-from latentlens_dag.demo.training import resume_checkpoint, save_checkpoint, take_step, warmup_cosine
 from latentlens_dag.demo.vision import normalize, patch_features
 from latentlens_dag.device import has_bfloat16
+from latentlens_dag.models.loading import language_model_of
+from latentlens_dag.training.captions import Batch, caption_loss, embedding_rms, padded_texts
+from latentlens_dag.training.checkpoint import ConnectorRun
+from latentlens_dag.training.modules import llava_weights, new_connector
+from latentlens_dag.training.standardization import Standardization, root_mean_square
+from latentlens_dag.training.token_dropping import kept_tokens
+from latentlens_dag.training.trainer import Schedule, new_optimizer, train
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
     from transformers import CLIPVisionModel, LlamaForCausalLM, PreTrainedTokenizerBase
 
-log = logging.getLogger(__name__)
-
-IGNORED = -100
 Kind = Literal["whole", "subset", "window", "region", "few"]
 Shares = tuple[tuple[str, float], ...]
 
@@ -81,27 +82,9 @@ class Features(NamedTuple):
     """The frozen encoder's view of the training scenes."""
 
     rows: Tensor
-    """bfloat16 [N, PATCHES, hidden]: the encoder's features, centered, scaled to RMS 1, times `whitening`."""
+    """bfloat16 [N, PATCHES, hidden]: the encoder's features, standardized."""
     truths: list[Truth]
-    mean: Tensor
-    """float32 [hidden], subtracted from the raw features."""
-    rms: float
-    """The raw features were divided by it, after centering."""
-    whitening: Tensor
-    """float32 [hidden, hidden], symmetric; the identity where features stay as they are."""
-
-
-class Batch(NamedTuple):
-    """One step's sequences: <bos>, the kept visual tokens, the prompt, a caption, <eos>, padding."""
-
-    features: Tensor
-    """[B, kept, hidden] as in `Features.rows`."""
-    token_ids: Tensor
-    """int64 [B, text]: prompt, caption, <eos>, padding."""
-    targets: Tensor
-    """int64 [B, text]: the caption's tokens and <eos>; IGNORED elsewhere."""
-    weights: Tensor
-    """float32 [B, text]: weight of each target in the loss."""
+    standardization: Standardization
 
 
 def scene_features(
@@ -123,36 +106,6 @@ def scene_features(
     return _standardized(torch.cat(rows), truths, training.whitening)
 
 
-def new_connector(hidden: int, width: int, seed: int) -> nn.Module:
-    """LLaVA's MLP from `hidden` to `width`, for inputs and outputs of RMS 1."""
-    import torch
-
-    generator = torch.Generator().manual_seed(seed)
-    first, last = torch.nn.Linear(hidden, width), torch.nn.Linear(width, width)
-    for layer in (first, last):
-        torch.nn.init.normal_(layer.weight, std=layer.in_features**-0.5, generator=generator)
-        torch.nn.init.zeros_(layer.bias)
-    # GELU of a standard normal has RMS 0.65.
-    last.weight.data /= 0.65
-    return torch.nn.Sequential(first, torch.nn.GELU(), last)
-
-
-def fold_connector(connector: nn.Module, features: Features, output_rms: float) -> dict[str, Tensor]:
-    """The connector's weights for raw features in and embeddings out, named as in LLaVA.
-
-    Training sees features (f - mean) / rms @ whitening and multiplies the output by `output_rms`, so that Adam meets an
-    ordinary MLP; both are linear and go into the weights exactly.
-    """
-    trained = connector.state_dict()
-    weight = trained["0.weight"] @ features.whitening / features.rms
-    return {
-        "linear_1.weight": weight,
-        "linear_1.bias": trained["0.bias"] - weight @ features.mean,
-        "linear_2.weight": trained["2.weight"] * output_rms,
-        "linear_2.bias": trained["2.bias"] * output_rms,
-    }
-
-
 def choose_patches(
     kind: Kind, truth: Truth, count: int, window: tuple[int, int], rng: random.Random
 ) -> npt.NDArray[np.bool_]:
@@ -160,16 +113,10 @@ def choose_patches(
 
     "region" falls back on random patches when no region shows in `count` patches.
     """
+    if kind != "region":
+        return kept_tokens(kind, (GRID, GRID), count, window, rng)
     kept = np.zeros(PATCHES, bool)
-    if kind == "whole":
-        kept[:] = True
-    elif kind == "window":
-        height, width = window
-        top, left = rng.randint(0, GRID - height), rng.randint(0, GRID - width)
-        kept.reshape(GRID, GRID)[top : top + height, left : left + width] = True
-    else:
-        candidates = _region_patches(truth, count, rng) if kind == "region" else list(range(PATCHES))
-        kept[rng.sample(candidates, count)] = True
+    kept[rng.sample(_region_patches(truth, count, rng), count)] = True
     return kept
 
 
@@ -188,40 +135,9 @@ def sample_batch(
         rows.append(features.rows[index][torch.from_numpy(kept)])
         text = caption(source.world, visible_view(features.truths[index], kept), rng)
         captions.append([*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id])
-    token_ids, targets = _padded(prompt, captions)
+    token_ids, targets = padded_texts(prompt, captions)
     named = torch.isin(targets, torch.tensor(_name_tokens(source, tokenizer)))
     return Batch(torch.stack(rows), token_ids, targets, torch.where(named, training.name_weight, 1.0))
-
-
-def caption_loss(
-    language: LlamaForCausalLM,
-    connector: nn.Module,
-    batch: Batch,
-    bos: int,
-    output_rms: float,
-    fixed_size: bool = False,
-) -> Tensor:
-    """Weighted mean cross-entropy of the captions' tokens given the kept visual tokens and the prompt.
-
-    With `fixed_size` the visual tokens of the batch have RMS `output_rms` together.
-    """
-    import torch
-
-    embed = language.get_input_embeddings()
-    visual = connector(batch.features.float())
-    visual = visual * (output_rms / _rms(visual) if fixed_size else output_rms)
-    start = embed(torch.full((len(visual), 1), bos))
-    inputs = torch.cat([start, visual.to(start.dtype), embed(batch.token_ids)], dim=1)
-    ones = torch.ones(inputs.shape[:2], dtype=torch.int64)
-    states = language.model(inputs_embeds=inputs, attention_mask=ones, use_cache=False).last_hidden_state
-    # The state before a token predicts it: text token t sits at 1 + kept + t.
-    before = states[:, visual.shape[1] : -1]
-    is_target = batch.targets != IGNORED
-    losses = torch.nn.functional.cross_entropy(
-        language.lm_head(before[is_target]).float(), batch.targets[is_target], reduction="none"
-    )
-    weights = batch.weights[is_target]
-    return (losses * weights).sum() / weights.sum()
 
 
 def train_connector(
@@ -239,29 +155,20 @@ def train_connector(
     """
     import torch
 
-    began = time.monotonic()
     language, encoder = _frozen(language), _frozen(encoder)
+    parts = language_model_of("the demo's language model", language, tokenizer)
     features = scene_features(source, encoder, training)
     output_rms = training.output_scale * embedding_rms(language)
-    connector = new_connector(features.rows.shape[-1], language.config.hidden_size, training.seed)
-    optimizer = torch.optim.AdamW(
-        connector.parameters(), lr=training.learning_rate, betas=(0.9, 0.98), weight_decay=0.0
-    )
-    run = ConnectorRun(
-        out, asdict(training) | {"output_rms": output_rms, "features_rms": features.rms}, connector, optimizer
-    )
-    spent_s, saved = run.resume(), time.monotonic()
-    while run.step < training.steps:
-        batch = sample_batch(source, features, tokenizer, training, run.step)
-        rate = training.learning_rate * warmup_cosine(run.step, training.steps, training.warmup)
-        loss = caption_loss(language, connector, batch, tokenizer.bos_token_id, output_rms, training.fixed_size)
-        run.learn(loss, rate)
-        run.seconds = spent_s + time.monotonic() - began
-        if run.step % 25 == 0:
-            log.info("connector step %d of %d: loss %.3f, %.0f s", run.step, training.steps, run.loss, run.seconds)
-        if time.monotonic() - saved > checkpoint_s or run.step == training.steps:
-            run.save()
-            saved = time.monotonic()
+    connector = new_connector(features.rows.shape[-1], parts.width, training.seed)
+    before = [tokenizer.bos_token_id]
+    settings = asdict(training) | {"output_rms": output_rms, "features_rms": features.standardization.rms}
+    run = ConnectorRun(out, settings, connector, new_optimizer(connector, training.learning_rate))
+
+    def loss_of(batch: Batch) -> Tensor:
+        return caption_loss(parts, connector, batch, before, output_rms, training.fixed_size)
+
+    batch_of = partial(sample_batch, source, features, tokenizer, training)
+    train(run, batch_of, loss_of, Schedule(training.steps, training.learning_rate, training.warmup), checkpoint_s)
     figures = asdict(training) | {
         "loss": round(run.loss, 4),
         "seconds": round(run.seconds, 1),
@@ -270,48 +177,9 @@ def train_connector(
     }
     if training.fixed_size:
         with torch.inference_mode():
-            size = float(_rms(connector(features.rows[:200].float())))
+            size = float(root_mean_square(connector(features.rows[:200].float())))
         output_rms = training.finished_scale * embedding_rms(language) / size
-    return fold_connector(connector, features, output_rms), figures
-
-
-@dataclass
-class ConnectorRun:
-    """The state of a training, and its checkpoint."""
-
-    out: Path
-    settings: dict[str, Any]
-    """A checkpoint must have been made with the same; includes the scales of the frozen models."""
-    connector: nn.Module
-    optimizer: Any
-    step: int = 0
-    seconds: float = 0.0
-    losses: list[float] = field(default_factory=list)
-    """Of the last 100 steps."""
-
-    @property
-    def loss(self) -> float:
-        """Mean loss of the last 100 steps."""
-        return float(np.mean(self.losses)) if self.losses else float("nan")
-
-    def learn(self, loss: Tensor, rate: float) -> None:
-        """One step of the optimizer down `loss`."""
-        take_step(self.optimizer, loss, self.connector.parameters(), rate)
-        self.step += 1
-        self.losses = [*self.losses[-99:], loss.item()]
-
-    def save(self) -> None:
-        """Write the checkpoint."""
-        parts = {"connector": self.connector.state_dict(), "optimizer": self.optimizer.state_dict()}
-        progress = {"step": self.step, "seconds": self.seconds, "losses": self.losses}
-        save_checkpoint(self.out, parts | progress | {"settings": self.settings})
-
-    def resume(self) -> float:
-        """Go back to the checkpoint, if there is one; gives the seconds spent before."""
-        parts = {"connector": self.connector, "optimizer": self.optimizer}
-        if state := resume_checkpoint(self.out, {"settings": self.settings}, **parts):
-            self.step, self.seconds, self.losses = state["step"], state["seconds"], state["losses"]
-        return self.seconds
+    return llava_weights(connector, features.standardization, output_rms), figures
 
 
 def untrained_connector(
@@ -320,36 +188,16 @@ def untrained_connector(
     """LLaVA's connector weights before the first step: the control for every figure of a lens."""
     features = scene_features(source, _frozen(encoder), replace(training, scenes=min(100, training.scenes)))
     connector = new_connector(features.rows.shape[-1], language.config.hidden_size, training.seed)
-    return fold_connector(connector, features, training.output_scale * embedding_rms(language))
-
-
-def embedding_rms(language: LlamaForCausalLM) -> float:
-    """Root mean square of the entries of the text embeddings."""
-    return float(language.get_input_embeddings().weight.float().pow(2).mean().sqrt())
+    return llava_weights(connector, features.standardization, training.output_scale * embedding_rms(language))
 
 
 def _standardized(rows: Tensor, truths: list[Truth], whitening: float) -> Features:
     import torch
 
-    sample = rows[:200].float().flatten(0, 1)
-    mean = sample.mean(dim=0)
-    rms = float(_rms(sample - mean))
-    matrix = _whitening((sample - mean) / rms, whitening) if whitening else torch.eye(len(mean))
+    standardization = Standardization.of(rows[:200].flatten(0, 1), whitening)
     for part in rows.split(100):
-        part.copy_((part.float() - mean) / rms @ matrix)
-    return Features(rows.to(torch.bfloat16), truths, mean, rms, matrix)
-
-
-def _whitening(rows: Tensor, added: float) -> Tensor:
-    """The symmetric inverse root of the covariance of centered `rows` of RMS 1, with `added` to every variance."""
-    import torch
-
-    variances, directions = torch.linalg.eigh(rows.T @ rows / len(rows))
-    return directions @ torch.diag((variances + added) ** -0.5) @ directions.T
-
-
-def _rms(values: Tensor) -> Tensor:
-    return values.pow(2).mean().sqrt()
+        part.copy_(standardization(part))
+    return Features(rows.to(torch.bfloat16), truths, standardization)
 
 
 def _name_tokens(source: SceneSource, tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -382,18 +230,6 @@ def _draw_kind(training: ConnectorTraining, step: int, rng: random.Random) -> tu
         "few": rng.randint(1, 8),
     }
     return kind, counts[kind], window
-
-
-def _padded(prompt: list[int], captions: list[list[int]]) -> tuple[Tensor, Tensor]:
-    import torch
-
-    longest = max(map(len, captions))
-    token_ids = torch.zeros(len(captions), len(prompt) + longest, dtype=torch.int64)
-    targets = torch.full_like(token_ids, IGNORED)
-    for row, ids in enumerate(captions):
-        token_ids[row, : len(prompt) + len(ids)] = torch.tensor([*prompt, *ids])
-        targets[row, len(prompt) : len(prompt) + len(ids)] = torch.tensor(ids)
-    return token_ids, targets
 
 
 def _frozen(model: Any) -> Any:

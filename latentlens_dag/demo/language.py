@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from latentlens_dag.demo.text import Documents, Lesson, judged_words
 from latentlens_dag.demo.text_captions import LEARNED
-from latentlens_dag.demo.training import CHECKPOINT, load_checkpoint, resume_checkpoint, save_checkpoint, take_step
+from latentlens_dag.demo.training import CHECKPOINT, load_checkpoint, resume_checkpoint, save_checkpoint
 from latentlens_dag.demo.world import World
 from latentlens_dag.device import has_bfloat16
+from latentlens_dag.training.schedule import take_step
 
 if TYPE_CHECKING:
     import torch

@@ -1,4 +1,4 @@
-"""Schedule, checkpoints, figures and gates, shared by all stages of the demo model's training.
+"""Checkpoints, figures and gates, shared by all stages of the demo model's training.
 
 A stage that is killed resumes from its last checkpoint: files are written under a temporary name and
 renamed, and all randomness of a step is a function of (seed, step), so that no generator's state is stored
@@ -8,16 +8,12 @@ and a resumed training ends with the weights of an uninterrupted one.
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from latentlens_dag.storage.files import atomic_path, write_text
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 DONE = "DONE.json"
 """Name of the file of figures; a stage whose folder has it is complete."""
@@ -49,26 +45,6 @@ def check_gates(stage: str, figures: Mapping[str, Any], gates: tuple[Gate, ...])
     ]
     if short:
         raise GateError(f"Stage {stage} falls short: {'; '.join(short)}. Train it longer, or with another --seed.")
-
-
-def warmup_cosine(step: int, steps: int, warmup: int) -> float:
-    """Factor on the learning rate: linear to 1 over `warmup` steps, then half a cosine to 0.02."""
-    if step < warmup:
-        return (step + 1) / warmup
-    progress = (step - warmup) / max(1, steps - warmup)
-    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-
-
-def take_step(optimizer: Any, loss: Tensor, weights: Iterable[Tensor], rate: float) -> None:
-    """One step of `optimizer` down `loss`, the norm of the gradient of `weights` clipped at 1."""
-    import torch
-
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(weights, 1.0)
-    optimizer.step()
 
 
 def save_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:

@@ -29,11 +29,10 @@ from latentlens_dag.demo.training import (
     Gate,
     resume_checkpoint,
     save_checkpoint,
-    take_step,
-    warmup_cosine,
     write_figures,
 )
 from latentlens_dag.device import has_bfloat16
+from latentlens_dag.training.schedule import take_step, warmup_cosine
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

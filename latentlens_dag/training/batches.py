@@ -1,0 +1,105 @@
+"""The sequences of each step: which images, which of their visual tokens, and which caption of each.
+
+All of it is a function of the settings' seed and the step, so that a training that goes on after a kill meets the same
+sequences.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from latentlens_dag.errors import UserError
+from latentlens_dag.training.captions import IGNORED, Batch, padded_texts
+from latentlens_dag.training.feature_files import Features
+from latentlens_dag.training.settings import ConnectorSettings
+from latentlens_dag.training.standardization import Standardization
+from latentlens_dag.training.token_dropping import Rule, kept_tokens
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from torch import Tensor
+
+_SEED_STEPS = 1_000_003
+_FEW = 8
+"""The most visual tokens that the rule `few` keeps."""
+
+
+class Batches:
+    """The sequences of any step of a training."""
+
+    def __init__(
+        self,
+        features: Features,
+        grid: tuple[int, int],
+        standardization: Standardization,
+        captions: Sequence[Sequence[Sequence[int]]],
+        after: Sequence[int],
+        settings: ConnectorSettings,
+    ) -> None:
+        """Take the images and their captions.
+
+        Args:
+            features: of each image.
+            grid: rows and columns of an image's visual tokens.
+            standardization: of the features.
+            captions: the tokens of the captions of each image, each with its end.
+            after: the tokens between the image and every caption.
+            settings: of the training.
+
+        Raises:
+            UserError: if an image has no caption, or there are other images than features.
+        """
+        if len(captions) != len(features):
+            raise UserError(f"There are features of {len(features):,} images and captions of {len(captions):,}.")
+        if without := [number for number, texts in enumerate(captions) if not texts]:
+            raise UserError(f"{len(without):,} images have no caption, such as the one of number {without[0]}.")
+        self._features, self._grid, self._standardization = features, grid, standardization
+        self._captions, self._after, self._settings = captions, list(after), settings
+        lengths = [len(caption) for texts in captions for caption in texts]
+        self._text_tokens = len(self._after) + sum(lengths) / len(lengths)
+
+    def __call__(self, step: int) -> Batch:
+        """The sequences of a step; their images are drawn without repetition within it."""
+        import torch
+
+        rng = random.Random(self._settings.seed * _SEED_STEPS + step)
+        rule = self._rule(step, rng)
+        window = tuple(rng.randint(min(2, side), max(2, side * 3 // 5)) for side in self._grid)
+        height, width = (min(side, most) for side, most in zip(window, self._grid, strict=True))
+        count = self._count(rule, (height, width), rng)
+        images = rng.sample(range(len(self._features)), self._images(count))
+        kept = [kept_tokens(rule, self._grid, count, (height, width), rng) for _ in images]
+        texts = [rng.choice(self._captions[image]) for image in images]
+        token_ids, targets = padded_texts(self._after, texts)
+        rows = [self._kept_rows(image, which) for image, which in zip(images, kept, strict=True)]
+        return Batch(torch.stack(rows), token_ids, targets, (targets != IGNORED).float())
+
+    def _kept_rows(self, image: int, kept: npt.NDArray[np.bool_]) -> Tensor:
+        import torch
+
+        return self._standardization(self._features[image][torch.from_numpy(kept)])
+
+    def _rule(self, step: int, rng: random.Random) -> Rule:
+        rules, shares = zip(*self._settings.kept, strict=True)
+        drawn: Rule = rng.choices(rules, shares)[0]
+        whole = step >= self._settings.steps * (1 - self._settings.whole_steps)
+        return "whole" if whole else drawn
+
+    def _count(self, rule: Rule, window: tuple[int, int], rng: random.Random) -> int:
+        """How many visual tokens of each image a step keeps."""
+        tokens = self._grid[0] * self._grid[1]
+        counts = {
+            "whole": tokens,
+            "subset": rng.randint(max(1, tokens // 10), max(1, tokens * 7 // 10)),
+            "window": window[0] * window[1],
+            "few": rng.randint(1, min(_FEW, tokens)),
+        }
+        return counts[rule]
+
+    def _images(self, count: int) -> int:
+        """How many images fit the step's budget of tokens."""
+        fitting = int(self._settings.tokens // (count + self._text_tokens))
+        return max(1, min(fitting, len(self._features)))

@@ -1,0 +1,113 @@
+"""The state of a training on disk, from which it goes on after a kill and ends with the same bytes.
+
+One safetensors file holds the connector, the moments of the optimizer, and as metadata the step, the last losses and
+the settings. It is renamed when it is complete: a kill leaves the old one or the new one. All randomness of a step is a
+function of the seed and the step, so that no generator's state is needed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from latentlens_dag.storage.files import atomic_path
+from latentlens_dag.training.schedule import take_step
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+CHECKPOINT = "checkpoint.safetensors"
+_LOSSES_KEPT = 100
+
+
+@dataclass
+class ConnectorRun:
+    """The state of a training, and its checkpoint."""
+
+    out: Path
+    settings: Mapping[str, Any]
+    """What decides the weights; a checkpoint must have been made with the same."""
+    connector: nn.Module
+    optimizer: Any
+    step: int = 0
+    """Steps that were taken."""
+    seconds: float = 0.0
+    """What they took."""
+    losses: list[float] = field(default_factory=list)
+    """Of the last 100 steps."""
+
+    @property
+    def loss(self) -> float:
+        """Mean loss of the last 100 steps; NaN before the first."""
+        return sum(self.losses) / len(self.losses) if self.losses else float("nan")
+
+    def learn(self, loss: Tensor, rate: float) -> None:
+        """One step of the optimizer down `loss` at the learning rate `rate`."""
+        take_step(self.optimizer, loss, self.connector.parameters(), rate)
+        self.step += 1
+        self.losses = [*self.losses[1 - _LOSSES_KEPT :], loss.item()]
+
+    def save(self) -> None:
+        """Write the checkpoint."""
+        from safetensors.torch import save_file
+
+        progress = {"step": self.step, "seconds": self.seconds, "losses": self.losses}
+        metadata = {"settings": _json(self.settings), "progress": json.dumps(progress)}
+        with atomic_path(self.out / CHECKPOINT) as partial:
+            save_file(self._tensors(), partial, metadata)
+
+    def resume(self) -> float:
+        """Go back to the checkpoint, if there is one; give the seconds that its steps took.
+
+        Raises:
+            ValueError: if the checkpoint was made with other settings.
+        """
+        from safetensors import safe_open
+
+        path = self.out / CHECKPOINT
+        if not path.exists():
+            return self.seconds
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata()
+            self._check_settings(metadata["settings"])
+            stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        self._restore(stored)
+        progress = json.loads(metadata["progress"])
+        self.step, self.seconds, self.losses = progress["step"], progress["seconds"], progress["losses"]
+        return self.seconds
+
+    def _check_settings(self, stored: str) -> None:
+        if stored != _json(self.settings):
+            raise ValueError(
+                f"The checkpoint in {self.out} was made with {stored}, not with {_json(self.settings)}: remove the "
+                "folder to start anew, or give the same settings and frozen models to go on."
+            )
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """The connector's weights, and of each what the optimizer keeps, by its number."""
+        weights = {f"connector.{name}": weight for name, weight in self.connector.state_dict().items()}
+        moments = {
+            f"optimizer.{number}.{name}": value
+            for number, state in self.optimizer.state_dict()["state"].items()
+            for name, value in state.items()
+        }
+        return {name: tensor.detach().contiguous() for name, tensor in (weights | moments).items()}
+
+    def _restore(self, stored: Mapping[str, Tensor]) -> None:
+        self.connector.load_state_dict(_below("connector", stored))
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in _below("optimizer", stored).items():
+            number, _, moment = name.partition(".")
+            state.setdefault(int(number), {})[moment] = value
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": state})
+
+
+def _below(prefix: str, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(f"{prefix}."): value for name, value in stored.items() if name.startswith(f"{prefix}.")}
+
+
+def _json(settings: Mapping[str, Any]) -> str:
+    return json.dumps(settings, sort_keys=True)

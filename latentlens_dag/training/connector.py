@@ -1,0 +1,109 @@
+"""Training a connector between two frozen models on images and their captions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from latentlens_dag.device import has_bfloat16
+from latentlens_dag.models.language_model import LanguageModel
+from latentlens_dag.storage.hashing import hash_values
+from latentlens_dag.training.batches import Batches
+from latentlens_dag.training.captions import Batch, caption_loss, embedding_rms
+from latentlens_dag.training.checkpoint import ConnectorRun
+from latentlens_dag.training.feature_files import Features
+from latentlens_dag.training.modules import llava_weights, new_connector
+from latentlens_dag.training.prompt import prompt_tokens
+from latentlens_dag.training.settings import ConnectorSettings
+from latentlens_dag.training.standardization import Standardization, root_mean_square
+from latentlens_dag.training.trainer import Schedule, new_optimizer, train
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+_SAMPLE_IMAGES = 200
+"""Images whose features give the standardization, and of whose output the size is measured."""
+
+
+class TrainedConnector(NamedTuple):
+    """A connector, and how its training went."""
+
+    weights: dict[str, Tensor]
+    """As `llava_weights`."""
+    loss: float
+    """Mean of the last 100 steps; NaN of a connector of step 0."""
+    seconds: float
+
+
+def training_dtype(device: str) -> str:
+    """The dtype of the frozen language model in training: bfloat16 on a device with instructions for it."""
+    return "bfloat16" if has_bfloat16(device) else "float32"
+
+
+def train_connector(
+    language: LanguageModel,
+    features: Features,
+    grid: tuple[int, int],
+    captions: Sequence[Sequence[str]],
+    out: Path,
+    settings: ConnectorSettings,
+    kept_steps: Collection[int] = (),
+    keep: Callable[[int, dict[str, Tensor]], None] = lambda step, weights: None,
+    checkpoint_s: float = 60.0,
+) -> TrainedConnector:
+    """Train a connector, or go on from the checkpoint in `out`.
+
+    The language model is frozen here: its weights get no gradients, which go through it to the connector.
+
+    Args:
+        language: the language model, in the dtype in which it is computed.
+        features: those of the frozen vision encoder, of each image.
+        grid: rows and columns of an image's visual tokens.
+        captions: those of each image, in the order of `features`.
+        out: the folder of the checkpoint; removed by the caller.
+        settings: what decides the weights.
+        kept_steps: numbers of steps after which the connector is given to `keep`, 0 for the untrained one.
+        keep: takes the number of steps and the weights of LLaVA's projector.
+        checkpoint_s: seconds between checkpoints.
+
+    Raises:
+        UserError: if images have no captions, or the language model has no token that ends a text.
+        ValueError: if the checkpoint in `out` was made with other settings.
+    """
+    language.decoder.requires_grad_(False)
+    language.unembedding.requires_grad_(False)
+    tokens = prompt_tokens(language.tokenizer, captions)
+    standardization = Standardization.of(features.sample(_SAMPLE_IMAGES), settings.whitening)
+    batches = Batches(features, grid, standardization, tokens.captions, tokens.after, settings)
+    output_rms = settings.output_scale * embedding_rms(language.decoder)
+    connector = new_connector(features.hidden, language.width, settings.seed, settings.kind).to(language.device)
+    inputs = hash_values([tokens, standardization.mean.tolist(), output_rms, len(features)])
+    run = ConnectorRun(
+        out, asdict(settings) | {"inputs": inputs}, connector, new_optimizer(connector, settings.learning_rate)
+    )
+
+    def loss_of(batch: Batch) -> Tensor:
+        on_device = Batch(*(part.to(language.device) for part in batch))
+        return caption_loss(language, connector, on_device, tokens.before, output_rms, settings.fixed_size)
+
+    def weights() -> dict[str, Tensor]:
+        size = _output_size(connector, standardization, features) if settings.fixed_size else 1.0
+        return llava_weights(connector, standardization, output_rms / size)
+
+    if 0 in kept_steps:
+        keep(0, weights())
+    schedule = Schedule(settings.steps, settings.learning_rate, settings.warmup, kept_steps)
+    train(run, batches, loss_of, schedule, checkpoint_s, lambda step: keep(step, weights()))
+    return TrainedConnector(weights(), run.loss, run.seconds)
+
+
+def _output_size(connector: nn.Module, standardization: Standardization, features: Features) -> float:
+    """The RMS of the connector's output for a sample of images."""
+    import torch
+
+    device = next(connector.parameters()).device
+    with torch.inference_mode():
+        rows = standardization(features.sample(_SAMPLE_IMAGES)).to(device)
+        return float(root_mean_square(connector(rows)))

@@ -1,0 +1,214 @@
+"""A connector between small models of several families: what is trained, what is stored, and what is loaded again."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from latentlens_dag.errors import UserError
+from latentlens_dag.models.loading import FullModel, load_vlm
+from latentlens_dag.models.prompts import DEFAULT_PROMPT
+from latentlens_dag.training.batches import Batches
+from latentlens_dag.training.captions import Batch, caption_loss
+from latentlens_dag.training.checkpoint_folder import save_llava
+from latentlens_dag.training.connector import TrainedConnector, train_connector
+from latentlens_dag.training.feature_files import Features, write_features
+from latentlens_dag.training.prompt import prompt_tokens
+from latentlens_dag.training.settings import ConnectorSettings
+from latentlens_dag.training.vision_encoder import VisionEncoder
+from tests.training.parts import ENCODERS, LANGUAGES, encoder, language_model, pictures
+
+SHORT = ConnectorSettings(steps=6, tokens=300, warmup=2)
+LLAVA = [name for name in ENCODERS if "registers" not in name]
+
+
+def trained(
+    language: FullModel, vision: VisionEncoder, folder: Path, settings: ConnectorSettings = SHORT, **options: Any
+) -> TrainedConnector:
+    images, captions = pictures(12)
+    file = folder / "features.safetensors"
+    if not file.exists():
+        write_features(vision, images, file)
+    return train_connector(
+        language.language_model, Features([file]), vision.grid, captions, folder / "run", settings, **options
+    )
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FullModel]:
+    yield language_model("Llama", tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> VisionEncoder:
+    return encoder("clip", tmp_path_factory.mktemp("clip"))
+
+
+@pytest.mark.parametrize(
+    ("family", "name", "kind"),
+    [*((family, "clip", "mlp") for family in LANGUAGES[:3]), *(("Llama", name, "linear") for name in LLAVA)],
+)
+def test_the_saved_model_shows_its_language_model_what_the_connector_makes_of_the_features(
+    family: str, name: str, kind: Any, tmp_path: Path
+) -> None:
+    language, vision = language_model(family, tmp_path / "language"), encoder(name, tmp_path / "vision")
+    settings = ConnectorSettings(kind=kind, steps=6, tokens=300, warmup=2)
+    result = trained(language, vision, tmp_path, settings)
+    save_llava(language, vision, result.weights, kind, tmp_path / "model", "float32")
+    vlm = load_vlm(tmp_path / "model", dtype="float32")
+    images, captions = pictures(3)
+    projector = vlm.model.model.multi_modal_projector
+    raw = _features(vision, images)
+    assert torch.allclose(vision.features(images).float(), raw, rtol=2**-8)  # they are kept in bfloat16
+    expected = _projected(result.weights, raw, kind).flatten(0, 1)
+    states = vlm.visual_states(images, [0], connector=True)
+    assert torch.equal(projector.linear_1.weight, result.weights["linear_1.weight"])
+    assert torch.allclose(states.connector, expected, atol=1e-5)  # type: ignore[arg-type]
+    assert states.tokens["view"].unique().to_list() == ["global"]
+    # The loss of the saved model on a caption, by transformers alone, is the one that was trained.
+    before, after, ((caption,),) = prompt_tokens(language.language_model.tokenizer, [captions[0][:1]])
+    talk = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": DEFAULT_PROMPT}]}]
+    text = vlm.processor.apply_chat_template(talk, add_generation_prompt=True) + captions[0][0]
+    given = vlm.processor(text=text, images=images[0], return_tensors="pt")
+    assert given["input_ids"][0].tolist() == [*before, *[vlm.model.config.image_token_id] * 16, *after, *caption[:-1]]
+    asked = [-100] * len(after) + caption
+    with torch.no_grad():
+        logits = vlm.model(**given).logits[0, -len(caption) :]
+        slow = torch.nn.functional.cross_entropy(logits, torch.tensor(caption))
+        batch = Batch(raw[:1], torch.tensor([[*after, *caption]]), torch.tensor([asked]), torch.ones(1, len(asked)))
+        loss = caption_loss(language.language_model, projector, batch, before, 1.0)
+    assert loss.item() == pytest.approx(slow.item(), rel=1e-3)
+
+
+def _features(vision: VisionEncoder, images: list[Image.Image]) -> torch.Tensor:
+    """The rows of the patches, written out: float32 [N, 16, 16]."""
+    with torch.inference_mode():
+        states = vision.model(pixel_values=vision.pixels(images), output_hidden_states=True).hidden_states
+    rows: torch.Tensor = states[vision.layer][:, -16:]
+    return rows
+
+
+def _projected(weights: dict[str, torch.Tensor], raw: torch.Tensor, kind: str) -> torch.Tensor:
+    hidden = raw @ weights["linear_1.weight"].T + weights["linear_1.bias"]
+    hidden = torch.nn.functional.gelu(hidden) if kind == "mlp" else hidden
+    return hidden @ weights["linear_2.weight"].T + weights["linear_2.bias"]
+
+
+@pytest.mark.parametrize("family", LANGUAGES)
+def test_the_loss_is_that_of_the_caption_alone_and_padding_on_the_right_changes_nothing(
+    family: str, tmp_path: Path
+) -> None:
+    full = language_model(family, tmp_path)
+    model, language = full.model, full.language_model
+    connector = torch.nn.Linear(16, language.width)
+    features, after, caption = torch.randn(1, 5, 16), [7, 8], [9, 10, 2]
+    text, asked = [*after, *caption], [-100, -100, *caption]
+    weights = torch.tensor([[1.0, 1.0, 5.0, 1.0, 1.0]])
+    batch = Batch(features, torch.tensor([text]), torch.tensor([asked]), weights)
+    loss = caption_loss(language, connector, batch, [1, 4], 0.5)
+    embed = model.get_input_embeddings()
+    inputs = torch.cat([embed(torch.tensor([[1, 4]])), connector(features) * 0.5, embed(torch.tensor([text]))], dim=1)
+    chances = model(inputs_embeds=inputs).logits.log_softmax(-1)[0]
+    slow = -sum(weight * chances[7 + at - 1, text[at]] for at, weight in ((2, 5), (3, 1), (4, 1))) / 7
+    assert loss.item() == pytest.approx(slow.item(), rel=1e-4)
+    more = Batch(
+        features,
+        torch.tensor([[*text, 0, 0]]),
+        torch.tensor([[*asked, -100, -100]]),
+        torch.cat([weights, torch.ones(1, 2)], dim=1),
+    )
+    assert caption_loss(language, connector, more, [1, 4], 0.5).item() == pytest.approx(loss.item(), rel=1e-5)
+
+
+def test_training_lowers_the_loss_of_captions_and_permuted_captions_lower_it_less(
+    llama: FullModel, clip: VisionEncoder, tmp_path: Path
+) -> None:
+    settings = ConnectorSettings(steps=60, tokens=600, warmup=5, learning_rate=0.02, kept=(("whole", 1.0),))
+    first = trained(llama, clip, tmp_path / "a", ConnectorSettings(steps=1, tokens=600, warmup=1))
+    last = trained(llama, clip, tmp_path / "b", settings)
+    assert last.loss < first.loss - 0.02
+
+
+def test_only_the_connector_learns(llama: FullModel, clip: VisionEncoder, tmp_path: Path) -> None:
+    parts = {"language": llama.model, "vision": clip.model}
+    before = {name: {key: value.clone() for key, value in part.state_dict().items()} for name, part in parts.items()}
+    result, again = trained(llama, clip, tmp_path / "a"), trained(llama, clip, tmp_path / "b")
+    for name, part in parts.items():
+        assert all(torch.equal(before[name][key], value) for key, value in part.state_dict().items())
+    assert all(torch.equal(value, again.weights[key]) for key, value in result.weights.items())
+
+
+def test_another_seed_other_captions_or_other_features_are_another_training(
+    llama: FullModel, clip: VisionEncoder, tmp_path: Path
+) -> None:
+    trained(llama, clip, tmp_path)
+    with pytest.raises(ValueError, match="was made with"):
+        trained(llama, clip, tmp_path, ConnectorSettings(steps=6, tokens=300, warmup=2, seed=1))
+    _, captions = pictures(12, seed=5)
+    features = Features([tmp_path / "features.safetensors"])
+    with pytest.raises(ValueError, match="was made with"):
+        train_connector(llama.language_model, features, clip.grid, captions, tmp_path / "run", SHORT)
+
+
+def test_the_connector_is_kept_at_the_steps_that_are_asked_for(
+    llama: FullModel, clip: VisionEncoder, tmp_path: Path
+) -> None:
+    kept: dict[int, dict[str, torch.Tensor]] = {}
+    result = trained(llama, clip, tmp_path, kept_steps=[0, 3, 6], keep=kept.__setitem__)
+    assert list(kept) == [0, 3, 6]
+    assert all(torch.equal(kept[6][name], weight) for name, weight in result.weights.items())
+    assert not torch.equal(kept[0]["linear_1.weight"], kept[3]["linear_1.weight"])
+
+
+def test_the_sequences_are_a_function_of_seed_and_step_and_keep_what_the_settings_ask_for(
+    llama: FullModel, clip: VisionEncoder, tmp_path: Path
+) -> None:
+    images, captions = pictures(12)
+    write_features(clip, images, tmp_path / "features")
+    features, tokenizer = Features([tmp_path / "features"]), llama.language_model.tokenizer
+    settings = ConnectorSettings(steps=40, tokens=400, kept=(("few", 1.0),), whole_steps=0.25)
+    from latentlens_dag.training.standardization import Standardization
+
+    standardization = Standardization.of(features.sample(200))
+    tokens = prompt_tokens(tokenizer, captions)
+    batches = Batches(features, clip.grid, standardization, tokens.captions, [5, 6], settings)
+    for step in range(40):
+        one, other = batches(step), batches(step)
+        assert all(torch.equal(first, second) for first, second in zip(one, other, strict=True))
+        assert one.features.shape[1] == 16 if step >= 30 else one.features.shape[1] <= 8
+        assert one.token_ids[:, :2].tolist() == [[5, 6]] * len(one.token_ids)
+        assert (one.targets[:, :2] == -100).all()
+        assert one.features.shape[0] * (one.features.shape[1] + 12) <= 500
+
+
+def test_images_without_captions_and_captions_without_images_are_refused(
+    llama: FullModel, clip: VisionEncoder, tmp_path: Path
+) -> None:
+    images, captions = pictures(3)
+    write_features(clip, images, tmp_path / "features")
+    features = Features([tmp_path / "features"])
+    with pytest.raises(UserError, match="1 images have no caption, such as the one of number 1"):
+        train_connector(llama.language_model, features, clip.grid, [captions[0], [], captions[2]], tmp_path, SHORT)
+    with pytest.raises(UserError, match="features of 3 images and captions of 2"):
+        train_connector(llama.language_model, features, clip.grid, captions[:2], tmp_path, SHORT)
+
+
+@pytest.mark.parametrize("family", LANGUAGES[3:])
+def test_a_language_model_whose_logits_llava_would_not_compute_is_refused(
+    family: str, clip: VisionEncoder, tmp_path: Path
+) -> None:
+    language = language_model(family, tmp_path / "language")
+    result = trained(language, clip, tmp_path)
+    with pytest.raises(UserError, match="its logits are scaled, soft-capped, or have a bias"):
+        save_llava(language, clip, result.weights, "mlp", tmp_path / "model", "float32")
+
+
+def test_an_encoder_with_registers_is_refused_as_llava_with_the_reason(llama: FullModel, tmp_path: Path) -> None:
+    vision = encoder("dinov2 with registers", tmp_path / "vision")
+    result = trained(llama, vision, tmp_path)
+    with pytest.raises(UserError, match="5 rows before those of the patches"):
+        save_llava(llama, vision, result.weights, "mlp", tmp_path / "model", "float32")
+    assert not (tmp_path / "model").exists()
