@@ -46,13 +46,13 @@ def _process(project: Path, *arguments: str) -> "subprocess.Popen[str]":
     return process
 
 
-def _interrupted(project: Path, delay_s: float, *arguments: str) -> bool:
-    """Interrupt a command; say whether it had not ended before."""
+def _interrupted(project: Path, delay_s: float, end: int, *arguments: str) -> bool:
+    """Interrupt a command whose exit code otherwise is `end`; say whether it had not ended before."""
     process = _process(project, *arguments)
     time.sleep(delay_s)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=240)
-    assert process.returncode in (0, 130), (delay_s, err)
+    assert process.returncode in (end, 130), (delay_s, err)
     assert "Traceback" not in err and err.count(RESUME_HINT) <= 1, (delay_s, err)
     if process.returncode == 130:
         assert re.fullmatch(rf"Interrupted( in \S+, after \d+ of \d+ parts)?\.( {RESUME_HINT})?", err.splitlines()[-1])
@@ -61,10 +61,11 @@ def _interrupted(project: Path, delay_s: float, *arguments: str) -> bool:
 
 def _sweep(project: Path, moments: int, *arguments: str) -> None:
     start = time.monotonic()
-    assert _process(project, *arguments, "--home", str(project / "other")).communicate(timeout=240)
+    whole_process = _process(project, *arguments, "--home", str(project / "other"))
+    whole_process.communicate(timeout=240)
     whole = time.monotonic() - start
     delays = [0.02 + whole * number / moments for number in range(moments)]
-    found = [_interrupted(project, delay, *arguments) for delay in delays]
+    found = [_interrupted(project, delay, whole_process.returncode, *arguments) for delay in delays]
     assert any(found)
 
 
