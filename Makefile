@@ -42,11 +42,12 @@ demo: $(STAMP)
 # Tests write, and wait for, many small files: they lie in memory where there is much of it.
 ROOMY := $(shell test "$$(df --output=avail -k /dev/shm 2>/dev/null | tail -1)" -gt 8000000 2>/dev/null && echo TMPDIR=/dev/shm)
 
-# Many tests wait for what they started, so that three of them keep two cores busy.
-WORKERS ?= 3
+# Many tests wait for what they started, so that three of them keep two cores busy. Each takes a gigabyte or two.
+WORKERS ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$((cores < 8 ? cores + 1 : 8)))
 
+# Python writes bytecode even where the environment forbids it: the workers and what they start read the same modules.
 test: $(STAMP)
-	$(ROOMY) $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder
+	PYTHONDONTWRITEBYTECODE= $(ROOMY) $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
 SOAK_kills := tests/soak/test_kills.py
 SOAK_families := tests/soak/test_family_studies.py tests/models/families/test_families.py

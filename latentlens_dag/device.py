@@ -64,21 +64,22 @@ def _processor_share(limits: Path) -> int | None:
 
 
 @contextmanager
-def worker_threads(count: int) -> Iterator[Callable[[Callable[[int], Any], int], list[Any]]]:
-    """A function that calls another with 0, 1, .. n - 1 in `count` threads, and gives the results.
+def worker_threads(count: int) -> Iterator[Callable[[Callable[[int], Any], int], Iterator[Any]]]:
+    """A function that calls another with 0, 1, .. n - 1 in `count` threads; gives the results in this order.
 
     torch uses one thread in each of them. One that is done takes the next number: so beside another program one does
-    more than the other, where threads that share a product would wait for the slower one.
+    more than the other, where threads that share a product would wait for the slower one. With one thread, a call is
+    made when its result is taken. Where no more results are taken, calls that have not begun are not made.
     """
     import torch
 
     if count == 1:
-        yield lambda work, calls: [work(number) for number in range(calls)]
+        yield lambda work, calls: map(work, range(calls))
         return
     within = torch.get_num_threads()
     with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         try:
-            yield lambda work, calls: list(pool.map(work, range(calls)))
+            yield lambda work, calls: pool.map(work, range(calls))
         finally:
             torch.set_num_threads(within)  # MKL has one number for all threads
 

@@ -14,8 +14,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait must no
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models gain nothing by more
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -25,30 +28,77 @@ from latentlens_dag.testing import tiny_llava
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _LONGEST = (
-    "dag/building/test_kills",
-    "demo/test_demo",
     "dag/test_dagster_dev",
+    "demo/test_demo",
+    "dag/building/test_kills",
+    "models/families/test_families",
     "dag/building/test_project",
-    "dag/test_costs",
-    "dag/test_text_study",
     "dag/test_hub_model",
-    "dag/building/test_garbage",
-    "dag/test_image_source",
-    "dag/test_remote_code",
-    "dag/test_invariance",
-    "models/test_checkpoints",
     "models/test_hub_models",
-    "dashboards/test_sessions",
+    "search/test_larger_than_memory",
+    "models/families/test_with_torchvision",
+    "dag/test_image_source",
+    "dag/test_costs",
+    "dag/test_build_command",
+    "dag/test_text_study",
+    "dashboards/test_released",
+    "test_packaging",
+    "dashboards/test_lifecycle",
     "dashboards/test_ask",
+    "dashboards/test_sessions",
+    "real/test_text_study",
+    "models/test_vocabulary_parts",
+    "dag/test_remote_code",
+    "dag/test_new_lens",
+    "dag/building/test_garbage",
+    "dag/test_invariance",
+    "cli/test_dev",
+    "index/test_approximate",
+    "index/test_contextual_index",
+    "models/test_checkpoints",
+    "models/test_remote_code",
+    "publish/test_publish",
 )
-"""The modules that take longest, the longest first, as `pytest --durations` measured them."""
+"""Modules that take long, about the longest first: what is written below the results of all tests says if one lacks."""
+_WRITTEN = 20
+"""Modules whose times are written when all tests have run."""
+
+
+def _module(path: str | Path) -> str:
+    """tests/dag/test_costs.py is dag/test_costs."""
+    return Path(path).absolute().relative_to(Path(__file__).parent).with_suffix("").as_posix()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long modules come first: the last of them would be waited for while all other workers are idle."""
     order = {name: number for number, name in enumerate(_LONGEST)}
-    here = Path(__file__).parent
-    items.sort(key=lambda item: order.get(item.path.relative_to(here).with_suffix("").as_posix(), len(order)))
+    items.sort(key=lambda item: order.get(_module(item.path), len(order)))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Where the time of the suite goes, so that it is seen when it grows."""
+    times: Counter[str] = Counter()
+    for report in (one for reports in terminalreporter.stats.values() for one in reports):
+        if isinstance(report, pytest.TestReport):
+            times[_module(terminalreporter.config.rootpath / report.nodeid.split("::")[0])] += report.duration
+    if len(times) > 2 * _WRITTEN:
+        terminalreporter.section(f"the {_WRITTEN} longest of {len(times)} modules, {sum(times.values()):.0f} s in all")
+        for name, seconds in times.most_common(_WRITTEN):
+            late = "" if name in _LONGEST else "  name it in _LONGEST of tests/conftest.py"
+            terminalreporter.write_line(f"{seconds:7.1f} s  {name}{late}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_processes_that_copy_what_steps_print() -> Iterator[None]:
+    """For each run, Dagster starts four processes that copy what its steps print to the terminal.
+
+    They are a tenth of a tiny build's time. What is printed goes to Dagster's files as ever; processes that tests start
+    have all of Dagster.
+    """
+    from dagster._core.execution import compute_logs
+
+    with patch.object(compute_logs, "tail_to_stream", lambda path, stream: nullcontext((None, None))):
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -135,20 +135,24 @@ def _share_text(names: tuple[str, str], rows: list[dict[str, Any]]) -> str:
             row["measure"],
             row["lens"],
             str(row["visual_layer"]),
-            *(f"{100 * row[name]:.1f}" for name in ("share", "other_share", "difference")),
-            "" if row["low"] is None else f"[{100 * row['low']:.1f}, {100 * row['high']:.1f}]",
+            *(f"{100 * row[name]:.1f}" for name in ("share", "other_share")),
+            f"{100 * row['difference']:+.1f}",
+            "" if row["low"] is None else f"{100 * row['low']:+.1f} to {100 * row['high']:+.1f}",
             f"{row['adjusted_p_value']:.2g}",
             f"{row['images']:,}",
         )
         for row in rows
     ]
-    headers = ("measure", "lens", "layer", *(f"{name} %" for name in names), "points", "95 %", "adjusted p", "images")
+    shares = (f"% of tokens in {name}" for name in names)
+    headers = ("measure", "lens", "layer", *shares, "difference", "95 % interval", "adjusted p-value", "images")
     return table_text(headers, cells, terminal_width(), ["measure", "lens"]) + "\n" + _SHARES_FOOT
 
 
-_SHARES_FOOT = (
-    "Of all patches without sinks; an image counts with its share in each study. --json has objects and background too."
-)
+_SHARES_FOOT = """\
+difference        of the two shares, first minus second, in percentage points, with its 95 % interval over images
+adjusted p-value  of no difference, adjusted for all rows of its measure (Benjamini and Hochberg)
+Of all patches but sinks and padding; an image counts with its share in each study.
+--json has objects and background, too."""
 
 
 def _study_and_version(name: str) -> tuple[str, int | None]:

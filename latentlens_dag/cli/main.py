@@ -19,6 +19,7 @@ from typing import NoReturn
 import click
 
 from latentlens_dag.cli import browse, build, dev, diff, maintenance, models, publish, pull, query
+from latentlens_dag.dag.building.collector import collect_rarely
 from latentlens_dag.dag.building.signals import catch_signals
 from latentlens_dag.device import configure_threads
 from latentlens_dag.errors import RESUME_HINT, StoppedBySignalError, UserError
@@ -61,6 +62,7 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # read when transformers is imported
     os.environ.setdefault("LANCE_LOG", "error")
     configure_threads()
+    collect_rarely()
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that lacks a character of the data gets its code
     atexit.register(gc.freeze)  # else Python looks for garbage a last time, among all models and modules: 0.5 s or more

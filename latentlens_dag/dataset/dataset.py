@@ -217,12 +217,20 @@ class Dataset:
 
     def _pivoted(self, query: NamedQuery, values: Mapping[str, ParameterValue]) -> str:
         """The SQL of a query as a matrix. DuckDB finds the columns of a PIVOT itself only if no values are bound."""
-        column, cell = map(identifier, query.pivot or ("", ""))
+        pivot, *cells = query.pivot or ("", "")
+        column = identifier(pivot)
         found = self.sql(f"SELECT DISTINCT {column} FROM ({query.sql}\n) ORDER BY 1", **values).fetchall()
         if not found:
             return query.sql
-        members = ", ".join(literal(value) if isinstance(value, str) else str(value) for (value,) in found)
-        return f"FROM (PIVOT ({query.sql}\n) ON {column} IN ({members}) USING first({cell})) ORDER BY ALL"
+        members = [value for (value,) in found]
+        listed = ", ".join(literal(value) if isinstance(value, str) else str(value) for value in members)
+        filled = ", ".join(f"first({identifier(cell)}) AS {identifier(cell)}" for cell in cells)
+        made = {cell: [identifier(f"{value}_{cell}") for value in members] for cell in cells}
+        first = [f"{name} AS {identifier(str(value))}" for name, value in zip(made[cells[0]], members, strict=True)]
+        shown = ", ".join([*first, *(name for cell in cells[1:] for name in made[cell])])
+        every = ", ".join(name for names in made.values() for name in names)
+        matrix = f"PIVOT ({query.sql}\n) ON {column} IN ({listed}) USING {filled}"
+        return f"SELECT * EXCLUDE ({every}), {shown} FROM ({matrix}) ORDER BY ALL"
 
 
 def open_dataset(source: str | Path | Warehouse, limits: Limits = NO_LIMITS) -> Dataset:

@@ -30,8 +30,9 @@ class NamedQuery:
     description: str
     parameters: tuple[QueryParameter, ...]
     sql: str
-    pivot: tuple[str, str] | None
-    """The column whose values become columns, and the one that fills them; None for a query without a pivot."""
+    pivot: tuple[str, ...] | None
+    """The column whose values become columns, the one that fills them, and any that fill further columns beside these,
+    named as `8_null_share`; None for a query without a pivot."""
 
 
 @cache
@@ -42,7 +43,7 @@ def named_queries() -> dict[str, NamedQuery]:
 
 
 def _parsed(name: str, text: str) -> NamedQuery:
-    """Read the leading comment: `-- title: ...`, `-- param lens = null: ...` (no `=`: required), `-- pivot: a b`."""
+    """Read the leading comment: `-- title: ...`, `-- param lens = null: ...` (no `=`: required), `-- pivot: a b c`."""
     facts = dict(re.findall(r"^-- (title|description|pivot): (.*)$", text, re.MULTILINE))
     declared = re.findall(r"^-- param (\w+)(?: = (\S+))?: (.*)$", text, re.MULTILINE)
     parameters = tuple(
@@ -50,5 +51,5 @@ def _parsed(name: str, text: str) -> NamedQuery:
         for param, default, what in declared
     )
     pivot = facts["pivot"].split() if "pivot" in facts else None
-    shape = (pivot[0], pivot[1]) if pivot else None
+    shape = tuple(pivot) if pivot else None
     return NamedQuery(name, facts["title"], facts["description"], parameters, text.strip().rstrip(";"), shape)

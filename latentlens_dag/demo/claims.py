@@ -42,14 +42,21 @@ def support(shares: Rows, alignment: Rows, fresh: Mapping[str, Any], object_accu
 
 
 def _leap(alignment: Rows) -> list[str]:
-    of_layer = {(row["visual_layer"], row["contextual_layer"]): row["share"] for row in alignment}
+    of_layer = {(row["visual_layer"], row["contextual_layer"]): row for row in alignment}
     last = max(layer for layer, _ in of_layer)
-    first, next_two = of_layer[0, 1], of_layer[0, 2] + of_layer[0, 3]
+
+    def percents(name: str) -> list[str]:
+        shares = {place: row[name] for place, row in of_layer.items()}
+        places = (shares[0, 1], shares[0, 2] + shares[0, 3], shares[last, 1], shares[last, last])
+        return [_percent(share) for share in places]
+
+    first, next_two, still, own = percents("share")
+    null = percents("null_share")
     return [
         "There is no mid-layer leap to be seen, as the paper found it in large models: of the answers for visual "
-        f"tokens at layer 0, {_percent(first)} % come from contextual layer 1 and {_percent(next_two)} % from the "
-        f"layers 2 and 3; at layer {last} still {_percent(of_layer[last, 1])} % come from layer 1, and "
-        f"{_percent(of_layer[last, last])} % from layer {last}."
+        f"tokens at layer 0, {first} % come from contextual layer 1 and {next_two} % from the layers 2 and 3 (of those "
+        f"to states that mean nothing, {null[0]} and {null[1]} %); at layer {last} still {still} % come from layer 1, "
+        f"and {own} % from layer {last} ({null[2]} and {null[3]} %)."
     ]
 
 

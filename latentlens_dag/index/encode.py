@@ -2,14 +2,16 @@
 
 Only sentences that hold an occurrence of the index are read, each cut after the last one (but not where the model is
 not causal: there what follows counts too), in batches of similar length (`models/text_batches.py`). States go to a
-memory map on disk, so memory holds one batch. A sentence that was read before is not read again: its rows are taken
-from the layer tables, by the hash of their prefixes.
+memory map on disk, so memory holds one batch per thread. A sentence that was read before is not read again: its rows
+are taken from the layer tables, by the hash of their prefixes.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,6 +23,7 @@ from latentlens_dag.index.memory_map import release_pages
 from latentlens_dag.models.hooks import capture_hidden_states, stop_at_layer
 from latentlens_dag.models.language_model import LanguageModel
 from latentlens_dag.models.layers import check_layers
+from latentlens_dag.models.model_parts import ModelParts
 from latentlens_dag.models.text_batches import run_decoder, run_in_batches, select_positions
 from latentlens_dag.models.tokenization import tokenize
 
@@ -86,13 +89,14 @@ def encode(
     wanted = sorted(_needed(model, occurrences, sentences, whole), key=lambda sentence: len(sentence.ids))
     total, done = sum(len(sentence.ids) for sentence in wanted), 0
     padded = not whole or padding_invariance(model).passed
-    batches = run_in_batches(model, wanted, lambda batch: _encode_batch(model, batch, found), padded)
-    for number, batch in enumerate(batches):
-        done += sum(len(sentence.ids) for sentence in batch)
-        progress(done, total)
-        if number % _BATCHES_HELD == 0:
-            for encoded in found.values():
-                release_pages(encoded.vectors)
+    read = partial(_encode_batch, found)
+    with closing(run_in_batches(model, wanted, read, padded)) as batches:
+        for number, batch in enumerate(batches):
+            done += sum(len(sentence.ids) for sentence in batch)
+            progress(done, total)
+            if number % _BATCHES_HELD == 0:
+                for encoded in found.values():
+                    release_pages(encoded.vectors)
     return found
 
 
@@ -161,19 +165,21 @@ def _joined(
     return found
 
 
-def _encode_batch(model: LanguageModel, batch: list[_Sentence], found: dict[int, LayerVectors]) -> None:
+def _encode_batch(found: dict[int, LayerVectors], model: ModelParts, batch: list[_Sentence]) -> None:
+    """Write the states of a batch into their rows."""
     rows = np.array([row for sentence in batch for row in sentence.rows])
     keep = select_positions([sentence.places for sentence in batch])
     with capture_hidden_states(model.decoder, list(found), keep) as states, stop_at_layer(model.decoder, max(found)):
         run_decoder(model, batch)
-    for layer, kept in states.items():
+    for layer, encoded in found.items():
+        kept = states[layer]
         norms = kept.norm(dim=1, keepdim=True)
         _check_norms(model, layer, batch, norms[:, 0])
-        found[layer].vectors[rows] = (kept / norms).numpy().astype(np.float16)
-        found[layer].norms[rows] = norms[:, 0].numpy()
+        encoded.vectors[rows] = (kept / norms).numpy().astype(np.float16)
+        encoded.norms[rows] = norms[:, 0].numpy()
 
 
-def _check_norms(model: LanguageModel, layer: int, batch: list[_Sentence], norms: Tensor) -> None:
+def _check_norms(model: ModelParts, layer: int, batch: list[_Sentence], norms: Tensor) -> None:
     """Refuse states without a direction, naming the sentence of the first one."""
     usable = norms.isfinite() & (norms > 0)
     if bool(usable.all()):

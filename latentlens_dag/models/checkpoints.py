@@ -52,8 +52,10 @@ _TOKENS_WITHOUT_ROW = {"gemma3_text": {"<image_soft_token>"}}
 """Special tokens without a row, by `model_type`: the 1B and 270M of Gemma 3 have the tokenizer of its VLMs."""
 
 _LOADED: weakref.WeakSet[Any] = weakref.WeakSet()
-"""The models that were loaded and still exist. Where there is none, memory need not be searched for one, which takes a
-third of a second or more once torch, transformers and Dagster are imported."""
+"""The models that were loaded and still exist."""
+_WORTH_FREEING_BYTES = 64 << 20
+"""Memory is not searched for models that hold less together: that takes a fifth of a second or more once torch,
+transformers and Dagster are imported, four times what loading a tiny model does."""
 
 
 def load_checkpoint(auto: Any, folder: Path, name: str, trusted: bool, dtype: str) -> Any:
@@ -92,8 +94,12 @@ def load_checkpoint(auto: Any, folder: Path, name: str, trusted: bool, dtype: st
 
 def free_unused_models() -> None:
     """Free the models that only reference cycles hold: one kept the first model of a build beside the second."""
-    if _LOADED:
+    if sum(_held_bytes(model) for model in _LOADED) > _WORTH_FREEING_BYTES:
         gc.collect()
+
+
+def _held_bytes(model: nn.Module) -> int:
+    return sum(weight.numel() * weight.element_size() for weight in model.parameters())
 
 
 def check_size(auto: Any, config: Any, stored: Mapping[str, int], folder: Path, name: str, trusted: bool) -> None:

@@ -7,6 +7,8 @@ no states here, and `position` does not count them, as in an index.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from latentlens_dag.errors import UserError
@@ -103,13 +105,14 @@ def text_states(
     to_read = by_length if layers else []
     padded = len({len(text.ids) for text in to_read}) < 2 or padding_invariance(model).passed
     total, done = sum(len(text.ids) for text in to_read), 0
-    for batch in run_in_batches(model, to_read, lambda batch: _read(model, batch, states), padded):
-        done += sum(len(text.ids) for text in batch)
-        progress(done, total)
+    with closing(run_in_batches(model, to_read, partial(_read, states), padded)) as batches:
+        for batch in batches:
+            done += sum(len(text.ids) for text in batch)
+            progress(done, total)
     return TextStates(states, table, [text_id(text.strip()) for text in texts])
 
 
-def _read(model: ModelParts, batch: list[_Text], states: dict[int, Tensor]) -> None:
+def _read(states: dict[int, Tensor], model: ModelParts, batch: list[_Text]) -> None:
     """Write the states of a batch into their rows."""
     import torch
 
@@ -120,8 +123,8 @@ def _read(model: ModelParts, batch: list[_Text], states: dict[int, Tensor]) -> N
         stop_at_layer(model.decoder, max(states)),
     ):
         run_decoder(model, batch)
-    for layer, batch_states in captured.items():
-        states[layer][rows] = batch_states
+    for layer, of_texts in states.items():
+        of_texts[rows] = captured[layer]
 
 
 def _with_rows(tokenized: list[TokenizedText]) -> Iterator[_Text]:

@@ -18,7 +18,7 @@ from latentlens_dag.publish.tables import RELEASE_IMAGES
 from latentlens_dag.schema import LENSES, TABLES
 from latentlens_dag.storage.package_versions import package_versions
 from latentlens_dag.study.interpretability import MEASURES
-from latentlens_dag.study.report import words_text
+from latentlens_dag.study.report import alignment_text, alignment_titles, words_text
 
 if TYPE_CHECKING:
     from latentlens_dag.publish.about import About
@@ -205,9 +205,9 @@ def _unjudged(folder: Path, study: str) -> Iterator[str]:
     yield f"Nobody judged the answers, so it is not known how many fit. {_WORDS}"
     yield _distinct_words(folder, study)
     if alignment := _rows(folder, "layer_alignment", study):
-        yield "% of LatentLens's answers, by the contextual layer that they come from:"
+        yield f"{' '.join(alignment_titles(alignment))}:"
         layers = sorted({row["contextual_layer"] for row in alignment})
-        cells = {(row["visual_layer"], str(row["contextual_layer"])): f"{100 * row['share']:.1f}" for row in alignment}
+        cells = {(row["visual_layer"], str(row["contextual_layer"])): alignment_text(row) for row in alignment}
         yield _matrix(cells, {str(layer): f"layer {layer}" for layer in layers})
 
 
@@ -312,8 +312,8 @@ _MEASURED = (
     "elsewhere in the image) is a token's verdict. Each cell is share / chance / excess with their 95 % intervals, "
     "whose units are images: chance is the share that the same answers reach on patches of the same group in other "
     "images, excess is (share - chance) / (1 - chance). So many *effective tokens*, if they were independent, would "
-    "make *interpretable* as sure. Padding and attention sinks are left out of verdicts; by patch group: table "
-    "`interpretability`."
+    "make *interpretable* as sure. Padding is left out of all figures, attention sinks of verdicts; by patch group: "
+    "table `interpretability`."
 )
 _WORDS = "Different words among a token's answers (mean, and 95 % interval over images):"
 _SHARED = "(shared): answers only with the tokens that the index has, which are LatentLens's: table `candidates`"

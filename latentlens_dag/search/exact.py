@@ -23,6 +23,7 @@ it would lose neighbors.
 from __future__ import annotations
 
 import warnings
+from collections import deque
 from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import pairwise
@@ -104,7 +105,7 @@ def cosine_top_k(
     with full_precision(), warnings.catch_warnings(), worker_threads(len(parts)) as in_threads:
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # it is only read
         for block in blocks:
-            in_threads(partial(_add_block, searches, parts, block), len(parts))
+            deque(in_threads(partial(_add_block, searches, parts, block), len(parts)), maxlen=0)
     return concat_neighbors([search.best.neighbors() for search in searches], axis=0)
 
 

@@ -22,7 +22,7 @@ from latentlens_dag.storage.files import write_text
 from latentlens_dag.storage.hashing import hash_file
 
 _LISTED_PROBLEMS = 3
-_DEFAULTS = {"dtype": "auto"}  # of settings that came after homes were built without them
+_DEFAULTS = {"dtype": "auto", "padding": "counted"}  # of settings that came after homes were built without them
 WHOLE = "all"  # the file name of an artifact without partitions
 
 

@@ -14,14 +14,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from latentlens_dag.schema import DIVERSITY, LATENTLENS, LAYER_ALIGNMENT, NEIGHBORS, lens_candidates, lens_order
 from latentlens_dag.study.intervals import shares
 from latentlens_dag.text.inflection import base_forms
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _LAYERS = ["study", "visual_layer", "contextual_layer"]
 _LENS = ["study", "lens", "visual_layer"]
@@ -135,22 +141,46 @@ def _null_of_layer(answers: pl.DataFrame, layers: list[int]) -> pl.DataFrame:
 
 def _word_counts(table: pa.Table) -> pl.DataFrame:
     """Per lens, layer and image: tokens, neighbors, and those that match no nearer neighbor of their token."""
-    answers = pl.DataFrame(table.select([*_LENS, "image_id", "token_index", "rank", "word"]))
-    tokens = answers.select(*_LENS, "image_id", "token_index").unique(maintain_order=True).with_row_index("token")
-    answers = answers.join(tokens, on=[*_LENS, "image_id", "token_index"]).select("token", "rank", "word")
-    words = answers["word"].drop_nulls().unique().sort()
-    forms = pl.DataFrame({"word": words, "form": [sorted(base_forms(word)) for word in words]}, _FORMS)
-    matches = answers.join(forms.explode("form", empty_as_null=False), on="word")
-    nearest = matches.group_by("token", "form").agg(nearest=pl.col("rank").min())
-    repeats = matches.join(nearest, on=["token", "form"]).filter(pl.col("rank") > pl.col("nearest"))
-    new = matches.select("token", "rank").unique().join(repeats, on=["token", "rank"], how="anti")
-    counted = tokens.join(new.group_by("token").agg(words=pl.len()), on="token", how="left")
-    counted = counted.join(answers.group_by("token").agg(answers=pl.len()), on="token", how="left")
-    sums = {name: pl.col(name).sum().cast(pl.Int64) for name in ("answers", "words")}
-    return counted.group_by(*_LENS, "image_id").agg(tokens=pl.len().cast(pl.Int64), **sums)
+    places = [*_LENS, "image_id"]
+    image = _numbers([table[name] for name in places])
+    token = _numbers([pa.chunked_array([image]), table["token_index"]])
+    found, first = np.unique(image, return_index=True)
+    _, first_of_token = np.unique(token, return_index=True)
+    new = _matches_no_nearer(token, table["rank"].to_numpy(), table["word"])
+    counts = {"tokens": image[first_of_token], "answers": image, "words": image[new]}
+    columns = {name: np.bincount(images, minlength=len(found)) for name, images in counts.items()}
+    return pl.DataFrame(table.select(places).take(first)).with_columns(**{n: pl.Series(c) for n, c in columns.items()})
 
 
-_FORMS: dict[str, pl.DataType | type[pl.DataType]] = {"word": pl.String, "form": pl.List(pl.String)}
+def _numbers(columns: list[pa.ChunkedArray]) -> NDArray[np.int64]:
+    """A number from 0 for each distinct row of some columns without nulls, int64 [N]."""
+    numbers = np.zeros(len(columns[0]), np.int64)
+    for column in columns:
+        codes = pc.dictionary_encode(column).combine_chunks().indices.to_numpy().astype(np.int64)
+        _, numbers = np.unique(numbers * (codes.max(initial=0) + 1) + codes, return_inverse=True)
+    return numbers
+
+
+def _matches_no_nearer(token: NDArray[np.int64], rank: NDArray[np.int32], word: pa.ChunkedArray) -> NDArray[np.bool_]:
+    """Which answers [N] have a letter, and share no base form with an answer of lower rank of the same token."""
+    encoded = pc.dictionary_encode(word).combine_chunks()
+    known: dict[str, int] = {}
+    forms = [
+        [known.setdefault(form, len(known)) for form in base_forms(word)] for word in encoded.dictionary.to_pylist()
+    ]
+    counts = np.array([*map(len, forms), 0], np.int64)  # the last one is of null
+    code = encoded.indices.fill_null(len(forms)).to_numpy()
+    answer = np.repeat(np.arange(len(code)), counts[code])
+    start = np.cumsum(counts) - counts
+    place = np.arange(len(answer)) - np.repeat(np.cumsum(counts[code]) - counts[code], counts[code])
+    form = np.fromiter(chain.from_iterable(forms), np.int64)[start[code[answer]] + place]
+    order = np.lexsort((rank[answer], form, token[answer]))
+    answer, form = answer[order], form[order]
+    begins = np.r_[True, (np.diff(token[answer]) != 0) | (np.diff(form) != 0)][: len(answer)]
+    nearest = rank[answer[begins]][np.cumsum(begins) - 1]
+    new = counts[code] > 0
+    new[answer[rank[answer] > nearest]] = False
+    return new
 
 
 def _sum(keys: list[str], counts: list[str], parts: Iterable[pl.DataFrame]) -> pl.DataFrame:

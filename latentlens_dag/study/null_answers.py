@@ -21,9 +21,11 @@ from latentlens_dag.index.lance_files import matrix_of, open_table
 from latentlens_dag.index.row_samples import mixed, smallest
 from latentlens_dag.index.state_tables import TokenStates
 from latentlens_dag.storage.hashing import ids_to_integers
+from latentlens_dag.study.counted_tokens import TOKEN, counts
 from latentlens_dag.study.lenses.base import Lens, LensInputs
 
 if TYPE_CHECKING:
+    import polars as pl
     from numpy.typing import NDArray
 
 _TOKENS = 256
@@ -31,20 +33,23 @@ _TOKENS = 256
 _SEED = 20_260_202
 
 
-def null_answers(lens: Lens, states: Mapping[int, Sequence[Path]], inputs: LensInputs) -> Iterator[pa.Table]:
+def null_answers(
+    lens: Lens, states: Mapping[int, Sequence[Path]], inputs: LensInputs, blank: pl.DataFrame | None = None
+) -> Iterator[pa.Table]:
     """The lens's answers to states with shuffled dimensions, of up to 256 tokens of each visual layer.
 
     Args:
         lens: of the study, so that k and `unique` are those of its answers.
         states: the stored states by visual layer, all batches; of the same tokens at every layer.
         inputs: of the lens.
+        blank: tokens that do not count (`counted_tokens.py`).
 
     Yields:
         NEIGHBORS, a visual layer at a time.
     """
     if not states:
         return
-    tokens = _sampled_tokens(next(iter(states.values())))
+    tokens = _sampled_tokens(next(iter(states.values())), blank)
     queries = {layer: _shuffled(layer, files, tokens) for layer, files in sorted(states.items())}
     if tokens:
         for answers in lens.neighbors(queries, inputs):
@@ -60,9 +65,11 @@ class _Token(NamedTuple):
     """The hash of image and token."""
 
 
-def _sampled_tokens(files: Sequence[Path]) -> list[_Token]:
-    """The tokens with the smallest hashes, in order of image and token."""
-    tables = [open_table(file).to_table(columns=["image_id", "token_index"]) for file in files]
+def _sampled_tokens(files: Sequence[Path], blank: pl.DataFrame | None = None) -> list[_Token]:
+    """The tokens with the smallest hashes among those that count, in order of image and token."""
+    tables = [open_table(file).to_table(columns=TOKEN) for file in files]
+    counted = [np.arange(len(table)) if blank is None else np.flatnonzero(counts(table, blank)) for table in tables]
+    tables = [table.take(pa.array(rows)) for table, rows in zip(tables, counted, strict=True)]
     numbers = [_token_numbers(table) for table in tables]
     starts = np.cumsum([0, *map(len, numbers)])
     found = []
@@ -70,7 +77,7 @@ def _sampled_tokens(files: Sequence[Path]) -> list[_Token]:
         file = int(np.searchsorted(starts, place, side="right")) - 1
         row = place - int(starts[file])
         image_id, token = (tables[file][name][row].as_py() for name in ("image_id", "token_index"))
-        found.append(_Token(image_id, token, file, row, int(numbers[file][row])))
+        found.append(_Token(image_id, token, file, int(counted[file][row]), int(numbers[file][row])))
     return sorted(found)
 
 

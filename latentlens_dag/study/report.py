@@ -26,6 +26,9 @@ _SHORT = {INTERPRETABLE: "interp."}
 _SHOWN_GROUPS = (ALL, OBJECT, BACKGROUND)
 _CELL = "{share:>5} {interval:>9} {chance:>6}"
 _WHOLE_CELL = "{:>5} {:<9}"
+_EXCESS_CELL = "{:>5} {:<10}"
+_WHOLE = (("share", "", _WHOLE_CELL), ("chance", "chance_", _WHOLE_CELL), ("excess", "excess_", _EXCESS_CELL))
+"""Columns, the beginning of their intervals' columns, and their cells; an excess may be negative."""
 _PART = "{:<12}{:>14}{:>9}{:>17}{:>9}"
 _GAP = "   "
 _CELL_WIDTH, _LABEL_WIDTH, _LAYER_WIDTH = 22, 19, 3
@@ -46,18 +49,18 @@ def interpretability_lines(
     rows = table.to_pylist()
     if not rows:
         return "No judgements yet: the study has no judge, or its judgements are not built.\n"
-    lines: list[str] = []
+    lines, main = list[str](), measure is None and k is None
     for study, judge in dict.fromkeys((row["study"], row["judge"]) for row in rows):
         own = [row for row in rows if (row["study"], row["judge"]) == (study, judge)]
         name, every = f"{study}, judge {judge}", answers_judged(own)
-        if measure is None and k is None:
+        if main:
             lines += [*_main_blocks(name, own, every), *_overview(name, own)]
         else:
             found = [row for row in own if _is_of(row, measure or INTERPRETABLE, k or every)]
             lines += _whole_blocks(f"{name}, {answers_text(k or every)}", found)
-    if diversity is not None and len(diversity) and measure is None and k is None:
+    if diversity is not None and len(diversity) and main:
         lines += _distinct_words(diversity)
-    return "\n".join([*lines, *_FOOT]) + "\n"
+    return "\n".join([*lines, *_FOOT, *([] if main else [_EXCESS])]) + "\n"
 
 
 def ablation_lines(table: pa.Table, measure: str | None = None, k: int | None = None) -> str:
@@ -99,14 +102,33 @@ def answers_text(k: int | None) -> str:
 
 def unjudged_lines(diversity: pa.Table, alignment: pa.Table) -> str:
     """DIVERSITY and LAYER_ALIGNMENT of a study without a judge as text, a row per layer."""
-    shares = {
-        (row["visual_layer"], f"L{row['contextual_layer']}"): f"{100 * row['share']:.1f}"
-        for row in alignment.to_pylist()
-    }
-    lines = [*_distinct_words(diversity)]
-    if shares:
-        lines += ["% of LatentLens's answers, by the contextual layer that they come from", "", *_matrix(shares), ""]
-    return "\n".join([*lines, "The study has no judge, so it is not known how many answers fit their patch."]) + "\n"
+    lines = [*_distinct_words(diversity), *alignment_lines(alignment)]
+    end = "Padding is left out. The study has no judge, so it is not known how many answers fit their patch."
+    return "\n".join([*lines, end]) + "\n"
+
+
+def alignment_lines(alignment: pa.Table) -> Iterator[str]:
+    """LAYER_ALIGNMENT of one study as text: a row per visual layer, with the null's shares; nothing without rows."""
+    rows = alignment.to_pylist()
+    if rows:
+        yield from alignment_titles(rows)
+        yield ""
+        yield from _matrix({(row["visual_layer"], f"L{row['contextual_layer']}"): alignment_text(row) for row in rows})
+        yield ""
+
+
+def alignment_titles(rows: Iterable[_Row]) -> list[str]:
+    """What `alignment_text` gives of rows of LAYER_ALIGNMENT, in lines; an older version had no null."""
+    title = "% of LatentLens's answers, by the contextual layer that they come from"
+    if all(row.get("null_share") is None for row in rows):
+        return [title]
+    return [f"{title} / of a null's answers,", "which are to states that mean nothing: with their dimensions shuffled"]
+
+
+def alignment_text(row: _Row) -> str:
+    """The share and that of the null of a row of LAYER_ALIGNMENT, in percent: `26.3/11.3`."""
+    null = row.get("null_share")
+    return f"{100 * row['share']:.1f}" + ("" if null is None else f"/{100 * null:.1f}")
 
 
 def _distinct_words(diversity: pa.Table) -> Iterator[str]:
@@ -136,10 +158,11 @@ def _matrix(cells: Mapping[tuple[int, str], str]) -> Iterator[str]:
 
 
 _FOOT = (
-    "[..]: 95 % interval over images. chance: the same answers judged against patches of the same",
-    "group in other images. object: at least half covered by objects. Padding and sinks are left out of",
-    "verdicts; distinct words and contextual layers are of all tokens.",
+    "All in percent. 95 %: interval over images. chance: the same answers judged against patches of the",
+    "same group in other images. object: at least half covered by objects. Padding is left out of all",
+    "figures, sinks of verdicts.",
 )
+_EXCESS = "excess: (share - chance) / (1 - chance), 0 if answers fit as often as by chance, 100 if always."
 
 
 def _main_blocks(name: str, rows: list[_Row], k: int | None) -> Iterator[str]:
@@ -185,9 +208,9 @@ def _whole_blocks(heading: str, rows: list[_Row]) -> Iterator[str]:
         own = [row for row in rows if row["patch_group"] == group]
         yield f"{heading}, patches {group}: % of tokens {MEANINGS[own[0]['measure']]}"
         yield ""
-        heads = (_WHOLE_CELL.format(name, "95 %") for name in ("share", "chance", "excess"))
+        heads = (f"{name:>5} 95 %".ljust(len(cell.format("", ""))) for name, _, cell in _WHOLE)
         label = _label_width(rows)
-        yield _label("lens", "layer", label) + " ".join([*heads, f"{'tokens':>9} {'images':>6} {'effective':>9}"])
+        yield _label("lens", "layer", label) + " ".join(heads) + f"{'tokens':>10} {'images':>6} {'effective':>9}"
         yield from _lens_lines({_place(row): [_whole_cells(row)] for row in own}, label)
 
 
@@ -224,12 +247,12 @@ def _cell(row: _Row) -> str:
 
 def _whole_cells(row: _Row) -> str:
     cells = [
-        _WHOLE_CELL.format(_percent(row[name]), _interval(row[f"{ends}low"], row[f"{ends}high"]))
-        for name, ends in (("share", ""), ("chance", "chance_"), ("excess", "excess_"))
+        cell.format(_percent(row[name]), _interval(row[f"{ends}low"], row[f"{ends}high"]))
+        for name, ends, cell in _WHOLE
     ]
     images = "-" if row["images"] is None else f"{row['images']:,}"
     effective = "-" if row["effective_tokens"] is None else f"{row['effective_tokens']:,.0f}"
-    return " ".join([*cells, f"{row['tokens']:>9,} {images:>6} {effective:>9}"])
+    return " ".join(cells) + f"{row['tokens']:>10,} {images:>6} {effective:>9}"
 
 
 def _percent(share: float | None) -> str:
@@ -237,4 +260,6 @@ def _percent(share: float | None) -> str:
 
 
 def _interval(low: float | None, high: float | None) -> str:
-    return "" if low is None or high is None else f"[{100 * low:.0f}-{100 * high:.0f}]"
+    """Without brackets, which three columns of decimals have no room for; 100 has no decimal."""
+    ends = [_percent(end).replace("100.0", "100") for end in (low, high) if end is not None]
+    return "-".join(ends) if len(ends) == 2 else ""

@@ -22,11 +22,13 @@ import pyarrow as pa
 from latentlens_dag.index.lance_files import READ_ROWS, count_rows, matrix_of, open_table
 from latentlens_dag.index.row_samples import sampled_rows
 from latentlens_dag.schema import SINKS, STATE_STATISTICS
+from latentlens_dag.study.counted_tokens import TOKEN, counts
 from latentlens_dag.study.directions import DirectionSums
 from latentlens_dag.study.hubs import Hub
 from latentlens_dag.study.norms import norms_of, sink_norm_of_states
 
 if TYPE_CHECKING:
+    import polars as pl
     from numpy.typing import NDArray
 
 VISUAL, CONNECTOR, CONTEXTUAL = "visual", "connector", "contextual"
@@ -51,6 +53,7 @@ def state_statistics(
     batches: Sequence[StateFiles],
     contextual: Mapping[int, Path],
     hubs: Mapping[tuple[str, int | None], Hub] = _NO_HUBS,
+    blank: pl.DataFrame | None = None,
 ) -> pa.Table:
     """Norms, directions and drift of a study's states.
 
@@ -59,6 +62,7 @@ def state_statistics(
         batches: all of its visual tokens.
         contextual: the index's layer tables, by contextual layer.
         hubs: by source ("visual" or "contextual") and layer.
+        blank: tokens that do not count (`counted_tokens.py`), but where it is found which states are sinks.
 
     Returns:
         STATE_STATISTICS: visual layers in order, the connector, contextual layers in order.
@@ -67,21 +71,31 @@ def state_statistics(
         ValueError: if the layers of a batch do not have the same tokens.
     """
     layers = sorted({layer for batch in batches for layer in batch.visual})
-    visual = {layer: _Sums.of([batch.visual[layer] for batch in batches]) for layer in layers}
-    connector = _Sums.of([batch.connector for batch in batches if batch.connector is not None])
     for batch in batches:
         _check_same_tokens(batch)
-        for start in range(0, count_rows(next(iter(batch.visual.values()))), _ROWS):
-            _add_block(batch, range(start, start + _ROWS), visual, connector)
+    rows = [_counted_rows(next(iter(batch.visual.values())), blank) for batch in batches]
+    visual = {layer: _Sums.of([batch.visual[layer] for batch in batches], rows) for layer in layers}
+    of_connector = [(batch.connector, own) for batch, own in zip(batches, rows, strict=True) if batch.connector]
+    connector = _Sums.of([file for file, _ in of_connector], [own for _, own in of_connector])
+    for batch, own in zip(batches, rows, strict=True):
+        for start in range(0, len(own), _ROWS):
+            _add_block(batch, own[start : start + _ROWS].tolist(), visual, connector)
     found: list[tuple[str, int | None, _Sums]] = [(VISUAL, layer, sums) for layer, sums in visual.items()]
     found.append((CONNECTOR, None, connector))
     found += [(CONTEXTUAL, layer, _contextual_sums(table)) for layer, table in sorted(contextual.items())]
-    rows = [
+    described = [
         {"study": study, "source": source, "layer": layer, **_columns(sums), **_hub_columns(hubs.get((source, layer)))}
         for source, layer, sums in found
         if len(sums.norms)
     ]
-    return pa.Table.from_pylist(rows, schema=STATE_STATISTICS)
+    return pa.Table.from_pylist(described, schema=STATE_STATISTICS)
+
+
+def _counted_rows(table: Path, blank: pl.DataFrame | None) -> NDArray[np.int64]:
+    """The rows of the tokens that count."""
+    if blank is None or blank.is_empty():
+        return np.arange(count_rows(table))
+    return np.flatnonzero(counts(open_table(table).to_table(columns=TOKEN), blank))
 
 
 def sink_tokens(study: str, visual: Mapping[int, Sequence[Path]]) -> pa.Table:
@@ -100,7 +114,7 @@ def sink_tokens(study: str, visual: Mapping[int, Sequence[Path]]) -> pa.Table:
 
 
 def _layer_sinks(study: str, layer: int, files: Sequence[Path]) -> pa.Table:
-    limit = sink_norm_of_states(files, _norms(files))
+    limit = sink_norm_of_states(files, _joined([norms_of(file) for file in files]))
     if np.isinf(limit):
         return SINKS.empty_table()
     columns = ["image_id", "token_index", "norm"]
@@ -125,10 +139,12 @@ class _Sums:
     to_first: list[float] = field(default_factory=list)
 
     @classmethod
-    def of(cls, files: Sequence[Path]) -> _Sums:
-        """All norms of the layer, and no state yet."""
-        norms = _norms(files)
-        return cls(norms, sink_norm_of_states(files, norms))
+    def of(cls, files: Sequence[Path], rows: Sequence[NDArray[np.int64]] | None = None) -> _Sums:
+        """The norms of the layer, of some rows of each file or all of them, and no state yet."""
+        of_files = [norms_of(file) for file in files]
+        longest = sink_norm_of_states(files, _joined(of_files))
+        counted = of_files if rows is None else [norms[own] for norms, own in zip(of_files, rows, strict=True)]
+        return cls(_joined(counted), longest)
 
     def add_directions(self, part: _StateBlock, groups: NDArray) -> None:
         self.directions = self.directions or DirectionSums(part.states.shape[1])
@@ -141,7 +157,7 @@ class _StateBlock(NamedTuple):
     norms: NDArray[np.float32]
 
 
-def _add_block(batch: StateFiles, rows: range, visual: dict[int, _Sums], connector: _Sums) -> None:
+def _add_block(batch: StateFiles, rows: list[int], visual: dict[int, _Sums], connector: _Sums) -> None:
     """Add a block of tokens at every layer; three layers of it are in memory."""
     first: _StateBlock | None = None
     previous: _StateBlock | None = None
@@ -174,18 +190,14 @@ def _contextual_sums(table: Path) -> _Sums:
     return sums
 
 
-def _numbers(table: Path, rows: range) -> list[int]:
-    return list(range(rows.start, min(rows.stop, count_rows(table))))
-
-
-def _images(table: Path, rows: range) -> NDArray[np.object_]:
+def _images(table: Path, rows: list[int]) -> NDArray[np.object_]:
     """The image or text of each token."""
-    images: NDArray[np.object_] = open_table(table).take(_numbers(table, rows), columns=["image_id"])[0].to_numpy()
+    images: NDArray[np.object_] = open_table(table).take(rows, columns=["image_id"])[0].to_numpy()
     return images
 
 
-def _read(table: Path, rows: range) -> _StateBlock:
-    block = open_table(table).take(_numbers(table, rows), columns=["state", "norm"]).combine_chunks()
+def _read(table: Path, rows: list[int]) -> _StateBlock:
+    block = open_table(table).take(rows, columns=["state", "norm"]).combine_chunks()
     states = matrix_of(block["state"].combine_chunks()).astype(np.float64)
     return _StateBlock(states, block["norm"].to_numpy())
 
@@ -249,5 +261,5 @@ def _check_same_tokens(batch: StateFiles) -> None:
             )
 
 
-def _norms(files: Sequence[Path]) -> NDArray[np.float32]:
-    return np.concatenate([np.empty(0, np.float32), *map(norms_of, files)])
+def _joined(norms: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    return np.concatenate([np.empty(0, np.float32), *norms])

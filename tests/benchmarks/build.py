@@ -118,17 +118,14 @@ def _bare(folder: Path, model: Any, tokenizer: Any, texts: list[str], contexts: 
     import torch
 
     from latentlens_dag.index import encode
+    from latentlens_dag.models import text_batches
 
     _, read, kept, sentences = _selected(folder, model, tokenizer, texts, contexts)
+    wanted = sorted(encode._needed(read, kept, sentences, False), key=lambda one: len(one.ids))
     batches: list[torch.Tensor] = []
-
-    def remember(_model: Any, batch: list[Any], _found: Any) -> None:
+    for batch in text_batches._batches(wanted, text_batches._TOKENS_PER_BATCH["cpu"], True):
         longest = max(len(one.ids) for one in batch)
         batches.append(torch.tensor([one.ids + [0] * (longest - len(one.ids)) for one in batch]))
-
-    wanted = sorted(encode._needed(read, kept, sentences, False), key=lambda one: len(one.ids))
-    encode._encode_batch = remember  # type: ignore[assignment]
-    sum(len(batch) for batch in encode._encoded_batches(read, wanted, {}, True))
 
     def forward() -> None:
         with torch.inference_mode():

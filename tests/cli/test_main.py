@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import polars as pl
@@ -220,3 +221,12 @@ def test_what_reads_a_home_that_does_not_exist_makes_none(tmp_path: Path, argume
 def test_a_slip_in_an_argument_is_refused_by_its_own_reason(home: Path, arguments: tuple[str, ...], words: str) -> None:
     run = _run(home, *arguments)
     assert run.returncode == 2 and words in run.stderr, run.stderr
+
+
+def test_the_collector_stays_rare_until_the_process_of_a_command_ends() -> None:
+    code = (
+        "import atexit, gc; atexit.register(lambda: print(gc.get_threshold()[0]))\n"
+        "from latentlens_dag.cli.main import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code, "--version"], capture_output=True, text=True, check=True)
+    assert int(done.stdout.splitlines()[-1]) >= 100_000

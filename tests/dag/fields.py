@@ -101,6 +101,7 @@ _JUDGED = _TRUTH | {"study/tiny/chance_patches"} | _of_layers("tiny", "judgement
 _ASKED = {"study/tiny/model_checks"} | _SEEN
 _BY_BATCH = _SEEN | _JUDGED | _of_layers("tiny", *_LENSES)
 _SHARES = _study("tiny", "interpretability", "lens_differences")
+_COUNTED = _study("tiny", "layer_alignment", "diversity", "state_statistics")  # of tokens that show something
 _SUMMARIES = _SHARES | _study("tiny", "layer_alignment", "diversity", "state_statistics", "sinks", "catalog")
 _SAID_BY_BATCH = (
     _SAID
@@ -186,7 +187,7 @@ CHANGES: dict[str, list[Change]] = {
         Change(
             "images",
             {"ImageSet pictures": "ImageSet renamed", "Study tiny.images": "renamed"},
-            {"images/pictures/*", "images/renamed/*", "study/tiny/catalog"} | _SEEN | _TRUTH,
+            {"images/pictures/*", "images/renamed/*", "study/tiny/catalog"} | _SEEN | _TRUTH | _COUNTED,
         )
     ],
     "ImageSet.source": [
@@ -287,7 +288,7 @@ CHANGES: dict[str, list[Change]] = {
         Change("images", {"Study tiny.vlm": {"path": "noted"}}, {"study/tiny/vlm"}),
     ],
     "Study.images": [
-        Change("images", {"Study tiny.images": "more"}, {"study/tiny/catalog"} | _SEEN | _TRUTH),
+        Change("images", {"Study tiny.images": "more"}, {"study/tiny/catalog"} | _SEEN | _TRUTH | _COUNTED),
     ],
     "Study.language_model": [
         Change("texts", {"Study said.language_model": {"path": "copy"}}),

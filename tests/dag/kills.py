@@ -5,7 +5,6 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -16,8 +15,9 @@ from latentlens_dag.index.lance_files import open_table
 from latentlens_dag.storage.home import Home
 from latentlens_dag.testing import tiny_project
 from tests.helpers.command_line import run_command
+from tests.helpers.warm_process import WarmProcess
 
-_BUILD = [sys.executable, "-c", "from latentlens_dag.cli.main import main; main()", "build"]
+_MAIN = "from latentlens_dag.cli.main import main; main()"
 
 
 def check_kills(folder: Path, kills: int, seed: int) -> None:
@@ -27,7 +27,7 @@ def check_kills(folder: Path, kills: int, seed: int) -> None:
     (fresh / "assets/tiny/defs.yaml").write_text(text.replace("layers: [0, 1, 2]", "layers: [0, 2]"))
     undisturbed = Path(shutil.copytree(fresh, folder / "undisturbed"))
     start = time.monotonic()
-    subprocess.run(_BUILD, cwd=undisturbed, check=True, capture_output=True)
+    assert not _is_killed(undisturbed, after_s=None)
     whole_s = time.monotonic() - start
     moments, done, number = random.Random(seed), 0, 0
     while done < kills:
@@ -44,18 +44,15 @@ def check_kills(folder: Path, kills: int, seed: int) -> None:
         shutil.rmtree(project)
 
 
-def _is_killed(project: Path, after_s: float) -> bool:
+def _is_killed(project: Path, after_s: float | None) -> bool:
     """Build, and kill the build after some time; False where it was done before."""
-    build = subprocess.Popen(
-        _BUILD, cwd=project, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
+    build = WarmProcess(_MAIN, "build", folder=project, environment=os.environ)
     try:
-        _, said = build.communicate(timeout=after_s)
+        build.wait(after_s)
     except subprocess.TimeoutExpired:
-        os.killpg(build.pid, signal.SIGKILL)
-        build.communicate()
-        return True
-    assert build.returncode == 0, said.decode()
+        build.kill()
+        return build.wait() == -signal.SIGKILL
+    assert build.returncode == 0, build.output()[1]
     return False
 
 

@@ -1,6 +1,7 @@
 """Earlier results: listed, compared, told where they came from."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,10 @@ def test_shares_of_versions_are_compared_over_the_same_images(changed: tuple[Pat
         assert (row["share"], row["other_share"]) == pytest.approx((before[place], now[place]))
         assert 0 < row["p_value"] <= row["adjusted_p_value"] <= 1
     shown = run_command(project, "diff", "tiny", "tiny", "--shares").stdout
-    assert "adjusted p" in shown
+    heads = shown.splitlines()[0]
+    assert heads.split()[:3] == ["measure", "lens", "layer"] and heads.count("% of tokens in tiny") == 2
+    assert re.search("difference +95 % interval +adjusted p-value +images$", heads)
+    assert "first minus second, in percentage points" in shown
     assert "objects and background" in shown
 
 

@@ -16,9 +16,7 @@ from tests.helpers.command_line import run_command
 YAML = "type: latentlens_dag.dag.components.ImageSet\nattributes: {name: seen, source: {folder: pictures}}\n"
 
 
-def test_the_step_that_lists_images_says_how_many_files_it_left_out_and_why(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_the_step_that_lists_images_says_how_many_files_it_left_out_and_why(tmp_path: Path) -> None:
     (tmp_path / "workspace.yaml").write_text("load_from: []\n")
     pictures = tmp_path / "assets" / "a" / "pictures"
     pictures.mkdir(parents=True)
@@ -42,7 +40,8 @@ def test_the_step_that_lists_images_says_how_many_files_it_left_out_and_why(
         0,
     )
     assert "3 files (2 .heic, 1 .txt)" in str(facts["left_out"]) and facts["dagster/row_count"] == 1
-    assert "3 files (2 .heic, 1 .txt)" in capfd.readouterr().err
+    (log,) = home.dagster.glob("storage/*/compute_logs/*.err")
+    assert "3 files (2 .heic, 1 .txt)" in log.read_text()
 
 
 @pytest.fixture

@@ -3,13 +3,12 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import latentlens_dag
 from latentlens_dag.testing import tiny_project
+from tests.helpers.warm_process import WarmProcess
 
 LINE = '        LensInfo("toylens", "ToyLens", "cosine"),\n'
 MODULE = '''\
@@ -50,10 +49,10 @@ print(json.dumps({"tables": tables, "scores": scores, "columns": COLUMNS}))
 def _run(package: Path, project: Path, code: str, *arguments: str) -> str:
     environment = {**os.environ, "PYTHONPATH": str(package), "PYTHONWARNINGS": "ignore"}
     environment.pop("LATENTLENS_HOME", None)
-    command = [sys.executable, "-c", code, *arguments]
-    run = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=300)
-    assert run.returncode == 0, run.stderr
-    return run.stdout
+    process = WarmProcess(code, *arguments, folder=project, environment=environment)
+    ended, (out, errors) = process.wait(300), process.output()
+    assert ended == 0, errors
+    return out
 
 
 def _package_with_a_fourth_lens(folder: Path) -> Path:

@@ -269,9 +269,40 @@ def test_interpretability_has_a_column_per_lens(dataset: Dataset) -> None:
     assert {row["logitlens"] for row in rows(of_second)} == {100.0}
 
 
-def test_layer_alignment_has_a_column_per_contextual_layer(dataset: Dataset) -> None:
+def test_layer_alignment_has_a_column_per_contextual_layer_and_then_those_of_the_null(dataset: Dataset) -> None:
     found = rows(dataset.named("layer_alignment", study="one"))
-    assert found == [{"study": "one", "visual_layer": layer, "2": 0.5, "4": 0.5} for layer in (0, 8)]
+    null = rows(dataset.named("layer_alignment_null", study="one"))
+    names = ("null_share", "null_low", "null_high")
+    beside = {f"{layer}_{name}": row[name] for name in names for layer in (2, 4) for row in null if _is_of(row, layer)}
+    assert found == [{"study": "one", "visual_layer": layer, "2": 0.5, "4": 0.5, **beside} for layer in (0, 8)]
+    assert [*found[0]] == [
+        "study",
+        "visual_layer",
+        "2",
+        "4",
+        *(f"{layer}_{name}" for name in names for layer in (2, 4)),
+    ]
+
+
+def _is_of(row: dict[str, Any], contextual_layer: int) -> bool:
+    return (row["visual_layer"], row["contextual_layer"]) == (8, contextual_layer)
+
+
+def test_interpretability_has_every_figure_of_the_table_in_percent(dataset: Dataset) -> None:
+    own = {"study": "one", "patch_group": "object", "measure": "global"}
+    stored = {(row["visual_layer"], row["lens"]): row for row in rows(dataset.sql(_SHARES, **own))}
+    found = rows(dataset.named("interpretability", **own))
+    assert len(found) * len(DECLARED_LENSES) == len(stored) == 6
+    for (layer, lens), row in stored.items():
+        (shown,) = [one for one in found if one["visual_layer"] == layer]
+        for name in ("low", "high", "chance", "chance_low", "chance_high", "excess", "excess_low", "excess_high"):
+            assert shown[f"{lens}_{name}"] == (None if row[name] is None else round(100 * row[name], 1))
+        assert (shown[lens], shown[f"{lens}_images"]) == (round(100 * row["share"], 1), row["images"])
+        assert shown[f"{lens}_effective_tokens"] == round(row["effective_tokens"], 1)
+
+
+_SHARES = """
+FROM interpretability WHERE study = $study AND patch_group = $patch_group AND measure = $measure AND k = 2"""
 
 
 def test_the_null_stands_beside_the_layer_alignment_with_interval_and_difference(dataset: Dataset) -> None:
@@ -294,12 +325,12 @@ def test_the_geometry_has_a_row_for_each_source_and_layer(dataset: Dataset) -> N
 
 def test_frequent_neighbors_ranks_the_words_of_each_image(dataset: Dataset) -> None:
     found = rows(dataset.named("frequent_neighbors", study="one", image_id=image_id("dog"), top=2))
-    assert [(row["place"], row["word"], row["tokens"]) for row in found] == [(1, "tree", 10), (2, "grass", 8)]
+    assert [(row["place"], row["word"], row["tokens"]) for row in found] == [(1, "tree", 8), (2, "grass", 6)]
 
 
 def test_frequent_words_counts_the_answers_of_all_images(dataset: Dataset) -> None:
     found = rows(dataset.named("frequent_words", study="one", layer=8, top=3))
-    assert [(row["word"], row["answers"]) for row in found] == [("tree", 20), ("grass", 16), ("cat", 1)]
+    assert [(row["word"], row["answers"]) for row in found] == [("tree", 16), ("grass", 12), ("cat", 1)]
 
 
 def test_token_tells_answers_with_sentence_and_verdict(dataset: Dataset) -> None:

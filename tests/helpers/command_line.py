@@ -5,6 +5,7 @@ what is left behind by a kill are tested with real processes.
 """
 
 import contextlib
+import gc
 import io
 import subprocess
 import sys
@@ -19,7 +20,7 @@ def run_command(
     """Run `latentlens-dag` in a folder, by the function that its console script calls."""
     from latentlens_dag.cli.main import main
 
-    out, err = io.StringIO(), io.StringIO()
+    out, err, collections = io.StringIO(), io.StringIO(), gc.get_threshold()
     with (
         contextlib.chdir(folder),
         patch.object(sys, "argv", ["latentlens-dag", *arguments]),
@@ -32,5 +33,7 @@ def run_command(
             code: object = 0
         except SystemExit as left:
             code = left.code
+        finally:
+            gc.set_threshold(*collections)  # of the process of a command, which ends
     assert code is None or isinstance(code, int)
     return subprocess.CompletedProcess(arguments, code or 0, out.getvalue(), err.getvalue())

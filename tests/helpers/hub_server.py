@@ -3,9 +3,9 @@
 `HubServer` serves repositories given as {path: bytes} (`hub_repo.py`), and speaks what the real clients
 (huggingface_hub, datasets) ask for when they read and write (`hub_protocol.py`); this module is the network of it, with
 what goes wrong there (`Fault`). `HubServer.run` runs Python code as such a client: where the
-machine lets us, in a network namespace that has only this server in it; everywhere under a hook that refuses, and
+machine lets us, in a network namespace that has only such servers in it; everywhere under a hook that refuses, and
 tells, whatever else is looked up or connected to. What a newcomer gets wrong: HF_ENDPOINT and its like are read when
-the client is imported, so code that talks to this server must run in a process of its own.
+the client is imported, so code that talks to this server must run in a process of its own (`warm_process.py`).
 """
 
 import functools
@@ -14,7 +14,6 @@ import os
 import re
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from urllib.parse import unquote, urlsplit
 
 from tests.helpers.hub_protocol import Answer, Asked, answer_of
 from tests.helpers.hub_repo import COMMIT, Repo, blob_id
+from tests.helpers.warm_process import FIRST_PASSED, WarmProcess
 
 __all__ = ["COMMIT", "Fault", "HubServer", "Repo", "blob_id", "can_be_alone"]
 
@@ -100,23 +100,22 @@ class HubServer:
         variables = {**clean, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", **environment}
         listener = None if alone else socket.create_server(("127.0.0.1", 0))
         port = listener.getsockname()[1] if listener else 0
-        client = [sys.executable, "-c", _PRELUDE + code, str(theirs.fileno()), str(port), *arguments]
         home.mkdir(exist_ok=True)
-        process = subprocess.Popen(
-            [*(_ALONE if alone else []), *client],
-            cwd=home,
-            env=variables,
-            pass_fds=[theirs.fileno()],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+        client = WarmProcess(
+            _PRELUDE + code,
+            *(str(FIRST_PASSED), str(port), *arguments),
+            folder=home,
+            environment=variables,
+            passed=[theirs.fileno()],
+            within=_ALONE if alone else (),
         )
         theirs.close()
-        with ours, _ended(process), self._serving(listener or _received(ours)):
-            out, errors = process.communicate(timeout=300)
+        with ours, _ended(client), self._serving(listener or _received(ours)):
+            client.wait(300)
             refused = b"".join(iter(lambda: ours.recv(4096), b"")).decode()
+        out, errors = client.output()
         assert not refused, f"The client looked for something else than the server:\n{refused}\n{errors}"
-        return subprocess.CompletedProcess(client, process.returncode, out, errors)
+        return subprocess.CompletedProcess(arguments, client.wait(), out, errors)
 
     @contextmanager
     def _serving(self, listener: socket.socket) -> Iterator[None]:
@@ -218,16 +217,15 @@ def _flipped(content: bytes, after: bytes) -> bytes:
     return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :] if content else content
 
 
-_ALONE = ["unshare", "--map-root-user", "--net"]
+_ALONE = ("unshare", "--map-root-user", "--net")
 
 
 @contextmanager
-def _ended(process: subprocess.Popen[str]) -> Iterator[None]:
+def _ended(client: WarmProcess) -> Iterator[None]:
     try:
         yield
     finally:
-        process.kill()
-        process.wait()
+        client.kill()
 
 
 @functools.cache

@@ -351,9 +351,13 @@ def test_a_language_model_in_place_of_a_vlm_is_told_with_the_way_out(llama_copy:
         load_vlm(llama_copy)
 
 
-def test_a_model_that_only_a_cycle_still_holds_is_freed_before_the_next_is_read(
-    language_folder: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("limit", "kept"), [(0.9, False), (1.1, True)])
+def test_a_model_that_only_a_cycle_still_holds_is_freed_before_the_next_is_read_if_models_hold_more_than_a_limit(
+    language_folder: Path, monkeypatch: pytest.MonkeyPatch, limit: float, kept: bool
 ) -> None:
+    monkeypatch.setattr(checkpoints, "_LOADED", weakref.WeakSet())
+    size = sum(weight.nbytes for weight in read_weights(language_folder).values())
+    monkeypatch.setattr(checkpoints, "_WORTH_FREEING_BYTES", limit * size)
     model = load_checkpoint(AutoModelForCausalLM, language_folder, "one", False, "float32")
     model.itself, held, alive = model, weakref.ref(model), []
     gc.disable()
@@ -370,7 +374,7 @@ def test_a_model_that_only_a_cycle_still_holds_is_freed_before_the_next_is_read(
         load_checkpoint(AutoModelForCausalLM, language_folder, "two", False, "float32")
     finally:
         gc.enable()
-    assert alive == [False]
+    assert alive == [kept]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])

@@ -13,7 +13,7 @@ import torch
 from transformers import LlavaForConditionalGeneration, PreTrainedModel
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.models import model_cache
+from latentlens_dag.models import checkpoints, model_cache
 from latentlens_dag.models.model_cache import ModelCache
 from latentlens_dag.models.model_ref import ModelRef
 from latentlens_dag.models.vocabulary_parts import VocabularyNeeds
@@ -81,6 +81,7 @@ def test_what_may_give_other_states_is_another_model(
 def test_the_memory_of_a_model_returns_before_another_is_loaded(
     cache: ModelCache, llava_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(checkpoints, "_WORTH_FREEING_BYTES", 0)
     other = ModelRef(path=copytree(llava_folder, tmp_path / "model"))
     first = weakref.ref(cache.vlm(ModelRef(path=llava_folder)).model)
     gone = []

@@ -161,8 +161,10 @@ def test_without_a_judge_the_card_says_what_is_known(tmp_path: Path) -> None:
     tables = _frames(warehouse.release("small"))
     words = tables["diversity"].filter(lens="logitlens", visual_layer=4)["distinct_words"][0]
     assert any(line.startswith("| 4 |") and f" {words:.2f} " in line for line in card.splitlines())
-    share = tables["layer_alignment"].filter(visual_layer=4, contextual_layer=2)["share"][0]
-    assert re.search(rf"\| 4 \| [\d.]+ \| {100 * share:.1f} \|", card)
+    aligned = tables["layer_alignment"].filter(visual_layer=4, contextual_layer=2).row(0, named=True)
+    beside = "/".join(f"{100 * aligned[name]:.1f}" for name in ("share", "null_share") if aligned[name] is not None)
+    assert re.search(rf"\| 4 \| [\d./]+ \| {beside} \|", card)
+    assert ("of a null's answers" in card) == (aligned["null_share"] is not None)
 
 
 HOSTILE = (

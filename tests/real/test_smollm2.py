@@ -120,7 +120,7 @@ def test_shared_candidates_give_the_best_of_the_scores_with_all_other_tokens_str
         struck_out = torch.ones(scores.shape[1], dtype=torch.bool)
         struck_out[ids] = False
         slow = scores.masked_fill(struck_out, -torch.inf).sort(dim=1, descending=True, stable=True)
-        every, shared = made("study", 5).top_k_of_each(model, rows.numpy(), [Choice(), Choice(ids)])
+        ((every, shared),) = made("study", 5).top_k_of_each(model, [rows.numpy()], [Choice(), Choice(ids)])
         assert np.array_equal(shared.token_id, slow.indices[:, :5])
         assert np.array_equal(shared.score, slow.values[:, :5])
         assert np.array_equal(every.token_id, scores.sort(dim=1, descending=True, stable=True).indices[:, :5])

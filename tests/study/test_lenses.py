@@ -1,3 +1,4 @@
+import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -316,6 +317,27 @@ def test_answers_are_the_same_bytes_for_any_number_of_threads(
     one, three = found
     assert (one.token_id == three.token_id).all()
     assert (one.score == three.score).all()
+
+
+def test_while_the_answers_at_a_layer_are_used_those_at_the_next_one_are_computed_and_no_more(
+    llava: Vlm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Counted(LogitLens):
+        def _pass(self, states: Any, *others: Any) -> Any:
+            begun.release()
+            return super()._pass(states, *others)
+
+    begun, layers = threading.Semaphore(0), [_states(llava).states + shift for shift in range(4)]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(vocabulary, "_QUERIES_PER_PASS", len(layers[0]) // 2 + 1)  # two passes per layer
+    found = Counted("study", 3).top_k_of_each(llava.language_model, layers, [vocabulary.Choice()])
+    answers = [next(found)[0]]
+    assert all(begun.acquire(timeout=20) for _ in range(4))
+    assert not begun.acquire(timeout=0.2)
+    answers += [of_layer[0] for of_layer in found]
+    monkeypatch.undo()
+    for of_layer, states in zip(answers, layers, strict=True):
+        assert (of_layer.token_id == LogitLens("study", 3).top_k(llava.language_model, states).token_id).all()
 
 
 def test_only_passes_over_a_small_vocabulary_are_computed_at_the_same_time(

@@ -13,9 +13,9 @@ from latentlens_dag.dataset.dataset import open_dataset
 from latentlens_dag.drawing import VERDICT_PLATES
 from latentlens_dag.errors import UserError
 from latentlens_dag.figures.contact_sheet import LensView, draw_scenes, thumbnail_loader, write_sheet
-from latentlens_dag.schema import CORPUS_ABLATION, DIVERSITY, INTERPRETABILITY, LENSES
+from latentlens_dag.schema import CORPUS_ABLATION, DIVERSITY, INTERPRETABILITY, LAYER_ALIGNMENT, LENSES
 from latentlens_dag.study.interpretability import MEASURES
-from latentlens_dag.study.report import ablation_lines, interpretability_lines
+from latentlens_dag.study.report import ablation_lines, interpretability_lines, unjudged_lines
 from tests.helpers.small_dataset import ANIMALS, SIDE, image_id, write_warehouse
 
 ROW = {
@@ -40,7 +40,7 @@ def told(text: list[str]) -> list[list[str]]:
 
 def test_a_line_has_share_interval_and_chance_of_the_papers_measure_and_then_of_concrete() -> None:
     text = lines(ROW, CONCRETE)
-    shares = [["latentlens", "4", "94.2", "[93-95]", "8.1"], ["latentlens", "4", "91.2", "[89-93]", "4.3"]]
+    shares = [["latentlens", "4", "94.2", "93.0-95.0", "8.1"], ["latentlens", "4", "91.2", "89.0-93.0", "4.3"]]
     assert told(text) == shares
     headings = [line for line in text if "judge regions, by 5 answers: % of tokens" in line]
     assert ["interpretable (" in line for line in headings] == [True, False]
@@ -58,7 +58,7 @@ def test_all_measures_among_all_patches_stand_side_by_side_for_the_nearest_answe
 def test_one_measure_has_all_its_figures_for_every_group() -> None:
     groups = [ROW | {"patch_group": group, "k": k} for group in ("object", "padding") for k in (1, 5)]
     text = lines(*groups, CONCRETE, measure="interpretable")
-    figures = ["94.2", "[93-95]", "8.1", "[7-9]", "93.7", "[91-96]", "1,234", "64", "346"]
+    figures = ["94.2", "93.0-95.0", "8.1", "7.0-9.0", "93.7", "91.0-96.0", "1,234", "64", "346"]
     assert told(text) == [["latentlens", "4", *figures]] * 2
     patches = [re.findall("by 5 answers, patches (.*): %", line) for line in text if "judge regions" in line]
     assert patches == [["object"], ["padding"]]
@@ -68,7 +68,7 @@ def test_one_measure_has_all_its_figures_for_every_group() -> None:
 @pytest.mark.parametrize("longest", ["embeddinglens", "embeddinglens_shared"])
 @pytest.mark.parametrize("options", [{}, {"measure": "concrete"}])
 def test_the_widest_table_fits_100_columns_and_numbers_stand_in_columns(options: dict[str, str], longest: str) -> None:
-    ends = dict.fromkeys([name for name in ROW if "low" in name or "high" in name], 1.0)
+    ends = {name: 1.0 if "high" in name else 0.999 for name in ROW if "low" in name or "high" in name}
     full = ends | {"share": 1.0, "chance": 1.0, "excess": 1.0, "tokens": 99_999_999, "effective_tokens": 9e6}
     rows = [
         {**ROW, **full, "lens": lens, "visual_layer": layer, "patch_group": group, "measure": measure, "k": k}
@@ -80,7 +80,29 @@ def test_the_widest_table_fits_100_columns_and_numbers_stand_in_columns(options:
     ]
     text = lines(*rows, **options)
     assert max(map(len, text)) <= 100
-    assert len({len(line) for line in text if "[100-100]" in line}) == 1
+    assert len({len(line) for line in text if "99.9-100" in line}) == 1
+
+
+def test_an_excess_is_explained_where_it_stands_and_may_be_negative() -> None:
+    negative = ROW | {"excess": -0.123, "excess_low": -0.204, "excess_high": -0.051}
+    text = lines(negative, measure="interpretable")
+    assert told(text)[0][6:8] == ["-12.3", "-20.4--5.1"]
+    assert [line for line in text if line.startswith("excess: (share - chance) / (1 - chance)")] == text[-1:]
+    assert not any("excess" in line for line in lines(ROW, CONCRETE))
+
+
+@pytest.mark.parametrize("null", [0.1132, None])
+def test_the_null_stands_beside_each_share_of_the_layer_alignment(null: float | None) -> None:
+    row = {"study": "s", "visual_layer": 4, "contextual_layer": 2, "neighbors": 9, "share": 0.2634, "null_share": null}
+    alignment = pa.Table.from_pylist([row, row | {"contextual_layer": 8, "share": 1.0}], schema=LAYER_ALIGNMENT)
+    text = unjudged_lines(DIVERSITY.empty_table(), alignment).splitlines()
+    (place,) = [at for at, line in enumerate(text) if line.startswith("% of LatentLens's answers")]
+    assert ("of a null's" in text[place]) == (null is not None)
+    head = place + (2 if null is None else 3)
+    assert text[head].split() == ["layer", "L2", "L8"]
+    beside = "" if null is None else "/11.3"
+    assert text[head + 1].split() == ["4", f"26.3{beside}", f"100.0{beside}"]
+    assert max(map(len, text)) <= 100
 
 
 def test_missing_interval_chance_or_group_leaves_its_place_open() -> None:

@@ -8,7 +8,9 @@ build would use the artifact.
 from collections.abc import Iterator
 
 import dagster as dg
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 StepResults = Iterator[dg.MaterializeResult | dg.AssetCheckResult]
 
@@ -37,7 +39,15 @@ def fail_on_errors(result: dg.MaterializeResult) -> StepResults:
 
 
 def neighbor_problems(neighbors: pa.Table, tokens: int, top_k: int) -> list[str]:
-    """The tokens that have not `top_k` neighbors, or not sorted best first."""
+    """The tokens that have not `top_k` neighbors, or not sorted best first.
+
+    Args:
+        neighbors: NEIGHBORS of one lens and layer.
+        tokens: how many tokens must have answers.
+        top_k: how many each must have.
+    """
+    if _are_sound(neighbors, tokens, top_k):
+        return []
     import polars as pl
 
     frame = pl.from_arrow(neighbors)
@@ -51,3 +61,23 @@ def neighbor_problems(neighbors: pa.Table, tokens: int, top_k: int) -> list[str]
     problems = [] if len(seen) == tokens else [f"{len(seen)} visual tokens have answers, of {tokens}"]
     wrong = seen.filter((pl.col("answers") != top_k) | ~pl.col("ranked") | ~pl.col("sorted"))
     return problems + [f"token {row['token_index']} of {row['image_id']}: {row}" for row in wrong.head(10).to_dicts()]
+
+
+def _are_sound(neighbors: pa.Table, tokens: int, top_k: int) -> bool:
+    """Whether neighbors that come token after token are as they must be, in a fifth of the time of finding all faults.
+
+    False of others, sound or not.
+    """
+    if not tokens or len(neighbors) != tokens * top_k:
+        return False
+    image = pc.dictionary_encode(neighbors["image_id"].combine_chunks()).indices
+    index, rank = (neighbors[name].to_numpy() for name in ("token_index", "rank"))
+    token = (image.to_numpy().astype(np.int64) << 32 | index.astype(np.uint32)).reshape(tokens, top_k)
+    score = pc.coalesce(neighbors["cosine"], neighbors["logit"]).to_numpy().reshape(tokens, top_k)
+    return bool(
+        (rank.reshape(tokens, top_k) == np.arange(1, top_k + 1)).all()
+        and (token == token[:, :1]).all()
+        and len(np.unique(token[:, 0])) == tokens
+        and np.isfinite(score).all()
+        and (score[:, 1:] <= score[:, :-1]).all()
+    )

@@ -1,8 +1,9 @@
 """The assets of a study after its states: lenses, judgements, summaries, catalog."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -18,6 +19,12 @@ from latentlens_dag.dag.assets.common import (
     parquet_asset,
     step_dtype,
     write_study_shape,
+)
+from latentlens_dag.dag.assets.counted import (
+    counted_keys,
+    counted_settings,
+    files_without_padding,
+    stored_blank_tokens,
 )
 from latentlens_dag.dag.assets.reporting import ProgressLog, parquet_result
 from latentlens_dag.dag.assets.sources import model_source
@@ -45,6 +52,8 @@ from latentlens_dag.study.lenses.registry import lens_class
 from latentlens_dag.study.source import StudySource
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from latentlens_dag.study.hubs import Hub
 
 # Algorithms: raise one when the same input would give other bytes.
@@ -262,14 +271,15 @@ def _lens_differences(study: StudySpec) -> dg.AssetsDefinition:
 
 
 def _analyses(study: StudySpec) -> list[dg.AssetsDefinition]:
-    def distinct(paths: Warehouse) -> pa.Table:
+    def distinct(paths: Warehouse, blank: "pl.DataFrame") -> pa.Table:
         from latentlens_dag.study.answer_statistics import diversity
+        from latentlens_dag.study.counted_tokens import without_blank
 
-        return diversity(_neighbors_of(study, paths, list(study.lenses)))
+        return diversity(without_blank(_neighbors_of(study, paths, list(study.lenses)), blank))
 
     deps = [key for lens in study.lenses for key in study.layer_keys(lens).values()]
     text = "Distinct words among the answers."
-    summaries = [_summary(study, "diversity", deps, distinct, _DIVERSITY, text)]
+    summaries = [_token_summary(study, "diversity", deps, distinct, _DIVERSITY, text)]
     aligned = [_layer_alignment(study)] if LATENTLENS in study.lenses else []
     return [*summaries, *aligned, _state_statistics(study), _sinks(study)]
 
@@ -288,8 +298,9 @@ def _visual_files(study: StudySpec, paths: Warehouse) -> dict[int, list[Path]]:
 
 
 def _layer_alignment(study: StudySpec) -> dg.AssetsDefinition:
-    def compute(paths: Warehouse) -> pa.Table:
+    def compute(paths: Warehouse, blank: "pl.DataFrame") -> pa.Table:
         from latentlens_dag.study.answer_statistics import ALIGNMENT_COLUMNS, layer_alignment
+        from latentlens_dag.study.counted_tokens import TOKEN, without_blank
         from latentlens_dag.study.null_answers import null_answers
 
         lens = lens_class(LATENTLENS)(study.name, study.top_k, study.unique, study.of_texts)
@@ -298,13 +309,15 @@ def _layer_alignment(study: StudySpec) -> dg.AssetsDefinition:
             _no_vocabulary,
             contextual_layers=study.index.layers,
         )
-        null = null_answers(lens, _visual_files(study, paths), inputs)
-        return layer_alignment(_neighbors_of(study, paths, [LATENTLENS], ALIGNMENT_COLUMNS), null)
+        columns = [*ALIGNMENT_COLUMNS, *(TOKEN if len(blank) else [])]
+        measured = without_blank(_neighbors_of(study, paths, [LATENTLENS], columns), blank)
+        return layer_alignment(measured, null_answers(lens, _visual_files(study, paths), inputs, blank))
 
     deps = [*study.layer_keys(LATENTLENS).values(), *study.layer_keys("visual").values()]
     deps += [keys.table(study.index.name, layer) for layer in study.index.layers]
     text = "From which contextual layers each visual layer's neighbors come, and those of states that mean nothing."
-    return _summary(study, "layer_alignment", deps, compute, _ALIGNMENT, text, top_k=study.top_k, unique=study.unique)
+    same = {"top_k": study.top_k, "unique": study.unique}
+    return _token_summary(study, "layer_alignment", deps, compute, _ALIGNMENT, text, settings=same)
 
 
 def _no_vocabulary(needs: str) -> Any:
@@ -326,19 +339,21 @@ def _state_statistics(study: StudySpec) -> dg.AssetsDefinition:
     answered = LATENTLENS in study.lenses
     contextual = study.index.layers if answered else []
 
-    def hubs(paths: Warehouse, tables: dict[int, Path]) -> "dict[tuple[str, int | None], Hub]":
+    def hubs(paths: Warehouse, tables: dict[int, Path], blank: "pl.DataFrame") -> "dict[tuple[str, int | None], Hub]":
+        from latentlens_dag.study.counted_tokens import without_blank
         from latentlens_dag.study.hubs import HUB_COLUMNS, text_hubs, visual_hubs
         from latentlens_dag.study.state_statistics import CONTEXTUAL, VISUAL
 
         if not answered:
             return {}
         sinks = pq.read_table(paths.summary(study.name, "sinks"))
-        visual = visual_hubs(_neighbors_of(study, paths, [LATENTLENS], HUB_COLUMNS), sinks)
+        answers = without_blank(_neighbors_of(study, paths, [LATENTLENS], HUB_COLUMNS), blank)
+        visual = visual_hubs(answers, sinks)
         text = text_hubs(ContextualIndex.open(paths.index(study.index.name).root), tables)
         named = ((VISUAL, visual), (CONTEXTUAL, text))
         return {(source, layer): hub for source, found in named for layer, hub in found.items()}
 
-    def compute(paths: Warehouse) -> pa.Table:
+    def compute(paths: Warehouse, blank: "pl.DataFrame") -> pa.Table:
         from latentlens_dag.study.state_statistics import StateFiles, state_statistics
 
         batches = [
@@ -349,13 +364,13 @@ def _state_statistics(study: StudySpec) -> dg.AssetsDefinition:
             for batch in range(study.batches)
         ]
         tables = {layer: paths.layer_table(study.index.name, layer) for layer in contextual}
-        return state_statistics(study.name, batches, tables, hubs(paths, tables))
+        return state_statistics(study.name, batches, tables, hubs(paths, tables, blank), blank)
 
     deps = [*study.layer_keys("visual").values(), *([keys.connector(study.name)] if study.connector else [])]
     deps += [keys.table(study.index.name, layer) for layer in contextual]
     deps += [*study.layer_keys(LATENTLENS).values(), keys.study(study.name, "sinks")] if answered else []
     text = "How long the states of each layer are, how their directions are spread, and how far a token's state turns."
-    return _summary(study, "state_statistics", deps, compute, _STATES, text, partial(_search_recall, study))
+    return _token_summary(study, "state_statistics", deps, compute, _STATES, text, partial(_search_recall, study))
 
 
 def _search_recall(study: StudySpec, paths: Warehouse) -> list[Path]:
@@ -381,15 +396,38 @@ def _summary(
     compute: Callable[[Warehouse], pa.Table],
     algorithm: int,
     text: str,
-    beside: Callable[[Warehouse], list[Path]] = lambda paths: [],
     **settings: int | str,
 ) -> dg.AssetsDefinition:
     def write(paths: Warehouse, _: int) -> list[Path]:
         write_parquet(compute(paths), out := paths.summary(study.name, name), TABLES[name])
-        return [out, *beside(paths)]
+        return [out]
 
     version = version_fields(algorithm, batches=study.batches, **settings)
     return parquet_asset(keys.study(study.name, name), deps, version, text, write, kinds=_POLARS)
+
+
+def _token_summary(
+    study: StudySpec,
+    name: str,
+    deps: list[dg.AssetKey],
+    compute: Callable[[Warehouse, "pl.DataFrame"], pa.Table],
+    algorithm: int,
+    text: str,
+    beside: Callable[[Warehouse], list[Path]] = lambda paths: [],
+    settings: Mapping[str, int | str] = MappingProxyType({}),
+) -> dg.AssetsDefinition:
+    """As `_summary`, of the tokens that count; `compute` gets the others, too."""
+
+    def write(paths: Warehouse, _: int) -> list[Path]:
+        blank, out = stored_blank_tokens(study, paths), paths.summary(study.name, name)
+        if before := files_without_padding(study, blank):
+            return [out, *(file for file in before if file != out)]
+        write_parquet(compute(paths, blank), out, TABLES[name])
+        return [out, *beside(paths)]
+
+    version = version_fields(algorithm, batches=study.batches, **settings, **counted_settings(study))
+    key, every = keys.study(study.name, name), list(dict.fromkeys([*deps, *counted_keys(study)]))
+    return parquet_asset(key, every, version, text, write, kinds=_POLARS)
 
 
 def _catalog(study: StudySpec) -> dg.AssetsDefinition:

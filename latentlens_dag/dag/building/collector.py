@@ -16,11 +16,19 @@ from functools import cache
 _RARE = (100_000, 20, 50)
 
 
+def collect_rarely() -> None:
+    """As `rare_collections`, to the end of a process that builds and then ends.
+
+    Back at the usual thresholds, the collector looks at once at all that the build made: 0.4 s after one of the demo.
+    """
+    gc.set_threshold(*_RARE)
+
+
 @contextmanager
 def rare_collections() -> Iterator[None]:
     """Let the collector look for garbage less often: by default, a build of the demo spent 6 % of its time on that.
 
-    Models, whose modules lie in reference cycles, are collected when they are let go (`models/model_cache.py`).
+    Models of some size, whose modules lie in reference cycles, are collected before the next (`models/checkpoints.py`).
     """
     before = gc.get_threshold()
     gc.set_threshold(*_RARE)

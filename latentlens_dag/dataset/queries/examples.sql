@@ -1,5 +1,5 @@
 -- title: Examples of a lens at a layer
--- description: Patches with their nearest answer, place and verdict: one of each image in turn, in an order that is chance and always the same.
+-- description: Patches with their nearest answer, place and verdict: one of each image in turn, in an order that is chance and always the same. None is padding.
 -- param layer: the visual layer
 -- param lens = latentlens: the lens
 -- param study = null: only this study
@@ -8,7 +8,17 @@
 -- param high = null: a nearest answer below this cosine (or logit)
 -- param patch_group = null: object or background
 -- param top = 24: how many
-WITH nearest AS (
+WITH blank AS (
+    -- Tokens that show nothing of their image: ends of rows, separators, and those wholly in the padding.
+    SELECT study, image_id, token_index
+    FROM visual_tokens
+    LEFT JOIN images USING (image_id)
+    WHERE view IN ('newline', 'padding', 'separator')
+        OR x1 <= 0.001
+        OR y1 <= 0.001
+        OR x0 >= width - 0.001
+        OR y0 >= height - 0.001
+), nearest AS (
     SELECT
         study,
         image_id,
@@ -18,6 +28,7 @@ WITH nearest AS (
         arg_min(logit, rank) AS logit,
         md5(image_id || ' ' || token_index) AS chance
     FROM neighbors
+    ANTI JOIN blank USING (study, image_id, token_index)
     WHERE lens = $lens
         AND visual_layer = CAST($layer AS INTEGER)
         AND ($study IS NULL OR study = $study)

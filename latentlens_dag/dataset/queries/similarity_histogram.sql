@@ -1,10 +1,21 @@
 -- title: How similar the nearest answers are
--- description: Per visual layer, how many tokens have a nearest answer of which cosine (or logit), in bins of one round width for all layers.
+-- description: Per visual layer, how many tokens have a nearest answer of which cosine (or logit), in bins of one round width for all layers. Padding is left out.
 -- param lens = latentlens: the lens
 -- param study = null: only this study
-WITH nearest AS (
+WITH blank AS (
+    -- Tokens that show nothing of their image: ends of rows, separators, and those wholly in the padding.
+    SELECT study, image_id, token_index
+    FROM visual_tokens
+    LEFT JOIN images USING (image_id)
+    WHERE view IN ('newline', 'padding', 'separator')
+        OR x1 <= 0.001
+        OR y1 <= 0.001
+        OR x0 >= width - 0.001
+        OR y0 >= height - 0.001
+), nearest AS (
     SELECT visual_layer, CAST(coalesce(cosine, logit) AS DOUBLE) AS similarity
     FROM neighbors
+    ANTI JOIN blank USING (study, image_id, token_index)
     WHERE lens = $lens AND rank = 1 AND ($study IS NULL OR study = $study) AND coalesce(cosine, logit) IS NOT NULL
 ), fine AS (
     SELECT greatest(max(similarity) - min(similarity), 1e-6) / 40 AS width FROM nearest

@@ -10,7 +10,9 @@ Note: many models have more rows of vocabulary than their tokenizer has tokens; 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
@@ -73,9 +75,9 @@ class VocabularyLens(Lens):
         """As `Lens.neighbors`."""
         vocabulary = inputs.vocabulary(self.needs)
         choices = {self._named(one): self._choice(one, vocabulary, inputs) for one in self.candidates}
-        for layer, at in states.items():
-            found = self.top_k_of_each(vocabulary, at.states, list(choices.values()))
-            for lens, best in zip(choices, found, strict=True):
+        found = self.top_k_of_each(vocabulary, [at.states for at in states.values()], list(choices.values()))
+        for (layer, at), of_layer in zip(states.items(), found, strict=True):
+            for lens, best in zip(choices, of_layer, strict=True):
                 yield LayerAnswers(lens, layer, self.vocabulary_table(lens, layer, at, best, vocabulary))
 
     def _named(self, candidates: Candidates) -> str:
@@ -126,31 +128,59 @@ class VocabularyLens(Lens):
         self, vocabulary: Vocabulary, states: NDArray[np.float32], labels: NDArray[np.int64] | None = None
     ) -> VocabularyNeighbors:
         """The k best tokens of states [N, d]; with `labels` [V] of the tokens, only the best token of each label."""
-        (found,) = self.top_k_of_each(vocabulary, states, [Choice(None, labels)])
+        ((found,),) = self.top_k_of_each(vocabulary, [states], [Choice(None, labels)])
         return found
 
     def top_k_of_each(
-        self, vocabulary: Vocabulary, states: NDArray[np.float32], choices: Sequence[Choice]
-    ) -> list[VocabularyNeighbors]:
-        """The k best tokens of states [N, d] by each choice; all have the same scores, which are computed once."""
-        import torch
+        self, vocabulary: Vocabulary, layers: Sequence[NDArray[np.float32]], choices: Sequence[Choice]
+    ) -> Iterator[list[VocabularyNeighbors]]:
+        """The k best tokens of the states [N, d] of each layer, by each choice.
 
-        scorer, starts = self.scorer(vocabulary), range(0, len(states), _QUERIES_PER_PASS)
-        masked = _rows_without_token(vocabulary)
+        All choices have the same scores, which are computed once. While the caller has a layer's, threads compute those
+        of the next one.
+        """
+        scorer, masked = self.scorer(vocabulary), _rows_without_token(vocabulary)
+        k, most = min(self.k, vocabulary.vocabulary_size), max((len(_starts(states)) for states in layers), default=0)
 
-        def one_pass(number: int) -> list[VocabularyNeighbors]:
-            queries = torch.from_numpy(states[starts[number] :][:_QUERIES_PER_PASS].copy())
-            with torch.inference_mode():  # of this thread
-                scores = scorer(queries.to(vocabulary.device, torch.float32))
-                if len(masked):
-                    scores.index_fill_(1, masked, -torch.inf)
-                return [_best(scores, self.k, choice) for choice in choices]
+        def one_pass(states: NDArray[np.float32], number: int) -> list[VocabularyNeighbors]:
+            return self._pass(
+                states[_starts(states)[number] :][:_QUERIES_PER_PASS], vocabulary, scorer, masked, choices
+            )
+
+        def joined(passes: Iterator[list[VocabularyNeighbors]]) -> list[VocabularyNeighbors]:
+            found = list(passes)
+            return [_joined([parts[number] for parts in found], k) for number in range(len(choices))]
 
         # The precision is one of all threads: set here, none of them changes it while another computes.
-        with full_precision(), worker_threads(_threads(vocabulary, len(starts))) as in_threads:
-            found = in_threads(one_pass, len(starts))
-        k = min(self.k, vocabulary.vocabulary_size)
-        return [_joined([parts[number] for parts in found], k) for number in range(len(choices))]
+        with full_precision(), worker_threads(_threads(vocabulary, most)) as in_threads:
+            begun = deque[Iterator[list[VocabularyNeighbors]]]()
+            for states in layers:
+                begun.append(in_threads(partial(one_pass, states), len(_starts(states))))
+                if len(begun) > 1:
+                    yield joined(begun.popleft())
+            yield from map(joined, begun)
+
+    def _pass(
+        self,
+        states: NDArray[np.float32],
+        vocabulary: Vocabulary,
+        scorer: Callable[[Tensor], Tensor],
+        masked: Tensor,
+        choices: Sequence[Choice],
+    ) -> list[VocabularyNeighbors]:
+        """The k best tokens of a few states, by each choice; `masked` are the rows that no token has."""
+        import torch
+
+        with torch.inference_mode():  # of this thread
+            scores = scorer(torch.from_numpy(states.copy()).to(vocabulary.device, torch.float32))
+            if len(masked):
+                scores.index_fill_(1, masked, -torch.inf)
+            return [_best(scores, self.k, choice) for choice in choices]
+
+
+def _starts(states: NDArray[np.float32]) -> range:
+    """The first row of each pass."""
+    return range(0, len(states), _QUERIES_PER_PASS)
 
 
 def _threads(vocabulary: Vocabulary, passes: int) -> int:
