@@ -21,7 +21,7 @@ from latentlens_dag.dataset.dataset import Dataset, open_dataset
 from latentlens_dag.dataset.named_queries import ParameterValue
 from latentlens_dag.dataset.result_types import result_table
 from latentlens_dag.errors import UserError
-from latentlens_dag.sql.sandbox import Limits, first_line
+from latentlens_dag.sql.sandbox import QUERY_ERRORS, Limits, first_line
 
 if TYPE_CHECKING:
     import polars as pl
@@ -179,9 +179,9 @@ def _answer_to(dataset: Dataset, text: str, rows: int, params: dict[str, Paramet
     except (duckdb.OutOfMemoryException, MemoryError, pa.ArrowMemoryError):
         return _FULL, b""
     except UserError as error:
-        return _WRONG, str(error).encode()
-    except duckdb.Error as error:
-        return _WRONG, f"{first_line(error)} (in: {' '.join(text.split())[:200]})".encode()
+        return _WRONG, str(error).encode(errors="replace")
+    except QUERY_ERRORS as error:
+        return _WRONG, f"{first_line(error)} (in: {' '.join(text.split())[:200]})".encode(errors="replace")
 
 
 def _send(answers: IO[bytes], kind: bytes, content: bytes) -> None:

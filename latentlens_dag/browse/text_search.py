@@ -31,7 +31,7 @@ class TextNeighbors(NamedTuple):
     """The occurrences that are nearest to a token."""
 
     rows: list[dict[str, Any]]
-    """As `contextual_index.SearchResult.to_polars` gives them, nearest first."""
+    """As `search_result.SearchResult.to_polars` gives them, nearest first."""
     method: str
     """How they were found."""
 

@@ -50,7 +50,7 @@ def escape_beyond(text: str, encoding: str) -> str:
 def plain_value(value: Any) -> Any:
     """A value in the types of JSON."""
     if isinstance(value, dict):
-        return {str(plain_value(key)): plain_value(inner) for key, inner in value.items()}
+        return {_key(plain_value(key)): plain_value(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [plain_value(inner) for inner in value]
     if isinstance(value, bytes):
@@ -60,6 +60,11 @@ def plain_value(value: Any) -> Any:
     if isinstance(value, datetime.date | datetime.time):
         return value.isoformat()
     return str(value) if isinstance(value, decimal.Decimal | datetime.timedelta) else value
+
+
+def _key(value: Any) -> str:
+    """A key of a map as JSON has it: true is "true"."""
+    return value if isinstance(value, str) else _json(value)
 
 
 def _json(value: Any) -> str:

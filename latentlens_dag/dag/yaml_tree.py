@@ -312,6 +312,20 @@ def _check_text(value: Any, field: tuple[str, ...], file: Path, values: bool) ->
     for name in variables:
         if name not in os.environ:
             raise UserError(f"{place}: the environment has no variable {name}. Set it, or write the value itself.")
+        if not _is_text(os.environ[name]):
+            raise UserError(
+                f"{place}: the variable {name} of the environment is {os.fsencode(os.environ[name])!r:.80}, which is "
+                "not UTF-8. Set it anew, or write the value itself."
+            )
+
+
+def _is_text(value: str) -> bool:
+    """Whether a variable's bytes were UTF-8; of others, Python makes halves of characters."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _kind(document: Mapping[str, Any], file: Path) -> type["NamedComponent"]:

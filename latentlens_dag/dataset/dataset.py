@@ -26,6 +26,7 @@ from latentlens_dag.schema import TABLES
 from latentlens_dag.sql.quoting import identifier, literal
 from latentlens_dag.sql.sandbox import (
     NO_LIMITS,
+    QUERY_ERRORS,
     Limits,
     first_line,
     mounted_path,
@@ -119,7 +120,7 @@ class Dataset:
         try:
             require_select(cursor, query)
             return cursor.sql(query, params=params) if params else cursor.sql(query)
-        except duckdb.Error as error:
+        except QUERY_ERRORS as error:
             raise UserError(self._query_error(error, query)) from error
 
     def scan(self, table: str) -> pl.LazyFrame:
@@ -188,7 +189,7 @@ class Dataset:
         """
         try:
             return result_frame(self.query(text, **params))
-        except duckdb.Error as error:
+        except QUERY_ERRORS as error:
             raise UserError(self._query_error(error, text)) from error
 
     def close(self) -> None:
@@ -205,7 +206,7 @@ class Dataset:
         """Close it."""
         self.close()
 
-    def _query_error(self, error: duckdb.Error, query: str) -> str:
+    def _query_error(self, error: Exception, query: str) -> str:
         """The message of an error: a file that is gone, a table that was not pulled, or a mistake in the query."""
         if gone := re.search(r"No such file or directory: '(.*)'", str(error)):
             return f"{gone[1]} is gone since this was opened: it was moved, or a build replaces it. Open this anew."

@@ -19,6 +19,7 @@ from typing import Any
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.hub.errors import CONNECTION_HINT, failure_cause, network_errors
+from latentlens_dag.storage.arrow_values import python_values
 from latentlens_dag.text.display import name_list
 
 _FORMATS = {"arrow", "csv", "json", "parquet", "text"}  # others unpack archives of media, or need more packages
@@ -47,6 +48,8 @@ class HubColumn:
 def column_values(source: HubColumn, batch: int = _BATCH) -> Iterator[Any]:
     """Iterate over the column in the order of the rows, in constant memory; of Parquet only this column is fetched.
 
+    Values are as `python_values` gives them.
+
     Args:
         source: which column.
         batch: rows in memory at a time.
@@ -58,7 +61,7 @@ def column_values(source: HubColumn, batch: int = _BATCH) -> Iterator[Any]:
     _require_library(source)
     with _user_errors(source):
         for table in _rows(source).select_columns(source.column).with_format("arrow").iter(batch):
-            yield from table[source.column].to_pylist()
+            yield from python_values(table[source.column])
 
 
 def _require_library(source: HubColumn) -> None:

@@ -15,7 +15,7 @@ often than the plain cosine.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
@@ -27,6 +27,25 @@ from latentlens_dag.search.exact import Block
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+Similarity = Literal["cosine", "centered"]
+
+
+def check_similarity(similarity: str, has_mean: bool) -> None:
+    """Refuse a similarity that is none, or a mean that does not go with it.
+
+    Raises:
+        UserError: naming the argument of `ContextualIndex.search`.
+    """
+    if similarity not in get_args(Similarity):
+        raise UserError(f"`similarity={similarity!r}` must be 'cosine' or 'centered'.")
+    if similarity == "cosine" and has_mean:
+        raise UserError("`query_mean` is of the centered similarity: pass `similarity='centered'` too.")
+    if similarity == "centered" and not has_mean:
+        raise UserError(
+            "`similarity='centered'` needs `query_mean`, the mean of the states at the layer that the queries are "
+            "of, such as `states.mean(0)` of many of them; of a layer of this index, `mean_state(layer)`."
+        )
 
 
 def mean_of_rows(table: Table) -> NDArray[np.float64]:

@@ -7,41 +7,26 @@ stream that enters a block (`models/layers.py`), not the output of the final nor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.index.approximate import (
-    MEASURED_K,
-    ApproximatePlan,
-    MeasuredRecall,
-    approximate_top_k,
-    measure_recall,
-    plan_approximate,
-)
-from latentlens_dag.index.centered import centered, mean_of_rows
+from latentlens_dag.index.approximate import MeasuredRecall, measure_recall
+from latentlens_dag.index.centered import Similarity, check_similarity, mean_of_rows
 from latentlens_dag.index.folder import IndexFolder, read_index_folder
+from latentlens_dag.index.index_search import IndexSearch, Progress, SearchSettings, Unique
 from latentlens_dag.index.lance_files import Table, open_table
 from latentlens_dag.index.layer_tables import dtype_of, width_of
 from latentlens_dag.index.occurrence_lookup import OccurrenceLookup
-from latentlens_dag.index.table_blocks import (
-    DEFAULT_ROWS,
-    BlockReader,
-    OwnRows,
-    RowFilter,
-    count_searched_rows,
-    count_sinks,
-)
+from latentlens_dag.index.query_states import query_matrix
+from latentlens_dag.index.search_result import SearchResult
+from latentlens_dag.index.table_blocks import OwnRows, count_sinks
 from latentlens_dag.models.layers import as_int_list
 from latentlens_dag.models.text_states import TextStates
-from latentlens_dag.search.exact import cosine_top_k
-from latentlens_dag.search.top_k import LabelsOf, Neighbors, concat_neighbors
-from latentlens_dag.text.display import bracket_word
 from latentlens_dag.text.html import some, table_html
 
 if TYPE_CHECKING:
@@ -50,85 +35,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from latentlens_dag.index.remote import RemoteIndex
-
-Progress = Callable[[int, int], None]
-"""Called with the rows done and all rows."""
-_FEW_QUERIES = 32  # for more, one scan for all of them is quicker
-_LABELS = {"word": "word", "sentence": "sentence_id"}
-Similarity = Literal["cosine", "centered"]
-
-
-class TooFewNeighborsError(UserError):
-    """More neighbors were asked for than there are."""
-
-    def __init__(self, k: int, available: str) -> None:
-        """Say what there is less of than `k`, and how much there is: "different words (3)"."""
-        super().__init__(f"`k={k}` asks for more answers than there are {available}: ask for fewer.")
-        self.available = available
-
-
-@dataclass(frozen=True)
-class SearchResult:
-    """The neighbors of each of Q queries, nearest first; equal cosines in order of (layer, key)."""
-
-    cosine: NDArray[np.float32]  # plain or centered; [Q, k], or [Q, layers * k] where the layers were not merged
-    contextual_layer: NDArray[np.int32]
-    key: NDArray[np.uint64]
-    rank: NDArray[np.int32]
-    """[k], or [layers * k]: the rank of each column, 1 = nearest, among all layers or within its own."""
-    method: str
-    """How they were found: "exact", the kind of index and its measured recall, or why no index was used."""
-    index: ContextualIndex = field(repr=False)
-
-    def __repr__(self) -> str:
-        """The sizes, on one line; `to_polars` gives the neighbors."""
-        queries, neighbors = self.key.shape
-        layers = some(np.unique(self.contextual_layer).tolist())
-        return f"<SearchResult: {queries:,} queries, {neighbors:,} neighbors each, of layers {layers}; {self.method}>"
-
-    def _repr_html_(self) -> str:
-        rows = (
-            (row["query"], row["rank"], f"{row['cosine']:.3f}", row["contextual_layer"], _in_sentence(row))
-            for row in self[:_QUERIES_SHOWN].to_polars().to_dicts()
-        )
-        more = f"the first {_QUERIES_SHOWN} queries; to_polars() gives all" if len(self.key) > _QUERIES_SHOWN else ""
-        return table_html(repr(self), ("query", "rank", "cosine", "layer", "word in its sentence"), rows, more)
-
-    def __getitem__(self, queries: slice) -> SearchResult:
-        """The neighbors of some of the queries."""
-        columns = {name: getattr(self, name)[queries] for name in ("cosine", "contextual_layer", "key")}
-        return replace(self, **columns)
-
-    def to_polars(self) -> pl.DataFrame:
-        """One row per neighbor, in order of query, of layer where layers were not merged, and of rank.
-
-        Returns:
-            query, rank, word, sentence (its text), token_id, token_str, char_start, char_end (of the word in the
-            sentence, in characters), position, sentence_id, key, contextual_layer, cosine. Polars shows the first and
-            last columns of a wide frame.
-        """
-        import polars as pl
-
-        queries, neighbors = self.key.shape
-        rows: Any = pl.from_arrow(self.index.occurrences.rows(self.key.ravel()).drop_columns("index"))
-        frame: pl.DataFrame = rows.with_columns(
-            pl.Series("query", np.repeat(np.arange(queries, dtype=np.int32), neighbors)),
-            pl.Series("rank", np.tile(self.rank, queries)),
-            pl.Series("contextual_layer", self.contextual_layer.ravel()),
-            pl.Series("cosine", self.cosine.ravel()),
-        )
-        texts = self.index.sentences(frame["sentence_id"].unique()).rename({"text": "sentence"})
-        joined = frame.join(texts, on="sentence_id", how="left", maintain_order="left")
-        return joined.select("query", "rank", "word", "sentence", *_OF_OCCURRENCE, "key", "contextual_layer", "cosine")
-
-
-def _in_sentence(row: Mapping[str, Any]) -> str:
-    return bracket_word(row["sentence"], row["char_start"], row["char_end"], _SENTENCE_SHOWN)
-
-
-_QUERIES_SHOWN = 5
-_SENTENCE_SHOWN = 80  # characters
-_OF_OCCURRENCE = ("token_id", "token_str", "char_start", "char_end", "position", "sentence_id")
 
 
 class ContextualIndex:
@@ -210,13 +116,14 @@ class ContextualIndex:
         return self._folder.path
 
     @property
-    def _tables(self) -> Mapping[int, Table]:
+    def tables(self) -> Mapping[int, Table]:
+        """Its layer tables, by contextual layer."""
         return self._folder.tables
 
     @property
     def layers(self) -> list[int]:
         """The contextual layers that it has, ascending."""
-        return list(self._tables)
+        return list(self.tables)
 
     @property
     def language_model(self) -> str:
@@ -227,13 +134,13 @@ class ContextualIndex:
     def width(self) -> int:
         """The width of its vectors, d."""
         with self._folder.reading():
-            return width_of(next(iter(self._tables.values())))
+            return width_of(next(iter(self.tables.values())))
 
     @cached_property
     def dtype(self) -> str | None:
         """The dtype in which the language model computed its states; None where that is not known."""
         with self._folder.reading():
-            return dtype_of(next(iter(self._tables.values())))
+            return dtype_of(next(iter(self.tables.values())))
 
     @property
     def rows(self) -> int:
@@ -244,7 +151,7 @@ class ContextualIndex:
     def sink_counts(self) -> dict[int, int]:
         """The number of attention sinks of each contextual layer, which are no neighbors by default."""
         with self._folder.reading():
-            return {layer: count_sinks(table) for layer, table in self._tables.items()}
+            return {layer: count_sinks(table) for layer, table in self.tables.items()}
 
     @cached_property
     def occurrences(self) -> OccurrenceLookup:
@@ -278,7 +185,7 @@ class ContextualIndex:
         k: int = 5,
         layers: Sequence[int] | None = None,
         *,
-        unique: Literal["word", "sentence"] | None = None,
+        unique: Unique | None = None,
         word: str | None = None,
         merge: bool = True,
         exact: bool = True,
@@ -335,39 +242,48 @@ class ContextualIndex:
 
         Memory grows with Q (d + k), not with the index.
         """
-        chosen = self._chosen(layers)
-        if not isinstance(k, int) or k < 1:
-            raise UserError(f"`k` must be a whole number of at least 1, not {k!r}.")
+        settings = SearchSettings(k, self._chosen(layers), unique, word, merge, sinks, similarity, (fraction,))
         if isinstance(states, TextStates):
             sentence_ids = states.sentence_ids() if sentence_ids is None else sentence_ids
-            if similarity == "centered" and query_mean is None and len(states.states) == 1:
-                query_mean = self.mean_state(next(iter(states.states)))
-            states = states.only_layer()
-        if not 0 < fraction <= 1:
-            raise UserError(f"`fraction={fraction}` must be above 0 and at most 1.")
+            query_mean = self._mean_of_texts(states, similarity) if query_mean is None else query_mean
         with self._folder.reading():
-            queries = self._queries(states, width_of(self._tables[chosen[0]]))
-            queries = self._around_mean(queries, similarity, query_mean)
-            lookup = self.occurrences if word is None else self._occurrences_of(word)
-            words = None if word is None else lookup.spellings()
-            lookup = lookup if fraction == 1 else lookup.within(fraction)
+            queries = self._queries(states, settings.layers[0], similarity, query_mean)
             own = None if own_sentence else self._own_rows(sentence_ids, len(queries))
-            rows = RowFilter(words, own, sinks, fraction)
-            labels_of = self._labels(lookup, unique, k)
-            groups = [chosen] if merge else [[layer] for layer in chosen]
-            self._check_k(k, groups, rows)
-            plain = merge and unique is None and rows == DEFAULT_ROWS and similarity == "cosine"
-            plan = None if exact else self._plan(chosen, k, recall, len(queries), plain, measured)
+            search = IndexSearch(self, settings, queries, own)
+            search.check()
+            plan = None if exact else search.plan(recall, measured)
             if plan is not None and plan.nprobes:
-                found = approximate_top_k(queries, self._keep_open(chosen), k, plan.nprobes)
-                return self._result([found], k, plan.description)
-            reader = BlockReader({layer: self._tables[layer] for layer in chosen}, rows, progress)
-            parts = [reader.read(group) for group in groups]
-            if similarity == "centered":
-                parts = [centered(part, self._tables.__getitem__, rows, self.mean_state) for part in parts]
-            neighbors = [cosine_top_k(queries, part, k, labels_of) for part in parts]
-            exact_name = "exact" if similarity == "cosine" else "exact, by centered cosine"
-            return self._result(neighbors, k, exact_name if plan is None else f"{exact_name}: {plan.description}")
+                return search.by_indexes(plan, self._keep_open(settings.layers))
+            return search.by_scan(progress, plan)[0]
+
+    def search_parts(
+        self,
+        states: Any,
+        fractions: Sequence[float],
+        k: int = 5,
+        layers: Sequence[int] | None = None,
+        *,
+        unique: Unique | None = None,
+        sentence_ids: Sequence[str | None] | None = None,
+        progress: Progress = lambda done, total: None,
+    ) -> list[SearchResult]:
+        """Search nested parts of the index: what `search` gives for each `fraction`, by one scan of the largest part.
+
+        Args:
+            states: [Q, d], as `search` takes them.
+            fractions: of the sentences, ascending.
+            k, layers, unique, sentence_ids, progress: as of `search`.
+
+        Raises:
+            TooFewNeighborsError: a UserError, where a part has not k neighbors; it names the fraction.
+            UserError, ValueError: as of `search`.
+        """
+        settings = SearchSettings(k, self._chosen(layers), unique, fractions=tuple(fractions))
+        with self._folder.reading():
+            queries = self._queries(states, settings.layers[0])
+            search = IndexSearch(self, settings, queries, self._own_rows(sentence_ids, len(queries)))
+            search.check()
+            return search.by_scan(progress)
 
     def mean_state(self, layer: int) -> NDArray[np.float64]:
         """The mean state [d] of a contextual layer, without attention sinks; computed once.
@@ -378,23 +294,23 @@ class ContextualIndex:
         (layer,) = self._chosen([layer])
         if layer not in self._means:
             with self._folder.reading():
-                self._means[layer] = mean_of_rows(self._tables[layer])
+                self._means[layer] = mean_of_rows(self.tables[layer])
         return self._means[layer]
 
-    def _around_mean(self, queries: NDArray[np.floating], similarity: str, mean: Any) -> NDArray[np.floating]:
-        """The queries as they are searched with."""
-        if similarity == "cosine" and mean is None:
-            return queries
-        if similarity not in get_args(Similarity):
-            raise UserError(f"`similarity={similarity!r}` must be 'cosine' or 'centered'.")
-        if similarity == "cosine":
-            raise UserError("`query_mean` is of the centered similarity: pass `similarity='centered'` too.")
+    def _mean_of_texts(self, states: TextStates, similarity: str) -> NDArray[np.float64] | None:
+        """The mean of the layer that the states of texts are of, where they are centered."""
+        layers = list(states.states)
+        return self.mean_state(layers[0]) if similarity == "centered" and len(layers) == 1 else None
+
+    def _queries(self, states: Any, layer: int, similarity: str = "cosine", mean: Any = None) -> NDArray[np.floating]:
+        """The matrix [Q, d] that is searched with; d is looked up in one layer, for others may lie on the Hub."""
+        states = states.only_layer() if isinstance(states, TextStates) else states
+        width = width_of(self.tables[layer])
+        queries = query_matrix(states, width, self.path, self.language_model)
+        check_similarity(similarity, mean is not None)
         if mean is None:
-            raise UserError(
-                "`similarity='centered'` needs `query_mean`, the mean of the states at the layer that the queries are "
-                "of, such as `states.mean(0)` of many of them; of a layer of this index, `mean_state(layer)`."
-            )
-        (center,) = self._queries(mean[None], queries.shape[1])
+            return queries
+        (center,) = query_matrix(mean[None], width, self.path, self.language_model)
         return queries.astype(np.float64) - center
 
     def measure_recall(self, states: Any) -> MeasuredRecall:
@@ -412,10 +328,9 @@ class ContextualIndex:
             UserError: where the width is not the index's.
             ValueError: where a state has no direction (zero, infinite, NaN).
         """
-        states = states.only_layer() if isinstance(states, TextStates) else states
         with self._folder.reading():
-            queries = self._queries(states, width_of(next(iter(self._tables.values()))))
-            found = {layer: measure_recall(queries, table) for layer, table in self._tables.items()}
+            queries = self._queries(states, self.layers[0])
+            found = {layer: measure_recall(queries, table) for layer, table in self.tables.items()}
         return MeasuredRecall({layer: one for layer, one in found.items() if one}, f"{len(queries):,} given states")
 
     def _own_rows(self, sentence_ids: Sequence[str | None] | None, queries: int) -> OwnRows | None:
@@ -428,51 +343,12 @@ class ContextualIndex:
         own = self.occurrences.own_rows(sentence_ids)
         return own if len(own.keys) else None
 
-    def _plan(
-        self, layers: list[int], k: int, recall: float, queries: int, plain: bool, measured: MeasuredRecall | None
-    ) -> ApproximatePlan:
-        """How to search through the tables' indexes, or why not."""
-        if not 0 < recall <= 1:
-            raise UserError(f"`recall={recall}` must be above 0 and at most 1.")
-        if not plain:
-            return ApproximatePlan(
-                {},
-                "`word`, `unique`, `merge=False`, `sinks`, `fraction`, `centered` and own sentences are answered "
-                "exactly",
-            )
-        if k > MEASURED_K or queries > _FEW_QUERIES:
-            return ApproximatePlan({}, f"indexes are for at most {MEASURED_K} answers to {_FEW_QUERIES} queries")
-        return plan_approximate({layer: self._tables[layer] for layer in layers}, recall, measured)
-
     def _keep_open(self, layers: list[int]) -> dict[int, lance.LanceDataset]:
         """Layer tables that stay open, and so cache what was read of their indexes."""
         for layer in layers:
             if layer not in self._open_tables:
-                self._open_tables[layer] = open_table(self._tables[layer])
+                self._open_tables[layer] = open_table(self.tables[layer])
         return {layer: self._open_tables[layer] for layer in layers}
-
-    def _result(self, neighbors: list[Neighbors], k: int, method: str) -> SearchResult:
-        found = concat_neighbors(neighbors, axis=1)
-        if np.isneginf(found.cosine).any():
-            raise TooFewNeighborsError(k, "neighbors of some query in these layers (its own sentence is left out)")
-        rank = np.tile(np.arange(1, k + 1, dtype=np.int32), len(neighbors))
-        return SearchResult(found.cosine, found.contextual_layer, found.key, rank, method, self)
-
-    def _queries(self, states: Any, width: int) -> NDArray[np.floating]:
-        if hasattr(states, "detach"):
-            states = states.detach().cpu().double().numpy()  # NumPy has no bfloat16
-        queries: NDArray[np.floating] = np.asarray(states)
-        if queries.ndim != 2 or queries.dtype.kind not in "fiu":
-            raise UserError(
-                f"`states` must be a matrix of numbers [queries, {width}], not {queries.dtype} of shape "
-                f"{queries.shape}. A single state is `state[None]`."
-            )
-        if queries.shape[1] != width:
-            raise UserError(
-                f"The states have width {queries.shape[1]}, the vectors of {self.path} have width {width}: were "
-                f"both made by the same language model ({self.language_model})?"
-            )
-        return queries
 
     def _chosen(self, layers: Sequence[int] | None) -> list[int]:
         wanted = self.layers if layers is None else as_int_list(layers, "layers")
@@ -484,29 +360,3 @@ class ContextualIndex:
                 f"it has {', '.join(map(str, self.layers))}."
             )
         return sorted(set(wanted))
-
-    def _occurrences_of(self, word: str) -> OccurrenceLookup:
-        lookup = self.occurrences.with_word(word)
-        if not len(lookup):
-            raise UserError(
-                f"No row of the index in {self.path} has the word {word!r}. A word is whole (`dogs` is not `dog`); the "
-                "corpus may not have it, or only where `min_position` leaves it out."
-            )
-        return lookup
-
-    def _labels(self, lookup: OccurrenceLookup, unique: str | None, k: int) -> LabelsOf | None:
-        if unique is None:
-            return None
-        if unique not in _LABELS:
-            raise UserError(f"`unique={unique!r}` must be None, 'word' or 'sentence'.")
-        labels_of, count = lookup.labels_of(_LABELS[unique])
-        if count < k:
-            raise TooFewNeighborsError(k, f"different {unique}s ({count})")
-        return labels_of
-
-    def _check_k(self, k: int, groups: list[list[int]], rows: RowFilter) -> None:
-        counts = {layer: count_searched_rows(self._tables[layer], rows) for group in groups for layer in group}
-        if (fewest := min(sum(counts[layer] for layer in group) for group in groups)) < k:
-            which = "" if rows.words is None else " of this word"
-            which += "" if rows.fraction == 1 else f" of {rows.fraction:g} of the sentences"
-            raise TooFewNeighborsError(k, f"rows ({fewest}{which}, over {len(groups[0])} contextual layers)")

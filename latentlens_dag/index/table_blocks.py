@@ -44,16 +44,25 @@ class RowFilter(NamedTuple):
     """Whether attention sinks may; else they are excluded, where the table says which they are."""
     fraction: float = 1.0
     """Only rows of this part of all sentences, chosen by their ids (`hashing.within_fraction`)."""
+    beyond: float = 0.0
+    """Without the rows of this smaller part."""
 
     @property
     def reads_all(self) -> bool:
         """Whether a whole table is read, with the rows that are excluded."""
-        return self.words is None and self.fraction == 1
+        return self.words is None and self.fraction == 1 and self.beyond == 0
+
+    def in_parts(self, fractions: Sequence[float]) -> list[RowFilter]:
+        """Rows of nested parts of all sentences, the smallest first: each without those of the parts before it."""
+        return [
+            self._replace(fraction=end, beyond=start) for start, end in zip((0.0, *fractions), fractions, strict=False)
+        ]
 
     def expression(self, dataset: lance.LanceDataset) -> str | None:
         """The rows that are neighbors of any query, as a filter of Lance's scanner."""
         limit = None if self.sinks else sink_norm_of(dataset)
         conditions = [] if self.words is None else [is_in_filter("word", self.words)]
+        conditions += [] if self.beyond == 0 else [f"sentence_id >= '{fraction_end(self.beyond)}'"]
         conditions += [] if self.fraction == 1 else [f"sentence_id < '{fraction_end(self.fraction)}'"]
         conditions += [] if limit is None else [f"norm <= {limit!r}"]
         return " AND ".join(conditions) or None
@@ -66,18 +75,25 @@ DEFAULT_ROWS = RowFilter()
 class BlockReader:
     """Reads the layer tables of one search, and reports the rows read of all of them."""
 
-    def __init__(self, tables: Mapping[int, Table], rows: RowFilter, progress: Callable[[int, int], None]) -> None:
-        """Take the tables by contextual layer; `progress` is called with the rows read and all rows."""
-        self._tables, self._rows, self._progress = tables, rows, progress
+    def __init__(
+        self, tables: Mapping[int, Table], parts: Sequence[RowFilter], progress: Callable[[int, int], None]
+    ) -> None:
+        """Take the tables by contextual layer, and which of their rows are read in turn, none of them twice.
+
+        `progress` is called with the rows read and all rows.
+        """
+        self._tables, self._progress = tables, progress
         counts = (
-            count_rows(table) if rows.reads_all else count_searched_rows(table, rows) for table in tables.values()
+            count_rows(table) if rows.reads_all else count_searched_rows(table, rows)
+            for rows in parts
+            for table in tables.values()
         )
         self._rows_read, self._total = 0, sum(counts)
 
-    def read(self, layers: Iterable[int]) -> Iterator[Block]:
-        """The rows of some of the tables."""
+    def read(self, layers: Iterable[int], rows: RowFilter) -> Iterator[Block]:
+        """The rows of one part of some of the tables."""
         for layer in layers:
-            for block in blocks(self._tables[layer], layer, self._rows):
+            for block in blocks(self._tables[layer], layer, rows):
                 yield block
                 self._rows_read += len(block.vectors)
                 self._progress(self._rows_read, self._total)

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from latentlens_dag.errors import UserError
 from latentlens_dag.hub.datasets import HubColumn, column_values
 from latentlens_dag.inputs.images import NAMES, ImageFile, files_of_batch, image_files
+from latentlens_dag.storage.arrow_values import OtherValue, python_values
 from latentlens_dag.storage.files import atomic_path
 from latentlens_dag.storage.hashing import hash_bytes
 from latentlens_dag.storage.parquet import write_parquet
@@ -62,12 +63,18 @@ def read_image_rows(source: TableSource) -> Iterator[ImageRow]:
     for number, (value, name) in enumerate(_values_and_names(source), 1):
         content, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
         if not isinstance(content, bytes) or not content:
-            value = f"only the path {path}" if path else f"{type(content).__name__ if content is not None else 'null'}"
+            value = f"only the path {path}" if path else _kind(content)
             raise UserError(
                 f"{source}, row {number}: {source.column} holds no bytes of an image ({value}). It must be a column of "
                 "bytes, or of bytes and paths as the library `datasets` writes them."
             )
         yield ImageRow(content, name or (path if isinstance(path, str) and path else None))
+
+
+def _kind(content: object) -> str:
+    if isinstance(content, OtherValue):
+        return content.kind
+    return "null" if content is None else type(content).__name__
 
 
 def extract_images(source: TableSource, folder: Path) -> Path:
@@ -143,9 +150,9 @@ def _values_and_names(source: TableSource) -> Iterator[tuple[Any, str | None]]:
     try:
         _check_columns(source, columns, read_footer(source.path).schema.names)
         for batch in read_batches(source.path, columns, _BATCH):
-            names = batch[source.name].to_pylist() if source.name else [None] * len(batch)
+            names = python_values(batch[source.name]) if source.name else [None] * len(batch)
             names = [None if name is None else _name(name, source) for name in names]
-            yield from zip(batch[source.column].to_pylist(), names, strict=True)
+            yield from zip(python_values(batch[source.column]), names, strict=True)
     except ParquetReadError as error:
         raise UserError(
             f"{source} cannot be read as Parquet ({error}): it is missing, damaged or not Parquet."

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -46,9 +47,10 @@ FORMATS = tuple(_SUFFIXES)
 PostScript file named .png would start Ghostscript."""
 SUFFIXES = {suffix for suffixes in _SUFFIXES.values() for suffix in suffixes}
 THUMBNAIL_SIDE = 256
+MAX_SIDE = 100_000
+"""The most pixels of a side: Pillow holds each row apart, so that 1 x 89,000,000 pixels would take two gigabytes."""
 _RECENT_BYTES = 256 * 2**20
 """Of the files read last, which the next step of a build reads too. Larger batches are read once per step."""
-_ORIENTATION = 0x112  # the tag of EXIF
 _LARGEST_NAMED = 5  # of the suffixes that are left out, those a report names
 
 
@@ -184,7 +186,8 @@ def open_image(path: Path) -> Image:
 
     Raises:
         UserError: if the file cannot be opened or decoded, is in none of FORMATS, is too large (Pillow's limit,
-            `Image.MAX_IMAGE_PIXELS`), or has 32 bits per pixel and so no known range of brightness.
+            `Image.MAX_IMAGE_PIXELS`) or too long (MAX_SIDE), or has 32 bits per pixel and so no known range of
+            brightness.
     """
     return _decode(path, path)
 
@@ -193,45 +196,22 @@ def _decode(source: Path | io.BytesIO, path: Path) -> Image:
     """As `open_image`, of a file at `path` whose bytes may have been read already."""
     from PIL import Image
 
-    from latentlens_dag.storage.pixels import as_rgb
+    from latentlens_dag.storage.pixels import as_rgb, upright
 
     try:
         with Image.open(source, formats=FORMATS) as image:
+            if max(image.size) > MAX_SIDE:
+                raise _too_long(path, image.size)
             # Pillow itself only warns up to twice the limit; a filter of warnings would be that of all threads.
             if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
                 raise _too_large(path)
-            return as_rgb(_upright(image), str(path))
+            return as_rgb(upright(image), str(path))
     except UserError:
         raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise _too_large(path) from error
     except Exception as error:  # Pillow's readers raise what the damage leads to: KeyError, RuntimeError, ...
         raise _unreadable(path, error) from error
-
-
-def _upright(image: Image) -> Image:
-    """The image turned as the orientation in its EXIF says; whatever else that says does not count.
-
-    Pillow's own `exif_transpose` also writes the EXIF anew, and fails at any tag that is damaged.
-    """
-    from PIL.Image import Transpose
-
-    image.load()  # before its EXIF is read: TIFF turns its pixels itself
-    try:
-        orientation = image.getexif().get(_ORIENTATION)
-    except Exception:  # of EXIF that is no EXIF
-        orientation = None
-    turns = {
-        2: Transpose.FLIP_LEFT_RIGHT,
-        3: Transpose.ROTATE_180,
-        4: Transpose.FLIP_TOP_BOTTOM,
-        5: Transpose.TRANSPOSE,
-        6: Transpose.ROTATE_270,
-        7: Transpose.TRANSVERSE,
-        8: Transpose.ROTATE_90,
-    }
-    turn = turns.get(orientation) if isinstance(orientation, int) else None
-    return image if turn is None else image.transpose(turn)
 
 
 def image_table(files: Sequence[ImageFile], folder: Path) -> pa.Table:
@@ -363,6 +343,13 @@ def _too_large(path: Path) -> UserError:
     )
 
 
+def _too_long(path: Path, size: tuple[int, int]) -> UserError:
+    return UserError(
+        f"{path} has {size[0]:,} x {size[1]:,} pixels, and {MAX_SIDE:,} are the most of a side: it may be damaged, or "
+        "made to exhaust memory. Cut it into parts or remove it."
+    )
+
+
 def _unreadable(path: Path, error: Exception) -> UserError:
     """The error for a file that Pillow could not read."""
     from PIL import UnidentifiedImageError
@@ -377,8 +364,10 @@ def _unreadable(path: Path, error: Exception) -> UserError:
             f"{path} cannot be read as an image: by its content it is {kind}, and only {', '.join(FORMATS)} are read, "
             "whatever the file is called. Convert it to PNG or remove it."
         )
+    # Pillow names the bytes in memory where it names the file.
+    reason = re.sub(r"\s*<_io\.BytesIO[^>]*>", "", str(error)) or type(error).__name__
     return UserError(
-        f"{path} cannot be read as an image ({str(error) or type(error).__name__}): it is damaged, cut short, or in "
+        f"{path} cannot be read as an image ({reason}): it is damaged, cut short, or in "
         f"none of the formats {', '.join(FORMATS)}. Replace or remove it."
     )
 

@@ -330,10 +330,19 @@ def _cast(path: Path, table: pa.Table, field: pa.Field) -> pa.ChunkedArray | pa.
     return values
 
 
+def _has_nul(value: object) -> bool:
+    """Whether a text, or one of a list of texts, has a NUL, as text in UTF-16 has when it is read as UTF-8."""
+    if isinstance(value, list):
+        return bool(value) and not isinstance(value[0], int) and any(map(_has_nul, value))
+    return isinstance(value, str) and "\0" in value
+
+
 def _validated(path: Path, row: dict[str, Any], entry: tuple[str, int, int]) -> dict[str, Any]:
     """The row with its image_id."""
     image_id, width, height = entry
     place = f"{path}, row {row['row']} ({row['file_name']}, region {row['region_id']!r})"
+    if nul := next((name for name, value in row.items() if _has_nul(value)), None):
+        raise UserError(f"{place}: {nul} has a NUL character. Write it without.")
     if row["region_id"] is None or row["name"] is None:
         raise UserError(f"{place}: region_id and name must not be null. Give every region an id and a name.")
     if row["kind"] not in KINDS:
@@ -349,5 +358,5 @@ def _validated(path: Path, row: dict[str, Any], entry: tuple[str, int, int]) -> 
             f"{place}: mask is invalid: {error}. Runs are row-major over the original image, alternating, "
             "and start with the pixels outside the region."
         ) from error
-    words = {name: [word for word in row[name] or [] if word] for name in ("words", "abstract_words")}
+    words = {name: [word for word in row[name] or [] if word and word.strip()] for name in ("words", "abstract_words")}
     return {**row, **words, "image_id": image_id}

@@ -13,13 +13,14 @@ import csv
 import gzip
 import io
 import json
+import re
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import pyarrow as pa
 
@@ -27,6 +28,7 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.hub.datasets import HubColumn, column_values
 from latentlens_dag.schema import SENTENCES, TEXTS
 from latentlens_dag.sql.connections import scratch_connection
+from latentlens_dag.storage.arrow_values import python_values
 from latentlens_dag.storage.hashing import ids_to_integers, shards_of, text_id
 from latentlens_dag.storage.parquet import parquet_rows
 from latentlens_dag.storage.split_input import NumberedRows
@@ -261,29 +263,51 @@ def write_shard(sentences: Iterable[pa.Table], out: Path) -> int:
 
 
 def _read_lines(source: TextFile) -> Iterator[tuple[str, str]]:
-    for number, line in enumerate(_lines(source.path), 1):
-        yield f"line {number}", _decode(line, source.path, number)
+    with _open(source.path) as file:
+        lines = _Lines(source.path, file)
+        for line in lines:
+            if line.isspace():
+                lines.skip(_BLANK)
+            else:
+                yield f"line {lines.number}", _decode(line, source.path, lines.number)
 
 
 def _read_csv(source: TextFile) -> Iterator[tuple[str, str]]:
-    lines = (_decode(line, source.path, number) for number, line in enumerate(_lines(source.path), 1))
     csv.field_size_limit(max(csv.field_size_limit(), 16 * MAX_CHARACTERS))
-    rows = csv.DictReader(lines, strict=True)
-    try:
-        header = list(rows.fieldnames or [])
+    with _open(source.path) as file:
+        rows = _csv_rows(_Lines(source.path, file), source.path)
+        _, header = next(rows, ("", []))
         _check_column(source, header)
-        for row in rows:
-            if None in row or None in row.values():  # in the key None are the fields beyond the header
+        column = header.index(source.column or "")
+        for place, row in rows:
+            if len(row) != len(header):
                 raise UserError(
-                    f"{source.path}, line {rows.line_num}: the row has {'more' if None in row else 'fewer'} "
+                    f"{source.path}, {place}: the row has {'more' if len(row) > len(header) else 'fewer'} "
                     f"fields than the header, which has {len(header)}. A text with a comma, a quote or "
                     "a line break in it needs double quotes around it."
                 )
-            yield f"line {rows.line_num}", row[source.column or ""]
-    except csv.Error as error:
-        raise UserError(
-            f"{source.path}, line {rows.line_num}: {error}. Is it CSV, with a header and fields in double quotes?"
-        ) from error
+            yield place, row[column]
+
+
+def _csv_rows(lines: _Lines, path: Path) -> Iterator[tuple[str, list[str]]]:
+    """The rows that are not empty, each with the line in which it begins."""
+    rows = csv.reader((_decode(line, path, lines.number) for line in lines), strict=True)
+    while True:
+        first = lines.number + 1
+        try:
+            row = next(rows, None)
+        except csv.Error as error:
+            place = f"line {first}" if lines.number <= first else f"lines {first} to {lines.number}"
+            reason = "a carriage return outside of quotes" if "new-line" in str(error) else error
+            raise UserError(
+                f"{path}, {place}: {reason}. Is it CSV, with a header and fields in double quotes?"
+            ) from error
+        if row is None:
+            return
+        if row:
+            yield f"line {first}", row
+        else:
+            lines.skip(_EMPTY)
 
 
 def _read_jsonl(source: TextFile) -> Iterator[tuple[str, str]]:
@@ -313,7 +337,7 @@ def _read_parquet(source: TextFile) -> Iterator[tuple[str, str]]:
     try:
         _check_column(source, read_footer(source.path).schema.names)
         batches = read_batches(source.path, [source.column or ""], _PARQUET_ROWS)
-        values = (value for batch in batches for value in batch[0].to_pylist())
+        values = (value for batch in batches for value in python_values(batch[source.column]))
         for number, value in enumerate(values, 1):
             yield f"row {number}", _text(value, source, f"row {number}")
     except ParquetReadError as error:
@@ -351,26 +375,71 @@ def _text(value: object, source: TextSource, place: str) -> str:
     return value
 
 
-def _lines(path: Path) -> Iterator[bytes]:
+class _Lines:
     """The lines of a file, each held only up to MAX_LINE_BYTES: five megabytes of gzip may be one of five gigabytes."""
-    with _open(path) as file:
-        for number in count(1):
-            line = file.readline(MAX_LINE_BYTES + 1)
-            if not line:
-                return
-            if len(line) > MAX_LINE_BYTES:
-                raise UserError(
-                    f"{path}, line {number}: it has more than {MAX_LINE_BYTES:,} bytes. Write one sentence per line or "
-                    "row; is it text at all?"
-                )
-            yield line
+
+    def __init__(self, path: Path, file: io.BufferedReader) -> None:
+        self.number = 0
+        """Of the line that came last."""
+        self._path, self._file = path, file
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        line = self._file.readline(MAX_LINE_BYTES + 1)
+        if not line:
+            raise StopIteration
+        self.number += 1
+        if len(line) > MAX_LINE_BYTES:
+            raise UserError(
+                f"{self._path}, line {self.number}: it has more than {MAX_LINE_BYTES:,} bytes. Write one sentence per "
+                "line or row; is it text at all?"
+            )
+        return line
+
+    def skip(self, blank: re.Pattern[bytes]) -> None:
+        """Pass lines without text many at a time: 200 kilobytes of gzip may be 200 million of them."""
+        while found := blank.match(self._file.peek()):
+            self.number += found[0].count(b"\n")
+            self._file.read(found.end())
+
+
+_BLANK = re.compile(rb"\s*\n")
+_EMPTY = re.compile(rb"(?:\r?\n)+")  # of a CSV, where blanks are a field
+_BUFFER = 1 << 14  # of which `skip` copies the rest
 
 
 _CONVERT = "Convert the file, for example with `iconv -f {} -t utf-8`"
 
 
-def _open(path: Path) -> IO[bytes]:
-    return io.BufferedReader(gzip.open(path, "rb")) if path.suffix == ".gz" else path.open("rb")  # type: ignore[arg-type]
+def _open(path: Path) -> io.BufferedReader:
+    """The file, decompressed, with "\\n" at the end of lines where they end with "\\r" alone."""
+    raw: Any = gzip.open(path) if path.suffix == ".gz" else path.open("rb", 0)  # noqa: SIM115 - its caller closes it
+    file = io.BufferedReader(raw, _BUFFER)
+    start = file.peek()
+    if b"\n" in start or b"\r" not in start[:-1]:
+        return file
+    return io.BufferedReader(_NewLines(file), _BUFFER)  # type: ignore[arg-type]
+
+
+class _NewLines(io.RawIOBase):
+    """A file with the other end of lines."""
+
+    def __init__(self, file: io.BufferedReader) -> None:
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        content = self._file.read1(len(buffer)).replace(b"\r", b"\n")
+        buffer[: len(content)] = content
+        return len(content)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 def _decode(line: bytes, path: Path, number: int) -> str:

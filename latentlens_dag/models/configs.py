@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections.abc import Iterator
@@ -17,6 +18,12 @@ _MOST_BYTES = 16 << 20
 _MOST_MODULES = 10_000
 """No model has as many layers or experts; building one of a billion would take all memory before weights are read."""
 _NUMBERS_OF_MODULES = re.compile(r"(^|_)(layers?|experts?|depths?|blocks?)$")
+_OBJECT_FILES = (
+    *("added_tokens.json", "chat_template.json", "generation_config.json", "image_processor.json"),
+    *("preprocessor_config.json", "processor_config.json", "special_tokens_map.json"),
+    *("tokenizer.json", "tokenizer_config.json", "video_preprocessor_config.json", "vocab.json"),
+)
+_START_BYTES = 1024
 _OBJECTS = ("auto_map", "text_config", "vision_config")
 
 
@@ -40,6 +47,29 @@ def read_config(source: Path | ModelRef) -> dict[str, Any] | None:
             f"{source} is not a model folder: it has no config.json.{f' {instructions}' if instructions else ''}"
         )
     return _parse_config(path)
+
+
+def check_objects(folder: Path) -> None:
+    """Refuse a file of a model that holds another kind of JSON than an object.
+
+    transformers would fail at the first field it looks for, with an error that names no file. Only the beginning is
+    read, since a tokenizer has tens of megabytes.
+
+    Raises:
+        UserError: with the file.
+    """
+    for name in _OBJECT_FILES:
+        path = folder / name
+        if not path.is_file():
+            continue
+        with path.open("rb") as file:
+            start = file.read(_START_BYTES).removeprefix(codecs.BOM_UTF8).lstrip()
+        if not start.startswith(b"{"):
+            check_lfs_pointers(folder, str(folder))
+            raise UserError(
+                f"{path} must be a JSON object, and begins with {start[:20].decode(errors='replace')!r}: the folder is "
+                "damaged. Use the file that was published with the weights."
+            )
 
 
 def _parse_config(path: Path) -> dict[str, Any]:

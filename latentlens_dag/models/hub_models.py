@@ -67,8 +67,11 @@ def _has_weights(folder: Path) -> bool:
     """Whether a folder has all weights of its model."""
     if not (folder / SHARD_INDEX).is_file():
         return (folder / SINGLE_FILE).is_file()
-    names = json.loads((folder / SHARD_INDEX).read_text(encoding="utf-8"))["weight_map"].values()
-    return all((folder / name).is_file() for name in names)
+    try:
+        names = json.loads((folder / SHARD_INDEX).read_text(encoding="utf-8"))["weight_map"].values()
+        return all((folder / name).is_file() for name in names)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError):
+        return True  # a damaged index is refused, by name, where weights are read
 
 
 def cached_config(model: ModelRef) -> Path | None:

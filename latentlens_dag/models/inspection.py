@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.models.families.registry import check_family
+from latentlens_dag.models.families.registry import check_family, why_unmapped
 from latentlens_dag.models.families.token_map import PADDING, WITHOUT_PIXELS, TokenMap, grid_view, unmapped
 from latentlens_dag.models.layers import auto_contextual_layers, auto_visual_layers
 from latentlens_dag.models.model_ref import ModelRef, model_ref
@@ -225,7 +225,8 @@ def _inspect_vlm(vlm: Vlm, ref: ModelRef, image: Image, localize: bool | None, p
 def _not_localized(vlm: Vlm, localize: bool | None) -> str | None:
     """Why `localization` is not run; None if it is."""
     if vlm.token_map(150, 100) is None:
-        return "its visual tokens are unmapped, so there is no map to prove"
+        why = why_unmapped(vlm.model.config.model_type) or "nobody has written a region map of its family"
+        return f"its visual tokens have no boxes that could be proved, since {why}"
     size_bytes = sum(p.numel() * p.element_size() for p in vlm.model.parameters())
     if localize is None and size_bytes > _LOCALIZED_BYTES:
         return f"the model takes {size_bytes / 1e9:.1f} GB, and the check some passes per view: `--localize` runs it"

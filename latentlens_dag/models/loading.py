@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, cast
 from latentlens_dag.device import default_device
 from latentlens_dag.errors import UserError
 from latentlens_dag.models.checkpoints import check_tokenizer, load_checkpoint
-from latentlens_dag.models.configs import read_config
+from latentlens_dag.models.configs import check_objects, read_config
 from latentlens_dag.models.dtypes import chosen_dtype
 from latentlens_dag.models.families.registry import (
     apply_checkpoint_settings,
@@ -123,6 +123,7 @@ def checked_folder(
     """
     without_weights = local_model(model, weights=False)
     config = read_config(without_weights.folder) or {}
+    check_objects(without_weights.folder)
     check_code(config, *without_weights, model.trust_remote_code)
     if check is not None:
         check(config, without_weights.name, model.trust_remote_code)

@@ -146,7 +146,7 @@ class Vlm:
 
         groups = [
             [as_rgb(image, f"An image of {image.width} x {image.height} pixels") for image in _images_of(one)]
-            for one in images
+            for one in _upright_images(images)
         ]
         texts = {count: self.prompt_text(prompt, count) for count in {len(group) for group in groups}}
         flat = [image for group in groups for image in group]
@@ -198,8 +198,9 @@ class Vlm:
         """The states of every visual token of the images, at the given layers.
 
         Args:
-            images: of any sizes and modes (read as RGB, transparency on white), each in a prompt of its own; a list in
-                place of an image has several in one prompt, in their order. Without images, the tables are empty.
+            images: of any sizes and modes (turned as the orientation in their EXIF says, read as RGB, transparency on
+                white), each in a prompt of its own; a list in place of an image has several in one prompt, in their
+                order. Without images, the tables are empty.
             layers: visual layers, each below `depth`.
             prompt: the question after each image (or after all images of a prompt), or a `Prompt` with text before the
                 first one and a system prompt too; by default the paper's question. In a causal model only what comes
@@ -213,6 +214,7 @@ class Vlm:
                 contains a token of images, or it is not known which tokens are those of which image of a prompt.
         """
         _check_images(images)
+        images = _upright_images(images)
         for sizes in dict.fromkeys(_sizes(one) for one in images):
             self.token_maps(sizes)  # refuses before the first pass
         return self.states_in_passes(_passes(images), layers, prompt, connector)
@@ -239,7 +241,7 @@ class Vlm:
         import torch
 
         check_layers(layers, self.depth, self.name, "the call of visual_states")
-        results = list(self._results(passes, layers, Prompt.of(prompt), connector))
+        results = list(self._results(map(_upright_images, passes), layers, Prompt.of(prompt), connector))
         empty = torch.empty(0, self.language_model.width)
         # Popped, so that no more than one layer is in memory twice.
         states = {layer: torch.cat([empty, *(result.states.pop(layer) for result in results)]) for layer in layers}
@@ -432,6 +434,13 @@ def _passes(images: Sequence[PromptImages]) -> Iterator[list[PromptImages]]:
 def _runs(visual: list[bool]) -> list[int]:
     """The lengths of the runs of visual tokens."""
     return [len(list(run)) for is_visual, run in groupby(visual) if is_visual]
+
+
+def _upright_images(images: Sequence[PromptImages]) -> list[PromptImages]:
+    """The images as `upright` turns them: their boxes are in pixels of what a viewer shows."""
+    from latentlens_dag.storage.pixels import upright
+
+    return [[upright(image) for image in one] if isinstance(one, Sequence) else upright(one) for one in images]
 
 
 def _check_images(images: object) -> None:

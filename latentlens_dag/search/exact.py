@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from latentlens_dag.search.prefilter import BlockMatrix
 
 _QUERIES_PER_PRODUCT = 1024  # with blocks of 4,096 rows, a buffer of 8 MiB of bfloat16
+_SCORES = 1 << 20  # of a product at least: of a small block, more queries at once
 _OPENING_ROWS = 2048  # compared in float32 while queries lack k neighbors, so there is no floor
 _MANY = 16  # candidates per query and block
 
@@ -94,19 +95,41 @@ def cosine_top_k(
 
     Memory grows with Q (d + k) and, for every thread, with the size of a block; the corpus itself is never held.
     """
+    (found,) = nested_top_k(queries, [blocks], k, labels_of, device, arithmetic)
+    return found
+
+
+def nested_top_k(
+    queries: NDArray[np.floating],
+    parts: Iterable[Iterable[Block]],
+    k: int,
+    labels_of: LabelsOf | None = None,
+    device: str | None = None,
+    arithmetic: Arithmetic | None = None,
+) -> list[Neighbors]:
+    """As `cosine_top_k`, for nested sets of rows: the neighbors among the first part, the first two, and so on.
+
+    Args:
+        parts: each has the blocks that the set has beyond the sets before it, so that no row is compared twice.
+
+    The other arguments and the errors are those of `cosine_top_k`.
+    """
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}.")
     where = device or default_device()
     chosen = arithmetic or fastest_arithmetic(len(queries), where)
-    parts = _parts_for_threads(len(queries), where)
+    shares = _parts_for_threads(len(queries), where)
     queries = np.asarray(queries)
     lengths = _lengths(queries)
-    searches = [_Search(queries[part], lengths[part], k, labels_of, where, chosen) for part in parts]
-    with full_precision(), warnings.catch_warnings(), worker_threads(len(parts)) as in_threads:
+    searches = [_Search(queries[share], lengths[share], k, labels_of, where, chosen) for share in shares]
+    found = []
+    with full_precision(), warnings.catch_warnings(), worker_threads(len(shares)) as in_threads:
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # it is only read
-        for block in blocks:
-            deque(in_threads(partial(_add_block, searches, parts, block), len(parts)), maxlen=0)
-    return concat_neighbors([search.best.neighbors() for search in searches], axis=0)
+        for blocks in parts:
+            for block in blocks:
+                deque(in_threads(partial(_add_block, searches, shares, block), len(shares)), maxlen=0)
+            found.append(concat_neighbors([search.best.neighbors() for search in searches], axis=0))  # copies
+    return found
 
 
 def _add_block(searches: Sequence[_Search], parts: Sequence[slice], block: Block, number: int) -> None:
@@ -182,8 +205,9 @@ class _Search:
         prefilter = self._next_prefilter()
         rows = prefilter.rows(vectors)
         _check_directions(rows.norms, block)
-        for first in range(0, len(self._queries), _QUERIES_PER_PRODUCT):
-            part = slice(first, min(first + _QUERIES_PER_PRODUCT, len(self._queries)))
+        step = max(_QUERIES_PER_PRODUCT, _SCORES // len(vectors))
+        for first in range(0, len(self._queries), step):
+            part = slice(first, min(first + step, len(self._queries)))
             start = self._open(block, vectors, prefilter, rows, part)
             if start == len(vectors):
                 continue

@@ -225,8 +225,9 @@ def require_select(cursor: duckdb.DuckDBPyConnection, query: str) -> None:
 
     Raises:
         UserError: if it is empty, several statements, or anything but a SELECT.
-        duckdb.Error: if it is not SQL.
+        duckdb.Error, UnicodeEncodeError: if it is not SQL, or no text.
     """
+    query.encode()  # DuckDB's own error about half a character is that of a wrong argument
     statements = cursor.extract_statements(query)
     if len(statements) != 1:
         raise UserError(f"Give one statement at a time, not {len(statements)}: {query.strip()[:200]!r}.")
@@ -243,9 +244,16 @@ def require_select(cursor: duckdb.DuckDBPyConnection, query: str) -> None:
         )
 
 
+QUERY_ERRORS = (duckdb.Error, UnicodeError)
+"""What DuckDB raises for a query: the second where the query, or what its own message quotes, is no text."""
+
+
 def first_line(error: Exception) -> str:
     """The message of a DuckDB error in one line, without the marked query and the traceback of our file system."""
-    message = str(error).strip()
+    if isinstance(error, UnicodeEncodeError):
+        return f"The query has a character that is none, {error.object[error.start]!a}"
+    # A message with a character cut in two does not become a text.
+    message = (error.object.decode(errors="replace") if isinstance(error, UnicodeDecodeError) else str(error)).strip()
     if message.startswith("Traceback"):
         return message.splitlines()[-1]
     return message.split("\n\n")[0].replace("\n", " ")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from latentlens_dag.errors import UserError
 from latentlens_dag.storage.files import read_json_object, write_text
 from latentlens_dag.storage.hashing import hash_file
 
@@ -40,6 +41,9 @@ def file_hashes(path: Path, memory: Path, hidden: bool = False, hasher: FileHash
         memory: JSON file that caches sizes, times and hashes between calls; what is damaged in it does not count.
         hidden: as of `file_states`.
         hasher: gives the hash of a file that is not in `memory` with its size and time.
+
+    Raises:
+        UserError: if a file cannot be read.
     """
     cached, now = read_json_object(memory), dict[str, list[Any]]()
     for file, state in _states(path, hidden).items():
@@ -47,10 +51,19 @@ def file_hashes(path: Path, memory: Path, hidden: bool = False, hasher: FileHash
             case [int(size), int(time_ns), str(known)] if [size, time_ns] == state:
                 now[file] = [*state, known]
             case _:  # new, changed, or damaged in the memory
-                now[file] = [*state, hasher(file, *state)]
+                now[file] = [*state, _hashed(file, state, hasher)]
     if now != cached:
         _write(now, memory)
     return {file: facts[2] for file, facts in now.items()}
+
+
+def _hashed(file: str, state: Sequence[int], hasher: FileHasher) -> str:
+    try:
+        return hasher(file, *state)
+    except OSError as error:  # some name no file: of a damaged disk, or of what is no file though it looks like one
+        raise UserError(
+            f"{file} cannot be read ({error.strerror or error}). Correct its permissions, or copy it again."
+        ) from error
 
 
 def forget_hash(file: Path, memory: Path) -> None:

@@ -56,7 +56,7 @@ def _answers(request: dict[str, Any]) -> Iterator[tuple[bytes, bytes]]:
     with pq.ParquetFile(path, buffer_size=_BUFFER, pre_buffer=False) as file:
         if request["rows"] is None:
             yield FOOTER, json.dumps(_groups(file.metadata)).encode()
-            yield BATCH, _stream(file.schema_arrow.empty_table().to_batches(), file.schema_arrow)
+            yield BATCH, _stream([], file.schema_arrow)
         else:
             yield from ((BATCH, _stream([piece], piece.schema)) for piece in _rows(file, path, request))
     yield END, b""

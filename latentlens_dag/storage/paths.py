@@ -90,13 +90,13 @@ def plain_path(path: Path) -> Iterator[Path]:
     Raises:
         UserError: where no folder for temporary files has a plain path.
     """
-    if is_plain(path):
-        yield path
-        return
     with _plain_folder(path) as folder:
-        link = folder / "link"
-        link.symlink_to(path.parent, target_is_directory=True)
-        yield link / path.name
+        if folder is None:
+            yield path
+        else:
+            link = folder / "link"
+            link.symlink_to(path.parent, target_is_directory=True)
+            yield link / path.name
 
 
 @contextmanager
@@ -108,16 +108,18 @@ def plain_file(path: Path) -> Iterator[Path]:
     Raises:
         UserError: where no folder for temporary files has a plain path.
     """
-    if is_plain(path):
-        yield path
-        return
     with _plain_folder(path) as folder:
-        yield folder / "file"
-        shutil.copyfile(folder / "file", path)
+        yield path if folder is None else folder / "file"
+        if folder is not None:
+            shutil.copyfile(folder / "file", path)
 
 
 @contextmanager
-def _plain_folder(path: Path) -> Iterator[Path]:
+def _plain_folder(path: Path) -> Iterator[Path | None]:
+    """A temporary folder with a plain path; None where `path` is plain itself and needs none."""
+    if is_plain(path):
+        yield None
+        return
     places = [Path(place) for place in (tempfile.gettempdir(), *_TEMPORARY)]
     place = next((place for place in places if is_plain(place) and place.is_dir()), None)
     if place is None:

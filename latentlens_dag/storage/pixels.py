@@ -4,10 +4,42 @@ from __future__ import annotations
 
 import numpy as np
 from PIL import Image
+from PIL.Image import Transpose
 
 from latentlens_dag.errors import UserError
 
 _PIXELS_AT_ONCE = 1 << 22
+_ORIENTATION = 0x112  # the tag of EXIF
+_TURNS = {
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}
+_SAYS_ORIENTATION = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")  # where Pillow looks for it
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The image turned as the orientation in its EXIF says; whatever else that says does not count.
+
+    What it gives says no orientation any more, so that it is turned once, however often it is passed on. Pillow's own
+    `exif_transpose` also writes the EXIF anew, and fails at any tag that is damaged.
+    """
+    image.load()  # before its EXIF is read: TIFF turns its pixels itself
+    try:
+        orientation = image.getexif().get(_ORIENTATION)
+    except Exception:  # of EXIF that is no EXIF
+        orientation = None
+    turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
+    if turn is None:
+        return image
+    turned = image.transpose(turn)
+    for name in _SAYS_ORIENTATION:
+        turned.info.pop(name, None)
+    return turned
 
 
 def as_rgb(image: Image.Image, name: str) -> Image.Image:

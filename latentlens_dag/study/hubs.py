@@ -17,9 +17,10 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from latentlens_dag.index.contextual_index import ContextualIndex, TooFewNeighborsError
+from latentlens_dag.index.contextual_index import ContextualIndex
 from latentlens_dag.index.lance_files import Table, matrix_of, open_table
 from latentlens_dag.index.row_samples import sampled_rows
+from latentlens_dag.index.search_result import TooFewNeighborsError
 from latentlens_dag.schema import LATENTLENS
 from latentlens_dag.study.norms import norms_of, sink_norm_of_states
 

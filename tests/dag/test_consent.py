@@ -307,6 +307,26 @@ def test_a_variable_that_is_not_set_is_an_error_and_not_the_text_none(project: P
     assert str(refused.value).startswith(f"`attributes.name` in {file}: ")
 
 
+@pytest.mark.parametrize(("length", "refused"), [(200, False), (201, True), (5000, True)])
+def test_a_name_longer_than_files_are_named_by_is_refused(project: Path, length: int, refused: bool) -> None:
+    file = project / "assets" / "text" / "defs.yaml"
+    file.write_text(f"{_HEAD}attributes: {{name: {'t' * length}, source: {{lines: sentences.txt}}}}\n")
+    with pytest.raises(UserError, match="200 letters at most") if refused else contextlib.nullcontext():
+        assert _keys(project)
+
+
+@pytest.mark.parametrize("value", [b"a\xff", b"\xed\xa0\x80", b"caf\xe9"])
+def test_a_variable_that_is_no_text_is_refused_with_its_bytes(
+    project: Path, monkeypatch: pytest.MonkeyPatch, value: bytes
+) -> None:
+    monkeypatch.setenv("LATENTLENS_TEST_A", os.fsdecode(value))
+    file = project / "assets" / "text" / "defs.yaml"
+    file.write_text(_HEAD + "attributes: {name: text, source: {lines: '{{ env.LATENTLENS_TEST_A }}.txt'}}\n")
+    with pytest.raises(UserError, match=r"`attributes\.source\.lines` in .*LATENTLENS_TEST_A .* not UTF-8") as refused:
+        load_definitions(project, Home(project / "home"))
+    assert repr(value) in str(refused.value)
+
+
 UNREADABLE = {
     "empty": (b"", "declares nothing. Write a component"),
     "comments alone": (b"# nothing\n# yet\n", "declares nothing. Write a component"),

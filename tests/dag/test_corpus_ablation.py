@@ -115,6 +115,25 @@ def test_a_study_that_no_longer_declares_it_has_no_rows(project: Path, copy_of: 
     assert build(changed) == ["study/tiny/catalog", "release/out/dataset"]
     assert _collect(changed, "FROM corpus_ablation").is_empty()
     assert "LatentLens from parts" not in (changed / ".latentlens/warehouse/release/out/README.md").read_text()
+    _clean(changed)
+    assert not (changed / ".latentlens/warehouse/study/tiny/ablation_neighbors").exists()
+    assert not (changed / ".latentlens/warehouse/study/tiny/corpus_ablation.parquet").exists()
+
+
+def test_answers_of_a_fraction_that_is_no_longer_declared_are_removed_by_clean(project: Path, copy_of: Copy) -> None:
+    changed = copy_of(project)
+    file = changed / "assets" / "tiny" / "defs.yaml"
+    file.write_text(file.read_text().replace("[0.55, 1.0]", "[0.8, 1.0]"))
+    build(changed)
+    answers = changed / ".latentlens/warehouse/study/tiny/ablation_neighbors"
+    assert {one.name for one in answers.iterdir()} == {"fraction_0.55", "fraction_0.8"}
+    _clean(changed)
+    assert {one.name for one in answers.iterdir()} == {"fraction_0.8"}
+    assert build(changed) == []
+
+
+def _clean(project: Path) -> None:
+    assert run_command(project, "clean", "--yes", "--home", str(project / ".latentlens")).returncode == 0
 
 
 REFUSED = {

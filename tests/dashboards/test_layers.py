@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tarfile
+from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -175,27 +176,29 @@ def test_the_size_of_the_index_has_a_chart_of_shares_over_its_vectors(app: AppTe
     assert "Click a point" not in _texts(shown)
 
 
-def test_a_study_of_its_whole_index_only_says_how_to_have_more(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    older = tmp_path / "home"
-    shutil.copytree(home, older)
-    with duckdb.connect(older / "warehouse" / "study" / "one" / "catalog.duckdb") as catalog:
-        catalog.execute("DROP TABLE corpus_ablation")  # as an older version wrote it
-    monkeypatch.setenv("LATENTLENS_BROWSE", str(older))
-    monkeypatch.syspath_prepend(str(APP.parent))
-    shown = _opened(AppTest.from_file(str(APP), default_timeout=30), "layers", study="one", show="size of the index")
+@pytest.fixture
+def without_table(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], AppTest]:
+    """Gives the browser of a home whose study `one` lacks a table, as an older version wrote it."""
+
+    def app_without(table: str) -> AppTest:
+        older = tmp_path / "home"
+        shutil.copytree(home, older)
+        with duckdb.connect(older / "warehouse" / "study" / "one" / "catalog.duckdb") as catalog:
+            catalog.execute(f"DROP TABLE {table}")
+        monkeypatch.setenv("LATENTLENS_BROWSE", str(older))
+        monkeypatch.syspath_prepend(str(APP.parent))
+        return AppTest.from_file(str(APP), default_timeout=30)
+
+    return app_without
+
+
+def test_a_study_of_its_whole_index_only_says_how_to_have_more(without_table: Callable[[str], AppTest]) -> None:
+    shown = _opened(without_table("corpus_ablation"), "layers", study="one", show="size of the index")
     assert "corpus_ablation: [0.01, 0.1, 1.0]" in shown.info[0].value and not shown.get("vega_lite_chart")
 
 
-def test_differences_that_nobody_computed_are_told(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    older = tmp_path / "home"
-    shutil.copytree(home, older)
-    with duckdb.connect(older / "warehouse" / "study" / "one" / "catalog.duckdb") as catalog:
-        catalog.execute("DROP TABLE lens_differences")  # as an older version wrote it
-    monkeypatch.setenv("LATENTLENS_BROWSE", str(older))
-    monkeypatch.syspath_prepend(str(APP.parent))
-    shown = _opened(AppTest.from_file(str(APP), default_timeout=30), "layers", study="one", show="differences")
+def test_differences_that_nobody_computed_are_told(without_table: Callable[[str], AppTest]) -> None:
+    shown = _opened(without_table("lens_differences"), "layers", study="one", show="differences")
     assert "latentlens-dag build" in shown.info[0].value and not shown.get("vega_lite_chart")
 
 

@@ -78,6 +78,8 @@ Every image-text-to-text class of transformers {stored["transformers"]}, by the 
 
 A family with a region map has a tiny random model in `latentlens_dag.testing`; other families were tried with a tiny
 model made of the defaults of transformers. "Torchvision" says whether images cannot be prepared without it.
+Where several images share a prompt, `llava_onevision` shows each in its global view only, padded to a square, without
+tiles.
 Some classes stand for more than one `model_type`. `load_vlm` does not load other multimodal classes:
 {", ".join(f"`{name}`" for name in other_classes())}.
 

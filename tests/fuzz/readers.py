@@ -72,11 +72,15 @@ def _write_text(folder: Path) -> None:
     (folder / "a.txt").write_bytes(text)
     (folder / "b.txt").write_bytes(b"\xef\xbb\xbf" + text.replace(b"\n", b"\r\n"))
     (folder / "c.txt.gz").write_bytes(gzip.compress(text))
+    (folder / "d.txt").write_bytes(text.replace(b"\n", b"\r"))
+    (folder / "e.txt.gz").write_bytes(gzip.compress(b"\n" * 100_000 + text) + gzip.compress(b"") * 100)
 
 
 def _write_csv(folder: Path) -> None:
     rows = "".join(f'{number},"{text}, ""so""\n{text}"\n' for number, text in enumerate(TEXTS))
     (folder / "a.csv").write_text(f"id,text\n{rows}", "utf-8")
+    (folder / "b.csv").write_text(f"id,text\r{rows}".replace("\n", "\r"), "utf-8", newline="")
+    (folder / "c.csv").write_text(f"\n\nid,text\n{rows}\n\n\n3,\n", "utf-8")
 
 
 def _write_jsonl(folder: Path) -> None:
@@ -88,7 +92,9 @@ def _write_parquet(folder: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pa.table({"id": list(range(40)), "text": [*TEXTS] * 10, "x": [[{"y": 1}]] * 40})
+    moments = pa.array([2**62] * 40, pa.timestamp("us", "Foo/Bar"))
+    table = pa.table({"id": moments, "text": [*TEXTS] * 10, "x": [[{"y": 1}]] * 40})
+    pq.write_table(table.select(["id"]).rename_columns(["text"]), folder / "moments.parquet")
     for number, options in enumerate(
         ({}, {"use_dictionary": False}, {"compression": "zstd", "data_page_version": "2.0"})
     ):
@@ -253,6 +259,16 @@ INTERVAL 3 MONTH
 '24:00:00'::TIME
 now()
 union_value(n := 1)
+map([{'a': 1}, {'a': NULL}], [[1], []])
+map([[1, 2]], [map([[1]], ['x'])])
+map([1::VARIANT, '1'::VARIANT], [1, 2])
+'infinity'::TIMESTAMP_NS
+['2020-01-01 00:00:00.123456789'::TIMESTAMP_NS]
+(-170141183460469231731687303715884105728)::HUGEINT
+array_value('a'::ENUM ('a', 'b'), NULL)
+42::VARIANT
+'POINT (1 2)'::GEOMETRY
+CAST('é日' AS BIT)
 '101'::BIT
 'a'::ENUM ('a', 'b')
 uuid()

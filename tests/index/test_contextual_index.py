@@ -18,9 +18,10 @@ import torch
 
 from latentlens_dag import ContextualIndex, load_language_model
 from latentlens_dag.errors import UserError
-from latentlens_dag.index import approximate, build, contextual_index, encode, layer_tables
+from latentlens_dag.index import approximate, build, encode, index_search, layer_tables
 from latentlens_dag.index.approximate import ApproximateIndex
 from latentlens_dag.index.folder import new_index
+from latentlens_dag.index.search_result import TooFewNeighborsError
 from latentlens_dag.models.vlm import Vlm
 from latentlens_dag.storage.hashing import text_id, within_fraction
 from latentlens_dag.storage.shapes import IndexShape
@@ -125,6 +126,34 @@ def test_a_fraction_with_too_few_rows_sentences_or_words_is_refused(index: Conte
     for fraction in (0.0, 1.5, float("nan")):
         with pytest.raises(UserError, match=r"`fraction=.*` must be above 0 and at most 1"):
             index.search(states, 1, fraction=fraction)
+
+
+@pytest.mark.parametrize("unique", [None, "word", "sentence"])
+def test_nested_parts_are_answered_as_each_by_itself_and_each_row_is_read_once(
+    index: ContextualIndex, states: np.ndarray, unique: Any
+) -> None:
+    fractions, done, own = [0.3, 0.6, 1.0], list[tuple[int, int]](), [None] * 5
+    own_text = [_rows(index, index.layers)["sentence_id"][0], *own]
+    options: dict[str, Any] = {"unique": unique, "sentence_ids": own_text}
+    k = 1 if unique == "sentence" else 2  # the smallest part has few sentences
+    found = index.search_parts(states, fractions, k, progress=lambda *rows: done.append(rows), **options)
+    alone = [index.search(states, k, fraction=fraction, **options) for fraction in fractions]
+    for part, expected in zip(found, alone, strict=True):
+        assert part.to_polars().equals(expected.to_polars())
+        assert np.array_equal(part.cosine, expected.cosine)
+    assert done[-1] == (len(index.layers) * index.rows,) * 2
+    assert not np.array_equal(found[0].key, found[2].key)
+
+
+def test_parts_that_are_none_or_out_of_order_or_too_small_are_refused(
+    index: ContextualIndex, states: np.ndarray
+) -> None:
+    for fractions in ([], [0.5, 0.5], [0.6, 0.3]):
+        with pytest.raises(UserError, match=r"must be ascending, each once, and one at least"):
+            index.search_parts(states, fractions, 1)
+    with pytest.raises(TooFewNeighborsError) as error:
+        index.search_parts(states, [1e-9, 1.0], 1)
+    assert error.value.fraction == 1e-9
 
 
 def test_layers_that_are_not_merged_can_be_merged_later(index: ContextualIndex, states: np.ndarray) -> None:
@@ -310,7 +339,7 @@ def test_an_error_of_the_device_is_not_told_as_a_damaged_index(
     def out_of_memory(*args: object) -> None:
         raise RuntimeError("CUDA out of memory.")
 
-    monkeypatch.setattr(contextual_index, "cosine_top_k", out_of_memory)
+    monkeypatch.setattr(index_search, "nested_top_k", out_of_memory)
     with pytest.raises(RuntimeError, match="CUDA out of memory"):
         index.search(states)
 

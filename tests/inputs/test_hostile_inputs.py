@@ -5,8 +5,10 @@ from __future__ import annotations
 import gzip
 import io
 import re
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,11 @@ from PIL import Image
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.inputs import regions as core
-from latentlens_dag.inputs.images import open_image
+from latentlens_dag.inputs.images import ImageFile, open_image, read_image
 from latentlens_dag.inputs.regions import read_regions, region_rows
 from latentlens_dag.inputs.texts import MAX_LINE_BYTES, TextFile, read_texts
 from latentlens_dag.storage import pixels
+from latentlens_dag.storage.hashing import hash_bytes
 
 READ = """
 import resource, sys
@@ -112,7 +115,7 @@ def test_a_transparent_image_on_white_is_the_same_in_parts(monkeypatch: pytest.M
 OPEN = """
 import re, sys
 from pathlib import Path
-from latentlens_dag.inputs.images import open_image
+from latentlens_dag.inputs.images import ImageFile, open_image, read_image
 size = open_image(Path(sys.argv[1])).size
 print(size, int(re.search(r"VmHWM:\\s+([0-9]+) kB", Path("/proc/self/status").read_text())[1]) >> 10)
 """
@@ -139,3 +142,61 @@ def test_text_in_a_png_that_would_become_very_long_is_refused_by_name(tmp_path: 
         assert open_image(tmp_path / "a.png").size == (4, 4)
     except UserError as error:
         assert "a.png" in str(error)
+
+
+def _png_of(size: tuple[int, int]) -> bytes:
+    """The beginning of a PNG of a size, without its pixels."""
+    content = io.BytesIO()
+    Image.new("L", (1, 1)).save(content, "PNG")
+    head = b"IHDR" + struct.pack(">2I", *size) + b"\x08\0\0\0\0"
+    return content.getvalue()[:12] + head + struct.pack(">I", zlib.crc32(head)) + content.getvalue()[33:]
+
+
+@pytest.mark.parametrize("size", [(1, 89_000_000), (89_000_000, 1), (100_001, 8), (8, 100_001)])
+def test_a_picture_with_a_side_longer_than_any_is_refused_before_it_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
+) -> None:
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda _: pytest.fail("it is decoded"))
+    (tmp_path / "a.png").write_bytes(_png_of(size))
+    with pytest.raises(UserError, match=rf"a\.png has {size[0]:,} x {size[1]:,} pixels, and 100,000 are the most"):
+        open_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(
+    ("mode", "size", "options"),
+    [
+        ("LA", (100_000, 890), {"format": "PNG", "compress_level": 1}),
+        ("LA", (890, 100_000), {"format": "PNG", "compress_level": 1}),
+        ("I;16", (890, 100_000), {"format": "PNG", "compress_level": 1}),
+        ("CMYK", (890, 100_000), {"format": "TIFF", "compression": "tiff_lzw"}),
+    ],
+)
+def test_the_longest_pictures_take_no_more_memory_than_square_ones(
+    tmp_path: Path, mode: str, size: tuple[int, int], options: dict[str, Any]
+) -> None:
+    zeros = bytes(len(Image.new(mode, (1, 1)).tobytes()) * size[0] * size[1])
+    Image.frombytes(mode, size, zeros).save(tmp_path / "a", **options)
+    run = subprocess.run([sys.executable, "-c", OPEN, str(tmp_path / "a")], capture_output=True, text=True, check=False)
+    assert int(run.stdout.rpartition(" ")[2]) < 1300, run.stderr
+
+
+@pytest.mark.parametrize("content", [b"", b"GIF", b"x" * 99, b"\x89PNG\r\n\x1a\n", b"BM" + bytes(60)])
+def test_the_message_about_a_picture_names_its_file_and_no_object_in_memory(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.png cannot be read as an image \(") as error:
+        read_image(ImageFile(hash_bytes(content), tmp_path / "a.png"))
+    assert "0x" not in str(error.value) and "BytesIO" not in str(error.value)
+
+
+@pytest.mark.parametrize("column", ["file_name", "region_id", "name", "words", "abstract_words"])
+def test_a_region_with_a_nul_is_refused_by_row_and_column(tmp_path: Path, column: str) -> None:
+    value: Any = ["dog", "a\0b"] if "words" in column else "a\0b"
+    path = _regions(tmp_path, [{"abstract_words": ["pet"]}, {"region_id": "1", column: value}])
+    with pytest.raises(UserError, match=rf"regions\.parquet, row 2 .*{column} has a NUL"):
+        read_regions(path, region_rows(path), dict.fromkeys(("a.png", "a\x00b"), ("0" * 16, 4, 4)))
+
+
+def test_words_of_a_region_that_are_blank_are_left_out(tmp_path: Path) -> None:
+    path = _regions(tmp_path, [{"words": ["", " ", "dog", "\t\n", "\u2003", None]}])
+    regions = read_regions(path, region_rows(path), {"a.png": ("0" * 16, 4, 4)})
+    assert regions["words"].to_pylist() == [["dog"]]

@@ -35,6 +35,7 @@ from latentlens_dag.inputs.images import (
 from latentlens_dag.storage.file_hashes import file_hashes
 from latentlens_dag.storage.hashing import hash_bytes
 from latentlens_dag.storage.parquet import write_parquet
+from latentlens_dag.storage.pixels import upright
 from latentlens_dag.storage.warehouse import Warehouse
 from tests.benchmarks.images import choose_batches, write_batches, write_images, write_regions, write_regions_file
 from tests.helpers.image_files import batch_of_images, list_images, list_names
@@ -266,13 +267,33 @@ def test_of_several_frames_the_first_is_read(tmp_path: Path, suffix: str) -> Non
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_every_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
-    upright = Image.fromarray(np.arange(24, dtype=np.uint8).reshape(4, 6) * 10).convert("RGB")
-    back = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # Pillow's numbers of the way from upright to how it is stored
-    stored = upright.transpose(Image.Transpose(back[orientation])) if orientation > 1 else upright
+    shown = Image.fromarray(np.arange(24, dtype=np.uint8).reshape(4, 6) * 10).convert("RGB")
+    back = {
+        2: 0,
+        3: 3,
+        4: 1,
+        5: 5,
+        6: 2,
+        7: 6,
+        8: 4,
+    }  # Pillow's numbers of the way from how it is shown to how it is stored
+    stored = shown.transpose(Image.Transpose(back[orientation])) if orientation > 1 else shown
     exif = stored.getexif()
     exif[0x0112] = orientation
     stored.save(tmp_path / "turned.png", exif=exif)
-    assert open_image(tmp_path / "turned.png").tobytes() == upright.tobytes()
+    assert open_image(tmp_path / "turned.png").tobytes() == shown.tobytes()
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif"])
+def test_a_picture_is_turned_once_however_often_it_is_made_upright(tmp_path: Path, suffix: str) -> None:
+    image = Image.new("RGB", (40, 20), "red")
+    exif = image.getexif()
+    exif[0x0112] = 6
+    image.save(tmp_path / f"turned.{suffix}", exif=exif)
+    with Image.open(tmp_path / f"turned.{suffix}") as stored:
+        once = upright(stored)
+        assert once.size == (20, 40)
+        assert upright(once) is once
 
 
 def test_a_file_that_cannot_be_opened_is_not_called_damaged(tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.models.configs import read_config
+from latentlens_dag.models import configs
+from latentlens_dag.models.configs import check_objects, read_config
+from latentlens_dag.models.loading import load_tokenizer
 
 
 def _write(folder: Path, config: dict[str, Any]) -> Path:
@@ -41,3 +43,19 @@ def test_sizes_of_large_models_are_read(tmp_path: Path) -> None:
         "tie_layers": True,
     }
     assert read_config(_write(tmp_path, config)) == config
+
+
+@pytest.mark.parametrize("name", configs._OBJECT_FILES)
+@pytest.mark.parametrize("content", [[], [{"a": 1}], "{}", 7, None, True])
+def test_a_file_of_a_model_that_is_another_kind_of_json_is_named(tmp_path: Path, name: str, content: Any) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    (tmp_path / name).write_text(f"\n {json.dumps(content)}")
+    with pytest.raises(UserError, match=rf"{name} must be a JSON object, and begins with"):
+        load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("start", ["", "\n\t ", "\ufeff", "\ufeff\r\n"])
+def test_an_object_is_taken_for_one_whatever_stands_before_it(tmp_path: Path, start: str) -> None:
+    for name in configs._OBJECT_FILES:
+        (tmp_path / name).write_text(f"{start}{{}}", "utf-8")
+    check_objects(tmp_path)

@@ -106,8 +106,11 @@ _LLAMA_FAULTS = {
         _set("config.json", rope_parameters={"rope_type": "nonsense", "rope_theta": 1e4}),
         r"language model: KeyError: 'nonsense'",
     ),
-    "a tokenizer's config that is a list": (_write("tokenizer_config.json", "[]"), r"tokenizer: AttributeError: "),
-    "a tokenizer that is a list": (_write("tokenizer.json", "[]"), r"tokenizer: TypeError: "),
+    "a tokenizer's config with a list of tokens": (
+        _write("tokenizer_config.json", '{"added_tokens_decoder": []}'),
+        r"tokenizer: AttributeError: ",
+    ),
+    "a tokenizer without a model": (_write("tokenizer.json", "{}"), r"tokenizer: \w+: "),
 }
 
 

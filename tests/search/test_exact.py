@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from latentlens_dag.search import exact
-from latentlens_dag.search.exact import EVERY_QUERY, Block, Exclusions, cosine_top_k
+from latentlens_dag.search.exact import EVERY_QUERY, Block, Exclusions, cosine_top_k, nested_top_k
 from latentlens_dag.search.prefilter import (
     GROUP,
     Arithmetic,
@@ -187,6 +187,7 @@ def test_any_number_of_threads_gives_the_same_answers(
     try:
         with monkeypatch.context() as patched:
             patched.setattr(exact, "_QUERIES_PER_PRODUCT", 4)
+            patched.setattr(exact, "_SCORES", 1)
             assert len(exact._parts_for_threads(queries, "cpu")) == max(1, min(3, queries // 4))
             assert _found(cosine_top_k(asked, blocks, k, labels_of, arithmetic=arithmetic)) == alone
         assert torch.get_num_threads() == 3
@@ -441,7 +442,28 @@ def test_a_row_without_direction_a_wrong_width_and_a_wrong_k_are_refused() -> No
         cosine_top_k(np.ones((1, 4)), _corpus(0, 10, 4), 0)
 
 
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 999), sizes=st.lists(st.integers(0, 90), min_size=1, max_size=4), k=st.integers(1, 6))
+@pytest.mark.parametrize("arithmetic", ["bfloat16", "float32"])
+def test_after_each_part_the_neighbors_are_those_of_all_rows_so_far(
+    arithmetic: Arithmetic, seed: int, sizes: list[int], k: int
+) -> None:
+    random = np.random.default_rng(seed)
+    parts = [_corpus(seed + number, rows, 8) for number, rows in enumerate(sizes)]
+    parts = [
+        [block._replace(keys=np.asarray(block.keys) + np.uint64(1000 * number)) for block in part]
+        for number, part in enumerate(parts)
+    ]
+    queries = random.standard_normal((9, 8)).astype(np.float32)
+    found = nested_top_k(queries, parts, k, arithmetic=arithmetic)
+    for end, one in enumerate(found, 1):
+        rows = [block for part in parts[:end] for block in part]
+        assert _found(one) == _found(cosine_top_k(queries, rows, k, arithmetic=arithmetic))
+    assert len(found) == len(parts)
+
+
 def test_more_queries_and_candidates_than_one_step_takes_are_all_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exact, "_SCORES", 1)
     monkeypatch.setattr(exact, "_QUERIES_PER_PRODUCT", 17)  # and 17 x 300 candidates, scored 4096 at a time
     blocks = _corpus(0, 300, 16)
     queries = np.random.default_rng(1).standard_normal((40, 16)).astype(np.float32)

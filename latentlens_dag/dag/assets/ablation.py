@@ -17,12 +17,12 @@ from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.specs import StudySpec
 from latentlens_dag.dag.versions import version_fields
 from latentlens_dag.index.contextual_index import ContextualIndex
-from latentlens_dag.schema import CORPUS_ABLATION, LATENTLENS, NEIGHBORS
+from latentlens_dag.schema import CORPUS_ABLATION, NEIGHBORS
 from latentlens_dag.storage.hashing import hash_file, hash_values
 from latentlens_dag.storage.parquet import write_parquet
 from latentlens_dag.storage.warehouse import Warehouse
 from latentlens_dag.study.lenses.base import LensInputs
-from latentlens_dag.study.lenses.registry import lens_class
+from latentlens_dag.study.lenses.latentlens import LatentLens
 
 # Algorithm: raise it when the same input would give other bytes.
 _ABLATION = 1
@@ -44,7 +44,7 @@ def _parts(study: StudySpec) -> list[float]:
 
 def _ablation_neighbors(study: StudySpec) -> dg.AssetsDefinition:
     key_of, visual_key_of = study.layer_keys(_NEIGHBORS), study.layer_keys("visual")
-    lens = lens_class(LATENTLENS)(study.name, study.top_k, study.unique)
+    lens = LatentLens(study.name, study.top_k, study.unique)
     tables = [keys.table(study.index.name, layer) for layer in study.index.layers]
     composed = {"words": "composed"} if study.unique == "word" else {}
     of_all = {fraction: fraction * study.index.fraction for fraction in _parts(study)}
@@ -65,19 +65,18 @@ def _ablation_neighbors(study: StudySpec) -> dg.AssetsDefinition:
         batch, paths = int(context.partition_key), warehouse.paths
         layers = [layer for layer, key in key_of.items() if key in context.selected_asset_keys]
         states = {layer: read_states(paths.visual(study.name, layer, batch)) for layer in layers}
-        index = ContextualIndex.open(paths.index(study.index.name).root)
+        inputs = LensInputs(
+            lambda: ContextualIndex.open(paths.index(study.index.name).root),
+            _no_vocabulary,
+            ProgressLog(context.log.info, "rows"),
+            study.index.layers,
+        )
         rows = dict.fromkeys(layers, 0)
-        for fraction, of_corpus in of_all.items():
-            inputs = LensInputs(
-                lambda: index,
-                _no_vocabulary,
-                ProgressLog(context.log.info, "rows"),
-                study.index.layers,
-                fraction=of_corpus,
-            )
-            for _, layer, table in lens.neighbors(states, inputs):
-                write_parquet(table, paths.ablation_neighbors(study.name, fraction, layer, batch), NEIGHBORS)
-                rows[layer] += len(table)
+        fraction_of = {of_corpus: fraction for fraction, of_corpus in of_all.items()}
+        for of_corpus, (_, layer, table) in lens.neighbors_in_parts(states, inputs, [*of_all.values()]):
+            out = paths.ablation_neighbors(study.name, fraction_of[of_corpus], layer, batch)
+            write_parquet(table, out, NEIGHBORS)
+            rows[layer] += len(table)
         for layer in layers:
             files = [paths.ablation_neighbors(study.name, fraction, layer, batch) for fraction in of_all]
             facts = {"dagster/row_count": rows[layer], "size_bytes": sum(file.stat().st_size for file in files)}

@@ -4,6 +4,7 @@ Note: values are checked, and that paths exist; nothing is opened or downloaded.
 """
 
 # `from __future__ import annotations` is left out: Dagster resolves these annotations itself.
+import os
 import re
 from collections.abc import Iterable
 from importlib.util import find_spec
@@ -143,7 +144,7 @@ class ImageSource(HubFields):
             return self.hub_column(self.hub, "image", place)
         path = getattr(self, kind)
         if self.parquet is None:
-            return existing_path(path, "source.folder", place)
+            return existing_folder(path, "source.folder", place)
         existing_file(path, "source.parquet", place)
         if not self.column:
             raise UserError(f"`source` of {place}: {path.name} is a table: say its `column` of pictures.")
@@ -203,10 +204,18 @@ class ModelSource(dg.Model, dg.Resolvable):
 
 
 def existing_path(path: Path, field: str, place: str) -> Path:
-    """A path of the YAML, which must exist."""
+    """A path of the YAML, which must exist and may be read."""
     refuse_address(path, f"{field}:", f"It stands in {place}: name a file or folder of this machine, or use `hub`.")
-    if not path.exists():
-        raise UserError(f"`{field}` of {place}: {path} does not exist. Paths are relative to the defs.yaml.")
+    try:
+        path.stat()
+    except OSError as error:
+        link = f"is a link to {path.readlink()}, which " if os.path.islink(path) else ""  # noqa: PTH114 - never raises
+        reason = "does not exist" if isinstance(error, FileNotFoundError) or link else f"is no path ({error.strerror})"
+        raise UserError(
+            f"`{field}` of {place}: {path!s:.300} {link}{reason}. Paths are relative to the defs.yaml."
+        ) from error
+    if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
+        raise UserError(f"`{field}` of {place}: {path} may not be read. Correct its permissions.")
     return path
 
 
@@ -215,6 +224,13 @@ def existing_file(path: Path, field: str, place: str) -> Path:
     if not existing_path(path, field, place).is_file():
         kind = "is a folder" if path.is_dir() else "is no regular file"
         raise UserError(f"`{field}` of {place}: {path} {kind}, and a file is read. Name one.")
+    return path
+
+
+def existing_folder(path: Path, field: str, place: str) -> Path:
+    """A path of the YAML, which must be a folder."""
+    if not existing_path(path, field, place).is_dir():
+        raise UserError(f"`{field}` of {place}: {path} is no folder, and a folder of files is read. Name one.")
     return path
 
 

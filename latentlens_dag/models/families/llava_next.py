@@ -39,8 +39,8 @@ def region_map(processor: Any, config: Any, width: int, height: int) -> TokenMap
 def several_images_map(processor: Any, config: Any, width: int, height: int) -> TokenMap:
     """The boxes of an image that shares its prompt with others.
 
-    LLaVA-OneVision pads it to a square and cuts it into g x g cells, with one newline at the end; LLaVA-NeXT cuts it
-    like an image alone.
+    Of LLaVA-OneVision it has the global view only, without tiles: padded to a square and cut into g x g cells, with one
+    newline at the end. LLaVA-NeXT cuts it like an image alone.
     """
     if not hasattr(config, "vision_aspect_ratio"):
         return region_map(processor, config, width, height)

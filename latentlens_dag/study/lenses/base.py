@@ -39,8 +39,6 @@ class LensInputs:
     """The layers of the index that are searched; None for all."""
     shared_candidates: Callable[[], NDArray[np.int32]] | None = None
     """The tokens that the index has, by id in ascending order (`study/candidates.py`)."""
-    fraction: float = 1.0
-    """The part of the index's sentences that is searched (`ContextualIndex.search`)."""
 
 
 class LayerAnswers(NamedTuple):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.index.contextual_index import SearchResult, TooFewNeighborsError
+from latentlens_dag.index.search_result import SearchResult, TooFewNeighborsError
 from latentlens_dag.index.state_tables import TokenStates
 from latentlens_dag.schema import LATENTLENS
 from latentlens_dag.study.lenses.base import LayerAnswers, Lens, LensInputs
@@ -28,36 +29,48 @@ class LatentLens(Lens):
 
     def neighbors(self, states: Mapping[int, TokenStates], inputs: LensInputs) -> Iterator[LayerAnswers]:
         """As `Lens.neighbors`; the queries of all layers share one scan of the index."""
+        for _, answers in self.neighbors_in_parts(states, inputs, [1.0]):
+            yield answers
+
+    def neighbors_in_parts(
+        self, states: Mapping[int, TokenStates], inputs: LensInputs, fractions: Sequence[float]
+    ) -> Iterator[tuple[float, LayerAnswers]]:
+        """The answers from nested parts of the index, part by part; one scan of the index serves them all.
+
+        Args:
+            states: as of `neighbors`.
+            inputs: as of `neighbors`.
+            fractions: of the index's sentences, ascending.
+
+        Raises:
+            UserError: if a part has fewer than k candidates, or fewer than k different ones under `unique`.
+        """
         if not states:
             return
-        found, start = self._search(states, inputs), 0
-        for layer, at in states.items():
-            part = found[start : start + len(at.states)]
-            start += len(at.states)
-            rows = found.index.occurrences.rows(part.key.ravel())
-            copied = {name: rows[name] for name in _COPIED}
-            columns = {**copied, "contextual_layer": part.contextual_layer.ravel()}
-            yield LayerAnswers(self.name, layer, self.table(self.name, layer, at, part.cosine, columns))
+        for fraction, found in zip(fractions, self._search(states, inputs, fractions), strict=True):
+            start = 0
+            for layer, at in states.items():
+                yield fraction, self._answers(layer, at, found[start : start + len(at.states)])
+                start += len(at.states)
 
-    def _search(self, states: Mapping[int, TokenStates], inputs: LensInputs) -> SearchResult:
-        """The neighbors of the tokens of all layers, one layer after the other."""
+    def _answers(self, layer: int, at: TokenStates, found: SearchResult) -> LayerAnswers:
+        rows = found.index.occurrences.rows(found.key.ravel())
+        columns = {**{name: rows[name] for name in _COPIED}, "contextual_layer": found.contextual_layer.ravel()}
+        return LayerAnswers(self.name, layer, self.table(self.name, layer, at, found.cosine, columns))
+
+    def _search(
+        self, states: Mapping[int, TokenStates], inputs: LensInputs, fractions: Sequence[float]
+    ) -> list[SearchResult]:
+        """The neighbors of the tokens of all layers, one layer after the other, in each part of the index."""
         queries = np.concatenate([at.states for at in states.values()])
         # A text's id is the hash that a sentence's id is.
         texts = [text_id for at in states.values() for text_id in at.image_ids] if self.of_texts else None
         unique = None if self.unique == "none" else self.unique
-        index, layers = inputs.index(), inputs.contextual_layers
+        options: dict[str, Any] = {"unique": unique, "sentence_ids": texts, "progress": inputs.progress}
         try:
-            return index.search(
-                queries,
-                self.k,
-                layers,
-                unique=unique,
-                sentence_ids=texts,
-                fraction=inputs.fraction,
-                progress=inputs.progress,
-            )
+            return inputs.index().search_parts(queries, fractions, self.k, inputs.contextual_layers, **options)
         except TooFewNeighborsError as error:
-            part = "" if inputs.fraction == 1 else f" in {inputs.fraction:g} of its corpus (`corpus_ablation`)"
+            part = "" if error.fraction == 1 else f" in {error.fraction:g} of its corpus (`corpus_ablation`)"
             raise UserError(
                 f"`top_k: {self.k}` of Study {self.study} asks for more answers than its index has "
                 f"{error.available}{part}: ask for fewer, or give the index a larger corpus."

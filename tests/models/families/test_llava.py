@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -13,6 +14,7 @@ from transformers import AutoProcessor
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
 from latentlens_dag.errors import UserError
+from latentlens_dag.inputs.images import open_image
 from latentlens_dag.models.families.llava import _crop_box
 from latentlens_dag.models.loading import load_vlm
 from latentlens_dag.models.localization import localization
@@ -129,3 +131,26 @@ def test_video_llava_refuses_an_image_whose_rows_its_processor_takes_for_channel
         vlm.visual_states([noise_image(40, height)], [0])
     for size in [(height, 40), (40, 2), (40, 4)]:
         assert len(vlm.visual_states([noise_image(*size)], [0]).tokens) == 16
+
+
+@pytest.mark.parametrize("orientation", [3, 6, 7])
+def test_a_photo_is_read_as_a_viewer_shows_it_alone_and_beside_others(
+    llava: Vlm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, orientation: int
+) -> None:
+    sizes, maps = [], Vlm.token_maps
+    monkeypatch.setattr(Vlm, "token_maps", lambda self, asked: sizes.extend(asked) or maps(self, asked))
+    stored = noise_image(90, 60)
+    exif = stored.getexif()
+    exif[0x0112] = orientation
+    stored.save(tmp_path / "photo.png", exif=exif)
+    shown = open_image(tmp_path / "photo.png")
+    with Image.open(tmp_path / "photo.png") as photo:
+        assert photo.tobytes() != shown.tobytes()
+        for found, expected in (([photo], [shown]), ([[photo, shown]], [[shown, shown]])):
+            seen, as_shown = llava.visual_states(found, [1]), llava.visual_states(expected, [1])
+            assert torch.equal(seen.states[1], as_shown.states[1])
+            assert seen.tokens.equals(as_shown.tokens)
+            assert set(sizes) == {shown.size}
+        in_passes = llava.states_in_passes([[photo]], [1])
+        assert in_passes.tokens.equals(llava.visual_states([shown], [1]).tokens)
+        assert torch.equal(llava.inputs([photo])["pixel_values"], llava.inputs([shown])["pixel_values"])

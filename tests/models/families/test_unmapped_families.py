@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from latentlens_dag.models.families import registry
+from latentlens_dag.models.inspection import inspect_model
 from latentlens_dag.models.loading import load_vlm
 from latentlens_dag.models.self_checks import check_model, noise_image
 from latentlens_dag.models.vlm import Vlm
@@ -43,6 +44,12 @@ def test_every_check_passes_but_for_boxes_of_which_it_is_said_why_there_are_none
     *checks, boxes = check_model(vlm).checks
     assert all(check.passed for check in checks)
     assert registry.why_unmapped(vlm.model.config.model_type) in str(boxes.not_checked)
+
+
+def test_inspecting_one_says_why_it_has_no_boxes(tmp_path: Path) -> None:
+    family = next(iter(UNMAPPED_BUILDERS))
+    found = inspect_model(tiny_vlm(family, tmp_path))
+    assert str(found.not_checked).endswith(f"since {registry.why_unmapped(family)}")
 
 
 def test_got_ocr2_has_the_prompt_that_its_processor_writes(tmp_path: Path) -> None:
