@@ -4,7 +4,9 @@ Colors are after Okabe and Ito, safe for the color-blind.
 
 Fonts: Pillow's own where it has all characters of a text, which is little more than ASCII; else one of the system, by
 fontconfig or by the names of common ones. A text that no font has is never drawn as boxes: `drawable_text` gives the
-name of its script in place of it.
+name of its script in place of it. What no font can have, as it is no character of any script, is another matter: it
+stands in the data like this (bytes of half a character become U+FFFD, a token may be a control character), and is drawn
+as the sign for that.
 """
 
 from __future__ import annotations
@@ -39,6 +41,9 @@ _COMMON_FONTS = (
 """Files that Pillow looks for in the folders of the system's fonts, where there is no fontconfig."""
 _INVISIBLE = regex.compile(r"[\s\p{Default_Ignorable_Code_Point}]")  # joiners; a shaping library draws nothing for them
 _PICTOGRAPH = regex.compile(r"\p{Extended_Pictographic}")
+_NO_CHARACTER = regex.compile(r"[\ufffd\p{Cc}\p{Co}\p{Cn}\p{Cs}--\s]", regex.VERSION1)
+"""The replacement character, controls, and codes for private use or without a meaning."""
+_SIGNS = ("\ufffd", "?")  # for one of them: the first that a font has together with the rest of the text
 _MISSING = "\U0010fffe"  # never a character, so that every font draws its sign for a missing one
 _TEST_SIZE = 20
 
@@ -55,8 +60,14 @@ def fit_font(text: str, width: float, largest: int, smallest: int) -> Font:
     return next((font for font in fonts if font.getlength(text) <= width), load_font(smallest, text))
 
 
+def has_no_characters(text: str) -> bool:
+    """Whether a part of the text is no character of any script, in the data already."""
+    return _NO_CHARACTER.search(text) is not None
+
+
 def missing_script(text: str) -> str | None:
     """The script of the first character of a text that no font here can draw, such as "Thai"; None of other texts."""
+    text = _NO_CHARACTER.sub("", text)
     if _font_file(_visible(text)) is not None:
         return None
     own, text = ImageFont.load_default(size=_TEST_SIZE), unicodedata.normalize("NFC", text)
@@ -64,9 +75,14 @@ def missing_script(text: str) -> str | None:
 
 
 def drawable_text(text: str) -> str:
-    """The text, or the name of its script in parentheses where no font here can draw it."""
-    script = missing_script(text)
-    return text if script is None else f"({script})"
+    """The text, or the name of its script in parentheses where no font here can draw it.
+
+    What is no character of any script becomes U+FFFD, or a question mark where no font has that.
+    """
+    if script := missing_script(text):
+        return f"({script})"
+    signed = (_NO_CHARACTER.sub(sign, text) for sign in _SIGNS)
+    return next((one for one in signed if _font_file(_visible(one)) is not None), text)
 
 
 def _visible(text: str) -> frozenset[str]:

@@ -7,6 +7,7 @@ from latentlens_dag.drawing import (
     VERDICT_PLATES,
     drawable_text,
     fit_font,
+    has_no_characters,
     load_font,
     make_sheet,
     missing_script,
@@ -87,6 +88,26 @@ def test_a_text_is_drawn_without_a_sign_for_a_missing_character_or_its_script_is
 @pytest.mark.parametrize("text", SCRIPTS)
 def test_without_a_font_the_script_is_named(text: str) -> None:
     assert (missing_script(text), drawable_text(text)) == (SCRIPTS[text], f"({SCRIPTS[text]})")
+
+
+@pytest.mark.parametrize("text", ["\ufffd", "a\ufffd", "\x07", "b\ue000", "\ud800", "\U0010fffe\ufffd"])
+@pytest.mark.parametrize("fonts", ["of the system", "Pillow's own"])
+def test_what_is_no_character_in_the_data_is_drawn_as_a_sign_and_is_not_said_to_lack_a_font(
+    text: str, fonts: str, request: pytest.FixtureRequest
+) -> None:
+    if fonts == "Pillow's own":
+        request.getfixturevalue("without_system_fonts")
+    drawn = drawable_text(text)
+    assert missing_script(text) is None and has_no_characters(text)
+    assert [one for one in drawn if one not in "\ufffd?"] == [one for one in text if one in "ab"]
+    assert len(drawn) == len(text) and (fonts == "of the system" or "\ufffd" not in drawn)
+    font = load_font(40, drawn)
+    assert all(drawing._has(font, one) for one in drawn)
+
+
+@pytest.mark.usefixtures("without_system_fonts")
+def test_beside_what_is_no_character_a_script_without_a_font_is_still_named() -> None:
+    assert drawable_text("\ufffd\u0e44") == "(Thai)" and not has_no_characters("\u0e44 a\n")
 
 
 def test_without_fontconfig_common_fonts_are_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,14 +34,14 @@ def about_page(data: BrowserData) -> None:
         st.html(facts_html(terms_lines(one)))
     if not terms:
         st.caption(
-            "No release of it was built here, so it has no terms yet; pictures and texts keep those of their sources."
+            "No release of this was built here, so no terms are set; pictures and texts keep those of their sources."
         )
     st.header("Where it comes from")
     for study in data.studies():
         origin(data, study)
     st.header("How to load it")
     how_to_load(data, terms)
-    st.header("Its tables")
+    st.header("Tables")
     st.dataframe(data.full_dataset.collect(TABLES), hide_index=True)
     st.header("How to cite it")
     st.markdown(citation())

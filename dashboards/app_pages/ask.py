@@ -37,7 +37,7 @@ ANSWERS = (5, 10, 20)
 UNIQUE: dict[str, Unique] = {"none": None, "word": "word", "sentence": "sentence"}
 HINT = (
     "Type a phrase or a sentence. The study's language model reads it. For each of its tokens, this page shows the "
-    "words of the index that it is like, or the patches of the images that are nearest to it."
+    "words of the index, or the patches of the images, that are nearest to it."
 )
 
 
@@ -140,7 +140,7 @@ def choose_states(
     """Ask for the number of patches and the visual layer; returns the number and the files of states, by layer."""
     near = min(files, key=lambda number: (abs(number - layer), number))
     wanted = permalink.choice("Visual layer", "states", (*files, "any"), near, dropdown=True, width=110)
-    count = permalink.choice("Most", "count", COUNTS, COUNTS[1], dropdown=True, width=90)
+    count = permalink.choice("At most", "count", COUNTS, COUNTS[1], dropdown=True, width=90)
     return count, tuple((one, tuple(paths)) for one, paths in files.items() if wanted in (one, "any"))
 
 

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import polars as pl
 import streamlit as st
 from widgets import patch_grid, permalink, token_html
-from widgets.charts import lines
 from widgets.comparison import choose_side, study_registry, with_disagreement
+from widgets.curves import lines
 from widgets.errors import show_user_errors
 from widgets.image_state import ImageState, choose_view, middle_token, position
 from widgets.labels import counted, escape_markdown, percent
@@ -116,11 +116,12 @@ def disagreement_by_layer(registry: StudyRegistry, one: Side, other: Side, top: 
     if len(curve) < 2:
         return
     same = (one.entry, one.lens) == (other.entry, other.lens)
+    kind = "text" if one.entry.facts.of_texts else "image"
     what = f"A at layer {one.layer} with B at every layer" if same else "both sides at the same layer"
-    where = "here" if image else "in a sample"
+    where = f"on this {kind}" if image else f"in a sample of {kind}s"
     st.markdown(f"**Layer by layer**: mean disagreement {where}, {what}")
     curve = curve.with_columns(sides=pl.lit("A and B"))
-    lines(curve, "layer", "disagreement", "sides", y_title="Disagreement", number_format=".0%")
+    lines(curve, "layer", "disagreement", "sides", y_title="Mean disagreement", number_format=".0%")
 
 
 def image_view(registry: StudyRegistry, one: Side, other: Side, image: str) -> None:
@@ -220,7 +221,7 @@ def draw_largest_disagreements(side: ComparedImage) -> None:
         st.markdown("Both say the same words on every patch that is compared.")
         return
     patches.sort(key=lambda pair: (-pair[1].disagreement, -patch_grid.similarity(rows[pair[0]]), pair[0]))
-    st.markdown("**Largest disagreement** here: words of A alone ≠ words of B alone")
+    st.markdown("**Largest disagreement** on this image: words of A alone ≠ words of B alone")
     tiles = []
     for token, patch in patches[:MOST_PATCHES]:
         row = rows[token]

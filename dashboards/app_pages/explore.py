@@ -36,8 +36,8 @@ def gallery(data: BrowserData, study: StudyFacts) -> None:
     """The images with patches that pass the filters."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         lens, layer = choose_lens_and_layer(study)
-        words = parse_words(permalink.text_input("Words found", "word", placeholder="dog, cat", width=190))
-        verdict = permalink.choice("Judged", "verdict", VERDICTS, "any", dropdown=True, width=130)
+        words = parse_words(permalink.text_input("With the words", "word", placeholder="dog, cat", width=190))
+        verdict = permalink.choice("Verdict", "verdict", VERDICTS, "any", dropdown=True, width=130)
         thresholds = ("any", *similarity_thresholds(data, study.name, lens, layer))
         least = permalink.choice("Similarity at least", "similarity", thresholds, "any", dropdown=True, width=150)
     filters = {

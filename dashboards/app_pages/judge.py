@@ -62,7 +62,7 @@ def judge_page(data: BrowserData, study: StudyFacts) -> None:
         st.error(escape_markdown(str(error)))
         return
     # Closed while a person judges: a telephone has room for the patch and the verdicts only.
-    with st.expander("Which patches", expanded=person is None):
+    with st.expander("Which patches to judge", expanded=person is None):
         sample = choose_sample(study)
     if person is None:
         explain()
@@ -84,7 +84,7 @@ def choose_sample(study: StudyFacts) -> Sample:
         )
         count = permalink.choice("How many", "count", COUNTS, COUNTS[0], dropdown=True, width=90)
         read = SHOWN[0] if lens == EVERY else SHOWN[1]
-        shown = permalink.choice("To read", "read", SHOWN, read, dropdown=True, width=190)
+        shown = permalink.choice("Shown", "read", SHOWN, read, dropdown=True, width=190)
         permalink.text_input("Seed", "seed", placeholder="0", width=90)
     layers = permalink.multi_choice("Visual layers (none chosen: all)", "layers", study.visual_layers)
     lenses = study.lenses if lens == EVERY else (lens,)
@@ -93,7 +93,7 @@ def choose_sample(study: StudyFacts) -> Sample:
 
 def explain() -> None:
     """The instructions for a person."""
-    st.markdown("Give your initials to begin. For every patch that is outlined, say which of these comes first:")
+    st.markdown("Enter your initials to begin. For each outlined patch, choose the first of these that is true:")
     st.markdown(
         "\n".join(f"{key}. **{name.capitalize()}**: {text}" for key, (name, text) in enumerate(MEANINGS.items(), 1))
     )
@@ -101,7 +101,7 @@ def explain() -> None:
         "The words come from all lenses and layers chosen above, equally many from each, in an order that the seed "
         "gives: the same for everyone, so that several people can judge the same. Nothing says which lens or layer "
         "they are from; sentences would, since only LatentLens has them. The words may still "
-        "give a hint: those of LatentLens are whole, those of the other lenses are tokens."
+        "be a hint: those of LatentLens are whole words, those of the other lenses are tokens."
     )
 
 

@@ -9,14 +9,17 @@ import polars as pl
 import streamlit as st
 from widgets import permalink
 from widgets.ablation import corpus_ablation
-from widgets.charts import COLORS, DRIFT_COLORS, PALETTE, SOURCE_COLORS, Clicks, heat_map, histograms, lines
+from widgets.charts import COLORS, DRIFT_COLORS, PALETTE, SOURCE_COLORS, Clicks, heat_map, histograms
+from widgets.curves import lines
+from widgets.difference_examples import difference_examples
 from widgets.distinct_words import distinct_words
 from widgets.examples import POINT, current_point, examples, pick
 from widgets.geometry import NO_STATISTICS, directions_view, layer_clicks, statistics_of
-from widgets.labels import lens_name, shared_note
+from widgets.labels import answer_count, lens_name, shared_note, signed_interval
 from widgets.sources import browser_data, choose_study
 
 from latentlens_dag.browse.browser_data import BrowserData, StudyFacts
+from latentlens_dag.browse.difference_examples import Counted
 from latentlens_dag.browse.geometry import SOURCES, alignment_cells, has_null
 from latentlens_dag.schema import LATENTLENS, LENSES
 from latentlens_dag.study.interpretability import MEASURES
@@ -34,14 +37,12 @@ COMPARISONS = {
     "layers": "Above 0, the layer has more than the study's first one.",
 }
 SIGNIFICANT = 0.05
-# Charts whose points cannot be clicked: the examples are those of the whole index. (Streamlit would show a docstring.)
-WITHOUT_EXAMPLES = ("size of the index",)
 _INTERVALS = [f"{name}{end}" for name in ("", "chance_", "excess_") for end in ("low", "high")]
 _FIGURES = ["lens", "visual_layer", "share", "chance", "excess", *_INTERVALS, "tokens", "images", "effective_tokens"]
 OF_ANSWERS = {
     "share": ("the tokens", "Share of answers", "share of each visual layer's answers; a row sums to 100 %"),
-    "null_share": ("the null", "Share of answers", "answers to the same states with shuffled dimensions"),
-    "difference": ("the difference", "Difference", "the tokens' share minus the null's"),
+    "null_share": ("the null", "Share of answers", "answers to the same states with their dimensions shuffled"),
+    "difference": ("the difference", "Difference (points)", "the tokens' share minus the null's, in percentage points"),
 }
 
 
@@ -51,20 +52,22 @@ def layers_page(data: BrowserData, study: StudyFacts) -> None:
     draw |= {"size of the index": corpus_ablation, "norms and drift": states, "directions": directions_view}
     draw |= {"similarity": similarity, "distinct words": distinct_words}
     what = permalink.choice("Show", "show", list(draw), "interpretability", format_func=str.capitalize, clears=POINT)
-    group = draw[what](data, study) or "all"
-    if what not in WITHOUT_EXAMPLES:
+    if group := draw[what](data, study):
         examples(data, study, group)
 
 
+# A view returns the group of patches of which a click shows examples; None where it shows none, or others.
+
+
 def interpretability(data: BrowserData, study: StudyFacts) -> str | None:
-    """The curves of all lenses, with their intervals and chance. Returns the group of patches shown."""
+    """The curves of all lenses, with their intervals and chance. Returns the group of patches."""
     sql = "FROM interpretability WHERE study = $study ORDER BY lens, visual_layer"
     shares = data.dataset(study.name).collect(sql, study=study.name)
     if shares.is_empty():
         st.info("This study has no judgements, so it is not known how much of it is interpretable.")
         return None
     if "measure" not in shares.columns:
-        st.info("An older version judged this study. `latentlens-dag build` judges it again, without a model.")
+        st.info("An older version judged this study. `latentlens-dag build` judges it again; no model runs for that.")
         return None
     if note := data.dataset(study.name).note:
         st.caption(note)
@@ -72,15 +75,10 @@ def interpretability(data: BrowserData, study: StudyFacts) -> str | None:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         group = permalink.choice("Patches", "group", GROUPS, "all")
         measure = permalink.choice("Measure", "measure", MEASURES, MEASURES[0])
-        k = permalink.choice("Judged by", "k", ks, ks[0], format_func=answers)
+        k = permalink.choice("Judged by", "k", ks, ks[0], format_func=answer_count)
     shown = (pl.col("patch_group") == group) & (pl.col("measure") == measure) & pl.col("k").eq_missing(k)
     curves(shares.filter(shown), study, measure)
     return group
-
-
-def answers(k: int | None) -> str:
-    """What people call the first k answers."""
-    return "all answers" if k is None else "the nearest answer" if k == 1 else f"{k} answers"
 
 
 def curves(shares: pl.DataFrame, study: StudyFacts, measure: str) -> None:
@@ -105,7 +103,7 @@ def curves(shares: pl.DataFrame, study: StudyFacts, measure: str) -> None:
         "visual_layer",
         "share",
         "lens",
-        y_title="Visual tokens",
+        y_title="Share of visual tokens",
         band=("low", "high"),
         chance="chance",
         chance_band=("chance_low", "chance_high"),
@@ -115,13 +113,13 @@ def curves(shares: pl.DataFrame, study: StudyFacts, measure: str) -> None:
     with st.expander("Figures"):
         st.dataframe(shown.select(_FIGURES), hide_index=True)
         st.caption(
-            "Excess is (share - chance) / (1 - chance). So many effective tokens, if they were independent, would make "
-            "the share as sure."
+            "Excess is (share - chance) / (1 - chance). Effective tokens: as many independent tokens would give an "
+            "interval as narrow."
         )
 
 
-def differences(data: BrowserData, study: StudyFacts) -> str | None:
-    """The differences of lenses, or of layers, on the same patches. Returns the group of patches shown."""
+def differences(data: BrowserData, study: StudyFacts) -> None:
+    """The differences of lenses, or of layers, on the same patches; and the patches of the one that was clicked."""
     dataset = data.dataset(study.name)
     sql = "FROM lens_differences WHERE study = $study ORDER BY visual_layer"
     found = dataset.collect(sql, study=study.name) if "lens_differences" in dataset.tables else pl.DataFrame()
@@ -130,21 +128,18 @@ def differences(data: BrowserData, study: StudyFacts) -> str | None:
             "There are no differences here: the study has no judgements, or an older version made this. "
             "In a home that has the judgements, `latentlens-dag build` computes them."
         )
-        return None
+        return
     ks = found["k"].unique().sort(descending=True).to_list()
     kinds = [kind for kind in COMPARISONS if kind in found["comparison"]]
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        kind = permalink.choice("Compare", "comparison", kinds, kinds[0], format_func=str.capitalize)
+        kind = permalink.choice("Compare", "comparison", kinds, kinds[0], format_func=str.capitalize, clears=POINT)
         group = permalink.choice("Patches", "group", GROUPS, "all")
-        measure = permalink.choice(
-            "Measure", "measure", found["measure"].unique(maintain_order=True).to_list(), "interpretable"
-        )
-        k = permalink.choice(
-            "Judged by", "k", ks, ks[0], format_func=lambda n: f"{n} answers" if n > 1 else "the nearest"
-        )
+        measures = [measure for measure in MEASURES if measure in found["measure"]]
+        measure = permalink.choice("Measure", "measure", measures, measures[0])
+        k = permalink.choice("Judged by", "k", ks, ks[0], format_func=answer_count)
     of_answers = found.filter(pl.col("comparison") == kind, pl.col("patch_group") == group, pl.col("k") == k)
     difference_curves(of_answers.filter(pl.col("measure") == measure), study, kind, measure)
-    return group
+    difference_examples(data, study, kind, Counted(measure, k == 1, group))
 
 
 def difference_curves(found: pl.DataFrame, study: StudyFacts, kind: str, measure: str) -> None:
@@ -158,36 +153,38 @@ def difference_curves(found: pl.DataFrame, study: StudyFacts, kind: str, measure
     colors = dict(zip(names, cycle(PALETTE), strict=False)) or COLORS
 
     def picked(point: dict[str, Any]) -> None:
-        first = {pair_name(*pair): pair[0] for pair in product(study.lenses, repeat=2)}
-        pick(lens=first.get(point["pair"]), layer=point["visual_layer"])
+        of_name = {pair_name(*pair): pair for pair in product(study.lenses, repeat=2)}
+        lens, other = of_name.get(point["pair"], (None, None))
+        pick(lens=lens, layer=point["visual_layer"], other=other if other != lens else None)
 
     st.markdown(f"**{kind.capitalize()} compared: difference of the shares that are {measure}**, with 95 % intervals")
     st.caption(
-        f"{MEANINGS[measure]} {COMPARISONS[kind]} Both have the same patches. Dots: adjusted p at most {SIGNIFICANT}, "
-        f"over all layers and {'pairs of lenses' if kind == 'lenses' else 'lenses'} (Benjamini and Hochberg); crosses: "
-        f"above it. {shared_note(study.lenses)}"
+        f"{MEANINGS[measure]} {COMPARISONS[kind]} Both are judged on the same patches. Dots: p at most {SIGNIFICANT}, "
+        f"adjusted over all layers and {'pairs of lenses' if kind == 'lenses' else 'lenses'} (Benjamini and Hochberg); "
+        f"crosses: larger p. {shared_note(study.lenses)}"
     )
     point = current_point()
     chosen = None
-    if point.keys() == {"lens", "layer"}:
-        chosen = {"visual_layer": point["layer"], "lens": point["lens"]}
+    if point.keys() in ({"lens", "layer"}, {"lens", "layer", "other"}):
+        pair = pair_name(point["lens"], point.get("other", point["lens"]))
+        chosen = {"visual_layer": point["layer"], "pair": pair}
     lines(
         found.with_columns(
             pair=pl.struct("lens", "other_lens").map_elements(lambda row: pair_name(*row.values()), pl.String),
             unsure=pl.col("adjusted_p_value") > SIGNIFICANT,
-            interval=pl.struct("low", "high").map_elements(interval_text, pl.String),
+            interval=pl.struct("low", "high").map_elements(signed_interval, pl.String),
             p=pl.col("adjusted_p_value").round_sig_figs(2),
         ),
         "visual_layer",
         "difference",
         "pair",
-        y_title="Difference",
+        y_title="Difference (percentage points)",
         band=("low", "high"),
-        number_format="+.1%",
+        number_format="+.1~%",
         colors=colors,
         zero=True,
         crosses="unsure",
-        notes={"interval": "95 %", "p": "Adjusted p", "images": "Images", "tokens": "Patches"},
+        notes={"interval": "95 % interval", "p": "Adjusted p", "images": "Images", "tokens": "Patches"},
         clicks=Clicks(f"differences-{kind}", picked, chosen),
     )
 
@@ -197,32 +194,35 @@ def pair_name(lens: str, other: str) -> str:
     return lens_name(lens) if lens == other else f"{lens_name(lens)} \N{MINUS SIGN} {lens_name(other)}"
 
 
-def interval_text(ends: dict[str, float | None]) -> str:
-    """+1.2 to +3.4 %; a dash where one image says nothing about others."""
-    low, high = ends["low"], ends["high"]
-    return "\N{EN DASH}" if low is None or high is None else f"{100 * low:+.1f} to {100 * high:+.1f} %"
+def contextual_layers(data: BrowserData, study: StudyFacts) -> str | None:
+    """The contextual layers that the answers of each visual layer, and all answers together, come from.
 
-
-def contextual_layers(data: BrowserData, study: StudyFacts) -> None:
-    """The contextual layers that the answers of each visual layer, and all answers together, come from."""
+    Only the tokens' own answers have examples: those of the null are in no table of a study.
+    """
     sql = "FROM layer_alignment WHERE study = $study ORDER BY visual_layer, contextual_layer"
     alignment = data.dataset(study.name).collect(sql, study=study.name)
     if alignment.is_empty():
         st.info("This study has no answers of LatentLens, the only lens with contextual layers.")
-        return
+        return None
     kind = "share"
     if has_null(alignment):
         kind = permalink.choice(
-            "Answers of", "answers", list(OF_ANSWERS), "share", format_func=lambda name: OF_ANSWERS[name][0]
+            "Answers of",
+            "answers",
+            list(OF_ANSWERS),
+            "share",
+            format_func=lambda name: OF_ANSWERS[name][0],
+            clears=POINT,
         )
     _, title, what = OF_ANSWERS[kind]
     st.markdown(f"**Where LatentLens's answers come from**: {what}")
     if has_null(alignment):
         tokens = int(alignment.select(pl.col("null_tokens").max()).item())
         st.caption(
-            f"The null is what states answer that mean nothing: those of up to {tokens:,} tokens of each layer, every "
-            "one with its dimensions in a random order of its own. Where the tokens' share is like the null's, it says "
-            "something of the index, not of the tokens."
+            f"The null: the answers to states that mean nothing, those of up to {tokens:,} tokens of each layer, each "
+            "with its dimensions in a random order of its own. Where the tokens' share is close to the null's, it says "
+            "something about the index, not about the tokens."
+            + ("" if kind == "share" else " Cells can be clicked where the answers of the tokens are shown.")
         )
 
     def picked(point: dict[str, Any]) -> None:
@@ -244,16 +244,17 @@ def contextual_layers(data: BrowserData, study: StudyFacts) -> None:
         order=[*map(str, study.visual_layers), "all"],
         signed=kind == "difference",
         notes={"share": "Tokens", "null_share": "Null"} if has_null(alignment) else {},
-        clicks=Clicks(f"alignment-{kind}", picked, chosen),
+        clicks=Clicks(f"alignment-{kind}", picked, chosen) if kind == "share" else None,
     )
+    return "all" if kind == "share" else None
 
 
-def states(data: BrowserData, study: StudyFacts) -> None:
+def states(data: BrowserData, study: StudyFacts) -> str | None:
     """The norms of the states, and their drift from layer to layer."""
     found = statistics_of(data, study)
     if found.is_empty():
         st.info(NO_STATISTICS.format("norms of the states"))
-        return
+        return None
     layered = found.filter(pl.col("source") != "connector").with_columns(
         pl.col("source").replace_strict(SOURCES, default=None), pl.col("layer").cast(pl.Int32)
     )
@@ -266,12 +267,12 @@ def states(data: BrowserData, study: StudyFacts) -> None:
             "norm_mean",
             "source",
             x_title="Layer",
-            y_title="Norm",
+            y_title="Norm (log scale)",
             band=("norm_low", "norm_high"),
             number_format="~s",
             colors=SOURCE_COLORS,
             log_scale=True,
-            notes={"norm_p99": "99 % below", "norm_max": "Longest"} if "norm_max" in found.columns else {},
+            notes={"norm_p99": "99 % are below", "norm_max": "Largest norm"} if "norm_max" in found.columns else {},
             clicks=layer_clicks("norms"),
         )
     with right:
@@ -281,7 +282,7 @@ def states(data: BrowserData, study: StudyFacts) -> None:
             "layer",
             "cosine",
             "with",
-            y_title="Cosine",
+            y_title="Mean cosine",
             number_format=".2f",
             colors=DRIFT_COLORS,
             clicks=layer_clicks("drift"),
@@ -291,6 +292,7 @@ def states(data: BrowserData, study: StudyFacts) -> None:
             f"The outputs of the connector have a mean norm of {row['norm_mean']:.3g}, and a mean cosine of "
             f"{row['cosine_to_first']:.2f} with layer {study.visual_layers[0]}."
         )
+    return "all"
 
 
 def drift(found: pl.DataFrame) -> pl.DataFrame:
@@ -301,13 +303,13 @@ def drift(found: pl.DataFrame) -> pl.DataFrame:
     return long.with_columns(pl.col("with").replace(names)).drop_nulls("cosine")
 
 
-def similarity(data: BrowserData, study: StudyFacts) -> None:
+def similarity(data: BrowserData, study: StudyFacts) -> str | None:
     """Histograms of the nearest answers' similarity, layer by layer."""
     lens = permalink.choice("Lens", "lens", study.lenses, study.lenses[0], format_func=lens_name)
     found = data.collect(study.name, "similarity_histogram", lens=lens)
     if found.is_empty():
         st.info("This lens has no answers here.")
-        return
+        return None
     name = LENSES[lens].score.capitalize() if lens in LENSES else "Score"
     st.markdown(f"**{name} of the nearest answer**: share of each visual layer's tokens")
 
@@ -320,6 +322,7 @@ def similarity(data: BrowserData, study: StudyFacts) -> None:
         chosen = {"visual_layer": point.get("layer"), "low": point["low"], "high": point.get("high")}
     clicks = Clicks(f"histograms-{lens}", picked, chosen)
     histograms(found, "visual_layer", x_title=name, facet_title="Visual layer", clicks=clicks)
+    return "all"
 
 
 data = browser_data()

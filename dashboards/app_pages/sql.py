@@ -113,9 +113,9 @@ def draw(found: pl.DataFrame) -> None:
         st.caption("A chart needs a column of numbers and another column.")
         return
     with st.container(horizontal=True):
-        x = permalink.choice("Across", "x", others, _first_varied(found, others), dropdown=True, width=200)
+        x = permalink.choice("Horizontal axis", "x", others, _first_varied(found, others), dropdown=True, width=200)
         heights = [name for name in numbers if name != x]
-        y = permalink.choice("Up", "y", heights, heights[-1], dropdown=True, width=200)
+        y = permalink.choice("Vertical axis", "y", heights, heights[-1], dropdown=True, width=200)
     means = found.group_by(x, maintain_order=True).agg(pl.col(y).mean())
     if len(means) < len(found):
         st.caption(f"Mean {y} of all rows with the same {x}.")

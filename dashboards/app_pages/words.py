@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 import streamlit as st
 from widgets import permalink, small_pictures
-from widgets.charts import lines
+from widgets.curves import lines
 from widgets.labels import counted, lens_name
 from widgets.sources import browser_data, choose_study
 
@@ -40,10 +40,10 @@ def words_page(data: BrowserData, study: StudyFacts) -> None:
     images = data.collect(study.name, "where_words", words=words, lens=lens, layer=None if layer == "any" else layer)
     at = "any layer" if layer == "any" else f"layer {layer}"
     if images.is_empty():
-        st.markdown(f"No patch at {at} by {lens_name(lens)}.")
+        st.markdown(f"No patch has such a word at {at} by {lens_name(lens)}.")
     else:
         st.markdown(
-            f"{counted(int(images['patches'].sum()), 'patch', 'patches')} of {counted(len(images), 'image')} "
+            f"{counted(int(images['patches'].sum()), 'patch', 'patches')} in {counted(len(images), 'image')} "
             f"at {at} by {lens_name(lens)}, most patches first"
         )
         lit = {"lit" if category else "word": words}
@@ -51,7 +51,8 @@ def words_page(data: BrowserData, study: StudyFacts) -> None:
     by_layer = data.collect(study.name, "words_by_layer", words=words)  # of all lenses, so after the pictures
     if by_layer.is_empty():
         st.info(
-            "No visual token of this study has such a word among its answers. Whole words are compared, in any case."
+            "No visual token of this study has such a word among its answers. Whole words are "
+            "compared, whatever their case."
         )
         return
     curves(study, by_layer)
@@ -88,7 +89,8 @@ def curves(study: StudyFacts, by_layer: pl.DataFrame) -> None:
     st.markdown(f"**Layer by layer**: patches with the word among their answers{of}")
     names = {lens: lens_name(lens) for lens in study.lenses}
     shown = by_layer.filter(pl.col("word").is_in(kept)).with_columns(pl.col("lens").replace_strict(names, default=None))
-    lines(shown, "visual_layer", "patches", "lens", facet="word", y_title="Patches")
+    order = shown.join(pl.DataFrame({"word": kept}).with_row_index("place"), on="word").sort("place", "visual_layer")
+    lines(order, "visual_layer", "patches", "lens", facet="word", y_title="Number of patches")
 
 
 def frequent(data: BrowserData, study: StudyFacts) -> None:

@@ -21,11 +21,11 @@ def agreement_view(ratings: pl.DataFrame) -> None:
     found = agreements(ratings, two_categories=how == COUNTS[1])
     pairs = list(dict.fromkeys(f"{one.first} – {one.second}" for one in found))
     if not pairs:
-        st.info("No item was judged by two judges yet. Give others the address of this page: the sample is the same.")
+        st.info("No item has two judges yet. Give others the address of this page: they get the same sample.")
         return
     table = agreement_table(found)
     st.markdown(
-        "**Every two judges**: Cohen's κ with its 95 % interval (bootstrap over images, of which a few are too few)"
+        "**Each pair of judges**: Cohen's κ with its 95 % interval (bootstrap over images; unreliable for few images)"
     )
     st.dataframe(table.filter(pl.col("lens") == ALL).drop("lens"), hide_index=True, column_config=_FORMATS)
     pair = permalink.choice("Judges", "pair", pairs, pairs[0], dropdown=True, width=300) if len(pairs) > 1 else pairs[0]
@@ -76,7 +76,7 @@ def summary(ratings: pl.DataFrame, left_out: int, unreadable: int) -> None:
 
 
 _FORMATS = {
-    "common": st.column_config.NumberColumn("in common"),
+    "common": st.column_config.NumberColumn("items of both"),
     "percent": st.column_config.NumberColumn("agreement", format="%.1f %%"),
     "kappa": st.column_config.NumberColumn("κ", format="%.2f"),
     "low": st.column_config.NumberColumn("95 % from", format="%.2f"),

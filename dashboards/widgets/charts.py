@@ -40,16 +40,23 @@ class Clicks(NamedTuple):
     """Gets the fields of the mark."""
     chosen: dict[str, Any] | None
     """Fields of the mark to outline."""
+    only: str | None = None
+    """Column that says which points can be clicked; all without it."""
 
 
 _PICK = "pick"
+_WHERE_ROOM = {"fontSize": 11, "opacity": {"expr": "bandwidth('x') < 30 ? 0 : 1"}}  # else numbers overlap
+_ROW = 22  # of a heat map, in pixels
+SMALL = 290
+"""Width of one of several charts, which a phone has room for, in pixels."""
 
 
-def _draw(spec: dict[str, Any], alt: str, clicks: Clicks | None = None, width: int | None = None) -> None:
+def draw(spec: dict[str, Any], alt: str, clicks: Clicks | None = None, width: int | None = None) -> None:
     """Draw a chart; a click on a mark of the layer with the parameter `pick` is passed to `clicks`."""
     spec = {**spec, "config": _PLAIN}
+    size: Any = width or "stretch"
     if clicks is None:
-        st.vega_lite_chart(spec=spec, alt=alt, theme=None)
+        st.vega_lite_chart(spec=spec, alt=alt, theme=None, width=size)
         return
 
     def changed() -> None:
@@ -57,14 +64,15 @@ def _draw(spec: dict[str, Any], alt: str, clicks: Clicks | None = None, width: i
         if points:
             clicks.picked(dict(points[0]))
 
-    st.vega_lite_chart(spec=spec, alt=alt, theme=None, width=width or "stretch", key=clicks.key, on_select=changed)
+    st.vega_lite_chart(spec=spec, alt=alt, theme=None, width=size, key=clicks.key, on_select=changed)
 
 
-def _param(*fields: str) -> list[dict[str, Any]]:
+def click_params(*fields: str) -> list[dict[str, Any]]:
+    """The parameter of a layer whose marks can be clicked; a click reports these fields."""
     return [{"name": _PICK, "select": {"type": "point", "fields": list(fields), "toggle": False}}]
 
 
-def _outline(chosen: dict[str, Any] | None) -> dict[str, Any]:
+def outline(chosen: dict[str, Any] | None) -> dict[str, Any]:
     """The stroke of marks: visible for those whose fields are `chosen`."""
     if not chosen:
         return {"value": "transparent"}
@@ -80,101 +88,6 @@ def _ink(field: str, most: float, signed: bool = False) -> dict[str, Any]:
     return {"condition": {"test": dark, "value": "white"}, "value": "black"}
 
 
-def lines(
-    frame: pl.DataFrame,
-    x: str,
-    y: str,
-    color: str,
-    *,
-    y_title: str,
-    x_title: str = "Visual layer",
-    facet: str | None = None,
-    band: tuple[str, str] | None = None,
-    chance: str | None = None,
-    chance_band: tuple[str, str] | None = None,
-    number_format: str = ",d",
-    colors: Mapping[str, str] = COLORS,
-    log_scale: bool = False,
-    log_x: bool = False,
-    zero: bool = False,
-    crosses: str | None = None,
-    notes: Mapping[str, str] = MappingProxyType({}),
-    clicks: Clicks | None = None,
-) -> None:
-    """Curves over an ordered x, or a number, a color per value of `color`.
-
-    Args:
-        frame: a row per point.
-        x: column of the positions.
-        y: column of the heights.
-        color: column of names.
-        y_title: title of y.
-        x_title: title of x.
-        facet: a column with a chart for each value.
-        band: columns of the lower and the upper end of a shaded band.
-        chance: column of a dashed curve.
-        chance_band: columns of the ends of its band.
-        number_format: of y, in the notation of D3.
-        colors: by name.
-        log_scale: whether y has a logarithmic scale.
-        log_x: whether x is a number on a logarithmic scale.
-        zero: whether to draw a line at y = 0.
-        crosses: column that says whether a point is a cross instead of a dot.
-        notes: columns that the tooltip of a point shows too, and their titles.
-        clicks: makes points clickable; they report x and color.
-    """
-    names = [name for name in colors if name in frame[color].unique().to_list()]
-    hue: dict[str, Any] = {"field": color, "type": "nominal"}
-    hue["scale"] = {"domain": names, "range": [colors[name] for name in names]} if names else {}
-    hue["legend"] = {"title": None, "orient": "top", "symbolOpacity": 1, "labelLimit": 300}
-    across: dict[str, Any] = {"field": x, "type": "ordinal", "title": x_title, "axis": {"labelAngle": 0}}
-    if log_x:
-        across |= {"type": "quantitative", "scale": {"type": "log"}, "axis": {"format": "~s", "tickCount": 3}}
-    up: dict[str, Any] = {"field": y, "type": "quantitative", "title": y_title, "axis": {"format": number_format}}
-    up |= {"scale": {"type": "log", "nice": False}} if log_scale else {}
-    tip = [{"field": n, "type": "nominal", "title": t} for n, t in ((color, color), (x, x_title))]
-    tip.append({"field": y, "type": "quantitative", "format": number_format, "title": y_title})
-    tip += [{"field": n, "type": "nominal", "title": t} for n, t in notes.items()]
-    encoding = {"x": across, "y": up, "color": hue, "tooltip": tip}
-    points = _points(encoding, clicks)
-    if crosses:
-        test = f"datum[{json.dumps(crosses)}]"
-        points["encoding"] = {
-            **points["encoding"],
-            "shape": {"condition": {"test": test, "value": "cross"}, "value": "circle"},
-        }
-    layers: list[dict[str, Any]] = [{"mark": {"type": "line"}, "encoding": encoding}, points]
-    if zero:
-        layers.insert(0, {"mark": {"type": "rule", "color": "#808080"}, "encoding": {"y": {"datum": 0}}})
-    if chance:
-        dashed = {"type": "line", "strokeDash": [4, 4], "opacity": 0.8}
-        layers.insert(1, {"mark": dashed, "encoding": {"x": across, "y": {**up, "field": chance}, "color": hue}})
-    for columns, opacity in ((band, 0.2), (chance_band, 0.1)):
-        if columns:
-            ends = {"y": {**up, "field": columns[0]}, "y2": {"field": columns[1]}}
-            area = {"x": across, "color": hue, **ends}
-            layers.insert(0, {"mark": {"type": "area", "opacity": opacity}, "encoding": area})
-    spec: dict[str, Any] = {"data": {"values": frame.to_dicts()}}
-    if facet:
-        inner = {"layer": layers, "height": 170, "width": 230}
-        spec |= {"columns": 4, "facet": {"field": facet, "type": "nominal", "title": None}, "spec": inner}
-    else:
-        spec |= {"layer": layers, "height": 300}
-    _draw(spec, f"{y_title} by {x_title}", clicks)
-
-
-def _points(encoding: dict[str, Any], clicks: Clicks | None) -> dict[str, Any]:
-    """The layer of points; with `clicks` they are large, and report x and color."""
-    dot: dict[str, Any] = {"type": "point", "filled": True, "opacity": 1, "size": 45}
-    if clicks is None:
-        return {"mark": dot, "encoding": encoding}
-    return {
-        "mark": dot | {"size": 110, "cursor": "pointer", "strokeWidth": 3},
-        "encoding": {**encoding, "stroke": _outline(clicks.chosen)},
-        "params": _param(encoding["x"]["field"], encoding["color"]["field"]),
-    }
-
-
 def heat_map(
     frame: pl.DataFrame,
     x: str,
@@ -187,7 +100,7 @@ def heat_map(
     order: Sequence[str],
     signed: bool = False,
     notes: Mapping[str, str] = MappingProxyType({}),
-    clicks: Clicks,
+    clicks: Clicks | None = None,
 ) -> None:
     """Shares as colors, with their numbers; a click on a cell reports x and y.
 
@@ -202,10 +115,11 @@ def heat_map(
         order: of y.
         signed: whether values are below 0, too: then red, and 0 is white.
         notes: columns of shares that the tooltip of a cell shows too, and their titles.
-        clicks: what a click does.
+        clicks: what a click does; nothing without it.
     """
     across, down = (
-        {"field": n, "type": "ordinal", "title": t, "axis": {"labelAngle": 0}} for n, t in ((x, x_title), (y, y_title))
+        {"field": n, "type": "ordinal", "title": t, "axis": {"labelAngle": 0, "labelOverlap": "greedy"}}
+        for n, t in ((x, x_title), (y, y_title))
     )
     down["sort"] = list(order)
     most = max((abs(one) for one in frame[value].drop_nulls()), default=0.0)
@@ -216,15 +130,20 @@ def heat_map(
     tip = [{"field": n, "type": "ordinal", "title": t} for n, t in ((x, x_title), (y, y_title))]
     tip.append({**number, "title": title, "format": form.replace(".0", ".1")})
     tip += [{"field": n, "type": "quantitative", "title": t, "format": ".1%"} for n, t in notes.items()]
-    cell = {"type": "rect", "fill": "transparent", "cursor": "pointer", "strokeWidth": 3}
+    cell: dict[str, Any] = {"mark": {"type": "rect", "fill": "transparent", "strokeWidth": 3}}
+    cell["encoding"] = {"tooltip": tip, "stroke": outline(clicks.chosen if clicks else None)}
+    if clicks:
+        cell["mark"]["cursor"] = "pointer"
+        cell["params"] = click_params(x, y)
     layer: list[dict[str, Any]] = [
         {"mark": {"type": "rect", "tooltip": True}, "encoding": {"color": hue}},
-        {"mark": {"type": "text", "fontSize": 11}, "encoding": {"text": number, "color": _ink(value, most, signed)}},
-        # On top of the numbers, which would catch the clicks.
-        {"mark": cell, "encoding": {"tooltip": tip, "stroke": _outline(clicks.chosen)}, "params": _param(x, y)},
+        {"mark": {"type": "text", **_WHERE_ROOM}, "encoding": {"text": number, "color": _ink(value, most, signed)}},
+        cell,  # on top of the numbers, which would catch the clicks
     ]
-    spec = {"data": {"values": frame.to_dicts()}, "encoding": {"x": across, "y": down}, "layer": layer, "height": 290}
-    _draw(spec, title, clicks)
+    spec: dict[str, Any] = {"data": {"values": frame.to_dicts()}, "layer": layer}
+    spec["encoding"] = {"x": across, "y": down}
+    spec["height"] = max(290, _ROW * frame[y].n_unique())
+    draw(spec, title, clicks)
 
 
 def histograms(frame: pl.DataFrame, facet: str, *, x_title: str, facet_title: str, clicks: Clicks) -> None:
@@ -238,7 +157,7 @@ def histograms(frame: pl.DataFrame, facet: str, *, x_title: str, facet_title: st
     across = {"field": "low", "type": "quantitative", "title": None, "bin": {"binned": True}, "scale": ends}
     up = {"field": "share", "type": "quantitative", "title": None, "axis": {"format": ".0%", "tickCount": 3}}
     up["scale"] = {"domain": [0, frame["share"].max()]}
-    encoding = {"x": across, "x2": {"field": "high"}, "y": up, "tooltip": tip, "stroke": _outline(clicks.chosen)}
+    encoding = {"x": across, "x2": {"field": "high"}, "y": up, "tooltip": tip, "stroke": outline(clicks.chosen)}
     with st.container(horizontal=True, gap="small"):
         for value, part in frame.partition_by(facet, as_dict=True, maintain_order=True).items():
             name = f"{facet_title} {value[0]}"
@@ -246,12 +165,12 @@ def histograms(frame: pl.DataFrame, facet: str, *, x_title: str, facet_title: st
                 "mark": {"type": "bar", "cursor": "pointer", "color": "#0072b2", "strokeWidth": 2, "binSpacing": 0.5},
                 "title": {"text": name, "fontSize": 12, "anchor": "middle"},
                 "encoding": encoding,
-                "params": _param(facet, "low", "high"),
+                "params": click_params(facet, "low", "high"),
                 "data": {"values": part.to_dicts()},
                 "height": 150,
             }
             own = clicks._replace(key=f"{clicks.key}-{value[0]}")
-            _draw(spec, f"Histogram of {x_title} at {name}", own, width=290)
+            draw(spec, f"Histogram of {x_title} at {name}", own, width=SMALL)
 
 
 def count_table(counts: Sequence[Sequence[int]], names: Sequence[str], x_title: str, y_title: str) -> None:
@@ -274,7 +193,7 @@ def count_table(counts: Sequence[Sequence[int]], names: Sequence[str], x_title: 
         {"mark": "text", "encoding": {"text": {"field": "count", "type": "quantitative"}, "color": ink}},
     ]
     spec = {"data": {"values": rows}, "encoding": {"x": across, "y": down}, "layer": layer, "height": 230}
-    _draw(spec, f"How often {y_title} and {x_title} gave each verdict")
+    draw(spec, f"How often {y_title} and {x_title} gave each verdict")
 
 
 def bars(values: list[dict[str, Any]], alt: str) -> None:
@@ -282,4 +201,4 @@ def bars(values: list[dict[str, Any]], alt: str) -> None:
     across = {"field": "x", "type": "nominal", "sort": None, "title": None}
     encoding = {"x": across, "y": {"field": "y", "type": "quantitative", "title": None}}
     mark = {"type": "bar", "tooltip": True, "color": COLORS["LatentLens"]}
-    _draw({"data": {"values": values}, "mark": mark, "encoding": encoding, "height": 300}, alt)
+    draw({"data": {"values": values}, "mark": mark, "encoding": encoding, "height": 300}, alt)

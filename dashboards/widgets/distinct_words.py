@@ -8,26 +8,27 @@ import polars as pl
 import streamlit as st
 
 from latentlens_dag.browse.browser_data import BrowserData, StudyFacts
-from widgets.charts import Clicks, lines
+from widgets.charts import Clicks
+from widgets.curves import lines
 from widgets.examples import current_point, pick
 from widgets.labels import lens_name, shared_note
 
 
-def distinct_words(data: BrowserData, study: StudyFacts) -> None:
+def distinct_words(data: BrowserData, study: StudyFacts) -> str | None:
     """The curves of all lenses, with their intervals."""
     found = data.dataset(study.name).collect(
         "FROM diversity WHERE study = $study ORDER BY visual_layer", study=study.name
     )
     if found.is_empty():
-        st.info("Nobody counted the words of this study. In a home, `latentlens-dag build` does.")
-        return
+        st.info("The different words of this study were not counted. In a home, `latentlens-dag build` counts them.")
+        return None
     known = {"low", "high"} <= set(found.columns)  # else an older version counted them
     st.markdown(
         f"**Different words among a token's answers**, mean{', with 95 % intervals over images' if known else ''}"
     )
     st.caption(
-        "An answer counts as another word if it matches none nearer than itself, in any case and inflection. More "
-        f"words are more chances to be right. {shared_note(study.lenses)}"
+        "An answer counts as a different word unless it matches a nearer one, whatever the case and inflection. More "
+        f"different words are more chances to be right. {shared_note(study.lenses)}"
     )
     by_name = {lens_name(lens): lens for lens in study.lenses}
 
@@ -42,8 +43,9 @@ def distinct_words(data: BrowserData, study: StudyFacts) -> None:
         "visual_layer",
         "distinct_words",
         "lens",
-        y_title="Different words",
+        y_title="Different words per token",
         band=("low", "high") if known else None,
         number_format=".2f",
         clicks=Clicks("distinct-words", picked, chosen),
     )
+    return "all"

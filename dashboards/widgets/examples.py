@@ -13,10 +13,11 @@ from widgets.labels import lens_name
 from widgets.patch_grid import similarity_text
 
 MOST = 24
-FIELDS = ("lens", "layer", "context", "low", "high")
+FIELDS = ("lens", "layer", "context", "low", "high", "other")
 """The parts of a point in the address; a missing one means any."""
 POINT = tuple(f"at_{name}" for name in FIELDS)
 """Their names in the address."""
+HOW_TO_CHOOSE = "Click a point, a cell or a bar to see examples of it."
 
 
 def pick(**point: object) -> None:
@@ -37,7 +38,7 @@ def examples(data: BrowserData, study: StudyFacts, patch_group: str = "all") -> 
     at = current_point()
     lens, layer = at.get("lens") or study.lenses[0], at.get("layer")
     if layer not in study.visual_layers or lens not in study.lenses:  # also where a point of the index was clicked
-        st.caption("Click a point, a cell or a bar to see examples of it.")
+        st.caption(HOW_TO_CHOOSE)
         return
     limits = {"contextual_layer": at.get("context"), "low": at.get("low"), "high": at.get("high")}
     group = None if patch_group == "all" else patch_group
@@ -46,10 +47,10 @@ def examples(data: BrowserData, study: StudyFacts, patch_group: str = "all") -> 
     ).to_dicts()
     kind = f"{group} patches" if group else "patches"
     if not rows:
-        st.info(f"{_point_text(lens, layer, limits)} has no example among {kind}.")
+        st.info(f"{_point_text(lens, layer, limits)} has no examples among these {kind}.")
         return
     st.markdown(
-        f"**{_point_text(lens, layer, limits)}**, {len(rows)} {kind} drawn by chance, one of each image in turn"
+        f"**{_point_text(lens, layer, limits)}**, {len(rows)} {kind} drawn at random, one of each image in turn"
     )
     _pictures(data, study, rows, lens, layer)
 

@@ -9,7 +9,8 @@ import streamlit as st
 
 from latentlens_dag.browse.browser_data import BrowserData, StudyFacts
 from latentlens_dag.browse.geometry import DIRECTIONS, SOURCES, directions
-from widgets.charts import SOURCE_COLORS, Clicks, lines
+from widgets.charts import SOURCE_COLORS, Clicks
+from widgets.curves import lines
 from widgets.examples import current_point, pick
 
 NO_STATISTICS = (
@@ -38,16 +39,16 @@ def layer_clicks(key: str) -> Clicks:
     return Clicks(key, picked, {"layer": point["layer"]} if point.keys() == {"layer"} else None)
 
 
-def directions_view(data: BrowserData, study: StudyFacts) -> None:
+def directions_view(data: BrowserData, study: StudyFacts) -> str | None:
     """How the directions of the states are spread, and how much a few states or rows stand out."""
     found = statistics_of(data, study)
     shown = directions(found) if len(found) else found
     if shown.is_empty():
         st.info(NO_STATISTICS.format("figures of directions"))
-        return
+        return None
     st.caption(
-        "Cosines compare directions, so these figures say how much a cosine can tell apart. All but the sinks are "
-        "without sinks; those of text tokens are of a sample of the index."
+        "Cosines compare directions, so these charts say how much a cosine can tell apart. All but the one of "
+        "the sinks leave sinks out. Text tokens are a sample of the index."
     )
     left, right = st.columns(2, gap="medium")
     with left:
@@ -58,6 +59,7 @@ def directions_view(data: BrowserData, study: StudyFacts) -> None:
         _hubs(shown)
     with st.expander("Figures"):
         st.dataframe(shown.select(*_FIGURES, "top_dimension", *_OF_HUBS), hide_index=True)
+    return "all"
 
 
 def _curve(shown: pl.DataFrame, name: str, title: str, number_format: str, **more: Any) -> None:
@@ -77,27 +79,31 @@ def _curve(shown: pl.DataFrame, name: str, title: str, number_format: str, **mor
 
 def _anisotropy(shown: pl.DataFrame) -> None:
     st.markdown("**Anisotropy**: mean cosine of two states of different images (or texts, or sentences)")
-    _curve(shown, "anisotropy", "Cosine", ".2f", notes={"directions": "States"})
-    st.caption("At 0 states have no direction in common; an answer's cosine means something only far above it.")
+    _curve(shown, "anisotropy", "Mean cosine", ".2f", notes={"directions": "States"})
+    st.caption(
+        "At 0, states have no direction in common. The cosine of an answer means something where it is well above this."
+    )
 
 
 def _top_dimensions(shown: pl.DataFrame) -> None:
-    st.markdown("**Top dimensions**: share of the squared length in the first, and up to the first ten")
+    st.markdown(
+        "**Top dimensions**: share of the squared length in the largest (line) and in the ten largest (end of the band)"
+    )
     rounded = [pl.col(name).map_elements("{:.1%}".format, pl.String).alias(f"{name}_text") for name in DIRECTIONS[1:4]]
-    notes = {"top_dimension": "Dimension", "top_10_share_text": "First ten", "even_share_text": "If all were equal"}
+    notes = {"top_dimension": "Dimension", "top_10_share_text": "Ten largest", "even_share_text": "If all were equal"}
     band = ("top_dimension_share", "top_10_share")
-    _curve(shown.with_columns(rounded), "top_dimension_share", "Share", ".0%", band=band, notes=notes)
+    _curve(shown.with_columns(rounded), "top_dimension_share", "Share of squared length", ".0%", band=band, notes=notes)
     st.caption("A dimension that holds much of every state makes all cosines alike, whatever the states mean.")
 
 
 def _sinks(shown: pl.DataFrame) -> None:
     st.markdown("**Sinks**: share of the states with an outlying norm and one common direction")
-    notes = {"sinks": "Sinks", "states": "States", "norm_max": "Longest"}
+    notes = {"sinks": "Sinks", "states": "States", "norm_max": "Largest norm"}
     if shown["sinks"].sum():
-        _curve(shown, "sink_share", "States", ".1%", notes=notes)
+        _curve(shown, "sink_share", "Share of states", ".1%", notes=notes)
     else:
-        st.info("No state is one, neither of the visual tokens nor of the index's text.")
-    st.caption("Models park attention on them; what a lens says of one means nothing, so they are judged apart.")
+        st.info("There are none, neither among the visual tokens nor in the text of the index.")
+    st.caption("Attention goes to them, but they say nothing about the image: they are left out of all other shares.")
 
 
 def _hubs(shown: pl.DataFrame) -> None:
@@ -109,10 +115,10 @@ def _hubs(shown: pl.DataFrame) -> None:
         "hub_tokens": "Tokens",
     }
     if shown["hub_share"].count():
-        _curve(shown, "hub_share", "Tokens", ".1%", notes=notes)
+        _curve(shown, "hub_share", "Share of tokens", ".1%", notes=notes)
     else:
         st.info("This study has no answers of LatentLens.")
     st.caption(
-        "One row of the index as the answer to many tokens says more of the index than of the tokens. Text tokens, "
-        "asked without their own sentence, show what is usual; of few tokens, the share is at least one of them."
+        "One row of the index that answers many tokens says more about the index than about the tokens. Text tokens, "
+        "searched without their own sentence, show what is usual. Of few tokens, a single one is a large share."
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from latentlens_dag.schema import LENSES, lens_title
 
@@ -25,6 +25,22 @@ def counted(count: int, one: str, many: str | None = None) -> str:
 def percent(share: float) -> str:
     """A share in 0..1 as a percentage: 80 %."""
     return f"{100 * share:.0f} %"
+
+
+def answer_count(k: int | None) -> str:
+    """What people call the first k answers."""
+    return "all answers" if k is None else "the nearest answer" if k == 1 else f"{k} answers"
+
+
+def interval_text(ends: Mapping[str, float | None], sign: str = "") -> str:
+    """A row's low and high in percent: 1.2 to 3.4 %; a dash where one image says nothing about others."""
+    low, high = ends["low"], ends["high"]
+    return "–" if low is None or high is None else f"{100 * low:{sign}.1f} to {100 * high:{sign}.1f} %"
+
+
+def signed_interval(ends: Mapping[str, float | None]) -> str:
+    """Of a difference, in percentage points: +1.2 to +3.4 points."""
+    return interval_text(ends, "+").replace("%", "points")
 
 
 def escape_markdown(text: str) -> str:

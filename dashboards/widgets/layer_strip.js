@@ -29,6 +29,7 @@ export default function ({ data: [data], parentElement, setTriggerValue }) {
   root.shown = text;
   const focused = [...root.querySelectorAll("button")].indexOf(parentElement.activeElement);
   const table = cell("table");
+  table.style.setProperty("--layers", data.layers.length);
   table.append(cell("caption", "", { style: "display:none" }));
   const head = cell("tr");
   head.append(cell("th", "Visual layer", { scope: "row" }), ...data.layers.map((layer) => cell("th", String(layer), { scope: "col" })));

@@ -129,7 +129,7 @@ function apart(state, send) {
   if (data.flowing) { const node = make("div", { class: "apart flowing" }); node.append(list); return node; }
   const node = make("details", { class: "apart" });
   node.open = !data.patches.length || data.apart.some((entry) => entry.id === data.selected);
-  node.append(make("summary", {}, `${data.apart.length} tokens without a place in the picture`), list);
+  node.append(make("summary", {}, `${data.apart.length} ${data.apart.length === 1 ? "token" : "tokens"} without a place in the picture`), list);
   return node;
 }
 

@@ -17,6 +17,7 @@ from latentlens_dag.browse.browser_data import Thumbnail
 from latentlens_dag.drawing import VERDICT_COLORS
 from latentlens_dag.figures.svg_figure import Box, LetterSizes, extent, word_lines
 from latentlens_dag.text.display import clip
+from widgets.labels import counted
 
 OVERLAYS = ("none", "words", "similarity", "layer", "judgement", "spotlight")
 OVERLAY_NAMES = {
@@ -174,10 +175,11 @@ def _paint(overlay: str, rows: Sequence[Row], layers: Sequence[int], hits: froze
         return _layer_paint(rows, layers)
     if overlay == "judgement":
         return _judgement_paint(rows)
-    if overlay == "spotlight":
-        title = f"{len(hits)} have {clip(words, 40)!r} among their answers" if words else "Type a word to find it here."
-        return Paint(lambda row: _DARKENED if hits and row["token_index"] not in hits else "", {"title": title})
     what = "patch" if any(row["x0"] is not None for row in rows) else "token"
+    if overlay == "spotlight":
+        count = counted(len(hits), what, "patches" if what == "patch" else None)
+        title = f"{count} with {clip(words, 40)!r} among the answers" if words else "Type a word to find it here."
+        return Paint(lambda row: _DARKENED if hits and row["token_index"] not in hits else "", {"title": title})
     hint = f"The nearest word of every {what}" if overlay == "words" else f"Click a {what}, or move with the arrow keys"
     return Paint(lambda row: "", {"title": hint})
 
@@ -202,7 +204,7 @@ def _layer_paint(rows: Sequence[Row], layers: Sequence[int]) -> Paint:
 def _judgement_paint(rows: Sequence[Row]) -> Paint:
     found = {row["verdict"] for row in rows}
     entries = [(color, verdict) for verdict, color in VERDICT_COLORS.items() if verdict in found]
-    title = "The answers name what is there" if entries else "This study has no judgements."
+    title = "Verdict on the answers" if entries else "This study has no judgements."
     fill = lambda row: _faded(VERDICT_COLORS.get(row["verdict"] or "", ""), "judgement")  # noqa: E731
     return Paint(fill, {"title": title, "entries": entries})
 

@@ -7,7 +7,7 @@ Note: the word is that of the *first* neighbor, the color is the verdict on *all
 color of `concrete`: a farther neighbor earned it.
 
 A word of a script for which this machine has no font is not drawn; its plate has the name of the script in parentheses,
-and a line below the legend says so.
+and a line below the legend says so. It also says what U+FFFD on a plate is: no missing font, but what the answer holds.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from latentlens_dag.drawing import (
     draw_plate,
     drawable_text,
     fit_font,
+    has_no_characters,
     load_font,
     make_sheet,
     missing_script,
@@ -273,14 +274,19 @@ def _fit_word(word: str, width: float, size: int) -> tuple[str, Font]:
 
 
 def _missing_note(words: Iterable[str]) -> str:
-    """What to say about the words that cannot be drawn; empty where all can be."""
+    """What to say about the words that cannot be drawn as they are; empty where all can be."""
+    words = list(words)
     scripts = sorted({script for word in words if (script := missing_script(word)) is not None})
-    if not scripts:
-        return ""
-    return (
-        f"In ( ): the script of a word for which no font is installed here ({', '.join(scripts)}). A font such as Noto "
-        "Sans of that script helps."
-    )
+    notes = []
+    if scripts:
+        notes.append(
+            f"In ( ): the script of a word for which no font is installed here ({', '.join(scripts)}). A font such as "
+            "Noto Sans of that script helps."
+        )
+    if any(map(has_no_characters, words)):
+        sign = drawable_text("\ufffd")
+        notes.append(f"{sign}: an answer that is no character (a part of one, or a control code); no font is missing.")
+    return " ".join(notes)
 
 
 def _sheet(columns: list[list[Image.Image]], titles: list[str], title: str, note: str = "") -> Image.Image:

@@ -26,7 +26,7 @@ from tests.release.test_migrations import OF_0_1
 
 __all__ = ["app"]  # a fixture
 VIEWS = ("interpretability", "differences", "contextual layers", "norms and drift", "directions", "similarity")
-VIEWS += ("distinct words",)
+VIEWS += ("distinct words", "size of the index")
 
 
 def _light(color: str) -> float:
@@ -53,7 +53,9 @@ def _texts(app: AppTest) -> str:
 @pytest.mark.parametrize("view", VIEWS)
 def test_every_view_has_its_charts_and_says_that_a_click_gives_examples(app: AppTest, view: str) -> None:
     shown = _opened(app, "layers", study="one", show=view)
-    charts = {"norms and drift": 2, "directions": 4, "similarity": len(LAYERS)}.get(view, 1)
+    charts = {"norms and drift": 2, "directions": 4, "similarity": len(LAYERS), "size of the index": len(LAYERS)}.get(
+        view, 1
+    )
     assert len(shown.get("vega_lite_chart")) == charts
     assert "Click a point, a cell or a bar" in _texts(shown)
 
@@ -125,7 +127,7 @@ def test_of_more_pairs_than_there_are_colors_those_with_one_lens_are_shown(share
 )
 def test_a_point_that_the_address_names_has_examples(app: AppTest, point: dict[str, str], said: str) -> None:
     shown = _opened(app, "layers", study="one", **point)
-    assert said in _texts(shown) and "patches drawn by chance" in _texts(shown)
+    assert said in _texts(shown) and "patches drawn at random" in _texts(shown)
 
 
 def test_another_chart_has_no_examples_of_the_point_that_was_clicked_before(app: AppTest) -> None:
@@ -163,17 +165,67 @@ def _values(chart: UnknownElement) -> list[dict[str, Any]]:
     return rows
 
 
-def test_the_size_of_the_index_has_a_chart_of_shares_over_its_vectors(app: AppTest) -> None:
+def test_the_size_of_the_index_has_a_chart_of_shares_over_its_vectors_for_each_layer(app: AppTest) -> None:
     shown = _opened(app, "layers", study="one", show="size of the index", measure="concrete", k="2", group="object")
-    [chart] = shown.get("vega_lite_chart")
-    spec = json.loads(chart.proto.spec)
-    across = spec["spec"]["layer"][-1]["encoding"]["x"]
-    assert (across["field"], across["type"], across["scale"]["type"]) == ("occurrences", "quantitative", "log")
-    points = [(row["visual_layer"], row["occurrences"], row["share"], row["chance"]) for row in _values(chart)]
+    charts = shown.get("vega_lite_chart")
+    points = []
+    for chart, layer in zip(charts, LAYERS, strict=True):
+        spec = json.loads(chart.proto.spec)
+        across, up = (spec["layer"][-1]["encoding"][name] for name in "xy")
+        assert (across["field"], across["type"], across["scale"]) == (
+            "occurrences",
+            "quantitative",
+            {"type": "log", "domain": [3, 6]},
+        )
+        assert (spec["title"]["text"], up["scale"]["domain"]) == (f"Visual layer {layer}", [0, 1])
+        points += [(row["visual_layer"], row["occurrences"], row["share"], row["chance"]) for row in _values(chart)]
     assert points == [(layer, size, 1.0, 0.0) for layer in LAYERS for size in (3, 6)]
     (figures,) = [one.value for one in shown.dataframe if "fraction" in one.value.columns]
     assert list(figures["sentences"]) == [3, 6] * len(LAYERS)
-    assert "Click a point" not in _texts(shown)
+
+
+def test_points_of_the_whole_index_can_be_clicked_and_those_of_its_parts_look_otherwise(app: AppTest) -> None:
+    shown = _opened(app, "layers", study="one", show="size of the index")
+    spec = json.loads(shown.get("vega_lite_chart")[0].proto.spec)
+    parts, whole = spec["layer"][-2:]
+    assert [one["transform"][0]["filter"] for one in (parts, whole)] == ['!datum["whole"]', 'datum["whole"]']
+    assert "cursor" not in parts["mark"] and "params" not in parts
+    assert whole["mark"]["cursor"] == "pointer" and whole["params"][0]["select"]["fields"][-1] == "visual_layer"
+    assert [row["whole"] for row in _values(shown.get("vega_lite_chart")[0])] == [False, True]
+    assert "Click a point" in _texts(shown) and "answers from its parts are counted" in _texts(shown)
+    picked = _opened(app, "layers", at_layer="8", at_lens="latentlens")
+    assert "LatentLens at visual layer 8" in _texts(picked)
+
+
+def test_only_the_tokens_own_answers_can_be_clicked_not_those_of_the_null(app: AppTest) -> None:
+    for kind, clickable in (("share", True), ("null_share", False), ("difference", False)):
+        shown = _opened(app, "layers", study="one", show="contextual layers", answers=kind, at_layer="8")
+        (chart,) = shown.get("vega_lite_chart")
+        assert ("params" in json.loads(chart.proto.spec)["layer"][-1]) is clickable
+        assert ('"cursor"' in chart.proto.spec) is clickable
+        assert ("at visual layer 8" in _texts(shown)) is clickable and "Click a point" not in _texts(shown)
+
+
+@pytest.mark.parametrize(
+    ("point", "said"),
+    [
+        (
+            {"at_lens": "latentlens", "at_other": "embeddinglens", "measure": "concrete"},
+            {
+                "**LatentLens only**: 12 patches concrete by LatentLens and not by EmbeddingLens",  # without sinks
+                "**EmbeddingLens only**: 0 patches concrete by EmbeddingLens and not by LatentLens",
+            },
+        ),
+        ({"at_lens": "latentlens", "comparison": "layers"}, {"**layer 8 only**: 0 patches", "**layer 0 only**: 0"}),
+        ({"at_lens": "latentlens"}, {"Click a point"}),
+        ({"at_lens": "latentlens", "at_other": "latentlens"}, {"Click a point"}),
+    ],
+)
+def test_a_difference_that_is_clicked_has_the_patches_of_each_side_alone(
+    app: AppTest, point: dict[str, str], said: set[str]
+) -> None:
+    texts = _texts(_opened(app, "layers", study="one", show="differences", at_layer="8", **point))
+    assert [one for one in said if one not in texts] == []
 
 
 @pytest.fixture

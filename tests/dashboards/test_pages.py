@@ -86,7 +86,10 @@ def test_the_address_holds_the_page_of_a_gallery(monkeypatch: pytest.MonkeyPatch
 def test_a_chart_of_sql_begins_with_what_tells_rows_apart_and_has_means(app: AppTest) -> None:
     sql = "SELECT study, lens, rank FROM neighbors WHERE study = 'one'"
     _opened(app, "sql", sql=sql, show="chart")
-    assert {one.label: one.value for one in app.selectbox}.items() >= {"Across": "lens", "Up": "rank"}.items()
+    assert {one.label: one.value for one in app.selectbox}.items() >= {
+        "Horizontal axis": "lens",
+        "Vertical axis": "rank",
+    }.items()
     assert any(one.value == "Mean rank of all rows with the same lens." for one in app.caption)
 
 

@@ -25,17 +25,17 @@ def test_a_category_is_looked_for_by_all_its_words_and_the_address_holds_it(app:
     assert shown.query_params["category"] in ("shared:animal", ["shared:animal"])
     assert "Looking for animal, cat, dog, fox, owl." in _html(shown)
     # The dog's own answers are hostile here; the cat, the owl and the fox are found, each at every layer.
-    assert any("3 patches of 3 images at any layer by LatentLens" in one.value for one in shown.markdown)
+    assert any("3 patches in 3 images at any layer by LatentLens" in one.value for one in shown.markdown)
 
 
 def test_words_that_are_typed_are_looked_for_beside_the_categorys(app: AppTest) -> None:
     shown = _opened(app, "words", study="one", category="name:cat", word="fox")
-    assert any("2 patches of 2 images" in one.value for one in shown.markdown)
+    assert any("2 patches in 2 images" in one.value for one in shown.markdown)
 
 
 def test_a_category_that_is_not_there_is_none(app: AppTest) -> None:
     shown = _opened(app, "words", study="one", category="shared:<b>", word="fox")
-    assert any("1 patch of 1 image" in one.value for one in shown.markdown) and "Looking for" not in _html(shown)
+    assert any("1 patch in 1 image" in one.value for one in shown.markdown) and "Looking for" not in _html(shown)
 
 
 def test_without_annotated_regions_there_is_no_choice_of_categories(
@@ -48,4 +48,4 @@ def test_without_annotated_regions_there_is_no_choice_of_categories(
     monkeypatch.setenv("LATENTLENS_BROWSE", str(tmp_path / "home"))
     monkeypatch.syspath_prepend(str(APP.parent))
     shown = _opened(AppTest.from_file(str(APP), default_timeout=30), "words", study="one", word="fox")
-    assert "Category" not in _labels(shown) and any("1 patch of 1 image" in one.value for one in shown.markdown)
+    assert "Category" not in _labels(shown) and any("1 patch in 1 image" in one.value for one in shown.markdown)

@@ -12,6 +12,7 @@ from PIL import Image
 from latentlens_dag.dataset.dataset import open_dataset
 from latentlens_dag.drawing import VERDICT_PLATES
 from latentlens_dag.errors import UserError
+from latentlens_dag.figures import contact_sheet
 from latentlens_dag.figures.contact_sheet import LensView, draw_scenes, thumbnail_loader, write_sheet
 from latentlens_dag.schema import CORPUS_ABLATION, DIVERSITY, INTERPRETABILITY, LAYER_ALIGNMENT, LENSES
 from latentlens_dag.study.interpretability import MEASURES
@@ -255,3 +256,21 @@ def test_a_sheet_says_of_which_scripts_it_has_no_letters(monkeypatch: pytest.Mon
     assert named.crop((28, 78, named.width, 95)).convert("L").getextrema()[0] < 255  # between legend and columns
     below = [sheet.crop((28, sheet.height - 28 - 64, 28 + 64, sheet.height - 28)) for sheet in (named, plain)]
     assert below[0].tobytes() == below[1].tobytes()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], []),
+        (["dog", "a b\n"], []),
+        (["dog\ufffd", "\x07"], ["no font is missing"]),
+        (["X"], ["In ( )", "Tamil"]),
+        (["X", "\ufffd"], ["In ( )", "Tamil", "no font is missing"]),
+    ],
+)
+def test_the_line_of_a_sheet_tells_a_missing_font_from_what_is_no_character(
+    monkeypatch: pytest.MonkeyPatch, words: list[str], said: list[str]
+) -> None:
+    monkeypatch.setattr(contact_sheet, "missing_script", lambda word: "Tamil" if word == "X" else None)
+    note = contact_sheet._missing_note(words)
+    assert [part for part in ("In ( )", "Tamil", "no font is missing") if part in note] == said
