@@ -1,20 +1,25 @@
 """95 % intervals of shares, and tests of their differences, with images as the units.
 
-The patches of one image are not independent, so the number of patches says little about how sure a share is. Three
-quantities follow from how the hits are spread over the images:
+The patches of one image are not independent, so the number of patches says little about how sure a share is. The
+variance of a share p is p (1 - p) u, where u = (1 - r) / N + r S for N patches, r is the correlation of two patches of
+one image, and S is the sum of the squared shares of the images in N. How well r is known depends on how the hits are
+spread over the images:
 
-- The *effective number of patches* n_e: so many independent patches would give a share as sure as this one. From the
-  variance of a ratio of sums over m images (Cochran, Sampling Techniques, eq. 6.13) follows the correlation r of two
-  patches of one image, which gives n_e = 1 / ((1 - r) / N + r S) for N patches, where S is the sum of the squared
-  shares of the images in N.
-- r is known as well as there are images with the rarer outcome: K images, by their effective number. It is therefore
-  shrunk towards 0.4, a high value, by half an image: r = (K r' + 0.2) / (K + 0.5).
-- The same K limits the degrees of freedom: 2 K + 0.5, at least 1 and at most m - 1.
+- Before any hit, r is one of 256 values that are equally likely, the quantiles of the beta distribution (0.3, 0.4):
+  most of it lies near 0 and near 1, since both occur, and the mean is 0.43.
+- The variance of a ratio of sums over images (Cochran, Sampling Techniques, eq. 6.13) estimates u, with 1 / S - 1
+  degrees of freedom, and with no more than 1.5 K, where K is the effective number of images with the rarer outcome. By
+  the density of chi-squared it gives each r its weight. Without any rare outcome the weights stay equal.
+- The *effective number of patches* is 1 / u with the mean r: so many independent patches would give a share as sure.
+- The error of a share is a mixture of normal distributions, one for each r. The quantile c of 97.5 % of this mixture
+  stands for 1.96 standard errors: n = (1.96 / c)^2 patches would give an interval as wide if they were independent and
+  r were known. For many images this is the effective number; for few it is less, as with the quantiles of t.
 
-The interval of a share is Wilson's (JASA 22, 1927) with n_e, which is reduced by the quotient of the quantiles of the
-normal and of the t distribution (Korn and Graubard, Survey Methodology 24(2), 1998). For differences and quotients of
-two shares, their intervals are combined (Zou and Donner, Statistics in Medicine 27, 2008; Newcombe, 1998), with the
-correlation of the two over the images.
+Each limit is then that of n independent patches: towards 1/2 Wilson's (JASA 22, 1927) with 2 in the place of 1.96, as
+Agresti and Coull have it (The American Statistician 52, 1998), and towards the nearer of 0 and 1 the quantile of
+Jeffreys's posterior, since there Wilson's covers too little (Brown, Cai and DasGupta, Statistical Science 16, 2001).
+For differences and quotients of two shares, their intervals are combined (Zou and Donner, Statistics in Medicine 27,
+2008; Newcombe, 1998), with the correlation of the two over the images.
 
 The constants were chosen by a simulation: `tests/benchmarks/interval_coverage.py`, whose table is in docs/intervals.md.
 There the percentile bootstrap over images covers far too little for shares near 0 and 1.
@@ -26,7 +31,7 @@ draws. Patches of images without any count as nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -36,18 +41,15 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Floats = npt.NDArray[np.float64]
-_PRIOR_CORRELATION = 0.4
-_PRIOR_IMAGES = 0.5
-_FREEDOM_PER_IMAGE = 2
+_LIKELY_CORRELATIONS = 0.3, 0.4
+"""The parameters of the beta distribution."""
+_CORRELATIONS = 256
+_FREEDOM_PER_IMAGE = 1.5
+_WILSON = 2.0
 _CORRELATION_IMAGES = 2
 """By so many images the correlation of two shares is shrunk towards 0."""
-_FLIPS = 9_999
-_ALL_FLIPS_TO = 12
-"""Images: so many have at most 4,096 ways to change signs, all of which are tried."""
-_SIGNS_TO = 1_000
-"""Images: of so many, signs are drawn image by image, once for all rows; of more, size by size, which takes less."""
-_DRAWN_AT_A_TIME = 128
-"""Images, or different sizes of differences, whose signs are in memory together: 10 MB."""
+_BITS = 13
+"""Of exchanges: 8,192 of them, in memory for 64 rows at a time (4 MB)."""
 _ROWS_AT_A_TIME = 64
 SEED = 20_260_202
 
@@ -90,16 +92,10 @@ def shares(hits: npt.ArrayLike, patches: npt.ArrayLike) -> Shares:
         hits: [.., m], at least 0 and at most `patches`.
         patches: [.., m].
     """
-    from scipy.special import ndtri, stdtrit  # of scipy.stats too, whose import takes 0.3 s
-
     h, n = _both(hits, patches)
     counts = _Counts.of(h, n)
-    freedom = np.clip(_FREEDOM_PER_IMAGE * counts.spread + _PRIOR_IMAGES, 1, np.maximum(counts.images - 1, 1))
-    normal = float(ndtri(0.975))
-    factor = np.where(counts.varies, (normal / stdtrit(freedom, 0.975)) ** 2, 1)
-    effective = np.where(counts.images > 1, counts.effective, np.nan)
-    low, high = _wilson(counts.share, effective * factor, normal)
-    return Shares(counts.share, low, high, effective)
+    low, high = _limits(counts.share, counts.independent)
+    return Shares(counts.share, low, high, counts.effective)
 
 
 def differences(first: npt.ArrayLike, second: npt.ArrayLike, patches: npt.ArrayLike) -> Differences:
@@ -129,7 +125,9 @@ def excesses(hits: npt.ArrayLike, chance: npt.ArrayLike, patches: npt.ArrayLike)
 def sign_flip_p_values(first: npt.ArrayLike, second: npt.ArrayLike, patches: npt.ArrayLike) -> Floats:
     """How often the shares would differ at least as much if, image by image, the two were exchanged at random.
 
-    A permutation test: all exchanges for up to 12 images with a difference, else 9,999 that a fixed seed draws.
+    A permutation test whose level is exact: under any exchange of labels, at most a share a of p-values is a or less.
+    The smallest p-value is 2 / 2^n for n up to 13 images with a difference (so 5 images can never give 0.05 or less),
+    and 1 / 8,192 for more.
 
     Args:
         first, second: hits [.., m] of the same patches; multiples of one fraction, so that sums can be equal.
@@ -141,15 +139,34 @@ def sign_flip_p_values(first: npt.ArrayLike, second: npt.ArrayLike, patches: npt
     one, two, n = np.broadcast_arrays(*(np.asarray(values, np.float64) for values in (first, second, patches)))
     del n  # the sum of patches is the same for every exchange
     rows = (one - two).reshape(-1, one.shape[-1])
-    p_values, differing = np.ones(len(rows)), (rows != 0).sum(-1)
-    for few in np.flatnonzero((differing > 0) & (differing <= _ALL_FLIPS_TO)):
-        p_values[few] = _all_exchanges(rows[few])
-    many = np.flatnonzero(differing > _ALL_FLIPS_TO)
-    for start in range(0, len(many), _ROWS_AT_A_TIME):
-        part = many[start : start + _ROWS_AT_A_TIME]
-        for row, sums in zip(part, _drawn_exchanges(rows[part]), strict=True):
-            p_values[row] = (1 + (np.abs(sums) >= _at_least(rows[row])).sum()) / (_FLIPS + 1)
-    return p_values.reshape(one.shape[:-1])
+    p_values = [
+        (sums >= _at_least(sums[..., :1], part)).mean(-1)
+        for part in np.split(rows, range(_ROWS_AT_A_TIME, len(rows), _ROWS_AT_A_TIME))
+        for sums in [np.abs(exchanged_sums(part))]
+    ]
+    return np.concatenate(p_values).reshape(one.shape[:-1])
+
+
+def exchanged_sums(differences: Floats) -> Floats:
+    """[R, 8192]: the sums of differences [R, m] under the exchanges that the test compares; first the one as it is.
+
+    Any two of these exchanges, one after the other, are again one of them. Therefore the test is exact although it
+    does not try all (Hemerik and Goeman, TEST 27, 2018, theorem 1), whatever the exchanges are; they are also pairwise
+    independent for up to 8,191 images, so that the sums have the variance of those of all exchanges. Each image has a
+    13-bit code, and exchange g flips it if its code and g have an odd number of bits in common. So all sums are one
+    Walsh-Hadamard transform of the differences by code. The first 13 images have one bit each: of so few, all
+    exchanges are there. Images without a difference have no code, and change nothing.
+    """
+    sums = np.zeros((len(differences), 2**_BITS))
+    for row, of_row in zip(sums, differences, strict=True):
+        own = of_row[of_row != 0]
+        np.add.at(row, np.resize(_codes(), len(own)), own)
+    half = 1
+    while half < sums.shape[1]:
+        pairs = sums.reshape(len(sums), 2**_BITS // (2 * half), 2, half)
+        sums = np.stack([pairs[:, :, 0] + pairs[:, :, 1], pairs[:, :, 0] - pairs[:, :, 1]], axis=2)
+        sums, half = sums.reshape(len(sums), 2**_BITS), 2 * half
+    return sums
 
 
 def adjusted_p_values(p_values: npt.ArrayLike) -> Floats:
@@ -163,34 +180,80 @@ def adjusted_p_values(p_values: npt.ArrayLike) -> Floats:
 
 
 class _Counts(NamedTuple):
-    """What the spread of hits over images says; each [..]."""
+    """What the spread of hits over images says; each [..], and NaN but for the share with fewer than two images."""
 
     share: Floats
-    images: Floats
-    """With a patch."""
-    spread: Floats
-    """K: the effective number of images with the rarer outcome."""
-    varies: npt.NDArray[np.bool_]
-    """Whether both outcomes occur."""
     effective: Floats
+    independent: Floats
+    """n: so many independent patches would give an interval as wide."""
 
     @classmethod
     def of(cls, hits: Floats, patches: Floats) -> _Counts:
-        total, images = patches.sum(-1), (patches > 0).sum(-1).astype(np.float64)
+        total, images = patches.sum(-1), (patches > 0).sum(-1)
         with np.errstate(divide="ignore", invalid="ignore"):
             share = hits.sum(-1) / total
             crowding = (patches**2).sum(-1) / total**2
             residual = hits - share[..., None] * patches
-            variance = images / (images - 1) * (residual**2).sum(-1) / total**2
-            correlation = (variance / (share * (1 - share)) - 1 / total) / (crowding - 1 / total)
-        of_hits, of_misses = _spread(hits), _spread(patches - hits)
-        of_half = np.minimum(of_hits, of_misses)  # neither is the rarer one
-        spread = np.where(share < 0.5, of_hits, np.where(share > 0.5, of_misses, of_half))
-        correlation = np.clip(np.where(np.isfinite(correlation), correlation, _PRIOR_CORRELATION), 0, 1)
-        correlation = (spread * correlation + _PRIOR_IMAGES * _PRIOR_CORRELATION) / (spread + _PRIOR_IMAGES)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            effective = 1 / ((1 - correlation) / total + correlation * crowding)
-        return cls(share, images, spread, (share > 0) & (share < 1), effective)
+            estimate = (residual**2).sum(-1) / total**2 / (1 - crowding) / (share * (1 - share))
+            r = _correlations()
+            variances = (1 - r) / total[..., None] + r * crowding[..., None]
+        varies = (share > 0) & (share < 1) & (images > 1)
+        freedom = np.where(varies, np.minimum(_FREEDOM_PER_IMAGE * _rarer(hits, patches, share), 1 / crowding - 1), 0)
+        weights = _weights(variances, np.where(varies, estimate, 0), freedom)
+        known = np.where(images > 1, 1, np.nan)
+        quantile = _mixture_quantile(variances, weights)
+        return cls(share, known / (weights * variances).sum(-1), known * (_normal_quantile() / quantile) ** 2)
+
+
+def _rarer(hits: Floats, patches: Floats, share: Floats) -> Floats:
+    """[..]: K, the effective number of images with the rarer outcome."""
+    of_hits, of_misses = _spread(hits), _spread(patches - hits)
+    of_half = np.minimum(of_hits, of_misses)  # neither is the rarer one
+    return np.where(share < 0.5, of_hits, np.where(share > 0.5, of_misses, of_half))
+
+
+@cache
+def _correlations() -> Floats:
+    """[256], equally likely."""
+    from scipy.special import betaincinv  # of scipy.stats too, whose import takes 0.3 s
+
+    return np.asarray(betaincinv(*_LIKELY_CORRELATIONS, (np.arange(_CORRELATIONS) + 0.5) / _CORRELATIONS))
+
+
+def _weights(variances: Floats, estimate: Floats, freedom: Floats) -> Floats:
+    """[.., 256]: how likely each of the variances [.., 256] is, after an estimate with some degrees of freedom [..]."""
+    logarithm = -freedom[..., None] / 2 * (np.log(variances) + estimate[..., None] / variances)
+    weights = np.exp(logarithm - logarithm.max(-1, keepdims=True))
+    return np.asarray(weights / weights.sum(-1, keepdims=True))
+
+
+def _normal_quantile() -> float:
+    from scipy.special import ndtri
+
+    return float(ndtri(0.975))
+
+
+def _mixture_quantile(variances: Floats, weights: Floats) -> Floats:
+    """[..]: what a mixture of normal distributions around 0, with variances and weights [.., 256], is below in 97.5 %.
+
+    By Newton's method, from below: there the distribution function is concave, so that no step goes too far.
+    """
+    from scipy.special import ndtr
+
+    deviations = np.sqrt(variances)
+    found = _normal_quantile() * deviations.min(-1)
+    for _ in range(_STEPS):
+        scaled = found[..., None] / deviations
+        density = (weights * np.exp(-(scaled**2) / 2) / deviations).sum(-1) / math.sqrt(2 * math.pi)
+        step = (0.975 - (weights * ndtr(scaled)).sum(-1)) / density
+        found = found + step
+        if not (step > 1e-12 * found).any():
+            break
+    return np.asarray(found)
+
+
+_STEPS = 50
+"""At most; about 8 are taken."""
 
 
 def ends_in_single_precision(table: pa.Table) -> pa.Table:
@@ -221,11 +284,24 @@ def _both(hits: npt.ArrayLike, patches: npt.ArrayLike) -> tuple[Floats, Floats]:
     return h, n
 
 
-def _wilson(share: Floats, patches: Floats, z: float) -> tuple[Floats, Floats]:
+def _limits(share: Floats, patches: Floats) -> tuple[Floats, Floats]:
+    """Of an interval of a share of independent patches, each [..]."""
+    from scipy.special import betaincinv
+
+    of_hits, of_misses = share * patches + 0.5, (1 - share) * patches + 0.5
+    low, high = _wilson(share, patches)
+    low = np.where(share < 0.5, betaincinv(of_hits, of_misses, 0.025), low)
+    high = np.where(share > 0.5, betaincinv(of_hits, of_misses, 0.975), high)
+    low, high = np.where(share > 0, low, 0 * patches), np.where(share < 1, high, 1 + 0 * patches)
+    return np.clip(low, 0, share), np.clip(high, share, 1)
+
+
+def _wilson(share: Floats, patches: Floats) -> tuple[Floats, Floats]:
+    z = _WILSON
     with np.errstate(divide="ignore", invalid="ignore"):
         center = (share + z * z / (2 * patches)) / (1 + z * z / patches)
         half = z / (1 + z * z / patches) * np.sqrt(share * (1 - share) / patches + z * z / (4 * patches**2))
-    return np.clip(center - half, 0, share), np.clip(center + half, share, 1)
+    return center - half, center + half
 
 
 def _pairs(first: npt.ArrayLike, second: npt.ArrayLike, patches: npt.ArrayLike) -> tuple[Shares, Shares, Floats]:
@@ -258,46 +334,14 @@ def _quotient_interval(above: Shares, below: Shares, r: Floats) -> tuple[Floats,
     return np.maximum(low, 0), np.where(unbounded, np.inf, high)
 
 
-def _all_exchanges(row: Floats) -> float:
-    """The p-value of the differences [m] of a few images: the share of all exchanges that differ at least as much."""
-    own = row[row != 0]
-    signs = 1 - 2 * (np.arange(2 ** len(own))[:, None] >> np.arange(len(own)) & 1)
-    return float((np.abs(signs @ own) >= _at_least(row)).mean())
+@cache
+def _codes() -> npt.NDArray[np.int64]:
+    """[8191]: all codes but 0, those of one bit first."""
+    one_bit = 2 ** np.arange(_BITS)
+    others = np.setdiff1d(np.arange(1, 2**_BITS), one_bit)
+    return np.concatenate([one_bit, np.random.default_rng(SEED).permutation(others)])
 
 
-def _at_least(differences: Floats) -> Floats:
-    """[..]: what as large a sum as that of the differences [.., m] reaches, but for rounding."""
-    return np.abs(differences.sum(-1)) - 1e-9 * np.abs(differences).sum(-1)
-
-
-def _drawn_exchanges(rows: Floats) -> Iterator[Floats]:
-    """The sums of each row of differences [R, m] with random signs, [_FLIPS]."""
-    if rows.shape[1] <= _SIGNS_TO:
-        yield from _flipped_together(rows)
-    else:
-        yield from map(_flipped_by_size, rows)
-
-
-def _flipped_together(rows: Floats) -> Floats:
-    """[R, _FLIPS]: the sums of the rows [R, m], all with the same signs. What a row gives depends on no other row."""
-    generator, positive = np.random.default_rng(SEED), np.zeros((len(rows), _FLIPS))
-    for start in range(0, rows.shape[1], _DRAWN_AT_A_TIME):
-        part = rows[:, start : start + _DRAWN_AT_A_TIME]
-        random = generator.integers(256, size=(part.shape[1], -(-_FLIPS // 8)), dtype=np.uint8)
-        positive += part @ np.unpackbits(random, axis=1, count=_FLIPS).astype(np.float64)
-    return 2 * positive - rows.sum(-1, keepdims=True)
-
-
-def _flipped_by_size(row: Floats) -> Floats:
-    """[_FLIPS]: the sums of the row [m].
-
-    Of n equal sizes only how many are positive counts, which is binomial: neither time nor memory grows with the number
-    of images, but with that of different sizes, and these are hits of one image.
-    """
-    generator, sums = np.random.default_rng(SEED), np.zeros(_FLIPS)
-    values, counts = np.unique(np.abs(row[row != 0]), return_counts=True)
-    for start in range(0, len(values), _DRAWN_AT_A_TIME):
-        value, count = values[start : start + _DRAWN_AT_A_TIME], counts[start : start + _DRAWN_AT_A_TIME]
-        positive = generator.binomial(count[:, None], 0.5, size=(len(count), _FLIPS))
-        sums += value @ (2 * positive - count[:, None])
-    return sums
+def _at_least(sums: Floats, differences: Floats) -> Floats:
+    """[R, 1]: what as large a sum as `sums` [R, 1] of the differences [R, m] reaches, but for rounding."""
+    return sums - 1e-9 * np.abs(differences).sum(-1, keepdims=True)

@@ -57,8 +57,8 @@ if TYPE_CHECKING:
     from latentlens_dag.study.hubs import Hub
 
 # Algorithms: raise one when the same input would give other bytes.
-_PATCH_TRUTH, _CHANCE, _JUDGEMENTS, _INTERPRETABILITY, _STATES, _SINKS, _CATALOG = 2, 3, 3, 4, 2, 1, 9
-_DIVERSITY, _ALIGNMENT, _DIFFERENCES, _CANDIDATES = 3, 2, 2, 1
+_PATCH_TRUTH, _CHANCE, _JUDGEMENTS, _INTERPRETABILITY, _STATES, _SINKS, _CATALOG = 2, 3, 3, 5, 2, 1, 9
+_DIVERSITY, _ALIGNMENT, _DIFFERENCES, _CANDIDATES = 4, 3, 3, 1
 _POLARS = frozenset({"polars", "parquet"})
 
 
