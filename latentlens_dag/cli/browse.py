@@ -19,8 +19,10 @@ from pathlib import Path
 import click
 
 from latentlens_dag.cli.output import home_option
+from latentlens_dag.dag.building.signals import catch_signals
 from latentlens_dag.errors import UserError
 from latentlens_dag.storage.home import find_home
+from latentlens_dag.storage.paths import refuse_too_long
 
 HOST = "127.0.0.1"
 _PORT = 8501
@@ -62,7 +64,7 @@ def browse(
     settings["LATENTLENS_BROWSE_TRUST"] = "1" if trusted else ""  # not inherited: consent is given here
     # Streamlit's greeting is not for our users; its errors come on stderr.
     server = subprocess.Popen(_command(chosen), env={**os.environ, **settings}, stdout=subprocess.DEVNULL)
-    with ExitStack() as builds:
+    with catch_signals((signal.SIGINT,)), ExitStack() as builds:  # here Ctrl-C is the end, and no interruption
         for library in libraries:
             builds.enter_context(build_in_background(library.full_dataset.release_tables))
         _wait(server, chosen, no_open)
@@ -96,6 +98,7 @@ def _command(port: int) -> list[str]:
 
 
 def _absolute(source: str) -> str:
+    refuse_too_long(source, "browse")
     return str(Path(source).resolve()) if Path(source).exists() else source
 
 

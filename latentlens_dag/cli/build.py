@@ -25,13 +25,15 @@ from latentlens_dag.cli.output import (
     terminal_width,
 )
 from latentlens_dag.cli.plan_text import plan_lines
-from latentlens_dag.cli.progress import BuildProgress, forward_step_progress
+from latentlens_dag.cli.progress import BuildProgress, LeftOutNotes, forward_step_progress, left_out_line
+from latentlens_dag.cli.reading import open_to_read
 from latentlens_dag.dag.building.listener import BuildListener
 from latentlens_dag.dag.building.opening import open_project
 from latentlens_dag.errors import RESUME_HINT, StoppedBySignalError
 from latentlens_dag.storage.home import find_home
 
 if TYPE_CHECKING:
+    from latentlens_dag.dag.building.left_out import LeftOut
     from latentlens_dag.dag.building.project import Project
     from latentlens_dag.dag.building.runs import BuildRun
     from latentlens_dag.dag.home_lock import LockOwner
@@ -106,20 +108,21 @@ def plan(
     """
     from latentlens_dag.dag.home_lock import lock_owner
 
-    with _stdout_for_json(as_json), open_project(find_home(home)) as project:
+    with _stdout_for_json(as_json), open_to_read(find_home(home)) as project:
         owner = lock_owner(project.home)
         selection = project.select(studies, names)
         project.observe(selection)
         targets = project.plan(selection, force)
-        work, reused = project.work(targets), project.reused(targets)
+        work, reused, left_out = project.work(targets), project.reused(targets), project.left_out(selection)
         step_of = {key: step.name for step in project.steps for key in step.keys}
     facts = {
         "parts": [{"asset": t.key.to_user_string(), "partition": t.partition, "reason": t.reason} for t in targets],
         "steps": [{**step._asdict(), "reused": reused.get(step.step, 0)} for step in work],
+        "left_out": [one._asdict() for one in left_out],
         "building": owner and owner._asdict(),
     }
     lines = partial(plan_lines, targets, work, step_of, reused, verbose)
-    print_facts(facts, as_json, lambda: "\n".join([*_owner_lines(owner), *lines()]))
+    print_facts(facts, as_json, lambda: "\n".join([*_owner_lines(owner), *lines(), *_left_out_lines(left_out)]))
     if exit_code and targets:
         sys.exit(TO_BUILD)
 
@@ -137,26 +140,31 @@ def status(
     """Say what is built, what is missing and what is out of date, step by step."""
     from latentlens_dag.dag.home_lock import lock_owner
 
-    with _stdout_for_json(as_json), open_project(find_home(home)) as project:
+    with _stdout_for_json(as_json), open_to_read(find_home(home)) as project:
         if lineage is not None:
             report = lineage_report(project, studies, lineage)
         elif versions:
             report = versions_report(project, studies)
         else:
-            report = _status_report(lock_owner(project.home), project.status(project.select(studies, names)))
+            selection = project.select(studies, names)
+            report = _status_report(lock_owner(project.home), project.status(selection), project.left_out(selection))
     print_facts(report.facts, as_json, lambda: report.text)
 
 
-def _status_report(owner: LockOwner | None, steps: list[dict[str, Any]]) -> Report:
-    facts = {"steps": steps, "building": owner and owner._asdict()}
-    return Report(facts, "\n".join([*_owner_lines(owner), _status_table(steps)]))
+def _status_report(owner: LockOwner | None, steps: list[dict[str, Any]], left_out: list[LeftOut]) -> Report:
+    facts = {"steps": steps, "left_out": [one._asdict() for one in left_out], "building": owner and owner._asdict()}
+    return Report(facts, "\n".join([*_owner_lines(owner), _status_table(steps), *_left_out_lines(left_out)]))
+
+
+def _left_out_lines(left_out: list[LeftOut]) -> list[str]:
+    return ["", *(left_out_line(*one) for one in left_out)] if left_out else []
 
 
 @contextmanager
 def _listener(project: Project, quiet: bool) -> Iterator[BuildListener]:
     """The progress of the build on stderr; an interruption's message says how far it was."""
     if quiet:
-        yield BuildListener()
+        yield LeftOutNotes()
         return
     step_of = {key: step.name for step in project.steps for key in step.keys}
     with _own_stderr() as stream:
@@ -166,8 +174,8 @@ def _listener(project: Project, quiet: bool) -> Iterator[BuildListener]:
                 yield progress
         except StoppedBySignalError as error:
             where = f"Interrupted in {progress.step}, after {progress.done} of {progress.total} parts."
-            message = where if progress.step else str(error)
-            raise StoppedBySignalError(f"{message} {RESUME_HINT}", error.number) from error
+            message = f"{where} {RESUME_HINT}" if progress.step else str(error)
+            raise StoppedBySignalError(message, error.number) from error
 
 
 @contextmanager

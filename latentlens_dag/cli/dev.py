@@ -11,19 +11,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import click
 
 from latentlens_dag.cli.output import home_option
+from latentlens_dag.dag.building.signals import catch_signals
 from latentlens_dag.errors import UserError
 from latentlens_dag.storage.home import find_home, find_project
 from latentlens_dag.storage.paths import plain_path
 
-_END_S = 20.0
-"""How long Dagster may take to end what runs, at a signal; then it is killed."""
+_END_S = 10.0
+"""How long Dagster may take to end what runs, at a signal; half as long after that, what is left is killed."""
 
 
 @click.command()
@@ -36,7 +36,7 @@ def dev(port: int | None, home: Path | None) -> None:
         raise UserError("No workspace.yaml here or above: run this inside a LatentLens project, such as a clone of it.")
     at.prepare()
     command = [sys.executable, "-m", "latentlens_dag.cli.dagster_server", "dev", "-w", "workspace.yaml"]
-    with plain_path(at.dagster) as history, _ended_by_signals():
+    with plain_path(at.dagster) as history, catch_signals():  # which end it
         places = {"DAGSTER_HOME": str(history), "LATENTLENS_HOME": str(at.root)}
         server = subprocess.Popen(
             [*command, *(["--port", str(port)] if port else [])],
@@ -54,28 +54,34 @@ def dev(port: int | None, home: Path | None) -> None:
         raise RuntimeError(f"Dagster ended with code {code}; what it printed above says why.")
 
 
-@contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Let SIGTERM raise KeyboardInterrupt, as Ctrl-C does."""
-    earlier = signal.signal(signal.SIGTERM, signal.default_int_handler)
+def _end(server: subprocess.Popen[bytes], patience_s: float = _END_S) -> None:
+    """End the server, which ends runs and its services first, and then what is left of its session.
+
+    Args:
+        server: the first process of a session of its own.
+        patience_s: how long the server may take, and half of it what is left; a second signal cuts it short.
+    """
     try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, earlier)
-
-
-def _end(server: subprocess.Popen[bytes]) -> None:
-    """End the server, which ends runs and its services first, and then what is left of its session."""
-    if server.poll() is None:
-        server.terminate()
-    with suppress(subprocess.TimeoutExpired):
-        server.wait(_END_S)
-    with suppress(ProcessLookupError):  # nothing is left
-        os.killpg(server.pid, signal.SIGTERM)
-        end = time.monotonic() + _END_S
-        while time.monotonic() < end:
-            server.poll()  # else it stays in its group as a process that has ended
-            os.killpg(server.pid, 0)
+        if server.poll() is None:
+            server.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            server.wait(patience_s)
+        _signal_session(server, signal.SIGTERM)
+        end = time.monotonic() + patience_s / 2
+        while time.monotonic() < end and _signal_session(server, 0):
             time.sleep(0.1)
-        os.killpg(server.pid, signal.SIGKILL)
-    server.wait()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        _signal_session(server, signal.SIGKILL)
+        server.wait()
+
+
+def _signal_session(server: subprocess.Popen[bytes], number: int) -> bool:
+    """Send a signal to all that is left of a session; False where nothing is."""
+    server.poll()  # else it stays in its group as a process that has ended
+    try:
+        os.killpg(server.pid, number)
+    except (ProcessLookupError, PermissionError):  # macOS refuses where all have ended
+        return False
+    return True

@@ -11,13 +11,16 @@ import atexit
 import gc
 import io
 import os
+import signal
 import sys
 import traceback
+from typing import NoReturn
 
 import click
 
 from latentlens_dag.cli import browse, build, dev, diff, maintenance, models, publish, pull, query
 from latentlens_dag.dag.building.collector import collect_rarely
+from latentlens_dag.dag.building.signals import catch_signals
 from latentlens_dag.device import configure_threads
 from latentlens_dag.errors import RESUME_HINT, StoppedBySignalError, UserError
 from latentlens_dag.storage.full_disk import remedy
@@ -63,23 +66,40 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that lacks a character of the data gets its code
     atexit.register(gc.freeze)  # else Python looks for garbage a last time, among all models and modules: 0.5 s or more
-    try:
-        cli.main(arguments, prog_name="latentlens-dag", standalone_mode=False)
-    except (click.exceptions.Abort, KeyboardInterrupt):
-        _leave(f"Interrupted. {RESUME_HINT}", 130)
-    except StoppedBySignalError as error:
+    with catch_signals((signal.SIGINT,)) as signals:
+        try:
+            cli.main(arguments, prog_name="latentlens-dag", standalone_mode=False)
+        except SystemExit:
+            raise
+        except BaseException as error:
+            if signals.last() is not None and not isinstance(error, StoppedBySignalError):
+                _leave(_INTERRUPTED, 130, debug)  # whatever a library made of it
+            _report(error, debug)
+        if signals.last() is not None:  # which a library has swallowed
+            _leave(_INTERRUPTED, 130)
+
+
+_INTERRUPTED = f"Interrupted. {RESUME_HINT}"
+
+
+def _report(error: BaseException, debug: bool) -> NoReturn:
+    """Print an error as far as it helps, and leave with its exit code."""
+    if isinstance(error, click.exceptions.Abort | KeyboardInterrupt):
+        _leave(_INTERRUPTED, 130)
+    if isinstance(error, StoppedBySignalError):
         _leave(str(error), 128 + error.number, debug)
-    except click.ClickException as error:
+    if isinstance(error, click.ClickException):
         error.show()
         sys.exit(2)
-    except UserError as error:
+    if isinstance(error, UserError):
         _leave(f"Error: {error}", 2, debug)
-    except BrokenPipeError:
+    if isinstance(error, BrokenPipeError):
         sys.exit(1)
-    except Exception as error:
-        hint = _remedy(error)
-        hint = f"\n{hint}" if hint else "" if debug else "\nRun again with --debug to see where."
-        _leave(f"Error: {type(error).__name__}: {error}{hint}", 1, debug, getattr(error, "trace", ""))
+    if not isinstance(error, Exception):
+        raise error
+    hint = _remedy(error)
+    hint = f"\n{hint}" if hint else "" if debug else "\nRun again with --debug to see where."
+    _leave(f"Error: {type(error).__name__}: {error}{hint}", 1, debug, getattr(error, "trace", ""))
 
 
 def _remedy(error: Exception) -> str | None:
@@ -90,7 +110,7 @@ def _remedy(error: Exception) -> str | None:
         return None
 
 
-def _leave(message: str, code: int, debug: bool = False, trace: str = "") -> None:
+def _leave(message: str, code: int, debug: bool = False, trace: str = "") -> NoReturn:
     if debug:
         traceback.print_exc()
         click.echo(trace, err=True)

@@ -18,7 +18,7 @@ from latentlens_dag.cli.output import (
     print_facts,
     studies_argument,
 )
-from latentlens_dag.dag.building.opening import open_project
+from latentlens_dag.cli.reading import open_to_read
 from latentlens_dag.errors import UserError
 from latentlens_dag.storage.home import find_home
 
@@ -40,7 +40,11 @@ def check(studies: Sequence[str], deep: bool, home: Path | None, as_json: bool) 
     from latentlens_dag.dag.building.integrity import check_project
     from latentlens_dag.dag.home_lock import build_lock
 
-    with open_project(find_home(home)) as project, build_lock(project.home), bytes_progress(as_json) as progress:
+    with (
+        open_to_read(find_home(home)) as project,
+        build_lock(project.home),
+        bytes_progress(as_json) as progress,
+    ):
         report = check_project(project, project.select(studies), deep, progress)
     _print_report(report, deep, as_json)
     if report.damaged:
@@ -60,7 +64,7 @@ def clean(dry_run: bool, yes: bool, home: Path | None, as_json: bool) -> None:
     from latentlens_dag.dag.building.garbage import clean_project, project_garbage, undeclared_sets
     from latentlens_dag.dag.home_lock import build_lock
 
-    with open_project(find_home(home)) as project, build_lock(project.home):
+    with open_to_read(find_home(home)) as project, build_lock(project.home):
         garbage, undeclared = project_garbage(project)
         sets = undeclared_sets(project, undeclared)
         if sets and not (dry_run or yes):

@@ -35,6 +35,8 @@ class LocalPath(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The path, as `click.Path` gives it."""
+        if not str(value):
+            self.fail("the path is empty: name one, or leave the option out.", param, ctx)
         refuse_address(value, param.opts[-1] if param else "path")
         return super().convert(value, param, ctx)
 

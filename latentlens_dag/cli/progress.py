@@ -12,8 +12,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
+import click
+
 from latentlens_dag.dag.building.listener import BuildListener, step_label
 from latentlens_dag.dag.building.time_left import StepProgress, TimeEstimator
+from latentlens_dag.text.display import printable
 
 if TYPE_CHECKING:
     from latentlens_dag.dag.building.staleness import StaleTarget
@@ -21,6 +24,19 @@ if TYPE_CHECKING:
 
 _BAR = 20  # characters
 _NOTE_EVERY_S = 60.0  # a step's own progress, where there is no live line
+
+
+def left_out_line(part: str, text: str) -> str:
+    """What a part was built without, as one line; it may quote data, which drives no terminal."""
+    return printable(f"{part}: {text}".replace("\n", " "))
+
+
+class LeftOutNotes(BuildListener):
+    """Prints what parts were built without, and nothing else."""
+
+    def left_out(self, part: str, text: str) -> None:
+        """Print it on stderr."""
+        click.echo(left_out_line(part, text), err=True)
 
 
 class BuildProgress(BuildListener):
@@ -94,6 +110,13 @@ class BuildProgress(BuildListener):
     def built(self, key: Key, partition: str | None) -> None:
         """Count a part that was built."""
         self._estimator.built(key, partition)
+        self._draw()
+
+    def left_out(self, part: str, text: str) -> None:
+        """Print what a part was built without, above the live line; it stays there."""
+        self.clear()
+        self._stream.write(f"{left_out_line(part, text)}\n")
+        self._stream.flush()
         self._draw()
 
     def finished(self, step: str, partition: str | None, wall_s: float) -> None:

@@ -13,6 +13,7 @@ import click
 from latentlens_dag.cli.output import bytes_text, home_option, json_option, print_facts
 from latentlens_dag.errors import UserError
 from latentlens_dag.storage.home import Home, find_home
+from latentlens_dag.storage.paths import refuse_too_long
 
 if TYPE_CHECKING:
     from latentlens_dag.publish.plan import PublicationPlan
@@ -61,9 +62,10 @@ def publish(
 
 def _staged(home: Home, release: str) -> tuple[Path, bool]:
     """The folder of a release, and whether it is the name of one of the home."""
-    if "/" not in release and (folder := home.warehouse.release(release)).is_dir():
+    refuse_too_long(release, "release")
+    if release and "/" not in release and (folder := home.warehouse.release(release)).is_dir():
         return folder, True
-    if (folder := Path(release)).is_dir():
+    if release and (folder := Path(release)).is_dir():
         return folder, False
     known = sorted(path.name for path in home.warehouse.release("").glob("[!.]*") if path.is_dir())
     raise UserError(

@@ -54,7 +54,14 @@ data_option = click.option(
 @click.option(
     "--param", "params", multiple=True, metavar="NAME=VALUE", help="A parameter of the query; may be repeated."
 )
-@click.option("--format", "form", type=click.Choice(["table", "csv", "json", "parquet"]), default="table")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "csv", "json", "parquet"]),
+    default="table",
+    show_default=True,
+    help="In csv, bytes are their number, and lists and structs JSON; in json, bytes are base64. Parquet keeps all.",
+)
 @click.option("--output", type=LocalPath(dir_okay=False), help="A file to write instead of the terminal.")
 @click.option("--columns", metavar="NAMES", help="Only these columns, as study,word,cosine, in this order.")
 @click.option("--limit", type=click.IntRange(0), metavar="ROWS", help="At most so many rows.")
@@ -77,7 +84,7 @@ def query(
     For example: latentlens-dag query where_word --param word=dog --limit 5
     """
     from latentlens_dag.dataset.named_queries import named_queries
-    from latentlens_dag.dataset.unjudged import unjudged_note
+    from latentlens_dag.dataset.no_rows import no_rows_note
 
     if query is None:
         click.echo("\n".join(_query_help(one) for one in named_queries().values()))
@@ -85,8 +92,8 @@ def query(
     if form == "parquet" and output is None:
         raise UserError("Parquet is no text: name a file with --output.")
     with _dataset(home, data) as dataset:
-        frame = _part(dataset.collect(query, **_bound(params)), columns, limit)
-        note = unjudged_note(dataset, query) if frame.is_empty() else None
+        frame = _part(found := dataset.collect(query, **(bound := _bound(params))), columns, limit)
+        note = no_rows_note(dataset, query, bound) if found.is_empty() else None
     with nullcontext() if output is None else write_errors("--output", output):
         _write_frame(frame, form, output, vertical)
     if note:
@@ -321,10 +328,15 @@ def _dataset(home: Path | None, data: str | None) -> Dataset:
 
 
 def _bound(params: Sequence[str]) -> dict[str, str]:
-    wrong = [param for param in params if "=" not in param]
-    if wrong:
-        raise UserError(f"`--param {wrong[0]}` must be NAME=VALUE.")
-    return dict(param.split("=", 1) for param in params)
+    bound: dict[str, str] = {}
+    for param in params:
+        name, equals, value = param.partition("=")
+        if not name or not equals:
+            raise UserError(f"`--param {param}` must be NAME=VALUE.")
+        if name in bound:
+            raise UserError(f"`--param {name}` comes twice, with {bound[name]!r} and {value!r}. Leave one out.")
+        bound[name] = value
+    return bound
 
 
 def _layer_numbers(text: str | None) -> list[int] | None:

@@ -5,7 +5,7 @@ Dagster's own tree imports every .py file of a folder that has no defs.yaml, and
 `trust_remote_code: true`. So this tree finds the components itself, and refuses names of other code and the templates
 that Dagster would evaluate as code; components are still loaded, located in error messages and linked to their files by
 Dagster. What Dagster or YAML would leave out without a word is refused too: a key that comes twice, a file below
-another one, the quotes of a text.
+another one, the quotes of a text. What the values mean is held against the components in `yaml_values.py`.
 
 Note: Dagster's modules below are private API. pyproject.toml allows 1.13 only; tests/dag/test_consent.py loads
 definitions in every way beside files that leave a mark when they run.
@@ -17,7 +17,7 @@ import re
 from collections.abc import Hashable, Iterator, Mapping, Set
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from dagster.components.core.component_tree import ComponentTree
@@ -26,14 +26,20 @@ from dagster.components.core.decl import (
     ComponentDecl,
     ComponentRootDecl,
     DefsFolderDecl,
+    YamlDecl,
     build_component_decl_from_yaml_file,
 )
 from dagster.components.core.defs_module import ComponentPath, ComponentRootLoc
 from dagster.components.resolved.context import ResolutionContext
 from dagster_shared.yaml_utils import parse_yamls_with_source_position
+from dagster_shared.yaml_utils.source_position import ValueAndSourcePositionTree
 
 from latentlens_dag.dag.components.wrong_values import shortened
+from latentlens_dag.dag.yaml_values import check_values, refuse_other_bases, without_nulls
 from latentlens_dag.errors import UserError
+
+if TYPE_CHECKING:
+    from latentlens_dag.dag.components import NamedComponent
 
 FILE_NAMES = ("defs.yaml", "defs.yml", "component.yaml")
 """The files that Dagster reads, of which it takes the first in a folder."""
@@ -79,11 +85,11 @@ def _as_written(context: ResolutionContext) -> ResolutionContext:
 
 
 @cache
-def component_types() -> tuple[str, ...]:
-    """The values of `type` in a defs.yaml."""
+def component_types() -> Mapping[str, type["NamedComponent"]]:
+    """The values of `type` in a defs.yaml, and the components that they name."""
     from latentlens_dag.dag import components  # late, since its modules load with the first definitions only
 
-    return tuple(f"{components.__name__}.{kind.__name__}" for kind in components.KINDS)
+    return {f"{components.__name__}.{kind.__name__}": kind for kind in components.KINDS}
 
 
 def _declared(context: ComponentDeclLoadContext, above: tuple[Path, ...]) -> ComponentDecl:
@@ -93,7 +99,7 @@ def _declared(context: ComponentDeclLoadContext, above: tuple[Path, ...]) -> Com
         _refuse_files_below(file)
         _check_code(file)
         try:
-            return build_component_decl_from_yaml_file(context, file)
+            return _without_nulls(build_component_decl_from_yaml_file(context, file))
         except (AttributeError, TypeError) as error:  # Dagster's, where it looks for the place of an unknown field
             raise UserError(
                 f"{file} has fields beside `type` and `attributes` that do not fit ({error}). Remove them."
@@ -105,6 +111,14 @@ def _declared(context: ComponentDeclLoadContext, above: tuple[Path, ...]) -> Com
         source_tree=None,
         component_file_model=None,
     )
+
+
+def _without_nulls(declared: ComponentDecl) -> ComponentDecl:
+    """The same declarations without fields that are null, which Dagster's types of several kinds would refuse."""
+    for one in declared.iterate_child_component_decls():
+        if isinstance(one, YamlDecl) and one.component_file_model is not None:
+            one.component_file_model.attributes = without_nulls(one.component_file_model.attributes)
+    return declared
 
 
 def _children(context: ComponentDeclLoadContext, above: tuple[Path, ...]) -> Mapping[Path, ComponentDecl]:
@@ -151,24 +165,26 @@ def _refuse_files_below(file: Path) -> None:
 
 def _check_code(file: Path) -> None:
     """Refuse a defs.yaml for which Dagster would run code that is not this package's, or leave something out."""
-    for document in _documents(file):
+    for tree in _documents(file):
+        document = tree.value
         _check_texts(document, (), file)
         if not isinstance(document, Mapping):
             what = "nothing between two lines `---`" if document is None else f"`{shortened(str(document))}`"
             raise UserError(
                 f"{file} has {what} where a component belongs (`type:` and `attributes:`). Write it, or remove this."
             )
-        _check_names(document, file)
+        kind = _kind(document, file)
+        check_values(document, kind, file, tree.source_position_tree)
 
 
-def _documents(file: Path) -> list[Any]:
+def _documents(file: Path) -> list[ValueAndSourcePositionTree]:
     """The documents of a defs.yaml, parsed as Dagster will parse them."""
     if not file.is_file():
         raise UserError(f"{file} is no file, and a file of this name is where components are declared. Rename it.")
     try:
         text = file.read_text(encoding="utf-8")
         _check_nodes(text, file)
-        documents = [tree.value for tree in parse_yamls_with_source_position(text, str(file))]
+        documents = list(parse_yamls_with_source_position(text, str(file)))
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise UserError(
@@ -180,7 +196,7 @@ def _documents(file: Path) -> list[Any]:
         raise UserError(
             f"{file} is not valid YAML: {error}. Correct it there; a text that begins with a brace needs quotes."
         ) from error
-    if all(document is None for document in documents):
+    if all(document.value is None for document in documents):
         raise UserError(f"{file} declares nothing. Write a component (`type:` and `attributes:`), or remove the file.")
     return documents
 
@@ -195,6 +211,7 @@ def _check_nodes(text: str, file: Path) -> None:
             assert document is not None  # there is one, as it says
             _refuse_too_much(document, file)
             for node in _nodes(document):
+                refuse_other_bases(node, loader, file)
                 if isinstance(node, yaml.MappingNode):
                     _refuse_repeated_keys(loader, node, file)
     finally:
@@ -311,13 +328,19 @@ def _is_text(value: str) -> bool:
     return True
 
 
-def _check_names(document: Mapping[str, Any], file: Path) -> None:
-    """Refuse names of modules and classes that are not this package's."""
+def _kind(document: Mapping[str, Any], file: Path) -> type["NamedComponent"]:
+    """The component of a document; names of modules and classes that are not this package's are refused."""
     if "template_vars_module" in document:
         raise UserError(
             f"`template_vars_module: {document['template_vars_module']}` in {file} names Python code, and no code is "
             "run when a defs.yaml is read. Write the values themselves and remove the line."
         )
-    kind = document.get("type")
-    if isinstance(kind, str) and kind not in component_types():
-        raise UserError(f"`type: {kind}` in {file} is no component. There are: {', '.join(component_types())}.")
+    kind, known = document.get("type"), component_types()
+    if isinstance(kind, str) and kind in known:
+        return known[kind]
+    wrong = (
+        f"`type: {shortened(str(kind))}` in {file} is no component."
+        if kind
+        else f"A component in {file} has no `type`."
+    )
+    raise UserError(f"{wrong} There are: {', '.join(known)}.")

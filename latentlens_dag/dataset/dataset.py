@@ -44,7 +44,7 @@ from latentlens_dag.sql.views import (
     with_text_id,
 )
 from latentlens_dag.storage.home import find_warehouse
-from latentlens_dag.storage.paths import refuse_address
+from latentlens_dag.storage.paths import refuse_address, refuse_too_long
 from latentlens_dag.storage.warehouse import Warehouse
 from latentlens_dag.text.html import table_html
 
@@ -248,6 +248,7 @@ def open_dataset(source: str | Path | Warehouse, limits: Limits = NO_LIMITS) -> 
     """
     if isinstance(source, Warehouse):
         return _open_warehouse(source.root, None, limits)
+    refuse_too_long(source, "data")
     path = Path(source)
     if isinstance(source, str) and not path.exists() and (name := parse_release_name(source)):
         from latentlens_dag.release.pull import pull_tables

@@ -94,7 +94,9 @@ def _failure(error: BaseException, what: str) -> HubError:
         return HubError(what, status, _MISSING, transient=False)
     cause = type(causes[-1] if isinstance(error, RuntimeError) else error).__name__
     transient = status is None or status in TRANSIENT
-    return HubError(what, status, f"no answer that can be used ({cause})", transient, _requested_wait(causes))
+    unreachable = cause in ("ConnectError", "ConnectTimeout")
+    why = f"there is no way to the Hub, by the network, a proxy or HF_ENDPOINT ({cause})" if unreachable else ""
+    return HubError(what, status, why or f"no answer that can be used ({cause})", transient, _requested_wait(causes))
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

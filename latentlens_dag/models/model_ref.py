@@ -14,7 +14,7 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.hub.names import COMMIT, REPO_ID
 from latentlens_dag.models.weight_files import gguf_instructions
 from latentlens_dag.storage.hashing import hash_values
-from latentlens_dag.storage.paths import refuse_address
+from latentlens_dag.storage.paths import refuse_address, refuse_too_long
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,7 @@ def model_ref(source: str | Path | ModelRef, revision: str | None = None, trust_
 
 
 def _resolve(source: str | Path, revision: str | None) -> ModelRef:
+    refuse_too_long(source, "model")
     if Path(source).is_dir():
         return ModelRef(path=Path(source))
     if isinstance(source, str) and REPO_ID.fullmatch(source):

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 _TRIES = 3
 _UPLOAD_BATCH = 64  # files between two lines of progress
 _PULL_REQUESTS = 5  # the newest, among which ours may be
+_UNKNOWN = "Nothing was sent. What would be changed depends on what the Hub holds, so a plan needs its answer too."
 _UNCHANGED = "Nothing on main was changed; run again to go on."
 _UNKNOWN = "A commit is made whole or not at all; run again to see whether it was, and to go on."
 
@@ -104,7 +105,7 @@ def plan_publication(
     """
     _require_names(repo_id, tag)
     staged = read_staged_release(folder, tell)
-    with _hub_errors(repo_id, _UNCHANGED):
+    with _hub_errors(repo_id, _UNKNOWN):
         return _plan(staged, repo_id, read_tree(repo_id), tag, private)[1]
 
 

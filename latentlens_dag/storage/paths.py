@@ -15,9 +15,10 @@ from pathlib import Path
 
 from latentlens_dag.errors import UserError
 
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # as a part of a path: `pathlib` makes one slash of two; C: is a disk
+_SCHEME = re.compile(r"(^|/)[A-Za-z][A-Za-z0-9+.-]+:/")  # `pathlib` makes one slash of two; C: is a disk
 _IN_ADDRESSES = re.compile(r"[%?#]")
 _UNUSABLE = re.compile(r"[\x00-\x1f\x7f\\\ud800-\udfff]")  # Lance refuses them, DuckDB takes a backslash for a slash
+_LONGEST_PART, _LONGEST = 255, 4095  # bytes of a file's name and of a path, on Linux; others take no more
 _TEMPORARY = ("/tmp", "/var/tmp", "/dev/shm")
 
 
@@ -30,13 +31,35 @@ def refuse_address(path: str | Path, what: str, remedy: str = "Name a folder or 
         remedy: what to write instead.
 
     Raises:
-        UserError: naming the scheme.
+        UserError: naming the address; also for a path that is too long for any file.
     """
-    parts = Path(path).parts
-    at = next((at for at, part in enumerate(parts[:-1]) if _SCHEME.fullmatch(part)), None)
-    if at is not None and not Path(path).exists():
-        address = f"{parts[at]}//{'/'.join(parts[at + 1 :])}"
+    refuse_too_long(path, what)
+    address = path if isinstance(path, str) else "/".join(Path(path).parts)
+    if _SCHEME.search(address) and not Path(path).exists():
         raise UserError(f"`{what} {address}`: addresses are not supported here. {remedy}")
+
+
+def refuse_too_long(path: str | Path, what: str) -> None:
+    """Refuse a path that no file can have, at which the system's calls fail; arguments as `refuse_address`.
+
+    Raises:
+        UserError: with the first letters and the bound.
+    """
+    sizes = [_bytes(part) for part in Path(path).parts]
+    if max(sizes, default=0) > _LONGEST_PART:
+        found, size, most = "a name", max(sizes), _LONGEST_PART
+    elif _bytes(str(path)) > _LONGEST:
+        found, size, most = "a path", _bytes(str(path)), _LONGEST
+    else:
+        return
+    start = " ".join(str(path)[:40].split())
+    raise UserError(
+        f"`{what} {start}...` has {found} of {size:,} bytes, and a file system takes {most:,}. Name a shorter one."
+    )
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode(errors="surrogatepass"))
 
 
 def refuse_unusable(path: Path, what: str) -> None:

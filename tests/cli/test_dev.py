@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from latentlens_dag.cli import dev
 from tests.helpers.command_line import run_command
 
 START = "from latentlens_dag.cli.main import main; main()"
@@ -72,6 +73,48 @@ def _wait_for(port: int, process: "subprocess.Popen[bytes]") -> None:
         except OSError:
             time.sleep(0.3)
     raise AssertionError("the server did not start")
+
+
+IGNORE = "signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+STUBBORN = f"import signal, time; {IGNORE}; print(flush=True); time.sleep(600)"
+PARENT = f"""
+import signal, subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", {STUBBORN!r}], stdout=subprocess.PIPE)
+child.stdout.readline()
+FIRST
+print(child.pid, flush=True)
+THEN
+"""
+
+
+@pytest.mark.parametrize(("first", "then"), [("", ""), ("", "time.sleep(600)"), (IGNORE, "time.sleep(600)")])
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_what_does_not_end_by_itself_is_killed_after_its_time_with_all_of_its_session(
+    first: str, then: str, interrupted: bool
+) -> None:
+    command = [sys.executable, "-c", PARENT.replace("FIRST", first).replace("THEN", then)]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)
+    assert server.stdout is not None
+    child = int(server.stdout.readline())
+    start, earlier = time.monotonic(), signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.3 if interrupted else 0)  # as a second Ctrl-C
+    try:
+        dev._end(server, 60.0 if interrupted else 1.0)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, earlier)
+    while _is_alive(child):
+        assert time.monotonic() - start < 20
+        time.sleep(0.05)
+    assert server.returncode is not None
+
+
+def _is_alive(process: int) -> bool:
+    """Whether it runs; one that has ended and waits for its parent does not."""
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return False
 
 
 def test_dev_outside_of_a_project_says_what_is_missing(tmp_path: Path) -> None:

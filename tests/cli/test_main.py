@@ -173,6 +173,56 @@ def test_a_folder_that_is_named_with_a_dot_is_no_study(home: Path, tmp_path: Pat
     assert run.returncode == 0 and "cannot be compared" not in run.stderr
 
 
+MISSING = [
+    ("status",),
+    ("plan",),
+    ("status", "--versions"),
+    ("check",),
+    ("clean", "--dry-run"),
+    ("summary", "one"),
+    ("query", "SELECT 1"),
+    ("query", "where_word", "--param", "word=dog"),
+    ("search", "--study", "one", "--text", "a"),
+    ("diff", "one", "two"),
+    ("publish", "out"),
+    ("browse",),
+]
+
+
+@pytest.mark.parametrize("arguments", MISSING, ids=" ".join)
+def test_what_reads_a_home_that_does_not_exist_makes_none(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    (tmp_path / "workspace.yaml").write_text("load_from: []\n")
+    (tmp_path / "assets").mkdir()
+    before = sorted(tmp_path.iterdir())
+    for environment, more in (({}, ("--home", "deep/nowhere")), ({"LATENTLENS_HOME": str(tmp_path / "typo")}, ())):
+        answer = run_command(tmp_path, *arguments, *more, environment=environment)
+        assert answer.returncode in (0, 2) and "Traceback" not in answer.stderr
+        assert answer.returncode == 2 or "There is no home" in answer.stderr
+        assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            ("query", "where_word", "--param", "word=dog", "--param", "word=cat"),
+            "`--param word` comes twice, with 'dog'",
+        ),
+        (("query", "where_word", "--param", "=dog"), "`--param =dog` must be NAME=VALUE"),
+        (("query", "SELECT 1", "--home", ""), "the path is empty"),
+        (("build", "--home", "a" * 5000), "has a name of 5,000 bytes, and a file system takes 255"),
+        (("browse", "a" * 5000), "has a name of 5,000 bytes"),
+        (("publish", "a" * 5000), "has a name of 5,000 bytes"),
+        (("publish", ""), "There is no staged release ''"),
+        (("inspect-model", "a/" * 3000), "has a path of 6,000 bytes, and a file system takes 4,095"),
+        (("query", "SELECT 1", "--data", "s3:/bucket/x"), "`data s3:/bucket/x`: addresses are not supported here"),
+    ],
+)
+def test_a_slip_in_an_argument_is_refused_by_its_own_reason(home: Path, arguments: tuple[str, ...], words: str) -> None:
+    run = _run(home, *arguments)
+    assert run.returncode == 2 and words in run.stderr, run.stderr
+
+
 def test_the_collector_stays_rare_until_the_process_of_a_command_ends() -> None:
     code = (
         "import atexit, gc; atexit.register(lambda: print(gc.get_threshold()[0]))\n"

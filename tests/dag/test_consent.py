@@ -307,11 +307,11 @@ def test_a_variable_that_is_not_set_is_an_error_and_not_the_text_none(project: P
     assert str(refused.value).startswith(f"`attributes.name` in {file}: ")
 
 
-@pytest.mark.parametrize(("length", "refused"), [(150, False), (151, True), (5000, True)])
+@pytest.mark.parametrize(("length", "refused"), [(200, False), (201, True), (5000, True)])
 def test_a_name_longer_than_files_are_named_by_is_refused(project: Path, length: int, refused: bool) -> None:
     file = project / "assets" / "text" / "defs.yaml"
     file.write_text(f"{_HEAD}attributes: {{name: {'t' * length}, source: {{lines: sentences.txt}}}}\n")
-    with pytest.raises(UserError, match="150 are the most") if refused else contextlib.nullcontext():
+    with pytest.raises(UserError, match="200 letters at most") if refused else contextlib.nullcontext():
         assert _keys(project)
 
 

@@ -46,14 +46,17 @@ def _second_study(here: Path) -> None:
 
 
 MISTAKES = {
-    "unknown key": (_edited("top_k: 3", "top_kk: 3"), r"`top_kk: 3` of \S*defs\.yaml:\d+: Extra inputs"),
+    "unknown key": (
+        _edited("top_k: 3", "top_kk: 3"),
+        r"`top_kk` in \S*defs\.yaml:\d+ is no field of Study\. There are: .*\. Did you mean `top_k`\?$",
+    ),
     "not a number": (
         _edited("top_k: 3", "top_k: many"),
         r"`top_k: many` of Study tiny in \S*defs\.yaml: .*valid integer",
     ),
     "a boolean of YAML for a name": (
         _edited("{name: text,", "{name: off,"),
-        r"`name: False` of \S*defs\.yaml:\d+: .*valid string\. YAML reads yes, no, on and off as booleans .* quotes",
+        r"`name: false` of \S*defs\.yaml:\d+: .*takes a text\. YAML reads yes, no, on and off as booleans .* quotes",
     ),
     "no such choice": (
         _edited("contexts_per_token: 5", "contexts_per_token: 5, sampling: random"),
@@ -118,16 +121,16 @@ MISTAKES = {
     "zero shards": (_edited("shards: 2", "shards: 0"), r"`shards: 0` of Corpus text .*from 1 to 96"),
     "too many batches": (_edited("batches: 2", "batches: 100"), r"`batches: 100` of ImageSet pictures .*from 1 to 96"),
     "two studies of one name": (_second_study, r"2 Study components are named 'tiny'"),
-    "a name that is none": (_edited("name: tiny", "name: Tiny Study"), r"'Tiny Study' is no name"),
+    "a name that is none": (_edited("name: tiny", "name: Tiny Study"), r"`name: Tiny Study` of Study .* is no name"),
     "index of another model": (_another_model, r"through Index words of another model: 4 blocks.*3 blocks"),
     "index of other weights": (_other_weights, r"Study tiny cannot be read through Index words: .*other weights"),
     "no such judge": (
         _edited("judge: {regions: {}}", "judge: {chat: {}}"),
-        r"`judge\.chat: {}` of \S*defs\.yaml:\d+: Extra inputs",
+        r"`judge\.chat` in \S*defs\.yaml:\d+ is no field of Judge\. There are: regions\.",
     ),
     "no such part of the prompt": (
         _edited("top_k: 3", "prompt: {befor: Look}"),
-        r"Error: `prompt\.befor: Look` of \S*defs\.yaml:\d+: Extra inputs are not permitted\.$",
+        r"Error: `prompt\.befor` in \S*defs\.yaml:\d+ is no field of PromptParts\. .* Did you mean `before`\?$",
     ),
     "the image's token in the prompt": (
         _edited("top_k: 3", "prompt: {before: Look at <image>}"),
@@ -223,6 +226,7 @@ def test_facts_come_as_json_on_request(built_project: Path) -> None:
     assert json.loads(run_command(built_project, "plan", "--json").stdout) == {
         "parts": [],
         "steps": [],
+        "left_out": [],
         "building": None,
     }
 

@@ -69,5 +69,5 @@ def test_a_source_that_is_an_address_is_refused_with_its_field_and_place(tmp_pat
     project = tiny_project(tmp_path / "project", 1, 1)
     yaml = project / "assets" / "tiny" / "defs.yaml"
     yaml.write_text(yaml.read_text().replace("lines: corpus.txt", "lines: s3://bucket/corpus.txt"))
-    with pytest.raises(UserError, match=r"source\.lines: s3://bucket/corpus\.txt`: .* Corpus text in .*defs\.yaml"):
+    with pytest.raises(UserError, match=r"source\.lines: s3://bucket/corpus\.txt`: .* stands in .*defs\.yaml:\d+: "):
         build(project)

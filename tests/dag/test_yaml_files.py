@@ -219,4 +219,4 @@ def test_a_prompt_of_any_form_is_read_or_refused_with_its_file(project: Path, pr
     try:
         _prompt(project, f"prompt: {prompt}")
     except UserError as error:
-        assert re.search(rf"`prompt\S*: .* of {re.escape(str(_file(project)))}:\d+: ", str(error)), error
+        assert re.search(rf"`prompt\S*`? .*(of|in) {re.escape(str(_file(project)))}:\d+", str(error)), error

@@ -89,6 +89,21 @@ def test_an_address_in_place_of_a_path_is_refused_by_its_scheme_and_nothing_is_m
     assert not [*tmp_path.iterdir()]
 
 
+@pytest.mark.parametrize("address", ["s3:/bucket/home", "file:///", "file:///tmp//home", "hf:/a/b", "s3://b"])
+def test_an_address_is_repeated_as_it_was_written(address: str) -> None:
+    with pytest.raises(UserError) as refused:
+        refuse_address(address, "--home")
+    assert str(refused.value).startswith(f"`--home {address}`: ")
+
+
+@pytest.mark.parametrize("path", ["a" * 5000, "x/" + "a" * 256, "\u3042" * 86, "ab/" * 1400])
+def test_a_path_longer_than_any_file_has_is_refused_as_a_mistake(path: str) -> None:
+    for opened in (find_home, open_dataset, model_ref):
+        with pytest.raises(UserError, match=r"\.\.\.` has a (name|path) of \d,?\d* bytes, and a file system takes"):
+            opened(path)
+    refuse_address("a" * 255, "--home")
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from latentlens_dag.dag import keys
 from latentlens_dag.dag.assets.common import InputSpec, parquet_asset, split_asset
+from latentlens_dag.dag.assets.reporting import tell_left_out
 from latentlens_dag.dag.assets.sources import data_source, file_source, observed_file
 from latentlens_dag.dag.recording import last_observed_version
 from latentlens_dag.dag.specs import ImageSetSpec
@@ -90,11 +91,10 @@ def _check_observed(source: dg.AssetKey, folder: Path, hashes: Mapping[str, str]
 def _tell_left_out(report: core.FolderReport) -> None:
     """Say in the step's log and metadata what of the folder is no image of the set, and why."""
     context = dg.AssetExecutionContext.get()
-    if str(report):
-        context.log.warning(str(report))
+    tell_left_out(context, str(report))
     counts = {"other_files": sum(report.others.values()), "linked_folders": len(report.linked_folders)}
     counts |= {"repeated_images": report.repeated, "hidden_images": report.hidden}
-    context.add_output_metadata({**counts, **({"left_out": str(report)} if str(report) else {})})
+    context.add_output_metadata(counts)
 
 
 def _names(images: ImageSetSpec, folder: Path) -> dg.AssetsDefinition:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from latentlens_dag.dag import keys
 from latentlens_dag.dag.assets.checks import StepResults, check_result, fail_on_errors
 from latentlens_dag.dag.assets.common import check_dtype_of_step, dtype_setting, layer_specs, parquet_asset, step_dtype
-from latentlens_dag.dag.assets.reporting import ProgressLog, column_schema, parquet_result
+from latentlens_dag.dag.assets.reporting import ProgressLog, column_schema, parquet_result, tell_left_out
 from latentlens_dag.dag.assets.sources import model_source
 from latentlens_dag.dag.recording import result, store_of
 from latentlens_dag.dag.resources import ModelResource, WarehouseResource
@@ -77,8 +77,8 @@ def _candidates(index: IndexSpec) -> dg.AssetsDefinition:
             positions=positions,
             report_long=long.append,
         )
-        if long:
-            context.log.warning(core.long_sentences_warning(long, index.model.name, positions, index.dedup))
+        left_out = core.long_sentences_warning(long, index.model.name, positions, index.dedup) if long else ""
+        tell_left_out(context, left_out)
         out = warehouse.paths.candidates(index.name, shard)
         write_parquet(candidates, out)
         return parquet_result(out, long_sentences=len(long))

@@ -19,6 +19,7 @@ import dagster as dg
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from latentlens_dag.dag.building.left_out import LEFT_OUT
 from latentlens_dag.dag.building.time_left import Pace, StepProgress
 from latentlens_dag.dag.recording import result
 from latentlens_dag.storage.hashing import hash_file
@@ -48,6 +49,18 @@ def parquet_result(
         "preview": dg.MetadataValue.md(markdown_table(head)),
     }
     return result(key, hash_file(path), {**facts, **metadata}, [path, *beside], checks)
+
+
+def tell_left_out(context: dg.AssetExecutionContext, text: str) -> None:
+    """Say in the step's log and metadata, and so by a build and by `status`, what of its input it left out and why.
+
+    Args:
+        context: of the step, whose asset is one of `building.left_out.TELLING`.
+        text: in sentences; empty where nothing was left out.
+    """
+    if text:
+        context.log.warning(text)
+        context.add_output_metadata({LEFT_OUT: text})
 
 
 def column_schema(schema: pa.Schema) -> dg.TableSchema:

@@ -29,6 +29,9 @@ class BuildListener:
     def built(self, key: dg.AssetKey, partition: str | None) -> None:
         """A partition of an asset is built."""
 
+    def left_out(self, part: str, text: str) -> None:
+        """A part of an asset, as people write it, was built without some of its input; the text says what and why."""
+
     def finished(self, step: str, partition: str | None, wall_s: float) -> None:
         """A step has ended; `wall_s` is its time."""
 

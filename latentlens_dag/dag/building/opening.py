@@ -5,8 +5,10 @@ Note: nothing is imported above that imports dagster, so that its import runs wi
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from latentlens_dag.dag.building.collector import no_collector
@@ -15,6 +17,19 @@ from latentlens_dag.storage.paths import plain_path
 
 if TYPE_CHECKING:
     from latentlens_dag.dag.building.project import Project
+
+
+@contextmanager
+def open_project_to_read(home: Home) -> Iterator[Project]:
+    """As `open_project`; a home that does not exist is not made: the project is then on an empty, temporary one.
+
+    Raises:
+        UserError: as `open_project`.
+    """
+    with ExitStack() as opened:
+        if not home.root.exists():
+            home = Home(Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="latentlens-"))))
+        yield opened.enter_context(open_project(home))
 
 
 @contextmanager

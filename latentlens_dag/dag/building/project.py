@@ -14,6 +14,7 @@ import dagster as dg
 
 from latentlens_dag.dag.building.collector import no_collector, rare_collections
 from latentlens_dag.dag.building.estimate import StepWork, seconds_per_part, step_works
+from latentlens_dag.dag.building.left_out import LeftOut, known_left_out
 from latentlens_dag.dag.building.listener import BuildListener
 from latentlens_dag.dag.building.reuse import parts_with_stored_states
 from latentlens_dag.dag.building.runs import BuildError, BuildRun, Runner, cancel_orphans
@@ -111,6 +112,10 @@ class Project:
         stale = self._find_stale(self.targets(selection), _NOTHING)
         return [_counts(step, selected, stale) for step, selected in targets.items() if selected]
 
+    def left_out(self, selection: Selection) -> list[LeftOut]:
+        """What the selection's parts left out of their inputs when they were last built."""
+        return [*known_left_out(self.instance, self.targets(selection))]
+
     def work(self, targets: Sequence[StaleTarget]) -> list[StepWork]:
         """The work of each step that is planned, as far as earlier runs tell."""
         return step_works(self.graph, self.instance, self.steps, targets)
@@ -143,8 +148,10 @@ class Project:
                     runs.append(run)
                     if signals.last() is not None:
                         raise KeyboardInterrupt
-            except KeyboardInterrupt:
-                number = signals.last() or signal.SIGINT
+            except BaseException as error:  # between two steps, Dagster turns a signal into errors of its own
+                number = signals.last() or (signal.SIGINT if isinstance(error, KeyboardInterrupt) else None)
+                if number is None:
+                    raise
                 raise StoppedBySignalError(f"Interrupted. {RESUME_HINT}", number) from None
             finally:
                 release_memory()

@@ -19,6 +19,7 @@ from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 from dagster._core.utils import make_new_run_id
 
+from latentlens_dag.dag.building.left_out import left_out_of
 from latentlens_dag.dag.building.listener import BuildListener, step_label
 from latentlens_dag.dag.building.staleness import StaleTarget
 from latentlens_dag.dag.run_tags import BUILD, BUILD_ID, FORCED, is_of_a_build
@@ -130,6 +131,8 @@ class _RunEvents:
             self._listener.started(self._step(event.step_key), self._partition)
         elif event.is_step_materialization and event.asset_key is not None:
             self._listener.built(event.asset_key, event.partition)
+            if (text := left_out_of(entry)) is not None:
+                self._listener.left_out(step_label(event.asset_key.to_user_string(), event.partition), text)
         elif event.is_step_success:
             wall_s = event.step_success_data.duration_ms / 1000
             self.steps[self._step(event.step_key)] = wall_s

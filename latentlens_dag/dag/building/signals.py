@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM during a build: recorded whoever handles them, so that none is lost.
+"""SIGINT and SIGTERM during a command or a build: recorded whoever handles them, so that none is lost.
 
 Note: Dagster installs its own handlers during a run, only records a signal that comes between two steps, and forgets it
 when the run ends. Here every signal is also written to a pipe.
@@ -7,14 +7,14 @@ when the run ends. Here every signal is also written to a pipe.
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 _STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 class Signals:
-    """The signals since a build began."""
+    """The signals since a command or a build began."""
 
     def __init__(self, pipe: int | None) -> None:
         """Read them from a non-blocking pipe; with None, there are none."""
@@ -32,15 +32,18 @@ class Signals:
 
 
 @contextmanager
-def catch_signals() -> Iterator[Signals]:
-    """Let SIGINT and SIGTERM raise KeyboardInterrupt, and record them; outside the main thread, do nothing."""
+def catch_signals(numbers: Sequence[int] = _STOPPING) -> Iterator[Signals]:
+    """Let SIGINT and SIGTERM, or those named, raise KeyboardInterrupt; record them. Only in the main thread.
+
+    Where one is within another, the inner one records what comes while it lasts.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield Signals(None)
         return
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
     os.set_blocking(writing, False)
-    handlers = {number: signal.signal(number, signal.default_int_handler) for number in _STOPPING}
+    handlers = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
     before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     try:
         yield Signals(reading)

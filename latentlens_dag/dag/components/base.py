@@ -16,8 +16,10 @@ from latentlens_dag.dag.components.wrong_values import shortened, wrong_values
 from latentlens_dag.dag.keys import MOST_PARTITIONS
 from latentlens_dag.errors import UserError
 
+_LARGEST = 2**31 - 1
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
-_LONGEST_NAME = 150  # files are named by it, of which a system takes 255 characters
+LONGEST_NAME = 200
+"""In letters. The names of files that begin with a component's have up to 50 more, and file systems take 255."""
 C = TypeVar("C", bound="NamedComponent")
 
 
@@ -35,9 +37,6 @@ class NamedComponent(dg.Component, dg.Model, dg.Resolvable):
         """
         name = getattr(attributes, "name", None)
         place = f"{cls.__name__} {name or 'without a name'} in {folder_of(context) / 'defs.yaml'}"
-        # A field that is null is one that is left out; Dagster resolves null as any value where types are several.
-        fields = set() if attributes is None else attributes.model_fields_set
-        fields.difference_update([field for field in fields if getattr(attributes, field) is None])
         try:
             return super().load(attributes, context)
         except ValidationError as error:
@@ -51,15 +50,15 @@ class NamedComponent(dg.Component, dg.Model, dg.Resolvable):
 
     def check_name(self, context: dg.ComponentLoadContext) -> None:
         """Refuse malformed and duplicate names."""
+        place = f"`name: {shortened(self.name)}` of {type(self).__name__} in {folder_of(context) / 'defs.yaml'}"
         if not _NAME.fullmatch(self.name):
             raise UserError(
-                f"{self.name!r} is no name for {self.place(context)}: use lower-case letters, digits and underscores, "
-                "beginning with a letter."
+                f"{place} is no name: use lower-case letters, digits and underscores, beginning with a letter."
             )
-        if len(self.name) > _LONGEST_NAME:
+        if len(self.name) > LONGEST_NAME:
             raise UserError(
-                f"`name: {shortened(self.name)}` of {type(self).__name__} has {len(self.name)} characters, and "
-                f"{_LONGEST_NAME} are the most. Shorten it."
+                f"{place} has {len(self.name)} letters, and files are named after it: {LONGEST_NAME} letters at most. "
+                "Write a shorter one."
             )
         same = [c for c in context.component_tree.get_all_components(of_type=type(self)) if c.name == self.name]
         if len(same) > 1:
@@ -105,6 +104,8 @@ def check_count(count: int, field: str, place: str) -> None:
 
 
 def check_at_least(value: int, least: int, field: str, place: str) -> None:
-    """Refuse a number that is too small."""
+    """Refuse a number that is too small, or too large for a column."""
     if value < least:
         raise UserError(f"`{field}: {value}` of {place} must be at least {least}.")
+    if value > _LARGEST:
+        raise UserError(f"`{field}: {value}` of {place} must be at most {_LARGEST}.")

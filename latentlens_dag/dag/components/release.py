@@ -83,6 +83,9 @@ class Release(NamedComponent):
             raise UserError(f"`studies: {self.studies}` of {place} must name each study once.")
         check_repo_id(self.repo_id, place)
         check_license(self.license, place)
+        for field in ("image_license", "text_license"):
+            if (terms := getattr(self, field)) is not None and not terms.strip():
+                raise UserError(f"`{field}` of {place} is empty. Write the terms in words, or leave it out.")
         for problem in self._conflicts():
             raise UserError(f"{place}: {problem}")
 

@@ -317,7 +317,9 @@ class Study(NamedComponent):
                 f"`judge` of {place} judges by annotated regions of images, and TextSet {inputs.name} has texts: "
                 "what their tokens mean is not annotated. Set `judge: none`, or leave it out."
             )
-        if self.judge.regions is None or inputs.regions is None:
+        if self.judge.regions is None:
+            raise UserError(f"`judge` of {place} names nobody. Write `judge: {{regions: {{}}}}`, or `judge: none`.")
+        if inputs.regions is None:
             raise UserError(
                 f"`judge` of {place} judges by regions, but ImageSet {inputs.name} has none. Give it "
                 "`regions: {masks: FILE}`, or set `judge: none`."

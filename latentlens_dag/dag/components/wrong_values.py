@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import ValidationError
 
 _FIELD = re.compile(r"[a-z][a-z0-9_]*")
+QUOTES = "YAML reads yes, no, on and off as booleans and digits as numbers: put the text in quotes."
 _NO_FIELDS = {"attributes", "str", "int", "float", "bool"}
 
 
@@ -39,6 +40,4 @@ def shortened(text: str) -> str:
 
 def _quoting_hint(error: Any) -> str:
     """The remedy for a text that YAML reads as a number or boolean."""
-    if error["type"] != "string_type" or not isinstance(error["input"], bool | int | float):
-        return ""
-    return " YAML reads yes, no, on and off as booleans and digits as numbers: put the text in quotes."
+    return f" {QUOTES}" if error["type"] == "string_type" and isinstance(error["input"], float) else ""

@@ -66,7 +66,9 @@ def test_a_path_that_may_not_be_read_is_refused(
 
 @pytest.mark.parametrize("name", ["c" * 300, "c" * 5000, "c/" * 3000])
 def test_a_path_that_no_system_takes_is_refused_and_not_repeated_whole(tmp_path: Path, name: str) -> None:
-    with pytest.raises(UserError, match=r"`source\.lines` of a: .* is no path \(File name too long\)") as error:
+    with pytest.raises(
+        UserError, match=r"^`source\.lines: .*\.\.\.` has a (name|path) of .* bytes, and a file system takes"
+    ) as error:
         existing_path(tmp_path / name, "source.lines", "a")
     assert len(str(error.value)) < 500
 

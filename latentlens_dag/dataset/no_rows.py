@@ -1,0 +1,109 @@
+"""Why a query gives no rows: a parameter that nothing here has, or studies that declare nothing of what it asks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from latentlens_dag.dataset.named_queries import ParameterValue, named_queries
+from latentlens_dag.schema import TABLES
+
+if TYPE_CHECKING:
+    from latentlens_dag.dataset.dataset import Dataset
+
+_JUDGE = "verdicts", "names no judge (`judge: {regions: {}}`, for pictures with annotated regions)"
+_ABLATION = "answers from smaller indexes", "has no `corpus_ablation: [0.01, 0.1, 1.0]`, which needs a judge"
+_SHARED = "shared candidates", "has no `candidates: [all, shared]`"
+_DECLARED = {
+    "judgements": _JUDGE,
+    "interpretability": _JUDGE,
+    "lens_differences": _JUDGE,
+    "corpus_ablation": _ABLATION,
+    "candidates": _SHARED,
+}
+"""Tables that a study has where its defs.yaml says so: what they hold, and what it lacks otherwise."""
+_NEEDED = {
+    "study_differences": "judgements",
+    "interpretability": "interpretability",
+    "lens_differences": "lens_differences",
+    "corpus_ablation": "corpus_ablation",
+    "candidates": "candidates",
+}
+"""Of the named queries, those that have no row of a study without rows in this table. Others only add its columns."""
+_COLUMNS = {
+    "study": "study",
+    "other_study": "study",
+    "lens": "lens",
+    "other_lens": "lens",
+    "layer": "visual_layer",
+    "other_layer": "visual_layer",
+    "image_id": "image_id",
+    "text_id": "image_id",
+}
+"""Parameters that name something, and the column of the answers that has it."""
+_OF_VERDICTS = {name: name for name in ("judge", "measure", "k", "patch_group", "comparison")}
+"""Those that name something of the tables in `_NEEDED`, where these have the column."""
+
+
+def no_rows_note(dataset: Dataset, query: str, params: Mapping[str, ParameterValue]) -> str | None:
+    """What to tell people of a query without rows; None where nothing is known of why.
+
+    Args:
+        dataset: that was asked.
+        query: SQL, or the name of a query.
+        params: of the query, by name.
+    """
+    if "neighbors" not in dataset.tables:
+        return None
+    named = query.strip() in named_queries()
+    given = {name: value for name, value in params.items() if value is not None} if named else {}
+    if unknown := next(_unknown(dataset, "neighbors", _COLUMNS, given), None):
+        return unknown
+    table = _NEEDED.get(query.strip()) if named else _table_of(query)
+    if table is None or table not in dataset.tables:
+        return None
+    studies = {str(given[name]) for name in ("study", "other_study") if name in given}
+    return _lacking_note(dataset, table, studies) or next(_unknown(dataset, table, _OF_VERDICTS, given), None)
+
+
+def _unknown(
+    dataset: Dataset, table: str, columns: Mapping[str, str], given: Mapping[str, ParameterValue]
+) -> Iterator[str]:
+    """The parameters with a value that no row of a table has, of those that the table has a column of."""
+    for name, column in columns.items():
+        if name in given and column in TABLES[table].names and not _has(dataset, table, column, str(given[name])):
+            yield f"`{name}={given[name]}`: no answer here has it.{_known(dataset, table, column)}"
+
+
+def _has(dataset: Dataset, table: str, column: str, value: str) -> bool:
+    """Whether a row has a value, which may be a number as text."""
+    sql = f'SELECT 1 FROM "{table}" WHERE {column}::VARCHAR = $value LIMIT 1'
+    return not dataset.collect(sql, value=value).is_empty()
+
+
+def _known(dataset: Dataset, table: str, column: str) -> str:
+    """The values of a column, but for ids, of which there may be millions."""
+    if column == "image_id":
+        return ""
+    values = dataset.collect(f'SELECT DISTINCT {column} FROM "{table}" ORDER BY {column}')[column].to_list()
+    return f" There are: {', '.join(map(str, values))}."
+
+
+def _table_of(query: str) -> str | None:
+    """The table of `_DECLARED` that SQL reads first, if any."""
+    found = re.search(rf"\b(?:FROM|JOIN)\s+\"?({'|'.join(_DECLARED)})\b", query, re.IGNORECASE)
+    return found[1].lower() if found else None
+
+
+def _lacking_note(dataset: Dataset, table: str, studies: set[str]) -> str | None:
+    """Which studies have answers and no row of a table, of those that are named or of all."""
+    found = dataset.collect(f'SELECT study FROM neighbors EXCEPT SELECT study FROM "{table}" ORDER BY study')
+    lacking = [study for study in found["study"].to_list() if not studies or study in studies]
+    if not lacking:
+        return None
+    what, why = _DECLARED[table]
+    return (
+        f"There are no {what} of {', '.join(lacking)}: either its defs.yaml {why}, or it is not built to its end "
+        "(`latentlens-dag status`)."
+    )
