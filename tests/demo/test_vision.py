@@ -13,7 +13,6 @@ from latentlens_dag.demo.training import (
     check_gates,
     load_checkpoint,
     read_figures,
-    warmup_cosine,
     write_figures,
 )
 from latentlens_dag.demo.vision import (
@@ -24,6 +23,7 @@ from latentlens_dag.demo.vision import (
     patch_features,
     train_vision_encoder,
 )
+from latentlens_dag.training.schedule import warmup_cosine
 
 TINY = VisionTraining(
     cycles=(3, 1),

@@ -88,7 +88,7 @@ MISTAKES = {
     "no such column of CSV": ({"dataset": "user/csv", "column": "texts"}, r"has no column 'texts'; it has text, n"),
     "numbers": ({"column": "n"}, r"Dataset user/parquet of the Hub .*, row 1: n is 0, not text"),
     "numbers in JSON": ({"dataset": "user/numbers"}, r"row 1: text is 7, not text"),
-    "lists": ({"dataset": "user/lists"}, r"row 1: text is \['a'\], not text"),
+    "lists": ({"dataset": "user/lists"}, r"row 1: text is a value of type list<element: string>, not text"),
     "files of another dataset": ({"dataset": "user/elsewhere"}, r"Data files don't belong to user/elsewhere"),
     "files of a branch": ({"dataset": "user/moving"}, r"moving@main/a\.csv, which its commit 0123\w+ does not pin"),
     "files of this machine": ({"dataset": "user/here"}, r"Data files don't belong to user/here"),

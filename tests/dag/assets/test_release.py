@@ -189,7 +189,7 @@ MISTAKES = {
     "{name: out, studies: [tiny], repo_id: user/out, license: mit, vectors: true}": "`vectors` belongs to",
     "{name: out, index: words, repo_id: user/out, license: mit, image_license: mit}": "an index has no pictures",
     "{name: out, index: words, repo_id: user/out, license: mit, sentences: none}": "Say all or cited",
-    "{name: Out, studies: [tiny], repo_id: user/out, license: mit}": "'Out' is no name",
+    "{name: Out, studies: [tiny], repo_id: user/out, license: mit}": "`name: Out` of Release in .* is no name",
 }
 
 
