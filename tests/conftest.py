@@ -29,8 +29,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _LONGEST = (
     "dag/test_dagster_dev",
-    "dashboards/test_narrow",
-    "dashboards/test_accessibility",
+    "dashboards/test_views",
     "models/families/test_prompts",
     "models/families/test_families",
     "demo/test_demo",

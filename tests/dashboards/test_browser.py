@@ -63,17 +63,24 @@ def chromium() -> Iterator[Any]:
         browser.close()
 
 
-@pytest.fixture
-def page(chromium: Any, address: str, request: pytest.FixtureRequest) -> Iterator[Page]:
+@contextmanager
+def watched(context: Any, address: str) -> Iterator[Page]:
     """A page that fails the test on a dialog, or a request that leaves the machine."""
-    width = getattr(request, "param", 1280)
-    context = chromium.new_context(viewport={"width": width, "height": 844})
-    context.set_default_timeout(60_000)
     page, wrong = context.new_page(), []
     page.on("dialog", lambda dialog: (wrong.append(dialog.message), dialog.dismiss()))
     page.on("request", lambda one: None if one.url.startswith((address, "data:", "blob:")) else wrong.append(one.url))
     yield page
     assert not wrong
+    page.close()
+
+
+@pytest.fixture
+def page(chromium: Any, address: str, request: pytest.FixtureRequest) -> Iterator[Page]:
+    width = getattr(request, "param", 1280)
+    context = chromium.new_context(viewport={"width": width, "height": 844})
+    context.set_default_timeout(60_000)
+    with watched(context, address) as page:
+        yield page
     context.close()
 
 
