@@ -5,10 +5,11 @@ latentlens_dag` imports neither torch nor dagster.
 """
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    __version__: str
+
     from latentlens_dag.dataset.dataset import open_dataset
     from latentlens_dag.index.contextual_index import ContextualIndex
     from latentlens_dag.models.loading import load_language_model, load_vlm
@@ -24,16 +25,22 @@ _HOMES = {
     "open_dataset": "latentlens_dag.dataset.dataset",
 }
 
-try:
-    __version__ = version("latentlens-dag")
-except PackageNotFoundError:  # a source tree that was never installed
-    __version__ = "0"
-
 
 def __getattr__(name: str) -> object:
+    if name == "__version__":
+        return _version()
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version  # a tenth of a second, in which Ctrl-C may come
+
+    try:
+        return version("latentlens-dag")
+    except PackageNotFoundError:  # a source tree that was never installed
+        return "0"
 
 
 def __dir__() -> list[str]:

@@ -7,7 +7,7 @@ from widgets.labels import lens_name
 from widgets.sources import browser_data
 from widgets.token_html import facts_html
 
-from latentlens_dag import __version__
+import latentlens_dag
 from latentlens_dag.browse.browser_data import BrowserData
 from latentlens_dag.dataset.provenance import LicenseTerms, license_terms, provenance, study_declaration, summary_rows
 from latentlens_dag.publish.card import citation
@@ -45,7 +45,7 @@ def about_page(data: BrowserData) -> None:
     st.dataframe(data.full_dataset.collect(TABLES), hide_index=True)
     st.header("How to cite it")
     st.markdown(citation())
-    st.caption(f"Shown by latentlens-dag {__version__}, Apache-2.0.")
+    st.caption(f"Shown by latentlens-dag {latentlens_dag.__version__}, Apache-2.0.")
 
 
 def what_is_here(data: BrowserData) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @contextmanager
 def open_to_read(home: Home) -> Iterator[Project]:
     """The project; people are told where there is no home, whose path may be misspelled, and none is made."""
-    if not home.root.exists():
-        click.echo(f"There is no home {home.root} yet, so nothing is built; `build` makes it.", err=True)
     with open_project_to_read(home) as project:
+        if not home.exists:
+            click.echo(f"There is no home {home.root} yet, so nothing is built; `build` makes it.", err=True)
         yield project

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 FILE_NAMES = ("defs.yaml", "defs.yml", "component.yaml")
 """The files that Dagster reads, of which it takes the first in a folder."""
 _DEEPEST = 50  # lists and fields in one another; ours have five
+_NOT_OF_ITS_TAG = "a value is not what its tag says (as in `!!int a`), or a number is too long"
 _MOST_VALUES = 100_000  # with all that aliases stand for; PyYAML and Dagster take a second for so many
 
 
@@ -192,9 +193,14 @@ def _documents(file: Path) -> list[ValueAndSourcePositionTree]:
         ) from error
     except OSError as error:
         raise UserError(f"{file} cannot be read ({error.strerror or error}). Correct its permissions.") from error
-    except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError) as error:  # of keys and tags too
+    except yaml.YAMLError as error:
         raise UserError(
             f"{file} is not valid YAML: {error}. Correct it there; a text that begins with a brace needs quotes."
+        ) from error
+    except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:  # of keys, numbers and tags
+        why = "it is nested too deeply" if isinstance(error, RecursionError) else _NOT_OF_ITS_TAG
+        raise UserError(
+            f"{file} is not valid YAML: {why}. Correct it there; a text that begins with a brace needs quotes."
         ) from error
     if all(document.value is None for document in documents):
         raise UserError(f"{file} declares nothing. Write a component (`type:` and `attributes:`), or remove the file.")

@@ -28,7 +28,7 @@ _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 def refuse_other_bases(node: yaml.Node, loader: yaml.SafeLoader, file: Path) -> None:
     """Refuse a number that YAML reads in base 8 or 60, and nobody else does."""
-    if not isinstance(node, yaml.ScalarNode) or node.style is not None or node.tag not in _NUMBERS:
+    if not isinstance(node, yaml.ScalarNode) or node.tag not in _NUMBERS:  # a text in quotes has another tag
         return
     if _OTHER_BASE.fullmatch(node.value):
         base, number = 60 if ":" in node.value else 8, loader.construct_object(node)
@@ -117,7 +117,7 @@ def _check_value(value: Any, kinds: "_Kinds", place: _Place) -> None:
             if item is None:
                 raise UserError(f"`{place.field}` in {place.inside(number).where} has an empty element. Remove it.")
             _check_value(item, kinds.items, place.inside(number))
-    elif isinstance(value, bool | int) and not kinds.takes(value):
+    elif isinstance(value, bool | int | float) and not kinds.takes(value):
         written = str(value).lower() if isinstance(value, bool) else str(value)
         hint = f" {QUOTES}" if str in kinds.plain else ""
         raise UserError(f"`{place.field}: {written}` of {place.where}: this field takes {kinds}.{hint}")
@@ -144,8 +144,8 @@ class _Kinds(NamedTuple):
     items: "_Kinds | None"
     """The elements of a list."""
 
-    def takes(self, value: bool | int) -> bool:
-        """Whether a number or boolean is one of them; a whole number is a number."""
+    def takes(self, value: bool | float) -> bool:
+        """Whether a number or boolean is one of them; a whole number is a number, and 3.0 is no whole one."""
         return type(value) in self.plain or (type(value) is int and float in self.plain)
 
     def refuses_text(self, value: str) -> bool:

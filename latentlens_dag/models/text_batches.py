@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import replace
-from itertools import chain
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -23,7 +22,7 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.models.model_parts import ModelParts
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 _TOKENS_PER_BATCH = {"cpu": 2048, "gpu": 16384}
 _SMALL_WIDTH = 1024  # of a model whose batches are read in threads; a batch then takes tens of MB
@@ -105,17 +104,27 @@ def _copies(model: ModelParts, batches: int) -> list[ModelParts]:
 
     threads = torch.get_num_threads()
     is_small = model.embedding.device.type == "cpu" and model.width <= _SMALL_WIDTH and threads <= _MOST_THREADS
-    # A module whose forward was replaced may hold on to the module that it was of.
-    if not is_small or any("forward" in vars(module) for module in model.decoder.modules()):
+    if not is_small or not all(map(_may_be_copied, model.decoder.modules())):
         return [model]
     try:
         return [model, *(_copy(model) for _ in range(min(threads, batches) - 1))]
-    except (TypeError, RuntimeError):  # modules of the model's own code may hold what cannot be copied
+    except Exception:  # whatever an attribute that somebody gave it raises
         return [model]
 
 
+def _may_be_copied(module: nn.Module) -> bool:
+    """Whether a copy of a module does what it does, and nobody looks at the module itself.
+
+    A module of a model's own code may note something of a pass anywhere. One whose forward was replaced may hold on to
+    the module that it was of, and a hook of others wants to be called for each batch.
+    """
+    is_known = type(module).__module__.partition(".")[0] in ("torch", "transformers")
+    return is_known and not ("forward" in vars(module) or module._forward_hooks or module._forward_pre_hooks)
+
+
 def _copy(model: ModelParts) -> ModelParts:
-    weights: Iterator[Any] = chain(model.decoder.parameters(), model.decoder.buffers())
+    """A copy of the modules with the same parameters; buffers, which a pass may write, are copied."""
+    weights: Iterator[Any] = model.decoder.parameters()
     return replace(model, decoder=deepcopy(model.decoder, {id(weight): weight for weight in weights}))
 
 

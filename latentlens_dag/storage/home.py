@@ -51,6 +51,11 @@ class Home:
         """The folder for DAGSTER_HOME."""
         return self.root / "dagster"
 
+    @property
+    def exists(self) -> bool:
+        """Whether something was made there; an empty folder is no home yet."""
+        return self.warehouse.root.is_dir() or self.dagster.is_dir()
+
     def prepare(self) -> None:
         """Create the folders and the Dagster instance's settings where they are missing."""
         try:

@@ -50,8 +50,10 @@ class Batches:
             settings: of the training.
 
         Raises:
-            UserError: if an image has no caption, or there are other images than features.
+            UserError: if an image has no caption, there are other images than features, or the grid is not theirs.
         """
+        if grid[0] * grid[1] != features.tokens:
+            raise UserError(f"The features are of {features.tokens} visual tokens an image, no grid of {grid}.")
         if len(captions) != len(features):
             raise UserError(f"There are features of {len(features):,} images and captions of {len(captions):,}.")
         if without := [number for number, texts in enumerate(captions) if not texts]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from latentlens_dag.errors import UserError
 from latentlens_dag.storage.files import atomic_path
 from latentlens_dag.training.schedule import take_step
 
@@ -63,17 +64,20 @@ class ConnectorRun:
         """Go back to the checkpoint, if there is one; give the seconds that its steps took.
 
         Raises:
-            ValueError: if the checkpoint was made with other settings.
+            UserError: if the checkpoint was made with other settings, or cannot be read.
         """
-        from safetensors import safe_open
+        from safetensors import SafetensorError, safe_open
 
         path = self.out / CHECKPOINT
         if not path.exists():
             return self.seconds
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata()
-            self._check_settings(metadata["settings"])
-            stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                self._check_settings(metadata.get("settings", ""))
+                stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{path} cannot be read: {error}. Remove it to start anew.") from error
         self._restore(stored)
         progress = json.loads(metadata["progress"])
         self.step, self.seconds, self.losses = progress["step"], progress["seconds"], progress["losses"]
@@ -81,9 +85,10 @@ class ConnectorRun:
 
     def _check_settings(self, stored: str) -> None:
         if stored != _json(self.settings):
-            raise ValueError(
-                f"The checkpoint in {self.out} was made with {stored}, not with {_json(self.settings)}: remove the "
-                "folder to start anew, or give the same settings and frozen models to go on."
+            raise UserError(
+                f"The checkpoint in {self.out} was made with {stored or 'nothing that it tells'}, not with "
+                f"{_json(self.settings)}: remove the folder to start anew, or give the same settings, images, captions "
+                "and frozen models to go on."
             )
 
     def _tensors(self) -> dict[str, Tensor]:

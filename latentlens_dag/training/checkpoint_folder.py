@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latentlens_dag.errors import UserError
+from latentlens_dag.models.dtypes import DTYPES
 from latentlens_dag.storage.files import atomic_path
 from latentlens_dag.training.modules import PROJECTOR_ACTIVATION, Kind
 from latentlens_dag.training.prompt import IMAGE_TOKEN, TrainingPrompt, with_image_token
@@ -47,6 +48,9 @@ def save_llava(
     from transformers import LlavaForConditionalGeneration
 
     check_llava(language.language_model, encoder)
+    _check_weights(weights, kind, encoder.hidden, language.language_model.width)
+    if dtype not in DTYPES:
+        raise UserError(f"`dtype: {dtype}` of {out} must be one of {', '.join(DTYPES)}.")
     tokenizer = with_image_token(language.language_model.tokenizer)
     state = _state(language.language_model, encoder, weights)
     with torch.device("meta"):
@@ -84,6 +88,20 @@ def check_llava(language: ModelParts, encoder: VisionEncoder) -> None:
             "which that class leaves out. Keep the weights of the connector by themselves, or choose another language "
             "model."
         )
+
+
+def _check_weights(weights: dict[str, Tensor], kind: Kind, hidden: int, width: int) -> None:
+    """Refuse the weights of a connector between other models, or of the other kind."""
+    import torch
+
+    shapes = [list(weights[name].shape) for name in ("linear_1.weight", "linear_2.weight")]
+    if shapes != [[width, hidden], [width, width]]:
+        raise UserError(
+            f"The connector's weights have the shapes {shapes}, but between these models they must have "
+            f"{[[width, hidden], [width, width]]}: it was trained between others."
+        )
+    if kind == "linear" and not torch.equal(weights["linear_2.weight"], torch.eye(width)):
+        raise UserError("`kind: linear` is not that of this connector: its second layer is not the identity.")
 
 
 def _config(language: FullModel, encoder: VisionEncoder, kind: Kind, tokenizer: Any) -> Any:

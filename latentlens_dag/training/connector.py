@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from latentlens_dag.device import has_bfloat16
+from latentlens_dag.errors import UserError
+from latentlens_dag.models.fingerprints import weight_sample
 from latentlens_dag.models.language_model import LanguageModel
-from latentlens_dag.storage.hashing import hash_values
+from latentlens_dag.storage.hashing import hash_chunks, hash_values
 from latentlens_dag.training.batches import Batches
 from latentlens_dag.training.captions import Batch, caption_loss, embedding_rms
 from latentlens_dag.training.checkpoint import ConnectorRun
 from latentlens_dag.training.feature_files import Features
 from latentlens_dag.training.modules import llava_weights, new_connector
-from latentlens_dag.training.prompt import prompt_tokens
+from latentlens_dag.training.prompt import PromptTokens, prompt_tokens
 from latentlens_dag.training.settings import ConnectorSettings
 from latentlens_dag.training.standardization import Standardization, root_mean_square
 from latentlens_dag.training.trainer import Schedule, new_optimizer, train
@@ -69,8 +71,9 @@ def train_connector(
         checkpoint_s: seconds between checkpoints.
 
     Raises:
-        UserError: if images have no captions, or the language model has no token that ends a text.
-        ValueError: if the checkpoint in `out` was made with other settings.
+        UserError: if images have no captions, captions are no texts or do not fit the model's positions, the language
+            model has no token that ends a text, the loss is no number, or the checkpoint in `out` was made with other
+            settings, captions, features or weights.
     """
     language.decoder.requires_grad_(False)
     language.unembedding.requires_grad_(False)
@@ -79,7 +82,8 @@ def train_connector(
     batches = Batches(features, grid, standardization, tokens.captions, tokens.after, settings)
     output_rms = settings.output_scale * embedding_rms(language.decoder)
     connector = new_connector(features.hidden, language.width, settings.seed, settings.kind).to(language.device)
-    inputs = hash_values([tokens, standardization.mean.tolist(), output_rms, len(features)])
+    _check_lengths(language, tokens, features.tokens)
+    inputs = hash_values([tokens, grid, _facts_of_features(features), _facts_of_model(language)])
     run = ConnectorRun(
         out, asdict(settings) | {"inputs": inputs}, connector, new_optimizer(connector, settings.learning_rate)
     )
@@ -94,9 +98,36 @@ def train_connector(
 
     if 0 in kept_steps:
         keep(0, weights())
+    if wrong := [step for step in kept_steps if not 0 <= step <= settings.steps]:
+        raise UserError(f"`kept_steps` has {wrong[0]}, but the training has the steps 0 to {settings.steps}.")
     schedule = Schedule(settings.steps, settings.learning_rate, settings.warmup, kept_steps)
     train(run, batches, loss_of, schedule, checkpoint_s, lambda step: keep(step, weights()))
     return TrainedConnector(weights(), run.loss, run.seconds)
+
+
+def _check_lengths(language: LanguageModel, tokens: PromptTokens, visual: int) -> None:
+    """Refuse captions that end beyond the positions of the language model."""
+    around = len(tokens.before) + visual + len(tokens.after)
+    longest = max((len(caption) for texts in tokens.captions for caption in texts), default=0)
+    if language.positions is not None and around + longest > language.positions:
+        raise UserError(
+            f"{language.name} has {language.positions} positions, but the prompt and an image take {around} and the "
+            f"longest caption {longest}. Cut the captions, or pool the visual tokens (`pool`)."
+        )
+
+
+def _facts_of_features(features: Features) -> list[object]:
+    """What tells the features of one training from those of another: their number and those of a sample."""
+    import torch
+
+    sample = features.sample(_SAMPLE_IMAGES)
+    return [len(features), features.tokens, hash_chunks([sample.view(torch.int16).numpy().tobytes()])]
+
+
+def _facts_of_model(language: LanguageModel) -> list[object]:
+    """What tells the frozen weights of one training from those of another."""
+    head = [weight.flatten()[:: max(1, weight.numel() // 97)].tolist() for weight in language.unembedding.parameters()]
+    return [asdict(weight_sample(language)), str(language.embedding.dtype), head]
 
 
 def _output_size(connector: nn.Module, standardization: Standardization, features: Features) -> float:

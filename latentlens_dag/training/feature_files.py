@@ -46,6 +46,15 @@ def write_features(encoder: VisionEncoder, images: Iterable[Image], out: Path) -
     return len(rows)
 
 
+def _opened(file: Path) -> Any:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        return safe_open(file, framework="pt").get_slice(_ROWS)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{file} cannot be read as features of images: {error}. Write it again.") from error
+
+
 class Features:
     """The features of all images of some files, by number."""
 
@@ -53,14 +62,15 @@ class Features:
         """Open files that `write_features` wrote.
 
         Raises:
-            UserError: if there is none, or they differ in the number of tokens or the width.
+            UserError: if there is none, one cannot be read, or they differ in the number of tokens or the width.
         """
-        from safetensors import safe_open
-
-        self._slices: list[Any] = [safe_open(file, framework="pt").get_slice(_ROWS) for file in files]
+        self._slices = [_opened(file) for file in files]
         shapes = [slice_.get_shape() for slice_ in self._slices]
-        if len({tuple(shape[1:]) for shape in shapes}) != 1:
-            raise UserError(f"The features in {[str(file) for file in files]} are not of one encoder: {shapes}.")
+        if len({tuple(shape[1:]) for shape in shapes}) != 1 or any(len(shape) != 3 or not shape[0] for shape in shapes):
+            raise UserError(
+                f"The features in {[str(file) for file in files]} are not those of images by one encoder, [images, "
+                f"tokens, width]: {shapes}."
+            )
         self._ends = list(accumulate(shape[0] for shape in shapes))
         self.tokens, self.hidden = shapes[0][1:]
 

@@ -86,6 +86,18 @@ def with_image_token(tokenizer: Any) -> Any:
     return copied
 
 
+def _check_captions(captions: Sequence[Sequence[str]]) -> None:
+    """Refuse what is no list of texts for each image."""
+    for number, texts in enumerate(captions):
+        if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+            raise UserError(
+                f"The captions of image {number} are {texts!r}, not a list of texts. Write one caption as "
+                "['a caption']."
+            )
+        if broken := [text for text in texts if text.encode("utf-8", "replace").decode() != text]:
+            raise UserError(f"The caption {broken[0]!r} of image {number} has half a character (a lone surrogate).")
+
+
 def prompt_tokens(tokenizer: Any, captions: Sequence[Sequence[str]]) -> PromptTokens:
     """The tokens of all sequences of a training.
 
@@ -94,8 +106,9 @@ def prompt_tokens(tokenizer: Any, captions: Sequence[Sequence[str]]) -> PromptTo
         captions: of each image.
 
     Raises:
-        UserError: if the tokenizer has no token that ends a text.
+        UserError: if the tokenizer has no token that ends a text, or a caption is no text.
     """
+    _check_captions(captions)
     end = tokenizer.eos_token_id
     if end is None:
         raise UserError(

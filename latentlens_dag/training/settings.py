@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import get_args
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.training.modules import Kind
 from latentlens_dag.training.token_dropping import Rule
 
 Shares = tuple[tuple[Rule, float], ...]
+_MOST = 1 << 53  # what JSON keeps exactly
 
 
 @dataclass(frozen=True)
@@ -43,16 +46,30 @@ class ConnectorSettings:
     def __post_init__(self) -> None:
         """Check the values."""
         for name, least in (("steps", 1), ("tokens", 1), ("warmup", 1), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise UserError(f"`{name}: {getattr(self, name)}` of a connector must be at least {least}.")
+            value = getattr(self, name)
+            if type(value) is not int or not least <= value < _MOST:
+                raise _wrong(name, value, f"a whole number from {least} to {_MOST - 1:,}")
         for name in ("learning_rate", "output_scale"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"`{name}: {getattr(self, name)}` of a connector must be above 0.")
+            if not 0 < getattr(self, name) < math.inf:
+                raise _wrong(name, getattr(self, name), "a finite number above 0")
         if not 0 <= self.whole_steps <= 1:
-            raise UserError(f"`whole_steps: {self.whole_steps}` of a connector must be from 0 to 1.")
-        if not self.whitening >= 0:
-            raise UserError(f"`whitening: {self.whitening}` of a connector must be at least 0.")
-        if not self.kept or any(not share > 0 for _, share in self.kept):
-            raise UserError(
-                f"`kept: {dict(self.kept)}` of a connector must give at least one rule, each a share above 0."
+            raise _wrong("whole_steps", self.whole_steps, "a number from 0 to 1")
+        if not 0 <= self.whitening < math.inf:
+            raise _wrong("whitening", self.whitening, "a finite number, at least 0")
+        if self.kind not in get_args(Kind):
+            raise _wrong("kind", self.kind, " or ".join(get_args(Kind)))
+        self._check_kept()
+
+    def _check_kept(self) -> None:
+        try:
+            right = bool(self.kept) and all(
+                rule in get_args(Rule) and 0 < share < math.inf for rule, share in self.kept
             )
+        except (TypeError, ValueError):  # no pairs
+            right = False
+        if not right:
+            raise _wrong("kept", self.kept, f"pairs of a rule ({', '.join(get_args(Rule))}) and a finite share above 0")
+
+
+def _wrong(name: str, value: object, takes: str) -> UserError:
+    return UserError(f"`{name}: {value}` of a connector must be {takes}.")

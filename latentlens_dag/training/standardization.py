@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from latentlens_dag.errors import UserError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -30,12 +32,20 @@ class Standardization(NamedTuple):
             sample: [n, hidden].
             whitening: above 0, the directions are divided by the roots of their variances, to each of which this is
                 added (their mean is 1).
+
+        Raises:
+            UserError: if all rows are the same.
         """
         import torch
 
         rows = sample.float()
         mean = rows.mean(dim=0)
         rms = float(root_mean_square(rows - mean))
+        if not rms > 0:
+            raise UserError(
+                f"The vision encoder gives the same features for all of a sample of {len(rows):,} visual tokens: a "
+                "connector can learn nothing from them. Are the images different, and is it the right layer?"
+            )
         matrix = _whitening((rows - mean) / rms, whitening) if whitening else torch.eye(len(mean))
         return cls(mean, rms, matrix)
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from latentlens_dag.errors import UserError
 from latentlens_dag.training.captions import Batch
 from latentlens_dag.training.checkpoint import ConnectorRun
 from latentlens_dag.training.schedule import warmup_cosine
@@ -56,13 +57,19 @@ def train(
             checkpoint: after a kill it may be called again, with the same weights.
 
     Raises:
-        ValueError: if the checkpoint was made with other settings.
+        UserError: if the checkpoint was made with other settings, or the loss is no finite number.
     """
     began, spent_s = time.monotonic(), run.resume()
     saved = began
     while run.step < schedule.steps:
         rate = schedule.learning_rate * warmup_cosine(run.step, schedule.steps, schedule.warmup)
-        run.learn(loss_of(batch_of(run.step)), rate)
+        loss = loss_of(batch_of(run.step))
+        if not loss.isfinite():
+            raise UserError(
+                f"The loss of step {run.step + 1} is {loss.item()}: the training diverged. Take a smaller "
+                f"`learning_rate` than {schedule.learning_rate}, or a smaller `output_scale`."
+            )
+        run.learn(loss, rate)
         run.seconds = spent_s + time.monotonic() - began
         if run.step in schedule.kept_steps:
             keep(run.step)

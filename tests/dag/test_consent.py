@@ -337,6 +337,8 @@ UNREADABLE = {
     "a variable without quotes": (b"type: {{ env.HOME }}\n", "is not valid YAML: .* a brace needs quotes"),
     "a tag that Dagster cannot read": (b"type: !!omap [a: b]\n", "is not valid YAML: "),
     "a value that its tag does not fit": (b"type: !!int a\n", "is not valid YAML: "),
+    "a boolean that is none": (b"type: !!bool abc\n", "is not valid YAML: a value is not what its tag says"),
+    "a time that is none": (b"type: !!timestamp abc\n", "is not valid YAML: a value is not what its tag says"),
     "lists too deep": (b"type: " + b"[" * 9999, "is not valid YAML: "),
     "a folder": (None, "is no file, .* Rename it"),
 }

@@ -104,6 +104,7 @@ def test_a_boolean_is_taken_by_boolean_fields_alone_and_these_take_no_number(
     for raw, refused in (
         *((raw, not _takes(kinds, bool)) for raw in ("true", "yes", "off")),
         *((raw, not _takes(kinds, int, float)) for raw in ("1", "0", "-7")),
+        *((raw, not _takes(kinds, float)) for raw in ("3.0", "1.0e+1", ".inf")),
     ):
         _declare(project, kind.__name__, _with(path, "RAW"), raw)
         told = _refused(project)
@@ -133,6 +134,11 @@ def test_a_number_that_yaml_reads_in_another_base_is_refused_wherever_it_stands(
         assert re.search(
             rf", line \d+: YAML reads `{re.escape(raw)}` in base \d+, as {read}\. ", str(_refused(project))
         )
+
+
+def test_a_tag_does_not_lead_around_the_rule_of_bases(project: Path) -> None:
+    _declare(project, "Study", _with(("top_k",), "RAW"), "!!int '010'")
+    assert re.search(r", line \d+: YAML reads `010` in base 8, as 8\. ", str(_refused(project)))
 
 
 @pytest.mark.parametrize("raw", ["10", "0", "-3", "0x1F", "1_000", "'010'", "'1:30'", "2.50", "08", "0o10", "a:b"])

@@ -83,8 +83,39 @@ def test_a_model_whose_forward_was_replaced_is_not_copied(llava: Vlm, monkeypatc
 
 
 @pytest.mark.usefixtures("four_threads")
-def test_a_model_that_cannot_be_copied_is_read_in_one_thread(llava: Vlm, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(llava.language_model.decoder, "own_lock", threading.Lock(), raising=False)
+def test_a_model_with_hooks_or_code_of_others_is_read_in_one_thread(
+    llava: Vlm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder: Any = llava.language_model.decoder
+    for register in (decoder.layers[0].register_forward_hook, decoder.layers[0].register_forward_pre_hook):
+        hook = register(lambda *_: None)
+        assert _readers(llava.language_model, _texts(llava)) == [llava.language_model]
+        hook.remove()
+    assert len(_readers(llava.language_model, _texts(llava))) == 4
+    own = type("OwnBlock", (type(decoder.layers[0]),), {"__module__": "transformers_modules.own"})
+    monkeypatch.setattr(decoder.layers[0], "__class__", own)
+    assert _readers(llava.language_model, _texts(llava)) == [llava.language_model]
+
+
+@pytest.mark.usefixtures("four_threads")
+def test_a_buffer_that_a_pass_writes_is_that_of_its_thread(llava: Vlm) -> None:
+    readers = _readers(llava.language_model, _texts(llava))
+    buffers = [dict(one.decoder.named_buffers()) for one in readers]
+    assert buffers[0]
+    assert all(len({id(of_one[name]) for of_one in buffers}) == 4 for name in buffers[0])
+
+
+class _Refuses:
+    def __getattr__(self, name: str) -> Any:
+        raise KeyError(name)
+
+
+@pytest.mark.usefixtures("four_threads")
+@pytest.mark.parametrize("own", [threading.Lock(), _Refuses()], ids=["lock", "attributes"])
+def test_a_model_that_cannot_be_copied_is_read_in_one_thread(
+    own: Any, llava: Vlm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(llava.language_model.decoder, "own", own, raising=False)
     assert _readers(llava.language_model, _texts(llava)) == [llava.language_model]
 
 

@@ -1,18 +1,22 @@
 """A connector between small models of several families: what is trained, what is stored, and what is loaded again."""
 
+import re
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.models.loading import FullModel, load_vlm
 from latentlens_dag.models.prompts import DEFAULT_PROMPT
 from latentlens_dag.training.batches import Batches
 from latentlens_dag.training.captions import Batch, caption_loss
+from latentlens_dag.training.checkpoint import CHECKPOINT
 from latentlens_dag.training.checkpoint_folder import save_llava
 from latentlens_dag.training.connector import TrainedConnector, train_connector
 from latentlens_dag.training.feature_files import Features, write_features
@@ -141,16 +145,120 @@ def test_only_the_connector_learns(llama: FullModel, clip: VisionEncoder, tmp_pa
     assert all(torch.equal(value, again.weights[key]) for key, value in result.weights.items())
 
 
-def test_another_seed_other_captions_or_other_features_are_another_training(
+def test_a_checkpoint_of_other_settings_captions_features_grid_or_weights_is_refused(
     llama: FullModel, clip: VisionEncoder, tmp_path: Path
 ) -> None:
     trained(llama, clip, tmp_path)
-    with pytest.raises(ValueError, match="was made with"):
-        trained(llama, clip, tmp_path, ConnectorSettings(steps=6, tokens=300, warmup=2, seed=1))
-    _, captions = pictures(12, seed=5)
     features = Features([tmp_path / "features.safetensors"])
-    with pytest.raises(ValueError, match="was made with"):
-        train_connector(llama.language_model, features, clip.grid, captions, tmp_path / "run", SHORT)
+    rows = torch.stack([features[number] for number in range(len(features))])
+    save_file({"features": rows.flip(1).contiguous()}, tmp_path / "permuted")
+    other: Any = deepcopy(llama.language_model)
+    for weight in other.decoder.layers.parameters():
+        weight.data *= 1.5
+    own: list[Any] = [llama.language_model, features, clip.grid, pictures(12)[1], tmp_path / "run", SHORT]
+    changes: dict[int, Any] = {
+        0: other,
+        1: Features([tmp_path / "permuted"]),
+        2: (2, 8),
+        3: pictures(12, seed=5)[1],
+        5: ConnectorSettings(steps=6, tokens=300, warmup=2, seed=1),
+    }
+    train_connector(*own)
+    for place, changed in changes.items():
+        with pytest.raises(UserError, match="was made with"):
+            train_connector(*(changed if number == place else one for number, one in enumerate(own)))
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"learning_rate": float("inf")}, "`learning_rate: inf` of a connector must be a finite number above 0"),
+        ({"output_scale": float("nan")}, "`output_scale: nan`"),
+        ({"whitening": float("inf")}, "`whitening: inf`"),
+        ({"steps": 2.5}, "`steps: 2.5` of a connector must be a whole number"),
+        ({"steps": "4"}, "`steps: 4`"),
+        ({"seed": 2**70}, "`seed: "),
+        ({"kind": "foo"}, "`kind: foo` of a connector must be mlp or linear"),
+        ({"kept": {"whole": 1.0}}, "`kept: "),
+        ({"kept": (("foo", 1.0),)}, "must be pairs of a rule"),
+        ({"kept": (("whole", float("inf")),)}, "a finite share above 0"),
+        ({"kept": ()}, "`kept: "),
+        ({"whole_steps": 2}, "`whole_steps: 2`"),
+    ],
+)
+def test_settings_that_make_no_training_are_refused(changed: dict[str, Any], told: str) -> None:
+    with pytest.raises(UserError, match=re.escape(told)):
+        ConnectorSettings(**changed)
+
+
+@pytest.mark.parametrize(
+    ("captions", "told"),
+    [
+        (["a red thing"] * 12, "The captions of image 0 are 'a red thing', not a list of texts"),
+        ([["a"], [None], *[["b"]] * 10], "The captions of image 1 are"),
+        ([["a \udc00"], *[["b"]] * 11], "has half a character"),
+        ([["a red dog " * 5000], *[["b"]] * 11], "positions, but the prompt and an image take"),
+    ],
+)
+def test_captions_that_cannot_be_learned_from_are_refused(
+    captions: Any, told: str, llama: FullModel, clip: VisionEncoder, tmp_path: Path
+) -> None:
+    write_features(clip, pictures(12)[0], tmp_path / "features")
+    features = Features([tmp_path / "features"])
+    with pytest.raises(UserError, match=told):
+        train_connector(llama.language_model, features, clip.grid, captions, tmp_path, SHORT)
+
+
+def test_a_training_that_diverges_a_wrong_grid_and_steps_that_there_are_not_are_told(
+    llama: FullModel, clip: VisionEncoder, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=r"The loss of step \d+ is nan: the training diverged"):
+        trained(llama, clip, tmp_path / "a", ConnectorSettings(steps=9, tokens=300, warmup=1, learning_rate=1e20))
+    features = Features([tmp_path / "a" / "features.safetensors"])
+    with pytest.raises(UserError, match=r"of 16 visual tokens an image, no grid of \(3, 3\)"):
+        train_connector(llama.language_model, features, (3, 3), pictures(12)[1], tmp_path / "b", SHORT)
+    with pytest.raises(UserError, match="`kept_steps` has 99, but the training has the steps 0 to 6"):
+        trained(llama, clip, tmp_path / "c", kept_steps=[2, 99])
+
+
+def test_features_and_checkpoints_that_cannot_be_read_are_told(
+    llama: FullModel, clip: VisionEncoder, tmp_path: Path
+) -> None:
+    trained(llama, clip, tmp_path)
+    file = tmp_path / "features.safetensors"
+    (tmp_path / "cut").write_bytes(file.read_bytes()[:-9])
+    save_file({"other": torch.ones(2)}, tmp_path / "other")
+    save_file({"features": torch.ones(2, 3)}, tmp_path / "flat")
+    for name in ("missing", "cut", "other", "flat"):
+        with pytest.raises(UserError, match=name):
+            Features([tmp_path / name])
+    with pytest.raises(UserError, match="not those of images"):
+        Features([])
+    checkpoint = tmp_path / "run" / CHECKPOINT
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-9])
+    with pytest.raises(UserError, match=r"cannot be read: .* Remove it to start anew"):
+        trained(llama, clip, tmp_path)
+
+
+def test_images_that_are_all_the_same_are_refused(llama: FullModel, clip: VisionEncoder, tmp_path: Path) -> None:
+    save_file({"features": torch.ones(3, 16, 16)}, tmp_path / "same")
+    with pytest.raises(UserError, match="the same features for all of a sample of 48 visual tokens"):
+        train_connector(
+            llama.language_model, Features([tmp_path / "same"]), (4, 4), pictures(3)[1], tmp_path / "run", SHORT
+        )
+
+
+def test_weights_of_another_kind_or_between_other_models_are_no_model(
+    llama: FullModel, clip: VisionEncoder, tmp_path: Path
+) -> None:
+    weights = trained(llama, clip, tmp_path).weights
+    with pytest.raises(UserError, match="`kind: linear` is not that of this connector"):
+        save_llava(llama, clip, weights, "linear", tmp_path / "model", "float32")
+    with pytest.raises(UserError, match="`dtype: foo`"):
+        save_llava(llama, clip, weights, "mlp", tmp_path / "model", "foo")
+    wide = weights | {"linear_1.weight": torch.ones(32, 99)}
+    with pytest.raises(UserError, match="it was trained between others"):
+        save_llava(llama, clip, wide, "mlp", tmp_path / "model", "float32")
 
 
 def test_the_connector_is_kept_at_the_steps_that_are_asked_for(

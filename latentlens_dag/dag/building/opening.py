@@ -27,7 +27,7 @@ def open_project_to_read(home: Home) -> Iterator[Project]:
         UserError: as `open_project`.
     """
     with ExitStack() as opened:
-        if not home.root.exists():
+        if not home.exists:
             home = Home(Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="latentlens-"))))
         yield opened.enter_context(open_project(home))
 
