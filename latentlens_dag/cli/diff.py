@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from latentlens_dag.dataset.comparison import AnswerDifference
     from latentlens_dag.dataset.dataset import Dataset
     from latentlens_dag.dataset.release_comparison import ReleaseDifference
+    from latentlens_dag.storage.warehouse import Warehouse
     from latentlens_dag.study.differences import JudgedStudy
 
 _IDS_SHOWN = 5
@@ -43,7 +44,7 @@ def diff(first: str, second: str, second_home: Path | None, shares: bool, home: 
     if _is_release(first):
         (_diff_shares_of_releases if shares else _diff_releases)(first, second, as_json)
         return
-    from latentlens_dag.dataset.comparison import compare_results
+    from latentlens_dag.dataset.comparison import compare_results, refuse_other_patches
     from latentlens_dag.storage.records import ArtifactStore
     from latentlens_dag.storage.study_versions import version_files
 
@@ -58,9 +59,18 @@ def diff(first: str, second: str, second_home: Path | None, shares: bool, home: 
         return
     if not set(files[0]) & set(files[1]):
         raise UserError(f"{first} and {second} have no lens at the same visual layer, so nothing can be compared.")
+    if versions[0][0] != versions[1][0] or homes[0] != homes[1]:
+        refuse_other_patches(
+            (first, second), *(_token_files(at, study) for at, (study, _) in zip(homes, versions, strict=True))
+        )
     differences = compare_results(*files)
     text = partial(_difference_text, differences, (first, second))
     print_facts([one._asdict() for one in differences], as_json, lambda: f"{text()}\n\n{_COLUMNS}")
+
+
+def _token_files(at: Warehouse, study: str) -> list[Path]:
+    """The tables of a study's visual tokens."""
+    return sorted(at.visual_tokens(study, 0).parent.glob("batch_*.parquet"))
 
 
 def _judged(name: str, files: Mapping[tuple[str, int], Sequence[Path]], sinks: Path) -> JudgedStudy:
@@ -76,7 +86,9 @@ def _judged(name: str, files: Mapping[tuple[str, int], Sequence[Path]], sinks: P
         for (part, layer), of_layer in files.items()
         if part == "judgements"
     }
-    return JudgedStudy(name, judgements, pq.read_table(sinks) if sinks.is_file() else SINKS.empty_table())
+    answers = next(list(of_layer) for (part, _), of_layer in files.items() if part != "judgements")
+    top_k = pl.scan_parquet(answers, glob=False).select(pl.col("rank").max()).collect().item()
+    return JudgedStudy(name, judgements, pq.read_table(sinks) if sinks.is_file() else SINKS.empty_table(), top_k)
 
 
 def _diff_shares_of_releases(first: str, second: str, as_json: bool) -> None:
@@ -121,15 +133,18 @@ def _print_share_differences(pairs: Sequence[tuple[JudgedStudy, JudgedStudy]], a
                 "cannot be compared: name two studies of the same images that have `judge: regions`."
             )
     every = [row for _, rows in found for row in rows]
-    print_facts(every, as_json, lambda: "\n\n".join(_share_text(names, _of_all(rows)) for names, rows in found))
+    answers = [(one.top_k, other.top_k) for one, other in pairs]
+    text = (_share_text(names, _of_all(rows), *of) for (names, rows), of in zip(found, answers, strict=True))
+    print_facts(every, as_json, lambda: "\n\n".join(text))
 
 
 def _of_all(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Those of all patches and all answers."""
-    return [row for row in rows if row["patch_group"] == "all" and row["k"] is None]
+    """Those of all patches, and of all answers where both have as many."""
+    of_all = [row for row in rows if row["patch_group"] == "all"]
+    return [row for row in of_all if row["k"] is None] or of_all
 
 
-def _share_text(names: tuple[str, str], rows: list[dict[str, Any]]) -> str:
+def _share_text(names: tuple[str, str], rows: list[dict[str, Any]], top_k: int | None, other: int | None) -> str:
     cells = [
         (
             row["measure"],
@@ -145,9 +160,15 @@ def _share_text(names: tuple[str, str], rows: list[dict[str, Any]]) -> str:
     ]
     shares = (f"% of tokens in {name}" for name in names)
     headers = ("measure", "lens", "layer", *shares, "difference", "95 % interval", "adjusted p-value", "images")
-    return table_text(headers, cells, terminal_width(), ["measure", "lens"]) + "\n" + _SHARES_FOOT
+    note = (
+        ""
+        if top_k == other
+        else f"\nOf the nearest answer alone: the first has {top_k} of each token, the second {other}."
+    )
+    return table_text(headers, cells, terminal_width(), ["measure", "lens"]) + "\n" + _SHARES_FOOT + note
 
 
+_NEAREST_ALONE = "\nOf the nearest answer alone, since the first has {} answers of each token and the second {}."
 _SHARES_FOOT = """\
 difference        of the two shares, first minus second, in percentage points, with its 95 % interval over images
 adjusted p-value  of no difference, adjusted for all rows of its measure (Benjamini and Hochberg)

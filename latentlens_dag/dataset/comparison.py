@@ -10,12 +10,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from latentlens_dag.errors import UserError
 from latentlens_dag.schema import LATENTLENS
 
 if TYPE_CHECKING:
     import polars as pl
 
 _TOKEN = ["image_id", "token_index"]
+_IMAGES_LOOKED_AT = 100
 
 
 class AnswerDifference(NamedTuple):
@@ -53,6 +55,33 @@ def compare_results(
         compare_part(part, layer, rows(first, part, layer), rows(second, part, layer))
         for part, layer in sorted({*first, *second})
     ]
+
+
+def refuse_other_patches(names: tuple[str, str], first: Sequence[Path], second: Sequence[Path]) -> None:
+    """Refuse two studies whose models cut images into different patches.
+
+    Args:
+        names: of the studies, for the message.
+        first: the tables VISUAL_TOKENS of the first study; those of images that both have are compared, at most 100.
+        second: those of the second.
+
+    Raises:
+        UserError: where an image has other visual tokens in one than in the other.
+    """
+    import polars as pl
+
+    if not first or not second:
+        return
+    tables = [pl.scan_parquet(list(files), glob=False) for files in (first, second)]
+    ids = [table.select("image_id").unique() for table in tables]
+    images = ids[0].join(ids[1], on="image_id").sort("image_id").head(_IMAGES_LOOKED_AT)
+    columns = [*_TOKEN, "x0", "y0", "x1", "y1"]
+    one, other = (table.select(columns).join(images, on="image_id").sort(_TOKEN).collect() for table in tables)
+    if not one.equals(other):
+        raise UserError(
+            f"{names[0]} and {names[1]} cut images into different visual tokens, so their answers cannot be compared "
+            "token by token. Compare their shares: `diff --shares`."
+        )
 
 
 def compare_part(part: str, layer: int, first: pl.LazyFrame | None, second: pl.LazyFrame | None) -> AnswerDifference:

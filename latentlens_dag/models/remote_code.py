@@ -71,6 +71,10 @@ def loading(folder: Path, name: str, kind: str, trusted: bool) -> Iterator[None]
         if trusted and not isinstance(error, (OSError, ValueError, KeyError, ImportError, SafetensorError)):
             raise _own_code_failed(name, kind, error) from error
         raise _not_as_published(name, kind, error) from error
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # of the Rust below tokenizers, which is no Exception
+            raise
+        raise _not_as_published(name, kind, error) from error
 
 
 @contextmanager
@@ -124,7 +128,7 @@ def _own_code_failed(name: str, kind: str, error: Exception) -> UserError:
     )
 
 
-def _not_as_published(name: str, kind: str, error: Exception) -> UserError:
+def _not_as_published(name: str, kind: str, error: BaseException) -> UserError:
     """The error for a model that transformers cannot load."""
     return UserError(
         f"{name} cannot be loaded as a {kind}: {type(error).__name__}: {_first_line(error).removesuffix('.')}. Compare "
@@ -227,7 +231,7 @@ def _entries(config: Any) -> Iterator[tuple[str, str]]:
         yield from _entries(part)
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     """The first line of an exception's message, and the second if the first ends with a colon."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no message"]
     return " ".join(lines[: 2 if lines[0].endswith(":") else 1])

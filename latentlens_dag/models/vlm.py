@@ -160,7 +160,7 @@ class Vlm:
                 padding=can_pad,
                 return_tensors="pt",
             )
-        except _FAULTS as error:
+        except (*_FAULTS, MemoryError) as error:  # the latter for a size in its settings that no memory holds
             if can_pad or len(images) == 1 or not isinstance(error, ValueError):
                 raise self._not_processed(flat, error) from error
             raise UserError(

@@ -243,13 +243,17 @@ def _made(study: str, facts: Facts) -> str:
     return f"**{study}**\n\n" + _bullets([*lines, *index, *made_with])
 
 
+def _of_sentences(fraction: float) -> str:
+    return "all sentences" if fraction == 1 else f"{100 * fraction:g} % of the sentences"
+
+
 def _index_lines(index: Facts) -> list[str]:
     return [
         f"`{index['name']}`: states of {_model(index['model'])}",
         f"corpus: {index['sentences']:,} sentences of `{index['corpus']}`, from {escape_markdown(index['source'])}",
         f"contextual layers: {_numbers(index['contextual_layers'])}",
         f"occurrences: {index['occurrences']:,}; at most {index['contexts_per_token']} of each token, chosen by "
-        f"`{index['sampling']}`, from position {index['min_position']} on, of {index['fraction']:g} of the sentences, "
+        f"`{index['sampling']}`, from position {index['min_position']} on, of {_of_sentences(index['fraction'])}, "
         f"each {index['dedup']} once",
     ]
 
@@ -327,7 +331,7 @@ _LIMITS = _bullets(
     [
         "An answer says what a state is near to, not what the model uses it for.",
         "`cosine` and `logit` are different quantities, and no lens's numbers can be compared with another's.",
-        "Answers can only be words of the corpus; another corpus gives other words.",
+        "LatentLens can only answer with words of the corpus; another corpus gives other words.",
         "Judging by annotated regions knows what was annotated: an answer that is right and unannotated counts as "
         "none. Read every share beside its chance.",
         "Forward passes vary with batch and machine: cosines that differ by less than 1e-3 may change places.",

@@ -99,6 +99,8 @@ class JudgedStudy(NamedTuple):
     judgements: Mapping[int, pl.LazyFrame]
     """JUDGEMENTS by visual layer."""
     sinks: pa.Table
+    top_k: int | None = None
+    """How many answers each token has; None where it is not known."""
 
     @classmethod
     def of(cls, dataset: Dataset, study: str) -> JudgedStudy:
@@ -112,7 +114,11 @@ class JudgedStudy(NamedTuple):
         layers = {
             layer: judgements.filter(of_study, pl.col("visual_layer") == layer) for layer in found["visual_layer"]
         }
-        return cls(study, layers, dataset.scan("sinks").filter(of_study).collect().to_arrow())
+        sinks = dataset.scan("sinks").filter(of_study).collect().to_arrow()
+        if "neighbors" not in dataset.tables:
+            return cls(study, layers, sinks)
+        answers = dataset.collect("SELECT max(rank) AS top_k FROM neighbors WHERE study = $study", study=study)
+        return cls(study, layers, sinks, answers["top_k"].item())
 
 
 def lens_differences(
@@ -148,8 +154,9 @@ def study_differences(first: JudgedStudy, second: JudgedStudy) -> pa.Table:
 
     Returns:
         LENS_DIFFERENCES with the comparison `studies`, ordered as by `lens_differences`; `tokens` are those of the
-        first study, and `k` is null for all answers, of which each study may have its own number. No row for a patch
-        group without an image that both have.
+        first study, and `k` is null for all answers. Where the studies have other numbers of answers, of which more
+        fit by chance alone, there are rows of the nearest answer only (`k` 1). No row for a patch group without an
+        image that both have.
     """
     rows: list[dict[str, Any]] = []
     for layer in sorted(first.judgements.keys() & second.judgements.keys()):
@@ -158,6 +165,8 @@ def study_differences(first: JudgedStudy, second: JudgedStudy) -> pa.Table:
         for (lens,), counts in both.partition_by("lens", as_dict=True).items():
             sides = (Side(study.name, str(lens), layer) for study in (first, second))
             rows += _compared(Pair("studies", *sides), _of_equal_weight(counts), None)
+    if first.top_k != second.top_k:
+        rows = [row for row in rows if row["k"] == 1]
     return _table(rows)
 
 

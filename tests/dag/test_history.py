@@ -81,12 +81,12 @@ def test_a_study_is_the_same_as_itself(changed: tuple[Path, Any]) -> None:
 
 
 def _shares(project: Path) -> dict[tuple[str, int], float]:
-    """Per lens and layer the share of tokens with a concrete word, sinks left out, read the slow way."""
+    """Per lens and layer the share of tokens with a concrete first answer, sinks left out, read the slow way."""
     study = project / ".latentlens/warehouse/study/tiny"
     token = ["image_id", "token_index", "visual_layer"]
     rows = pl.concat(map(pl.read_parquet, sorted(study.glob("judgements/*/*.parquet"))))
     rows = rows.join(pl.read_parquet(study / "sinks.parquet"), on=token, how="anti")
-    found = rows.group_by("lens", "visual_layer").agg((pl.col("verdict") == "concrete").mean())
+    found = rows.group_by("lens", "visual_layer").agg((pl.col("first_verdict") == "concrete").mean())
     return {(lens, layer): share for lens, layer, share in found.rows()}
 
 
@@ -101,6 +101,7 @@ def test_shares_of_versions_are_compared_over_the_same_images(changed: tuple[Pat
     assert found.keys() == before.keys() == now.keys()
     for place, row in found.items():
         assert (row["study"], row["other_study"], row["images"]) == ("tiny@1", "tiny", 4)
+        assert row["k"] == 1  # one has three answers, the other two
         assert (row["share"], row["other_share"]) == pytest.approx((before[place], now[place]))
         assert 0 < row["p_value"] <= row["adjusted_p_value"] <= 1
     shown = run_command(project, "diff", "tiny", "tiny", "--shares").stdout

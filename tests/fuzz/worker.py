@@ -70,7 +70,12 @@ def main(part: str, first_seed: int, seconds: float, folder: Path) -> None:
         phases = (Phase.generate, Phase.shrink)
         strategy = given(st.sampled_from(files), EDITS)(try_one)
         run = settings(
-            max_examples=_EXAMPLES, deadline=None, database=None, phases=phases, suppress_health_check=list(HealthCheck)
+            max_examples=_EXAMPLES,
+            deadline=None,
+            database=None,
+            report_multiple_bugs=False,
+            phases=phases,
+            suppress_health_check=list(HealthCheck),
         )(seed(rounds)(strategy))
         try:
             run()

@@ -74,6 +74,35 @@ def test_a_model_that_cannot_be_asked_about_an_image_is_told(llava_folder: Path,
         inspect_model(folder, localize=False)
 
 
+def test_a_crop_that_no_memory_holds_is_told(llava_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(llava_folder, tmp_path / "model"))
+    file = folder / "processor_config.json"
+    settings = json.loads(file.read_text())
+    settings["image_processor"]["crop_size"] = {"height": 2**31, "width": 480}
+    file.write_text(json.dumps(settings))
+    with pytest.raises(UserError, match="Unable to allocate"):
+        load_vlm(folder).visual_states([IMAGE], [0])
+
+
+class PanicException(BaseException):
+    """As the Rust below tokenizers raises it."""
+
+
+def test_a_panic_below_a_library_is_told_and_an_interrupt_is_none(
+    llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def panic(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", panic)
+    error: BaseException = PanicException("range end index 7 out of range")
+    with pytest.raises(UserError, match="cannot be loaded as a tokenizer: PanicException: range end index 7"):
+        load_tokenizer(llama_folder)
+    error = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        load_tokenizer(llama_folder)
+
+
 @pytest.fixture(scope="module")
 def llama_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("llama")

@@ -1,5 +1,5 @@
 -- title: How similar the nearest answers are
--- description: Per visual layer, how many tokens have a nearest answer of which cosine (or logit), in bins of one round width for all layers. Padding is left out.
+-- description: Per study and visual layer, how many tokens have a nearest answer of which cosine (or logit), in bins of one round width for all layers. Padding is left out.
 -- param lens = latentlens: the lens
 -- param study = null: only this study
 WITH blank AS (
@@ -13,7 +13,7 @@ WITH blank AS (
         OR x0 >= width - 0.001
         OR y0 >= height - 0.001
 ), nearest AS (
-    SELECT visual_layer, CAST(coalesce(cosine, logit) AS DOUBLE) AS similarity
+    SELECT study, visual_layer, CAST(coalesce(cosine, logit) AS DOUBLE) AS similarity
     FROM neighbors
     ANTI JOIN blank USING (study, image_id, token_index)
     WHERE lens = $lens AND rank = 1 AND ($study IS NULL OR study = $study) AND coalesce(cosine, logit) IS NOT NULL
@@ -25,15 +25,16 @@ WITH blank AS (
     SELECT ten * CASE WHEN width <= 1.001 * ten THEN 1 WHEN width <= 2 * ten THEN 2 WHEN width <= 5 * ten THEN 5 ELSE 10 END AS step
     FROM magnitude
 ), bins AS (
-    SELECT visual_layer, CAST(floor(similarity / step + 1e-9) AS BIGINT) AS bin, step, count(*) AS tokens
+    SELECT study, visual_layer, CAST(floor(similarity / step + 1e-9) AS BIGINT) AS bin, step, count(*) AS tokens
     FROM nearest, step
-    GROUP BY visual_layer, bin, step
+    GROUP BY study, visual_layer, bin, step
 )
 SELECT
+    study,
     visual_layer,
     round(bin * step, 6) AS low,
     round((bin + 1) * step, 6) AS high,
     tokens,
-    tokens / sum(tokens) OVER (PARTITION BY visual_layer) AS share
+    tokens / sum(tokens) OVER (PARTITION BY study, visual_layer) AS share
 FROM bins
-ORDER BY visual_layer, low
+ORDER BY study, visual_layer, low

@@ -1,5 +1,5 @@
 -- title: Which of two studies says more
--- description: By how many percentage points two studies of the same images differ, at each lens and layer of both. An image counts with its shares in both and as many patches as they have on average. Intervals and p-values need all images' counts exchanged thousands of times, which SQL has not: the command `diff --shares` gives them.
+-- description: By how many percentage points two studies of the same images differ, at each lens and layer of both. An image counts with its shares in both and as many patches as they have on average. Intervals and p-values need all images' counts exchanged thousands of times, which SQL has not: the command `diff --shares` gives them. Of studies with another `top_k`, one has more answers, and so more that fit: `diff --shares` then compares the nearest alone.
 -- param study: the study
 -- param other_study: the other study
 -- param patch_group = all: all, object or background
