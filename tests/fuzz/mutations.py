@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from copy import deepcopy
 from io import BytesIO
 from typing import Any
 
@@ -86,7 +87,7 @@ def _with_values(content: bytes, changes: list[tuple[int, Any]]) -> bytes:
             if value is ...:
                 del parent[key]
             else:
-                parent[key] = value
+                parent[key] = deepcopy(value)  # inside of itself it would have no end
     text = json.dumps(tree).encode()
     return (len(text).to_bytes(8, "little") if start else b"") + text + content[end:]
 
