@@ -197,4 +197,5 @@ def _image_tokens(vlm: Any) -> set[str]:
         if name.endswith("_token") and any(word in name.split("_") for word in _IMAGE_WORDS)
     }
     ids = [getattr(config, name, None) for name in ("image_token_id", "image_token_index")]
-    return {token for token in (*tokens, *tokenizer.convert_ids_to_tokens([i for i in ids if i is not None])) if token}
+    known = [one for one in ids if isinstance(one, int) and 0 <= one < len(tokenizer)]  # another has no token
+    return {token for token in (*tokens, *tokenizer.convert_ids_to_tokens(known)) if token}

@@ -299,7 +299,7 @@ class Vlm:
         family_map = region_map(self.model.config.model_type, self.name, several)
         try:
             found = family_map(self.processor, self.model.config, width, height) if family_map else None
-        except _FAULTS as error:
+        except (*_FAULTS, MemoryError) as error:
             raise self._cannot_be_shown(width, height, error) from error
         return found and mark_padding(found, width, height)
 
@@ -311,7 +311,7 @@ class Vlm:
         image = f"{self.name} cannot be shown an image of {width} x {height} pixels"
         try:
             family_map(self.processor, self.model.config, _USUAL_SIDE, _USUAL_SIDE)
-        except _FAULTS:
+        except (*_FAULTS, MemoryError):
             return UserError(
                 f"{image}, nor any other: settings of its processor are not those of its family ({error}). Use the "
                 "processor_config.json or preprocessor_config.json that was published with the model."

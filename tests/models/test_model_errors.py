@@ -84,6 +84,21 @@ def test_a_crop_that_no_memory_holds_is_told(llava_folder: Path, tmp_path: Path)
         load_vlm(folder).visual_states([IMAGE], [0])
 
 
+def test_an_image_token_that_no_tokenizer_has_is_told(llava_folder: Path, tmp_path: Path) -> None:
+    for number, token in enumerate((-1, 2**40)):
+        folder = Path(shutil.copytree(llava_folder, tmp_path / f"model{number}"))
+        _set("config.json", image_token_index=token, image_token_id=token)(folder)
+        with pytest.raises(UserError, match=rf"model{number}"):
+            load_vlm(folder).visual_states([IMAGE], [0])
+
+
+def test_tokens_before_the_patches_that_no_memory_holds_are_told(llava_folder: Path, tmp_path: Path) -> None:
+    vlm = load_vlm(llava_folder)
+    vlm.processor.num_additional_image_tokens = 2**50
+    with pytest.raises(UserError, match="settings of its processor are not those of its family"):
+        vlm.token_maps([(40, 30)])
+
+
 class PanicException(BaseException):
     """As the Rust below tokenizers raises it."""
 
