@@ -1,7 +1,8 @@
-"""The first module of the command line: what it does of itself at Ctrl-C, from the first import to the last.
+"""The first module of the command line: what it does of itself at Ctrl-C, from its own first import to the last.
 
 The commands' own modules take a third of a second to import. Ctrl-C meanwhile, or while Python ends, would print a
-traceback. Note: nothing but the standard library is imported above.
+traceback. Note: nothing but the standard library is imported above. Before this module, while
+Python itself starts, nobody can help it.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ def compare_results(
 
 
 def refuse_other_patches(names: tuple[str, str], first: Sequence[Path], second: Sequence[Path]) -> None:
-    """Refuse two studies whose models cut images into different patches.
+    """Refuse two studies whose models cut images, or texts, into different tokens.
 
     Args:
         names: of the studies, for the message.
@@ -79,8 +79,8 @@ def refuse_other_patches(names: tuple[str, str], first: Sequence[Path], second: 
     one, other = (table.select(columns).join(images, on="image_id").sort(_TOKEN).collect() for table in tables)
     if not one.equals(other):
         raise UserError(
-            f"{names[0]} and {names[1]} cut images into different visual tokens, so their answers cannot be compared "
-            "token by token. Compare their shares: `diff --shares`."
+            f"{names[0]} and {names[1]} cut their images, or texts, into different tokens, so that their answers "
+            "cannot be compared token by token. Where both are judged, compare their shares: `diff --shares`."
         )
 
 

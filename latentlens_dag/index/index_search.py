@@ -36,7 +36,8 @@ Progress = Callable[[int, int], None]
 Unique = Literal["word", "sentence"]
 _FEW_QUERIES = 32  # for more, one scan for all of them is quicker
 _ANSWERED_EXACTLY = (
-    "`word`, `unique`, `merge=False`, `sinks`, `fraction`, `centered` and own sentences are answered exactly"
+    "searches for a word, unique answers, layers ranked apart, sinks, parts of an index, centered similarity and "
+    "without own sentences are exact"
 )
 _LABELS = {"word": "word", "sentence": "sentence_id"}
 

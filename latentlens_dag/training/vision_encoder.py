@@ -87,13 +87,18 @@ def patch_rows(states: Tensor, config: Any) -> Tensor:
 
 def rows_before_patches(encoder: VisionEncoder) -> int:
     """How many rows a hidden state has before those of the patches: the class token, and registers."""
+    return int(_states_of_nothing(encoder)[encoder.layer].shape[1]) - _patches(encoder.config)
+
+
+def _states_of_nothing(encoder: VisionEncoder) -> tuple[Tensor, ...]:
+    """The hidden states of an image whose pixels are 0, each [1, rows, hidden]."""
     import torch
 
     side, weight = encoder.config.image_size, next(encoder.model.parameters())
     with torch.inference_mode():
         pixels = torch.zeros(1, 3, side, side, device=weight.device, dtype=weight.dtype)
-        states = encoder.model(pixel_values=pixels, output_hidden_states=True).hidden_states
-    return int(states[encoder.layer].shape[1]) - _patches(encoder.config)
+        states: tuple[Tensor, ...] = encoder.model(pixel_values=pixels, output_hidden_states=True).hidden_states
+    return states
 
 
 def _patches(config: Any) -> int:
@@ -178,9 +183,7 @@ def _check(encoder: VisionEncoder) -> None:
             f"{name} takes images of {config.image_size} pixels, but its image processor makes them "
             f"{pixels.shape[-1]} x {pixels.shape[-2]}: its preprocessor_config.json is not that of the model."
         )
-    states = encoder.model(
-        pixel_values=pixels.to(next(encoder.model.parameters())), output_hidden_states=True
-    ).hidden_states
+    states = _states_of_nothing(encoder)
     if not -len(states) <= encoder.layer < len(states):
         raise UserError(
             f"`layer: {encoder.layer}` of {name} does not exist: it has {len(states)} hidden states, 0 to "

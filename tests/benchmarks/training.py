@@ -4,8 +4,8 @@
 
 The bare passes are forward and backward through the language model alone, on random embeddings of the same shapes,
 with the loss at the same positions: what no trainer can save. Both take turns step by step, in one process, so that
-other work on the machine slows both. The last lines say what share of the training the bare passes are (the issue's
-aim is 85 %), and the memory of the process after the first steps and at the end.
+other work on the machine slows both. The last lines say what share of the training the bare passes are (the aim is at
+least 85 %), and the memory of the process after the first steps and at the end.
 """
 
 from __future__ import annotations

@@ -201,6 +201,16 @@ def test_what_reads_a_home_that_does_not_exist_makes_none(tmp_path: Path, argume
         assert sorted(tmp_path.iterdir()) == before
 
 
+@pytest.mark.parametrize("command", ["plan", "status", "check", "clean"])
+def test_an_empty_folder_is_no_home_and_stays_empty(tmp_path: Path, command: str) -> None:
+    (tmp_path / "workspace.yaml").write_text("load_from: []\n")
+    (tmp_path / "assets").mkdir()
+    (tmp_path / "empty").mkdir()
+    answer = run_command(tmp_path, command, "--home", "empty")
+    assert "There is no home empty yet" in answer.stderr
+    assert not list((tmp_path / "empty").iterdir())
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
