@@ -207,7 +207,7 @@ def test_an_empty_folder_is_no_home_and_stays_empty(tmp_path: Path, command: str
     (tmp_path / "assets").mkdir()
     (tmp_path / "empty").mkdir()
     answer = run_command(tmp_path, command, "--home", "empty")
-    assert "There is no home empty yet" in answer.stderr
+    assert f"There is no home {tmp_path / 'empty'} yet" in answer.stderr
     assert not list((tmp_path / "empty").iterdir())
 
 
