@@ -116,10 +116,16 @@ def _may_be_copied(module: nn.Module) -> bool:
     """Whether a copy of a module does what it does, and nobody looks at the module itself.
 
     A module of a model's own code may note something of a pass anywhere. One whose forward was replaced may hold on to
-    the module that it was of, and a hook of others wants to be called for each batch.
+    the module that it was of, and a hook of others wants to be called for each batch. (Transformers leaves hooks in a
+    model whose hidden states were once asked for; they note nothing unless they are asked for again.)
     """
-    is_known = type(module).__module__.partition(".")[0] in ("torch", "transformers")
-    return is_known and not ("forward" in vars(module) or module._forward_hooks or module._forward_pre_hooks)
+    hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+    return "forward" not in vars(module) and all(map(_is_known, [type(module), *hooks]))
+
+
+def _is_known(code: object) -> bool:
+    """Whether a class or function is of PyTorch or Transformers."""
+    return str(getattr(code, "__module__", None)).partition(".")[0] in ("torch", "transformers")
 
 
 def _copy(model: ModelParts) -> ModelParts:

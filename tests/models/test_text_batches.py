@@ -77,8 +77,7 @@ def test_a_wide_model_is_read_with_one_batch_at_a_time(llava: Vlm, monkeypatch: 
 @pytest.mark.usefixtures("four_threads")
 def test_a_model_whose_forward_was_replaced_is_not_copied(llava: Vlm, monkeypatch: pytest.MonkeyPatch) -> None:
     decoder: Any = llava.language_model.decoder
-    block = decoder.layers[0]
-    monkeypatch.setattr(block, "forward", block.forward)
+    monkeypatch.setitem(vars(decoder.layers[0]), "forward", decoder.layers[0].forward)
     assert _readers(llava.language_model, _texts(llava)) == [llava.language_model]
 
 
@@ -95,6 +94,14 @@ def test_a_model_with_hooks_or_code_of_others_is_read_in_one_thread(
     own = type("OwnBlock", (type(decoder.layers[0]),), {"__module__": "transformers_modules.own"})
     monkeypatch.setattr(decoder.layers[0], "__class__", own)
     assert _readers(llava.language_model, _texts(llava)) == [llava.language_model]
+
+
+@pytest.mark.usefixtures("four_threads")
+def test_hooks_that_transformers_leaves_in_a_model_stop_no_thread(llava: Vlm) -> None:
+    decoder: Any = llava.language_model.decoder
+    decoder(input_ids=torch.tensor([[1, 2]]), output_hidden_states=True)
+    assert decoder.layers[0]._forward_hooks
+    assert len(_readers(llava.language_model, _texts(llava))) == 4
 
 
 @pytest.mark.usefixtures("four_threads")
