@@ -26,8 +26,23 @@ def corpus(name: str, part: str) -> dg.AssetKey:
 
 
 def images(name: str, part: str) -> dg.AssetKey:
-    """images/<name>/source, names or originals, pictures, regions_source, regions."""
+    """images/<name>/source, names or originals, pictures, regions_source, regions, captions_source, captions."""
     return dg.AssetKey(["images", name, part])
+
+
+def features(name: str, part: str) -> dg.AssetKey:
+    """features/<name>/vision_encoder, features."""
+    return dg.AssetKey(["features", name, part])
+
+
+def training(connector: str, part: str) -> dg.AssetKey:
+    """connector/<name>/language_model, frozen, losses."""
+    return dg.AssetKey(["connector", connector, part])
+
+
+def checkpoint(connector: str, step: int) -> dg.AssetKey:
+    """connector/<name>/checkpoint/S000200: the model with the connector after so many steps."""
+    return dg.AssetKey(["connector", connector, "checkpoint", f"S{step:06d}"])
 
 
 def texts(name: str, part: str) -> dg.AssetKey:

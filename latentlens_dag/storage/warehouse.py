@@ -70,6 +70,34 @@ class Warehouse:
         """Parquet: the annotated regions of a batch's images (REGIONS)."""
         return self.root / "images" / images / f"regions_{batch:02d}.parquet"
 
+    def captions(self, images: str, batch: int) -> Path:
+        """Parquet: the captions of a batch's images (CAPTIONS), in order of `image_id`, `caption_index`."""
+        return self.root / "images" / images / f"captions_{batch:02d}.parquet"
+
+    def features(self, features: str, batch: int) -> Path:
+        """Folder: the features of a batch's images, in order of `image_id` (`training/feature_files.py`)."""
+        return self.root / "features" / features / f"batch_{batch:02d}"
+
+    def frozen_parts(self, connector: str) -> Path:
+        """Folder: what every checkpoint of a connector has in common: the weights of both frozen models."""
+        return self.root / "connector" / connector / "frozen"
+
+    def training_run(self, connector: str) -> Path:
+        """Folder: the state of a training that has not ended."""
+        return self.root / "connector" / connector / "run"
+
+    def losses(self, connector: str) -> Path:
+        """Parquet: the loss of every step of a connector's training (LOSSES)."""
+        return self.root / "connector" / connector / "losses.parquet"
+
+    def connector_file(self, connector: str, step: int) -> Path:
+        """Safetensors: the weights of a connector after so many steps alone (`training/connector_file.py`)."""
+        return self.root / "connector" / connector / "weights" / f"S{step:06d}.safetensors"
+
+    def checkpoint(self, connector: str, step: int) -> Path:
+        """Folder: the model with the connector after so many steps, as transformers loads it."""
+        return self.root / "connector" / connector / "checkpoint" / f"S{step:06d}"
+
     def texts(self, texts: str, batch: int) -> Path:
         """Parquet: the texts of a batch (TEXTS), in order of `text_id`."""
         return self.root / "texts" / texts / f"batch_{batch:02d}.parquet"
@@ -128,7 +156,7 @@ class Warehouse:
         return self.root / "release" / release
 
     def shape(self, kind: str, name: str) -> Path:
-        """JSON: the shape of a set (`storage/shapes.py`); kind is images, texts, index or study."""
+        """JSON: the shape of a set (`storage/shapes.py`); kind is images, texts, index, connector or study."""
         return self.root / kind / name / "shape.json"
 
     def split_input(self, kind: str, name: str, part: str) -> Path:
