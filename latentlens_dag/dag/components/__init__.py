@@ -1,4 +1,4 @@
-"""The components of a defs.yaml: Corpus, ImageSet, TextSet, Index, Study and Release.
+"""The components of a defs.yaml: Corpus, ImageSet, TextSet, Index, Connector, Study and Release.
 
 The `type` of a component in a defs.yaml is `latentlens_dag.dag.components.` and one of these names.
 """
@@ -6,8 +6,9 @@ The `type` of a component in a defs.yaml is `latentlens_dag.dag.components.` and
 from latentlens_dag.dag.components.base import NamedComponent
 from latentlens_dag.dag.components.release import Release
 from latentlens_dag.dag.components.studies import Corpus, ImageSet, Index, Study, TextSet
+from latentlens_dag.dag.components.training import Connector
 
-__all__ = ["KINDS", "Corpus", "ImageSet", "Index", "NamedComponent", "Release", "Study", "TextSet"]
+__all__ = ["KINDS", "Connector", "Corpus", "ImageSet", "Index", "NamedComponent", "Release", "Study", "TextSet"]
 
-KINDS: tuple[type[NamedComponent], ...] = (Corpus, ImageSet, TextSet, Index, Study, Release)
+KINDS: tuple[type[NamedComponent], ...] = (Corpus, ImageSet, TextSet, Index, Connector, Study, Release)
 """All of them, in the order of messages."""
