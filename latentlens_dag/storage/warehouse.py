@@ -75,8 +75,8 @@ class Warehouse:
         return self.root / "images" / images / f"captions_{batch:02d}.parquet"
 
     def features(self, features: str, batch: int) -> Path:
-        """Folder: the features of a batch's images, in order of `image_id` (`training/feature_files.py`)."""
-        return self.root / "features" / features / f"batch_{batch:02d}"
+        """Safetensors: the features of a batch's images, in order of `image_id` (`training/feature_files.py`)."""
+        return self.root / "features" / features / f"batch_{batch:02d}.safetensors"
 
     def frozen_parts(self, connector: str) -> Path:
         """Folder: what every checkpoint of a connector has in common: the weights of both frozen models."""

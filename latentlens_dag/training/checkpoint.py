@@ -1,8 +1,8 @@
 """The state of a training on disk, from which it goes on after a kill and ends with the same bytes.
 
-One safetensors file holds the connector, the moments of the optimizer, and as metadata the step, the last losses and
-the settings. It is renamed when it is complete: a kill leaves the old one or the new one. All randomness of a step is a
-function of the seed and the step, so that no generator's state is needed.
+One safetensors file holds the connector, the moments of the optimizer, the loss of every step, and as metadata the
+number of steps and the settings. It is renamed when it is complete: a kill leaves the old one or the new one. All
+randomness of a step is a function of the seed and the step, so that no generator's state is needed.
 """
 
 from __future__ import annotations
@@ -11,17 +11,29 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.storage.files import atomic_path
+from latentlens_dag.training.captions import IGNORED, Batch
 from latentlens_dag.training.schedule import take_step
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 CHECKPOINT = "checkpoint.safetensors"
-_LOSSES_KEPT = 100
+_FACTS = "steps"
+_LAST = 100
+
+
+class StepFacts(NamedTuple):
+    """What a training tells of a step."""
+
+    loss: float
+    learning_rate: float
+    images: int
+    caption_tokens: int
+    """Those with a loss: of the captions and their ends."""
 
 
 @dataclass
@@ -37,25 +49,27 @@ class ConnectorRun:
     """Steps that were taken."""
     seconds: float = 0.0
     """What they took."""
-    losses: list[float] = field(default_factory=list)
-    """Of the last 100 steps."""
+    facts: list[StepFacts] = field(default_factory=list)
+    """Of every step."""
 
     @property
     def loss(self) -> float:
         """Mean loss of the last 100 steps; NaN before the first."""
-        return sum(self.losses) / len(self.losses) if self.losses else float("nan")
+        last = [facts.loss for facts in self.facts[-_LAST:]]
+        return sum(last) / len(last) if last else float("nan")
 
-    def learn(self, loss: Tensor, rate: float) -> None:
-        """One step of the optimizer down `loss` at the learning rate `rate`."""
+    def learn(self, loss: Tensor, rate: float, batch: Batch) -> None:
+        """One step of the optimizer down the `loss` of a batch at the learning rate `rate`."""
         take_step(self.optimizer, loss, self.connector.parameters(), rate)
         self.step += 1
-        self.losses = [*self.losses[1 - _LOSSES_KEPT :], loss.item()]
+        tokens = int((batch.targets != IGNORED).sum())
+        self.facts.append(StepFacts(loss.item(), rate, len(batch.features), tokens))
 
     def save(self) -> None:
         """Write the checkpoint."""
         from safetensors.torch import save_file
 
-        progress = {"step": self.step, "seconds": self.seconds, "losses": self.losses}
+        progress = {"step": self.step, "seconds": self.seconds}
         metadata = {"settings": _json(self.settings), "progress": json.dumps(progress)}
         with atomic_path(self.out / CHECKPOINT) as partial:
             save_file(self._tensors(), partial, metadata)
@@ -80,7 +94,9 @@ class ConnectorRun:
             raise UserError(f"{path} cannot be read: {error}. Remove it to start anew.") from error
         self._restore(stored)
         progress = json.loads(metadata["progress"])
-        self.step, self.seconds, self.losses = progress["step"], progress["seconds"], progress["losses"]
+        self.step, self.seconds = progress["step"], progress["seconds"]
+        columns = (_below(_FACTS, stored)[name].tolist() for name in StepFacts._fields)
+        self.facts = [StepFacts(*row) for row in zip(*columns, strict=True)]
         return self.seconds
 
     def _check_settings(self, stored: str) -> None:
@@ -99,7 +115,19 @@ class ConnectorRun:
             for number, state in self.optimizer.state_dict()["state"].items()
             for name, value in state.items()
         }
-        return {name: tensor.detach().contiguous() for name, tensor in (weights | moments).items()}
+        tensors = weights | moments | self._facts_as_tensors()
+        return {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+
+    def _facts_as_tensors(self) -> dict[str, Tensor]:
+        """The facts of all steps, by column: 24 bytes a step."""
+        import torch
+
+        columns = zip(*self.facts, strict=True) if self.facts else ((),) * len(StepFacts._fields)
+        types = (torch.float64, torch.float64, torch.int32, torch.int32)
+        return {
+            f"{_FACTS}.{name}": torch.tensor(column, dtype=kind)
+            for name, column, kind in zip(StepFacts._fields, columns, types, strict=True)
+        }
 
     def _restore(self, stored: Mapping[str, Tensor]) -> None:
         self.connector.load_state_dict(_below("connector", stored))

@@ -14,7 +14,7 @@ from latentlens_dag.models.language_model import LanguageModel
 from latentlens_dag.storage.hashing import hash_chunks, hash_values
 from latentlens_dag.training.batches import Batches
 from latentlens_dag.training.captions import Batch, caption_loss, embedding_rms
-from latentlens_dag.training.checkpoint import ConnectorRun
+from latentlens_dag.training.checkpoint import ConnectorRun, StepFacts
 from latentlens_dag.training.feature_files import Features
 from latentlens_dag.training.modules import llava_weights, new_connector
 from latentlens_dag.training.prompt import PromptTokens, prompt_tokens
@@ -37,6 +37,8 @@ class TrainedConnector(NamedTuple):
     loss: float
     """Mean of the last 100 steps; NaN of a connector of step 0."""
     seconds: float
+    facts: list[StepFacts]
+    """Of every step."""
 
 
 def training_dtype(device: str) -> str:
@@ -54,6 +56,8 @@ def train_connector(
     kept_steps: Collection[int] = (),
     keep: Callable[[int, dict[str, Tensor]], None] = lambda step, weights: None,
     checkpoint_s: float = 60.0,
+    report: Callable[[ConnectorRun], None] = lambda run: None,
+    until: int | None = None,
 ) -> TrainedConnector:
     """Train a connector, or go on from the checkpoint in `out`.
 
@@ -69,6 +73,8 @@ def train_connector(
         kept_steps: numbers of steps after which the connector is given to `keep`, 0 for the untrained one.
         keep: takes the number of steps and the weights of LLaVA's projector.
         checkpoint_s: seconds between checkpoints.
+        report: called after every step.
+        until: the step after which to stop, where it is before the last.
 
     Raises:
         UserError: if images have no captions, captions are no texts or do not fit the model's positions, the language
@@ -100,9 +106,9 @@ def train_connector(
         keep(0, weights())
     if wrong := [step for step in kept_steps if not 0 <= step <= settings.steps]:
         raise UserError(f"`kept_steps` has {wrong[0]}, but the training has the steps 0 to {settings.steps}.")
-    schedule = Schedule(settings.steps, settings.learning_rate, settings.warmup, kept_steps)
-    train(run, batches, loss_of, schedule, checkpoint_s, lambda step: keep(step, weights()))
-    return TrainedConnector(weights(), run.loss, run.seconds)
+    schedule = Schedule(settings.steps, settings.learning_rate, settings.warmup, kept_steps, until)
+    train(run, batches, loss_of, schedule, checkpoint_s, lambda step: keep(step, weights()), report)
+    return TrainedConnector(weights(), run.loss, run.seconds, run.facts)
 
 
 def _check_lengths(language: LanguageModel, tokens: PromptTokens, visual: int) -> None:

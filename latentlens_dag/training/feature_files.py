@@ -56,10 +56,10 @@ def _opened(file: Path) -> Any:
 
 
 class Features:
-    """The features of all images of some files, by number."""
+    """The features of all images of some files, or of chosen ones, by number."""
 
-    def __init__(self, files: Sequence[Path]) -> None:
-        """Open files that `write_features` wrote.
+    def __init__(self, files: Sequence[Path], chosen: Sequence[int] | None = None) -> None:
+        """Open files that `write_features` wrote; of `chosen` numbers among all of their images, only those.
 
         Raises:
             UserError: if there is none, one cannot be read, or they differ in the number of tokens or the width.
@@ -73,17 +73,19 @@ class Features:
             )
         self._ends = list(accumulate(shape[0] for shape in shapes))
         self.tokens, self.hidden = shapes[0][1:]
+        self._chosen: Sequence[int] = range(self._ends[-1]) if chosen is None else chosen
 
     def __len__(self) -> int:
         """The number of images."""
-        return self._ends[-1]
+        return len(self._chosen)
 
     def __getitem__(self, image: int) -> Tensor:
         """The features of an image: bfloat16 [tokens, hidden]."""
         if not 0 <= image < len(self):
             raise IndexError(image)
-        file = bisect_right(self._ends, image)
-        rows: Tensor = self._slices[file][image - (self._ends[file - 1] if file else 0)]
+        number = self._chosen[image]
+        file = bisect_right(self._ends, number)
+        rows: Tensor = self._slices[file][number - (self._ends[file - 1] if file else 0)]
         return rows
 
     def sample(self, images: int) -> Tensor:

@@ -28,6 +28,13 @@ class Schedule(NamedTuple):
     warmup: int
     kept_steps: Collection[int] = ()
     """Steps after which the connector is kept beside the final one."""
+    until: int | None = None
+    """The step after which the training stops, where it is before the last: the learning rate is that of all."""
+
+    @property
+    def end(self) -> int:
+        """The last step that is taken."""
+        return self.steps if self.until is None else self.until
 
 
 def new_optimizer(connector: Any, learning_rate: float) -> Any:
@@ -44,6 +51,7 @@ def train(
     schedule: Schedule,
     checkpoint_s: float = 60.0,
     keep: Callable[[int], None] = lambda step: None,
+    report: Callable[[ConnectorRun], None] = lambda run: None,
 ) -> None:
     """Train a connector to the last step, or go on from its checkpoint.
 
@@ -55,26 +63,29 @@ def train(
         checkpoint_s: seconds between checkpoints.
         keep: called with each of the schedule's `kept_steps` when so many steps were taken, before they are part of a
             checkpoint: after a kill it may be called again, with the same weights.
+        report: called after every step.
 
     Raises:
         UserError: if the checkpoint was made with other settings, or the loss is no finite number.
     """
     began, spent_s = time.monotonic(), run.resume()
     saved = began
-    while run.step < schedule.steps:
+    while run.step < schedule.end:
         rate = schedule.learning_rate * warmup_cosine(run.step, schedule.steps, schedule.warmup)
-        loss = loss_of(batch_of(run.step))
+        batch = batch_of(run.step)
+        loss = loss_of(batch)
         if not loss.isfinite():
             raise UserError(
                 f"The loss of step {run.step + 1} is {loss.item()}: the training diverged. Take a smaller "
                 f"`learning_rate` than {schedule.learning_rate}, or a smaller `output_scale`."
             )
-        run.learn(loss, rate)
+        run.learn(loss, rate, batch)
         run.seconds = spent_s + time.monotonic() - began
         if run.step in schedule.kept_steps:
             keep(run.step)
+        report(run)
         if run.step % _STEPS_BETWEEN_REPORTS == 0:
             log.info("connector step %d of %d: loss %.3f, %.0f s", run.step, schedule.steps, run.loss, run.seconds)
-        if time.monotonic() - saved > checkpoint_s or run.step == schedule.steps:
+        if time.monotonic() - saved > checkpoint_s or run.step == schedule.end:
             run.save()
             saved = time.monotonic()
