@@ -293,6 +293,28 @@ SINKS = _schema(
     ("sink_norm", pa.float32()),  # above which a state of this layer of the study is a sink (search/sinks.py)
 )
 
+CONNECTORS = _schema(
+    ("connector", pa.string()),
+    ("kind", pa.string()),  # mlp, linear
+    ("seed", pa.int64()),
+    ("steps", pa.int32()),
+    ("images", pa.int32()),  # that were learned from
+    ("language_model", pa.string()),
+    ("vision_encoder", pa.string()),
+    ("layer", pa.int32()),  # hidden state of the vision encoder that gives the features
+    ("pool", pa.int32()),
+    ("settings", pa.string()),  # all of the training, as JSON
+)
+
+LOSSES = _schema(
+    ("connector", pa.string()),
+    ("step", pa.int32()),  # from 1
+    ("loss", pa.float32()),  # mean cross-entropy of the caption tokens, in nats
+    ("learning_rate", pa.float32()),
+    ("images", pa.int32()),
+    ("caption_tokens", pa.int32()),
+)
+
 TABLES = {
     "neighbors": NEIGHBORS,
     "visual_tokens": VISUAL_TOKENS,
@@ -312,5 +334,7 @@ TABLES = {
     "regions": REGIONS,
     "texts": TEXTS,
     "text_tokens": TEXT_TOKENS,
+    "connectors": CONNECTORS,
+    "losses": LOSSES,
 }
 """Every table by the name it has in SQL."""

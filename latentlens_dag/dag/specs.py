@@ -20,6 +20,7 @@ from latentlens_dag.models.prompts import Prompt
 from latentlens_dag.publish.about import About
 from latentlens_dag.publish.tables import SentenceChoice
 from latentlens_dag.schema import LENSES
+from latentlens_dag.training.settings import ConnectorSettings
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,35 @@ class TextSetSpec:
     name: str
     source: TextSource
     batches: int
+
+
+@dataclass(frozen=True)
+class FeaturesSpec:
+    """What a frozen vision encoder gives for the images of a set."""
+
+    name: str
+    encoder: ModelRef
+    images: ImageSetSpec
+    layer: int
+    """The hidden state that gives them."""
+    pool: int
+    """Rows and columns of patches that are one visual token."""
+
+
+@dataclass(frozen=True)
+class ConnectorSpec:
+    """A connector between two frozen models, and its training."""
+
+    name: str
+    language_model: ModelRef
+    features: FeaturesSpec
+    settings: ConnectorSettings
+    kept_steps: Sequence[int]
+    """The steps after which it is kept, ascending; the last is that of the finished connector."""
+    most_images: int | None
+    """How many images are learned from; None for all."""
+    dtype: str | None
+    """In which the language model is computed; None for `auto`."""
 
 
 @dataclass(frozen=True)

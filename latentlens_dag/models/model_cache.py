@@ -7,8 +7,9 @@ its own code), dtype and device, and by the sizes and times of the files in its 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from latentlens_dag.device import default_device
 from latentlens_dag.models.checkpoints import free_unused_models
@@ -25,12 +26,17 @@ from latentlens_dag.models.vocabulary_parts import (
 )
 
 
+M = TypeVar("M")
+
+
 class _Key(NamedTuple):
     model: ModelRef
     dtype: str
     device: str
     files: tuple[tuple[str, int, int], ...]
     """Name, size and time (ns) of each file of a local folder."""
+    use: str = ""
+    """What it is loaded as, where that is neither a VLM nor a language model."""
 
 
 class ModelCache:
@@ -39,7 +45,7 @@ class ModelCache:
     def __init__(self) -> None:
         """Start empty."""
         self._key: _Key | None = None
-        self._model: Vlm | FullModel | None = None
+        self._model: Any = None
         self._parts_key: _Key | None = None
         self._parts: dict[VocabularyNeeds, VocabularyParts] = {}
 
@@ -72,6 +78,16 @@ class ModelCache:
                 return part
         return self.language_model(source, dtype)
 
+    def kept(self, source: ModelRef, dtype: str, use: str, load: Callable[[], M]) -> M:
+        """What `load` gives for a model that is used otherwise, such as a vision encoder alone; `use` names all else
+        that decides it."""
+        key = _key(source, dtype)._replace(use=use)
+        if self._model is None or key != self._key:
+            self.clear()
+            self._model, self._key = load(), key
+        found: M = self._model
+        return found
+
     def clear(self) -> None:
         """Forget the model, and give its memory back where nobody else uses it."""
         held = self._model is not None or self._parts
@@ -91,7 +107,8 @@ class ModelCache:
             self.clear()  # first, since two models may not fit
             self._model = load_model(source, key.device, key.dtype)
             self._key = key
-        return self._model
+        found: Vlm | FullModel = self._model
+        return found
 
 
 MODELS = ModelCache()

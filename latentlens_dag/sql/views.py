@@ -53,6 +53,8 @@ def table_patterns(study: str = _ANY, index: str = _ANY, images: str = _ANY) -> 
         "regions": [warehouse.regions(images, 0)],
         "texts": [warehouse.texts(_ANY, 0)],
         "text_tokens": [warehouse.text_tokens(study, 0)],
+        "connectors": [warehouse.connector_facts(_ANY)],
+        "losses": [warehouse.losses(_ANY)],
     }
     # The number of a layer, batch or shard ends a name: layer_00, batch_00.parquet. Study names stay as they are.
     return {

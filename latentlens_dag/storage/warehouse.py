@@ -90,6 +90,10 @@ class Warehouse:
         """Parquet: the loss of every step of a connector's training (LOSSES)."""
         return self.root / "connector" / connector / "losses.parquet"
 
+    def connector_facts(self, connector: str) -> Path:
+        """Parquet: what a connector was trained with, in one row (CONNECTORS)."""
+        return self.root / "connector" / connector / "connector.parquet"
+
     def connector_file(self, connector: str, step: int) -> Path:
         """Safetensors: the weights of a connector after so many steps alone (`training/connector_file.py`)."""
         return self.root / "connector" / connector / "weights" / f"S{step:06d}.safetensors"

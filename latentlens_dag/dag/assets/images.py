@@ -29,6 +29,7 @@ from latentlens_dag.inputs.image_tables import (
     check_unique_names,
     extract_images,
     extracted_batch,
+    extracted_files,
     extracted_names,
 )
 from latentlens_dag.schema import IMAGES, REGIONS
@@ -73,6 +74,13 @@ def read_again_if_changed(paths: Warehouse, images: ImageSetSpec) -> Iterator[No
             if originals is not None:
                 store.mark_damaged(originals, f"{error.path.relative_to(paths.root)} was changed or removed")
         raise UserError(str(error)) from error
+
+
+def files_of(images: ImageSetSpec, paths: Warehouse, pictures: pa.Table) -> list[core.ImageFile]:
+    """The files of some pictures of a set, in their order."""
+    if isinstance(images.source, Path):
+        return core.original_files(pictures, images.source)
+    return extracted_files(pictures, paths.originals(images.name))
 
 
 def _check_observed(source: dg.AssetKey, folder: Path, hashes: Mapping[str, str]) -> None:

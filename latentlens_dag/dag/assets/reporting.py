@@ -93,8 +93,8 @@ class ProgressLog:
         self._pace, self._last = Pace(), clock()
         self._unended = False  # whether the last report was of work that goes on
 
-    def __call__(self, done: int, total: int) -> None:
-        """So much is done, of so much in all."""
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        """So much is done, of so much in all; `note` is said behind it."""
         now = self._clock()
         self._pace.report(now, done, total)
         due = now - self._last >= self._every_s or (self._unended and done >= total)
@@ -102,7 +102,7 @@ class ProgressLog:
             return
         self._last, self._unended = now, done < total
         left = self._pace.seconds_left(now)
-        progress = StepProgress(done, max(done, total), self._unit, self._pace.per_second, left)
+        progress = StepProgress(done, max(done, total), self._unit, self._pace.per_second, left, note)
         self._log(str(progress))
         logging.getLogger(PROGRESS_LOGGER).info(progress)
 

@@ -17,7 +17,7 @@ from latentlens_dag.dag.assets.common import (
     step_dtype,
     write_study_shape,
 )
-from latentlens_dag.dag.assets.images import read_again_if_changed
+from latentlens_dag.dag.assets.images import files_of, read_again_if_changed
 from latentlens_dag.dag.assets.reporting import ProgressLog, parquet_result
 from latentlens_dag.dag.recording import can_reuse, result
 from latentlens_dag.dag.resources import ModelResource, WarehouseResource
@@ -218,15 +218,9 @@ def _read_images(
     stored: "StoredStates",
     progress: ProgressLog,
 ) -> "BatchStates":
-    from latentlens_dag.inputs.image_tables import extracted_files
-    from latentlens_dag.inputs.images import original_files
     from latentlens_dag.study.stored_states import visual_batch_states
 
-    pictures, folder = pq.read_table(paths.pictures(study.images.name, batch)), study.images.source
-    if isinstance(folder, Path):
-        files = original_files(pictures, folder)
-    else:
-        files = extracted_files(pictures, paths.originals(study.images.name))
+    files = files_of(study.images, paths, pq.read_table(paths.pictures(study.images.name, batch)))
     with read_again_if_changed(paths, study.images):
         return visual_batch_states(load, study.name, files, layers, study.prompt, stored, progress)
 

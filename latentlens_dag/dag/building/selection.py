@@ -67,7 +67,7 @@ def select(lineage: Lineage, steps: Sequence[Step], studies: Sequence[str], name
     return Selection(frozenset(requested), frozenset(lineage.with_ancestors(requested)))
 
 
-_KINDS = ("study", "release", "index", "images", "texts", "corpus")  # first parts of keys
+_KINDS = ("study", "release", "connector", "index", "features", "images", "texts", "corpus")  # first parts of keys
 
 
 def _declared(lineage: Lineage, name: str, every: set[AssetPartition]) -> set[AssetPartition]:

@@ -57,6 +57,8 @@ class StepProgress(NamedTuple):
     """None before the second report."""
     seconds_left: float | None
     """By that pace; None where there is none."""
+    note: str = ""
+    """What else the step says of itself: loss 2.31."""
 
     def __str__(self) -> str:
         """`1,000 of 5,000 rows, 30/s, about 2 min left`."""
@@ -66,7 +68,7 @@ class StepProgress(NamedTuple):
     def counts(self) -> str:
         """`1,000 of 5,000 rows, 30/s`."""
         counts = f"{self.done:,} of {self.total:,} {self.unit}"
-        return f"{counts}, {_rate(self.per_second)}" if self.per_second else counts
+        return ", ".join(filter(None, [counts, _rate(self.per_second) if self.per_second else "", self.note]))
 
 
 class Pace:

@@ -157,7 +157,7 @@ class Index(NamedComponent):
         """Its fields, resolved and checked."""
         corpus = self.find(context, Corpus, self.corpus, "corpus")
         place = self.place(context)
-        model = _language_model(self.language_model, place)
+        model = language_model_ref(self.language_model, place)
         layers = chosen_layers(self.layers, model, auto_contextual_layers, place)
         return IndexSpec(
             name=self.name,
@@ -307,7 +307,7 @@ class Study(NamedComponent):
                 f"`{'connector' if self.prompt is None else 'prompt'}` of {place} is for a VLM that sees images; "
                 "`texts` are read as they stand. Leave it out."
             )
-        return _language_model(self.language_model, place)
+        return language_model_ref(self.language_model, place)
 
     def _check_judge(self, inputs: ImageSet | TextSet, vlm: ModelRef, place: str) -> None:
         if not isinstance(self.judge, Judge):
@@ -377,7 +377,7 @@ def _family(model: ModelRef) -> str:
     return family
 
 
-def _language_model(source: ModelSource, place: str) -> ModelRef:
+def language_model_ref(source: ModelSource, place: str) -> ModelRef:
     """The model that the field `language_model` of `place` names."""
     model = source.model_ref("language_model", place)
     check_text_family(_family(model), f"`language_model` of {place}, {model.name},")
