@@ -43,13 +43,19 @@ def chosen_dtype(source: str | Path | ModelRef, device: str | None = None, dtype
     if dtype not in (None, "auto"):
         return str(dtype)
     model, device = model_ref(source), device or default_device()
-    folder = local_model(model, weights=False).folder
-    stored = _dtype_of_config(folder) or _dtype_of_weights(local_model(model).folder)
+    folder, stored = local_model(model, weights=False).folder, dtype_of_checkpoint(model)
     if not device.startswith("cpu"):
         return "float32" if stored == "bfloat16" and not has_bfloat16(device) else stored
     if stored == "float32" or _weight_bytes(model, folder) < _LARGE_BYTES:
         return "float32"
     return "bfloat16" if has_bfloat16(device) else "float32"
+
+
+def dtype_of_checkpoint(source: str | Path | ModelRef) -> str:
+    """The dtype in which a checkpoint is stored, by its config.json, else by its weights."""
+    model = model_ref(source)
+    folder = local_model(model, weights=False).folder
+    return _dtype_of_config(folder) or _dtype_of_weights(local_model(model).folder)
 
 
 def check_one_dtype(dtype: str, stored: str | None, declared: str | None, place: str) -> None:

@@ -25,7 +25,6 @@ from latentlens_dag.models.vocabulary_parts import (
     read_vocabulary_parts,
 )
 
-
 M = TypeVar("M")
 
 

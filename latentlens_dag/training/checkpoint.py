@@ -138,6 +138,17 @@ class ConnectorRun:
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": state})
 
 
+def steps_taken(out: Path) -> int:
+    """The steps of the training whose checkpoint lies in a folder; 0 where there is none that can be read."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(out / CHECKPOINT, framework="pt") as file:
+            return int(json.loads((file.metadata() or {})["progress"])["step"])
+    except (SafetensorError, OSError, KeyError, ValueError):
+        return 0
+
+
 def _below(prefix: str, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(f"{prefix}."): value for name, value in stored.items() if name.startswith(f"{prefix}.")}
 

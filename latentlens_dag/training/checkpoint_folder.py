@@ -7,13 +7,16 @@ token, which is the mean of the others.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from pathlib import Path
+from shutil import copyfile
 from typing import TYPE_CHECKING, Any
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.models.dtypes import DTYPES
-from latentlens_dag.storage.files import atomic_path
+from latentlens_dag.storage.files import atomic_path, scratch_folder, write_json
+from latentlens_dag.storage.records import FileFacts
 from latentlens_dag.training.modules import PROJECTOR_ACTIVATION, Kind
 from latentlens_dag.training.prompt import IMAGE_TOKEN, TrainingPrompt, with_image_token
 from latentlens_dag.training.vision_encoder import VisionEncoder, rows_before_patches
@@ -24,20 +27,34 @@ if TYPE_CHECKING:
     from latentlens_dag.models.loading import FullModel
     from latentlens_dag.models.model_parts import ModelParts
 
+_PROJECTOR = "model.multi_modal_projector"
+_INDEX = "model.safetensors.index.json"
+_CONNECTOR = "connector.safetensors"
+_SHARD_SIZE = "5GB"
 _STRATEGIES = {0: "full", 1: "default"}
 """`vision_feature_select_strategy` by the number of rows before those of the patches."""
 
 
 def save_llava(
-    language: FullModel, encoder: VisionEncoder, weights: dict[str, Tensor], kind: Kind, out: Path, dtype: str
+    language: FullModel, encoder: VisionEncoder, weights: Mapping[str, Tensor], kind: Kind, out: Path, dtype: str
 ) -> None:
-    """Write a model folder.
+    """Write a model folder; `write_frozen_parts` and `write_checkpoint` in one.
+
+    Raises:
+        UserError: as both.
+    """
+    _check_weights(weights, kind, encoder.hidden, language.language_model.width)
+    with scratch_folder(out) as scratch:
+        write_frozen_parts(language, encoder, scratch / "frozen", dtype)
+        write_checkpoint(scratch / "frozen", weights, kind, out)
+
+
+def write_frozen_parts(language: FullModel, encoder: VisionEncoder, out: Path, dtype: str) -> None:
+    """Write what all models between two frozen parts have in common: their weights, named as in the finished model.
 
     Args:
         language: the frozen language model.
         encoder: the frozen vision encoder.
-        weights: of the projector, as `llava_weights`.
-        kind: of the connector.
         out: the folder; it is complete, or not there.
         dtype: in which all weights are stored.
 
@@ -45,24 +62,93 @@ def save_llava(
         UserError: if the class Llava cannot have these parts (`check_llava`).
     """
     import torch
-    from transformers import LlavaForConditionalGeneration
 
     check_llava(language.language_model, encoder)
-    _check_weights(weights, kind, encoder.hidden, language.language_model.width)
     if dtype not in DTYPES:
         raise UserError(f"`dtype: {dtype}` of {out} must be one of {', '.join(DTYPES)}.")
     tokenizer = with_image_token(language.language_model.tokenizer)
-    state = _state(language.language_model, encoder, weights)
-    with torch.device("meta"):
-        model: Any = LlavaForConditionalGeneration(_config(language, encoder, kind, tokenizer))
-    model.load_state_dict({name: value.to(getattr(torch, dtype)) for name, value in state.items()}, assign=True)
+    model = _empty_model(_config(language, encoder, tokenizer))
+    state = {name: value.to(getattr(torch, dtype)) for name, value in _state(language.language_model, encoder).items()}
+    model.load_state_dict(state, assign=True, strict=False)
     model.tie_weights()
     model.generation_config = deepcopy(language.model.generation_config)
     for config in (model.config, model.config.text_config, model.config.vision_config):
         config._name_or_path = ""  # otherwise it has paths of this machine
+    frozen = {name: value for name, value in model.state_dict().items() if not name.startswith(_PROJECTOR)}
     with atomic_path(out) as partial:
-        model.save_pretrained(partial)
+        model.save_pretrained(partial, state_dict=frozen, max_shard_size=_SHARD_SIZE)
         _processor(encoder, tokenizer).save_pretrained(partial)
+        (partial / _INDEX).unlink(missing_ok=True)
+        for number, file in enumerate(sorted(partial.glob("*.safetensors")), 1):
+            file.rename(partial / f"frozen-{number:05d}.safetensors")
+
+
+def write_checkpoint(frozen: Path, weights: Mapping[str, Tensor], kind: Kind, out: Path) -> None:
+    """Write the model of two frozen parts and a connector, as transformers loads it.
+
+    The files of frozen weights are links to those of `frozen`, so that a further model takes no more than its
+    connector; copies where the file system has no links.
+
+    Args:
+        frozen: what `write_frozen_parts` wrote.
+        weights: of the projector, as `llava_weights`.
+        kind: of the connector.
+        out: the folder; it is complete, or not there.
+
+    Raises:
+        UserError: if the weights do not fit the frozen parts.
+    """
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(frozen)
+    config.projector_hidden_act = PROJECTOR_ACTIVATION[kind]
+    _check_weights(weights, kind, config.vision_config.hidden_size, config.text_config.hidden_size)
+    own = {f"{_PROJECTOR}.{name}": weight.to(config.dtype).contiguous() for name, weight in weights.items()}
+    with atomic_path(out) as partial:
+        partial.mkdir()
+        for file in sorted(frozen.iterdir()):
+            (_link if file.suffix == ".safetensors" else copyfile)(file, partial / file.name)
+        config.save_pretrained(partial)
+        model = _empty_model(config)
+        with scratch_folder(partial) as scratch:
+            model.save_pretrained(scratch, state_dict=own)  # by which the weights get the names of a checkpoint
+            [saved] = scratch.glob("*.safetensors")
+            saved.rename(partial / _CONNECTOR)
+        write_json(_weight_map(partial), partial / _INDEX)
+
+
+def linked_facts(files: Iterable[FileFacts], frozen: Path, out: Path, warehouse: Path) -> list[FileFacts]:
+    """The facts of a checkpoint's links, by those of the files of frozen weights, which need not be hashed again."""
+    inside, to = frozen.relative_to(warehouse).as_posix(), out.relative_to(warehouse).as_posix()
+    weights = (fact for fact in files if fact.path.endswith(".safetensors"))
+    return [fact._replace(path=fact.path.replace(inside, to, 1)) for fact in weights]
+
+
+def _link(file: Path, to: Path) -> None:
+    try:
+        to.hardlink_to(file)
+    except OSError:
+        copyfile(file, to)
+
+
+def _weight_map(folder: Path) -> dict[str, object]:
+    """Which file has which weight, as transformers writes it for models of several files."""
+    from safetensors import safe_open
+
+    found, size = dict[str, str](), 0
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as weights:
+            found |= dict.fromkeys(weights.keys(), file.name)
+        size += file.stat().st_size
+    return {"metadata": {"total_size": size}, "weight_map": dict(sorted(found.items()))}
+
+
+def _empty_model(config: Any) -> Any:
+    import torch
+    from transformers import LlavaForConditionalGeneration
+
+    with torch.device("meta"):
+        return LlavaForConditionalGeneration(config)
 
 
 def check_llava(language: ModelParts, encoder: VisionEncoder) -> None:
@@ -90,7 +176,7 @@ def check_llava(language: ModelParts, encoder: VisionEncoder) -> None:
         )
 
 
-def _check_weights(weights: dict[str, Tensor], kind: Kind, hidden: int, width: int) -> None:
+def _check_weights(weights: Mapping[str, Tensor], kind: Kind, hidden: int, width: int) -> None:
     """Refuse the weights of a connector between other models, or of the other kind."""
     import torch
 
@@ -104,7 +190,7 @@ def _check_weights(weights: dict[str, Tensor], kind: Kind, hidden: int, width: i
         raise UserError("`kind: linear` is not that of this connector: its second layer is not the identity.")
 
 
-def _config(language: FullModel, encoder: VisionEncoder, kind: Kind, tokenizer: Any) -> Any:
+def _config(language: FullModel, encoder: VisionEncoder, tokenizer: Any) -> Any:
     from transformers import LlavaConfig
 
     text = deepcopy(language.model.config.get_text_config(decoder=True))
@@ -113,7 +199,6 @@ def _config(language: FullModel, encoder: VisionEncoder, kind: Kind, tokenizer: 
         vision_config=encoder.config,
         text_config=text,
         image_token_index=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
-        projector_hidden_act=PROJECTOR_ACTIVATION[kind],
         image_seq_length=encoder.tokens,
         vision_feature_layer=encoder.layer,
         vision_feature_select_strategy=_STRATEGIES[rows_before_patches(encoder)],
@@ -121,12 +206,11 @@ def _config(language: FullModel, encoder: VisionEncoder, kind: Kind, tokenizer: 
     )
 
 
-def _state(language: ModelParts, encoder: VisionEncoder, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of all parts, named as in Llava."""
+def _state(language: ModelParts, encoder: VisionEncoder) -> dict[str, Tensor]:
+    """The weights of the frozen parts, named as in Llava."""
     parts = {
         "model.language_model": language.decoder.state_dict(),
         "model.vision_tower": encoder.model.state_dict(),
-        "model.multi_modal_projector": weights,
         "lm_head": language.unembedding.state_dict(),
     }
     state = {f"{part}.{name}": value.cpu() for part, values in parts.items() for name, value in values.items()}

@@ -59,8 +59,11 @@ def _features(features: FeaturesSpec) -> dg.AssetsDefinition:
 
         paths, batch = warehouse.paths, int(context.partition_key)
         files = files_of(images, paths, pq.read_table(paths.pictures(images.name, batch)))
-        progress, encoder = ProgressLog(context.log.info, "images"), models.cache.kept(
-            features.encoder, "float32", f"features {features.layer} {features.pool}", partial(encoder_of, features)
+        progress, encoder = (
+            ProgressLog(context.log.info, "images"),
+            models.cache.kept(
+                features.encoder, "float32", f"features {features.layer} {features.pool}", partial(encoder_of, features)
+            ),
         )
 
         def pictures() -> "Iterator[Image]":

@@ -34,7 +34,7 @@ from latentlens_dag.storage.warehouse import Warehouse
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from latentlens_dag.training.checkpoint import ConnectorRun, StepFacts
+    from latentlens_dag.training.checkpoint import StepFacts
     from latentlens_dag.training.connector_file import ConnectorFacts
 
 _FROZEN, _TRAINING = 1, 1  # algorithms

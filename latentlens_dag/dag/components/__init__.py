@@ -9,7 +9,18 @@ from latentlens_dag.dag.components.release import Release
 from latentlens_dag.dag.components.studies import Corpus, ImageSet, Index, Study, TextSet
 from latentlens_dag.dag.components.training import Connector, VisionFeatures
 
-__all__ = ["KINDS", "Connector", "Corpus", "ImageSet", "Index", "NamedComponent", "Release", "Study", "TextSet", "VisionFeatures"]
+__all__ = [
+    "KINDS",
+    "Connector",
+    "Corpus",
+    "ImageSet",
+    "Index",
+    "NamedComponent",
+    "Release",
+    "Study",
+    "TextSet",
+    "VisionFeatures",
+]
 
 KINDS: tuple[type[NamedComponent], ...] = (Corpus, ImageSet, TextSet, Index, VisionFeatures, Connector, Study, Release)
 """All of them, in the order of messages."""
