@@ -42,6 +42,8 @@ class ImageSetSpec:
     batches: int
     regions: Path | None
     """The file of their annotated regions, if any."""
+    captions: Path | None = None
+    """Stand-in."""
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,30 @@ def image_definitions(images: ImageSetSpec) -> dg.Definitions:
     if images.regions is not None:
         regions_source = file_source(keys.images(images.name, "regions_source"), images.regions)
         assets += [regions_source, _regions(images, images.regions)]
+    if images.captions is not None:
+        assets += [file_source(keys.images(images.name, "captions_source"), images.captions), _captions(images)]
     return dg.Definitions(assets=assets)
+
+
+def _captions(images: ImageSetSpec) -> dg.AssetsDefinition:
+    def write(paths: Warehouse, batch: int) -> list[Path]:
+        rows = []
+        for row in pq.read_table(paths.pictures(images.name, batch)).to_pylist():
+            file = (images.captions / row["file_name"]).with_suffix(".txt")  # type: ignore[operator]
+            texts = file.read_text().split("\n") if file.exists() else []
+            rows += [{"image_id": row["image_id"], "caption_index": n, "caption": t} for n, t in enumerate(texts) if t]
+        schema = pa.schema([("image_id", pa.string()), ("caption_index", pa.int32()), ("caption", pa.string())])
+        write_parquet(pa.Table.from_pylist(rows, schema), out := paths.captions(images.name, batch))
+        return [out]
+
+    return parquet_asset(
+        keys.images(images.name, "captions"),
+        [keys.images(images.name, "pictures"), keys.images(images.name, "captions_source")],
+        version_fields(1),
+        "stand-in",
+        write,
+        images.batches,
+    )
 
 
 @contextmanager

@@ -84,6 +84,7 @@ class ImageSet(NamedComponent):
 
     source: ImageSource
     regions: RegionSource | None = None
+    captions: dict[str, str] | None = None
     batches: int = 1
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
@@ -99,7 +100,10 @@ class ImageSet(NamedComponent):
         place = self.place(context)
         source = self.source.image_source(place)
         masks = existing_file(self.regions.masks, "regions.masks", place) if self.regions else None
-        return ImageSetSpec(self.name, source, self.batches, masks)
+        from latentlens_dag.dag.components.base import folder_of
+
+        captions = None if self.captions is None else folder_of(context) / self.captions["folder"]
+        return ImageSetSpec(self.name, source, self.batches, masks, captions)
 
 
 class TextSet(NamedComponent):
