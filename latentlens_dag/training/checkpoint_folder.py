@@ -76,7 +76,7 @@ def write_frozen_parts(language: FullModel, encoder: VisionEncoder, out: Path, d
         config._name_or_path = ""  # otherwise it has paths of this machine
     frozen = {name: value for name, value in model.state_dict().items() if not name.startswith(_PROJECTOR)}
     with atomic_path(out) as partial:
-        model.save_pretrained(partial, state_dict=frozen, max_shard_size=_SHARD_SIZE)
+        _save(model, partial, frozen)
         _processor(encoder, tokenizer).save_pretrained(partial)
         (partial / _INDEX).unlink(missing_ok=True)
         for number, file in enumerate(sorted(partial.glob("*.safetensors")), 1):
@@ -106,22 +106,33 @@ def write_checkpoint(frozen: Path, weights: Mapping[str, Tensor], kind: Kind, ou
     own = {f"{_PROJECTOR}.{name}": weight.to(config.dtype).contiguous() for name, weight in weights.items()}
     with atomic_path(out) as partial:
         partial.mkdir()
-        for file in sorted(frozen.iterdir()):
-            (_link if file.suffix == ".safetensors" else copyfile)(file, partial / file.name)
+        _link_files(frozen, partial)
         config.save_pretrained(partial)
         model = _empty_model(config)
         with scratch_folder(partial) as scratch:
-            model.save_pretrained(scratch, state_dict=own)  # by which the weights get the names of a checkpoint
+            _save(model, scratch, own)  # by which the weights get the names of a checkpoint
             [saved] = scratch.glob("*.safetensors")
             saved.rename(partial / _CONNECTOR)
         write_json(_weight_map(partial), partial / _INDEX)
 
 
+def link_folder(frozen: Path, out: Path) -> None:
+    """Give what `write_frozen_parts` wrote to another connector, with links to its weights."""
+    with atomic_path(out) as partial:
+        partial.mkdir()
+        _link_files(frozen, partial)
+
+
 def linked_facts(files: Iterable[FileFacts], frozen: Path, out: Path, warehouse: Path) -> list[FileFacts]:
-    """The facts of a checkpoint's links, by those of the files of frozen weights, which need not be hashed again."""
+    """The facts of a folder's links, by those of the files of frozen weights, which need not be hashed again."""
     inside, to = frozen.relative_to(warehouse).as_posix(), out.relative_to(warehouse).as_posix()
     weights = (fact for fact in files if fact.path.endswith(".safetensors"))
     return [fact._replace(path=fact.path.replace(inside, to, 1)) for fact in weights]
+
+
+def _link_files(folder: Path, to: Path) -> None:
+    for file in sorted(folder.iterdir()):
+        (_link if file.suffix == ".safetensors" else copyfile)(file, to / file.name)
 
 
 def _link(file: Path, to: Path) -> None:
@@ -141,6 +152,19 @@ def _weight_map(folder: Path) -> dict[str, object]:
             found |= dict.fromkeys(weights.keys(), file.name)
         size += file.stat().st_size
     return {"metadata": {"total_size": size}, "weight_map": dict(sorted(found.items()))}
+
+
+def _save(model: Any, folder: Path, weights: Mapping[str, Tensor]) -> None:
+    """Save a model with these weights alone, without a bar of progress on the terminal."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        model.save_pretrained(folder, state_dict=dict(weights), max_shard_size=_SHARD_SIZE)
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _empty_model(config: Any) -> Any:

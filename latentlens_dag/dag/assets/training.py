@@ -23,12 +23,14 @@ from latentlens_dag.dag.recording import input_version, result, store_of
 from latentlens_dag.dag.resources import ModelResource, WarehouseResource
 from latentlens_dag.dag.run_tags import FORCED
 from latentlens_dag.dag.specs import ConnectorSpec
-from latentlens_dag.dag.versions import version_fields
+from latentlens_dag.dag.versions import settings_of, version_fields
 from latentlens_dag.errors import UserError
 from latentlens_dag.schema import CONNECTORS, LOSSES
 from latentlens_dag.storage.files import remove
 from latentlens_dag.storage.hashing import hash_file, hash_values
+from latentlens_dag.storage.package_versions import package_versions
 from latentlens_dag.storage.parquet import write_parquet
+from latentlens_dag.storage.records import ArtifactRecord, FileFacts
 from latentlens_dag.storage.warehouse import Warehouse
 
 if TYPE_CHECKING:
@@ -69,17 +71,41 @@ def _frozen(connector: ConnectorSpec) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, warehouse: WarehouseResource, models: ModelResource
     ) -> dg.MaterializeResult:
         from latentlens_dag.models.dtypes import dtype_of_checkpoint
-        from latentlens_dag.training.checkpoint_folder import write_frozen_parts
+        from latentlens_dag.training.checkpoint_folder import linked_facts, link_folder, write_frozen_parts
 
-        out, dtype = warehouse.paths.frozen_parts(connector.name), dtype_of_checkpoint(connector.language_model)
-        language = models.cache.full_model(connector.language_model, dtype)
-        write_frozen_parts(language, encoder_of(features), out, dtype)
-        facts = store_of(context).file_facts([out])
+        paths, dtype = warehouse.paths, dtype_of_checkpoint(connector.language_model)
+        out, other, known = paths.frozen_parts(connector.name), _same_frozen(connector, context), list[FileFacts]()
+        if other is None:
+            language = models.cache.full_model(connector.language_model, dtype)
+            write_frozen_parts(language, encoder_of(features), out, dtype)
+        else:
+            folder = paths.frozen_parts(other.asset.split("/")[1])
+            link_folder(folder, out)
+            known = linked_facts(other.files, folder, out, paths.root)
+        facts = store_of(context).file_facts([out], known)
         size = sum(fact.size_bytes for fact in facts)
         version = hash_values([f"{Path(fact.path).name} {fact.digest}" for fact in facts])
         return result(None, version, {"size_bytes": size, "dtype": dtype}, [out], known=facts)
 
     return frozen
+
+
+def _same_frozen(connector: ConnectorSpec, context: dg.AssetExecutionContext) -> ArtifactRecord | None:
+    """What another connector between the same frozen models has of them, whole."""
+    if context.has_tag(FORCED):
+        return None
+    store, own = store_of(context), keys.training(connector.name, "frozen").to_user_string()
+    settings = settings_of(context.assets_def.specs_by_key[context.asset_key].metadata)
+    versions = [str(input_version(context, key)) for key in _models_of(connector)]
+    for record in store.records("connector"):
+        if record.asset == own or not record.asset.endswith("/frozen") or record.damaged is not None:
+            continue
+        by_part = {name.rpartition("/")[2]: version for name, version in record.inputs.items()}
+        same = [by_part.get(key.path[-1]) for key in _models_of(connector)] == versions
+        if same and record.settings == settings and record.packages == package_versions():
+            if not store.problems(record):
+                return record
+    return None
 
 
 def _training(connector: ConnectorSpec) -> dg.AssetsDefinition:

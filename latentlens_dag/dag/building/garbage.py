@@ -31,7 +31,7 @@ def project_garbage(project: Project) -> tuple[list[Garbage], list[ArtifactRecor
     interrupted = interrupted_writes(store.warehouse)
     spared = {path for one in interrupted for path in [one.path, *one.path.rglob("*")]}
     spared |= {store.kept_path(fact) for fact in current}  # links that keep replaced results comparable
-    spared |= _needed_by_tables(store.warehouse, needed)
+    spared |= _needed_by_tables(store.warehouse, needed) | _open_trainings(project)
     garbage = list(interrupted)
     for path in sorted(store.warehouse.rglob("*")):
         name = path.relative_to(store.warehouse).as_posix()
@@ -70,6 +70,13 @@ def _is_bookkeeping(path: Path, store: ArtifactStore) -> bool:
 
 def _earlier_files(record: ArtifactRecord) -> Iterator[FileFacts]:
     return (fact for result in record.superseded for fact in result.files)
+
+
+def _open_trainings(project: Project) -> set[Path]:
+    """The files of the trainings of declared connectors that have not ended, from which the next build goes on."""
+    connectors = {key.path[1] for step in project.steps for key in step.keys if key.path[0] == "connector"}
+    paths = project.home.warehouse
+    return {file for name in connectors for file in paths.training_run(name).rglob("*")}
 
 
 def _needed_by_tables(warehouse: Path, needed: set[str]) -> set[Path]:
