@@ -71,7 +71,7 @@ def _frozen(connector: ConnectorSpec) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, warehouse: WarehouseResource, models: ModelResource
     ) -> dg.MaterializeResult:
         from latentlens_dag.models.dtypes import dtype_of_checkpoint
-        from latentlens_dag.training.checkpoint_folder import linked_facts, link_folder, write_frozen_parts
+        from latentlens_dag.training.checkpoint_folder import link_folder, linked_facts, write_frozen_parts
 
         paths, dtype = warehouse.paths, dtype_of_checkpoint(connector.language_model)
         out, other, known = paths.frozen_parts(connector.name), _same_frozen(connector, context), list[FileFacts]()
@@ -102,9 +102,9 @@ def _same_frozen(connector: ConnectorSpec, context: dg.AssetExecutionContext) ->
             continue
         by_part = {name.rpartition("/")[2]: version for name, version in record.inputs.items()}
         same = [by_part.get(key.path[-1]) for key in _models_of(connector)] == versions
-        if same and record.settings == settings and record.packages == package_versions():
-            if not store.problems(record):
-                return record
+        same &= record.settings == settings and record.packages == package_versions()
+        if same and not store.problems(record):
+            return record
     return None
 
 
