@@ -78,10 +78,8 @@ def _rows_of(dataset: Dataset, table: str) -> bool:
 
 def _unjudged_note(dataset: Dataset, given: Mapping[str, ParameterValue]) -> str | None:
     """Why there are no steps of a training, where studies read connectors' models: a parameter, or no judge."""
-    if "connector" in given and not _has(dataset, "study_connectors", "connector", str(given["connector"])):
-        return (
-            f"`connector={given['connector']}`: no study here has it.{_known(dataset, 'study_connectors', 'connector')}"
-        )
+    if unknown := next(_unknown(dataset, "study_connectors", {"connector": "connector"}, given), None):
+        return unknown
     studies = set(dataset.collect("FROM study_connectors")["study"].to_list())
     judged = _lacking_note(dataset, "interpretability", studies)
     return judged or next(_unknown(dataset, "interpretability", _OF_VERDICTS, given), None)
