@@ -80,7 +80,7 @@ def write_catalog(
         connection.execute(f"ATTACH {literal(str(database))} AS catalog")
         for table, order in ROW_ORDER.items():
             if table in DECLARED and not files[table]:
-                continue  # the file has the bytes that it had before there were such tables
+                continue  # as in catalogs from before there was such a table, which need not be written anew
             where = f"WHERE {_REFERENCED[table]}" if table in _REFERENCED else ""
             name = identifier(table)
             connection.execute(f"CREATE TABLE catalog.{name} AS SELECT * FROM {name} {where} ORDER BY {order}")

@@ -66,6 +66,7 @@ def study(name: str, vlm: str) -> str:
 
 
 UNTRAINED, TRAINED = study("untrained", "connector: clip, step: 0"), study("trained", "connector: clip")
+BY_PATH = study("by_path", "path: trained/clip/S000004")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -78,7 +79,7 @@ def checkpoints() -> Iterator[None]:
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project that was never built. Do not write to it: copy it."""
     folder = tmp_path_factory.mktemp("connectors") / "project"
-    declared = BASE + UNTRAINED + TRAINED + RELEASE
+    declared = BASE + UNTRAINED + TRAINED + BY_PATH + RELEASE
     return project_with_connectors(folder, declared, {("clip", 0): 0, ("clip", 4): 4})
 
 
@@ -189,7 +190,7 @@ def test_another_checkpoint_is_another_model_to_the_order_of_steps(fresh: Path, 
     with opened(project) as one:
         models = {step.name: step.model for step in one.steps if step.name.endswith("/visual")}  # type: ignore[attr-defined]
         groups = [{step.model for step in group.steps} - {None} for group in one.run_groups if group.partitions]  # type: ignore[attr-defined]
-    assert len(set(models.values())) == 2 and None not in models.values()
+    assert len(set(models.values())) == 3 and None not in models.values()  # by path, it is another folder
     assert all(len(group) <= 1 for group in groups)
 
 
@@ -203,9 +204,26 @@ def test_a_build_reads_both_models_through_one_index_and_is_then_up_to_date(buil
         assert checkpoint is not None and states is not None
         assert states.inputs[checkpoint.asset] == checkpoint.data_version
     answers = _collect(built, "SELECT count(DISTINCT study) AS studies, count(*) AS answers FROM neighbors")
-    assert answers["studies"].item() == 2
+    assert answers["studies"].item() == 3
     states = "SELECT study, norm_mean FROM state_statistics WHERE source = 'visual' AND layer = 0"
     assert _collect(built, states)["norm_mean"].n_unique() == 2  # two models
+
+
+@pytest.mark.parametrize("table", ["neighbors", "judgements", "interpretability", "state_statistics", "sinks"])
+def test_a_study_of_a_checkpoint_has_the_rows_of_one_of_the_same_model_by_path(built: Path, table: str) -> None:
+    sql = f"SELECT * EXCLUDE (study) FROM {table} WHERE study = $study ORDER BY ALL"
+    found, expected = (_collect(built, sql, study=name) for name in ("trained", "by_path"))
+    assert found.equals(expected) and (len(found) or table == "sinks")
+    other = _collect(built, sql, study="untrained")
+    assert table == "sinks" or not found.equals(other)
+
+
+def test_a_study_by_path_keeps_its_source_and_knows_no_connector(built: Path) -> None:
+    shape = study_shape(_paths(built), "by_path")
+    assert (shape.connector, shape.step) == (None, None)
+    assert "connector" not in _paths(built).shape("study", "by_path").read_text()
+    with open_dataset(_paths(built).catalog("by_path")) as catalog:
+        assert catalog.collect("FROM study_connectors").is_empty()
 
 
 def test_a_second_connector_builds_nothing_of_the_index_again(built: Path, copy_of: Copy) -> None:
@@ -213,7 +231,9 @@ def test_a_second_connector_builds_nothing_of_the_index_again(built: Path, copy_
     for step in (0, 6):
         write_checkpoint(project, "other", step, 100 + step)
     connector = BASE.rpartition("---\n")[2].replace("name: clip", "name: other").replace("steps: 4", "steps: 6")
-    _declare(project, f"{BASE}---\n{connector}{UNTRAINED}{TRAINED}{study('second', 'connector: other')}{RELEASE}")
+    _declare(
+        project, f"{BASE}---\n{connector}{UNTRAINED}{TRAINED}{BY_PATH}{study('second', 'connector: other')}{RELEASE}"
+    )
     ran = build(project)
     assert {one.split("/")[0] for one in ran} == {"connector", "study"}
     assert {one.split("/")[1] for one in ran if one.startswith("study/")} == {"second"}
@@ -318,6 +338,7 @@ def test_the_steps_of_a_training_are_the_shares_of_the_studies_in_order(built: P
     expected = sorted(
         ("clip", row["lens"], row["visual_layer"], steps[row["study"]], row["study"], row["share"])
         for row in shares.iter_rows(named=True)
+        if row["study"] in steps
     )
     columns = ["connector", "lens", "visual_layer", "step", "study"]
     assert found.select(columns).rows() == [row[:-1] for row in expected] and len(expected) == 2 * 2 * 2
