@@ -73,16 +73,16 @@ def no_rows_note(dataset: Dataset, query: str, params: Mapping[str, ParameterVal
 
 
 def _rows_of(dataset: Dataset, table: str) -> bool:
-    return not dataset.collect(f'SELECT 1 FROM "{table}" LIMIT 1').is_empty()
+    return not dataset.collect(f"SELECT 1 FROM {table} LIMIT 1").is_empty()
 
 
 def _unjudged_note(dataset: Dataset, given: Mapping[str, ParameterValue]) -> str | None:
     """Why there are no steps of a training, where studies read connectors' models: a parameter, or no judge."""
     if unknown := next(_unknown(dataset, "study_connectors", {"connector": "connector"}, given), None):
         return unknown
-    studies = set(dataset.collect("FROM study_connectors")["study"].to_list())
-    judged = _lacking_note(dataset, "interpretability", studies)
-    return judged or next(_unknown(dataset, "interpretability", _OF_VERDICTS, given), None)
+    if _rows_of(dataset, "interpretability SEMI JOIN study_connectors USING (study)"):
+        return next(_unknown(dataset, "interpretability", _OF_VERDICTS, given), None)
+    return _lacking_note(dataset, "interpretability", set(dataset.collect("FROM study_connectors")["study"]))
 
 
 def _unknown(

@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 
 from latentlens_dag.dag.loading import load_definitions
+from latentlens_dag.dag.specs import CheckpointSpec
 from latentlens_dag.dataset.dataset import open_dataset
 from latentlens_dag.dataset.provenance import model_label, study_declaration, summary_rows
 from latentlens_dag.errors import UserError
@@ -224,6 +225,16 @@ def test_a_study_by_path_keeps_its_source_and_knows_no_connector(built: Path) ->
     assert "connector" not in _paths(built).shape("study", "by_path").read_text()
     with open_dataset(_paths(built).catalog("by_path")) as catalog:
         assert catalog.collect("FROM study_connectors").is_empty()
+        own = catalog.sql("SELECT table_name FROM duckdb_tables() WHERE database_name = 'dataset'").fetchall()
+    assert ("neighbors",) in own and ("study_connectors",) not in own  # the file is as before there were connectors
+
+
+def test_a_model_that_was_not_trained_yet_is_named_with_the_way_to_it(tmp_path: Path) -> None:
+    spec = CheckpointSpec("clip", 4, ModelRef(path=tmp_path))
+    with pytest.raises(UserError, match=r"connector clip after 4 steps is not there .*clip/checkpoint/S000004`"):
+        spec.model_ref(Warehouse(tmp_path))
+    (folder := Warehouse(tmp_path).checkpoint("clip", 4)).mkdir(parents=True)
+    assert spec.model_ref(Warehouse(tmp_path)) == ModelRef(path=folder)
 
 
 def test_a_second_connector_builds_nothing_of_the_index_again(built: Path, copy_of: Copy) -> None:
