@@ -203,6 +203,13 @@ INTERPRETABILITY = _schema(
     ("excess_high", pa.float64()),
 )
 
+STUDY_CONNECTORS = _schema(
+    ("study", pa.string()),
+    ("connector", pa.string()),
+    ("step", pa.int32()),  # of the connector's training; 0 is the untrained one
+)
+"""Which connector's model a study reads, of those that read one."""
+
 CORPUS_ABLATION = _schema(
     ("study", pa.string()),
     ("fraction", pa.float64()),  # of the index's sentences
@@ -322,6 +329,7 @@ TABLES = {
     "judgements": JUDGEMENTS,
     "interpretability": INTERPRETABILITY,
     "lens_differences": LENS_DIFFERENCES,
+    "study_connectors": STUDY_CONNECTORS,
     "corpus_ablation": CORPUS_ABLATION,
     "layer_alignment": LAYER_ALIGNMENT,
     "diversity": DIVERSITY,

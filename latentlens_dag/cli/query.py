@@ -256,10 +256,14 @@ def _query_states(request: SearchRequest, study: Study, warehouse: Warehouse, in
     from latentlens_dag.models.layers import middle_layer
     from latentlens_dag.models.loading import load_language_model
     from latentlens_dag.study.query_states import encode_query, stored_query
+    from latentlens_dag.study.source import study_source
 
     layer = middle_layer(index.layers) if request.layer is None else request.layer
     if request.text is not None:
-        return encode_query(load_language_model(study.model_ref, dtype=index.dtype), request.text, layer)
+        # A connector's checkpoint lies in the home; the study's last step says which it read.
+        of_home = study.connector_name is not None
+        model = study_source(warehouse, study.name).model if of_home else study.model_ref
+        return encode_query(load_language_model(model, dtype=index.dtype), request.text, layer)
     token = request.image_id or "", request.token or 0
     return stored_query(warehouse, study.name, *token, request.layer, middle_layer(index.layers))
 

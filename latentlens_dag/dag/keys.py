@@ -45,6 +45,11 @@ def checkpoint(connector: str, step: int) -> dg.AssetKey:
     return dg.AssetKey(["connector", connector, "checkpoint", f"S{step:06d}"])
 
 
+def is_checkpoint(key: dg.AssetKey) -> bool:
+    """Whether an asset is a model that was trained here: what a study may read in place of an observed source."""
+    return key.path[0] == "connector" and key.path[2] == "checkpoint"
+
+
 def texts(name: str, part: str) -> dg.AssetKey:
     """texts/<name>/source, texts."""
     return dg.AssetKey(["texts", name, part])

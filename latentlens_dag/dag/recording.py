@@ -72,7 +72,7 @@ def result(
 
 def other_valid_parts(context: dg.AssetExecutionContext, model: dg.AssetKey) -> Iterator[ArtifactRecord]:
     """The records of the parts of this step that it does not write now, and that hold: same settings, same model."""
-    store, observed = store_of(context), last_observed_version(context.instance, model)
+    store, present = store_of(context), input_version(context, model)
     specs, definition = context.assets_def.specs_by_key, context.assets_def.partitions_def
     for partition in definition.get_partition_keys() if definition else ():
         for key in sorted(specs):
@@ -82,7 +82,7 @@ def other_valid_parts(context: dg.AssetExecutionContext, model: dg.AssetKey) -> 
             if record is None:
                 break  # nothing of this partition was computed, or not all of it: another one tells as well
             settings = settings_of(specs[key].metadata)
-            if record.settings == settings and record.inputs.get(model.to_user_string()) == observed:
+            if record.settings == settings and record.inputs.get(model.to_user_string()) == present:
                 yield record
 
 
@@ -91,19 +91,19 @@ def can_reuse(context: dg.AssetExecutionContext, key: dg.AssetKey, model: dg.Ass
 
     `dtype` does not count among the settings: who reuses states compares the one in which they were computed.
     """
-    store, observed = store_of(context), last_observed_version(context.instance, model)
+    store, present = store_of(context), input_version(context, model)
     record = store.read(key.to_user_string(), context.partition_key)
-    return record is not None and is_reusable(store, record, _metadata_of(context, key), model, observed)
+    return record is not None and is_reusable(store, record, _metadata_of(context, key), model, present)
 
 
 def is_reusable(
-    store: ArtifactStore, record: ArtifactRecord, metadata: Mapping[str, Any], model: dg.AssetKey, observed: str | None
+    store: ArtifactStore, record: ArtifactRecord, metadata: Mapping[str, Any], model: dg.AssetKey, version: str | None
 ) -> bool:
-    """Whether a stored artifact is whole and was made as its asset's metadata says now, by the observed model."""
+    """Whether a stored artifact is whole and was made as its asset's metadata says now, by the model's `version`."""
     return (
         record.damaged is None
         and {**record.settings, **_ANY_DTYPE} == {**settings_of(metadata), **_ANY_DTYPE}
-        and record.inputs.get(model.to_user_string()) == observed
+        and record.inputs.get(model.to_user_string()) == version
         and record.packages == package_versions()
         and not store.problems(record)
     )
@@ -183,8 +183,13 @@ def _check_observed(
 
 def input_version(context: dg.AssetExecutionContext, key: dg.AssetKey) -> str | None:
     """The version of an artifact without partitions, or of a source; None where neither is recorded."""
-    version = store_of(context).data_version(key.to_user_string(), None)
-    return last_observed_version(context.instance, key) if version is None else version
+    return version_of_input(store_of(context), context.instance, key)
+
+
+def version_of_input(store: ArtifactStore, instance: dg.DagsterInstance, key: dg.AssetKey) -> str | None:
+    """As `input_version`, outside of a step."""
+    version = store.data_version(key.to_user_string(), None)
+    return last_observed_version(instance, key) if version is None else version
 
 
 def last_observed_version(instance: dg.DagsterInstance, key: dg.AssetKey) -> str | None:

@@ -20,6 +20,7 @@ from latentlens_dag.models.prompts import Prompt
 from latentlens_dag.publish.about import About
 from latentlens_dag.publish.tables import SentenceChoice
 from latentlens_dag.schema import LENSES
+from latentlens_dag.storage.warehouse import Warehouse
 from latentlens_dag.training.settings import ConnectorSettings
 
 
@@ -103,11 +104,45 @@ class IndexSpec:
 
 
 @dataclass(frozen=True)
+class CheckpointSpec:
+    """A VLM that this project makes: a connector after so many steps. When definitions load, it need not exist."""
+
+    connector: str
+    step: int
+    language_model: ModelRef
+    """The connector's, which is frozen: blocks and width are those of the VLM, whose vocabulary has one token more."""
+
+    @property
+    def key(self) -> dg.AssetKey:
+        """The asset that is the model."""
+        return keys.checkpoint(self.connector, self.step)
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return f"connector {self.connector} after {self.step} steps"
+
+    def model_ref(self, paths: Warehouse) -> ModelRef:
+        """The model in a warehouse.
+
+        Raises:
+            UserError: where it is not there.
+        """
+        folder = paths.checkpoint(self.connector, self.step)
+        if not folder.is_dir():
+            raise UserError(
+                f"The model of {self.name} is not there ({folder}): it was not trained yet, or was removed. Run "
+                f"`latentlens-dag build --select {self.key.to_user_string()}`."
+            )
+        return ModelRef(path=folder)
+
+
+@dataclass(frozen=True)
 class StudySpec:
     """One model read through one index on one set of images or texts."""
 
     name: str
-    model: ModelRef
+    model: ModelRef | CheckpointSpec
     """Its VLM, or the language model of a study of texts."""
     index: IndexSpec
     inputs: ImageSetSpec | TextSetSpec
@@ -155,9 +190,20 @@ class StudySpec:
         return self.inputs
 
     @property
+    def checkpoint(self) -> CheckpointSpec | None:
+        """Its model where this project makes it; None where the model is an observed source."""
+        return self.model if isinstance(self.model, CheckpointSpec) else None
+
+    @property
     def model_key(self) -> dg.AssetKey:
-        """The observed source that is its model."""
+        """The asset that is its model: an observed source, or the checkpoint of a connector."""
+        if self.checkpoint is not None:
+            return self.checkpoint.key
         return keys.study(self.name, "language_model" if self.of_texts else "vlm")
+
+    def model_ref(self, paths: Warehouse) -> ModelRef:
+        """Its model; that of a connector in a warehouse, where it must exist (`CheckpointSpec.model_ref`)."""
+        return self.model.model_ref(paths) if isinstance(self.model, CheckpointSpec) else self.model
 
     @property
     def input_key(self) -> dg.AssetKey:

@@ -35,6 +35,7 @@ from latentlens_dag.sql.sandbox import (
     require_select,
 )
 from latentlens_dag.sql.views import (
+    DECLARED,
     IDENTITY,
     count_sets,
     current_files,
@@ -259,7 +260,7 @@ def open_dataset(source: str | Path | Warehouse, limits: Limits = NO_LIMITS) -> 
         return _open_release(read_release(path, "user/name"), limits)
     if path.is_file():
         spill = _spill_folder(limits)
-        return Dataset(open_file(path, _path(spill), limits), {}, spill)
+        return Dataset(open_file(path, _path(spill), limits, DECLARED), {}, spill)
     return _open_warehouse(_warehouse_root(path), judging_folder(path), limits)
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _JUDGE = "verdicts", "names no judge (`judge: {regions: {}}`, for pictures with annotated regions)"
 _ABLATION = "answers from smaller indexes", "has no `corpus_ablation: [0.01, 0.1, 1.0]`, which needs a judge"
+_CONNECTOR = "connectors", "has no `vlm: {connector: NAME}`"
 _SHARED = "shared candidates", "has no `candidates: [all, shared]`"
 _DECLARED = {
     "judgements": _JUDGE,
@@ -21,6 +22,7 @@ _DECLARED = {
     "lens_differences": _JUDGE,
     "corpus_ablation": _ABLATION,
     "candidates": _SHARED,
+    "study_connectors": _CONNECTOR,
 }
 """Tables that a study has where its defs.yaml says so: what they hold, and what it lacks otherwise."""
 _NEEDED = {
@@ -29,6 +31,7 @@ _NEEDED = {
     "lens_differences": "lens_differences",
     "corpus_ablation": "corpus_ablation",
     "candidates": "candidates",
+    "training_steps": "study_connectors",
 }
 """Of the named queries, those that have no row of a study without rows in this table. Others only add its columns."""
 _COLUMNS = {
@@ -61,10 +64,25 @@ def no_rows_note(dataset: Dataset, query: str, params: Mapping[str, ParameterVal
     if unknown := next(_unknown(dataset, "neighbors", _COLUMNS, given), None):
         return unknown
     table = _NEEDED.get(query.strip()) if named else _table_of(query)
+    if query.strip() == "training_steps" and table in dataset.tables and _rows_of(dataset, str(table)):
+        return _unjudged_note(dataset, given)
     if table is None or table not in dataset.tables:
         return None
     studies = {str(given[name]) for name in ("study", "other_study") if name in given}
     return _lacking_note(dataset, table, studies) or next(_unknown(dataset, table, _OF_VERDICTS, given), None)
+
+
+def _rows_of(dataset: Dataset, table: str) -> bool:
+    return not dataset.collect(f"SELECT 1 FROM {table} LIMIT 1").is_empty()
+
+
+def _unjudged_note(dataset: Dataset, given: Mapping[str, ParameterValue]) -> str | None:
+    """Why there are no steps of a training, where studies read connectors' models: a parameter, or no judge."""
+    if unknown := next(_unknown(dataset, "study_connectors", {"connector": "connector"}, given), None):
+        return unknown
+    if _rows_of(dataset, "interpretability SEMI JOIN study_connectors USING (study)"):
+        return next(_unknown(dataset, "interpretability", _OF_VERDICTS, given), None)
+    return _lacking_note(dataset, "interpretability", set(dataset.collect("FROM study_connectors")["study"]))
 
 
 def _unknown(

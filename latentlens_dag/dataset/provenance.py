@@ -18,8 +18,9 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.hub.names import COMMIT, parse_release_name
 from latentlens_dag.storage.files import read_json_object
 from latentlens_dag.storage.home import find_warehouse
+from latentlens_dag.storage.lineage import lineage
 from latentlens_dag.storage.records import ArtifactRecord, ArtifactStore
-from latentlens_dag.storage.shapes import IndexShape, read_shape
+from latentlens_dag.storage.shapes import IndexShape, StudyShape, read_shape
 from latentlens_dag.storage.warehouse import Warehouse
 
 if TYPE_CHECKING:
@@ -70,6 +71,8 @@ def model_label(facts: Mapping[str, Any]) -> str | None:
     model = facts.get("model")
     if not isinstance(model, Mapping) or not model.get("name"):
         return None
+    if model.get("step") is not None:
+        return f"{model['name']}, step {model['step']}"
     revision = model.get("revision")
     return f"{model['name']}@{str(revision)[:12]}" if revision else str(model["name"])
 
@@ -104,6 +107,10 @@ def _within(facts: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 def _model_line(facts: Mapping[str, Any]) -> str:
     model = _within(facts, "model")
+    if model.get("connector"):
+        name = f"connector {model['connector']} after {model.get('step')} steps"
+        made = [f"{asset} {version}" for asset, version in sorted(_within(model, "made_from").items())]
+        return _joined(name, f"files {model['weights']}" if model.get("weights") else None, *made)
     pinned = f"revision {model['revision']}" if model.get("revision") else None
     return _joined(model.get("name"), pinned, f"files {model['weights']}" if model.get("weights") else None)
 
@@ -180,7 +187,9 @@ def _recorded(warehouse: Warehouse, study: str) -> dict[str, Any]:
     catalog = manifest.read(f"study/{study}/catalog", None)
     facts: dict[str, Any] = {"versions": catalog.packages} if catalog else {}
     observed = [warehouse.observed(f"study.{study}.{kind}") for kind in ("vlm", "language_model")]
-    if files := next((read_json_object(path) for path in observed if path.is_file()), {}):
+    if checkpoint := _checkpoint(warehouse, study):
+        facts["model"] = checkpoint
+    elif files := next((read_json_object(path) for path in observed if path.is_file()), {}):
         facts["model"] = {"name": Path(next(iter(files))).parent.name, "weights": _weights(manifest, study)}
     if catalog and (index := catalog.settings.get("index")):
         shape = None
@@ -192,6 +201,34 @@ def _recorded(warehouse: Warehouse, study: str) -> dict[str, Any]:
             facts["index"] |= {"corpus": shape.corpus, "contextual_layers": shape.layers}
             facts["index"]["model"] = {"name": shape.language_model}
     return facts
+
+
+def _checkpoint(warehouse: Warehouse, study: str) -> dict[str, Any] | None:
+    """The facts of a study's model where it is a connector's: which, its files, and what these were made from."""
+    with suppress(UserError):  # a damaged shape.json
+        shape = read_shape(StudyShape, warehouse.shape("study", study))
+        if shape is not None and shape.connector is not None:
+            store, named = ArtifactStore(warehouse.root), {"connector": shape.connector, "step": shape.step}
+            asset, weights = _model_input(store, study)
+            return {"name": shape.connector, **named, "weights": weights, "made_from": sources_of(store, asset)}
+    return None
+
+
+def _model_input(store: ArtifactStore, study: str) -> tuple[str, str | None]:
+    """The checkpoint that a study's tokens were read with, and its version; empty and none where nothing is built."""
+    for record in store.records(f"study/{study}/visual_tokens"):
+        for asset, version in record.inputs.items():
+            if asset.startswith("connector/"):
+                return asset, version
+    return "", None
+
+
+def sources_of(store: ArtifactStore, asset: str) -> dict[str, str]:
+    """The sources that an artifact was made from, at any distance, with their versions; empty without a record."""
+    record = store.read(asset, None)
+    if record is None:
+        return {}
+    return {one.label: one.version for one in lineage(store, record) if one.record is None}
 
 
 def _weights(manifest: ArtifactStore, study: str) -> str | None:

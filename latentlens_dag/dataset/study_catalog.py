@@ -14,7 +14,7 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.schema import TABLES
 from latentlens_dag.sql.connections import scratch_connection
 from latentlens_dag.sql.quoting import create_views, identifier, literal
-from latentlens_dag.sql.views import count_sets, current_files, table_patterns, view_sql
+from latentlens_dag.sql.views import DECLARED, count_sets, current_files, table_patterns, view_sql
 from latentlens_dag.storage.files import atomic_path
 from latentlens_dag.storage.paths import plain_file
 from latentlens_dag.storage.warehouse import Warehouse
@@ -28,6 +28,7 @@ ROW_ORDER = {
     "judgements": "image_id, visual_layer, lens, token_index, judge",
     "interpretability": "lens, visual_layer, judge, patch_group, k, measure",
     "lens_differences": "comparison, judge, patch_group, k, measure, lens, other_lens, visual_layer",
+    "study_connectors": "connector, step",
     "corpus_ablation": "fraction, visual_layer, judge, patch_group, k, measure",
     "layer_alignment": "visual_layer, contextual_layer",
     "diversity": "lens, visual_layer",
@@ -69,22 +70,24 @@ def write_catalog(
     Raises:
         UserError: if the warehouse has nothing of the study.
     """
-    views = _views(warehouse, study, index, images)
+    files = _files(warehouse, study, index, images)
     with (
         atomic_path(path) as temporary,
         plain_file(temporary) as database,
         scratch_connection(path, _MEMORY) as connection,
     ):
-        create_views(connection, views)
+        create_views(connection, _views(warehouse.root, files))
         connection.execute(f"ATTACH {literal(str(database))} AS catalog")
         for table, order in ROW_ORDER.items():
+            if table in DECLARED and not files[table]:
+                continue  # as in catalogs from before there was such a table, which need not be written anew
             where = f"WHERE {_REFERENCED[table]}" if table in _REFERENCED else ""
             name = identifier(table)
             connection.execute(f"CREATE TABLE catalog.{name} AS SELECT * FROM {name} {where} ORDER BY {order}")
         connection.execute("DETACH catalog")
 
 
-def _views(warehouse: Warehouse, study: str, index: str | None, images: str | None) -> dict[str, str]:
+def _files(warehouse: Warehouse, study: str, index: str | None, images: str | None) -> dict[str, list[Path]]:
     root = warehouse.root
     patterns = table_patterns(glob.escape(study), *(glob.escape(name) if name else "*" for name in (index, images)))
     files = {table: current_files(root, patterns[table]) for table in TABLES}
@@ -94,6 +97,10 @@ def _views(warehouse: Warehouse, study: str, index: str | None, images: str | No
             f"{root} has no results of study {study!r}; it has {', '.join(known) or 'no study yet'}. "
             "Build the study first, or correct its name."
         )
+    return files
+
+
+def _views(root: Path, files: dict[str, list[Path]]) -> dict[str, str]:
     return {
         table: view_sql(table, [glob.escape(str(file)) for file in found], count_sets(root, found) > 1)
         for table, found in files.items()

@@ -259,6 +259,10 @@ def _index_lines(index: Facts) -> list[str]:
 
 
 def _model(model: Facts) -> str:
+    if model.get("connector"):
+        made = [f"{escape_markdown(asset)} {version}" for asset, version in sorted(model.get("made_from", {}).items())]
+        steps = f"connector {escape_markdown(model['connector'])} after {model['step']} steps"
+        return ", ".join([f"{steps}, in {_model(model['language_model'])}", f"files {model['weights']}", *made])
     pinned = f", revision {model['revision']}" if model.get("revision") else ""
     weights = f", files {model['weights']}" if model.get("weights") else ""
     return f"{escape_markdown(model['name'])}{pinned}{weights}"

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from latentlens_dag.dataset.provenance import sources_of
 from latentlens_dag.index.folder import read_shape as read_index_shape
 from latentlens_dag.publish.about import About
 from latentlens_dag.publish.tables import SentenceChoice, count_table_rows, open_catalogs, write_tables
@@ -43,7 +44,7 @@ class ReleasedStudy:
     declared: Mapping[str, Any]
     """Its provenance by its YAML, as the manifest of a release has it."""
     model: str
-    """The asset of its model: study/demo/vlm."""
+    """The asset of its model: study/demo/vlm, or connector/demo/checkpoint/S002000."""
 
 
 def stage_tables(
@@ -140,12 +141,14 @@ def _small_webp(picture: Image.Image) -> bytes:
 
 def _provenance(warehouse: Warehouse, study: ReleasedStudy, shown: int) -> dict[str, Any]:
     """The provenance of a study: its declaration and the records of the warehouse."""
-    records = list(ArtifactStore(warehouse.root).records(f"study/{study.name}"))
+    store = ArtifactStore(warehouse.root)
+    records = list(store.records(f"study/{study.name}"))
     weights = {record.inputs[study.model] for record in records if study.model in record.inputs}
     found = {(name, version) for record in records for name, version in record.packages.items()}
     versions = {name: ", ".join(sorted(v for n, v in found if n == name)) for name, _ in found}
     declared = study.declared
     model = {**declared["model"], "weights": min(weights, default=None)}
+    model |= {"made_from": made_from} if (made_from := sources_of(store, study.model)) else {}
     read = {
         "sentences": count_parquet_rows([warehouse.sentences(study.corpus)]),
         "occurrences": count_parquet_rows(occurrence_files(warehouse, study.index)),

@@ -25,7 +25,7 @@ from latentlens_dag.release.manifest import table_of
 from latentlens_dag.schema import IMAGES, TABLES
 from latentlens_dag.sql.connections import scratch_connection
 from latentlens_dag.sql.quoting import file_literal, identifier, literal
-from latentlens_dag.sql.views import SUMMARIES
+from latentlens_dag.sql.views import DECLARED, SUMMARIES
 from latentlens_dag.storage.parquet import unsynced_parquet_rows
 from latentlens_dag.storage.warehouse import Warehouse
 
@@ -122,7 +122,10 @@ def write_tables(
             for part in own:
                 _write_study(connection, folder, catalog, study, part)
     for table in SUMMARIES:
-        rows = " UNION ALL ".join(f"SELECT * FROM {catalog}.{table}" for catalog in catalogs)
+        having = catalogs if table not in DECLARED else [one for one in catalogs if _has(connection, one, table)]
+        if not having:
+            continue
+        rows = " UNION ALL ".join(f"SELECT * FROM {catalog}.{table}" for catalog in having)
         _write(connection, folder / f"{table}.parquet", table, f"FROM ({rows}) ORDER BY {_ORDER[table]}")
     if sentences != "none":
         _write_sentences(connection, folder, catalogs, corpora, every=sentences == "all")
@@ -148,6 +151,11 @@ def _count_items(connection: duckdb.DuckDBPyConnection, catalog: str) -> int:
 
 def _is_of_texts(connection: duckdb.DuckDBPyConnection, catalog: str) -> bool:
     return bool(connection.sql(f"FROM {catalog}.text_tokens LIMIT 1").fetchall())
+
+
+def _has(connection: duckdb.DuckDBPyConnection, catalog: str, table: str) -> bool:
+    sql = "SELECT 1 FROM duckdb_tables() WHERE database_name = $catalog AND table_name = $table"
+    return bool(connection.sql(sql, params={"catalog": catalog, "table": table}).fetchall())
 
 
 def _write_study(connection: duckdb.DuckDBPyConnection, folder: Path, catalog: str, study: str, part: IdRange) -> None:

@@ -26,7 +26,8 @@ import duckdb
 from fsspec import AbstractFileSystem  # type: ignore[import-untyped]
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.sql.quoting import create_views, identifier, literal
+from latentlens_dag.schema import TABLES
+from latentlens_dag.sql.quoting import create_views, empty_sql, identifier, literal
 from latentlens_dag.sql.views import with_text_id
 
 PROTOCOL = "warehouse"
@@ -181,18 +182,21 @@ def open_folder(
     return _locked(connection, spill, limits)
 
 
-def open_file(path: Path, spill: Path | None, limits: Limits = NO_LIMITS) -> duckdb.DuckDBPyConnection:
+def open_file(
+    path: Path, spill: Path | None, limits: Limits = NO_LIMITS, empty: Collection[str] = ()
+) -> duckdb.DuckDBPyConnection:
     """A read-only connection to a .duckdb file, locked: its SQL reads that file and no other.
 
     It is attached to a database of its own: `duckdb.connect(path)` gives all connections of a process to one path the
     same database, locked by the first of them, and with the old content after the file was replaced. Views give the
-    tables their names, since cursors do not inherit USE.
+    tables their names, since cursors do not inherit USE. The tables `empty` are so where the file lacks them.
     """
     connection = duckdb.connect()
     try:
         connection.execute(f"ATTACH {literal(str(path))} AS dataset (READ_ONLY)")
         found = connection.sql("SELECT table_name FROM duckdb_tables() WHERE database_name = 'dataset'").fetchall()
-        views = {name: f"FROM dataset.{identifier(name)}" for (name,) in found}
+        views = {name: empty_sql(TABLES[name]) for name in empty}
+        views |= {name: f"FROM dataset.{identifier(name)}" for (name,) in found}
         of_texts = _studies_of_texts(connection, views)
         create_views(connection, {name: with_text_id(name, view, of_texts) for name, view in views.items()})
     except duckdb.Error as error:

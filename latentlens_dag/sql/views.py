@@ -26,6 +26,7 @@ IDENTITY = {
 SUMMARIES = (
     "interpretability",
     "lens_differences",
+    "study_connectors",
     "corpus_ablation",
     "layer_alignment",
     "diversity",
@@ -34,6 +35,9 @@ SUMMARIES = (
     "sinks",
 )
 """Tables with one file per study."""
+
+DECLARED = ("study_connectors",)
+"""Those that a catalog has only where its study has rows of them; without it is empty."""
 
 _ANY = "*"
 

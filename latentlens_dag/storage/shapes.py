@@ -100,9 +100,13 @@ class StudyShape(Shape):
     """True where LatentLens answers from parts of the index, too."""
     of: Literal["texts"] | None = None
     """None for a study of images."""
+    connector: Name | None = None
+    """Whose model it reads; None where the model is not made by the project."""
+    step: NonNegativeInt | None = None
+    """Of connector: after how many steps of its training."""
     index: Name | None = None
     model: dict[str, Any] | None = None
-    """As `ModelRef.to_json` gives it."""
+    """As `ModelRef.to_json` gives it; the path of a model of the warehouse itself is relative to that."""
     model_in_project: str | None = None
     """The folder of a model in the home's own project, relative to the warehouse."""
     dtype: str | None = None
@@ -117,6 +121,7 @@ class StudyShape(Shape):
             and (lens not in LENSES or lens in self.lenses)
             and (self.judged or table not in _JUDGED)
             and (table != "corpus_ablation" or self.corpus_ablation is not None)
+            and (table != "study_connectors" or self.connector is not None)
             and (table != "text_tokens" or self.of == "texts")
             and (table != "candidates" or any(lens in LENSES and LENSES[lens].declared for lens in self.lenses))
         )

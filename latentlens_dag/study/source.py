@@ -33,12 +33,15 @@ def source_fields(source: StudySource, warehouse: Warehouse) -> dict[str, Any]:
     """The fields of `shape.json` for a study's model and index, which `study_source` reads.
 
     A folder in the home's own project is stored twice, as its path and relative to the warehouse, so that either the
-    whole project or the home alone may be moved.
+    whole project or the home alone may be moved. A folder of the warehouse, where a connector's checkpoints lie, moves
+    with it in any case, and is stored relative to it alone.
     """
     model, project, root = source.model, find_project(warehouse.root), warehouse.root.resolve()
     fields = {"index": source.index_name, "model": model.to_json()}
     if model.path is None:
         return fields
+    if model.path.is_relative_to(warehouse.root):
+        return {**fields, "model": replace(model, path=model.path.relative_to(warehouse.root)).to_json()}
     path = Path(os.path.normpath(model.path.absolute()))  # not resolved: links stay
     fields["model"] = replace(model, path=path).to_json()
     inside = project is not None and path.is_relative_to(project)
@@ -69,6 +72,11 @@ def study_source(warehouse: Warehouse, study: str, trust_remote_code: bool = Fal
     source = _stored_source(warehouse, study) or _legacy_source(warehouse, study)
     model = source.model
     if model.path is not None and not model.path.is_dir():
+        if model.path.is_relative_to(warehouse.root):
+            raise UserError(
+                f"Study {study} was read with the model in {model.path}, which this home made and does not have any "
+                f"more. `latentlens-dag build {study}` in its project makes it again."
+            )
         raise UserError(
             f"Study {study} was read with the model in {model.path}, which is not there. Was it moved? Correct its "
             f"`path` in the defs.yaml. {_rebuild_hint(study)}"
@@ -99,6 +107,8 @@ def _stored_source(warehouse: Warehouse, study: str) -> StudySource | None:
     except ValueError as error:
         file = warehouse.shape("study", study)
         raise UserError(f"{file} names no model and index ({error}): it is damaged. {_rebuild_hint(study)}") from error
+    if model.path is not None and not model.path.is_absolute():
+        return StudySource(replace(model, path=warehouse.root / model.path), index)
     relative = shape.model_in_project
     if model.path is not None and relative is not None:
         moved = Path(os.path.normpath(warehouse.root.resolve() / relative))

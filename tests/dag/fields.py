@@ -64,8 +64,14 @@ RELEASED: dict[str, dict[str, Any]] = {
     "Release out": {"studies": ["tiny"], "repo_id": "user/out", "license": "mit"},
     "Release words": {"index": "words", "repo_id": "user/words", "license": "mit"},
 }
-BASES = {"images": IMAGES, "texts": TEXTS, "online": ONLINE, "released": RELEASED}
-"""Projects by name: components with their fields. What is on the Hub is loaded and never built."""
+CONNECTED: dict[str, dict[str, Any]] = {
+    **IMAGES,
+    "Connector clip": {"language_model": MODEL, "features": "none", "steps": 4, "checkpoints": [0]},
+    "Study last": {"vlm": {"connector": "clip"}, "index": "words", "images": "pictures", "layers": [0]},
+    "Study first": {"vlm": {"connector": "clip", "step": 0}, "index": "words", "images": "pictures", "layers": [0]},
+}
+BASES = {"images": IMAGES, "texts": TEXTS, "online": ONLINE, "released": RELEASED, "connected": CONNECTED}
+"""Projects by name: components with their fields. What is on the Hub, or trained, is loaded and never built."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +117,12 @@ _SAID_BY_BATCH = (
 _SHARED = _of_layers("tiny", "logitlens_shared", "embeddinglens_shared")
 _BOTH = _SHARED | _of_layers("tiny", "judgements") | _study("tiny", "candidates", "diversity", "catalog")
 _READS_INDEX = {"model_checks", "latentlens/V*", "layer_alignment", "state_statistics", "catalog"}
+
+_READ_OF_STEP = (
+    _ASKED | _of_layers("tiny", "logitlens", "embeddinglens") | {"study/tiny/study_connectors"}
+)  # what reads the model
+_OF_THE_MODEL = _READ_OF_STEP | {"study/tiny/vlm", "study/tiny/catalog"}
+_LAST = {"Study tiny.vlm": {"connector": "clip"}}
 
 # Where a source of texts stands, what reads its fields, and what it is in those paths.
 _TEXTS_READ = {
@@ -491,7 +503,6 @@ CHANGES: dict[str, list[Change]] = {
         Change(base, {f"{owner}.path": "HERE/model"})
         for base, owner in (
             ("images", "Index words.language_model"),
-            ("images", "Study tiny.vlm"),
             ("texts", "Study said.language_model"),
         )
     ],
@@ -501,16 +512,25 @@ CHANGES: dict[str, list[Change]] = {
             {"Index web.language_model.hub": "user/other"},
             _index("web", "language_model", "occurrences"),
         ),
-        Change("online", {"Study web.vlm.hub": "user/other"}, {"study/web/vlm"}),
     ],
     "ModelSource.revision": [
         Change("online", {"Index web.language_model.revision": OTHER_COMMIT}, {"index/web/language_model"}),
-        Change("online", {"Study web.vlm.revision": OTHER_COMMIT}, {"study/web/vlm"}),
     ],
     "ModelSource.trust_remote_code": [
         Change("images", {"Index others.language_model.trust_remote_code": True}, {"index/others/language_model"}),
-        Change("online", {"Study web.vlm.trust_remote_code": True}, {"study/web/vlm"}),
         Change("online", {"Index web.language_model.trust_remote_code": True}, {"index/web/language_model"}),
+    ],
+    "VlmSource.path": [Change("images", {"Study tiny.vlm.path": "HERE/model"})],
+    "VlmSource.hub": [Change("online", {"Study web.vlm.hub": "user/other"}, {"study/web/vlm"})],
+    "VlmSource.revision": [Change("online", {"Study web.vlm.revision": OTHER_COMMIT}, {"study/web/vlm"})],
+    "VlmSource.trust_remote_code": [Change("online", {"Study web.vlm.trust_remote_code": True}, {"study/web/vlm"})],
+    "VlmSource.connector": [
+        Change("connected", {"Study tiny.vlm": {"connector": "clip"}}, _OF_THE_MODEL),
+        Change("connected", {"Study last.vlm": {"connector": "clip", "step": 4}}),
+    ],
+    "VlmSource.step": [
+        Change("connected", {"Study tiny.vlm": {"connector": "clip", "step": 0}}, _READ_OF_STEP, _LAST),
+        Change("connected", {"Study tiny.vlm": {"connector": "clip", "step": 4}}, before=_LAST),
     ],
 }
 """Component or source and field -> its changes."""

@@ -73,6 +73,8 @@ def test_without_a_study_the_reason_is_of_all_that_lack_something(half_judged: D
         ("interpretability", {"study": AWKWARD, "k": "0"}, "`k=0`: no answer here has it. There are: 1, 2."),
         ("interpretability", {"study": AWKWARD, "measure": "concret"}, "There are: abstract, concrete, global, "),
         ("lens_differences", {"study": AWKWARD, "comparison": "lens"}, "`comparison=lens`: no answer here has it."),
+        ("training_steps", {"connector": "clap"}, "`connector=clap`: no answer here has it. There are: clip."),
+        ("training_steps", {"connector": "clip", "judge": "nobody"}, "`judge=nobody`: no answer here has it."),
         ("where_word", {"word": "dog", "layer": 0}, None),
         ("where_word", {"word": "zebra", "study": "one"}, None),
         ("find_images", {"layer": "0", "study": "one", "words": "zebra"}, None),
@@ -83,6 +85,23 @@ def test_a_parameter_that_nothing_has_is_the_reason(
 ) -> None:
     told = no_rows_note(half_judged, query, params)
     assert told is None if words is None else words in str(told)
+
+
+def test_the_steps_of_a_training_need_a_study_of_a_connector_and_a_judge(half_judged: Dataset, tmp_path: Path) -> None:
+    unconnected, unjudged = tmp_path / "unconnected" / "warehouse", tmp_path / "unjudged" / "warehouse"
+    for folder, studies in ((unconnected, ("one", AWKWARD)), (unjudged, (AWKWARD,))):
+        warehouse = write_warehouse(folder)
+        for study in ("one", AWKWARD):
+            warehouse.summary(study, "interpretability").unlink()
+        for study in studies:
+            warehouse.summary(study, "study_connectors").unlink()
+    with open_dataset(unconnected) as dataset:
+        assert dataset.collect("training_steps").is_empty()
+        told = no_rows_note(dataset, "training_steps", {})
+        assert f"no connectors of {AWKWARD}, one: either its defs.yaml has no `vlm: {{connector: NAME}}`" in str(told)
+    with open_dataset(unjudged) as dataset:
+        assert dataset.collect("training_steps").is_empty()
+        assert "no verdicts of one: either its" in str(no_rows_note(dataset, "training_steps", {}))
 
 
 def test_the_tables_that_queries_need_are_those_without_which_they_have_no_rows(tmp_path: Path) -> None:

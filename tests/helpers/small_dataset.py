@@ -28,6 +28,7 @@ from latentlens_dag.schema import (
     SENTENCES,
     SINKS,
     STATE_STATISTICS,
+    STUDY_CONNECTORS,
     VISUAL_TOKENS,
 )
 from latentlens_dag.storage.hashing import hash_bytes, text_id
@@ -146,6 +147,11 @@ def sinks(study: str, animals: tuple[str, ...]) -> pa.Table:
     return pa.Table.from_pylist([dict(zip(SINKS.names, row, strict=True)) for row in rows], schema=SINKS)
 
 
+def study_connectors(study: str) -> pa.Table:
+    """STUDY_CONNECTORS: the model is of a connector, after as many steps as the study's name has letters."""
+    return pa.Table.from_pylist([{"study": study, "connector": "clip", "step": len(study)}], schema=STUDY_CONNECTORS)
+
+
 def by_layer(judgements: Iterable[pa.Table]) -> dict[int, list[pl.LazyFrame]]:
     """All judgements in one part per visual layer, as `lens_differences` takes them."""
     frame = pl.DataFrame(pa.concat_tables(judgements))
@@ -185,6 +191,7 @@ def write_study(warehouse: Warehouse, study: str, batches: tuple[tuple[str, ...]
         ("diversity", diversity(found), DIVERSITY),
         ("state_statistics", state_statistics(study), STATE_STATISTICS),
         ("sinks", sinks(study, tuple(every)), SINKS),
+        ("study_connectors", study_connectors(study), STUDY_CONNECTORS),
     ):
         write_parquet(table, warehouse.summary(study, name), schema)
 

@@ -33,6 +33,7 @@ from tests.helpers.small_dataset import (
     regions,
     sinks,
     state_statistics,
+    study_connectors,
     visual_tokens,
 )
 
@@ -52,6 +53,7 @@ def release_tables(studies: dict[str, tuple[str, ...]] = STUDIES) -> Tables:
     names_of = ("interpretability", "lens_differences", "corpus_ablation", "layer_alignment", "diversity")
     summaries: dict[str, list[pa.Table]] = {name: [] for name in names_of}
     summaries["state_statistics"] = [state_statistics(study) for study in studies]
+    summaries["study_connectors"] = [study_connectors(study) for study in studies]
     summaries["sinks"] = [sinks(study, names) for study, names in studies.items()]
     for study, names in studies.items():
         own = tables_of_study(study, names)

@@ -45,6 +45,7 @@ PARAMETERS = {
     "studies": {},
     "study_differences": {"study": "one", "other_study": "two"},
     "text": {"study": "one", "text_id": "x"},
+    "training_steps": {"connector": "clip"},
     "token": {"study": "one", "image_id": image_id("dog"), "token_index": "0"},
     "where_word": {"word": "dog"},
     "where_words": {"words": "dog, tree"},

@@ -16,6 +16,7 @@ from latentlens_dag.dag.resources import WarehouseResource
 from latentlens_dag.dag.run_tags import is_of_a_build
 from latentlens_dag.dag.specs import IndexSpec, StudySpec
 from latentlens_dag.dag.versions import VersionFields
+from latentlens_dag.models.model_ref import ModelRef
 from latentlens_dag.storage.hashing import hash_values
 from latentlens_dag.storage.shapes import StudyShape, stored_dtype
 from latentlens_dag.storage.split_input import NumberedRows, SharedInput, rows_of_part, split_rows
@@ -134,11 +135,11 @@ def dtype_setting(dtype: str | None) -> dict[str, str]:
     return {} if dtype is None else {"dtype": dtype}
 
 
-def step_dtype(spec: IndexSpec | StudySpec) -> str:
-    """The dtype in which the model of an index or study is computed on this machine."""
+def step_dtype(model: ModelRef, declared: str | None) -> str:
+    """The dtype in which the model of an index or study is computed on this machine; `declared` is None for `auto`."""
     from latentlens_dag.models.dtypes import chosen_dtype
 
-    return chosen_dtype(spec.model, dtype=spec.dtype)
+    return chosen_dtype(model, dtype=declared)
 
 
 def check_dtype_of_step(
@@ -153,7 +154,7 @@ def check_dtype_of_step(
     Args:
         context: of the step.
         spec: its index or study.
-        model: the source that is the model.
+        model: the asset that is the model.
         dtype: in which the part would be computed.
         stored_dtype_of: gives the dtype of a part that an earlier version of this package recorded without one.
 
@@ -186,6 +187,8 @@ def write_study_shape(
         judged=study.judged,
         corpus_ablation=True if study.corpus_ablation else None,
         of="texts" if study.of_texts else None,
+        connector=None if study.checkpoint is None else study.checkpoint.connector,
+        step=None if study.checkpoint is None else study.checkpoint.step,
         dtype=dtype or stored_dtype(path),
         **(recorded_source_fields(path) if source is None else source_fields(source, paths)),
     ).write(path)

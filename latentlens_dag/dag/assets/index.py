@@ -149,7 +149,7 @@ def _contextual(index: IndexSpec) -> dg.AssetsDefinition:
             for layer, key in key_of.items()
             if key in context.selected_asset_keys
         }
-        dtype = step_dtype(index)
+        dtype = step_dtype(index.model, index.dtype)
         check_dtype_of_step(context, index, keys.index(index.name, "language_model"), dtype)
         encoder = _encoder(index, paths, dtype)
         rows = core.read_occurrences(paths.occurrences(index.name, shard))

@@ -15,7 +15,15 @@ import dagster as dg
 from latentlens_dag.dag import keys
 from latentlens_dag.dag.recording import result
 from latentlens_dag.dag.resources import WarehouseResource
-from latentlens_dag.dag.specs import CorpusSpec, ImageSetSpec, IndexSpec, ReleaseSpec, StudySpec, TextSetSpec
+from latentlens_dag.dag.specs import (
+    CheckpointSpec,
+    CorpusSpec,
+    ImageSetSpec,
+    IndexSpec,
+    ReleaseSpec,
+    StudySpec,
+    TextSetSpec,
+)
 from latentlens_dag.dag.versions import VersionFields, version_fields
 from latentlens_dag.errors import UserError
 from latentlens_dag.hub.datasets import HubColumn
@@ -168,8 +176,11 @@ def declared_index(index: IndexSpec) -> dict[str, Any]:
     }
 
 
-def _named(model: ModelRef) -> dict[str, Any]:
-    """A model without its path on this machine."""
+def _named(model: ModelRef | CheckpointSpec) -> dict[str, Any]:
+    """A model without its path on this machine; that of a connector by the connector's name."""
+    if isinstance(model, CheckpointSpec):
+        own = {"connector": model.connector, "step": model.step}
+        return {"name": model.connector, "revision": None, **own, "language_model": _named(model.language_model)}
     return {"name": model.name, "revision": model.revision}
 
 

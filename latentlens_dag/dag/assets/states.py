@@ -68,10 +68,11 @@ def model_checks(study: StudySpec) -> dg.AssetsDefinition:
         from latentlens_dag.models.self_checks import check_same_model, stored_fingerprint, write_checks
 
         out, index = warehouse.paths.model_checks(study.name), study.index
-        dtype = step_dtype(study)
+        model = study.model_ref(warehouse.paths)
+        dtype = step_dtype(model, study.dtype)
         # The index's model first: it is in memory after a build of the index, and two models need not fit.
-        others = None if _same(study.model, index.model) else _index_weights(index, models)
-        facts = _model_facts(study, models, dtype, stored_fingerprint(out))
+        others = None if _same(model, index.model) else _index_weights(index, models)
+        facts = _model_facts(study, model, models, dtype, stored_fingerprint(out))
         if others is not None:
             check_same_model(facts.weights, others, index.model, f"Study {study.name}", index.name)
         version = write_checks(facts, out)
@@ -103,18 +104,20 @@ def _index_weights(index: IndexSpec, models: ModelResource) -> "WeightSample":
     """A sample of the weights of the index's model; it is the same in every dtype."""
     from latentlens_dag.models.fingerprints import weight_sample
 
-    return weight_sample(models.cache.language_model(index.model, step_dtype(index)))
+    return weight_sample(models.cache.language_model(index.model, step_dtype(index.model, index.dtype)))
 
 
-def _model_facts(study: StudySpec, models: ModelResource, dtype: str, stored: str | None) -> "ModelFacts":
+def _model_facts(
+    study: StudySpec, model: ModelRef, models: ModelResource, dtype: str, stored: str | None
+) -> "ModelFacts":
     """The checks of the study's model, after a check that the study fits it."""
     from latentlens_dag.models.self_checks import check_language_model, check_model
 
     if study.of_texts:
-        loaded = models.cache.full_model(study.model, dtype)
+        loaded = models.cache.full_model(model, dtype)
         _check_fits(study, loaded.language_model)
         return check_language_model(*loaded, stored)
-    vlm = models.cache.vlm(study.model, dtype)
+    vlm = models.cache.vlm(model, dtype)
     _check_fits(study, vlm.language_model)
     return check_model(vlm, study.prompt, stored=stored)
 
@@ -153,13 +156,14 @@ def token_states(study: StudySpec) -> dg.AssetsDefinition:
     def visual(context: dg.AssetExecutionContext, warehouse: WarehouseResource, models: ModelResource) -> StepResults:
         batch, selected, paths = int(context.partition_key), context.selected_asset_keys, warehouse.paths
         write_study_shape(study, paths)
-        dtype = step_dtype(study)
+        model = study.model_ref(paths)
+        dtype = step_dtype(model, study.dtype)
         check_dtype_of_step(context, study, study.model_key, dtype, partial(_stored_dtype, study, paths))
         wanted = {layer: key for layer, key in layer_keys.items() if key in selected}
         read, load = (_read_texts, models.cache.language_model) if study.of_texts else (_read_images, models.cache.vlm)
         stored = _stored(study, context, paths, batch, wanted, dtype)
         progress = ProgressLog(context.log.info, "tokens" if study.of_texts else "images")
-        states = read(study, partial(load, study.model, dtype), paths, batch, list(wanted), stored, progress)
+        states = read(study, partial(load, model, dtype), paths, batch, list(wanted), stored, progress)
         for name, key in table_keys.items():
             if key in selected:
                 out = _tokens_path(name, study, paths, batch)
@@ -240,7 +244,7 @@ def _read_texts(
     texts = pq.read_table(paths.texts(study.inputs.name, batch))
     by_id = dict(zip(texts["text_id"].to_pylist(), texts["text"].to_pylist(), strict=True))
     numbers = [layer for layer in layers if layer != "connector"]
-    tokenizer = partial(load_tokenizer, study.model)
+    tokenizer = partial(load_tokenizer, study.model_ref(paths))
     return text_batch_states(load, tokenizer, study.name, by_id, numbers, stored, progress)
 
 

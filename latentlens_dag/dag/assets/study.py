@@ -29,9 +29,10 @@ from latentlens_dag.dag.assets.counted import (
 from latentlens_dag.dag.assets.reporting import ProgressLog, parquet_result
 from latentlens_dag.dag.assets.sources import model_source
 from latentlens_dag.dag.assets.states import dtype_of_study, model_checks, token_states
+from latentlens_dag.dag.assets.study_connectors import study_connectors
 from latentlens_dag.dag.recording import result
 from latentlens_dag.dag.resources import ModelResource, WarehouseResource
-from latentlens_dag.dag.specs import StudySpec
+from latentlens_dag.dag.specs import CheckpointSpec, StudySpec
 from latentlens_dag.dag.versions import version_fields
 from latentlens_dag.index.contextual_index import ContextualIndex
 from latentlens_dag.schema import (
@@ -64,8 +65,7 @@ _POLARS = frozenset({"polars", "parquet"})
 
 def study_definitions(study: StudySpec) -> dg.Definitions:
     """model checks -> states -> lenses (and what patches show) -> judgements -> summaries -> catalog."""
-    source = model_source(study.model_key, study.model)
-    assets: list[Any] = [source, model_checks(study), token_states(study)]
+    assets: list[Any] = [_model(study), model_checks(study), token_states(study)]
     assets += [_lens(study, lenses) for lenses in _steps_of_lenses(study)]
     assets += [_candidates(study)] if study.has_shared_candidates else []
     if study.judged:
@@ -74,6 +74,13 @@ def study_definitions(study: StudySpec) -> dg.Definitions:
     if study.corpus_ablation:
         assets += ablation_assets(study, judge=_JUDGEMENTS, shares=_INTERPRETABILITY)
     return dg.Definitions(assets=[*assets, *_analyses(study), _catalog(study)])
+
+
+def _model(study: StudySpec) -> dg.SourceAsset | dg.AssetsDefinition:
+    """The source that is the study's model or, where the model is an asset, the table that says of which connector."""
+    if isinstance(study.model, CheckpointSpec):
+        return study_connectors(study.name, study.model)
+    return model_source(study.model_key, study.model)
 
 
 def _steps_of_lenses(study: StudySpec) -> list[list[str]]:
@@ -121,7 +128,7 @@ def _lens(study: StudySpec, names: list[str]) -> dg.AssetsDefinition:
         wanted = {name: {layer for layer, key in key_of[name].items() if key in selected} for name in names}
         layers = sorted(set[int]().union(*wanted.values()))
         states = {layer: read_states(paths.visual(study.name, layer, batch)) for layer in layers}
-        dtype = None if made.needs == "index" else step_dtype(study)
+        dtype = None if made.needs == "index" else step_dtype(study.model_ref(paths), study.dtype)
         facts: dict[str, Any] = {}
         if dtype is not None:
             for at in states.values():
@@ -131,7 +138,7 @@ def _lens(study: StudySpec, names: list[str]) -> dg.AssetsDefinition:
         lens = made(study.name, study.top_k, study.unique, study.of_texts, tuple(chosen.values()))
         inputs = LensInputs(
             lambda: ContextualIndex.open(paths.index(study.index.name).root),
-            lambda needs: models.cache.vocabulary(study.model, needs, dtype),
+            lambda needs: models.cache.vocabulary(study.model_ref(paths), needs, dtype),
             ProgressLog(context.log.info, "rows"),
             study.index.layers,
             lambda: tokens_of(pq.read_table(paths.summary(study.name, "candidates")), shared_lens),
@@ -436,6 +443,7 @@ def _catalog(study: StudySpec) -> dg.AssetsDefinition:
     names += ["layer_alignment"] if LATENTLENS in study.lenses else []
     names += ["candidates"] if study.has_shared_candidates else []
     names += ["corpus_ablation"] if study.corpus_ablation else []
+    names += ["study_connectors"] if study.checkpoint else []
     deps = [keys.study(study.name, name) for name in (*names, *study.token_tables, "model_checks")]
     deps += [key for lens in study.lenses for key in study.layer_keys(lens).values()]
     deps += [keys.study(study.name, "patch_truth"), *study.layer_keys("judgements").values()] if judged else []
@@ -454,7 +462,8 @@ def _catalog(study: StudySpec) -> dg.AssetsDefinition:
         from latentlens_dag.dataset.study_catalog import write_catalog
 
         out, dtype = warehouse.paths.catalog(study.name), dtype_of_study(study, warehouse.paths)
-        write_study_shape(study, warehouse.paths, StudySource(study.model, study.index.name), dtype)
+        source = StudySource(study.model_ref(warehouse.paths), study.index.name)
+        write_study_shape(study, warehouse.paths, source, dtype)
         write_catalog(warehouse.paths, study.name, out, index=study.index.name, images=inputs.get("images"))
         files = [out, warehouse.paths.shape("study", study.name)]
         return result(None, hash_file(out), {"size_bytes": out.stat().st_size}, files)

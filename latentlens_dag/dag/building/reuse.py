@@ -11,9 +11,8 @@ import dagster as dg
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
 from latentlens_dag.dag.building.staleness import StaleTarget
-from latentlens_dag.dag.building.steps import Step
-from latentlens_dag.dag.recording import is_reusable, last_observed_version
-from latentlens_dag.dag.versions import SOURCE_MODEL
+from latentlens_dag.dag.building.steps import Step, model_keys
+from latentlens_dag.dag.recording import is_reusable, version_of_input
 from latentlens_dag.storage.records import ArtifactStore
 
 _STORED_STATES = {"visual", "contextual"}  # parts of keys: steps that keep the states that they have
@@ -28,19 +27,14 @@ def parts_with_stored_states(
 ) -> dict[str, int]:
     """The number of planned parts of each step that has states to take over; forced and damaged parts have none."""
     step_of = {key: step.name for step in steps for key in step.keys if key.path[2] in _STORED_STATES}
-    observed = cache(lambda model: last_observed_version(instance, model))
+    present = cache(lambda model: version_of_input(store, instance, model))
+    planned = {target.key for target in targets}
     counts = Counter[str]()
     for target in targets:
-        model = _model_of(graph, target.key) if target.key in step_of else None
-        if model is None or target.missing or target.computed_anew:
+        model = next(iter(model_keys(graph, target.key)), None) if target.key in step_of else None
+        if model is None or model in planned or target.missing or target.computed_anew:
             continue
         record = store.read(target.key.to_user_string(), target.partition)
-        if record and is_reusable(store, record, graph.get(target.key).metadata, model, observed(model)):
+        if record and is_reusable(store, record, graph.get(target.key).metadata, model, present(model)):
             counts[step_of[target.key]] += 1
     return dict(counts)
-
-
-def _model_of(graph: AssetGraph, key: dg.AssetKey) -> dg.AssetKey | None:
-    """The source of the model that a step reads."""
-    parents = sorted(graph.get(key).parent_keys)
-    return next((parent for parent in parents if SOURCE_MODEL in graph.get(parent).metadata), None)

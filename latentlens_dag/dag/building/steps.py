@@ -11,7 +11,7 @@ from typing import NamedTuple
 import dagster as dg
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
-from latentlens_dag.dag.keys import MANUAL_ONLY
+from latentlens_dag.dag.keys import MANUAL_ONLY, is_checkpoint
 from latentlens_dag.dag.versions import SOURCE_MODEL, fact_of, settings_of
 
 Key = dg.AssetKey
@@ -160,9 +160,15 @@ def _step(graph: AssetGraph, keys: list[dg.AssetKey]) -> Step:
 
 def _model_of(graph: AssetGraph, key: dg.AssetKey) -> str | None:
     """The models among the parents of an asset, with the dtype that it declares."""
-    sources = [graph.get(parent).metadata for parent in sorted(graph.get(key).parent_keys)]
-    models = [str(fact_of(metadata, SOURCE_MODEL)) for metadata in sources if SOURCE_MODEL in metadata]
+    parents = model_keys(graph, key)
+    models = [str(fact_of(graph.get(parent).metadata, SOURCE_MODEL) or parent.to_user_string()) for parent in parents]
     return f"{models} {settings_of(graph.get(key).metadata).get('dtype')}" if models else None
+
+
+def model_keys(graph: AssetGraph, key: dg.AssetKey) -> list[dg.AssetKey]:
+    """The parents of an asset that are models, in order: observed sources, and checkpoints that a build makes."""
+    parents = sorted(graph.get(key).parent_keys)
+    return [parent for parent in parents if is_checkpoint(parent) or SOURCE_MODEL in graph.get(parent).metadata]
 
 
 def _can_follow(graph: AssetGraph, step: Step, group: RunGroup, done: AbstractSet[dg.AssetKey]) -> bool:

@@ -66,12 +66,14 @@ class NamedComponent(dg.Component, dg.Model, dg.Resolvable):
                 f"{len(same)} {type(self).__name__} components are named {self.name!r}. Rename all but one."
             )
 
-    def find(self, context: dg.ComponentLoadContext, kind: type[C], name: str, field: str) -> C:
-        """The component that a field names."""
+    def find(
+        self, context: dg.ComponentLoadContext, kind: type[C], name: str, field: str, kind_name: str | None = None
+    ) -> C:
+        """The component that a field names; `kind_name` is what people call the kind, by default its class's name."""
         components = {c.name: c for c in context.component_tree.get_all_components(of_type=kind)}
         if name not in components:
             raise UserError(
-                f"`{field}: {name}` of {self.place(context)} names no {kind.__name__}. There are: "
+                f"`{field}: {name}` of {self.place(context)} names no {kind_name or kind.__name__}. There are: "
                 f"{', '.join(sorted(components)) or 'none'}."
             )
         return components[name]

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import dagster as dg
 
@@ -178,13 +178,15 @@ class ModelSource(dg.Model, dg.Resolvable):
     trust_remote_code: bool = False
     """Run the code that comes with the model, with all your rights. Without it, a model that needs its own code is
     refused, and none of its code is run."""
+    other_forms: ClassVar[str] = ""
+    """How else a model may be named, for messages."""
 
     def model_ref(self, field: str, place: str) -> ModelRef:
         """The model; a UserError for invalid values of `field` of `place`."""
         if (self.path is None) == (self.hub is None):
             raise UserError(
                 f"`{field}` of {place} must name one model: `{field}: {{path: FOLDER}}` or `{field}: {{hub: "
-                "USER/NAME, revision: COMMIT}`."
+                f"USER/NAME, revision: COMMIT}}`{self.other_forms}."
             )
         if self.hub is not None:
             return self._hub_model(self.hub, field, place)
@@ -201,6 +203,31 @@ class ModelSource(dg.Model, dg.Resolvable):
             raise UserError(f"`{field}` of {place}: say the `revision` of {repo}, {{hub: {repo}, revision: COMMIT}}.")
         commit = full_commit(self.revision, f"{field}.revision", place)
         return ModelRef(repo=repo, revision=commit, trust_remote_code=self.trust_remote_code)
+
+
+class VlmSource(ModelSource):
+    """A VLM: a model as others, or one that a connector of this project is trained for."""
+
+    connector: str | None = None
+    """The name of a Connector, in place of `path` and `hub`."""
+    step: int | None = None
+    """Of connector: after how many steps, which must be among those that it keeps; by default the last."""
+    other_forms: ClassVar[str] = " or `vlm: {connector: NAME}`"
+
+    def check_connector(self, place: str) -> None:
+        """Refuse fields that do not go together; a UserError for `vlm` of `place`."""
+        others = ("path", "hub", "revision", "trust_remote_code")
+        given = [field for field in others if getattr(self, field) not in (None, False)]
+        if self.connector is None and self.step is not None:
+            raise UserError(
+                f"`vlm.step: {self.step}` of {place} is of a connector, which `vlm` does not name. Write `vlm: "
+                f"{{connector: NAME, step: {self.step}}}`, or leave `step` out."
+            )
+        if self.connector is not None and given:
+            raise UserError(
+                f"`vlm` of {place} names the connector {self.connector}, whose checkpoints this project makes, and "
+                f"`{given[0]}`, which is of another model. Leave one of them out."
+            )
 
 
 def existing_path(path: Path, field: str, place: str) -> Path:

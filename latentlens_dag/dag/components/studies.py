@@ -14,9 +14,25 @@ from typing import TYPE_CHECKING, Any, Literal
 import dagster as dg
 
 from latentlens_dag.dag.components.base import NamedComponent, check_at_least, check_count
-from latentlens_dag.dag.components.sources import CorpusSource, ImageSource, ModelSource, RegionSource, existing_file
+from latentlens_dag.dag.components.sources import (
+    CorpusSource,
+    ImageSource,
+    ModelSource,
+    RegionSource,
+    VlmSource,
+    existing_file,
+)
+from latentlens_dag.dag.components.trained_model import TrainedModel
 from latentlens_dag.dag.keys import DISABLED
-from latentlens_dag.dag.specs import CorpusSpec, ImageSetSpec, IndexSpec, StudySpec, TextSetSpec, check_top_k
+from latentlens_dag.dag.specs import (
+    CheckpointSpec,
+    CorpusSpec,
+    ImageSetSpec,
+    IndexSpec,
+    StudySpec,
+    TextSetSpec,
+    check_top_k,
+)
 from latentlens_dag.errors import UserError
 from latentlens_dag.models.configs import read_config
 from latentlens_dag.models.dtypes import Dtype
@@ -187,7 +203,7 @@ class Study(NamedComponent):
     """One model read through one index on one set: a VLM on images, or a language model on texts."""
 
     enabled: bool = True
-    vlm: ModelSource | None = None
+    vlm: VlmSource | None = None
     images: str | None = None
     language_model: ModelSource | None = None
     """In place of `vlm` and `images`, with `texts`; of a VLM, its own language model."""
@@ -229,7 +245,7 @@ class Study(NamedComponent):
     def spec(self, context: dg.ComponentLoadContext) -> StudySpec:
         """Its fields, resolved and checked."""
         place = self.place(context)
-        model = self._model(place)
+        model = self._model(place) if self.connector_name is None else self._checkpoint(context, place)
         index = self.find(context, Index, self.index, "index")
         kind: type[ImageSet | TextSet] = TextSet if self.images is None else ImageSet
         field = "texts" if self.images is None else "images"
@@ -256,9 +272,29 @@ class Study(NamedComponent):
         )
 
     @property
+    def connector_name(self) -> str | None:
+        """The connector whose checkpoint is its model; None where the model is not made by this project."""
+        return None if self.vlm is None else self.vlm.connector
+
+    @property
     def model_ref(self) -> ModelRef:
-        """Its model."""
+        """Its model, which must not be that of a connector."""
         return self._model(f"Study {self.name}")
+
+    def _checkpoint(self, context: dg.ComponentLoadContext, place: str) -> CheckpointSpec:
+        """Its model, of a connector; a UserError for one or a step that there is not."""
+        assert self.vlm is not None
+        self._check_fields(place)
+        self.vlm.check_connector(place)
+        kind: Any = TrainedModel
+        trained: TrainedModel = self.find(context, kind, str(self.vlm.connector), "vlm.connector", "Connector")
+        step = trained.steps if self.vlm.step is None else self.vlm.step
+        if step not in trained.kept_steps:
+            raise UserError(
+                f"`vlm.step: {step}` of {place}: Connector {trained.name} is not kept after so many steps. It is after "
+                f"{', '.join(map(str, trained.kept_steps))}. Name one of them, or add {step} to its `checkpoints`."
+            )
+        return CheckpointSpec(trained.name, step, language_model_ref(trained.language_model, trained.place(context)))
 
     def _lenses(self) -> list[str]:
         """The names of its lenses: a lens on the vocabulary is one per set of candidates."""
@@ -293,27 +329,33 @@ class Study(NamedComponent):
         return self.prompt or DEFAULT_PROMPT
 
     def _model(self, place: str) -> ModelRef:
-        """The model; a UserError for fields that do not go together."""
-        fields = ("vlm", "images", "language_model", "texts")
-        given = [field for field in fields if getattr(self, field) is not None]
-        if self.vlm is not None and self.images is not None and len(given) == 2:
+        """The model, unless it is a connector's; a UserError for fields that do not go together."""
+        self._check_fields(place)
+        if self.vlm is not None:
+            self.vlm.check_connector(place)
             vlm = self.vlm.model_ref("vlm", place)
             check_family(_family(vlm), f"`vlm` of {place}, {vlm.name},")
             return vlm
-        if self.language_model is None or self.texts is None or len(given) != 2:
+        assert self.language_model is not None
+        return language_model_ref(self.language_model, place)
+
+    def _check_fields(self, place: str) -> None:
+        """Refuse fields of models and inputs that do not go together."""
+        fields = ("vlm", "images", "language_model", "texts")
+        given = [field for field in fields if getattr(self, field) is not None]
+        if given not in (["vlm", "images"], ["language_model", "texts"]):
             raise UserError(
                 f"{place} has {', '.join(f'`{field}`' for field in given) or 'no model'}, but a study needs either "
                 "`vlm` and `images`, a vision-language model on an image set, or `language_model` and `texts`, a "
                 "language model on a text set."
             )
-        if self.prompt is not None or self.connector:
+        if self.texts is not None and (self.prompt is not None or self.connector):
             raise UserError(
                 f"`{'connector' if self.prompt is None else 'prompt'}` of {place} is for a VLM that sees images; "
                 "`texts` are read as they stand. Leave it out."
             )
-        return language_model_ref(self.language_model, place)
 
-    def _check_judge(self, inputs: ImageSet | TextSet, vlm: ModelRef, place: str) -> None:
+    def _check_judge(self, inputs: ImageSet | TextSet, vlm: ModelRef | CheckpointSpec, place: str) -> None:
         if not isinstance(self.judge, Judge):
             return
         if isinstance(inputs, TextSet):
@@ -328,6 +370,8 @@ class Study(NamedComponent):
                 f"`judge` of {place} judges by regions, but ImageSet {inputs.name} has none. Give it "
                 "`regions: {masks: FILE}`, or set `judge: none`."
             )
+        if isinstance(vlm, CheckpointSpec):
+            return  # of the class Llava, whose visual tokens have boxes
         config = read_config(vlm)
         family = (config or {}).get("model_type", "of no name")
         if config is not None and not is_mapped(family, vlm.name):
@@ -361,7 +405,7 @@ class Study(NamedComponent):
                 f"{', '.join(self.lenses)}. Add it, or leave `corpus_ablation` out."
             )
 
-    def _check_same_model(self, model: ModelRef, index: Index, place: str) -> None:
+    def _check_same_model(self, model: ModelRef | CheckpointSpec, index: Index, place: str) -> None:
         """Refuse an index of a model of another shape; the step `model_checks` compares the weights.
 
         Vocabularies may differ: a VLM's embedding has rows for its image token.
@@ -393,8 +437,11 @@ def declared_dtype(dtype: str) -> str | None:
     return None if dtype == "auto" else dtype
 
 
-def chosen_layers(layers: list[int] | str, source: ModelRef, auto: Callable[[int], list[int]], place: str) -> list[int]:
+def chosen_layers(
+    layers: list[int] | str, model: ModelRef | CheckpointSpec, auto: Callable[[int], list[int]], place: str
+) -> list[int]:
     """The declared layers, in order, or the automatic choice."""
+    source = model.language_model if isinstance(model, CheckpointSpec) else model
     shape = text_shape(source)
     if isinstance(layers, str):
         if shape is None:
@@ -411,8 +458,11 @@ def chosen_layers(layers: list[int] | str, source: ModelRef, auto: Callable[[int
     return sorted(layers)
 
 
-def text_shape(source: ModelRef) -> tuple[int, int, int] | None:
+def text_shape(source: ModelRef | CheckpointSpec) -> tuple[int, int, int] | None:
     """Blocks, width and vocabulary of a model's language model, from its config.json; None if that is not here."""
+    if isinstance(source, CheckpointSpec):
+        shape = text_shape(source.language_model)
+        return None if shape is None else (*shape[:2], shape[2] + 1)  # the image token
     config = read_config(source)
     if config is None:
         return None
