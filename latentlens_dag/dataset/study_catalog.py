@@ -41,6 +41,8 @@ ROW_ORDER = {
     "occurrences": "key, index",
     "text_tokens": "image_id, token_index",
     "texts": "text_id",
+    "connectors": "connector",
+    "losses": "connector, step",
 }
 """The columns by which each table is sorted; total, so that equal rows make equal bytes."""
 # Tables shared with other studies are cut to the rows that this study's own tables, written before, refer to.
@@ -50,6 +52,8 @@ _REFERENCED = {
     "sentences": "sentence_id IN (SELECT sentence_id FROM catalog.neighbors)",
     "occurrences": "key IN (SELECT key FROM catalog.neighbors)",
     "texts": "text_id IN (SELECT image_id FROM catalog.text_tokens)",
+    "connectors": "connector IN (SELECT connector FROM catalog.study_connectors)",
+    "losses": "connector IN (SELECT connector FROM catalog.study_connectors)",
 }
 
 
@@ -79,7 +83,7 @@ def write_catalog(
         create_views(connection, _views(warehouse.root, files))
         connection.execute(f"ATTACH {literal(str(database))} AS catalog")
         for table, order in ROW_ORDER.items():
-            if table in DECLARED and not files[table]:
+            if table in DECLARED and not (files[table] and files["study_connectors"]):
                 continue  # as in catalogs from before there was such a table, which need not be written anew
             where = f"WHERE {_REFERENCED[table]}" if table in _REFERENCED else ""
             name = identifier(table)

@@ -26,6 +26,8 @@ TABLE_TITLES = {
     "regions": "annotated regions of the images: what is to be seen where",
     "texts": "one row per text that was read",
     "text_tokens": "one row per token of a text: what it is",
+    "connectors": "one row per connector: what it was trained with",
+    "losses": "one row per step of a connector's training",
 }
 """What every table is."""
 
@@ -93,8 +95,17 @@ COLUMNS = {
     "excess": "(share - chance) / (1 - chance): 0 at chance level, 1 where every token is a hit",
     "excess_low": "lower end of the 95 % interval of excess",
     "excess_high": "upper end of it",
-    "connector": "the connector whose model the study reads",
+    "connector": "name of the connector",
     "step": "after how many steps of its training; 0 is the untrained one",
+    "seed": "of the untrained weights, the order of images, and the visual tokens that are kept",
+    "steps": "of the whole training",
+    "language_model": "name of the frozen language model",
+    "vision_encoder": "name of the frozen vision encoder",
+    "pool": "rows and columns of patches that are one visual token",
+    "settings": "all of the training, as JSON",
+    "loss": "mean cross-entropy of the caption's tokens in a step, in nats",
+    "learning_rate": "of the step",
+    "caption_tokens": "how many tokens had a loss: those of the captions and their ends",
     "fraction": "the part of the index's sentences that LatentLens answers from; smaller parts lie in larger ones",
     "occurrences": "how many occurrences that part has: vectors per contextual layer",
     "sentences": "how many sentences they are of",

@@ -36,7 +36,7 @@ SUMMARIES = (
 )
 """Tables with one file per study."""
 
-DECLARED = ("study_connectors",)
+DECLARED = ("study_connectors", "connectors", "losses")
 """Those that a catalog has only where its study has rows of them; without it is empty."""
 
 _ANY = "*"

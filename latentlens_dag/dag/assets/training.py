@@ -32,10 +32,9 @@ from latentlens_dag.storage.package_versions import package_versions
 from latentlens_dag.storage.parquet import write_parquet
 from latentlens_dag.storage.records import ArtifactRecord, FileFacts
 from latentlens_dag.storage.warehouse import Warehouse
+from latentlens_dag.training.kept_weights import has_kept, keep_weights, kept_weights
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from latentlens_dag.training.checkpoint import StepFacts
     from latentlens_dag.training.connector_file import ConnectorFacts
 
@@ -213,7 +212,7 @@ def _train(
     from latentlens_dag.training.connector import train_connector, training_dtype
     from latentlens_dag.training.feature_files import Features
 
-    if not _is_complete(run, kept_steps):
+    if not has_kept(run, kept_steps):
         remove(run)
     dtype = connector.dtype or training_dtype(_device())
     chosen, captions = _captioned(connector, context, paths)
@@ -230,11 +229,11 @@ def _train(
         run,
         connector.settings,
         [step for step in kept_steps if step <= end],
-        partial(_keep, run),
+        partial(keep_weights, run),
         report=lambda state: progress(state.step, end, f"loss {state.loss:.3f}"),
         until=end,
     )
-    _keep(run, end, trained.weights)
+    keep_weights(run, end, trained.weights)
     sources = {key.to_user_string(): str(input_version(context, key)) for key in _models_of(connector)}
     return _Trained(trained.facts, trained.seconds, len(features), dtype, sources)
 
@@ -252,28 +251,6 @@ def _grid(connector: ConnectorSpec, tokens: int) -> tuple[int, int]:
             f"VisionFeatures {connector.features.name} has {tokens} visual tokens an image, which are no square grid."
         )
     return side, side
-
-
-def _is_complete(run: Path, kept_steps: Collection[int]) -> bool:
-    """Whether the state of a run has all the kept weights that its steps have passed."""
-    from latentlens_dag.training.checkpoint import steps_taken
-
-    taken = steps_taken(run)
-    return all(_kept_file(run, step).is_file() for step in kept_steps if step <= taken)
-
-
-def _kept_file(run: Path, step: int) -> Path:
-    return run / f"S{step:06d}.safetensors"
-
-
-def _keep(run: Path, step: int, weights: Mapping[str, "Tensor"]) -> None:
-    """Write the weights of a step beside the state of the run, in float32."""
-    from safetensors.torch import save_file
-
-    from latentlens_dag.storage.files import atomic_path
-
-    with atomic_path(_kept_file(run, step)) as partial_file:
-        save_file({name: weight.contiguous() for name, weight in weights.items()}, partial_file)
 
 
 def _captioned(
@@ -377,13 +354,11 @@ def _write_model(
     key: dg.AssetKey,
     trained: _Trained,
 ) -> dg.MaterializeResult:
-    from safetensors.torch import load_file
-
     from latentlens_dag.training.checkpoint_folder import linked_facts, write_checkpoint
     from latentlens_dag.training.connector_file import save_connector
 
     frozen, out = paths.frozen_parts(connector.name), paths.checkpoint(connector.name, step)
-    weights, alone = load_file(_kept_file(run, step)), paths.connector_file(connector.name, step)
+    weights, alone = kept_weights(run, step), paths.connector_file(connector.name, step)
     save_connector(weights, _facts(connector, trained, step), alone)
     write_checkpoint(frozen, weights, connector.settings.kind, out)
     store, frozen_key = store_of(context), keys.training(connector.name, "frozen").to_user_string()
