@@ -17,8 +17,9 @@ import pyarrow.parquet as pq
 from latentlens_dag.dag import keys
 from latentlens_dag.dag.assets.common import dtype_setting
 from latentlens_dag.dag.assets.features import encoder_of
-from latentlens_dag.dag.assets.reporting import ProgressLog, column_schema, markdown_table, tell_left_out
+from latentlens_dag.dag.assets.reporting import ProgressLog, column_schema, markdown_table
 from latentlens_dag.dag.assets.sources import model_source
+from latentlens_dag.dag.building.left_out import LEFT_OUT
 from latentlens_dag.dag.recording import input_version, result, store_of
 from latentlens_dag.dag.resources import ModelResource, WarehouseResource
 from latentlens_dag.dag.run_tags import FORCED
@@ -172,6 +173,8 @@ class _Trained:
     dtype: str
     model_versions: Mapping[str, str]
     """Of the frozen models, by the names of their sources."""
+    left_out: str
+    """What of the images was not learned from, and why."""
 
 
 def _run_folder(connector: ConnectorSpec, context: dg.AssetExecutionContext, paths: Warehouse) -> Path:
@@ -215,7 +218,9 @@ def _train(
     if not has_kept(run, kept_steps):
         remove(run)
     dtype = connector.dtype or training_dtype(_device())
-    chosen, captions = _captioned(connector, context, paths)
+    chosen, captions, left_out = _captioned(connector, paths)
+    if left_out:
+        context.log.warning(left_out)
     batches = range(connector.features.images.batches)
     features = Features([paths.features(connector.features.name, batch) for batch in batches], chosen)
     language = models.cache.language_model(connector.language_model, dtype)
@@ -235,7 +240,7 @@ def _train(
     )
     keep_weights(run, end, trained.weights)
     sources = {key.to_user_string(): str(input_version(context, key)) for key in _models_of(connector)}
-    return _Trained(trained.facts, trained.seconds, len(features), dtype, sources)
+    return _Trained(trained.facts, trained.seconds, len(features), dtype, sources, left_out)
 
 
 def _device() -> str:
@@ -253,12 +258,10 @@ def _grid(connector: ConnectorSpec, tokens: int) -> tuple[int, int]:
     return side, side
 
 
-def _captioned(
-    connector: ConnectorSpec, context: dg.AssetExecutionContext, paths: Warehouse
-) -> tuple[list[int], list[list[str]]]:
+def _captioned(connector: ConnectorSpec, paths: Warehouse) -> tuple[list[int], list[list[str]], str]:
     """The numbers of the images that are learned from, among those of the features, and the captions of each.
 
-    Images without captions are left out; of the others, the first ones by their ids.
+    Images without captions are left out, which the third says; of the others, the first ones by their ids are taken.
     """
     from latentlens_dag.inputs.captions import read_captions
 
@@ -274,10 +277,10 @@ def _captioned(
         raise UserError(
             f"Connector {connector.name} has nothing to learn from: no image of ImageSet {images.name} has a caption."
         )
-    if missing := len(ids) - len(with_caption):
-        tell_left_out(context, f"{missing:,} of {len(ids):,} images have no caption and are not learned from.")
+    missing = len(ids) - len(with_caption)
+    left_out = f"{missing:,} of {len(ids):,} images have no caption and are not learned from." if missing else ""
     chosen = sorted(with_caption, key=lambda number: ids[number])[: connector.most_images]
-    return chosen, [captions[ids[number]] for number in chosen]
+    return chosen, [captions[ids[number]] for number in chosen], left_out
 
 
 def _write_losses(
@@ -308,6 +311,7 @@ def _write_losses(
         "steps_per_second": round(len(facts) / max(trained.seconds, 1e-9), 2),
         "loss_curve": dg.MetadataValue.md(markdown_table(_curve(table))),
     }
+    metadata |= {LEFT_OUT: trained.left_out} if trained.left_out else {}
     return result(key, hash_values([hash_file(out), hash_file(beside)]), metadata, [out, beside])
 
 
