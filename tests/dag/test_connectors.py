@@ -2,9 +2,13 @@
 
 import hashlib
 import json
+import os
+import random
 import shutil
+import subprocess
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import polars as pl
@@ -19,6 +23,7 @@ from latentlens_dag.storage.home import Home
 from latentlens_dag.training.connector_file import load_connector
 from tests.dag.conftest import build, opened
 from tests.helpers.command_line import run_command
+from tests.helpers.warm_process import WarmProcess
 from tests.training import parts
 
 Copy = Callable[[Path], Path]
@@ -38,12 +43,17 @@ attributes:
   features: clip
   kind: {kind}
   seed: {seed}
-  steps: 12
+  steps: {steps}
   checkpoints: [0, 4]
   tokens: 200
   warmup: 3
 """
-GRID = {f"{kind}_{seed}": {"kind": kind, "seed": seed} for kind in ("mlp", "linear") for seed in (0, 1)}
+LONG = {"kind": "mlp", "seed": 0, "steps": 150}
+_OFTEN_SAVED = (
+    "from latentlens_dag.dag.assets import training; training._CHECKPOINT_S = -1\n"
+    "from latentlens_dag.cli.main import main; main()"
+)
+GRID = {f"{kind}_{seed}": {"kind": kind, "seed": seed, "steps": 12} for kind in ("mlp", "linear") for seed in (0, 1)}
 
 
 def _project(folder: Path, connectors: dict[str, dict[str, object]]) -> Path:
@@ -216,6 +226,32 @@ def test_a_number_of_images_takes_the_first_by_their_ids(grid: tuple[Path, Count
     dataset = open_dataset(project / ".latentlens")
     assert dataset.sql("SELECT images FROM connectors ORDER BY connector").fetchall() == [(12,), (12,), (5,), (12,)]
     assert dataset.sql("SELECT max(images) FROM losses WHERE connector = 'mlp_0'").fetchall()[0][0] <= 5
+
+
+def test_a_training_that_is_killed_five_times_goes_on_and_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    whole, killed = _project(tmp_path / "whole", {"mlp_0": LONG}), _project(tmp_path / "killed", {"mlp_0": LONG})
+    build(whole)
+    moments, kills, state = random.Random(0), 0, killed / ".latentlens" / "warehouse" / "connector" / "mlp_0" / "run"
+    while kills < 5:
+        process = WarmProcess(_OFTEN_SAVED, "build", folder=killed, environment=os.environ)
+        before = _newest(state)
+        while _newest(state) == before and process.returncode is None:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(0.01)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(moments.uniform(0, 0.3))
+        assert process.returncode is None, process.output()
+        process.kill()
+        process.wait()
+        kills += 1
+        assert "Nothing to remove" in run_command(killed, "clean").stdout  # the state is needed
+    build(killed)
+    assert _made(killed) == _made(whole)
+    assert not state.exists()
+
+
+def _newest(state: Path) -> int:
+    return max((path.stat().st_mtime_ns for path in state.glob("*/checkpoint.safetensors")), default=0)
 
 
 def test_a_model_of_a_connector_is_read_as_any_other(grid: tuple[Path, Counter[str]]) -> None:

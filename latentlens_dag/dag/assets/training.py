@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 _FROZEN, _TRAINING = 1, 1  # algorithms
 _CURVE_ROWS = 24
+_CHECKPOINT_S = 60.0  # between states of a training, from which one that was killed goes on
 _LOSSES_TEXT = "The loss of every step of the training, and what the connector was trained with."
 _MODEL_TEXT = "The model with the connector after {step} steps, as transformers loads it, and the connector alone."
 
@@ -235,6 +236,7 @@ def _train(
         connector.settings,
         [step for step in kept_steps if step <= end],
         partial(keep_weights, run),
+        _CHECKPOINT_S,
         report=lambda state: progress(state.step, end, f"loss {state.loss:.3f}"),
         until=end,
     )
