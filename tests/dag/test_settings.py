@@ -7,7 +7,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from latentlens_dag.dag.components import base, release, sources, studies, trained_model
+from latentlens_dag.dag.components import base, release, sources, studies, trained_model, training
 
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 Fields = dict[str, dict[str, str]]
@@ -15,7 +15,7 @@ Fields = dict[str, dict[str, str]]
 
 
 def _declared() -> Fields:
-    found = {one for module in (studies, release, sources) for one in vars(module).values() if isclass(one)}
+    found = {one for module in (studies, training, release, sources) for one in vars(module).values() if isclass(one)}
     kinds = {one for one in found if issubclass(one, dg.Model) and one.__module__.startswith("latentlens_dag")}
     kinds -= {base.NamedComponent, sources.HubFields, trained_model.TrainedModel}
     return {
