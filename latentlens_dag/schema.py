@@ -114,6 +114,12 @@ REGIONS = _schema(
     ("mask", pa.list_(pa.int32())),  # row-major run lengths, first the pixels outside; null: the box
 )
 
+CAPTIONS = _schema(
+    ("image_id", pa.string()),
+    ("caption_index", pa.int32()),  # from 0, in the order of the source
+    ("caption", pa.string()),
+)
+
 VISUAL_TOKENS = _schema(
     *_TOKEN,
     ("view", pa.string()),  # global, tile, padding, newline, separator, unmapped; of a study of texts: text
@@ -340,6 +346,7 @@ TABLES = {
     "occurrences": OCCURRENCES,
     "images": IMAGES,
     "regions": REGIONS,
+    "captions": CAPTIONS,
     "texts": TEXTS,
     "text_tokens": TEXT_TOKENS,
     "connectors": CONNECTORS,

@@ -13,6 +13,7 @@ import dagster as dg
 
 from latentlens_dag.dag import keys
 from latentlens_dag.errors import UserError
+from latentlens_dag.inputs.captions import CaptionSource
 from latentlens_dag.inputs.image_tables import TableSource
 from latentlens_dag.inputs.texts import TextSource
 from latentlens_dag.models.model_ref import ModelRef
@@ -43,8 +44,8 @@ class ImageSetSpec:
     batches: int
     regions: Path | None
     """The file of their annotated regions, if any."""
-    captions: Path | None = None
-    """Stand-in."""
+    captions: CaptionSource | None = None
+    """Where their captions are, if they have any."""
 
 
 @dataclass(frozen=True)

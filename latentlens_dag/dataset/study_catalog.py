@@ -41,6 +41,7 @@ ROW_ORDER = {
     "occurrences": "key, index",
     "text_tokens": "image_id, token_index",
     "texts": "text_id",
+    "captions": "image_id, caption_index",
     "connectors": "connector",
     "losses": "connector, step",
 }
@@ -52,6 +53,7 @@ _REFERENCED = {
     "sentences": "sentence_id IN (SELECT sentence_id FROM catalog.neighbors)",
     "occurrences": "key IN (SELECT key FROM catalog.neighbors)",
     "texts": "text_id IN (SELECT image_id FROM catalog.text_tokens)",
+    "captions": "image_id IN (SELECT image_id FROM catalog.visual_tokens)",
     "connectors": "connector IN (SELECT connector FROM catalog.study_connectors)",
     "losses": "connector IN (SELECT connector FROM catalog.study_connectors)",
 }

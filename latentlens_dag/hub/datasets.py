@@ -9,7 +9,7 @@ revision it once cached; both are refused here.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from gzip import BadGzipFile
@@ -46,12 +46,18 @@ class HubColumn:
 
 
 def column_values(source: HubColumn, batch: int = _BATCH) -> Iterator[Any]:
-    """Iterate over the column in the order of the rows, in constant memory; of Parquet only this column is fetched.
+    """Iterate over the column in the order of the rows; arguments and errors as of `rows_of_columns`."""
+    return (value for (value,) in rows_of_columns(source, [source.column], batch))
+
+
+def rows_of_columns(source: HubColumn, columns: Sequence[str], batch: int = _BATCH) -> Iterator[tuple[Any, ...]]:
+    """Iterate over some columns in the order of the rows, in constant memory; of Parquet only these are fetched.
 
     Values are as `python_values` gives them.
 
     Args:
-        source: which column.
+        source: of which dataset.
+        columns: their names; `source.column` need not be one of them.
         batch: rows in memory at a time.
 
     Raises:
@@ -60,8 +66,8 @@ def column_values(source: HubColumn, batch: int = _BATCH) -> Iterator[Any]:
     """
     _require_library(source)
     with _user_errors(source):
-        for table in _rows(source).select_columns(source.column).with_format("arrow").iter(batch):
-            yield from python_values(table[source.column])
+        for table in _rows(source, columns).select_columns(list(columns)).with_format("arrow").iter(batch):
+            yield from zip(*(python_values(table[column]) for column in columns), strict=True)
 
 
 def _require_library(source: HubColumn) -> None:
@@ -74,17 +80,17 @@ def _require_library(source: HubColumn) -> None:
         ) from error
 
 
-def _rows(source: HubColumn) -> Any:
-    """The split as a stream of rows that have the column."""
+def _rows(source: HubColumn, wanted: Sequence[str]) -> Any:
+    """The split as a stream of rows that have the columns."""
     builder = _builder(source)
     rows = builder.as_streaming_dataset(split=source.split)
     columns = rows.column_names or _first_row_columns(rows)  # none where there is no row
-    if columns and source.column not in columns:
+    if columns and (missing := [column for column in wanted if column not in columns]):
         raise UserError(
-            f"{source} has no column {source.column!r}; it has {name_list(columns)}. Correct `column` of its source."
+            f"{source} has no column {missing[0]!r}; it has {name_list(columns)}. Correct `column` of its source."
         )
     if hasattr(builder.config, "columns"):
-        builder.config.columns = [source.column]  # or Parquet's other columns, images perhaps, would be fetched too
+        builder.config.columns = [*wanted]  # or Parquet's other columns, images perhaps, would be fetched too
         rows = builder.as_streaming_dataset(split=source.split)
     return rows
 

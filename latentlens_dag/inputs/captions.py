@@ -1,17 +1,221 @@
-"""Stand-in."""
+"""Captions of images, which a connector learns from: beside the pictures, in a file, or in the table of the pictures.
+
+A caption belongs to an image by the name that the image has in the set (`images.NAMES`), or by its row in the table that
+the images come from. Of images with equal bytes a folder counts the first name, a table all rows.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
 
+import pyarrow as pa
 import pyarrow.parquet as pq
+
+from latentlens_dag.errors import UserError
+from latentlens_dag.inputs.image_tables import TableSource, read_rows_beside_images
+from latentlens_dag.inputs.regions import unknown_images
+from latentlens_dag.inputs.texts import (
+    check_column,
+    checked_text,
+    file_errors,
+    read_json_lines,
+    read_lines,
+    stripped_text,
+)
+from latentlens_dag.schema import CAPTIONS
+from latentlens_dag.storage.arrow_values import python_values
+from latentlens_dag.storage.hashing import shards_of
+from latentlens_dag.storage.parquet import write_parquet
+from latentlens_dag.storage.split_input import NumberedRows
+from latentlens_dag.storage.untrusted_parquet import ParquetReadError, read_batches, read_footer
+
+MOST_CAPTIONS = 1000
+"""Of an image."""
+_ROWS = 2048  # read at a time
+_PAIRS = pa.schema([("image_id", pa.string()), ("caption", pa.string())])
+
+
+@dataclass(frozen=True)
+class CaptionFolder:
+    """A folder with a text per image: a/b.txt for a/b.png, a caption on each line."""
+
+    path: Path
+
+
+@dataclass(frozen=True)
+class CaptionFile:
+    """A file with an image's name and a caption, or a list of captions, in each row."""
+
+    kind: Literal["jsonl", "parquet"]
+    path: Path
+    name: str = "file_name"
+    """The column of names."""
+    column: str = "caption"
+
+
+@dataclass(frozen=True)
+class CaptionColumn:
+    """A column of the table that the images come from."""
+
+    images: TableSource
+    column: str = "caption"
+
+
+CaptionSource = CaptionFolder | CaptionFile | CaptionColumn
+
+
+class UnknownImages(Counter[str]):
+    """Names in a file of captions that are no images of the set, and how often each comes."""
+
+    def __str__(self) -> str:
+        """A sentence; empty where there are none."""
+        if not self:
+            return ""
+        first = ", ".join(repr(name) for name in sorted(self)[:3])
+        return f"Left out, since the set has no images of these names: {self.total():,} captions, such as of {first}."
+
+
+def captions_by_batch(
+    source: CaptionSource, names: pa.Table, batches: int, unknown: UnknownImages
+) -> Iterator[NumberedRows]:
+    """All captions in the order of the source, with the batch of each one's image.
+
+    Args:
+        source: where they are.
+        names: id and name of every image of the set (`images.NAMES`).
+        batches: their number.
+        unknown: receives the names that are none of the set's, which are left out.
+
+    Raises:
+        UserError: if the source cannot be read, a column is missing, a caption is no text, too long or no UTF-8, or no
+            caption is of an image of the set.
+    """
+    ids = dict(zip(names["file_name"].to_pylist(), names["image_id"].to_pylist(), strict=True))
+    pairs, found = _pairs(source, ids, unknown), 0
+    while some := list(islice(pairs, _ROWS)):
+        rows = pa.Table.from_pylist([{"image_id": image, "caption": text} for image, text in some], _PAIRS)
+        found += len(rows)
+        yield NumberedRows(rows, shards_of(rows["image_id"], batches))
+    if not found:
+        raise UserError(_none_found(source, unknown, list(ids)))
+
+
+def write_captions(rows: Iterable[pa.Table], out: Path) -> int:
+    """Write the captions of a batch's images (CAPTIONS), each once for an image; return their number.
+
+    Raises:
+        UserError: if an image has more than MOST_CAPTIONS.
+    """
+    of_image: dict[str, dict[str, None]] = {}
+    for table in rows:
+        for image, text in zip(table["image_id"].to_pylist(), table["caption"].to_pylist(), strict=True):
+            of_image.setdefault(image, {})[text] = None
+    if crowded := next((image for image, texts in of_image.items() if len(texts) > MOST_CAPTIONS), None):
+        raise UserError(
+            f"Image {crowded} has {len(of_image[crowded]):,} captions, and {MOST_CAPTIONS:,} are the most. Is `name` "
+            "the column of the images' names?"
+        )
+    found = [(image, number, text) for image in sorted(of_image) for number, text in enumerate(of_image[image])]
+    columns = [list(column) for column in zip(*found, strict=True)] or [[], [], []]
+    write_parquet(pa.table(columns, schema=CAPTIONS), out, CAPTIONS)
+    return len(found)
 
 
 def read_captions(files: Sequence[Path]) -> dict[str, list[str]]:
-    """The captions of each image."""
+    """The captions of each image, in order, from files that `write_captions` wrote."""
     found: dict[str, list[str]] = {}
     for file in files:
-        for row in pq.read_table(file).to_pylist():
-            found.setdefault(row["image_id"], []).append(row["caption"])
+        table = pq.read_table(file, columns=["image_id", "caption"])
+        for image, text in zip(table["image_id"].to_pylist(), table["caption"].to_pylist(), strict=True):
+            found.setdefault(image, []).append(text)
     return found
+
+
+def _pairs(source: CaptionSource, ids: Mapping[str, str], unknown: UnknownImages) -> Iterator[tuple[str, str]]:
+    """Image and caption, without empty ones."""
+    match source:
+        case CaptionFolder():
+            yield from _beside(source, ids)
+        case CaptionColumn():
+            for image, place, value in read_rows_beside_images(source.images, source.column):
+                yield from ((image, text) for text in _texts(value, place, source.column))
+        case CaptionFile():
+            for place, name, value in _named(source):
+                texts = _texts(value, place, source.column)
+                known = ids.get(name)
+                if known is None:
+                    unknown[name] += len(texts)
+                else:
+                    yield from ((known, text) for text in texts)
+
+
+def _beside(source: CaptionFolder, ids: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    for name, image in ids.items():
+        file = source.path / PurePosixPath(name).with_suffix(".txt")
+        if file.is_file():
+            with file_errors(file, "text"):
+                for place, line in read_lines(file):
+                    if text := stripped_text(line, f"{file}, {place}", "caption"):
+                        yield image, text
+
+
+def _named(source: CaptionFile) -> Iterator[tuple[str, str, Any]]:
+    """Place, name of the image and value of each row."""
+    if not source.path.is_file():
+        raise UserError(f"The file of captions {source.path} does not exist. Correct `captions` in the defs.yaml.")
+    with file_errors(source.path, source.kind):
+        for place, row in _json_rows(source) if source.kind == "jsonl" else _parquet_rows(source):
+            name = row[source.name]
+            if not isinstance(name, str):
+                raise UserError(
+                    f"{place}: {source.name} is {name!r:.80}, not the name of an image. Correct `name` of `captions`."
+                )
+            yield place, name, row[source.column]
+
+
+def _json_rows(source: CaptionFile) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for line, row in read_json_lines(source.path):
+        place = f"{source.path}, {line}"
+        check_column(source.name, row, place, "`name` of `captions`")
+        check_column(source.column, row, place, "`column` of `captions`")
+        yield place, row
+
+
+def _parquet_rows(source: CaptionFile) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    try:
+        existing = read_footer(source.path).schema.names
+        check_column(source.name, existing, str(source.path), "`name` of `captions`")
+        check_column(source.column, existing, str(source.path), "`column` of `captions`")
+        rows = 0
+        for batch in read_batches(source.path, list(dict.fromkeys([source.name, source.column])), _ROWS):
+            values = zip(python_values(batch[source.name]), python_values(batch[source.column]), strict=True)
+            for number, (name, value) in enumerate(values, rows + 1):
+                yield f"{source.path}, row {number}", {source.name: name, source.column: value}
+            rows += len(batch)
+    except ParquetReadError as error:
+        raise UserError(f"{source.path} is not a Parquet file, or is damaged ({error}). Write it again.") from error
+
+
+def _texts(value: Any, place: str, column: str) -> list[str]:
+    """The captions of a value: a text, a list of texts, or null; without empty ones."""
+    values = value if isinstance(value, list) else [value]
+    found = (stripped_text(checked_text(one, place, column), place, "caption") for one in values)
+    return [text for text in found if text]
+
+
+def _none_found(source: CaptionSource, unknown: UnknownImages, known: Sequence[str]) -> str:
+    if isinstance(source, CaptionFile) and unknown:
+        return unknown_images(source.path, Counter(dict(unknown)), known)
+    if isinstance(source, CaptionFolder):
+        example = PurePosixPath(known[0]).with_suffix(".txt") if known else "a/b.txt"
+        return (
+            f"{source.path} has no caption: each picture's captions are the lines of a text of its name, such as "
+            f"{example} for {known[0] if known else 'a/b.png'}. Correct `captions`, or leave it out."
+        )
+    place = source.path if isinstance(source, CaptionFile) else source.images
+    return f"{place} has no caption: every {source.column} is empty. Correct `column` of `captions`."

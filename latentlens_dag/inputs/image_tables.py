@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.hub.datasets import HubColumn, column_values
+from latentlens_dag.hub.datasets import HubColumn, column_values, rows_of_columns
 from latentlens_dag.inputs.images import NAMES, ImageFile, files_of_batch, image_files
 from latentlens_dag.storage.arrow_values import OtherValue, python_values
 from latentlens_dag.storage.files import atomic_path
@@ -69,6 +69,18 @@ def read_image_rows(source: TableSource) -> Iterator[ImageRow]:
                 "bytes, or of bytes and paths as the library `datasets` writes them."
             )
         yield ImageRow(content, name or (path if isinstance(path, str) and path else None))
+
+
+def read_rows_beside_images(source: TableSource, column: str) -> Iterator[tuple[str, str, Any]]:
+    """Image id, place and value of another column, of each row of a source.
+
+    Raises:
+        UserError: as `read_image_rows`.
+    """
+    for number, (value, beside) in enumerate(_values(source, column), 1):
+        content = value.get("bytes") if isinstance(value, dict) else value
+        if isinstance(content, bytes):  # `read_image_rows` refuses the others
+            yield hash_bytes(content), f"{source}, row {number}", beside
 
 
 def _kind(content: object) -> str:
@@ -143,16 +155,23 @@ def _write_files(source: TableSource, folder: Path) -> dict[str, str]:
 
 
 def _values_and_names(source: TableSource) -> Iterator[tuple[Any, str | None]]:
+    column = None if isinstance(source, HubColumn) else source.name
+    for value, name in _values(source, column, "name"):
+        yield value, None if name is None else _name(name, source, column)
+
+
+def _values(source: TableSource, column: str | None, field: str = "captions.column") -> Iterator[tuple[Any, Any]]:
+    """The value of the images' column in each row, and of another; `field` is that of the YAML which names it."""
     if isinstance(source, HubColumn):
-        yield from ((value, None) for value in column_values(source, _BATCH))
+        rows = ((value, None) for value in column_values(source, _BATCH))
+        yield from rows if column is None else rows_of_columns(source, [source.column, column], _BATCH)
         return
-    columns = [source.column, *([source.name] if source.name else [])]
+    columns = [source.column, *([column] if column else [])]
     try:
-        _check_columns(source, columns, read_footer(source.path).schema.names)
+        _check_columns(source, columns, read_footer(source.path).schema.names, field)
         for batch in read_batches(source.path, columns, _BATCH):
-            names = python_values(batch[source.name]) if source.name else [None] * len(batch)
-            names = [None if name is None else _name(name, source) for name in names]
-            yield from zip(python_values(batch[source.column]), names, strict=True)
+            beside = python_values(batch[column]) if column else [None] * len(batch)
+            yield from zip(python_values(batch[source.column]), beside, strict=True)
     except ParquetReadError as error:
         raise UserError(
             f"{source} cannot be read as Parquet ({error}): it is missing, damaged or not Parquet."
@@ -161,15 +180,15 @@ def _values_and_names(source: TableSource) -> Iterator[tuple[Any, str | None]]:
         raise UserError(f"{source} has a text that cannot be read ({error}). Write it again, with UTF-8.") from error
 
 
-def _name(value: object, source: ImageColumn) -> str:
+def _name(value: object, source: TableSource, column: str | None) -> str:
     """The name of an image: a text or a number."""
     if not isinstance(value, str | int | float):
-        raise UserError(f"{source}: the name {value!r:.80} in column {source.name} is no text. Name another column.")
+        raise UserError(f"{source}: the name {value!r:.80} in column {column} is no text. Name another column.")
     return str(value)
 
 
-def _check_columns(source: ImageColumn, columns: Sequence[str], existing: Sequence[str]) -> None:
-    for field, column in zip(("column", "name"), columns, strict=False):
+def _check_columns(source: ImageColumn, columns: Sequence[str], existing: Sequence[str], other: str) -> None:
+    for field, column in zip(("column", other), columns, strict=False):
         if existing.count(column) > 1:
             raise UserError(f"{source} has several columns {column!r}, of which only one would be read. Rename them.")
         if column not in existing:

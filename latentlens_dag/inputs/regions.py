@@ -123,10 +123,10 @@ def regions_by_batch(path: Path, names: pa.Table, batches: int) -> Iterator[Numb
         unknown.update(rows["file_name"].filter(pa.array(places < 0)).to_pylist())
         yield NumberedRows(rows, np.where(places < 0, -1, batch_of[places]))
     if unknown:
-        raise UserError(_unknown_images(path, unknown, known.to_pylist()))
+        raise UserError(unknown_images(path, unknown, known.to_pylist()))
 
 
-def _unknown_images(path: Path, unknown: Counter[str | None], known: Sequence[str]) -> str:
+def unknown_images(path: Path, unknown: Counter[str | None], known: Sequence[str]) -> str:
     """What to say about regions of files that are no images of the set, by the name of the file."""
     names = sorted(unknown, key=str)
     named = ", ".join(map(repr, names[:_NAMED])) + (f" and {len(names) - _NAMED:,} more" if names[_NAMED:] else "")

@@ -17,6 +17,7 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -79,44 +80,62 @@ def read_texts(source: TextSource) -> Iterator[str]:
             `column_values`.
     """
     for place, text in _read_hub(source) if isinstance(source, HubColumn) else _read_file(source):
-        if "\0" in text:
-            raise UserError(
-                f"{source}, {place}: the text has a NUL character, as text in UTF-16 has when it is read as UTF-8. "
-                f"{_CONVERT.format('utf-16')}, or remove the character."
-            )
-        if len(text) > MAX_CHARACTERS:
-            raise UserError(
-                f"{source}, {place}: {len(text):,} characters are no sentence (at most {MAX_CHARACTERS:,}). "
-                "Write one sentence per line or row."
-            )
-        if text := text.strip():
+        if text := stripped_text(text, f"{source}, {place}", "sentence"):
             yield text
+
+
+def stripped_text(text: str, place: str, kind: str) -> str:
+    """A text without outer whitespace.
+
+    Args:
+        text: as it was read.
+        place: the file and the place in it, for messages.
+        kind: what it is to be, in a word: a sentence, a caption.
+
+    Raises:
+        UserError: if it has a NUL character, or is longer than MAX_CHARACTERS.
+    """
+    if "\0" in text:
+        raise UserError(
+            f"{place}: the text has a NUL character, as text in UTF-16 has when it is read as UTF-8. "
+            f"{_CONVERT.format('utf-16')}, or remove the character."
+        )
+    if len(text) > MAX_CHARACTERS:
+        raise UserError(
+            f"{place}: {len(text):,} characters are no {kind} (at most {MAX_CHARACTERS:,}). Write one {kind} per line "
+            "or row."
+        )
+    return text.strip()
 
 
 def _read_hub(source: HubColumn) -> Iterator[tuple[str, str]]:
     for number, value in enumerate(column_values(source), 1):
-        yield f"row {number}", _text(value, source, f"row {number}")
+        yield f"row {number}", checked_text(value, f"{source}, row {number}", source.column)
 
 
 def _read_file(source: TextFile) -> Iterator[tuple[str, str]]:
     if not source.path.is_file():
         raise UserError(f"The corpus file {source.path} does not exist. Correct `source` in the defs.yaml beside it.")
     readers = {"lines": _read_lines, "csv": _read_csv, "jsonl": _read_jsonl, "parquet": _read_parquet}
-    try:
+    with file_errors(source.path, source.kind):
         yield from readers[source.kind](source)
+
+
+@contextmanager
+def file_errors(path: Path, kind: str) -> Iterator[None]:
+    """Translate the errors of the libraries that read a file of texts, as jsonl for example."""
+    try:
+        yield
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise UserError(
-            f"{source.path} cannot be decompressed ({error}): it is named .gz, but is damaged or not gzip. Create it "
+            f"{path} cannot be decompressed ({error}): it is named .gz, but is damaged or not gzip. Create it "
             "again, or rename it without .gz if it is plain text."
         ) from error
     except OSError as error:
-        raise UserError(
-            f"{source.path} cannot be read ({error.strerror or error}). Correct its permissions."
-        ) from error
+        raise UserError(f"{path} cannot be read ({error.strerror or error}). Correct its permissions.") from error
     except (pa.ArrowException, ValueError) as error:  # ValueError: text that is not UTF-8 too
         raise UserError(
-            f"{source.path} cannot be read as {source.kind} ({error}): it is damaged, or its texts are not "
-            "UTF-8. Write it again."
+            f"{path} cannot be read as {kind} ({error}): it is damaged, or its texts are not UTF-8. Write it again."
         ) from error
 
 
@@ -263,13 +282,22 @@ def write_shard(sentences: Iterable[pa.Table], out: Path) -> int:
 
 
 def _read_lines(source: TextFile) -> Iterator[tuple[str, str]]:
-    with _open(source.path) as file:
-        lines = _Lines(source.path, file)
+    return read_lines(source.path)
+
+
+def read_lines(path: Path) -> Iterator[tuple[str, str]]:
+    """The lines of a file that are not blank, with their ends, each after its place; for use in `file_errors`.
+
+    Raises:
+        UserError: if a line is not UTF-8, or has more than MAX_LINE_BYTES.
+    """
+    with _open(path) as file:
+        lines = _Lines(path, file)
         for line in lines:
             if line.isspace():
                 lines.skip(_BLANK)
             else:
-                yield f"line {lines.number}", _decode(line, source.path, lines.number)
+                yield f"line {lines.number}", _decode(line, path, lines.number)
 
 
 def _read_csv(source: TextFile) -> Iterator[tuple[str, str]]:
@@ -277,7 +305,7 @@ def _read_csv(source: TextFile) -> Iterator[tuple[str, str]]:
     with _open(source.path) as file:
         rows = _csv_rows(_Lines(source.path, file), source.path)
         _, header = next(rows, ("", []))
-        _check_column(source, header)
+        check_column(source.column or "", header, str(source.path), _COLUMN)
         column = header.index(source.column or "")
         for place, row in rows:
             if len(row) != len(header):
@@ -311,17 +339,28 @@ def _csv_rows(lines: _Lines, path: Path) -> Iterator[tuple[str, list[str]]]:
 
 
 def _read_jsonl(source: TextFile) -> Iterator[tuple[str, str]]:
-    for place, line in _read_lines(source):
+    for place, row in read_json_lines(source.path):
+        check_column(source.column or "", row, f"{source.path}, {place}", _COLUMN)
+        yield place, checked_text(row[source.column or ""], f"{source}, {place}", source.column or "")
+
+
+def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The objects of a file of JSON lines, each after its place; for use in `file_errors`.
+
+    Raises:
+        UserError: as `read_lines`, and if a line is no JSON, or an object has a key twice. A line of another value than
+            an object counts as an object without keys.
+    """
+    for place, line in read_lines(path):
         if not line.strip():
             continue
         try:
             row = json.loads(line, object_pairs_hook=_unique_keys)
         except (ValueError, RecursionError) as error:  # numbers too long and lists too deep are none of its own errors
             raise UserError(
-                f"{source.path}, {place}: no JSON that can be read ({error}). Write one object per line."
+                f"{path}, {place}: no JSON that can be read ({error}). Write one object per line."
             ) from error
-        _check_column(source, list(row) if isinstance(row, dict) else [], f", {place}")
-        yield place, _text(row[source.column], source, place)
+        yield place, row if isinstance(row, dict) else {}
 
 
 def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -335,41 +374,49 @@ def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 def _read_parquet(source: TextFile) -> Iterator[tuple[str, str]]:
     try:
-        _check_column(source, read_footer(source.path).schema.names)
+        check_column(source.column or "", read_footer(source.path).schema.names, str(source.path), _COLUMN)
         batches = read_batches(source.path, [source.column or ""], _PARQUET_ROWS)
         values = (value for batch in batches for value in python_values(batch[source.column]))
         for number, value in enumerate(values, 1):
-            yield f"row {number}", _text(value, source, f"row {number}")
+            yield f"row {number}", checked_text(value, f"{source}, row {number}", source.column or "")
     except ParquetReadError as error:
         raise UserError(f"{source.path} is not a Parquet file, or is damaged ({error}). Write it again.") from error
 
 
-def _check_column(source: TextFile, columns: Iterable[str], place: str = "") -> None:
+_COLUMN = "`column` of the corpus's source"
+
+
+def check_column(column: str, columns: Iterable[str], place: str, field: str) -> None:
+    """Refuse a column that a table or an object does not have, or has twice.
+
+    Args:
+        column: that is to be read.
+        columns: that there are.
+        place: the file, and the place in it of an object, for messages.
+        field: of the YAML that names the column, for messages.
+    """
     existing = list(columns)
-    if existing.count(source.column or "") > 1:
-        raise UserError(
-            f"{source.path}{place} has several columns {source.column!r}, of which only one would be read. Rename the "
-            "others."
-        )
-    if source.column not in existing:
-        raise UserError(
-            f"{source.path}{place} has no column {source.column!r}; it has {name_list(existing)}. Correct "
-            "`column` of the corpus's source."
-        )
+    if existing.count(column) > 1:
+        raise UserError(f"{place} has several columns {column!r}, of which only one would be read. Rename the others.")
+    if column not in existing:
+        raise UserError(f"{place} has no column {column!r}; it has {name_list(existing)}. Correct {field}.")
 
 
-def _text(value: object, source: TextSource, place: str) -> str:
+def checked_text(value: object, place: str, column: str) -> str:
+    """A value of a column as text; null is an empty one.
+
+    Raises:
+        UserError: if it is another value than text, or has half of a surrogate pair; `place` is the file and the row.
+    """
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise UserError(
-            f"{source}, {place}: {source.column} is {value!r:.80}, not text. Name the column that has the text."
-        )
+        raise UserError(f"{place}: {column} is {value!r:.80}, not text. Name the column that has the text.")
     try:
         value.encode()
     except UnicodeEncodeError as error:
         raise UserError(
-            f"{source}, {place}: {source.column} has a character that is none, {value[error.start]!r}: half of a "
+            f"{place}: {column} has a character that is none, {value[error.start]!r}: half of a "
             "surrogate pair, as where an emoji was cut in two. Write the whole character, or leave it out."
         ) from error
     return value

@@ -18,6 +18,7 @@ from latentlens_dag.storage.warehouse import Warehouse
 IDENTITY = {
     "images": ["image_id"],
     "regions": ["image_id", "region_id"],
+    "captions": ["image_id", "caption_index"],
     "sentences": ["sentence_id"],
     "texts": ["text_id"],
 }
@@ -36,10 +37,11 @@ SUMMARIES = (
 )
 """Tables with one file per study."""
 
-DECLARED = ("study_connectors", "connectors", "losses")
+DECLARED = ("study_connectors", "connectors", "losses", "captions")
 """Those that a catalog has only where its study has rows of them; without it is empty."""
 
 _ANY = "*"
+_NUMBER = re.compile(r"(layer|batch|shard|regions|captions)_00(?=/|\.parquet$)")
 
 
 def table_patterns(study: str = _ANY, index: str = _ANY, images: str = _ANY) -> dict[str, list[str]]:
@@ -55,6 +57,7 @@ def table_patterns(study: str = _ANY, index: str = _ANY, images: str = _ANY) -> 
         "occurrences": [warehouse.occurrences(index, 0)],
         "images": [warehouse.pictures(images, 0)],
         "regions": [warehouse.regions(images, 0)],
+        "captions": [warehouse.captions(images, 0)],
         "texts": [warehouse.texts(_ANY, 0)],
         "text_tokens": [warehouse.text_tokens(study, 0)],
         "connectors": [warehouse.connector_facts(_ANY)],
@@ -62,7 +65,10 @@ def table_patterns(study: str = _ANY, index: str = _ANY, images: str = _ANY) -> 
     }
     # The number of a layer, batch or shard ends a name: layer_00, batch_00.parquet. Study names stay as they are.
     return {
-        table: [re.sub(r"(layer|batch|shard|regions)_00(?=/|\.parquet$)", r"\1_*", path.as_posix()) for path in paths]
+        table: [
+            re.sub(r"(layer|batch|shard|regions|captions)_00(?=/|\.parquet$)", r"\1_*", path.as_posix())
+            for path in paths
+        ]
         for table, paths in paths.items()
     }
 

@@ -44,7 +44,7 @@ class Shape(BaseModel):
 
     def lists(self, file: Path) -> bool:
         """Whether a file (relative to the set's folder) belongs to a part that the set still has."""
-        part = re.search(r"(?:batch|shard|regions)_(\d+)\.parquet$", file.name)
+        part = re.search(r"(?:batch|shard|regions|captions)_(\d+)\.parquet$", file.name)
         return part is None or int(part[1]) < self.parts
 
 

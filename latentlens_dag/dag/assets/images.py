@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from latentlens_dag.dag import keys
+from latentlens_dag.dag.assets.captions import captions_assets, names_of
 from latentlens_dag.dag.assets.common import InputSpec, parquet_asset, split_asset
 from latentlens_dag.dag.assets.reporting import tell_left_out
 from latentlens_dag.dag.assets.sources import data_source, file_source, observed_file
@@ -26,11 +27,9 @@ from latentlens_dag.hub.datasets import HubColumn
 from latentlens_dag.inputs import images as core
 from latentlens_dag.inputs.image_tables import (
     TableSource,
-    check_unique_names,
     extract_images,
     extracted_batch,
     extracted_files,
-    extracted_names,
 )
 from latentlens_dag.schema import IMAGES, REGIONS
 from latentlens_dag.storage.file_hashes import file_hashes, forget_hash
@@ -44,7 +43,11 @@ _NAMES, _ORIGINALS, _PICTURES, _REGIONS = 1, 1, 2, 2  # algorithms
 
 
 def image_definitions(images: ImageSetSpec) -> dg.Definitions:
-    """source -> names, or originals -> pictures[batch]; regions_source -> regions[batch], where there are regions."""
+    """source -> names, or originals -> pictures[batch].
+
+    Where there are regions, regions_source -> regions[batch]; where there are captions, captions_source ->
+    captions[batch].
+    """
     source = images.source
     assets: list[Any] = [data_source(keys.images(images.name, "source"), source), _pictures(images)]
     assets.append(_names(images, source) if isinstance(source, Path) else _originals(images, source))
@@ -52,29 +55,8 @@ def image_definitions(images: ImageSetSpec) -> dg.Definitions:
         regions_source = file_source(keys.images(images.name, "regions_source"), images.regions)
         assets += [regions_source, _regions(images, images.regions)]
     if images.captions is not None:
-        assets += [file_source(keys.images(images.name, "captions_source"), images.captions), _captions(images)]
+        assets += captions_assets(images, images.captions)
     return dg.Definitions(assets=assets)
-
-
-def _captions(images: ImageSetSpec) -> dg.AssetsDefinition:
-    def write(paths: Warehouse, batch: int) -> list[Path]:
-        rows = []
-        for row in pq.read_table(paths.pictures(images.name, batch)).to_pylist():
-            file = (images.captions / row["file_name"]).with_suffix(".txt")  # type: ignore[operator]
-            texts = file.read_text().split("\n") if file.exists() else []
-            rows += [{"image_id": row["image_id"], "caption_index": n, "caption": t} for n, t in enumerate(texts) if t]
-        schema = pa.schema([("image_id", pa.string()), ("caption_index", pa.int32()), ("caption", pa.string())])
-        write_parquet(pa.Table.from_pylist(rows, schema), out := paths.captions(images.name, batch))
-        return [out]
-
-    return parquet_asset(
-        keys.images(images.name, "captions"),
-        [keys.images(images.name, "pictures"), keys.images(images.name, "captions_source")],
-        version_fields(1),
-        "stand-in",
-        write,
-        images.batches,
-    )
 
 
 @contextmanager
@@ -197,11 +179,7 @@ def _regions(images: ImageSetSpec, file: Path) -> dg.AssetsDefinition:
     def read(paths: Warehouse) -> Iterator[NumberedRows]:
         from latentlens_dag.inputs.regions import regions_by_batch
 
-        if isinstance(images.source, Path):
-            names = pq.read_table(paths.image_names(images.name))
-        else:
-            names = extracted_names(paths.originals(images.name))
-            check_unique_names(names, images.source)
+        names = names_of(images, paths)
         return regions_by_batch(file, names, images.batches)
 
     def write(paths: Warehouse, batch: int, rows: Iterable[pa.Table]) -> list[Path]:

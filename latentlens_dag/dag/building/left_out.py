@@ -12,7 +12,7 @@ from latentlens_dag.dag.building.steps import AssetPartition
 
 LEFT_OUT = "left_out"
 """The name of the fact among an asset's metadata."""
-TELLING = ("names", "candidates", "losses")
+TELLING = ("names", "candidates", "captions", "losses")
 """The last parts of the keys of assets that have it: images of a folder, sentences of an index, images
 of a connector."""
 

@@ -16,6 +16,7 @@ import dagster as dg
 from latentlens_dag.errors import UserError
 from latentlens_dag.hub.datasets import HubColumn
 from latentlens_dag.hub.names import COMMIT, REPO_ID
+from latentlens_dag.inputs.captions import CaptionColumn, CaptionFile, CaptionFolder, CaptionSource
 from latentlens_dag.inputs.image_tables import ImageColumn
 from latentlens_dag.inputs.texts import TextFile, TextSource
 from latentlens_dag.models.configs import read_config
@@ -164,6 +165,52 @@ class RegionSource(dg.Model, dg.Resolvable):
 
     masks: LocalPath
     """A Parquet file: file_name, region_id, kind, name, words, abstract_words, x0, y0, x1, y1, mask."""
+
+
+class CaptionsSource(dg.Model, dg.Resolvable):
+    """Where captions of images come from."""
+
+    folder: LocalPath | None = None
+    """A folder with a/b.txt for the picture a/b.png, a caption on each line; it may be that of the pictures."""
+    jsonl: LocalPath | None = None
+    """A file with one JSON object per line: the name of a picture, and a caption or a list of them."""
+    parquet: LocalPath | None = None
+    """A Parquet file with the same columns."""
+    name: str | None = None
+    """Of jsonl and parquet: the column of the pictures' names, `file_name` by default."""
+    column: str | None = None
+    """The column of captions, `caption` by default; by itself, of the table or dataset that the pictures come from."""
+
+    def caption_source(self, images: Path | ImageColumn | HubColumn, place: str) -> CaptionSource:
+        """The folder, file or column, not opened; a UserError for invalid fields of `place`."""
+        given = [kind for kind in ("folder", "jsonl", "parquet") if getattr(self, kind) is not None]
+        if len(given) > 1:
+            raise UserError(
+                f"`captions` of {place} must be one of folder, jsonl and parquet; it has {', '.join(given)}."
+            )
+        if not given:
+            return self._column_beside(images, place)
+        kind, path = given[0], getattr(self, given[0])
+        if kind == "folder":
+            if self.name is not None or self.column is not None:
+                field = "column" if self.name is None else "name"
+                raise UserError(f"`captions` of {place}: `{field}` does not belong to `folder`. Leave it out.")
+            return CaptionFolder(existing_folder(path, "captions.folder", place))
+        existing_file(path, f"captions.{kind}", place)
+        return CaptionFile(kind, path, self.name or "file_name", self.column or "caption")  # type: ignore[arg-type]
+
+    def _column_beside(self, images: Path | ImageColumn | HubColumn, place: str) -> CaptionColumn:
+        if self.name is not None or self.column is None:
+            raise UserError(
+                f"`captions` of {place} must be one of `folder`, `jsonl` and `parquet`, or `column` alone, of the table "
+                "that the pictures come from."
+            )
+        if isinstance(images, Path):
+            raise UserError(
+                f"`captions.column: {self.column}` of {place} is of the table that pictures come from, but its `source` "
+                "is a folder. Name the file of captions (`jsonl` or `parquet`), or a `folder` of texts."
+            )
+        return CaptionColumn(images, self.column)
 
 
 class ModelSource(dg.Model, dg.Resolvable):

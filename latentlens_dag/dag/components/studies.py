@@ -15,6 +15,7 @@ import dagster as dg
 
 from latentlens_dag.dag.components.base import NamedComponent, check_at_least, check_count
 from latentlens_dag.dag.components.sources import (
+    CaptionsSource,
     CorpusSource,
     ImageSource,
     ModelSource,
@@ -96,11 +97,11 @@ class Corpus(NamedComponent):
 
 
 class ImageSet(NamedComponent):
-    """Images, in batches, with or without annotated regions."""
+    """Images, in batches, with or without annotated regions and captions."""
 
     source: ImageSource
     regions: RegionSource | None = None
-    captions: dict[str, str] | None = None
+    captions: CaptionsSource | None = None
     batches: int = 1
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
@@ -116,9 +117,7 @@ class ImageSet(NamedComponent):
         place = self.place(context)
         source = self.source.image_source(place)
         masks = existing_file(self.regions.masks, "regions.masks", place) if self.regions else None
-        from latentlens_dag.dag.components.base import folder_of
-
-        captions = None if self.captions is None else folder_of(context) / self.captions["folder"]
+        captions = None if self.captions is None else self.captions.caption_source(source, place)
         return ImageSetSpec(self.name, source, self.batches, masks, captions)
 
 
