@@ -21,7 +21,7 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.models.configs import read_config
 from latentlens_dag.models.hub_models import local_model, weight_bytes
 from latentlens_dag.models.model_ref import ModelRef, model_ref
-from latentlens_dag.models.weight_files import stored_dtypes
+from latentlens_dag.models.weight_files import SHARD_INDEX, stored_dtypes, weight_files
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 DTYPES: tuple[str, ...] = get_args(Dtype)
@@ -95,4 +95,7 @@ def _dtype_of_weights(folder: Path) -> str:
 def _weight_bytes(model: ModelRef, folder: Path) -> int:
     if model.repo is not None:
         return weight_bytes(model)
-    return sum(file.stat().st_size for file in folder.glob("model*.safetensors"))
+    files = [*folder.glob("model*.safetensors")]
+    if not files and (folder / SHARD_INDEX).is_file():  # of other names, as those of a connector's checkpoints
+        files = weight_files(folder, str(model), "AutoModel")
+    return sum(file.stat().st_size for file in files)

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from latentlens_dag.dag.components import KINDS
+from latentlens_dag.dag.components import KINDS, Study
 from latentlens_dag.dag.components.base import LONGEST_NAME
 from latentlens_dag.dag.loading import load_definitions
 from latentlens_dag.dag.yaml_tree import YamlTree
@@ -277,7 +277,7 @@ def test_a_name_that_cannot_name_files_is_refused_before_anything_is_built(proje
 def test_the_literal_choices_of_a_field_are_named_where_a_boolean_stands(project: Path) -> None:
     _declare(project, "Study", {"judge": "RAW"}, "no")
     assert "takes 'none' or fields of its own (regions)." in str(_refused(project))
-    assert Literal["none"] in _inner(KINDS[4].model_fields["judge"].annotation)
+    assert Literal["none"] in _inner(Study.model_fields["judge"].annotation)
 
 
 @pytest.mark.parametrize("text", ["xyzzy", "''", "2020-01-01", "none"])

@@ -48,6 +48,20 @@ def test_a_cpu_takes_float32_but_for_large_16_bit_checkpoints_where_it_has_bfloa
     assert chosen_dtype(_checkpoint(tmp_path, config, size_bytes), "cpu") == chosen
 
 
+@pytest.mark.parametrize(("size_bytes", "chosen"), [(GIB, "bfloat16"), (GIB - 1000, "float32")])
+def test_weights_in_files_of_any_names_count_where_an_index_names_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size_bytes: int, chosen: str
+) -> None:
+    _has_bfloat16(monkeypatch, True)
+    _checkpoint(tmp_path, {"dtype": "bfloat16"})
+    for name, size in (("frozen-00001.safetensors", size_bytes - 9), ("connector.safetensors", 9)):
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(size)
+    places = {"lm_head.weight": "frozen-00001.safetensors", "a": "connector.safetensors"}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    assert chosen_dtype(tmp_path, "cpu") == chosen
+
+
 @pytest.mark.parametrize(
     ("stored", "has", "chosen"),
     [
