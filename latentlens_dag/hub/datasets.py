@@ -9,7 +9,7 @@ revision it once cached; both are refused here.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from gzip import BadGzipFile
@@ -19,7 +19,7 @@ from typing import Any
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.hub.errors import CONNECTION_HINT, failure_cause, network_errors
-from latentlens_dag.storage.arrow_values import python_values
+from latentlens_dag.storage.arrow_values import python_values, values_or_lists
 from latentlens_dag.text.display import name_list
 
 _FORMATS = {"arrow", "csv", "json", "parquet", "text"}  # others unpack archives of media, or need more packages
@@ -47,18 +47,22 @@ class HubColumn:
 
 def column_values(source: HubColumn, batch: int = _BATCH) -> Iterator[Any]:
     """Iterate over the column in the order of the rows; arguments and errors as of `rows_of_columns`."""
-    return (value for (value,) in rows_of_columns(source, [source.column], batch))
+    return (value for (value,) in rows_of_columns(source, [source.column], batch, python_values))
 
 
-def rows_of_columns(source: HubColumn, columns: Sequence[str], batch: int = _BATCH) -> Iterator[tuple[Any, ...]]:
+def rows_of_columns(
+    source: HubColumn,
+    columns: Sequence[str],
+    batch: int = _BATCH,
+    values: Callable[[Any], list[Any]] = values_or_lists,
+) -> Iterator[tuple[Any, ...]]:
     """Iterate over some columns in the order of the rows, in constant memory; of Parquet only these are fetched.
-
-    Values are as `python_values` gives them.
 
     Args:
         source: of which dataset.
         columns: their names; `source.column` need not be one of them.
         batch: rows in memory at a time.
+        values: makes Python's values of a column of Arrow.
 
     Raises:
         UserError: where the package `datasets` is missing, the Hub cannot be reached or refuses, or the dataset, its
@@ -67,7 +71,7 @@ def rows_of_columns(source: HubColumn, columns: Sequence[str], batch: int = _BAT
     _require_library(source)
     with _user_errors(source):
         for table in _rows(source, columns).select_columns(list(columns)).with_format("arrow").iter(batch):
-            yield from zip(*(python_values(table[column]) for column in columns), strict=True)
+            yield from zip(*(values(table[column]) for column in columns), strict=True)
 
 
 def _require_library(source: HubColumn) -> None:

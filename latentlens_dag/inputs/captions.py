@@ -1,7 +1,7 @@
 """Captions of images, which a connector learns from: beside the pictures, in a file, or in the table of the pictures.
 
-A caption belongs to an image by the name that the image has in the set (`images.NAMES`), or by its row in the table that
-the images come from. Of images with equal bytes a folder counts the first name, a table all rows.
+A caption belongs to an image by the name that the image has in the set (`images.NAMES`), or by its row in the table
+that the images come from. Of images with equal bytes a folder counts the first name, a table all rows.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from latentlens_dag.inputs.texts import (
     stripped_text,
 )
 from latentlens_dag.schema import CAPTIONS
-from latentlens_dag.storage.arrow_values import python_values
+from latentlens_dag.storage.arrow_values import python_values, values_or_lists
 from latentlens_dag.storage.hashing import shards_of
 from latentlens_dag.storage.parquet import write_parquet
 from latentlens_dag.storage.split_input import NumberedRows
@@ -149,7 +149,7 @@ def _pairs(source: CaptionSource, ids: Mapping[str, str], unknown: UnknownImages
                 texts = _texts(value, place, source.column)
                 known = ids.get(name)
                 if known is None:
-                    unknown[name] += len(texts)
+                    unknown.update([name] * len(texts))
                 else:
                     yield from ((known, text) for text in texts)
 
@@ -193,7 +193,7 @@ def _parquet_rows(source: CaptionFile) -> Iterator[tuple[str, Mapping[str, Any]]
         check_column(source.column, existing, str(source.path), "`column` of `captions`")
         rows = 0
         for batch in read_batches(source.path, list(dict.fromkeys([source.name, source.column])), _ROWS):
-            values = zip(python_values(batch[source.name]), python_values(batch[source.column]), strict=True)
+            values = zip(python_values(batch[source.name]), values_or_lists(batch[source.column]), strict=True)
             for number, (name, value) in enumerate(values, rows + 1):
                 yield f"{source.path}, row {number}", {source.name: name, source.column: value}
             rows += len(batch)

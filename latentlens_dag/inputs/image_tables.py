@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from latentlens_dag.errors import UserError
 from latentlens_dag.hub.datasets import HubColumn, column_values, rows_of_columns
 from latentlens_dag.inputs.images import NAMES, ImageFile, files_of_batch, image_files
-from latentlens_dag.storage.arrow_values import OtherValue, python_values
+from latentlens_dag.storage.arrow_values import OtherValue, python_values, values_or_lists
 from latentlens_dag.storage.files import atomic_path
 from latentlens_dag.storage.hashing import hash_bytes
 from latentlens_dag.storage.parquet import write_parquet
@@ -170,7 +170,7 @@ def _values(source: TableSource, column: str | None, field: str = "captions.colu
     try:
         _check_columns(source, columns, read_footer(source.path).schema.names, field)
         for batch in read_batches(source.path, columns, _BATCH):
-            beside = python_values(batch[column]) if column else [None] * len(batch)
+            beside = values_or_lists(batch[column]) if column else [None] * len(batch)
             yield from zip(python_values(batch[source.column]), beside, strict=True)
     except ParquetReadError as error:
         raise UserError(

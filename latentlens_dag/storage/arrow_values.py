@@ -8,9 +8,11 @@ therefore never converted: an `OtherValue` stands for it, which messages can nam
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.types as kinds
 
 _CONVERTED = (
@@ -30,6 +32,18 @@ class OtherValue:
     def __repr__(self) -> str:
         """Its type, for messages."""
         return f"a value of type {self.kind}"
+
+
+def values_or_lists(column: pa.Array | pa.ChunkedArray) -> list[Any]:
+    """As `python_values`, but of a column of lists the lists of such values."""
+    if isinstance(column, pa.ChunkedArray):
+        return [value for chunk in column.chunks for value in values_or_lists(chunk)]
+    is_list = (kinds.is_list, kinds.is_large_list, kinds.is_fixed_size_list)
+    if not any(is_kind(column.type) for is_kind in is_list):
+        return python_values(column)
+    lengths = pc.list_value_length(column).to_pylist()
+    values = iter(python_values(column.flatten()))  # without those below a null
+    return [None if length is None else list(islice(values, length)) for length in lengths]
 
 
 def python_values(column: pa.Array | pa.ChunkedArray) -> list[Any]:

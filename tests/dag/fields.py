@@ -11,6 +11,7 @@ COMMIT, OTHER_COMMIT = "a" * 40, "b" * 40
 TEXTS_OF_THE_HUB = {"hub": "user/texts", "config": "en", "split": "train", "column": "said", "revision": COMMIT}
 PICTURES_OF_THE_HUB = {**TEXTS_OF_THE_HUB, "column": "picture"}
 PICTURES = {"source": {"folder": "pictures"}, "regions": {"masks": "regions.parquet"}, "batches": 2}
+FRAMED = {"source": {"parquet": "frames.parquet", "column": "front", "name": "title"}}
 MODEL = {"path": "model"}
 
 IMAGES: dict[str, dict[str, Any]] = {
@@ -18,7 +19,7 @@ IMAGES: dict[str, dict[str, Any]] = {
     "Corpus again": {"source": {"lines": "corpus.txt"}, "shards": 2},
     "ImageSet pictures": PICTURES,
     "ImageSet more": PICTURES,
-    "ImageSet framed": {"source": {"parquet": "frames.parquet", "column": "front", "name": "title"}},
+    "ImageSet framed": FRAMED,
     "Index words": {"language_model": MODEL, "corpus": "text", "layers": [1, 2], "contexts_per_token": 5},
     "Index others": {"language_model": MODEL, "corpus": "again", "layers": [1]},
     "Study tiny": {
@@ -66,7 +67,12 @@ RELEASED: dict[str, dict[str, Any]] = {
 }
 CONNECTED: dict[str, dict[str, Any]] = {
     **IMAGES,
-    "Connector clip": {"language_model": MODEL, "features": "none", "steps": 4, "checkpoints": [0]},
+    "ImageSet pictures": {**PICTURES, "captions": {"jsonl": "captions.jsonl"}},
+    "ImageSet more": {**PICTURES, "captions": {"jsonl": "captions.jsonl"}},
+    "ImageSet framed": {**FRAMED, "captions": {"column": "title"}},
+    "VisionFeatures seen": {"vision_encoder": MODEL, "images": "pictures"},
+    "VisionFeatures pooled": {"vision_encoder": MODEL, "images": "pictures", "pool": 2},
+    "Connector clip": {"language_model": MODEL, "features": "seen", "steps": 4, "checkpoints": [0]},
     "Study last": {"vlm": {"connector": "clip"}, "index": "words", "images": "pictures", "layers": [0]},
     "Study first": {"vlm": {"connector": "clip", "step": 0}, "index": "words", "images": "pictures", "layers": [0]},
 }
@@ -170,6 +176,21 @@ def _release(field: str, value: object, before: object = None, changed: set[str]
     return Change("released", {path: value}, changed, {} if before is None else {path: before})
 
 
+_MODELS = {"connector/clip/checkpoint/S*"}
+_TRAINED = _MODELS | {"connector/clip/losses"}
+_CAPTIONS = {"images/pictures/captions"}
+
+
+def _read_of(study: str) -> set[str]:
+    """What of a study of layer 0 reads its model."""
+    parts = ("model_checks", "visual_tokens", "study_connectors", "visual/V00", "logitlens/V00", "embeddinglens/V00")
+    return _study(study, *parts)
+
+
+def _connector(field: str, value: object, changed: set[str] = _TRAINED) -> Change:
+    return Change("connected", {f"Connector clip.{field}": value}, changed)
+
+
 CHANGES: dict[str, list[Change]] = {
     "Corpus.name": [
         Change(
@@ -225,6 +246,86 @@ CHANGES: dict[str, list[Change]] = {
             {"images/pictures/pictures", "images/pictures/regions"} | _BY_BATCH | _SUMMARIES,
         )
     ],
+    "ImageSet.captions": [
+        Change("connected", {"ImageSet more.captions": None}, {"images/more/captions*"}),
+        Change("images", {"ImageSet more.captions": {"jsonl": "captions.jsonl"}}, {"images/more/captions*"}),
+    ],
+    "CaptionsSource.folder": [
+        Change(
+            "connected",
+            {"ImageSet pictures.captions": {"folder": "pictures"}},
+            _CAPTIONS | {"images/pictures/captions_source"},
+        )
+    ],
+    "CaptionsSource.jsonl": [Change("connected", {"ImageSet pictures.captions.jsonl": "HERE/captions.jsonl"})],
+    "CaptionsSource.parquet": [
+        Change(
+            "connected",
+            {"ImageSet pictures.captions": {"parquet": "captions.parquet"}},
+            _CAPTIONS | {"images/pictures/captions_source"},
+        )
+    ],
+    "CaptionsSource.name": [
+        Change("connected", {"ImageSet pictures.captions.name": "file_name"}),
+        Change("connected", {"ImageSet pictures.captions.name": "other"}, _CAPTIONS),
+    ],
+    "CaptionsSource.column": [
+        Change("connected", {"ImageSet pictures.captions.column": "other"}, _CAPTIONS),
+        Change("connected", {"ImageSet framed.captions.column": "subtitle"}, {"images/framed/captions"}),
+    ],
+    "VisionFeatures.name": [
+        Change(
+            "connected",
+            {"VisionFeatures pooled": "VisionFeatures renamed"},
+            {"features/pooled/*", "features/renamed/*"},
+        )
+    ],
+    "VisionFeatures.vision_encoder": [
+        Change(
+            "connected", {"VisionFeatures pooled.vision_encoder": {"path": "noted"}}, {"features/pooled/vision_encoder"}
+        )
+    ],
+    "VisionFeatures.images": [
+        Change("connected", {"VisionFeatures pooled.images": "more"}, {"features/pooled/features"})
+    ],
+    "VisionFeatures.layer": [
+        Change("connected", {"VisionFeatures pooled.layer": -1}, {"features/pooled/features"}),
+        Change("connected", {"VisionFeatures seen.layer": -1}, {"features/seen/features", "connector/clip/frozen"}),
+    ],
+    "VisionFeatures.pool": [Change("connected", {"VisionFeatures pooled.pool": 1}, {"features/pooled/features"})],
+    "Connector.name": [
+        Change(
+            "connected",
+            {
+                "Connector clip": "Connector renamed",
+                "Study last.vlm": {"connector": "renamed"},
+                "Study first.vlm": {"connector": "renamed", "step": 0},
+            },
+            {"connector/clip/*", "connector/renamed/*"} | _read_of("last") | _read_of("first"),
+        )
+    ],
+    "Connector.language_model": [_connector("language_model", {"path": "noted"}, {"connector/clip/language_model"})],
+    "Connector.features": [_connector("features", "pooled", _TRAINED | {"connector/clip/frozen"})],
+    "Connector.steps": [
+        Change(
+            "connected",
+            {"Connector clip.steps": 5},
+            _TRAINED | _read_of("last"),
+        )
+    ],
+    "Connector.checkpoints": [_connector("checkpoints", [0, 2], {"connector/clip/checkpoint/S000002"})],
+    "Connector.images": [_connector("images", 3)],
+    "Connector.kind": [_connector("kind", "linear")],
+    "Connector.seed": [_connector("seed", 1)],
+    "Connector.tokens": [_connector("tokens", 500)],
+    "Connector.learning_rate": [_connector("learning_rate", 0.001)],
+    "Connector.warmup": [_connector("warmup", 2)],
+    "Connector.output_scale": [_connector("output_scale", 3.0)],
+    "Connector.fixed_size": [_connector("fixed_size", True)],
+    "Connector.whitening": [_connector("whitening", 0.0)],
+    "Connector.kept": [_connector("kept", {"whole": 1})],
+    "Connector.whole_steps": [_connector("whole_steps", 0.5)],
+    "Connector.dtype": [_connector("dtype", "bfloat16"), _connector("dtype", "auto", set())],
     "TextSet.name": [
         Change(
             "texts",

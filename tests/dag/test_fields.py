@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from latentlens_dag.dag.components import base, release, sources, studies, trained_model
+from latentlens_dag.dag.components import base, release, sources, studies, trained_model, training
 from latentlens_dag.dag.loading import load_definitions
 from latentlens_dag.dag.versions import source_version
 from latentlens_dag.index.lance_files import open_table
@@ -86,6 +86,9 @@ def _write_pictures(here: Path) -> None:
     ]
     pq.write_table(pa.Table.from_pylist(rows), here / "frames.parquet")
     pq.write_table(pa.Table.from_pylist(rows[:2]), here / "fewer.parquet")
+    captions = [{"file_name": file.name, "caption": f"Picture {file.stem}.", "other": file.stem} for file in files]
+    (here / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in captions))
+    pq.write_table(pa.Table.from_pylist(captions), here / "captions.parquet")
     regions = pq.read_table(here / "regions.parquet")  # other names, of which no judge knows
     names = pa.array([name.upper() for name in regions["name"].to_pylist()])
     pq.write_table(regions.set_column(regions.schema.get_field_index("name"), "name", names), here / "other.parquet")
@@ -165,7 +168,7 @@ def _types_are_not_described(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _all_fields() -> set[str]:
     """Every field that a defs.yaml may have, by the class that declares its type."""
-    found = [one for module in (studies, release, sources) for one in vars(module).values() if isclass(one)]
+    found = [one for module in (studies, training, release, sources) for one in vars(module).values() if isclass(one)]
     models = {one for one in found if issubclass(one, dg.Model) and one.__module__.startswith("latentlens_dag")}
     return {
         f"{one.__name__}.{name}"

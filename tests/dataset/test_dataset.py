@@ -376,7 +376,9 @@ def test_query_takes_a_name_or_sql(dataset: Dataset) -> None:
 
 
 def test_scan_of_an_unknown_table_names_the_tables(dataset: Dataset) -> None:
-    with pytest.raises(UserError, match="no table 'neighbours'; there are candidates, connectors, corpus_ablation"):
+    with pytest.raises(
+        UserError, match="no table 'neighbours'; there are candidates, captions, connectors, corpus_ablation"
+    ):
         dataset.scan("neighbours")
 
 

@@ -112,7 +112,7 @@ def test_regions_with_a_column_of_another_type_are_refused_by_name(tmp_path: Pat
 @pytest.mark.parametrize("name", ODD)
 def test_a_column_of_the_hub_is_given_whatever_its_type_is(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     class Rows:
-        def select_columns(self, _: str) -> Rows:
+        def select_columns(self, _: object) -> Rows:
             return self
 
         with_format = select_columns
@@ -120,7 +120,7 @@ def test_a_column_of_the_hub_is_given_whatever_its_type_is(monkeypatch: pytest.M
         def iter(self, _: int) -> list[pa.Table]:
             return [pa.table({"a": ODD[name]()})] * 2
 
-    monkeypatch.setattr(hub, "_rows", lambda _: Rows())
+    monkeypatch.setattr(hub, "_rows", lambda *_: Rows())
     values = list(hub.column_values(hub.HubColumn("user/a", None, "train", "a", "0" * 40)))
     assert len(values) == 4 and None in values
 

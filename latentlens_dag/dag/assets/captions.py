@@ -54,7 +54,7 @@ def captions_assets(images: ImageSetSpec, source: core.CaptionSource) -> list[An
 
 
 def names_of(images: ImageSetSpec, paths: Warehouse, captions: core.CaptionSource | None = None) -> pa.Table:
-    """Id and name of every image of a set (`inputs.images.NAMES`); of a table, names must be unique to refer to them."""
+    """Id and name of every image of a set (`inputs.images.NAMES`); those of a table must differ to refer to them."""
     if isinstance(images.source, Path):
         return pq.read_table(paths.image_names(images.name))
     names = extracted_names(paths.originals(images.name))

@@ -202,13 +202,13 @@ class CaptionsSource(dg.Model, dg.Resolvable):
     def _column_beside(self, images: Path | ImageColumn | HubColumn, place: str) -> CaptionColumn:
         if self.name is not None or self.column is None:
             raise UserError(
-                f"`captions` of {place} must be one of `folder`, `jsonl` and `parquet`, or `column` alone, of the table "
-                "that the pictures come from."
+                f"`captions` of {place} must be one of `folder`, `jsonl` and `parquet`, or `column` alone, of the "
+                "table that the pictures come from."
             )
         if isinstance(images, Path):
             raise UserError(
-                f"`captions.column: {self.column}` of {place} is of the table that pictures come from, but its `source` "
-                "is a folder. Name the file of captions (`jsonl` or `parquet`), or a `folder` of texts."
+                f"`captions.column: {self.column}` of {place} is of the table that pictures come from, but its "
+                "`source` is a folder. Name the file of captions (`jsonl` or `parquet`), or a `folder` of texts."
             )
         return CaptionColumn(images, self.column)
 
