@@ -118,6 +118,8 @@ CAPTIONS = _schema(
     ("image_id", pa.string()),
     ("caption_index", pa.int32()),  # from 0, in the order of the source
     ("caption", pa.string()),
+    ("patches", pa.list_(pa.int32())),  # of which it is, numbered row by row; null of the whole image
+    ("grid", pa.list_(pa.int32())),  # rows and columns of that numbering
 )
 
 VISUAL_TOKENS = _schema(

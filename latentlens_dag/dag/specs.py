@@ -13,7 +13,7 @@ import dagster as dg
 
 from latentlens_dag.dag import keys
 from latentlens_dag.errors import UserError
-from latentlens_dag.inputs.captions import CaptionSource
+from latentlens_dag.inputs.captions import CaptionFile, CaptionSource
 from latentlens_dag.inputs.image_tables import TableSource
 from latentlens_dag.inputs.texts import TextSource
 from latentlens_dag.models.model_ref import ModelRef
@@ -46,6 +46,11 @@ class ImageSetSpec:
     """The file of their annotated regions, if any."""
     captions: CaptionSource | None = None
     """Where their captions are, if they have any."""
+
+    @property
+    def caption_grid(self) -> tuple[int, int] | None:
+        """The grid on which captions of parts number patches."""
+        return self.captions.grid if isinstance(self.captions, CaptionFile) else None
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from typing import Any
 
 from latentlens_dag.demo import stages
 from latentlens_dag.demo.atlas import DEBIAN_FONT, write_atlas
+from latentlens_dag.demo.captioned import write_captioned_scenes
 from latentlens_dag.demo.card import write_card
 from latentlens_dag.demo.corpus import write_corpus
 from latentlens_dag.demo.measure import measure, measure_choices
@@ -53,6 +54,12 @@ def _parser() -> argparse.ArgumentParser:
     scenes = commands.add_parser("scenes", help="draw the held-out scenes and their regions")
     scenes.add_argument("--out", type=Path, help="folder (default: assets/demo of the checkout)")
     scenes.set_defaults(run=_scenes)
+    captioned = commands.add_parser("captioned", help="draw pictures with captions, for connectors of a project")
+    captioned.add_argument("--out", type=Path, required=True, help="folder")
+    captioned.add_argument("--count", type=int, default=8000, help="scenes (default: %(default)s)")
+    captioned.add_argument("--parts", type=int, default=12, help="captions of parts of each (default: %(default)s)")
+    captioned.add_argument("--seed", type=int, default=0)
+    captioned.set_defaults(run=_captioned)
     corpus = commands.add_parser("corpus", help="write the sentences of the demo's index")
     corpus.set_defaults(run=_corpus)
     titles = {"language": "stage 1", "vision": "stage 2", "connector": "stage 3 and the finished model"}
@@ -128,6 +135,11 @@ def _figures_of(work: Path, stages: Sequence[str]) -> dict[str, dict[str, Any]]:
             f"run python -m latentlens_dag.demo {_COMMANDS.get(missing[0], missing[0])} --work {work} first."
         )
     return {name: figures or {} for name, figures in found.items()}
+
+
+def _captioned(options: argparse.Namespace) -> dict[str, Any]:
+    write_captioned_scenes(SceneSource.open(), options.out, options.count, options.parts, options.seed)
+    return {"folder": str(options.out), "scenes": options.count, "captions": options.count * (1 + options.parts)}
 
 
 def _corpus(options: argparse.Namespace) -> dict[str, Any]:

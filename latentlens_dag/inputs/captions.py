@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,7 +28,7 @@ from latentlens_dag.inputs.texts import (
     stripped_text,
 )
 from latentlens_dag.schema import CAPTIONS
-from latentlens_dag.storage.arrow_values import python_values, values_or_lists
+from latentlens_dag.storage.arrow_values import values_or_lists
 from latentlens_dag.storage.hashing import shards_of
 from latentlens_dag.storage.parquet import write_parquet
 from latentlens_dag.storage.split_input import NumberedRows
@@ -37,7 +37,7 @@ from latentlens_dag.storage.untrusted_parquet import ParquetReadError, read_batc
 MOST_CAPTIONS = 1000
 """Of an image."""
 _ROWS = 2048  # read at a time
-_PAIRS = pa.schema([("image_id", pa.string()), ("caption", pa.string())])
+_PAIRS = pa.schema([field for field in CAPTIONS if field.name != "caption_index"])
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,10 @@ class CaptionFile:
     name: str = "file_name"
     """The column of names."""
     column: str = "caption"
+    patches: str | None = None
+    """The column with the numbers of the patches that a caption is about, null for the whole image."""
+    grid: tuple[int, int] | None = None
+    """Rows and columns of the patches, which are numbered row by row from 0."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,16 @@ class CaptionColumn:
 
 
 CaptionSource = CaptionFolder | CaptionFile | CaptionColumn
+
+
+class Caption(NamedTuple):
+    """A caption of an image, or of some of its patches."""
+
+    text: str
+    patches: tuple[int, ...] | None = None
+    """Their numbers, ascending; None for the whole image."""
+    grid: tuple[int, int] | None = None
+    """Rows and columns of the patches; None for the whole image."""
 
 
 class UnknownImages(Counter[str]):
@@ -98,7 +112,7 @@ def captions_by_batch(
     ids = dict(zip(names["file_name"].to_pylist(), names["image_id"].to_pylist(), strict=True))
     pairs, found = _pairs(source, ids, unknown), 0
     while some := list(islice(pairs, _ROWS)):
-        rows = pa.Table.from_pylist([{"image_id": image, "caption": text} for image, text in some], _PAIRS)
+        rows = pa.Table.from_pylist([{"image_id": image, **_columns(caption)} for image, caption in some], _PAIRS)
         found += len(rows)
         yield NumberedRows(rows, shards_of(rows["image_id"], batches))
     if not found:
@@ -111,61 +125,72 @@ def write_captions(rows: Iterable[pa.Table], out: Path) -> int:
     Raises:
         UserError: if an image has more than MOST_CAPTIONS.
     """
-    of_image: dict[str, dict[str, None]] = {}
+    of_image: dict[str, dict[Caption, None]] = {}
     for table in rows:
-        for image, text in zip(table["image_id"].to_pylist(), table["caption"].to_pylist(), strict=True):
-            of_image.setdefault(image, {})[text] = None
+        for row in table.to_pylist():
+            of_image.setdefault(row["image_id"], {})[_caption(row)] = None
     if crowded := next((image for image, texts in of_image.items() if len(texts) > MOST_CAPTIONS), None):
         raise UserError(
             f"Image {crowded} has {len(of_image[crowded]):,} captions, and {MOST_CAPTIONS:,} are the most. Is `name` "
             "the column of the images' names?"
         )
-    found = [(image, number, text) for image in sorted(of_image) for number, text in enumerate(of_image[image])]
-    columns = [list(column) for column in zip(*found, strict=True)] or [[], [], []]
-    write_parquet(pa.table(columns, schema=CAPTIONS), out, CAPTIONS)
+    found = [
+        {"image_id": image, "caption_index": number, **_columns(caption)}
+        for image in sorted(of_image)
+        for number, caption in enumerate(of_image[image])
+    ]
+    write_parquet(pa.Table.from_pylist(found, CAPTIONS), out, CAPTIONS)
     return len(found)
 
 
-def read_captions(files: Sequence[Path]) -> dict[str, list[str]]:
+def read_captions(files: Sequence[Path]) -> dict[str, list[Caption]]:
     """The captions of each image, in order, from files that `write_captions` wrote."""
-    found: dict[str, list[str]] = {}
+    found: dict[str, list[Caption]] = {}
     for file in files:
-        table = pq.read_table(file, columns=["image_id", "caption"])
-        for image, text in zip(table["image_id"].to_pylist(), table["caption"].to_pylist(), strict=True):
-            found.setdefault(image, []).append(text)
+        for row in pq.read_table(file).to_pylist():
+            found.setdefault(row["image_id"], []).append(_caption(row))
     return found
 
 
-def _pairs(source: CaptionSource, ids: Mapping[str, str], unknown: UnknownImages) -> Iterator[tuple[str, str]]:
+def _columns(caption: Caption) -> dict[str, object]:
+    return {"caption": caption.text, "patches": caption.patches, "grid": caption.grid}
+
+
+def _caption(row: Mapping[str, Any]) -> Caption:
+    patches, grid = (None if row[name] is None else tuple(row[name]) for name in ("patches", "grid"))
+    return Caption(row["caption"], patches, grid)  # type: ignore[arg-type]
+
+
+def _pairs(source: CaptionSource, ids: Mapping[str, str], unknown: UnknownImages) -> Iterator[tuple[str, Caption]]:
     """Image and caption, without empty ones."""
     match source:
         case CaptionFolder():
             yield from _beside(source, ids)
         case CaptionColumn():
             for image, place, value in read_rows_beside_images(source.images, source.column):
-                yield from ((image, text) for text in _texts(value, place, source.column))
+                yield from ((image, Caption(text)) for text in _texts(value, place, source.column))
         case CaptionFile():
-            for place, name, value in _named(source):
-                texts = _texts(value, place, source.column)
+            for place, name, value, patches in _named(source):
+                texts, about = _texts(value, place, source.column), _patches(patches, source, place)
                 known = ids.get(name)
                 if known is None:
                     unknown.update([name] * len(texts))
                 else:
-                    yield from ((known, text) for text in texts)
+                    yield from ((known, Caption(text, about, source.grid if about else None)) for text in texts)
 
 
-def _beside(source: CaptionFolder, ids: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+def _beside(source: CaptionFolder, ids: Mapping[str, str]) -> Iterator[tuple[str, Caption]]:
     for name, image in ids.items():
         file = source.path / PurePosixPath(name).with_suffix(".txt")
         if file.is_file():
             with file_errors(file, "text"):
                 for place, line in read_lines(file):
                     if text := stripped_text(line, f"{file}, {place}", "caption"):
-                        yield image, text
+                        yield image, Caption(text)
 
 
-def _named(source: CaptionFile) -> Iterator[tuple[str, str, Any]]:
-    """Place, name of the image and value of each row."""
+def _named(source: CaptionFile) -> Iterator[tuple[str, str, Any, Any]]:
+    """Place, name of the image, value and patches of each row."""
     if not source.path.is_file():
         raise UserError(f"The file of captions {source.path} does not exist. Correct `captions` in the defs.yaml.")
     with file_errors(source.path, source.kind):
@@ -175,30 +200,48 @@ def _named(source: CaptionFile) -> Iterator[tuple[str, str, Any]]:
                 raise UserError(
                     f"{place}: {source.name} is {name!r:.80}, not the name of an image. Correct `name` of `captions`."
                 )
-            yield place, name, row[source.column]
+            yield place, name, row[source.column], None if source.patches is None else row[source.patches]
 
 
 def _json_rows(source: CaptionFile) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for line, row in read_json_lines(source.path):
         place = f"{source.path}, {line}"
-        check_column(source.name, row, place, "`name` of `captions`")
-        check_column(source.column, row, place, "`column` of `captions`")
+        _check_columns(source, row, place)
         yield place, row
 
 
 def _parquet_rows(source: CaptionFile) -> Iterator[tuple[str, Mapping[str, Any]]]:
     try:
         existing = read_footer(source.path).schema.names
-        check_column(source.name, existing, str(source.path), "`name` of `captions`")
-        check_column(source.column, existing, str(source.path), "`column` of `captions`")
-        rows = 0
-        for batch in read_batches(source.path, list(dict.fromkeys([source.name, source.column])), _ROWS):
-            values = zip(python_values(batch[source.name]), values_or_lists(batch[source.column]), strict=True)
-            for number, (name, value) in enumerate(values, rows + 1):
-                yield f"{source.path}, row {number}", {source.name: name, source.column: value}
+        _check_columns(source, existing, str(source.path))
+        columns, rows = list(dict.fromkeys(filter(None, [source.name, source.column, source.patches]))), 0
+        for batch in read_batches(source.path, columns, _ROWS):
+            values = zip(*(values_or_lists(batch[column]) for column in columns), strict=True)
+            for number, row in enumerate(values, rows + 1):
+                yield f"{source.path}, row {number}", dict(zip(columns, row, strict=True))
             rows += len(batch)
     except ParquetReadError as error:
         raise UserError(f"{source.path} is not a Parquet file, or is damaged ({error}). Write it again.") from error
+
+
+def _check_columns(source: CaptionFile, existing: Iterable[str], place: str) -> None:
+    names = list(existing)
+    for field in ("name", "column", "patches"):
+        if (column := getattr(source, field)) is not None:
+            check_column(column, names, place, f"`{field}` of `captions`")
+
+
+def _patches(value: Any, source: CaptionFile, place: str) -> tuple[int, ...] | None:
+    """The numbers of the patches that a caption is about, ascending; None for the whole image."""
+    if value is None or source.grid is None:
+        return None
+    most = source.grid[0] * source.grid[1]
+    if not isinstance(value, list) or not value or any(type(one) is not int or not 0 <= one < most for one in value):
+        raise UserError(
+            f"{place}: {source.patches} is {value!r:.80}, but must be a list of patches, numbered from 0 to {most - 1} "
+            f"(`grid` of `captions`), or null for the whole image."
+        )
+    return tuple(sorted(set(value)))
 
 
 def _texts(value: Any, place: str, column: str) -> list[str]:

@@ -106,6 +106,8 @@ COLUMNS = {
     "settings": "all of the training, as JSON",
     "caption_index": "which of the image's captions it is, from 0",
     "caption": "a caption that was given for the image",
+    "patches": "the patches that the caption is about, numbered row by row from 0; null: the whole image",
+    "grid": "rows and columns of the patches; null: the whole image",
     "loss": "mean cross-entropy of the caption's tokens in a step, in nats",
     "learning_rate": "of the step",
     "caption_tokens": "how many tokens had a loss: those of the captions and their ends",

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.training.captions import IGNORED, Batch, padded_texts
 from latentlens_dag.training.feature_files import Features
 from latentlens_dag.training.settings import ConnectorSettings
 from latentlens_dag.training.standardization import Standardization
-from latentlens_dag.training.token_dropping import Rule, kept_tokens
+from latentlens_dag.training.token_dropping import CAPTIONED, Rule, kept_tokens
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,6 +25,17 @@ if TYPE_CHECKING:
 _SEED_STEPS = 1_000_003
 _FEW = 8
 """The most visual tokens that the rule `few` keeps."""
+
+
+class PartCaption(NamedTuple):
+    """A caption of some of an image's visual tokens."""
+
+    image: int
+    """Its number."""
+    patches: Sequence[int]
+    """The numbers of the visual tokens, ascending."""
+    caption: Sequence[int]
+    """Its tokens, with its end."""
 
 
 class Batches:
@@ -38,6 +49,7 @@ class Batches:
         captions: Sequence[Sequence[Sequence[int]]],
         after: Sequence[int],
         settings: ConnectorSettings,
+        parts: Sequence[PartCaption] = (),
     ) -> None:
         """Take the images and their captions.
 
@@ -48,9 +60,11 @@ class Batches:
             captions: the tokens of the captions of each image, each with its end.
             after: the tokens between the image and every caption.
             settings: of the training.
+            parts: captions of parts of images, which the rule `captioned` keeps.
 
         Raises:
-            UserError: if an image has no caption, there are other images than features, or the grid is not theirs.
+            UserError: if the rule `captioned` has no captions, an image has no caption, there are other images than
+                features, or the grid is not theirs.
         """
         if grid[0] * grid[1] != features.tokens:
             raise UserError(f"The features are of {features.tokens} visual tokens an image, no grid of {grid}.")
@@ -60,23 +74,47 @@ class Batches:
             raise UserError(f"{len(without):,} images have no caption, such as the one of number {without[0]}.")
         self._features, self._grid, self._standardization = features, grid, standardization
         self._captions, self._after, self._settings = captions, list(after), settings
+        if not parts and any(rule == CAPTIONED for rule, _ in settings.kept):
+            raise UserError(
+                f"`kept` has the rule `{CAPTIONED}`, but no caption is of a part of an image. Give the captions the "
+                "numbers of the patches that they are about, or leave the rule out."
+            )
+        self._parts: dict[int, list[PartCaption]] = {}
+        self._part_counts = [len(part.patches) for part in parts]
+        for part in parts:
+            self._parts.setdefault(len(part.patches), []).append(part)
         lengths = [len(caption) for texts in captions for caption in texts]
         self._text_tokens = len(self._after) + sum(lengths) / len(lengths)
 
     def __call__(self, step: int) -> Batch:
         """The sequences of a step; their images are drawn without repetition within it."""
-        import torch
-
         rng = random.Random(self._settings.seed * _SEED_STEPS + step)
         rule = self._rule(step, rng)
+        return self._captioned(rng) if rule == CAPTIONED else self._dropped(rule, rng)
+
+    def _captioned(self, rng: random.Random) -> Batch:
+        """Captions of as many visual tokens each, of different images."""
+        count = rng.choice(self._part_counts)
+        of_count = self._parts[count]
+        drawn = rng.sample(of_count, min(len(of_count), 2 * self._images(count)))
+        some = list({part.image: part for part in drawn}.values())[: self._images(count)]
+        rows = [self._standardization(self._features[part.image][list(part.patches)]) for part in some]
+        return self._batch(rows, [part.caption for part in some])
+
+    def _dropped(self, rule: Rule, rng: random.Random) -> Batch:
+        """Captions of whole images, of which some visual tokens are kept."""
         window = tuple(rng.randint(min(2, side), max(2, side * 3 // 5)) for side in self._grid)
         height, width = (min(side, most) for side, most in zip(window, self._grid, strict=True))
         count = self._count(rule, (height, width), rng)
         images = rng.sample(range(len(self._features)), self._images(count))
         kept = [kept_tokens(rule, self._grid, count, (height, width), rng) for _ in images]
         texts = [rng.choice(self._captions[image]) for image in images]
+        return self._batch([self._kept_rows(image, which) for image, which in zip(images, kept, strict=True)], texts)
+
+    def _batch(self, rows: list[Tensor], texts: Sequence[Sequence[int]]) -> Batch:
+        import torch
+
         token_ids, targets = padded_texts(self._after, texts)
-        rows = [self._kept_rows(image, which) for image, which in zip(images, kept, strict=True)]
         return Batch(torch.stack(rows), token_ids, targets, (targets != IGNORED).float())
 
     def _kept_rows(self, image: int, kept: npt.NDArray[np.bool_]) -> Tensor:
@@ -84,9 +122,9 @@ class Batches:
 
         return self._standardization(self._features[image][torch.from_numpy(kept)])
 
-    def _rule(self, step: int, rng: random.Random) -> Rule:
+    def _rule(self, step: int, rng: random.Random) -> Rule | Literal["captioned"]:
         rules, shares = zip(*self._settings.kept, strict=True)
-        drawn: Rule = rng.choices(rules, shares)[0]
+        drawn: Rule | Literal["captioned"] = rng.choices(rules, shares)[0]
         whole = step >= self._settings.steps * (1 - self._settings.whole_steps)
         return "whole" if whole else drawn
 

@@ -12,7 +12,7 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.models.fingerprints import weight_sample
 from latentlens_dag.models.language_model import LanguageModel
 from latentlens_dag.storage.hashing import hash_chunks, hash_values
-from latentlens_dag.training.batches import Batches
+from latentlens_dag.training.batches import Batches, PartCaption
 from latentlens_dag.training.captions import Batch, caption_loss, embedding_rms
 from latentlens_dag.training.checkpoint import ConnectorRun, StepFacts
 from latentlens_dag.training.feature_files import Features
@@ -58,6 +58,7 @@ def train_connector(
     checkpoint_s: float = 60.0,
     report: Callable[[ConnectorRun], None] = lambda run: None,
     until: int | None = None,
+    parts: Sequence[tuple[int, Sequence[int], str]] = (),
 ) -> TrainedConnector:
     """Train a connector, or go on from the checkpoint in `out`.
 
@@ -75,6 +76,7 @@ def train_connector(
         checkpoint_s: seconds between checkpoints.
         report: called after every step.
         until: the step after which to stop, where it is before the last.
+        parts: captions of parts of images: number of the image, numbers of its visual tokens, caption.
 
     Raises:
         UserError: if images have no captions, captions are no texts or do not fit the model's positions, the language
@@ -83,13 +85,15 @@ def train_connector(
     """
     language.decoder.requires_grad_(False)
     language.unembedding.requires_grad_(False)
-    tokens = prompt_tokens(language.tokenizer, captions)
+    tokens, part_captions = _tokens(language, captions, parts, features.tokens)
     standardization = Standardization.of(features.sample(_SAMPLE_IMAGES), settings.whitening)
-    batches = Batches(features, grid, standardization, tokens.captions, tokens.after, settings)
+    batches = Batches(features, grid, standardization, tokens.captions, tokens.after, settings, part_captions)
     output_rms = settings.output_scale * embedding_rms(language.decoder)
     connector = new_connector(features.hidden, language.width, settings.seed, settings.kind).to(language.device)
     _check_lengths(language, tokens, features.tokens)
-    inputs = hash_values([tokens, grid, _facts_of_features(features), _facts_of_model(language)])
+    inputs = hash_values(
+        [tokens, *([part_captions] if parts else []), grid, _facts_of_features(features), _facts_of_model(language)]
+    )
     run = ConnectorRun(
         out, asdict(settings) | {"inputs": inputs}, connector, new_optimizer(connector, settings.learning_rate)
     )
@@ -100,7 +104,8 @@ def train_connector(
 
     def weights() -> dict[str, Tensor]:
         size = _output_size(connector, standardization, features) if settings.fixed_size else 1.0
-        return llava_weights(connector, standardization, output_rms / size)
+        finished = (settings.finished_scale or settings.output_scale) / settings.output_scale
+        return llava_weights(connector, standardization, output_rms * finished / size)
 
     if 0 in kept_steps:
         keep(0, weights())
@@ -109,6 +114,25 @@ def train_connector(
     schedule = Schedule(settings.steps, settings.learning_rate, settings.warmup, kept_steps, until)
     train(run, batches, loss_of, schedule, checkpoint_s, lambda step: keep(step, weights()), report)
     return TrainedConnector(weights(), run.loss, run.seconds, run.facts)
+
+
+def _tokens(
+    language: LanguageModel,
+    captions: Sequence[Sequence[str]],
+    parts: Sequence[tuple[int, Sequence[int], str]],
+    visual: int,
+) -> tuple[PromptTokens, list[PartCaption]]:
+    """The tokens of the captions of images, and those of parts of them."""
+    for image, patches, text in parts:
+        if not 0 <= image < len(captions) or not patches or not 0 <= min(patches) <= max(patches) < visual:
+            raise UserError(
+                f"The caption {text!r} is of the visual tokens {list(patches)} of image {image}, but there are "
+                f"{len(captions):,} images of {visual} visual tokens. Were they numbered on another grid?"
+            )
+    found = prompt_tokens(language.tokenizer, [*captions, [text for *_, text in parts]])
+    of_parts = zip(parts, found.captions[-1], strict=True)
+    numbered = [PartCaption(image, sorted(patches), ids) for (image, patches, _), ids in of_parts]
+    return found._replace(captions=found.captions[:-1]), numbered
 
 
 def _check_lengths(language: LanguageModel, tokens: PromptTokens, visual: int) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import get_args
+from typing import Literal, get_args
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.training.modules import Kind
-from latentlens_dag.training.token_dropping import Rule
+from latentlens_dag.training.token_dropping import CAPTIONED, Rule
 
-Shares = tuple[tuple[Rule, float], ...]
+Shares = tuple[tuple[Rule | Literal["captioned"], float], ...]
+RULES = (*get_args(Rule), CAPTIONED)
 _MOST = 1 << 53  # what JSON keeps exactly
 
 
@@ -36,10 +37,14 @@ class ConnectorSettings:
     fixed_size: bool = False
     """Scale the visual tokens of every step together to `output_scale`; the factor goes into the finished weights.
     Without it the connector learns the size."""
+    finished_scale: float | None = None
+    """With `fixed_size`: the mean size that the finished connector has instead of `output_scale`. Large visual tokens
+    are learned from sooner, but the language model may read smaller ones better."""
     whitening: float = 0.05
     """Above 0, the encoder's features are decorrelated first (see `Standardization`)."""
     kept: Shares = (("whole", 0.25), ("subset", 0.45), ("window", 0.2), ("few", 0.1))
-    """What a step keeps of the visual tokens, and how often: all; a random half of them or so; a window; 1 to 8."""
+    """What a step keeps of the visual tokens, and how often: all; a random half of them or so; a window; 1 to 8; or
+    `captioned`: those that the captions of parts of images are about."""
     whole_steps: float = 0.2
     """The share of the steps, at the end, that keep all visual tokens."""
 
@@ -52,6 +57,8 @@ class ConnectorSettings:
         for name in ("learning_rate", "output_scale"):
             if not 0 < getattr(self, name) < math.inf:
                 raise _wrong(name, getattr(self, name), "a finite number above 0")
+        if self.finished_scale is not None and not (self.fixed_size and 0 < self.finished_scale < math.inf):
+            raise _wrong("finished_scale", self.finished_scale, "a finite number above 0, with `fixed_size: true`")
         if not 0 <= self.whole_steps <= 1:
             raise _wrong("whole_steps", self.whole_steps, "a number from 0 to 1")
         if not 0 <= self.whitening < math.inf:
@@ -62,13 +69,11 @@ class ConnectorSettings:
 
     def _check_kept(self) -> None:
         try:
-            right = bool(self.kept) and all(
-                rule in get_args(Rule) and 0 < share < math.inf for rule, share in self.kept
-            )
+            right = bool(self.kept) and all(rule in RULES and 0 < share < math.inf for rule, share in self.kept)
         except (TypeError, ValueError):  # no pairs
             right = False
         if not right:
-            raise _wrong("kept", self.kept, f"pairs of a rule ({', '.join(get_args(Rule))}) and a finite share above 0")
+            raise _wrong("kept", self.kept, f"pairs of a rule ({', '.join(RULES)}) and a finite share above 0")
 
 
 def _wrong(name: str, value: object, takes: str) -> UserError:

@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 Rule = Literal["whole", "subset", "window", "few"]
+CAPTIONED: Literal["captioned"] = "captioned"
+"""The rule that keeps what the captions of parts of images are about."""
 
 
 def kept_tokens(

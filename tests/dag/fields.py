@@ -181,6 +181,9 @@ _TRAINED = _MODELS | {"connector/clip/losses"}
 _CAPTIONS = {"images/pictures/captions"}
 
 
+_OF_PATCHES = {"jsonl": "captions.jsonl", "patches": "patches", "grid": [1, 2]}
+
+
 def _read_of(study: str) -> set[str]:
     """What of a study of layer 0 reads its model."""
     parts = ("model_checks", "visual_tokens", "study_connectors", "visual/V00", "logitlens/V00", "embeddinglens/V00")
@@ -273,6 +276,15 @@ CHANGES: dict[str, list[Change]] = {
         Change("connected", {"ImageSet pictures.captions.column": "other"}, _CAPTIONS),
         Change("connected", {"ImageSet framed.captions.column": "subtitle"}, {"images/framed/captions"}),
     ],
+    "CaptionsSource.patches": [Change("connected", {"ImageSet more.captions": _OF_PATCHES}, {"images/more/captions"})],
+    "CaptionsSource.grid": [
+        Change(
+            "connected",
+            {"ImageSet more.captions": {**_OF_PATCHES, "grid": [2, 2]}},
+            {"images/more/captions"},
+            {"ImageSet more.captions": _OF_PATCHES},
+        )
+    ],
     "VisionFeatures.name": [
         Change(
             "connected",
@@ -322,6 +334,14 @@ CHANGES: dict[str, list[Change]] = {
     "Connector.warmup": [_connector("warmup", 2)],
     "Connector.output_scale": [_connector("output_scale", 3.0)],
     "Connector.fixed_size": [_connector("fixed_size", True)],
+    "Connector.finished_scale": [
+        Change(
+            "connected",
+            {"Connector clip.finished_scale": 1.5},
+            _TRAINED,
+            {"Connector clip.fixed_size": True},
+        )
+    ],
     "Connector.whitening": [_connector("whitening", 0.0)],
     "Connector.kept": [_connector("kept", {"whole": 1})],
     "Connector.whole_steps": [_connector("whole_steps", 0.5)],

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from latentlens_dag.errors import UserError
 from latentlens_dag.inputs.captions import (
     MOST_CAPTIONS,
+    Caption,
     CaptionColumn,
     CaptionFile,
     CaptionFolder,
@@ -46,7 +47,9 @@ def _read(source: CaptionSource, names: pa.Table, folder: Path) -> tuple[Found, 
         ids = pq.read_table(file)["image_id"]
         assert (shards_of(ids, BATCHES) == batch).all()
         assert ids.to_pylist() == sorted(ids.to_pylist())
-    return read_captions(files), unknown
+    found = read_captions(files)
+    assert all(one.patches is one.grid is None for captions in found.values() for one in captions)
+    return {image: [one.text for one in captions] for image, captions in found.items()}, unknown
 
 
 def _by_name(found: Found, names: pa.Table) -> Found:
@@ -120,6 +123,33 @@ def test_a_column_of_the_pictures_table_adds_up_over_equal_pictures(tmp_path: Pa
         CaptionColumn(ImageColumn(path, "image"), "said"), pa.Table.from_pylist(rows, NAMES), tmp_path / "out"
     )
     assert found == {hash_bytes(b"one"): ["A.", "B.", "C."]}
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_a_caption_may_be_of_some_patches_of_a_grid(tmp_path: Path, kind: Any) -> None:
+    rows = [("A.", None), ("B.", [5, 1, 1]), ("B.", [1, 5]), ("A.", [0]), ("C.", None)]
+    path = tmp_path / f"c.{kind}"
+    table = {"file_name": ["a.png"] * 5, "caption": [text for text, _ in rows], "of": [of for _, of in rows]}
+    if kind == "parquet":
+        pq.write_table(pa.table(table), path)
+    else:
+        lines = (dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True))
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    names, unknown = _names(["a.png"]), UnknownImages()
+    [(rows_of, _)] = captions_by_batch(CaptionFile(kind, path, patches="of", grid=(2, 3)), names, 1, unknown)
+    write_captions([rows_of], tmp_path / "captions_00.parquet")
+    [found] = read_captions([tmp_path / "captions_00.parquet"]).values()
+    grid = (2, 3)
+    assert found == [Caption("A."), Caption("B.", (1, 5), grid), Caption("A.", (0,), grid), Caption("C.")]
+
+
+@pytest.mark.parametrize("wrong", ["[6]", "[-1]", "[]", "[true]", "[1.5]", '"1"', "1", "[[1]]"])
+def test_patches_that_the_grid_lacks_are_refused(tmp_path: Path, wrong: str) -> None:
+    path = tmp_path / "c.jsonl"
+    path.write_text(f'{{"file_name": "a.png", "caption": "A.", "of": {wrong}}}\n')
+    source = CaptionFile("jsonl", path, patches="of", grid=(2, 3))
+    with pytest.raises(UserError, match=r"line 1: of is .*, but must be a list of patches, numbered from 0 to 5"):
+        _read(source, _names(["a.png"]), tmp_path / "out")
 
 
 def _jsonl(text: str) -> Callable[[Path], CaptionSource]:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from safetensors.torch import save_file
 from latentlens_dag.errors import UserError
 from latentlens_dag.models.loading import FullModel, load_vlm
 from latentlens_dag.models.prompts import DEFAULT_PROMPT
-from latentlens_dag.training.batches import Batches
+from latentlens_dag.training.batches import Batches, PartCaption
 from latentlens_dag.training.captions import Batch, caption_loss
 from latentlens_dag.training.checkpoint import CHECKPOINT
 from latentlens_dag.training.checkpoint_folder import save_llava
@@ -22,6 +23,7 @@ from latentlens_dag.training.connector import TrainedConnector, train_connector
 from latentlens_dag.training.feature_files import Features, write_features
 from latentlens_dag.training.prompt import prompt_tokens
 from latentlens_dag.training.settings import ConnectorSettings
+from latentlens_dag.training.standardization import Standardization
 from latentlens_dag.training.vision_encoder import VisionEncoder
 from tests.training.parts import ENCODERS, LANGUAGES, encoder, language_model, pictures
 
@@ -278,8 +280,6 @@ def test_the_sequences_are_a_function_of_seed_and_step_and_keep_what_the_setting
     write_features(clip, images, tmp_path / "features")
     features, tokenizer = Features([tmp_path / "features"]), llama.language_model.tokenizer
     settings = ConnectorSettings(steps=40, tokens=400, kept=(("few", 1.0),), whole_steps=0.25)
-    from latentlens_dag.training.standardization import Standardization
-
     standardization = Standardization.of(features.sample(200))
     tokens = prompt_tokens(tokenizer, captions)
     batches = Batches(features, clip.grid, standardization, tokens.captions, [5, 6], settings)
@@ -290,6 +290,64 @@ def test_the_sequences_are_a_function_of_seed_and_step_and_keep_what_the_setting
         assert one.token_ids[:, :2].tolist() == [[5, 6]] * len(one.token_ids)
         assert (one.targets[:, :2] == -100).all()
         assert one.features.shape[0] * (one.features.shape[1] + 12) <= 500
+
+
+def test_a_step_of_captions_of_parts_keeps_exactly_the_visual_tokens_that_each_is_about(
+    llama: FullModel, clip: VisionEncoder, tmp_path: Path
+) -> None:
+    images, captions = pictures(6)
+    write_features(clip, images, tmp_path / "features")
+    features = Features([tmp_path / "features"])
+    tokens = prompt_tokens(llama.language_model.tokenizer, captions)
+    parts = [
+        PartCaption(image, patches, [image, *patches]) for image in range(6) for patches in ((0,), (3,), (2, 7, 9))
+    ]
+    settings = ConnectorSettings(steps=30, tokens=200, kept=(("captioned", 1.0),), whole_steps=0.1)
+    standardization = Standardization.of(features.sample(200))
+    batches = Batches(features, clip.grid, standardization, tokens.captions, [5], settings, parts)
+    counts = set()
+    for step in range(27):
+        batch = batches(step)
+        about = [[one for one in row if one != -100] for row in batch.targets.tolist()]
+        counts.add(batch.features.shape[1])
+        assert len({image for image, *_ in about}) == len(about) > 1
+        for rows, (image, *patches) in zip(batch.features, about, strict=True):
+            assert torch.equal(rows, standardization(features[image][patches]))
+    assert counts == {1, 3}
+    assert batches(27).features.shape[1] == 16  # the last tenth keeps all
+
+
+def test_captions_of_parts_are_needed_by_their_rule_and_must_be_of_the_grid(
+    llama: FullModel, clip: VisionEncoder, tmp_path: Path
+) -> None:
+    images, captions = pictures(3)
+    write_features(clip, images, tmp_path / "features")
+    features, language = Features([tmp_path / "features"]), llama.language_model
+    captioned = ConnectorSettings(steps=2, tokens=200, kept=(("captioned", 1.0),))
+    with pytest.raises(UserError, match="has the rule `captioned`, but no caption is of a part of an image"):
+        train_connector(language, features, clip.grid, captions, tmp_path / "run", captioned)
+    for image, patches in ((3, [0]), (0, [16]), (0, [])):
+        with pytest.raises(UserError, match="there are 3 images of 16 visual tokens"):
+            parts = [(image, patches, "A dog.")]
+            train_connector(language, features, clip.grid, captions, tmp_path / "run", captioned, parts=parts)
+    result = train_connector(
+        language, features, clip.grid, captions, tmp_path / "run", captioned, parts=[(0, [3, 1], "A dog.")]
+    )
+    assert [facts.images for facts in result.facts] == [1, 3]  # the last fifth of two steps is one of whole images
+
+
+def test_the_finished_connector_has_the_size_that_is_asked_for(
+    llama: FullModel, clip: VisionEncoder, tmp_path: Path
+) -> None:
+    settings = ConnectorSettings(steps=3, tokens=200, fixed_size=True, output_scale=4.0)
+    smaller = replace(settings, finished_scale=3.0)
+    weights = [
+        trained(llama, clip, tmp_path / name, settings=one).weights for name, one in (("a", settings), ("b", smaller))
+    ]
+    assert torch.equal(weights[0]["linear_1.weight"], weights[1]["linear_1.weight"])
+    torch.testing.assert_close(0.75 * weights[0]["linear_2.weight"], weights[1]["linear_2.weight"])
+    with pytest.raises(UserError, match="with `fixed_size: true`"):
+        ConnectorSettings(finished_scale=3.0)
 
 
 def test_images_without_captions_and_captions_without_images_are_refused(

@@ -4,7 +4,7 @@ The training is one step: it makes the table of its losses and, after each step 
 a folder of its own until all of them are written, so that a build that was killed goes on where it was.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from latentlens_dag.dag.run_tags import FORCED
 from latentlens_dag.dag.specs import ConnectorSpec
 from latentlens_dag.dag.versions import settings_of, version_fields
 from latentlens_dag.errors import UserError
+from latentlens_dag.inputs.captions import read_captions
 from latentlens_dag.schema import CONNECTORS, LOSSES
 from latentlens_dag.storage.files import remove
 from latentlens_dag.storage.hashing import hash_file, hash_values
@@ -219,13 +220,18 @@ def _train(
     if not has_kept(run, kept_steps):
         remove(run)
     dtype = connector.dtype or training_dtype(_device())
-    chosen, captions, left_out = _captioned(connector, paths)
+    chosen, captions, parts, left_out = _captioned(connector, paths)
     if left_out:
         context.log.warning(left_out)
     batches = range(connector.features.images.batches)
     features = Features([paths.features(connector.features.name, batch) for batch in batches], chosen)
     language = models.cache.language_model(connector.language_model, dtype)
     grid = _grid(connector, features.tokens)
+    if (numbered := connector.features.images.caption_grid) not in (None, grid) and parts:
+        raise UserError(
+            f"The captions of ImageSet {connector.features.images.name} number patches on a grid of {numbered}, but "
+            f"VisionFeatures {connector.features.name} has one of {grid}: they are about other patches."
+        )
     progress = ProgressLog(context.log.info, "steps")
     trained = train_connector(
         language,
@@ -239,6 +245,7 @@ def _train(
         _CHECKPOINT_S,
         report=lambda state: progress(state.step, end, f"loss {state.loss:.3f}"),
         until=end,
+        parts=parts,
     )
     keep_weights(run, end, trained.weights)
     sources = {key.to_user_string(): str(input_version(context, key)) for key in _models_of(connector)}
@@ -260,21 +267,26 @@ def _grid(connector: ConnectorSpec, tokens: int) -> tuple[int, int]:
     return side, side
 
 
-def _captioned(connector: ConnectorSpec, paths: Warehouse) -> tuple[list[int], list[list[str]], str]:
-    """The numbers of the images that are learned from, among those of the features, and the captions of each.
+def _captioned(
+    connector: ConnectorSpec, paths: Warehouse
+) -> tuple[list[int], list[list[str]], list[tuple[int, Sequence[int], str]], str]:
+    """What is learned from.
 
-    Images without captions are left out, which the third says; of the others, the first ones by their ids are taken.
+    Images without a caption of the whole are left out; of the others, the first ones by their ids are taken.
+
+    Returns:
+        The numbers of the images among those of the features; the captions of each; those of parts, as of
+        `train_connector`; and what was left out.
     """
-    from latentlens_dag.inputs.captions import read_captions
-
     images = connector.features.images
     ids = [
         image
         for batch in range(images.batches)
         for image in pq.read_table(paths.pictures(images.name, batch), columns=["image_id"])["image_id"].to_pylist()
     ]
-    captions = read_captions([paths.captions(images.name, batch) for batch in range(images.batches)])
-    with_caption = [number for number, image in enumerate(ids) if captions.get(image)]
+    given = read_captions([paths.captions(images.name, batch) for batch in range(images.batches)])
+    whole = {image: [one.text for one in found if one.patches is None] for image, found in given.items()}
+    with_caption = [number for number, image in enumerate(ids) if whole.get(image)]
     if not with_caption:
         raise UserError(
             f"Connector {connector.name} has nothing to learn from: no image of ImageSet {images.name} has a caption."
@@ -282,7 +294,13 @@ def _captioned(connector: ConnectorSpec, paths: Warehouse) -> tuple[list[int], l
     missing = len(ids) - len(with_caption)
     left_out = f"{missing:,} of {len(ids):,} images have no caption and are not learned from." if missing else ""
     chosen = sorted(with_caption, key=lambda number: ids[number])[: connector.most_images]
-    return chosen, [captions[ids[number]] for number in chosen], left_out
+    parts: list[tuple[int, Sequence[int], str]] = [
+        (place, one.patches, one.text)
+        for place, number in enumerate(chosen)
+        for one in given[ids[number]]
+        if one.patches is not None
+    ]
+    return chosen, [whole[ids[number]] for number in chosen], parts, left_out
 
 
 def _write_losses(

@@ -180,6 +180,10 @@ class CaptionsSource(dg.Model, dg.Resolvable):
     """Of jsonl and parquet: the column of the pictures' names, `file_name` by default."""
     column: str | None = None
     """The column of captions, `caption` by default; by itself, of the table or dataset that the pictures come from."""
+    patches: str | None = None
+    """Of jsonl and parquet: the column with the numbers of the patches that a caption is about; with `grid`."""
+    grid: list[int] | None = None
+    """Rows and columns of the patches, which are numbered row by row from 0."""
 
     def caption_source(self, images: Path | ImageColumn | HubColumn, place: str) -> CaptionSource:
         """The folder, file or column, not opened; a UserError for invalid fields of `place`."""
@@ -192,15 +196,24 @@ class CaptionsSource(dg.Model, dg.Resolvable):
             return self._column_beside(images, place)
         kind, path = given[0], getattr(self, given[0])
         if kind == "folder":
-            if self.name is not None or self.column is not None:
-                field = "column" if self.name is None else "name"
-                raise UserError(f"`captions` of {place}: `{field}` does not belong to `folder`. Leave it out.")
+            others = [field for field in ("name", "column", "patches", "grid") if getattr(self, field) is not None]
+            if others:
+                raise UserError(f"`captions` of {place}: `{others[0]}` does not belong to `folder`. Leave it out.")
             return CaptionFolder(existing_folder(path, "captions.folder", place))
         existing_file(path, f"captions.{kind}", place)
-        return CaptionFile(kind, path, self.name or "file_name", self.column or "caption")  # type: ignore[arg-type]
+        if (self.patches is None) != (self.grid is None) or (
+            self.grid is not None and (len(self.grid) != 2 or min(self.grid) < 1)
+        ):
+            raise UserError(
+                f"`captions` of {place}: `patches`, the column with the numbers of patches, and `grid`, their rows and "
+                "columns such as [12, 12], go together."
+            )
+        names = (self.name or "file_name", self.column or "caption")
+        grid = None if self.grid is None else tuple(self.grid)
+        return CaptionFile(kind, path, *names, self.patches, grid)  # type: ignore[arg-type]
 
     def _column_beside(self, images: Path | ImageColumn | HubColumn, place: str) -> CaptionColumn:
-        if self.name is not None or self.column is None:
+        if self.column is None or any(one is not None for one in (self.name, self.patches, self.grid)):
             raise UserError(
                 f"`captions` of {place} must be one of `folder`, `jsonl` and `parquet`, or `column` alone, of the "
                 "table that the pictures come from."

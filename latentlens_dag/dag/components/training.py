@@ -17,8 +17,8 @@ from latentlens_dag.models.configs import read_config
 from latentlens_dag.models.dtypes import Dtype
 from latentlens_dag.training.modules import Kind
 from latentlens_dag.training.settings import ConnectorSettings
-from latentlens_dag.training.token_dropping import Rule
 
+Kept = Literal["whole", "subset", "window", "few", "captioned"]
 _MOST_STEPS = 999_999  # S999999
 
 
@@ -81,12 +81,14 @@ class Connector(TrainedModel):
     """RMS of the untrained connector's output, in RMS of the text embeddings."""
     fixed_size: bool = ConnectorSettings.fixed_size
     """Scale the visual tokens of every step together to `output_scale`, and the finished weights too."""
+    finished_scale: float | None = ConnectorSettings.finished_scale
+    """With fixed_size: the mean size that the finished connector has instead."""
     whitening: float = ConnectorSettings.whitening
     """Above 0, the encoder's features are decorrelated first; this is added to each direction's variance (1 in the
     mean)."""
-    kept: Mapping[Rule, float] | None = None
+    kept: Mapping[Kept, float] | None = None
     """What a step keeps of the visual tokens, and how often: `whole` (all), `subset` (a random part), `window`, `few`
-    (1 to 8). `{whole: 1}` is the paper's training."""
+    (1 to 8), or `captioned` (what captions of parts are about). `{whole: 1}` is the paper's training."""
     whole_steps: float = ConnectorSettings.whole_steps
     """The share of the steps, at the end, that keep all visual tokens."""
     dtype: Literal["auto", Dtype] = "auto"
