@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latentlens_dag.errors import UserError
@@ -61,6 +61,7 @@ _WORD = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), min_
 _ROWS = st.lists(st.tuples(_WORD, st.one_of(_WORD, st.lists(_WORD, max_size=3), st.none())), min_size=1, max_size=12)
 
 
+@settings(deadline=None)
 @given(_ROWS, st.sampled_from(["jsonl", "parquet"]))
 def test_a_file_gives_each_name_its_distinct_captions_in_order(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, Any]], kind: Any
@@ -210,6 +211,7 @@ def test_what_is_no_caption_is_refused_with_its_place(
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+@settings(deadline=None)
 @given(content=st.binary(max_size=400))
 def test_any_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory, content: bytes, kind: Any) -> None:
     folder = tmp_path_factory.mktemp("any")

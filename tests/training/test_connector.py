@@ -333,7 +333,7 @@ def test_captions_of_parts_are_needed_by_their_rule_and_must_be_of_the_grid(
     result = train_connector(
         language, features, clip.grid, captions, tmp_path / "run", captioned, parts=[(0, [3, 1], "A dog.")]
     )
-    assert [facts.images for facts in result.facts] == [1, 3]  # the last fifth of two steps is one of whole images
+    assert [facts.images for facts in result.facts] == [1, 1]
 
 
 def test_the_finished_connector_has_the_size_that_is_asked_for(
