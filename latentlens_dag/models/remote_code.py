@@ -58,6 +58,7 @@ def loading(folder: Path, name: str, kind: str, trusted: bool) -> Iterator[None]
     from safetensors import SafetensorError
     from torch import OutOfMemoryError
 
+    import_module("latentlens_dag.models.vision_grid")  # registers our own class
     try:
         with _LOADING, _own_classes(folder) if trusted else nullcontext():
             yield

@@ -19,7 +19,7 @@ from latentlens_dag.storage.files import atomic_path, scratch_folder, write_json
 from latentlens_dag.storage.records import FileFacts
 from latentlens_dag.training.modules import PROJECTOR_ACTIVATION, Kind
 from latentlens_dag.training.prompt import IMAGE_TOKEN, TrainingPrompt, with_image_token
-from latentlens_dag.training.vision_encoder import VisionEncoder, rows_before_patches
+from latentlens_dag.training.vision_encoder import Tower, VisionEncoder, vision_tower
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,12 +63,12 @@ def write_frozen_parts(language: FullModel, encoder: VisionEncoder, out: Path, d
     """
     import torch
 
-    check_llava(language.language_model, encoder)
+    check_llava(language.language_model)
     if dtype not in DTYPES:
         raise UserError(f"`dtype: {dtype}` of {out} must be one of {', '.join(DTYPES)}.")
-    tokenizer = with_image_token(language.language_model.tokenizer)
-    model = _empty_model(_config(language, encoder, tokenizer))
-    state = {name: value.to(getattr(torch, dtype)) for name, value in _state(language.language_model, encoder).items()}
+    tokenizer, tower = with_image_token(language.language_model.tokenizer), vision_tower(encoder)
+    model = _empty_model(_config(language, encoder, tower, tokenizer))
+    state = {name: value.to(getattr(torch, dtype)) for name, value in _state(language.language_model, tower).items()}
     model.load_state_dict(state, assign=True, strict=False)
     model.tie_weights()
     model.generation_config = deepcopy(language.model.generation_config)
@@ -77,7 +77,7 @@ def write_frozen_parts(language: FullModel, encoder: VisionEncoder, out: Path, d
     frozen = {name: value for name, value in model.state_dict().items() if not name.startswith(_PROJECTOR)}
     with atomic_path(out) as partial:
         _save(model, partial, frozen)
-        _processor(encoder, tokenizer).save_pretrained(partial)
+        _processor(encoder, tower, tokenizer).save_pretrained(partial)
         (partial / _INDEX).unlink(missing_ok=True)
         for number, file in enumerate(sorted(partial.glob("*.safetensors")), 1):
             file.rename(partial / f"frozen-{number:05d}.safetensors")
@@ -99,6 +99,8 @@ def write_checkpoint(frozen: Path, weights: Mapping[str, Tensor], kind: Kind, ou
         UserError: if the weights do not fit the frozen parts.
     """
     from transformers import AutoConfig
+
+    from latentlens_dag.models import vision_grid  # noqa: F401 - registers its class
 
     config = AutoConfig.from_pretrained(frozen)
     config.projector_hidden_act = PROJECTOR_ACTIVATION[kind]
@@ -175,19 +177,8 @@ def _empty_model(config: Any) -> Any:
         return LlavaForConditionalGeneration(config)
 
 
-def check_llava(language: ModelParts, encoder: VisionEncoder) -> None:
-    """Refuse parts that the class Llava cannot have, or with which it would not compute what was trained."""
-    before = rows_before_patches(encoder)
-    if encoder.pool > 1 or before not in _STRATEGIES:
-        reason = (
-            f"its patches are pooled (`pool: {encoder.pool}`)"
-            if encoder.pool > 1
-            else f"it has {before} rows before those of the patches (class token and registers)"
-        )
-        raise UserError(
-            f"{encoder.name} cannot be part of a Llava model: {reason}, and that class takes all patches after at most "
-            "one row. Keep the weights of the connector by themselves, or choose another encoder."
-        )
+def check_llava(language: ModelParts) -> None:
+    """Refuse a language model with which the class Llava would not compute what was trained."""
     if (
         language.logit_scale != 1
         or language.softcap is not None
@@ -214,27 +205,27 @@ def _check_weights(weights: Mapping[str, Tensor], kind: Kind, hidden: int, width
         raise UserError("`kind: linear` is not that of this connector: its second layer is not the identity.")
 
 
-def _config(language: FullModel, encoder: VisionEncoder, tokenizer: Any) -> Any:
+def _config(language: FullModel, encoder: VisionEncoder, tower: Tower, tokenizer: Any) -> Any:
     from transformers import LlavaConfig
 
     text = deepcopy(language.model.config.get_text_config(decoder=True))
     text.vocab_size = len(language.language_model.embedding) + 1
     return LlavaConfig(
-        vision_config=encoder.config,
+        vision_config=tower.model.config,
         text_config=text,
         image_token_index=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
         image_seq_length=encoder.tokens,
-        vision_feature_layer=encoder.layer,
-        vision_feature_select_strategy=_STRATEGIES[rows_before_patches(encoder)],
+        vision_feature_layer=tower.layer,
+        vision_feature_select_strategy=_STRATEGIES[tower.rows_before],
         tie_word_embeddings=bool(getattr(text, "tie_word_embeddings", False)),
     )
 
 
-def _state(language: ModelParts, encoder: VisionEncoder) -> dict[str, Tensor]:
+def _state(language: ModelParts, tower: Tower) -> dict[str, Tensor]:
     """The weights of the frozen parts, named as in Llava."""
     parts = {
         "model.language_model": language.decoder.state_dict(),
-        "model.vision_tower": encoder.model.state_dict(),
+        "model.vision_tower": tower.model.state_dict(),
         "lm_head": language.unembedding.state_dict(),
     }
     state = {f"{part}.{name}": value.cpu() for part, values in parts.items() for name, value in values.items()}
@@ -250,16 +241,15 @@ def _with_mean_row(matrix: Tensor) -> Tensor:
     return torch.cat([matrix, matrix.float().mean(dim=0, keepdim=True).to(matrix.dtype)])
 
 
-def _processor(encoder: VisionEncoder, tokenizer: Any) -> Any:
+def _processor(encoder: VisionEncoder, tower: Tower, tokenizer: Any) -> Any:
     from transformers import LlavaProcessor
 
-    before = rows_before_patches(encoder)
     return LlavaProcessor(
         image_processor=encoder.processor,
         tokenizer=tokenizer,
-        patch_size=encoder.config.patch_size,
-        vision_feature_select_strategy=_STRATEGIES[before],
-        num_additional_image_tokens=before,
+        patch_size=tower.patch_size,
+        vision_feature_select_strategy=_STRATEGIES[tower.rows_before],
+        num_additional_image_tokens=tower.rows_before,
         image_token=IMAGE_TOKEN,
         chat_template=TrainingPrompt.of(tokenizer).chat_template,
     )

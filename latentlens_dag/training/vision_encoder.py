@@ -1,7 +1,8 @@
 """A frozen vision encoder, and the features that it gives for the visual tokens of images.
 
-Any encoder of transformers that gives a row per patch fits: CLIP, SigLIP, DINOv2, ViT, by itself or inside of a model
-of images and texts. Rows before those of the patches (class token, registers) are left out.
+Any encoder of transformers fits that takes square images and gives a row per patch, or a map: CLIP, SigLIP, DINOv2,
+ViT, Swin, ResNet, ConvNeXt and others, by itself or inside of a model of images and texts. Rows before those of the
+patches (class token, registers) are left out.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from latentlens_dag.device import default_device
 from latentlens_dag.errors import UserError
@@ -37,6 +38,14 @@ class VisionEncoder:
     """The hidden state that gives the features: -1 is the last, as in `vision_feature_layer` of LLaVA."""
     pool: int
     """Rows and columns of patches that are averaged to one visual token; 1 for none."""
+    image_size: int
+    """Side of its input in pixels."""
+    side: int
+    """Rows and columns of patches, or of the map."""
+    hidden: int
+    """Width of the features."""
+    rows_before: int | None
+    """Rows of the hidden state before those of the patches: the class token, and registers; None of a map."""
 
     @property
     def config(self) -> Any:
@@ -44,15 +53,9 @@ class VisionEncoder:
         return self.model.config
 
     @property
-    def hidden(self) -> int:
-        """Width of the features."""
-        return int(self.config.hidden_size)
-
-    @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of the visual tokens."""
-        side = self.config.image_size // self.config.patch_size // self.pool
-        return side, side
+        return self.side // self.pool, self.side // self.pool
 
     @property
     def tokens(self) -> int:
@@ -69,51 +72,61 @@ class VisionEncoder:
 
     def pixels(self, images: Sequence[Image]) -> Tensor:
         """What the model takes: float32 [N, 3, side, side]."""
-        given = self.processor(images=[image.convert("RGB") for image in images], return_tensors="pt")
-        pixels: Tensor = given["pixel_values"]
-        return pixels
+        return _pixels(self.processor, images)
 
     def _features(self, images: Sequence[Image]) -> Tensor:
+        from latentlens_dag.models.vision_grid import patch_rows, pooled
+
         weight = next(self.model.parameters())
-        pixels = self.pixels(images).to(weight.device, weight.dtype)
-        states: Tensor = self.model(pixel_values=pixels, output_hidden_states=True).hidden_states[self.layer]
-        return pooled(patch_rows(states, self.config), self.pool).bfloat16().cpu()
+        states = _hidden_states(self.model, self.pixels(images).to(weight.device, weight.dtype))[self.layer]
+        return pooled(patch_rows(states, self.side * self.side), self.pool).bfloat16().cpu()
 
 
-def patch_rows(states: Tensor, config: Any) -> Tensor:
-    """The rows of the patches, [N, patches, hidden], of a hidden state that may have others before them."""
-    return states[:, states.shape[1] - _patches(config) :]
+class Tower(NamedTuple):
+    """A vision tower as the class Llava takes it."""
+
+    model: Any
+    layer: int
+    rows_before: int
+    """0 or 1: the rows before those of the patches, which Llava leaves out."""
+    patch_size: int
+    """Side of a visual token in pixels of the input."""
 
 
-def rows_before_patches(encoder: VisionEncoder) -> int:
-    """How many rows a hidden state has before those of the patches: the class token, and registers."""
-    return int(_states_of_nothing(encoder)[encoder.layer].shape[1]) - _patches(encoder.config)
-
-
-def _states_of_nothing(encoder: VisionEncoder) -> tuple[Tensor, ...]:
-    """The hidden states of an image whose pixels are 0, each [1, rows, hidden]."""
+def vision_tower(encoder: VisionEncoder) -> Tower:
+    """The encoder itself where Llava can take its rows as they are, else one that gives a row per visual token."""
+    patch = encoder.image_size // encoder.grid[0]
+    is_square = getattr(encoder.config, "patch_size", None) == patch
+    if encoder.pool == 1 and encoder.rows_before in (0, 1) and is_square:
+        return Tower(encoder.model, encoder.layer, encoder.rows_before, patch)
     import torch
 
-    side, weight = encoder.config.image_size, next(encoder.model.parameters())
-    with torch.inference_mode():
-        pixels = torch.zeros(1, 3, side, side, device=weight.device, dtype=weight.dtype)
-        states: tuple[Tensor, ...] = encoder.model(pixel_values=pixels, output_hidden_states=True).hidden_states
+    from latentlens_dag.models.vision_grid import VisionGrid, VisionGridConfig
+
+    config = VisionGridConfig(
+        encoder.config,
+        encoder.layer,
+        encoder.pool,
+        encoder.image_size,
+        patch,
+        encoder.hidden,
+        dtype=encoder.model.dtype,
+    )
+    with torch.device("meta"):
+        tower = VisionGrid(config)
+    tower.encoder = encoder.model
+    return Tower(tower, -1, 0, patch)
+
+
+def _pixels(processor: Any, images: Sequence[Image]) -> Tensor:
+    given = processor(images=[image.convert("RGB") for image in images], return_tensors="pt")
+    pixels: Tensor = given["pixel_values"]
+    return pixels
+
+
+def _hidden_states(model: Any, pixels: Tensor) -> tuple[Tensor, ...]:
+    states: tuple[Tensor, ...] = model(pixel_values=pixels, output_hidden_states=True).hidden_states
     return states
-
-
-def _patches(config: Any) -> int:
-    side: int = config.image_size // config.patch_size
-    return side * side
-
-
-def pooled(rows: Tensor, pool: int) -> Tensor:
-    """The means of squares of `pool` x `pool` patches: [N, n, hidden] to [N, n / pool^2, hidden]."""
-    if pool == 1:
-        return rows
-    count, patches, hidden = rows.shape
-    side = round(patches**0.5) // pool
-    squares = rows.reshape(count, side, pool, side, pool, hidden)
-    return squares.float().mean(dim=(2, 4)).to(rows.dtype).reshape(count, side * side, hidden)
 
 
 def load_vision_encoder(
@@ -147,11 +160,8 @@ def load_vision_encoder(
             f"{name} is no vision encoder that can be read: its files lack {len(info['missing_keys'])} weights of a "
             f"{type(model).__name__}, such as {sorted(info['missing_keys'])[0]}."
         )
-    encoder = VisionEncoder(
-        name, model.to(device or default_device()).eval().requires_grad_(False), processor, layer, pool
-    )
-    _check(encoder)
-    return encoder
+    model = model.to(device or default_device()).eval().requires_grad_(False)
+    return _checked(name, model, processor, layer, pool)
 
 
 def _image_processor(folder: Path) -> Any:
@@ -161,36 +171,58 @@ def _image_processor(folder: Path) -> Any:
     return AutoImageProcessor.from_pretrained(folder, backend="pil")
 
 
-def _check(encoder: VisionEncoder) -> None:
-    """Refuse an encoder whose patches are not a square grid, and a layer or pooling that does not fit it."""
+def _checked(name: str, model: Any, processor: Any, layer: int, pool: int) -> VisionEncoder:
+    """An encoder whose sizes are those of what it gives; a layer, pooling or processor that does not fit is refused."""
+    import torch
+
+    size = _input_side(name, model, processor)
+    weight = next(model.parameters())
+    with torch.inference_mode():
+        states = _hidden_states(model, torch.zeros(1, 3, size, size, device=weight.device, dtype=weight.dtype))
+    if not -len(states) <= layer < len(states):
+        raise UserError(
+            f"`layer: {layer}` of {name} does not exist: it has {len(states)} hidden states, 0 to {len(states) - 1}, "
+            "or -1 for the last."
+        )
+    state = states[layer]
+    side, before = _grid_of(state, size, getattr(model.config, "patch_size", None))
+    if side is None or size % side:
+        raise UserError(
+            f"{name}, a {type(model).__name__}, gives a hidden state {tuple(state.shape[1:])} for an image of {size} x "
+            f"{size} pixels at layer {layer}: no row per patch of a square grid that divides the image."
+        )
+    if pool < 1 or side % pool:
+        raise UserError(
+            f"`pool: {pool}` does not fit {name}, which has {side} x {side} patches: it must divide {side}."
+        )
+    hidden = state.shape[1] if before is None else state.shape[2]
+    return VisionEncoder(name, model, processor, layer, pool, size, side, hidden, before)
+
+
+def _input_side(name: str, model: Any, processor: Any) -> int:
+    """The side of the images that processor and model take."""
     from PIL import Image
 
-    config, name = encoder.config, encoder.name
-    if not all(isinstance(getattr(config, field, None), int) for field in ("image_size", "patch_size", "hidden_size")):
+    pixels = _pixels(processor, [Image.new("RGB", (300, 200))])
+    height, width = pixels.shape[-2:]
+    own = getattr(model.config, "image_size", None)
+    if height != width or (isinstance(own, int) and own != width) or pixels.ndim != 4:
+        takes = f"images of {own} x {own} pixels" if isinstance(own, int) else "square images"
         raise UserError(
-            f"{name}, a {type(encoder.model).__name__}, cannot be used as vision encoder: its config.json gives no "
-            "`image_size`, `patch_size` and `hidden_size` of a square grid of patches."
+            f"{name} takes {takes}, but its image processor makes them {width} x {height}: its "
+            "preprocessor_config.json is not that of the model, or keeps other shapes."
         )
-    side = config.image_size // config.patch_size
-    if encoder.pool < 1 or side % encoder.pool:
-        raise UserError(
-            f"`pool: {encoder.pool}` does not fit {name}, which has {side} x {side} patches: it must divide {side}."
-        )
-    image = Image.new("RGB", (config.image_size, config.image_size))
-    pixels = encoder.pixels([image])
-    if tuple(pixels.shape[-2:]) != (config.image_size, config.image_size):
-        raise UserError(
-            f"{name} takes images of {config.image_size} pixels, but its image processor makes them "
-            f"{pixels.shape[-1]} x {pixels.shape[-2]}: its preprocessor_config.json is not that of the model."
-        )
-    states = _states_of_nothing(encoder)
-    if not -len(states) <= encoder.layer < len(states):
-        raise UserError(
-            f"`layer: {encoder.layer}` of {name} does not exist: it has {len(states)} hidden states, 0 to "
-            f"{len(states) - 1}, or -1 for the last."
-        )
-    if states[encoder.layer].shape[1] < side * side:
-        raise UserError(
-            f"{name}, a {type(encoder.model).__name__}, gives {states[encoder.layer].shape[1]} rows for an image of "
-            f"{side} x {side} patches: it has no row per patch."
-        )
+    return int(width)
+
+
+def _grid_of(state: Tensor, size: int, patch: Any) -> tuple[int | None, int | None]:
+    """The side of the grid of a hidden state, and the rows before its patches; None for no grid, and of a map."""
+    if state.ndim == 4:
+        return (state.shape[2] if state.shape[2] == state.shape[3] else None), None
+    if state.ndim != 3:
+        return None, 0
+    rows = state.shape[1]
+    if isinstance(patch, int) and rows >= (size // patch) ** 2:
+        return size // patch, rows - (size // patch) ** 2
+    side = round(rows**0.5)  # of an encoder that merges patches
+    return (side if side * side == rows else None), 0

@@ -22,7 +22,24 @@ ENCODERS = {
     "vit": ("ViTConfig", {"intermediate_size": 16}, "ViTImageProcessorPil"),
     "dinov2": ("Dinov2Config", {"mlp_ratio": 1}, "BitImageProcessorPil"),
     "dinov2 with registers": ("Dinov2WithRegistersConfig", {"mlp_ratio": 1}, "BitImageProcessorPil"),
+    "swin": (
+        "SwinConfig",
+        {"patch_size": 4, "embed_dim": 8, "depths": [1, 1], "num_heads": [2, 2], "window_size": 4},
+        "ViTImageProcessorPil",
+    ),
+    "resnet": (
+        "ResNetConfig",
+        {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"},
+        "ViTImageProcessorPil",
+    ),
+    "convnext": (
+        "ConvNextConfig",
+        {"hidden_sizes": [8, 16], "depths": [1, 1], "num_stages": 2},
+        "ViTImageProcessorPil",
+    ),
 }
+"""Config, its own fields, and image processor. The last three merge patches or are convolutional."""
+MERGING = ("swin", "resnet", "convnext")
 LANGUAGES = ("Llama", "Qwen3", "GPTNeoX", "Gemma2", "Granite", "Phi")
 """The last three scale or cap their logits, or have a bias."""
 COLORS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (30, 40, 220), "yellow": (230, 220, 40)}
@@ -36,6 +53,8 @@ def save_encoder(name: str, folder: Path, seed: int = 0) -> Path:
     if config_name == "CLIPConfig":
         text = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
         config = config_class(vision_config=small, text_config=text, projection_dim=8)
+    elif name in MERGING:
+        config = config_class(**own, **({} if name == "resnet" else {"image_size": SIZE}))
     else:
         config = config_class(**small)
     torch.manual_seed(seed)

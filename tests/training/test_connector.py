@@ -1,6 +1,8 @@
 """A connector between small models of several families: what is trained, what is stored, and what is loaded again."""
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import replace
@@ -25,10 +27,10 @@ from latentlens_dag.training.prompt import prompt_tokens
 from latentlens_dag.training.settings import ConnectorSettings
 from latentlens_dag.training.standardization import Standardization
 from latentlens_dag.training.vision_encoder import VisionEncoder
-from tests.training.parts import ENCODERS, LANGUAGES, encoder, language_model, pictures
+from tests.training.parts import ENCODERS, LANGUAGES, MERGING, SIZE, encoder, language_model, pictures
 
 SHORT = ConnectorSettings(steps=6, tokens=300, warmup=2)
-LLAVA = [name for name in ENCODERS if "registers" not in name]
+LLAVA = [name for name in ENCODERS if "registers" not in name and name not in MERGING]
 
 
 def trained(
@@ -372,9 +374,44 @@ def test_a_language_model_whose_logits_llava_would_not_compute_is_refused(
         save_llava(language, clip, result.weights, "mlp", tmp_path / "model", "float32")
 
 
-def test_an_encoder_with_registers_is_refused_as_llava_with_the_reason(llama: FullModel, tmp_path: Path) -> None:
-    vision = encoder("dinov2 with registers", tmp_path / "vision")
+@pytest.mark.parametrize(
+    ("name", "layer", "pool", "grid"),
+    [
+        ("clip", -2, 2, 2),
+        ("siglip", -1, 4, 1),
+        ("dinov2 with registers", -1, 1, 4),
+        ("dinov2 with registers", 1, 2, 2),
+        ("swin", -1, 1, 4),
+        ("resnet", -1, 2, 2),
+        ("convnext", 0, 1, 8),
+    ],
+)
+def test_pooled_patches_registers_and_maps_become_llava_with_a_tower_of_our_own(
+    llama: FullModel, name: str, layer: int, pool: int, grid: int, tmp_path: Path
+) -> None:
+    vision = encoder(name, tmp_path / "vision", layer, pool)
     result = trained(llama, vision, tmp_path)
-    with pytest.raises(UserError, match="5 rows before those of the patches"):
-        save_llava(llama, vision, result.weights, "mlp", tmp_path / "model", "float32")
-    assert not (tmp_path / "model").exists()
+    save_llava(llama, vision, result.weights, "mlp", tmp_path / "model", "float32")
+    vlm, (images, _) = load_vlm(tmp_path / "model", dtype="float32"), pictures(3)
+    states = vlm.visual_states(images, [0], connector=True)
+    expected = _projected(result.weights, vision.features(images).float(), "mlp").flatten(0, 1)
+    torch.testing.assert_close(states.connector, expected, rtol=0.02, atol=0.02)  # features are kept in bfloat16
+    side = SIZE / grid
+    boxes = states.tokens.filter(image_index=0).select("x0", "y0", "x1", "y1").rows()
+    slow = [(x * side, y * side, (x + 1) * side, (y + 1) * side) for y in range(grid) for x in range(grid)]
+    assert boxes == slow
+
+
+def test_a_checkpoint_with_our_tower_is_loaded_by_transformers_once_its_module_is_imported(
+    llama: FullModel, tmp_path: Path
+) -> None:
+    vision = encoder("dinov2 with registers", tmp_path / "vision", pool=2)
+    save_llava(llama, vision, trained(llama, vision, tmp_path).weights, "mlp", tmp_path / "model", "float32")
+    code = (
+        "import sys; from transformers import AutoModelForImageTextToText; "
+        "import latentlens_dag.models.vision_grid; "
+        "_, info = AutoModelForImageTextToText.from_pretrained(sys.argv[1], output_loading_info=True); "
+        "assert not any(info.values()), info"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "model")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

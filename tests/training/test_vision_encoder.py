@@ -6,17 +6,17 @@ from typing import Any
 
 import pytest
 import torch
-import transformers
 from safetensors.torch import load_file, save_file
 
 from latentlens_dag.errors import UserError
-from latentlens_dag.training.vision_encoder import load_vision_encoder, pooled
-from tests.training.parts import ENCODERS, encoder, pictures, save_encoder
+from latentlens_dag.models.vision_grid import pooled
+from latentlens_dag.training.vision_encoder import load_vision_encoder
+from tests.training.parts import encoder, pictures, save_encoder
 
 ROWS_BEFORE = {"clip": 1, "clip with its text model": 1, "siglip": 0, "vit": 1, "dinov2": 1, "dinov2 with registers": 5}
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", ROWS_BEFORE)
 @pytest.mark.parametrize("layer", [-1, -2, 1])
 def test_features_are_the_rows_of_the_patches_of_the_layer(name: str, layer: int, tmp_path: Path) -> None:
     vision, (images, _) = encoder(name, tmp_path, layer), pictures(3)
@@ -24,6 +24,28 @@ def test_features_are_the_rows_of_the_patches_of_the_layer(name: str, layer: int
         states = vision.model(pixel_values=vision.pixels(images), output_hidden_states=True).hidden_states
     assert torch.equal(vision.features(images), states[layer][:, ROWS_BEFORE[name] :].bfloat16())
     assert (vision.grid, vision.tokens, vision.hidden) == ((4, 4), 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "side"),
+    [("swin", -1, 4), ("swin", 0, 8), ("resnet", -1, 4), ("resnet", 1, 8), ("convnext", -1, 4), ("convnext", 0, 8)],
+)
+@pytest.mark.parametrize("pool", [1, 2, 4])
+def test_features_of_an_encoder_that_merges_patches_are_the_places_of_its_map_row_by_row(
+    name: str, layer: int, side: int, pool: int, tmp_path: Path
+) -> None:
+    vision, (images, _) = encoder(name, tmp_path, layer, pool), pictures(3)
+    with torch.inference_mode():
+        states = vision.model(pixel_values=vision.pixels(images), output_hidden_states=True).hidden_states[layer]
+    places = states.reshape(3, side, side, -1) if name == "swin" else states.permute(0, 2, 3, 1)
+    cells = side // pool
+    slow = [
+        places[:, row * pool : row * pool + pool, column * pool : column * pool + pool].mean((1, 2))
+        for row in range(cells)
+        for column in range(cells)
+    ]
+    assert vision.grid == (cells, cells)
+    assert torch.allclose(vision.features(images).float(), torch.stack(slow, 1), atol=0.02, rtol=2**-7)
 
 
 def test_pooled_rows_are_the_means_of_squares_of_patches(tmp_path: Path) -> None:
@@ -61,7 +83,11 @@ def _without_a_weight(folder: Path) -> None:
         ({"pool": 0}, None, "`pool: 0` does not fit"),
         ({"layer": 9}, None, "`layer: 9` of .* does not exist: it has 3 hidden states, 0 to 2"),
         ({"layer": -4}, None, "`layer: -4`"),
-        ({}, _settings("preprocessor_config.json", crop_size={"height": 24, "width": 24}), "takes images of 32 pixels"),
+        (
+            {},
+            _settings("preprocessor_config.json", crop_size={"height": 24, "width": 24}),
+            "takes images of 32 x 32 pixels, but its image processor makes them 24 x 24",
+        ),
         ({}, _without_a_weight, "its files lack 1 weights of a CLIPVisionModel"),
     ],
 )
@@ -73,9 +99,15 @@ def test_what_does_not_fit_an_encoder_is_told(options: dict[str, int], change: A
         load_vision_encoder(folder, **options)
 
 
-def test_an_encoder_without_a_grid_of_patches_is_refused(tmp_path: Path) -> None:
-    config = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1], layer_type="basic")
-    transformers.ResNetModel(config).save_pretrained(tmp_path)
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"image_processor_type": "ViTImageProcessor"}))
-    with pytest.raises(UserError, match=r"cannot be used as vision encoder: its config\.json gives no `image_size`"):
-        load_vision_encoder(tmp_path)
+@pytest.mark.parametrize(
+    ("size", "told"),
+    [
+        ({"height": 24, "width": 32}, "its image processor makes them 32 x 24"),
+        (30, "no row per patch of a square grid"),
+    ],
+)
+def test_an_encoder_without_a_square_grid_is_refused(size: Any, told: str, tmp_path: Path) -> None:
+    folder = save_encoder("resnet", tmp_path / "model")
+    _settings("preprocessor_config.json", size=size)(folder)
+    with pytest.raises(UserError, match=told):
+        load_vision_encoder(folder)
