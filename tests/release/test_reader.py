@@ -39,6 +39,7 @@ PARAMETERS = {
     "layer_alignment": {"study": "one"},
     "layer_alignment_null": {"study": "one", "layer": "8"},
     "lens_differences": {"study": "one", "comparison": "layers"},
+    "neighbor_overlap": {"study": "one", "other_study": "two"},
     "patches": {"image_id": image_id("dog"), "layer": "8"},
     "similarity_histogram": {"study": "one"},
     "sinks": {"study": "one"},
