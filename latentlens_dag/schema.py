@@ -330,6 +330,26 @@ LOSSES = _schema(
     ("caption_tokens", pa.int32()),
 )
 
+GENERATED_CAPTIONS = _schema(("study", pa.string()), ("image_id", pa.string()), ("caption", pa.string()))
+
+CAPTION_OBJECTS = _schema(
+    ("study", pa.string()),
+    ("image_id", pa.string()),
+    ("name", pa.string()),  # of regions of the image set
+    ("kind", pa.string()),  # object, background
+    ("present", pa.bool_()),  # in the image
+    ("named", pa.bool_()),  # in its caption
+)
+
+CAPTION_SCORES = _schema(
+    ("study", pa.string()),
+    ("kind", pa.string()),  # all, object, background
+    ("measure", pa.string()),  # recall, precision
+    *((name, pa.float64()) for name in ("share", "low", "high", "chance", "chance_low", "chance_high")),
+    ("images", pa.int32()),
+    ("objects", pa.int32()),
+)
+
 TABLES = {
     "neighbors": NEIGHBORS,
     "visual_tokens": VISUAL_TOKENS,
@@ -351,6 +371,9 @@ TABLES = {
     "captions": CAPTIONS,
     "texts": TEXTS,
     "text_tokens": TEXT_TOKENS,
+    "generated_captions": GENERATED_CAPTIONS,
+    "caption_objects": CAPTION_OBJECTS,
+    "caption_scores": CAPTION_SCORES,
     "connectors": CONNECTORS,
     "losses": LOSSES,
 }

@@ -163,6 +163,8 @@ class StudySpec:
     corpus_ablation: Sequence[float]
     """The parts of the index's sentences from which LatentLens answers too, ascending; empty for none."""
     connector: bool
+    captions: bool
+    """Whether the model's own captions of the images are stored."""
     prompt: str | Prompt
     """The VLM's question after every image, or all text around it."""
     dtype: str | None
@@ -219,9 +221,11 @@ class StudySpec:
 
     @property
     def input_keys(self) -> list[dg.AssetKey]:
-        """That asset, and the annotated regions if any."""
-        regions = not self.of_texts and self.images.regions is not None
-        return [self.input_key, *([keys.images(self.inputs.name, "regions")] if regions else [])]
+        """That asset, and the annotated regions and the captions if any."""
+        if self.of_texts:
+            return [self.input_key]
+        beside = {"regions": self.images.regions, "captions": self.images.captions}
+        return [self.input_key, *(keys.images(self.inputs.name, name) for name, one in beside.items() if one)]
 
     @property
     def token_tables(self) -> list[str]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _JUDGE = "verdicts", "names no judge (`judge: {regions: {}}`, for pictures with annotated regions)"
 _ABLATION = "answers from smaller indexes", "has no `corpus_ablation: [0.01, 0.1, 1.0]`, which needs a judge"
 _CONNECTOR = "connectors", "has no `vlm: {connector: NAME}`"
+_CAPTIONS = "captions of models", "has no `captions: true`"
 _SHARED = "shared candidates", "has no `candidates: [all, shared]`"
 _DECLARED = {
     "judgements": _JUDGE,
@@ -23,6 +24,7 @@ _DECLARED = {
     "corpus_ablation": _ABLATION,
     "candidates": _SHARED,
     "study_connectors": _CONNECTOR,
+    "generated_captions": _CAPTIONS,
 }
 """Tables that a study has where its defs.yaml says so: what they hold, and what it lacks otherwise."""
 _NEEDED = {
@@ -32,6 +34,7 @@ _NEEDED = {
     "corpus_ablation": "corpus_ablation",
     "candidates": "candidates",
     "training_steps": "study_connectors",
+    "captions": "generated_captions",
 }
 """Of the named queries, those that have no row of a study without rows in this table. Others only add its columns."""
 _COLUMNS = {

@@ -42,6 +42,9 @@ ROW_ORDER = {
     "text_tokens": "image_id, token_index",
     "texts": "text_id",
     "captions": "image_id, caption_index",
+    "generated_captions": "image_id",
+    "caption_objects": "image_id, name",
+    "caption_scores": "kind, measure",
     "connectors": "connector",
     "losses": "connector, step",
 }
@@ -85,7 +88,8 @@ def write_catalog(
         create_views(connection, _views(warehouse.root, files))
         connection.execute(f"ATTACH {literal(str(database))} AS catalog")
         for table, order in ROW_ORDER.items():
-            if table in DECLARED and not (files[table] and files["study_connectors"]):
+            needed = {"connectors": "study_connectors", "losses": "study_connectors"}.get(table, table)
+            if table in DECLARED and not (files[table] and files[needed]):
                 continue  # as in catalogs from before there was such a table, which need not be written anew
             where = f"WHERE {_REFERENCED[table]}" if table in _REFERENCED else ""
             name = identifier(table)

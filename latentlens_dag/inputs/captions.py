@@ -18,7 +18,6 @@ import pyarrow.parquet as pq
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.inputs.image_tables import TableSource, read_rows_beside_images
-from latentlens_dag.inputs.regions import unknown_images
 from latentlens_dag.inputs.texts import (
     check_column,
     checked_text,
@@ -252,6 +251,8 @@ def _texts(value: Any, place: str, column: str) -> list[str]:
 
 
 def _none_found(source: CaptionSource, unknown: UnknownImages, known: Sequence[str]) -> str:
+    from latentlens_dag.inputs.regions import unknown_images  # imports polars
+
     if isinstance(source, CaptionFile) and unknown:
         return unknown_images(source.path, Counter(dict(unknown)), known)
     if isinstance(source, CaptionFolder):

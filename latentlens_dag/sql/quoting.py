@@ -18,6 +18,7 @@ SQL_TYPES = {
     pa.int64(): "BIGINT",
     pa.float32(): "FLOAT",
     pa.float64(): "DOUBLE",
+    pa.bool_(): "BOOLEAN",
     pa.binary(): "BLOB",
     pa.list_(pa.string()): "VARCHAR[]",
     pa.list_(pa.int32()): "INTEGER[]",

@@ -28,6 +28,8 @@ SUMMARIES = (
     "interpretability",
     "lens_differences",
     "study_connectors",
+    "caption_objects",
+    "caption_scores",
     "corpus_ablation",
     "layer_alignment",
     "diversity",
@@ -37,7 +39,15 @@ SUMMARIES = (
 )
 """Tables with one file per study."""
 
-DECLARED = ("study_connectors", "connectors", "losses", "captions")
+DECLARED = (
+    "study_connectors",
+    "caption_objects",
+    "caption_scores",
+    "generated_captions",
+    "connectors",
+    "losses",
+    "captions",
+)
 """Those that a catalog has only where its study has rows of them; without it is empty."""
 
 _ANY = "*"
@@ -60,6 +70,7 @@ def table_patterns(study: str = _ANY, index: str = _ANY, images: str = _ANY) -> 
         "captions": [warehouse.captions(images, 0)],
         "texts": [warehouse.texts(_ANY, 0)],
         "text_tokens": [warehouse.text_tokens(study, 0)],
+        "generated_captions": [warehouse.generated_captions(study, 0)],
         "connectors": [warehouse.connector_facts(_ANY)],
         "losses": [warehouse.losses(_ANY)],
     }

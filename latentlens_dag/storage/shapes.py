@@ -23,6 +23,8 @@ INDEX_FORMAT = 1
 _JUDGED = ("patch_truth", "chance_patches", "judgements", "interpretability", "lens_differences")
 """Of a study, what only one that is judged has."""
 
+_CAPTIONS = ("captions", "caption_objects", "caption_scores")
+
 S = TypeVar("S", bound="Shape")
 
 
@@ -98,6 +100,8 @@ class StudyShape(Shape):
     judged: bool = True
     corpus_ablation: Literal[True] | None = None
     """True where LatentLens answers from parts of the index, too."""
+    captions: Literal[True] | None = None
+    """True where the model's own captions are stored."""
     of: Literal["texts"] | None = None
     """None for a study of images."""
     connector: Name | None = None
@@ -122,6 +126,7 @@ class StudyShape(Shape):
             and (self.judged or table not in _JUDGED)
             and (table != "corpus_ablation" or self.corpus_ablation is not None)
             and (table != "study_connectors" or self.connector is not None)
+            and (table not in _CAPTIONS or self.captions is not None)
             and (table != "text_tokens" or self.of == "texts")
             and (table != "candidates" or any(lens in LENSES and LENSES[lens].declared for lens in self.lenses))
         )

@@ -147,6 +147,10 @@ class Warehouse:
         layers = self.study(study) / "ablation_neighbors" / f"fraction_{fraction!r}"
         return layers / f"layer_{layer:02d}" / f"batch_{batch:02d}.parquet"
 
+    def generated_captions(self, study: str, batch: int) -> Path:
+        """Parquet: what the study's VLM says of a batch's images (GENERATED_CAPTIONS)."""
+        return self.study(study) / "captions" / f"batch_{batch:02d}.parquet"
+
     def summary(self, study: str, table: str) -> Path:
         """Parquet: a summary of the whole study (`views.SUMMARIES`)."""
         return self.study(study) / f"{table}.parquet"

@@ -541,6 +541,14 @@ CHANGES: dict[str, list[Change]] = {
             {"Study tiny.judge": "none"},
         )
     ],
+    "Study.captions": [
+        Change(
+            "images",
+            {"Study tiny.captions": True},
+            _study("tiny", "captions", "caption_objects", "caption_scores", "catalog"),
+        ),
+        Change("images", {"Study tiny.captions": False}),
+    ],
     "Study.connector": [
         Change("images", {"Study tiny.connector": True}, _study("tiny", "visual/connector", "state_statistics"))
     ],

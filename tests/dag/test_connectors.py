@@ -12,14 +12,22 @@ from contextlib import suppress
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import torch
+from PIL import Image
 from transformers import AutoModelForImageTextToText
 
 from latentlens_dag.dataset.dataset import open_dataset
 from latentlens_dag.errors import UserError
+from latentlens_dag.models.captioning import CAPTION_TOKENS
 from latentlens_dag.models.loading import load_vlm
 from latentlens_dag.models.model_cache import ModelCache
+from latentlens_dag.models.vlm import Vlm
+from latentlens_dag.schema import REGIONS
 from latentlens_dag.storage.home import Home
+from latentlens_dag.testing import SENTENCES
 from latentlens_dag.training.connector_file import load_connector
 from tests.dag.conftest import build, opened
 from tests.helpers.command_line import run_command
@@ -258,6 +266,69 @@ def test_a_model_of_a_connector_is_read_as_any_other(grid: tuple[Path, Counter[s
     vlm = load_vlm(Home(grid[0] / ".latentlens").warehouse.checkpoint("linear_0", 12))
     states = vlm.visual_states(parts.pictures(2)[0], [0, 1])
     assert states.states[0].shape[0] == 2 * 16
+
+
+STUDY = """\
+---
+type: latentlens_dag.dag.components.Corpus
+attributes: {name: text, source: {lines: corpus.txt}, shards: 1}
+---
+type: latentlens_dag.dag.components.Index
+attributes: {name: words, language_model: {path: model}, corpus: text, layers: [1]}
+---
+type: latentlens_dag.dag.components.Study
+attributes: {name: said, vlm: {connector: mlp_0, step: 4}, index: words, images: pictures, layers: [0], top_k: 2,
+  captions: true}
+"""
+
+
+def test_a_study_stores_what_its_model_says_of_each_image_and_which_things_it_names(
+    grid: tuple[Path, Counter[str]], copy_of: Copy
+) -> None:
+    project = copy_of(grid[0])
+    here = project / "assets" / "tiny"
+    (here / "corpus.txt").write_text("\n".join(SENTENCES))
+    columns = [pa.field("file_name", pa.string()), *(field for field in REGIONS if field.name != "image_id")]
+    box = {"region_id": "0", "kind": "object", "words": ["red"], "x0": 0, "y0": 0, "x1": 9, "y1": 9}
+    rows = [{"file_name": f"p{number:02d}.png", "name": ("boat", "ball")[number % 2], **box} for number in range(12)]
+    pq.write_table(pa.Table.from_pylist(rows, pa.schema(columns)), here / "regions.parquet")
+    _edit(project, "captions: {folder: pictures},", "captions: {folder: pictures}, regions: {masks: regions.parquet},")
+    (here / "defs.yaml").write_text((here / "defs.yaml").read_text() + STUDY)
+    build(project, names=["study/said"])
+    home, dataset = Home(project / ".latentlens"), open_dataset(project / ".latentlens")
+    vlm, names = load_vlm(home.warehouse.checkpoint("mlp_0", 4)), dataset.sql("FROM images").pl()
+    said = dict(dataset.sql("SELECT image_id, caption FROM generated_captions").fetchall())
+    assert len(said) == 12
+    for image, name in names.select("image_id", "file_name").rows()[:3]:
+        assert said[image] == _greedy(vlm, Image.open(here / "pictures" / name))
+    objects = dataset.sql("FROM caption_objects").pl()
+    assert objects.filter("present")["name"].value_counts().sort("name").rows() == [("ball", 6), ("boat", 6)]
+    scores = dataset.sql("FROM caption_scores WHERE kind = 'all' AND measure = 'recall'").pl().to_dicts()[0]
+    assert scores["share"] == objects.filter("present")["named"].mean()
+    assert scores["objects"] == 12
+    before = _files(project, "study/said/captions/*")
+    assert build(project, names=["study/said"]) == []
+    shutil.rmtree(home.warehouse.study("said") / "captions")
+    build(project, names=["study/said"])
+    assert _files(project, "study/said/captions/*") == before
+    assert dataset.collect("captions", top=3)["caption"].to_list() == [said[image] for image in sorted(said)[:3]]
+    with open_dataset(home.warehouse.catalog("said")) as catalog:
+        tables = ("generated_captions", "caption_objects", "caption_scores", "captions", "connectors", "losses")
+        for table in tables:
+            assert catalog.sql(f"SELECT count(*) FROM {table}").fetchall()[0][0] > 0, table
+
+
+def _greedy(vlm: Vlm, image: Image.Image) -> str:
+    """The most likely token each time, one pass over everything for each."""
+    ids, new = vlm.inputs([image]), list[int]()
+    for _ in range(CAPTION_TOKENS):
+        tokens = torch.cat([ids["input_ids"], torch.tensor([new], dtype=torch.int64)], dim=1)
+        with torch.no_grad():
+            logits = vlm.model(input_ids=tokens, pixel_values=ids["pixel_values"]).logits
+        new.append(int(logits[0, -1].argmax()))
+        if new[-1] == vlm.processor.tokenizer.eos_token_id:
+            break
+    return str(vlm.processor.tokenizer.decode(new, skip_special_tokens=True)).strip()
 
 
 @pytest.mark.parametrize(

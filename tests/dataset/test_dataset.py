@@ -377,7 +377,7 @@ def test_query_takes_a_name_or_sql(dataset: Dataset) -> None:
 
 def test_scan_of_an_unknown_table_names_the_tables(dataset: Dataset) -> None:
     with pytest.raises(
-        UserError, match="no table 'neighbours'; there are candidates, captions, connectors, corpus_ablation"
+        UserError, match="no table 'neighbours'; there are candidates, caption_objects, caption_scores, captions"
     ):
         dataset.scan("neighbours")
 

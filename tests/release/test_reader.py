@@ -27,6 +27,7 @@ PARAMETERS = {
     "answer_words": {"layer": "8"},
     "disagreement": {"layer": "0", "other_layer": "8", "images": image_id("dog"), "top": "1"},
     "candidates": {"study": "one"},
+    "captions": {"study": "one"},
     "categories": {"study": "one"},
     "corpus_ablation": {"study": "one", "layer": "8"},
     "examples": {"layer": "8", "contextual_layer": "2", "patch_group": "object"},

@@ -186,6 +186,7 @@ def write_study_shape(
         lenses=sorted(study.lenses),
         judged=study.judged,
         corpus_ablation=True if study.corpus_ablation else None,
+        captions=True if study.captions else None,
         of="texts" if study.of_texts else None,
         connector=None if study.checkpoint is None else study.checkpoint.connector,
         step=None if study.checkpoint is None else study.checkpoint.step,

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from latentlens_dag.dag import keys
 from latentlens_dag.dag.assets.ablation import ablation_assets
+from latentlens_dag.dag.assets.captioning import captioning_assets
 from latentlens_dag.dag.assets.checks import StepResults, check_result, fail_on_errors, neighbor_problems
 from latentlens_dag.dag.assets.common import (
     dtype_setting,
@@ -71,6 +72,8 @@ def study_definitions(study: StudySpec) -> dg.Definitions:
     if study.judged:
         assets += [_patch_truth(study), _chance_patches(study), _judgements(study)]
         assets += [_interpretability(study), _lens_differences(study)]
+    if study.captions:
+        assets += captioning_assets(study)
     if study.corpus_ablation:
         assets += ablation_assets(study, judge=_JUDGEMENTS, shares=_INTERPRETABILITY)
     return dg.Definitions(assets=[*assets, *_analyses(study), _catalog(study)])
@@ -444,6 +447,8 @@ def _catalog(study: StudySpec) -> dg.AssetsDefinition:
     names += ["candidates"] if study.has_shared_candidates else []
     names += ["corpus_ablation"] if study.corpus_ablation else []
     names += ["study_connectors"] if study.checkpoint else []
+    if study.captions:
+        names += ["captions", *(["caption_objects", "caption_scores"] if study.images.regions else [])]
     deps = [keys.study(study.name, name) for name in (*names, *study.token_tables, "model_checks")]
     deps += [key for lens in study.lenses for key in study.layer_keys(lens).values()]
     deps += [keys.study(study.name, "patch_truth"), *study.layer_keys("judgements").values()] if judged else []

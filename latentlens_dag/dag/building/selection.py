@@ -91,7 +91,7 @@ def _names_help(name: str, names: set[tuple[str, str]], folders: Iterable[Path])
     """The names similar to a wrong one or, where none is, all studies, releases and indexes."""
     if hint := _similar(name, sorted({known for _, known in names} | {folder.name for folder in folders})):
         return hint
-    there = {kind: sorted(known for of, known in names if of == kind) for kind in _KINDS[:3]}
+    there = {kind: sorted(known for of, known in names if of == kind) for kind in _KINDS[:4]}
     lists = "; ".join(f"{kind} {', '.join(known)}" for kind, known in there.items() if known)
     return f"There are: {lists or 'none'}."
 

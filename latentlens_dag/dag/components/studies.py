@@ -221,6 +221,8 @@ class Study(NamedComponent):
     corpus_ablation: Sequence[float] = ()
     """Fractions of the index's sentences, ascending, from which LatentLens answers too: how much is interpretable by a
     smaller index. It needs a judge, and no pass of a model."""
+    captions: bool = False
+    """Store what the VLM itself says of each image, and score it where the images have regions."""
     connector: bool = False
     """Whether the connector's output is stored too, which differs from layer 0 in models that add it to the embedding
     of their image token."""
@@ -266,6 +268,7 @@ class Study(NamedComponent):
             judged=self.judge != "none",
             corpus_ablation=tuple(self.corpus_ablation),
             connector=self.connector,
+            captions=self.captions,
             prompt=self._prompt(place),
             dtype=declared_dtype(self.dtype),
         )
@@ -348,10 +351,11 @@ class Study(NamedComponent):
                 "`vlm` and `images`, a vision-language model on an image set, or `language_model` and `texts`, a "
                 "language model on a text set."
             )
-        if self.texts is not None and (self.prompt is not None or self.connector):
+        of_vlms = {"prompt": self.prompt is not None, "connector": self.connector, "captions": self.captions}
+        if self.texts is not None and any(of_vlms.values()):
             raise UserError(
-                f"`{'connector' if self.prompt is None else 'prompt'}` of {place} is for a VLM that sees images; "
-                "`texts` are read as they stand. Leave it out."
+                f"`{next(field for field, given in of_vlms.items() if given)}` of {place} is for a VLM that sees "
+                "images; `texts` are read as they stand. Leave it out."
             )
 
     def _check_judge(self, inputs: ImageSet | TextSet, vlm: ModelRef | CheckpointSpec, place: str) -> None:
