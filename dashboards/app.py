@@ -11,7 +11,7 @@ import streamlit as st
 from widgets.errors import show_user_errors
 
 HERE = Path(__file__).parent
-PAGES = ("Explore", "Words", "Layers", "Compare", "Ask", "Judge", "SQL", "About")
+PAGES = ("Explore", "Words", "Layers", "Compare", "Ask", "Judge", "Connectors", "SQL", "About")
 
 st.set_page_config("LatentLens", page_icon=str(HERE / "widgets" / "favicon.svg"), layout="wide")
 st.html(HERE / "widgets" / "style.css")

@@ -37,6 +37,8 @@ def lines(
     colors: Mapping[str, str] = COLORS,
     log_scale: bool = False,
     log_x: bool = False,
+    numeric_x: bool = False,
+    dots: bool = True,
     zero: bool = False,
     crosses: str | None = None,
     notes: Mapping[str, str] = MappingProxyType({}),
@@ -61,6 +63,8 @@ def lines(
         colors: by name.
         log_scale: whether y has a logarithmic scale.
         log_x: whether x is a number on a logarithmic scale.
+        numeric_x: whether x is a number on a linear scale.
+        dots: whether points are drawn, too.
         zero: whether to draw a line at y = 0.
         crosses: column that says whether a point is a cross instead of a dot.
         notes: columns that the tooltip of a point shows too, and their titles.
@@ -68,7 +72,7 @@ def lines(
     """
     tips = {color: color.capitalize(), x: x_title, **notes}
     encoding: dict[str, Any] = {
-        "x": _across(x, x_title, log_x),
+        "x": _across(x, x_title, log_x, numeric_x),
         "y": _up(y, y_title, number_format, log_scale),
         "color": _hue(frame, color, colors),
         "tooltip": [{"field": name, "type": "nominal", "title": title} for name, title in tips.items()],
@@ -81,7 +85,7 @@ def lines(
     curves = [{"mark": {"type": "line"}, "encoding": encoding}, *_dashed(encoding, chance)]
 
     def layers(own: Clicks | None) -> list[dict[str, Any]]:
-        return [*below, *curves, *_points(encoding, own, crosses, facet)]
+        return [*below, *curves, *(_points(encoding, own, crosses, facet) if dots else [])]
 
     if facet:
         _side_by_side(frame, facet, facet_title, layers, clicks)
@@ -133,8 +137,10 @@ def _hue(frame: pl.DataFrame, column: str, colors: Mapping[str, str]) -> dict[st
     return {"field": column, "type": "nominal", "legend": _legend(names), "scale": scale}
 
 
-def _across(column: str, title: str, log: bool) -> dict[str, Any]:
+def _across(column: str, title: str, log: bool, numeric: bool) -> dict[str, Any]:
     axis: dict[str, Any] = {"labelAngle": 0, "labelOverlap": "greedy"}
+    if numeric and not log:
+        return {"field": column, "type": "quantitative", "title": title, "axis": axis | {"format": "~s"}}
     if not log:
         return {"field": column, "type": "ordinal", "title": title, "axis": axis}
     axis |= {"format": "~s", "tickCount": 3}

@@ -41,7 +41,9 @@ def _html(app: AppTest) -> str:
     )
 
 
-@pytest.mark.parametrize("page", ["explore", "words", "layers", "compare", "ask", "judge", "sql", "about"])
+@pytest.mark.parametrize(
+    "page", ["explore", "words", "layers", "compare", "ask", "judge", "connectors", "sql", "about"]
+)
 def test_every_page_opens(app: AppTest, page: str) -> None:
     assert not _opened(app, page).error
 
