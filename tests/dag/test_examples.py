@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.dag.conftest import opened
+from tests.training import parts
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 VISION: dict[str, object] = {"vision_config": {}}
@@ -50,7 +51,7 @@ PAPER = {  # appendix B: the contextual layers of models of 28, 32, 60 and 64 bl
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """All examples in one project, with a stand-in for the package of sentences and no weights at all."""
-    shutil.copytree(EXAMPLES, tmp_path / "assets")
+    shutil.copytree(EXAMPLES, tmp_path / "assets", ignore=shutil.ignore_patterns("ablations"))
     (tmp_path / "workspace.yaml").write_text("load_from: []\n")
     (tmp_path / "pictures").mkdir()
     sentences = tmp_path / "site" / "latentlens" / "data" / "concepts.txt"
@@ -67,7 +68,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_every_example_loads_without_weights_and_asks_for_the_layers_of_the_paper(project: Path) -> None:
-    assert {path.parent.name for path in EXAMPLES.glob("*/defs.yaml")} == {"paper", "smollm2", *CONFIGS}
+    assert {path.parent.name for path in EXAMPLES.glob("*/defs.yaml")} == {"ablations", "paper", "smollm2", *CONFIGS}
     with opened(project) as one:
         keys = {"/".join(key.path) for key, _ in one.select().targets}
     for name, layers in PAPER.items():
@@ -94,3 +95,27 @@ def test_the_words_of_the_smollm2_example_are_in_two_of_its_texts_or_three_and_i
     assert {len(of_word) for of_word in found.values()} == {2, 3}
     assert sorted(text for of_word in found.values() for text in of_word) == sorted(texts)
     assert set(words) <= set(re.findall(r"'(\w+)'", (folder / "answers.sql").read_text()))
+
+
+def test_the_ablations_load_and_train_each_connector_on_the_same_features(tmp_path: Path) -> None:
+    here = Path(shutil.copytree(EXAMPLES / "ablations", tmp_path / "assets" / "ablations"))
+    (tmp_path / "workspace.yaml").write_text("load_from: []\n")
+    parts.save_encoder("clip", here / "encoder")
+    parts.save_language_model("Llama", here / "language")
+    for name in ("learned", "held_out"):
+        (here / name).mkdir()
+    (here / "regions.parquet").touch()
+    (here / "sentences.txt").write_text("A dog.\n")
+    with opened(tmp_path) as one:
+        keys = {key.to_user_string() for key in one.graph.get_all_asset_keys()}
+    names = ("mlp_0", "mlp_1", "linear_0", "half", "whole_captions")
+    assert {key.split("/")[1] for key in keys if key.startswith("connector/")} == set(names)
+    assert {key for key in keys if key.startswith("features/")} == {
+        "features/seen/features",
+        "features/seen/vision_encoder",
+    }
+    assert {key.split("/")[1] for key in keys if key.startswith("study/")} == {
+        "mlp_0_0",
+        "mlp_0_500",
+        *(f"{name}_2000" for name in names),
+    }
