@@ -30,6 +30,7 @@ _EXCESS_CELL = "{:>5} {:<10}"
 _WHOLE = (("share", "", _WHOLE_CELL), ("chance", "chance_", _WHOLE_CELL), ("excess", "excess_", _EXCESS_CELL))
 """Columns, the beginning of their intervals' columns, and their cells; an excess may be negative."""
 _PART = "{:<12}{:>14}{:>9}{:>17}{:>9}"
+_CAPTIONS = "{:<12} {:<10} {:>6} {:>15} {:>7}"
 _GAP = "   "
 _CELL_WIDTH, _LABEL_WIDTH, _LAYER_WIDTH = 22, 19, 3
 _Row = Mapping[str, Any]
@@ -79,6 +80,23 @@ def ablation_lines(table: pa.Table, measure: str | None = None, k: int | None = 
         lines += [_part_line(list(part)) for _, part in groupby(found, key=lambda row: row["fraction"])]
         lines.append("")
     return "\n".join(lines)
+
+
+def caption_lines(table: pa.Table) -> str:
+    """CAPTION_SCORES as text: a line per kind of thing and measure; empty without rows."""
+    rows = [row for row in table.to_pylist() if row["share"] is not None]
+    if not rows:
+        return ""
+    lines = [
+        "The model's own captions: % of the things in an image that its caption names (recall), and of the things",
+        "that a caption names that are in its image (precision); chance: captions of other images",
+        "",
+        _CAPTIONS.format("things", "measure", "share", "lowest-highest", "chance"),
+    ]
+    for row in rows:
+        cells = (_percent(row["share"]), _interval(row["low"], row["high"]), _percent(row["chance"]))
+        lines.append(_CAPTIONS.format(row["kind"], row["measure"], *cells))
+    return "\n".join([*lines, ""])
 
 
 def _part_line(rows: list[_Row]) -> str:

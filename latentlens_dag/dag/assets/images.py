@@ -25,6 +25,7 @@ from latentlens_dag.dag.versions import hashes_version, version_fields
 from latentlens_dag.errors import UserError
 from latentlens_dag.hub.datasets import HubColumn
 from latentlens_dag.inputs import images as core
+from latentlens_dag.inputs.captions import CaptionFolder
 from latentlens_dag.inputs.image_tables import (
     TableSource,
     extract_images,
@@ -110,6 +111,12 @@ def _tell_left_out(report: core.FolderReport) -> None:
     context.add_output_metadata(counts)
 
 
+def _read_as_captions(images: ImageSetSpec) -> list[str]:
+    """The suffix of the texts that lie beside the pictures and are read as captions."""
+    beside = isinstance(images.captions, CaptionFolder) and images.captions.path == images.source
+    return [".txt"] if beside else []
+
+
 def _names(images: ImageSetSpec, folder: Path) -> dg.AssetsDefinition:
     source = keys.images(images.name, "source")
 
@@ -118,7 +125,7 @@ def _names(images: ImageSetSpec, folder: Path) -> dg.AssetsDefinition:
         names = core.image_names(folder, hashes)
         _check_observed(source, folder, hashes)
         write_parquet(names, out := paths.image_names(images.name))
-        _tell_left_out(core.report_folder(folder, hashes))
+        _tell_left_out(core.report_folder(folder, hashes, _read_as_captions(images)))
         return [out]
 
     return parquet_asset(
