@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import dagster as dg
 import pyarrow as pa
@@ -156,11 +156,13 @@ def _originals(images: ImageSetSpec, source: TableSource) -> dg.AssetsDefinition
 
 def _pictures(images: ImageSetSpec) -> dg.AssetsDefinition:
     source = images.source
-    # Files of regions that the set had before may still exist; no reader is to count them.
-    without: dict[str, Literal[False]] = {} if images.regions is not None else {"regions": False}
+    # Files of regions and captions that the set had before may still exist; no reader is to count them. A set without
+    # captions has the shape and version that it had before there were any.
+    beside: dict[str, Any] = {} if images.regions is not None else {"regions": False}
+    beside |= {} if images.captions is None else {"captions": True}
 
     def write(paths: Warehouse, batch: int) -> list[Path]:
-        ImageSetShape(parts=images.batches, **without).write(paths.shape("images", images.name))
+        ImageSetShape(parts=images.batches, **beside).write(paths.shape("images", images.name))
         out = paths.pictures(images.name, batch)
         if isinstance(source, Path):
             names = core.files_of_batch(pq.read_table(paths.image_names(images.name)), batch, images.batches)
@@ -175,7 +177,7 @@ def _pictures(images: ImageSetSpec) -> dg.AssetsDefinition:
     return parquet_asset(
         keys.images(images.name, "pictures"),
         [keys.images(images.name, "names" if isinstance(source, Path) else "originals")],
-        version_fields(_PICTURES, batches=images.batches, **without),
+        version_fields(_PICTURES, batches=images.batches, **beside),
         "Ids, names, sizes and thumbnails of the pictures whose ids fall into the batch.",
         write,
         images.batches,
