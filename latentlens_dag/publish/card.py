@@ -197,8 +197,8 @@ def _captions(rows: list[Facts]) -> Iterator[str]:
         return
     yield (
         "**What the model itself says of the images**: % of the things in an image that its caption names (recall), "
-        "and of the things that a caption names that are in its image (precision), each with chance, by captions of other "
-        "images, and 95 % intervals over images"
+        "and of the things that a caption names that are in its image (precision), each with chance, by captions of "
+        "other images, and 95 % intervals over images"
     )
     lines = [["things", "measure", "share / chance", "images"], ["---", "---", "---", "---:"]]
     for row in shown:
