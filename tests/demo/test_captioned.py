@@ -25,6 +25,7 @@ from latentlens_dag.demo.scenes import (
     visible_view,
 )
 from latentlens_dag.demo.text_captions import caption, mentioned_names
+from latentlens_dag.errors import UserError
 from latentlens_dag.inputs.captions import CaptionFile, UnknownImages, captions_by_batch, read_captions, write_captions
 from latentlens_dag.inputs.images import NAMES
 from tests.benchmarks import connector_quality
@@ -159,6 +160,21 @@ def test_an_image_set_takes_the_captions_as_they_are_written(written: Path, tmp_
     assert {image: [(one.text, one.patches) for one in found] for image, found in read.items()} == {
         image: list(found) for image, found in expected.items()
     }
+
+
+@pytest.mark.parametrize(("count", "parts"), [(0, 2), (-1, 2), (2, -1), (2, 1000)])
+def test_numbers_that_no_image_set_takes_are_refused(
+    source: SceneSource, tmp_path: Path, count: int, parts: int
+) -> None:
+    with pytest.raises(UserError, match=rf"{count} scenes with captions of {parts:,} parts"):
+        write_captioned_scenes(source, tmp_path / "out", count, parts)
+    assert not (tmp_path / "out").exists()
+
+
+def test_scenes_without_parts_have_the_same_first_captions(source: SceneSource, written: Path, tmp_path: Path) -> None:
+    write_captioned_scenes(source, tmp_path, 2, 0)
+
+    assert rows(tmp_path) == [row for row in rows(written) if row["patches"] is None][:2]
 
 
 def test_permuted_captions_are_all_of_them_and_none_of_its_own_scene(
