@@ -146,18 +146,24 @@ def summary(
             click.echo(f"{picture}: {scenes} scenes with the nearest answer of every visual token at layer {drawn}.")
 
 
+def _caption_parts(dataset: Dataset, study: str) -> list[str]:
+    """What the captions of the study's model are worth, if it has any."""
+    from latentlens_dag.study.report import caption_lines
+
+    if "caption_scores" not in dataset.tables:
+        return []
+    found = dataset.collect("FROM caption_scores WHERE study = $study", study=study).to_arrow()
+    return [caption_lines(found)] if len(found) else []
+
+
 def _figures(dataset: Dataset, study: str, measure: str | None, k: int | None) -> str:
     """A study's verdicts or, without a judge, statistics of its neighbors."""
-    from latentlens_dag.study.report import ablation_lines, caption_lines, interpretability_lines, unjudged_lines
+    from latentlens_dag.study.report import ablation_lines, interpretability_lines, unjudged_lines
 
     tables = ("interpretability", "diversity", "layer_alignment")
     judged, diversity, alignment = (
         dataset.collect(f"FROM {table} WHERE study = $study", study=study).to_arrow() for table in tables
     )
-    captions = list[str]()
-    if "caption_scores" in dataset.tables:  # a catalog of an older version has none
-        scores = dataset.collect("FROM caption_scores WHERE study = $study", study=study).to_arrow()
-        captions = [caption_lines(scores)] if len(scores) else []
     if len(judged):
         if "measure" not in judged.column_names:
             raise UserError(
@@ -172,9 +178,9 @@ def _figures(dataset: Dataset, study: str, measure: str | None, k: int | None) -
         if "corpus_ablation" in dataset.tables:  # a catalog of an older version has none
             found = dataset.collect("FROM corpus_ablation WHERE study = $study", study=study).to_arrow()
             parts += [ablation_lines(found, measure, k)] if len(found) else []
-        return "\n".join(parts + captions)
+        return "\n".join([*parts, *_caption_parts(dataset, study)])
     if len(diversity):
-        return "\n".join([unjudged_lines(diversity, alignment), *captions])
+        return "\n".join([unjudged_lines(diversity, alignment), *_caption_parts(dataset, study)])
     known = dataset.collect("SELECT DISTINCT study FROM neighbors ORDER BY study")["study"].to_list()
     raise UserError(
         f"Study {study!r} has no figures here: it was not built to its end. Built, at least in part: "

@@ -26,6 +26,8 @@ from latentlens_dag.demo.scenes import (
     visible_view,
 )
 from latentlens_dag.demo.text_captions import caption
+from latentlens_dag.errors import UserError
+from latentlens_dag.inputs.captions import MOST_CAPTIONS
 from latentlens_dag.storage.files import atomic_path
 
 _KINDS: dict[Kind, float] = {"subset": 0.40, "window": 0.20, "region": 0.27, "few": 0.13}
@@ -41,7 +43,15 @@ def write_captioned_scenes(source: SceneSource, folder: Path, count: int, parts:
         count: how many scenes, of those that connectors are trained on: none is a held-out one.
         parts: captions of parts of each.
         seed: of the scenes and of what the captions are about.
+
+    Raises:
+        UserError: for no scenes, or more captions of one than an image set takes.
     """
+    if count < 1 or not 0 <= parts < MOST_CAPTIONS:
+        raise UserError(
+            f"{count:,} scenes with captions of {parts:,} parts each were requested: there must be at least one scene, "
+            f"and from 0 to {MOST_CAPTIONS - 1:,} parts."
+        )
     (folder / "scenes").mkdir(parents=True, exist_ok=True)
     regions, captions = list[Region](), list[dict[str, object]]()
     for index in range(count):

@@ -6,11 +6,12 @@ that the images come from. Of images with equal bytes a folder counts the first 
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
@@ -28,6 +29,7 @@ from latentlens_dag.inputs.texts import (
 )
 from latentlens_dag.schema import CAPTIONS
 from latentlens_dag.storage.arrow_values import values_or_lists
+from latentlens_dag.storage.file_hashes import files_below
 from latentlens_dag.storage.hashing import shards_of
 from latentlens_dag.storage.parquet import write_parquet
 from latentlens_dag.storage.split_input import NumberedRows
@@ -179,13 +181,27 @@ def _pairs(source: CaptionSource, ids: Mapping[str, str], unknown: UnknownImages
 
 
 def _beside(source: CaptionFolder, ids: Mapping[str, str]) -> Iterator[tuple[str, Caption]]:
+    """The texts that lie below the folder: a name in a table of pictures, as `../a.png`, is never opened as a path."""
+    files = _texts_below(source.path)
     for name, image in ids.items():
-        file = source.path / PurePosixPath(name).with_suffix(".txt")
-        if file.is_file():
+        if (file := files.get(_without_suffix(name))) is not None:
             with file_errors(file, "text"):
                 for place, line in read_lines(file):
                     if text := stripped_text(line, f"{file}, {place}", "caption"):
                         yield image, Caption(text)
+
+
+def _texts_below(folder: Path) -> dict[str, Path]:
+    """The files .txt below a folder, by their paths in it without the suffix."""
+    start = len(os.path.join(folder, ""))  # noqa: PTH118 - with the slash
+    files = (Path(file) for file in files_below(folder, hidden=True) if file.endswith(".txt"))
+    return {str(file)[start:].replace(os.sep, "/").removesuffix(".txt"): file for file in files if file.is_file()}
+
+
+def _without_suffix(name: str) -> str:
+    """A name without its last suffix, as `a/b` of `a/b.png`; of a name without one, the name."""
+    folder, slash, file = name.rpartition("/")
+    return folder + slash + os.path.splitext(file)[0]  # noqa: PTH122 - of no path
 
 
 def _named(source: CaptionFile) -> Iterator[tuple[str, str, Any, Any]]:
@@ -256,7 +272,7 @@ def _none_found(source: CaptionSource, unknown: UnknownImages, known: Sequence[s
     if isinstance(source, CaptionFile) and unknown:
         return unknown_images(source.path, Counter(dict(unknown)), known)
     if isinstance(source, CaptionFolder):
-        example = PurePosixPath(known[0]).with_suffix(".txt") if known else "a/b.txt"
+        example = f"{_without_suffix(known[0])}.txt" if known else "a/b.txt"
         return (
             f"{source.path} has no caption: each picture's captions are the lines of a text of its name, such as "
             f"{example} for {known[0] if known else 'a/b.png'}. Correct `captions`, or leave it out."

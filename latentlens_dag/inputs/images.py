@@ -14,7 +14,7 @@ import os
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
@@ -134,8 +134,11 @@ class FolderReport(NamedTuple):
             yield f"Read though hidden (a name that begins with a dot): {self.hidden:,}."
 
 
-def report_folder(folder: Path, hashes: Mapping[str, str]) -> FolderReport:
-    """Count what `image_names` leaves out of a folder, and what it may take by accident; arguments as there."""
+def report_folder(folder: Path, hashes: Mapping[str, str], read_otherwise: Collection[str] = ()) -> FolderReport:
+    """Count what `image_names` leaves out of a folder, and what it may take by accident.
+
+    Arguments as there, and suffixes of files that are read as something else, such as captions.
+    """
     images = [file for file in hashes if _is_image(file)]
     inside = len(str(folder))
     others = Counter(
@@ -143,6 +146,8 @@ def report_folder(folder: Path, hashes: Mapping[str, str]) -> FolderReport:
         for file in hashes
         if not _is_image(file) and not _is_hidden(file[inside:])
     )
+    for suffix in read_otherwise:
+        del others[suffix]
     links = [
         Path(parent, name).relative_to(folder).as_posix()
         for parent, folders, _ in os.walk(folder)

@@ -138,6 +138,7 @@ def _results(folder: Path, study: str) -> str:
     if judged and (words := _distinct_words(folder, study)):
         lines += [_WORDS, words]
     lines += list(_ablation(_rows(folder, "corpus_ablation", study)))
+    lines += list(_captions(_rows(folder, "caption_scores", study)))
     return "\n\n".join([f"### {study}", *lines])
 
 
@@ -187,6 +188,28 @@ def _ablation(rows: list[Facts]) -> Iterator[str]:
             for row in own
         }
         yield _matrix({(row["visual_layer"], str(row["fraction"])): _share(row) for row in own}, titles)
+
+
+def _captions(rows: list[Facts]) -> Iterator[str]:
+    """Recall and precision of the model's own captions; nothing without rows."""
+    shown = [row for row in rows if row["share"] is not None]
+    if not shown:
+        return
+    yield (
+        "**What the model itself says of the images**: % of the things in an image that its caption names (recall), "
+        "and of the things that a caption names that are in its image (precision), each with chance, by captions of "
+        "other images, and 95 % intervals over images"
+    )
+    lines = [["things", "measure", "share / chance", "images"], ["---", "---", "---", "---:"]]
+    for row in shown:
+        ends = [("share", ""), ("chance", "chance_")]
+        cells = [
+            f"{100 * row[name]:.1f}{_interval(row[f'{end}low'], row[f'{end}high'])}"
+            for name, end in ends
+            if row[name] is not None
+        ]
+        lines.append([row["kind"], row["measure"], " / ".join(cells), f"{row['images']:,}"])
+    yield "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _share(row: Facts) -> str:

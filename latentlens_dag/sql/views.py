@@ -18,7 +18,7 @@ from latentlens_dag.storage.warehouse import Warehouse
 IDENTITY = {
     "images": ["image_id"],
     "regions": ["image_id", "region_id"],
-    "captions": ["image_id", "caption_index"],
+    "captions": ["image_id", "caption", "patches"],
     "sentences": ["sentence_id"],
     "texts": ["text_id"],
 }

@@ -59,9 +59,15 @@ class ImageSetShape(Shape):
 
     regions: Literal[False] | None = None
     """False where none are declared."""
+    captions: Literal[True] | None = None
+    """True where some are declared."""
 
     def lists(self, file: Path) -> bool:  # noqa: D102
-        return super().lists(file) and (self.regions is None or not file.name.startswith("regions_"))
+        return (
+            super().lists(file)
+            and (self.regions is None or not file.name.startswith("regions_"))
+            and (self.captions is not None or not file.name.startswith("captions_"))
+        )
 
 
 def _one_name(name: str) -> str:

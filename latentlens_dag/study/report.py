@@ -30,7 +30,7 @@ _EXCESS_CELL = "{:>5} {:<10}"
 _WHOLE = (("share", "", _WHOLE_CELL), ("chance", "chance_", _WHOLE_CELL), ("excess", "excess_", _EXCESS_CELL))
 """Columns, the beginning of their intervals' columns, and their cells; an excess may be negative."""
 _PART = "{:<12}{:>14}{:>9}{:>17}{:>9}"
-_CAPTION = "{:<11}{:<11}{:>7}{:>12}{:>8}{:>12}{:>9}{:>9}"
+_CAPTIONS = "{:<12} {:<10} {:>6} {:>15} {:>7}"
 _GAP = "   "
 _CELL_WIDTH, _LABEL_WIDTH, _LAYER_WIDTH = 22, 19, 3
 _Row = Mapping[str, Any]
@@ -82,6 +82,23 @@ def ablation_lines(table: pa.Table, measure: str | None = None, k: int | None = 
     return "\n".join(lines)
 
 
+def caption_lines(table: pa.Table) -> str:
+    """CAPTION_SCORES as text: a line per kind of thing and measure; empty without rows."""
+    rows = [row for row in table.to_pylist() if row["share"] is not None]
+    if not rows:
+        return ""
+    lines = [
+        "The model's own captions: % of the things in an image that its caption names (recall), and of the things",
+        "that a caption names that are in its image (precision); chance: captions of other images",
+        "",
+        _CAPTIONS.format("things", "measure", "share", "interval", "chance"),
+    ]
+    for row in rows:
+        cells = (_percent(row["share"]), _interval(row["low"], row["high"]), _percent(row["chance"]))
+        lines.append(_CAPTIONS.format(row["kind"], row["measure"], *cells))
+    return "\n".join([*lines, ""])
+
+
 def _part_line(rows: list[_Row]) -> str:
     """Of the rows of all visual layers for one part."""
     shares, first = [row["share"] for row in rows], rows[0]
@@ -89,24 +106,6 @@ def _part_line(rows: list[_Row]) -> str:
     ends = f"{100 * min(shares):.1f}-{100 * max(shares):.1f}"
     means = (_percent(fmean(values) if values else None) for values in (shares, chance))
     return _PART.format(f"{100 * first['fraction']:g} %", f"{first['occurrences']:,}", next(means), ends, next(means))
-
-
-def caption_lines(table: pa.Table) -> str:
-    """CAPTION_SCORES as text: what the model's own captions name of what regions name; empty without rows."""
-    lines = list[str]()
-    for study, rows in groupby(table.to_pylist(), key=lambda row: row["study"]):
-        lines += [f"{study}, the model's own captions: % of the things in an image that they name (recall),"]
-        lines += ["and of the things they name that are in the image (precision)", ""]
-        lines += [_CAPTION.format("measure", "things", "share", "interval", "chance", "interval", "count", "images")]
-        lines += [_caption_line(row) for row in rows]
-        lines.append("")
-    return "\n".join(lines)
-
-
-def _caption_line(row: _Row) -> str:
-    share = _percent(row["share"]), _interval(row["low"], row["high"])
-    chance = _percent(row["chance"]), _interval(row["chance_low"], row["chance_high"])
-    return _CAPTION.format(row["measure"], row["kind"], *share, *chance, f"{row['objects']:,}", f"{row['images']:,}")
 
 
 def answers_judged(rows: Iterable[_Row]) -> int | None:

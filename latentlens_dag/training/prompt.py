@@ -15,6 +15,7 @@ from latentlens_dag.errors import UserError
 from latentlens_dag.models.prompts import DEFAULT_PROMPT
 
 IMAGE_TOKEN = "<image>"
+_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,12 @@ def _check_captions(captions: Sequence[Sequence[str]]) -> None:
             raise UserError(f"The caption {broken[0]!r} of image {number} has half a character (a lone surrogate).")
 
 
+def _token_ids(tokenizer: Any, texts: Sequence[str], **options: Any) -> list[list[int]]:
+    """The tokens of texts, some at a time: besides its tokens, a tokenized text takes some 10 kB."""
+    parts = (list(texts[start : start + _AT_ONCE]) for start in range(0, len(texts), _AT_ONCE))
+    return [ids for part in parts for ids in tokenizer(part, **options)["input_ids"]]
+
+
 def prompt_tokens(tokenizer: Any, captions: Sequence[Sequence[str]]) -> PromptTokens:
     """The tokens of all sequences of a training.
 
@@ -120,8 +127,8 @@ def prompt_tokens(tokenizer: Any, captions: Sequence[Sequence[str]]) -> PromptTo
     ids = own(text)["input_ids"]
     image = ids.index(own.convert_tokens_to_ids(IMAGE_TOKEN))
     flat = list(dict.fromkeys(caption for texts in captions for caption in texts))
-    together = own([text + caption for caption in flat])["input_ids"] if flat else []
-    alone = own(flat, add_special_tokens=False)["input_ids"] if flat else []
+    together = _token_ids(own, [text + caption for caption in flat])
+    alone = _token_ids(own, flat, add_special_tokens=False)
     of_caption = {
         caption: [*(whole[len(ids) :] if whole[: len(ids)] == ids else separate), end]
         for caption, whole, separate in zip(flat, together, alone, strict=True)

@@ -145,7 +145,7 @@ def test_a_summary_ends_with_the_scores_of_the_models_own_captions_where_there_a
     )
     after = _run(tmp_path, "summary", STUDY).stdout
     assert "own captions" not in before and after.startswith(before)
-    assert after.split()[-6:] == ["recall", "all", "50.0", "-", "8", "3"]
+    assert "recall" not in before and after.split()[-4:] == ["all", "recall", "50.0", "-"], after
 
 
 def test_a_home_judged_in_part_by_an_older_version_is_read_as_one_of_today(tmp_path: Path) -> None:

@@ -250,8 +250,12 @@ CHANGES: dict[str, list[Change]] = {
         )
     ],
     "ImageSet.captions": [
-        Change("connected", {"ImageSet more.captions": None}, {"images/more/captions*"}),
-        Change("images", {"ImageSet more.captions": {"jsonl": "captions.jsonl"}}, {"images/more/captions*"}),
+        Change("connected", {"ImageSet more.captions": None}, {"images/more/captions*", "images/more/pictures"}),
+        Change(
+            "images",
+            {"ImageSet more.captions": {"jsonl": "captions.jsonl"}},
+            {"images/more/captions*", "images/more/pictures"},
+        ),
     ],
     "CaptionsSource.folder": [
         Change(

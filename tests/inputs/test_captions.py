@@ -113,6 +113,18 @@ def test_a_folder_has_a_text_of_the_picture_s_name_with_a_caption_on_each_line(t
     }
 
 
+@pytest.mark.parametrize("name", ["../secret.png", "ABSOLUTE.png", "in/../../secret.png", ".", "", "..", "x" * 300])
+def test_a_name_in_a_table_of_pictures_is_no_path_of_this_machine(tmp_path: Path, name: str) -> None:
+    (folder := tmp_path / "texts").mkdir()
+    (folder / "in").mkdir()
+    (folder / "a.txt").write_text("inside")
+    (tmp_path / "secret.txt").write_text("outside")
+    names = pa.table([["0" * 16, "1" * 16], ["a.png", name.replace("ABSOLUTE", str(tmp_path / "secret"))]], NAMES)
+    rows = captions_by_batch(CaptionFolder(folder), names, 1, UnknownImages())
+    found = {(row["image_id"], row["caption"]) for some in rows for row in some.rows.to_pylist()}
+    assert found == {("0" * 16, "inside")}
+
+
 @pytest.mark.parametrize("with_path", [False, True])
 def test_a_column_of_the_pictures_table_adds_up_over_equal_pictures(tmp_path: Path, with_path: bool) -> None:
     pictures = [b"one", b"two", b"one"]

@@ -24,6 +24,7 @@ def test_a_shape_of_version_0_1_is_read_and_written_with_the_same_bytes(place: s
 STORED = {
     '{"parts": 3}': TextSetShape(parts=3),
     '{"parts": 3, "regions": false}': ImageSetShape(parts=3, regions=False),
+    '{"parts": 3, "captions": true}': ImageSetShape(parts=3, captions=True),
     '{"format": 1, "parts": 1, "layers": [1, 10], "language_model": "m", "rows": {"1": 7, "10": 7}, "source": "s"}': (
         IndexShape(parts=1, layers=[10, 1], language_model="m", rows={10: 7, 1: 7}, source="s")
     ),
@@ -90,6 +91,12 @@ def test_regions_are_listed_unless_none_are_declared() -> None:
     for shape, listed in ((ImageSetShape(parts=1), True), (ImageSetShape(parts=1, regions=False), False)):
         assert shape.lists(Path("regions_00.parquet")) == listed
         assert shape.lists(Path("batch_00.parquet")) and not shape.lists(Path("batch_01.parquet"))
+
+
+def test_captions_are_listed_where_some_are_declared() -> None:
+    for shape, listed in ((ImageSetShape(parts=1), False), (ImageSetShape(parts=1, captions=True), True)):
+        assert shape.lists(Path("captions_00.parquet")) == listed
+        assert not shape.lists(Path("captions_01.parquet"))
 
 
 @pytest.mark.parametrize(

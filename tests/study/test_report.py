@@ -14,9 +14,9 @@ from latentlens_dag.drawing import VERDICT_PLATES
 from latentlens_dag.errors import UserError
 from latentlens_dag.figures import contact_sheet
 from latentlens_dag.figures.contact_sheet import LensView, draw_scenes, thumbnail_loader, write_sheet
-from latentlens_dag.schema import CAPTION_SCORES, CORPUS_ABLATION, DIVERSITY, INTERPRETABILITY, LAYER_ALIGNMENT, LENSES
+from latentlens_dag.schema import CORPUS_ABLATION, DIVERSITY, INTERPRETABILITY, LAYER_ALIGNMENT, LENSES
 from latentlens_dag.study.interpretability import MEASURES
-from latentlens_dag.study.report import ablation_lines, caption_lines, interpretability_lines, unjudged_lines
+from latentlens_dag.study.report import ablation_lines, interpretability_lines, unjudged_lines
 from tests.helpers.small_dataset import ANIMALS, SIDE, image_id, write_warehouse
 
 ROW = {
@@ -158,22 +158,6 @@ def test_a_part_of_the_index_has_a_line_with_the_mean_of_its_visual_layers_and_t
     assert printed(k=1)[-1].split()[3:] == ["52.1", "50.1-54.1", "4.0"]
     assert max(map(len, printed())) <= 100
     assert ablation_lines(CORPUS_ABLATION.empty_table()) == ""
-
-
-def test_captions_have_a_line_for_each_measure_and_kind_with_chance_and_intervals_where_there_are_some() -> None:
-    row = {"study": "demo", "kind": "all", "measure": "recall", "share": 0.9, "low": 0.85, "high": 1.0}
-    row |= {"chance": 0.125, "chance_low": 0.1, "chance_high": 0.15, "images": 96, "objects": 1234}
-    none = dict.fromkeys(("share", "low", "high", "chance", "chance_low", "chance_high"))
-    rows = [row, row | none | {"kind": "background", "measure": "precision", "images": 0, "objects": 0}]
-    text = caption_lines(pa.Table.from_pylist(rows, schema=CAPTION_SCORES)).splitlines()
-    found = [line.split() for line in text if line.startswith(("recall", "precision"))]
-    assert found == [
-        ["recall", "all", "90.0", "85.0-100", "12.5", "10.0-15.0", "1,234", "96"],
-        ["precision", "background", "-", "-", "0", "0"],
-    ]
-    assert text[0].startswith("demo, ")
-    assert max(map(len, text)) <= 100
-    assert caption_lines(CAPTION_SCORES.empty_table()) == ""
 
 
 def labelled(tmp_path: Path, view: LensView, boxes: np.ndarray = QUARTERS) -> Image.Image:

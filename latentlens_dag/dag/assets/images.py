@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import dagster as dg
 import pyarrow as pa
@@ -25,6 +25,7 @@ from latentlens_dag.dag.versions import hashes_version, version_fields
 from latentlens_dag.errors import UserError
 from latentlens_dag.hub.datasets import HubColumn
 from latentlens_dag.inputs import images as core
+from latentlens_dag.inputs.captions import CaptionFolder
 from latentlens_dag.inputs.image_tables import (
     TableSource,
     extract_images,
@@ -110,6 +111,12 @@ def _tell_left_out(report: core.FolderReport) -> None:
     context.add_output_metadata(counts)
 
 
+def _read_as_captions(images: ImageSetSpec) -> list[str]:
+    """The suffix of the texts that lie beside the pictures and are read as captions."""
+    beside = isinstance(images.captions, CaptionFolder) and images.captions.path == images.source
+    return [".txt"] if beside else []
+
+
 def _names(images: ImageSetSpec, folder: Path) -> dg.AssetsDefinition:
     source = keys.images(images.name, "source")
 
@@ -118,7 +125,7 @@ def _names(images: ImageSetSpec, folder: Path) -> dg.AssetsDefinition:
         names = core.image_names(folder, hashes)
         _check_observed(source, folder, hashes)
         write_parquet(names, out := paths.image_names(images.name))
-        _tell_left_out(core.report_folder(folder, hashes))
+        _tell_left_out(core.report_folder(folder, hashes, _read_as_captions(images)))
         return [out]
 
     return parquet_asset(
@@ -149,11 +156,13 @@ def _originals(images: ImageSetSpec, source: TableSource) -> dg.AssetsDefinition
 
 def _pictures(images: ImageSetSpec) -> dg.AssetsDefinition:
     source = images.source
-    # Files of regions that the set had before may still exist; no reader is to count them.
-    without: dict[str, Literal[False]] = {} if images.regions is not None else {"regions": False}
+    # Files of regions and captions that the set had before may still exist; no reader is to count them. A set without
+    # captions has the shape and version that it had before there were any.
+    beside: dict[str, Any] = {} if images.regions is not None else {"regions": False}
+    beside |= {} if images.captions is None else {"captions": True}
 
     def write(paths: Warehouse, batch: int) -> list[Path]:
-        ImageSetShape(parts=images.batches, **without).write(paths.shape("images", images.name))
+        ImageSetShape(parts=images.batches, **beside).write(paths.shape("images", images.name))
         out = paths.pictures(images.name, batch)
         if isinstance(source, Path):
             names = core.files_of_batch(pq.read_table(paths.image_names(images.name)), batch, images.batches)
@@ -168,7 +177,7 @@ def _pictures(images: ImageSetSpec) -> dg.AssetsDefinition:
     return parquet_asset(
         keys.images(images.name, "pictures"),
         [keys.images(images.name, "names" if isinstance(source, Path) else "originals")],
-        version_fields(_PICTURES, batches=images.batches, **without),
+        version_fields(_PICTURES, batches=images.batches, **beside),
         "Ids, names, sizes and thumbnails of the pictures whose ids fall into the batch.",
         write,
         images.batches,
