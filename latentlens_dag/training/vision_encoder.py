@@ -39,7 +39,9 @@ class VisionEncoder:
     pool: int
     """Rows and columns of patches that are averaged to one visual token; 1 for none."""
     image_size: int
-    """Side of its input in pixels."""
+    """Side of its input in pixels, as the image processor makes it."""
+    patch_size: int
+    """Side of a patch, or of a place of the map, in pixels of the input."""
     side: int
     """Rows and columns of patches, or of the map."""
     hidden: int
@@ -95,9 +97,9 @@ class Tower(NamedTuple):
 
 def vision_tower(encoder: VisionEncoder) -> Tower:
     """The encoder itself where Llava can take its rows as they are, else one that gives a row per visual token."""
-    patch = encoder.image_size // encoder.grid[0]
-    is_square = getattr(encoder.config, "patch_size", None) == patch
-    if encoder.pool == 1 and encoder.rows_before in (0, 1) and is_square:
+    patch = encoder.patch_size * encoder.pool
+    own = [getattr(encoder.config, field, None) for field in ("image_size", "patch_size")]
+    if encoder.rows_before in (0, 1) and own == [encoder.image_size, patch]:
         return Tower(encoder.model, encoder.layer, encoder.rows_before, patch)
     import torch
 
@@ -173,20 +175,18 @@ def _image_processor(folder: Path) -> Any:
 
 def _checked(name: str, model: Any, processor: Any, layer: int, pool: int) -> VisionEncoder:
     """An encoder whose sizes are those of what it gives; a layer, pooling or processor that does not fit is refused."""
-    import torch
-
     size = _input_side(name, model, processor)
-    weight = next(model.parameters())
-    with torch.inference_mode():
-        states = _hidden_states(model, torch.zeros(1, 3, size, size, device=weight.device, dtype=weight.dtype))
+    states = _states_of_nothing(name, model, size)
     if not -len(states) <= layer < len(states):
         raise UserError(
             f"`layer: {layer}` of {name} does not exist: it has {len(states)} hidden states, 0 to {len(states) - 1}, "
             "or -1 for the last."
         )
     state = states[layer]
-    side, before = _grid_of(state, size, getattr(model.config, "patch_size", None))
-    if side is None or size % side:
+    patch = getattr(model.config, "patch_size", None)
+    side, before = _grid_of(state, size, patch)
+    is_of_patches = isinstance(patch, int) and side == size // patch  # of whole ones; pixels after them are left out
+    if side is None or (size % side and not is_of_patches):
         raise UserError(
             f"{name}, a {type(model).__name__}, gives a hidden state {tuple(state.shape[1:])} for an image of {size} x "
             f"{size} pixels at layer {layer}: no row per patch of a square grid that divides the image."
@@ -196,23 +196,43 @@ def _checked(name: str, model: Any, processor: Any, layer: int, pool: int) -> Vi
             f"`pool: {pool}` does not fit {name}, which has {side} x {side} patches: it must divide {side}."
         )
     hidden = state.shape[1] if before is None else state.shape[2]
-    return VisionEncoder(name, model, processor, layer, pool, size, side, hidden, before)
+    patch_size = int(patch) if is_of_patches else size // side  # type: ignore[arg-type]
+    return VisionEncoder(name, model, processor, layer, pool, size, patch_size, side, hidden, before)
+
+
+def _states_of_nothing(name: str, model: Any, size: int) -> tuple[Tensor, ...]:
+    """The hidden states of an image of `size` x `size` pixels that are 0."""
+    import torch
+
+    weight = next(model.parameters())
+    pixels = torch.zeros(1, 3, size, size, device=weight.device, dtype=weight.dtype)
+    try:
+        with torch.inference_mode():
+            return _hidden_states(model, pixels)
+    except (ValueError, RuntimeError) as error:
+        # DINOv2 and others take images of another side than that of their config.json.
+        if getattr(model.config, "image_size", size) == size:
+            raise
+        raise _no_such_side(name, model.config.image_size, size, size) from error
 
 
 def _input_side(name: str, model: Any, processor: Any) -> int:
-    """The side of the images that processor and model take."""
+    """The side of the images that the processor makes."""
     from PIL import Image
 
     pixels = _pixels(processor, [Image.new("RGB", (300, 200))])
     height, width = pixels.shape[-2:]
-    own = getattr(model.config, "image_size", None)
-    if height != width or (isinstance(own, int) and own != width) or pixels.ndim != 4:
-        takes = f"images of {own} x {own} pixels" if isinstance(own, int) else "square images"
-        raise UserError(
-            f"{name} takes {takes}, but its image processor makes them {width} x {height}: its "
-            "preprocessor_config.json is not that of the model, or keeps other shapes."
-        )
+    if height != width or pixels.ndim != 4:
+        raise _no_such_side(name, getattr(model.config, "image_size", None), width, height)
     return int(width)
+
+
+def _no_such_side(name: str, own: Any, width: int, height: int) -> UserError:
+    takes = f"images of {own} x {own} pixels" if isinstance(own, int) else "square images"
+    return UserError(
+        f"{name} takes {takes}, but its image processor makes them {width} x {height}: its preprocessor_config.json is "
+        "not that of the model, or keeps other shapes."
+    )
 
 
 def _grid_of(state: Tensor, size: int, patch: Any) -> tuple[int | None, int | None]:

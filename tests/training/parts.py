@@ -22,6 +22,12 @@ ENCODERS = {
     "vit": ("ViTConfig", {"intermediate_size": 16}, "ViTImageProcessorPil"),
     "dinov2": ("Dinov2Config", {"mlp_ratio": 1}, "BitImageProcessorPil"),
     "dinov2 with registers": ("Dinov2WithRegistersConfig", {"mlp_ratio": 1}, "BitImageProcessorPil"),
+    "siglip whose patches leave pixels over": (
+        "SiglipVisionConfig",
+        {"intermediate_size": 16, "vision_use_head": False, "image_size": SIZE, "patch_size": 7},
+        "SiglipImageProcessorPil",
+    ),
+    "dinov2 of a larger image": ("Dinov2Config", {"mlp_ratio": 1, "image_size": 2 * SIZE}, "BitImageProcessorPil"),
     "swin": (
         "SwinConfig",
         {"patch_size": 4, "embed_dim": 8, "depths": [1, 1], "num_heads": [2, 2], "window_size": 4},

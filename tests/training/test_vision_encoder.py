@@ -10,10 +10,20 @@ from safetensors.torch import load_file, save_file
 
 from latentlens_dag.errors import UserError
 from latentlens_dag.models.vision_grid import pooled
-from latentlens_dag.training.vision_encoder import load_vision_encoder
+from latentlens_dag.training.vision_encoder import load_vision_encoder, vision_tower
 from tests.training.parts import encoder, pictures, save_encoder
 
-ROWS_BEFORE = {"clip": 1, "clip with its text model": 1, "siglip": 0, "vit": 1, "dinov2": 1, "dinov2 with registers": 5}
+ROWS_BEFORE = {
+    "clip": 1,
+    "clip with its text model": 1,
+    "siglip": 0,
+    "vit": 1,
+    "dinov2": 1,
+    "dinov2 with registers": 5,
+    "siglip whose patches leave pixels over": 0,
+    "dinov2 of a larger image": 1,
+}
+"""The last two are like published ones: SigLIP has patches of 14 of 384 pixels, DINOv2's processor makes 224 of 518."""
 
 
 @pytest.mark.parametrize("name", ROWS_BEFORE)
@@ -97,6 +107,26 @@ def test_what_does_not_fit_an_encoder_is_told(options: dict[str, int], change: A
         change(folder)
     with pytest.raises(UserError, match=told):
         load_vision_encoder(folder, **options)
+
+
+@pytest.mark.parametrize(("pool", "grid", "token"), [(1, 4, 8), (2, 2, 16), (4, 1, 32)])
+def test_an_image_need_not_be_whole_patches_as_384_pixels_are_not_of_14(
+    pool: int, grid: int, token: int, tmp_path: Path
+) -> None:
+    folder = save_encoder("siglip", tmp_path / "model")
+    _settings("config.json", image_size=34)(folder)
+    _settings("preprocessor_config.json", size={"height": 34, "width": 34})(folder)
+    vision = load_vision_encoder(folder, pool=pool)
+    assert (vision.grid, vision.patch_size, vision_tower(vision).patch_size) == ((grid, grid), 8, token)
+    assert vision.features(pictures(2)[0]).shape == (2, grid * grid, 16)
+
+
+@pytest.mark.parametrize("name", ["clip", "siglip", "vit"])
+def test_an_encoder_that_takes_one_size_alone_is_refused_with_a_processor_of_another(name: str, tmp_path: Path) -> None:
+    folder, side = save_encoder(name, tmp_path / "model"), {"height": 24, "width": 24}
+    _settings("preprocessor_config.json", **({"crop_size": side} if name == "clip" else {"size": side}))(folder)
+    with pytest.raises(UserError, match="takes images of 32 x 32 pixels, but its image processor makes them 24 x 24"):
+        load_vision_encoder(folder)
 
 
 @pytest.mark.parametrize(
