@@ -20,6 +20,7 @@ from latentlens_dag.models.layers import middle_layer
 
 PER_PAGE = 24
 MANY_LAYERS = 12  # from then on a list, not buttons
+CAPTION_LETTERS = 600  # of at most 60 tokens
 VERDICTS = ("any", "concrete", "abstract", "global", "none")
 
 
@@ -83,6 +84,10 @@ def image_view(study: StudyFacts, image: str) -> None:
     left, right = st.columns([1.4 if grid["large"] else 0.82, 1], gap="medium")
     with left, st.container(key="seen"):
         patch_grid.patch_grid(grid, "grid", lambda index: permalink.update(token=index))
+        if (caption := data.caption(study.name, image)) is not None:
+            st.html(
+                f"<p>The model's caption: {token_html.safe(caption, CAPTION_LETTERS) if caption else '(empty)'}</p>"
+            )
     with right:
         draw_neighbors(data, state, "Token", ground_truth_html(data, state))
     st.markdown(f"**The same {'token' if study.of_texts else 'patch'} through all layers and lenses**")

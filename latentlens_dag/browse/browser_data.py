@@ -135,6 +135,16 @@ class BrowserData(MethodCache):
         return dict(zip(tokens["token_index"], shown_regions(regions, boxes, image.width, image.height), strict=True))
 
     @cached
+    def caption(self, study: str, image_id: str) -> str | None:
+        """What the study's model itself says of an image; None where that is not stored."""
+        dataset = self.dataset(study)
+        if "generated_captions" not in dataset.tables:  # a catalog of an older version, or not pulled of a release
+            return None
+        sql = "SELECT caption FROM generated_captions WHERE study = $study AND image_id = $image_id"
+        found = dataset.collect(sql, study=study, image_id=image_id)
+        return None if found.is_empty() else str(found["caption"].item())
+
+    @cached
     def contextual_layers(self, study: str) -> tuple[int, ...]:
         """The contextual layers that the study's answers come from, sorted."""
         answered = "study = $study AND neighbors > 0"  # of a null, other layers have rows, too

@@ -91,7 +91,7 @@ def caption_lines(table: pa.Table) -> str:
         "The model's own captions: % of the things in an image that its caption names (recall), and of the things",
         "that a caption names that are in its image (precision); chance: captions of other images",
         "",
-        _CAPTIONS.format("things", "measure", "share", "lowest-highest", "chance"),
+        _CAPTIONS.format("things", "measure", "share", "interval", "chance"),
     ]
     for row in rows:
         cells = (_percent(row["share"]), _interval(row["low"], row["high"]), _percent(row["chance"]))

@@ -1,7 +1,7 @@
 """Whether connectors that a project trains are as good as the demo's: `python -m tests.benchmarks.connector_quality`.
 
 The demo's frozen language model and vision encoder, 6,000 scenes with captions of what is kept, and connectors of
-several seeds, trained by the component; one learns from captions of other scenes. Each is read by a study on 64 fresh
+several seeds, trained by the component; two learn from captions of other scenes. Each is read by a study on 64 fresh
 scenes, beside the shipped model. Everything is one project: a run that is stopped goes on.
 """
 
@@ -25,7 +25,10 @@ ROOT = Path(__file__).parents[2]
 MODEL = ROOT / "assets" / "demo" / "model"
 SCENES, PARTS, FRESH = 6000, 12, 64
 STEPS, KEPT = 2400, (0, 600)
-SHIPPED, OTHERS = "shipped", "permuted"
+SHIPPED, OTHERS, OTHERS_WHOLE = "shipped", "permuted", "permuted_whole"
+PARTLY = "whole: 0.15, captioned: 0.85"
+WHOLE = "whole: 0.25, subset: 0.45, window: 0.2, few: 0.1"
+"""Captions of whole scenes alone: which tokens a step keeps has nothing to do with the caption."""
 _COMMON = f"""\
 type: latentlens_dag.dag.components.Corpus
 attributes: {{name: own, source: {{lines: own.txt.gz}}, shards: 1}}
@@ -68,7 +71,7 @@ attributes:
   output_scale: 8.0
   fixed_size: true
   finished_scale: 6.5
-  kept: {{whole: 0.15, captioned: 0.85}}
+  kept: {{{kept_tokens}}}
 """
 _STUDY = """\
 ---
@@ -101,10 +104,12 @@ def write_project(folder: Path, seeds: int, steps: int) -> None:
     _write_permuted(here / "learned")
     defs = _COMMON + _FEATURES.format(name="learned", captions="learned/captions.parquet")
     defs += _FEATURES.format(name=OTHERS, captions="learned/permuted.parquet")
-    names = {f"seed_{seed}": ("learned", seed) for seed in range(seeds)} | {OTHERS: (OTHERS, 0)}
+    names = {f"seed_{seed}": ("learned", seed, PARTLY) for seed in range(seeds)}
+    names |= {OTHERS: (OTHERS, 0, PARTLY), OTHERS_WHOLE: (OTHERS, 0, WHOLE)}
     kept = [step for step in KEPT if step < steps]
-    for name, (features, seed) in names.items():
-        defs += _CONNECTOR.format(name=name, features=features, seed=seed, steps=steps, kept=kept)
+    for name, (features, seed, tokens) in names.items():
+        own = {"name": name, "features": features, "seed": seed, "kept_tokens": tokens}
+        defs += _CONNECTOR.format(**own, steps=steps, kept=kept)
         for step in [*kept, steps] if name == "seed_0" else [steps]:
             defs += _STUDY.format(name=name, step=step)
     (here / "defs.yaml").write_text(defs)

@@ -6,10 +6,12 @@ import sys
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from latentlens_dag.release.migrations import MIGRATIONS
+from latentlens_dag.schema import CAPTION_SCORES
 from latentlens_dag.storage.parquet import write_parquet
 from tests.helpers.command_line import run_command
 from tests.helpers.small_dataset import as_first_version, write_warehouse
@@ -132,6 +134,18 @@ def test_a_summary_has_all_figures_of_a_measure_by_one_answer_or_by_all(home: Pa
     assert "by the nearest answer, patches all" in _run(home, "summary", STUDY, "--k", "1").stdout
     wrong = _run(home, "summary", STUDY, "--k", "3")
     assert wrong.returncode == 2 and f"`--k 3`: the answers of study {STUDY} were judged by 1 and by 2" in wrong.stderr
+
+
+def test_a_summary_ends_with_the_scores_of_the_models_own_captions_where_there_are_some(tmp_path: Path) -> None:
+    warehouse = write_warehouse(tmp_path / "warehouse")
+    before = _run(tmp_path, "summary", STUDY).stdout
+    row = {"study": STUDY, "kind": "all", "measure": "recall", "share": 0.5, "images": 3, "objects": 8}
+    write_parquet(
+        pa.Table.from_pylist([row], CAPTION_SCORES), warehouse.summary(STUDY, "caption_scores"), CAPTION_SCORES
+    )
+    after = _run(tmp_path, "summary", STUDY).stdout
+    assert "own captions" not in before and after.startswith(before)
+    assert "recall" not in before and after.split()[-4:] == ["all", "recall", "50.0", "-"], after
 
 
 def test_a_home_judged_in_part_by_an_older_version_is_read_as_one_of_today(tmp_path: Path) -> None:

@@ -1,0 +1,40 @@
+"""docs/connectors.md has the figures of its results."""
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.benchmarks.results import read_results
+
+DOCUMENT = Path(__file__).parents[1] / "docs" / "connectors.md"
+SHOWN = (0, 1, 4, 7)
+"""Layers."""
+
+
+def _rows(results: dict[str, Any]) -> Iterator[str]:
+    for layers in results["studies"].values():
+        by_layer = {row["visual_layer"]: row for row in layers}
+        cells = [
+            f"{row['share']} ({row['low']} to {row['high']}; chance {row['chance']})"
+            for row in (by_layer[layer] for layer in SHOWN)
+        ]
+        yield " | ".join(["", *cells, ""]).strip()
+
+
+def _says(text: str, results: dict[str, Any]) -> bool:
+    return all(row in text for row in _rows(results))
+
+
+def test_the_table_has_the_figures_that_were_measured_and_no_others() -> None:
+    text, results = DOCUMENT.read_text(encoding="utf-8"), read_results("connector_quality")
+    assert len(results["studies"]) >= 3
+    assert _says(text, results)
+    assert f"on {results['scenes']:,} scenes with {results['captions_of_parts']} captions of parts" in text
+    assert f"{results['steps']:,} steps in a project" in text
+    assert f"on {results['fresh_scenes']} scenes" in text
+    for study, layer in ((study, layer) for study in results["studies"] for layer in SHOWN):
+        for name in ("share", "low", "high", "chance"):
+            other = copy.deepcopy(results)
+            next(row for row in other["studies"][study] if row["visual_layer"] == layer)[name] += 0.1
+            assert not _says(text, other), (study, layer, name)
