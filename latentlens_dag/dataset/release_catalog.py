@@ -125,7 +125,7 @@ def remove_unused_catalogs() -> None:
     from latentlens_dag.storage.leftovers import interrupted_writes  # takes 0.1 s, which the first view would wait for
 
     unused = [path for path in list_catalogs() if time.time() - path.stat().st_atime > _UNUSED_S]
-    for path in [*unused, *(left.path for left in interrupted_writes(_folder()))]:
+    for path in [*unused, *interrupted_writes(_folder())]:
         remove(path)
 
 

@@ -19,6 +19,8 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText
 
+from latentlens_dag.dag.building import integrity
+from latentlens_dag.dag.building.integrity import check_project
 from latentlens_dag.dataset.dataset import open_dataset
 from latentlens_dag.errors import UserError
 from latentlens_dag.models.captioning import CAPTION_TOKENS
@@ -26,6 +28,7 @@ from latentlens_dag.models.loading import load_vlm
 from latentlens_dag.models.model_cache import ModelCache
 from latentlens_dag.models.vlm import Vlm
 from latentlens_dag.schema import REGIONS
+from latentlens_dag.storage.hashing import hash_file
 from latentlens_dag.storage.home import Home
 from latentlens_dag.testing import SENTENCES
 from latentlens_dag.training.connector_file import load_connector
@@ -159,6 +162,53 @@ def test_what_is_built_stays(grid: tuple[Path, Counter[str]], copy_of: Copy) -> 
     assert build(project) == []
     run_command(project, "check", "--deep")
     assert "Nothing to remove" in run_command(project, "clean").stdout
+
+
+def _with_links(project: Path, folder: Path) -> Path:
+    """A copy in which files that are links to one another stay so."""
+    subprocess.run(["cp", "-a", str(project), str(folder)], check=True)
+    return folder
+
+
+def test_clean_frees_shared_weights_with_the_last_of_their_models(
+    grid: tuple[Path, Counter[str]], tmp_path: Path
+) -> None:
+    project = _with_links(grid[0], tmp_path / "project")
+    weights = [*(project / ".latentlens").rglob("frozen-*.safetensors")]
+    defs = project / "assets" / "tiny" / "defs.yaml"
+    documents = defs.read_text().split("---\n")
+
+    def freed(connectors: int) -> int:
+        defs.write_text("---\n".join(documents[: 2 + connectors]))
+        facts = json.loads(run_command(project, "clean", "--dry-run", "--json").stdout)
+        return sum(one["size_bytes"] for one in facts["garbage"] if Path(one["path"]) in weights)
+
+    assert (freed(4), freed(1), freed(0)) == (0, 0, weights[0].stat().st_size)
+
+
+def test_a_flipped_bit_in_shared_weights_is_found_by_one_reading_and_damages_all_their_models(
+    grid: tuple[Path, Counter[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project, read = _with_links(grid[0], tmp_path / "project"), list[Path]()
+    before = _made(project)
+    monkeypatch.setattr(integrity, "hash_file", lambda file: read.append(file) or hash_file(file))
+    shared = project / ".latentlens" / "warehouse" / "connector" / "mlp_0" / "frozen" / "frozen-00001.safetensors"
+    content = bytearray(shared.read_bytes())
+    content[-1] ^= 1
+    with shared.open("r+b") as file:  # in its place, so that all links have it
+        file.write(content)
+    with opened(project) as one:
+        damaged = check_project(one, one.select(), deep=True).damaged
+    assert len([file for file in read if file.name == shared.name]) == 1
+    assert {target.key.to_user_string() for target in damaged} == {
+        f"connector/{name}/{part}"
+        for name in GRID
+        for part in ("frozen", *(f"checkpoint/S{step:06d}" for step in (0, 4, 12)))
+    }
+    build(project)
+    assert _made(project) == before
+    with opened(project) as one:
+        assert check_project(one, one.select(), deep=True).damaged == []
 
 
 def test_features_that_were_deleted_are_computed_again_with_the_same_bytes(

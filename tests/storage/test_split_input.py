@@ -145,7 +145,7 @@ def test_what_a_process_leaves_is_removed_and_used_by_no_other(tmp_path: Path, w
     code = subprocess.run([sys.executable, "-c", _OTHER, str(tmp_path), when], env=os.environ, check=False).returncode
     left = [path for path in tmp_path.iterdir() if path.name.startswith(".")]
     assert (code, len(left)) == ((0, 0) if when == "at its end" else (-9, 1))
-    assert [one.path for one in interrupted_writes(tmp_path)] == left
+    assert interrupted_writes(tmp_path) == left
     source = Source([[0, 1, 2]])
     assert [_take(source, tmp_path / "rows", part, 3) for part in range(3)] == [[0], [1], [2]]
     assert source.readings == 1

@@ -13,7 +13,7 @@ from pathlib import Path
 from latentlens_dag.dag.building.project import Project
 from latentlens_dag.index.layer_tables import last_transaction, tagged_versions, version_files
 from latentlens_dag.storage.files import remove
-from latentlens_dag.storage.leftovers import _TEMPORARY, Garbage, interrupted_writes
+from latentlens_dag.storage.leftovers import _TEMPORARY, Garbage, as_garbage, interrupted_writes
 from latentlens_dag.storage.records import ArtifactRecord, ArtifactStore, FileFacts
 
 
@@ -29,15 +29,15 @@ def project_garbage(project: Project) -> tuple[list[Garbage], list[ArtifactRecor
     replaced = {fact.path for record in declared for fact in _earlier_files(record)}
     gone = {fact.path for record in undeclared for fact in [*record.files, *_earlier_files(record)]} - replaced
     interrupted = interrupted_writes(store.warehouse)
-    spared = {path for one in interrupted for path in [one.path, *one.path.rglob("*")]}
+    spared = {path for one in interrupted for path in [one, *one.rglob("*")]}
     spared |= {store.kept_path(fact) for fact in current}  # links that keep replaced results comparable
     spared |= _needed_by_tables(store.warehouse, needed) | _open_trainings(project)
-    garbage = list(interrupted)
+    garbage = [(path, "interrupted") for path in interrupted]
     for path in sorted(store.warehouse.rglob("*")):
         name = path.relative_to(store.warehouse).as_posix()
         if name not in needed and path not in spared and path.is_file() and not _is_bookkeeping(path, store):
-            garbage.append(Garbage(path, _freed(path), "not declared" if name in gone else "replaced"))
-    return garbage, undeclared
+            garbage.append((path, "not declared" if name in gone else "replaced"))
+    return as_garbage(garbage), undeclared
 
 
 def undeclared_sets(project: Project, undeclared: Iterable[ArtifactRecord]) -> list[str]:
@@ -88,11 +88,6 @@ def _needed_by_tables(warehouse: Path, needed: set[str]) -> set[Path]:
         for version in tagged_versions(table):
             needed_files |= {one for file in version_files(table, version) for one in [file, *file.rglob("*")]}
     return needed_files
-
-
-def _freed(path: Path) -> int:
-    facts = path.stat()
-    return facts.st_size if facts.st_nlink == 1 else 0
 
 
 def _remove_empty(folder: Path) -> None:

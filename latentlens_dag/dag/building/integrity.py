@@ -5,11 +5,13 @@ the records, and the next build makes the artifact again without reusing anythin
 """
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 from latentlens_dag.dag.building.project import Project
 from latentlens_dag.dag.building.selection import Selection
 from latentlens_dag.dag.building.staleness import StaleTarget, find_stale
+from latentlens_dag.storage.hashing import hash_file
 from latentlens_dag.storage.records import ArtifactRecord, ArtifactStore, FileProblem, problem_summary
 
 
@@ -53,16 +55,32 @@ def check_project(
 
 def _mark_damage(store: ArtifactStore, records: Iterable[ArtifactRecord], progress: Callable[[int, int], None]) -> None:
     """Read every file once, and mark the records whose files are not what they were."""
-    records = list(records)
+    records, hash_of = list(records), _hash_of_links()
     sizes = {fact.path: fact.size_bytes for record in records for fact in record.files}
     problems: dict[str, FileProblem | None] = {}
     total, done = sum(sizes.values()), 0
     for record in records:
         unread = {fact.path for fact in record.files} - set(problems)
         problems |= dict.fromkeys(unread)
-        problems |= {problem.path: problem for problem in store.problems(record, deep=True, only=unread)}
+        problems |= {problem.path: problem for problem in store.problems(record, True, unread, hash_of)}
         damage = problem_summary([problem for fact in record.files if (problem := problems[fact.path]) is not None])
         if damage is not None:
             store.mark_damaged(record, damage)
         done += sum(sizes[path] for path in unread)
         progress(done, total)
+
+
+def _hash_of_links() -> Callable[[Path], str]:
+    """`hash_file`, which reads a file once for all links to it: models of connectors share their frozen weights."""
+    hashes = dict[tuple[int, int], str]()
+
+    def hash_of(file: Path) -> str:
+        facts = file.stat()
+        if facts.st_nlink == 1:
+            return hash_file(file)
+        inode = facts.st_dev, facts.st_ino
+        if inode not in hashes:
+            hashes[inode] = hash_file(file)
+        return hashes[inode]
+
+    return hash_of

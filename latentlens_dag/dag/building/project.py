@@ -161,8 +161,8 @@ class Project:
     def remove_interrupted(self) -> None:
         """Cancel the open runs of killed builds, and remove what they left half-written; nobody may be building."""
         cancel_orphans(self.instance)
-        for one in interrupted_writes(self.store.warehouse):
-            remove(one.path)
+        for path in interrupted_writes(self.store.warehouse):
+            remove(path)
 
     def _build(self, selection: Selection, force: bool, listener: BuildListener) -> Iterator[BuildRun]:
         """Build group by group; only planned targets can become stale, so the others are not looked at again."""
