@@ -37,6 +37,11 @@ _NEEDED = {
     "captions": "generated_captions",
 }
 """Of the named queries, those that have no row of a study without rows in this table. Others only add its columns."""
+_NOT_ALIKE = (
+    "Studies {study} and {other_study} have no visual token at the same place of the same image, with answers of the "
+    "same lens and layer: their images, the grids on which their models cut them, their lenses or their layers differ, or "
+    "they are one study."
+)
 _COLUMNS = {
     "study": "study",
     "other_study": "study",
@@ -69,6 +74,8 @@ def no_rows_note(dataset: Dataset, query: str, params: Mapping[str, ParameterVal
     table = _NEEDED.get(query.strip()) if named else _table_of(query)
     if query.strip() == "training_steps" and table in dataset.tables and _rows_of(dataset, str(table)):
         return _unjudged_note(dataset, given)
+    if named and query.strip() == "neighbor_overlap":
+        return _NOT_ALIKE.format(**given) if {"study", "other_study"} <= set(given) else None
     if table is None or table not in dataset.tables:
         return None
     studies = {str(given[name]) for name in ("study", "other_study") if name in given}

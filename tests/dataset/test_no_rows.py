@@ -75,6 +75,8 @@ def test_without_a_study_the_reason_is_of_all_that_lack_something(half_judged: D
         ("lens_differences", {"study": AWKWARD, "comparison": "lens"}, "`comparison=lens`: no answer here has it."),
         ("training_steps", {"connector": "clap"}, "`connector=clap`: no answer here has it. There are: clip."),
         ("training_steps", {"connector": "clip", "judge": "nobody"}, "`judge=nobody`: no answer here has it."),
+        ("neighbor_overlap", {"study": "one", "other_study": "two"}, "`other_study=two`: no answer here has it."),
+        ("neighbor_overlap", {"study": "one", "other_study": "one"}, "no visual token at the same place"),
         ("where_word", {"word": "dog", "layer": 0}, None),
         ("where_word", {"word": "zebra", "study": "one"}, None),
         ("find_images", {"layer": "0", "study": "one", "words": "zebra"}, None),
