@@ -50,8 +50,11 @@ def _says(text: str, results: dict[str, Any]) -> bool:
 
 def test_the_table_has_the_figures_that_were_measured_and_no_others() -> None:
     text, results = DOCUMENT.read_text(encoding="utf-8"), read_results("connector_quality")
-    assert len(results["studies"]) >= 3
+    assert len(results["studies"]) == 4
     assert _says(text, results)
+    assert "the interval of the share overlaps that of chance at every layer" in " ".join(text.split())
+    of_whole_scenes = results["studies"]["permuted_whole_1200"]
+    assert all(row["low"] <= row["chance_high"] and row["chance_low"] <= row["high"] for row in of_whole_scenes)
     assert f"on {results['scenes']:,} scenes with {results['captions_of_parts']} captions of parts" in text
     assert f"{results['steps']:,} steps in a project" in text
     assert f"on {results['fresh_scenes']} scenes" in text

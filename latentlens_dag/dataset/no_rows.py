@@ -39,8 +39,8 @@ _NEEDED = {
 """Of the named queries, those that have no row of a study without rows in this table. Others only add its columns."""
 _NOT_ALIKE = (
     "Studies {study} and {other_study} have no visual token at the same place of the same image, with answers of the "
-    "same lens and layer: their images, the grids on which their models cut them, their lenses or their layers differ, or "
-    "they are one study."
+    "same lens and layer: their images, the grids on which their models cut them, their lenses or their layers differ, "
+    "or they are one study."
 )
 _COLUMNS = {
     "study": "study",
