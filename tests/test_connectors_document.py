@@ -50,7 +50,7 @@ def _says(text: str, results: dict[str, Any]) -> bool:
 
 def test_the_table_has_the_figures_that_were_measured_and_no_others() -> None:
     text, results = DOCUMENT.read_text(encoding="utf-8"), read_results("connector_quality")
-    assert len(results["studies"]) == 4
+    assert len(results["studies"]) == 5
     assert _says(text, results)
     assert "the interval of the share overlaps that of chance at every layer" in " ".join(text.split())
     of_whole_scenes = results["studies"]["permuted_whole_1200"]

@@ -12,6 +12,8 @@ from typing import Any, Literal, TypeVar
 
 import streamlit as st
 
+from widgets.labels import escape_markdown
+
 T = TypeVar("T")
 EXPLORE = Path(__file__).parents[1] / "app_pages" / "explore.py"
 
@@ -130,5 +132,12 @@ def multi_choice(label: str, name: str, options: Sequence[T]) -> list[T]:
     def changed() -> None:
         update(**{name: ",".join(str(option) for option in options if option in st.session_state[key])})
 
-    st.pills(label, options, selection_mode="multi", key=key, on_change=changed)
+    st.pills(
+        label,
+        options,
+        selection_mode="multi",
+        key=key,
+        on_change=changed,
+        format_func=lambda option: escape_markdown(str(option)),
+    )
     return current or list(options)
